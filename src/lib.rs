@@ -1,1 +1,13 @@
-//! metaq
+//! metaq: a broker that speaks the Kafka protocol and keeps MetaQ's model on sequential segment files.
+//!
+//! The modules in dependency order, lowest first:
+//!
+//! - [`log`]: sequential segment files, byte for byte as Kafka's
+//! - [`meta`]: the coordination tree
+//! - [`config`]: `server.ini`, broker and topic configurations
+//! - [`partition`]: partitions of this broker, their writer and sync threads
+
+pub mod config;
+pub mod log;
+pub mod meta;
+pub mod partition;

@@ -1,1 +1,16 @@
-//! Wire.
+//! The Kafka wire protocol as metaq needs it: no I/O, no broker.
+//!
+//! - [`versions`]: the one table of APIs and versions
+//! - [`frame`]: request and response frames
+//! - [`batch`]: the record-batch header, and building batches
+//! - [`records`]: the records inside a batch
+//! - [`compression`]: the codecs, capped
+
+pub mod batch;
+pub mod compression;
+pub mod frame;
+pub mod records;
+pub mod versions;
+
+pub use kafka_protocol::error::ResponseError;
+pub use kafka_protocol::{messages, protocol};

@@ -1,0 +1,246 @@
+//! The one table of APIs and versions served: it drives ApiVersions, dispatch, the codec tests and
+//! `docs/protocol.md`.
+//!
+//! Every version that the wire types know is served. Some minimums are advertised lower than they are decoded:
+//! librdkafka turns compression off and old builds give up when Produce, JoinGroup or FindCoordinator do not
+//! begin at 0; Kafka advertises Produce from 0 too (KAFKA-18659) and refuses what is below 3.
+
+use kafka_protocol::messages::ApiKey;
+
+/// What part of the broker answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HandlerGroup {
+    /// Connection and cluster description.
+    Cluster,
+    /// Records.
+    Log,
+    /// Topics, configurations, directories.
+    Admin,
+    /// Consumer groups and offsets.
+    Group,
+    /// Producers.
+    Producer,
+}
+
+impl HandlerGroup {
+    /// Its name in the documentation.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cluster => "cluster",
+            Self::Log => "log",
+            Self::Admin => "admin",
+            Self::Group => "group",
+            Self::Producer => "producer",
+        }
+    }
+}
+
+/// One API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApiRow {
+    /// Its number.
+    pub key: i16,
+    /// Kafka's name.
+    pub name: &'static str,
+    /// Lowest version told to clients.
+    pub advertised_min: i16,
+    /// Lowest version answered.
+    pub min: i16,
+    /// Highest version answered.
+    pub max: i16,
+    /// Who answers.
+    pub group: HandlerGroup,
+}
+
+const fn row(key: ApiKey, name: &'static str, min: i16, max: i16, group: HandlerGroup) -> ApiRow {
+    ApiRow {
+        key: key as i16,
+        name,
+        advertised_min: min,
+        min,
+        max,
+        group,
+    }
+}
+
+/// Every API served, by key.
+pub const TABLE: &[ApiRow] = &[
+    ApiRow {
+        advertised_min: 0,
+        ..row(ApiKey::Produce, "Produce", 3, 13, HandlerGroup::Log)
+    },
+    row(ApiKey::Fetch, "Fetch", 4, 18, HandlerGroup::Log),
+    row(ApiKey::ListOffsets, "ListOffsets", 1, 10, HandlerGroup::Log),
+    row(ApiKey::Metadata, "Metadata", 0, 13, HandlerGroup::Cluster),
+    row(
+        ApiKey::OffsetCommit,
+        "OffsetCommit",
+        2,
+        9,
+        HandlerGroup::Group,
+    ),
+    row(
+        ApiKey::OffsetFetch,
+        "OffsetFetch",
+        1,
+        9,
+        HandlerGroup::Group,
+    ),
+    row(
+        ApiKey::FindCoordinator,
+        "FindCoordinator",
+        0,
+        6,
+        HandlerGroup::Group,
+    ),
+    row(ApiKey::JoinGroup, "JoinGroup", 0, 9, HandlerGroup::Group),
+    row(ApiKey::Heartbeat, "Heartbeat", 0, 4, HandlerGroup::Group),
+    row(ApiKey::LeaveGroup, "LeaveGroup", 0, 5, HandlerGroup::Group),
+    row(ApiKey::SyncGroup, "SyncGroup", 0, 5, HandlerGroup::Group),
+    row(
+        ApiKey::DescribeGroups,
+        "DescribeGroups",
+        0,
+        6,
+        HandlerGroup::Group,
+    ),
+    row(ApiKey::ListGroups, "ListGroups", 0, 5, HandlerGroup::Group),
+    row(
+        ApiKey::ApiVersions,
+        "ApiVersions",
+        0,
+        4,
+        HandlerGroup::Cluster,
+    ),
+    row(
+        ApiKey::CreateTopics,
+        "CreateTopics",
+        2,
+        7,
+        HandlerGroup::Admin,
+    ),
+    row(
+        ApiKey::DeleteTopics,
+        "DeleteTopics",
+        1,
+        6,
+        HandlerGroup::Admin,
+    ),
+    row(
+        ApiKey::DeleteRecords,
+        "DeleteRecords",
+        0,
+        2,
+        HandlerGroup::Log,
+    ),
+    row(
+        ApiKey::InitProducerId,
+        "InitProducerId",
+        0,
+        5,
+        HandlerGroup::Producer,
+    ),
+    row(
+        ApiKey::OffsetForLeaderEpoch,
+        "OffsetForLeaderEpoch",
+        2,
+        4,
+        HandlerGroup::Log,
+    ),
+    row(
+        ApiKey::DescribeConfigs,
+        "DescribeConfigs",
+        1,
+        4,
+        HandlerGroup::Admin,
+    ),
+    row(
+        ApiKey::AlterConfigs,
+        "AlterConfigs",
+        0,
+        2,
+        HandlerGroup::Admin,
+    ),
+    row(
+        ApiKey::DescribeLogDirs,
+        "DescribeLogDirs",
+        1,
+        4,
+        HandlerGroup::Admin,
+    ),
+    row(
+        ApiKey::CreatePartitions,
+        "CreatePartitions",
+        0,
+        3,
+        HandlerGroup::Admin,
+    ),
+    row(
+        ApiKey::DeleteGroups,
+        "DeleteGroups",
+        0,
+        2,
+        HandlerGroup::Group,
+    ),
+    row(
+        ApiKey::IncrementalAlterConfigs,
+        "IncrementalAlterConfigs",
+        0,
+        1,
+        HandlerGroup::Admin,
+    ),
+    row(
+        ApiKey::OffsetDelete,
+        "OffsetDelete",
+        0,
+        0,
+        HandlerGroup::Group,
+    ),
+    row(
+        ApiKey::DescribeCluster,
+        "DescribeCluster",
+        0,
+        2,
+        HandlerGroup::Cluster,
+    ),
+    row(
+        ApiKey::DescribeProducers,
+        "DescribeProducers",
+        0,
+        0,
+        HandlerGroup::Producer,
+    ),
+    row(
+        ApiKey::ListConfigResources,
+        "ListConfigResources",
+        0,
+        1,
+        HandlerGroup::Admin,
+    ),
+    row(
+        ApiKey::DescribeTopicPartitions,
+        "DescribeTopicPartitions",
+        0,
+        0,
+        HandlerGroup::Cluster,
+    ),
+];
+
+/// The row of an API, when it is served.
+pub fn lookup(key: i16) -> Option<&'static ApiRow> {
+    TABLE
+        .binary_search_by_key(&key, |row| row.key)
+        .ok()
+        .map(|at| &TABLE[at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_key_order() {
+        assert!(TABLE.windows(2).all(|pair| pair[0].key < pair[1].key));
+        assert!(TABLE.iter().all(|row| lookup(row.key) == Some(row)));
+    }
+}

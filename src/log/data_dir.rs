@@ -1,0 +1,389 @@
+//! A data directory: its lock, its identity, its checkpoints, and the partition directories found in it.
+//!
+//! ```text
+//! <dataPath>/.lock                                held while a broker uses the directory
+//!            meta.properties                      cluster id, broker id, directory id
+//!            .kafka_cleanshutdown                 present after a clean close only
+//!            recovery-point-offset-checkpoint …   three checkpoints
+//!            <topic>-<partition>/                 one a partition
+//!            <topic>-<partition>.<uuid>-delete/   being deleted
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::checkpoint::{self, CheckpointError, TopicPartition};
+use super::disk::Disk;
+use super::partition_metadata;
+
+const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
+const META_PROPERTIES: &str = "meta.properties";
+const DELETING: &str = "-delete";
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Another process holds it.
+    #[error("{0} is in use by another process (it holds the .lock file)")]
+    Locked(PathBuf),
+    /// It belongs to another broker or cluster.
+    #[error("{path}/meta.properties says {key}={found}, but this broker's is {expected}")]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Which property differs.
+        key: &'static str,
+        /// What the file says.
+        found: String,
+        /// What this broker has.
+        expected: String,
+    },
+    /// The disk failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// A checkpoint is damaged.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+/// A partition directory that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundPartition {
+    /// Topic name.
+    pub topic: String,
+    /// Partition index.
+    pub partition: i32,
+    /// Topic id of its `partition.metadata`.
+    pub topic_id: Option<Uuid>,
+    /// The directory.
+    pub path: PathBuf,
+}
+
+/// A partition's offsets in the three checkpoints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PartitionOffsets {
+    /// Synced up to here.
+    pub recovery_point: i64,
+    /// First readable.
+    pub log_start: i64,
+    /// High watermark.
+    pub high_watermark: i64,
+}
+
+/// An open data directory.
+pub struct DataDir {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    /// Kept open: the lock goes with it.
+    _lock: File,
+    was_clean: bool,
+    checkpoints: Mutex<BTreeMap<TopicPartition, PartitionOffsets>>,
+}
+
+impl DataDir {
+    /// Creates or opens the directory and takes its lock.
+    pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, DataDirError> {
+        let io = |source| DataDirError::Io {
+            path: path.to_path_buf(),
+            source,
+        };
+        std::fs::create_dir_all(path).map_err(io)?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join(".lock"))
+            .map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(DataDirError::Locked(path.to_path_buf())),
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
+        let marker = path.join(CLEAN_SHUTDOWN);
+        let was_clean = marker.exists();
+        let mut checkpoints: BTreeMap<TopicPartition, PartitionOffsets> = BTreeMap::new();
+        for (partition, offset) in
+            checkpoint::read_offsets(&*disk, &path.join(checkpoint::RECOVERY_POINTS))?
+        {
+            checkpoints.entry(partition).or_default().recovery_point = offset;
+        }
+        for (partition, offset) in
+            checkpoint::read_offsets(&*disk, &path.join(checkpoint::LOG_STARTS))?
+        {
+            checkpoints.entry(partition).or_default().log_start = offset;
+        }
+        for (partition, offset) in
+            checkpoint::read_offsets(&*disk, &path.join(checkpoint::HIGH_WATERMARKS))?
+        {
+            checkpoints.entry(partition).or_default().high_watermark = offset;
+        }
+        if was_clean {
+            disk.remove(&marker).map_err(io)?;
+            disk.sync_dir(path).map_err(io)?;
+        }
+        Ok(Self {
+            disk,
+            path: path.to_path_buf(),
+            _lock: lock,
+            was_clean,
+            checkpoints: Mutex::new(checkpoints),
+        })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The disk it is on.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// Whether it was closed cleanly last time.
+    pub fn was_clean(&self) -> bool {
+        self.was_clean
+    }
+
+    /// A property of `meta.properties`, such as `cluster.id` or `node.id`.
+    pub fn property(&self, key: &str) -> Result<Option<String>, DataDirError> {
+        let path = self.path.join(META_PROPERTIES);
+        match self.disk.read(&path) {
+            Ok(content) => {
+                let text = String::from_utf8_lossy(&content);
+                let value = |line: &str| {
+                    line.split_once('=')
+                        .filter(|(k, _)| *k == key)
+                        .map(|(_, v)| v.to_owned())
+                };
+                Ok(text.lines().find_map(value))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(DataDirError::Io { path, source }),
+        }
+    }
+
+    /// Checks that the directory is this broker's, and writes `meta.properties` when it is new.
+    pub fn claim(&self, cluster_id: &str, broker_id: i32) -> Result<(), DataDirError> {
+        let broker_id = broker_id.to_string();
+        for (key, expected) in [("cluster.id", cluster_id), ("node.id", broker_id.as_str())] {
+            if let Some(found) = self.property(key)?.filter(|found| found != expected) {
+                let expected = expected.to_owned();
+                return Err(DataDirError::Foreign {
+                    path: self.path.clone(),
+                    key,
+                    found,
+                    expected,
+                });
+            }
+        }
+        if self.property("directory.id")?.is_none() {
+            let directory_id = partition_metadata::to_base64(Uuid::new_v4());
+            let content = format!(
+                "#\nversion=1\ncluster.id={cluster_id}\nnode.id={broker_id}\ndirectory.id={directory_id}\n"
+            );
+            let path = self.path.join(META_PROPERTIES);
+            self.disk
+                .replace(&path, content.as_bytes())
+                .map_err(|source| DataDirError::Io { path, source })?;
+        }
+        Ok(())
+    }
+
+    /// The partition directories, and removes those whose deletion was cut short.
+    pub fn scan(&self) -> Result<Vec<FoundPartition>, DataDirError> {
+        let io = |source| DataDirError::Io {
+            path: self.path.clone(),
+            source,
+        };
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.path).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if !entry.file_type().map_err(io)?.is_dir() {
+                continue;
+            }
+            if name.ends_with(DELETING) {
+                tracing::info!(dir = name, "finishing the deletion of a partition");
+                std::fs::remove_dir_all(entry.path()).map_err(io)?;
+                continue;
+            }
+            let Some((topic, partition)) = split_name(name) else {
+                tracing::warn!(dir = name, "ignored: not a partition directory");
+                continue;
+            };
+            let topic_id = partition_metadata::load(&*self.disk, &entry.path()).map_err(io)?;
+            found.push(FoundPartition {
+                topic: topic.to_owned(),
+                partition,
+                topic_id,
+                path: entry.path(),
+            });
+        }
+        found.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        Ok(found)
+    }
+
+    /// Where a partition's files are.
+    pub fn partition_path(&self, topic: &str, partition: i32) -> PathBuf {
+        self.path.join(format!("{topic}-{partition}"))
+    }
+
+    /// Writes `partition.metadata` unless it says so already.
+    pub fn store_topic_id_if_new(
+        &self,
+        topic: &str,
+        partition: i32,
+        topic_id: Uuid,
+    ) -> io::Result<()> {
+        if self.topic_id(topic, partition)? == Some(topic_id) {
+            return Ok(());
+        }
+        partition_metadata::store(
+            &*self.disk,
+            &self.partition_path(topic, partition),
+            topic_id,
+        )
+    }
+
+    /// The topic id in a partition's `partition.metadata`.
+    pub fn topic_id(&self, topic: &str, partition: i32) -> io::Result<Option<Uuid>> {
+        partition_metadata::load(&*self.disk, &self.partition_path(topic, partition))
+    }
+
+    /// Renames a partition's directory out of the way; the caller removes it later.
+    pub fn set_aside(&self, topic: &str, partition: i32) -> io::Result<PathBuf> {
+        let aside = self.path.join(format!(
+            "{topic}-{partition}.{}{DELETING}",
+            Uuid::new_v4().simple()
+        ));
+        self.disk
+            .rename(&self.partition_path(topic, partition), &aside)?;
+        self.disk.sync_dir(&self.path)?;
+        self.checkpoints
+            .lock()
+            .remove(&(topic.to_owned(), partition));
+        Ok(aside)
+    }
+
+    /// A partition's checkpointed offsets.
+    pub fn offsets(&self, topic: &str, partition: i32) -> PartitionOffsets {
+        self.checkpoints
+            .lock()
+            .get(&(topic.to_owned(), partition))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Replaces the three checkpoints durably.
+    pub fn checkpoint(
+        &self,
+        offsets: BTreeMap<TopicPartition, PartitionOffsets>,
+    ) -> io::Result<()> {
+        let mut known = self.checkpoints.lock();
+        if *known == offsets {
+            return Ok(());
+        }
+        let column = |of: fn(&PartitionOffsets) -> i64| -> BTreeMap<TopicPartition, i64> {
+            offsets
+                .iter()
+                .map(|(partition, offsets)| (partition.clone(), of(offsets)))
+                .collect()
+        };
+        let write =
+            |name, rows| checkpoint::write_offsets(&*self.disk, &self.path.join(name), &rows);
+        write(checkpoint::LOG_STARTS, column(|offsets| offsets.log_start))?;
+        write(
+            checkpoint::RECOVERY_POINTS,
+            column(|offsets| offsets.recovery_point),
+        )?;
+        write(
+            checkpoint::HIGH_WATERMARKS,
+            column(|offsets| offsets.high_watermark),
+        )?;
+        *known = offsets;
+        Ok(())
+    }
+
+    /// Notes that every log was closed cleanly.
+    pub fn mark_clean(&self) -> io::Result<()> {
+        self.disk.replace(
+            &self.path.join(CLEAN_SHUTDOWN),
+            b"{\"version\":0,\"brokerEpoch\":-1}",
+        )
+    }
+}
+
+/// Splits `<topic>-<partition>`.
+fn split_name(name: &str) -> Option<(&str, i32)> {
+    let (topic, partition) = name.rsplit_once('-')?;
+    if topic.is_empty() || !partition.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    Some((topic, partition.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::disk::RealDisk;
+
+    fn open(path: &Path) -> Result<DataDir, DataDirError> {
+        DataDir::open(Arc::new(RealDisk), path)
+    }
+
+    #[test]
+    fn a_second_broker_is_kept_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = open(dir.path()).unwrap();
+        assert!(matches!(open(dir.path()), Err(DataDirError::Locked(_))));
+        drop(held);
+        assert!(open(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn another_brokers_directory_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = open(dir.path()).unwrap();
+        data.claim("cluster-a", 0).unwrap();
+        data.claim("cluster-a", 0).unwrap();
+        let refusal = data.claim("cluster-a", 1).unwrap_err();
+        assert!(refusal.to_string().contains("node.id=0"), "{refusal}");
+    }
+
+    #[test]
+    fn the_clean_marker_holds_for_one_opening() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = open(dir.path()).unwrap();
+        assert!(!data.was_clean());
+        data.mark_clean().unwrap();
+        drop(data);
+        assert!(open(dir.path()).unwrap().was_clean());
+        assert!(!open(dir.path()).unwrap().was_clean());
+    }
+
+    #[test]
+    fn topic_names_may_hold_dashes_and_foreign_directories_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a-b-3", "lost+found", "x-1.0123-delete"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let found = open(dir.path()).unwrap().scan().unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].topic.as_str(), found[0].partition), ("a-b", 3));
+        assert!(dir.path().join("lost+found").exists());
+        assert!(!dir.path().join("x-1.0123-delete").exists());
+    }
+}

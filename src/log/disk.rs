@@ -1,0 +1,160 @@
+//! The narrow interface through which segment data reaches a disk.
+//!
+//! Everything whose loss would lose a record goes through [`Disk`] and [`DiskFile`], so that a test can put
+//! a disk underneath that tears writes, forgets what was not synced, or answers EIO and ENOSPC. Index files
+//! are rebuilt from the segments and are mapped directly (`index_file.rs`).
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The most buffers that one `pwritev` takes (IOV_MAX of Linux).
+const IO_SLICES_MAX: usize = 1024;
+
+/// An open file; every call is positioned, so that readers and the writer share it without a lock.
+pub trait DiskFile: Send + Sync {
+    /// Reads into `buffer` from `position`; returns fewer bytes only at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+    /// Writes all buffers one after the other from `position`.
+    fn write_all_at(&self, buffers: &mut [IoSlice<'_>], position: u64) -> io::Result<()>;
+    /// Returns after the file's data is on stable storage (fdatasync).
+    fn sync_data(&self) -> io::Result<()>;
+    /// Cuts the file, or extends it by zeros.
+    fn set_len(&self, bytes: u64) -> io::Result<()>;
+    /// Size in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// The descriptor for sendfile; `None` where there is none, then readers copy.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+}
+
+/// A file system.
+pub trait Disk: Send + Sync {
+    /// Opens for reading and writing, creating the file when it is missing.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    /// Renames a file or a directory.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Reads a small file whole.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Replaces a small file in one step: temporary file, fdatasync, rename, directory sync.
+    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()>;
+    /// Makes renames, creations and removals in a directory durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+}
+
+/// The machine's own file system.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(path)
+    }
+
+    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(".tmp");
+        let temporary = path.with_file_name(name);
+        let file = File::create(&temporary)?;
+        file.write_all_at(content, 0)?;
+        file.sync_data()?;
+        std::fs::rename(&temporary, path)?;
+        match path.parent() {
+            Some(parent) => self.sync_dir(parent),
+            None => Ok(()),
+        }
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+}
+
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let mut read = 0;
+        while read < buffer.len() {
+            match self.0.read_at(&mut buffer[read..], position + read as u64) {
+                Ok(0) => break,
+                Ok(n) => read += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read)
+    }
+
+    fn write_all_at(&self, mut buffers: &mut [IoSlice<'_>], mut position: u64) -> io::Result<()> {
+        IoSlice::advance_slices(&mut buffers, 0);
+        while !buffers.is_empty() {
+            let some = &buffers[..buffers.len().min(IO_SLICES_MAX)];
+            match rustix::io::pwritev(&self.0, some, position) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    position += written as u64;
+                    IoSlice::advance_slices(&mut buffers, written);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_of_more_buffers_than_one_call_takes_arrives_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RealDisk.open(&dir.path().join("x")).unwrap();
+        let parts: Vec<[u8; 2]> = (0..3000u16).map(|n| n.to_be_bytes()).collect();
+        let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        file.write_all_at(&mut slices, 7).unwrap();
+        let mut read = vec![0; 6100];
+        assert_eq!(file.read_at(&mut read, 7).unwrap(), 6000);
+        assert_eq!(&read[..6000], parts.concat());
+    }
+}

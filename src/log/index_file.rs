@@ -1,0 +1,262 @@
+//! A file of fixed-width entries, preallocated and memory-mapped: what `.index` and `.timeindex` share.
+//!
+//! Life: opened lazily on the first append or look-up; grown by doubling while its segment is active; cut to
+//! its entries on roll and on clean close. After a crash the file may end in zeros, which are not entries.
+//!
+//! Concurrency: one appender (the owner of the log's tail). Readers see `entries` with acquire ordering, and an
+//! entry is never changed after it was counted, except by [`IndexFile::truncate`], which takes the write lock.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use memmap2::{MmapOptions, MmapRaw};
+use parking_lot::RwLock;
+
+/// The first mapping of an active segment's index; it doubles from here up to `segment.index.bytes`.
+const INDEX_BYTES_FIRST: usize = 4096;
+
+pub(super) struct IndexFile<const WIDTH: usize> {
+    path: RwLock<PathBuf>,
+    bytes_max: usize,
+    /// `None` until used, and after [`IndexFile::close`].
+    map: RwLock<Option<MmapRaw>>,
+    entries: AtomicUsize,
+}
+
+impl<const WIDTH: usize> IndexFile<WIDTH> {
+    /// An index at `path` of at most `bytes_max` bytes; nothing is opened yet.
+    pub(super) fn new(path: PathBuf, bytes_max: usize) -> Self {
+        Self {
+            path: RwLock::new(path),
+            bytes_max,
+            map: RwLock::new(None),
+            entries: AtomicUsize::new(0),
+        }
+    }
+
+    /// How many entries there are. Opens the file when it is not open.
+    pub(super) fn entries(&self) -> io::Result<usize> {
+        self.open()?;
+        Ok(self.entries.load(Ordering::Acquire))
+    }
+
+    /// The n-th entry.
+    pub(super) fn get(&self, n: usize) -> io::Result<Option<[u8; WIDTH]>> {
+        self.open()?;
+        let map = self.map.read();
+        let Some(map) = map.as_ref() else {
+            return Ok(None);
+        };
+        if n >= self.entries.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        Ok(Some(read_entry(map, n)))
+    }
+
+    /// The last entry for which `before` holds, given that it holds for a prefix of the entries.
+    pub(super) fn last_where(
+        &self,
+        before: impl Fn(&[u8; WIDTH]) -> bool,
+    ) -> io::Result<Option<[u8; WIDTH]>> {
+        self.open()?;
+        let map = self.map.read();
+        let Some(map) = map.as_ref() else {
+            return Ok(None);
+        };
+        let (mut low, mut high) = (0, self.entries.load(Ordering::Acquire));
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if before(&read_entry::<WIDTH>(map, middle)) {
+                low = middle + 1
+            } else {
+                high = middle
+            }
+        }
+        Ok((low > 0).then(|| read_entry(map, low - 1)))
+    }
+
+    /// Whether one more entry fits below `segment.index.bytes`.
+    pub(super) fn is_full(&self) -> bool {
+        (self.entries.load(Ordering::Relaxed) + 1) * WIDTH > self.bytes_max
+    }
+
+    /// Adds an entry; only the owner of the log's tail calls this.
+    pub(super) fn append(&self, entry: [u8; WIDTH]) -> io::Result<()> {
+        self.open()?;
+        let n = self.entries.load(Ordering::Relaxed);
+        self.make_room((n + 1) * WIDTH)?;
+        let map = self.map.read();
+        let Some(map) = map.as_ref() else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        // SAFETY: make_room mapped at least (n + 1) * WIDTH bytes; no reader looks at entry n before the
+        // store below, and there is one appender.
+        unsafe {
+            std::ptr::copy_nonoverlapping(entry.as_ptr(), map.as_mut_ptr().add(n * WIDTH), WIDTH)
+        };
+        self.entries.store(n + 1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Keeps the first `entries` entries.
+    pub(super) fn truncate(&self, entries: usize) -> io::Result<()> {
+        self.open()?;
+        let map = self.map.write();
+        let now = self.entries.load(Ordering::Relaxed);
+        if let Some(map) = map.as_ref().filter(|_| entries < now) {
+            // SAFETY: the range lies within the entries, hence within the map; the write lock excludes readers.
+            unsafe {
+                std::ptr::write_bytes(
+                    map.as_mut_ptr().add(entries * WIDTH),
+                    0,
+                    (now - entries) * WIDTH,
+                )
+            };
+            self.entries.store(entries, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Cuts the file to its entries and unmaps it; a later use opens it again.
+    pub(super) fn trim_and_close(&self) -> io::Result<()> {
+        let mut map = self.map.write();
+        if map.take().is_some() {
+            let file = OpenOptions::new().write(true).open(&*self.path.read())?;
+            file.set_len((self.entries.load(Ordering::Relaxed) * WIDTH) as u64)?;
+        }
+        Ok(())
+    }
+
+    /// Unmaps without touching the file.
+    pub(super) fn close(&self) {
+        *self.map.write() = None;
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.path.read().clone()
+    }
+
+    pub(super) fn set_path(&self, path: &Path) {
+        *self.path.write() = path.to_path_buf();
+    }
+
+    fn open(&self) -> io::Result<()> {
+        if self.map.read().is_some() {
+            return Ok(());
+        }
+        let mut map = self.map.write();
+        if map.is_some() {
+            return Ok(());
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&*self.path.read())?;
+        let found = file.metadata()?.len() as usize;
+        let bytes = found.max(INDEX_BYTES_FIRST.min(self.bytes_max.max(WIDTH)));
+        if found < bytes {
+            file.set_len(bytes as u64)?;
+        }
+        let opened = MmapOptions::new().len(bytes).map_raw(&file)?;
+        self.entries.store(
+            count_entries::<WIDTH>(&opened, found / WIDTH),
+            Ordering::Release,
+        );
+        *map = Some(opened);
+        Ok(())
+    }
+
+    fn make_room(&self, bytes: usize) -> io::Result<()> {
+        let have = self.map.read().as_ref().map_or(0, MmapRaw::len);
+        if bytes <= have {
+            return Ok(());
+        }
+        let mut map = self.map.write();
+        let grown = (have * 2).clamp(bytes, self.bytes_max.max(bytes));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&*self.path.read())?;
+        file.set_len(grown as u64)?;
+        *map = Some(MmapOptions::new().len(grown).map_raw(&file)?);
+        Ok(())
+    }
+}
+
+fn read_entry<const WIDTH: usize>(map: &MmapRaw, n: usize) -> [u8; WIDTH] {
+    let mut entry = [0; WIDTH];
+    debug_assert!((n + 1) * WIDTH <= map.len());
+    // SAFETY: callers pass n < entries, and entries * WIDTH never exceeds the map's length; a counted entry
+    // is not written to any more.
+    unsafe {
+        std::ptr::copy_nonoverlapping(map.as_ptr().add(n * WIDTH), entry.as_mut_ptr(), WIDTH)
+    };
+    entry
+}
+
+/// Entries before the zeros that preallocation leaves. The first entry may be all zeros by right only when
+/// it is not followed by others, where dropping it costs nothing.
+fn count_entries<const WIDTH: usize>(map: &MmapRaw, slots: usize) -> usize {
+    let slots = slots.min(map.len() / WIDTH);
+    if slots > 0 && read_entry::<WIDTH>(map, slots - 1) != [0; WIDTH] {
+        return slots;
+    }
+    let (mut low, mut high) = (0, slots);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if read_entry::<WIDTH>(map, middle) != [0; WIDTH] {
+            low = middle + 1
+        } else {
+            high = middle
+        }
+    }
+    low
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_survive_growth_trim_and_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.index");
+        let index = IndexFile::<8>::new(path.clone(), 1 << 20);
+        for n in 1..=2000u64 {
+            index.append(n.to_be_bytes()).unwrap();
+        }
+        assert_eq!(
+            index
+                .last_where(|entry| u64::from_be_bytes(*entry) <= 777)
+                .unwrap(),
+            Some(777u64.to_be_bytes())
+        );
+        index.trim_and_close().unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 16_000);
+        assert_eq!(index.entries().unwrap(), 2000);
+    }
+
+    #[test]
+    fn zeros_left_by_a_crash_are_not_entries() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.index");
+        let mut content = vec![1; 24];
+        content.resize(4096, 0);
+        std::fs::write(&path, content).unwrap();
+        assert_eq!(IndexFile::<8>::new(path, 1 << 20).entries().unwrap(), 3);
+    }
+
+    #[test]
+    fn an_index_is_full_at_its_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = IndexFile::<8>::new(dir.path().join("x.index"), 16);
+        index.append([1; 8]).unwrap();
+        assert!(!index.is_full());
+        index.append([2; 8]).unwrap();
+        assert!(index.is_full());
+    }
+}

@@ -1,0 +1,76 @@
+//! Sequential segment files, byte for byte as Kafka's: append, index, read, recover, retain.
+//!
+//! [`Log`] is one partition's log. It knows nothing of topics, leaders or clients; `partition` drives it.
+
+mod checkpoint;
+mod config;
+mod data_dir;
+mod disk;
+mod epochs;
+mod index_file;
+mod look_up;
+mod offset_index;
+mod partition_log;
+mod partition_metadata;
+mod producer_snapshot;
+mod producers;
+mod recover;
+mod retain;
+mod segment;
+mod time_index;
+mod verify;
+
+use std::io;
+
+pub use checkpoint::CheckpointError;
+pub use config::LogConfig;
+pub use data_dir::{DataDir, DataDirError, FoundPartition, PartitionOffsets};
+pub use disk::{Disk, DiskFile, RealDisk};
+pub use epochs::{EpochStart, LeaderEpochs};
+pub use look_up::FoundTimestamp;
+pub use partition_log::{Appended, Ends, Log, OffsetPosition, ProducedBatch, Slice};
+pub use partition_metadata::{from_base64 as uuid_from_base64, to_base64 as uuid_to_base64};
+pub use producers::{
+    EXPIRATION_MS_DEFAULT as PRODUCER_EXPIRATION_MS_DEFAULT, Producer, SequenceError, StoredBatch,
+};
+pub use recover::{OpenMode, Opened};
+pub use retain::unlink_all;
+pub use segment::{BatchAt, Segment};
+pub use verify::{Dump, DumpedBatch, Finding, Verified, dump_segment, verify_dir};
+
+/// Why a log refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The disk failed earlier; the text says where and how.
+    #[error("log is offline: {0}")]
+    Offline(String),
+    /// The disk fails now.
+    #[error("disk error: {0}")]
+    Io(#[from] io::Error),
+    /// Outside `log_start ..= log_end`.
+    #[error("offset {offset} is outside {log_start}..={log_end}")]
+    OffsetOutOfRange {
+        /// Asked.
+        offset: i64,
+        /// First readable.
+        log_start: i64,
+        /// Next to be written.
+        log_end: i64,
+    },
+    /// A batch that no segment can hold.
+    #[error("a batch of {0} bytes is larger than a segment")]
+    BatchLargerThanSegment(usize),
+    /// An idempotent producer's batch that does not follow.
+    #[error(transparent)]
+    Sequence(SequenceError),
+    /// A stored batch cannot be read.
+    #[error("damaged batch at {position} of {file}: {what}")]
+    Damaged {
+        /// The segment file.
+        file: String,
+        /// Byte position.
+        position: u64,
+        /// What is wrong.
+        what: String,
+    },
+}

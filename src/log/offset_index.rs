@@ -1,0 +1,99 @@
+//! `.index`: finds the position of an offset in a segment (Kafka's OffsetIndex).
+//!
+//! One entry, 8 bytes, big-endian:
+//!
+//! | bytes | field           | meaning                                    |
+//! |-------|-----------------|--------------------------------------------|
+//! | 0..4  | relative_offset | offset of the batch's last record − base    |
+//! | 4..8  | position        | byte position of the batch in the `.log`    |
+
+use std::io;
+use std::path::PathBuf;
+
+use super::index_file::IndexFile;
+
+const ENTRY_BYTES: usize = 8;
+
+pub(super) struct OffsetIndex {
+    base_offset: i64,
+    pub(super) file: IndexFile<ENTRY_BYTES>,
+}
+
+impl OffsetIndex {
+    pub(super) fn new(path: PathBuf, base_offset: i64, bytes_max: usize) -> Self {
+        Self {
+            base_offset,
+            file: IndexFile::new(path, bytes_max),
+        }
+    }
+
+    /// Position of a batch from which `offset` is reached by scanning forward; 0 when no entry lies before it.
+    pub(super) fn position_before(&self, offset: i64) -> io::Result<u32> {
+        let found = self
+            .file
+            .last_where(|entry| self.base_offset + i64::from(relative(entry)) <= offset)?;
+        Ok(found.as_ref().map_or(0, position))
+    }
+
+    /// The last entry: offset and position.
+    pub(super) fn last(&self) -> io::Result<Option<(i64, u32)>> {
+        let entries = self.file.entries()?;
+        let Some(n) = entries.checked_sub(1) else {
+            return Ok(None);
+        };
+        Ok(self.file.get(n)?.map(|entry| {
+            (
+                self.base_offset + i64::from(relative(&entry)),
+                position(&entry),
+            )
+        }))
+    }
+
+    /// All entries, for verification.
+    pub(super) fn all(&self) -> io::Result<Vec<(i64, u32)>> {
+        let mut all = Vec::new();
+        for n in 0..self.file.entries()? {
+            if let Some(entry) = self.file.get(n)? {
+                all.push((
+                    self.base_offset + i64::from(relative(&entry)),
+                    position(&entry),
+                ));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Notes that the batch ending in `last_offset` starts at `batch_position`.
+    pub(super) fn append(&self, last_offset: i64, batch_position: u32) -> io::Result<()> {
+        let mut entry = [0; ENTRY_BYTES];
+        entry[..4].copy_from_slice(&((last_offset - self.base_offset) as u32).to_be_bytes());
+        entry[4..].copy_from_slice(&batch_position.to_be_bytes());
+        self.file.append(entry)
+    }
+}
+
+fn relative(entry: &[u8; ENTRY_BYTES]) -> u32 {
+    u32::from_be_bytes([entry[0], entry[1], entry[2], entry[3]])
+}
+
+fn position(entry: &[u8; ENTRY_BYTES]) -> u32 {
+    u32::from_be_bytes([entry[4], entry[5], entry[6], entry[7]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_up_gives_the_last_batch_that_does_not_end_behind_the_offset() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = OffsetIndex::new(dir.path().join("i"), 1000, 1 << 20);
+        index.append(1009, 4096).unwrap();
+        index.append(1019, 8192).unwrap();
+        assert_eq!(index.position_before(1000).unwrap(), 0);
+        assert_eq!(index.position_before(1009).unwrap(), 4096);
+        assert_eq!(index.position_before(1018).unwrap(), 4096);
+        assert_eq!(index.position_before(5000).unwrap(), 8192);
+        assert_eq!(index.last().unwrap(), Some((1019, 8192)));
+    }
+}

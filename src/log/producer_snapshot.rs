@@ -1,0 +1,185 @@
+//! `%020d.snapshot`: the producers of a partition up to the offset in the name (Kafka's ProducerSnapshot).
+//!
+//! | bytes | field      | meaning                                         |
+//! |-------|------------|-------------------------------------------------|
+//! | 0..2  | version    | 1                                               |
+//! | 2..6  | crc        | CRC-32C of everything behind it                 |
+//! | 6..10 | count      | number of entries                               |
+//!
+//! One entry, 46 bytes: producer id i64, epoch i16, last sequence i32, last offset i64, offset delta i32,
+//! timestamp i64, coordinator epoch i32, first offset of the open transaction i64 (-1 for none).
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::{Buf, BufMut};
+
+use super::disk::Disk;
+use super::producers::{Producer, Producers, StoredBatch};
+use super::segment::{base_offset_of, file_name};
+
+const VERSION: i16 = 1;
+const HEADER_BYTES: usize = 10;
+const ENTRY_BYTES: usize = 46;
+
+/// Writes the snapshot of all that lies before `offset`.
+pub fn store(disk: &dyn Disk, dir: &Path, offset: i64, producers: &Producers) -> io::Result<()> {
+    disk.replace(&dir.join(file_name(offset, "snapshot")), &encode(producers))
+}
+
+/// Loads the newest readable snapshot at or before `offset`; returns its offset.
+pub fn load_newest(
+    disk: &dyn Disk,
+    dir: &Path,
+    offset: i64,
+) -> io::Result<Option<(i64, Producers)>> {
+    let mut found = list(dir)?;
+    found.sort_unstable_by_key(|(at, _)| std::cmp::Reverse(*at));
+    for (at, path) in found.into_iter().filter(|(at, _)| *at <= offset) {
+        match disk.read(&path).map(|content| decode(&content)) {
+            Ok(Some(producers)) => return Ok(Some((at, producers))),
+            Ok(None) | Err(_) => {
+                tracing::warn!(snapshot = %path.display(), "producer snapshot is damaged; using an older one");
+                disk.remove(&path)?;
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Removes snapshots whose offset `drop` names.
+pub fn remove(disk: &dyn Disk, dir: &Path, drop: impl Fn(i64) -> bool) -> io::Result<()> {
+    for (offset, path) in list(dir)? {
+        if drop(offset) {
+            disk.remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn list(dir: &Path) -> io::Result<Vec<(i64, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if let Some(offset) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| base_offset_of(name, "snapshot"))
+        {
+            found.push((offset, entry.path()));
+        }
+    }
+    Ok(found)
+}
+
+fn encode(producers: &Producers) -> Vec<u8> {
+    let mut body = Vec::with_capacity(4 + producers.len() * ENTRY_BYTES);
+    body.put_i32(producers.len() as i32);
+    for (id, producer) in producers.iter() {
+        let last = producer.batches.back();
+        body.put_i64(id);
+        body.put_i16(producer.epoch);
+        body.put_i32(producer.last_sequence());
+        body.put_i64(last.map_or(-1, |batch| batch.last_offset));
+        body.put_i32(last.map_or(0, |batch| batch.offset_delta));
+        body.put_i64(producer.last_timestamp);
+        body.put_i32(producer.coordinator_epoch);
+        body.put_i64(producer.transaction_first_offset);
+    }
+    let mut content = Vec::with_capacity(6 + body.len());
+    content.put_i16(VERSION);
+    content.put_u32(crc32c::crc32c(&body));
+    content.put_slice(&body);
+    content
+}
+
+/// The producers in a snapshot's bytes, or `None` when they are not a valid snapshot.
+pub fn decode(mut content: &[u8]) -> Option<Producers> {
+    if content.len() < HEADER_BYTES || content.get_i16() != VERSION {
+        return None;
+    }
+    if content.get_u32() != crc32c::crc32c(content) {
+        return None;
+    }
+    let count = usize::try_from(content.get_i32()).ok()?;
+    if content.len() != count.checked_mul(ENTRY_BYTES)? {
+        return None;
+    }
+    let mut producers = Producers::default();
+    for _ in 0..count {
+        let (id, epoch, last_sequence) = (content.get_i64(), content.get_i16(), content.get_i32());
+        let (last_offset, offset_delta) = (content.get_i64(), content.get_i32());
+        let (timestamp, coordinator_epoch, transaction_first_offset) =
+            (content.get_i64(), content.get_i32(), content.get_i64());
+        let mut batches = VecDeque::new();
+        if last_sequence >= 0 {
+            batches.push_back(StoredBatch {
+                last_sequence,
+                last_offset,
+                offset_delta,
+                timestamp,
+            });
+        }
+        let producer = Producer {
+            epoch,
+            batches,
+            coordinator_epoch,
+            last_timestamp: timestamp,
+            transaction_first_offset,
+        };
+        producers.restore(id, producer);
+    }
+    Some(producers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::disk::RealDisk;
+
+    fn one_producer() -> Producers {
+        let mut producers = Producers::default();
+        let batches = VecDeque::from([StoredBatch {
+            last_sequence: 6,
+            last_offset: 41,
+            offset_delta: 2,
+            timestamp: 5,
+        }]);
+        producers.restore(
+            77,
+            Producer {
+                epoch: 2,
+                batches,
+                coordinator_epoch: -1,
+                last_timestamp: 5,
+                transaction_first_offset: -1,
+            },
+        );
+        producers
+    }
+
+    #[test]
+    fn a_snapshot_is_read_back_as_written() {
+        let dir = tempfile::tempdir().unwrap();
+        store(&RealDisk, dir.path(), 42, &one_producer()).unwrap();
+        let (offset, read) = load_newest(&RealDisk, dir.path(), 100).unwrap().unwrap();
+        assert_eq!(offset, 42);
+        assert_eq!(
+            read.iter().next().unwrap(),
+            one_producer().iter().next().unwrap()
+        );
+    }
+
+    #[test]
+    fn a_damaged_snapshot_gives_way_to_an_older_one() {
+        let dir = tempfile::tempdir().unwrap();
+        store(&RealDisk, dir.path(), 42, &one_producer()).unwrap();
+        std::fs::write(dir.path().join(file_name(50, "snapshot")), b"garbage").unwrap();
+        assert_eq!(
+            load_newest(&RealDisk, dir.path(), 100).unwrap().unwrap().0,
+            42
+        );
+        assert!(load_newest(&RealDisk, dir.path(), 41).unwrap().is_none());
+    }
+}

@@ -1,0 +1,348 @@
+//! Opening a partition's directory: trusting it after a clean close, scanning it after a crash.
+//!
+//! After a crash, segments behind the recovery point are read batch by batch; the first batch that is not whole
+//! and valid ends the log. Indexes and producer state behind the newest snapshot are rebuilt. Segments before
+//! the recovery point were synced and are trusted.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::UNIX_EPOCH;
+
+use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader};
+
+use super::LogError;
+use super::config::LogConfig;
+use super::disk::Disk;
+use super::epochs::LeaderEpochs;
+use super::partition_log::{Ends, Log, OffsetPosition};
+use super::producer_snapshot;
+use super::producers::Producers;
+use super::segment::{BatchAt, Segment, base_offset_of};
+
+/// How much is read at a time while scanning a segment after a crash.
+const SCAN_BYTES: usize = 1 << 20;
+
+/// What is known about how the log was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Closed cleanly: everything is as the files say.
+    Clean,
+    /// Not closed: synced up to this offset, anything behind it may be torn.
+    AfterCrash {
+        /// From `recovery-point-offset-checkpoint`, 0 when it says nothing.
+        recovery_point: i64,
+    },
+}
+
+/// An opened log and what opening it did.
+pub struct Opened {
+    /// The log.
+    pub log: Log,
+    /// Bytes that were checked.
+    pub scanned_bytes: u64,
+    /// Bytes that were cut off because no valid batch began there.
+    pub cut_bytes: u64,
+}
+
+impl Log {
+    /// Opens or creates the log in `dir`; `log_start` is the checkpointed start, 0 when unknown.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        config: LogConfig,
+        mode: OpenMode,
+        log_start: i64,
+        now_ms: i64,
+    ) -> Result<Opened, LogError> {
+        std::fs::create_dir_all(dir)?;
+        let mut segments = find_segments(&disk, dir, &config, now_ms)?;
+        if segments.is_empty() {
+            let first = Segment::new(
+                disk.clone(),
+                dir,
+                log_start.max(0),
+                0,
+                now_ms,
+                config.index_bytes_max,
+            );
+            first.file()?;
+            segments.push(Arc::new(first));
+        }
+        let mut scan = Scan {
+            scanned_bytes: 0,
+            cut_bytes: 0,
+        };
+        let next_offset = match mode {
+            OpenMode::Clean => end_of(segments.last())?,
+            OpenMode::AfterCrash { recovery_point } => {
+                scan.recover(&disk, dir, &mut segments, &config, recovery_point)?
+            }
+        };
+        let active = &segments[segments.len() - 1];
+        active.load_first_timestamp()?;
+        let log_end = OffsetPosition {
+            offset: next_offset,
+            segment_base: active.base_offset,
+            position: active.bytes(),
+        };
+        let log_start = log_start.max(segments[0].base_offset).min(next_offset);
+        let synced_end = match mode {
+            OpenMode::Clean => next_offset,
+            OpenMode::AfterCrash { recovery_point } => recovery_point.clamp(log_start, next_offset),
+        };
+        let mut epochs = match LeaderEpochs::load(&*disk, dir) {
+            Ok(epochs) => epochs,
+            Err(error) => {
+                tracing::warn!(dir = %dir.display(), %error, "rebuilding the leader epochs from the log");
+                epochs_of(&segments)?
+            }
+        };
+        if epochs.truncate_from_end(next_offset.max(1)) {
+            epochs.store(&*disk, dir)?;
+        }
+        let producers = load_producers(&disk, dir, &segments, log_start, next_offset)?;
+        let ends = Ends {
+            log_start,
+            log_end,
+            synced_end,
+        };
+        let log = Log::assemble(disk, dir, config, segments, ends, producers, epochs);
+        Ok(Opened {
+            log,
+            scanned_bytes: scan.scanned_bytes,
+            cut_bytes: scan.cut_bytes,
+        })
+    }
+}
+
+/// The segments in a directory by their `.log` files, oldest first; leftovers of deletions are removed.
+fn find_segments(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    config: &LogConfig,
+    now_ms: i64,
+) -> Result<Vec<Arc<Segment>>, LogError> {
+    let mut segments = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if name.ends_with(".deleted") || name.ends_with(".cleaned") || name.ends_with(".tmp") {
+            disk.remove(&entry.path())?;
+        } else if let Some(base_offset) = base_offset_of(name, "log") {
+            let metadata = entry.metadata()?;
+            let modified = metadata
+                .modified()
+                .ok()
+                .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            let modified_ms = modified.map_or(now_ms, |age| age.as_millis() as i64);
+            let segment = Segment::new(
+                disk.clone(),
+                dir,
+                base_offset,
+                metadata.len(),
+                modified_ms,
+                config.index_bytes_max,
+            );
+            segments.push(Arc::new(segment));
+        }
+    }
+    segments.sort_by_key(|segment| segment.base_offset);
+    Ok(segments)
+}
+
+/// The next offset behind a cleanly closed active segment.
+fn end_of(active: Option<&Arc<Segment>>) -> Result<i64, LogError> {
+    let Some(active) = active else { return Ok(0) };
+    if active.bytes() == 0 {
+        return Ok(active.base_offset);
+    }
+    let from = active
+        .offsets
+        .last()?
+        .map_or(0, |(_, position)| u64::from(position));
+    let mut walk = active.batches(from, active.bytes())?;
+    let mut end = active.base_offset;
+    let mut position = from;
+    while let Some(found) = walk.next()? {
+        end = found.header.last_offset() + 1;
+        position = found.position + found.header.total_bytes() as u64;
+    }
+    if position != active.bytes() {
+        return Err(LogError::Damaged {
+            file: active.path().display().to_string(),
+            position,
+            what: "the log was closed cleanly but does not end with a whole batch".to_owned(),
+        });
+    }
+    Ok(end)
+}
+
+struct Scan {
+    scanned_bytes: u64,
+    cut_bytes: u64,
+}
+
+impl Scan {
+    /// Checks everything behind the recovery point; returns the log's end.
+    fn recover(
+        &mut self,
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        segments: &mut Vec<Arc<Segment>>,
+        config: &LogConfig,
+        recovery_point: i64,
+    ) -> Result<i64, LogError> {
+        let first = segments
+            .partition_point(|segment| segment.base_offset <= recovery_point)
+            .saturating_sub(1);
+        let mut next_offset = segments[first].base_offset;
+        let mut keep = segments.len();
+        for (n, segment) in segments.iter().enumerate().skip(first) {
+            let found = segment.bytes();
+            next_offset = self.scan_segment(segment, config)?;
+            if segment.bytes() < found && n + 1 < segments.len() {
+                keep = n + 1;
+                break;
+            }
+        }
+        for lost in segments.split_off(keep) {
+            self.cut_bytes += lost.bytes();
+            tracing::warn!(segment = %lost.path().display(), "dropped: it lies behind a damaged batch");
+            lost.mark_deleted()?;
+            lost.unlink()?;
+        }
+        producer_snapshot::remove(&**disk, dir, |at| at > next_offset)?;
+        Ok(next_offset)
+    }
+
+    /// Reads a whole segment, rebuilds its indexes and cuts it at the first invalid batch.
+    fn scan_segment(&mut self, segment: &Segment, config: &LogConfig) -> Result<i64, LogError> {
+        segment.offsets.file.truncate(0)?;
+        segment.times.file.truncate(0)?;
+        segment.forget_timestamps();
+        let file = segment.file()?;
+        let end = segment.bytes();
+        let mut next_offset = segment.base_offset;
+        let (mut position, mut buffer, mut since_entry) = (0u64, Vec::new(), 0u64);
+        let mut buffer_start = 0u64;
+        while position + BATCH_HEADER_BYTES as u64 <= end {
+            let want = batch_bytes(&buffer, buffer_start, position);
+            let Some(total) =
+                want.filter(|total| position + *total as u64 <= buffer_start + buffer.len() as u64)
+            else {
+                let need = want.unwrap_or(SCAN_BYTES).max(SCAN_BYTES);
+                if position + want.unwrap_or(0) as u64 > end
+                    || (buffer_start == position && buffer.len() >= need)
+                {
+                    break;
+                }
+                buffer.resize(need.min((end - position) as usize), 0);
+                let read = file.read_at(&mut buffer, position)?;
+                buffer.truncate(read);
+                if read < BATCH_HEADER_BYTES || batch_bytes(&buffer, position, position).is_none() {
+                    break;
+                }
+                buffer_start = position;
+                continue;
+            };
+            let at = (position - buffer_start) as usize;
+            let bytes = &buffer[at..at + total];
+            let Ok(header) = BatchHeader::parse(bytes) else {
+                break;
+            };
+            if header.base_offset < next_offset
+                || header.last_offset_delta < 0
+                || !batch::verify_crc(bytes)
+            {
+                break;
+            }
+            if since_entry > config.index_interval_bytes {
+                segment
+                    .offsets
+                    .append(header.last_offset(), position as u32)?;
+                segment
+                    .times
+                    .append_if_later(segment.largest_timestamp()?)?;
+                since_entry = 0;
+            }
+            segment.note_timestamp(&header, header.max_timestamp.max(0));
+            since_entry += total as u64;
+            position += total as u64;
+            next_offset = header.last_offset() + 1;
+        }
+        self.scanned_bytes += position;
+        if position < end {
+            self.cut_bytes += end - position;
+            tracing::warn!(segment = %segment.path().display(), kept = position, cut = end - position,
+                "cut at the first batch that is not whole");
+            segment.truncate(position)?;
+            file.sync_data()?;
+        }
+        Ok(next_offset)
+    }
+}
+
+/// The size of the batch at `position`, when its header is in the buffer and makes sense.
+fn batch_bytes(buffer: &[u8], buffer_start: u64, position: u64) -> Option<usize> {
+    let at = usize::try_from(position.checked_sub(buffer_start)?).ok()?;
+    let header = buffer.get(at..at.checked_add(BATCH_HEADER_BYTES)?)?;
+    BatchHeader::parse(header)
+        .ok()
+        .map(|header| header.total_bytes())
+}
+
+/// Producer state at the log's end: the newest snapshot and the batches behind it.
+fn load_producers(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    segments: &[Arc<Segment>],
+    log_start: i64,
+    log_end: i64,
+) -> Result<Producers, LogError> {
+    let (from, mut producers) = producer_snapshot::load_newest(&**disk, dir, log_end)?
+        .unwrap_or((log_start, Producers::default()));
+    let first = segments
+        .partition_point(|segment| segment.base_offset <= from)
+        .saturating_sub(1);
+    if from >= log_end {
+        return Ok(producers);
+    }
+    for segment in &segments[first..] {
+        let Some(start) = segment.batch_holding(from.max(segment.base_offset), segment.bytes())?
+        else {
+            continue;
+        };
+        let mut walk = segment.batches(start.position, segment.bytes())?;
+        while let Some(BatchAt { header, .. }) = walk.next()? {
+            if header.base_offset >= from {
+                producers.stored(&header);
+            }
+        }
+    }
+    Ok(producers)
+}
+
+fn epochs_of(segments: &[Arc<Segment>]) -> io::Result<LeaderEpochs> {
+    let mut epochs = LeaderEpochs::default();
+    for segment in segments {
+        let mut walk = segment.batches(0, segment.bytes())?;
+        while let Some(found) = walk.next()? {
+            epochs.assign(found.header.leader_epoch, found.header.base_offset);
+        }
+    }
+    Ok(epochs)
+}
+
+impl Segment {
+    /// Notes the first batch's timestamp of an active segment that was opened, for `segment.ms`.
+    pub(super) fn load_first_timestamp(&self) -> io::Result<()> {
+        if let Some(first) = self.batches(0, self.bytes())?.next()? {
+            self.first_timestamp
+                .store(first.header.max_timestamp, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! Dropping what is old: retention by time and by size, and DeleteRecords (KIP-107).
+//!
+//! Only whole sealed segments are dropped; an active segment that is due is rolled first. Dropped segments are
+//! renamed at once and unlinked after `file.delete.delay.ms` by whoever gets them from here.
+
+use std::sync::Arc;
+
+use super::LogError;
+use super::partition_log::{Log, Tail};
+use super::producer_snapshot;
+use super::segment::Segment;
+
+impl Log {
+    /// Applies retention as of `now_ms`, never beyond `high_watermark`. Returns the dropped segments.
+    pub fn retain(&self, now_ms: i64, high_watermark: i64) -> Result<Vec<Arc<Segment>>, LogError> {
+        let mut tail = self.lock_tail();
+        if tail.offline.is_some() {
+            return Ok(Vec::new());
+        }
+        let config = self.config();
+        let mut drop = 0;
+        if config.delete {
+            drop = self
+                .due_by_time(now_ms, config.retention_ms)?
+                .max(self.due_by_size(config.retention_bytes));
+        }
+        let drop = drop
+            .max(self.before_log_start())
+            .min(self.below(high_watermark));
+        self.drop_oldest(&mut tail, drop, now_ms)
+    }
+
+    /// Moves the log's start to `offset`; what lies wholly before it is dropped. Returns the dropped segments.
+    pub fn advance_log_start(
+        &self,
+        offset: i64,
+        now_ms: i64,
+    ) -> Result<Vec<Arc<Segment>>, LogError> {
+        let mut tail = self.lock_tail();
+        let ends = self.ends();
+        if offset > ends.log_end.offset {
+            return Err(LogError::OffsetOutOfRange {
+                offset,
+                log_start: ends.log_start,
+                log_end: ends.log_end.offset,
+            });
+        }
+        if offset > ends.log_start {
+            self.ends.write().log_start = offset;
+            if tail.epochs.truncate_from_start(offset) {
+                tail.epochs.store(&*self.disk, &self.dir())?;
+            }
+        }
+        let drop = self.before_log_start();
+        self.drop_oldest(&mut tail, drop, now_ms)
+    }
+
+    /// How many of the oldest segments are older than `retention_ms`.
+    fn due_by_time(&self, now_ms: i64, retention_ms: i64) -> Result<usize, LogError> {
+        if retention_ms < 0 {
+            return Ok(0);
+        }
+        let mut due = 0;
+        for segment in self.segments.load().iter() {
+            if segment.bytes() == 0
+                || now_ms.saturating_sub(segment.age_timestamp_ms()?) <= retention_ms
+            {
+                break;
+            }
+            due += 1;
+        }
+        Ok(due)
+    }
+
+    /// How many of the oldest segments can go so that at least `retention_bytes` remain.
+    fn due_by_size(&self, retention_bytes: i64) -> usize {
+        if retention_bytes < 0 {
+            return 0;
+        }
+        let mut surplus = self.bytes() as i64 - retention_bytes;
+        let fits = |segment: &&Arc<Segment>| {
+            surplus -= segment.bytes() as i64;
+            surplus >= 0 && segment.bytes() > 0
+        };
+        self.segments.load().iter().take_while(fits).count()
+    }
+
+    /// How many segments end before the log's start.
+    fn before_log_start(&self) -> usize {
+        let log_start = self.ends().log_start;
+        let segments = self.segments.load();
+        segments
+            .iter()
+            .skip(1)
+            .take_while(|next| next.base_offset <= log_start)
+            .count()
+    }
+
+    /// How many segments end at or before `offset`.
+    fn below(&self, offset: i64) -> usize {
+        let segments = self.segments.load();
+        let sealed = segments
+            .iter()
+            .skip(1)
+            .take_while(|next| next.base_offset <= offset)
+            .count();
+        if self.ends().log_end.offset <= offset {
+            segments.len()
+        } else {
+            sealed
+        }
+    }
+
+    fn drop_oldest(
+        &self,
+        tail: &mut Tail,
+        drop: usize,
+        now_ms: i64,
+    ) -> Result<Vec<Arc<Segment>>, LogError> {
+        if drop == 0 {
+            return Ok(Vec::new());
+        }
+        if drop >= self.segments.load().len() {
+            self.roll(tail, now_ms)?;
+        }
+        let mut kept = Vec::clone(&self.segments.load());
+        let drop = drop.min(kept.len() - 1);
+        let dropped: Vec<_> = kept.drain(..drop).collect();
+        let first = kept[0].base_offset;
+        self.segments.store(Arc::new(kept));
+        let log_start = {
+            let mut ends = self.ends.write();
+            ends.log_start = ends.log_start.max(first);
+            ends.synced_end = ends.synced_end.max(ends.log_start);
+            ends.log_start
+        };
+        for segment in &dropped {
+            segment.mark_deleted()?;
+        }
+        if tail.epochs.truncate_from_start(log_start) {
+            tail.epochs.store(&*self.disk, &self.dir())?;
+        }
+        producer_snapshot::remove(&*self.disk, &self.dir(), |at| at < first)?;
+        Ok(dropped)
+    }
+
+    /// Forgets producers that were silent for long.
+    pub fn expire_producers(&self, now_ms: i64, expiration_ms: i64) {
+        self.lock_tail().producers.expire(now_ms, expiration_ms);
+    }
+}
+
+/// Removes the files of dropped segments.
+pub fn unlink_all(dropped: &[Arc<Segment>]) {
+    for segment in dropped {
+        if let Err(error) = segment.unlink() {
+            tracing::warn!(segment = %segment.path().display(), %error, "cannot remove a deleted segment");
+        }
+    }
+}

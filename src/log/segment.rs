@@ -1,0 +1,336 @@
+//! One segment: a `.log` file of record batches and the indexes beside it.
+//!
+//! Life: created active at the log's end; appended to by the owner of the log's tail; sealed on roll (indexes
+//! cut to size); renamed to `*.deleted` when retention or DeleteRecords drops it, and unlinked after
+//! `file.delete.delay.ms`. Plans that hold the file read on.
+//!
+//! Concurrency: `bytes` is published with release ordering after the write, so whoever reads it may read the
+//! file up to it. Files are opened by use and closed by age.
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+use metaq_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader};
+use parking_lot::Mutex;
+
+use super::disk::{Disk, DiskFile};
+use super::offset_index::OffsetIndex;
+use super::time_index::{TimeIndex, TimestampOffset};
+
+/// How much is read at a time while walking batch headers from an index position.
+const SCAN_BYTES: usize = 16 << 10;
+
+/// A segment of a log. Offsets in it are `base_offset ..`, positions are bytes from the file's start.
+pub struct Segment {
+    pub(super) base_offset: i64,
+    disk: Arc<dyn Disk>,
+    path: Mutex<PathBuf>,
+    file: Mutex<Option<Arc<dyn DiskFile>>>,
+    bytes: AtomicU64,
+    pub(super) offsets: OffsetIndex,
+    pub(super) times: TimeIndex,
+    largest_timestamp: Mutex<Option<TimestampOffset>>,
+    /// Timestamp of the first batch, or -1: what `segment.ms` counts from.
+    pub(super) first_timestamp: AtomicI64,
+    /// When the file was last written, in ms, for segments whose records carry no timestamp.
+    modified_ms: AtomicI64,
+    deleted: AtomicBool,
+}
+
+/// A batch found in a segment.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchAt {
+    /// Its header.
+    pub header: BatchHeader,
+    /// Byte position in the `.log`.
+    pub position: u64,
+}
+
+impl Segment {
+    /// A segment whose file may or may not exist yet; `bytes` of it are valid.
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        base_offset: i64,
+        bytes: u64,
+        modified_ms: i64,
+        index_bytes_max: usize,
+    ) -> Self {
+        let path = |extension| dir.join(file_name(base_offset, extension));
+        Self {
+            base_offset,
+            disk,
+            path: Mutex::new(path("log")),
+            file: Mutex::new(None),
+            bytes: AtomicU64::new(bytes),
+            offsets: OffsetIndex::new(path("index"), base_offset, index_bytes_max),
+            times: TimeIndex::new(path("timeindex"), base_offset, index_bytes_max),
+            largest_timestamp: Mutex::new(None),
+            first_timestamp: AtomicI64::new(-1),
+            modified_ms: AtomicI64::new(modified_ms),
+            deleted: AtomicBool::new(false),
+        }
+    }
+
+    /// First offset that the segment may hold.
+    pub fn base_offset(&self) -> i64 {
+        self.base_offset
+    }
+
+    /// Valid bytes of the `.log` file.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Acquire)
+    }
+
+    /// Where the `.log` file is.
+    pub fn path(&self) -> PathBuf {
+        self.path.lock().clone()
+    }
+
+    /// The open `.log` file; opens it when it was closed.
+    pub(super) fn file(&self) -> io::Result<Arc<dyn DiskFile>> {
+        let mut file = self.file.lock();
+        if let Some(open) = &*file {
+            return Ok(open.clone());
+        }
+        let opened = self.disk.open(&self.path.lock())?;
+        Ok(file.insert(opened).clone())
+    }
+
+    /// Lets go of the files; readers that hold them keep them.
+    pub(super) fn close_files(&self) {
+        *self.file.lock() = None;
+        self.offsets.file.close();
+        self.times.file.close();
+    }
+
+    /// Appends `buffers` (`bytes` in all) at the end and publishes the new size.
+    pub(super) fn append(&self, buffers: &mut [IoSlice<'_>], bytes: u64) -> io::Result<()> {
+        let position = self.bytes.load(Ordering::Relaxed);
+        self.file()?.write_all_at(buffers, position)?;
+        self.bytes.store(position + bytes, Ordering::Release);
+        Ok(())
+    }
+
+    /// Cuts the file to `bytes`, and the indexes to what remains.
+    pub(super) fn truncate(&self, bytes: u64) -> io::Result<()> {
+        self.file()?.set_len(bytes)?;
+        self.bytes.store(bytes, Ordering::Release);
+        Ok(())
+    }
+
+    /// Largest timestamp of the segment's records; the file's age where records carry none.
+    pub(super) fn largest_timestamp(&self) -> io::Result<TimestampOffset> {
+        let mut largest = self.largest_timestamp.lock();
+        if largest.is_none() {
+            *largest = self.times.last()?;
+        }
+        Ok(largest.unwrap_or(TimestampOffset {
+            timestamp: -1,
+            offset: self.base_offset,
+        }))
+    }
+
+    /// [`Self::largest_timestamp`], or when the file was written where there is none.
+    pub(super) fn age_timestamp_ms(&self) -> io::Result<i64> {
+        let largest = self.largest_timestamp()?.timestamp;
+        Ok(if largest >= 0 {
+            largest
+        } else {
+            self.modified_ms.load(Ordering::Relaxed)
+        })
+    }
+
+    /// Takes a newly written batch's timestamp into account.
+    pub(super) fn note_timestamp(&self, header: &BatchHeader, now_ms: i64) {
+        self.modified_ms.store(now_ms, Ordering::Relaxed);
+        let _ = self.first_timestamp.compare_exchange(
+            -1,
+            header.max_timestamp,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        let mut largest = self.largest_timestamp.lock();
+        if largest.is_none_or(|known| header.max_timestamp > known.timestamp) {
+            *largest = Some(TimestampOffset {
+                timestamp: header.max_timestamp,
+                offset: header.last_offset(),
+            });
+        }
+    }
+
+    pub(super) fn forget_timestamps(&self) {
+        *self.largest_timestamp.lock() = None;
+    }
+
+    /// The timestamp that `segment.ms` counts from: the first batch's, or when the file was made.
+    pub(super) fn first_timestamp_or_created(&self) -> i64 {
+        match self.first_timestamp.load(Ordering::Relaxed) {
+            -1 => self.modified_ms.load(Ordering::Relaxed),
+            first => first,
+        }
+    }
+
+    /// Completes the time index and cuts both indexes to their entries.
+    pub(super) fn seal(&self) -> io::Result<()> {
+        if self.bytes() > 0 {
+            self.times.append_if_later(self.largest_timestamp()?)?;
+        }
+        self.offsets.file.trim_and_close()?;
+        self.times.file.trim_and_close()
+    }
+
+    /// The first batch that ends at or behind `offset`, scanning from the index's hint and below `end`.
+    pub(super) fn batch_holding(&self, offset: i64, end: u64) -> io::Result<Option<BatchAt>> {
+        let hint = u64::from(self.offsets.position_before(offset)?);
+        let mut batches = self.batches(if hint < end { hint } else { 0 }, end)?;
+        while let Some(found) = batches.next()? {
+            if found.header.last_offset() >= offset {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Walks batch headers from `position` (a batch's start) up to `end`.
+    pub(super) fn batches(&self, position: u64, end: u64) -> io::Result<BatchWalk> {
+        Ok(BatchWalk {
+            file: self.file()?,
+            position,
+            end,
+            buffer: Vec::new(),
+            buffer_position: 0,
+        })
+    }
+
+    /// Reads a whole batch.
+    pub(super) fn read_batch(&self, at: &BatchAt) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; at.header.total_bytes()];
+        let read = self.file()?.read_at(&mut bytes, at.position)?;
+        if read < bytes.len() {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        } else {
+            Ok(bytes)
+        }
+    }
+
+    /// Renames the segment's files to `*.deleted`, so that a crash cannot bring them back half.
+    pub(super) fn mark_deleted(&self) -> io::Result<()> {
+        let log = self.path();
+        self.offsets.file.close();
+        self.times.file.close();
+        for (from, index) in [
+            (log, None),
+            (self.offsets.file.path(), Some(0)),
+            (self.times.file.path(), Some(1)),
+        ] {
+            let mut to = from.clone().into_os_string();
+            to.push(".deleted");
+            let to = PathBuf::from(to);
+            match self.disk.rename(&from, &to) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            }
+            match index {
+                None => *self.path.lock() = to,
+                Some(0) => self.offsets.file.set_path(&to),
+                Some(_) => self.times.file.set_path(&to),
+            }
+        }
+        self.deleted.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Unlinks the files of a segment that was marked deleted.
+    pub(super) fn unlink(&self) -> io::Result<()> {
+        self.close_files();
+        for path in [
+            self.path(),
+            self.offsets.file.path(),
+            self.times.file.path(),
+        ] {
+            match self.disk.remove(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows its directory, which was renamed.
+    pub(super) fn moved_to(&self, dir: &Path) {
+        for path in [&mut *self.path.lock()] {
+            if let Some(name) = path.file_name() {
+                *path = dir.join(name);
+            }
+        }
+        for index in [self.offsets.file.path(), self.times.file.path()] {
+            let Some(name) = index.file_name() else {
+                continue;
+            };
+            let moved = dir.join(name);
+            if index == self.offsets.file.path() {
+                self.offsets.file.set_path(&moved);
+            } else {
+                self.times.file.set_path(&moved);
+            }
+        }
+    }
+}
+
+/// A forward walk over batch headers, reading a few KiB at a time.
+pub(super) struct BatchWalk {
+    file: Arc<dyn DiskFile>,
+    position: u64,
+    end: u64,
+    buffer: Vec<u8>,
+    buffer_position: u64,
+}
+
+impl BatchWalk {
+    /// The next batch, or `None` at the end or where something that is no batch begins.
+    pub(super) fn next(&mut self) -> io::Result<Option<BatchAt>> {
+        if self.position + BATCH_HEADER_BYTES as u64 > self.end {
+            return Ok(None);
+        }
+        let buffered = self.buffer_position + self.buffer.len() as u64;
+        if self.position < self.buffer_position
+            || self.position + BATCH_HEADER_BYTES as u64 > buffered
+        {
+            self.buffer
+                .resize(SCAN_BYTES.min((self.end - self.position) as usize), 0);
+            let read = self.file.read_at(&mut self.buffer, self.position)?;
+            self.buffer.truncate(read);
+            self.buffer_position = self.position;
+        }
+        let at = (self.position - self.buffer_position) as usize;
+        let Some(bytes) = self.buffer.get(at..at + BATCH_HEADER_BYTES) else {
+            return Ok(None);
+        };
+        let Ok(header) = BatchHeader::parse(bytes) else {
+            return Ok(None);
+        };
+        let found = BatchAt {
+            header,
+            position: self.position,
+        };
+        self.position += header.total_bytes() as u64;
+        Ok((self.position <= self.end).then_some(found))
+    }
+}
+
+/// `%020d.extension`, as Kafka names a segment's files.
+pub fn file_name(base_offset: i64, extension: &str) -> String {
+    format!("{base_offset:020}.{extension}")
+}
+
+/// The base offset in a segment file's name, when it is one with that extension.
+pub fn base_offset_of(name: &str, extension: &str) -> Option<i64> {
+    let digits = name.strip_suffix(extension)?.strip_suffix('.')?;
+    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()))
+        .then(|| digits.parse().ok())
+        .flatten()
+}

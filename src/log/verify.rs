@@ -1,0 +1,361 @@
+//! Offline inspection of a data directory: `metaq log dump` and `metaq log verify`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader};
+use metaq_protocol::compression;
+use metaq_protocol::records::Records;
+
+use super::disk::{Disk, RealDisk};
+use super::producer_snapshot;
+use super::segment::{Segment, base_offset_of};
+
+/// A batch is unpacked to at most this many bytes while its records are checked.
+const UNPACKED_BYTES_MAX: usize = 256 << 20;
+/// Preallocated indexes are read whole whatever their limit was.
+const INDEX_BYTES_MAX: usize = 1 << 30;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Finding {
+    /// The file.
+    pub file: PathBuf,
+    /// Byte position in it, where it has one.
+    pub position: Option<u64>,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// What [`verify_dir`] saw.
+#[derive(Debug, Default, serde::Serialize)]
+pub struct Verified {
+    /// Partition directories.
+    pub partitions: usize,
+    /// Segment files.
+    pub segments: usize,
+    /// Batches whose CRC and records were checked.
+    pub batches: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// What is wrong; empty when all is well.
+    pub findings: Vec<Finding>,
+}
+
+impl Verified {
+    fn note(&mut self, file: &Path, position: Option<u64>, what: impl Into<String>) {
+        self.findings.push(Finding {
+            file: file.to_path_buf(),
+            position,
+            what: what.into(),
+        });
+    }
+}
+
+/// One record for a dump; keys and values are shown as text where they are, else in hexadecimal.
+#[derive(Debug, serde::Serialize)]
+pub struct DumpedRecord {
+    /// Offset.
+    pub offset: i64,
+    /// Milliseconds since 1970.
+    pub timestamp: i64,
+    /// `None` for a null key.
+    pub key: Option<String>,
+    /// `None` for a null value.
+    pub value: Option<String>,
+    /// In order, with duplicates.
+    pub headers: Vec<(String, Option<String>)>,
+}
+
+/// One batch for a dump.
+#[derive(Debug, serde::Serialize)]
+pub struct DumpedBatch {
+    /// Byte position.
+    pub position: u64,
+    /// Bytes, header included.
+    pub bytes: usize,
+    /// First offset.
+    pub base_offset: i64,
+    /// Last offset.
+    pub last_offset: i64,
+    /// Records.
+    pub count: i32,
+    /// Leader epoch.
+    pub leader_epoch: i32,
+    /// Codec name.
+    pub compression: String,
+    /// Largest timestamp.
+    pub max_timestamp: i64,
+    /// -1 for none.
+    pub producer_id: i64,
+    /// -1 for none.
+    pub producer_epoch: i16,
+    /// -1 for none.
+    pub base_sequence: i32,
+    /// Part of a transaction.
+    pub transactional: bool,
+    /// A marker.
+    pub control: bool,
+    /// Whether the CRC is right.
+    pub valid: bool,
+    /// The records, when asked for.
+    pub records: Vec<DumpedRecord>,
+}
+
+/// What a dump is to show.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Dump {
+    /// Unpack batches and show records.
+    pub records: bool,
+}
+
+/// Walks a `.log` file and hands every batch to `show`; stops at the first thing that is no batch and says so.
+pub fn dump_segment(
+    path: &Path,
+    what: Dump,
+    mut show: impl FnMut(DumpedBatch) -> io::Result<()>,
+) -> io::Result<()> {
+    let file = RealDisk.open(path)?;
+    let end = file.len()?;
+    let mut position = 0;
+    while position < end {
+        let bytes = match read_batch(&*file, position, end)? {
+            Ok(bytes) => bytes,
+            Err(problem) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("at byte {position}: {problem}"),
+                ));
+            }
+        };
+        let header = BatchHeader::parse(&bytes)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let records = if what.records {
+            dump_records(&header, &bytes).unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        show(DumpedBatch {
+            position,
+            bytes: bytes.len(),
+            base_offset: header.base_offset,
+            last_offset: header.last_offset(),
+            count: header.record_count,
+            leader_epoch: header.leader_epoch,
+            compression: header
+                .compression()
+                .map_or("unknown".to_owned(), |codec| codec.name().to_owned()),
+            max_timestamp: header.max_timestamp,
+            producer_id: header.producer_id,
+            producer_epoch: header.producer_epoch,
+            base_sequence: header.base_sequence,
+            transactional: header.is_transactional(),
+            control: header.is_control(),
+            valid: batch::verify_crc(&bytes),
+            records,
+        })?;
+        position += bytes.len() as u64;
+    }
+    Ok(())
+}
+
+/// Checks every partition directory below `path`, or `path` itself when it is one.
+pub fn verify_dir(path: &Path) -> io::Result<Verified> {
+    let mut seen = Verified::default();
+    let mut dirs = Vec::new();
+    let is_partition = |dir: &Path| -> io::Result<bool> {
+        let mut logs = std::fs::read_dir(dir)?.filter_map(Result::ok);
+        Ok(logs.any(|entry| {
+            entry
+                .file_name()
+                .to_str()
+                .is_some_and(|name| base_offset_of(name, "log").is_some())
+        }))
+    };
+    if is_partition(path)? {
+        dirs.push(path.to_path_buf());
+    } else {
+        for entry in std::fs::read_dir(path)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() && is_partition(&entry.path())? {
+                dirs.push(entry.path());
+            }
+        }
+    }
+    dirs.sort();
+    for dir in dirs {
+        verify_partition(&dir, &mut seen)?;
+    }
+    Ok(seen)
+}
+
+fn verify_partition(dir: &Path, seen: &mut Verified) -> io::Result<()> {
+    seen.partitions += 1;
+    let mut bases = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
+            continue;
+        };
+        if let Some(base) = base_offset_of(&name, "log") {
+            bases.push((base, entry.metadata()?.len()));
+        } else if base_offset_of(&name, "snapshot").is_some()
+            && producer_snapshot::decode(&std::fs::read(entry.path())?).is_none()
+        {
+            seen.note(&entry.path(), None, "not a valid producer snapshot");
+        }
+    }
+    bases.sort_unstable();
+    let mut next_offset = 0;
+    for (base, bytes) in bases {
+        let segment = Segment::new(Arc::new(RealDisk), dir, base, bytes, 0, INDEX_BYTES_MAX);
+        seen.segments += 1;
+        if base < next_offset {
+            seen.note(
+                &segment.path(),
+                None,
+                format!("begins at {base}, but the segment before ends at {next_offset}"),
+            );
+        }
+        next_offset = verify_segment(&segment, seen)?.max(base);
+    }
+    Ok(())
+}
+
+/// Checks one segment; returns the offset behind it.
+fn verify_segment(segment: &Segment, seen: &mut Verified) -> io::Result<i64> {
+    let path = segment.path();
+    let file = segment.file()?;
+    let end = segment.bytes();
+    let (mut position, mut next_offset) = (0, segment.base_offset);
+    let mut starts = std::collections::BTreeMap::new();
+    while position < end {
+        let bytes = match read_batch(&*file, position, end)? {
+            Ok(bytes) => bytes,
+            Err(problem) => {
+                seen.note(&path, Some(position), problem);
+                break;
+            }
+        };
+        let Ok(header) = BatchHeader::parse(&bytes) else {
+            break;
+        };
+        if !batch::verify_crc(&bytes) {
+            seen.note(&path, Some(position), "the CRC does not match");
+        } else if let Err(problem) = dump_records(&header, &bytes) {
+            seen.note(&path, Some(position), problem);
+        }
+        if header.base_offset < next_offset {
+            seen.note(
+                &path,
+                Some(position),
+                format!("offset {} after {}", header.base_offset, next_offset - 1),
+            );
+        }
+        starts.insert(position, header.last_offset());
+        seen.batches += 1;
+        seen.records += u64::try_from(header.record_count).unwrap_or(0);
+        next_offset = header.last_offset() + 1;
+        position += bytes.len() as u64;
+    }
+    seen.bytes += position;
+    verify_indexes(segment, &starts, seen)?;
+    Ok(next_offset)
+}
+
+fn verify_indexes(
+    segment: &Segment,
+    starts: &std::collections::BTreeMap<u64, i64>,
+    seen: &mut Verified,
+) -> io::Result<()> {
+    let index = segment.offsets.file.path();
+    if index.exists() {
+        for (offset, position) in segment.offsets.all()? {
+            if starts.get(&u64::from(position)) != Some(&offset) {
+                let what =
+                    format!("entry (offset {offset}, position {position}) points at no such batch");
+                seen.note(&index, None, what);
+            }
+        }
+    }
+    let index = segment.times.file.path();
+    if index.exists() {
+        let all = segment.times.all()?;
+        if all
+            .windows(2)
+            .any(|pair| pair[0].timestamp >= pair[1].timestamp || pair[0].offset > pair[1].offset)
+        {
+            seen.note(&index, None, "entries are not in order");
+        }
+    }
+    segment.close_files();
+    Ok(())
+}
+
+/// The batch at `position`, or why there is none.
+fn read_batch(
+    file: &dyn super::disk::DiskFile,
+    position: u64,
+    end: u64,
+) -> io::Result<Result<Vec<u8>, String>> {
+    let mut head = [0; BATCH_HEADER_BYTES];
+    if position + head.len() as u64 > end || file.read_at(&mut head, position)? < head.len() {
+        return Ok(Err(format!(
+            "{} bytes are too few for a batch",
+            end - position
+        )));
+    }
+    let header = match BatchHeader::parse(&head) {
+        Ok(header) => header,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    if header.total_bytes() as u64 > end - position {
+        return Ok(Err(format!(
+            "the batch has {} bytes, the file {} more",
+            header.total_bytes(),
+            end - position
+        )));
+    }
+    let mut bytes = vec![0; header.total_bytes()];
+    file.read_at(&mut bytes, position)?;
+    Ok(Ok(bytes))
+}
+
+fn dump_records(header: &BatchHeader, bytes: &[u8]) -> Result<Vec<DumpedRecord>, String> {
+    let codec = header.compression().map_err(|error| error.to_string())?;
+    let unpacked = compression::decompress(codec, &bytes[BATCH_HEADER_BYTES..], UNPACKED_BYTES_MAX)
+        .map_err(|error| error.to_string())?;
+    let mut records = Vec::new();
+    for record in Records::new(header, &unpacked) {
+        let record = record.map_err(|error| error.to_string())?;
+        let headers = record
+            .headers()
+            .map(|(key, value)| (show(key), value.map(show)))
+            .collect();
+        records.push(DumpedRecord {
+            offset: record.offset,
+            timestamp: record.timestamp,
+            key: record.key.map(show),
+            value: record.value.map(show),
+            headers,
+        });
+    }
+    if records.len() != usize::try_from(header.record_count).unwrap_or(usize::MAX) {
+        return Err(format!(
+            "the header says {} records, there are {}",
+            header.record_count,
+            records.len()
+        ));
+    }
+    Ok(records)
+}
+
+fn show(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+    }
+}

@@ -1,0 +1,124 @@
+//! Where everything is in the coordination tree, below the root. No other module spells a path.
+//!
+//! Names that clients choose (topics, groups, members) are escaped so that each is one path element: `/`, `%`
+//! and control characters as `%xx`, and the names `.` and `..` too.
+
+use std::fmt::Write;
+
+/// The cluster's id, created once.
+pub const CLUSTER_ID: &str = "/cluster/id";
+/// All topics.
+pub const TOPICS: &str = "/brokers/topics";
+/// All groups.
+pub const GROUPS: &str = "/consumers";
+/// The next block of producer ids.
+pub const PRODUCER_IDS: &str = "/producer-ids";
+
+/// A topic: id, configuration overrides, partitions.
+pub fn topic(topic: &str) -> String {
+    format!("{TOPICS}/{}", escape(topic))
+}
+
+/// A group: type, generation, protocol, leader, members.
+pub fn group(group: &str) -> String {
+    format!("{GROUPS}/{}", escape(group))
+}
+
+/// Who owns what in a group.
+pub fn group_owners(group_id: &str) -> String {
+    format!("{}/owners", group(group_id))
+}
+
+/// The member that owns a partition `brokerId-n`.
+pub fn group_owner(group_id: &str, topic: &str, identity: &str) -> String {
+    format!("{}/{}/{identity}", group_owners(group_id), escape(topic))
+}
+
+/// The members of a group.
+pub fn group_ids(group_id: &str) -> String {
+    format!("{}/ids", group(group_id))
+}
+
+/// One member.
+pub fn group_member(group_id: &str, member: &str) -> String {
+    format!("{}/{}", group_ids(group_id), escape(member))
+}
+
+/// The offsets of a group.
+pub fn group_offsets(group_id: &str) -> String {
+    format!("{}/offsets", group(group_id))
+}
+
+/// The offsets of a group in a topic.
+pub fn group_topic_offsets(group_id: &str, topic: &str) -> String {
+    format!("{}/{}", group_offsets(group_id), escape(topic))
+}
+
+/// The offset of a partition `brokerId-n`.
+pub fn group_offset(group_id: &str, topic: &str, identity: &str) -> String {
+    format!("{}/{identity}", group_topic_offsets(group_id, topic))
+}
+
+/// The overrides of a broker, group or client: `/config/<kind>/<name>`.
+pub fn config(kind: &str, name: &str) -> String {
+    format!("/config/{kind}/{}", escape(name))
+}
+
+/// Makes a name one path element.
+pub fn escape(name: &str) -> String {
+    if name == "." || name == ".." {
+        return name.replace('.', "%2e");
+    }
+    let mut escaped = String::with_capacity(name.len());
+    for letter in name.chars() {
+        if letter == '/' || letter == '%' || letter.is_control() {
+            let mut bytes = [0; 4];
+            for byte in letter.encode_utf8(&mut bytes).bytes() {
+                let _ = write!(escaped, "%{byte:02x}");
+            }
+        } else {
+            escaped.push(letter);
+        }
+    }
+    if escaped.is_empty() {
+        "%".to_owned()
+    } else {
+        escaped
+    }
+}
+
+/// Reverses [`escape`]; `None` when it is no escaped name.
+pub fn unescape(element: &str) -> Option<String> {
+    if element == "%" {
+        return Some(String::new());
+    }
+    let mut bytes = Vec::with_capacity(element.len());
+    let mut rest = element.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        if *first == b'%' {
+            let digits = std::str::from_utf8(after.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &after[2..];
+        } else {
+            bytes.push(*first);
+            rest = after;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_name_becomes_one_element_and_comes_back() {
+        for name in ["orders", "a/b", "100%", ".", "..", "", "ü\n", "%2f", "x y"] {
+            let element = escape(name);
+            assert!(
+                !element.contains('/') && !element.is_empty() && element != ".." && element != "."
+            );
+            assert_eq!(unescape(&element).as_deref(), Some(name));
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What the nodes of the coordination tree hold: JSON with a `version` field, readable with any tool.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::MetaError;
+
+/// Version of every record below.
+pub const RECORD_VERSION: u32 = 1;
+
+/// `/cluster/id`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterRecord {
+    /// Record version.
+    pub version: u32,
+    /// 22 characters, as Kafka prints a UUID.
+    pub cluster_id: String,
+}
+
+/// `/brokers/topics/<topic>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicRecord {
+    /// Record version.
+    pub version: u32,
+    /// Topic id.
+    pub topic_id: Uuid,
+    /// The topic's own configurations.
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
+    /// By dense index.
+    pub partitions: Vec<PartitionRecord>,
+}
+
+/// One partition in a [`TopicRecord`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionRecord {
+    /// `<brokerId>-<n>`, never changed.
+    pub identity: String,
+    /// Broker ids that keep it.
+    pub replicas: Vec<i32>,
+    /// Those that are in sync.
+    pub isr: Vec<i32>,
+    /// The leader, -1 for none.
+    pub leader: i32,
+    /// Counts leaders.
+    pub leader_epoch: i32,
+}
+
+/// `/consumers/<group>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    /// Record version.
+    pub version: u32,
+    /// `classic`, or `simple` for a group that only commits.
+    #[serde(rename = "type")]
+    pub group_type: String,
+    /// Counts completed rebalances.
+    pub generation: i32,
+    /// Such as `consumer`.
+    pub protocol_type: Option<String>,
+    /// The chosen assignor.
+    pub protocol: Option<String>,
+    /// Member id of the leader.
+    pub leader: Option<String>,
+    /// When the state last changed, ms.
+    pub changed_ms: i64,
+    /// All members.
+    pub members: Vec<MemberRecord>,
+}
+
+/// One member in a [`GroupRecord`]; byte strings are in hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRecord {
+    /// Member id.
+    pub member_id: String,
+    /// `group.instance.id` of a static member.
+    pub instance_id: Option<String>,
+    /// Client id.
+    pub client_id: String,
+    /// Address of the client.
+    pub client_host: String,
+    /// ms.
+    pub session_timeout_ms: i32,
+    /// ms.
+    pub rebalance_timeout_ms: i32,
+    /// Assignors in the member's order, with its subscription.
+    pub protocols: Vec<(String, String)>,
+    /// What it was assigned.
+    pub assignment: String,
+}
+
+/// `/consumers/<group>/ids/<member>`, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberIdRecord {
+    /// Record version.
+    pub version: u32,
+    /// Client id.
+    pub client_id: String,
+    /// Address of the client.
+    pub client_host: String,
+    /// `group.instance.id` of a static member.
+    pub instance_id: Option<String>,
+    /// Topics that it reads, where its subscription is a consumer's.
+    pub subscription: Vec<String>,
+}
+
+/// `/consumers/<group>/offsets/<topic>/<brokerId>-<n>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffsetRecord {
+    /// Record version.
+    pub version: u32,
+    /// The next offset to read.
+    pub offset: i64,
+    /// -1 when unknown.
+    pub leader_epoch: i32,
+    /// The client's own text.
+    pub metadata: String,
+    /// When it was committed, ms.
+    pub commit_ms: i64,
+    /// When it expires, ms, where the client said so (OffsetCommit v2 to v4).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expire_ms: Option<i64>,
+}
+
+/// `/producer-ids`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProducerIdsRecord {
+    /// Record version.
+    pub version: u32,
+    /// First id that no broker was given yet.
+    pub next: i64,
+}
+
+/// The bytes of a record.
+pub fn encode<T: Serialize>(record: &T) -> Bytes {
+    // Serialising these plain structs to memory cannot fail.
+    Bytes::from(serde_json::to_vec(record).unwrap_or_default())
+}
+
+/// The record in a node.
+pub fn decode<T: DeserializeOwned>(path: &str, data: &[u8]) -> Result<T, MetaError> {
+    serde_json::from_slice(data).map_err(|error| MetaError::Malformed {
+        path: path.to_owned(),
+        what: error.to_string(),
+    })
+}
+
+/// Bytes as hexadecimal digits.
+pub fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The bytes of hexadecimal digits.
+pub fn from_hex(digits: &str) -> Option<Vec<u8>> {
+    if !digits.len().is_multiple_of(2) || !digits.is_ascii() {
+        return None;
+    }
+    (0..digits.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).ok())
+        .collect()
+}

@@ -1,0 +1,178 @@
+//! The thread that looks after partitions by the clock: `flush.ms`, retention, producer expiry, checkpoints,
+//! delayed removal of deleted files, closing of idle files.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::now_ms;
+use super::partition::Partition;
+use super::set::Partitions;
+use crate::log::{Segment, unlink_all};
+
+/// How often the clock is looked at; the grain of `flush.ms`.
+const TICK: Duration = Duration::from_millis(100);
+/// How often files of sealed segments that nobody reads are closed.
+const IDLE_FILES_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Intervals of the jobs.
+#[derive(Clone, Copy, Debug)]
+pub struct HousekeepingIntervals {
+    /// `log.retention.check.interval.ms`.
+    pub retention: Duration,
+    /// `log.flush.offset.checkpoint.interval.ms`.
+    pub checkpoint: Duration,
+    /// `producer.id.expiration.ms`.
+    pub producer_expiration_ms: i64,
+}
+
+#[derive(Default)]
+struct Shared {
+    stopping: Mutex<bool>,
+    wake: Condvar,
+}
+
+/// The running thread.
+pub struct Housekeeping {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Files that go when their time has come.
+enum Doomed {
+    Segments(Vec<Arc<Segment>>),
+    Directory(PathBuf),
+}
+
+impl Housekeeping {
+    /// Starts the thread. `deleted_dirs` yields partition directories that were set aside.
+    pub fn start(
+        partitions: Arc<Partitions>,
+        intervals: HousekeepingIntervals,
+    ) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let of_thread = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("housekeeping".to_owned())
+            .spawn(move || run(&of_thread, &partitions, intervals))?;
+        Ok(Self {
+            shared,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Ends the thread.
+    pub fn stop(&self) {
+        *self.shared.stopping.lock() = true;
+        self.shared.wake.notify_all();
+        if let Some(thread) = self.thread.lock().take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(shared: &Shared, partitions: &Partitions, intervals: HousekeepingIntervals) {
+    let started = Instant::now();
+    let (mut retained, mut checkpointed, mut idle) = (started, started, started);
+    let mut doomed: Vec<(i64, Doomed)> = Vec::new();
+    loop {
+        {
+            let mut stopping = shared.stopping.lock();
+            if !*stopping {
+                shared.wake.wait_for(&mut stopping, TICK);
+            }
+            if *stopping {
+                return;
+            }
+        }
+        let now = now_ms();
+        flush_by_time(partitions, now);
+        for (aside, delay_ms) in partitions.take_set_aside() {
+            doomed.push((now.saturating_add(delay_ms), Doomed::Directory(aside)));
+        }
+        if retained.elapsed() >= intervals.retention {
+            retained = Instant::now();
+            retain(
+                partitions,
+                now,
+                intervals.producer_expiration_ms,
+                &mut doomed,
+            );
+        }
+        for (segments, delay_ms) in partitions.take_dropped() {
+            doomed.push((now.saturating_add(delay_ms), Doomed::Segments(segments)));
+        }
+        remove_due(&mut doomed, now);
+        if checkpointed.elapsed() >= intervals.checkpoint {
+            checkpointed = Instant::now();
+            partitions.checkpoint();
+        }
+        if idle.elapsed() >= IDLE_FILES_INTERVAL {
+            idle = Instant::now();
+            each(partitions, |partition| partition.log().close_idle_files());
+        }
+    }
+}
+
+fn each(partitions: &Partitions, mut work: impl FnMut(&Arc<Partition>)) {
+    for topic in partitions.topics() {
+        topic.online().for_each(&mut work);
+    }
+}
+
+fn flush_by_time(partitions: &Partitions, now: i64) {
+    each(partitions, |partition| {
+        let flush_ms = partition.log().config().flush_ms;
+        if flush_ms != i64::MAX && partition.log().unsynced_for_ms(now) >= flush_ms {
+            partition.writer().sync_soon(partition);
+        }
+    });
+}
+
+fn retain(
+    partitions: &Partitions,
+    now: i64,
+    producer_expiration_ms: i64,
+    doomed: &mut Vec<(i64, Doomed)>,
+) {
+    each(partitions, |partition| {
+        let subject = partition.clone();
+        // On the writer thread: it owns the segment list.
+        let dropped = partition.writer().run(move || {
+            subject.log().expire_producers(now, producer_expiration_ms);
+            subject.log().retain(now, subject.high_watermark())
+        });
+        match dropped.blocking_recv() {
+            Ok(Ok(segments)) if !segments.is_empty() => {
+                tracing::info!(topic = %partition.topic(), partition = partition.index(), segments = segments.len(),
+                    log_start = partition.log().ends().log_start, "retention dropped segments");
+                let at = now.saturating_add(partition.log().config().file_delete_delay_ms);
+                doomed.push((at, Doomed::Segments(segments)));
+            }
+            Ok(Ok(_)) | Err(_) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(topic = %partition.topic(), partition = partition.index(), %error, "retention failed");
+            }
+        }
+    });
+}
+
+fn remove_due(doomed: &mut Vec<(i64, Doomed)>, now: i64) {
+    doomed.retain(|(at, what)| {
+        if *at > now {
+            return true;
+        }
+        match what {
+            Doomed::Segments(segments) => unlink_all(segments),
+            Doomed::Directory(path) => {
+                if let Err(error) = std::fs::remove_dir_all(path) {
+                    tracing::warn!(dir = %path.display(), %error, "cannot remove a deleted partition");
+                }
+            }
+        }
+        false
+    });
+}

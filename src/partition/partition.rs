@@ -1,0 +1,359 @@
+//! One partition led by this broker.
+//!
+//! Concurrency: the writer thread of its data directory appends; sync threads move the synced end; everybody
+//! else reads. The high watermark is what readers may see: the log's end, or the synced end where the topic
+//! acknowledges only synced records.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::waiters::Waiters;
+use super::writer::Writer;
+use crate::log::{Appended, FoundTimestamp, Log, LogError, OffsetPosition, ProducedBatch, Slice};
+
+/// A partition's name in MetaQ's model: the broker it was dealt to, and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity {
+    /// The home broker.
+    pub broker_id: i32,
+    /// Number among the topic's partitions of that broker.
+    pub number: i32,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.broker_id, self.number)
+    }
+}
+
+/// What a reader may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Up to the high watermark.
+    ReadUncommitted,
+    /// Up to the last stable offset.
+    ReadCommitted,
+}
+
+/// Which offset is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffsetSpec {
+    /// The log's start.
+    Earliest,
+    /// The end that the isolation level allows.
+    Latest,
+    /// The first local offset; without tiers, the log's start.
+    EarliestLocal,
+    /// The record with the largest timestamp.
+    MaxTimestamp,
+    /// The first record at or behind a timestamp in ms.
+    Timestamp(i64),
+}
+
+/// An offset that was asked for; -1 in the parts that do not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedOffset {
+    /// The offset.
+    pub offset: i64,
+    /// Its record's timestamp, ms.
+    pub timestamp: i64,
+    /// Its leader epoch.
+    pub leader_epoch: i32,
+}
+
+/// Why a read is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The reader knows an older leader epoch.
+    #[error("leader epoch {asked} is older than {current}")]
+    FencedEpoch {
+        /// The reader's.
+        asked: i32,
+        /// The partition's.
+        current: i32,
+    },
+    /// The reader knows a newer leader epoch than this broker.
+    #[error("leader epoch {asked} is newer than {current}")]
+    UnknownEpoch {
+        /// The reader's.
+        asked: i32,
+        /// The partition's.
+        current: i32,
+    },
+    /// The log refuses.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// See the module's documentation.
+pub struct Partition {
+    topic: Arc<str>,
+    topic_id: Uuid,
+    index: i32,
+    identity: Identity,
+    log: Log,
+    leader_epoch: AtomicI32,
+    high_watermark: RwLock<OffsetPosition>,
+    pub(super) waiters: Waiters,
+    /// Requests whose acknowledgement waits for a sync, with the last offset that it must cover.
+    sync_waiters: Mutex<Vec<(Appended, AppendReply)>>,
+    pub(super) sync_queued: AtomicBool,
+    deleted: AtomicBool,
+    writer: Writer,
+}
+
+pub(super) type AppendReply = oneshot::Sender<Result<Appended, LogError>>;
+
+impl Partition {
+    pub(super) fn new(
+        topic: Arc<str>,
+        topic_id: Uuid,
+        index: i32,
+        identity: Identity,
+        log: Log,
+        leader_epoch: i32,
+        writer: Writer,
+    ) -> Self {
+        let end = log.ends().log_end;
+        Self {
+            topic,
+            topic_id,
+            index,
+            identity,
+            log,
+            leader_epoch: AtomicI32::new(leader_epoch),
+            high_watermark: RwLock::new(end),
+            waiters: Waiters::default(),
+            sync_waiters: Mutex::new(Vec::new()),
+            sync_queued: AtomicBool::new(false),
+            deleted: AtomicBool::new(false),
+            writer,
+        }
+    }
+
+    /// Topic name.
+    pub fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    /// Topic id.
+    pub fn topic_id(&self) -> Uuid {
+        self.topic_id
+    }
+
+    /// The dense index that clients use.
+    pub fn index(&self) -> i32 {
+        self.index
+    }
+
+    /// `brokerId-n`.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The current leader epoch.
+    pub fn leader_epoch(&self) -> i32 {
+        self.leader_epoch.load(Ordering::Acquire)
+    }
+
+    /// Where its data directory's work is done.
+    pub fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// Whether the topic was deleted meanwhile.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
+    pub(super) fn mark_deleted(&self) {
+        self.deleted.store(true, Ordering::Release);
+        self.waiters.wake_all();
+    }
+
+    /// Checks the leader epoch that a reader claims to know; negative means that it knows none.
+    pub fn check_epoch(&self, asked: i32) -> Result<(), ReadError> {
+        let current = self.leader_epoch();
+        match asked {
+            ..0 => Ok(()),
+            _ if asked < current => Err(ReadError::FencedEpoch { asked, current }),
+            _ if asked > current => Err(ReadError::UnknownEpoch { asked, current }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Readers may see what lies before this offset.
+    pub fn high_watermark(&self) -> i64 {
+        self.high_watermark.read().offset
+    }
+
+    /// Every transaction before this offset is decided. Without open transactions, the high watermark.
+    pub fn last_stable_offset(&self) -> i64 {
+        self.high_watermark()
+    }
+
+    /// The end that readers of an isolation level see.
+    pub fn readable_end(&self, isolation: Isolation) -> i64 {
+        match isolation {
+            Isolation::ReadUncommitted => self.high_watermark(),
+            Isolation::ReadCommitted => self.last_stable_offset(),
+        }
+    }
+
+    /// The slice for a fetch; see [`Log::read`].
+    pub fn read(
+        &self,
+        offset: i64,
+        bytes_max: usize,
+        first_batch_whole: bool,
+    ) -> Result<Option<Slice>, ReadError> {
+        let limit = *self.high_watermark.read();
+        Ok(self.log.read(offset, bytes_max, first_batch_whole, limit)?)
+    }
+
+    /// Queues batches for appending; the answer comes when what the topic promises is true. Queueing is done
+    /// when this returns, so calls keep their order.
+    pub fn append(
+        self: &Arc<Self>,
+        batches: Vec<ProducedBatch>,
+    ) -> oneshot::Receiver<Result<Appended, LogError>> {
+        let (reply, answer) = oneshot::channel();
+        self.writer.append(self.clone(), batches, reply);
+        answer
+    }
+
+    /// Appends what several requests brought; called by the writer thread. Returns whether a sync is wanted.
+    pub(super) fn append_round(
+        &self,
+        requests: &[Vec<ProducedBatch>],
+        replies: Vec<AppendReply>,
+        now_ms: i64,
+    ) -> bool {
+        if self.is_deleted() {
+            for reply in replies {
+                let _ = reply.send(Err(LogError::Offline("the topic was deleted".to_owned())));
+            }
+            return false;
+        }
+        let segment_before = self.log.ends().log_end.segment_base;
+        let results = self.log.append(requests, self.leader_epoch(), now_ms);
+        // A sealed segment is synced soon, so that a crash need not scan it.
+        let mut wants_sync = self.log.ends().log_end.segment_base != segment_before;
+        let synced_end = self.log.ends().synced_end;
+        for (result, reply) in results.into_iter().zip(replies) {
+            match result {
+                Ok(appended) if appended.needs_sync && appended.last_offset >= synced_end => {
+                    wants_sync = true;
+                    self.sync_waiters.lock().push((appended, reply));
+                }
+                result => {
+                    let _ = reply.send(result);
+                }
+            }
+        }
+        if !self.log.config().syncs_every_append() {
+            self.publish_high_watermark(self.log.ends().log_end);
+        }
+        wants_sync
+    }
+
+    /// Syncs and answers who waited for it; called by a sync thread. Returns whether more wait.
+    pub(super) fn sync(&self, now_ms: i64) -> bool {
+        let result = self.log.sync(now_ms);
+        let mut waiting = self.sync_waiters.lock();
+        match result {
+            Ok(synced) => {
+                let (done, more) = std::mem::take(&mut *waiting)
+                    .into_iter()
+                    .partition::<Vec<_>, _>(|(appended, _)| appended.last_offset < synced.offset);
+                *waiting = more;
+                let more = !waiting.is_empty();
+                drop(waiting);
+                // Visible before acknowledged: who was told may read it at once.
+                self.publish_high_watermark(synced);
+                for (appended, reply) in done {
+                    let _ = reply.send(Ok(appended));
+                }
+                more
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                for (_, reply) in waiting.drain(..) {
+                    let _ = reply.send(Err(LogError::Offline(reason.clone())));
+                }
+                false
+            }
+        }
+    }
+
+    fn publish_high_watermark(&self, end: OffsetPosition) {
+        {
+            let mut high_watermark = self.high_watermark.write();
+            if end.offset < high_watermark.offset {
+                return;
+            }
+            // Also at the same offset: a roll moves the position into the new segment.
+            *high_watermark = end;
+        }
+        self.waiters.wake_all();
+    }
+
+    /// Answers ListOffsets.
+    pub fn list_offset(
+        &self,
+        spec: OffsetSpec,
+        isolation: Isolation,
+    ) -> Result<ListedOffset, LogError> {
+        let limit = self.readable_end(isolation);
+        let log_start = self.log.ends().log_start;
+        let at = |offset| ListedOffset {
+            offset,
+            timestamp: -1,
+            leader_epoch: self.epoch_of(offset),
+        };
+        let found = |found: Option<FoundTimestamp>| match found {
+            Some(found) => ListedOffset {
+                offset: found.offset,
+                timestamp: found.timestamp,
+                leader_epoch: found.leader_epoch,
+            },
+            None => ListedOffset {
+                offset: -1,
+                timestamp: -1,
+                leader_epoch: -1,
+            },
+        };
+        Ok(match spec {
+            OffsetSpec::Earliest | OffsetSpec::EarliestLocal => at(log_start),
+            OffsetSpec::Latest => at(limit),
+            OffsetSpec::MaxTimestamp => found(self.log.find_max_timestamp(limit)?),
+            OffsetSpec::Timestamp(timestamp) => found(self.log.find_timestamp(timestamp, limit)?),
+        })
+    }
+
+    fn epoch_of(&self, offset: i64) -> i32 {
+        self.log
+            .with_epochs(|epochs| epochs.epoch_of(offset))
+            .unwrap_or_else(|| self.leader_epoch())
+    }
+
+    /// The epoch at most `epoch` and where it ended, for OffsetForLeaderEpoch.
+    pub fn epoch_end(&self, epoch: i32) -> Option<(i32, i64)> {
+        let end = self.log.ends().log_end.offset;
+        if epoch == self.leader_epoch() {
+            return Some((epoch, end));
+        }
+        self.log
+            .with_epochs(|epochs| epochs.end_offset_for(epoch, end))
+    }
+}

@@ -1,0 +1,559 @@
+//! All partitions of this broker, by topic; opening them at start and closing them at the end.
+//!
+//! Look-ups read an immutable map behind an atomic pointer. Changes go through one lock and publish a new map.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::now_ms;
+use super::partition::{Identity, Partition};
+use super::writer::Writer;
+use crate::log::{
+    DataDir, DataDirError, Disk, FoundPartition, Log, LogConfig, LogError, OpenMode,
+    PartitionOffsets, Segment,
+};
+
+/// Where and how partitions are kept.
+#[derive(Clone, Debug)]
+pub struct PartitionsOptions {
+    /// Data directories; at least one.
+    pub data_paths: Vec<PathBuf>,
+    /// Threads that sync, per data directory.
+    pub sync_threads: usize,
+    /// Threads that open and recover partitions at start.
+    pub open_threads: usize,
+}
+
+/// A topic whose partitions are to be opened or created here.
+#[derive(Clone, Debug)]
+pub struct TopicToOpen {
+    /// Name.
+    pub topic: Arc<str>,
+    /// Id.
+    pub topic_id: Uuid,
+    /// Settings of its logs.
+    pub config: LogConfig,
+    /// Index, identity and leader epoch of each partition that this broker keeps.
+    pub partitions: Vec<(i32, Identity, i32)>,
+}
+
+/// Why there is no partition to work on.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PartitionError {
+    /// This broker has no such partition.
+    #[error("unknown topic or partition")]
+    Unknown,
+    /// Its files cannot be used; the text says why.
+    #[error("partition is offline: {0}")]
+    Offline(String),
+}
+
+/// The partitions of one topic.
+#[derive(Clone)]
+pub struct TopicPartitions {
+    /// Name.
+    pub topic: Arc<str>,
+    /// Id.
+    pub topic_id: Uuid,
+    slots: BTreeMap<i32, Slot>,
+}
+
+#[derive(Clone)]
+enum Slot {
+    Online(Arc<Partition>),
+    Offline(Arc<str>),
+}
+
+impl TopicPartitions {
+    /// One partition.
+    pub fn get(&self, index: i32) -> Result<&Arc<Partition>, PartitionError> {
+        match self.slots.get(&index) {
+            Some(Slot::Online(partition)) => Ok(partition),
+            Some(Slot::Offline(reason)) => Err(PartitionError::Offline(reason.to_string())),
+            None => Err(PartitionError::Unknown),
+        }
+    }
+
+    /// Those that are online.
+    pub fn online(&self) -> impl Iterator<Item = &Arc<Partition>> {
+        self.slots.values().filter_map(|slot| match slot {
+            Slot::Online(partition) => Some(partition),
+            Slot::Offline(_) => None,
+        })
+    }
+
+    /// Those that are offline, and why.
+    pub fn offline(&self) -> impl Iterator<Item = (i32, &str)> {
+        self.slots.iter().filter_map(|(index, slot)| match slot {
+            Slot::Online(_) => None,
+            Slot::Offline(reason) => Some((*index, &**reason)),
+        })
+    }
+}
+
+#[derive(Default, Clone)]
+struct Map {
+    by_name: HashMap<Arc<str>, Arc<TopicPartitions>>,
+    by_id: HashMap<Uuid, Arc<TopicPartitions>>,
+}
+
+/// A data directory and the thread that writes to it.
+struct Volume {
+    dir: DataDir,
+    writer: Writer,
+    partitions: AtomicUsize,
+}
+
+/// What opening partitions did.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Opened or created.
+    pub online: usize,
+    /// Not usable.
+    pub offline: usize,
+    /// Bytes checked after a crash.
+    pub scanned_bytes: u64,
+    /// Bytes cut off.
+    pub cut_bytes: u64,
+}
+
+/// See the module's documentation.
+pub struct Partitions {
+    disk: Arc<dyn Disk>,
+    volumes: Vec<Volume>,
+    open_threads: usize,
+    map: ArcSwap<Map>,
+    changes: Mutex<()>,
+    found: HashMap<(String, i32), (usize, Option<Uuid>)>,
+    /// Deleted directories and segments, with the delay after which their files go; taken by housekeeping.
+    set_aside: Mutex<Vec<(PathBuf, i64)>>,
+    dropped: Mutex<Vec<(Vec<Arc<Segment>>, i64)>>,
+}
+
+impl Partitions {
+    /// Opens the data directories; no partition yet.
+    pub fn open(disk: Arc<dyn Disk>, options: &PartitionsOptions) -> Result<Self, DataDirError> {
+        let mut volumes = Vec::new();
+        let mut found = HashMap::new();
+        for path in &options.data_paths {
+            let dir = DataDir::open(disk.clone(), path)?;
+            for partition in dir.scan()? {
+                found.insert(
+                    (partition.topic, partition.partition),
+                    (volumes.len(), partition.topic_id),
+                );
+            }
+            let writer = Writer::start(&volumes.len().to_string(), options.sync_threads).map_err(
+                |source| DataDirError::Io {
+                    path: path.clone(),
+                    source,
+                },
+            )?;
+            volumes.push(Volume {
+                dir,
+                writer,
+                partitions: AtomicUsize::new(0),
+            });
+        }
+        let open_threads = options.open_threads.max(1);
+        Ok(Self {
+            disk,
+            volumes,
+            open_threads,
+            map: ArcSwap::default(),
+            changes: Mutex::new(()),
+            found,
+            set_aside: Mutex::default(),
+            dropped: Mutex::default(),
+        })
+    }
+
+    /// The data directories.
+    pub fn data_dirs(&self) -> impl Iterator<Item = &DataDir> {
+        self.volumes.iter().map(|volume| &volume.dir)
+    }
+
+    /// Partition directories that were there at start.
+    pub fn found(&self) -> Vec<FoundPartition> {
+        let describe =
+            |((topic, partition), (volume, topic_id)): (&(String, i32), &(usize, Option<Uuid>))| {
+                let path = self.volumes[*volume].dir.partition_path(topic, *partition);
+                FoundPartition {
+                    topic: topic.clone(),
+                    partition: *partition,
+                    topic_id: *topic_id,
+                    path,
+                }
+            };
+        let mut found: Vec<_> = self.found.iter().map(describe).collect();
+        found.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        found
+    }
+
+    /// Opens or creates partitions, several at a time, and makes them known. A partition that cannot be opened
+    /// is offline; the others are not affected.
+    pub fn open_topics(&self, topics: Vec<TopicToOpen>) -> OpenReport {
+        let work: Vec<(usize, i32, Identity, i32)> = topics
+            .iter()
+            .enumerate()
+            .flat_map(|(n, topic)| {
+                topic
+                    .partitions
+                    .iter()
+                    .map(move |(index, id, epoch)| (n, *index, *id, *epoch))
+            })
+            .collect();
+        let (next, scanned, cut) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        let opened = Mutex::new(Vec::with_capacity(work.len()));
+        let worker = || {
+            while let Some((n, index, identity, epoch)) =
+                work.get(next.fetch_add(1, Ordering::Relaxed))
+            {
+                let slot = match self.open_one(
+                    &topics[*n],
+                    *index,
+                    *identity,
+                    *epoch,
+                    (&scanned, &cut),
+                ) {
+                    Ok(partition) => Slot::Online(partition),
+                    Err(error) => {
+                        tracing::error!(topic = %topics[*n].topic, partition = index, %error, "partition is offline");
+                        Slot::Offline(error.to_string().into())
+                    }
+                };
+                opened.lock().push((*n, *index, slot));
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..self.open_threads.min(work.len()) {
+                scope.spawn(worker);
+            }
+            worker();
+        });
+        let opened = opened.into_inner();
+        let offline = opened
+            .iter()
+            .filter(|(_, _, slot)| matches!(slot, Slot::Offline(_)))
+            .count();
+        let report = OpenReport {
+            online: opened.len() - offline,
+            offline,
+            scanned_bytes: scanned.into_inner(),
+            cut_bytes: cut.into_inner(),
+        };
+        self.publish(&topics, opened);
+        report
+    }
+
+    fn publish(&self, topics: &[TopicToOpen], opened: Vec<(usize, i32, Slot)>) {
+        let _change = self.changes.lock();
+        let mut map = Map::clone(&self.map.load());
+        let mut fresh: HashMap<usize, TopicPartitions> = HashMap::new();
+        for (n, index, slot) in opened {
+            let topic = &topics[n];
+            let entry = fresh
+                .entry(n)
+                .or_insert_with(|| match map.by_id.get(&topic.topic_id) {
+                    Some(known) => TopicPartitions::clone(known),
+                    None => TopicPartitions {
+                        topic: topic.topic.clone(),
+                        topic_id: topic.topic_id,
+                        slots: BTreeMap::new(),
+                    },
+                });
+            entry.slots.insert(index, slot);
+        }
+        for topic in fresh.into_values().map(Arc::new) {
+            map.by_name.insert(topic.topic.clone(), topic.clone());
+            map.by_id.insert(topic.topic_id, topic);
+        }
+        self.map.store(Arc::new(map));
+    }
+
+    fn open_one(
+        &self,
+        topic: &TopicToOpen,
+        index: i32,
+        identity: Identity,
+        leader_epoch: i32,
+        (scanned, cut): (&AtomicU64, &AtomicU64),
+    ) -> Result<Arc<Partition>, LogError> {
+        let volume = self.place(topic, index)?;
+        let dir = volume.dir.partition_path(&topic.topic, index);
+        let offsets = volume.dir.offsets(&topic.topic, index);
+        let mode = match volume.dir.was_clean() {
+            true => OpenMode::Clean,
+            false => OpenMode::AfterCrash {
+                recovery_point: offsets.recovery_point,
+            },
+        };
+        let open = |mode| {
+            Log::open(
+                self.disk.clone(),
+                &dir,
+                topic.config.clone(),
+                mode,
+                offsets.log_start,
+                now_ms(),
+            )
+        };
+        let opened = match open(mode) {
+            Err(LogError::Damaged {
+                file,
+                position,
+                what,
+            }) if mode == OpenMode::Clean => {
+                tracing::warn!(
+                    file,
+                    position,
+                    what,
+                    "checking the partition as after a crash"
+                );
+                open(OpenMode::AfterCrash { recovery_point: 0 })?
+            }
+            result => result?,
+        };
+        scanned.fetch_add(opened.scanned_bytes, Ordering::Relaxed);
+        cut.fetch_add(opened.cut_bytes, Ordering::Relaxed);
+        if opened.cut_bytes > 0 {
+            tracing::warn!(topic = %topic.topic, partition = index, cut_bytes = opened.cut_bytes,
+                log_end = opened.log.ends().log_end.offset, "recovered after a crash");
+        }
+        volume
+            .dir
+            .store_topic_id_if_new(&topic.topic, index, topic.topic_id)?;
+        opened.log.begin_epoch(leader_epoch)?;
+        volume.partitions.fetch_add(1, Ordering::Relaxed);
+        let writer = volume.writer.clone();
+        Ok(Arc::new(Partition::new(
+            topic.topic.clone(),
+            topic.topic_id,
+            index,
+            identity,
+            opened.log,
+            leader_epoch,
+            writer,
+        )))
+    }
+
+    /// The volume that has the partition's directory, or the emptiest one. A directory of an earlier topic of
+    /// the same name is set aside.
+    fn place(&self, topic: &TopicToOpen, index: i32) -> Result<&Volume, LogError> {
+        if let Some((volume, found_id)) = self.found.get(&(topic.topic.to_string(), index)) {
+            let volume = &self.volumes[*volume];
+            let path = volume.dir.partition_path(&topic.topic, index);
+            if path.exists() && found_id.is_some_and(|found| found != topic.topic_id) {
+                let on_disk = volume.dir.topic_id(&topic.topic, index)?;
+                if on_disk.is_some_and(|on_disk| on_disk != topic.topic_id) {
+                    tracing::warn!(dir = %path.display(), "belongs to a deleted topic of the same name: removing it");
+                    std::fs::remove_dir_all(volume.dir.set_aside(&topic.topic, index)?)?;
+                }
+            }
+            return Ok(volume);
+        }
+        let emptiest = self
+            .volumes
+            .iter()
+            .min_by_key(|volume| volume.partitions.load(Ordering::Relaxed));
+        emptiest.ok_or_else(|| LogError::Offline("no data directory".to_owned()))
+    }
+
+    /// A partition by topic name.
+    pub fn get(&self, topic: &str, index: i32) -> Result<Arc<Partition>, PartitionError> {
+        let map = self.map.load();
+        map.by_name
+            .get(topic)
+            .ok_or(PartitionError::Unknown)?
+            .get(index)
+            .cloned()
+    }
+
+    /// A topic's partitions by name.
+    pub fn topic(&self, topic: &str) -> Option<Arc<TopicPartitions>> {
+        self.map.load().by_name.get(topic).cloned()
+    }
+
+    /// A topic's partitions by id.
+    pub fn topic_by_id(&self, topic_id: Uuid) -> Option<Arc<TopicPartitions>> {
+        self.map.load().by_id.get(&topic_id).cloned()
+    }
+
+    /// All topics with partitions here.
+    pub fn topics(&self) -> Vec<Arc<TopicPartitions>> {
+        self.map.load().by_name.values().cloned().collect()
+    }
+
+    /// Gives a topic's logs new settings.
+    pub fn reconfigure(&self, topic: &str, config: &LogConfig) {
+        if let Some(topic) = self.topic(topic) {
+            topic
+                .online()
+                .for_each(|partition| partition.log().reconfigure(config.clone()));
+        }
+    }
+
+    /// Forgets a topic and sets its files aside; they are removed after `file.delete.delay.ms` or at the next
+    /// start. When this returns, the directories are out of the way.
+    pub async fn delete(&self, topic_id: Uuid) {
+        let removed = {
+            let _change = self.changes.lock();
+            let mut map = Map::clone(&self.map.load());
+            let Some(removed) = map.by_id.remove(&topic_id) else {
+                return;
+            };
+            map.by_name.retain(|_, topic| topic.topic_id != topic_id);
+            self.map.store(Arc::new(map));
+            removed
+        };
+        for partition in removed.online() {
+            partition.mark_deleted();
+            let Some((volume, path)) = self.holding(partition) else {
+                continue;
+            };
+            let quiet = volume.writer.run(|| ()).await;
+            if quiet.is_err() {
+                continue;
+            }
+            volume.partitions.fetch_sub(1, Ordering::Relaxed);
+            match volume.dir.set_aside(partition.topic(), partition.index()) {
+                Ok(aside) => {
+                    partition.log().moved_to(&aside);
+                    self.set_aside
+                        .lock()
+                        .push((aside, partition.log().config().file_delete_delay_ms));
+                }
+                Err(error) => {
+                    tracing::error!(dir = %path.display(), %error, "cannot set a deleted partition aside")
+                }
+            }
+        }
+    }
+
+    /// Moves a partition's log start to `offset`, or to the high watermark for -1; returns the new start once
+    /// it is durable (DeleteRecords).
+    pub async fn delete_records(
+        &self,
+        partition: &Arc<Partition>,
+        offset: i64,
+    ) -> Result<i64, LogError> {
+        let high_watermark = partition.high_watermark();
+        let ends = partition.log().ends();
+        let target = if offset == -1 { high_watermark } else { offset };
+        if target < 0 || target > high_watermark {
+            return Err(LogError::OffsetOutOfRange {
+                offset,
+                log_start: ends.log_start,
+                log_end: high_watermark,
+            });
+        }
+        let subject = partition.clone();
+        let moved = partition
+            .writer()
+            .run(move || subject.log().advance_log_start(target, now_ms()))
+            .await;
+        let dropped =
+            moved.map_err(|_| LogError::Offline("the broker is shutting down".to_owned()))??;
+        if !dropped.is_empty() {
+            self.dropped
+                .lock()
+                .push((dropped, partition.log().config().file_delete_delay_ms));
+        }
+        self.checkpoint();
+        Ok(partition.log().ends().log_start)
+    }
+
+    pub(super) fn take_set_aside(&self) -> Vec<(PathBuf, i64)> {
+        std::mem::take(&mut self.set_aside.lock())
+    }
+
+    pub(super) fn take_dropped(&self) -> Vec<(Vec<Arc<Segment>>, i64)> {
+        std::mem::take(&mut self.dropped.lock())
+    }
+
+    fn holding(&self, partition: &Partition) -> Option<(&Volume, PathBuf)> {
+        let path = partition.log().dir();
+        let volume = self
+            .volumes
+            .iter()
+            .find(|volume| path.parent() == Some(volume.dir.path()))?;
+        Some((volume, path))
+    }
+
+    /// The data directory that a partition is in.
+    pub fn data_dir_of(&self, partition: &Partition) -> Option<&DataDir> {
+        self.holding(partition).map(|(volume, _)| &volume.dir)
+    }
+
+    /// Writes the checkpoints of all data directories.
+    pub fn checkpoint(&self) {
+        for volume in &self.volumes {
+            if let Err(error) = volume.dir.checkpoint(self.offsets_in(volume)) {
+                tracing::error!(dir = %volume.dir.path().display(), %error, "cannot write the checkpoints");
+            }
+        }
+    }
+
+    fn offsets_in(&self, volume: &Volume) -> BTreeMap<(String, i32), PartitionOffsets> {
+        let mut offsets = BTreeMap::new();
+        for topic in self.map.load().by_name.values() {
+            for partition in topic.online() {
+                let ends = partition.log().ends();
+                if partition.log().dir().parent() == Some(volume.dir.path()) {
+                    let at = PartitionOffsets {
+                        recovery_point: ends.synced_end,
+                        log_start: ends.log_start,
+                        high_watermark: partition.high_watermark(),
+                    };
+                    offsets.insert((partition.topic().to_string(), partition.index()), at);
+                }
+            }
+        }
+        offsets
+    }
+
+    /// Ends the writers, closes every log, and marks the directories as cleanly closed.
+    pub fn close(&self) {
+        for volume in &self.volumes {
+            volume.writer.stop();
+        }
+        let all: Vec<_> = self
+            .topics()
+            .iter()
+            .flat_map(|topic| topic.online().cloned().collect::<Vec<_>>())
+            .collect();
+        let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let worker = || {
+            while let Some(partition) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(error) = partition.log().close(now_ms()) {
+                    failed.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(topic = %partition.topic(), partition = partition.index(), %error,
+                        "not closed cleanly");
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..(self.open_threads * 4).min(all.len()) {
+                scope.spawn(worker);
+            }
+            worker();
+        });
+        self.checkpoint();
+        let clean = failed.into_inner() == 0
+            && self
+                .topics()
+                .iter()
+                .all(|topic| topic.offline().next().is_none());
+        for volume in self.volumes.iter().filter(|_| clean) {
+            if let Err(error) = volume.dir.mark_clean() {
+                tracing::error!(dir = %volume.dir.path().display(), %error, "cannot mark the directory clean");
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The writer thread of a data directory: it owns every append, roll and deletion there.
+//!
+//! It takes all that is queued at once, writes each partition's batches together, hands partitions that must
+//! be synced to the sync threads, and answers. The queue is bounded by the request memory that connections may
+//! hold: every queued batch is a slice of a frame that was admitted.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::now_ms;
+use super::partition::{AppendReply, Partition};
+use super::sync::SyncThreads;
+use crate::log::{LogError, ProducedBatch};
+
+enum Job {
+    Append {
+        partition: Arc<Partition>,
+        batches: Vec<ProducedBatch>,
+        reply: AppendReply,
+    },
+    Run(Box<dyn FnOnce() + Send>),
+}
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<State>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: Vec<Job>,
+    stopping: bool,
+}
+
+/// A handle to the writer thread; clones share it.
+#[derive(Clone)]
+pub struct Writer {
+    queue: Arc<Queue>,
+    syncs: SyncThreads,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl Writer {
+    /// Starts the thread, and `sync_threads` beside it.
+    pub fn start(name: &str, sync_threads: usize) -> std::io::Result<Self> {
+        let queue = Arc::new(Queue::default());
+        let syncs = SyncThreads::start(name, sync_threads)?;
+        let (of_thread, to_sync) = (queue.clone(), syncs.clone());
+        let thread = std::thread::Builder::new()
+            .name(format!("writer {name}"))
+            .spawn(move || run(&of_thread, &to_sync))?;
+        Ok(Self {
+            queue,
+            syncs,
+            thread: Arc::new(Mutex::new(Some(thread))),
+        })
+    }
+
+    pub(super) fn append(
+        &self,
+        partition: Arc<Partition>,
+        batches: Vec<ProducedBatch>,
+        reply: AppendReply,
+    ) {
+        self.push(Job::Append {
+            partition,
+            batches,
+            reply,
+        });
+    }
+
+    /// Runs something on the writer thread, behind all that was queued before.
+    pub fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> oneshot::Receiver<T> {
+        let (reply, answer) = oneshot::channel();
+        self.push(Job::Run(Box::new(move || {
+            let _ = reply.send(work());
+        })));
+        answer
+    }
+
+    /// Asks for a sync of a partition soon.
+    pub fn sync_soon(&self, partition: &Arc<Partition>) {
+        self.syncs.push(partition.clone());
+    }
+
+    fn push(&self, job: Job) {
+        let mut state = self.queue.state.lock();
+        if state.stopping {
+            drop(state);
+            if let Job::Append { reply, .. } = job {
+                let _ = reply.send(Err(LogError::Offline(
+                    "the broker is shutting down".to_owned(),
+                )));
+            }
+            return;
+        }
+        state.jobs.push(job);
+        let first = state.jobs.len() == 1;
+        drop(state);
+        if first {
+            self.queue.filled.notify_one();
+        }
+    }
+
+    /// Finishes what is queued and ends the threads.
+    pub fn stop(&self) {
+        self.queue.state.lock().stopping = true;
+        self.queue.filled.notify_one();
+        if let Some(thread) = self.thread.lock().take() {
+            let _ = thread.join();
+        }
+        self.syncs.stop();
+    }
+}
+
+fn run(queue: &Queue, syncs: &SyncThreads) {
+    let mut jobs = Vec::new();
+    loop {
+        {
+            let mut state = queue.state.lock();
+            while state.jobs.is_empty() {
+                if state.stopping {
+                    return;
+                }
+                queue.filled.wait(&mut state);
+            }
+            std::mem::swap(&mut jobs, &mut state.jobs);
+        }
+        let mut round = Round::default();
+        for job in jobs.drain(..) {
+            match job {
+                Job::Append {
+                    partition,
+                    batches,
+                    reply,
+                } => round.add(partition, batches, reply),
+                Job::Run(work) => {
+                    // What was queued before it is written before it.
+                    std::mem::take(&mut round).write(syncs);
+                    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+                        tracing::error!("a task of the writer thread panicked");
+                    }
+                }
+            }
+        }
+        round.write(syncs);
+    }
+}
+
+/// What one pass over the queue found, by partition in the order of their first batch.
+#[derive(Default)]
+struct Round {
+    at: HashMap<*const Partition, usize>,
+    groups: Vec<Group>,
+}
+
+struct Group {
+    partition: Arc<Partition>,
+    requests: Vec<Vec<ProducedBatch>>,
+    replies: Vec<AppendReply>,
+}
+
+/// The pointers are only compared; the groups keep their partitions alive.
+impl Round {
+    fn add(&mut self, partition: Arc<Partition>, batches: Vec<ProducedBatch>, reply: AppendReply) {
+        let groups = &mut self.groups;
+        let at = *self.at.entry(Arc::as_ptr(&partition)).or_insert_with(|| {
+            groups.push(Group {
+                partition,
+                requests: Vec::new(),
+                replies: Vec::new(),
+            });
+            groups.len() - 1
+        });
+        groups[at].requests.push(batches);
+        groups[at].replies.push(reply);
+    }
+
+    fn write(self, syncs: &SyncThreads) {
+        for Group {
+            partition,
+            requests,
+            replies,
+        } in self.groups
+        {
+            let work = || partition.append_round(&requests, replies, now_ms());
+            match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+                Ok(true) => syncs.push(partition),
+                Ok(false) => {}
+                Err(_) => {
+                    tracing::error!(topic = %partition.topic(), partition = partition.index(), "append panicked")
+                }
+            }
+        }
+    }
+}
