@@ -7,7 +7,10 @@
 //! - [`config`]: `server.ini`, broker and topic configurations
 //! - [`partition`]: partitions of this broker, their writer and sync threads
 
+pub mod api;
+pub mod cluster;
 pub mod config;
+pub mod group;
 pub mod log;
 pub mod meta;
 pub mod partition;

@@ -2,12 +2,14 @@
 //!
 //! - [`versions`]: the one table of APIs and versions
 //! - [`frame`]: request and response frames
+//! - [`fetch_response`]: a Fetch response that leaves record bytes in files
 //! - [`batch`]: the record-batch header, and building batches
 //! - [`records`]: the records inside a batch
 //! - [`compression`]: the codecs, capped
 
 pub mod batch;
 pub mod compression;
+pub mod fetch_response;
 pub mod frame;
 pub mod records;
 pub mod versions;

@@ -53,7 +53,7 @@ const OWN_KEYS: &[BrokerKey] = &[
         Some("hostName"),
         Kind::Text,
         "",
-        "Address to bind and to tell clients. Empty binds every address and tells the machine's name, or 127.0.0.1 where that does not resolve."
+        "Address to bind and to tell clients. Empty binds every address and tells each client the address that it connected to."
     ),
     key!(
         "port",

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use metaq_protocol::batch::Compression;
+
 use super::value::{Kind, Value, ValueError};
 use crate::log::LogConfig;
 
@@ -364,6 +366,11 @@ impl TopicConfig<'_> {
             file_delete_delay_ms: self.number("file.delete.delay.ms"),
             compact: names(policy, "compact"),
             delete: names(policy, "delete"),
+            recompress: match self.get("compression.type") {
+                "uncompressed" => Some(Compression::None),
+                name => Compression::from_name(name),
+            },
+            min_insync_replicas: self.number("min.insync.replicas") as usize,
         }
     }
 }

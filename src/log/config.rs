@@ -1,5 +1,7 @@
 //! What a log needs to know of its topic's configuration, as numbers.
 
+use metaq_protocol::batch::Compression;
+
 /// Settings of one partition's log; replaced whole when the topic's configuration changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
@@ -35,6 +37,10 @@ pub struct LogConfig {
     pub compact: bool,
     /// `cleanup.policy` names delete: retention applies.
     pub delete: bool,
+    /// The topic's own codec (`compression.type`); `None` keeps the producer's.
+    pub recompress: Option<Compression>,
+    /// Replicas that acks=all needs (`min.insync.replicas`).
+    pub min_insync_replicas: usize,
 }
 
 impl LogConfig {
@@ -64,6 +70,8 @@ impl Default for LogConfig {
             file_delete_delay_ms: 60_000,
             compact: false,
             delete: true,
+            recompress: None,
+            min_insync_replicas: 1,
         }
     }
 }

@@ -65,18 +65,22 @@ impl Embedded {
         })
     }
 
-    pub(super) async fn multi(&self, ops: Vec<Op>) -> Result<(), MetaError> {
+    pub(super) fn multi(
+        &self,
+        ops: Vec<Op>,
+    ) -> impl Future<Output = Result<(), MetaError>> + Send + use<> {
         let closed = || MetaError::Unavailable("the store is closed".to_owned());
         let (reply, answer) = oneshot::channel();
         {
             let mut state = self.shared.state.lock();
             if state.stopping {
-                return Err(closed());
+                let _ = reply.send(Err(closed()));
+            } else {
+                state.queued.push((ops, reply));
             }
-            state.queued.push((ops, reply));
         }
         self.shared.filled.notify_one();
-        answer.await.map_err(|_| closed())?
+        async move { answer.await.map_err(|_| closed())? }
     }
 
     pub(super) fn get(&self, path: &str) -> Option<Node> {

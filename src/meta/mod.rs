@@ -122,8 +122,13 @@ impl MetaStore {
     }
 
     /// Applies all steps or none; durable when it returns. Calls that run at the same time share one commit.
-    pub async fn multi(&self, ops: Vec<Op>) -> Result<(), MetaError> {
-        self.embedded.multi(ops).await
+    ///
+    /// It is queued when this returns; awaiting it is for the answer. So calls keep their order.
+    pub fn multi(
+        &self,
+        ops: Vec<Op>,
+    ) -> impl Future<Output = Result<(), MetaError>> + Send + use<> {
+        self.embedded.multi(ops)
     }
 
     /// A node.

@@ -51,12 +51,10 @@ pub enum InvalidBatch {
     Record(&'static str),
 }
 
-/// Checks produced bytes against a topic's settings; `recompress` is the topic's codec when it is not the
-/// producer's choice.
+/// Checks produced bytes against a topic's settings, and puts them under the topic's own codec.
 pub fn admit(
     bytes: &Bytes,
     config: &LogConfig,
-    recompress: Option<Compression>,
     now_ms: i64,
 ) -> Result<Vec<ProducedBatch>, InvalidBatch> {
     let mut batches = Vec::with_capacity(1);
@@ -71,14 +69,13 @@ pub fn admit(
     }
     batches
         .into_iter()
-        .map(|batch| admit_one(batch, config, recompress, now_ms))
+        .map(|batch| admit_one(batch, config, now_ms))
         .collect()
 }
 
 fn admit_one(
     mut bytes: Bytes,
     config: &LogConfig,
-    recompress: Option<Compression>,
     now_ms: i64,
 ) -> Result<ProducedBatch, InvalidBatch> {
     let mut header = batch::validate_produced(&bytes)?;
@@ -107,7 +104,7 @@ fn admit_one(
         }
     }
     let codec = header.compression()?;
-    let recompress = recompress.filter(|target| *target != codec);
+    let recompress = config.recompress.filter(|target| *target != codec);
     if config.compact || recompress.is_some() {
         let unpacked =
             compression::decompress(codec, &bytes[BATCH_HEADER_BYTES..], UNPACKED_BYTES_MAX)?;
@@ -195,22 +192,18 @@ mod tests {
             compact: true,
             ..LogConfig::default()
         };
-        assert!(admit(&batch(None), &LogConfig::default(), None, NOW).is_ok());
+        assert!(admit(&batch(None), &LogConfig::default(), NOW).is_ok());
         assert!(matches!(
-            admit(&batch(None), &compacted, None, NOW),
+            admit(&batch(None), &compacted, NOW),
             Err(InvalidBatch::NoKey(0))
         ));
-        assert!(admit(&batch(Some(b"a")), &compacted, None, NOW).is_ok());
+        assert!(admit(&batch(Some(b"a")), &compacted, NOW).is_ok());
     }
 
     #[test]
     fn a_topics_own_codec_replaces_the_producers() {
-        let admitted = admit(
-            &batch(None),
-            &LogConfig::default(),
-            Some(Compression::Zstd),
-            NOW,
-        )
+        let config = LogConfig { recompress: Some(Compression::Zstd), ..LogConfig::default() };
+        let admitted = admit(&batch(None), &config, NOW)
         .unwrap();
         let produced = &admitted[0];
         assert_eq!(produced.header.compression().unwrap(), Compression::Zstd);
@@ -231,7 +224,7 @@ mod tests {
     fn two_batches_and_none_are_refused() {
         let mut twice = batch(None).to_vec();
         twice.extend_from_slice(&batch(None));
-        let refuse = |bytes: Vec<u8>| admit(&bytes.into(), &LogConfig::default(), None, NOW);
+        let refuse = |bytes: Vec<u8>| admit(&bytes.into(), &LogConfig::default(), NOW);
         assert!(matches!(refuse(twice), Err(InvalidBatch::NotOneBatch(2))));
         assert!(matches!(
             refuse(Vec::new()),
@@ -242,7 +235,7 @@ mod tests {
     #[test]
     fn a_timestamp_far_ahead_is_refused() {
         let early = NOW - 2 * 3_600_000;
-        let refused = admit(&batch(None), &LogConfig::default(), None, early);
+        let refused = admit(&batch(None), &LogConfig::default(), early);
         assert!(matches!(refused, Err(InvalidBatch::Timestamp { .. })));
     }
 
@@ -253,7 +246,7 @@ mod tests {
             ..LogConfig::default()
         };
         assert!(matches!(
-            admit(&batch(None), &config, None, NOW),
+            admit(&batch(None), &config, NOW),
             Err(InvalidBatch::TooLarge { .. })
         ));
     }

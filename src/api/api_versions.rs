@@ -1,0 +1,52 @@
+//! ApiVersions (key 18, v0–v4; KIP-35, 511, 584): what this broker serves, from the version table.
+//!
+//! - The response header is always v0, whatever the version.
+//! - A version that is not known is answered in v0 with UNSUPPORTED_VERSION and the whole table, so that the
+//!   client can choose another.
+//! - No features are finalized yet.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use metaq_protocol::ResponseError;
+use metaq_protocol::frame::{self, FrameError};
+use metaq_protocol::messages::api_versions_response::ApiVersion;
+use metaq_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
+use metaq_protocol::versions;
+
+use super::{Api, Caller, Context, serve};
+
+pub(super) const API: Api = Api { key: ApiKey::ApiVersions, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+
+async fn handle(_: Arc<Context>, caller: Caller, request: ApiVersionsRequest) -> ApiVersionsResponse {
+    let (name, version) = (&request.client_software_name, &request.client_software_version);
+    // Version 3 requires both; Kafka's pattern is letters, digits, '.' and '-'.
+    if caller.version >= 3 && !(is_software_name(name) && is_software_name(version)) {
+        return ApiVersionsResponse::default().with_error_code(ResponseError::InvalidRequest.code());
+    }
+    tracing::debug!(peer = %caller.peer, software = %name, %version, "client");
+    table()
+}
+
+fn is_software_name(text: &str) -> bool {
+    let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    let inner = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    edge(bytes.first()) && edge(bytes.last()) && bytes.iter().all(inner)
+}
+
+fn table() -> ApiVersionsResponse {
+    let row = |row: &versions::ApiRow| {
+        ApiVersion::default()
+            .with_api_key(row.key)
+            .with_min_version(row.advertised_min)
+            .with_max_version(row.max)
+    };
+    ApiVersionsResponse::default().with_api_keys(versions::TABLE.iter().map(row).collect())
+}
+
+/// The answer to an ApiVersions request of an unknown version.
+pub fn unsupported_version(correlation_id: i32) -> Result<Bytes, FrameError> {
+    let response = table().with_error_code(ResponseError::UnsupportedVersion.code());
+    frame::encode_response(ApiKey::ApiVersions as i16, 0, correlation_id, &response)
+}

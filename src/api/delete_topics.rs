@@ -1,0 +1,57 @@
+//! DeleteTopics (key 20, v1–v6; KIP-4, 516): deletes topics by name, or by id from v6 on.
+//!
+//! - When it is answered, the name is free and the files are out of the way; offsets that groups committed in
+//!   the topic are forgotten.
+
+use std::sync::Arc;
+
+use metaq_protocol::ResponseError;
+use metaq_protocol::messages::delete_topics_response::DeletableTopicResult;
+use metaq_protocol::messages::{ApiKey, DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
+use uuid::Uuid;
+
+use super::errors::WireError;
+use super::shared::{message, topic_name};
+use super::{Api, Caller, Context, serve};
+use crate::cluster::ClusterError;
+
+pub(super) const API: Api = Api { key: ApiKey::DeleteTopics, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+
+async fn handle(cx: Arc<Context>, caller: Caller, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
+    let asked: Vec<(Option<TopicName>, Uuid)> = match caller.version {
+        6.. => request.topics.into_iter().map(|topic| (topic.name, topic.topic_id)).collect(),
+        _ => request.topic_names.into_iter().map(|name| (Some(name), Uuid::nil())).collect(),
+    };
+    let mut responses = Vec::with_capacity(asked.len());
+    for (name, id) in asked {
+        responses.push(delete(&cx, name, id).await);
+    }
+    DeleteTopicsResponse::default().with_responses(responses)
+}
+
+async fn delete(cx: &Context, name: Option<TopicName>, id: Uuid) -> DeletableTopicResult {
+    let image = cx.cluster.image();
+    let result = DeletableTopicResult::default().with_topic_id(id);
+    let found = match &name {
+        Some(_) if !id.is_nil() => {
+            let error = ResponseError::InvalidRequest;
+            return result.with_name(name).with_error_code(error.code()).with_error_message(message(&error));
+        }
+        Some(name) => image.topic(name).ok_or(ClusterError::UnknownTopic),
+        None => image.topic_by_id(id).ok_or(ClusterError::UnknownTopicId),
+    };
+    let topic = match found {
+        Ok(topic) => topic.clone(),
+        Err(error) => {
+            return result.with_name(name).with_error_code(error.code()).with_error_message(message(&error));
+        }
+    };
+    let result = result.with_name(Some(topic_name(&topic.name))).with_topic_id(topic.id);
+    match cx.cluster.delete_topic(&topic.name).await {
+        Ok(()) => {
+            cx.coordinator.topic_deleted(&topic.name).await;
+            result
+        }
+        Err(error) => result.with_error_code(error.code()).with_error_message(message(&error)),
+    }
+}

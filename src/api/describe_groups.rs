@@ -1,0 +1,56 @@
+//! DescribeGroups (key 15, v0–v6; KIP-430, 1043): state, members and assignments of groups.
+//!
+//! - A group that does not exist is Dead without an error; from v6 on GROUP_ID_NOT_FOUND with a message.
+
+use std::sync::Arc;
+
+use metaq_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
+use metaq_protocol::messages::{ApiKey, DescribeGroupsRequest, DescribeGroupsResponse};
+
+use super::errors::WireError;
+use super::shared::{GROUP_OPERATIONS, OPERATIONS_OMITTED, message, text};
+use super::{Api, Caller, Context, serve};
+use crate::group::{GroupError, MemberDescription};
+
+pub(super) const API: Api =
+    Api { key: ApiKey::DescribeGroups, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+
+async fn handle(cx: Arc<Context>, caller: Caller, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+    let version = caller.version;
+    let asked = version >= 3 && request.include_authorized_operations;
+    let operations = if asked { GROUP_OPERATIONS } else { OPERATIONS_OMITTED };
+    let mut groups = Vec::with_capacity(request.groups.len());
+    for group_id in request.groups {
+        let found = cx.coordinator.describe(&group_id).await;
+        let group = DescribedGroup::default().with_authorized_operations(operations);
+        groups.push(match found {
+            Ok(Some(found)) => group
+                .with_group_id(group_id)
+                .with_group_state(text(found.state))
+                .with_protocol_type(text(found.protocol_type))
+                .with_protocol_data(text(found.protocol))
+                .with_members(found.members.into_iter().map(|member| described(version, member)).collect()),
+            Ok(None) if version >= 6 => {
+                let why = format!("Group {} not found.", group_id.0);
+                group
+                    .with_group_id(group_id)
+                    .with_group_state(text("Dead"))
+                    .with_error_code(GroupError::GroupIdNotFound.code())
+                    .with_error_message(message(&why))
+            }
+            Ok(None) => group.with_group_id(group_id).with_group_state(text("Dead")),
+            Err(error) => group.with_group_id(group_id).with_error_code(error.code()),
+        });
+    }
+    DescribeGroupsResponse::default().with_groups(groups)
+}
+
+fn described(version: i16, member: MemberDescription) -> DescribedGroupMember {
+    let described = DescribedGroupMember::default()
+        .with_member_id(text(member.member_id))
+        .with_client_id(text(member.client_id))
+        .with_client_host(text(member.client_host))
+        .with_member_metadata(member.metadata)
+        .with_member_assignment(member.assignment);
+    if version >= 4 { described.with_group_instance_id(member.instance_id.map(text)) } else { described }
+}

@@ -1,0 +1,63 @@
+//! DescribeLogDirs (key 35, v1–v4; KIP-113, 827): data directories with sizes of partitions and free space.
+
+use std::sync::Arc;
+
+use metaq_protocol::ResponseError;
+use metaq_protocol::messages::describe_log_dirs_response::{
+    DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
+};
+use metaq_protocol::messages::{ApiKey, DescribeLogDirsRequest, DescribeLogDirsResponse};
+
+use super::shared::{text, topic_name};
+use super::{Api, Caller, Context, serve};
+use crate::log::DataDir;
+
+pub(super) const API: Api =
+    Api { key: ApiKey::DescribeLogDirs, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+
+async fn handle(cx: Arc<Context>, _: Caller, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
+    let describe = move || {
+        let results = cx.partitions.data_dirs().map(|dir| describe_dir(&cx, dir, &request)).collect();
+        DescribeLogDirsResponse::default().with_results(results)
+    };
+    let failed = |_| DescribeLogDirsResponse::default().with_error_code(ResponseError::UnknownServerError.code());
+    tokio::task::spawn_blocking(describe).await.unwrap_or_else(failed)
+}
+
+fn describe_dir(cx: &Context, dir: &DataDir, request: &DescribeLogDirsRequest) -> DescribeLogDirsResult {
+    let mut topics = Vec::new();
+    for topic in cx.partitions.topics() {
+        let wanted = |index: i32| {
+            request.topics.as_ref().is_none_or(|asked| {
+                asked.iter().any(|asked| asked.topic.as_str() == &*topic.topic && asked.partitions.contains(&index))
+            })
+        };
+        let here = topic.online().filter(|partition| {
+            wanted(partition.index()) && partition.log().dir().parent() == Some(dir.path())
+        });
+        let partitions: Vec<_> = here
+            .map(|partition| {
+                DescribeLogDirsPartition::default()
+                    .with_partition_index(partition.index())
+                    .with_partition_size(partition.log().bytes() as i64)
+            })
+            .collect();
+        if !partitions.is_empty() {
+            topics.push(DescribeLogDirsTopic::default().with_name(topic_name(&topic.topic)).with_partitions(partitions));
+        }
+    }
+    let absolute = std::path::absolute(dir.path()).unwrap_or_else(|_| dir.path().to_path_buf());
+    let (total, usable) = space(dir).unwrap_or((-1, -1));
+    DescribeLogDirsResult::default()
+        .with_log_dir(text(absolute.display().to_string()))
+        .with_topics(topics)
+        .with_total_bytes(total)
+        .with_usable_bytes(usable)
+}
+
+/// Total and usable bytes of the file system.
+fn space(dir: &DataDir) -> Option<(i64, i64)> {
+    let stat = rustix::fs::statvfs(dir.path()).ok()?;
+    let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(stat.f_frsize)).ok();
+    Some((bytes(stat.f_blocks)?, bytes(stat.f_bavail)?))
+}

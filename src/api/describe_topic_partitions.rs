@@ -1,0 +1,90 @@
+//! DescribeTopicPartitions (key 75, v0; KIP-966): topics in name order, a bounded number of partitions at a time.
+//!
+//! - An empty list means all topics. The cursor of an answer is where the next request goes on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use metaq_protocol::ResponseError;
+use metaq_protocol::messages::describe_topic_partitions_response::{
+    Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
+};
+use metaq_protocol::messages::{
+    ApiKey, BrokerId, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
+};
+
+use super::shared::{TOPIC_OPERATIONS, broker_ids, leadership, topic_name};
+use super::{Api, Caller, Context, serve};
+use crate::cluster::{Image, Topic};
+
+/// `max.request.partition.size.limit` of Kafka.
+const PARTITIONS_MAX: usize = 2000;
+
+pub(super) const API: Api =
+    Api { key: ApiKey::DescribeTopicPartitions, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+
+async fn handle(
+    cx: Arc<Context>,
+    _: Caller,
+    request: DescribeTopicPartitionsRequest,
+) -> DescribeTopicPartitionsResponse {
+    let image = cx.cluster.image();
+    let (from, mut first) = match &request.cursor {
+        Some(cursor) => (cursor.topic_name.to_string(), usize::try_from(cursor.partition_index).unwrap_or(0)),
+        None => (String::new(), 0),
+    };
+    let names: BTreeSet<String> = match request.topics.is_empty() {
+        true => image.topics_from(&from).map(|topic| topic.name.to_string()).collect(),
+        false => request.topics.iter().map(|topic| topic.name.to_string()).filter(|name| *name >= from).collect(),
+    };
+    let mut left = usize::try_from(request.response_partition_limit).unwrap_or(0).clamp(1, PARTITIONS_MAX);
+    let mut response = DescribeTopicPartitionsResponse::default();
+    for name in names {
+        let start = if name == from { std::mem::take(&mut first) } else { 0 };
+        if left == 0 {
+            response.next_cursor = Some(cursor(&name, start));
+            break;
+        }
+        let Some(topic) = image.topic(&name) else {
+            let refusal = DescribeTopicPartitionsResponseTopic::default()
+                .with_error_code(ResponseError::UnknownTopicOrPartition.code())
+                .with_name(Some(topic_name(&name)));
+            response.topics.push(refusal);
+            continue;
+        };
+        let end = topic.partitions.len().min(start.saturating_add(left));
+        response.topics.push(described(&image, topic, start, end));
+        left -= end.saturating_sub(start);
+        if end < topic.partitions.len() {
+            response.next_cursor = Some(cursor(&name, end));
+            break;
+        }
+    }
+    response
+}
+
+fn cursor(name: &str, partition: usize) -> Cursor {
+    Cursor::default().with_topic_name(topic_name(name)).with_partition_index(partition as i32)
+}
+
+fn described(image: &Image, topic: &Topic, start: usize, end: usize) -> DescribeTopicPartitionsResponseTopic {
+    let range = topic.partitions.iter().enumerate().take(end).skip(start);
+    let partitions = range.map(|(index, info)| {
+        let (error_code, leader, offline) = leadership(&image.brokers, info);
+        DescribeTopicPartitionsResponsePartition::default()
+            .with_error_code(error_code)
+            .with_partition_index(index as i32)
+            .with_leader_id(BrokerId(leader))
+            .with_leader_epoch(info.leader_epoch)
+            .with_replica_nodes(broker_ids(&info.replicas))
+            .with_isr_nodes(broker_ids(&info.isr))
+            .with_eligible_leader_replicas(Some(Vec::new()))
+            .with_last_known_elr(Some(Vec::new()))
+            .with_offline_replicas(broker_ids(&offline))
+    });
+    DescribeTopicPartitionsResponseTopic::default()
+        .with_name(Some(topic_name(&topic.name)))
+        .with_topic_id(topic.id)
+        .with_topic_authorized_operations(TOPIC_OPERATIONS)
+        .with_partitions(partitions.collect())
+}

@@ -1,0 +1,128 @@
+//! The wire error code of every error below: chosen here and nowhere else.
+
+use metaq_protocol::ResponseError;
+use metaq_protocol::batch::BatchError;
+
+use crate::cluster::ClusterError;
+use crate::config::TopicConfigError;
+use crate::group::GroupError;
+use crate::log::{LogError, SequenceError};
+use crate::meta::MetaError;
+use crate::partition::{InvalidBatch, PartitionError, ReadError};
+
+/// Has a Kafka error code.
+pub(super) trait WireError {
+    fn wire(&self) -> ResponseError;
+
+    fn code(&self) -> i16 {
+        self.wire().code()
+    }
+}
+
+/// 0, or the error's code.
+pub(super) fn code_of<T, E: WireError>(result: &Result<T, E>) -> i16 {
+    result.as_ref().err().map_or(0, WireError::code)
+}
+
+impl WireError for PartitionError {
+    fn wire(&self) -> ResponseError {
+        match self {
+            Self::Unknown => ResponseError::UnknownTopicOrPartition,
+            Self::Offline(_) => ResponseError::KafkaStorageError,
+        }
+    }
+}
+
+impl WireError for LogError {
+    fn wire(&self) -> ResponseError {
+        match self {
+            Self::Offline(_) | Self::Io(_) => ResponseError::KafkaStorageError,
+            Self::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
+            Self::BatchLargerThanSegment(_) => ResponseError::RecordListTooLarge,
+            Self::Sequence(SequenceError::FencedEpoch { .. }) => ResponseError::InvalidProducerEpoch,
+            Self::Sequence(SequenceError::OutOfOrder { .. }) => ResponseError::OutOfOrderSequenceNumber,
+            Self::Damaged { .. } => ResponseError::CorruptMessage,
+        }
+    }
+}
+
+impl WireError for ReadError {
+    fn wire(&self) -> ResponseError {
+        match self {
+            Self::FencedEpoch { .. } => ResponseError::FencedLeaderEpoch,
+            Self::UnknownEpoch { .. } => ResponseError::UnknownLeaderEpoch,
+            Self::Log(error) => error.wire(),
+        }
+    }
+}
+
+impl WireError for InvalidBatch {
+    fn wire(&self) -> ResponseError {
+        match self {
+            Self::Batch(BatchError::Magic(0 | 1)) => ResponseError::UnsupportedForMessageFormat,
+            Self::Batch(BatchError::Codec(_)) => ResponseError::UnsupportedCompressionType,
+            Self::Batch(BatchError::Timestamp(_)) | Self::Timestamp { .. } => ResponseError::InvalidTimestamp,
+            Self::Batch(BatchError::Count { .. } | BatchError::Control) => ResponseError::InvalidRecord,
+            Self::Batch(_) | Self::Compression(_) => ResponseError::CorruptMessage,
+            Self::TooLarge { .. } => ResponseError::MessageTooLarge,
+            Self::NotOneBatch(_) | Self::NoKey(_) | Self::Record(_) => ResponseError::InvalidRecord,
+        }
+    }
+}
+
+impl WireError for MetaError {
+    fn wire(&self) -> ResponseError {
+        match self {
+            Self::Unavailable(_) => ResponseError::CoordinatorNotAvailable,
+            _ => ResponseError::UnknownServerError,
+        }
+    }
+}
+
+impl WireError for TopicConfigError {
+    fn wire(&self) -> ResponseError {
+        ResponseError::InvalidConfig
+    }
+}
+
+impl WireError for ClusterError {
+    fn wire(&self) -> ResponseError {
+        match self {
+            Self::TopicExists(_) => ResponseError::TopicAlreadyExists,
+            Self::Name(_) | Self::Collision(..) => ResponseError::InvalidTopicException,
+            Self::UnknownTopic => ResponseError::UnknownTopicOrPartition,
+            Self::UnknownTopicId => ResponseError::UnknownTopicId,
+            Self::Partitions(_) => ResponseError::InvalidPartitions,
+            Self::ReplicationFactor(_) => ResponseError::InvalidReplicationFactor,
+            Self::Assignment(_) => ResponseError::InvalidReplicaAssignment,
+            Self::Config(_) | Self::ConfigChange(_) => ResponseError::InvalidConfig,
+            Self::Request(_) => ResponseError::InvalidRequest,
+            Self::DeletionDisabled => ResponseError::TopicDeletionDisabled,
+            Self::Meta(MetaError::Unavailable(_)) => ResponseError::RequestTimedOut,
+            Self::Meta(_) => ResponseError::UnknownServerError,
+            Self::Storage(_) => ResponseError::KafkaStorageError,
+        }
+    }
+}
+
+impl WireError for GroupError {
+    fn wire(&self) -> ResponseError {
+        match self {
+            Self::InvalidGroupId => ResponseError::InvalidGroupId,
+            Self::InvalidSessionTimeout => ResponseError::InvalidSessionTimeout,
+            Self::UnknownMemberId => ResponseError::UnknownMemberId,
+            Self::MemberIdRequired => ResponseError::MemberIdRequired,
+            Self::FencedInstanceId => ResponseError::FencedInstanceId,
+            Self::GroupMaxSizeReached => ResponseError::GroupMaxSizeReached,
+            Self::InconsistentGroupProtocol => ResponseError::InconsistentGroupProtocol,
+            Self::IllegalGeneration => ResponseError::IllegalGeneration,
+            Self::RebalanceInProgress => ResponseError::RebalanceInProgress,
+            Self::CoordinatorNotAvailable => ResponseError::CoordinatorNotAvailable,
+            Self::GroupIdNotFound => ResponseError::GroupIdNotFound,
+            Self::NonEmptyGroup => ResponseError::NonEmptyGroup,
+            Self::GroupSubscribedToTopic => ResponseError::GroupSubscribedToTopic,
+            Self::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
+            Self::InvalidRequest => ResponseError::InvalidRequest,
+        }
+    }
+}

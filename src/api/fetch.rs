@@ -1,0 +1,238 @@
+//! Fetch (key 1, v4–v18; KIP-74, 98, 107, 207, 227, 320, 516, 951): record batches from files.
+//!
+//! - The batch that contains the asked offset is returned whole from its start; the first batch of the first
+//!   non-empty partition even when it is larger than the limits.
+//! - Waits until `min_bytes` are there or `max_wait_ms` is over; an error is answered at once.
+//! - Records are never copied: the answer is a skeleton with ranges of segment files.
+//! - Rack-aware reading from followers (KIP-392) waits for replication.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metaq_protocol::ResponseError;
+use metaq_protocol::fetch_response::{self, FetchPiece, FetchedPartition, FetchedTopic};
+use metaq_protocol::frame;
+use metaq_protocol::messages::{ApiKey, FetchRequest};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::errors::WireError;
+use super::fetch_sessions::{SessionError, Turn, Wanted};
+use super::shared::partition_of;
+use super::{Answer, Api, Caller, Context, Piece, Response};
+use crate::log::Slice;
+use crate::partition::{Isolation, Partition, Subscription};
+
+/// From this version on clients name topics by id.
+const TOPIC_IDS_FROM: i16 = 13;
+/// A client that asks to wait longer is answered after this; nobody does (Kafka's default is 500).
+const WAIT_MS_MAX: u64 = 5 * 60 * 1000;
+
+pub(super) const API: Api = Api {
+    key: ApiKey::Fetch,
+    start: |cx, caller, request| -> Answer {
+        Box::pin(async move {
+            let fetch: FetchRequest = frame::decode(&request)?;
+            drop(request.body);
+            let answered = answer(&cx, &caller, fetch).await;
+            let (version, correlation_id) = (caller.version, caller.correlation_id);
+            let frame =
+                fetch_response::encode(version, correlation_id, answered.error_code, answered.session_id, &answered.topics)?;
+            let mut slices = answered.slices;
+            let fill = |piece| match piece {
+                FetchPiece::Skeleton(bytes) => Some(Piece::Bytes(bytes)),
+                FetchPiece::Records { topic, partition } => slices.remove(&(topic, partition)).map(Piece::File),
+            };
+            Ok(Response::Send(frame.into_iter().filter_map(fill).collect()))
+        })
+    },
+};
+
+#[derive(Default)]
+struct Answered {
+    error_code: i16,
+    session_id: i32,
+    topics: Vec<FetchedTopic>,
+    /// By position in `topics` and their partitions.
+    slices: HashMap<(usize, usize), Slice>,
+}
+
+/// What one partition gives.
+struct Fetched {
+    answer: FetchedPartition,
+    slice: Option<Slice>,
+}
+
+struct Limits {
+    bytes_max: usize,
+    bytes_min: usize,
+    isolation: Isolation,
+}
+
+async fn answer(cx: &Arc<Context>, caller: &Caller, request: FetchRequest) -> Answered {
+    let by_id = caller.version >= TOPIC_IDS_FROM;
+    let forgotten: Vec<_> = request
+        .forgotten_topics_data
+        .iter()
+        .flat_map(|topic| topic.partitions.iter().map(|p| (topic.topic.to_string(), topic.topic_id, *p)))
+        .collect();
+    let limits = Limits {
+        bytes_max: usize::try_from(request.max_bytes).unwrap_or(0).min(cx.config.number("fetch.max.bytes") as usize),
+        bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
+        isolation: if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted },
+    };
+    let deadline =
+        Instant::now() + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0).min(WAIT_MS_MAX));
+    let named = wanted(&request);
+    let begun = cx.fetch_sessions.begin(request.session_id, request.session_epoch, by_id, named, &forgotten);
+    drop(request);
+    let (turn, wanted) = match begun {
+        Ok(begun) => begun,
+        Err(error) => return Answered { error_code: session_error(error).code(), ..Answered::default() },
+    };
+    let fetched = wait(cx, &wanted, &limits, deadline).await;
+    assemble(cx, turn, wanted, fetched)
+}
+
+fn wanted(request: &FetchRequest) -> Vec<Wanted> {
+    let mut all = Vec::new();
+    for topic in &request.topics {
+        all.extend(topic.partitions.iter().map(|partition| Wanted {
+            topic: topic.topic.to_string(),
+            topic_id: topic.topic_id,
+            partition: partition.partition,
+            current_leader_epoch: partition.current_leader_epoch,
+            fetch_offset: partition.fetch_offset,
+            bytes_max: partition.partition_max_bytes,
+            told: None,
+        }));
+    }
+    all
+}
+
+fn session_error(error: SessionError) -> ResponseError {
+    match error {
+        SessionError::NotFound => ResponseError::FetchSessionIdNotFound,
+        SessionError::WrongEpoch => ResponseError::InvalidFetchSessionEpoch,
+        SessionError::TopicIds => ResponseError::FetchSessionTopicIdError,
+    }
+}
+
+/// Reads until there is enough, an error, or no more time.
+async fn wait(cx: &Arc<Context>, wanted: &[Wanted], limits: &Limits, deadline: Instant) -> Vec<Fetched> {
+    let (fetched, enough) = read(cx, wanted, limits).await;
+    if enough || Instant::now() >= deadline {
+        return fetched;
+    }
+    let waiter = Arc::new(Notify::new());
+    let partition = |wanted: &Wanted| partition_of(cx, &wanted.topic, wanted.topic_id, wanted.partition).ok();
+    let _subscriptions: Vec<Subscription> =
+        wanted.iter().filter_map(partition).map(|partition| Subscription::new(partition, &waiter)).collect();
+    loop {
+        // Once more behind the subscription, so that nothing falls in between.
+        let (fetched, enough) = read(cx, wanted, limits).await;
+        if enough || tokio::time::timeout_at(deadline, waiter.notified()).await.is_err() {
+            return fetched;
+        }
+    }
+}
+
+async fn read(cx: &Arc<Context>, wanted: &[Wanted], limits: &Limits) -> (Vec<Fetched>, bool) {
+    let (mut left, mut total, mut enough) = (limits.bytes_max, 0, wanted.is_empty());
+    let mut all = Vec::with_capacity(wanted.len());
+    for wanted in wanted {
+        let fetched = read_one(cx, wanted, limits, left, total == 0);
+        let bytes = fetched.answer.records_bytes;
+        total += bytes;
+        left = left.saturating_sub(bytes);
+        enough |= fetched.answer.error_code != 0;
+        all.push(fetched);
+    }
+    (all, enough || total >= limits.bytes_min)
+}
+
+fn read_one(cx: &Context, wanted: &Wanted, limits: &Limits, left: usize, first: bool) -> Fetched {
+    let refuse = |error: ResponseError| Fetched {
+        answer: FetchedPartition {
+            index: wanted.partition,
+            error_code: error.code(),
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            ..FetchedPartition::default()
+        },
+        slice: None,
+    };
+    let partition = match partition_of(cx, &wanted.topic, wanted.topic_id, wanted.partition) {
+        Ok(partition) => partition,
+        Err(error) => return refuse(error.wire()),
+    };
+    match read_partition(&partition, wanted, left, first) {
+        Ok(slice) => Fetched {
+            answer: FetchedPartition {
+                index: wanted.partition,
+                error_code: 0,
+                high_watermark: partition.high_watermark(),
+                last_stable_offset: partition.last_stable_offset(),
+                log_start_offset: partition.log().ends().log_start,
+                aborted: (limits.isolation == Isolation::ReadCommitted).then(Vec::new),
+                records_bytes: slice.as_ref().map_or(0, |slice| slice.bytes),
+            },
+            slice,
+        },
+        Err(error) => refuse(error.wire()),
+    }
+}
+
+fn read_partition(
+    partition: &Arc<Partition>,
+    wanted: &Wanted,
+    left: usize,
+    first: bool,
+) -> Result<Option<Slice>, crate::partition::ReadError> {
+    partition.check_epoch(wanted.current_leader_epoch)?;
+    let bytes_max = left.min(usize::try_from(wanted.bytes_max).unwrap_or(0));
+    partition.read(wanted.fetch_offset, bytes_max, first)
+}
+
+/// Groups what was fetched by topic; an incremental answer leaves out what did not change.
+fn assemble(cx: &Context, turn: Turn, wanted: Vec<Wanted>, fetched: Vec<Fetched>) -> Answered {
+    let (session_id, incremental) = match turn {
+        Turn::Full(id) => (id, false),
+        Turn::Incremental(id) => (id, true),
+    };
+    let mut answered = Answered { session_id, ..Answered::default() };
+    let mut told = Vec::new();
+    for (wanted, Fetched { answer, slice }) in wanted.into_iter().zip(fetched) {
+        let news = (answer.high_watermark, answer.log_start_offset);
+        let has_records = slice.is_some();
+        if incremental && !has_records && answer.error_code == 0 && wanted.told == Some(news) {
+            continue;
+        }
+        let same = |topic: &FetchedTopic| topic.id == wanted.topic_id && topic.name == wanted.topic;
+        let at = match answered.topics.last() {
+            Some(last) if same(last) => answered.topics.len() - 1,
+            _ => answered.topics.iter().position(same).unwrap_or_else(|| {
+                answered.topics.push(FetchedTopic {
+                    name: wanted.topic.clone(),
+                    id: wanted.topic_id,
+                    partitions: Vec::new(),
+                });
+                answered.topics.len() - 1
+            }),
+        };
+        if let Some(slice) = slice {
+            answered.slices.insert((at, answered.topics[at].partitions.len()), slice);
+        }
+        answered.topics[at].partitions.push(answer);
+        if session_id != 0 {
+            // An error is told again every time.
+            told.push((wanted, news, has_records));
+        }
+    }
+    if session_id != 0 {
+        cx.fetch_sessions.told(session_id, &told);
+    }
+    answered
+}

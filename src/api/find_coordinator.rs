@@ -1,0 +1,64 @@
+//! FindCoordinator (key 10, v0–v6; KIP-699, 890, 932): which broker coordinates a group.
+//!
+//! - Transactions and share groups have no coordinator yet: INVALID_REQUEST with a message.
+
+use std::sync::Arc;
+
+use metaq_protocol::ResponseError;
+use metaq_protocol::messages::find_coordinator_response::Coordinator;
+use metaq_protocol::messages::{ApiKey, BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
+
+use super::shared::{message, text};
+use super::{Api, Caller, Context, serve};
+
+pub(super) const API: Api =
+    Api { key: ApiKey::FindCoordinator, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+
+const KEY_TYPE_GROUP: i8 = 0;
+
+async fn handle(cx: Arc<Context>, caller: Caller, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+    let found = find(&cx, &caller, request.key_type);
+    if caller.version < 4 {
+        return match found {
+            Ok((id, host, port)) => {
+                FindCoordinatorResponse::default().with_node_id(BrokerId(id)).with_host(text(host)).with_port(port)
+            }
+            Err((error, why)) => FindCoordinatorResponse::default()
+                .with_error_code(error.code())
+                .with_error_message(message(&why))
+                .with_node_id(BrokerId(-1))
+                .with_port(-1),
+        };
+    }
+    let coordinators = request.coordinator_keys.into_iter().map(|key| match &found {
+        Ok((id, host, port)) => Coordinator::default()
+            .with_key(key)
+            .with_node_id(BrokerId(*id))
+            .with_host(text(host.clone()))
+            .with_port(*port),
+        Err((error, why)) => Coordinator::default()
+            .with_key(key)
+            .with_node_id(BrokerId(-1))
+            .with_port(-1)
+            .with_error_code(error.code())
+            .with_error_message(message(why)),
+    });
+    FindCoordinatorResponse::default().with_coordinators(coordinators.collect())
+}
+
+type Found = Result<(i32, String, i32), (ResponseError, String)>;
+
+fn find(cx: &Context, caller: &Caller, key_type: i8) -> Found {
+    if key_type != KEY_TYPE_GROUP {
+        let why = "Only consumer groups have a coordinator here; transactions are not served yet.";
+        return Err((ResponseError::InvalidRequest, why.to_owned()));
+    }
+    let image = cx.cluster.image();
+    match image.brokers.get(&cx.cluster.broker_id()) {
+        Some(broker) => {
+            let (host, port) = caller.endpoint_of(broker);
+            Ok((broker.id, host, port))
+        }
+        None => Err((ResponseError::CoordinatorNotAvailable, ResponseError::CoordinatorNotAvailable.to_string())),
+    }
+}

@@ -1,0 +1,32 @@
+//! InitProducerId (key 22, v0–v5; KIP-98, 360): an id for an idempotent producer.
+//!
+//! - Ids come from a reserved block; a request costs a durable write once in a thousand times.
+//! - Without a transactional id every call gives a new id with epoch 0, as in Kafka.
+//! - With a transactional id it is refused with INVALID_REQUEST: transactions are not served yet.
+
+use std::sync::Arc;
+
+use metaq_protocol::ResponseError;
+use metaq_protocol::messages::{ApiKey, InitProducerIdRequest, InitProducerIdResponse, ProducerId};
+
+use super::errors::WireError;
+use super::{Api, Caller, Context, serve};
+
+pub(super) const API: Api =
+    Api { key: ApiKey::InitProducerId, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+
+async fn handle(cx: Arc<Context>, _: Caller, request: InitProducerIdRequest) -> InitProducerIdResponse {
+    let refuse = |error: ResponseError| {
+        InitProducerIdResponse::default()
+            .with_error_code(error.code())
+            .with_producer_id(ProducerId(-1))
+            .with_producer_epoch(-1)
+    };
+    if request.transactional_id.is_some() {
+        return refuse(ResponseError::InvalidRequest);
+    }
+    match cx.producer_ids.next().await {
+        Ok(id) => InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0),
+        Err(error) => refuse(error.wire()),
+    }
+}

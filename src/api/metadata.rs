@@ -1,0 +1,116 @@
+//! Metadata (key 3, v0–v13; KIP-4, 78, 430, 516): brokers, topics, leaders.
+//!
+//! - A null list means all topics (an empty one in v0); an empty one none.
+//! - A missing topic is created on the way where that is allowed, and answered as created.
+//! - By id from v10 on; an unknown id is UNKNOWN_TOPIC_ID.
+
+use std::sync::Arc;
+
+use metaq_protocol::ResponseError;
+use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
+use metaq_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use metaq_protocol::messages::{ApiKey, BrokerId, MetadataRequest, MetadataResponse};
+
+use super::errors::WireError;
+use super::shared::{
+    CLUSTER_OPERATIONS, OPERATIONS_OMITTED, TOPIC_OPERATIONS, broker_ids, leadership, text, topic_name,
+};
+use super::{Api, Caller, Context, serve};
+use crate::cluster::{Image, NewTopic, Topic, check_topic_name};
+
+pub(super) const API: Api = Api { key: ApiKey::Metadata, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+
+async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> MetadataResponse {
+    let all = match &request.topics {
+        None => true,
+        Some(topics) => topics.is_empty() && caller.version == 0,
+    };
+    let asked = request.topics.unwrap_or_default();
+    let may_create = caller.version < 4 || request.allow_auto_topic_creation;
+    if may_create && cx.config.flag("auto.create.topics.enable") {
+        create_missing(&cx, &asked).await;
+    }
+    let image = cx.cluster.image();
+    let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { OPERATIONS_OMITTED };
+    let describe = |topic: &Arc<Topic>| described(&image, topic, operations);
+    let topics = match all {
+        true => image.topics().map(describe).collect(),
+        false => asked.iter().map(|asked| find(&image, asked).map_or_else(|refusal| *refusal, describe)).collect(),
+    };
+    let brokers = image.brokers.values().map(|broker| {
+        let (host, port) = caller.endpoint_of(broker);
+        MetadataResponseBroker::default()
+            .with_node_id(BrokerId(broker.id))
+            .with_host(text(host))
+            .with_port(port)
+            .with_rack(broker.rack.clone().map(text))
+    });
+    let cluster_operations =
+        if request.include_cluster_authorized_operations { CLUSTER_OPERATIONS } else { OPERATIONS_OMITTED };
+    MetadataResponse::default()
+        .with_brokers(brokers.collect())
+        .with_cluster_id(Some(text(image.cluster_id.clone())))
+        .with_controller_id(BrokerId(image.controller_id))
+        .with_topics(topics)
+        .with_cluster_authorized_operations(if (8..=10).contains(&caller.version) {
+            cluster_operations
+        } else {
+            OPERATIONS_OMITTED
+        })
+}
+
+async fn create_missing(cx: &Context, asked: &[MetadataRequestTopic]) {
+    let image = cx.cluster.image();
+    let names = asked.iter().filter(|topic| topic.topic_id.is_nil()).filter_map(|topic| topic.name.as_ref());
+    let missing = |name: &&str| image.topic(name).is_none() && check_topic_name(name).is_ok();
+    let missing: Vec<NewTopic> = names.map(|name| name.as_str()).filter(missing).map(NewTopic::with_defaults).collect();
+    if missing.is_empty() {
+        return;
+    }
+    for (topic, result) in missing.iter().zip(cx.cluster.create_topics(&missing, false).await) {
+        match result {
+            Ok(_) => tracing::info!(topic = topic.name, "created because a client asked for it"),
+            Err(error) => tracing::debug!(topic = topic.name, %error, "not created"),
+        }
+    }
+}
+
+fn find<'a>(image: &'a Image, asked: &MetadataRequestTopic) -> Result<&'a Arc<Topic>, Box<MetadataResponseTopic>> {
+    let refuse = |error: ResponseError| {
+        let refusal = MetadataResponseTopic::default()
+            .with_error_code(error.code())
+            .with_name(asked.name.clone())
+            .with_topic_id(asked.topic_id)
+            .with_topic_authorized_operations(OPERATIONS_OMITTED);
+        Box::new(refusal)
+    };
+    if !asked.topic_id.is_nil() {
+        return image.topic_by_id(asked.topic_id).ok_or_else(|| refuse(ResponseError::UnknownTopicId));
+    }
+    let name = asked.name.as_ref().map_or("", |name| name.as_str());
+    if check_topic_name(name).is_err() {
+        return Err(refuse(ResponseError::InvalidTopicException));
+    }
+    image.topic(name).ok_or_else(|| refuse(crate::partition::PartitionError::Unknown.wire()))
+}
+
+fn described(image: &Image, topic: &Topic, operations: i32) -> MetadataResponseTopic {
+    let partition = |(index, info): (usize, &crate::cluster::PartitionInfo)| {
+        let (error_code, leader, offline) = leadership(&image.brokers, info);
+        MetadataResponsePartition::default()
+            .with_error_code(error_code)
+            .with_partition_index(index as i32)
+            .with_leader_id(BrokerId(leader))
+            .with_leader_epoch(info.leader_epoch)
+            .with_replica_nodes(broker_ids(&info.replicas))
+            .with_isr_nodes(broker_ids(&info.isr))
+            .with_offline_replicas(broker_ids(&offline))
+    };
+    MetadataResponseTopic::default()
+        .with_name(Some(topic_name(&topic.name)))
+        .with_topic_id(topic.id)
+        .with_partitions(topic.partitions.iter().enumerate().map(partition).collect())
+        .with_topic_authorized_operations(operations)
+}

@@ -1,0 +1,159 @@
+//! One file a Kafka API, named for it. A handler gets a decoded request and gives the latest version's response
+//! type; the loops that they share (look up, fill the error, keep order) live here and in `shared`.
+
+mod alter_configs;
+mod api_versions;
+mod context;
+mod create_partitions;
+mod create_topics;
+mod delete_groups;
+mod delete_records;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod describe_groups;
+mod describe_log_dirs;
+mod describe_producers;
+mod describe_topic_partitions;
+mod errors;
+mod fetch;
+mod fetch_sessions;
+mod find_coordinator;
+mod heartbeat;
+mod incremental_alter_configs;
+mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_config_resources;
+mod list_groups;
+mod list_offsets;
+mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
+mod offset_for_leader_epoch;
+mod produce;
+mod shared;
+mod sync_group;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use metaq_protocol::frame::{self, FrameError, RequestFrame};
+use metaq_protocol::messages::ApiKey;
+use metaq_protocol::protocol::Request;
+
+use crate::log::Slice;
+
+pub use api_versions::unsupported_version;
+pub use context::{Caller, Context};
+pub use fetch_sessions::FetchSessions;
+
+/// A part of an answer.
+pub enum Piece {
+    /// Bytes to send.
+    Bytes(Bytes),
+    /// A range of a segment file to send.
+    File(Slice),
+}
+
+/// What becomes of a request.
+pub enum Response {
+    /// Send these in order.
+    Send(Vec<Piece>),
+    /// Nothing is to be sent (acks=0).
+    Silence,
+    /// The connection is to be closed; the text says why.
+    Close(String),
+}
+
+/// A request being worked on.
+pub type Answer = Pin<Box<dyn Future<Output = Result<Response, FrameError>> + Send>>;
+
+/// One API's entry in the registry.
+pub(crate) struct Api {
+    key: ApiKey,
+    start: fn(Arc<Context>, Caller, RequestFrame) -> Answer,
+}
+
+const APIS: &[Api] = &[
+    produce::API,
+    fetch::API,
+    list_offsets::API,
+    metadata::API,
+    offset_commit::API,
+    offset_fetch::API,
+    find_coordinator::API,
+    join_group::API,
+    heartbeat::API,
+    leave_group::API,
+    sync_group::API,
+    describe_groups::API,
+    list_groups::API,
+    api_versions::API,
+    create_topics::API,
+    delete_topics::API,
+    delete_records::API,
+    init_producer_id::API,
+    offset_for_leader_epoch::API,
+    describe_configs::API,
+    alter_configs::API,
+    describe_log_dirs::API,
+    create_partitions::API,
+    delete_groups::API,
+    incremental_alter_configs::API,
+    offset_delete::API,
+    describe_cluster::API,
+    describe_producers::API,
+    list_config_resources::API,
+    describe_topic_partitions::API,
+];
+
+/// Starts work on a request whose header was read. Nothing happens before the answer is polled first; polling
+/// it in arrival order keeps the order of what requests do.
+pub fn start(cx: &Arc<Context>, caller: Caller, frame: RequestFrame) -> Answer {
+    match APIS.iter().find(|api| api.key as i16 == frame.api_key) {
+        Some(api) => (api.start)(cx.clone(), caller, frame),
+        None => {
+            let (key, version, correlation_id) = (frame.api_key, frame.version, frame.correlation_id);
+            Box::pin(async move { Err(FrameError::UnknownApi { key, version, correlation_id }) })
+        }
+    }
+}
+
+/// Decodes a request, hands it to its handler, and encodes the answer in the version that was asked.
+fn serve<R, F>(
+    cx: Arc<Context>,
+    caller: Caller,
+    frame: RequestFrame,
+    handle: impl FnOnce(Arc<Context>, Caller, R) -> F + Send + 'static,
+) -> Answer
+where
+    R: Request + Send + 'static,
+    R::Response: Send,
+    F: Future<Output = R::Response> + Send,
+{
+    Box::pin(async move {
+        let request = frame::decode::<R>(&frame)?;
+        let (key, version, correlation_id) = (frame.api_key, frame.version, frame.correlation_id);
+        drop(frame);
+        let response = handle(cx, caller, request).await;
+        let bytes = frame::encode_response(key, version, correlation_id, &response)?;
+        Ok(Response::Send(vec![Piece::Bytes(bytes)]))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use metaq_protocol::versions;
+
+    #[test]
+    fn every_api_of_the_version_table_has_a_handler_and_no_other() {
+        let mut served: Vec<i16> = APIS.iter().map(|api| api.key as i16).collect();
+        served.sort_unstable();
+        assert_eq!(served, versions::TABLE.iter().map(|row| row.key).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,64 @@
+//! OffsetCommit (key 8, v2–v9; KIP-211, 320, 345, 848): stores a group's offsets durably.
+//!
+//! - From members of the current generation, or from outside (generation -1) while the group is empty.
+//! - A retention in the request (v2 to v4) takes the place of offsets.retention.minutes.
+//! - Answered after the coordination store has them.
+
+use std::sync::Arc;
+
+use metaq_protocol::ResponseError;
+use metaq_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
+use metaq_protocol::messages::{ApiKey, OffsetCommitRequest, OffsetCommitResponse};
+
+use super::errors::{WireError, code_of};
+use super::shared::optional;
+use super::{Api, Caller, Context, serve};
+use crate::group::{CommitOffsets, OffsetToCommit};
+
+pub(super) const API: Api = Api { key: ApiKey::OffsetCommit, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+
+async fn handle(cx: Arc<Context>, _: Caller, request: OffsetCommitRequest) -> OffsetCommitResponse {
+    let image = cx.cluster.image();
+    let mut offsets = Vec::new();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    // Position in `offsets` of every partition that exists.
+    let mut places = Vec::new();
+    for topic in &request.topics {
+        let known = image.topic(&topic.name);
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for asked in &topic.partitions {
+            let response = OffsetCommitResponsePartition::default().with_partition_index(asked.partition_index);
+            if known.is_none_or(|topic| topic.partition(asked.partition_index).is_none()) {
+                partitions.push(response.with_error_code(ResponseError::UnknownTopicOrPartition.code()));
+                continue;
+            }
+            places.push((topics.len(), partitions.len()));
+            partitions.push(response);
+            offsets.push(OffsetToCommit {
+                topic: topic.name.to_string(),
+                partition: asked.partition_index,
+                offset: asked.committed_offset,
+                leader_epoch: asked.committed_leader_epoch,
+                metadata: optional(&asked.committed_metadata).unwrap_or_default(),
+            });
+        }
+        topics.push(OffsetCommitResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions));
+    }
+    if !offsets.is_empty() {
+        let commit = CommitOffsets {
+            member_id: request.member_id.to_string(),
+            instance_id: optional(&request.group_instance_id),
+            generation: request.generation_id_or_member_epoch,
+            retention_ms: (request.retention_time_ms >= 0).then_some(request.retention_time_ms),
+            offsets,
+        };
+        let codes: Vec<i16> = match cx.coordinator.commit(&request.group_id, commit).await {
+            Ok(outcomes) => outcomes.iter().map(code_of).collect(),
+            Err(error) => vec![error.code(); places.len()],
+        };
+        for ((topic, partition), code) in places.into_iter().zip(codes) {
+            topics[topic].partitions[partition].error_code = code;
+        }
+    }
+    OffsetCommitResponse::default().with_topics(topics)
+}

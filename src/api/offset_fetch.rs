@@ -1,0 +1,97 @@
+//! OffsetFetch (key 9, v1–v9; KIP-88, 447, 709, 848): a group's offsets.
+//!
+//! - A null list of topics (v2+) means all. Several groups at a time from v8 on.
+//! - Offset -1 where nothing was committed. No transaction leaves offsets pending yet, so `require_stable` holds.
+
+use std::sync::Arc;
+
+use metaq_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
+    OffsetFetchResponseTopics,
+};
+use metaq_protocol::messages::{ApiKey, OffsetFetchRequest, OffsetFetchResponse};
+
+use super::errors::WireError;
+use super::shared::{optional, text, topic_name};
+use super::{Api, Caller, Context, serve};
+use crate::group::{CommittedOffset, GroupError};
+
+pub(super) const API: Api = Api { key: ApiKey::OffsetFetch, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+
+type Wanted = Option<Vec<(String, i32)>>;
+
+async fn handle(cx: Arc<Context>, caller: Caller, request: OffsetFetchRequest) -> OffsetFetchResponse {
+    if caller.version >= 8 {
+        let mut groups = Vec::with_capacity(request.groups.len());
+        for group in request.groups {
+            let wanted: Wanted = group.topics.map(|topics| {
+                topics.iter().flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p))).collect()
+            });
+            let member = optional(&group.member_id).map(|member| (member, group.member_epoch));
+            let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
+            groups.push(match fetch(&cx, &group.group_id, wanted, member).await {
+                Ok(topics) => answer.with_topics(topics.into_iter().map(grouped).collect()),
+                Err(error) => answer.with_error_code(error.code()),
+            });
+        }
+        return OffsetFetchResponse::default().with_groups(groups);
+    }
+    let wanted: Wanted = request.topics.map(|topics| {
+        topics.iter().flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p))).collect()
+    });
+    match fetch(&cx, &request.group_id, wanted, None).await {
+        Ok(topics) => OffsetFetchResponse::default().with_topics(topics.into_iter().map(single).collect()),
+        Err(error) => OffsetFetchResponse::default().with_error_code(error.code()),
+    }
+}
+
+/// Topics with their partitions' offsets, in the order asked.
+type Topics = Vec<(String, Vec<(i32, Option<CommittedOffset>)>)>;
+
+async fn fetch(
+    cx: &Context,
+    group_id: &str,
+    wanted: Wanted,
+    member: Option<(String, i32)>,
+) -> Result<Topics, GroupError> {
+    let mut topics: Topics = Vec::new();
+    for ((topic, partition), offset) in cx.coordinator.fetch_offsets(group_id, wanted, member).await? {
+        match topics.last_mut() {
+            Some((name, partitions)) if *name == topic => partitions.push((partition, offset)),
+            _ => topics.push((topic, vec![(partition, offset)])),
+        }
+    }
+    Ok(topics)
+}
+
+fn parts(offset: Option<CommittedOffset>) -> (i64, i32, String) {
+    offset.map_or((-1, -1, String::new()), |offset| (offset.offset, offset.leader_epoch, offset.metadata))
+}
+
+fn grouped((name, partitions): (String, Vec<(i32, Option<CommittedOffset>)>)) -> OffsetFetchResponseTopics {
+    let partition = |(index, offset): (i32, Option<CommittedOffset>)| {
+        let (offset, leader_epoch, metadata) = parts(offset);
+        OffsetFetchResponsePartitions::default()
+            .with_partition_index(index)
+            .with_committed_offset(offset)
+            .with_committed_leader_epoch(leader_epoch)
+            .with_metadata(Some(text(metadata)))
+    };
+    OffsetFetchResponseTopics::default()
+        .with_name(topic_name(&name))
+        .with_partitions(partitions.into_iter().map(partition).collect())
+}
+
+fn single((name, partitions): (String, Vec<(i32, Option<CommittedOffset>)>)) -> OffsetFetchResponseTopic {
+    let partition = |(index, offset): (i32, Option<CommittedOffset>)| {
+        let (offset, leader_epoch, metadata) = parts(offset);
+        OffsetFetchResponsePartition::default()
+            .with_partition_index(index)
+            .with_committed_offset(offset)
+            .with_committed_leader_epoch(leader_epoch)
+            .with_metadata(Some(text(metadata)))
+    };
+    OffsetFetchResponseTopic::default()
+        .with_name(topic_name(&name))
+        .with_partitions(partitions.into_iter().map(partition).collect())
+}

@@ -1,0 +1,162 @@
+//! Produce (key 0, v3–v13; KIP-98, 467, 516, 951): appends record batches.
+//!
+//! - Advertised from v0, as by Kafka, because clients decide on compression by it; below v3 is refused.
+//! - Exactly one batch a partition; it is stored as it was sent, unless the topic has its own codec.
+//! - acks=0 is never answered; where it fails the connection is closed, as Kafka does, so that the client notices.
+//! - Answered when what acks and the topic's sync policy promise is true. One partition's error leaves the
+//!   others alone.
+//! - Transactional batches are refused with INVALID_TXN_STATE: transactions are not served yet.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use metaq_protocol::ResponseError;
+use metaq_protocol::frame;
+use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use metaq_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+};
+use metaq_protocol::messages::{ApiKey, ProduceRequest, ProduceResponse};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::errors::WireError;
+use super::shared::{message, partition_of};
+use super::{Answer, Api, Context, Piece, Response};
+use crate::log::{Appended, LogError};
+use crate::partition::{InvalidBatch, admit, now_ms};
+
+pub(super) const API: Api = Api {
+    key: ApiKey::Produce,
+    start: |cx, caller, request| -> Answer {
+        Box::pin(async move {
+            let produce: ProduceRequest = frame::decode(&request)?;
+            drop(request.body);
+            let acks = produce.acks;
+            // Everything is queued before the first wait: later requests of the connection come behind.
+            let queued = queue(&cx, produce);
+            let response = answer(queued).await;
+            if acks == 0 {
+                return Ok(match first_error(&response) {
+                    Some(code) => Response::Close(format!("produce with acks=0 failed with error {code}")),
+                    None => Response::Silence,
+                });
+            }
+            let bytes = frame::encode_response(request.api_key, caller.version, caller.correlation_id, &response)?;
+            Ok(Response::Send(vec![Piece::Bytes(bytes)]))
+        })
+    },
+};
+
+enum Queued {
+    Waiting(oneshot::Receiver<Result<Appended, LogError>>),
+    Refused(Refusal),
+}
+
+struct Refusal {
+    error: ResponseError,
+    text: String,
+    record: Option<i32>,
+}
+
+struct QueuedTopic {
+    name: metaq_protocol::messages::TopicName,
+    id: Uuid,
+    partitions: Vec<(i32, Queued)>,
+}
+
+fn queue(cx: &Context, request: ProduceRequest) -> Vec<QueuedTopic> {
+    let acks = request.acks;
+    let queue_topic = |topic: TopicProduceData| {
+        let queue_one = |data: PartitionProduceData| {
+            let queued = append(cx, acks, &topic.name, topic.topic_id, data.index, data.records);
+            (data.index, queued.unwrap_or_else(Queued::Refused))
+        };
+        let partitions = topic.partition_data.into_iter().map(queue_one).collect();
+        QueuedTopic { name: topic.name.clone(), id: topic.topic_id, partitions }
+    };
+    request.topic_data.into_iter().map(queue_topic).collect()
+}
+
+fn append(
+    cx: &Context,
+    acks: i16,
+    name: &str,
+    id: Uuid,
+    index: i32,
+    records: Option<Bytes>,
+) -> Result<Queued, Refusal> {
+    let refuse = |error: ResponseError, text: String| Refusal { error, text, record: None };
+    if !(-1..=1).contains(&acks) {
+        return Err(refuse(ResponseError::InvalidRequiredAcks, format!("acks={acks} is not -1, 0 or 1")));
+    }
+    let partition = partition_of(cx, name, id, index).map_err(|error| refuse(error.wire(), error.to_string()))?;
+    let config = partition.log().config();
+    // This broker is the only replica in sync.
+    if acks == -1 && config.min_insync_replicas > 1 {
+        let text = format!("1 replica is in sync, min.insync.replicas is {}", config.min_insync_replicas);
+        return Err(refuse(ResponseError::NotEnoughReplicas, text));
+    }
+    let records = records.unwrap_or_default();
+    let batches = admit(&records, &config, now_ms()).map_err(|error| Refusal {
+        error: error.wire(),
+        text: error.to_string(),
+        record: match error {
+            InvalidBatch::NoKey(record) => i32::try_from(record).ok(),
+            _ => None,
+        },
+    })?;
+    if batches.iter().any(|batch| batch.header.is_transactional()) {
+        return Err(refuse(ResponseError::InvalidTxnState, "transactions are not served yet".to_owned()));
+    }
+    Ok(Queued::Waiting(partition.append(batches)))
+}
+
+async fn answer(queued: Vec<QueuedTopic>) -> ProduceResponse {
+    let mut topics = Vec::with_capacity(queued.len());
+    for topic in queued {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for (index, queued) in topic.partitions {
+            partitions.push(match queued {
+                Queued::Waiting(answer) => match answer.await {
+                    Ok(Ok(appended)) => PartitionProduceResponse::default()
+                        .with_index(index)
+                        .with_base_offset(appended.base_offset)
+                        .with_log_append_time_ms(appended.log_append_time_ms)
+                        .with_log_start_offset(appended.log_start),
+                    Ok(Err(error)) => refused(index, &refusal(&error)),
+                    Err(_) => refused(index, &refusal(&LogError::Offline("the writer ended".to_owned()))),
+                },
+                Queued::Refused(refusal) => refused(index, &refusal),
+            });
+        }
+        let response = TopicProduceResponse::default().with_name(topic.name).with_topic_id(topic.id);
+        topics.push(response.with_partition_responses(partitions));
+    }
+    ProduceResponse::default().with_responses(topics)
+}
+
+fn refusal(error: &LogError) -> Refusal {
+    Refusal { error: error.wire(), text: error.to_string(), record: None }
+}
+
+fn refused(index: i32, refusal: &Refusal) -> PartitionProduceResponse {
+    let record_errors = refusal.record.map(|record| {
+        BatchIndexAndErrorMessage::default()
+            .with_batch_index(record)
+            .with_batch_index_error_message(message(&refusal.text))
+    });
+    PartitionProduceResponse::default()
+        .with_index(index)
+        .with_error_code(refusal.error.code())
+        .with_base_offset(-1)
+        .with_log_append_time_ms(-1)
+        .with_log_start_offset(-1)
+        .with_record_errors(record_errors.into_iter().collect())
+        .with_error_message(message(&refusal.text))
+}
+
+fn first_error(response: &ProduceResponse) -> Option<i16> {
+    let all = response.responses.iter().flat_map(|topic| &topic.partition_responses);
+    all.map(|partition| partition.error_code).find(|code| *code != 0)
+}

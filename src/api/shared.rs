@@ -1,0 +1,92 @@
+//! What several APIs do alike.
+
+use std::sync::Arc;
+
+use metaq_protocol::messages::{BrokerId, TopicName};
+use metaq_protocol::protocol::StrBytes;
+use uuid::Uuid;
+
+use super::context::Context;
+use super::errors::WireError;
+use crate::cluster::{Broker, PartitionInfo};
+use crate::partition::{Partition, PartitionError};
+
+/// "Not asked for" in authorized-operations fields.
+pub(super) const OPERATIONS_OMITTED: i32 = i32::MIN;
+/// Without an authorizer everybody may do all that there is (Kafka's AclEntry, bits by AclOperation code).
+pub(super) const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
+pub(super) const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
+pub(super) const GROUP_OPERATIONS: i32 = bits(&[3, 6, 8, 10, 11]);
+
+const fn bits(operations: &[u8]) -> i32 {
+    let mut all = 0;
+    let mut n = 0;
+    while n < operations.len() {
+        all |= 1 << operations[n];
+        n += 1;
+    }
+    all
+}
+
+pub(super) fn text(text: impl Into<String>) -> StrBytes {
+    StrBytes::from_string(text.into())
+}
+
+pub(super) fn topic_name(name: &str) -> TopicName {
+    TopicName(text(name))
+}
+
+pub(super) fn broker_ids(ids: &[i32]) -> Vec<BrokerId> {
+    ids.iter().map(|id| BrokerId(*id)).collect()
+}
+
+pub(super) fn optional(text: &Option<StrBytes>) -> Option<String> {
+    text.as_ref().map(|text| text.to_string())
+}
+
+/// The error's message for a response.
+pub(super) fn message(error: &impl std::fmt::Display) -> Option<StrBytes> {
+    Some(text(error.to_string()))
+}
+
+/// A topic as a request names it: by name in older versions, by id in newer ones.
+pub(super) fn partition_of(
+    cx: &Context,
+    name: &str,
+    id: Uuid,
+    index: i32,
+) -> Result<Arc<Partition>, LookupError> {
+    if id.is_nil() {
+        return Ok(cx.partitions.get(name, index)?);
+    }
+    let topic = cx.partitions.topic_by_id(id).ok_or(LookupError::UnknownTopicId)?;
+    Ok(topic.get(index).cloned()?)
+}
+
+/// Why a named partition is not there.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LookupError {
+    #[error("This server does not host this topic ID.")]
+    UnknownTopicId,
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
+}
+
+impl WireError for LookupError {
+    fn wire(&self) -> metaq_protocol::ResponseError {
+        match self {
+            Self::UnknownTopicId => metaq_protocol::ResponseError::UnknownTopicId,
+            Self::Partition(error) => error.wire(),
+        }
+    }
+}
+
+/// A partition's part of Metadata: error code, and replicas whose broker is away.
+pub(super) fn leadership(brokers: &std::collections::BTreeMap<i32, Broker>, info: &PartitionInfo) -> (i16, i32, Vec<i32>) {
+    let offline = info.replicas.iter().copied().filter(|id| !brokers.contains_key(id)).collect();
+    if brokers.contains_key(&info.leader) {
+        (0, info.leader, offline)
+    } else {
+        (metaq_protocol::ResponseError::LeaderNotAvailable.code(), -1, offline)
+    }
+}

@@ -1,0 +1,36 @@
+//! SyncGroup (key 14, v0–v5; KIP-345, 559): a member's assignment; the leader brings everybody's.
+//!
+//! - Followers wait until the leader has synced and the assignment is durable.
+//! - From v5 on the protocol's type and name are checked against the group's.
+
+use std::sync::Arc;
+
+use metaq_protocol::messages::{ApiKey, SyncGroupRequest, SyncGroupResponse};
+
+use super::errors::WireError;
+use super::shared::{optional, text};
+use super::{Api, Caller, Context, serve};
+use crate::group::SyncRequest;
+
+pub(super) const API: Api = Api { key: ApiKey::SyncGroup, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+
+async fn handle(cx: Arc<Context>, caller: Caller, request: SyncGroupRequest) -> SyncGroupResponse {
+    let sync = SyncRequest {
+        member_id: request.member_id.to_string(),
+        instance_id: optional(&request.group_instance_id),
+        generation: request.generation_id,
+        protocol_type: optional(&request.protocol_type),
+        protocol: optional(&request.protocol_name),
+        assignments: request.assignments.into_iter().map(|a| (a.member_id.to_string(), a.assignment)).collect(),
+    };
+    match cx.coordinator.sync(&request.group_id, sync).await {
+        Ok(reply) => {
+            let response = SyncGroupResponse::default().with_assignment(reply.assignment);
+            if caller.version < 5 {
+                return response;
+            }
+            response.with_protocol_type(reply.protocol_type.map(text)).with_protocol_name(reply.protocol.map(text))
+        }
+        Err(error) => SyncGroupResponse::default().with_error_code(error.code()),
+    }
+}

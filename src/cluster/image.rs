@@ -1,0 +1,163 @@
+//! An immutable picture of the cluster, published whole behind an atomic pointer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::config::TopicOverrides;
+use crate::meta::MetaError;
+use crate::meta::records::{PartitionRecord, RECORD_VERSION, TopicRecord};
+use crate::partition::Identity;
+
+/// A broker and where clients find it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    /// Its number.
+    pub id: i32,
+    /// Host that clients are told.
+    pub host: String,
+    /// Port that clients are told.
+    pub port: u16,
+    /// Where it stands.
+    pub rack: Option<String>,
+}
+
+/// One partition of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionInfo {
+    /// `brokerId-n`.
+    pub identity: Identity,
+    /// Brokers that keep it.
+    pub replicas: Vec<i32>,
+    /// Those in sync.
+    pub isr: Vec<i32>,
+    /// -1 for none.
+    pub leader: i32,
+    /// Counts leaders.
+    pub leader_epoch: i32,
+}
+
+/// A topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    /// Name.
+    pub name: Arc<str>,
+    /// Id; a topic that is deleted and created again has another one.
+    pub id: Uuid,
+    /// Its own configurations.
+    pub overrides: TopicOverrides,
+    /// By dense index.
+    pub partitions: Vec<PartitionInfo>,
+}
+
+impl Topic {
+    /// A topic from its node in the coordination tree.
+    pub fn from_record(name: &str, path: &str, record: TopicRecord) -> Result<Self, MetaError> {
+        let malformed = |what: String| MetaError::Malformed {
+            path: path.to_owned(),
+            what,
+        };
+        let mut partitions = Vec::with_capacity(record.partitions.len());
+        for partition in record.partitions {
+            let identity = parse_identity(&partition.identity)
+                .ok_or_else(|| malformed(format!("{:?} is no brokerId-n", partition.identity)))?;
+            partitions.push(PartitionInfo {
+                identity,
+                replicas: partition.replicas,
+                isr: partition.isr,
+                leader: partition.leader,
+                leader_epoch: partition.leader_epoch,
+            });
+        }
+        let overrides = TopicOverrides(record.config);
+        Ok(Self {
+            name: name.into(),
+            id: record.topic_id,
+            overrides,
+            partitions,
+        })
+    }
+
+    /// Its node in the coordination tree.
+    pub fn to_record(&self) -> TopicRecord {
+        let partition = |info: &PartitionInfo| PartitionRecord {
+            identity: info.identity.to_string(),
+            replicas: info.replicas.clone(),
+            isr: info.isr.clone(),
+            leader: info.leader,
+            leader_epoch: info.leader_epoch,
+        };
+        TopicRecord {
+            version: RECORD_VERSION,
+            topic_id: self.id,
+            config: self.overrides.0.clone(),
+            partitions: self.partitions.iter().map(partition).collect(),
+        }
+    }
+
+    /// The partition at a dense index.
+    pub fn partition(&self, index: i32) -> Option<&PartitionInfo> {
+        self.partitions.get(usize::try_from(index).ok()?)
+    }
+}
+
+/// Parses `brokerId-n`.
+pub fn parse_identity(text: &str) -> Option<Identity> {
+    let (broker_id, number) = text.split_once('-')?;
+    Some(Identity {
+        broker_id: broker_id.parse().ok()?,
+        number: number.parse().ok()?,
+    })
+}
+
+/// The cluster at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Image {
+    /// 22 characters.
+    pub cluster_id: String,
+    /// Live brokers by id.
+    pub brokers: BTreeMap<i32, Broker>,
+    /// The controller, -1 for none.
+    pub controller_id: i32,
+    topics: BTreeMap<Arc<str>, Arc<Topic>>,
+    by_id: HashMap<Uuid, Arc<Topic>>,
+}
+
+impl Image {
+    /// A topic by name.
+    pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.get(name)
+    }
+
+    /// A topic by id.
+    pub fn topic_by_id(&self, id: Uuid) -> Option<&Arc<Topic>> {
+        self.by_id.get(&id)
+    }
+
+    /// All topics by name.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.topics.values()
+    }
+
+    /// Topics whose names come after `name`, or are it.
+    pub fn topics_from(&self, name: &str) -> impl Iterator<Item = &Arc<Topic>> {
+        self.topics
+            .range::<str, _>((std::ops::Bound::Included(name), std::ops::Bound::Unbounded))
+            .map(|(_, topic)| topic)
+    }
+
+    pub(super) fn put(&mut self, topic: Topic) {
+        let topic = Arc::new(topic);
+        if let Some(old) = self.topics.insert(topic.name.clone(), topic.clone()) {
+            self.by_id.remove(&old.id);
+        }
+        self.by_id.insert(topic.id, topic);
+    }
+
+    pub(super) fn remove(&mut self, name: &str) -> Option<Arc<Topic>> {
+        let removed = self.topics.remove(name)?;
+        self.by_id.remove(&removed.id);
+        Some(removed)
+    }
+}

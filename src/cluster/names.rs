@@ -1,0 +1,60 @@
+//! What a topic may be called (Kafka's Topic.validate and its collision rule).
+
+/// Longest name.
+pub const TOPIC_NAME_BYTES_MAX: usize = 249;
+
+/// Why a name is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Empty.
+    #[error("the topic name is empty")]
+    Empty,
+    /// `.` or `..`.
+    #[error("the topic name cannot be \".\" or \"..\"")]
+    Dots,
+    /// Too long.
+    #[error("the topic name is longer than {TOPIC_NAME_BYTES_MAX} characters")]
+    TooLong,
+    /// Another character.
+    #[error(
+        "the topic name contains a character other than ASCII letters, digits, '.', '_' and '-'"
+    )]
+    Character,
+}
+
+/// Checks a name.
+pub fn check_topic_name(name: &str) -> Result<(), NameError> {
+    match name {
+        "" => Err(NameError::Empty),
+        "." | ".." => Err(NameError::Dots),
+        _ if name.len() > TOPIC_NAME_BYTES_MAX => Err(NameError::TooLong),
+        _ if !name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) =>
+        {
+            Err(NameError::Character)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Names that differ in `.` and `_` only are one name to metrics; the second one is refused.
+pub(super) fn collide(a: &str, b: &str) -> bool {
+    a != b && a.len() == b.len() && a.replace('.', "_") == b.replace('.', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_judged_as_kafka_does() {
+        assert_eq!(check_topic_name("a.b_c-9"), Ok(()));
+        assert_eq!(check_topic_name(&"x".repeat(249)), Ok(()));
+        assert_eq!(check_topic_name(&"x".repeat(250)), Err(NameError::TooLong));
+        assert_eq!(check_topic_name(".."), Err(NameError::Dots));
+        assert_eq!(check_topic_name("a b"), Err(NameError::Character));
+        assert_eq!(check_topic_name("ü"), Err(NameError::Character));
+        assert!(collide("a.b", "a_b") && !collide("a.b", "a.b") && !collide("a.b", "a-b"));
+    }
+}

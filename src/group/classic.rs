@@ -1,0 +1,927 @@
+//! A classic consumer group as a state machine: no sockets, no clock, no locks (Kafka's GroupCoordinator and
+//! GroupMetadata; KIP-134, 345, 394, 559, 814).
+//!
+//! ```text
+//!            first join            all joined, or time over         leader synced, stored
+//!   Empty ───────────────▶ PreparingRebalance ───────▶ CompletingRebalance ───────▶ Stable
+//!     ▲                       │        ▲                     │                        │
+//!     └── nobody left ────────┘        └──── join, leave, silence, sync time over ────┘
+//! ```
+//!
+//! Calls say what happened and when; [`ClassicGroup::take_effects`] says what to do about it, in order. Somebody
+//! else owns time: it calls [`ClassicGroup::tick`] at [`ClassicGroup::next_deadline`].
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+
+use super::member::{Member, Waiter};
+use super::messages::{
+    GroupDescription, GroupError, JoinReply, JoinRequest, LeaveMember, MemberDescription,
+    SyncReply, SyncRequest,
+};
+use super::subscription::subscribed_topics;
+
+/// A new member that never came back with its answer taken is dropped after this (Kafka's NewMemberJoinTimeoutMs).
+const NEW_MEMBER_TIMEOUT_MS: i64 = 5 * 60 * 1000;
+
+/// Where a group is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// No members; perhaps offsets.
+    Empty,
+    /// Waiting for members to join.
+    PreparingRebalance,
+    /// Waiting for the leader's assignment.
+    CompletingRebalance,
+    /// Everybody has an assignment.
+    Stable,
+}
+
+impl State {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "Empty",
+            Self::PreparingRebalance => "PreparingRebalance",
+            Self::CompletingRebalance => "CompletingRebalance",
+            Self::Stable => "Stable",
+        }
+    }
+}
+
+/// What must be done after a call; carried out in order.
+#[derive(Debug, PartialEq)]
+pub(super) enum Effect {
+    /// Answer a join.
+    Join(Waiter, Result<JoinReply, GroupError>),
+    /// Answer a sync.
+    Sync(Waiter, Result<SyncReply, GroupError>),
+    /// Store the group, then call [`ClassicGroup::persisted`] with the generation.
+    Persist {
+        /// Which generation is stored.
+        generation: i32,
+    },
+}
+
+/// Limits that a group keeps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) initial_rebalance_delay_ms: i64,
+    pub(super) members_max: usize,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct ClassicGroup {
+    pub(super) state: State,
+    pub(super) generation: i32,
+    pub(super) protocol_type: Option<String>,
+    pub(super) protocol: Option<String>,
+    pub(super) leader: Option<String>,
+    pub(super) members: BTreeMap<String, Member>,
+    /// Member ids by `group.instance.id`.
+    pub(super) instances: HashMap<String, String>,
+    /// Ids that were handed out and not joined with, and until when they hold.
+    pending: BTreeMap<String, i64>,
+    /// When the state last changed, ms.
+    pub(super) changed_ms: i64,
+    /// End of the join phase, and what of the initial delay may still be added.
+    join_deadline_ms: Option<i64>,
+    initial_delay_left_ms: Option<i64>,
+    joined_during_delay: bool,
+    /// Members that have not synced by then are dropped.
+    sync_deadline_ms: Option<i64>,
+    /// The leader's assignment is being stored.
+    storing: Option<BTreeMap<String, Bytes>>,
+    next_rank: u64,
+    effects: Vec<Effect>,
+}
+
+impl ClassicGroup {
+    pub(super) fn new(now_ms: i64) -> Self {
+        Self {
+            state: State::Empty,
+            generation: 0,
+            protocol_type: None,
+            protocol: None,
+            leader: None,
+            members: BTreeMap::new(),
+            instances: HashMap::new(),
+            pending: BTreeMap::new(),
+            changed_ms: now_ms,
+            join_deadline_ms: None,
+            initial_delay_left_ms: None,
+            joined_during_delay: false,
+            sync_deadline_ms: None,
+            storing: None,
+            next_rank: 0,
+            effects: Vec::new(),
+        }
+    }
+
+    /// What the calls since the last one want done.
+    pub(super) fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Whether nobody is in it or about to be.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state == State::Empty && self.members.is_empty()
+    }
+
+    /// Whether ids were handed out that may still be joined with.
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Puts back a member when the group is loaded.
+    pub(super) fn restore(&mut self, mut member: Member, now_ms: i64) {
+        member.is_new = false;
+        member.rank = self.next_rank;
+        self.next_rank += 1;
+        member.heard(now_ms);
+        if let Some(instance) = &member.instance_id {
+            self.instances.insert(instance.clone(), member.id.clone());
+        }
+        self.members.insert(member.id.clone(), member);
+    }
+
+    /// A member asks for a place in the next generation; the answer comes as an effect for `waiter`.
+    pub(super) fn join(
+        &mut self,
+        now_ms: i64,
+        waiter: Waiter,
+        new_id: String,
+        request: &JoinRequest,
+        limits: &Limits,
+    ) {
+        if let Err(error) = self.try_join(now_ms, waiter, new_id, request, limits) {
+            self.effects.push(Effect::Join(waiter, Err(error)));
+        }
+    }
+
+    fn try_join(
+        &mut self,
+        now_ms: i64,
+        waiter: Waiter,
+        new_id: String,
+        request: &JoinRequest,
+        limits: &Limits,
+    ) -> Result<(), GroupError> {
+        if !self.supports(request) {
+            return Err(GroupError::InconsistentGroupProtocol);
+        }
+        if request.member_id.is_empty() {
+            return self.join_new(now_ms, waiter, new_id, request, limits);
+        }
+        if request.instance_id.is_none() && self.pending.remove(&request.member_id).is_some() {
+            self.add(now_ms, waiter, request.member_id.clone(), request, limits);
+            return Ok(());
+        }
+        self.check_member(&request.member_id, request.instance_id.as_deref())?;
+        let matches = self
+            .members
+            .get(&request.member_id)
+            .is_some_and(|known| known.protocols == request.protocols);
+        match self.state {
+            State::PreparingRebalance => self.rejoin(now_ms, waiter, request, limits),
+            State::CompletingRebalance if matches => {
+                self.answer_current(now_ms, waiter, &request.member_id)
+            }
+            State::CompletingRebalance => self.rejoin(now_ms, waiter, request, limits),
+            State::Stable if self.leader.as_deref() == Some(&*request.member_id) || !matches => {
+                self.rejoin(now_ms, waiter, request, limits);
+            }
+            State::Stable => self.answer_current(now_ms, waiter, &request.member_id),
+            State::Empty => return Err(GroupError::UnknownMemberId),
+        }
+        Ok(())
+    }
+
+    fn join_new(
+        &mut self,
+        now_ms: i64,
+        waiter: Waiter,
+        new_id: String,
+        request: &JoinRequest,
+        limits: &Limits,
+    ) -> Result<(), GroupError> {
+        if let Some(instance) = &request.instance_id
+            && let Some(old_id) = self.instances.get(instance).cloned()
+        {
+            self.replace_static(now_ms, waiter, &old_id, new_id, request, limits);
+            return Ok(());
+        }
+        if self.members.len() + self.pending.len() >= limits.members_max {
+            return Err(GroupError::GroupMaxSizeReached);
+        }
+        if request.instance_id.is_none() && request.member_id_required {
+            let until = now_ms + i64::from(request.session_timeout_ms);
+            self.pending.insert(new_id.clone(), until);
+            // The id travels in the answer beside the error.
+            let reply = JoinReply {
+                generation: -1,
+                member_id: new_id,
+                ..JoinReply::default()
+            };
+            self.effects.push(Effect::Join(waiter, Ok(reply)));
+            return Ok(());
+        }
+        self.add(now_ms, waiter, new_id, request, limits);
+        Ok(())
+    }
+
+    /// Whether a member with these protocols can be among the present ones.
+    fn supports(&self, request: &JoinRequest) -> bool {
+        if request.protocol_type.is_empty() || request.protocols.is_empty() {
+            return false;
+        }
+        if self.members.is_empty() {
+            return true;
+        }
+        self.protocol_type.as_deref() == Some(&*request.protocol_type)
+            && request.protocols.iter().any(|(name, _)| {
+                self.members
+                    .values()
+                    .filter(|member| member.id != request.member_id)
+                    .all(|member| member.protocols.iter().any(|(known, _)| known == name))
+            })
+    }
+
+    fn check_member(&self, member_id: &str, instance_id: Option<&str>) -> Result<(), GroupError> {
+        if let Some(instance) = instance_id {
+            match self.instances.get(instance) {
+                None => return Err(GroupError::UnknownMemberId),
+                Some(current) if current != member_id => return Err(GroupError::FencedInstanceId),
+                Some(_) => {}
+            }
+        }
+        if self.members.contains_key(member_id) {
+            Ok(())
+        } else {
+            Err(GroupError::UnknownMemberId)
+        }
+    }
+
+    fn add(
+        &mut self,
+        now_ms: i64,
+        waiter: Waiter,
+        id: String,
+        request: &JoinRequest,
+        limits: &Limits,
+    ) {
+        let mut member = Member::new(id.clone(), self.next_rank, request);
+        self.next_rank += 1;
+        member.awaiting_join = Some(waiter);
+        member.deadline_ms = now_ms + NEW_MEMBER_TIMEOUT_MS;
+        if self.members.is_empty() {
+            self.protocol_type = Some(request.protocol_type.clone());
+        }
+        if let Some(instance) = &request.instance_id {
+            self.instances.insert(instance.clone(), id.clone());
+        }
+        if self.leader.is_none() {
+            self.leader = Some(id.clone());
+        }
+        tracing::debug!(member = id, reason = request.reason, "member joins");
+        self.members.insert(id, member);
+        self.joined_during_delay = true;
+        self.prepare_or_go_on(now_ms, limits);
+    }
+
+    fn rejoin(&mut self, now_ms: i64, waiter: Waiter, request: &JoinRequest, limits: &Limits) {
+        if let Some(member) = self.members.get_mut(&request.member_id) {
+            member.update(request);
+            if let Some(before) = member.awaiting_join.replace(waiter) {
+                self.effects
+                    .push(Effect::Join(before, Err(GroupError::RebalanceInProgress)));
+            }
+        }
+        self.prepare_or_go_on(now_ms, limits);
+    }
+
+    /// A static member is back under a new id.
+    fn replace_static(
+        &mut self,
+        now_ms: i64,
+        waiter: Waiter,
+        old_id: &str,
+        new_id: String,
+        request: &JoinRequest,
+        limits: &Limits,
+    ) {
+        let Some(mut member) = self.members.remove(old_id) else {
+            return;
+        };
+        if let Some(fenced) = member.awaiting_join.take() {
+            self.effects
+                .push(Effect::Join(fenced, Err(GroupError::FencedInstanceId)));
+        }
+        if let Some(fenced) = member.awaiting_sync.take() {
+            self.effects
+                .push(Effect::Sync(fenced, Err(GroupError::FencedInstanceId)));
+        }
+        if let Some(instance) = &member.instance_id {
+            self.instances.insert(instance.clone(), new_id.clone());
+        }
+        let old_leader = self.leader.clone();
+        if self.leader.as_deref() == Some(old_id) {
+            self.leader = Some(new_id.clone());
+        }
+        let known_topics = |member: &Member| {
+            self.protocol
+                .as_deref()
+                .and_then(|protocol| subscribed_topics(&member.metadata(protocol)))
+        };
+        let topics_before = known_topics(&member);
+        member.id.clone_from(&new_id);
+        member.update(request);
+        let same_topics = known_topics(&member) == topics_before;
+        member.heard(now_ms);
+        self.members.insert(new_id.clone(), member);
+        match self.state {
+            State::Stable if same_topics && self.choose_protocol() == self.protocol => {
+                let leads = self.leader.as_deref() == Some(&*new_id);
+                let mut reply = self.current(&new_id);
+                if request.can_skip_assignment {
+                    reply.skip_assignment = leads;
+                } else {
+                    // An older client that saw itself as leader would assign anew (KIP-345).
+                    reply.leader = old_leader.unwrap_or_default();
+                    reply.members = Vec::new();
+                }
+                self.effects.push(Effect::Persist {
+                    generation: self.generation,
+                });
+                self.effects.push(Effect::Join(waiter, Ok(reply)));
+            }
+            _ => {
+                if let Some(member) = self.members.get_mut(&new_id) {
+                    member.awaiting_join = Some(waiter);
+                }
+                self.prepare_or_go_on(now_ms, limits);
+            }
+        }
+    }
+
+    /// The member's place in the generation that there is.
+    fn current(&self, member_id: &str) -> JoinReply {
+        let leader = self.leader.clone().unwrap_or_default();
+        let protocol = self.protocol.clone().unwrap_or_default();
+        let described = |member: &Member| {
+            (
+                member.id.clone(),
+                member.instance_id.clone(),
+                member.metadata(&protocol),
+            )
+        };
+        let members = if leader == member_id {
+            self.members.values().map(described).collect()
+        } else {
+            Vec::new()
+        };
+        JoinReply {
+            generation: self.generation,
+            protocol_type: self.protocol_type.clone(),
+            protocol: self.protocol.clone(),
+            leader,
+            member_id: member_id.to_owned(),
+            skip_assignment: false,
+            members,
+        }
+    }
+
+    fn answer_current(&mut self, now_ms: i64, waiter: Waiter, member_id: &str) {
+        let mut reply = self.current(member_id);
+        if self.state == State::Stable {
+            reply.members = Vec::new();
+        }
+        if let Some(member) = self.members.get_mut(member_id) {
+            member.heard(now_ms);
+        }
+        self.effects.push(Effect::Join(waiter, Ok(reply)));
+    }
+
+    /// Begins a rebalance, or looks whether the one that runs is complete.
+    fn prepare_or_go_on(&mut self, now_ms: i64, limits: &Limits) {
+        if self.state != State::PreparingRebalance {
+            let was_empty = self.state == State::Empty;
+            self.abandon_sync(GroupError::RebalanceInProgress);
+            self.enter(State::PreparingRebalance, now_ms);
+            self.sync_deadline_ms = None;
+            let rebalance_timeout = self.rebalance_timeout_ms();
+            if was_empty && limits.initial_rebalance_delay_ms > 0 {
+                let delay = limits.initial_rebalance_delay_ms.min(rebalance_timeout);
+                self.join_deadline_ms = Some(now_ms + delay);
+                self.initial_delay_left_ms = Some((rebalance_timeout - delay).max(0));
+                self.joined_during_delay = false;
+            } else {
+                self.join_deadline_ms = Some(now_ms + rebalance_timeout);
+                self.initial_delay_left_ms = None;
+            }
+        }
+        self.complete_join_if_all(now_ms);
+    }
+
+    fn rebalance_timeout_ms(&self) -> i64 {
+        self.members
+            .values()
+            .map(|member| i64::from(member.rebalance_timeout_ms))
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn complete_join_if_all(&mut self, now_ms: i64) {
+        let all_joined = self
+            .members
+            .values()
+            .all(|member| member.awaiting_join.is_some());
+        if self.state == State::PreparingRebalance
+            && self.initial_delay_left_ms.is_none()
+            && all_joined
+            && self.pending.is_empty()
+        {
+            self.complete_join(now_ms);
+        }
+    }
+
+    /// The join phase is over: who is not there is out, the others are a generation.
+    fn complete_join(&mut self, now_ms: i64) {
+        self.join_deadline_ms = None;
+        self.initial_delay_left_ms = None;
+        let gone = |member: &Member| member.awaiting_join.is_none() && member.instance_id.is_none();
+        let gone: Vec<String> = self
+            .members
+            .values()
+            .filter(|member| gone(member))
+            .map(|m| m.id.clone())
+            .collect();
+        for id in gone {
+            tracing::debug!(member = id, "did not rejoin in time");
+            self.forget(&id);
+        }
+        if self.members.is_empty() {
+            self.become_empty(now_ms);
+            return;
+        }
+        let Some(first) = self
+            .members
+            .values()
+            .filter(|m| m.awaiting_join.is_some())
+            .min_by_key(|m| m.rank)
+        else {
+            // Static members only, none of them back yet: wait another round for them.
+            self.join_deadline_ms = Some(now_ms + self.rebalance_timeout_ms());
+            return;
+        };
+        let first = first.id.clone();
+        let leader_joined = self
+            .leader
+            .as_ref()
+            .and_then(|id| self.members.get(id))
+            .is_some_and(|m| m.awaiting_join.is_some());
+        if !leader_joined {
+            self.leader = Some(first);
+        }
+        self.generation = self.generation.wrapping_add(1).max(1);
+        self.protocol = self.choose_protocol();
+        self.enter(State::CompletingRebalance, now_ms);
+        self.sync_deadline_ms = Some(now_ms + self.rebalance_timeout_ms());
+        let ids: Vec<String> = self.members.keys().cloned().collect();
+        for id in ids {
+            let reply = self.current(&id);
+            let Some(member) = self.members.get_mut(&id) else {
+                continue;
+            };
+            member.is_new = false;
+            member.heard(now_ms);
+            if let Some(waiter) = member.awaiting_join.take() {
+                self.effects.push(Effect::Join(waiter, Ok(reply)));
+            }
+        }
+    }
+
+    fn become_empty(&mut self, now_ms: i64) {
+        self.generation = self.generation.wrapping_add(1).max(1);
+        self.protocol = None;
+        self.leader = None;
+        self.join_deadline_ms = None;
+        self.initial_delay_left_ms = None;
+        self.sync_deadline_ms = None;
+        self.enter(State::Empty, now_ms);
+        self.effects.push(Effect::Persist {
+            generation: self.generation,
+        });
+    }
+
+    /// The assignor that most members prefer among those that all support.
+    fn choose_protocol(&self) -> Option<String> {
+        let supported = |name: &str| {
+            self.members
+                .values()
+                .all(|m| m.protocols.iter().any(|(known, _)| known == name))
+        };
+        let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
+        for member in self.members.values() {
+            if let Some((name, _)) = member.protocols.iter().find(|(name, _)| supported(name)) {
+                *votes.entry(name).or_default() += 1;
+            }
+        }
+        votes
+            .into_iter()
+            .max_by_key(|(_, votes)| *votes)
+            .map(|(name, _)| name.to_owned())
+    }
+
+    fn enter(&mut self, state: State, now_ms: i64) {
+        self.state = state;
+        self.changed_ms = now_ms;
+    }
+
+    /// Nobody gets the assignment that was being worked out.
+    fn abandon_sync(&mut self, error: GroupError) {
+        self.storing = None;
+        for member in self.members.values_mut() {
+            if let Some(waiter) = member.awaiting_sync.take() {
+                self.effects.push(Effect::Sync(waiter, Err(error)));
+            }
+        }
+    }
+
+    /// A member asks for its assignment; the answer comes as an effect for `waiter`.
+    pub(super) fn sync(
+        &mut self,
+        now_ms: i64,
+        waiter: Waiter,
+        request: SyncRequest,
+        limits: &Limits,
+    ) {
+        if let Err(error) = self.try_sync(now_ms, waiter, request, limits) {
+            self.effects.push(Effect::Sync(waiter, Err(error)));
+        }
+    }
+
+    fn try_sync(
+        &mut self,
+        now_ms: i64,
+        waiter: Waiter,
+        request: SyncRequest,
+        _limits: &Limits,
+    ) -> Result<(), GroupError> {
+        self.check_member(&request.member_id, request.instance_id.as_deref())?;
+        if request.generation != self.generation {
+            return Err(GroupError::IllegalGeneration);
+        }
+        let differs =
+            |asked: &Option<String>, known: &Option<String>| asked.is_some() && asked != known;
+        if differs(&request.protocol_type, &self.protocol_type)
+            || differs(&request.protocol, &self.protocol)
+        {
+            return Err(GroupError::InconsistentGroupProtocol);
+        }
+        match self.state {
+            State::Empty => Err(GroupError::UnknownMemberId),
+            State::PreparingRebalance => Err(GroupError::RebalanceInProgress),
+            State::CompletingRebalance => {
+                if let Some(member) = self.members.get_mut(&request.member_id)
+                    && let Some(before) = member.awaiting_sync.replace(waiter)
+                {
+                    self.effects
+                        .push(Effect::Sync(before, Err(GroupError::RebalanceInProgress)));
+                }
+                if self.leader.as_ref() == Some(&request.member_id) && self.storing.is_none() {
+                    self.storing = Some(request.assignments);
+                    self.effects.push(Effect::Persist {
+                        generation: self.generation,
+                    });
+                }
+                Ok(())
+            }
+            State::Stable => {
+                let reply = self.sync_reply(&request.member_id);
+                if let Some(member) = self.members.get_mut(&request.member_id) {
+                    member.heard(now_ms);
+                }
+                self.effects.push(Effect::Sync(waiter, Ok(reply)));
+                Ok(())
+            }
+        }
+    }
+
+    fn sync_reply(&self, member_id: &str) -> SyncReply {
+        let assignment = self
+            .members
+            .get(member_id)
+            .map_or_else(Bytes::new, |member| member.assignment.clone());
+        SyncReply {
+            protocol_type: self.protocol_type.clone(),
+            protocol: self.protocol.clone(),
+            assignment,
+        }
+    }
+
+    /// The assignment of a member as it is to be stored: the one being stored, or the one in force.
+    pub(super) fn assignment_to_store(&self, member: &Member) -> Bytes {
+        match &self.storing {
+            Some(storing) => storing.get(&member.id).cloned().unwrap_or_default(),
+            None => member.assignment.clone(),
+        }
+    }
+
+    /// What was asked to be stored is stored, or could not be.
+    pub(super) fn persisted(
+        &mut self,
+        now_ms: i64,
+        generation: i32,
+        stored: bool,
+        limits: &Limits,
+    ) {
+        if generation != self.generation || self.state != State::CompletingRebalance {
+            return;
+        }
+        let Some(assignments) = self.storing.take() else {
+            return;
+        };
+        if !stored {
+            self.abandon_sync(GroupError::CoordinatorNotAvailable);
+            self.prepare_or_go_on(now_ms, limits);
+            return;
+        }
+        self.enter(State::Stable, now_ms);
+        let mut waiting = Vec::new();
+        for member in self.members.values_mut() {
+            member.assignment = assignments.get(&member.id).cloned().unwrap_or_default();
+            if let Some(waiter) = member.awaiting_sync.take() {
+                // Who has not synced yet stays under the sync deadline.
+                member.heard(now_ms);
+                waiting.push((waiter, member.id.clone()));
+            }
+        }
+        for (waiter, id) in waiting {
+            let reply = self.sync_reply(&id);
+            self.effects.push(Effect::Sync(waiter, Ok(reply)));
+        }
+        self.sync_deadline_ms = None;
+    }
+
+    /// A member says that it lives.
+    pub(super) fn heartbeat(
+        &mut self,
+        now_ms: i64,
+        member_id: &str,
+        instance_id: Option<&str>,
+        generation: i32,
+    ) -> Result<(), GroupError> {
+        self.check_member(member_id, instance_id)?;
+        if self.state == State::Empty {
+            return Err(GroupError::UnknownMemberId);
+        }
+        if generation != self.generation {
+            return Err(GroupError::IllegalGeneration);
+        }
+        if let Some(member) = self.members.get_mut(member_id) {
+            member.heard(now_ms);
+        }
+        if self.state == State::PreparingRebalance {
+            Err(GroupError::RebalanceInProgress)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether somebody may commit offsets.
+    pub(super) fn check_commit(
+        &mut self,
+        now_ms: i64,
+        member_id: &str,
+        instance_id: Option<&str>,
+        generation: i32,
+    ) -> Result<(), GroupError> {
+        if generation < 0 && self.state == State::Empty {
+            return Ok(());
+        }
+        if generation >= 0 || !member_id.is_empty() || instance_id.is_some() {
+            self.check_member(member_id, instance_id)?;
+        } else {
+            return Err(GroupError::UnknownMemberId);
+        }
+        if generation != self.generation {
+            return Err(GroupError::IllegalGeneration);
+        }
+        if self.state == State::CompletingRebalance {
+            return Err(GroupError::RebalanceInProgress);
+        }
+        if let Some(member) = self.members.get_mut(member_id) {
+            member.heard(now_ms);
+        }
+        Ok(())
+    }
+
+    /// A member leaves.
+    pub(super) fn leave(
+        &mut self,
+        now_ms: i64,
+        leaving: &LeaveMember,
+        limits: &Limits,
+    ) -> Result<(), GroupError> {
+        let id = match &leaving.instance_id {
+            Some(instance) => {
+                let current = self
+                    .instances
+                    .get(instance)
+                    .ok_or(GroupError::UnknownMemberId)?;
+                if !leaving.member_id.is_empty() && *current != leaving.member_id {
+                    return Err(GroupError::FencedInstanceId);
+                }
+                current.clone()
+            }
+            None => leaving.member_id.clone(),
+        };
+        if self.pending.remove(&id).is_some() {
+            self.complete_join_if_all(now_ms);
+            return Ok(());
+        }
+        if !self.members.contains_key(&id) {
+            return Err(GroupError::UnknownMemberId);
+        }
+        tracing::debug!(member = id, reason = leaving.reason, "member leaves");
+        self.drop_member(now_ms, &id, limits);
+        Ok(())
+    }
+
+    /// Takes a member out and rebalances the others.
+    fn drop_member(&mut self, now_ms: i64, id: &str, limits: &Limits) {
+        self.forget(id);
+        match self.state {
+            State::Stable | State::CompletingRebalance | State::PreparingRebalance => {
+                self.prepare_or_go_on(now_ms, limits)
+            }
+            State::Empty => {}
+        }
+    }
+
+    fn forget(&mut self, id: &str) {
+        let Some(member) = self.members.remove(id) else {
+            return;
+        };
+        if let Some(instance) = member.instance_id {
+            self.instances.remove(&instance);
+        }
+        if let Some(waiter) = member.awaiting_join {
+            self.effects
+                .push(Effect::Join(waiter, Err(GroupError::UnknownMemberId)));
+        }
+        if let Some(waiter) = member.awaiting_sync {
+            self.effects
+                .push(Effect::Sync(waiter, Err(GroupError::UnknownMemberId)));
+        }
+        if self.leader.as_deref() == Some(id) {
+            let heir = self
+                .members
+                .values()
+                .min_by_key(|member| (member.awaiting_join.is_none(), member.rank));
+            self.leader = heir.map(|member| member.id.clone());
+        }
+    }
+
+    /// The waiter of a join or sync went away; its member is treated as silent from now on.
+    pub(super) fn abandon(&mut self, now_ms: i64, waiter: Waiter) {
+        for member in self.members.values_mut() {
+            if member.awaiting_join == Some(waiter) || member.awaiting_sync == Some(waiter) {
+                // It keeps its place until its session is over, as in Kafka.
+                member.deadline_ms = now_ms + i64::from(member.session_timeout_ms);
+            }
+        }
+    }
+
+    /// When [`Self::tick`] has something to do, ms.
+    pub(super) fn next_deadline(&self) -> Option<i64> {
+        let members = self
+            .members
+            .values()
+            .filter(|member| !member.is_waiting() || member.is_new);
+        let silent = members.map(|member| member.deadline_ms).min();
+        let pending = self.pending.values().min().copied();
+        [
+            silent,
+            pending,
+            self.join_deadline_ms,
+            self.sync_deadline_ms,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Does what is due.
+    pub(super) fn tick(&mut self, now_ms: i64, limits: &Limits) {
+        self.pending.retain(|_, until| *until > now_ms);
+        let silent = |member: &&Member| {
+            member.deadline_ms <= now_ms && (!member.is_waiting() || member.is_new)
+        };
+        let silent: Vec<String> = self
+            .members
+            .values()
+            .filter(silent)
+            .map(|member| member.id.clone())
+            .collect();
+        for id in silent {
+            tracing::info!(
+                member = id,
+                "the member was silent for longer than its session timeout"
+            );
+            self.drop_member(now_ms, &id, limits);
+        }
+        if self
+            .sync_deadline_ms
+            .is_some_and(|deadline| deadline <= now_ms)
+        {
+            self.drop_unsynced(now_ms, limits);
+        }
+        if self
+            .join_deadline_ms
+            .is_some_and(|deadline| deadline <= now_ms)
+        {
+            match self.initial_delay_left_ms {
+                Some(left) if left > 0 && self.joined_during_delay => {
+                    let delay = limits.initial_rebalance_delay_ms.min(left);
+                    self.initial_delay_left_ms = Some(left - delay);
+                    self.join_deadline_ms = Some(now_ms + delay);
+                    self.joined_during_delay = false;
+                }
+                _ => self.complete_join(now_ms),
+            }
+        }
+        self.complete_join_if_all(now_ms);
+    }
+
+    /// Members that joined but never asked for their assignment are out (KAFKA-9752).
+    fn drop_unsynced(&mut self, now_ms: i64, limits: &Limits) {
+        self.sync_deadline_ms = None;
+        if self.state != State::CompletingRebalance {
+            return;
+        }
+        let unsynced = self
+            .members
+            .values()
+            .filter(|member| member.awaiting_sync.is_none());
+        let unsynced: Vec<String> = unsynced.map(|member| member.id.clone()).collect();
+        for id in unsynced {
+            tracing::info!(
+                member = id,
+                "the member did not ask for its assignment in time"
+            );
+            self.forget(&id);
+        }
+        self.prepare_or_go_on(now_ms, limits);
+    }
+
+    /// Whether members read a topic, as far as their subscriptions can be read.
+    pub(super) fn subscribes(&self, topic: &str) -> bool {
+        let Some(protocol) = self.protocol.as_deref() else {
+            return !self.members.is_empty();
+        };
+        self.members.values().any(|member| {
+            subscribed_topics(&member.metadata(protocol))
+                .is_none_or(|topics| topics.iter().any(|known| known == topic))
+        })
+    }
+
+    /// The group for DescribeGroups.
+    pub(super) fn describe(&self) -> GroupDescription {
+        let protocol = self.protocol.clone().unwrap_or_default();
+        let settled = matches!(self.state, State::Stable | State::CompletingRebalance);
+        let describe = |member: &Member| MemberDescription {
+            member_id: member.id.clone(),
+            instance_id: member.instance_id.clone(),
+            client_id: member.client_id.clone(),
+            client_host: member.client_host.clone(),
+            metadata: if self.state == State::Stable {
+                member.metadata(&protocol)
+            } else {
+                Bytes::new()
+            },
+            assignment: if settled {
+                member.assignment.clone()
+            } else {
+                Bytes::new()
+            },
+        };
+        GroupDescription {
+            state: self.state.name(),
+            protocol_type: self.protocol_type.clone().unwrap_or_default(),
+            protocol: if self.state == State::Stable {
+                protocol.clone()
+            } else {
+                String::new()
+            },
+            generation: self.generation,
+            members: self.members.values().map(describe).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "classic_tests.rs"]
+mod tests;

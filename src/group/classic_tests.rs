@@ -1,0 +1,366 @@
+use super::*;
+
+const LIMITS: Limits = Limits {
+    initial_rebalance_delay_ms: 0,
+    members_max: 10,
+};
+
+fn request(member_id: &str, protocols: &[(&str, &[u8])]) -> JoinRequest {
+    JoinRequest {
+        member_id: member_id.to_owned(),
+        instance_id: None,
+        client_id: "c".to_owned(),
+        client_host: "h".to_owned(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 60_000,
+        protocol_type: "consumer".to_owned(),
+        protocols: protocols
+            .iter()
+            .map(|(n, m)| ((*n).to_owned(), Bytes::copy_from_slice(m)))
+            .collect(),
+        member_id_required: false,
+        can_skip_assignment: true,
+        reason: String::new(),
+    }
+}
+
+fn range(member_id: &str) -> JoinRequest {
+    request(member_id, &[("range", b"")])
+}
+
+fn sync(member_id: &str, generation: i32, assignments: &[(&str, &[u8])]) -> SyncRequest {
+    SyncRequest {
+        member_id: member_id.to_owned(),
+        instance_id: None,
+        generation,
+        protocol_type: None,
+        protocol: None,
+        assignments: assignments
+            .iter()
+            .map(|(id, a)| ((*id).to_owned(), Bytes::copy_from_slice(a)))
+            .collect(),
+    }
+}
+
+fn joins(effects: Vec<Effect>) -> Vec<(Waiter, Result<JoinReply, GroupError>)> {
+    let join = |effect| match effect {
+        Effect::Join(waiter, reply) => Some((waiter, reply)),
+        _ => None,
+    };
+    effects.into_iter().filter_map(join).collect()
+}
+
+/// A stable group of `a` (the leader) and `b` in generation 2.
+fn stable_pair() -> ClassicGroup {
+    let mut group = ClassicGroup::new(0);
+    group.join(0, 1, "a".into(), &range(""), &LIMITS);
+    group.join(0, 2, "b".into(), &range(""), &LIMITS);
+    group.join(0, 3, String::new(), &range("a"), &LIMITS);
+    assert_eq!(
+        (group.state, group.generation),
+        (State::CompletingRebalance, 2)
+    );
+    group.sync(0, 4, sync("a", 2, &[("a", b"A"), ("b", b"B")]), &LIMITS);
+    group.sync(0, 5, sync("b", 2, &[]), &LIMITS);
+    group.persisted(0, 2, true, &LIMITS);
+    group.take_effects();
+    assert_eq!(group.state, State::Stable);
+    group
+}
+
+#[test]
+fn the_first_member_leads_and_sees_everybody() {
+    let mut group = ClassicGroup::new(0);
+    group.join(0, 1, "a".into(), &range(""), &LIMITS);
+    let replies = joins(group.take_effects());
+    let reply = replies[0].1.as_ref().unwrap();
+    assert_eq!(
+        (reply.generation, reply.leader.as_str(), reply.members.len()),
+        (1, "a", 1)
+    );
+    assert_eq!(reply.protocol.as_deref(), Some("range"));
+}
+
+#[test]
+fn a_follower_that_syncs_before_the_leader_waits_for_the_assignment() {
+    let mut group = ClassicGroup::new(0);
+    group.join(0, 1, "a".into(), &range(""), &LIMITS);
+    group.join(0, 2, "b".into(), &range(""), &LIMITS);
+    group.join(0, 3, String::new(), &range("a"), &LIMITS);
+    group.take_effects();
+    group.sync(0, 4, sync("b", 2, &[]), &LIMITS);
+    assert_eq!(group.take_effects(), []);
+    group.sync(0, 5, sync("a", 2, &[("b", b"B")]), &LIMITS);
+    assert_eq!(group.take_effects(), [Effect::Persist { generation: 2 }]);
+    group.persisted(0, 2, true, &LIMITS);
+    let assignments: Vec<_> = group
+        .take_effects()
+        .into_iter()
+        .map(|effect| match effect {
+            Effect::Sync(waiter, Ok(reply)) => (waiter, reply.assignment),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        assignments,
+        [(5, Bytes::new()), (4, Bytes::from_static(b"B"))]
+    );
+}
+
+#[test]
+fn an_assignment_that_cannot_be_stored_is_not_given_out() {
+    let mut group = ClassicGroup::new(0);
+    group.join(0, 1, "a".into(), &range(""), &LIMITS);
+    group.sync(0, 2, sync("a", 1, &[("a", b"A")]), &LIMITS);
+    group.take_effects();
+    group.persisted(0, 1, false, &LIMITS);
+    assert_eq!(
+        group.take_effects()[0],
+        Effect::Sync(2, Err(GroupError::CoordinatorNotAvailable))
+    );
+    assert_eq!(group.state, State::PreparingRebalance);
+}
+
+#[test]
+fn a_dynamic_member_is_asked_to_come_back_with_an_id() {
+    let mut group = ClassicGroup::new(0);
+    let mut new = range("");
+    new.member_id_required = true;
+    group.join(0, 1, "a".into(), &new, &LIMITS);
+    let reply = joins(group.take_effects())[0].1.clone().unwrap();
+    assert_eq!((reply.generation, reply.member_id.as_str()), (-1, "a"));
+    assert!(group.members.is_empty());
+    group.join(0, 2, String::new(), &range("a"), &LIMITS);
+    assert_eq!(
+        joins(group.take_effects())[0]
+            .1
+            .as_ref()
+            .unwrap()
+            .generation,
+        1
+    );
+}
+
+#[test]
+fn a_member_that_was_handed_an_id_and_never_joined_does_not_hold_up_the_others() {
+    let mut group = ClassicGroup::new(0);
+    let mut new = range("");
+    new.member_id_required = true;
+    group.join(0, 1, "ghost".into(), &new, &LIMITS);
+    group.join(0, 2, "a".into(), &range(""), &LIMITS);
+    group.take_effects();
+    assert_eq!(group.state, State::PreparingRebalance);
+    group.tick(10_000, &LIMITS);
+    assert_eq!(joins(group.take_effects()).len(), 1);
+}
+
+#[test]
+fn a_silent_member_is_dropped_and_the_others_rebalance() {
+    let mut group = stable_pair();
+    assert_eq!(group.next_deadline(), Some(10_000));
+    assert_eq!(group.heartbeat(9_000, "a", None, 2), Ok(()));
+    group.tick(10_000, &LIMITS);
+    assert_eq!(group.state, State::PreparingRebalance);
+    assert_eq!(
+        group.heartbeat(10_001, "a", None, 2),
+        Err(GroupError::RebalanceInProgress)
+    );
+    assert_eq!(
+        group.heartbeat(10_001, "b", None, 2),
+        Err(GroupError::UnknownMemberId)
+    );
+    group.join(10_002, 9, String::new(), &range("a"), &LIMITS);
+    assert_eq!(
+        joins(group.take_effects())[0]
+            .1
+            .as_ref()
+            .unwrap()
+            .generation,
+        3
+    );
+}
+
+#[test]
+fn who_does_not_rejoin_within_the_rebalance_timeout_is_out() {
+    let mut group = stable_pair();
+    group.join(
+        0,
+        9,
+        String::new(),
+        &request("a", &[("range", b"changed")]),
+        &LIMITS,
+    );
+    for now in (0..60_000).step_by(5_000) {
+        let _ = group.heartbeat(now, "b", None, 2);
+        group.tick(now, &LIMITS);
+        assert!(joins(group.take_effects()).is_empty(), "at {now}");
+    }
+    let _ = group.heartbeat(59_000, "b", None, 2);
+    group.tick(60_000, &LIMITS);
+    let reply = joins(group.take_effects())[0].1.clone().unwrap();
+    assert_eq!((reply.generation, reply.members.len()), (3, 1));
+}
+
+#[test]
+fn the_initial_delay_gathers_members_and_grows_while_they_come() {
+    let limits = Limits {
+        initial_rebalance_delay_ms: 3_000,
+        members_max: 10,
+    };
+    let mut group = ClassicGroup::new(0);
+    group.join(0, 1, "a".into(), &range(""), &limits);
+    assert_eq!(group.next_deadline(), Some(3_000));
+    group.join(1_000, 2, "b".into(), &range(""), &limits);
+    group.tick(3_000, &limits);
+    assert!(group.take_effects().is_empty());
+    group.tick(6_000, &limits);
+    assert_eq!(joins(group.take_effects()).len(), 2);
+    assert_eq!(group.generation, 1);
+}
+
+#[test]
+fn a_static_member_that_restarts_takes_its_place_without_a_rebalance() {
+    let mut group = ClassicGroup::new(0);
+    let mut join = range("");
+    join.instance_id = Some("i".to_owned());
+    group.join(0, 1, "i-1".into(), &join, &LIMITS);
+    group.sync(0, 2, sync("i-1", 1, &[("i-1", b"A")]), &LIMITS);
+    group.persisted(0, 1, true, &LIMITS);
+    group.take_effects();
+    group.join(5, 3, "i-2".into(), &join, &LIMITS);
+    let replies = joins(group.take_effects());
+    let reply = replies[0].1.as_ref().unwrap();
+    assert_eq!(
+        (
+            reply.generation,
+            reply.member_id.as_str(),
+            reply.skip_assignment
+        ),
+        (1, "i-2", true)
+    );
+    assert_eq!(group.state, State::Stable);
+    assert_eq!(
+        group.heartbeat(6, "i-1", Some("i"), 1),
+        Err(GroupError::FencedInstanceId)
+    );
+    group.sync(7, 4, sync("i-2", 1, &[]), &LIMITS);
+    assert!(
+        matches!(&group.take_effects()[0], Effect::Sync(4, Ok(reply)) if reply.assignment == "A")
+    );
+}
+
+#[test]
+fn the_last_member_leaves_an_empty_group_behind() {
+    let mut group = stable_pair();
+    for id in ["a", "b"] {
+        let leaving = LeaveMember {
+            member_id: id.into(),
+            instance_id: None,
+            reason: String::new(),
+        };
+        assert_eq!(group.leave(1, &leaving, &LIMITS), Ok(()));
+    }
+    assert_eq!(group.state, State::Empty);
+    assert!(
+        group
+            .take_effects()
+            .contains(&Effect::Persist { generation: 3 })
+    );
+    assert_eq!(group.check_commit(2, "", None, -1), Ok(()));
+}
+
+#[test]
+fn commits_are_fenced_by_member_and_generation() {
+    let mut group = stable_pair();
+    assert_eq!(group.check_commit(1, "a", None, 2), Ok(()));
+    assert_eq!(
+        group.check_commit(1, "a", None, 1),
+        Err(GroupError::IllegalGeneration)
+    );
+    assert_eq!(
+        group.check_commit(1, "x", None, 2),
+        Err(GroupError::UnknownMemberId)
+    );
+    assert_eq!(
+        group.check_commit(1, "", None, -1),
+        Err(GroupError::UnknownMemberId)
+    );
+}
+
+#[test]
+fn the_assignor_that_most_prefer_and_all_know_is_chosen() {
+    let mut group = ClassicGroup::new(0);
+    group.join(
+        0,
+        1,
+        "a".into(),
+        &request("", &[("range", b""), ("sticky", b"")]),
+        &LIMITS,
+    );
+    group.join(
+        0,
+        2,
+        "b".into(),
+        &request("", &[("sticky", b""), ("range", b"")]),
+        &LIMITS,
+    );
+    group.join(
+        0,
+        3,
+        "c".into(),
+        &request("", &[("sticky", b""), ("range", b"")]),
+        &LIMITS,
+    );
+    group.join(
+        0,
+        4,
+        String::new(),
+        &request("a", &[("range", b""), ("sticky", b"")]),
+        &LIMITS,
+    );
+    assert_eq!(group.protocol.as_deref(), Some("sticky"));
+    group.take_effects();
+    group.join(0, 5, "d".into(), &request("", &[("other", b"")]), &LIMITS);
+    assert_eq!(
+        joins(group.take_effects())[0].1,
+        Err(GroupError::InconsistentGroupProtocol)
+    );
+}
+
+#[test]
+fn a_member_that_joined_but_never_synced_is_dropped() {
+    let mut group = ClassicGroup::new(0);
+    group.join(0, 1, "a".into(), &range(""), &LIMITS);
+    group.join(0, 2, "b".into(), &range(""), &LIMITS);
+    group.join(0, 3, String::new(), &range("a"), &LIMITS);
+    group.sync(0, 4, sync("b", 2, &[]), &LIMITS);
+    group.take_effects();
+    for now in (0..60_000).step_by(5_000) {
+        let _ = group.heartbeat(now, "a", None, 2);
+        group.tick(now, &LIMITS);
+    }
+    let _ = group.heartbeat(59_999, "a", None, 2);
+    group.tick(60_000, &LIMITS);
+    assert!(!group.members.contains_key("a"));
+    assert!(
+        group
+            .take_effects()
+            .contains(&Effect::Sync(4, Err(GroupError::RebalanceInProgress)))
+    );
+}
+
+#[test]
+fn a_full_group_takes_no_more() {
+    let limits = Limits {
+        initial_rebalance_delay_ms: 0,
+        members_max: 1,
+    };
+    let mut group = ClassicGroup::new(0);
+    group.join(0, 1, "a".into(), &range(""), &limits);
+    group.take_effects();
+    group.join(0, 2, "b".into(), &range(""), &limits);
+    assert_eq!(
+        joins(group.take_effects())[0].1,
+        Err(GroupError::GroupMaxSizeReached)
+    );
+}

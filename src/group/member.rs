@@ -1,0 +1,77 @@
+//! One member of a classic group.
+
+use bytes::Bytes;
+
+use super::messages::JoinRequest;
+
+/// Names a request that waits for its answer.
+pub type Waiter = u64;
+
+/// See the module's documentation.
+#[derive(Debug, Clone)]
+pub(super) struct Member {
+    pub(super) id: String,
+    pub(super) instance_id: Option<String>,
+    pub(super) client_id: String,
+    pub(super) client_host: String,
+    pub(super) session_timeout_ms: i32,
+    pub(super) rebalance_timeout_ms: i32,
+    /// Assignors in order of preference, each with the member's metadata.
+    pub(super) protocols: Vec<(String, Bytes)>,
+    pub(super) assignment: Bytes,
+    pub(super) awaiting_join: Option<Waiter>,
+    pub(super) awaiting_sync: Option<Waiter>,
+    /// Out of the group when silent beyond this, ms.
+    pub(super) deadline_ms: i64,
+    /// Joined since the last generation.
+    pub(super) is_new: bool,
+    /// Order of joining: the first one leads.
+    pub(super) rank: u64,
+}
+
+impl Member {
+    pub(super) fn new(id: String, rank: u64, request: &JoinRequest) -> Self {
+        let mut member = Self {
+            id,
+            instance_id: request.instance_id.clone(),
+            client_id: String::new(),
+            client_host: String::new(),
+            session_timeout_ms: 0,
+            rebalance_timeout_ms: 0,
+            protocols: Vec::new(),
+            assignment: Bytes::new(),
+            awaiting_join: None,
+            awaiting_sync: None,
+            deadline_ms: i64::MAX,
+            is_new: true,
+            rank,
+        };
+        member.update(request);
+        member
+    }
+
+    /// Takes over what a join says.
+    pub(super) fn update(&mut self, request: &JoinRequest) {
+        self.client_id.clone_from(&request.client_id);
+        self.client_host.clone_from(&request.client_host);
+        self.session_timeout_ms = request.session_timeout_ms;
+        self.rebalance_timeout_ms = request.rebalance_timeout_ms;
+        self.protocols.clone_from(&request.protocols);
+    }
+
+    /// Its metadata for an assignor.
+    pub(super) fn metadata(&self, protocol: &str) -> Bytes {
+        let found = self.protocols.iter().find(|(name, _)| name == protocol);
+        found.map_or_else(Bytes::new, |(_, metadata)| metadata.clone())
+    }
+
+    /// Notes a sign of life.
+    pub(super) fn heard(&mut self, now_ms: i64) {
+        self.deadline_ms = now_ms + i64::from(self.session_timeout_ms);
+    }
+
+    /// Waiting for an answer counts as being alive.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.awaiting_join.is_some() || self.awaiting_sync.is_some()
+    }
+}

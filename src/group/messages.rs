@@ -1,0 +1,214 @@
+//! What members ask of a group and what they are answered, free of any wire format.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+/// Why a group refuses; named as Kafka's error codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // each says what it is
+pub enum GroupError {
+    #[error("the group id is invalid")]
+    InvalidGroupId,
+    #[error("the session timeout is outside the range of this broker")]
+    InvalidSessionTimeout,
+    #[error("the member is not known to the group")]
+    UnknownMemberId,
+    #[error("the member must rejoin with the id it is given")]
+    MemberIdRequired,
+    #[error("another member with the same group.instance.id took over")]
+    FencedInstanceId,
+    #[error("the group has no room for another member")]
+    GroupMaxSizeReached,
+    #[error("the member's protocols do not fit the group's")]
+    InconsistentGroupProtocol,
+    #[error("the generation is not the group's")]
+    IllegalGeneration,
+    #[error("the group is rebalancing")]
+    RebalanceInProgress,
+    #[error("the coordinator is not available")]
+    CoordinatorNotAvailable,
+    #[error("the group id does not exist")]
+    GroupIdNotFound,
+    #[error("the group is not empty")]
+    NonEmptyGroup,
+    #[error("the group is subscribed to the topic")]
+    GroupSubscribedToTopic,
+    #[error("the committed metadata is too large")]
+    OffsetMetadataTooLarge,
+    #[error("the request makes no sense")]
+    InvalidRequest,
+}
+
+/// A member that wants to be in the next generation.
+#[derive(Debug, Clone)]
+pub struct JoinRequest {
+    /// Empty for a new member.
+    pub member_id: String,
+    /// `group.instance.id` of a static member.
+    pub instance_id: Option<String>,
+    /// The client's name for itself.
+    pub client_id: String,
+    /// Where it connects from.
+    pub client_host: String,
+    /// ms.
+    pub session_timeout_ms: i32,
+    /// ms.
+    pub rebalance_timeout_ms: i32,
+    /// Such as `consumer`.
+    pub protocol_type: String,
+    /// Assignors in order of preference, each with the member's metadata.
+    pub protocols: Vec<(String, Bytes)>,
+    /// A new dynamic member is asked to come back with an id (JoinGroup v4, KIP-394).
+    pub member_id_required: bool,
+    /// The member understands being told to skip the assignment (v9, KIP-814).
+    pub can_skip_assignment: bool,
+    /// Why it joins, for the log (KIP-800).
+    pub reason: String,
+}
+
+/// A member's place in a generation.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JoinReply {
+    /// The generation.
+    pub generation: i32,
+    /// Protocol type.
+    pub protocol_type: Option<String>,
+    /// The chosen assignor.
+    pub protocol: Option<String>,
+    /// The leader's member id.
+    pub leader: String,
+    /// The member's id.
+    pub member_id: String,
+    /// The leader has nothing to assign (KIP-814).
+    pub skip_assignment: bool,
+    /// Member id, instance id, metadata; for the leader only.
+    pub members: Vec<(String, Option<String>, Bytes)>,
+}
+
+/// A member that wants its assignment; the leader brings everybody's.
+#[derive(Debug, Clone)]
+pub struct SyncRequest {
+    /// Member id.
+    pub member_id: String,
+    /// Of a static member.
+    pub instance_id: Option<String>,
+    /// The generation it joined.
+    pub generation: i32,
+    /// From v5 on.
+    pub protocol_type: Option<String>,
+    /// From v5 on.
+    pub protocol: Option<String>,
+    /// By member id.
+    pub assignments: BTreeMap<String, Bytes>,
+}
+
+/// A member's assignment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SyncReply {
+    /// Protocol type.
+    pub protocol_type: Option<String>,
+    /// The chosen assignor.
+    pub protocol: Option<String>,
+    /// What the leader gave it.
+    pub assignment: Bytes,
+}
+
+/// A member that leaves, named by id, by instance id, or both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaveMember {
+    /// May be empty with an instance id.
+    pub member_id: String,
+    /// Of a static member.
+    pub instance_id: Option<String>,
+    /// For the log.
+    pub reason: String,
+}
+
+/// An offset to store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OffsetToCommit {
+    /// Topic name.
+    pub topic: String,
+    /// Partition index.
+    pub partition: i32,
+    /// The next offset to read.
+    pub offset: i64,
+    /// -1 when unknown.
+    pub leader_epoch: i32,
+    /// The client's own text.
+    pub metadata: String,
+}
+
+/// Offsets that a member, or somebody outside the group (generation -1), commits.
+#[derive(Debug, Clone)]
+pub struct CommitOffsets {
+    /// Empty outside the group.
+    pub member_id: String,
+    /// Of a static member.
+    pub instance_id: Option<String>,
+    /// -1 outside the group.
+    pub generation: i32,
+    /// The request's own retention, ms (v2 to v4).
+    pub retention_ms: Option<i64>,
+    /// What to store.
+    pub offsets: Vec<OffsetToCommit>,
+}
+
+/// A stored offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommittedOffset {
+    /// The next offset to read.
+    pub offset: i64,
+    /// -1 when unknown.
+    pub leader_epoch: i32,
+    /// The client's own text.
+    pub metadata: String,
+    /// When, ms.
+    pub commit_ms: i64,
+    /// When it expires, where the client said so, ms.
+    pub expire_ms: Option<i64>,
+}
+
+/// A member, described.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberDescription {
+    /// Member id.
+    pub member_id: String,
+    /// Of a static member.
+    pub instance_id: Option<String>,
+    /// The client's name for itself.
+    pub client_id: String,
+    /// Where it connects from.
+    pub client_host: String,
+    /// Its metadata for the chosen assignor.
+    pub metadata: Bytes,
+    /// Its assignment.
+    pub assignment: Bytes,
+}
+
+/// A group, described.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupDescription {
+    /// Kafka's name of the state.
+    pub state: &'static str,
+    /// Protocol type, empty without.
+    pub protocol_type: String,
+    /// The chosen assignor, empty without.
+    pub protocol: String,
+    /// The generation.
+    pub generation: i32,
+    /// All members.
+    pub members: Vec<MemberDescription>,
+}
+
+/// A group in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupListing {
+    /// Group id.
+    pub group_id: String,
+    /// Protocol type, empty without.
+    pub protocol_type: String,
+    /// Kafka's name of the state.
+    pub state: &'static str,
+}

@@ -1,0 +1,16 @@
+//! Consumer groups: the classic protocol as a state machine without I/O, offsets, and the coordinator that runs
+//! them and keeps them in the coordination tree.
+
+mod classic;
+mod coordinator;
+mod member;
+mod messages;
+mod offsets;
+mod persist;
+mod subscription;
+
+pub use coordinator::{Coordinator, GroupLimits, Resolve};
+pub use messages::{
+    CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, JoinReply,
+    JoinRequest, LeaveMember, MemberDescription, OffsetToCommit, SyncReply, SyncRequest,
+};

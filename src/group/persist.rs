@@ -1,0 +1,233 @@
+//! Groups and offsets as nodes of the coordination tree, and back.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::Resolve;
+use super::classic::{ClassicGroup, State};
+use super::member::Member;
+use super::messages::{CommittedOffset, JoinRequest};
+use super::offsets::{Key, Offsets};
+use super::subscription::{assigned_partitions, subscribed_topics};
+use crate::meta::records::{
+    GroupRecord, MemberIdRecord, MemberRecord, OffsetRecord, RECORD_VERSION, decode, encode,
+    from_hex, to_hex,
+};
+use crate::meta::{MetaError, Node, Op, paths};
+
+/// The steps that store a group with its members and owners.
+pub(super) fn group_ops(group_id: &str, group: &ClassicGroup, resolve: &dyn Resolve) -> Vec<Op> {
+    let record = GroupRecord {
+        version: RECORD_VERSION,
+        group_type: "classic".to_owned(),
+        generation: group.generation,
+        protocol_type: group.protocol_type.clone(),
+        protocol: group.protocol.clone(),
+        leader: group.leader.clone(),
+        changed_ms: group.changed_ms,
+        members: group
+            .members
+            .values()
+            .map(|member| member_record(group, member))
+            .collect(),
+    };
+    let (ids, owners) = (paths::group_ids(group_id), paths::group_owners(group_id));
+    let mut ops = vec![
+        Op::Put {
+            path: paths::group(group_id),
+            data: encode(&record),
+        },
+        Op::DeleteTree { path: ids },
+        Op::DeleteTree { path: owners },
+    ];
+    for member in group.members.values() {
+        let subscription = group
+            .protocol
+            .as_deref()
+            .and_then(|name| subscribed_topics(&member.metadata(name)));
+        let id = MemberIdRecord {
+            version: RECORD_VERSION,
+            client_id: member.client_id.clone(),
+            client_host: member.client_host.clone(),
+            instance_id: member.instance_id.clone(),
+            subscription: subscription.unwrap_or_default(),
+        };
+        ops.push(Op::Put {
+            path: paths::group_member(group_id, &member.id),
+            data: encode(&id),
+        });
+        let assignment = group.assignment_to_store(member);
+        for (topic, partitions) in assigned_partitions(&assignment).unwrap_or_default() {
+            for partition in partitions {
+                if let Some(identity) = resolve.identity(&topic, partition) {
+                    let path = paths::group_owner(group_id, &topic, &identity);
+                    ops.push(Op::Put {
+                        path,
+                        data: Bytes::from(member.id.clone()),
+                    });
+                }
+            }
+        }
+    }
+    ops
+}
+
+fn member_record(group: &ClassicGroup, member: &Member) -> MemberRecord {
+    MemberRecord {
+        member_id: member.id.clone(),
+        instance_id: member.instance_id.clone(),
+        client_id: member.client_id.clone(),
+        client_host: member.client_host.clone(),
+        session_timeout_ms: member.session_timeout_ms,
+        rebalance_timeout_ms: member.rebalance_timeout_ms,
+        protocols: member
+            .protocols
+            .iter()
+            .map(|(name, metadata)| (name.clone(), to_hex(metadata)))
+            .collect(),
+        assignment: to_hex(&group.assignment_to_store(member)),
+    }
+}
+
+/// The step that stores an offset; `None` when the partition is not known (any more).
+pub(super) fn offset_op(
+    group_id: &str,
+    key: &Key,
+    offset: &CommittedOffset,
+    resolve: &dyn Resolve,
+) -> Option<Op> {
+    let record = OffsetRecord {
+        version: RECORD_VERSION,
+        offset: offset.offset,
+        leader_epoch: offset.leader_epoch,
+        metadata: offset.metadata.clone(),
+        commit_ms: offset.commit_ms,
+        expire_ms: offset.expire_ms,
+    };
+    let identity = resolve.identity(&key.0, key.1)?;
+    Some(Op::Put {
+        path: paths::group_offset(group_id, &key.0, &identity),
+        data: encode(&record),
+    })
+}
+
+/// The step that removes an offset.
+pub(super) fn remove_offset_op(group_id: &str, key: &Key, resolve: &dyn Resolve) -> Option<Op> {
+    let identity = resolve.identity(&key.0, key.1)?;
+    Some(Op::DeleteTree {
+        path: paths::group_offset(group_id, &key.0, &identity),
+    })
+}
+
+/// The step that removes a group with all that belongs to it.
+pub(super) fn remove_group_op(group_id: &str) -> Op {
+    Op::DeleteTree {
+        path: paths::group(group_id),
+    }
+}
+
+/// A group that was found in the tree.
+pub(super) struct Loaded {
+    pub(super) group_id: String,
+    pub(super) group: ClassicGroup,
+    pub(super) offsets: Offsets,
+}
+
+/// Reads all groups from the nodes below [`paths::GROUPS`].
+pub(super) fn load(
+    nodes: &[(String, Node)],
+    resolve: &dyn Resolve,
+    now_ms: i64,
+) -> Result<Vec<Loaded>, MetaError> {
+    let mut groups: BTreeMap<String, Loaded> = BTreeMap::new();
+    for (path, node) in nodes {
+        let Some(below) = path
+            .strip_prefix(paths::GROUPS)
+            .and_then(|rest| rest.strip_prefix('/'))
+        else {
+            continue;
+        };
+        let elements: Vec<&str> = below.split('/').collect();
+        let Some(group_id) = elements
+            .first()
+            .and_then(|element| paths::unescape(element))
+        else {
+            continue;
+        };
+        let loaded = groups.entry(group_id.clone()).or_insert_with(|| Loaded {
+            group_id,
+            group: ClassicGroup::new(now_ms),
+            offsets: Offsets::default(),
+        });
+        match elements[1..] {
+            [] if !node.data.is_empty() => {
+                loaded.group = group_from(decode(path, &node.data)?, path, now_ms)?
+            }
+            ["offsets", topic, identity] => {
+                let Some(topic) = paths::unescape(topic) else {
+                    continue;
+                };
+                let Some(partition) = resolve.partition(&topic, identity) else {
+                    tracing::warn!(path, "an offset of a partition that does not exist");
+                    continue;
+                };
+                let record: OffsetRecord = decode(path, &node.data)?;
+                let offset = CommittedOffset {
+                    offset: record.offset,
+                    leader_epoch: record.leader_epoch,
+                    metadata: record.metadata,
+                    commit_ms: record.commit_ms,
+                    expire_ms: record.expire_ms,
+                };
+                loaded.offsets.store((topic, partition), offset);
+            }
+            _ => {}
+        }
+    }
+    Ok(groups.into_values().collect())
+}
+
+fn group_from(record: GroupRecord, path: &str, now_ms: i64) -> Result<ClassicGroup, MetaError> {
+    let mut group = ClassicGroup::new(now_ms);
+    group.generation = record.generation;
+    group.protocol_type = record.protocol_type.clone();
+    group.protocol = record.protocol;
+    group.leader = record.leader;
+    group.changed_ms = record.changed_ms;
+    let bytes = |digits: &str| {
+        let malformed = || MetaError::Malformed {
+            path: path.to_owned(),
+            what: "not hexadecimal".to_owned(),
+        };
+        from_hex(digits).map(Bytes::from).ok_or_else(malformed)
+    };
+    for stored in record.members {
+        let mut protocols = Vec::with_capacity(stored.protocols.len());
+        for (name, metadata) in stored.protocols {
+            protocols.push((name, bytes(&metadata)?));
+        }
+        let request = JoinRequest {
+            member_id: stored.member_id.clone(),
+            instance_id: stored.instance_id,
+            client_id: stored.client_id,
+            client_host: stored.client_host,
+            session_timeout_ms: stored.session_timeout_ms,
+            rebalance_timeout_ms: stored.rebalance_timeout_ms,
+            protocol_type: record.protocol_type.clone().unwrap_or_default(),
+            protocols,
+            member_id_required: false,
+            can_skip_assignment: false,
+            reason: String::new(),
+        };
+        let mut member = Member::new(stored.member_id, 0, &request);
+        member.assignment = bytes(&stored.assignment)?;
+        group.restore(member, now_ms);
+    }
+    group.state = if group.members.is_empty() {
+        State::Empty
+    } else {
+        State::Stable
+    };
+    Ok(group)
+}
