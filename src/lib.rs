@@ -7,10 +7,15 @@
 //! - [`config`]: `server.ini`, broker and topic configurations
 //! - [`partition`]: partitions of this broker, their writer and sync threads
 
+pub mod admin;
 pub mod api;
+pub mod broker;
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod group;
 pub mod log;
 pub mod meta;
+pub mod metrics;
+pub mod net;
 pub mod partition;

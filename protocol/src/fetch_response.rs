@@ -68,7 +68,10 @@ pub fn encode(
     topics: &[FetchedTopic],
 ) -> Result<Vec<FetchPiece>, FrameError> {
     let flexible = version >= FLEXIBLE_FROM;
-    let mut out = Out { bytes: BytesMut::with_capacity(64 + 96 * topics.len()), flexible };
+    let mut out = Out {
+        bytes: BytesMut::with_capacity(64 + 96 * topics.len()),
+        flexible,
+    };
     let mut pieces = Vec::new();
     let (mut total, mut records_total) = (0usize, 0usize);
     out.bytes.put_i32(0);
@@ -93,7 +96,10 @@ pub fn encode(
                 total += out.bytes.len();
                 records_total += partition.records_bytes;
                 pieces.push(FetchPiece::Skeleton(out.bytes.split().freeze()));
-                pieces.push(FetchPiece::Records { topic: t, partition: p });
+                pieces.push(FetchPiece::Records {
+                    topic: t,
+                    partition: p,
+                });
             }
             out.tags();
         }
@@ -108,7 +114,11 @@ pub fn encode(
 
 /// Writes the length prefix into the first piece.
 fn set_length(pieces: &mut [FetchPiece], length: usize, version: i16) -> Result<(), FrameError> {
-    let too_large = || FrameError::Encode { name: "Fetch", version, what: "larger than 2 GiB".to_owned() };
+    let too_large = || FrameError::Encode {
+        name: "Fetch",
+        version,
+        what: "larger than 2 GiB".to_owned(),
+    };
     let length = i32::try_from(length).map_err(|_| too_large())?;
     if let Some(FetchPiece::Skeleton(first)) = pieces.first_mut() {
         let mut bytes = BytesMut::from(&first[..]);
@@ -188,16 +198,29 @@ impl Out {
 mod tests {
     use super::*;
     use crate::frame::encode_response;
-    use kafka_protocol::messages::fetch_response::{AbortedTransaction, FetchableTopicResponse, PartitionData};
+    use kafka_protocol::messages::fetch_response::{
+        AbortedTransaction, FetchableTopicResponse, PartitionData,
+    };
     use kafka_protocol::messages::{FetchResponse, TopicName};
     use kafka_protocol::protocol::StrBytes;
     use proptest::prelude::*;
 
     fn partition() -> impl Strategy<Value = FetchedPartition> {
-        let aborted = proptest::option::of(proptest::collection::vec((any::<i64>(), any::<i64>()), 0..3));
-        (any::<i32>(), any::<i16>(), any::<i64>(), any::<i64>(), any::<i64>(), aborted, 0usize..300).prop_map(
-            |(index, error_code, high_watermark, last_stable_offset, log_start_offset, aborted, records_bytes)| {
-                FetchedPartition {
+        let aborted = proptest::option::of(proptest::collection::vec(
+            (any::<i64>(), any::<i64>()),
+            0..3,
+        ));
+        (
+            any::<i32>(),
+            any::<i16>(),
+            any::<i64>(),
+            any::<i64>(),
+            any::<i64>(),
+            aborted,
+            0usize..300,
+        )
+            .prop_map(
+                |(
                     index,
                     error_code,
                     high_watermark,
@@ -205,15 +228,31 @@ mod tests {
                     log_start_offset,
                     aborted,
                     records_bytes,
-                }
-            },
-        )
+                )| {
+                    FetchedPartition {
+                        index,
+                        error_code,
+                        high_watermark,
+                        last_stable_offset,
+                        log_start_offset,
+                        aborted,
+                        records_bytes,
+                    }
+                },
+            )
     }
 
     fn topics() -> impl Strategy<Value = Vec<FetchedTopic>> {
-        let topic = ("[a-z]{1,200}", any::<u128>(), proptest::collection::vec(partition(), 0..4)).prop_map(
-            |(name, id, partitions)| FetchedTopic { name, id: Uuid::from_u128(id), partitions },
-        );
+        let topic = (
+            "[a-z]{1,200}",
+            any::<u128>(),
+            proptest::collection::vec(partition(), 0..4),
+        )
+            .prop_map(|(name, id, partitions)| FetchedTopic {
+                name,
+                id: Uuid::from_u128(id),
+                partitions,
+            });
         proptest::collection::vec(topic, 0..4)
     }
 
@@ -222,7 +261,9 @@ mod tests {
             let aborted = p.aborted.as_ref().map(|all| {
                 all.iter()
                     .map(|(id, first)| {
-                        AbortedTransaction::default().with_producer_id((*id).into()).with_first_offset(*first)
+                        AbortedTransaction::default()
+                            .with_producer_id((*id).into())
+                            .with_first_offset(*first)
                     })
                     .collect()
             });
@@ -236,8 +277,8 @@ mod tests {
                 .with_records(Some(Bytes::from(vec![7; p.records_bytes])))
         };
         let topic = |t: &FetchedTopic| {
-            let mut response =
-                FetchableTopicResponse::default().with_partitions(t.partitions.iter().map(partition).collect());
+            let mut response = FetchableTopicResponse::default()
+                .with_partitions(t.partitions.iter().map(partition).collect());
             if version >= TOPIC_IDS_FROM {
                 response.topic_id = t.id;
             } else {
@@ -245,7 +286,8 @@ mod tests {
             }
             response
         };
-        let mut response = FetchResponse::default().with_responses(topics.iter().map(topic).collect());
+        let mut response =
+            FetchResponse::default().with_responses(topics.iter().map(topic).collect());
         if version >= 7 {
             response = response.with_session_id(9).with_error_code(3);
         }

@@ -14,7 +14,10 @@ use super::shared::{message, optional};
 use super::{Api, Caller, Context, serve};
 use crate::cluster::ConfigChange;
 
-pub(super) const API: Api = Api { key: ApiKey::AlterConfigs, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::AlterConfigs,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
 async fn handle(cx: Arc<Context>, _: Caller, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
@@ -29,10 +32,14 @@ async fn handle(cx: Arc<Context>, _: Caller, request: AlterConfigsRequest) -> Al
         }
         let (kind, name) = (resource.resource_type, resource.resource_name);
         let outcome = apply(&cx, kind, &name, &changes, request.validate_only).await;
-        let response = AlterConfigsResourceResponse::default().with_resource_type(kind).with_resource_name(name);
+        let response = AlterConfigsResourceResponse::default()
+            .with_resource_type(kind)
+            .with_resource_name(name);
         responses.push(match outcome {
             Ok(()) => response,
-            Err((error, why)) => response.with_error_code(error.code()).with_error_message(message(&why)),
+            Err((error, why)) => response
+                .with_error_code(error.code())
+                .with_error_message(message(&why)),
         });
     }
     AlterConfigsResponse::default().with_responses(responses)

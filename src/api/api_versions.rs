@@ -16,13 +16,24 @@ use metaq_protocol::versions;
 
 use super::{Api, Caller, Context, serve};
 
-pub(super) const API: Api = Api { key: ApiKey::ApiVersions, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::ApiVersions,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
-async fn handle(_: Arc<Context>, caller: Caller, request: ApiVersionsRequest) -> ApiVersionsResponse {
-    let (name, version) = (&request.client_software_name, &request.client_software_version);
+async fn handle(
+    _: Arc<Context>,
+    caller: Caller,
+    request: ApiVersionsRequest,
+) -> ApiVersionsResponse {
+    let (name, version) = (
+        &request.client_software_name,
+        &request.client_software_version,
+    );
     // Version 3 requires both; Kafka's pattern is letters, digits, '.' and '-'.
     if caller.version >= 3 && !(is_software_name(name) && is_software_name(version)) {
-        return ApiVersionsResponse::default().with_error_code(ResponseError::InvalidRequest.code());
+        return ApiVersionsResponse::default()
+            .with_error_code(ResponseError::InvalidRequest.code());
     }
     tracing::debug!(peer = %caller.peer, software = %name, %version, "client");
     table()

@@ -9,6 +9,7 @@ use super::fetch_sessions::FetchSessions;
 use crate::cluster::{Broker, Cluster, ProducerIds};
 use crate::config::Config;
 use crate::group::Coordinator;
+use crate::metrics::Metrics;
 use crate::partition::Partitions;
 
 /// The broker as handlers see it.
@@ -25,6 +26,8 @@ pub struct Context {
     pub producer_ids: ProducerIds,
     /// Fetch sessions.
     pub fetch_sessions: FetchSessions,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// The client behind a request.
@@ -50,7 +53,11 @@ impl Caller {
 
     /// Host and port at which this client finds a broker: as advertised, or where it came in.
     pub fn endpoint_of(&self, broker: &Broker) -> (String, i32) {
-        let host = if broker.host.is_empty() { plain(self.local.ip()).to_string() } else { broker.host.clone() };
+        let host = if broker.host.is_empty() {
+            plain(self.local.ip()).to_string()
+        } else {
+            broker.host.clone()
+        };
         (host, i32::from(broker.port))
     }
 }

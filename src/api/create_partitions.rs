@@ -11,29 +11,53 @@ use super::shared::message;
 use super::{Api, Caller, Context, serve};
 use crate::cluster::ClusterError;
 
-pub(super) const API: Api =
-    Api { key: ApiKey::CreatePartitions, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::CreatePartitions,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
-async fn handle(cx: Arc<Context>, _: Caller, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
+async fn handle(
+    cx: Arc<Context>,
+    _: Caller,
+    request: CreatePartitionsRequest,
+) -> CreatePartitionsResponse {
     let mut results = Vec::with_capacity(request.topics.len());
     for (n, topic) in request.topics.iter().enumerate() {
-        let named_twice = request.topics.iter().enumerate().any(|(m, other)| m != n && other.name == topic.name);
+        let named_twice = request
+            .topics
+            .iter()
+            .enumerate()
+            .any(|(m, other)| m != n && other.name == topic.name);
         let outcome = match named_twice {
-            true => Err(ClusterError::Request("Duplicate topic in request.".to_owned())),
+            true => Err(ClusterError::Request(
+                "Duplicate topic in request.".to_owned(),
+            )),
             false => extend(&cx, topic, request.validate_only).await,
         };
-        let result = CreatePartitionsTopicResult::default().with_name(topic.name.clone()).with_error_code(code_of(&outcome));
+        let result = CreatePartitionsTopicResult::default()
+            .with_name(topic.name.clone())
+            .with_error_code(code_of(&outcome));
         results.push(match outcome {
             Ok(()) => result,
-            Err(error) => result.with_error_code(error.code()).with_error_message(message(&error)),
+            Err(error) => result
+                .with_error_code(error.code())
+                .with_error_message(message(&error)),
         });
     }
     CreatePartitionsResponse::default().with_results(results)
 }
 
-async fn extend(cx: &Context, topic: &CreatePartitionsTopic, validate_only: bool) -> Result<(), ClusterError> {
+async fn extend(
+    cx: &Context,
+    topic: &CreatePartitionsTopic,
+    validate_only: bool,
+) -> Result<(), ClusterError> {
     let assignments = topic.assignments.as_ref().map(|all| {
-        all.iter().map(|assignment| assignment.broker_ids.iter().map(|id| id.0).collect()).collect()
+        all.iter()
+            .map(|assignment| assignment.broker_ids.iter().map(|id| id.0).collect())
+            .collect()
     });
-    cx.cluster.create_partitions(&topic.name, topic.count, assignments, validate_only).await
+    cx.cluster
+        .create_partitions(&topic.name, topic.count, assignments, validate_only)
+        .await
 }

@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use metaq_protocol::messages::create_topics_request::CreatableTopic;
-use metaq_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use metaq_protocol::messages::create_topics_response::{
+    CreatableTopicConfigs, CreatableTopicResult,
+};
 use metaq_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse};
 
 use super::describe_configs::topic_entries;
@@ -17,17 +19,29 @@ use super::shared::{message, optional, text};
 use super::{Api, Caller, Context, serve};
 use crate::cluster::{ClusterError, NewTopic, Topic};
 
-pub(super) const API: Api = Api { key: ApiKey::CreateTopics, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::CreateTopics,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
-async fn handle(cx: Arc<Context>, caller: Caller, request: CreateTopicsRequest) -> CreateTopicsResponse {
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: CreateTopicsRequest,
+) -> CreateTopicsResponse {
     let mut named: HashMap<&str, usize> = HashMap::new();
     for topic in &request.topics {
         *named.entry(topic.name.as_str()).or_default() += 1;
     }
-    let (once, twice): (Vec<&CreatableTopic>, Vec<&CreatableTopic>) =
-        request.topics.iter().partition(|topic| named.get(topic.name.as_str()) == Some(&1));
+    let (once, twice): (Vec<&CreatableTopic>, Vec<&CreatableTopic>) = request
+        .topics
+        .iter()
+        .partition(|topic| named.get(topic.name.as_str()) == Some(&1));
     let wanted: Vec<NewTopic> = once.iter().map(|topic| new_topic(topic)).collect();
-    let outcomes = cx.cluster.create_topics(&wanted, request.validate_only).await;
+    let outcomes = cx
+        .cluster
+        .create_topics(&wanted, request.validate_only)
+        .await;
     let mut topics: Vec<CreatableTopicResult> = once
         .iter()
         .zip(outcomes)
@@ -38,7 +52,10 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: CreateTopicsRequest) 
         .collect();
     for (n, topic) in twice.iter().enumerate() {
         if !twice[..n].iter().any(|earlier| earlier.name == topic.name) {
-            topics.push(refused(topic, &ClusterError::Request(format!("Duplicate topic name: {}", topic.name.0))));
+            topics.push(refused(
+                topic,
+                &ClusterError::Request(format!("Duplicate topic name: {}", topic.name.0)),
+            ));
         }
     }
     CreateTopicsResponse::default().with_topics(topics)
@@ -53,7 +70,11 @@ fn new_topic(asked: &CreatableTopic) -> NewTopic {
         partitions: asked.num_partitions,
         replication_factor: asked.replication_factor,
         assignments: asked.assignments.iter().map(replicas).collect(),
-        config: asked.configs.iter().map(|config| (config.name.to_string(), optional(&config.value))).collect(),
+        config: asked
+            .configs
+            .iter()
+            .map(|config| (config.name.to_string(), optional(&config.value)))
+            .collect(),
     }
 }
 
@@ -68,12 +89,19 @@ fn created(cx: &Context, version: i16, topic: &Topic, validate_only: bool) -> Cr
             .with_value(Some(text(entry.value)))
             .with_config_source(entry.source)
     });
-    let replicas = topic.partitions.first().map_or(0, |partition| partition.replicas.len());
+    let replicas = topic
+        .partitions
+        .first()
+        .map_or(0, |partition| partition.replicas.len());
     let result = result
         .with_num_partitions(topic.partitions.len() as i32)
         .with_replication_factor(replicas as i16)
         .with_configs(Some(configs.collect()));
-    if version >= 7 && !validate_only { result.with_topic_id(topic.id) } else { result }
+    if version >= 7 && !validate_only {
+        result.with_topic_id(topic.id)
+    } else {
+        result
+    }
 }
 
 fn refused(asked: &CreatableTopic, error: &ClusterError) -> CreatableTopicResult {

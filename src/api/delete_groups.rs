@@ -8,13 +8,20 @@ use metaq_protocol::messages::{ApiKey, DeleteGroupsRequest, DeleteGroupsResponse
 use super::errors::code_of;
 use super::{Api, Caller, Context, serve};
 
-pub(super) const API: Api = Api { key: ApiKey::DeleteGroups, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::DeleteGroups,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
 async fn handle(cx: Arc<Context>, _: Caller, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
     let mut results = Vec::with_capacity(request.groups_names.len());
     for group_id in request.groups_names {
         let outcome = cx.coordinator.delete(&group_id).await;
-        results.push(DeletableGroupResult::default().with_group_id(group_id).with_error_code(code_of(&outcome)));
+        results.push(
+            DeletableGroupResult::default()
+                .with_group_id(group_id)
+                .with_error_code(code_of(&outcome)),
+        );
     }
     DeleteGroupsResponse::default().with_results(results)
 }

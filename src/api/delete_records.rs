@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
-use metaq_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
+use metaq_protocol::messages::delete_records_response::{
+    DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
+};
 use metaq_protocol::messages::{ApiKey, DeleteRecordsRequest, DeleteRecordsResponse};
 use uuid::Uuid;
 
@@ -15,20 +17,34 @@ use super::errors::WireError;
 use super::shared::partition_of;
 use super::{Api, Caller, Context, serve};
 
-pub(super) const API: Api = Api { key: ApiKey::DeleteRecords, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::DeleteRecords,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
-async fn handle(cx: Arc<Context>, _: Caller, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+async fn handle(
+    cx: Arc<Context>,
+    _: Caller,
+    request: DeleteRecordsRequest,
+) -> DeleteRecordsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
-            let answer = DeleteRecordsPartitionResult::default().with_partition_index(asked.partition_index);
-            partitions.push(match delete(&cx, &topic.name, asked.partition_index, asked.offset).await {
-                Ok(log_start) => answer.with_low_watermark(log_start),
-                Err(error) => answer.with_error_code(error.code()).with_low_watermark(-1),
-            });
+            let answer =
+                DeleteRecordsPartitionResult::default().with_partition_index(asked.partition_index);
+            partitions.push(
+                match delete(&cx, &topic.name, asked.partition_index, asked.offset).await {
+                    Ok(log_start) => answer.with_low_watermark(log_start),
+                    Err(error) => answer.with_error_code(error.code()).with_low_watermark(-1),
+                },
+            );
         }
-        topics.push(DeleteRecordsTopicResult::default().with_name(topic.name).with_partitions(partitions));
+        topics.push(
+            DeleteRecordsTopicResult::default()
+                .with_name(topic.name)
+                .with_partitions(partitions),
+        );
     }
     DeleteRecordsResponse::default().with_topics(topics)
 }
@@ -38,5 +54,8 @@ async fn delete(cx: &Context, topic: &str, index: i32, offset: i64) -> Result<i6
     if !partition.log().config().delete {
         return Err(ResponseError::PolicyViolation);
     }
-    cx.partitions.delete_records(&partition, offset).await.map_err(|error| error.wire())
+    cx.partitions
+        .delete_records(&partition, offset)
+        .await
+        .map_err(|error| error.wire())
 }

@@ -15,12 +15,27 @@ use super::shared::{message, topic_name};
 use super::{Api, Caller, Context, serve};
 use crate::cluster::ClusterError;
 
-pub(super) const API: Api = Api { key: ApiKey::DeleteTopics, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::DeleteTopics,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
-async fn handle(cx: Arc<Context>, caller: Caller, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: DeleteTopicsRequest,
+) -> DeleteTopicsResponse {
     let asked: Vec<(Option<TopicName>, Uuid)> = match caller.version {
-        6.. => request.topics.into_iter().map(|topic| (topic.name, topic.topic_id)).collect(),
-        _ => request.topic_names.into_iter().map(|name| (Some(name), Uuid::nil())).collect(),
+        6.. => request
+            .topics
+            .into_iter()
+            .map(|topic| (topic.name, topic.topic_id))
+            .collect(),
+        _ => request
+            .topic_names
+            .into_iter()
+            .map(|name| (Some(name), Uuid::nil()))
+            .collect(),
     };
     let mut responses = Vec::with_capacity(asked.len());
     for (name, id) in asked {
@@ -35,7 +50,10 @@ async fn delete(cx: &Context, name: Option<TopicName>, id: Uuid) -> DeletableTop
     let found = match &name {
         Some(_) if !id.is_nil() => {
             let error = ResponseError::InvalidRequest;
-            return result.with_name(name).with_error_code(error.code()).with_error_message(message(&error));
+            return result
+                .with_name(name)
+                .with_error_code(error.code())
+                .with_error_message(message(&error));
         }
         Some(name) => image.topic(name).ok_or(ClusterError::UnknownTopic),
         None => image.topic_by_id(id).ok_or(ClusterError::UnknownTopicId),
@@ -43,15 +61,22 @@ async fn delete(cx: &Context, name: Option<TopicName>, id: Uuid) -> DeletableTop
     let topic = match found {
         Ok(topic) => topic.clone(),
         Err(error) => {
-            return result.with_name(name).with_error_code(error.code()).with_error_message(message(&error));
+            return result
+                .with_name(name)
+                .with_error_code(error.code())
+                .with_error_message(message(&error));
         }
     };
-    let result = result.with_name(Some(topic_name(&topic.name))).with_topic_id(topic.id);
+    let result = result
+        .with_name(Some(topic_name(&topic.name)))
+        .with_topic_id(topic.id);
     match cx.cluster.delete_topic(&topic.name).await {
         Ok(()) => {
             cx.coordinator.topic_deleted(&topic.name).await;
             result
         }
-        Err(error) => result.with_error_code(error.code()).with_error_message(message(&error)),
+        Err(error) => result
+            .with_error_code(error.code())
+            .with_error_message(message(&error)),
     }
 }

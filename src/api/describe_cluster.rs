@@ -11,14 +11,23 @@ use metaq_protocol::messages::{ApiKey, BrokerId, DescribeClusterRequest, Describ
 use super::shared::{CLUSTER_OPERATIONS, OPERATIONS_OMITTED, message, text};
 use super::{Api, Caller, Context, serve};
 
-pub(super) const API: Api = Api { key: ApiKey::DescribeCluster, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::DescribeCluster,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
 const ENDPOINT_TYPE_BROKER: i8 = 1;
 
-async fn handle(cx: Arc<Context>, caller: Caller, request: DescribeClusterRequest) -> DescribeClusterResponse {
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: DescribeClusterRequest,
+) -> DescribeClusterResponse {
     if caller.version >= 1 && request.endpoint_type != ENDPOINT_TYPE_BROKER {
         let error = ResponseError::MismatchedEndpointType;
-        return DescribeClusterResponse::default().with_error_code(error.code()).with_error_message(message(&error));
+        return DescribeClusterResponse::default()
+            .with_error_code(error.code())
+            .with_error_message(message(&error));
     }
     let image = cx.cluster.image();
     let brokers = image.brokers.values().map(|broker| {
@@ -34,5 +43,9 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: DescribeClusterReques
         .with_cluster_id(text(image.cluster_id.clone()))
         .with_controller_id(BrokerId(image.controller_id))
         .with_brokers(brokers.collect())
-        .with_cluster_authorized_operations(if asked { CLUSTER_OPERATIONS } else { OPERATIONS_OMITTED })
+        .with_cluster_authorized_operations(if asked {
+            CLUSTER_OPERATIONS
+        } else {
+            OPERATIONS_OMITTED
+        })
 }

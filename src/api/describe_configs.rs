@@ -17,8 +17,10 @@ use super::{Api, Caller, Context, serve};
 use crate::cluster::{Topic, check_topic_name};
 use crate::config::{Kind, TOPIC_KEYS, broker_keys};
 
-pub(super) const API: Api =
-    Api { key: ApiKey::DescribeConfigs, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::DescribeConfigs,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
 /// Kafka's ConfigResource.Type.
 pub(super) const TOPIC: i8 = 2;
@@ -44,7 +46,11 @@ pub(super) struct Entry {
     synonyms: Vec<(&'static str, String, i8)>,
 }
 
-async fn handle(cx: Arc<Context>, _: Caller, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+async fn handle(
+    cx: Arc<Context>,
+    _: Caller,
+    request: DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
     let (synonyms, docs) = (request.include_synonyms, request.include_documentation);
     let describe = |resource: &DescribeConfigsResource| {
         let result = DescribeConfigsResult::default()
@@ -52,36 +58,58 @@ async fn handle(cx: Arc<Context>, _: Caller, request: DescribeConfigsRequest) ->
             .with_resource_name(resource.resource_name.clone());
         match entries(&cx, resource) {
             Ok(entries) => {
-                let keys = resource.configuration_keys.as_ref().filter(|keys| !keys.is_empty());
-                let wanted = |entry: &Entry| keys.is_none_or(|keys| keys.iter().any(|key| key.as_str() == entry.name));
-                let configs = entries.into_iter().filter(wanted).map(|entry| described(entry, synonyms, docs));
+                let keys = resource
+                    .configuration_keys
+                    .as_ref()
+                    .filter(|keys| !keys.is_empty());
+                let wanted = |entry: &Entry| {
+                    keys.is_none_or(|keys| keys.iter().any(|key| key.as_str() == entry.name))
+                };
+                let configs = entries
+                    .into_iter()
+                    .filter(wanted)
+                    .map(|entry| described(entry, synonyms, docs));
                 result.with_configs(configs.collect())
             }
-            Err((error, why)) => result.with_error_code(error.code()).with_error_message(message(&why)),
+            Err((error, why)) => result
+                .with_error_code(error.code())
+                .with_error_message(message(&why)),
         }
     };
-    DescribeConfigsResponse::default().with_results(request.resources.iter().map(describe).collect())
+    DescribeConfigsResponse::default()
+        .with_results(request.resources.iter().map(describe).collect())
 }
 
-fn entries(cx: &Context, resource: &DescribeConfigsResource) -> Result<Vec<Entry>, (ResponseError, String)> {
+fn entries(
+    cx: &Context,
+    resource: &DescribeConfigsResource,
+) -> Result<Vec<Entry>, (ResponseError, String)> {
     let name = resource.resource_name.as_str();
     match resource.resource_type {
         TOPIC => match cx.cluster.image().topic(name) {
             Some(topic) => Ok(topic_entries(cx, topic)),
-            None if check_topic_name(name).is_err() => {
-                Err((ResponseError::InvalidTopicException, ResponseError::InvalidTopicException.to_string()))
-            }
-            None => Err((ResponseError::UnknownTopicOrPartition, ResponseError::UnknownTopicOrPartition.to_string())),
+            None if check_topic_name(name).is_err() => Err((
+                ResponseError::InvalidTopicException,
+                ResponseError::InvalidTopicException.to_string(),
+            )),
+            None => Err((
+                ResponseError::UnknownTopicOrPartition,
+                ResponseError::UnknownTopicOrPartition.to_string(),
+            )),
         },
         BROKER if name.is_empty() => Ok(Vec::new()),
         BROKER if name == cx.cluster.broker_id().to_string() => Ok(broker_entries(cx)),
         BROKER => {
             let id = cx.cluster.broker_id();
-            let why = format!("Unexpected broker id, expected {id} or empty string, but received {name}");
+            let why =
+                format!("Unexpected broker id, expected {id} or empty string, but received {name}");
             Err((ResponseError::InvalidRequest, why))
         }
         BROKER_LOGGER | CLIENT_METRICS | GROUP => Ok(Vec::new()),
-        other => Err((ResponseError::InvalidRequest, format!("Unsupported resource type: {other}"))),
+        other => Err((
+            ResponseError::InvalidRequest,
+            format!("Unsupported resource type: {other}"),
+        )),
     }
 }
 
@@ -99,7 +127,15 @@ pub(super) fn topic_entries(cx: &Context, topic: &Topic) -> Vec<Entry> {
         }
         synonyms.push((broker_name, key.default.to_owned(), SOURCE_DEFAULT));
         let (_, value, source) = synonyms[0].clone();
-        Entry { name: key.name, value, source, kind: key.kind, doc: key.doc, read_only: false, synonyms }
+        Entry {
+            name: key.name,
+            value,
+            source,
+            kind: key.kind,
+            doc: key.doc,
+            read_only: false,
+            synonyms,
+        }
     };
     TOPIC_KEYS.iter().map(entry).collect()
 }
@@ -108,20 +144,39 @@ fn broker_entries(cx: &Context) -> Vec<Entry> {
     let entry = |key: crate::config::BrokerKey| {
         let mut synonyms = Vec::new();
         if cx.config.source(key.name).is_some() {
-            synonyms.push((key.name, cx.config.text(key.name).to_owned(), SOURCE_STATIC_BROKER));
+            synonyms.push((
+                key.name,
+                cx.config.text(key.name).to_owned(),
+                SOURCE_STATIC_BROKER,
+            ));
         }
         synonyms.push((key.name, key.default.to_owned(), SOURCE_DEFAULT));
         let (_, value, source) = synonyms[0].clone();
-        Entry { name: key.name, value, source, kind: key.kind, doc: key.doc, read_only: true, synonyms }
+        Entry {
+            name: key.name,
+            value,
+            source,
+            kind: key.kind,
+            doc: key.doc,
+            read_only: true,
+            synonyms,
+        }
     };
     broker_keys().map(entry).collect()
 }
 
 fn described(entry: Entry, synonyms: bool, docs: bool) -> DescribeConfigsResourceResult {
     let synonym = |(name, value, source): (&'static str, String, i8)| {
-        DescribeConfigsSynonym::default().with_name(text(name)).with_value(Some(text(value))).with_source(source)
+        DescribeConfigsSynonym::default()
+            .with_name(text(name))
+            .with_value(Some(text(value)))
+            .with_source(source)
     };
-    let all = if synonyms { entry.synonyms.into_iter().map(synonym).collect() } else { Vec::new() };
+    let all = if synonyms {
+        entry.synonyms.into_iter().map(synonym).collect()
+    } else {
+        Vec::new()
+    };
     DescribeConfigsResourceResult::default()
         .with_name(text(entry.name))
         .with_value(Some(text(entry.value)))

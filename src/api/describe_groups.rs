@@ -12,13 +12,23 @@ use super::shared::{GROUP_OPERATIONS, OPERATIONS_OMITTED, message, text};
 use super::{Api, Caller, Context, serve};
 use crate::group::{GroupError, MemberDescription};
 
-pub(super) const API: Api =
-    Api { key: ApiKey::DescribeGroups, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::DescribeGroups,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
-async fn handle(cx: Arc<Context>, caller: Caller, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: DescribeGroupsRequest,
+) -> DescribeGroupsResponse {
     let version = caller.version;
     let asked = version >= 3 && request.include_authorized_operations;
-    let operations = if asked { GROUP_OPERATIONS } else { OPERATIONS_OMITTED };
+    let operations = if asked {
+        GROUP_OPERATIONS
+    } else {
+        OPERATIONS_OMITTED
+    };
     let mut groups = Vec::with_capacity(request.groups.len());
     for group_id in request.groups {
         let found = cx.coordinator.describe(&group_id).await;
@@ -29,7 +39,13 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: DescribeGroupsRequest
                 .with_group_state(text(found.state))
                 .with_protocol_type(text(found.protocol_type))
                 .with_protocol_data(text(found.protocol))
-                .with_members(found.members.into_iter().map(|member| described(version, member)).collect()),
+                .with_members(
+                    found
+                        .members
+                        .into_iter()
+                        .map(|member| described(version, member))
+                        .collect(),
+                ),
             Ok(None) if version >= 6 => {
                 let why = format!("Group {} not found.", group_id.0);
                 group
@@ -52,5 +68,9 @@ fn described(version: i16, member: MemberDescription) -> DescribedGroupMember {
         .with_client_host(text(member.client_host))
         .with_member_metadata(member.metadata)
         .with_member_assignment(member.assignment);
-    if version >= 4 { described.with_group_instance_id(member.instance_id.map(text)) } else { described }
+    if version >= 4 {
+        described.with_group_instance_id(member.instance_id.map(text))
+    } else {
+        described
+    }
 }

@@ -12,24 +12,44 @@ use super::shared::{text, topic_name};
 use super::{Api, Caller, Context, serve};
 use crate::log::DataDir;
 
-pub(super) const API: Api =
-    Api { key: ApiKey::DescribeLogDirs, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::DescribeLogDirs,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
-async fn handle(cx: Arc<Context>, _: Caller, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
+async fn handle(
+    cx: Arc<Context>,
+    _: Caller,
+    request: DescribeLogDirsRequest,
+) -> DescribeLogDirsResponse {
     let describe = move || {
-        let results = cx.partitions.data_dirs().map(|dir| describe_dir(&cx, dir, &request)).collect();
+        let results = cx
+            .partitions
+            .data_dirs()
+            .map(|dir| describe_dir(&cx, dir, &request))
+            .collect();
         DescribeLogDirsResponse::default().with_results(results)
     };
-    let failed = |_| DescribeLogDirsResponse::default().with_error_code(ResponseError::UnknownServerError.code());
-    tokio::task::spawn_blocking(describe).await.unwrap_or_else(failed)
+    let failed = |_| {
+        DescribeLogDirsResponse::default().with_error_code(ResponseError::UnknownServerError.code())
+    };
+    tokio::task::spawn_blocking(describe)
+        .await
+        .unwrap_or_else(failed)
 }
 
-fn describe_dir(cx: &Context, dir: &DataDir, request: &DescribeLogDirsRequest) -> DescribeLogDirsResult {
+fn describe_dir(
+    cx: &Context,
+    dir: &DataDir,
+    request: &DescribeLogDirsRequest,
+) -> DescribeLogDirsResult {
     let mut topics = Vec::new();
     for topic in cx.partitions.topics() {
         let wanted = |index: i32| {
             request.topics.as_ref().is_none_or(|asked| {
-                asked.iter().any(|asked| asked.topic.as_str() == &*topic.topic && asked.partitions.contains(&index))
+                asked.iter().any(|asked| {
+                    asked.topic.as_str() == &*topic.topic && asked.partitions.contains(&index)
+                })
             })
         };
         let here = topic.online().filter(|partition| {
@@ -43,7 +63,11 @@ fn describe_dir(cx: &Context, dir: &DataDir, request: &DescribeLogDirsRequest) -
             })
             .collect();
         if !partitions.is_empty() {
-            topics.push(DescribeLogDirsTopic::default().with_name(topic_name(&topic.topic)).with_partitions(partitions));
+            topics.push(
+                DescribeLogDirsTopic::default()
+                    .with_name(topic_name(&topic.topic))
+                    .with_partitions(partitions),
+            );
         }
     }
     let absolute = std::path::absolute(dir.path()).unwrap_or_else(|_| dir.path().to_path_buf());

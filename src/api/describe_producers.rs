@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
-use metaq_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
-use metaq_protocol::messages::{ApiKey, DescribeProducersRequest, DescribeProducersResponse, ProducerId};
+use metaq_protocol::messages::describe_producers_response::{
+    PartitionResponse, ProducerState, TopicResponse,
+};
+use metaq_protocol::messages::{
+    ApiKey, DescribeProducersRequest, DescribeProducersResponse, ProducerId,
+};
 use uuid::Uuid;
 
 use super::errors::WireError;
@@ -11,22 +15,41 @@ use super::shared::{message, partition_of};
 use super::{Api, Caller, Context, serve};
 use crate::log::Producer;
 
-pub(super) const API: Api =
-    Api { key: ApiKey::DescribeProducers, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::DescribeProducers,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
-async fn handle(cx: Arc<Context>, _: Caller, request: DescribeProducersRequest) -> DescribeProducersResponse {
+async fn handle(
+    cx: Arc<Context>,
+    _: Caller,
+    request: DescribeProducersRequest,
+) -> DescribeProducersResponse {
     let topics = request.topics.into_iter().map(|topic| {
         let partition = |index: i32| {
             let answer = PartitionResponse::default().with_partition_index(index);
             match partition_of(&cx, &topic.name, Uuid::nil(), index) {
-                Ok(partition) => answer.with_active_producers(
-                    partition.log().with_producers(|all| all.iter().map(|(id, producer)| described(id, producer)).collect()),
-                ),
-                Err(error) => answer.with_error_code(error.code()).with_error_message(message(&error)),
+                Ok(partition) => {
+                    answer.with_active_producers(partition.log().with_producers(|all| {
+                        all.iter()
+                            .map(|(id, producer)| described(id, producer))
+                            .collect()
+                    }))
+                }
+                Err(error) => answer
+                    .with_error_code(error.code())
+                    .with_error_message(message(&error)),
             }
         };
-        let partitions = topic.partition_indexes.iter().copied().map(partition).collect();
-        TopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions)
+        let partitions = topic
+            .partition_indexes
+            .iter()
+            .copied()
+            .map(partition)
+            .collect();
+        TopicResponse::default()
+            .with_name(topic.name.clone())
+            .with_partitions(partitions)
     });
     DescribeProducersResponse::default().with_topics(topics.collect())
 }

@@ -20,8 +20,10 @@ use crate::cluster::{Image, Topic};
 /// `max.request.partition.size.limit` of Kafka.
 const PARTITIONS_MAX: usize = 2000;
 
-pub(super) const API: Api =
-    Api { key: ApiKey::DescribeTopicPartitions, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::DescribeTopicPartitions,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
 async fn handle(
     cx: Arc<Context>,
@@ -30,17 +32,34 @@ async fn handle(
 ) -> DescribeTopicPartitionsResponse {
     let image = cx.cluster.image();
     let (from, mut first) = match &request.cursor {
-        Some(cursor) => (cursor.topic_name.to_string(), usize::try_from(cursor.partition_index).unwrap_or(0)),
+        Some(cursor) => (
+            cursor.topic_name.to_string(),
+            usize::try_from(cursor.partition_index).unwrap_or(0),
+        ),
         None => (String::new(), 0),
     };
     let names: BTreeSet<String> = match request.topics.is_empty() {
-        true => image.topics_from(&from).map(|topic| topic.name.to_string()).collect(),
-        false => request.topics.iter().map(|topic| topic.name.to_string()).filter(|name| *name >= from).collect(),
+        true => image
+            .topics_from(&from)
+            .map(|topic| topic.name.to_string())
+            .collect(),
+        false => request
+            .topics
+            .iter()
+            .map(|topic| topic.name.to_string())
+            .filter(|name| *name >= from)
+            .collect(),
     };
-    let mut left = usize::try_from(request.response_partition_limit).unwrap_or(0).clamp(1, PARTITIONS_MAX);
+    let mut left = usize::try_from(request.response_partition_limit)
+        .unwrap_or(0)
+        .clamp(1, PARTITIONS_MAX);
     let mut response = DescribeTopicPartitionsResponse::default();
     for name in names {
-        let start = if name == from { std::mem::take(&mut first) } else { 0 };
+        let start = if name == from {
+            std::mem::take(&mut first)
+        } else {
+            0
+        };
         if left == 0 {
             response.next_cursor = Some(cursor(&name, start));
             break;
@@ -64,10 +83,17 @@ async fn handle(
 }
 
 fn cursor(name: &str, partition: usize) -> Cursor {
-    Cursor::default().with_topic_name(topic_name(name)).with_partition_index(partition as i32)
+    Cursor::default()
+        .with_topic_name(topic_name(name))
+        .with_partition_index(partition as i32)
 }
 
-fn described(image: &Image, topic: &Topic, start: usize, end: usize) -> DescribeTopicPartitionsResponseTopic {
+fn described(
+    image: &Image,
+    topic: &Topic,
+    start: usize,
+    end: usize,
+) -> DescribeTopicPartitionsResponseTopic {
     let range = topic.partitions.iter().enumerate().take(end).skip(start);
     let partitions = range.map(|(index, info)| {
         let (error_code, leader, offline) = leadership(&image.brokers, info);

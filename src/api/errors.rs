@@ -39,8 +39,12 @@ impl WireError for LogError {
             Self::Offline(_) | Self::Io(_) => ResponseError::KafkaStorageError,
             Self::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
             Self::BatchLargerThanSegment(_) => ResponseError::RecordListTooLarge,
-            Self::Sequence(SequenceError::FencedEpoch { .. }) => ResponseError::InvalidProducerEpoch,
-            Self::Sequence(SequenceError::OutOfOrder { .. }) => ResponseError::OutOfOrderSequenceNumber,
+            Self::Sequence(SequenceError::FencedEpoch { .. }) => {
+                ResponseError::InvalidProducerEpoch
+            }
+            Self::Sequence(SequenceError::OutOfOrder { .. }) => {
+                ResponseError::OutOfOrderSequenceNumber
+            }
             Self::Damaged { .. } => ResponseError::CorruptMessage,
         }
     }
@@ -61,8 +65,12 @@ impl WireError for InvalidBatch {
         match self {
             Self::Batch(BatchError::Magic(0 | 1)) => ResponseError::UnsupportedForMessageFormat,
             Self::Batch(BatchError::Codec(_)) => ResponseError::UnsupportedCompressionType,
-            Self::Batch(BatchError::Timestamp(_)) | Self::Timestamp { .. } => ResponseError::InvalidTimestamp,
-            Self::Batch(BatchError::Count { .. } | BatchError::Control) => ResponseError::InvalidRecord,
+            Self::Batch(BatchError::Timestamp(_)) | Self::Timestamp { .. } => {
+                ResponseError::InvalidTimestamp
+            }
+            Self::Batch(BatchError::Count { .. } | BatchError::Control) => {
+                ResponseError::InvalidRecord
+            }
             Self::Batch(_) | Self::Compression(_) => ResponseError::CorruptMessage,
             Self::TooLarge { .. } => ResponseError::MessageTooLarge,
             Self::NotOneBatch(_) | Self::NoKey(_) | Self::Record(_) => ResponseError::InvalidRecord,

@@ -37,12 +37,19 @@ pub(super) const API: Api = Api {
             drop(request.body);
             let answered = answer(&cx, &caller, fetch).await;
             let (version, correlation_id) = (caller.version, caller.correlation_id);
-            let frame =
-                fetch_response::encode(version, correlation_id, answered.error_code, answered.session_id, &answered.topics)?;
+            let frame = fetch_response::encode(
+                version,
+                correlation_id,
+                answered.error_code,
+                answered.session_id,
+                &answered.topics,
+            )?;
             let mut slices = answered.slices;
             let fill = |piece| match piece {
                 FetchPiece::Skeleton(bytes) => Some(Piece::Bytes(bytes)),
-                FetchPiece::Records { topic, partition } => slices.remove(&(topic, partition)).map(Piece::File),
+                FetchPiece::Records { topic, partition } => {
+                    slices.remove(&(topic, partition)).map(Piece::File)
+                }
             };
             Ok(Response::Send(frame.into_iter().filter_map(fill).collect()))
         })
@@ -75,21 +82,47 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, request: FetchRequest) -> An
     let forgotten: Vec<_> = request
         .forgotten_topics_data
         .iter()
-        .flat_map(|topic| topic.partitions.iter().map(|p| (topic.topic.to_string(), topic.topic_id, *p)))
+        .flat_map(|topic| {
+            topic
+                .partitions
+                .iter()
+                .map(|p| (topic.topic.to_string(), topic.topic_id, *p))
+        })
         .collect();
     let limits = Limits {
-        bytes_max: usize::try_from(request.max_bytes).unwrap_or(0).min(cx.config.number("fetch.max.bytes") as usize),
+        bytes_max: usize::try_from(request.max_bytes)
+            .unwrap_or(0)
+            .min(cx.config.number("fetch.max.bytes") as usize),
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
-        isolation: if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted },
+        isolation: if request.isolation_level == 1 {
+            Isolation::ReadCommitted
+        } else {
+            Isolation::ReadUncommitted
+        },
     };
-    let deadline =
-        Instant::now() + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0).min(WAIT_MS_MAX));
+    let deadline = Instant::now()
+        + Duration::from_millis(
+            u64::try_from(request.max_wait_ms)
+                .unwrap_or(0)
+                .min(WAIT_MS_MAX),
+        );
     let named = wanted(&request);
-    let begun = cx.fetch_sessions.begin(request.session_id, request.session_epoch, by_id, named, &forgotten);
+    let begun = cx.fetch_sessions.begin(
+        request.session_id,
+        request.session_epoch,
+        by_id,
+        named,
+        &forgotten,
+    );
     drop(request);
     let (turn, wanted) = match begun {
         Ok(begun) => begun,
-        Err(error) => return Answered { error_code: session_error(error).code(), ..Answered::default() },
+        Err(error) => {
+            return Answered {
+                error_code: session_error(error).code(),
+                ..Answered::default()
+            };
+        }
     };
     let fetched = wait(cx, &wanted, &limits, deadline).await;
     assemble(cx, turn, wanted, fetched)
@@ -120,19 +153,32 @@ fn session_error(error: SessionError) -> ResponseError {
 }
 
 /// Reads until there is enough, an error, or no more time.
-async fn wait(cx: &Arc<Context>, wanted: &[Wanted], limits: &Limits, deadline: Instant) -> Vec<Fetched> {
+async fn wait(
+    cx: &Arc<Context>,
+    wanted: &[Wanted],
+    limits: &Limits,
+    deadline: Instant,
+) -> Vec<Fetched> {
     let (fetched, enough) = read(cx, wanted, limits).await;
     if enough || Instant::now() >= deadline {
         return fetched;
     }
     let waiter = Arc::new(Notify::new());
-    let partition = |wanted: &Wanted| partition_of(cx, &wanted.topic, wanted.topic_id, wanted.partition).ok();
-    let _subscriptions: Vec<Subscription> =
-        wanted.iter().filter_map(partition).map(|partition| Subscription::new(partition, &waiter)).collect();
+    let partition =
+        |wanted: &Wanted| partition_of(cx, &wanted.topic, wanted.topic_id, wanted.partition).ok();
+    let _subscriptions: Vec<Subscription> = wanted
+        .iter()
+        .filter_map(partition)
+        .map(|partition| Subscription::new(partition, &waiter))
+        .collect();
     loop {
         // Once more behind the subscription, so that nothing falls in between.
         let (fetched, enough) = read(cx, wanted, limits).await;
-        if enough || tokio::time::timeout_at(deadline, waiter.notified()).await.is_err() {
+        if enough
+            || tokio::time::timeout_at(deadline, waiter.notified())
+                .await
+                .is_err()
+        {
             return fetched;
         }
     }
@@ -202,7 +248,10 @@ fn assemble(cx: &Context, turn: Turn, wanted: Vec<Wanted>, fetched: Vec<Fetched>
         Turn::Full(id) => (id, false),
         Turn::Incremental(id) => (id, true),
     };
-    let mut answered = Answered { session_id, ..Answered::default() };
+    let mut answered = Answered {
+        session_id,
+        ..Answered::default()
+    };
     let mut told = Vec::new();
     for (wanted, Fetched { answer, slice }) in wanted.into_iter().zip(fetched) {
         let news = (answer.high_watermark, answer.log_start_offset);
@@ -223,7 +272,9 @@ fn assemble(cx: &Context, turn: Turn, wanted: Vec<Wanted>, fetched: Vec<Fetched>
             }),
         };
         if let Some(slice) = slice {
-            answered.slices.insert((at, answered.topics[at].partitions.len()), slice);
+            answered
+                .slices
+                .insert((at, answered.topics[at].partitions.len()), slice);
         }
         answered.topics[at].partitions.push(answer);
         if session_id != 0 {

@@ -29,7 +29,9 @@ pub(super) struct Wanted {
 
 impl Wanted {
     fn is_same_partition(&self, other: &Self) -> bool {
-        self.partition == other.partition && self.topic_id == other.topic_id && self.topic == other.topic
+        self.partition == other.partition
+            && self.topic_id == other.topic_id
+            && self.topic == other.topic
     }
 }
 
@@ -65,7 +67,10 @@ pub struct FetchSessions {
 impl FetchSessions {
     /// At most `slots` sessions.
     pub fn new(slots: usize) -> Self {
-        Self { slots, sessions: Mutex::default() }
+        Self {
+            slots,
+            sessions: Mutex::default(),
+        }
     }
 
     /// How many there are.
@@ -96,7 +101,9 @@ impl FetchSessions {
             let id = self.create(&mut sessions, by_id, &named);
             return Ok((Turn::Full(id), named));
         }
-        let session = sessions.get_mut(&session_id).ok_or(SessionError::NotFound)?;
+        let session = sessions
+            .get_mut(&session_id)
+            .ok_or(SessionError::NotFound)?;
         if session.epoch != epoch {
             return Err(SessionError::WrongEpoch);
         }
@@ -107,11 +114,17 @@ impl FetchSessions {
         session.used = Instant::now();
         for (topic, topic_id, partition) in forgotten {
             session.wanted.retain(|known| {
-                !(known.partition == *partition && known.topic_id == *topic_id && known.topic == *topic)
+                !(known.partition == *partition
+                    && known.topic_id == *topic_id
+                    && known.topic == *topic)
             });
         }
         for mut new in named {
-            match session.wanted.iter_mut().find(|known| known.is_same_partition(&new)) {
+            match session
+                .wanted
+                .iter_mut()
+                .find(|known| known.is_same_partition(&new))
+            {
                 Some(known) => {
                     new.told = known.told;
                     *known = new;
@@ -129,22 +142,34 @@ impl FetchSessions {
     /// Remembers what the client is being told; who got records goes to the end of the line.
     pub(super) fn told(&self, session_id: i32, answers: &[(Wanted, (i64, i64), bool)]) {
         let mut sessions = self.sessions.lock();
-        let Some(session) = sessions.get_mut(&session_id) else { return };
+        let Some(session) = sessions.get_mut(&session_id) else {
+            return;
+        };
         for (wanted, told, _) in answers {
-            if let Some(known) = session.wanted.iter_mut().find(|known| known.is_same_partition(wanted)) {
+            if let Some(known) = session
+                .wanted
+                .iter_mut()
+                .find(|known| known.is_same_partition(wanted))
+            {
                 known.told = Some(*told);
             }
         }
-        let (mut got, mut waiting): (Vec<Wanted>, Vec<Wanted>) = session.wanted.drain(..).partition(|known| {
-            answers.iter().any(|(wanted, _, records)| *records && known.is_same_partition(wanted))
-        });
+        let (mut got, mut waiting): (Vec<Wanted>, Vec<Wanted>) =
+            session.wanted.drain(..).partition(|known| {
+                answers
+                    .iter()
+                    .any(|(wanted, _, records)| *records && known.is_same_partition(wanted))
+            });
         waiting.append(&mut got);
         session.wanted = waiting;
     }
 
     fn create(&self, sessions: &mut HashMap<i32, Session>, by_id: bool, wanted: &[Wanted]) -> i32 {
         if sessions.len() >= self.slots {
-            let oldest = sessions.iter().min_by_key(|(_, session)| session.used).map(|(id, session)| (*id, session.used));
+            let oldest = sessions
+                .iter()
+                .min_by_key(|(_, session)| session.used)
+                .map(|(id, session)| (*id, session.used));
             match oldest {
                 Some((id, used)) if used.elapsed() >= EVICTION_AGE => sessions.remove(&id),
                 _ => return 0,
@@ -156,7 +181,15 @@ impl FetchSessions {
                 break id;
             }
         };
-        sessions.insert(id, Session { epoch: 1, by_id, wanted: wanted.to_vec(), used: Instant::now() });
+        sessions.insert(
+            id,
+            Session {
+                epoch: 1,
+                by_id,
+                wanted: wanted.to_vec(),
+                used: Instant::now(),
+            },
+        );
         id
     }
 }
@@ -185,15 +218,30 @@ mod tests {
     #[test]
     fn a_session_remembers_and_forgets_partitions() {
         let sessions = FetchSessions::new(10);
-        let (turn, _) = sessions.begin(0, 0, false, vec![wanted(0, 5), wanted(1, 5)], &[]).unwrap();
+        let (turn, _) = sessions
+            .begin(0, 0, false, vec![wanted(0, 5), wanted(1, 5)], &[])
+            .unwrap();
         let Turn::Full(id) = turn else { panic!() };
-        let (_, all) = sessions.begin(id, 1, false, vec![wanted(1, 9)], &[]).unwrap();
+        let (_, all) = sessions
+            .begin(id, 1, false, vec![wanted(1, 9)], &[])
+            .unwrap();
         assert_eq!(all, [wanted(0, 5), wanted(1, 9)]);
-        let (_, all) = sessions.begin(id, 2, false, vec![], &[("t".into(), Uuid::nil(), 0)]).unwrap();
+        let (_, all) = sessions
+            .begin(id, 2, false, vec![], &[("t".into(), Uuid::nil(), 0)])
+            .unwrap();
         assert_eq!(all, [wanted(1, 9)]);
-        assert_eq!(sessions.begin(id, 9, false, vec![], &[]).err(), Some(SessionError::WrongEpoch));
-        assert_eq!(sessions.begin(id, 3, true, vec![], &[]).err(), Some(SessionError::TopicIds));
-        assert_eq!(sessions.begin(id + 1, 3, true, vec![], &[]).err(), Some(SessionError::NotFound));
+        assert_eq!(
+            sessions.begin(id, 9, false, vec![], &[]).err(),
+            Some(SessionError::WrongEpoch)
+        );
+        assert_eq!(
+            sessions.begin(id, 3, true, vec![], &[]).err(),
+            Some(SessionError::TopicIds)
+        );
+        assert_eq!(
+            sessions.begin(id + 1, 3, true, vec![], &[]).err(),
+            Some(SessionError::NotFound)
+        );
         sessions.begin(id, -1, false, vec![], &[]).unwrap();
         assert!(sessions.is_empty());
     }
@@ -201,14 +249,24 @@ mod tests {
     #[test]
     fn a_full_cache_makes_newcomers_fetch_without_a_session() {
         let sessions = FetchSessions::new(1);
-        assert!(matches!(sessions.begin(0, 0, false, vec![wanted(0, 5)], &[]), Ok((Turn::Full(1..), _))));
-        assert!(matches!(sessions.begin(0, 0, false, vec![wanted(0, 5)], &[]), Ok((Turn::Full(0), _))));
+        assert!(matches!(
+            sessions.begin(0, 0, false, vec![wanted(0, 5)], &[]),
+            Ok((Turn::Full(1..), _))
+        ));
+        assert!(matches!(
+            sessions.begin(0, 0, false, vec![wanted(0, 5)], &[]),
+            Ok((Turn::Full(0), _))
+        ));
     }
 
     #[test]
     fn who_got_records_goes_to_the_end_of_the_line() {
         let sessions = FetchSessions::new(1);
-        let Ok((Turn::Full(id), _)) = sessions.begin(0, 0, false, vec![wanted(0, 5), wanted(1, 5)], &[]) else { panic!() };
+        let Ok((Turn::Full(id), _)) =
+            sessions.begin(0, 0, false, vec![wanted(0, 5), wanted(1, 5)], &[])
+        else {
+            panic!()
+        };
         sessions.told(id, &[(wanted(0, 5), (1, 0), true)]);
         let (_, all) = sessions.begin(id, 1, false, vec![], &[]).unwrap();
         assert_eq!(all.iter().map(|w| w.partition).collect::<Vec<_>>(), [1, 0]);

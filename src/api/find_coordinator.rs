@@ -11,18 +11,25 @@ use metaq_protocol::messages::{ApiKey, BrokerId, FindCoordinatorRequest, FindCoo
 use super::shared::{message, text};
 use super::{Api, Caller, Context, serve};
 
-pub(super) const API: Api =
-    Api { key: ApiKey::FindCoordinator, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::FindCoordinator,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
 const KEY_TYPE_GROUP: i8 = 0;
 
-async fn handle(cx: Arc<Context>, caller: Caller, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
     let found = find(&cx, &caller, request.key_type);
     if caller.version < 4 {
         return match found {
-            Ok((id, host, port)) => {
-                FindCoordinatorResponse::default().with_node_id(BrokerId(id)).with_host(text(host)).with_port(port)
-            }
+            Ok((id, host, port)) => FindCoordinatorResponse::default()
+                .with_node_id(BrokerId(id))
+                .with_host(text(host))
+                .with_port(port),
             Err((error, why)) => FindCoordinatorResponse::default()
                 .with_error_code(error.code())
                 .with_error_message(message(&why))
@@ -30,19 +37,22 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: FindCoordinatorReques
                 .with_port(-1),
         };
     }
-    let coordinators = request.coordinator_keys.into_iter().map(|key| match &found {
-        Ok((id, host, port)) => Coordinator::default()
-            .with_key(key)
-            .with_node_id(BrokerId(*id))
-            .with_host(text(host.clone()))
-            .with_port(*port),
-        Err((error, why)) => Coordinator::default()
-            .with_key(key)
-            .with_node_id(BrokerId(-1))
-            .with_port(-1)
-            .with_error_code(error.code())
-            .with_error_message(message(why)),
-    });
+    let coordinators = request
+        .coordinator_keys
+        .into_iter()
+        .map(|key| match &found {
+            Ok((id, host, port)) => Coordinator::default()
+                .with_key(key)
+                .with_node_id(BrokerId(*id))
+                .with_host(text(host.clone()))
+                .with_port(*port),
+            Err((error, why)) => Coordinator::default()
+                .with_key(key)
+                .with_node_id(BrokerId(-1))
+                .with_port(-1)
+                .with_error_code(error.code())
+                .with_error_message(message(why)),
+        });
     FindCoordinatorResponse::default().with_coordinators(coordinators.collect())
 }
 
@@ -59,6 +69,9 @@ fn find(cx: &Context, caller: &Caller, key_type: i8) -> Found {
             let (host, port) = caller.endpoint_of(broker);
             Ok((broker.id, host, port))
         }
-        None => Err((ResponseError::CoordinatorNotAvailable, ResponseError::CoordinatorNotAvailable.to_string())),
+        None => Err((
+            ResponseError::CoordinatorNotAvailable,
+            ResponseError::CoordinatorNotAvailable.to_string(),
+        )),
     }
 }

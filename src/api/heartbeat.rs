@@ -8,11 +8,17 @@ use super::errors::code_of;
 use super::shared::optional;
 use super::{Api, Caller, Context, serve};
 
-pub(super) const API: Api = Api { key: ApiKey::Heartbeat, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::Heartbeat,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
 async fn handle(cx: Arc<Context>, _: Caller, request: HeartbeatRequest) -> HeartbeatResponse {
     let instance = optional(&request.group_instance_id);
     let member = request.member_id.to_string();
-    let outcome = cx.coordinator.heartbeat(&request.group_id, member, instance, request.generation_id).await;
+    let outcome = cx
+        .coordinator
+        .heartbeat(&request.group_id, member, instance, request.generation_id)
+        .await;
     HeartbeatResponse::default().with_error_code(code_of(&outcome))
 }

@@ -7,15 +7,19 @@ use std::sync::Arc;
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use metaq_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
-use metaq_protocol::messages::{ApiKey, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
+use metaq_protocol::messages::{
+    ApiKey, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+};
 
 use super::alter_configs::apply;
 use super::shared::{message, optional};
 use super::{Api, Caller, Context, serve};
 use crate::cluster::ConfigChange;
 
-pub(super) const API: Api =
-    Api { key: ApiKey::IncrementalAlterConfigs, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::IncrementalAlterConfigs,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
 async fn handle(
     cx: Arc<Context>,
@@ -26,7 +30,14 @@ async fn handle(
     for resource in request.resources {
         let outcome = match changes(&resource) {
             Ok(changes) => {
-                apply(&cx, resource.resource_type, &resource.resource_name, &changes, request.validate_only).await
+                apply(
+                    &cx,
+                    resource.resource_type,
+                    &resource.resource_name,
+                    &changes,
+                    request.validate_only,
+                )
+                .await
             }
             Err(why) => Err((ResponseError::InvalidRequest, why)),
         };
@@ -35,7 +46,9 @@ async fn handle(
             .with_resource_name(resource.resource_name);
         responses.push(match outcome {
             Ok(()) => response,
-            Err((error, why)) => response.with_error_code(error.code()).with_error_message(message(&why)),
+            Err((error, why)) => response
+                .with_error_code(error.code())
+                .with_error_message(message(&why)),
         });
     }
     IncrementalAlterConfigsResponse::default().with_responses(responses)
@@ -50,7 +63,11 @@ fn changes(resource: &AlterConfigsResource) -> Result<Vec<ConfigChange>, String>
             return Err(format!("Error due to duplicate config keys: {name}"));
         }
         let value = optional(&config.value);
-        let needed = || value.clone().ok_or_else(|| format!("Null value not supported for: {name}"));
+        let needed = || {
+            value
+                .clone()
+                .ok_or_else(|| format!("Null value not supported for: {name}"))
+        };
         changes.push(match config.config_operation {
             0 => ConfigChange::Set(name.clone(), needed()?),
             1 => ConfigChange::Delete(name.clone()),

@@ -12,10 +12,16 @@ use metaq_protocol::messages::{ApiKey, InitProducerIdRequest, InitProducerIdResp
 use super::errors::WireError;
 use super::{Api, Caller, Context, serve};
 
-pub(super) const API: Api =
-    Api { key: ApiKey::InitProducerId, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::InitProducerId,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
-async fn handle(cx: Arc<Context>, _: Caller, request: InitProducerIdRequest) -> InitProducerIdResponse {
+async fn handle(
+    cx: Arc<Context>,
+    _: Caller,
+    request: InitProducerIdRequest,
+) -> InitProducerIdResponse {
     let refuse = |error: ResponseError| {
         InitProducerIdResponse::default()
             .with_error_code(error.code())
@@ -26,7 +32,9 @@ async fn handle(cx: Arc<Context>, _: Caller, request: InitProducerIdRequest) -> 
         return refuse(ResponseError::InvalidRequest);
     }
     match cx.producer_ids.next().await {
-        Ok(id) => InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0),
+        Ok(id) => InitProducerIdResponse::default()
+            .with_producer_id(ProducerId(id))
+            .with_producer_epoch(0),
         Err(error) => refuse(error.wire()),
     }
 }

@@ -14,13 +14,20 @@ use super::shared::{optional, text};
 use super::{Api, Caller, Context, serve};
 use crate::group::{GroupError, JoinReply, JoinRequest};
 
-pub(super) const API: Api = Api { key: ApiKey::JoinGroup, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::JoinGroup,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
 async fn handle(cx: Arc<Context>, caller: Caller, request: JoinGroupRequest) -> JoinGroupResponse {
     let group_id = request.group_id.to_string();
     let member_id = request.member_id.clone();
     let version = caller.version;
-    let rebalance_timeout_ms = if version >= 1 { request.rebalance_timeout_ms } else { request.session_timeout_ms };
+    let rebalance_timeout_ms = if version >= 1 {
+        request.rebalance_timeout_ms
+    } else {
+        request.session_timeout_ms
+    };
     let join = JoinRequest {
         member_id: member_id.to_string(),
         instance_id: optional(&request.group_instance_id),
@@ -29,7 +36,11 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: JoinGroupRequest) -> 
         session_timeout_ms: request.session_timeout_ms,
         rebalance_timeout_ms,
         protocol_type: request.protocol_type.to_string(),
-        protocols: request.protocols.into_iter().map(|p| (p.name.to_string(), p.metadata)).collect(),
+        protocols: request
+            .protocols
+            .into_iter()
+            .map(|p| (p.name.to_string(), p.metadata))
+            .collect(),
         member_id_required: version >= 4,
         can_skip_assignment: version >= 9,
         reason: optional(&request.reason).unwrap_or_default(),
@@ -45,8 +56,14 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: JoinGroupRequest) -> 
 
 fn joined(version: i16, reply: JoinReply) -> JoinGroupResponse {
     let member = |(id, instance, metadata): (String, Option<String>, bytes::Bytes)| {
-        let member = JoinGroupResponseMember::default().with_member_id(text(id)).with_metadata(metadata);
-        if version >= 5 { member.with_group_instance_id(instance.map(text)) } else { member }
+        let member = JoinGroupResponseMember::default()
+            .with_member_id(text(id))
+            .with_metadata(metadata);
+        if version >= 5 {
+            member.with_group_instance_id(instance.map(text))
+        } else {
+            member
+        }
     };
     let response = JoinGroupResponse::default()
         .with_generation_id(reply.generation)
@@ -54,8 +71,16 @@ fn joined(version: i16, reply: JoinReply) -> JoinGroupResponse {
         .with_leader(text(reply.leader))
         .with_member_id(text(reply.member_id))
         .with_members(reply.members.into_iter().map(member).collect());
-    let response = if version >= 7 { response.with_protocol_type(reply.protocol_type.map(text)) } else { response };
-    if version >= 9 { response.with_skip_assignment(reply.skip_assignment) } else { response }
+    let response = if version >= 7 {
+        response.with_protocol_type(reply.protocol_type.map(text))
+    } else {
+        response
+    };
+    if version >= 9 {
+        response.with_skip_assignment(reply.skip_assignment)
+    } else {
+        response
+    }
 }
 
 fn failed(version: i16, error: GroupError) -> JoinGroupResponse {

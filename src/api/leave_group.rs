@@ -12,9 +12,16 @@ use super::shared::{optional, text};
 use super::{Api, Caller, Context, serve};
 use crate::group::LeaveMember;
 
-pub(super) const API: Api = Api { key: ApiKey::LeaveGroup, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::LeaveGroup,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
-async fn handle(cx: Arc<Context>, caller: Caller, request: LeaveGroupRequest) -> LeaveGroupResponse {
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: LeaveGroupRequest,
+) -> LeaveGroupResponse {
     let single = caller.version < 3;
     let members: Vec<LeaveMember> = match single {
         true => vec![LeaveMember {
@@ -32,7 +39,11 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: LeaveGroupRequest) ->
             })
             .collect(),
     };
-    let outcomes = match cx.coordinator.leave(&request.group_id, members.clone()).await {
+    let outcomes = match cx
+        .coordinator
+        .leave(&request.group_id, members.clone())
+        .await
+    {
         Ok(outcomes) => outcomes,
         Err(error) => return LeaveGroupResponse::default().with_error_code(error.code()),
     };
@@ -45,5 +56,6 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: LeaveGroupRequest) ->
             .with_group_instance_id(member.instance_id.map(text))
             .with_error_code(code_of(outcome))
     };
-    LeaveGroupResponse::default().with_members(members.into_iter().zip(&outcomes).map(answer).collect())
+    LeaveGroupResponse::default()
+        .with_members(members.into_iter().zip(&outcomes).map(answer).collect())
 }

@@ -11,18 +11,28 @@ use super::shared::text;
 use super::{Api, Caller, Context, serve};
 use crate::group::GroupListing;
 
-pub(super) const API: Api = Api { key: ApiKey::ListGroups, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::ListGroups,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
 /// Every group is one of the classic protocol.
 const GROUP_TYPE: &str = "classic";
 
-async fn handle(cx: Arc<Context>, caller: Caller, request: ListGroupsRequest) -> ListGroupsResponse {
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: ListGroupsRequest,
+) -> ListGroupsResponse {
     let all = match cx.coordinator.list().await {
         Ok(all) => all,
         Err(error) => return ListGroupsResponse::default().with_error_code(error.code()),
     };
     let among = |filter: &[StrBytes], value: &str| {
-        filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(value))
+        filter.is_empty()
+            || filter
+                .iter()
+                .any(|wanted| wanted.eq_ignore_ascii_case(value))
     };
     let wanted = |group: &GroupListing| {
         among(&request.states_filter, group.state) && among(&request.types_filter, GROUP_TYPE)
@@ -31,8 +41,16 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: ListGroupsRequest) ->
         let listed = ListedGroup::default()
             .with_group_id(GroupId(text(group.group_id)))
             .with_protocol_type(text(group.protocol_type));
-        let listed = if caller.version >= 4 { listed.with_group_state(text(group.state)) } else { listed };
-        if caller.version >= 5 { listed.with_group_type(text(GROUP_TYPE)) } else { listed }
+        let listed = if caller.version >= 4 {
+            listed.with_group_state(text(group.state))
+        } else {
+            listed
+        };
+        if caller.version >= 5 {
+            listed.with_group_type(text(GROUP_TYPE))
+        } else {
+            listed
+        }
     };
     ListGroupsResponse::default().with_groups(all.into_iter().filter(wanted).map(list).collect())
 }

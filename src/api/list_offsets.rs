@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::list_offsets_request::ListOffsetsPartition;
-use metaq_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use metaq_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
 use metaq_protocol::messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse};
 use uuid::Uuid;
 
@@ -17,24 +19,49 @@ use super::shared::partition_of;
 use super::{Api, Caller, Context, serve};
 use crate::partition::{Isolation, ListedOffset, OffsetSpec};
 
-pub(super) const API: Api = Api { key: ApiKey::ListOffsets, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::ListOffsets,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
-async fn handle(cx: Arc<Context>, caller: Caller, request: ListOffsetsRequest) -> ListOffsetsResponse {
-    let isolation = if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: ListOffsetsRequest,
+) -> ListOffsetsResponse {
+    let isolation = if request.isolation_level == 1 {
+        Isolation::ReadCommitted
+    } else {
+        Isolation::ReadUncommitted
+    };
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
-            let response = ListOffsetsPartitionResponse::default().with_partition_index(asked.partition_index);
-            partitions.push(match list(&cx, caller.version, &topic.name, &asked, isolation).await {
-                Ok(found) => response
-                    .with_offset(found.offset)
-                    .with_timestamp(found.timestamp)
-                    .with_leader_epoch(if caller.version >= 4 { found.leader_epoch } else { -1 }),
-                Err(error) => response.with_error_code(error.code()).with_offset(-1).with_timestamp(-1),
-            });
+            let response =
+                ListOffsetsPartitionResponse::default().with_partition_index(asked.partition_index);
+            partitions.push(
+                match list(&cx, caller.version, &topic.name, &asked, isolation).await {
+                    Ok(found) => response
+                        .with_offset(found.offset)
+                        .with_timestamp(found.timestamp)
+                        .with_leader_epoch(if caller.version >= 4 {
+                            found.leader_epoch
+                        } else {
+                            -1
+                        }),
+                    Err(error) => response
+                        .with_error_code(error.code())
+                        .with_offset(-1)
+                        .with_timestamp(-1),
+                },
+            );
         }
-        topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
+        topics.push(
+            ListOffsetsTopicResponse::default()
+                .with_name(topic.name)
+                .with_partitions(partitions),
+        );
     }
     ListOffsetsResponse::default().with_topics(topics)
 }
@@ -46,14 +73,23 @@ async fn list(
     asked: &ListOffsetsPartition,
     isolation: Isolation,
 ) -> Result<ListedOffset, ResponseError> {
-    let partition = partition_of(cx, topic, Uuid::nil(), asked.partition_index).map_err(|error| error.wire())?;
-    partition.check_epoch(asked.current_leader_epoch).map_err(|error| error.wire())?;
+    let partition = partition_of(cx, topic, Uuid::nil(), asked.partition_index)
+        .map_err(|error| error.wire())?;
+    partition
+        .check_epoch(asked.current_leader_epoch)
+        .map_err(|error| error.wire())?;
     let spec = match asked.timestamp {
         -1 => OffsetSpec::Latest,
         -2 => OffsetSpec::Earliest,
         -3 if version >= 7 => OffsetSpec::MaxTimestamp,
         -4 if version >= 8 => OffsetSpec::EarliestLocal,
-        -5 if version >= 9 => return Ok(ListedOffset { offset: -1, timestamp: -1, leader_epoch: -1 }),
+        -5 if version >= 9 => {
+            return Ok(ListedOffset {
+                offset: -1,
+                timestamp: -1,
+                leader_epoch: -1,
+            });
+        }
         timestamp if timestamp >= 0 => OffsetSpec::Timestamp(timestamp),
         _ => return Err(ResponseError::UnsupportedVersion),
     };
@@ -61,7 +97,9 @@ async fn list(
     let found = match spec {
         OffsetSpec::Timestamp(_) | OffsetSpec::MaxTimestamp => {
             // Reads and unpacks batches: not on a thread that serves connections.
-            tokio::task::spawn_blocking(look).await.map_err(|_| ResponseError::UnknownServerError)?
+            tokio::task::spawn_blocking(look)
+                .await
+                .map_err(|_| ResponseError::UnknownServerError)?
         }
         _ => look(),
     };

@@ -15,12 +15,16 @@ use metaq_protocol::messages::{ApiKey, BrokerId, MetadataRequest, MetadataRespon
 
 use super::errors::WireError;
 use super::shared::{
-    CLUSTER_OPERATIONS, OPERATIONS_OMITTED, TOPIC_OPERATIONS, broker_ids, leadership, text, topic_name,
+    CLUSTER_OPERATIONS, OPERATIONS_OMITTED, TOPIC_OPERATIONS, broker_ids, leadership, text,
+    topic_name,
 };
 use super::{Api, Caller, Context, serve};
 use crate::cluster::{Image, NewTopic, Topic, check_topic_name};
 
-pub(super) const API: Api = Api { key: ApiKey::Metadata, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::Metadata,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
 async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> MetadataResponse {
     let all = match &request.topics {
@@ -33,11 +37,18 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
         create_missing(&cx, &asked).await;
     }
     let image = cx.cluster.image();
-    let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { OPERATIONS_OMITTED };
+    let operations = if request.include_topic_authorized_operations {
+        TOPIC_OPERATIONS
+    } else {
+        OPERATIONS_OMITTED
+    };
     let describe = |topic: &Arc<Topic>| described(&image, topic, operations);
     let topics = match all {
         true => image.topics().map(describe).collect(),
-        false => asked.iter().map(|asked| find(&image, asked).map_or_else(|refusal| *refusal, describe)).collect(),
+        false => asked
+            .iter()
+            .map(|asked| find(&image, asked).map_or_else(|refusal| *refusal, describe))
+            .collect(),
     };
     let brokers = image.brokers.values().map(|broker| {
         let (host, port) = caller.endpoint_of(broker);
@@ -47,8 +58,11 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
             .with_port(port)
             .with_rack(broker.rack.clone().map(text))
     });
-    let cluster_operations =
-        if request.include_cluster_authorized_operations { CLUSTER_OPERATIONS } else { OPERATIONS_OMITTED };
+    let cluster_operations = if request.include_cluster_authorized_operations {
+        CLUSTER_OPERATIONS
+    } else {
+        OPERATIONS_OMITTED
+    };
     MetadataResponse::default()
         .with_brokers(brokers.collect())
         .with_cluster_id(Some(text(image.cluster_id.clone())))
@@ -63,13 +77,23 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
 
 async fn create_missing(cx: &Context, asked: &[MetadataRequestTopic]) {
     let image = cx.cluster.image();
-    let names = asked.iter().filter(|topic| topic.topic_id.is_nil()).filter_map(|topic| topic.name.as_ref());
+    let names = asked
+        .iter()
+        .filter(|topic| topic.topic_id.is_nil())
+        .filter_map(|topic| topic.name.as_ref());
     let missing = |name: &&str| image.topic(name).is_none() && check_topic_name(name).is_ok();
-    let missing: Vec<NewTopic> = names.map(|name| name.as_str()).filter(missing).map(NewTopic::with_defaults).collect();
+    let missing: Vec<NewTopic> = names
+        .map(|name| name.as_str())
+        .filter(missing)
+        .map(NewTopic::with_defaults)
+        .collect();
     if missing.is_empty() {
         return;
     }
-    for (topic, result) in missing.iter().zip(cx.cluster.create_topics(&missing, false).await) {
+    for (topic, result) in missing
+        .iter()
+        .zip(cx.cluster.create_topics(&missing, false).await)
+    {
         match result {
             Ok(_) => tracing::info!(topic = topic.name, "created because a client asked for it"),
             Err(error) => tracing::debug!(topic = topic.name, %error, "not created"),
@@ -77,7 +101,10 @@ async fn create_missing(cx: &Context, asked: &[MetadataRequestTopic]) {
     }
 }
 
-fn find<'a>(image: &'a Image, asked: &MetadataRequestTopic) -> Result<&'a Arc<Topic>, Box<MetadataResponseTopic>> {
+fn find<'a>(
+    image: &'a Image,
+    asked: &MetadataRequestTopic,
+) -> Result<&'a Arc<Topic>, Box<MetadataResponseTopic>> {
     let refuse = |error: ResponseError| {
         let refusal = MetadataResponseTopic::default()
             .with_error_code(error.code())
@@ -87,13 +114,17 @@ fn find<'a>(image: &'a Image, asked: &MetadataRequestTopic) -> Result<&'a Arc<To
         Box::new(refusal)
     };
     if !asked.topic_id.is_nil() {
-        return image.topic_by_id(asked.topic_id).ok_or_else(|| refuse(ResponseError::UnknownTopicId));
+        return image
+            .topic_by_id(asked.topic_id)
+            .ok_or_else(|| refuse(ResponseError::UnknownTopicId));
     }
     let name = asked.name.as_ref().map_or("", |name| name.as_str());
     if check_topic_name(name).is_err() {
         return Err(refuse(ResponseError::InvalidTopicException));
     }
-    image.topic(name).ok_or_else(|| refuse(crate::partition::PartitionError::Unknown.wire()))
+    image
+        .topic(name)
+        .ok_or_else(|| refuse(crate::partition::PartitionError::Unknown.wire()))
 }
 
 fn described(image: &Image, topic: &Topic, operations: i32) -> MetadataResponseTopic {

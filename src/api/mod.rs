@@ -117,8 +117,15 @@ pub fn start(cx: &Arc<Context>, caller: Caller, frame: RequestFrame) -> Answer {
     match APIS.iter().find(|api| api.key as i16 == frame.api_key) {
         Some(api) => (api.start)(cx.clone(), caller, frame),
         None => {
-            let (key, version, correlation_id) = (frame.api_key, frame.version, frame.correlation_id);
-            Box::pin(async move { Err(FrameError::UnknownApi { key, version, correlation_id }) })
+            let (key, version, correlation_id) =
+                (frame.api_key, frame.version, frame.correlation_id);
+            Box::pin(async move {
+                Err(FrameError::UnknownApi {
+                    key,
+                    version,
+                    correlation_id,
+                })
+            })
         }
     }
 }
@@ -154,6 +161,12 @@ mod tests {
     fn every_api_of_the_version_table_has_a_handler_and_no_other() {
         let mut served: Vec<i16> = APIS.iter().map(|api| api.key as i16).collect();
         served.sort_unstable();
-        assert_eq!(served, versions::TABLE.iter().map(|row| row.key).collect::<Vec<_>>());
+        assert_eq!(
+            served,
+            versions::TABLE
+                .iter()
+                .map(|row| row.key)
+                .collect::<Vec<_>>()
+        );
     }
 }

@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
-use metaq_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
+use metaq_protocol::messages::offset_commit_response::{
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
 use metaq_protocol::messages::{ApiKey, OffsetCommitRequest, OffsetCommitResponse};
 
 use super::errors::{WireError, code_of};
@@ -15,7 +17,10 @@ use super::shared::optional;
 use super::{Api, Caller, Context, serve};
 use crate::group::{CommitOffsets, OffsetToCommit};
 
-pub(super) const API: Api = Api { key: ApiKey::OffsetCommit, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::OffsetCommit,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
 async fn handle(cx: Arc<Context>, _: Caller, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let image = cx.cluster.image();
@@ -27,9 +32,11 @@ async fn handle(cx: Arc<Context>, _: Caller, request: OffsetCommitRequest) -> Of
         let known = image.topic(&topic.name);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
-            let response = OffsetCommitResponsePartition::default().with_partition_index(asked.partition_index);
+            let response = OffsetCommitResponsePartition::default()
+                .with_partition_index(asked.partition_index);
             if known.is_none_or(|topic| topic.partition(asked.partition_index).is_none()) {
-                partitions.push(response.with_error_code(ResponseError::UnknownTopicOrPartition.code()));
+                partitions
+                    .push(response.with_error_code(ResponseError::UnknownTopicOrPartition.code()));
                 continue;
             }
             places.push((topics.len(), partitions.len()));
@@ -42,7 +49,11 @@ async fn handle(cx: Arc<Context>, _: Caller, request: OffsetCommitRequest) -> Of
                 metadata: optional(&asked.committed_metadata).unwrap_or_default(),
             });
         }
-        topics.push(OffsetCommitResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions));
+        topics.push(
+            OffsetCommitResponseTopic::default()
+                .with_name(topic.name.clone())
+                .with_partitions(partitions),
+        );
     }
     if !offsets.is_empty() {
         let commit = CommitOffsets {

@@ -3,28 +3,47 @@
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
-use metaq_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
+use metaq_protocol::messages::offset_delete_response::{
+    OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
+};
 use metaq_protocol::messages::{ApiKey, OffsetDeleteRequest, OffsetDeleteResponse};
 
 use super::errors::{WireError, code_of};
 use super::{Api, Caller, Context, serve};
 
-pub(super) const API: Api = Api { key: ApiKey::OffsetDelete, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::OffsetDelete,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
 async fn handle(cx: Arc<Context>, _: Caller, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
     let image = cx.cluster.image();
-    let exists = |topic: &str, index: i32| image.topic(topic).is_some_and(|topic| topic.partition(index).is_some());
+    let exists = |topic: &str, index: i32| {
+        image
+            .topic(topic)
+            .is_some_and(|topic| topic.partition(index).is_some())
+    };
     let all = request.topics.iter().flat_map(|topic| {
-        topic.partitions.iter().map(move |partition| (topic.name.to_string(), partition.partition_index))
+        topic
+            .partitions
+            .iter()
+            .map(move |partition| (topic.name.to_string(), partition.partition_index))
     });
     let (known, _): (Vec<_>, Vec<_>) = all.partition(|(topic, index)| exists(topic, *index));
-    let outcomes = match cx.coordinator.delete_offsets(&request.group_id, known.clone()).await {
+    let outcomes = match cx
+        .coordinator
+        .delete_offsets(&request.group_id, known.clone())
+        .await
+    {
         Ok(outcomes) => outcomes,
         Err(error) => return OffsetDeleteResponse::default().with_error_code(error.code()),
     };
     let code = |topic: &str, index: i32| {
-        let at = known.iter().position(|(name, partition)| name == topic && *partition == index);
-        at.and_then(|at| outcomes.get(at)).map_or(ResponseError::UnknownTopicOrPartition.code(), code_of)
+        let at = known
+            .iter()
+            .position(|(name, partition)| name == topic && *partition == index);
+        at.and_then(|at| outcomes.get(at))
+            .map_or(ResponseError::UnknownTopicOrPartition.code(), code_of)
     };
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
@@ -32,7 +51,9 @@ async fn handle(cx: Arc<Context>, _: Caller, request: OffsetDeleteRequest) -> Of
                 .with_partition_index(partition.partition_index)
                 .with_error_code(code(&topic.name, partition.partition_index))
         });
-        OffsetDeleteResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions.collect())
+        OffsetDeleteResponseTopic::default()
+            .with_name(topic.name.clone())
+            .with_partitions(partitions.collect())
     });
     OffsetDeleteResponse::default().with_topics(topics.collect())
 }

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use metaq_protocol::messages::offset_fetch_response::{
-    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
-    OffsetFetchResponseTopics,
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 use metaq_protocol::messages::{ApiKey, OffsetFetchRequest, OffsetFetchResponse};
 
@@ -16,16 +16,26 @@ use super::shared::{optional, text, topic_name};
 use super::{Api, Caller, Context, serve};
 use crate::group::{CommittedOffset, GroupError};
 
-pub(super) const API: Api = Api { key: ApiKey::OffsetFetch, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::OffsetFetch,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
 type Wanted = Option<Vec<(String, i32)>>;
 
-async fn handle(cx: Arc<Context>, caller: Caller, request: OffsetFetchRequest) -> OffsetFetchResponse {
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: OffsetFetchRequest,
+) -> OffsetFetchResponse {
     if caller.version >= 8 {
         let mut groups = Vec::with_capacity(request.groups.len());
         for group in request.groups {
             let wanted: Wanted = group.topics.map(|topics| {
-                topics.iter().flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p))).collect()
+                topics
+                    .iter()
+                    .flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p)))
+                    .collect()
             });
             let member = optional(&group.member_id).map(|member| (member, group.member_epoch));
             let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
@@ -37,10 +47,15 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: OffsetFetchRequest) -
         return OffsetFetchResponse::default().with_groups(groups);
     }
     let wanted: Wanted = request.topics.map(|topics| {
-        topics.iter().flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p))).collect()
+        topics
+            .iter()
+            .flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p)))
+            .collect()
     });
     match fetch(&cx, &request.group_id, wanted, None).await {
-        Ok(topics) => OffsetFetchResponse::default().with_topics(topics.into_iter().map(single).collect()),
+        Ok(topics) => {
+            OffsetFetchResponse::default().with_topics(topics.into_iter().map(single).collect())
+        }
         Err(error) => OffsetFetchResponse::default().with_error_code(error.code()),
     }
 }
@@ -55,7 +70,11 @@ async fn fetch(
     member: Option<(String, i32)>,
 ) -> Result<Topics, GroupError> {
     let mut topics: Topics = Vec::new();
-    for ((topic, partition), offset) in cx.coordinator.fetch_offsets(group_id, wanted, member).await? {
+    for ((topic, partition), offset) in cx
+        .coordinator
+        .fetch_offsets(group_id, wanted, member)
+        .await?
+    {
         match topics.last_mut() {
             Some((name, partitions)) if *name == topic => partitions.push((partition, offset)),
             _ => topics.push((topic, vec![(partition, offset)])),
@@ -65,10 +84,14 @@ async fn fetch(
 }
 
 fn parts(offset: Option<CommittedOffset>) -> (i64, i32, String) {
-    offset.map_or((-1, -1, String::new()), |offset| (offset.offset, offset.leader_epoch, offset.metadata))
+    offset.map_or((-1, -1, String::new()), |offset| {
+        (offset.offset, offset.leader_epoch, offset.metadata)
+    })
 }
 
-fn grouped((name, partitions): (String, Vec<(i32, Option<CommittedOffset>)>)) -> OffsetFetchResponseTopics {
+fn grouped(
+    (name, partitions): (String, Vec<(i32, Option<CommittedOffset>)>),
+) -> OffsetFetchResponseTopics {
     let partition = |(index, offset): (i32, Option<CommittedOffset>)| {
         let (offset, leader_epoch, metadata) = parts(offset);
         OffsetFetchResponsePartitions::default()
@@ -82,7 +105,9 @@ fn grouped((name, partitions): (String, Vec<(i32, Option<CommittedOffset>)>)) ->
         .with_partitions(partitions.into_iter().map(partition).collect())
 }
 
-fn single((name, partitions): (String, Vec<(i32, Option<CommittedOffset>)>)) -> OffsetFetchResponseTopic {
+fn single(
+    (name, partitions): (String, Vec<(i32, Option<CommittedOffset>)>),
+) -> OffsetFetchResponseTopic {
     let partition = |(index, offset): (i32, Option<CommittedOffset>)| {
         let (offset, leader_epoch, metadata) = parts(offset);
         OffsetFetchResponsePartition::default()

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use metaq_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
+use metaq_protocol::messages::offset_for_leader_epoch_response::{
+    EpochEndOffset, OffsetForLeaderTopicResult,
+};
 use metaq_protocol::messages::{ApiKey, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 use uuid::Uuid;
 
@@ -12,29 +14,45 @@ use super::errors::WireError;
 use super::shared::partition_of;
 use super::{Api, Caller, Context, serve};
 
-pub(super) const API: Api =
-    Api { key: ApiKey::OffsetForLeaderEpoch, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::OffsetForLeaderEpoch,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
-async fn handle(cx: Arc<Context>, _: Caller, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+async fn handle(
+    cx: Arc<Context>,
+    _: Caller,
+    request: OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
             let answer = EpochEndOffset::default().with_partition(asked.partition);
-            let found = partition_of(&cx, &topic.topic, Uuid::nil(), asked.partition).map_err(|error| error.wire());
-            let found = found.and_then(|partition| match partition.check_epoch(asked.current_leader_epoch) {
-                Ok(()) => Ok(partition.epoch_end(asked.leader_epoch)),
-                Err(error) => Err(error.wire()),
+            let found = partition_of(&cx, &topic.topic, Uuid::nil(), asked.partition)
+                .map_err(|error| error.wire());
+            let found = found.and_then(|partition| {
+                match partition.check_epoch(asked.current_leader_epoch) {
+                    Ok(()) => Ok(partition.epoch_end(asked.leader_epoch)),
+                    Err(error) => Err(error.wire()),
+                }
             });
             partitions.push(match found {
                 Ok(end) => {
                     let (epoch, end_offset) = end.unwrap_or((-1, -1));
                     answer.with_leader_epoch(epoch).with_end_offset(end_offset)
                 }
-                Err(error) => answer.with_error_code(error.code()).with_leader_epoch(-1).with_end_offset(-1),
+                Err(error) => answer
+                    .with_error_code(error.code())
+                    .with_leader_epoch(-1)
+                    .with_end_offset(-1),
             });
         }
-        topics.push(OffsetForLeaderTopicResult::default().with_topic(topic.topic).with_partitions(partitions));
+        topics.push(
+            OffsetForLeaderTopicResult::default()
+                .with_topic(topic.topic)
+                .with_partitions(partitions),
+        );
     }
     OffsetForLeaderEpochResponse::default().with_topics(topics)
 }

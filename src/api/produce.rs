@@ -7,8 +7,6 @@
 //!   others alone.
 //! - Transactional batches are refused with INVALID_TXN_STATE: transactions are not served yet.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use metaq_protocol::ResponseError;
 use metaq_protocol::frame;
@@ -38,11 +36,18 @@ pub(super) const API: Api = Api {
             let response = answer(queued).await;
             if acks == 0 {
                 return Ok(match first_error(&response) {
-                    Some(code) => Response::Close(format!("produce with acks=0 failed with error {code}")),
+                    Some(code) => {
+                        Response::Close(format!("produce with acks=0 failed with error {code}"))
+                    }
                     None => Response::Silence,
                 });
             }
-            let bytes = frame::encode_response(request.api_key, caller.version, caller.correlation_id, &response)?;
+            let bytes = frame::encode_response(
+                request.api_key,
+                caller.version,
+                caller.correlation_id,
+                &response,
+            )?;
             Ok(Response::Send(vec![Piece::Bytes(bytes)]))
         })
     },
@@ -69,11 +74,22 @@ fn queue(cx: &Context, request: ProduceRequest) -> Vec<QueuedTopic> {
     let acks = request.acks;
     let queue_topic = |topic: TopicProduceData| {
         let queue_one = |data: PartitionProduceData| {
-            let queued = append(cx, acks, &topic.name, topic.topic_id, data.index, data.records);
+            let queued = append(
+                cx,
+                acks,
+                &topic.name,
+                topic.topic_id,
+                data.index,
+                data.records,
+            );
             (data.index, queued.unwrap_or_else(Queued::Refused))
         };
         let partitions = topic.partition_data.into_iter().map(queue_one).collect();
-        QueuedTopic { name: topic.name.clone(), id: topic.topic_id, partitions }
+        QueuedTopic {
+            name: topic.name.clone(),
+            id: topic.topic_id,
+            partitions,
+        }
     };
     request.topic_data.into_iter().map(queue_topic).collect()
 }
@@ -86,15 +102,26 @@ fn append(
     index: i32,
     records: Option<Bytes>,
 ) -> Result<Queued, Refusal> {
-    let refuse = |error: ResponseError, text: String| Refusal { error, text, record: None };
+    let refuse = |error: ResponseError, text: String| Refusal {
+        error,
+        text,
+        record: None,
+    };
     if !(-1..=1).contains(&acks) {
-        return Err(refuse(ResponseError::InvalidRequiredAcks, format!("acks={acks} is not -1, 0 or 1")));
+        return Err(refuse(
+            ResponseError::InvalidRequiredAcks,
+            format!("acks={acks} is not -1, 0 or 1"),
+        ));
     }
-    let partition = partition_of(cx, name, id, index).map_err(|error| refuse(error.wire(), error.to_string()))?;
+    let partition = partition_of(cx, name, id, index)
+        .map_err(|error| refuse(error.wire(), error.to_string()))?;
     let config = partition.log().config();
     // This broker is the only replica in sync.
     if acks == -1 && config.min_insync_replicas > 1 {
-        let text = format!("1 replica is in sync, min.insync.replicas is {}", config.min_insync_replicas);
+        let text = format!(
+            "1 replica is in sync, min.insync.replicas is {}",
+            config.min_insync_replicas
+        );
         return Err(refuse(ResponseError::NotEnoughReplicas, text));
     }
     let records = records.unwrap_or_default();
@@ -107,7 +134,10 @@ fn append(
         },
     })?;
     if batches.iter().any(|batch| batch.header.is_transactional()) {
-        return Err(refuse(ResponseError::InvalidTxnState, "transactions are not served yet".to_owned()));
+        return Err(refuse(
+            ResponseError::InvalidTxnState,
+            "transactions are not served yet".to_owned(),
+        ));
     }
     Ok(Queued::Waiting(partition.append(batches)))
 }
@@ -125,19 +155,28 @@ async fn answer(queued: Vec<QueuedTopic>) -> ProduceResponse {
                         .with_log_append_time_ms(appended.log_append_time_ms)
                         .with_log_start_offset(appended.log_start),
                     Ok(Err(error)) => refused(index, &refusal(&error)),
-                    Err(_) => refused(index, &refusal(&LogError::Offline("the writer ended".to_owned()))),
+                    Err(_) => refused(
+                        index,
+                        &refusal(&LogError::Offline("the writer ended".to_owned())),
+                    ),
                 },
                 Queued::Refused(refusal) => refused(index, &refusal),
             });
         }
-        let response = TopicProduceResponse::default().with_name(topic.name).with_topic_id(topic.id);
+        let response = TopicProduceResponse::default()
+            .with_name(topic.name)
+            .with_topic_id(topic.id);
         topics.push(response.with_partition_responses(partitions));
     }
     ProduceResponse::default().with_responses(topics)
 }
 
 fn refusal(error: &LogError) -> Refusal {
-    Refusal { error: error.wire(), text: error.to_string(), record: None }
+    Refusal {
+        error: error.wire(),
+        text: error.to_string(),
+        record: None,
+    }
 }
 
 fn refused(index: i32, refusal: &Refusal) -> PartitionProduceResponse {
@@ -157,6 +196,10 @@ fn refused(index: i32, refusal: &Refusal) -> PartitionProduceResponse {
 }
 
 fn first_error(response: &ProduceResponse) -> Option<i16> {
-    let all = response.responses.iter().flat_map(|topic| &topic.partition_responses);
-    all.map(|partition| partition.error_code).find(|code| *code != 0)
+    let all = response
+        .responses
+        .iter()
+        .flat_map(|topic| &topic.partition_responses);
+    all.map(|partition| partition.error_code)
+        .find(|code| *code != 0)
 }

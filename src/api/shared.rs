@@ -59,7 +59,10 @@ pub(super) fn partition_of(
     if id.is_nil() {
         return Ok(cx.partitions.get(name, index)?);
     }
-    let topic = cx.partitions.topic_by_id(id).ok_or(LookupError::UnknownTopicId)?;
+    let topic = cx
+        .partitions
+        .topic_by_id(id)
+        .ok_or(LookupError::UnknownTopicId)?;
     Ok(topic.get(index).cloned()?)
 }
 
@@ -82,11 +85,23 @@ impl WireError for LookupError {
 }
 
 /// A partition's part of Metadata: error code, and replicas whose broker is away.
-pub(super) fn leadership(brokers: &std::collections::BTreeMap<i32, Broker>, info: &PartitionInfo) -> (i16, i32, Vec<i32>) {
-    let offline = info.replicas.iter().copied().filter(|id| !brokers.contains_key(id)).collect();
+pub(super) fn leadership(
+    brokers: &std::collections::BTreeMap<i32, Broker>,
+    info: &PartitionInfo,
+) -> (i16, i32, Vec<i32>) {
+    let offline = info
+        .replicas
+        .iter()
+        .copied()
+        .filter(|id| !brokers.contains_key(id))
+        .collect();
     if brokers.contains_key(&info.leader) {
         (0, info.leader, offline)
     } else {
-        (metaq_protocol::ResponseError::LeaderNotAvailable.code(), -1, offline)
+        (
+            metaq_protocol::ResponseError::LeaderNotAvailable.code(),
+            -1,
+            offline,
+        )
     }
 }

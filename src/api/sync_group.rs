@@ -12,7 +12,10 @@ use super::shared::{optional, text};
 use super::{Api, Caller, Context, serve};
 use crate::group::SyncRequest;
 
-pub(super) const API: Api = Api { key: ApiKey::SyncGroup, start: |cx, caller, frame| serve(cx, caller, frame, handle) };
+pub(super) const API: Api = Api {
+    key: ApiKey::SyncGroup,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
 
 async fn handle(cx: Arc<Context>, caller: Caller, request: SyncGroupRequest) -> SyncGroupResponse {
     let sync = SyncRequest {
@@ -21,7 +24,11 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: SyncGroupRequest) -> 
         generation: request.generation_id,
         protocol_type: optional(&request.protocol_type),
         protocol: optional(&request.protocol_name),
-        assignments: request.assignments.into_iter().map(|a| (a.member_id.to_string(), a.assignment)).collect(),
+        assignments: request
+            .assignments
+            .into_iter()
+            .map(|a| (a.member_id.to_string(), a.assignment))
+            .collect(),
     };
     match cx.coordinator.sync(&request.group_id, sync).await {
         Ok(reply) => {
@@ -29,7 +36,9 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: SyncGroupRequest) -> 
             if caller.version < 5 {
                 return response;
             }
-            response.with_protocol_type(reply.protocol_type.map(text)).with_protocol_name(reply.protocol.map(text))
+            response
+                .with_protocol_type(reply.protocol_type.map(text))
+                .with_protocol_name(reply.protocol.map(text))
         }
         Err(error) => SyncGroupResponse::default().with_error_code(error.code()),
     }

@@ -785,16 +785,6 @@ impl ClassicGroup {
         }
     }
 
-    /// The waiter of a join or sync went away; its member is treated as silent from now on.
-    pub(super) fn abandon(&mut self, now_ms: i64, waiter: Waiter) {
-        for member in self.members.values_mut() {
-            if member.awaiting_join == Some(waiter) || member.awaiting_sync == Some(waiter) {
-                // It keeps its place until its session is over, as in Kafka.
-                member.deadline_ms = now_ms + i64::from(member.session_timeout_ms);
-            }
-        }
-    }
-
     /// When [`Self::tick`] has something to do, ms.
     pub(super) fn next_deadline(&self) -> Option<i64> {
         let members = self

@@ -14,3 +14,4 @@ pub use messages::{
     CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, JoinReply,
     JoinRequest, LeaveMember, MemberDescription, OffsetToCommit, SyncReply, SyncRequest,
 };
+pub use subscription::assigned_partitions;

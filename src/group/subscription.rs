@@ -15,7 +15,7 @@ pub(super) fn subscribed_topics(mut metadata: &[u8]) -> Option<Vec<String>> {
 }
 
 /// Topics and partitions in an assignment; `None` when the bytes are no consumer's.
-pub(super) fn assigned_partitions(mut assignment: &[u8]) -> Option<Vec<(String, Vec<i32>)>> {
+pub fn assigned_partitions(mut assignment: &[u8]) -> Option<Vec<(String, Vec<i32>)>> {
     version(&mut assignment)?;
     let count = length(&mut assignment)?;
     let mut topics = Vec::new();

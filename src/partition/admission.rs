@@ -202,9 +202,11 @@ mod tests {
 
     #[test]
     fn a_topics_own_codec_replaces_the_producers() {
-        let config = LogConfig { recompress: Some(Compression::Zstd), ..LogConfig::default() };
-        let admitted = admit(&batch(None), &config, NOW)
-        .unwrap();
+        let config = LogConfig {
+            recompress: Some(Compression::Zstd),
+            ..LogConfig::default()
+        };
+        let admitted = admit(&batch(None), &config, NOW).unwrap();
         let produced = &admitted[0];
         assert_eq!(produced.header.compression().unwrap(), Compression::Zstd);
         assert!(batch::verify_crc(&produced.bytes));

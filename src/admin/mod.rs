@@ -1,0 +1,145 @@
+//! The dashboard port: /healthz, /readyz and /metrics.
+//!
+//! - `/healthz`: 200 while the process serves at all.
+//! - `/readyz`: 200 when clients are answered; 503 with a reason while starting, draining, or with partitions
+//!   offline.
+//! - `/metrics`: Prometheus text format.
+
+mod exposition;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::api::Context;
+use crate::config::Config;
+
+/// The dashboard's listener, before it serves.
+pub struct Bound {
+    listener: TcpListener,
+}
+
+/// The dashboard while it serves.
+pub struct Admin {
+    address: Option<SocketAddr>,
+    ready: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Clone)]
+struct Shared {
+    cx: Arc<Context>,
+    ready: Arc<AtomicBool>,
+}
+
+impl Admin {
+    /// Binds the port; nothing is answered yet.
+    pub async fn bind(config: &Config) -> std::io::Result<Bound> {
+        let port = config.number("dashboard.http.port") as u16;
+        let host = match config.text("dashboard.http.host") {
+            "" => config.text("host.name"),
+            host => host,
+        };
+        let bound = match host {
+            "" => match TcpListener::bind(("::", port)).await {
+                Ok(both) => Ok(both),
+                Err(_) => TcpListener::bind(("0.0.0.0", port)).await,
+            },
+            host => TcpListener::bind((host, port)).await,
+        };
+        let named = |error: std::io::Error| {
+            std::io::Error::new(
+                error.kind(),
+                format!("cannot listen on {host}:{port} for the dashboard: {error}"),
+            )
+        };
+        Ok(Bound {
+            listener: bound.map_err(named)?,
+        })
+    }
+
+    /// Where it is served.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Tells load balancers that no more work is welcome.
+    pub fn not_ready(&self) {
+        self.ready.store(false, Ordering::Release);
+    }
+
+    /// Ends it.
+    pub fn stop(&self) {
+        self.task.abort();
+    }
+}
+
+impl Bound {
+    /// Begins to answer.
+    pub fn serve(self, cx: Arc<Context>) -> Admin {
+        let ready = Arc::new(AtomicBool::new(true));
+        let router = Router::new()
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .with_state(Shared {
+                cx,
+                ready: ready.clone(),
+            });
+        let address = self.listener.local_addr().ok();
+        let task = tokio::spawn(async move {
+            if let Err(error) = axum::serve(self.listener, router).await {
+                tracing::error!(%error, "the dashboard ended");
+            }
+        });
+        Admin {
+            address,
+            ready,
+            task,
+        }
+    }
+}
+
+async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
+    if !shared.ready.load(Ordering::Acquire) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
+    }
+    let mut offline = String::new();
+    for topic in shared.cx.partitions.topics() {
+        for (index, reason) in topic.offline() {
+            offline.push_str(&format!("offline: {}-{index}: {reason}\n", topic.topic));
+        }
+        for partition in topic.online() {
+            if let Some(reason) = partition.log().offline_reason() {
+                offline.push_str(&format!(
+                    "offline: {}-{}: {reason}\n",
+                    topic.topic,
+                    partition.index()
+                ));
+            }
+        }
+    }
+    match offline.is_empty() {
+        true => (StatusCode::OK, "ready\n".to_owned()),
+        false => (StatusCode::SERVICE_UNAVAILABLE, offline),
+    }
+}
+
+async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
+    let text = exposition::render(&shared.cx).await;
+    (
+        [(
+            header::CONTENT_TYPE,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )],
+        text,
+    )
+}

@@ -1,0 +1,276 @@
+//! A whole broker: opened, served, shut down.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::admin::Admin;
+use crate::api::{Context, FetchSessions};
+use crate::cluster::{Broker as Member, Cluster, ClusterError, Opened, ProducerIds};
+use crate::config::Config;
+use crate::group::{Coordinator, GroupLimits, Resolve};
+use crate::log::{DataDirError, RealDisk};
+use crate::meta::{MetaError, MetaStore};
+use crate::metrics::Metrics;
+use crate::net::{EndpointError, Server, listen_endpoints};
+use crate::partition::{Housekeeping, HousekeepingIntervals, Partitions, PartitionsOptions};
+
+/// The embedded coordination store's file, in the first data directory.
+const META_FILE: &str = "metaq-meta.redb";
+
+/// Why a broker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No data directory is configured.
+    #[error("dataPath (log.dirs) names no directory")]
+    NoDataPath,
+    /// A data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The coordination store cannot be used.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    /// The topics cannot be read.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// A listener's address is wrong.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// A listener or a thread cannot be had.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// A running broker.
+pub struct Broker {
+    cx: Arc<Context>,
+    server: Server,
+    admin: Admin,
+    housekeeping: Housekeeping,
+    addresses: Vec<SocketAddr>,
+    opened: Opened,
+    start_time: Duration,
+}
+
+/// Finds identities in the cluster's image.
+struct Identities(Arc<Cluster>);
+
+impl Resolve for Identities {
+    fn identity(&self, topic: &str, partition: i32) -> Option<String> {
+        let image = self.0.image();
+        Some(
+            image
+                .topic(topic)?
+                .partition(partition)?
+                .identity
+                .to_string(),
+        )
+    }
+
+    fn partition(&self, topic: &str, identity: &str) -> Option<i32> {
+        let image = self.0.image();
+        let partitions = &image.topic(topic)?.partitions;
+        partitions
+            .iter()
+            .position(|info| info.identity.to_string() == identity)
+            .map(|index| index as i32)
+    }
+}
+
+impl Broker {
+    /// Opens everything and begins to serve. Returns when clients can be answered.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let started = Instant::now();
+        let config = Arc::new(config);
+        let (listeners, advertised) = listen_endpoints(&config)?;
+        // Bound first, so that a taken port is found before anything is opened.
+        let mut server = Server::bind(&listeners).await?;
+        let addresses = server.addresses();
+        let admin = Admin::bind(&config).await?;
+        let partitions = open_partitions(&config)?;
+        let meta = open_meta(&config)?;
+        let cluster_id = match partitions.data_dirs().next() {
+            Some(dir) => dir.property("cluster.id")?,
+            None => return Err(StartError::NoDataPath),
+        };
+        let (cluster, opened) =
+            Cluster::open(config.clone(), meta.clone(), partitions.clone(), cluster_id).await?;
+        let cluster = Arc::new(cluster);
+        for dir in partitions.data_dirs() {
+            dir.claim(&cluster.image().cluster_id, cluster.broker_id())?;
+        }
+        cluster.announce(member(&config, advertised, &addresses));
+        let resolve = Arc::new(Identities(cluster.clone()));
+        let coordinator = Coordinator::start(meta.clone(), resolve, group_limits(&config)).await?;
+        let housekeeping =
+            Housekeeping::start(partitions.clone(), housekeeping_intervals(&config))?;
+        let sessions = config.number("max.incremental.fetch.session.cache.slots") as usize;
+        let cx = Arc::new(Context {
+            config,
+            cluster,
+            partitions,
+            coordinator,
+            producer_ids: ProducerIds::new(meta),
+            fetch_sessions: FetchSessions::new(sessions),
+            metrics: Metrics::default(),
+        });
+        server.serve(&cx);
+        let admin = admin.serve(cx.clone());
+        Ok(Self {
+            cx,
+            server,
+            admin,
+            housekeeping,
+            addresses,
+            opened,
+            start_time: started.elapsed(),
+        })
+    }
+
+    /// Where clients are served.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where the dashboard is served.
+    pub fn dashboard_address(&self) -> Option<SocketAddr> {
+        self.admin.address()
+    }
+
+    /// What it works with.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.cx
+    }
+
+    /// One line for people: version, listener, cluster, data, what was opened, how long it took.
+    pub fn ready_line(&self) -> String {
+        let listeners: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        let dashboard = self
+            .admin
+            .address()
+            .map_or("none".to_owned(), |address| format!("http://{address}"));
+        let paths: Vec<String> = self
+            .cx
+            .config
+            .data_paths()
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        let Opened { topics, report } = self.opened;
+        let offline = if report.offline > 0 {
+            format!(" ({} OFFLINE)", report.offline)
+        } else {
+            String::new()
+        };
+        format!(
+            "metaq {} ready: listening on {}, dashboard {dashboard}, cluster {}, broker {}, data in {}, {topics} topics and {} partitions{offline} opened in {} ms",
+            env!("CARGO_PKG_VERSION"),
+            listeners.join(", "),
+            self.cx.cluster.image().cluster_id,
+            self.cx.cluster.broker_id(),
+            paths.join(", "),
+            report.online,
+            self.start_time.as_millis()
+        )
+    }
+
+    /// Stops accepting, answers what is in flight, closes every log cleanly.
+    pub async fn shutdown(self) {
+        let Self {
+            cx,
+            server,
+            admin,
+            housekeeping,
+            ..
+        } = self;
+        admin.not_ready();
+        server.stop().await;
+        cx.coordinator.stop();
+        let closing = cx.clone();
+        let close = move || {
+            housekeeping.stop();
+            closing.partitions.close();
+            closing.cluster.meta().close();
+        };
+        if tokio::task::spawn_blocking(close).await.is_err() {
+            tracing::error!("the shutdown was not clean");
+        }
+        admin.stop();
+    }
+}
+
+fn open_partitions(config: &Config) -> Result<Arc<Partitions>, StartError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let open_threads = match config.number("num.recovery.threads.per.data.dir") {
+        0 => cores * 2,
+        threads => threads as usize,
+    };
+    let options = PartitionsOptions {
+        data_paths: config.data_paths(),
+        sync_threads: config.number("num.sync.threads") as usize,
+        open_threads,
+    };
+    if options.data_paths.is_empty() {
+        return Err(StartError::NoDataPath);
+    }
+    Ok(Arc::new(Partitions::open(Arc::new(RealDisk), &options)?))
+}
+
+fn open_meta(config: &Config) -> Result<MetaStore, StartError> {
+    let first: PathBuf = config
+        .data_paths()
+        .into_iter()
+        .next()
+        .ok_or(StartError::NoDataPath)?;
+    Ok(MetaStore::open_embedded(&first.join(META_FILE))?)
+}
+
+fn member(
+    config: &Config,
+    advertised: Option<crate::net::Endpoint>,
+    addresses: &[SocketAddr],
+) -> Member {
+    let bound = addresses.first().map_or(0, SocketAddr::port);
+    let (host, port) = match advertised {
+        Some(endpoint) => (
+            endpoint.host,
+            if endpoint.port == 0 {
+                bound
+            } else {
+                endpoint.port
+            },
+        ),
+        None => (String::new(), bound),
+    };
+    let rack = Some(config.text("broker.rack").to_owned()).filter(|rack| !rack.is_empty());
+    Member {
+        id: config.number("broker.id") as i32,
+        host,
+        port,
+        rack,
+    }
+}
+
+fn group_limits(config: &Config) -> GroupLimits {
+    GroupLimits {
+        initial_rebalance_delay_ms: config.number("group.initial.rebalance.delay.ms"),
+        session_timeout_min_ms: config.number("group.min.session.timeout.ms") as i32,
+        session_timeout_max_ms: config.number("group.max.session.timeout.ms") as i32,
+        members_max: config.number("group.max.size") as usize,
+        metadata_bytes_max: config.number("offset.metadata.max.bytes") as usize,
+        offsets_retention_ms: config.number("offsets.retention.minutes") * 60_000,
+        offsets_check_interval: Duration::from_millis(
+            config.number("offsets.retention.check.interval.ms") as u64,
+        ),
+    }
+}
+
+fn housekeeping_intervals(config: &Config) -> HousekeepingIntervals {
+    let ms = |name| Duration::from_millis(config.number(name) as u64);
+    HousekeepingIntervals {
+        retention: ms("log.retention.check.interval.ms"),
+        checkpoint: ms("log.flush.offset.checkpoint.interval.ms"),
+        producer_expiration_ms: config.number("producer.id.expiration.ms"),
+    }
+}

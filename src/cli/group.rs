@@ -1,0 +1,401 @@
+//! `metaq group list|describe|delete|reset-offsets`.
+
+use std::collections::BTreeMap;
+
+use clap::{ArgGroup, Args, Subcommand};
+use metaq_protocol::messages::describe_groups_response::DescribedGroup;
+use metaq_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use metaq_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use metaq_protocol::messages::{
+    DeleteGroupsRequest, DescribeGroupsRequest, GroupId, ListGroupsRequest, MetadataRequest,
+    OffsetCommitRequest, OffsetFetchRequest,
+};
+use metaq_protocol::protocol::StrBytes;
+use serde::Serialize;
+
+use super::Failure;
+use super::client::{Address, Client, check};
+use super::output::{or_dash, print};
+use super::topic::{offsets, topic_name};
+
+/// See the module's documentation.
+#[derive(Debug, Args)]
+pub(super) struct Group {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List groups.
+    List {
+        #[command(flatten)]
+        address: Address,
+    },
+    /// Show a group's partitions with offsets, lag and owners.
+    Describe {
+        /// Group id.
+        group: String,
+        #[command(flatten)]
+        address: Address,
+    },
+    /// Delete an empty group with its offsets.
+    Delete {
+        /// Group id.
+        group: String,
+        #[command(flatten)]
+        address: Address,
+    },
+    /// Set an empty group's offsets; shows what would happen unless --execute is given.
+    ResetOffsets(Reset),
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("target").required(true)))]
+struct Reset {
+    /// Group id.
+    group: String,
+    /// Topic.
+    #[arg(short, long)]
+    topic: String,
+    /// Only this partition; may be given several times.
+    #[arg(short, long)]
+    partition: Vec<i32>,
+    /// To the log's start.
+    #[arg(long, group = "target")]
+    to_earliest: bool,
+    /// To the log's end.
+    #[arg(long, group = "target")]
+    to_latest: bool,
+    /// To an offset, within the log.
+    #[arg(long, group = "target", value_name = "OFFSET")]
+    to_offset: Option<i64>,
+    /// To the first record at or behind a time, milliseconds since 1970.
+    #[arg(long, group = "target", value_name = "MS")]
+    to_timestamp: Option<i64>,
+    /// By a number of records, backwards when negative.
+    #[arg(
+        long,
+        group = "target",
+        value_name = "N",
+        allow_negative_numbers = true
+    )]
+    shift_by: Option<i64>,
+    /// Do it.
+    #[arg(long)]
+    execute: bool,
+    #[command(flatten)]
+    address: Address,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    group: String,
+    state: String,
+    protocol_type: String,
+}
+
+#[derive(Serialize)]
+struct Lag {
+    topic: String,
+    partition: i32,
+    offset: Option<i64>,
+    log_end: i64,
+    lag: Option<i64>,
+    member: Option<String>,
+    client: Option<String>,
+    host: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Planned {
+    topic: String,
+    partition: i32,
+    from: Option<i64>,
+    to: i64,
+}
+
+impl Group {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        match self.action {
+            Action::List { address } => list(&mut Client::connect(&address)?, address.json),
+            Action::Describe { group, address } => {
+                describe(&mut Client::connect(&address)?, &group, address.json)
+            }
+            Action::Delete { group, address } => {
+                let request =
+                    DeleteGroupsRequest::default().with_groups_names(vec![group_id(&group)]);
+                let response = Client::connect(&address)?.ask(2, &request)?;
+                let result = response
+                    .results
+                    .first()
+                    .ok_or("the broker did not answer for the group")?;
+                check(&group, result.error_code, None)?;
+                println!("{group} deleted");
+                Ok(())
+            }
+            Action::ResetOffsets(reset) => reset.run(),
+        }
+    }
+}
+
+fn group_id(group: &str) -> GroupId {
+    GroupId(StrBytes::from_string(group.to_owned()))
+}
+
+fn list(client: &mut Client, json: bool) -> Result<(), Failure> {
+    let response = client.ask(4, &ListGroupsRequest::default())?;
+    check("groups", response.error_code, None)?;
+    let row = |group: &metaq_protocol::messages::list_groups_response::ListedGroup| Listed {
+        group: group.group_id.to_string(),
+        state: group.group_state.to_string(),
+        protocol_type: group.protocol_type.to_string(),
+    };
+    let rows: Vec<Listed> = response.groups.iter().map(row).collect();
+    print(json, &["GROUP", "STATE", "PROTOCOL"], &rows, |row| {
+        vec![
+            row.group.clone(),
+            row.state.clone(),
+            row.protocol_type.clone(),
+        ]
+    })
+}
+
+/// Committed offsets by topic and partition.
+fn committed(client: &mut Client, group: &str) -> Result<BTreeMap<(String, i32), i64>, Failure> {
+    let asked = OffsetFetchRequestGroup::default()
+        .with_group_id(group_id(group))
+        .with_topics(None);
+    let response = client.ask(8, &OffsetFetchRequest::default().with_groups(vec![asked]))?;
+    let mut offsets = BTreeMap::new();
+    for answer in response.groups {
+        check(group, answer.error_code, None)?;
+        for topic in answer.topics {
+            for partition in topic
+                .partitions
+                .iter()
+                .filter(|partition| partition.committed_offset >= 0)
+            {
+                offsets.insert(
+                    (topic.name.to_string(), partition.partition_index),
+                    partition.committed_offset,
+                );
+            }
+        }
+    }
+    Ok(offsets)
+}
+
+fn described(client: &mut Client, group: &str) -> Result<DescribedGroup, Failure> {
+    let request = DescribeGroupsRequest::default().with_groups(vec![group_id(group)]);
+    let answer = client
+        .ask(5, &request)?
+        .groups
+        .into_iter()
+        .next()
+        .ok_or("the broker did not answer for the group")?;
+    check(group, answer.error_code, None)?;
+    if answer.group_state.as_str() == "Dead" {
+        return Err(format!("{group}: no such group").into());
+    }
+    Ok(answer)
+}
+
+fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure> {
+    let found = described(client, group)?;
+    let committed = committed(client, group)?;
+    let mut owners = BTreeMap::new();
+    for member in &found.members {
+        for (topic, partitions) in
+            crate::group::assigned_partitions(&member.member_assignment).unwrap_or_default()
+        {
+            for partition in partitions {
+                owners.insert((topic.clone(), partition), member);
+            }
+        }
+    }
+    let mut keys: Vec<(String, i32)> = committed.keys().chain(owners.keys()).cloned().collect();
+    keys.sort();
+    keys.dedup();
+    let mut ends: BTreeMap<(String, i32), i64> = BTreeMap::new();
+    for topic in keys
+        .iter()
+        .map(|(topic, _)| topic)
+        .collect::<std::collections::BTreeSet<_>>()
+    {
+        let of_topic: Vec<i32> = keys
+            .iter()
+            .filter(|(name, _)| name == topic)
+            .map(|(_, index)| *index)
+            .collect();
+        for (index, end) in offsets(client, topic, &of_topic, -1)? {
+            ends.insert((topic.clone(), index), end);
+        }
+    }
+    let rows: Vec<Lag> = keys
+        .into_iter()
+        .map(|key| {
+            let log_end = ends.get(&key).copied().unwrap_or(-1);
+            let offset = committed.get(&key).copied();
+            let owner = owners.get(&key);
+            Lag {
+                offset,
+                log_end,
+                lag: offset.map(|offset| (log_end - offset).max(0)),
+                member: owner.map(|member| member.member_id.to_string()),
+                client: owner.map(|member| member.client_id.to_string()),
+                host: owner.map(|member| member.client_host.to_string()),
+                topic: key.0,
+                partition: key.1,
+            }
+        })
+        .collect();
+    if json {
+        let whole = serde_json::json!({ "group": group, "state": found.group_state.as_str(),
+            "protocol": found.protocol_data.as_str(), "members": found.members.len(), "partitions": rows });
+        println!("{}", serde_json::to_string_pretty(&whole)?);
+        return Ok(());
+    }
+    println!(
+        "Group {group}: {}, {} members, assignor {}",
+        found.group_state,
+        found.members.len(),
+        if found.protocol_data.is_empty() {
+            "-"
+        } else {
+            found.protocol_data.as_str()
+        }
+    );
+    let headings = [
+        "TOPIC",
+        "PARTITION",
+        "OFFSET",
+        "LOG END",
+        "LAG",
+        "MEMBER",
+        "CLIENT",
+        "HOST",
+    ];
+    print(false, &headings, &rows, |row| {
+        vec![
+            row.topic.clone(),
+            row.partition.to_string(),
+            or_dash(&row.offset),
+            row.log_end.to_string(),
+            or_dash(&row.lag),
+            or_dash(&row.member),
+            or_dash(&row.client),
+            or_dash(&row.host),
+        ]
+    })
+}
+
+impl Reset {
+    fn run(self) -> Result<(), Failure> {
+        let mut client = Client::connect(&self.address)?;
+        let plan = self.plan(&mut client)?;
+        print(
+            self.address.json,
+            &["TOPIC", "PARTITION", "FROM", "TO"],
+            &plan,
+            |row| {
+                vec![
+                    row.topic.clone(),
+                    row.partition.to_string(),
+                    or_dash(&row.from),
+                    row.to.to_string(),
+                ]
+            },
+        )?;
+        if !self.execute {
+            eprintln!("Nothing was changed; add --execute to do it.");
+            return Ok(());
+        }
+        let partition = |planned: &Planned| {
+            OffsetCommitRequestPartition::default()
+                .with_partition_index(planned.partition)
+                .with_committed_offset(planned.to)
+                .with_committed_metadata(Some(StrBytes::default()))
+        };
+        let topic = OffsetCommitRequestTopic::default()
+            .with_name(topic_name(&self.topic))
+            .with_partitions(plan.iter().map(partition).collect());
+        let request = OffsetCommitRequest::default()
+            .with_group_id(group_id(&self.group))
+            .with_generation_id_or_member_epoch(-1)
+            .with_topics(vec![topic]);
+        for partition in client
+            .ask(8, &request)?
+            .topics
+            .into_iter()
+            .flat_map(|topic| topic.partitions)
+        {
+            let what = format!(
+                "{} partition {} (is the group empty?)",
+                self.topic, partition.partition_index
+            );
+            check(&what, partition.error_code, None)?;
+        }
+        Ok(())
+    }
+
+    fn plan(&self, client: &mut Client) -> Result<Vec<Planned>, Failure> {
+        let asked = metaq_protocol::messages::metadata_request::MetadataRequestTopic::default()
+            .with_name(Some(topic_name(&self.topic)));
+        let request = MetadataRequest::default()
+            .with_topics(Some(vec![asked]))
+            .with_allow_auto_topic_creation(false);
+        let topic = client
+            .ask(12, &request)?
+            .topics
+            .into_iter()
+            .next()
+            .ok_or("the broker did not answer")?;
+        check(&self.topic, topic.error_code, None)?;
+        let mut indexes: Vec<i32> = topic
+            .partitions
+            .iter()
+            .map(|partition| partition.partition_index)
+            .collect();
+        indexes.retain(|index| self.partition.is_empty() || self.partition.contains(index));
+        indexes.sort_unstable();
+        let (starts, ends) = (
+            offsets(client, &self.topic, &indexes, -2)?,
+            offsets(client, &self.topic, &indexes, -1)?,
+        );
+        let by_time = match self.to_timestamp {
+            Some(timestamp) => offsets(client, &self.topic, &indexes, timestamp)?,
+            None => BTreeMap::new(),
+        };
+        let committed = committed(client, &self.group)?;
+        let plan = indexes.into_iter().map(|index| {
+            let (start, end) = (
+                starts.get(&index).copied().unwrap_or(0),
+                ends.get(&index).copied().unwrap_or(0),
+            );
+            let from = committed.get(&(self.topic.clone(), index)).copied();
+            let to = match (self.to_offset, self.shift_by, by_time.get(&index)) {
+                (Some(offset), _, _) => offset,
+                (_, Some(by), _) => from.unwrap_or(start).saturating_add(by),
+                (_, _, Some(found)) => {
+                    if *found < 0 {
+                        end
+                    } else {
+                        *found
+                    }
+                }
+                _ if self.to_latest => end,
+                _ => start,
+            };
+            Planned {
+                topic: self.topic.clone(),
+                partition: index,
+                from,
+                to: to.clamp(start, end),
+            }
+        });
+        Ok(plan.collect())
+    }
+}

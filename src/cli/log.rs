@@ -1,0 +1,128 @@
+//! `metaq log dump|verify`: a data directory's files, while no broker writes to them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::Failure;
+use crate::log::{Dump, DumpedBatch, dump_segment, verify_dir};
+
+/// See the module's documentation.
+#[derive(Debug, Args)]
+pub(super) struct Log {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Print the batches of a segment, and with --records what is in them.
+    Dump {
+        /// A `.log` file.
+        file: PathBuf,
+        /// Unpack the batches.
+        #[arg(long)]
+        records: bool,
+        /// Print one JSON object a batch.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check CRCs, offsets, indexes and producer snapshots; exit code 1 when something is wrong.
+    Verify {
+        /// A data directory, or one partition's directory.
+        dir: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Log {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        match self.action {
+            Action::Dump {
+                file,
+                records,
+                json,
+            } => dump(&file, records, json),
+            Action::Verify { dir, json } => verify(&dir, json),
+        }
+    }
+}
+
+fn dump(file: &std::path::Path, records: bool, json: bool) -> Result<(), Failure> {
+    let show = |batch: DumpedBatch| {
+        if json {
+            println!("{}", serde_json::to_string(&batch)?);
+            return Ok(());
+        }
+        println!(
+            "offsets {}..={} position {} bytes {} records {} epoch {} {} timestamp {} producer {}/{} sequence {}{}{}{}",
+            batch.base_offset,
+            batch.last_offset,
+            batch.position,
+            batch.bytes,
+            batch.count,
+            batch.leader_epoch,
+            batch.compression,
+            batch.max_timestamp,
+            batch.producer_id,
+            batch.producer_epoch,
+            batch.base_sequence,
+            if batch.transactional {
+                " transactional"
+            } else {
+                ""
+            },
+            if batch.control { " control" } else { "" },
+            if batch.valid { "" } else { " CRC IS WRONG" },
+        );
+        for record in &batch.records {
+            let part = |text: &Option<String>| text.clone().unwrap_or_else(|| "null".to_owned());
+            let headers: Vec<String> = record
+                .headers
+                .iter()
+                .map(|(key, value)| format!("{key}={}", part(value)))
+                .collect();
+            println!(
+                "  {} {} key {} value {} [{}]",
+                record.offset,
+                record.timestamp,
+                part(&record.key),
+                part(&record.value),
+                headers.join(", ")
+            );
+        }
+        Ok(())
+    };
+    dump_segment(file, Dump { records }, show)?;
+    Ok(())
+}
+
+fn verify(dir: &std::path::Path, json: bool) -> Result<(), Failure> {
+    let seen = verify_dir(dir)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&seen)?);
+    } else {
+        for finding in &seen.findings {
+            let position = finding
+                .position
+                .map_or(String::new(), |at| format!(" at byte {at}"));
+            println!("{}{position}: {}", finding.file.display(), finding.what);
+        }
+        println!(
+            "{} partitions, {} segments, {} batches, {} records, {} bytes: {} findings",
+            seen.partitions,
+            seen.segments,
+            seen.batches,
+            seen.records,
+            seen.bytes,
+            seen.findings.len()
+        );
+    }
+    if seen.findings.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{} findings", seen.findings.len()).into())
+    }
+}

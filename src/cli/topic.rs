@@ -1,0 +1,445 @@
+//! `metaq topic create|list|describe|alter|delete`.
+
+use std::collections::BTreeMap;
+
+use clap::{Args, Subcommand};
+use metaq_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use metaq_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use metaq_protocol::messages::delete_topics_request::DeleteTopicState;
+use metaq_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use metaq_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
+use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
+use metaq_protocol::messages::metadata_response::MetadataResponseTopic;
+use metaq_protocol::messages::{
+    BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
+    DescribeConfigsRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest, MetadataRequest,
+    TopicName,
+};
+use metaq_protocol::protocol::StrBytes;
+use serde::Serialize;
+
+use super::Failure;
+use super::client::{Address, Client, check};
+use super::output::print;
+
+const TOPIC_RESOURCE: i8 = 2;
+const SOURCE_TOPIC: i8 = 1;
+const TIMEOUT_MS: i32 = 30_000;
+
+/// See the module's documentation.
+#[derive(Debug, Args)]
+pub(super) struct Topic {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Create a topic.
+    Create {
+        /// Its name.
+        name: String,
+        /// Partitions; the broker's default when not given.
+        #[arg(short, long)]
+        partitions: Option<i32>,
+        /// Replicas; the broker's default when not given.
+        #[arg(short, long)]
+        replication_factor: Option<i16>,
+        /// A topic configuration; may be given several times.
+        #[arg(short = 'o', long = "config", value_name = "KEY=VALUE")]
+        config: Vec<String>,
+        /// Say what would happen only.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        address: Address,
+    },
+    /// List topics.
+    List {
+        #[command(flatten)]
+        address: Address,
+    },
+    /// Show a topic's partitions, offsets and own configurations.
+    Describe {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        address: Address,
+    },
+    /// Change a topic's configurations or extend it.
+    Alter {
+        /// Its name.
+        name: String,
+        /// Extend to this many partitions.
+        #[arg(short, long)]
+        partitions: Option<i32>,
+        /// Set a configuration; may be given several times.
+        #[arg(short = 'o', long = "config", value_name = "KEY=VALUE")]
+        config: Vec<String>,
+        /// Put a configuration back to its default; may be given several times.
+        #[arg(long, value_name = "KEY")]
+        delete_config: Vec<String>,
+        #[command(flatten)]
+        address: Address,
+    },
+    /// Delete a topic with all its records.
+    Delete {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        address: Address,
+    },
+}
+
+#[derive(Serialize)]
+struct Listed {
+    topic: String,
+    id: String,
+    partitions: usize,
+    replicas: usize,
+}
+
+#[derive(Serialize)]
+struct Described {
+    partition: i32,
+    leader: i32,
+    leader_epoch: i32,
+    replicas: Vec<i32>,
+    isr: Vec<i32>,
+    log_start: i64,
+    log_end: i64,
+}
+
+impl Topic {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        match self.action {
+            Action::Create {
+                name,
+                partitions,
+                replication_factor,
+                config,
+                dry_run,
+                address,
+            } => {
+                let numbers = (partitions.unwrap_or(-1), replication_factor.unwrap_or(-1));
+                create(
+                    &mut Client::connect(&address)?,
+                    &name,
+                    numbers,
+                    &config,
+                    dry_run,
+                )
+            }
+            Action::List { address } => list(&mut Client::connect(&address)?, address.json),
+            Action::Describe { name, address } => {
+                describe(&mut Client::connect(&address)?, &name, address.json)
+            }
+            Action::Alter {
+                name,
+                partitions,
+                config,
+                delete_config,
+                address,
+            } => {
+                let mut client = Client::connect(&address)?;
+                if !config.is_empty() || !delete_config.is_empty() {
+                    alter(&mut client, &name, &config, &delete_config)?;
+                }
+                partitions.map_or(Ok(()), |count| extend(&mut client, &name, count))
+            }
+            Action::Delete { name, address } => {
+                let state = DeleteTopicState::default().with_name(Some(topic_name(&name)));
+                let request = DeleteTopicsRequest::default()
+                    .with_topics(vec![state])
+                    .with_timeout_ms(TIMEOUT_MS);
+                let response = Client::connect(&address)?.ask(6, &request)?;
+                let result = response
+                    .responses
+                    .first()
+                    .ok_or("the broker did not answer for the topic")?;
+                check(&name, result.error_code, result.error_message.as_deref())
+            }
+        }
+    }
+}
+
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+pub(super) fn topic_name(name: &str) -> TopicName {
+    TopicName(text(name))
+}
+
+fn key_and_value(entry: &str) -> Result<(&str, &str), Failure> {
+    entry
+        .split_once('=')
+        .ok_or_else(|| format!("{entry}: expected KEY=VALUE").into())
+}
+
+fn create(
+    client: &mut Client,
+    name: &str,
+    numbers: (i32, i16),
+    config: &[String],
+    dry_run: bool,
+) -> Result<(), Failure> {
+    let mut configs = Vec::with_capacity(config.len());
+    for entry in config {
+        let (key, value) = key_and_value(entry)?;
+        configs.push(
+            CreatableTopicConfig::default()
+                .with_name(text(key))
+                .with_value(Some(text(value))),
+        );
+    }
+    let topic = CreatableTopic::default()
+        .with_name(topic_name(name))
+        .with_num_partitions(numbers.0)
+        .with_replication_factor(numbers.1)
+        .with_configs(configs);
+    let request = CreateTopicsRequest::default()
+        .with_topics(vec![topic])
+        .with_timeout_ms(TIMEOUT_MS)
+        .with_validate_only(dry_run);
+    let response = client.ask(7, &request)?;
+    let result = response
+        .topics
+        .first()
+        .ok_or("the broker did not answer for the topic")?;
+    check(name, result.error_code, result.error_message.as_deref())?;
+    let done = if dry_run {
+        "would be created"
+    } else {
+        "created"
+    };
+    println!("{name} {done} with {} partitions", result.num_partitions);
+    Ok(())
+}
+
+fn list(client: &mut Client, json: bool) -> Result<(), Failure> {
+    let response = client.ask(12, &MetadataRequest::default().with_topics(None))?;
+    let row = |topic: &MetadataResponseTopic| Listed {
+        topic: topic
+            .name
+            .as_ref()
+            .map(|name| name.to_string())
+            .unwrap_or_default(),
+        id: crate::log::uuid_to_base64(topic.topic_id),
+        partitions: topic.partitions.len(),
+        replicas: topic
+            .partitions
+            .first()
+            .map_or(0, |partition| partition.replica_nodes.len()),
+    };
+    let rows: Vec<Listed> = response.topics.iter().map(row).collect();
+    print(
+        json,
+        &["TOPIC", "ID", "PARTITIONS", "REPLICAS"],
+        &rows,
+        |row| {
+            vec![
+                row.topic.clone(),
+                row.id.clone(),
+                row.partitions.to_string(),
+                row.replicas.to_string(),
+            ]
+        },
+    )
+}
+
+fn metadata(client: &mut Client, name: &str) -> Result<MetadataResponseTopic, Failure> {
+    let asked = MetadataRequestTopic::default().with_name(Some(topic_name(name)));
+    let request = MetadataRequest::default()
+        .with_topics(Some(vec![asked]))
+        .with_allow_auto_topic_creation(false);
+    let topic = client
+        .ask(12, &request)?
+        .topics
+        .into_iter()
+        .next()
+        .ok_or("the broker did not answer for the topic")?;
+    check(name, topic.error_code, None)?;
+    Ok(topic)
+}
+
+/// Offsets of all partitions of a topic: -1 for the ends, -2 for the starts, or a time in ms.
+pub(super) fn offsets(
+    client: &mut Client,
+    topic: &str,
+    partitions: &[i32],
+    timestamp: i64,
+) -> Result<BTreeMap<i32, i64>, Failure> {
+    let asked = |index: &i32| {
+        ListOffsetsPartition::default()
+            .with_partition_index(*index)
+            .with_timestamp(timestamp)
+    };
+    let asked = ListOffsetsTopic::default()
+        .with_name(topic_name(topic))
+        .with_partitions(partitions.iter().map(asked).collect());
+    let request = ListOffsetsRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_topics(vec![asked]);
+    let mut offsets = BTreeMap::new();
+    for partition in client
+        .ask(7, &request)?
+        .topics
+        .into_iter()
+        .flat_map(|topic| topic.partitions)
+    {
+        check(
+            &format!("{topic} partition {}", partition.partition_index),
+            partition.error_code,
+            None,
+        )?;
+        offsets.insert(partition.partition_index, partition.offset);
+    }
+    Ok(offsets)
+}
+
+fn describe(client: &mut Client, name: &str, json: bool) -> Result<(), Failure> {
+    let topic = metadata(client, name)?;
+    let indexes: Vec<i32> = topic
+        .partitions
+        .iter()
+        .map(|partition| partition.partition_index)
+        .collect();
+    let (starts, ends) = (
+        offsets(client, name, &indexes, -2)?,
+        offsets(client, name, &indexes, -1)?,
+    );
+    let ids = |ids: &[BrokerId]| ids.iter().map(|id| id.0).collect::<Vec<_>>();
+    let mut rows: Vec<Described> = topic
+        .partitions
+        .iter()
+        .map(|partition| Described {
+            partition: partition.partition_index,
+            leader: partition.leader_id.0,
+            leader_epoch: partition.leader_epoch,
+            replicas: ids(&partition.replica_nodes),
+            isr: ids(&partition.isr_nodes),
+            log_start: starts
+                .get(&partition.partition_index)
+                .copied()
+                .unwrap_or(-1),
+            log_end: ends.get(&partition.partition_index).copied().unwrap_or(-1),
+        })
+        .collect();
+    rows.sort_by_key(|row| row.partition);
+    let resource = DescribeConfigsResource::default()
+        .with_resource_type(TOPIC_RESOURCE)
+        .with_resource_name(text(name));
+    let configs = client.ask(
+        4,
+        &DescribeConfigsRequest::default().with_resources(vec![resource]),
+    )?;
+    let own: BTreeMap<String, String> = configs
+        .results
+        .iter()
+        .flat_map(|result| &result.configs)
+        .filter(|config| config.config_source == SOURCE_TOPIC)
+        .map(|config| {
+            (
+                config.name.to_string(),
+                config
+                    .value
+                    .as_ref()
+                    .map(|v| v.to_string())
+                    .unwrap_or_default(),
+            )
+        })
+        .collect();
+    let id = crate::log::uuid_to_base64(topic.topic_id);
+    if json {
+        let whole =
+            serde_json::json!({ "topic": name, "id": id, "config": own, "partitions": rows });
+        println!("{}", serde_json::to_string_pretty(&whole)?);
+        return Ok(());
+    }
+    println!("Topic {name}, id {id}");
+    for (key, value) in &own {
+        println!("  {key}={value}");
+    }
+    let headings = [
+        "PARTITION",
+        "LEADER",
+        "EPOCH",
+        "REPLICAS",
+        "ISR",
+        "LOG START",
+        "LOG END",
+    ];
+    print(false, &headings, &rows, |row| {
+        vec![
+            row.partition.to_string(),
+            row.leader.to_string(),
+            row.leader_epoch.to_string(),
+            format!("{:?}", row.replicas),
+            format!("{:?}", row.isr),
+            row.log_start.to_string(),
+            row.log_end.to_string(),
+        ]
+    })
+}
+
+fn alter(
+    client: &mut Client,
+    name: &str,
+    set: &[String],
+    delete: &[String],
+) -> Result<(), Failure> {
+    let mut configs = Vec::with_capacity(set.len() + delete.len());
+    for entry in set {
+        let (key, value) = key_and_value(entry)?;
+        configs.push(
+            AlterableConfig::default()
+                .with_name(text(key))
+                .with_value(Some(text(value))),
+        );
+    }
+    for key in delete {
+        configs.push(
+            AlterableConfig::default()
+                .with_name(text(key))
+                .with_config_operation(1)
+                .with_value(None),
+        );
+    }
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(TOPIC_RESOURCE)
+        .with_resource_name(text(name))
+        .with_configs(configs);
+    let response = client.ask(
+        1,
+        &IncrementalAlterConfigsRequest::default().with_resources(vec![resource]),
+    )?;
+    let result = response
+        .responses
+        .first()
+        .ok_or("the broker did not answer for the topic")?;
+    check(name, result.error_code, result.error_message.as_deref())?;
+    println!("{name} configured");
+    Ok(())
+}
+
+fn extend(client: &mut Client, name: &str, count: i32) -> Result<(), Failure> {
+    let topic = CreatePartitionsTopic::default()
+        .with_name(topic_name(name))
+        .with_count(count)
+        .with_assignments(None);
+    let request = CreatePartitionsRequest::default()
+        .with_topics(vec![topic])
+        .with_timeout_ms(TIMEOUT_MS);
+    let response = client.ask(3, &request)?;
+    let result = response
+        .results
+        .first()
+        .ok_or("the broker did not answer for the topic")?;
+    check(name, result.error_code, result.error_message.as_deref())?;
+    println!("{name} has {count} partitions");
+    Ok(())
+}

@@ -1,0 +1,230 @@
+//! One client's connection: reads frames, starts their handlers in arrival order, sends the answers in the same
+//! order. Starting a request does not wait for the one before to be answered.
+//!
+//! A malformed frame or a panic in a handler ends this connection and nothing else.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesOrdered, StreamExt};
+use metaq_protocol::frame::{self, FrameError};
+use metaq_protocol::messages::ApiKey;
+use tokio::sync::watch;
+
+use super::alias::TcpStream;
+use super::frame_reader::{FrameReader, ReadFault};
+use super::memory::{RequestMemory, Share};
+use super::send::send_all;
+use super::server::stopped;
+use crate::api::{self, Caller, Context, Piece, Response};
+
+/// Answers that are ready together are sent together, up to this many.
+const ANSWERS_JOINED_MAX: usize = 64;
+
+/// What connections have in common.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) frame_bytes_max: usize,
+    pub(super) in_flight_max: usize,
+    /// `None` for never.
+    pub(super) idle_max: Option<Duration>,
+    pub(super) drain: Duration,
+}
+
+/// An answered request, or why there is no answer.
+enum Outcome {
+    Answered(Response),
+    Failed(FrameError),
+    Panicked,
+}
+
+struct Connection {
+    cx: Arc<Context>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    local: SocketAddr,
+    settings: Settings,
+    reader: FrameReader,
+    in_flight: FuturesOrdered<std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>>>,
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn run(
+    cx: Arc<Context>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    settings: Settings,
+    memory: RequestMemory,
+    shutdown: watch::Receiver<bool>,
+) {
+    let _ = stream.set_nodelay(true);
+    let local = stream.local_addr().unwrap_or(peer);
+    let reader = FrameReader::new(settings.frame_bytes_max, memory);
+    let in_flight = FuturesOrdered::new();
+    let mut connection = Connection {
+        cx,
+        stream,
+        peer,
+        local,
+        settings,
+        reader,
+        in_flight,
+    };
+    if let Some(why) = connection.serve(shutdown).await {
+        connection
+            .cx
+            .metrics
+            .frames_malformed
+            .fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(%peer, why, "closing the connection");
+    }
+}
+
+impl Connection {
+    /// Returns why the connection had to be closed, when it was the client's fault or ours.
+    async fn serve(&mut self, mut shutdown: watch::Receiver<bool>) -> Option<String> {
+        let never = Duration::from_secs(u64::from(u32::MAX));
+        let idle_max = self.settings.idle_max.unwrap_or(never);
+        loop {
+            let may_read = self.in_flight.len() < self.settings.in_flight_max;
+            let is_idle = self.in_flight.is_empty();
+            tokio::select! {
+                biased;
+                Some(outcome) = self.in_flight.next(), if !is_idle => {
+                    if let Err(why) = self.send(outcome, idle_max).await {
+                        return why;
+                    }
+                }
+                () = stopped(&mut shutdown) => return self.drain(idle_max).await,
+                read = self.reader.next(&mut self.stream), if may_read => match read {
+                    Ok(Some((bytes, share))) => {
+                        if let Err(why) = self.start(bytes, share).await {
+                            return why;
+                        }
+                    }
+                    Ok(None) => return self.drain(idle_max).await,
+                    Err(ReadFault::Io(_) | ReadFault::Cut) => return None,
+                    Err(fault) => return Some(fault.to_string()),
+                },
+                () = tokio::time::sleep(idle_max), if is_idle => {
+                    tracing::debug!(peer = %self.peer, "closing an idle connection");
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Begins to work on a frame.
+    async fn start(&mut self, bytes: bytes::Bytes, share: Share) -> Result<(), Option<String>> {
+        let arrived = Instant::now();
+        let request_bytes = bytes.len();
+        let frame = match frame::parse_request(bytes) {
+            Ok(frame) => frame,
+            Err(FrameError::UnsupportedVersion {
+                key,
+                correlation_id,
+                ..
+            }) if key == ApiKey::ApiVersions as i16 => {
+                let answer = api::unsupported_version(correlation_id)
+                    .map_err(|error| Some(error.to_string()))?;
+                let outcome = Outcome::Answered(Response::Send(vec![Piece::Bytes(answer)]));
+                self.in_flight
+                    .push_back(Box::pin(std::future::ready(outcome)));
+                return Ok(());
+            }
+            Err(error) => return Err(Some(error.to_string())),
+        };
+        let key = frame.api_key;
+        let caller = Caller {
+            peer: self.peer,
+            local: self.local,
+            client_id: frame.client_id.clone(),
+            version: frame.version,
+            correlation_id: frame.correlation_id,
+        };
+        let cx = self.cx.clone();
+        let work = AssertUnwindSafe(api::start(&self.cx, caller, frame)).catch_unwind();
+        self.in_flight.push_back(Box::pin(async move {
+            let outcome = match work.await {
+                Ok(Ok(response)) => Outcome::Answered(response),
+                Ok(Err(error)) => Outcome::Failed(error),
+                Err(_) => Outcome::Panicked,
+            };
+            drop(share);
+            cx.metrics.answered(
+                key,
+                request_bytes,
+                response_bytes(&outcome),
+                arrived.elapsed(),
+            );
+            outcome
+        }));
+        Ok(())
+    }
+
+    /// Sends an answer, and with it those that are ready behind it.
+    async fn send(&mut self, first: Outcome, stall_max: Duration) -> Result<(), Option<String>> {
+        let mut pieces = Vec::new();
+        let mut ending = self.collect(first, &mut pieces);
+        let mut joined = 1;
+        while ending.is_none() && joined < ANSWERS_JOINED_MAX {
+            let Some(Some(next)) = self.in_flight.next().now_or_never() else {
+                break;
+            };
+            ending = self.collect(next, &mut pieces);
+            joined += 1;
+        }
+        if send_all(&self.stream, pieces, stall_max).await.is_err() {
+            return Err(None);
+        }
+        ending.map_or(Ok(()), |why| Err(Some(why)))
+    }
+
+    /// Adds an answer's pieces; returns why the connection must end behind them.
+    fn collect(&self, outcome: Outcome, pieces: &mut Vec<Piece>) -> Option<String> {
+        match outcome {
+            Outcome::Answered(Response::Send(answer)) => {
+                pieces.extend(answer);
+                None
+            }
+            Outcome::Answered(Response::Silence) => None,
+            Outcome::Answered(Response::Close(why)) => Some(why),
+            Outcome::Failed(error) => Some(error.to_string()),
+            Outcome::Panicked => {
+                self.cx
+                    .metrics
+                    .handler_panics
+                    .fetch_add(1, Ordering::Relaxed);
+                Some("a handler panicked; this is a bug".to_owned())
+            }
+        }
+    }
+
+    /// Answers what is in flight and reads no more.
+    async fn drain(&mut self, stall_max: Duration) -> Option<String> {
+        let deadline = tokio::time::Instant::now() + self.settings.drain;
+        while let Ok(Some(outcome)) = tokio::time::timeout_at(deadline, self.in_flight.next()).await
+        {
+            if let Err(why) = self.send(outcome, stall_max).await {
+                return why;
+            }
+        }
+        None
+    }
+}
+
+fn response_bytes(outcome: &Outcome) -> usize {
+    let Outcome::Answered(Response::Send(pieces)) = outcome else {
+        return 0;
+    };
+    let bytes = |piece: &Piece| match piece {
+        Piece::Bytes(bytes) => bytes.len(),
+        Piece::File(slice) => slice.bytes,
+    };
+    pieces.iter().map(bytes).sum()
+}

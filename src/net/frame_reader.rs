@@ -1,0 +1,101 @@
+//! Cuts a connection's bytes into frames. Memory grows with what arrives, never with what a length claims.
+
+use std::io;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+
+use super::alias::TcpStream;
+use super::memory::{RequestMemory, Share};
+
+/// What is read at once while nothing is known of the next frame.
+const READ_BYTES: usize = 16 << 10;
+/// A frame's buffer grows by at most this much ahead of what has arrived.
+const GROW_BYTES: usize = 1 << 20;
+const LENGTH_BYTES: usize = 4;
+
+/// Why a connection is closed instead of read on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadFault {
+    /// The peer, or the network.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A length that no frame may have.
+    #[error("frame length {bytes} is not within 8..={bytes_max}")]
+    Length {
+        /// Claimed.
+        bytes: i32,
+        /// `socket.request.max.bytes`.
+        bytes_max: usize,
+    },
+    /// The peer closed the connection in the middle of a frame.
+    #[error("the connection ended within a frame")]
+    Cut,
+}
+
+/// Keeps what has arrived of the next frame, so that reading can be given up and taken up again.
+pub(super) struct FrameReader {
+    input: BytesMut,
+    bytes_max: usize,
+    memory: RequestMemory,
+    share: Option<Share>,
+}
+
+impl FrameReader {
+    pub(super) fn new(bytes_max: usize, memory: RequestMemory) -> Self {
+        Self {
+            input: BytesMut::new(),
+            bytes_max,
+            memory,
+            share: None,
+        }
+    }
+
+    /// The next frame without its length, or `None` when the peer closed the connection between frames.
+    /// Dropping the future loses nothing.
+    pub(super) async fn next(
+        &mut self,
+        stream: &mut TcpStream,
+    ) -> Result<Option<(Bytes, Share)>, ReadFault> {
+        loop {
+            if let Some(length) = self.length()? {
+                if self.share.is_none() {
+                    self.share = Some(self.memory.take(length).await);
+                }
+                if self.input.len() >= LENGTH_BYTES + length
+                    && let Some(share) = self.share.take()
+                {
+                    self.input.advance(LENGTH_BYTES);
+                    return Ok(Some((self.input.split_to(length).freeze(), share)));
+                }
+                let missing = LENGTH_BYTES + length - self.input.len();
+                self.input
+                    .reserve(missing.min(GROW_BYTES.max(self.input.len())));
+            } else {
+                self.input.reserve(READ_BYTES);
+            }
+            if stream.read_buf(&mut self.input).await? == 0 {
+                return if self.input.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(ReadFault::Cut)
+                };
+            }
+        }
+    }
+
+    /// The next frame's length, once it has arrived.
+    fn length(&self) -> Result<Option<usize>, ReadFault> {
+        let Some(bytes) = self.input.first_chunk::<LENGTH_BYTES>() else {
+            return Ok(None);
+        };
+        let bytes = i32::from_be_bytes(*bytes);
+        match usize::try_from(bytes) {
+            Ok(length) if (8..=self.bytes_max).contains(&length) => Ok(Some(length)),
+            _ => Err(ReadFault::Length {
+                bytes,
+                bytes_max: self.bytes_max,
+            }),
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Listening: bound endpoints, connection limits, and the end of it all.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::alias::TcpListener;
+use super::connection::{self, Settings};
+use super::memory::RequestMemory;
+use crate::api::Context;
+use crate::config::Config;
+
+/// Pause after accept failed, as it does when descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// An address of a listener; an empty host means all addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Host name or address.
+    pub host: String,
+    /// 0 lets the system choose.
+    pub port: u16,
+}
+
+/// A listener's address that makes no sense.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[error("{key}={value}: {what}")]
+pub struct EndpointError {
+    /// The configuration.
+    pub key: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What is wrong.
+    pub what: &'static str,
+}
+
+/// The addresses to bind, and the one to tell clients, if it is given.
+pub fn listen_endpoints(
+    config: &Config,
+) -> Result<(Vec<Endpoint>, Option<Endpoint>), EndpointError> {
+    let host_and_port = Endpoint {
+        host: config.text("host.name").to_owned(),
+        port: config.number("port") as u16,
+    };
+    let listeners = match config.text("listeners") {
+        "" => vec![host_and_port.clone()],
+        listeners => listeners
+            .split(',')
+            .map(|listener| parse_endpoint("listeners", listener.trim()))
+            .collect::<Result<_, _>>()?,
+    };
+    let advertised = match config.text("advertised.listeners") {
+        "" if host_and_port.host.is_empty() => None,
+        "" => Some(host_and_port),
+        advertised => Some(parse_endpoint("advertised.listeners", advertised)?),
+    };
+    Ok((listeners, advertised))
+}
+
+fn parse_endpoint(key: &'static str, value: &str) -> Result<Endpoint, EndpointError> {
+    let error = |what| EndpointError {
+        key,
+        value: value.to_owned(),
+        what,
+    };
+    let (name, address) = value
+        .split_once("://")
+        .ok_or_else(|| error("expected PLAINTEXT://host:port"))?;
+    if name != "PLAINTEXT" {
+        return Err(error("only PLAINTEXT listeners are served"));
+    }
+    let (host, port) = address
+        .rsplit_once(':')
+        .ok_or_else(|| error("the port is missing"))?;
+    let port = port
+        .parse()
+        .map_err(|_| error("the port is not a number within 0..=65535"))?;
+    let host = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned();
+    Ok(Endpoint { host, port })
+}
+
+/// Bound listeners, before and while they serve.
+pub struct Server {
+    listeners: Vec<TcpListener>,
+    tasks: JoinSet<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Server {
+    /// Binds all endpoints; nothing is accepted yet.
+    pub async fn bind(endpoints: &[Endpoint]) -> io::Result<Self> {
+        let mut listeners = Vec::with_capacity(endpoints.len());
+        for Endpoint { host, port } in endpoints {
+            let bound = match host.as_str() {
+                "" => match TcpListener::bind(("::", *port)).await {
+                    Ok(both) => Ok(both),
+                    // A machine without IPv6.
+                    Err(_) => TcpListener::bind(("0.0.0.0", *port)).await,
+                },
+                host => TcpListener::bind((host, *port)).await,
+            };
+            let named = |error: io::Error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("cannot listen on {host}:{port}: {error}"),
+                )
+            };
+            listeners.push(bound.map_err(named)?);
+        }
+        Ok(Self {
+            listeners,
+            tasks: JoinSet::new(),
+            stop: watch::channel(false).0,
+        })
+    }
+
+    /// The bound addresses.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect()
+    }
+
+    /// Begins to accept.
+    pub fn serve(&mut self, cx: &Arc<Context>) {
+        let idle_ms = cx.config.number("connections.max.idle.ms");
+        let settings = Settings {
+            frame_bytes_max: cx.config.number("socket.request.max.bytes") as usize,
+            in_flight_max: cx.config.number("max.inflight.requests.per.connection") as usize,
+            idle_max: u64::try_from(idle_ms).ok().map(Duration::from_millis),
+            drain: Duration::from_millis(cx.config.number("controlled.shutdown.drain.ms") as u64),
+        };
+        let limits = Arc::new(Limits {
+            total_max: cx.config.number("max.connections") as usize,
+            per_ip_max: cx.config.number("max.connections.per.ip") as usize,
+            open: Mutex::default(),
+        });
+        let memory = RequestMemory::new(cx.clone(), cx.config.number("queued.max.request.bytes"));
+        for listener in self.listeners.drain(..) {
+            let accept = accept(
+                cx.clone(),
+                listener,
+                settings.clone(),
+                limits.clone(),
+                memory.clone(),
+                self.stop.subscribe(),
+            );
+            self.tasks.spawn(accept);
+        }
+    }
+
+    /// Stops accepting, lets connections answer what is in flight, and returns when all have ended.
+    pub async fn stop(mut self) {
+        let _ = self.stop.send(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Waits for the shutdown.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Open connections by address.
+struct Limits {
+    total_max: usize,
+    per_ip_max: usize,
+    open: Mutex<(usize, HashMap<IpAddr, usize>)>,
+}
+
+/// A connection's place among the open ones; given back when dropped.
+struct Place {
+    limits: Arc<Limits>,
+    cx: Arc<Context>,
+    ip: IpAddr,
+}
+
+impl Place {
+    fn take(limits: &Arc<Limits>, cx: &Arc<Context>, ip: IpAddr) -> Option<Self> {
+        let mut open = limits.open.lock();
+        let from_ip = open.1.get(&ip).copied().unwrap_or(0);
+        if open.0 >= limits.total_max || from_ip >= limits.per_ip_max {
+            return None;
+        }
+        open.0 += 1;
+        open.1.insert(ip, from_ip + 1);
+        cx.metrics.connections.fetch_add(1, Ordering::Relaxed);
+        Some(Self {
+            limits: limits.clone(),
+            cx: cx.clone(),
+            ip,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.limits.open.lock();
+        open.0 -= 1;
+        if let Some(from_ip) = open.1.get_mut(&self.ip) {
+            *from_ip -= 1;
+            if *from_ip == 0 {
+                open.1.remove(&self.ip);
+            }
+        }
+        self.cx.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn accept(
+    cx: Arc<Context>,
+    listener: TcpListener,
+    settings: Settings,
+    limits: Arc<Limits>,
+    memory: RequestMemory,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => match Place::take(&limits, &cx, peer.ip()) {
+                    Some(place) => {
+                        cx.metrics.connections_accepted.fetch_add(1, Ordering::Relaxed);
+                        let serve =
+                            connection::run(cx.clone(), stream, peer, settings.clone(), memory.clone(), stop.clone());
+                        connections.spawn(async move {
+                            serve.await;
+                            drop(place);
+                        });
+                    }
+                    None => {
+                        cx.metrics.connections_rejected.fetch_add(1, Ordering::Relaxed);
+                        tracing::warn!(%peer, "connection refused: too many connections");
+                    }
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            () = stopped(&mut stop) => break,
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoints(overrides: &[&str]) -> Result<(Vec<Endpoint>, Option<Endpoint>), EndpointError> {
+        let overrides: Vec<String> = overrides.iter().map(|entry| (*entry).to_owned()).collect();
+        listen_endpoints(&Config::load(None, &overrides).unwrap())
+    }
+
+    #[test]
+    fn the_listener_comes_from_host_and_port_or_from_the_list() {
+        let at = |host: &str, port| Endpoint {
+            host: host.to_owned(),
+            port,
+        };
+        assert_eq!(endpoints(&[]).unwrap(), (vec![at("", 9092)], None));
+        assert_eq!(
+            endpoints(&["hostName=a"]).unwrap(),
+            (vec![at("a", 9092)], Some(at("a", 9092)))
+        );
+        let listed = endpoints(&[
+            "listeners=PLAINTEXT://:1,PLAINTEXT://[::1]:2",
+            "advertised.listeners=PLAINTEXT://x:3",
+        ]);
+        assert_eq!(
+            listed.unwrap(),
+            (vec![at("", 1), at("::1", 2)], Some(at("x", 3)))
+        );
+        assert!(endpoints(&["listeners=SSL://a:1"]).is_err());
+        assert!(endpoints(&["listeners=a:1"]).is_err());
+    }
+}
