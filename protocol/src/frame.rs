@@ -8,6 +8,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 
+use crate::shape::{self, ShapeError};
 use crate::versions;
 
 /// Bytes before the client id.
@@ -128,6 +129,8 @@ pub fn parse_request(mut frame: Bytes) -> Result<RequestFrame, FrameError> {
 pub fn decode<R: Request>(frame: &RequestFrame) -> Result<R, FrameError> {
     let name = api_name(R::KEY);
     let version = frame.version;
+    shape::walk_request(R::KEY, version, &frame.body)
+        .map_err(|error| misshapen(name, version, &error))?;
     let mut body = frame.body.clone();
     let request = R::decode(&mut body, version).map_err(|error| FrameError::Body {
         name,
@@ -231,6 +234,8 @@ pub fn decode_response<R: Request>(
         })?;
     }
     let name = api_name(R::KEY);
+    shape::walk_response(R::KEY, version, &frame)
+        .map_err(|error| misshapen(name, version, &error))?;
     let response = R::Response::decode(&mut frame, version).map_err(|error| FrameError::Body {
         name,
         version,
@@ -238,6 +243,16 @@ pub fn decode_response<R: Request>(
         what: error.to_string(),
     })?;
     Ok((correlation_id, response))
+}
+
+fn misshapen(name: &'static str, version: i16, error: &ShapeError) -> FrameError {
+    let what = format!("{}: {}", error.field, error.what);
+    FrameError::Body {
+        name,
+        version,
+        position: Some(error.position),
+        what,
+    }
 }
 
 /// An API's name, for messages.

@@ -1,6 +1,7 @@
 //! The Kafka wire protocol as metaq needs it: no I/O, no broker.
 //!
 //! - [`versions`]: the one table of APIs and versions
+//! - [`shape`]: checks a message against Kafka's schema before it is decoded
 //! - [`frame`]: request and response frames
 //! - [`fetch_response`]: a Fetch response that leaves record bytes in files
 //! - [`batch`]: the record-batch header, and building batches
@@ -12,6 +13,7 @@ pub mod compression;
 pub mod fetch_response;
 pub mod frame;
 pub mod records;
+pub mod shape;
 pub mod versions;
 
 pub use kafka_protocol::error::ResponseError;

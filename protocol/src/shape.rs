@@ -1,0 +1,474 @@
+//! The shape guard: walks a message against Kafka's own schema before anything is allocated for it.
+//!
+//! The wire types take array lengths at their word: a six-byte Metadata body would ask for 154 GB and end the
+//! process. So every length must fit the bytes that remain, and a message may hold only so many elements.
+//! Strings, bytes and arrays of fixed-size elements are passed over in one step, so a walk costs nanoseconds.
+//!
+//! `shapes.txt` is dumped from Kafka's message classes by `schemas/dump.sh`: a line is api key, request or
+//! response, first and last version, and the shape: `{name:TYPE,…(tag=name:TYPE,…)}` for a struct with its
+//! tagged fields, `[T]` for an array, `<T>` for a compact one, `?` before what may be null.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// Elements of all arrays of one message; each becomes a value of up to some hundred bytes in memory.
+pub const ELEMENTS_MAX: usize = 1_000_000;
+
+/// Why a message does not have its schema's shape.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} at byte {position}: {what}")]
+pub struct ShapeError {
+    /// Path of the field.
+    pub field: String,
+    /// Byte in the body.
+    pub position: usize,
+    /// What is wrong.
+    pub what: &'static str,
+}
+
+/// Requests or responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From a client.
+    Request,
+    /// From a broker.
+    Response,
+}
+
+/// A type of the schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shape {
+    /// So many bytes.
+    Fixed(usize),
+    /// A string; the length is a varint plus one in compact form, else an i16.
+    Text {
+        /// Compact form.
+        compact: bool,
+        /// May be null.
+        nullable: bool,
+    },
+    /// Bytes or records; the length is a varint plus one in compact form, else an i32.
+    Bytes {
+        /// Compact form.
+        compact: bool,
+        /// May be null.
+        nullable: bool,
+    },
+    /// An array; the length as that of bytes.
+    Array {
+        /// Compact form.
+        compact: bool,
+        /// May be null.
+        nullable: bool,
+        /// What it holds.
+        element: Box<Shape>,
+    },
+    /// Fields one after the other; a nullable one begins with a byte that is negative for null.
+    Struct {
+        /// May be null.
+        nullable: bool,
+        /// Names and types.
+        fields: Vec<(String, Shape)>,
+        /// Tagged fields in flexible versions: tag, name and type.
+        tags: Option<Vec<(u32, String, Shape)>>,
+    },
+}
+
+type Key = (i16, Direction);
+
+static SHAPES: LazyLock<HashMap<Key, Vec<(i16, i16, Shape)>>> = LazyLock::new(|| {
+    let mut shapes: HashMap<Key, Vec<(i16, i16, Shape)>> = HashMap::new();
+    for line in include_str!("shapes.txt").lines() {
+        if let Some((key, row)) = parse_line(line) {
+            shapes.entry(key).or_default().push(row);
+        }
+    }
+    shapes
+});
+
+/// The schema of a message, when its API and version are known.
+pub fn shape_of(api_key: i16, direction: Direction, version: i16) -> Option<&'static Shape> {
+    let rows = SHAPES.get(&(api_key, direction))?;
+    rows.iter()
+        .find(|(first, last, _)| (*first..=*last).contains(&version))
+        .map(|(_, _, shape)| shape)
+}
+
+/// Checks a request's body.
+pub fn walk_request(api_key: i16, version: i16, body: &[u8]) -> Result<(), ShapeError> {
+    walk(api_key, Direction::Request, version, body)
+}
+
+/// Checks a response's body.
+pub fn walk_response(api_key: i16, version: i16, body: &[u8]) -> Result<(), ShapeError> {
+    walk(api_key, Direction::Response, version, body)
+}
+
+fn walk(api_key: i16, direction: Direction, version: i16, body: &[u8]) -> Result<(), ShapeError> {
+    let unknown = || ShapeError {
+        field: "version".to_owned(),
+        position: 0,
+        what: "no schema is known",
+    };
+    let shape = shape_of(api_key, direction, version).ok_or_else(unknown)?;
+    let mut walker = Walker {
+        body,
+        at: 0,
+        elements: 0,
+    };
+    let result = walker
+        .walk(shape)
+        .and_then(|()| match walker.at == body.len() {
+            true => Ok(()),
+            false => Err(Fault::new("bytes behind the message")),
+        });
+    result.map_err(|fault| {
+        let path: Vec<&str> = fault.path.iter().rev().copied().collect();
+        let field = if path.is_empty() {
+            "message".to_owned()
+        } else {
+            path.join(".")
+        };
+        ShapeError {
+            field,
+            position: walker.at,
+            what: fault.what,
+        }
+    })
+}
+
+impl Shape {
+    /// The fewest bytes that a value takes; never 0.
+    fn bytes_min(&self) -> usize {
+        match self {
+            Self::Fixed(bytes) => (*bytes).max(1),
+            Self::Text { compact, .. } => {
+                if *compact {
+                    1
+                } else {
+                    2
+                }
+            }
+            Self::Bytes { compact, .. } | Self::Array { compact, .. } => {
+                if *compact {
+                    1
+                } else {
+                    4
+                }
+            }
+            Self::Struct { nullable: true, .. } => 1,
+            Self::Struct { fields, tags, .. } => {
+                let fields: usize = fields.iter().map(|(_, shape)| shape.bytes_min()).sum();
+                (fields + usize::from(tags.is_some())).max(1)
+            }
+        }
+    }
+}
+
+struct Fault {
+    what: &'static str,
+    /// Field names from the inside out.
+    path: Vec<&'static str>,
+}
+
+impl Fault {
+    fn new(what: &'static str) -> Self {
+        Self {
+            what,
+            path: Vec::new(),
+        }
+    }
+}
+
+struct Walker<'a> {
+    body: &'a [u8],
+    at: usize,
+    elements: usize,
+}
+
+impl Walker<'_> {
+    fn remaining(&self) -> usize {
+        self.body.len() - self.at
+    }
+
+    fn skip(&mut self, bytes: usize) -> Result<(), Fault> {
+        if bytes > self.remaining() {
+            return Err(Fault::new("the message ends before the field does"));
+        }
+        self.at += bytes;
+        Ok(())
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+        let bytes = self.body[self.at..].first_chunk::<N>().copied();
+        let bytes = bytes.ok_or_else(|| Fault::new("the message ends before the field does"))?;
+        self.at += N;
+        Ok(bytes)
+    }
+
+    fn unsigned_varint(&mut self) -> Result<u32, Fault> {
+        let mut value = 0u32;
+        for shift in (0..35).step_by(7) {
+            let [byte] = self.take::<1>()?;
+            if shift == 28 && byte > 0x0f {
+                break;
+            }
+            value |= u32::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(Fault::new("a varint is longer than five bytes"))
+    }
+
+    /// A length, or `None` for null.
+    fn length(
+        &mut self,
+        compact: bool,
+        nullable: bool,
+        short: bool,
+    ) -> Result<Option<usize>, Fault> {
+        let length = match (compact, short) {
+            (true, _) => i64::from(self.unsigned_varint()?) - 1,
+            (false, true) => i64::from(i16::from_be_bytes(self.take()?)),
+            (false, false) => i64::from(i32::from_be_bytes(self.take()?)),
+        };
+        match usize::try_from(length) {
+            Ok(length) => Ok(Some(length)),
+            Err(_) if length == -1 && nullable => Ok(None),
+            Err(_) if length == -1 => Err(Fault::new("null where there must be a value")),
+            Err(_) => Err(Fault::new("a negative length")),
+        }
+    }
+
+    fn walk(&mut self, shape: &'static Shape) -> Result<(), Fault> {
+        match shape {
+            Shape::Fixed(bytes) => self.skip(*bytes),
+            Shape::Text { compact, nullable } => match self.length(*compact, *nullable, true)? {
+                Some(length) => {
+                    let start = self.at;
+                    self.skip(length)?;
+                    let text = std::str::from_utf8(&self.body[start..self.at]);
+                    text.map(drop).map_err(|_| Fault::new("not UTF-8"))
+                }
+                None => Ok(()),
+            },
+            Shape::Bytes { compact, nullable } => match self.length(*compact, *nullable, false)? {
+                Some(length) => self.skip(length),
+                None => Ok(()),
+            },
+            Shape::Array {
+                compact,
+                nullable,
+                element,
+            } => match self.length(*compact, *nullable, false)? {
+                Some(length) => self.walk_elements(length, element),
+                None => Ok(()),
+            },
+            Shape::Struct {
+                nullable,
+                fields,
+                tags,
+            } => {
+                if *nullable && i8::from_be_bytes(self.take()?) < 0 {
+                    return Ok(());
+                }
+                for (name, field) in fields {
+                    self.walk(field).map_err(|fault| within(fault, name))?;
+                }
+                tags.as_ref().map_or(Ok(()), |tags| self.walk_tags(tags))
+            }
+        }
+    }
+
+    fn walk_elements(&mut self, length: usize, element: &'static Shape) -> Result<(), Fault> {
+        if length > self.remaining() / element.bytes_min() {
+            return Err(Fault::new("more elements than the message has bytes for"));
+        }
+        self.elements = self.elements.saturating_add(length);
+        if self.elements > ELEMENTS_MAX {
+            return Err(Fault::new("more elements than a message may have"));
+        }
+        if let Shape::Fixed(bytes) = element {
+            return self.skip(length * bytes);
+        }
+        (0..length).try_for_each(|_| self.walk(element))
+    }
+
+    fn walk_tags(&mut self, known: &'static [(u32, String, Shape)]) -> Result<(), Fault> {
+        let count = self.unsigned_varint()? as usize;
+        if count > self.remaining() / 2 {
+            return Err(Fault::new(
+                "more tagged fields than the message has bytes for",
+            ));
+        }
+        self.elements = self.elements.saturating_add(count);
+        if self.elements > ELEMENTS_MAX {
+            return Err(Fault::new("more elements than a message may have"));
+        }
+        let mut previous = None;
+        for _ in 0..count {
+            let tag = self.unsigned_varint()?;
+            let length = self.unsigned_varint()? as usize;
+            if previous.is_some_and(|previous| previous >= tag) {
+                return Err(Fault::new("tagged fields are not in order"));
+            }
+            previous = Some(tag);
+            if length > self.remaining() {
+                return Err(Fault::new("the message ends before the tagged field does"));
+            }
+            let end = self.at + length;
+            match known.iter().find(|(number, _, _)| *number == tag) {
+                Some((_, name, shape)) => {
+                    self.walk(shape).map_err(|fault| within(fault, name))?;
+                    if self.at != end {
+                        return Err(within(
+                            Fault::new("the tagged field has another length"),
+                            name,
+                        ));
+                    }
+                }
+                None => self.at = end,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn within(mut fault: Fault, name: &'static str) -> Fault {
+    fault.path.push(name);
+    fault
+}
+
+fn parse_line(line: &str) -> Option<(Key, (i16, i16, Shape))> {
+    let mut words = line.splitn(5, ' ');
+    let key = words.next()?.parse().ok()?;
+    let direction = if words.next()? == "request" {
+        Direction::Request
+    } else {
+        Direction::Response
+    };
+    let (first, last) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let mut rest = words.next()?;
+    let shape = parse_type(&mut rest)?;
+    rest.is_empty()
+        .then_some(((key, direction), (first, last, shape)))
+}
+
+fn eat(rest: &mut &str, letter: char) -> bool {
+    rest.strip_prefix(letter)
+        .inspect(|after| *rest = after)
+        .is_some()
+}
+
+fn word<'a>(rest: &mut &'a str, end: impl Fn(char) -> bool) -> &'a str {
+    let at = rest.find(end).unwrap_or(rest.len());
+    let (word, after) = rest.split_at(at);
+    *rest = after;
+    word
+}
+
+fn parse_type(rest: &mut &str) -> Option<Shape> {
+    let nullable = eat(rest, '?');
+    if eat(rest, '{') {
+        return parse_struct(rest, nullable);
+    }
+    for (open, close, compact) in [('[', ']', false), ('<', '>', true)] {
+        if eat(rest, open) {
+            let element = Box::new(parse_type(rest)?);
+            return eat(rest, close).then_some(Shape::Array {
+                compact,
+                nullable,
+                element,
+            });
+        }
+    }
+    let name = word(rest, |c| {
+        !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+    });
+    let compact = name.starts_with("COMPACT_");
+    Some(match name.trim_start_matches("COMPACT_") {
+        "BOOLEAN" | "INT8" => Shape::Fixed(1),
+        "INT16" | "UINT16" => Shape::Fixed(2),
+        "INT32" | "UINT32" => Shape::Fixed(4),
+        "INT64" | "FLOAT64" => Shape::Fixed(8),
+        "UUID" => Shape::Fixed(16),
+        "STRING" => Shape::Text { compact, nullable },
+        "BYTES" | "RECORDS" => Shape::Bytes { compact, nullable },
+        _ => return None,
+    })
+}
+
+fn parse_struct(rest: &mut &str, nullable: bool) -> Option<Shape> {
+    let (mut fields, mut tags) = (Vec::new(), None);
+    while !eat(rest, '}') {
+        if eat(rest, '(') {
+            let mut all = Vec::new();
+            while !eat(rest, ')') {
+                let tag = word(rest, |c| c == '=').parse().ok()?;
+                eat(rest, '=').then_some(())?;
+                let name = word(rest, |c| c == ':').to_owned();
+                eat(rest, ':').then_some(())?;
+                all.push((tag, name, parse_type(rest)?));
+                eat(rest, ',').then_some(())?;
+            }
+            tags = Some(all);
+        } else {
+            let name = word(rest, |c| c == ':').to_owned();
+            eat(rest, ':').then_some(())?;
+            fields.push((name, parse_type(rest)?));
+            eat(rest, ',').then_some(())?;
+        }
+    }
+    Some(Shape::Struct {
+        nullable,
+        fields,
+        tags,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::versions;
+
+    #[test]
+    fn every_line_of_the_table_is_understood() {
+        let lines = include_str!("shapes.txt").lines().count();
+        assert_eq!(SHAPES.values().map(Vec::len).sum::<usize>(), lines);
+    }
+
+    #[test]
+    fn every_version_served_has_a_shape() {
+        for row in versions::TABLE {
+            for version in row.min..=row.max {
+                assert!(
+                    shape_of(row.key, Direction::Request, version).is_some(),
+                    "{} {version}",
+                    row.name
+                );
+                assert!(
+                    shape_of(row.key, Direction::Response, version).is_some(),
+                    "{} {version}",
+                    row.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn six_hostile_bytes_of_metadata_are_refused_with_field_and_position() {
+        let error = walk_request(3, 1, &[0x7f, 0xff, 0xff, 0xff, 0, 0]).unwrap_err();
+        assert_eq!((error.field.as_str(), error.position), ("topics", 4));
+    }
+
+    #[test]
+    fn a_message_may_hold_only_so_many_elements() {
+        let mut body = (ELEMENTS_MAX as i32 + 1).to_be_bytes().to_vec();
+        body.resize(4 + 2 * (ELEMENTS_MAX + 1), 0);
+        assert_eq!(
+            walk_request(3, 1, &body).unwrap_err().what,
+            "more elements than a message may have"
+        );
+    }
+}
