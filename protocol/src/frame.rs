@@ -132,22 +132,8 @@ pub fn decode<R: Request>(frame: &RequestFrame) -> Result<R, FrameError> {
     shape::walk_request(R::KEY, version, &frame.body)
         .map_err(|error| misshapen(name, version, &error))?;
     let mut body = frame.body.clone();
-    let request = R::decode(&mut body, version).map_err(|error| FrameError::Body {
-        name,
-        version,
-        position: None,
-        what: error.to_string(),
-    })?;
-    if body.has_remaining() {
-        let what = format!("{} bytes behind the request", body.remaining());
-        return Err(FrameError::Body {
-            name,
-            version,
-            position: Some(frame.body.len() - body.remaining()),
-            what,
-        });
-    }
-    Ok(request)
+    R::decode(&mut body, version)
+        .map_err(|error| FrameError::Body { name, version, position: None, what: error.to_string() })
 }
 
 /// Encodes a response with its length prefix and header.

@@ -116,13 +116,8 @@ fn walk(api_key: i16, direction: Direction, version: i16, body: &[u8]) -> Result
         at: 0,
         elements: 0,
     };
-    let result = walker
-        .walk(shape)
-        .and_then(|()| match walker.at == body.len() {
-            true => Ok(()),
-            false => Err(Fault::new("bytes behind the message")),
-        });
-    result.map_err(|fault| {
+    // Bytes behind the message are let pass, as Kafka does: librdkafka's Metadata v13 has some.
+    walker.walk(shape).map_err(|fault| {
         let path: Vec<&str> = fault.path.iter().rev().copied().collect();
         let field = if path.is_empty() {
             "message".to_owned()

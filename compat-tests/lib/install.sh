@@ -1,0 +1,59 @@
+# What each suite needs, installed when it is missing. Debian packages go into the system; everything else stays
+# below compat-tests/.work. Two runs side by side take turns.
+
+here_work="$here/.work"
+mkdir -p "$here_work"
+export GOMODCACHE="$here_work/go/mod" GOCACHE="$here_work/go/cache" GOFLAGS=-modcacherw
+maven_versions=(4.4.0 3.9.1 2.8.2)
+
+# Runs a command while no other run installs anything.
+alone() { flock "$here_work/install.lock" "$@"; }
+
+packages() { # package…
+  local missing=()
+  for package in "$@"; do dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package"); done
+  [ ${#missing[@]} -eq 0 ] && return
+  alone sh -c 'apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"' sh "${missing[@]}"
+}
+
+command_or_packages() { # command package…
+  local command=$1; shift
+  command -v "$command" >/dev/null || packages "$@"
+}
+
+jars() { # pom name
+  [ -f "$here_work/jars/$1/.complete" ] && return
+  command_or_packages javac openjdk-17-jdk-headless && command_or_packages mvn maven || return
+  alone sh -c '[ -f "$2/jars/$1/.complete" ] || { mvn -q -B -Dmaven.repo.local="$2/m2" -f "$3/lib/maven/$1.xml" dependency:copy-dependencies -DoutputDirectory="$2/jars/$1" -DincludeScope=runtime && touch "$2/jars/$1/.complete"; }' sh "$1" "$here_work" "$here"
+}
+
+install_kcat() { command_or_packages kcat kcat; }
+
+install_librdkafka() {
+  packages build-essential cmake pkg-config libssl-dev zlib1g-dev
+  (cd "$here/librdkafka" && CARGO_TARGET_DIR="$root/target/compat-librdkafka" alone cargo build --locked)
+}
+
+install_java() {
+  for version in "${maven_versions[@]}"; do jars "clients-$version" || return; done
+}
+
+install_tools() { jars kafka; }
+
+install_files() { jars kafka && jars clients-4.4.0; }
+
+install_python() {
+  [ -f "$here_work/venv/.complete-$(cksum <"$here/python/requirements.txt" | cut -d' ' -f1)" ] && return
+  python3 -c 'import venv, ensurepip' 2>/dev/null || packages python3 python3-venv
+  alone sh -c 'python3 -m venv "$1/venv" && "$1/venv/bin/pip" install -q -r "$2/python/requirements.txt" && touch "$1/venv/.complete-$(cksum <"$2/python/requirements.txt" | cut -d" " -f1)"' sh "$here_work" "$here"
+}
+
+install_go() {
+  command_or_packages go golang-go
+  (cd "$here/go" && alone go build -o "$here_work/go/compat" .)
+}
+
+install_node() {
+  command_or_packages node nodejs npm && command_or_packages npm npm || return
+  alone sh -c 'mkdir -p "$1/node" && cp "$2"/node/package*.json "$1/node/" && { cmp -s "$1/node/package-lock.json" "$1/node/.complete" || { (cd "$1/node" && npm ci --no-audit --no-fund) && cp "$1/node/package-lock.json" "$1/node/.complete"; }; } && cp "$2"/node/*.js "$1/node/"' sh "$here_work" "$here"
+}
