@@ -144,7 +144,6 @@ fn decode(direction: Direction, row: &ApiRow, version: i16, body: &Bytes) -> Res
             decoded.encode(&mut out, version).map_err(|error| error.to_string())?;
         }
     }
-    assert!(rest.is_empty(), "{} bytes were not read", rest.len());
     Ok(out.freeze())
 }
 
