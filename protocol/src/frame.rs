@@ -132,8 +132,12 @@ pub fn decode<R: Request>(frame: &RequestFrame) -> Result<R, FrameError> {
     shape::walk_request(R::KEY, version, &frame.body)
         .map_err(|error| misshapen(name, version, &error))?;
     let mut body = frame.body.clone();
-    R::decode(&mut body, version)
-        .map_err(|error| FrameError::Body { name, version, position: None, what: error.to_string() })
+    R::decode(&mut body, version).map_err(|error| FrameError::Body {
+        name,
+        version,
+        position: None,
+        what: error.to_string(),
+    })
 }
 
 /// Encodes a response with its length prefix and header.

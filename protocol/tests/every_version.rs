@@ -23,7 +23,8 @@ static ALLOCATOR: Counting = Counting;
 // SAFETY: every call is passed on to the system's allocator unchanged; counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = ALLOCATED.try_with(|allocated| allocated.set(allocated.get().saturating_add(layout.size())));
+        let _ = ALLOCATED
+            .try_with(|allocated| allocated.set(allocated.get().saturating_add(layout.size())));
         // SAFETY: the caller's promises are the system allocator's.
         unsafe { System.alloc(layout) }
     }
@@ -74,7 +75,11 @@ fn length(out: &mut BytesMut, compact: bool, short: bool, length: Option<usize>)
 /// Writes a random valid value.
 fn generate(shape: &Shape, random: &mut Random, out: &mut BytesMut, boolean: bool) {
     let chosen = |random: &mut Random, nullable: bool, most: u64| {
-        if nullable && random.below(4) == 0 { None } else { Some(random.below(most + 1)) }
+        if nullable && random.below(4) == 0 {
+            None
+        } else {
+            Some(random.below(most + 1))
+        }
     };
     match shape {
         // Booleans are not told apart from other bytes in the shapes; 0 and 1 are right for both.
@@ -90,12 +95,20 @@ fn generate(shape: &Shape, random: &mut Random, out: &mut BytesMut, boolean: boo
             length(out, *compact, false, count);
             (0..count.unwrap_or(0)).for_each(|_| out.put_u8(random.next() as u8));
         }
-        Shape::Array { compact, nullable, element } => {
+        Shape::Array {
+            compact,
+            nullable,
+            element,
+        } => {
             let count = chosen(random, *nullable, 3);
             length(out, *compact, false, count);
             (0..count.unwrap_or(0)).for_each(|_| generate(element, random, out, boolean));
         }
-        Shape::Struct { nullable, fields, tags } => {
+        Shape::Struct {
+            nullable,
+            fields,
+            tags,
+        } => {
             if *nullable {
                 let null = random.below(3) == 0;
                 out.put_i8(if null { -1 } else { 1 });
@@ -103,7 +116,9 @@ fn generate(shape: &Shape, random: &mut Random, out: &mut BytesMut, boolean: boo
                     return;
                 }
             }
-            fields.iter().for_each(|(_, field)| generate(field, random, out, boolean));
+            fields
+                .iter()
+                .for_each(|(_, field)| generate(field, random, out, boolean));
             if tags.is_some() {
                 // An unknown tag, far behind the known ones, is kept and given back.
                 let unknown = random.below(3) == 0;
@@ -120,8 +135,13 @@ fn generate(shape: &Shape, random: &mut Random, out: &mut BytesMut, boolean: boo
 
 fn rows() -> impl Strategy<Value = (&'static ApiRow, i16, u64)> {
     let row = (0..versions::TABLE.len()).prop_map(|n| &versions::TABLE[n]);
-    (row, any::<u16>(), any::<u64>())
-        .prop_map(|(row, pick, seed)| (row, row.min + (pick as i16).rem_euclid(row.max - row.min + 1), seed))
+    (row, any::<u16>(), any::<u64>()).prop_map(|(row, pick, seed)| {
+        (
+            row,
+            row.min + (pick as i16).rem_euclid(row.max - row.min + 1),
+            seed,
+        )
+    })
 }
 
 fn key(row: &ApiRow) -> ApiKey {
@@ -135,13 +155,19 @@ fn decode(direction: Direction, row: &ApiRow, version: i16, body: &Bytes) -> Res
     match direction {
         Direction::Request => {
             walk_request(row.key, version, body).map_err(|error| error.to_string())?;
-            let decoded = RequestKind::decode(key(row), &mut rest, version).map_err(|error| error.to_string())?;
-            decoded.encode(&mut out, version).map_err(|error| error.to_string())?;
+            let decoded = RequestKind::decode(key(row), &mut rest, version)
+                .map_err(|error| error.to_string())?;
+            decoded
+                .encode(&mut out, version)
+                .map_err(|error| error.to_string())?;
         }
         Direction::Response => {
             walk_response(row.key, version, body).map_err(|error| error.to_string())?;
-            let decoded = ResponseKind::decode(key(row), &mut rest, version).map_err(|error| error.to_string())?;
-            decoded.encode(&mut out, version).map_err(|error| error.to_string())?;
+            let decoded = ResponseKind::decode(key(row), &mut rest, version)
+                .map_err(|error| error.to_string())?;
+            decoded
+                .encode(&mut out, version)
+                .map_err(|error| error.to_string())?;
         }
     }
     Ok(out.freeze())
@@ -212,16 +238,24 @@ fn every_hostile_array_length_is_refused() {
                 places.push((out.len(), *compact));
                 length(out, *compact, false, Some(0));
             }
-            Shape::Array { compact, element, .. } => {
+            Shape::Array {
+                compact, element, ..
+            } => {
                 places.push((out.len(), *compact));
                 length(out, *compact, false, Some(1));
                 lengths(element, out, places);
             }
-            Shape::Struct { nullable, fields, tags } => {
+            Shape::Struct {
+                nullable,
+                fields,
+                tags,
+            } => {
                 if *nullable {
                     out.put_i8(1);
                 }
-                fields.iter().for_each(|(_, field)| lengths(field, out, places));
+                fields
+                    .iter()
+                    .for_each(|(_, field)| lengths(field, out, places));
                 if tags.is_some() {
                     out.put_u8(0);
                 }
@@ -232,15 +266,31 @@ fn every_hostile_array_length_is_refused() {
     for row in versions::TABLE {
         for version in row.min..=row.max {
             let (mut body, mut places) = (BytesMut::new(), Vec::new());
-            lengths(shape_of(row.key, Direction::Request, version).unwrap(), &mut body, &mut places);
+            lengths(
+                shape_of(row.key, Direction::Request, version).unwrap(),
+                &mut body,
+                &mut places,
+            );
             for (at, compact) in places {
-                let hostile: &[u8] = if compact { &[0xff, 0xff, 0xff, 0xff, 0x07] } else { &[0x7f, 0xff, 0xff, 0xff] };
+                let hostile: &[u8] = if compact {
+                    &[0xff, 0xff, 0xff, 0xff, 0x07]
+                } else {
+                    &[0x7f, 0xff, 0xff, 0xff]
+                };
                 let mut bytes = body.to_vec();
-                bytes.splice(at..at + if compact { 1 } else { 4 }, hostile.iter().copied());
+                bytes.splice(
+                    at..at + if compact { 1 } else { 4 },
+                    hostile.iter().copied(),
+                );
                 let bytes = Bytes::from(bytes);
-                let (result, allocated) = allocated_by(|| decode(Direction::Request, row, version, &bytes));
+                let (result, allocated) =
+                    allocated_by(|| decode(Direction::Request, row, version, &bytes));
                 assert!(result.is_err(), "{} {version} at {at}", row.name);
-                assert!(allocated < ALLOCATED_MAX, "{} {version} at {at}: {allocated}", row.name);
+                assert!(
+                    allocated < ALLOCATED_MAX,
+                    "{} {version} at {at}: {allocated}",
+                    row.name
+                );
                 tried += 1;
             }
         }

@@ -1,0 +1,409 @@
+//! A running broker: what it answers, in which order, and what survives.
+
+mod common;
+
+use std::time::Instant;
+
+use common::{Running, batch, fetch_request, name, now_ms, produce_request};
+use metaq_protocol::ResponseError;
+use metaq_protocol::batch::BatchBuilder;
+use metaq_protocol::messages::delete_topics_request::DeleteTopicState;
+use metaq_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
+use metaq_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use metaq_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
+use metaq_protocol::messages::{
+    ApiVersionsRequest, DeleteTopicsRequest, FetchRequest, GroupId, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
+    ProduceRequest,
+};
+use metaq_protocol::protocol::StrBytes;
+
+fn set_config(
+    client: &mut common::Client,
+    topic: &str,
+    key: &'static str,
+    value: &'static str,
+) -> i16 {
+    let config = AlterableConfig::default()
+        .with_name(StrBytes::from_static_str(key))
+        .with_value(Some(StrBytes::from_static_str(value)));
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(name(topic).0)
+        .with_configs(vec![config]);
+    let response = client.ask(
+        1,
+        &IncrementalAlterConfigsRequest::default().with_resources(vec![resource]),
+    );
+    response.responses[0].error_code
+}
+
+#[test]
+fn what_was_produced_is_fetched_from_the_batch_that_holds_the_offset() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    assert_eq!(client.produce("t", batch(3)), (0, 0));
+    assert_eq!(client.produce("t", batch(4)), (0, 3));
+    assert_eq!(client.fetch("t", 0), [(0, 3), (3, 4)]);
+    assert_eq!(client.fetch("t", 5), [(3, 4)]);
+    assert_eq!(client.fetch("t", 7), []);
+    let response = client.ask(11, &fetch_request("t", 8, 0));
+    assert_eq!(
+        response.responses[0].partitions[0].error_code,
+        ResponseError::OffsetOutOfRange.code()
+    );
+    broker.stop();
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    for _ in 0..200 {
+        client.send(9, &produce_request("t", batch(2), -1));
+        client.send(9, &MetadataRequest::default().with_topics(Some(Vec::new())));
+    }
+    for n in 0..200 {
+        let (produced, response) = client.receive::<ProduceRequest>(9);
+        let (asked, _) = client.receive::<MetadataRequest>(9);
+        assert_eq!(
+            response.responses[0].partition_responses[0].base_offset,
+            n * 2
+        );
+        assert_eq!(asked, produced + 1);
+    }
+    broker.stop();
+}
+
+#[test]
+fn a_waiting_fetch_is_woken_by_an_append() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let (mut reader, mut writer) = (broker.client(), broker.client());
+    writer.create("t");
+    let started = Instant::now();
+    reader.send(11, &fetch_request("t", 0, 15_000));
+    // Answered on the same connection behind it, so the fetch has been taken up; it must still be waiting.
+    reader.send(9, &MetadataRequest::default().with_topics(Some(Vec::new())));
+    writer.produce("t", batch(1));
+    let (_, response) = reader.receive::<FetchRequest>(11);
+    assert!(
+        !response.responses[0].partitions[0]
+            .records
+            .as_ref()
+            .unwrap()
+            .is_empty()
+    );
+    assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
+    broker.stop();
+}
+
+#[test]
+fn a_clean_restart_and_a_crash_keep_what_was_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    for _ in 0..50 {
+        assert_eq!(client.produce("t", batch(10)).0, 0);
+    }
+    // What a killed broker leaves behind: the files as they are.
+    let crashed = tempfile::tempdir().unwrap();
+    copy(dir.path(), crashed.path());
+    broker.stop();
+    for data in [dir.path(), crashed.path()] {
+        let broker = Running::start(data, &[]);
+        let mut client = broker.client();
+        assert_eq!(
+            client
+                .fetch("t", 0)
+                .iter()
+                .map(|(_, count)| count)
+                .sum::<i32>(),
+            500
+        );
+        assert_eq!(client.produce("t", batch(1)), (0, 500));
+        broker.stop();
+    }
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_torn_last_batch_is_cut_and_the_rest_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    client.produce("t", batch(3));
+    client.produce("t", batch(3));
+    let crashed = tempfile::tempdir().unwrap();
+    copy(dir.path(), crashed.path());
+    broker.stop();
+    let file = crashed.path().join("t-0/00000000000000000000.log");
+    let bytes = std::fs::metadata(&file).unwrap().len();
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(&file)
+        .unwrap()
+        .set_len(bytes - 5)
+        .unwrap();
+    let broker = Running::start(crashed.path(), &[]);
+    let mut client = broker.client();
+    assert_eq!(client.fetch("t", 0), [(0, 3)]);
+    assert_eq!(client.produce("t", batch(1)), (0, 3));
+    broker.stop();
+}
+
+#[test]
+fn an_idempotent_batch_is_stored_once_also_across_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let sequence = |base: i32| {
+        BatchBuilder::new()
+            .producer(7, 0, base)
+            .push(None, Some(b"v"), &[], now_ms())
+            .finish()
+            .unwrap()
+    };
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    assert_eq!(client.produce("t", sequence(0)), (0, 0));
+    assert_eq!(client.produce("t", sequence(1)), (0, 1));
+    assert_eq!(client.produce("t", sequence(0)), (0, 0));
+    assert_eq!(
+        client.produce("t", sequence(5)).0,
+        ResponseError::OutOfOrderSequenceNumber.code()
+    );
+    broker.stop();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    assert_eq!(client.produce("t", sequence(1)), (0, 1));
+    assert_eq!(client.produce("t", sequence(2)), (0, 2));
+    broker.stop();
+}
+
+#[test]
+fn producer_ids_are_never_given_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ids = std::collections::HashSet::new();
+    for _ in 0..3 {
+        let broker = Running::start(dir.path(), &[]);
+        let mut client = broker.client();
+        for _ in 0..10 {
+            let response = client.ask(
+                4,
+                &InitProducerIdRequest::default().with_transactional_id(None),
+            );
+            assert!(ids.insert(response.producer_id.0));
+        }
+        broker.stop();
+    }
+}
+
+#[test]
+fn one_partitions_error_leaves_the_others_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    let mut damaged = batch(1).to_vec();
+    let last = damaged.len() - 1;
+    damaged[last] ^= 1;
+    let mut request = produce_request("t", batch(1), -1);
+    request
+        .topic_data
+        .extend(produce_request("t", damaged.into(), -1).topic_data);
+    request
+        .topic_data
+        .extend(produce_request("missing", batch(1), -1).topic_data);
+    let response = client.ask(9, &request);
+    let codes: Vec<i16> = response
+        .responses
+        .iter()
+        .map(|topic| topic.partition_responses[0].error_code)
+        .collect();
+    let expected = [
+        0,
+        ResponseError::CorruptMessage.code(),
+        ResponseError::UnknownTopicOrPartition.code(),
+    ];
+    assert_eq!(codes, expected);
+    broker.stop();
+}
+
+#[test]
+fn acks_zero_is_not_answered_and_its_failure_closes_the_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    client.send(9, &produce_request("t", batch(1), 0));
+    // The next answer is the next request's.
+    client.ask(9, &MetadataRequest::default().with_topics(Some(Vec::new())));
+    common::wait_for("the record", || broker.client().fetch("t", 0) == [(0, 1)]);
+    client.send(9, &produce_request("missing", batch(1), 0));
+    assert!(client.is_closed());
+    broker.stop();
+}
+
+#[test]
+fn a_topics_limits_and_policies_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    assert_eq!(set_config(&mut client, "t", "max.message.bytes", "100"), 0);
+    assert_eq!(
+        client.produce("t", batch(50)).0,
+        ResponseError::MessageTooLarge.code()
+    );
+    assert_eq!(
+        set_config(&mut client, "t", "max.message.bytes", "100000"),
+        0
+    );
+    assert_eq!(set_config(&mut client, "t", "cleanup.policy", "compact"), 0);
+    assert_eq!(
+        client.produce("t", batch(1)).0,
+        ResponseError::InvalidRecord.code()
+    );
+    assert_eq!(
+        set_config(&mut client, "t", "retention.ms", "soon"),
+        ResponseError::InvalidConfig.code()
+    );
+    assert_eq!(set_config(&mut client, "t", "min.insync.replicas", "2"), 0);
+    assert_eq!(
+        client.produce("t", batch(1)).0,
+        ResponseError::NotEnoughReplicas.code()
+    );
+    broker.stop();
+}
+
+#[test]
+fn a_deleted_topics_name_is_free_at_once_and_its_records_are_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    for _ in 0..3 {
+        client.create("t");
+        assert_eq!(client.produce("t", batch(5)), (0, 0));
+        let state = DeleteTopicState::default().with_name(Some(name("t")));
+        let response = client.ask(6, &DeleteTopicsRequest::default().with_topics(vec![state]));
+        assert_eq!(response.responses[0].error_code, 0);
+    }
+    broker.stop();
+    let broker = Running::start(dir.path(), &[]);
+    let topics = broker
+        .client()
+        .ask(9, &MetadataRequest::default().with_topics(None))
+        .topics;
+    assert!(topics.is_empty());
+    broker.stop();
+}
+
+#[test]
+fn offsets_are_kept_across_a_restart_and_forgotten_with_their_topic() {
+    let dir = tempfile::tempdir().unwrap();
+    let group = || GroupId(StrBytes::from_static_str("g"));
+    let fetch = |client: &mut common::Client| {
+        let topic = OffsetFetchRequestTopic::default()
+            .with_name(name("t"))
+            .with_partition_indexes(vec![0]);
+        let request = OffsetFetchRequest::default()
+            .with_group_id(group())
+            .with_topics(Some(vec![topic]));
+        client.ask(7, &request).topics[0].partitions[0].committed_offset
+    };
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    let partition = OffsetCommitRequestPartition::default()
+        .with_partition_index(0)
+        .with_committed_offset(42);
+    let topic = OffsetCommitRequestTopic::default()
+        .with_name(name("t"))
+        .with_partitions(vec![partition]);
+    let commit = OffsetCommitRequest::default()
+        .with_group_id(group())
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![topic]);
+    assert_eq!(client.ask(8, &commit).topics[0].partitions[0].error_code, 0);
+    assert_eq!(fetch(&mut client), 42);
+    broker.stop();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    assert_eq!(fetch(&mut client), 42);
+    let state = DeleteTopicState::default().with_name(Some(name("t")));
+    client.ask(6, &DeleteTopicsRequest::default().with_topics(vec![state]));
+    assert_eq!(fetch(&mut client), -1);
+    broker.stop();
+}
+
+#[test]
+fn synced_topics_are_visible_once_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &["unflushThreshold=1"]);
+    let mut client = broker.client();
+    client.create("t");
+    for n in 0..20 {
+        assert_eq!(client.produce("t", batch(1)), (0, n));
+    }
+    let partition = broker.broker().context().partitions.get("t", 0).unwrap();
+    assert_eq!(partition.log().ends().synced_end, 20);
+    assert_eq!(client.fetch("t", 0).len(), 20);
+    broker.stop();
+}
+
+#[test]
+fn the_dashboard_port_says_that_it_is_ready_and_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    client.ask(
+        3,
+        &ApiVersionsRequest::default()
+            .with_client_software_name(StrBytes::from_static_str("x"))
+            .with_client_software_version(StrBytes::from_static_str("1")),
+    );
+    assert!(broker.page("/healthz").contains("200 OK"));
+    assert!(broker.page("/readyz").contains("200 OK"));
+    let metrics = broker.page("/metrics");
+    assert!(
+        metrics.contains("metaq_requests_total{api=\"ApiVersions\"} 1"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("metaq_partition_log_end_offset{topic=\"t\",partition=\"0-0\"} 0"),
+        "{metrics}"
+    );
+    broker.stop();
+}
+
+#[test]
+fn a_second_broker_on_the_same_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let refused = std::panic::catch_unwind(|| Running::start(dir.path(), &[]));
+    assert!(refused.is_err());
+    broker.stop();
+}

@@ -1,0 +1,175 @@
+//! Hostile clients: their connection is closed, nothing else notices, memory does not move.
+
+mod common;
+
+use std::io::Write;
+
+use common::{Client, Running, batch};
+use metaq_protocol::messages::{ApiVersionsRequest, MetadataRequest};
+use metaq_protocol::shape::{Direction, shape_of};
+use metaq_protocol::versions;
+
+/// Resident bytes of this process.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+fn frame(key: i16, version: i16, body: &[u8]) -> Vec<u8> {
+    let flexible = key != 18 && version >= 0 && {
+        // A request is flexible where its schema has tagged fields.
+        matches!(
+            shape_of(key, Direction::Request, version),
+            Some(metaq_protocol::shape::Shape::Struct { tags: Some(_), .. })
+        )
+    };
+    let mut out = Vec::new();
+    out.extend_from_slice(&key.to_be_bytes());
+    out.extend_from_slice(&version.to_be_bytes());
+    out.extend_from_slice(&1i32.to_be_bytes());
+    out.extend_from_slice(&(-1i16).to_be_bytes());
+    if flexible {
+        out.push(0);
+    }
+    out.extend_from_slice(body);
+    let mut whole = (out.len() as i32).to_be_bytes().to_vec();
+    whole.extend_from_slice(&out);
+    whole
+}
+
+#[test]
+fn hostile_frames_close_their_connection_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut witness = broker.client();
+    witness.create("t");
+    let before = resident();
+    let mut attacks: Vec<Vec<u8>> = vec![
+        i32::MAX.to_be_bytes().to_vec(),
+        (-1i32).to_be_bytes().to_vec(),
+        0i32.to_be_bytes().to_vec(),
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        frame(3, 1, &[0x7f, 0xff, 0xff, 0xff, 0, 0]),
+        frame(999, 0, &[]),
+        frame(0, 2, &[]),
+    ];
+    for row in versions::TABLE {
+        for version in row.min..=row.max {
+            attacks.push(frame(row.key, version, &[0x7f; 40]));
+            attacks.push(frame(row.key, version, &[0xff; 40]));
+        }
+    }
+    let mut closed = 0;
+    for attack in &attacks {
+        let mut attacker = broker.client();
+        attacker.stream.write_all(attack).unwrap();
+        attacker.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        // Some of the garbage happens to be a request; either way the connection ends.
+        common::wait_for("the connection to end", || attacker.is_closed());
+        closed += 1;
+    }
+    assert_eq!(closed, attacks.len());
+    assert_eq!(witness.produce("t", batch(1)).0, 0);
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes");
+    assert_eq!(
+        broker
+            .broker()
+            .context()
+            .metrics
+            .handler_panics
+            .load(std::sync::atomic::Ordering::Relaxed),
+        0
+    );
+    broker.stop();
+}
+
+#[test]
+fn a_claimed_length_costs_no_memory_until_the_bytes_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &["queued.max.request.bytes=-1"]);
+    let before = resident();
+    let mut clients: Vec<Client> = (0..50).map(|_| broker.client()).collect();
+    for client in &mut clients {
+        client
+            .stream
+            .write_all(&(100i32 << 20).to_be_bytes())
+            .unwrap();
+        client.stream.write_all(&[0; 100]).unwrap();
+    }
+    let mut witness = broker.client();
+    witness.create("t");
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 200 << 20, "{grown} bytes for 5 GB claimed");
+    drop(clients);
+    broker.stop();
+}
+
+#[test]
+fn request_memory_is_bounded_and_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(
+        dir.path(),
+        &[
+            "socket.request.max.bytes=1000000",
+            "queued.max.request.bytes=1000000",
+        ],
+    );
+    let mut hog = broker.client();
+    hog.stream.write_all(&900_000i32.to_be_bytes()).unwrap();
+    let cx = broker.broker().context().clone();
+    let held = || {
+        cx.metrics
+            .request_memory_bytes
+            .load(std::sync::atomic::Ordering::Relaxed)
+    };
+    common::wait_for("the hog's share", || held() == 900_000);
+    // Small requests still fit; a large one waits until the hog is gone.
+    let mut small = broker.client();
+    small.ask(9, &MetadataRequest::default().with_topics(Some(Vec::new())));
+    drop(hog);
+    common::wait_for("the share to come back", || held() == 0);
+    broker.stop();
+}
+
+#[test]
+fn connections_above_the_limit_are_closed_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &["max.connections=3"]);
+    let kept: Vec<Client> = (0..3)
+        .map(|_| {
+            let mut client = broker.client();
+            client.ask(0, &ApiVersionsRequest::default());
+            client
+        })
+        .collect();
+    assert!(broker.client().is_closed());
+    drop(kept);
+    common::wait_for("a place", || {
+        let mut client = broker.client();
+        client.stream.write_all(&frame(18, 0, &[])).unwrap();
+        !client.is_closed()
+    });
+    broker.stop();
+}
+
+#[test]
+fn an_idle_connection_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &["connections.max.idle.ms=200"]);
+    assert!(broker.client().is_closed());
+    broker.stop();
+}
+
+#[test]
+fn an_unknown_api_versions_version_is_answered_in_version_zero() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.stream.write_all(&frame(18, 99, &[])).unwrap();
+    let (_, response) = client.receive::<ApiVersionsRequest>(0);
+    assert_eq!(response.error_code, 35);
+    assert_eq!(response.api_keys.len(), versions::TABLE.len());
+    client.ask(0, &ApiVersionsRequest::default());
+    broker.stop();
+}
