@@ -1,9 +1,9 @@
 // @platformatic/kafka: a younger client written in TypeScript.
-import { createRequire } from 'node:module'
+import { readFileSync } from 'node:fs'
 import { Admin, Consumer, ListOffsetTimestamps, MessagesStreamModes, Producer } from '@platformatic/kafka'
 import { bootstrap, describe, equal, records, run, unique, waitFor } from './harness.js'
 
-const version = createRequire(import.meta.url)('@platformatic/kafka/package.json').version
+const version = JSON.parse(readFileSync(new URL('node_modules/@platformatic/kafka/package.json', import.meta.url))).version
 console.log(`CLIENT @platformatic/kafka|${version}|TypeScript|codecs, acks, group of two, admin|platformatic/`)
 const base = () => ({ clientId: 'compat', bootstrapBrokers: [bootstrap], retries: 20, retryDelay: 100 })
 

@@ -153,7 +153,7 @@ async fn offsets_and_times() -> Outcome {
     let client = producer(&[]);
     for n in 0..100 {
         let payload = n.to_string();
-        let record: FutureRecord<'_, (), str> = FutureRecord::to(&topic).partition(0).payload(&payload).timestamp(base + n * 1000);
+        let record: FutureRecord<'_, (), String> = FutureRecord::to(&topic).partition(0).payload(&payload).timestamp(base + n * 1000);
         client.send(record, WAIT).await.map_err(|(error, _)| error)?;
     }
     equal(read(&topic, 1, Offset::Offset(42))?[0].as_str(), "null=\"42\"")?;

@@ -1,0 +1,261 @@
+//! A load generator that is light enough not to be the bottleneck: raw protocol, batches encoded once, several
+//! connections, requests pipelined. Prints one line of JSON.
+//!
+//! `load produce|fetch --address HOST:PORT --topic T [--partitions 4] [--connections 4] [--in-flight 4]
+//!  [--record-bytes 1024] [--batch-bytes 16384] [--total-mib 1024] [--pid BROKER] [--config KEY=VALUE …]`
+
+use std::collections::HashMap;
+use std::io::{BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use metaq_protocol::batch::{BatchBuilder, Batches};
+use metaq_protocol::frame;
+use metaq_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use metaq_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
+use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use metaq_protocol::messages::{CreateTopicsRequest, FetchRequest, MetadataRequest, ProduceRequest, TopicName};
+use metaq_protocol::protocol::{Request, StrBytes};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+const PRODUCE_VERSION: i16 = 9;
+const FETCH_VERSION: i16 = 11;
+
+#[derive(Clone)]
+struct Options {
+    address: String,
+    topic: String,
+    partitions: i32,
+    connections: usize,
+    in_flight: usize,
+    record_bytes: usize,
+    batch_bytes: usize,
+    total_bytes: u64,
+    pid: Option<u32>,
+    config: Vec<String>,
+}
+
+fn main() -> Result<(), Failure> {
+    let mut words = std::env::args().skip(1);
+    let mode = words.next().ok_or("produce or fetch")?;
+    let mut given: HashMap<String, String> = HashMap::new();
+    let mut config = Vec::new();
+    while let Some(key) = words.next() {
+        let value = words.next().ok_or_else(|| format!("{key} needs a value"))?;
+        if key == "--config" {
+            config.push(value);
+        } else {
+            given.insert(key, value);
+        }
+    }
+    let number = |key: &str, default: u64| given.get(key).map_or(Ok(default), |text| text.parse());
+    let options = Options {
+        address: given.get("--address").ok_or("--address")?.clone(),
+        topic: given.get("--topic").ok_or("--topic")?.clone(),
+        partitions: number("--partitions", 4)? as i32,
+        connections: number("--connections", 4)? as usize,
+        in_flight: number("--in-flight", 4)? as usize,
+        record_bytes: number("--record-bytes", 1024)? as usize,
+        batch_bytes: number("--batch-bytes", 16 << 10)? as usize,
+        total_bytes: number("--total-mib", 1024)? << 20,
+        pid: given.get("--pid").map(|pid| pid.parse()).transpose()?,
+        config,
+    };
+    let cpu_before = options.pid.map(cpu_seconds).transpose()?;
+    let started = Instant::now();
+    let (records, bytes, mut latencies) = match mode.as_str() {
+        "produce" => {
+            create(&options)?;
+            in_threads(&options, produce)?
+        }
+        "fetch" => in_threads(&options, fetch)?,
+        other => return Err(format!("{other}: produce or fetch").into()),
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    let cpu = match (options.pid, cpu_before) {
+        (Some(pid), Some(before)) => cpu_seconds(pid)? - before,
+        _ => f64::NAN,
+    };
+    latencies.sort_unstable();
+    let at = |share: f64| latencies.get((latencies.len() as f64 * share) as usize).map_or(0.0, |l| l.as_secs_f64() * 1e3);
+    let gib = bytes as f64 / (1u64 << 30) as f64;
+    println!(
+        "{{\"records_per_s\": {:.0}, \"mib_per_s\": {:.1}, \"cpu_s_per_gib\": {:.3}, \"p50_ms\": {:.2}, \"p99_ms\": {:.2}, \"rss_mib\": {:.1}}}",
+        records as f64 / seconds,
+        bytes as f64 / seconds / (1 << 20) as f64,
+        cpu / gib,
+        at(0.5),
+        at(0.99),
+        options.pid.map_or(0.0, resident_mib),
+    );
+    Ok(())
+}
+
+type Measured = (u64, u64, Vec<Duration>);
+
+/// Runs one client a connection and adds up what they did.
+fn in_threads(options: &Options, work: fn(&Options, usize) -> Result<Measured, Failure>) -> Result<Measured, Failure> {
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let started: Vec<_> = (0..options.connections).map(|n| scope.spawn(move || work(options, n))).collect();
+        started.into_iter().map(|thread| thread.join()).collect()
+    });
+    let mut sum: Measured = (0, 0, Vec::new());
+    for result in results {
+        let (records, bytes, latencies) = result.map_err(|_| "a client panicked")??;
+        sum.0 += records;
+        sum.1 += bytes;
+        sum.2.extend(latencies);
+    }
+    Ok(sum)
+}
+
+fn topic_name(options: &Options) -> TopicName {
+    TopicName(StrBytes::from_string(options.topic.clone()))
+}
+
+fn read_frame(stream: &mut impl Read) -> Result<Bytes, Failure> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+    stream.read_exact(&mut frame)?;
+    Ok(frame.into())
+}
+
+fn ask<R: Request>(options: &Options, version: i16, request: &R) -> Result<R::Response, Failure> {
+    let mut stream = TcpStream::connect(&options.address)?;
+    stream.write_all(&frame::encode_request(version, 1, "load", request)?)?;
+    Ok(frame::decode_response::<R>(version, read_frame(&mut stream)?)?.1)
+}
+
+fn create(options: &Options) -> Result<(), Failure> {
+    let text = |text: &str| StrBytes::from_string(text.to_owned());
+    let configs = options.config.iter().filter_map(|entry| entry.split_once('=')).map(|(key, value)| {
+        CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value)))
+    });
+    let topic = CreatableTopic::default()
+        .with_name(topic_name(options))
+        .with_num_partitions(options.partitions)
+        .with_replication_factor(1)
+        .with_configs(configs.collect());
+    let response = ask(options, 5, &CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000))?;
+    if !matches!(response.topics[0].error_code, 0 | 36) {
+        return Err(format!("cannot create the topic: {}", response.topics[0].error_code).into());
+    }
+    // Leaders may take a moment.
+    for _ in 0..600 {
+        let asked = MetadataRequestTopic::default().with_name(Some(topic_name(options)));
+        let request = MetadataRequest::default().with_topics(Some(vec![asked]));
+        let metadata = ask(options, 9, &request)?;
+        let ready = |partition: &metaq_protocol::messages::metadata_response::MetadataResponsePartition| partition.error_code == 0;
+        if metadata.topics[0].partitions.len() == options.partitions as usize && metadata.topics[0].partitions.iter().all(ready) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Err("the topic has no leaders".into())
+}
+
+fn produce(options: &Options, n: usize) -> Result<Measured, Failure> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() as i64;
+    let records = (options.batch_bytes / (options.record_bytes + 20)).max(1);
+    let mut value = vec![0u8; options.record_bytes];
+    // Incompressible enough for nobody to cheat, cheap enough to make.
+    let mut state = 88_172_645_463_325_252u64 + n as u64;
+    value.iter_mut().for_each(|byte| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        *byte = state as u8;
+    });
+    let mut builder = BatchBuilder::new();
+    for _ in 0..records {
+        builder = builder.push(None, Some(&value), &[], now);
+    }
+    let data = PartitionProduceData::default()
+        .with_index(n as i32 % options.partitions)
+        .with_records(Some(builder.finish()?));
+    let topic = TopicProduceData::default().with_name(topic_name(options)).with_partition_data(vec![data]);
+    let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![topic]);
+    let sent = frame::encode_request(PRODUCE_VERSION, 1, "load", &request)?;
+    let mut stream = TcpStream::connect(&options.address)?;
+    stream.set_nodelay(true)?;
+    let mut answers = BufReader::new(stream.try_clone()?);
+    let payload = (records * options.record_bytes) as u64;
+    let requests = (options.total_bytes / options.connections as u64 / payload).max(1) as usize;
+    let mut latencies = Vec::with_capacity(requests);
+    let mut sent_at = std::collections::VecDeque::new();
+    let mut written = 0;
+    while latencies.len() < requests {
+        while written < requests && sent_at.len() < options.in_flight {
+            sent_at.push_back(Instant::now());
+            stream.write_all(&sent)?;
+            written += 1;
+        }
+        let answer = read_frame(&mut answers)?;
+        latencies.extend(sent_at.pop_front().map(|at| at.elapsed()));
+        if latencies.len() == 1 || latencies.len() == requests {
+            let (_, response) = frame::decode_response::<ProduceRequest>(PRODUCE_VERSION, answer)?;
+            let code = response.responses[0].partition_responses[0].error_code;
+            if code != 0 {
+                return Err(format!("produce failed with error {code}").into());
+            }
+        }
+    }
+    Ok(((requests * records) as u64, requests as u64 * payload, latencies))
+}
+
+fn fetch(options: &Options, n: usize) -> Result<Measured, Failure> {
+    let mut stream = TcpStream::connect(&options.address)?;
+    stream.set_nodelay(true)?;
+    let (mut offset, mut records, mut bytes) = (0i64, 0u64, 0u64);
+    let mut latencies = Vec::new();
+    let quota = options.total_bytes / options.connections as u64;
+    while bytes < quota {
+        let partition = FetchPartition::default()
+            .with_partition(n as i32 % options.partitions)
+            .with_current_leader_epoch(-1)
+            .with_fetch_offset(offset)
+            .with_partition_max_bytes(1 << 20);
+        let topic = FetchTopic::default().with_topic(topic_name(options)).with_partitions(vec![partition]);
+        let request = FetchRequest::default()
+            .with_max_wait_ms(500)
+            .with_min_bytes(1)
+            .with_max_bytes(4 << 20)
+            .with_session_epoch(-1)
+            .with_topics(vec![topic]);
+        let at = Instant::now();
+        stream.write_all(&frame::encode_request(FETCH_VERSION, 1, "load", &request)?)?;
+        let answer = read_frame(&mut stream)?;
+        latencies.push(at.elapsed());
+        let (_, response) = frame::decode_response::<FetchRequest>(FETCH_VERSION, answer)?;
+        let partition = &response.responses[0].partitions[0];
+        let got = partition.records.clone().unwrap_or_default();
+        if partition.error_code != 0 || got.is_empty() {
+            return Err(format!("nothing at offset {offset}: error {}", partition.error_code).into());
+        }
+        for batch in Batches::new(&got) {
+            // The last one may be cut off.
+            let Ok((header, whole)) = batch else { break };
+            offset = header.last_offset() + 1;
+            records += header.record_count as u64;
+            bytes += whole.len() as u64;
+        }
+    }
+    Ok((records, bytes, latencies))
+}
+
+/// User and system time of a process.
+fn cpu_seconds(pid: u32) -> Result<f64, Failure> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: u64 = fields.get(11).ok_or("stat")?.parse::<u64>()? + fields.get(12).ok_or("stat")?.parse::<u64>()?;
+    Ok(ticks as f64 / 100.0)
+}
+
+fn resident_mib(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+}

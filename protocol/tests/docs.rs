@@ -1,0 +1,36 @@
+//! docs/protocol.md is generated from the version table: stale is a failure, UPDATE_DOCS=1 renews it.
+
+use std::fmt::Write;
+
+use metaq_protocol::versions::TABLE;
+
+fn generated() -> String {
+    let mut out = String::from(
+        "# The APIs served\n\nGenerated from `protocol/src/versions.rs`. The advertised minimum is lower than the served one where \
+         clients decide on features by it, as in Apache Kafka.\n\n| key | API | advertised | served | part |\n|---:|---|---|---|---|\n",
+    );
+    for row in TABLE {
+        let _ = writeln!(
+            out,
+            "| {} | {} | {}–{} | {}–{} | {} |",
+            row.key,
+            row.name,
+            row.advertised_min,
+            row.max,
+            row.min,
+            row.max,
+            row.group.name()
+        );
+    }
+    out
+}
+
+#[test]
+fn docs_protocol_is_as_the_table_says() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/protocol.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, generated()).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap();
+    assert!(written == generated(), "docs/protocol.md is stale: UPDATE_DOCS=1 cargo test docs");
+}
