@@ -16,7 +16,9 @@ use metaq_protocol::messages::create_topics_request::{CreatableTopic, CreatableT
 use metaq_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
 use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use metaq_protocol::messages::{CreateTopicsRequest, FetchRequest, MetadataRequest, ProduceRequest, TopicName};
+use metaq_protocol::messages::{
+    CreateTopicsRequest, FetchRequest, MetadataRequest, ProduceRequest, TopicName,
+};
 use metaq_protocol::protocol::{Request, StrBytes};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -79,7 +81,11 @@ fn main() -> Result<(), Failure> {
         _ => f64::NAN,
     };
     latencies.sort_unstable();
-    let at = |share: f64| latencies.get((latencies.len() as f64 * share) as usize).map_or(0.0, |l| l.as_secs_f64() * 1e3);
+    let at = |share: f64| {
+        latencies
+            .get((latencies.len() as f64 * share) as usize)
+            .map_or(0.0, |l| l.as_secs_f64() * 1e3)
+    };
     let gib = bytes as f64 / (1u64 << 30) as f64;
     println!(
         "{{\"records_per_s\": {:.0}, \"mib_per_s\": {:.1}, \"cpu_s_per_gib\": {:.3}, \"p50_ms\": {:.2}, \"p99_ms\": {:.2}, \"rss_mib\": {:.1}}}",
@@ -96,9 +102,14 @@ fn main() -> Result<(), Failure> {
 type Measured = (u64, u64, Vec<Duration>);
 
 /// Runs one client a connection and adds up what they did.
-fn in_threads(options: &Options, work: fn(&Options, usize) -> Result<Measured, Failure>) -> Result<Measured, Failure> {
+fn in_threads(
+    options: &Options,
+    work: fn(&Options, usize) -> Result<Measured, Failure>,
+) -> Result<Measured, Failure> {
     let results: Vec<_> = std::thread::scope(|scope| {
-        let started: Vec<_> = (0..options.connections).map(|n| scope.spawn(move || work(options, n))).collect();
+        let started: Vec<_> = (0..options.connections)
+            .map(|n| scope.spawn(move || work(options, n)))
+            .collect();
         started.into_iter().map(|thread| thread.join()).collect()
     });
     let mut sum: Measured = (0, 0, Vec::new());
@@ -131,15 +142,27 @@ fn ask<R: Request>(options: &Options, version: i16, request: &R) -> Result<R::Re
 
 fn create(options: &Options) -> Result<(), Failure> {
     let text = |text: &str| StrBytes::from_string(text.to_owned());
-    let configs = options.config.iter().filter_map(|entry| entry.split_once('=')).map(|(key, value)| {
-        CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value)))
-    });
+    let configs = options
+        .config
+        .iter()
+        .filter_map(|entry| entry.split_once('='))
+        .map(|(key, value)| {
+            CreatableTopicConfig::default()
+                .with_name(text(key))
+                .with_value(Some(text(value)))
+        });
     let topic = CreatableTopic::default()
         .with_name(topic_name(options))
         .with_num_partitions(options.partitions)
         .with_replication_factor(1)
         .with_configs(configs.collect());
-    let response = ask(options, 5, &CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000))?;
+    let response = ask(
+        options,
+        5,
+        &CreateTopicsRequest::default()
+            .with_topics(vec![topic])
+            .with_timeout_ms(30_000),
+    )?;
     if !matches!(response.topics[0].error_code, 0 | 36) {
         return Err(format!("cannot create the topic: {}", response.topics[0].error_code).into());
     }
@@ -148,8 +171,13 @@ fn create(options: &Options) -> Result<(), Failure> {
         let asked = MetadataRequestTopic::default().with_name(Some(topic_name(options)));
         let request = MetadataRequest::default().with_topics(Some(vec![asked]));
         let metadata = ask(options, 9, &request)?;
-        let ready = |partition: &metaq_protocol::messages::metadata_response::MetadataResponsePartition| partition.error_code == 0;
-        if metadata.topics[0].partitions.len() == options.partitions as usize && metadata.topics[0].partitions.iter().all(ready) {
+        let ready =
+            |partition: &metaq_protocol::messages::metadata_response::MetadataResponsePartition| {
+                partition.error_code == 0
+            };
+        if metadata.topics[0].partitions.len() == options.partitions as usize
+            && metadata.topics[0].partitions.iter().all(ready)
+        {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(50));
@@ -158,7 +186,9 @@ fn create(options: &Options) -> Result<(), Failure> {
 }
 
 fn produce(options: &Options, n: usize) -> Result<Measured, Failure> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() as i64;
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)?
+        .as_millis() as i64;
     let records = (options.batch_bytes / (options.record_bytes + 20)).max(1);
     let mut value = vec![0u8; options.record_bytes];
     // Incompressible enough for nobody to cheat, cheap enough to make.
@@ -176,8 +206,13 @@ fn produce(options: &Options, n: usize) -> Result<Measured, Failure> {
     let data = PartitionProduceData::default()
         .with_index(n as i32 % options.partitions)
         .with_records(Some(builder.finish()?));
-    let topic = TopicProduceData::default().with_name(topic_name(options)).with_partition_data(vec![data]);
-    let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![topic]);
+    let topic = TopicProduceData::default()
+        .with_name(topic_name(options))
+        .with_partition_data(vec![data]);
+    let request = ProduceRequest::default()
+        .with_acks(-1)
+        .with_timeout_ms(30_000)
+        .with_topic_data(vec![topic]);
     let sent = frame::encode_request(PRODUCE_VERSION, 1, "load", &request)?;
     let mut stream = TcpStream::connect(&options.address)?;
     stream.set_nodelay(true)?;
@@ -203,7 +238,11 @@ fn produce(options: &Options, n: usize) -> Result<Measured, Failure> {
             }
         }
     }
-    Ok(((requests * records) as u64, requests as u64 * payload, latencies))
+    Ok((
+        (requests * records) as u64,
+        requests as u64 * payload,
+        latencies,
+    ))
 }
 
 fn fetch(options: &Options, n: usize) -> Result<Measured, Failure> {
@@ -218,7 +257,9 @@ fn fetch(options: &Options, n: usize) -> Result<Measured, Failure> {
             .with_current_leader_epoch(-1)
             .with_fetch_offset(offset)
             .with_partition_max_bytes(1 << 20);
-        let topic = FetchTopic::default().with_topic(topic_name(options)).with_partitions(vec![partition]);
+        let topic = FetchTopic::default()
+            .with_topic(topic_name(options))
+            .with_partitions(vec![partition]);
         let request = FetchRequest::default()
             .with_max_wait_ms(500)
             .with_min_bytes(1)
@@ -233,7 +274,9 @@ fn fetch(options: &Options, n: usize) -> Result<Measured, Failure> {
         let partition = &response.responses[0].partitions[0];
         let got = partition.records.clone().unwrap_or_default();
         if partition.error_code != 0 || got.is_empty() {
-            return Err(format!("nothing at offset {offset}: error {}", partition.error_code).into());
+            return Err(
+                format!("nothing at offset {offset}: error {}", partition.error_code).into(),
+            );
         }
         for batch in Batches::new(&got) {
             // The last one may be cut off.
@@ -249,13 +292,21 @@ fn fetch(options: &Options, n: usize) -> Result<Measured, Failure> {
 /// User and system time of a process.
 fn cpu_seconds(pid: u32) -> Result<f64, Failure> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks: u64 = fields.get(11).ok_or("stat")?.parse::<u64>()? + fields.get(12).ok_or("stat")?.parse::<u64>()?;
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let ticks: u64 = fields.get(11).ok_or("stat")?.parse::<u64>()?
+        + fields.get(12).ok_or("stat")?.parse::<u64>()?;
     Ok(ticks as f64 / 100.0)
 }
 
 fn resident_mib(pid: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok())
+        .unwrap_or(0.0)
+        / 1024.0
 }

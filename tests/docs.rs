@@ -29,17 +29,39 @@ fn generated() -> String {
          | key | MetaQ's name | values | default | |\n|---|---|---|---|---|\n",
     );
     for key in broker_keys() {
-        let metaq = key.metaq_name.map_or(String::new(), |name| format!("`{name}`"));
-        let default = if key.default.is_empty() { String::new() } else { format!("`{}`", key.default) };
-        let _ = writeln!(out, "| `{}` | {metaq} | {} | {default} | {} |", key.name, kind(key.kind), key.doc);
+        let metaq = key
+            .metaq_name
+            .map_or(String::new(), |name| format!("`{name}`"));
+        let default = if key.default.is_empty() {
+            String::new()
+        } else {
+            format!("`{}`", key.default)
+        };
+        let _ = writeln!(
+            out,
+            "| `{}` | {metaq} | {} | {default} | {} |",
+            key.name,
+            kind(key.kind),
+            key.doc
+        );
     }
     out.push_str(
         "\n## Topics\n\nIn `[topic=NAME]` of server.ini (with `numPartitions`), or at run time by any Kafka admin tool or \
          `metaq topic alter`.\n\n| key | values | default | |\n|---|---|---|---|\n",
     );
     for key in TOPIC_KEYS {
-        let default = if key.default.is_empty() { String::new() } else { format!("`{}`", key.default) };
-        let _ = writeln!(out, "| `{}` | {} | {default} | {} |", key.name, kind(key.kind), key.doc);
+        let default = if key.default.is_empty() {
+            String::new()
+        } else {
+            format!("`{}`", key.default)
+        };
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {default} | {} |",
+            key.name,
+            kind(key.kind),
+            key.doc
+        );
     }
     out
 }
@@ -51,5 +73,8 @@ fn docs_configuration_is_as_the_tables_say() {
         std::fs::write(&path, generated()).unwrap();
     }
     let written = std::fs::read_to_string(&path).unwrap();
-    assert!(written == generated(), "docs/configuration.md is stale: UPDATE_DOCS=1 cargo test docs");
+    assert!(
+        written == generated(),
+        "docs/configuration.md is stale: UPDATE_DOCS=1 cargo test docs"
+    );
 }

@@ -12,13 +12,13 @@ import org.apache.kafka.common.serialization.*;
 public class Records {
     static final String BOOTSTRAP = System.getenv("BOOTSTRAP");
     static final List<String> CODECS = List.of("none", "gzip", "snappy", "lz4", "zstd");
-    static final int PARTITIONS = 2, COUNT = 2000;
+    static final int PARTITIONS = 2, COUNT = 12000;
 
     public static void main(String[] args) throws Exception {
         try (Admin admin = Admin.create(Map.of("bootstrap.servers", BOOTSTRAP))) {
             if (args[0].equals("create") || args[0].equals("write")) {
                 List<NewTopic> topics = new ArrayList<>();
-                for (String codec : CODECS) topics.add(new NewTopic("files-" + codec, PARTITIONS, (short) 1).configs(Map.of("segment.bytes", "65536", "retention.ms", "-1")));
+                for (String codec : CODECS) topics.add(new NewTopic("files-" + codec, PARTITIONS, (short) 1).configs(Map.of("segment.bytes", "1048576", "retention.ms", "-1")));
                 admin.createTopics(topics).all().get();
             }
         }
@@ -31,10 +31,10 @@ public class Records {
         long base = System.currentTimeMillis() - 1_000_000;
         Random random = new Random(7);
         for (String codec : CODECS) {
-            Map<String, Object> config = Map.of("bootstrap.servers", BOOTSTRAP, "compression.type", codec, "linger.ms", 5, "batch.size", 4000, "enable.idempotence", !codec.equals("gzip"));
+            Map<String, Object> config = Map.of("bootstrap.servers", BOOTSTRAP, "compression.type", codec, "linger.ms", 5, "batch.size", 16000, "enable.idempotence", !codec.equals("gzip"));
             try (KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(config, new ByteArraySerializer(), new ByteArraySerializer())) {
                 for (int n = 0; n < COUNT; n++) {
-                    byte[] value = new byte[random.nextInt(400)];
+                    byte[] value = new byte[random.nextInt(800)];
                     random.nextBytes(value);
                     byte[] key = n % 5 == 0 ? null : ("key" + n % 17).getBytes(StandardCharsets.UTF_8);
                     ProducerRecord<byte[], byte[]> record = new ProducerRecord<>("files-" + codec, n % PARTITIONS, base + n, key, n % 11 == 0 ? null : value);

@@ -32,5 +32,8 @@ fn docs_protocol_is_as_the_table_says() {
         std::fs::write(&path, generated()).unwrap();
     }
     let written = std::fs::read_to_string(&path).unwrap();
-    assert!(written == generated(), "docs/protocol.md is stale: UPDATE_DOCS=1 cargo test docs");
+    assert!(
+        written == generated(),
+        "docs/protocol.md is stale: UPDATE_DOCS=1 cargo test docs"
+    );
 }

@@ -236,7 +236,7 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
     key!(
         "segment.bytes",
         Some("log.segment.bytes"),
-        Kind::Int(14, i32::MAX as i64),
+        Kind::Int(1_048_576, i32::MAX as i64),
         "1073741824",
         "Size at which a new segment begins, bytes (maxSegmentSize)."
     ),

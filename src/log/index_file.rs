@@ -9,7 +9,7 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::RwLock;
@@ -20,8 +20,10 @@ const INDEX_BYTES_FIRST: usize = 4096;
 pub(super) struct IndexFile<const WIDTH: usize> {
     path: RwLock<PathBuf>,
     bytes_max: usize,
-    /// `None` until used, and after [`IndexFile::close`].
+    /// `None` until used, while the file is empty, and after [`IndexFile::close`].
     map: RwLock<Option<MmapRaw>>,
+    /// Whether `entries` was counted since the file was last let go of.
+    counted: AtomicBool,
     entries: AtomicUsize,
 }
 
@@ -32,6 +34,7 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
             path: RwLock::new(path),
             bytes_max,
             map: RwLock::new(None),
+            counted: AtomicBool::new(false),
             entries: AtomicUsize::new(0),
         }
     }
@@ -121,17 +124,23 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
 
     /// Cuts the file to its entries and unmaps it; a later use opens it again.
     pub(super) fn trim_and_close(&self) -> io::Result<()> {
+        self.open()?;
         let mut map = self.map.write();
-        if map.take().is_some() {
-            let file = OpenOptions::new().write(true).open(&*self.path.read())?;
-            file.set_len((self.entries.load(Ordering::Relaxed) * WIDTH) as u64)?;
-        }
-        Ok(())
+        *map = None;
+        self.counted.store(false, Ordering::Release);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&*self.path.read())?;
+        file.set_len((self.entries.load(Ordering::Relaxed) * WIDTH) as u64)
     }
 
     /// Unmaps without touching the file.
     pub(super) fn close(&self) {
-        *self.map.write() = None;
+        let mut map = self.map.write();
+        *map = None;
+        self.counted.store(false, Ordering::Release);
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -142,44 +151,57 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         *self.path.write() = path.to_path_buf();
     }
 
+    /// Maps what there is of the file; never changes it.
     fn open(&self) -> io::Result<()> {
-        if self.map.read().is_some() {
+        if self.counted.load(Ordering::Acquire) {
             return Ok(());
         }
         let mut map = self.map.write();
-        if map.is_some() {
+        if self.counted.load(Ordering::Acquire) {
             return Ok(());
         }
-        let file = OpenOptions::new()
+        let found = match OpenOptions::new()
             .read(true)
             .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&*self.path.read())?;
-        let found = file.metadata()?.len() as usize;
-        let bytes = found.max(INDEX_BYTES_FIRST.min(self.bytes_max.max(WIDTH)));
-        if found < bytes {
-            file.set_len(bytes as u64)?;
-        }
-        let opened = MmapOptions::new().len(bytes).map_raw(&file)?;
-        self.entries.store(
-            count_entries::<WIDTH>(&opened, found / WIDTH),
-            Ordering::Release,
-        );
-        *map = Some(opened);
+            .open(&*self.path.read())
+        {
+            Ok(file) => {
+                let bytes = file.metadata()?.len() as usize;
+                if bytes < WIDTH {
+                    None
+                } else {
+                    Some(MmapOptions::new().len(bytes).map_raw(&file)?)
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let entries = found
+            .as_ref()
+            .map_or(0, |map| count_entries::<WIDTH>(map, map.len() / WIDTH));
+        self.entries.store(entries, Ordering::Release);
+        *map = found;
+        self.counted.store(true, Ordering::Release);
         Ok(())
     }
 
+    /// Maps at least `bytes`; the file stays a whole number of entries long, as Kafka's checks want it.
     fn make_room(&self, bytes: usize) -> io::Result<()> {
         let have = self.map.read().as_ref().map_or(0, MmapRaw::len);
         if bytes <= have {
             return Ok(());
         }
         let mut map = self.map.write();
-        let grown = (have * 2).clamp(bytes, self.bytes_max.max(bytes));
+        let grown = (have * 2)
+            .max(INDEX_BYTES_FIRST)
+            .min(self.bytes_max)
+            .max(bytes);
+        let grown = grown.next_multiple_of(WIDTH);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
+            .create(true)
+            .truncate(false)
             .open(&*self.path.read())?;
         file.set_len(grown as u64)?;
         *map = Some(MmapOptions::new().len(grown).map_raw(&file)?);
@@ -238,6 +260,19 @@ mod tests {
         index.trim_and_close().unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 16_000);
         assert_eq!(index.entries().unwrap(), 2000);
+    }
+
+    #[test]
+    fn looking_into_a_sealed_index_does_not_change_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.timeindex");
+        let index = IndexFile::<12>::new(path.clone(), 1 << 20);
+        index.append([1; 12]).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len() % 12, 0);
+        index.trim_and_close().unwrap();
+        assert_eq!(index.get(0).unwrap(), Some([1; 12]));
+        index.close();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 12);
     }
 
     #[test]

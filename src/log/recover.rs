@@ -214,6 +214,10 @@ impl Scan {
             lost.mark_deleted()?;
             lost.unlink()?;
         }
+        // What is sealed has indexes of its own size again.
+        for sealed in &segments[first..segments.len() - 1] {
+            sealed.seal()?;
+        }
         producer_snapshot::remove(&**disk, dir, |at| at > next_offset)?;
         Ok(next_offset)
     }
