@@ -5,6 +5,7 @@
 //! - [`frame`]: request and response frames
 //! - [`fetch_response`]: a Fetch response that leaves record bytes in files
 //! - [`batch`]: the record-batch header, and building batches
+//! - [`fuzz_entry`]: where hostile bytes enter, for the fuzzers
 //! - [`records`]: the records inside a batch
 //! - [`compression`]: the codecs, capped
 
@@ -12,6 +13,7 @@ pub mod batch;
 pub mod compression;
 pub mod fetch_response;
 pub mod frame;
+pub mod fuzz_entry;
 pub mod records;
 pub mod shape;
 pub mod versions;

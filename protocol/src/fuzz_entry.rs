@@ -1,0 +1,81 @@
+//! Where hostile bytes enter: one function an entry point, shared by the fuzz targets in `fuzz/` and by the replay of
+//! their corpus in the tests. None may panic, and none may allocate much more than it was given.
+
+use bytes::Bytes;
+use kafka_protocol::messages::{ApiKey, RequestKind};
+
+use crate::batch::{BATCH_HEADER_BYTES, Batches, Compression, validate_produced};
+use crate::records::Records;
+use crate::{compression, frame, shape};
+
+/// Most that a batch is unpacked to.
+const UNPACKED_BYTES_MAX: usize = 1 << 20;
+
+/// A request frame behind its length.
+pub fn request_frame(bytes: &[u8]) {
+    let Ok(parsed) = frame::parse_request(Bytes::copy_from_slice(bytes)) else {
+        return;
+    };
+    if shape::walk_request(parsed.api_key, parsed.version, &parsed.body).is_ok()
+        && let Ok(key) = ApiKey::try_from(parsed.api_key)
+    {
+        let mut body = parsed.body;
+        let _ = RequestKind::decode(key, &mut body, parsed.version);
+    }
+}
+
+/// A response body: two bytes API key, two bytes version, then the body.
+pub fn response(bytes: &[u8]) {
+    if let Some(([a, b, c, d], body)) = bytes.split_first_chunk::<4>() {
+        let _ = shape::walk_response(
+            i16::from_be_bytes([*a, *b]),
+            i16::from_be_bytes([*c, *d]),
+            body,
+        );
+    }
+}
+
+/// Record data as it is produced.
+pub fn batches(bytes: &[u8]) {
+    for found in Batches::new(bytes) {
+        let Ok((_, batch)) = found else { return };
+        if let Ok(header) = validate_produced(batch)
+            && let Ok(codec) = header.compression()
+            && let Ok(unpacked) =
+                compression::decompress(codec, &batch[BATCH_HEADER_BYTES..], UNPACKED_BYTES_MAX)
+        {
+            walk(Records::new(&header, &unpacked));
+        }
+    }
+}
+
+/// Unpacked records behind a batch header.
+pub fn records(bytes: &[u8]) {
+    if let Ok(header) = crate::batch::BatchHeader::parse(bytes) {
+        walk(Records::new(&header, &bytes[BATCH_HEADER_BYTES..]));
+    }
+}
+
+fn walk(records: Records<'_>) {
+    for record in records.flatten() {
+        let _ = record.headers().count();
+    }
+}
+
+/// A codec's number, then packed bytes.
+pub fn decompress(bytes: &[u8]) {
+    let Some((codec, packed)) = bytes.split_first() else {
+        return;
+    };
+    let codecs = [
+        Compression::None,
+        Compression::Gzip,
+        Compression::Snappy,
+        Compression::Lz4,
+        Compression::Zstd,
+    ];
+    let codec = codecs[usize::from(*codec) % codecs.len()];
+    if let Ok(unpacked) = compression::decompress(codec, packed, UNPACKED_BYTES_MAX) {
+        assert!(codec == Compression::None || unpacked.len() <= UNPACKED_BYTES_MAX);
+    }
+}
