@@ -1,5 +1,6 @@
 // @platformatic/kafka: a younger client written in TypeScript.
 import { readFileSync } from 'node:fs'
+import zlib from 'node:zlib'
 import { Admin, Consumer, ListOffsetTimestamps, MessagesStreamModes, Producer } from '@platformatic/kafka'
 import { bootstrap, describe, equal, records, run, unique, waitFor } from './harness.js'
 
@@ -26,7 +27,9 @@ async function member(topic, groupId) {
 
 await run('platformatic', {
   'round-trips': async () => {
-    for (const compression of ['none', 'gzip', 'snappy', 'lz4', 'zstd']) {
+    // Node has zstd from 22.15 on.
+    const codecs = ['none', 'gzip', 'snappy', 'lz4', ...('createZstdCompress' in zlib ? ['zstd'] : [])]
+    for (const compression of codecs) {
       const topic = unique(compression)
       await create(topic)
       let expected = []

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::checkpoint::{self, CheckpointError, TopicPartition};
+use super::checkpoint::{self, TopicPartition};
 use super::disk::Disk;
 use super::partition_metadata;
 
@@ -52,9 +52,6 @@ pub enum DataDirError {
         /// What the disk said.
         source: io::Error,
     },
-    /// A checkpoint is damaged.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
 }
 
 /// A partition directory that was found.
@@ -112,22 +109,7 @@ impl DataDir {
         }
         let marker = path.join(CLEAN_SHUTDOWN);
         let was_clean = marker.exists();
-        let mut checkpoints: BTreeMap<TopicPartition, PartitionOffsets> = BTreeMap::new();
-        for (partition, offset) in
-            checkpoint::read_offsets(&*disk, &path.join(checkpoint::RECOVERY_POINTS))?
-        {
-            checkpoints.entry(partition).or_default().recovery_point = offset;
-        }
-        for (partition, offset) in
-            checkpoint::read_offsets(&*disk, &path.join(checkpoint::LOG_STARTS))?
-        {
-            checkpoints.entry(partition).or_default().log_start = offset;
-        }
-        for (partition, offset) in
-            checkpoint::read_offsets(&*disk, &path.join(checkpoint::HIGH_WATERMARKS))?
-        {
-            checkpoints.entry(partition).or_default().high_watermark = offset;
-        }
+        let checkpoints = load_checkpoints(&*disk, path);
         if was_clean {
             disk.remove(&marker).map_err(io)?;
             disk.sync_dir(path).map_err(io)?;
@@ -326,6 +308,31 @@ impl DataDir {
     }
 }
 
+/// Reads the three checkpoints. A damaged one is as good as none, as in Kafka: partitions are then checked from
+/// their beginning, and start at their first segment.
+fn load_checkpoints(disk: &dyn Disk, dir: &Path) -> BTreeMap<TopicPartition, PartitionOffsets> {
+    type Set = fn(&mut PartitionOffsets, i64);
+    let columns: [(&str, Set); 3] = [
+        (checkpoint::RECOVERY_POINTS, |offsets, at| {
+            offsets.recovery_point = at
+        }),
+        (checkpoint::LOG_STARTS, |offsets, at| offsets.log_start = at),
+        (checkpoint::HIGH_WATERMARKS, |offsets, at| {
+            offsets.high_watermark = at
+        }),
+    ];
+    let mut checkpoints: BTreeMap<TopicPartition, PartitionOffsets> = BTreeMap::new();
+    for (name, set) in columns {
+        match checkpoint::read_offsets(disk, &dir.join(name)) {
+            Ok(rows) => rows
+                .into_iter()
+                .for_each(|(partition, at)| set(checkpoints.entry(partition).or_default(), at)),
+            Err(error) => tracing::warn!(%error, "going on without the checkpoint"),
+        }
+    }
+    checkpoints
+}
+
 /// Splits `<topic>-<partition>`.
 fn split_name(name: &str) -> Option<(&str, i32)> {
     let (topic, partition) = name.rsplit_once('-')?;
@@ -361,6 +368,15 @@ mod tests {
         data.claim("cluster-a", 0).unwrap();
         let refusal = data.claim("cluster-a", 1).unwrap_err();
         assert!(refusal.to_string().contains("node.id=0"), "{refusal}");
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_as_good_as_none() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(checkpoint::RECOVERY_POINTS), "").unwrap();
+        std::fs::write(dir.path().join(checkpoint::LOG_STARTS), "0\n1\nt 0 5\n").unwrap();
+        let offsets = open(dir.path()).unwrap().offsets("t", 0);
+        assert_eq!((offsets.recovery_point, offsets.log_start), (0, 5));
     }
 
     #[test]

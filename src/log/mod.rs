@@ -20,6 +20,9 @@ mod segment;
 mod time_index;
 mod verify;
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 
 pub use checkpoint::CheckpointError;

@@ -311,6 +311,10 @@ impl Log {
     /// Syncs everything appended so far; returns the end before which all is durable. Appends go on
     /// meanwhile: the lock is not held during the sync.
     pub fn sync(&self, now_ms: i64) -> Result<OffsetPosition, LogError> {
+        if let Some(reason) = self.offline_reason() {
+            // After a failed sync the system may have dropped what it could not write: never try again.
+            return Err(LogError::Offline(reason));
+        }
         let before = self.ends();
         if before.synced_end >= before.log_end.offset {
             return Ok(before.log_end);

@@ -1,0 +1,434 @@
+//! One partition's log from outside: append, roll, read, recover, retain, and a disk that fails.
+
+use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use metaq_protocol::batch::{BatchBuilder, BatchHeader};
+
+use super::*;
+
+const NOW: i64 = 1_700_000_000_000;
+
+/// Segments of a few batches each.
+fn config() -> LogConfig {
+    LogConfig {
+        segment_bytes: 1000,
+        index_interval_bytes: 100,
+        ..LogConfig::default()
+    }
+}
+
+fn open(dir: &Path, config: LogConfig, mode: OpenMode) -> Opened {
+    Log::open(Arc::new(RealDisk), dir, config, mode, 0, NOW).unwrap()
+}
+
+fn batch(records: usize, timestamp: i64) -> Vec<ProducedBatch> {
+    let mut builder = BatchBuilder::new();
+    for _ in 0..records {
+        builder = builder.push(Some(b"key"), Some(&[7; 50]), &[], timestamp);
+    }
+    let bytes = builder.finish().unwrap();
+    vec![ProducedBatch {
+        header: BatchHeader::parse(&bytes).unwrap(),
+        bytes,
+    }]
+}
+
+fn append(log: &Log, records: usize, timestamp: i64) -> i64 {
+    log.append(&[batch(records, timestamp)], 0, timestamp)
+        .remove(0)
+        .unwrap()
+        .base_offset
+}
+
+fn first_offset_of(slice: &Slice) -> i64 {
+    let mut bytes = vec![0; 61];
+    slice.file.read_at(&mut bytes, slice.position).unwrap();
+    BatchHeader::parse(&bytes).unwrap().base_offset
+}
+
+fn read(log: &Log, offset: i64) -> Option<Slice> {
+    log.read(offset, 1 << 20, true, log.ends().log_end).unwrap()
+}
+
+#[test]
+fn a_log_rolls_and_every_offset_is_found_in_its_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), config(), OpenMode::Clean).log;
+    for n in 0..100 {
+        assert_eq!(append(&log, 3, NOW + n), n * 3);
+    }
+    assert!(log.segments().len() > 10);
+    for offset in 0..300 {
+        assert_eq!(
+            first_offset_of(&read(&log, offset).unwrap()),
+            offset / 3 * 3
+        );
+    }
+    assert!(read(&log, 300).is_none());
+    assert!(matches!(
+        log.read(301, 1, true, log.ends().log_end),
+        Err(LogError::OffsetOutOfRange { .. })
+    ));
+}
+
+#[test]
+fn the_first_batch_is_whole_even_when_it_is_larger_than_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), config(), OpenMode::Clean).log;
+    append(&log, 5, NOW);
+    let whole = batch(5, NOW)[0].bytes.len();
+    let limit = log.ends().log_end;
+    assert_eq!(log.read(0, 10, true, limit).unwrap().unwrap().bytes, whole);
+    assert_eq!(log.read(0, 10, false, limit).unwrap().unwrap().bytes, 10);
+    assert!(log.read(0, 0, false, limit).unwrap().is_none());
+}
+
+#[test]
+fn nothing_at_or_behind_the_limit_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), LogConfig::default(), OpenMode::Clean).log;
+    append(&log, 2, NOW);
+    let limit = log.ends().log_end;
+    append(&log, 2, NOW);
+    let slice = log.read(0, 1 << 20, true, limit).unwrap().unwrap();
+    assert_eq!(slice.position + slice.bytes as u64, limit.position);
+    assert!(log.read(2, 1 << 20, true, limit).unwrap().is_none());
+}
+
+#[test]
+fn a_log_is_the_same_after_a_clean_close_and_after_a_crash() {
+    for crash in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(dir.path(), config(), OpenMode::Clean).log;
+        for n in 0..50 {
+            append(&log, 3, NOW + n);
+        }
+        if !crash {
+            log.close(NOW).unwrap();
+        }
+        drop(log);
+        let mode = if crash {
+            OpenMode::AfterCrash { recovery_point: 0 }
+        } else {
+            OpenMode::Clean
+        };
+        let opened = open(dir.path(), config(), mode);
+        assert_eq!(opened.log.ends().log_end.offset, 150);
+        assert_eq!((opened.cut_bytes, opened.scanned_bytes > 0), (0, crash));
+        for offset in (0..150).step_by(7) {
+            assert_eq!(
+                first_offset_of(&read(&opened.log, offset).unwrap()),
+                offset / 3 * 3
+            );
+        }
+        assert_eq!(
+            opened
+                .log
+                .find_timestamp(NOW + 20, i64::MAX)
+                .unwrap()
+                .unwrap()
+                .offset,
+            60
+        );
+        assert_eq!(append(&opened.log, 1, NOW), 150);
+        let seen = verify_dir(dir.path()).unwrap();
+        assert_eq!((seen.records, seen.findings), (151, vec![]));
+    }
+}
+
+#[test]
+fn a_damaged_batch_ends_the_log_and_what_lies_behind_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), config(), OpenMode::Clean).log;
+    for n in 0..30 {
+        append(&log, 3, NOW + n);
+    }
+    let segments = log.segments();
+    let damaged = &segments[2];
+    let (path, base) = (damaged.path(), damaged.base_offset());
+    drop((log, segments));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let opened = open(
+        dir.path(),
+        config(),
+        OpenMode::AfterCrash { recovery_point: 0 },
+    );
+    assert_eq!(opened.log.ends().log_end.offset, base);
+    assert!(opened.cut_bytes > 0);
+    assert_eq!(append(&opened.log, 1, NOW), base);
+    assert_eq!(verify_dir(dir.path()).unwrap().findings, []);
+}
+
+#[test]
+fn segments_before_the_recovery_point_are_not_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), config(), OpenMode::Clean).log;
+    for n in 0..50 {
+        append(&log, 3, NOW + n);
+    }
+    let synced = log.sync(NOW).unwrap().offset;
+    let bytes = log.bytes();
+    drop(log);
+    let opened = open(
+        dir.path(),
+        config(),
+        OpenMode::AfterCrash {
+            recovery_point: synced,
+        },
+    );
+    assert!(
+        opened.scanned_bytes < bytes / 4,
+        "{} of {bytes}",
+        opened.scanned_bytes
+    );
+}
+
+#[test]
+fn retention_by_time_drops_whole_segments_and_rolls_an_old_active_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(
+        dir.path(),
+        LogConfig {
+            retention_ms: 1000,
+            ..config()
+        },
+        OpenMode::Clean,
+    )
+    .log;
+    for n in 0..20 {
+        append(&log, 3, NOW + n * 100);
+    }
+    let dropped = log.retain(NOW + 1500, 60).unwrap();
+    assert!(!dropped.is_empty());
+    let start = log.ends().log_start;
+    assert!(start > 0 && start < 60);
+    assert!(log.retain(NOW + 1500, 60).unwrap().is_empty());
+    unlink_all(&dropped);
+    assert!(dropped.iter().all(|segment| !segment.path().exists()));
+    log.retain(NOW + 10_000, 60).unwrap();
+    assert_eq!((log.ends().log_start, log.bytes()), (60, 0));
+    assert_eq!(append(&log, 1, NOW), 60);
+}
+
+#[test]
+fn retention_never_goes_beyond_the_high_watermark() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(
+        dir.path(),
+        LogConfig {
+            retention_ms: 0,
+            ..config()
+        },
+        OpenMode::Clean,
+    )
+    .log;
+    for n in 0..20 {
+        append(&log, 3, NOW + n);
+    }
+    log.retain(NOW + 10_000, 10).unwrap();
+    assert!(log.ends().log_start <= 10);
+}
+
+#[test]
+fn retention_by_size_keeps_at_least_what_it_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(
+        dir.path(),
+        LogConfig {
+            retention_bytes: 3000,
+            ..config()
+        },
+        OpenMode::Clean,
+    )
+    .log;
+    for n in 0..50 {
+        append(&log, 3, NOW + n);
+    }
+    log.retain(NOW, 150).unwrap();
+    assert!((3000..4000).contains(&log.bytes()), "{}", log.bytes());
+}
+
+#[test]
+fn moving_the_start_drops_what_lies_wholly_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), config(), OpenMode::Clean).log;
+    for n in 0..50 {
+        append(&log, 3, NOW + n);
+    }
+    let before = log.segments().len();
+    log.advance_log_start(77, NOW).unwrap();
+    assert_eq!(log.ends().log_start, 77);
+    assert!(log.segments().len() < before);
+    assert!(matches!(
+        log.read(76, 1, true, log.ends().log_end),
+        Err(LogError::OffsetOutOfRange { .. })
+    ));
+    assert_eq!(first_offset_of(&read(&log, 77).unwrap()), 75);
+    assert!(matches!(
+        log.advance_log_start(151, NOW),
+        Err(LogError::OffsetOutOfRange { .. })
+    ));
+}
+
+#[test]
+fn timestamps_are_found_within_compressed_batches() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), LogConfig::default(), OpenMode::Clean).log;
+    let mut builder = BatchBuilder::new().compression(metaq_protocol::batch::Compression::Lz4);
+    for n in [10, 30, 20] {
+        builder = builder.push(None, Some(b"v"), &[], NOW + n);
+    }
+    let bytes = builder.finish().unwrap();
+    let produced = ProducedBatch {
+        header: BatchHeader::parse(&bytes).unwrap(),
+        bytes,
+    };
+    log.append(&[vec![produced]], 0, NOW).remove(0).unwrap();
+    let find = |timestamp| {
+        log.find_timestamp(timestamp, 3)
+            .unwrap()
+            .map(|found| (found.offset, found.timestamp))
+    };
+    assert_eq!(find(NOW), Some((0, NOW + 10)));
+    assert_eq!(find(NOW + 15), Some((1, NOW + 30)));
+    assert_eq!(find(NOW + 31), None);
+    assert_eq!(log.find_max_timestamp(3).unwrap().unwrap().offset, 1);
+}
+
+/// A disk that fails on demand.
+#[derive(Default)]
+struct Failing {
+    broken: Arc<AtomicBool>,
+    syncs: Arc<AtomicU64>,
+}
+
+struct FailingFile(Arc<dyn DiskFile>, Arc<AtomicBool>, Arc<AtomicU64>);
+
+impl Disk for Failing {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(FailingFile(
+            RealDisk.open(path)?,
+            self.broken.clone(),
+            self.syncs.clone(),
+        )))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        RealDisk.read(path)
+    }
+    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        RealDisk.replace(path, content)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(path)
+    }
+}
+
+impl DiskFile for FailingFile {
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, position)
+    }
+    fn write_all_at(&self, buffers: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
+        if self.1.load(Ordering::SeqCst) {
+            // Torn: the first buffer arrives, the rest does not.
+            self.0.write_all_at(&mut buffers[..1], position)?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0.write_all_at(buffers, position)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        if self.1.load(Ordering::SeqCst) {
+            return Err(io::Error::other("EIO"));
+        }
+        self.2.fetch_add(1, Ordering::SeqCst);
+        self.0.sync_data()
+    }
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+#[test]
+fn a_full_disk_takes_the_log_offline_and_tears_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Failing::default();
+    let broken = disk.broken.clone();
+    let log = Log::open(
+        Arc::new(disk),
+        dir.path(),
+        config(),
+        OpenMode::Clean,
+        0,
+        NOW,
+    )
+    .unwrap()
+    .log;
+    append(&log, 3, NOW);
+    broken.store(true, Ordering::SeqCst);
+    let refused = log.append(&[batch(3, NOW), batch(1, NOW)], 0, NOW);
+    assert!(
+        refused
+            .iter()
+            .all(|result| matches!(result, Err(LogError::Offline(_)))),
+        "{refused:?}"
+    );
+    broken.store(false, Ordering::SeqCst);
+    assert!(matches!(
+        log.append(&[batch(1, NOW)], 0, NOW)[0],
+        Err(LogError::Offline(_))
+    ));
+    assert!(log.offline_reason().is_some());
+    assert_eq!(first_offset_of(&read(&log, 1).unwrap()), 0);
+    let opened = open(
+        dir.path(),
+        config(),
+        OpenMode::AfterCrash { recovery_point: 0 },
+    );
+    assert_eq!((opened.log.ends().log_end.offset, opened.cut_bytes), (3, 0));
+}
+
+#[test]
+fn a_failed_sync_is_not_taken_for_a_success_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Failing::default();
+    let (broken, syncs) = (disk.broken.clone(), disk.syncs.clone());
+    let log = Log::open(
+        Arc::new(disk),
+        dir.path(),
+        config(),
+        OpenMode::Clean,
+        0,
+        NOW,
+    )
+    .unwrap()
+    .log;
+    append(&log, 3, NOW);
+    assert_eq!(log.sync(NOW).unwrap().offset, 3);
+    assert!(syncs.load(Ordering::SeqCst) > 0);
+    append(&log, 3, NOW);
+    broken.store(true, Ordering::SeqCst);
+    assert!(matches!(log.sync(NOW), Err(LogError::Offline(_))));
+    broken.store(false, Ordering::SeqCst);
+    assert_eq!(log.ends().synced_end, 3);
+    assert!(matches!(
+        log.append(&[batch(1, NOW)], 0, NOW)[0],
+        Err(LogError::Offline(_))
+    ));
+}
