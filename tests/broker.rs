@@ -321,6 +321,85 @@ fn a_deleted_topics_name_is_free_at_once_and_its_records_are_gone() {
 }
 
 #[test]
+fn a_deletion_that_was_cut_short_is_finished_and_not_adopted() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    client.produce("t", batch(5));
+    let crashed = tempfile::tempdir().unwrap();
+    copy(&dir.path().join("t-0"), &{
+        std::fs::create_dir(crashed.path().join("t-0")).unwrap();
+        crashed.path().join("t-0")
+    });
+    let id = broker
+        .broker()
+        .context()
+        .cluster
+        .image()
+        .topic("t")
+        .unwrap()
+        .id;
+    broker.stop();
+    // The tree as a crash between forgetting the topic and moving its files leaves it.
+    let meta =
+        metaq::meta::MetaStore::open_embedded(&crashed.path().join("metaq-meta.redb")).unwrap();
+    let note = metaq::meta::Op::Put {
+        path: metaq::meta::paths::deleted_topic(id),
+        data: "{}".into(),
+    };
+    tokio::runtime::Runtime::new()
+        .unwrap()
+        .block_on(meta.multi(vec![note]))
+        .unwrap();
+    meta.close();
+    drop(meta);
+    let broker = Running::start(crashed.path(), &[]);
+    assert!(
+        broker
+            .client()
+            .ask(9, &MetadataRequest::default().with_topics(None))
+            .topics
+            .is_empty()
+    );
+    assert!(!crashed.path().join("t-0").exists());
+    broker.stop();
+}
+
+#[test]
+fn a_directory_that_nobody_deleted_is_adopted_with_its_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    client.produce("t", batch(5));
+    let id = broker
+        .broker()
+        .context()
+        .cluster
+        .image()
+        .topic("t")
+        .unwrap()
+        .id;
+    broker.stop();
+    std::fs::remove_file(dir.path().join("metaq-meta.redb")).unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    assert_eq!(
+        broker
+            .broker()
+            .context()
+            .cluster
+            .image()
+            .topic("t")
+            .unwrap()
+            .id,
+        id
+    );
+    assert_eq!(broker.client().fetch("t", 0), [(0, 5)]);
+    broker.stop();
+}
+
+#[test]
 fn offsets_are_kept_across_a_restart_and_forgotten_with_their_topic() {
     let dir = tempfile::tempdir().unwrap();
     let group = || GroupId(StrBytes::from_static_str("g"));

@@ -75,9 +75,11 @@ pub enum Shape {
 }
 
 type Key = (i16, Direction);
+/// First and last version, and what they look like.
+type Row = (i16, i16, Shape);
 
-static SHAPES: LazyLock<HashMap<Key, Vec<(i16, i16, Shape)>>> = LazyLock::new(|| {
-    let mut shapes: HashMap<Key, Vec<(i16, i16, Shape)>> = HashMap::new();
+static SHAPES: LazyLock<HashMap<Key, Vec<Row>>> = LazyLock::new(|| {
+    let mut shapes: HashMap<Key, Vec<Row>> = HashMap::new();
     for line in include_str!("shapes.txt").lines() {
         if let Some((key, row)) = parse_line(line) {
             shapes.entry(key).or_default().push(row);
@@ -335,7 +337,7 @@ fn within(mut fault: Fault, name: &'static str) -> Fault {
     fault
 }
 
-fn parse_line(line: &str) -> Option<(Key, (i16, i16, Shape))> {
+fn parse_line(line: &str) -> Option<(Key, Row)> {
     let mut words = line.splitn(5, ' ');
     let key = words.next()?.parse().ok()?;
     let direction = if words.next()? == "request" {

@@ -14,7 +14,9 @@ use super::image::{Broker, Image, PartitionInfo, Topic};
 use super::names::{self, NameError, check_topic_name};
 use crate::config::{Config, TopicConfig, TopicConfigError, TopicOverrides};
 use crate::log::{LogConfig, uuid_to_base64};
-use crate::meta::records::{ClusterRecord, RECORD_VERSION, TopicRecord, decode, encode};
+use crate::meta::records::{
+    ClusterRecord, DeletedTopicRecord, RECORD_VERSION, TopicRecord, decode, encode,
+};
 use crate::meta::{MetaError, MetaStore, Op, paths};
 use crate::partition::{Identity, OpenReport, Partitions, TopicToOpen};
 
@@ -160,7 +162,8 @@ impl Cluster {
             changes: Mutex::new(()),
         };
         cluster.load_topics().await?;
-        cluster.adopt_found().await?;
+        let deleted = cluster.finish_deletions().await?;
+        cluster.adopt_found(&deleted).await?;
         let image = cluster.image();
         let to_open: Vec<_> = image
             .topics()
@@ -233,12 +236,37 @@ impl Cluster {
         Ok(())
     }
 
+    /// Removes what is left of topics whose deletion was cut short; returns their ids.
+    async fn finish_deletions(&self) -> Result<BTreeSet<Uuid>, ClusterError> {
+        let pending = self.meta.children(paths::DELETED).await?;
+        let ids: BTreeSet<Uuid> = pending
+            .iter()
+            .filter_map(|id| Uuid::parse_str(id).ok())
+            .collect();
+        for found in self.partitions.found() {
+            if let Some(id) = found.topic_id.filter(|id| ids.contains(id)) {
+                tracing::info!(dir = %found.path.display(), topic_id = %id, "finishing a topic's deletion");
+                self.partitions.remove_found(&found);
+            }
+        }
+        let done = ids
+            .iter()
+            .map(|id| Op::DeleteTree {
+                path: paths::deleted_topic(*id),
+            })
+            .collect();
+        self.meta.multi(done).await?;
+        Ok(ids)
+    }
+
     /// Makes topics of partition directories that the tree does not know, such as another Kafka's.
-    async fn adopt_found(&self) -> Result<(), ClusterError> {
+    async fn adopt_found(&self, deleted: &BTreeSet<Uuid>) -> Result<(), ClusterError> {
         let image = self.image();
         let mut unknown: BTreeMap<String, (Option<Uuid>, i32)> = BTreeMap::new();
         for found in self.partitions.found() {
-            if image.topic(&found.topic).is_some() {
+            if image.topic(&found.topic).is_some()
+                || found.topic_id.is_some_and(|id| deleted.contains(&id))
+            {
                 continue;
             }
             if KAFKA_INTERNAL.contains(&found.topic.as_str())
@@ -623,16 +651,30 @@ impl Cluster {
             .topic(name)
             .cloned()
             .ok_or(ClusterError::UnknownTopic)?;
-        self.meta
-            .multi(vec![Op::Delete {
+        // The note outlives a crash before the files are out of the way, where they would look like a topic to adopt.
+        let note = encode(&DeletedTopicRecord {
+            version: RECORD_VERSION,
+            topic: name.to_owned(),
+        });
+        let forget = vec![
+            Op::Put {
+                path: paths::deleted_topic(topic.id),
+                data: note,
+            },
+            Op::Delete {
                 path: paths::topic(name),
                 version: None,
-            }])
-            .await?;
+            },
+        ];
+        self.meta.multi(forget).await?;
         self.change_image(|image| {
             image.remove(name);
         });
         self.partitions.delete(topic.id).await;
+        let done = Op::DeleteTree {
+            path: paths::deleted_topic(topic.id),
+        };
+        self.meta.multi(vec![done]).await?;
         Ok(())
     }
 

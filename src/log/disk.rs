@@ -25,7 +25,7 @@ pub trait DiskFile: Send + Sync {
     /// Cuts the file, or extends it by zeros.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
     /// Size in bytes.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
     /// The descriptor for sendfile; `None` where there is none, then readers copy.
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
 }
@@ -133,7 +133,7 @@ impl DiskFile for RealFile {
         self.0.set_len(bytes)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 

@@ -357,8 +357,8 @@ impl DiskFile for FailingFile {
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         self.0.set_len(bytes)
     }
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
     }
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None

@@ -119,7 +119,7 @@ pub fn dump_segment(
     mut show: impl FnMut(DumpedBatch) -> io::Result<()>,
 ) -> io::Result<()> {
     let file = RealDisk.open(path)?;
-    let end = file.len()?;
+    let end = file.size()?;
     let mut position = 0;
     while position < end {
         let bytes = match read_batch(&*file, position, end)? {

@@ -9,6 +9,8 @@ use std::fmt::Write;
 pub const CLUSTER_ID: &str = "/cluster/id";
 /// All topics.
 pub const TOPICS: &str = "/brokers/topics";
+/// Topics whose deletion is not complete.
+pub const DELETED: &str = "/brokers/deleted";
 /// All groups.
 pub const GROUPS: &str = "/consumers";
 /// The next block of producer ids.
@@ -17,6 +19,11 @@ pub const PRODUCER_IDS: &str = "/producer-ids";
 /// A topic: id, configuration overrides, partitions.
 pub fn topic(topic: &str) -> String {
     format!("{TOPICS}/{}", escape(topic))
+}
+
+/// A topic whose files may still be there; named by its id, because its name may be in use again.
+pub fn deleted_topic(topic_id: uuid::Uuid) -> String {
+    format!("{DELETED}/{topic_id}")
 }
 
 /// A group: type, generation, protocol, leader, members.

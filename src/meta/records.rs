@@ -50,6 +50,15 @@ pub struct PartitionRecord {
     pub leader_epoch: i32,
 }
 
+/// `/brokers/deleted/<topic id>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletedTopicRecord {
+    /// Record version.
+    pub version: u32,
+    /// The name that it had.
+    pub topic: String,
+}
+
 /// `/consumers/<group>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupRecord {

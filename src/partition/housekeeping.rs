@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::leader::Partition;
 use super::now_ms;
-use super::partition::Partition;
 use super::set::Partitions;
 use crate::log::{Segment, unlink_all};
 

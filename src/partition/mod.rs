@@ -3,7 +3,7 @@
 
 mod admission;
 mod housekeeping;
-mod partition;
+mod leader;
 mod set;
 mod sync;
 mod waiters;
@@ -11,7 +11,7 @@ mod writer;
 
 pub use admission::{InvalidBatch, admit};
 pub use housekeeping::{Housekeeping, HousekeepingIntervals};
-pub use partition::{Identity, Isolation, ListedOffset, OffsetSpec, Partition, ReadError};
+pub use leader::{Identity, Isolation, ListedOffset, OffsetSpec, Partition, ReadError};
 pub use set::{
     OpenReport, PartitionError, Partitions, PartitionsOptions, TopicPartitions, TopicToOpen,
 };

@@ -11,8 +11,8 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::leader::{Identity, Partition};
 use super::now_ms;
-use super::partition::{Identity, Partition};
 use super::writer::Writer;
 use crate::log::{
     DataDir, DataDirError, Disk, FoundPartition, Log, LogConfig, LogError, OpenMode,
@@ -194,6 +194,23 @@ impl Partitions {
         let mut found: Vec<_> = self.found.iter().map(describe).collect();
         found.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
         found
+    }
+
+    /// Removes a directory that was found at start and belongs to nobody.
+    pub fn remove_found(&self, found: &FoundPartition) {
+        let volume = self
+            .volumes
+            .iter()
+            .find(|volume| found.path.parent() == Some(volume.dir.path()));
+        let removed = volume.map(|volume| {
+            volume
+                .dir
+                .set_aside(&found.topic, found.partition)
+                .and_then(std::fs::remove_dir_all)
+        });
+        if let Some(Err(error)) = removed {
+            tracing::error!(dir = %found.path.display(), %error, "cannot remove a deleted topic's partition");
+        }
     }
 
     /// Opens or creates partitions, several at a time, and makes them known. A partition that cannot be opened

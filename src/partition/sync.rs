@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::leader::Partition;
 use super::now_ms;
-use super::partition::Partition;
 
 #[derive(Default)]
 struct State {

@@ -11,8 +11,8 @@ use std::thread::JoinHandle;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use super::leader::{AppendReply, Partition};
 use super::now_ms;
-use super::partition::{AppendReply, Partition};
 use super::sync::SyncThreads;
 use crate::log::{LogError, ProducedBatch};
 
