@@ -217,6 +217,18 @@ fn produce(options: &Options, n: usize) -> Result<Measured, Failure> {
     let mut stream = TcpStream::connect(&options.address)?;
     stream.set_nodelay(true)?;
     let mut answers = BufReader::new(stream.try_clone()?);
+    // A leader that was just made may not know it yet; the batch that finds out is not counted.
+    let mut tries = 0;
+    loop {
+        stream.write_all(&sent)?;
+        let (_, response) = frame::decode_response::<ProduceRequest>(PRODUCE_VERSION, read_frame(&mut answers)?)?;
+        match response.responses[0].partition_responses[0].error_code {
+            0 => break,
+            3 | 5 | 6 if tries < 200 => std::thread::sleep(Duration::from_millis(50)),
+            code => return Err(format!("produce failed with error {code}").into()),
+        }
+        tries += 1;
+    }
     let payload = (records * options.record_bytes) as u64;
     let requests = (options.total_bytes / options.connections as u64 / payload).max(1) as usize;
     let mut latencies = Vec::with_capacity(requests);
