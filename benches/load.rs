@@ -221,7 +221,8 @@ fn produce(options: &Options, n: usize) -> Result<Measured, Failure> {
     let mut tries = 0;
     loop {
         stream.write_all(&sent)?;
-        let (_, response) = frame::decode_response::<ProduceRequest>(PRODUCE_VERSION, read_frame(&mut answers)?)?;
+        let (_, response) =
+            frame::decode_response::<ProduceRequest>(PRODUCE_VERSION, read_frame(&mut answers)?)?;
         match response.responses[0].partition_responses[0].error_code {
             0 => break,
             3 | 5 | 6 if tries < 200 => std::thread::sleep(Duration::from_millis(50)),

@@ -62,7 +62,7 @@ func franzRoundTrips() {
 		topic := unique(name)
 		franzCreate(topic, 1)
 		var expected []string
-		for _, acks := range []kgo.Acks{kgo.NoAck(), kgo.LeaderAck(), kgo.AllISRAcks()} {
+		for _, acks := range []kgo.Acks{kgo.AllISRAcks(), kgo.LeaderAck(), kgo.NoAck()} {
 			client := franz(kgo.ProducerBatchCompression(codec), kgo.RequiredAcks(acks), kgo.DisableIdempotentWrite(), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 			for _, r := range records {
 				out := &kgo.Record{Topic: topic, Key: r.key, Value: r.value}

@@ -136,7 +136,7 @@ public class Compat {
             String topic = unique(codec);
             create(topic, 1);
             List<String> expected = new ArrayList<>();
-            for (String acks : List.of("0", "1", "all")) {
+            for (String acks : List.of("all", "1", "0")) {
                 try (KafkaProducer<byte[], byte[]> producer = producer("compression.type", codec, "acks", acks, "enable.idempotence", false)) {
                     for (ProducerRecord<byte[], byte[]> record : records(topic)) {
                         producer.send(record).get();

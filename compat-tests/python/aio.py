@@ -35,7 +35,7 @@ async def round_trips():
     for codec in CODECS:
         topic = unique(codec)
         await create(topic)
-        for acks in (0, 1, "all"):
+        for acks in ("all", 1, 0):
             producer = AIOKafkaProducer(bootstrap_servers=BOOTSTRAP, acks=acks, compression_type=None if codec == "none" else codec)
             await producer.start()
             for key, value, headers in RECORDS:

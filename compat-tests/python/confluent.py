@@ -51,7 +51,7 @@ def round_trips():
     for codec in CODECS:
         topic = unique(codec)
         create(topic)
-        for acks in ("0", "1", "all"):
+        for acks in ("all", "1", "0"):
             produce(topic, RECORDS, acks=acks, compression_type=codec)
         got = [(m.key(), m.value(), m.headers() or []) for m in read(topic, 3 * len(RECORDS))]
         equal(got, RECORDS * 3, codec)

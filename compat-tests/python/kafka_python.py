@@ -44,7 +44,7 @@ def read(topic, count, offset=0):
 def round_trips():
     for codec in CODECS:
         topic = unique(codec)
-        for acks in (0, 1, "all"):
+        for acks in ("all", 1, 0):
             produce(topic, RECORDS, acks=acks, compression_type=None if codec == "none" else codec, enable_idempotence=False)
         expected = [(k, v, [(n, b) for n, b in h if b is not None]) for k, v, h in RECORDS] * 3
         equal([(m.key, m.value, list(m.headers)) for m in read(topic, len(expected))], expected, codec)

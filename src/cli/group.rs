@@ -313,6 +313,16 @@ impl Reset {
             eprintln!("Nothing was changed; add --execute to do it.");
             return Ok(());
         }
+        if let Ok(found) = described(&mut client, &self.group)
+            && !found.members.is_empty()
+        {
+            let members = found.members.len();
+            return Err(format!(
+                "{} has {members} members; offsets change while it has none",
+                self.group
+            )
+            .into());
+        }
         let partition = |planned: &Planned| {
             OffsetCommitRequestPartition::default()
                 .with_partition_index(planned.partition)
@@ -332,10 +342,7 @@ impl Reset {
             .into_iter()
             .flat_map(|topic| topic.partitions)
         {
-            let what = format!(
-                "{} partition {} (is the group empty?)",
-                self.topic, partition.partition_index
-            );
+            let what = format!("{} partition {}", self.topic, partition.partition_index);
             check(&what, partition.error_code, None)?;
         }
         Ok(())
