@@ -89,6 +89,9 @@ impl Broker {
         let addresses = server.addresses();
         let admin = Admin::bind(&config).await?;
         let partitions = open_partitions(&config)?;
+        for dir in partitions.data_dirs() {
+            dir.check_owner(config.number("broker.id") as i32)?;
+        }
         let meta = open_meta(&config)?;
         let cluster_id = match partitions.data_dirs().next() {
             Some(dir) => dir.property("cluster.id")?,
@@ -97,9 +100,6 @@ impl Broker {
         let (cluster, opened) =
             Cluster::open(config.clone(), meta.clone(), partitions.clone(), cluster_id).await?;
         let cluster = Arc::new(cluster);
-        for dir in partitions.data_dirs() {
-            dir.claim(&cluster.image().cluster_id, cluster.broker_id())?;
-        }
         cluster.announce(member(&config, advertised, &addresses));
         let resolve = Arc::new(Identities(cluster.clone()));
         let coordinator = Coordinator::start(meta.clone(), resolve, group_limits(&config)).await?;

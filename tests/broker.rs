@@ -486,3 +486,42 @@ fn a_second_broker_on_the_same_directory_is_refused() {
     assert!(refused.is_err());
     broker.stop();
 }
+
+#[test]
+fn a_topics_own_clock_and_codec_are_applied() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    assert_eq!(
+        set_config(&mut client, "t", "message.timestamp.type", "LogAppendTime"),
+        0
+    );
+    assert_eq!(set_config(&mut client, "t", "compression.type", "zstd"), 0);
+    let old = BatchBuilder::new()
+        .push(None, Some(&[7; 500]), &[], 1000)
+        .finish()
+        .unwrap();
+    let before = now_ms();
+    assert_eq!(client.produce("t", old), (0, 0));
+    let response = client.ask(11, &fetch_request("t", 0, 0));
+    let records = response.responses[0].partitions[0].records.clone().unwrap();
+    let header = metaq_protocol::batch::BatchHeader::parse(&records).unwrap();
+    assert!(metaq_protocol::batch::verify_crc(&records));
+    assert!(header.is_log_append_time() && header.max_timestamp >= before);
+    assert_eq!(
+        header.compression().unwrap(),
+        metaq_protocol::batch::Compression::Zstd
+    );
+    broker.stop();
+}
+
+#[test]
+fn another_brokers_directory_is_refused_untouched() {
+    let dir = tempfile::tempdir().unwrap();
+    Running::start(dir.path(), &[]).stop();
+    let refused = std::panic::catch_unwind(|| Running::start(dir.path(), &["brokerId=7"]));
+    assert!(refused.is_err());
+    assert!(dir.path().join(".kafka_cleanshutdown").exists());
+    Running::start(dir.path(), &[]).stop();
+}

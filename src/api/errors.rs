@@ -108,7 +108,7 @@ impl WireError for ClusterError {
             Self::DeletionDisabled => ResponseError::TopicDeletionDisabled,
             Self::Meta(MetaError::Unavailable(_)) => ResponseError::RequestTimedOut,
             Self::Meta(_) => ResponseError::UnknownServerError,
-            Self::Storage(_) => ResponseError::KafkaStorageError,
+            Self::Storage(_) | Self::DataDir(_) => ResponseError::KafkaStorageError,
         }
     }
 }

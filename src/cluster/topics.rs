@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::image::{Broker, Image, PartitionInfo, Topic};
 use super::names::{self, NameError, check_topic_name};
 use crate::config::{Config, TopicConfig, TopicConfigError, TopicOverrides};
-use crate::log::{LogConfig, uuid_to_base64};
+use crate::log::{DataDirError, LogConfig, uuid_to_base64};
 use crate::meta::records::{
     ClusterRecord, DeletedTopicRecord, RECORD_VERSION, TopicRecord, decode, encode,
 };
@@ -72,6 +72,9 @@ pub enum ClusterError {
     /// The coordination store failed.
     #[error(transparent)]
     Meta(#[from] MetaError),
+    /// A data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
     /// Files of a new partition could not be made.
     #[error("{0} partitions could not be opened; the log says why")]
     Storage(usize),
@@ -150,6 +153,9 @@ impl Cluster {
     ) -> Result<(Self, Opened), ClusterError> {
         let broker_id = config.number("broker.id") as i32;
         let cluster_id = ensure_cluster_id(&meta, cluster_id).await?;
+        for dir in partitions.data_dirs() {
+            dir.claim(&cluster_id, broker_id)?;
+        }
         let mut image = Image::default();
         (image.cluster_id, image.controller_id) = (cluster_id, broker_id);
         let image = ArcSwap::from_pointee(image);

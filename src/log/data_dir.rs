@@ -107,13 +107,8 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => return Err(DataDirError::Locked(path.to_path_buf())),
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
-        let marker = path.join(CLEAN_SHUTDOWN);
-        let was_clean = marker.exists();
+        let was_clean = path.join(CLEAN_SHUTDOWN).exists();
         let checkpoints = load_checkpoints(&*disk, path);
-        if was_clean {
-            disk.remove(&marker).map_err(io)?;
-            disk.sync_dir(path).map_err(io)?;
-        }
         Ok(Self {
             disk,
             path: path.to_path_buf(),
@@ -156,20 +151,28 @@ impl DataDir {
         }
     }
 
-    /// Checks that the directory is this broker's, and writes `meta.properties` when it is new.
-    pub fn claim(&self, cluster_id: &str, broker_id: i32) -> Result<(), DataDirError> {
-        let broker_id = broker_id.to_string();
-        for (key, expected) in [("cluster.id", cluster_id), ("node.id", broker_id.as_str())] {
-            if let Some(found) = self.property(key)?.filter(|found| found != expected) {
-                let expected = expected.to_owned();
-                return Err(DataDirError::Foreign {
-                    path: self.path.clone(),
-                    key,
-                    found,
-                    expected,
-                });
-            }
+    /// Checks that the directory is not another broker's, before anything in it is changed.
+    pub fn check_owner(&self, broker_id: i32) -> Result<(), DataDirError> {
+        self.check_property("node.id", &broker_id.to_string())
+    }
+
+    fn check_property(&self, key: &'static str, expected: &str) -> Result<(), DataDirError> {
+        match self.property(key)?.filter(|found| found != expected) {
+            Some(found) => Err(DataDirError::Foreign {
+                path: self.path.clone(),
+                key,
+                found,
+                expected: expected.to_owned(),
+            }),
+            None => Ok(()),
         }
+    }
+
+    /// Takes the directory into use: it is this broker's and this cluster's, `meta.properties` says so, and from now
+    /// on it is clean only after [`Self::mark_clean`].
+    pub fn claim(&self, cluster_id: &str, broker_id: i32) -> Result<(), DataDirError> {
+        self.check_owner(broker_id)?;
+        self.check_property("cluster.id", cluster_id)?;
         if self.property("directory.id")?.is_none() {
             let directory_id = partition_metadata::to_base64(Uuid::new_v4());
             let content = format!(
@@ -179,6 +182,17 @@ impl DataDir {
             self.disk
                 .replace(&path, content.as_bytes())
                 .map_err(|source| DataDirError::Io { path, source })?;
+        }
+        let marker = self.path.join(CLEAN_SHUTDOWN);
+        if self.was_clean {
+            let unmark = self
+                .disk
+                .remove(&marker)
+                .and_then(|()| self.disk.sync_dir(&self.path));
+            unmark.map_err(|source| DataDirError::Io {
+                path: marker,
+                source,
+            })?;
         }
         Ok(())
     }
@@ -386,7 +400,10 @@ mod tests {
         assert!(!data.was_clean());
         data.mark_clean().unwrap();
         drop(data);
-        assert!(open(dir.path()).unwrap().was_clean());
+        let data = open(dir.path()).unwrap();
+        assert!(data.was_clean());
+        data.claim("cluster-a", 0).unwrap();
+        drop(data);
         assert!(!open(dir.path()).unwrap().was_clean());
     }
 

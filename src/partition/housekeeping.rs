@@ -108,7 +108,8 @@ fn run(shared: &Shared, partitions: &Partitions, intervals: HousekeepingInterval
         remove_due(&mut doomed, now);
         if checkpointed.elapsed() >= intervals.checkpoint {
             checkpointed = Instant::now();
-            partitions.checkpoint();
+            // Said already; it is tried again at the next turn.
+            let _ = partitions.checkpoint();
         }
         if idle.elapsed() >= IDLE_FILES_INTERVAL {
             idle = Instant::now();

@@ -482,7 +482,7 @@ impl Partitions {
                 .lock()
                 .push((dropped, partition.log().config().file_delete_delay_ms));
         }
-        self.checkpoint();
+        self.checkpoint()?;
         Ok(partition.log().ends().log_start)
     }
 
@@ -508,13 +508,16 @@ impl Partitions {
         self.holding(partition).map(|(volume, _)| &volume.dir)
     }
 
-    /// Writes the checkpoints of all data directories.
-    pub fn checkpoint(&self) {
+    /// Writes the checkpoints of all data directories; a failure of one leaves the others alone.
+    pub fn checkpoint(&self) -> std::io::Result<()> {
+        let mut result = Ok(());
         for volume in &self.volumes {
             if let Err(error) = volume.dir.checkpoint(self.offsets_in(volume)) {
                 tracing::error!(dir = %volume.dir.path().display(), %error, "cannot write the checkpoints");
+                result = Err(error);
             }
         }
+        result
     }
 
     fn offsets_in(&self, volume: &Volume) -> BTreeMap<(String, i32), PartitionOffsets> {
@@ -561,8 +564,9 @@ impl Partitions {
             }
             worker();
         });
-        self.checkpoint();
-        let clean = failed.into_inner() == 0
+        let checkpointed = self.checkpoint().is_ok();
+        let clean = checkpointed
+            && failed.into_inner() == 0
             && self
                 .topics()
                 .iter()
