@@ -10,15 +10,17 @@ use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use super::changes::{ClusterError, ConfigChange, NewTopic, apply_change};
 use super::image::{Broker, Image, PartitionInfo, Topic};
-use super::names::{self, NameError, check_topic_name};
-use crate::config::{Config, TopicConfig, TopicConfigError, TopicOverrides};
-use crate::log::{DataDirError, LogConfig, uuid_to_base64};
+use super::names::{self, check_topic_name};
+use super::placement::{Identities, spread};
+use crate::config::{Config, TopicConfig, TopicOverrides};
+use crate::log::{LogConfig, uuid_to_base64};
 use crate::meta::records::{
     ClusterRecord, DeletedTopicRecord, RECORD_VERSION, TopicRecord, decode, encode,
 };
 use crate::meta::{MetaError, MetaStore, Op, paths};
-use crate::partition::{Identity, OpenReport, Partitions, TopicToOpen};
+use crate::partition::{OpenReport, Partitions, TopicToOpen};
 
 /// Most partitions that one topic may have; a typing error should not fill the disk with directories.
 pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
@@ -29,99 +31,6 @@ const KAFKA_INTERNAL: &[&str] = &[
     "__transaction_state",
     "__share_group_state",
 ];
-
-/// Why a change is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
-    /// A topic of that name exists.
-    #[error("Topic '{0}' already exists.")]
-    TopicExists(String),
-    /// Not a legal name.
-    #[error("Topic name is invalid: {0}")]
-    Name(#[from] NameError),
-    /// The name collides with another one.
-    #[error("Topic '{0}' collides with existing topic: {1}")]
-    Collision(String, String),
-    /// No such topic.
-    #[error("This server does not host this topic-partition.")]
-    UnknownTopic,
-    /// No topic with that id.
-    #[error("This server does not host this topic ID.")]
-    UnknownTopicId,
-    /// Not a possible number of partitions.
-    #[error("{0}")]
-    Partitions(String),
-    /// Not a possible number of replicas.
-    #[error("{0}")]
-    ReplicationFactor(String),
-    /// Not a possible assignment.
-    #[error("{0}")]
-    Assignment(String),
-    /// A configuration is wrong.
-    #[error(transparent)]
-    Config(#[from] TopicConfigError),
-    /// A change that makes no sense, such as appending to what is no list.
-    #[error("{0}")]
-    ConfigChange(String),
-    /// Numbers given both explicitly and by assignment.
-    #[error("{0}")]
-    Request(String),
-    /// Topics may not be deleted here.
-    #[error("Topic deletion is disabled.")]
-    DeletionDisabled,
-    /// The coordination store failed.
-    #[error(transparent)]
-    Meta(#[from] MetaError),
-    /// A data directory cannot be used.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// Files of a new partition could not be made.
-    #[error("{0} partitions could not be opened; the log says why")]
-    Storage(usize),
-}
-
-/// A topic to create.
-#[derive(Debug, Clone)]
-pub struct NewTopic {
-    /// Name.
-    pub name: String,
-    /// Number of partitions, or -1 for the broker's default.
-    pub partitions: i32,
-    /// Number of replicas, or -1 for the broker's default.
-    pub replication_factor: i16,
-    /// Replicas by partition index, instead of the two numbers.
-    pub assignments: BTreeMap<i32, Vec<i32>>,
-    /// Its configurations; `None` as value is refused, as by Kafka.
-    pub config: Vec<(String, Option<String>)>,
-}
-
-impl NewTopic {
-    /// A topic with the broker's defaults.
-    pub fn with_defaults(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            partitions: -1,
-            replication_factor: -1,
-            assignments: BTreeMap::new(),
-            config: Vec::new(),
-        }
-    }
-}
-
-/// One step of changing a topic's configuration (KIP-339).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ConfigChange {
-    /// Sets a value.
-    Set(String, String),
-    /// Back to the default.
-    Delete(String),
-    /// Adds words to a list.
-    Append(String, String),
-    /// Takes words from a list.
-    Subtract(String, String),
-    /// Forgets all that was set; what follows is set anew (AlterConfigs).
-    Clear,
-}
 
 /// What opening the cluster's topics found.
 #[derive(Debug, Clone, Copy, Default)]
@@ -696,37 +605,6 @@ impl Cluster {
     }
 }
 
-/// Numbers that identities of a topic have reached, by home broker.
-#[derive(Debug, Clone, Default)]
-struct Identities(BTreeMap<i32, i32>);
-
-impl Identities {
-    fn of(topic: &Topic) -> Self {
-        let mut reached = BTreeMap::new();
-        for info in &topic.partitions {
-            let next = reached.entry(info.identity.broker_id).or_insert(0);
-            *next = (*next).max(info.identity.number + 1);
-        }
-        Self(reached)
-    }
-
-    fn next_of(&mut self, broker_id: i32) -> Identity {
-        let next = self.0.entry(broker_id).or_insert(0);
-        *next += 1;
-        Identity {
-            broker_id,
-            number: *next - 1,
-        }
-    }
-}
-
-/// Deals partitions over brokers in runs: with brokers 0 and 1, ten partitions are 0-0 … 0-4, 1-0 … 1-4.
-fn spread(brokers: &[i32], partitions: usize) -> Vec<Vec<i32>> {
-    (0..partitions)
-        .map(|n| vec![brokers[n * brokers.len() / partitions]])
-        .collect()
-}
-
 /// Random, but none that would read as a command-line option in base64.
 fn new_topic_id() -> Uuid {
     loop {
@@ -735,54 +613,6 @@ fn new_topic_id() -> Uuid {
             return id;
         }
     }
-}
-
-fn apply_change(
-    overrides: &mut TopicOverrides,
-    defaults: &TopicOverrides,
-    change: &ConfigChange,
-) -> Result<(), ClusterError> {
-    let unknown = |name: &String| TopicConfigError::Unknown(name.clone());
-    match change {
-        ConfigChange::Clear => overrides.0.clear(),
-        ConfigChange::Set(name, value) => {
-            overrides.0.insert(name.clone(), value.clone());
-        }
-        ConfigChange::Delete(name) => {
-            crate::config::topic_key(name).ok_or_else(|| unknown(name))?;
-            overrides.0.remove(name);
-        }
-        ConfigChange::Append(name, words) | ConfigChange::Subtract(name, words) => {
-            let key = crate::config::topic_key(name).ok_or_else(|| unknown(name))?;
-            if !matches!(key.kind, crate::config::Kind::List(_)) {
-                return Err(ClusterError::ConfigChange(format!(
-                    "Can't append or subtract: {name} is not a list."
-                )));
-            }
-            let current = TopicConfig {
-                overrides,
-                broker: defaults,
-            }
-            .get(name)
-            .to_owned();
-            let mut list: Vec<&str> = current
-                .split(',')
-                .map(str::trim)
-                .filter(|word| !word.is_empty())
-                .collect();
-            let words = words.split(',').map(str::trim);
-            match change {
-                ConfigChange::Append(..) => words.for_each(|word| {
-                    if !list.contains(&word) {
-                        list.push(word);
-                    }
-                }),
-                _ => words.for_each(|word| list.retain(|known| *known != word)),
-            }
-            overrides.0.insert(name.clone(), list.join(","));
-        }
-    }
-    Ok(())
 }
 
 async fn ensure_cluster_id(
@@ -803,33 +633,4 @@ async fn ensure_cluster_id(
     }])
     .await?;
     Ok(cluster_id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn partitions_are_dealt_in_runs() {
-        let homes: Vec<i32> = spread(&[0, 1], 10)
-            .into_iter()
-            .map(|replicas| replicas[0])
-            .collect();
-        assert_eq!(homes, [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]);
-        assert_eq!(spread(&[7], 3), [[7], [7], [7]]);
-    }
-
-    #[test]
-    fn a_list_is_extended_from_what_is_in_force() {
-        let mut overrides = TopicOverrides::default();
-        let defaults = TopicOverrides::default();
-        let append = ConfigChange::Append("cleanup.policy".into(), "compact".into());
-        apply_change(&mut overrides, &defaults, &append).unwrap();
-        assert_eq!(overrides.0["cleanup.policy"], "delete,compact");
-        let subtract = ConfigChange::Subtract("cleanup.policy".into(), "delete".into());
-        apply_change(&mut overrides, &defaults, &subtract).unwrap();
-        assert_eq!(overrides.0["cleanup.policy"], "compact");
-        let wrong = ConfigChange::Append("retention.ms".into(), "1".into());
-        assert!(apply_change(&mut overrides, &defaults, &wrong).is_err());
-    }
 }

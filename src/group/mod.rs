@@ -7,6 +7,7 @@ mod member;
 mod messages;
 mod offsets;
 mod persist;
+mod slot;
 mod subscription;
 
 pub use coordinator::{Coordinator, GroupLimits, Resolve};

@@ -11,23 +11,27 @@
 //! Calls say what happened and when; [`ClassicGroup::take_effects`] says what to do about it, in order. Somebody
 //! else owns time: it calls [`ClassicGroup::tick`] at [`ClassicGroup::next_deadline`].
 
+mod rebalance;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
-use super::member::{Member, Waiter};
-use super::messages::{
+use crate::group::member::{Member, Waiter};
+use crate::group::messages::{
     GroupDescription, GroupError, JoinReply, JoinRequest, LeaveMember, MemberDescription,
     SyncReply, SyncRequest,
 };
-use super::subscription::subscribed_topics;
+use crate::group::subscription::subscribed_topics;
 
 /// A new member that never came back with its answer taken is dropped after this (Kafka's NewMemberJoinTimeoutMs).
 const NEW_MEMBER_TIMEOUT_MS: i64 = 5 * 60 * 1000;
 
 /// Where a group is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(in crate::group) enum State {
     /// No members; perhaps offsets.
     Empty,
     /// Waiting for members to join.
@@ -39,7 +43,7 @@ pub(super) enum State {
 }
 
 impl State {
-    pub(super) fn name(self) -> &'static str {
+    pub(in crate::group) fn name(self) -> &'static str {
         match self {
             Self::Empty => "Empty",
             Self::PreparingRebalance => "PreparingRebalance",
@@ -51,7 +55,7 @@ impl State {
 
 /// What must be done after a call; carried out in order.
 #[derive(Debug, PartialEq)]
-pub(super) enum Effect {
+pub(in crate::group) enum Effect {
     /// Answer a join.
     Join(Waiter, Result<JoinReply, GroupError>),
     /// Answer a sync.
@@ -65,26 +69,26 @@ pub(super) enum Effect {
 
 /// Limits that a group keeps.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    pub(super) initial_rebalance_delay_ms: i64,
-    pub(super) members_max: usize,
+pub(in crate::group) struct Limits {
+    pub(in crate::group) initial_rebalance_delay_ms: i64,
+    pub(in crate::group) members_max: usize,
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct ClassicGroup {
-    pub(super) state: State,
-    pub(super) generation: i32,
-    pub(super) protocol_type: Option<String>,
-    pub(super) protocol: Option<String>,
-    pub(super) leader: Option<String>,
-    pub(super) members: BTreeMap<String, Member>,
+pub(in crate::group) struct ClassicGroup {
+    pub(in crate::group) state: State,
+    pub(in crate::group) generation: i32,
+    pub(in crate::group) protocol_type: Option<String>,
+    pub(in crate::group) protocol: Option<String>,
+    pub(in crate::group) leader: Option<String>,
+    pub(in crate::group) members: BTreeMap<String, Member>,
     /// Member ids by `group.instance.id`.
-    pub(super) instances: HashMap<String, String>,
+    pub(in crate::group) instances: HashMap<String, String>,
     /// Ids that were handed out and not joined with, and until when they hold.
     pending: BTreeMap<String, i64>,
     /// When the state last changed, ms.
-    pub(super) changed_ms: i64,
+    pub(in crate::group) changed_ms: i64,
     /// End of the join phase, and what of the initial delay may still be added.
     join_deadline_ms: Option<i64>,
     initial_delay_left_ms: Option<i64>,
@@ -98,7 +102,7 @@ pub(super) struct ClassicGroup {
 }
 
 impl ClassicGroup {
-    pub(super) fn new(now_ms: i64) -> Self {
+    pub(in crate::group) fn new(now_ms: i64) -> Self {
         Self {
             state: State::Empty,
             generation: 0,
@@ -120,22 +124,22 @@ impl ClassicGroup {
     }
 
     /// What the calls since the last one want done.
-    pub(super) fn take_effects(&mut self) -> Vec<Effect> {
+    pub(in crate::group) fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }
 
     /// Whether nobody is in it or about to be.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::group) fn is_empty(&self) -> bool {
         self.state == State::Empty && self.members.is_empty()
     }
 
     /// Whether ids were handed out that may still be joined with.
-    pub(super) fn has_pending(&self) -> bool {
+    pub(in crate::group) fn has_pending(&self) -> bool {
         !self.pending.is_empty()
     }
 
     /// Puts back a member when the group is loaded.
-    pub(super) fn restore(&mut self, mut member: Member, now_ms: i64) {
+    pub(in crate::group) fn restore(&mut self, mut member: Member, now_ms: i64) {
         member.is_new = false;
         member.rank = self.next_rank;
         self.next_rank += 1;
@@ -147,7 +151,7 @@ impl ClassicGroup {
     }
 
     /// A member asks for a place in the next generation; the answer comes as an effect for `waiter`.
-    pub(super) fn join(
+    pub(in crate::group) fn join(
         &mut self,
         now_ms: i64,
         waiter: Waiter,
@@ -403,137 +407,6 @@ impl ClassicGroup {
         self.effects.push(Effect::Join(waiter, Ok(reply)));
     }
 
-    /// Begins a rebalance, or looks whether the one that runs is complete.
-    fn prepare_or_go_on(&mut self, now_ms: i64, limits: &Limits) {
-        if self.state != State::PreparingRebalance {
-            let was_empty = self.state == State::Empty;
-            self.abandon_sync(GroupError::RebalanceInProgress);
-            self.enter(State::PreparingRebalance, now_ms);
-            self.sync_deadline_ms = None;
-            let rebalance_timeout = self.rebalance_timeout_ms();
-            if was_empty && limits.initial_rebalance_delay_ms > 0 {
-                let delay = limits.initial_rebalance_delay_ms.min(rebalance_timeout);
-                self.join_deadline_ms = Some(now_ms + delay);
-                self.initial_delay_left_ms = Some((rebalance_timeout - delay).max(0));
-                self.joined_during_delay = false;
-            } else {
-                self.join_deadline_ms = Some(now_ms + rebalance_timeout);
-                self.initial_delay_left_ms = None;
-            }
-        }
-        self.complete_join_if_all(now_ms);
-    }
-
-    fn rebalance_timeout_ms(&self) -> i64 {
-        self.members
-            .values()
-            .map(|member| i64::from(member.rebalance_timeout_ms))
-            .max()
-            .unwrap_or(0)
-    }
-
-    fn complete_join_if_all(&mut self, now_ms: i64) {
-        let all_joined = self
-            .members
-            .values()
-            .all(|member| member.awaiting_join.is_some());
-        if self.state == State::PreparingRebalance
-            && self.initial_delay_left_ms.is_none()
-            && all_joined
-            && self.pending.is_empty()
-        {
-            self.complete_join(now_ms);
-        }
-    }
-
-    /// The join phase is over: who is not there is out, the others are a generation.
-    fn complete_join(&mut self, now_ms: i64) {
-        self.join_deadline_ms = None;
-        self.initial_delay_left_ms = None;
-        let gone = |member: &Member| member.awaiting_join.is_none() && member.instance_id.is_none();
-        let gone: Vec<String> = self
-            .members
-            .values()
-            .filter(|member| gone(member))
-            .map(|m| m.id.clone())
-            .collect();
-        for id in gone {
-            tracing::debug!(member = id, "did not rejoin in time");
-            self.forget(&id);
-        }
-        if self.members.is_empty() {
-            self.become_empty(now_ms);
-            return;
-        }
-        let Some(first) = self
-            .members
-            .values()
-            .filter(|m| m.awaiting_join.is_some())
-            .min_by_key(|m| m.rank)
-        else {
-            // Static members only, none of them back yet: wait another round for them.
-            self.join_deadline_ms = Some(now_ms + self.rebalance_timeout_ms());
-            return;
-        };
-        let first = first.id.clone();
-        let leader_joined = self
-            .leader
-            .as_ref()
-            .and_then(|id| self.members.get(id))
-            .is_some_and(|m| m.awaiting_join.is_some());
-        if !leader_joined {
-            self.leader = Some(first);
-        }
-        self.generation = self.generation.wrapping_add(1).max(1);
-        self.protocol = self.choose_protocol();
-        self.enter(State::CompletingRebalance, now_ms);
-        self.sync_deadline_ms = Some(now_ms + self.rebalance_timeout_ms());
-        let ids: Vec<String> = self.members.keys().cloned().collect();
-        for id in ids {
-            let reply = self.current(&id);
-            let Some(member) = self.members.get_mut(&id) else {
-                continue;
-            };
-            member.is_new = false;
-            member.heard(now_ms);
-            if let Some(waiter) = member.awaiting_join.take() {
-                self.effects.push(Effect::Join(waiter, Ok(reply)));
-            }
-        }
-    }
-
-    fn become_empty(&mut self, now_ms: i64) {
-        self.generation = self.generation.wrapping_add(1).max(1);
-        self.protocol = None;
-        self.leader = None;
-        self.join_deadline_ms = None;
-        self.initial_delay_left_ms = None;
-        self.sync_deadline_ms = None;
-        self.enter(State::Empty, now_ms);
-        self.effects.push(Effect::Persist {
-            generation: self.generation,
-        });
-    }
-
-    /// The assignor that most members prefer among those that all support.
-    fn choose_protocol(&self) -> Option<String> {
-        let supported = |name: &str| {
-            self.members
-                .values()
-                .all(|m| m.protocols.iter().any(|(known, _)| known == name))
-        };
-        let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
-        for member in self.members.values() {
-            if let Some((name, _)) = member.protocols.iter().find(|(name, _)| supported(name)) {
-                *votes.entry(name).or_default() += 1;
-            }
-        }
-        votes
-            .into_iter()
-            .max_by_key(|(_, votes)| *votes)
-            .map(|(name, _)| name.to_owned())
-    }
-
     fn enter(&mut self, state: State, now_ms: i64) {
         self.state = state;
         self.changed_ms = now_ms;
@@ -550,7 +423,7 @@ impl ClassicGroup {
     }
 
     /// A member asks for its assignment; the answer comes as an effect for `waiter`.
-    pub(super) fn sync(
+    pub(in crate::group) fn sync(
         &mut self,
         now_ms: i64,
         waiter: Waiter,
@@ -622,7 +495,7 @@ impl ClassicGroup {
     }
 
     /// The assignment of a member as it is to be stored: the one being stored, or the one in force.
-    pub(super) fn assignment_to_store(&self, member: &Member) -> Bytes {
+    pub(in crate::group) fn assignment_to_store(&self, member: &Member) -> Bytes {
         match &self.storing {
             Some(storing) => storing.get(&member.id).cloned().unwrap_or_default(),
             None => member.assignment.clone(),
@@ -630,7 +503,7 @@ impl ClassicGroup {
     }
 
     /// What was asked to be stored is stored, or could not be.
-    pub(super) fn persisted(
+    pub(in crate::group) fn persisted(
         &mut self,
         now_ms: i64,
         generation: i32,
@@ -666,7 +539,7 @@ impl ClassicGroup {
     }
 
     /// A member says that it lives.
-    pub(super) fn heartbeat(
+    pub(in crate::group) fn heartbeat(
         &mut self,
         now_ms: i64,
         member_id: &str,
@@ -691,7 +564,7 @@ impl ClassicGroup {
     }
 
     /// Whether somebody may commit offsets.
-    pub(super) fn check_commit(
+    pub(in crate::group) fn check_commit(
         &mut self,
         now_ms: i64,
         member_id: &str,
@@ -719,7 +592,7 @@ impl ClassicGroup {
     }
 
     /// A member leaves.
-    pub(super) fn leave(
+    pub(in crate::group) fn leave(
         &mut self,
         now_ms: i64,
         leaving: &LeaveMember,
@@ -785,90 +658,8 @@ impl ClassicGroup {
         }
     }
 
-    /// When [`Self::tick`] has something to do, ms.
-    pub(super) fn next_deadline(&self) -> Option<i64> {
-        let members = self
-            .members
-            .values()
-            .filter(|member| !member.is_waiting() || member.is_new);
-        let silent = members.map(|member| member.deadline_ms).min();
-        let pending = self.pending.values().min().copied();
-        [
-            silent,
-            pending,
-            self.join_deadline_ms,
-            self.sync_deadline_ms,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-    }
-
-    /// Does what is due.
-    pub(super) fn tick(&mut self, now_ms: i64, limits: &Limits) {
-        self.pending.retain(|_, until| *until > now_ms);
-        let silent = |member: &&Member| {
-            member.deadline_ms <= now_ms && (!member.is_waiting() || member.is_new)
-        };
-        let silent: Vec<String> = self
-            .members
-            .values()
-            .filter(silent)
-            .map(|member| member.id.clone())
-            .collect();
-        for id in silent {
-            tracing::info!(
-                member = id,
-                "the member was silent for longer than its session timeout"
-            );
-            self.drop_member(now_ms, &id, limits);
-        }
-        if self
-            .sync_deadline_ms
-            .is_some_and(|deadline| deadline <= now_ms)
-        {
-            self.drop_unsynced(now_ms, limits);
-        }
-        if self
-            .join_deadline_ms
-            .is_some_and(|deadline| deadline <= now_ms)
-        {
-            match self.initial_delay_left_ms {
-                Some(left) if left > 0 && self.joined_during_delay => {
-                    let delay = limits.initial_rebalance_delay_ms.min(left);
-                    self.initial_delay_left_ms = Some(left - delay);
-                    self.join_deadline_ms = Some(now_ms + delay);
-                    self.joined_during_delay = false;
-                }
-                _ => self.complete_join(now_ms),
-            }
-        }
-        self.complete_join_if_all(now_ms);
-    }
-
-    /// Members that joined but never asked for their assignment are out (KAFKA-9752).
-    fn drop_unsynced(&mut self, now_ms: i64, limits: &Limits) {
-        self.sync_deadline_ms = None;
-        if self.state != State::CompletingRebalance {
-            return;
-        }
-        let unsynced = self
-            .members
-            .values()
-            .filter(|member| member.awaiting_sync.is_none());
-        let unsynced: Vec<String> = unsynced.map(|member| member.id.clone()).collect();
-        for id in unsynced {
-            tracing::info!(
-                member = id,
-                "the member did not ask for its assignment in time"
-            );
-            self.forget(&id);
-        }
-        self.prepare_or_go_on(now_ms, limits);
-    }
-
     /// Whether members read a topic, as far as their subscriptions can be read.
-    pub(super) fn subscribes(&self, topic: &str) -> bool {
+    pub(in crate::group) fn subscribes(&self, topic: &str) -> bool {
         let Some(protocol) = self.protocol.as_deref() else {
             return !self.members.is_empty();
         };
@@ -879,7 +670,7 @@ impl ClassicGroup {
     }
 
     /// The group for DescribeGroups.
-    pub(super) fn describe(&self) -> GroupDescription {
+    pub(in crate::group) fn describe(&self) -> GroupDescription {
         let protocol = self.protocol.clone().unwrap_or_default();
         let settled = matches!(self.state, State::Stable | State::CompletingRebalance);
         let describe = |member: &Member| MemberDescription {
@@ -911,7 +702,3 @@ impl ClassicGroup {
         }
     }
 }
-
-#[cfg(test)]
-#[path = "classic_tests.rs"]
-mod tests;

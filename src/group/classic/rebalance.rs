@@ -1,0 +1,222 @@
+//! The rebalance of a classic group: who is in the next generation, under which assignor, and what happens when time
+//! is over.
+
+use std::collections::BTreeMap;
+
+use super::{ClassicGroup, Effect, Limits, Member, State};
+use crate::group::messages::GroupError;
+
+impl ClassicGroup {
+    /// Begins a rebalance, or looks whether the one that runs is complete.
+    pub(super) fn prepare_or_go_on(&mut self, now_ms: i64, limits: &Limits) {
+        if self.state != State::PreparingRebalance {
+            let was_empty = self.state == State::Empty;
+            self.abandon_sync(GroupError::RebalanceInProgress);
+            self.enter(State::PreparingRebalance, now_ms);
+            self.sync_deadline_ms = None;
+            let rebalance_timeout = self.rebalance_timeout_ms();
+            if was_empty && limits.initial_rebalance_delay_ms > 0 {
+                let delay = limits.initial_rebalance_delay_ms.min(rebalance_timeout);
+                self.join_deadline_ms = Some(now_ms + delay);
+                self.initial_delay_left_ms = Some((rebalance_timeout - delay).max(0));
+                self.joined_during_delay = false;
+            } else {
+                self.join_deadline_ms = Some(now_ms + rebalance_timeout);
+                self.initial_delay_left_ms = None;
+            }
+        }
+        self.complete_join_if_all(now_ms);
+    }
+
+    pub(super) fn rebalance_timeout_ms(&self) -> i64 {
+        self.members
+            .values()
+            .map(|member| i64::from(member.rebalance_timeout_ms))
+            .max()
+            .unwrap_or(0)
+    }
+
+    pub(super) fn complete_join_if_all(&mut self, now_ms: i64) {
+        let all_joined = self
+            .members
+            .values()
+            .all(|member| member.awaiting_join.is_some());
+        if self.state == State::PreparingRebalance
+            && self.initial_delay_left_ms.is_none()
+            && all_joined
+            && self.pending.is_empty()
+        {
+            self.complete_join(now_ms);
+        }
+    }
+
+    /// The join phase is over: who is not there is out, the others are a generation.
+    pub(super) fn complete_join(&mut self, now_ms: i64) {
+        self.join_deadline_ms = None;
+        self.initial_delay_left_ms = None;
+        let gone = |member: &Member| member.awaiting_join.is_none() && member.instance_id.is_none();
+        let gone: Vec<String> = self
+            .members
+            .values()
+            .filter(|member| gone(member))
+            .map(|m| m.id.clone())
+            .collect();
+        for id in gone {
+            tracing::debug!(member = id, "did not rejoin in time");
+            self.forget(&id);
+        }
+        if self.members.is_empty() {
+            self.become_empty(now_ms);
+            return;
+        }
+        let Some(first) = self
+            .members
+            .values()
+            .filter(|m| m.awaiting_join.is_some())
+            .min_by_key(|m| m.rank)
+        else {
+            // Static members only, none of them back yet: wait another round for them.
+            self.join_deadline_ms = Some(now_ms + self.rebalance_timeout_ms());
+            return;
+        };
+        let first = first.id.clone();
+        let leader_joined = self
+            .leader
+            .as_ref()
+            .and_then(|id| self.members.get(id))
+            .is_some_and(|m| m.awaiting_join.is_some());
+        if !leader_joined {
+            self.leader = Some(first);
+        }
+        self.generation = self.generation.wrapping_add(1).max(1);
+        self.protocol = self.choose_protocol();
+        self.enter(State::CompletingRebalance, now_ms);
+        self.sync_deadline_ms = Some(now_ms + self.rebalance_timeout_ms());
+        let ids: Vec<String> = self.members.keys().cloned().collect();
+        for id in ids {
+            let reply = self.current(&id);
+            let Some(member) = self.members.get_mut(&id) else {
+                continue;
+            };
+            member.is_new = false;
+            member.heard(now_ms);
+            if let Some(waiter) = member.awaiting_join.take() {
+                self.effects.push(Effect::Join(waiter, Ok(reply)));
+            }
+        }
+    }
+
+    pub(super) fn become_empty(&mut self, now_ms: i64) {
+        self.generation = self.generation.wrapping_add(1).max(1);
+        self.protocol = None;
+        self.leader = None;
+        self.join_deadline_ms = None;
+        self.initial_delay_left_ms = None;
+        self.sync_deadline_ms = None;
+        self.enter(State::Empty, now_ms);
+        self.effects.push(Effect::Persist {
+            generation: self.generation,
+        });
+    }
+
+    /// The assignor that most members prefer among those that all support.
+    pub(super) fn choose_protocol(&self) -> Option<String> {
+        let supported = |name: &str| {
+            self.members
+                .values()
+                .all(|m| m.protocols.iter().any(|(known, _)| known == name))
+        };
+        let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
+        for member in self.members.values() {
+            if let Some((name, _)) = member.protocols.iter().find(|(name, _)| supported(name)) {
+                *votes.entry(name).or_default() += 1;
+            }
+        }
+        votes
+            .into_iter()
+            .max_by_key(|(_, votes)| *votes)
+            .map(|(name, _)| name.to_owned())
+    }
+
+    /// When [`Self::tick`] has something to do, ms.
+    pub(in crate::group) fn next_deadline(&self) -> Option<i64> {
+        let members = self
+            .members
+            .values()
+            .filter(|member| !member.is_waiting() || member.is_new);
+        let silent = members.map(|member| member.deadline_ms).min();
+        let pending = self.pending.values().min().copied();
+        [
+            silent,
+            pending,
+            self.join_deadline_ms,
+            self.sync_deadline_ms,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Does what is due.
+    pub(in crate::group) fn tick(&mut self, now_ms: i64, limits: &Limits) {
+        self.pending.retain(|_, until| *until > now_ms);
+        let silent = |member: &&Member| {
+            member.deadline_ms <= now_ms && (!member.is_waiting() || member.is_new)
+        };
+        let silent: Vec<String> = self
+            .members
+            .values()
+            .filter(silent)
+            .map(|member| member.id.clone())
+            .collect();
+        for id in silent {
+            tracing::info!(
+                member = id,
+                "the member was silent for longer than its session timeout"
+            );
+            self.drop_member(now_ms, &id, limits);
+        }
+        if self
+            .sync_deadline_ms
+            .is_some_and(|deadline| deadline <= now_ms)
+        {
+            self.drop_unsynced(now_ms, limits);
+        }
+        if self
+            .join_deadline_ms
+            .is_some_and(|deadline| deadline <= now_ms)
+        {
+            match self.initial_delay_left_ms {
+                Some(left) if left > 0 && self.joined_during_delay => {
+                    let delay = limits.initial_rebalance_delay_ms.min(left);
+                    self.initial_delay_left_ms = Some(left - delay);
+                    self.join_deadline_ms = Some(now_ms + delay);
+                    self.joined_during_delay = false;
+                }
+                _ => self.complete_join(now_ms),
+            }
+        }
+        self.complete_join_if_all(now_ms);
+    }
+
+    /// Members that joined but never asked for their assignment are out (KAFKA-9752).
+    fn drop_unsynced(&mut self, now_ms: i64, limits: &Limits) {
+        self.sync_deadline_ms = None;
+        if self.state != State::CompletingRebalance {
+            return;
+        }
+        let unsynced = self
+            .members
+            .values()
+            .filter(|member| member.awaiting_sync.is_none());
+        let unsynced: Vec<String> = unsynced.map(|member| member.id.clone()).collect();
+        for id in unsynced {
+            tracing::info!(
+                member = id,
+                "the member did not ask for its assignment in time"
+            );
+            self.forget(&id);
+        }
+        self.prepare_or_go_on(now_ms, limits);
+    }
+}
