@@ -62,3 +62,27 @@ impl Offsets {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_expires_by_the_groups_retention_or_by_its_own() {
+        let mut offsets = Offsets::default();
+        let offset = |expire_ms| CommittedOffset {
+            offset: 1,
+            leader_epoch: -1,
+            metadata: String::new(),
+            commit_ms: 100,
+            expire_ms,
+        };
+        offsets.store(("t".to_owned(), 0), offset(None));
+        offsets.store(("t".to_owned(), 1), offset(Some(120)));
+        let expired = |now, since: Option<i64>| offsets.expired(now, 50, |_, _| since).len();
+        assert_eq!(expired(119, Some(100)), 0);
+        assert_eq!(expired(120, Some(100)), 1);
+        assert_eq!(expired(150, Some(100)), 2);
+        assert_eq!(expired(10_000, None), 0);
+    }
+}

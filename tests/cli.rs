@@ -1,0 +1,320 @@
+//! The program itself: started, asked by its own commands, killed and stopped.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::{Client, batch, produce_request};
+use metaq_protocol::messages::ProduceRequest;
+
+struct Process {
+    child: Child,
+    ready: String,
+}
+
+impl Process {
+    fn start(data: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_metaq"))
+            .args([
+                "start",
+                "--set",
+                "serverPort=0",
+                "--set",
+                "dashboardHttpPort=0",
+                "--set",
+                "hostName=127.0.0.1",
+            ])
+            .args(["--set", &format!("dataPath={}", data.display())])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut ready = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut ready)
+            .unwrap();
+        Self { child, ready }
+    }
+
+    fn address(&self) -> SocketAddr {
+        let word = self
+            .ready
+            .split("listening on ")
+            .nth(1)
+            .unwrap()
+            .split(',')
+            .next()
+            .unwrap();
+        word.parse().unwrap()
+    }
+
+    fn signal(&mut self, signal: &str) -> std::process::ExitStatus {
+        let id = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([signal, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a command; its exit code, output and errors.
+fn metaq(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_metaq"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+#[test]
+fn the_ready_line_tells_what_an_operator_wants_to_know() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(dir.path());
+    for part in [
+        "metaq ",
+        "listening on 127.0.0.1:",
+        "cluster ",
+        "data in ",
+        "0 topics and 0 partitions",
+        " ms",
+    ] {
+        assert!(
+            process.ready.contains(part),
+            "{part:?} in {:?}",
+            process.ready
+        );
+    }
+}
+
+#[test]
+fn sigterm_drains_and_leaves_a_clean_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut process = Process::start(dir.path());
+    let mut client = Client::connect(process.address());
+    client.create("t");
+    assert_eq!(client.produce("t", batch(3)).0, 0);
+    assert_eq!(process.signal("-TERM").code(), Some(0));
+    assert!(dir.path().join(".kafka_cleanshutdown").exists());
+    let (code, out, _) = metaq(&["log", "verify", dir.path().to_str().unwrap()]);
+    assert!(
+        code == Some(0) && out.contains("3 records") && out.contains("0 findings"),
+        "{out}"
+    );
+}
+
+#[test]
+fn kill_9_at_full_speed_loses_nothing_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut acknowledged, mut expected) = (0, 0);
+    for _ in 0..5 {
+        let mut process = Process::start(dir.path());
+        let address = process.address();
+        let mut client = Client::connect(address);
+        client.create("t");
+        let stop = AtomicBool::new(false);
+        let counted = std::thread::scope(|scope| {
+            let producing = scope.spawn(|| {
+                let mut client = Client::connect(address);
+                let mut acknowledged = 0;
+                let mut in_flight = 0;
+                while !stop.load(Ordering::SeqCst) {
+                    while in_flight < 20 {
+                        let sent = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                            client.send(9, &produce_request("t", batch(5), -1));
+                        }));
+                        if sent.is_err() {
+                            return acknowledged;
+                        }
+                        in_flight += 1;
+                    }
+                    let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                        client.receive::<ProduceRequest>(9).1.responses[0].partition_responses[0]
+                            .error_code
+                    }));
+                    match answer {
+                        Ok(code) => assert_eq!(code, 0),
+                        Err(_) => return acknowledged,
+                    }
+                    in_flight -= 1;
+                    acknowledged += 5;
+                }
+                acknowledged
+            });
+            common::wait_for("records", || !client.fetch("t", expected).is_empty());
+            process.signal("-KILL");
+            stop.store(true, Ordering::SeqCst);
+            producing.join().unwrap()
+        });
+        acknowledged += counted;
+        let mut process = Process::start(dir.path());
+        let mut client = Client::connect(process.address());
+        let mut stored = 0;
+        loop {
+            let batches = client.fetch("t", stored);
+            if batches.is_empty() {
+                break;
+            }
+            for (base, count) in batches {
+                assert_eq!(base, stored);
+                stored += i64::from(count);
+            }
+        }
+        assert!(
+            stored >= acknowledged,
+            "{stored} stored, {acknowledged} acknowledged"
+        );
+        expected = stored;
+        process.signal("-TERM");
+    }
+    assert!(acknowledged > 0);
+    let (code, out, _) = metaq(&["log", "verify", dir.path().to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{out}");
+}
+
+#[test]
+fn topics_are_managed_from_the_command_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(dir.path());
+    let address = process.address().to_string();
+    let run = |arguments: &[&str]| metaq(&[arguments, &["-b", &address]].concat());
+    let (code, out, _) = run(&[
+        "topic",
+        "create",
+        "orders",
+        "-p",
+        "3",
+        "-o",
+        "retention.ms=7200000",
+    ]);
+    assert!(
+        code == Some(0) && out.contains("orders created with 3 partitions"),
+        "{out}"
+    );
+    assert_eq!(run(&["topic", "create", "orders"]).0, Some(1));
+    assert!(
+        run(&["topic", "create", "orders"])
+            .2
+            .contains("already exists")
+    );
+    let listed: serde_json::Value =
+        serde_json::from_str(&run(&["topic", "list", "--json"]).1).unwrap();
+    assert_eq!(
+        (&listed[0]["topic"], &listed[0]["partitions"]),
+        (&"orders".into(), &3.into())
+    );
+    assert_eq!(
+        run(&[
+            "topic",
+            "alter",
+            "orders",
+            "-p",
+            "5",
+            "-o",
+            "flush.messages=1"
+        ])
+        .0,
+        Some(0)
+    );
+    let (_, out, _) = run(&["topic", "describe", "orders"]);
+    assert!(
+        out.contains("flush.messages=1") && out.contains("retention.ms=7200000"),
+        "{out}"
+    );
+    let (code, _, error) = run(&["topic", "alter", "orders", "-o", "retention.ms=never"]);
+    assert!(code == Some(1) && error.contains("retention.ms"), "{error}");
+    assert_eq!(run(&["topic", "delete", "orders"]).0, Some(0));
+    assert_eq!(run(&["topic", "describe", "orders"]).0, Some(1));
+    assert_eq!(run(&["group", "list", "--json"]).1.trim(), "[]");
+}
+
+#[test]
+fn offsets_are_reset_only_when_told_to_execute() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(dir.path());
+    let address = process.address().to_string();
+    let run = |arguments: &[&str]| metaq(&[arguments, &["-b", &address, "--json"]].concat());
+    let mut client = Client::connect(process.address());
+    client.create("t");
+    client.produce("t", batch(10));
+    let reset = ["group", "reset-offsets", "g", "-t", "t", "--to-offset", "4"];
+    let plan: serde_json::Value = serde_json::from_str(&run(&reset).1).unwrap();
+    assert_eq!(plan[0]["to"], 4);
+    assert_eq!(run(&["group", "describe", "g"]).0, Some(1));
+    assert_eq!(run(&[&reset[..], &["--execute"]].concat()).0, Some(0));
+    let shifted = [
+        "group",
+        "reset-offsets",
+        "g",
+        "-t",
+        "t",
+        "--shift-by",
+        "-1",
+        "--execute",
+    ];
+    assert_eq!(run(&shifted).0, Some(0));
+    let described: serde_json::Value =
+        serde_json::from_str(&run(&["group", "describe", "g"]).1).unwrap();
+    assert_eq!(
+        (
+            &described["partitions"][0]["offset"],
+            &described["partitions"][0]["lag"]
+        ),
+        (&3.into(), &7.into())
+    );
+    assert_eq!(run(&["group", "delete", "g"]).0, Some(0));
+    assert_eq!(run(&["group", "delete", "g"]).0, Some(1));
+}
+
+#[test]
+fn a_dump_shows_every_record_and_a_damaged_file_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut process = Process::start(dir.path());
+    let mut client = Client::connect(process.address());
+    client.create("t");
+    client.produce("t", batch(2));
+    process.signal("-TERM");
+    let file = dir.path().join("t-0/00000000000000000000.log");
+    let (code, out, _) = metaq(&["log", "dump", file.to_str().unwrap(), "--records"]);
+    assert!(code == Some(0) && out.contains("value value 1"), "{out}");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[80] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let (code, out, _) = metaq(&["log", "verify", dir.path().to_str().unwrap()]);
+    assert!(code == Some(1) && out.contains("CRC"), "{out}");
+}
+
+#[test]
+fn mistakes_are_named() {
+    let (code, _, error) = metaq(&["start", "--set", "serverPortt=1"]);
+    assert!(code == Some(1) && error.contains("serverPort?"), "{error}");
+    let (code, _, error) = metaq(&["start", "-c", "/no/such/file.ini"]);
+    assert!(
+        code == Some(1) && error.contains("/no/such/file.ini"),
+        "{error}"
+    );
+    let (code, _, error) = metaq(&["topic", "list", "-b", "127.0.0.1:1"]);
+    assert!(
+        code == Some(1) && error.contains("cannot reach a broker at 127.0.0.1:1"),
+        "{error}"
+    );
+}
