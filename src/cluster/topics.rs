@@ -202,7 +202,11 @@ impl Cluster {
                 "adopting a topic that was found in the data directory"
             );
             let replicas = vec![vec![self.broker_id]; partitions as usize];
-            let partitions = self.deal(&Identities::default(), &replicas);
+            let mut partitions = self.deal(&Identities::default(), &replicas);
+            // Epochs never go back, or clients would be fenced by their own records.
+            for (index, partition) in partitions.iter_mut().enumerate() {
+                partition.leader_epoch = self.partitions.latest_epoch(&name, index as i32);
+            }
             let id = topic_id.unwrap_or_else(Uuid::new_v4);
             adopted.push(Topic {
                 name: name.into(),

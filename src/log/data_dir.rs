@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::checkpoint::{self, TopicPartition};
 use super::disk::Disk;
+use super::epochs::LeaderEpochs;
 use super::partition_metadata;
 
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
@@ -230,6 +231,12 @@ impl DataDir {
         }
         found.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
         Ok(found)
+    }
+
+    /// The latest leader epoch in a partition's checkpoint; 0 when there is none.
+    pub fn latest_epoch(&self, topic: &str, partition: i32) -> i32 {
+        let epochs = LeaderEpochs::load(&*self.disk, &self.partition_path(topic, partition));
+        epochs.ok().and_then(|epochs| epochs.latest()).unwrap_or(0)
     }
 
     /// Where a partition's files are.

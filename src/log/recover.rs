@@ -103,6 +103,9 @@ impl Log {
             epochs.store(&*disk, dir)?;
         }
         let producers = load_producers(&disk, dir, &segments, log_start, next_offset)?;
+        // One a segment is enough, and the newest: every clean close leaves one more.
+        let bases: Vec<i64> = segments.iter().map(|segment| segment.base_offset).collect();
+        producer_snapshot::remove(&*disk, dir, |at| at < next_offset && !bases.contains(&at))?;
         let ends = Ends {
             log_start,
             log_end,

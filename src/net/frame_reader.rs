@@ -6,12 +6,12 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 
 use super::alias::TcpStream;
-use super::memory::{RequestMemory, Share};
+use super::memory::{NoMemory, RequestMemory, Share};
 
 /// What is read at once while nothing is known of the next frame.
 const READ_BYTES: usize = 16 << 10;
-/// A frame's buffer grows by at most this much ahead of what has arrived.
-const GROW_BYTES: usize = 1 << 20;
+/// A frame's buffer begins with this much and doubles while bytes arrive.
+const GROW_BYTES_MIN: usize = 64 << 10;
 const LENGTH_BYTES: usize = 4;
 
 /// Why a connection is closed instead of read on.
@@ -28,6 +28,9 @@ pub(super) enum ReadFault {
         /// `socket.request.max.bytes`.
         bytes_max: usize,
     },
+    /// The broker is full.
+    #[error(transparent)]
+    NoMemory(#[from] NoMemory),
     /// The peer closed the connection in the middle of a frame.
     #[error("the connection ended within a frame")]
     Cut,
@@ -38,16 +41,18 @@ pub(super) struct FrameReader {
     input: BytesMut,
     bytes_max: usize,
     memory: RequestMemory,
-    share: Option<Share>,
+    /// Covers what `input` has room for of the frame that is being read.
+    share: Share,
 }
 
 impl FrameReader {
     pub(super) fn new(bytes_max: usize, memory: RequestMemory) -> Self {
+        let share = memory.empty_share();
         Self {
             input: BytesMut::new(),
             bytes_max,
             memory,
-            share: None,
+            share,
         }
     }
 
@@ -59,18 +64,18 @@ impl FrameReader {
     ) -> Result<Option<(Bytes, Share)>, ReadFault> {
         loop {
             if let Some(length) = self.length()? {
-                if self.share.is_none() {
-                    self.share = Some(self.memory.take(length).await);
+                let whole = LENGTH_BYTES + length;
+                let room = whole.min((self.input.len() * 2).max(GROW_BYTES_MIN));
+                if self.share.bytes() < room {
+                    self.memory.grow(&mut self.share, room).await?;
                 }
-                if self.input.len() >= LENGTH_BYTES + length
-                    && let Some(share) = self.share.take()
-                {
+                if self.input.len() >= whole {
+                    let share = std::mem::replace(&mut self.share, self.memory.empty_share());
                     self.input.advance(LENGTH_BYTES);
                     return Ok(Some((self.input.split_to(length).freeze(), share)));
                 }
-                let missing = LENGTH_BYTES + length - self.input.len();
                 self.input
-                    .reserve(missing.min(GROW_BYTES.max(self.input.len())));
+                    .reserve(room.saturating_sub(self.input.len()).max(1));
             } else {
                 self.input.reserve(READ_BYTES);
             }

@@ -196,6 +196,14 @@ impl Partitions {
         found
     }
 
+    /// The latest leader epoch that a directory found at start was written under.
+    pub fn latest_epoch(&self, topic: &str, partition: i32) -> i32 {
+        let at = self.found.get(&(topic.to_owned(), partition));
+        at.map_or(0, |(volume, _)| {
+            self.volumes[*volume].dir.latest_epoch(topic, partition)
+        })
+    }
+
     /// Removes a directory that was found at start and belongs to nobody.
     pub fn remove_found(&self, found: &FoundPartition) {
         let volume = self
