@@ -5,7 +5,7 @@ results=$1 against=$2 report=$3
 [ "$against" = metaq ] || exit 0
 rows=$(mktemp)
 trap 'rm -f "$rows"' EXIT
-[ -f "$report" ] && grep -E '^\| [a-z]' "$report" >"$rows.old" || : >"$rows.old"
+[ -f "$report" ] && grep -E '^\| [a-z]' "$report" | grep -v '^| suite ' >"$rows.old" || : >"$rows.old"
 for file in "$results"/*; do
   suite=$(basename "$file")
   grep -q '^CLIENT ' "$file" 2>/dev/null || continue
