@@ -1,23 +1,31 @@
 //! A whole broker: opened, served, shut down.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
+
 use crate::admin::Admin;
 use crate::api::{Context, FetchSessions};
-use crate::cluster::{Broker as Member, Cluster, ClusterError, Opened, ProducerIds};
+use crate::cluster::{Broker as Member, Cluster, ClusterError, ClusterEvent, Opened, ProducerIds};
 use crate::config::Config;
 use crate::group::{Coordinator, GroupLimits, Resolve};
 use crate::log::{DataDirError, RealDisk};
-use crate::meta::{MetaError, MetaStore};
+use crate::meta::{MetaError, MetaStore, ZooKeeperOptions, ZooKeeperTls};
 use crate::metrics::Metrics;
 use crate::net::{EndpointError, Server, listen_endpoints};
 use crate::partition::{Housekeeping, HousekeepingIntervals, Partitions, PartitionsOptions};
 
 /// The embedded coordination store's file, in the first data directory.
 const META_FILE: &str = "metaq-meta.redb";
+
+/// How long to wait before reading groups again.
+const ASSIGN_RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +56,8 @@ pub struct Broker {
     server: Server,
     admin: Admin,
     housekeeping: Housekeeping,
+    /// They keep this broker in step with the cluster.
+    tasks: JoinSet<()>,
     addresses: Vec<SocketAddr>,
     opened: Opened,
     start_time: Duration,
@@ -68,6 +78,10 @@ impl Resolve for Identities {
         )
     }
 
+    fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.0.refresh_topics())
+    }
+
     fn partition(&self, topic: &str, identity: &str) -> Option<i32> {
         let image = self.0.image();
         let partitions = &image.topic(topic)?.partitions;
@@ -75,6 +89,32 @@ impl Resolve for Identities {
             .iter()
             .position(|info| info.identity.to_string() == identity)
             .map(|index| index as i32)
+    }
+}
+
+/// The slots of groups that this broker has, with the versions of their nodes.
+fn own_slots(cluster: &Cluster) -> BTreeMap<usize, i32> {
+    let image = cluster.image();
+    let slots = image.slots.iter().enumerate();
+    slots
+        .filter(|(_, info)| info.owner == cluster.broker_id())
+        .map(|(slot, info)| (slot, info.version))
+        .collect()
+}
+
+/// Lets the group coordinator follow the cluster.
+async fn coordinate(cx: Arc<Context>, mut events: broadcast::Receiver<ClusterEvent>) {
+    loop {
+        match events.recv().await {
+            Ok(ClusterEvent::TopicDeleted(topic)) => cx.coordinator.topic_deleted(&topic).await,
+            Err(broadcast::error::RecvError::Closed) => return,
+            Ok(ClusterEvent::Slots) | Err(broadcast::error::RecvError::Lagged(_)) => {
+                while let Err(error) = cx.coordinator.assign(&own_slots(&cx.cluster)).await {
+                    tracing::warn!(%error, "cannot read groups; trying again");
+                    tokio::time::sleep(ASSIGN_RETRY_PAUSE).await;
+                }
+            }
+        }
     }
 }
 
@@ -92,7 +132,7 @@ impl Broker {
         for dir in partitions.data_dirs() {
             dir.check_owner(config.number("broker.id") as i32)?;
         }
-        let meta = open_meta(&config)?;
+        let meta = open_meta(&config).await?;
         let cluster_id = match partitions.data_dirs().next() {
             Some(dir) => dir.property("cluster.id")?,
             None => return Err(StartError::NoDataPath),
@@ -100,9 +140,17 @@ impl Broker {
         let (cluster, opened) =
             Cluster::open(config.clone(), meta.clone(), partitions.clone(), cluster_id).await?;
         let cluster = Arc::new(cluster);
-        cluster.announce(member(&config, advertised, &addresses));
+        let directory_id = match partitions.data_dirs().next() {
+            Some(dir) => dir.property("directory.id")?.unwrap_or_default(),
+            None => return Err(StartError::NoDataPath),
+        };
+        let events = cluster.events();
+        cluster
+            .join(member(&config, advertised, &addresses), directory_id)
+            .await?;
         let resolve = Arc::new(Identities(cluster.clone()));
-        let coordinator = Coordinator::start(meta.clone(), resolve, group_limits(&config)).await?;
+        let coordinator = Coordinator::new(meta.clone(), resolve, group_limits(&config));
+        coordinator.assign(&own_slots(&cluster)).await?;
         let housekeeping =
             Housekeeping::start(partitions.clone(), housekeeping_intervals(&config))?;
         let sessions = config.number("max.incremental.fetch.session.cache.slots") as usize;
@@ -115,6 +163,9 @@ impl Broker {
             fetch_sessions: FetchSessions::new(sessions),
             metrics: Metrics::default(),
         });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(cx.cluster.clone().follow());
+        tasks.spawn(coordinate(cx.clone(), events));
         server.serve(&cx);
         let admin = admin.serve(cx.clone());
         Ok(Self {
@@ -122,6 +173,7 @@ impl Broker {
             server,
             admin,
             housekeeping,
+            tasks,
             addresses,
             opened,
             start_time: started.elapsed(),
@@ -182,20 +234,22 @@ impl Broker {
             server,
             admin,
             housekeeping,
+            mut tasks,
             ..
         } = self;
         admin.not_ready();
         server.stop().await;
+        tasks.shutdown().await;
         cx.coordinator.stop();
         let closing = cx.clone();
         let close = move || {
             housekeeping.stop();
             closing.partitions.close();
-            closing.cluster.meta().close();
         };
         if tokio::task::spawn_blocking(close).await.is_err() {
             tracing::error!("the shutdown was not clean");
         }
+        cx.cluster.meta().close().await;
         admin.stop();
     }
 }
@@ -217,13 +271,47 @@ fn open_partitions(config: &Config) -> Result<Arc<Partitions>, StartError> {
     Ok(Arc::new(Partitions::open(Arc::new(RealDisk), &options)?))
 }
 
-fn open_meta(config: &Config) -> Result<MetaStore, StartError> {
+async fn open_meta(config: &Config) -> Result<MetaStore, StartError> {
+    if config.flag("zookeeper.enable") {
+        let options = zookeeper_options(config)?;
+        return Ok(MetaStore::connect_zookeeper(options).await?);
+    }
     let first: PathBuf = config
         .data_paths()
         .into_iter()
         .next()
         .ok_or(StartError::NoDataPath)?;
     Ok(MetaStore::open_embedded(&first.join(META_FILE))?)
+}
+
+/// How the configuration wants ZooKeeper to be reached.
+pub fn zookeeper_options(config: &Config) -> Result<ZooKeeperOptions, MetaError> {
+    let ms = |name| Duration::from_millis(config.number(name) as u64);
+    let file =
+        |name| Some(PathBuf::from(config.text(name))).filter(|path| !path.as_os_str().is_empty());
+    let auth = match config.text("zookeeper.auth") {
+        "" => None,
+        auth => match auth.split_once(':') {
+            Some((scheme, credentials)) => Some((scheme.to_owned(), credentials.to_owned())),
+            None => {
+                let why = "zk.zkAuth must be SCHEME:CREDENTIALS, such as digest:user:password";
+                return Err(MetaError::Unavailable(why.to_owned()));
+            }
+        },
+    };
+    let tls = config.flag("zookeeper.tls").then(|| ZooKeeperTls {
+        ca: file("zookeeper.tls.ca"),
+        identity: file("zookeeper.tls.certificate").zip(file("zookeeper.tls.key")),
+        verify_host: config.flag("zookeeper.tls.verify.host"),
+    });
+    Ok(ZooKeeperOptions {
+        servers: config.text("zookeeper.connect").to_owned(),
+        root: config.text("zookeeper.root").to_owned(),
+        session_timeout: ms("zookeeper.session.timeout.ms"),
+        connection_timeout: ms("zookeeper.connection.timeout.ms"),
+        auth,
+        tls,
+    })
 }
 
 fn member(
@@ -249,6 +337,8 @@ fn member(
         host,
         port,
         rack,
+        accept_publish: config.flag("accept.publish"),
+        epoch: 0,
     }
 }
 

@@ -344,15 +344,14 @@ fn a_deletion_that_was_cut_short_is_finished_and_not_adopted() {
     // The tree as a crash between forgetting the topic and moving its files leaves it.
     let meta =
         metaq::meta::MetaStore::open_embedded(&crashed.path().join("metaq-meta.redb")).unwrap();
-    let note = metaq::meta::Op::Put {
-        path: metaq::meta::paths::deleted_topic(id),
-        data: "{}".into(),
-    };
-    tokio::runtime::Runtime::new()
-        .unwrap()
-        .block_on(meta.multi(vec![note]))
-        .unwrap();
-    meta.close();
+    let note = metaq::meta::Op::put(
+        metaq::meta::paths::deleted_topic(id),
+        r#"{"version":1,"topic":"t"}"#.into(),
+    );
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        meta.multi(vec![note]).await.unwrap();
+        meta.close().await;
+    });
     drop(meta);
     let broker = Running::start(crashed.path(), &[]);
     assert!(

@@ -204,6 +204,31 @@ pub fn encode_request<R: Request>(
     Ok(out.freeze())
 }
 
+/// A received request as a frame to send on, under another client id.
+pub fn forward_request(request: &RequestFrame, client_id: &str) -> Result<Bytes, FrameError> {
+    let failed = |what: &str| FrameError::Encode {
+        name: api_name(request.api_key),
+        version: request.version,
+        what: what.to_owned(),
+    };
+    let key = ApiKey::try_from(request.api_key).map_err(|()| failed("not a known API"))?;
+    let id_bytes = i16::try_from(client_id.len()).map_err(|_| failed("client id is too long"))?;
+    let mut out = BytesMut::with_capacity(request.body.len() + client_id.len() + 32);
+    out.put_i32(0);
+    out.put_i16(request.api_key);
+    out.put_i16(request.version);
+    out.put_i32(request.correlation_id);
+    out.put_i16(id_bytes);
+    out.put_slice(client_id.as_bytes());
+    if key.request_header_version(request.version) >= 2 {
+        out.put_u8(0);
+    }
+    out.put_slice(&request.body);
+    let length = i32::try_from(out.len() - 4).map_err(|_| failed("larger than 2 GiB"))?;
+    out[..4].copy_from_slice(&length.to_be_bytes());
+    Ok(out.freeze())
+}
+
 /// Decodes a response frame (without its length prefix), for clients: correlation id and body.
 pub fn decode_response<R: Request>(
     version: i16,

@@ -11,12 +11,12 @@ use metaq_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse, ApiKey
 use super::describe_configs::TOPIC;
 use super::errors::WireError;
 use super::shared::{message, optional};
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, serve_by_controller};
 use crate::cluster::ConfigChange;
 
 pub(super) const API: Api = Api {
     key: ApiKey::AlterConfigs,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    start: |cx, caller, frame| serve_by_controller(cx, caller, frame, handle),
 };
 
 async fn handle(cx: Arc<Context>, _: Caller, request: AlterConfigsRequest) -> AlterConfigsResponse {

@@ -8,12 +8,12 @@ use metaq_protocol::messages::{ApiKey, CreatePartitionsRequest, CreatePartitions
 
 use super::errors::{WireError, code_of};
 use super::shared::message;
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, serve_by_controller};
 use crate::cluster::ClusterError;
 
 pub(super) const API: Api = Api {
     key: ApiKey::CreatePartitions,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    start: |cx, caller, frame| serve_by_controller(cx, caller, frame, handle),
 };
 
 async fn handle(

@@ -16,12 +16,12 @@ use metaq_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse
 use super::describe_configs::topic_entries;
 use super::errors::WireError;
 use super::shared::{message, optional, text};
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, serve_by_controller};
 use crate::cluster::{ClusterError, NewTopic, Topic};
 
 pub(super) const API: Api = Api {
     key: ApiKey::CreateTopics,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    start: |cx, caller, frame| serve_by_controller(cx, caller, frame, handle),
 };
 
 async fn handle(

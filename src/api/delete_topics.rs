@@ -12,12 +12,12 @@ use uuid::Uuid;
 
 use super::errors::WireError;
 use super::shared::{message, topic_name};
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, serve_by_controller};
 use crate::cluster::ClusterError;
 
 pub(super) const API: Api = Api {
     key: ApiKey::DeleteTopics,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    start: |cx, caller, frame| serve_by_controller(cx, caller, frame, handle),
 };
 
 async fn handle(

@@ -28,6 +28,7 @@ impl WireError for PartitionError {
     fn wire(&self) -> ResponseError {
         match self {
             Self::Unknown => ResponseError::UnknownTopicOrPartition,
+            Self::NotLeader => ResponseError::NotLeaderOrFollower,
             Self::Offline(_) => ResponseError::KafkaStorageError,
         }
     }
@@ -105,6 +106,11 @@ impl WireError for ClusterError {
             Self::Assignment(_) => ResponseError::InvalidReplicaAssignment,
             Self::Config(_) | Self::ConfigChange(_) => ResponseError::InvalidConfig,
             Self::Request(_) => ResponseError::InvalidRequest,
+            Self::NotController => ResponseError::NotController,
+            // Met at start only, when nobody asks yet.
+            Self::DuplicateBroker { .. } | Self::ForeignRoot(_) => {
+                ResponseError::UnknownServerError
+            }
             Self::DeletionDisabled => ResponseError::TopicDeletionDisabled,
             Self::Meta(MetaError::Unavailable(_)) => ResponseError::RequestTimedOut,
             Self::Meta(_) => ResponseError::UnknownServerError,
@@ -126,6 +132,8 @@ impl WireError for GroupError {
             Self::IllegalGeneration => ResponseError::IllegalGeneration,
             Self::RebalanceInProgress => ResponseError::RebalanceInProgress,
             Self::CoordinatorNotAvailable => ResponseError::CoordinatorNotAvailable,
+            Self::NotCoordinator => ResponseError::NotCoordinator,
+            Self::CoordinatorLoadInProgress => ResponseError::CoordinatorLoadInProgress,
             Self::GroupIdNotFound => ResponseError::GroupIdNotFound,
             Self::NonEmptyGroup => ResponseError::NonEmptyGroup,
             Self::GroupSubscribedToTopic => ResponseError::GroupSubscribedToTopic,

@@ -1,5 +1,6 @@
 //! FindCoordinator (key 10, v0–v6; KIP-699, 890, 932): which broker coordinates a group.
 //!
+//! - A group belongs to a slot by its id, and a slot to a live broker; without one it is COORDINATOR_NOT_AVAILABLE.
 //! - Transactions and share groups have no coordinator yet: INVALID_REQUEST with a message.
 
 use std::sync::Arc;
@@ -8,8 +9,11 @@ use metaq_protocol::ResponseError;
 use metaq_protocol::messages::find_coordinator_response::Coordinator;
 use metaq_protocol::messages::{ApiKey, BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 
+use metaq_protocol::protocol::StrBytes;
+
 use super::shared::{message, text};
 use super::{Api, Caller, Context, serve};
+use crate::meta::paths;
 
 pub(super) const API: Api = Api {
     key: ApiKey::FindCoordinator,
@@ -23,9 +27,8 @@ async fn handle(
     caller: Caller,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
-    let found = find(&cx, &caller, request.key_type);
     if caller.version < 4 {
-        return match found {
+        return match find(&cx, &caller, request.key_type, &request.key) {
             Ok((id, host, port)) => FindCoordinatorResponse::default()
                 .with_node_id(BrokerId(id))
                 .with_host(text(host))
@@ -37,34 +40,32 @@ async fn handle(
                 .with_port(-1),
         };
     }
-    let coordinators = request
-        .coordinator_keys
-        .into_iter()
-        .map(|key| match &found {
-            Ok((id, host, port)) => Coordinator::default()
-                .with_key(key)
-                .with_node_id(BrokerId(*id))
-                .with_host(text(host.clone()))
-                .with_port(*port),
-            Err((error, why)) => Coordinator::default()
-                .with_key(key)
-                .with_node_id(BrokerId(-1))
-                .with_port(-1)
-                .with_error_code(error.code())
-                .with_error_message(message(why)),
-        });
+    let answer = |key: StrBytes| match find(&cx, &caller, request.key_type, &key) {
+        Ok((id, host, port)) => Coordinator::default()
+            .with_key(key)
+            .with_node_id(BrokerId(id))
+            .with_host(text(host))
+            .with_port(port),
+        Err((error, why)) => Coordinator::default()
+            .with_key(key)
+            .with_node_id(BrokerId(-1))
+            .with_port(-1)
+            .with_error_code(error.code())
+            .with_error_message(message(&why)),
+    };
+    let coordinators = request.coordinator_keys.into_iter().map(answer);
     FindCoordinatorResponse::default().with_coordinators(coordinators.collect())
 }
 
 type Found = Result<(i32, String, i32), (ResponseError, String)>;
 
-fn find(cx: &Context, caller: &Caller, key_type: i8) -> Found {
+fn find(cx: &Context, caller: &Caller, key_type: i8, key: &str) -> Found {
     if key_type != KEY_TYPE_GROUP {
         let why = "Only consumer groups have a coordinator here; transactions are not served yet.";
         return Err((ResponseError::InvalidRequest, why.to_owned()));
     }
     let image = cx.cluster.image();
-    match image.brokers.get(&cx.cluster.broker_id()) {
+    match image.coordinator_of(paths::slot_of(key)) {
         Some(broker) => {
             let (host, port) = caller.endpoint_of(broker);
             Ok((broker.id, host, port))

@@ -13,12 +13,12 @@ use metaq_protocol::messages::{
 
 use super::alter_configs::apply;
 use super::shared::{message, optional};
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, serve_by_controller};
 use crate::cluster::ConfigChange;
 
 pub(super) const API: Api = Api {
     key: ApiKey::IncrementalAlterConfigs,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    start: |cx, caller, frame| serve_by_controller(cx, caller, frame, handle),
 };
 
 async fn handle(

@@ -14,6 +14,7 @@ use metaq_protocol::messages::metadata_response::{
 use metaq_protocol::messages::{ApiKey, BrokerId, MetadataRequest, MetadataResponse};
 
 use super::errors::WireError;
+use super::forward::create_at_controller;
 use super::shared::{
     CLUSTER_OPERATIONS, OPERATIONS_OMITTED, TOPIC_OPERATIONS, broker_ids, leadership, text,
     topic_name,
@@ -89,6 +90,11 @@ async fn create_missing(cx: &Context, asked: &[MetadataRequestTopic]) {
         .collect();
     if missing.is_empty() {
         return;
+    }
+    if !cx.cluster.is_controller() {
+        let names: Vec<String> = missing.into_iter().map(|topic| topic.name).collect();
+        create_at_controller(cx, &names).await;
+        return cx.cluster.wait_for_topics(&names).await;
     }
     for (topic, result) in missing
         .iter()

@@ -19,6 +19,7 @@ mod errors;
 mod fetch;
 mod fetch_sessions;
 mod find_coordinator;
+mod forward;
 mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
@@ -149,6 +150,27 @@ where
         let response = handle(cx, caller, request).await;
         let bytes = frame::encode_response(key, version, correlation_id, &response)?;
         Ok(Response::Send(vec![Piece::Bytes(bytes)]))
+    })
+}
+
+/// As [`serve`], by the controller: on any other broker the request is sent on to it. Where that fails, the handler
+/// answers NOT_CONTROLLER in the API's own way, and the client asks again.
+fn serve_by_controller<R, F>(
+    cx: Arc<Context>,
+    caller: Caller,
+    frame: RequestFrame,
+    handle: impl FnOnce(Arc<Context>, Caller, R) -> F + Send + 'static,
+) -> Answer
+where
+    R: Request + Send + 'static,
+    R::Response: Send,
+    F: Future<Output = R::Response> + Send + 'static,
+{
+    Box::pin(async move {
+        match forward::to_controller(&cx, &caller, &frame).await {
+            Some(bytes) => Ok(Response::Send(vec![Piece::Bytes(bytes)])),
+            None => serve(cx, caller, frame, handle).await,
+        }
     })
 }
 

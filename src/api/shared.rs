@@ -49,21 +49,41 @@ pub(super) fn message(error: &impl std::fmt::Display) -> Option<StrBytes> {
     Some(text(error.to_string()))
 }
 
-/// A topic as a request names it: by name in older versions, by id in newer ones.
+/// A partition that this broker leads, as a request names it: by topic name in older versions, by id in newer ones.
 pub(super) fn partition_of(
     cx: &Context,
     name: &str,
     id: Uuid,
     index: i32,
 ) -> Result<Arc<Partition>, LookupError> {
-    if id.is_nil() {
-        return Ok(cx.partitions.get(name, index)?);
+    let found = if id.is_nil() {
+        cx.partitions.get(name, index)
+    } else {
+        match cx.partitions.topic_by_id(id) {
+            Some(topic) => topic.get(index).cloned(),
+            None => Err(PartitionError::Unknown),
+        }
+    };
+    match found {
+        Ok(partition) if cx.cluster.may_act() => Ok(partition),
+        Ok(_) => Err(PartitionError::NotLeader.into()),
+        Err(PartitionError::Unknown) => Err(elsewhere(cx, name, id, index)),
+        Err(error) => Err(error.into()),
     }
-    let topic = cx
-        .partitions
-        .topic_by_id(id)
-        .ok_or(LookupError::UnknownTopicId)?;
-    Ok(topic.get(index).cloned()?)
+}
+
+/// A partition that is not here may be another broker's.
+fn elsewhere(cx: &Context, name: &str, id: Uuid, index: i32) -> LookupError {
+    let image = cx.cluster.image();
+    let topic = match id.is_nil() {
+        true => image.topic(name),
+        false => image.topic_by_id(id),
+    };
+    match topic {
+        Some(topic) if topic.partition(index).is_some() => PartitionError::NotLeader.into(),
+        None if !id.is_nil() => LookupError::UnknownTopicId,
+        _ => PartitionError::Unknown.into(),
+    }
 }
 
 /// Why a named partition is not there.

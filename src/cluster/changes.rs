@@ -46,6 +46,26 @@ pub enum ClusterError {
     /// Topics may not be deleted here.
     #[error("Topic deletion is disabled.")]
     DeletionDisabled,
+    /// This broker is not the controller.
+    #[error("This broker is not the controller of the cluster.")]
+    NotController,
+    /// Another process has this broker's number.
+    #[error(
+        "broker id {id} is taken: {place} is registered with it, with the data directory {directory_id}; give this broker another brokerId, or stop that one"
+    )]
+    DuplicateBroker {
+        /// The number.
+        id: i32,
+        /// Host and port of the other one.
+        place: String,
+        /// Its data directory.
+        directory_id: String,
+    },
+    /// The root belongs to a MetaQ.
+    #[error(
+        "{0} was written by a MetaQ broker; its tree is not ours to write to: choose another zk.zkRoot"
+    )]
+    ForeignRoot(String),
     /// The coordination store failed.
     #[error(transparent)]
     Meta(#[from] MetaError),

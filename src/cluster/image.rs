@@ -21,6 +21,21 @@ pub struct Broker {
     pub port: u16,
     /// Where it stands.
     pub rack: Option<String>,
+    /// Whether it takes partitions of new topics.
+    pub accept_publish: bool,
+    /// Its registration's number.
+    pub epoch: i64,
+}
+
+/// Who coordinates a slot of groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotInfo {
+    /// The broker, -1 for none.
+    pub owner: i32,
+    /// Counts owners.
+    pub epoch: i32,
+    /// Of the slot's node; every write for its groups checks it.
+    pub version: i32,
 }
 
 /// One partition of a topic.
@@ -112,7 +127,7 @@ pub fn parse_identity(text: &str) -> Option<Identity> {
 }
 
 /// The cluster at one moment.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Image {
     /// 22 characters.
     pub cluster_id: String,
@@ -120,11 +135,31 @@ pub struct Image {
     pub brokers: BTreeMap<i32, Broker>,
     /// The controller, -1 for none.
     pub controller_id: i32,
-    topics: BTreeMap<Arc<str>, Arc<Topic>>,
-    by_id: HashMap<Uuid, Arc<Topic>>,
+    /// Who coordinates which groups; empty until the first controller has dealt them.
+    pub slots: Vec<SlotInfo>,
+    pub(super) topics: BTreeMap<Arc<str>, Arc<Topic>>,
+    pub(super) by_id: HashMap<Uuid, Arc<Topic>>,
+}
+
+impl Default for Image {
+    fn default() -> Self {
+        Self {
+            cluster_id: String::new(),
+            brokers: BTreeMap::new(),
+            controller_id: -1,
+            slots: Vec::new(),
+            topics: BTreeMap::new(),
+            by_id: HashMap::new(),
+        }
+    }
 }
 
 impl Image {
+    /// The broker that coordinates a group, when it is there.
+    pub fn coordinator_of(&self, slot: usize) -> Option<&Broker> {
+        self.brokers.get(&self.slots.get(slot)?.owner)
+    }
+
     /// A topic by name.
     pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
         self.topics.get(name)

@@ -1,14 +1,23 @@
 //! The cluster as this broker sees it: brokers, topics, who leads what; and the changes to it.
 
 mod changes;
+#[allow(clippy::module_inception)]
+mod cluster;
+mod controller;
+mod follow;
 mod image;
+mod membership;
 mod names;
+mod peer;
 mod placement;
 mod producer_ids;
+mod publish;
 mod topics;
 
 pub use changes::{ClusterError, ConfigChange, NewTopic};
-pub use image::{Broker, Image, PartitionInfo, Topic};
+pub use cluster::{Cluster, ClusterEvent, Opened};
+pub use image::{Broker, Image, PartitionInfo, SlotInfo, Topic};
 pub use names::{NameError, TOPIC_NAME_BYTES_MAX, check_topic_name};
+pub use peer::ask as ask_peer;
 pub use producer_ids::ProducerIds;
-pub use topics::{Cluster, Opened};
+pub use topics::PARTITIONS_PER_TOPIC_MAX;

@@ -36,9 +36,56 @@ pub(super) fn spread(brokers: &[i32], partitions: usize) -> Vec<Vec<i32>> {
         .collect()
 }
 
+/// Which slots get another owner so that all are with live brokers, evenly, and as few as possible move.
+pub(super) fn deal_slots(owners: &[i32], live: &[i32]) -> Vec<(usize, i32)> {
+    if live.is_empty() {
+        return Vec::new();
+    }
+    let most = owners.len().div_ceil(live.len());
+    let mut counts: BTreeMap<i32, usize> = live.iter().map(|id| (*id, 0)).collect();
+    let mut homeless = Vec::new();
+    for (slot, owner) in owners.iter().enumerate() {
+        match counts.get_mut(owner) {
+            Some(count) if *count < most => *count += 1,
+            _ => homeless.push(slot),
+        }
+    }
+    let mut moves = Vec::with_capacity(homeless.len());
+    for slot in homeless {
+        if let Some((id, count)) = counts.iter_mut().min_by_key(|(_, count)| **count) {
+            *count += 1;
+            moves.push((slot, *id));
+        }
+    }
+    moves
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slots_go_to_live_brokers_evenly_and_no_more_move_than_must() {
+        let after = |owners: &[i32], live: &[i32]| {
+            let mut owners = owners.to_vec();
+            let moves = deal_slots(&owners, live);
+            for (slot, owner) in &moves {
+                owners[*slot] = *owner;
+            }
+            (owners, moves.len())
+        };
+        let (one, moved) = after(&[-1; 64], &[0]);
+        assert_eq!((moved, one.iter().all(|owner| *owner == 0)), (64, true));
+        let (two, moved) = after(&one, &[0, 1]);
+        assert_eq!(moved, 32);
+        let (three, moved) = after(&two, &[0, 1, 2]);
+        assert_eq!(moved, 20);
+        assert_eq!(after(&three, &[0, 1, 2]).1, 0);
+        let (left, moved) = after(&three, &[0, 2]);
+        assert_eq!(moved, 22);
+        assert_eq!(left.iter().filter(|owner| **owner == 2).count(), 32);
+        assert_eq!(after(&three, &[]).1, 0);
+    }
 
     #[test]
     fn partitions_are_dealt_in_runs() {

@@ -82,7 +82,7 @@ mod tests {
             (ids.next().await.unwrap(), ids.next().await.unwrap()),
             (0, 1)
         );
-        store.close();
+        store.close().await;
         drop((ids, store));
         let ids = ProducerIds::new(MetaStore::open_embedded(&file).unwrap());
         assert_eq!(ids.next().await.unwrap(), 1000);

@@ -1,266 +1,30 @@
-//! The changes to the cluster: creating, extending, configuring and deleting topics.
+//! The changes to topics: creating, extending, configuring and deleting them. The controller makes them.
 //!
 //! A change is validated against the image, written to the coordination tree, applied to the image, and carried
-//! out on this broker's partitions, one change at a time.
+//! out on this broker's partitions, one change at a time. Other brokers follow by the tree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::changes::{ClusterError, ConfigChange, NewTopic, apply_change};
-use super::image::{Broker, Image, PartitionInfo, Topic};
+use super::cluster::Cluster;
+use super::image::{PartitionInfo, Topic};
 use super::names::{self, check_topic_name};
 use super::placement::{Identities, spread};
-use crate::config::{Config, TopicConfig, TopicOverrides};
-use crate::log::{LogConfig, uuid_to_base64};
-use crate::meta::records::{
-    ClusterRecord, DeletedTopicRecord, RECORD_VERSION, TopicRecord, decode, encode,
-};
-use crate::meta::{MetaError, MetaStore, Op, paths};
-use crate::partition::{OpenReport, Partitions, TopicToOpen};
+use crate::config::TopicOverrides;
+use crate::log::uuid_to_base64;
+use crate::meta::records::{DeletedTopicRecord, RECORD_VERSION, encode};
+use crate::meta::{Op, paths};
+use crate::partition::TopicToOpen;
 
 /// Most partitions that one topic may have; a typing error should not fill the disk with directories.
 pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
-/// Kafka's own topics; their directories mean nothing here.
-const KAFKA_INTERNAL: &[&str] = &[
-    "__cluster_metadata",
-    "__consumer_offsets",
-    "__transaction_state",
-    "__share_group_state",
-];
-
-/// What opening the cluster's topics found.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Opened {
-    /// Topics.
-    pub topics: usize,
-    /// Partitions.
-    pub report: OpenReport,
-}
-
-/// The cluster. See the module's documentation.
-pub struct Cluster {
-    broker_id: i32,
-    config: Arc<Config>,
-    meta: MetaStore,
-    partitions: Arc<Partitions>,
-    image: ArcSwap<Image>,
-    changes: Mutex<()>,
-}
+/// Bytes of new topics that are written together.
+const TOPICS_BYTES_A_WRITE: usize = 256 << 10;
 
 impl Cluster {
-    /// Reads the tree, adopts partition directories that it does not know, and opens this broker's partitions.
-    /// `cluster_id` is what the data directories say, if anything.
-    pub async fn open(
-        config: Arc<Config>,
-        meta: MetaStore,
-        partitions: Arc<Partitions>,
-        cluster_id: Option<String>,
-    ) -> Result<(Self, Opened), ClusterError> {
-        let broker_id = config.number("broker.id") as i32;
-        let cluster_id = ensure_cluster_id(&meta, cluster_id).await?;
-        for dir in partitions.data_dirs() {
-            dir.claim(&cluster_id, broker_id)?;
-        }
-        let mut image = Image::default();
-        (image.cluster_id, image.controller_id) = (cluster_id, broker_id);
-        let image = ArcSwap::from_pointee(image);
-        let cluster = Self {
-            broker_id,
-            config,
-            meta,
-            partitions,
-            image,
-            changes: Mutex::new(()),
-        };
-        cluster.load_topics().await?;
-        let deleted = cluster.finish_deletions().await?;
-        cluster.adopt_found(&deleted).await?;
-        let image = cluster.image();
-        let to_open: Vec<_> = image
-            .topics()
-            .map(|topic| cluster.to_open(topic, 0))
-            .collect();
-        let partitions = cluster.partitions.clone();
-        let report = tokio::task::spawn_blocking(move || partitions.open_topics(to_open))
-            .await
-            .map_err(|error| MetaError::Unavailable(error.to_string()))?;
-        let opened = Opened {
-            topics: image.topics().count(),
-            report,
-        };
-        cluster.create_named_topics().await;
-        Ok((cluster, opened))
-    }
-
-    /// The cluster at this moment.
-    pub fn image(&self) -> Arc<Image> {
-        self.image.load_full()
-    }
-
-    /// This broker's number.
-    pub fn broker_id(&self) -> i32 {
-        self.broker_id
-    }
-
-    /// The coordination tree.
-    pub fn meta(&self) -> &MetaStore {
-        &self.meta
-    }
-
-    /// Tells clients where this broker is.
-    pub fn announce(&self, broker: Broker) {
-        self.change_image(|image| {
-            image.brokers.insert(broker.id, broker);
-        });
-    }
-
-    /// What a topic gets from the broker's configuration, under its own overrides.
-    pub fn defaults_for(&self, topic: &str) -> TopicOverrides {
-        self.config.defaults_for_topic(topic)
-    }
-
-    fn log_config(&self, topic: &Topic) -> LogConfig {
-        TopicConfig {
-            overrides: &topic.overrides,
-            broker: &self.defaults_for(&topic.name),
-        }
-        .log()
-    }
-
-    fn change_image(&self, change: impl FnOnce(&mut Image)) {
-        let mut image = Image::clone(&self.image.load());
-        change(&mut image);
-        self.image.store(Arc::new(image));
-    }
-
-    async fn load_topics(&self) -> Result<(), ClusterError> {
-        let mut topics = Vec::new();
-        for (path, node) in self.meta.subtree(paths::TOPICS).await? {
-            let element = path.rsplit('/').next().unwrap_or_default();
-            let Some(name) = paths::unescape(element) else {
-                continue;
-            };
-            let record: TopicRecord = decode(&path, &node.data)?;
-            topics.push(Topic::from_record(&name, &path, record)?);
-        }
-        self.change_image(|image| topics.into_iter().for_each(|topic| image.put(topic)));
-        Ok(())
-    }
-
-    /// Removes what is left of topics whose deletion was cut short; returns their ids.
-    async fn finish_deletions(&self) -> Result<BTreeSet<Uuid>, ClusterError> {
-        let pending = self.meta.children(paths::DELETED).await?;
-        let ids: BTreeSet<Uuid> = pending
-            .iter()
-            .filter_map(|id| Uuid::parse_str(id).ok())
-            .collect();
-        for found in self.partitions.found() {
-            if let Some(id) = found.topic_id.filter(|id| ids.contains(id)) {
-                tracing::info!(dir = %found.path.display(), topic_id = %id, "finishing a topic's deletion");
-                self.partitions.remove_found(&found);
-            }
-        }
-        let done = ids
-            .iter()
-            .map(|id| Op::DeleteTree {
-                path: paths::deleted_topic(*id),
-            })
-            .collect();
-        self.meta.multi(done).await?;
-        Ok(ids)
-    }
-
-    /// Makes topics of partition directories that the tree does not know, such as another Kafka's.
-    async fn adopt_found(&self, deleted: &BTreeSet<Uuid>) -> Result<(), ClusterError> {
-        let image = self.image();
-        let mut unknown: BTreeMap<String, (Option<Uuid>, i32)> = BTreeMap::new();
-        for found in self.partitions.found() {
-            if image.topic(&found.topic).is_some()
-                || found.topic_id.is_some_and(|id| deleted.contains(&id))
-            {
-                continue;
-            }
-            if KAFKA_INTERNAL.contains(&found.topic.as_str())
-                || check_topic_name(&found.topic).is_err()
-            {
-                tracing::warn!(dir = %found.path.display(), "left alone: not a topic of this broker");
-                continue;
-            }
-            let entry = unknown.entry(found.topic).or_insert((found.topic_id, 0));
-            entry.0 = entry.0.or(found.topic_id);
-            entry.1 = entry.1.max(found.partition + 1);
-        }
-        let mut adopted = Vec::new();
-        for (name, (topic_id, partitions)) in unknown {
-            tracing::info!(
-                topic = name,
-                partitions,
-                "adopting a topic that was found in the data directory"
-            );
-            let replicas = vec![vec![self.broker_id]; partitions as usize];
-            let mut partitions = self.deal(&Identities::default(), &replicas);
-            // Epochs never go back, or clients would be fenced by their own records.
-            for (index, partition) in partitions.iter_mut().enumerate() {
-                partition.leader_epoch = self.partitions.latest_epoch(&name, index as i32);
-            }
-            let id = topic_id.unwrap_or_else(Uuid::new_v4);
-            adopted.push(Topic {
-                name: name.into(),
-                id,
-                overrides: TopicOverrides::default(),
-                partitions,
-            });
-        }
-        let put = |topic: &Topic| Op::Put {
-            path: paths::topic(&topic.name),
-            data: encode(&topic.to_record()),
-        };
-        if !adopted.is_empty() {
-            self.meta.multi(adopted.iter().map(put).collect()).await?;
-            self.change_image(|image| adopted.into_iter().for_each(|topic| image.put(topic)));
-        }
-        Ok(())
-    }
-
-    /// Creates the topics that the configuration names.
-    async fn create_named_topics(&self) {
-        let missing: Vec<NewTopic> = self
-            .config
-            .named_topics()
-            .filter(|name| self.image().topic(name).is_none())
-            .map(NewTopic::with_defaults)
-            .collect();
-        for (topic, result) in missing
-            .iter()
-            .zip(self.create_topics(&missing, false).await)
-        {
-            if let Err(error) = result {
-                tracing::error!(topic = topic.name, %error, "cannot create a topic of the configuration");
-            }
-        }
-    }
-
-    fn to_open(&self, topic: &Topic, from: usize) -> TopicToOpen {
-        let own = topic
-            .partitions
-            .iter()
-            .enumerate()
-            .skip(from)
-            .filter(|(_, info)| info.leader == self.broker_id);
-        TopicToOpen {
-            topic: topic.name.clone(),
-            topic_id: topic.id,
-            config: self.log_config(topic),
-            partitions: own
-                .map(|(index, info)| (index as i32, info.identity, info.leader_epoch))
-                .collect(),
-        }
-    }
-
     /// Creates topics; the answers stand in the order of the requests. All that can be created is created in
     /// one write.
     pub async fn create_topics(
@@ -269,6 +33,12 @@ impl Cluster {
         validate_only: bool,
     ) -> Vec<Result<Arc<Topic>, ClusterError>> {
         let _change = self.changes.lock().await;
+        if !self.is_controller() {
+            return wanted
+                .iter()
+                .map(|_| Err(ClusterError::NotController))
+                .collect();
+        }
         let mut planned_names: BTreeSet<&str> = BTreeSet::new();
         let mut results: Vec<Result<Topic, ClusterError>> = Vec::with_capacity(wanted.len());
         for new in wanted {
@@ -286,41 +56,54 @@ impl Cluster {
                 .map(|result| result.map(Arc::new))
                 .collect();
         }
-        if let Err(error) = self.store_new(&planned).await {
-            return results
-                .into_iter()
-                .map(|result| result.and_then(|_| Err(error.clone().into())))
-                .collect();
+        let stored = self.store_new(&planned).await;
+        let mut stored = stored.into_iter();
+        for result in &mut results {
+            if result.is_ok()
+                && let Some(Err(error)) = stored.next()
+            {
+                *result = Err(error);
+            }
         }
-        let to_open = planned.iter().map(|topic| self.to_open(topic, 0)).collect();
-        let planned: Vec<Topic> = planned.into_iter().cloned().collect();
+        let created: Vec<Topic> = results.iter().flatten().cloned().collect();
         // Opened before they are told of, so that nobody finds a partition without its log.
-        self.open_here(to_open).await;
-        self.change_image(|image| planned.into_iter().for_each(|topic| image.put(topic)));
+        let to_open = created.iter().map(|topic| self.to_open(topic, 0));
+        self.open_here(to_open.collect()).await;
+        self.change_image(|image| created.into_iter().for_each(|topic| image.put(topic)));
         results
             .into_iter()
             .map(|result| result.map(Arc::new))
             .collect()
     }
 
-    async fn store_new(&self, topics: &[&Topic]) -> Result<(), MetaError> {
-        if self.meta.get(paths::TOPICS).await?.is_none() {
-            self.meta
-                .multi(vec![Op::Put {
-                    path: paths::TOPICS.to_owned(),
-                    data: bytes::Bytes::new(),
-                }])
-                .await?;
+    /// Writes new topics, as many together as one write holds.
+    async fn store_new(&self, topics: &[&Topic]) -> Vec<Result<(), ClusterError>> {
+        let mut results = Vec::with_capacity(topics.len());
+        let mut part = Vec::new();
+        let mut bytes = 0;
+        for topic in topics {
+            let data = encode(&topic.to_record());
+            if bytes + data.len() > TOPICS_BYTES_A_WRITE && !part.is_empty() {
+                self.store_part(std::mem::take(&mut part), &mut results)
+                    .await;
+                bytes = 0;
+            }
+            bytes += data.len();
+            part.push(Op::create(paths::topic(&topic.name), data));
         }
-        let create = |topic: &&Topic| Op::Create {
-            path: paths::topic(&topic.name),
-            data: encode(&topic.to_record()),
-            ephemeral: false,
-        };
-        self.meta.multi(topics.iter().map(create).collect()).await
+        self.store_part(part, &mut results).await;
+        results
     }
 
-    async fn open_here(&self, to_open: Vec<TopicToOpen>) -> usize {
+    async fn store_part(&self, part: Vec<Op>, results: &mut Vec<Result<(), ClusterError>>) {
+        let count = part.len();
+        match self.change_as_controller(part).await {
+            Ok(()) => results.extend((0..count).map(|_| Ok(()))),
+            Err(error) => results.extend((0..count).map(|_| Err(repeated(&error)))),
+        }
+    }
+
+    pub(super) async fn open_here(&self, to_open: Vec<TopicToOpen>) -> usize {
         let partitions = self.partitions.clone();
         let opened = tokio::task::spawn_blocking(move || partitions.open_topics(to_open)).await;
         opened.map_or(usize::MAX, |report| report.offline)
@@ -372,7 +155,7 @@ impl Cluster {
             }
             return self.check_assignments(0, &new.assignments);
         }
-        let brokers = self.live_brokers();
+        let brokers = self.placeable_brokers();
         let partitions = match new.partitions {
             -1 => self.config.partitions_for_topic(&new.name) * brokers.len().max(1) as i32,
             n => n,
@@ -449,8 +232,23 @@ impl Cluster {
         }
     }
 
+    /// Live brokers that take partitions of new topics; all of them where none does.
+    fn placeable_brokers(&self) -> Vec<i32> {
+        let image = self.image.load();
+        let willing = image
+            .brokers
+            .values()
+            .filter(|broker| broker.accept_publish);
+        let willing: Vec<i32> = willing.map(|broker| broker.id).collect();
+        if willing.is_empty() {
+            self.live_brokers()
+        } else {
+            willing
+        }
+    }
+
     /// Gives new partitions their identities: the home broker is the first replica.
-    fn deal(&self, taken: &Identities, replicas: &[Vec<i32>]) -> Vec<PartitionInfo> {
+    pub(super) fn deal(&self, taken: &Identities, replicas: &[Vec<i32>]) -> Vec<PartitionInfo> {
         let mut identities = taken.clone();
         let deal_one = |replicas: &Vec<i32>| {
             let home = replicas.first().copied().unwrap_or(self.broker_id);
@@ -474,6 +272,9 @@ impl Cluster {
         validate_only: bool,
     ) -> Result<(), ClusterError> {
         let _change = self.changes.lock().await;
+        if !self.is_controller() {
+            return Err(ClusterError::NotController);
+        }
         let topic = self
             .image()
             .topic(name)
@@ -510,7 +311,7 @@ impl Cluster {
                     .map(|(n, replicas)| (have + n as i32, replicas));
                 self.check_assignments(have, &by_index.collect())?
             }
-            None => spread(&self.live_brokers(), more),
+            None => spread(&self.placeable_brokers(), more),
         };
         if validate_only {
             return Ok(());
@@ -538,6 +339,9 @@ impl Cluster {
         validate_only: bool,
     ) -> Result<(), ClusterError> {
         let _change = self.changes.lock().await;
+        if !self.is_controller() {
+            return Err(ClusterError::NotController);
+        }
         let topic = self
             .image()
             .topic(name)
@@ -559,9 +363,12 @@ impl Cluster {
         Ok(())
     }
 
-    /// Deletes a topic; its name is free when this returns.
+    /// Deletes a topic; its name is free when this returns. Brokers that are away remove its files when they are back.
     pub async fn delete_topic(&self, name: &str) -> Result<(), ClusterError> {
-        let _change = self.changes.lock().await;
+        let change = self.changes.lock().await;
+        if !self.is_controller() {
+            return Err(ClusterError::NotController);
+        }
         if !self.config.flag("delete.topic.enable") {
             return Err(ClusterError::DeletionDisabled);
         }
@@ -571,41 +378,44 @@ impl Cluster {
             .cloned()
             .ok_or(ClusterError::UnknownTopic)?;
         // The note outlives a crash before the files are out of the way, where they would look like a topic to adopt.
+        let replicas = topic.partitions.iter().flat_map(|info| &info.replicas);
+        let brokers: BTreeSet<i32> = replicas.copied().chain([self.broker_id]).collect();
         let note = encode(&DeletedTopicRecord {
             version: RECORD_VERSION,
             topic: name.to_owned(),
+            brokers: brokers.into_iter().collect(),
         });
         let forget = vec![
-            Op::Put {
-                path: paths::deleted_topic(topic.id),
-                data: note,
-            },
+            Op::put(paths::deleted_topic(topic.id), note),
             Op::Delete {
                 path: paths::topic(name),
                 version: None,
             },
         ];
-        self.meta.multi(forget).await?;
+        self.change_as_controller(forget).await?;
         self.change_image(|image| {
             image.remove(name);
         });
         self.partitions.delete(topic.id).await;
-        let done = Op::DeleteTree {
-            path: paths::deleted_topic(topic.id),
-        };
-        self.meta.multi(vec![done]).await?;
-        Ok(())
+        drop(change);
+        self.confirm_deletion(topic.id).await
     }
 
-    async fn store(&self, topic: &Topic) -> Result<(), MetaError> {
-        let data = encode(&topic.to_record());
-        self.meta
-            .multi(vec![Op::Set {
-                path: paths::topic(&topic.name),
-                data,
-                version: None,
-            }])
-            .await
+    async fn store(&self, topic: &Topic) -> Result<(), ClusterError> {
+        let set = Op::Set {
+            path: paths::topic(&topic.name),
+            data: encode(&topic.to_record()),
+            version: None,
+        };
+        self.change_as_controller(vec![set]).await
+    }
+}
+
+/// The same failure of a write for another topic.
+fn repeated(error: &ClusterError) -> ClusterError {
+    match error {
+        ClusterError::Meta(error) => ClusterError::Meta(error.clone()),
+        _ => ClusterError::NotController,
     }
 }
 
@@ -617,24 +427,4 @@ fn new_topic_id() -> Uuid {
             return id;
         }
     }
-}
-
-async fn ensure_cluster_id(
-    meta: &MetaStore,
-    on_disk: Option<String>,
-) -> Result<String, ClusterError> {
-    if let Some(node) = meta.get(paths::CLUSTER_ID).await? {
-        return Ok(decode::<ClusterRecord>(paths::CLUSTER_ID, &node.data)?.cluster_id);
-    }
-    let cluster_id = on_disk.unwrap_or_else(|| uuid_to_base64(Uuid::new_v4()));
-    let data = encode(&ClusterRecord {
-        version: RECORD_VERSION,
-        cluster_id: cluster_id.clone(),
-    });
-    meta.multi(vec![Op::Put {
-        path: paths::CLUSTER_ID.to_owned(),
-        data,
-    }])
-    .await?;
-    Ok(cluster_id)
 }

@@ -36,8 +36,21 @@ pub struct TopicSection {
     pub pattern: String,
     /// Partitions per broker, when given.
     pub partitions: Option<i32>,
+    /// Whether messages are taken, when given.
+    pub accept_publish: Option<bool>,
+    /// Whether messages are given out, when given.
+    pub accept_subscribe: Option<bool>,
     /// Topic configurations.
     pub overrides: TopicOverrides,
+}
+
+/// What a broker does with a topic's messages (MetaQ's acceptPublish and acceptSubscribe).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepts {
+    /// Takes them.
+    pub publish: bool,
+    /// Gives them out.
+    pub subscribe: bool,
 }
 
 /// Why a configuration cannot be used.
@@ -98,8 +111,14 @@ impl Config {
 
     fn read(&mut self, text: &str) -> Result<(), String> {
         for section in ini::parse(text).map_err(|error| error.to_string())? {
-            if section.name == "system" {
+            if section.name == "system" || section.name == "zookeeper" {
                 for entry in section.entries {
+                    if section.name == "zookeeper" && !is_zookeeper_key(&entry.key) {
+                        return Err(format!(
+                            "line {}: {} does not belong to [zookeeper]",
+                            entry.line, entry.key
+                        ));
+                    }
                     add(
                         &mut self.settings,
                         &entry.key,
@@ -112,7 +131,7 @@ impl Config {
                 self.topics.push(read_topic(pattern.trim(), &section)?);
             } else {
                 return Err(format!(
-                    "line {}: unknown section [{}]; there are [system] and [topic=NAME]",
+                    "line {}: unknown section [{}]; there are [system], [zookeeper] and [topic=NAME]",
                     section.line, section.name
                 ));
             }
@@ -217,6 +236,27 @@ impl Config {
         own.unwrap_or_else(|| self.number("num.partitions") as i32)
     }
 
+    /// What this broker does with a topic's messages.
+    pub fn accepts(&self, topic: &str) -> Accepts {
+        let exact = self
+            .topics
+            .iter()
+            .filter(|section| section.pattern == topic);
+        let pattern = self
+            .topics
+            .iter()
+            .filter(|section| matches(&section.pattern, topic));
+        let sections = || exact.clone().chain(pattern.clone());
+        Accepts {
+            publish: sections()
+                .find_map(|section| section.accept_publish)
+                .unwrap_or_else(|| self.flag("accept.publish")),
+            subscribe: sections()
+                .find_map(|section| section.accept_subscribe)
+                .unwrap_or_else(|| self.flag("accept.subscribe")),
+        }
+    }
+
     /// Topics that the file names in full; they are created at start.
     pub fn named_topics(&self) -> impl Iterator<Item = &str> {
         self.topics
@@ -224,6 +264,10 @@ impl Config {
             .map(|section| section.pattern.as_str())
             .filter(|pattern| !pattern.contains('*'))
     }
+}
+
+fn is_zookeeper_key(key: &str) -> bool {
+    key.starts_with("zk.") || key.starts_with("zookeeper.")
 }
 
 /// Adds one setting under its table name.
@@ -280,6 +324,8 @@ fn read_topic(pattern: &str, section: &ini::Section) -> Result<TopicSection, Str
     let mut topic = TopicSection {
         pattern: pattern.to_owned(),
         partitions: None,
+        accept_publish: None,
+        accept_subscribe: None,
         overrides: TopicOverrides::default(),
     };
     let mut written: BTreeMap<&str, &str> = BTreeMap::new();
@@ -301,9 +347,24 @@ fn read_topic(pattern: &str, section: &ini::Section) -> Result<TopicSection, Str
             }
             continue;
         }
+        if let "acceptPublish" | "acceptSubscribe" = entry.key.as_str() {
+            let Ok(accepts) = Value::boolean(&entry.value) else {
+                return fail(format!(
+                    "{}={} is not true or false",
+                    entry.key, entry.value
+                ));
+            };
+            match entry.key.as_str() {
+                "acceptPublish" => topic.accept_publish = Some(accepts),
+                _ => topic.accept_subscribe = Some(accepts),
+            }
+            continue;
+        }
         let Some((name, value)) = broker::canonical_for_topic(&entry.key, &entry.value) else {
             let metaq = [
                 "numPartitions",
+                "acceptPublish",
+                "acceptSubscribe",
                 "unflushThreshold",
                 "unflushInterval",
                 "maxSegmentSize",

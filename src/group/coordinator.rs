@@ -1,12 +1,16 @@
-//! The coordinator: groups spread over slots, one task a slot, fed by a bounded channel. A slot's task owns its
-//! groups, their timers and whoever waits for an answer; what must be durable is answered after the tree has it.
+//! The coordinator: groups spread over slots, one task a slot that this broker has, fed by a bounded channel. A
+//! slot's task owns its groups, their timers and whoever waits for an answer; what must be durable is answered
+//! after the tree has it. Slots come and go with the brokers; the groups in the tree stay as they are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use arc_swap::ArcSwap;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::AbortHandle;
 
 use super::messages::{
     CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, JoinReply,
@@ -15,10 +19,10 @@ use super::messages::{
 use super::offsets::Key;
 use super::persist;
 use super::slot::{Clock, Group, Slot};
-use crate::meta::{MetaError, MetaStore, paths};
+use crate::meta::{MetaError, MetaStore, Node, Op, paths};
 
-/// Groups are spread over this many slots by their id.
-const SLOTS: usize = 64;
+/// Groups that are read at the same time when slots come to this broker.
+const GROUPS_READ_AT_ONCE: usize = 32;
 /// Requests that may wait for a slot's task.
 const QUEUE: usize = 1024;
 
@@ -47,6 +51,8 @@ pub trait Resolve: Send + Sync {
     fn identity(&self, topic: &str, partition: i32) -> Option<String>;
     /// The partition of an identity.
     fn partition(&self, topic: &str, identity: &str) -> Option<i32>;
+    /// Learns of topics that were created meanwhile.
+    fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
 pub(super) type Answer<T> = oneshot::Sender<T>;
@@ -89,45 +95,210 @@ pub(super) enum Command {
     TopicDeleted(String),
 }
 
+/// A slot as requests find it.
+#[derive(Clone)]
+enum Place {
+    /// Another broker coordinates its groups, or nobody.
+    Elsewhere,
+    /// Its groups are being read.
+    Loading,
+    /// A task has it, under this version of its node.
+    Here {
+        version: i32,
+        commands: mpsc::Sender<Command>,
+        task: AbortHandle,
+    },
+}
+
 /// A handle to all slots; clones share them.
 #[derive(Clone)]
 pub struct Coordinator {
     limits: GroupLimits,
-    slots: Arc<[mpsc::Sender<Command>]>,
-    tasks: Arc<parking_lot::Mutex<Vec<JoinHandle<()>>>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    meta: MetaStore,
+    resolve: Arc<dyn Resolve>,
+    clock: Clock,
+    places: ArcSwap<Vec<Place>>,
+    /// Held while slots come and go.
+    assigning: Mutex<()>,
 }
 
 impl Coordinator {
-    /// Loads all groups from the tree and starts the slots.
-    pub async fn start(
-        meta: MetaStore,
-        resolve: Arc<dyn Resolve>,
-        limits: GroupLimits,
-    ) -> Result<Self, MetaError> {
-        let clock = Clock::new();
-        let nodes = meta.subtree(paths::GROUPS).await?;
-        let mut by_slot: Vec<HashMap<String, Group>> = (0..SLOTS).map(|_| HashMap::new()).collect();
-        for loaded in persist::load(&nodes, &*resolve, clock.now_ms())? {
+    /// Coordinates nothing until slots are assigned.
+    pub fn new(meta: MetaStore, resolve: Arc<dyn Resolve>, limits: GroupLimits) -> Self {
+        Self {
+            limits,
+            shared: Arc::new(Shared {
+                meta,
+                resolve,
+                clock: Clock::new(),
+                places: ArcSwap::from_pointee(vec![Place::Elsewhere; paths::SLOTS]),
+                assigning: Mutex::new(()),
+            }),
+        }
+    }
+
+    /// Coordinates these slots and no others: reads the groups of those that are new, and lets go of the rest.
+    /// Each comes with the version of its node, which all its writes check; so where a slot went to somebody else
+    /// and came back, its groups are read anew.
+    pub async fn assign(&self, owned: &BTreeMap<usize, i32>) -> Result<(), MetaError> {
+        let _assigning = self.shared.assigning.lock().await;
+        let mut fresh = BTreeMap::new();
+        self.change_places(|places| {
+            for (slot, place) in places.iter_mut().enumerate() {
+                let wanted = owned.get(&slot).copied();
+                if let Place::Here {
+                    version,
+                    task,
+                    commands,
+                } = place
+                {
+                    if wanted == Some(*version) && !commands.is_closed() {
+                        continue;
+                    }
+                    task.abort();
+                }
+                *place = match wanted {
+                    Some(version) => {
+                        fresh.insert(slot, version);
+                        Place::Loading
+                    }
+                    None => Place::Elsewhere,
+                };
+            }
+        });
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let mut by_slot = self.load(&fresh).await?;
+        let groups: usize = by_slot.values().map(HashMap::len).sum();
+        self.change_places(|places| {
+            for (slot, version) in fresh.iter() {
+                let groups = by_slot.remove(slot).unwrap_or_default();
+                places[*slot] = self.start(*slot, *version, groups);
+            }
+        });
+        tracing::info!(
+            slots = fresh.len(),
+            groups,
+            ms = started.elapsed().as_millis() as u64,
+            "coordinating groups"
+        );
+        Ok(())
+    }
+
+    fn change_places(&self, change: impl FnOnce(&mut Vec<Place>)) {
+        let mut places = Vec::clone(&self.shared.places.load());
+        change(&mut places);
+        self.shared.places.store(Arc::new(places));
+    }
+
+    fn start(&self, slot: usize, version: i32, groups: HashMap<String, Group>) -> Place {
+        let Shared {
+            meta,
+            resolve,
+            clock,
+            ..
+        } = &*self.shared;
+        let (commands, receiver) = mpsc::channel(QUEUE);
+        let guard = Op::Check {
+            path: paths::coordinator_slot(slot),
+            version,
+        };
+        let slot = Slot::new(
+            meta.clone(),
+            guard,
+            resolve.clone(),
+            self.limits,
+            *clock,
+            groups,
+        );
+        let task = tokio::spawn(slot.run(receiver)).abort_handle();
+        Place::Here {
+            version,
+            commands,
+            task,
+        }
+    }
+
+    /// Reads the groups of some slots from the tree.
+    async fn load(
+        &self,
+        slots: &BTreeMap<usize, i32>,
+    ) -> Result<BTreeMap<usize, HashMap<String, Group>>, MetaError> {
+        let Shared {
+            meta,
+            resolve,
+            clock,
+            ..
+        } = &*self.shared;
+        let nodes = self.read(slots).await?;
+        let mut loaded = persist::load(&nodes, &**resolve, clock.now_ms())?;
+        if loaded.unresolved > 0 {
+            meta.sync().await?;
+            resolve.refresh().await;
+            loaded = persist::load(&nodes, &**resolve, clock.now_ms())?;
+        }
+        if loaded.unresolved > 0 {
+            tracing::warn!(
+                offsets = loaded.unresolved,
+                "left alone: offsets of partitions that do not exist"
+            );
+        }
+        let mut by_slot: BTreeMap<usize, HashMap<String, Group>> = BTreeMap::new();
+        for loaded in loaded.groups {
             let group = Group {
                 classic: loaded.group,
                 offsets: loaded.offsets,
                 deadline_ms: None,
             };
-            by_slot[slot_of(&loaded.group_id)].insert(loaded.group_id, group);
+            let slot = by_slot.entry(paths::slot_of(&loaded.group_id)).or_default();
+            slot.insert(loaded.group_id, group);
         }
-        let mut slots = Vec::with_capacity(SLOTS);
-        let mut tasks = Vec::with_capacity(SLOTS);
-        for groups in by_slot {
-            let (sender, commands) = mpsc::channel(QUEUE);
-            let slot = Slot::new(meta.clone(), resolve.clone(), limits, clock, groups);
-            tasks.push(tokio::spawn(slot.run(commands)));
-            slots.push(sender);
+        Ok(by_slot)
+    }
+
+    /// The nodes of the groups of some slots.
+    async fn read(&self, slots: &BTreeMap<usize, i32>) -> Result<Vec<(String, Node)>, MetaError> {
+        let meta = &self.shared.meta;
+        if slots.len() == paths::SLOTS {
+            return meta.subtree(paths::GROUPS).await;
         }
-        Ok(Self {
-            limits,
-            slots: slots.into(),
-            tasks: Arc::new(parking_lot::Mutex::new(tasks)),
-        })
+        meta.sync().await?;
+        let names = meta.children(paths::GROUPS).await?;
+        let wanted = names.into_iter().filter_map(|name| {
+            let group_id = paths::unescape(&name)?;
+            slots
+                .contains_key(&paths::slot_of(&group_id))
+                .then_some(group_id)
+        });
+        let wanted: Vec<String> = wanted.collect();
+        let parts: Vec<Vec<(String, Node)>> = stream::iter(wanted)
+            .map(|group_id| async move {
+                let path = paths::group(&group_id);
+                let mut nodes = meta.subtree(&path).await?;
+                nodes.extend(meta.get(&path).await?.map(|node| (path, node)));
+                Ok::<_, MetaError>(nodes)
+            })
+            .buffer_unordered(GROUPS_READ_AT_ONCE)
+            .try_collect()
+            .await?;
+        Ok(parts.into_iter().flatten().collect())
+    }
+
+    fn place(&self, slot: usize) -> Result<mpsc::Sender<Command>, GroupError> {
+        if !self.shared.meta.lease().is_valid() {
+            return Err(GroupError::NotCoordinator);
+        }
+        match self.shared.places.load().get(slot) {
+            Some(Place::Here { commands, .. }) => Ok(commands.clone()),
+            Some(Place::Loading) => Err(GroupError::CoordinatorLoadInProgress),
+            _ => Err(GroupError::NotCoordinator),
+        }
     }
 
     async fn ask<T>(
@@ -136,13 +307,27 @@ impl Coordinator {
         command: impl FnOnce(Answer<T>) -> Command,
     ) -> Result<T, GroupError> {
         let (reply, answer) = oneshot::channel();
-        let slot = &self.slots[slot_of(group_id)];
-        slot.send(command(reply))
+        let commands = self.place(paths::slot_of(group_id))?;
+        // A slot's task ends when the slot goes to another broker.
+        commands
+            .send(command(reply))
             .await
-            .map_err(|_| GroupError::CoordinatorNotAvailable)?;
-        answer
-            .await
-            .map_err(|_| GroupError::CoordinatorNotAvailable)
+            .map_err(|_| GroupError::NotCoordinator)?;
+        let answer = answer.await.map_err(|_| GroupError::NotCoordinator)?;
+        // Whoever was stopped for longer than its lease must not speak for the group any more.
+        match self.shared.meta.lease().is_valid() {
+            true => Ok(answer),
+            false => Err(GroupError::NotCoordinator),
+        }
+    }
+
+    fn here(&self) -> Vec<mpsc::Sender<Command>> {
+        let places = self.shared.places.load();
+        let here = places.iter().filter_map(|place| match place {
+            Place::Here { commands, .. } => Some(commands.clone()),
+            _ => None,
+        });
+        here.collect()
     }
 
     /// Joins a group; answers when the generation is formed. A reply with generation -1 gives a member the id
@@ -245,19 +430,19 @@ impl Coordinator {
         .await
     }
 
-    /// All groups.
+    /// All groups that this broker coordinates.
     pub async fn list(&self) -> Result<Vec<GroupListing>, GroupError> {
+        let loading = |place: &Place| matches!(place, Place::Loading);
+        if self.shared.places.load().iter().any(loading) {
+            return Err(GroupError::CoordinatorLoadInProgress);
+        }
         let mut all = Vec::new();
-        for slot in self.slots.iter() {
+        for slot in self.here() {
             let (reply, answer) = oneshot::channel();
-            slot.send(Command::List(reply))
-                .await
-                .map_err(|_| GroupError::CoordinatorNotAvailable)?;
-            all.extend(
-                answer
-                    .await
-                    .map_err(|_| GroupError::CoordinatorNotAvailable)?,
-            );
+            // A slot that goes to another broker meanwhile is listed there.
+            if slot.send(Command::List(reply)).await.is_ok() {
+                all.extend(answer.await.unwrap_or_default());
+            }
         }
         all.sort_by(|a, b| a.group_id.cmp(&b.group_id));
         Ok(all)
@@ -285,17 +470,20 @@ impl Coordinator {
 
     /// Forgets all offsets in a topic that was deleted.
     pub async fn topic_deleted(&self, topic: &str) {
-        for slot in self.slots.iter() {
+        for slot in self.here() {
             let _ = slot.send(Command::TopicDeleted(topic.to_owned())).await;
         }
     }
 
     /// Ends the slots; waiting members are told that the coordinator went away.
     pub fn stop(&self) {
-        self.tasks.lock().drain(..).for_each(|task| task.abort());
+        self.change_places(|places| {
+            for place in places {
+                if let Place::Here { task, .. } = place {
+                    task.abort();
+                }
+                *place = Place::Elsewhere;
+            }
+        });
     }
-}
-
-fn slot_of(group_id: &str) -> usize {
-    crc32c::crc32c(group_id.as_bytes()) as usize % SLOTS
 }

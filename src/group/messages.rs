@@ -28,6 +28,10 @@ pub enum GroupError {
     RebalanceInProgress,
     #[error("the coordinator is not available")]
     CoordinatorNotAvailable,
+    #[error("another broker coordinates the group")]
+    NotCoordinator,
+    #[error("the group is being read from the coordination tree")]
+    CoordinatorLoadInProgress,
     #[error("the group id does not exist")]
     GroupIdNotFound,
     #[error("the group is not empty")]

@@ -34,38 +34,18 @@ pub(super) fn group_ops(group_id: &str, group: &ClassicGroup, resolve: &dyn Reso
     };
     let (ids, owners) = (paths::group_ids(group_id), paths::group_owners(group_id));
     let mut ops = vec![
-        Op::Put {
-            path: paths::group(group_id),
-            data: encode(&record),
-        },
-        Op::DeleteTree { path: ids },
-        Op::DeleteTree { path: owners },
+        Op::put(paths::group(group_id), encode(&record)),
+        Op::delete_tree(ids),
+        Op::delete_tree(owners),
     ];
+    ops.extend(member_ops(group_id, group));
     for member in group.members.values() {
-        let subscription = group
-            .protocol
-            .as_deref()
-            .and_then(|name| subscribed_topics(&member.metadata(name)));
-        let id = MemberIdRecord {
-            version: RECORD_VERSION,
-            client_id: member.client_id.clone(),
-            client_host: member.client_host.clone(),
-            instance_id: member.instance_id.clone(),
-            subscription: subscription.unwrap_or_default(),
-        };
-        ops.push(Op::Put {
-            path: paths::group_member(group_id, &member.id),
-            data: encode(&id),
-        });
         let assignment = group.assignment_to_store(member);
         for (topic, partitions) in assigned_partitions(&assignment).unwrap_or_default() {
             for partition in partitions {
                 if let Some(identity) = resolve.identity(&topic, partition) {
                     let path = paths::group_owner(group_id, &topic, &identity);
-                    ops.push(Op::Put {
-                        path,
-                        data: Bytes::from(member.id.clone()),
-                    });
+                    ops.push(Op::put(path, Bytes::from(member.id.clone())));
                 }
             }
         }
@@ -90,6 +70,29 @@ fn member_record(group: &ClassicGroup, member: &Member) -> MemberRecord {
     }
 }
 
+/// The steps that show who is in a group.
+pub(super) fn member_ops(group_id: &str, group: &ClassicGroup) -> Vec<Op> {
+    let show = |member: &Member| {
+        let subscription = group
+            .protocol
+            .as_deref()
+            .and_then(|name| subscribed_topics(&member.metadata(name)));
+        let id = MemberIdRecord {
+            version: RECORD_VERSION,
+            client_id: member.client_id.clone(),
+            client_host: member.client_host.clone(),
+            instance_id: member.instance_id.clone(),
+            subscription: subscription.unwrap_or_default(),
+        };
+        Op::Put {
+            path: paths::group_member(group_id, &member.id),
+            data: encode(&id),
+            ephemeral: true,
+        }
+    };
+    group.members.values().map(show).collect()
+}
+
 /// The step that stores an offset; `None` when the partition is not known (any more).
 pub(super) fn offset_op(
     group_id: &str,
@@ -106,10 +109,8 @@ pub(super) fn offset_op(
         expire_ms: offset.expire_ms,
     };
     let identity = resolve.identity(&key.0, key.1)?;
-    Some(Op::Put {
-        path: paths::group_offset(group_id, &key.0, &identity),
-        data: encode(&record),
-    })
+    let path = paths::group_offset(group_id, &key.0, &identity);
+    Some(Op::put(path, encode(&record)))
 }
 
 /// The step that removes an offset.
@@ -134,12 +135,20 @@ pub(super) struct Loaded {
     pub(super) offsets: Offsets,
 }
 
-/// Reads all groups from the nodes below [`paths::GROUPS`].
+/// What was found in the tree.
+pub(super) struct AllLoaded {
+    pub(super) groups: Vec<Loaded>,
+    /// Offsets of partitions that are not known.
+    pub(super) unresolved: usize,
+}
+
+/// Reads groups from nodes below [`paths::GROUPS`].
 pub(super) fn load(
     nodes: &[(String, Node)],
     resolve: &dyn Resolve,
     now_ms: i64,
-) -> Result<Vec<Loaded>, MetaError> {
+) -> Result<AllLoaded, MetaError> {
+    let mut unresolved = 0;
     let mut groups: BTreeMap<String, Loaded> = BTreeMap::new();
     for (path, node) in nodes {
         let Some(below) = path
@@ -169,7 +178,7 @@ pub(super) fn load(
                     continue;
                 };
                 let Some(partition) = resolve.partition(&topic, identity) else {
-                    tracing::warn!(path, "an offset of a partition that does not exist");
+                    unresolved += 1;
                     continue;
                 };
                 let record: OffsetRecord = decode(path, &node.data)?;
@@ -185,7 +194,10 @@ pub(super) fn load(
             _ => {}
         }
     }
-    Ok(groups.into_values().collect())
+    Ok(AllLoaded {
+        groups: groups.into_values().collect(),
+        unresolved,
+    })
 }
 
 fn group_from(record: GroupRecord, path: &str, now_ms: i64) -> Result<ClassicGroup, MetaError> {

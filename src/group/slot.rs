@@ -19,7 +19,7 @@ use super::messages::{
 };
 use super::offsets::{Key, Offsets};
 use super::persist;
-use crate::meta::{MetaError, MetaStore, Op, paths};
+use crate::meta::{self, MetaError, MetaStore, Op, paths};
 
 /// Wall-clock milliseconds that never jump: the time at start plus what a monotonic clock adds.
 #[derive(Debug, Clone, Copy)]
@@ -58,18 +58,20 @@ enum Done {
     Group {
         group_id: String,
         generation: i32,
-        stored: bool,
+        stored: Stored,
     },
     Offsets {
         group_id: String,
         offsets: Vec<(Key, CommittedOffset)>,
         outcomes: Outcomes,
         reply: Answer<Outcomes>,
-        stored: bool,
+        stored: Stored,
     },
-    Nothing,
+    Nothing(Stored),
 }
 
+/// Whether the tree has it.
+type Stored = Result<(), GroupError>;
 type Storing = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 enum Waiting {
@@ -80,6 +82,9 @@ enum Waiting {
 /// See the module's documentation.
 pub(super) struct Slot {
     meta: MetaStore,
+    /// Part of every write: fails when the slot is another broker's.
+    guard: Op,
+    fenced: bool,
     resolve: Arc<dyn Resolve>,
     limits: GroupLimits,
     clock: Clock,
@@ -93,6 +98,7 @@ pub(super) struct Slot {
 impl Slot {
     pub(super) fn new(
         meta: MetaStore,
+        guard: Op,
         resolve: Arc<dyn Resolve>,
         limits: GroupLimits,
         clock: Clock,
@@ -100,6 +106,8 @@ impl Slot {
     ) -> Self {
         let mut slot = Self {
             meta,
+            guard,
+            fenced: false,
             resolve,
             limits,
             clock,
@@ -110,13 +118,31 @@ impl Slot {
             storing: FuturesUnordered::new(),
         };
         let ids: Vec<String> = slot.groups.keys().cloned().collect();
-        ids.iter().for_each(|id| slot.reschedule(id));
+        for id in &ids {
+            slot.reschedule(id);
+            slot.show_members(id);
+        }
         slot
+    }
+
+    /// The nodes that show a group's members went with the session of who wrote them.
+    fn show_members(&mut self, group_id: &str) {
+        let ops = match self.groups.get(group_id) {
+            Some(group) => persist::member_ops(group_id, &group.classic),
+            None => return,
+        };
+        self.store_quietly(ops);
+    }
+
+    /// Queues a write that fails when the slot is another broker's.
+    fn write(&self, ops: Vec<Op>) -> meta::Answer<()> {
+        guarded(&self.meta, &self.guard, ops)
     }
 
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut expiry = tokio::time::interval(self.limits.offsets_check_interval);
-        loop {
+        // What is queued goes on to its end; the task does not.
+        while !self.fenced {
             let next = self.deadlines.first().map(|(at, _)| self.clock.until(*at));
             tokio::select! {
                 command = commands.recv() => match command {
@@ -270,7 +296,7 @@ impl Slot {
                 }
                 Effect::Persist { generation } => {
                     let ops = persist::group_ops(group_id, &group.classic, &*self.resolve);
-                    let writing = self.meta.multi(ops);
+                    let writing = guarded(&self.meta, &self.guard, ops);
                     let group_id = group_id.to_owned();
                     self.storing.push(Box::pin(async move {
                         let stored = report(&group_id, writing.await);
@@ -344,6 +370,15 @@ impl Slot {
     }
 
     fn stored(&mut self, done: Done) {
+        let (Done::Group { stored, .. } | Done::Offsets { stored, .. } | Done::Nothing(stored)) =
+            &done;
+        if *stored == Err(GroupError::NotCoordinator) && !self.fenced {
+            tracing::info!(
+                slot = self.guard.path(),
+                "another broker coordinates these groups now"
+            );
+            self.fenced = true;
+        }
         let (now, limits) = (self.clock.now_ms(), self.classic_limits());
         match done {
             Done::Group {
@@ -352,7 +387,9 @@ impl Slot {
                 stored,
             } => {
                 if let Some(group) = self.groups.get_mut(&group_id) {
-                    group.classic.persisted(now, generation, stored, &limits);
+                    group
+                        .classic
+                        .persisted(now, generation, stored.is_ok(), &limits);
                 }
                 self.settle(&group_id);
             }
@@ -363,7 +400,7 @@ impl Slot {
                 reply,
                 stored,
             } => {
-                if stored {
+                if stored.is_ok() {
                     if let Some(group) = self.groups.get_mut(&group_id) {
                         offsets
                             .into_iter()
@@ -371,12 +408,12 @@ impl Slot {
                     }
                 } else {
                     for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
-                        *outcome = Err(GroupError::CoordinatorNotAvailable);
+                        *outcome = stored;
                     }
                 }
                 let _ = reply.send(outcomes);
             }
-            Done::Nothing => {}
+            Done::Nothing(_) => {}
         }
     }
 
@@ -429,7 +466,7 @@ impl Slot {
             ops.extend(persist::offset_op(&group_id, &key, &offset, &*self.resolve));
             offsets.push((key, offset));
         }
-        let writing = self.meta.multi(ops);
+        let writing = self.write(ops);
         let id = group_id.clone();
         self.storing.push(Box::pin(async move {
             let stored = report(&group_id, writing.await);
@@ -491,15 +528,11 @@ impl Slot {
             }
             Some(_) => {
                 self.forget(&group_id);
-                let writing = self.meta.multi(vec![persist::remove_group_op(&group_id)]);
+                let writing = self.write(vec![persist::remove_group_op(&group_id)]);
                 self.storing.push(Box::pin(async move {
                     let stored = report(&group_id, writing.await);
-                    let _ = reply.send(if stored {
-                        Ok(())
-                    } else {
-                        Err(GroupError::CoordinatorNotAvailable)
-                    });
-                    Done::Nothing
+                    let _ = reply.send(stored);
+                    Done::Nothing(stored)
                 }));
             }
         }
@@ -535,16 +568,12 @@ impl Slot {
             .iter()
             .filter_map(|key| persist::remove_offset_op(group_id, key, &*self.resolve))
             .collect();
-        let writing = self.meta.multi(ops);
+        let writing = self.write(ops);
         let group_id = group_id.to_owned();
         self.storing.push(Box::pin(async move {
             let stored = report(&group_id, writing.await);
-            let _ = reply.send(if stored {
-                Ok(outcomes)
-            } else {
-                Err(GroupError::CoordinatorNotAvailable)
-            });
-            Done::Nothing
+            let _ = reply.send(stored.map(|()| outcomes));
+            Done::Nothing(stored)
         }));
     }
 
@@ -602,19 +631,27 @@ impl Slot {
         if ops.is_empty() {
             return;
         }
-        let writing = self.meta.multi(ops);
-        self.storing.push(Box::pin(async move {
-            if let Err(error) = writing.await {
-                tracing::warn!(%error, "cannot remove what expired; it is tried again later");
-            }
-            Done::Nothing
-        }));
+        let writing = self.write(ops);
+        self.storing.push(Box::pin(
+            async move { Done::Nothing(report("", writing.await)) },
+        ));
     }
 }
 
-fn report(group_id: &str, result: Result<(), MetaError>) -> bool {
-    if let Err(error) = &result {
-        tracing::error!(group = group_id, %error, "cannot store the group");
+fn guarded(meta: &MetaStore, guard: &Op, mut ops: Vec<Op>) -> meta::Answer<()> {
+    if !ops.is_empty() {
+        ops.push(guard.clone());
     }
-    result.is_ok()
+    meta.multi(ops)
+}
+
+fn report(group_id: &str, result: Result<(), MetaError>) -> Stored {
+    result.map_err(|error| match error {
+        // Only the slot's version is checked.
+        MetaError::BadVersion(_) => GroupError::NotCoordinator,
+        error => {
+            tracing::error!(group = group_id, %error, "cannot store what belongs to groups");
+            GroupError::CoordinatorNotAvailable
+        }
+    })
 }

@@ -14,9 +14,9 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{broadcast, oneshot, watch};
 
-use super::{Changes, MetaError, Node, Op};
+use super::{Change, Lease, MetaError, Node, Op, Session, SessionState};
 
 const NODES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("nodes");
 /// Commits that a slow watcher may lie behind before it must re-read.
@@ -35,11 +35,13 @@ struct Shared {
     tree: RwLock<Tree>,
     state: Mutex<State>,
     filled: Condvar,
-    changes: broadcast::Sender<Changes>,
+    changes: broadcast::Sender<Change>,
 }
 
 pub(super) struct Embedded {
     shared: Arc<Shared>,
+    session: watch::Sender<Session>,
+    lease: Arc<Lease>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -59,7 +61,13 @@ impl Embedded {
             .name("meta".to_owned())
             .spawn(move || run(&of_thread, &database))
             .map_err(|error| MetaError::Unavailable(error.to_string()))?;
+        let session = Session {
+            number: 1,
+            state: SessionState::Connected,
+        };
         Ok(Self {
+            session: watch::Sender::new(session),
+            lease: Arc::new(Lease::forever()),
             shared,
             thread: Mutex::new(Some(thread)),
         })
@@ -106,8 +114,16 @@ impl Embedded {
             .collect()
     }
 
-    pub(super) fn watch(&self) -> broadcast::Receiver<Changes> {
+    pub(super) fn watch(&self) -> broadcast::Receiver<Change> {
         self.shared.changes.subscribe()
+    }
+
+    pub(super) fn session(&self) -> watch::Receiver<Session> {
+        self.session.subscribe()
+    }
+
+    pub(super) fn lease(&self) -> &Arc<Lease> {
+        &self.lease
     }
 
     pub(super) fn close(&self) {
@@ -184,7 +200,7 @@ fn run(shared: &Shared, database: &Database) {
             }
             continue;
         }
-        let changed: Changes = batch.0.keys().cloned().collect();
+        let changed: Arc<[String]> = batch.0.keys().cloned().collect();
         {
             let mut tree = shared.tree.write();
             for (path, node) in batch.0 {
@@ -195,7 +211,7 @@ fn run(shared: &Shared, database: &Database) {
             }
         }
         if !changed.is_empty() {
-            let _ = shared.changes.send(changed);
+            let _ = shared.changes.send(Change::Paths(changed));
         }
         for (reply, result) in answers {
             let _ = reply.send(result);
@@ -321,7 +337,11 @@ impl Attempt<'_> {
                     },
                 );
             }
-            Op::Put { path, data } => self.put(path, data)?,
+            Op::Put {
+                path,
+                data,
+                ephemeral,
+            } => self.put(path, data, *ephemeral)?,
             Op::Delete { path, version } => {
                 self.check(path, *version)?;
                 if !self.below(path).is_empty() {
@@ -344,11 +364,11 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    fn put(&mut self, path: &str, data: &Bytes) -> Result<(), MetaError> {
+    fn put(&mut self, path: &str, data: &Bytes, ephemeral: bool) -> Result<(), MetaError> {
         if let Some(parent) = parent_of(path)?
             && self.get(parent).is_none()
         {
-            self.put(parent, &Bytes::new())?;
+            self.put(parent, &Bytes::new(), false)?;
         }
         let version = self
             .get(path)
@@ -358,7 +378,7 @@ impl Attempt<'_> {
             Node {
                 data: data.clone(),
                 version,
-                ephemeral: false,
+                ephemeral,
             },
         );
         Ok(())

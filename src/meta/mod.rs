@@ -7,11 +7,17 @@
 mod embedded;
 pub mod paths;
 pub mod records;
+mod session;
+mod zookeeper;
 
+pub use session::{Lease, Session, SessionState};
+pub use zookeeper::{ZooKeeperOptions, ZooKeeperTls};
+
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 /// A node's data and version; versions count sets from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +57,8 @@ pub enum Op {
         path: String,
         /// Content.
         data: Bytes,
+        /// Goes with the session; one of an earlier session is replaced.
+        ephemeral: bool,
     },
     /// The node must exist and have no children.
     Delete {
@@ -91,6 +99,9 @@ pub enum MetaError {
     /// Not a valid path.
     #[error("invalid path {0:?}")]
     InvalidPath(String),
+    /// More than one node or one write may hold.
+    #[error("too large for the coordination store: {0}")]
+    TooLarge(String),
     /// The store cannot be reached or written; trying again may help.
     #[error("coordination store is unavailable: {0}")]
     Unavailable(String),
@@ -104,170 +115,176 @@ pub enum MetaError {
     },
 }
 
-/// Paths that one commit changed; a receiver that lagged re-reads what it cares for.
-pub type Changes = Arc<[String]>;
+impl Op {
+    /// A [`Op::Put`] of a node that stays.
+    pub fn put(path: impl Into<String>, data: Bytes) -> Self {
+        Self::Put {
+            path: path.into(),
+            data,
+            ephemeral: false,
+        }
+    }
+
+    /// A [`Op::Create`] of a node that stays.
+    pub fn create(path: impl Into<String>, data: Bytes) -> Self {
+        Self::Create {
+            path: path.into(),
+            data,
+            ephemeral: false,
+        }
+    }
+
+    /// A [`Op::Delete`] whatever the version.
+    pub fn delete(path: impl Into<String>) -> Self {
+        Self::Delete {
+            path: path.into(),
+            version: None,
+        }
+    }
+
+    /// A [`Op::DeleteTree`].
+    pub fn delete_tree(path: impl Into<String>) -> Self {
+        Self::DeleteTree { path: path.into() }
+    }
+
+    /// Where it works.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Create { path, .. }
+            | Self::Set { path, .. }
+            | Self::Put { path, .. }
+            | Self::Delete { path, .. }
+            | Self::DeleteTree { path }
+            | Self::Check { path, .. } => path,
+        }
+    }
+}
+
+/// What a watcher is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// These paths were created, set or deleted.
+    Paths(Arc<[String]>),
+    /// Anything may have changed: read again what you care for. A receiver that lagged must do the same.
+    Everything,
+}
+
+#[derive(Clone)]
+enum Backend {
+    Embedded(Arc<embedded::Embedded>),
+    ZooKeeper(Arc<zookeeper::ZooKeeper>),
+}
+
+/// An answer that can be waited for; what it answers is under way already.
+pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, MetaError>> + Send>>;
 
 /// The coordination tree; clones share it.
 #[derive(Clone)]
 pub struct MetaStore {
-    embedded: Arc<embedded::Embedded>,
+    backend: Backend,
 }
 
 impl MetaStore {
     /// Opens or creates the embedded store in a file.
     pub fn open_embedded(file: &std::path::Path) -> Result<Self, MetaError> {
+        let embedded = embedded::Embedded::open(file)?;
         Ok(Self {
-            embedded: Arc::new(embedded::Embedded::open(file)?),
+            backend: Backend::Embedded(Arc::new(embedded)),
         })
     }
 
-    /// Applies all steps or none; durable when it returns. Calls that run at the same time share one commit.
+    /// Opens a session with ZooKeeper, and creates the root where it is missing.
+    pub async fn connect_zookeeper(options: ZooKeeperOptions) -> Result<Self, MetaError> {
+        let zookeeper = zookeeper::ZooKeeper::connect(options).await?;
+        Ok(Self {
+            backend: Backend::ZooKeeper(Arc::new(zookeeper)),
+        })
+    }
+
+    /// `embedded` or `zookeeper`.
+    pub fn kind(&self) -> &'static str {
+        match &self.backend {
+            Backend::Embedded(_) => "embedded",
+            Backend::ZooKeeper(_) => "zookeeper",
+        }
+    }
+
+    /// Applies all steps or none; durable when it is answered. Calls that run at the same time share commits.
     ///
-    /// It is queued when this returns; awaiting it is for the answer. So calls keep their order.
-    pub fn multi(
-        &self,
-        ops: Vec<Op>,
-    ) -> impl Future<Output = Result<(), MetaError>> + Send + use<> {
-        self.embedded.multi(ops)
+    /// It is queued when this returns; awaiting it is for the answer. So calls that touch the same nodes keep their
+    /// order. A multi of nothing but puts, tree deletions and checks that is too large for one write is cut into
+    /// parts, each with all checks, applied in order.
+    pub fn multi(&self, ops: Vec<Op>) -> Answer<()> {
+        match &self.backend {
+            Backend::Embedded(store) => Box::pin(store.multi(ops)),
+            Backend::ZooKeeper(store) => Box::pin(store.multi(ops)),
+        }
     }
 
     /// A node.
     pub async fn get(&self, path: &str) -> Result<Option<Node>, MetaError> {
-        Ok(self.embedded.get(path))
+        match &self.backend {
+            Backend::Embedded(store) => Ok(store.get(path)),
+            Backend::ZooKeeper(store) => store.get(path).await,
+        }
     }
 
     /// Names of a node's children, sorted.
     pub async fn children(&self, path: &str) -> Result<Vec<String>, MetaError> {
-        Ok(self.embedded.children(path))
-    }
-
-    /// Everything below a node, in path order.
-    pub async fn subtree(&self, path: &str) -> Result<Vec<(String, Node)>, MetaError> {
-        Ok(self.embedded.subtree(path))
-    }
-
-    /// Tells of every change from now on.
-    pub fn watch(&self) -> broadcast::Receiver<Changes> {
-        self.embedded.watch()
-    }
-
-    /// Finishes what is queued and closes the store.
-    pub fn close(&self) {
-        self.embedded.close();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn create(path: &str) -> Op {
-        Op::Create {
-            path: path.into(),
-            data: Bytes::from_static(b"x"),
-            ephemeral: false,
+        match &self.backend {
+            Backend::Embedded(store) => Ok(store.children(path)),
+            Backend::ZooKeeper(store) => store.children(path).await,
         }
     }
 
-    #[tokio::test]
-    async fn a_multi_is_applied_whole_or_not_at_all() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = MetaStore::open_embedded(&dir.path().join("meta")).unwrap();
-        store
-            .multi(vec![create("/a"), create("/a/b")])
-            .await
-            .unwrap();
-        let bad = Op::Check {
-            path: "/a".into(),
-            version: 9,
-        };
-        let refused = store.multi(vec![create("/a/c"), bad]).await;
-        assert_eq!(refused, Err(MetaError::BadVersion("/a".into())));
-        assert_eq!(store.children("/a").await.unwrap(), ["b"]);
-        assert_eq!(
-            store.multi(vec![create("/x/y")]).await,
-            Err(MetaError::NoNode("/x".into()))
-        );
+    /// Everything below a node, in path order; as new as anything that was answered before the call.
+    pub async fn subtree(&self, path: &str) -> Result<Vec<(String, Node)>, MetaError> {
+        match &self.backend {
+            Backend::Embedded(store) => Ok(store.subtree(path)),
+            Backend::ZooKeeper(store) => store.subtree(path).await,
+        }
     }
 
-    #[tokio::test]
-    async fn versions_count_sets_and_guard_them() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = MetaStore::open_embedded(&dir.path().join("meta")).unwrap();
-        store.multi(vec![create("/a")]).await.unwrap();
-        let set = |version| Op::Set {
-            path: "/a".into(),
-            data: Bytes::from_static(b"y"),
-            version,
-        };
-        store.multi(vec![set(Some(0))]).await.unwrap();
-        assert_eq!(
-            store.multi(vec![set(Some(0))]).await,
-            Err(MetaError::BadVersion("/a".into()))
-        );
-        assert_eq!(store.get("/a").await.unwrap().unwrap().version, 1);
+    /// Waits until reads here see everything that was answered to anybody before the call.
+    pub async fn sync(&self) -> Result<(), MetaError> {
+        match &self.backend {
+            Backend::Embedded(_) => Ok(()),
+            Backend::ZooKeeper(store) => store.sync().await,
+        }
     }
 
-    #[tokio::test]
-    async fn what_was_answered_survives_reopening_and_ephemerals_do_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("meta");
-        let store = MetaStore::open_embedded(&file).unwrap();
-        let ephemeral = Op::Create {
-            path: "/a/e".into(),
-            data: Bytes::new(),
-            ephemeral: true,
-        };
-        let put = Op::Put {
-            path: "/p/q/r".into(),
-            data: Bytes::from_static(b"z"),
-        };
-        store
-            .multi(vec![create("/a"), ephemeral, put])
-            .await
-            .unwrap();
-        store.close();
-        drop(store);
-        let store = MetaStore::open_embedded(&file).unwrap();
-        let paths: Vec<_> = store
-            .subtree("/")
-            .await
-            .unwrap()
-            .into_iter()
-            .map(|(path, _)| path)
-            .collect();
-        assert_eq!(paths, ["/a", "/p", "/p/q", "/p/q/r"]);
+    /// Tells of changes below [`paths::WATCHED`] from now on.
+    pub fn watch(&self) -> broadcast::Receiver<Change> {
+        match &self.backend {
+            Backend::Embedded(store) => store.watch(),
+            Backend::ZooKeeper(store) => store.watch(),
+        }
     }
 
-    #[tokio::test]
-    async fn deleting_a_parent_needs_the_tree_operation() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = MetaStore::open_embedded(&dir.path().join("meta")).unwrap();
-        store
-            .multi(vec![create("/a"), create("/a/b"), create("/ab")])
-            .await
-            .unwrap();
-        let delete = Op::Delete {
-            path: "/a".into(),
-            version: None,
-        };
-        assert_eq!(
-            store.multi(vec![delete]).await,
-            Err(MetaError::NotEmpty("/a".into()))
-        );
-        store
-            .multi(vec![Op::DeleteTree { path: "/a".into() }])
-            .await
-            .unwrap();
-        assert_eq!(store.children("/").await.unwrap(), ["ab"]);
+    /// The session, as it changes.
+    pub fn session(&self) -> watch::Receiver<Session> {
+        match &self.backend {
+            Backend::Embedded(store) => store.session(),
+            Backend::ZooKeeper(store) => store.session(),
+        }
     }
 
-    #[tokio::test]
-    async fn commits_are_told_to_watchers() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = MetaStore::open_embedded(&dir.path().join("meta")).unwrap();
-        let mut changes = store.watch();
-        store.multi(vec![create("/a")]).await.unwrap();
-        assert_eq!(&*changes.recv().await.unwrap(), ["/a".to_owned()]);
+    /// Until when this process may act on what it holds.
+    pub fn lease(&self) -> &Arc<Lease> {
+        match &self.backend {
+            Backend::Embedded(store) => store.lease(),
+            Backend::ZooKeeper(store) => store.lease(),
+        }
+    }
+
+    /// Finishes what is queued and ends the session.
+    pub async fn close(&self) {
+        match &self.backend {
+            Backend::Embedded(store) => {
+                let store = store.clone();
+                let _ = tokio::task::spawn_blocking(move || store.close()).await;
+            }
+            Backend::ZooKeeper(store) => store.close().await,
+        }
     }
 }

@@ -5,6 +5,22 @@
 
 use std::fmt::Write;
 
+/// What every broker watches, with everything below.
+pub const WATCHED: &[&str] = &["/brokers", "/controller", "/coordinators", "/config"];
+/// One marker a session, by which a broker learns whether a change was made before its connection was lost.
+pub const SESSIONS: &str = "/sessions";
+/// Live brokers.
+pub const BROKERS: &str = "/brokers/ids";
+/// Which broker is the controller.
+pub const CONTROLLER: &str = "/controller";
+/// Counts controllers; every change that a controller makes checks its version.
+pub const CONTROLLER_EPOCH: &str = "/controller_epoch";
+/// Which broker coordinates which groups.
+pub const COORDINATORS: &str = "/coordinators";
+/// Groups and transactional ids are spread over this many slots.
+pub const SLOTS: usize = 64;
+/// Who takes messages for a topic.
+pub const TOPICS_PUB: &str = "/brokers/topics-pub";
 /// The cluster's id, created once.
 pub const CLUSTER_ID: &str = "/cluster/id";
 /// All topics.
@@ -19,6 +35,36 @@ pub const PRODUCER_IDS: &str = "/producer-ids";
 /// A topic: id, configuration overrides, partitions.
 pub fn topic(topic: &str) -> String {
     format!("{TOPICS}/{}", escape(topic))
+}
+
+/// The marker of a session.
+pub fn session_marker(session_id: i64) -> String {
+    format!("{SESSIONS}/{session_id:016x}")
+}
+
+/// A broker: how often it registered.
+pub fn broker(id: i32) -> String {
+    format!("{BROKERS}/{id}")
+}
+
+/// A live broker: where it is. Ephemeral.
+pub fn broker_master(id: i32) -> String {
+    format!("{BROKERS}/{id}/master")
+}
+
+/// A slot of groups: who coordinates them.
+pub fn coordinator_slot(slot: usize) -> String {
+    format!("{COORDINATORS}/{slot}")
+}
+
+/// The slot that a group or a transactional id is in.
+pub fn slot_of(id: &str) -> usize {
+    crc32c::crc32c(id.as_bytes()) as usize % SLOTS
+}
+
+/// How many partitions of a topic a broker takes messages for. Ephemeral.
+pub fn topic_pub(topic: &str, broker_id: i32) -> String {
+    format!("{TOPICS_PUB}/{}/{broker_id}-m", escape(topic))
 }
 
 /// A topic whose files may still be there; named by its id, because its name may be in use again.

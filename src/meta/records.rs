@@ -57,6 +57,86 @@ pub struct DeletedTopicRecord {
     pub version: u32,
     /// The name that it had.
     pub topic: String,
+    /// Brokers that have not removed its files yet.
+    #[serde(default)]
+    pub brokers: Vec<i32>,
+}
+
+/// `/brokers/ids/<id>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerRecord {
+    /// Record version.
+    pub version: u32,
+    /// Counts registrations.
+    pub epoch: i64,
+}
+
+/// `/brokers/ids/<id>/master`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerMasterRecord {
+    /// Record version.
+    pub version: u32,
+    /// The registration's number.
+    pub epoch: i64,
+    /// Where clients find it; the first one counts for clients of plain connections.
+    pub endpoints: Vec<EndpointRecord>,
+    /// Where it stands.
+    pub rack: Option<String>,
+    /// Its first data directory, by which a restarted broker knows its own registration.
+    pub directory_id: String,
+    /// Whether it takes partitions of new topics.
+    pub accept_publish: bool,
+    /// The program's version.
+    pub metaq: String,
+}
+
+/// A listener in a [`BrokerMasterRecord`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRecord {
+    /// Such as PLAINTEXT.
+    pub security: String,
+    /// Host.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// `/controller`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerRecord {
+    /// Record version.
+    pub version: u32,
+    /// The broker.
+    pub broker_id: i32,
+    /// Its registration.
+    pub broker_epoch: i64,
+    /// Its term.
+    pub epoch: i32,
+}
+
+/// `/controller_epoch`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerEpochRecord {
+    /// Record version.
+    pub version: u32,
+    /// Counts controllers.
+    pub epoch: i32,
+}
+
+/// `/coordinators/<slot>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotRecord {
+    /// Record version.
+    pub version: u32,
+    /// The broker that coordinates its groups, -1 for none.
+    pub owner: i32,
+    /// Counts owners.
+    pub epoch: i32,
+}
+
+/// `/brokers/topics-pub/<topic>/<id>-m`: a bare number, as MetaQ writes it.
+pub fn encode_count(count: usize) -> Bytes {
+    Bytes::from(count.to_string())
 }
 
 /// `/consumers/<group>`.

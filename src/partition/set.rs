@@ -49,6 +49,9 @@ pub enum PartitionError {
     /// This broker has no such partition.
     #[error("unknown topic or partition")]
     Unknown,
+    /// Another broker leads it, or may by now.
+    #[error("this broker does not lead the partition")]
+    NotLeader,
     /// Its files cannot be used; the text says why.
     #[error("partition is offline: {0}")]
     Offline(String),
@@ -78,6 +81,11 @@ impl TopicPartitions {
             Some(Slot::Offline(reason)) => Err(PartitionError::Offline(reason.to_string())),
             None => Err(PartitionError::Unknown),
         }
+    }
+
+    /// Whether a partition is here, online or not.
+    pub fn is_open(&self, index: i32) -> bool {
+        self.slots.contains_key(&index)
     }
 
     /// Those that are online.

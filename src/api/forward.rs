@@ -1,0 +1,66 @@
+//! Sending requests on to the controller, as Kafka's brokers do (KIP-590), so that clients need not know it.
+
+use bytes::Bytes;
+use metaq_protocol::frame::{self, RequestFrame};
+use metaq_protocol::messages::CreateTopicsRequest;
+use metaq_protocol::messages::create_topics_request::CreatableTopic;
+
+use super::context::{Caller, Context};
+use super::shared::topic_name;
+use crate::cluster::{Broker, ask_peer};
+
+/// Client id of what brokers send on; it is not sent on again.
+const FORWARDED: &str = "metaq-forwarded";
+/// CreateTopics in this version is understood by every broker of a cluster.
+const CREATE_TOPICS_VERSION: i16 = 5;
+const CREATE_TIMEOUT_MS: i32 = 10_000;
+
+/// The controller's answer, where this broker is not the controller and can reach it.
+pub(super) async fn to_controller(
+    cx: &Context,
+    caller: &Caller,
+    frame: &RequestFrame,
+) -> Option<Bytes> {
+    let forwarded = caller.client_id.as_deref() == Some(FORWARDED);
+    if forwarded || cx.cluster.is_controller() {
+        return None;
+    }
+    let controller = controller(cx)?;
+    let request = frame::forward_request(frame, FORWARDED).ok()?;
+    match ask_peer(&controller, request).await {
+        Ok(answer) => Some(answer),
+        Err(error) => {
+            tracing::warn!(controller = controller.id, %error, "the controller did not answer");
+            None
+        }
+    }
+}
+
+fn controller(cx: &Context) -> Option<Broker> {
+    let image = cx.cluster.image();
+    let controller = image.brokers.get(&image.controller_id)?;
+    (controller.id != cx.cluster.broker_id()).then(|| controller.clone())
+}
+
+/// Asks the controller to create topics with the defaults; whether it did shows in the cluster's image.
+pub(super) async fn create_at_controller(cx: &Context, names: &[String]) {
+    let Some(controller) = controller(cx) else {
+        return;
+    };
+    let topic = |name: &String| {
+        CreatableTopic::default()
+            .with_name(topic_name(name))
+            .with_num_partitions(-1)
+            .with_replication_factor(-1)
+    };
+    let request = CreateTopicsRequest::default()
+        .with_topics(names.iter().map(topic).collect())
+        .with_timeout_ms(CREATE_TIMEOUT_MS);
+    let asked = match frame::encode_request(CREATE_TOPICS_VERSION, 0, FORWARDED, &request) {
+        Ok(frame) => ask_peer(&controller, frame).await,
+        Err(_) => return,
+    };
+    if let Err(error) = asked {
+        tracing::warn!(controller = controller.id, %error, "the controller did not create topics");
+    }
+}

@@ -1,0 +1,364 @@
+//! The cluster as an object: opening its topics on this broker, and what this broker is in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::{Mutex, broadcast};
+use uuid::Uuid;
+
+use super::changes::{ClusterError, NewTopic};
+use super::controller::Term;
+use super::image::{Image, Topic};
+use super::membership::Membership;
+use super::names::check_topic_name;
+use super::placement::Identities;
+use crate::config::{Config, TopicConfig, TopicOverrides};
+use crate::log::{LogConfig, uuid_to_base64};
+use crate::meta::records::{
+    ClusterRecord, DeletedTopicRecord, RECORD_VERSION, TopicRecord, decode, encode,
+};
+use crate::meta::{Change, MetaError, MetaStore, Op, paths};
+use crate::partition::{OpenReport, Partitions, TopicToOpen};
+
+/// Events that a slow receiver may lie behind.
+const EVENTS_BACKLOG: usize = 4096;
+/// Kafka's own topics; their directories mean nothing here.
+const KAFKA_INTERNAL: &[&str] = &[
+    "__cluster_metadata",
+    "__consumer_offsets",
+    "__transaction_state",
+    "__share_group_state",
+];
+
+/// What opening the cluster's topics found.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Opened {
+    /// Topics.
+    pub topics: usize,
+    /// Partitions.
+    pub report: OpenReport,
+}
+
+/// What the rest of the broker is told of.
+#[derive(Debug, Clone)]
+pub enum ClusterEvent {
+    /// A topic is gone, with what groups committed in it.
+    TopicDeleted(String),
+    /// The groups that this broker coordinates may be others; see [`Image::slots`].
+    Slots,
+}
+
+/// The cluster. See the module's documentation.
+pub struct Cluster {
+    pub(super) broker_id: i32,
+    pub(super) config: Arc<Config>,
+    pub(super) meta: MetaStore,
+    pub(super) partitions: Arc<Partitions>,
+    pub(super) image: ArcSwap<Image>,
+    /// Held while topics are changed, by this broker or because the tree says so.
+    pub(super) changes: Mutex<()>,
+    pub(super) membership: parking_lot::Mutex<Membership>,
+    /// Set while this broker is the controller.
+    pub(super) term: ArcSwapOption<Term>,
+    /// Another process registered as this broker.
+    pub(super) fenced: AtomicBool,
+    pub(super) events: broadcast::Sender<ClusterEvent>,
+    /// What was written below [`paths::TOPICS_PUB`], and in which session.
+    pub(super) published: Mutex<(u64, BTreeMap<String, usize>)>,
+    /// What the tree told since before it was read first.
+    pub(super) tree: Mutex<broadcast::Receiver<Change>>,
+}
+
+impl Cluster {
+    /// Reads the tree, adopts partition directories that it does not know, and opens this broker's partitions.
+    /// `cluster_id` is what the data directories say, if anything.
+    pub async fn open(
+        config: Arc<Config>,
+        meta: MetaStore,
+        partitions: Arc<Partitions>,
+        cluster_id: Option<String>,
+    ) -> Result<(Self, Opened), ClusterError> {
+        let broker_id = config.number("broker.id") as i32;
+        let tree = Mutex::new(meta.watch());
+        super::membership::refuse_foreign_root(&meta).await?;
+        super::membership::ensure_base(&meta).await?;
+        let cluster_id = ensure_cluster_id(&meta, cluster_id).await?;
+        for dir in partitions.data_dirs() {
+            dir.claim(&cluster_id, broker_id)?;
+        }
+        let image = ArcSwap::from_pointee(Image {
+            cluster_id,
+            ..Image::default()
+        });
+        let cluster = Self {
+            broker_id,
+            config,
+            meta,
+            partitions,
+            image,
+            changes: Mutex::new(()),
+            membership: parking_lot::Mutex::default(),
+            term: ArcSwapOption::empty(),
+            fenced: AtomicBool::new(false),
+            events: broadcast::channel(EVENTS_BACKLOG).0,
+            published: Mutex::default(),
+            tree,
+        };
+        cluster.load_topics().await?;
+        let deleted = cluster.finish_deletions().await?;
+        cluster.adopt_found(&deleted).await?;
+        let image = cluster.image();
+        let to_open: Vec<_> = image
+            .topics()
+            .map(|topic| cluster.to_open(topic, 0))
+            .collect();
+        let partitions = cluster.partitions.clone();
+        let report = tokio::task::spawn_blocking(move || partitions.open_topics(to_open))
+            .await
+            .map_err(|error| MetaError::Unavailable(error.to_string()))?;
+        let opened = Opened {
+            topics: image.topics().count(),
+            report,
+        };
+        Ok((cluster, opened))
+    }
+
+    /// The cluster at this moment.
+    pub fn image(&self) -> Arc<Image> {
+        self.image.load_full()
+    }
+
+    /// This broker's number.
+    pub fn broker_id(&self) -> i32 {
+        self.broker_id
+    }
+
+    /// The coordination tree.
+    pub fn meta(&self) -> &MetaStore {
+        &self.meta
+    }
+
+    /// Tells of topics that go and of groups that come and go.
+    pub fn events(&self) -> broadcast::Receiver<ClusterEvent> {
+        self.events.subscribe()
+    }
+
+    /// Whether this broker may lead and coordinate at this moment: nobody else can have taken its place.
+    pub fn may_act(&self) -> bool {
+        self.meta.lease().is_valid() && !self.fenced.load(Ordering::Relaxed)
+    }
+
+    /// What a topic gets from the broker's configuration, under its own overrides.
+    pub fn defaults_for(&self, topic: &str) -> TopicOverrides {
+        self.config.defaults_for_topic(topic)
+    }
+
+    pub(super) fn log_config(&self, topic: &Topic) -> LogConfig {
+        TopicConfig {
+            overrides: &topic.overrides,
+            broker: &self.defaults_for(&topic.name),
+        }
+        .log()
+    }
+
+    pub(super) fn change_image(&self, change: impl FnOnce(&mut Image)) {
+        let mut image = Image::clone(&self.image.load());
+        change(&mut image);
+        self.image.store(Arc::new(image));
+    }
+
+    async fn load_topics(&self) -> Result<(), ClusterError> {
+        let topics = self.read_topics().await?;
+        self.change_image(|image| topics.into_iter().for_each(|topic| image.put(topic)));
+        Ok(())
+    }
+
+    /// All topics of the tree.
+    pub(super) async fn read_topics(&self) -> Result<Vec<Topic>, ClusterError> {
+        let mut topics = Vec::new();
+        for (path, node) in self.meta.subtree(paths::TOPICS).await? {
+            let element = path.rsplit('/').next().unwrap_or_default();
+            let Some(name) = paths::unescape(element) else {
+                continue;
+            };
+            let record: TopicRecord = decode(&path, &node.data)?;
+            topics.push(Topic::from_record(&name, &path, record)?);
+        }
+        Ok(topics)
+    }
+
+    /// Removes what this broker still has of deleted topics, and says so in the tree; returns their ids. A topic's
+    /// deletion is complete when all its brokers did that.
+    pub(super) async fn finish_deletions(&self) -> Result<BTreeSet<Uuid>, ClusterError> {
+        let mut ids = BTreeSet::new();
+        for (path, node) in self.meta.subtree(paths::DELETED).await? {
+            let element = path.rsplit('/').next().unwrap_or_default();
+            let Ok(id) = Uuid::parse_str(element) else {
+                continue;
+            };
+            ids.insert(id);
+            let record: DeletedTopicRecord = decode(&path, &node.data)?;
+            // Records of older versions name no brokers: there was one only.
+            if record.brokers.is_empty() || record.brokers.contains(&self.broker_id) {
+                self.remove_deleted(id).await;
+                self.confirm_deletion(id).await?;
+            }
+        }
+        Ok(ids)
+    }
+
+    async fn remove_deleted(&self, id: Uuid) {
+        self.partitions.delete(id).await;
+        for found in self.partitions.found() {
+            if found.topic_id == Some(id) && found.path.exists() {
+                tracing::info!(dir = %found.path.display(), topic_id = %id, "finishing a topic's deletion");
+                self.partitions.remove_found(&found);
+            }
+        }
+    }
+
+    /// Takes this broker off the list of those that still have to remove a deleted topic's files.
+    pub(super) async fn confirm_deletion(&self, id: Uuid) -> Result<(), ClusterError> {
+        let path = paths::deleted_topic(id);
+        loop {
+            let Some(node) = self.meta.get(&path).await? else {
+                return Ok(());
+            };
+            let mut record: DeletedTopicRecord = decode(&path, &node.data)?;
+            record.brokers.retain(|broker| *broker != self.broker_id);
+            let version = Some(node.version);
+            let path = path.clone();
+            let op = match record.brokers.is_empty() {
+                true => Op::Delete { path, version },
+                false => Op::Set {
+                    path,
+                    data: encode(&record),
+                    version,
+                },
+            };
+            match self.meta.multi(vec![op]).await {
+                Err(MetaError::BadVersion(_) | MetaError::NoNode(_)) => {}
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// Makes topics of partition directories that the tree does not know, such as another Kafka's.
+    async fn adopt_found(&self, deleted: &BTreeSet<Uuid>) -> Result<(), ClusterError> {
+        let image = self.image();
+        let mut unknown: BTreeMap<String, (Option<Uuid>, i32)> = BTreeMap::new();
+        for found in self.partitions.found() {
+            if image.topic(&found.topic).is_some()
+                || found.topic_id.is_some_and(|id| deleted.contains(&id))
+            {
+                continue;
+            }
+            if KAFKA_INTERNAL.contains(&found.topic.as_str())
+                || check_topic_name(&found.topic).is_err()
+            {
+                tracing::warn!(dir = %found.path.display(), "left alone: not a topic of this broker");
+                continue;
+            }
+            let entry = unknown.entry(found.topic).or_insert((found.topic_id, 0));
+            entry.0 = entry.0.or(found.topic_id);
+            entry.1 = entry.1.max(found.partition + 1);
+        }
+        let mut adopted = Vec::new();
+        for (name, (topic_id, partitions)) in unknown {
+            tracing::info!(
+                topic = name,
+                partitions,
+                "adopting a topic that was found in the data directory"
+            );
+            let replicas = vec![vec![self.broker_id]; partitions as usize];
+            let mut partitions = self.deal(&Identities::default(), &replicas);
+            // Epochs never go back, or clients would be fenced by their own records.
+            for (index, partition) in partitions.iter_mut().enumerate() {
+                partition.leader_epoch = self.partitions.latest_epoch(&name, index as i32);
+            }
+            let id = topic_id.unwrap_or_else(Uuid::new_v4);
+            adopted.push(Topic {
+                name: name.into(),
+                id,
+                overrides: TopicOverrides::default(),
+                partitions,
+            });
+        }
+        let create =
+            |topic: &Topic| Op::create(paths::topic(&topic.name), encode(&topic.to_record()));
+        let writes: Vec<_> = adopted
+            .iter()
+            .map(|topic| self.meta.multi(vec![create(topic)]))
+            .collect();
+        for (topic, written) in adopted.into_iter().zip(writes) {
+            match written.await {
+                Ok(()) => self.change_image(|image| image.put(topic)),
+                // Another broker has other partitions of it.
+                Err(MetaError::NodeExists(_)) => {
+                    tracing::warn!(topic = %topic.name, "left alone: another broker adopted it")
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates the topics that the configuration names.
+    pub(super) async fn create_named_topics(&self) {
+        let missing: Vec<NewTopic> = self
+            .config
+            .named_topics()
+            .filter(|name| self.image().topic(name).is_none())
+            .map(NewTopic::with_defaults)
+            .collect();
+        for (topic, result) in missing
+            .iter()
+            .zip(self.create_topics(&missing, false).await)
+        {
+            if let Err(error) = result {
+                tracing::error!(topic = topic.name, %error, "cannot create a topic of the configuration");
+            }
+        }
+    }
+
+    pub(super) fn to_open(&self, topic: &Topic, from: usize) -> TopicToOpen {
+        let own = topic
+            .partitions
+            .iter()
+            .enumerate()
+            .skip(from)
+            .filter(|(_, info)| info.leader == self.broker_id);
+        TopicToOpen {
+            topic: topic.name.clone(),
+            topic_id: topic.id,
+            config: self.log_config(topic),
+            partitions: own
+                .map(|(index, info)| (index as i32, info.identity, info.leader_epoch))
+                .collect(),
+        }
+    }
+}
+
+async fn ensure_cluster_id(
+    meta: &MetaStore,
+    on_disk: Option<String>,
+) -> Result<String, ClusterError> {
+    if let Some(node) = meta.get(paths::CLUSTER_ID).await? {
+        return Ok(decode::<ClusterRecord>(paths::CLUSTER_ID, &node.data)?.cluster_id);
+    }
+    let cluster_id = on_disk.unwrap_or_else(|| uuid_to_base64(Uuid::new_v4()));
+    let data = encode(&ClusterRecord {
+        version: RECORD_VERSION,
+        cluster_id: cluster_id.clone(),
+    });
+    match meta.multi(vec![Op::create(paths::CLUSTER_ID, data)]).await {
+        Err(MetaError::NodeExists(_)) => {
+            let node = meta.get(paths::CLUSTER_ID).await?;
+            let data = node.map(|node| node.data).unwrap_or_default();
+            Ok(decode::<ClusterRecord>(paths::CLUSTER_ID, &data)?.cluster_id)
+        }
+        created => created.map(|()| cluster_id).map_err(ClusterError::from),
+    }
+}

@@ -1,0 +1,208 @@
+//! The controller: the one broker that changes topics and deals the slots of groups. Elected by creating
+//! `/controller`; every write of its term checks the version of `/controller_epoch`.
+
+use std::sync::Arc;
+
+use super::changes::ClusterError;
+use super::cluster::{Cluster, ClusterEvent};
+use super::image::SlotInfo;
+use super::placement::deal_slots;
+use crate::meta::records::{
+    ControllerEpochRecord, ControllerRecord, RECORD_VERSION, SlotRecord, decode, encode,
+};
+use crate::meta::{MetaError, Op, paths};
+
+/// This broker's time as the controller.
+#[derive(Debug)]
+pub(super) struct Term {
+    /// Version of `/controller_epoch` that the election left.
+    version: i32,
+}
+
+impl Cluster {
+    /// Whether this broker is the controller, as far as it knows.
+    pub fn is_controller(&self) -> bool {
+        self.term.load().is_some() && self.may_act()
+    }
+
+    /// Makes changes as the controller: none is made when this broker is the controller no more.
+    pub(super) async fn change_as_controller(&self, ops: Vec<Op>) -> Result<(), ClusterError> {
+        let term = self.term.load_full().ok_or(ClusterError::NotController)?;
+        let mut all = vec![Op::Check {
+            path: paths::CONTROLLER_EPOCH.to_owned(),
+            version: term.version,
+        }];
+        all.extend(ops);
+        match self.meta.multi(all).await {
+            Err(MetaError::BadVersion(path)) if path == paths::CONTROLLER_EPOCH => {
+                tracing::warn!("this broker is the controller no more");
+                self.term.store(None);
+                Err(ClusterError::NotController)
+            }
+            result => Ok(result?),
+        }
+    }
+
+    /// Learns who the controller is; where there is none, tries to become it.
+    pub(super) async fn reload_controller(&self) -> Result<(), ClusterError> {
+        loop {
+            let node = self.meta.get(paths::CONTROLLER).await?;
+            let own_epoch = self
+                .membership
+                .lock()
+                .member
+                .as_ref()
+                .map(|member| member.epoch);
+            let mut stale = None;
+            if let Some(node) = node {
+                let record: ControllerRecord = decode(paths::CONTROLLER, &node.data)?;
+                let own = record.broker_id == self.broker_id;
+                if !own || Some(record.broker_epoch) == own_epoch {
+                    self.controller_is(record.broker_id);
+                    return Ok(());
+                }
+                // Left by this broker's earlier session.
+                stale = Some(node.version);
+            }
+            let Some(own_epoch) = own_epoch else {
+                self.controller_is(-1);
+                return Ok(());
+            };
+            if self.elect(own_epoch, stale).await? {
+                self.controller_is(self.broker_id);
+                self.reload_topics(None).await?;
+                return self.deal_slots().await;
+            }
+        }
+    }
+
+    fn controller_is(&self, id: i32) {
+        if id != self.broker_id {
+            self.term.store(None);
+        }
+        if self.image().controller_id != id {
+            tracing::info!(id, "controller");
+            self.change_image(|image| image.controller_id = id);
+        }
+    }
+
+    /// Tries to become the controller; false when somebody else was quicker.
+    async fn elect(&self, own_epoch: i64, stale: Option<i32>) -> Result<bool, ClusterError> {
+        let node = self.meta.get(paths::CONTROLLER_EPOCH).await?;
+        let node = node.ok_or_else(|| MetaError::NoNode(paths::CONTROLLER_EPOCH.to_owned()))?;
+        let before: ControllerEpochRecord = decode(paths::CONTROLLER_EPOCH, &node.data)?;
+        let epoch = before.epoch + 1;
+        let record = ControllerRecord {
+            version: RECORD_VERSION,
+            broker_id: self.broker_id,
+            broker_epoch: own_epoch,
+            epoch,
+        };
+        let mut ops = Vec::new();
+        if stale.is_some() {
+            ops.push(Op::Delete {
+                path: paths::CONTROLLER.to_owned(),
+                version: stale,
+            });
+        }
+        ops.push(Op::Create {
+            path: paths::CONTROLLER.to_owned(),
+            data: encode(&record),
+            ephemeral: true,
+        });
+        ops.push(Op::Set {
+            path: paths::CONTROLLER_EPOCH.to_owned(),
+            data: encode(&ControllerEpochRecord {
+                version: RECORD_VERSION,
+                epoch,
+            }),
+            version: Some(node.version),
+        });
+        match self.meta.multi(ops).await {
+            Ok(()) => {
+                let version = node.version.wrapping_add(1);
+                self.term.store(Some(Arc::new(Term { version })));
+                tracing::info!(epoch, "elected as controller");
+                Ok(true)
+            }
+            Err(MetaError::NodeExists(_) | MetaError::BadVersion(_) | MetaError::NoNode(_)) => {
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads who coordinates which groups.
+    pub(super) async fn reload_slots(&self) -> Result<(), ClusterError> {
+        let slots = self.read_slots().await?;
+        if self.image().slots != slots {
+            self.change_image(|image| image.slots = slots);
+            let _ = self.events.send(ClusterEvent::Slots);
+        }
+        Ok(())
+    }
+
+    async fn read_slots(&self) -> Result<Vec<SlotInfo>, ClusterError> {
+        let mut slots = Vec::new();
+        for (path, node) in self.meta.subtree(paths::COORDINATORS).await? {
+            let Some(slot) = path.rsplit('/').next().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let record: SlotRecord = decode(&path, &node.data)?;
+            let info = SlotInfo {
+                owner: record.owner,
+                epoch: record.epoch,
+                version: node.version,
+            };
+            let slot: usize = slot;
+            if slot < paths::SLOTS {
+                let unowned = SlotInfo {
+                    owner: -1,
+                    epoch: 0,
+                    version: -1,
+                };
+                slots.resize(paths::SLOTS, unowned);
+                slots[slot] = info;
+            }
+        }
+        Ok(slots)
+    }
+
+    /// As the controller, gives every slot to a live broker.
+    pub(super) async fn deal_slots(&self) -> Result<(), ClusterError> {
+        if !self.is_controller() {
+            return Ok(());
+        }
+        let slots = self.read_slots().await?;
+        let owners: Vec<i32> = (0..paths::SLOTS)
+            .map(|slot| slots.get(slot).map_or(-1, |info| info.owner))
+            .collect();
+        let live: Vec<i32> = self.image().brokers.keys().copied().collect();
+        let ops: Vec<Op> = deal_slots(&owners, &live)
+            .into_iter()
+            .map(|(slot, owner)| {
+                let known = slots.get(slot).filter(|info| info.version >= 0);
+                let data = encode(&SlotRecord {
+                    version: RECORD_VERSION,
+                    owner,
+                    epoch: known.map_or(1, |info| info.epoch + 1),
+                });
+                let path = paths::coordinator_slot(slot);
+                match known {
+                    Some(info) => Op::Set {
+                        path,
+                        data,
+                        version: Some(info.version),
+                    },
+                    None => Op::create(path, data),
+                }
+            })
+            .collect();
+        if ops.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(slots = ops.len(), ?live, "dealing slots of groups");
+        self.change_as_controller(ops).await?;
+        self.reload_slots().await
+    }
+}

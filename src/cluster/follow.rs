@@ -1,0 +1,255 @@
+//! Keeps the image true: reads again what the tree says has changed, and carries out what follows on this broker.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+
+use super::changes::ClusterError;
+use super::cluster::{Cluster, ClusterEvent};
+use super::image::Topic;
+use crate::meta::records::{TopicRecord, decode};
+use crate::meta::{Change, SessionState, paths};
+
+/// How long to wait before trying again what the tree's failure cut short.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// How long a broker waits to hear of a topic that the controller created for its client.
+const NEW_TOPIC_WAIT: Duration = Duration::from_secs(1);
+const POLL_PAUSE: Duration = Duration::from_millis(5);
+/// Changes that come in quick succession are read together.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// What must be read again.
+#[derive(Debug, Default)]
+struct Stale {
+    everything: bool,
+    brokers: bool,
+    controller: bool,
+    slots: bool,
+    deletions: bool,
+    topics: BTreeSet<String>,
+}
+
+impl Stale {
+    fn add(&mut self, change: Result<Change, broadcast::error::RecvError>) {
+        let changed = match change {
+            Ok(Change::Paths(changed)) => changed,
+            Ok(Change::Everything) | Err(_) => {
+                self.everything = true;
+                return;
+            }
+        };
+        for path in changed.iter() {
+            let below = |root: &str| {
+                path.strip_prefix(root)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            };
+            if below(paths::TOPICS) {
+                let element = path[paths::TOPICS.len()..].trim_start_matches('/');
+                self.topics
+                    .extend(paths::unescape(element).filter(|name| !name.is_empty()));
+            } else if below(paths::BROKERS) {
+                self.brokers = true;
+            } else if below(paths::DELETED) {
+                self.deletions = true;
+            } else if below(paths::COORDINATORS) {
+                self.slots = true;
+            } else if path == paths::CONTROLLER {
+                self.controller = true;
+            }
+        }
+    }
+}
+
+impl Cluster {
+    /// Follows the tree until the task is aborted.
+    pub async fn follow(self: Arc<Self>) {
+        let mut tree = self.tree.lock().await;
+        let mut session = self.meta.session();
+        // Changes between the first reading and now were noticed by the receiver.
+        loop {
+            let mut stale = Stale::default();
+            tokio::select! {
+                change = tree.recv() => stale.add(change),
+                changed = session.changed() => {
+                    let state = session.borrow_and_update().state;
+                    if changed.is_err() || state == SessionState::Closed {
+                        return;
+                    }
+                    if state == SessionState::Lost {
+                        self.lose_session();
+                    }
+                    continue;
+                }
+            }
+            tokio::time::sleep(GATHER).await;
+            while let Some(more) = next_of(&mut tree) {
+                stale.add(more);
+            }
+            while let Err(error) = self.refresh(&stale).await {
+                tracing::warn!(%error, "cannot follow the coordination tree; trying again");
+                tokio::time::sleep(RETRY_PAUSE).await;
+                let Some(state) = self.session_state() else {
+                    return;
+                };
+                if state == SessionState::Lost {
+                    self.lose_session();
+                }
+                stale.everything = true;
+            }
+        }
+    }
+
+    /// Waits a little for topics that another broker was asked to create.
+    pub async fn wait_for_topics(&self, names: &[String]) {
+        let there = async {
+            while names.iter().any(|name| self.image().topic(name).is_none()) {
+                tokio::time::sleep(POLL_PAUSE).await;
+            }
+        };
+        let _ = tokio::time::timeout(NEW_TOPIC_WAIT, there).await;
+    }
+
+    /// Reads all topics again.
+    pub async fn refresh_topics(&self) {
+        if let Err(error) = self.reload_topics(None).await {
+            tracing::warn!(%error, "cannot read the topics");
+        }
+    }
+
+    fn session_state(&self) -> Option<SessionState> {
+        let state = self.meta.session().borrow().state;
+        (state != SessionState::Closed).then_some(state)
+    }
+
+    /// Nothing that this broker held in the tree is there any more.
+    fn lose_session(&self) {
+        self.term.store(None);
+        if !self.image().slots.is_empty() {
+            self.change_image(|image| image.slots.clear());
+        }
+        let _ = self.events.send(ClusterEvent::Slots);
+    }
+
+    async fn refresh(&self, stale: &Stale) -> Result<(), ClusterError> {
+        if stale.everything {
+            self.finish_deletions().await?;
+            self.reload_topics(None).await?;
+            self.rejoin().await?;
+            return self.publish_topics().await;
+        }
+        if stale.deletions {
+            self.finish_deletions().await?;
+        }
+        if !stale.topics.is_empty() {
+            self.reload_topics(Some(&stale.topics)).await?;
+        }
+        if stale.brokers {
+            self.reload_brokers().await?;
+        }
+        if stale.controller {
+            self.reload_controller().await?;
+        }
+        if stale.slots {
+            self.reload_slots().await?;
+        }
+        if !stale.topics.is_empty() {
+            self.publish_topics().await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the named topics, or all, and makes this broker's partitions follow.
+    pub(super) async fn reload_topics(
+        &self,
+        names: Option<&BTreeSet<String>>,
+    ) -> Result<(), ClusterError> {
+        let _change = self.changes.lock().await;
+        let mut gone = Vec::new();
+        let mut there = Vec::new();
+        match names {
+            None => {
+                there = self.read_topics().await?;
+                let known: BTreeSet<&str> = there.iter().map(|topic| &*topic.name).collect();
+                let image = self.image();
+                let missing = image.topics().filter(|topic| !known.contains(&*topic.name));
+                gone.extend(missing.cloned());
+            }
+            Some(names) => {
+                for name in names {
+                    let path = paths::topic(name);
+                    match self.meta.get(&path).await? {
+                        Some(node) => {
+                            let record: TopicRecord = decode(&path, &node.data)?;
+                            there.push(Topic::from_record(name, &path, record)?);
+                        }
+                        None => gone.extend(self.image().topic(name).cloned()),
+                    }
+                }
+            }
+        }
+        let image = self.image();
+        there.retain(|topic| {
+            image
+                .topic(&topic.name)
+                .is_none_or(|known| **known != *topic)
+        });
+        for topic in &there {
+            if let Some(replaced) = image
+                .topic(&topic.name)
+                .filter(|known| known.id != topic.id)
+            {
+                gone.push(replaced.clone());
+            }
+        }
+        self.follow_topics(&gone, there).await;
+        Ok(())
+    }
+
+    async fn follow_topics(&self, gone: &[Arc<Topic>], there: Vec<Topic>) {
+        if gone.is_empty() && there.is_empty() {
+            return;
+        }
+        for topic in gone {
+            self.change_image(|image| {
+                image.remove(&topic.name);
+            });
+            self.partitions.delete(topic.id).await;
+            let _ = self
+                .events
+                .send(ClusterEvent::TopicDeleted(topic.name.to_string()));
+        }
+        let mut to_open = Vec::new();
+        for topic in &there {
+            let mut open = self.to_open(topic, 0);
+            let here = self.partitions.topic_by_id(topic.id);
+            open.partitions
+                .retain(|(index, _, _)| !here.as_ref().is_some_and(|here| here.is_open(*index)));
+            if here.is_some() {
+                self.partitions
+                    .reconfigure(&topic.name, &self.log_config(topic));
+            }
+            if !open.partitions.is_empty() {
+                to_open.push(open);
+            }
+        }
+        if !to_open.is_empty() {
+            self.open_here(to_open).await;
+        }
+        self.change_image(|image| there.into_iter().for_each(|topic| image.put(topic)));
+    }
+}
+
+/// What is there without waiting.
+fn next_of(
+    tree: &mut broadcast::Receiver<Change>,
+) -> Option<Result<Change, broadcast::error::RecvError>> {
+    match tree.try_recv() {
+        Ok(change) => Some(Ok(change)),
+        Err(broadcast::error::TryRecvError::Lagged(n)) => {
+            Some(Err(broadcast::error::RecvError::Lagged(n)))
+        }
+        Err(_) => None,
+    }
+}

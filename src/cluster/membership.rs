@@ -1,0 +1,247 @@
+//! What this broker is in the cluster: its registration, and how it is taken over after a crash.
+//!
+//! `/brokers/ids/<id>` counts registrations, `/brokers/ids/<id>/master` is the one in force. A broker that finds
+//! its number taken by a process with the same data directory knows that process to be dead, because it holds the
+//! directory's lock itself; any other process is a second broker with the same number, and is left alone.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::changes::ClusterError;
+use super::cluster::Cluster;
+use super::image::Broker;
+use crate::meta::records::{
+    BrokerMasterRecord, BrokerRecord, ControllerEpochRecord, EndpointRecord, RECORD_VERSION,
+    decode, encode,
+};
+use crate::meta::{MetaError, MetaStore, Op, paths};
+
+/// How MetaQ's own brokers begin what they write to `/brokers/ids/<id>/master`.
+const METAQ_SCHEME: &[u8] = b"meta://";
+
+/// What is registered, and as what.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Membership {
+    pub(super) member: Option<Broker>,
+    pub(super) directory_id: String,
+    /// The store's session that it was registered in.
+    pub(super) session: u64,
+}
+
+/// A root in which a MetaQ is at home is not ours to write to.
+pub(super) async fn refuse_foreign_root(meta: &MetaStore) -> Result<(), ClusterError> {
+    for id in meta.children(paths::BROKERS).await? {
+        for name in meta.children(&format!("{}/{id}", paths::BROKERS)).await? {
+            let path = format!("{}/{id}/{name}", paths::BROKERS);
+            let node = meta.get(&path).await?;
+            if node.is_some_and(|node| node.data.starts_with(METAQ_SCHEME)) {
+                return Err(ClusterError::ForeignRoot(path));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that the nodes are there below which everything else is.
+pub(super) async fn ensure_base(meta: &MetaStore) -> Result<(), ClusterError> {
+    let epoch = encode(&ControllerEpochRecord {
+        version: RECORD_VERSION,
+        epoch: 0,
+    });
+    let nodes = [
+        ("/cluster", Bytes::new()),
+        ("/brokers", Bytes::new()),
+        (paths::BROKERS, Bytes::new()),
+        (paths::TOPICS, Bytes::new()),
+        (paths::TOPICS_PUB, Bytes::new()),
+        (paths::DELETED, Bytes::new()),
+        (paths::GROUPS, Bytes::new()),
+        (paths::COORDINATORS, Bytes::new()),
+        (paths::CONTROLLER_EPOCH, epoch),
+    ];
+    for (path, data) in nodes {
+        if meta.get(path).await?.is_none() {
+            match meta.multi(vec![Op::create(path, data)]).await {
+                Ok(()) | Err(MetaError::NodeExists(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Cluster {
+    /// Becomes a member: registers, takes part in the election of the controller, and learns who else is there.
+    pub async fn join(&self, member: Broker, directory_id: String) -> Result<(), ClusterError> {
+        *self.membership.lock() = Membership {
+            member: Some(member),
+            directory_id,
+            session: 0,
+        };
+        self.rejoin().await?;
+        if self.is_controller() {
+            self.create_named_topics().await;
+        }
+        self.publish_topics().await
+    }
+
+    /// Registers in the session there is, when that did not happen yet, and reads who is there.
+    pub(super) async fn rejoin(&self) -> Result<(), ClusterError> {
+        let session = self.meta.session().borrow().number;
+        let Membership {
+            member,
+            directory_id,
+            session: registered_in,
+        } = self.membership.lock().clone();
+        let Some(mut member) = member else {
+            return Ok(());
+        };
+        if registered_in != session {
+            self.term.store(None);
+            member.epoch = self.register(&member, &directory_id).await?;
+            let mut membership = self.membership.lock();
+            (membership.member, membership.session) = (Some(member), session);
+        }
+        self.reload_brokers().await?;
+        self.reload_controller().await?;
+        self.reload_slots().await
+    }
+
+    async fn register(&self, member: &Broker, directory_id: &str) -> Result<i64, ClusterError> {
+        let (path, master) = (paths::broker(member.id), paths::broker_master(member.id));
+        loop {
+            let counted = self.meta.get(&path).await?;
+            let epoch = match &counted {
+                Some(node) if !node.data.is_empty() => {
+                    decode::<BrokerRecord>(&path, &node.data)?.epoch + 1
+                }
+                _ => 1,
+            };
+            let count = encode(&BrokerRecord {
+                version: RECORD_VERSION,
+                epoch,
+            });
+            let mut ops = vec![match counted {
+                Some(node) => Op::Set {
+                    path: path.clone(),
+                    data: count,
+                    version: Some(node.version),
+                },
+                None => Op::create(path.clone(), count),
+            }];
+            if let Some(old) = self.meta.get(&master).await? {
+                let record: BrokerMasterRecord = decode(&master, &old.data)?;
+                if record.directory_id != directory_id {
+                    let at = record.endpoints.first();
+                    return Err(ClusterError::DuplicateBroker {
+                        id: member.id,
+                        place: at.map_or(String::new(), |at| format!("{}:{}", at.host, at.port)),
+                        directory_id: record.directory_id,
+                    });
+                }
+                tracing::info!(
+                    id = member.id,
+                    epoch = record.epoch,
+                    "taking over the registration of this broker's earlier run"
+                );
+                ops.push(Op::Delete {
+                    path: master.clone(),
+                    version: Some(old.version),
+                });
+            }
+            ops.push(Op::Create {
+                path: master.clone(),
+                data: encode(&master_record(member, directory_id, epoch)),
+                ephemeral: true,
+            });
+            match self.meta.multi(ops).await {
+                Ok(()) => {
+                    tracing::info!(id = member.id, epoch, "registered");
+                    return Ok(epoch);
+                }
+                Err(MetaError::BadVersion(_) | MetaError::NodeExists(_) | MetaError::NoNode(_)) => {
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Reads who is there.
+    pub(super) async fn reload_brokers(&self) -> Result<(), ClusterError> {
+        let mut brokers = std::collections::BTreeMap::new();
+        for id in self.meta.children(paths::BROKERS).await? {
+            let Ok(id) = id.parse::<i32>() else { continue };
+            let path = paths::broker_master(id);
+            if let Some(node) = self.meta.get(&path).await? {
+                let record: BrokerMasterRecord = decode(&path, &node.data)?;
+                brokers.insert(id, from_record(id, record));
+            }
+        }
+        self.check_own(&mut brokers);
+        if self.image().brokers != brokers {
+            let ids: Vec<i32> = brokers.keys().copied().collect();
+            tracing::info!(?ids, "brokers of the cluster");
+            self.change_image(|image| image.brokers = brokers);
+        }
+        self.deal_slots().await
+    }
+
+    /// This broker tells clients its own place as configured, whatever it registered; and notices when another
+    /// process took its number.
+    fn check_own(&self, brokers: &mut std::collections::BTreeMap<i32, Broker>) {
+        let membership = self.membership.lock();
+        let Some(member) = &membership.member else {
+            return;
+        };
+        if let Some(registered) = brokers.get_mut(&self.broker_id) {
+            let fenced = registered.epoch > member.epoch;
+            if fenced && !self.fenced.swap(fenced, Ordering::Relaxed) {
+                tracing::error!(id = self.broker_id, place = %registered.host, port = registered.port,
+                    "another process took this broker's number over; this one serves no more");
+            }
+            if !fenced && self.meta.kind() == "embedded" {
+                *registered = member.clone();
+            }
+        }
+    }
+}
+
+fn master_record(member: &Broker, directory_id: &str, epoch: i64) -> BrokerMasterRecord {
+    BrokerMasterRecord {
+        version: RECORD_VERSION,
+        epoch,
+        endpoints: vec![EndpointRecord {
+            security: "PLAINTEXT".to_owned(),
+            host: match member.host.as_str() {
+                "" => system_host_name(),
+                host => host.to_owned(),
+            },
+            port: member.port,
+        }],
+        rack: member.rack.clone(),
+        directory_id: directory_id.to_owned(),
+        accept_publish: member.accept_publish,
+        metaq: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn system_host_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn from_record(id: i32, record: BrokerMasterRecord) -> Broker {
+    let endpoint = record.endpoints.into_iter().next();
+    let (host, port) = endpoint.map_or((String::new(), 0), |at| (at.host, at.port));
+    Broker {
+        id,
+        host,
+        port,
+        rack: record.rack,
+        accept_publish: record.accept_publish,
+        epoch: record.epoch,
+    }
+}
