@@ -119,12 +119,9 @@ pub(super) async fn open_session(
         Ok(_) | Err(Error::NodeExists) => {}
         Err(error) => return Err(error),
     }
-    for root in paths::WATCHED {
-        let watcher = client
-            .watch(root, AddWatchMode::PersistentRecursive)
-            .await?;
-        tasks.spawn(forward_events(shared.clone(), watcher));
-    }
+    let state = client.state_watcher();
+    let watches = add_watches(shared, &client).await?;
+    tasks.spawn(keep_watches(shared.clone(), client.clone(), state, watches));
     let sent_ms = boot_ms();
     client.sync("/").await?;
     shared.lease.extend_to(lease_end(sent_ms, &client));
@@ -135,6 +132,50 @@ pub(super) async fn open_session(
         client,
         tasks,
     })
+}
+
+/// Watches everything that brokers follow; what happens is told until the tasks are dropped.
+async fn add_watches(shared: &Arc<Shared>, client: &Client) -> Result<JoinSet<()>, Error> {
+    let mut tasks = JoinSet::new();
+    for root in paths::WATCHED {
+        let watcher = client
+            .watch(root, AddWatchMode::PersistentRecursive)
+            .await?;
+        tasks.spawn(forward_events(shared.clone(), watcher));
+    }
+    Ok(tasks)
+}
+
+/// Adds the watches again after every reconnect: the server forgot them, and zookeeper-client 0.11.2 does not send
+/// persistent ones again (its `resend_watches` always chooses the older request, which has no room for them). What
+/// happened meanwhile nobody tells, so everything must be read again behind them.
+async fn keep_watches(
+    shared: Arc<Shared>,
+    client: Client,
+    mut state: StateWatcher,
+    mut watches: JoinSet<()>,
+) {
+    loop {
+        match state.changed().await {
+            ClientState::SyncConnected | ClientState::ConnectedReadOnly => {
+                // The older ones go only when the new ones are there, or the server would drop both.
+                match add_watches(&shared, &client).await {
+                    Ok(again) => watches = again,
+                    // The connection is lost once more, and its return will be told.
+                    Err(error) => {
+                        tracing::debug!(%error, "cannot watch");
+                        continue;
+                    }
+                }
+                let _ = shared.changes.send(Change::Everything);
+            }
+            state if state.is_terminated() => {
+                watches.shutdown().await;
+                return;
+            }
+            _ => {}
+        }
+    }
 }
 
 async fn forward_events(shared: Arc<Shared>, mut watcher: zookeeper_client::PersistentWatcher) {
@@ -297,8 +338,6 @@ async fn changed(state: &mut StateWatcher, shared: &Shared, number: u64) {
         ClientState::SyncConnected | ClientState::ConnectedReadOnly => {
             tracing::info!("connected to ZooKeeper again");
             publish(shared, number, SessionState::Connected);
-            // A persistent watch does not tell what happened while there was no connection.
-            let _ = shared.changes.send(Change::Everything);
         }
         _ => {}
     }
