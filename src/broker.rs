@@ -133,6 +133,7 @@ impl Broker {
             dir.check_owner(config.number("broker.id") as i32)?;
         }
         let meta = open_meta(&config).await?;
+        partitions.hold_to(meta.lease());
         let cluster_id = match partitions.data_dirs().next() {
             Some(dir) => dir.property("cluster.id")?,
             None => return Err(StartError::NoDataPath),

@@ -524,3 +524,16 @@ fn another_brokers_directory_is_refused_untouched() {
     assert!(dir.path().join(".kafka_cleanshutdown").exists());
     Running::start(dir.path(), &[]).stop();
 }
+
+#[test]
+fn what_was_acknowledged_can_be_read_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    for n in 0..2000 {
+        assert_eq!(client.produce("t", batch(1)), (0, n));
+        assert_eq!(client.fetch("t", n), [(n, 1)]);
+    }
+    broker.stop();
+}

@@ -302,6 +302,13 @@ async fn a_put_and_a_tree_deletion_go_together(place: &Place) {
         }));
         store.multi(ops)
     };
+    // One after the other, and queued together.
+    write("0", &["a", "b"]).await.unwrap();
+    write("1", &["b", "c"]).await.unwrap();
+    assert_eq!(
+        store.children("/consumers/g/ids").await.unwrap(),
+        ["b", "c"]
+    );
     let (first, second) = (write("1", &["a", "b"]), write("2", &["b", "c"]));
     first.await.unwrap();
     second.await.unwrap();

@@ -37,6 +37,7 @@ impl WireError for PartitionError {
 impl WireError for LogError {
     fn wire(&self) -> ResponseError {
         match self {
+            Self::NotLeader => ResponseError::NotLeaderOrFollower,
             Self::Offline(_) | Self::Io(_) => ResponseError::KafkaStorageError,
             Self::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
             Self::BatchLargerThanSegment(_) => ResponseError::RecordListTooLarge,

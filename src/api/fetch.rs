@@ -4,6 +4,7 @@
 //!   non-empty partition even when it is larger than the limits.
 //! - Waits until `min_bytes` are there or `max_wait_ms` is over; an error is answered at once.
 //! - Records are never copied: the answer is a skeleton with ranges of segment files.
+//! - Where acceptSubscribe is false it is TOPIC_AUTHORIZATION_FAILED.
 //! - Rack-aware reading from followers (KIP-392) waits for replication.
 
 use std::collections::HashMap;
@@ -214,6 +215,9 @@ fn read_one(cx: &Context, wanted: &Wanted, limits: &Limits, left: usize, first: 
         Ok(partition) => partition,
         Err(error) => return refuse(error.wire()),
     };
+    if !cx.config.accepts(partition.topic()).subscribe {
+        return refuse(ResponseError::TopicAuthorizationFailed);
+    }
     match read_partition(&partition, wanted, left, first) {
         Ok(slice) => Fetched {
             answer: FetchedPartition {

@@ -5,6 +5,7 @@
 //! - acks=0 is never answered; where it fails the connection is closed, as Kafka does, so that the client notices.
 //! - Answered when what acks and the topic's sync policy promise is true. One partition's error leaves the
 //!   others alone.
+//! - Where acceptPublish is false it is TOPIC_AUTHORIZATION_FAILED.
 //! - Transactional batches are refused with INVALID_TXN_STATE: transactions are not served yet.
 
 use bytes::Bytes;
@@ -33,7 +34,7 @@ pub(super) const API: Api = Api {
             let acks = produce.acks;
             // Everything is queued before the first wait: later requests of the connection come behind.
             let queued = queue(&cx, produce);
-            let response = answer(queued).await;
+            let response = answer(&cx, queued).await;
             if acks == 0 {
                 return Ok(match first_error(&response) {
                     Some(code) => {
@@ -115,6 +116,13 @@ fn append(
     }
     let partition = partition_of(cx, name, id, index)
         .map_err(|error| refuse(error.wire(), error.to_string()))?;
+    if !cx.config.accepts(partition.topic()).publish {
+        let text = format!(
+            "acceptPublish=false: no messages are taken for {}",
+            partition.topic()
+        );
+        return Err(refuse(ResponseError::TopicAuthorizationFailed, text));
+    }
     let config = partition.log().config();
     // This broker is the only replica in sync.
     if acks == -1 && config.min_insync_replicas > 1 {
@@ -142,13 +150,17 @@ fn append(
     Ok(Queued::Waiting(partition.append(batches)))
 }
 
-async fn answer(queued: Vec<QueuedTopic>) -> ProduceResponse {
+async fn answer(cx: &Context, queued: Vec<QueuedTopic>) -> ProduceResponse {
     let mut topics = Vec::with_capacity(queued.len());
     for topic in queued {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for (index, queued) in topic.partitions {
             partitions.push(match queued {
                 Queued::Waiting(answer) => match answer.await {
+                    // Others may act in this broker's place by now; the client asks who leads.
+                    Ok(Ok(_)) if !cx.cluster.may_act() => {
+                        refused(index, &refusal(&LogError::NotLeader))
+                    }
                     Ok(Ok(appended)) => PartitionProduceResponse::default()
                         .with_index(index)
                         .with_base_offset(appended.base_offset)

@@ -1,14 +1,20 @@
-//! A small blocking client for the operator commands.
+//! A small blocking client for the operator commands. It asks whichever broker it reaches first, and for what only one
+//! broker knows, that one.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Args;
 use metaq_protocol::ResponseError;
 use metaq_protocol::frame;
-use metaq_protocol::protocol::Request;
+use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
+use metaq_protocol::messages::{
+    FindCoordinatorRequest, MetadataRequest, MetadataResponse, TopicName,
+};
+use metaq_protocol::protocol::{Request, StrBytes};
 
 use super::Failure;
 
@@ -16,11 +22,14 @@ use super::Failure;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// How long a coordinator or a leader may be on its way to another broker.
+const MOVE_WAIT: Duration = Duration::from_secs(10);
+const MOVE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Which broker to ask.
 #[derive(Debug, Args)]
 pub(super) struct Address {
-    /// Address of a broker.
+    /// Address of a broker, or several, separated by commas: the first that answers is asked.
     #[arg(
         short,
         long,
@@ -33,16 +42,16 @@ pub(super) struct Address {
     pub(super) json: bool,
 }
 
-/// A connection to a broker.
-pub(super) struct Client {
+/// A connection to one broker.
+struct Connection {
     stream: TcpStream,
     next_correlation_id: i32,
 }
 
-impl Client {
-    pub(super) fn connect(address: &Address) -> Result<Self, Failure> {
-        let stream = TcpStream::connect(&address.bootstrap)
-            .map_err(|error| format!("cannot reach a broker at {}: {error}", address.bootstrap))?;
+impl Connection {
+    fn open(address: &str) -> Result<Self, Failure> {
+        let stream = TcpStream::connect(address)
+            .map_err(|error| format!("cannot reach a broker at {address}: {error}"))?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_nodelay(true)?;
         Ok(Self {
@@ -51,12 +60,7 @@ impl Client {
         })
     }
 
-    /// Sends a request in a version and waits for its answer.
-    pub(super) fn ask<R: Request>(
-        &mut self,
-        version: i16,
-        request: &R,
-    ) -> Result<R::Response, Failure> {
+    fn ask<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response, Failure> {
         self.next_correlation_id += 1;
         let sent = frame::encode_request(version, self.next_correlation_id, "metaq-cli", request)?;
         self.stream.write_all(&sent)?;
@@ -74,6 +78,120 @@ impl Client {
         }
         Ok(response)
     }
+}
+
+/// Connections to a cluster.
+pub(super) struct Client {
+    first: Connection,
+    /// By broker id, as far as they were needed.
+    brokers: BTreeMap<i32, Connection>,
+}
+
+impl Client {
+    pub(super) fn connect(address: &Address) -> Result<Self, Failure> {
+        let mut reached = Err("no broker is named".into());
+        for one in address.bootstrap.split(',') {
+            reached = Connection::open(one.trim());
+            if reached.is_ok() {
+                break;
+            }
+        }
+        Ok(Self {
+            first: reached?,
+            brokers: BTreeMap::new(),
+        })
+    }
+
+    /// Asks the first broker: sends a request in a version and waits for its answer.
+    pub(super) fn ask<R: Request>(
+        &mut self,
+        version: i16,
+        request: &R,
+    ) -> Result<R::Response, Failure> {
+        self.first.ask(version, request)
+    }
+
+    /// What is known of topics, or of all of them, and of the brokers.
+    pub(super) fn metadata(
+        &mut self,
+        topics: Option<&[&str]>,
+    ) -> Result<MetadataResponse, Failure> {
+        let asked = |name: &&str| {
+            let name = TopicName(StrBytes::from_string((*name).to_owned()));
+            MetadataRequestTopic::default().with_name(Some(name))
+        };
+        let request = MetadataRequest::default()
+            .with_topics(topics.map(|names| names.iter().map(asked).collect()))
+            .with_allow_auto_topic_creation(false);
+        self.ask(12, &request)
+    }
+
+    /// Asks a broker by its id.
+    pub(super) fn ask_broker<R: Request>(
+        &mut self,
+        id: i32,
+        version: i16,
+        request: &R,
+    ) -> Result<R::Response, Failure> {
+        if !self.brokers.contains_key(&id) {
+            let metadata = self.metadata(Some(&[]))?;
+            let broker = metadata
+                .brokers
+                .iter()
+                .find(|broker| broker.node_id.0 == id);
+            let broker = broker.ok_or_else(|| format!("broker {id} is away"))?;
+            let connection = Connection::open(&format!("{}:{}", &*broker.host, broker.port))?;
+            self.brokers.insert(id, connection);
+        }
+        match self.brokers.get_mut(&id) {
+            Some(connection) => connection.ask(version, request),
+            None => Err(format!("broker {id} is away").into()),
+        }
+    }
+
+    /// Asks the broker that coordinates a group. `moved` tells from an answer that another one does by now.
+    pub(super) fn ask_coordinator<R: Request>(
+        &mut self,
+        group: &str,
+        version: i16,
+        request: &R,
+        error_of: impl Fn(&R::Response) -> i16,
+    ) -> Result<R::Response, Failure> {
+        let until = Instant::now() + MOVE_WAIT;
+        loop {
+            let find = FindCoordinatorRequest::default()
+                .with_coordinator_keys(vec![StrBytes::from_string(group.to_owned())]);
+            let found = self.ask(4, &find)?;
+            let found = found
+                .coordinators
+                .first()
+                .ok_or("the broker did not answer")?;
+            let mut code = found.error_code;
+            if code == 0 {
+                let response = self.ask_broker(found.node_id.0, version, request)?;
+                code = error_of(&response);
+                if !is_moving(code) {
+                    return Ok(response);
+                }
+            }
+            if !is_moving(code) || Instant::now() > until {
+                check(group, code, found.error_message.as_deref())?;
+            }
+            std::thread::sleep(MOVE_PAUSE);
+        }
+    }
+}
+
+/// Whether a coordinator's error says to ask again.
+fn is_moving(code: i16) -> bool {
+    matches!(
+        ResponseError::try_from_code(code),
+        Some(
+            ResponseError::NotCoordinator
+                | ResponseError::CoordinatorLoadInProgress
+                | ResponseError::CoordinatorNotAvailable
+        )
+    )
 }
 
 /// Makes an error code a failure, with the broker's message where there is one.

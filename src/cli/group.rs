@@ -9,8 +9,9 @@ use metaq_protocol::messages::offset_commit_request::{
 };
 use metaq_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use metaq_protocol::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, GroupId, ListGroupsRequest, MetadataRequest,
-    OffsetCommitRequest, OffsetFetchRequest,
+    DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse,
+    GroupId, ListGroupsRequest, OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest,
+    OffsetFetchResponse,
 };
 use metaq_protocol::protocol::StrBytes;
 use serde::Serialize;
@@ -18,7 +19,7 @@ use serde::Serialize;
 use super::Failure;
 use super::client::{Address, Client, check};
 use super::output::{or_dash, print};
-use super::topic::{offsets, topic_name};
+use super::topic::{metadata, offsets, topic_name};
 
 /// See the module's documentation.
 #[derive(Debug, Args)]
@@ -127,7 +128,14 @@ impl Group {
             Action::Delete { group, address } => {
                 let request =
                     DeleteGroupsRequest::default().with_groups_names(vec![group_id(&group)]);
-                let response = Client::connect(&address)?.ask(2, &request)?;
+                let error_of = |response: &DeleteGroupsResponse| {
+                    response
+                        .results
+                        .first()
+                        .map_or(0, |result| result.error_code)
+                };
+                let mut client = Client::connect(&address)?;
+                let response = client.ask_coordinator(&group, 2, &request, error_of)?;
                 let result = response
                     .results
                     .first()
@@ -146,14 +154,19 @@ fn group_id(group: &str) -> GroupId {
 }
 
 fn list(client: &mut Client, json: bool) -> Result<(), Failure> {
-    let response = client.ask(4, &ListGroupsRequest::default())?;
-    check("groups", response.error_code, None)?;
+    let mut groups = Vec::new();
+    for broker in client.metadata(Some(&[]))?.brokers {
+        let response = client.ask_broker(broker.node_id.0, 4, &ListGroupsRequest::default())?;
+        check("groups", response.error_code, None)?;
+        groups.extend(response.groups);
+    }
+    groups.sort_by(|a, b| a.group_id.cmp(&b.group_id));
     let row = |group: &metaq_protocol::messages::list_groups_response::ListedGroup| Listed {
         group: group.group_id.to_string(),
         state: group.group_state.to_string(),
         protocol_type: group.protocol_type.to_string(),
     };
-    let rows: Vec<Listed> = response.groups.iter().map(row).collect();
+    let rows: Vec<Listed> = groups.iter().map(row).collect();
     print(json, &["GROUP", "STATE", "PROTOCOL"], &rows, |row| {
         vec![
             row.group.clone(),
@@ -168,7 +181,11 @@ fn committed(client: &mut Client, group: &str) -> Result<BTreeMap<(String, i32),
     let asked = OffsetFetchRequestGroup::default()
         .with_group_id(group_id(group))
         .with_topics(None);
-    let response = client.ask(8, &OffsetFetchRequest::default().with_groups(vec![asked]))?;
+    let request = OffsetFetchRequest::default().with_groups(vec![asked]);
+    let error_of = |response: &OffsetFetchResponse| {
+        response.groups.first().map_or(0, |group| group.error_code)
+    };
+    let response = client.ask_coordinator(group, 8, &request, error_of)?;
     let mut offsets = BTreeMap::new();
     for answer in response.groups {
         check(group, answer.error_code, None)?;
@@ -190,8 +207,11 @@ fn committed(client: &mut Client, group: &str) -> Result<BTreeMap<(String, i32),
 
 fn described(client: &mut Client, group: &str) -> Result<DescribedGroup, Failure> {
     let request = DescribeGroupsRequest::default().with_groups(vec![group_id(group)]);
+    let error_of = |response: &DescribeGroupsResponse| {
+        response.groups.first().map_or(0, |group| group.error_code)
+    };
     let answer = client
-        .ask(5, &request)?
+        .ask_coordinator(group, 5, &request, error_of)?
         .groups
         .into_iter()
         .next()
@@ -230,7 +250,8 @@ fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure>
             .filter(|(name, _)| name == topic)
             .map(|(_, index)| *index)
             .collect();
-        for (index, end) in offsets(client, topic, &of_topic, -1)? {
+        let found = metadata(client, topic)?;
+        for (index, end) in offsets(client, &found, &of_topic, -1)? {
             ends.insert((topic.clone(), index), end);
         }
     }
@@ -336,8 +357,15 @@ impl Reset {
             .with_group_id(group_id(&self.group))
             .with_generation_id_or_member_epoch(-1)
             .with_topics(vec![topic]);
+        let error_of = |response: &OffsetCommitResponse| {
+            let first = response
+                .topics
+                .first()
+                .and_then(|topic| topic.partitions.first());
+            first.map_or(0, |partition| partition.error_code)
+        };
         for partition in client
-            .ask(8, &request)?
+            .ask_coordinator(&self.group, 8, &request, error_of)?
             .topics
             .into_iter()
             .flat_map(|topic| topic.partitions)
@@ -349,31 +377,19 @@ impl Reset {
     }
 
     fn plan(&self, client: &mut Client) -> Result<Vec<Planned>, Failure> {
-        let asked = metaq_protocol::messages::metadata_request::MetadataRequestTopic::default()
-            .with_name(Some(topic_name(&self.topic)));
-        let request = MetadataRequest::default()
-            .with_topics(Some(vec![asked]))
-            .with_allow_auto_topic_creation(false);
-        let topic = client
-            .ask(12, &request)?
-            .topics
-            .into_iter()
-            .next()
-            .ok_or("the broker did not answer")?;
-        check(&self.topic, topic.error_code, None)?;
+        let topic = metadata(client, &self.topic)?;
         let mut indexes: Vec<i32> = topic
             .partitions
             .iter()
             .map(|partition| partition.partition_index)
             .collect();
         indexes.retain(|index| self.partition.is_empty() || self.partition.contains(index));
-        indexes.sort_unstable();
         let (starts, ends) = (
-            offsets(client, &self.topic, &indexes, -2)?,
-            offsets(client, &self.topic, &indexes, -1)?,
+            offsets(client, &topic, &indexes, -2)?,
+            offsets(client, &topic, &indexes, -1)?,
         );
         let by_time = match self.to_timestamp {
-            Some(timestamp) => offsets(client, &self.topic, &indexes, timestamp)?,
+            Some(timestamp) => offsets(client, &topic, &indexes, timestamp)?,
             None => BTreeMap::new(),
         };
         let committed = committed(client, &self.group)?;

@@ -11,12 +11,10 @@ use metaq_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
 use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
 use metaq_protocol::messages::metadata_response::MetadataResponseTopic;
 use metaq_protocol::messages::{
     BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
-    DescribeConfigsRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest, MetadataRequest,
-    TopicName,
+    DescribeConfigsRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest, TopicName,
 };
 use metaq_protocol::protocol::StrBytes;
 use serde::Serialize;
@@ -221,7 +219,7 @@ fn create(
 }
 
 fn list(client: &mut Client, json: bool) -> Result<(), Failure> {
-    let response = client.ask(12, &MetadataRequest::default().with_topics(None))?;
+    let response = client.metadata(None)?;
     let row = |topic: &MetadataResponseTopic| Listed {
         topic: topic
             .name
@@ -251,52 +249,56 @@ fn list(client: &mut Client, json: bool) -> Result<(), Failure> {
     )
 }
 
-fn metadata(client: &mut Client, name: &str) -> Result<MetadataResponseTopic, Failure> {
-    let asked = MetadataRequestTopic::default().with_name(Some(topic_name(name)));
-    let request = MetadataRequest::default()
-        .with_topics(Some(vec![asked]))
-        .with_allow_auto_topic_creation(false);
-    let topic = client
-        .ask(12, &request)?
+/// A topic with its partitions in order.
+pub(super) fn metadata(client: &mut Client, name: &str) -> Result<MetadataResponseTopic, Failure> {
+    let mut topic = client
+        .metadata(Some(&[name]))?
         .topics
         .into_iter()
         .next()
         .ok_or("the broker did not answer for the topic")?;
     check(name, topic.error_code, None)?;
+    topic
+        .partitions
+        .sort_by_key(|partition| partition.partition_index);
     Ok(topic)
 }
 
-/// Offsets of all partitions of a topic: -1 for the ends, -2 for the starts, or a time in ms.
+/// Offsets of partitions of a topic: -1 for the ends, -2 for the starts, or a time in ms. A partition without a leader
+/// has none.
 pub(super) fn offsets(
     client: &mut Client,
-    topic: &str,
+    topic: &MetadataResponseTopic,
     partitions: &[i32],
     timestamp: i64,
 ) -> Result<BTreeMap<i32, i64>, Failure> {
-    let asked = |index: &i32| {
-        ListOffsetsPartition::default()
-            .with_partition_index(*index)
-            .with_timestamp(timestamp)
-    };
-    let asked = ListOffsetsTopic::default()
-        .with_name(topic_name(topic))
-        .with_partitions(partitions.iter().map(asked).collect());
-    let request = ListOffsetsRequest::default()
-        .with_replica_id(BrokerId(-1))
-        .with_topics(vec![asked]);
+    let name = topic.name.clone().unwrap_or_default();
+    let mut by_leader: BTreeMap<i32, Vec<ListOffsetsPartition>> = BTreeMap::new();
+    for partition in &topic.partitions {
+        if partitions.contains(&partition.partition_index) && partition.leader_id.0 >= 0 {
+            let asked = ListOffsetsPartition::default()
+                .with_partition_index(partition.partition_index)
+                .with_timestamp(timestamp);
+            by_leader
+                .entry(partition.leader_id.0)
+                .or_default()
+                .push(asked);
+        }
+    }
     let mut offsets = BTreeMap::new();
-    for partition in client
-        .ask(7, &request)?
-        .topics
-        .into_iter()
-        .flat_map(|topic| topic.partitions)
-    {
-        check(
-            &format!("{topic} partition {}", partition.partition_index),
-            partition.error_code,
-            None,
-        )?;
-        offsets.insert(partition.partition_index, partition.offset);
+    for (leader, asked) in by_leader {
+        let asked = ListOffsetsTopic::default()
+            .with_name(name.clone())
+            .with_partitions(asked);
+        let request = ListOffsetsRequest::default()
+            .with_replica_id(BrokerId(-1))
+            .with_topics(vec![asked]);
+        let answered = client.ask_broker(leader, 7, &request)?.topics;
+        for partition in answered.into_iter().flat_map(|topic| topic.partitions) {
+            let what = format!("{} partition {}", &*name, partition.partition_index);
+            check(&what, partition.error_code, None)?;
+            offsets.insert(partition.partition_index, partition.offset);
+        }
     }
     Ok(offsets)
 }
@@ -309,11 +311,11 @@ fn describe(client: &mut Client, name: &str, json: bool) -> Result<(), Failure> 
         .map(|partition| partition.partition_index)
         .collect();
     let (starts, ends) = (
-        offsets(client, name, &indexes, -2)?,
-        offsets(client, name, &indexes, -1)?,
+        offsets(client, &topic, &indexes, -2)?,
+        offsets(client, &topic, &indexes, -1)?,
     );
     let ids = |ids: &[BrokerId]| ids.iter().map(|id| id.0).collect::<Vec<_>>();
-    let mut rows: Vec<Described> = topic
+    let rows: Vec<Described> = topic
         .partitions
         .iter()
         .map(|partition| Described {
@@ -329,7 +331,6 @@ fn describe(client: &mut Client, name: &str, json: bool) -> Result<(), Failure> 
             log_end: ends.get(&partition.partition_index).copied().unwrap_or(-1),
         })
         .collect();
-    rows.sort_by_key(|row| row.partition);
     let resource = DescribeConfigsResource::default()
         .with_resource_type(TOPIC_RESOURCE)
         .with_resource_name(text(name));

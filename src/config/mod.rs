@@ -75,6 +75,8 @@ pub struct Config {
     settings: BTreeMap<&'static str, Setting>,
     topics: Vec<TopicSection>,
     topic_defaults: TopicOverrides,
+    /// No topic is withheld; spares the hot path the look-ups.
+    accepts_all: bool,
 }
 
 impl Config {
@@ -148,6 +150,12 @@ impl Config {
                     .insert(key.name.to_owned(), setting.value.clone());
             }
         }
+        let withheld = |section: &TopicSection| {
+            section.accept_publish == Some(false) || section.accept_subscribe == Some(false)
+        };
+        self.accepts_all = self.flag("accept.publish")
+            && self.flag("accept.subscribe")
+            && !self.topics.iter().any(withheld);
         let (frame, queued) = (
             self.number("socket.request.max.bytes"),
             self.number("queued.max.request.bytes"),
@@ -222,38 +230,41 @@ impl Config {
         merged
     }
 
+    /// The sections that are about a topic, a full name before patterns.
+    fn sections_of<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = &'a TopicSection> {
+        let exact = move |section: &&TopicSection| section.pattern == topic;
+        let pattern = move |section: &&TopicSection| matches(&section.pattern, topic);
+        let sections = self.topics.iter();
+        sections
+            .clone()
+            .filter(exact)
+            .chain(sections.filter(pattern))
+    }
+
     /// Partitions per broker for a topic that is created without a number.
     pub fn partitions_for_topic(&self, topic: &str) -> i32 {
-        let exact = self
-            .topics
-            .iter()
-            .filter(|section| section.pattern == topic);
-        let pattern = self
-            .topics
-            .iter()
-            .filter(|section| matches(&section.pattern, topic));
-        let own = exact.chain(pattern).find_map(|section| section.partitions);
-        own.unwrap_or_else(|| self.number("num.partitions") as i32)
+        self.sections_of(topic)
+            .find_map(|section| section.partitions)
+            .unwrap_or_else(|| self.number("num.partitions") as i32)
     }
 
     /// What this broker does with a topic's messages.
     pub fn accepts(&self, topic: &str) -> Accepts {
-        let exact = self
-            .topics
-            .iter()
-            .filter(|section| section.pattern == topic);
-        let pattern = self
-            .topics
-            .iter()
-            .filter(|section| matches(&section.pattern, topic));
-        let sections = || exact.clone().chain(pattern.clone());
+        if self.accepts_all {
+            return Accepts {
+                publish: true,
+                subscribe: true,
+            };
+        }
+        let publish = self
+            .sections_of(topic)
+            .find_map(|section| section.accept_publish);
+        let subscribe = self
+            .sections_of(topic)
+            .find_map(|section| section.accept_subscribe);
         Accepts {
-            publish: sections()
-                .find_map(|section| section.accept_publish)
-                .unwrap_or_else(|| self.flag("accept.publish")),
-            subscribe: sections()
-                .find_map(|section| section.accept_subscribe)
-                .unwrap_or_else(|| self.flag("accept.subscribe")),
+            publish: publish.unwrap_or_else(|| self.flag("accept.publish")),
+            subscribe: subscribe.unwrap_or_else(|| self.flag("accept.subscribe")),
         }
     }
 

@@ -44,6 +44,9 @@ pub use verify::{Dump, DumpedBatch, Finding, Verified, dump_segment, verify_dir}
 /// Why a log refuses.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
+    /// The partition is not led here any more: its topic was deleted, or others may act in this broker's place.
+    #[error("this broker does not lead the partition any more")]
+    NotLeader,
     /// The disk failed earlier; the text says where and how.
     #[error("log is offline: {0}")]
     Offline(String),

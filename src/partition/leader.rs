@@ -241,7 +241,7 @@ impl Partition {
     ) -> bool {
         if self.is_deleted() {
             for reply in replies {
-                let _ = reply.send(Err(LogError::Offline("the topic was deleted".to_owned())));
+                let _ = reply.send(Err(LogError::NotLeader));
             }
             return false;
         }
@@ -250,6 +250,10 @@ impl Partition {
         // A sealed segment is synced soon, so that a crash need not scan it.
         let mut wants_sync = self.log.ends().log_end.segment_base != segment_before;
         let synced_end = self.log.ends().synced_end;
+        if !self.log.config().syncs_every_append() {
+            // Visible before acknowledged: who was told may read it at once.
+            self.publish_high_watermark(self.log.ends().log_end);
+        }
         for (result, reply) in results.into_iter().zip(replies) {
             match result {
                 Ok(appended) if appended.needs_sync && appended.last_offset >= synced_end => {
@@ -260,9 +264,6 @@ impl Partition {
                     let _ = reply.send(result);
                 }
             }
-        }
-        if !self.log.config().syncs_every_append() {
-            self.publish_high_watermark(self.log.ends().log_end);
         }
         wants_sync
     }
@@ -279,7 +280,7 @@ impl Partition {
                 *waiting = more;
                 let more = !waiting.is_empty();
                 drop(waiting);
-                // Visible before acknowledged: who was told may read it at once.
+                // Here too before it is acknowledged.
                 self.publish_high_watermark(synced);
                 for (appended, reply) in done {
                     let _ = reply.send(Ok(appended));

@@ -13,11 +13,12 @@ use uuid::Uuid;
 
 use super::leader::{Identity, Partition};
 use super::now_ms;
-use super::writer::Writer;
+use super::writer::{Gate, Writer};
 use crate::log::{
     DataDir, DataDirError, Disk, FoundPartition, Log, LogConfig, LogError, OpenMode,
     PartitionOffsets, Segment,
 };
+use crate::meta::Lease;
 
 /// Where and how partitions are kept.
 #[derive(Clone, Debug)]
@@ -142,6 +143,7 @@ pub struct Partitions {
     /// Deleted directories and segments, with the delay after which their files go; taken by housekeeping.
     set_aside: Mutex<Vec<(PathBuf, i64)>>,
     dropped: Mutex<Vec<(Vec<Arc<Segment>>, i64)>>,
+    gate: Gate,
 }
 
 impl Partitions {
@@ -149,6 +151,7 @@ impl Partitions {
     pub fn open(disk: Arc<dyn Disk>, options: &PartitionsOptions) -> Result<Self, DataDirError> {
         let mut volumes = Vec::new();
         let mut found = HashMap::new();
+        let gate = Gate::default();
         for path in &options.data_paths {
             let dir = DataDir::open(disk.clone(), path)?;
             for partition in dir.scan()? {
@@ -157,12 +160,14 @@ impl Partitions {
                     (volumes.len(), partition.topic_id),
                 );
             }
-            let writer = Writer::start(&volumes.len().to_string(), options.sync_threads).map_err(
-                |source| DataDirError::Io {
-                    path: path.clone(),
-                    source,
-                },
-            )?;
+            let name = volumes.len().to_string();
+            let writer =
+                Writer::start(&name, options.sync_threads, gate.clone()).map_err(|source| {
+                    DataDirError::Io {
+                        path: path.clone(),
+                        source,
+                    }
+                })?;
             volumes.push(Volume {
                 dir,
                 writer,
@@ -179,7 +184,13 @@ impl Partitions {
             found,
             set_aside: Mutex::default(),
             dropped: Mutex::default(),
+            gate,
         })
+    }
+
+    /// Appends nothing from now on while the lease does not hold.
+    pub fn hold_to(&self, lease: &Arc<Lease>) {
+        let _ = self.gate.set(lease.clone());
     }
 
     /// The data directories.

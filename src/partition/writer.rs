@@ -5,7 +5,7 @@
 //! hold: every queued batch is a slice of a frame that was admitted.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
@@ -15,6 +15,7 @@ use super::leader::{AppendReply, Partition};
 use super::now_ms;
 use super::sync::SyncThreads;
 use crate::log::{LogError, ProducedBatch};
+use crate::meta::Lease;
 
 enum Job {
     Append {
@@ -37,6 +38,9 @@ struct State {
     stopping: bool,
 }
 
+/// Until when this broker may write, once that is known. Without a lease nothing is held back.
+pub(super) type Gate = Arc<OnceLock<Arc<Lease>>>;
+
 /// A handle to the writer thread; clones share it.
 #[derive(Clone)]
 pub struct Writer {
@@ -47,13 +51,13 @@ pub struct Writer {
 
 impl Writer {
     /// Starts the thread, and `sync_threads` beside it.
-    pub fn start(name: &str, sync_threads: usize) -> std::io::Result<Self> {
+    pub(super) fn start(name: &str, sync_threads: usize, gate: Gate) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::default());
         let syncs = SyncThreads::start(name, sync_threads)?;
         let (of_thread, to_sync) = (queue.clone(), syncs.clone());
         let thread = std::thread::Builder::new()
             .name(format!("writer {name}"))
-            .spawn(move || run(&of_thread, &to_sync))?;
+            .spawn(move || run(&of_thread, &to_sync, &gate))?;
         Ok(Self {
             queue,
             syncs,
@@ -121,7 +125,7 @@ impl Writer {
     }
 }
 
-fn run(queue: &Queue, syncs: &SyncThreads) {
+fn run(queue: &Queue, syncs: &SyncThreads, gate: &Gate) {
     let mut jobs = Vec::new();
     loop {
         {
@@ -144,14 +148,14 @@ fn run(queue: &Queue, syncs: &SyncThreads) {
                 } => round.add(partition, batches, reply),
                 Job::Run(work) => {
                     // What was queued before it is written before it.
-                    std::mem::take(&mut round).write(syncs);
+                    std::mem::take(&mut round).write(syncs, gate);
                     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
                         tracing::error!("a task of the writer thread panicked");
                     }
                 }
             }
         }
-        round.write(syncs);
+        round.write(syncs, gate);
     }
 }
 
@@ -184,7 +188,15 @@ impl Round {
         groups[at].replies.push(reply);
     }
 
-    fn write(self, syncs: &SyncThreads) {
+    fn write(self, syncs: &SyncThreads, gate: &Gate) {
+        if gate.get().is_some_and(|lease| !lease.is_valid()) {
+            // The process may have been stopped for longer than others wait.
+            let replies = self.groups.into_iter().flat_map(|group| group.replies);
+            for reply in replies {
+                let _ = reply.send(Err(LogError::NotLeader));
+            }
+            return;
+        }
         for Group {
             partition,
             requests,

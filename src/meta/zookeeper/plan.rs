@@ -260,11 +260,18 @@ fn fulfil(
         Some(owner) => *owner,
         None => known.contains(path).then_some(0),
     };
+    // What is to be there keeps the nodes above it, also those that were to go.
+    let needed: HashSet<&str> = wishes
+        .iter()
+        .filter(|(_, wish)| wish.node.is_some())
+        .flat_map(|(path, _)| parents_of(path))
+        .collect();
+    let stays = |path: &str| needed.contains(path) && owner_of(path) == Some(0);
     // Children stand behind their parents, so backwards they go first.
     for (path, wish) in wishes.iter().rev() {
         let replaced = match (&wish.node, owner_of(path)) {
             (_, None) => false,
-            (None, Some(_)) => true,
+            (None, Some(_)) => !stays(path),
             (Some((_, true)), Some(owner)) => owner != session,
             (Some((_, false)), Some(owner)) => owner != 0,
         };
@@ -285,7 +292,9 @@ fn fulfil(
         }
         let parents: Vec<&str> = parents_of(path).collect();
         for parent in parents.into_iter().rev() {
-            let gone = wishes.get(parent).is_some_and(|wish| wish.node.is_none());
+            let gone = wishes
+                .get(parent)
+                .is_some_and(|wish| wish.node.is_none() && !stays(parent));
             if (owner_of(parent).is_none() || gone) && made.insert(parent) {
                 let native = Native::Create(parent.to_owned(), Bytes::new(), false);
                 steps.push(guess(native, wish));
@@ -328,12 +337,18 @@ mod tests {
             ("/g".to_owned(), wish(Some(b"new"))),
             ("/g/ids".to_owned(), wish(None)),
             ("/g/ids/a".to_owned(), wish(None)),
+            ("/g/kept".to_owned(), wish(None)),
+            ("/g/kept/a".to_owned(), wish(None)),
+            ("/g/kept/b".to_owned(), wish(Some(b"m"))),
             ("/g/owners/t/0-0".to_owned(), wish(Some(b"m"))),
         ]);
         let found = Found::from([
             ("/g".to_owned(), Some(0)),
             ("/g/ids".to_owned(), Some(0)),
             ("/g/ids/a".to_owned(), Some(77)),
+            ("/g/kept".to_owned(), Some(0)),
+            ("/g/kept/a".to_owned(), Some(0)),
+            ("/g/kept/b".to_owned(), Some(0)),
             ("/g/owners".to_owned(), None),
             ("/g/owners/t".to_owned(), None),
             ("/g/owners/t/0-0".to_owned(), None),
@@ -352,9 +367,11 @@ mod tests {
         assert_eq!(
             did,
             [
+                "delete /g/kept/a",
                 "delete /g/ids/a",
                 "delete /g/ids",
                 "set /g",
+                "set /g/kept/b",
                 "create /g/owners",
                 "create /g/owners/t",
                 "create /g/owners/t/0-0"
