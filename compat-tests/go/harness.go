@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-var bootstrap = os.Getenv("BOOTSTRAP")
+var bootstrap = strings.Split(os.Getenv("BOOTSTRAP"), ",")
 
 type header struct {
 	key   string

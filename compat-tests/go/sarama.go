@@ -23,13 +23,13 @@ func saramaConfig() *sarama.Config {
 }
 
 func saramaCreate(topic string, partitions int32) {
-	admin := must(sarama.NewClusterAdmin([]string{bootstrap}, saramaConfig()))
+	admin := must(sarama.NewClusterAdmin(bootstrap, saramaConfig()))
 	defer admin.Close()
 	check(admin.CreateTopic(topic, &sarama.TopicDetail{NumPartitions: partitions, ReplicationFactor: 1}, false))
 }
 
 func saramaRead(topic string, count int) []*sarama.ConsumerMessage {
-	consumer := must(sarama.NewConsumer([]string{bootstrap}, saramaConfig()))
+	consumer := must(sarama.NewConsumer(bootstrap, saramaConfig()))
 	defer consumer.Close()
 	partition := must(consumer.ConsumePartition(topic, 0, sarama.OffsetOldest))
 	defer partition.Close()
@@ -63,7 +63,7 @@ func saramaRoundTrips() {
 		for _, acks := range []sarama.RequiredAcks{sarama.WaitForLocal, sarama.WaitForAll} {
 			config := saramaConfig()
 			config.Producer.Compression, config.Producer.RequiredAcks = codec, acks
-			producer := must(sarama.NewSyncProducer([]string{bootstrap}, config))
+			producer := must(sarama.NewSyncProducer(bootstrap, config))
 			for _, r := range records {
 				message := &sarama.ProducerMessage{Topic: topic}
 				if r.key != nil {
@@ -96,7 +96,7 @@ func saramaLarge() {
 	saramaCreate(topic, 1)
 	config := saramaConfig()
 	config.Producer.MaxMessageBytes = 5_000_000
-	producer := must(sarama.NewSyncProducer([]string{bootstrap}, config))
+	producer := must(sarama.NewSyncProducer(bootstrap, config))
 	defer producer.Close()
 	send := func(bytes int) error {
 		_, _, err := producer.SendMessage(&sarama.ProducerMessage{Topic: topic, Value: sarama.ByteEncoder(make([]byte, bytes))})
@@ -155,7 +155,7 @@ func (m *saramaMember) owns() int {
 func saramaJoin(topic, group string) *saramaMember {
 	ctx, cancel := context.WithCancel(background)
 	m := &saramaMember{values: map[string]bool{}, cancel: cancel, ended: make(chan struct{})}
-	client := must(sarama.NewConsumerGroup([]string{bootstrap}, group, saramaConfig()))
+	client := must(sarama.NewConsumerGroup(bootstrap, group, saramaConfig()))
 	go func() {
 		defer close(m.ended)
 		for ctx.Err() == nil {
@@ -171,7 +171,7 @@ func saramaGroup() {
 	saramaCreate(topic, 4)
 	first, second := saramaJoin(topic, group), saramaJoin(topic, group)
 	waitFor("a shared topic", func() bool { return first.owns() == 2 && second.owns() == 2 })
-	producer := must(sarama.NewSyncProducer([]string{bootstrap}, saramaConfig()))
+	producer := must(sarama.NewSyncProducer(bootstrap, saramaConfig()))
 	for n := range 200 {
 		_, _, err := producer.SendMessage(&sarama.ProducerMessage{Topic: topic, Partition: int32(n % 4), Value: sarama.StringEncoder(fmt.Sprint(n))})
 		check(err)
@@ -189,7 +189,7 @@ func saramaGroup() {
 	waitFor("the rest to be taken over", func() bool { return first.owns() == 4 })
 	first.cancel()
 	<-first.ended
-	admin := must(sarama.NewClusterAdmin([]string{bootstrap}, saramaConfig()))
+	admin := must(sarama.NewClusterAdmin(bootstrap, saramaConfig()))
 	defer admin.Close()
 	offsets := must(admin.ListConsumerGroupOffsets(group, nil))
 	sum := int64(0)
@@ -200,7 +200,7 @@ func saramaGroup() {
 }
 
 func saramaAdmin() {
-	admin := must(sarama.NewClusterAdmin([]string{bootstrap}, saramaConfig()))
+	admin := must(sarama.NewClusterAdmin(bootstrap, saramaConfig()))
 	defer admin.Close()
 	topic := unique("admin")
 	check(admin.CreateTopic(topic, &sarama.TopicDetail{NumPartitions: 1, ReplicationFactor: 1}, false))

@@ -19,7 +19,7 @@ func runSegment() {
 }
 
 func segmentClient() *kafka.Client {
-	return &kafka.Client{Addr: kafka.TCP(bootstrap), Timeout: 20 * time.Second}
+	return &kafka.Client{Addr: kafka.TCP(bootstrap...), Timeout: 20 * time.Second}
 }
 
 func segmentCreate(topic string, partitions int) {
@@ -33,7 +33,7 @@ func segmentRoundTrips() {
 		segmentCreate(topic, 1)
 		var expected []string
 		for _, acks := range []kafka.RequiredAcks{kafka.RequireOne, kafka.RequireAll} {
-			writer := &kafka.Writer{Addr: kafka.TCP(bootstrap), Topic: topic, Compression: codec, RequiredAcks: acks, BatchTimeout: 5 * time.Millisecond}
+			writer := &kafka.Writer{Addr: kafka.TCP(bootstrap...), Topic: topic, Compression: codec, RequiredAcks: acks, BatchTimeout: 5 * time.Millisecond}
 			for _, r := range records {
 				message := kafka.Message{Key: r.key, Value: r.value}
 				for _, h := range r.headers {
@@ -45,7 +45,7 @@ func segmentRoundTrips() {
 			}
 			check(writer.Close())
 		}
-		reader := kafka.NewReader(kafka.ReaderConfig{Brokers: []string{bootstrap}, Topic: topic, Partition: 0, MaxWait: 200 * time.Millisecond})
+		reader := kafka.NewReader(kafka.ReaderConfig{Brokers: bootstrap, Topic: topic, Partition: 0, MaxWait: 200 * time.Millisecond})
 		ctx, cancel := within(30)
 		for _, wanted := range expected {
 			message := must(reader.ReadMessage(ctx))
@@ -63,7 +63,7 @@ func segmentRoundTrips() {
 func segmentGroup() {
 	topic, group := unique("group"), unique("group")
 	segmentCreate(topic, 2)
-	writer := &kafka.Writer{Addr: kafka.TCP(bootstrap), Topic: topic, Balancer: &kafka.RoundRobin{}, BatchTimeout: 5 * time.Millisecond}
+	writer := &kafka.Writer{Addr: kafka.TCP(bootstrap...), Topic: topic, Balancer: &kafka.RoundRobin{}, BatchTimeout: 5 * time.Millisecond}
 	seen := map[string]int{}
 	for turn := range 2 {
 		var messages []kafka.Message
@@ -71,7 +71,7 @@ func segmentGroup() {
 			messages = append(messages, kafka.Message{Value: []byte(n)})
 		}
 		check(writer.WriteMessages(background, messages...))
-		reader := kafka.NewReader(kafka.ReaderConfig{Brokers: []string{bootstrap}, GroupID: group, Topic: topic, MaxWait: 200 * time.Millisecond, StartOffset: kafka.FirstOffset, SessionTimeout: 6 * time.Second, HeartbeatInterval: 300 * time.Millisecond, RebalanceTimeout: 6 * time.Second})
+		reader := kafka.NewReader(kafka.ReaderConfig{Brokers: bootstrap, GroupID: group, Topic: topic, MaxWait: 200 * time.Millisecond, StartOffset: kafka.FirstOffset, SessionTimeout: 6 * time.Second, HeartbeatInterval: 300 * time.Millisecond, RebalanceTimeout: 6 * time.Second})
 		ctx, cancel := context.WithTimeout(background, 40*time.Second)
 		for range 50 {
 			seen[string(must(reader.ReadMessage(ctx)).Value)]++

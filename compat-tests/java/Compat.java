@@ -103,8 +103,11 @@ public class Compat {
     static byte[] bytes(String text) { return text == null ? null : text.getBytes(StandardCharsets.UTF_8); }
 
     static List<ConsumerRecord<byte[], byte[]>> read(String topic, int count, long offset) throws Exception {
+        return read(new TopicPartition(topic, 0), count, offset);
+    }
+
+    static List<ConsumerRecord<byte[], byte[]>> read(TopicPartition partition, int count, long offset) throws Exception {
         try (KafkaConsumer<byte[], byte[]> consumer = consumer()) {
-            TopicPartition partition = new TopicPartition(topic, 0);
             consumer.assign(List.of(partition));
             consumer.seek(partition, offset);
             List<ConsumerRecord<byte[], byte[]>> all = new ArrayList<>();
@@ -361,8 +364,10 @@ public class Compat {
         } catch (ExecutionException error) {
             equal(error.getCause().getClass(), GroupIdNotFoundException.class);
         }
-        equal(admin.describeCluster().nodes().get().size(), 1);
-        int node = admin.describeCluster().controller().get().id();
+        Set<Integer> nodes = admin.describeCluster().nodes().get().stream().map(Node::id).collect(Collectors.toSet());
+        equal(nodes.size(), BOOTSTRAP.split(",").length);
+        equal(nodes.contains(admin.describeCluster().controller().get().id()), true);
+        int node = leader(partition);
         equal(admin.describeLogDirs(List.of(node)).descriptions().get(node).get().values().stream().anyMatch(d -> d.replicaInfos().containsKey(partition)), true);
         admin.deleteTopics(List.of(topic)).all().get();
         waitFor("the topic to be gone", () -> !admin.listTopics().names().get().contains(topic));
@@ -375,12 +380,20 @@ public class Compat {
         }
     }
 
+    static int leader(TopicPartition partition) {
+        try (KafkaConsumer<byte[], byte[]> consumer = consumer()) {
+            return consumer.partitionsFor(partition.topic()).stream().filter(p -> p.partition() == partition.partition()).findAny().get().leader().id();
+        }
+    }
+
+    /** With as many partitions as the broker likes. */
     static void autoCreation() throws Exception {
         String topic = unique("auto");
+        int partition;
         try (KafkaProducer<byte[], byte[]> producer = producer()) {
-            producer.send(new ProducerRecord<>(topic, null, bytes("x"))).get();
+            partition = producer.send(new ProducerRecord<>(topic, null, bytes("x"))).get().partition();
         }
-        equal(new String(read(topic, 1, 0).get(0).value()), "x");
+        equal(new String(read(new TopicPartition(topic, partition), 1, 0).get(0).value()), "x");
     }
 
     static void topicRecreated() throws Exception {

@@ -1,5 +1,5 @@
-# A broker for a suite: metaq, Apache Kafka from jars, or one that somebody else started. Writes DIR/env with
-# BOOTSTRAP and BROKER_CTL, and DIR/ctl with the verbs start, stop, kill9, restart, alive.
+# A broker for a suite: metaq, a cluster of metaqs, Apache Kafka from jars, or one that somebody else started. Writes
+# DIR/env with BOOTSTRAP and BROKER_CTL, and DIR/ctl with the verbs of lib/ctl.sh.
 
 # Ports below the range that the system gives to outgoing connections, each tried by binding it.
 free_ports() { # count
@@ -29,15 +29,44 @@ broker_up() { # dir against
   "$dir/ctl" start
 }
 
+# Several brokers that form a cluster below a root in a ZooKeeper.
+cluster_up() { # dir brokers zookeeper-dir root
+  cluster_ctl "$@" && "$1/ctl" start
+}
+
+# The program under test: the one that run built, or METAQ_BIN.
+metaq_bin() { echo "${METAQ_BIN:-$root/target/release/metaq}"; }
+
 # Settings that both brokers understand.
 common_settings="group.initial.rebalance.delay.ms=0 log.retention.check.interval.ms=2000 log.segment.delete.delay.ms=1000"
 
+metaq_command() { # data port dashboard-port [setting…]
+  local sets=""
+  for setting in $common_settings "${@:4}"; do sets+=" --set $setting"; done
+  echo "'$(metaq_bin)' start --set serverPort=$2 --set dashboardHttpPort=$3 --set hostName=127.0.0.1 --set dataPath='$1'$sets \${EXTRA:-}"
+}
+
 metaq_ctl() { # dir
-  local dir=$1 ports sets=""
+  local dir=$1 ports
   read -r -a ports < <(free_ports 2)
-  for setting in $common_settings; do sets+=" --set $setting"; done
   { echo "export BOOTSTRAP=127.0.0.1:${ports[0]} DASHBOARD=127.0.0.1:${ports[1]} BROKER_CTL=$dir/ctl DATA=$dir/data AGAINST="; } >"$dir/env"
-  write_ctl "$dir" "${ports[0]}" "exec '$root/target/release/metaq' start --set serverPort=${ports[0]} --set dashboardHttpPort=${ports[1]} --set hostName=127.0.0.1 --set dataPath='$dir/data'$sets \${EXTRA:-}"
+  write_ctl "$dir" broker.log true "${ports[0]}" "$(metaq_command "$dir/data" "${ports[0]}" "${ports[1]}")"
+}
+
+# Others take over from a broker that was silent for this long.
+session_timeout_ms=4000
+
+cluster_ctl() { # dir brokers zookeeper-dir root
+  local dir=$1 brokers=$2 root_path=$4 ports n bootstrap="" commands=() ZOOKEEPER ZOOKEEPER_CTL
+  . "$3/env"
+  read -r -a ports < <(free_ports $((brokers * 2)))
+  for n in $(seq 0 $((brokers - 1))); do
+    commands+=("${ports[$n]}" "$(metaq_command "$dir/data-$n" "${ports[$n]}" "${ports[$((brokers + n))]}" "brokerId=$n" \
+      zk.zkEnable=true "zk.zkConnect=$ZOOKEEPER" "zk.zkRoot=$root_path" "zk.zkSessionTimeoutMs=$session_timeout_ms")")
+    bootstrap+=",127.0.0.1:${ports[$n]}"
+  done
+  { echo "export BOOTSTRAP=${bootstrap#,} DASHBOARD=127.0.0.1:${ports[$brokers]} BROKER_CTL=$dir/ctl DATA=$dir/data-0 AGAINST= ZOOKEEPER=$ZOOKEEPER ZOOKEEPER_CTL=$ZOOKEEPER_CTL ZOOKEEPER_ROOT=$root_path SESSION_TIMEOUT_MS=$session_timeout_ms"; } >"$dir/env"
+  write_ctl "$dir" broker.log brokers_know_each_other "${commands[@]}"
 }
 
 kafka_ctl() { # dir
@@ -61,32 +90,24 @@ kafka_ctl() { # dir
     java -Xmx256m -cp "$classpath" kafka.tools.StorageTool format -t "$(printf 'metaqCompatTestsCluster' | cut -c1-22)" -c "$dir/server.properties" >"$dir/format.log" 2>&1 || { cat "$dir/format.log"; return 1; }
   fi
   echo "export BOOTSTRAP=127.0.0.1:${ports[0]} BROKER_CTL=$dir/ctl DATA=$dir/data AGAINST=kafka" >"$dir/env"
-  write_ctl "$dir" "${ports[0]}" "exec java -Xms256m -Xmx768m -XX:+UseG1GC -cp '$classpath' kafka.Kafka '$dir/server.properties'"
+  write_ctl "$dir" broker.log true "${ports[0]}" "java -Xms256m -Xmx768m -XX:+UseG1GC -cp '$classpath' kafka.Kafka '$dir/server.properties'"
 }
 
-write_ctl() { # dir port command
-  cat >"$1/ctl" <<CTL
-#!/usr/bin/env bash
-dir='$1'
-pid() { cat "\$dir/pid" 2>/dev/null; }
-alive() { kill -0 "\$(pid)" 2>/dev/null; }
-gone() { for _ in \$(seq 600); do alive || return 0; sleep 0.05; done; return 1; }
-case "\$1" in
-  start)
-    ($3) >>"\$dir/broker.log" 2>&1 </dev/null &
-    echo \$! >"\$dir/pid"
-    for _ in \$(seq 1200); do
-      (exec 3<>/dev/tcp/127.0.0.1/$2) 2>/dev/null && exit 0
-      alive || exit 1
-      sleep 0.05
+# In sessions of their own: what starts a broker may be ended together with all that it started.
+write_ctl() { # dir log ready [port command]…
+  local dir=$1 log=$2 ready=$3 n=0
+  {
+    echo "#!/usr/bin/env bash"
+    printf 'dir=%q log=%q lib=%q ports=()\n' "$dir" "$log" "$here/lib"
+    shift 3
+    while [ $# -gt 0 ]; do
+      printf 'ports[%s]=%s\nrun_%s() { exec setsid %s; }\n' "$n" "$1" "$n" "$2"
+      n=$((n + 1))
+      shift 2
     done
-    exit 1 ;;
-  stop) alive || exit 0; kill -TERM "\$(pid)"; gone ;;
-  kill9) alive || exit 0; kill -KILL "\$(pid)"; gone ;;
-  restart) "\$0" stop && "\$0" start ;;
-  alive) alive ;;
-  *) echo "start, stop, kill9, restart or alive" >&2; exit 2 ;;
-esac
-CTL
-  chmod +x "$1/ctl"
+    echo '. "$lib/ready.sh"'
+    echo "ready() { $ready \"\$@\"; }"
+    echo '. "$lib/ctl.sh"'
+  } >"$dir/ctl"
+  chmod +x "$dir/ctl"
 }

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Writes the report card from the suites' output: a row a client. Rows of suites that did not run are kept.
+# Writes the report card from the suites' output: a row a client. Rows of suites that did not run are kept, and so are
+# those of the other coordination.
 set -u
-results=$1 against=$2 report=$3
+results=$1 against=$2 report=$3 coordination=$4
 [ "$against" = metaq ] || exit 0
 rows=$(mktemp)
 trap 'rm -f "$rows"' EXIT
 [ -f "$report" ] && grep -E '^\| [a-z]' "$report" | grep -v '^| suite ' >"$rows.old" || : >"$rows.old"
 for file in "$results"/*; do
   suite=$(basename "$file")
+  [ "$coordination" = zookeeper ] && [ "$suite" != zookeeper ] && suite+=", three brokers"
   grep -q '^CLIENT ' "$file" 2>/dev/null || continue
   sed -i "/^| $suite |/d" "$rows.old"
   while IFS='|' read -r client version language exercised prefix; do

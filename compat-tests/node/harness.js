@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { promisify } from 'node:util'
 
-export const bootstrap = process.env.BOOTSTRAP
+export const bootstrap = process.env.BOOTSTRAP.split(',')
 export const records = [
   { key: Buffer.from('k'), value: Buffer.from('v'), headers: { h: Buffer.from('1'), empty: Buffer.from('') } },
   { key: null, value: Buffer.from('no key'), headers: {} },

@@ -6,7 +6,7 @@ import { bootstrap, broker, describe, equal, records, run, unique, waitFor } fro
 const { Kafka, CompressionTypes, logLevel } = kafkajs
 const version = createRequire(import.meta.url)('kafkajs/package.json').version
 console.log(`CLIENT kafkajs|${version}|JavaScript|gzip, acks, group of two, resume, admin, idempotence across a restart, topic recreated|kafkajs/`)
-const kafka = new Kafka({ brokers: [bootstrap], logLevel: logLevel.NOTHING, retry: { initialRetryTime: 50, retries: 30, maxRetryTime: 500 } })
+const kafka = new Kafka({ brokers: bootstrap, logLevel: logLevel.NOTHING, retry: { initialRetryTime: 50, retries: 30, maxRetryTime: 500 } })
 
 const withAdmin = async (work) => {
   const admin = kafka.admin()

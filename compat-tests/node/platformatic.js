@@ -6,7 +6,7 @@ import { bootstrap, describe, equal, records, run, unique, waitFor } from './har
 
 const version = JSON.parse(readFileSync(new URL('node_modules/@platformatic/kafka/package.json', import.meta.url))).version
 console.log(`CLIENT @platformatic/kafka|${version}|TypeScript|codecs, acks, group of two, admin|platformatic/`)
-const base = () => ({ clientId: 'compat', bootstrapBrokers: [bootstrap], retries: 20, retryDelay: 100 })
+const base = () => ({ clientId: 'compat', bootstrapBrokers: bootstrap, retries: 20, retryDelay: 100 })
 
 async function withAdmin(work) {
   const admin = new Admin(base())

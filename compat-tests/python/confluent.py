@@ -202,7 +202,9 @@ def administration():
     equal(admin.describe_consumer_groups([group])[group].result(10).members, [])
     admin.delete_consumer_groups([group])[group].result(10)
     wait_for("the group to be gone", lambda: group not in [g.group_id for g in admin.list_consumer_groups().result(10).valid])
-    equal(admin.describe_cluster().result(10).controller.id, 0)
+    cluster = admin.describe_cluster().result(10)
+    equal(len(cluster.nodes), len(BOOTSTRAP.split(",")))
+    equal(cluster.controller.id in [node.id for node in cluster.nodes], True)
     list(admin.delete_topics([topic]).values())[0].result(10)
     wait_for("the topic to be gone", lambda: topic not in admin.list_topics(timeout=10).topics)
 
@@ -245,9 +247,14 @@ def topic_deleted_and_recreated():
 
 
 def missing_topic_is_created():
-    topic = unique("auto")
-    produce(topic, [(None, b"x", [])], -1)
-    equal(read(topic, 1)[0].value(), b"x")
+    """With as many partitions as the broker likes."""
+    topic, delivered = unique("auto"), []
+    client = producer()
+    client.produce(topic, b"x", on_delivery=lambda error, message: delivered.append((error, message.partition())))
+    client.flush(30)
+    [(error, partition)] = delivered
+    equal(error, None)
+    equal(read(topic, 1, partition=partition)[0].value(), b"x")
 
 
 run("confluent-kafka", {
