@@ -132,7 +132,7 @@ impl Broker {
         for dir in partitions.data_dirs() {
             dir.check_owner(config.number("broker.id") as i32)?;
         }
-        let meta = open_meta(&config).await?;
+        let meta = open_store(&config).await?;
         partitions.hold_to(meta.lease());
         let cluster_id = match partitions.data_dirs().next() {
             Some(dir) => dir.property("cluster.id")?,
@@ -272,7 +272,8 @@ fn open_partitions(config: &Config) -> Result<Arc<Partitions>, StartError> {
     Ok(Arc::new(Partitions::open(Arc::new(RealDisk), &options)?))
 }
 
-async fn open_meta(config: &Config) -> Result<MetaStore, StartError> {
+/// Opens the coordination store that the configuration names.
+pub async fn open_store(config: &Config) -> Result<MetaStore, StartError> {
     if config.flag("zookeeper.enable") {
         let options = zookeeper_options(config)?;
         return Ok(MetaStore::connect_zookeeper(options).await?);
@@ -286,7 +287,7 @@ async fn open_meta(config: &Config) -> Result<MetaStore, StartError> {
 }
 
 /// How the configuration wants ZooKeeper to be reached.
-pub fn zookeeper_options(config: &Config) -> Result<ZooKeeperOptions, MetaError> {
+fn zookeeper_options(config: &Config) -> Result<ZooKeeperOptions, MetaError> {
     let ms = |name| Duration::from_millis(config.number(name) as u64);
     let file =
         |name| Some(PathBuf::from(config.text(name))).filter(|path| !path.as_os_str().is_empty());

@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::api::Context;
+use crate::meta::SessionState;
 
 /// Everything at one moment.
 #[derive(Debug, Default)]
@@ -90,6 +91,7 @@ fn take(cx: &Context) -> Snapshot {
         apis: metrics.apis(),
         partitions: Vec::new(),
     };
+    add_coordination(cx, &mut snapshot);
     let mut offline = 0;
     for topic in cx.partitions.topics() {
         offline += topic.offline().count();
@@ -119,6 +121,52 @@ fn take(cx: &Context) -> Snapshot {
         offline as i64,
     ));
     snapshot
+}
+
+fn add_coordination(cx: &Context, snapshot: &mut Snapshot) {
+    let (meta, image) = (cx.cluster.meta(), cx.cluster.image());
+    let session = *meta.session().borrow();
+    let connected = session.state == SessionState::Connected;
+    let own = cx.cluster.broker_id();
+    let slots = image.slots.iter().filter(|slot| slot.owner == own).count();
+    let mut gauge = |name, help, value| snapshot.gauges.push((name, help, value));
+    gauge(
+        "metaq_coordination_connected",
+        "Whether the coordination store answers",
+        i64::from(connected),
+    );
+    gauge(
+        "metaq_coordination_session",
+        "Sessions with the coordination store since the start",
+        session.number as i64,
+    );
+    gauge(
+        "metaq_coordination_may_act",
+        "Whether this broker may lead and coordinate",
+        i64::from(cx.cluster.may_act()),
+    );
+    if let Some(left) = meta.lease().left() {
+        gauge(
+            "metaq_coordination_lease_ms",
+            "How long this broker may lead and coordinate without an answer",
+            left.as_millis() as i64,
+        );
+    }
+    gauge(
+        "metaq_controller",
+        "Whether this broker is the controller",
+        i64::from(cx.cluster.is_controller()),
+    );
+    gauge(
+        "metaq_coordinator_slots",
+        "Slots of groups that this broker coordinates",
+        slots as i64,
+    );
+    gauge(
+        "metaq_brokers",
+        "Live brokers of the cluster",
+        image.brokers.len() as i64,
+    );
 }
 
 impl Collector for Snapshot {

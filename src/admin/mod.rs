@@ -1,11 +1,15 @@
-//! The dashboard port: /healthz, /readyz and /metrics.
+//! The dashboard port: health, metrics, and the cluster with its coordination tree as JSON.
 //!
 //! - `/healthz`: 200 while the process serves at all.
 //! - `/readyz`: 200 when clients are answered; 503 with a reason while starting, draining, or with partitions
-//!   offline.
+//!   offline, or while others may act in this broker's place.
 //! - `/metrics`: Prometheus text format.
+//! - `/api/cluster`: the cluster as this broker sees it, and its session with the coordination store.
+//! - `/api/meta/get|ls|tree|watch?path=/…`: the coordination tree.
 
 mod exposition;
+mod status;
+mod tree;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -90,6 +94,8 @@ impl Bound {
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
+            .route("/api/cluster", get(cluster))
+            .route("/api/meta/{what}", get(tree::serve))
             .with_state(Shared {
                 cx,
                 ready: ready.clone(),
@@ -127,10 +133,27 @@ async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
             }
         }
     }
+    let coordination = coordination(&shared.cx);
+    if !shared.cx.cluster.may_act() {
+        offline.push_str(&coordination);
+    }
     match offline.is_empty() {
-        true => (StatusCode::OK, "ready\n".to_owned()),
+        true => (StatusCode::OK, format!("ready\n{coordination}")),
         false => (StatusCode::SERVICE_UNAVAILABLE, offline),
     }
+}
+
+/// How the session with the coordination store is, in a line.
+fn coordination(cx: &Context) -> String {
+    let status = status::CoordinationStatus::of(cx);
+    let left = status.lease_ms_left.map_or(String::new(), |ms| {
+        format!(", {ms} ms left to lead and to coordinate")
+    });
+    format!("coordination: {} {}{left}\n", status.kind, status.session)
+}
+
+async fn cluster(State(shared): State<Shared>) -> axum::Json<status::ClusterStatus> {
+    axum::Json(status::ClusterStatus::of(&shared.cx))
 }
 
 async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {

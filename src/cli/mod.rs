@@ -1,15 +1,21 @@
 //! The command line: starting the broker, and operator commands against a running one or its files.
 
 mod client;
+mod cluster;
 mod group;
+mod http;
 mod log;
+mod meta;
 mod output;
 mod start;
 mod topic;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError};
 
 /// metaq: a Kafka-compatible broker with MetaQ's model.
 #[derive(Debug, Parser)]
@@ -27,8 +33,29 @@ enum Subcommands {
     Topic(topic::Topic),
     /// List, describe and delete consumer groups, and reset their offsets.
     Group(group::Group),
+    /// Show the cluster.
+    Cluster(cluster::Cluster),
+    /// Read the coordination tree, or take it to another store.
+    Meta(meta::Meta),
     /// Look into a data directory while no broker uses it.
     Log(log::Log),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+struct ConfigArguments {
+    /// Configuration file.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set a configuration, over the file; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl ConfigArguments {
+    fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(self.config.as_deref(), &self.set)
+    }
 }
 
 /// Why a command failed; printed after `metaq: `.
@@ -40,6 +67,8 @@ pub fn run(command: Command) -> ExitCode {
         Subcommands::Start(start) => start.run(),
         Subcommands::Topic(topic) => topic.run(),
         Subcommands::Group(group) => group.run(),
+        Subcommands::Cluster(cluster) => cluster.run(),
+        Subcommands::Meta(meta) => meta.run(),
         Subcommands::Log(log) => log.run(),
     };
     match result {

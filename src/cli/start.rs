@@ -1,12 +1,10 @@
 //! `metaq start`: a broker in the foreground until SIGTERM or Ctrl-C.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::Failure;
+use super::{ConfigArguments, Failure};
 use crate::broker::Broker;
 use crate::config::Config;
 
@@ -16,12 +14,8 @@ const DESCRIPTORS_WANTED: u64 = 1 << 20;
 /// Starts a broker.
 #[derive(Debug, Args)]
 pub(super) struct Start {
-    /// Configuration file.
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Set a configuration, over the file; may be given several times.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    config: ConfigArguments,
     /// Log as JSON lines.
     #[arg(long)]
     log_json: bool,
@@ -30,7 +24,7 @@ pub(super) struct Start {
 impl Start {
     pub(super) fn run(self) -> Result<(), Failure> {
         self.start_logging();
-        let config = Config::load(self.config.as_deref(), &self.set)?;
+        let config = self.config.load()?;
         raise_descriptor_limit();
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         if let threads @ 1.. = config.number("num.network.threads") {

@@ -81,7 +81,7 @@ const OWN_KEYS: &[BrokerKey] = &[
         Some("dashboardHttpPort"),
         Kind::Int(0, 65_535),
         "8120",
-        "Port of /healthz, /readyz and /metrics; 0 lets the system choose."
+        "Port of /healthz, /readyz, /metrics and /api; 0 lets the system choose."
     ),
     key!(
         "dashboard.http.host",

@@ -5,12 +5,16 @@
 //! is answered. [`paths`] and [`records`] are the only places that know what the tree looks like.
 
 mod embedded;
+mod legacy;
 pub mod paths;
 pub mod records;
 mod session;
+mod transfer;
 mod zookeeper;
 
+pub use legacy::{LegacyOffset, read_legacy_offsets};
 pub use session::{Lease, Session, SessionState};
+pub use transfer::{Export, ImportReport, ShownNode, TransferError, export, import};
 pub use zookeeper::{ZooKeeperOptions, ZooKeeperTls};
 
 use std::pin::Pin;

@@ -7,7 +7,7 @@ use std::collections::{HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
@@ -86,6 +86,8 @@ struct Crew {
     number: u64,
     known: Known,
     marks: AtomicU64,
+    /// Whether the session's marker is there.
+    has_marker: AtomicBool,
 }
 
 type Flight = Pin<Box<dyn Future<Output = (Vec<String>, bool)> + Send>>;
@@ -109,6 +111,7 @@ impl Flights {
                 number,
                 known: Known::default(),
                 marks: AtomicU64::new(0),
+                has_marker: AtomicBool::new(false),
             }),
             waiting: VecDeque::new(),
             flying: FuturesUnordered::new(),
@@ -313,6 +316,9 @@ impl Crew {
     async fn commit(&self, steps: &[&Step], marked: bool) -> Result<(), Fault> {
         let mark = self.marks.fetch_add(1, Ordering::Relaxed) + 1;
         let marker = paths::session_marker(self.client.session_id().0);
+        if marked && !self.has_marker.load(Ordering::Relaxed) {
+            self.make_marker(&marker).await.map_err(Fault::Session)?;
+        }
         loop {
             let mut writer = self.client.new_multi_writer();
             let added = steps.iter().try_for_each(|step| match &step.native {
@@ -356,6 +362,21 @@ impl Crew {
         // The state may be told after the error.
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         self.shared.connected(Some(self.number)).await.map(|_| ())
+    }
+
+    /// Makes the session's marker, which goes with it.
+    async fn make_marker(&self, marker: &str) -> Result<(), MetaError> {
+        for (path, ephemeral) in [(paths::SESSIONS, false), (marker, true)] {
+            loop {
+                let options = self.shared.create_options(ephemeral);
+                match self.client.create(path, b"", &options).await {
+                    Ok(_) | Err(Error::NodeExists) => break,
+                    Err(error) => self.recover(&error).await?,
+                }
+            }
+        }
+        self.has_marker.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether the marker says that a multi was made.

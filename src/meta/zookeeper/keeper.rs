@@ -90,35 +90,20 @@ fn tls_options(shared: &Shared) -> Result<TlsOptions, MetaError> {
     Ok(tls)
 }
 
-/// A session with what it needs: its watches and its marker node.
+/// A session with its watches and its heartbeat.
 pub(super) struct Opened {
     number: u64,
     client: Client,
     tasks: JoinSet<()>,
 }
 
-/// Sets up a new session: watches, the marker, the lease.
+/// Sets up a new session: watches and the lease.
 pub(super) async fn open_session(
     shared: &Arc<Shared>,
     number: u64,
     client: Client,
 ) -> Result<Opened, Error> {
     let mut tasks = JoinSet::new();
-    let marker = paths::session_marker(client.session_id().0);
-    client
-        .mkdir(paths::SESSIONS, &shared.create_options(false))
-        .await
-        .or_else(|error| match error {
-            Error::NodeExists => Ok(()),
-            error => Err(error),
-        })?;
-    match client
-        .create(&marker, b"0", &shared.create_options(true))
-        .await
-    {
-        Ok(_) | Err(Error::NodeExists) => {}
-        Err(error) => return Err(error),
-    }
     let state = client.state_watcher();
     let watches = add_watches(shared, &client).await?;
     tasks.spawn(keep_watches(shared.clone(), client.clone(), state, watches));

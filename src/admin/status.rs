@@ -1,0 +1,99 @@
+//! The cluster as this broker sees it, for people and tools.
+
+use serde::Serialize;
+
+use crate::api::Context;
+
+/// This broker's session with the coordination store.
+#[derive(Debug, Serialize)]
+pub(super) struct CoordinationStatus {
+    /// `embedded` or `zookeeper`.
+    pub(super) kind: &'static str,
+    /// `connected`, `suspended`, `lost` or `closed`.
+    pub(super) session: &'static str,
+    /// Counts sessions since the start.
+    session_number: u64,
+    /// How long this broker may still lead and coordinate without an answer, ms; none where that does not end.
+    pub(super) lease_ms_left: Option<u64>,
+    /// Whether it leads and coordinates at this moment.
+    may_act: bool,
+}
+
+impl CoordinationStatus {
+    pub(super) fn of(cx: &Context) -> Self {
+        let meta = cx.cluster.meta();
+        let session = *meta.session().borrow();
+        Self {
+            kind: meta.kind(),
+            session: session.state.name(),
+            session_number: session.number,
+            lease_ms_left: meta.lease().left().map(|left| left.as_millis() as u64),
+            may_act: cx.cluster.may_act(),
+        }
+    }
+}
+
+/// A broker of the cluster.
+#[derive(Debug, Serialize)]
+struct BrokerStatus {
+    id: i32,
+    /// Empty where each client is told the address that it connected to.
+    host: String,
+    port: u16,
+    rack: Option<String>,
+    /// Counts its registrations.
+    epoch: i64,
+    controller: bool,
+    /// Partitions that it leads.
+    partitions: usize,
+    /// Slots of groups that it coordinates.
+    slots: usize,
+}
+
+/// The whole.
+#[derive(Debug, Serialize)]
+pub(super) struct ClusterStatus {
+    cluster_id: String,
+    /// The broker that was asked.
+    broker_id: i32,
+    version: &'static str,
+    /// -1 for none.
+    controller_id: i32,
+    coordination: CoordinationStatus,
+    brokers: Vec<BrokerStatus>,
+    topics: usize,
+    partitions: usize,
+    /// Partitions whose broker is away.
+    partitions_without_leader: usize,
+}
+
+impl ClusterStatus {
+    pub(super) fn of(cx: &Context) -> Self {
+        let image = cx.cluster.image();
+        let partitions = || image.topics().flat_map(|topic| &topic.partitions);
+        let led_by = |id: i32| partitions().filter(|info| info.leader == id).count();
+        let slots_of = |id: i32| image.slots.iter().filter(|slot| slot.owner == id).count();
+        let brokers = image.brokers.values().map(|broker| BrokerStatus {
+            id: broker.id,
+            host: broker.host.clone(),
+            port: broker.port,
+            rack: broker.rack.clone(),
+            epoch: broker.epoch,
+            controller: broker.id == image.controller_id,
+            partitions: led_by(broker.id),
+            slots: slots_of(broker.id),
+        });
+        let away = partitions().filter(|info| !image.brokers.contains_key(&info.leader));
+        Self {
+            cluster_id: image.cluster_id.clone(),
+            broker_id: cx.cluster.broker_id(),
+            version: env!("CARGO_PKG_VERSION"),
+            controller_id: image.controller_id,
+            coordination: CoordinationStatus::of(cx),
+            brokers: brokers.collect(),
+            topics: image.topics().count(),
+            partitions: partitions().count(),
+            partitions_without_leader: away.count(),
+        }
+    }
+}

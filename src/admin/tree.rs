@@ -1,0 +1,77 @@
+//! The coordination tree over HTTP, for `metaq meta` against a running broker.
+
+use std::convert::Infallible;
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde::Deserialize;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::Shared;
+use crate::meta::{Change, MetaStore, ShownNode};
+
+/// What follows the `?`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Asked {
+    #[serde(default = "top")]
+    path: String,
+}
+
+fn top() -> String {
+    "/".to_owned()
+}
+
+/// `get` a node, `ls` its children, its whole `tree`, or `watch` what changes below it as server-sent events: paths,
+/// one a line, or `*` where anything may have changed.
+pub(super) async fn serve(
+    State(shared): State<Shared>,
+    Path(what): Path<String>,
+    Query(Asked { path }): Query<Asked>,
+) -> Response {
+    let meta = shared.cx.cluster.meta();
+    let answer = match what.as_str() {
+        "get" => meta.get(&path).await.map(|node| {
+            let shown = node.map(|node| ShownNode::new(path.clone(), &node));
+            axum::Json(shown).into_response()
+        }),
+        "ls" => {
+            let names = meta.children(&path).await;
+            names.map(|names| axum::Json(names).into_response())
+        }
+        "tree" => meta.subtree(&path).await.map(|nodes| {
+            let shown = nodes
+                .into_iter()
+                .map(|(path, node)| ShownNode::new(path, &node));
+            axum::Json(shown.collect::<Vec<_>>()).into_response()
+        }),
+        "watch" => return watch(meta, path),
+        _ => return (StatusCode::NOT_FOUND, "get, ls, tree or watch\n").into_response(),
+    };
+    let failed = |error| (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response();
+    answer.unwrap_or_else(failed)
+}
+
+fn watch(meta: &MetaStore, below: String) -> Response {
+    let events = stream::unfold((meta.watch(), below), |(mut changes, below)| async move {
+        loop {
+            let told = match changes.recv().await {
+                Ok(Change::Paths(paths)) => {
+                    let own = paths.iter().filter(|path| path.starts_with(&below));
+                    own.cloned().collect::<Vec<_>>().join("\n")
+                }
+                Ok(Change::Everything) | Err(RecvError::Lagged(_)) => "*".to_owned(),
+                Err(RecvError::Closed) => return None,
+            };
+            if !told.is_empty() {
+                let event = Ok::<_, Infallible>(Event::default().data(told));
+                return Some((event, (changes, below)));
+            }
+        }
+    });
+    Sse::new(events)
+        .keep_alive(KeepAlive::default())
+        .into_response()
+}

@@ -1,0 +1,135 @@
+//! `metaq cluster status`.
+
+use clap::{Args, Subcommand};
+use serde::{Deserialize, Serialize};
+
+use super::Failure;
+use super::http::Dashboard;
+use super::output::{or_dash, print};
+
+/// See the module's documentation.
+#[derive(Debug, Args)]
+pub(super) struct Cluster {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show the brokers, the controller, and the session with the coordination store. The exit code is 1 when the
+    /// broker that is asked may not lead or partitions have no leader.
+    Status {
+        #[command(flatten)]
+        dashboard: Dashboard,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Broker {
+    id: i32,
+    host: String,
+    port: u16,
+    rack: Option<String>,
+    epoch: i64,
+    controller: bool,
+    partitions: usize,
+    slots: usize,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Coordination {
+    kind: String,
+    session: String,
+    session_number: u64,
+    lease_ms_left: Option<u64>,
+    may_act: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Status {
+    cluster_id: String,
+    broker_id: i32,
+    version: String,
+    controller_id: i32,
+    coordination: Coordination,
+    brokers: Vec<Broker>,
+    topics: usize,
+    partitions: usize,
+    partitions_without_leader: usize,
+}
+
+impl Cluster {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        match self.action {
+            Action::Status { dashboard } => status(&dashboard),
+        }
+    }
+}
+
+fn status(dashboard: &Dashboard) -> Result<(), Failure> {
+    let status: Status = dashboard.get("/api/cluster")?;
+    if dashboard.json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        show(&status)?;
+    }
+    if !status.coordination.may_act {
+        return Err(format!("broker {} may not lead at this moment", status.broker_id).into());
+    }
+    match status.partitions_without_leader {
+        0 => Ok(()),
+        n => Err(format!("{n} partitions have no leader").into()),
+    }
+}
+
+fn show(status: &Status) -> Result<(), Failure> {
+    let Coordination {
+        kind,
+        session,
+        session_number,
+        lease_ms_left,
+        may_act,
+    } = &status.coordination;
+    let controller = match status.controller_id {
+        -1 => "none".to_owned(),
+        id => id.to_string(),
+    };
+    let left = match (lease_ms_left, may_act) {
+        (_, false) => ", may neither lead nor coordinate".to_owned(),
+        (Some(ms), true) => format!(", may lead and coordinate for {ms} ms without an answer"),
+        (None, true) => String::new(),
+    };
+    println!(
+        "Cluster {}, asked broker {} (metaq {}), controller {controller}",
+        status.cluster_id, status.broker_id, status.version
+    );
+    println!("Coordination: {kind}, session {session_number} {session}{left}");
+    println!(
+        "{} topics, {} partitions, {} without leader",
+        status.topics, status.partitions, status.partitions_without_leader
+    );
+    let headings = [
+        "BROKER",
+        "ADDRESS",
+        "RACK",
+        "EPOCH",
+        "PARTITIONS",
+        "GROUP SLOTS",
+        "ROLE",
+    ];
+    print(false, &headings, &status.brokers, |broker| {
+        let host = match broker.host.as_str() {
+            "" => "*",
+            host => host,
+        };
+        vec![
+            broker.id.to_string(),
+            format!("{host}:{}", broker.port),
+            or_dash(&broker.rack),
+            broker.epoch.to_string(),
+            broker.partitions.to_string(),
+            broker.slots.to_string(),
+            if broker.controller { "controller" } else { "" }.to_owned(),
+        ]
+    })
+}

@@ -1,0 +1,85 @@
+//! Reading a broker's dashboard port: one GET a connection.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use clap::Args;
+use serde::de::DeserializeOwned;
+
+use super::Failure;
+
+/// An answer that takes longer is given up.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The largest answer that is read, bytes.
+const ANSWER_BYTES_MAX: u64 = 256 << 20;
+
+/// Which broker's dashboard to ask.
+#[derive(Debug, Args)]
+pub(super) struct Dashboard {
+    /// Address of a broker's dashboard.
+    #[arg(
+        short,
+        long,
+        default_value = "127.0.0.1:8120",
+        value_name = "HOST:PORT"
+    )]
+    dashboard: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl Dashboard {
+    /// The JSON at a path.
+    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        get(&self.dashboard, path)
+    }
+}
+
+/// The JSON at a path of a dashboard.
+pub(super) fn get<T: DeserializeOwned>(address: &str, path: &str) -> Result<T, Failure> {
+    let (status, mut body) = open(address, path)?;
+    let mut text = String::new();
+    Read::take(&mut body, ANSWER_BYTES_MAX).read_to_string(&mut text)?;
+    if status != 200 {
+        return Err(format!("{address}{path}: status {status}: {}", text.trim()).into());
+    }
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// Asks for a path; the status, and the body to read on. The answer is not chunked, because it is asked for as
+/// HTTP/1.0.
+pub(super) fn open(address: &str, path: &str) -> Result<(u16, BufReader<TcpStream>), Failure> {
+    let mut stream = TcpStream::connect(address)
+        .map_err(|error| format!("cannot reach a dashboard at {address}: {error}"))?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = BufReader::new(stream);
+    let mut line = String::new();
+    answer.read_line(&mut line)?;
+    let status = line
+        .split_whitespace()
+        .nth(1)
+        .and_then(|code| code.parse().ok());
+    let status = status.ok_or_else(|| format!("{address} does not answer as a dashboard does"))?;
+    while !line.trim().is_empty() {
+        line.clear();
+        answer.read_line(&mut line)?;
+    }
+    Ok((status, answer))
+}
+
+/// A text as the value of a query.
+pub(super) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
+                out.push(byte as char)
+            }
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}

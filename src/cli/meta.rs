@@ -1,0 +1,304 @@
+//! `metaq meta ls|get|tree|watch|export|import|metaq-offsets`: the coordination tree, wherever the configuration says
+//! that it is. While a broker has the embedded store open, the tree is read through its dashboard.
+
+use std::io::BufRead;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::http;
+use super::output::{or_dash, print};
+use super::{ConfigArguments, Failure};
+use crate::broker::open_store;
+use crate::config::Config;
+use crate::meta::{
+    Change, Export, LegacyOffset, MetaError, MetaStore, ShownNode, export, import,
+    read_legacy_offsets,
+};
+
+/// See the module's documentation.
+#[derive(Debug, Args)]
+pub(super) struct Meta {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List the names below a node.
+    Ls(Looked),
+    /// Print a node.
+    Get(Looked),
+    /// Print everything below a node.
+    Tree(Looked),
+    /// Print the paths that change below a node, until interrupted; `*` where anything may have changed. Brokers,
+    /// topics, configurations, slots and the controller are watched.
+    Watch(Looked),
+    /// Write topics, groups, offsets and configurations into a JSON file, while no broker runs.
+    Export {
+        /// Where to write; - for standard output.
+        file: PathBuf,
+        #[command(flatten)]
+        config: ConfigArguments,
+    },
+    /// Read such a file into an empty store, while no broker runs.
+    Import {
+        /// What to read.
+        file: PathBuf,
+        #[command(flatten)]
+        config: ConfigArguments,
+    },
+    /// List the offsets that a MetaQ's consumers committed below --root, for you to map. They are byte positions in
+    /// MetaQ's files; nothing is written.
+    MetaqOffsets {
+        /// The root that MetaQ uses.
+        #[arg(long, default_value = "/meta")]
+        root: String,
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Looked {
+    /// A node, such as /consumers.
+    #[arg(default_value = "/")]
+    path: String,
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Meta {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            match self.action {
+                Action::Ls(looked) => looked.ls().await,
+                Action::Get(looked) => looked.get().await,
+                Action::Tree(looked) => looked.tree().await,
+                Action::Watch(looked) => looked.watch().await,
+                Action::Export { file, config } => write_export(&file, &config.load()?).await,
+                Action::Import { file, config } => read_import(&file, &config.load()?).await,
+                Action::MetaqOffsets { root, config, json } => {
+                    let mut config = config;
+                    config.set.push(format!("zk.zkRoot={root}"));
+                    config.set.push("zk.zkEnable=true".to_owned());
+                    let store = open_store(&config.load()?).await?;
+                    let offsets = read_legacy_offsets(&store).await;
+                    store.close().await;
+                    show_legacy(&offsets?, json)
+                }
+            }
+        })
+    }
+}
+
+/// The tree itself, or a broker that has it open.
+enum Source {
+    Store(MetaStore),
+    Broker(String),
+}
+
+impl Source {
+    async fn open(config: &Config) -> Result<Self, Failure> {
+        let error = match open_store(config).await {
+            Ok(store) => return Ok(Self::Store(store)),
+            Err(error) => error,
+        };
+        if config.flag("zookeeper.enable") {
+            return Err(error.into());
+        }
+        // A broker holds the file.
+        let host = match config.text("dashboard.http.host") {
+            "" => match config.text("host.name") {
+                "" => "127.0.0.1",
+                host => host,
+            },
+            host => host,
+        };
+        let address = format!("{host}:{}", config.number("dashboard.http.port"));
+        match http::get::<serde_json::Value>(&address, "/api/cluster") {
+            Ok(_) => Ok(Self::Broker(address)),
+            Err(unreachable) => Err(format!("{error}; and {unreachable}").into()),
+        }
+    }
+
+    async fn close(self) {
+        if let Self::Store(store) = self {
+            store.close().await;
+        }
+    }
+}
+
+impl Looked {
+    async fn ls(&self) -> Result<(), Failure> {
+        let source = Source::open(&self.config.load()?).await?;
+        let names: Vec<String> = match &source {
+            Source::Store(store) => store.children(&self.path).await?,
+            Source::Broker(address) => http::get(address, &self.asked("ls"))?,
+        };
+        source.close().await;
+        print(self.json, &["NAME"], &names, |name| vec![name.clone()])
+    }
+
+    async fn get(&self) -> Result<(), Failure> {
+        let source = Source::open(&self.config.load()?).await?;
+        let node: Option<ShownNode> = match &source {
+            Source::Store(store) => {
+                let node = store.get(&self.path).await?;
+                node.map(|node| ShownNode::new(self.path.clone(), &node))
+            }
+            Source::Broker(address) => http::get(address, &self.asked("get"))?,
+        };
+        source.close().await;
+        let node = node.ok_or_else(|| MetaError::NoNode(self.path.clone()))?;
+        match self.json {
+            true => println!("{}", serde_json::to_string_pretty(&node)?),
+            false => println!("{}", content(&node)),
+        }
+        Ok(())
+    }
+
+    async fn tree(&self) -> Result<(), Failure> {
+        let source = Source::open(&self.config.load()?).await?;
+        let nodes: Vec<ShownNode> = match &source {
+            Source::Store(store) => {
+                let nodes = store.subtree(&self.path).await?;
+                let shown = |(path, node)| ShownNode::new(path, &node);
+                nodes.into_iter().map(shown).collect()
+            }
+            Source::Broker(address) => http::get(address, &self.asked("tree"))?,
+        };
+        source.close().await;
+        print(
+            self.json,
+            &["PATH", "VERSION", "", "CONTENT"],
+            &nodes,
+            |node| {
+                let ephemeral = if node.ephemeral { "ephemeral" } else { "" };
+                vec![
+                    node.path.clone(),
+                    node.version.to_string(),
+                    ephemeral.to_owned(),
+                    content(node),
+                ]
+            },
+        )
+    }
+
+    async fn watch(&self) -> Result<(), Failure> {
+        let store = match Source::open(&self.config.load()?).await? {
+            Source::Store(store) => store,
+            Source::Broker(address) => return self.watch_broker(&address),
+        };
+        let mut changes = store.watch();
+        loop {
+            match changes.recv().await {
+                Ok(Change::Paths(paths)) => {
+                    let own = paths.iter().filter(|path| path.starts_with(&self.path));
+                    own.for_each(|path| self.tell(path));
+                }
+                Ok(Change::Everything) => self.tell("*"),
+                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => self.tell("*"),
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return Ok(()),
+            }
+        }
+    }
+
+    fn watch_broker(&self, address: &str) -> Result<(), Failure> {
+        let (status, body) = http::open(address, &self.asked("watch"))?;
+        if status != 200 {
+            return Err(format!("{address}: status {status}").into());
+        }
+        for line in body.lines() {
+            if let Some(path) = line?.strip_prefix("data:") {
+                self.tell(path.trim());
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, path: &str) {
+        match self.json {
+            true => println!("{}", serde_json::json!({ "path": path })),
+            false => println!("{path}"),
+        }
+    }
+
+    fn asked(&self, what: &str) -> String {
+        format!("/api/meta/{what}?path={}", http::escape(&self.path))
+    }
+}
+
+/// What a node holds, in one line.
+fn content(node: &ShownNode) -> String {
+    match (&node.text, &node.hex) {
+        (Some(text), _) => text.clone(),
+        (None, Some(digits)) => format!("0x{digits}"),
+        (None, None) => String::new(),
+    }
+}
+
+async fn write_export(file: &std::path::Path, config: &Config) -> Result<(), Failure> {
+    let store = open_store(config).await?;
+    let exported = export(&store).await;
+    store.close().await;
+    let exported = exported?;
+    let text = serde_json::to_string_pretty(&exported)?;
+    if file.as_os_str() == "-" {
+        println!("{text}");
+        return Ok(());
+    }
+    std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+    println!(
+        "{} nodes written to {}",
+        exported.nodes.len(),
+        file.display()
+    );
+    Ok(())
+}
+
+async fn read_import(file: &std::path::Path, config: &Config) -> Result<(), Failure> {
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let text = std::fs::read_to_string(file).map_err(|error| named(&error))?;
+    let exported: Export = serde_json::from_str(&text).map_err(|error| named(&error))?;
+    let store = open_store(config).await?;
+    let report = import(&store, &exported).await;
+    store.close().await;
+    let report = report?;
+    println!(
+        "{} nodes created, {} were there already",
+        report.created, report.present
+    );
+    Ok(())
+}
+
+fn show_legacy(offsets: &[LegacyOffset], json: bool) -> Result<(), Failure> {
+    let headings = [
+        "GROUP",
+        "TOPIC",
+        "PARTITION",
+        "MESSAGE ID",
+        "OFFSET",
+        "TEXT",
+    ];
+    print(json, &headings, offsets, |row| {
+        vec![
+            row.group.clone(),
+            row.topic.clone(),
+            row.partition.clone(),
+            or_dash(&row.message_id),
+            or_dash(&row.offset),
+            row.text.clone(),
+        ]
+    })
+}

@@ -1,0 +1,680 @@
+//! Several brokers of one cluster on a real ZooKeeper: who is there, who leads and coordinates, and what happens when
+//! a broker, ZooKeeper or the way between them fails.
+
+#[path = "common/cluster.rs"]
+mod cluster;
+mod common;
+#[path = "common/proxy.rs"]
+mod proxy;
+#[path = "common/zookeeper.rs"]
+mod zookeeper;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use cluster::{Member, Node, Tree, commit, committed, within};
+use common::{Client, batch, name, now_ms};
+use metaq::meta::Op;
+use metaq_protocol::messages::create_topics_request::CreatableTopic;
+use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use metaq_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest, ProduceRequest};
+use parking_lot::{Condvar, Mutex};
+use proxy::Proxy;
+use zookeeper::ZooKeeper;
+
+const NOT_LEADER: i16 = 6;
+const LEADER_NOT_AVAILABLE: i16 = 5;
+const NOT_COORDINATOR: i16 = 16;
+const LONG: Duration = Duration::from_secs(20);
+/// Session timeout of brokers whose loss a test waits for.
+const SESSION: Duration = Duration::from_millis(3000);
+const SHORT_SESSION: &str = "zk.zkSessionTimeoutMs=3000";
+
+fn fresh_root() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("/cluster-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A cluster on the server that the tests share.
+struct Cluster {
+    nodes: Vec<Node>,
+    dir: tempfile::TempDir,
+    servers: String,
+    root: String,
+    _turn: Turn,
+}
+
+/// Clusters that run at a time: their timing is tested, and the machine may be small.
+const CLUSTERS_MAX: usize = 3;
+static CLUSTERS: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+struct Turn;
+
+impl Turn {
+    fn take() -> Self {
+        let mut running = CLUSTERS.0.lock();
+        while *running == CLUSTERS_MAX {
+            CLUSTERS.1.wait(&mut running);
+        }
+        *running += 1;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *CLUSTERS.0.lock() -= 1;
+        CLUSTERS.1.notify_one();
+    }
+}
+
+impl Cluster {
+    fn start(count: i32, settings: &[&str]) -> Self {
+        Self::start_on(&zookeeper::shared().address(), count, settings)
+    }
+
+    fn start_on(servers: &str, count: i32, settings: &[&str]) -> Self {
+        let mut cluster = Self {
+            dir: tempfile::tempdir().unwrap(),
+            servers: servers.to_owned(),
+            root: fresh_root(),
+            nodes: Vec::new(),
+            _turn: Turn::take(),
+        };
+        for id in 0..count {
+            cluster.add(id, settings);
+        }
+        let all: Vec<i32> = (0..count).collect();
+        for node in &cluster.nodes {
+            within(LONG, "all brokers to know each other", || {
+                let mut coordinators: Vec<_> = (0..100)
+                    .filter_map(|n| node.coordinator_of(&format!("probe-{n}")))
+                    .collect();
+                coordinators.sort_unstable();
+                coordinators.dedup();
+                node.brokers() == all && coordinators == all
+            });
+        }
+        cluster
+    }
+
+    fn add(&mut self, id: i32, settings: &[&str]) {
+        let node = self.prepare(id, &self.servers, settings);
+        self.nodes.push(node);
+        self.nodes.last_mut().unwrap().launch();
+    }
+
+    fn prepare(&self, id: i32, servers: &str, settings: &[&str]) -> Node {
+        let root = format!("zk.zkRoot={}", self.root);
+        let mut all = vec![root.as_str()];
+        all.extend(settings);
+        Node::prepare(self.dir.path(), id, servers, &all)
+    }
+
+    fn tree(&self) -> Tree {
+        Tree::open(&self.servers, &self.root)
+    }
+
+    /// The index of a node, and of another one.
+    fn other_than(&self, id: i32) -> &Node {
+        self.nodes.iter().find(|node| node.id != id).unwrap()
+    }
+
+    /// Creates a topic by any node; all nodes know it when this returns.
+    fn create(&self, by: usize, topic: &str, partitions: i32) {
+        assert_eq!(create(&mut self.nodes[by].client(), topic, partitions), 0);
+        for node in &self.nodes {
+            let all_led = || {
+                let leaders = node.leaders(topic);
+                leaders.len() == partitions as usize && leaders.iter().all(|(_, error)| *error == 0)
+            };
+            within(LONG, "the topic on every broker", all_led);
+        }
+    }
+
+    /// A group that a given broker coordinates.
+    fn group_of(&self, id: i32) -> String {
+        let group = |n: &i32| format!("group-{n}");
+        let node = self.nodes.iter().find(|node| node.id == id).unwrap();
+        let mut found = None;
+        within(LONG, "a share of the groups", || {
+            found = (0..100)
+                .map(|n| group(&n))
+                .find(|group| node.coordinator_of(group) == Some(id));
+            found.is_some()
+        });
+        found.unwrap()
+    }
+}
+
+fn create(client: &mut Client, topic: &str, partitions: i32) -> i16 {
+    let new = CreatableTopic::default()
+        .with_name(name(topic))
+        .with_num_partitions(partitions)
+        .with_replication_factor(-1);
+    let request = CreateTopicsRequest::default()
+        .with_topics(vec![new])
+        .with_timeout_ms(10_000);
+    client.ask(5, &request).topics[0].error_code
+}
+
+/// Appends one record; error code and offset.
+fn produce(client: &mut Client, topic: &str, partition: i32) -> (i16, i64) {
+    let data = PartitionProduceData::default()
+        .with_index(partition)
+        .with_records(Some(batch(1)));
+    let topic = TopicProduceData::default()
+        .with_name(name(topic))
+        .with_partition_data(vec![data]);
+    let request = ProduceRequest::default()
+        .with_acks(-1)
+        .with_timeout_ms(10_000)
+        .with_topic_data(vec![topic]);
+    let response = client.ask(9, &request);
+    let answer = &response.responses[0].partition_responses[0];
+    (answer.error_code, answer.base_offset)
+}
+
+fn until_produced(node: &Node, topic: &str, partition: i32) -> i64 {
+    let mut offset = -1;
+    within(LONG, "a partition to take messages", || {
+        let (code, at) = produce(&mut node.client(), topic, partition);
+        offset = at;
+        code == 0
+    });
+    offset
+}
+
+#[test]
+fn three_brokers_are_one_cluster_whichever_is_asked() {
+    let cluster = Cluster::start(3, &["numPartitions=2"]);
+    let tree = cluster.tree();
+    let controller = cluster.nodes[0].controller();
+    assert!(
+        cluster
+            .nodes
+            .iter()
+            .all(|node| node.controller() == controller)
+    );
+    // Asked of one that is not the controller; dealt over all, numPartitions to each.
+    let asked = cluster.other_than(controller);
+    assert_eq!(create(&mut asked.client(), "dealt", -1), 0);
+    for node in &cluster.nodes {
+        within(LONG, "the topic", || {
+            let leaders: Vec<i32> = node.leaders("dealt").iter().map(|(id, _)| *id).collect();
+            leaders == [0, 0, 1, 1, 2, 2]
+        });
+    }
+    let record = tree.get("/brokers/topics/dealt").unwrap();
+    for identity in ["0-0", "0-1", "1-0", "1-1", "2-0", "2-1"] {
+        assert!(record.contains(&format!("\"{identity}\"")), "{record}");
+    }
+    within(LONG, "who takes messages", || {
+        tree.children("/brokers/topics-pub/dealt") == ["0-m", "1-m", "2-m"]
+    });
+    assert_eq!(tree.get("/brokers/topics-pub/dealt/1-m").unwrap(), "2");
+    // Each leads its own, and sends elsewhere for the rest.
+    for node in &cluster.nodes {
+        for partition in 0..6 {
+            let (code, _) = produce(&mut node.client(), "dealt", partition);
+            let leads = partition / 2 == node.id;
+            assert_eq!(code, if leads { 0 } else { NOT_LEADER });
+        }
+    }
+    // A topic that is named by asking for it, at a broker that is not the controller.
+    within(LONG, "the named topic", || {
+        asked.metadata(Some(&["named"])).topics[0].error_code == 0
+    });
+    // Deleted by one, gone with all.
+    let request = DeleteTopicsRequest::default()
+        .with_topic_names(vec![name("dealt")])
+        .with_timeout_ms(10_000);
+    assert_eq!(asked.client().ask(5, &request).responses[0].error_code, 0);
+    for node in &cluster.nodes {
+        within(LONG, "the topic's end", || {
+            node.metadata(None)
+                .topics
+                .iter()
+                .all(|topic| topic.name != Some(name("dealt")))
+        });
+    }
+    within(LONG, "the files' end", || {
+        tree.children("/brokers/deleted").is_empty()
+    });
+}
+
+#[test]
+fn a_number_that_is_taken_is_refused_and_the_other_one_named() {
+    let cluster = Cluster::start(1, &[]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let root = format!("zk.zkRoot={}", cluster.root);
+    let second = Node::prepare(elsewhere.path(), 0, &cluster.servers, &[&root]);
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_metaq"))
+        .args([
+            "start",
+            "--set",
+            "brokerId=0",
+            "--set",
+            "serverPort=0",
+            "--set",
+            "dashboardHttpPort=0",
+        ])
+        .args(["--set", "zk.zkEnable=true", "--set", &root])
+        .args(["--set", &format!("zk.zkConnect={}", cluster.servers)])
+        .args(["--set", &format!("dataPath={}", second.data().display())])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(
+        said.contains("broker id 0 is taken") && said.contains(&cluster.nodes[0].port.to_string()),
+        "{said}"
+    );
+    assert_eq!(cluster.nodes[0].brokers(), [0]);
+}
+
+#[test]
+fn a_killed_broker_takes_its_registration_over_without_waiting() {
+    let mut cluster = Cluster::start(2, &["zk.zkSessionTimeoutMs=30000"]);
+    cluster.create(0, "t", 2);
+    let tree = cluster.tree();
+    let epoch = |tree: &Tree| {
+        let record = tree.get("/brokers/ids/1").unwrap();
+        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+        record["epoch"].as_i64().unwrap()
+    };
+    let before = epoch(&tree);
+    assert_eq!(produce(&mut cluster.nodes[1].client(), "t", 1), (0, 0));
+    cluster.nodes[1].kill();
+    let started = std::time::Instant::now();
+    cluster.nodes[1].launch();
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "waited for the session to end"
+    );
+    assert_eq!(epoch(&tree), before + 1);
+    assert_eq!(produce(&mut cluster.nodes[1].client(), "t", 1), (0, 1));
+    assert_eq!(cluster.nodes[0].leaders("t"), [(0, 0), (1, 0)]);
+}
+
+#[test]
+fn a_brokers_partitions_wait_for_it_and_a_deletion_does_too() {
+    let mut cluster = Cluster::start(2, &[SHORT_SESSION]);
+    cluster.create(0, "kept", 2);
+    cluster.create(0, "deleted", 2);
+    let tree = cluster.tree();
+    assert_eq!(produce(&mut cluster.nodes[1].client(), "kept", 1), (0, 0));
+    produce(&mut cluster.nodes[1].client(), "deleted", 1);
+    // Of the two, the controller may be the one that goes.
+    cluster.nodes[1].kill();
+    let left = &cluster.nodes[0];
+    within(LONG, "the loss to be seen", || {
+        left.leaders("kept") == [(0, 0), (-1, LEADER_NOT_AVAILABLE)] && left.controller() == 0
+    });
+    until_produced(left, "kept", 0);
+    let request = DeleteTopicsRequest::default()
+        .with_topic_names(vec![name("deleted")])
+        .with_timeout_ms(10_000);
+    assert_eq!(left.client().ask(5, &request).responses[0].error_code, 0);
+    within(LONG, "the one that is away to be noted", || {
+        let pending = tree.children("/brokers/deleted");
+        pending.len() == 1 && {
+            let note = tree
+                .get(&format!("/brokers/deleted/{}", pending[0]))
+                .unwrap();
+            note.contains("\"brokers\":[1]")
+        }
+    });
+    assert!(cluster.nodes[1].data().join("deleted-1").exists());
+    cluster.nodes[1].launch();
+    within(LONG, "the deletion's end", || {
+        tree.children("/brokers/deleted").is_empty()
+    });
+    assert!(!cluster.nodes[1].data().join("deleted-1").exists());
+    within(LONG, "the partition to be back", || {
+        cluster.nodes[0].leaders("kept") == [(0, 0), (1, 0)]
+    });
+    assert_eq!(produce(&mut cluster.nodes[1].client(), "kept", 1), (0, 1));
+}
+
+#[test]
+fn a_group_goes_on_with_another_coordinator_without_a_rebalance() {
+    let mut cluster = Cluster::start(3, &[SHORT_SESSION]);
+    cluster.create(0, "t", 3);
+    let group = cluster.group_of(2);
+    let member = Member::join(&mut cluster.nodes[2].client(), &group, "t", 0);
+    assert_eq!(member.commit(&mut cluster.nodes[2].client(), "t", 0, 41), 0);
+    cluster.nodes[2].kill();
+    // What the issue of a broker's death may take: its session, and a second.
+    let left = &cluster.nodes[0];
+    let mut coordinator = -1;
+    let took = within(LONG, "another coordinator", || {
+        match left.coordinator_of(&group) {
+            Some(id) if id != 2 => {
+                coordinator = id;
+                let client = &mut cluster.nodes[id as usize].client();
+                member.heartbeat(client) == 0
+            }
+            _ => false,
+        }
+    });
+    assert!(took < SESSION * 3, "{took:?}");
+    let client = &mut cluster.nodes[coordinator as usize].client();
+    assert_eq!(committed(client, &group, "t", 0), Ok(41));
+    // The same member in the same generation.
+    assert_eq!(member.commit(client, "t", 0, 42), 0);
+    let tree = cluster.tree();
+    assert_eq!(
+        tree.get(&format!("/consumers/{group}/owners/t/0-0"))
+            .unwrap(),
+        member.id
+    );
+    assert!(
+        tree.get(&format!("/consumers/{group}/offsets/t/0-0"))
+            .unwrap()
+            .contains("\"offset\":42")
+    );
+    within(LONG, "the member to be shown", || {
+        tree.children(&format!("/consumers/{group}/ids")) == [member.id.as_str()]
+    });
+}
+
+#[test]
+fn a_broker_that_stops_in_order_hands_over_at_once() {
+    let mut cluster = Cluster::start(2, &["zk.zkSessionTimeoutMs=30000"]);
+    cluster.create(0, "t", 2);
+    let controller = cluster.nodes[0].controller();
+    let group = cluster.group_of(controller);
+    let stopping = controller as usize;
+    let member = Member::join(&mut cluster.nodes[stopping].client(), &group, "t", 0);
+    assert!(cluster.nodes[stopping].stop().success());
+    let left = cluster.other_than(controller);
+    // Well before the session's timeout.
+    within(Duration::from_secs(5), "the hand-over", || {
+        left.controller() == left.id
+            && left.coordinator_of(&group) == Some(left.id)
+            && member.heartbeat(&mut left.client()) == 0
+    });
+    assert_eq!(left.brokers(), [left.id]);
+}
+
+#[test]
+fn a_broker_that_was_stopped_past_its_session_neither_leads_nor_coordinates() {
+    let cluster = Cluster::start(2, &[SHORT_SESSION]);
+    cluster.create(0, "t", 2);
+    let controller = cluster.nodes[0].controller();
+    let paused = controller as usize;
+    let group = cluster.group_of(controller);
+    let member = Member::join(&mut cluster.nodes[paused].client(), &group, "t", 0);
+    assert_eq!(
+        member.commit(&mut cluster.nodes[paused].client(), "t", 0, 5),
+        0
+    );
+    let mut connected = cluster.nodes[paused].client();
+    let mut connected_too = cluster.nodes[paused].client();
+    cluster.nodes[paused].pause();
+    let left = cluster.other_than(controller);
+    within(LONG, "the other one to take over", || {
+        left.controller() == left.id && left.coordinator_of(&group) == Some(left.id)
+    });
+    within(LONG, "the group there", || {
+        member.commit(&mut left.client(), "t", 0, 9) == 0
+    });
+    // What waits in its sockets is read the moment it goes on.
+    let data = PartitionProduceData::default()
+        .with_index(controller)
+        .with_records(Some(batch(1)));
+    let topic = TopicProduceData::default()
+        .with_name(name("t"))
+        .with_partition_data(vec![data]);
+    let request = ProduceRequest::default()
+        .with_acks(-1)
+        .with_timeout_ms(10_000)
+        .with_topic_data(vec![topic]);
+    connected.send(9, &request);
+    let resumed = {
+        cluster.nodes[paused].resume();
+        let (_, response) = connected.receive::<ProduceRequest>(9);
+        response.responses[0].partition_responses[0].error_code
+    };
+    assert_eq!(resumed, NOT_LEADER);
+    let stale = (member.generation, member.id.as_str());
+    let late = commit(&mut connected_too, &group, stale, "t", 0, 6);
+    assert_eq!(late, NOT_COORDINATOR);
+    assert_eq!(committed(&mut left.client(), &group, "t", 0), Ok(9));
+    // It becomes a member again by itself, and its partition is as it was.
+    assert_eq!(until_produced(&cluster.nodes[paused], "t", controller), 0);
+    within(LONG, "both again", || left.brokers() == [0, 1]);
+    within(LONG, "the offset", || {
+        let Some(owner) = cluster.nodes[paused].coordinator_of(&group) else {
+            return false;
+        };
+        let client = &mut cluster.nodes[owner as usize].client();
+        committed(client, &group, "t", 0) == Ok(9)
+    });
+}
+
+#[test]
+fn a_broker_that_is_cut_off_gives_way_and_comes_back() {
+    let servers = zookeeper::shared().address();
+    let proxy = Proxy::new(servers.clone());
+    let mut cluster = Cluster::start_on(&servers, 1, &[SHORT_SESSION]);
+    let mut cut_off = cluster.prepare(1, &proxy.address(), &[SHORT_SESSION]);
+    cut_off.launch();
+    cluster.nodes.push(cut_off);
+    within(LONG, "both", || cluster.nodes[0].brokers() == [0, 1]);
+    cluster.create(0, "t", 2);
+    let [near, far] = &cluster.nodes[..] else {
+        panic!()
+    };
+    assert_eq!(produce(&mut far.client(), "t", 1), (0, 0));
+    proxy.close();
+    // It goes on for a while, and has stopped before the other one knows that it may.
+    let mut stopped = false;
+    within(LONG, "the other one to see it", || {
+        stopped |= produce(&mut far.client(), "t", 1).0 == NOT_LEADER;
+        near.brokers() == [0]
+    });
+    assert!(stopped);
+    assert!(far.page("/readyz").contains("503"));
+    assert_eq!(near.leaders("t"), [(0, 0), (-1, LEADER_NOT_AVAILABLE)]);
+    proxy.open();
+    until_produced(far, "t", 1);
+    within(LONG, "both again", || {
+        near.brokers() == [0, 1] && far.page("/readyz").contains("200")
+    });
+}
+
+#[test]
+fn zookeeper_may_be_away_for_a_while() {
+    let mut server = ZooKeeper::start(1);
+    let cluster = Cluster::start_on(&server.address(), 2, &["zk.zkSessionTimeoutMs=12000"]);
+    cluster.create(0, "t", 2);
+    let group = cluster.group_of(0);
+    let member = Member::join(&mut cluster.nodes[0].client(), &group, "t", 0);
+    for kill in [false, true] {
+        match kill {
+            true => server.servers[0].kill(),
+            false => server.servers[0].pause(),
+        }
+        let away = std::time::Instant::now();
+        let (before, mut produced) = (now_ms(), 0);
+        // Half of the session's timeout.
+        while away.elapsed() < Duration::from_millis(4000) {
+            assert_eq!(produce(&mut cluster.nodes[1].client(), "t", 1).0, 0);
+            assert_eq!(member.heartbeat(&mut cluster.nodes[0].client()), 0);
+            produced += 1;
+        }
+        assert!(produced > 100, "{produced} in {} ms", now_ms() - before);
+        let address = cluster.nodes[0].address().parse().unwrap();
+        let (group, id) = (group.clone(), member.id.clone());
+        let generation = member.generation;
+        let waiting = std::thread::spawn(move || {
+            commit(
+                &mut Client::connect(address),
+                &group,
+                (generation, &id),
+                "t",
+                0,
+                7,
+            )
+        });
+        match kill {
+            true => server.servers[0].start(),
+            false => server.servers[0].resume(),
+        }
+        assert_eq!(waiting.join().unwrap(), 0);
+    }
+    assert_eq!(cluster.nodes[0].brokers(), [0, 1]);
+    cluster.create(1, "after", 2);
+}
+
+#[test]
+fn brokers_come_back_by_themselves_when_zookeeper_was_away_for_long() {
+    let mut server = ZooKeeper::start(1);
+    let cluster = Cluster::start_on(&server.address(), 2, &[SHORT_SESSION]);
+    cluster.create(0, "t", 2);
+    let group = cluster.group_of(1);
+    let member = Member::join(&mut cluster.nodes[1].client(), &group, "t", 0);
+    assert_eq!(member.commit(&mut cluster.nodes[1].client(), "t", 0, 3), 0);
+    server.servers[0].kill();
+    within(LONG, "both to stop", || {
+        let stops = |node: &Node| produce(&mut node.client(), "t", node.id).0 == NOT_LEADER;
+        cluster.nodes.iter().all(stops)
+    });
+    std::thread::sleep(SESSION);
+    server.servers[0].start();
+    for node in &cluster.nodes {
+        within(LONG, "both to be back", || node.brokers() == [0, 1]);
+        until_produced(node, "t", node.id);
+    }
+    within(LONG, "the group", || {
+        let Some(owner) = cluster.nodes[0].coordinator_of(&group) else {
+            return false;
+        };
+        let client = &mut cluster.nodes[owner as usize].client();
+        member.heartbeat(client) == 0 && committed(client, &group, "t", 0) == Ok(3)
+    });
+}
+
+#[test]
+fn an_ensemble_may_lose_a_server_and_its_leader() {
+    let mut ensemble = ZooKeeper::start(3);
+    let cluster = Cluster::start_on(&ensemble.address(), 2, &["zk.zkSessionTimeoutMs=6000"]);
+    cluster.create(0, "t", 2);
+    let group = cluster.group_of(0);
+    let member = Member::join(&mut cluster.nodes[0].client(), &group, "t", 0);
+    for round in 0..2 {
+        let leader = ensemble.leader();
+        let victim = if round == 0 { (leader + 1) % 3 } else { leader };
+        ensemble.servers[victim].kill();
+        for n in 0..50 {
+            let offset = round * 100 + n;
+            assert_eq!(
+                member.commit(&mut cluster.nodes[0].client(), "t", 0, offset),
+                0
+            );
+            assert_eq!(produce(&mut cluster.nodes[1].client(), "t", 1).0, 0);
+        }
+        ensemble.servers[victim].start();
+    }
+    assert_eq!(cluster.nodes[0].brokers(), [0, 1]);
+    cluster.create(1, "after", 4);
+}
+
+#[test]
+fn a_slow_zookeeper_makes_changes_slow_and_nothing_else() {
+    let proxy = Proxy::new(zookeeper::shared().address());
+    let mut cluster = Cluster::start(1, &[]);
+    let mut far = cluster.prepare(1, &proxy.address(), &[]);
+    far.launch();
+    cluster.nodes.push(far);
+    within(LONG, "both", || cluster.nodes[0].brokers() == [0, 1]);
+    cluster.create(0, "t", 2);
+    proxy.delay(Duration::from_millis(200));
+    let group = cluster.group_of(1);
+    let member = Member::join(&mut cluster.nodes[1].client(), &group, "t", 0);
+    let started = std::time::Instant::now();
+    for n in 0..200 {
+        assert_eq!(produce(&mut cluster.nodes[1].client(), "t", 1), (0, n));
+    }
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert_eq!(member.commit(&mut cluster.nodes[1].client(), "t", 0, 1), 0);
+    cluster.create(1, "another", 4);
+    assert_eq!(cluster.nodes[0].brokers(), [0, 1]);
+}
+
+#[test]
+fn a_controller_is_replaced_when_its_session_ends() {
+    let mut cluster = Cluster::start(3, &[SHORT_SESSION]);
+    let controller = cluster.nodes[0].controller();
+    let tree = cluster.tree();
+    cluster.nodes[controller as usize].kill();
+    within(LONG, "the session's end", || {
+        let node = tree.get("/controller");
+        node.is_none_or(|record| !record.contains(&format!("\"broker_id\":{controller},")))
+    });
+    let left = cluster.other_than(controller);
+    let took = within(LONG, "a new controller that serves", || {
+        let now = left.controller();
+        now >= 0 && now != controller && create(&mut left.client(), "t", 4) == 0
+    });
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(
+        left.leaders("t")
+            .iter()
+            .all(|(leader, _)| *leader != controller)
+    );
+}
+
+#[test]
+fn a_root_that_a_metaq_uses_is_refused() {
+    let servers = zookeeper::shared().address();
+    let root = fresh_root();
+    let tree = Tree::open(&servers, &root);
+    let master = Op::put("/brokers/ids/3/master", "meta://10.0.0.3:8123".into());
+    tree.run(tree.store.multi(vec![master])).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let setting = format!("zk.zkRoot={root}");
+    let node = Node::prepare(dir.path(), 0, &servers, &[&setting]);
+    let (status, log) = node.fails();
+    assert!(!status.success());
+    assert!(log.contains("choose another zk.zkRoot"), "{log}");
+    // Nothing was written to it.
+    assert_eq!(
+        tree.below("/"),
+        [
+            "/brokers",
+            "/brokers/ids",
+            "/brokers/ids/3",
+            "/brokers/ids/3/master"
+        ]
+    );
+}
+
+#[test]
+fn without_zookeeper_the_start_fails_with_its_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = zookeeper::free_ports(1)[0];
+    let nowhere = format!("127.0.0.1:{port}");
+    let node = Node::prepare(dir.path(), 0, &nowhere, &["zk.zkConnectionTimeoutMs=500"]);
+    let (status, log) = node.fails();
+    assert!(!status.success());
+    assert!(
+        log.contains(&nowhere) && log.contains("zk.zkConnectionTimeoutMs"),
+        "{log}"
+    );
+}
+
+#[test]
+fn what_a_broker_does_not_take_or_give_is_refused_by_name() {
+    let cluster = Cluster::start(1, &["acceptPublish=false"]);
+    cluster.create(0, "t", 1);
+    const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
+    assert_eq!(
+        produce(&mut cluster.nodes[0].client(), "t", 0).0,
+        TOPIC_AUTHORIZATION_FAILED
+    );
+    assert!(cluster.tree().children("/brokers/topics-pub").is_empty());
+    assert_eq!(cluster.nodes[0].client().fetch("t", 0), []);
+}

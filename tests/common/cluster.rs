@@ -1,0 +1,401 @@
+//! Brokers of one cluster as processes of their own, and a member of a group that a test moves by hand.
+#![allow(dead_code, reason = "every test binary uses a part of this")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use metaq::meta::{MetaStore, ZooKeeperOptions};
+use metaq_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use metaq_protocol::messages::metadata_response::MetadataResponse;
+use metaq_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use metaq_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
+use metaq_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
+use metaq_protocol::messages::{
+    FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest, MetadataRequest,
+    OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
+};
+use metaq_protocol::protocol::StrBytes;
+
+use super::zookeeper::{free_ports, signal_process};
+use super::{Client, name};
+
+/// A broker's process.
+pub struct Node {
+    pub id: i32,
+    pub port: u16,
+    pub dashboard: u16,
+    arguments: Vec<String>,
+    dir: std::path::PathBuf,
+    child: Option<Child>,
+}
+
+impl Node {
+    /// Starts broker `id` below `dir`, and waits until it is ready.
+    pub fn start(dir: &Path, id: i32, zookeeper: &str, settings: &[&str]) -> Self {
+        let mut node = Self::prepare(dir, id, zookeeper, settings);
+        node.launch();
+        node
+    }
+
+    pub fn prepare(dir: &Path, id: i32, zookeeper: &str, settings: &[&str]) -> Self {
+        let ports = free_ports(2);
+        let own = dir.join(format!("broker-{id}"));
+        std::fs::create_dir_all(&own).unwrap();
+        let mut arguments = vec!["start".to_owned()];
+        let data = format!("dataPath={}", own.join("data").display());
+        let all = [
+            format!("brokerId={id}"),
+            format!("serverPort={}", ports[0]),
+            format!("dashboardHttpPort={}", ports[1]),
+            "hostName=127.0.0.1".to_owned(),
+            "zk.zkEnable=true".to_owned(),
+            format!("zk.zkConnect={zookeeper}"),
+            "group.initial.rebalance.delay.ms=0".to_owned(),
+            data,
+        ];
+        let given = settings.iter().map(|setting| (*setting).to_owned());
+        for setting in all.into_iter().chain(given) {
+            arguments.extend(["--set".to_owned(), setting]);
+        }
+        Self {
+            id,
+            port: ports[0],
+            dashboard: ports[1],
+            arguments,
+            dir: own,
+            child: None,
+        }
+    }
+
+    fn spawn(&self) -> Child {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("log"))
+            .unwrap();
+        Command::new(env!("CARGO_BIN_EXE_metaq"))
+            .args(&self.arguments)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+
+    /// Starts it (again) and waits until it is ready.
+    pub fn launch(&mut self) {
+        let mut child = self.spawn();
+        let mut ready = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut ready)
+            .unwrap();
+        self.child = Some(child);
+        assert!(ready.contains("ready"), "{}", self.log());
+    }
+
+    /// Starts it and waits until it gives up.
+    pub fn fails(&self) -> (ExitStatus, String) {
+        let status = self.spawn().wait().unwrap();
+        (status, self.log())
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    pub fn data(&self) -> std::path::PathBuf {
+        self.dir.join("data")
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.address().parse().unwrap())
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn stop(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        signal_process("-TERM", child.id());
+        child.wait().unwrap()
+    }
+
+    pub fn pause(&self) {
+        signal_process("-STOP", self.child.as_ref().unwrap().id());
+    }
+
+    pub fn resume(&self) {
+        signal_process("-CONT", self.child.as_ref().unwrap().id());
+    }
+
+    /// The body and status of a page of its dashboard.
+    pub fn page(&self, path: &str) -> String {
+        use std::io::{Read, Write};
+        let mut answer = String::new();
+        if let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", self.dashboard)) {
+            let _ = write!(
+                stream,
+                "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            );
+            let _ = stream.read_to_string(&mut answer);
+        }
+        answer
+    }
+
+    /// What it says of the cluster and of some topics, or of all.
+    pub fn metadata(&self, topics: Option<&[&str]>) -> MetadataResponse {
+        use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
+        let asked = |topic: &&str| MetadataRequestTopic::default().with_name(Some(name(topic)));
+        let request = MetadataRequest::default()
+            .with_topics(topics.map(|topics| topics.iter().map(asked).collect()));
+        self.client().ask(9, &request)
+    }
+
+    /// Ids of the brokers that it knows.
+    pub fn brokers(&self) -> Vec<i32> {
+        let mut ids: Vec<i32> = self
+            .metadata(Some(&[]))
+            .brokers
+            .iter()
+            .map(|broker| broker.node_id.0)
+            .collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    pub fn controller(&self) -> i32 {
+        self.metadata(Some(&[])).controller_id.0
+    }
+
+    /// Leader and error of each partition of a topic, by index.
+    pub fn leaders(&self, topic: &str) -> Vec<(i32, i16)> {
+        let metadata = self.metadata(Some(&[topic]));
+        let mut partitions = metadata.topics[0].partitions.clone();
+        partitions.sort_by_key(|partition| partition.partition_index);
+        partitions
+            .iter()
+            .map(|partition| (partition.leader_id.0, partition.error_code))
+            .collect()
+    }
+
+    /// The broker that coordinates a group, as this one says.
+    pub fn coordinator_of(&self, group: &str) -> Option<i32> {
+        let request = FindCoordinatorRequest::default()
+            .with_coordinator_keys(vec![StrBytes::from_string(group.to_owned())]);
+        let found = self.client().ask(4, &request).coordinators.remove(0);
+        (found.error_code == 0).then_some(found.node_id.0)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(child) = &self.child {
+            // One that is stopped would not die before it goes on.
+            signal_process("-CONT", child.id());
+        }
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let from = log.len().saturating_sub(6000);
+            eprintln!("---- broker {}\n{}", self.id, &log[from..]);
+        }
+    }
+}
+
+/// Waits until something is true, at most so long; how long it took.
+pub fn within(wait: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < wait, "waited {wait:?} for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    started.elapsed()
+}
+
+/// Looks into a tree on ZooKeeper.
+pub struct Tree {
+    runtime: tokio::runtime::Runtime,
+    pub store: MetaStore,
+}
+
+impl Tree {
+    pub fn open(servers: &str, root: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let options = ZooKeeperOptions {
+            servers: servers.to_owned(),
+            root: root.to_owned(),
+            session_timeout: Duration::from_secs(20),
+            connection_timeout: Duration::from_secs(20),
+            auth: None,
+            tls: None,
+        };
+        let store = runtime
+            .block_on(MetaStore::connect_zookeeper(options))
+            .unwrap();
+        Self { runtime, store }
+    }
+
+    pub fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    pub fn get(&self, path: &str) -> Option<String> {
+        let node = self.run(self.store.get(path)).unwrap();
+        node.map(|node| String::from_utf8_lossy(&node.data).into_owned())
+    }
+
+    pub fn children(&self, path: &str) -> Vec<String> {
+        self.run(self.store.children(path)).unwrap()
+    }
+
+    /// All paths below one.
+    pub fn below(&self, path: &str) -> Vec<String> {
+        let nodes = self.run(self.store.subtree(path)).unwrap();
+        nodes.into_iter().map(|(path, _)| path).collect()
+    }
+}
+
+/// A member of a group that reads one topic.
+pub struct Member {
+    pub group: String,
+    pub id: String,
+    pub generation: i32,
+}
+
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+fn group_id(group: &str) -> GroupId {
+    GroupId(text(group))
+}
+
+impl Member {
+    /// Joins a group alone and assigns itself one partition of a topic.
+    pub fn join(client: &mut Client, group: &str, topic: &str, partition: i32) -> Self {
+        let mut subscription = vec![0, 0, 0, 0, 0, 1];
+        subscription.extend((topic.len() as u16).to_be_bytes());
+        subscription.extend(topic.as_bytes());
+        subscription.extend([0xff; 4]);
+        let protocol = JoinGroupRequestProtocol::default()
+            .with_name(text("range"))
+            .with_metadata(subscription.clone().into());
+        let mut request = JoinGroupRequest::default()
+            .with_group_id(group_id(group))
+            .with_session_timeout_ms(30_000)
+            .with_rebalance_timeout_ms(30_000)
+            .with_protocol_type(text("consumer"))
+            .with_protocols(vec![protocol]);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let joined = loop {
+            let joined = client.ask(5, &request);
+            match joined.error_code {
+                0 => break joined,
+                79 => request.member_id = joined.member_id.clone(),
+                code => {
+                    // On its way from another coordinator, as a client finds it too.
+                    assert!(matches!(code, 14..=16), "join {group}: error {code}");
+                    assert!(Instant::now() < deadline, "join {group}: error {code}");
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            }
+        };
+        let member = Self {
+            group: group.to_owned(),
+            id: joined.member_id.to_string(),
+            generation: joined.generation_id,
+        };
+        let mut assignment = vec![0, 0, 0, 0, 0, 1];
+        assignment.extend((topic.len() as u16).to_be_bytes());
+        assignment.extend(topic.as_bytes());
+        assignment.extend([0, 0, 0, 1]);
+        assignment.extend(partition.to_be_bytes());
+        assignment.extend([0xff; 4]);
+        let assigned = SyncGroupRequestAssignment::default()
+            .with_member_id(joined.member_id.clone())
+            .with_assignment(assignment.into());
+        let sync = SyncGroupRequest::default()
+            .with_group_id(group_id(group))
+            .with_generation_id(joined.generation_id)
+            .with_member_id(joined.member_id)
+            .with_assignments(vec![assigned]);
+        assert_eq!(client.ask(3, &sync).error_code, 0, "sync {group}");
+        member
+    }
+
+    pub fn heartbeat(&self, client: &mut Client) -> i16 {
+        let request = HeartbeatRequest::default()
+            .with_group_id(group_id(&self.group))
+            .with_generation_id(self.generation)
+            .with_member_id(text(&self.id));
+        client.ask(3, &request).error_code
+    }
+
+    pub fn commit(&self, client: &mut Client, topic: &str, partition: i32, offset: i64) -> i16 {
+        let asked = (self.generation, self.id.as_str());
+        commit(client, &self.group, asked, topic, partition, offset)
+    }
+}
+
+/// Commits an offset; the error code.
+pub fn commit(
+    client: &mut Client,
+    group: &str,
+    (generation, member): (i32, &str),
+    topic: &str,
+    partition: i32,
+    offset: i64,
+) -> i16 {
+    let one = OffsetCommitRequestPartition::default()
+        .with_partition_index(partition)
+        .with_committed_offset(offset)
+        .with_committed_metadata(Some(text("")));
+    let topic = OffsetCommitRequestTopic::default()
+        .with_name(name(topic))
+        .with_partitions(vec![one]);
+    let request = OffsetCommitRequest::default()
+        .with_group_id(group_id(group))
+        .with_generation_id_or_member_epoch(generation)
+        .with_member_id(text(member))
+        .with_topics(vec![topic]);
+    client.ask(7, &request).topics[0].partitions[0].error_code
+}
+
+/// A committed offset, or the error code.
+pub fn committed(
+    client: &mut Client,
+    group: &str,
+    topic: &str,
+    partition: i32,
+) -> Result<i64, i16> {
+    let asked = OffsetFetchRequestTopics::default()
+        .with_name(name(topic))
+        .with_partition_indexes(vec![partition]);
+    let asked = OffsetFetchRequestGroup::default()
+        .with_group_id(group_id(group))
+        .with_topics(Some(vec![asked]));
+    let answer = client.ask(8, &OffsetFetchRequest::default().with_groups(vec![asked]));
+    let group = &answer.groups[0];
+    match group.error_code {
+        0 => Ok(group.topics[0].partitions[0].committed_offset),
+        code => Err(code),
+    }
+}
