@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use crate::admin::Admin;
 use crate::api::{Context, FetchSessions};
@@ -21,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::net::{EndpointError, Server, listen_endpoints};
 use crate::partition::{Housekeeping, HousekeepingIntervals, Partitions, PartitionsOptions};
 
-/// The embedded coordination store's file, in the first data directory.
+/// The embedded coordination store's file, in one of the data directories.
 const META_FILE: &str = "metaq-meta.redb";
 
 /// How long to wait before reading groups again.
@@ -39,6 +40,11 @@ pub enum StartError {
     /// The coordination store cannot be used.
     #[error(transparent)]
     Meta(#[from] MetaError),
+    /// Which one holds the topics and offsets?
+    #[error(
+        "{0} and {1} both hold a coordination store; move the one away that is not this broker's"
+    )]
+    TwoStores(PathBuf, PathBuf),
     /// The topics cannot be read.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
@@ -78,6 +84,10 @@ impl Resolve for Identities {
         )
     }
 
+    fn topic_id(&self, topic: &str) -> Option<Uuid> {
+        Some(self.0.image().topic(topic)?.id)
+    }
+
     fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(self.0.refresh_topics())
     }
@@ -106,7 +116,9 @@ fn own_slots(cluster: &Cluster) -> BTreeMap<usize, i32> {
 async fn coordinate(cx: Arc<Context>, mut events: broadcast::Receiver<ClusterEvent>) {
     loop {
         match events.recv().await {
-            Ok(ClusterEvent::TopicDeleted(topic)) => cx.coordinator.topic_deleted(&topic).await,
+            Ok(ClusterEvent::TopicDeleted(topic, id)) => {
+                cx.coordinator.topic_deleted(&topic, id).await
+            }
             Err(broadcast::error::RecvError::Closed) => return,
             Ok(ClusterEvent::Slots) | Err(broadcast::error::RecvError::Lagged(_)) => {
                 while let Err(error) = cx.coordinator.assign(&own_slots(&cx.cluster)).await {
@@ -123,6 +135,9 @@ impl Broker {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let started = Instant::now();
         let config = Arc::new(config);
+        for (name, why) in config.without_effect() {
+            tracing::warn!(name, "{why}");
+        }
         let (listeners, advertised) = listen_endpoints(&config)?;
         // Bound first, so that a taken port is found before anything is opened.
         let mut server = Server::bind(&listeners).await?;
@@ -278,12 +293,22 @@ pub async fn open_store(config: &Config) -> Result<MetaStore, StartError> {
         let options = zookeeper_options(config)?;
         return Ok(MetaStore::connect_zookeeper(options).await?);
     }
-    let first: PathBuf = config
+    Ok(MetaStore::open_embedded(&embedded_file(config)?)?)
+}
+
+/// Where the embedded store is: in whichever data directory has it, so that their order does not matter; a new one in
+/// the first.
+fn embedded_file(config: &Config) -> Result<PathBuf, StartError> {
+    let files = config
         .data_paths()
         .into_iter()
-        .next()
-        .ok_or(StartError::NoDataPath)?;
-    Ok(MetaStore::open_embedded(&first.join(META_FILE))?)
+        .map(|dir| dir.join(META_FILE));
+    let found: Vec<PathBuf> = files.clone().filter(|file| file.exists()).collect();
+    match &found[..] {
+        [] => files.into_iter().next().ok_or(StartError::NoDataPath),
+        [only] => Ok(only.clone()),
+        [first, second, ..] => Err(StartError::TwoStores(first.clone(), second.clone())),
+    }
 }
 
 /// How the configuration wants ZooKeeper to be reached.

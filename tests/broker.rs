@@ -1,6 +1,10 @@
 //! A running broker: what it answers, in which order, and what survives.
 
+#[path = "common/cluster.rs"]
+mod cluster;
 mod common;
+#[path = "common/zookeeper.rs"]
+mod zookeeper;
 
 use std::time::Instant;
 
@@ -536,4 +540,53 @@ fn what_was_acknowledged_can_be_read_at_once() {
         assert_eq!(client.fetch("t", n), [(n, 1)]);
     }
     broker.stop();
+}
+
+#[test]
+fn offsets_of_an_earlier_topic_of_the_same_name_do_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    assert_eq!(cluster::commit(&mut client, "g", (-1, ""), "t", 0, 77), 0);
+    assert_eq!(cluster::committed(&mut client, "g", "t", 0), Ok(77));
+    broker.stop();
+    // As a crash leaves it that comes behind the topic's deletion and creation, before the offset was removed.
+    let file = dir.path().join("metaq-meta.redb");
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let meta = metaq::meta::MetaStore::open_embedded(&file).unwrap();
+        let path = "/consumers/g/offsets/t/0-0";
+        let node = meta.get(path).await.unwrap().unwrap();
+        let mut record: serde_json::Value = serde_json::from_slice(&node.data).unwrap();
+        record["topic_id"] = "00000000-0000-0000-0000-000000000001".into();
+        let op = metaq::meta::Op::put(path, record.to_string().into());
+        meta.multi(vec![op]).await.unwrap();
+        meta.close().await;
+    });
+    let broker = Running::start(dir.path(), &[]);
+    assert_eq!(
+        cluster::committed(&mut broker.client(), "g", "t", 0),
+        Ok(-1)
+    );
+    broker.stop();
+}
+
+#[test]
+fn the_order_of_data_directories_does_not_matter_and_two_stores_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+    let both = |first: &std::path::Path, second: &std::path::Path| {
+        std::path::PathBuf::from(format!("{},{}", first.display(), second.display()))
+    };
+    let broker = Running::start(&both(&a, &b), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    assert_eq!(cluster::commit(&mut client, "g", (-1, ""), "t", 0, 7), 0);
+    broker.stop();
+    let broker = Running::start(&both(&b, &a), &[]);
+    assert_eq!(cluster::committed(&mut broker.client(), "g", "t", 0), Ok(7));
+    broker.stop();
+    std::fs::copy(a.join("metaq-meta.redb"), b.join("metaq-meta.redb")).unwrap();
+    let two = std::panic::catch_unwind(|| Running::start(&both(&a, &b), &[]));
+    assert!(two.is_err());
 }

@@ -72,7 +72,7 @@ async fn delete(cx: &Context, name: Option<TopicName>, id: Uuid) -> DeletableTop
         .with_topic_id(topic.id);
     match cx.cluster.delete_topic(&topic.name).await {
         Ok(()) => {
-            cx.coordinator.topic_deleted(&topic.name).await;
+            cx.coordinator.topic_deleted(&topic.name, topic.id).await;
             result
         }
         Err(error) => result

@@ -43,7 +43,8 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
     } else {
         OPERATIONS_OMITTED
     };
-    let describe = |topic: &Arc<Topic>| described(&image, topic, operations);
+    let by_cli = caller.client_id.as_deref() == Some(CLI_CLIENT_ID);
+    let describe = |topic: &Arc<Topic>| described(&image, topic, operations, by_cli);
     let topics = match all {
         true => image.topics().map(describe).collect(),
         false => asked
@@ -133,11 +134,25 @@ fn find<'a>(
         .ok_or_else(|| refuse(crate::partition::PartitionError::Unknown.wire()))
 }
 
-fn described(image: &Image, topic: &Topic, operations: i32) -> MetadataResponseTopic {
+/// Client id of metaq's own commands.
+pub const CLI_CLIENT_ID: &str = "metaq-cli";
+/// Tagged field (KIP-482) of a partition that tells those commands its identity `brokerId-n`.
+pub const IDENTITY_TAG: i32 = 10_000;
+
+fn described(
+    image: &Image,
+    topic: &Topic,
+    operations: i32,
+    with_identities: bool,
+) -> MetadataResponseTopic {
     let partition = |(index, info): (usize, &crate::cluster::PartitionInfo)| {
         let (error_code, leader, offline) = leadership(&image.brokers, info);
-        MetadataResponsePartition::default()
-            .with_error_code(error_code)
+        let mut told = MetadataResponsePartition::default();
+        if with_identities {
+            let identity = info.identity.to_string().into();
+            told.unknown_tagged_fields.insert(IDENTITY_TAG, identity);
+        }
+        told.with_error_code(error_code)
             .with_partition_index(index as i32)
             .with_leader_id(BrokerId(leader))
             .with_leader_epoch(info.leader_epoch)

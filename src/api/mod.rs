@@ -51,6 +51,7 @@ use crate::log::Slice;
 pub use api_versions::unsupported_version;
 pub use context::{Caller, Context};
 pub use fetch_sessions::FetchSessions;
+pub use metadata::{CLI_CLIENT_ID, IDENTITY_TAG};
 
 /// A part of an answer.
 pub enum Piece {

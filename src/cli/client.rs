@@ -17,6 +17,7 @@ use metaq_protocol::messages::{
 use metaq_protocol::protocol::{Request, StrBytes};
 
 use super::Failure;
+use crate::api::CLI_CLIENT_ID;
 
 /// An answer that takes longer is given up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -62,7 +63,8 @@ impl Connection {
 
     fn ask<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response, Failure> {
         self.next_correlation_id += 1;
-        let sent = frame::encode_request(version, self.next_correlation_id, "metaq-cli", request)?;
+        let sent =
+            frame::encode_request(version, self.next_correlation_id, CLI_CLIENT_ID, request)?;
         self.stream.write_all(&sent)?;
         let mut length = [0; 4];
         self.stream.read_exact(&mut length)?;
@@ -194,13 +196,31 @@ fn is_moving(code: i16) -> bool {
     )
 }
 
+/// What the commoner errors mean; the others by their names.
+fn in_words(error: ResponseError) -> String {
+    let words = match error {
+        ResponseError::UnknownTopicOrPartition => "no such topic or partition",
+        ResponseError::GroupIdNotFound => "no such group",
+        ResponseError::NonEmptyGroup => "the group has members",
+        ResponseError::NotController => "the cluster has no controller at this moment",
+        ResponseError::NotLeaderOrFollower => "the partition is led by another broker by now",
+        ResponseError::LeaderNotAvailable => "the partition has no leader at this moment",
+        ResponseError::CoordinatorNotAvailable => "the group has no coordinator at this moment",
+        ResponseError::KafkaStorageError => {
+            "the partition's files cannot be used; the broker's log says why"
+        }
+        other => return other.to_string(),
+    };
+    words.to_owned()
+}
+
 /// Makes an error code a failure, with the broker's message where there is one.
 pub(super) fn check(what: &str, code: i16, message: Option<&str>) -> Result<(), Failure> {
     match ResponseError::try_from_code(code) {
         None => Ok(()),
         Some(error) => Err(format!(
             "{what}: {}",
-            message.map_or_else(|| error.to_string(), str::to_owned)
+            message.map_or_else(|| in_words(error), str::to_owned)
         )
         .into()),
     }

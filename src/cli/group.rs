@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::Failure;
 use super::client::{Address, Client, check};
 use super::output::{or_dash, print};
-use super::topic::{metadata, offsets, topic_name};
+use super::topic::{identity_of, metadata, offsets, topic_name};
 
 /// See the module's documentation.
 #[derive(Debug, Args)]
@@ -102,6 +102,7 @@ struct Listed {
 struct Lag {
     topic: String,
     partition: i32,
+    identity: Option<String>,
     offset: Option<i64>,
     log_end: i64,
     lag: Option<i64>,
@@ -240,6 +241,7 @@ fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure>
     keys.sort();
     keys.dedup();
     let mut ends: BTreeMap<(String, i32), i64> = BTreeMap::new();
+    let mut identities: BTreeMap<(String, i32), String> = BTreeMap::new();
     for topic in keys
         .iter()
         .map(|(topic, _)| topic)
@@ -251,6 +253,10 @@ fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure>
             .map(|(_, index)| *index)
             .collect();
         let found = metadata(client, topic)?;
+        for partition in &found.partitions {
+            let key = (topic.clone(), partition.partition_index);
+            identities.extend(identity_of(partition).map(|identity| (key, identity)));
+        }
         for (index, end) in offsets(client, &found, &of_topic, -1)? {
             ends.insert((topic.clone(), index), end);
         }
@@ -262,6 +268,7 @@ fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure>
             let offset = committed.get(&key).copied();
             let owner = owners.get(&key);
             Lag {
+                identity: identities.get(&key).cloned(),
                 offset,
                 log_end,
                 lag: offset.map(|offset| (log_end - offset).max(0)),
@@ -292,6 +299,7 @@ fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure>
     let headings = [
         "TOPIC",
         "PARTITION",
+        "IDENTITY",
         "OFFSET",
         "LOG END",
         "LAG",
@@ -303,6 +311,7 @@ fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure>
         vec![
             row.topic.clone(),
             row.partition.to_string(),
+            or_dash(&row.identity),
             or_dash(&row.offset),
             row.log_end.to_string(),
             or_dash(&row.lag),
@@ -383,6 +392,9 @@ impl Reset {
             .iter()
             .map(|partition| partition.partition_index)
             .collect();
+        if let Some(missing) = self.partition.iter().find(|index| !indexes.contains(index)) {
+            return Err(format!("{} has no partition {missing}", self.topic).into());
+        }
         indexes.retain(|index| self.partition.is_empty() || self.partition.contains(index));
         let (starts, ends) = (
             offsets(client, &topic, &indexes, -2)?,

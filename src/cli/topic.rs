@@ -11,7 +11,9 @@ use metaq_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
 use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use metaq_protocol::messages::metadata_response::MetadataResponseTopic;
+use metaq_protocol::messages::metadata_response::{
+    MetadataResponsePartition, MetadataResponseTopic,
+};
 use metaq_protocol::messages::{
     BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
     DescribeConfigsRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest, TopicName,
@@ -21,7 +23,8 @@ use serde::Serialize;
 
 use super::Failure;
 use super::client::{Address, Client, check};
-use super::output::print;
+use super::output::{or_dash, print};
+use crate::api::IDENTITY_TAG;
 
 const TOPIC_RESOURCE: i8 = 2;
 const SOURCE_TOPIC: i8 = 1;
@@ -103,6 +106,7 @@ struct Listed {
 #[derive(Serialize)]
 struct Described {
     partition: i32,
+    identity: Option<String>,
     leader: i32,
     leader_epoch: i32,
     replicas: Vec<i32>,
@@ -142,6 +146,11 @@ impl Topic {
                 delete_config,
                 address,
             } => {
+                if partitions.is_none() && config.is_empty() && delete_config.is_empty() {
+                    return Err(
+                        "nothing to alter: give --partitions, --config or --delete-config".into(),
+                    );
+                }
                 let mut client = Client::connect(&address)?;
                 if !config.is_empty() || !delete_config.is_empty() {
                     alter(&mut client, &name, &config, &delete_config)?;
@@ -158,7 +167,9 @@ impl Topic {
                     .responses
                     .first()
                     .ok_or("the broker did not answer for the topic")?;
-                check(&name, result.error_code, result.error_message.as_deref())
+                check(&name, result.error_code, result.error_message.as_deref())?;
+                println!("{name} deleted");
+                Ok(())
             }
         }
     }
@@ -264,6 +275,12 @@ pub(super) fn metadata(client: &mut Client, name: &str) -> Result<MetadataRespon
     Ok(topic)
 }
 
+/// A partition's `brokerId-n`, where the broker is a metaq.
+pub(super) fn identity_of(partition: &MetadataResponsePartition) -> Option<String> {
+    let tagged = partition.unknown_tagged_fields.get(&IDENTITY_TAG)?;
+    String::from_utf8(tagged.to_vec()).ok()
+}
+
 /// Offsets of partitions of a topic: -1 for the ends, -2 for the starts, or a time in ms. A partition without a leader
 /// has none.
 pub(super) fn offsets(
@@ -320,6 +337,7 @@ fn describe(client: &mut Client, name: &str, json: bool) -> Result<(), Failure> 
         .iter()
         .map(|partition| Described {
             partition: partition.partition_index,
+            identity: identity_of(partition),
             leader: partition.leader_id.0,
             leader_epoch: partition.leader_epoch,
             replicas: ids(&partition.replica_nodes),
@@ -367,6 +385,7 @@ fn describe(client: &mut Client, name: &str, json: bool) -> Result<(), Failure> 
     }
     let headings = [
         "PARTITION",
+        "IDENTITY",
         "LEADER",
         "EPOCH",
         "REPLICAS",
@@ -377,6 +396,7 @@ fn describe(client: &mut Client, name: &str, json: bool) -> Result<(), Failure> 
     print(false, &headings, &rows, |row| {
         vec![
             row.partition.to_string(),
+            or_dash(&row.identity),
             row.leader.to_string(),
             row.leader_epoch.to_string(),
             format!("{:?}", row.replicas),

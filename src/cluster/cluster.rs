@@ -45,7 +45,7 @@ pub struct Opened {
 #[derive(Debug, Clone)]
 pub enum ClusterEvent {
     /// A topic is gone, with what groups committed in it.
-    TopicDeleted(String),
+    TopicDeleted(String, Uuid),
     /// The groups that this broker coordinates may be others; see [`Image::slots`].
     Slots,
 }

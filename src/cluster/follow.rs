@@ -218,7 +218,7 @@ impl Cluster {
             self.partitions.delete(topic.id).await;
             let _ = self
                 .events
-                .send(ClusterEvent::TopicDeleted(topic.name.to_string()));
+                .send(ClusterEvent::TopicDeleted(topic.name.to_string(), topic.id));
         }
         let mut to_open = Vec::new();
         for topic in &there {

@@ -70,6 +70,16 @@ impl Cluster {
         let to_open = created.iter().map(|topic| self.to_open(topic, 0));
         self.open_here(to_open.collect()).await;
         self.change_image(|image| created.into_iter().for_each(|topic| image.put(topic)));
+        for result in &mut results {
+            let here = result
+                .as_ref()
+                .ok()
+                .and_then(|topic| self.partitions.topic_by_id(topic.id));
+            let offline = here.map_or(0, |here| here.offline().count());
+            if offline > 0 {
+                *result = Err(ClusterError::Storage(offline));
+            }
+        }
         results
             .into_iter()
             .map(|result| result.map(Arc::new))

@@ -32,6 +32,13 @@ macro_rules! key {
     };
 }
 
+impl BrokerKey {
+    /// Accepted, but nothing follows from it.
+    pub fn is_without_effect(&self) -> bool {
+        self.doc.contains("without effect")
+    }
+}
+
 /// The broker's own configurations. Defaults for topics come beside them from [`TOPIC_KEYS`].
 const OWN_KEYS: &[BrokerKey] = &[
     key!(
@@ -187,6 +194,90 @@ const OWN_KEYS: &[BrokerKey] = &[
         Kind::Bool,
         "true",
         "Whether ZooKeeper's certificate must be for the host that is connected to."
+    ),
+    key!(
+        "delete.when",
+        Some("deleteWhen"),
+        Kind::Text,
+        "0 0 6,18 * * ?",
+        "Accepted for MetaQ's sake, without effect: retention is applied every log.retention.check.interval.ms."
+    ),
+    key!(
+        "data.log.path",
+        Some("dataLogPath"),
+        Kind::Text,
+        "",
+        "Accepted for MetaQ's sake, without effect: there is no log of transactions beside the partitions."
+    ),
+    key!(
+        "get.process.threads",
+        Some("getProcessThreadCount"),
+        Kind::Text,
+        "",
+        "Accepted for MetaQ's sake, without effect: num.network.threads serve everything."
+    ),
+    key!(
+        "put.process.threads",
+        Some("putProcessThreadCount"),
+        Kind::Text,
+        "",
+        "Accepted for MetaQ's sake, without effect: num.network.threads serve everything, one thread a data directory writes."
+    ),
+    key!(
+        "max.checkpoints",
+        Some("maxCheckpoints"),
+        Kind::Text,
+        "",
+        "Accepted for MetaQ's sake, without effect: one checkpoint is kept."
+    ),
+    key!(
+        "max.tx.timeout.timer.capacity",
+        Some("maxTxTimeoutTimerCapacity"),
+        Kind::Text,
+        "",
+        "Accepted for MetaQ's sake, without effect: transactions are not served yet."
+    ),
+    key!(
+        "max.tx.timeout.seconds",
+        Some("maxTxTimeoutInSeconds"),
+        Kind::Text,
+        "",
+        "Accepted for MetaQ's sake, without effect: transactions are not served yet."
+    ),
+    key!(
+        "flush.tx.log.at.commit",
+        Some("flushTxLogAtCommit"),
+        Kind::Text,
+        "",
+        "Accepted for MetaQ's sake, without effect: transactions are not served yet."
+    ),
+    key!(
+        "stat",
+        Some("stat"),
+        Kind::Text,
+        "",
+        "Accepted for MetaQ's sake, without effect: figures are always gathered."
+    ),
+    key!(
+        "update.consumer.offsets",
+        Some("updateConsumerOffsets"),
+        Kind::Text,
+        "",
+        "Accepted for MetaQ's sake, without effect: offsets are the groups' own."
+    ),
+    key!(
+        "load.stores.in.parallel",
+        Some("loadMessageStoresInParallel"),
+        Kind::Text,
+        "",
+        "Accepted for MetaQ's sake, without effect: partitions are always opened in parallel (num.recovery.threads.per.data.dir)."
+    ),
+    key!(
+        "app.class.path",
+        Some("appClassPath"),
+        Kind::Text,
+        "",
+        "Accepted for MetaQ's sake, without effect: there are no plug-ins."
     ),
     key!(
         "log.dirs",

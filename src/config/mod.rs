@@ -12,6 +12,10 @@ pub use broker::{BrokerKey, broker_key, broker_keys};
 pub use topic::{TOPIC_KEYS, TopicConfig, TopicConfigError, TopicKey, TopicOverrides, topic_key};
 pub use value::{Kind, Value, ValueError};
 
+/// What MetaQ had for topics and nothing follows from here: see the broker's keys of the same names. A topic's
+/// partitions go to the data directory that has the fewest.
+const TOPIC_KEYS_WITHOUT_EFFECT: &[&str] = &["stat", "deleteWhen", "dataPath"];
+
 /// Where a setting came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -268,6 +272,14 @@ impl Config {
         }
     }
 
+    /// Names, as written, of settings that are accepted without effect, with the reason.
+    pub fn without_effect(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        self.settings.iter().filter_map(|(name, setting)| {
+            let key = broker_key(name).filter(|key| key.is_without_effect())?;
+            Some((setting.written.as_str(), key.doc))
+        })
+    }
+
     /// Topics that the file names in full; they are created at start.
     pub fn named_topics(&self) -> impl Iterator<Item = &str> {
         self.topics
@@ -369,6 +381,9 @@ fn read_topic(pattern: &str, section: &ini::Section) -> Result<TopicSection, Str
                 "acceptPublish" => topic.accept_publish = Some(accepts),
                 _ => topic.accept_subscribe = Some(accepts),
             }
+            continue;
+        }
+        if TOPIC_KEYS_WITHOUT_EFFECT.contains(&entry.key.as_str()) {
             continue;
         }
         let Some((name, value)) = broker::canonical_for_topic(&entry.key, &entry.value) else {

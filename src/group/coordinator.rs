@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::AbortHandle;
+use uuid::Uuid;
 
 use super::messages::{
     CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, JoinReply,
@@ -49,6 +50,8 @@ pub struct GroupLimits {
 pub trait Resolve: Send + Sync {
     /// `brokerId-n` of a partition.
     fn identity(&self, topic: &str, partition: i32) -> Option<String>;
+    /// The id of a topic.
+    fn topic_id(&self, topic: &str) -> Option<Uuid>;
     /// The partition of an identity.
     fn partition(&self, topic: &str, identity: &str) -> Option<i32>;
     /// Learns of topics that were created meanwhile.
@@ -92,7 +95,7 @@ pub(super) enum Command {
     List(Answer<Vec<GroupListing>>),
     Delete(String, Answer<Result<(), GroupError>>),
     DeleteOffsets(String, Vec<Key>, Answer<Result<Outcomes, GroupError>>),
-    TopicDeleted(String),
+    TopicDeleted(String, Uuid),
 }
 
 /// A slot as requests find it.
@@ -469,9 +472,9 @@ impl Coordinator {
     }
 
     /// Forgets all offsets in a topic that was deleted.
-    pub async fn topic_deleted(&self, topic: &str) {
+    pub async fn topic_deleted(&self, topic: &str, id: Uuid) {
         for slot in self.here() {
-            let _ = slot.send(Command::TopicDeleted(topic.to_owned())).await;
+            let _ = slot.send(Command::TopicDeleted(topic.to_owned(), id)).await;
         }
     }
 

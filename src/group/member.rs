@@ -23,6 +23,8 @@ pub(super) struct Member {
     pub(super) awaiting_sync: Option<Waiter>,
     /// Out of the group when silent beyond this, ms.
     pub(super) deadline_ms: i64,
+    /// Asked for its assignment in this generation.
+    pub(super) has_synced: bool,
     /// Joined since the last generation.
     pub(super) is_new: bool,
     /// Order of joining: the first one leads.
@@ -43,6 +45,7 @@ impl Member {
             awaiting_join: None,
             awaiting_sync: None,
             deadline_ms: i64::MAX,
+            has_synced: true,
             is_new: true,
             rank,
         };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 /// Why a group refuses; named as Kafka's error codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -172,6 +173,8 @@ pub struct CommittedOffset {
     pub commit_ms: i64,
     /// When it expires, where the client said so, ms.
     pub expire_ms: Option<i64>,
+    /// The topic that it was committed in; a topic that is made anew under the same name has another id.
+    pub topic_id: Option<Uuid>,
 }
 
 /// A member, described.

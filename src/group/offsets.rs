@@ -2,42 +2,106 @@
 
 use std::collections::BTreeMap;
 
+use uuid::Uuid;
+
 use super::messages::CommittedOffset;
 
 /// Topic and partition index.
 pub(super) type Key = (String, i32);
 
+/// Numbers commits and removals in the order in which they were asked for, which is the order in which the tree
+/// gets them. Their answers may come in another order.
+pub(super) type Turn = u64;
+
 /// See the module's documentation.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Offsets {
-    stored: BTreeMap<Key, CommittedOffset>,
+    stored: BTreeMap<Key, (Turn, CommittedOffset)>,
+    /// What was removed while commits were on their way to the tree.
+    removed: BTreeMap<Key, Turn>,
+    on_the_way: usize,
+    /// What was asked for earlier was for a group of the same name that is gone.
+    since: Turn,
 }
 
 impl Offsets {
     pub(super) fn get(&self, topic: &str, partition: i32) -> Option<&CommittedOffset> {
-        self.stored.get(&(topic.to_owned(), partition))
+        let (_, offset) = self.stored.get(&(topic.to_owned(), partition))?;
+        Some(offset)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, &CommittedOffset)> {
-        self.stored.iter()
+        self.stored.iter().map(|(key, (_, offset))| (key, offset))
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.stored.is_empty()
+        self.stored.is_empty() && self.on_the_way == 0
     }
 
-    pub(super) fn store(&mut self, key: Key, offset: CommittedOffset) {
-        self.stored.insert(key, offset);
+    /// Of a group that is new at this turn.
+    pub(super) fn since(turn: Turn) -> Self {
+        Self {
+            since: turn,
+            ..Self::default()
+        }
     }
 
-    pub(super) fn remove(&mut self, key: &Key) {
+    /// Takes over what the tree holds.
+    pub(super) fn restore(&mut self, key: Key, offset: CommittedOffset) {
+        self.stored.insert(key, (0, offset));
+    }
+
+    /// A commit goes to the tree.
+    pub(super) fn send(&mut self) {
+        self.on_the_way += 1;
+    }
+
+    /// It is there, unless `offsets` is empty. Something that was asked for later may have been answered before.
+    pub(super) fn arrive(&mut self, turn: Turn, offsets: Vec<(Key, CommittedOffset)>) {
+        if turn < self.since {
+            return;
+        }
+        for (key, offset) in offsets {
+            let stored = self.stored.get(&key).map(|(turn, _)| *turn);
+            if stored.max(self.removed.get(&key).copied()) <= Some(turn) {
+                self.stored.insert(key, (turn, offset));
+            }
+        }
+        self.on_the_way = self.on_the_way.saturating_sub(1);
+        if self.on_the_way == 0 {
+            self.removed.clear();
+        }
+    }
+
+    pub(super) fn remove(&mut self, turn: Turn, key: &Key) {
         self.stored.remove(key);
+        if self.on_the_way > 0 {
+            self.removed.insert(key.clone(), turn);
+        }
     }
 
-    pub(super) fn remove_topic(&mut self, topic: &str) -> bool {
+    /// Removes what was committed in a topic that is gone. Whether its nodes can go too: not while something of a
+    /// topic of the same name is there or on its way.
+    pub(super) fn remove_topic(&mut self, topic: &str, id: Uuid) -> bool {
         let before = self.stored.len();
-        self.stored.retain(|(name, _), _| name != topic);
-        self.stored.len() != before
+        let of_it = |name: &str, offset: &CommittedOffset| {
+            name == topic && offset.topic_id.is_none_or(|known| known == id)
+        };
+        self.stored
+            .retain(|(name, _), (_, offset)| !of_it(name, offset));
+        let left = self.stored.keys().any(|(name, _)| name == topic);
+        self.stored.len() != before && !left && self.on_the_way == 0
+    }
+
+    /// Offsets of topics that are gone, or were made anew.
+    pub(super) fn orphans(&self, id_of: impl Fn(&str) -> Option<Uuid>) -> Vec<(String, Uuid)> {
+        let orphaned = |((topic, _), offset): (&Key, &CommittedOffset)| {
+            let id = offset.topic_id?;
+            (id_of(topic) != Some(id)).then(|| (topic.clone(), id))
+        };
+        let mut orphans: Vec<_> = self.iter().filter_map(orphaned).collect();
+        orphans.dedup();
+        orphans
     }
 
     /// Offsets whose time is over. It counts from `since(topic, offset)`, or never begins where that is `None`.
@@ -55,8 +119,7 @@ impl Offsets {
             (Some(_), Some(expire_ms)) => now_ms >= expire_ms,
             (Some(since), None) => now_ms - since >= retention_ms,
         };
-        self.stored
-            .iter()
+        self.iter()
             .filter(|((topic, _), offset)| over((topic, offset)))
             .map(|(key, _)| key.clone())
             .collect()
@@ -76,13 +139,61 @@ mod tests {
             metadata: String::new(),
             commit_ms: 100,
             expire_ms,
+            topic_id: None,
         };
-        offsets.store(("t".to_owned(), 0), offset(None));
-        offsets.store(("t".to_owned(), 1), offset(Some(120)));
+        offsets.restore(("t".to_owned(), 0), offset(None));
+        offsets.restore(("t".to_owned(), 1), offset(Some(120)));
         let expired = |now, since: Option<i64>| offsets.expired(now, 50, |_, _| since).len();
         assert_eq!(expired(119, Some(100)), 0);
         assert_eq!(expired(120, Some(100)), 1);
         assert_eq!(expired(150, Some(100)), 2);
         assert_eq!(expired(10_000, None), 0);
+    }
+
+    #[test]
+    fn a_commit_that_is_answered_late_does_not_undo_a_later_one_or_a_removal() {
+        let key = || ("t".to_owned(), 0);
+        let at = |offset| CommittedOffset {
+            offset,
+            leader_epoch: -1,
+            metadata: String::new(),
+            commit_ms: 0,
+            expire_ms: None,
+            topic_id: None,
+        };
+        let mut offsets = Offsets::default();
+        for _ in 0..3 {
+            offsets.send();
+        }
+        offsets.arrive(2, vec![(key(), at(20))]);
+        offsets.arrive(1, vec![(key(), at(10))]);
+        assert_eq!(offsets.get("t", 0).unwrap().offset, 20);
+        offsets.remove(4, &key());
+        offsets.arrive(3, vec![(key(), at(30))]);
+        assert_eq!(offsets.get("t", 0), None);
+        assert!(offsets.is_empty());
+    }
+
+    #[test]
+    fn offsets_of_a_topic_go_with_its_id_and_not_with_its_name() {
+        let (old, new) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let of = |id| CommittedOffset {
+            offset: 1,
+            leader_epoch: -1,
+            metadata: String::new(),
+            commit_ms: 0,
+            expire_ms: None,
+            topic_id: Some(id),
+        };
+        let mut offsets = Offsets::default();
+        offsets.restore(("t".to_owned(), 0), of(old));
+        offsets.restore(("t".to_owned(), 1), of(new));
+        assert_eq!(offsets.orphans(|_| Some(new)), [("t".to_owned(), old)]);
+        assert!(
+            !offsets.remove_topic("t", old),
+            "the nodes of the new one would go too"
+        );
+        assert!(offsets.get("t", 0).is_none() && offsets.get("t", 1).is_some());
+        assert!(offsets.remove_topic("t", new));
     }
 }

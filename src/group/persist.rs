@@ -107,6 +107,7 @@ pub(super) fn offset_op(
         metadata: offset.metadata.clone(),
         commit_ms: offset.commit_ms,
         expire_ms: offset.expire_ms,
+        topic_id: offset.topic_id,
     };
     let identity = resolve.identity(&key.0, key.1)?;
     let path = paths::group_offset(group_id, &key.0, &identity);
@@ -188,8 +189,12 @@ pub(super) fn load(
                     metadata: record.metadata,
                     commit_ms: record.commit_ms,
                     expire_ms: record.expire_ms,
+                    topic_id: record.topic_id,
                 };
-                loaded.offsets.store((topic, partition), offset);
+                let current = resolve.topic_id(&topic);
+                if record.topic_id.is_none_or(|id| current == Some(id)) {
+                    loaded.offsets.restore((topic, partition), offset);
+                }
             }
             _ => {}
         }

@@ -17,7 +17,7 @@ use super::messages::{
     CommitOffsets, CommittedOffset, GroupError, GroupListing, JoinReply, JoinRequest, SyncReply,
     SyncRequest,
 };
-use super::offsets::{Key, Offsets};
+use super::offsets::{Key, Offsets, Turn};
 use super::persist;
 use crate::meta::{self, MetaError, MetaStore, Op, paths};
 
@@ -58,10 +58,12 @@ enum Done {
     Group {
         group_id: String,
         generation: i32,
+        then: Option<(Waiter, JoinReply)>,
         stored: Stored,
     },
     Offsets {
         group_id: String,
+        turn: Turn,
         offsets: Vec<(Key, CommittedOffset)>,
         outcomes: Outcomes,
         reply: Answer<Outcomes>,
@@ -93,6 +95,7 @@ pub(super) struct Slot {
     waiting: HashMap<Waiter, Waiting>,
     next_waiter: Waiter,
     storing: FuturesUnordered<Storing>,
+    next_turn: Turn,
 }
 
 impl Slot {
@@ -116,6 +119,7 @@ impl Slot {
             waiting: HashMap::new(),
             next_waiter: 0,
             storing: FuturesUnordered::new(),
+            next_turn: 1,
         };
         let ids: Vec<String> = slot.groups.keys().cloned().collect();
         for id in &ids {
@@ -221,8 +225,13 @@ impl Slot {
             Command::DeleteOffsets(group_id, keys, reply) => {
                 self.delete_offsets(&group_id, keys, reply)
             }
-            Command::TopicDeleted(topic) => self.topic_deleted(&topic),
+            Command::TopicDeleted(topic, id) => self.topic_deleted(&topic, id),
         }
+    }
+
+    fn turn(&mut self) -> Turn {
+        self.next_turn += 1;
+        self.next_turn
     }
 
     fn wait(&mut self, waiting: Waiting) -> Waiter {
@@ -245,7 +254,7 @@ impl Slot {
             }
             let fresh = Group {
                 classic: ClassicGroup::new(now),
-                offsets: Offsets::default(),
+                offsets: Offsets::since(self.turn()),
                 deadline_ms: None,
             };
             self.groups.insert(group_id.to_owned(), fresh);
@@ -294,7 +303,7 @@ impl Slot {
                         let _ = to.send(reply);
                     }
                 }
-                Effect::Persist { generation } => {
+                Effect::Persist { generation, then } => {
                     let ops = persist::group_ops(group_id, &group.classic, &*self.resolve);
                     let writing = guarded(&self.meta, &self.guard, ops);
                     let group_id = group_id.to_owned();
@@ -303,6 +312,7 @@ impl Slot {
                         Done::Group {
                             group_id,
                             generation,
+                            then,
                             stored,
                         }
                     }));
@@ -384,8 +394,14 @@ impl Slot {
             Done::Group {
                 group_id,
                 generation,
+                then,
                 stored,
             } => {
+                if let Some((waiter, reply)) = then
+                    && let Some(Waiting::Join(to)) = self.waiting.remove(&waiter)
+                {
+                    let _ = to.send(stored.map(|()| reply));
+                }
                 if let Some(group) = self.groups.get_mut(&group_id) {
                     group
                         .classic
@@ -395,39 +411,39 @@ impl Slot {
             }
             Done::Offsets {
                 group_id,
-                offsets,
+                turn,
+                mut offsets,
                 mut outcomes,
                 reply,
                 stored,
             } => {
-                if stored.is_ok() {
-                    if let Some(group) = self.groups.get_mut(&group_id) {
-                        offsets
-                            .into_iter()
-                            .for_each(|(key, offset)| group.offsets.store(key, offset));
-                    }
-                } else {
+                if stored.is_err() {
+                    offsets.clear();
                     for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
                         *outcome = stored;
                     }
                 }
+                if let Some(group) = self.groups.get_mut(&group_id) {
+                    group.offsets.arrive(turn, offsets);
+                }
                 let _ = reply.send(outcomes);
+                self.drop_if_nothing(&group_id);
             }
             Done::Nothing(_) => {}
         }
     }
 
     fn commit(&mut self, group_id: String, commit: CommitOffsets, reply: Answer<Outcomes>) {
-        let now = self.clock.now_ms();
+        let (now, turn) = (self.clock.now_ms(), self.turn());
         let refuse = |error| vec![Err(error); commit.offsets.len()];
         let fresh = || Group {
             classic: ClassicGroup::new(now),
-            offsets: Offsets::default(),
+            offsets: Offsets::since(turn),
             deadline_ms: None,
         };
         let group = match self.groups.get_mut(&group_id) {
             Some(group) => group,
-            None if commit.generation < 0 && !group_id.is_empty() => {
+            None if commit.generation < 0 => {
                 self.groups.entry(group_id.clone()).or_insert_with(fresh)
             }
             None => {
@@ -453,6 +469,7 @@ impl Slot {
                 outcomes.push(Err(GroupError::OffsetMetadataTooLarge));
                 continue;
             }
+            let topic_id = self.resolve.topic_id(&asked.topic);
             let key = (asked.topic, asked.partition);
             let (leader_epoch, metadata) = (asked.leader_epoch, asked.metadata);
             let offset = CommittedOffset {
@@ -461,17 +478,20 @@ impl Slot {
                 metadata,
                 commit_ms: now,
                 expire_ms,
+                topic_id,
             };
             outcomes.push(Ok(()));
             ops.extend(persist::offset_op(&group_id, &key, &offset, &*self.resolve));
             offsets.push((key, offset));
         }
-        let writing = self.write(ops);
+        group.offsets.send();
+        let writing = guarded(&self.meta, &self.guard, ops);
         let id = group_id.clone();
         self.storing.push(Box::pin(async move {
             let stored = report(&group_id, writing.await);
             Done::Offsets {
                 group_id,
+                turn,
                 offsets,
                 outcomes,
                 reply,
@@ -544,6 +564,7 @@ impl Slot {
         keys: Vec<Key>,
         reply: Answer<Result<Outcomes, GroupError>>,
     ) {
+        let turn = self.turn();
         let Some(group) = self.groups.get_mut(group_id) else {
             let _ = reply.send(Err(GroupError::GroupIdNotFound));
             return;
@@ -560,7 +581,7 @@ impl Slot {
                 outcomes.push(Err(GroupError::GroupSubscribedToTopic));
             } else {
                 outcomes.push(Ok(()));
-                group.offsets.remove(&key);
+                group.offsets.remove(turn, &key);
                 removed.push(key);
             }
         }
@@ -577,10 +598,10 @@ impl Slot {
         }));
     }
 
-    fn topic_deleted(&mut self, topic: &str) {
+    fn topic_deleted(&mut self, topic: &str, id: Uuid) {
         let mut ops = Vec::new();
         for (group_id, group) in &mut self.groups {
-            if group.offsets.remove_topic(topic) {
+            if group.offsets.remove_topic(topic, id) {
                 ops.push(Op::DeleteTree {
                     path: paths::group_topic_offsets(group_id, topic),
                 });
@@ -591,9 +612,18 @@ impl Slot {
 
     /// Removes offsets whose retention is over, and groups that have nothing left.
     fn expire(&mut self) {
-        let now = self.clock.now_ms();
+        let (now, turn) = (self.clock.now_ms(), self.turn());
         let mut ops = Vec::new();
         let mut gone = Vec::new();
+        // Usually a topic's end is told.
+        let orphans = self.groups.values().flat_map(|group| {
+            let offsets = &group.offsets;
+            offsets.orphans(|topic| self.resolve.topic_id(topic))
+        });
+        let orphans: BTreeSet<(String, Uuid)> = orphans.collect();
+        for (topic, id) in orphans {
+            self.topic_deleted(&topic, id);
+        }
         for (group_id, group) in &mut self.groups {
             let classic = &group.classic;
             let retention = self.limits.offsets_retention_ms;
@@ -608,7 +638,7 @@ impl Slot {
             });
             for key in expired {
                 ops.extend(persist::remove_offset_op(group_id, &key, &*self.resolve));
-                group.offsets.remove(&key);
+                group.offsets.remove(turn, &key);
             }
             let old = now - classic.changed_ms >= retention;
             if group.classic.is_empty()

@@ -87,6 +87,10 @@ impl LeaderEpochs {
     /// OffsetForLeaderEpoch's answer: the largest known epoch not above `epoch`, and where it ended.
     pub fn end_offset_for(&self, epoch: i32, log_end: i64) -> Option<(i32, i64)> {
         let latest = self.latest()?;
+        // As Kafka's LeaderEpochFileCache: an undefined epoch has no end.
+        if epoch < 0 {
+            return None;
+        }
         if epoch == latest {
             return Some((epoch, log_end));
         }

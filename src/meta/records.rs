@@ -213,6 +213,9 @@ pub struct OffsetRecord {
     /// When it expires, ms, where the client said so (OffsetCommit v2 to v4).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expire_ms: Option<i64>,
+    /// The topic's id; where it is another one, the offset is of an earlier topic of that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_id: Option<Uuid>,
 }
 
 /// `/producer-ids`.

@@ -22,8 +22,8 @@ use metaq_protocol::messages::{
 };
 use metaq_protocol::protocol::StrBytes;
 
-use super::zookeeper::{free_ports, signal_process};
-use super::{Client, name};
+use crate::common::{Client, name};
+use crate::zookeeper::{free_ports, signal_process};
 
 /// A broker's process.
 pub struct Node {

@@ -64,6 +64,8 @@ pub(in crate::group) enum Effect {
     Persist {
         /// Which generation is stored.
         generation: i32,
+        /// A join that is answered with this when the group is stored.
+        then: Option<(Waiter, JoinReply)>,
     },
 }
 
@@ -355,10 +357,11 @@ impl ClassicGroup {
                     reply.leader = old_leader.unwrap_or_default();
                     reply.members = Vec::new();
                 }
+                // Known under its new id only when that is stored: or it would be fenced after a crash.
                 self.effects.push(Effect::Persist {
                     generation: self.generation,
+                    then: Some((waiter, reply)),
                 });
-                self.effects.push(Effect::Join(waiter, Ok(reply)));
             }
             _ => {
                 if let Some(member) = self.members.get_mut(&new_id) {
@@ -457,16 +460,18 @@ impl ClassicGroup {
             State::Empty => Err(GroupError::UnknownMemberId),
             State::PreparingRebalance => Err(GroupError::RebalanceInProgress),
             State::CompletingRebalance => {
-                if let Some(member) = self.members.get_mut(&request.member_id)
-                    && let Some(before) = member.awaiting_sync.replace(waiter)
-                {
-                    self.effects
-                        .push(Effect::Sync(before, Err(GroupError::RebalanceInProgress)));
+                if let Some(member) = self.members.get_mut(&request.member_id) {
+                    member.has_synced = true;
+                    if let Some(before) = member.awaiting_sync.replace(waiter) {
+                        self.effects
+                            .push(Effect::Sync(before, Err(GroupError::RebalanceInProgress)));
+                    }
                 }
                 if self.leader.as_ref() == Some(&request.member_id) && self.storing.is_none() {
                     self.storing = Some(request.assignments);
                     self.effects.push(Effect::Persist {
                         generation: self.generation,
+                        then: None,
                     });
                 }
                 Ok(())
@@ -475,7 +480,9 @@ impl ClassicGroup {
                 let reply = self.sync_reply(&request.member_id);
                 if let Some(member) = self.members.get_mut(&request.member_id) {
                     member.heard(now_ms);
+                    member.has_synced = true;
                 }
+                self.lift_sync_deadline();
                 self.effects.push(Effect::Sync(waiter, Ok(reply)));
                 Ok(())
             }
@@ -526,7 +533,6 @@ impl ClassicGroup {
         for member in self.members.values_mut() {
             member.assignment = assignments.get(&member.id).cloned().unwrap_or_default();
             if let Some(waiter) = member.awaiting_sync.take() {
-                // Who has not synced yet stays under the sync deadline.
                 member.heard(now_ms);
                 waiting.push((waiter, member.id.clone()));
             }
@@ -535,7 +541,14 @@ impl ClassicGroup {
             let reply = self.sync_reply(&id);
             self.effects.push(Effect::Sync(waiter, Ok(reply)));
         }
-        self.sync_deadline_ms = None;
+        self.lift_sync_deadline();
+    }
+
+    /// Who has not synced stays under the deadline; when all have, there is none.
+    fn lift_sync_deadline(&mut self) {
+        if self.members.values().all(|member| member.has_synced) {
+            self.sync_deadline_ms = None;
+        }
     }
 
     /// A member says that it lives.

@@ -99,6 +99,7 @@ impl ClassicGroup {
                 continue;
             };
             member.is_new = false;
+            member.has_synced = false;
             member.heard(now_ms);
             if let Some(waiter) = member.awaiting_join.take() {
                 self.effects.push(Effect::Join(waiter, Ok(reply)));
@@ -116,6 +117,7 @@ impl ClassicGroup {
         self.enter(State::Empty, now_ms);
         self.effects.push(Effect::Persist {
             generation: self.generation,
+            then: None,
         });
     }
 
@@ -202,13 +204,10 @@ impl ClassicGroup {
     /// Members that joined but never asked for their assignment are out (KAFKA-9752).
     fn drop_unsynced(&mut self, now_ms: i64, limits: &Limits) {
         self.sync_deadline_ms = None;
-        if self.state != State::CompletingRebalance {
+        if !matches!(self.state, State::CompletingRebalance | State::Stable) {
             return;
         }
-        let unsynced = self
-            .members
-            .values()
-            .filter(|member| member.awaiting_sync.is_none());
+        let unsynced = self.members.values().filter(|member| !member.has_synced);
         let unsynced: Vec<String> = unsynced.map(|member| member.id.clone()).collect();
         for id in unsynced {
             tracing::info!(
@@ -217,6 +216,9 @@ impl ClassicGroup {
             );
             self.forget(&id);
         }
-        self.prepare_or_go_on(now_ms, limits);
+        match self.members.is_empty() {
+            true => self.become_empty(now_ms),
+            false => self.prepare_or_go_on(now_ms, limits),
+        }
     }
 }

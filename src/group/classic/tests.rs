@@ -45,6 +45,7 @@ fn sync(member_id: &str, generation: i32, assignments: &[(&str, &[u8])]) -> Sync
 fn joins(effects: Vec<Effect>) -> Vec<(Waiter, Result<JoinReply, GroupError>)> {
     let join = |effect| match effect {
         Effect::Join(waiter, reply) => Some((waiter, reply)),
+        Effect::Persist { then, .. } => then.map(|(waiter, reply)| (waiter, Ok(reply))),
         _ => None,
     };
     effects.into_iter().filter_map(join).collect()
@@ -91,7 +92,13 @@ fn a_follower_that_syncs_before_the_leader_waits_for_the_assignment() {
     group.sync(0, 4, sync("b", 2, &[]), &LIMITS);
     assert_eq!(group.take_effects(), []);
     group.sync(0, 5, sync("a", 2, &[("b", b"B")]), &LIMITS);
-    assert_eq!(group.take_effects(), [Effect::Persist { generation: 2 }]);
+    assert_eq!(
+        group.take_effects(),
+        [Effect::Persist {
+            generation: 2,
+            then: None
+        }]
+    );
     group.persisted(0, 2, true, &LIMITS);
     let assignments: Vec<_> = group
         .take_effects()
@@ -261,11 +268,10 @@ fn the_last_member_leaves_an_empty_group_behind() {
         assert_eq!(group.leave(1, &leaving, &LIMITS), Ok(()));
     }
     assert_eq!(group.state, State::Empty);
-    assert!(
-        group
-            .take_effects()
-            .contains(&Effect::Persist { generation: 3 })
-    );
+    assert!(group.take_effects().contains(&Effect::Persist {
+        generation: 3,
+        then: None
+    }));
     assert_eq!(group.check_commit(2, "", None, -1), Ok(()));
 }
 
@@ -363,4 +369,48 @@ fn a_full_group_takes_no_more() {
         joins(group.take_effects())[0].1,
         Err(GroupError::GroupMaxSizeReached)
     );
+}
+
+#[test]
+fn a_member_that_never_syncs_is_dropped_also_when_the_leader_did() {
+    let mut group = ClassicGroup::new(0);
+    group.join(0, 1, "a".into(), &range(""), &LIMITS);
+    group.join(0, 2, "b".into(), &range(""), &LIMITS);
+    group.join(0, 3, String::new(), &range("a"), &LIMITS);
+    group.sync(0, 4, sync("a", 2, &[("a", b"x"), ("b", b"y")]), &LIMITS);
+    group.persisted(0, 2, true, &LIMITS);
+    assert_eq!(group.state, State::Stable);
+    for now in (0..60_000).step_by(5_000) {
+        let _ = group.heartbeat(now, "a", None, 2);
+        let _ = group.heartbeat(now, "b", None, 2);
+        group.tick(now, &LIMITS);
+    }
+    group.tick(60_000, &LIMITS);
+    assert_eq!(group.members.keys().collect::<Vec<_>>(), ["a"]);
+    assert_eq!(group.state, State::PreparingRebalance);
+}
+
+#[test]
+fn a_static_member_that_is_back_is_answered_when_its_new_id_is_stored() {
+    let mut group = ClassicGroup::new(0);
+    let own = |member_id: &str| JoinRequest {
+        instance_id: Some("i".to_owned()),
+        ..range(member_id)
+    };
+    group.join(0, 1, "a".into(), &own(""), &LIMITS);
+    group.sync(0, 2, sync("a", 1, &[("a", b"x")]), &LIMITS);
+    group.persisted(0, 1, true, &LIMITS);
+    group.take_effects();
+    group.join(0, 3, "b".into(), &own(""), &LIMITS);
+    let effects = group.take_effects();
+    let [
+        Effect::Persist {
+            generation: 1,
+            then: Some((3, reply)),
+        },
+    ] = &effects[..]
+    else {
+        panic!("{effects:?}");
+    };
+    assert_eq!((reply.member_id.as_str(), reply.generation), ("b", 1));
 }
