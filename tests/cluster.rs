@@ -678,3 +678,138 @@ fn what_a_broker_does_not_take_or_give_is_refused_by_name() {
     assert!(cluster.tree().children("/brokers/topics-pub").is_empty());
     assert_eq!(cluster.nodes[0].client().fetch("t", 0), []);
 }
+
+#[test]
+fn a_broker_moves_to_zookeeper_and_back_with_all_that_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let servers = zookeeper::shared().address();
+    let root = format!("zk.zkRoot={}", fresh_root());
+    let mut alone = Node::start(dir.path(), 0, "", &[]);
+    assert_eq!(create(&mut alone.client(), "t", 3), 0);
+    assert_eq!(produce(&mut alone.client(), "t", 2), (0, 0));
+    let member = Member::join(&mut alone.client(), "g", "t", 2);
+    assert_eq!(member.commit(&mut alone.client(), "t", 2, 1), 0);
+    // While it runs its store is read through it, and not exported.
+    let listed = alone.command(&["meta", "ls", "/consumers"]).unwrap();
+    assert!(listed.contains('g'), "{listed}");
+    let file = dir.path().join("tree.json");
+    let file = file.to_str().unwrap();
+    assert!(alone.command(&["meta", "export", file]).is_err());
+    assert!(alone.stop().success());
+    alone.command(&["meta", "export", file]).unwrap();
+
+    let mut clustered = Node::prepare(dir.path(), 0, &servers, &[&root]);
+    let said = clustered.command(&["meta", "import", file]).unwrap();
+    assert!(said.contains("nodes created"), "{said}");
+    clustered.launch();
+    within(LONG, "the group", || {
+        committed(&mut clustered.client(), "g", "t", 2) == Ok(1)
+    });
+    // The member goes on in its generation.
+    assert_eq!(member.commit(&mut clustered.client(), "t", 2, 2), 0);
+    assert_eq!(produce(&mut clustered.client(), "t", 2), (0, 1));
+    let refused = clustered.command(&["meta", "export", file]).unwrap_err();
+    assert!(refused.contains("broker 0 is registered"), "{refused}");
+    assert!(clustered.stop().success());
+    clustered.command(&["meta", "export", file]).unwrap();
+
+    std::fs::remove_file(alone.data().join("metaq-meta.redb")).unwrap();
+    alone.command(&["meta", "import", file]).unwrap();
+    alone.launch();
+    assert_eq!(committed(&mut alone.client(), "g", "t", 2), Ok(2));
+    assert_eq!(produce(&mut alone.client(), "t", 2), (0, 2));
+    assert_eq!(member.heartbeat(&mut alone.client()), 0);
+}
+
+#[test]
+fn an_operator_sees_the_cluster_and_its_tree() {
+    let cluster = Cluster::start(2, &[]);
+    cluster.create(0, "t", 4);
+    let node = &cluster.nodes[1];
+    let run = |words: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_metaq"))
+            .args(words)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{words:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let dashboard = format!("127.0.0.1:{}", node.dashboard);
+    let status = run(&["cluster", "status", "-d", &dashboard]);
+    assert!(
+        status.contains("zookeeper, session 1 connected"),
+        "{status}"
+    );
+    assert!(
+        status.contains("4 partitions, 0 without leader"),
+        "{status}"
+    );
+    let json = run(&["cluster", "status", "-d", &dashboard, "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let slots: Vec<_> = json["brokers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|b| &b["slots"])
+        .collect();
+    assert_eq!(slots, [32, 32]);
+    assert_eq!(json["coordination"]["may_act"], true);
+    let address = node.address();
+    let described = run(&["topic", "describe", "t", "-b", &address]);
+    assert!(
+        described.contains("0-1") && described.contains("1-1"),
+        "{described}"
+    );
+    assert!(
+        node.command(&["meta", "tree", "/brokers/ids"])
+            .unwrap()
+            .contains("ephemeral")
+    );
+    let topic = node.command(&["meta", "get", "/brokers/topics/t"]).unwrap();
+    assert!(topic.contains("\"identity\":\"1-0\""), "{topic}");
+    assert!(
+        node.command(&["meta", "get", "/nothing"])
+            .unwrap_err()
+            .contains("no node /nothing")
+    );
+    let ready = node.page("/readyz");
+    assert!(
+        ready.contains("200") && ready.contains("coordination: zookeeper connected"),
+        "{ready}"
+    );
+    let metrics = node.page("/metrics");
+    for name in [
+        "metaq_coordination_connected 1",
+        "metaq_coordinator_slots 32",
+        "metaq_brokers 2",
+    ] {
+        assert!(metrics.contains(name), "{name}: {metrics}");
+    }
+}
+
+#[test]
+fn offsets_of_a_metaq_are_listed_and_left_as_they_are() {
+    let servers = zookeeper::shared().address();
+    let root = fresh_root();
+    let tree = Tree::open(&servers, &root);
+    let put = |path: &str, text: &'static str| Op::put(path, text.into());
+    let ops = vec![
+        put("/brokers/ids/0/master", "meta://10.0.0.3:8123"),
+        put("/consumers/readers/offsets/orders/0-0", "-7204-1048576"),
+        put("/consumers/readers/offsets/orders/0-1", "2097152"),
+    ];
+    tree.run(tree.store.multi(ops)).unwrap();
+    let before = tree.below("/");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_metaq"))
+        .args(["meta", "metaq-offsets", "--json", "--root", &root])
+        .args(["--set", &format!("zk.zkConnect={servers}")])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(rows[0]["message_id"], -7204);
+    assert_eq!(rows[0]["offset"], 1_048_576);
+    assert_eq!(rows[1]["message_id"], serde_json::Value::Null);
+    assert_eq!(rows[1]["offset"], 2_097_152);
+    assert_eq!(tree.below("/"), before);
+}

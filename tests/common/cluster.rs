@@ -36,7 +36,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts broker `id` below `dir`, and waits until it is ready.
+    /// Starts broker `id` below `dir`, and waits until it is ready. Without ZooKeeper's address it stands alone.
     pub fn start(dir: &Path, id: i32, zookeeper: &str, settings: &[&str]) -> Self {
         let mut node = Self::prepare(dir, id, zookeeper, settings);
         node.launch();
@@ -54,7 +54,7 @@ impl Node {
             format!("serverPort={}", ports[0]),
             format!("dashboardHttpPort={}", ports[1]),
             "hostName=127.0.0.1".to_owned(),
-            "zk.zkEnable=true".to_owned(),
+            format!("zk.zkEnable={}", !zookeeper.is_empty()),
             format!("zk.zkConnect={zookeeper}"),
             "group.initial.rebalance.delay.ms=0".to_owned(),
             data,
@@ -102,6 +102,20 @@ impl Node {
     pub fn fails(&self) -> (ExitStatus, String) {
         let status = self.spawn().wait().unwrap();
         (status, self.log())
+    }
+
+    /// Runs `metaq` with some words and this broker's configuration; what it printed.
+    pub fn command(&self, words: &[&str]) -> Result<String, String> {
+        let output = Command::new(env!("CARGO_BIN_EXE_metaq"))
+            .args(words)
+            .args(&self.arguments[1..])
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match output.status.success() {
+            true => Ok(text(&output.stdout)),
+            false => Err(text(&output.stderr)),
+        }
     }
 
     pub fn log(&self) -> String {
