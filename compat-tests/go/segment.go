@@ -89,8 +89,10 @@ func segmentGroup() {
 func segmentAdmin() {
 	client, topic := segmentClient(), unique("admin")
 	segmentCreate(topic, 2)
-	metadata := must(client.Metadata(background, &kafka.MetadataRequest{Topics: []string{topic}}))
-	equal("partitions", len(metadata.Topics[0].Partitions), 2)
+	waitFor("two partitions", func() bool {
+		metadata := must(client.Metadata(background, &kafka.MetadataRequest{Topics: []string{topic}}))
+		return len(metadata.Topics[0].Partitions) == 2
+	})
 	versions := must(client.ApiVersions(background, &kafka.ApiVersionsRequest{}))
 	equal("apis", len(versions.ApiKeys) > 20, true)
 	deleted := must(client.DeleteTopics(background, &kafka.DeleteTopicsRequest{Topics: []string{topic}}))

@@ -330,7 +330,7 @@ public class Compat {
         }
         ConfigResource resource = new ConfigResource(ConfigResource.Type.TOPIC, topic);
         Callable<org.apache.kafka.clients.admin.Config> config = () -> admin.describeConfigs(List.of(resource)).all().get().get(resource);
-        equal(config.call().get("retention.ms").value(), "7200000");
+        waitFor("the settings at every broker", () -> { try { return config.call().get("retention.ms").value().equals("7200000"); } catch (ExecutionException early) { return false; } });
         equal(config.call().get("retention.ms").source(), ConfigEntry.ConfigSource.DYNAMIC_TOPIC_CONFIG);
         equal(config.call().get("segment.bytes").isDefault(), true);
         admin.incrementalAlterConfigs(Map.of(resource, List.of(

@@ -66,7 +66,7 @@ await run('platformatic', {
     const topic = unique('admin')
     await withAdmin(async (admin) => {
       await admin.createTopics({ topics: [topic], partitions: 2, replicas: 1, configs: [{ name: 'retention.ms', value: '123456' }] })
-      equal('listed', (await admin.listTopics()).includes(topic), true)
+      await waitFor('the topic to be listed', async () => (await admin.listTopics()).includes(topic))
       const listed = await admin.listOffsets({ topics: [{ name: topic, partitions: [{ partitionIndex: 0, timestamp: ListOffsetTimestamps.LATEST }] }] })
       equal('end', Number(listed[0].partitions[0].offset), 0)
       equal('groups', typeof (await admin.listGroups()), 'object')

@@ -79,6 +79,17 @@ public class Tools {
         for (String word : wanted) if (!text.contains(word)) throw new AssertionError("no \"" + word + "\" in: " + text);
     }
 
+    /** What every broker shows soon: they hear of a change a moment after it was answered. */
+    static void shows(Callable<String> shown, String... wanted) throws Exception {
+        String last = "";
+        for (int tries = 0; tries < 20; tries++) {
+            last = shown.call();
+            if (Stream.of(wanted).allMatch(last::contains)) return;
+            Thread.sleep(100);
+        }
+        contains(last, wanted);
+    }
+
     static void waitFor(String what, Callable<Boolean> condition) throws Exception {
         long deadline = System.currentTimeMillis() + 30_000;
         while (!condition.call()) {
@@ -99,8 +110,8 @@ public class Tools {
     static void topics() throws Exception {
         String topic = topic("topics");
         create(topic, 3, "--config", "retention.ms=7200000");
-        contains(tool(TOPICS, "--list"), topic);
-        contains(tool(TOPICS, "--describe", "--topic", topic), "PartitionCount: 3", "ReplicationFactor: 1", "retention.ms=7200000", "Partition: 2");
+        waitFor("the topic to be listed", () -> tool(TOPICS, "--list").contains(topic));
+        shows(() -> tool(TOPICS, "--describe", "--topic", topic), "PartitionCount: 3", "ReplicationFactor: 1", "retention.ms=7200000", "Partition: 2");
         contains(tool(TOPICS, "--create", "--topic", topic, "--partitions", "3"), "already exists");
         tool(TOPICS, "--alter", "--topic", topic, "--partitions", "5");
         waitFor("five partitions", () -> tool(TOPICS, "--describe", "--topic", topic).contains("PartitionCount: 5"));
@@ -112,16 +123,16 @@ public class Tools {
         String topic = topic("configs");
         create(topic, 1);
         contains(tool(CONFIGS, "--alter", "--entity-type", "topics", "--entity-name", topic, "--add-config", "flush.messages=5,cleanup.policy=[compact,delete]"), "Completed updating config");
-        contains(tool(CONFIGS, "--describe", "--entity-type", "topics", "--entity-name", topic), "flush.messages=5", "cleanup.policy=compact,delete");
+        shows(() -> tool(CONFIGS, "--describe", "--entity-type", "topics", "--entity-name", topic), "flush.messages=5", "cleanup.policy=compact,delete");
         contains(tool(CONFIGS, "--describe", "--all", "--entity-type", "topics", "--entity-name", topic), "segment.bytes=1073741824", "min.insync.replicas=1");
         contains(tool(CONFIGS, "--alter", "--entity-type", "topics", "--entity-name", topic, "--delete-config", "flush.messages"), "Completed updating config");
-        if (tool(CONFIGS, "--describe", "--entity-type", "topics", "--entity-name", topic).contains("flush.messages=5")) throw new AssertionError("still set");
+        waitFor("the default", () -> !tool(CONFIGS, "--describe", "--entity-type", "topics", "--entity-name", topic).contains("flush.messages=5"));
         contains(tool(CONFIGS, "--describe", "--all", "--entity-type", "brokers", "--entity-name", "0"), "log.dirs=", "num.partitions=");
     }
 
     static void produce(String topic, int count) throws Exception {
         String lines = IntStream.range(0, count).mapToObj(n -> "k" + n % 7 + ":v" + n).collect(Collectors.joining("\n", "", "\n"));
-        call("org.apache.kafka.tools.ConsoleProducer", lines, "--bootstrap-server", BOOTSTRAP, "--topic", topic, "--property", "parse.key=true", "--property", "key.separator=:", "--sync");
+        call("org.apache.kafka.tools.ConsoleProducer", lines, "--bootstrap-server", BOOTSTRAP, "--topic", topic, "--property", "parse.key=true", "--property", "key.separator=:", "--sync", "--timeout", "5");
     }
 
     static void console() throws Exception {

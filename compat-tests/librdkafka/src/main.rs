@@ -221,11 +221,21 @@ async fn administration() -> Outcome {
     client.create_partitions([&NewPartitions::new(&topic, 3)], &options).await?.remove(0).map_err(|(_, code)| code)?;
     let change = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("retention.ms", "123456");
     client.alter_configs([&change], &options).await?.remove(0).map_err(|(_, code)| code)?;
-    let described = client.describe_configs([&ResourceSpecifier::Topic(&topic)], &options).await?.remove(0)?;
-    let retention = described.get("retention.ms").and_then(|entry| entry.value.clone());
-    equal(retention.as_deref(), Some("123456"))?;
-    let metadata = producer(&[]).client().fetch_metadata(Some(&topic), WAIT)?;
-    equal(metadata.topics()[0].partitions().len(), 3)?;
+    // Brokers hear of a change a moment after it was answered.
+    let deadline = Instant::now() + WAIT;
+    loop {
+        let described = client.describe_configs([&ResourceSpecifier::Topic(&topic)], &options).await?.remove(0);
+        let retention = described.ok().and_then(|described| described.get("retention.ms")?.value.clone());
+        let metadata = producer(&[]).client().fetch_metadata(Some(&topic), WAIT)?;
+        let seen = (retention.as_deref(), metadata.topics()[0].partitions().len());
+        if seen == (Some("123456"), 3) {
+            break;
+        }
+        if Instant::now() > deadline {
+            return equal(seen, (Some("123456"), 3));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     client.delete_topics(&[&topic], &options).await?.remove(0).map_err(|(_, code)| code.into()).map(drop)
 }
 
