@@ -3,6 +3,9 @@
 //!
 //! `load produce|fetch --address HOST:PORT --topic T [--partitions 4] [--connections 4] [--in-flight 4]
 //!  [--record-bytes 1024] [--batch-bytes 16384] [--total-mib 1024] [--pid BROKER] [--config KEY=VALUE …]`
+//!
+//! `load commit` commits offsets of `--groups` groups, one a request, `--seconds` long; the address may be several.
+//! `load zookeeper` sets as many nodes of a ZooKeeper one by one, as a broker would that wrote each commit by itself.
 
 use std::collections::HashMap;
 use std::io::{BufReader, Read, Write};
@@ -21,6 +24,9 @@ use metaq_protocol::messages::{
 };
 use metaq_protocol::protocol::{Request, StrBytes};
 
+#[path = "commits.rs"]
+mod commits;
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 const PRODUCE_VERSION: i16 = 9;
 const FETCH_VERSION: i16 = 11;
@@ -35,6 +41,8 @@ struct Options {
     record_bytes: usize,
     batch_bytes: usize,
     total_bytes: u64,
+    groups: usize,
+    run: Duration,
     pid: Option<u32>,
     config: Vec<String>,
 }
@@ -62,6 +70,8 @@ fn main() -> Result<(), Failure> {
         record_bytes: number("--record-bytes", 1024)? as usize,
         batch_bytes: number("--batch-bytes", 16 << 10)? as usize,
         total_bytes: number("--total-mib", 1024)? << 20,
+        groups: number("--groups", 1000)? as usize,
+        run: Duration::from_secs(number("--seconds", 10)?),
         pid: given.get("--pid").map(|pid| pid.parse()).transpose()?,
         config,
     };
@@ -73,7 +83,12 @@ fn main() -> Result<(), Failure> {
             in_threads(&options, produce)?
         }
         "fetch" => in_threads(&options, fetch)?,
-        other => return Err(format!("{other}: produce or fetch").into()),
+        "commit" => {
+            create(&options)?;
+            in_threads(&options, commits::commit)?
+        }
+        "zookeeper" => commits::set_one_by_one(&options)?,
+        other => return Err(format!("{other}: produce, fetch, commit or zookeeper").into()),
     };
     let seconds = started.elapsed().as_secs_f64();
     let cpu = match (options.pid, cpu_before) {
@@ -88,12 +103,13 @@ fn main() -> Result<(), Failure> {
     };
     let gib = bytes as f64 / (1u64 << 30) as f64;
     println!(
-        "{{\"records_per_s\": {:.0}, \"mib_per_s\": {:.1}, \"cpu_s_per_gib\": {:.3}, \"p50_ms\": {:.2}, \"p99_ms\": {:.2}, \"rss_mib\": {:.1}}}",
+        "{{\"records_per_s\": {:.0}, \"mib_per_s\": {:.1}, \"cpu_s_per_gib\": {:.3}, \"p50_ms\": {:.2}, \"p99_ms\": {:.2}, \"p999_ms\": {:.2}, \"rss_mib\": {:.1}}}",
         records as f64 / seconds,
         bytes as f64 / seconds / (1 << 20) as f64,
         cpu / gib,
         at(0.5),
         at(0.99),
+        at(0.999),
         options.pid.map_or(0.0, resident_mib),
     );
     Ok(())
@@ -135,7 +151,13 @@ fn read_frame(stream: &mut impl Read) -> Result<Bytes, Failure> {
 }
 
 fn ask<R: Request>(options: &Options, version: i16, request: &R) -> Result<R::Response, Failure> {
-    let mut stream = TcpStream::connect(&options.address)?;
+    ask_at(&options.address, version, request)
+}
+
+/// Asks the first of some brokers.
+fn ask_at<R: Request>(addresses: &str, version: i16, request: &R) -> Result<R::Response, Failure> {
+    let address = addresses.split(',').next().unwrap_or_default();
+    let mut stream = TcpStream::connect(address)?;
     stream.write_all(&frame::encode_request(version, 1, "load", request)?)?;
     Ok(frame::decode_response::<R>(version, read_frame(&mut stream)?)?.1)
 }
