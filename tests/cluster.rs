@@ -813,3 +813,26 @@ fn offsets_of_a_metaq_are_listed_and_left_as_they_are() {
     assert_eq!(rows[1]["offset"], 2_097_152);
     assert_eq!(tree.below("/"), before);
 }
+
+#[test]
+fn a_change_to_topics_is_answered_when_every_broker_has_made_it() {
+    let cluster = Cluster::start(3, &[]);
+    let controller = cluster.nodes[0].controller();
+    let asked = &cluster.nodes[controller as usize];
+    let delete = DeleteTopicsRequest::default()
+        .with_topic_names(vec![name("t")])
+        .with_timeout_ms(10_000);
+    for round in 0..20 {
+        assert_eq!(create(&mut asked.client(), "t", 3), 0);
+        for node in &cluster.nodes {
+            // At once, from the beginning of a new log, though one of that name was there a moment ago.
+            assert_eq!(
+                produce(&mut node.client(), "t", node.id),
+                (0, 0),
+                "round {round}"
+            );
+            assert_eq!(node.leaders("t"), [(0, 0), (1, 0), (2, 0)]);
+        }
+        assert_eq!(asked.client().ask(5, &delete).responses[0].error_code, 0);
+    }
+}

@@ -8,6 +8,7 @@ use metaq_protocol::messages::{ApiKey, CreatePartitionsRequest, CreatePartitions
 
 use super::errors::{WireError, code_of};
 use super::shared::message;
+use super::spread::{self, Expected};
 use super::{Api, Caller, Context, serve_by_controller};
 use crate::cluster::ClusterError;
 
@@ -22,6 +23,7 @@ async fn handle(
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
     let mut results = Vec::with_capacity(request.topics.len());
+    let mut extended = Vec::new();
     for (n, topic) in request.topics.iter().enumerate() {
         let named_twice = request
             .topics
@@ -37,6 +39,13 @@ async fn handle(
         let result = CreatePartitionsTopicResult::default()
             .with_name(topic.name.clone())
             .with_error_code(code_of(&outcome));
+        if outcome.is_ok()
+            && !request.validate_only
+            && let Some(known) = cx.cluster.image().topic(&topic.name)
+        {
+            let name = topic.name.to_string();
+            extended.push(Expected::There(name, known.id, known.partitions.len()));
+        }
         results.push(match outcome {
             Ok(()) => result,
             Err(error) => result
@@ -44,6 +53,7 @@ async fn handle(
                 .with_error_message(message(&error)),
         });
     }
+    spread::wait(&cx, &extended, request.timeout_ms).await;
     CreatePartitionsResponse::default().with_results(results)
 }
 

@@ -16,6 +16,7 @@ use metaq_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse
 use super::describe_configs::topic_entries;
 use super::errors::WireError;
 use super::shared::{message, optional, text};
+use super::spread::{self, Expected};
 use super::{Api, Caller, Context, serve_by_controller};
 use crate::cluster::{ClusterError, NewTopic, Topic};
 
@@ -42,6 +43,14 @@ async fn handle(
         .cluster
         .create_topics(&wanted, request.validate_only)
         .await;
+    if !request.validate_only {
+        let created = outcomes
+            .iter()
+            .flatten()
+            .map(|topic| Expected::There(topic.name.to_string(), topic.id, topic.partitions.len()));
+        let created: Vec<Expected> = created.collect();
+        spread::wait(&cx, &created, request.timeout_ms).await;
+    }
     let mut topics: Vec<CreatableTopicResult> = once
         .iter()
         .zip(outcomes)

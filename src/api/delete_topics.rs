@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::errors::WireError;
 use super::shared::{message, topic_name};
+use super::spread::{self, Expected};
 use super::{Api, Caller, Context, serve_by_controller};
 use crate::cluster::ClusterError;
 
@@ -41,6 +42,13 @@ async fn handle(
     for (name, id) in asked {
         responses.push(delete(&cx, name, id).await);
     }
+    let deleted = responses.iter().filter(|result| result.error_code == 0);
+    let deleted = deleted.filter_map(|result| {
+        let name = result.name.as_ref()?.to_string();
+        Some(Expected::Gone(name, result.topic_id))
+    });
+    let deleted: Vec<Expected> = deleted.collect();
+    spread::wait(&cx, &deleted, request.timeout_ms).await;
     DeleteTopicsResponse::default().with_responses(responses)
 }
 

@@ -19,6 +19,7 @@ use super::shared::{
     CLUSTER_OPERATIONS, OPERATIONS_OMITTED, TOPIC_OPERATIONS, broker_ids, leadership, text,
     topic_name,
 };
+use super::spread::{self, Expected};
 use super::{Api, Caller, Context, serve};
 use crate::cluster::{Image, NewTopic, Topic, check_topic_name};
 
@@ -97,15 +98,21 @@ async fn create_missing(cx: &Context, asked: &[MetadataRequestTopic]) {
         create_at_controller(cx, &names).await;
         return cx.cluster.wait_for_topics(&names).await;
     }
+    let mut created = Vec::new();
     for (topic, result) in missing
         .iter()
         .zip(cx.cluster.create_topics(&missing, false).await)
     {
         match result {
-            Ok(_) => tracing::info!(topic = topic.name, "created because a client asked for it"),
+            Ok(known) => {
+                tracing::info!(topic = topic.name, "created because a client asked for it");
+                let partitions = known.partitions.len();
+                created.push(Expected::There(topic.name.clone(), known.id, partitions));
+            }
             Err(error) => tracing::debug!(topic = topic.name, %error, "not created"),
         }
     }
+    spread::wait(cx, &created, CREATE_WAIT_MS).await;
 }
 
 fn find<'a>(
@@ -133,6 +140,9 @@ fn find<'a>(
         .topic(name)
         .ok_or_else(|| refuse(crate::partition::PartitionError::Unknown.wire()))
 }
+
+/// How long a client that asks for a new topic waits for all brokers to have it, ms.
+const CREATE_WAIT_MS: i32 = 1000;
 
 /// Client id of metaq's own commands.
 pub const CLI_CLIENT_ID: &str = "metaq-cli";

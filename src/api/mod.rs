@@ -35,6 +35,7 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod shared;
+mod spread;
 mod sync_group;
 
 use std::future::Future;

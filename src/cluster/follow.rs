@@ -212,10 +212,11 @@ impl Cluster {
             return;
         }
         for topic in gone {
+            // Who finds it gone from the image may rely on it that nothing is appended to it any more.
+            self.partitions.delete(topic.id).await;
             self.change_image(|image| {
                 image.remove(&topic.name);
             });
-            self.partitions.delete(topic.id).await;
             let _ = self
                 .events
                 .send(ClusterEvent::TopicDeleted(topic.name.to_string(), topic.id));
