@@ -7,6 +7,9 @@ use std::time::Instant;
 use common::{Running, batch, fetch_request, name, now_ms, produce_request};
 use metaq_protocol::ResponseError;
 use metaq_protocol::batch::BatchBuilder;
+use metaq_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsTopic,
+};
 use metaq_protocol::messages::delete_topics_request::DeleteTopicState;
 use metaq_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
@@ -16,9 +19,9 @@ use metaq_protocol::messages::offset_commit_request::{
 };
 use metaq_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use metaq_protocol::messages::{
-    ApiVersionsRequest, DeleteTopicsRequest, FetchRequest, GroupId, IncrementalAlterConfigsRequest,
-    InitProducerIdRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
-    ProduceRequest,
+    ApiVersionsRequest, DeleteRecordsRequest, DeleteTopicsRequest, FetchRequest, GroupId,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, MetadataRequest, OffsetCommitRequest,
+    OffsetFetchRequest, ProduceRequest,
 };
 use metaq_protocol::protocol::StrBytes;
 
@@ -317,6 +320,35 @@ fn a_deleted_topics_name_is_free_at_once_and_its_records_are_gone() {
         .ask(9, &MetadataRequest::default().with_topics(None))
         .topics;
     assert!(topics.is_empty());
+    broker.stop();
+}
+
+#[test]
+fn a_topic_of_a_deleted_ones_name_keeps_its_own_records_across_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    for _ in 0..20 {
+        client.produce("t", batch(10));
+    }
+    let partition = DeleteRecordsPartition::default().with_offset(150);
+    let topic = DeleteRecordsTopic::default()
+        .with_name(name("t"))
+        .with_partitions(vec![partition]);
+    let response = client.ask(1, &DeleteRecordsRequest::default().with_topics(vec![topic]));
+    assert_eq!(response.topics[0].partitions[0].low_watermark, 150);
+    let state = DeleteTopicState::default().with_name(Some(name("t")));
+    client.ask(6, &DeleteTopicsRequest::default().with_topics(vec![state]));
+    client.create("t");
+    for n in 0..10 {
+        assert_eq!(client.produce("t", batch(10)), (0, n * 10));
+    }
+    let crashed = tempfile::tempdir().unwrap();
+    copy(dir.path(), crashed.path());
+    broker.stop();
+    let broker = Running::start(crashed.path(), &[]);
+    assert_eq!(broker.client().fetch("t", 0).len(), 10);
     broker.stop();
 }
 

@@ -253,6 +253,14 @@ impl Partitions {
                     .map(move |(index, id, epoch)| (n, *index, *id, *epoch))
             })
             .collect();
+        let names = || {
+            work.iter()
+                .map(|(n, index, ..)| (&*topics[*n].topic, *index))
+        };
+        for volume in &self.volumes {
+            // One write for all of them; where it fails, opening each tells.
+            let _ = volume.dir.forget_missing(names());
+        }
         let (next, scanned, cut) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
         let opened = Mutex::new(Vec::with_capacity(work.len()));
         let worker = || {
@@ -331,6 +339,9 @@ impl Partitions {
     ) -> Result<Arc<Partition>, LogError> {
         let volume = self.place(topic, index)?;
         let dir = volume.dir.partition_path(&topic.topic, index);
+        volume
+            .dir
+            .forget_missing([(&*topic.topic, index)].into_iter())?;
         let offsets = volume.dir.offsets(&topic.topic, index);
         let mode = match volume.dir.was_clean() {
             true => OpenMode::Clean,
