@@ -11,6 +11,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::{Client, batch, produce_request};
 use metaq_protocol::messages::ProduceRequest;
 
+fn start_arguments(data: &Path) -> Vec<String> {
+    let mut arguments = vec!["start".to_owned()];
+    for set in ["serverPort=0", "dashboardHttpPort=0", "hostName=127.0.0.1"] {
+        arguments.extend(["--set".to_owned(), set.to_owned()]);
+    }
+    arguments.extend(["--set".to_owned(), format!("dataPath={}", data.display())]);
+    arguments
+}
+
 struct Process {
     child: Child,
     ready: String,
@@ -18,21 +27,16 @@ struct Process {
 
 impl Process {
     fn start(data: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_metaq"))
-            .args([
-                "start",
-                "--set",
-                "serverPort=0",
-                "--set",
-                "dashboardHttpPort=0",
-                "--set",
-                "hostName=127.0.0.1",
-            ])
-            .args(["--set", &format!("dataPath={}", data.display())])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        Self::spawn(
+            Command::new(env!("CARGO_BIN_EXE_metaq"))
+                .args(start_arguments(data))
+                .stderr(Stdio::null()),
+        )
+    }
+
+    /// Starts a command that ends up as a broker.
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut ready = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut ready)
@@ -189,6 +193,56 @@ fn kill_9_at_full_speed_loses_nothing_acknowledged() {
     assert!(acknowledged > 0);
     let (code, out, _) = metaq(&["log", "verify", dir.path().to_str().unwrap()]);
     assert_eq!(code, Some(0), "{out}");
+}
+
+#[test]
+fn a_full_disk_is_an_error_of_its_partitions_and_the_broker_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = "mount -t tmpfs -o size=5m none \"$0\" && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command
+        .args(["-rm", "sh", "-c", mount])
+        .arg(dir.path())
+        .arg(env!("CARGO_BIN_EXE_metaq"))
+        .args(start_arguments(&dir.path().join("data")))
+        .stderr(Stdio::null());
+    if !Command::new("unshare")
+        .args(["-rm", "sh", "-c", "mount -t tmpfs none /mnt"])
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        eprintln!("left out: this system does not let tests have a small disk");
+        return;
+    }
+    let mut process = Process::spawn(&mut command);
+    let mut client = Client::connect(process.address());
+    let topics: Vec<String> = (0..200).map(|n| format!("t{n}")).collect();
+    topics.iter().for_each(|topic| client.create(topic));
+    let mut stored = vec![0; topics.len()];
+    let mut refused = 0;
+    for _ in 0..100 {
+        for (topic, stored) in topics.iter().zip(&mut stored) {
+            let (code, _) = client.produce(topic, batch(220));
+            match code {
+                0 => *stored += 1,
+                code => {
+                    assert_eq!(
+                        code,
+                        metaq_protocol::ResponseError::KafkaStorageError.code()
+                    );
+                    refused += 1;
+                }
+            }
+        }
+        if refused > 2 * topics.len() {
+            break;
+        }
+    }
+    assert!(refused > topics.len(), "{refused}");
+    for (topic, stored) in topics.iter().zip(stored) {
+        assert_eq!(client.fetch(topic, 0).len(), stored, "{topic}");
+    }
+    assert!(process.child.try_wait().unwrap().is_none());
 }
 
 #[test]

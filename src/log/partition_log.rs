@@ -596,6 +596,17 @@ impl<'a> Round<'a> {
             || active.times.file.is_full()
     }
 
+    /// How many index entries what is pending brings.
+    fn entries_due(&self) -> usize {
+        let mut since = self.tail.bytes_since_index_entry;
+        let is_due = move |pending: &&Pending| {
+            let due = since > self.config.index_interval_bytes;
+            since = pending.header.total_bytes() as u64 + if due { 0 } else { since };
+            due
+        };
+        self.pending.iter().filter(is_due).count()
+    }
+
     /// Writes what is pending to the active segment, indexes it and publishes the new end.
     fn write_out(&mut self) -> io::Result<()> {
         if self.pending.is_empty() {
@@ -605,6 +616,12 @@ impl<'a> Round<'a> {
         let Some(active) = segments.last() else {
             return Err(io::ErrorKind::NotFound.into());
         };
+        // Room for the entries first: once the records are in the file, nothing must fail for want of space.
+        let entries = self.entries_due();
+        if entries > 0 {
+            active.offsets.file.reserve(entries)?;
+            active.times.file.reserve(entries)?;
+        }
         let mut position = active.bytes();
         let mut buffers = Vec::with_capacity(self.pending.len() * 2);
         for pending in &self.pending {

@@ -61,12 +61,12 @@ impl Segment {
         let path = |extension| dir.join(file_name(base_offset, extension));
         Self {
             base_offset,
-            disk,
+            disk: disk.clone(),
             path: Mutex::new(path("log")),
             file: Mutex::new(None),
             bytes: AtomicU64::new(bytes),
-            offsets: OffsetIndex::new(path("index"), base_offset, index_bytes_max),
-            times: TimeIndex::new(path("timeindex"), base_offset, index_bytes_max),
+            offsets: OffsetIndex::new(disk.clone(), path("index"), base_offset, index_bytes_max),
+            times: TimeIndex::new(disk, path("timeindex"), base_offset, index_bytes_max),
             largest_timestamp: Mutex::new(None),
             first_timestamp: AtomicI64::new(-1),
             modified_ms: AtomicI64::new(modified_ms),

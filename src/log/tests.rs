@@ -305,6 +305,8 @@ fn timestamps_are_found_within_compressed_batches() {
 #[derive(Default)]
 struct Failing {
     broken: Arc<AtomicBool>,
+    /// No room for indexes, while records still find some.
+    full: Arc<AtomicBool>,
     syncs: Arc<AtomicU64>,
 }
 
@@ -329,6 +331,12 @@ impl Disk for Failing {
     }
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         RealDisk.replace(path, content)
+    }
+    fn reserve(&self, path: &Path, bytes: u64) -> io::Result<std::fs::File> {
+        match self.full.load(Ordering::SeqCst) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => RealDisk.reserve(path, bytes),
+        }
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         RealDisk.sync_dir(path)
@@ -402,6 +410,33 @@ fn a_full_disk_takes_the_log_offline_and_tears_nothing() {
         OpenMode::AfterCrash { recovery_point: 0 },
     );
     assert_eq!((opened.log.ends().log_end.offset, opened.cut_bytes), (3, 0));
+}
+
+#[test]
+fn an_index_that_finds_no_room_takes_the_log_offline_before_anything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Failing::default();
+    let full = disk.full.clone();
+    let log = Log::open(
+        Arc::new(disk),
+        dir.path(),
+        config(),
+        OpenMode::Clean,
+        0,
+        NOW,
+    )
+    .unwrap()
+    .log;
+    append(&log, 3, NOW);
+    let bytes = log.bytes();
+    full.store(true, Ordering::SeqCst);
+    let refused = log.append(&[batch(3, NOW)], 0, NOW);
+    assert!(
+        matches!(&refused[0], Err(LogError::Offline(reason)) if reason.contains("no storage space")),
+        "{refused:?}"
+    );
+    assert_eq!(log.bytes(), bytes);
+    assert_eq!(first_offset_of(&read(&log, 1).unwrap()), 0);
 }
 
 #[test]
