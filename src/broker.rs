@@ -165,8 +165,9 @@ impl Broker {
             metrics: Metrics::default(),
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(cx.cluster.clone().follow());
-        tasks.spawn(coordinate(cx.clone(), events));
+        let vital = || cx.partitions.vital().clone();
+        tasks.spawn(vital().watch("cluster", cx.cluster.clone().follow()));
+        tasks.spawn(vital().watch("groups", coordinate(cx.clone(), events)));
         server.serve(&cx);
         let admin = admin.serve(cx.clone());
         Ok(Self {

@@ -569,3 +569,30 @@ fn what_was_acknowledged_can_be_read_at_once() {
     }
     broker.stop();
 }
+
+#[test]
+fn a_writer_that_ended_by_a_bug_is_told_by_healthz_and_to_producers() {
+    /// Panics once more while a panic's remains are cleared away, where nothing catches it.
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("on purpose, again");
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    client.produce("t", batch(1));
+    let partition = broker.broker().context().partitions.get("t", 0).unwrap();
+    let fatal = partition.writer().run(|| std::panic::panic_any(Bomb));
+    assert!(fatal.blocking_recv().is_err());
+    common::wait_for("a word of it", || broker.page("/healthz").contains("503"));
+    assert!(broker.page("/healthz").contains("ended: writer 0"));
+    assert_eq!(
+        client.produce("t", batch(1)).0,
+        ResponseError::KafkaStorageError.code()
+    );
+    assert_eq!(client.fetch("t", 0), [(0, 1)]);
+    broker.stop();
+}

@@ -3,7 +3,7 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,13 +11,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::{Client, batch, produce_request};
 use metaq_protocol::messages::ProduceRequest;
 
-fn start_arguments(data: &Path) -> Vec<String> {
-    let mut arguments = vec!["start".to_owned()];
-    for set in ["serverPort=0", "dashboardHttpPort=0", "hostName=127.0.0.1"] {
-        arguments.extend(["--set".to_owned(), set.to_owned()]);
-    }
-    arguments.extend(["--set".to_owned(), format!("dataPath={}", data.display())]);
-    arguments
+fn start_arguments(data: &Path, port: u16) -> Vec<String> {
+    let settings = [
+        format!("serverPort={port}"),
+        "dashboardHttpPort=0".to_owned(),
+        "hostName=127.0.0.1".to_owned(),
+        format!("dataPath={}", data.display()),
+    ];
+    let set = |setting| ["--set".to_owned(), setting];
+    ["start".to_owned()]
+        .into_iter()
+        .chain(settings.into_iter().flat_map(set))
+        .collect()
 }
 
 struct Process {
@@ -29,7 +34,7 @@ impl Process {
     fn start(data: &Path) -> Self {
         Self::spawn(
             Command::new(env!("CARGO_BIN_EXE_metaq"))
-                .args(start_arguments(data))
+                .args(start_arguments(data, 0))
                 .stderr(Stdio::null()),
         )
     }
@@ -204,7 +209,7 @@ fn a_full_disk_is_an_error_of_its_partitions_and_the_broker_goes_on() {
         .args(["-rm", "sh", "-c", mount])
         .arg(dir.path())
         .arg(env!("CARGO_BIN_EXE_metaq"))
-        .args(start_arguments(&dir.path().join("data")))
+        .args(start_arguments(&dir.path().join("data"), 0))
         .stderr(Stdio::null());
     if !Command::new("unshare")
         .args(["-rm", "sh", "-c", "mount -t tmpfs none /mnt"])
@@ -243,6 +248,54 @@ fn a_full_disk_is_an_error_of_its_partitions_and_the_broker_goes_on() {
         assert_eq!(client.fetch(topic, 0).len(), stored, "{topic}");
     }
     assert!(process.child.try_wait().unwrap().is_none());
+}
+
+#[test]
+fn a_broker_goes_on_where_nobody_reads_what_it_says() {
+    let full = || {
+        std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    let closed = || std::io::pipe().unwrap().1;
+    let outputs: [(Stdio, Stdio); 2] = [
+        (full().into(), full().into()),
+        (closed().into(), closed().into()),
+    ];
+    for (stdout, stderr) in outputs {
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let child = Command::new(env!("CARGO_BIN_EXE_metaq"))
+            .args(start_arguments(&dir.path().join("data"), port))
+            .env("RUST_LOG", "debug")
+            .stdout(stdout)
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        let mut process = Process {
+            child,
+            ready: String::new(),
+        };
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        common::wait_for("the broker", || TcpStream::connect(address).is_ok());
+        let mut client = Client::connect(address);
+        client.create("t");
+        assert_eq!(client.produce("t", batch(1)), (0, 0));
+        // Something to be said of the partition on the writer thread.
+        std::fs::remove_dir_all(dir.path().join("data/t-0")).unwrap();
+        client.produce("t", batch(1));
+        assert_eq!(client.produce("missing", batch(1)).0, 3);
+        client.create("u");
+        assert_eq!(client.produce("u", batch(1)), (0, 0));
+        assert_eq!(process.signal("-TERM").code(), Some(0));
+    }
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 #[test]

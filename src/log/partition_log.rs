@@ -224,6 +224,14 @@ impl Log {
         answers
     }
 
+    /// Takes no more appends, for a reason that is not the disk's.
+    pub fn fail(&self, reason: &str) {
+        self.tail
+            .lock()
+            .offline
+            .get_or_insert_with(|| reason.to_owned());
+    }
+
     /// Marks the log offline after a disk error, and cuts off what was half written.
     pub(super) fn take_offline(&self, tail: &mut Tail, error: &io::Error) -> String {
         let reason = format!("{}: {error}", self.dir().display());

@@ -156,7 +156,8 @@ impl Server {
                 memory.clone(),
                 self.stop.subscribe(),
             );
-            self.tasks.spawn(accept);
+            let vital = cx.partitions.vital().clone();
+            self.tasks.spawn(vital.watch("listener", accept));
         }
     }
 
