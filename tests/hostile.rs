@@ -3,9 +3,10 @@
 mod common;
 
 use std::io::Write;
+use std::time::{Duration, Instant};
 
 use common::{Client, Running, batch};
-use metaq_protocol::messages::{ApiVersionsRequest, MetadataRequest};
+use metaq_protocol::messages::{ApiVersionsRequest, FetchRequest, MetadataRequest};
 use metaq_protocol::shape::{Direction, shape_of};
 use metaq_protocol::versions;
 
@@ -131,11 +132,49 @@ fn request_memory_is_bounded_and_given_back() {
     small.ask(9, &MetadataRequest::default().with_topics(Some(Vec::new())));
     let mut large = broker.client();
     large.send(9, &common::produce_request("t", batch(20_000), -1));
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(100));
     assert!(held() <= 1_000_448, "{}", held());
     drop(hog);
     large.receive::<metaq_protocol::messages::ProduceRequest>(9);
     common::wait_for("the shares to come back", || held() == 0);
+    broker.stop();
+}
+
+/// A fetch of partitions 0.. of a topic that does not exist, in a new session.
+fn large_fetch(partitions: i32) -> FetchRequest {
+    let mut request = common::fetch_request("missing", 0, 0).with_session_epoch(0);
+    let one = request.topics[0].partitions[0].clone();
+    request.topics[0].partitions = (0..partitions)
+        .map(|n| one.clone().with_partition(n))
+        .collect();
+    request
+}
+
+#[test]
+fn a_fetch_of_very_many_partitions_holds_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut witness = broker.client();
+    witness.create("t");
+    witness.produce("t", batch(1));
+    let mut greedy = broker.client();
+    greedy.send(11, &large_fetch(100_000));
+    let answered = std::thread::spawn(move || greedy.receive::<FetchRequest>(11).1);
+    let mut slowest = Duration::ZERO;
+    while !answered.is_finished() {
+        let asked = Instant::now();
+        let request = common::fetch_request("t", 0, 0).with_session_epoch(0);
+        assert_eq!(witness.ask(11, &request).responses.len(), 1);
+        slowest = slowest.max(asked.elapsed());
+    }
+    let answer = answered.join().unwrap();
+    assert_eq!(answer.responses[0].partitions.len(), 100_000);
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    let refused = broker.client().ask(11, &large_fetch(100_001));
+    assert_eq!(
+        refused.error_code,
+        metaq_protocol::ResponseError::InvalidRequest.code()
+    );
     broker.stop();
 }
 
