@@ -24,6 +24,9 @@ use crate::partition::{Housekeeping, HousekeepingIntervals, Partitions, Partitio
 /// The embedded coordination store's file, in the first data directory.
 const META_FILE: &str = "metaq-meta.redb";
 
+/// How long the coordination store may take to be closed.
+const META_CLOSE_MAX: Duration = Duration::from_secs(5);
+
 /// How long to wait before reading groups again.
 const ASSIGN_RETRY_PAUSE: Duration = Duration::from_millis(200);
 
@@ -163,6 +166,7 @@ impl Broker {
             producer_ids: ProducerIds::new(meta),
             fetch_sessions: FetchSessions::new(sessions),
             metrics: Metrics::default(),
+            draining: server.draining(),
         });
         let mut tasks = JoinSet::new();
         let vital = || cx.partitions.vital().clone();
@@ -240,6 +244,7 @@ impl Broker {
             ..
         } = self;
         admin.not_ready();
+        cx.coordinator.drain();
         server.stop().await;
         tasks.shutdown().await;
         cx.coordinator.stop();
@@ -251,7 +256,12 @@ impl Broker {
         if tokio::task::spawn_blocking(close).await.is_err() {
             tracing::error!("the shutdown was not clean");
         }
-        cx.cluster.meta().close().await;
+        if tokio::time::timeout(META_CLOSE_MAX, cx.cluster.meta().close())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the session with the coordination store was left to expire");
+        }
         admin.stop();
     }
 }

@@ -14,14 +14,15 @@ use metaq_protocol::messages::delete_topics_request::DeleteTopicState;
 use metaq_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
+use metaq_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use metaq_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use metaq_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use metaq_protocol::messages::{
     ApiVersionsRequest, DeleteRecordsRequest, DeleteTopicsRequest, FetchRequest, GroupId,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, MetadataRequest, OffsetCommitRequest,
-    OffsetFetchRequest, ProduceRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, ListGroupsRequest,
+    MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest,
 };
 use metaq_protocol::protocol::StrBytes;
 
@@ -466,6 +467,36 @@ fn offsets_are_kept_across_a_restart_and_forgotten_with_their_topic() {
     client.ask(6, &DeleteTopicsRequest::default().with_topics(vec![state]));
     assert_eq!(fetch(&mut client), -1);
     broker.stop();
+}
+
+#[test]
+fn a_shutdown_answers_what_waits_instead_of_waiting_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &["group.initial.rebalance.delay.ms=60000"]);
+    let (mut reader, mut member, mut witness) = (broker.client(), broker.client(), broker.client());
+    witness.create("t");
+    reader.send(11, &fetch_request("t", 0, 60_000).with_session_epoch(0));
+    let protocol =
+        JoinGroupRequestProtocol::default().with_name(StrBytes::from_static_str("range"));
+    let join = JoinGroupRequest::default()
+        .with_group_id(GroupId(StrBytes::from_static_str("g")))
+        .with_session_timeout_ms(30_000)
+        .with_rebalance_timeout_ms(60_000)
+        .with_protocol_type(StrBytes::from_static_str("consumer"))
+        .with_protocols(vec![protocol]);
+    member.send(3, &join);
+    let cx = broker.broker().context().clone();
+    common::wait_for("both to wait", || {
+        let listed = witness.ask(4, &ListGroupsRequest::default());
+        listed.groups.len() == 1 && cx.fetch_sessions.len() == 1
+    });
+    let stopping = Instant::now();
+    broker.stop();
+    assert!(stopping.elapsed().as_secs() < 5, "{:?}", stopping.elapsed());
+    let (_, fetched) = reader.receive::<FetchRequest>(11);
+    assert_eq!(fetched.responses[0].partitions[0].error_code, 0);
+    let (_, joined) = member.receive::<JoinGroupRequest>(3);
+    assert_eq!(joined.error_code, ResponseError::NotCoordinator.code());
 }
 
 #[test]

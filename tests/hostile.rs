@@ -6,6 +6,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use common::{Client, Running, batch};
+use metaq_protocol::batch::BatchBuilder;
 use metaq_protocol::messages::{ApiVersionsRequest, FetchRequest, MetadataRequest};
 use metaq_protocol::shape::{Direction, shape_of};
 use metaq_protocol::versions;
@@ -176,6 +177,37 @@ fn a_fetch_of_very_many_partitions_holds_nobody_up() {
         metaq_protocol::ResponseError::InvalidRequest.code()
     );
     broker.stop();
+}
+
+#[test]
+fn a_client_that_reads_nothing_does_not_hold_up_the_shutdown() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &["controlled.shutdown.drain.ms=300"]);
+    let mut client = broker.client();
+    client.create("t");
+    let large = BatchBuilder::new()
+        .push(None, Some(&[7; 1_000_000]), &[], common::now_ms())
+        .finish()
+        .unwrap();
+    for _ in 0..30 {
+        client.produce("t", large.clone());
+    }
+    let mut deaf = broker.client();
+    for _ in 0..10 {
+        deaf.send(11, &common::fetch_request("t", 0, 0));
+    }
+    let cx = broker.broker().context().clone();
+    common::wait_for("an answer on its way", || {
+        let apis = cx.metrics.apis();
+        apis.iter().any(|api| api.key == 1 && api.requests > 0)
+    });
+    let stopping = Instant::now();
+    broker.stop();
+    assert!(
+        stopping.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        stopping.elapsed()
+    );
 }
 
 #[test]

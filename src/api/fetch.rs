@@ -184,7 +184,7 @@ fn session_error(error: SessionError) -> ResponseError {
     }
 }
 
-/// Reads until there is enough, an error, or no more time.
+/// Reads until there is enough, an error, or no more time; not into a shutdown.
 async fn wait(
     cx: &Arc<Context>,
     wanted: &[Wanted],
@@ -196,6 +196,7 @@ async fn wait(
         return fetched;
     }
     let waiter = Arc::new(Notify::new());
+    let mut draining = cx.draining.clone();
     let partition = |Wanted { key, .. }: &Wanted| {
         partition_of(cx, &key.topic, key.topic_id, key.partition).ok()
     };
@@ -207,12 +208,13 @@ async fn wait(
     loop {
         // Once more behind the subscription, so that nothing falls in between.
         let (fetched, enough) = read(cx, wanted, limits).await;
-        if enough
-            || tokio::time::timeout_at(deadline, waiter.notified())
-                .await
-                .is_err()
-        {
+        if enough {
             return fetched;
+        }
+        tokio::select! {
+            () = waiter.notified() => {}
+            () = tokio::time::sleep_until(deadline) => return fetched,
+            _ = draining.wait_for(|draining| *draining) => return fetched,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `metaq start`: a broker in the foreground until SIGTERM or Ctrl-C.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,6 +13,9 @@ use crate::config::Config;
 
 /// Descriptors that thousands of partitions and connections need.
 const DESCRIPTORS_WANTED: u64 = 1 << 20;
+
+/// How long reads that nobody waits for any more may take after everything is closed.
+const RUNTIME_CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// Starts a broker.
 #[derive(Debug, Args)]
@@ -32,11 +36,10 @@ impl Start {
         if let threads @ 1.. = config.number("num.network.threads") {
             runtime.worker_threads(threads as usize);
         }
-        runtime
-            .enable_all()
-            .thread_name("network")
-            .build()?
-            .block_on(serve(config))
+        let runtime = runtime.enable_all().thread_name("network").build()?;
+        let result = runtime.block_on(serve(config));
+        runtime.shutdown_timeout(RUNTIME_CLOSE_MAX);
+        result
     }
 
     /// Logs to standard error; RUST_LOG chooses what, `info` by default. Where that cannot be written, because the disk

@@ -96,8 +96,14 @@ impl Connection {
             tokio::select! {
                 biased;
                 Some(outcome) = self.in_flight.next(), if !is_idle => {
-                    if let Err(why) = self.send(outcome, idle_max).await {
-                        return why;
+                    let drained = drained(shutdown.clone(), self.settings.drain);
+                    tokio::select! {
+                        biased;
+                        sent = self.send(outcome, idle_max) => match sent {
+                            Ok(()) => {}
+                            Err(why) => return why,
+                        },
+                        () = drained => return None,
                     }
                 }
                 () = stopped(&mut shutdown) => return self.drain(idle_max).await,
@@ -207,15 +213,24 @@ impl Connection {
 
     /// Answers what is in flight and reads no more.
     async fn drain(&mut self, stall_max: Duration) -> Option<String> {
-        let deadline = tokio::time::Instant::now() + self.settings.drain;
-        while let Ok(Some(outcome)) = tokio::time::timeout_at(deadline, self.in_flight.next()).await
-        {
-            if let Err(why) = self.send(outcome, stall_max).await {
-                return why;
+        let drain = self.settings.drain;
+        let answers = async {
+            while let Some(outcome) = self.in_flight.next().await {
+                self.send(outcome, stall_max).await?;
             }
+            Ok(())
+        };
+        match tokio::time::timeout(drain, answers).await {
+            Ok(Err(why)) => why,
+            Ok(Ok(())) | Err(_) => None,
         }
-        None
     }
+}
+
+/// Waits for the end of the time that answers may take in a shutdown.
+async fn drained(mut shutdown: watch::Receiver<bool>, drain: Duration) {
+    stopped(&mut shutdown).await;
+    tokio::time::sleep(drain).await;
 }
 
 fn response_bytes(outcome: &Outcome) -> usize {
