@@ -179,6 +179,44 @@ fn a_torn_last_batch_is_cut_and_the_rest_is_served() {
 }
 
 #[test]
+fn damage_is_told_to_who_reads_it_and_a_lost_segment_to_the_operator() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &["log.segment.bytes=1048576"]);
+    let mut client = broker.client();
+    client.create("t");
+    let large = BatchBuilder::new()
+        .push(None, Some(&[7; 400_000]), &[], now_ms())
+        .finish()
+        .unwrap();
+    for _ in 0..6 {
+        client.produce("t", large.clone());
+    }
+    broker.stop();
+    let file = dir.path().join("t-0/00000000000000000002.log");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[16] = 7;
+    std::fs::write(&file, bytes).unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    let response = client.ask(11, &fetch_request("t", 2, 0));
+    assert_eq!(
+        response.responses[0].partitions[0].error_code,
+        ResponseError::CorruptMessage.code()
+    );
+    assert_eq!(client.fetch("t", 1), [(1, 1)]);
+    assert_eq!(client.fetch("t", 4).len(), 2);
+    broker.stop();
+    std::fs::remove_file(file).unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let page = broker.page("/readyz");
+    assert!(
+        page.contains("503") && page.contains("records 2..4 are missing"),
+        "{page}"
+    );
+    broker.stop();
+}
+
+#[test]
 fn an_idempotent_batch_is_stored_once_also_across_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let sequence = |base: i32| {

@@ -88,6 +88,8 @@ pub struct DataDir {
     was_clean: bool,
     /// The rows of the three checkpoints, as the files say.
     checkpoints: Mutex<BTreeMap<TopicPartition, PartitionOffsets>>,
+    /// What Kafka's cleaner left.
+    cleaned: BTreeMap<TopicPartition, i64>,
 }
 
 impl DataDir {
@@ -112,11 +114,13 @@ impl DataDir {
         let was_clean = path.join(CLEAN_SHUTDOWN).exists();
         let checkpoints = load_checkpoints(&*disk, path);
         Ok(Self {
-            disk,
+            disk: disk.clone(),
             path: path.to_path_buf(),
             _lock: lock,
             was_clean,
             checkpoints: Mutex::new(checkpoints),
+            cleaned: checkpoint::read_offsets(&*disk, &path.join(checkpoint::CLEANED))
+                .unwrap_or_default(),
         })
     }
 
@@ -307,6 +311,12 @@ impl DataDir {
             .get(&(topic.to_owned(), partition))
             .copied()
             .unwrap_or_default()
+    }
+
+    /// Up to where Kafka has compacted a partition; 0 where it has not.
+    pub fn cleaned_until(&self, topic: &str, partition: i32) -> i64 {
+        let row = self.cleaned.get(&(topic.to_owned(), partition));
+        row.copied().unwrap_or(0)
     }
 
     /// Replaces the three checkpoints durably.

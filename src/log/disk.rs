@@ -37,8 +37,10 @@ pub trait DiskFile: Send + Sync {
 
 /// A file system.
 pub trait Disk: Send + Sync {
-    /// Opens for reading and writing, creating the file when it is missing.
+    /// Opens a file that is there for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    /// Creates an empty file, or opens the one that is there.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Renames a file or a directory.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
@@ -60,6 +62,11 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -195,7 +202,7 @@ mod tests {
     #[test]
     fn a_write_of_more_buffers_than_one_call_takes_arrives_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let file = RealDisk.open(&dir.path().join("x")).unwrap();
+        let file = RealDisk.create(&dir.path().join("x")).unwrap();
         let parts: Vec<[u8; 2]> = (0..3000u16).map(|n| n.to_be_bytes()).collect();
         let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
         file.write_all_at(&mut slices, 7).unwrap();

@@ -146,6 +146,16 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         file.set_len((self.entries.load(Ordering::Relaxed) * WIDTH) as u64)
     }
 
+    /// Returns when the entries are on stable storage.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        match std::fs::File::open(&*self.path.read()) {
+            // It covers what was written through the map.
+            Ok(file) => file.sync_data(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Unmaps without touching the file.
     pub(super) fn close(&self) {
         let mut map = self.map.write();

@@ -103,6 +103,8 @@ pub struct Log {
     pub(super) segments: ArcSwap<Vec<Arc<Segment>>>,
     pub(super) ends: RwLock<Ends>,
     pub(super) tail: Mutex<Tail>,
+    /// Before this offset records may be missing because compaction took them.
+    pub(super) cleaned_until: i64,
 }
 
 impl Log {
@@ -130,6 +132,7 @@ impl Log {
                 unsynced_since_ms: 0,
                 offline: None,
             }),
+            cleaned_until: 0,
         }
     }
 
@@ -277,6 +280,9 @@ impl Log {
                 segment.bytes()
             };
             if let Some(found) = segment.batch_holding(offset, end)? {
+                if found.header.base_offset > offset {
+                    self.check_skip(offset, found.header.base_offset, segment)?;
+                }
                 let whole = if first_batch_whole {
                     found.header.total_bytes()
                 } else {
@@ -291,7 +297,29 @@ impl Log {
                 return Ok((bytes > 0).then_some(slice));
             }
         }
+        let last = &segments[segments.len() - 1];
+        self.check_skip(offset, limit.offset, last)?;
         Ok(None)
+    }
+
+    /// Whether a read may pass over offsets for which there is no batch: they were deleted a moment ago, or compacted.
+    fn check_skip(&self, offset: i64, next: i64, segment: &Segment) -> Result<(), LogError> {
+        let ends = self.ends();
+        if offset < ends.log_start {
+            return Err(LogError::OffsetOutOfRange {
+                offset,
+                log_start: ends.log_start,
+                log_end: ends.log_end.offset,
+            });
+        }
+        if self.config().compact || offset < self.cleaned_until {
+            return Ok(());
+        }
+        Err(LogError::Damaged {
+            file: segment.path().display().to_string(),
+            position: 0,
+            what: format!("records {offset}..{next} are missing"),
+        })
     }
 
     /// Position of `offset`, for an offset at a batch's start or at the end.
@@ -360,6 +388,15 @@ impl Log {
             segment.file()?.sync_data()?;
             files += 1;
         }
+        // A recovery point behind a segment means that its indexes are trusted too.
+        if let Some((_, sealed)) = segments.split_last() {
+            for segment in sealed.iter().rev() {
+                if segment.indexes_are_synced() {
+                    break;
+                }
+                segment.sync_indexes()?;
+            }
+        }
         // A segment that was created since the last sync must be found again by name.
         if files > 1 || from <= to.segment_base {
             self.disk.sync_dir(&self.dir())?;
@@ -388,7 +425,7 @@ impl Log {
             now_ms,
             config.index_bytes_max,
         );
-        fresh.file()?.set_len(0)?;
+        fresh.create()?;
         let mut rolled = Vec::clone(&segments);
         rolled.push(Arc::new(fresh));
         self.segments.store(Arc::new(rolled));
@@ -638,6 +675,7 @@ impl<'a> Round<'a> {
         }
         active.append(&mut buffers, self.pending_bytes)?;
         drop(buffers);
+        active.touch(self.now_ms);
         for pending in self.pending.drain(..) {
             let bytes = pending.header.total_bytes() as u64;
             if self.tail.bytes_since_index_entry > self.config.index_interval_bytes {
@@ -647,7 +685,7 @@ impl<'a> Round<'a> {
                 active.times.append_if_later(active.largest_timestamp()?)?;
                 self.tail.bytes_since_index_entry = 0;
             }
-            active.note_timestamp(&pending.header, self.now_ms);
+            active.note_timestamp(&pending.header);
             self.tail.bytes_since_index_entry += bytes;
             position += bytes;
         }

@@ -15,7 +15,7 @@ use super::leader::{Identity, Partition};
 use super::now_ms;
 use super::writer::{Gate, Writer};
 use crate::log::{
-    DataDir, DataDirError, Disk, FoundPartition, Log, LogConfig, LogError, OpenMode,
+    DataDir, DataDirError, Disk, FoundPartition, LeftAs, Log, LogConfig, LogError, OpenMode,
     PartitionOffsets, Segment,
 };
 use crate::meta::Lease;
@@ -357,12 +357,16 @@ impl Partitions {
             },
         };
         let open = |mode| {
+            let left = LeftAs {
+                mode,
+                log_start: offsets.log_start,
+                cleaned_until: volume.dir.cleaned_until(&topic.topic, index),
+            };
             Log::open(
                 self.disk.clone(),
                 &dir,
                 topic.config.clone(),
-                mode,
-                offsets.log_start,
+                left,
                 now_ms(),
             )
         };
