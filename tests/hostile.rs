@@ -211,6 +211,59 @@ fn a_client_that_reads_nothing_does_not_hold_up_the_shutdown() {
 }
 
 #[test]
+fn half_sent_large_frames_do_not_hold_up_small_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(
+        dir.path(),
+        &[
+            "socket.request.max.bytes=1000000",
+            "queued.max.request.bytes=1000000",
+        ],
+    );
+    let mut witness = broker.client();
+    witness.create("t");
+    let half_sent = |bytes: usize| {
+        let mut hog = broker.client();
+        hog.stream.write_all(&900_000i32.to_be_bytes()).unwrap();
+        hog.stream.write_all(&vec![0; bytes]).unwrap();
+        hog
+    };
+    let cx = broker.broker().context().clone();
+    let held = || {
+        cx.metrics
+            .request_memory_bytes
+            .load(std::sync::atomic::Ordering::Relaxed)
+    };
+    let _first = half_sent(440_000);
+    common::wait_for("the first share", || held() >= 800_000);
+    // They want more than there is, and wait.
+    let _others = [half_sent(300_000), half_sent(300_000)];
+    // The bytes that a waiting connection has read are those that it got memory for, and those before.
+    let asked = Instant::now();
+    while asked.elapsed() < Duration::from_millis(300) {
+        let started = Instant::now();
+        assert_eq!(witness.produce("t", batch(10)).0, 0);
+        assert!(started.elapsed() < Duration::from_secs(1));
+    }
+    assert!(held() <= 1_000_000, "{}", held());
+    broker.stop();
+}
+
+#[test]
+fn a_frame_that_does_not_go_on_closes_its_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &["socket.request.stall.ms=200"]);
+    let mut quiet = broker.client();
+    let mut stalled = broker.client();
+    stalled.stream.write_all(&1000i32.to_be_bytes()).unwrap();
+    stalled.stream.write_all(&[0; 10]).unwrap();
+    assert!(stalled.is_closed());
+    // Between requests a client may be silent for longer.
+    quiet.ask(0, &ApiVersionsRequest::default());
+    broker.stop();
+}
+
+#[test]
 fn connections_above_the_limit_are_closed_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Running::start(dir.path(), &["max.connections=3"]);

@@ -30,6 +30,8 @@ const ANSWERS_JOINED_MAX: usize = 64;
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) frame_bytes_max: usize,
+    /// A frame that has begun may make no progress for this long.
+    pub(super) stall_max: Duration,
     pub(super) in_flight_max: usize,
     /// `None` for never.
     pub(super) idle_max: Option<Duration>,
@@ -64,7 +66,7 @@ pub(super) async fn run(
 ) {
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().unwrap_or(peer);
-    let reader = FrameReader::new(settings.frame_bytes_max, memory);
+    let reader = FrameReader::new(settings.frame_bytes_max, settings.stall_max, memory);
     let in_flight = FuturesOrdered::new();
     let mut connection = Connection {
         cx,

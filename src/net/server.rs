@@ -142,6 +142,7 @@ impl Server {
         let idle_ms = cx.config.number("connections.max.idle.ms");
         let settings = Settings {
             frame_bytes_max: cx.config.number("socket.request.max.bytes") as usize,
+            stall_max: Duration::from_millis(cx.config.number("socket.request.stall.ms") as u64),
             in_flight_max: cx.config.number("max.inflight.requests.per.connection") as usize,
             idle_max: u64::try_from(idle_ms).ok().map(Duration::from_millis),
             drain: Duration::from_millis(cx.config.number("controlled.shutdown.drain.ms") as u64),
