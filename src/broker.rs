@@ -25,6 +25,9 @@ use crate::partition::{Housekeeping, HousekeepingIntervals, Partitions, Partitio
 /// The embedded coordination store's file, in one of the data directories.
 const META_FILE: &str = "metaq-meta.redb";
 
+/// How long the coordination store may take to be closed.
+const META_CLOSE_MAX: Duration = Duration::from_secs(5);
+
 /// How long to wait before reading groups again.
 const ASSIGN_RETRY_PAUSE: Duration = Duration::from_millis(200);
 
@@ -178,10 +181,12 @@ impl Broker {
             producer_ids: ProducerIds::new(meta),
             fetch_sessions: FetchSessions::new(sessions),
             metrics: Metrics::default(),
+            draining: server.draining(),
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(cx.cluster.clone().follow());
-        tasks.spawn(coordinate(cx.clone(), events));
+        let vital = || cx.partitions.vital().clone();
+        tasks.spawn(vital().watch("cluster", cx.cluster.clone().follow()));
+        tasks.spawn(vital().watch("groups", coordinate(cx.clone(), events)));
         server.serve(&cx);
         let admin = admin.serve(cx.clone());
         Ok(Self {
@@ -254,6 +259,7 @@ impl Broker {
             ..
         } = self;
         admin.not_ready();
+        cx.coordinator.drain();
         server.stop().await;
         tasks.shutdown().await;
         cx.coordinator.stop();
@@ -265,7 +271,12 @@ impl Broker {
         if tokio::task::spawn_blocking(close).await.is_err() {
             tracing::error!("the shutdown was not clean");
         }
-        cx.cluster.meta().close().await;
+        if tokio::time::timeout(META_CLOSE_MAX, cx.cluster.meta().close())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the session with the coordination store was left to expire");
+        }
         admin.stop();
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The modules in dependency order, lowest first:
 //!
+//! - [`vital`]: threads and tasks that a broker cannot do without
 //! - [`log`]: sequential segment files, byte for byte as Kafka's
 //! - [`meta`]: the coordination tree
 //! - [`config`]: `server.ini`, broker and topic configurations
@@ -19,3 +20,4 @@ pub mod meta;
 pub mod metrics;
 pub mod net;
 pub mod partition;
+pub mod vital;

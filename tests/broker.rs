@@ -11,18 +11,22 @@ use std::time::Instant;
 use common::{Running, batch, fetch_request, name, now_ms, produce_request};
 use metaq_protocol::ResponseError;
 use metaq_protocol::batch::BatchBuilder;
+use metaq_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsTopic,
+};
 use metaq_protocol::messages::delete_topics_request::DeleteTopicState;
 use metaq_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
+use metaq_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use metaq_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use metaq_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use metaq_protocol::messages::{
-    ApiVersionsRequest, DeleteTopicsRequest, FetchRequest, GroupId, IncrementalAlterConfigsRequest,
-    InitProducerIdRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
-    ProduceRequest,
+    ApiVersionsRequest, DeleteRecordsRequest, DeleteTopicsRequest, FetchRequest, GroupId,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, ListGroupsRequest,
+    MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest,
 };
 use metaq_protocol::protocol::StrBytes;
 
@@ -179,6 +183,44 @@ fn a_torn_last_batch_is_cut_and_the_rest_is_served() {
 }
 
 #[test]
+fn damage_is_told_to_who_reads_it_and_a_lost_segment_to_the_operator() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &["log.segment.bytes=1048576"]);
+    let mut client = broker.client();
+    client.create("t");
+    let large = BatchBuilder::new()
+        .push(None, Some(&[7; 400_000]), &[], now_ms())
+        .finish()
+        .unwrap();
+    for _ in 0..6 {
+        client.produce("t", large.clone());
+    }
+    broker.stop();
+    let file = dir.path().join("t-0/00000000000000000002.log");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[16] = 7;
+    std::fs::write(&file, bytes).unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    let response = client.ask(11, &fetch_request("t", 2, 0));
+    assert_eq!(
+        response.responses[0].partitions[0].error_code,
+        ResponseError::CorruptMessage.code()
+    );
+    assert_eq!(client.fetch("t", 1), [(1, 1)]);
+    assert_eq!(client.fetch("t", 4).len(), 2);
+    broker.stop();
+    std::fs::remove_file(file).unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let page = broker.page("/readyz");
+    assert!(
+        page.contains("503") && page.contains("records 2..4 are missing"),
+        "{page}"
+    );
+    broker.stop();
+}
+
+#[test]
 fn an_idempotent_batch_is_stored_once_also_across_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let sequence = |base: i32| {
@@ -325,6 +367,35 @@ fn a_deleted_topics_name_is_free_at_once_and_its_records_are_gone() {
 }
 
 #[test]
+fn a_topic_of_a_deleted_ones_name_keeps_its_own_records_across_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    for _ in 0..20 {
+        client.produce("t", batch(10));
+    }
+    let partition = DeleteRecordsPartition::default().with_offset(150);
+    let topic = DeleteRecordsTopic::default()
+        .with_name(name("t"))
+        .with_partitions(vec![partition]);
+    let response = client.ask(1, &DeleteRecordsRequest::default().with_topics(vec![topic]));
+    assert_eq!(response.topics[0].partitions[0].low_watermark, 150);
+    let state = DeleteTopicState::default().with_name(Some(name("t")));
+    client.ask(6, &DeleteTopicsRequest::default().with_topics(vec![state]));
+    client.create("t");
+    for n in 0..10 {
+        assert_eq!(client.produce("t", batch(10)), (0, n * 10));
+    }
+    let crashed = tempfile::tempdir().unwrap();
+    copy(dir.path(), crashed.path());
+    broker.stop();
+    let broker = Running::start(crashed.path(), &[]);
+    assert_eq!(broker.client().fetch("t", 0).len(), 10);
+    broker.stop();
+}
+
+#[test]
 fn a_deletion_that_was_cut_short_is_finished_and_not_adopted() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Running::start(dir.path(), &[]);
@@ -438,6 +509,36 @@ fn offsets_are_kept_across_a_restart_and_forgotten_with_their_topic() {
     client.ask(6, &DeleteTopicsRequest::default().with_topics(vec![state]));
     assert_eq!(fetch(&mut client), -1);
     broker.stop();
+}
+
+#[test]
+fn a_shutdown_answers_what_waits_instead_of_waiting_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &["group.initial.rebalance.delay.ms=60000"]);
+    let (mut reader, mut member, mut witness) = (broker.client(), broker.client(), broker.client());
+    witness.create("t");
+    reader.send(11, &fetch_request("t", 0, 60_000).with_session_epoch(0));
+    let protocol =
+        JoinGroupRequestProtocol::default().with_name(StrBytes::from_static_str("range"));
+    let join = JoinGroupRequest::default()
+        .with_group_id(GroupId(StrBytes::from_static_str("g")))
+        .with_session_timeout_ms(30_000)
+        .with_rebalance_timeout_ms(60_000)
+        .with_protocol_type(StrBytes::from_static_str("consumer"))
+        .with_protocols(vec![protocol]);
+    member.send(3, &join);
+    let cx = broker.broker().context().clone();
+    common::wait_for("both to wait", || {
+        let listed = witness.ask(4, &ListGroupsRequest::default());
+        listed.groups.len() == 1 && cx.fetch_sessions.len() == 1
+    });
+    let stopping = Instant::now();
+    broker.stop();
+    assert!(stopping.elapsed().as_secs() < 5, "{:?}", stopping.elapsed());
+    let (_, fetched) = reader.receive::<FetchRequest>(11);
+    assert_eq!(fetched.responses[0].partitions[0].error_code, 0);
+    let (_, joined) = member.receive::<JoinGroupRequest>(3);
+    assert_eq!(joined.error_code, ResponseError::NotCoordinator.code());
 }
 
 #[test]
@@ -589,4 +690,31 @@ fn the_order_of_data_directories_does_not_matter_and_two_stores_are_refused() {
     std::fs::copy(a.join("metaq-meta.redb"), b.join("metaq-meta.redb")).unwrap();
     let two = std::panic::catch_unwind(|| Running::start(&both(&a, &b), &[]));
     assert!(two.is_err());
+}
+
+#[test]
+fn a_writer_that_ended_by_a_bug_is_told_by_healthz_and_to_producers() {
+    /// Panics once more while a panic's remains are cleared away, where nothing catches it.
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("on purpose, again");
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    client.produce("t", batch(1));
+    let partition = broker.broker().context().partitions.get("t", 0).unwrap();
+    let fatal = partition.writer().run(|| std::panic::panic_any(Bomb));
+    assert!(fatal.blocking_recv().is_err());
+    common::wait_for("a word of it", || broker.page("/healthz").contains("503"));
+    assert!(broker.page("/healthz").contains("ended: writer 0"));
+    assert_eq!(
+        client.produce("t", batch(1)).0,
+        ResponseError::KafkaStorageError.code()
+    );
+    assert_eq!(client.fetch("t", 0), [(0, 1)]);
+    broker.stop();
 }

@@ -3,13 +3,27 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Client, batch, produce_request};
 use metaq_protocol::messages::ProduceRequest;
+
+fn start_arguments(data: &Path, port: u16) -> Vec<String> {
+    let settings = [
+        format!("serverPort={port}"),
+        "dashboardHttpPort=0".to_owned(),
+        "hostName=127.0.0.1".to_owned(),
+        format!("dataPath={}", data.display()),
+    ];
+    let set = |setting| ["--set".to_owned(), setting];
+    ["start".to_owned()]
+        .into_iter()
+        .chain(settings.into_iter().flat_map(set))
+        .collect()
+}
 
 struct Process {
     child: Child,
@@ -18,21 +32,16 @@ struct Process {
 
 impl Process {
     fn start(data: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_metaq"))
-            .args([
-                "start",
-                "--set",
-                "serverPort=0",
-                "--set",
-                "dashboardHttpPort=0",
-                "--set",
-                "hostName=127.0.0.1",
-            ])
-            .args(["--set", &format!("dataPath={}", data.display())])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        Self::spawn(
+            Command::new(env!("CARGO_BIN_EXE_metaq"))
+                .args(start_arguments(data, 0))
+                .stderr(Stdio::null()),
+        )
+    }
+
+    /// Starts a command that ends up as a broker.
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut ready = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut ready)
@@ -189,6 +198,104 @@ fn kill_9_at_full_speed_loses_nothing_acknowledged() {
     assert!(acknowledged > 0);
     let (code, out, _) = metaq(&["log", "verify", dir.path().to_str().unwrap()]);
     assert_eq!(code, Some(0), "{out}");
+}
+
+#[test]
+fn a_full_disk_is_an_error_of_its_partitions_and_the_broker_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = "mount -t tmpfs -o size=5m none \"$0\" && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command
+        .args(["-rm", "sh", "-c", mount])
+        .arg(dir.path())
+        .arg(env!("CARGO_BIN_EXE_metaq"))
+        .args(start_arguments(&dir.path().join("data"), 0))
+        .stderr(Stdio::null());
+    if !Command::new("unshare")
+        .args(["-rm", "sh", "-c", "mount -t tmpfs none /mnt"])
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        eprintln!("left out: this system does not let tests have a small disk");
+        return;
+    }
+    let mut process = Process::spawn(&mut command);
+    let mut client = Client::connect(process.address());
+    let topics: Vec<String> = (0..200).map(|n| format!("t{n}")).collect();
+    topics.iter().for_each(|topic| client.create(topic));
+    let mut stored = vec![0; topics.len()];
+    let mut refused = 0;
+    for _ in 0..100 {
+        for (topic, stored) in topics.iter().zip(&mut stored) {
+            let (code, _) = client.produce(topic, batch(220));
+            match code {
+                0 => *stored += 1,
+                code => {
+                    assert_eq!(
+                        code,
+                        metaq_protocol::ResponseError::KafkaStorageError.code()
+                    );
+                    refused += 1;
+                }
+            }
+        }
+        if refused > 2 * topics.len() {
+            break;
+        }
+    }
+    assert!(refused > topics.len(), "{refused}");
+    for (topic, stored) in topics.iter().zip(stored) {
+        assert_eq!(client.fetch(topic, 0).len(), stored, "{topic}");
+    }
+    assert!(process.child.try_wait().unwrap().is_none());
+}
+
+#[test]
+fn a_broker_goes_on_where_nobody_reads_what_it_says() {
+    let full = || {
+        std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    let closed = || std::io::pipe().unwrap().1;
+    let outputs: [(Stdio, Stdio); 2] = [
+        (full().into(), full().into()),
+        (closed().into(), closed().into()),
+    ];
+    for (stdout, stderr) in outputs {
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let child = Command::new(env!("CARGO_BIN_EXE_metaq"))
+            .args(start_arguments(&dir.path().join("data"), port))
+            .env("RUST_LOG", "debug")
+            .stdout(stdout)
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        let mut process = Process {
+            child,
+            ready: String::new(),
+        };
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        common::wait_for("the broker", || TcpStream::connect(address).is_ok());
+        let mut client = Client::connect(address);
+        client.create("t");
+        assert_eq!(client.produce("t", batch(1)), (0, 0));
+        // Something to be said of the partition on the writer thread.
+        std::fs::remove_dir_all(dir.path().join("data/t-0")).unwrap();
+        client.produce("t", batch(1));
+        assert_eq!(client.produce("missing", batch(1)).0, 3);
+        client.create("u");
+        assert_eq!(client.produce("u", batch(1)), (0, 0));
+        assert_eq!(process.signal("-TERM").code(), Some(0));
+    }
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 #[test]

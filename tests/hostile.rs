@@ -3,9 +3,11 @@
 mod common;
 
 use std::io::Write;
+use std::time::{Duration, Instant};
 
 use common::{Client, Running, batch};
-use metaq_protocol::messages::{ApiVersionsRequest, MetadataRequest};
+use metaq_protocol::batch::BatchBuilder;
+use metaq_protocol::messages::{ApiVersionsRequest, FetchRequest, MetadataRequest};
 use metaq_protocol::shape::{Direction, shape_of};
 use metaq_protocol::versions;
 
@@ -131,11 +133,133 @@ fn request_memory_is_bounded_and_given_back() {
     small.ask(9, &MetadataRequest::default().with_topics(Some(Vec::new())));
     let mut large = broker.client();
     large.send(9, &common::produce_request("t", batch(20_000), -1));
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(100));
     assert!(held() <= 1_000_448, "{}", held());
     drop(hog);
     large.receive::<metaq_protocol::messages::ProduceRequest>(9);
     common::wait_for("the shares to come back", || held() == 0);
+    broker.stop();
+}
+
+/// A fetch of partitions 0.. of a topic that does not exist, in a new session.
+fn large_fetch(partitions: i32) -> FetchRequest {
+    let mut request = common::fetch_request("missing", 0, 0).with_session_epoch(0);
+    let one = request.topics[0].partitions[0].clone();
+    request.topics[0].partitions = (0..partitions)
+        .map(|n| one.clone().with_partition(n))
+        .collect();
+    request
+}
+
+#[test]
+fn a_fetch_of_very_many_partitions_holds_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut witness = broker.client();
+    witness.create("t");
+    witness.produce("t", batch(1));
+    let mut greedy = broker.client();
+    greedy.send(11, &large_fetch(100_000));
+    let answered = std::thread::spawn(move || greedy.receive::<FetchRequest>(11).1);
+    let mut slowest = Duration::ZERO;
+    while !answered.is_finished() {
+        let asked = Instant::now();
+        let request = common::fetch_request("t", 0, 0).with_session_epoch(0);
+        assert_eq!(witness.ask(11, &request).responses.len(), 1);
+        slowest = slowest.max(asked.elapsed());
+    }
+    let answer = answered.join().unwrap();
+    assert_eq!(answer.responses[0].partitions.len(), 100_000);
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    let refused = broker.client().ask(11, &large_fetch(100_001));
+    assert_eq!(
+        refused.error_code,
+        metaq_protocol::ResponseError::InvalidRequest.code()
+    );
+    broker.stop();
+}
+
+#[test]
+fn a_client_that_reads_nothing_does_not_hold_up_the_shutdown() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &["controlled.shutdown.drain.ms=300"]);
+    let mut client = broker.client();
+    client.create("t");
+    let large = BatchBuilder::new()
+        .push(None, Some(&[7; 1_000_000]), &[], common::now_ms())
+        .finish()
+        .unwrap();
+    for _ in 0..30 {
+        client.produce("t", large.clone());
+    }
+    let mut deaf = broker.client();
+    for _ in 0..10 {
+        deaf.send(11, &common::fetch_request("t", 0, 0));
+    }
+    let cx = broker.broker().context().clone();
+    common::wait_for("an answer on its way", || {
+        let apis = cx.metrics.apis();
+        apis.iter().any(|api| api.key == 1 && api.requests > 0)
+    });
+    let stopping = Instant::now();
+    broker.stop();
+    assert!(
+        stopping.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        stopping.elapsed()
+    );
+}
+
+#[test]
+fn half_sent_large_frames_do_not_hold_up_small_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(
+        dir.path(),
+        &[
+            "socket.request.max.bytes=1000000",
+            "queued.max.request.bytes=1000000",
+        ],
+    );
+    let mut witness = broker.client();
+    witness.create("t");
+    let half_sent = |bytes: usize| {
+        let mut hog = broker.client();
+        hog.stream.write_all(&900_000i32.to_be_bytes()).unwrap();
+        hog.stream.write_all(&vec![0; bytes]).unwrap();
+        hog
+    };
+    let cx = broker.broker().context().clone();
+    let held = || {
+        cx.metrics
+            .request_memory_bytes
+            .load(std::sync::atomic::Ordering::Relaxed)
+    };
+    let _first = half_sent(440_000);
+    common::wait_for("the first share", || held() >= 800_000);
+    // They want more than there is, and wait.
+    let _others = [half_sent(300_000), half_sent(300_000)];
+    // The bytes that a waiting connection has read are those that it got memory for, and those before.
+    let asked = Instant::now();
+    while asked.elapsed() < Duration::from_millis(300) {
+        let started = Instant::now();
+        assert_eq!(witness.produce("t", batch(10)).0, 0);
+        assert!(started.elapsed() < Duration::from_secs(1));
+    }
+    assert!(held() <= 1_000_000, "{}", held());
+    broker.stop();
+}
+
+#[test]
+fn a_frame_that_does_not_go_on_closes_its_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &["socket.request.stall.ms=200"]);
+    let mut quiet = broker.client();
+    let mut stalled = broker.client();
+    stalled.stream.write_all(&1000i32.to_be_bytes()).unwrap();
+    stalled.stream.write_all(&[0; 10]).unwrap();
+    assert!(stalled.is_closed());
+    // Between requests a client may be silent for longer.
+    quiet.ask(0, &ApiVersionsRequest::default());
     broker.stop();
 }
 

@@ -63,7 +63,7 @@ func segmentRoundTrips() {
 func segmentGroup() {
 	topic, group := unique("group"), unique("group")
 	segmentCreate(topic, 2)
-	writer := &kafka.Writer{Addr: kafka.TCP(bootstrap...), Topic: topic, Balancer: &kafka.RoundRobin{}, BatchTimeout: 5 * time.Millisecond}
+	writer := &kafka.Writer{Addr: kafka.TCP(bootstrap...), Topic: topic, Balancer: &kafka.RoundRobin{}, RequiredAcks: kafka.RequireAll, BatchTimeout: 5 * time.Millisecond}
 	seen := map[string]int{}
 	for turn := range 2 {
 		var messages []kafka.Message

@@ -1,6 +1,7 @@
 //! The dashboard port: health, metrics, and the cluster with its coordination tree as JSON.
 //!
-//! - `/healthz`: 200 while the process serves at all.
+//! - `/healthz`: 200 while the process serves at all; 503 when a thread or a task that it needs has ended by a bug, so
+//!   that it must be started anew.
 //! - `/readyz`: 200 when clients are answered; 503 with a reason while starting, draining, or with partitions
 //!   offline, or while others may act in this broker's place.
 //! - `/metrics`: Prometheus text format.
@@ -25,6 +26,7 @@ use tokio::task::JoinHandle;
 
 use crate::api::Context;
 use crate::config::Config;
+use crate::meta::SessionState;
 
 /// The dashboard's listener, before it serves.
 pub struct Bound {
@@ -91,7 +93,7 @@ impl Bound {
     pub fn serve(self, cx: Arc<Context>) -> Admin {
         let ready = Arc::new(AtomicBool::new(true));
         let router = Router::new()
-            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .route("/api/cluster", get(cluster))
@@ -110,6 +112,21 @@ impl Bound {
             address,
             ready,
             task,
+        }
+    }
+}
+
+async fn healthz(State(shared): State<Shared>) -> (StatusCode, String) {
+    let mut ended = shared.cx.partitions.vital().ended();
+    let session = shared.cx.cluster.meta().session().borrow().state;
+    if session == SessionState::Closed && shared.ready.load(Ordering::Acquire) {
+        ended.push("coordination store".to_owned());
+    }
+    match ended.is_empty() {
+        true => (StatusCode::OK, "ok\n".to_owned()),
+        false => {
+            let lines = ended.iter().map(|name| format!("ended: {name}\n"));
+            (StatusCode::SERVICE_UNAVAILABLE, lines.collect())
         }
     }
 }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use metaq_protocol::protocol::StrBytes;
+use tokio::sync::watch;
 
 use super::fetch_sessions::FetchSessions;
 use crate::cluster::{Broker, Cluster, ProducerIds};
@@ -28,6 +29,8 @@ pub struct Context {
     pub fetch_sessions: FetchSessions,
     /// What is counted.
     pub metrics: Metrics,
+    /// Becomes true when the broker shuts down: what waits is answered.
+    pub draining: watch::Receiver<bool>,
 }
 
 /// The client behind a request.

@@ -5,6 +5,8 @@
 //! - Waits until `min_bytes` are there or `max_wait_ms` is over; an error is answered at once.
 //! - Records are never copied: the answer is a skeleton with ranges of segment files.
 //! - Where acceptSubscribe is false it is TOPIC_AUTHORIZATION_FAILED.
+//! - More than [`PARTITIONS_MAX`] partitions in one request are refused with INVALID_REQUEST, or by closing the
+//!   connection where the answer has no place for it (below v7).
 //! - Rack-aware reading from followers (KIP-392) waits for replication.
 
 use std::collections::HashMap;
@@ -17,9 +19,10 @@ use metaq_protocol::frame;
 use metaq_protocol::messages::{ApiKey, FetchRequest};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::errors::WireError;
-use super::fetch_sessions::{SessionError, Turn, Wanted};
+use super::fetch_sessions::{Key, SessionError, Told, Turn, Wanted};
 use super::shared::partition_of;
 use super::{Answer, Api, Caller, Context, Piece, Response};
 use crate::log::Slice;
@@ -27,6 +30,10 @@ use crate::partition::{Isolation, Partition, Subscription};
 
 /// From this version on clients name topics by id.
 const TOPIC_IDS_FROM: i16 = 13;
+/// From this version on an answer has an error code of its own.
+const ERROR_CODE_FROM: i16 = 7;
+/// Partitions that one request may name or forget.
+const PARTITIONS_MAX: usize = 100_000;
 /// A client that asks to wait longer is answered after this; nobody does (Kafka's default is 500).
 const WAIT_MS_MAX: u64 = 5 * 60 * 1000;
 
@@ -36,6 +43,12 @@ pub(super) const API: Api = Api {
         Box::pin(async move {
             let fetch: FetchRequest = frame::decode(&request)?;
             drop(request.body);
+            let named = named_partitions(&fetch);
+            if named > PARTITIONS_MAX && caller.version < ERROR_CODE_FROM {
+                return Ok(Response::Close(format!(
+                    "a fetch that names {named} partitions, more than {PARTITIONS_MAX}"
+                )));
+            }
             let answered = answer(&cx, &caller, fetch).await;
             let (version, correlation_id) = (caller.version, caller.correlation_id);
             let frame = fetch_response::encode(
@@ -78,16 +91,31 @@ struct Limits {
     isolation: Isolation,
 }
 
+fn named_partitions(request: &FetchRequest) -> usize {
+    let named = request.topics.iter().map(|topic| topic.partitions.len());
+    let forgotten = request.forgotten_topics_data.iter();
+    named.sum::<usize>() + forgotten.map(|topic| topic.partitions.len()).sum::<usize>()
+}
+
 async fn answer(cx: &Arc<Context>, caller: &Caller, request: FetchRequest) -> Answered {
+    if named_partitions(&request) > PARTITIONS_MAX {
+        return Answered {
+            error_code: ResponseError::InvalidRequest.code(),
+            ..Answered::default()
+        };
+    }
     let by_id = caller.version >= TOPIC_IDS_FROM;
-    let forgotten: Vec<_> = request
+    let forgotten: Vec<Key> = request
         .forgotten_topics_data
         .iter()
         .flat_map(|topic| {
-            topic
-                .partitions
-                .iter()
-                .map(|p| (topic.topic.to_string(), topic.topic_id, *p))
+            let name: Arc<str> = topic.topic.as_str().into();
+            let key = move |partition: &i32| Key {
+                topic: name.clone(),
+                topic_id: topic.topic_id,
+                partition: *partition,
+            };
+            topic.partitions.iter().map(key)
         })
         .collect();
     let limits = Limits {
@@ -132,10 +160,13 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, request: FetchRequest) -> An
 fn wanted(request: &FetchRequest) -> Vec<Wanted> {
     let mut all = Vec::new();
     for topic in &request.topics {
+        let name: Arc<str> = topic.topic.as_str().into();
         all.extend(topic.partitions.iter().map(|partition| Wanted {
-            topic: topic.topic.to_string(),
-            topic_id: topic.topic_id,
-            partition: partition.partition,
+            key: Key {
+                topic: name.clone(),
+                topic_id: topic.topic_id,
+                partition: partition.partition,
+            },
             current_leader_epoch: partition.current_leader_epoch,
             fetch_offset: partition.fetch_offset,
             bytes_max: partition.partition_max_bytes,
@@ -153,7 +184,7 @@ fn session_error(error: SessionError) -> ResponseError {
     }
 }
 
-/// Reads until there is enough, an error, or no more time.
+/// Reads until there is enough, an error, or no more time; not into a shutdown.
 async fn wait(
     cx: &Arc<Context>,
     wanted: &[Wanted],
@@ -165,8 +196,10 @@ async fn wait(
         return fetched;
     }
     let waiter = Arc::new(Notify::new());
-    let partition =
-        |wanted: &Wanted| partition_of(cx, &wanted.topic, wanted.topic_id, wanted.partition).ok();
+    let mut draining = cx.draining.clone();
+    let partition = |Wanted { key, .. }: &Wanted| {
+        partition_of(cx, &key.topic, key.topic_id, key.partition).ok()
+    };
     let _subscriptions: Vec<Subscription> = wanted
         .iter()
         .filter_map(partition)
@@ -175,12 +208,13 @@ async fn wait(
     loop {
         // Once more behind the subscription, so that nothing falls in between.
         let (fetched, enough) = read(cx, wanted, limits).await;
-        if enough
-            || tokio::time::timeout_at(deadline, waiter.notified())
-                .await
-                .is_err()
-        {
+        if enough {
             return fetched;
+        }
+        tokio::select! {
+            () = waiter.notified() => {}
+            () = tokio::time::sleep_until(deadline) => return fetched,
+            _ = draining.wait_for(|draining| *draining) => return fetched,
         }
     }
 }
@@ -189,6 +223,8 @@ async fn read(cx: &Arc<Context>, wanted: &[Wanted], limits: &Limits) -> (Vec<Fet
     let (mut left, mut total, mut enough) = (limits.bytes_max, 0, wanted.is_empty());
     let mut all = Vec::with_capacity(wanted.len());
     for wanted in wanted {
+        // Others have their turn during a request that names very many.
+        tokio::task::coop::consume_budget().await;
         let fetched = read_one(cx, wanted, limits, left, total == 0);
         let bytes = fetched.answer.records_bytes;
         total += bytes;
@@ -200,9 +236,10 @@ async fn read(cx: &Arc<Context>, wanted: &[Wanted], limits: &Limits) -> (Vec<Fet
 }
 
 fn read_one(cx: &Context, wanted: &Wanted, limits: &Limits, left: usize, first: bool) -> Fetched {
+    let key = &wanted.key;
     let refuse = |error: ResponseError| Fetched {
         answer: FetchedPartition {
-            index: wanted.partition,
+            index: key.partition,
             error_code: error.code(),
             high_watermark: -1,
             last_stable_offset: -1,
@@ -211,7 +248,7 @@ fn read_one(cx: &Context, wanted: &Wanted, limits: &Limits, left: usize, first: 
         },
         slice: None,
     };
-    let partition = match partition_of(cx, &wanted.topic, wanted.topic_id, wanted.partition) {
+    let partition = match partition_of(cx, &key.topic, key.topic_id, key.partition) {
         Ok(partition) => partition,
         Err(error) => return refuse(error.wire()),
     };
@@ -221,7 +258,7 @@ fn read_one(cx: &Context, wanted: &Wanted, limits: &Limits, left: usize, first: 
     match read_partition(&partition, wanted, left, first) {
         Ok(slice) => Fetched {
             answer: FetchedPartition {
-                index: wanted.partition,
+                index: key.partition,
                 error_code: 0,
                 high_watermark: partition.high_watermark(),
                 last_stable_offset: partition.last_stable_offset(),
@@ -257,24 +294,23 @@ fn assemble(cx: &Context, turn: Turn, wanted: Vec<Wanted>, fetched: Vec<Fetched>
         ..Answered::default()
     };
     let mut told = Vec::new();
+    let mut places: HashMap<(Arc<str>, Uuid), usize> = HashMap::new();
     for (wanted, Fetched { answer, slice }) in wanted.into_iter().zip(fetched) {
-        let news = (answer.high_watermark, answer.log_start_offset);
-        let has_records = slice.is_some();
-        if incremental && !has_records && answer.error_code == 0 && wanted.told == Some(news) {
+        let ends = (answer.high_watermark, answer.log_start_offset);
+        let records = slice.is_some();
+        if incremental && !records && answer.error_code == 0 && wanted.told == Some(ends) {
             continue;
         }
-        let same = |topic: &FetchedTopic| topic.id == wanted.topic_id && topic.name == wanted.topic;
-        let at = match answered.topics.last() {
-            Some(last) if same(last) => answered.topics.len() - 1,
-            _ => answered.topics.iter().position(same).unwrap_or_else(|| {
-                answered.topics.push(FetchedTopic {
-                    name: wanted.topic.clone(),
-                    id: wanted.topic_id,
-                    partitions: Vec::new(),
-                });
-                answered.topics.len() - 1
-            }),
-        };
+        let key = wanted.key;
+        let place = places.entry((key.topic.clone(), key.topic_id));
+        let at = *place.or_insert_with(|| {
+            answered.topics.push(FetchedTopic {
+                name: key.topic.to_string(),
+                id: key.topic_id,
+                partitions: Vec::new(),
+            });
+            answered.topics.len() - 1
+        });
         if let Some(slice) = slice {
             answered
                 .slices
@@ -283,7 +319,7 @@ fn assemble(cx: &Context, turn: Turn, wanted: Vec<Wanted>, fetched: Vec<Fetched>
         answered.topics[at].partitions.push(answer);
         if session_id != 0 {
             // An error is told again every time.
-            told.push((wanted, news, has_records));
+            told.push(Told { key, ends, records });
         }
     }
     if session_id != 0 {

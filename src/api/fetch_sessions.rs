@@ -2,9 +2,11 @@
 //! client fetches, so that requests and answers name only what changed.
 //!
 //! Bounded by `max.incremental.fetch.session.cache.slots`. When it is full, a session that was not used for two
-//! minutes gives way; otherwise the newcomer fetches without a session.
+//! minutes gives way; otherwise the newcomer fetches without a session. All sessions together remember a bounded
+//! number of partitions too. Each session has its own lock; the one over all of them is held for a look-up only.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -12,14 +14,22 @@ use uuid::Uuid;
 
 /// A session unused for this long may be evicted (Kafka's MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS).
 const EVICTION_AGE: Duration = Duration::from_secs(120);
+/// Partitions that all sessions together remember; who would go beyond fetches without a session.
+const PARTITIONS_MAX: usize = 1_000_000;
+
+/// A partition as a fetch names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) topic: Arc<str>,
+    /// Nil where the client names topics.
+    pub(super) topic_id: Uuid,
+    pub(super) partition: i32,
+}
 
 /// What a client wants of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
-    pub(super) topic: String,
-    /// Nil where the client names topics.
-    pub(super) topic_id: Uuid,
-    pub(super) partition: i32,
+    pub(super) key: Key,
     pub(super) current_leader_epoch: i32,
     pub(super) fetch_offset: i64,
     pub(super) bytes_max: i32,
@@ -27,11 +37,49 @@ pub(super) struct Wanted {
     pub(super) told: Option<(i64, i64)>,
 }
 
-impl Wanted {
-    fn is_same_partition(&self, other: &Self) -> bool {
-        self.partition == other.partition
-            && self.topic_id == other.topic_id
-            && self.topic == other.topic
+/// What is wanted, each partition once, in the order in which they are served.
+#[derive(Default)]
+struct Line {
+    next: u64,
+    places: HashMap<Key, u64>,
+    wanted: BTreeMap<u64, Wanted>,
+}
+
+impl Line {
+    /// A known partition keeps its place and what was told of it.
+    fn put(&mut self, mut new: Wanted) {
+        if let Some(known) = self
+            .places
+            .get(&new.key)
+            .and_then(|at| self.wanted.get_mut(at))
+        {
+            new.told = known.told;
+            *known = new;
+            return;
+        }
+        self.places.insert(new.key.clone(), self.next);
+        self.wanted.insert(self.next, new);
+        self.next += 1;
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Wanted> {
+        self.wanted.remove(&self.places.remove(key)?)
+    }
+
+    fn len(&self) -> usize {
+        self.wanted.len()
+    }
+
+    fn all(&self) -> Vec<Wanted> {
+        self.wanted.values().cloned().collect()
+    }
+}
+
+impl FromIterator<Wanted> for Line {
+    fn from_iter<I: IntoIterator<Item = Wanted>>(named: I) -> Self {
+        let mut line = Self::default();
+        named.into_iter().for_each(|wanted| line.put(wanted));
+        line
     }
 }
 
@@ -51,17 +99,56 @@ pub(super) enum SessionError {
     TopicIds,
 }
 
+/// What a client was told of a partition, and whether it got records.
+pub(super) struct Told {
+    pub(super) key: Key,
+    pub(super) ends: (i64, i64),
+    pub(super) records: bool,
+}
+
 struct Session {
     epoch: i32,
     by_id: bool,
-    wanted: Vec<Wanted>,
+    line: Line,
+}
+
+/// A session's place in the cache.
+struct Slot {
+    session: Arc<Mutex<Session>>,
     used: Instant,
+    partitions: usize,
+}
+
+#[derive(Default)]
+struct Cache {
+    slots: HashMap<i32, Slot>,
+    /// Sum over the slots.
+    partitions: usize,
+}
+
+impl Cache {
+    fn remove(&mut self, id: i32) {
+        if let Some(slot) = self.slots.remove(&id) {
+            self.partitions -= slot.partitions;
+        }
+    }
+
+    /// Notes how many partitions a session has by now; false when that is too many.
+    fn resize(&mut self, id: i32, partitions: usize, partitions_max: usize) -> bool {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return false;
+        };
+        self.partitions = self.partitions - slot.partitions + partitions;
+        slot.partitions = partitions;
+        self.partitions <= partitions_max
+    }
 }
 
 /// All sessions.
 pub struct FetchSessions {
     slots: usize,
-    sessions: Mutex<HashMap<i32, Session>>,
+    partitions_max: usize,
+    cache: Mutex<Cache>,
 }
 
 impl FetchSessions {
@@ -69,13 +156,14 @@ impl FetchSessions {
     pub fn new(slots: usize) -> Self {
         Self {
             slots,
-            sessions: Mutex::default(),
+            partitions_max: PARTITIONS_MAX,
+            cache: Mutex::default(),
         }
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.sessions.lock().len()
+        self.cache.lock().slots.len()
     }
 
     /// Whether there are none.
@@ -83,113 +171,115 @@ impl FetchSessions {
         self.len() == 0
     }
 
-    /// Takes a request's session id, epoch and partitions; says what is to be fetched.
+    /// Takes a request's session id, epoch and partitions; says what is to be fetched, each partition once.
     pub(super) fn begin(
         &self,
         session_id: i32,
         epoch: i32,
         by_id: bool,
         named: Vec<Wanted>,
-        forgotten: &[(String, Uuid, i32)],
+        forgotten: &[Key],
     ) -> Result<(Turn, Vec<Wanted>), SessionError> {
-        let mut sessions = self.sessions.lock();
         if epoch <= 0 {
-            sessions.remove(&session_id);
-            if epoch < 0 || named.is_empty() {
-                return Ok((Turn::Full(0), named));
+            let line: Line = named.into_iter().collect();
+            let wanted = line.all();
+            let mut cache = self.cache.lock();
+            cache.remove(session_id);
+            if epoch < 0 || wanted.is_empty() {
+                return Ok((Turn::Full(0), wanted));
             }
-            let id = self.create(&mut sessions, by_id, &named);
-            return Ok((Turn::Full(id), named));
+            let id = self.create(&mut cache, by_id, line);
+            return Ok((Turn::Full(id), wanted));
         }
-        let session = sessions
-            .get_mut(&session_id)
-            .ok_or(SessionError::NotFound)?;
-        if session.epoch != epoch {
-            return Err(SessionError::WrongEpoch);
-        }
-        if session.by_id != by_id {
-            return Err(SessionError::TopicIds);
-        }
-        session.epoch = next_epoch(epoch);
-        session.used = Instant::now();
-        for (topic, topic_id, partition) in forgotten {
-            session.wanted.retain(|known| {
-                !(known.partition == *partition
-                    && known.topic_id == *topic_id
-                    && known.topic == *topic)
-            });
-        }
-        for mut new in named {
-            match session
-                .wanted
-                .iter_mut()
-                .find(|known| known.is_same_partition(&new))
-            {
-                Some(known) => {
-                    new.told = known.told;
-                    *known = new;
-                }
-                None => session.wanted.push(new),
+        let session = self.find(session_id).ok_or(SessionError::NotFound)?;
+        let (wanted, changed) = {
+            let mut session = session.lock();
+            if session.epoch != epoch {
+                return Err(SessionError::WrongEpoch);
             }
-        }
-        let wanted = session.wanted.clone();
+            if session.by_id != by_id {
+                return Err(SessionError::TopicIds);
+            }
+            session.epoch = next_epoch(epoch);
+            let before = session.line.len();
+            for key in forgotten {
+                session.line.remove(key);
+            }
+            for new in named {
+                session.line.put(new);
+            }
+            (session.line.all(), session.line.len() != before)
+        };
         if wanted.is_empty() {
-            sessions.remove(&session_id);
+            self.cache.lock().remove(session_id);
+        } else if changed {
+            let mut cache = self.cache.lock();
+            if !cache.resize(session_id, wanted.len(), self.partitions_max) {
+                // The client begins anew, without a session.
+                cache.remove(session_id);
+                return Err(SessionError::NotFound);
+            }
         }
         Ok((Turn::Incremental(session_id), wanted))
     }
 
     /// Remembers what the client is being told; who got records goes to the end of the line.
-    pub(super) fn told(&self, session_id: i32, answers: &[(Wanted, (i64, i64), bool)]) {
-        let mut sessions = self.sessions.lock();
-        let Some(session) = sessions.get_mut(&session_id) else {
+    pub(super) fn told(&self, session_id: i32, answers: &[Told]) {
+        let Some(session) = self.find(session_id) else {
             return;
         };
-        for (wanted, told, _) in answers {
-            if let Some(known) = session
-                .wanted
-                .iter_mut()
-                .find(|known| known.is_same_partition(wanted))
+        let line = &mut session.lock().line;
+        for Told { key, ends, records } in answers {
+            if *records && let Some(mut known) = line.remove(key) {
+                known.told = Some(*ends);
+                line.put(known);
+            } else if let Some(known) = line.places.get(key).and_then(|at| line.wanted.get_mut(at))
             {
-                known.told = Some(*told);
+                known.told = Some(*ends);
             }
         }
-        let (mut got, mut waiting): (Vec<Wanted>, Vec<Wanted>) =
-            session.wanted.drain(..).partition(|known| {
-                answers
-                    .iter()
-                    .any(|(wanted, _, records)| *records && known.is_same_partition(wanted))
-            });
-        waiting.append(&mut got);
-        session.wanted = waiting;
     }
 
-    fn create(&self, sessions: &mut HashMap<i32, Session>, by_id: bool, wanted: &[Wanted]) -> i32 {
-        if sessions.len() >= self.slots {
-            let oldest = sessions
-                .iter()
-                .min_by_key(|(_, session)| session.used)
-                .map(|(id, session)| (*id, session.used));
+    fn find(&self, session_id: i32) -> Option<Arc<Mutex<Session>>> {
+        let mut cache = self.cache.lock();
+        let slot = cache.slots.get_mut(&session_id)?;
+        slot.used = Instant::now();
+        Some(slot.session.clone())
+    }
+
+    fn create(&self, cache: &mut Cache, by_id: bool, line: Line) -> i32 {
+        let partitions = line.len();
+        if cache.slots.len() >= self.slots || cache.partitions + partitions > self.partitions_max {
+            let slots = cache.slots.iter();
+            let oldest = slots
+                .min_by_key(|(_, slot)| slot.used)
+                .map(|(id, slot)| (*id, slot.used));
             match oldest {
-                Some((id, used)) if used.elapsed() >= EVICTION_AGE => sessions.remove(&id),
+                Some((id, used)) if used.elapsed() >= EVICTION_AGE => cache.remove(id),
                 _ => return 0,
             };
+            if cache.partitions + partitions > self.partitions_max {
+                return 0;
+            }
         }
         let id = loop {
             let id = (Uuid::new_v4().as_u128() as i32) & i32::MAX;
-            if id != 0 && !sessions.contains_key(&id) {
+            if id != 0 && !cache.slots.contains_key(&id) {
                 break id;
             }
         };
-        sessions.insert(
-            id,
-            Session {
-                epoch: 1,
-                by_id,
-                wanted: wanted.to_vec(),
-                used: Instant::now(),
-            },
-        );
+        let session = Session {
+            epoch: 1,
+            by_id,
+            line,
+        };
+        let slot = Slot {
+            session: Arc::new(Mutex::new(session)),
+            used: Instant::now(),
+            partitions,
+        };
+        cache.slots.insert(id, slot);
+        cache.partitions += partitions;
         id
     }
 }
@@ -203,11 +293,17 @@ fn next_epoch(epoch: i32) -> i32 {
 mod tests {
     use super::*;
 
-    fn wanted(partition: i32, fetch_offset: i64) -> Wanted {
-        Wanted {
+    fn key(partition: i32) -> Key {
+        Key {
             topic: "t".into(),
             topic_id: Uuid::nil(),
             partition,
+        }
+    }
+
+    fn wanted(partition: i32, fetch_offset: i64) -> Wanted {
+        Wanted {
+            key: key(partition),
             current_leader_epoch: -1,
             fetch_offset,
             bytes_max: 1,
@@ -226,9 +322,7 @@ mod tests {
             .begin(id, 1, false, vec![wanted(1, 9)], &[])
             .unwrap();
         assert_eq!(all, [wanted(0, 5), wanted(1, 9)]);
-        let (_, all) = sessions
-            .begin(id, 2, false, vec![], &[("t".into(), Uuid::nil(), 0)])
-            .unwrap();
+        let (_, all) = sessions.begin(id, 2, false, vec![], &[key(0)]).unwrap();
         assert_eq!(all, [wanted(1, 9)]);
         assert_eq!(
             sessions.begin(id, 9, false, vec![], &[]).err(),
@@ -267,8 +361,46 @@ mod tests {
         else {
             panic!()
         };
-        sessions.told(id, &[(wanted(0, 5), (1, 0), true)]);
+        let told = Told {
+            key: key(0),
+            ends: (1, 0),
+            records: true,
+        };
+        sessions.told(id, &[told]);
         let (_, all) = sessions.begin(id, 1, false, vec![], &[]).unwrap();
-        assert_eq!(all.iter().map(|w| w.partition).collect::<Vec<_>>(), [1, 0]);
+        assert_eq!(
+            all.iter().map(|w| w.key.partition).collect::<Vec<_>>(),
+            [1, 0]
+        );
+    }
+
+    #[test]
+    fn a_partition_that_is_named_twice_is_fetched_once() {
+        let sessions = FetchSessions::new(1);
+        let named = vec![wanted(0, 5), wanted(1, 5), wanted(0, 7)];
+        let (_, all) = sessions.begin(0, -1, false, named, &[]).unwrap();
+        assert_eq!(all, [wanted(0, 7), wanted(1, 5)]);
+    }
+
+    #[test]
+    fn sessions_together_remember_a_bounded_number_of_partitions() {
+        let sessions = FetchSessions {
+            partitions_max: 100,
+            ..FetchSessions::new(10)
+        };
+        let many = |from: i32, count: i32| (from..from + count).map(|n| wanted(n, 0)).collect();
+        let first = sessions.begin(0, 0, false, many(0, 50), &[]);
+        let Ok((Turn::Full(first @ 1..), _)) = first else {
+            panic!()
+        };
+        assert!(matches!(
+            sessions.begin(0, 0, false, many(0, 51), &[]),
+            Ok((Turn::Full(0), _))
+        ));
+        assert_eq!(
+            sessions.begin(first, 1, false, many(50, 51), &[]).err(),
+            Some(SessionError::NotFound)
+        );
+        assert!(sessions.is_empty() && sessions.cache.lock().partitions == 0);
     }
 }

@@ -10,6 +10,7 @@ mod output;
 mod start;
 mod topic;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -74,7 +75,7 @@ pub fn run(command: Command) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("metaq: {error}");
+            let _ = writeln!(std::io::stderr(), "metaq: {error}");
             ExitCode::FAILURE
         }
     }

@@ -1,5 +1,8 @@
 //! `metaq start`: a broker in the foreground until SIGTERM or Ctrl-C.
 
+use std::io::{self, Write};
+use std::time::Duration;
+
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -10,6 +13,9 @@ use crate::config::Config;
 
 /// Descriptors that thousands of partitions and connections need.
 const DESCRIPTORS_WANTED: u64 = 1 << 20;
+
+/// How long reads that nobody waits for any more may take after everything is closed.
+const RUNTIME_CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// Starts a broker.
 #[derive(Debug, Args)]
@@ -30,24 +36,25 @@ impl Start {
         if let threads @ 1.. = config.number("num.network.threads") {
             runtime.worker_threads(threads as usize);
         }
-        runtime
-            .enable_all()
-            .thread_name("network")
-            .build()?
-            .block_on(serve(config))
+        let runtime = runtime.enable_all().thread_name("network").build()?;
+        let result = runtime.block_on(serve(config));
+        runtime.shutdown_timeout(RUNTIME_CLOSE_MAX);
+        result
     }
 
-    /// Logs to standard error; RUST_LOG chooses what, `info` by default.
+    /// Logs to standard error; RUST_LOG chooses what, `info` by default. Where that cannot be written, because the disk
+    /// is full or nobody reads it any more, the broker goes on without.
     fn start_logging(&self) {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
         let logging = tracing_subscriber::fmt()
             .with_env_filter(filter)
-            .with_writer(std::io::stderr);
+            .with_writer(|| Forgiving(io::stderr()))
+            .log_internal_errors(false);
         if self.log_json {
             logging.json().init();
         } else {
             logging
-                .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+                .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
                 .with_target(false)
                 .init();
         }
@@ -62,7 +69,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    println!("{}", broker.ready_line());
+    // Who started the broker may be gone.
+    let _ = writeln!(io::stdout(), "{}", broker.ready_line());
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
         _ = interrupt.recv() => tracing::info!("interrupted: draining"),
@@ -70,6 +78,21 @@ async fn serve(config: Config) -> Result<(), Failure> {
     broker.shutdown().await;
     tracing::info!("closed cleanly");
     Ok(())
+}
+
+/// Takes everything, and drops what cannot be written.
+struct Forgiving<W>(W);
+
+impl<W: Write> Write for Forgiving<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.0.write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.0.flush();
+        Ok(())
+    }
 }
 
 /// As many descriptors as the system allows this process.

@@ -343,11 +343,18 @@ const OWN_KEYS: &[BrokerKey] = &[
         "Largest request frame, bytes."
     ),
     key!(
+        "socket.request.stall.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "30000",
+        "A connection that has begun a request and sends nothing more of it for longer is closed, ms."
+    ),
+    key!(
         "queued.max.request.bytes",
         None,
         Kind::Long(-1, i64::MAX),
         "536870912",
-        "Memory that unanswered requests of all connections may hold, bytes; connections wait above it. At least socket.request.max.bytes."
+        "Memory that unanswered requests of all connections may hold, bytes; connections wait above it. At least socket.request.max.bytes. Requests above 64 KiB leave an eighth to smaller ones."
     ),
     key!(
         "max.connections",

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
@@ -127,6 +127,8 @@ struct Shared {
     places: ArcSwap<Vec<Place>>,
     /// Held while slots come and go.
     assigning: Mutex<()>,
+    /// Nobody is kept waiting for other members any more.
+    draining: watch::Sender<bool>,
 }
 
 impl Coordinator {
@@ -140,6 +142,7 @@ impl Coordinator {
                 clock: Clock::new(),
                 places: ArcSwap::from_pointee(vec![Place::Elsewhere; paths::SLOTS]),
                 assigning: Mutex::new(()),
+                draining: watch::Sender::new(false),
             }),
         }
     }
@@ -324,6 +327,24 @@ impl Coordinator {
         }
     }
 
+    /// Waits for other members, but not into a shutdown: then the member is sent to look for its coordinator.
+    async fn unless_draining<T>(
+        &self,
+        answer: impl Future<Output = Result<T, GroupError>>,
+    ) -> Result<T, GroupError> {
+        let mut draining = self.shared.draining.subscribe();
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            _ = draining.wait_for(|draining| *draining) => Err(GroupError::NotCoordinator),
+        }
+    }
+
+    /// Answers members that wait for others, and lets none wait from now on: the broker shuts down.
+    pub fn drain(&self) {
+        self.shared.draining.send_replace(true);
+    }
+
     fn here(&self) -> Vec<mpsc::Sender<Command>> {
         let places = self.shared.places.load();
         let here = places.iter().filter_map(|place| match place {
@@ -347,9 +368,9 @@ impl Coordinator {
         if !range.contains(&request.session_timeout_ms) {
             return Err(GroupError::InvalidSessionTimeout);
         }
-        self.ask(group_id, |reply| {
+        self.unless_draining(self.ask(group_id, |reply| {
             Command::Join(group_id.to_owned(), Box::new(request), reply)
-        })
+        }))
         .await?
     }
 
@@ -362,9 +383,9 @@ impl Coordinator {
         if group_id.is_empty() {
             return Err(GroupError::InvalidGroupId);
         }
-        self.ask(group_id, |reply| {
+        self.unless_draining(self.ask(group_id, |reply| {
             Command::Sync(group_id.to_owned(), Box::new(request), reply)
-        })
+        }))
         .await?
     }
 

@@ -16,6 +16,9 @@ pub const LOG_STARTS: &str = "log-start-offset-checkpoint";
 /// High watermarks.
 pub const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 
+/// Up to where Kafka's cleaner has compacted; read only.
+pub const CLEANED: &str = "cleaner-offset-checkpoint";
+
 /// A checkpoint that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {

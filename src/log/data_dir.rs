@@ -86,7 +86,10 @@ pub struct DataDir {
     /// Kept open: the lock goes with it.
     _lock: File,
     was_clean: bool,
+    /// The rows of the three checkpoints, as the files say.
     checkpoints: Mutex<BTreeMap<TopicPartition, PartitionOffsets>>,
+    /// What Kafka's cleaner left.
+    cleaned: BTreeMap<TopicPartition, i64>,
 }
 
 impl DataDir {
@@ -111,11 +114,13 @@ impl DataDir {
         let was_clean = path.join(CLEAN_SHUTDOWN).exists();
         let checkpoints = load_checkpoints(&*disk, path);
         Ok(Self {
-            disk,
+            disk: disk.clone(),
             path: path.to_path_buf(),
             _lock: lock,
             was_clean,
             checkpoints: Mutex::new(checkpoints),
+            cleaned: checkpoint::read_offsets(&*disk, &path.join(checkpoint::CLEANED))
+                .unwrap_or_default(),
         })
     }
 
@@ -275,10 +280,28 @@ impl DataDir {
         self.disk
             .rename(&self.partition_path(topic, partition), &aside)?;
         self.disk.sync_dir(&self.path)?;
-        self.checkpoints
-            .lock()
-            .remove(&(topic.to_owned(), partition));
         Ok(aside)
+    }
+
+    /// Forgets the rows of those partitions that have no directory, durably: what is made under such a name next is
+    /// new, and a row of an earlier topic of that name would hide its records after a crash.
+    pub fn forget_missing<'a>(
+        &self,
+        partitions: impl Iterator<Item = (&'a str, i32)>,
+    ) -> io::Result<()> {
+        let mut known = self.checkpoints.lock();
+        let stale: Vec<TopicPartition> = partitions
+            .map(|(topic, partition)| (topic.to_owned(), partition))
+            .filter(|key| known.contains_key(key) && !self.partition_path(&key.0, key.1).exists())
+            .collect();
+        if stale.is_empty() {
+            return Ok(());
+        }
+        let mut kept = known.clone();
+        kept.retain(|key, _| !stale.contains(key));
+        self.write_checkpoints(&kept)?;
+        *known = kept;
+        Ok(())
     }
 
     /// A partition's checkpointed offsets.
@@ -290,6 +313,12 @@ impl DataDir {
             .unwrap_or_default()
     }
 
+    /// Up to where Kafka has compacted a partition; 0 where it has not.
+    pub fn cleaned_until(&self, topic: &str, partition: i32) -> i64 {
+        let row = self.cleaned.get(&(topic.to_owned(), partition));
+        row.copied().unwrap_or(0)
+    }
+
     /// Replaces the three checkpoints durably.
     pub fn checkpoint(
         &self,
@@ -299,6 +328,15 @@ impl DataDir {
         if *known == offsets {
             return Ok(());
         }
+        self.write_checkpoints(&offsets)?;
+        *known = offsets;
+        Ok(())
+    }
+
+    fn write_checkpoints(
+        &self,
+        offsets: &BTreeMap<TopicPartition, PartitionOffsets>,
+    ) -> io::Result<()> {
         let column = |of: fn(&PartitionOffsets) -> i64| -> BTreeMap<TopicPartition, i64> {
             offsets
                 .iter()
@@ -315,9 +353,7 @@ impl DataDir {
         write(
             checkpoint::HIGH_WATERMARKS,
             column(|offsets| offsets.high_watermark),
-        )?;
-        *known = offsets;
-        Ok(())
+        )
     }
 
     /// Notes that every log was closed cleanly.
@@ -398,6 +434,26 @@ mod tests {
         std::fs::write(dir.path().join(checkpoint::LOG_STARTS), "0\n1\nt 0 5\n").unwrap();
         let offsets = open(dir.path()).unwrap().offsets("t", 0);
         assert_eq!((offsets.recovery_point, offsets.log_start), (0, 5));
+    }
+
+    #[test]
+    fn a_new_directory_has_nothing_of_an_earlier_one_of_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = open(dir.path()).unwrap();
+        let offsets = PartitionOffsets {
+            recovery_point: 7,
+            log_start: 5,
+            high_watermark: 7,
+        };
+        let rows = ["kept", "gone"].map(|topic| ((topic.to_owned(), 0), offsets));
+        std::fs::create_dir(dir.path().join("kept-0")).unwrap();
+        data.checkpoint(BTreeMap::from(rows)).unwrap();
+        data.forget_missing([("kept", 0), ("gone", 0), ("new", 0)].into_iter())
+            .unwrap();
+        drop(data);
+        let data = open(dir.path()).unwrap();
+        assert_eq!(data.offsets("kept", 0), offsets);
+        assert_eq!(data.offsets("gone", 0), PartitionOffsets::default());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Everything whose loss would lose a record goes through [`Disk`] and [`DiskFile`], so that a test can put
 //! a disk underneath that tears writes, forgets what was not synced, or answers EIO and ENOSPC. Index files
-//! are rebuilt from the segments and are mapped directly (`index_file.rs`).
+//! are rebuilt from the segments and are mapped directly (`index_file.rs`); only their space is asked for here.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
@@ -11,8 +11,13 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
 /// The most buffers that one `pwritev` takes (IOV_MAX of Linux).
 const IO_SLICES_MAX: usize = 1024;
+/// Zeros are written in steps of this size where space cannot be reserved.
+const ZEROS_BYTES: usize = 4096;
 
 /// An open file; every call is positioned, so that readers and the writer share it without a lock.
 pub trait DiskFile: Send + Sync {
@@ -32,8 +37,10 @@ pub trait DiskFile: Send + Sync {
 
 /// A file system.
 pub trait Disk: Send + Sync {
-    /// Opens for reading and writing, creating the file when it is missing.
+    /// Opens a file that is there for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    /// Creates an empty file, or opens the one that is there.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Renames a file or a directory.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
@@ -42,6 +49,9 @@ pub trait Disk: Send + Sync {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Replaces a small file in one step: temporary file, fdatasync, rename, directory sync.
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()>;
+    /// Creates or opens a file that is to be mapped, at least `bytes` long, and makes sure that the disk has the blocks
+    /// for them: a write to a mapped page that finds none would end the process.
+    fn reserve(&self, path: &Path, bytes: u64) -> io::Result<File>;
     /// Makes renames, creations and removals in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 }
@@ -52,6 +62,11 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -87,6 +102,32 @@ impl Disk for RealDisk {
         }
     }
 
+    fn reserve(&self, path: &Path, bytes: u64) -> io::Result<File> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        loop {
+            match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+                Ok(()) => return Ok(file),
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // A file system that cannot reserve: writing the blocks is as good.
+        let mut have = file.metadata()?.len();
+        let zeros = [0; ZEROS_BYTES];
+        while have < bytes {
+            let some = ZEROS_BYTES.min((bytes - have) as usize);
+            file.write_all_at(&zeros[..some], have)?;
+            have += some as u64;
+        }
+        Ok(file)
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
     }
@@ -118,7 +159,7 @@ impl DiskFile for RealFile {
                     position += written as u64;
                     IoSlice::advance_slices(&mut buffers, written);
                 }
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -147,9 +188,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn reserved_space_is_on_the_disk_and_what_is_there_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        std::fs::write(&path, b"kept").unwrap();
+        let file = RealDisk.reserve(&path, 1 << 20).unwrap();
+        let metadata = file.metadata().unwrap();
+        assert_eq!(metadata.len(), 1 << 20);
+        assert!(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512 >= 1 << 20);
+        assert!(std::fs::read(&path).unwrap().starts_with(b"kept\0"));
+    }
+
+    #[test]
     fn a_write_of_more_buffers_than_one_call_takes_arrives_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let file = RealDisk.open(&dir.path().join("x")).unwrap();
+        let file = RealDisk.create(&dir.path().join("x")).unwrap();
         let parts: Vec<[u8; 2]> = (0..3000u16).map(|n| n.to_be_bytes()).collect();
         let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
         file.write_all_at(&mut slices, 7).unwrap();

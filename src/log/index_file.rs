@@ -2,6 +2,7 @@
 //!
 //! Life: opened lazily on the first append or look-up; grown by doubling while its segment is active; cut to
 //! its entries on roll and on clean close. After a crash the file may end in zeros, which are not entries.
+//! Nothing is written to a page for which the disk has not reserved a block.
 //!
 //! Concurrency: one appender (the owner of the log's tail). Readers see `entries` with acquire ordering, and an
 //! entry is never changed after it was counted, except by [`IndexFile::truncate`], which takes the write lock.
@@ -9,15 +10,19 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::RwLock;
 
+use super::disk::Disk;
+
 /// The first mapping of an active segment's index; it doubles from here up to `segment.index.bytes`.
 const INDEX_BYTES_FIRST: usize = 4096;
 
 pub(super) struct IndexFile<const WIDTH: usize> {
+    disk: Arc<dyn Disk>,
     path: RwLock<PathBuf>,
     bytes_max: usize,
     /// `None` until used, while the file is empty, and after [`IndexFile::close`].
@@ -25,17 +30,21 @@ pub(super) struct IndexFile<const WIDTH: usize> {
     /// Whether `entries` was counted since the file was last let go of.
     counted: AtomicBool,
     entries: AtomicUsize,
+    /// How much of the map was reserved on the disk since the file was opened; the rest may be holes.
+    reserved: AtomicUsize,
 }
 
 impl<const WIDTH: usize> IndexFile<WIDTH> {
     /// An index at `path` of at most `bytes_max` bytes; nothing is opened yet.
-    pub(super) fn new(path: PathBuf, bytes_max: usize) -> Self {
+    pub(super) fn new(disk: Arc<dyn Disk>, path: PathBuf, bytes_max: usize) -> Self {
         Self {
+            disk,
             path: RwLock::new(path),
             bytes_max,
             map: RwLock::new(None),
             counted: AtomicBool::new(false),
             entries: AtomicUsize::new(0),
+            reserved: AtomicUsize::new(0),
         }
     }
 
@@ -85,6 +94,13 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         (self.entries.load(Ordering::Relaxed) + 1) * WIDTH > self.bytes_max
     }
 
+    /// Makes sure that `more` entries can be added without asking the disk for space; only the owner of the log's
+    /// tail calls this.
+    pub(super) fn reserve(&self, more: usize) -> io::Result<()> {
+        self.open()?;
+        self.make_room((self.entries.load(Ordering::Relaxed) + more) * WIDTH)
+    }
+
     /// Adds an entry; only the owner of the log's tail calls this.
     pub(super) fn append(&self, entry: [u8; WIDTH]) -> io::Result<()> {
         self.open()?;
@@ -94,7 +110,7 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         let Some(map) = map.as_ref() else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        // SAFETY: make_room mapped at least (n + 1) * WIDTH bytes; no reader looks at entry n before the
+        // SAFETY: make_room mapped at least (n + 1) * WIDTH bytes and reserved their blocks; no reader looks at entry n before the
         // store below, and there is one appender.
         unsafe {
             std::ptr::copy_nonoverlapping(entry.as_ptr(), map.as_mut_ptr().add(n * WIDTH), WIDTH)
@@ -106,18 +122,12 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
     /// Keeps the first `entries` entries.
     pub(super) fn truncate(&self, entries: usize) -> io::Result<()> {
         self.open()?;
-        let map = self.map.write();
-        let now = self.entries.load(Ordering::Relaxed);
-        if let Some(map) = map.as_ref().filter(|_| entries < now) {
-            // SAFETY: the range lies within the entries, hence within the map; the write lock excludes readers.
-            unsafe {
-                std::ptr::write_bytes(
-                    map.as_mut_ptr().add(entries * WIDTH),
-                    0,
-                    (now - entries) * WIDTH,
-                )
-            };
-            self.entries.store(entries, Ordering::Release);
+        let mut map = self.map.write();
+        if entries < self.entries.load(Ordering::Relaxed) {
+            *map = None;
+            self.counted.store(false, Ordering::Release);
+            let file = OpenOptions::new().write(true).open(&*self.path.read())?;
+            file.set_len((entries * WIDTH) as u64)?;
         }
         Ok(())
     }
@@ -134,6 +144,16 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
             .write(true)
             .open(&*self.path.read())?;
         file.set_len((self.entries.load(Ordering::Relaxed) * WIDTH) as u64)
+    }
+
+    /// Returns when the entries are on stable storage.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        match std::fs::File::open(&*self.path.read()) {
+            // It covers what was written through the map.
+            Ok(file) => file.sync_data(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Unmaps without touching the file.
@@ -180,31 +200,30 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
             .as_ref()
             .map_or(0, |map| count_entries::<WIDTH>(map, map.len() / WIDTH));
         self.entries.store(entries, Ordering::Release);
+        self.reserved.store(0, Ordering::Relaxed);
         *map = found;
         self.counted.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// Maps at least `bytes`; the file stays a whole number of entries long, as Kafka's checks want it.
+    /// Maps at least `bytes` that are reserved; the file stays a whole number of entries long, as Kafka's checks want
+    /// it.
     fn make_room(&self, bytes: usize) -> io::Result<()> {
-        let have = self.map.read().as_ref().map_or(0, MmapRaw::len);
-        if bytes <= have {
+        let reserved = self.reserved.load(Ordering::Relaxed);
+        if bytes <= reserved {
             return Ok(());
         }
         let mut map = self.map.write();
-        let grown = (have * 2)
+        let have = map.as_ref().map_or(0, MmapRaw::len);
+        let grown = (reserved * 2)
             .max(INDEX_BYTES_FIRST)
             .min(self.bytes_max)
-            .max(bytes);
+            .max(bytes)
+            .max(have);
         let grown = grown.next_multiple_of(WIDTH);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&*self.path.read())?;
-        file.set_len(grown as u64)?;
+        let file = self.disk.reserve(&self.path.read(), grown as u64)?;
         *map = Some(MmapOptions::new().len(grown).map_raw(&file)?);
+        self.reserved.store(grown, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -242,12 +261,13 @@ fn count_entries<const WIDTH: usize>(map: &MmapRaw, slots: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::disk::RealDisk;
 
     #[test]
     fn entries_survive_growth_trim_and_reopening() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.index");
-        let index = IndexFile::<8>::new(path.clone(), 1 << 20);
+        let index = IndexFile::<8>::new(Arc::new(RealDisk), path.clone(), 1 << 20);
         for n in 1..=2000u64 {
             index.append(n.to_be_bytes()).unwrap();
         }
@@ -266,7 +286,7 @@ mod tests {
     fn looking_into_a_sealed_index_does_not_change_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.timeindex");
-        let index = IndexFile::<12>::new(path.clone(), 1 << 20);
+        let index = IndexFile::<12>::new(Arc::new(RealDisk), path.clone(), 1 << 20);
         index.append([1; 12]).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len() % 12, 0);
         index.trim_and_close().unwrap();
@@ -282,13 +302,36 @@ mod tests {
         let mut content = vec![1; 24];
         content.resize(4096, 0);
         std::fs::write(&path, content).unwrap();
-        assert_eq!(IndexFile::<8>::new(path, 1 << 20).entries().unwrap(), 3);
+        assert_eq!(
+            IndexFile::<8>::new(Arc::new(RealDisk), path, 1 << 20)
+                .entries()
+                .unwrap(),
+            3
+        );
+    }
+
+    #[test]
+    fn holes_that_another_program_left_are_filled_before_they_are_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.index");
+        std::fs::write(&path, [1; 8]).unwrap();
+        let sparse = OpenOptions::new().write(true).open(&path).unwrap();
+        sparse.set_len(1 << 20).unwrap();
+        let index = IndexFile::<8>::new(Arc::new(RealDisk), path, 1 << 20);
+        index.append([2; 8]).unwrap();
+        let blocks = std::os::unix::fs::MetadataExt::blocks(&sparse.metadata().unwrap());
+        assert!(blocks * 512 >= 1 << 20, "{blocks} blocks");
+        assert_eq!(index.get(0).unwrap(), Some([1; 8]));
+        index.truncate(1).unwrap();
+        assert_eq!(index.entries().unwrap(), 1);
+        index.append([3; 8]).unwrap();
+        assert_eq!(index.get(1).unwrap(), Some([3; 8]));
     }
 
     #[test]
     fn an_index_is_full_at_its_limit() {
         let dir = tempfile::tempdir().unwrap();
-        let index = IndexFile::<8>::new(dir.path().join("x.index"), 16);
+        let index = IndexFile::<8>::new(Arc::new(RealDisk), dir.path().join("x.index"), 16);
         index.append([1; 8]).unwrap();
         assert!(!index.is_full());
         index.append([2; 8]).unwrap();

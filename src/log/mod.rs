@@ -18,6 +18,7 @@ mod recover;
 mod retain;
 mod segment;
 mod time_index;
+mod trust;
 mod verify;
 
 #[cfg(test)]
@@ -36,7 +37,7 @@ pub use partition_metadata::{from_base64 as uuid_from_base64, to_base64 as uuid_
 pub use producers::{
     EXPIRATION_MS_DEFAULT as PRODUCER_EXPIRATION_MS_DEFAULT, Producer, SequenceError, StoredBatch,
 };
-pub use recover::{OpenMode, Opened};
+pub use recover::{LeftAs, OpenMode, Opened};
 pub use retain::unlink_all;
 pub use segment::{BatchAt, Segment};
 pub use verify::{Dump, DumpedBatch, Finding, Verified, dump_segment, verify_dir};
@@ -69,6 +70,16 @@ pub enum LogError {
     /// An idempotent producer's batch that does not follow.
     #[error(transparent)]
     Sequence(SequenceError),
+    /// Records that were there are not any more.
+    #[error("records {from}..{to} are missing: behind {behind} nothing goes on there")]
+    Hole {
+        /// The last file before them.
+        behind: String,
+        /// First offset that is missing.
+        from: i64,
+        /// First offset that is there again.
+        to: i64,
+    },
     /// A stored batch cannot be read.
     #[error("damaged batch at {position} of {file}: {what}")]
     Damaged {

@@ -9,7 +9,9 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::disk::Disk;
 use super::index_file::IndexFile;
 
 const ENTRY_BYTES: usize = 8;
@@ -20,10 +22,15 @@ pub(super) struct OffsetIndex {
 }
 
 impl OffsetIndex {
-    pub(super) fn new(path: PathBuf, base_offset: i64, bytes_max: usize) -> Self {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        path: PathBuf,
+        base_offset: i64,
+        bytes_max: usize,
+    ) -> Self {
         Self {
             base_offset,
-            file: IndexFile::new(path, bytes_max),
+            file: IndexFile::new(disk, path, bytes_max),
         }
     }
 
@@ -83,11 +90,12 @@ fn position(entry: &[u8; ENTRY_BYTES]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::disk::RealDisk;
 
     #[test]
     fn a_look_up_gives_the_last_batch_that_does_not_end_behind_the_offset() {
         let dir = tempfile::tempdir().unwrap();
-        let index = OffsetIndex::new(dir.path().join("i"), 1000, 1 << 20);
+        let index = OffsetIndex::new(Arc::new(RealDisk), dir.path().join("i"), 1000, 1 << 20);
         index.append(1009, 4096).unwrap();
         index.append(1019, 8192).unwrap();
         assert_eq!(index.position_before(1000).unwrap(), 0);

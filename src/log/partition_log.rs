@@ -103,6 +103,8 @@ pub struct Log {
     pub(super) segments: ArcSwap<Vec<Arc<Segment>>>,
     pub(super) ends: RwLock<Ends>,
     pub(super) tail: Mutex<Tail>,
+    /// Before this offset records may be missing because compaction took them.
+    pub(super) cleaned_until: i64,
 }
 
 impl Log {
@@ -130,6 +132,7 @@ impl Log {
                 unsynced_since_ms: 0,
                 offline: None,
             }),
+            cleaned_until: 0,
         }
     }
 
@@ -224,6 +227,14 @@ impl Log {
         answers
     }
 
+    /// Takes no more appends, for a reason that is not the disk's.
+    pub fn fail(&self, reason: &str) {
+        self.tail
+            .lock()
+            .offline
+            .get_or_insert_with(|| reason.to_owned());
+    }
+
     /// Marks the log offline after a disk error, and cuts off what was half written.
     pub(super) fn take_offline(&self, tail: &mut Tail, error: &io::Error) -> String {
         let reason = format!("{}: {error}", self.dir().display());
@@ -269,6 +280,9 @@ impl Log {
                 segment.bytes()
             };
             if let Some(found) = segment.batch_holding(offset, end)? {
+                if found.header.base_offset > offset {
+                    self.check_skip(offset, found.header.base_offset, segment)?;
+                }
                 let whole = if first_batch_whole {
                     found.header.total_bytes()
                 } else {
@@ -283,7 +297,29 @@ impl Log {
                 return Ok((bytes > 0).then_some(slice));
             }
         }
+        let last = &segments[segments.len() - 1];
+        self.check_skip(offset, limit.offset, last)?;
         Ok(None)
+    }
+
+    /// Whether a read may pass over offsets for which there is no batch: they were deleted a moment ago, or compacted.
+    fn check_skip(&self, offset: i64, next: i64, segment: &Segment) -> Result<(), LogError> {
+        let ends = self.ends();
+        if offset < ends.log_start {
+            return Err(LogError::OffsetOutOfRange {
+                offset,
+                log_start: ends.log_start,
+                log_end: ends.log_end.offset,
+            });
+        }
+        if self.config().compact || offset < self.cleaned_until {
+            return Ok(());
+        }
+        Err(LogError::Damaged {
+            file: segment.path().display().to_string(),
+            position: 0,
+            what: format!("records {offset}..{next} are missing"),
+        })
     }
 
     /// Position of `offset`, for an offset at a batch's start or at the end.
@@ -352,6 +388,15 @@ impl Log {
             segment.file()?.sync_data()?;
             files += 1;
         }
+        // A recovery point behind a segment means that its indexes are trusted too.
+        if let Some((_, sealed)) = segments.split_last() {
+            for segment in sealed.iter().rev() {
+                if segment.indexes_are_synced() {
+                    break;
+                }
+                segment.sync_indexes()?;
+            }
+        }
         // A segment that was created since the last sync must be found again by name.
         if files > 1 || from <= to.segment_base {
             self.disk.sync_dir(&self.dir())?;
@@ -380,7 +425,7 @@ impl Log {
             now_ms,
             config.index_bytes_max,
         );
-        fresh.file()?.set_len(0)?;
+        fresh.create()?;
         let mut rolled = Vec::clone(&segments);
         rolled.push(Arc::new(fresh));
         self.segments.store(Arc::new(rolled));
@@ -596,6 +641,17 @@ impl<'a> Round<'a> {
             || active.times.file.is_full()
     }
 
+    /// How many index entries what is pending brings.
+    fn entries_due(&self) -> usize {
+        let mut since = self.tail.bytes_since_index_entry;
+        let is_due = move |pending: &&Pending| {
+            let due = since > self.config.index_interval_bytes;
+            since = pending.header.total_bytes() as u64 + if due { 0 } else { since };
+            due
+        };
+        self.pending.iter().filter(is_due).count()
+    }
+
     /// Writes what is pending to the active segment, indexes it and publishes the new end.
     fn write_out(&mut self) -> io::Result<()> {
         if self.pending.is_empty() {
@@ -605,6 +661,12 @@ impl<'a> Round<'a> {
         let Some(active) = segments.last() else {
             return Err(io::ErrorKind::NotFound.into());
         };
+        // Room for the entries first: once the records are in the file, nothing must fail for want of space.
+        let entries = self.entries_due();
+        if entries > 0 {
+            active.offsets.file.reserve(entries)?;
+            active.times.file.reserve(entries)?;
+        }
         let mut position = active.bytes();
         let mut buffers = Vec::with_capacity(self.pending.len() * 2);
         for pending in &self.pending {
@@ -613,6 +675,7 @@ impl<'a> Round<'a> {
         }
         active.append(&mut buffers, self.pending_bytes)?;
         drop(buffers);
+        active.touch(self.now_ms);
         for pending in self.pending.drain(..) {
             let bytes = pending.header.total_bytes() as u64;
             if self.tail.bytes_since_index_entry > self.config.index_interval_bytes {
@@ -622,7 +685,7 @@ impl<'a> Round<'a> {
                 active.times.append_if_later(active.largest_timestamp()?)?;
                 self.tail.bytes_since_index_entry = 0;
             }
-            active.note_timestamp(&pending.header, self.now_ms);
+            active.note_timestamp(&pending.header);
             self.tail.bytes_since_index_entry += bytes;
             position += bytes;
         }

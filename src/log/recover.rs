@@ -2,9 +2,8 @@
 //!
 //! After a crash, segments behind the recovery point are read batch by batch; the first batch that is not whole
 //! and valid ends the log. Indexes and producer state behind the newest snapshot are rebuilt. Segments before
-//! the recovery point were synced and are trusted.
+//! the recovery point were synced and are trusted (`trust.rs`).
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,6 +19,7 @@ use super::partition_log::{Ends, Log, OffsetPosition};
 use super::producer_snapshot;
 use super::producers::Producers;
 use super::segment::{BatchAt, Segment, base_offset_of};
+use super::trust::{self, Indexer};
 
 /// How much is read at a time while scanning a segment after a crash.
 const SCAN_BYTES: usize = 1 << 20;
@@ -36,6 +36,28 @@ pub enum OpenMode {
     },
 }
 
+/// How a log was left, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftAs {
+    /// Whether it was closed.
+    pub mode: OpenMode,
+    /// The checkpointed start, 0 when unknown.
+    pub log_start: i64,
+    /// Up to here Kafka's cleaner has compacted it, so that offsets may be missing; 0 for nowhere.
+    pub cleaned_until: i64,
+}
+
+impl LeftAs {
+    /// With nothing else known.
+    pub fn new(mode: OpenMode) -> Self {
+        Self {
+            mode,
+            log_start: 0,
+            cleaned_until: 0,
+        }
+    }
+}
+
 /// An opened log and what opening it did.
 pub struct Opened {
     /// The log.
@@ -47,15 +69,19 @@ pub struct Opened {
 }
 
 impl Log {
-    /// Opens or creates the log in `dir`; `log_start` is the checkpointed start, 0 when unknown.
+    /// Opens or creates the log in `dir`.
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
         config: LogConfig,
-        mode: OpenMode,
-        log_start: i64,
+        left: LeftAs,
         now_ms: i64,
     ) -> Result<Opened, LogError> {
+        let LeftAs {
+            mode,
+            log_start,
+            cleaned_until,
+        } = left;
         std::fs::create_dir_all(dir)?;
         let mut segments = find_segments(&disk, dir, &config, now_ms)?;
         if segments.is_empty() {
@@ -67,7 +93,7 @@ impl Log {
                 now_ms,
                 config.index_bytes_max,
             );
-            first.file()?;
+            first.create()?;
             segments.push(Arc::new(first));
         }
         let mut scan = Scan {
@@ -75,11 +101,17 @@ impl Log {
             cut_bytes: 0,
         };
         let next_offset = match mode {
-            OpenMode::Clean => end_of(segments.last())?,
-            OpenMode::AfterCrash { recovery_point } => {
-                scan.recover(&disk, dir, &mut segments, &config, recovery_point)?
+            OpenMode::Clean => {
+                trust::check_trusted(&segments, None, &config, cleaned_until)?;
+                trust::end_of(&segments[segments.len() - 1], &config)?
+            }
+            OpenMode::AfterCrash { .. } => {
+                scan.recover(&disk, dir, &mut segments, &config, left)?
             }
         };
+        if let Some((_, sealed)) = segments.split_last() {
+            sealed.iter().for_each(|segment| segment.trust_indexes());
+        }
         let active = &segments[segments.len() - 1];
         active.load_first_timestamp()?;
         let log_end = OffsetPosition {
@@ -111,7 +143,8 @@ impl Log {
             log_end,
             synced_end,
         };
-        let log = Log::assemble(disk, dir, config, segments, ends, producers, epochs);
+        let mut log = Log::assemble(disk, dir, config, segments, ends, producers, epochs);
+        log.cleaned_until = cleaned_until;
         Ok(Opened {
             log,
             scanned_bytes: scan.scanned_bytes,
@@ -156,33 +189,6 @@ fn find_segments(
     Ok(segments)
 }
 
-/// The next offset behind a cleanly closed active segment.
-fn end_of(active: Option<&Arc<Segment>>) -> Result<i64, LogError> {
-    let Some(active) = active else { return Ok(0) };
-    if active.bytes() == 0 {
-        return Ok(active.base_offset);
-    }
-    let from = active
-        .offsets
-        .last()?
-        .map_or(0, |(_, position)| u64::from(position));
-    let mut walk = active.batches(from, active.bytes())?;
-    let mut end = active.base_offset;
-    let mut position = from;
-    while let Some(found) = walk.next()? {
-        end = found.header.last_offset() + 1;
-        position = found.position + found.header.total_bytes() as u64;
-    }
-    if position != active.bytes() {
-        return Err(LogError::Damaged {
-            file: active.path().display().to_string(),
-            position,
-            what: "the log was closed cleanly but does not end with a whole batch".to_owned(),
-        });
-    }
-    Ok(end)
-}
-
 struct Scan {
     scanned_bytes: u64,
     cut_bytes: u64,
@@ -196,30 +202,57 @@ impl Scan {
         dir: &Path,
         segments: &mut Vec<Arc<Segment>>,
         config: &LogConfig,
-        recovery_point: i64,
+        left: LeftAs,
     ) -> Result<i64, LogError> {
+        let recovery_point = match left.mode {
+            OpenMode::Clean => 0,
+            OpenMode::AfterCrash { recovery_point } => recovery_point,
+        };
         let first = segments
             .partition_point(|segment| segment.base_offset <= recovery_point)
             .saturating_sub(1);
-        let mut next_offset = segments[first].base_offset;
+        let scanned_from = segments[first].base_offset;
+        trust::check_trusted(
+            &segments[..first],
+            Some(scanned_from),
+            config,
+            left.cleaned_until,
+        )?;
+        let mut next_offset = scanned_from;
         let mut keep = segments.len();
         for (n, segment) in segments.iter().enumerate().skip(first) {
             let found = segment.bytes();
             next_offset = self.scan_segment(segment, config)?;
-            if segment.bytes() < found && n + 1 < segments.len() {
+            let Some(next) = segments.get(n + 1) else {
+                break;
+            };
+            let is_cut = segment.bytes() < found;
+            if !is_cut
+                && next_offset < recovery_point
+                && trust::is_hole(next_offset, next.base_offset, config, left.cleaned_until)
+            {
+                // It was synced, so that no crash explains it.
+                return Err(LogError::Hole {
+                    behind: segment.path().display().to_string(),
+                    from: next_offset,
+                    to: next.base_offset,
+                });
+            }
+            if is_cut || trust::is_hole(next_offset, next.base_offset, config, left.cleaned_until) {
                 keep = n + 1;
                 break;
             }
         }
         for lost in segments.split_off(keep) {
             self.cut_bytes += lost.bytes();
-            tracing::warn!(segment = %lost.path().display(), "dropped: it lies behind a damaged batch");
+            tracing::warn!(segment = %lost.path().display(), "dropped: it lies behind what the crash cut off");
             lost.mark_deleted()?;
             lost.unlink()?;
         }
         // What is sealed has indexes of its own size again.
         for sealed in &segments[first..segments.len() - 1] {
             sealed.seal()?;
+            sealed.sync_indexes()?;
         }
         producer_snapshot::remove(&**disk, dir, |at| at > next_offset)?;
         Ok(next_offset)
@@ -233,7 +266,7 @@ impl Scan {
         let file = segment.file()?;
         let end = segment.bytes();
         let mut next_offset = segment.base_offset;
-        let (mut position, mut buffer, mut since_entry) = (0u64, Vec::new(), 0u64);
+        let (mut position, mut buffer, mut indexer) = (0u64, Vec::new(), Indexer::default());
         let mut buffer_start = 0u64;
         while position + BATCH_HEADER_BYTES as u64 <= end {
             let want = batch_bytes(&buffer, buffer_start, position);
@@ -266,17 +299,7 @@ impl Scan {
             {
                 break;
             }
-            if since_entry > config.index_interval_bytes {
-                segment
-                    .offsets
-                    .append(header.last_offset(), position as u32)?;
-                segment
-                    .times
-                    .append_if_later(segment.largest_timestamp()?)?;
-                since_entry = 0;
-            }
-            segment.note_timestamp(&header, header.max_timestamp.max(0));
-            since_entry += total as u64;
+            indexer.add(segment, &BatchAt { header, position }, config)?;
             position += total as u64;
             next_offset = header.last_offset() + 1;
         }
@@ -318,21 +341,44 @@ fn load_producers(
         return Ok(producers);
     }
     for segment in &segments[first..] {
-        let Some(start) = segment.batch_holding(from.max(segment.base_offset), segment.bytes())?
-        else {
-            continue;
-        };
-        let mut walk = segment.batches(start.position, segment.bytes())?;
-        while let Some(BatchAt { header, .. }) = walk.next()? {
-            if header.base_offset >= from {
-                producers.stored(&header);
+        match load_producers_of(segment, from, &mut producers) {
+            // Reads of that part say so; what was written behind it is known.
+            Err(LogError::Damaged {
+                file,
+                position,
+                what,
+            }) => {
+                tracing::warn!(
+                    file,
+                    position,
+                    what,
+                    "producers behind a damaged batch are not known"
+                );
             }
+            result => result?,
         }
     }
     Ok(producers)
 }
 
-fn epochs_of(segments: &[Arc<Segment>]) -> io::Result<LeaderEpochs> {
+fn load_producers_of(
+    segment: &Segment,
+    from: i64,
+    producers: &mut Producers,
+) -> Result<(), LogError> {
+    let Some(start) = segment.batch_holding(from.max(segment.base_offset), segment.bytes())? else {
+        return Ok(());
+    };
+    let mut walk = segment.batches(start.position, segment.bytes())?;
+    while let Some(BatchAt { header, .. }) = walk.next()? {
+        if header.base_offset >= from {
+            producers.stored(&header);
+        }
+    }
+    Ok(())
+}
+
+fn epochs_of(segments: &[Arc<Segment>]) -> Result<LeaderEpochs, LogError> {
     let mut epochs = LeaderEpochs::default();
     for segment in segments {
         let mut walk = segment.batches(0, segment.bytes())?;
@@ -345,10 +391,14 @@ fn epochs_of(segments: &[Arc<Segment>]) -> io::Result<LeaderEpochs> {
 
 impl Segment {
     /// Notes the first batch's timestamp of an active segment that was opened, for `segment.ms`.
-    pub(super) fn load_first_timestamp(&self) -> io::Result<()> {
-        if let Some(first) = self.batches(0, self.bytes())?.next()? {
-            self.first_timestamp
-                .store(first.header.max_timestamp, Ordering::Relaxed);
+    pub(super) fn load_first_timestamp(&self) -> Result<(), LogError> {
+        match self.batches(0, self.bytes())?.next() {
+            Ok(Some(first)) => self
+                .first_timestamp
+                .store(first.header.max_timestamp, Ordering::Relaxed),
+            // Reads of that part say so.
+            Ok(None) | Err(LogError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
         }
         Ok(())
     }

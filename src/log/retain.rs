@@ -127,13 +127,14 @@ impl Log {
         let drop = drop.min(kept.len() - 1);
         let dropped: Vec<_> = kept.drain(..drop).collect();
         let first = kept[0].base_offset;
-        self.segments.store(Arc::new(kept));
+        // In this order, so that a reader that finds a segment gone finds the reason too.
         let log_start = {
             let mut ends = self.ends.write();
             ends.log_start = ends.log_start.max(first);
             ends.synced_end = ends.synced_end.max(ends.log_start);
             ends.log_start
         };
+        self.segments.store(Arc::new(kept));
         for segment in &dropped {
             segment.mark_deleted()?;
         }

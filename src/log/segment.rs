@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use metaq_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use parking_lot::Mutex;
 
+use super::LogError;
 use super::disk::{Disk, DiskFile};
 use super::offset_index::OffsetIndex;
 use super::time_index::{TimeIndex, TimestampOffset};
@@ -37,6 +38,8 @@ pub struct Segment {
     /// When the file was last written, in ms, for segments whose records carry no timestamp.
     modified_ms: AtomicI64,
     deleted: AtomicBool,
+    /// Whether both indexes were synced since the segment was sealed.
+    indexes_synced: AtomicBool,
 }
 
 /// A batch found in a segment.
@@ -49,7 +52,7 @@ pub struct BatchAt {
 }
 
 impl Segment {
-    /// A segment whose file may or may not exist yet; `bytes` of it are valid.
+    /// A segment of which `bytes` are valid; [`Self::create`] makes the file of a new one.
     pub(super) fn new(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -61,17 +64,26 @@ impl Segment {
         let path = |extension| dir.join(file_name(base_offset, extension));
         Self {
             base_offset,
-            disk,
+            disk: disk.clone(),
             path: Mutex::new(path("log")),
             file: Mutex::new(None),
             bytes: AtomicU64::new(bytes),
-            offsets: OffsetIndex::new(path("index"), base_offset, index_bytes_max),
-            times: TimeIndex::new(path("timeindex"), base_offset, index_bytes_max),
+            offsets: OffsetIndex::new(disk.clone(), path("index"), base_offset, index_bytes_max),
+            times: TimeIndex::new(disk, path("timeindex"), base_offset, index_bytes_max),
             largest_timestamp: Mutex::new(None),
             first_timestamp: AtomicI64::new(-1),
             modified_ms: AtomicI64::new(modified_ms),
             deleted: AtomicBool::new(false),
+            indexes_synced: AtomicBool::new(false),
         }
+    }
+
+    /// Makes the `.log` file, empty.
+    pub(super) fn create(&self) -> io::Result<()> {
+        let created = self.disk.create(&self.path.lock())?;
+        created.set_len(0)?;
+        *self.file.lock() = Some(created);
+        Ok(())
     }
 
     /// First offset that the segment may hold.
@@ -89,7 +101,7 @@ impl Segment {
         self.path.lock().clone()
     }
 
-    /// The open `.log` file; opens it when it was closed.
+    /// The open `.log` file; opens it when it was closed. It must be there.
     pub(super) fn file(&self) -> io::Result<Arc<dyn DiskFile>> {
         let mut file = self.file.lock();
         if let Some(open) = &*file {
@@ -143,9 +155,13 @@ impl Segment {
         })
     }
 
-    /// Takes a newly written batch's timestamp into account.
-    pub(super) fn note_timestamp(&self, header: &BatchHeader, now_ms: i64) {
+    /// Notes that the file was written to.
+    pub(super) fn touch(&self, now_ms: i64) {
         self.modified_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// Takes a batch's timestamp into account.
+    pub(super) fn note_timestamp(&self, header: &BatchHeader) {
         let _ = self.first_timestamp.compare_exchange(
             -1,
             header.max_timestamp,
@@ -182,8 +198,27 @@ impl Segment {
         self.times.file.trim_and_close()
     }
 
+    /// Syncs the indexes of a sealed segment, once.
+    pub(super) fn sync_indexes(&self) -> io::Result<()> {
+        if !self.indexes_are_synced() {
+            self.offsets.file.sync()?;
+            self.times.file.sync()?;
+            self.indexes_synced.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    pub(super) fn indexes_are_synced(&self) -> bool {
+        self.indexes_synced.load(Ordering::Acquire)
+    }
+
+    /// For a segment that was sealed before it was opened.
+    pub(super) fn trust_indexes(&self) {
+        self.indexes_synced.store(true, Ordering::Release);
+    }
+
     /// The first batch that ends at or behind `offset`, scanning from the index's hint and below `end`.
-    pub(super) fn batch_holding(&self, offset: i64, end: u64) -> io::Result<Option<BatchAt>> {
+    pub(super) fn batch_holding(&self, offset: i64, end: u64) -> Result<Option<BatchAt>, LogError> {
         let hint = u64::from(self.offsets.position_before(offset)?);
         let mut batches = self.batches(if hint < end { hint } else { 0 }, end)?;
         while let Some(found) = batches.next()? {
@@ -195,11 +230,13 @@ impl Segment {
     }
 
     /// Walks batch headers from `position` (a batch's start) up to `end`.
-    pub(super) fn batches(&self, position: u64, end: u64) -> io::Result<BatchWalk> {
+    pub(super) fn batches(&self, position: u64, end: u64) -> io::Result<BatchWalk<'_>> {
         Ok(BatchWalk {
+            segment: self,
             file: self.file()?,
             position,
             end,
+            next_offset: self.base_offset,
             buffer: Vec::new(),
             buffer_position: 0,
         })
@@ -282,43 +319,67 @@ impl Segment {
 }
 
 /// A forward walk over batch headers, reading a few KiB at a time.
-pub(super) struct BatchWalk {
+pub(super) struct BatchWalk<'a> {
+    segment: &'a Segment,
     file: Arc<dyn DiskFile>,
     position: u64,
     end: u64,
+    /// No batch may begin before it.
+    next_offset: i64,
     buffer: Vec<u8>,
     buffer_position: u64,
 }
 
-impl BatchWalk {
-    /// The next batch, or `None` at the end or where something that is no batch begins.
-    pub(super) fn next(&mut self) -> io::Result<Option<BatchAt>> {
-        if self.position + BATCH_HEADER_BYTES as u64 > self.end {
+impl BatchWalk<'_> {
+    /// The next batch, or `None` at the end. What is no batch is an error: the segment is damaged there.
+    pub(super) fn next(&mut self) -> Result<Option<BatchAt>, LogError> {
+        if self.position >= self.end {
             return Ok(None);
+        }
+        let left = self.end - self.position;
+        if left < BATCH_HEADER_BYTES as u64 {
+            return Err(self.damaged(format!("{left} bytes are too few for a batch")));
         }
         let buffered = self.buffer_position + self.buffer.len() as u64;
         if self.position < self.buffer_position
             || self.position + BATCH_HEADER_BYTES as u64 > buffered
         {
-            self.buffer
-                .resize(SCAN_BYTES.min((self.end - self.position) as usize), 0);
+            self.buffer.resize(SCAN_BYTES.min(left as usize), 0);
             let read = self.file.read_at(&mut self.buffer, self.position)?;
             self.buffer.truncate(read);
             self.buffer_position = self.position;
         }
         let at = (self.position - self.buffer_position) as usize;
         let Some(bytes) = self.buffer.get(at..at + BATCH_HEADER_BYTES) else {
-            return Ok(None);
+            return Err(self.damaged("the file ends here".to_owned()));
         };
-        let Ok(header) = BatchHeader::parse(bytes) else {
-            return Ok(None);
-        };
+        let header = BatchHeader::parse(bytes).map_err(|error| self.damaged(error.to_string()))?;
+        if header.total_bytes() as u64 > left {
+            let bytes = header.total_bytes();
+            return Err(self.damaged(format!("a batch of {bytes} bytes, where {left} are left")));
+        }
+        if header.base_offset < self.next_offset || header.last_offset_delta < 0 {
+            let offset = header.base_offset;
+            return Err(self.damaged(format!(
+                "offset {offset}, where {} is next",
+                self.next_offset
+            )));
+        }
         let found = BatchAt {
             header,
             position: self.position,
         };
         self.position += header.total_bytes() as u64;
-        Ok((self.position <= self.end).then_some(found))
+        self.next_offset = header.last_offset() + 1;
+        Ok(Some(found))
+    }
+
+    fn damaged(&self, what: String) -> LogError {
+        LogError::Damaged {
+            file: self.segment.path().display().to_string(),
+            position: self.position,
+            what,
+        }
     }
 }
 

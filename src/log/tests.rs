@@ -22,7 +22,7 @@ fn config() -> LogConfig {
 }
 
 fn open(dir: &Path, config: LogConfig, mode: OpenMode) -> Opened {
-    Log::open(Arc::new(RealDisk), dir, config, mode, 0, NOW).unwrap()
+    Log::open(Arc::new(RealDisk), dir, config, LeftAs::new(mode), NOW).unwrap()
 }
 
 fn batch(records: usize, timestamp: i64) -> Vec<ProducedBatch> {
@@ -165,6 +165,176 @@ fn a_damaged_batch_ends_the_log_and_what_lies_behind_is_dropped() {
     assert_eq!(verify_dir(dir.path()).unwrap().findings, []);
 }
 
+/// A closed log of 30 batches of 3 records in segments of 4 batches.
+fn closed(dir: &Path) {
+    let log = open(dir, config(), OpenMode::Clean).log;
+    for n in 0..30 {
+        append(&log, 3, NOW + n);
+    }
+    assert_eq!(log.segments()[1].base_offset(), 12);
+    log.close(NOW).unwrap();
+}
+
+fn try_open(dir: &Path, config: LogConfig, left: LeftAs) -> Result<Opened, LogError> {
+    Log::open(Arc::new(RealDisk), dir, config, left, NOW)
+}
+
+#[test]
+fn a_read_over_a_damaged_batch_says_so_and_others_are_served() {
+    let dir = tempfile::tempdir().unwrap();
+    closed(dir.path());
+    let path = dir.path().join("00000000000000000012.log");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let second = BatchHeader::parse(&bytes).unwrap().total_bytes();
+    bytes[second + 16] = 7;
+    std::fs::write(&path, bytes).unwrap();
+    let log = open(dir.path(), config(), OpenMode::Clean).log;
+    for offset in 0..90 {
+        let found = log.read(offset, 1, true, log.ends().log_end);
+        // Also the next batch is only found by walking over it, but for its last record, which the index has.
+        if (15..20).contains(&offset) {
+            assert!(matches!(found, Err(LogError::Damaged { .. })), "{offset}");
+        } else {
+            assert_eq!(first_offset_of(&found.unwrap().unwrap()), offset / 3 * 3);
+        }
+    }
+}
+
+#[test]
+fn a_lost_segment_keeps_the_log_closed_and_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    closed(dir.path());
+    for extension in ["log", "index", "timeindex", "snapshot"] {
+        std::fs::remove_file(dir.path().join(format!("00000000000000000012.{extension}"))).unwrap();
+    }
+    let is_hole = |left| {
+        let opened = try_open(dir.path(), config(), left);
+        matches!(
+            opened,
+            Err(LogError::Hole {
+                from: 12,
+                to: 24,
+                ..
+            })
+        )
+    };
+    let clean = LeftAs::new(OpenMode::Clean);
+    assert!(is_hole(clean));
+    assert!(is_hole(LeftAs::new(OpenMode::AfterCrash {
+        recovery_point: 90
+    })));
+    let findings = verify_dir(dir.path()).unwrap().findings;
+    assert!(
+        findings.len() == 1 && findings[0].what.contains("records 12..24 are missing"),
+        "{findings:?}"
+    );
+    // Compaction leaves such gaps.
+    let compacted = LogConfig {
+        compact: true,
+        ..config()
+    };
+    let cleaned = LeftAs {
+        cleaned_until: 13,
+        ..clean
+    };
+    for opened in [
+        try_open(dir.path(), compacted, clean),
+        try_open(dir.path(), config(), cleaned),
+    ] {
+        let log = opened.unwrap().log;
+        assert_eq!(first_offset_of(&read(&log, 12).unwrap()), 24);
+    }
+}
+
+#[test]
+fn what_a_crash_left_behind_a_lost_end_is_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    closed(dir.path());
+    let path = dir.path().join("00000000000000000024.log");
+    let bytes = std::fs::read(&path).unwrap();
+    let first = BatchHeader::parse(&bytes).unwrap().total_bytes();
+    std::fs::write(&path, &bytes[..first]).unwrap();
+    let opened = open(
+        dir.path(),
+        config(),
+        OpenMode::AfterCrash { recovery_point: 24 },
+    );
+    assert_eq!(opened.log.ends().log_end.offset, 27);
+    assert!(opened.cut_bytes > 0);
+    assert_eq!(append(&opened.log, 1, NOW), 27);
+    drop(opened);
+    assert_eq!(verify_dir(dir.path()).unwrap().findings, []);
+}
+
+#[test]
+fn indexes_that_are_missing_empty_or_not_of_the_segment_are_rebuilt() {
+    type Spoil = fn(&Path);
+    let ways: [Spoil; 4] = [
+        |index| std::fs::remove_file(index).unwrap(),
+        |index| std::fs::write(index, []).unwrap(),
+        |index| std::fs::write(index, [0; 4096]).unwrap(),
+        |index| std::fs::write(index, [0x7f; 24]).unwrap(),
+    ];
+    for spoil in ways {
+        let dir = tempfile::tempdir().unwrap();
+        closed(dir.path());
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path
+                .extension()
+                .is_some_and(|of| of == "index" || of == "timeindex")
+            {
+                spoil(&path);
+            }
+        }
+        let log = open(dir.path(), config(), OpenMode::Clean).log;
+        for n in 0..30 {
+            let found = log.find_timestamp(NOW + n, i64::MAX).unwrap().unwrap();
+            assert_eq!(found.offset, n * 3);
+        }
+        log.close(NOW).unwrap();
+        drop(log);
+        assert_eq!(verify_dir(dir.path()).unwrap().findings, []);
+    }
+}
+
+#[test]
+fn a_missing_index_is_a_finding() {
+    let dir = tempfile::tempdir().unwrap();
+    closed(dir.path());
+    std::fs::remove_file(dir.path().join("00000000000000000012.index")).unwrap();
+    std::fs::write(dir.path().join("00000000000000000024.timeindex"), []).unwrap();
+    let findings = verify_dir(dir.path()).unwrap().findings;
+    let named: Vec<_> = findings
+        .iter()
+        .map(|finding| finding.file.file_name().unwrap().to_str().unwrap())
+        .collect();
+    assert_eq!(
+        named,
+        [
+            "00000000000000000012.index",
+            "00000000000000000024.timeindex"
+        ]
+    );
+}
+
+#[test]
+fn the_indexes_of_sealed_segments_are_synced_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), config(), OpenMode::Clean).log;
+    for n in 0..4 {
+        append(&log, 3, NOW + n);
+    }
+    // All of the segment is synced before it is sealed.
+    log.sync(NOW).unwrap();
+    append(&log, 3, NOW + 4);
+    let segments = log.segments();
+    assert_eq!(segments.len(), 2);
+    assert!(!segments[0].indexes_are_synced());
+    log.sync(NOW).unwrap();
+    assert!(segments[0].indexes_are_synced() && !segments[1].indexes_are_synced());
+}
+
 #[test]
 fn segments_before_the_recovery_point_are_not_read_again() {
     let dir = tempfile::tempdir().unwrap();
@@ -305,6 +475,8 @@ fn timestamps_are_found_within_compressed_batches() {
 #[derive(Default)]
 struct Failing {
     broken: Arc<AtomicBool>,
+    /// No room for indexes, while records still find some.
+    full: Arc<AtomicBool>,
     syncs: Arc<AtomicU64>,
 }
 
@@ -318,6 +490,10 @@ impl Disk for Failing {
             self.syncs.clone(),
         )))
     }
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        RealDisk.create(path)?;
+        self.open(path)
+    }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         RealDisk.rename(from, to)
     }
@@ -329,6 +505,12 @@ impl Disk for Failing {
     }
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         RealDisk.replace(path, content)
+    }
+    fn reserve(&self, path: &Path, bytes: u64) -> io::Result<std::fs::File> {
+        match self.full.load(Ordering::SeqCst) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => RealDisk.reserve(path, bytes),
+        }
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         RealDisk.sync_dir(path)
@@ -374,8 +556,7 @@ fn a_full_disk_takes_the_log_offline_and_tears_nothing() {
         Arc::new(disk),
         dir.path(),
         config(),
-        OpenMode::Clean,
-        0,
+        LeftAs::new(OpenMode::Clean),
         NOW,
     )
     .unwrap()
@@ -405,6 +586,32 @@ fn a_full_disk_takes_the_log_offline_and_tears_nothing() {
 }
 
 #[test]
+fn an_index_that_finds_no_room_takes_the_log_offline_before_anything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Failing::default();
+    let full = disk.full.clone();
+    let log = Log::open(
+        Arc::new(disk),
+        dir.path(),
+        config(),
+        LeftAs::new(OpenMode::Clean),
+        NOW,
+    )
+    .unwrap()
+    .log;
+    append(&log, 3, NOW);
+    let bytes = log.bytes();
+    full.store(true, Ordering::SeqCst);
+    let refused = log.append(&[batch(3, NOW)], 0, NOW);
+    assert!(
+        matches!(&refused[0], Err(LogError::Offline(reason)) if reason.contains("no storage space")),
+        "{refused:?}"
+    );
+    assert_eq!(log.bytes(), bytes);
+    assert_eq!(first_offset_of(&read(&log, 1).unwrap()), 0);
+}
+
+#[test]
 fn a_failed_sync_is_not_taken_for_a_success_later() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Failing::default();
@@ -413,8 +620,7 @@ fn a_failed_sync_is_not_taken_for_a_success_later() {
         Arc::new(disk),
         dir.path(),
         config(),
-        OpenMode::Clean,
-        0,
+        LeftAs::new(OpenMode::Clean),
         NOW,
     )
     .unwrap()

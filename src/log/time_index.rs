@@ -9,7 +9,9 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::disk::Disk;
 use super::index_file::IndexFile;
 
 const ENTRY_BYTES: usize = 12;
@@ -29,10 +31,15 @@ pub struct TimestampOffset {
 }
 
 impl TimeIndex {
-    pub(super) fn new(path: PathBuf, base_offset: i64, bytes_max: usize) -> Self {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        path: PathBuf,
+        base_offset: i64,
+        bytes_max: usize,
+    ) -> Self {
         Self {
             base_offset,
-            file: IndexFile::new(path, bytes_max),
+            file: IndexFile::new(disk, path, bytes_max),
         }
     }
 
@@ -88,11 +95,12 @@ impl TimeIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::disk::RealDisk;
 
     #[test]
     fn only_growing_timestamps_are_kept_and_a_look_up_stays_before_its_answer() {
         let dir = tempfile::tempdir().unwrap();
-        let index = TimeIndex::new(dir.path().join("t"), 50, 1 << 20);
+        let index = TimeIndex::new(Arc::new(RealDisk), dir.path().join("t"), 50, 1 << 20);
         for (timestamp, offset) in [(100, 59), (90, 69), (100, 79), (200, 89)] {
             index
                 .append_if_later(TimestampOffset { timestamp, offset })

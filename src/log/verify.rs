@@ -8,6 +8,7 @@ use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader};
 use metaq_protocol::compression;
 use metaq_protocol::records::Records;
 
+use super::checkpoint;
 use super::disk::{Disk, RealDisk};
 use super::producer_snapshot;
 use super::segment::{Segment, base_offset_of};
@@ -209,29 +210,50 @@ fn verify_partition(dir: &Path, seen: &mut Verified) -> io::Result<()> {
         }
     }
     bases.sort_unstable();
-    let mut next_offset = 0;
+    let cleaned_until = cleaned_until(dir);
+    let last = bases.last().map(|(base, _)| *base);
+    let mut before: Option<i64> = None;
     for (base, bytes) in bases {
         let segment = Segment::new(Arc::new(RealDisk), dir, base, bytes, 0, INDEX_BYTES_MAX);
         seen.segments += 1;
-        if base < next_offset {
-            seen.note(
-                &segment.path(),
-                None,
-                format!("begins at {base}, but the segment before ends at {next_offset}"),
-            );
+        match before {
+            Some(end) if base < end => {
+                let what = format!("begins at {base}, but the segment before ends at {end}");
+                seen.note(&segment.path(), None, what);
+            }
+            Some(end) if base > end && end >= cleaned_until => {
+                let what = format!(
+                    "records {end}..{base} are missing: a segment was lost, or the one before is cut"
+                );
+                seen.note(&segment.path(), None, what);
+            }
+            _ => {}
         }
-        next_offset = verify_segment(&segment, seen)?.max(base);
+        before = Some(verify_segment(&segment, last != Some(base), seen)?.max(base));
     }
     Ok(())
 }
 
+/// Up to where compaction may have left gaps, by the checkpoint of Kafka's cleaner in the data directory.
+fn cleaned_until(dir: &Path) -> i64 {
+    let row = || {
+        let (topic, partition) = dir.file_name()?.to_str()?.rsplit_once('-')?;
+        let key = (topic.to_owned(), partition.parse().ok()?);
+        let checkpoint = dir.parent()?.join(checkpoint::CLEANED);
+        let rows = checkpoint::read_offsets(&RealDisk, &checkpoint).ok()?;
+        rows.get(&key).copied()
+    };
+    row().unwrap_or(0)
+}
+
 /// Checks one segment; returns the offset behind it.
-fn verify_segment(segment: &Segment, seen: &mut Verified) -> io::Result<i64> {
+fn verify_segment(segment: &Segment, is_sealed: bool, seen: &mut Verified) -> io::Result<i64> {
     let path = segment.path();
     let file = segment.file()?;
     let end = segment.bytes();
     let (mut position, mut next_offset) = (0, segment.base_offset);
     let mut starts = std::collections::BTreeMap::new();
+    let mut newest = -1;
     while position < end {
         let bytes = match read_batch(&*file, position, end)? {
             Ok(bytes) => bytes,
@@ -256,6 +278,7 @@ fn verify_segment(segment: &Segment, seen: &mut Verified) -> io::Result<i64> {
             );
         }
         starts.insert(position, header.last_offset());
+        newest = newest.max(header.max_timestamp);
         seen.batches += 1;
         seen.records += u64::try_from(header.record_count).unwrap_or(0);
         next_offset = header.last_offset() + 1;
@@ -263,6 +286,10 @@ fn verify_segment(segment: &Segment, seen: &mut Verified) -> io::Result<i64> {
     }
     seen.bytes += position;
     verify_indexes(segment, &starts, seen)?;
+    if is_sealed {
+        verify_sealed(segment, newest, seen)?;
+    }
+    segment.close_files();
     Ok(next_offset)
 }
 
@@ -291,7 +318,21 @@ fn verify_indexes(
             seen.note(&index, None, "entries are not in order");
         }
     }
-    segment.close_files();
+    Ok(())
+}
+
+/// A sealed segment has both indexes, and the one by time goes up to its newest record.
+fn verify_sealed(segment: &Segment, newest: i64, seen: &mut Verified) -> io::Result<()> {
+    for index in [segment.offsets.file.path(), segment.times.file.path()] {
+        if !index.exists() {
+            seen.note(&index, None, "the index is missing");
+        }
+    }
+    let last = segment.times.last()?.map_or(-1, |last| last.timestamp);
+    if segment.times.file.path().exists() && last < newest {
+        let what = format!("ends with timestamp {last}, but the segment goes up to {newest}");
+        seen.note(&segment.times.file.path(), None, what);
+    }
     Ok(())
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -40,7 +41,7 @@ struct Shared {
 
 pub(super) struct Embedded {
     shared: Arc<Shared>,
-    session: watch::Sender<Session>,
+    session: Arc<watch::Sender<Session>>,
     lease: Arc<Lease>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -57,16 +58,31 @@ impl Embedded {
             changes: broadcast::channel(WATCH_BACKLOG).0,
         });
         let of_thread = shared.clone();
-        let thread = std::thread::Builder::new()
-            .name("meta".to_owned())
-            .spawn(move || run(&of_thread, &database))
-            .map_err(|error| MetaError::Unavailable(error.to_string()))?;
-        let session = Session {
+        let session = Arc::new(watch::Sender::new(Session {
             number: 1,
             state: SessionState::Connected,
+        }));
+        let told = session.clone();
+        let work = move || {
+            let work = AssertUnwindSafe(|| run(&of_thread, &database));
+            if std::panic::catch_unwind(work).is_err() {
+                // What is queued, and all that comes, is answered: the store is closed.
+                let queued = {
+                    let mut state = of_thread.state.lock();
+                    state.stopping = true;
+                    std::mem::take(&mut state.queued)
+                };
+                drop(queued);
+                told.send_modify(|session| session.state = SessionState::Closed);
+                tracing::error!("the coordination store ended by a panic; this is a bug");
+            }
         };
+        let thread = std::thread::Builder::new()
+            .name("meta".to_owned())
+            .spawn(work)
+            .map_err(|error| MetaError::Unavailable(error.to_string()))?;
         Ok(Self {
-            session: watch::Sender::new(session),
+            session,
             lease: Arc::new(Lease::forever()),
             shared,
             thread: Mutex::new(Some(thread)),

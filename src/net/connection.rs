@@ -30,6 +30,8 @@ const ANSWERS_JOINED_MAX: usize = 64;
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) frame_bytes_max: usize,
+    /// A frame that has begun may make no progress for this long.
+    pub(super) stall_max: Duration,
     pub(super) in_flight_max: usize,
     /// `None` for never.
     pub(super) idle_max: Option<Duration>,
@@ -64,7 +66,7 @@ pub(super) async fn run(
 ) {
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().unwrap_or(peer);
-    let reader = FrameReader::new(settings.frame_bytes_max, memory);
+    let reader = FrameReader::new(settings.frame_bytes_max, settings.stall_max, memory);
     let in_flight = FuturesOrdered::new();
     let mut connection = Connection {
         cx,
@@ -96,8 +98,14 @@ impl Connection {
             tokio::select! {
                 biased;
                 Some(outcome) = self.in_flight.next(), if !is_idle => {
-                    if let Err(why) = self.send(outcome, idle_max).await {
-                        return why;
+                    let drained = drained(shutdown.clone(), self.settings.drain);
+                    tokio::select! {
+                        biased;
+                        sent = self.send(outcome, idle_max) => match sent {
+                            Ok(()) => {}
+                            Err(why) => return why,
+                        },
+                        () = drained => return None,
                     }
                 }
                 () = stopped(&mut shutdown) => return self.drain(idle_max).await,
@@ -207,15 +215,24 @@ impl Connection {
 
     /// Answers what is in flight and reads no more.
     async fn drain(&mut self, stall_max: Duration) -> Option<String> {
-        let deadline = tokio::time::Instant::now() + self.settings.drain;
-        while let Ok(Some(outcome)) = tokio::time::timeout_at(deadline, self.in_flight.next()).await
-        {
-            if let Err(why) = self.send(outcome, stall_max).await {
-                return why;
+        let drain = self.settings.drain;
+        let answers = async {
+            while let Some(outcome) = self.in_flight.next().await {
+                self.send(outcome, stall_max).await?;
             }
+            Ok(())
+        };
+        match tokio::time::timeout(drain, answers).await {
+            Ok(Err(why)) => why,
+            Ok(Ok(())) | Err(_) => None,
         }
-        None
     }
+}
+
+/// Waits for the end of the time that answers may take in a shutdown.
+async fn drained(mut shutdown: watch::Receiver<bool>, drain: Duration) {
+    stopped(&mut shutdown).await;
+    tokio::time::sleep(drain).await;
 }
 
 fn response_bytes(outcome: &Outcome) -> usize {

@@ -1,6 +1,7 @@
 //! Cuts a connection's bytes into frames. Memory grows with what arrives, never with what a length claims.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
@@ -12,6 +13,9 @@ use super::memory::{NoMemory, RequestMemory, Share};
 const READ_BYTES: usize = 16 << 10;
 /// A frame's buffer begins with this much and doubles while bytes arrive.
 const GROW_BYTES_MIN: usize = 64 << 10;
+/// A frame's share of the request memory begins with this much and doubles while bytes arrive: whoever sends only a
+/// length gets little for it.
+const SHARE_BYTES_MIN: usize = 4 << 10;
 const LENGTH_BYTES: usize = 4;
 
 /// Why a connection is closed instead of read on.
@@ -31,6 +35,9 @@ pub(super) enum ReadFault {
     /// The broker is full.
     #[error(transparent)]
     NoMemory(#[from] NoMemory),
+    /// The peer began a frame and does not go on.
+    #[error("a frame that had begun made no progress for {} ms", .0.as_millis())]
+    Stalled(Duration),
     /// The peer closed the connection in the middle of a frame.
     #[error("the connection ended within a frame")]
     Cut,
@@ -40,17 +47,20 @@ pub(super) enum ReadFault {
 pub(super) struct FrameReader {
     input: BytesMut,
     bytes_max: usize,
+    /// `socket.request.stall.ms`.
+    stall_max: Duration,
     memory: RequestMemory,
-    /// Covers what `input` has room for of the frame that is being read.
+    /// Covers at least what has arrived of the frame that is being read.
     share: Share,
 }
 
 impl FrameReader {
-    pub(super) fn new(bytes_max: usize, memory: RequestMemory) -> Self {
+    pub(super) fn new(bytes_max: usize, stall_max: Duration, memory: RequestMemory) -> Self {
         let share = memory.empty_share();
         Self {
             input: BytesMut::new(),
             bytes_max,
+            stall_max,
             memory,
             share,
         }
@@ -65,21 +75,32 @@ impl FrameReader {
         loop {
             if let Some(length) = self.length()? {
                 let whole = LENGTH_BYTES + length;
-                let room = whole.min((self.input.len() * 2).max(GROW_BYTES_MIN));
-                if self.share.bytes() < room {
-                    self.memory.grow(&mut self.share, room).await?;
+                let grown = self.input.len() * 2;
+                let share = whole.min(grown.max(SHARE_BYTES_MIN));
+                if self.share.bytes() < share {
+                    self.memory.grow(&mut self.share, whole, share).await?;
                 }
                 if self.input.len() >= whole {
                     let share = std::mem::replace(&mut self.share, self.memory.empty_share());
                     self.input.advance(LENGTH_BYTES);
                     return Ok(Some((self.input.split_to(length).freeze(), share)));
                 }
+                let room = whole.min(grown.max(GROW_BYTES_MIN));
                 self.input
                     .reserve(room.saturating_sub(self.input.len()).max(1));
             } else {
                 self.input.reserve(READ_BYTES);
             }
-            if stream.read_buf(&mut self.input).await? == 0 {
+            let read = if self.input.is_empty() {
+                stream.read_buf(&mut self.input).await?
+            } else {
+                let read = stream.read_buf(&mut self.input);
+                match tokio::time::timeout(self.stall_max, read).await {
+                    Ok(read) => read?,
+                    Err(_) => return Err(ReadFault::Stalled(self.stall_max)),
+                }
+            };
+            if read == 0 {
                 return if self.input.is_empty() {
                     Ok(None)
                 } else {

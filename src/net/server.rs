@@ -20,6 +20,9 @@ use crate::config::Config;
 /// Pause after accept failed, as it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long behind the end of the drain connections may take to notice it.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
 /// An address of a listener; an empty host means all addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -94,6 +97,7 @@ pub struct Server {
     listeners: Vec<TcpListener>,
     tasks: JoinSet<()>,
     stop: watch::Sender<bool>,
+    drain: Duration,
 }
 
 impl Server {
@@ -121,6 +125,7 @@ impl Server {
             listeners,
             tasks: JoinSet::new(),
             stop: watch::channel(false).0,
+            drain: Duration::ZERO,
         })
     }
 
@@ -137,10 +142,12 @@ impl Server {
         let idle_ms = cx.config.number("connections.max.idle.ms");
         let settings = Settings {
             frame_bytes_max: cx.config.number("socket.request.max.bytes") as usize,
+            stall_max: Duration::from_millis(cx.config.number("socket.request.stall.ms") as u64),
             in_flight_max: cx.config.number("max.inflight.requests.per.connection") as usize,
             idle_max: u64::try_from(idle_ms).ok().map(Duration::from_millis),
             drain: Duration::from_millis(cx.config.number("controlled.shutdown.drain.ms") as u64),
         };
+        self.drain = settings.drain;
         let limits = Arc::new(Limits {
             total_max: cx.config.number("max.connections") as usize,
             per_ip_max: cx.config.number("max.connections.per.ip") as usize,
@@ -156,14 +163,28 @@ impl Server {
                 memory.clone(),
                 self.stop.subscribe(),
             );
-            self.tasks.spawn(accept);
+            let vital = cx.partitions.vital().clone();
+            self.tasks.spawn(vital.watch("listener", accept));
         }
     }
 
-    /// Stops accepting, lets connections answer what is in flight, and returns when all have ended.
+    /// Becomes true when it stops.
+    pub fn draining(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    /// Stops accepting, lets connections answer what is in flight for `controlled.shutdown.drain.ms`, and returns when
+    /// all have ended; a little later at the latest.
     pub async fn stop(mut self) {
-        let _ = self.stop.send(true);
-        while self.tasks.join_next().await.is_some() {}
+        self.stop.send_replace(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.drain + DRAIN_GRACE, ended)
+            .await
+            .is_err()
+        {
+            tracing::warn!("connections did not end in time and are dropped");
+            self.tasks.shutdown().await;
+        }
     }
 }
 

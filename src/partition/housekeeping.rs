@@ -57,7 +57,14 @@ impl Housekeeping {
         let of_thread = shared.clone();
         let thread = std::thread::Builder::new()
             .name("housekeeping".to_owned())
-            .spawn(move || run(&of_thread, &partitions, intervals))?;
+            .spawn(move || {
+                let vital = partitions.vital().clone();
+                vital.run(
+                    "housekeeping",
+                    || run(&of_thread, &partitions, intervals),
+                    || (),
+                );
+            })?;
         Ok(Self {
             shared,
             thread: Mutex::new(Some(thread)),

@@ -288,12 +288,23 @@ impl Partition {
                 more
             }
             Err(error) => {
-                let reason = error.to_string();
-                for (_, reply) in waiting.drain(..) {
-                    let _ = reply.send(Err(LogError::Offline(reason.clone())));
-                }
+                drop(waiting);
+                self.refuse_sync_waiters(&error.to_string());
                 false
             }
+        }
+    }
+
+    /// Takes the log offline because it cannot be known what is synced.
+    pub(super) fn fail_sync(&self, reason: &str) {
+        self.log.fail(reason);
+        self.refuse_sync_waiters(reason);
+        tracing::error!(topic = %self.topic, partition = self.index, reason);
+    }
+
+    fn refuse_sync_waiters(&self, reason: &str) {
+        for (_, reply) in self.sync_waiters.lock().drain(..) {
+            let _ = reply.send(Err(LogError::Offline(reason.to_owned())));
         }
     }
 

@@ -15,10 +15,11 @@ use super::leader::{Identity, Partition};
 use super::now_ms;
 use super::writer::{Gate, Writer};
 use crate::log::{
-    DataDir, DataDirError, Disk, FoundPartition, Log, LogConfig, LogError, OpenMode,
+    DataDir, DataDirError, Disk, FoundPartition, LeftAs, Log, LogConfig, LogError, OpenMode,
     PartitionOffsets, Segment,
 };
 use crate::meta::Lease;
+use crate::vital::Vital;
 
 /// Where and how partitions are kept.
 #[derive(Clone, Debug)]
@@ -144,6 +145,7 @@ pub struct Partitions {
     set_aside: Mutex<Vec<(PathBuf, i64)>>,
     dropped: Mutex<Vec<(Vec<Arc<Segment>>, i64)>>,
     gate: Gate,
+    vital: Vital,
 }
 
 impl Partitions {
@@ -152,6 +154,7 @@ impl Partitions {
         let mut volumes = Vec::new();
         let mut found = HashMap::new();
         let gate = Gate::default();
+        let vital = Vital::default();
         for path in &options.data_paths {
             let dir = DataDir::open(disk.clone(), path)?;
             for partition in dir.scan()? {
@@ -161,13 +164,11 @@ impl Partitions {
                 );
             }
             let name = volumes.len().to_string();
-            let writer =
-                Writer::start(&name, options.sync_threads, gate.clone()).map_err(|source| {
-                    DataDirError::Io {
-                        path: path.clone(),
-                        source,
-                    }
-                })?;
+            let writer = Writer::start(&name, options.sync_threads, gate.clone(), &vital);
+            let writer = writer.map_err(|source| DataDirError::Io {
+                path: path.clone(),
+                source,
+            })?;
             volumes.push(Volume {
                 dir,
                 writer,
@@ -185,12 +186,18 @@ impl Partitions {
             set_aside: Mutex::default(),
             dropped: Mutex::default(),
             gate,
+            vital,
         })
     }
 
     /// Appends nothing from now on while the lease does not hold.
     pub fn hold_to(&self, lease: &Arc<Lease>) {
         let _ = self.gate.set(lease.clone());
+    }
+
+    /// Which of the threads and tasks that the broker needs have ended.
+    pub fn vital(&self) -> &Vital {
+        &self.vital
     }
 
     /// The data directories.
@@ -253,6 +260,14 @@ impl Partitions {
                     .map(move |(index, id, epoch)| (n, *index, *id, *epoch))
             })
             .collect();
+        let names = || {
+            work.iter()
+                .map(|(n, index, ..)| (&*topics[*n].topic, *index))
+        };
+        for volume in &self.volumes {
+            // One write for all of them; where it fails, opening each tells.
+            let _ = volume.dir.forget_missing(names());
+        }
         let (next, scanned, cut) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
         let opened = Mutex::new(Vec::with_capacity(work.len()));
         let worker = || {
@@ -331,6 +346,9 @@ impl Partitions {
     ) -> Result<Arc<Partition>, LogError> {
         let volume = self.place(topic, index)?;
         let dir = volume.dir.partition_path(&topic.topic, index);
+        volume
+            .dir
+            .forget_missing([(&*topic.topic, index)].into_iter())?;
         let offsets = volume.dir.offsets(&topic.topic, index);
         let mode = match volume.dir.was_clean() {
             true => OpenMode::Clean,
@@ -339,12 +357,16 @@ impl Partitions {
             },
         };
         let open = |mode| {
+            let left = LeftAs {
+                mode,
+                log_start: offsets.log_start,
+                cleaned_until: volume.dir.cleaned_until(&topic.topic, index),
+            };
             Log::open(
                 self.disk.clone(),
                 &dir,
                 topic.config.clone(),
-                mode,
-                offsets.log_start,
+                left,
                 now_ms(),
             )
         };
@@ -461,10 +483,8 @@ impl Partitions {
             let Some((volume, path)) = self.holding(partition) else {
                 continue;
             };
-            let quiet = volume.writer.run(|| ()).await;
-            if quiet.is_err() {
-                continue;
-            }
+            // A writer that has ended writes nothing either.
+            let _ = volume.writer.run(|| ()).await;
             volume.partitions.fetch_sub(1, Ordering::Relaxed);
             match volume.dir.set_aside(partition.topic(), partition.index()) {
                 Ok(aside) => {
@@ -503,7 +523,7 @@ impl Partitions {
             .run(move || subject.log().advance_log_start(target, now_ms()))
             .await;
         let dropped =
-            moved.map_err(|_| LogError::Offline("the broker is shutting down".to_owned()))??;
+            moved.map_err(|_| LogError::Offline("the writer thread ended".to_owned()))??;
         if !dropped.is_empty() {
             self.dropped
                 .lock()

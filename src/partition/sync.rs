@@ -2,6 +2,7 @@
 //! began; while it runs, appends go on, and the partition is queued again when somebody waits for them.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -10,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::leader::Partition;
 use super::now_ms;
+use crate::vital::Vital;
 
 #[derive(Default)]
 struct State {
@@ -31,16 +33,16 @@ pub(super) struct SyncThreads {
 }
 
 impl SyncThreads {
-    pub(super) fn start(name: &str, threads: usize) -> std::io::Result<Self> {
+    pub(super) fn start(name: &str, threads: usize, vital: &Vital) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::default());
         let mut started = Vec::new();
         for n in 0..threads.max(1) {
-            let queue = queue.clone();
-            started.push(
-                std::thread::Builder::new()
-                    .name(format!("sync {name} {n}"))
-                    .spawn(move || run(&queue))?,
-            );
+            let (queue, vital) = (queue.clone(), vital.clone());
+            let name = format!("sync {name} {n}");
+            let thread = std::thread::Builder::new()
+                .name(name.clone())
+                .spawn(move || vital.run(&name, || run(&queue), || ()))?;
+            started.push(thread);
         }
         Ok(Self {
             queue,
@@ -82,7 +84,12 @@ fn run(queue: &Queue) {
         };
         // Cleared first: what is appended from now on may need another round.
         partition.sync_queued.store(false, Ordering::Release);
-        if partition.sync(now_ms()) && !partition.sync_queued.swap(true, Ordering::AcqRel) {
+        let sync = || partition.sync(now_ms());
+        let wants_more = std::panic::catch_unwind(AssertUnwindSafe(sync)).unwrap_or_else(|_| {
+            partition.fail_sync("a sync panicked; this is a bug");
+            false
+        });
+        if wants_more && !partition.sync_queued.swap(true, Ordering::AcqRel) {
             queue.state.lock().dirty.push_back(partition);
             queue.filled.notify_one();
         }

@@ -16,6 +16,10 @@ use super::now_ms;
 use super::sync::SyncThreads;
 use crate::log::{LogError, ProducedBatch};
 use crate::meta::Lease;
+use crate::vital::Vital;
+
+/// Why nothing is written any more after a bug.
+const ENDED: &str = "the writer thread ended; the broker must be restarted";
 
 enum Job {
     Append {
@@ -36,6 +40,29 @@ struct Queue {
 struct State {
     jobs: Vec<Job>,
     stopping: bool,
+    /// The thread ended by a panic.
+    ended: bool,
+}
+
+impl Queue {
+    /// Refuses what is queued, and all that comes.
+    fn fail(&self) {
+        let jobs = {
+            let mut state = self.state.lock();
+            state.ended = true;
+            std::mem::take(&mut state.jobs)
+        };
+        jobs.into_iter().for_each(|job| job.refuse(ENDED));
+    }
+}
+
+impl Job {
+    /// Answers without doing it; who waits for a [`Job::Run`] sees that it is gone.
+    fn refuse(self, why: &str) {
+        if let Self::Append { reply, .. } = self {
+            let _ = reply.send(Err(LogError::Offline(why.to_owned())));
+        }
+    }
 }
 
 /// Until when this broker may write, once that is known. Without a lease nothing is held back.
@@ -51,13 +78,25 @@ pub struct Writer {
 
 impl Writer {
     /// Starts the thread, and `sync_threads` beside it.
-    pub(super) fn start(name: &str, sync_threads: usize, gate: Gate) -> std::io::Result<Self> {
+    pub(super) fn start(
+        name: &str,
+        sync_threads: usize,
+        gate: Gate,
+        vital: &Vital,
+    ) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::default());
-        let syncs = SyncThreads::start(name, sync_threads)?;
-        let (of_thread, to_sync) = (queue.clone(), syncs.clone());
+        let syncs = SyncThreads::start(name, sync_threads, vital)?;
+        let (of_thread, to_sync, vital) = (queue.clone(), syncs.clone(), vital.clone());
+        let name = format!("writer {name}");
         let thread = std::thread::Builder::new()
-            .name(format!("writer {name}"))
-            .spawn(move || run(&of_thread, &to_sync, &gate))?;
+            .name(name.clone())
+            .spawn(move || {
+                vital.run(
+                    &name,
+                    || run(&of_thread, &to_sync, &gate),
+                    || of_thread.fail(),
+                );
+            })?;
         Ok(Self {
             queue,
             syncs,
@@ -97,13 +136,13 @@ impl Writer {
 
     fn push(&self, job: Job) {
         let mut state = self.queue.state.lock();
-        if state.stopping {
+        if state.ended || state.stopping {
+            let why = match state.ended {
+                true => ENDED,
+                false => "the broker is shutting down",
+            };
             drop(state);
-            if let Job::Append { reply, .. } = job {
-                let _ = reply.send(Err(LogError::Offline(
-                    "the broker is shutting down".to_owned(),
-                )));
-            }
+            job.refuse(why);
             return;
         }
         state.jobs.push(job);
@@ -208,9 +247,36 @@ impl Round {
                 Ok(true) => syncs.push(partition),
                 Ok(false) => {}
                 Err(_) => {
+                    partition.log().fail("an append panicked; this is a bug");
                     tracing::error!(topic = %partition.topic(), partition = partition.index(), "append panicked")
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Panics once more while a panic's remains are cleared away.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("on purpose, again");
+        }
+    }
+
+    #[test]
+    fn a_writer_that_ended_by_a_panic_leaves_nobody_waiting() {
+        let vital = Vital::default();
+        let writer = Writer::start("x", 1, Gate::default(), &vital).unwrap();
+        let fatal = writer.run(|| std::panic::panic_any(Bomb));
+        let behind = writer.run(|| ());
+        assert!(fatal.blocking_recv().is_err() && behind.blocking_recv().is_err());
+        assert!(writer.run(|| ()).blocking_recv().is_err());
+        assert_eq!(vital.ended(), ["writer x"]);
+        writer.stop();
     }
 }
