@@ -9,181 +9,22 @@ mod proxy;
 #[path = "common/zookeeper.rs"]
 mod zookeeper;
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use cluster::{Member, Node, Tree, commit, committed, within};
+use cluster::{
+    Cluster, LONG, Member, Node, SESSION, SHORT_SESSION, Tree, commit, committed, create,
+    fresh_root, produce, until_produced, within,
+};
 use common::{Client, batch, name, now_ms};
 use metaq::meta::Op;
-use metaq_protocol::messages::create_topics_request::CreatableTopic;
 use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use metaq_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest, ProduceRequest};
-use parking_lot::{Condvar, Mutex};
+use metaq_protocol::messages::{DeleteTopicsRequest, ProduceRequest};
 use proxy::Proxy;
 use zookeeper::ZooKeeper;
 
 const NOT_LEADER: i16 = 6;
 const LEADER_NOT_AVAILABLE: i16 = 5;
 const NOT_COORDINATOR: i16 = 16;
-const LONG: Duration = Duration::from_secs(20);
-/// Session timeout of brokers whose loss a test waits for.
-const SESSION: Duration = Duration::from_millis(3000);
-const SHORT_SESSION: &str = "zk.zkSessionTimeoutMs=3000";
-
-fn fresh_root() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("/cluster-{}", NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// A cluster on the server that the tests share.
-struct Cluster {
-    nodes: Vec<Node>,
-    dir: tempfile::TempDir,
-    servers: String,
-    root: String,
-    _turn: Turn,
-}
-
-/// Clusters that run at a time: their timing is tested, and the machine may be small.
-const CLUSTERS_MAX: usize = 3;
-static CLUSTERS: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
-
-struct Turn;
-
-impl Turn {
-    fn take() -> Self {
-        let mut running = CLUSTERS.0.lock();
-        while *running == CLUSTERS_MAX {
-            CLUSTERS.1.wait(&mut running);
-        }
-        *running += 1;
-        Self
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        *CLUSTERS.0.lock() -= 1;
-        CLUSTERS.1.notify_one();
-    }
-}
-
-impl Cluster {
-    fn start(count: i32, settings: &[&str]) -> Self {
-        Self::start_on(&zookeeper::shared().address(), count, settings)
-    }
-
-    fn start_on(servers: &str, count: i32, settings: &[&str]) -> Self {
-        let mut cluster = Self {
-            dir: tempfile::tempdir().unwrap(),
-            servers: servers.to_owned(),
-            root: fresh_root(),
-            nodes: Vec::new(),
-            _turn: Turn::take(),
-        };
-        for id in 0..count {
-            cluster.add(id, settings);
-        }
-        let all: Vec<i32> = (0..count).collect();
-        for node in &cluster.nodes {
-            within(LONG, "all brokers to know each other", || {
-                let mut coordinators: Vec<_> = (0..100)
-                    .filter_map(|n| node.coordinator_of(&format!("probe-{n}")))
-                    .collect();
-                coordinators.sort_unstable();
-                coordinators.dedup();
-                node.brokers() == all && coordinators == all
-            });
-        }
-        cluster
-    }
-
-    fn add(&mut self, id: i32, settings: &[&str]) {
-        let node = self.prepare(id, &self.servers, settings);
-        self.nodes.push(node);
-        self.nodes.last_mut().unwrap().launch();
-    }
-
-    fn prepare(&self, id: i32, servers: &str, settings: &[&str]) -> Node {
-        let root = format!("zk.zkRoot={}", self.root);
-        let mut all = vec![root.as_str()];
-        all.extend(settings);
-        Node::prepare(self.dir.path(), id, servers, &all)
-    }
-
-    fn tree(&self) -> Tree {
-        Tree::open(&self.servers, &self.root)
-    }
-
-    /// The index of a node, and of another one.
-    fn other_than(&self, id: i32) -> &Node {
-        self.nodes.iter().find(|node| node.id != id).unwrap()
-    }
-
-    /// Creates a topic by any node; all nodes know it when this returns.
-    fn create(&self, by: usize, topic: &str, partitions: i32) {
-        assert_eq!(create(&mut self.nodes[by].client(), topic, partitions), 0);
-        for node in &self.nodes {
-            let all_led = || {
-                let leaders = node.leaders(topic);
-                leaders.len() == partitions as usize && leaders.iter().all(|(_, error)| *error == 0)
-            };
-            within(LONG, "the topic on every broker", all_led);
-        }
-    }
-
-    /// A group that a given broker coordinates.
-    fn group_of(&self, id: i32) -> String {
-        let group = |n: &i32| format!("group-{n}");
-        let node = self.nodes.iter().find(|node| node.id == id).unwrap();
-        let mut found = None;
-        within(LONG, "a share of the groups", || {
-            found = (0..100)
-                .map(|n| group(&n))
-                .find(|group| node.coordinator_of(group) == Some(id));
-            found.is_some()
-        });
-        found.unwrap()
-    }
-}
-
-fn create(client: &mut Client, topic: &str, partitions: i32) -> i16 {
-    let new = CreatableTopic::default()
-        .with_name(name(topic))
-        .with_num_partitions(partitions)
-        .with_replication_factor(-1);
-    let request = CreateTopicsRequest::default()
-        .with_topics(vec![new])
-        .with_timeout_ms(10_000);
-    client.ask(5, &request).topics[0].error_code
-}
-
-/// Appends one record; error code and offset.
-fn produce(client: &mut Client, topic: &str, partition: i32) -> (i16, i64) {
-    let data = PartitionProduceData::default()
-        .with_index(partition)
-        .with_records(Some(batch(1)));
-    let topic = TopicProduceData::default()
-        .with_name(name(topic))
-        .with_partition_data(vec![data]);
-    let request = ProduceRequest::default()
-        .with_acks(-1)
-        .with_timeout_ms(10_000)
-        .with_topic_data(vec![topic]);
-    let response = client.ask(9, &request);
-    let answer = &response.responses[0].partition_responses[0];
-    (answer.error_code, answer.base_offset)
-}
-
-fn until_produced(node: &Node, topic: &str, partition: i32) -> i64 {
-    let mut offset = -1;
-    within(LONG, "a partition to take messages", || {
-        let (code, at) = produce(&mut node.client(), topic, partition);
-        offset = at;
-        code == 0
-    });
-    offset
-}
 
 #[test]
 fn three_brokers_are_one_cluster_whichever_is_asked() {
