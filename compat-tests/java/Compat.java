@@ -313,6 +313,21 @@ public class Compat {
         equal(seen, expected);
     }
 
+    /** Brokers hear of a new topic a moment after its creation was answered. */
+    static <T> T known(Callable<T> question) throws Exception {
+        AtomicReference<T> answer = new AtomicReference<>();
+        waitFor("the topic to be known", () -> {
+            try {
+                answer.set(question.call());
+                return true;
+            } catch (ExecutionException error) {
+                if (!(error.getCause() instanceof UnknownTopicOrPartitionException)) throw error;
+                return false;
+            }
+        });
+        return answer.get();
+    }
+
     static void administration() throws Exception {
         String topic = unique("admin"), group = unique("admin");
         admin.createTopics(List.of(new NewTopic(topic, Optional.of(2), Optional.empty()).configs(Map.of("retention.ms", "7200000")))).all().get();
@@ -329,8 +344,8 @@ public class Compat {
             equal(error.getCause().getClass(), InvalidTopicException.class);
         }
         ConfigResource resource = new ConfigResource(ConfigResource.Type.TOPIC, topic);
-        Callable<org.apache.kafka.clients.admin.Config> config = () -> admin.describeConfigs(List.of(resource)).all().get().get(resource);
-        waitFor("the settings at every broker", () -> { try { return config.call().get("retention.ms").value().equals("7200000"); } catch (ExecutionException early) { return false; } });
+        Callable<org.apache.kafka.clients.admin.Config> config = () -> known(() -> admin.describeConfigs(List.of(resource)).all().get().get(resource));
+        equal(config.call().get("retention.ms").value(), "7200000");
         equal(config.call().get("retention.ms").source(), ConfigEntry.ConfigSource.DYNAMIC_TOPIC_CONFIG);
         equal(config.call().get("segment.bytes").isDefault(), true);
         admin.incrementalAlterConfigs(Map.of(resource, List.of(

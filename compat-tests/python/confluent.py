@@ -177,22 +177,25 @@ def commit_and_resume():
     equal(got, list(range(20)))
 
 
-def known(describe):
-    """A broker may hear of a topic a moment after its creation was answered."""
-    try:
-        return describe()
-    except KafkaException as error:
-        if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise
-        return None
+def known(question):
+    """Brokers hear of a new topic a moment after its creation was answered."""
+    def asked():
+        try:
+            return question()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise
+            return None
+
+    return wait_for("the topic to be known", asked)
 
 
 def administration():
     topic = unique("admin")
     create(topic, 2, **{"retention.ms": "1234567"})
     resource = ConfigResource(ResourceType.TOPIC, topic)
-    describe = lambda: list(admin.describe_configs([resource]).values())[0].result(10)
-    wait_for("the settings at every broker", lambda: known(describe) and describe()["retention.ms"].value == "1234567")
+    describe = lambda: known(lambda: list(admin.describe_configs([resource]).values())[0].result(10))
+    equal(describe()["retention.ms"].value, "1234567")
     change = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[ConfigEntry("retention.ms", "7654321", incremental_operation=AlterConfigOpType.SET)])
     list(admin.incremental_alter_configs([change]).values())[0].result(10)
     wait_for("the new setting", lambda: describe()["retention.ms"].value == "7654321")
