@@ -123,6 +123,10 @@ func run(client string, tests []test) {
 }
 
 func main() {
+	if len(os.Args) == 4 && os.Args[1] == "steady" {
+		runSteady(os.Args[2], os.Args[3])
+		return
+	}
 	runFranz()
 	runSarama()
 	runSegment()
