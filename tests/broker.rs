@@ -217,6 +217,44 @@ fn damage_is_told_to_who_reads_it_and_a_lost_segment_to_the_operator() {
 }
 
 #[test]
+fn a_partition_that_was_offline_for_a_while_keeps_its_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    client.create("u");
+    for _ in 0..10 {
+        client.produce("t", batch(10));
+    }
+    assert_eq!(delete_records(&mut client, "t", 55), 55);
+    broker.stop();
+    let segment = dir.path().join("t-0/00000000000000000000.log");
+    let kept = dir.path().join("kept");
+    std::fs::rename(&segment, &kept).unwrap();
+    std::fs::create_dir(&segment).unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    assert!(broker.page("/readyz").contains("offline: t-0"));
+    broker.client().produce("u", batch(1));
+    broker.stop();
+    std::fs::remove_dir(&segment).unwrap();
+    std::fs::rename(&kept, &segment).unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let partition = broker.broker().context().partitions.get("t", 0).unwrap();
+    assert_eq!(partition.log().ends().log_start, 55);
+    broker.stop();
+}
+
+/// Moves the start of partition 0; returns the new one.
+fn delete_records(client: &mut common::Client, topic: &str, offset: i64) -> i64 {
+    let partition = DeleteRecordsPartition::default().with_offset(offset);
+    let topic = DeleteRecordsTopic::default()
+        .with_name(name(topic))
+        .with_partitions(vec![partition]);
+    let response = client.ask(1, &DeleteRecordsRequest::default().with_topics(vec![topic]));
+    response.topics[0].partitions[0].low_watermark
+}
+
+#[test]
 fn an_idempotent_batch_is_stored_once_also_across_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let sequence = |base: i32| {
@@ -371,12 +409,7 @@ fn a_topic_of_a_deleted_ones_name_keeps_its_own_records_across_a_crash() {
     for _ in 0..20 {
         client.produce("t", batch(10));
     }
-    let partition = DeleteRecordsPartition::default().with_offset(150);
-    let topic = DeleteRecordsTopic::default()
-        .with_name(name("t"))
-        .with_partitions(vec![partition]);
-    let response = client.ask(1, &DeleteRecordsRequest::default().with_topics(vec![topic]));
-    assert_eq!(response.topics[0].partitions[0].low_watermark, 150);
+    assert_eq!(delete_records(&mut client, "t", 150), 150);
     let state = DeleteTopicState::default().with_name(Some(name("t")));
     client.ask(6, &DeleteTopicsRequest::default().with_topics(vec![state]));
     client.create("t");

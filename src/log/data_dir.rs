@@ -319,12 +319,16 @@ impl DataDir {
         row.copied().unwrap_or(0)
     }
 
-    /// Replaces the three checkpoints durably.
-    pub fn checkpoint(
-        &self,
-        offsets: BTreeMap<TopicPartition, PartitionOffsets>,
-    ) -> io::Result<()> {
+    /// Replaces the three checkpoints durably. Rows of partitions that are not among the `online` ones are kept as long
+    /// as their directory is there: an offline partition comes back with its offsets.
+    pub fn checkpoint(&self, online: BTreeMap<TopicPartition, PartitionOffsets>) -> io::Result<()> {
         let mut known = self.checkpoints.lock();
+        let mut offsets = online;
+        for (key, at) in known.iter() {
+            if !offsets.contains_key(key) && self.partition_path(&key.0, key.1).exists() {
+                offsets.insert(key.clone(), *at);
+            }
+        }
         if *known == offsets {
             return Ok(());
         }
