@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -270,6 +270,7 @@ impl Partitions {
         }
         let (next, scanned, cut) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
         let opened = Mutex::new(Vec::with_capacity(work.len()));
+        let grown: Vec<AtomicBool> = self.volumes.iter().map(|_| AtomicBool::default()).collect();
         let worker = || {
             while let Some((n, index, identity, epoch)) =
                 work.get(next.fetch_add(1, Ordering::Relaxed))
@@ -279,7 +280,7 @@ impl Partitions {
                     *index,
                     *identity,
                     *epoch,
-                    (&scanned, &cut),
+                    (&scanned, &cut, &grown),
                 ) {
                     Ok(partition) => Slot::Online(partition),
                     Err(error) => {
@@ -296,7 +297,8 @@ impl Partitions {
             }
             worker();
         });
-        let opened = opened.into_inner();
+        let mut opened = opened.into_inner();
+        self.make_durable(&grown, &mut opened);
         let offline = opened
             .iter()
             .filter(|(_, _, slot)| matches!(slot, Slot::Offline(_)))
@@ -309,6 +311,25 @@ impl Partitions {
         };
         self.publish(&topics, opened);
         report
+    }
+
+    /// Syncs the data directories in which partition directories were made; where that fails, what is there is offline.
+    fn make_durable(&self, grown: &[AtomicBool], opened: &mut [(usize, i32, Slot)]) {
+        let grown = self.volumes.iter().zip(grown);
+        for (volume, _) in grown.filter(|(_, grown)| grown.load(Ordering::Relaxed)) {
+            let Err(error) = self.disk.sync_dir(volume.dir.path()) else {
+                continue;
+            };
+            tracing::error!(dir = %volume.dir.path().display(), %error, "cannot sync the data directory");
+            for (_, _, slot) in opened.iter_mut() {
+                let is_there = |partition: &Arc<Partition>| {
+                    partition.log().dir().parent() == Some(volume.dir.path())
+                };
+                if matches!(slot, Slot::Online(partition) if is_there(partition)) {
+                    *slot = Slot::Offline(error.to_string().into());
+                }
+            }
+        }
     }
 
     fn publish(&self, topics: &[TopicToOpen], opened: Vec<(usize, i32, Slot)>) {
@@ -342,10 +363,14 @@ impl Partitions {
         index: i32,
         identity: Identity,
         leader_epoch: i32,
-        (scanned, cut): (&AtomicU64, &AtomicU64),
+        (scanned, cut, grown): (&AtomicU64, &AtomicU64, &[AtomicBool]),
     ) -> Result<Arc<Partition>, LogError> {
-        let volume = self.place(topic, index)?;
+        let at = self.place(topic, index)?;
+        let volume = &self.volumes[at];
         let dir = volume.dir.partition_path(&topic.topic, index);
+        if !dir.exists() {
+            grown[at].store(true, Ordering::Relaxed);
+        }
         volume
             .dir
             .forget_missing([(&*topic.topic, index)].into_iter())?;
@@ -409,26 +434,25 @@ impl Partitions {
         )))
     }
 
-    /// The volume that has the partition's directory, or the emptiest one. A directory of an earlier topic of
-    /// the same name is set aside.
-    fn place(&self, topic: &TopicToOpen, index: i32) -> Result<&Volume, LogError> {
+    /// The volume that has the partition's directory, or the emptiest one.
+    fn place(&self, topic: &TopicToOpen, index: i32) -> Result<usize, LogError> {
         if let Some((volume, found_id)) = self.found.get(&(topic.topic.to_string(), index)) {
-            let volume = &self.volumes[*volume];
-            let path = volume.dir.partition_path(&topic.topic, index);
+            let dir = &self.volumes[*volume].dir;
+            let path = dir.partition_path(&topic.topic, index);
             if path.exists() && found_id.is_some_and(|found| found != topic.topic_id) {
-                let on_disk = volume.dir.topic_id(&topic.topic, index)?;
+                let on_disk = dir.topic_id(&topic.topic, index)?;
                 if on_disk.is_some_and(|on_disk| on_disk != topic.topic_id) {
                     tracing::warn!(dir = %path.display(), "belongs to a deleted topic of the same name: removing it");
-                    std::fs::remove_dir_all(volume.dir.set_aside(&topic.topic, index)?)?;
+                    std::fs::remove_dir_all(dir.set_aside(&topic.topic, index)?)?;
                 }
             }
-            return Ok(volume);
+            return Ok(*volume);
         }
-        let emptiest = self
-            .volumes
-            .iter()
-            .min_by_key(|volume| volume.partitions.load(Ordering::Relaxed));
-        emptiest.ok_or_else(|| LogError::Offline("no data directory".to_owned()))
+        let volumes = self.volumes.iter().enumerate();
+        let emptiest = volumes.min_by_key(|(_, volume)| volume.partitions.load(Ordering::Relaxed));
+        emptiest
+            .map(|(at, _)| at)
+            .ok_or_else(|| LogError::Offline("no data directory".to_owned()))
     }
 
     /// A partition by topic name.
