@@ -217,6 +217,32 @@ fn damage_is_told_to_who_reads_it_and_a_lost_segment_to_the_operator() {
 }
 
 #[test]
+fn a_directory_of_another_topic_is_left_alone_and_its_partition_is_offline() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    client.create("u");
+    client.produce("t", batch(3));
+    broker.stop();
+    let id_file = |topic: &str| dir.path().join(format!("{topic}-0/partition.metadata"));
+    let own = std::fs::read(id_file("t")).unwrap();
+    std::fs::copy(id_file("u"), id_file("t")).unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let page = broker.page("/readyz");
+    assert!(page.contains("belongs to a topic with id"), "{page}");
+    assert_eq!(
+        broker.client().produce("t", batch(1)).0,
+        ResponseError::KafkaStorageError.code()
+    );
+    broker.stop();
+    std::fs::write(id_file("t"), own).unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    assert_eq!(broker.client().fetch("t", 0), [(0, 3)]);
+    broker.stop();
+}
+
+#[test]
 fn a_partition_that_was_offline_for_a_while_keeps_its_start() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Running::start(dir.path(), &[]);
@@ -653,8 +679,11 @@ fn a_topics_own_clock_and_codec_are_applied() {
 fn another_brokers_directory_is_refused_untouched() {
     let dir = tempfile::tempdir().unwrap();
     Running::start(dir.path(), &[]).stop();
+    let leftover = dir.path().join("t-0.0123-delete");
+    std::fs::create_dir(&leftover).unwrap();
     let refused = std::panic::catch_unwind(|| Running::start(dir.path(), &["brokerId=7"]));
     assert!(refused.is_err());
+    assert!(leftover.exists());
     assert!(dir.path().join(".kafka_cleanshutdown").exists());
     Running::start(dir.path(), &[]).stop();
 }

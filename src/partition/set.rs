@@ -16,7 +16,7 @@ use super::now_ms;
 use super::writer::{Gate, Writer};
 use crate::log::{
     DataDir, DataDirError, Disk, FoundPartition, LeftAs, Log, LogConfig, LogError, OpenMode,
-    PartitionOffsets, Segment,
+    PartitionOffsets, Segment, uuid_to_base64,
 };
 use crate::meta::Lease;
 use crate::vital::Vital;
@@ -434,25 +434,36 @@ impl Partitions {
         )))
     }
 
-    /// The volume that has the partition's directory, or the emptiest one.
+    /// The volume that has the partition's directory, or the emptiest one. What is another topic's is left alone:
+    /// deletions leave a note in the tree, so nobody knows how it came here.
     fn place(&self, topic: &TopicToOpen, index: i32) -> Result<usize, LogError> {
-        if let Some((volume, found_id)) = self.found.get(&(topic.topic.to_string(), index)) {
-            let dir = &self.volumes[*volume].dir;
-            let path = dir.partition_path(&topic.topic, index);
-            if path.exists() && found_id.is_some_and(|found| found != topic.topic_id) {
-                let on_disk = dir.topic_id(&topic.topic, index)?;
-                if on_disk.is_some_and(|on_disk| on_disk != topic.topic_id) {
-                    tracing::warn!(dir = %path.display(), "belongs to a deleted topic of the same name: removing it");
-                    std::fs::remove_dir_all(dir.set_aside(&topic.topic, index)?)?;
-                }
-            }
-            return Ok(*volume);
+        let volumes = || self.volumes.iter().enumerate();
+        let path = |volume: &Volume| volume.dir.partition_path(&topic.topic, index);
+        let mut there = volumes().filter(|(_, volume)| path(volume).exists());
+        let Some((at, volume)) = there.next() else {
+            let emptiest =
+                volumes().min_by_key(|(_, volume)| volume.partitions.load(Ordering::Relaxed));
+            return emptiest
+                .map(|(at, _)| at)
+                .ok_or_else(|| LogError::Offline("no data directory".to_owned()));
+        };
+        if let Some((_, other)) = there.next() {
+            return Err(LogError::Offline(format!(
+                "there are two directories of it: {} and {}",
+                path(volume).display(),
+                path(other).display()
+            )));
         }
-        let volumes = self.volumes.iter().enumerate();
-        let emptiest = volumes.min_by_key(|(_, volume)| volume.partitions.load(Ordering::Relaxed));
-        emptiest
-            .map(|(at, _)| at)
-            .ok_or_else(|| LogError::Offline("no data directory".to_owned()))
+        match volume.dir.topic_id(&topic.topic, index)? {
+            Some(id) if id != topic.topic_id => Err(LogError::Offline(format!(
+                "{} belongs to a topic with id {}, but {} has id {}; move the directory away to begin anew",
+                path(volume).display(),
+                uuid_to_base64(id),
+                topic.topic,
+                uuid_to_base64(topic.topic_id)
+            ))),
+            _ => Ok(at),
+        }
     }
 
     /// A partition by topic name.
