@@ -7,7 +7,6 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::UNIX_EPOCH;
 
 use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader};
 
@@ -18,7 +17,7 @@ use super::epochs::LeaderEpochs;
 use super::partition_log::{Ends, Log, OffsetPosition};
 use super::producer_snapshot;
 use super::producers::Producers;
-use super::segment::{BatchAt, Segment, base_offset_of};
+use super::segment::{BatchAt, FileAge, Segment, base_offset_of};
 use super::trust::{self, Indexer};
 
 /// How much is read at a time while scanning a segment after a crash.
@@ -90,7 +89,7 @@ impl Log {
                 dir,
                 log_start.max(0),
                 0,
-                now_ms,
+                FileAge::new(now_ms),
                 config.index_bytes_max,
             );
             first.create()?;
@@ -169,17 +168,12 @@ fn find_segments(
             disk.remove(&entry.path())?;
         } else if let Some(base_offset) = base_offset_of(name, "log") {
             let metadata = entry.metadata()?;
-            let modified = metadata
-                .modified()
-                .ok()
-                .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-            let modified_ms = modified.map_or(now_ms, |age| age.as_millis() as i64);
             let segment = Segment::new(
                 disk.clone(),
                 dir,
                 base_offset,
                 metadata.len(),
-                modified_ms,
+                FileAge::of(&metadata, now_ms),
                 config.index_bytes_max,
             );
             segments.push(Arc::new(segment));

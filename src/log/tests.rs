@@ -360,6 +360,36 @@ fn segments_before_the_recovery_point_are_not_read_again() {
 }
 
 #[test]
+fn a_segment_of_records_without_timestamps_is_rolled_by_the_clock() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LogConfig {
+        segment_ms: 1000,
+        ..LogConfig::default()
+    };
+    let log = open(dir.path(), config, OpenMode::Clean).log;
+    for n in 0..10 {
+        let appended = log.append(&[batch(1, -1)], 0, NOW + n * 300);
+        assert!(appended[0].is_ok());
+    }
+    let bases: Vec<i64> = log.segments().iter().map(|s| s.base_offset()).collect();
+    assert_eq!(bases, [0, 4, 8]);
+}
+
+#[test]
+fn records_without_timestamps_are_not_taken_for_old_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), config(), OpenMode::Clean).log;
+    for _ in 0..10 {
+        append(&log, 3, -1);
+    }
+    drop(log);
+    let crash = OpenMode::AfterCrash { recovery_point: 0 };
+    let log = open(dir.path(), config(), crash).log;
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+    assert!(log.retain(now, 30).unwrap().is_empty());
+}
+
+#[test]
 fn retention_by_time_drops_whole_segments_and_rolls_an_old_active_one() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(

@@ -11,7 +11,7 @@ use metaq_protocol::records::Records;
 use super::checkpoint;
 use super::disk::{Disk, RealDisk};
 use super::producer_snapshot;
-use super::segment::{Segment, base_offset_of};
+use super::segment::{FileAge, Segment, base_offset_of};
 
 /// A batch is unpacked to at most this many bytes while its records are checked.
 const UNPACKED_BYTES_MAX: usize = 256 << 20;
@@ -214,7 +214,14 @@ fn verify_partition(dir: &Path, seen: &mut Verified) -> io::Result<()> {
     let last = bases.last().map(|(base, _)| *base);
     let mut before: Option<i64> = None;
     for (base, bytes) in bases {
-        let segment = Segment::new(Arc::new(RealDisk), dir, base, bytes, 0, INDEX_BYTES_MAX);
+        let segment = Segment::new(
+            Arc::new(RealDisk),
+            dir,
+            base,
+            bytes,
+            FileAge::new(0),
+            INDEX_BYTES_MAX,
+        );
         seen.segments += 1;
         match before {
             Some(end) if base < end => {
