@@ -84,16 +84,7 @@ impl Log {
         std::fs::create_dir_all(dir)?;
         let mut segments = find_segments(&disk, dir, &config, now_ms)?;
         if segments.is_empty() {
-            let first = Segment::new(
-                disk.clone(),
-                dir,
-                log_start.max(0),
-                0,
-                FileAge::new(now_ms),
-                config.index_bytes_max,
-            );
-            first.create()?;
-            segments.push(Arc::new(first));
+            segments.push(create_first(&disk, dir, &config, log_start.max(0), now_ms)?);
         }
         let mut scan = Scan {
             scanned_bytes: 0,
@@ -107,6 +98,12 @@ impl Log {
             OpenMode::AfterCrash { .. } => {
                 scan.recover(&disk, dir, &mut segments, &config, left)?
             }
+        };
+        let next_offset = if next_offset < log_start {
+            begin_anew(&disk, dir, &mut segments, &config, log_start, now_ms)?;
+            log_start
+        } else {
+            next_offset
         };
         if let Some((_, sealed)) = segments.split_last() {
             sealed.iter().for_each(|segment| segment.trust_indexes());
@@ -181,6 +178,39 @@ fn find_segments(
     }
     segments.sort_by_key(|segment| segment.base_offset);
     Ok(segments)
+}
+
+/// What was left ends before the log's start, as a power failure may leave it behind DeleteRecords: all of it was
+/// deleted, and no offset is given twice.
+fn begin_anew(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    segments: &mut Vec<Arc<Segment>>,
+    config: &LogConfig,
+    log_start: i64,
+    now_ms: i64,
+) -> Result<(), LogError> {
+    tracing::warn!(dir = %dir.display(), log_start, "all that was left lies before the log's start");
+    for deleted in segments.drain(..) {
+        deleted.mark_deleted()?;
+        deleted.unlink()?;
+    }
+    segments.push(create_first(disk, dir, config, log_start, now_ms)?);
+    Ok(())
+}
+
+fn create_first(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    config: &LogConfig,
+    base_offset: i64,
+    now_ms: i64,
+) -> Result<Arc<Segment>, LogError> {
+    let age = FileAge::new(now_ms);
+    let max = config.index_bytes_max;
+    let first = Segment::new(disk.clone(), dir, base_offset, 0, age, max);
+    first.create()?;
+    Ok(Arc::new(first))
 }
 
 struct Scan {

@@ -501,6 +501,28 @@ fn timestamps_are_found_within_compressed_batches() {
     assert_eq!(log.find_max_timestamp(3).unwrap().unwrap().offset, 1);
 }
 
+#[test]
+fn offsets_that_were_deleted_are_not_given_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), config(), OpenMode::Clean).log;
+    for n in 0..10 {
+        append(&log, 3, NOW + n);
+    }
+    drop(log);
+    // The end was lost, and with it the offset up to which records were deleted.
+    let left = LeftAs {
+        log_start: 50,
+        ..LeftAs::new(OpenMode::AfterCrash { recovery_point: 0 })
+    };
+    let opened = try_open(dir.path(), config(), left).unwrap();
+    let ends = opened.log.ends();
+    assert_eq!((ends.log_start, ends.log_end.offset), (50, 50));
+    assert_eq!(append(&opened.log, 3, NOW), 50);
+    assert_eq!(first_offset_of(&read(&opened.log, 50).unwrap()), 50);
+    drop(opened);
+    assert_eq!(verify_dir(dir.path()).unwrap().findings, []);
+}
+
 /// A disk that fails on demand.
 #[derive(Default)]
 struct Failing {
