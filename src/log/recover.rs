@@ -12,7 +12,7 @@ use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader};
 
 use super::LogError;
 use super::config::LogConfig;
-use super::disk::Disk;
+use super::disk::{Disk, DiskFile};
 use super::epochs::LeaderEpochs;
 use super::partition_log::{Ends, Log, OffsetPosition};
 use super::producer_snapshot;
@@ -22,6 +22,9 @@ use super::trust::{self, Indexer};
 
 /// How much is read at a time while scanning a segment after a crash.
 const SCAN_BYTES: usize = 1 << 20;
+
+/// Messages of formats before version 2 are recognized up to this size.
+const OLD_MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// What is known about how the log was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -329,6 +332,7 @@ impl Scan {
         }
         self.scanned_bytes += position;
         if position < end {
+            refuse_old_format(segment, &*file, position, end)?;
             self.cut_bytes += end - position;
             tracing::warn!(segment = %segment.path().display(), kept = position, cut = end - position,
                 "cut at the first batch that is not whole");
@@ -337,6 +341,25 @@ impl Scan {
         }
         Ok(next_offset)
     }
+}
+
+/// What a Kafka of before 0.11 wrote is not cut off as damage: the partition stays offline.
+fn refuse_old_format(
+    segment: &Segment,
+    file: &dyn DiskFile,
+    position: u64,
+    end: u64,
+) -> Result<(), LogError> {
+    let mut bytes = vec![0; OLD_MESSAGE_BYTES_MAX.min((end - position) as usize)];
+    let read = file.read_at(&mut bytes, position)?;
+    if batch::is_old_message(&bytes[..read]) {
+        return Err(LogError::Damaged {
+            file: segment.path().display().to_string(),
+            position,
+            what: "a message of a format before Kafka 0.11, which is not read".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// The size of the batch at `position`, when its header is in the buffer and makes sense.

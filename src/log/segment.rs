@@ -293,23 +293,25 @@ impl Segment {
         let log = self.path();
         self.offsets.file.close();
         self.times.file.close();
-        for (from, index) in [
-            (log, None),
-            (self.offsets.file.path(), Some(0)),
-            (self.times.file.path(), Some(1)),
+        let transactions = log.with_file_name(file_name(self.base_offset, "txnindex"));
+        for (from, to_follow) in [
+            (log, Some(File::Log)),
+            (self.offsets.file.path(), Some(File::Offsets)),
+            (self.times.file.path(), Some(File::Times)),
+            // Kafka's; nothing is kept open.
+            (transactions, None),
         ] {
-            let mut to = from.clone().into_os_string();
-            to.push(".deleted");
-            let to = PathBuf::from(to);
+            let to = with_suffix(&from, ".deleted");
             match self.disk.rename(&from, &to) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             }
-            match index {
-                None => *self.path.lock() = to,
-                Some(0) => self.offsets.file.set_path(&to),
-                Some(_) => self.times.file.set_path(&to),
+            match to_follow {
+                Some(File::Log) => *self.path.lock() = to,
+                Some(File::Offsets) => self.offsets.file.set_path(&to),
+                Some(File::Times) => self.times.file.set_path(&to),
+                None => {}
             }
         }
         self.deleted.store(true, Ordering::Release);
@@ -319,10 +321,13 @@ impl Segment {
     /// Unlinks the files of a segment that was marked deleted.
     pub(super) fn unlink(&self) -> io::Result<()> {
         self.close_files();
+        let log = self.path();
+        let transactions = log.with_file_name(file_name(self.base_offset, "txnindex.deleted"));
         for path in [
-            self.path(),
+            log,
             self.offsets.file.path(),
             self.times.file.path(),
+            transactions,
         ] {
             match self.disk.remove(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -351,6 +356,19 @@ impl Segment {
             }
         }
     }
+}
+
+/// Files of a segment whose names are kept.
+enum File {
+    Log,
+    Offsets,
+    Times,
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.to_path_buf().into_os_string();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 /// A forward walk over batch headers, reading a few KiB at a time.

@@ -523,6 +523,44 @@ fn offsets_that_were_deleted_are_not_given_again() {
     assert_eq!(verify_dir(dir.path()).unwrap().findings, []);
 }
 
+#[test]
+fn messages_of_old_formats_are_refused_and_not_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("00000000000000000000.log");
+    // Offset 0, 23 bytes: CRC, magic 1, no key, value "a".
+    let mut message = vec![
+        1, 0, 0, 0, 0, 0, 0, 0, 0, 5, 255, 255, 255, 255, 0, 0, 0, 1, b'a',
+    ];
+    let crc = [0xd1, 0x9b, 0x9, 0xad];
+    message.splice(..0, crc);
+    let mut bytes = vec![0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 23];
+    bytes.extend_from_slice(&message);
+    bytes.extend_from_slice(&bytes.clone());
+    std::fs::write(&path, &bytes).unwrap();
+    for mode in [OpenMode::Clean, OpenMode::AfterCrash { recovery_point: 0 }] {
+        let opened = try_open(dir.path(), config(), LeftAs::new(mode));
+        assert!(matches!(opened, Err(LogError::Damaged { .. })));
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn an_adopted_transaction_index_goes_with_its_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    closed(dir.path());
+    let index = dir.path().join("00000000000000000000.txnindex");
+    std::fs::write(&index, b"x").unwrap();
+    let log = open(dir.path(), config(), OpenMode::Clean).log;
+    let dropped = log.advance_log_start(12, NOW).unwrap();
+    assert!(!index.exists());
+    unlink_all(&dropped);
+    let left = std::fs::read_dir(dir.path()).unwrap();
+    assert!(left.map(|entry| entry.unwrap().file_name()).all(|name| {
+        let name = name.to_str().unwrap();
+        !name.contains("txnindex") && !name.ends_with(".deleted")
+    }));
+}
+
 /// A disk that fails on demand.
 #[derive(Default)]
 struct Failing {

@@ -407,7 +407,9 @@ impl Partitions {
                     what,
                     "checking the partition as after a crash"
                 );
-                open(OpenMode::AfterCrash { recovery_point: 0 })?
+                open(OpenMode::AfterCrash {
+                    recovery_point: offsets.recovery_point,
+                })?
             }
             result => result?,
         };
