@@ -221,6 +221,70 @@ fn damage_is_told_to_who_reads_it_and_a_lost_segment_to_the_operator() {
 }
 
 #[test]
+fn a_directory_of_another_topic_is_left_alone_and_its_partition_is_offline() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    client.create("u");
+    client.produce("t", batch(3));
+    broker.stop();
+    let id_file = |topic: &str| dir.path().join(format!("{topic}-0/partition.metadata"));
+    let own = std::fs::read(id_file("t")).unwrap();
+    std::fs::copy(id_file("u"), id_file("t")).unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let page = broker.page("/readyz");
+    assert!(page.contains("belongs to a topic with id"), "{page}");
+    assert_eq!(
+        broker.client().produce("t", batch(1)).0,
+        ResponseError::KafkaStorageError.code()
+    );
+    broker.stop();
+    std::fs::write(id_file("t"), own).unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    assert_eq!(broker.client().fetch("t", 0), [(0, 3)]);
+    broker.stop();
+}
+
+#[test]
+fn a_partition_that_was_offline_for_a_while_keeps_its_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    client.create("u");
+    for _ in 0..10 {
+        client.produce("t", batch(10));
+    }
+    assert_eq!(delete_records(&mut client, "t", 55), 55);
+    broker.stop();
+    let segment = dir.path().join("t-0/00000000000000000000.log");
+    let kept = dir.path().join("kept");
+    std::fs::rename(&segment, &kept).unwrap();
+    std::fs::create_dir(&segment).unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    assert!(broker.page("/readyz").contains("offline: t-0"));
+    broker.client().produce("u", batch(1));
+    broker.stop();
+    std::fs::remove_dir(&segment).unwrap();
+    std::fs::rename(&kept, &segment).unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let partition = broker.broker().context().partitions.get("t", 0).unwrap();
+    assert_eq!(partition.log().ends().log_start, 55);
+    broker.stop();
+}
+
+/// Moves the start of partition 0; returns the new one.
+fn delete_records(client: &mut common::Client, topic: &str, offset: i64) -> i64 {
+    let partition = DeleteRecordsPartition::default().with_offset(offset);
+    let topic = DeleteRecordsTopic::default()
+        .with_name(name(topic))
+        .with_partitions(vec![partition]);
+    let response = client.ask(1, &DeleteRecordsRequest::default().with_topics(vec![topic]));
+    response.topics[0].partitions[0].low_watermark
+}
+
+#[test]
 fn an_idempotent_batch_is_stored_once_also_across_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let sequence = |base: i32| {
@@ -375,12 +439,7 @@ fn a_topic_of_a_deleted_ones_name_keeps_its_own_records_across_a_crash() {
     for _ in 0..20 {
         client.produce("t", batch(10));
     }
-    let partition = DeleteRecordsPartition::default().with_offset(150);
-    let topic = DeleteRecordsTopic::default()
-        .with_name(name("t"))
-        .with_partitions(vec![partition]);
-    let response = client.ask(1, &DeleteRecordsRequest::default().with_topics(vec![topic]));
-    assert_eq!(response.topics[0].partitions[0].low_watermark, 150);
+    assert_eq!(delete_records(&mut client, "t", 150), 150);
     let state = DeleteTopicState::default().with_name(Some(name("t")));
     client.ask(6, &DeleteTopicsRequest::default().with_topics(vec![state]));
     client.create("t");
@@ -624,8 +683,11 @@ fn a_topics_own_clock_and_codec_are_applied() {
 fn another_brokers_directory_is_refused_untouched() {
     let dir = tempfile::tempdir().unwrap();
     Running::start(dir.path(), &[]).stop();
+    let leftover = dir.path().join("t-0.0123-delete");
+    std::fs::create_dir(&leftover).unwrap();
     let refused = std::panic::catch_unwind(|| Running::start(dir.path(), &["brokerId=7"]));
     assert!(refused.is_err());
+    assert!(leftover.exists());
     assert!(dir.path().join(".kafka_cleanshutdown").exists());
     Running::start(dir.path(), &[]).stop();
 }

@@ -411,6 +411,45 @@ fn a_dump_shows_every_record_and_a_damaged_file_is_found() {
 }
 
 #[test]
+fn looking_at_files_changes_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("00000000000000000000.log");
+    let (code, _, error) = metaq(&["log", "dump", missing.to_str().unwrap()]);
+    assert!(
+        code == Some(1) && error.contains("00000000000000000000.log"),
+        "{error}"
+    );
+    assert!(!missing.exists());
+    let mut process = Process::start(dir.path());
+    let mut client = Client::connect(process.address());
+    client.create("t");
+    for _ in 0..5 {
+        client.produce("t", batch(500));
+    }
+    // Beside a running broker, on files that nobody may write to.
+    let partition = dir.path().join("t-0");
+    let modified = || {
+        let mut files: Vec<_> = std::fs::read_dir(&partition)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| {
+                (
+                    entry.file_name(),
+                    entry.metadata().unwrap().modified().unwrap(),
+                )
+            })
+            .collect();
+        files.sort();
+        files
+    };
+    let before = modified();
+    let (code, out, _) = metaq(&["log", "verify", partition.to_str().unwrap()]);
+    assert!(code == Some(0) && out.contains("2500 records"), "{out}");
+    assert_eq!(modified(), before);
+    process.signal("-TERM");
+}
+
+#[test]
 fn mistakes_are_named() {
     let (code, _, error) = metaq(&["start", "--set", "serverPortt=1"]);
     assert!(code == Some(1) && error.contains("serverPort?"), "{error}");

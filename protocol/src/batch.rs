@@ -320,6 +320,26 @@ pub fn validate_produced(batch: &[u8]) -> Result<BatchHeader, BatchError> {
     Ok(header)
 }
 
+/// Whether bytes begin with a whole message of format 0 or 1, which is no damage but not read here:
+///
+/// | bytes  | field                                       |
+/// |--------|---------------------------------------------|
+/// | 0..8   | offset                                      |
+/// | 8..12  | bytes behind this field                     |
+/// | 12..16 | CRC-32 of everything from `magic` on        |
+/// | 16     | magic                                       |
+pub fn is_old_message(bytes: &[u8]) -> bool {
+    let message = || {
+        let size = i32::from_be_bytes(*bytes.get(8..)?.first_chunk()?);
+        let message = bytes.get(12..)?.get(..usize::try_from(size).ok()?)?;
+        let (stored, rest) = message.split_first_chunk::<4>()?;
+        let mut crc = flate2::Crc::new();
+        crc.update(rest);
+        Some(matches!(rest.first()?, 0 | 1) && crc.sum() == u32::from_be_bytes(*stored))
+    };
+    message().unwrap_or(false)
+}
+
 /// Splits a buffer into batches; stops at the first error.
 pub struct Batches<'a> {
     rest: &'a [u8],
@@ -576,6 +596,24 @@ mod tests {
             BatchHeader::parse(&batch[..60]),
             Err(BatchError::Truncated { .. })
         ));
+    }
+
+    #[test]
+    fn an_old_message_is_told_from_garbage() {
+        // MemoryRecords of Kafka 0.10, magic 1: offset 0, null key, value "a".
+        let mut message = vec![
+            1, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 1, b'a',
+        ];
+        let mut crc = flate2::Crc::new();
+        crc.update(&message);
+        message.splice(..0, crc.sum().to_be_bytes());
+        let mut bytes = vec![0; 8];
+        bytes.extend_from_slice(&(message.len() as i32).to_be_bytes());
+        bytes.extend_from_slice(&message);
+        assert!(is_old_message(&bytes));
+        assert!(!is_old_message(&bytes[..bytes.len() - 1]));
+        assert!(!is_old_message(&[0; 100]));
+        assert!(!is_old_message(&batch()));
     }
 
     #[test]

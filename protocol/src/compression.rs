@@ -10,6 +10,8 @@ const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const XERIAL_HEADER_BYTES: usize = 16;
 const XERIAL_BLOCK_BYTES: usize = 32 << 10;
 const READ_BYTES: usize = 64 << 10;
+/// No snappy block gives more bytes than this for each of its own.
+const SNAPPY_RATIO_MAX: usize = 22;
 
 /// Why a block does not pack or unpack.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +51,98 @@ pub fn decompress(
         Compression::Snappy => unpack_snappy(packed, bytes_max)?,
     };
     Ok(Cow::Owned(unpacked))
+}
+
+/// Unpacks a block piece by piece. What one piece holds in memory is bounded by `bytes_max` too.
+pub(crate) fn unpacker(
+    codec: Compression,
+    packed: &[u8],
+    bytes_max: usize,
+) -> Result<Box<dyn Read + '_>, CompressionError> {
+    Ok(match codec {
+        Compression::None => Box::new(packed),
+        Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(packed)),
+        Compression::Lz4 if !has_end_mark(packed) => {
+            return Err(malformed(codec, "the frame has no end"));
+        }
+        Compression::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(packed)),
+        Compression::Zstd => Box::new(
+            zstd::stream::read::Decoder::new(packed).map_err(|error| malformed(codec, error))?,
+        ),
+        Compression::Snappy if packed.starts_with(&XERIAL_MAGIC) => Box::new(XerialUnpacker {
+            rest: packed
+                .get(XERIAL_HEADER_BYTES..)
+                .ok_or_else(|| malformed(codec, "no header"))?,
+            block: Vec::new(),
+            at: 0,
+            bytes_max,
+        }),
+        Compression::Snappy => {
+            let mut unpacked = Vec::new();
+            unpack_raw_snappy(packed, bytes_max, &mut unpacked)?;
+            Box::new(io::Cursor::new(unpacked))
+        }
+    })
+}
+
+/// Whether an LZ4 frame ends as it must: the decoder takes one that stops behind a block for whole, Java's does not.
+///
+/// A frame: magic (4), flags, block size, content size (8) where flag 3 is set, dictionary (4) where flag 0 is, header
+/// checksum; then blocks, each its length (4, little-endian, the highest bit aside), its bytes, and a checksum (4) where
+/// flag 4 is set; a length of 0 ends it, and a checksum (4) follows where flag 2 is set.
+fn has_end_mark(frame: &[u8]) -> bool {
+    let Some(flags) = frame.get(4) else {
+        return false;
+    };
+    let is_set = |flag: u8| usize::from(flags >> flag & 1);
+    let mut at = 7 + 8 * is_set(3) + 4 * is_set(0);
+    loop {
+        let Some(length) = frame.get(at..).and_then(|rest| rest.first_chunk::<4>()) else {
+            return false;
+        };
+        let length = (u32::from_le_bytes(*length) & 0x7fff_ffff) as usize;
+        at += 4;
+        if length == 0 {
+            return at + 4 * is_set(2) <= frame.len();
+        }
+        at += length + 4 * is_set(4);
+    }
+}
+
+/// Unpacks Java's snappy stream block by block.
+struct XerialUnpacker<'a> {
+    rest: &'a [u8],
+    block: Vec<u8>,
+    at: usize,
+    bytes_max: usize,
+}
+
+impl Read for XerialUnpacker<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.block.len() {
+            if self.rest.is_empty() {
+                return Ok(0);
+            }
+            let (block, rest) = next_block(self.rest).map_err(io::Error::other)?;
+            self.rest = rest;
+            self.at = 0;
+            self.block.clear();
+            unpack_raw_snappy(block, self.bytes_max, &mut self.block).map_err(io::Error::other)?;
+        }
+        let some = out.len().min(self.block.len() - self.at);
+        out[..some].copy_from_slice(&self.block[self.at..self.at + some]);
+        self.at += some;
+        Ok(some)
+    }
+}
+
+/// The first block of Java's snappy stream, and what is behind it.
+fn next_block(stream: &[u8]) -> Result<(&[u8], &[u8]), CompressionError> {
+    let cut = || malformed(Compression::Snappy, "a block is cut off");
+    let (length, after) = stream.split_first_chunk::<4>().ok_or_else(cut)?;
+    after
+        .split_at_checked(u32::from_be_bytes(*length) as usize)
+        .ok_or_else(cut)
 }
 
 /// Packs a block.
@@ -119,22 +213,12 @@ fn unpack_snappy(packed: &[u8], bytes_max: usize) -> Result<Vec<u8>, Compression
     let mut rest = packed
         .get(XERIAL_HEADER_BYTES..)
         .ok_or_else(|| malformed(Compression::Snappy, "no header"))?;
-    while let Some((length, after)) = rest.split_first_chunk::<4>() {
-        let length = u32::from_be_bytes(*length) as usize;
-        let (block, after) = after
-            .split_at_checked(length)
-            .ok_or_else(|| malformed(Compression::Snappy, "a block is cut off"))?;
+    while !rest.is_empty() {
+        let (block, after) = next_block(rest)?;
         unpack_raw_snappy(block, bytes_max, &mut unpacked)?;
         rest = after;
     }
-    if rest.is_empty() {
-        Ok(unpacked)
-    } else {
-        Err(malformed(
-            Compression::Snappy,
-            "bytes behind the last block",
-        ))
-    }
+    Ok(unpacked)
 }
 
 fn unpack_raw_snappy(
@@ -148,8 +232,8 @@ fn unpack_raw_snappy(
     if bytes > bytes_max - start {
         return Err(CompressionError::TooLarge(bytes_max));
     }
-    // Snappy expands at most about 64 times to the byte: a larger claim is a lie that costs memory.
-    if bytes > block.len().saturating_mul(128) + 64 {
+    // Three bytes of snappy give 64 at the most: a larger claim is a lie that costs memory.
+    if bytes > block.len().saturating_mul(SNAPPY_RATIO_MAX) + 64 {
         return Err(malformed(
             Compression::Snappy,
             "the claimed size is impossible",

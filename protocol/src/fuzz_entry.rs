@@ -5,6 +5,7 @@ use bytes::Bytes;
 use kafka_protocol::messages::{ApiKey, RequestKind};
 
 use crate::batch::{BATCH_HEADER_BYTES, Batches, Compression, validate_produced};
+use crate::record_stream::RecordStream;
 use crate::records::Records;
 use crate::{compression, frame, shape};
 
@@ -39,10 +40,15 @@ pub fn response(bytes: &[u8]) {
 pub fn batches(bytes: &[u8]) {
     for found in Batches::new(bytes) {
         let Ok((_, batch)) = found else { return };
-        if let Ok(header) = validate_produced(batch)
-            && let Ok(codec) = header.compression()
-            && let Ok(unpacked) =
-                compression::decompress(codec, &batch[BATCH_HEADER_BYTES..], UNPACKED_BYTES_MAX)
+        let Ok(header) = validate_produced(batch) else {
+            continue;
+        };
+        let packed = &batch[BATCH_HEADER_BYTES..];
+        if let Ok(stream) = RecordStream::new(&header, packed, UNPACKED_BYTES_MAX) {
+            let _ = stream.filter(Result::is_ok).count();
+        }
+        if let Ok(codec) = header.compression()
+            && let Ok(unpacked) = compression::decompress(codec, packed, UNPACKED_BYTES_MAX)
         {
             walk(Records::new(&header, &unpacked));
         }

@@ -7,6 +7,7 @@
 //! - [`batch`]: the record-batch header, and building batches
 //! - [`fuzz_entry`]: where hostile bytes enter, for the fuzzers
 //! - [`records`]: the records inside a batch
+//! - [`record_stream`]: passing over records while they are unpacked
 //! - [`compression`]: the codecs, capped
 
 pub mod batch;
@@ -14,6 +15,7 @@ pub mod compression;
 pub mod fetch_response;
 pub mod frame;
 pub mod fuzz_entry;
+pub mod record_stream;
 pub mod records;
 pub mod shape;
 pub mod versions;

@@ -9,6 +9,7 @@
 //! - `/api/meta/get|ls|tree|watch?path=/…`: the coordination tree.
 
 mod exposition;
+mod listener;
 mod status;
 mod tree;
 
@@ -31,6 +32,7 @@ use crate::meta::SessionState;
 /// The dashboard's listener, before it serves.
 pub struct Bound {
     listener: TcpListener,
+    connections_max: usize,
 }
 
 /// The dashboard while it serves.
@@ -69,6 +71,7 @@ impl Admin {
         };
         Ok(Bound {
             listener: bound.map_err(named)?,
+            connections_max: config.number("dashboard.http.max.connections") as usize,
         })
     }
 
@@ -103,8 +106,9 @@ impl Bound {
                 ready: ready.clone(),
             });
         let address = self.listener.local_addr().ok();
+        let listener = listener::Limited::new(self.listener, self.connections_max);
         let task = tokio::spawn(async move {
-            if let Err(error) = axum::serve(self.listener, router).await {
+            if let Err(error) = axum::serve(listener, router).await {
                 tracing::error!(%error, "the dashboard ended");
             }
         });

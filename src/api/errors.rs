@@ -73,7 +73,9 @@ impl WireError for InvalidBatch {
             Self::Batch(BatchError::Count { .. } | BatchError::Control) => {
                 ResponseError::InvalidRecord
             }
-            Self::Batch(_) | Self::Compression(_) => ResponseError::CorruptMessage,
+            Self::Batch(_) => ResponseError::CorruptMessage,
+            // Sent so: trying again would not help.
+            Self::Compression(_) | Self::Records(_) => ResponseError::InvalidRecord,
             Self::TooLarge { .. } => ResponseError::MessageTooLarge,
             Self::NotOneBatch(_) | Self::NoKey(_) | Self::Record(_) => ResponseError::InvalidRecord,
         }

@@ -3,6 +3,7 @@
 //! - Advertised from v0, as by Kafka, because clients decide on compression by it; below v3 is refused.
 //! - Exactly one batch a partition; it is stored as it was sent, unless the topic has its own codec.
 //! - acks=0 is never answered; where it fails the connection is closed, as Kafka does, so that the client notices.
+//! - Compressed batches are unpacked to check their records, as by Kafka; what does not unpack is INVALID_RECORD.
 //! - Answered when what acks and the topic's sync policy promise is true. One partition's error leaves the
 //!   others alone.
 //! - Where acceptPublish is false it is TOPIC_AUTHORIZATION_FAILED.

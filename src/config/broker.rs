@@ -98,6 +98,13 @@ const OWN_KEYS: &[BrokerKey] = &[
         "Address that the dashboard binds; empty for the same as the clients' listener."
     ),
     key!(
+        "dashboard.http.max.connections",
+        None,
+        Kind::Int(1, INT_MAX),
+        "100",
+        "Connections to the dashboard's port at a time; more are closed at once, and so are those that are silent for a minute."
+    ),
+    key!(
         "accept.publish",
         Some("acceptPublish"),
         Kind::Bool,

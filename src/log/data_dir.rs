@@ -175,7 +175,7 @@ impl DataDir {
     }
 
     /// Takes the directory into use: it is this broker's and this cluster's, `meta.properties` says so, and from now
-    /// on it is clean only after [`Self::mark_clean`].
+    /// on it is clean only after [`Self::mark_clean`]. Deletions of partitions that were cut short are finished.
     pub fn claim(&self, cluster_id: &str, broker_id: i32) -> Result<(), DataDirError> {
         self.check_owner(broker_id)?;
         self.check_property("cluster.id", cluster_id)?;
@@ -200,10 +200,27 @@ impl DataDir {
                 source,
             })?;
         }
+        self.finish_deletions()
+    }
+
+    fn finish_deletions(&self) -> Result<(), DataDirError> {
+        let io = |source| DataDirError::Io {
+            path: self.path.clone(),
+            source,
+        };
+        for entry in std::fs::read_dir(&self.path).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let name = entry.file_name();
+            let is_deleted = name.to_str().is_some_and(|name| name.ends_with(DELETING));
+            if is_deleted && entry.file_type().map_err(io)?.is_dir() {
+                tracing::info!(dir = %entry.path().display(), "finishing the deletion of a partition");
+                std::fs::remove_dir_all(entry.path()).map_err(io)?;
+            }
+        }
         Ok(())
     }
 
-    /// The partition directories, and removes those whose deletion was cut short.
+    /// The partition directories; nothing is changed.
     pub fn scan(&self) -> Result<Vec<FoundPartition>, DataDirError> {
         let io = |source| DataDirError::Io {
             path: self.path.clone(),
@@ -218,8 +235,6 @@ impl DataDir {
                 continue;
             }
             if name.ends_with(DELETING) {
-                tracing::info!(dir = name, "finishing the deletion of a partition");
-                std::fs::remove_dir_all(entry.path()).map_err(io)?;
                 continue;
             }
             let Some((topic, partition)) = split_name(name) else {
@@ -319,12 +334,16 @@ impl DataDir {
         row.copied().unwrap_or(0)
     }
 
-    /// Replaces the three checkpoints durably.
-    pub fn checkpoint(
-        &self,
-        offsets: BTreeMap<TopicPartition, PartitionOffsets>,
-    ) -> io::Result<()> {
+    /// Replaces the three checkpoints durably. Rows of partitions that are not among the `online` ones are kept as long
+    /// as their directory is there: an offline partition comes back with its offsets.
+    pub fn checkpoint(&self, online: BTreeMap<TopicPartition, PartitionOffsets>) -> io::Result<()> {
         let mut known = self.checkpoints.lock();
+        let mut offsets = online;
+        for (key, at) in known.iter() {
+            if !offsets.contains_key(key) && self.partition_path(&key.0, key.1).exists() {
+                offsets.insert(key.clone(), *at);
+            }
+        }
         if *known == offsets {
             return Ok(());
         }
@@ -476,10 +495,14 @@ mod tests {
         for name in ["a-b-3", "lost+found", "x-1.0123-delete"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
-        let found = open(dir.path()).unwrap().scan().unwrap();
+        let data = open(dir.path()).unwrap();
+        let found = data.scan().unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].topic.as_str(), found[0].partition), ("a-b", 3));
         assert!(dir.path().join("lost+found").exists());
+        // Only its owner goes on with what was begun here.
+        assert!(dir.path().join("x-1.0123-delete").exists());
+        data.claim("cluster-a", 0).unwrap();
         assert!(!dir.path().join("x-1.0123-delete").exists());
     }
 }

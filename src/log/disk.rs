@@ -133,6 +133,50 @@ impl Disk for RealDisk {
     }
 }
 
+/// The machine's own file system, on which nothing is changed: for looking into a data directory.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct ReadOnlyDisk;
+
+impl ReadOnlyDisk {
+    fn refuse<T>() -> io::Result<T> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+}
+
+impl Disk for ReadOnlyDisk {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(RealFile(File::open(path)?)))
+    }
+
+    fn create(&self, _: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Self::refuse()
+    }
+
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        Self::refuse()
+    }
+
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        Self::refuse()
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(path)
+    }
+
+    fn replace(&self, _: &Path, _: &[u8]) -> io::Result<()> {
+        Self::refuse()
+    }
+
+    fn reserve(&self, _: &Path, _: u64) -> io::Result<File> {
+        Self::refuse()
+    }
+
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        Self::refuse()
+    }
+}
+
 struct RealFile(File);
 
 impl DiskFile for RealFile {

@@ -7,7 +7,7 @@
 //! Concurrency: one appender (the owner of the log's tail). Readers see `entries` with acquire ordering, and an
 //! entry is never changed after it was counted, except by [`IndexFile::truncate`], which takes the write lock.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -148,7 +148,7 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
 
     /// Returns when the entries are on stable storage.
     pub(super) fn sync(&self) -> io::Result<()> {
-        match std::fs::File::open(&*self.path.read()) {
+        match File::open(&*self.path.read()) {
             // It covers what was written through the map.
             Ok(file) => file.sync_data(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -180,17 +180,14 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         if self.counted.load(Ordering::Acquire) {
             return Ok(());
         }
-        let found = match OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&*self.path.read())
-        {
+        // Entries are written after `make_room` only, which maps the file anew.
+        let found = match File::open(&*self.path.read()) {
             Ok(file) => {
                 let bytes = file.metadata()?.len() as usize;
                 if bytes < WIDTH {
                     None
                 } else {
-                    Some(MmapOptions::new().len(bytes).map_raw(&file)?)
+                    Some(MmapOptions::new().len(bytes).map_raw_read_only(&file)?)
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,

@@ -25,7 +25,7 @@ use super::disk::{Disk, DiskFile};
 use super::epochs::LeaderEpochs;
 use super::producer_snapshot;
 use super::producers::{Admission, Producers, SequenceError};
-use super::segment::Segment;
+use super::segment::{FileAge, Segment};
 
 /// An offset and where it is in the files (Kafka's LogOffsetMetadata).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -422,7 +422,7 @@ impl Log {
             &dir,
             end,
             0,
-            now_ms,
+            FileAge::new(now_ms),
             config.index_bytes_max,
         );
         fresh.create()?;
@@ -627,13 +627,7 @@ impl<'a> Round<'a> {
         } else {
             header.max_timestamp
         };
-        let age = match active
-            .first_timestamp
-            .load(std::sync::atomic::Ordering::Relaxed)
-        {
-            -1 => self.now_ms - active.first_timestamp_or_created(),
-            first => time - first,
-        };
+        let age = active.waited_for_roll_ms(self.now_ms, time);
         size + bytes > self.config.segment_bytes
             || age > self.config.segment_ms.saturating_sub(self.tail.jitter_ms)
             || last_offset - active.base_offset > i64::from(i32::MAX)

@@ -7,22 +7,24 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::UNIX_EPOCH;
 
 use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader};
 
 use super::LogError;
 use super::config::LogConfig;
-use super::disk::Disk;
+use super::disk::{Disk, DiskFile};
 use super::epochs::LeaderEpochs;
 use super::partition_log::{Ends, Log, OffsetPosition};
 use super::producer_snapshot;
 use super::producers::Producers;
-use super::segment::{BatchAt, Segment, base_offset_of};
+use super::segment::{BatchAt, FileAge, Segment, base_offset_of};
 use super::trust::{self, Indexer};
 
 /// How much is read at a time while scanning a segment after a crash.
 const SCAN_BYTES: usize = 1 << 20;
+
+/// Messages of formats before version 2 are recognized up to this size.
+const OLD_MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// What is known about how the log was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,16 +87,7 @@ impl Log {
         std::fs::create_dir_all(dir)?;
         let mut segments = find_segments(&disk, dir, &config, now_ms)?;
         if segments.is_empty() {
-            let first = Segment::new(
-                disk.clone(),
-                dir,
-                log_start.max(0),
-                0,
-                now_ms,
-                config.index_bytes_max,
-            );
-            first.create()?;
-            segments.push(Arc::new(first));
+            segments.push(create_first(&disk, dir, &config, log_start.max(0), now_ms)?);
         }
         let mut scan = Scan {
             scanned_bytes: 0,
@@ -108,6 +101,12 @@ impl Log {
             OpenMode::AfterCrash { .. } => {
                 scan.recover(&disk, dir, &mut segments, &config, left)?
             }
+        };
+        let next_offset = if next_offset < log_start {
+            begin_anew(&disk, dir, &mut segments, &config, log_start, now_ms)?;
+            log_start
+        } else {
+            next_offset
         };
         if let Some((_, sealed)) = segments.split_last() {
             sealed.iter().for_each(|segment| segment.trust_indexes());
@@ -169,17 +168,12 @@ fn find_segments(
             disk.remove(&entry.path())?;
         } else if let Some(base_offset) = base_offset_of(name, "log") {
             let metadata = entry.metadata()?;
-            let modified = metadata
-                .modified()
-                .ok()
-                .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-            let modified_ms = modified.map_or(now_ms, |age| age.as_millis() as i64);
             let segment = Segment::new(
                 disk.clone(),
                 dir,
                 base_offset,
                 metadata.len(),
-                modified_ms,
+                FileAge::of(&metadata, now_ms),
                 config.index_bytes_max,
             );
             segments.push(Arc::new(segment));
@@ -187,6 +181,39 @@ fn find_segments(
     }
     segments.sort_by_key(|segment| segment.base_offset);
     Ok(segments)
+}
+
+/// What was left ends before the log's start, as a power failure may leave it behind DeleteRecords: all of it was
+/// deleted, and no offset is given twice.
+fn begin_anew(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    segments: &mut Vec<Arc<Segment>>,
+    config: &LogConfig,
+    log_start: i64,
+    now_ms: i64,
+) -> Result<(), LogError> {
+    tracing::warn!(dir = %dir.display(), log_start, "all that was left lies before the log's start");
+    for deleted in segments.drain(..) {
+        deleted.mark_deleted()?;
+        deleted.unlink()?;
+    }
+    segments.push(create_first(disk, dir, config, log_start, now_ms)?);
+    Ok(())
+}
+
+fn create_first(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    config: &LogConfig,
+    base_offset: i64,
+    now_ms: i64,
+) -> Result<Arc<Segment>, LogError> {
+    let age = FileAge::new(now_ms);
+    let max = config.index_bytes_max;
+    let first = Segment::new(disk.clone(), dir, base_offset, 0, age, max);
+    first.create()?;
+    Ok(Arc::new(first))
 }
 
 struct Scan {
@@ -305,6 +332,7 @@ impl Scan {
         }
         self.scanned_bytes += position;
         if position < end {
+            refuse_old_format(segment, &*file, position, end)?;
             self.cut_bytes += end - position;
             tracing::warn!(segment = %segment.path().display(), kept = position, cut = end - position,
                 "cut at the first batch that is not whole");
@@ -313,6 +341,25 @@ impl Scan {
         }
         Ok(next_offset)
     }
+}
+
+/// What a Kafka of before 0.11 wrote is not cut off as damage: the partition stays offline.
+fn refuse_old_format(
+    segment: &Segment,
+    file: &dyn DiskFile,
+    position: u64,
+    end: u64,
+) -> Result<(), LogError> {
+    let mut bytes = vec![0; OLD_MESSAGE_BYTES_MAX.min((end - position) as usize)];
+    let read = file.read_at(&mut bytes, position)?;
+    if batch::is_old_message(&bytes[..read]) {
+        return Err(LogError::Damaged {
+            file: segment.path().display().to_string(),
+            position,
+            what: "a message of a format before Kafka 0.11, which is not read".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// The size of the batch at `position`, when its header is in the buffer and makes sense.

@@ -11,6 +11,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
 
 use metaq_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use parking_lot::Mutex;
@@ -37,9 +38,41 @@ pub struct Segment {
     pub(super) first_timestamp: AtomicI64,
     /// When the file was last written, in ms, for segments whose records carry no timestamp.
     modified_ms: AtomicI64,
+    /// When the file was made, in ms: what `segment.ms` counts from where the first record carries no timestamp.
+    created_ms: i64,
     deleted: AtomicBool,
     /// Whether both indexes were synced since the segment was sealed.
     indexes_synced: AtomicBool,
+}
+
+/// When a segment's file was made and last written, ms.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FileAge {
+    pub(super) created_ms: i64,
+    pub(super) modified_ms: i64,
+}
+
+impl FileAge {
+    /// A file that is made now.
+    pub(super) fn new(now_ms: i64) -> Self {
+        Self {
+            created_ms: now_ms,
+            modified_ms: now_ms,
+        }
+    }
+
+    /// What the file system says; not every one remembers when a file was made.
+    pub(super) fn of(metadata: &std::fs::Metadata, now_ms: i64) -> Self {
+        let ms = |time: io::Result<std::time::SystemTime>| {
+            let age = time.ok()?.duration_since(UNIX_EPOCH).ok()?;
+            Some(age.as_millis() as i64)
+        };
+        let modified_ms = ms(metadata.modified()).unwrap_or(now_ms);
+        Self {
+            created_ms: ms(metadata.created()).unwrap_or(modified_ms),
+            modified_ms,
+        }
+    }
 }
 
 /// A batch found in a segment.
@@ -58,7 +91,7 @@ impl Segment {
         dir: &Path,
         base_offset: i64,
         bytes: u64,
-        modified_ms: i64,
+        age: FileAge,
         index_bytes_max: usize,
     ) -> Self {
         let path = |extension| dir.join(file_name(base_offset, extension));
@@ -72,7 +105,8 @@ impl Segment {
             times: TimeIndex::new(disk, path("timeindex"), base_offset, index_bytes_max),
             largest_timestamp: Mutex::new(None),
             first_timestamp: AtomicI64::new(-1),
-            modified_ms: AtomicI64::new(modified_ms),
+            modified_ms: AtomicI64::new(age.modified_ms),
+            created_ms: age.created_ms,
             deleted: AtomicBool::new(false),
             indexes_synced: AtomicBool::new(false),
         }
@@ -181,11 +215,12 @@ impl Segment {
         *self.largest_timestamp.lock() = None;
     }
 
-    /// The timestamp that `segment.ms` counts from: the first batch's, or when the file was made.
-    pub(super) fn first_timestamp_or_created(&self) -> i64 {
+    /// How long `segment.ms` has run for a segment to which a batch of this timestamp comes: since the first batch's,
+    /// or by the clock since the file was made (Kafka's LogSegment.timeWaitedForRoll).
+    pub(super) fn waited_for_roll_ms(&self, now_ms: i64, timestamp: i64) -> i64 {
         match self.first_timestamp.load(Ordering::Relaxed) {
-            -1 => self.modified_ms.load(Ordering::Relaxed),
-            first => first,
+            -1 => now_ms - self.created_ms,
+            first => timestamp - first,
         }
     }
 
@@ -258,23 +293,25 @@ impl Segment {
         let log = self.path();
         self.offsets.file.close();
         self.times.file.close();
-        for (from, index) in [
-            (log, None),
-            (self.offsets.file.path(), Some(0)),
-            (self.times.file.path(), Some(1)),
+        let transactions = log.with_file_name(file_name(self.base_offset, "txnindex"));
+        for (from, to_follow) in [
+            (log, Some(File::Log)),
+            (self.offsets.file.path(), Some(File::Offsets)),
+            (self.times.file.path(), Some(File::Times)),
+            // Kafka's; nothing is kept open.
+            (transactions, None),
         ] {
-            let mut to = from.clone().into_os_string();
-            to.push(".deleted");
-            let to = PathBuf::from(to);
+            let to = with_suffix(&from, ".deleted");
             match self.disk.rename(&from, &to) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             }
-            match index {
-                None => *self.path.lock() = to,
-                Some(0) => self.offsets.file.set_path(&to),
-                Some(_) => self.times.file.set_path(&to),
+            match to_follow {
+                Some(File::Log) => *self.path.lock() = to,
+                Some(File::Offsets) => self.offsets.file.set_path(&to),
+                Some(File::Times) => self.times.file.set_path(&to),
+                None => {}
             }
         }
         self.deleted.store(true, Ordering::Release);
@@ -284,10 +321,13 @@ impl Segment {
     /// Unlinks the files of a segment that was marked deleted.
     pub(super) fn unlink(&self) -> io::Result<()> {
         self.close_files();
+        let log = self.path();
+        let transactions = log.with_file_name(file_name(self.base_offset, "txnindex.deleted"));
         for path in [
-            self.path(),
+            log,
             self.offsets.file.path(),
             self.times.file.path(),
+            transactions,
         ] {
             match self.disk.remove(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -316,6 +356,19 @@ impl Segment {
             }
         }
     }
+}
+
+/// Files of a segment whose names are kept.
+enum File {
+    Log,
+    Offsets,
+    Times,
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.to_path_buf().into_os_string();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 /// A forward walk over batch headers, reading a few KiB at a time.

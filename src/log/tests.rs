@@ -360,6 +360,36 @@ fn segments_before_the_recovery_point_are_not_read_again() {
 }
 
 #[test]
+fn a_segment_of_records_without_timestamps_is_rolled_by_the_clock() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LogConfig {
+        segment_ms: 1000,
+        ..LogConfig::default()
+    };
+    let log = open(dir.path(), config, OpenMode::Clean).log;
+    for n in 0..10 {
+        let appended = log.append(&[batch(1, -1)], 0, NOW + n * 300);
+        assert!(appended[0].is_ok());
+    }
+    let bases: Vec<i64> = log.segments().iter().map(|s| s.base_offset()).collect();
+    assert_eq!(bases, [0, 4, 8]);
+}
+
+#[test]
+fn records_without_timestamps_are_not_taken_for_old_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), config(), OpenMode::Clean).log;
+    for _ in 0..10 {
+        append(&log, 3, -1);
+    }
+    drop(log);
+    let crash = OpenMode::AfterCrash { recovery_point: 0 };
+    let log = open(dir.path(), config(), crash).log;
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+    assert!(log.retain(now, 30).unwrap().is_empty());
+}
+
+#[test]
 fn retention_by_time_drops_whole_segments_and_rolls_an_old_active_one() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(
@@ -469,6 +499,66 @@ fn timestamps_are_found_within_compressed_batches() {
     assert_eq!(find(NOW + 15), Some((1, NOW + 30)));
     assert_eq!(find(NOW + 31), None);
     assert_eq!(log.find_max_timestamp(3).unwrap().unwrap().offset, 1);
+}
+
+#[test]
+fn offsets_that_were_deleted_are_not_given_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), config(), OpenMode::Clean).log;
+    for n in 0..10 {
+        append(&log, 3, NOW + n);
+    }
+    drop(log);
+    // The end was lost, and with it the offset up to which records were deleted.
+    let left = LeftAs {
+        log_start: 50,
+        ..LeftAs::new(OpenMode::AfterCrash { recovery_point: 0 })
+    };
+    let opened = try_open(dir.path(), config(), left).unwrap();
+    let ends = opened.log.ends();
+    assert_eq!((ends.log_start, ends.log_end.offset), (50, 50));
+    assert_eq!(append(&opened.log, 3, NOW), 50);
+    assert_eq!(first_offset_of(&read(&opened.log, 50).unwrap()), 50);
+    drop(opened);
+    assert_eq!(verify_dir(dir.path()).unwrap().findings, []);
+}
+
+#[test]
+fn messages_of_old_formats_are_refused_and_not_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("00000000000000000000.log");
+    // Offset 0, 23 bytes: CRC, magic 1, no key, value "a".
+    let mut message = vec![
+        1, 0, 0, 0, 0, 0, 0, 0, 0, 5, 255, 255, 255, 255, 0, 0, 0, 1, b'a',
+    ];
+    let crc = [0xd1, 0x9b, 0x9, 0xad];
+    message.splice(..0, crc);
+    let mut bytes = vec![0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 23];
+    bytes.extend_from_slice(&message);
+    bytes.extend_from_slice(&bytes.clone());
+    std::fs::write(&path, &bytes).unwrap();
+    for mode in [OpenMode::Clean, OpenMode::AfterCrash { recovery_point: 0 }] {
+        let opened = try_open(dir.path(), config(), LeftAs::new(mode));
+        assert!(matches!(opened, Err(LogError::Damaged { .. })));
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn an_adopted_transaction_index_goes_with_its_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    closed(dir.path());
+    let index = dir.path().join("00000000000000000000.txnindex");
+    std::fs::write(&index, b"x").unwrap();
+    let log = open(dir.path(), config(), OpenMode::Clean).log;
+    let dropped = log.advance_log_start(12, NOW).unwrap();
+    assert!(!index.exists());
+    unlink_all(&dropped);
+    let left = std::fs::read_dir(dir.path()).unwrap();
+    assert!(left.map(|entry| entry.unwrap().file_name()).all(|name| {
+        let name = name.to_str().unwrap();
+        !name.contains("txnindex") && !name.ends_with(".deleted")
+    }));
 }
 
 /// A disk that fails on demand.

@@ -9,9 +9,9 @@ use metaq_protocol::compression;
 use metaq_protocol::records::Records;
 
 use super::checkpoint;
-use super::disk::{Disk, RealDisk};
+use super::disk::{Disk, ReadOnlyDisk};
 use super::producer_snapshot;
-use super::segment::{Segment, base_offset_of};
+use super::segment::{FileAge, Segment, base_offset_of};
 
 /// A batch is unpacked to at most this many bytes while its records are checked.
 const UNPACKED_BYTES_MAX: usize = 256 << 20;
@@ -119,7 +119,9 @@ pub fn dump_segment(
     what: Dump,
     mut show: impl FnMut(DumpedBatch) -> io::Result<()>,
 ) -> io::Result<()> {
-    let file = RealDisk.open(path)?;
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let file = ReadOnlyDisk.open(path).map_err(named)?;
     let end = file.size()?;
     let mut position = 0;
     while position < end {
@@ -214,7 +216,14 @@ fn verify_partition(dir: &Path, seen: &mut Verified) -> io::Result<()> {
     let last = bases.last().map(|(base, _)| *base);
     let mut before: Option<i64> = None;
     for (base, bytes) in bases {
-        let segment = Segment::new(Arc::new(RealDisk), dir, base, bytes, 0, INDEX_BYTES_MAX);
+        let segment = Segment::new(
+            Arc::new(ReadOnlyDisk),
+            dir,
+            base,
+            bytes,
+            FileAge::new(0),
+            INDEX_BYTES_MAX,
+        );
         seen.segments += 1;
         match before {
             Some(end) if base < end => {
@@ -240,7 +249,7 @@ fn cleaned_until(dir: &Path) -> i64 {
         let (topic, partition) = dir.file_name()?.to_str()?.rsplit_once('-')?;
         let key = (topic.to_owned(), partition.parse().ok()?);
         let checkpoint = dir.parent()?.join(checkpoint::CLEANED);
-        let rows = checkpoint::read_offsets(&RealDisk, &checkpoint).ok()?;
+        let rows = checkpoint::read_offsets(&ReadOnlyDisk, &checkpoint).ok()?;
         rows.get(&key).copied()
     };
     row().unwrap_or(0)

@@ -1,17 +1,25 @@
 //! What a leader checks of produced record data before it is queued (Kafka's LogValidator), on the network
 //! thread and in parallel.
+//!
+//! As in Kafka, every record is walked, in compressed batches too: as many as the header says, offsets in order from 0,
+//! timestamps in range, keys where the topic is compacted. A compressed batch is unpacked for that through a small
+//! buffer and stored as it came. What does not unpack is INVALID_RECORD, where Kafka's answer is UNKNOWN_SERVER_ERROR;
+//! offsets out of order are too, where Kafka corrects those of batches that are not compressed.
 
 use bytes::{Bytes, BytesMut};
 use metaq_protocol::batch::{
     self, BATCH_HEADER_BYTES, BatchError, BatchHeader, Batches, Compression,
 };
 use metaq_protocol::compression::{self, CompressionError};
+use metaq_protocol::record_stream::{RecordStream, RecordStreamError};
 use metaq_protocol::records::Records;
 
 use crate::log::{LogConfig, ProducedBatch};
 
 /// A batch is unpacked to at most this many bytes while it is checked or recompressed.
 const UNPACKED_BYTES_MAX: usize = 256 << 20;
+/// A packed batch above this size is unpacked where the thread's other connections do not wait for it.
+const UNPACKED_INLINE_BYTES_MAX: usize = 16 << 10;
 
 /// Why record data is refused.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +30,9 @@ pub enum InvalidBatch {
     /// The records do not unpack.
     #[error(transparent)]
     Compression(#[from] CompressionError),
+    /// The records do not unpack, or not to records.
+    #[error(transparent)]
+    Records(#[from] RecordStreamError),
     /// Not exactly one batch.
     #[error("a produce request holds exactly one batch for a partition, not {0}")]
     NotOneBatch(usize),
@@ -73,11 +84,7 @@ pub fn admit(
         .collect()
 }
 
-fn admit_one(
-    mut bytes: Bytes,
-    config: &LogConfig,
-    now_ms: i64,
-) -> Result<ProducedBatch, InvalidBatch> {
+fn admit_one(bytes: Bytes, config: &LogConfig, now_ms: i64) -> Result<ProducedBatch, InvalidBatch> {
     let mut header = batch::validate_produced(&bytes)?;
     let too_large = |bytes: usize| InvalidBatch::TooLarge {
         bytes,
@@ -91,63 +98,145 @@ fn admit_one(
             "an idempotent producer's batch needs an epoch and a sequence",
         ));
     }
-    if !config.log_append_time {
-        let earliest = now_ms.saturating_sub(config.timestamp_before_max_ms);
-        let latest = now_ms.saturating_add(config.timestamp_after_max_ms);
-        let timestamp = header.max_timestamp;
-        if timestamp >= 0 && !(earliest..=latest).contains(&timestamp) {
-            return Err(InvalidBatch::Timestamp {
-                timestamp,
-                earliest,
-                latest,
-            });
-        }
+    if header.base_offset != 0 {
+        return Err(InvalidBatch::Record(
+            "a producer's batch begins at offset 0",
+        ));
     }
     let codec = header.compression()?;
+    let packed = &bytes[BATCH_HEADER_BYTES..];
     let recompress = config.recompress.filter(|target| *target != codec);
-    if config.compact || recompress.is_some() {
-        let unpacked =
-            compression::decompress(codec, &bytes[BATCH_HEADER_BYTES..], UNPACKED_BYTES_MAX)?;
-        check_records(&header, &unpacked, config.compact)?;
-        if let Some(target) = recompress {
-            bytes = rebuild(&header, target, &unpacked)?;
-            header = BatchHeader::parse(&bytes)?;
-            if bytes.len() > config.max_message_bytes {
-                return Err(too_large(bytes.len()));
-            }
+    if let Some(target) = recompress {
+        let (rebuilt, newest) = aside(packed.len(), || {
+            let unpacked = compression::decompress(codec, packed, UNPACKED_BYTES_MAX)?;
+            let newest = check_records(&header, &unpacked, config, now_ms)?;
+            Ok::<_, InvalidBatch>((rebuild(&header, target, &unpacked)?, newest))
+        })?;
+        if rebuilt.len() > config.max_message_bytes {
+            return Err(too_large(rebuilt.len()));
         }
-    } else if codec == Compression::None {
-        check_records(&header, &bytes[BATCH_HEADER_BYTES..], false)?;
+        header = BatchHeader::parse(&rebuilt)?;
+        return Ok(with_max_timestamp(header, rebuilt, newest));
     }
-    Ok(ProducedBatch { header, bytes })
+    let newest = match codec {
+        Compression::None => check_records(&header, packed, config, now_ms)?,
+        _ => aside(packed.len(), || {
+            check_packed(&header, packed, config, now_ms)
+        })?,
+    };
+    Ok(with_max_timestamp(header, bytes, newest))
 }
 
-/// Walks the records: as many as the header says, in offset order, with keys where needed.
-fn check_records(
-    header: &BatchHeader,
-    unpacked: &[u8],
-    keys_needed: bool,
-) -> Result<(), InvalidBatch> {
-    let mut expected = header.base_offset;
-    for (n, record) in Records::new(header, unpacked).enumerate() {
-        let record =
-            record.map_err(|_| InvalidBatch::Record("a record in the batch is malformed"))?;
-        if record.offset != expected {
+/// Unpacking much is done where the thread's other connections do not wait for it; the order of requests stays.
+fn aside<T>(packed_bytes: usize, unpack: impl FnOnce() -> T) -> T {
+    match packed_bytes > UNPACKED_INLINE_BYTES_MAX {
+        true => tokio::task::block_in_place(unpack),
+        false => unpack(),
+    }
+}
+
+/// The batch under the largest timestamp that its records have, as Kafka stores it: the time index relies on it.
+fn with_max_timestamp(mut header: BatchHeader, bytes: Bytes, newest: i64) -> ProducedBatch {
+    if header.max_timestamp == newest {
+        return ProducedBatch { header, bytes };
+    }
+    header.max_timestamp = newest;
+    let bytes = seal(&mut header, &bytes[BATCH_HEADER_BYTES..]);
+    ProducedBatch { header, bytes }
+}
+
+/// What has been seen of a batch's records.
+struct Seen<'a> {
+    config: &'a LogConfig,
+    next_offset: i64,
+    oldest: i64,
+    newest: i64,
+}
+
+impl<'a> Seen<'a> {
+    fn new(config: &'a LogConfig) -> Self {
+        Self {
+            config,
+            next_offset: 0,
+            oldest: i64::MAX,
+            newest: -1,
+        }
+    }
+
+    #[inline]
+    fn record(&mut self, offset: i64, timestamp: i64, has_key: bool) -> Result<(), InvalidBatch> {
+        if offset != self.next_offset {
             return Err(InvalidBatch::Record(
                 "the batch's records are not in offset order",
             ));
         }
-        expected += 1;
-        if keys_needed && record.key.is_none() {
-            return Err(InvalidBatch::NoKey(n));
+        if self.config.compact && !has_key {
+            return Err(InvalidBatch::NoKey(self.next_offset as usize));
+        }
+        self.next_offset += 1;
+        // -1 stands for none.
+        if timestamp != -1 {
+            self.oldest = self.oldest.min(timestamp);
+            self.newest = self.newest.max(timestamp);
+        }
+        Ok(())
+    }
+
+    /// The largest timestamp of them all, -1 where they have none.
+    fn end(self, header: &BatchHeader, now_ms: i64) -> Result<i64, InvalidBatch> {
+        if self.next_offset != i64::from(header.record_count) {
+            return Err(InvalidBatch::Record(
+                "the batch does not hold as many records as it says",
+            ));
+        }
+        let earliest = now_ms.saturating_sub(self.config.timestamp_before_max_ms);
+        let latest = now_ms.saturating_add(self.config.timestamp_after_max_ms);
+        let out_of_range = match () {
+            () if self.config.log_append_time || self.oldest == i64::MAX => None,
+            () if self.newest > latest => Some(self.newest),
+            () if self.oldest < earliest => Some(self.oldest),
+            () => None,
+        };
+        match out_of_range {
+            Some(timestamp) => Err(InvalidBatch::Timestamp {
+                timestamp,
+                earliest,
+                latest,
+            }),
+            None => Ok(self.newest),
         }
     }
-    if expected - header.base_offset != i64::from(header.record_count) {
-        return Err(InvalidBatch::Record(
-            "the batch does not hold as many records as it says",
-        ));
+}
+
+/// Walks the records of a batch that is not packed, or not any more; returns their largest timestamp.
+fn check_records(
+    header: &BatchHeader,
+    unpacked: &[u8],
+    config: &LogConfig,
+    now_ms: i64,
+) -> Result<i64, InvalidBatch> {
+    let mut seen = Seen::new(config);
+    for record in Records::new(header, unpacked) {
+        let record =
+            record.map_err(|_| InvalidBatch::Record("a record in the batch is malformed"))?;
+        seen.record(record.offset, record.timestamp, record.key.is_some())?;
     }
-    Ok(())
+    seen.end(header, now_ms)
+}
+
+/// As [`check_records`], without keeping what is unpacked.
+fn check_packed(
+    header: &BatchHeader,
+    packed: &[u8],
+    config: &LogConfig,
+    now_ms: i64,
+) -> Result<i64, InvalidBatch> {
+    let mut seen = Seen::new(config);
+    for record in RecordStream::new(header, packed, UNPACKED_BYTES_MAX)? {
+        let record = record?;
+        seen.record(record.offset_delta, record.timestamp, record.has_key)?;
+    }
+    seen.end(header, now_ms)
 }
 
 /// The same records under another codec.
@@ -161,14 +250,19 @@ fn rebuild(
     header.attributes = (header.attributes & !0x07) | target.attribute();
     header.batch_length = i32::try_from(packed.len() + BATCH_HEADER_BYTES - 12)
         .map_err(|_| InvalidBatch::Record("the recompressed batch is too large"))?;
+    Ok(seal(&mut header, &packed))
+}
+
+/// A batch of this header, whose CRC is set, and these records.
+fn seal(header: &mut BatchHeader, records: &[u8]) -> Bytes {
     let mut head = [0; BATCH_HEADER_BYTES];
     header.write(&mut head);
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&head[21..]), &packed);
-    head[17..21].copy_from_slice(&crc.to_be_bytes());
-    let mut rebuilt = BytesMut::with_capacity(BATCH_HEADER_BYTES + packed.len());
-    rebuilt.extend_from_slice(&head);
-    rebuilt.extend_from_slice(&packed);
-    Ok(rebuilt.freeze())
+    header.crc = crc32c::crc32c_append(crc32c::crc32c(&head[21..]), records);
+    head[17..21].copy_from_slice(&header.crc.to_be_bytes());
+    let mut sealed = BytesMut::with_capacity(BATCH_HEADER_BYTES + records.len());
+    sealed.extend_from_slice(&head);
+    sealed.extend_from_slice(records);
+    sealed.freeze()
 }
 
 #[cfg(test)]
@@ -250,6 +344,98 @@ mod tests {
         assert!(matches!(
             admit(&batch(None), &config, NOW),
             Err(InvalidBatch::TooLarge { .. })
+        ));
+    }
+
+    /// Both under a right CRC: a header as it is changed, over records as they are.
+    fn lying(batch: &Bytes, lie: impl Fn(&mut BatchHeader), records: Option<&[u8]>) -> Bytes {
+        let mut header = BatchHeader::parse(batch).unwrap();
+        let records = records.unwrap_or(&batch[BATCH_HEADER_BYTES..]);
+        header.batch_length = (records.len() + BATCH_HEADER_BYTES - 12) as i32;
+        lie(&mut header);
+        seal(&mut header, records)
+    }
+
+    fn packed(codec: Compression, timestamps: &[i64]) -> Bytes {
+        let mut builder = BatchBuilder::new().compression(codec);
+        for timestamp in timestamps {
+            builder = builder.push(Some(b"k"), Some(&[7; 100]), &[], *timestamp);
+        }
+        builder.finish().unwrap()
+    }
+
+    const CODECS: [Compression; 5] = [
+        Compression::None,
+        Compression::Gzip,
+        Compression::Snappy,
+        Compression::Lz4,
+        Compression::Zstd,
+    ];
+
+    fn admitted(batch: Bytes) -> Result<ProducedBatch, InvalidBatch> {
+        admit(&batch, &LogConfig::default(), NOW).map(|mut all| all.remove(0))
+    }
+
+    #[test]
+    fn what_does_not_unpack_to_the_records_that_the_header_names_is_refused() {
+        for codec in CODECS {
+            let good = packed(codec, &[NOW; 200]);
+            assert_eq!(admitted(good.clone()).unwrap().bytes, good);
+            let cut = &good[BATCH_HEADER_BYTES..good.len() - 3];
+            let more = |header: &mut BatchHeader| {
+                header.record_count += 1;
+                header.last_offset_delta += 1;
+            };
+            let fewer = |header: &mut BatchHeader| {
+                header.record_count -= 1;
+                header.last_offset_delta -= 1;
+            };
+            for bad in [
+                lying(&good, |_| {}, Some(b"this is no packed data at all")),
+                lying(&good, |_| {}, Some(cut)),
+                lying(&good, more, None),
+                lying(&good, fewer, None),
+                lying(&good, |header| header.base_offset = 5, None),
+            ] {
+                assert!(admitted(bad).is_err(), "{codec:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn records_own_timestamps_count_and_not_what_the_header_says_of_them() {
+        for codec in CODECS {
+            let ahead = packed(codec, &[NOW, NOW + 9 * 3_600_000, NOW]);
+            let honest_looking = lying(&ahead, |header| header.max_timestamp = NOW, None);
+            assert!(matches!(
+                admitted(honest_looking),
+                Err(InvalidBatch::Timestamp { .. })
+            ));
+            let good = packed(codec, &[NOW, NOW + 5, NOW]);
+            for lie in [NOW, NOW + 1000] {
+                let stored = lying(&good, |header| header.max_timestamp = lie, None);
+                let stored = admitted(stored).unwrap();
+                assert_eq!(stored.header.max_timestamp, NOW + 5);
+                assert_eq!(stored.bytes, good);
+            }
+        }
+    }
+
+    #[test]
+    fn keyless_records_are_seen_in_packed_batches() {
+        let config = LogConfig {
+            compact: true,
+            ..LogConfig::default()
+        };
+        let keyless = BatchBuilder::new()
+            .compression(Compression::Lz4)
+            .push(Some(b"k"), None, &[], NOW)
+            .push(None, None, &[], NOW)
+            .finish()
+            .unwrap();
+        assert!(matches!(
+            admit(&keyless, &config, NOW),
+            Err(InvalidBatch::NoKey(1))
         ));
     }
 }

@@ -9,6 +9,9 @@ mod sync;
 mod waiters;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use admission::{InvalidBatch, admit};
 pub use housekeeping::{Housekeeping, HousekeepingIntervals};
 pub use leader::{Identity, Isolation, ListedOffset, OffsetSpec, Partition, ReadError};

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ use super::now_ms;
 use super::writer::{Gate, Writer};
 use crate::log::{
     DataDir, DataDirError, Disk, FoundPartition, LeftAs, Log, LogConfig, LogError, OpenMode,
-    PartitionOffsets, Segment,
+    PartitionOffsets, Segment, uuid_to_base64,
 };
 use crate::meta::Lease;
 use crate::vital::Vital;
@@ -270,6 +270,7 @@ impl Partitions {
         }
         let (next, scanned, cut) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
         let opened = Mutex::new(Vec::with_capacity(work.len()));
+        let grown: Vec<AtomicBool> = self.volumes.iter().map(|_| AtomicBool::default()).collect();
         let worker = || {
             while let Some((n, index, identity, epoch)) =
                 work.get(next.fetch_add(1, Ordering::Relaxed))
@@ -279,7 +280,7 @@ impl Partitions {
                     *index,
                     *identity,
                     *epoch,
-                    (&scanned, &cut),
+                    (&scanned, &cut, &grown),
                 ) {
                     Ok(partition) => Slot::Online(partition),
                     Err(error) => {
@@ -296,7 +297,8 @@ impl Partitions {
             }
             worker();
         });
-        let opened = opened.into_inner();
+        let mut opened = opened.into_inner();
+        self.make_durable(&grown, &mut opened);
         let offline = opened
             .iter()
             .filter(|(_, _, slot)| matches!(slot, Slot::Offline(_)))
@@ -309,6 +311,25 @@ impl Partitions {
         };
         self.publish(&topics, opened);
         report
+    }
+
+    /// Syncs the data directories in which partition directories were made; where that fails, what is there is offline.
+    fn make_durable(&self, grown: &[AtomicBool], opened: &mut [(usize, i32, Slot)]) {
+        let grown = self.volumes.iter().zip(grown);
+        for (volume, _) in grown.filter(|(_, grown)| grown.load(Ordering::Relaxed)) {
+            let Err(error) = self.disk.sync_dir(volume.dir.path()) else {
+                continue;
+            };
+            tracing::error!(dir = %volume.dir.path().display(), %error, "cannot sync the data directory");
+            for (_, _, slot) in opened.iter_mut() {
+                let is_there = |partition: &Arc<Partition>| {
+                    partition.log().dir().parent() == Some(volume.dir.path())
+                };
+                if matches!(slot, Slot::Online(partition) if is_there(partition)) {
+                    *slot = Slot::Offline(error.to_string().into());
+                }
+            }
+        }
     }
 
     fn publish(&self, topics: &[TopicToOpen], opened: Vec<(usize, i32, Slot)>) {
@@ -342,10 +363,14 @@ impl Partitions {
         index: i32,
         identity: Identity,
         leader_epoch: i32,
-        (scanned, cut): (&AtomicU64, &AtomicU64),
+        (scanned, cut, grown): (&AtomicU64, &AtomicU64, &[AtomicBool]),
     ) -> Result<Arc<Partition>, LogError> {
-        let volume = self.place(topic, index)?;
+        let at = self.place(topic, index)?;
+        let volume = &self.volumes[at];
         let dir = volume.dir.partition_path(&topic.topic, index);
+        if !dir.exists() {
+            grown[at].store(true, Ordering::Relaxed);
+        }
         volume
             .dir
             .forget_missing([(&*topic.topic, index)].into_iter())?;
@@ -382,7 +407,9 @@ impl Partitions {
                     what,
                     "checking the partition as after a crash"
                 );
-                open(OpenMode::AfterCrash { recovery_point: 0 })?
+                open(OpenMode::AfterCrash {
+                    recovery_point: offsets.recovery_point,
+                })?
             }
             result => result?,
         };
@@ -409,26 +436,36 @@ impl Partitions {
         )))
     }
 
-    /// The volume that has the partition's directory, or the emptiest one. A directory of an earlier topic of
-    /// the same name is set aside.
-    fn place(&self, topic: &TopicToOpen, index: i32) -> Result<&Volume, LogError> {
-        if let Some((volume, found_id)) = self.found.get(&(topic.topic.to_string(), index)) {
-            let volume = &self.volumes[*volume];
-            let path = volume.dir.partition_path(&topic.topic, index);
-            if path.exists() && found_id.is_some_and(|found| found != topic.topic_id) {
-                let on_disk = volume.dir.topic_id(&topic.topic, index)?;
-                if on_disk.is_some_and(|on_disk| on_disk != topic.topic_id) {
-                    tracing::warn!(dir = %path.display(), "belongs to a deleted topic of the same name: removing it");
-                    std::fs::remove_dir_all(volume.dir.set_aside(&topic.topic, index)?)?;
-                }
-            }
-            return Ok(volume);
+    /// The volume that has the partition's directory, or the emptiest one. What is another topic's is left alone:
+    /// deletions leave a note in the tree, so nobody knows how it came here.
+    fn place(&self, topic: &TopicToOpen, index: i32) -> Result<usize, LogError> {
+        let volumes = || self.volumes.iter().enumerate();
+        let path = |volume: &Volume| volume.dir.partition_path(&topic.topic, index);
+        let mut there = volumes().filter(|(_, volume)| path(volume).exists());
+        let Some((at, volume)) = there.next() else {
+            let emptiest =
+                volumes().min_by_key(|(_, volume)| volume.partitions.load(Ordering::Relaxed));
+            return emptiest
+                .map(|(at, _)| at)
+                .ok_or_else(|| LogError::Offline("no data directory".to_owned()));
+        };
+        if let Some((_, other)) = there.next() {
+            return Err(LogError::Offline(format!(
+                "there are two directories of it: {} and {}",
+                path(volume).display(),
+                path(other).display()
+            )));
         }
-        let emptiest = self
-            .volumes
-            .iter()
-            .min_by_key(|volume| volume.partitions.load(Ordering::Relaxed));
-        emptiest.ok_or_else(|| LogError::Offline("no data directory".to_owned()))
+        match volume.dir.topic_id(&topic.topic, index)? {
+            Some(id) if id != topic.topic_id => Err(LogError::Offline(format!(
+                "{} belongs to a topic with id {}, but {} has id {}; move the directory away to begin anew",
+                path(volume).display(),
+                uuid_to_base64(id),
+                topic.topic,
+                uuid_to_base64(topic.topic_id)
+            ))),
+            _ => Ok(at),
+        }
     }
 
     /// A partition by topic name.

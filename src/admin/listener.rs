@@ -1,0 +1,141 @@
+//! The dashboard's connections: a bounded number, and none that is silent for long, so that visitors cannot use up what
+//! the clients' connections need.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep};
+
+/// A connection on which nothing comes and goes for this long is closed. Event streams say something more often.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// Pause after accept failed, as it does when descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A listener that closes what is above its limit at once.
+pub(super) struct Limited {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+}
+
+impl Limited {
+    /// At most `connections_max` at a time.
+    pub(super) fn new(listener: TcpListener, connections_max: usize) -> Self {
+        let connections_max = connections_max.min(Semaphore::MAX_PERMITS);
+        Self {
+            listener,
+            places: Arc::new(Semaphore::new(connections_max)),
+        }
+    }
+}
+
+impl axum::serve::Listener for Limited {
+    type Io = Visitor<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, peer)) => match self.places.clone().try_acquire_owned() {
+                    Ok(place) => return (Visitor::new(stream, Some(place), IDLE_MAX), peer),
+                    Err(_) => tracing::warn!(%peer, "dashboard: too many connections"),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "dashboard: cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that ends when it is idle for too long, and gives its place back then.
+pub(super) struct Visitor<S> {
+    stream: S,
+    _place: Option<OwnedSemaphorePermit>,
+    idle_max: Duration,
+    idle: Pin<Box<Sleep>>,
+}
+
+impl<S> Visitor<S> {
+    fn new(stream: S, place: Option<OwnedSemaphorePermit>, idle_max: Duration) -> Self {
+        Self {
+            stream,
+            _place: place,
+            idle_max,
+            idle: Box::pin(tokio::time::sleep(idle_max)),
+        }
+    }
+
+    /// Takes note of what an attempt to read or write came to; waiting ends when the connection is idle for too long.
+    fn watch<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        attempt: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if attempt.is_ready() {
+            let deadline = Instant::now() + self.idle_max;
+            self.idle.as_mut().reset(deadline);
+            return attempt;
+        }
+        ready!(self.idle.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Visitor<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let attempt = Pin::new(&mut self.stream).poll_read(cx, into);
+        self.watch(cx, attempt)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Visitor<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let attempt = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.watch(cx, attempt)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn a_silent_visitor_is_sent_away_and_a_speaking_one_is_not() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut visitor = Visitor::new(server, None, Duration::from_millis(20));
+        client.write_all(b"x").await.unwrap();
+        assert_eq!(visitor.read_u8().await.unwrap(), b'x');
+        let silent = visitor.read_u8().await.unwrap_err();
+        assert_eq!(silent.kind(), io::ErrorKind::TimedOut);
+    }
+}
