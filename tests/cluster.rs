@@ -17,8 +17,12 @@ use cluster::{
 };
 use common::{Client, batch, name, now_ms};
 use metaq::meta::Op;
+use metaq_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use metaq_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use metaq_protocol::messages::{DeleteTopicsRequest, ProduceRequest};
+use metaq_protocol::messages::{
+    BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, ProduceRequest,
+};
 use proxy::Proxy;
 use zookeeper::ZooKeeper;
 
@@ -676,4 +680,57 @@ fn a_change_to_topics_is_answered_when_every_broker_has_made_it() {
         }
         assert_eq!(asked.client().ask(5, &delete).responses[0].error_code, 0);
     }
+}
+
+#[test]
+fn partitions_go_where_they_are_put_and_keep_their_identities() {
+    let cluster = Cluster::start(2, &[]);
+    let assignment = |partition: i32, broker: i32| {
+        CreatableReplicaAssignment::default()
+            .with_partition_index(partition)
+            .with_broker_ids(vec![BrokerId(broker)])
+    };
+    let new = CreatableTopic::default()
+        .with_name(name("placed"))
+        .with_num_partitions(-1)
+        .with_replication_factor(-1)
+        .with_assignments(vec![assignment(0, 1), assignment(1, 0), assignment(2, 1)]);
+    let request = CreateTopicsRequest::default()
+        .with_topics(vec![new])
+        .with_timeout_ms(10_000);
+    let client = &mut cluster.nodes[0].client();
+    assert_eq!(client.ask(5, &request).topics[0].error_code, 0);
+    let more = CreatePartitionsTopic::default()
+        .with_name(name("placed"))
+        .with_count(5)
+        .with_assignments(None);
+    let more = CreatePartitionsRequest::default()
+        .with_topics(vec![more])
+        .with_timeout_ms(10_000);
+    assert_eq!(client.ask(3, &more).results[0].error_code, 0);
+    for node in &cluster.nodes {
+        let leaders: Vec<i32> = node.leaders("placed").iter().map(|(id, _)| *id).collect();
+        assert_eq!(leaders, [1, 0, 1, 0, 1]);
+    }
+    let record = cluster.tree().get("/brokers/topics/placed").unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let identities: Vec<_> = record["partitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|partition| partition["identity"].as_str().unwrap())
+        .collect();
+    assert_eq!(identities, ["1-0", "0-0", "1-1", "0-1", "1-2"]);
+    // A broker that is not there is refused.
+    const INVALID_REPLICA_ASSIGNMENT: i16 = 39;
+    let nowhere = CreatableTopic::default()
+        .with_name(name("nowhere"))
+        .with_num_partitions(-1)
+        .with_replication_factor(-1)
+        .with_assignments(vec![assignment(0, 7)]);
+    let request = CreateTopicsRequest::default()
+        .with_topics(vec![nowhere])
+        .with_timeout_ms(10_000);
+    let refused = client.ask(5, &request).topics[0].error_code;
+    assert_eq!(refused, INVALID_REPLICA_ASSIGNMENT);
 }

@@ -624,6 +624,25 @@ async fn an_encrypted_connection_asks_for_the_right_certificates() {
     drop(server);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chroot_stands_above_the_root_and_one_of_several_servers_is_enough() {
+    let server = zookeeper::shared().address();
+    let nobody = zookeeper::free_ports(1)[0];
+    let (root, timeout) = (fresh_root(), Duration::from_secs(20));
+    let servers = format!("127.0.0.1:{nobody},{server}/chroot/deep");
+    let store = MetaStore::connect_zookeeper(options(&servers, &root, timeout))
+        .await
+        .unwrap();
+    store.multi(vec![create("/a")]).await.unwrap();
+    let whole = MetaStore::connect_zookeeper(options(&server, "", timeout))
+        .await
+        .unwrap();
+    let path = format!("/chroot/deep{root}/a");
+    assert!(whole.get(&path).await.unwrap().is_some());
+    store.close().await;
+    whole.close().await;
+}
+
 #[tokio::test]
 async fn an_unreachable_server_is_named_within_the_connection_timeout() {
     let port = zookeeper::free_ports(1)[0];
