@@ -1,0 +1,325 @@
+//! A disk that forgets: what was not synced when the power goes may be gone, there, half there, or out of order.
+//!
+//! Everything is written through to a real directory, so that the log's code is the one that runs everywhere. Beside it
+//! stands what a power loss would leave: each file's content as of its last sync, and the writes since. Index files are
+//! mapped and not seen; [`Disk::lose_power`] damages those that nobody may trust.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use metaq::log::{Disk as _, DiskFile, RealDisk};
+use parking_lot::Mutex;
+
+use super::random::Random;
+
+/// Bytes that a device writes whole or not at all.
+const SECTOR: usize = 512;
+
+enum Write {
+    At(usize, Vec<u8>),
+    Length(usize),
+}
+
+struct Content {
+    /// As of the last sync.
+    durable: Vec<u8>,
+    since: Vec<Write>,
+    /// The directory was synced since it was made.
+    is_named: bool,
+}
+
+#[derive(Default)]
+struct State {
+    files: HashMap<PathBuf, Arc<Mutex<Content>>>,
+    /// Removed since the directory was synced.
+    removed: HashMap<PathBuf, Arc<Mutex<Content>>>,
+    /// Calls until the disk fails, when it does.
+    fails_in: Option<u64>,
+}
+
+/// See the module's documentation; clones share it.
+#[derive(Clone, Default)]
+pub struct Disk {
+    state: Arc<Mutex<State>>,
+}
+
+struct SimulatedFile {
+    real: Arc<dyn DiskFile>,
+    content: Arc<Mutex<Content>>,
+    disk: Disk,
+}
+
+impl Disk {
+    /// Lets one call behind the next `calls` fail, with EIO or ENOSPC; after that the disk works again.
+    pub fn fail_in(&self, calls: u64) {
+        self.state.lock().fails_in = Some(calls);
+    }
+
+    pub fn stop_failing(&self) {
+        self.state.lock().fails_in = None;
+    }
+
+    fn may_fail(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        match state.fails_in {
+            Some(0) => {
+                state.fails_in = None;
+                Err(io::Error::from_raw_os_error(if cfg!(test) {
+                    5
+                } else {
+                    28
+                }))
+            }
+            Some(left) => {
+                state.fails_in = Some(left - 1);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn known(
+        &self,
+        path: &Path,
+        real: &Arc<dyn DiskFile>,
+        is_new: bool,
+    ) -> io::Result<Arc<Mutex<Content>>> {
+        let mut state = self.state.lock();
+        if let Some(content) = state.files.get(path) {
+            return Ok(content.clone());
+        }
+        let mut durable = vec![0; real.size()? as usize];
+        real.read_at(&mut durable, 0)?;
+        let content = Arc::new(Mutex::new(Content {
+            durable,
+            since: Vec::new(),
+            is_named: !is_new,
+        }));
+        state.files.insert(path.to_path_buf(), content.clone());
+        Ok(content)
+    }
+
+    fn file(
+        &self,
+        path: &Path,
+        real: Arc<dyn DiskFile>,
+        is_new: bool,
+    ) -> io::Result<Arc<dyn DiskFile>> {
+        let content = self.known(path, &real, is_new)?;
+        Ok(Arc::new(SimulatedFile {
+            real,
+            content,
+            disk: self.clone(),
+        }))
+    }
+
+    /// The power goes: leaves on the real disk what may be left. Indexes of segments from `trusted_before` on may be
+    /// anything; those before it were synced by whoever says so.
+    pub fn lose_power(&self, dir: &Path, trusted_before: i64, random: &mut Random) {
+        let mut state = self.state.lock();
+        let mut files: Vec<_> = state.files.drain().collect();
+        files.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (path, content) in files {
+            let content = content.lock();
+            if !content.is_named && random.one_in(2) {
+                let _ = std::fs::remove_file(&path);
+                continue;
+            }
+            std::fs::write(&path, left(&content, random)).unwrap();
+        }
+        let mut removed: Vec<_> = state.removed.drain().collect();
+        removed.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (path, content) in removed {
+            if random.one_in(2) && !path.exists() && path.parent().is_some_and(Path::exists) {
+                std::fs::write(&path, left(&content.lock(), random)).unwrap();
+            }
+        }
+        drop(state);
+        damage_indexes(dir, trusted_before, random);
+    }
+
+    /// The process is gone: what it wrote is with the system, which goes on.
+    pub fn forget_open_files(&self) {
+        // Unsynced writes stay unsynced, for a power loss that follows.
+    }
+}
+
+/// What of a file's unsynced writes may be on the device.
+fn left(content: &Content, random: &mut Random) -> Vec<u8> {
+    let mut bytes = content.durable.clone();
+    // All, none, or any of them: pages are written back in any order.
+    let mood = random.below(4);
+    for write in &content.since {
+        let there = match mood {
+            0 => false,
+            1 => true,
+            _ => random.one_in(2),
+        };
+        match write {
+            Write::Length(length) if there => bytes.resize(*length, 0),
+            Write::At(at, data) if there => {
+                let mut data = &data[..];
+                if mood == 3 && random.one_in(3) && data.len() > 1 {
+                    // Torn at a sector of the device.
+                    let torn = random.below(data.len() as u64) as usize;
+                    let end = ((at + torn) / SECTOR * SECTOR).saturating_sub(*at);
+                    data = &data[..end];
+                }
+                if bytes.len() < at + data.len() {
+                    bytes.resize(at + data.len(), 0);
+                }
+                bytes[*at..at + data.len()].copy_from_slice(data);
+            }
+            _ => {}
+        }
+    }
+    bytes
+}
+
+fn damage_indexes(dir: &Path, trusted_before: i64, random: &mut Random) {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            let extension = path.extension().unwrap_or_default();
+            let base = path
+                .file_stem()
+                .and_then(|stem| stem.to_str()?.parse::<i64>().ok());
+            (extension == "index" || extension == "timeindex")
+                && base.is_some_and(|base| base >= trusted_before)
+        })
+        .collect();
+    paths.sort();
+    for path in paths {
+        let size = std::fs::metadata(&path).unwrap().len();
+        match random.below(4) {
+            0 => {}
+            1 => std::fs::remove_file(&path).unwrap(),
+            2 => {
+                let file = File::options().write(true).open(&path).unwrap();
+                file.set_len(random.below(size + 1)).unwrap();
+            }
+            _ => {
+                let mut bytes = std::fs::read(&path).unwrap();
+                let from = random.below(size + 1) as usize;
+                bytes[from..].fill(0);
+                std::fs::write(&path, bytes).unwrap();
+            }
+        }
+    }
+}
+
+impl metaq::log::Disk for Disk {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.file(path, RealDisk.open(path)?, false)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.may_fail()?;
+        let is_new = !path.exists();
+        self.file(path, RealDisk.create(path)?, is_new)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)?;
+        let mut state = self.state.lock();
+        if let Some(content) = state.files.remove(from) {
+            state.files.insert(to.to_path_buf(), content);
+        }
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)?;
+        let mut state = self.state.lock();
+        if let Some(content) = state.files.remove(path) {
+            state.removed.insert(path.to_path_buf(), content);
+        }
+        Ok(())
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        RealDisk.read(path)
+    }
+
+    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        self.may_fail()?;
+        // In one step: there is no moment at which neither is there.
+        let temporary = path.with_extension("replacing");
+        std::fs::write(&temporary, content)?;
+        std::fs::rename(&temporary, path)?;
+        self.state.lock().files.remove(path);
+        Ok(())
+    }
+
+    fn reserve(&self, path: &Path, bytes: u64) -> io::Result<File> {
+        self.may_fail()?;
+        RealDisk.reserve(path, bytes)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.may_fail()?;
+        let mut state = self.state.lock();
+        for (file, content) in &state.files {
+            if file.parent() == Some(path) {
+                content.lock().is_named = true;
+            }
+        }
+        state.removed.retain(|file, _| file.parent() != Some(path));
+        Ok(())
+    }
+}
+
+impl DiskFile for SimulatedFile {
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.real.read_at(buffer, position)
+    }
+
+    fn write_all_at(&self, buffers: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
+        let bytes: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.to_vec()).collect();
+        if let Err(error) = self.disk.may_fail() {
+            // A part of it is there.
+            let part = &bytes[..bytes.len() / 2];
+            self.real
+                .write_all_at(&mut [IoSlice::new(part)], position)?;
+            let write = Write::At(position as usize, part.to_vec());
+            self.content.lock().since.push(write);
+            return Err(error);
+        }
+        self.real.write_all_at(buffers, position)?;
+        let write = Write::At(position as usize, bytes);
+        self.content.lock().since.push(write);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.disk.may_fail()?;
+        let mut content = self.content.lock();
+        let mut durable = vec![0; self.real.size()? as usize];
+        self.real.read_at(&mut durable, 0)?;
+        content.durable = durable;
+        content.since.clear();
+        Ok(())
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.real.set_len(bytes)?;
+        self.content
+            .lock()
+            .since
+            .push(Write::Length(bytes as usize));
+        Ok(())
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.real.size()
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.real.descriptor()
+    }
+}

@@ -1,0 +1,460 @@
+//! One partition's log over a disk that forgets: appends, syncs, rolls, deletions, crashes, lost power, failing calls.
+//! After each of them what can be read is held against what was appended and what was acknowledged.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use metaq::log::{LeftAs, Log, LogConfig, LogError, OpenMode, ProducedBatch, unlink_all};
+use metaq_protocol::batch::{BATCH_HEADER_BYTES, BatchBuilder, BatchHeader, next_sequence};
+use metaq_protocol::records::Records;
+
+use super::disk::Disk;
+use super::random::Random;
+
+const NOW: i64 = 1_700_000_000_000;
+const PRODUCERS: usize = 3;
+
+/// A batch that the log answered for.
+#[derive(Clone)]
+struct Kept {
+    base: i64,
+    count: i64,
+    /// What its records say.
+    number: u64,
+    producer: i64,
+    sequence: i32,
+}
+
+/// What was written down outside the log, as the data directory's checkpoints are.
+#[derive(Clone, Copy, Default)]
+struct Checkpoint {
+    recovery_point: i64,
+    log_start: i64,
+}
+
+struct World<'a> {
+    dir: &'a Path,
+    disk: Disk,
+    random: Random,
+    config: LogConfig,
+    log: Option<Log>,
+    kept: Vec<Kept>,
+    /// What was appended while the disk failed: perhaps there.
+    uncertain: bool,
+    /// Everything before it was acknowledged under a policy that syncs, or synced.
+    synced_end: i64,
+    /// Ids of the producers there are now.
+    producers: [i64; PRODUCERS],
+    sequences: [i32; PRODUCERS],
+    number: u64,
+    checkpoint: Checkpoint,
+    now: i64,
+    trace: Vec<String>,
+}
+
+/// Runs one seed; the trace and what is wrong when something is.
+pub fn run(seed: u64, steps: usize) -> Result<(), String> {
+    let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let partition = dir.path().join("t-0");
+    let mut random = Random::new(seed);
+    let config = LogConfig {
+        segment_bytes: random.between(1500, 6000) as u64,
+        index_interval_bytes: random.between(50, 1000) as u64,
+        flush_messages: [1, 1, 7, i64::MAX][random.below(4) as usize],
+        retention_bytes: if random.one_in(3) { 3000 } else { -1 },
+        ..LogConfig::default()
+    };
+    let mut world = World {
+        dir: &partition,
+        disk: Disk::default(),
+        random,
+        config,
+        log: None,
+        kept: Vec::new(),
+        uncertain: false,
+        synced_end: 0,
+        producers: [1000, 1001, 1002],
+        sequences: [0; PRODUCERS],
+        number: 0,
+        checkpoint: Checkpoint::default(),
+        now: NOW,
+        trace: Vec::new(),
+    };
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        world.open(OpenMode::Clean)?;
+        for _ in 0..steps {
+            world.step()?;
+        }
+        world.check()
+    }));
+    let failure = match outcome {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(what)) => what,
+        Err(panic) => match panic.downcast_ref::<String>() {
+            Some(text) => format!("panicked: {text}"),
+            None => "panicked".to_owned(),
+        },
+    };
+    let trace = world.trace.join("\n  ");
+    Err(format!("seed {seed}: {failure}\n  {trace}"))
+}
+
+impl World<'_> {
+    fn log(&self) -> &Log {
+        self.log.as_ref().expect("it is open")
+    }
+
+    fn note(&mut self, what: String) {
+        self.trace.push(what);
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        self.now += self.random.between(0, 50);
+        match self.random.below(100) {
+            0..55 => self.append(),
+            55..67 => self.sync(),
+            67..74 => self.read_somewhere(),
+            74..78 => self.again(),
+            78..82 => self.delete_records(),
+            82..84 => self.retain(),
+            84..88 => self.checkpoint(),
+            88..90 => self.fail_soon(),
+            90..92 => self.restart(),
+            92..96 => self.kill(),
+            _ => self.lose_power(),
+        }
+    }
+
+    fn batch(&self, kept: &Kept) -> Vec<ProducedBatch> {
+        let mut builder = BatchBuilder::new().producer(kept.producer, 0, kept.sequence);
+        for n in 0..kept.count {
+            let value = format!(
+                "{} {n} {}",
+                kept.number,
+                "x".repeat((kept.number % 90) as usize)
+            );
+            builder = builder.push(None, Some(value.as_bytes()), &[], NOW);
+        }
+        let bytes = builder.finish().expect("plain batches always encode");
+        let header = BatchHeader::parse(&bytes).expect("it was just built");
+        vec![ProducedBatch { header, bytes }]
+    }
+
+    fn append(&mut self) -> Result<(), String> {
+        let requests = self.random.between(1, 3);
+        let mut batches = Vec::new();
+        let mut base = self.log().ends().log_end.offset;
+        let mut sequences = self.sequences;
+        for _ in 0..requests {
+            let producer = self.random.below(PRODUCERS as u64) as usize;
+            let count = self.random.between(1, 5);
+            self.number += 1;
+            batches.push(Kept {
+                base,
+                count,
+                number: self.number,
+                producer: self.producers[producer],
+                sequence: sequences[producer],
+            });
+            sequences[producer] = next_sequence(sequences[producer], count as i32);
+            base += count;
+        }
+        let asked: Vec<_> = batches.iter().map(|kept| self.batch(kept)).collect();
+        let answers = self.log().append(&asked, 0, self.now);
+        self.note(format!(
+            "append {requests}: {}",
+            self.log().ends().log_end.offset
+        ));
+        for (kept, answer) in batches.iter().zip(answers) {
+            match answer {
+                Ok(appended) if appended.base_offset == kept.base => {}
+                Ok(appended) => {
+                    let (found, expected) = (appended.base_offset, kept.base);
+                    return Err(format!("appended at {found}, expected {expected}"));
+                }
+                Err(LogError::Offline(_)) => {
+                    // Nobody was told, but it may be there.
+                    self.kept.extend(batches);
+                    return self.died();
+                }
+                Err(error) => return Err(format!("append: {error}")),
+            }
+        }
+        self.kept.extend(batches);
+        self.sequences = sequences;
+        if self.config.syncs_every_append() {
+            self.sync()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), String> {
+        match self.log().sync(self.now) {
+            Ok(end) => {
+                self.synced_end = end.offset;
+                self.note(format!("sync: {}", end.offset));
+                Ok(())
+            }
+            Err(LogError::Offline(_)) => self.died(),
+            Err(error) => Err(format!("sync: {error}")),
+        }
+    }
+
+    /// The disk failed: the log takes nothing more, and the broker is started again.
+    fn died(&mut self) -> Result<(), String> {
+        self.note("the disk failed".to_owned());
+        self.uncertain = true;
+        self.disk.stop_failing();
+        match self.random.one_in(2) {
+            true => self.kill(),
+            false => self.lose_power(),
+        }
+    }
+
+    /// A client that heard nothing sends its last batch again.
+    fn again(&mut self) -> Result<(), String> {
+        let producer = self.producers[self.random.below(PRODUCERS as u64) as usize];
+        let Some(last) = self
+            .kept
+            .iter()
+            .rev()
+            .find(|kept| kept.producer == producer)
+            .cloned()
+        else {
+            return Ok(());
+        };
+        let ends = self.log().ends();
+        let answer = self
+            .log()
+            .append(&[self.batch(&last)], 0, self.now)
+            .remove(0);
+        match answer {
+            Ok(appended) if appended.base_offset == last.base => {
+                match self.log().ends().log_end.offset == ends.log_end.offset {
+                    true => Ok(()),
+                    false => Err(format!("a batch of {} was stored twice", last.base)),
+                }
+            }
+            // Where its records are deleted the log may have forgotten it.
+            Ok(appended) if last.base < ends.log_start => {
+                self.kept.push(Kept {
+                    base: appended.base_offset,
+                    ..last
+                });
+                Ok(())
+            }
+            Err(LogError::Offline(_)) => self.died(),
+            answer => Err(format!("a batch of {} sent again: {answer:?}", last.base)),
+        }
+    }
+
+    fn delete_records(&mut self) -> Result<(), String> {
+        let ends = self.log().ends();
+        let to = self.random.between(ends.log_start, ends.log_end.offset);
+        match self.log().advance_log_start(to, self.now) {
+            Ok(dropped) => unlink_all(&dropped),
+            Err(LogError::Offline(_)) => return self.died(),
+            Err(LogError::Io(_)) => self.note("it failed".to_owned()),
+            Err(error) => return Err(format!("deleting to {to}: {error}")),
+        }
+        self.note(format!("delete records before {to}"));
+        // Answered when it is in the checkpoint.
+        self.checkpoint.log_start = self.log().ends().log_start;
+        Ok(())
+    }
+
+    fn retain(&mut self) -> Result<(), String> {
+        let end = self.log().ends().log_end.offset;
+        match self.log().retain(self.now, end) {
+            Ok(dropped) => unlink_all(&dropped),
+            Err(LogError::Offline(_)) => return self.died(),
+            Err(LogError::Io(_)) => self.note("it failed".to_owned()),
+            Err(error) => return Err(format!("retention: {error}")),
+        }
+        self.note(format!("retain from {}", self.log().ends().log_start));
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), String> {
+        let ends = self.log().ends();
+        self.checkpoint = Checkpoint {
+            recovery_point: ends.synced_end,
+            log_start: ends.log_start,
+        };
+        self.note(format!("checkpoint {} {}", ends.synced_end, ends.log_start));
+        Ok(())
+    }
+
+    fn fail_soon(&mut self) -> Result<(), String> {
+        let calls = self.random.below(6);
+        self.disk.fail_in(calls);
+        self.note(format!("fail in {calls} calls"));
+        Ok(())
+    }
+
+    fn restart(&mut self) -> Result<(), String> {
+        match self.log().close(self.now) {
+            Ok(_) => {}
+            Err(LogError::Offline(_) | LogError::Io(_)) => return self.died(),
+            Err(error) => return Err(format!("close: {error}")),
+        }
+        self.disk.stop_failing();
+        self.checkpoint()?;
+        let end = self.log().ends().log_end.offset;
+        self.synced_end = end;
+        self.note("restart".to_owned());
+        self.log = None;
+        self.open(OpenMode::Clean)?;
+        match self.log().ends().log_end.offset == end {
+            true => self.check(),
+            false => Err(format!(
+                "closed at {end}, opened at {}",
+                self.log().ends().log_end.offset
+            )),
+        }
+    }
+
+    fn kill(&mut self) -> Result<(), String> {
+        let end = self.log().ends().log_end.offset;
+        self.note("kill".to_owned());
+        self.disk.stop_failing();
+        self.log = None;
+        self.open(self.after_crash())?;
+        let found = self.log().ends().log_end.offset;
+        if found < end {
+            return Err(format!("killed at {end}, opened at {found}"));
+        }
+        if found > end && !self.uncertain {
+            return Err(format!(
+                "killed at {end}, opened at {found}, which nobody wrote"
+            ));
+        }
+        self.uncertain = false;
+        self.survive(found)
+    }
+
+    fn lose_power(&mut self) -> Result<(), String> {
+        self.note("power lost".to_owned());
+        self.disk.stop_failing();
+        let segments = self.log().segments();
+        let trusted = segments
+            .iter()
+            .map(|segment| segment.base_offset())
+            .filter(|base| *base <= self.checkpoint.recovery_point)
+            .max();
+        self.log = None;
+        drop(segments);
+        self.disk
+            .lose_power(self.dir, trusted.unwrap_or(0), &mut self.random);
+        self.open(self.after_crash())?;
+        self.uncertain = false;
+        let found = self.log().ends().log_end.offset;
+        if found < self.synced_end {
+            return Err(format!("synced to {}, opened at {found}", self.synced_end));
+        }
+        self.survive(found)
+    }
+
+    fn after_crash(&self) -> OpenMode {
+        OpenMode::AfterCrash {
+            recovery_point: self.checkpoint.recovery_point,
+        }
+    }
+
+    /// What is beyond the end is gone; the producers go on behind what is left.
+    fn survive(&mut self, end: i64) -> Result<(), String> {
+        self.kept.retain(|kept| kept.base + kept.count <= end);
+        self.synced_end = self.synced_end.min(end);
+        let anew = self.log().ends().log_start == end;
+        for n in 0..PRODUCERS {
+            if anew {
+                // All is deleted, and of what was lost behind the deletion the log knows nothing: clients begin anew.
+                self.producers[n] += PRODUCERS as i64;
+            }
+            let id = self.producers[n];
+            let last = self.kept.iter().rev().find(|kept| kept.producer == id);
+            self.sequences[n] =
+                last.map_or(0, |kept| next_sequence(kept.sequence, kept.count as i32));
+        }
+        self.check()
+    }
+
+    fn open(&mut self, mode: OpenMode) -> Result<(), String> {
+        let left = LeftAs {
+            log_start: self.checkpoint.log_start,
+            ..LeftAs::new(mode)
+        };
+        let opened = Log::open(
+            Arc::new(self.disk.clone()),
+            self.dir,
+            self.config.clone(),
+            left,
+            self.now,
+        );
+        let opened = opened.map_err(|error| format!("opening: {error}"))?;
+        let ends = opened.log.ends();
+        self.note(format!(
+            "opened {mode:?}: {}..{}",
+            ends.log_start, ends.log_end.offset
+        ));
+        self.log = Some(opened.log);
+        Ok(())
+    }
+
+    fn read_somewhere(&mut self) -> Result<(), String> {
+        let ends = self.log().ends();
+        if ends.log_start == ends.log_end.offset {
+            return Ok(());
+        }
+        let offset = self.random.between(ends.log_start, ends.log_end.offset - 1);
+        self.read(offset).map(|_| ())
+    }
+
+    /// Reads the batch at an offset and holds it against what was kept; where the next one begins.
+    fn read(&self, offset: i64) -> Result<i64, String> {
+        let log = self.log();
+        let slice = log
+            .read(offset, 1, true, log.ends().log_end)
+            .map_err(|error| format!("reading {offset}: {error}"))?
+            .ok_or_else(|| format!("nothing at {offset}"))?;
+        let mut bytes = vec![0; slice.bytes];
+        slice
+            .file
+            .read_at(&mut bytes, slice.position)
+            .map_err(|error| error.to_string())?;
+        let header = BatchHeader::parse(&bytes).map_err(|error| format!("at {offset}: {error}"))?;
+        let kept = self
+            .kept
+            .iter()
+            .find(|kept| (kept.base..kept.base + kept.count).contains(&offset));
+        let kept = kept.ok_or_else(|| format!("{offset} holds what nobody was told of"))?;
+        if (header.base_offset, i64::from(header.record_count)) != (kept.base, kept.count) {
+            return Err(format!(
+                "at {offset}: batch {} of {}, expected {} of {}",
+                header.base_offset, header.record_count, kept.base, kept.count
+            ));
+        }
+        for (n, record) in Records::new(&header, &bytes[BATCH_HEADER_BYTES..]).enumerate() {
+            let record = record.map_err(|error| format!("at {offset}: {error}"))?;
+            let expected = format!("{} {n} ", kept.number);
+            if !record
+                .value
+                .is_some_and(|value| value.starts_with(expected.as_bytes()))
+            {
+                return Err(format!("at {offset}: another record than the one appended"));
+            }
+        }
+        Ok(kept.base + kept.count)
+    }
+
+    /// Reads everything.
+    fn check(&mut self) -> Result<(), String> {
+        let ends = self.log().ends();
+        let mut offset = ends.log_start;
+        while offset < ends.log_end.offset {
+            offset = self.read(offset)?;
+        }
+        Ok(())
+    }
+}
