@@ -247,6 +247,28 @@ fn a_directory_of_another_topic_is_left_alone_and_its_partition_is_offline() {
 }
 
 #[test]
+fn a_topic_with_an_offline_partition_can_be_deleted_and_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    client.produce("t", batch(3));
+    broker.stop();
+    let segment = dir.path().join("t-0/00000000000000000000.log");
+    std::fs::remove_file(&segment).unwrap();
+    std::fs::create_dir(&segment).unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    assert!(broker.page("/readyz").contains("offline: t-0"));
+    let mut client = broker.client();
+    let state = DeleteTopicState::default().with_name(Some(name("t")));
+    client.ask(6, &DeleteTopicsRequest::default().with_topics(vec![state]));
+    client.create("t");
+    assert_eq!(client.produce("t", batch(1)), (0, 0));
+    assert!(broker.page("/readyz").contains("200"));
+    broker.stop();
+}
+
+#[test]
 fn a_partition_that_was_offline_for_a_while_keeps_its_start() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Running::start(dir.path(), &[]);

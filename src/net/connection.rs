@@ -98,7 +98,7 @@ impl Connection {
             tokio::select! {
                 biased;
                 Some(outcome) = self.in_flight.next(), if !is_idle => {
-                    let drained = drained(shutdown.clone(), self.settings.drain);
+                    let drained = drained(&mut shutdown, self.settings.drain);
                     tokio::select! {
                         biased;
                         sent = self.send(outcome, idle_max) => match sent {
@@ -230,8 +230,8 @@ impl Connection {
 }
 
 /// Waits for the end of the time that answers may take in a shutdown.
-async fn drained(mut shutdown: watch::Receiver<bool>, drain: Duration) {
-    stopped(&mut shutdown).await;
+async fn drained(shutdown: &mut watch::Receiver<bool>, drain: Duration) {
+    stopped(shutdown).await;
     tokio::time::sleep(drain).await;
 }
 

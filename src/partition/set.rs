@@ -515,6 +515,9 @@ impl Partitions {
             self.map.store(Arc::new(map));
             removed
         };
+        for (index, _) in removed.offline() {
+            self.set_aside_unopened(&removed, index);
+        }
         for partition in removed.online() {
             partition.mark_deleted();
             let Some((volume, path)) = self.holding(partition) else {
@@ -532,6 +535,22 @@ impl Partitions {
                 }
                 Err(error) => {
                     tracing::error!(dir = %path.display(), %error, "cannot set a deleted partition aside")
+                }
+            }
+        }
+    }
+
+    /// The directory of a deleted topic's partition that could not be opened, where it is that topic's.
+    fn set_aside_unopened(&self, topic: &TopicPartitions, index: i32) {
+        for volume in &self.volumes {
+            match volume.dir.topic_id(&topic.topic, index) {
+                Ok(Some(id)) if id == topic.topic_id => {}
+                _ => continue,
+            }
+            match volume.dir.set_aside(&topic.topic, index) {
+                Ok(aside) => self.set_aside.lock().push((aside, 0)),
+                Err(error) => {
+                    tracing::error!(topic = %topic.topic, partition = index, %error, "cannot set a deleted partition aside")
                 }
             }
         }
