@@ -156,6 +156,14 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         }
     }
 
+    /// Removes a file that is there before this one is used.
+    pub(super) fn remove_leftover(&self) -> io::Result<()> {
+        match std::fs::remove_file(&*self.path.read()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Unmaps without touching the file.
     pub(super) fn close(&self) {
         let mut map = self.map.write();

@@ -383,10 +383,12 @@ impl Log {
         let dirty = segments[first..]
             .iter()
             .filter(|segment| segment.base_offset <= to.segment_base);
-        let mut files = 0;
+        let mut unnamed = Vec::new();
         for segment in dirty {
             segment.file()?.sync_data()?;
-            files += 1;
+            if !segment.is_named() {
+                unnamed.push(segment);
+            }
         }
         // A recovery point behind a segment means that its indexes are trusted too.
         if let Some((_, sealed)) = segments.split_last() {
@@ -397,9 +399,9 @@ impl Log {
                 segment.sync_indexes()?;
             }
         }
-        // A segment that was created since the last sync must be found again by name.
-        if files > 1 || from <= to.segment_base {
+        if !unnamed.is_empty() {
             self.disk.sync_dir(&self.dir())?;
+            unnamed.into_iter().for_each(|segment| segment.note_named());
         }
         Ok(())
     }
@@ -450,10 +452,15 @@ impl Log {
         if let Some(reason) = &tail.offline {
             return Err(LogError::Offline(reason.clone()));
         }
-        if let Some(active) = self.segments.load().last() {
+        let segments = self.segments.load();
+        if let Some(active) = segments.last() {
             active.seal()?;
         }
         producer_snapshot::store(&*self.disk, &self.dir(), synced, &tail.producers)?;
+        // A segment that was empty until now had nothing else to sync; who opens the log trusts that it is there.
+        if segments.iter().any(|segment| !segment.is_named()) {
+            self.disk.sync_dir(&self.dir())?;
+        }
         tail.offline = Some("closed".to_owned());
         Ok(synced)
     }

@@ -86,6 +86,9 @@ impl Log {
         } = left;
         std::fs::create_dir_all(dir)?;
         let mut segments = find_segments(&disk, dir, &config, now_ms)?;
+        if mode == OpenMode::Clean {
+            segments.iter().for_each(|segment| segment.note_named());
+        }
         if segments.is_empty() {
             segments.push(create_first(&disk, dir, &config, log_start.max(0), now_ms)?);
         }
@@ -95,7 +98,7 @@ impl Log {
         };
         let next_offset = match mode {
             OpenMode::Clean => {
-                trust::check_trusted(&segments, None, &config, cleaned_until)?;
+                trust::check_trusted(&segments, None, &config, left)?;
                 trust::end_of(&segments[segments.len() - 1], &config)?
             }
             OpenMode::AfterCrash { .. } => {
@@ -239,12 +242,7 @@ impl Scan {
             .partition_point(|segment| segment.base_offset <= recovery_point)
             .saturating_sub(1);
         let scanned_from = segments[first].base_offset;
-        trust::check_trusted(
-            &segments[..first],
-            Some(scanned_from),
-            config,
-            left.cleaned_until,
-        )?;
+        trust::check_trusted(&segments[..first], Some(scanned_from), config, left)?;
         let mut next_offset = scanned_from;
         let mut keep = segments.len();
         for (n, segment) in segments.iter().enumerate().skip(first) {
@@ -254,8 +252,10 @@ impl Scan {
                 break;
             };
             let is_cut = segment.bytes() < found;
+            // The part of what is missing that was synced and not deleted.
+            let missed = next_offset.max(left.log_start)..next.base_offset.min(recovery_point);
             if !is_cut
-                && next_offset < recovery_point
+                && !missed.is_empty()
                 && trust::is_hole(next_offset, next.base_offset, config, left.cleaned_until)
             {
                 // It was synced, so that no crash explains it.

@@ -12,6 +12,9 @@ use super::segment::Segment;
 
 impl Log {
     /// Applies retention as of `now_ms`, never beyond `high_watermark`. Returns the dropped segments.
+    ///
+    /// Only what is synced is dropped: with unsynced segments alone a power failure could leave nothing, and offsets
+    /// would be given twice. What DeleteRecords took goes at once, for its start is on the disk.
     pub fn retain(&self, now_ms: i64, high_watermark: i64) -> Result<Vec<Arc<Segment>>, LogError> {
         let mut tail = self.lock_tail();
         if tail.offline.is_some() {
@@ -24,9 +27,10 @@ impl Log {
                 .due_by_time(now_ms, config.retention_ms)?
                 .max(self.due_by_size(config.retention_bytes));
         }
+        let synced_end = self.ends().synced_end;
         let drop = drop
-            .max(self.before_log_start())
-            .min(self.below(high_watermark));
+            .min(self.below(high_watermark.min(synced_end)))
+            .max(self.before_log_start().min(self.below(high_watermark)));
         self.drop_oldest(&mut tail, drop, now_ms)
     }
 

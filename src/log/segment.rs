@@ -43,6 +43,8 @@ pub struct Segment {
     deleted: AtomicBool,
     /// Whether both indexes were synced since the segment was sealed.
     indexes_synced: AtomicBool,
+    /// Whether the directory was synced since the file was made: before that a power failure may take the file.
+    named: AtomicBool,
 }
 
 /// When a segment's file was made and last written, ms.
@@ -109,11 +111,15 @@ impl Segment {
             created_ms: age.created_ms,
             deleted: AtomicBool::new(false),
             indexes_synced: AtomicBool::new(false),
+            named: AtomicBool::new(false),
         }
     }
 
-    /// Makes the `.log` file, empty.
+    /// Makes the `.log` file, empty. Indexes that an earlier segment of the same name left behind a power failure
+    /// would point into nothing.
     pub(super) fn create(&self) -> io::Result<()> {
+        self.offsets.file.remove_leftover()?;
+        self.times.file.remove_leftover()?;
         let created = self.disk.create(&self.path.lock())?;
         created.set_len(0)?;
         *self.file.lock() = Some(created);
@@ -245,6 +251,16 @@ impl Segment {
 
     pub(super) fn indexes_are_synced(&self) -> bool {
         self.indexes_synced.load(Ordering::Acquire)
+    }
+
+    /// Whether the file is found again by its name whatever happens.
+    pub(super) fn is_named(&self) -> bool {
+        self.named.load(Ordering::Acquire)
+    }
+
+    /// The directory was synced.
+    pub(super) fn note_named(&self) {
+        self.named.store(true, Ordering::Release);
     }
 
     /// For a segment that was sealed before it was opened.

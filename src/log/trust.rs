@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::LogError;
 use super::config::LogConfig;
+use super::recover::LeftAs;
 use super::segment::{BatchAt, Segment};
 
 /// How far behind an index's last entry a segment may go on, beyond `index.interval.bytes`: Kafka's followers write
@@ -41,12 +42,12 @@ impl Indexer {
 }
 
 /// Checks trusted segments, oldest first, up to the offset at which the next segment begins, if there is one.
-/// Gaps before `cleaned_until` are compaction's.
+/// Gaps before `cleaned_until` are compaction's; those before the log's start nobody misses.
 pub(super) fn check_trusted(
     segments: &[Arc<Segment>],
     next_base: Option<i64>,
     config: &LogConfig,
-    cleaned_until: i64,
+    left: LeftAs,
 ) -> Result<(), LogError> {
     for (n, segment) in segments.iter().enumerate() {
         let Some(next) = segments
@@ -70,7 +71,7 @@ pub(super) fn check_trusted(
             Err(error) => return Err(error),
         };
         segment.close_files();
-        if is_hole(end, next, config, cleaned_until) {
+        if next > left.log_start && is_hole(end, next, config, left.cleaned_until) {
             return Err(LogError::Hole {
                 behind: segment.path().display().to_string(),
                 from: end,

@@ -153,7 +153,13 @@ fn retain(
             subject.log().expire_producers(now, producer_expiration_ms);
             subject.log().retain(now, subject.high_watermark())
         });
-        match dropped.blocking_recv() {
+        let answer = dropped.blocking_recv();
+        let ends = partition.log().ends();
+        if ends.synced_end < ends.log_end.segment_base {
+            // What is sealed is dropped at the next turn when it is synced.
+            partition.writer().sync_soon(partition);
+        }
+        match answer {
             Ok(Ok(segments)) if !segments.is_empty() => {
                 tracing::info!(topic = %partition.topic(), partition = partition.index(), segments = segments.len(),
                     log_start = partition.log().ends().log_start, "retention dropped segments");

@@ -11,7 +11,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use metaq::log::{Disk as _, DiskFile, RealDisk};
+use metaq::log::{DiskFile, RealDisk};
 use parking_lot::Mutex;
 
 use super::random::Random;
@@ -54,7 +54,7 @@ struct SimulatedFile {
 }
 
 impl Disk {
-    /// Lets one call behind the next `calls` fail, with EIO or ENOSPC; after that the disk works again.
+    /// Lets one call behind the next `calls` fail; after that the disk works again.
     pub fn fail_in(&self, calls: u64) {
         self.state.lock().fails_in = Some(calls);
     }
@@ -68,11 +68,7 @@ impl Disk {
         match state.fails_in {
             Some(0) => {
                 state.fails_in = None;
-                Err(io::Error::from_raw_os_error(if cfg!(test) {
-                    5
-                } else {
-                    28
-                }))
+                Err(io::ErrorKind::StorageFull.into())
             }
             Some(left) => {
                 state.fails_in = Some(left - 1);
@@ -140,11 +136,6 @@ impl Disk {
         }
         drop(state);
         damage_indexes(dir, trusted_before, random);
-    }
-
-    /// The process is gone: what it wrote is with the system, which goes on.
-    pub fn forget_open_files(&self) {
-        // Unsynced writes stay unsynced, for a power loss that follows.
     }
 }
 

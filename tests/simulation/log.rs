@@ -39,8 +39,10 @@ struct World<'a> {
     config: LogConfig,
     log: Option<Log>,
     kept: Vec<Kept>,
-    /// What was appended while the disk failed: perhaps there.
+    /// Something was appended while the disk failed: perhaps it is there.
     uncertain: bool,
+    /// The same after a restart that did not find it: the power may still bring it back, until it is written over.
+    ghosts: Vec<Kept>,
     /// Everything before it was acknowledged under a policy that syncs, or synced.
     synced_end: i64,
     /// Ids of the producers there are now.
@@ -52,7 +54,7 @@ struct World<'a> {
     trace: Vec<String>,
 }
 
-/// Runs one seed; the trace and what is wrong when something is.
+/// Runs one seed: what is wrong, and the trace behind it, when something is.
 pub fn run(seed: u64, steps: usize) -> Result<(), String> {
     let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
     let partition = dir.path().join("t-0");
@@ -72,6 +74,7 @@ pub fn run(seed: u64, steps: usize) -> Result<(), String> {
         log: None,
         kept: Vec::new(),
         uncertain: false,
+        ghosts: Vec::new(),
         synced_end: 0,
         producers: [1000, 1001, 1002],
         sequences: [0; PRODUCERS],
@@ -181,6 +184,7 @@ impl World<'_> {
             }
         }
         self.kept.extend(batches);
+        self.ghosts.clear();
         self.sequences = sequences;
         if self.config.syncs_every_append() {
             self.sync()
@@ -330,6 +334,10 @@ impl World<'_> {
                 "killed at {end}, opened at {found}, which nobody wrote"
             ));
         }
+        if self.uncertain {
+            let lost = self.kept.iter().filter(|kept| kept.base >= found);
+            self.ghosts = lost.cloned().collect();
+        }
         self.uncertain = false;
         self.survive(found)
     }
@@ -349,6 +357,7 @@ impl World<'_> {
             .lose_power(self.dir, trusted.unwrap_or(0), &mut self.random);
         self.open(self.after_crash())?;
         self.uncertain = false;
+        self.kept.append(&mut self.ghosts);
         let found = self.log().ends().log_end.offset;
         if found < self.synced_end {
             return Err(format!("synced to {}, opened at {found}", self.synced_end));
