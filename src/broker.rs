@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::admin::Admin;
 use crate::api::{Context, FetchSessions};
 use crate::cluster::{Broker as Member, Cluster, ClusterError, ClusterEvent, Opened, ProducerIds};
+use crate::cluster::{cluster_id_of, parse_identity};
 use crate::config::Config;
 use crate::group::{Coordinator, GroupLimits, Resolve};
 use crate::log::{DataDirError, RealDisk};
@@ -24,10 +25,14 @@ use crate::partition::{Housekeeping, HousekeepingIntervals, Partitions, Partitio
 
 /// The embedded coordination store's file, in one of the data directories.
 const META_FILE: &str = "metaq-meta.redb";
+/// What such a store calls itself.
+const EMBEDDED: &str = "embedded";
 
 /// How long the coordination store may take to be closed.
 const META_CLOSE_MAX: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether the lease still holds, for the log.
+const LEASE_LOOK: Duration = Duration::from_millis(200);
 /// How long to wait before reading groups again.
 const ASSIGN_RETRY_PAUSE: Duration = Duration::from_millis(200);
 
@@ -43,6 +48,14 @@ pub enum StartError {
     /// The coordination store cannot be used.
     #[error(transparent)]
     Meta(#[from] MetaError),
+    /// Groups and configurations would be forgotten.
+    #[error(
+        "{0} holds a coordination store that is not in ZooKeeper yet: take it there with metaq meta export and import (docs/zookeeper.md), or move the file away to begin without its groups and configurations"
+    )]
+    NotImported(PathBuf),
+    /// Nothing to look into.
+    #[error("there is no coordination store in {0}")]
+    NoStore(String),
     /// Which one holds the topics and offsets?
     #[error(
         "{0} and {1} both hold a coordination store; move the one away that is not this broker's"
@@ -97,11 +110,12 @@ impl Resolve for Identities {
 
     fn partition(&self, topic: &str, identity: &str) -> Option<i32> {
         let image = self.0.image();
+        let identity = parse_identity(identity)?;
         let partitions = &image.topic(topic)?.partitions;
-        partitions
+        let index = partitions
             .iter()
-            .position(|info| info.identity.to_string() == identity)
-            .map(|index| index as i32)
+            .position(|info| info.identity == identity)?;
+        Some(index as i32)
     }
 }
 
@@ -133,6 +147,22 @@ async fn coordinate(cx: Arc<Context>, mut events: broadcast::Receiver<ClusterEve
     }
 }
 
+/// Says when this broker stops to lead and to coordinate, and when it may again.
+async fn tell_of_lease(cluster: Arc<Cluster>) {
+    let mut could = true;
+    loop {
+        tokio::time::sleep(LEASE_LOOK).await;
+        match (could, cluster.may_act()) {
+            (true, false) => tracing::warn!(
+                "others may act in this broker's place: it neither leads nor coordinates until it is registered anew"
+            ),
+            (false, true) => tracing::info!("this broker leads and coordinates again"),
+            _ => {}
+        }
+        could = cluster.may_act();
+    }
+}
+
 impl Broker {
     /// Opens everything and begins to serve. Returns when clients can be answered.
     pub async fn start(config: Config) -> Result<Self, StartError> {
@@ -152,6 +182,9 @@ impl Broker {
         }
         let meta = open_store(&config).await?;
         partitions.hold_to(meta.lease());
+        if meta.kind() != EMBEDDED {
+            leave_embedded_store(&config, &partitions, &meta).await?;
+        }
         let cluster_id = match partitions.data_dirs().next() {
             Some(dir) => dir.property("cluster.id")?,
             None => return Err(StartError::NoDataPath),
@@ -187,6 +220,7 @@ impl Broker {
         let vital = || cx.partitions.vital().clone();
         tasks.spawn(vital().watch("cluster", cx.cluster.clone().follow()));
         tasks.spawn(vital().watch("groups", coordinate(cx.clone(), events)));
+        tasks.spawn(tell_of_lease(cx.cluster.clone()));
         server.serve(&cx);
         let admin = admin.serve(cx.clone());
         Ok(Self {
@@ -296,6 +330,38 @@ fn open_partitions(config: &Config) -> Result<Arc<Partitions>, StartError> {
         return Err(StartError::NoDataPath);
     }
     Ok(Arc::new(Partitions::open(Arc::new(RealDisk), &options)?))
+}
+
+/// A broker that moves to ZooKeeper leaves its embedded store behind, but not what is in it: the tree must have been
+/// imported. Then the file is set aside, so that it is not taken for the newest on the way back.
+async fn leave_embedded_store(
+    config: &Config,
+    partitions: &Partitions,
+    meta: &MetaStore,
+) -> Result<(), StartError> {
+    let file = embedded_file(config)?;
+    if !file.exists() {
+        return Ok(());
+    }
+    let own = match partitions.data_dirs().next() {
+        Some(dir) => dir.property("cluster.id")?,
+        None => None,
+    };
+    if own.is_none() || cluster_id_of(meta).await? != own {
+        return Err(StartError::NotImported(file));
+    }
+    let aside = file.with_extension("redb.moved");
+    std::fs::rename(&file, &aside)?;
+    tracing::info!(file = %aside.display(), "the embedded coordination store is set aside: its content is in ZooKeeper");
+    Ok(())
+}
+
+/// Opens the store that the configuration names, where it is there already.
+pub async fn open_existing_store(config: &Config) -> Result<MetaStore, StartError> {
+    if !config.flag("zookeeper.enable") && !embedded_file(config)?.exists() {
+        return Err(StartError::NoStore(config.text("log.dirs").to_owned()));
+    }
+    open_store(config).await
 }
 
 /// Opens the coordination store that the configuration names.

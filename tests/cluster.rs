@@ -116,6 +116,10 @@ fn a_number_that_is_taken_is_refused_and_the_other_one_named() {
         "{said}"
     );
     assert_eq!(cluster.nodes[0].brokers(), [0]);
+    // Nothing was made in its directory that could be taken for partitions later.
+    let left = std::fs::read_dir(second.data()).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, [".lock"]);
 }
 
 #[test]
@@ -544,6 +548,9 @@ fn a_broker_moves_to_zookeeper_and_back_with_all_that_it_has() {
     alone.command(&["meta", "export", file]).unwrap();
 
     let mut clustered = Node::prepare(dir.path(), 0, &servers, &[&root]);
+    let (status, log) = clustered.fails();
+    assert!(!status.success());
+    assert!(log.contains("not in ZooKeeper yet"), "{log}");
     let said = clustered.command(&["meta", "import", file]).unwrap();
     assert!(said.contains("nodes created"), "{said}");
     clustered.launch();
@@ -558,7 +565,8 @@ fn a_broker_moves_to_zookeeper_and_back_with_all_that_it_has() {
     assert!(clustered.stop().success());
     clustered.command(&["meta", "export", file]).unwrap();
 
-    std::fs::remove_file(alone.data().join("metaq-meta.redb")).unwrap();
+    // The store that was left on the way there does not stand in the way back.
+    assert!(alone.data().join("metaq-meta.redb.moved").exists());
     alone.command(&["meta", "import", file]).unwrap();
     alone.launch();
     assert_eq!(committed(&mut alone.client(), "g", "t", 2), Ok(2));
@@ -733,4 +741,152 @@ fn partitions_go_where_they_are_put_and_keep_their_identities() {
         .with_timeout_ms(10_000);
     let refused = client.ask(5, &request).topics[0].error_code;
     assert_eq!(refused, INVALID_REPLICA_ASSIGNMENT);
+    // Nor is what is not there pretended.
+    const INVALID_REPLICATION_FACTOR: i16 = 38;
+    let twice = CreatableTopic::default()
+        .with_name(name("twice"))
+        .with_num_partitions(1)
+        .with_replication_factor(2);
+    let request = CreateTopicsRequest::default()
+        .with_topics(vec![twice])
+        .with_timeout_ms(10_000);
+    let refused = client.ask(5, &request).topics[0].error_code;
+    assert_eq!(refused, INVALID_REPLICATION_FACTOR);
+}
+
+#[test]
+fn a_topic_that_no_node_holds_is_refused_and_not_made() {
+    let cluster = Cluster::start(1, &[]);
+    const INVALID_PARTITIONS: i16 = 37;
+    let client = &mut cluster.nodes[0].client();
+    assert_eq!(create(client, "huge", 20_000), INVALID_PARTITIONS);
+    assert!(cluster.nodes[0].metadata(None).topics.is_empty());
+    assert!(cluster.tree().children("/brokers/topics").is_empty());
+    assert_eq!(create(client, "large", 3_000), 0);
+}
+
+#[test]
+fn a_resumed_coordinator_never_tells_what_was_true_before() {
+    let cluster = Cluster::start(2, &[SHORT_SESSION]);
+    cluster.create(0, "t", 2);
+    let group = cluster.group_of(0);
+    let anyone = (-1, "");
+    let committed_by =
+        |node: &Node, offset| commit(&mut node.client(), &group, anyone, "t", 0, offset);
+    let [paused, left] = &cluster.nodes[..] else {
+        panic!()
+    };
+    assert_eq!(committed_by(paused, 5), 0);
+    let mut waiting: Vec<_> = (0..4).map(|_| paused.client()).collect();
+    paused.pause();
+    within(LONG, "the group at the other one", || {
+        committed_by(left, 9) == 0
+    });
+    // Changes all the while, so that the resumed one has much to read.
+    let address = left.address();
+    let noise = std::thread::spawn(move || {
+        for n in 0..40 {
+            let mut client = Client::connect(address.parse().unwrap());
+            create(&mut client, &format!("noise-{n}"), 1);
+        }
+    });
+    paused.resume();
+    let until = std::time::Instant::now() + Duration::from_secs(3);
+    while std::time::Instant::now() < until {
+        for client in &mut waiting {
+            let told = committed(client, &group, "t", 0);
+            assert!(
+                told != Ok(5) && told != Ok(-1),
+                "an offset of before: {told:?}"
+            );
+        }
+    }
+    noise.join().unwrap();
+}
+
+#[test]
+fn of_two_with_one_number_the_one_that_lost_its_session_serves_no_more() {
+    let cluster = Cluster::start(1, &[SHORT_SESSION]);
+    cluster.create(0, "t", 1);
+    let first = &cluster.nodes[0];
+    assert_eq!(produce(&mut first.client(), "t", 0), (0, 0));
+    first.pause();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let root = format!("zk.zkRoot={}", cluster.root);
+    let settings = [root.as_str(), SHORT_SESSION];
+    let mut second = Node::prepare(elsewhere.path(), 0, &cluster.servers, &settings);
+    within(LONG, "the first one's session to end", || {
+        cluster.tree().get("/brokers/ids/0/master").is_none()
+    });
+    second.launch();
+    until_produced(&second, "t", 0);
+    first.resume();
+    within(LONG, "the first one to notice", || {
+        first
+            .page("/readyz")
+            .contains("another process has this broker's number")
+    });
+    for _ in 0..50 {
+        assert_eq!(produce(&mut first.client(), "t", 0).0, NOT_LEADER);
+        assert_eq!(produce(&mut second.client(), "t", 0).0, 0);
+    }
+    assert_eq!(second.controller(), 0);
+}
+
+#[test]
+fn a_controller_that_was_overtaken_is_elected_anew() {
+    let cluster = Cluster::start(2, &[]);
+    let tree = cluster.tree();
+    // As by an election whose answer nobody got.
+    let epoch = tree.get("/controller_epoch").unwrap();
+    let op = Op::Set {
+        path: "/controller_epoch".to_owned(),
+        data: epoch.into(),
+        version: None,
+    };
+    tree.run(tree.store.multi(vec![op])).unwrap();
+    within(LONG, "a controller that may write", || {
+        create(&mut cluster.nodes[0].client(), "t", 2) == 0
+    });
+    cluster.create(1, "u", 2);
+}
+
+#[test]
+fn a_node_that_cannot_be_read_stops_nothing_else() {
+    let mut cluster = Cluster::start(2, &[SHORT_SESSION]);
+    cluster.create(0, "t", 2);
+    assert_eq!(produce(&mut cluster.nodes[0].client(), "t", 0), (0, 0));
+    let tree = cluster.tree();
+    let garbage = vec![
+        Op::put("/brokers/topics/broken", "no json".into()),
+        Op::put("/consumers/g/offsets/t/0-0", "12-34".into()),
+    ];
+    tree.run(tree.store.multi(garbage)).unwrap();
+    cluster.nodes[1].kill();
+    within(LONG, "the loss to be seen", || {
+        cluster.nodes[0].brokers() == [0]
+    });
+    assert_eq!(produce(&mut cluster.nodes[0].client(), "t", 0), (0, 1));
+    within(LONG, "groups", || {
+        committed(&mut cluster.nodes[0].client(), "g", "t", 0) == Ok(-1)
+    });
+    // One that cannot be read any more is left as it is known.
+    let op = Op::put("/brokers/topics/t", "no json either".into());
+    tree.run(tree.store.multi(vec![op])).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(produce(&mut cluster.nodes[0].client(), "t", 0), (0, 2));
+}
+
+#[test]
+fn a_root_of_a_stopped_metaq_is_refused_too() {
+    let servers = zookeeper::shared().address();
+    let root = fresh_root();
+    let tree = Tree::open(&servers, &root);
+    let offset = Op::put("/consumers/readers/offsets/orders/0-0", "-7-1024".into());
+    tree.run(tree.store.multi(vec![offset])).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let setting = format!("zk.zkRoot={root}");
+    let (status, log) = Node::prepare(dir.path(), 0, &servers, &[&setting]).fails();
+    assert!(!status.success());
+    assert!(log.contains("choose another zk.zkRoot"), "{log}");
 }

@@ -400,7 +400,7 @@ async fn the_lease_ends_before_the_session_and_a_new_session_follows() {
         .multi(vec![create("/brokers"), ephemeral("/brokers/e")])
         .await
         .unwrap();
-    assert!(store.lease().is_valid());
+    assert!(store.lease().is_held());
     let mut changes = store.watch();
     proxy.close();
     wait_for_session(&store, 1, SessionState::Suspended).await;
@@ -408,7 +408,7 @@ async fn the_lease_ends_before_the_session_and_a_new_session_follows() {
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut ended_first = false;
     while witness.get("/brokers/e").await.unwrap().is_some() {
-        ended_first |= !store.lease().is_valid();
+        ended_first |= !store.lease().is_held();
         assert!(Instant::now() < deadline, "the ephemeral never went");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -416,7 +416,7 @@ async fn the_lease_ends_before_the_session_and_a_new_session_follows() {
     let waiting = store.multi(vec![create("/lost")]);
     proxy.open();
     wait_for_session(&store, 2, SessionState::Connected).await;
-    assert!(store.lease().is_valid());
+    assert!(store.lease().is_held());
     // What was asked in the old session is refused in the new one, and not made.
     assert!(matches!(waiting.await, Err(MetaError::Unavailable(_))));
     assert!(store.get("/lost").await.unwrap().is_none());
@@ -496,7 +496,7 @@ async fn a_server_that_pauses_suspends_nothing_for_good() {
     server.servers[0].pause();
     let put = store.multi(vec![Op::put("/p", data("x"))]);
     let ended = async {
-        while store.lease().is_valid() {
+        while store.lease().is_held() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -505,8 +505,7 @@ async fn a_server_that_pauses_suspends_nothing_for_good() {
     // Whether the session outlived the pause is the server's to say; either way the store serves again.
     let _ = put.await;
     let serves = async {
-        while store.multi(vec![Op::put("/q", data("y"))]).await.is_err()
-            || !store.lease().is_valid()
+        while store.multi(vec![Op::put("/q", data("y"))]).await.is_err() || !store.lease().is_held()
         {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -132,6 +132,14 @@ def zookeeper_is_silent_for_more_than_a_session():
     all_go_on()
 
 
+def each_server_of_the_ensemble_is_killed():
+    """One of them leads the others."""
+    for server in range(3):
+        control(ZOOKEEPER_CTL, "kill9", server)
+        all_go_on()
+        control(ZOOKEEPER_CTL, "start", server)
+
+
 def a_coordinator_is_killed():
     control(BROKER_CTL, "kill9", 1)
     time.sleep(SESSION + 1)
@@ -252,6 +260,7 @@ tests = [
     everybody_starts,
     zookeeper_is_killed,
     zookeeper_is_silent_for_less_than_a_session,
+    each_server_of_the_ensemble_is_killed,
     a_coordinator_is_killed,
     the_controller_is_killed_and_back_within_its_session,
     a_broker_is_stopped_past_its_session,

@@ -162,6 +162,13 @@ fn add_coordination(cx: &Context, snapshot: &mut Snapshot) {
         "Slots of groups that this broker coordinates",
         slots as i64,
     );
+    let away = |info: &&crate::cluster::PartitionInfo| !image.brokers.contains_key(&info.leader);
+    let partitions = image.topics().flat_map(|topic| &topic.partitions);
+    gauge(
+        "metaq_partitions_without_leader",
+        "Partitions of the cluster whose broker is away",
+        partitions.filter(away).count() as i64,
+    );
     gauge(
         "metaq_brokers",
         "Live brokers of the cluster",

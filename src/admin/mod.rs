@@ -155,6 +155,9 @@ async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
         }
     }
     let coordination = coordination(&shared.cx);
+    if shared.cx.cluster.is_fenced() {
+        offline.push_str("another process has this broker's number\n");
+    }
     if !shared.cx.cluster.may_act() {
         offline.push_str(&coordination);
     }

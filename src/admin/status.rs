@@ -44,7 +44,9 @@ struct BrokerStatus {
     /// Counts its registrations.
     epoch: i64,
     controller: bool,
-    /// Partitions that it leads.
+    /// Whether it is there; one that is away is shown as long as it has partitions.
+    live: bool,
+    /// Partitions that it leads, or will when it is back.
     partitions: usize,
     /// Slots of groups that it coordinates.
     slots: usize,
@@ -80,9 +82,28 @@ impl ClusterStatus {
             rack: broker.rack.clone(),
             epoch: broker.epoch,
             controller: broker.id == image.controller_id,
+            live: true,
             partitions: led_by(broker.id),
             slots: slots_of(broker.id),
         });
+        let mut brokers: Vec<BrokerStatus> = brokers.collect();
+        let homes: std::collections::BTreeSet<i32> = partitions().map(|info| info.leader).collect();
+        for id in homes
+            .into_iter()
+            .filter(|id| !image.brokers.contains_key(id))
+        {
+            brokers.push(BrokerStatus {
+                id,
+                host: String::new(),
+                port: 0,
+                rack: None,
+                epoch: 0,
+                controller: false,
+                live: false,
+                partitions: led_by(id),
+                slots: 0,
+            });
+        }
         let away = partitions().filter(|info| !image.brokers.contains_key(&info.leader));
         Self {
             cluster_id: image.cluster_id.clone(),
@@ -90,7 +111,7 @@ impl ClusterStatus {
             version: env!("CARGO_PKG_VERSION"),
             controller_id: image.controller_id,
             coordination: CoordinationStatus::of(cx),
-            brokers: brokers.collect(),
+            brokers,
             topics: image.topics().count(),
             partitions: partitions().count(),
             partitions_without_leader: away.count(),

@@ -32,6 +32,9 @@ pub(super) async fn serve(
     Query(Asked { path }): Query<Asked>,
 ) -> Response {
     let meta = shared.cx.cluster.meta();
+    if meta.kind() != "embedded" {
+        return (StatusCode::NOT_FOUND, "the tree is in ZooKeeper\n").into_response();
+    }
     let answer = match what.as_str() {
         "get" => meta.get(&path).await.map(|node| {
             let shown = node.map(|node| ShownNode::new(path.clone(), &node));
@@ -54,12 +57,19 @@ pub(super) async fn serve(
     answer.unwrap_or_else(failed)
 }
 
+/// Whether a path is a node or below it.
+fn is_at_or_below(path: &str, node: &str) -> bool {
+    let node = node.trim_end_matches('/');
+    path.strip_prefix(node)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 fn watch(meta: &MetaStore, below: String) -> Response {
     let events = stream::unfold((meta.watch(), below), |(mut changes, below)| async move {
         loop {
             let told = match changes.recv().await {
                 Ok(Change::Paths(paths)) => {
-                    let own = paths.iter().filter(|path| path.starts_with(&below));
+                    let own = paths.iter().filter(|path| is_at_or_below(path, &below));
                     own.cloned().collect::<Vec<_>>().join("\n")
                 }
                 Ok(Change::Everything) | Err(RecvError::Lagged(_)) => "*".to_owned(),

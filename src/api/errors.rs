@@ -116,6 +116,8 @@ impl WireError for ClusterError {
             }
             Self::DeletionDisabled => ResponseError::TopicDeletionDisabled,
             Self::Meta(MetaError::Unavailable(_)) => ResponseError::RequestTimedOut,
+            // A topic's node holds all its partitions.
+            Self::Meta(MetaError::TooLarge(_)) => ResponseError::InvalidPartitions,
             Self::Meta(_) => ResponseError::UnknownServerError,
             Self::Storage(_) | Self::DataDir(_) => ResponseError::KafkaStorageError,
         }

@@ -153,7 +153,11 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, request: FetchRequest) -> An
             };
         }
     };
-    let fetched = wait(cx, &wanted, &limits, deadline).await;
+    let mut fetched = wait(cx, &wanted, &limits, deadline).await;
+    if !cx.cluster.may_act() {
+        // What was read before this process was stopped is not told by a broker that leads no more.
+        fetched = read(cx, &wanted, &limits).await.0;
+    }
     assemble(cx, turn, wanted, fetched)
 }
 

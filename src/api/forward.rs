@@ -1,5 +1,7 @@
 //! Sending requests on to the controller, as Kafka's brokers do (KIP-590), so that clients need not know it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use metaq_protocol::frame::{self, RequestFrame};
 use metaq_protocol::messages::CreateTopicsRequest;
@@ -14,6 +16,8 @@ pub(super) const FORWARDED: &str = "metaq-forwarded";
 /// CreateTopics in this version is understood by every broker of a cluster.
 const CREATE_TOPICS_VERSION: i16 = 5;
 const CREATE_TIMEOUT_MS: i32 = 10_000;
+/// How long a client that asked for a missing topic waits for the controller.
+const CREATE_WAIT: Duration = Duration::from_secs(3);
 
 /// The controller's answer, where this broker is not the controller and can reach it.
 pub(super) async fn to_controller(
@@ -56,11 +60,15 @@ pub(super) async fn create_at_controller(cx: &Context, names: &[String]) {
     let request = CreateTopicsRequest::default()
         .with_topics(names.iter().map(topic).collect())
         .with_timeout_ms(CREATE_TIMEOUT_MS);
-    let asked = match frame::encode_request(CREATE_TOPICS_VERSION, 0, FORWARDED, &request) {
-        Ok(frame) => ask_peer(&controller, frame).await,
-        Err(_) => return,
+    let Ok(frame) = frame::encode_request(CREATE_TOPICS_VERSION, 0, FORWARDED, &request) else {
+        return;
     };
-    if let Err(error) = asked {
-        tracing::warn!(controller = controller.id, %error, "the controller did not create topics");
+    // A client that hears nothing asks again, and by then perhaps another controller.
+    match tokio::time::timeout(CREATE_WAIT, ask_peer(&controller, frame)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(controller = controller.id, %error, "the controller did not create topics")
+        }
+        Err(_) => tracing::warn!(controller = controller.id, "the controller does not answer"),
     }
 }

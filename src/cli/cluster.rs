@@ -32,6 +32,7 @@ struct Broker {
     rack: Option<String>,
     epoch: i64,
     controller: bool,
+    live: bool,
     partitions: usize,
     slots: usize,
 }
@@ -124,7 +125,10 @@ fn show(status: &Status) -> Result<(), Failure> {
         };
         vec![
             broker.id.to_string(),
-            format!("{host}:{}", broker.port),
+            match broker.live {
+                true => format!("{host}:{}", broker.port),
+                false => "away".to_owned(),
+            },
             or_dash(&broker.rack),
             broker.epoch.to_string(),
             broker.partitions.to_string(),

@@ -104,7 +104,7 @@ struct Lag {
     partition: i32,
     identity: Option<String>,
     offset: Option<i64>,
-    log_end: i64,
+    log_end: Option<i64>,
     lag: Option<i64>,
     member: Option<String>,
     client: Option<String>,
@@ -264,14 +264,16 @@ fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure>
     let rows: Vec<Lag> = keys
         .into_iter()
         .map(|key| {
-            let log_end = ends.get(&key).copied().unwrap_or(-1);
+            let log_end = ends.get(&key).copied();
             let offset = committed.get(&key).copied();
             let owner = owners.get(&key);
             Lag {
                 identity: identities.get(&key).cloned(),
                 offset,
                 log_end,
-                lag: offset.map(|offset| (log_end - offset).max(0)),
+                lag: offset
+                    .zip(log_end)
+                    .map(|(offset, end)| (end - offset).max(0)),
                 member: owner.map(|member| member.member_id.to_string()),
                 client: owner.map(|member| member.client_id.to_string()),
                 host: owner.map(|member| member.client_host.to_string()),
@@ -313,7 +315,7 @@ fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure>
             row.partition.to_string(),
             or_dash(&row.identity),
             or_dash(&row.offset),
-            row.log_end.to_string(),
+            or_dash(&row.log_end),
             or_dash(&row.lag),
             or_dash(&row.member),
             or_dash(&row.client),

@@ -99,8 +99,26 @@ fn dump(file: &std::path::Path, records: bool, json: bool) -> Result<(), Failure
     Ok(())
 }
 
+/// Whether a broker holds a data directory's lock.
+fn is_in_use(dir: &std::path::Path) -> bool {
+    match std::fs::File::open(dir.join(".lock")) {
+        Ok(lock) => matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)),
+        Err(_) => false,
+    }
+}
+
 fn verify(dir: &std::path::Path, json: bool) -> Result<(), Failure> {
-    let seen = verify_dir(dir)?;
+    if [dir.to_path_buf(), dir.join("..")]
+        .iter()
+        .any(|dir| is_in_use(dir))
+    {
+        return Err(format!(
+            "a broker uses {}; what it writes at this moment would look damaged, so stop it first",
+            dir.display()
+        )
+        .into());
+    }
+    let seen = verify_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     if json {
         println!("{}", serde_json::to_string_pretty(&seen)?);
     } else {

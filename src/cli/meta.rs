@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use super::http;
 use super::output::{or_dash, print};
 use super::{ConfigArguments, Failure};
-use crate::broker::open_store;
+use crate::broker::{StartError, open_existing_store, open_store};
 use crate::config::Config;
 use crate::meta::{
     Change, Export, LegacyOffset, MetaError, MetaStore, ShownNode, export, import,
@@ -110,11 +110,11 @@ enum Source {
 
 impl Source {
     async fn open(config: &Config) -> Result<Self, Failure> {
-        let error = match open_store(config).await {
+        let error = match open_existing_store(config).await {
             Ok(store) => return Ok(Self::Store(store)),
             Err(error) => error,
         };
-        if config.flag("zookeeper.enable") {
+        if config.flag("zookeeper.enable") || matches!(error, StartError::NoStore(_)) {
             return Err(error.into());
         }
         // A broker holds the file.
@@ -127,7 +127,10 @@ impl Source {
         };
         let address = format!("{host}:{}", config.number("dashboard.http.port"));
         match http::get::<serde_json::Value>(&address, "/api/cluster") {
-            Ok(_) => Ok(Self::Broker(address)),
+            Ok(_) => {
+                eprintln!("A broker has the store open; asking its dashboard at {address}.");
+                Ok(Self::Broker(address))
+            }
             Err(unreachable) => Err(format!("{error}; and {unreachable}").into()),
         }
     }
@@ -146,19 +149,33 @@ impl Looked {
             Source::Store(store) => store.children(&self.path).await?,
             Source::Broker(address) => http::get(address, &self.asked("ls"))?,
         };
+        self.check_there(&source, names.is_empty()).await?;
         source.close().await;
         print(self.json, &["NAME"], &names, |name| vec![name.clone()])
     }
 
-    async fn get(&self) -> Result<(), Failure> {
-        let source = Source::open(&self.config.load()?).await?;
-        let node: Option<ShownNode> = match &source {
+    /// The node itself.
+    async fn node(&self, source: &Source) -> Result<Option<ShownNode>, Failure> {
+        match source {
             Source::Store(store) => {
                 let node = store.get(&self.path).await?;
-                node.map(|node| ShownNode::new(self.path.clone(), &node))
+                Ok(node.map(|node| ShownNode::new(self.path.clone(), &node)))
             }
-            Source::Broker(address) => http::get(address, &self.asked("get"))?,
-        };
+            Source::Broker(address) => http::get(address, &self.asked("get")),
+        }
+    }
+
+    /// A node without anything below it is something else than no node.
+    async fn check_there(&self, source: &Source, is_empty: bool) -> Result<(), Failure> {
+        if is_empty && self.path != "/" && self.node(source).await?.is_none() {
+            return Err(MetaError::NoNode(self.path.clone()).into());
+        }
+        Ok(())
+    }
+
+    async fn get(&self) -> Result<(), Failure> {
+        let source = Source::open(&self.config.load()?).await?;
+        let node = self.node(&source).await?;
         source.close().await;
         let node = node.ok_or_else(|| MetaError::NoNode(self.path.clone()))?;
         match self.json {
@@ -178,6 +195,7 @@ impl Looked {
             }
             Source::Broker(address) => http::get(address, &self.asked("tree"))?,
         };
+        self.check_there(&source, nodes.is_empty()).await?;
         source.close().await;
         print(
             self.json,
@@ -249,7 +267,9 @@ fn content(node: &ShownNode) -> String {
 }
 
 async fn write_export(file: &std::path::Path, config: &Config) -> Result<(), Failure> {
-    let store = open_store(config).await?;
+    let store = open_existing_store(config)
+        .await
+        .map_err(|error| format!("{error} (where a broker has it open, stop the broker first)"))?;
     let exported = export(&store).await;
     store.close().await;
     let exported = exported?;

@@ -111,8 +111,8 @@ struct Described {
     leader_epoch: i32,
     replicas: Vec<i32>,
     isr: Vec<i32>,
-    log_start: i64,
-    log_end: i64,
+    log_start: Option<i64>,
+    log_end: Option<i64>,
 }
 
 impl Topic {
@@ -310,7 +310,14 @@ pub(super) fn offsets(
         let request = ListOffsetsRequest::default()
             .with_replica_id(BrokerId(-1))
             .with_topics(vec![asked]);
-        let answered = client.ask_broker(leader, 7, &request)?.topics;
+        let answered = match client.ask_broker(leader, 7, &request) {
+            Ok(answer) => answer.topics,
+            Err(error) => {
+                // The others are shown all the same.
+                eprintln!("metaq: no offsets from broker {leader}: {error}");
+                continue;
+            }
+        };
         for partition in answered.into_iter().flat_map(|topic| topic.partitions) {
             let what = format!("{} partition {}", &*name, partition.partition_index);
             check(&what, partition.error_code, None)?;
@@ -342,11 +349,8 @@ fn describe(client: &mut Client, name: &str, json: bool) -> Result<(), Failure> 
             leader_epoch: partition.leader_epoch,
             replicas: ids(&partition.replica_nodes),
             isr: ids(&partition.isr_nodes),
-            log_start: starts
-                .get(&partition.partition_index)
-                .copied()
-                .unwrap_or(-1),
-            log_end: ends.get(&partition.partition_index).copied().unwrap_or(-1),
+            log_start: starts.get(&partition.partition_index).copied(),
+            log_end: ends.get(&partition.partition_index).copied(),
         })
         .collect();
     let resource = DescribeConfigsResource::default()
@@ -401,8 +405,8 @@ fn describe(client: &mut Client, name: &str, json: bool) -> Result<(), Failure> 
             row.leader_epoch.to_string(),
             format!("{:?}", row.replicas),
             format!("{:?}", row.isr),
-            row.log_start.to_string(),
-            row.log_end.to_string(),
+            or_dash(&row.log_start),
+            or_dash(&row.log_end),
         ]
     })
 }

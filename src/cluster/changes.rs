@@ -51,7 +51,7 @@ pub enum ClusterError {
     NotController,
     /// Another process has this broker's number.
     #[error(
-        "broker id {id} is taken: {place} is registered with it, with the data directory {directory_id}; give this broker another brokerId, or stop that one"
+        "broker id {id} is taken: {place} is registered with it, with another data directory (directory.id {directory_id} in its meta.properties); give this broker another brokerId, or stop that one"
     )]
     DuplicateBroker {
         /// The number.

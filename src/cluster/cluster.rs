@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::{Mutex, Notify, broadcast};
 use uuid::Uuid;
 
 use super::changes::{ClusterError, NewTopic};
@@ -16,9 +16,7 @@ use super::names::check_topic_name;
 use super::placement::Identities;
 use crate::config::{Config, TopicConfig, TopicOverrides};
 use crate::log::{LogConfig, uuid_to_base64};
-use crate::meta::records::{
-    ClusterRecord, DeletedTopicRecord, RECORD_VERSION, TopicRecord, decode, encode,
-};
+use crate::meta::records::{ClusterRecord, DeletedTopicRecord, RECORD_VERSION, decode, encode};
 use crate::meta::{Change, MetaError, MetaStore, Op, paths};
 use crate::partition::{OpenReport, Partitions, TopicToOpen};
 
@@ -64,6 +62,8 @@ pub struct Cluster {
     pub(super) term: ArcSwapOption<Term>,
     /// Another process registered as this broker.
     pub(super) fenced: AtomicBool,
+    /// Told when this broker finds that it is not the controller that it took itself for.
+    pub(super) deposed: Notify,
     pub(super) events: broadcast::Sender<ClusterEvent>,
     /// What was written below [`paths::TOPICS_PUB`], and in which session.
     pub(super) published: Mutex<(u64, BTreeMap<String, usize>)>,
@@ -83,6 +83,11 @@ impl Cluster {
         let broker_id = config.number("broker.id") as i32;
         let tree = Mutex::new(meta.watch());
         super::membership::refuse_foreign_root(&meta).await?;
+        let directory_id = match partitions.data_dirs().next() {
+            Some(dir) => dir.property("directory.id")?,
+            None => None,
+        };
+        super::membership::refuse_taken_number(&meta, broker_id, directory_id.as_deref()).await?;
         super::membership::ensure_base(&meta).await?;
         let cluster_id = ensure_cluster_id(&meta, cluster_id).await?;
         for dir in partitions.data_dirs() {
@@ -102,6 +107,7 @@ impl Cluster {
             membership: parking_lot::Mutex::default(),
             term: ArcSwapOption::empty(),
             fenced: AtomicBool::new(false),
+            deposed: Notify::new(),
             events: broadcast::channel(EVENTS_BACKLOG).0,
             published: Mutex::default(),
             tree,
@@ -147,7 +153,24 @@ impl Cluster {
 
     /// Whether this broker may lead and coordinate at this moment: nobody else can have taken its place.
     pub fn may_act(&self) -> bool {
-        self.meta.lease().is_valid() && !self.fenced.load(Ordering::Relaxed)
+        self.meta.lease().is_valid()
+    }
+
+    /// Whether another process has this broker's number; this one serves no more.
+    pub fn is_fenced(&self) -> bool {
+        self.fenced.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn fence(&self, place: &str) {
+        self.meta.lease().revoke();
+        self.term.store(None);
+        if !self.fenced.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                id = self.broker_id,
+                place,
+                "another process has this broker's number; this one serves no more"
+            );
+        }
     }
 
     /// What a topic gets from the broker's configuration, under its own overrides.
@@ -170,23 +193,28 @@ impl Cluster {
     }
 
     async fn load_topics(&self) -> Result<(), ClusterError> {
-        let topics = self.read_topics().await?;
+        let (topics, _) = self.read_topics().await?;
         self.change_image(|image| topics.into_iter().for_each(|topic| image.put(topic)));
         Ok(())
     }
 
-    /// All topics of the tree.
-    pub(super) async fn read_topics(&self) -> Result<Vec<Topic>, ClusterError> {
-        let mut topics = Vec::new();
+    /// All topics of the tree, and the names of those whose nodes cannot be read: they are left as they are.
+    pub(super) async fn read_topics(&self) -> Result<(Vec<Topic>, BTreeSet<String>), ClusterError> {
+        let (mut topics, mut unreadable) = (Vec::new(), BTreeSet::new());
         for (path, node) in self.meta.subtree(paths::TOPICS).await? {
             let element = path.rsplit('/').next().unwrap_or_default();
             let Some(name) = paths::unescape(element) else {
                 continue;
             };
-            let record: TopicRecord = decode(&path, &node.data)?;
-            topics.push(Topic::from_record(&name, &path, record)?);
+            match Topic::from_node(&name, &path, &node.data) {
+                Ok(topic) => topics.push(topic),
+                Err(error) => {
+                    tracing::error!(topic = name, %error, "the topic is left as it is known here");
+                    unreadable.insert(name);
+                }
+            }
         }
-        Ok(topics)
+        Ok((topics, unreadable))
     }
 
     /// Removes what this broker still has of deleted topics, and says so in the tree; returns their ids. A topic's
@@ -199,24 +227,34 @@ impl Cluster {
                 continue;
             };
             ids.insert(id);
-            let record: DeletedTopicRecord = decode(&path, &node.data)?;
+            let record = match decode::<DeletedTopicRecord>(&path, &node.data) {
+                Ok(record) => record,
+                Err(error) => {
+                    tracing::error!(%error, "a topic's deletion is left as it is");
+                    continue;
+                }
+            };
             // Records of older versions name no brokers: there was one only.
-            if record.brokers.is_empty() || record.brokers.contains(&self.broker_id) {
-                self.remove_deleted(id).await;
+            let concerned = record.brokers.is_empty() || record.brokers.contains(&self.broker_id);
+            if concerned && self.remove_deleted(id).await {
                 self.confirm_deletion(id).await?;
             }
         }
         Ok(ids)
     }
 
-    async fn remove_deleted(&self, id: Uuid) {
+    /// Whether nothing is left of it here.
+    async fn remove_deleted(&self, id: Uuid) -> bool {
         self.partitions.delete(id).await;
+        let mut all_gone = true;
         for found in self.partitions.found() {
             if found.topic_id == Some(id) && found.path.exists() {
                 tracing::info!(dir = %found.path.display(), topic_id = %id, "finishing a topic's deletion");
                 self.partitions.remove_found(&found);
+                all_gone &= !found.path.exists();
             }
         }
+        all_gone
     }
 
     /// Takes this broker off the list of those that still have to remove a deleted topic's files.
@@ -341,12 +379,22 @@ impl Cluster {
     }
 }
 
+/// The id of the cluster that a tree is of, if any.
+pub async fn cluster_id_of(meta: &MetaStore) -> Result<Option<String>, MetaError> {
+    let Some(node) = meta.get(paths::CLUSTER_ID).await? else {
+        return Ok(None);
+    };
+    Ok(Some(
+        decode::<ClusterRecord>(paths::CLUSTER_ID, &node.data)?.cluster_id,
+    ))
+}
+
 async fn ensure_cluster_id(
     meta: &MetaStore,
     on_disk: Option<String>,
 ) -> Result<String, ClusterError> {
-    if let Some(node) = meta.get(paths::CLUSTER_ID).await? {
-        return Ok(decode::<ClusterRecord>(paths::CLUSTER_ID, &node.data)?.cluster_id);
+    if let Some(known) = cluster_id_of(meta).await? {
+        return Ok(known);
     }
     let cluster_id = on_disk.unwrap_or_else(|| uuid_to_base64(Uuid::new_v4()));
     let data = encode(&ClusterRecord {

@@ -37,6 +37,7 @@ impl Cluster {
             Err(MetaError::BadVersion(path)) if path == paths::CONTROLLER_EPOCH => {
                 tracing::warn!("this broker is the controller no more");
                 self.term.store(None);
+                self.deposed.notify_one();
                 Err(ClusterError::NotController)
             }
             result => Ok(result?),
@@ -46,6 +47,9 @@ impl Cluster {
     /// Learns who the controller is; where there is none, tries to become it.
     pub(super) async fn reload_controller(&self) -> Result<(), ClusterError> {
         loop {
+            if self.is_fenced() {
+                return Ok(());
+            }
             let node = self.meta.get(paths::CONTROLLER).await?;
             let own_epoch = self
                 .membership
@@ -57,23 +61,50 @@ impl Cluster {
             if let Some(node) = node {
                 let record: ControllerRecord = decode(paths::CONTROLLER, &node.data)?;
                 let own = record.broker_id == self.broker_id;
-                if !own || Some(record.broker_epoch) == own_epoch {
+                if !own || own_epoch.is_none_or(|epoch| record.broker_epoch > epoch) {
                     self.controller_is(record.broker_id);
                     return Ok(());
                 }
-                // Left by this broker's earlier session.
+                if Some(record.broker_epoch) == own_epoch && self.resume_term(record.epoch).await? {
+                    self.controller_is(self.broker_id);
+                    return Ok(());
+                }
+                // Left by this broker's earlier session, or by an election that something else overtook.
                 stale = Some(node.version);
             }
             let Some(own_epoch) = own_epoch else {
                 self.controller_is(-1);
                 return Ok(());
             };
-            if self.elect(own_epoch, stale).await? {
-                self.controller_is(self.broker_id);
-                self.reload_topics(None).await?;
-                return self.deal_slots().await;
+            if let Some(version) = self.elect(own_epoch, stale).await? {
+                return self.begin_term(version).await;
             }
         }
+    }
+
+    /// The tree says that this broker is the controller. It is, when the epoch is still the one of its election; an
+    /// election whose answer was lost is found out here.
+    async fn resume_term(&self, epoch: i32) -> Result<bool, ClusterError> {
+        if self.term.load().is_some() {
+            return Ok(true);
+        }
+        let Some(node) = self.meta.get(paths::CONTROLLER_EPOCH).await? else {
+            return Ok(false);
+        };
+        let counted: ControllerEpochRecord = decode(paths::CONTROLLER_EPOCH, &node.data)?;
+        if counted.epoch != epoch {
+            return Ok(false);
+        }
+        self.begin_term(node.version).await?;
+        Ok(true)
+    }
+
+    /// Changes are made only from an image that is as new as the election.
+    async fn begin_term(&self, version: i32) -> Result<(), ClusterError> {
+        self.reload_topics(None).await?;
+        self.term.store(Some(Arc::new(Term { version })));
+        self.controller_is(self.broker_id);
+        self.deal_slots().await
     }
 
     fn controller_is(&self, id: i32) {
@@ -86,8 +117,8 @@ impl Cluster {
         }
     }
 
-    /// Tries to become the controller; false when somebody else was quicker.
-    async fn elect(&self, own_epoch: i64, stale: Option<i32>) -> Result<bool, ClusterError> {
+    /// Tries to become the controller; the version of the epoch's node then, or `None` when somebody else was quicker.
+    async fn elect(&self, own_epoch: i64, stale: Option<i32>) -> Result<Option<i32>, ClusterError> {
         let node = self.meta.get(paths::CONTROLLER_EPOCH).await?;
         let node = node.ok_or_else(|| MetaError::NoNode(paths::CONTROLLER_EPOCH.to_owned()))?;
         let before: ControllerEpochRecord = decode(paths::CONTROLLER_EPOCH, &node.data)?;
@@ -120,13 +151,11 @@ impl Cluster {
         });
         match self.meta.multi(ops).await {
             Ok(()) => {
-                let version = node.version.wrapping_add(1);
-                self.term.store(Some(Arc::new(Term { version })));
                 tracing::info!(epoch, "elected as controller");
-                Ok(true)
+                Ok(Some(node.version.wrapping_add(1)))
             }
             Err(MetaError::NodeExists(_) | MetaError::BadVersion(_) | MetaError::NoNode(_)) => {
-                Ok(false)
+                Ok(None)
             }
             Err(error) => Err(error.into()),
         }

@@ -9,7 +9,6 @@ use tokio::sync::broadcast;
 use super::changes::ClusterError;
 use super::cluster::{Cluster, ClusterEvent};
 use super::image::Topic;
-use crate::meta::records::{TopicRecord, decode};
 use crate::meta::{Change, SessionState, paths};
 
 /// How long to wait before trying again what the tree's failure cut short.
@@ -72,6 +71,7 @@ impl Cluster {
             let mut stale = Stale::default();
             tokio::select! {
                 change = tree.recv() => stale.add(change),
+                () = self.deposed.notified() => stale.controller = true,
                 changed = session.changed() => {
                     let state = session.borrow_and_update().state;
                     if changed.is_err() || state == SessionState::Closed {
@@ -170,20 +170,25 @@ impl Cluster {
         let mut there = Vec::new();
         match names {
             None => {
-                there = self.read_topics().await?;
+                let (readable, unreadable) = self.read_topics().await?;
+                there = readable;
                 let known: BTreeSet<&str> = there.iter().map(|topic| &*topic.name).collect();
                 let image = self.image();
-                let missing = image.topics().filter(|topic| !known.contains(&*topic.name));
+                let missing = image.topics().filter(|topic| {
+                    !known.contains(&*topic.name) && !unreadable.contains(&*topic.name)
+                });
                 gone.extend(missing.cloned());
             }
             Some(names) => {
                 for name in names {
                     let path = paths::topic(name);
                     match self.meta.get(&path).await? {
-                        Some(node) => {
-                            let record: TopicRecord = decode(&path, &node.data)?;
-                            there.push(Topic::from_record(name, &path, record)?);
-                        }
+                        Some(node) => match Topic::from_node(name, &path, &node.data) {
+                            Ok(topic) => there.push(topic),
+                            Err(error) => {
+                                tracing::error!(topic = name, %error, "the topic is left as it is known here")
+                            }
+                        },
                         None => gone.extend(self.image().topic(name).cloned()),
                     }
                 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::config::TopicOverrides;
 use crate::meta::MetaError;
-use crate::meta::records::{PartitionRecord, RECORD_VERSION, TopicRecord};
+use crate::meta::records::{PartitionRecord, RECORD_VERSION, TopicRecord, decode};
 use crate::partition::Identity;
 
 /// A broker and where clients find it.
@@ -68,7 +68,11 @@ pub struct Topic {
 
 impl Topic {
     /// A topic from its node in the coordination tree.
-    pub fn from_record(name: &str, path: &str, record: TopicRecord) -> Result<Self, MetaError> {
+    pub fn from_node(name: &str, path: &str, data: &[u8]) -> Result<Self, MetaError> {
+        Self::from_record(name, path, decode(path, data)?)
+    }
+
+    fn from_record(name: &str, path: &str, record: TopicRecord) -> Result<Self, MetaError> {
         let malformed = |what: String| MetaError::Malformed {
             path: path.to_owned(),
             what,

@@ -4,12 +4,10 @@
 //! its number taken by a process with the same data directory knows that process to be dead, because it holds the
 //! directory's lock itself; any other process is a second broker with the same number, and is left alone.
 
-use std::sync::atomic::Ordering;
-
 use bytes::Bytes;
 
 use super::changes::ClusterError;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, ClusterEvent};
 use super::image::Broker;
 use crate::meta::records::{
     BrokerMasterRecord, BrokerRecord, ControllerEpochRecord, EndpointRecord, RECORD_VERSION,
@@ -19,6 +17,9 @@ use crate::meta::{MetaError, MetaStore, Op, paths};
 
 /// How MetaQ's own brokers begin what they write to `/brokers/ids/<id>/master`.
 const METAQ_SCHEME: &[u8] = b"meta://";
+
+/// Groups whose offsets tell whether a MetaQ wrote them.
+const LEGACY_GROUPS_LOOKED_AT: usize = 20;
 
 /// What is registered, and as what.
 #[derive(Debug, Clone, Default)]
@@ -40,7 +41,53 @@ pub(super) async fn refuse_foreign_root(meta: &MetaStore) -> Result<(), ClusterE
             }
         }
     }
+    // One whose brokers are stopped has left its consumers' offsets.
+    let groups = meta.children(paths::GROUPS).await?;
+    for group in groups.iter().take(LEGACY_GROUPS_LOOKED_AT) {
+        let offsets = format!("{}/{group}/offsets", paths::GROUPS);
+        let Some(topic) = meta.children(&offsets).await?.into_iter().next() else {
+            continue;
+        };
+        let topic = format!("{offsets}/{topic}");
+        if let Some(partition) = meta.children(&topic).await?.first() {
+            let path = format!("{topic}/{partition}");
+            let node = meta.get(&path).await?;
+            if node.is_some_and(|node| !node.data.starts_with(b"{")) {
+                return Err(ClusterError::ForeignRoot(path));
+            }
+        }
+    }
     Ok(())
+}
+
+/// A number that another process is registered with is not ours; found out before anything is written to the data
+/// directory. Where the process is gone and only its registration is left, its directory tells.
+pub(super) async fn refuse_taken_number(
+    meta: &MetaStore,
+    id: i32,
+    directory_id: Option<&str>,
+) -> Result<(), ClusterError> {
+    let path = paths::broker_master(id);
+    match meta.get(&path).await? {
+        Some(node) => refuse_other(id, &decode(&path, &node.data)?, directory_id),
+        None => Ok(()),
+    }
+}
+
+fn refuse_other(
+    id: i32,
+    record: &BrokerMasterRecord,
+    directory_id: Option<&str>,
+) -> Result<(), ClusterError> {
+    if Some(record.directory_id.as_str()) == directory_id {
+        return Ok(());
+    }
+    let at = record.endpoints.first();
+    Err(ClusterError::DuplicateBroker {
+        id,
+        place: at.map_or(String::new(), |at| format!("{}:{}", at.host, at.port)),
+        directory_id: record.directory_id.clone(),
+    })
 }
 
 /// Makes sure that the nodes are there below which everything else is.
@@ -97,30 +144,60 @@ impl Cluster {
         let Some(mut member) = member else {
             return Ok(());
         };
-        if registered_in != session {
+        if self.is_fenced() {
+            return Ok(());
+        }
+        let is_new = registered_in != session;
+        if is_new {
             self.term.store(None);
-            member.epoch = self.register(&member, &directory_id).await?;
+            // What was coordinated in the session before is read anew.
+            self.change_image(|image| image.slots.clear());
+            member.epoch = match self.register(&member, &directory_id).await {
+                Ok(epoch) => epoch,
+                Err(ClusterError::DuplicateBroker { place, .. }) if registered_in > 0 => {
+                    self.fence(&place);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
             let mut membership = self.membership.lock();
             (membership.member, membership.session) = (Some(member), session);
+            self.meta.lease().claim(session);
         }
         self.reload_brokers().await?;
         self.reload_controller().await?;
-        self.reload_slots().await
+        self.reload_slots().await?;
+        if is_new {
+            let _ = self.events.send(ClusterEvent::Slots);
+        }
+        Ok(())
     }
 
     async fn register(&self, member: &Broker, directory_id: &str) -> Result<i64, ClusterError> {
         let (path, master) = (paths::broker(member.id), paths::broker_master(member.id));
         loop {
             let counted = self.meta.get(&path).await?;
-            let epoch = match &counted {
+            let before = match &counted {
                 Some(node) if !node.data.is_empty() => {
-                    decode::<BrokerRecord>(&path, &node.data)?.epoch + 1
+                    Some(decode::<BrokerRecord>(&path, &node.data)?)
                 }
-                _ => 1,
+                _ => None,
             };
+            let epoch = before.as_ref().map_or(1, |before| before.epoch + 1);
+            if let Some(before) = before.and_then(|before| before.directory_id)
+                && before != directory_id
+            {
+                tracing::warn!(
+                    id = member.id,
+                    before,
+                    now = directory_id,
+                    "this broker has another data directory than before: its partitions begin empty, unless their files were moved along"
+                );
+            }
             let count = encode(&BrokerRecord {
                 version: RECORD_VERSION,
                 epoch,
+                directory_id: Some(directory_id.to_owned()),
             });
             let mut ops = vec![match counted {
                 Some(node) => Op::Set {
@@ -132,14 +209,7 @@ impl Cluster {
             }];
             if let Some(old) = self.meta.get(&master).await? {
                 let record: BrokerMasterRecord = decode(&master, &old.data)?;
-                if record.directory_id != directory_id {
-                    let at = record.endpoints.first();
-                    return Err(ClusterError::DuplicateBroker {
-                        id: member.id,
-                        place: at.map_or(String::new(), |at| format!("{}:{}", at.host, at.port)),
-                        directory_id: record.directory_id,
-                    });
-                }
+                refuse_other(member.id, &record, Some(directory_id))?;
                 tracing::info!(
                     id = member.id,
                     epoch = record.epoch,
@@ -196,9 +266,8 @@ impl Cluster {
         };
         if let Some(registered) = brokers.get_mut(&self.broker_id) {
             let fenced = registered.epoch > member.epoch;
-            if fenced && !self.fenced.swap(fenced, Ordering::Relaxed) {
-                tracing::error!(id = self.broker_id, place = %registered.host, port = registered.port,
-                    "another process took this broker's number over; this one serves no more");
+            if fenced {
+                self.fence(&format!("{}:{}", registered.host, registered.port));
             }
             if !fenced && self.meta.kind() == "embedded" {
                 *registered = member.clone();

@@ -15,8 +15,8 @@ mod publish;
 mod topics;
 
 pub use changes::{ClusterError, ConfigChange, NewTopic};
-pub use cluster::{Cluster, ClusterEvent, Opened};
-pub use image::{Broker, Image, PartitionInfo, SlotInfo, Topic};
+pub use cluster::{Cluster, ClusterEvent, Opened, cluster_id_of};
+pub use image::{Broker, Image, PartitionInfo, SlotInfo, Topic, parse_identity};
 pub use names::{NameError, TOPIC_NAME_BYTES_MAX, check_topic_name};
 pub use peer::ask as ask_peer;
 pub use producer_ids::ProducerIds;

@@ -16,7 +16,7 @@ use super::placement::{Identities, spread};
 use crate::config::TopicOverrides;
 use crate::log::uuid_to_base64;
 use crate::meta::records::{DeletedTopicRecord, RECORD_VERSION, encode};
-use crate::meta::{Op, paths};
+use crate::meta::{MetaError, Op, paths};
 use crate::partition::TopicToOpen;
 
 /// Most partitions that one topic may have; a typing error should not fill the disk with directories.
@@ -107,8 +107,20 @@ impl Cluster {
 
     async fn store_part(&self, part: Vec<Op>, results: &mut Vec<Result<(), ClusterError>>) {
         let count = part.len();
-        match self.change_as_controller(part).await {
+        match self.change_as_controller(part.clone()).await {
             Ok(()) => results.extend((0..count).map(|_| Ok(()))),
+            // One of them is there already; that is not the others' fault.
+            Err(ClusterError::Meta(MetaError::NodeExists(_))) => {
+                for op in part {
+                    let name = paths::unescape(op.path().rsplit('/').next().unwrap_or_default());
+                    results.push(match self.change_as_controller(vec![op]).await {
+                        Err(ClusterError::Meta(MetaError::NodeExists(_))) => {
+                            Err(ClusterError::TopicExists(name.unwrap_or_default()))
+                        }
+                        stored => stored,
+                    });
+                }
+            }
             Err(error) => results.extend((0..count).map(|_| Err(repeated(&error)))),
         }
     }
@@ -201,6 +213,11 @@ impl Cluster {
                 "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be reached because only {live} broker(s) are registered."
             )));
         }
+        if factor > 1 {
+            return Err(ClusterError::ReplicationFactor(format!(
+                "Unable to replicate the partition {factor} time(s): partitions are not replicated yet, the only replication factor is 1."
+            )));
+        }
         Ok(())
     }
 
@@ -221,6 +238,11 @@ impl Cluster {
             if replicas.is_empty() || distinct.len() != replicas.len() {
                 return Err(ClusterError::Assignment(format!(
                     "The replicas {replicas:?} of partition {index} are empty or not distinct."
+                )));
+            }
+            if replicas.len() > 1 {
+                return Err(ClusterError::Assignment(format!(
+                    "The replicas {replicas:?} of partition {index} are several; partitions are not replicated yet."
                 )));
             }
             if let Some(absent) = replicas.iter().find(|id| !live.contains(id)) {
@@ -408,7 +430,10 @@ impl Cluster {
         });
         self.partitions.delete(topic.id).await;
         drop(change);
-        self.confirm_deletion(topic.id).await
+        self.confirm_deletion(topic.id).await?;
+        // Nobody takes messages for it any more; brokers that did not hear of it yet find nothing to remove.
+        let shown = Op::delete_tree(paths::topic_pubs(name));
+        Ok(self.meta.multi(vec![shown]).await?)
     }
 
     async fn store(&self, topic: &Topic) -> Result<(), ClusterError> {

@@ -60,7 +60,7 @@ const OWN_KEYS: &[BrokerKey] = &[
         Some("hostName"),
         Kind::Text,
         "",
-        "Address to bind and to tell clients. Empty binds every address and tells each client the address that it connected to."
+        "Address to bind and to tell clients. Empty binds every address and tells each client the address that it connected to; in a cluster it tells the machine's name, so set it, or advertised.listeners, where clients cannot resolve that."
     ),
     key!(
         "port",

@@ -108,6 +108,8 @@ enum Place {
     /// A task has it, under this version of its node.
     Here {
         version: i32,
+        /// The store's session in which its groups were read; in another one somebody else may have had them.
+        session: u64,
         commands: mpsc::Sender<Command>,
         task: AbortHandle,
     },
@@ -152,17 +154,20 @@ impl Coordinator {
     /// and came back, its groups are read anew.
     pub async fn assign(&self, owned: &BTreeMap<usize, i32>) -> Result<(), MetaError> {
         let _assigning = self.shared.assigning.lock().await;
+        let now = self.shared.meta.lease().session();
         let mut fresh = BTreeMap::new();
         self.change_places(|places| {
             for (slot, place) in places.iter_mut().enumerate() {
                 let wanted = owned.get(&slot).copied();
                 if let Place::Here {
                     version,
+                    session,
                     task,
                     commands,
                 } = place
                 {
-                    if wanted == Some(*version) && !commands.is_closed() {
+                    let same = wanted == Some(*version) && *session == now;
+                    if same && !commands.is_closed() {
                         continue;
                     }
                     task.abort();
@@ -185,7 +190,7 @@ impl Coordinator {
         self.change_places(|places| {
             for (slot, version) in fresh.iter() {
                 let groups = by_slot.remove(slot).unwrap_or_default();
-                places[*slot] = self.start(*slot, *version, groups);
+                places[*slot] = self.start(*slot, *version, now, groups);
             }
         });
         tracing::info!(
@@ -203,7 +208,13 @@ impl Coordinator {
         self.shared.places.store(Arc::new(places));
     }
 
-    fn start(&self, slot: usize, version: i32, groups: HashMap<String, Group>) -> Place {
+    fn start(
+        &self,
+        slot: usize,
+        version: i32,
+        session: u64,
+        groups: HashMap<String, Group>,
+    ) -> Place {
         let Shared {
             meta,
             resolve,
@@ -226,6 +237,7 @@ impl Coordinator {
         let task = tokio::spawn(slot.run(receiver)).abort_handle();
         Place::Here {
             version,
+            session,
             commands,
             task,
         }
@@ -301,7 +313,9 @@ impl Coordinator {
             return Err(GroupError::NotCoordinator);
         }
         match self.shared.places.load().get(slot) {
-            Some(Place::Here { commands, .. }) => Ok(commands.clone()),
+            Some(Place::Here {
+                session, commands, ..
+            }) if *session == self.shared.meta.lease().session() => Ok(commands.clone()),
             Some(Place::Loading) => Err(GroupError::CoordinatorLoadInProgress),
             _ => Err(GroupError::NotCoordinator),
         }
@@ -313,6 +327,7 @@ impl Coordinator {
         command: impl FnOnce(Answer<T>) -> Command,
     ) -> Result<T, GroupError> {
         let (reply, answer) = oneshot::channel();
+        let session = self.shared.meta.lease().session();
         let commands = self.place(paths::slot_of(group_id))?;
         // A slot's task ends when the slot goes to another broker.
         commands
@@ -321,7 +336,8 @@ impl Coordinator {
             .map_err(|_| GroupError::NotCoordinator)?;
         let answer = answer.await.map_err(|_| GroupError::NotCoordinator)?;
         // Whoever was stopped for longer than its lease must not speak for the group any more.
-        match self.shared.meta.lease().is_valid() {
+        let lease = self.shared.meta.lease();
+        match lease.is_valid() && lease.session() == session {
             true => Ok(answer),
             false => Err(GroupError::NotCoordinator),
         }

@@ -172,7 +172,10 @@ pub(super) fn load(
         });
         match elements[1..] {
             [] if !node.data.is_empty() => {
-                loaded.group = group_from(decode(path, &node.data)?, path, now_ms)?
+                match decode(path, &node.data).and_then(|record| group_from(record, path, now_ms)) {
+                    Ok(group) => loaded.group = group,
+                    Err(error) => tracing::error!(%error, "the group begins anew"),
+                }
             }
             ["offsets", topic, identity] => {
                 let Some(topic) = paths::unescape(topic) else {
@@ -182,7 +185,13 @@ pub(super) fn load(
                     unresolved += 1;
                     continue;
                 };
-                let record: OffsetRecord = decode(path, &node.data)?;
+                let record: OffsetRecord = match decode(path, &node.data) {
+                    Ok(record) => record,
+                    Err(error) => {
+                        tracing::error!(%error, "the offset is left alone");
+                        continue;
+                    }
+                };
                 let offset = CommittedOffset {
                     offset: record.offset,
                     leader_epoch: record.leader_epoch,

@@ -62,9 +62,14 @@ pub fn slot_of(id: &str) -> usize {
     crc32c::crc32c(id.as_bytes()) as usize % SLOTS
 }
 
+/// Who takes messages for a topic.
+pub fn topic_pubs(topic: &str) -> String {
+    format!("{TOPICS_PUB}/{}", escape(topic))
+}
+
 /// How many partitions of a topic a broker takes messages for. Ephemeral.
 pub fn topic_pub(topic: &str, broker_id: i32) -> String {
-    format!("{TOPICS_PUB}/{}/{broker_id}-m", escape(topic))
+    format!("{}/{broker_id}-m", topic_pubs(topic))
 }
 
 /// A topic whose files may still be there; named by its id, because its name may be in use again.

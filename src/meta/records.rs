@@ -69,6 +69,9 @@ pub struct BrokerRecord {
     pub version: u32,
     /// Counts registrations.
     pub epoch: i64,
+    /// The first data directory of the latest one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory_id: Option<String>,
 }
 
 /// `/brokers/ids/<id>/master`.

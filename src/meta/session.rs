@@ -1,6 +1,6 @@
 //! The store's session as the broker sees it, and the lease that follows from it.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -41,10 +41,16 @@ pub struct Session {
 
 /// Until when this process may act on what it holds in the store. After that somebody else may.
 ///
+/// A session that can be used is not enough: a new one holds nothing of what the one before held, so it counts only
+/// when it is claimed, behind the registration in it.
+///
 /// It counts on the machine's boot clock, which goes on while the process is stopped and while the machine sleeps.
 #[derive(Debug)]
 pub struct Lease {
     until_ms: AtomicI64,
+    session: AtomicU64,
+    claimed: AtomicU64,
+    revoked: AtomicBool,
 }
 
 /// Never ends.
@@ -53,22 +59,52 @@ const FOREVER: i64 = i64::MAX;
 impl Lease {
     /// Of a store that no other process can write to.
     pub(super) fn forever() -> Self {
+        Self::until(FOREVER)
+    }
+
+    fn until(until_ms: i64) -> Self {
         Self {
-            until_ms: AtomicI64::new(FOREVER),
+            until_ms: AtomicI64::new(until_ms),
+            session: AtomicU64::new(1),
+            claimed: AtomicU64::new(0),
+            revoked: AtomicBool::new(false),
         }
     }
 
     /// Not held yet.
     pub(super) fn ended() -> Self {
-        Self {
-            until_ms: AtomicI64::new(0),
-        }
+        Self::until(0)
     }
 
-    /// Whether it is held at this moment.
+    /// Whether this process may act at this moment.
     pub fn is_valid(&self) -> bool {
+        let claimed = self.claimed.load(Ordering::Acquire) == self.session();
+        claimed && self.is_held() && !self.revoked.load(Ordering::Acquire)
+    }
+
+    /// Whether the session is there for others too, claimed or not.
+    pub fn is_held(&self) -> bool {
         let until = self.until_ms.load(Ordering::Acquire);
         until == FOREVER || boot_ms() < until
+    }
+
+    /// The number of the session that it is about.
+    pub fn session(&self) -> u64 {
+        self.session.load(Ordering::Acquire)
+    }
+
+    /// What this process acts on is held in this session.
+    pub fn claim(&self, session: u64) {
+        self.claimed.store(session, Ordering::Release);
+    }
+
+    /// Another process has this one's place, for good.
+    pub fn revoke(&self) {
+        self.revoked.store(true, Ordering::Release);
+    }
+
+    pub(super) fn begin(&self, session: u64) {
+        self.session.store(session, Ordering::Release);
     }
 
     /// How long it is still held; `None` where it does not end.

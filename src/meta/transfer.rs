@@ -97,7 +97,7 @@ pub enum TransferError {
     Format(String),
     /// The target has something else.
     #[error(
-        "the store has other content already, such as {0}; import into an empty root, or one that an import of the same file was cut short in"
+        "the store has other content already, such as {0}; import into an empty root of ZooKeeper, or a data directory without metaq-meta.redb"
     )]
     Conflict(String),
 }
@@ -166,7 +166,11 @@ pub async fn import(store: &MetaStore, file: &Export) -> Result<ImportReport, Tr
     };
     let mut present = 0;
     for root in TAKEN {
-        for (path, node) in store.subtree(root).await? {
+        let own = store
+            .get(root)
+            .await?
+            .map(|node| ((*root).to_owned(), node));
+        for (path, node) in store.subtree(root).await?.into_iter().chain(own) {
             match wanted.get(path.as_str()) {
                 Some(data) if *data == node.data => present += 1,
                 // A node that is there for those below it only.

@@ -382,7 +382,13 @@ impl Crew {
     /// Whether the marker says that a multi was made.
     async fn marked_with(&self, marker: &str, mark: u64) -> Result<bool, MetaError> {
         loop {
-            match self.client.get_data(marker).await {
+            // The server that is there now may be behind the one that made the change.
+            let synced = self.client.sync("/").await;
+            let read = match synced {
+                Ok(()) => self.client.get_data(marker).await,
+                Err(error) => Err(error),
+            };
+            match read {
                 Ok((data, _)) => return Ok(data == mark.to_string().as_bytes()),
                 Err(error) => self.recover(&error).await?,
             }

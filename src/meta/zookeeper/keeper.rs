@@ -109,6 +109,7 @@ pub(super) async fn open_session(
     tasks.spawn(keep_watches(shared.clone(), client.clone(), state, watches));
     let sent_ms = boot_ms();
     client.sync("/").await?;
+    shared.lease.begin(number);
     shared.lease.extend_to(lease_end(sent_ms, &client));
     tasks.spawn(heartbeat(shared.clone(), client.clone()));
     tracing::info!(session = %client.session_id(), timeout_ms = client.session_timeout().as_millis() as u64, "ZooKeeper session");
@@ -222,6 +223,8 @@ pub(super) async fn run(
         shared.lease.end();
         shared.client.store(Arc::new(None));
         opened.tasks.shutdown().await;
+        // A last heartbeat may have come in between.
+        shared.lease.end();
         if closing {
             publish(&shared, number, SessionState::Closed);
             end(opened.client).await;
