@@ -443,8 +443,9 @@ fn looking_at_files_changes_none() {
         files
     };
     let before = modified();
-    let (code, out, _) = metaq(&["log", "verify", partition.to_str().unwrap()]);
+    let (code, out, said) = metaq(&["log", "verify", partition.to_str().unwrap()]);
     assert!(code == Some(0) && out.contains("2500 records"), "{out}");
+    assert!(said.contains("A broker uses"), "{said}");
     assert_eq!(modified(), before);
     process.signal("-TERM");
 }
