@@ -53,3 +53,10 @@ fn retention_leaves_nothing_that_a_power_failure_could_take_whole() {
         log::run(seed, STEPS).unwrap();
     }
 }
+
+#[test]
+fn a_deleted_segment_that_a_power_failure_brings_back_takes_nothing_with_it() {
+    for seed in [8322, 9852] {
+        log::run(seed, STEPS).unwrap();
+    }
+}

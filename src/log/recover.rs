@@ -86,6 +86,7 @@ impl Log {
         } = left;
         std::fs::create_dir_all(dir)?;
         let mut segments = find_segments(&disk, dir, &config, now_ms)?;
+        drop_deleted(&mut segments, log_start)?;
         if mode == OpenMode::Clean {
             segments.iter().for_each(|segment| segment.note_named());
         }
@@ -184,6 +185,20 @@ fn find_segments(
     }
     segments.sort_by_key(|segment| segment.base_offset);
     Ok(segments)
+}
+
+/// Segments wholly before the log's start were deleted; a power failure may bring such a file back, and torn. What
+/// lies behind it must not be taken for what a crash cut off.
+fn drop_deleted(segments: &mut Vec<Arc<Segment>>, log_start: i64) -> Result<(), LogError> {
+    let behind = segments.iter().skip(1);
+    let deleted = behind
+        .take_while(|next| next.base_offset <= log_start)
+        .count();
+    for segment in segments.drain(..deleted) {
+        segment.mark_deleted()?;
+        segment.unlink()?;
+    }
+    Ok(())
 }
 
 /// What was left ends before the log's start, as a power failure may leave it behind DeleteRecords: all of it was

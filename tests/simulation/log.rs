@@ -184,7 +184,6 @@ impl World<'_> {
             }
         }
         self.kept.extend(batches);
-        self.ghosts.clear();
         self.sequences = sequences;
         if self.config.syncs_every_append() {
             self.sync()
@@ -197,6 +196,7 @@ impl World<'_> {
         match self.log().sync(self.now) {
             Ok(end) => {
                 self.synced_end = end.offset;
+                self.ghosts.clear();
                 self.note(format!("sync: {}", end.offset));
                 Ok(())
             }
@@ -357,7 +357,16 @@ impl World<'_> {
             .lose_power(self.dir, trusted.unwrap_or(0), &mut self.random);
         self.open(self.after_crash())?;
         self.uncertain = false;
-        self.kept.append(&mut self.ghosts);
+        for ghost in std::mem::take(&mut self.ghosts) {
+            if self.holds(&ghost) {
+                // Not written over on the device, whatever was appended in its place.
+                let end = ghost.base + ghost.count;
+                let apart = |kept: &Kept| kept.base + kept.count <= ghost.base || kept.base >= end;
+                self.kept.retain(apart);
+                self.kept.push(ghost);
+                self.kept.sort_by_key(|kept| kept.base);
+            }
+        }
         let found = self.log().ends().log_end.offset;
         if found < self.synced_end {
             return Err(format!("synced to {}, opened at {found}", self.synced_end));
@@ -418,6 +427,19 @@ impl World<'_> {
         }
         let offset = self.random.between(ends.log_start, ends.log_end.offset - 1);
         self.read(offset).map(|_| ())
+    }
+
+    /// Whether this very batch is in the log.
+    fn holds(&self, kept: &Kept) -> bool {
+        let log = self.log();
+        let Ok(Some(slice)) = log.read(kept.base, 1, true, log.ends().log_end) else {
+            return false;
+        };
+        let mut bytes = vec![0; slice.bytes];
+        let read = slice.file.read_at(&mut bytes, slice.position);
+        read.is_ok()
+            && bytes.get(BATCH_HEADER_BYTES..)
+                == self.batch(kept)[0].bytes.get(BATCH_HEADER_BYTES..)
     }
 
     /// Reads the batch at an offset and holds it against what was kept; where the next one begins.
