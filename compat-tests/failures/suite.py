@@ -140,6 +140,34 @@ def each_server_of_the_ensemble_is_killed():
         control(ZOOKEEPER_CTL, "start", server)
 
 
+def wrong_with_the_way(what):
+    with open(f"{os.environ['WORK']}/proxy/faults", "w") as faults:
+        faults.write(what)
+
+
+def zookeeper_is_slow():
+    wrong_with_the_way("slow 200")
+    all_go_on()
+    time.sleep(SESSION)
+    all_go_on()
+    wrong_with_the_way("")
+    all_go_on()
+
+
+def brokers_are_cut_off_from_zookeeper_for_less_than_a_session():
+    wrong_with_the_way("closed")
+    time.sleep(SESSION / 2)
+    wrong_with_the_way("")
+    all_go_on()
+
+
+def brokers_are_cut_off_from_zookeeper_for_more_than_a_session():
+    wrong_with_the_way("closed")
+    time.sleep(SESSION * 2)
+    wrong_with_the_way("")
+    all_go_on()
+
+
 def a_coordinator_is_killed():
     control(BROKER_CTL, "kill9", 1)
     time.sleep(SESSION + 1)
@@ -261,6 +289,9 @@ tests = [
     zookeeper_is_killed,
     zookeeper_is_silent_for_less_than_a_session,
     each_server_of_the_ensemble_is_killed,
+    zookeeper_is_slow,
+    brokers_are_cut_off_from_zookeeper_for_less_than_a_session,
+    brokers_are_cut_off_from_zookeeper_for_more_than_a_session,
     a_coordinator_is_killed,
     the_controller_is_killed_and_back_within_its_session,
     a_broker_is_stopped_past_its_session,

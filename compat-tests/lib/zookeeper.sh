@@ -29,3 +29,19 @@ zookeeper_ctl() { # dir [servers]
   echo "export ZOOKEEPER=${address#,} ZOOKEEPER_CTL=$dir/ctl" >"$dir/env"
   write_ctl "$dir" server.log zookeeper_serves "${commands[@]}"
 }
+
+# The same servers behind a way that can be cut or made slow: what the file DIR/faults says (lib/proxy.py).
+zookeeper_proxied() { # dir zookeeper-dir
+  local dir=$1 n=0 address="" servers ports commands=() ZOOKEEPER ZOOKEEPER_CTL
+  mkdir -p "$dir"
+  . "$2/env"
+  IFS=, read -r -a servers <<<"$ZOOKEEPER"
+  read -r -a ports < <(free_ports "${#servers[@]}")
+  for server in "${servers[@]}"; do
+    commands+=("${ports[$n]}" "python3 '$here/lib/proxy.py' ${ports[$n]} $server '$dir/faults'")
+    address+=",127.0.0.1:${ports[$n]}"
+    n=$((n + 1))
+  done
+  echo "export ZOOKEEPER=${address#,} ZOOKEEPER_CTL=$ZOOKEEPER_CTL" >"$dir/env"
+  write_ctl "$dir" proxy.log true "${commands[@]}" && "$dir/ctl" start
+}
