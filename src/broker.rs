@@ -152,14 +152,15 @@ async fn tell_of_lease(cluster: Arc<Cluster>) {
     let mut could = true;
     loop {
         tokio::time::sleep(LEASE_LOOK).await;
-        match (could, cluster.may_act()) {
+        let can = cluster.may_act();
+        match (could, can) {
             (true, false) => tracing::warn!(
                 "others may act in this broker's place: it neither leads nor coordinates until it is registered anew"
             ),
             (false, true) => tracing::info!("this broker leads and coordinates again"),
             _ => {}
         }
-        could = cluster.may_act();
+        could = can;
     }
 }
 

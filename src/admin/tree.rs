@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Shared;
-use crate::meta::{Change, MetaStore, ShownNode};
+use crate::meta::{Change, MetaStore, ShownNode, paths};
 
 /// What follows the `?`.
 #[derive(Debug, Deserialize)]
@@ -57,19 +57,14 @@ pub(super) async fn serve(
     answer.unwrap_or_else(failed)
 }
 
-/// Whether a path is a node or below it.
-fn is_at_or_below(path: &str, node: &str) -> bool {
-    let node = node.trim_end_matches('/');
-    path.strip_prefix(node)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
 fn watch(meta: &MetaStore, below: String) -> Response {
     let events = stream::unfold((meta.watch(), below), |(mut changes, below)| async move {
         loop {
             let told = match changes.recv().await {
                 Ok(Change::Paths(paths)) => {
-                    let own = paths.iter().filter(|path| is_at_or_below(path, &below));
+                    let own = paths
+                        .iter()
+                        .filter(|path| paths::is_at_or_below(path, &below));
                     own.cloned().collect::<Vec<_>>().join("\n")
                 }
                 Ok(Change::Everything) | Err(RecvError::Lagged(_)) => "*".to_owned(),

@@ -11,6 +11,7 @@ use super::output::{or_dash, print};
 use super::{ConfigArguments, Failure};
 use crate::broker::{StartError, open_existing_store, open_store};
 use crate::config::Config;
+use crate::meta::paths::is_at_or_below;
 use crate::meta::{
     Change, Export, LegacyOffset, MetaError, MetaStore, ShownNode, export, import,
     read_legacy_offsets,
@@ -222,7 +223,7 @@ impl Looked {
         loop {
             match changes.recv().await {
                 Ok(Change::Paths(paths)) => {
-                    let own = paths.iter().filter(|path| path.starts_with(&self.path));
+                    let own = paths.iter().filter(|path| is_at_or_below(path, &self.path));
                     own.for_each(|path| self.tell(path));
                 }
                 Ok(Change::Everything) => self.tell("*"),

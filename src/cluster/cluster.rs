@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Mutex, Notify, broadcast};
@@ -60,8 +59,6 @@ pub struct Cluster {
     pub(super) membership: parking_lot::Mutex<Membership>,
     /// Set while this broker is the controller.
     pub(super) term: ArcSwapOption<Term>,
-    /// Another process registered as this broker.
-    pub(super) fenced: AtomicBool,
     /// Told when this broker finds that it is not the controller that it took itself for.
     pub(super) deposed: Notify,
     pub(super) events: broadcast::Sender<ClusterEvent>,
@@ -106,7 +103,6 @@ impl Cluster {
             changes: Mutex::new(()),
             membership: parking_lot::Mutex::default(),
             term: ArcSwapOption::empty(),
-            fenced: AtomicBool::new(false),
             deposed: Notify::new(),
             events: broadcast::channel(EVENTS_BACKLOG).0,
             published: Mutex::default(),
@@ -158,13 +154,12 @@ impl Cluster {
 
     /// Whether another process has this broker's number; this one serves no more.
     pub fn is_fenced(&self) -> bool {
-        self.fenced.load(Ordering::Relaxed)
+        self.meta.lease().is_revoked()
     }
 
     pub(super) fn fence(&self, place: &str) {
-        self.meta.lease().revoke();
         self.term.store(None);
-        if !self.fenced.swap(true, Ordering::Relaxed) {
+        if self.meta.lease().revoke() {
             tracing::error!(
                 id = self.broker_id,
                 place,

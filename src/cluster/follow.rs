@@ -40,10 +40,7 @@ impl Stale {
             }
         };
         for path in changed.iter() {
-            let below = |root: &str| {
-                path.strip_prefix(root)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            };
+            let below = |root: &str| paths::is_at_or_below(path, root);
             if below(paths::TOPICS) {
                 let element = path[paths::TOPICS.len()..].trim_start_matches('/');
                 self.topics

@@ -32,6 +32,12 @@ pub const GROUPS: &str = "/consumers";
 /// The next block of producer ids.
 pub const PRODUCER_IDS: &str = "/producer-ids";
 
+/// Whether a path is a node or below it.
+pub fn is_at_or_below(path: &str, node: &str) -> bool {
+    let below = path.strip_prefix(node.trim_end_matches('/'));
+    below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// A topic: id, configuration overrides, partitions.
 pub fn topic(topic: &str) -> String {
     format!("{TOPICS}/{}", escape(topic))
@@ -168,6 +174,13 @@ pub fn unescape(element: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_is_above_its_own_and_not_above_what_begins_alike() {
+        assert!(is_at_or_below("/a/b", "/a") && is_at_or_below("/a", "/a"));
+        assert!(is_at_or_below("/a", "/") && is_at_or_below("/a/b", "/a/"));
+        assert!(!is_at_or_below("/ab", "/a") && !is_at_or_below("/a", "/a/b"));
+    }
 
     #[test]
     fn any_name_becomes_one_element_and_comes_back() {

@@ -79,7 +79,7 @@ impl Lease {
     /// Whether this process may act at this moment.
     pub fn is_valid(&self) -> bool {
         let claimed = self.claimed.load(Ordering::Acquire) == self.session();
-        claimed && self.is_held() && !self.revoked.load(Ordering::Acquire)
+        claimed && self.is_held() && !self.is_revoked()
     }
 
     /// Whether the session is there for others too, claimed or not.
@@ -98,9 +98,14 @@ impl Lease {
         self.claimed.store(session, Ordering::Release);
     }
 
-    /// Another process has this one's place, for good.
-    pub fn revoke(&self) {
-        self.revoked.store(true, Ordering::Release);
+    /// Another process has this one's place, for good. Whether that is news.
+    pub fn revoke(&self) -> bool {
+        !self.revoked.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether another process has this one's place.
+    pub fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Acquire)
     }
 
     pub(super) fn begin(&self, session: u64) {

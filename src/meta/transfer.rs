@@ -149,11 +149,8 @@ pub async fn import(store: &MetaStore, file: &Export) -> Result<ImportReport, Tr
     refuse_running_brokers(store).await?;
     let mut wanted = std::collections::BTreeMap::new();
     for node in &file.nodes {
-        let taken = |root: &&&str| {
-            let below = node.path.strip_prefix(**root);
-            below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        if !TAKEN.iter().any(|root| taken(&root)) {
+        let mut roots = TAKEN.iter();
+        if !roots.any(|root| paths::is_at_or_below(&node.path, root)) {
             return Err(wrong(format!("{} does not belong in it", node.path)));
         }
         let data = node.data();
