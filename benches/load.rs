@@ -3,6 +3,10 @@
 //!
 //! `load produce|fetch --address HOST:PORT --topic T [--partitions 4] [--connections 4] [--in-flight 4]
 //!  [--record-bytes 1024] [--batch-bytes 16384] [--total-mib 1024] [--pid BROKER] [--config KEY=VALUE …]`
+//! With `--floor yes` the other side is a program of benches/floor.rs: answers are counted, not decoded.
+//!
+//! `load paced --records-per-s N --seconds N` sends batches when they are due, not when the broker is ready for them.
+//! `load start --command COMMAND [--first-fetch yes]` times a broker's start to its first answer, or first records.
 //!
 //! `load commit` commits offsets of `--groups` groups, one a request, `--seconds` long; the address may be several.
 //! `load zookeeper` sets as many nodes of a ZooKeeper one by one, as a broker would that wrote each commit by itself.
@@ -26,6 +30,10 @@ use metaq_protocol::protocol::{Request, StrBytes};
 
 #[path = "commits.rs"]
 mod commits;
+#[path = "paced.rs"]
+mod paced;
+#[path = "startup.rs"]
+mod startup;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 const PRODUCE_VERSION: i16 = 9;
@@ -42,7 +50,10 @@ struct Options {
     batch_bytes: usize,
     total_bytes: u64,
     groups: usize,
+    records_per_s: u64,
     run: Duration,
+    /// The other side is no broker.
+    floor: bool,
     pid: Option<u32>,
     config: Vec<String>,
 }
@@ -71,10 +82,16 @@ fn main() -> Result<(), Failure> {
         batch_bytes: number("--batch-bytes", 16 << 10)? as usize,
         total_bytes: number("--total-mib", 1024)? << 20,
         groups: number("--groups", 1000)? as usize,
+        records_per_s: number("--records-per-s", 5000)?,
+        floor: given.contains_key("--floor"),
         run: Duration::from_secs(number("--seconds", 10)?),
         pid: given.get("--pid").map(|pid| pid.parse()).transpose()?,
         config,
     };
+    if mode == "start" {
+        let command = given.get("--command").ok_or("--command")?;
+        return startup::start(&options, command, given.contains_key("--first-fetch"));
+    }
     let cpu_before = options.pid.map(cpu_seconds).transpose()?;
     let started = Instant::now();
     let (records, bytes, mut latencies) = match mode.as_str() {
@@ -83,12 +100,20 @@ fn main() -> Result<(), Failure> {
             in_threads(&options, produce)?
         }
         "fetch" => in_threads(&options, fetch)?,
+        "paced" => {
+            create(&options)?;
+            in_threads(&options, paced::paced)?
+        }
         "commit" => {
             create(&options)?;
             in_threads(&options, commits::commit)?
         }
         "zookeeper" => commits::set_one_by_one(&options)?,
-        other => return Err(format!("{other}: produce, fetch, commit or zookeeper").into()),
+        other => {
+            return Err(
+                format!("{other}: produce, fetch, paced, start, commit or zookeeper").into(),
+            );
+        }
     };
     let seconds = started.elapsed().as_secs_f64();
     let cpu = match (options.pid, cpu_before) {
@@ -163,6 +188,9 @@ fn ask_at<R: Request>(addresses: &str, version: i16, request: &R) -> Result<R::R
 }
 
 fn create(options: &Options) -> Result<(), Failure> {
+    if options.floor {
+        return Ok(());
+    }
     let text = |text: &str| StrBytes::from_string(text.to_owned());
     let configs = options
         .config
@@ -207,14 +235,15 @@ fn create(options: &Options) -> Result<(), Failure> {
     Err("the topic has no leaders".into())
 }
 
-fn produce(options: &Options, n: usize) -> Result<Measured, Failure> {
+/// A batch of `batch_bytes` at most, and how many records it has.
+fn batch_of(options: &Options, seed: usize) -> Result<(Bytes, usize), Failure> {
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)?
         .as_millis() as i64;
     let records = (options.batch_bytes / (options.record_bytes + 20)).max(1);
     let mut value = vec![0u8; options.record_bytes];
     // Incompressible enough for nobody to cheat, cheap enough to make.
-    let mut state = 88_172_645_463_325_252u64 + n as u64;
+    let mut state = 88_172_645_463_325_252u64 + seed as u64;
     value.iter_mut().for_each(|byte| {
         state ^= state << 13;
         state ^= state >> 7;
@@ -225,9 +254,13 @@ fn produce(options: &Options, n: usize) -> Result<Measured, Failure> {
     for _ in 0..records {
         builder = builder.push(None, Some(&value), &[], now);
     }
+    Ok((builder.finish()?, records))
+}
+
+fn produce_frame(options: &Options, partition: i32, batch: Bytes) -> Result<Bytes, Failure> {
     let data = PartitionProduceData::default()
-        .with_index(n as i32 % options.partitions)
-        .with_records(Some(builder.finish()?));
+        .with_index(partition)
+        .with_records(Some(batch));
     let topic = TopicProduceData::default()
         .with_name(topic_name(options))
         .with_partition_data(vec![data]);
@@ -235,17 +268,32 @@ fn produce(options: &Options, n: usize) -> Result<Measured, Failure> {
         .with_acks(-1)
         .with_timeout_ms(30_000)
         .with_topic_data(vec![topic]);
-    let sent = frame::encode_request(PRODUCE_VERSION, 1, "load", &request)?;
+    Ok(frame::encode_request(PRODUCE_VERSION, 1, "load", &request)?)
+}
+
+/// The connection's own partitions, in turn: as many as there are a connection, one at least.
+fn frames_of(options: &Options, n: usize) -> Result<(Vec<Bytes>, usize), Failure> {
+    let (batch, records) = batch_of(options, n)?;
+    let partitions = options.partitions as usize;
+    let own = (n % partitions..partitions).step_by(options.connections);
+    let frames = own.map(|partition| produce_frame(options, partition as i32, batch.clone()));
+    Ok((frames.collect::<Result<_, _>>()?, records))
+}
+
+fn produce(options: &Options, n: usize) -> Result<Measured, Failure> {
+    let (frames, records) = frames_of(options, n)?;
     let mut stream = TcpStream::connect(&options.address)?;
     stream.set_nodelay(true)?;
     let mut answers = BufReader::new(stream.try_clone()?);
+    let error_of = |answer: Bytes| -> Result<i16, Failure> {
+        let (_, response) = frame::decode_response::<ProduceRequest>(PRODUCE_VERSION, answer)?;
+        Ok(response.responses[0].partition_responses[0].error_code)
+    };
     // A leader that was just made may not know it yet; the batch that finds out is not counted.
     let mut tries = 0;
-    loop {
-        stream.write_all(&sent)?;
-        let (_, response) =
-            frame::decode_response::<ProduceRequest>(PRODUCE_VERSION, read_frame(&mut answers)?)?;
-        match response.responses[0].partition_responses[0].error_code {
+    while !options.floor {
+        stream.write_all(&frames[0])?;
+        match error_of(read_frame(&mut answers)?)? {
             0 => break,
             3 | 5 | 6 if tries < 200 => std::thread::sleep(Duration::from_millis(50)),
             code => return Err(format!("produce failed with error {code}").into()),
@@ -256,20 +304,20 @@ fn produce(options: &Options, n: usize) -> Result<Measured, Failure> {
     let requests = (options.total_bytes / options.connections as u64 / payload).max(1) as usize;
     let mut latencies = Vec::with_capacity(requests);
     let mut sent_at = std::collections::VecDeque::new();
+    let mut frames = frames.iter().cycle();
     let mut written = 0;
     while latencies.len() < requests {
         while written < requests && sent_at.len() < options.in_flight {
             sent_at.push_back(Instant::now());
-            stream.write_all(&sent)?;
+            stream.write_all(frames.next().ok_or("no partition")?)?;
             written += 1;
         }
         let answer = read_frame(&mut answers)?;
         latencies.extend(sent_at.pop_front().map(|at| at.elapsed()));
-        if latencies.len() == 1 || latencies.len() == requests {
-            let (_, response) = frame::decode_response::<ProduceRequest>(PRODUCE_VERSION, answer)?;
-            let code = response.responses[0].partition_responses[0].error_code;
-            if code != 0 {
-                return Err(format!("produce failed with error {code}").into());
+        if !options.floor && (latencies.len() == 1 || latencies.len() == requests) {
+            match error_of(answer)? {
+                0 => {}
+                code => return Err(format!("produce failed with error {code}").into()),
             }
         }
     }
@@ -280,6 +328,40 @@ fn produce(options: &Options, n: usize) -> Result<Measured, Failure> {
     ))
 }
 
+/// Fetches from one partition at an offset; an error where it gives nothing.
+fn fetch_at(
+    options: &Options,
+    stream: &mut TcpStream,
+    partition: i32,
+    offset: i64,
+) -> Result<Bytes, Failure> {
+    let wanted = FetchPartition::default()
+        .with_partition(partition)
+        .with_current_leader_epoch(-1)
+        .with_fetch_offset(offset)
+        .with_partition_max_bytes(1 << 20);
+    let topic = FetchTopic::default()
+        .with_topic(topic_name(options))
+        .with_partitions(vec![wanted]);
+    let request = FetchRequest::default()
+        .with_max_wait_ms(500)
+        .with_min_bytes(1)
+        .with_max_bytes(4 << 20)
+        .with_session_epoch(-1)
+        .with_topics(vec![topic]);
+    stream.write_all(&frame::encode_request(FETCH_VERSION, 1, "load", &request)?)?;
+    let answer = read_frame(stream)?;
+    if options.floor {
+        return Ok(answer);
+    }
+    let (_, response) = frame::decode_response::<FetchRequest>(FETCH_VERSION, answer)?;
+    let answered = &response.responses[0].partitions[0];
+    match answered.records.clone().unwrap_or_default() {
+        records if answered.error_code == 0 && !records.is_empty() => Ok(records),
+        _ => Err(format!("nothing at offset {offset}: error {}", answered.error_code).into()),
+    }
+}
+
 fn fetch(options: &Options, n: usize) -> Result<Measured, Failure> {
     let mut stream = TcpStream::connect(&options.address)?;
     stream.set_nodelay(true)?;
@@ -287,31 +369,12 @@ fn fetch(options: &Options, n: usize) -> Result<Measured, Failure> {
     let mut latencies = Vec::new();
     let quota = options.total_bytes / options.connections as u64;
     while bytes < quota {
-        let partition = FetchPartition::default()
-            .with_partition(n as i32 % options.partitions)
-            .with_current_leader_epoch(-1)
-            .with_fetch_offset(offset)
-            .with_partition_max_bytes(1 << 20);
-        let topic = FetchTopic::default()
-            .with_topic(topic_name(options))
-            .with_partitions(vec![partition]);
-        let request = FetchRequest::default()
-            .with_max_wait_ms(500)
-            .with_min_bytes(1)
-            .with_max_bytes(4 << 20)
-            .with_session_epoch(-1)
-            .with_topics(vec![topic]);
         let at = Instant::now();
-        stream.write_all(&frame::encode_request(FETCH_VERSION, 1, "load", &request)?)?;
-        let answer = read_frame(&mut stream)?;
+        let got = fetch_at(options, &mut stream, n as i32 % options.partitions, offset)?;
         latencies.push(at.elapsed());
-        let (_, response) = frame::decode_response::<FetchRequest>(FETCH_VERSION, answer)?;
-        let partition = &response.responses[0].partitions[0];
-        let got = partition.records.clone().unwrap_or_default();
-        if partition.error_code != 0 || got.is_empty() {
-            return Err(
-                format!("nothing at offset {offset}: error {}", partition.error_code).into(),
-            );
+        if options.floor {
+            bytes += got.len() as u64;
+            continue;
         }
         for batch in Batches::new(&got) {
             // The last one may be cut off.
