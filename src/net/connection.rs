@@ -16,11 +16,11 @@ use metaq_protocol::frame::{self, FrameError};
 use metaq_protocol::messages::ApiKey;
 use tokio::sync::watch;
 
-use super::alias::TcpStream;
 use super::frame_reader::{FrameReader, ReadFault};
 use super::memory::{RequestMemory, Share};
 use super::send::send_all;
 use super::server::stopped;
+use super::socket::Socket;
 use crate::api::{self, Caller, Context, Piece, Response};
 
 /// Answers that are ready together are sent together, up to this many.
@@ -45,9 +45,9 @@ enum Outcome {
     Panicked,
 }
 
-struct Connection {
+struct Connection<S> {
     cx: Arc<Context>,
-    stream: TcpStream,
+    stream: S,
     peer: SocketAddr,
     local: SocketAddr,
     settings: Settings,
@@ -56,15 +56,15 @@ struct Connection {
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn run(
+pub(super) async fn run<S: Socket>(
     cx: Arc<Context>,
-    stream: TcpStream,
+    stream: S,
     peer: SocketAddr,
     settings: Settings,
     memory: RequestMemory,
     shutdown: watch::Receiver<bool>,
 ) {
-    let _ = stream.set_nodelay(true);
+    let _ = stream.set_nodelay();
     let local = stream.local_addr().unwrap_or(peer);
     let reader = FrameReader::new(settings.frame_bytes_max, settings.stall_max, memory);
     let in_flight = FuturesOrdered::new();
@@ -87,7 +87,7 @@ pub(super) async fn run(
     }
 }
 
-impl Connection {
+impl<S: Socket> Connection<S> {
     /// Returns why the connection had to be closed, when it was the client's fault or ours.
     async fn serve(&mut self, mut shutdown: watch::Receiver<bool>) -> Option<String> {
         let never = Duration::from_secs(u64::from(u32::MAX));
@@ -187,7 +187,7 @@ impl Connection {
             ending = self.collect(next, &mut pieces);
             joined += 1;
         }
-        if send_all(&self.stream, pieces, stall_max).await.is_err() {
+        if send_all(&mut self.stream, pieces, stall_max).await.is_err() {
             return Err(None);
         }
         ending.map_or(Ok(()), |why| Err(Some(why)))

@@ -4,9 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::alias::TcpStream;
 use super::memory::{NoMemory, RequestMemory, Share};
 
 /// What is read at once while nothing is known of the next frame.
@@ -68,9 +67,9 @@ impl FrameReader {
 
     /// The next frame without its length, or `None` when the peer closed the connection between frames.
     /// Dropping the future loses nothing.
-    pub(super) async fn next(
+    pub(super) async fn next<S: AsyncRead + Unpin>(
         &mut self,
-        stream: &mut TcpStream,
+        stream: &mut S,
     ) -> Result<Option<(Bytes, Share)>, ReadFault> {
         loop {
             if let Some(length) = self.length()? {

@@ -5,10 +5,7 @@ mod frame_reader;
 mod memory;
 mod send;
 mod server;
+mod socket;
 
 pub use server::{Endpoint, EndpointError, Server, listen_endpoints};
-
-/// The network types in one place, so that a simulated network can take their place.
-mod alias {
-    pub(super) use tokio::net::{TcpListener, TcpStream};
-}
+pub use socket::{Listener, Socket};

@@ -1,19 +1,18 @@
-//! Sends an answer: bytes from memory, record ranges from files by sendfile.
+//! Sends an answer: bytes from memory, record ranges from files by sendfile where
+//! the socket can.
 //!
 //! Pages that are not in the cache are read in on a blocking thread first, so that a thread that serves
 //! connections never waits for the disk.
 
+use std::future::Future;
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use rustix::io::ReadWriteFlags;
-use rustix::net::SendFlags;
-use tokio::io::Interest;
 
-use super::alias::TcpStream;
+use super::socket::Socket;
 use crate::api::Piece;
 use crate::log::{DiskFile, Slice};
 
@@ -23,8 +22,8 @@ const JOIN_BYTES_MAX: usize = 16 << 10;
 const FILE_STEP_BYTES: usize = 1 << 20;
 
 /// Sends all pieces in order. A peer that takes nothing for `stall_max` ends it with an error.
-pub(super) async fn send_all(
-    stream: &TcpStream,
+pub(super) async fn send_all<S: Socket>(
+    stream: &mut S,
     pieces: Vec<Piece>,
     stall_max: Duration,
 ) -> io::Result<()> {
@@ -82,14 +81,12 @@ fn flush(pending: &mut Vec<Bytes>, bytes: &mut usize) -> Option<Piece> {
     joined.map(Piece::Bytes)
 }
 
-/// Runs a non-blocking write whenever the socket takes more.
-async fn when_writable<T>(
-    stream: &TcpStream,
+/// Waits for the socket to take something, but not for ever.
+async fn in_time(
     stall_max: Duration,
-    mut write: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<T>,
-) -> io::Result<T> {
-    let attempt = || write(stream.as_fd()).map_err(io::Error::from);
-    match tokio::time::timeout(stall_max, stream.async_io(Interest::WRITABLE, attempt)).await {
+    send: impl Future<Output = io::Result<usize>>,
+) -> io::Result<usize> {
+    match tokio::time::timeout(stall_max, send).await {
         Ok(result) => result,
         Err(_) => Err(io::Error::new(
             io::ErrorKind::TimedOut,
@@ -98,28 +95,20 @@ async fn when_writable<T>(
     }
 }
 
-async fn send_bytes(
-    stream: &TcpStream,
+async fn send_bytes<S: Socket>(
+    stream: &mut S,
     mut bytes: Bytes,
     more: bool,
     stall_max: Duration,
 ) -> io::Result<()> {
-    let mut flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    if more {
-        // The kernel waits for what follows before it fills a packet.
-        flags |= SendFlags::MORE;
-    }
     while !bytes.is_empty() {
-        let sent = when_writable(stream, stall_max, |socket| {
-            rustix::net::send(socket, &bytes, flags)
-        })
-        .await?;
+        let sent = in_time(stall_max, stream.send_bytes(&bytes, more)).await?;
         bytes = bytes.slice(sent..);
     }
     Ok(())
 }
 
-async fn send_file(stream: &TcpStream, slice: Slice, stall_max: Duration) -> io::Result<()> {
+async fn send_file<S: Socket>(stream: &mut S, slice: Slice, stall_max: Duration) -> io::Result<()> {
     let Slice {
         file,
         mut position,
@@ -128,26 +117,8 @@ async fn send_file(stream: &TcpStream, slice: Slice, stall_max: Duration) -> io:
     let mut left = bytes;
     while left > 0 {
         let step = left.min(FILE_STEP_BYTES);
-        if file.descriptor().is_none() {
-            let mut copied = vec![0; step];
-            let read = file.read_at(&mut copied, position)?;
-            copied.truncate(read);
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            send_bytes(stream, copied.into(), left > read, stall_max).await?;
-            (position, left) = (position + read as u64, left - read);
-            continue;
-        }
         warm(&file, position, step).await?;
-        let sent = when_writable(stream, stall_max, |socket| match file.descriptor() {
-            Some(descriptor) => {
-                let mut from = position;
-                rustix::fs::sendfile(socket, descriptor, Some(&mut from), step)
-            }
-            None => Err(rustix::io::Errno::BADF),
-        })
-        .await?;
+        let sent = in_time(stall_max, stream.send_file(&file, position, step)).await?;
         if sent == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,

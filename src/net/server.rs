@@ -8,12 +8,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::alias::TcpListener;
 use super::connection::{self, Settings};
 use super::memory::RequestMemory;
+use super::socket::Listener;
 use crate::api::Context;
 use crate::config::Config;
 
@@ -139,6 +140,12 @@ impl Server {
 
     /// Begins to accept.
     pub fn serve(&mut self, cx: &Arc<Context>) {
+        let listeners = std::mem::take(&mut self.listeners);
+        self.serve_on(cx, listeners);
+    }
+
+    /// Begins to accept from listeners that were bound by somebody else.
+    pub fn serve_on<L: Listener>(&mut self, cx: &Arc<Context>, listeners: Vec<L>) {
         let idle_ms = cx.config.number("connections.max.idle.ms");
         let settings = Settings {
             frame_bytes_max: cx.config.number("socket.request.max.bytes") as usize,
@@ -154,7 +161,7 @@ impl Server {
             open: Mutex::default(),
         });
         let memory = RequestMemory::new(cx.clone(), cx.config.number("queued.max.request.bytes"));
-        for listener in self.listeners.drain(..) {
+        for listener in listeners {
             let accept = accept(
                 cx.clone(),
                 listener,
@@ -239,9 +246,9 @@ impl Drop for Place {
     }
 }
 
-async fn accept(
+async fn accept<L: Listener>(
     cx: Arc<Context>,
-    listener: TcpListener,
+    listener: L,
     settings: Settings,
     limits: Arc<Limits>,
     memory: RequestMemory,
