@@ -3,9 +3,10 @@
 //!
 //! A malformed frame or a panic in a handler ends this connection and nothing else.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use super::send::send_all;
 use super::server::stopped;
 use super::socket::Socket;
 use crate::api::{self, Caller, Context, Piece, Response};
+use crate::partition::wakes_together;
 
 /// Answers that are ready together are sent together, up to this many.
 const ANSWERS_JOINED_MAX: usize = 64;
@@ -77,7 +79,12 @@ pub(super) async fn run<S: Socket>(
         reader,
         in_flight,
     };
-    if let Some(why) = connection.serve(shutdown).await {
+    let ended = {
+        // Batches of one turn are told to the writer thread together.
+        let mut serve = pin!(connection.serve(shutdown));
+        poll_fn(|cx| wakes_together(|| serve.as_mut().poll(cx))).await
+    };
+    if let Some(why) = ended {
         connection
             .cx
             .metrics
@@ -89,26 +96,30 @@ pub(super) async fn run<S: Socket>(
 
 impl<S: Socket> Connection<S> {
     /// Returns why the connection had to be closed, when it was the client's fault or ours.
-    async fn serve(&mut self, mut shutdown: watch::Receiver<bool>) -> Option<String> {
+    async fn serve(&mut self, shutdown: watch::Receiver<bool>) -> Option<String> {
         let never = Duration::from_secs(u64::from(u32::MAX));
         let idle_max = self.settings.idle_max.unwrap_or(never);
+        let mut stop = pin!(stopped(shutdown.clone()));
+        // Set anew when it ends, not at every request.
+        let mut idle = pin!(tokio::time::sleep(idle_max));
+        let mut busy_at = tokio::time::Instant::now();
         loop {
             let may_read = self.in_flight.len() < self.settings.in_flight_max;
             let is_idle = self.in_flight.is_empty();
             tokio::select! {
                 biased;
                 Some(outcome) = self.in_flight.next(), if !is_idle => {
-                    let drained = drained(&mut shutdown, self.settings.drain);
+                    let drained = drained(shutdown.clone(), self.settings.drain);
                     tokio::select! {
                         biased;
                         sent = self.send(outcome, idle_max) => match sent {
-                            Ok(()) => {}
+                            Ok(()) => busy_at = tokio::time::Instant::now(),
                             Err(why) => return why,
                         },
                         () = drained => return None,
                     }
                 }
-                () = stopped(&mut shutdown) => return self.drain(idle_max).await,
+                () = &mut stop => return self.drain(idle_max).await,
                 read = self.reader.next(&mut self.stream), if may_read => match read {
                     Ok(Some((bytes, share))) => {
                         if let Err(why) = self.start(bytes, share).await {
@@ -119,9 +130,13 @@ impl<S: Socket> Connection<S> {
                     Err(ReadFault::Io(_) | ReadFault::Cut) => return None,
                     Err(fault) => return Some(fault.to_string()),
                 },
-                () = tokio::time::sleep(idle_max), if is_idle => {
-                    tracing::debug!(peer = %self.peer, "closing an idle connection");
-                    return None;
+                () = &mut idle, if is_idle => {
+                    let end = busy_at + idle_max;
+                    if end <= tokio::time::Instant::now() {
+                        tracing::debug!(peer = %self.peer, "closing an idle connection");
+                        return None;
+                    }
+                    idle.as_mut().reset(end);
                 }
             }
         }
@@ -230,7 +245,7 @@ impl<S: Socket> Connection<S> {
 }
 
 /// Waits for the end of the time that answers may take in a shutdown.
-async fn drained(shutdown: &mut watch::Receiver<bool>, drain: Duration) {
+async fn drained(shutdown: watch::Receiver<bool>, drain: Duration) {
     stopped(shutdown).await;
     tokio::time::sleep(drain).await;
 }

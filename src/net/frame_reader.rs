@@ -1,6 +1,14 @@
-//! Cuts a connection's bytes into frames. Memory grows with what arrives, never with what a length claims.
+//! Cuts a connection's bytes into frames. Memory grows with what arrives, never with what a length claims, and a
+//! connection that is waiting for a frame holds none.
+//!
+//! Small frames arrive in a buffer that all connections of a thread share: one read takes in as many as are there.
+//! Frames that are larger than that have a buffer of their own, so that their bytes are moved by the kernel alone.
 
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -8,14 +16,26 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::memory::{NoMemory, RequestMemory, Share};
 
-/// What is read at once while nothing is known of the next frame.
-const READ_BYTES: usize = 16 << 10;
-/// A frame's buffer begins with this much and doubles while bytes arrive.
+/// Size of the buffer that connections of a thread share.
+const SHARED_BYTES: usize = 256 << 10;
+/// A read into it has at least this much room.
+const SHARED_ROOM_MIN: usize = 64 << 10;
+/// Behind a frame from this size on, the next one is expected to be as large, and gets a buffer of its own at once.
+const LARGE_FRAME_BYTES: usize = 64 << 10;
+/// Such a buffer is given without proof up to this size.
+const EXPECTED_BYTES_MAX: usize = 4 << 20;
+/// Frames below this size are copied out of the shared buffer: a request that waits for long does not hold it.
+const COPIED_BYTES_MAX: usize = 4 << 10;
+/// A frame's own buffer begins with this much and doubles while bytes arrive.
 const GROW_BYTES_MIN: usize = 64 << 10;
 /// A frame's share of the request memory begins with this much and doubles while bytes arrive: whoever sends only a
 /// length gets little for it.
 const SHARE_BYTES_MIN: usize = 4 << 10;
 const LENGTH_BYTES: usize = 4;
+
+thread_local! {
+    static SHARED: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+}
 
 /// Why a connection is closed instead of read on.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +65,10 @@ pub(super) enum ReadFault {
 /// Keeps what has arrived of the next frame, so that reading can be given up and taken up again.
 pub(super) struct FrameReader {
     input: BytesMut,
+    /// Whether `input` is a part of a thread's shared buffer.
+    is_shared: bool,
+    /// The size of the frame before, length included.
+    frame_before: usize,
     bytes_max: usize,
     /// `socket.request.stall.ms`.
     stall_max: Duration,
@@ -58,6 +82,8 @@ impl FrameReader {
         let share = memory.empty_share();
         Self {
             input: BytesMut::new(),
+            is_shared: false,
+            frame_before: 0,
             bytes_max,
             stall_max,
             memory,
@@ -80,18 +106,15 @@ impl FrameReader {
                     self.memory.grow(&mut self.share, whole, share).await?;
                 }
                 if self.input.len() >= whole {
-                    let share = std::mem::replace(&mut self.share, self.memory.empty_share());
-                    self.input.advance(LENGTH_BYTES);
-                    return Ok(Some((self.input.split_to(length).freeze(), share)));
+                    return Ok(Some(self.take_frame(length)));
                 }
-                let room = whole.min(grown.max(GROW_BYTES_MIN));
-                self.input
-                    .reserve(room.saturating_sub(self.input.len()).max(1));
-            } else {
-                self.input.reserve(READ_BYTES);
+                let expected = self.frame_before.min(EXPECTED_BYTES_MAX);
+                self.make_room(whole.min(grown.max(GROW_BYTES_MIN).max(expected)));
+            } else if !self.input.is_empty() {
+                self.make_room(GROW_BYTES_MIN);
             }
             let read = if self.input.is_empty() {
-                stream.read_buf(&mut self.input).await?
+                poll_fn(|cx| self.poll_first(cx, stream)).await?
             } else {
                 let read = stream.read_buf(&mut self.input);
                 match tokio::time::timeout(self.stall_max, read).await {
@@ -109,6 +132,59 @@ impl FrameReader {
         }
     }
 
+    fn take_frame(&mut self, length: usize) -> (Bytes, Share) {
+        let share = std::mem::replace(&mut self.share, self.memory.empty_share());
+        self.frame_before = LENGTH_BYTES + length;
+        self.input.advance(LENGTH_BYTES);
+        let frame = self.input.split_to(length);
+        let frame = match self.is_shared && length < COPIED_BYTES_MAX {
+            true => Bytes::copy_from_slice(&frame),
+            false => frame.freeze(),
+        };
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+        (frame, share)
+    }
+
+    /// Room for `bytes` in all, in a buffer of the connection's own.
+    fn make_room(&mut self, bytes: usize) {
+        if self.is_shared {
+            let mut own = BytesMut::with_capacity(bytes.max(self.input.len()));
+            own.extend_from_slice(&self.input);
+            self.input = own;
+            self.is_shared = false;
+        } else if self.input.capacity() < bytes {
+            self.input.reserve(bytes - self.input.len());
+        }
+        // Only of a frame whose length is cut in two.
+        if self.input.capacity() == self.input.len() {
+            self.input.reserve(1);
+        }
+    }
+
+    /// Reads what comes behind a whole frame; no memory is held before something is there.
+    fn poll_first<S: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut S,
+    ) -> Poll<io::Result<usize>> {
+        if self.frame_before >= LARGE_FRAME_BYTES {
+            let mut own = BytesMut::with_capacity(self.frame_before.min(EXPECTED_BYTES_MAX));
+            let read = ready!(poll_read(cx, stream, &mut own))?;
+            (self.input, self.is_shared) = (own, false);
+            return Poll::Ready(Ok(read));
+        }
+        SHARED.with_borrow_mut(|shared| {
+            if shared.capacity() < SHARED_ROOM_MIN {
+                *shared = BytesMut::with_capacity(SHARED_BYTES);
+            }
+            let read = ready!(poll_read(cx, stream, shared))?;
+            (self.input, self.is_shared) = (shared.split_to(read), true);
+            Poll::Ready(Ok(read))
+        })
+    }
+
     /// The next frame's length, once it has arrived.
     fn length(&self) -> Result<Option<usize>, ReadFault> {
         let Some(bytes) = self.input.first_chunk::<LENGTH_BYTES>() else {
@@ -123,4 +199,13 @@ impl FrameReader {
             }),
         }
     }
+}
+
+/// Reads into the room that a buffer has.
+fn poll_read<S: AsyncRead + Unpin>(
+    cx: &mut Context<'_>,
+    stream: &mut S,
+    buffer: &mut BytesMut,
+) -> Poll<io::Result<usize>> {
+    pin!(stream.read_buf(buffer)).poll(cx)
 }

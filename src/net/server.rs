@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -196,7 +197,7 @@ impl Server {
 }
 
 /// Waits for the shutdown.
-pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(super) async fn stopped(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
@@ -252,9 +253,10 @@ async fn accept<L: Listener>(
     settings: Settings,
     limits: Arc<Limits>,
     memory: RequestMemory,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
+    let mut stopping = pin!(stopped(stop.clone()));
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -279,7 +281,7 @@ async fn accept<L: Listener>(
                 }
             },
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            () = stopped(&mut stop) => break,
+            () = &mut stopping => break,
         }
     }
     drop(listener);

@@ -7,6 +7,7 @@ mod leader;
 mod set;
 mod sync;
 mod waiters;
+mod wakes;
 mod writer;
 
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub use set::{
     OpenReport, PartitionError, Partitions, PartitionsOptions, TopicPartitions, TopicToOpen,
 };
 pub use waiters::{Subscription, Waiter};
+pub use wakes::wakes_together;
 pub use writer::Writer;
 
 use std::time::{SystemTime, UNIX_EPOCH};

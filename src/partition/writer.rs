@@ -14,9 +14,13 @@ use tokio::sync::oneshot;
 use super::leader::{AppendReply, Partition};
 use super::now_ms;
 use super::sync::SyncThreads;
+use super::wakes;
 use crate::log::{LogError, ProducedBatch};
 use crate::meta::Lease;
 use crate::vital::Vital;
+
+/// The thread is woken at once when this much is queued, also within [`super::wakes_together`].
+const WAKE_BYTES: usize = 256 << 10;
 
 /// Why nothing is written any more after a bug.
 const ENDED: &str = "the writer thread ended; the broker must be restarted";
@@ -31,7 +35,7 @@ enum Job {
 }
 
 #[derive(Default)]
-struct Queue {
+pub(super) struct Queue {
     state: Mutex<State>,
     filled: Condvar,
 }
@@ -39,12 +43,18 @@ struct Queue {
 #[derive(Default)]
 struct State {
     jobs: Vec<Job>,
+    /// Bytes of the batches among them.
+    bytes: usize,
     stopping: bool,
     /// The thread ended by a panic.
     ended: bool,
 }
 
 impl Queue {
+    pub(super) fn wake(&self) {
+        self.filled.notify_one();
+    }
+
     /// Refuses what is queued, and all that comes.
     fn fail(&self) {
         let jobs = {
@@ -57,6 +67,13 @@ impl Queue {
 }
 
 impl Job {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Append { batches, .. } => batches.iter().map(|batch| batch.bytes.len()).sum(),
+            Self::Run(_) => 0,
+        }
+    }
+
     /// Answers without doing it; who waits for a [`Job::Run`] sees that it is gone.
     fn refuse(self, why: &str) {
         if let Self::Append { reply, .. } = self {
@@ -145,10 +162,13 @@ impl Writer {
             job.refuse(why);
             return;
         }
+        let before = state.bytes;
+        state.bytes += job.bytes();
         state.jobs.push(job);
         let first = state.jobs.len() == 1;
+        let much = before < WAKE_BYTES && state.bytes >= WAKE_BYTES;
         drop(state);
-        if first {
+        if much || (first && !wakes::put_off(&self.queue)) {
             self.queue.filled.notify_one();
         }
     }
@@ -175,6 +195,7 @@ fn run(queue: &Queue, syncs: &SyncThreads, gate: &Gate) {
                 }
                 queue.filled.wait(&mut state);
             }
+            state.bytes = 0;
             std::mem::swap(&mut jobs, &mut state.jobs);
         }
         let mut round = Round::default();
