@@ -1,5 +1,7 @@
-//! Cuts a connection's bytes into frames. Memory grows with what arrives, never with what a length claims.
+//! Cuts a connection's bytes into frames. Memory grows with what arrives, never with what a length claims, and while
+//! nothing arrives there is none beside what has.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::time::Duration;
 
@@ -16,6 +18,8 @@ const GROW_BYTES_MIN: usize = 64 << 10;
 /// A frame's share of the request memory begins with this much and doubles while bytes arrive: whoever sends only a
 /// length gets little for it.
 const SHARE_BYTES_MIN: usize = 4 << 10;
+/// While a connection waits, so little is kept in a buffer of its size: of ten thousand connections most are silent.
+const WAITING_BYTES_MAX: usize = 4 << 10;
 const LENGTH_BYTES: usize = 4;
 
 /// Why a connection is closed instead of read on.
@@ -73,7 +77,7 @@ impl FrameReader {
         stream: &mut TcpStream,
     ) -> Result<Option<(Bytes, Share)>, ReadFault> {
         loop {
-            if let Some(length) = self.length()? {
+            let room = if let Some(length) = self.length()? {
                 let whole = LENGTH_BYTES + length;
                 let grown = self.input.len() * 2;
                 let share = whole.min(grown.max(SHARE_BYTES_MIN));
@@ -86,18 +90,17 @@ impl FrameReader {
                     return Ok(Some((self.input.split_to(length).freeze(), share)));
                 }
                 let room = whole.min(grown.max(GROW_BYTES_MIN));
-                self.input
-                    .reserve(room.saturating_sub(self.input.len()).max(1));
+                room.saturating_sub(self.input.len()).max(1)
             } else {
-                self.input.reserve(READ_BYTES);
-            }
+                READ_BYTES
+            };
             let read = if self.input.is_empty() {
-                stream.read_buf(&mut self.input).await?
+                self.read(stream, room).await?
             } else {
-                let read = stream.read_buf(&mut self.input);
-                match tokio::time::timeout(self.stall_max, read).await {
+                let stall_max = self.stall_max;
+                match tokio::time::timeout(stall_max, self.read(stream, room)).await {
                     Ok(read) => read?,
-                    Err(_) => return Err(ReadFault::Stalled(self.stall_max)),
+                    Err(_) => return Err(ReadFault::Stalled(stall_max)),
                 }
             };
             if read == 0 {
@@ -108,6 +111,20 @@ impl FrameReader {
                 };
             }
         }
+    }
+
+    /// Reads what has arrived, up to `room` bytes. A look that finds nothing gives the room back; it costs no system
+    /// call, because tokio knows that nothing is there.
+    async fn read(&mut self, stream: &mut TcpStream, room: usize) -> io::Result<usize> {
+        poll_fn(|cx| {
+            self.input.reserve(room);
+            let read = std::pin::pin!(stream.read_buf(&mut self.input)).poll(cx);
+            if read.is_pending() && self.input.len() <= WAITING_BYTES_MAX {
+                self.input = BytesMut::from(&self.input[..]);
+            }
+            read
+        })
+        .await
     }
 
     /// The next frame's length, once it has arrived.
