@@ -1,104 +1,21 @@
 //! The program itself: started, asked by its own commands, killed and stopped.
 
 mod common;
+#[path = "common/process.rs"]
+mod process;
 
-use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Client, batch, produce_request};
 use metaq_protocol::messages::ProduceRequest;
-
-fn start_arguments(data: &Path, port: u16) -> Vec<String> {
-    let settings = [
-        format!("serverPort={port}"),
-        "dashboardHttpPort=0".to_owned(),
-        "hostName=127.0.0.1".to_owned(),
-        format!("dataPath={}", data.display()),
-    ];
-    let set = |setting| ["--set".to_owned(), setting];
-    ["start".to_owned()]
-        .into_iter()
-        .chain(settings.into_iter().flat_map(set))
-        .collect()
-}
-
-struct Process {
-    child: Child,
-    ready: String,
-}
-
-impl Process {
-    fn start(data: &Path) -> Self {
-        Self::spawn(
-            Command::new(env!("CARGO_BIN_EXE_metaq"))
-                .args(start_arguments(data, 0))
-                .stderr(Stdio::null()),
-        )
-    }
-
-    /// Starts a command that ends up as a broker.
-    fn spawn(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut ready = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut ready)
-            .unwrap();
-        Self { child, ready }
-    }
-
-    fn address(&self) -> SocketAddr {
-        let word = self
-            .ready
-            .split("listening on ")
-            .nth(1)
-            .unwrap()
-            .split(',')
-            .next()
-            .unwrap();
-        word.parse().unwrap()
-    }
-
-    fn signal(&mut self, signal: &str) -> std::process::ExitStatus {
-        let id = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &id])
-                .status()
-                .unwrap()
-                .success()
-        );
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Runs a command; its exit code, output and errors.
-fn metaq(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_metaq"))
-        .args(arguments)
-        .output()
-        .unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (
-        output.status.code(),
-        text(&output.stdout),
-        text(&output.stderr),
-    )
-}
+use process::{Process, metaq, start_arguments};
 
 #[test]
 fn the_ready_line_tells_what_an_operator_wants_to_know() {
     let dir = tempfile::tempdir().unwrap();
-    let process = Process::start(dir.path());
+    let process = Process::start(dir.path(), &[]);
     for part in [
         "metaq ",
         "listening on 127.0.0.1:",
@@ -118,7 +35,7 @@ fn the_ready_line_tells_what_an_operator_wants_to_know() {
 #[test]
 fn sigterm_drains_and_leaves_a_clean_directory() {
     let dir = tempfile::tempdir().unwrap();
-    let mut process = Process::start(dir.path());
+    let mut process = Process::start(dir.path(), &[]);
     let mut client = Client::connect(process.address());
     client.create("t");
     assert_eq!(client.produce("t", batch(3)).0, 0);
@@ -136,7 +53,7 @@ fn kill_9_at_full_speed_loses_nothing_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let (mut acknowledged, mut expected) = (0, 0);
     for _ in 0..5 {
-        let mut process = Process::start(dir.path());
+        let mut process = Process::start(dir.path(), &[]);
         let address = process.address();
         let mut client = Client::connect(address);
         client.create("t");
@@ -175,7 +92,7 @@ fn kill_9_at_full_speed_loses_nothing_acknowledged() {
             producing.join().unwrap()
         });
         acknowledged += counted;
-        let mut process = Process::start(dir.path());
+        let mut process = Process::start(dir.path(), &[]);
         let mut client = Client::connect(process.address());
         let mut stored = 0;
         loop {
@@ -209,7 +126,7 @@ fn a_full_disk_is_an_error_of_its_partitions_and_the_broker_goes_on() {
         .args(["-rm", "sh", "-c", mount])
         .arg(dir.path())
         .arg(env!("CARGO_BIN_EXE_metaq"))
-        .args(start_arguments(&dir.path().join("data"), 0))
+        .args(start_arguments(&dir.path().join("data"), &[]))
         .stderr(Stdio::null());
     if !Command::new("unshare")
         .args(["-rm", "sh", "-c", "mount -t tmpfs none /mnt"])
@@ -266,8 +183,9 @@ fn a_broker_goes_on_where_nobody_reads_what_it_says() {
     for (stdout, stderr) in outputs {
         let dir = tempfile::tempdir().unwrap();
         let port = free_port();
+        let port_setting = format!("serverPort={port}");
         let child = Command::new(env!("CARGO_BIN_EXE_metaq"))
-            .args(start_arguments(&dir.path().join("data"), port))
+            .args(start_arguments(&dir.path().join("data"), &[&port_setting]))
             .env("RUST_LOG", "debug")
             .stdout(stdout)
             .stderr(stderr)
@@ -301,7 +219,7 @@ fn free_port() -> u16 {
 #[test]
 fn topics_are_managed_from_the_command_line() {
     let dir = tempfile::tempdir().unwrap();
-    let process = Process::start(dir.path());
+    let process = Process::start(dir.path(), &[]);
     let address = process.address().to_string();
     let run = |arguments: &[&str]| metaq(&[arguments, &["-b", &address]].concat());
     let (code, out, _) = run(&[
@@ -357,7 +275,7 @@ fn topics_are_managed_from_the_command_line() {
 #[test]
 fn offsets_are_reset_only_when_told_to_execute() {
     let dir = tempfile::tempdir().unwrap();
-    let process = Process::start(dir.path());
+    let process = Process::start(dir.path(), &[]);
     let address = process.address().to_string();
     let run = |arguments: &[&str]| metaq(&[arguments, &["-b", &address, "--json"]].concat());
     let mut client = Client::connect(process.address());
@@ -395,7 +313,7 @@ fn offsets_are_reset_only_when_told_to_execute() {
 #[test]
 fn a_dump_shows_every_record_and_a_damaged_file_is_found() {
     let dir = tempfile::tempdir().unwrap();
-    let mut process = Process::start(dir.path());
+    let mut process = Process::start(dir.path(), &[]);
     let mut client = Client::connect(process.address());
     client.create("t");
     client.produce("t", batch(2));
@@ -420,7 +338,7 @@ fn looking_at_files_changes_none() {
         "{error}"
     );
     assert!(!missing.exists());
-    let mut process = Process::start(dir.path());
+    let mut process = Process::start(dir.path(), &[]);
     let mut client = Client::connect(process.address());
     client.create("t");
     for _ in 0..5 {

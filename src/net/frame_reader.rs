@@ -31,6 +31,8 @@ const GROW_BYTES_MIN: usize = 64 << 10;
 /// A frame's share of the request memory begins with this much and doubles while bytes arrive: whoever sends only a
 /// length gets little for it.
 const SHARE_BYTES_MIN: usize = 4 << 10;
+/// While a connection waits, so little is kept in a buffer of its size: of ten thousand connections most are silent.
+const WAITING_BYTES_MAX: usize = 4 << 10;
 const LENGTH_BYTES: usize = 4;
 
 thread_local! {
@@ -98,7 +100,7 @@ impl FrameReader {
         stream: &mut S,
     ) -> Result<Option<(Bytes, Share)>, ReadFault> {
         loop {
-            if let Some(length) = self.length()? {
+            let room = if let Some(length) = self.length()? {
                 let whole = LENGTH_BYTES + length;
                 let grown = self.input.len() * 2;
                 let share = whole.min(grown.max(SHARE_BYTES_MIN));
@@ -109,17 +111,18 @@ impl FrameReader {
                     return Ok(Some(self.take_frame(length)));
                 }
                 let expected = self.frame_before.min(EXPECTED_BYTES_MAX);
-                self.make_room(whole.min(grown.max(GROW_BYTES_MIN).max(expected)));
-            } else if !self.input.is_empty() {
-                self.make_room(GROW_BYTES_MIN);
-            }
+                whole.min(grown.max(GROW_BYTES_MIN).max(expected))
+            } else {
+                GROW_BYTES_MIN
+            };
             let read = if self.input.is_empty() {
                 poll_fn(|cx| self.poll_first(cx, stream)).await?
             } else {
-                let read = stream.read_buf(&mut self.input);
-                match tokio::time::timeout(self.stall_max, read).await {
+                let stall_max = self.stall_max;
+                let read = poll_fn(|cx| self.poll_more(cx, stream, room));
+                match tokio::time::timeout(stall_max, read).await {
                     Ok(read) => read?,
-                    Err(_) => return Err(ReadFault::Stalled(self.stall_max)),
+                    Err(_) => return Err(ReadFault::Stalled(stall_max)),
                 }
             };
             if read == 0 {
@@ -161,6 +164,22 @@ impl FrameReader {
         if self.input.capacity() == self.input.len() {
             self.input.reserve(1);
         }
+    }
+
+    /// Reads the rest of a frame that has begun, up to `room` bytes in all. A look that finds nothing gives the room
+    /// back; it costs no system call, because tokio knows that nothing is there.
+    fn poll_more<S: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut S,
+        room: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.make_room(room);
+        let read = poll_read(cx, stream, &mut self.input);
+        if read.is_pending() && self.input.len() <= WAITING_BYTES_MAX {
+            self.input = BytesMut::from(&self.input[..]);
+        }
+        read
     }
 
     /// Reads what comes behind a whole frame; no memory is held before something is there.

@@ -1,0 +1,291 @@
+//! Thousands of connections at once, to a broker in a process of its own: what each of them costs in memory, and that
+//! others do not notice them. How much slower others become is measured by `benches/deaf`, not tested here.
+
+mod common;
+#[path = "common/process.rs"]
+mod process;
+#[path = "simulation/random.rs"]
+mod random;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use common::{Client, batch, fetch_request, wait_for};
+use metaq_protocol::batch::BatchBuilder;
+use metaq_protocol::frame;
+use metaq_protocol::messages::ApiVersionsRequest;
+use process::Process;
+use random::Random;
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+const CROWD: usize = 10_000;
+/// What a connection may cost, bytes of the broker's memory.
+const CONNECTION_BYTES_MAX: usize = 10 << 10;
+/// Descriptors that a process needs beside those of its connections.
+const DESCRIPTORS_BESIDE: u64 = 500;
+/// Longer than this a witness never waits for an answer.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// Lets this process, and the broker that it starts, have a descriptor for each connection.
+fn raise_descriptor_limit() {
+    let wanted = CROWD as u64 + DESCRIPTORS_BESIDE;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let maximum = limit.maximum.unwrap_or(u64::MAX);
+    limit.current = Some(wanted);
+    limit.maximum = limit.maximum.map(|maximum| maximum.max(wanted));
+    setrlimit(Resource::Nofile, limit).unwrap_or_else(|error| {
+        panic!("{wanted} open files are needed, and this system allows {maximum}: {error}")
+    });
+}
+
+/// A broker with two topics, and memory that has seen some use.
+fn warm(data: &std::path::Path, settings: &[&str]) -> Process {
+    let broker = Process::start(data, settings);
+    let mut visitors = connect(broker.address(), 100);
+    for visitor in &mut visitors {
+        ask_versions(visitor);
+    }
+    let mut client = broker.client();
+    client.create("t");
+    client.create("witness");
+    for _ in 0..50 {
+        assert_eq!(client.produce("t", batch(100)).0, 0);
+        witness(&mut client);
+    }
+    drop((visitors, client));
+    wait_for("the visitors to be gone", || connections(&broker) == 0);
+    broker
+}
+
+fn connect(address: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let one = |_| TcpStream::connect(address).unwrap();
+    (0..count).map(one).collect()
+}
+
+fn connections(broker: &Process) -> i64 {
+    broker.metric("metaq_connections")
+}
+
+fn ask_versions(stream: &mut TcpStream) {
+    let asked = frame::encode_request(3, 1, "crowd", &ApiVersionsRequest::default()).unwrap();
+    stream.write_all(&asked).unwrap();
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).unwrap();
+    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+    stream.read_exact(&mut answer).unwrap();
+}
+
+/// Uses the broker as anybody does, and expects to be answered soon.
+fn witness(client: &mut Client) {
+    let asked = Instant::now();
+    let (code, offset) = client.produce("witness", batch(10));
+    assert_eq!(code, 0);
+    assert_eq!(client.fetch("witness", offset), [(offset, 10)]);
+    assert!(asked.elapsed() < ANSWER_MAX, "{:?}", asked.elapsed());
+}
+
+fn assert_small(broker: &Process, before: usize, what: &str) {
+    let each = broker.resident().saturating_sub(before) / CROWD;
+    println!("{what}: {each} bytes each");
+    assert!(each < CONNECTION_BYTES_MAX, "{what}: {each} bytes each");
+}
+
+#[test]
+fn ten_thousand_idle_connections_cost_less_than_10_kib_each() {
+    raise_descriptor_limit();
+    let dir = tempfile::tempdir().unwrap();
+    let broker = warm(dir.path(), &[]);
+    let before = broker.resident();
+    let mut crowd = connect(broker.address(), CROWD);
+    wait_for("all of them", || connections(&broker) == CROWD as i64);
+    assert_small(&broker, before, "silent connections");
+    let mut client = broker.client();
+    witness(&mut client);
+    crowd.iter_mut().for_each(ask_versions);
+    assert_small(&broker, before, "connections that have spoken");
+    witness(&mut client);
+    drop(crowd);
+    wait_for("all but one to be gone", || connections(&broker) == 1);
+    witness(&mut client);
+}
+
+#[test]
+fn ten_thousand_slow_senders_hold_little_and_nobody_up() {
+    raise_descriptor_limit();
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = warm(dir.path(), &["socket.request.stall.ms=5000"]);
+    let before = broker.resident();
+    let mut client = broker.client();
+    let mut crowd = connect(broker.address(), CROWD);
+    // The beginning of a large frame, a byte now and then.
+    let mut sent = 1_000_000i32.to_be_bytes().to_vec();
+    sent.extend([0, 0, 0, 9, 0, 0]);
+    for byte in &sent {
+        for slow in &mut crowd {
+            slow.write_all(&[*byte]).unwrap();
+        }
+        witness(&mut client);
+    }
+    let held = || broker.metric("metaq_request_memory_bytes");
+    wait_for("all to have begun", || held() == (CROWD as i64) * 4096);
+    assert_small(&broker, before, "slow senders");
+    // Those that do not go on are closed, and the memory comes back.
+    wait_for("the slow ones to be closed", || connections(&broker) == 1);
+    assert_eq!(held(), 0);
+    witness(&mut client);
+    assert_eq!(broker.signal("-TERM").code(), Some(0));
+}
+
+/// Something that a broken or malicious client may send.
+fn garbage(random: &mut Random) -> Vec<u8> {
+    let whole = frame::encode_request(9, 1, "crowd", &common::produce_request("t", batch(20), -1));
+    let mut bytes = whole.unwrap().to_vec();
+    let noise = |random: &mut Random, count: u64| {
+        let bytes = (0..count).map(|_| random.next() as u8);
+        bytes.collect::<Vec<u8>>()
+    };
+    match random.below(5) {
+        // No frame at all.
+        0 => {
+            let count = 1 + random.below(5000);
+            bytes = noise(random, count);
+        }
+        // Truncated.
+        1 => bytes.truncate(random.below(bytes.len() as u64) as usize),
+        // Longer than any frame may be.
+        2 => bytes[..4].copy_from_slice(&(i32::MAX - random.below(100) as i32).to_be_bytes()),
+        // A right length around anything.
+        3 => {
+            let count = bytes.len() as u64 - 12;
+            bytes.splice(12.., noise(random, count));
+        }
+        // A request with a few bytes changed, perhaps twice.
+        _ => {
+            for _ in 0..1 + random.below(4) {
+                let at = random.between(4, bytes.len() as i64 - 1) as usize;
+                bytes[at] = random.next() as u8;
+            }
+            if random.one_in(2) {
+                bytes.extend_from_slice(&bytes.clone());
+            }
+        }
+    }
+    bytes
+}
+
+#[test]
+fn garbage_from_many_connections_at_once_leaves_others_and_memory_alone() {
+    const ATTACKERS: u64 = 8;
+    const ATTACKS: usize = 500;
+    let dir = tempfile::tempdir().unwrap();
+    let broker = warm(dir.path(), &["socket.request.stall.ms=1000"]);
+    let before = broker.resident();
+    let address = broker.address();
+    let seed = common::now_ms() as u64;
+    println!("seed {seed}");
+    let mut client = broker.client();
+    let mut largest = 0;
+    std::thread::scope(|scope| {
+        let attacker = |n: u64| {
+            let mut random = Random::new(seed + n);
+            let mut half_open = Vec::new();
+            for _ in 0..ATTACKS {
+                let mut stream = TcpStream::connect(address).unwrap();
+                // Closed by the broker perhaps before all is written.
+                let _ = stream.write_all(&garbage(&mut random));
+                match random.below(3) {
+                    // Closed at once, with answers on their way.
+                    0 => {}
+                    // Says that it sends no more, and never looks at the answer.
+                    1 => {
+                        let _ = stream.shutdown(Shutdown::Write);
+                        half_open.push(stream);
+                    }
+                    // Says nothing more.
+                    _ => half_open.push(stream),
+                }
+            }
+            half_open
+        };
+        let attackers: Vec<_> = (0..ATTACKERS)
+            .map(|n| scope.spawn(move || attacker(n)))
+            .collect();
+        while !attackers.iter().all(|attacker| attacker.is_finished()) {
+            witness(&mut client);
+            largest = largest.max(broker.resident());
+        }
+        let left: Vec<_> = attackers
+            .into_iter()
+            .flat_map(|attacker| attacker.join().unwrap())
+            .collect();
+        // Of those that are still there, all that had begun a frame are closed; idle ones may stay.
+        wait_for("the half-sent frames to be given up", || {
+            broker.metric("metaq_request_memory_bytes") == 0
+        });
+        drop(left);
+    });
+    wait_for("all but one to be gone", || connections(&broker) == 1);
+    witness(&mut client);
+    let grown = largest.saturating_sub(before);
+    println!("{} KiB more at most", grown >> 10);
+    assert!(grown < 64 << 20, "{grown} bytes");
+    assert_eq!(broker.metric("metaq_handler_panics_total"), 0);
+    assert!(broker.metric("metaq_frames_malformed_total") > 0);
+}
+
+#[test]
+fn clients_that_never_read_cost_little_and_are_closed_in_their_time() {
+    const DEAF: usize = 200;
+    const IDLE_MS: u64 = 3000;
+    let dir = tempfile::tempdir().unwrap();
+    let idle = format!("connections.max.idle.ms={IDLE_MS}");
+    let broker = warm(dir.path(), &[&idle]);
+    let mut client = broker.client();
+    client.create("large");
+    let large = BatchBuilder::new()
+        .push(None, Some(&[7; 1_000_000]), &[], common::now_ms())
+        .finish()
+        .unwrap();
+    for _ in 0..32 {
+        assert_eq!(client.produce("large", large.clone()).0, 0);
+    }
+    let before = broker.resident();
+    let started = Instant::now();
+    let mut deaf = connect(broker.address(), DEAF);
+    let asked = frame::encode_request(11, 1, "deaf", &fetch_request("large", 0, 0)).unwrap();
+    for stream in &mut deaf {
+        for _ in 0..10 {
+            stream.write_all(&asked).unwrap();
+        }
+    }
+    let mut witnessed = 0;
+    let mut largest = 0;
+    while connections(&broker) > 1 {
+        witness(&mut client);
+        witnessed += 1;
+        largest = largest.max(broker.resident());
+        assert!(started.elapsed() < Duration::from_secs(60), "they stay");
+    }
+    let took = started.elapsed();
+    let grown = largest.saturating_sub(before);
+    println!("{} KiB more at most; closed after {took:?}", grown >> 10);
+    assert!(took >= Duration::from_millis(IDLE_MS) && witnessed > 10);
+    assert!(grown < 64 << 20, "{grown} bytes");
+    // What fitted into the sockets is there, and then the end.
+    for stream in &mut deaf {
+        let mut rest = vec![0; 1 << 16];
+        let end = loop {
+            match stream.read(&mut rest) {
+                Ok(0) => break true,
+                Ok(_) => {}
+                Err(error) => break error.kind() == ErrorKind::ConnectionReset,
+            }
+        };
+        assert!(end);
+    }
+    witness(&mut client);
+}
