@@ -117,7 +117,12 @@ impl Cluster {
             .map(|topic| cluster.to_open(topic, 0))
             .collect();
         let partitions = cluster.partitions.clone();
-        let report = tokio::task::spawn_blocking(move || partitions.open_topics(to_open))
+        let open = move || {
+            let report = partitions.open_topics(to_open);
+            partitions.note_checked();
+            report
+        };
+        let report = tokio::task::spawn_blocking(open)
             .await
             .map_err(|error| MetaError::Unavailable(error.to_string()))?;
         let opened = Opened {

@@ -4,6 +4,7 @@
 //! <dataPath>/.lock                                held while a broker uses the directory
 //!            meta.properties                      cluster id, broker id, directory id
 //!            .kafka_cleanshutdown                 present after a clean close only
+//!            metaq-running                        which run of the system it is, or was, used in
 //!            recovery-point-offset-checkpoint …   three checkpoints
 //!            <topic>-<partition>/                 one a partition
 //!            <topic>-<partition>.<uuid>-delete/   being deleted
@@ -12,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +26,9 @@ use super::epochs::LeaderEpochs;
 use super::partition_metadata;
 
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
+const RUNNING: &str = "metaq-running";
+/// Differs between any two runs of the system.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const META_PROPERTIES: &str = "meta.properties";
 const DELETING: &str = "-delete";
 
@@ -79,13 +84,24 @@ pub struct PartitionOffsets {
     pub high_watermark: i64,
 }
 
+/// How a data directory was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Every log was closed.
+    Clean,
+    /// The broker ended, but the system has run on since, and so still holds all that was written.
+    Killed,
+    /// What was not synced may be gone, or torn.
+    Crashed,
+}
+
 /// An open data directory.
 pub struct DataDir {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     /// Kept open: the lock goes with it.
     _lock: File,
-    was_clean: bool,
+    left: Left,
     /// The rows of the three checkpoints, as the files say.
     checkpoints: Mutex<BTreeMap<TopicPartition, PartitionOffsets>>,
     /// What Kafka's cleaner left.
@@ -111,13 +127,19 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => return Err(DataDirError::Locked(path.to_path_buf())),
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
-        let was_clean = path.join(CLEAN_SHUTDOWN).exists();
+        let left = match path.join(CLEAN_SHUTDOWN).exists() {
+            true => Left::Clean,
+            false if ran_in(&*disk, path).is_some_and(|run| Some(run) == this_run(path)) => {
+                Left::Killed
+            }
+            false => Left::Crashed,
+        };
         let checkpoints = load_checkpoints(&*disk, path);
         Ok(Self {
             disk: disk.clone(),
             path: path.to_path_buf(),
             _lock: lock,
-            was_clean,
+            left,
             checkpoints: Mutex::new(checkpoints),
             cleaned: checkpoint::read_offsets(&*disk, &path.join(checkpoint::CLEANED))
                 .unwrap_or_default(),
@@ -134,9 +156,9 @@ impl DataDir {
         &self.disk
     }
 
-    /// Whether it was closed cleanly last time.
-    pub fn was_clean(&self) -> bool {
-        self.was_clean
+    /// How it was left.
+    pub fn left(&self) -> Left {
+        self.left
     }
 
     /// A property of `meta.properties`, such as `cluster.id` or `node.id`.
@@ -190,7 +212,7 @@ impl DataDir {
                 .map_err(|source| DataDirError::Io { path, source })?;
         }
         let marker = self.path.join(CLEAN_SHUTDOWN);
-        if self.was_clean {
+        if self.left == Left::Clean {
             let unmark = self
                 .disk
                 .remove(&marker)
@@ -375,6 +397,17 @@ impl DataDir {
         )
     }
 
+    /// Notes that what is in the directory is whole as long as the system runs.
+    pub fn note_running(&self) -> Result<(), DataDirError> {
+        let Some(run) = this_run(&self.path) else {
+            return Ok(());
+        };
+        let path = self.path.join(RUNNING);
+        self.disk
+            .replace(&path, run.as_bytes())
+            .map_err(|source| DataDirError::Io { path, source })
+    }
+
     /// Notes that every log was closed cleanly.
     pub fn mark_clean(&self) -> io::Result<()> {
         self.disk.replace(
@@ -382,6 +415,23 @@ impl DataDir {
             b"{\"version\":0,\"brokerEpoch\":-1}",
         )
     }
+}
+
+/// The run of the system, and this very directory: a copy of it may have been taken at any moment. `None` where the
+/// system does not say.
+fn this_run(path: &Path) -> Option<String> {
+    let boot = std::fs::read_to_string(BOOT_ID).ok()?;
+    let directory = std::fs::metadata(path).ok()?;
+    let (device, inode) = (directory.dev(), directory.ino());
+    Some(format!(
+        "boot={}\ndevice={device}\ninode={inode}\n",
+        boot.trim()
+    ))
+}
+
+/// The run in which the directory was used last.
+fn ran_in(disk: &dyn Disk, path: &Path) -> Option<String> {
+    String::from_utf8(disk.read(&path.join(RUNNING)).ok()?).ok()
 }
 
 /// Reads the three checkpoints. A damaged one is as good as none, as in Kafka: partitions are then checked from
@@ -479,14 +529,31 @@ mod tests {
     fn the_clean_marker_holds_for_one_opening() {
         let dir = tempfile::tempdir().unwrap();
         let data = open(dir.path()).unwrap();
-        assert!(!data.was_clean());
+        assert_eq!(data.left(), Left::Crashed);
         data.mark_clean().unwrap();
         drop(data);
         let data = open(dir.path()).unwrap();
-        assert!(data.was_clean());
+        assert_eq!(data.left(), Left::Clean);
         data.claim("cluster-a", 0).unwrap();
         drop(data);
-        assert!(!open(dir.path()).unwrap().was_clean());
+        let data = open(dir.path()).unwrap();
+        assert_eq!(data.left(), Left::Crashed);
+        data.note_running().unwrap();
+        drop(data);
+        assert_eq!(open(dir.path()).unwrap().left(), Left::Killed);
+    }
+
+    #[test]
+    fn a_directory_of_another_run_of_the_system_or_a_copy_is_not_taken_for_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path()).unwrap().note_running().unwrap();
+        let running = dir.path().join(RUNNING);
+        let run = std::fs::read_to_string(&running).unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::write(copy.path().join(RUNNING), &run).unwrap();
+        assert_eq!(open(copy.path()).unwrap().left(), Left::Crashed);
+        std::fs::write(&running, run.replace("boot=", "boot=0")).unwrap();
+        assert_eq!(open(dir.path()).unwrap().left(), Left::Crashed);
     }
 
     #[test]

@@ -22,13 +22,15 @@ mod trust;
 mod verify;
 
 #[cfg(test)]
+mod kill_tests;
+#[cfg(test)]
 mod tests;
 
 use std::io;
 
 pub use checkpoint::CheckpointError;
 pub use config::LogConfig;
-pub use data_dir::{DataDir, DataDirError, FoundPartition, PartitionOffsets};
+pub use data_dir::{DataDir, DataDirError, FoundPartition, Left, PartitionOffsets};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use epochs::{EpochStart, LeaderEpochs};
 pub use look_up::FoundTimestamp;

@@ -1,6 +1,7 @@
 //! Opening a partition's directory: trusting it after a clean close, scanning it after a crash.
 //!
-//! After a crash, segments behind the recovery point are read batch by batch; the first batch that is not whole
+//! Where only the process was killed, the system still holds every byte that was written: just the last write may be
+//! cut short, and what lies behind the last index entry is read. After any other crash, segments behind the recovery point are read batch by batch; the first batch that is not whole
 //! and valid ends the log. Indexes and producer state behind the newest snapshot are rebuilt. Segments before
 //! the recovery point were synced and are trusted (`trust.rs`).
 
@@ -31,11 +32,28 @@ const OLD_MESSAGE_BYTES_MAX: usize = 16 << 20;
 pub enum OpenMode {
     /// Closed cleanly: everything is as the files say.
     Clean,
+    /// Not closed, but the system has run on since: only the end may be torn.
+    AfterKill {
+        /// As below.
+        recovery_point: i64,
+    },
     /// Not closed: synced up to this offset, anything behind it may be torn.
     AfterCrash {
         /// From `recovery-point-offset-checkpoint`, 0 when it says nothing.
         recovery_point: i64,
     },
+}
+
+impl OpenMode {
+    /// What is known to be on stable storage; all of it, after a clean close.
+    fn recovery_point(self) -> i64 {
+        match self {
+            Self::Clean => i64::MAX,
+            Self::AfterKill { recovery_point } | Self::AfterCrash { recovery_point } => {
+                recovery_point
+            }
+        }
+    }
 }
 
 /// How a log was left, as far as it is known.
@@ -102,7 +120,7 @@ impl Log {
                 trust::check_trusted(&segments, None, &config, left)?;
                 trust::end_of(&segments[segments.len() - 1], &config)?
             }
-            OpenMode::AfterCrash { .. } => {
+            OpenMode::AfterKill { .. } | OpenMode::AfterCrash { .. } => {
                 scan.recover(&disk, dir, &mut segments, &config, left)?
             }
         };
@@ -112,8 +130,12 @@ impl Log {
         } else {
             next_offset
         };
-        if let Some((_, sealed)) = segments.split_last() {
-            sealed.iter().for_each(|segment| segment.trust_indexes());
+        let scanned = matches!(mode, OpenMode::AfterCrash { .. });
+        for pair in segments.windows(2) {
+            // What was scanned has synced indexes; what was only looked at has where its records are synced.
+            if scanned || pair[1].base_offset <= mode.recovery_point() {
+                pair[0].trust_indexes();
+            }
         }
         let active = &segments[segments.len() - 1];
         active.load_first_timestamp()?;
@@ -123,10 +145,7 @@ impl Log {
             position: active.bytes(),
         };
         let log_start = log_start.max(segments[0].base_offset).min(next_offset);
-        let synced_end = match mode {
-            OpenMode::Clean => next_offset,
-            OpenMode::AfterCrash { recovery_point } => recovery_point.clamp(log_start, next_offset),
-        };
+        let synced_end = mode.recovery_point().clamp(log_start, next_offset);
         let mut epochs = match LeaderEpochs::load(&*disk, dir) {
             Ok(epochs) => epochs,
             Err(error) => {
@@ -249,20 +268,23 @@ impl Scan {
         config: &LogConfig,
         left: LeftAs,
     ) -> Result<i64, LogError> {
-        let recovery_point = match left.mode {
-            OpenMode::Clean => 0,
-            OpenMode::AfterCrash { recovery_point } => recovery_point,
+        let recovery_point = left.mode.recovery_point();
+        let was_killed = matches!(left.mode, OpenMode::AfterKill { .. });
+        let first = match was_killed {
+            true => segments.len(),
+            false => segments.partition_point(|segment| segment.base_offset <= recovery_point),
         };
-        let first = segments
-            .partition_point(|segment| segment.base_offset <= recovery_point)
-            .saturating_sub(1);
+        let first = first.saturating_sub(1);
         let scanned_from = segments[first].base_offset;
         trust::check_trusted(&segments[..first], Some(scanned_from), config, left)?;
         let mut next_offset = scanned_from;
         let mut keep = segments.len();
         for (n, segment) in segments.iter().enumerate().skip(first) {
             let found = segment.bytes();
-            next_offset = self.scan_segment(segment, config)?;
+            next_offset = match was_killed {
+                true => self.scan_end(segment, config)?,
+                false => self.scan_segment(segment, config)?,
+            };
             let Some(next) = segments.get(n + 1) else {
                 break;
             };
@@ -300,16 +322,35 @@ impl Scan {
         Ok(next_offset)
     }
 
-    /// Reads a whole segment, rebuilds its indexes and cuts it at the first invalid batch.
+    /// Reads what lies behind the last index entry of a segment, as far as that entry can be believed.
+    fn scan_end(&mut self, segment: &Segment, config: &LogConfig) -> Result<i64, LogError> {
+        let Some(from) = trust::last_indexed(segment)? else {
+            return self.scan_segment(segment, config);
+        };
+        self.scan_from(segment, config, from.position, from.header.base_offset)
+    }
+
+    /// Reads a whole segment and rebuilds its indexes.
     fn scan_segment(&mut self, segment: &Segment, config: &LogConfig) -> Result<i64, LogError> {
         segment.offsets.file.truncate(0)?;
         segment.times.file.truncate(0)?;
         segment.forget_timestamps();
+        self.scan_from(segment, config, 0, segment.base_offset)
+    }
+
+    /// Checks the batches of a segment from one on, indexes them, and cuts it at the first that is not valid.
+    fn scan_from(
+        &mut self,
+        segment: &Segment,
+        config: &LogConfig,
+        mut position: u64,
+        mut next_offset: i64,
+    ) -> Result<i64, LogError> {
+        let began = position;
         let file = segment.file()?;
         let end = segment.bytes();
-        let mut next_offset = segment.base_offset;
-        let (mut position, mut buffer, mut indexer) = (0u64, Vec::new(), Indexer::default());
-        let mut buffer_start = 0u64;
+        let (mut buffer, mut indexer) = (Vec::new(), Indexer::default());
+        let mut buffer_start = position;
         while position + BATCH_HEADER_BYTES as u64 <= end {
             let want = batch_bytes(&buffer, buffer_start, position);
             let Some(total) =
@@ -345,7 +386,7 @@ impl Scan {
             position += total as u64;
             next_offset = header.last_offset() + 1;
         }
-        self.scanned_bytes += position;
+        self.scanned_bytes += position - began;
         if position < end {
             refuse_old_format(segment, &*file, position, end)?;
             self.cut_bytes += end - position;

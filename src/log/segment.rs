@@ -24,6 +24,9 @@ use super::time_index::{TimeIndex, TimestampOffset};
 /// How much is read at a time while walking batch headers from an index position.
 const SCAN_BYTES: usize = 16 << 10;
 
+/// Behind a batch of this size only the next header is read.
+const LARGE_BATCH_BYTES: usize = 4 << 10;
+
 /// A segment of a log. Offsets in it are `base_offset ..`, positions are bytes from the file's start.
 pub struct Segment {
     pub(super) base_offset: i64,
@@ -288,6 +291,7 @@ impl Segment {
             position,
             end,
             next_offset: self.base_offset,
+            batch_before: 0,
             buffer: Vec::new(),
             buffer_position: 0,
         })
@@ -395,6 +399,8 @@ pub(super) struct BatchWalk<'a> {
     end: u64,
     /// No batch may begin before it.
     next_offset: i64,
+    /// Size of the last batch.
+    batch_before: usize,
     buffer: Vec<u8>,
     buffer_position: u64,
 }
@@ -413,7 +419,11 @@ impl BatchWalk<'_> {
         if self.position < self.buffer_position
             || self.position + BATCH_HEADER_BYTES as u64 > buffered
         {
-            self.buffer.resize(SCAN_BYTES.min(left as usize), 0);
+            let ahead = match self.batch_before >= LARGE_BATCH_BYTES {
+                true => BATCH_HEADER_BYTES,
+                false => SCAN_BYTES,
+            };
+            self.buffer.resize(ahead.min(left as usize), 0);
             let read = self.file.read_at(&mut self.buffer, self.position)?;
             self.buffer.truncate(read);
             self.buffer_position = self.position;
@@ -440,6 +450,7 @@ impl BatchWalk<'_> {
         };
         self.position += header.total_bytes() as u64;
         self.next_offset = header.last_offset() + 1;
+        self.batch_before = header.total_bytes();
         Ok(Some(found))
     }
 

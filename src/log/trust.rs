@@ -134,6 +134,32 @@ fn look_at_end(segment: &Segment, config: &LogConfig) -> Result<Option<i64>, Log
     Ok(times_are_whole.then_some(end))
 }
 
+/// The batch that a segment's last index entry points at, where both indexes are as appends leave them and the batch
+/// is whole.
+pub(super) fn last_indexed(segment: &Segment) -> Result<Option<BatchAt>, LogError> {
+    let bytes = segment.bytes();
+    let Some((offset, position)) = segment.offsets.last()? else {
+        return Ok(None);
+    };
+    let position = u64::from(position);
+    if position >= bytes {
+        return Ok(None);
+    }
+    let Ok(Some(batch)) = segment.batches(position, bytes)?.next() else {
+        return Ok(None);
+    };
+    let indexed = (segment.base_offset..=offset).contains(&batch.header.base_offset);
+    // An entry is written behind batches, so that there is a time for them, unless they carry none.
+    let timed = match segment.times.last()? {
+        Some(last) => (segment.base_offset..=offset).contains(&last.offset),
+        None => segment
+            .batches(0, bytes)?
+            .next()?
+            .is_some_and(|first| first.header.max_timestamp < 0),
+    };
+    Ok((indexed && timed).then_some(batch))
+}
+
 fn rebuild_indexes(segment: &Segment, config: &LogConfig) -> Result<i64, LogError> {
     tracing::warn!(segment = %segment.path().display(), "rebuilding the indexes");
     segment.offsets.file.truncate(0)?;

@@ -15,7 +15,7 @@ use super::leader::{Identity, Partition};
 use super::now_ms;
 use super::writer::{Gate, Writer};
 use crate::log::{
-    DataDir, DataDirError, Disk, FoundPartition, LeftAs, Log, LogConfig, LogError, OpenMode,
+    DataDir, DataDirError, Disk, FoundPartition, Left, LeftAs, Log, LogConfig, LogError, OpenMode,
     PartitionOffsets, Segment, uuid_to_base64,
 };
 use crate::meta::Lease;
@@ -313,6 +313,30 @@ impl Partitions {
         report
     }
 
+    /// Notes for each data directory that it needs no check while the system runs on, once all that a crash may have torn
+    /// was opened. A partition that is offline, or known to nobody, is checked again at the next start.
+    pub fn note_checked(&self) {
+        for volume in &self.volumes {
+            let is_open = |found: &FoundPartition| self.get(&found.topic, found.partition).is_ok();
+            let noted = match volume.dir.left() {
+                Left::Killed => Ok(()),
+                Left::Clean => volume.dir.note_running(),
+                Left::Crashed => {
+                    volume
+                        .dir
+                        .scan()
+                        .and_then(|found| match found.iter().all(is_open) {
+                            true => volume.dir.note_running(),
+                            false => Ok(()),
+                        })
+                }
+            };
+            if let Err(error) = noted {
+                tracing::warn!(%error, "a start after a kill will check all that is not synced");
+            }
+        }
+    }
+
     /// Syncs the data directories in which partition directories were made; where that fails, what is there is offline.
     fn make_durable(&self, grown: &[AtomicBool], opened: &mut [(usize, i32, Slot)]) {
         let grown = self.volumes.iter().zip(grown);
@@ -375,11 +399,12 @@ impl Partitions {
             .dir
             .forget_missing([(&*topic.topic, index)].into_iter())?;
         let offsets = volume.dir.offsets(&topic.topic, index);
-        let mode = match volume.dir.was_clean() {
-            true => OpenMode::Clean,
-            false => OpenMode::AfterCrash {
-                recovery_point: offsets.recovery_point,
-            },
+        let recovery_point = offsets.recovery_point;
+        let after_crash = OpenMode::AfterCrash { recovery_point };
+        let mode = match volume.dir.left() {
+            Left::Clean => OpenMode::Clean,
+            Left::Killed => OpenMode::AfterKill { recovery_point },
+            Left::Crashed => after_crash,
         };
         let open = |mode| {
             let left = LeftAs {
@@ -400,16 +425,14 @@ impl Partitions {
                 file,
                 position,
                 what,
-            }) if mode == OpenMode::Clean => {
+            }) if mode != after_crash => {
                 tracing::warn!(
                     file,
                     position,
                     what,
                     "checking the partition as after a crash"
                 );
-                open(OpenMode::AfterCrash {
-                    recovery_point: offsets.recovery_point,
-                })?
+                open(after_crash)?
             }
             result => result?,
         };

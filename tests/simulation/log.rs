@@ -321,10 +321,16 @@ impl World<'_> {
 
     fn kill(&mut self) -> Result<(), String> {
         let end = self.log().ends().log_end.offset;
-        self.note("kill".to_owned());
         self.disk.stop_failing();
         self.log = None;
-        self.open(self.after_crash())?;
+        // The broker may know that the system has run on, or not.
+        let recovery_point = self.checkpoint.recovery_point;
+        let mode = match self.kept.len() % 2 {
+            0 => OpenMode::AfterKill { recovery_point },
+            _ => self.after_crash(),
+        };
+        self.note("kill".to_owned());
+        self.open(mode)?;
         let found = self.log().ends().log_end.offset;
         if found < end {
             return Err(format!("killed at {end}, opened at {found}"));
