@@ -117,9 +117,10 @@ impl Cluster {
             .map(|topic| cluster.to_open(topic, 0))
             .collect();
         let partitions = cluster.partitions.clone();
-        let report = tokio::task::spawn_blocking(move || partitions.open_topics(to_open))
-            .await
-            .map_err(|error| MetaError::Unavailable(error.to_string()))?;
+        let open = move || partitions.open_topics(to_open);
+        let report = cluster.partitions.workers().unblock(open).await;
+        let report = report
+            .ok_or_else(|| MetaError::Unavailable("opening the partitions panicked".to_owned()))?;
         let opened = Opened {
             topics: image.topics().count(),
             report,

@@ -7,6 +7,7 @@ mod leader;
 mod set;
 mod sync;
 mod waiters;
+mod workers;
 mod writer;
 
 #[cfg(test)]
@@ -19,13 +20,5 @@ pub use set::{
     OpenReport, PartitionError, Partitions, PartitionsOptions, TopicPartitions, TopicToOpen,
 };
 pub use waiters::{Subscription, Waiter};
+pub use workers::{Step, Workers};
 pub use writer::Writer;
-
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Milliseconds since 1970 of the machine's clock.
-pub fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |age| age.as_millis() as i64)
-}
