@@ -7,12 +7,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::admin::Admin;
 use crate::api::{Context, FetchSessions};
+use crate::clock::WallClock;
 use crate::cluster::{Broker as Member, Cluster, ClusterError, ClusterEvent, Opened, ProducerIds};
 use crate::cluster::{cluster_id_of, parse_identity};
 use crate::config::Config;
@@ -20,8 +22,10 @@ use crate::group::{Coordinator, GroupLimits, Resolve};
 use crate::log::{DataDirError, RealDisk};
 use crate::meta::{MetaError, MetaStore, ZooKeeperOptions, ZooKeeperTls};
 use crate::metrics::Metrics;
-use crate::net::{EndpointError, Server, listen_endpoints};
-use crate::partition::{Housekeeping, HousekeepingIntervals, Partitions, PartitionsOptions};
+use crate::net::{Endpoint, EndpointError, Listener, Server, bind, listen_endpoints};
+use crate::partition::{
+    Housekeeping, HousekeepingIntervals, Partitions, PartitionsOptions, Workers,
+};
 
 /// The embedded coordination store's file, in one of the data directories.
 const META_FILE: &str = "metaq-meta.redb";
@@ -76,13 +80,27 @@ pub enum StartError {
 pub struct Broker {
     cx: Arc<Context>,
     server: Server,
-    admin: Admin,
+    admin: Option<Admin>,
     housekeeping: Housekeeping,
     /// They keep this broker in step with the cluster.
     tasks: JoinSet<()>,
     addresses: Vec<SocketAddr>,
     opened: Opened,
     start_time: Duration,
+}
+
+/// What a broker stands on, opened and bound.
+pub struct Ground<L> {
+    /// The data directories.
+    pub partitions: Arc<Partitions>,
+    /// The coordination tree.
+    pub meta: MetaStore,
+    /// Where connections come from.
+    pub listeners: Vec<L>,
+    /// Their addresses.
+    pub addresses: Vec<SocketAddr>,
+    /// What clients are told instead.
+    pub advertised: Option<Endpoint>,
 }
 
 /// Finds identities in the cluster's image.
@@ -168,45 +186,72 @@ impl Broker {
     /// Opens everything and begins to serve. Returns when clients can be answered.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let started = Instant::now();
-        let config = Arc::new(config);
         for (name, why) in config.without_effect() {
             tracing::warn!(name, "{why}");
         }
-        let (listeners, advertised) = listen_endpoints(&config)?;
+        let (endpoints, advertised) = listen_endpoints(&config)?;
         // Bound first, so that a taken port is found before anything is opened.
-        let mut server = Server::bind(&listeners).await?;
-        let addresses = server.addresses();
+        let listeners = bind(&endpoints).await?;
+        let addresses = listeners.iter().map(TcpListener::local_addr);
+        let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
         let admin = Admin::bind(&config).await?;
         let partitions = open_partitions(&config)?;
         for dir in partitions.data_dirs() {
             dir.check_owner(config.number("broker.id") as i32)?;
         }
         let meta = open_store(&config).await?;
-        partitions.hold_to(meta.lease());
         if meta.kind() != EMBEDDED {
             leave_embedded_store(&config, &partitions, &meta).await?;
         }
-        let cluster_id = match partitions.data_dirs().next() {
-            Some(dir) => dir.property("cluster.id")?,
-            None => return Err(StartError::NoDataPath),
+        let ground = Ground {
+            partitions: Arc::new(partitions),
+            meta,
+            listeners,
+            addresses,
+            advertised,
         };
+        let mut broker = Self::start_on(ground, config).await?;
+        broker.admin = Some(admin.serve(broker.cx.clone()));
+        broker.start_time = started.elapsed();
+        Ok(broker)
+    }
+
+    /// Begins to serve on what was opened already, without a dashboard.
+    pub async fn start_on<L: Listener>(
+        ground: Ground<L>,
+        config: Config,
+    ) -> Result<Self, StartError> {
+        let started = Instant::now();
+        let config = Arc::new(config);
+        let Ground {
+            partitions,
+            meta,
+            listeners,
+            addresses,
+            advertised,
+        } = ground;
+        partitions.hold_to(meta.lease());
+        let property = |key| match partitions.data_dirs().next() {
+            Some(dir) => Ok(dir.property(key)?),
+            None => Err(StartError::NoDataPath),
+        };
+        let cluster_id = property("cluster.id")?;
         let (cluster, opened) =
             Cluster::open(config.clone(), meta.clone(), partitions.clone(), cluster_id).await?;
         let cluster = Arc::new(cluster);
-        let directory_id = match partitions.data_dirs().next() {
-            Some(dir) => dir.property("directory.id")?.unwrap_or_default(),
-            None => return Err(StartError::NoDataPath),
-        };
+        let directory_id = property("directory.id")?.unwrap_or_default();
         let events = cluster.events();
         cluster
             .join(member(&config, advertised, &addresses), directory_id)
             .await?;
         let resolve = Arc::new(Identities(cluster.clone()));
-        let coordinator = Coordinator::new(meta.clone(), resolve, group_limits(&config));
+        let limits = group_limits(&config);
+        let coordinator = Coordinator::new(meta.clone(), resolve, limits, partitions.clock());
         coordinator.assign(&own_slots(&cluster)).await?;
         let housekeeping =
             Housekeeping::start(partitions.clone(), housekeeping_intervals(&config))?;
         let sessions = config.number("max.incremental.fetch.session.cache.slots") as usize;
+        let mut server = Server::default();
         let cx = Arc::new(Context {
             config,
             cluster,
@@ -222,12 +267,11 @@ impl Broker {
         tasks.spawn(vital().watch("cluster", cx.cluster.clone().follow()));
         tasks.spawn(vital().watch("groups", coordinate(cx.clone(), events)));
         tasks.spawn(tell_of_lease(cx.cluster.clone()));
-        server.serve(&cx);
-        let admin = admin.serve(cx.clone());
+        server.serve(&cx, listeners);
         Ok(Self {
             cx,
             server,
-            admin,
+            admin: None,
             housekeeping,
             tasks,
             addresses,
@@ -243,7 +287,7 @@ impl Broker {
 
     /// Where the dashboard is served.
     pub fn dashboard_address(&self) -> Option<SocketAddr> {
-        self.admin.address()
+        self.admin.as_ref()?.address()
     }
 
     /// What it works with.
@@ -255,8 +299,7 @@ impl Broker {
     pub fn ready_line(&self) -> String {
         let listeners: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
         let dashboard = self
-            .admin
-            .address()
+            .dashboard_address()
             .map_or("none".to_owned(), |address| format!("http://{address}"));
         let paths: Vec<String> = self
             .cx
@@ -293,7 +336,9 @@ impl Broker {
             mut tasks,
             ..
         } = self;
-        admin.not_ready();
+        if let Some(admin) = &admin {
+            admin.not_ready();
+        }
         cx.coordinator.drain();
         server.stop().await;
         tasks.shutdown().await;
@@ -303,7 +348,7 @@ impl Broker {
             housekeeping.stop();
             closing.partitions.close();
         };
-        if tokio::task::spawn_blocking(close).await.is_err() {
+        if cx.partitions.workers().unblock(close).await.is_none() {
             tracing::error!("the shutdown was not clean");
         }
         if tokio::time::timeout(META_CLOSE_MAX, cx.cluster.meta().close())
@@ -312,11 +357,13 @@ impl Broker {
         {
             tracing::warn!("the session with the coordination store was left to expire");
         }
-        admin.stop();
+        if let Some(admin) = admin {
+            admin.stop();
+        }
     }
 }
 
-fn open_partitions(config: &Config) -> Result<Arc<Partitions>, StartError> {
+fn open_partitions(config: &Config) -> Result<Partitions, StartError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let open_threads = match config.number("num.recovery.threads.per.data.dir") {
         0 => cores * 2,
@@ -326,11 +373,13 @@ fn open_partitions(config: &Config) -> Result<Arc<Partitions>, StartError> {
         data_paths: config.data_paths(),
         sync_threads: config.number("num.sync.threads") as usize,
         open_threads,
+        clock: WallClock::default(),
+        workers: Workers::Threads,
     };
     if options.data_paths.is_empty() {
         return Err(StartError::NoDataPath);
     }
-    Ok(Arc::new(Partitions::open(Arc::new(RealDisk), &options)?))
+    Ok(Partitions::open(Arc::new(RealDisk), &options)?)
 }
 
 /// A broker that moves to ZooKeeper leaves its embedded store behind, but not what is in it: the tree must have been
@@ -419,11 +468,7 @@ fn zookeeper_options(config: &Config) -> Result<ZooKeeperOptions, MetaError> {
     })
 }
 
-fn member(
-    config: &Config,
-    advertised: Option<crate::net::Endpoint>,
-    addresses: &[SocketAddr],
-) -> Member {
+fn member(config: &Config, advertised: Option<Endpoint>, addresses: &[SocketAddr]) -> Member {
     let bound = addresses.first().map_or(0, SocketAddr::port);
     let (host, port) = match advertised {
         Some(endpoint) => (

@@ -2,6 +2,7 @@
 //!
 //! The modules in dependency order, lowest first:
 //!
+//! - [`clock`]: the time of day
 //! - [`vital`]: threads and tasks that a broker cannot do without
 //! - [`log`]: sequential segment files, byte for byte as Kafka's
 //! - [`meta`]: the coordination tree
@@ -12,6 +13,7 @@ pub mod admin;
 pub mod api;
 pub mod broker;
 pub mod cli;
+pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod group;

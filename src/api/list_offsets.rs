@@ -97,9 +97,8 @@ async fn list(
     let found = match spec {
         OffsetSpec::Timestamp(_) | OffsetSpec::MaxTimestamp => {
             // Reads and unpacks batches: not on a thread that serves connections.
-            tokio::task::spawn_blocking(look)
-                .await
-                .map_err(|_| ResponseError::UnknownServerError)?
+            let looked = cx.partitions.workers().unblock(look).await;
+            looked.ok_or(ResponseError::UnknownServerError)?
         }
         _ => look(),
     };

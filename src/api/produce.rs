@@ -24,7 +24,7 @@ use super::errors::WireError;
 use super::shared::{message, partition_of};
 use super::{Answer, Api, Context, Piece, Response};
 use crate::log::{Appended, LogError};
-use crate::partition::{InvalidBatch, admit, now_ms};
+use crate::partition::{InvalidBatch, admit};
 
 pub(super) const API: Api = Api {
     key: ApiKey::Produce,
@@ -134,14 +134,15 @@ fn append(
         return Err(refuse(ResponseError::NotEnoughReplicas, text));
     }
     let records = records.unwrap_or_default();
-    let batches = admit(&records, &config, now_ms()).map_err(|error| Refusal {
-        error: error.wire(),
-        text: error.to_string(),
-        record: match error {
-            InvalidBatch::NoKey(record) => i32::try_from(record).ok(),
-            _ => None,
-        },
-    })?;
+    let batches =
+        admit(&records, &config, cx.partitions.clock().now_ms()).map_err(|error| Refusal {
+            error: error.wire(),
+            text: error.to_string(),
+            record: match error {
+                InvalidBatch::NoKey(record) => i32::try_from(record).ok(),
+                _ => None,
+            },
+        })?;
     if batches.iter().any(|batch| batch.header.is_transactional()) {
         return Err(refuse(
             ResponseError::InvalidTxnState,

@@ -122,9 +122,9 @@ impl Cluster {
             partitions.note_checked();
             report
         };
-        let report = tokio::task::spawn_blocking(open)
-            .await
-            .map_err(|error| MetaError::Unavailable(error.to_string()))?;
+        let report = cluster.partitions.workers().unblock(open).await;
+        let report = report
+            .ok_or_else(|| MetaError::Unavailable("opening the partitions panicked".to_owned()))?;
         let opened = Opened {
             topics: image.topics().count(),
             report,

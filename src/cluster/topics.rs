@@ -127,7 +127,8 @@ impl Cluster {
 
     pub(super) async fn open_here(&self, to_open: Vec<TopicToOpen>) -> usize {
         let partitions = self.partitions.clone();
-        let opened = tokio::task::spawn_blocking(move || partitions.open_topics(to_open)).await;
+        let open = move || partitions.open_topics(to_open);
+        let opened = self.partitions.workers().unblock(open).await;
         opened.map_or(usize::MAX, |report| report.offline)
     }
 

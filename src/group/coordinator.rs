@@ -20,6 +20,7 @@ use super::messages::{
 use super::offsets::Key;
 use super::persist;
 use super::slot::{Clock, Group, Slot};
+use crate::clock::WallClock;
 use crate::meta::{MetaError, MetaStore, Node, Op, paths};
 
 /// Groups that are read at the same time when slots come to this broker.
@@ -135,13 +136,18 @@ struct Shared {
 
 impl Coordinator {
     /// Coordinates nothing until slots are assigned.
-    pub fn new(meta: MetaStore, resolve: Arc<dyn Resolve>, limits: GroupLimits) -> Self {
+    pub fn new(
+        meta: MetaStore,
+        resolve: Arc<dyn Resolve>,
+        limits: GroupLimits,
+        wall: &WallClock,
+    ) -> Self {
         Self {
             limits,
             shared: Arc::new(Shared {
                 meta,
                 resolve,
-                clock: Clock::new(),
+                clock: Clock::new(wall),
                 places: ArcSwap::from_pointee(vec![Place::Elsewhere; paths::SLOTS]),
                 assigning: Mutex::new(()),
                 draining: watch::Sender::new(false),

@@ -4,10 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::classic::{ClassicGroup, Effect, Limits, State};
@@ -19,6 +20,7 @@ use super::messages::{
 };
 use super::offsets::{Key, Offsets, Turn};
 use super::persist;
+use crate::clock::WallClock;
 use crate::meta::{self, MetaError, MetaStore, Op, paths};
 
 /// Wall-clock milliseconds that never jump: the time at start plus what a monotonic clock adds.
@@ -29,9 +31,9 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(wall: &WallClock) -> Self {
         Self {
-            base_ms: crate::partition::now_ms(),
+            base_ms: wall.now_ms(),
             start: Instant::now(),
         }
     }

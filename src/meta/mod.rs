@@ -10,11 +10,13 @@ pub mod paths;
 pub mod records;
 mod session;
 mod transfer;
+mod tree;
 mod zookeeper;
 
 pub use legacy::{LegacyOffset, read_legacy_offsets};
 pub use session::{Lease, Session, SessionState};
 pub use transfer::{Export, ImportReport, ShownNode, TransferError, export, import};
+pub use tree::{Overlay, Tree};
 pub use zookeeper::{ZooKeeperOptions, ZooKeeperTls};
 
 use std::pin::Pin;
@@ -177,6 +179,31 @@ pub enum Change {
 enum Backend {
     Embedded(Arc<embedded::Embedded>),
     ZooKeeper(Arc<zookeeper::ZooKeeper>),
+    Other(Arc<dyn Store>),
+}
+
+/// A store that somebody else keeps: a simulated one. What each call promises stands at [`MetaStore`].
+pub trait Store: Send + Sync {
+    /// See [`MetaStore::kind`].
+    fn kind(&self) -> &'static str;
+    /// See [`MetaStore::multi`].
+    fn multi(&self, ops: Vec<Op>) -> Answer<()>;
+    /// See [`MetaStore::get`].
+    fn get(&self, path: &str) -> Answer<Option<Node>>;
+    /// See [`MetaStore::children`].
+    fn children(&self, path: &str) -> Answer<Vec<String>>;
+    /// See [`MetaStore::subtree`].
+    fn subtree(&self, path: &str) -> Answer<Vec<(String, Node)>>;
+    /// See [`MetaStore::sync`].
+    fn sync(&self) -> Answer<()>;
+    /// See [`MetaStore::watch`].
+    fn watch(&self) -> broadcast::Receiver<Change>;
+    /// See [`MetaStore::session`].
+    fn session(&self) -> watch::Receiver<Session>;
+    /// See [`MetaStore::lease`].
+    fn lease(&self) -> &Arc<Lease>;
+    /// See [`MetaStore::close`].
+    fn close(&self) -> Answer<()>;
 }
 
 /// An answer that can be waited for; what it answers is under way already.
@@ -205,11 +232,19 @@ impl MetaStore {
         })
     }
 
+    /// Over a store that somebody else keeps.
+    pub fn over(store: Arc<dyn Store>) -> Self {
+        Self {
+            backend: Backend::Other(store),
+        }
+    }
+
     /// `embedded` or `zookeeper`.
     pub fn kind(&self) -> &'static str {
         match &self.backend {
             Backend::Embedded(_) => "embedded",
             Backend::ZooKeeper(_) => "zookeeper",
+            Backend::Other(store) => store.kind(),
         }
     }
 
@@ -222,6 +257,7 @@ impl MetaStore {
         match &self.backend {
             Backend::Embedded(store) => Box::pin(store.multi(ops)),
             Backend::ZooKeeper(store) => Box::pin(store.multi(ops)),
+            Backend::Other(store) => store.multi(ops),
         }
     }
 
@@ -230,6 +266,7 @@ impl MetaStore {
         match &self.backend {
             Backend::Embedded(store) => Ok(store.get(path)),
             Backend::ZooKeeper(store) => store.get(path).await,
+            Backend::Other(store) => store.get(path).await,
         }
     }
 
@@ -238,6 +275,7 @@ impl MetaStore {
         match &self.backend {
             Backend::Embedded(store) => Ok(store.children(path)),
             Backend::ZooKeeper(store) => store.children(path).await,
+            Backend::Other(store) => store.children(path).await,
         }
     }
 
@@ -246,6 +284,7 @@ impl MetaStore {
         match &self.backend {
             Backend::Embedded(store) => Ok(store.subtree(path)),
             Backend::ZooKeeper(store) => store.subtree(path).await,
+            Backend::Other(store) => store.subtree(path).await,
         }
     }
 
@@ -254,6 +293,7 @@ impl MetaStore {
         match &self.backend {
             Backend::Embedded(_) => Ok(()),
             Backend::ZooKeeper(store) => store.sync().await,
+            Backend::Other(store) => store.sync().await,
         }
     }
 
@@ -262,6 +302,7 @@ impl MetaStore {
         match &self.backend {
             Backend::Embedded(store) => store.watch(),
             Backend::ZooKeeper(store) => store.watch(),
+            Backend::Other(store) => store.watch(),
         }
     }
 
@@ -270,6 +311,7 @@ impl MetaStore {
         match &self.backend {
             Backend::Embedded(store) => store.session(),
             Backend::ZooKeeper(store) => store.session(),
+            Backend::Other(store) => store.session(),
         }
     }
 
@@ -278,6 +320,7 @@ impl MetaStore {
         match &self.backend {
             Backend::Embedded(store) => store.lease(),
             Backend::ZooKeeper(store) => store.lease(),
+            Backend::Other(store) => store.lease(),
         }
     }
 
@@ -289,6 +332,9 @@ impl MetaStore {
                 let _ = tokio::task::spawn_blocking(move || store.close()).await;
             }
             Backend::ZooKeeper(store) => store.close().await,
+            Backend::Other(store) => {
+                let _ = store.close().await;
+            }
         }
     }
 }

@@ -58,7 +58,7 @@ const FOREVER: i64 = i64::MAX;
 
 impl Lease {
     /// Of a store that no other process can write to.
-    pub(super) fn forever() -> Self {
+    pub fn forever() -> Self {
         Self::until(FOREVER)
     }
 
@@ -108,7 +108,8 @@ impl Lease {
         self.revoked.load(Ordering::Acquire)
     }
 
-    pub(super) fn begin(&self, session: u64) {
+    /// A new session: what was claimed in the one before is held no more.
+    pub fn begin(&self, session: u64) {
         self.session.store(session, Ordering::Release);
     }
 

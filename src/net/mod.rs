@@ -7,5 +7,5 @@ mod send;
 mod server;
 mod socket;
 
-pub use server::{Endpoint, EndpointError, Server, listen_endpoints};
+pub use server::{Endpoint, EndpointError, Server, bind, listen_endpoints};
 pub use socket::{Listener, Socket};

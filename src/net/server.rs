@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -94,59 +94,49 @@ fn parse_endpoint(key: &'static str, value: &str) -> Result<Endpoint, EndpointEr
     Ok(Endpoint { host, port })
 }
 
-/// Bound listeners, before and while they serve.
+/// Binds all endpoints; nothing is accepted yet.
+pub async fn bind(endpoints: &[Endpoint]) -> io::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::with_capacity(endpoints.len());
+    for Endpoint { host, port } in endpoints {
+        let bound = match host.as_str() {
+            "" => match TcpListener::bind(("::", *port)).await {
+                Ok(both) => Ok(both),
+                // A machine without IPv6.
+                Err(_) => TcpListener::bind(("0.0.0.0", *port)).await,
+            },
+            host => TcpListener::bind((host, *port)).await,
+        };
+        let named = |error: io::Error| {
+            io::Error::new(
+                error.kind(),
+                format!("cannot listen on {host}:{port}: {error}"),
+            )
+        };
+        listeners.push(bound.map_err(named)?);
+    }
+    Ok(listeners)
+}
+
+/// What accepts and serves.
 pub struct Server {
-    listeners: Vec<TcpListener>,
     tasks: JoinSet<()>,
     stop: watch::Sender<bool>,
     drain: Duration,
 }
 
-impl Server {
-    /// Binds all endpoints; nothing is accepted yet.
-    pub async fn bind(endpoints: &[Endpoint]) -> io::Result<Self> {
-        let mut listeners = Vec::with_capacity(endpoints.len());
-        for Endpoint { host, port } in endpoints {
-            let bound = match host.as_str() {
-                "" => match TcpListener::bind(("::", *port)).await {
-                    Ok(both) => Ok(both),
-                    // A machine without IPv6.
-                    Err(_) => TcpListener::bind(("0.0.0.0", *port)).await,
-                },
-                host => TcpListener::bind((host, *port)).await,
-            };
-            let named = |error: io::Error| {
-                io::Error::new(
-                    error.kind(),
-                    format!("cannot listen on {host}:{port}: {error}"),
-                )
-            };
-            listeners.push(bound.map_err(named)?);
-        }
-        Ok(Self {
-            listeners,
+impl Default for Server {
+    fn default() -> Self {
+        Self {
             tasks: JoinSet::new(),
             stop: watch::channel(false).0,
             drain: Duration::ZERO,
-        })
+        }
     }
+}
 
-    /// The bound addresses.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners
-            .iter()
-            .filter_map(|listener| listener.local_addr().ok())
-            .collect()
-    }
-
+impl Server {
     /// Begins to accept.
-    pub fn serve(&mut self, cx: &Arc<Context>) {
-        let listeners = std::mem::take(&mut self.listeners);
-        self.serve_on(cx, listeners);
-    }
-
-    /// Begins to accept from listeners that were bound by somebody else.
-    pub fn serve_on<L: Listener>(&mut self, cx: &Arc<Context>, listeners: Vec<L>) {
+    pub fn serve<L: Listener>(&mut self, cx: &Arc<Context>, listeners: Vec<L>) {
         let idle_ms = cx.config.number("connections.max.idle.ms");
         let settings = Settings {
             frame_bytes_max: cx.config.number("socket.request.max.bytes") as usize,

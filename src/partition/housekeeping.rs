@@ -4,13 +4,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::leader::Partition;
-use super::now_ms;
 use super::set::Partitions;
+use super::workers::Workers;
 use crate::log::{Segment, unlink_all};
 
 /// How often the clock is looked at; the grain of `flush.ms`.
@@ -39,6 +41,8 @@ struct Shared {
 pub struct Housekeeping {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Where there is no thread.
+    task: Option<AbortHandle>,
 }
 
 /// Files that go when their time has come.
@@ -54,20 +58,31 @@ impl Housekeeping {
         intervals: HousekeepingIntervals,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
+        let mut house = House::new(partitions, intervals);
+        if let Workers::Steps(_) = house.partitions.workers() {
+            let task = async move {
+                loop {
+                    tokio::time::sleep(TICK).await;
+                    house.look_after();
+                }
+            };
+            return Ok(Self {
+                shared,
+                thread: Mutex::default(),
+                task: Some(tokio::spawn(task).abort_handle()),
+            });
+        }
         let of_thread = shared.clone();
         let thread = std::thread::Builder::new()
             .name("housekeeping".to_owned())
             .spawn(move || {
-                let vital = partitions.vital().clone();
-                vital.run(
-                    "housekeeping",
-                    || run(&of_thread, &partitions, intervals),
-                    || (),
-                );
+                let vital = house.partitions.vital().clone();
+                vital.run("housekeeping", || run(&of_thread, &mut house), || ());
             })?;
         Ok(Self {
             shared,
             thread: Mutex::new(Some(thread)),
+            task: None,
         })
     }
 
@@ -78,13 +93,13 @@ impl Housekeeping {
         if let Some(thread) = self.thread.lock().take() {
             let _ = thread.join();
         }
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
-fn run(shared: &Shared, partitions: &Partitions, intervals: HousekeepingIntervals) {
-    let started = Instant::now();
-    let (mut retained, mut checkpointed, mut idle) = (started, started, started);
-    let mut doomed: Vec<(i64, Doomed)> = Vec::new();
+fn run(shared: &Shared, house: &mut House) {
     loop {
         {
             let mut stopping = shared.stopping.lock();
@@ -95,31 +110,58 @@ fn run(shared: &Shared, partitions: &Partitions, intervals: HousekeepingInterval
                 return;
             }
         }
-        let now = now_ms();
+        house.look_after();
+    }
+}
+
+/// What is looked after, and when that was done last.
+struct House {
+    partitions: Arc<Partitions>,
+    intervals: HousekeepingIntervals,
+    retained: Instant,
+    checkpointed: Instant,
+    idle: Instant,
+    doomed: Vec<(i64, Doomed)>,
+}
+
+impl House {
+    fn new(partitions: Arc<Partitions>, intervals: HousekeepingIntervals) -> Self {
+        let now = Instant::now();
+        Self {
+            partitions,
+            intervals,
+            retained: now,
+            checkpointed: now,
+            idle: now,
+            doomed: Vec::new(),
+        }
+    }
+
+    fn look_after(&mut self) {
+        let Self {
+            partitions, doomed, ..
+        } = self;
+        let now = partitions.clock().now_ms();
         flush_by_time(partitions, now);
         for (aside, delay_ms) in partitions.take_set_aside() {
             doomed.push((now.saturating_add(delay_ms), Doomed::Directory(aside)));
         }
-        if retained.elapsed() >= intervals.retention {
-            retained = Instant::now();
-            retain(
-                partitions,
-                now,
-                intervals.producer_expiration_ms,
-                &mut doomed,
-            );
+        if self.retained.elapsed() >= self.intervals.retention {
+            self.retained = Instant::now();
+            let expiration_ms = self.intervals.producer_expiration_ms;
+            retain(partitions, now, expiration_ms, doomed);
         }
         for (segments, delay_ms) in partitions.take_dropped() {
             doomed.push((now.saturating_add(delay_ms), Doomed::Segments(segments)));
         }
-        remove_due(&mut doomed, now);
-        if checkpointed.elapsed() >= intervals.checkpoint {
-            checkpointed = Instant::now();
+        remove_due(doomed, now);
+        if self.checkpointed.elapsed() >= self.intervals.checkpoint {
+            self.checkpointed = Instant::now();
             // Said already; it is tried again at the next turn.
             let _ = partitions.checkpoint();
         }
-        if idle.elapsed() >= IDLE_FILES_INTERVAL {
-            idle = Instant::now();
+        if self.idle.elapsed() >= IDLE_FILES_INTERVAL {
+            self.idle = Instant::now();
             each(partitions, |partition| partition.log().close_idle_files());
         }
     }
@@ -149,25 +191,24 @@ fn retain(
     each(partitions, |partition| {
         let subject = partition.clone();
         // On the writer thread: it owns the segment list.
-        let dropped = partition.writer().run(move || {
+        let answer = partition.writer().run_blocking(move || {
             subject.log().expire_producers(now, producer_expiration_ms);
             subject.log().retain(now, subject.high_watermark())
         });
-        let answer = dropped.blocking_recv();
         let ends = partition.log().ends();
         if ends.synced_end < ends.log_end.segment_base {
             // What is sealed is dropped at the next turn when it is synced.
             partition.writer().sync_soon(partition);
         }
         match answer {
-            Ok(Ok(segments)) if !segments.is_empty() => {
+            Some(Ok(segments)) if !segments.is_empty() => {
                 tracing::info!(topic = %partition.topic(), partition = partition.index(), segments = segments.len(),
                     log_start = partition.log().ends().log_start, "retention dropped segments");
                 let at = now.saturating_add(partition.log().config().file_delete_delay_ms);
                 doomed.push((at, Doomed::Segments(segments)));
             }
-            Ok(Ok(_)) | Err(_) => {}
-            Ok(Err(error)) => {
+            Some(Ok(_)) | None => {}
+            Some(Err(error)) => {
                 tracing::warn!(topic = %partition.topic(), partition = partition.index(), %error, "retention failed");
             }
         }

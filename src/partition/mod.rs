@@ -8,6 +8,7 @@ mod set;
 mod sync;
 mod waiters;
 mod wakes;
+mod workers;
 mod writer;
 
 #[cfg(test)]
@@ -21,13 +22,5 @@ pub use set::{
 };
 pub use waiters::{Subscription, Waiter};
 pub use wakes::wakes_together;
+pub use workers::{Step, Workers};
 pub use writer::Writer;
-
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Milliseconds since 1970 of the machine's clock.
-pub fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |age| age.as_millis() as i64)
-}

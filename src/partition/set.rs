@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::leader::{Identity, Partition};
-use super::now_ms;
+use super::workers::Workers;
 use super::writer::{Gate, Writer};
+use crate::clock::WallClock;
 use crate::log::{
     DataDir, DataDirError, Disk, FoundPartition, Left, LeftAs, Log, LogConfig, LogError, OpenMode,
     PartitionOffsets, Segment, uuid_to_base64,
@@ -30,6 +31,23 @@ pub struct PartitionsOptions {
     pub sync_threads: usize,
     /// Threads that open and recover partitions at start.
     pub open_threads: usize,
+    /// The time of day.
+    pub clock: WallClock,
+    /// Who writes and syncs.
+    pub workers: Workers,
+}
+
+impl PartitionsOptions {
+    /// One thread for each kind of work, on the machine's clock.
+    pub fn new(data_paths: Vec<PathBuf>) -> Self {
+        Self {
+            data_paths,
+            sync_threads: 1,
+            open_threads: 1,
+            clock: WallClock::default(),
+            workers: Workers::default(),
+        }
+    }
 }
 
 /// A topic whose partitions are to be opened or created here.
@@ -138,6 +156,8 @@ pub struct Partitions {
     disk: Arc<dyn Disk>,
     volumes: Vec<Volume>,
     open_threads: usize,
+    clock: WallClock,
+    workers: Workers,
     map: ArcSwap<Map>,
     changes: Mutex<()>,
     found: HashMap<(String, i32), (usize, Option<Uuid>)>,
@@ -164,7 +184,7 @@ impl Partitions {
                 );
             }
             let name = volumes.len().to_string();
-            let writer = Writer::start(&name, options.sync_threads, gate.clone(), &vital);
+            let writer = Writer::start(&name, options, gate.clone(), &vital);
             let writer = writer.map_err(|source| DataDirError::Io {
                 path: path.clone(),
                 source,
@@ -180,6 +200,8 @@ impl Partitions {
             disk,
             volumes,
             open_threads,
+            clock: options.clock.clone(),
+            workers: options.workers.clone(),
             map: ArcSwap::default(),
             changes: Mutex::new(()),
             found,
@@ -193,6 +215,16 @@ impl Partitions {
     /// Appends nothing from now on while the lease does not hold.
     pub fn hold_to(&self, lease: &Arc<Lease>) {
         let _ = self.gate.set(lease.clone());
+    }
+
+    /// The time of day.
+    pub fn clock(&self) -> &WallClock {
+        &self.clock
+    }
+
+    /// Who does what would block.
+    pub fn workers(&self) -> &Workers {
+        &self.workers
     }
 
     /// Which of the threads and tasks that the broker needs have ended.
@@ -417,7 +449,7 @@ impl Partitions {
                 &dir,
                 topic.config.clone(),
                 left,
-                now_ms(),
+                self.clock.now_ms(),
             )
         };
         let opened = match open(mode) {
@@ -596,10 +628,10 @@ impl Partitions {
                 log_end: high_watermark,
             });
         }
-        let subject = partition.clone();
+        let (subject, now) = (partition.clone(), self.clock.now_ms());
         let moved = partition
             .writer()
-            .run(move || subject.log().advance_log_start(target, now_ms()))
+            .run(move || subject.log().advance_log_start(target, now))
             .await;
         let dropped =
             moved.map_err(|_| LogError::Offline("the writer thread ended".to_owned()))??;
@@ -677,7 +709,7 @@ impl Partitions {
         let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let worker = || {
             while let Some(partition) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if let Err(error) = partition.log().close(now_ms()) {
+                if let Err(error) = partition.log().close(self.clock.now_ms()) {
                     failed.fetch_add(1, Ordering::Relaxed);
                     tracing::error!(topic = %partition.topic(), partition = partition.index(), %error,
                         "not closed cleanly");

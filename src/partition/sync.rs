@@ -8,9 +8,12 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
 
 use super::leader::Partition;
-use super::now_ms;
+use super::set::PartitionsOptions;
+use super::workers::{Step, Workers};
+use crate::clock::WallClock;
 use crate::vital::Vital;
 
 #[derive(Default)]
@@ -23,6 +26,9 @@ struct State {
 struct Queue {
     state: Mutex<State>,
     filled: Condvar,
+    /// Instead of `filled`, where tasks wait.
+    filled_for_task: Option<Notify>,
+    clock: WallClock,
 }
 
 /// A handle to the threads; clones share them.
@@ -33,10 +39,23 @@ pub(super) struct SyncThreads {
 }
 
 impl SyncThreads {
-    pub(super) fn start(name: &str, threads: usize, vital: &Vital) -> std::io::Result<Self> {
-        let queue = Arc::new(Queue::default());
+    pub(super) fn start(
+        name: &str,
+        options: &PartitionsOptions,
+        vital: &Vital,
+    ) -> std::io::Result<Self> {
+        let is_stepwise = matches!(options.workers, Workers::Steps(_));
+        let queue = Arc::new(Queue {
+            filled_for_task: is_stepwise.then(Notify::new),
+            clock: options.clock.clone(),
+            ..Queue::default()
+        });
         let mut started = Vec::new();
-        for n in 0..threads.max(1) {
+        for n in 0..options.sync_threads.max(1) {
+            if is_stepwise {
+                tokio::spawn(run_steps(queue.clone(), options.workers.clone()));
+                continue;
+            }
             let (queue, vital) = (queue.clone(), vital.clone());
             let name = format!("sync {name} {n}");
             let thread = std::thread::Builder::new()
@@ -55,8 +74,7 @@ impl SyncThreads {
         if partition.sync_queued.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.queue.state.lock().dirty.push_back(partition);
-        self.queue.filled.notify_one();
+        self.queue.push(partition);
     }
 
     pub(super) fn stop(&self) {
@@ -65,6 +83,54 @@ impl SyncThreads {
         for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }
+        // Where there are no threads.
+        while let Some(partition) = self.queue.next() {
+            self.queue.sync(partition);
+        }
+    }
+}
+
+impl Queue {
+    fn push(&self, partition: Arc<Partition>) {
+        self.state.lock().dirty.push_back(partition);
+        match &self.filled_for_task {
+            None => {
+                self.filled.notify_one();
+            }
+            Some(filled) => filled.notify_one(),
+        }
+    }
+
+    fn next(&self) -> Option<Arc<Partition>> {
+        self.state.lock().dirty.pop_front()
+    }
+
+    fn sync(&self, partition: Arc<Partition>) {
+        // Cleared first: what is appended from now on may need another round.
+        partition.sync_queued.store(false, Ordering::Release);
+        let sync = || partition.sync(self.clock.now_ms());
+        let wants_more = std::panic::catch_unwind(AssertUnwindSafe(sync)).unwrap_or_else(|_| {
+            partition.fail_sync("a sync panicked; this is a bug");
+            false
+        });
+        if wants_more && !partition.sync_queued.swap(true, Ordering::AcqRel) {
+            self.push(partition);
+        }
+    }
+}
+
+/// A thread's work as a task.
+async fn run_steps(queue: Arc<Queue>, workers: Workers) {
+    let (Some(filled), Workers::Steps(pause)) = (&queue.filled_for_task, &workers) else {
+        return;
+    };
+    loop {
+        let Some(partition) = queue.next() else {
+            filled.notified().await;
+            continue;
+        };
+        tokio::time::sleep(pause(Step::Sync)).await;
+        queue.sync(partition);
     }
 }
 
@@ -82,16 +148,6 @@ fn run(queue: &Queue) {
                 queue.filled.wait(&mut state);
             }
         };
-        // Cleared first: what is appended from now on may need another round.
-        partition.sync_queued.store(false, Ordering::Release);
-        let sync = || partition.sync(now_ms());
-        let wants_more = std::panic::catch_unwind(AssertUnwindSafe(sync)).unwrap_or_else(|_| {
-            partition.fail_sync("a sync panicked; this is a bug");
-            false
-        });
-        if wants_more && !partition.sync_queued.swap(true, Ordering::AcqRel) {
-            queue.state.lock().dirty.push_back(partition);
-            queue.filled.notify_one();
-        }
+        queue.sync(partition);
     }
 }

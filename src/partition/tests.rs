@@ -48,9 +48,8 @@ fn a_new_partitions_directory_is_durable_before_the_partition_is_known() {
     let disk = Telling::default();
     let synced = disk.0.clone();
     let options = PartitionsOptions {
-        data_paths: vec![dir.path().to_path_buf()],
-        sync_threads: 1,
         open_threads: 2,
+        ..PartitionsOptions::new(vec![dir.path().to_path_buf()])
     };
     let partitions = Partitions::open(Arc::new(disk), &options).unwrap();
     let identity = Identity {

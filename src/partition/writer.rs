@@ -9,12 +9,14 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::leader::{AppendReply, Partition};
-use super::now_ms;
+use super::set::PartitionsOptions;
 use super::sync::SyncThreads;
 use super::wakes;
+use super::workers::{Step, Workers};
+use crate::clock::WallClock;
 use crate::log::{LogError, ProducedBatch};
 use crate::meta::Lease;
 use crate::vital::Vital;
@@ -38,6 +40,8 @@ enum Job {
 pub(super) struct Queue {
     state: Mutex<State>,
     filled: Condvar,
+    /// Instead of `filled`, where a task waits.
+    filled_for_task: Option<Notify>,
 }
 
 #[derive(Default)]
@@ -50,9 +54,29 @@ struct State {
     ended: bool,
 }
 
+impl State {
+    /// Gives all that is queued for an empty list.
+    fn take(&mut self, jobs: &mut Vec<Job>) {
+        self.bytes = 0;
+        std::mem::swap(jobs, &mut self.jobs);
+    }
+}
+
 impl Queue {
     pub(super) fn wake(&self) {
-        self.filled.notify_one();
+        match &self.filled_for_task {
+            None => {
+                self.filled.notify_one();
+            }
+            Some(filled) => filled.notify_one(),
+        }
+    }
+
+    /// Does what is queued.
+    fn work_off(&self, hand: &Hand) {
+        let mut jobs = Vec::new();
+        self.state.lock().take(&mut jobs);
+        hand.work(&mut jobs);
     }
 
     /// Refuses what is queued, and all that comes.
@@ -89,36 +113,60 @@ pub(super) type Gate = Arc<OnceLock<Arc<Lease>>>;
 #[derive(Clone)]
 pub struct Writer {
     queue: Arc<Queue>,
-    syncs: SyncThreads,
+    hand: Hand,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
+/// What a round is written with.
+#[derive(Clone)]
+struct Hand {
+    syncs: SyncThreads,
+    gate: Gate,
+    clock: WallClock,
+}
+
 impl Writer {
-    /// Starts the thread, and `sync_threads` beside it.
+    /// Starts the thread, and those that sync beside it.
     pub(super) fn start(
         name: &str,
-        sync_threads: usize,
+        options: &PartitionsOptions,
         gate: Gate,
         vital: &Vital,
     ) -> std::io::Result<Self> {
+        let hand = Hand {
+            syncs: SyncThreads::start(name, options, vital)?,
+            gate,
+            clock: options.clock.clone(),
+        };
+        if let Workers::Steps(_) = options.workers {
+            return Ok(Self::start_steps(&options.workers, hand));
+        }
         let queue = Arc::new(Queue::default());
-        let syncs = SyncThreads::start(name, sync_threads, vital)?;
-        let (of_thread, to_sync, vital) = (queue.clone(), syncs.clone(), vital.clone());
+        let (of_thread, with, vital) = (queue.clone(), hand.clone(), vital.clone());
         let name = format!("writer {name}");
         let thread = std::thread::Builder::new()
             .name(name.clone())
             .spawn(move || {
-                vital.run(
-                    &name,
-                    || run(&of_thread, &to_sync, &gate),
-                    || of_thread.fail(),
-                );
+                vital.run(&name, || run(&of_thread, &with), || of_thread.fail());
             })?;
         Ok(Self {
             queue,
-            syncs,
+            hand,
             thread: Arc::new(Mutex::new(Some(thread))),
         })
+    }
+
+    fn start_steps(workers: &Workers, hand: Hand) -> Self {
+        let queue = Arc::new(Queue {
+            filled_for_task: Some(Notify::new()),
+            ..Queue::default()
+        });
+        tokio::spawn(run_steps(queue.clone(), hand.clone(), workers.clone()));
+        Self {
+            queue,
+            hand,
+            thread: Arc::default(),
+        }
     }
 
     pub(super) fn append(
@@ -146,9 +194,24 @@ impl Writer {
         answer
     }
 
+    /// The same, waiting for it on a thread that may wait; `None` when the thread ended.
+    pub(super) fn run_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let mut answer = self.run(work);
+        match self.queue.filled_for_task {
+            None => answer.blocking_recv().ok(),
+            Some(_) => {
+                self.queue.work_off(&self.hand);
+                answer.try_recv().ok()
+            }
+        }
+    }
+
     /// Asks for a sync of a partition soon.
     pub fn sync_soon(&self, partition: &Arc<Partition>) {
-        self.syncs.push(partition.clone());
+        self.hand.syncs.push(partition.clone());
     }
 
     fn push(&self, job: Job) {
@@ -169,22 +232,40 @@ impl Writer {
         let much = before < WAKE_BYTES && state.bytes >= WAKE_BYTES;
         drop(state);
         if much || (first && !wakes::put_off(&self.queue)) {
-            self.queue.filled.notify_one();
+            self.queue.wake();
         }
     }
 
     /// Finishes what is queued and ends the threads.
     pub fn stop(&self) {
         self.queue.state.lock().stopping = true;
-        self.queue.filled.notify_one();
-        if let Some(thread) = self.thread.lock().take() {
-            let _ = thread.join();
+        self.queue.wake();
+        match self.thread.lock().take() {
+            Some(thread) => {
+                let _ = thread.join();
+            }
+            None => self.queue.work_off(&self.hand),
         }
-        self.syncs.stop();
+        self.hand.syncs.stop();
     }
 }
 
-fn run(queue: &Queue, syncs: &SyncThreads, gate: &Gate) {
+/// The thread's work as a task.
+async fn run_steps(queue: Arc<Queue>, hand: Hand, workers: Workers) {
+    let (Some(filled), Workers::Steps(pause)) = (&queue.filled_for_task, &workers) else {
+        return;
+    };
+    loop {
+        filled.notified().await;
+        tokio::time::sleep(pause(Step::Write)).await;
+        queue.work_off(&hand);
+        if queue.state.lock().stopping {
+            return;
+        }
+    }
+}
+
+fn run(queue: &Queue, hand: &Hand) {
     let mut jobs = Vec::new();
     loop {
         {
@@ -195,9 +276,14 @@ fn run(queue: &Queue, syncs: &SyncThreads, gate: &Gate) {
                 }
                 queue.filled.wait(&mut state);
             }
-            state.bytes = 0;
-            std::mem::swap(&mut jobs, &mut state.jobs);
+            state.take(&mut jobs);
         }
+        hand.work(&mut jobs);
+    }
+}
+
+impl Hand {
+    fn work(&self, jobs: &mut Vec<Job>) {
         let mut round = Round::default();
         for job in jobs.drain(..) {
             match job {
@@ -208,14 +294,14 @@ fn run(queue: &Queue, syncs: &SyncThreads, gate: &Gate) {
                 } => round.add(partition, batches, reply),
                 Job::Run(work) => {
                     // What was queued before it is written before it.
-                    std::mem::take(&mut round).write(syncs, gate);
+                    std::mem::take(&mut round).write(self);
                     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
                         tracing::error!("a task of the writer thread panicked");
                     }
                 }
             }
         }
-        round.write(syncs, gate);
+        round.write(self);
     }
 }
 
@@ -248,8 +334,8 @@ impl Round {
         groups[at].replies.push(reply);
     }
 
-    fn write(self, syncs: &SyncThreads, gate: &Gate) {
-        if gate.get().is_some_and(|lease| !lease.is_valid()) {
+    fn write(self, hand: &Hand) {
+        if hand.gate.get().is_some_and(|lease| !lease.is_valid()) {
             // The process may have been stopped for longer than others wait.
             let replies = self.groups.into_iter().flat_map(|group| group.replies);
             for reply in replies {
@@ -263,9 +349,9 @@ impl Round {
             replies,
         } in self.groups
         {
-            let work = || partition.append_round(&requests, replies, now_ms());
+            let work = || partition.append_round(&requests, replies, hand.clock.now_ms());
             match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
-                Ok(true) => syncs.push(partition),
+                Ok(true) => hand.syncs.push(partition),
                 Ok(false) => {}
                 Err(_) => {
                     partition.log().fail("an append panicked; this is a bug");
@@ -292,7 +378,8 @@ mod tests {
     #[test]
     fn a_writer_that_ended_by_a_panic_leaves_nobody_waiting() {
         let vital = Vital::default();
-        let writer = Writer::start("x", 1, Gate::default(), &vital).unwrap();
+        let options = PartitionsOptions::new(Vec::new());
+        let writer = Writer::start("x", &options, Gate::default(), &vital).unwrap();
         let fatal = writer.run(|| std::panic::panic_any(Bomb));
         let behind = writer.run(|| ());
         assert!(fatal.blocking_recv().is_err() && behind.blocking_recv().is_err());

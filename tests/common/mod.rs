@@ -164,7 +164,7 @@ pub fn batch(records: usize) -> Bytes {
 }
 
 pub fn now_ms() -> i64 {
-    metaq::partition::now_ms()
+    metaq::clock::WallClock::default().now_ms()
 }
 
 pub fn produce_request(topic: &str, batch: Bytes, acks: i16) -> ProduceRequest {

@@ -1,0 +1,47 @@
+//! Who writes, syncs, and does what would block: threads, or one step after the other on the runtime that there is.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// See the module's documentation; clones are the same.
+#[derive(Clone, Default)]
+pub enum Workers {
+    /// Threads of their own.
+    #[default]
+    Threads,
+    /// Tasks of the runtime on which partitions are opened, each step behind the pause that is told for it. Nothing
+    /// runs at the same time, so a simulation that is repeated does the same again.
+    Steps(Arc<dyn Fn(Step) -> Duration + Send + Sync>),
+}
+
+/// What is paused before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A round of the writer.
+    Write,
+    /// A sync of one partition.
+    Sync,
+}
+
+impl Workers {
+    /// Runs what would block; `None` when it panicked.
+    pub async fn unblock<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        match self {
+            Self::Threads => tokio::task::spawn_blocking(work).await.ok(),
+            Self::Steps(_) => Some(work()),
+        }
+    }
+}
+
+impl fmt::Debug for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Threads => "Threads",
+            Self::Steps(_) => "Steps",
+        })
+    }
+}
