@@ -8,6 +8,7 @@ mod data_dir;
 mod disk;
 mod epochs;
 mod index_file;
+mod look_back;
 mod look_up;
 mod offset_index;
 mod partition_log;

@@ -87,6 +87,9 @@ pub struct Slice {
 /// The mutable end of a log; only its appender works on it.
 pub struct Tail {
     pub(super) producers: Producers,
+    /// Of batches before it the producers know only the last one each, as a snapshot has it; `None` when there are none,
+    /// or when they were looked for (`look_back.rs`).
+    pub(super) snapshot_at: Option<i64>,
     pub(super) epochs: LeaderEpochs,
     bytes_since_index_entry: u64,
     jitter_ms: i64,
@@ -126,6 +129,7 @@ impl Log {
             ends: RwLock::new(ends),
             tail: Mutex::new(Tail {
                 producers,
+                snapshot_at: None,
                 epochs,
                 bytes_since_index_entry: 0,
                 jitter_ms,
@@ -562,12 +566,19 @@ impl<'a> Round<'a> {
     }
 
     /// Checks every batch before any is stored; a duplicate's place when the request was stored before.
-    fn admit(&self, batches: &[ProducedBatch]) -> Result<Option<Appended>, LogError> {
+    fn admit(&mut self, batches: &[ProducedBatch]) -> Result<Option<Appended>, LogError> {
         for produced in batches {
             if produced.bytes.len() as u64 > self.config.segment_bytes {
                 return Err(LogError::BatchLargerThanSegment(produced.bytes.len()));
             }
-            match self.tail.producers.admit(&produced.header) {
+            let mut admitted = self.tail.producers.admit(&produced.header);
+            if matches!(admitted, Err(SequenceError::OutOfOrder { .. }))
+                && let Some(before) = self.tail.snapshot_at.take()
+            {
+                self.log.look_back(&mut self.tail.producers, before);
+                admitted = self.tail.producers.admit(&produced.header);
+            }
+            match admitted {
                 Ok(Admission::Append) => {}
                 Ok(Admission::Duplicate(stored)) => {
                     return Ok(Some(Appended {

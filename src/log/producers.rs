@@ -186,6 +186,25 @@ impl Producers {
         });
     }
 
+    /// Adds what `older` knows of the same producers from before the batches known here.
+    pub fn precede(&mut self, older: &Self) {
+        for (id, producer) in &mut self.by_id {
+            let same_epoch = |older: &&Producer| older.epoch == producer.epoch;
+            let Some(older) = older.by_id.get(id).filter(same_epoch) else {
+                continue;
+            };
+            let known_from = producer.batches.front().map(StoredBatch::first_offset);
+            let is_older =
+                |batch: &&StoredBatch| known_from.is_some_and(|at| batch.last_offset < at);
+            for batch in older.batches.iter().rev().filter(is_older) {
+                if producer.batches.len() == BATCHES_MAX {
+                    break;
+                }
+                producer.batches.push_front(*batch);
+            }
+        }
+    }
+
     /// Puts back a producer from a snapshot.
     pub fn restore(&mut self, producer_id: i64, producer: Producer) {
         self.by_id.insert(producer_id, producer);

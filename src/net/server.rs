@@ -22,6 +22,10 @@ use crate::config::Config;
 /// Pause after accept failed, as it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Connections that may wait to be accepted, where the system allows as many: after a restart all clients come at once, and
+/// one that finds no room tries again after a second, then three, then seven.
+const ACCEPT_QUEUE_MAX: i32 = 4096;
+
 /// How long behind the end of the drain connections may take to notice it.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
@@ -112,7 +116,10 @@ pub async fn bind(endpoints: &[Endpoint]) -> io::Result<Vec<TcpListener>> {
                 format!("cannot listen on {host}:{port}: {error}"),
             )
         };
-        listeners.push(bound.map_err(named)?);
+        let listener = bound.map_err(named)?;
+        // It listens already; this only makes the queue longer.
+        rustix::net::listen(&listener, ACCEPT_QUEUE_MAX)?;
+        listeners.push(listener);
     }
     Ok(listeners)
 }

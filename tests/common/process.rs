@@ -102,11 +102,15 @@ impl Process {
         pages * rustix::param::page_size()
     }
 
-    /// Sends a signal and waits for the end.
-    pub fn signal(&mut self, signal: &str) -> ExitStatus {
+    pub fn send_signal(&self, signal: &str) {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args([signal, &id]).status();
         assert!(sent.unwrap().success());
+    }
+
+    /// Sends a signal and waits for the end.
+    pub fn signal(&mut self, signal: &str) -> ExitStatus {
+        self.send_signal(signal);
         self.child.wait().unwrap()
     }
 }
