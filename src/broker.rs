@@ -372,6 +372,7 @@ fn open_partitions(config: &Config) -> Result<Partitions, StartError> {
     let options = PartitionsOptions {
         data_paths: config.data_paths(),
         sync_threads: config.number("num.sync.threads") as usize,
+        journal_file_bytes: config.number("sync.journal.file.bytes") as u64,
         open_threads,
         clock: WallClock::default(),
         workers: Workers::Threads,

@@ -119,7 +119,7 @@ impl Cluster {
         let partitions = cluster.partitions.clone();
         let open = move || {
             let report = partitions.open_topics(to_open);
-            partitions.note_checked();
+            partitions.settle();
             report
         };
         let report = cluster.partitions.workers().unblock(open).await;

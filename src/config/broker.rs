@@ -329,6 +329,13 @@ const OWN_KEYS: &[BrokerKey] = &[
         "Threads that serve connections; 0 for one a core."
     ),
     key!(
+        "sync.journal.file.bytes",
+        None,
+        Kind::Int(0, 1 << 30),
+        "33554432",
+        "Size of each of the two files of a data directory's journal, which makes appends of topics that sync every message durable with one sync for all of them; 0: each log is synced by itself."
+    ),
+    key!(
         "num.sync.threads",
         None,
         Kind::Int(1, 1024),

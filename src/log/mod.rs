@@ -8,6 +8,7 @@ mod data_dir;
 mod disk;
 mod epochs;
 mod index_file;
+pub mod journal;
 mod look_back;
 mod look_up;
 mod offset_index;

@@ -23,6 +23,7 @@ use super::LogError;
 use super::config::LogConfig;
 use super::disk::{Disk, DiskFile};
 use super::epochs::LeaderEpochs;
+use super::journal::WrittenBatch;
 use super::producer_snapshot;
 use super::producers::{Admission, Producers, SequenceError};
 use super::segment::{FileAge, Segment};
@@ -208,13 +209,24 @@ impl Log {
         leader_epoch: i32,
         now_ms: i64,
     ) -> Vec<Result<Appended, LogError>> {
+        self.append_telling(requests, leader_epoch, now_ms, |_| {})
+    }
+
+    /// As [`Self::append`], telling each batch as it was written.
+    pub fn append_telling(
+        &self,
+        requests: &[Vec<ProducedBatch>],
+        leader_epoch: i32,
+        now_ms: i64,
+        mut tell: impl FnMut(WrittenBatch),
+    ) -> Vec<Result<Appended, LogError>> {
         let mut tail = self.tail.lock();
         if let Some(reason) = &tail.offline {
             let refusal = || Err(LogError::Offline(reason.clone()));
             return requests.iter().map(|_| refusal()).collect();
         }
         let config = self.config();
-        let mut round = Round::new(self, &mut tail, &config, leader_epoch, now_ms);
+        let mut round = Round::new(self, &mut tail, &config, leader_epoch, now_ms, &mut tell);
         let mut answers: Vec<_> = requests.iter().map(|batches| round.take(batches)).collect();
         let written = match round.failed.take() {
             None => round.write_out(),
@@ -503,6 +515,7 @@ struct Round<'a> {
     config: &'a LogConfig,
     leader_epoch: i32,
     now_ms: i64,
+    tell: &'a mut dyn FnMut(WrittenBatch),
     next_offset: i64,
     pending: Vec<Pending>,
     pending_bytes: u64,
@@ -522,6 +535,7 @@ impl<'a> Round<'a> {
         config: &'a LogConfig,
         leader_epoch: i32,
         now_ms: i64,
+        tell: &'a mut dyn FnMut(WrittenBatch),
     ) -> Self {
         let next_offset = log.ends().log_end.offset;
         Self {
@@ -530,6 +544,7 @@ impl<'a> Round<'a> {
             config,
             leader_epoch,
             now_ms,
+            tell,
             next_offset,
             pending: Vec::new(),
             pending_bytes: 0,
@@ -700,6 +715,10 @@ impl<'a> Round<'a> {
             active.note_timestamp(&pending.header);
             self.tail.bytes_since_index_entry += bytes;
             position += bytes;
+            (self.tell)(WrittenBatch {
+                head: pending.head,
+                body: pending.body,
+            });
         }
         self.pending_bytes = 0;
         if self.tail.unsynced_since_ms == 0 {

@@ -5,10 +5,12 @@
 //! and valid ends the log. Indexes and producer state behind the newest snapshot are rebuilt. Segments before
 //! the recovery point were synced and are trusted (`trust.rs`).
 
+use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader};
 
 use super::LogError;
@@ -97,6 +99,18 @@ impl Log {
         left: LeftAs,
         now_ms: i64,
     ) -> Result<Opened, LogError> {
+        Self::open_with(disk, dir, config, left, &[], now_ms)
+    }
+
+    /// As [`Self::open`], with batches that a journal holds: those that the files have lost are written again.
+    pub fn open_with(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        config: LogConfig,
+        left: LeftAs,
+        journaled: &[Bytes],
+        now_ms: i64,
+    ) -> Result<Opened, LogError> {
         let LeftAs {
             mode,
             log_start,
@@ -124,6 +138,15 @@ impl Log {
                 scan.recover(&disk, dir, &mut segments, &config, left)?
             }
         };
+        let next_offset = restore(
+            &disk,
+            dir,
+            &mut segments,
+            &config,
+            journaled,
+            next_offset,
+            now_ms,
+        )?;
         let next_offset = if next_offset < log_start {
             begin_anew(&disk, dir, &mut segments, &config, log_start, now_ms)?;
             log_start
@@ -239,6 +262,52 @@ fn begin_anew(
     }
     segments.push(create_first(disk, dir, config, log_start, now_ms)?);
     Ok(())
+}
+
+/// Writes batches of the journal behind the log's end; returns the new one.
+fn restore(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    segments: &mut Vec<Arc<Segment>>,
+    config: &LogConfig,
+    journaled: &[Bytes],
+    mut next_offset: i64,
+    now_ms: i64,
+) -> Result<i64, LogError> {
+    let (mut indexer, began) = (Indexer::default(), next_offset);
+    for bytes in journaled {
+        let header = BatchHeader::parse(bytes).map_err(io::Error::other)?;
+        if header.last_offset() < next_offset {
+            continue;
+        }
+        let only = match &segments[..] {
+            [only] if only.bytes() == 0 && header.base_offset > next_offset => Some(only.clone()),
+            _ => None,
+        };
+        if let Some(empty) = only {
+            // What lay before it was deleted, and with it the files.
+            empty.mark_deleted()?;
+            empty.unlink()?;
+            *segments = vec![create_first(disk, dir, config, header.base_offset, now_ms)?];
+            next_offset = header.base_offset;
+        }
+        let active = &segments[segments.len() - 1];
+        if header.base_offset != next_offset {
+            return Err(LogError::Hole {
+                behind: active.path().display().to_string(),
+                from: next_offset,
+                to: header.base_offset,
+            });
+        }
+        let position = active.bytes();
+        active.append(&mut [IoSlice::new(bytes)], bytes.len() as u64)?;
+        indexer.add(active, &BatchAt { header, position }, config)?;
+        next_offset = header.last_offset() + 1;
+    }
+    if next_offset > began {
+        tracing::warn!(dir = %dir.display(), from = began, to = next_offset, "written again from the journal");
+    }
+    Ok(next_offset)
 }
 
 fn create_first(

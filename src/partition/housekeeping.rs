@@ -196,8 +196,10 @@ fn retain(
             subject.log().retain(now, subject.high_watermark())
         });
         let ends = partition.log().ends();
-        if ends.synced_end < ends.log_end.segment_base {
-            // What is sealed is dropped at the next turn when it is synced.
+        let in_journal =
+            partition.log().config().syncs_every_append() && ends.synced_end < ends.log_end.offset;
+        if in_journal || ends.synced_end < ends.log_end.segment_base {
+            // What is sealed is dropped at the next turn when it is synced, and the journal is not needed for ever.
             partition.writer().sync_soon(partition);
         }
         match answer {

@@ -12,8 +12,10 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::journaling::PART_BYTES_MAX;
 use super::waiters::Waiters;
 use super::writer::Writer;
+use crate::log::journal::WrittenBatch;
 use crate::log::{Appended, FoundTimestamp, Log, LogError, OffsetPosition, ProducedBatch, Slice};
 
 /// A partition's name in MetaQ's model: the broker it was dealt to, and its number there.
@@ -102,9 +104,73 @@ pub struct Partition {
     pub(super) waiters: Waiters,
     /// Requests whose acknowledgement waits for a sync, with the last offset that it must cover.
     sync_waiters: Mutex<Vec<(Appended, AppendReply)>>,
+    durable: Mutex<Durable>,
     pub(super) sync_queued: AtomicBool,
     deleted: AtomicBool,
     writer: Writer,
+}
+
+/// What of the log survives a power failure: what its files were synced to, and behind it what the journal of the data
+/// directory holds.
+struct Durable {
+    /// Behind what is synced in the log's files.
+    synced: OffsetPosition,
+    /// The first offset that the journal holds, or will hold; `i64::MAX` where it holds nothing.
+    from: i64,
+    /// Behind what was given to the journal.
+    queued: i64,
+    /// Behind what is synced in the journal.
+    journaled: OffsetPosition,
+}
+
+impl Durable {
+    fn of(log: &Log) -> Self {
+        let ends = log.ends();
+        let synced = OffsetPosition {
+            offset: ends.synced_end,
+            ..ends.log_end
+        };
+        Self {
+            synced,
+            from: i64::MAX,
+            queued: i64::MAX,
+            journaled: synced,
+        }
+    }
+
+    fn end(&self) -> OffsetPosition {
+        match self.synced.offset >= self.from && self.journaled.offset > self.synced.offset {
+            true => self.journaled,
+            false => self.synced,
+        }
+    }
+
+    /// What is appended from `from` to `end` goes into the journal.
+    fn queue(&mut self, from: i64, end: i64) {
+        if self.queued != from {
+            // What lies before is not in it, and must be synced before this counts.
+            self.from = from;
+        }
+        self.queued = end;
+    }
+
+    fn forget_journal(&mut self) {
+        (self.from, self.queued) = (i64::MAX, i64::MAX);
+    }
+
+    /// Whether the journal will make it durable that an offset was appended.
+    fn waits_for_journal(&self, offset: i64) -> bool {
+        self.synced.offset >= self.from && offset < self.queued
+    }
+}
+
+/// What an append wants to be done next.
+#[derive(Default)]
+pub(super) struct Wanted {
+    /// The partition's own files are to be synced.
+    pub(super) sync: bool,
+    /// Goes into the journal, with the log's end behind it.
+    pub(super) journal: Option<(Vec<WrittenBatch>, OffsetPosition)>,
 }
 
 pub(super) type AppendReply = oneshot::Sender<Result<Appended, LogError>>;
@@ -125,6 +191,7 @@ impl Partition {
             topic_id,
             index,
             identity,
+            durable: Mutex::new(Durable::of(&log)),
             log,
             leader_epoch: AtomicI32::new(leader_epoch),
             high_watermark: RwLock::new(end),
@@ -232,67 +299,126 @@ impl Partition {
         answer
     }
 
-    /// Appends what several requests brought; called by the writer thread. Returns whether a sync is wanted.
+    /// Appends what several requests brought; called by the writer thread. `may_journal` says that there is a journal.
     pub(super) fn append_round(
         &self,
         requests: &[Vec<ProducedBatch>],
         replies: Vec<AppendReply>,
         now_ms: i64,
-    ) -> bool {
+        may_journal: bool,
+    ) -> Wanted {
         if self.is_deleted() {
             for reply in replies {
                 let _ = reply.send(Err(LogError::NotLeader));
             }
-            return false;
+            return Wanted::default();
         }
-        let segment_before = self.log.ends().log_end.segment_base;
-        let results = self.log.append(requests, self.leader_epoch(), now_ms);
-        // A sealed segment is synced soon, so that a crash need not scan it.
-        let mut wants_sync = self.log.ends().log_end.segment_base != segment_before;
-        let synced_end = self.log.ends().synced_end;
-        if !self.log.config().syncs_every_append() {
+        let before = self.log.ends().log_end;
+        let syncs_every_append = self.log.config().syncs_every_append();
+        let (mut written, mut bytes) = (Vec::new(), 0);
+        let results = self
+            .log
+            .append_telling(requests, self.leader_epoch(), now_ms, |batch| {
+                if may_journal && syncs_every_append {
+                    bytes += batch.body.len();
+                    written.push(batch);
+                }
+            });
+        let end = self.log.ends().log_end;
+        let mut wanted = Wanted {
+            // A sealed segment is synced soon, so that a crash need not scan it.
+            sync: end.segment_base != before.segment_base,
+            journal: None,
+        };
+        if !syncs_every_append {
             // Visible before acknowledged: who was told may read it at once.
-            self.publish_high_watermark(self.log.ends().log_end);
+            self.publish_high_watermark(end);
         }
+        if !written.is_empty() && bytes <= PART_BYTES_MAX {
+            self.durable.lock().queue(before.offset, end.offset);
+            wanted.journal = Some((written, end));
+        }
+        // Under this lock, so that nothing becomes durable unnoticed in between.
+        let mut waiting = self.sync_waiters.lock();
+        let durable = self.durable.lock();
         for (result, reply) in results.into_iter().zip(replies) {
             match result {
-                Ok(appended) if appended.needs_sync && appended.last_offset >= synced_end => {
-                    wants_sync = true;
-                    self.sync_waiters.lock().push((appended, reply));
+                Ok(appended)
+                    if appended.needs_sync && appended.last_offset >= durable.end().offset =>
+                {
+                    // Also a batch that was given to the journal before, and is sent again.
+                    wanted.sync |= !durable.waits_for_journal(appended.last_offset);
+                    waiting.push((appended, reply));
                 }
                 result => {
                     let _ = reply.send(result);
                 }
             }
         }
-        wants_sync
+        wanted
+    }
+
+    /// The journal holds, durably, what was given to it up to here.
+    pub(super) fn journaled(&self, end: OffsetPosition) {
+        {
+            let mut durable = self.durable.lock();
+            if durable.from < end.offset && durable.journaled.offset < end.offset {
+                durable.journaled = end;
+            }
+        }
+        self.answer_durable();
+    }
+
+    /// What was given to the journal is not in it: the log itself must be synced.
+    pub(super) fn not_journaled(&self) {
+        self.durable.lock().forget_journal();
+    }
+
+    /// Whether the journal is all that would be left of what lies before `end`.
+    pub(super) fn needs_journal(&self, end: i64) -> bool {
+        !self.is_deleted() && self.log.ends().synced_end < end
     }
 
     /// Syncs and answers who waited for it; called by a sync thread. Returns whether more wait.
     pub(super) fn sync(&self, now_ms: i64) -> bool {
-        let result = self.log.sync(now_ms);
-        let mut waiting = self.sync_waiters.lock();
-        match result {
+        match self.log.sync(now_ms) {
             Ok(synced) => {
-                let (done, more) = std::mem::take(&mut *waiting)
-                    .into_iter()
-                    .partition::<Vec<_>, _>(|(appended, _)| appended.last_offset < synced.offset);
-                *waiting = more;
-                let more = !waiting.is_empty();
-                drop(waiting);
-                // Here too before it is acknowledged.
-                self.publish_high_watermark(synced);
-                for (appended, reply) in done {
-                    let _ = reply.send(Ok(appended));
+                {
+                    let mut durable = self.durable.lock();
+                    if synced.offset >= durable.synced.offset {
+                        durable.synced = synced;
+                    }
                 }
-                more
+                self.answer_durable()
             }
             Err(error) => {
-                drop(waiting);
                 self.refuse_sync_waiters(&error.to_string());
                 false
             }
         }
+    }
+
+    /// Answers who waited for what is durable now; whether others wait for a sync of the log.
+    fn answer_durable(&self) -> bool {
+        let mut waiting = self.sync_waiters.lock();
+        let (end, done, wants_sync) = {
+            let durable = self.durable.lock();
+            let end = durable.end();
+            let (done, more) = std::mem::take(&mut *waiting)
+                .into_iter()
+                .partition::<Vec<_>, _>(|(appended, _)| appended.last_offset < end.offset);
+            *waiting = more;
+            let in_journal = |appended: &Appended| durable.waits_for_journal(appended.last_offset);
+            let wants_sync = waiting.iter().any(|(appended, _)| !in_journal(appended));
+            (end, done, wants_sync)
+        };
+        drop(waiting);
+        // Here too before it is acknowledged.
+        self.publish_high_watermark(end);
+        for (appended, reply) in done {
+            let _ = reply.send(Ok(appended));
+        }
+        wants_sync
     }
 
     /// Takes the log offline because it cannot be known what is synced.

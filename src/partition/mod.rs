@@ -3,6 +3,7 @@
 
 mod admission;
 mod housekeeping;
+mod journaling;
 mod leader;
 mod set;
 mod sync;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -15,6 +16,7 @@ use super::leader::{Identity, Partition};
 use super::workers::Workers;
 use super::writer::{Gate, Writer};
 use crate::clock::WallClock;
+use crate::log::journal::{self, Journaled};
 use crate::log::{
     DataDir, DataDirError, Disk, FoundPartition, Left, LeftAs, Log, LogConfig, LogError, OpenMode,
     PartitionOffsets, Segment, uuid_to_base64,
@@ -29,6 +31,8 @@ pub struct PartitionsOptions {
     pub data_paths: Vec<PathBuf>,
     /// Threads that sync, per data directory.
     pub sync_threads: usize,
+    /// Size of each of the two files of a data directory's journal; 0 for none.
+    pub journal_file_bytes: u64,
     /// Threads that open and recover partitions at start.
     pub open_threads: usize,
     /// The time of day.
@@ -43,6 +47,7 @@ impl PartitionsOptions {
         Self {
             data_paths,
             sync_threads: 1,
+            journal_file_bytes: 1 << 20,
             open_threads: 1,
             clock: WallClock::default(),
             workers: Workers::default(),
@@ -136,6 +141,8 @@ struct Volume {
     dir: DataDir,
     writer: Writer,
     partitions: AtomicUsize,
+    /// What was found in the journal, of partitions that were not opened yet.
+    journaled: Mutex<HashMap<(Uuid, i32), Vec<Bytes>>>,
 }
 
 /// What opening partitions did.
@@ -184,8 +191,13 @@ impl Partitions {
                 );
             }
             let name = volumes.len().to_string();
-            let writer = Writer::start(&name, options, gate.clone(), &vital);
+            let place = (disk.clone(), path.as_path());
+            let writer = Writer::start(&name, place, options, gate.clone(), &vital);
             let writer = writer.map_err(|source| DataDirError::Io {
+                path: path.clone(),
+                source,
+            })?;
+            let journaled = load_journal(&*disk, &dir).map_err(|source| DataDirError::Io {
                 path: path.clone(),
                 source,
             })?;
@@ -193,6 +205,7 @@ impl Partitions {
                 dir,
                 writer,
                 partitions: AtomicUsize::new(0),
+                journaled: Mutex::new(journaled),
             });
         }
         let open_threads = options.open_threads.max(1);
@@ -345,27 +358,43 @@ impl Partitions {
         report
     }
 
-    /// Notes for each data directory that it needs no check while the system runs on, once all that a crash may have torn
-    /// was opened. A partition that is offline, or known to nobody, is checked again at the next start.
-    pub fn note_checked(&self) {
+    /// Called when the partitions that are known were opened for the first time: journals may be used anew, and the
+    /// directories need no check while the system runs on. What is offline is tried again at the next start.
+    pub fn settle(&self) {
         for volume in &self.volumes {
-            let is_open = |found: &FoundPartition| self.get(&found.topic, found.partition).is_ok();
-            let noted = match volume.dir.left() {
-                Left::Killed => Ok(()),
-                Left::Clean => volume.dir.note_running(),
-                Left::Crashed => {
-                    volume
-                        .dir
-                        .scan()
-                        .and_then(|found| match found.iter().all(is_open) {
-                            true => volume.dir.note_running(),
-                            false => Ok(()),
-                        })
-                }
-            };
-            if let Err(error) = noted {
+            if let Err(error) = self.settle_journal(volume) {
+                tracing::error!(dir = %volume.dir.path().display(), %error, "cannot put the journal aside");
+            }
+            if let Err(error) = self.note_checked(&volume.dir) {
                 tracing::warn!(%error, "a start after a kill will check all that is not synced");
             }
+        }
+    }
+
+    /// What the journal holds is in the logs now, but for partitions that are offline; what is of a topic that nobody
+    /// knows was deleted with it.
+    fn settle_journal(&self, volume: &Volume) -> std::io::Result<()> {
+        if volume.dir.left() == Left::Clean {
+            return Ok(());
+        }
+        let map = self.map.load();
+        let left = volume.journaled.lock();
+        match left
+            .keys()
+            .any(|(topic_id, _)| map.by_id.contains_key(topic_id))
+        {
+            true => journal::keep(&*self.disk, volume.dir.path()),
+            false => journal::discard(&*self.disk, volume.dir.path()),
+        }
+    }
+
+    fn note_checked(&self, dir: &DataDir) -> Result<(), DataDirError> {
+        let is_open = |found: &FoundPartition| self.get(&found.topic, found.partition).is_ok();
+        match dir.left() {
+            Left::Killed => Ok(()),
+            Left::Clean => dir.note_running(),
+            Left::Crashed if dir.scan()?.iter().all(is_open) => dir.note_running(),
+            Left::Crashed => Ok(()),
         }
     }
 
@@ -438,17 +467,21 @@ impl Partitions {
             Left::Killed => OpenMode::AfterKill { recovery_point },
             Left::Crashed => after_crash,
         };
+        let in_journal = (topic.topic_id, index);
+        let journaled = volume.journaled.lock().get(&in_journal).cloned();
+        let journaled = journaled.unwrap_or_default();
         let open = |mode| {
             let left = LeftAs {
                 mode,
                 log_start: offsets.log_start,
                 cleaned_until: volume.dir.cleaned_until(&topic.topic, index),
             };
-            Log::open(
+            Log::open_with(
                 self.disk.clone(),
                 &dir,
                 topic.config.clone(),
                 left,
+                &journaled,
                 self.clock.now_ms(),
             )
         };
@@ -468,6 +501,11 @@ impl Partitions {
             }
             result => result?,
         };
+        if !journaled.is_empty() {
+            // Before the journal is used anew.
+            opened.log.sync(self.clock.now_ms())?;
+            volume.journaled.lock().remove(&in_journal);
+        }
         scanned.fetch_add(opened.scanned_bytes, Ordering::Relaxed);
         cut.fetch_add(opened.cut_bytes, Ordering::Relaxed);
         if opened.cut_bytes > 0 {
@@ -730,9 +768,29 @@ impl Partitions {
                 .iter()
                 .all(|topic| topic.offline().next().is_none());
         for volume in self.volumes.iter().filter(|_| clean) {
-            if let Err(error) = volume.dir.mark_clean() {
+            let discarded = journal::discard(&*self.disk, volume.dir.path());
+            if let Err(error) = discarded.and_then(|()| volume.dir.mark_clean()) {
                 tracing::error!(dir = %volume.dir.path().display(), %error, "cannot mark the directory clean");
             }
         }
     }
+}
+
+/// What a crash left in a directory's journal, by partition.
+fn load_journal(
+    disk: &dyn Disk,
+    dir: &DataDir,
+) -> std::io::Result<HashMap<(Uuid, i32), Vec<Bytes>>> {
+    let mut found: HashMap<_, Vec<Bytes>> = HashMap::new();
+    if dir.left() != Left::Clean {
+        for Journaled {
+            topic_id,
+            partition,
+            batch,
+        } in journal::load(disk, dir.path())?
+        {
+            found.entry((topic_id, partition)).or_default().push(batch);
+        }
+    }
+    Ok(found)
 }

@@ -5,19 +5,21 @@
 //! hold: every queued batch is a slice of a frame that was admitted.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, oneshot};
 
+use super::journaling::{Journaling, Part};
 use super::leader::{AppendReply, Partition};
 use super::set::PartitionsOptions;
 use super::sync::SyncThreads;
 use super::wakes;
 use super::workers::{Step, Workers};
 use crate::clock::WallClock;
-use crate::log::{LogError, ProducedBatch};
+use crate::log::{Disk, LogError, ProducedBatch};
 use crate::meta::Lease;
 use crate::vital::Vital;
 
@@ -121,20 +123,24 @@ pub struct Writer {
 #[derive(Clone)]
 struct Hand {
     syncs: SyncThreads,
+    journal: Option<Journaling>,
     gate: Gate,
     clock: WallClock,
 }
 
 impl Writer {
-    /// Starts the thread, and those that sync beside it.
+    /// Starts the thread, and those that sync beside it, for a data directory on a disk.
     pub(super) fn start(
         name: &str,
+        (disk, dir): (Arc<dyn Disk>, &Path),
         options: &PartitionsOptions,
         gate: Gate,
         vital: &Vital,
     ) -> std::io::Result<Self> {
+        let syncs = SyncThreads::start(name, options, vital)?;
         let hand = Hand {
-            syncs: SyncThreads::start(name, options, vital)?,
+            journal: Journaling::start(name, disk, dir, options, &syncs, vital)?,
+            syncs,
             gate,
             clock: options.clock.clone(),
         };
@@ -246,6 +252,9 @@ impl Writer {
             }
             None => self.queue.work_off(&self.hand),
         }
+        if let Some(journal) = &self.hand.journal {
+            journal.stop();
+        }
         self.hand.syncs.stop();
     }
 }
@@ -343,21 +352,35 @@ impl Round {
             }
             return;
         }
+        let journal = hand.journal.as_ref().filter(|journal| journal.is_usable());
+        let mut parts = Vec::new();
         for Group {
             partition,
             requests,
             replies,
         } in self.groups
         {
-            let work = || partition.append_round(&requests, replies, hand.clock.now_ms());
+            let now_ms = hand.clock.now_ms();
+            let work = || partition.append_round(&requests, replies, now_ms, journal.is_some());
             match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
-                Ok(true) => hand.syncs.push(partition),
-                Ok(false) => {}
+                Ok(wanted) => {
+                    if wanted.sync {
+                        hand.syncs.push(partition.clone());
+                    }
+                    parts.extend(wanted.journal.map(|(written, end)| Part {
+                        partition,
+                        written,
+                        end,
+                    }));
+                }
                 Err(_) => {
                     partition.log().fail("an append panicked; this is a bug");
                     tracing::error!(topic = %partition.topic(), partition = partition.index(), "append panicked")
                 }
             }
+        }
+        if let Some(journal) = journal {
+            journal.push(parts);
         }
     }
 }
@@ -365,6 +388,7 @@ impl Round {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::RealDisk;
 
     /// Panics once more while a panic's remains are cleared away.
     struct Bomb;
@@ -379,7 +403,8 @@ mod tests {
     fn a_writer_that_ended_by_a_panic_leaves_nobody_waiting() {
         let vital = Vital::default();
         let options = PartitionsOptions::new(Vec::new());
-        let writer = Writer::start("x", &options, Gate::default(), &vital).unwrap();
+        let place = (Arc::new(RealDisk) as Arc<dyn Disk>, Path::new("."));
+        let writer = Writer::start("x", place, &options, Gate::default(), &vital).unwrap();
         let fatal = writer.run(|| std::panic::panic_any(Bomb));
         let behind = writer.run(|| ());
         assert!(fatal.blocking_recv().is_err() && behind.blocking_recv().is_err());
