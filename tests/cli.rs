@@ -90,6 +90,11 @@ fn a_full_disk_is_an_error_of_its_partitions_and_the_broker_goes_on() {
         }
     }
     assert!(refused > topics.len(), "{refused}");
+    let page = process.page("/readyz");
+    assert!(
+        page.contains("503") && page.contains("No space left"),
+        "{page}"
+    );
     for (topic, stored) in topics.iter().zip(stored) {
         assert_eq!(client.fetch(topic, 0).len(), stored, "{topic}");
     }

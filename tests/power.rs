@@ -386,7 +386,7 @@ fn a_power_loss_takes_less_of_a_partition_than_flush_messages_says() {
 fn without_syncs_a_power_loss_leaves_whole_batches_from_the_beginning() {
     let mut world = World::new(config(i64::MAX));
     let mut most = 0;
-    for round in 0..10 {
+    for round in 0..30 {
         let mut producers = world.producers(1000 * (round + 1));
         world.produce_until_the_power_goes(&mut producers);
         let running = world.open();
