@@ -5,8 +5,10 @@
 //!  [--record-bytes 1024] [--batch-bytes 16384] [--total-mib 1024] [--pid BROKER] [--config KEY=VALUE …]`
 //! With `--floor yes` the other side is a program of benches/floor.rs: answers are counted, not decoded.
 //!
-//! `load paced --records-per-s N --seconds N` sends batches when they are due, not when the broker is ready for them.
+//! `load create` makes the topic. `load paced --records-per-s N [--share 1.0] --seconds N` sends batches when they are due, not when the broker is ready for them.
 //! `load start --command COMMAND [--first-fetch yes]` times a broker's start to its first answer, or first records.
+//!
+//! `--deaf N` adds connections that fetch from the topic, which must be there, and never read.
 //!
 //! `load commit` commits offsets of `--groups` groups, one a request, `--seconds` long; the address may be several.
 //! `load zookeeper` sets as many nodes of a ZooKeeper one by one, as a broker would that wrote each commit by itself.
@@ -30,6 +32,8 @@ use metaq_protocol::protocol::{Request, StrBytes};
 
 #[path = "commits.rs"]
 mod commits;
+#[path = "deaf.rs"]
+mod deaf;
 #[path = "paced.rs"]
 mod paced;
 #[path = "startup.rs"]
@@ -51,6 +55,7 @@ struct Options {
     total_bytes: u64,
     groups: usize,
     records_per_s: u64,
+    deaf: usize,
     run: Duration,
     /// The other side is no broker.
     floor: bool,
@@ -71,6 +76,7 @@ fn main() -> Result<(), Failure> {
             given.insert(key, value);
         }
     }
+    let share: f64 = given.get("--share").map_or(Ok(1.0), |text| text.parse())?;
     let number = |key: &str, default: u64| given.get(key).map_or(Ok(default), |text| text.parse());
     let options = Options {
         address: given.get("--address").ok_or("--address")?.clone(),
@@ -82,8 +88,9 @@ fn main() -> Result<(), Failure> {
         batch_bytes: number("--batch-bytes", 16 << 10)? as usize,
         total_bytes: number("--total-mib", 1024)? << 20,
         groups: number("--groups", 1000)? as usize,
-        records_per_s: number("--records-per-s", 5000)?,
+        records_per_s: (number("--records-per-s", 5000)? as f64 * share) as u64,
         floor: given.contains_key("--floor"),
+        deaf: number("--deaf", 0)? as usize,
         run: Duration::from_secs(number("--seconds", 10)?),
         pid: given.get("--pid").map(|pid| pid.parse()).transpose()?,
         config,
@@ -92,6 +99,10 @@ fn main() -> Result<(), Failure> {
         let command = given.get("--command").ok_or("--command")?;
         return startup::start(&options, command, given.contains_key("--first-fetch"));
     }
+    if mode == "create" {
+        return create(&options);
+    }
+    let _deaf = deaf::connect(&options)?;
     let cpu_before = options.pid.map(cpu_seconds).transpose()?;
     let started = Instant::now();
     let (records, bytes, mut latencies) = match mode.as_str() {
@@ -115,7 +126,11 @@ fn main() -> Result<(), Failure> {
             );
         }
     };
-    let seconds = started.elapsed().as_secs_f64();
+    let seconds = match mode.as_str() {
+        // Not with the time that is not counted.
+        "paced" => options.run.as_secs_f64(),
+        _ => started.elapsed().as_secs_f64(),
+    };
     let cpu = match (options.pid, cpu_before) {
         (Some(pid), Some(before)) => cpu_seconds(pid)? - before,
         _ => f64::NAN,

@@ -1,5 +1,5 @@
 //! Thousands of connections at once, to a broker in a process of its own: what each of them costs in memory, and that
-//! others do not notice them. How much slower others become is measured by `benches/deaf`, not tested here.
+//! others do not notice them. How much slower others become is measured by `benches/deafness`, not tested here.
 
 mod common;
 #[path = "common/process.rs"]

@@ -1,4 +1,5 @@
-//! docs/configuration.md is generated from the tables: stale is a failure, UPDATE_DOCS=1 renews it.
+//! docs/configuration.md is generated from the tables: stale is a failure, UPDATE_DOCS=1 renews it. What the README says of
+//! losses names the tests behind it: they are there.
 
 use std::fmt::Write;
 
@@ -77,4 +78,46 @@ fn docs_configuration_is_as_the_tables_say() {
         written == generated(),
         "docs/configuration.md is stale: UPDATE_DOCS=1 cargo test docs"
     );
+}
+
+/// The names in backquotes that look like a test's, each with the file that is named behind it.
+fn tests_named_in(text: &str) -> Vec<(&str, &str)> {
+    let quoted: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
+    let is_test = |name: &str| name.matches('_').count() > 3 && !name.contains([' ', '.', '/']);
+    let pairs = quoted.windows(2);
+    let named = pairs.filter(|pair| is_test(pair[0]));
+    named.map(|pair| (pair[0], pair[1])).collect()
+}
+
+#[test]
+fn the_tests_that_the_readme_names_behind_what_may_be_lost_are_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let section = readme.split("## What may be lost").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let named = tests_named_in(section);
+    for (name, file) in &named {
+        let text = std::fs::read_to_string(root.join(file)).unwrap_or_default();
+        assert!(
+            text.contains(&format!("fn {name}(")),
+            "{name} is not in {file}"
+        );
+    }
+    // Every row of the table says which, and each of them names a test.
+    let rows = section
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .skip(1);
+    let mut of_rows = std::collections::BTreeSet::new();
+    for row in rows {
+        let numbers = row.trim_end_matches(" |").rsplit("| ").next().unwrap();
+        let numbers = numbers.split(", ").map(|number| number.parse::<usize>());
+        of_rows.extend(numbers.map(|number| number.unwrap_or_else(|_| panic!("{row}"))));
+    }
+    for number in &of_rows {
+        let item = section.split(&format!("\n{number}. ")).nth(1);
+        let item = item.and_then(|rest| rest.split(&format!("\n{}. ", number + 1)).next());
+        assert!(!tests_named_in(item.unwrap()).is_empty(), "{number}");
+    }
+    assert_eq!(of_rows.len(), 6);
 }

@@ -2,6 +2,8 @@
 //! client that heard nothing before a crash may send any of its last five again. They are in the log, and looked for once,
 //! when a batch comes that does not follow.
 
+use std::io;
+
 use super::LogError;
 use super::partition_log::Log;
 use super::producers::Producers;
@@ -12,7 +14,7 @@ const LOOK_BACK_BYTES: u64 = 16 << 20;
 
 impl Log {
     /// Completes `producers`, which know one batch each of what lies before offset `before`.
-    pub(super) fn look_back(&self, producers: &mut Producers, before: i64) {
+    pub(super) fn look_back(&self, producers: &mut Producers, before: i64) -> io::Result<()> {
         let segments = self.segments.load();
         let older = segments.partition_point(|segment| segment.base_offset < before);
         let (mut first, mut bytes) = (older, 0);
@@ -23,13 +25,18 @@ impl Log {
         let mut found = Producers::default();
         let mut skip = bytes.saturating_sub(LOOK_BACK_BYTES);
         for segment in &segments[first..older] {
-            // What cannot be read is as good as not there; readers say so.
-            if let Err(error) = look_through(segment, skip, before, &mut found) {
-                tracing::warn!(segment = %segment.path().display(), %error, "producers' last batches are not all known");
+            match look_through(segment, skip, before, &mut found) {
+                Ok(()) => {}
+                Err(LogError::Io(error)) => return Err(error),
+                // What is damaged is as good as not there; readers say so.
+                Err(error) => {
+                    tracing::warn!(segment = %segment.path().display(), %error, "producers' last batches are not all known");
+                }
             }
             skip = 0;
         }
         producers.precede(&found);
+        Ok(())
     }
 }
 

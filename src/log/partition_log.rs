@@ -271,6 +271,18 @@ impl Log {
         first_batch_whole: bool,
         limit: OffsetPosition,
     ) -> Result<Option<Slice>, LogError> {
+        self.check_range(offset)?;
+        let found = self.find_slice(offset, bytes_max, first_batch_whole, limit);
+        if let Err(LogError::Io(error)) = &found
+            && error.kind() == io::ErrorKind::NotFound
+        {
+            // The segment may have been deleted since.
+            self.check_range(offset)?;
+        }
+        found
+    }
+
+    fn check_range(&self, offset: i64) -> Result<(), LogError> {
         let ends = self.ends();
         if offset < ends.log_start || offset > ends.log_end.offset {
             return Err(LogError::OffsetOutOfRange {
@@ -279,6 +291,16 @@ impl Log {
                 log_end: ends.log_end.offset,
             });
         }
+        Ok(())
+    }
+
+    fn find_slice(
+        &self,
+        offset: i64,
+        bytes_max: usize,
+        first_batch_whole: bool,
+        limit: OffsetPosition,
+    ) -> Result<Option<Slice>, LogError> {
         if offset >= limit.offset {
             return Ok(None);
         }
@@ -590,7 +612,11 @@ impl<'a> Round<'a> {
             if matches!(admitted, Err(SequenceError::OutOfOrder { .. }))
                 && let Some(before) = self.tail.snapshot_at.take()
             {
-                self.log.look_back(&mut self.tail.producers, before);
+                if let Err(error) = self.log.look_back(&mut self.tail.producers, before) {
+                    // Nothing is said of its sequence that is not known.
+                    self.failed = Some(error);
+                    return Err(LogError::Offline("disk error".to_owned()));
+                }
                 admitted = self.tail.producers.admit(&produced.header);
             }
             match admitted {

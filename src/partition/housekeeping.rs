@@ -121,6 +121,8 @@ struct House {
     retained: Instant,
     checkpointed: Instant,
     idle: Instant,
+    /// Partitions of topics with `flush.ms`; ten thousand without it cost nothing.
+    flushed: Vec<Arc<Partition>>,
     doomed: Vec<(i64, Doomed)>,
 }
 
@@ -133,6 +135,7 @@ impl House {
             retained: now,
             checkpointed: now,
             idle: now,
+            flushed: Vec::new(),
             doomed: Vec::new(),
         }
     }
@@ -142,7 +145,15 @@ impl House {
             partitions, doomed, ..
         } = self;
         let now = partitions.clock().now_ms();
-        flush_by_time(partitions, now);
+        if partitions.take_changed() {
+            self.flushed.clear();
+            each(partitions, |partition| {
+                if partition.log().config().flush_ms != i64::MAX {
+                    self.flushed.push(partition.clone());
+                }
+            });
+        }
+        flush_by_time(&self.flushed, now);
         for (aside, delay_ms) in partitions.take_set_aside() {
             doomed.push((now.saturating_add(delay_ms), Doomed::Directory(aside)));
         }
@@ -173,13 +184,12 @@ fn each(partitions: &Partitions, mut work: impl FnMut(&Arc<Partition>)) {
     }
 }
 
-fn flush_by_time(partitions: &Partitions, now: i64) {
-    each(partitions, |partition| {
-        let flush_ms = partition.log().config().flush_ms;
-        if flush_ms != i64::MAX && partition.log().unsynced_for_ms(now) >= flush_ms {
+fn flush_by_time(partitions: &[Arc<Partition>], now: i64) {
+    for partition in partitions {
+        if partition.log().unsynced_for_ms(now) >= partition.log().config().flush_ms {
             partition.writer().sync_soon(partition);
         }
-    });
+    }
 }
 
 fn retain(

@@ -166,6 +166,7 @@ pub struct Partitions {
     clock: WallClock,
     workers: Workers,
     map: ArcSwap<Map>,
+    changed: AtomicBool,
     changes: Mutex<()>,
     found: HashMap<(String, i32), (usize, Option<Uuid>)>,
     /// Deleted directories and segments, with the delay after which their files go; taken by housekeeping.
@@ -216,6 +217,7 @@ impl Partitions {
             clock: options.clock.clone(),
             workers: options.workers.clone(),
             map: ArcSwap::default(),
+            changed: AtomicBool::new(true),
             changes: Mutex::new(()),
             found,
             set_aside: Mutex::default(),
@@ -440,6 +442,7 @@ impl Partitions {
             map.by_id.insert(topic.topic_id, topic);
         }
         self.map.store(Arc::new(map));
+        self.changed.store(true, Ordering::Release);
     }
 
     fn open_one(
@@ -592,7 +595,13 @@ impl Partitions {
             topic
                 .online()
                 .for_each(|partition| partition.log().reconfigure(config.clone()));
+            self.changed.store(true, Ordering::Release);
         }
+    }
+
+    /// Whether partitions or their settings have changed since this was asked last.
+    pub(super) fn take_changed(&self) -> bool {
+        self.changed.swap(false, Ordering::AcqRel)
     }
 
     /// Forgets a topic and sets its files aside; they are removed after `file.delete.delay.ms` or at the next
@@ -606,6 +615,7 @@ impl Partitions {
             };
             map.by_name.retain(|_, topic| topic.topic_id != topic_id);
             self.map.store(Arc::new(map));
+            self.changed.store(true, Ordering::Release);
             removed
         };
         for (index, _) in removed.offline() {

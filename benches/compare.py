@@ -1,0 +1,61 @@
+"""The table of benches/compare, from the JSON that its runs left."""
+import json, pathlib, statistics, sys
+
+work, rounds, mib, gib = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+
+
+def median(who, name, field):
+    """Of all rounds; None where it was not measured."""
+    files = [work / f"{who}-{n}" / f"{name}.json" for n in range(1, rounds + 1)]
+    values = [json.loads(file.read_text())[field] for file in files if file.exists()]
+    return statistics.median(values) if values else None
+
+
+def row(title, name, field, better, kind="", floor=False):
+    ours, theirs = median(f"metaq{kind}", name, field), median(f"kafka{kind}", name, field)
+    least = median("floor", name, field) if floor else None
+    cells = [title, *(f"{value:,.2f}" if value is not None else "" for value in (ours, theirs))]
+    if ours and theirs:
+        cells.append(f"{theirs / ours if better == 'less' else ours / theirs:.1f}x {better}")
+    else:
+        cells.append("")
+    cells.append(f"{least:,.2f}; {ours / least:.1f}x" if ours and least else "")
+    return "| " + " | ".join(cells) + " |"
+
+
+cpu = "broker CPU, s/GiB"
+lines = [
+    "| | metaq | Kafka 4.1.1 | | floor; metaq is |",
+    "|---|---:|---:|---:|---:|",
+    row(f"produce 1 KiB records, 256 KiB batches, acks=all: {cpu}", "produce_256k", "cpu_s_per_gib", "less", floor=True),
+    row(f"produce 1 KiB records, 16 KiB batches, acks=all: {cpu}", "produce_16k", "cpu_s_per_gib", "less", floor=True),
+    row(f"produce 100 B records, 16 KiB batches, acks=all: {cpu}", "produce_100b", "cpu_s_per_gib", "less", floor=True),
+    row("produce 1 KiB records, 16 KiB batches: MiB/s", "produce_16k", "mib_per_s", "more"),
+    row(f"fetch, warm: {cpu}", "fetch", "cpu_s_per_gib", "less", floor=True),
+    row("fetch, warm: MiB/s", "fetch", "mib_per_s", "more"),
+    row("flush.messages=1, 32 partitions: records/s", "synced", "records_per_s", "more"),
+    row("the same: p99 of an acknowledgement, ms", "synced", "p99_ms", "less"),
+    row("5,000 records/s, one a request: p99 of an acknowledgement, ms", "paced", "p99_ms", "less"),
+    row("50 producers, 1,000 partitions, half of Kafka's most: p99, ms", "half", "p99_ms", "less", "-many"),
+    row("the same: p99.9, ms", "half", "p999_ms", "less", "-many"),
+    row("the same producers at full speed: MiB/s", "most", "mib_per_s", "more", "-many"),
+    row("start to first answer, empty directory: ms", "start", "ms", "less"),
+    row(f"start after kill -9 to first records, 2,000 partitions, {gib} GiB: ms", "killed", "ms", "less", "-recovery"),
+    row("resident, fresh: MiB", "start", "rss_mib", "less"),
+    row("resident after the produce loads: MiB", "produce_100b", "rss_mib", "less"),
+    row("10,000 partitions created in one topic: ms", "ten", "create_ms", "less", "-ten"),
+    row("the same, idle: % of a core", "ten", "idle_percent", "less", "-ten"),
+    row("the same, idle: resident, MiB", "ten", "rss_mib", "less", "-ten"),
+]
+text = (
+    f"Medians of {rounds} rounds, {mib} MiB a run, all in turn on one machine of two cores shared with the load: "
+    f"`benches/compare --rounds {rounds} --mib {mib}`. Latencies count from the moment a request was due. Memory is "
+    "warmed before every run (a file of its size is written and removed). The floor is a program that receives the same "
+    "bytes, computes CRC-32C, writes them and answers 64 bytes, or that sends a file with sendfile (`benches/floor.rs`).\n\n"
+    + "\n".join(lines)
+)
+print(text)
+if len(sys.argv) > 5:
+    readme = pathlib.Path(sys.argv[5])
+    head, rest = readme.read_text().split("<!-- benchmark:begin -->")
+    readme.write_text(head + "<!-- benchmark:begin -->\n" + text + "\n<!-- benchmark:end -->" + rest.split("<!-- benchmark:end -->")[1])
