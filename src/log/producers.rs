@@ -12,7 +12,7 @@ use metaq_protocol::batch::{BatchHeader, next_sequence};
 pub const BATCHES_MAX: usize = 5;
 /// `producer.id.expiration.ms` of Kafka.
 pub const EXPIRATION_MS_DEFAULT: i64 = 86_400_000;
-const NO_SEQUENCE: i32 = -1;
+pub(super) const NO_SEQUENCE: i32 = -1;
 
 /// Why a batch of an idempotent producer is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -186,8 +186,16 @@ impl Producers {
         });
     }
 
-    /// Puts back a producer from a snapshot.
-    pub fn restore(&mut self, producer_id: i64, producer: Producer) {
+    /// Puts back a producer from a snapshot, behind what an earlier entry told of it.
+    pub fn restore(&mut self, producer_id: i64, mut producer: Producer) {
+        if let Some(earlier) = self.by_id.remove(&producer_id)
+            && earlier.epoch == producer.epoch
+        {
+            let room = BATCHES_MAX.saturating_sub(producer.batches.len());
+            for batch in earlier.batches.into_iter().rev().take(room) {
+                producer.batches.push_front(batch);
+            }
+        }
         self.by_id.insert(producer_id, producer);
     }
 
