@@ -146,8 +146,13 @@ impl Log {
             log_end,
             synced_end,
         };
+        let promises_syncs = config.promises_syncs();
         let mut log = Log::assemble(disk, dir, config, segments, ends, producers, epochs);
         log.cleaned_until = cleaned_until;
+        if promises_syncs {
+            // What the process before had not synced is found here, and from now on read and acknowledged.
+            log.sync(now_ms)?;
+        }
         Ok(Opened {
             log,
             scanned_bytes: scan.scanned_bytes,
