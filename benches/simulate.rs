@@ -1,44 +1,105 @@
-//! Runs the log's simulation by the seed, on all processors: `simulate [--from N] [--seeds N] [--steps N]`. Prints the
-//! failing seeds with their traces, and ends with exit code 1 when there are any.
+//! Runs the simulations by the seed, on all processors:
+//! `simulate [--what log|broker] [--from N] [--seeds N] [--steps N]`. Prints failing seeds with their traces, and ends
+//! with exit code 1 when there are any. `benches/simulate` builds it and runs it.
 
+#[path = "../tests/simulation/chance.rs"]
+mod chance;
+#[path = "../tests/simulation/client.rs"]
+mod client;
+#[path = "../tests/simulation/consumer.rs"]
+mod consumer;
 #[path = "../tests/simulation/disk.rs"]
 mod disk;
+#[path = "../tests/simulation/history.rs"]
+mod history;
 #[path = "../tests/simulation/log.rs"]
 mod log;
+#[path = "../tests/simulation/network.rs"]
+mod network;
+#[path = "../tests/simulation/process.rs"]
+mod process;
+#[path = "../tests/simulation/producer.rs"]
+mod producer;
 #[path = "../tests/simulation/random.rs"]
 mod random;
+#[path = "../tests/simulation/seeds.rs"]
+mod seeds;
+#[path = "../tests/simulation/store.rs"]
+mod store;
+#[path = "../tests/simulation/world.rs"]
+mod world;
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// More failures than this tell nothing new.
+const FAILURES_SHOWN: usize = 5;
+
+/// What is to be run.
+struct Asked {
+    what: Option<String>,
+    from: u64,
+    seeds: u64,
+    steps: usize,
+}
+
+impl Asked {
+    fn read() -> Option<Self> {
+        let words: Vec<String> = std::env::args().skip(1).collect();
+        let mut asked = Self {
+            what: None,
+            from: 0,
+            seeds: 10_000,
+            steps: 120,
+        };
+        for pair in words.chunks(2) {
+            let [name, value] = pair else { return None };
+            match name.as_str() {
+                "--what" if value == "log" || value == "broker" => asked.what = Some(value.clone()),
+                "--from" => asked.from = value.parse().ok()?,
+                "--seeds" => asked.seeds = value.parse().ok()?,
+                "--steps" => asked.steps = value.parse().ok()?,
+                _ => return None,
+            }
+        }
+        Some(asked)
+    }
+
+    fn wants(&self, what: &str) -> bool {
+        self.what.as_ref().is_none_or(|wanted| wanted == what)
+    }
+}
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().collect();
-    let number = |name: &str, default: u64| {
-        let at = words.iter().position(|word| word == name);
-        let given = at.and_then(|at| words.get(at + 1)?.parse().ok());
-        given.unwrap_or(default)
+    if process::serve() {
+        return ExitCode::SUCCESS;
+    }
+    let Some(asked) = Asked::read() else {
+        eprintln!("simulate [--what log|broker] [--from N] [--seeds N] [--steps N]");
+        return ExitCode::from(2);
     };
-    let (from, seeds) = (number("--from", 0), number("--seeds", 10_000));
-    let steps = number("--steps", 120) as usize;
-    let (next, failed) = (AtomicU64::new(from), AtomicU64::new(0));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= from + seeds {
-                        return;
-                    }
-                    if let Err(what) = log::run(seed, steps) {
-                        failed.fetch_add(1, Ordering::Relaxed);
-                        eprintln!("{what}");
-                    }
-                }
-            });
-        }
-    });
-    let failed = failed.into_inner();
-    println!("{seeds} seeds from {from}, {steps} steps each: {failed} failed");
+    let mut failed = 0;
+    if asked.wants("log") {
+        failed += run("log", &asked, |seed| log::run(seed, asked.steps));
+    }
+    if asked.wants("broker") {
+        failed += run("broker", &asked, |seed| process::run(seed, &[]));
+    }
     ExitCode::from(u8::from(failed > 0))
+}
+
+/// Runs all seeds of one simulation; returns how many failed.
+fn run(what: &str, asked: &Asked, one: impl Fn(u64) -> Result<(), String> + Sync) -> u64 {
+    let started = Instant::now();
+    let all = asked.from..asked.from + asked.seeds;
+    let (failed, shown) = seeds::run(all, FAILURES_SHOWN, one);
+    for why in shown {
+        eprintln!("{what}, {why}");
+    }
+    let seconds = started.elapsed().as_secs();
+    println!(
+        "{what}: {} seeds from {} in {seconds} s: {failed} failed",
+        asked.seeds, asked.from
+    );
+    failed
 }

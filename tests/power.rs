@@ -240,10 +240,10 @@ impl World {
         });
         // The system does not run on.
         let _ = std::fs::remove_file(self.root.path().join("metaq-running"));
+        self.disk.lose_power(&mut self.random);
         for n in 0..PARTITIONS {
             let trusted = trusted_before(&self.dir(n), recovery_point(self.root.path(), n));
-            self.disk
-                .lose_power(&self.dir(n), trusted, &mut self.random);
+            disk::damage_indexes(&self.dir(n), trusted, &mut self.random);
         }
     }
 }
@@ -453,8 +453,10 @@ fn what_is_older_than_flush_ms_survives_a_power_loss() {
         std::thread::sleep(Duration::from_millis(5));
     }
     running.lose_power();
+    world.disk.lose_power(&mut world.random);
+    let _ = std::fs::remove_file(world.root.path().join("metaq-running"));
     for n in 0..PARTITIONS {
-        world.disk.lose_power(&world.dir(n), 0, &mut world.random);
+        disk::damage_indexes(&world.dir(n), 0, &mut world.random);
     }
     let running = world.open();
     assert_eq!(check(&running, &producers), [0; PARTITIONS as usize]);

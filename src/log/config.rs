@@ -44,6 +44,11 @@ pub struct LogConfig {
 }
 
 impl LogConfig {
+    /// Whether appended records are ever synced on purpose.
+    pub fn promises_syncs(&self) -> bool {
+        self.flush_messages != i64::MAX || self.flush_ms != i64::MAX
+    }
+
     /// Whether every append waits for a sync.
     pub fn syncs_every_append(&self) -> bool {
         self.flush_messages <= 1

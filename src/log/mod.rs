@@ -9,7 +9,6 @@ mod disk;
 mod epochs;
 mod index_file;
 pub mod journal;
-mod look_back;
 mod look_up;
 mod offset_index;
 mod partition_log;

@@ -42,14 +42,6 @@ impl OffsetIndex {
         Ok(found.as_ref().map_or(0, position))
     }
 
-    /// Position of the last batch that an entry puts at `limit` or before; 0 when none does.
-    pub(super) fn position_at_most(&self, limit: u64) -> io::Result<u32> {
-        let found = self
-            .file
-            .last_where(|entry| u64::from(position(entry)) <= limit)?;
-        Ok(found.as_ref().map_or(0, position))
-    }
-
     /// The last entry: offset and position.
     pub(super) fn last(&self) -> io::Result<Option<(i64, u32)>> {
         let entries = self.file.entries()?;
@@ -110,8 +102,6 @@ mod tests {
         assert_eq!(index.position_before(1009).unwrap(), 4096);
         assert_eq!(index.position_before(1018).unwrap(), 4096);
         assert_eq!(index.position_before(5000).unwrap(), 8192);
-        assert_eq!(index.position_at_most(4095).unwrap(), 0);
-        assert_eq!(index.position_at_most(8191).unwrap(), 4096);
         assert_eq!(index.last().unwrap(), Some((1019, 8192)));
     }
 }

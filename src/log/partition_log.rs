@@ -88,9 +88,6 @@ pub struct Slice {
 /// The mutable end of a log; only its appender works on it.
 pub struct Tail {
     pub(super) producers: Producers,
-    /// Of batches before it the producers know only the last one each, as a snapshot has it; `None` when there are none,
-    /// or when they were looked for (`look_back.rs`).
-    pub(super) snapshot_at: Option<i64>,
     pub(super) epochs: LeaderEpochs,
     bytes_since_index_entry: u64,
     jitter_ms: i64,
@@ -130,7 +127,6 @@ impl Log {
             ends: RwLock::new(ends),
             tail: Mutex::new(Tail {
                 producers,
-                snapshot_at: None,
                 epochs,
                 bytes_since_index_entry: 0,
                 jitter_ms,
@@ -603,23 +599,12 @@ impl<'a> Round<'a> {
     }
 
     /// Checks every batch before any is stored; a duplicate's place when the request was stored before.
-    fn admit(&mut self, batches: &[ProducedBatch]) -> Result<Option<Appended>, LogError> {
+    fn admit(&self, batches: &[ProducedBatch]) -> Result<Option<Appended>, LogError> {
         for produced in batches {
             if produced.bytes.len() as u64 > self.config.segment_bytes {
                 return Err(LogError::BatchLargerThanSegment(produced.bytes.len()));
             }
-            let mut admitted = self.tail.producers.admit(&produced.header);
-            if matches!(admitted, Err(SequenceError::OutOfOrder { .. }))
-                && let Some(before) = self.tail.snapshot_at.take()
-            {
-                if let Err(error) = self.log.look_back(&mut self.tail.producers, before) {
-                    // Nothing is said of its sequence that is not known.
-                    self.failed = Some(error);
-                    return Err(LogError::Offline("disk error".to_owned()));
-                }
-                admitted = self.tail.producers.admit(&produced.header);
-            }
-            match admitted {
+            match self.tail.producers.admit(&produced.header) {
                 Ok(Admission::Append) => {}
                 Ok(Admission::Duplicate(stored)) => {
                     return Ok(Some(Appended {

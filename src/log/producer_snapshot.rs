@@ -8,6 +8,10 @@
 //!
 //! One entry, 46 bytes: producer id i64, epoch i16, last sequence i32, last offset i64, offset delta i32,
 //! timestamp i64, coordinator epoch i32, first offset of the open transaction i64 (-1 for none).
+//!
+//! Kafka writes one entry a producer, about its last batch; where it reads several, the last one counts. Here each
+//! remembered batch has its entry, the last one last: a batch that is sent again after a restart is known although others
+//! followed it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,7 +20,7 @@ use std::path::{Path, PathBuf};
 use bytes::{Buf, BufMut};
 
 use super::disk::Disk;
-use super::producers::{Producer, Producers, StoredBatch};
+use super::producers::{NO_SEQUENCE, Producer, Producers, StoredBatch};
 use super::segment::{base_offset_of, file_name};
 
 const VERSION: i16 = 1;
@@ -75,23 +79,43 @@ fn list(dir: &Path) -> io::Result<Vec<(i64, PathBuf)>> {
 
 fn encode(producers: &Producers) -> Vec<u8> {
     let mut body = Vec::with_capacity(4 + producers.len() * ENTRY_BYTES);
-    body.put_i32(producers.len() as i32);
+    body.put_i32(0);
+    let mut count = 0;
     for (id, producer) in producers.iter() {
+        let earlier = producer.batches.len().saturating_sub(1);
+        for batch in producer.batches.iter().take(earlier) {
+            put_entry(&mut body, id, producer, Some(batch), batch.timestamp, -1);
+        }
         let last = producer.batches.back();
-        body.put_i64(id);
-        body.put_i16(producer.epoch);
-        body.put_i32(producer.last_sequence());
-        body.put_i64(last.map_or(-1, |batch| batch.last_offset));
-        body.put_i32(last.map_or(0, |batch| batch.offset_delta));
-        body.put_i64(producer.last_timestamp);
-        body.put_i32(producer.coordinator_epoch);
-        body.put_i64(producer.transaction_first_offset);
+        let first_offset = producer.transaction_first_offset;
+        let timestamp = producer.last_timestamp;
+        put_entry(&mut body, id, producer, last, timestamp, first_offset);
+        count += earlier as i32 + 1;
     }
+    body[..4].copy_from_slice(&count.to_be_bytes());
     let mut content = Vec::with_capacity(6 + body.len());
     content.put_i16(VERSION);
     content.put_u32(crc32c::crc32c(&body));
     content.put_slice(&body);
     content
+}
+
+fn put_entry(
+    body: &mut Vec<u8>,
+    id: i64,
+    producer: &Producer,
+    batch: Option<&StoredBatch>,
+    timestamp: i64,
+    transaction_first_offset: i64,
+) {
+    body.put_i64(id);
+    body.put_i16(producer.epoch);
+    body.put_i32(batch.map_or(NO_SEQUENCE, |batch| batch.last_sequence));
+    body.put_i64(batch.map_or(-1, |batch| batch.last_offset));
+    body.put_i32(batch.map_or(0, |batch| batch.offset_delta));
+    body.put_i64(timestamp);
+    body.put_i32(producer.coordinator_epoch);
+    body.put_i64(transaction_first_offset);
 }
 
 /// The producers in a snapshot's bytes, or `None` when they are not a valid snapshot.
@@ -112,22 +136,21 @@ pub fn decode(mut content: &[u8]) -> Option<Producers> {
         let (last_offset, offset_delta) = (content.get_i64(), content.get_i32());
         let (timestamp, coordinator_epoch, transaction_first_offset) =
             (content.get_i64(), content.get_i32(), content.get_i64());
-        let mut batches = VecDeque::new();
+        let mut producer = Producer {
+            epoch,
+            batches: VecDeque::new(),
+            coordinator_epoch,
+            last_timestamp: timestamp,
+            transaction_first_offset,
+        };
         if last_sequence >= 0 {
-            batches.push_back(StoredBatch {
+            producer.batches.push_back(StoredBatch {
                 last_sequence,
                 last_offset,
                 offset_delta,
                 timestamp,
             });
         }
-        let producer = Producer {
-            epoch,
-            batches,
-            coordinator_epoch,
-            last_timestamp: timestamp,
-            transaction_first_offset,
-        };
         producers.restore(id, producer);
     }
     Some(producers)
@@ -140,12 +163,13 @@ mod tests {
 
     fn one_producer() -> Producers {
         let mut producers = Producers::default();
-        let batches = VecDeque::from([StoredBatch {
-            last_sequence: 6,
-            last_offset: 41,
+        let batch = |last_sequence, last_offset| StoredBatch {
+            last_sequence,
+            last_offset,
             offset_delta: 2,
             timestamp: 5,
-        }]);
+        };
+        let batches = VecDeque::from([batch(3, 12), batch(6, 41)]);
         producers.restore(
             77,
             Producer {

@@ -12,7 +12,7 @@ use metaq_protocol::batch::{BatchHeader, next_sequence};
 pub const BATCHES_MAX: usize = 5;
 /// `producer.id.expiration.ms` of Kafka.
 pub const EXPIRATION_MS_DEFAULT: i64 = 86_400_000;
-const NO_SEQUENCE: i32 = -1;
+pub(super) const NO_SEQUENCE: i32 = -1;
 
 /// Why a batch of an idempotent producer is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -186,27 +186,16 @@ impl Producers {
         });
     }
 
-    /// Adds what `older` knows of the same producers from before the batches known here.
-    pub fn precede(&mut self, older: &Self) {
-        for (id, producer) in &mut self.by_id {
-            let same_epoch = |older: &&Producer| older.epoch == producer.epoch;
-            let Some(older) = older.by_id.get(id).filter(same_epoch) else {
-                continue;
-            };
-            let known_from = producer.batches.front().map(StoredBatch::first_offset);
-            let is_older =
-                |batch: &&StoredBatch| known_from.is_some_and(|at| batch.last_offset < at);
-            for batch in older.batches.iter().rev().filter(is_older) {
-                if producer.batches.len() == BATCHES_MAX {
-                    break;
-                }
-                producer.batches.push_front(*batch);
+    /// Puts back a producer from a snapshot, behind what an earlier entry told of it.
+    pub fn restore(&mut self, producer_id: i64, mut producer: Producer) {
+        if let Some(earlier) = self.by_id.remove(&producer_id)
+            && earlier.epoch == producer.epoch
+        {
+            let room = BATCHES_MAX.saturating_sub(producer.batches.len());
+            for batch in earlier.batches.into_iter().rev().take(room) {
+                producer.batches.push_front(batch);
             }
         }
-    }
-
-    /// Puts back a producer from a snapshot.
-    pub fn restore(&mut self, producer_id: i64, producer: Producer) {
         self.by_id.insert(producer_id, producer);
     }
 

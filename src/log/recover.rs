@@ -179,8 +179,7 @@ impl Log {
         if epochs.truncate_from_end(next_offset.max(1)) {
             epochs.store(&*disk, dir)?;
         }
-        let (producers, snapshot_at) =
-            load_producers(&disk, dir, &segments, log_start, next_offset)?;
+        let producers = load_producers(&disk, dir, &segments, log_start, next_offset)?;
         // One a segment is enough, and the newest: every clean close leaves one more.
         let bases: Vec<i64> = segments.iter().map(|segment| segment.base_offset).collect();
         producer_snapshot::remove(&*disk, dir, |at| at < next_offset && !bases.contains(&at))?;
@@ -189,9 +188,13 @@ impl Log {
             log_end,
             synced_end,
         };
+        let promises_syncs = config.promises_syncs();
         let mut log = Log::assemble(disk, dir, config, segments, ends, producers, epochs);
         log.cleaned_until = cleaned_until;
-        log.lock_tail().snapshot_at = snapshot_at;
+        if promises_syncs {
+            // What the process before had not synced is found here, and from now on read and acknowledged.
+            log.sync(now_ms)?;
+        }
         Ok(Opened {
             log,
             scanned_bytes: scan.scanned_bytes,
@@ -498,22 +501,21 @@ fn batch_bytes(buffer: &[u8], buffer_start: u64, position: u64) -> Option<usize>
         .map(|header| header.total_bytes())
 }
 
-/// Producer state at the log's end: the newest snapshot and the batches behind it; and where that snapshot was taken.
+/// Producer state at the log's end: the newest snapshot and the batches behind it.
 fn load_producers(
     disk: &Arc<dyn Disk>,
     dir: &Path,
     segments: &[Arc<Segment>],
     log_start: i64,
     log_end: i64,
-) -> Result<(Producers, Option<i64>), LogError> {
-    let snapshot = producer_snapshot::load_newest(&**disk, dir, log_end)?;
-    let snapshot_at = snapshot.as_ref().map(|(at, _)| *at);
-    let (from, mut producers) = snapshot.unwrap_or((log_start, Producers::default()));
+) -> Result<Producers, LogError> {
+    let (from, mut producers) = producer_snapshot::load_newest(&**disk, dir, log_end)?
+        .unwrap_or((log_start, Producers::default()));
     let first = segments
         .partition_point(|segment| segment.base_offset <= from)
         .saturating_sub(1);
     if from >= log_end {
-        return Ok((producers, snapshot_at));
+        return Ok(producers);
     }
     for segment in &segments[first..] {
         match load_producers_of(segment, from, &mut producers) {
@@ -533,7 +535,7 @@ fn load_producers(
             result => result?,
         }
     }
-    Ok((producers, snapshot_at))
+    Ok(producers)
 }
 
 fn load_producers_of(

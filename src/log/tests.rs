@@ -55,6 +55,24 @@ fn read(log: &Log, offset: i64) -> Option<Slice> {
 }
 
 #[test]
+fn what_a_crash_left_unsynced_is_synced_before_a_log_that_syncs_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let crash = OpenMode::AfterCrash { recovery_point: 0 };
+    for (flush_messages, synced) in [(1, 3), (i64::MAX, 0)] {
+        let config = LogConfig {
+            flush_messages,
+            ..config()
+        };
+        let partition = dir.path().join(flush_messages.to_string());
+        let log = open(&partition, config.clone(), OpenMode::Clean).log;
+        append(&log, 3, NOW);
+        drop(log);
+        let ends = open(&partition, config, crash).log.ends();
+        assert_eq!((ends.log_end.offset, ends.synced_end), (3, synced));
+    }
+}
+
+#[test]
 fn a_log_rolls_and_every_offset_is_found_in_its_segment() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), config(), OpenMode::Clean).log;

@@ -2,7 +2,7 @@
 //!
 //! Everything is written through to a real directory, so that the log's code is the one that runs everywhere. Beside it
 //! stands what a power loss would leave: each file's content as of its last sync, and the writes since. Index files are
-//! mapped and not seen; [`Disk::lose_power`] damages those that nobody may trust.
+//! mapped and not seen; [`damage_indexes`] damages those that nobody may trust.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -113,9 +113,8 @@ impl Disk {
         }))
     }
 
-    /// The power goes: leaves on the real disk what may be left. Indexes of segments from `trusted_before` on may be
-    /// anything; those before it were synced by whoever says so.
-    pub fn lose_power(&self, dir: &Path, trusted_before: i64, random: &mut Random) {
+    /// The power goes: leaves on the real disk what may be left.
+    pub fn lose_power(&self, random: &mut Random) {
         let mut state = self.state.lock();
         let mut files: Vec<_> = state.files.drain().collect();
         files.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -134,8 +133,6 @@ impl Disk {
                 std::fs::write(&path, left(&content.lock(), random)).unwrap();
             }
         }
-        drop(state);
-        damage_indexes(dir, trusted_before, random);
     }
 }
 
@@ -171,7 +168,9 @@ fn left(content: &Content, random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-fn damage_indexes(dir: &Path, trusted_before: i64, random: &mut Random) {
+/// What else goes with the power: indexes of segments from `trusted_before` on may be anything; those before it were
+/// synced by whoever says so.
+pub fn damage_indexes(dir: &Path, trusted_before: i64, random: &mut Random) {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -310,7 +309,8 @@ impl DiskFile for SimulatedFile {
         self.real.size()
     }
 
+    /// Whoever reads copies, so that nothing hangs on the page cache.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.real.descriptor()
+        None
     }
 }

@@ -8,7 +8,7 @@ use metaq::log::{LeftAs, Log, LogConfig, LogError, OpenMode, ProducedBatch, unli
 use metaq_protocol::batch::{BATCH_HEADER_BYTES, BatchBuilder, BatchHeader, next_sequence};
 use metaq_protocol::records::Records;
 
-use super::disk::Disk;
+use super::disk::{Disk, damage_indexes};
 use super::random::Random;
 
 const NOW: i64 = 1_700_000_000_000;
@@ -359,8 +359,8 @@ impl World<'_> {
             .max();
         self.log = None;
         drop(segments);
-        self.disk
-            .lose_power(self.dir, trusted.unwrap_or(0), &mut self.random);
+        self.disk.lose_power(&mut self.random);
+        damage_indexes(self.dir, trusted.unwrap_or(0), &mut self.random);
         self.open(self.after_crash())?;
         self.uncertain = false;
         for ghost in std::mem::take(&mut self.ghosts) {
