@@ -145,6 +145,11 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
+#[inline]
+fn zigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
 struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -161,7 +166,19 @@ impl<'a> Cursor<'a> {
         Ok(taken)
     }
 
+    /// Most are of one byte.
+    #[inline]
     fn varint(&mut self) -> Result<i64, &'static str> {
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(zigzag(u64::from(byte)))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<i64, &'static str> {
         let mut value = 0u64;
         for shift in (0..70).step_by(7) {
             let byte = *self.bytes.get(self.at).ok_or("the varint is cut off")?;
@@ -171,12 +188,13 @@ impl<'a> Cursor<'a> {
             }
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
+                return Ok(zigzag(value));
             }
         }
         Err("the varint is too long")
     }
 
+    #[inline]
     fn field(&mut self) -> Result<Option<&'a [u8]>, &'static str> {
         match self.varint()? {
             -1 => Ok(None),
