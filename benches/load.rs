@@ -4,7 +4,7 @@
 //! `load produce|fetch --address HOST:PORT --topic T [--partitions 4] [--connections 4] [--in-flight 4]
 //!  [--record-bytes 1024] [--batch-bytes 16384] [--total-mib 1024] [--pid BROKER] [--config KEY=VALUE …]`
 //!
-//! `--deaf N` adds connections that fetch from the topic, which must be there, and never read.
+//! `load deaf` opens `--connections` that fetch from the topic and never read, until its standard input ends.
 //!
 //! `load commit` commits offsets of `--groups` groups, one a request, `--seconds` long; the address may be several.
 //! `load zookeeper` sets as many nodes of a ZooKeeper one by one, as a broker would that wrote each commit by itself.
@@ -46,7 +46,6 @@ struct Options {
     batch_bytes: usize,
     total_bytes: u64,
     groups: usize,
-    deaf: usize,
     run: Duration,
     pid: Option<u32>,
     config: Vec<String>,
@@ -76,12 +75,13 @@ fn main() -> Result<(), Failure> {
         batch_bytes: number("--batch-bytes", 16 << 10)? as usize,
         total_bytes: number("--total-mib", 1024)? << 20,
         groups: number("--groups", 1000)? as usize,
-        deaf: number("--deaf", 0)? as usize,
         run: Duration::from_secs(number("--seconds", 10)?),
         pid: given.get("--pid").map(|pid| pid.parse()).transpose()?,
         config,
     };
-    let _deaf = deaf::connect(&options)?;
+    if mode == "deaf" {
+        return deaf::stay(&options);
+    }
     let cpu_before = options.pid.map(cpu_seconds).transpose()?;
     let started = Instant::now();
     let (records, bytes, mut latencies) = match mode.as_str() {
@@ -95,7 +95,7 @@ fn main() -> Result<(), Failure> {
             in_threads(&options, commits::commit)?
         }
         "zookeeper" => commits::set_one_by_one(&options)?,
-        other => return Err(format!("{other}: produce, fetch, commit or zookeeper").into()),
+        other => return Err(format!("{other}: produce, fetch, commit, deaf or zookeeper").into()),
     };
     let seconds = started.elapsed().as_secs_f64();
     let cpu = match (options.pid, cpu_before) {
