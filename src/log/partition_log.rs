@@ -259,6 +259,26 @@ impl Log {
         first_batch_whole: bool,
         limit: OffsetPosition,
     ) -> Result<Option<Slice>, LogError> {
+        let found = self.look_for(offset, bytes_max, first_batch_whole, limit);
+        let ends = self.ends();
+        match found {
+            // The segment was deleted between the look at the list and the look at its file.
+            Err(LogError::Io(_)) if offset < ends.log_start => Err(LogError::OffsetOutOfRange {
+                offset,
+                log_start: ends.log_start,
+                log_end: ends.log_end.offset,
+            }),
+            found => found,
+        }
+    }
+
+    fn look_for(
+        &self,
+        offset: i64,
+        bytes_max: usize,
+        first_batch_whole: bool,
+        limit: OffsetPosition,
+    ) -> Result<Option<Slice>, LogError> {
         let ends = self.ends();
         if offset < ends.log_start || offset > ends.log_end.offset {
             return Err(LogError::OffsetOutOfRange {
