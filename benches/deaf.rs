@@ -1,6 +1,6 @@
 //! Connections that ask for much and never read: beside a measured load they show what they cost others.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use metaq_protocol::frame;
@@ -14,9 +14,13 @@ const REQUESTS: usize = 16;
 /// What each request asks for, bytes.
 const BYTES: i32 = 50 << 20;
 
-/// Opens `--deaf` connections; they stay until what is returned is dropped.
-pub(super) fn connect(options: &Options) -> Result<Vec<TcpStream>, Failure> {
-    (0..options.deaf).map(|n| ask(options, n)).collect()
+/// Opens the connections, says so, and keeps them until standard input ends.
+pub(super) fn stay(options: &Options) -> Result<(), Failure> {
+    let connected = (0..options.connections).map(|n| ask(options, n));
+    let connected: Vec<TcpStream> = connected.collect::<Result<_, _>>()?;
+    println!("{} connections", connected.len());
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
 }
 
 fn ask(options: &Options, n: usize) -> Result<TcpStream, Failure> {

@@ -5,10 +5,11 @@
 //!  [--record-bytes 1024] [--batch-bytes 16384] [--total-mib 1024] [--pid BROKER] [--config KEY=VALUE …]`
 //! With `--floor yes` the other side is a program of benches/floor.rs: answers are counted, not decoded.
 //!
-//! `load create` makes the topic. `load paced --records-per-s N [--share 1.0] --seconds N` sends batches when they are due, not when the broker is ready for them.
+//! `load create` makes the topic. `load paced --records-per-s N [--share 1.0] --seconds N` sends batches when they are
+//! due, not when the broker is ready for them.
 //! `load start --command COMMAND [--first-fetch yes]` times a broker's start to its first answer, or first records.
 //!
-//! `--deaf N` adds connections that fetch from the topic, which must be there, and never read.
+//! `load deaf` opens `--connections` that fetch from the topic and never read, until its standard input ends.
 //!
 //! `load commit` commits offsets of `--groups` groups, one a request, `--seconds` long; the address may be several.
 //! `load zookeeper` sets as many nodes of a ZooKeeper one by one, as a broker would that wrote each commit by itself.
@@ -55,7 +56,6 @@ struct Options {
     total_bytes: u64,
     groups: usize,
     records_per_s: u64,
-    deaf: usize,
     run: Duration,
     /// The other side is no broker.
     floor: bool,
@@ -90,7 +90,6 @@ fn main() -> Result<(), Failure> {
         groups: number("--groups", 1000)? as usize,
         records_per_s: (number("--records-per-s", 5000)? as f64 * share) as u64,
         floor: given.contains_key("--floor"),
-        deaf: number("--deaf", 0)? as usize,
         run: Duration::from_secs(number("--seconds", 10)?),
         pid: given.get("--pid").map(|pid| pid.parse()).transpose()?,
         config,
@@ -102,7 +101,9 @@ fn main() -> Result<(), Failure> {
     if mode == "create" {
         return create(&options);
     }
-    let _deaf = deaf::connect(&options)?;
+    if mode == "deaf" {
+        return deaf::stay(&options);
+    }
     let cpu_before = options.pid.map(cpu_seconds).transpose()?;
     let started = Instant::now();
     let (records, bytes, mut latencies) = match mode.as_str() {
@@ -121,9 +122,10 @@ fn main() -> Result<(), Failure> {
         }
         "zookeeper" => commits::set_one_by_one(&options)?,
         other => {
-            return Err(
-                format!("{other}: produce, fetch, paced, start, commit or zookeeper").into(),
-            );
+            return Err(format!(
+                "{other}: produce, fetch, paced, create, start, commit, deaf or zookeeper"
+            )
+            .into());
         }
     };
     let seconds = match mode.as_str() {

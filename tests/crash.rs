@@ -132,11 +132,19 @@ fn create(client: &mut Client, topic: &str, configs: &[(&str, &str)]) {
     assert_eq!(client.ask(5, &request).topics[0].error_code, 0);
 }
 
+/// A topic, the acks and the idempotence of its producer, and its configuration.
+type Plan = (
+    &'static str,
+    i16,
+    bool,
+    &'static [(&'static str, &'static str)],
+);
+
 /// The topics, and who produces to each.
 fn streams(address: SocketAddr, seed: u64) -> Vec<Stream> {
     const RETENTION: (&str, &str) = ("retention.bytes", "3000000");
     let mut client = Client::connect(address);
-    let plans: [(&str, i16, bool, &[(&str, &str)]); 6] = [
+    let plans: [Plan; 6] = [
         ("idempotent", -1, true, &[RETENTION]),
         (FOLLOWED, -1, true, &[("flush.messages", "1")]),
         ("plain", -1, false, &[RETENTION]),

@@ -6,12 +6,15 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use common::{Client, Running, batch};
+use metaq_protocol::ResponseError;
 use metaq_protocol::batch::BatchBuilder;
+use metaq_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use metaq_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use metaq_protocol::messages::{
-    ApiVersionsRequest, FetchRequest, GroupId, MetadataRequest, OffsetCommitRequest, ProduceRequest,
+    ApiVersionsRequest, FetchRequest, GroupId, JoinGroupRequest, MetadataRequest,
+    OffsetCommitRequest, ProduceRequest,
 };
 use metaq_protocol::protocol::StrBytes;
 use metaq_protocol::shape::{Direction, shape_of};
@@ -389,6 +392,25 @@ fn a_text_committed_with_an_offset_is_bounded() {
         commit("0123456789a"),
         metaq_protocol::ResponseError::OffsetMetadataTooLarge.code()
     );
+    broker.stop();
+}
+
+#[test]
+fn a_group_id_is_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    let mut join = |bytes: usize| {
+        let request = JoinGroupRequest::default()
+            .with_group_id(GroupId(StrBytes::from_string("g".repeat(bytes))))
+            .with_session_timeout_ms(60_000)
+            .with_protocol_type(StrBytes::from_static_str("consumer"))
+            .with_protocols(vec![JoinGroupRequestProtocol::default()]);
+        client.ask(6, &request).error_code
+    };
+    let longest = i16::MAX as usize;
+    assert_eq!(join(longest), ResponseError::MemberIdRequired.code());
+    assert_eq!(join(longest + 1), ResponseError::InvalidGroupId.code());
     broker.stop();
 }
 

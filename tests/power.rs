@@ -123,6 +123,7 @@ struct World {
     disk: disk::Disk,
     config: LogConfig,
     journal_file_bytes: u64,
+    checkpoint: Duration,
     random: Random,
 }
 
@@ -163,6 +164,7 @@ impl World {
             config,
             // Both files are used up many times.
             journal_file_bytes: 64 << 10,
+            checkpoint: Duration::from_millis(100),
             random: Random::new(seed),
         }
     }
@@ -200,7 +202,7 @@ impl World {
         partitions.settle();
         let intervals = HousekeepingIntervals {
             retention: Duration::from_millis(100),
-            checkpoint: Duration::from_millis(100),
+            checkpoint: self.checkpoint,
             producer_expiration_ms: i64::MAX,
         };
         Running {
@@ -487,6 +489,8 @@ fn an_io_error_takes_its_partition_offline_and_a_restart_brings_back_what_was_ac
         });
         // Its errors are nobody's.
         world.journal_file_bytes = 0;
+        // A checkpoint that cannot be written takes nothing offline.
+        world.checkpoint = Duration::MAX;
         for round in 0..10 {
             let mut producers = world.producers(1000 * (round + 1));
             let running = world.open();

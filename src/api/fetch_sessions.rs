@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use crate::cluster::TOPIC_NAME_BYTES_MAX;
+
 /// A session unused for this long may be evicted (Kafka's MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS).
 const EVICTION_AGE: Duration = Duration::from_secs(120);
 /// Partitions that all sessions together remember; who would go beyond fetches without a session.
@@ -180,16 +182,22 @@ impl FetchSessions {
         named: Vec<Wanted>,
         forgotten: &[Key],
     ) -> Result<(Turn, Vec<Wanted>), SessionError> {
+        // What no topic can be called is answered, but not remembered.
+        let is_possible = |wanted: &Wanted| wanted.key.topic.len() <= TOPIC_NAME_BYTES_MAX;
+        let are_possible = named.iter().all(is_possible);
         if epoch <= 0 {
             let line: Line = named.into_iter().collect();
             let wanted = line.all();
             let mut cache = self.cache.lock();
             cache.remove(session_id);
-            if epoch < 0 || wanted.is_empty() {
+            if epoch < 0 || wanted.is_empty() || !are_possible {
                 return Ok((Turn::Full(0), wanted));
             }
             let id = self.create(&mut cache, by_id, line);
             return Ok((Turn::Full(id), wanted));
+        }
+        if !are_possible {
+            self.cache.lock().remove(session_id);
         }
         let session = self.find(session_id).ok_or(SessionError::NotFound)?;
         let (wanted, changed) = {

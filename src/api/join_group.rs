@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use metaq_protocol::messages::join_group_response::JoinGroupResponseMember;
 use metaq_protocol::messages::{ApiKey, JoinGroupRequest, JoinGroupResponse};
 
@@ -39,7 +40,8 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: JoinGroupRequest) -> 
         protocols: request
             .protocols
             .into_iter()
-            .map(|p| (p.name.to_string(), p.metadata))
+            // Copied: a slice would keep the whole frame for as long as the member is there.
+            .map(|p| (p.name.to_string(), Bytes::copy_from_slice(&p.metadata)))
             .collect(),
         member_id_required: version >= 4,
         can_skip_assignment: version >= 9,

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use metaq_protocol::messages::{ApiKey, SyncGroupRequest, SyncGroupResponse};
 
 use super::errors::WireError;
@@ -27,7 +28,11 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: SyncGroupRequest) -> 
         assignments: request
             .assignments
             .into_iter()
-            .map(|a| (a.member_id.to_string(), a.assignment))
+            // Copied: a slice would keep the whole frame for as long as the member is there.
+            .map(|a| {
+                let assignment = Bytes::copy_from_slice(&a.assignment);
+                (a.member_id.to_string(), assignment)
+            })
             .collect(),
     };
     match cx.coordinator.sync(&request.group_id, sync).await {

@@ -28,6 +28,12 @@ const GROUPS_READ_AT_ONCE: usize = 32;
 /// Requests that may wait for a slot's task.
 const QUEUE: usize = 1024;
 
+/// What one join may bring, and a member's assignment may be: what Kafka's coordinator can store in one message.
+const MEMBER_BYTES_MAX: usize = 1 << 20;
+
+/// Longest group id: what the versions before tagged fields can say.
+const GROUP_ID_BYTES_MAX: usize = i16::MAX as usize;
+
 /// Limits of groups, from the broker's configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct GroupLimits {
@@ -332,6 +338,9 @@ impl Coordinator {
         group_id: &str,
         command: impl FnOnce(Answer<T>) -> Command,
     ) -> Result<T, GroupError> {
+        if group_id.len() > GROUP_ID_BYTES_MAX {
+            return Err(GroupError::InvalidGroupId);
+        }
         let (reply, answer) = oneshot::channel();
         let session = self.shared.meta.lease().session();
         let commands = self.place(paths::slot_of(group_id))?;
@@ -390,6 +399,13 @@ impl Coordinator {
         if !range.contains(&request.session_timeout_ms) {
             return Err(GroupError::InvalidSessionTimeout);
         }
+        let protocols = request.protocols.iter();
+        let protocols = protocols.map(|(name, data)| name.len() + data.len());
+        let instance_id = request.instance_id.as_ref().map_or(0, String::len);
+        let bytes = protocols.sum::<usize>() + request.protocol_type.len() + instance_id;
+        if bytes > MEMBER_BYTES_MAX {
+            return Err(GroupError::InvalidRequest);
+        }
         self.unless_draining(self.ask(group_id, |reply| {
             Command::Join(group_id.to_owned(), Box::new(request), reply)
         }))
@@ -404,6 +420,10 @@ impl Coordinator {
     ) -> Result<SyncReply, GroupError> {
         if group_id.is_empty() {
             return Err(GroupError::InvalidGroupId);
+        }
+        let mut assignments = request.assignments.values();
+        if assignments.any(|assignment| assignment.len() > MEMBER_BYTES_MAX) {
+            return Err(GroupError::InvalidRequest);
         }
         self.unless_draining(self.ask(group_id, |reply| {
             Command::Sync(group_id.to_owned(), Box::new(request), reply)
