@@ -2,6 +2,10 @@
 //! store, by the seed. `benches/simulate` runs as many as one likes.
 //!
 //! Found this way, and kept as named seeds below: what each of them was is in its name.
+//!
+//! That the broker's simulation can fail was tried by breaking the broker: acknowledging or showing records before they
+//! are synced, storing a batch that is sent again, forgetting the batches before the last one, taking commits of any
+//! generation, acknowledging commits that are not stored. Each is found within some tens of seeds.
 
 #[path = "simulation/chance.rs"]
 mod chance;
@@ -71,12 +75,16 @@ fn a_seed_that_is_run_again_does_the_same_again() {
 
 #[test]
 fn a_batch_that_is_sent_again_after_a_restart_is_known_although_others_followed_it() {
-    process::run(39, CHILD).unwrap();
+    for seed in [30, 49, 85] {
+        process::run(seed, CHILD).unwrap();
+    }
 }
 
 #[test]
 fn what_a_crash_left_unsynced_is_not_shown_and_then_lost_with_the_power() {
-    process::run(81, CHILD).unwrap();
+    for seed in [99, 178, 179, 225] {
+        process::run(seed, CHILD).unwrap();
+    }
 }
 
 #[test]

@@ -42,10 +42,12 @@ struct State {
     session: Option<Arc<Opened>>,
 }
 
+type Reply = oneshot::Sender<Result<(), MetaError>>;
+
 /// A broker's way to the store.
 struct Opened {
     kept: Kept,
-    queued: Mutex<VecDeque<(Vec<Op>, oneshot::Sender<Result<(), MetaError>>)>>,
+    queued: Mutex<VecDeque<(Vec<Op>, Reply)>>,
     filled: Notify,
     changes: broadcast::Sender<Change>,
     session: watch::Sender<Session>,

@@ -76,6 +76,8 @@ struct House {
     store: Kept,
     history: History,
     random: Arc<Mutex<Random>>,
+    /// What a round of the writer and a sync take at the most, ms.
+    slowness: (u64, u64),
     jump_ms: Arc<AtomicI64>,
     running: Arc<Mutex<Weak<Context>>>,
     stop: Arc<Notify>,
@@ -130,6 +132,7 @@ fn simulate(seed: u64, history: &History) -> Result<(), String> {
     };
     let dir = dir.map_err(|error| error.to_string())?;
     let mut random = Random::new(seed);
+    let slowness = [(1, 5), (5, 60), (10, 400)][random.below(3) as usize];
     let mut part = || Random::new(random.next());
     let house = House {
         dir: dir.path().to_path_buf(),
@@ -137,6 +140,7 @@ fn simulate(seed: u64, history: &History) -> Result<(), String> {
         store: Kept::new(part()),
         history: history.clone(),
         random: Arc::new(Mutex::new(part())),
+        slowness,
         jump_ms: Arc::default(),
         running: Arc::default(),
         stop: Arc::default(),
@@ -265,17 +269,13 @@ impl House {
 
     fn workers(&self) -> Workers {
         let random = self.random.clone();
+        let (write_ms_max, sync_ms_max) = self.slowness;
         Workers::Steps(Arc::new(move |step| {
-            let mut random = random.lock();
             let ms_max = match step {
-                Step::Write => 4,
-                Step::Sync => 30,
+                Step::Write => write_ms_max,
+                Step::Sync => sync_ms_max,
             };
-            // Mostly quick.
-            match random.one_in(3) {
-                true => Duration::from_millis(random.below(ms_max)),
-                false => Duration::ZERO,
-            }
+            Duration::from_millis(random.lock().below(ms_max))
         }))
     }
 
