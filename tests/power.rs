@@ -227,7 +227,10 @@ impl World {
 
     /// Everybody at full speed, and in the middle of it the power goes.
     fn produce_until_the_power_goes(&mut self, producers: &mut [Producer]) {
-        let running = self.open();
+        self.produce_on(self.open(), producers);
+    }
+
+    fn produce_on(&mut self, running: Running, producers: &mut [Producer]) {
         let lasts = Duration::from_millis(self.random.between(0, ROUND_MS_MAX) as u64);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -470,8 +473,9 @@ fn an_io_error_of_the_journal_or_a_log_takes_nothing_that_was_acknowledged() {
     let mut world = World::new(config(0));
     let mut producers = world.producers(1000);
     for _ in 0..30 {
+        let running = world.open();
         world.disk.fail_in(world.random.below(400));
-        world.produce_until_the_power_goes(&mut producers);
+        world.produce_on(running, &mut producers);
         world.disk.stop_failing();
         let running = world.open();
         assert_eq!(check(&running, &producers), [0; PARTITIONS as usize]);

@@ -6,14 +6,16 @@
 //!
 //! | bytes | field | meaning |
 //! |---|---|---|
-//! | 0..4 | magic | `MQJ1` |
+//! | 0..4 | magic | `MQJ1`; `MQJ0` where nothing in it counts any more |
 //! | 4..8 | crc | CRC-32C of the generation |
-//! | 8..16 | generation | one more than the other file's when it was begun; 0 where nothing in it counts |
+//! | 8..16 | generation | one more than any before it in the directory, so that nothing of an earlier one is taken for its own |
 //! | 4096.. | rounds | each begins at a multiple of 4096, so that no write touches what is synced |
 //!
-//! A round: its length (u32, all of it), CRC-32C of what follows (u32), generation (u64), entries. An entry: topic id (16
-//! bytes), partition (i32), the length of what follows (u32), a record batch as it is in the log. The first round that is
-//! not whole ends the file: it was not synced, and so nobody was told of it.
+//! A round: its length (u32, all of it), CRC-32C of what follows (u32), generation (u64), its number (u64), entries. An
+//! entry: topic id (16 bytes), partition (i32), the length of what follows (u32), a record batch as it is in the log.
+//!
+//! Several rounds may be written and synced at the same time, but a round counts only behind all before it: nobody is told
+//! of one whose predecessor is not synced, and the first number that is missing ends what is read.
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -26,13 +28,17 @@ use uuid::Uuid;
 use super::disk::{Disk, DiskFile};
 
 const MAGIC: [u8; 4] = *b"MQJ1";
+const DISCARDED: [u8; 4] = *b"MQJ0";
 const BLOCK_BYTES: u64 = 4096;
 const HEADER_BYTES: usize = 16;
-const ROUND_BYTES: usize = 16;
+const ROUND_BYTES: usize = 24;
 const ENTRY_BYTES: usize = 24;
 const PREFIX: &str = "metaq-journal-";
 /// Behind [`PREFIX`], of files that hold records of partitions that could not be opened.
 const KEPT: &str = "kept-";
+/// The part of a round's number that counts within one run of the broker; above it is the generation with which the run
+/// began.
+const NUMBER_IN_RUN: u64 = u32::MAX as u64;
 /// Zeros are written in steps of this size when a file is made.
 const ZEROS_BYTES: usize = 1 << 20;
 
@@ -66,15 +72,27 @@ pub struct Journaled {
     pub batch: Bytes,
 }
 
-/// The file that is written to. One thread has it.
+/// Gives rounds their places. Whoever has a place writes there by itself.
 pub struct Journal {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     file_bytes: u64,
     generation: u64,
+    number: u64,
     active: usize,
     file: Option<Arc<dyn DiskFile>>,
     position: u64,
+}
+
+/// A round's place.
+pub struct Place {
+    file: Arc<dyn DiskFile>,
+    position: u64,
+    generation: u64,
+    /// Which round it is.
+    pub number: u64,
+    /// In which of the two files.
+    pub in_file: usize,
 }
 
 impl Journal {
@@ -85,6 +103,7 @@ impl Journal {
             dir: dir.to_path_buf(),
             file_bytes,
             generation: 0,
+            number: 0,
             active: 1,
             file: None,
             position: u64::MAX,
@@ -101,26 +120,32 @@ impl Journal {
         round_bytes(batches, bytes) <= self.file_bytes.saturating_sub(BLOCK_BYTES)
     }
 
-    /// Whether such a round has room in the active file.
-    pub fn has_room(&self, batches: usize, bytes: usize) -> bool {
-        let end = self.position.checked_add(round_bytes(batches, bytes));
-        end.is_some_and(|end| end <= self.file_bytes)
+    /// A place for such a round in the active file, where there is room.
+    pub fn place(&mut self, batches: usize, bytes: usize) -> Option<Place> {
+        let end = self.position.checked_add(round_bytes(batches, bytes))?;
+        let file = self.file.clone().filter(|_| end <= self.file_bytes)?;
+        let place = Place {
+            file,
+            position: self.position,
+            generation: self.generation,
+            number: self.number,
+            in_file: self.active,
+        };
+        (self.position, self.number) = (end, self.number + 1);
+        Some(place)
     }
 
     /// Goes on in the other file; what is in it does not count any more.
     pub fn switch(&mut self) -> io::Result<()> {
         let other = 1 - self.active;
         if self.generation == 0 {
-            let known = generations(&*self.disk, &self.dir)?;
-            self.generation = known
-                .into_iter()
-                .map(|(generation, _)| generation)
-                .max()
-                .unwrap_or(0);
+            let known = files(&*self.disk, &self.dir)?;
+            self.generation = known.last().map_or(0, |newest| newest.generation);
+            self.number = (self.generation + 1) << NUMBER_IN_RUN.count_ones();
         }
         let file = self.make(&path(&self.dir, other))?;
         self.generation += 1;
-        file.write_all_at(&mut [IoSlice::new(&header(self.generation))], 0)?;
+        file.write_all_at(&mut [IoSlice::new(&header(MAGIC, self.generation))], 0)?;
         (self.active, self.file, self.position) = (other, Some(file), BLOCK_BYTES);
         Ok(())
     }
@@ -147,22 +172,22 @@ impl Journal {
         self.disk.sync_dir(&self.dir)?;
         Ok(file)
     }
+}
 
-    /// Writes a round, for which there is room, and syncs it.
-    pub fn append(&mut self, entries: &[Entry<'_>]) -> io::Result<()> {
-        let Some(file) = &self.file else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
+impl Place {
+    /// Writes the round there and syncs it.
+    pub fn write(&self, entries: &[Entry<'_>]) -> io::Result<()> {
         let heads: Vec<_> = entries.iter().map(entry_head).collect();
         let mut bytes = ROUND_BYTES;
         let mut crc = crc32c::crc32c(&self.generation.to_be_bytes());
+        crc = crc32c::crc32c_append(crc, &self.number.to_be_bytes());
         for (entry, head) in entries.iter().zip(&heads) {
             bytes += ENTRY_BYTES + BATCH_HEADER_BYTES + entry.batch.body.len();
             crc = crc32c::crc32c_append(crc, head);
             crc = crc32c::crc32c_append(crc, &entry.batch.head);
             crc = crc32c::crc32c_append(crc, &entry.batch.body);
         }
-        let head = round_head(bytes, crc, self.generation);
+        let head = self.head(bytes, crc);
         let mut buffers = Vec::with_capacity(entries.len() * 3 + 2);
         buffers.push(IoSlice::new(&head));
         for (entry, head) in entries.iter().zip(&heads) {
@@ -172,12 +197,19 @@ impl Journal {
         }
         // Whole blocks, so that none has to be read before it is written.
         let rest = [0; BLOCK_BYTES as usize];
-        let padded = (bytes as u64).next_multiple_of(BLOCK_BYTES);
-        buffers.push(IoSlice::new(&rest[..(padded - bytes as u64) as usize]));
-        file.write_all_at(&mut buffers, self.position)?;
-        file.sync_data()?;
-        self.position += padded;
-        Ok(())
+        let padded = bytes.next_multiple_of(BLOCK_BYTES as usize);
+        buffers.push(IoSlice::new(&rest[..padded - bytes]));
+        self.file.write_all_at(&mut buffers, self.position)?;
+        self.file.sync_data()
+    }
+
+    fn head(&self, bytes: usize, crc: u32) -> [u8; ROUND_BYTES] {
+        let mut head = [0; ROUND_BYTES];
+        head[..4].copy_from_slice(&(bytes as u32).to_be_bytes());
+        head[4..8].copy_from_slice(&crc.to_be_bytes());
+        head[8..16].copy_from_slice(&self.generation.to_be_bytes());
+        head[16..].copy_from_slice(&self.number.to_be_bytes());
+        head
     }
 }
 
@@ -190,20 +222,12 @@ fn path(dir: &Path, n: usize) -> PathBuf {
     dir.join(format!("{PREFIX}{n}"))
 }
 
-fn header(generation: u64) -> [u8; HEADER_BYTES] {
+fn header(magic: [u8; 4], generation: u64) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
-    header[..4].copy_from_slice(&MAGIC);
+    header[..4].copy_from_slice(&magic);
     header[4..8].copy_from_slice(&crc32c::crc32c(&generation.to_be_bytes()).to_be_bytes());
     header[8..].copy_from_slice(&generation.to_be_bytes());
     header
-}
-
-fn round_head(bytes: usize, crc: u32, generation: u64) -> [u8; ROUND_BYTES] {
-    let mut head = [0; ROUND_BYTES];
-    head[..4].copy_from_slice(&(bytes as u32).to_be_bytes());
-    head[4..8].copy_from_slice(&crc.to_be_bytes());
-    head[8..].copy_from_slice(&generation.to_be_bytes());
-    head
 }
 
 fn entry_head(entry: &Entry<'_>) -> [u8; ENTRY_BYTES] {
@@ -215,41 +239,65 @@ fn entry_head(entry: &Entry<'_>) -> [u8; ENTRY_BYTES] {
     head
 }
 
-/// The journal files in a directory with their generations, those that do not count left out.
-fn generations(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+/// A journal file that was found.
+struct Found {
+    generation: u64,
+    path: PathBuf,
+    /// Whether anything in it counts.
+    counts: bool,
+}
+
+/// The journal files in a directory, oldest first.
+fn files(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
             continue;
         }
+        let path = entry.path();
         let mut start = [0; HEADER_BYTES];
-        let read = disk.open(&entry.path())?.read_at(&mut start, 0)?;
+        disk.open(&path)?.read_at(&mut start, 0)?;
         let generation = u64::from_be_bytes(start[8..].try_into().unwrap_or_default());
-        if read == HEADER_BYTES && generation > 0 && start == header(generation) {
-            found.push((generation, entry.path()));
+        let counts = start == header(MAGIC, generation);
+        if counts || start == header(DISCARDED, generation) {
+            found.push(Found {
+                generation,
+                path,
+                counts,
+            });
         }
     }
-    found.sort();
+    found.sort_by_key(|found| found.generation);
     Ok(found)
 }
 
 /// All that counts in a directory's journal, oldest first.
 pub fn load(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<Journaled>> {
     let mut all = Vec::new();
-    for (generation, path) in generations(disk, dir)? {
+    let mut number = None;
+    for Found {
+        generation, path, ..
+    } in files(disk, dir)?.into_iter().filter(|found| found.counts)
+    {
         let file = disk.open(&path)?;
         let mut content = vec![0; file.size()? as usize];
         let read = file.read_at(&mut content, 0)?;
         content.truncate(read);
-        read_rounds(generation, Bytes::from(content), &mut all);
+        read_rounds(generation, Bytes::from(content), &mut number, &mut all);
     }
     Ok(all)
 }
 
-fn read_rounds(generation: u64, content: Bytes, all: &mut Vec<Journaled>) {
+/// Reads the rounds of a file that have the next numbers.
+fn read_rounds(generation: u64, content: Bytes, next: &mut Option<u64>, all: &mut Vec<Journaled>) {
     let mut position = BLOCK_BYTES as usize;
-    while let Some(bytes) = whole_round(generation, &content, position) {
+    while let Some((bytes, number)) = whole_round(generation, &content, position) {
+        let begins = number & NUMBER_IN_RUN == 0;
+        if !begins && next.is_some_and(|next| next != number) {
+            return;
+        }
+        *next = Some(number + 1);
         let mut entries = content.slice(position + ROUND_BYTES..position + bytes);
         while let Some(found) = next_entry(&mut entries) {
             all.push(found);
@@ -258,15 +306,15 @@ fn read_rounds(generation: u64, content: Bytes, all: &mut Vec<Journaled>) {
     }
 }
 
-/// The length of the round at a position, where it is whole.
-fn whole_round(generation: u64, content: &[u8], position: usize) -> Option<usize> {
+/// Length and number of the round at a position, where it is whole.
+fn whole_round(generation: u64, content: &[u8], position: usize) -> Option<(usize, u64)> {
     let mut head = content.get(position..position + ROUND_BYTES)?;
     let bytes = head.get_u32() as usize;
     let crc = head.get_u32();
     let whole = content.get(position..position.checked_add(bytes)?)?;
     let is_whole =
         bytes > ROUND_BYTES && head.get_u64() == generation && crc32c::crc32c(&whole[8..]) == crc;
-    is_whole.then_some(bytes)
+    is_whole.then(|| (bytes, head.get_u64()))
 }
 
 fn next_entry(entries: &mut Bytes) -> Option<Journaled> {
@@ -285,13 +333,14 @@ fn next_entry(entries: &mut Bytes) -> Option<Journaled> {
 
 /// Makes nothing count any more: all of it is synced elsewhere.
 pub fn discard(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    for (_, path) in generations(disk, dir)? {
-        if is_kept(&path) {
-            disk.remove(&path)?;
+    for found in files(disk, dir)?.into_iter().filter(|found| found.counts) {
+        if is_kept(&found.path) {
+            disk.remove(&found.path)?;
             continue;
         }
-        let file = disk.open(&path)?;
-        file.write_all_at(&mut [IoSlice::new(&header(0))], 0)?;
+        let file = disk.open(&found.path)?;
+        let discarded = header(DISCARDED, found.generation);
+        file.write_all_at(&mut [IoSlice::new(&discarded)], 0)?;
         file.sync_data()?;
     }
     Ok(())
@@ -299,9 +348,10 @@ pub fn discard(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
 
 /// Puts the files aside, so that what is in them is found at the next start too.
 pub fn keep(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    for (generation, path) in generations(disk, dir)? {
-        if !is_kept(&path) {
-            disk.rename(&path, &dir.join(format!("{PREFIX}{KEPT}{generation}")))?;
+    for found in files(disk, dir)?.into_iter().filter(|found| found.counts) {
+        if !is_kept(&found.path) {
+            let aside = dir.join(format!("{PREFIX}{KEPT}{}", found.generation));
+            disk.rename(&found.path, &aside)?;
         }
     }
     disk.sync_dir(dir)
@@ -334,14 +384,17 @@ mod tests {
             batch,
         };
         let entries: Vec<_> = batches.iter().enumerate().map(entry).collect();
-        let bytes = batches
-            .iter()
-            .map(|batch| BATCH_HEADER_BYTES + batch.body.len())
-            .sum();
-        if !journal.has_room(batches.len(), bytes) {
-            journal.switch().unwrap();
+        place(journal, batches).write(&entries).unwrap();
+    }
+
+    fn place(journal: &mut Journal, batches: &[WrittenBatch]) -> Place {
+        let bytes = |batch: &WrittenBatch| BATCH_HEADER_BYTES + batch.body.len();
+        let bytes = batches.iter().map(bytes).sum();
+        if let Some(place) = journal.place(batches.len(), bytes) {
+            return place;
         }
-        journal.append(&entries).unwrap();
+        journal.switch().unwrap();
+        journal.place(batches.len(), bytes).unwrap()
     }
 
     fn found(dir: &Path) -> Vec<u8> {
@@ -391,6 +444,17 @@ mod tests {
     }
 
     #[test]
+    fn a_round_counts_only_behind_all_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES);
+        round(&mut journal, &[batch(1, 10)]);
+        // One that is not written while later ones are, also in the other file.
+        place(&mut journal, &[batch(2, 10)]);
+        (3..15).for_each(|n| round(&mut journal, &[batch(n, 4000)]));
+        assert_eq!(found(dir.path()), [1]);
+    }
+
+    #[test]
     fn what_is_discarded_does_not_count_and_what_is_kept_does() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES);
@@ -406,9 +470,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_discarded_is_not_taken_for_rounds_of_a_later_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES);
+        (1..=5).for_each(|n| round(&mut journal, &[batch(n, 10)]));
+        discard(&RealDisk, dir.path()).unwrap();
+        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES);
+        (6..=7).for_each(|n| round(&mut journal, &[batch(n, 10)]));
+        assert_eq!(found(dir.path()), [6, 7]);
+    }
+
+    #[test]
     fn a_round_that_is_larger_than_a_file_is_not_taken() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES);
-        assert!(journal.takes(1, 61_400) && !journal.takes(1, 61_401));
+        assert!(journal.takes(1, 61_392) && !journal.takes(1, 61_393));
     }
 }

@@ -1,8 +1,10 @@
-//! The thread that writes a data directory's journal (`log/journal.rs`): all that waits for it goes into one round, and
-//! one sync answers it. When a file of the journal is full, the partitions in it are synced themselves, and the other
-//! file is taken; as long as that one is still needed, partitions are synced one by one instead.
+//! The threads that write a data directory's journal (`log/journal.rs`). What waits when one of them is free goes into a
+//! round; rounds are synced side by side, because devices like that, and answered in their order. When a file of the
+//! journal is full, the partitions in it are synced themselves, and the other file is taken; as long as that one is still
+//! needed, partitions are synced one by one instead.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,13 +19,16 @@ use super::leader::Partition;
 use super::set::PartitionsOptions;
 use super::sync::SyncThreads;
 use super::workers::{Step, Workers};
-use crate::log::journal::{Entry, Journal, WrittenBatch};
+use crate::log::journal::{Entry, Journal, Place, WrittenBatch};
 use crate::log::{Disk, OffsetPosition};
 use crate::vital::Vital;
 
 /// A partition's part of a round of the writer, if it has more bytes than this, is synced in its own file: what is large
 /// is not written twice.
 pub(super) const PART_BYTES_MAX: usize = 64 << 10;
+
+/// Rounds that are synced side by side.
+const ROUNDS_MAX: usize = 4;
 
 /// What one round of the writer appended to one partition.
 pub(super) struct Part {
@@ -56,16 +61,59 @@ struct Queue {
     filled_for_task: Option<Notify>,
 }
 
-/// A handle to the thread; clones share it.
+/// The journal, and who still needs what is in its files.
+struct Keeper {
+    journal: Journal,
+    needed: [Needed; 2],
+    /// Rounds under way, by the file that they are in.
+    under_way: [usize; 2],
+    /// Rounds that are over while one before them is not, by their numbers.
+    over: BTreeMap<u64, Round>,
+    /// The number of the round that is to be answered next.
+    next: Option<u64>,
+    syncs: SyncThreads,
+}
+
+/// Partitions by topic id and index, with the end before which all must be synced.
+type Needed = HashMap<(Uuid, i32), (Arc<Partition>, i64)>;
+
+/// What is written and synced together.
+struct Round {
+    place: Place,
+    parts: Vec<Part>,
+    is_durable: bool,
+}
+
+impl Round {
+    fn write(&mut self) -> io::Result<()> {
+        let mut entries = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            entries.extend(part.written.iter().map(|batch| Entry {
+                topic_id: part.partition.topic_id(),
+                partition: part.partition.index(),
+                batch,
+            }));
+        }
+        self.place.write(&entries)?;
+        self.is_durable = true;
+        Ok(())
+    }
+}
+
+/// A handle to the threads; clones share them.
 #[derive(Clone)]
 pub(super) struct Journaling {
-    queue: Arc<Queue>,
-    keeper: Arc<Mutex<Keeper>>,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    desk: Arc<Desk>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+struct Desk {
+    queue: Queue,
+    keeper: Mutex<Keeper>,
 }
 
 impl Journaling {
-    /// Starts the thread for a directory; `None` where there is to be no journal.
+    /// Starts the threads for a directory; `None` where there is to be no journal.
     pub(super) fn start(
         name: &str,
         disk: Arc<dyn Disk>,
@@ -73,215 +121,252 @@ impl Journaling {
         options: &PartitionsOptions,
         syncs: &SyncThreads,
         vital: &Vital,
-    ) -> std::io::Result<Option<Self>> {
+    ) -> io::Result<Option<Self>> {
         if options.journal_file_bytes == 0 {
             return Ok(None);
         }
-        let steps = matches!(options.workers, Workers::Steps(_));
-        let queue = Arc::new(Queue {
-            filled_for_task: steps.then(Notify::new),
-            ..Queue::default()
+        let is_stepwise = matches!(options.workers, Workers::Steps(_));
+        let desk = Arc::new(Desk {
+            queue: Queue {
+                filled_for_task: is_stepwise.then(Notify::new),
+                ..Queue::default()
+            },
+            keeper: Mutex::new(Keeper {
+                journal: Journal::new(disk, dir, options.journal_file_bytes),
+                needed: Default::default(),
+                under_way: [0; 2],
+                over: BTreeMap::new(),
+                next: None,
+                syncs: syncs.clone(),
+            }),
         });
-        let keeper = Arc::new(Mutex::new(Keeper {
-            journal: Journal::new(disk, dir, options.journal_file_bytes),
-            needed: Default::default(),
-            syncs: syncs.clone(),
-        }));
-        let this = Self {
-            queue: queue.clone(),
-            keeper: keeper.clone(),
-            thread: Arc::default(),
-        };
-        if steps {
-            tokio::spawn(run_steps(queue, keeper, options.workers.clone()));
-            return Ok(Some(this));
+        let mut threads = Vec::new();
+        for n in 0..options.sync_threads.clamp(1, ROUNDS_MAX) {
+            if is_stepwise {
+                tokio::spawn(run_steps(desk.clone(), options.workers.clone()));
+                continue;
+            }
+            let (desk, vital) = (desk.clone(), vital.clone());
+            let name = format!("journal {name} {n}");
+            let thread = std::thread::Builder::new()
+                .name(name.clone())
+                .spawn(move || {
+                    vital.run(&name, || run(&desk), || desk.give_up("a thread ended"))
+                })?;
+            threads.push(thread);
         }
-        let name = format!("journal {name}");
-        let vital = vital.clone();
-        let thread = std::thread::Builder::new()
-            .name(name.clone())
-            .spawn(move || {
-                vital.run(&name, || run(&queue, &keeper), || ());
-            })?;
-        *this.thread.lock() = Some(thread);
-        Ok(Some(this))
+        Ok(Some(Self {
+            desk,
+            threads: Arc::new(Mutex::new(threads)),
+        }))
     }
 
     /// Whether it takes anything.
     pub(super) fn is_usable(&self) -> bool {
-        !self.queue.state.lock().broken
+        !self.desk.queue.state.lock().broken
     }
 
-    /// Queues what a round appended.
+    /// Queues what a round of the writer appended.
     pub(super) fn push(&self, parts: Vec<Part>) {
         if parts.is_empty() {
             return;
         }
-        let mut state = self.queue.state.lock();
+        let queue = &self.desk.queue;
+        let mut state = queue.state.lock();
         if state.broken {
             drop(state);
-            let keeper = self.keeper.lock();
-            parts
-                .into_iter()
-                .for_each(|part| keeper.sync_instead(part.partition));
+            self.desk.keeper.lock().sync_instead(parts);
             return;
         }
         state.parts.extend(parts);
         drop(state);
-        match &self.queue.filled_for_task {
+        match &queue.filled_for_task {
             None => {
-                self.queue.filled.notify_one();
+                queue.filled.notify_one();
             }
             Some(filled) => filled.notify_one(),
         }
     }
 
-    /// Finishes what is queued and ends the thread.
+    /// Finishes what is queued and ends the threads.
     pub(super) fn stop(&self) {
-        self.queue.state.lock().stopping = true;
-        self.queue.filled.notify_one();
-        if let Some(thread) = self.thread.lock().take() {
+        self.desk.queue.state.lock().stopping = true;
+        self.desk.queue.filled.notify_all();
+        for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }
-        // Where there is no thread.
-        work_off(&self.queue, &self.keeper);
+        // Where there are none.
+        while let Some(mut round) = self.desk.begin() {
+            let written = round.write();
+            self.desk.finish(round, written);
+        }
     }
 }
 
-/// The journal, and who still needs what is in its files.
-struct Keeper {
-    journal: Journal,
-    needed: [Needed; 2],
-    syncs: SyncThreads,
-}
+impl Desk {
+    /// Takes what is queued and gives it a place; `None` when nothing is left to be written.
+    fn begin(&self) -> Option<Round> {
+        // Under this lock, so that rounds have their numbers in the order of the queue.
+        let mut keeper = self.keeper.lock();
+        loop {
+            let parts = std::mem::take(&mut self.queue.state.lock().parts);
+            if parts.is_empty() {
+                return None;
+            }
+            match keeper.place(&parts) {
+                Ok(Some(place)) => {
+                    return Some(Round {
+                        place,
+                        parts,
+                        is_durable: false,
+                    });
+                }
+                Ok(None) => keeper.sync_instead(parts),
+                Err(error) => {
+                    keeper.sync_instead(parts);
+                    drop(keeper);
+                    self.give_up(&error.to_string());
+                    return None;
+                }
+            }
+        }
+    }
 
-/// Partitions by topic id and index, with the end before which all must be synced.
-type Needed = HashMap<(Uuid, i32), (Arc<Partition>, i64)>;
+    /// Answers the round, and those that waited for it.
+    fn finish(&self, round: Round, written: io::Result<()>) {
+        self.keeper.lock().finish(round);
+        if let Err(error) = written {
+            self.give_up(&error.to_string());
+        }
+    }
+
+    /// Takes nothing any more. What was not answered is synced by itself.
+    fn give_up(&self, why: &str) {
+        let left = {
+            let mut state = self.queue.state.lock();
+            if !state.broken {
+                tracing::error!(
+                    why,
+                    "the journal is not written any more; partitions are synced one by one"
+                );
+            }
+            state.broken = true;
+            std::mem::take(&mut state.parts)
+        };
+        self.keeper.lock().sync_instead(left);
+    }
+}
 
 impl Keeper {
-    /// Writes a round and answers who waits for it. An error means that the journal is not to be used any more; who
-    /// was not answered is to be synced by itself.
-    fn write(&mut self, mut parts: Vec<Part>) -> std::io::Result<()> {
+    /// A place for a round of these parts, perhaps in the other file; `None` where there is none now.
+    fn place(&mut self, parts: &[Part]) -> io::Result<Option<Place>> {
         let batches = parts.iter().map(|part| part.written.len()).sum();
         let bytes = parts.iter().map(Part::bytes).sum();
-        if !self.journal.takes(batches, bytes) {
-            // Half of it may do.
-            let second = parts.split_off(parts.len() / 2);
-            if parts.is_empty() {
-                second
-                    .into_iter()
-                    .for_each(|part| self.sync_instead(part.partition));
-                return Ok(());
-            }
-            self.write(parts)?;
-            return self.write(second);
+        let mut place = self.journal.place(batches, bytes);
+        if place.is_none() && self.journal.takes(batches, bytes) && self.switch()? {
+            place = self.journal.place(batches, bytes);
         }
-        if !self.journal.has_room(batches, bytes) && !self.switch()? {
-            parts
-                .into_iter()
-                .for_each(|part| self.sync_instead(part.partition));
-            return Ok(());
+        if let Some(place) = &place {
+            self.under_way[place.in_file] += 1;
+            self.next.get_or_insert(place.number);
         }
-        self.append(&parts)?;
-        let needed = &mut self.needed[self.journal.active()];
-        for Part { partition, end, .. } in parts {
-            partition.journaled(end);
-            let key = (partition.topic_id(), partition.index());
-            needed.insert(key, (partition, end.offset));
-        }
-        Ok(())
-    }
-
-    fn append(&mut self, parts: &[Part]) -> std::io::Result<()> {
-        let mut entries = Vec::with_capacity(parts.len());
-        for part in parts {
-            entries.extend(part.written.iter().map(|batch| Entry {
-                topic_id: part.partition.topic_id(),
-                partition: part.partition.index(),
-                batch,
-            }));
-        }
-        self.journal.append(&entries)
+        Ok(place)
     }
 
     /// Takes the other file, unless somebody still needs it.
-    fn switch(&mut self) -> std::io::Result<bool> {
+    fn switch(&mut self) -> io::Result<bool> {
         let active = self.journal.active();
         let others = &mut self.needed[1 - active];
         others.retain(|_, (partition, end)| partition.needs_journal(*end));
-        if !others.is_empty() {
-            others
-                .values()
-                .for_each(|(partition, _)| self.syncs.push(partition.clone()));
+        if !others.is_empty() || self.under_way[1 - active] > 0 {
+            for (partition, _) in others.values() {
+                self.syncs.push(partition.clone());
+            }
             return Ok(false);
         }
         self.journal.switch()?;
-        let retired = self.needed[active].values();
-        retired.for_each(|(partition, _)| self.syncs.push(partition.clone()));
+        for (partition, _) in self.needed[active].values() {
+            self.syncs.push(partition.clone());
+        }
         Ok(true)
     }
 
-    fn sync_instead(&self, partition: Arc<Partition>) {
-        partition.not_journaled();
-        self.syncs.push(partition);
-    }
-}
-
-/// Writes all that is queued, until nothing is.
-fn work_off(queue: &Queue, keeper: &Mutex<Keeper>) {
-    loop {
-        let parts = std::mem::take(&mut queue.state.lock().parts);
-        if parts.is_empty() {
-            return;
+    /// Answers all rounds that are over, up to the first that is not. Behind one that failed none counts.
+    fn finish(&mut self, round: Round) {
+        self.over.insert(round.place.number, round);
+        while let Some(number) = self.next
+            && let Some(round) = self.over.remove(&number)
+        {
+            let in_file = round.place.in_file;
+            self.under_way[in_file] -= 1;
+            if !round.is_durable {
+                self.sync_instead(round.parts);
+                let behind = std::mem::take(&mut self.over);
+                behind
+                    .into_values()
+                    .for_each(|round| self.sync_instead(round.parts));
+                // What is still under way finds that its turn does not come.
+                self.next = Some(u64::MAX);
+                return;
+            }
+            self.next = Some(number + 1);
+            for Part { partition, end, .. } in round.parts {
+                partition.journaled(end);
+                if in_file != self.journal.active() {
+                    self.syncs.push(partition.clone());
+                }
+                let key = (partition.topic_id(), partition.index());
+                self.needed[in_file].insert(key, (partition, end.offset));
+            }
         }
-        let partitions: Vec<_> = parts.iter().map(|part| part.partition.clone()).collect();
-        let mut keeper = keeper.lock();
-        let why = match std::panic::catch_unwind(AssertUnwindSafe(|| keeper.write(parts))) {
-            Ok(Ok(())) => continue,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "a round panicked; this is a bug".to_owned(),
-        };
-        tracing::error!(
-            why,
-            "the journal is not written any more; partitions are synced one by one"
-        );
-        let mut state = queue.state.lock();
-        state.broken = true;
-        let left = std::mem::take(&mut state.parts);
-        drop(state);
-        let left = left.into_iter().map(|part| part.partition);
-        partitions
-            .into_iter()
-            .chain(left)
-            .for_each(|partition| keeper.sync_instead(partition));
+        if self.next == Some(u64::MAX) {
+            let late = std::mem::take(&mut self.over);
+            late.into_values()
+                .for_each(|round| self.sync_instead(round.parts));
+        }
+    }
+
+    fn sync_instead(&self, parts: Vec<Part>) {
+        for Part { partition, .. } in parts {
+            partition.not_journaled();
+            self.syncs.push(partition);
+        }
     }
 }
 
-fn run(queue: &Queue, keeper: &Mutex<Keeper>) {
+fn run(desk: &Desk) {
     loop {
         {
-            let mut state = queue.state.lock();
+            let mut state = desk.queue.state.lock();
             while state.parts.is_empty() {
                 if state.stopping {
                     return;
                 }
-                queue.filled.wait(&mut state);
+                desk.queue.filled.wait(&mut state);
             }
         }
-        work_off(queue, keeper);
+        if let Some(mut round) = desk.begin() {
+            let write = AssertUnwindSafe(|| round.write());
+            let written = std::panic::catch_unwind(write);
+            let bug = |_| Err(io::Error::other("a round panicked; this is a bug"));
+            desk.finish(round, written.unwrap_or_else(bug));
+        }
     }
 }
 
-/// The thread's work as a task.
-async fn run_steps(queue: Arc<Queue>, keeper: Arc<Mutex<Keeper>>, workers: Workers) {
-    let (Some(filled), Workers::Steps(pause)) = (&queue.filled_for_task, &workers) else {
+/// A thread's work as a task.
+async fn run_steps(desk: Arc<Desk>, workers: Workers) {
+    let (Some(filled), Workers::Steps(pause)) = (&desk.queue.filled_for_task, &workers) else {
         return;
     };
     loop {
         filled.notified().await;
-        tokio::time::sleep(pause(Step::Sync)).await;
-        work_off(&queue, &keeper);
-        if queue.state.lock().stopping {
+        while let Some(mut round) = desk.begin() {
+            tokio::time::sleep(pause(Step::Sync)).await;
+            let written = round.write();
+            desk.finish(round, written);
+        }
+        if desk.queue.state.lock().stopping {
             return;
         }
     }
