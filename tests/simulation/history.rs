@@ -4,7 +4,7 @@
 //!   always, through power failures where the topic syncs; elsewhere a power failure may take what was not synced, which
 //!   is an end of the log and nothing before it.
 //! - A record of an idempotent producer is in the log once at most, and in the order of its numbers.
-//! - High watermarks and the offsets of one producer's acknowledgements do not go back, but for such a loss.
+//! - High watermarks do not go back, but for such a loss, and the offsets that a producer is told follow its numbers.
 //! - A generation of the group has one leader, and a partition one owner in it.
 //! - A committed offset is the last acknowledged one, in the order of generations and of its owner's commits, or one
 //!   that came behind it.
@@ -56,8 +56,8 @@ struct Partition {
     at_least: i64,
     /// The highest that a reader was told.
     high_watermark: i64,
-    /// The last offset that each producer was told.
-    acknowledged: BTreeMap<usize, i64>,
+    /// The last number and offset that each producer was told.
+    acknowledged: BTreeMap<usize, (u64, i64)>,
 }
 
 struct Sent {
@@ -178,14 +178,17 @@ impl History {
         for (at, number) in (base..).zip(numbers) {
             state.know(place, at, *number, true);
         }
-        let Some((producer, _)) = numbers.first() else {
+        let Some((producer, first)) = numbers.first() else {
             return;
         };
         let partition = state.partitions.entry(place).or_default();
-        let last = partition.acknowledged.insert(*producer, base);
-        if last.is_some_and(|last| last >= base) {
+        // The earlier one may be told later: it was refused for a while although it was stored.
+        let last = partition.acknowledged.insert(*producer, (*first, base));
+        if let Some((number, at)) = last
+            && (number < *first) != (at < base)
+        {
             state.fail(format!(
-                "{place:?}: producer {producer} was told {base} after {last:?}"
+                "{place:?}: producer {producer} has {first} at {base} and {number} at {at}"
             ));
         }
     }
@@ -271,7 +274,7 @@ impl History {
             let first_may_go = place.0 == CACHED && partition.synced <= start;
             let told = partition.high_watermark;
             partition.high_watermark = told.min(end);
-            partition.acknowledged.retain(|_, last| *last < end);
+            partition.acknowledged.retain(|_, (_, last)| *last < end);
             if end < at_least {
                 state.fail(format!("{place:?}: opened at {end}, not at {at_least}"));
             }
