@@ -297,25 +297,35 @@ fn frames_of(options: &Options, n: usize) -> Result<(Vec<Bytes>, usize), Failure
     Ok((frames.collect::<Result<_, _>>()?, records))
 }
 
+fn error_of(answer: Bytes) -> Result<i16, Failure> {
+    let (_, response) = frame::decode_response::<ProduceRequest>(PRODUCE_VERSION, answer)?;
+    Ok(response.responses[0].partition_responses[0].error_code)
+}
+
+/// Sends each once, until it is taken: a leader that was just made may not know it yet. Nothing of it is counted.
+fn probe(stream: &mut TcpStream, answers: &mut impl Read, frames: &[Bytes]) -> Result<(), Failure> {
+    for sent in frames {
+        let mut tries = 0;
+        loop {
+            stream.write_all(sent)?;
+            match error_of(read_frame(answers)?)? {
+                0 => break,
+                3 | 5 | 6 if tries < 600 => std::thread::sleep(Duration::from_millis(50)),
+                code => return Err(format!("produce failed with error {code}").into()),
+            }
+            tries += 1;
+        }
+    }
+    Ok(())
+}
+
 fn produce(options: &Options, n: usize) -> Result<Measured, Failure> {
     let (frames, records) = frames_of(options, n)?;
     let mut stream = TcpStream::connect(&options.address)?;
     stream.set_nodelay(true)?;
     let mut answers = BufReader::new(stream.try_clone()?);
-    let error_of = |answer: Bytes| -> Result<i16, Failure> {
-        let (_, response) = frame::decode_response::<ProduceRequest>(PRODUCE_VERSION, answer)?;
-        Ok(response.responses[0].partition_responses[0].error_code)
-    };
-    // A leader that was just made may not know it yet; the batch that finds out is not counted.
-    let mut tries = 0;
-    while !options.floor {
-        stream.write_all(&frames[0])?;
-        match error_of(read_frame(&mut answers)?)? {
-            0 => break,
-            3 | 5 | 6 if tries < 200 => std::thread::sleep(Duration::from_millis(50)),
-            code => return Err(format!("produce failed with error {code}").into()),
-        }
-        tries += 1;
+    if !options.floor {
+        probe(&mut stream, &mut answers, &frames)?;
     }
     let payload = (records * options.record_bytes) as u64;
     let requests = (options.total_bytes / options.connections as u64 / payload).max(1) as usize;

@@ -6,10 +6,7 @@ use std::net::TcpStream;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use metaq_protocol::frame;
-use metaq_protocol::messages::ProduceRequest;
-
-use super::{Failure, Measured, Options, PRODUCE_VERSION, frames_of, read_frame};
+use super::{Failure, Measured, Options, error_of, frames_of, probe, read_frame};
 
 /// What the first requests find out, new leaders and cold code, is not counted.
 const WARM_UP: Duration = Duration::from_secs(3);
@@ -23,14 +20,14 @@ pub(super) fn paced(options: &Options, n: usize) -> Result<Measured, Failure> {
     let mut stream = TcpStream::connect(&options.address)?;
     stream.set_nodelay(true)?;
     let mut answers = BufReader::new(stream.try_clone()?);
+    probe(&mut stream, &mut answers, &frames)?;
     let (tell, due_times) = mpsc::channel::<Instant>();
     let receiver = std::thread::spawn(move || -> Result<Vec<(Instant, Duration)>, Failure> {
         let mut latencies = Vec::new();
         for due in due_times {
             let answer = read_frame(&mut answers)?;
             latencies.push((due, due.elapsed()));
-            let (_, response) = frame::decode_response::<ProduceRequest>(PRODUCE_VERSION, answer)?;
-            match response.responses[0].partition_responses[0].error_code {
+            match error_of(answer)? {
                 0 => {}
                 code => return Err(format!("produce failed with error {code}").into()),
             }

@@ -88,6 +88,13 @@ fn what_a_crash_left_unsynced_is_not_shown_and_then_lost_with_the_power() {
 }
 
 #[test]
+fn what_the_journal_holds_does_not_count_before_the_names_of_the_segments_do() {
+    for seed in [250, 649] {
+        process::run(seed, CHILD).unwrap();
+    }
+}
+
+#[test]
 fn an_index_that_a_power_failure_left_behind_is_not_the_next_segments() {
     for seed in [56, 180, 203] {
         log::run(seed, STEPS).unwrap();

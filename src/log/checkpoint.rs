@@ -79,13 +79,10 @@ pub fn write_offsets(
     path: &Path,
     offsets: &BTreeMap<TopicPartition, i64>,
 ) -> io::Result<()> {
-    write_rows(
-        disk,
-        path,
-        offsets
-            .iter()
-            .map(|((topic, partition), offset)| format!("{topic} {partition} {offset}")),
-    )
+    let row = |((topic, partition), offset): (&TopicPartition, &i64)| {
+        format!("{topic} {partition} {offset}")
+    };
+    disk.replace(path, &rows_content(offsets.iter().map(row)))
 }
 
 /// The rows of a checkpoint, or `None` when there is no file.
@@ -120,18 +117,15 @@ pub(super) fn read_rows(
     Ok(Some(rows))
 }
 
-pub(super) fn write_rows(
-    disk: &dyn Disk,
-    path: &Path,
-    rows: impl Iterator<Item = String>,
-) -> io::Result<()> {
+/// A checkpoint's content.
+pub(super) fn rows_content(rows: impl Iterator<Item = String>) -> Vec<u8> {
     let rows: Vec<String> = rows.collect();
     let mut content = format!("0\n{}\n", rows.len());
     for row in rows {
         content.push_str(&row);
         content.push('\n');
     }
-    disk.replace(path, content.as_bytes())
+    content.into_bytes()
 }
 
 #[cfg(test)]

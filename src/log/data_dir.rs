@@ -303,6 +303,12 @@ impl DataDir {
         )
     }
 
+    /// Writes `partition.metadata` into a directory that was just made.
+    pub fn write_topic_id(&self, topic: &str, partition: i32, topic_id: Uuid) -> io::Result<()> {
+        let dir = self.partition_path(topic, partition);
+        partition_metadata::write(&*self.disk, &dir, topic_id)
+    }
+
     /// The topic id in a partition's `partition.metadata`.
     pub fn topic_id(&self, topic: &str, partition: i32) -> io::Result<Option<Uuid>> {
         partition_metadata::load(&*self.disk, &self.partition_path(topic, partition))

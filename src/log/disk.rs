@@ -49,6 +49,12 @@ pub trait Disk: Send + Sync {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Replaces a small file in one step: temporary file, fdatasync, rename, directory sync.
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()>;
+    /// Writes a small file whole. It is not durable: after a power failure it may be missing, empty or cut short.
+    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let file = self.create(path)?;
+        file.set_len(0)?;
+        file.write_all_at(&mut [IoSlice::new(content)], 0)
+    }
     /// Creates or opens a file that is to be mapped, at least `bytes` long, and makes sure that the disk has the blocks
     /// for them: a write to a mapped page that finds none would end the process.
     fn reserve(&self, path: &Path, bytes: u64) -> io::Result<File>;

@@ -8,7 +8,7 @@
 //! ```
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::checkpoint::{self, CheckpointError};
 use super::disk::Disk;
@@ -47,13 +47,24 @@ impl LeaderEpochs {
         Ok(epochs)
     }
 
-    /// Writes the checkpoint.
+    /// Writes the checkpoint durably.
     pub fn store(&self, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-        let rows = self
-            .entries
-            .iter()
-            .map(|entry| format!("{} {}", entry.epoch, entry.start_offset));
-        checkpoint::write_rows(disk, &PathBuf::from(dir).join(FILE_NAME), rows)
+        disk.replace(&dir.join(FILE_NAME), &self.content())
+    }
+
+    /// Writes it, not durably.
+    pub fn write(&self, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+        disk.write(&dir.join(FILE_NAME), &self.content())
+    }
+
+    fn content(&self) -> Vec<u8> {
+        let row = |entry: &EpochStart| format!("{} {}", entry.epoch, entry.start_offset);
+        checkpoint::rows_content(self.entries.iter().map(row))
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// Notes that `epoch` begins at `start_offset`; returns whether that was news.

@@ -186,12 +186,16 @@ impl Log {
         look(&self.tail.lock().epochs)
     }
 
-    /// Notes that `leader_epoch` begins here, durably.
+    /// Notes that `leader_epoch` begins here, durably where there are records before it.
     pub fn begin_epoch(&self, leader_epoch: i32) -> Result<(), LogError> {
         let mut tail = self.tail.lock();
-        let end = self.ends().log_end.offset;
-        if tail.epochs.assign(leader_epoch, end) {
-            tail.epochs.store(&*self.disk, &self.dir())?;
+        let ends = self.ends();
+        if tail.epochs.assign(leader_epoch, ends.log_end.offset) {
+            match ends.log_end.offset > ends.log_start {
+                true => tail.epochs.store(&*self.disk, &self.dir())?,
+                // Of what is lost with the power the records themselves tell.
+                false => tail.epochs.write(&*self.disk, &self.dir())?,
+            }
         }
         Ok(())
     }
@@ -376,6 +380,13 @@ impl Log {
             segment_base: segment.base_offset,
             position,
         })
+    }
+
+    /// Whether the file that is appended to is found again by its name whatever happens. Until then a journal does not
+    /// count: a later segment that is there would stand for records that are not.
+    pub fn is_named(&self) -> bool {
+        let segments = self.segments.load();
+        segments.last().is_some_and(|active| active.is_named())
     }
 
     /// Syncs everything appended so far; returns the end before which all is durable. Appends go on

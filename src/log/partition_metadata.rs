@@ -18,10 +18,16 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 
 /// Writes the topic's id into a partition directory.
 pub(super) fn store(disk: &dyn Disk, dir: &Path, topic_id: Uuid) -> io::Result<()> {
-    disk.replace(
-        &dir.join(FILE_NAME),
-        format!("version: 0\ntopic_id: {}\n", to_base64(topic_id)).as_bytes(),
-    )
+    disk.replace(&dir.join(FILE_NAME), content(topic_id).as_bytes())
+}
+
+/// The same for a directory that was just made, not durably: where it is lost it is written again.
+pub(super) fn write(disk: &dyn Disk, dir: &Path, topic_id: Uuid) -> io::Result<()> {
+    disk.write(&dir.join(FILE_NAME), content(topic_id).as_bytes())
+}
+
+fn content(topic_id: Uuid) -> String {
+    format!("version: 0\ntopic_id: {}\n", to_base64(topic_id))
 }
 
 /// The topic's id, or `None` when the file is missing or says nothing.

@@ -170,10 +170,12 @@ impl Log {
         let log_start = log_start.max(segments[0].base_offset).min(next_offset);
         let synced_end = mode.recovery_point().clamp(log_start, next_offset);
         let mut epochs = match LeaderEpochs::load(&*disk, dir) {
-            Ok(epochs) => epochs,
+            Ok(epochs) if !epochs.is_empty() || next_offset == log_start => epochs,
+            // A new log's is not written durably.
+            Ok(_) => rebuild_epochs(&*disk, dir, &segments)?,
             Err(error) => {
                 tracing::warn!(dir = %dir.display(), %error, "rebuilding the leader epochs from the log");
-                epochs_of(&segments)?
+                rebuild_epochs(&*disk, dir, &segments)?
             }
         };
         if epochs.truncate_from_end(next_offset.max(1)) {
@@ -555,7 +557,11 @@ fn load_producers_of(
     Ok(())
 }
 
-fn epochs_of(segments: &[Arc<Segment>]) -> Result<LeaderEpochs, LogError> {
+fn rebuild_epochs(
+    disk: &dyn Disk,
+    dir: &Path,
+    segments: &[Arc<Segment>],
+) -> Result<LeaderEpochs, LogError> {
     let mut epochs = LeaderEpochs::default();
     for segment in segments {
         let mut walk = segment.batches(0, segment.bytes())?;
@@ -563,6 +569,7 @@ fn epochs_of(segments: &[Arc<Segment>]) -> Result<LeaderEpochs, LogError> {
             epochs.assign(found.header.leader_epoch, found.header.base_offset);
         }
     }
+    epochs.store(disk, dir)?;
     Ok(epochs)
 }
 

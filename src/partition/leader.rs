@@ -264,6 +264,11 @@ impl Partition {
         self.high_watermark.read().offset
     }
 
+    /// What lies before this offset survives a power failure, in the log's files or in the journal.
+    pub fn durable_offset(&self) -> i64 {
+        self.durable.lock().end().offset
+    }
+
     /// Every transaction before this offset is decided. Without open transactions, the high watermark.
     pub fn last_stable_offset(&self) -> i64 {
         self.high_watermark()
@@ -334,7 +339,7 @@ impl Partition {
             // Visible before acknowledged: who was told may read it at once.
             self.publish_high_watermark(end);
         }
-        if !written.is_empty() && bytes <= PART_BYTES_MAX {
+        if !written.is_empty() && bytes <= PART_BYTES_MAX && self.log.is_named() {
             self.durable.lock().queue(before.offset, end.offset);
             wanted.journal = Some((written, end));
         }

@@ -456,7 +456,8 @@ impl Partitions {
         let at = self.place(topic, index)?;
         let volume = &self.volumes[at];
         let dir = volume.dir.partition_path(&topic.topic, index);
-        if !dir.exists() {
+        let is_new = !dir.exists();
+        if is_new {
             grown[at].store(true, Ordering::Relaxed);
         }
         volume
@@ -515,9 +516,14 @@ impl Partitions {
             tracing::warn!(topic = %topic.topic, partition = index, cut_bytes = opened.cut_bytes,
                 log_end = opened.log.ends().log_end.offset, "recovered after a crash");
         }
-        volume
-            .dir
-            .store_topic_id_if_new(&topic.topic, index, topic.topic_id)?;
+        match is_new {
+            true => volume
+                .dir
+                .write_topic_id(&topic.topic, index, topic.topic_id)?,
+            false => volume
+                .dir
+                .store_topic_id_if_new(&topic.topic, index, topic.topic_id)?,
+        }
         opened.log.begin_epoch(leader_epoch)?;
         volume.partitions.fetch_add(1, Ordering::Relaxed);
         let writer = volume.writer.clone();
