@@ -474,6 +474,7 @@ impl World<'_> {
         let calls = self.random.below(8);
         self.note(format!("the disk fails in {calls} calls"));
         self.house.disk.fail_in(calls);
+        self.house.history.disk_fails();
         self.later(600, Repair::Disk);
     }
 
