@@ -136,6 +136,15 @@ impl Disk {
     }
 }
 
+/// Where the real files are: in memory, where the machine has such a place.
+pub fn directory() -> io::Result<tempfile::TempDir> {
+    let memory = Path::new("/dev/shm");
+    match memory.is_dir() {
+        true => tempfile::tempdir_in(memory),
+        false => tempfile::tempdir(),
+    }
+}
+
 /// What of a file's unsynced writes may be on the device.
 fn left(content: &Content, random: &mut Random) -> Vec<u8> {
     let mut bytes = content.durable.clone();

@@ -2,7 +2,8 @@
 //!
 //! - A record that was acknowledged, or that a consumer was shown, stays at its offset with its content: through kills
 //!   always, through power failures where the topic syncs; elsewhere a power failure may take what was not synced, which
-//!   is an end of the log and nothing before it.
+//!   is an end of the log and nothing before it. (Where a call of the disk had failed, a power failure may also bring
+//!   back what was written then.)
 //! - A record of an idempotent producer is in the log once at most, and in the order of its numbers.
 //! - High watermarks do not go back, but for such a loss, and the offsets that a producer is told follow its numbers.
 //! - A generation of the group has one leader, and a partition one owner in it.
@@ -56,6 +57,8 @@ struct Partition {
     at_least: i64,
     /// The highest that a reader was told.
     high_watermark: i64,
+    /// Records may be there again, and in another order.
+    has_ghosts: bool,
     /// The last number and offset that each producer was told.
     acknowledged: BTreeMap<usize, (u64, i64)>,
 }
@@ -89,6 +92,7 @@ struct State {
     trace: Vec<String>,
     failure: Option<String>,
     power_losses: u32,
+    disk_failed: bool,
 }
 
 /// Clones share it.
@@ -133,7 +137,30 @@ impl State {
     }
 }
 
+impl State {
+    fn know_committed(&mut self, place: Place, commit: usize, order: Order) {
+        let last = self.last.get(&place);
+        if last.is_none_or(|last| self.commits[*last].order < order) {
+            self.last.insert(place, commit);
+        }
+    }
+
+    /// After a write that failed, a power failure may bring back what was written then, in the place of what was
+    /// written over it and not synced.
+    fn forget_unsynced(&mut self, place: Place) {
+        let partition = self.partitions.entry(place).or_default();
+        partition.known.split_off(&partition.synced);
+        partition.acknowledged.clear();
+        partition.has_ghosts = true;
+    }
+}
+
 impl History {
+    /// A call of the disk is going to fail.
+    pub fn disk_fails(&self) {
+        self.state.lock().disk_failed = true;
+    }
+
     pub fn note(&self, what: impl FnOnce() -> String) {
         let mut state = self.state.lock();
         state.note(what());
@@ -247,6 +274,10 @@ impl History {
                 partition.synced = partition.synced.max(ends.synced_end);
                 partition.at_least = ends.log_end;
             }
+            if how == End::PowerLost && state.disk_failed && place.0 == CACHED {
+                state.forget_unsynced(place);
+            }
+            let partition = state.partitions.entry(place).or_default();
             match how {
                 End::Stopped | End::Killed => {}
                 End::PowerLost => {
@@ -358,13 +389,7 @@ impl History {
             return;
         }
         state.commits[commit].accepted = Some(true);
-        let last = state
-            .last
-            .get(&place)
-            .map(|last| state.commits[*last].order);
-        if last.is_none_or(|last| last < order) {
-            state.last.insert(place, commit);
-        }
+        state.know_committed(place, commit, order);
     }
 
     /// The last acknowledged commit: a reader of offsets takes note before it asks.
@@ -372,22 +397,30 @@ impl History {
         self.state.lock().last.get(&place).copied()
     }
 
-    /// A member was told what is committed; -1 for nothing.
+    /// A member was told what is committed; -1 for nothing. From now on that is as good as acknowledged.
     pub fn found_committed(&self, place: Place, last: Option<usize>, offset: i64) {
         let mut state = self.state.lock();
         state.note(format!("{place:?}: {offset} is committed"));
-        let Some(last) = last else { return };
-        let last = &state.commits[last];
-        let fits = state.commits.iter().any(|commit| {
-            let behind = commit.order >= last.order;
-            // It may have been on its way for long.
-            let late = commit.accepted.is_none() && commit.order.0 >= last.order.0;
-            commit.place == place && commit.offset == offset && (behind || late)
-        });
-        if !fits {
-            let told = (last.offset, last.order);
+        let last = last.map(|last| (state.commits[last].order, state.commits[last].offset));
+        let is_behind = |commit: &Commit| last.is_none_or(|(last, _)| commit.order >= last);
+        let told = |commit: &Commit| commit.place == place && commit.offset == offset;
+        let commits = state.commits.iter().enumerate();
+        let found = commits.filter(|(_, commit)| told(commit) && is_behind(commit));
+        // The first that it may be: less is known then.
+        if let Some((found, order)) = found
+            .map(|(at, commit)| (at, commit.order))
+            .min_by_key(|(_, order)| *order)
+        {
+            state.know_committed(place, found, order);
+            return;
+        }
+        let Some((last, before)) = last else { return };
+        // It may have been on its way for long.
+        let late =
+            |commit: &Commit| commit.accepted.is_none() && told(commit) && commit.order.0 >= last.0;
+        if !state.commits.iter().any(late) {
             state.fail(format!(
-                "{place:?}: {offset} is committed, after {told:?} was acknowledged"
+                "{place:?}: {offset} is committed, after {before} of {last:?} was acknowledged"
             ));
         }
     }
@@ -418,7 +451,10 @@ impl History {
                     continue;
                 };
                 let (idempotent, attempts, count) = (sent.idempotent, sent.attempts, *count);
-                if (idempotent && count > 1) || count > attempts {
+                let has_ghosts = state.partitions.entry(*place).or_default().has_ghosts;
+                let idempotent = idempotent && !has_ghosts;
+                let is_again = (idempotent && count > 1) || count > attempts;
+                if is_again && !has_ghosts {
                     state.fail(format!("{place:?} {offset}: {number:?} is there again"));
                 }
                 let newest = newest.insert(number.0, number.1);

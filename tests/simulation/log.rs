@@ -8,7 +8,7 @@ use metaq::log::{LeftAs, Log, LogConfig, LogError, OpenMode, ProducedBatch, unli
 use metaq_protocol::batch::{BATCH_HEADER_BYTES, BatchBuilder, BatchHeader, next_sequence};
 use metaq_protocol::records::Records;
 
-use super::disk::{Disk, damage_indexes};
+use super::disk::{Disk, damage_indexes, directory};
 use super::random::Random;
 
 const NOW: i64 = 1_700_000_000_000;
@@ -56,7 +56,7 @@ struct World<'a> {
 
 /// Runs one seed: what is wrong, and the trace behind it, when something is.
 pub fn run(seed: u64, steps: usize) -> Result<(), String> {
-    let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let dir = directory().map_err(|error| error.to_string())?;
     let partition = dir.path().join("t-0");
     let mut random = Random::new(seed);
     let config = LogConfig {

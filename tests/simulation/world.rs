@@ -27,7 +27,7 @@ use turmoil::Sim;
 use super::chance::seeded;
 use super::client::{BROKER, Client, PORT, name};
 use super::consumer::{Consumer, records_of};
-use super::disk::{Disk, damage_indexes};
+use super::disk::{Disk, damage_indexes, directory};
 use super::history::{CACHED, End, Ends, History, Number, PLACES, Place, SYNCED};
 use super::network::Listener;
 use super::producer::Producer;
@@ -125,12 +125,7 @@ pub fn told(seed: u64) -> (Option<String>, Vec<String>) {
 }
 
 fn simulate(seed: u64, history: &History) -> Result<(), String> {
-    let memory = Path::new("/dev/shm");
-    let dir = match memory.is_dir() {
-        true => tempfile::tempdir_in(memory),
-        false => tempfile::tempdir(),
-    };
-    let dir = dir.map_err(|error| error.to_string())?;
+    let dir = directory().map_err(|error| error.to_string())?;
     let mut random = Random::new(seed);
     let slowness = [(1, 5), (5, 60), (10, 400)][random.below(3) as usize];
     let mut part = || Random::new(random.next());
@@ -483,6 +478,7 @@ impl World<'_> {
         let calls = self.random.below(8);
         self.note(format!("the disk fails in {calls} calls"));
         self.house.disk.fail_in(calls);
+        self.house.history.disk_fails();
         self.later(600, Repair::Disk);
     }
 
