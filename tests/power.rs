@@ -159,7 +159,7 @@ impl World {
         });
         println!("METAQ_POWER_SEED={seed}");
         Self {
-            root: in_memory(),
+            root: disk::directory().unwrap(),
             disk: disk::Disk::default(),
             config,
             // Both files are used up many times.
@@ -250,15 +250,6 @@ impl World {
             let trusted = trusted_before(&self.dir(n), recovery_point(self.root.path(), n));
             disk::damage_indexes(&self.dir(n), trusted, &mut self.random);
         }
-    }
-}
-
-/// The disk that forgets says what is synced; real syncs, of indexes, would only take time.
-fn in_memory() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    match memory.is_dir() {
-        true => tempfile::tempdir_in(memory).unwrap(),
-        false => tempfile::tempdir().unwrap(),
     }
 }
 
