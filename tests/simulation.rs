@@ -95,6 +95,11 @@ fn what_the_journal_holds_does_not_count_before_the_names_of_the_segments_do() {
 }
 
 #[test]
+fn a_journals_file_is_not_used_before_its_name_is_durable_whoever_made_it() {
+    process::run(6180, CHILD).unwrap();
+}
+
+#[test]
 fn an_index_that_a_power_failure_left_behind_is_not_the_next_segments() {
     for seed in [56, 180, 203] {
         log::run(seed, STEPS).unwrap();

@@ -155,20 +155,18 @@ impl Journal {
     fn make(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.disk.create(path)?;
         let mut have = file.size()?;
-        if have == self.file_bytes {
-            return Ok(file);
-        }
         if have > self.file_bytes {
             file.set_len(self.file_bytes)?;
             have = self.file_bytes;
         }
-        let zeros = vec![0; ZEROS_BYTES];
+        let zeros = vec![0; ZEROS_BYTES.min((self.file_bytes - have) as usize)];
         while have < self.file_bytes {
             let some = zeros.len().min((self.file_bytes - have) as usize);
             file.write_all_at(&mut [IoSlice::new(&zeros[..some])], have)?;
             have += some as u64;
         }
         file.sync_data()?;
+        // Also of a file that is whole: whoever made it may have come no further.
         self.disk.sync_dir(&self.dir)?;
         Ok(file)
     }
@@ -333,15 +331,20 @@ fn next_entry(entries: &mut Bytes) -> Option<Journaled> {
 
 /// Makes nothing count any more: all of it is synced elsewhere.
 pub fn discard(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let mut removed = false;
     for found in files(disk, dir)?.into_iter().filter(|found| found.counts) {
         if is_kept(&found.path) {
             disk.remove(&found.path)?;
+            removed = true;
             continue;
         }
         let file = disk.open(&found.path)?;
         let discarded = header(DISCARDED, found.generation);
         file.write_all_at(&mut [IoSlice::new(&discarded)], 0)?;
         file.sync_data()?;
+    }
+    if removed {
+        disk.sync_dir(dir)?;
     }
     Ok(())
 }
