@@ -166,6 +166,11 @@ impl Journaling {
         !self.desk.queue.state.lock().broken
     }
 
+    /// Takes nothing from now on.
+    pub(super) fn give_up(&self, why: &str) {
+        self.desk.give_up(why);
+    }
+
     /// Queues what a round of the writer appended.
     pub(super) fn push(&self, parts: Vec<Part>) {
         if parts.is_empty() {

@@ -366,6 +366,8 @@ impl Partitions {
         for volume in &self.volumes {
             if let Err(error) = self.settle_journal(volume) {
                 tracing::error!(dir = %volume.dir.path().display(), %error, "cannot put the journal aside");
+                // What is in it must not be written over.
+                volume.writer.do_without_journal();
             }
             if let Err(error) = self.note_checked(&volume.dir) {
                 tracing::warn!(%error, "a start after a kill will check all that is not synced");

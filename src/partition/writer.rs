@@ -215,6 +215,13 @@ impl Writer {
         }
     }
 
+    /// Syncs every partition by itself from now on.
+    pub(super) fn do_without_journal(&self) {
+        if let Some(journal) = &self.hand.journal {
+            journal.give_up("what is in it is needed");
+        }
+    }
+
     /// Asks for a sync of a partition soon.
     pub fn sync_soon(&self, partition: &Arc<Partition>) {
         self.hand.syncs.push(partition.clone());
