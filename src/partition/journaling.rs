@@ -11,14 +11,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use metaq_protocol::batch::BATCH_HEADER_BYTES;
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::Notify;
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::leader::Partition;
 use super::set::PartitionsOptions;
 use super::sync::SyncThreads;
-use super::workers::{Step, Workers};
+use super::workers::{Filled, Step, Workers};
 use crate::log::journal::{Entry, Journal, Place, WrittenBatch};
 use crate::log::{Disk, OffsetPosition};
 use crate::vital::Vital;
@@ -56,9 +55,7 @@ struct State {
 #[derive(Default)]
 struct Queue {
     state: Mutex<State>,
-    filled: Condvar,
-    /// Instead of `filled`, where a task waits.
-    filled_for_task: Option<Notify>,
+    filled: Filled,
 }
 
 /// The journal, and who still needs what is in its files.
@@ -128,7 +125,7 @@ impl Journaling {
         let is_stepwise = matches!(options.workers, Workers::Steps(_));
         let desk = Arc::new(Desk {
             queue: Queue {
-                filled_for_task: is_stepwise.then(Notify::new),
+                filled: Filled::new(&options.workers),
                 ..Queue::default()
             },
             keeper: Mutex::new(Keeper {
@@ -185,18 +182,13 @@ impl Journaling {
         }
         state.parts.extend(parts);
         drop(state);
-        match &queue.filled_for_task {
-            None => {
-                queue.filled.notify_one();
-            }
-            Some(filled) => filled.notify_one(),
-        }
+        queue.filled.wake();
     }
 
     /// Finishes what is queued and ends the threads.
     pub(super) fn stop(&self) {
         self.desk.queue.state.lock().stopping = true;
-        self.desk.queue.filled.notify_all();
+        self.desk.queue.filled.threads.notify_all();
         for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }
@@ -347,7 +339,7 @@ fn run(desk: &Desk) {
                 if state.stopping {
                     return;
                 }
-                desk.queue.filled.wait(&mut state);
+                desk.queue.filled.threads.wait(&mut state);
             }
         }
         if let Some(mut round) = desk.begin() {
@@ -361,7 +353,7 @@ fn run(desk: &Desk) {
 
 /// A thread's work as a task.
 async fn run_steps(desk: Arc<Desk>, workers: Workers) {
-    let (Some(filled), Workers::Steps(pause)) = (&desk.queue.filled_for_task, &workers) else {
+    let (Some(filled), Workers::Steps(pause)) = (&desk.queue.filled.tasks, &workers) else {
         return;
     };
     loop {

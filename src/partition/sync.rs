@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::Notify;
+use parking_lot::Mutex;
 
 use super::leader::Partition;
 use super::set::PartitionsOptions;
-use super::workers::{Step, Workers};
+use super::workers::{Filled, Step, Workers};
 use crate::clock::WallClock;
 use crate::vital::Vital;
 
@@ -25,9 +24,7 @@ struct State {
 #[derive(Default)]
 struct Queue {
     state: Mutex<State>,
-    filled: Condvar,
-    /// Instead of `filled`, where tasks wait.
-    filled_for_task: Option<Notify>,
+    filled: Filled,
     clock: WallClock,
 }
 
@@ -46,7 +43,7 @@ impl SyncThreads {
     ) -> std::io::Result<Self> {
         let is_stepwise = matches!(options.workers, Workers::Steps(_));
         let queue = Arc::new(Queue {
-            filled_for_task: is_stepwise.then(Notify::new),
+            filled: Filled::new(&options.workers),
             clock: options.clock.clone(),
             ..Queue::default()
         });
@@ -79,7 +76,7 @@ impl SyncThreads {
 
     pub(super) fn stop(&self) {
         self.queue.state.lock().stopping = true;
-        self.queue.filled.notify_all();
+        self.queue.filled.threads.notify_all();
         for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }
@@ -93,12 +90,7 @@ impl SyncThreads {
 impl Queue {
     fn push(&self, partition: Arc<Partition>) {
         self.state.lock().dirty.push_back(partition);
-        match &self.filled_for_task {
-            None => {
-                self.filled.notify_one();
-            }
-            Some(filled) => filled.notify_one(),
-        }
+        self.filled.wake();
     }
 
     fn next(&self) -> Option<Arc<Partition>> {
@@ -121,7 +113,7 @@ impl Queue {
 
 /// A thread's work as a task.
 async fn run_steps(queue: Arc<Queue>, workers: Workers) {
-    let (Some(filled), Workers::Steps(pause)) = (&queue.filled_for_task, &workers) else {
+    let (Some(filled), Workers::Steps(pause)) = (&queue.filled.tasks, &workers) else {
         return;
     };
     loop {
@@ -145,7 +137,7 @@ fn run(queue: &Queue) {
                 if state.stopping {
                     return;
                 }
-                queue.filled.wait(&mut state);
+                queue.filled.threads.wait(&mut state);
             }
         };
         queue.sync(partition);

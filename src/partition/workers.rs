@@ -4,6 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Condvar;
+use tokio::sync::Notify;
+
 /// See the module's documentation; clones are the same.
 #[derive(Clone, Default)]
 pub enum Workers {
@@ -13,6 +16,32 @@ pub enum Workers {
     /// Tasks of the runtime on which partitions are opened, each step behind the pause that is told for it. Nothing
     /// runs at the same time, so a simulation that is repeated does the same again.
     Steps(Arc<dyn Fn(Step) -> Duration + Send + Sync>),
+}
+
+/// What wakes those who wait for a queue to fill: threads, or tasks where there are none.
+#[derive(Default)]
+pub(super) struct Filled {
+    pub(super) threads: Condvar,
+    pub(super) tasks: Option<Notify>,
+}
+
+impl Filled {
+    pub(super) fn new(workers: &Workers) -> Self {
+        Self {
+            threads: Condvar::new(),
+            tasks: matches!(workers, Workers::Steps(_)).then(Notify::new),
+        }
+    }
+
+    /// Wakes one of them.
+    pub(super) fn wake(&self) {
+        match &self.tasks {
+            None => {
+                self.threads.notify_one();
+            }
+            Some(tasks) => tasks.notify_one(),
+        }
+    }
 }
 
 /// What is paused before.

@@ -9,15 +9,15 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::{Notify, oneshot};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::journaling::{Journaling, Part};
 use super::leader::{AppendReply, Partition};
 use super::set::PartitionsOptions;
 use super::sync::SyncThreads;
 use super::wakes;
-use super::workers::{Step, Workers};
+use super::workers::{Filled, Step, Workers};
 use crate::clock::WallClock;
 use crate::log::{Disk, LogError, ProducedBatch};
 use crate::meta::Lease;
@@ -41,9 +41,7 @@ enum Job {
 #[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    filled: Condvar,
-    /// Instead of `filled`, where a task waits.
-    filled_for_task: Option<Notify>,
+    filled: Filled,
 }
 
 #[derive(Default)]
@@ -66,12 +64,7 @@ impl State {
 
 impl Queue {
     pub(super) fn wake(&self) {
-        match &self.filled_for_task {
-            None => {
-                self.filled.notify_one();
-            }
-            Some(filled) => filled.notify_one(),
-        }
+        self.filled.wake();
     }
 
     /// Does what is queued.
@@ -164,7 +157,7 @@ impl Writer {
 
     fn start_steps(workers: &Workers, hand: Hand) -> Self {
         let queue = Arc::new(Queue {
-            filled_for_task: Some(Notify::new()),
+            filled: Filled::new(workers),
             ..Queue::default()
         });
         tokio::spawn(run_steps(queue.clone(), hand.clone(), workers.clone()));
@@ -206,7 +199,7 @@ impl Writer {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
         let mut answer = self.run(work);
-        match self.queue.filled_for_task {
+        match self.queue.filled.tasks {
             None => answer.blocking_recv().ok(),
             Some(_) => {
                 self.queue.work_off(&self.hand);
@@ -268,7 +261,7 @@ impl Writer {
 
 /// The thread's work as a task.
 async fn run_steps(queue: Arc<Queue>, hand: Hand, workers: Workers) {
-    let (Some(filled), Workers::Steps(pause)) = (&queue.filled_for_task, &workers) else {
+    let (Some(filled), Workers::Steps(pause)) = (&queue.filled.tasks, &workers) else {
         return;
     };
     loop {
@@ -290,7 +283,7 @@ fn run(queue: &Queue, hand: &Hand) {
                 if state.stopping {
                     return;
                 }
-                queue.filled.wait(&mut state);
+                queue.filled.threads.wait(&mut state);
             }
             state.take(&mut jobs);
         }
