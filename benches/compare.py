@@ -50,7 +50,7 @@ lines = [
 text = (
     f"Medians of {rounds} rounds, {mib} MiB a run, all in turn on one machine of two cores shared with the load: "
     f"`benches/compare --rounds {rounds} --mib {mib}`. Latencies count from the moment a request was due. Memory is "
-    "warmed before every run (a file of its size is written and removed). The floor is a program that receives the same "
+    "warmed before every run (a file of its size is written and removed), and what was written before is synced. The floor is a program that receives the same "
     "bytes, computes CRC-32C, writes them and answers 64 bytes, or that sends a file with sendfile (`benches/floor.rs`).\n\n"
     + "\n".join(lines)
 )
