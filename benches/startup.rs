@@ -59,5 +59,8 @@ fn wait(
 fn first_records(options: &Options) -> Result<(), Failure> {
     let mut stream = TcpStream::connect(&options.address)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    fetch_at(options, &mut stream, options.partitions - 1, 0).map(drop)
+    match fetch_at(options, &mut stream, options.partitions - 1, 0)?.is_empty() {
+        true => Err("no records yet".into()),
+        false => Ok(()),
+    }
 }

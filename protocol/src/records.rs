@@ -72,6 +72,7 @@ impl<'a> Records<'a> {
         }
     }
 
+    #[inline(always)]
     fn read(&mut self) -> Result<Record<'a>, &'static str> {
         let length = usize::try_from(self.cursor.varint()?).map_err(|_| "negative length")?;
         let body = self.cursor.take(length)?;
@@ -111,6 +112,7 @@ impl<'a> Records<'a> {
 impl<'a> Iterator for Records<'a> {
     type Item = Result<Record<'a>, RecordError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.next > self.count {
             return None;
@@ -156,6 +158,7 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
+    #[inline(always)]
     fn take(&mut self, bytes: usize) -> Result<&'a [u8], &'static str> {
         let end = self.at.checked_add(bytes).ok_or("length out of range")?;
         let taken = self
@@ -166,18 +169,23 @@ impl<'a> Cursor<'a> {
         Ok(taken)
     }
 
-    /// Most are of one byte.
-    #[inline]
+    /// Most are of one byte or two.
+    #[inline(always)]
     fn varint(&mut self) -> Result<i64, &'static str> {
-        match self.bytes.get(self.at) {
-            Some(&byte) if byte < 0x80 => {
+        match self.bytes.get(self.at..) {
+            Some([byte @ ..0x80, ..]) => {
                 self.at += 1;
-                Ok(zigzag(u64::from(byte)))
+                Ok(zigzag(u64::from(*byte)))
+            }
+            Some([low, high @ ..0x80, ..]) => {
+                self.at += 2;
+                Ok(zigzag(u64::from(*low & 0x7f) | u64::from(*high) << 7))
             }
             _ => self.long_varint(),
         }
     }
 
+    #[cold]
     fn long_varint(&mut self) -> Result<i64, &'static str> {
         let mut value = 0u64;
         for shift in (0..70).step_by(7) {
