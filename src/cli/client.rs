@@ -61,11 +61,15 @@ impl Connection {
         })
     }
 
-    fn ask<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response, Failure> {
+    fn tell<R: Request>(&mut self, version: i16, request: &R) -> Result<(), Failure> {
         self.next_correlation_id += 1;
         let sent =
             frame::encode_request(version, self.next_correlation_id, CLI_CLIENT_ID, request)?;
-        self.stream.write_all(&sent)?;
+        Ok(self.stream.write_all(&sent)?)
+    }
+
+    fn ask<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response, Failure> {
+        self.tell(version, request)?;
         let mut length = [0; 4];
         self.stream.read_exact(&mut length)?;
         let length = usize::try_from(i32::from_be_bytes(length)).unwrap_or(usize::MAX);
@@ -84,6 +88,7 @@ impl Connection {
 
 /// Connections to a cluster.
 pub(super) struct Client {
+    bootstrap: String,
     first: Connection,
     /// By broker id, as far as they were needed.
     brokers: BTreeMap<i32, Connection>,
@@ -91,17 +96,18 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn connect(address: &Address) -> Result<Self, Failure> {
-        let mut reached = Err("no broker is named".into());
-        for one in address.bootstrap.split(',') {
-            reached = Connection::open(one.trim());
-            if reached.is_ok() {
-                break;
-            }
-        }
         Ok(Self {
-            first: reached?,
+            first: open_any(&address.bootstrap)?,
+            bootstrap: address.bootstrap.clone(),
             brokers: BTreeMap::new(),
         })
+    }
+
+    /// Connects anew, behind an error.
+    pub(super) fn reconnect(&mut self) -> Result<(), Failure> {
+        self.brokers.clear();
+        self.first = open_any(&self.bootstrap)?;
+        Ok(())
     }
 
     /// Asks the first broker: sends a request in a version and waits for its answer.
@@ -128,6 +134,17 @@ impl Client {
         self.ask(12, &request)
     }
 
+    /// Asks for a topic, so that a broker with auto.create.topics.enable creates it where it is missing.
+    pub(super) fn create_by_asking(&mut self, topic: &str) -> Result<(), Failure> {
+        let name = TopicName(StrBytes::from_string(topic.to_owned()));
+        let request = MetadataRequest::default()
+            .with_topics(Some(vec![
+                MetadataRequestTopic::default().with_name(Some(name)),
+            ]))
+            .with_allow_auto_topic_creation(true);
+        self.ask(12, &request).map(drop)
+    }
+
     /// Asks a broker by its id.
     pub(super) fn ask_broker<R: Request>(
         &mut self,
@@ -135,6 +152,20 @@ impl Client {
         version: i16,
         request: &R,
     ) -> Result<R::Response, Failure> {
+        self.broker(id)?.ask(version, request)
+    }
+
+    /// Sends a broker a request that is not answered.
+    pub(super) fn tell_broker<R: Request>(
+        &mut self,
+        id: i32,
+        version: i16,
+        request: &R,
+    ) -> Result<(), Failure> {
+        self.broker(id)?.tell(version, request)
+    }
+
+    fn broker(&mut self, id: i32) -> Result<&mut Connection, Failure> {
         if !self.brokers.contains_key(&id) {
             let metadata = self.metadata(Some(&[]))?;
             let broker = metadata
@@ -146,7 +177,7 @@ impl Client {
             self.brokers.insert(id, connection);
         }
         match self.brokers.get_mut(&id) {
-            Some(connection) => connection.ask(version, request),
+            Some(connection) => Ok(connection),
             None => Err(format!("broker {id} is away").into()),
         }
     }
@@ -182,6 +213,18 @@ impl Client {
             std::thread::sleep(MOVE_PAUSE);
         }
     }
+}
+
+/// The first of several addresses that answers.
+fn open_any(addresses: &str) -> Result<Connection, Failure> {
+    let mut reached = Err("no broker is named".into());
+    for one in addresses.split(',') {
+        reached = Connection::open(one.trim());
+        if reached.is_ok() {
+            break;
+        }
+    }
+    reached
 }
 
 /// Whether a coordinator's error says to ask again.

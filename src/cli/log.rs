@@ -1,11 +1,12 @@
-//! `metaq log dump|verify`: a data directory's files, while no broker writes to them.
+//! `metaq log dump|verify|repair`: a data directory's files, while no broker writes to them.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 use super::Failure;
-use crate::log::{Dump, DumpedBatch, dump_segment, verify_dir};
+use crate::clock::WallClock;
+use crate::log::{Dump, DumpedBatch, Repair, dump_segment, plan_repairs, verify_dir};
 
 /// See the module's documentation.
 #[derive(Debug, Args)]
@@ -35,6 +36,18 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Cut logs off before what is damaged, and set aside indexes and producer snapshots that do not fit; shows what would
+    /// happen unless --execute is given. No broker may use the directory.
+    Repair {
+        /// A data directory, or one partition's directory.
+        dir: PathBuf,
+        /// Do it.
+        #[arg(long)]
+        execute: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 impl Log {
@@ -46,6 +59,7 @@ impl Log {
                 json,
             } => dump(&file, records, json),
             Action::Verify { dir, json } => verify(&dir, json),
+            Action::Repair { dir, execute, json } => repair(&dir, execute, json),
         }
     }
 }
@@ -107,11 +121,63 @@ fn is_in_use(dir: &std::path::Path) -> bool {
     }
 }
 
+/// Whether a broker uses a data directory, or the one of a partition.
+fn uses(dir: &std::path::Path) -> bool {
+    is_in_use(dir) || is_in_use(&dir.join(".."))
+}
+
+fn repair(dir: &std::path::Path, execute: bool, json: bool) -> Result<(), Failure> {
+    if uses(dir) {
+        return Err(format!("a broker uses {}; stop it first", dir.display()).into());
+    }
+    let named = |error: std::io::Error| format!("{}: {error}", dir.display());
+    let repairs = plan_repairs(dir).map_err(named)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&repairs)?);
+    } else {
+        repairs.iter().for_each(show_repair);
+    }
+    if execute {
+        for repair in &repairs {
+            let now_ms = WallClock::default().now_ms();
+            let aside = repair.execute(now_ms).map_err(named)?;
+            eprintln!(
+                "{}: repaired; the rest is in {}",
+                repair.dir.display(),
+                aside.display()
+            );
+        }
+    }
+    match (repairs.len(), execute) {
+        (0, _) => eprintln!("Nothing to repair."),
+        (_, true) => {}
+        (n, false) => {
+            eprintln!("{n} partitions to repair; nothing was changed. Give --execute to do it.")
+        }
+    }
+    Ok(())
+}
+
+fn show_repair(repair: &Repair) {
+    let dir = repair.dir.display();
+    if let Some(cut) = &repair.cut {
+        let (segment, why, bytes) = (&cut.segment, &cut.why, cut.bytes);
+        match cut.position {
+            Some(at) => println!(
+                "{dir}: {segment} is cut off at byte {at}: {why}; {bytes} bytes of records are set aside"
+            ),
+            None => println!(
+                "{dir}: ends before {segment}: {why}; {bytes} bytes of records are set aside"
+            ),
+        }
+    }
+    for name in &repair.set_aside {
+        println!("{dir}: {name} is set aside");
+    }
+}
+
 fn verify(dir: &std::path::Path, json: bool) -> Result<(), Failure> {
-    if [dir.to_path_buf(), dir.join("..")]
-        .iter()
-        .any(|dir| is_in_use(dir))
-    {
+    if uses(dir) {
         eprintln!(
             "A broker uses {}: what it writes at this moment may look damaged.",
             dir.display()

@@ -2,11 +2,15 @@
 
 mod client;
 mod cluster;
+mod consume;
+mod doctor;
 mod group;
 mod http;
 mod log;
 mod meta;
 mod output;
+mod partitioner;
+mod produce;
 mod start;
 mod topic;
 
@@ -32,12 +36,18 @@ enum Subcommands {
     Start(start::Start),
     /// Create, list, describe, alter and delete topics.
     Topic(topic::Topic),
+    /// Write records, a line each.
+    Produce(produce::Produce),
+    /// Read a topic's records.
+    Consume(consume::Consume),
     /// List, describe and delete consumer groups, and reset their offsets.
     Group(group::Group),
     /// Show the cluster.
     Cluster(cluster::Cluster),
     /// Read the coordination tree, or take it to another store.
     Meta(meta::Meta),
+    /// Check this machine for a broker: limits, disk, clock, ports, ZooKeeper.
+    Doctor(doctor::Doctor),
     /// Look into a data directory while no broker uses it.
     Log(log::Log),
 }
@@ -67,9 +77,12 @@ pub fn run(command: Command) -> ExitCode {
     let result = match command.command {
         Subcommands::Start(start) => start.run(),
         Subcommands::Topic(topic) => topic.run(),
+        Subcommands::Produce(produce) => produce.run(),
+        Subcommands::Consume(consume) => consume.run(),
         Subcommands::Group(group) => group.run(),
         Subcommands::Cluster(cluster) => cluster.run(),
         Subcommands::Meta(meta) => meta.run(),
+        Subcommands::Doctor(doctor) => doctor.run(),
         Subcommands::Log(log) => log.run(),
     };
     match result {

@@ -27,6 +27,8 @@ use super::partition_metadata;
 
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 const RUNNING: &str = "metaq-running";
+/// What says how a directory was left.
+pub(super) const MARKERS: [&str; 2] = [CLEAN_SHUTDOWN, RUNNING];
 /// Differs between any two runs of the system.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const META_PROPERTIES: &str = "meta.properties";

@@ -16,6 +16,7 @@ mod partition_metadata;
 mod producer_snapshot;
 mod producers;
 mod recover;
+mod repair;
 mod retain;
 mod segment;
 mod time_index;
@@ -41,6 +42,7 @@ pub use producers::{
     EXPIRATION_MS_DEFAULT as PRODUCER_EXPIRATION_MS_DEFAULT, Producer, SequenceError, StoredBatch,
 };
 pub use recover::{LeftAs, OpenMode, Opened};
+pub use repair::{Cut, Repair, plan_repairs};
 pub use retain::unlink_all;
 pub use segment::{BatchAt, Segment};
 pub use verify::{Dump, DumpedBatch, Finding, Verified, dump_segment, verify_dir};

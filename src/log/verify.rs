@@ -238,7 +238,8 @@ fn verify_partition(dir: &Path, seen: &mut Verified) -> io::Result<()> {
             }
             _ => {}
         }
-        before = Some(verify_segment(&segment, last != Some(base), seen)?.max(base));
+        let end = verify_segment(&segment, last != Some(base), cleaned_until, seen)?;
+        before = Some(end.max(base));
     }
     Ok(())
 }
@@ -256,7 +257,12 @@ fn cleaned_until(dir: &Path) -> i64 {
 }
 
 /// Checks one segment; returns the offset behind it.
-fn verify_segment(segment: &Segment, is_sealed: bool, seen: &mut Verified) -> io::Result<i64> {
+fn verify_segment(
+    segment: &Segment,
+    is_sealed: bool,
+    cleaned_until: i64,
+    seen: &mut Verified,
+) -> io::Result<i64> {
     let path = segment.path();
     let file = segment.file()?;
     let end = segment.bytes();
@@ -285,6 +291,11 @@ fn verify_segment(segment: &Segment, is_sealed: bool, seen: &mut Verified) -> io
                 Some(position),
                 format!("offset {} after {}", header.base_offset, next_offset - 1),
             );
+        }
+        // The offset stands outside of the CRC.
+        if header.base_offset > next_offset && next_offset >= cleaned_until {
+            let what = format!("offset {} where {next_offset} follows", header.base_offset);
+            seen.note(&path, Some(position), what);
         }
         starts.insert(position, header.last_offset());
         newest = newest.max(header.max_timestamp);
