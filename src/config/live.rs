@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{Accepts, Config, ConfigError, Overrides, broker_keys};
@@ -24,7 +24,7 @@ pub struct LiveConfig {
 }
 
 /// A setting whose value is another one now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
     /// Kafka's name, or the section.
     pub name: String,
@@ -35,7 +35,7 @@ pub struct Changed {
 }
 
 /// What reading the configuration file again did.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reload {
     /// In force now.
     pub applied: Vec<Changed>,

@@ -474,12 +474,13 @@ fn add(
     value: &str,
     source: Source,
 ) -> Result<(), String> {
-    let canonical = broker::canonical(written, value)?;
-    for (name, canonical) in &canonical {
+    let mut canonical = broker::canonical(written, value)?;
+    for (name, canonical) in &mut canonical {
         if let Some(key) = broker_key(name) {
             key.kind
                 .check(canonical)
                 .map_err(|error| format!("{written}={value}: {error}"))?;
+            *canonical = key.kind.plain(std::mem::take(canonical));
         }
         if let Some(other) = settings.get(name).filter(|other| other.value != *canonical) {
             return Err(format!(

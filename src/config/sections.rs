@@ -173,17 +173,18 @@ fn read_topic_entry<'a>(
                     topic.pattern
                 ));
             };
-            for (name, canonical) in found {
+            for (name, mut canonical) in found {
+                if let Some(known) = topic_key(name) {
+                    let checked = known.kind.check(&canonical);
+                    checked.map_err(|error| format!("{key}={value}: {error}"))?;
+                    canonical = known.kind.plain(canonical);
+                }
                 let own = &mut topic.overrides.0;
                 if let Some(other) = own.get(name).filter(|other| **other != canonical) {
                     let earlier = written.get(name).copied().unwrap_or(name);
                     return Err(format!(
                         "{key}={value} and {earlier}={other} set the same thing to different values"
                     ));
-                }
-                if let Some(known) = topic_key(name) {
-                    let checked = known.kind.check(&canonical);
-                    checked.map_err(|error| format!("{key}={value}: {error}"))?;
                 }
                 written.insert(name, key);
                 own.insert(name.to_owned(), canonical);

@@ -165,6 +165,17 @@ impl Kind {
         }
     }
 
+    /// A valid value as clients expect it: products are numbers.
+    pub fn plain(&self, text: String) -> String {
+        match self {
+            Kind::Int(..) | Kind::Long(..) => match Value::integer(&text) {
+                Ok(number) => number.to_string(),
+                Err(_) => text,
+            },
+            _ => text,
+        }
+    }
+
     /// Kafka's number of the type in DescribeConfigs (ConfigDef.Type).
     pub fn wire_type(&self) -> i8 {
         match self {
