@@ -1,76 +1,68 @@
 #!/usr/bin/env bash
-# Starts and stops a metaq broker in the background, with its logs in logs/ beside conf/.
+# Starts, stops and asks a metaq broker, in MetaQ's words: a thin layer over the subcommands of metaq.
 #
-#   bin/metaServer.sh start | stop | restart | status
-#
-# Exit codes as LSB init scripts: status is 0 while it runs, 3 when it is stopped.
-# METAQ_BIN names the program, METAQ_CONF the configuration, METAQ_OPTS more arguments.
+# Exit codes as LSB init scripts: status is 0 while it runs, 3 when it is stopped, 1 when it died; 2 for wrong arguments,
+# 3 for what is not there yet, 5 without a program, 6 with a wrong configuration.
+# METAQ_BIN names the program, METAQ_CONF the configuration, METAQ_OPTS more arguments (--set KEY=VALUE).
+# METAQ_LOGS is where logs and the pid file are, logs/ beside conf/ by default.
+# METAQ_BROKER and METAQ_DASHBOARD are where a running broker is asked, 127.0.0.1:9092 and 127.0.0.1:8120 by default.
 set -u
-home=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+home=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 conf=${METAQ_CONF:-$home/conf/server.ini}
-logs=$home/logs
-pid_file=$logs/metaq.pid
-out=$logs/metaq.log
+logs=${METAQ_LOGS:-$home/logs}
 
-program() {
-  local candidate
-  for candidate in "${METAQ_BIN:-}" "$home/bin/metaq" "$home/target/release/metaq"; do
-    [ -n "$candidate" ] && [ -x "$candidate" ] && { echo "$candidate"; return; }
-  done
-  echo "metaq is not built: cargo build --release, or set METAQ_BIN" >&2
-  exit 5
+usage() {
+  cat >&2 <<END
+usage: $0 VERB
+  start [local|slave|samsa|gregor]   start it and wait until it is ready
+  stop | restart | status | reload
+  slave-status                       replication is not there yet
+  stats [ITEM|TOPIC]                 figures of the broker
+  query -topic T [-group G] [-partition P]
+  open-partitions   -topic T -start A -end B
+  close-partitions  -topic T -start A -end B     no put; get stays allowed
+  delete-partitions -topic T -start A -end B     empties closed partitions
+  move-partitions   -topic T -start A -end B -to DIRECTORY
+END
+  exit 2
 }
 
-running() { [ -f "$pid_file" ] && kill -0 "$(cat "$pid_file")" 2>/dev/null; }
+for candidate in "${METAQ_BIN:-}" "$home/bin/metaq" "$home/target/release/metaq"; do
+  [ -n "$candidate" ] && [ -x "$candidate" ] && { metaq=$(readlink -f "$candidate"); break; }
+done
+[ -n "${metaq:-}" ] || { echo "metaq is not built: cargo build --release, or set METAQ_BIN" >&2; exit 5; }
 
-start() {
-  if running; then
-    echo "metaq runs already, process $(cat "$pid_file")"
-    return 0
-  fi
-  local metaq
-  metaq=$(program) || exit $?
-  mkdir -p "$logs"
-  local from=1
-  [ -f "$out" ] && from=$(($(wc -l <"$out") + 1))
+# MetaQ's options have one dash.
+options=()
+words() {
+  local word
+  for word in "$@"; do
+    case $word in
+      -topic | -start | -end | -group | -partition | -to | -home) options+=("-$word") ;;
+      *) options+=("$word") ;;
+    esac
+  done
+}
+
+verb=${1:-}
+[ $# -gt 0 ] && shift
+words "$@"
+pid_file=(--pid-file "$logs/metaq.pid")
+broker=(--bootstrap "${METAQ_BROKER:-127.0.0.1:9092}")
+# shellcheck disable=SC2206 # METAQ_OPTS are several words
+start=("${pid_file[@]}" --log-file "$logs/metaq.log" --config "$conf" ${METAQ_OPTS:-})
+# Relative data directories are beside conf/.
+cd "$home" || exit 1
+
+case $verb in
+  start | restart) exec "$metaq" server "$verb" "${options[@]}" "${start[@]}" ;;
+  stop | status) exec "$metaq" server "$verb" "${pid_file[@]}" "${options[@]}" ;;
+  slave-status) exec "$metaq" server slave-status ;;
   # shellcheck disable=SC2086 # METAQ_OPTS are several words
-  (cd "$home" && exec nohup "$metaq" start -c "$conf" ${METAQ_OPTS:-} >>"$out" 2>&1 </dev/null) &
-  echo $! >"$pid_file"
-  for _ in $(seq 600); do
-    if tail -n "+$from" "$out" 2>/dev/null | grep -m1 '^metaq .* ready:'; then
-      return 0
-    fi
-    running || break
-    sleep 0.1
-  done
-  echo "metaq did not start; $out ends with:" >&2
-  tail -n 5 "$out" >&2
-  rm -f "$pid_file"
-  return 1
-}
-
-stop() {
-  if ! running; then
-    echo "metaq is stopped"
-    rm -f "$pid_file"
-    return 0
-  fi
-  local pid
-  pid=$(cat "$pid_file")
-  kill -TERM "$pid"
-  for _ in $(seq 600); do
-    kill -0 "$pid" 2>/dev/null || { rm -f "$pid_file"; echo "metaq stopped"; return 0; }
-    sleep 0.1
-  done
-  echo "metaq, process $pid, still drains after 60 s" >&2
-  return 1
-}
-
-case "${1:-}" in
-  start) start ;;
-  stop) stop ;;
-  restart) stop && start ;;
-  status)
-    if running; then echo "metaq runs, process $(cat "$pid_file")"; else echo "metaq is stopped"; exit 3; fi ;;
-  *) echo "usage: $0 start | stop | restart | status" >&2; exit 2 ;;
+  reload) exec "$metaq" config reload --config "$conf" ${METAQ_OPTS:-} "${options[@]}" ;;
+  stats) exec "$metaq" stats --dashboard "${METAQ_DASHBOARD:-127.0.0.1:8120}" "${options[@]}" ;;
+  query) exec "$metaq" query "${broker[@]}" "${options[@]}" ;;
+  open-partitions | close-partitions | delete-partitions | move-partitions)
+    exec "$metaq" partition "${verb%-partitions}" "${broker[@]}" "${options[@]}" ;;
+  *) usage ;;
 esac

@@ -7,17 +7,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::admin::Admin;
-use crate::api::{Context, FetchSessions};
+use crate::api::{Context, FetchSessions, RequestLog};
 use crate::clock::WallClock;
 use crate::cluster::{Broker as Member, Cluster, ClusterError, ClusterEvent, Opened, ProducerIds};
 use crate::cluster::{cluster_id_of, parse_identity};
-use crate::config::Config;
+use crate::config::{Config, LiveConfig};
+use crate::control::Control;
 use crate::group::{Coordinator, GroupLimits, Resolve};
 use crate::log::{DataDirError, RealDisk};
 use crate::meta::{MetaError, MetaStore, ZooKeeperOptions, ZooKeeperTls};
@@ -182,12 +184,22 @@ async fn tell_of_lease(cluster: Arc<Cluster>) {
     }
 }
 
+/// Lets what was told its settings at the start follow the configuration.
+async fn follow_config(config: Arc<LiveConfig>, intervals: Arc<Mutex<HousekeepingIntervals>>) {
+    let mut changes = config.subscribe();
+    while changes.changed().await.is_ok() {
+        let now = config.load_full();
+        *intervals.lock() = housekeeping_intervals(&now);
+        crate::logging::set_levels(now.text("log.level"));
+    }
+}
+
 impl Broker {
     /// Opens everything and begins to serve. Returns when clients can be answered.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let started = Instant::now();
-        for (name, why) in config.without_effect() {
-            tracing::warn!(name, "{why}");
+        for setting in config.without_effect() {
+            tracing::warn!(name = setting.name, "without effect: {}", setting.instead);
         }
         let (endpoints, advertised) = listen_endpoints(&config)?;
         // Bound first, so that a taken port is found before anything is opened.
@@ -212,6 +224,9 @@ impl Broker {
         };
         let mut broker = Self::start_on(ground, config).await?;
         broker.admin = Some(admin.serve(broker.cx.clone()));
+        if let Some(control) = Control::bind(&broker.cx)? {
+            broker.tasks.spawn(control.serve(broker.cx.clone()));
+        }
         broker.start_time = started.elapsed();
         Ok(broker)
     }
@@ -222,7 +237,7 @@ impl Broker {
         config: Config,
     ) -> Result<Self, StartError> {
         let started = Instant::now();
-        let config = Arc::new(config);
+        let live = Arc::new(LiveConfig::new(config));
         let Ground {
             partitions,
             meta,
@@ -237,8 +252,10 @@ impl Broker {
         };
         let cluster_id = property("cluster.id")?;
         let (cluster, opened) =
-            Cluster::open(config.clone(), meta.clone(), partitions.clone(), cluster_id).await?;
+            Cluster::open(live.clone(), meta.clone(), partitions.clone(), cluster_id).await?;
         let cluster = Arc::new(cluster);
+        // With what was set at run time.
+        let config = live.load_full();
         let directory_id = property("directory.id")?.unwrap_or_default();
         let events = cluster.events();
         cluster
@@ -253,13 +270,14 @@ impl Broker {
         let sessions = config.number("max.incremental.fetch.session.cache.slots") as usize;
         let mut server = Server::default();
         let cx = Arc::new(Context {
-            config,
+            config: live,
             cluster,
             partitions,
             coordinator,
             producer_ids: ProducerIds::new(meta),
             fetch_sessions: FetchSessions::new(sessions),
             metrics: Metrics::default(),
+            request_log: RequestLog::default(),
             draining: server.draining(),
         });
         let mut tasks = JoinSet::new();
@@ -267,6 +285,7 @@ impl Broker {
         tasks.spawn(vital().watch("cluster", cx.cluster.clone().follow()));
         tasks.spawn(vital().watch("groups", coordinate(cx.clone(), events)));
         tasks.spawn(tell_of_lease(cx.cluster.clone()));
+        tasks.spawn(follow_config(cx.config.clone(), housekeeping.intervals()));
         server.serve(&cx, listeners);
         Ok(Self {
             cx,
@@ -304,6 +323,7 @@ impl Broker {
         let paths: Vec<String> = self
             .cx
             .config
+            .load()
             .data_paths()
             .iter()
             .map(|path| path.display().to_string())

@@ -3,6 +3,7 @@
 //! The modules in dependency order, lowest first:
 //!
 //! - [`clock`]: the time of day
+//! - [`schedule`]: times of day as MetaQ gives them
 //! - [`vital`]: threads and tasks that a broker cannot do without
 //! - [`log`]: sequential segment files, byte for byte as Kafka's
 //! - [`meta`]: the coordination tree
@@ -16,10 +17,14 @@ pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod control;
 pub mod group;
 pub mod log;
+pub mod logging;
 pub mod meta;
 pub mod metrics;
 pub mod net;
+pub mod notify;
 pub mod partition;
+pub mod schedule;
 pub mod vital;

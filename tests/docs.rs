@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use metaq::config::{Kind, TOPIC_KEYS, broker_keys};
+use metaq::config::{CLIENT_METRICS_KEYS, GROUP_KEYS, Kind, TOPIC_KEYS, broker_keys};
 
 fn kind(kind: Kind) -> String {
     let range = |low: i64, high: i64| match (low, high) {
@@ -18,54 +18,110 @@ fn kind(kind: Kind) -> String {
         Kind::Choice(words) => words.join(", "),
         Kind::List(words) => format!("some of {}", words.join(", ")),
         Kind::Text => "text".to_owned(),
+        Kind::Words => "words, separated by commas".to_owned(),
+        Kind::Schedule => "a schedule".to_owned(),
+        Kind::Partitions => "partitions, such as 0,4-7".to_owned(),
+        Kind::Levels => "levels, such as info,metaq::net=debug".to_owned(),
     }
 }
 
 fn generated() -> String {
-    let mut out = String::from(
-        "# Configuration\n\nGenerated from `src/config`. A key may be given by any of its names in `[system]` of server.ini or by \
-         `--set`; two names for one thing that disagree are an error. Integers may be products (`1024*1024`).\n\n\
-         Also understood: `node.id` (broker.id), `log.dir`, `log.retention.hours`, `log.retention.minutes`, `log.roll.hours`; \
-         `deletePolicy=delete,168` gives hours, or `s`, `m`, `h` as suffix.\n\n## Broker\n\n\
-         | key | MetaQ's name | values | default | |\n|---|---|---|---|---|\n",
-    );
+    let mut out = String::from(INTRODUCTION);
     for key in broker_keys() {
         let metaq = key
             .metaq_name
             .map_or(String::new(), |name| format!("`{name}`"));
-        let default = if key.default.is_empty() {
-            String::new()
-        } else {
-            format!("`{}`", key.default)
-        };
+        let dynamic = if key.is_dynamic() { "yes" } else { "" };
         let _ = writeln!(
             out,
-            "| `{}` | {metaq} | {} | {default} | {} |",
+            "| `{}` | {metaq} | {} | {} | {dynamic} | {} |",
             key.name,
             kind(key.kind),
+            default(key.default),
             key.doc
         );
     }
-    out.push_str(
-        "\n## Topics\n\nIn `[topic=NAME]` of server.ini (with `numPartitions`), or at run time by any Kafka admin tool or \
-         `metaq topic alter`.\n\n| key | values | default | |\n|---|---|---|---|\n",
-    );
+    let headings = "| key | values | default | |\n|---|---|---|---|\n";
+    out.push_str(TOPICS);
+    out.push_str(headings);
     for key in TOPIC_KEYS {
-        let default = if key.default.is_empty() {
-            String::new()
-        } else {
-            format!("`{}`", key.default)
-        };
-        let _ = writeln!(
-            out,
-            "| `{}` | {} | {default} | {} |",
-            key.name,
-            kind(key.kind),
-            key.doc
-        );
+        row(&mut out, (key.name, key.kind, key.default, key.doc));
+    }
+    out.push_str(GROUPS);
+    out.push_str(headings);
+    for key in GROUP_KEYS {
+        row(&mut out, (key.name, key.kind, key.default, key.doc));
+    }
+    out.push_str(CLIENT_METRICS);
+    out.push_str(headings);
+    for key in CLIENT_METRICS_KEYS {
+        row(&mut out, (key.name, key.kind, key.default, key.doc));
     }
     out
 }
+
+fn default(default: &str) -> String {
+    match default {
+        "" => String::new(),
+        default => format!("`{default}`"),
+    }
+}
+
+fn row(out: &mut String, (name, of, value, doc): (&str, Kind, &str, &str)) {
+    let _ = writeln!(
+        out,
+        "| `{name}` | {} | {} | {doc} |",
+        kind(of),
+        default(value)
+    );
+}
+
+const INTRODUCTION: &str = "# Configuration
+
+Generated from `src/config`. A key may be given by any of its names in `[system]` of server.ini or by `--set`; two names \
+for one thing that disagree are an error. Integers may be products (`1024*1024`).
+
+Also understood: `node.id` (broker.id), `log.dir`, `log.retention.hours`, `log.retention.minutes`, `log.roll.hours`, \
+`log.roll.jitter.hours`. `deletePolicy=delete,168` gives hours, or `s`, `m`, `h` as suffix; `archive,168` archives before it \
+deletes, and `archive,168,DIRECTORY` says where to. Kafka's other names for brokers are accepted without effect, so that a \
+server.properties can be taken over, and each says what the broker does instead; those of security are refused.
+
+`metaq config check FILE` tells everything that is wrong in a file. `metaq config show` tells what is in force, where it is \
+from, and what changes at run time. The order, the later over the earlier: the default, server.ini, `--set`, what is set at \
+run time for all brokers (`metaq config set broker default KEY=VALUE`), and for one (`metaq config set broker 0 KEY=VALUE`). \
+What is set at run time is kept in the coordination tree and outlives restarts. `metaq config reload`, SIGHUP and \
+`metaServer.sh reload` read the file again: what changes at run time is in force at once, the rest is told and waits for a \
+restart; a file that is wrong changes nothing.
+
+## Broker
+
+| key | MetaQ's name | values | default | at run time | |
+|---|---|---|---|---|---|
+";
+
+const TOPICS: &str = "
+## Topics
+
+In `[topic=NAME]` of server.ini (with MetaQ's names, and `numPartitions`, `acceptPublish`, `acceptSubscribe`), or at run time \
+by any Kafka admin tool or `metaq topic alter`. `*` in the name matches anything.
+
+";
+
+const GROUPS: &str = "
+## Groups
+
+In `[group=NAME]` of server.ini, or at run time by any Kafka admin tool or `metaq config set group NAME KEY=VALUE`.
+
+";
+
+const CLIENT_METRICS: &str = "
+## Client metrics
+
+Subscriptions (KIP-714), at run time by any Kafka admin tool or `metaq config set client-metrics NAME KEY=VALUE`. \
+`match` knows client_instance_id, client_id, client_software_name, client_software_version, client_source_address and \
+client_source_port, each with a regular expression for the whole text.
+
+";
 
 #[test]
 fn docs_configuration_is_as_the_tables_say() {

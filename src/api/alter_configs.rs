@@ -1,18 +1,22 @@
-//! AlterConfigs (key 33, v0–v2; KIP-133): replaces all of a topic's own configurations.
+//! AlterConfigs (key 33, v0–v2; KIP-133, 226): replaces all that is set for a topic, a broker, all brokers, a group or a
+//! client metrics subscription.
 //!
-//! - What is not named goes back to its default. Brokers' configurations are in the file and not changed here.
+//! - What is not named goes back to its default.
+//! - What of a broker changes at run time is in docs/configuration.md; the rest is INVALID_REQUEST, as by Kafka.
+//! - Loggers' levels are changed by IncrementalAlterConfigs alone.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use metaq_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse, ApiKey};
 
-use super::describe_configs::TOPIC;
+use super::describe_configs::{BROKER, CLIENT_METRICS, GROUP, TOPIC};
 use super::errors::WireError;
 use super::shared::{message, optional};
 use super::{Api, Caller, Context, serve_by_controller};
-use crate::cluster::ConfigChange;
+use crate::cluster::{ConfigChange, Configured};
 
 pub(super) const API: Api = Api {
     key: ApiKey::AlterConfigs,
@@ -22,16 +26,25 @@ pub(super) const API: Api = Api {
 async fn handle(cx: Arc<Context>, _: Caller, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
     for resource in request.resources {
-        let mut changes = vec![ConfigChange::Clear];
+        let mut seen = HashSet::new();
+        let mut changes = Ok(vec![ConfigChange::Clear]);
         for config in &resource.configs {
             let name = config.name.to_string();
-            changes.push(match optional(&config.value) {
-                Some(value) => ConfigChange::Set(name, value),
-                None => ConfigChange::Delete(name),
-            });
+            if !seen.insert(name.clone()) {
+                changes = Err(format!("Error due to duplicate config keys: {name}"));
+            }
+            if let Ok(changes) = &mut changes {
+                changes.push(match optional(&config.value) {
+                    Some(value) => ConfigChange::Set(name, value),
+                    None => ConfigChange::Delete(name),
+                });
+            }
         }
         let (kind, name) = (resource.resource_type, resource.resource_name);
-        let outcome = apply(&cx, kind, &name, &changes, request.validate_only).await;
+        let outcome = match changes {
+            Ok(changes) => apply(&cx, kind, &name, &changes, request.validate_only).await,
+            Err(why) => Err((ResponseError::InvalidRequest, why)),
+        };
         let response = AlterConfigsResourceResponse::default()
             .with_resource_type(kind)
             .with_resource_name(name);
@@ -53,10 +66,31 @@ pub(super) async fn apply(
     changes: &[ConfigChange],
     validate_only: bool,
 ) -> Result<(), (ResponseError, String)> {
-    if resource_type != TOPIC {
-        let why = "Only topics' configurations change at run time; the broker's are in its configuration file.";
-        return Err((ResponseError::InvalidRequest, why.to_owned()));
+    let what = match resource_type {
+        TOPIC => None,
+        BROKER => Some(Configured::Broker),
+        GROUP => Some(Configured::Group),
+        CLIENT_METRICS => Some(Configured::ClientMetrics),
+        other => {
+            let why = format!("Unknown resource type {other}");
+            return Err((ResponseError::InvalidRequest, why));
+        }
+    };
+    let changed = match what {
+        None => cx.cluster.change_config(name, changes, validate_only).await,
+        Some(what) => {
+            cx.cluster
+                .change_resource(what, name, changes, validate_only)
+                .await
+        }
+    };
+    if changed.is_ok() && !validate_only {
+        tracing::info!(
+            resource_type,
+            name,
+            ?changes,
+            "configuration changed by a client"
+        );
     }
-    let changed = cx.cluster.change_config(name, changes, validate_only).await;
     changed.map_err(|error| (error.wire(), error.to_string()))
 }

@@ -7,16 +7,17 @@ use metaq_protocol::protocol::StrBytes;
 use tokio::sync::watch;
 
 use super::fetch_sessions::FetchSessions;
+use super::request_log::RequestLog;
 use crate::cluster::{Broker, Cluster, ProducerIds};
-use crate::config::Config;
+use crate::config::LiveConfig;
 use crate::group::Coordinator;
 use crate::metrics::Metrics;
 use crate::partition::Partitions;
 
 /// The broker as handlers see it.
 pub struct Context {
-    /// The configuration it started with.
-    pub config: Arc<Config>,
+    /// The configuration in force.
+    pub config: Arc<LiveConfig>,
     /// The cluster.
     pub cluster: Arc<Cluster>,
     /// The partitions it leads.
@@ -29,6 +30,8 @@ pub struct Context {
     pub fetch_sessions: FetchSessions,
     /// What is counted.
     pub metrics: Metrics,
+    /// Requests that somebody wants to see.
+    pub request_log: RequestLog,
     /// Becomes true when the broker shuts down: what waits is answered.
     pub draining: watch::Receiver<bool>,
 }

@@ -1,7 +1,9 @@
 //! DescribeConfigs (key 32, v1–v4; KIP-133, 226, 569): configurations with where they come from.
 //!
-//! - Topics: every key of the topic table. Brokers: every key of the broker table, read-only.
-//! - Groups and client metrics have no configurations here; broker loggers are not described.
+//! - Topics, brokers, groups: every key of their tables. The empty broker name stands for what is set at run time for
+//!   all of them.
+//! - Client metrics: a subscription that is not there has no keys. Broker loggers: metaq's modules.
+//! - What is secret is not told.
 
 use std::sync::Arc;
 
@@ -14,8 +16,12 @@ use metaq_protocol::messages::{ApiKey, DescribeConfigsRequest, DescribeConfigsRe
 
 use super::shared::{message, text};
 use super::{Api, Caller, Context, serve};
-use crate::cluster::{Topic, check_topic_name};
-use crate::config::{Kind, TOPIC_KEYS, broker_keys};
+use crate::cluster::{Configured, Topic, check_topic_name};
+use crate::config::{
+    BrokerKey, CLIENT_METRICS_KEYS, ClientMetricsKey, Config, GROUP_KEYS, GroupKey, Kind, Source,
+    TOPIC_KEYS, broker_key, broker_keys,
+};
+use crate::logging;
 
 pub(super) const API: Api = Api {
     key: ApiKey::DescribeConfigs,
@@ -31,8 +37,13 @@ pub(super) const GROUP: i8 = 32;
 
 /// Kafka's ConfigSource.
 const SOURCE_TOPIC: i8 = 1;
+const SOURCE_DYNAMIC_BROKER: i8 = 2;
+const SOURCE_DYNAMIC_DEFAULT_BROKER: i8 = 3;
 const SOURCE_STATIC_BROKER: i8 = 4;
 const SOURCE_DEFAULT: i8 = 5;
+const SOURCE_DYNAMIC_BROKER_LOGGER: i8 = 6;
+const SOURCE_CLIENT_METRICS: i8 = 7;
+const SOURCE_GROUP: i8 = 8;
 
 /// One configuration in force.
 pub(super) struct Entry {
@@ -42,8 +53,34 @@ pub(super) struct Entry {
     kind: Kind,
     doc: &'static str,
     read_only: bool,
+    sensitive: bool,
     /// Name, value and source of every level that sets it, the one in force first.
     synonyms: Vec<(&'static str, String, i8)>,
+}
+
+impl Entry {
+    /// The first level is in force.
+    fn new(
+        name: &'static str,
+        kind: Kind,
+        doc: &'static str,
+        synonyms: Vec<(&'static str, String, i8)>,
+    ) -> Self {
+        let (value, source) = match synonyms.first() {
+            Some((_, value, source)) => (value.clone(), *source),
+            None => (String::new(), SOURCE_DEFAULT),
+        };
+        Self {
+            name,
+            value,
+            source,
+            kind,
+            doc,
+            read_only: false,
+            sensitive: false,
+            synonyms,
+        }
+    }
 }
 
 async fn handle(
@@ -97,15 +134,27 @@ fn entries(
                 ResponseError::UnknownTopicOrPartition.to_string(),
             )),
         },
-        BROKER if name.is_empty() => Ok(Vec::new()),
+        BROKER if name.is_empty() => Ok(default_broker_entries(cx)),
         BROKER if name == cx.cluster.broker_id().to_string() => Ok(broker_entries(cx)),
-        BROKER => {
+        BROKER_LOGGER if name == cx.cluster.broker_id().to_string() => Ok(logger_entries()),
+        BROKER | BROKER_LOGGER => {
             let id = cx.cluster.broker_id();
-            let why =
-                format!("Unexpected broker id, expected {id} or empty string, but received {name}");
+            let or_empty = match resource.resource_type {
+                BROKER => " or empty string",
+                _ => "",
+            };
+            let why = format!("Unexpected broker id, expected {id}{or_empty}, but received {name}");
             Err((ResponseError::InvalidRequest, why))
         }
-        BROKER_LOGGER | CLIENT_METRICS | GROUP => Ok(Vec::new()),
+        GROUP | CLIENT_METRICS if name.is_empty() => {
+            let what = match resource.resource_type {
+                GROUP => "Group name must not be empty",
+                _ => "Client metrics subscription name must not be empty",
+            };
+            Err((ResponseError::InvalidRequest, what.to_owned()))
+        }
+        GROUP => Ok(group_entries(cx, name)),
+        CLIENT_METRICS => Ok(client_metrics_entries(cx, name)),
         other => Err((
             ResponseError::InvalidRequest,
             format!("Unsupported resource type: {other}"),
@@ -115,61 +164,115 @@ fn entries(
 
 /// Every configuration of a topic.
 pub(super) fn topic_entries(cx: &Context, topic: &Topic) -> Vec<Entry> {
-    let from_file = cx.cluster.defaults_for(&topic.name);
+    let config = cx.config.load_full();
+    let from_section = config.section_settings(&topic.name);
     let entry = |key: &'static crate::config::TopicKey| {
         let mut synonyms = Vec::new();
         if let Some(own) = topic.overrides.0.get(key.name) {
             synonyms.push((key.name, own.clone(), SOURCE_TOPIC));
         }
         let broker_name = key.broker_name.unwrap_or(key.name);
-        if let Some(set) = from_file.0.get(key.name) {
-            synonyms.push((broker_name, set.clone(), SOURCE_STATIC_BROKER));
+        if let Some(set) = from_section.0.get(key.name) {
+            synonyms.push((key.name, set.clone(), SOURCE_STATIC_BROKER));
+        }
+        if let Some(broker_name) = key.broker_name {
+            synonyms.extend(levels(&config, broker_name));
         }
         synonyms.push((broker_name, key.default.to_owned(), SOURCE_DEFAULT));
-        let (_, value, source) = synonyms[0].clone();
-        Entry {
-            name: key.name,
-            value,
-            source,
-            kind: key.kind,
-            doc: key.doc,
-            read_only: false,
-            synonyms,
-        }
+        Entry::new(key.name, key.kind, key.doc, synonyms)
     };
     TOPIC_KEYS.iter().map(entry).collect()
 }
 
+/// What the broker's configuration says of a key, at every level.
+fn levels(config: &Config, name: &'static str) -> Vec<(&'static str, String, i8)> {
+    let source = |source: &Source| match source {
+        Source::Dynamic => SOURCE_DYNAMIC_BROKER,
+        Source::DynamicDefault => SOURCE_DYNAMIC_DEFAULT_BROKER,
+        Source::File(_) | Source::CommandLine => SOURCE_STATIC_BROKER,
+    };
+    let levels = config.levels(name);
+    levels
+        .map(|(value, from)| (name, value.to_owned(), source(from)))
+        .collect()
+}
+
 fn broker_entries(cx: &Context) -> Vec<Entry> {
-    let entry = |key: crate::config::BrokerKey| {
-        let mut synonyms = Vec::new();
-        if cx.config.source(key.name).is_some() {
-            synonyms.push((
-                key.name,
-                cx.config.text(key.name).to_owned(),
-                SOURCE_STATIC_BROKER,
-            ));
-        }
+    let config = cx.config.load_full();
+    let entry = |key: BrokerKey| {
+        let mut synonyms = levels(&config, key.name);
         synonyms.push((key.name, key.default.to_owned(), SOURCE_DEFAULT));
-        let (_, value, source) = synonyms[0].clone();
         Entry {
-            name: key.name,
-            value,
-            source,
-            kind: key.kind,
-            doc: key.doc,
-            read_only: true,
-            synonyms,
+            read_only: !key.is_dynamic(),
+            sensitive: key.is_secret(),
+            ..Entry::new(key.name, key.kind, key.doc, synonyms)
         }
     };
     broker_keys().map(entry).collect()
 }
 
+/// What is set at run time for all brokers.
+fn default_broker_entries(cx: &Context) -> Vec<Entry> {
+    let image = cx.cluster.image();
+    let set = image.configs.get(Configured::Broker, "");
+    let entry = |(name, value): (&String, &String)| {
+        let key = broker_key(name)?;
+        let synonyms = vec![(key.name, value.clone(), SOURCE_DYNAMIC_DEFAULT_BROKER)];
+        Some(Entry::new(key.name, key.kind, key.doc, synonyms))
+    };
+    set.into_iter().flatten().filter_map(entry).collect()
+}
+
+fn group_entries(cx: &Context, group: &str) -> Vec<Entry> {
+    let image = cx.cluster.image();
+    let set = image.configs.get(Configured::Group, group);
+    let from_file = cx.config.load().defaults_for_group(group);
+    let entry = |key: &GroupKey| {
+        let mut synonyms = Vec::new();
+        if let Some(own) = set.and_then(|set| set.get(key.name)) {
+            synonyms.push((key.name, own.clone(), SOURCE_GROUP));
+        }
+        if let Some(section) = from_file.get(key.name) {
+            synonyms.push((key.name, section.clone(), SOURCE_STATIC_BROKER));
+        }
+        synonyms.push((key.name, key.default.to_owned(), SOURCE_DEFAULT));
+        Entry::new(key.name, key.kind, key.doc, synonyms)
+    };
+    GROUP_KEYS.iter().map(entry).collect()
+}
+
+/// As by Kafka, a subscription that is not there has nothing.
+fn client_metrics_entries(cx: &Context, name: &str) -> Vec<Entry> {
+    let image = cx.cluster.image();
+    let Some(set) = image.configs.get(Configured::ClientMetrics, name) else {
+        return Vec::new();
+    };
+    let entry = |key: &ClientMetricsKey| {
+        let mut synonyms = Vec::new();
+        if let Some(own) = set.get(key.name) {
+            synonyms.push((key.name, own.clone(), SOURCE_CLIENT_METRICS));
+        }
+        synonyms.push((key.name, key.default.to_owned(), SOURCE_DEFAULT));
+        Entry::new(key.name, key.kind, key.doc, synonyms)
+    };
+    CLIENT_METRICS_KEYS.iter().map(entry).collect()
+}
+
+fn logger_entries() -> Vec<Entry> {
+    let entry = |(name, level, _): (&'static str, &str, bool)| {
+        let doc = "Level of what the module says, until the broker ends.";
+        let levels = vec![(name, level.to_owned(), SOURCE_DYNAMIC_BROKER_LOGGER)];
+        Entry::new(name, Kind::Text, doc, levels)
+    };
+    logging::loggers().into_iter().map(entry).collect()
+}
+
 fn described(entry: Entry, synonyms: bool, docs: bool) -> DescribeConfigsResourceResult {
+    let told = |value: String| (!entry.sensitive).then(|| text(value));
     let synonym = |(name, value, source): (&'static str, String, i8)| {
         DescribeConfigsSynonym::default()
             .with_name(text(name))
-            .with_value(Some(text(value)))
+            .with_value(told(value))
             .with_source(source)
     };
     let all = if synonyms {
@@ -179,8 +282,9 @@ fn described(entry: Entry, synonyms: bool, docs: bool) -> DescribeConfigsResourc
     };
     DescribeConfigsResourceResult::default()
         .with_name(text(entry.name))
-        .with_value(Some(text(entry.value)))
+        .with_value(told(entry.value))
         .with_read_only(entry.read_only)
+        .with_is_sensitive(entry.sensitive)
         .with_config_source(entry.source)
         .with_synonyms(all)
         .with_config_type(entry.kind.wire_type())

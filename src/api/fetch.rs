@@ -121,7 +121,7 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, request: FetchRequest) -> An
     let limits = Limits {
         bytes_max: usize::try_from(request.max_bytes)
             .unwrap_or(0)
-            .min(cx.config.number("fetch.max.bytes") as usize),
+            .min(cx.config.fetch_bytes_max()),
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
         isolation: if request.isolation_level == 1 {
             Isolation::ReadCommitted

@@ -1,10 +1,14 @@
-//! IncrementalAlterConfigs (key 44, v0–v1; KIP-339): sets, deletes, appends to and subtracts from single
-//! configurations of topics.
+//! IncrementalAlterConfigs (key 44, v0–v1; KIP-339, 226, 412, 714, 1142): sets, deletes, appends to and subtracts from
+//! single configurations of topics, brokers, groups, client metrics and loggers.
+//!
+//! - The controller makes the changes, but for loggers' levels: those are the broker's that is asked, and last until it
+//!   ends. A broker's settings may be made through any broker, where Kafka wants the one that they are for.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
+use metaq_protocol::frame;
 use metaq_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use metaq_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use metaq_protocol::messages::{
@@ -12,13 +16,30 @@ use metaq_protocol::messages::{
 };
 
 use super::alter_configs::apply;
+use super::describe_configs::BROKER_LOGGER;
 use super::shared::{message, optional};
-use super::{Api, Caller, Context, serve_by_controller};
+use super::{Answer, Api, Caller, Context, Piece, Response, forward, serve};
 use crate::cluster::ConfigChange;
+use crate::logging;
+
+type Outcome = Result<(), (ResponseError, String)>;
 
 pub(super) const API: Api = Api {
     key: ApiKey::IncrementalAlterConfigs,
-    start: |cx, caller, frame| serve_by_controller(cx, caller, frame, handle),
+    start: |cx, caller, request| -> Answer {
+        Box::pin(async move {
+            let asked: IncrementalAlterConfigsRequest = frame::decode(&request)?;
+            let is_logger =
+                |resource: &AlterConfigsResource| resource.resource_type == BROKER_LOGGER;
+            // Loggers are this broker's; a request that is about them too is answered here.
+            if !asked.resources.iter().any(is_logger)
+                && let Some(bytes) = forward::to_controller(&cx, &caller, &request).await
+            {
+                return Ok(Response::Send(vec![Piece::Bytes(bytes)]));
+            }
+            serve(cx, caller, request, handle).await
+        })
+    },
 };
 
 async fn handle(
@@ -27,19 +48,22 @@ async fn handle(
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
+    let mut named = HashSet::new();
+    let mut twice = HashSet::new();
+    for resource in &request.resources {
+        let key = (resource.resource_type, resource.resource_name.clone());
+        if !named.insert(key.clone()) {
+            twice.insert(key);
+        }
+    }
     for resource in request.resources {
-        let outcome = match changes(&resource) {
-            Ok(changes) => {
-                apply(
-                    &cx,
-                    resource.resource_type,
-                    &resource.resource_name,
-                    &changes,
-                    request.validate_only,
-                )
-                .await
+        let key = (resource.resource_type, resource.resource_name.clone());
+        let outcome = match twice.contains(&key) {
+            true => {
+                let why = "Each resource must appear at most once.".to_owned();
+                Err((ResponseError::InvalidRequest, why))
             }
-            Err(why) => Err((ResponseError::InvalidRequest, why)),
+            false => change(&cx, &resource, request.validate_only).await,
         };
         let response = AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)
@@ -52,6 +76,57 @@ async fn handle(
         });
     }
     IncrementalAlterConfigsResponse::default().with_responses(responses)
+}
+
+async fn change(cx: &Context, resource: &AlterConfigsResource, validate_only: bool) -> Outcome {
+    let changes = changes(resource).map_err(|why| (ResponseError::InvalidRequest, why))?;
+    let (kind, name) = (resource.resource_type, &resource.resource_name);
+    match kind {
+        BROKER_LOGGER => change_loggers(cx, name, &changes, validate_only),
+        _ => apply(cx, kind, name, &changes, validate_only).await,
+    }
+}
+
+/// All of them or none, as Kafka's RuntimeLoggerManager does it.
+fn change_loggers(
+    cx: &Context,
+    name: &str,
+    changes: &[ConfigChange],
+    validate_only: bool,
+) -> Outcome {
+    let id = cx.cluster.broker_id();
+    let request = |why: String| (ResponseError::InvalidRequest, why);
+    if name.parse() != Ok(id) {
+        return Err(request(match name.parse::<i32>() {
+            Ok(_) => format!("Unexpected broker id, expected {id}, but received {name}"),
+            Err(_) => format!("Node id must be an integer, but it is: {name}"),
+        }));
+    }
+    let mut levels = Vec::with_capacity(changes.len());
+    for change in changes {
+        let (logger, level) = match change {
+            ConfigChange::Set(logger, level) => (logger, Some(level.as_str())),
+            ConfigChange::Delete(logger) => (logger, None),
+            ConfigChange::Append(..) => {
+                let why = "APPEND operation is not allowed for the BROKER_LOGGER resource";
+                return Err(request(why.to_owned()));
+            }
+            ConfigChange::Subtract(..) | ConfigChange::Clear => {
+                let why = "SUBTRACT operation is not allowed for the BROKER_LOGGER resource";
+                return Err(request(why.to_owned()));
+            }
+        };
+        logging::check(logger, level).map_err(|error| match error {
+            logging::LoggerError::RemovesRoot => request(error.to_string()),
+            _ => (ResponseError::InvalidConfig, error.to_string()),
+        })?;
+        levels.push((logger, level));
+    }
+    for (logger, level) in levels.into_iter().filter(|_| !validate_only) {
+        // Checked above.
+        let _ = logging::set(logger, level);
+    }
+    Ok(())
 }
 
 fn changes(resource: &AlterConfigsResource) -> Result<Vec<ConfigChange>, String> {

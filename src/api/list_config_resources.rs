@@ -1,7 +1,9 @@
 //! ListConfigResources (key 74, v0–v1; KIP-714, 1142): what configurations can be described.
 //!
-//! - v0 lists client-metrics resources, of which there are none.
+//! - v0 lists client-metrics resources.
+//! - Groups are those that have configurations of their own; brokers are those that live, or have.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
@@ -11,6 +13,7 @@ use metaq_protocol::messages::{ApiKey, ListConfigResourcesRequest, ListConfigRes
 use super::describe_configs::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
 use super::shared::text;
 use super::{Api, Caller, Context, serve};
+use crate::cluster::Configured;
 
 pub(super) const API: Api = Api {
     key: ApiKey::ListConfigResources,
@@ -47,11 +50,22 @@ async fn handle(
             TOPIC => image
                 .topics()
                 .for_each(|topic| add(TOPIC, topic.name.to_string())),
-            BROKER | BROKER_LOGGER => image
-                .brokers
-                .keys()
-                .for_each(|id| add(kind, id.to_string())),
-            _ => {}
+            BROKER | BROKER_LOGGER => {
+                let mut ids: BTreeSet<String> = image.brokers.keys().map(i32::to_string).collect();
+                if kind == BROKER {
+                    let configured = image.configs.names(Configured::Broker);
+                    ids.extend(configured.map(str::to_owned));
+                }
+                ids.into_iter().for_each(|id| add(kind, id));
+            }
+            GROUP => {
+                let configured = image.configs.names(Configured::Group);
+                configured.for_each(|group| add(GROUP, group.to_owned()));
+            }
+            _ => {
+                let configured = image.configs.names(Configured::ClientMetrics);
+                configured.for_each(|name| add(CLIENT_METRICS, name.to_owned()));
+            }
         }
     }
     ListConfigResourcesResponse::default().with_config_resources(resources)

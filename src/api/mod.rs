@@ -34,6 +34,7 @@ mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod request_log;
 mod shared;
 mod spread;
 mod sync_group;
@@ -53,6 +54,7 @@ pub use api_versions::unsupported_version;
 pub use context::{Caller, Context};
 pub use fetch_sessions::FetchSessions;
 pub use metadata::{CLI_CLIENT_ID, IDENTITY_TAG};
+pub use request_log::{REQUEST_LOG_TIME_DEFAULT, REQUEST_LOG_TIME_MAX, RequestLog};
 
 /// A part of an answer.
 pub enum Piece {

@@ -6,7 +6,8 @@
 //! - Compressed batches are unpacked to check their records, as by Kafka; what does not unpack is INVALID_RECORD.
 //! - Answered when what acks and the topic's sync policy promise is true. One partition's error leaves the
 //!   others alone.
-//! - Where acceptPublish is false it is TOPIC_AUTHORIZATION_FAILED.
+//! - Where acceptPublish is false it is TOPIC_AUTHORIZATION_FAILED; for a partition that is closed (closed.partitions),
+//!   POLICY_VIOLATION.
 //! - Transactional batches are refused with INVALID_TXN_STATE: transactions are not served yet.
 
 use bytes::Bytes;
@@ -125,6 +126,14 @@ fn append(
         return Err(refuse(ResponseError::TopicAuthorizationFailed, text));
     }
     let config = partition.log().config();
+    if config.is_closed(index) {
+        let text = format!(
+            "partition {} of {} is closed: it takes no messages (closed.partitions; metaq partition open)",
+            partition.identity(),
+            partition.topic()
+        );
+        return Err(refuse(ResponseError::PolicyViolation, text));
+    }
     // This broker is the only replica in sync.
     if acks == -1 && config.min_insync_replicas > 1 {
         let text = format!(

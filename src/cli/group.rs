@@ -178,7 +178,10 @@ fn list(client: &mut Client, json: bool) -> Result<(), Failure> {
 }
 
 /// Committed offsets by topic and partition.
-fn committed(client: &mut Client, group: &str) -> Result<BTreeMap<(String, i32), i64>, Failure> {
+pub(super) fn committed(
+    client: &mut Client,
+    group: &str,
+) -> Result<BTreeMap<(String, i32), i64>, Failure> {
     let asked = OffsetFetchRequestGroup::default()
         .with_group_id(group_id(group))
         .with_topics(None);

@@ -31,6 +31,11 @@ pub(super) struct Dashboard {
 }
 
 impl Dashboard {
+    /// Host and port.
+    pub(super) fn address(&self) -> &str {
+        &self.dashboard
+    }
+
     /// The JSON at a path.
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         get(&self.dashboard, path)

@@ -2,16 +2,23 @@
 
 mod client;
 mod cluster;
+mod config;
 mod consume;
+mod control;
 mod doctor;
 mod group;
 mod http;
 mod log;
+mod loggers;
+mod manual;
 mod meta;
 mod output;
+mod partition;
 mod partitioner;
 mod produce;
+mod server;
 mod start;
+mod stats;
 mod topic;
 
 use std::io::Write;
@@ -50,6 +57,18 @@ enum Subcommands {
     Doctor(doctor::Doctor),
     /// Look into a data directory while no broker uses it.
     Log(log::Log),
+    /// Check, show and change configurations.
+    Config(config::ConfigCommand),
+    /// Show and change what a running broker logs.
+    Loggers(loggers::Loggers),
+    /// List, open, close, empty and move partitions.
+    Partition(partition::Partition),
+    Stats(stats::Stats),
+    Query(stats::Query),
+    /// Start and stop a broker in the background (bin/metaServer.sh).
+    Server(server::Server),
+    Completions(manual::Completions),
+    Man(manual::Man),
 }
 
 /// Where the configuration is.
@@ -66,6 +85,26 @@ struct ConfigArguments {
 impl ConfigArguments {
     fn load(&self) -> Result<Config, ConfigError> {
         Config::load(self.config.as_deref(), &self.set)
+    }
+
+    /// What can be read of it: to find a running broker, whose file may be wrong by now.
+    fn load_leniently(&self) -> Result<Config, ConfigError> {
+        Ok(Config::examine(self.config.as_deref(), &self.set)?.0)
+    }
+}
+
+/// A failure with an exit code of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+struct ExitWith {
+    code: u8,
+    what: String,
+}
+
+impl ExitWith {
+    fn new(code: u8, what: &str) -> Failure {
+        let what = what.to_owned();
+        Box::new(Self { code, what })
     }
 }
 
@@ -84,12 +123,21 @@ pub fn run(command: Command) -> ExitCode {
         Subcommands::Meta(meta) => meta.run(),
         Subcommands::Doctor(doctor) => doctor.run(),
         Subcommands::Log(log) => log.run(),
+        Subcommands::Config(config) => config.run(),
+        Subcommands::Loggers(loggers) => loggers.run(),
+        Subcommands::Partition(partition) => partition.run(),
+        Subcommands::Stats(stats) => stats.run(),
+        Subcommands::Query(query) => query.run(),
+        Subcommands::Server(server) => server.run(),
+        Subcommands::Completions(completions) => completions.run(),
+        Subcommands::Man(man) => man.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "metaq: {error}");
-            ExitCode::FAILURE
+            let own = error.downcast_ref::<ExitWith>();
+            own.map_or(ExitCode::FAILURE, |exit| ExitCode::from(exit.code))
         }
     }
 }

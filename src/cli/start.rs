@@ -1,15 +1,17 @@
-//! `metaq start`: a broker in the foreground until SIGTERM or Ctrl-C.
+//! `metaq start`: a broker in the foreground until SIGTERM or Ctrl-C. SIGHUP makes it read its configuration again.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use super::{ConfigArguments, Failure};
 use crate::broker::Broker;
 use crate::config::Config;
+use crate::logging::{self, LogTarget};
+use crate::notify::Notify;
 
 /// Descriptors that thousands of partitions and connections need.
 const DESCRIPTORS_WANTED: u64 = 1 << 20;
@@ -29,8 +31,8 @@ pub(super) struct Start {
 
 impl Start {
     pub(super) fn run(self) -> Result<(), Failure> {
-        self.start_logging();
         let config = self.config.load()?;
+        logging::start(&self.log_target(&config))?;
         raise_descriptor_limit();
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         if let threads @ 1.. = config.number("num.network.threads") {
@@ -39,24 +41,20 @@ impl Start {
         let runtime = runtime.enable_all().thread_name("network").build()?;
         let result = runtime.block_on(serve(config));
         runtime.shutdown_timeout(RUNTIME_CLOSE_MAX);
+        if let Err(error) = &result {
+            tracing::error!(%error, "not started");
+        }
         result
     }
 
-    /// Logs to standard error; RUST_LOG chooses what, `info` by default. Where that cannot be written, because the disk
-    /// is full or nobody reads it any more, the broker goes on without.
-    fn start_logging(&self) {
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-        let logging = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(|| Forgiving(io::stderr()))
-            .log_internal_errors(false);
-        if self.log_json {
-            logging.json().init();
-        } else {
-            logging
-                .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-                .with_target(false)
-                .init();
+    fn log_target(&self, config: &Config) -> LogTarget {
+        let file = Some(PathBuf::from(config.text("log.file")));
+        LogTarget {
+            json: self.log_json || config.text("log.format") == "json",
+            file: file.filter(|path| !path.as_os_str().is_empty()),
+            file_bytes_max: config.number("log.file.max.bytes") as u64,
+            files_max: config.number("log.file.max.count") as usize,
+            levels: config.text("log.level").to_owned(),
         }
     }
 }
@@ -64,34 +62,57 @@ impl Start {
 async fn serve(config: Config) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // From the beginning, because it would end the process.
+    let mut hangup = signal(SignalKind::hangup())?;
+    let notify = Notify::from_env();
     let broker = tokio::select! {
         broker = Broker::start(config) => broker?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
+    let ready = broker.ready_line();
+    tracing::info!("{ready}");
     // Who started the broker may be gone.
-    let _ = writeln!(io::stdout(), "{}", broker.ready_line());
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-        _ = interrupt.recv() => tracing::info!("interrupted: draining"),
+    let _ = writeln!(io::stdout(), "{ready}");
+    notify.ready(&ready);
+    let mut watchdog = notify.watchdog_interval().map(tokio::time::interval);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {
+                tracing::info!("SIGTERM: draining");
+                break;
+            }
+            _ = interrupt.recv() => {
+                tracing::info!("interrupted: draining");
+                break;
+            }
+            _ = hangup.recv() => {
+                tracing::info!("SIGHUP: reading the configuration again");
+                notify.reloading();
+                if let Err(error) = broker.context().cluster.reload_config().await {
+                    tracing::error!(%error, "the configuration stays as it was");
+                }
+                notify.ready(&ready);
+            }
+            () = tick(&mut watchdog) => {
+                if broker.context().partitions.vital().ended().is_empty() {
+                    notify.alive();
+                }
+            }
+        }
     }
+    notify.stopping();
     broker.shutdown().await;
     tracing::info!("closed cleanly");
     Ok(())
 }
 
-/// Takes everything, and drops what cannot be written.
-struct Forgiving<W>(W);
-
-impl<W: Write> Write for Forgiving<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let _ = self.0.write_all(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let _ = self.0.flush();
-        Ok(())
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
     }
 }
 

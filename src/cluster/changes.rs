@@ -1,9 +1,12 @@
 //! What can be asked of the cluster, why it is refused, and what a change does to a topic's configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::configs::Configured;
 use super::names::NameError;
-use crate::config::{Kind, TopicConfig, TopicConfigError, TopicOverrides, topic_key};
+#[cfg(test)]
+use crate::config::topic_key;
+use crate::config::{ClientMetricsError, Kind, Overrides, TopicConfigError, Value};
 use crate::log::DataDirError;
 use crate::meta::MetaError;
 
@@ -77,6 +80,32 @@ pub enum ClusterError {
     Storage(usize),
 }
 
+impl From<ClientMetricsError> for ClusterError {
+    fn from(error: ClientMetricsError) -> Self {
+        match error {
+            ClientMetricsError::Request(why) => Self::Request(why),
+            ClientMetricsError::Pattern(_) => Self::ConfigChange(error.to_string()),
+        }
+    }
+}
+
+impl ClusterError {
+    /// The same, said of something else than a topic.
+    pub(super) fn of_resource(self, what: Configured) -> Self {
+        let whose = match what {
+            Configured::Broker => "broker",
+            Configured::Group => "group",
+            Configured::ClientMetrics => "client metrics",
+        };
+        match self {
+            Self::Config(TopicConfigError::Unknown(name)) => {
+                Self::Request(format!("Unknown {whose} config name: {name}"))
+            }
+            other => other,
+        }
+    }
+}
+
 /// A topic to create.
 #[derive(Debug, Clone)]
 pub struct NewTopic {
@@ -120,70 +149,118 @@ pub enum ConfigChange {
     Clear,
 }
 
-/// Applies one step to a topic's own settings.
+/// Applies one step to settings. `kind_of` knows the keys; `default_of` tells what a list is appended to where it is not
+/// set itself.
 pub(super) fn apply_change(
-    overrides: &mut TopicOverrides,
-    defaults: &TopicOverrides,
+    overrides: &mut Overrides,
+    kind_of: impl Fn(&str) -> Option<Kind>,
+    default_of: impl Fn(&str) -> String,
     change: &ConfigChange,
 ) -> Result<(), ClusterError> {
-    let unknown = |name: &String| TopicConfigError::Unknown(name.clone());
+    let known =
+        |name: &String| kind_of(name).ok_or_else(|| TopicConfigError::Unknown(name.clone()));
     match change {
-        ConfigChange::Clear => overrides.0.clear(),
+        ConfigChange::Clear => overrides.clear(),
         ConfigChange::Set(name, value) => {
-            overrides.0.insert(name.clone(), value.clone());
+            overrides.insert(name.clone(), value.clone());
         }
         ConfigChange::Delete(name) => {
-            topic_key(name).ok_or_else(|| unknown(name))?;
-            overrides.0.remove(name);
+            known(name)?;
+            overrides.remove(name);
         }
         ConfigChange::Append(name, words) | ConfigChange::Subtract(name, words) => {
-            let key = topic_key(name).ok_or_else(|| unknown(name))?;
-            if !matches!(key.kind, Kind::List(_)) {
-                return Err(ClusterError::ConfigChange(format!(
-                    "Can't append or subtract: {name} is not a list."
-                )));
-            }
-            let current = TopicConfig {
-                overrides,
-                broker: defaults,
-            }
-            .get(name)
-            .to_owned();
-            let mut list: Vec<&str> = current
-                .split(',')
-                .map(str::trim)
-                .filter(|word| !word.is_empty())
-                .collect();
-            let words = words.split(',').map(str::trim);
-            match change {
-                ConfigChange::Append(..) => words.for_each(|word| {
-                    if !list.contains(&word) {
-                        list.push(word);
-                    }
-                }),
-                _ => words.for_each(|word| list.retain(|known| *known != word)),
-            }
-            overrides.0.insert(name.clone(), list.join(","));
+            let adds = matches!(change, ConfigChange::Append(..));
+            let current = overrides
+                .get(name)
+                .cloned()
+                .unwrap_or_else(|| default_of(name));
+            let changed = match known(name)? {
+                Kind::List(_) | Kind::Words => change_words(&current, words, adds),
+                Kind::Partitions => change_partitions(name, &current, words, adds)?,
+                _ => {
+                    return Err(ClusterError::ConfigChange(format!(
+                        "Can't append or subtract: {name} is not a list."
+                    )));
+                }
+            };
+            overrides.insert(name.clone(), changed);
         }
     }
     Ok(())
+}
+
+fn change_words(current: &str, words: &str, adds: bool) -> String {
+    let split = |list: &str| -> Vec<String> {
+        let words = list.split(',').map(str::trim);
+        words
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect()
+    };
+    let mut list = split(current);
+    for word in split(words) {
+        match adds {
+            true if list.contains(&word) => {}
+            true => list.push(word),
+            false => list.retain(|known| *known != word),
+        }
+    }
+    list.join(",")
+}
+
+fn change_partitions(
+    name: &str,
+    current: &str,
+    words: &str,
+    adds: bool,
+) -> Result<String, ClusterError> {
+    let read = |list: &str| {
+        Value::partitions(list).map_err(|reason| TopicConfigError::Invalid {
+            name: name.to_owned(),
+            value: list.to_owned(),
+            reason,
+        })
+    };
+    let mut all: BTreeSet<i32> = read(current).unwrap_or_default().into_iter().collect();
+    for partition in read(words)? {
+        match adds {
+            true => all.insert(partition),
+            false => all.remove(&partition),
+        };
+    }
+    Ok(Value::ranges(&all))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn apply(overrides: &mut Overrides, change: ConfigChange) -> Result<(), ClusterError> {
+        let kind_of = |name: &str| topic_key(name).map(|key| key.kind);
+        let default_of = |name: &str| topic_key(name).map_or("", |key| key.default).to_owned();
+        apply_change(overrides, kind_of, default_of, &change)
+    }
+
     #[test]
     fn a_list_is_extended_from_what_is_in_force() {
-        let mut overrides = TopicOverrides::default();
-        let defaults = TopicOverrides::default();
+        let mut overrides = Overrides::new();
         let append = ConfigChange::Append("cleanup.policy".into(), "compact".into());
-        apply_change(&mut overrides, &defaults, &append).unwrap();
-        assert_eq!(overrides.0["cleanup.policy"], "delete,compact");
+        apply(&mut overrides, append).unwrap();
+        assert_eq!(overrides["cleanup.policy"], "delete,compact");
         let subtract = ConfigChange::Subtract("cleanup.policy".into(), "delete".into());
-        apply_change(&mut overrides, &defaults, &subtract).unwrap();
-        assert_eq!(overrides.0["cleanup.policy"], "compact");
+        apply(&mut overrides, subtract).unwrap();
+        assert_eq!(overrides["cleanup.policy"], "compact");
         let wrong = ConfigChange::Append("retention.ms".into(), "1".into());
-        assert!(apply_change(&mut overrides, &defaults, &wrong).is_err());
+        assert!(apply(&mut overrides, wrong).is_err());
+    }
+
+    #[test]
+    fn partitions_are_added_and_taken_by_range() {
+        let mut overrides = Overrides::new();
+        let name = || "closed.partitions".to_owned();
+        apply(&mut overrides, ConfigChange::Append(name(), "1-5".into())).unwrap();
+        apply(&mut overrides, ConfigChange::Subtract(name(), "3,9".into())).unwrap();
+        assert_eq!(overrides["closed.partitions"], "1-2,4-5");
+        assert!(apply(&mut overrides, ConfigChange::Append(name(), "x".into())).is_err());
     }
 }

@@ -13,7 +13,7 @@ use super::image::{Image, Topic};
 use super::membership::Membership;
 use super::names::check_topic_name;
 use super::placement::Identities;
-use crate::config::{Config, TopicConfig, TopicOverrides};
+use crate::config::{LiveConfig, TopicConfig, TopicOverrides};
 use crate::log::{LogConfig, uuid_to_base64};
 use crate::meta::records::{ClusterRecord, DeletedTopicRecord, RECORD_VERSION, decode, encode};
 use crate::meta::{Change, MetaError, MetaStore, Op, paths};
@@ -50,10 +50,12 @@ pub enum ClusterEvent {
 /// The cluster. See the module's documentation.
 pub struct Cluster {
     pub(super) broker_id: i32,
-    pub(super) config: Arc<Config>,
+    pub(super) config: Arc<LiveConfig>,
     pub(super) meta: MetaStore,
     pub(super) partitions: Arc<Partitions>,
     pub(super) image: ArcSwap<Image>,
+    /// Held while the image is replaced, so that no change of it is lost to another one.
+    image_changes: parking_lot::Mutex<()>,
     /// Held while topics are changed, by this broker or because the tree says so.
     pub(super) changes: Mutex<()>,
     pub(super) membership: parking_lot::Mutex<Membership>,
@@ -72,7 +74,7 @@ impl Cluster {
     /// Reads the tree, adopts partition directories that it does not know, and opens this broker's partitions.
     /// `cluster_id` is what the data directories say, if anything.
     pub async fn open(
-        config: Arc<Config>,
+        config: Arc<LiveConfig>,
         meta: MetaStore,
         partitions: Arc<Partitions>,
         cluster_id: Option<String>,
@@ -100,6 +102,7 @@ impl Cluster {
             meta,
             partitions,
             image,
+            image_changes: parking_lot::Mutex::new(()),
             changes: Mutex::new(()),
             membership: parking_lot::Mutex::default(),
             term: ArcSwapOption::empty(),
@@ -108,6 +111,7 @@ impl Cluster {
             published: Mutex::default(),
             tree,
         };
+        cluster.reload_configs().await?;
         cluster.load_topics().await?;
         let deleted = cluster.finish_deletions().await?;
         cluster.adopt_found(&deleted).await?;
@@ -175,18 +179,22 @@ impl Cluster {
 
     /// What a topic gets from the broker's configuration, under its own overrides.
     pub fn defaults_for(&self, topic: &str) -> TopicOverrides {
-        self.config.defaults_for_topic(topic)
+        self.config.load().defaults_for_topic(topic)
     }
 
     pub(super) fn log_config(&self, topic: &Topic) -> LogConfig {
-        TopicConfig {
-            overrides: &topic.overrides,
-            broker: &self.defaults_for(&topic.name),
+        let broker = &self.defaults_for(&topic.name);
+        let overrides = &topic.overrides;
+        let config = TopicConfig { overrides, broker };
+        let archive_dir = config.archives().then(|| self.config.load().archive_dir());
+        LogConfig {
+            archive_dir: archive_dir.flatten(),
+            ..config.log()
         }
-        .log()
     }
 
     pub(super) fn change_image(&self, change: impl FnOnce(&mut Image)) {
+        let _change = self.image_changes.lock();
         let mut image = Image::clone(&self.image.load());
         change(&mut image);
         self.image.store(Arc::new(image));
@@ -345,8 +353,8 @@ impl Cluster {
 
     /// Creates the topics that the configuration names.
     pub(super) async fn create_named_topics(&self) {
-        let missing: Vec<NewTopic> = self
-            .config
+        let config = self.config.load_full();
+        let missing: Vec<NewTopic> = config
             .named_topics()
             .filter(|name| self.image().topic(name).is_none())
             .map(NewTopic::with_defaults)

@@ -27,6 +27,7 @@ struct Stale {
     controller: bool,
     slots: bool,
     deletions: bool,
+    configs: bool,
     topics: BTreeSet<String>,
 }
 
@@ -49,6 +50,8 @@ impl Stale {
                 self.brokers = true;
             } else if below(paths::DELETED) {
                 self.deletions = true;
+            } else if below(paths::CONFIG) {
+                self.configs = true;
             } else if below(paths::COORDINATORS) {
                 self.slots = true;
             } else if path == paths::CONTROLLER {
@@ -132,9 +135,13 @@ impl Cluster {
     async fn refresh(&self, stale: &Stale) -> Result<(), ClusterError> {
         if stale.everything {
             self.finish_deletions().await?;
+            self.reload_configs().await?;
             self.reload_topics(None).await?;
             self.rejoin().await?;
             return self.publish_topics().await;
+        }
+        if stale.configs {
+            self.reload_configs().await?;
         }
         if stale.deletions {
             self.finish_deletions().await?;

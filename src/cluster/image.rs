@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::configs::Configs;
 use crate::config::TopicOverrides;
 use crate::meta::MetaError;
 use crate::meta::records::{PartitionRecord, RECORD_VERSION, TopicRecord, decode};
@@ -141,6 +142,8 @@ pub struct Image {
     pub controller_id: i32,
     /// Who coordinates which groups; empty until the first controller has dealt them.
     pub slots: Vec<SlotInfo>,
+    /// What is set at run time for brokers, groups and client metrics.
+    pub configs: Arc<Configs>,
     pub(super) topics: BTreeMap<Arc<str>, Arc<Topic>>,
     pub(super) by_id: HashMap<Uuid, Arc<Topic>>,
 }
@@ -152,6 +155,7 @@ impl Default for Image {
             brokers: BTreeMap::new(),
             controller_id: -1,
             slots: Vec::new(),
+            configs: Arc::default(),
             topics: BTreeMap::new(),
             by_id: HashMap::new(),
         }

@@ -3,6 +3,7 @@
 mod changes;
 #[allow(clippy::module_inception)]
 mod cluster;
+mod configs;
 mod controller;
 mod follow;
 mod image;
@@ -16,6 +17,7 @@ mod topics;
 
 pub use changes::{ClusterError, ConfigChange, NewTopic};
 pub use cluster::{Cluster, ClusterEvent, Opened, cluster_id_of};
+pub use configs::{CONFIG_VALUE_BYTES_MAX, CONFIGURED_RESOURCES_MAX, Configs, Configured};
 pub use image::{Broker, Image, PartitionInfo, SlotInfo, Topic, parse_identity};
 pub use names::{NameError, TOPIC_NAME_BYTES_MAX, check_topic_name};
 pub use peer::ask as ask_peer;

@@ -13,7 +13,7 @@ use super::cluster::Cluster;
 use super::image::{PartitionInfo, Topic};
 use super::names::{self, check_topic_name};
 use super::placement::{Identities, spread};
-use crate::config::TopicOverrides;
+use crate::config::{TopicConfig, TopicOverrides, topic_key};
 use crate::log::uuid_to_base64;
 use crate::meta::records::{DeletedTopicRecord, RECORD_VERSION, encode};
 use crate::meta::{MetaError, Op, paths};
@@ -180,7 +180,7 @@ impl Cluster {
         }
         let brokers = self.placeable_brokers();
         let partitions = match new.partitions {
-            -1 => self.config.partitions_for_topic(&new.name) * brokers.len().max(1) as i32,
+            -1 => self.config.load().partitions_for_topic(&new.name) * brokers.len().max(1) as i32,
             n => n,
         };
         if partitions <= 0 {
@@ -382,8 +382,14 @@ impl Cluster {
             .ok_or(ClusterError::UnknownTopic)?;
         let mut changed = Topic::clone(&topic);
         let defaults = self.defaults_for(name);
+        let kind_of = |key: &str| topic_key(key).map(|key| key.kind);
+        let default_of = |key: &str| {
+            let overrides = &TopicOverrides::default();
+            let broker = &defaults;
+            TopicConfig { overrides, broker }.get(key).to_owned()
+        };
         for change in changes {
-            apply_change(&mut changed.overrides, &defaults, change)?;
+            apply_change(&mut changed.overrides.0, kind_of, default_of, change)?;
         }
         changed.overrides.validate()?;
         if validate_only {

@@ -1,7 +1,8 @@
 //! Broker configurations: one table of names (Kafka's, with MetaQ's beside them), types, defaults and texts.
 
+use super::kafka::{self, Foreign};
 use super::topic::TOPIC_KEYS;
-use super::value::Kind;
+use super::value::{Kind, Value};
 
 /// One broker configuration.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +38,44 @@ impl BrokerKey {
     pub fn is_without_effect(&self) -> bool {
         self.doc.contains("without effect")
     }
+
+    /// Whether its value is told to nobody.
+    pub fn is_secret(&self) -> bool {
+        self.name == "zookeeper.auth"
+    }
+
+    /// Whether it changes while the broker runs: by IncrementalAlterConfigs, for one broker or all, and by `reload`.
+    pub fn is_dynamic(&self) -> bool {
+        let is_of_topics = || {
+            TOPIC_KEYS
+                .iter()
+                .any(|key| key.broker_name == Some(self.name))
+        };
+        DYNAMIC.contains(&self.name) || is_of_topics()
+    }
 }
+
+/// What changes at run time beside the defaults of topics. Kafka's DynamicBrokerConfig has some of these; the others are
+/// looked at whenever they are needed here.
+const DYNAMIC: &[&str] = &[
+    "accept.publish",
+    "accept.subscribe",
+    "auto.create.topics.enable",
+    "connections.max.idle.ms",
+    "default.replication.factor",
+    "delete.topic.enable",
+    "fetch.max.bytes",
+    "log.archive.dir",
+    "log.flush.offset.checkpoint.interval.ms",
+    "log.level",
+    "log.retention.check.interval.ms",
+    "max.connections",
+    "max.connections.per.ip",
+    "max.inflight.requests.per.connection",
+    "num.partitions",
+    "producer.id.expiration.ms",
+    "socket.request.stall.ms",
+];
 
 /// The broker's own configurations. Defaults for topics come beside them from [`TOPIC_KEYS`].
 const OWN_KEYS: &[BrokerKey] = &[
@@ -201,13 +239,6 @@ const OWN_KEYS: &[BrokerKey] = &[
         Kind::Bool,
         "true",
         "Whether ZooKeeper's certificate must be for the host that is connected to."
-    ),
-    key!(
-        "delete.when",
-        Some("deleteWhen"),
-        Kind::Text,
-        "0 0 6,18 * * ?",
-        "Accepted for MetaQ's sake, without effect: retention is applied every log.retention.check.interval.ms."
     ),
     key!(
         "data.log.path",
@@ -483,6 +514,55 @@ const OWN_KEYS: &[BrokerKey] = &[
         "How often recovery points are written, ms."
     ),
     key!(
+        "log.archive.dir",
+        Some("archivePath"),
+        Kind::Text,
+        "archive",
+        "Where segments of topics with archive.enable (deletePolicy archive,…) go before they are deleted; a directory for each partition. Linked where it is on the same file system, copied and synced otherwise."
+    ),
+    key!(
+        "log.level",
+        None,
+        Kind::Levels,
+        "info",
+        "What is logged: a level (ERROR, WARN, INFO, DEBUG, TRACE, OFF), and module=level for modules (metaq::net=debug), separated by commas. metaq loggers set changes it until the next start. RUST_LOG is over it."
+    ),
+    key!(
+        "log.format",
+        None,
+        Kind::Choice(&["text", "json"]),
+        "text",
+        "How a line of the log is written."
+    ),
+    key!(
+        "log.file",
+        None,
+        Kind::Text,
+        "",
+        "File that the log is written to; empty for standard error. bin/metaServer.sh sets it to logs/metaq.log."
+    ),
+    key!(
+        "log.file.max.bytes",
+        None,
+        Kind::Long(1024, i64::MAX),
+        "67108864",
+        "Size at which the log's file is set aside as .1, and a new one begins, bytes."
+    ),
+    key!(
+        "log.file.max.count",
+        None,
+        Kind::Int(1, 1000),
+        "10",
+        "Files of the log that are kept, the current one included."
+    ),
+    key!(
+        "control.socket",
+        None,
+        Kind::Text,
+        "",
+        "Unix socket by which metaq config reload and metaq loggers requests reach the broker; whoever may write to it may. Empty for metaq.sock in the first data directory; none for none."
+    ),
+    key!(
         "controlled.shutdown.drain.ms",
         None,
         Kind::Int(0, INT_MAX),
@@ -497,6 +577,7 @@ const TOPIC_SYNONYMS: &[(&str, &str)] = &[
     ("unflushInterval", "flush.ms"),
     ("maxSegmentSize", "segment.bytes"),
     ("deletePolicy", "retention.ms"),
+    ("deleteWhen", "delete.when"),
 ];
 
 /// Every broker configuration in the order of the table.
@@ -523,63 +604,135 @@ pub fn broker_key(name: &str) -> Option<BrokerKey> {
     broker_keys().find(|key| key.name == name || key.metaq_name == Some(name))
 }
 
+/// Settings under the table's names and units.
+pub type Canonical = Vec<(&'static str, String)>;
+
 /// Brings other spellings of a setting to the table's name and unit: MetaQ's `deletePolicy`, Kafka's `node.id`
-/// and the coarser units of retention and roll times. `None` when the value does not parse.
-pub fn canonical(name: &str, value: &str) -> Option<(&'static str, String)> {
+/// and the coarser units of retention and roll times. The text says why it is none.
+pub fn canonical(name: &str, value: &str) -> Result<Canonical, String> {
     let scaled = |to: &'static str, factor: i64| {
-        let value = super::value::Value::integer(value).ok()?;
-        Some((
-            to,
-            if value < 0 {
-                value
-            } else {
-                value.checked_mul(factor)?
-            }
-            .to_string(),
-        ))
+        let wrong = |why: &str| format!("{name}={value}: {why}");
+        let given = Value::integer(value).map_err(|error| wrong(&error.to_string()))?;
+        let scaled = match given {
+            ..0 => Some(given),
+            _ => given.checked_mul(factor),
+        };
+        let scaled = scaled.ok_or_else(|| wrong("too large"))?;
+        Ok(vec![(to, scaled.to_string())])
     };
     match name {
-        "node.id" => Some(("broker.id", value.to_owned())),
-        "log.dir" => Some(("log.dirs", value.to_owned())),
+        "node.id" => Ok(vec![("broker.id", value.to_owned())]),
+        "log.dir" => Ok(vec![("log.dirs", value.to_owned())]),
         "log.retention.hours" => scaled("log.retention.ms", 3_600_000),
         "log.retention.minutes" => scaled("log.retention.ms", 60_000),
         "log.roll.hours" => scaled("log.roll.ms", 3_600_000),
-        "deletePolicy" => Some(("log.retention.ms", delete_policy_ms(value)?.to_string())),
-        _ => broker_key(name).map(|key| (key.name, value.to_owned())),
+        "log.roll.jitter.hours" => scaled("log.roll.jitter.ms", 3_600_000),
+        "deletePolicy" => {
+            let policy = DeletePolicy::parse(value)?;
+            let mut settings = vec![
+                ("log.retention.ms", policy.age_ms.to_string()),
+                ("log.archive.enable", policy.archive.to_string()),
+            ];
+            settings.extend(policy.dir.map(|dir| ("log.archive.dir", dir)));
+            Ok(settings)
+        }
+        _ => match (broker_key(name), kafka::foreign(name)) {
+            (Some(key), _) => Ok(vec![(key.name, value.to_owned())]),
+            (None, Some(Foreign::WithoutEffect(_))) => Ok(Vec::new()),
+            (None, Some(Foreign::NotServed(missing))) => {
+                Err(format!("{name} is not served yet: {missing}"))
+            }
+            (None, None) => Err(unknown(name)),
+        },
     }
 }
 
-/// The topic-level name and value of an entry of a `[topic=NAME]` section.
-pub fn canonical_for_topic(name: &str, value: &str) -> Option<(&'static str, String)> {
+fn unknown(name: &str) -> String {
+    let known: Vec<BrokerKey> = broker_keys().collect();
+    let names = known
+        .iter()
+        .flat_map(|key| [Some(key.name), key.metaq_name])
+        .flatten();
+    let hint = nearest(name, names).map_or(String::new(), |near| format!("; did you mean {near}?"));
+    format!("unknown key {name}{hint}")
+}
+
+/// What the broker does instead of a setting of Kafka's that is not in the table and has no effect.
+pub(super) fn foreign_without_effect(name: &str) -> Option<&'static str> {
+    match (broker_key(name), kafka::foreign(name)) {
+        (None, Some(Foreign::WithoutEffect(instead))) => Some(instead),
+        _ => None,
+    }
+}
+
+/// The topic-level names and values of an entry of a `[topic=NAME]` section; `None` for an unknown name.
+pub(super) fn canonical_for_topic(name: &str, value: &str) -> Result<Option<Canonical>, String> {
     if name == "deletePolicy" {
-        return Some(("retention.ms", delete_policy_ms(value)?.to_string()));
+        let policy = DeletePolicy::parse(value)?;
+        if policy.dir.is_some() {
+            return Err(format!(
+                "{name}={value}: the directory of the archive is the broker's; set log.archive.dir in [system]"
+            ));
+        }
+        return Ok(Some(vec![
+            ("retention.ms", policy.age_ms.to_string()),
+            ("archive.enable", policy.archive.to_string()),
+        ]));
     }
     let topic_name = TOPIC_SYNONYMS
         .iter()
         .find(|(metaq, _)| *metaq == name)
         .map_or(name, |(_, topic)| topic);
-    super::topic::topic_key(topic_name).map(|key| (key.name, value.to_owned()))
+    Ok(super::topic::topic_key(topic_name).map(|key| vec![(key.name, value.to_owned())]))
 }
 
-/// `delete,168`: hours, or with a suffix s, m or h.
-fn delete_policy_ms(policy: &str) -> Option<i64> {
-    let (word, age) = policy.split_once(',')?;
-    let age = age.trim();
-    if word.trim() != "delete" {
-        return None;
+/// MetaQ's deletePolicy: what happens to a segment at which age.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct DeletePolicy {
+    age_ms: i64,
+    archive: bool,
+    dir: Option<String>,
+}
+
+impl DeletePolicy {
+    /// `delete,168` or `archive,168[,DIRECTORY]`: hours, or with a suffix s, m or h.
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "deletePolicy={text} is not delete,AGE or archive,AGE[,DIRECTORY], with AGE in hours or with a suffix s, m or h"
+            )
+        };
+        let mut parts = text.splitn(3, ',').map(str::trim);
+        let archive = match parts.next() {
+            Some("delete") => false,
+            Some("archive") => true,
+            _ => return Err(wrong()),
+        };
+        let age_ms = parts.next().and_then(age_ms).ok_or_else(wrong)?;
+        let dir = parts.next().map(str::to_owned);
+        if dir.as_ref().is_some_and(|dir| !archive || dir.is_empty()) {
+            return Err(wrong());
+        }
+        Ok(Self {
+            age_ms,
+            archive,
+            dir,
+        })
     }
+}
+
+fn age_ms(age: &str) -> Option<i64> {
     let (digits, unit_ms) = match age.as_bytes().last()? {
         b's' => (&age[..age.len() - 1], 1000),
         b'm' => (&age[..age.len() - 1], 60_000),
         b'h' => (&age[..age.len() - 1], 3_600_000),
         _ => (age, 3_600_000),
     };
-    digits
-        .trim()
-        .parse::<i64>()
-        .ok()
-        .filter(|age| *age >= 0)?
-        .checked_mul(unit_ms)
+    let age = digits.trim().parse::<i64>().ok()?;
+    if age < 0 {
+        return None;
+    }
+    age.checked_mul(unit_ms)
 }
 
 /// Names that a misspelt one may have meant.
@@ -625,10 +778,40 @@ mod tests {
 
     #[test]
     fn a_delete_policy_counts_hours_unless_it_says_otherwise() {
-        assert_eq!(delete_policy_ms("delete,168"), Some(604_800_000));
-        assert_eq!(delete_policy_ms("delete, 30s"), Some(30_000));
-        assert_eq!(delete_policy_ms("delete,5m"), Some(300_000));
-        assert_eq!(delete_policy_ms("archive,1"), None);
+        let of = |text: &str| {
+            let policy = DeletePolicy::parse(text).ok()?;
+            Some((policy.age_ms, policy.archive, policy.dir))
+        };
+        assert_eq!(of("delete,168"), Some((604_800_000, false, None)));
+        assert_eq!(of("delete, 30s"), Some((30_000, false, None)));
+        assert_eq!(of("delete,5m"), Some((300_000, false, None)));
+        assert_eq!(of("archive,1"), Some((3_600_000, true, None)));
+        let with_dir = Some((3_600_000, true, Some("/old".to_owned())));
+        assert_eq!(of("archive,1,/old"), with_dir);
+        for wrong in [
+            "burn,1",
+            "delete",
+            "delete,x",
+            "delete,-1",
+            "delete,1,/old",
+            "archive,1,",
+        ] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_server_properties_of_kafka_is_understood_and_its_security_is_refused() {
+        assert!(canonical("num.io.threads", "8").is_ok());
+        assert!(foreign_without_effect("num.io.threads").is_some());
+        assert!(canonical("remote.log.storage.system.enable", "false").is_ok());
+        let refused = canonical("ssl.keystore.location", "/x").unwrap_err();
+        assert!(refused.contains("not served yet"), "{refused}");
+        assert!(
+            canonical("num.oi.threads", "8")
+                .unwrap_err()
+                .contains("unknown key")
+        );
     }
 
     #[test]

@@ -32,9 +32,10 @@ pub struct IniError {
     pub what: String,
 }
 
-/// Splits a text into its sections.
-pub fn parse(text: &str) -> Result<Vec<Section>, IniError> {
+/// Splits a text into its sections; lines that are none of it are told beside them, in order.
+pub fn parse(text: &str) -> (Vec<Section>, Vec<IniError>) {
     let mut sections: Vec<Section> = Vec::new();
+    let mut errors = Vec::new();
     let mut current = None;
     for (n, raw) in text.lines().enumerate() {
         let line = n + 1;
@@ -43,10 +44,10 @@ pub fn parse(text: &str) -> Result<Vec<Section>, IniError> {
             continue;
         }
         if let Some(rest) = content.strip_prefix('[') {
-            let name = rest
-                .strip_suffix(']')
-                .ok_or_else(|| error(line, "a section must end with ]"))?
-                .trim();
+            let Some(name) = rest.strip_suffix(']').map(str::trim) else {
+                errors.push(error(line, "a section must end with ]"));
+                continue;
+            };
             current = Some(
                 sections
                     .iter()
@@ -63,13 +64,13 @@ pub fn parse(text: &str) -> Result<Vec<Section>, IniError> {
             continue;
         }
         let Some((key, value)) = content.split_once('=') else {
-            return Err(error(
-                line,
-                &format!("expected key=value or [section], found {content:?}"),
-            ));
+            let what = format!("expected key=value or [section], found {content:?}");
+            errors.push(error(line, &what));
+            continue;
         };
         let Some(at) = current else {
-            return Err(error(line, "a key must stand in a section"));
+            errors.push(error(line, "a key must stand in a section"));
+            continue;
         };
         let entry = Entry {
             key: key.trim().to_owned(),
@@ -81,14 +82,13 @@ pub fn parse(text: &str) -> Result<Vec<Section>, IniError> {
             .iter()
             .find(|known| known.key == entry.key)
         {
-            return Err(error(
-                line,
-                &format!("{} is set already in line {}", entry.key, first.line),
-            ));
+            let what = format!("{} is set already in line {}", entry.key, first.line);
+            errors.push(error(line, &what));
+            continue;
         }
         sections[at].entries.push(entry);
     }
-    Ok(sections)
+    (sections, errors)
 }
 
 /// Cuts a comment that begins behind white space.
@@ -113,7 +113,8 @@ mod tests {
     #[test]
     fn sections_keys_and_comments_are_told_apart() {
         let text = "; c\n[system]\nbrokerId = 0 ; the first\ndeletePolicy=delete,168\n\n[topic=a b]\nx=1;2\n[system]\ny=";
-        let sections = parse(text).unwrap();
+        let (sections, errors) = parse(text);
+        assert_eq!(errors, []);
         assert_eq!(sections.len(), 2);
         let keys: Vec<_> = sections[0]
             .entries
@@ -128,14 +129,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line() {
-        assert_eq!(parse("[system]\nnonsense").unwrap_err().line, 2);
-        assert_eq!(parse("a=1").unwrap_err().line, 1);
-        assert!(
-            parse("[system]\na=1\na=2")
-                .unwrap_err()
-                .what
-                .contains("line 2")
-        );
+    fn everything_that_is_wrong_is_told_with_its_line() {
+        let (sections, errors) = parse("a=1\n[system]\nnonsense\na=1\na=2\n[topic\nb=3");
+        let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
+        assert_eq!(lines, [1, 3, 5, 6]);
+        assert!(errors[2].what.contains("line 4"), "{errors:?}");
+        assert_eq!(sections[0].entries.len(), 2);
     }
 }

@@ -1,20 +1,35 @@
-//! Configuration: `server.ini`, `--set` overrides, topic configurations. One table each for brokers and topics.
+//! Configuration: `server.ini`, `--set` overrides, what is changed at run time, topic configurations. One table each
+//! for brokers, topics, groups and client metrics.
+//!
+//! A [`Config`] is what is in force at one moment; [`LiveConfig`] is how the broker reads it, and what `reload` and
+//! changes at run time replace.
 
 mod broker;
+mod client_metrics;
+mod group;
 mod ini;
+mod kafka;
+mod live;
+mod sections;
 mod topic;
 mod value;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-pub use broker::{BrokerKey, broker_key, broker_keys};
+pub use broker::{BrokerKey, broker_key, broker_keys, canonical, nearest};
+pub use client_metrics::{
+    CLIENT_METRICS_KEYS, ClientMetricsError, ClientMetricsKey, ClientMetricsSubscription,
+    MatchParameter,
+};
+pub use group::{GROUP_KEYS, GroupKey, check_group};
+pub use live::{Changed, LiveConfig, Reload};
+pub use sections::{GroupSection, TopicSection};
 pub use topic::{TOPIC_KEYS, TopicConfig, TopicConfigError, TopicKey, TopicOverrides, topic_key};
 pub use value::{Kind, Value, ValueError};
 
-/// What MetaQ had for topics and nothing follows from here: see the broker's keys of the same names. A topic's
-/// partitions go to the data directory that has the fewest.
-const TOPIC_KEYS_WITHOUT_EFFECT: &[&str] = &["stat", "deleteWhen", "dataPath"];
+/// Names and values that were set at run time.
+pub type Overrides = BTreeMap<String, String>;
 
 /// Where a setting came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,29 +38,18 @@ pub enum Source {
     File(usize),
     /// `--set` on the command line.
     CommandLine,
+    /// Set at run time for all brokers.
+    DynamicDefault,
+    /// Set at run time for this broker.
+    Dynamic,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Setting {
     /// The name that was written.
     written: String,
     value: String,
     source: Source,
-}
-
-/// A `[topic=NAME]` section; `*` in the name matches anything.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicSection {
-    /// Name or pattern.
-    pub pattern: String,
-    /// Partitions per broker, when given.
-    pub partitions: Option<i32>,
-    /// Whether messages are taken, when given.
-    pub accept_publish: Option<bool>,
-    /// Whether messages are given out, when given.
-    pub accept_subscribe: Option<bool>,
-    /// Topic configurations.
-    pub overrides: TopicOverrides,
 }
 
 /// What a broker does with a topic's messages (MetaQ's acceptPublish and acceptSubscribe).
@@ -68,90 +72,177 @@ pub enum ConfigError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The file's syntax or content is wrong; the text names file, line and key.
+    /// The file's syntax or content is wrong; the text names file, line and key, a line for each mistake.
     #[error("{0}")]
     Invalid(String),
+}
+
+/// A mistake in a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Problem {
+    /// Of the file, where it is in one line.
+    line: Option<usize>,
+    what: String,
+}
+
+impl Problem {
+    fn at(line: usize, what: String) -> Self {
+        let line = Some(line);
+        Self { line, what }
+    }
+
+    fn general(what: String) -> Self {
+        Self { line: None, what }
+    }
+
+    /// For people, behind the name of the file.
+    fn told_of(&self, file: Option<&Path>) -> String {
+        let file = file.map_or(String::new(), |path| format!("{}: ", path.display()));
+        match self.line {
+            Some(line) => format!("{file}line {line}: {}", self.what),
+            None => format!("{file}{}", self.what),
+        }
+    }
+}
+
+/// A setting, or a key of a section, that has no effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WithoutEffect {
+    /// The name as written.
+    pub name: String,
+    /// Where it is set.
+    pub source: Source,
+    /// What the broker does instead.
+    pub instead: &'static str,
 }
 
 /// A broker's configuration: what was set, over the defaults of the tables.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
+    /// Read again by `reload`.
+    file: Option<PathBuf>,
+    command_line: Vec<String>,
     settings: BTreeMap<&'static str, Setting>,
+    dynamic_defaults: BTreeMap<&'static str, Setting>,
+    dynamic: BTreeMap<&'static str, Setting>,
     topics: Vec<TopicSection>,
+    groups: Vec<GroupSection>,
+    others_without_effect: Vec<WithoutEffect>,
     topic_defaults: TopicOverrides,
     /// No topic is withheld; spares the hot path the look-ups.
     accepts_all: bool,
+    fetch_bytes_max: usize,
 }
 
 impl Config {
     /// Reads a file (if any) and applies `KEY=VALUE` overrides.
     pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Self, ConfigError> {
-        let mut config = Self::default();
+        let (config, problems) = Self::examine(file, overrides)?;
+        match problems.is_empty() {
+            true => Ok(config),
+            false => Err(ConfigError::Invalid(problems.join("\n"))),
+        }
+    }
+
+    /// As [`Config::load`], with everything that is wrong: lines for people. The configuration is what is left without it.
+    pub fn examine(
+        file: Option<&Path>,
+        overrides: &[String],
+    ) -> Result<(Self, Vec<String>), ConfigError> {
+        let mut config = Self {
+            file: file.map(Path::to_owned),
+            command_line: overrides.to_vec(),
+            ..Self::default()
+        };
+        let mut told = Vec::new();
         if let Some(path) = file {
             let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
                 path: path.to_path_buf(),
                 source,
             })?;
-            config
-                .read(&text)
-                .map_err(|what| ConfigError::Invalid(format!("{}: {what}", path.display())))?;
+            let problems = config.read(&text);
+            told.extend(problems.iter().map(|problem| problem.told_of(file)));
         }
         let mut from_command_line = BTreeMap::new();
         for entry in overrides {
-            let invalid = |what: String| ConfigError::Invalid(format!("--set {entry}: {what}"));
-            let (key, value) = entry
-                .split_once('=')
-                .ok_or_else(|| invalid("expected KEY=VALUE".to_owned()))?;
-            add(
+            let mut tell = |what: String| told.push(format!("--set {entry}: {what}"));
+            let Some((key, value)) = entry.split_once('=') else {
+                tell("expected KEY=VALUE".to_owned());
+                continue;
+            };
+            let source = Source::CommandLine;
+            match add(
                 &mut from_command_line,
                 key.trim(),
                 value.trim(),
-                Source::CommandLine,
-            )
-            .map_err(invalid)?;
-        }
-        config.settings.extend(from_command_line);
-        config.finish().map_err(ConfigError::Invalid)?;
-        Ok(config)
-    }
-
-    fn read(&mut self, text: &str) -> Result<(), String> {
-        for section in ini::parse(text).map_err(|error| error.to_string())? {
-            if section.name == "system" || section.name == "zookeeper" {
-                for entry in section.entries {
-                    if section.name == "zookeeper" && !is_zookeeper_key(&entry.key) {
-                        return Err(format!(
-                            "line {}: {} does not belong to [zookeeper]",
-                            entry.line, entry.key
-                        ));
-                    }
-                    add(
-                        &mut self.settings,
-                        &entry.key,
-                        &entry.value,
-                        Source::File(entry.line),
-                    )
-                    .map_err(|what| format!("line {}: {what}", entry.line))?;
-                }
-            } else if let Some(pattern) = section.name.strip_prefix("topic=") {
-                self.topics.push(read_topic(pattern.trim(), &section)?);
-            } else {
-                return Err(format!(
-                    "line {}: unknown section [{}]; there are [system], [zookeeper] and [topic=NAME]",
-                    section.line, section.name
-                ));
+                source.clone(),
+            ) {
+                Ok(()) => config
+                    .others_without_effect
+                    .extend(foreign(key.trim(), source)),
+                Err(what) => tell(what),
             }
         }
-        Ok(())
+        config.settings.extend(from_command_line);
+        let problems = config.finish();
+        told.extend(problems.iter().map(|problem| problem.told_of(file)));
+        Ok((config, told))
     }
 
-    /// Gathers the defaults for topics and checks what spans several keys.
-    fn finish(&mut self) -> Result<(), String> {
+    fn read(&mut self, text: &str) -> Vec<Problem> {
+        let (sections, wrong) = ini::parse(text);
+        let wrong = wrong
+            .into_iter()
+            .map(|error| Problem::at(error.line, error.what));
+        let mut problems: Vec<Problem> = wrong.collect();
+        for section in sections {
+            match section.name.split_once('=') {
+                None if section.name == "system" || section.name == "zookeeper" => {
+                    self.read_settings(&section, &mut problems);
+                }
+                Some(("topic", pattern)) => {
+                    let read = sections::read_topic(pattern.trim(), &section, &mut problems);
+                    self.others_without_effect.extend(read.1);
+                    self.topics.push(read.0);
+                }
+                Some(("group", pattern)) => {
+                    let read = sections::read_group(pattern.trim(), &section, &mut problems);
+                    self.groups.push(read);
+                }
+                _ => problems.push(Problem::at(
+                    section.line,
+                    sections::unknown_section(&section.name),
+                )),
+            }
+        }
+        problems.sort_by_key(|problem| problem.line);
+        problems
+    }
+
+    fn read_settings(&mut self, section: &ini::Section, problems: &mut Vec<Problem>) {
+        for entry in &section.entries {
+            if section.name == "zookeeper" && !is_zookeeper_key(&entry.key) {
+                let what = format!("{} does not belong to [zookeeper]", entry.key);
+                problems.push(Problem::at(entry.line, what));
+                continue;
+            }
+            let source = Source::File(entry.line);
+            match add(&mut self.settings, &entry.key, &entry.value, source.clone()) {
+                Ok(()) => self
+                    .others_without_effect
+                    .extend(foreign(&entry.key, source)),
+                Err(what) => problems.push(Problem::at(entry.line, what)),
+            }
+        }
+    }
+
+    /// Gathers what is read often, and checks what spans several keys.
+    fn finish(&mut self) -> Vec<Problem> {
+        self.topic_defaults.0.clear();
         for key in TOPIC_KEYS {
-            if let Some(setting) = key.broker_name.and_then(|name| self.settings.get(name)) {
-                self.topic_defaults
-                    .0
-                    .insert(key.name.to_owned(), setting.value.clone());
+            if let Some(setting) = key.broker_name.and_then(|name| self.setting(name)) {
+                let value = setting.value.clone();
+                self.topic_defaults.0.insert(key.name.to_owned(), value);
             }
         }
         let withheld = |section: &TopicSection| {
@@ -160,30 +251,65 @@ impl Config {
         self.accepts_all = self.flag("accept.publish")
             && self.flag("accept.subscribe")
             && !self.topics.iter().any(withheld);
+        self.fetch_bytes_max = self.number("fetch.max.bytes") as usize;
+        let mut problems = Vec::new();
         let (frame, queued) = (
             self.number("socket.request.max.bytes"),
             self.number("queued.max.request.bytes"),
         );
         if queued >= 0 && queued < frame {
-            return Err(format!(
+            problems.push(Problem::general(format!(
                 "queued.max.request.bytes={queued} is below socket.request.max.bytes={frame}"
-            ));
+            )));
         }
         let (low, high) = (
             self.number("group.min.session.timeout.ms"),
             self.number("group.max.session.timeout.ms"),
         );
         if low > high {
-            return Err(format!(
+            problems.push(Problem::general(format!(
                 "group.min.session.timeout.ms={low} is above group.max.session.timeout.ms={high}"
-            ));
+            )));
         }
-        Ok(())
+        problems
+    }
+
+    /// The same with other settings made at run time. What is no key, or not changed at run time, or no valid value any
+    /// more, is left out and told.
+    pub fn with_dynamic(&self, defaults: &Overrides, own: &Overrides) -> (Self, Vec<String>) {
+        let mut told = Vec::new();
+        let mut read = |overrides: &Overrides, source: Source| {
+            let mut settings = BTreeMap::new();
+            for (name, value) in overrides {
+                match broker_key(name).filter(BrokerKey::is_dynamic) {
+                    None => told.push(format!("{name} cannot be set at run time")),
+                    Some(_) => {
+                        if let Err(what) = add(&mut settings, name, value, source.clone()) {
+                            told.push(what);
+                        }
+                    }
+                }
+            }
+            settings
+        };
+        let mut changed = Self {
+            dynamic_defaults: read(defaults, Source::DynamicDefault),
+            dynamic: read(own, Source::Dynamic),
+            ..self.clone()
+        };
+        let problems = changed.finish();
+        told.extend(problems.iter().map(|problem| problem.told_of(None)));
+        (changed, told)
+    }
+
+    fn setting(&self, name: &str) -> Option<&Setting> {
+        let levels = [&self.dynamic, &self.dynamic_defaults, &self.settings];
+        levels.into_iter().find_map(|level| level.get(name))
     }
 
     /// The text in force for a key of the broker's table (Kafka's name).
     pub fn text(&self, name: &str) -> &str {
-        match self.settings.get(name) {
+        match self.setting(name) {
             Some(setting) => &setting.value,
             None => broker_key(name).map_or("", |key| key.default),
         }
@@ -202,7 +328,22 @@ impl Config {
 
     /// Where a setting came from; `None` for a default.
     pub fn source(&self, name: &str) -> Option<&Source> {
-        self.settings.get(name).map(|setting| &setting.source)
+        self.setting(name).map(|setting| &setting.source)
+    }
+
+    /// Every level that sets a key, the one in force first: its value and where it came from.
+    pub fn levels(&self, name: &str) -> impl Iterator<Item = (&str, &Source)> {
+        let levels = [&self.dynamic, &self.dynamic_defaults, &self.settings];
+        let found = levels.into_iter().filter_map(|level| level.get(name));
+        found
+            .map(|setting| (setting.value.as_str(), &setting.source))
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    /// The file that it was read from.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     /// The data directories.
@@ -220,9 +361,9 @@ impl Config {
         &self.topic_defaults
     }
 
-    /// What a topic gets from the file: its sections over the broker's settings, a full name over a pattern.
-    pub fn defaults_for_topic(&self, topic: &str) -> TopicOverrides {
-        let mut merged = self.topic_defaults.clone();
+    /// What the file's sections say of a topic, a full name over a pattern.
+    pub fn section_settings(&self, topic: &str) -> TopicOverrides {
+        let mut merged = TopicOverrides::default();
         let matching = |exact: bool| {
             self.topics.iter().filter(move |section| {
                 matches(&section.pattern, topic) && (section.pattern == topic) == exact
@@ -230,6 +371,27 @@ impl Config {
         };
         for section in matching(false).chain(matching(true)) {
             merged.0.extend(section.overrides.0.clone());
+        }
+        merged
+    }
+
+    /// What a topic gets from the broker: the file's sections over the broker's settings.
+    pub fn defaults_for_topic(&self, topic: &str) -> TopicOverrides {
+        let mut merged = self.topic_defaults.clone();
+        if !self.topics.is_empty() {
+            merged.0.extend(self.section_settings(topic).0);
+        }
+        merged
+    }
+
+    /// What the file's sections say of a group, a full name over a pattern.
+    pub fn defaults_for_group(&self, group: &str) -> Overrides {
+        let mut merged = Overrides::new();
+        for exact in [false, true] {
+            let matching = self.groups.iter().filter(|section| {
+                matches(&section.pattern, group) && (section.pattern == group) == exact
+            });
+            matching.for_each(|section| merged.extend(section.overrides.clone()));
         }
         merged
     }
@@ -272,12 +434,24 @@ impl Config {
         }
     }
 
-    /// Names, as written, of settings that are accepted without effect, with the reason.
-    pub fn without_effect(&self) -> impl Iterator<Item = (&str, &'static str)> {
-        self.settings.iter().filter_map(|(name, setting)| {
-            let key = broker_key(name).filter(|key| key.is_without_effect())?;
-            Some((setting.written.as_str(), key.doc))
-        })
+    /// The directory that segments are archived to; `None` where archiving is not set up.
+    pub fn archive_dir(&self) -> Option<PathBuf> {
+        Some(PathBuf::from(self.text("log.archive.dir"))).filter(|dir| !dir.as_os_str().is_empty())
+    }
+
+    /// Settings that are accepted without effect.
+    pub fn without_effect(&self) -> Vec<WithoutEffect> {
+        let of_settings = self.settings.iter().filter_map(|(name, setting)| {
+            let key = broker_key(name).filter(BrokerKey::is_without_effect)?;
+            Some(WithoutEffect {
+                name: setting.written.clone(),
+                source: setting.source.clone(),
+                instead: key.doc,
+            })
+        });
+        of_settings
+            .chain(self.others_without_effect.iter().cloned())
+            .collect()
     }
 
     /// Topics that the file names in full; they are created at start.
@@ -293,132 +467,48 @@ fn is_zookeeper_key(key: &str) -> bool {
     key.starts_with("zk.") || key.starts_with("zookeeper.")
 }
 
-/// Adds one setting under its table name.
+/// Adds one setting under its table name; one that MetaQ has for two things adds both.
 fn add(
     settings: &mut BTreeMap<&'static str, Setting>,
     written: &str,
     value: &str,
     source: Source,
 ) -> Result<(), String> {
-    let Some((name, canonical)) = broker::canonical(written, value) else {
-        if broker_key(written).is_some()
-            || matches!(
-                written,
-                "deletePolicy" | "log.retention.hours" | "log.retention.minutes" | "log.roll.hours"
-            )
-        {
-            return Err(format!("{written}={value} is not valid"));
+    let mut canonical = broker::canonical(written, value)?;
+    for (name, canonical) in &mut canonical {
+        if let Some(key) = broker_key(name) {
+            key.kind
+                .check(canonical)
+                .map_err(|error| format!("{written}={value}: {error}"))?;
+            *canonical = key.kind.plain(std::mem::take(canonical));
         }
-        let known: Vec<BrokerKey> = broker_keys().collect();
-        let names = known
-            .iter()
-            .flat_map(|key| [Some(key.name), key.metaq_name])
-            .flatten();
-        let hint = broker::nearest(written, names)
-            .map_or(String::new(), |near| format!("; did you mean {near}?"));
-        return Err(format!("unknown key {written}{hint}"));
-    };
-    if let Some(key) = broker_key(name) {
-        key.kind
-            .check(&canonical)
-            .map_err(|error| format!("{written}={value}: {error}"))?;
+        if let Some(other) = settings.get(name).filter(|other| other.value != *canonical) {
+            return Err(format!(
+                "{written}={value} and {}={} set the same thing to different values",
+                other.written, other.value
+            ));
+        }
     }
-    if let Some(other) = settings.get(name).filter(|other| other.value != canonical) {
-        return Err(format!(
-            "{written}={value} and {}={} set the same thing to different values",
-            other.written, other.value
-        ));
-    }
-    settings.insert(
-        name,
-        Setting {
+    for (name, canonical) in canonical {
+        let setting = Setting {
             written: written.to_owned(),
             value: canonical,
-            source,
-        },
-    );
+            source: source.clone(),
+        };
+        settings.insert(name, setting);
+    }
     Ok(())
 }
 
-fn read_topic(pattern: &str, section: &ini::Section) -> Result<TopicSection, String> {
-    if pattern.is_empty() {
-        return Err(format!("line {}: [topic=] needs a name", section.line));
-    }
-    let mut topic = TopicSection {
-        pattern: pattern.to_owned(),
-        partitions: None,
-        accept_publish: None,
-        accept_subscribe: None,
-        overrides: TopicOverrides::default(),
-    };
-    let mut written: BTreeMap<&str, &str> = BTreeMap::new();
-    for entry in &section.entries {
-        let fail = |what: String| Err(format!("line {}: {what}", entry.line));
-        if entry.key == "numPartitions" {
-            match Value::integer(&entry.value)
-                .ok()
-                .and_then(|n| i32::try_from(n).ok())
-                .filter(|n| *n > 0)
-            {
-                Some(partitions) => topic.partitions = Some(partitions),
-                None => {
-                    return fail(format!(
-                        "numPartitions={} is not a positive integer",
-                        entry.value
-                    ));
-                }
-            }
-            continue;
-        }
-        if let "acceptPublish" | "acceptSubscribe" = entry.key.as_str() {
-            let Ok(accepts) = Value::boolean(&entry.value) else {
-                return fail(format!(
-                    "{}={} is not true or false",
-                    entry.key, entry.value
-                ));
-            };
-            match entry.key.as_str() {
-                "acceptPublish" => topic.accept_publish = Some(accepts),
-                _ => topic.accept_subscribe = Some(accepts),
-            }
-            continue;
-        }
-        if TOPIC_KEYS_WITHOUT_EFFECT.contains(&entry.key.as_str()) {
-            continue;
-        }
-        let Some((name, value)) = broker::canonical_for_topic(&entry.key, &entry.value) else {
-            let metaq = [
-                "numPartitions",
-                "acceptPublish",
-                "acceptSubscribe",
-                "unflushThreshold",
-                "unflushInterval",
-                "maxSegmentSize",
-                "deletePolicy",
-            ];
-            let names = TOPIC_KEYS.iter().map(|key| key.name).chain(metaq);
-            let hint = broker::nearest(&entry.key, names)
-                .map_or(String::new(), |n| format!("; did you mean {n}?"));
-            return fail(format!(
-                "unknown or invalid key {} in [topic={pattern}]{hint}",
-                entry.key
-            ));
-        };
-        if let Some(other) = topic.overrides.0.get(name).filter(|other| **other != value) {
-            let earlier = written.get(name).copied().unwrap_or(name);
-            return fail(format!(
-                "{}={} and {earlier}={other} set the same thing to different values",
-                entry.key, entry.value
-            ));
-        }
-        written.insert(name, &entry.key);
-        topic.overrides.0.insert(name.to_owned(), value);
-    }
-    topic
-        .overrides
-        .validate()
-        .map_err(|error| format!("[topic={pattern}]: {error}"))?;
-    Ok(topic)
+/// A name of Kafka's that means nothing here.
+fn foreign(written: &str, source: Source) -> Option<WithoutEffect> {
+    let instead = broker::foreign_without_effect(written)?;
+    let name = written.to_owned();
+    Some(WithoutEffect {
+        name,
+        source,
+        instead,
+    })
 }
 
 /// Whether `*` wildcards of a pattern can be filled to give the name.

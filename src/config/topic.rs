@@ -1,11 +1,13 @@
 //! Topic configurations: one table with Kafka's names, defaults, validators and MetaQ's synonyms.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use metaq_protocol::batch::Compression;
 
 use super::value::{Kind, Value, ValueError};
 use crate::log::LogConfig;
+use crate::schedule::Schedule;
 
 /// One topic configuration.
 pub struct TopicKey {
@@ -35,14 +37,28 @@ macro_rules! key {
     };
 }
 
-/// Every topic configuration, in Kafka's alphabetical order.
+/// Every topic configuration in alphabetical order: Kafka's, and MetaQ's that Kafka has no word for.
 pub const TOPIC_KEYS: &[TopicKey] = &[
+    key!(
+        "archive.enable",
+        Some("log.archive.enable"),
+        Kind::Bool,
+        "false",
+        "Whether retention puts a segment into log.archive.dir before it deletes it (deletePolicy archive,…)."
+    ),
     key!(
         "cleanup.policy",
         Some("log.cleanup.policy"),
         Kind::List(&["delete", "compact"]),
         "delete",
         "What happens to old segments: delete, compact, or both."
+    ),
+    key!(
+        "closed.partitions",
+        None,
+        Kind::Partitions,
+        "",
+        "Partitions that take no messages, such as 0,4-7; they can be read (metaq partition close, open)."
     ),
     key!(
         "compression.gzip.level",
@@ -78,6 +94,13 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         Kind::Long(0, i64::MAX),
         "86400000",
         "How long a compacted topic keeps tombstones, ms."
+    ),
+    key!(
+        "delete.when",
+        Some("delete.when"),
+        Kind::Schedule,
+        "",
+        "When retention is applied: second minute hour day month weekday in the machine's time zone, such as 0 0 6,18 * * ? (deleteWhen). Empty for every log.retention.check.interval.ms."
     ),
     key!(
         "file.delete.delay.ms",
@@ -344,7 +367,12 @@ impl TopicConfig<'_> {
             .unwrap_or(0)
     }
 
-    /// What the log needs.
+    /// Whether segments are archived before they are deleted.
+    pub fn archives(&self) -> bool {
+        Value::boolean(self.get("archive.enable")).unwrap_or(false)
+    }
+
+    /// What the log needs; where the archive is, is the broker's to say.
     pub fn log(&self) -> LogConfig {
         let policy = self.get("cleanup.policy");
         let names =
@@ -371,6 +399,11 @@ impl TopicConfig<'_> {
                 name => Compression::from_name(name),
             },
             min_insync_replicas: self.number("min.insync.replicas") as usize,
+            closed: Value::partitions(self.get("closed.partitions"))
+                .unwrap_or_default()
+                .into(),
+            delete_when: Schedule::parse(self.get("delete.when")).ok().map(Arc::new),
+            archive_dir: None,
         }
     }
 }

@@ -1,5 +1,14 @@
 //! Types of configuration values: parsing, ranges, and how they are described to clients.
 
+use std::collections::BTreeSet;
+
+use tracing_subscriber::filter::Targets;
+
+use crate::schedule::{Schedule, ScheduleError};
+
+/// Numbers in a list of partitions are below this, as many as a topic may have.
+const PARTITIONS_LISTED_MAX: i32 = 100_000;
+
 /// Type and range of a value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
@@ -17,6 +26,14 @@ pub enum Kind {
     List(&'static [&'static str]),
     /// Any text.
     Text,
+    /// Times of day as MetaQ's deleteWhen has them (see [`Schedule`]); nothing for none.
+    Schedule,
+    /// A comma-separated list of partition numbers and ranges of them, such as `0,4-7`.
+    Partitions,
+    /// A comma-separated list of any words.
+    Words,
+    /// Levels of loggers, as `info,metaq::net=debug`.
+    Levels,
 }
 
 /// Why a value does not fit.
@@ -37,6 +54,15 @@ pub enum ValueError {
     /// Not one of the words.
     #[error("must be one of {0}")]
     NotAChoice(String),
+    /// Not a schedule.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// Not a list of partitions.
+    #[error("{0:?} is no partition number and no range such as 4-7")]
+    NotPartitions(String),
+    /// Not levels of loggers.
+    #[error("not a level or module=level: {0}")]
+    NotLevels(String),
 }
 
 /// Parsing of values.
@@ -65,6 +91,39 @@ impl Value {
             "false" => Ok(false),
             _ => Err(ValueError::NotABool),
         }
+    }
+
+    /// Partition numbers, in order.
+    pub fn partitions(text: &str) -> Result<Vec<i32>, ValueError> {
+        let mut all = BTreeSet::new();
+        let words = text.split(',').map(str::trim);
+        for word in words.filter(|word| !word.is_empty()) {
+            let wrong = || ValueError::NotPartitions(word.to_owned());
+            let (first, last) = word.split_once('-').unwrap_or((word, word));
+            let number = |text: &str| text.trim().parse::<i32>().map_err(|_| wrong());
+            let (first, last) = (number(first)?, number(last)?);
+            if first < 0 || last < first || last >= PARTITIONS_LISTED_MAX {
+                return Err(wrong());
+            }
+            all.extend(first..=last);
+        }
+        Ok(all.into_iter().collect())
+    }
+
+    /// Partition numbers as the shortest list of ranges.
+    pub fn ranges(numbers: &BTreeSet<i32>) -> String {
+        let mut runs: Vec<(i32, i32)> = Vec::new();
+        for number in numbers {
+            match runs.last_mut() {
+                Some((_, last)) if *last + 1 == *number => *last = *number,
+                _ => runs.push((*number, *number)),
+            }
+        }
+        let word = |(first, last): &(i32, i32)| match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        };
+        runs.iter().map(word).collect::<Vec<_>>().join(",")
     }
 }
 
@@ -95,7 +154,25 @@ impl Kind {
                 true => Ok(()),
                 false => Err(ValueError::NotAChoice(words.join(", "))),
             },
-            Kind::Text => Ok(()),
+            Kind::Text | Kind::Words => Ok(()),
+            Kind::Schedule if text.trim().is_empty() => Ok(()),
+            Kind::Schedule => Ok(Schedule::parse(text).map(drop)?),
+            Kind::Partitions => Value::partitions(text).map(drop),
+            Kind::Levels => match text.parse::<Targets>() {
+                Ok(_) => Ok(()),
+                Err(error) => Err(ValueError::NotLevels(error.to_string())),
+            },
+        }
+    }
+
+    /// A valid value as clients expect it: products are numbers.
+    pub fn plain(&self, text: String) -> String {
+        match self {
+            Kind::Int(..) | Kind::Long(..) => match Value::integer(&text) {
+                Ok(number) => number.to_string(),
+                Err(_) => text,
+            },
+            _ => text,
         }
     }
 
@@ -103,11 +180,11 @@ impl Kind {
     pub fn wire_type(&self) -> i8 {
         match self {
             Kind::Bool => 1,
-            Kind::Text | Kind::Choice(_) => 2,
+            Kind::Text | Kind::Schedule | Kind::Levels | Kind::Choice(_) => 2,
             Kind::Int(..) => 3,
             Kind::Long(..) => 5,
             Kind::Double(..) => 6,
-            Kind::List(_) => 7,
+            Kind::List(_) | Kind::Partitions | Kind::Words => 7,
         }
     }
 }
@@ -115,6 +192,16 @@ impl Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn partitions_are_listed_by_number_and_range() {
+        assert_eq!(Value::partitions("7, 0-2,1"), Ok(vec![0, 1, 2, 7]));
+        assert_eq!(Value::partitions(""), Ok(vec![]));
+        for wrong in ["2-0", "-1", "a", "0-100000"] {
+            assert!(Value::partitions(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(Value::ranges(&BTreeSet::from([7, 0, 1, 2, 9])), "0-2,7,9");
+    }
 
     #[test]
     fn integers_may_be_products() {

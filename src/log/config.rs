@@ -1,6 +1,11 @@
 //! What a log needs to know of its topic's configuration, as numbers.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use metaq_protocol::batch::Compression;
+
+use crate::schedule::Schedule;
 
 /// Settings of one partition's log; replaced whole when the topic's configuration changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,12 +46,23 @@ pub struct LogConfig {
     pub recompress: Option<Compression>,
     /// Replicas that acks=all needs (`min.insync.replicas`).
     pub min_insync_replicas: usize,
+    /// Partitions of the topic that take no messages (`closed.partitions`), in order.
+    pub closed: Arc<[i32]>,
+    /// When retention is applied (`delete.when`); `None` for regularly.
+    pub delete_when: Option<Arc<Schedule>>,
+    /// Where segments go before retention deletes them (`archive.enable`, `log.archive.dir`); `None` for nowhere.
+    pub archive_dir: Option<PathBuf>,
 }
 
 impl LogConfig {
     /// Whether appended records are ever synced on purpose.
     pub fn promises_syncs(&self) -> bool {
         self.flush_messages != i64::MAX || self.flush_ms != i64::MAX
+    }
+
+    /// Whether a partition of the topic takes no messages.
+    pub fn is_closed(&self, partition: i32) -> bool {
+        !self.closed.is_empty() && self.closed.binary_search(&partition).is_ok()
     }
 
     /// Whether every append waits for a sync.
@@ -77,6 +93,9 @@ impl Default for LogConfig {
             delete: true,
             recompress: None,
             min_insync_replicas: 1,
+            closed: Arc::default(),
+            delete_when: None,
+            archive_dir: None,
         }
     }
 }

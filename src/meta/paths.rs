@@ -123,9 +123,15 @@ pub fn group_offset(group_id: &str, topic: &str, identity: &str) -> String {
     format!("{}/{identity}", group_topic_offsets(group_id, topic))
 }
 
-/// The overrides of a broker, group or client: `/config/<kind>/<name>`.
+/// What is set at run time, below it by kind: see [`config`].
+pub const CONFIG: &str = "/config";
+/// The name under which a setting for all brokers is kept, as Kafka's in ZooKeeper.
+pub const CONFIG_DEFAULT: &str = "<default>";
+
+/// What was set at run time for a broker, a group, or a client metrics subscription: `/config/<kind>/<name>`, where the
+/// kind is `brokers`, `groups` or `client-metrics`.
 pub fn config(kind: &str, name: &str) -> String {
-    format!("/config/{kind}/{}", escape(name))
+    format!("{CONFIG}/{kind}/{}", escape(name))
 }
 
 /// Makes a name one path element.

@@ -50,6 +50,15 @@ pub struct PartitionRecord {
     pub leader_epoch: i32,
 }
 
+/// `/config/<kind>/<name>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigRecord {
+    /// Record version.
+    pub version: u32,
+    /// Names and values.
+    pub config: BTreeMap<String, String>,
+}
+
 /// `/brokers/deleted/<topic id>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeletedTopicRecord {

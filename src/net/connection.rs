@@ -171,6 +171,8 @@ impl<S: Socket> Connection<S> {
             correlation_id: frame.correlation_id,
         };
         let cx = self.cx.clone();
+        let logged = (cx.request_log.is_armed() && cx.request_log.wants(&frame))
+            .then(|| Box::new((caller.clone(), key)));
         let work = AssertUnwindSafe(api::start(&self.cx, caller, frame)).catch_unwind();
         self.in_flight.push_back(Box::pin(async move {
             let outcome = match work.await {
@@ -179,6 +181,15 @@ impl<S: Socket> Connection<S> {
                 Err(_) => Outcome::Panicked,
             };
             drop(share);
+            if let Some(logged) = logged {
+                log_request(
+                    &logged.0,
+                    logged.1,
+                    request_bytes,
+                    &outcome,
+                    arrived.elapsed(),
+                );
+            }
             cx.metrics.answered(
                 key,
                 request_bytes,
@@ -248,6 +259,21 @@ impl<S: Socket> Connection<S> {
 async fn drained(shutdown: watch::Receiver<bool>, drain: Duration) {
     stopped(shutdown).await;
     tokio::time::sleep(drain).await;
+}
+
+/// A line of the log of requests.
+fn log_request(caller: &Caller, key: i16, request_bytes: usize, outcome: &Outcome, took: Duration) {
+    let api = ApiKey::try_from(key).map_or_else(|()| key.to_string(), |api| format!("{api:?}"));
+    let became = match outcome {
+        Outcome::Answered(Response::Send(_)) => "answered",
+        Outcome::Answered(Response::Silence) => "not to be answered",
+        Outcome::Answered(Response::Close(why)) => why,
+        Outcome::Failed(_) => "malformed",
+        Outcome::Panicked => "panicked",
+    };
+    tracing::info!(target: "metaq::requests", peer = %caller.peer, client_id = caller.client_id.as_deref(), api,
+        version = caller.version, correlation_id = caller.correlation_id, request_bytes,
+        response_bytes = response_bytes(outcome), ms = took.as_secs_f64() * 1000.0, "{became}");
 }
 
 fn response_bytes(outcome: &Outcome) -> usize {

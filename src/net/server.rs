@@ -144,26 +144,13 @@ impl Default for Server {
 impl Server {
     /// Begins to accept.
     pub fn serve<L: Listener>(&mut self, cx: &Arc<Context>, listeners: Vec<L>) {
-        let idle_ms = cx.config.number("connections.max.idle.ms");
-        let settings = Settings {
-            frame_bytes_max: cx.config.number("socket.request.max.bytes") as usize,
-            stall_max: Duration::from_millis(cx.config.number("socket.request.stall.ms") as u64),
-            in_flight_max: cx.config.number("max.inflight.requests.per.connection") as usize,
-            idle_max: u64::try_from(idle_ms).ok().map(Duration::from_millis),
-            drain: Duration::from_millis(cx.config.number("controlled.shutdown.drain.ms") as u64),
-        };
-        self.drain = settings.drain;
-        let limits = Arc::new(Limits {
-            total_max: cx.config.number("max.connections") as usize,
-            per_ip_max: cx.config.number("max.connections.per.ip") as usize,
-            open: Mutex::default(),
-        });
+        self.drain = Settings::of(&cx.config.load()).drain;
+        let limits = Arc::new(Limits::default());
         let memory = RequestMemory::new(cx.clone(), cx.config.number("queued.max.request.bytes"));
         for listener in listeners {
             let accept = accept(
                 cx.clone(),
                 listener,
-                settings.clone(),
                 limits.clone(),
                 memory.clone(),
                 self.stop.subscribe(),
@@ -198,10 +185,24 @@ pub(super) async fn stopped(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+impl Settings {
+    /// What the configuration says of a connection that begins.
+    fn of(config: &Config) -> Self {
+        let ms = |name| Duration::from_millis(config.number(name) as u64);
+        let idle_ms = config.number("connections.max.idle.ms");
+        Self {
+            frame_bytes_max: config.number("socket.request.max.bytes") as usize,
+            stall_max: ms("socket.request.stall.ms"),
+            in_flight_max: config.number("max.inflight.requests.per.connection") as usize,
+            idle_max: u64::try_from(idle_ms).ok().map(Duration::from_millis),
+            drain: ms("controlled.shutdown.drain.ms"),
+        }
+    }
+}
+
 /// Open connections by address.
+#[derive(Default)]
 struct Limits {
-    total_max: usize,
-    per_ip_max: usize,
     open: Mutex<(usize, HashMap<IpAddr, usize>)>,
 }
 
@@ -214,9 +215,12 @@ struct Place {
 
 impl Place {
     fn take(limits: &Arc<Limits>, cx: &Arc<Context>, ip: IpAddr) -> Option<Self> {
+        let config = cx.config.load();
+        let total_max = config.number("max.connections") as usize;
+        let per_ip_max = config.number("max.connections.per.ip") as usize;
         let mut open = limits.open.lock();
         let from_ip = open.1.get(&ip).copied().unwrap_or(0);
-        if open.0 >= limits.total_max || from_ip >= limits.per_ip_max {
+        if open.0 >= total_max || from_ip >= per_ip_max {
             return None;
         }
         open.0 += 1;
@@ -247,7 +251,6 @@ impl Drop for Place {
 async fn accept<L: Listener>(
     cx: Arc<Context>,
     listener: L,
-    settings: Settings,
     limits: Arc<Limits>,
     memory: RequestMemory,
     stop: watch::Receiver<bool>,
@@ -260,8 +263,9 @@ async fn accept<L: Listener>(
                 Ok((stream, peer)) => match Place::take(&limits, &cx, peer.ip()) {
                     Some(place) => {
                         cx.metrics.connections_accepted.fetch_add(1, Ordering::Relaxed);
+                        let settings = Settings::of(&cx.config.load());
                         let serve =
-                            connection::run(cx.clone(), stream, peer, settings.clone(), memory.clone(), stop.clone());
+                            connection::run(cx.clone(), stream, peer, settings, memory.clone(), stop.clone());
                         connections.spawn(async move {
                             serve.await;
                             drop(place);

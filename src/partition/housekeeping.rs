@@ -40,6 +40,7 @@ struct Shared {
 /// The running thread.
 pub struct Housekeeping {
     shared: Arc<Shared>,
+    intervals: Arc<Mutex<HousekeepingIntervals>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Where there is no thread.
     task: Option<AbortHandle>,
@@ -58,7 +59,8 @@ impl Housekeeping {
         intervals: HousekeepingIntervals,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let mut house = House::new(partitions, intervals);
+        let intervals = Arc::new(Mutex::new(intervals));
+        let mut house = House::new(partitions, intervals.clone());
         if let Workers::Steps(_) = house.partitions.workers() {
             let task = async move {
                 loop {
@@ -68,6 +70,7 @@ impl Housekeeping {
             };
             return Ok(Self {
                 shared,
+                intervals,
                 thread: Mutex::default(),
                 task: Some(tokio::spawn(task).abort_handle()),
             });
@@ -81,9 +84,15 @@ impl Housekeeping {
             })?;
         Ok(Self {
             shared,
+            intervals,
             thread: Mutex::new(Some(thread)),
             task: None,
         })
+    }
+
+    /// How often what is done; may be changed.
+    pub fn intervals(&self) -> Arc<Mutex<HousekeepingIntervals>> {
+        self.intervals.clone()
     }
 
     /// Ends the thread.
@@ -117,7 +126,7 @@ fn run(shared: &Shared, house: &mut House) {
 /// What is looked after, and when that was done last.
 struct House {
     partitions: Arc<Partitions>,
-    intervals: HousekeepingIntervals,
+    intervals: Arc<Mutex<HousekeepingIntervals>>,
     retained: Instant,
     checkpointed: Instant,
     idle: Instant,
@@ -127,7 +136,7 @@ struct House {
 }
 
 impl House {
-    fn new(partitions: Arc<Partitions>, intervals: HousekeepingIntervals) -> Self {
+    fn new(partitions: Arc<Partitions>, intervals: Arc<Mutex<HousekeepingIntervals>>) -> Self {
         let now = Instant::now();
         Self {
             partitions,
@@ -145,6 +154,7 @@ impl House {
             partitions, doomed, ..
         } = self;
         let now = partitions.clock().now_ms();
+        let intervals = *self.intervals.lock();
         if partitions.take_changed() {
             self.flushed.clear();
             each(partitions, |partition| {
@@ -157,16 +167,16 @@ impl House {
         for (aside, delay_ms) in partitions.take_set_aside() {
             doomed.push((now.saturating_add(delay_ms), Doomed::Directory(aside)));
         }
-        if self.retained.elapsed() >= self.intervals.retention {
+        if self.retained.elapsed() >= intervals.retention {
             self.retained = Instant::now();
-            let expiration_ms = self.intervals.producer_expiration_ms;
+            let expiration_ms = intervals.producer_expiration_ms;
             retain(partitions, now, expiration_ms, doomed);
         }
         for (segments, delay_ms) in partitions.take_dropped() {
             doomed.push((now.saturating_add(delay_ms), Doomed::Segments(segments)));
         }
         remove_due(doomed, now);
-        if self.checkpointed.elapsed() >= self.intervals.checkpoint {
+        if self.checkpointed.elapsed() >= intervals.checkpoint {
             self.checkpointed = Instant::now();
             // Said already; it is tried again at the next turn.
             let _ = partitions.checkpoint();

@@ -89,8 +89,8 @@ impl Doctor {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = self.config.load()?;
         let mut findings = Vec::new();
-        for (name, why) in config.without_effect() {
-            let found = format!("{name} has no effect: {why}");
+        for setting in config.without_effect() {
+            let found = format!("{} is without effect: {}", setting.name, setting.instead);
             findings.push(Finding::warning("configuration", found, "remove it"));
         }
         findings.extend(host::check(&config));

@@ -1,0 +1,71 @@
+//! PushTelemetry (key 72, v0; KIP-714): a client's metrics, as OpenTelemetry's `MetricsData`.
+//!
+//! - They are read, and the newest of each client are kept in memory for people to look at.
+//! - Payloads above `telemetry.max.bytes`, packed or unpacked, are TELEMETRY_TOO_LARGE.
+
+use std::sync::Arc;
+
+use metaq_protocol::ResponseError;
+use metaq_protocol::messages::{ApiKey, PushTelemetryRequest, PushTelemetryResponse};
+
+use super::{Api, Caller, Context, serve};
+use crate::telemetry::{ClientFacts, Push, TelemetryError};
+
+pub(super) const API: Api = Api {
+    key: ApiKey::PushTelemetry,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
+
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: PushTelemetryRequest,
+) -> PushTelemetryResponse {
+    let push = Push {
+        subscription_id: request.subscription_id,
+        terminating: request.terminating,
+        compression: request.compression_type,
+        metrics: &request.metrics,
+    };
+    let pushed = cx.telemetry.push(
+        cx.partitions.clock().now_ms(),
+        request.client_instance_id,
+        &facts_of(&caller),
+        &push,
+        &cx.cluster.image().configs.client_metrics(),
+    );
+    match pushed {
+        Ok(()) => PushTelemetryResponse::default(),
+        Err(error) => {
+            let code = wire_error(&error).code();
+            cx.note(&caller, ApiKey::PushTelemetry, "", code, &error.to_string());
+            PushTelemetryResponse::default().with_error_code(code)
+        }
+    }
+}
+
+/// Who asks.
+pub(super) fn facts_of(caller: &Caller) -> ClientFacts {
+    let (client_id, software_name, software_version) = caller.client.names();
+    ClientFacts {
+        client_id,
+        software_name,
+        software_version,
+        source_address: caller.peer.ip().to_canonical().to_string(),
+        source_port: caller.peer.port().to_string(),
+    }
+}
+
+/// As ClientMetricsManager answers.
+pub(super) fn wire_error(error: &TelemetryError) -> ResponseError {
+    match error {
+        TelemetryError::InvalidInstance(_) | TelemetryError::Terminated(_) => {
+            ResponseError::InvalidRequest
+        }
+        TelemetryError::Throttled(_) => ResponseError::ThrottlingQuotaExceeded,
+        TelemetryError::UnknownSubscription(_) => ResponseError::UnknownSubscriptionId,
+        TelemetryError::UnsupportedCompression(_) => ResponseError::UnsupportedCompressionType,
+        TelemetryError::TooLarge(_) => ResponseError::TelemetryTooLarge,
+        TelemetryError::Damaged(_) | TelemetryError::Malformed(_) => ResponseError::InvalidRecord,
+    }
+}

@@ -1,0 +1,138 @@
+//! Configurations of groups (Kafka's GroupConfig): in `[group=NAME]` of server.ini, or set at run time.
+//!
+//! They are about consumer groups of KIP-848 and share groups, which are not served yet: they are checked, kept and told.
+//! Members of classic groups bring their session timeout and heartbeat interval themselves.
+
+use super::value::Kind;
+use super::{Overrides, nearest};
+
+/// One configuration of groups.
+#[derive(Debug)]
+pub struct GroupKey {
+    /// Kafka's name.
+    pub name: &'static str,
+    /// Type and range.
+    pub kind: Kind,
+    /// Default, as text.
+    pub default: &'static str,
+    /// What it does, with unit.
+    pub doc: &'static str,
+}
+
+/// Every configuration of groups, with the ranges that Kafka's brokers allow by default.
+pub const GROUP_KEYS: &[GroupKey] = &[
+    GroupKey {
+        name: "consumer.heartbeat.interval.ms",
+        kind: Kind::Int(5000, 15_000),
+        default: "5000",
+        doc: "How often members of a KIP-848 group report, ms. Kept; without effect on classic groups.",
+    },
+    GroupKey {
+        name: "consumer.session.timeout.ms",
+        kind: Kind::Int(45_000, 60_000),
+        default: "45000",
+        doc: "A silent member of a KIP-848 group is thrown out after this, ms. Kept; without effect on classic groups.",
+    },
+    GroupKey {
+        name: "share.auto.offset.reset",
+        kind: Kind::Text,
+        default: "latest",
+        doc: "Where a share group begins: earliest, latest or by_duration:PnDTnHnMn.nS. Kept; share groups are not served yet.",
+    },
+    GroupKey {
+        name: "share.heartbeat.interval.ms",
+        kind: Kind::Int(5000, 15_000),
+        default: "5000",
+        doc: "How often members of a share group report, ms. Kept; share groups are not served yet.",
+    },
+    GroupKey {
+        name: "share.isolation.level",
+        kind: Kind::Choice(&["read_committed", "read_uncommitted"]),
+        default: "read_uncommitted",
+        doc: "Which records a share group gets. Kept; share groups are not served yet.",
+    },
+    GroupKey {
+        name: "share.record.lock.duration.ms",
+        kind: Kind::Int(15_000, 60_000),
+        default: "30000",
+        doc: "How long a record is one member's, ms. Kept; share groups are not served yet.",
+    },
+    GroupKey {
+        name: "share.session.timeout.ms",
+        kind: Kind::Int(45_000, 60_000),
+        default: "45000",
+        doc: "A silent member of a share group is thrown out after this, ms. Kept; share groups are not served yet.",
+    },
+    GroupKey {
+        name: "streams.heartbeat.interval.ms",
+        kind: Kind::Int(5000, 15_000),
+        default: "5000",
+        doc: "How often members of a streams group report, ms. Kept; streams groups are not served yet.",
+    },
+    GroupKey {
+        name: "streams.num.standby.replicas",
+        kind: Kind::Int(0, 2),
+        default: "0",
+        doc: "Standby tasks of a streams group. Kept; streams groups are not served yet.",
+    },
+    GroupKey {
+        name: "streams.session.timeout.ms",
+        kind: Kind::Int(45_000, 60_000),
+        default: "45000",
+        doc: "A silent member of a streams group is thrown out after this, ms. Kept; streams groups are not served yet.",
+    },
+];
+
+/// The entry of a name.
+pub(super) fn group_key(name: &str) -> Option<&'static GroupKey> {
+    GROUP_KEYS.iter().find(|key| key.name == name)
+}
+
+/// Checks a group's configurations; the text says what is wrong.
+pub fn check_group(overrides: &Overrides) -> Result<(), String> {
+    for (name, value) in overrides {
+        let key = group_key(name).ok_or_else(|| format!("Unknown group config name: {name}"))?;
+        key.kind
+            .check(value)
+            .map_err(|error| format!("Invalid value {value} for configuration {name}: {error}"))?;
+        if *name == "share.auto.offset.reset" && !is_offset_reset(value) {
+            return Err(format!(
+                "Invalid value {value} for configuration {name}: must be earliest, latest or by_duration:PnDTnHnMn.nS"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn is_offset_reset(value: &str) -> bool {
+    let is_duration = |text: &str| text.starts_with(['P', 'p']) && text.len() > 2;
+    matches!(value, "earliest" | "latest")
+        || value.strip_prefix("by_duration:").is_some_and(is_duration)
+}
+
+/// The name that a misspelt one may have meant.
+pub(super) fn nearest_group_key(name: &str) -> Option<&'static str> {
+    nearest(name, GROUP_KEYS.iter().map(|key| key.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_valid_and_unknown_names_are_refused() {
+        let of = |name: &str, value: &str| {
+            check_group(&Overrides::from([(name.to_owned(), value.to_owned())]))
+        };
+        for key in GROUP_KEYS {
+            assert_eq!(of(key.name, key.default), Ok(()), "{}", key.name);
+        }
+        assert!(
+            of("consumer.session", "1")
+                .unwrap_err()
+                .contains("Unknown group config name")
+        );
+        assert!(of("consumer.session.timeout.ms", "1").is_err());
+        assert!(of("share.auto.offset.reset", "sometimes").is_err());
+    }
+}

@@ -1,0 +1,273 @@
+//! Kafka's broker configurations that mean nothing here: a server.properties can be taken over, and each says what the
+//! broker does instead. Those of security are refused, because a broker that leaves them out would stand open.
+
+/// What becomes of a configuration of Kafka that is not in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Foreign {
+    /// Accepted without effect; the broker does this instead.
+    WithoutEffect(&'static str),
+    /// Refused; this is missing.
+    NotServed(&'static str),
+}
+
+const NO_KRAFT: &str =
+    "there is no KRaft quorum: the coordination tree is embedded, or in ZooKeeper";
+const NO_REPLICAS: &str = "partitions are not replicated yet";
+const NO_TRANSACTIONS: &str = "transactions are not served yet";
+const NO_QUOTAS: &str = "quotas are not served yet";
+const NO_TIERS: &str = "there are no tiers of storage";
+const NO_CLEANER: &str = "logs are not compacted yet";
+const NO_SHARES: &str = "share groups and KIP-848 groups are not served yet";
+const TREE_OFFSETS: &str = "offsets are in the coordination tree, not in a topic";
+const OWN_THREADS: &str =
+    "num.network.threads serve everything, one thread a data directory writes";
+const NO_REPORTERS: &str = "metrics are on /metrics of the dashboard's port";
+const KERNEL_BUFFERS: &str = "the system sizes the buffers of sockets";
+const ONE_PROTOCOL: &str = "every listener is PLAINTEXT";
+
+/// Names, with what the broker does instead.
+const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
+    (
+        NO_KRAFT,
+        &[
+            "process.roles",
+            "controller.listener.names",
+            "controller.quorum.append.linger.ms",
+            "controller.quorum.auto.join.enable",
+            "controller.quorum.bootstrap.servers",
+            "controller.quorum.election.backoff.max.ms",
+            "controller.quorum.election.timeout.ms",
+            "controller.quorum.fetch.timeout.ms",
+            "controller.quorum.request.timeout.ms",
+            "controller.quorum.retry.backoff.ms",
+            "controller.quorum.voters",
+            "broker.heartbeat.interval.ms",
+            "broker.session.timeout.ms",
+            "broker.id.generation.enable",
+            "reserved.broker.max.id",
+            "initial.broker.registration.timeout.ms",
+            "metadata.log.dir",
+            "metadata.log.max.record.bytes.between.snapshots",
+            "metadata.log.max.snapshot.interval.ms",
+            "metadata.log.segment.bytes",
+            "metadata.log.segment.ms",
+            "metadata.max.idle.interval.ms",
+            "metadata.max.retention.bytes",
+            "metadata.max.retention.ms",
+            "server.max.startup.time.ms",
+            "controller.performance.always.log.threshold.ms",
+            "controller.performance.sample.period.ms",
+        ],
+    ),
+    (
+        NO_REPLICAS,
+        &[
+            "auto.leader.rebalance.enable",
+            "leader.imbalance.check.interval.seconds",
+            "leader.imbalance.per.broker.percentage",
+            "num.replica.alter.log.dirs.threads",
+            "num.replica.fetchers",
+            "replica.fetch.backoff.ms",
+            "replica.fetch.max.bytes",
+            "replica.fetch.min.bytes",
+            "replica.fetch.response.max.bytes",
+            "replica.fetch.wait.max.ms",
+            "replica.high.watermark.checkpoint.interval.ms",
+            "replica.lag.time.max.ms",
+            "replica.selector.class",
+            "replica.socket.receive.buffer.bytes",
+            "replica.socket.timeout.ms",
+            "replication.quota.window.num",
+            "replication.quota.window.size.seconds",
+            "alter.log.dirs.replication.quota.window.num",
+            "alter.log.dirs.replication.quota.window.size.seconds",
+            "uncleanleaderelection.interval.ms",
+            "unclean.leader.election.interval.ms",
+            "follower.fetch.last.tiered.offset.enable",
+            "fetch.purgatory.purge.interval.requests",
+            "producer.purgatory.purge.interval.requests",
+            "delete.records.purgatory.purge.interval.requests",
+        ],
+    ),
+    (
+        NO_TRANSACTIONS,
+        &[
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms",
+            "transaction.max.timeout.ms",
+            "transaction.partition.verification.enable",
+            "transaction.remove.expired.transaction.cleanup.interval.ms",
+            "transaction.state.log.load.buffer.size",
+            "transaction.state.log.min.isr",
+            "transaction.state.log.num.partitions",
+            "transaction.state.log.replication.factor",
+            "transaction.state.log.segment.bytes",
+            "transaction.two.phase.commit.enable",
+            "transactional.id.expiration.ms",
+        ],
+    ),
+    (
+        NO_QUOTAS,
+        &[
+            "client.quota.callback.class",
+            "controller.quota.window.num",
+            "controller.quota.window.size.seconds",
+            "quota.window.num",
+            "quota.window.size.seconds",
+            "connection.failed.authentication.delay.ms",
+            "max.connection.creation.rate",
+            "max.connections.per.ip.overrides",
+        ],
+    ),
+    (
+        NO_CLEANER,
+        &[
+            "log.cleaner.backoff.ms",
+            "log.cleaner.dedupe.buffer.size",
+            "log.cleaner.enable",
+            "log.cleaner.io.buffer.load.factor",
+            "log.cleaner.io.buffer.size",
+            "log.cleaner.io.max.bytes.per.second",
+            "log.cleaner.threads",
+        ],
+    ),
+    (
+        TREE_OFFSETS,
+        &[
+            "offsets.commit.timeout.ms",
+            "offsets.load.buffer.size",
+            "offsets.topic.compression.codec",
+            "offsets.topic.num.partitions",
+            "offsets.topic.replication.factor",
+            "offsets.topic.segment.bytes",
+            "group.coordinator.append.linger.ms",
+            "group.coordinator.rebalance.protocols",
+            "group.coordinator.threads",
+        ],
+    ),
+    (
+        OWN_THREADS,
+        &[
+            "background.threads",
+            "num.io.threads",
+            "queued.max.requests",
+        ],
+    ),
+    (
+        NO_REPORTERS,
+        &[
+            "auto.include.jmx.reporter",
+            "kafka.metrics.polling.interval.secs",
+            "kafka.metrics.reporters",
+            "metric.reporters",
+            "metrics.num.samples",
+            "metrics.recording.level",
+            "metrics.sample.window.ms",
+            "telemetry.max.bytes",
+            "message.downconversion.enable",
+            "log.message.downconversion.enable",
+        ],
+    ),
+    (
+        KERNEL_BUFFERS,
+        &[
+            "socket.listen.backlog.size",
+            "socket.receive.buffer.bytes",
+            "socket.send.buffer.bytes",
+            "socket.connection.setup.timeout.max.ms",
+            "socket.connection.setup.timeout.ms",
+            "request.timeout.ms",
+        ],
+    ),
+    (
+        ONE_PROTOCOL,
+        &[
+            "inter.broker.listener.name",
+            "inter.broker.protocol.version",
+            "listener.security.protocol.map",
+            "log.message.format.version",
+            "control.plane.listener.name",
+        ],
+    ),
+    (
+        "shutdown is always controlled (controlled.shutdown.drain.ms)",
+        &[
+            "controlled.shutdown.enable",
+            "controlled.shutdown.max.retries",
+            "controlled.shutdown.retry.backoff.ms",
+        ],
+    ),
+    (
+        "a record's timestamp is checked by log.message.timestamp.before.max.ms and .after.max.ms",
+        &["log.message.timestamp.difference.max.ms"],
+    ),
+    (
+        "recovery points are written at log.flush.offset.checkpoint.interval.ms, and the log's start with them",
+        &[
+            "log.flush.scheduler.interval.ms",
+            "log.flush.start.offset.checkpoint.interval.ms",
+            "log.dir.failure.timeout.ms",
+            "log.initial.task.delay.ms",
+            "producer.id.expiration.check.interval.ms",
+        ],
+    ),
+    (
+        "there are no plug-ins",
+        &[
+            "alter.config.policy.class.name",
+            "create.topic.policy.class.name",
+            "early.start.listeners",
+            "unstable.api.versions.enable",
+            "unstable.feature.versions.enable",
+        ],
+    ),
+];
+
+/// Beginnings of names, with what the broker does instead.
+const PREFIXES_WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("remote.log.", NO_TIERS),
+    ("rlmm.", NO_TIERS),
+    ("rsm.", NO_TIERS),
+    ("group.consumer.", NO_SHARES),
+    ("group.share.", NO_SHARES),
+    ("group.streams.", NO_SHARES),
+    ("share.coordinator.", NO_SHARES),
+    (
+        "zookeeper.ssl.",
+        "zookeeper.tls and its kin set up encryption towards ZooKeeper",
+    ),
+];
+
+/// Beginnings of names that are refused.
+const PREFIXES_NOT_SERVED: &[&str] = &[
+    "ssl.",
+    "sasl.",
+    "listener.name.",
+    "security.",
+    "authorizer.",
+    "super.users",
+    "allow.everyone.if.no.acl.found",
+    "principal.builder.class",
+    "password.encoder.",
+    "delegation.token.",
+    "connections.max.reauth.ms",
+];
+
+/// What becomes of a name that is Kafka's.
+pub(super) fn foreign(name: &str) -> Option<Foreign> {
+    let exact = WITHOUT_EFFECT
+        .iter()
+        .find(|(_, names)| names.contains(&name));
+    if let Some((instead, _)) = exact {
+        return Some(Foreign::WithoutEffect(instead));
+    }
+    let begins = |(prefix, _): &&(&str, &str)| name.starts_with(prefix);
+    if let Some((_, instead)) = PREFIXES_WITHOUT_EFFECT.iter().find(begins) {
+        return Some(Foreign::WithoutEffect(instead));
+    }
+    let refused = PREFIXES_NOT_SERVED
+        .iter()
+        .any(|prefix| name.starts_with(prefix));
+    refused.then_some(Foreign::NotServed(
+        "this version has no TLS, SASL, ACLs or delegation tokens; keep the port in a network that you trust",
+    ))
+}
