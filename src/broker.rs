@@ -16,13 +16,14 @@ use crate::admin::Admin;
 use crate::api::{Context, FetchSessions};
 use crate::clock::WallClock;
 use crate::cluster::{Broker as Member, Cluster, ClusterError, ClusterEvent, Opened, ProducerIds};
-use crate::cluster::{cluster_id_of, parse_identity};
+use crate::cluster::{cluster_id_of, parse_identity, tell_of_changes};
 use crate::config::Config;
 use crate::group::{Coordinator, GroupLimits, Resolve};
 use crate::log::{DataDirError, RealDisk};
 use crate::meta::{MetaError, MetaStore, ZooKeeperOptions, ZooKeeperTls};
 use crate::metrics::Metrics;
 use crate::net::{Endpoint, EndpointError, Listener, Server, bind, listen_endpoints};
+use crate::observe::Observe;
 use crate::partition::{
     Housekeeping, HousekeepingIntervals, Partitions, PartitionsOptions, Workers,
 };
@@ -35,8 +36,6 @@ const EMBEDDED: &str = "embedded";
 /// How long the coordination store may take to be closed.
 const META_CLOSE_MAX: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether the lease still holds, for the log.
-const LEASE_LOOK: Duration = Duration::from_millis(200);
 /// How long to wait before reading groups again.
 const ASSIGN_RETRY_PAUSE: Duration = Duration::from_millis(200);
 
@@ -101,6 +100,8 @@ pub struct Ground<L> {
     pub addresses: Vec<SocketAddr>,
     /// What clients are told instead.
     pub advertised: Option<Endpoint>,
+    /// What the broker remembers of itself.
+    pub observe: Arc<Observe>,
 }
 
 /// Finds identities in the cluster's image.
@@ -165,23 +166,6 @@ async fn coordinate(cx: Arc<Context>, mut events: broadcast::Receiver<ClusterEve
     }
 }
 
-/// Says when this broker stops to lead and to coordinate, and when it may again.
-async fn tell_of_lease(cluster: Arc<Cluster>) {
-    let mut could = true;
-    loop {
-        tokio::time::sleep(LEASE_LOOK).await;
-        let can = cluster.may_act();
-        match (could, can) {
-            (true, false) => tracing::warn!(
-                "others may act in this broker's place: it neither leads nor coordinates until it is registered anew"
-            ),
-            (false, true) => tracing::info!("this broker leads and coordinates again"),
-            _ => {}
-        }
-        could = can;
-    }
-}
-
 impl Broker {
     /// Opens everything and begins to serve. Returns when clients can be answered.
     pub async fn start(config: Config) -> Result<Self, StartError> {
@@ -195,7 +179,8 @@ impl Broker {
         let addresses = listeners.iter().map(TcpListener::local_addr);
         let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
         let admin = Admin::bind(&config).await?;
-        let partitions = open_partitions(&config)?;
+        let observe = Arc::new(Observe::new(&WallClock::default()));
+        let partitions = open_partitions(&config, &observe)?;
         for dir in partitions.data_dirs() {
             dir.check_owner(config.number("broker.id") as i32)?;
         }
@@ -209,6 +194,7 @@ impl Broker {
             listeners,
             addresses,
             advertised,
+            observe,
         };
         let mut broker = Self::start_on(ground, config).await?;
         broker.admin = Some(admin.serve(broker.cx.clone()));
@@ -229,6 +215,7 @@ impl Broker {
             listeners,
             addresses,
             advertised,
+            observe,
         } = ground;
         partitions.hold_to(meta.lease());
         let property = |key| match partitions.data_dirs().next() {
@@ -246,7 +233,9 @@ impl Broker {
             .await?;
         let resolve = Arc::new(Identities(cluster.clone()));
         let limits = group_limits(&config);
-        let coordinator = Coordinator::new(meta.clone(), resolve, limits, partitions.clock());
+        let events_of_groups = observe.events.clone();
+        let wall = partitions.clock();
+        let coordinator = Coordinator::new(meta.clone(), resolve, limits, wall, events_of_groups);
         coordinator.assign(&own_slots(&cluster)).await?;
         let housekeeping =
             Housekeeping::start(partitions.clone(), housekeeping_intervals(&config))?;
@@ -260,13 +249,17 @@ impl Broker {
             producer_ids: ProducerIds::new(meta),
             fetch_sessions: FetchSessions::new(sessions),
             metrics: Metrics::default(),
+            observe,
             draining: server.draining(),
         });
         let mut tasks = JoinSet::new();
         let vital = || cx.partitions.vital().clone();
         tasks.spawn(vital().watch("cluster", cx.cluster.clone().follow()));
         tasks.spawn(vital().watch("groups", coordinate(cx.clone(), events)));
-        tasks.spawn(tell_of_lease(cx.cluster.clone()));
+        tasks.spawn(tell_of_changes(
+            cx.cluster.clone(),
+            cx.observe.events.clone(),
+        ));
         server.serve(&cx, listeners);
         Ok(Self {
             cx,
@@ -363,7 +356,7 @@ impl Broker {
     }
 }
 
-fn open_partitions(config: &Config) -> Result<Partitions, StartError> {
+fn open_partitions(config: &Config, observe: &Observe) -> Result<Partitions, StartError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let open_threads = match config.number("num.recovery.threads.per.data.dir") {
         0 => cores * 2,
@@ -376,6 +369,7 @@ fn open_partitions(config: &Config) -> Result<Partitions, StartError> {
         open_threads,
         clock: WallClock::default(),
         workers: Workers::Threads,
+        syncs: observe.syncs.clone(),
     };
     if options.data_paths.is_empty() {
         return Err(StartError::NoDataPath);

@@ -4,6 +4,7 @@
 //!
 //! - [`clock`]: the time of day
 //! - [`vital`]: threads and tasks that a broker cannot do without
+//! - [`observe`]: what happened, who is connected, the last hours, the log's tail
 //! - [`log`]: sequential segment files, byte for byte as Kafka's
 //! - [`meta`]: the coordination tree
 //! - [`config`]: `server.ini`, broker and topic configurations
@@ -21,5 +22,6 @@ pub mod log;
 pub mod meta;
 pub mod metrics;
 pub mod net;
+pub mod observe;
 pub mod partition;
 pub mod vital;

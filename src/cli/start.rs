@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
 
 use super::{ConfigArguments, Failure};
 use crate::broker::Broker;
 use crate::config::Config;
+use crate::observe::log_tail;
 
 /// Descriptors that thousands of partitions and connections need.
 const DESCRIPTORS_WANTED: u64 = 1 << 20;
@@ -46,18 +49,21 @@ impl Start {
     /// is full or nobody reads it any more, the broker goes on without.
     fn start_logging(&self) {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-        let logging = tracing_subscriber::fmt()
-            .with_env_filter(filter)
+        let lines = fmt::layer()
             .with_writer(|| Forgiving(io::stderr()))
             .log_internal_errors(false);
-        if self.log_json {
-            logging.json().init();
-        } else {
-            logging
+        let lines = match self.log_json {
+            true => lines.json().boxed(),
+            false => lines
                 .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
                 .with_target(false)
-                .init();
-        }
+                .boxed(),
+        };
+        // The filter is above both: the dashboard shows what the log has.
+        let layers = lines.and_then(log_tail());
+        tracing_subscriber::registry()
+            .with(layers.with_filter(filter))
+            .init();
     }
 }
 
