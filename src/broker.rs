@@ -17,7 +17,7 @@ use crate::admin::Admin;
 use crate::api::{Context, FetchSessions, RequestLog};
 use crate::clock::WallClock;
 use crate::cluster::{Broker as Member, Cluster, ClusterError, ClusterEvent, Opened, ProducerIds};
-use crate::cluster::{cluster_id_of, parse_identity};
+use crate::cluster::{cluster_id_of, parse_identity, tell_of_changes};
 use crate::config::{Config, LiveConfig};
 use crate::control::Control;
 use crate::group::{Coordinator, GroupLimits, Resolve};
@@ -25,6 +25,7 @@ use crate::log::{DataDirError, RealDisk};
 use crate::meta::{MetaError, MetaStore, ZooKeeperOptions, ZooKeeperTls};
 use crate::metrics::Metrics;
 use crate::net::{Endpoint, EndpointError, Listener, Server, bind, listen_endpoints};
+use crate::observe::Observe;
 use crate::partition::{
     Housekeeping, HousekeepingIntervals, Partitions, PartitionsOptions, Workers,
 };
@@ -37,8 +38,6 @@ const EMBEDDED: &str = "embedded";
 /// How long the coordination store may take to be closed.
 const META_CLOSE_MAX: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether the lease still holds, for the log.
-const LEASE_LOOK: Duration = Duration::from_millis(200);
 /// How long to wait before reading groups again.
 const ASSIGN_RETRY_PAUSE: Duration = Duration::from_millis(200);
 
@@ -103,6 +102,8 @@ pub struct Ground<L> {
     pub addresses: Vec<SocketAddr>,
     /// What clients are told instead.
     pub advertised: Option<Endpoint>,
+    /// What the broker remembers of itself.
+    pub observe: Arc<Observe>,
 }
 
 /// Finds identities in the cluster's image.
@@ -167,23 +168,6 @@ async fn coordinate(cx: Arc<Context>, mut events: broadcast::Receiver<ClusterEve
     }
 }
 
-/// Says when this broker stops to lead and to coordinate, and when it may again.
-async fn tell_of_lease(cluster: Arc<Cluster>) {
-    let mut could = true;
-    loop {
-        tokio::time::sleep(LEASE_LOOK).await;
-        let can = cluster.may_act();
-        match (could, can) {
-            (true, false) => tracing::warn!(
-                "others may act in this broker's place: it neither leads nor coordinates until it is registered anew"
-            ),
-            (false, true) => tracing::info!("this broker leads and coordinates again"),
-            _ => {}
-        }
-        could = can;
-    }
-}
-
 /// Lets what was told its settings at the start follow the configuration.
 async fn follow_config(config: Arc<LiveConfig>, intervals: Arc<Mutex<HousekeepingIntervals>>) {
     let mut changes = config.subscribe();
@@ -207,7 +191,8 @@ impl Broker {
         let addresses = listeners.iter().map(TcpListener::local_addr);
         let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
         let admin = Admin::bind(&config).await?;
-        let partitions = open_partitions(&config)?;
+        let observe = Arc::new(Observe::new(&WallClock::default()));
+        let partitions = open_partitions(&config, &observe)?;
         for dir in partitions.data_dirs() {
             dir.check_owner(config.number("broker.id") as i32)?;
         }
@@ -221,6 +206,7 @@ impl Broker {
             listeners,
             addresses,
             advertised,
+            observe,
         };
         let mut broker = Self::start_on(ground, config).await?;
         broker.admin = Some(admin.serve(broker.cx.clone()));
@@ -244,6 +230,7 @@ impl Broker {
             listeners,
             addresses,
             advertised,
+            observe,
         } = ground;
         partitions.hold_to(meta.lease());
         let property = |key| match partitions.data_dirs().next() {
@@ -263,7 +250,9 @@ impl Broker {
             .await?;
         let resolve = Arc::new(Identities(cluster.clone()));
         let limits = group_limits(&config);
-        let coordinator = Coordinator::new(meta.clone(), resolve, limits, partitions.clock());
+        let events_of_groups = observe.events.clone();
+        let wall = partitions.clock();
+        let coordinator = Coordinator::new(meta.clone(), resolve, limits, wall, events_of_groups);
         coordinator.assign(&own_slots(&cluster)).await?;
         let housekeeping =
             Housekeeping::start(partitions.clone(), housekeeping_intervals(&config))?;
@@ -278,13 +267,17 @@ impl Broker {
             fetch_sessions: FetchSessions::new(sessions),
             metrics: Metrics::default(),
             request_log: RequestLog::default(),
+            observe,
             draining: server.draining(),
         });
         let mut tasks = JoinSet::new();
         let vital = || cx.partitions.vital().clone();
         tasks.spawn(vital().watch("cluster", cx.cluster.clone().follow()));
         tasks.spawn(vital().watch("groups", coordinate(cx.clone(), events)));
-        tasks.spawn(tell_of_lease(cx.cluster.clone()));
+        tasks.spawn(tell_of_changes(
+            cx.cluster.clone(),
+            cx.observe.events.clone(),
+        ));
         tasks.spawn(follow_config(cx.config.clone(), housekeeping.intervals()));
         server.serve(&cx, listeners);
         Ok(Self {
@@ -383,7 +376,7 @@ impl Broker {
     }
 }
 
-fn open_partitions(config: &Config) -> Result<Partitions, StartError> {
+fn open_partitions(config: &Config, observe: &Observe) -> Result<Partitions, StartError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let open_threads = match config.number("num.recovery.threads.per.data.dir") {
         0 => cores * 2,
@@ -396,6 +389,7 @@ fn open_partitions(config: &Config) -> Result<Partitions, StartError> {
         open_threads,
         clock: WallClock::default(),
         workers: Workers::Threads,
+        syncs: observe.syncs.clone(),
     };
     if options.data_paths.is_empty() {
         return Err(StartError::NoDataPath);

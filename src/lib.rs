@@ -5,6 +5,7 @@
 //! - [`clock`]: the time of day
 //! - [`schedule`]: times of day as MetaQ gives them
 //! - [`vital`]: threads and tasks that a broker cannot do without
+//! - [`observe`]: what happened, who is connected, the last hours, the log's tail
 //! - [`log`]: sequential segment files, byte for byte as Kafka's
 //! - [`meta`]: the coordination tree
 //! - [`config`]: `server.ini`, broker and topic configurations
@@ -25,6 +26,7 @@ pub mod meta;
 pub mod metrics;
 pub mod net;
 pub mod notify;
+pub mod observe;
 pub mod partition;
 pub mod schedule;
 pub mod vital;

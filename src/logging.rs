@@ -17,6 +17,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
+use crate::observe::log_tail;
+
 /// The logger of everything.
 pub const ROOT: &str = "root";
 /// Levels under Kafka's names (LogLevelConfig), as far as they can be told apart, and OFF.
@@ -127,30 +129,32 @@ pub fn start(target: &LogTarget) -> io::Result<()> {
     };
     let (filter, handle) = reload::Layer::new(levels.targets());
     *LEVELS_NOW.lock() = Some(levels);
-    let layer = tracing_subscriber::fmt::layer().log_internal_errors(false);
-    let layer: Box<dyn Layer<Registry> + Send + Sync> = match &target.file {
+    let lines = tracing_subscriber::fmt::layer().log_internal_errors(false);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match &target.file {
         Some(path) => {
             let file = Rotating::open(path, target.file_bytes_max, target.files_max)?;
             let file = Arc::new(Mutex::new(file));
-            let layer = layer
+            let lines = lines
                 .with_writer(move || Forgiving(Shared(file.clone())))
                 .with_ansi(false);
             match target.json {
-                true => layer.json().with_filter(filter).boxed(),
-                false => layer.with_filter(filter).boxed(),
+                true => lines.json().boxed(),
+                false => lines.boxed(),
             }
         }
         None => {
             let ansi = io::IsTerminal::is_terminal(&io::stderr());
-            let layer = layer
+            let lines = lines
                 .with_writer(|| Forgiving(io::stderr()))
                 .with_ansi(ansi);
             match target.json {
-                true => layer.json().with_filter(filter).boxed(),
-                false => layer.with_target(false).with_filter(filter).boxed(),
+                true => lines.json().boxed(),
+                false => lines.with_target(false).boxed(),
             }
         }
     };
+    // The filter is above both: the dashboard shows what the log has.
+    let layer = lines.and_then(log_tail()).with_filter(filter);
     if tracing_subscriber::registry()
         .with(layer)
         .try_init()

@@ -52,9 +52,13 @@ fn options(servers: &str, root: &str, timeout: Duration) -> ZooKeeperOptions {
 
 /// `RUST_LOG` shows what the store and its client do.
 fn start_logging() {
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .try_init();
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
+    let levels = std::env::var("RUST_LOG").unwrap_or_default();
+    let levels: tracing_subscriber::filter::Targets = levels.parse().unwrap_or_default();
+    let lines = tracing_subscriber::fmt::layer().with_filter(levels);
+    let _ = tracing_subscriber::registry().with(lines).try_init();
 }
 
 fn fresh_root() -> String {

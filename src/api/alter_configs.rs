@@ -23,7 +23,11 @@ pub(super) const API: Api = Api {
     start: |cx, caller, frame| serve_by_controller(cx, caller, frame, handle),
 };
 
-async fn handle(cx: Arc<Context>, _: Caller, request: AlterConfigsRequest) -> AlterConfigsResponse {
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: AlterConfigsRequest,
+) -> AlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
     for resource in request.resources {
         let mut seen = HashSet::new();
@@ -54,6 +58,11 @@ async fn handle(cx: Arc<Context>, _: Caller, request: AlterConfigsRequest) -> Al
                 .with_error_code(error.code())
                 .with_error_message(message(&why)),
         });
+    }
+    for response in &responses {
+        let why = response.error_message.as_deref().unwrap_or_default();
+        let (name, code) = (&*response.resource_name, response.error_code);
+        cx.note(&caller, ApiKey::AlterConfigs, name, code, why);
     }
     AlterConfigsResponse::default().with_responses(responses)
 }

@@ -35,6 +35,9 @@ async fn handle(
         return ApiVersionsResponse::default()
             .with_error_code(ResponseError::InvalidRequest.code());
     }
+    if caller.version >= 3 {
+        caller.client.is_software(name, version);
+    }
     tracing::debug!(peer = %caller.peer, software = %name, %version, "client");
     table()
 }

@@ -3,6 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use metaq_protocol::ResponseError;
+use metaq_protocol::frame::api_name;
+use metaq_protocol::messages::ApiKey;
 use metaq_protocol::protocol::StrBytes;
 use tokio::sync::watch;
 
@@ -12,6 +15,7 @@ use crate::cluster::{Broker, Cluster, ProducerIds};
 use crate::config::LiveConfig;
 use crate::group::Coordinator;
 use crate::metrics::Metrics;
+use crate::observe::{Client, EventKind, Happened, Observe};
 use crate::partition::Partitions;
 
 /// The broker as handlers see it.
@@ -32,8 +36,68 @@ pub struct Context {
     pub metrics: Metrics,
     /// Requests that somebody wants to see.
     pub request_log: RequestLog,
+    /// What it remembers of itself, for people.
+    pub observe: Arc<Observe>,
     /// Becomes true when the broker shuts down: what waits is answered.
     pub draining: watch::Receiver<bool>,
+}
+
+/// Of one request so many refusals are noted: it may ask for a hundred thousand things.
+pub(super) const REFUSALS_NOTED_MAX: usize = 16;
+
+impl Context {
+    /// Notes that a request was refused, or what it asked of `subject`; what clients meet every day is left out. Nothing
+    /// is noted for code 0.
+    pub(super) fn note(&self, caller: &Caller, key: ApiKey, subject: &str, code: i16, why: &str) {
+        let Some(error) = ResponseError::try_from_code(code).filter(|error| !is_routine(*error))
+        else {
+            return;
+        };
+        let why = match why {
+            "" => wire_name(error),
+            why => format!("{}: {why}", wire_name(error)),
+        };
+        let api = api_name(key as i16);
+        let now_ms = self.partitions.clock().now_ms();
+        caller
+            .client
+            .refused(now_ms, &format!("{api} {subject}: {why}"));
+        let refused = Happened::new(EventKind::RequestRejected, format!("{api} {subject}"));
+        let refused = refused.who(caller.client.label()).why(why);
+        self.observe.events.tell(refused);
+    }
+}
+
+/// What tells a client where to go, or to come again: nothing is wrong.
+fn is_routine(error: ResponseError) -> bool {
+    use ResponseError as E;
+    matches!(
+        error,
+        E::NotLeaderOrFollower
+            | E::LeaderNotAvailable
+            | E::NotController
+            | E::NotCoordinator
+            | E::CoordinatorLoadInProgress
+            | E::CoordinatorNotAvailable
+            | E::RebalanceInProgress
+            | E::MemberIdRequired
+            | E::FencedLeaderEpoch
+            | E::UnknownLeaderEpoch
+            | E::FetchSessionIdNotFound
+            | E::InvalidFetchSessionEpoch
+    )
+}
+
+/// As Kafka writes it.
+fn wire_name(error: ResponseError) -> String {
+    let mut name = String::new();
+    for letter in format!("{error:?}").chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
 }
 
 /// The client behind a request.
@@ -49,6 +113,8 @@ pub struct Caller {
     pub version: i16,
     /// Of the request.
     pub correlation_id: i32,
+    /// Its connection.
+    pub client: Arc<Client>,
 }
 
 impl Caller {

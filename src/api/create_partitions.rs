@@ -19,7 +19,7 @@ pub(super) const API: Api = Api {
 
 async fn handle(
     cx: Arc<Context>,
-    _: Caller,
+    caller: Caller,
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
     let mut results = Vec::with_capacity(request.topics.len());
@@ -52,6 +52,11 @@ async fn handle(
                 .with_error_code(error.code())
                 .with_error_message(message(&error)),
         });
+    }
+    for result in &results {
+        let why = result.error_message.as_deref().unwrap_or_default();
+        let (name, code) = (&*result.name, result.error_code);
+        cx.note(&caller, ApiKey::CreatePartitions, name, code, why);
     }
     spread::wait(&cx, &extended, request.timeout_ms).await;
     CreatePartitionsResponse::default().with_results(results)

@@ -67,6 +67,11 @@ async fn handle(
             ));
         }
     }
+    for topic in &topics {
+        let why = topic.error_message.as_deref().unwrap_or_default();
+        let (name, code) = (&*topic.name, topic.error_code);
+        cx.note(&caller, ApiKey::CreateTopics, name, code, why);
+    }
     CreateTopicsResponse::default().with_topics(topics)
 }
 

@@ -42,6 +42,17 @@ async fn handle(
     for (name, id) in asked {
         responses.push(delete(&cx, name, id).await);
     }
+    for response in &responses {
+        let name = response.name.as_deref().map_or("", |name| name);
+        let why = response.error_message.as_deref().unwrap_or_default();
+        cx.note(
+            &caller,
+            ApiKey::DeleteTopics,
+            name,
+            response.error_code,
+            why,
+        );
+    }
     let deleted = responses.iter().filter(|result| result.error_code == 0);
     let deleted = deleted.filter_map(|result| {
         let name = result.name.as_ref()?.to_string();

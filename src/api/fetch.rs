@@ -21,9 +21,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
 use super::fetch_sessions::{Key, SessionError, Told, Turn, Wanted};
-use super::shared::partition_of;
+use super::shared::{name_of, partition_of};
 use super::{Answer, Api, Caller, Context, Piece, Response};
 use crate::log::Slice;
 use crate::partition::{Isolation, Partition, Subscription};
@@ -81,6 +82,7 @@ struct Answered {
 
 /// What one partition gives.
 struct Fetched {
+    partition: Option<Arc<Partition>>,
     answer: FetchedPartition,
     slice: Option<Slice>,
 }
@@ -158,7 +160,34 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, request: FetchRequest) -> An
         // What was read before this process was stopped is not told by a broker that leads no more.
         fetched = read(cx, &wanted, &limits).await.0;
     }
+    let mut noted = 0;
+    for (wanted, fetched) in wanted.iter().zip(&fetched) {
+        match (&fetched.partition, &fetched.slice) {
+            (Some(partition), Some(slice)) => partition.traffic().sent(slice.bytes),
+            (None, _) if noted < REFUSALS_NOTED_MAX => {
+                noted += 1;
+                note_refusal(cx, caller, wanted, fetched.answer.error_code);
+            }
+            _ => {}
+        }
+    }
     assemble(cx, turn, wanted, fetched)
+}
+
+fn note_refusal(cx: &Context, caller: &Caller, wanted: &Wanted, code: i16) {
+    let key = &wanted.key;
+    let topic = match key.topic_id.is_nil() {
+        true => key.topic.to_string(),
+        false => name_of(cx, key.topic_id),
+    };
+    let subject = format!("{topic}-{}", key.partition);
+    let why = match ResponseError::try_from_code(code) {
+        Some(ResponseError::OffsetOutOfRange) => {
+            format!("offset {} was asked for", wanted.fetch_offset)
+        }
+        _ => String::new(),
+    };
+    cx.note(caller, ApiKey::Fetch, &subject, code, &why);
 }
 
 fn wanted(request: &FetchRequest) -> Vec<Wanted> {
@@ -242,6 +271,7 @@ async fn read(cx: &Arc<Context>, wanted: &[Wanted], limits: &Limits) -> (Vec<Fet
 fn read_one(cx: &Context, wanted: &Wanted, limits: &Limits, left: usize, first: bool) -> Fetched {
     let key = &wanted.key;
     let refuse = |error: ResponseError| Fetched {
+        partition: None,
         answer: FetchedPartition {
             index: key.partition,
             error_code: error.code(),
@@ -271,6 +301,7 @@ fn read_one(cx: &Context, wanted: &Wanted, limits: &Limits, left: usize, first: 
                 records_bytes: slice.as_ref().map_or(0, |slice| slice.bytes),
             },
             slice,
+            partition: Some(partition),
         },
         Err(error) => refuse(error.wire()),
     }
@@ -299,7 +330,7 @@ fn assemble(cx: &Context, turn: Turn, wanted: Vec<Wanted>, fetched: Vec<Fetched>
     };
     let mut told = Vec::new();
     let mut places: HashMap<(Arc<str>, Uuid), usize> = HashMap::new();
-    for (wanted, Fetched { answer, slice }) in wanted.into_iter().zip(fetched) {
+    for (wanted, Fetched { answer, slice, .. }) in wanted.into_iter().zip(fetched) {
         let ends = (answer.high_watermark, answer.log_start_offset);
         let records = slice.is_some();
         if incremental && !records && answer.error_code == 0 && wanted.told == Some(ends) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use metaq_protocol::messages::{ApiKey, HeartbeatRequest, HeartbeatResponse};
 
-use super::errors::code_of;
+use super::errors::{WireError, code_of};
 use super::shared::optional;
 use super::{Api, Caller, Context, serve};
 
@@ -13,12 +13,16 @@ pub(super) const API: Api = Api {
     start: |cx, caller, frame| serve(cx, caller, frame, handle),
 };
 
-async fn handle(cx: Arc<Context>, _: Caller, request: HeartbeatRequest) -> HeartbeatResponse {
+async fn handle(cx: Arc<Context>, caller: Caller, request: HeartbeatRequest) -> HeartbeatResponse {
     let instance = optional(&request.group_instance_id);
     let member = request.member_id.to_string();
     let outcome = cx
         .coordinator
         .heartbeat(&request.group_id, member, instance, request.generation_id)
         .await;
+    if let Err(error) = &outcome {
+        let (group, why) = (&request.group_id, error.to_string());
+        cx.note(&caller, ApiKey::Heartbeat, group, error.code(), &why);
+    }
     HeartbeatResponse::default().with_error_code(code_of(&outcome))
 }

@@ -44,7 +44,7 @@ pub(super) const API: Api = Api {
 
 async fn handle(
     cx: Arc<Context>,
-    _: Caller,
+    caller: Caller,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
@@ -74,6 +74,11 @@ async fn handle(
                 .with_error_code(error.code())
                 .with_error_message(message(&why)),
         });
+    }
+    for response in &responses {
+        let why = response.error_message.as_deref().unwrap_or_default();
+        let (name, code) = (&*response.resource_name, response.error_code);
+        cx.note(&caller, ApiKey::IncrementalAlterConfigs, name, code, why);
     }
     IncrementalAlterConfigsResponse::default().with_responses(responses)
 }

@@ -19,7 +19,7 @@ pub(super) const API: Api = Api {
 
 async fn handle(
     cx: Arc<Context>,
-    _: Caller,
+    caller: Caller,
     request: InitProducerIdRequest,
 ) -> InitProducerIdResponse {
     let refuse = |error: ResponseError| {
@@ -28,7 +28,12 @@ async fn handle(
             .with_producer_id(ProducerId(-1))
             .with_producer_epoch(-1)
     };
-    if request.transactional_id.is_some() {
+    if let Some(id) = &request.transactional_id {
+        let (error, why) = (
+            ResponseError::InvalidRequest,
+            "transactions are not served yet",
+        );
+        cx.note(&caller, ApiKey::InitProducerId, id, error.code(), why);
         return refuse(ResponseError::InvalidRequest);
     }
     match cx.producer_ids.next().await {

@@ -52,7 +52,11 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: JoinGroupRequest) -> 
             failed(version, GroupError::MemberIdRequired).with_member_id(text(reply.member_id))
         }
         Ok(reply) => joined(version, reply),
-        Err(error) => failed(version, error).with_member_id(member_id),
+        Err(error) => {
+            let why = error.to_string();
+            cx.note(&caller, ApiKey::JoinGroup, &group_id, error.code(), &why);
+            failed(version, error).with_member_id(member_id)
+        }
     }
 }
 

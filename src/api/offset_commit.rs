@@ -12,6 +12,7 @@ use metaq_protocol::messages::offset_commit_response::{
 };
 use metaq_protocol::messages::{ApiKey, OffsetCommitRequest, OffsetCommitResponse};
 
+use super::context::REFUSALS_NOTED_MAX;
 use super::errors::{WireError, code_of};
 use super::shared::optional;
 use super::{Api, Caller, Context, serve};
@@ -22,7 +23,11 @@ pub(super) const API: Api = Api {
     start: |cx, caller, frame| serve(cx, caller, frame, handle),
 };
 
-async fn handle(cx: Arc<Context>, _: Caller, request: OffsetCommitRequest) -> OffsetCommitResponse {
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: OffsetCommitRequest,
+) -> OffsetCommitResponse {
     let image = cx.cluster.image();
     let mut offsets = Vec::new();
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -70,6 +75,15 @@ async fn handle(cx: Arc<Context>, _: Caller, request: OffsetCommitRequest) -> Of
         for ((topic, partition), code) in places.into_iter().zip(codes) {
             topics[topic].partitions[partition].error_code = code;
         }
+    }
+    let all = topics.iter().flat_map(|topic| {
+        let refused = topic.partitions.iter().filter(|one| one.error_code != 0);
+        refused.map(|one| (&topic.name, one))
+    });
+    for (topic, one) in all.take(REFUSALS_NOTED_MAX) {
+        let group = &*request.group_id;
+        let subject = format!("{group} {}-{}", **topic, one.partition_index);
+        cx.note(&caller, ApiKey::OffsetCommit, &subject, one.error_code, "");
     }
     OffsetCommitResponse::default().with_topics(topics)
 }

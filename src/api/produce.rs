@@ -21,9 +21,10 @@ use metaq_protocol::messages::{ApiKey, ProduceRequest, ProduceResponse};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
-use super::shared::{message, partition_of};
-use super::{Answer, Api, Context, Piece, Response};
+use super::shared::{message, name_of, partition_of};
+use super::{Answer, Api, Caller, Context, Piece, Response};
 use crate::log::{Appended, LogError};
 use crate::partition::{InvalidBatch, admit};
 
@@ -37,6 +38,7 @@ pub(super) const API: Api = Api {
             // Everything is queued before the first wait: later requests of the connection come behind.
             let queued = queue(&cx, produce);
             let response = answer(&cx, queued).await;
+            note_refusals(&cx, &caller, &response);
             if acks == 0 {
                 return Ok(match first_error(&response) {
                     Some(code) => {
@@ -216,6 +218,25 @@ fn refused(index: i32, refusal: &Refusal) -> PartitionProduceResponse {
         .with_log_start_offset(-1)
         .with_record_errors(record_errors.into_iter().collect())
         .with_error_message(message(&refusal.text))
+}
+
+fn note_refusals(cx: &Context, caller: &Caller, response: &ProduceResponse) {
+    let mut noted = 0;
+    for topic in &response.responses {
+        let refused = topic.partition_responses.iter();
+        for partition in refused.filter(|partition| partition.error_code != 0) {
+            noted += 1;
+            if noted > REFUSALS_NOTED_MAX {
+                return;
+            }
+            let subject = match topic.topic_id.is_nil() {
+                true => format!("{}-{}", *topic.name, partition.index),
+                false => format!("{}-{}", name_of(cx, topic.topic_id), partition.index),
+            };
+            let why = partition.error_message.as_deref().unwrap_or_default();
+            cx.note(caller, ApiKey::Produce, &subject, partition.error_code, why);
+        }
+    }
 }
 
 fn first_error(response: &ProduceResponse) -> Option<i16> {

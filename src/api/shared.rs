@@ -49,6 +49,14 @@ pub(super) fn message(error: &impl std::fmt::Display) -> Option<StrBytes> {
     Some(text(error.to_string()))
 }
 
+/// A topic's name, or its id where it has none here.
+pub(super) fn name_of(cx: &Context, id: Uuid) -> String {
+    let image = cx.cluster.image();
+    image
+        .topic_by_id(id)
+        .map_or_else(|| id.to_string(), |topic| topic.name.to_string())
+}
+
 /// A partition that this broker leads, as a request names it: by topic name in older versions, by id in newer ones.
 pub(super) fn partition_of(
     cx: &Context,

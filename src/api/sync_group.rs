@@ -45,6 +45,10 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: SyncGroupRequest) -> 
                 .with_protocol_type(reply.protocol_type.map(text))
                 .with_protocol_name(reply.protocol.map(text))
         }
-        Err(error) => SyncGroupResponse::default().with_error_code(error.code()),
+        Err(error) => {
+            let (group, why) = (&request.group_id, error.to_string());
+            cx.note(&caller, ApiKey::SyncGroup, group, error.code(), &why);
+            SyncGroupResponse::default().with_error_code(error.code())
+        }
     }
 }

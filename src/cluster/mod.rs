@@ -13,6 +13,7 @@ mod peer;
 mod placement;
 mod producer_ids;
 mod publish;
+mod tell;
 mod topics;
 
 pub use changes::{ClusterError, ConfigChange, NewTopic};
@@ -22,4 +23,5 @@ pub use image::{Broker, Image, PartitionInfo, SlotInfo, Topic, parse_identity};
 pub use names::{NameError, TOPIC_NAME_BYTES_MAX, check_topic_name};
 pub use peer::ask as ask_peer;
 pub use producer_ids::ProducerIds;
+pub use tell::tell_of_changes;
 pub use topics::PARTITIONS_PER_TOPIC_MAX;

@@ -14,14 +14,15 @@ use tokio::task::AbortHandle;
 use uuid::Uuid;
 
 use super::messages::{
-    CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, JoinReply,
-    JoinRequest, LeaveMember, SyncReply, SyncRequest,
+    CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, GroupSurvey,
+    JoinReply, JoinRequest, LeaveMember, SyncReply, SyncRequest,
 };
 use super::offsets::Key;
 use super::persist;
 use super::slot::{Clock, Group, Slot};
 use crate::clock::WallClock;
 use crate::meta::{MetaError, MetaStore, Node, Op, paths};
+use crate::observe::Events;
 
 /// Groups that are read at the same time when slots come to this broker.
 const GROUPS_READ_AT_ONCE: usize = 32;
@@ -100,6 +101,7 @@ pub(super) enum Command {
     ),
     Describe(String, Answer<Option<GroupDescription>>),
     List(Answer<Vec<GroupListing>>),
+    Survey(Answer<Vec<GroupSurvey>>),
     Delete(String, Answer<Result<(), GroupError>>),
     DeleteOffsets(String, Vec<Key>, Answer<Result<Outcomes, GroupError>>),
     TopicDeleted(String, Uuid),
@@ -133,6 +135,7 @@ struct Shared {
     meta: MetaStore,
     resolve: Arc<dyn Resolve>,
     clock: Clock,
+    events: Events,
     places: ArcSwap<Vec<Place>>,
     /// Held while slots come and go.
     assigning: Mutex<()>,
@@ -147,6 +150,7 @@ impl Coordinator {
         resolve: Arc<dyn Resolve>,
         limits: GroupLimits,
         wall: &WallClock,
+        events: Events,
     ) -> Self {
         Self {
             limits,
@@ -154,6 +158,7 @@ impl Coordinator {
                 meta,
                 resolve,
                 clock: Clock::new(wall),
+                events,
                 places: ArcSwap::from_pointee(vec![Place::Elsewhere; paths::SLOTS]),
                 assigning: Mutex::new(()),
                 draining: watch::Sender::new(false),
@@ -231,6 +236,7 @@ impl Coordinator {
             meta,
             resolve,
             clock,
+            events,
             ..
         } = &*self.shared;
         let (commands, receiver) = mpsc::channel(QUEUE);
@@ -243,7 +249,7 @@ impl Coordinator {
             guard,
             resolve.clone(),
             self.limits,
-            *clock,
+            (*clock, events.clone()),
             groups,
         );
         let task = tokio::spawn(slot.run(receiver)).abort_handle();
@@ -512,6 +518,19 @@ impl Coordinator {
         }
         all.sort_by(|a, b| a.group_id.cmp(&b.group_id));
         Ok(all)
+    }
+
+    /// All groups that this broker coordinates, with their offsets.
+    pub async fn survey(&self) -> Vec<GroupSurvey> {
+        let mut all = Vec::new();
+        for slot in self.here() {
+            let (reply, answer) = oneshot::channel();
+            if slot.send(Command::Survey(reply)).await.is_ok() {
+                all.extend(answer.await.unwrap_or_default());
+            }
+        }
+        all.sort_by(|a, b| a.group_id.cmp(&b.group_id));
+        all
     }
 
     /// Deletes an empty group with its offsets.

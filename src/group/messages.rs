@@ -209,6 +209,19 @@ pub struct GroupDescription {
     pub members: Vec<MemberDescription>,
 }
 
+/// A group and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupSurvey {
+    /// Group id.
+    pub group_id: String,
+    /// Kafka's name of the state.
+    pub state: &'static str,
+    /// How many members it has.
+    pub members: usize,
+    /// Topic, partition, committed offset.
+    pub offsets: Vec<(String, i32, i64)>,
+}
+
 /// A group in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupListing {

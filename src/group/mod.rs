@@ -12,7 +12,7 @@ mod subscription;
 
 pub use coordinator::{Coordinator, GroupLimits, Resolve};
 pub use messages::{
-    CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, JoinReply,
-    JoinRequest, LeaveMember, MemberDescription, OffsetToCommit, SyncReply, SyncRequest,
+    CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, GroupSurvey,
+    JoinReply, JoinRequest, LeaveMember, MemberDescription, OffsetToCommit, SyncReply, SyncRequest,
 };
 pub use subscription::assigned_partitions;

@@ -11,17 +11,18 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::classic::{ClassicGroup, Effect, Limits, State};
+use super::classic::{ClassicGroup, Effect, Limits, Rebalanced, State};
 use super::coordinator::{Answer, Command, Found, GroupLimits, Outcomes, Resolve, Wanted};
 use super::member::Waiter;
 use super::messages::{
-    CommitOffsets, CommittedOffset, GroupError, GroupListing, JoinReply, JoinRequest, SyncReply,
-    SyncRequest,
+    CommitOffsets, CommittedOffset, GroupError, GroupListing, GroupSurvey, JoinReply, JoinRequest,
+    SyncReply, SyncRequest,
 };
 use super::offsets::{Key, Offsets, Turn};
 use super::persist;
 use crate::clock::WallClock;
 use crate::meta::{self, MetaError, MetaStore, Op, paths};
+use crate::observe::{EventKind, Events, Happened};
 
 /// Wall-clock milliseconds that never jump: the time at start plus what a monotonic clock adds.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +93,7 @@ pub(super) struct Slot {
     resolve: Arc<dyn Resolve>,
     limits: GroupLimits,
     clock: Clock,
+    events: Events,
     groups: HashMap<String, Group>,
     deadlines: BTreeSet<(i64, String)>,
     waiting: HashMap<Waiter, Waiting>,
@@ -106,7 +108,7 @@ impl Slot {
         guard: Op,
         resolve: Arc<dyn Resolve>,
         limits: GroupLimits,
-        clock: Clock,
+        (clock, events): (Clock, Events),
         groups: HashMap<String, Group>,
     ) -> Self {
         let mut slot = Self {
@@ -116,6 +118,7 @@ impl Slot {
             resolve,
             limits,
             clock,
+            events,
             groups,
             deadlines: BTreeSet::new(),
             waiting: HashMap::new(),
@@ -223,6 +226,9 @@ impl Slot {
                 };
                 let _ = reply.send(self.groups.iter().map(list).collect());
             }
+            Command::Survey(reply) => {
+                let _ = reply.send(self.groups.iter().map(survey).collect());
+            }
             Command::Delete(group_id, reply) => self.delete(group_id, reply),
             Command::DeleteOffsets(group_id, keys, reply) => {
                 self.delete_offsets(&group_id, keys, reply)
@@ -293,6 +299,9 @@ impl Slot {
         let Some(group) = self.groups.get_mut(group_id) else {
             return;
         };
+        for over in group.classic.take_rebalanced() {
+            tell(&self.events, group_id, &over);
+        }
         for effect in group.classic.take_effects() {
             match effect {
                 Effect::Join(waiter, reply) => {
@@ -668,6 +677,41 @@ impl Slot {
             async move { Done::Nothing(report("", writing.await)) },
         ));
     }
+}
+
+fn survey((group_id, group): (&String, &Group)) -> GroupSurvey {
+    let offset = |((topic, partition), committed): (&Key, &CommittedOffset)| {
+        (topic.clone(), *partition, committed.offset)
+    };
+    GroupSurvey {
+        group_id: group_id.clone(),
+        state: group.classic.state.name(),
+        members: group.classic.members.len(),
+        offsets: group.offsets.iter().map(offset).collect(),
+    }
+}
+
+/// Tells of a rebalance.
+fn tell(events: &Events, group_id: &str, over: &Rebalanced) {
+    let (before, behind) = over.members;
+    let mut detail = format!(
+        "generation {}, {before} → {behind} members",
+        over.generation
+    );
+    if let Some((who, ms)) = &over.waited_for
+        && *ms > 0
+    {
+        detail.push_str(&format!("; last to join: {who} after {ms} ms"));
+    }
+    if over.missing > 0 {
+        detail.push_str(&format!("; {} did not rejoin in time", over.missing));
+    }
+    let rebalance = Happened::new(EventKind::Rebalance, group_id)
+        .who(&over.who)
+        .why(&over.why)
+        .detail(detail)
+        .took_ms(over.took_ms);
+    events.tell(rebalance);
 }
 
 fn guarded(meta: &MetaStore, guard: &Op, mut ops: Vec<Op>) -> meta::Answer<()> {

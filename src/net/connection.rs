@@ -15,6 +15,7 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use metaq_protocol::frame::{self, FrameError};
 use metaq_protocol::messages::ApiKey;
+use metaq_protocol::protocol::StrBytes;
 use tokio::sync::watch;
 
 use super::frame_reader::{FrameReader, ReadFault};
@@ -23,6 +24,7 @@ use super::send::send_all;
 use super::server::stopped;
 use super::socket::Socket;
 use crate::api::{self, Caller, Context, Piece, Response};
+use crate::observe::{EventKind, Happened, Registered};
 use crate::partition::wakes_together;
 
 /// Answers that are ready together are sent together, up to this many.
@@ -55,6 +57,9 @@ struct Connection<S> {
     settings: Settings,
     reader: FrameReader,
     in_flight: FuturesOrdered<std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>>>,
+    registered: Registered,
+    /// What it called itself last.
+    client_id: Option<StrBytes>,
 }
 
 /// Serves a connection until it ends.
@@ -70,6 +75,7 @@ pub(super) async fn run<S: Socket>(
     let local = stream.local_addr().unwrap_or(peer);
     let reader = FrameReader::new(settings.frame_bytes_max, settings.stall_max, memory);
     let in_flight = FuturesOrdered::new();
+    let registered = cx.observe.clients.connected(peer, local);
     let mut connection = Connection {
         cx,
         stream,
@@ -78,6 +84,8 @@ pub(super) async fn run<S: Socket>(
         settings,
         reader,
         in_flight,
+        registered,
+        client_id: None,
     };
     let ended = {
         // Batches of one turn are told to the writer thread together.
@@ -91,6 +99,7 @@ pub(super) async fn run<S: Socket>(
             .frames_malformed
             .fetch_add(1, Ordering::Relaxed);
         tracing::warn!(%peer, why, "closing the connection");
+        connection.tell_of_end(&why);
     }
 }
 
@@ -142,6 +151,15 @@ impl<S: Socket> Connection<S> {
         }
     }
 
+    /// Notes why it had to be closed.
+    fn tell_of_end(&self, why: &str) {
+        self.registered.rejected(why);
+        let ip = self.peer.ip().to_canonical().to_string();
+        let closed = Happened::new(EventKind::ConnectionRejected, ip);
+        let closed = closed.who(self.registered.client().label()).why(why);
+        self.cx.observe.events.tell(closed);
+    }
+
     /// Begins to work on a frame.
     async fn start(&mut self, bytes: bytes::Bytes, share: Share) -> Result<(), Option<String>> {
         let arrived = Instant::now();
@@ -163,12 +181,19 @@ impl<S: Socket> Connection<S> {
             Err(error) => return Err(Some(error.to_string())),
         };
         let key = frame.api_key;
+        let client = self.registered.client().clone();
+        client.asked(key, frame.version, request_bytes);
+        if frame.client_id != self.client_id {
+            client.named(frame.client_id.as_deref().unwrap_or_default());
+            self.client_id.clone_from(&frame.client_id);
+        }
         let caller = Caller {
             peer: self.peer,
             local: self.local,
             client_id: frame.client_id.clone(),
             version: frame.version,
             correlation_id: frame.correlation_id,
+            client: client.clone(),
         };
         let cx = self.cx.clone();
         let logged = (cx.request_log.is_armed() && cx.request_log.wants(&frame))
@@ -181,6 +206,8 @@ impl<S: Socket> Connection<S> {
                 Err(_) => Outcome::Panicked,
             };
             drop(share);
+            let response_bytes = response_bytes(&outcome);
+            client.answered(response_bytes);
             if let Some(logged) = logged {
                 log_request(
                     &logged.0,
@@ -190,12 +217,8 @@ impl<S: Socket> Connection<S> {
                     arrived.elapsed(),
                 );
             }
-            cx.metrics.answered(
-                key,
-                request_bytes,
-                response_bytes(&outcome),
-                arrived.elapsed(),
-            );
+            cx.metrics
+                .answered(key, request_bytes, response_bytes, arrived.elapsed());
             outcome
         }));
         Ok(())

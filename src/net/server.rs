@@ -18,6 +18,7 @@ use super::memory::RequestMemory;
 use super::socket::Listener;
 use crate::api::Context;
 use crate::config::Config;
+use crate::observe::{EventKind, Happened};
 
 /// Pause after accept failed, as it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -214,19 +215,23 @@ struct Place {
 }
 
 impl Place {
-    fn take(limits: &Arc<Limits>, cx: &Arc<Context>, ip: IpAddr) -> Option<Self> {
+    /// A place, or the limit that leaves none.
+    fn take(limits: &Arc<Limits>, cx: &Arc<Context>, ip: IpAddr) -> Result<Self, &'static str> {
         let config = cx.config.load();
         let total_max = config.number("max.connections") as usize;
         let per_ip_max = config.number("max.connections.per.ip") as usize;
         let mut open = limits.open.lock();
         let from_ip = open.1.get(&ip).copied().unwrap_or(0);
-        if open.0 >= total_max || from_ip >= per_ip_max {
-            return None;
+        if open.0 >= total_max {
+            return Err("max.connections");
+        }
+        if from_ip >= per_ip_max {
+            return Err("max.connections.per.ip");
         }
         open.0 += 1;
         open.1.insert(ip, from_ip + 1);
         cx.metrics.connections.fetch_add(1, Ordering::Relaxed);
-        Some(Self {
+        Ok(Self {
             limits: limits.clone(),
             cx: cx.clone(),
             ip,
@@ -261,7 +266,7 @@ async fn accept<L: Listener>(
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => match Place::take(&limits, &cx, peer.ip()) {
-                    Some(place) => {
+                    Ok(place) => {
                         cx.metrics.connections_accepted.fetch_add(1, Ordering::Relaxed);
                         let settings = Settings::of(&cx.config.load());
                         let serve =
@@ -271,9 +276,12 @@ async fn accept<L: Listener>(
                             drop(place);
                         });
                     }
-                    None => {
+                    Err(limit) => {
                         cx.metrics.connections_rejected.fetch_add(1, Ordering::Relaxed);
-                        tracing::warn!(%peer, "connection refused: too many connections");
+                        tracing::warn!(%peer, limit, "connection refused: too many connections");
+                        let ip = peer.ip().to_canonical().to_string();
+                        let refused = Happened::new(EventKind::ConnectionRejected, &ip).who(&ip);
+                        cx.observe.events.tell(refused.why(format!("too many connections ({limit})")));
                     }
                 },
                 Err(error) => {

@@ -9,6 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use metaq_protocol::batch::BATCH_HEADER_BYTES;
 use parking_lot::Mutex;
@@ -20,6 +21,7 @@ use super::sync::SyncThreads;
 use super::workers::{Filled, Step, Workers};
 use crate::log::journal::{Entry, Journal, Place, WrittenBatch};
 use crate::log::{Disk, OffsetPosition};
+use crate::observe::Syncs;
 use crate::vital::Vital;
 
 /// A partition's part of a round of the writer, if it has more bytes than this, is synced in its own file: what is large
@@ -107,6 +109,7 @@ pub(super) struct Journaling {
 struct Desk {
     queue: Queue,
     keeper: Mutex<Keeper>,
+    counted: Arc<Syncs>,
 }
 
 impl Journaling {
@@ -136,6 +139,7 @@ impl Journaling {
                 next: None,
                 syncs: syncs.clone(),
             }),
+            counted: options.syncs.clone(),
         });
         let mut threads = Vec::new();
         for n in 0..options.sync_threads.clamp(1, ROUNDS_MAX) {
@@ -343,8 +347,10 @@ fn run(desk: &Desk) {
             }
         }
         if let Some(mut round) = desk.begin() {
+            let began = Instant::now();
             let write = AssertUnwindSafe(|| round.write());
             let written = std::panic::catch_unwind(write);
+            desk.counted.took(began.elapsed(), || "journal".to_owned());
             let bug = |_| Err(io::Error::other("a round panicked; this is a bug"));
             desk.finish(round, written.unwrap_or_else(bug));
         }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
@@ -68,6 +68,35 @@ pub struct ListedOffset {
     pub leader_epoch: i32,
 }
 
+/// Bytes of records that came to a partition and went since the broker's start.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    appended_bytes: AtomicU64,
+    sent_bytes: AtomicU64,
+}
+
+impl Traffic {
+    /// Appended by producers. The writer thread alone counts them.
+    pub fn appended_bytes(&self) -> u64 {
+        self.appended_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Sent to consumers.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    fn appended(&self, bytes: u64) {
+        let before = self.appended_bytes.load(Ordering::Relaxed);
+        self.appended_bytes.store(before + bytes, Ordering::Relaxed);
+    }
+
+    /// A consumer is sent so many.
+    pub fn sent(&self, bytes: usize) {
+        self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
 /// Why a read is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -107,6 +136,7 @@ pub struct Partition {
     durable: Mutex<Durable>,
     pub(super) sync_queued: AtomicBool,
     deleted: AtomicBool,
+    traffic: Traffic,
     writer: Writer,
 }
 
@@ -199,6 +229,7 @@ impl Partition {
             sync_waiters: Mutex::new(Vec::new()),
             sync_queued: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
+            traffic: Traffic::default(),
             writer,
         }
     }
@@ -231,6 +262,11 @@ impl Partition {
     /// The current leader epoch.
     pub fn leader_epoch(&self) -> i32 {
         self.leader_epoch.load(Ordering::Acquire)
+    }
+
+    /// Bytes that came and went since the start.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Where its data directory's work is done.
@@ -320,15 +356,17 @@ impl Partition {
         }
         let before = self.log.ends().log_end;
         let syncs_every_append = self.log.config().syncs_every_append();
-        let (mut written, mut bytes) = (Vec::new(), 0);
+        let (mut written, mut bytes, mut appended_bytes) = (Vec::new(), 0, 0);
         let results = self
             .log
             .append_telling(requests, self.leader_epoch(), now_ms, |batch| {
+                appended_bytes += (batch.head.len() + batch.body.len()) as u64;
                 if may_journal && syncs_every_append {
                     bytes += batch.body.len();
                     written.push(batch);
                 }
             });
+        self.traffic.appended(appended_bytes);
         let end = self.log.ends().log_end;
         let mut wanted = Wanted {
             // A sealed segment is synced soon, so that a crash need not scan it.

@@ -17,7 +17,7 @@ mod tests;
 
 pub use admission::{InvalidBatch, admit};
 pub use housekeeping::{Housekeeping, HousekeepingIntervals};
-pub use leader::{Identity, Isolation, ListedOffset, OffsetSpec, Partition, ReadError};
+pub use leader::{Identity, Isolation, ListedOffset, OffsetSpec, Partition, ReadError, Traffic};
 pub use set::{
     OpenReport, PartitionError, Partitions, PartitionsOptions, TopicPartitions, TopicToOpen,
 };

@@ -22,6 +22,7 @@ use crate::log::{
     PartitionOffsets, Segment, uuid_to_base64,
 };
 use crate::meta::Lease;
+use crate::observe::Syncs;
 use crate::vital::Vital;
 
 /// Where and how partitions are kept.
@@ -39,6 +40,8 @@ pub struct PartitionsOptions {
     pub clock: WallClock,
     /// Who writes and syncs.
     pub workers: Workers,
+    /// Where syncs are counted.
+    pub syncs: Arc<Syncs>,
 }
 
 impl PartitionsOptions {
@@ -51,6 +54,7 @@ impl PartitionsOptions {
             open_threads: 1,
             clock: WallClock::default(),
             workers: Workers::default(),
+            syncs: Arc::default(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -13,6 +14,7 @@ use super::leader::Partition;
 use super::set::PartitionsOptions;
 use super::workers::{Filled, Step, Workers};
 use crate::clock::WallClock;
+use crate::observe::Syncs;
 use crate::vital::Vital;
 
 #[derive(Default)]
@@ -26,6 +28,7 @@ struct Queue {
     state: Mutex<State>,
     filled: Filled,
     clock: WallClock,
+    syncs: Arc<Syncs>,
 }
 
 /// A handle to the threads; clones share them.
@@ -45,6 +48,7 @@ impl SyncThreads {
         let queue = Arc::new(Queue {
             filled: Filled::new(&options.workers),
             clock: options.clock.clone(),
+            syncs: options.syncs.clone(),
             ..Queue::default()
         });
         let mut started = Vec::new();
@@ -100,10 +104,14 @@ impl Queue {
     fn sync(&self, partition: Arc<Partition>) {
         // Cleared first: what is appended from now on may need another round.
         partition.sync_queued.store(false, Ordering::Release);
+        let began = Instant::now();
         let sync = || partition.sync(self.clock.now_ms());
         let wants_more = std::panic::catch_unwind(AssertUnwindSafe(sync)).unwrap_or_else(|_| {
             partition.fail_sync("a sync panicked; this is a bug");
             false
+        });
+        self.syncs.took(began.elapsed(), || {
+            format!("{}-{}", partition.topic(), partition.index())
         });
         if wants_more && !partition.sync_queued.swap(true, Ordering::AcqRel) {
             self.push(partition);

@@ -17,6 +17,7 @@ use metaq::clock::WallClock;
 use metaq::config::Config;
 use metaq::meta::MetaStore;
 use metaq::net::Endpoint;
+use metaq::observe::Observe;
 use metaq::partition::{Partitions, PartitionsOptions, Step, Workers};
 use metaq_protocol::messages::FetchRequest;
 use metaq_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -230,12 +231,14 @@ impl House {
         let listener = turmoil::net::TcpListener::bind(("0.0.0.0", PORT)).await;
         let listener = listener.map_err(|error| error.to_string())?;
         let address = listener.local_addr().map_err(|error| error.to_string())?;
+        let observe = Arc::new(Observe::new(&self.clock()));
         let options = PartitionsOptions {
             sync_threads: 2,
             // Both files are used up now and then.
             journal_file_bytes: 32 << 10,
             clock: self.clock(),
             workers: self.workers(),
+            syncs: observe.syncs.clone(),
             ..PartitionsOptions::new(config.data_paths())
         };
         let partitions = Partitions::open(Arc::new(self.disk.clone()), &options);
@@ -249,6 +252,7 @@ impl House {
                 host: BROKER.to_owned(),
                 port: PORT,
             }),
+            observe,
         };
         let started = Broker::start_on(ground, config).await;
         started.map_err(|error| error.to_string())

@@ -14,6 +14,7 @@
 mod rebalance;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -25,6 +26,8 @@ use crate::group::messages::{
     SyncReply, SyncRequest,
 };
 use crate::group::subscription::subscribed_topics;
+
+pub(in crate::group) use told::Rebalanced;
 
 /// A new member that never came back with its answer taken is dropped after this (Kafka's NewMemberJoinTimeoutMs).
 const NEW_MEMBER_TIMEOUT_MS: i64 = 5 * 60 * 1000;
@@ -101,6 +104,10 @@ pub(in crate::group) struct ClassicGroup {
     storing: Option<BTreeMap<String, Bytes>>,
     next_rank: u64,
     effects: Vec<Effect>,
+    /// Who would set off a rebalance, and why.
+    cause: Option<told::Cause>,
+    rebalancing: Option<told::Rebalancing>,
+    rebalanced: Vec<Rebalanced>,
 }
 
 impl ClassicGroup {
@@ -122,6 +129,9 @@ impl ClassicGroup {
             storing: None,
             next_rank: 0,
             effects: Vec::new(),
+            cause: None,
+            rebalancing: None,
+            rebalanced: Vec::new(),
         }
     }
 
@@ -291,12 +301,23 @@ impl ClassicGroup {
             self.leader = Some(id.clone());
         }
         tracing::debug!(member = id, reason = request.reason, "member joins");
-        self.members.insert(id, member);
+        self.because(
+            told::label(&member),
+            with_reason("a new member joined", &request.reason),
+        );
+        self.members.insert(id.clone(), member);
         self.joined_during_delay = true;
-        self.prepare_or_go_on(now_ms, limits);
+        self.prepare_and_join(now_ms, &id, limits);
     }
 
     fn rejoin(&mut self, now_ms: i64, waiter: Waiter, request: &JoinRequest, limits: &Limits) {
+        if let Some(member) = self.members.get(&request.member_id) {
+            let what = match member.protocols == request.protocols {
+                true => "the leader asked for a new assignment",
+                false => "a member changed what it reads or how it is assigned",
+            };
+            self.because(told::label(member), with_reason(what, &request.reason));
+        }
         if let Some(member) = self.members.get_mut(&request.member_id) {
             member.update(request);
             if let Some(before) = member.awaiting_join.replace(waiter) {
@@ -304,7 +325,7 @@ impl ClassicGroup {
                     .push(Effect::Join(before, Err(GroupError::RebalanceInProgress)));
             }
         }
-        self.prepare_or_go_on(now_ms, limits);
+        self.prepare_and_join(now_ms, &request.member_id, limits);
     }
 
     /// A static member is back under a new id.
@@ -366,8 +387,11 @@ impl ClassicGroup {
             _ => {
                 if let Some(member) = self.members.get_mut(&new_id) {
                     member.awaiting_join = Some(waiter);
+                    let what = "a static member came back with another subscription";
+                    let who = told::label(member);
+                    self.because(who, with_reason(what, &request.reason));
                 }
-                self.prepare_or_go_on(now_ms, limits);
+                self.prepare_and_join(now_ms, &new_id, limits);
             }
         }
     }
@@ -525,10 +549,12 @@ impl ClassicGroup {
         };
         if !stored {
             self.abandon_sync(GroupError::CoordinatorNotAvailable);
+            self.because(String::new(), "the assignment could not be stored");
             self.prepare_or_go_on(now_ms, limits);
             return;
         }
         self.enter(State::Stable, now_ms);
+        self.note_end(now_ms);
         let mut waiting = Vec::new();
         for member in self.members.values_mut() {
             member.assignment = assignments.get(&member.id).cloned().unwrap_or_default();
@@ -632,12 +658,16 @@ impl ClassicGroup {
             return Err(GroupError::UnknownMemberId);
         }
         tracing::debug!(member = id, reason = leaving.reason, "member leaves");
-        self.drop_member(now_ms, &id, limits);
+        let why = with_reason("a member left", &leaving.reason);
+        self.drop_member(now_ms, &id, &why, limits);
         Ok(())
     }
 
     /// Takes a member out and rebalances the others.
-    fn drop_member(&mut self, now_ms: i64, id: &str, limits: &Limits) {
+    fn drop_member(&mut self, now_ms: i64, id: &str, why: &str, limits: &Limits) {
+        if let Some(member) = self.members.get(id) {
+            self.because(told::label(member), why);
+        }
         self.forget(id);
         match self.state {
             State::Stable | State::CompletingRebalance | State::PreparingRebalance => {
@@ -713,5 +743,13 @@ impl ClassicGroup {
             generation: self.generation,
             members: self.members.values().map(describe).collect(),
         }
+    }
+}
+
+/// What happened, with the reason that the client gave (KIP-800), where it gave one.
+fn with_reason(what: &str, reason: &str) -> String {
+    match reason {
+        "" => what.to_owned(),
+        reason => format!("{what}: {reason}"),
     }
 }

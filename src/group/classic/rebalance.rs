@@ -11,6 +11,7 @@ impl ClassicGroup {
     pub(super) fn prepare_or_go_on(&mut self, now_ms: i64, limits: &Limits) {
         if self.state != State::PreparingRebalance {
             let was_empty = self.state == State::Empty;
+            self.note_begin(now_ms);
             self.abandon_sync(GroupError::RebalanceInProgress);
             self.enter(State::PreparingRebalance, now_ms);
             self.sync_deadline_ms = None;
@@ -26,6 +27,14 @@ impl ClassicGroup {
             }
         }
         self.complete_join_if_all(now_ms);
+    }
+
+    /// The same, with a member that joined.
+    pub(super) fn prepare_and_join(&mut self, now_ms: i64, member_id: &str, limits: &Limits) {
+        if self.state == State::PreparingRebalance {
+            self.note_joined(now_ms, member_id);
+        }
+        self.prepare_or_go_on(now_ms, limits);
     }
 
     pub(super) fn rebalance_timeout_ms(&self) -> i64 {
@@ -64,6 +73,9 @@ impl ClassicGroup {
         for id in gone {
             tracing::debug!(member = id, "did not rejoin in time");
             self.forget(&id);
+            if let Some(going_on) = &mut self.rebalancing {
+                going_on.missing += 1;
+            }
         }
         if self.members.is_empty() {
             self.become_empty(now_ms);
@@ -115,6 +127,7 @@ impl ClassicGroup {
         self.initial_delay_left_ms = None;
         self.sync_deadline_ms = None;
         self.enter(State::Empty, now_ms);
+        self.note_end(now_ms);
         self.effects.push(Effect::Persist {
             generation: self.generation,
             then: None,
@@ -176,7 +189,8 @@ impl ClassicGroup {
                 member = id,
                 "the member was silent for longer than its session timeout"
             );
-            self.drop_member(now_ms, &id, limits);
+            let why = "a member was silent for longer than its session timeout";
+            self.drop_member(now_ms, &id, why, limits);
         }
         if self
             .sync_deadline_ms
@@ -209,6 +223,10 @@ impl ClassicGroup {
         }
         let unsynced = self.members.values().filter(|member| !member.has_synced);
         let unsynced: Vec<String> = unsynced.map(|member| member.id.clone()).collect();
+        if !unsynced.is_empty() {
+            let why = "a member did not ask for its assignment in time";
+            self.because(unsynced[0].clone(), why);
+        }
         for id in unsynced {
             tracing::info!(
                 member = id,

@@ -414,3 +414,65 @@ fn a_static_member_that_is_back_is_answered_when_its_new_id_is_stored() {
     };
     assert_eq!((reply.member_id.as_str(), reply.generation), ("b", 1));
 }
+
+#[test]
+fn a_rebalance_tells_who_set_it_off_and_why_and_how_long_it_took() {
+    let mut group = stable_pair();
+    group.take_rebalanced();
+    let mut newcomer = range("");
+    newcomer.reason = "scaled out".to_owned();
+    group.join(1000, 6, "c".into(), &newcomer, &LIMITS);
+    group.join(1500, 7, String::new(), &range("a"), &LIMITS);
+    group.join(3000, 8, String::new(), &range("b"), &LIMITS);
+    assert_eq!(group.take_rebalanced(), [], "the assignment is missing");
+    group.sync(3100, 9, sync("a", 3, &[]), &LIMITS);
+    group.persisted(3200, 3, true, &LIMITS);
+    let told = group.take_rebalanced();
+    assert_eq!(told.len(), 1);
+    let told = &told[0];
+    assert_eq!((told.took_ms, told.generation), (2200, 3));
+    assert_eq!(told.who, "c (h)");
+    assert_eq!(told.why, "a new member joined: scaled out");
+    assert_eq!(told.members, (2, 3));
+    assert_eq!(told.waited_for, Some(("c (h)".to_owned(), 2000)));
+    assert!(group.take_rebalanced().is_empty());
+}
+
+#[test]
+fn a_silent_members_end_is_the_reason_of_the_rebalance_behind_it() {
+    let mut group = stable_pair();
+    group.take_rebalanced();
+    group.heartbeat(9_000, "a", None, 2).unwrap();
+    group.tick(10_000, &LIMITS);
+    group.join(10_500, 6, String::new(), &range("a"), &LIMITS);
+    group.sync(10_600, 7, sync("a", 3, &[]), &LIMITS);
+    group.persisted(10_700, 3, true, &LIMITS);
+    let told = &group.take_rebalanced()[0];
+    assert!(told.why.contains("silent"), "{told:?}");
+    assert_eq!((told.took_ms, told.members), (700, (2, 1)));
+}
+
+#[test]
+fn what_sets_off_another_rebalance_within_one_is_told_with_it() {
+    let mut group = stable_pair();
+    group.take_rebalanced();
+    group.join(100, 6, "c".into(), &range(""), &LIMITS);
+    group.join(200, 7, String::new(), &range("a"), &LIMITS);
+    group.join(300, 8, String::new(), &range("b"), &LIMITS);
+    assert_eq!(group.state, State::CompletingRebalance);
+    let leaving = LeaveMember {
+        member_id: "c".to_owned(),
+        instance_id: None,
+        reason: String::new(),
+    };
+    group.leave(400, &leaving, &LIMITS).unwrap();
+    for (at, id) in [(500, "a"), (600, "b")] {
+        group.join(at, at as Waiter, String::new(), &range(id), &LIMITS);
+    }
+    group.sync(700, 9, sync("a", 4, &[]), &LIMITS);
+    group.persisted(800, 4, true, &LIMITS);
+    let told = group.take_rebalanced();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].why, "a new member joined; then: a member left");
+    assert_eq!((told[0].took_ms, told[0].generation), (700, 4));
+}
