@@ -29,6 +29,7 @@ use crate::observe::Observe;
 use crate::partition::{
     Housekeeping, HousekeepingIntervals, Partitions, PartitionsOptions, Workers,
 };
+use crate::telemetry::Telemetry;
 
 /// The embedded coordination store's file, in one of the data directories.
 const META_FILE: &str = "metaq-meta.redb";
@@ -257,6 +258,7 @@ impl Broker {
         let housekeeping =
             Housekeeping::start(partitions.clone(), housekeeping_intervals(&config))?;
         let sessions = config.number("max.incremental.fetch.session.cache.slots") as usize;
+        let telemetry_bytes_max = config.number("telemetry.max.bytes") as usize;
         let mut server = Server::default();
         let cx = Arc::new(Context {
             config: live,
@@ -266,6 +268,7 @@ impl Broker {
             producer_ids: ProducerIds::new(meta),
             fetch_sessions: FetchSessions::new(sessions),
             metrics: Metrics::default(),
+            telemetry: Telemetry::new(telemetry_bytes_max),
             request_log: RequestLog::default(),
             observe,
             draining: server.draining(),

@@ -9,6 +9,7 @@
 //! - [`log`]: sequential segment files, byte for byte as Kafka's
 //! - [`meta`]: the coordination tree
 //! - [`config`]: `server.ini`, broker and topic configurations
+//! - [`telemetry`]: metrics that clients push
 //! - [`partition`]: partitions of this broker, their writer and sync threads
 
 pub mod admin;
@@ -29,4 +30,5 @@ pub mod notify;
 pub mod observe;
 pub mod partition;
 pub mod schedule;
+pub mod telemetry;
 pub mod vital;

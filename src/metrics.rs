@@ -3,7 +3,10 @@
 //! What can be read off a partition or a group at any time (sizes, offsets, members) is not counted here but
 //! looked up when metrics are asked for (`admin`).
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 /// Upper bounds of the request-time buckets, microseconds.
 const BUCKETS_US: [u64; 12] = [
@@ -37,6 +40,8 @@ pub struct Metrics {
     pub handler_panics: AtomicU64,
     /// `metaq_request_memory_bytes`: held by requests that are not answered.
     pub request_memory_bytes: AtomicI64,
+    /// `metaq_request_errors_total` by API key and error code: as many as there are of both.
+    errors: Mutex<BTreeMap<(i16, i16), u64>>,
 }
 
 impl Default for Metrics {
@@ -49,6 +54,7 @@ impl Default for Metrics {
             frames_malformed: AtomicU64::default(),
             handler_panics: AtomicU64::default(),
             request_memory_bytes: AtomicI64::default(),
+            errors: Mutex::default(),
         }
     }
 }
@@ -92,6 +98,20 @@ impl Metrics {
         if let Some(at) = BUCKETS_US.iter().position(|bound| time_us <= *bound) {
             api.buckets[at].fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Notes an error that was told to a client.
+    pub fn refused(&self, key: i16, code: i16) {
+        *self.errors.lock().entry((key, code)).or_default() += 1;
+    }
+
+    /// Errors that were told at least once: API key, error code, how often.
+    pub fn errors(&self) -> Vec<(i16, i16, u64)> {
+        let errors = self.errors.lock();
+        let errors = errors.iter();
+        errors
+            .map(|((key, code), count)| (*key, *code, *count))
+            .collect()
     }
 
     /// The APIs that were asked at least once.

@@ -150,7 +150,8 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
         if entry.file_type().unwrap().is_dir() {
             std::fs::create_dir(&target).unwrap();
             copy(&entry.path(), &target);
-        } else {
+        } else if entry.file_type().unwrap().is_file() {
+            // Not the socket by which a running broker is told things.
             std::fs::copy(entry.path(), target).unwrap();
         }
     }

@@ -211,6 +211,20 @@ pub const TABLE: &[ApiRow] = &[
         HandlerGroup::Producer,
     ),
     row(
+        ApiKey::GetTelemetrySubscriptions,
+        "GetTelemetrySubscriptions",
+        0,
+        0,
+        HandlerGroup::Cluster,
+    ),
+    row(
+        ApiKey::PushTelemetry,
+        "PushTelemetry",
+        0,
+        0,
+        HandlerGroup::Cluster,
+    ),
+    row(
         ApiKey::ListConfigResources,
         "ListConfigResources",
         0,

@@ -17,6 +17,7 @@ use crate::group::Coordinator;
 use crate::metrics::Metrics;
 use crate::observe::{Client, EventKind, Happened, Observe};
 use crate::partition::Partitions;
+use crate::telemetry::Telemetry;
 
 /// The broker as handlers see it.
 pub struct Context {
@@ -36,6 +37,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Requests that somebody wants to see.
     pub request_log: RequestLog,
+    /// Metrics that clients push.
+    pub telemetry: Telemetry,
     /// What it remembers of itself, for people.
     pub observe: Arc<Observe>,
     /// Becomes true when the broker shuts down: what waits is answered.
@@ -58,6 +61,7 @@ impl Context {
             why => format!("{}: {why}", wire_name(error)),
         };
         let api = api_name(key as i16);
+        self.metrics.refused(key as i16, error.code());
         let now_ms = self.partitions.clock().now_ms();
         caller
             .client
@@ -89,7 +93,7 @@ fn is_routine(error: ResponseError) -> bool {
 }
 
 /// As Kafka writes it.
-fn wire_name(error: ResponseError) -> String {
+pub fn wire_name(error: ResponseError) -> String {
     let mut name = String::new();
     for letter in format!("{error:?}").chars() {
         if letter.is_uppercase() && !name.is_empty() {

@@ -27,11 +27,11 @@ async fn handle(
     request: GetTelemetrySubscriptionsRequest,
 ) -> GetTelemetrySubscriptionsResponse {
     let now_ms = cx.partitions.clock().now_ms();
-    let subscriptions = cx.cluster.image().configs.client_metrics();
+    let subscriptions = cx.cluster.client_metrics();
     let instance = request.client_instance_id;
-    let subscribed =
-        cx.telemetry
-            .subscribe(now_ms, instance, &facts_of(&caller), &subscriptions);
+    let subscribed = cx
+        .telemetry
+        .subscribe(now_ms, instance, &facts_of(&caller), &subscriptions);
     let response = GetTelemetrySubscriptionsResponse::default();
     match subscribed {
         Ok(subscribed) => response
@@ -50,7 +50,13 @@ async fn handle(
             ),
         Err(error) => {
             let code = wire_error(&error).code();
-            cx.note(&caller, ApiKey::GetTelemetrySubscriptions, "", code, &error.to_string());
+            cx.note(
+                &caller,
+                ApiKey::GetTelemetrySubscriptions,
+                "",
+                code,
+                &error.to_string(),
+            );
             response.with_error_code(code)
         }
     }

@@ -20,6 +20,7 @@ mod fetch;
 mod fetch_sessions;
 mod find_coordinator;
 mod forward;
+mod get_telemetry_subscriptions;
 mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
@@ -34,6 +35,7 @@ mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod push_telemetry;
 mod request_log;
 mod shared;
 mod spread;
@@ -51,7 +53,7 @@ use metaq_protocol::protocol::Request;
 use crate::log::Slice;
 
 pub use api_versions::unsupported_version;
-pub use context::{Caller, Context};
+pub use context::{Caller, Context, wire_name as error_name};
 pub use fetch_sessions::FetchSessions;
 pub use metadata::{CLI_CLIENT_ID, IDENTITY_TAG};
 pub use request_log::{REQUEST_LOG_TIME_DEFAULT, REQUEST_LOG_TIME_MAX, RequestLog};
@@ -112,6 +114,8 @@ const APIS: &[Api] = &[
     offset_delete::API,
     describe_cluster::API,
     describe_producers::API,
+    get_telemetry_subscriptions::API,
+    push_telemetry::API,
     list_config_resources::API,
     describe_topic_partitions::API,
 ];

@@ -32,7 +32,7 @@ async fn handle(
         request.client_instance_id,
         &facts_of(&caller),
         &push,
-        &cx.cluster.image().configs.client_metrics(),
+        &cx.cluster.client_metrics(),
     );
     match pushed {
         Ok(()) => PushTelemetryResponse::default(),

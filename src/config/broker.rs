@@ -143,6 +143,27 @@ const OWN_KEYS: &[BrokerKey] = &[
         "Connections to the dashboard's port at a time; more are closed at once, and so are those that are silent for a minute."
     ),
     key!(
+        "telemetry.max.bytes",
+        None,
+        Kind::Int(1, INT_MAX),
+        "1048576",
+        "Largest payload that a client pushes as telemetry (KIP-714), packed and unpacked, bytes."
+    ),
+    key!(
+        "metrics.partitions.max",
+        None,
+        Kind::Int(0, INT_MAX),
+        "4000",
+        "Partitions that have series of their own in /metrics; of those beyond, only sums are given."
+    ),
+    key!(
+        "metrics.topics.max",
+        None,
+        Kind::Int(0, INT_MAX),
+        "1000",
+        "Topics that have series of their own in /metrics."
+    ),
+    key!(
         "accept.publish",
         Some("acceptPublish"),
         Kind::Bool,

@@ -158,6 +158,12 @@ impl Client {
         add(&self.throttled_ms, ms);
     }
 
+    /// Its name for itself, its software, and the software's version; empty where it does not say.
+    pub fn names(&self) -> (String, String, String) {
+        let names = self.names.lock().clone();
+        (names.client_id, names.software, names.software_version)
+    }
+
     /// As people call it: its own name and its address.
     pub fn label(&self) -> String {
         let (id, ip) = (self.names.lock().client_id.clone(), self.peer.ip());

@@ -283,12 +283,11 @@ impl Telemetry {
     }
 
     fn read(&self, codec: Compression, packed: &[u8]) -> Result<Vec<Point>, TelemetryError> {
-        let payload = decompress(codec, packed, self.payload_bytes_max).map_err(|error| {
-            match error {
+        let payload =
+            decompress(codec, packed, self.payload_bytes_max).map_err(|error| match error {
                 CompressionError::TooLarge(_) => TelemetryError::TooLarge(self.payload_bytes_max),
                 other => TelemetryError::Damaged(other.to_string()),
-            }
-        })?;
+            })?;
         let mut points = Vec::new();
         let mut more = 0;
         otlp::read(&payload, |point| match points.len() < POINTS_MAX {
@@ -397,7 +396,10 @@ impl Known {
         if self.instances.len() < INSTANCES_MAX {
             return;
         }
-        let oldest = self.instances.iter().min_by_key(|(_, client)| client.last_seen_ms());
+        let oldest = self
+            .instances
+            .iter()
+            .min_by_key(|(_, client)| client.last_seen_ms());
         if let Some(id) = oldest.map(|(id, _)| *id)
             && let Some(client) = self.instances.remove(&id)
         {
@@ -408,7 +410,10 @@ impl Known {
     /// Drops points until they fit.
     fn make_room(&mut self) {
         while self.kept_bytes > KEPT_BYTES_MAX {
-            let with_points = self.instances.values_mut().filter(|client| client.kept_bytes > 0);
+            let with_points = self
+                .instances
+                .values_mut()
+                .filter(|client| client.kept_bytes > 0);
             let Some(oldest) = with_points.min_by_key(|client| client.last_push_ms) else {
                 return;
             };
@@ -459,7 +464,10 @@ fn subscribed(id: Uuid, facts: &ClientFacts, subscriptions: &Subscriptions) -> S
         metrics = vec![ALL.to_owned()];
     }
     let intervals = matching().map(|one| one.interval_ms);
-    let interval_ms = intervals.min().unwrap_or(INTERVAL_MS_DEFAULT).min(INTERVAL_MS_DEFAULT);
+    let interval_ms = intervals
+        .min()
+        .unwrap_or(INTERVAL_MS_DEFAULT)
+        .min(INTERVAL_MS_DEFAULT);
     let text = format!("{metrics:?}{interval_ms}");
     let bits = id.as_u128();
     let folded = (bits >> 96) as u32 ^ (bits >> 64) as u32 ^ (bits >> 32) as u32 ^ bits as u32;
@@ -490,7 +498,8 @@ mod tests {
     }
 
     /// A gauge `a.b` of 1.0, in protobuf.
-    const PAYLOAD: &[u8] = b"\x0a\x16\x12\x14\x12\x12\x0a\x03a.b\x2a\x0b\x0a\x09\x21\0\0\0\0\0\0\xf0\x3f";
+    const PAYLOAD: &[u8] =
+        b"\x0a\x16\x12\x14\x12\x12\x0a\x03a.b\x2a\x0b\x0a\x09\x21\0\0\0\0\0\0\xf0\x3f";
 
     fn push(subscription_id: i32, metrics: &[u8]) -> Push<'_> {
         Push {
@@ -504,8 +513,13 @@ mod tests {
     #[test]
     fn a_client_gets_an_id_and_pushes_in_its_interval() {
         let (telemetry, all) = (Telemetry::new(1 << 20), subscriptions());
-        let got = telemetry.subscribe(10, Uuid::nil(), &facts(), &all).unwrap();
-        assert_eq!((got.metrics.as_slice(), got.interval_ms), (&["a.".to_owned()][..], 1_000));
+        let got = telemetry
+            .subscribe(10, Uuid::nil(), &facts(), &all)
+            .unwrap();
+        assert_eq!(
+            (got.metrics.as_slice(), got.interval_ms),
+            (&["a.".to_owned()][..], 1_000)
+        );
         let id = got.instance;
         let again = telemetry.subscribe(20, id, &facts(), &all);
         assert_eq!(again, Err(TelemetryError::Throttled(id)));
@@ -513,34 +527,50 @@ mod tests {
         assert_eq!(telemetry.push(30, id, &facts(), &sent, &all), Ok(()));
         let early = telemetry.push(40, id, &facts(), &sent, &all);
         assert_eq!(early, Err(TelemetryError::Throttled(id)));
-        assert_eq!(telemetry.push(30 + INTERVAL_MS, id, &facts(), &sent, &all), Ok(()));
+        assert_eq!(
+            telemetry.push(30 + INTERVAL_MS, id, &facts(), &sent, &all),
+            Ok(())
+        );
         let clients = telemetry.clients(2_000);
         let point = &clients[0].points[0];
-        assert_eq!((clients[0].pushes, point.name.as_str(), point.value), (2, "a.b", 1.0));
+        assert_eq!(
+            (clients[0].pushes, point.name.as_str(), point.value),
+            (2, "a.b", 1.0)
+        );
     }
 
     #[test]
     fn behind_a_change_of_subscriptions_the_old_number_is_unknown_and_asking_is_free() {
         let (telemetry, all) = (Telemetry::new(1 << 20), subscriptions());
-        let got = telemetry.subscribe(10, Uuid::nil(), &facts(), &all).unwrap();
+        let got = telemetry
+            .subscribe(10, Uuid::nil(), &facts(), &all)
+            .unwrap();
         let id = got.instance;
         let sent = push(got.subscription_id, PAYLOAD);
         let none = Subscriptions::default();
         let refused = telemetry.push(20, id, &facts(), &sent, &none);
         assert_eq!(refused, Err(TelemetryError::UnknownSubscription(id)));
         let renewed = telemetry.subscribe(30, id, &facts(), &none).unwrap();
-        assert_eq!((renewed.metrics.len(), renewed.interval_ms), (0, INTERVAL_MS_DEFAULT));
+        assert_eq!(
+            (renewed.metrics.len(), renewed.interval_ms),
+            (0, INTERVAL_MS_DEFAULT)
+        );
     }
 
     #[test]
     fn nothing_comes_behind_the_last_push() {
         let (telemetry, all) = (Telemetry::new(1 << 20), subscriptions());
-        let got = telemetry.subscribe(10, Uuid::nil(), &facts(), &all).unwrap();
+        let got = telemetry
+            .subscribe(10, Uuid::nil(), &facts(), &all)
+            .unwrap();
         let last = Push {
             terminating: true,
             ..push(got.subscription_id, PAYLOAD)
         };
-        assert_eq!(telemetry.push(20, got.instance, &facts(), &last, &all), Ok(()));
+        assert_eq!(
+            telemetry.push(20, got.instance, &facts(), &last, &all),
+            Ok(())
+        );
         let more = telemetry.push(5_000, got.instance, &facts(), &last, &all);
         assert_eq!(more, Err(TelemetryError::Terminated(got.instance)));
     }
@@ -549,19 +579,32 @@ mod tests {
     fn what_is_too_large_or_damaged_is_refused() {
         let (telemetry, all) = (Telemetry::new(64), subscriptions());
         let refused = |now_ms, compression, metrics: &[u8]| {
-            let got = telemetry.subscribe(now_ms, Uuid::nil(), &facts(), &all).unwrap();
+            let got = telemetry
+                .subscribe(now_ms, Uuid::nil(), &facts(), &all)
+                .unwrap();
             let push = Push {
                 compression,
                 ..push(got.subscription_id, metrics)
             };
-            telemetry.push(now_ms, got.instance, &facts(), &push, &all).unwrap_err()
+            telemetry
+                .push(now_ms, got.instance, &facts(), &push, &all)
+                .unwrap_err()
         };
         assert_eq!(refused(1, 0, &[0; 65]), TelemetryError::TooLarge(64));
         let bomb = metaq_protocol::compression::compress(Compression::Zstd, &[0; 65]).unwrap();
         assert_eq!(refused(2, 4, &bomb), TelemetryError::TooLarge(64));
-        assert!(matches!(refused(3, 4, b"no zstd"), TelemetryError::Damaged(_)));
-        assert!(matches!(refused(4, 0, b"\x0a\x05"), TelemetryError::Malformed(_)));
-        assert_eq!(refused(5, 9, b""), TelemetryError::UnsupportedCompression(9));
+        assert!(matches!(
+            refused(3, 4, b"no zstd"),
+            TelemetryError::Damaged(_)
+        ));
+        assert!(matches!(
+            refused(4, 0, b"\x0a\x05"),
+            TelemetryError::Malformed(_)
+        ));
+        assert_eq!(
+            refused(5, 9, b""),
+            TelemetryError::UnsupportedCompression(9)
+        );
         let nobody = telemetry.push(6, Uuid::nil(), &facts(), &push(0, b""), &all);
         assert_eq!(nobody, Err(TelemetryError::InvalidInstance(Uuid::nil())));
     }
@@ -575,11 +618,18 @@ mod tests {
         }
         assert_eq!(telemetry.len(), INSTANCES_MAX);
         assert_eq!(telemetry.clients(10_000_000).len(), 0);
-        let got = telemetry.subscribe(10_000_000, Uuid::nil(), &facts(), &all).unwrap();
+        let got = telemetry
+            .subscribe(10_000_000, Uuid::nil(), &facts(), &all)
+            .unwrap();
         let many = PAYLOAD.repeat(POINTS_MAX + 5);
         let sent = push(got.subscription_id, &many);
-        telemetry.push(10_000_001, got.instance, &facts(), &sent, &all).unwrap();
+        telemetry
+            .push(10_000_001, got.instance, &facts(), &sent, &all)
+            .unwrap();
         let client = &telemetry.clients(10_000_002)[0];
-        assert_eq!((client.points.len(), client.points_left_out), (POINTS_MAX, 5));
+        assert_eq!(
+            (client.points.len(), client.points_left_out),
+            (POINTS_MAX, 5)
+        );
     }
 }
