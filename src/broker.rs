@@ -211,7 +211,7 @@ impl Broker {
         };
         let mut broker = Self::start_on(ground, config).await?;
         broker.admin = Some(admin.serve(broker.cx.clone()));
-        if let Some(control) = Control::bind(&broker.cx)? {
+        if let Some(control) = Control::bind(&broker.cx) {
             broker.tasks.spawn(control.serve(broker.cx.clone()));
         }
         broker.start_time = started.elapsed();

@@ -1,14 +1,17 @@
-//! The control socket: a unix socket in the data directory, by which an operator of the same machine reaches the broker
-//! (`metaq config reload`, `metaq loggers requests`). Whoever may write to it may; it is made for the broker's user alone.
+//! The control socket: a unix socket by which an operator of the same machine reaches the broker (`metaq config reload`,
+//! `metaq loggers requests`). The broker's own user is answered, and root.
+//!
+//! Its name is made of the first data directory's device and inode, in the system's list of abstract names: nothing is
+//! left behind, nothing lies in the directory to be copied with it. `control.socket` puts it into a file system instead.
 //!
 //! A request is one line of JSON, and so is its answer: `{"ok": …}` or `{"error": "…"}`. Requests are answered one after
 //! the other.
 
-use std::fs::{File, Permissions};
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +22,6 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::api::{Context, REQUEST_LOG_TIME_DEFAULT, REQUEST_LOG_TIME_MAX};
 use crate::config::Config;
 
-/// The socket's name in the first data directory.
-const FILE_NAME: &str = "metaq.sock";
 /// The longest request, bytes.
 const REQUEST_BYTES_MAX: u64 = 64 << 10;
 /// A peer that is silent for longer is given up.
@@ -48,49 +49,48 @@ pub enum Order {
 /// The socket, listening.
 pub struct Control {
     listener: UnixListener,
-    path: PathBuf,
+    path: Option<PathBuf>,
 }
 
 /// Where the socket of a configuration is; `None` where it is not wanted.
-pub fn socket_path(config: &Config) -> Option<PathBuf> {
+pub fn socket_address(config: &Config) -> io::Result<Option<SocketAddr>> {
     match config.text("control.socket") {
-        "none" => None,
-        "" => Some(config.data_paths().first()?.join(FILE_NAME)),
-        path => Some(PathBuf::from(path)),
+        "none" => Ok(None),
+        "" => {
+            let paths = config.data_paths();
+            let dir = paths.first().ok_or(io::ErrorKind::NotFound)?;
+            let found = std::fs::metadata(dir)?;
+            let name = format!("metaq-{:x}-{:x}", found.dev(), found.ino());
+            SocketAddr::from_abstract_name(name).map(Some)
+        }
+        path => SocketAddr::from_pathname(path).map(Some),
     }
-}
-
-/// A name of the socket that is short enough for the system, whatever the directory; valid while the file is open.
-pub fn short_name(path: &Path) -> io::Result<(File, PathBuf)> {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    let dir = File::open(parent.unwrap_or(Path::new(".")))?;
-    let name = path.file_name().unwrap_or_default();
-    let short = Path::new("/proc/self/fd")
-        .join(dir.as_raw_fd().to_string())
-        .join(name);
-    Ok((dir, short))
 }
 
 impl Control {
     /// Listens, where that is wanted. The data directory is locked by now: what is left of an earlier socket is nobody's.
-    pub fn bind(cx: &Context) -> io::Result<Option<Self>> {
-        let Some(path) = socket_path(&cx.config.load()) else {
-            return Ok(None);
+    /// A broker that cannot listen serves all the same.
+    pub fn bind(cx: &Context) -> Option<Self> {
+        let listen = || -> io::Result<Option<Self>> {
+            let Some(address) = socket_address(&cx.config.load())? else {
+                return Ok(None);
+            };
+            let path = address.as_pathname().map(PathBuf::from);
+            if let Some(path) = &path {
+                match std::fs::remove_file(path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            let listener = std::os::unix::net::UnixListener::bind_addr(&address)?;
+            listener.set_nonblocking(true)?;
+            let listener = UnixListener::from_std(listener)?;
+            Ok(Some(Self { listener, path }))
         };
-        let named = |error: io::Error| {
-            let what = format!("cannot listen on {}: {error}", path.display());
-            io::Error::new(error.kind(), what)
-        };
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(named(error)),
-            _ => {}
-        }
-        let (_dir, short) = short_name(&path).map_err(named)?;
-        let listener = UnixListener::bind(short).map_err(named)?;
-        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(named)?;
-        Ok(Some(Self { listener, path }))
+        listen().unwrap_or_else(|error| {
+            tracing::warn!(%error, "no control socket: metaq config reload will not reach this broker, SIGHUP does");
+            None
+        })
     }
 
     /// Answers until the task is aborted.
@@ -113,11 +113,18 @@ impl Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
 async fn answer(cx: &Context, mut stream: UnixStream) -> io::Result<()> {
+    let peer = stream.peer_cred()?.uid();
+    if peer != 0 && peer != rustix::process::geteuid().as_raw() {
+        tracing::warn!(uid = peer, "another user is refused at the control socket");
+        return Ok(());
+    }
     let mut line = String::new();
     let (read, mut write) = stream.split();
     let mut read = BufReader::new(read.take(REQUEST_BYTES_MAX));

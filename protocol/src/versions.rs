@@ -162,6 +162,13 @@ pub const TABLE: &[ApiRow] = &[
         HandlerGroup::Admin,
     ),
     row(
+        ApiKey::AlterReplicaLogDirs,
+        "AlterReplicaLogDirs",
+        1,
+        2,
+        HandlerGroup::Admin,
+    ),
+    row(
         ApiKey::DescribeLogDirs,
         "DescribeLogDirs",
         1,

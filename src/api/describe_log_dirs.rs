@@ -1,4 +1,6 @@
 //! DescribeLogDirs (key 35, v1–v4; KIP-113, 827): data directories with sizes of partitions and free space.
+//!
+//! - A partition that moves is told at its new directory too, as the future one, without a size.
 
 use std::sync::Arc;
 
@@ -44,6 +46,7 @@ fn describe_dir(
     request: &DescribeLogDirsRequest,
 ) -> DescribeLogDirsResult {
     let mut topics = Vec::new();
+    let moving = cx.partitions.moving();
     for topic in cx.partitions.topics() {
         let wanted = |index: i32| {
             request.topics.as_ref().is_none_or(|asked| {
@@ -55,13 +58,21 @@ fn describe_dir(
         let here = topic.online().filter(|partition| {
             wanted(partition.index()) && partition.log().dir().parent() == Some(dir.path())
         });
-        let partitions: Vec<_> = here
+        let mut partitions: Vec<_> = here
             .map(|partition| {
                 DescribeLogDirsPartition::default()
                     .with_partition_index(partition.index())
                     .with_partition_size(partition.log().bytes() as i64)
             })
             .collect();
+        let coming = moving
+            .iter()
+            .filter(|(name, index, to)| *name == topic.topic && wanted(*index) && to == dir.path());
+        partitions.extend(coming.map(|(_, index, _)| {
+            DescribeLogDirsPartition::default()
+                .with_partition_index(*index)
+                .with_is_future_key(true)
+        }));
         if !partitions.is_empty() {
             topics.push(
                 DescribeLogDirsTopic::default()

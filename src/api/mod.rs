@@ -2,6 +2,7 @@
 //! type; the loops that they share (look up, fill the error, keep order) live here and in `shared`.
 
 mod alter_configs;
+mod alter_replica_log_dirs;
 mod api_versions;
 mod context;
 mod create_partitions;
@@ -107,6 +108,7 @@ const APIS: &[Api] = &[
     offset_for_leader_epoch::API,
     describe_configs::API,
     alter_configs::API,
+    alter_replica_log_dirs::API,
     describe_log_dirs::API,
     create_partitions::API,
     delete_groups::API,

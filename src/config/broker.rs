@@ -581,7 +581,7 @@ const OWN_KEYS: &[BrokerKey] = &[
         None,
         Kind::Text,
         "",
-        "Unix socket by which metaq config reload and metaq loggers requests reach the broker; whoever may write to it may. Empty for metaq.sock in the first data directory; none for none."
+        "Unix socket by which metaq config reload and metaq loggers requests of the same machine and user reach the broker. Empty for an abstract one that goes with the first data directory; none for none."
     ),
     key!(
         "controlled.shutdown.drain.ms",

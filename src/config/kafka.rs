@@ -162,7 +162,6 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
             "metrics.num.samples",
             "metrics.recording.level",
             "metrics.sample.window.ms",
-            "telemetry.max.bytes",
             "message.downconversion.enable",
             "log.message.downconversion.enable",
         ],

@@ -33,6 +33,8 @@ pub(super) const MARKERS: [&str; 2] = [CLEAN_SHUTDOWN, RUNNING];
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const META_PROPERTIES: &str = "meta.properties";
 const DELETING: &str = "-delete";
+/// Ends the names of copies that become partitions (`partition/moving.rs`), as Kafka's do.
+pub(crate) const FUTURE: &str = "-future";
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -258,7 +260,7 @@ impl DataDir {
             if !entry.file_type().map_err(io)?.is_dir() {
                 continue;
             }
-            if name.ends_with(DELETING) {
+            if name.ends_with(DELETING) || name.ends_with(FUTURE) {
                 continue;
             }
             let Some((topic, partition)) = split_name(name) else {

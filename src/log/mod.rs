@@ -2,6 +2,7 @@
 //!
 //! [`Log`] is one partition's log. It knows nothing of topics, leaders or clients; `partition` drives it.
 
+mod archive;
 mod checkpoint;
 mod config;
 mod data_dir;
@@ -32,6 +33,7 @@ use std::io;
 
 pub use checkpoint::CheckpointError;
 pub use config::LogConfig;
+pub(crate) use data_dir::FUTURE;
 pub use data_dir::{DataDir, DataDirError, FoundPartition, Left, PartitionOffsets};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use epochs::{EpochStart, LeaderEpochs};

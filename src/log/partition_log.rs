@@ -13,6 +13,7 @@
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -106,6 +107,8 @@ pub struct Log {
     pub(super) tail: Mutex<Tail>,
     /// Before this offset records may be missing because compaction took them.
     pub(super) cleaned_until: i64,
+    /// What lies before it is in the archive, as far as this process knows.
+    pub(super) archived_until: AtomicI64,
 }
 
 impl Log {
@@ -134,6 +137,7 @@ impl Log {
                 offline: None,
             }),
             cleaned_until: 0,
+            archived_until: AtomicI64::new(0),
         }
     }
 

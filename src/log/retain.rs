@@ -4,6 +4,7 @@
 //! renamed at once and unlinked after `file.delete.delay.ms` by whoever gets them from here.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::LogError;
 use super::partition_log::{Log, Tail};
@@ -14,24 +15,46 @@ impl Log {
     /// Applies retention as of `now_ms`, never beyond `high_watermark`. Returns the dropped segments.
     ///
     /// Only what is synced is dropped: with unsynced segments alone a power failure could leave nothing, and offsets
-    /// would be given twice. What DeleteRecords took goes at once, for its start is on the disk.
+    /// would be given twice. What DeleteRecords took goes at once, for its start is on the disk. Where there is an archive,
+    /// only what is in it is dropped (`archive.rs`); DeleteRecords does not wait for that.
     pub fn retain(&self, now_ms: i64, high_watermark: i64) -> Result<Vec<Arc<Segment>>, LogError> {
         let mut tail = self.lock_tail();
         if tail.offline.is_some() {
             return Ok(Vec::new());
         }
-        let config = self.config();
-        let mut drop = 0;
-        if config.delete {
-            drop = self
-                .due_by_time(now_ms, config.retention_ms)?
-                .max(self.due_by_size(config.retention_bytes));
+        let mut drop = self.due(now_ms, high_watermark)?;
+        if self.config().archive_dir.is_some() {
+            drop = drop.min(self.below(self.archived_until.load(Ordering::Acquire)));
         }
-        let synced_end = self.ends().synced_end;
-        let drop = drop
-            .min(self.below(high_watermark.min(synced_end)))
-            .max(self.before_log_start().min(self.below(high_watermark)));
+        let drop = drop.max(self.before_log_start().min(self.below(high_watermark)));
         self.drop_oldest(&mut tail, drop, now_ms)
+    }
+
+    /// How many of the oldest segments retention takes, synced ones alone.
+    pub(super) fn due(&self, now_ms: i64, high_watermark: i64) -> Result<usize, LogError> {
+        let synced_end = self.ends().synced_end;
+        self.due_before(now_ms, high_watermark.min(synced_end))
+    }
+
+    /// Whether retention would take more were the log synced.
+    pub fn retention_waits_for_sync(
+        &self,
+        now_ms: i64,
+        high_watermark: i64,
+    ) -> Result<bool, LogError> {
+        let synced = self.due(now_ms, high_watermark)?;
+        Ok(self.due_before(now_ms, high_watermark)? > synced)
+    }
+
+    fn due_before(&self, now_ms: i64, offset: i64) -> Result<usize, LogError> {
+        let config = self.config();
+        if !config.delete {
+            return Ok(0);
+        }
+        let due = self
+            .due_by_time(now_ms, config.retention_ms)?
+            .max(self.due_by_size(config.retention_bytes));
+        Ok(due.min(self.below(offset)))
     }
 
     /// Moves the log's start to `offset`; what lies wholly before it is dropped. Returns the dropped segments.

@@ -13,12 +13,16 @@ use tokio::time::Instant;
 use super::leader::Partition;
 use super::set::Partitions;
 use super::workers::Workers;
-use crate::log::{Segment, unlink_all};
+use crate::log::{LogConfig, LogError, Segment, unlink_all, uuid_to_base64};
+use crate::schedule::Schedule;
 
 /// How often the clock is looked at; the grain of `flush.ms`.
 const TICK: Duration = Duration::from_millis(100);
 /// How often files of sealed segments that nobody reads are closed.
 const IDLE_FILES_INTERVAL: Duration = Duration::from_secs(300);
+
+/// How long retention waits for a sync before it waits for its next time.
+const AGAIN_MAX: Duration = Duration::from_secs(60);
 
 /// Intervals of the jobs.
 #[derive(Clone, Copy, Debug)]
@@ -133,6 +137,9 @@ struct House {
     /// Partitions of topics with `flush.ms`; ten thousand without it cost nothing.
     flushed: Vec<Arc<Partition>>,
     doomed: Vec<(i64, Doomed)>,
+    schedules: Schedules,
+    archive: Archive,
+    again: Vec<Again>,
 }
 
 impl House {
@@ -146,6 +153,9 @@ impl House {
             idle: now,
             flushed: Vec::new(),
             doomed: Vec::new(),
+            schedules: Schedules::default(),
+            archive: Archive::default(),
+            again: Vec::new(),
         }
     }
 
@@ -162,15 +172,37 @@ impl House {
                     self.flushed.push(partition.clone());
                 }
             });
+            self.schedules.follow(partitions, now);
         }
         flush_by_time(&self.flushed, now);
         for (aside, delay_ms) in partitions.take_set_aside() {
             doomed.push((now.saturating_add(delay_ms), Doomed::Directory(aside)));
         }
-        if self.retained.elapsed() >= intervals.retention {
+        let regularly = self.retained.elapsed() >= intervals.retention;
+        if regularly {
             self.retained = Instant::now();
-            let expiration_ms = intervals.producer_expiration_ms;
-            retain(partitions, now, expiration_ms, doomed);
+        }
+        let scheduled = self.schedules.due(now);
+        if regularly || !scheduled.is_empty() {
+            let due = Due {
+                regularly,
+                scheduled,
+                producer_expiration_ms: intervals.producer_expiration_ms,
+            };
+            let to_archive = retain(partitions, now, &due, doomed, &mut self.again);
+            self.archive.add(to_archive);
+        }
+        let (synced, waiting) = std::mem::take(&mut self.again)
+            .into_iter()
+            .partition::<Vec<_>, _>(Again::is_due);
+        self.again = waiting;
+        self.again.retain(|again| again.given_up > Instant::now());
+        for again in synced {
+            self.archive
+                .add(apply(&again.partition, now, doomed).into_iter().collect());
+        }
+        for partition in self.archive.take_done(partitions.workers()) {
+            drop_old(&partition, now, doomed);
         }
         for (segments, delay_ms) in partitions.take_dropped() {
             doomed.push((now.saturating_add(delay_ms), Doomed::Segments(segments)));
@@ -202,39 +234,235 @@ fn flush_by_time(partitions: &[Arc<Partition>], now: i64) {
     }
 }
 
+/// When which topics' retention is applied.
+#[derive(Default)]
+struct Schedules {
+    /// Next time of each schedule that a topic has, ms.
+    next: Vec<(Arc<Schedule>, i64)>,
+}
+
+impl Schedules {
+    fn follow(&mut self, partitions: &Partitions, now: i64) {
+        let mut wanted: Vec<Arc<Schedule>> = Vec::new();
+        each(partitions, |partition| {
+            if let Some(schedule) = &partition.log().config().delete_when
+                && !wanted.contains(schedule)
+            {
+                wanted.push(schedule.clone());
+            }
+        });
+        self.next.retain(|(known, _)| wanted.contains(known));
+        for schedule in wanted {
+            if !self.next.iter().any(|(known, _)| *known == schedule) {
+                let next = schedule.next_after(now).unwrap_or(i64::MAX);
+                self.next.push((schedule, next));
+            }
+        }
+    }
+
+    /// Those whose time has come.
+    fn due(&mut self, now: i64) -> Vec<Arc<Schedule>> {
+        let mut due = Vec::new();
+        for (schedule, next) in &mut self.next {
+            if *next <= now {
+                *next = schedule.next_after(now).unwrap_or(i64::MAX);
+                due.push(schedule.clone());
+            }
+        }
+        due
+    }
+}
+
+/// Which partitions' retention is applied.
+struct Due {
+    regularly: bool,
+    scheduled: Vec<Arc<Schedule>>,
+    producer_expiration_ms: i64,
+}
+
+impl Due {
+    fn is_for(&self, config: &LogConfig) -> bool {
+        match &config.delete_when {
+            None => self.regularly,
+            Some(schedule) => self.scheduled.contains(schedule),
+        }
+    }
+}
+
+/// Puts into the archive what is due, on a thread of its own: `flush.ms` does not wait for a copy.
+#[derive(Default)]
+struct Archive {
+    waiting: Vec<(Arc<Partition>, Vec<Arc<Segment>>)>,
+    copying: Option<JoinHandle<Vec<Arc<Partition>>>>,
+}
+
+impl Archive {
+    fn add(&mut self, due: Vec<(Arc<Partition>, Vec<Arc<Segment>>)>) {
+        for (partition, segments) in due {
+            let known = self
+                .waiting
+                .iter_mut()
+                .find(|(known, _)| Arc::ptr_eq(known, &partition));
+            match known {
+                Some((_, waiting)) => *waiting = segments,
+                None => self.waiting.push((partition, segments)),
+            }
+        }
+    }
+
+    /// Begins with what waits; returns the partitions of which something is in the archive now.
+    fn take_done(&mut self, workers: &Workers) -> Vec<Arc<Partition>> {
+        let mut done = Vec::new();
+        if let Some(copying) = self.copying.take_if(|copying| copying.is_finished()) {
+            done = copying.join().unwrap_or_default();
+        }
+        if self.copying.is_some() || self.waiting.is_empty() {
+            return done;
+        }
+        let work = std::mem::take(&mut self.waiting);
+        if let Workers::Steps(_) = workers {
+            done.extend(archive(work));
+            return done;
+        }
+        let copying = std::thread::Builder::new()
+            .name("archive".to_owned())
+            .spawn(move || archive(work));
+        // Where there is no thread to be had, it is due again at the next turn.
+        self.copying = copying.ok();
+        done
+    }
+}
+
+fn archive(work: Vec<(Arc<Partition>, Vec<Arc<Segment>>)>) -> Vec<Arc<Partition>> {
+    let mut done = Vec::new();
+    for (partition, segments) in work {
+        let Some(root) = partition.log().config().archive_dir.clone() else {
+            continue;
+        };
+        let (topic, index) = (partition.topic(), partition.index());
+        let id = uuid_to_base64(partition.topic_id());
+        let dir = root.join(format!("{topic}-{index}-{id}"));
+        match partition.log().archive(&segments, &dir) {
+            Ok(()) => {
+                tracing::info!(%topic, partition = index, segments = segments.len(), dir = %dir.display(), "archived")
+            }
+            Err(error) => {
+                tracing::error!(%topic, partition = index, %error, dir = %dir.display(),
+                    "cannot archive; nothing is deleted that is not in the archive")
+            }
+        }
+        done.push(partition);
+    }
+    done
+}
+
+/// Applies retention; returns what is to be archived first.
 fn retain(
     partitions: &Partitions,
     now: i64,
-    producer_expiration_ms: i64,
+    due: &Due,
     doomed: &mut Vec<(i64, Doomed)>,
-) {
+    again: &mut Vec<Again>,
+) -> Vec<(Arc<Partition>, Vec<Arc<Segment>>)> {
+    let mut to_archive = Vec::new();
     each(partitions, |partition| {
-        let subject = partition.clone();
-        // On the writer thread: it owns the segment list.
-        let answer = partition.writer().run_blocking(move || {
-            subject.log().expire_producers(now, producer_expiration_ms);
-            subject.log().retain(now, subject.high_watermark())
-        });
-        let ends = partition.log().ends();
-        let in_journal =
-            partition.log().config().syncs_every_append() && ends.synced_end < ends.log_end.offset;
-        if in_journal || ends.synced_end < ends.log_end.segment_base {
-            // What is sealed is dropped at the next turn when it is synced, and the journal is not needed for ever.
-            partition.writer().sync_soon(partition);
+        let config = partition.log().config();
+        if due.regularly {
+            let (subject, expiration_ms) = (partition.clone(), due.producer_expiration_ms);
+            // On the writer thread: it owns the segment list and the producers.
+            let _ = partition
+                .writer()
+                .run_blocking(move || subject.log().expire_producers(now, expiration_ms));
+            sync_for_retention(partition, &config);
         }
-        match answer {
-            Some(Ok(segments)) if !segments.is_empty() => {
-                tracing::info!(topic = %partition.topic(), partition = partition.index(), segments = segments.len(),
-                    log_start = partition.log().ends().log_start, "retention dropped segments");
-                let at = now.saturating_add(partition.log().config().file_delete_delay_ms);
-                doomed.push((at, Doomed::Segments(segments)));
-            }
-            Some(Ok(_)) | None => {}
-            Some(Err(error)) => {
-                tracing::warn!(topic = %partition.topic(), partition = partition.index(), %error, "retention failed");
-            }
+        if due.is_for(&config) {
+            to_archive.extend(apply(partition, now, doomed));
+            again.extend(Again::of(partition, now));
         }
     });
+    to_archive
+}
+
+/// Drops what is old of a partition, or returns what must be archived before.
+fn apply(
+    partition: &Arc<Partition>,
+    now: i64,
+    doomed: &mut Vec<(i64, Doomed)>,
+) -> Option<(Arc<Partition>, Vec<Arc<Segment>>)> {
+    drop_old(partition, now, doomed);
+    partition.log().config().archive_dir.as_ref()?;
+    let subject = partition.clone();
+    let segments = partition.writer().run_blocking(move || {
+        let high_watermark = subject.high_watermark();
+        subject.log().due_for_archive(now, high_watermark)
+    });
+    match segments? {
+        Ok(segments) if segments.is_empty() => None,
+        Ok(segments) => Some((partition.clone(), segments)),
+        Err(error) => {
+            failed(partition, &error);
+            None
+        }
+    }
+}
+
+/// A partition of which retention takes more when it is synced: it is applied again then.
+struct Again {
+    partition: Arc<Partition>,
+    synced_end: i64,
+    given_up: Instant,
+}
+
+impl Again {
+    fn of(partition: &Arc<Partition>, now: i64) -> Option<Self> {
+        let log = partition.log();
+        if !matches!(
+            log.retention_waits_for_sync(now, partition.high_watermark()),
+            Ok(true)
+        ) {
+            return None;
+        }
+        partition.writer().sync_soon(partition);
+        Some(Self {
+            partition: partition.clone(),
+            synced_end: log.ends().log_end.offset,
+            given_up: Instant::now() + AGAIN_MAX,
+        })
+    }
+
+    fn is_due(&self) -> bool {
+        self.partition.log().ends().synced_end >= self.synced_end
+    }
+}
+
+/// What is sealed is dropped at the next turn when it is synced, and the journal is not needed for ever.
+fn sync_for_retention(partition: &Arc<Partition>, config: &LogConfig) {
+    let ends = partition.log().ends();
+    let in_journal = config.syncs_every_append() && ends.synced_end < ends.log_end.offset;
+    if in_journal || ends.synced_end < ends.log_end.segment_base {
+        partition.writer().sync_soon(partition);
+    }
+}
+
+fn drop_old(partition: &Arc<Partition>, now: i64, doomed: &mut Vec<(i64, Doomed)>) {
+    let subject = partition.clone();
+    let dropped = partition
+        .writer()
+        .run_blocking(move || subject.log().retain(now, subject.high_watermark()));
+    match dropped {
+        Some(Ok(segments)) if !segments.is_empty() => {
+            tracing::info!(topic = %partition.topic(), partition = partition.index(), segments = segments.len(),
+                log_start = partition.log().ends().log_start, "retention dropped segments");
+            let at = now.saturating_add(partition.log().config().file_delete_delay_ms);
+            doomed.push((at, Doomed::Segments(segments)));
+        }
+        Some(Err(error)) => failed(partition, &error),
+        Some(Ok(_)) | None => {}
+    }
+}
+
+fn failed(partition: &Partition, error: &LogError) {
+    tracing::warn!(topic = %partition.topic(), partition = partition.index(), %error, "retention failed");
 }
 
 fn remove_due(doomed: &mut Vec<(i64, Doomed)>, now: i64) {

@@ -274,7 +274,7 @@ impl Partition {
         &self.writer
     }
 
-    /// Whether the topic was deleted meanwhile.
+    /// Whether the topic was deleted meanwhile, or the partition went to another directory.
     pub fn is_deleted(&self) -> bool {
         self.deleted.load(Ordering::Acquire)
     }
@@ -282,6 +282,11 @@ impl Partition {
     pub(super) fn mark_deleted(&self) {
         self.deleted.store(true, Ordering::Release);
         self.waiters.wake_all();
+    }
+
+    /// The partition goes to another directory: what is appended here from now on is refused, and asked again.
+    pub(super) fn mark_moved(&self) {
+        self.mark_deleted();
     }
 
     /// Checks the leader epoch that a reader claims to know; negative means that it knows none.

@@ -5,6 +5,7 @@ mod admission;
 mod housekeeping;
 mod journaling;
 mod leader;
+mod moving;
 mod set;
 mod sync;
 mod waiters;
@@ -18,6 +19,7 @@ mod tests;
 pub use admission::{InvalidBatch, admit};
 pub use housekeeping::{Housekeeping, HousekeepingIntervals};
 pub use leader::{Identity, Isolation, ListedOffset, OffsetSpec, Partition, ReadError, Traffic};
+pub use moving::MoveError;
 pub use set::{
     OpenReport, PartitionError, Partitions, PartitionsOptions, TopicPartitions, TopicToOpen,
 };

@@ -3,7 +3,7 @@
 //! Look-ups read an immutable map behind an atomic pointer. Changes go through one lock and publish a new map.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::leader::{Identity, Partition};
+use super::moving::{self, Moves};
 use super::workers::Workers;
 use super::writer::{Gate, Writer};
 use crate::clock::WallClock;
@@ -141,10 +142,10 @@ struct Map {
 }
 
 /// A data directory and the thread that writes to it.
-struct Volume {
-    dir: DataDir,
+pub(super) struct Volume {
+    pub(super) dir: DataDir,
     writer: Writer,
-    partitions: AtomicUsize,
+    pub(super) partitions: AtomicUsize,
     /// What was found in the journal, of partitions that were not opened yet.
     journaled: Mutex<HashMap<(Uuid, i32), Vec<Bytes>>>,
 }
@@ -165,7 +166,8 @@ pub struct OpenReport {
 /// See the module's documentation.
 pub struct Partitions {
     disk: Arc<dyn Disk>,
-    volumes: Vec<Volume>,
+    pub(super) volumes: Vec<Volume>,
+    pub(super) moves: Mutex<Moves>,
     open_threads: usize,
     clock: WallClock,
     workers: Workers,
@@ -187,8 +189,15 @@ impl Partitions {
         let mut found = HashMap::new();
         let gate = Gate::default();
         let vital = Vital::default();
-        for path in &options.data_paths {
-            let dir = DataDir::open(disk.clone(), path)?;
+        let dirs = options.data_paths.iter();
+        let dirs = dirs.map(|path| DataDir::open(disk.clone(), path));
+        let dirs = dirs.collect::<Result<Vec<_>, _>>()?;
+        let paths: Vec<&Path> = dirs.iter().map(DataDir::path).collect();
+        moving::settle(&paths).map_err(|source| DataDirError::Io {
+            path: options.data_paths.first().cloned().unwrap_or_default(),
+            source,
+        })?;
+        for (path, dir) in options.data_paths.iter().zip(dirs) {
             for partition in dir.scan()? {
                 found.insert(
                     (partition.topic, partition.partition),
@@ -217,6 +226,7 @@ impl Partitions {
         Ok(Self {
             disk,
             volumes,
+            moves: Mutex::default(),
             open_threads,
             clock: options.clock.clone(),
             workers: options.workers.clone(),
@@ -387,10 +397,12 @@ impl Partitions {
         }
         let map = self.map.load();
         let left = volume.journaled.lock();
-        match left
-            .keys()
-            .any(|(topic_id, _)| map.by_id.contains_key(topic_id))
-        {
+        // What is of a partition that is online is in its log: in another directory, where it was moved there.
+        let is_needed = |(topic_id, index): &(Uuid, i32)| {
+            let topic = map.by_id.get(topic_id);
+            topic.is_some_and(|topic| topic.get(*index).is_err())
+        };
+        match left.keys().any(is_needed) {
             true => journal::keep(&*self.disk, volume.dir.path()),
             false => journal::discard(&*self.disk, volume.dir.path()),
         }
@@ -704,6 +716,64 @@ impl Partitions {
         Ok(partition.log().ends().log_start)
     }
 
+    pub(super) fn put_aside(&self, dir: PathBuf, delay_ms: i64) {
+        self.set_aside.lock().push((dir, delay_ms));
+    }
+
+    /// Opens a partition anew, and makes it known instead of the one that it was; `false` where its topic is gone.
+    pub(super) fn replace(&self, old: &Arc<Partition>, to_open: &TopicToOpen) -> bool {
+        let (index, epoch) = (old.index(), old.leader_epoch());
+        let unused = (AtomicU64::new(0), AtomicU64::new(0));
+        let grown: Vec<AtomicBool> = self.volumes.iter().map(|_| AtomicBool::default()).collect();
+        let opened = self.open_one(
+            to_open,
+            index,
+            old.identity(),
+            epoch,
+            (&unused.0, &unused.1, &grown),
+        );
+        let slot = opened.map_or_else(
+            |error| {
+                tracing::error!(topic = %to_open.topic, partition = index, %error, "partition is offline");
+                Slot::Offline(error.to_string().into())
+            },
+            Slot::Online,
+        );
+        let _change = self.changes.lock();
+        let mut map = Map::clone(&self.map.load());
+        let is_known = |topic: &&Arc<TopicPartitions>| matches!(topic.slots.get(&index), Some(Slot::Online(known)) if Arc::ptr_eq(known, old));
+        let Some(topic) = map.by_id.get(&to_open.topic_id).filter(is_known) else {
+            if let Slot::Online(partition) = slot {
+                partition.mark_deleted();
+                if let Some((volume, _)) = self.holding(&partition) {
+                    volume.partitions.fetch_sub(1, Ordering::Relaxed);
+                    if let Ok(aside) = volume.dir.set_aside(partition.topic(), index) {
+                        partition.log().moved_to(&aside);
+                        self.put_aside(aside, 0);
+                    }
+                }
+            }
+            return false;
+        };
+        let mut changed = TopicPartitions::clone(topic);
+        if let Slot::Online(partition) = &slot
+            && let Some(known) = changed.slots.get(&index)
+            && let Slot::Online(before) = known
+        {
+            // It may have been changed meanwhile.
+            partition
+                .log()
+                .reconfigure((*before.log().config()).clone());
+        }
+        changed.slots.insert(index, slot);
+        let changed = Arc::new(changed);
+        map.by_name.insert(changed.topic.clone(), changed.clone());
+        map.by_id.insert(changed.topic_id, changed);
+        self.map.store(Arc::new(map));
+        self.changed.store(true, Ordering::Release);
+        true
+    }
+
     pub(super) fn take_set_aside(&self) -> Vec<(PathBuf, i64)> {
         std::mem::take(&mut self.set_aside.lock())
     }
@@ -738,7 +808,7 @@ impl Partitions {
         result
     }
 
-    fn offsets_in(&self, volume: &Volume) -> BTreeMap<(String, i32), PartitionOffsets> {
+    pub(super) fn offsets_in(&self, volume: &Volume) -> BTreeMap<(String, i32), PartitionOffsets> {
         let mut offsets = BTreeMap::new();
         for topic in self.map.load().by_name.values() {
             for partition in topic.online() {
@@ -758,6 +828,7 @@ impl Partitions {
 
     /// Ends the writers, closes every log, and marks the directories as cleanly closed.
     pub fn close(&self) {
+        self.stop_moving();
         for volume in &self.volumes {
             volume.writer.stop();
         }

@@ -1,0 +1,68 @@
+//! AlterReplicaLogDirs (key 34, v1–v2; KIP-113): moves partitions to other data directories of this broker, while they
+//! serve.
+//!
+//! - Answered when the move has begun; DescribeLogDirs tells when it is done.
+//! - A partition that this broker does not lead is REPLICA_NOT_AVAILABLE; unlike Kafka, no directory is remembered for
+//!   one that may come.
+
+use std::sync::Arc;
+
+use metaq_protocol::ResponseError;
+use metaq_protocol::messages::alter_replica_log_dirs_response::{
+    AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult,
+};
+use metaq_protocol::messages::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, ApiKey};
+
+use super::{Api, Caller, Context, serve};
+use crate::partition::{MoveError, PartitionError};
+
+pub(super) const API: Api = Api {
+    key: ApiKey::AlterReplicaLogDirs,
+    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+};
+
+async fn handle(
+    cx: Arc<Context>,
+    _: Caller,
+    request: AlterReplicaLogDirsRequest,
+) -> AlterReplicaLogDirsResponse {
+    let mut results = Vec::new();
+    for dir in &request.dirs {
+        for topic in &dir.topics {
+            let begin = |index: &i32| {
+                let error_code = match begin(&cx, &topic.name, *index, &dir.path) {
+                    Ok(()) => 0,
+                    Err(error) => error.code(),
+                };
+                AlterReplicaLogDirPartitionResult::default()
+                    .with_partition_index(*index)
+                    .with_error_code(error_code)
+            };
+            let partitions = topic.partitions.iter().map(begin).collect();
+            results.push(
+                AlterReplicaLogDirTopicResult::default()
+                    .with_topic_name(topic.name.clone())
+                    .with_partitions(partitions),
+            );
+        }
+    }
+    AlterReplicaLogDirsResponse::default().with_results(results)
+}
+
+fn begin(cx: &Context, topic: &str, index: i32, dir: &str) -> Result<(), ResponseError> {
+    let partition = cx
+        .partitions
+        .get(topic, index)
+        .map_err(|error| match error {
+            PartitionError::Offline(_) => ResponseError::KafkaStorageError,
+            PartitionError::Unknown | PartitionError::NotLeader => {
+                ResponseError::ReplicaNotAvailable
+            }
+        })?;
+    cx.partitions
+        .move_to(&partition, dir.as_ref())
+        .map_err(|error| match error {
+            MoveError::NoDirectory(_) => ResponseError::LogDirNotFound,
+            MoveError::Io(_) => ResponseError::KafkaStorageError,
+        })
+}

@@ -1,0 +1,488 @@
+//! Moving a partition to another data directory of this broker, while it serves (Kafka's AlterReplicaLogDirs, MetaQ's
+//! move-partitions).
+//!
+//! ```text
+//! copy      <to>/<topic>-<partition>.<random>-future     beside the partition, which goes on; until little is missing
+//! switch    appends are refused with NOT_LEADER, so that clients ask again; the log is closed, the rest is copied,
+//!           all of it synced, and the file `metaq-moved` put into the copy
+//!           <from>/<topic>-<partition>  ->  …-delete     removed later, as a deleted topic's
+//!           <to>/…-future  ->  <to>/<topic>-<partition>  opened; appends go on
+//! ```
+//!
+//! What a kill leaves is settled at the next start: while the old directory is there, it is the partition and the copy
+//! goes; a copy with `metaq-moved` whose old directory is gone is the partition. One partition moves at a time, on a
+//! thread of its own.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use uuid::Uuid;
+
+use super::leader::Partition;
+use super::set::{Partitions, TopicToOpen};
+use crate::log::{FUTURE, PartitionOffsets};
+
+/// In a copy that is whole.
+const MOVED: &str = "metaq-moved";
+/// The switch waits until this little is to be copied, bytes; or the rounds below are over.
+const SWITCH_BYTES_MAX: u64 = 4 << 20;
+/// Rounds of copying what came meanwhile.
+const ROUNDS_MAX: usize = 20;
+/// Copied at a time, bytes.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Why a partition does not move.
+#[derive(Debug, thiserror::Error)]
+pub enum MoveError {
+    /// No such data directory.
+    #[error("{0} is not a data directory of this broker (dataPath, log.dirs)")]
+    NoDirectory(PathBuf),
+    /// There is no thread to be had.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// What moves, by topic and partition.
+#[derive(Default)]
+pub(super) struct Moves {
+    wanted: BTreeMap<(Arc<str>, i32), (Arc<Partition>, usize)>,
+    thread: Option<JoinHandle<()>>,
+    stopping: bool,
+}
+
+impl Partitions {
+    /// Begins to move a partition; [`Partitions::moving`] tells when it is done. Into the directory that it is in means
+    /// that it stays.
+    pub fn move_to(
+        self: &Arc<Self>,
+        partition: &Arc<Partition>,
+        dir: &Path,
+    ) -> Result<(), MoveError> {
+        let absolute = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let wanted = absolute(dir);
+        let mut volumes = self.volumes.iter();
+        let to = volumes.position(|volume| absolute(volume.dir.path()) == wanted);
+        let to = to.ok_or_else(|| MoveError::NoDirectory(dir.to_owned()))?;
+        let key = (partition.topic().clone(), partition.index());
+        let stays = partition.log().dir().parent() == Some(self.volumes[to].dir.path());
+        let mut moves = self.moves.lock();
+        if stays {
+            moves.wanted.remove(&key);
+            return Ok(());
+        }
+        moves.wanted.insert(key, (partition.clone(), to));
+        if moves.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+            let partitions = self.clone();
+            let mover = std::thread::Builder::new().name("mover".to_owned());
+            moves.thread = Some(mover.spawn(move || partitions.move_all())?);
+        }
+        Ok(())
+    }
+
+    /// What moves, or waits to: topic, partition, and where to.
+    pub fn moving(&self) -> Vec<(Arc<str>, i32, PathBuf)> {
+        let moves = self.moves.lock();
+        let all = moves.wanted.iter();
+        all.map(|((topic, index), (_, to))| {
+            let dir = self.volumes[*to].dir.path().to_owned();
+            (topic.clone(), *index, dir)
+        })
+        .collect()
+    }
+
+    /// Lets what is being copied go; a switch is finished.
+    pub(super) fn stop_moving(&self) {
+        let thread = {
+            let mut moves = self.moves.lock();
+            moves.stopping = true;
+            moves.thread.take()
+        };
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+
+    fn move_all(&self) {
+        loop {
+            let next = {
+                let mut moves = self.moves.lock();
+                let next = moves.wanted.first_key_value();
+                let next = next.map(|(key, (partition, to))| (key.clone(), partition.clone(), *to));
+                match next {
+                    Some(next) if !moves.stopping => next,
+                    _ => {
+                        // Whoever wants more finds no thread.
+                        moves.thread = None;
+                        return;
+                    }
+                }
+            };
+            let (key, partition, to) = next;
+            let (topic, index) = (&key.0, key.1);
+            let dir = self.volumes[to].dir.path();
+            tracing::info!(%topic, partition = index, to = %dir.display(), "moving the partition");
+            match self.move_one(&partition, to) {
+                Ok(()) => {
+                    tracing::info!(%topic, partition = index, to = %dir.display(), "the partition is moved")
+                }
+                Err(error) => {
+                    tracing::error!(%topic, partition = index, to = %dir.display(), %error, "the partition is not moved")
+                }
+            }
+            let mut moves = self.moves.lock();
+            if moves
+                .wanted
+                .get(&key)
+                .is_some_and(|(_, wanted)| *wanted == to)
+            {
+                moves.wanted.remove(&key);
+            }
+        }
+    }
+
+    /// Whether the move is still wanted.
+    fn goes_on(&self, partition: &Partition, to: usize) -> bool {
+        let key = (partition.topic().clone(), partition.index());
+        let moves = self.moves.lock();
+        let wanted = moves
+            .wanted
+            .get(&key)
+            .is_some_and(|(_, wanted)| *wanted == to);
+        wanted && !moves.stopping && !partition.is_deleted()
+    }
+
+    fn move_one(&self, partition: &Arc<Partition>, to: usize) -> io::Result<()> {
+        let (topic, index) = (partition.topic(), partition.index());
+        let random = Uuid::new_v4().simple();
+        let future = self.volumes[to]
+            .dir
+            .path()
+            .join(format!("{topic}-{index}.{random}{FUTURE}"));
+        fs::create_dir(&future)?;
+        let mut copy = Copy {
+            from: partition.log().dir(),
+            to: &future,
+            done: BTreeMap::new(),
+        };
+        let going = || self.goes_on(partition, to);
+        let mut outcome = Ok(());
+        for _ in 0..ROUNDS_MAX {
+            outcome = copy.round(false, &going);
+            if outcome.is_err() || copy.missing() <= SWITCH_BYTES_MAX {
+                break;
+            }
+        }
+        if outcome.is_ok() {
+            outcome = self.switch(partition, to, &mut copy);
+        }
+        if outcome.is_err() {
+            // Gone already, where it became the partition.
+            let _ = fs::remove_dir_all(&future);
+        }
+        outcome
+    }
+
+    fn switch(&self, old: &Arc<Partition>, to: usize, copy: &mut Copy<'_>) -> io::Result<()> {
+        let other = |error: &dyn std::fmt::Display| io::Error::other(error.to_string());
+        let (topic, index, now) = (old.topic(), old.index(), self.clock().now_ms());
+        old.mark_moved();
+        // Behind what is queued already; who waits for a sync gets his answer.
+        let _ = old.writer().run_blocking(|| ());
+        old.sync(now);
+        let ends = old.log().ends();
+        let copied = old
+            .log()
+            .close(now)
+            .map_err(|error| other(&error))
+            .and_then(|_| copy.round(true, &|| true))
+            .and_then(|()| copy.finish());
+        let from = self
+            .volumes
+            .iter()
+            .position(|volume| old.log().dir().parent() == Some(volume.dir.path()));
+        let from = from.ok_or_else(|| io::Error::other("it is in no data directory"))?;
+        let aside = copied.and_then(|()| self.volumes[from].dir.set_aside(topic, index));
+        let moved = match aside {
+            Ok(aside) => {
+                old.log().moved_to(&aside);
+                let delay_ms = old.log().config().file_delete_delay_ms;
+                self.put_aside(aside, delay_ms);
+                self.volumes[from]
+                    .partitions
+                    .fetch_sub(1, Ordering::Relaxed);
+                let at = &self.volumes[to];
+                let path = at.dir.partition_path(topic, index);
+                let there = fs::rename(copy.to, &path).and_then(|()| {
+                    sync_dir(at.dir.path())?;
+                    let row = PartitionOffsets {
+                        recovery_point: ends.synced_end,
+                        log_start: ends.log_start,
+                        high_watermark: old.high_watermark(),
+                    };
+                    let mut offsets = self.offsets_in(at);
+                    offsets.insert((topic.to_string(), index), row);
+                    at.dir.checkpoint(offsets)?;
+                    fs::remove_file(path.join(MOVED))
+                });
+                there.map(|()| true)
+            }
+            // The old directory is the partition as before.
+            Err(error) => {
+                self.volumes[from]
+                    .partitions
+                    .fetch_sub(1, Ordering::Relaxed);
+                Err(error)
+            }
+        };
+        self.open_moved(old);
+        moved.map(drop)
+    }
+
+    /// Opens the partition where it is by now, and makes it known instead of the old one.
+    fn open_moved(&self, old: &Arc<Partition>) {
+        let (topic, index) = (old.topic(), old.index());
+        let to_open = TopicToOpen {
+            topic: topic.clone(),
+            topic_id: old.topic_id(),
+            config: (*old.log().config()).clone(),
+            partitions: vec![(index, old.identity(), old.leader_epoch())],
+        };
+        if !self.replace(old, &to_open) {
+            tracing::warn!(%topic, partition = index, "the topic was deleted while its partition moved");
+        }
+    }
+}
+
+/// A copy of a partition's directory that is brought up to date in rounds.
+struct Copy<'a> {
+    from: PathBuf,
+    to: &'a Path,
+    /// How much of which file is there.
+    done: BTreeMap<String, u64>,
+}
+
+impl Copy<'_> {
+    /// The files of the partition with their sizes; of segments that are not sealed, and in rounds before the last one,
+    /// the records alone.
+    fn files(&self, last: bool) -> io::Result<Vec<(String, u64)>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.from)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            if name.ends_with(".deleted")
+                || name.ends_with(".tmp")
+                || !(last || name.ends_with(".log"))
+            {
+                continue;
+            }
+            match entry.metadata() {
+                Ok(found) if found.is_file() => files.push((name, found.len())),
+                Ok(_) => {}
+                // Retention took it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    /// How many bytes of records are not copied yet.
+    fn missing(&self) -> u64 {
+        let files = self.files(false).unwrap_or_default();
+        let missing = |(name, bytes): &(String, u64)| {
+            bytes.saturating_sub(self.done.get(name).copied().unwrap_or(0))
+        };
+        files.iter().map(missing).sum()
+    }
+
+    /// Copies what is there and not copied yet. Records are only appended; other files are copied whole, in the last
+    /// round.
+    fn round(&mut self, last: bool, goes_on: &dyn Fn() -> bool) -> io::Result<()> {
+        for (name, bytes) in self.files(last)? {
+            let is_records = name.ends_with(".log");
+            let from = match is_records {
+                true => self.done.get(&name).copied().unwrap_or(0),
+                false => 0,
+            };
+            if is_records && from == bytes && self.done.contains_key(&name) {
+                continue;
+            }
+            match copy_range(
+                &self.from.join(&name),
+                &self.to.join(&name),
+                from..bytes,
+                goes_on,
+            ) {
+                Ok(()) => {
+                    self.done.insert(name, bytes);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !last => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away what retention took meanwhile, and makes the copy durable and whole.
+    fn finish(&self) -> io::Result<()> {
+        let wanted = self.files(true)?;
+        for entry in fs::read_dir(self.to)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !wanted
+                .iter()
+                .any(|(wanted, _)| name.to_str() == Some(wanted))
+            {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        for (name, bytes) in &wanted {
+            let copied = fs::metadata(self.to.join(name))?.len();
+            if copied != *bytes {
+                let what = format!("{name} has {copied} bytes in the copy and {bytes} here");
+                return Err(io::Error::other(what));
+            }
+        }
+        File::create(self.to.join(MOVED))?.sync_all()?;
+        sync_dir(self.to)?;
+        self.to.parent().map_or(Ok(()), sync_dir)
+    }
+}
+
+/// Copies a range of a file to the same place of another one, durably.
+fn copy_range(
+    from: &Path,
+    to: &Path,
+    range: std::ops::Range<u64>,
+    goes_on: &dyn Fn() -> bool,
+) -> io::Result<()> {
+    let mut source = File::open(from)?;
+    let mut target = File::options()
+        .create(true)
+        .truncate(range.start == 0)
+        .write(true)
+        .open(to)?;
+    source.seek(SeekFrom::Start(range.start))?;
+    target.seek(SeekFrom::Start(range.start))?;
+    let mut left = range.end - range.start;
+    let mut chunk = vec![0; CHUNK_BYTES.min(left as usize)];
+    while left > 0 {
+        if !goes_on() {
+            return Err(io::Error::other("it is not wanted any more"));
+        }
+        let bytes = chunk.len().min(left as usize);
+        source.read_exact(&mut chunk[..bytes])?;
+        target.write_all(&chunk[..bytes])?;
+        left -= bytes as u64;
+    }
+    target.sync_all()
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Settles what a kill left of moves; before the directories are looked through.
+pub(super) fn settle(dirs: &[&Path]) -> io::Result<()> {
+    for dir in dirs {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| name.ends_with(FUTURE)) else {
+                continue;
+            };
+            let Some((partition, _)) = name.rsplit_once('.') else {
+                continue;
+            };
+            let is_there = dirs.iter().any(|dir| dir.join(partition).exists());
+            if entry.path().join(MOVED).exists() && !is_there {
+                tracing::info!(partition, dir = %dir.display(), "finishing the move of a partition");
+                fs::remove_file(entry.path().join(MOVED))?;
+                fs::rename(entry.path(), dir.join(partition))?;
+                sync_dir(dir)?;
+            } else {
+                tracing::info!(partition, dir = %dir.display(), "the move of a partition was cut short; it stays where it was");
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition_dir(path: PathBuf) -> PathBuf {
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("00000000000000000000.log"), b"records").unwrap();
+        path
+    }
+
+    #[test]
+    fn a_kill_amid_a_move_leaves_the_partition_once() {
+        let root = tempfile::tempdir().unwrap();
+        let (a, b) = (root.path().join("a"), root.path().join("b"));
+        let future = |n: u32| b.join(format!("t-{n}.0123{FUTURE}"));
+        // 0: amid copying. 1: whole, the old one is there. 2: whole, and the old one is set aside.
+        for n in 0..3 {
+            partition_dir(future(n));
+        }
+        partition_dir(a.join("t-0"));
+        partition_dir(a.join("t-1"));
+        partition_dir(a.join("t-2.4567-delete"));
+        fs::write(future(1).join(MOVED), b"").unwrap();
+        fs::write(future(2).join(MOVED), b"").unwrap();
+        settle(&[&a, &b]).unwrap();
+        let there = |dir: &Path, n: u32| dir.join(format!("t-{n}")).exists();
+        assert_eq!(
+            [there(&a, 0), there(&a, 1), there(&a, 2)],
+            [true, true, false]
+        );
+        assert_eq!(
+            [there(&b, 0), there(&b, 1), there(&b, 2)],
+            [false, false, true]
+        );
+        assert!((0..3).all(|n| !future(n).exists()) && !b.join("t-2").join(MOVED).exists());
+    }
+
+    #[test]
+    fn a_copy_follows_what_is_appended_and_what_retention_takes() {
+        let root = tempfile::tempdir().unwrap();
+        let (from, to) = (root.path().join("t-0"), root.path().join("future"));
+        fs::create_dir(&from).unwrap();
+        fs::create_dir(&to).unwrap();
+        let mut copy = Copy {
+            from: from.clone(),
+            to: &to,
+            done: BTreeMap::new(),
+        };
+        fs::write(from.join("0.log"), b"old").unwrap();
+        fs::write(from.join("3.log"), b"first").unwrap();
+        fs::write(from.join("3.index"), b"i").unwrap();
+        assert_eq!(copy.missing(), 8);
+        copy.round(false, &|| true).unwrap();
+        assert_eq!(copy.missing(), 0);
+        fs::rename(from.join("0.log"), from.join("0.log.deleted")).unwrap();
+        fs::write(from.join("3.log"), b"first second").unwrap();
+        copy.round(true, &|| true).unwrap();
+        copy.finish().unwrap();
+        let mut names: Vec<_> = fs::read_dir(&to)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["3.index", "3.log", MOVED]);
+        assert_eq!(fs::read(to.join("3.log")).unwrap(), b"first second");
+        let stopped = copy_range(&from.join("3.log"), &to.join("x"), 0..3, &|| false);
+        assert!(stopped.is_err());
+    }
+}
