@@ -99,7 +99,6 @@ fn names(body: &[u8], (name, id): &(String, Option<Uuid>)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
     use metaq_protocol::frame;
     use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
     use metaq_protocol::messages::{MetadataRequest, TopicName};
@@ -110,7 +109,7 @@ mod tests {
         let asked = MetadataRequestTopic::default().with_name(Some(name));
         let request = MetadataRequest::default().with_topics(Some(vec![asked]));
         let bytes = frame::encode_request(9, 1, client, &request).unwrap();
-        frame::parse_request(Bytes::from(bytes).slice(4..)).unwrap()
+        frame::parse_request(bytes.slice(4..)).unwrap()
     }
 
     #[test]

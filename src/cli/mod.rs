@@ -102,7 +102,7 @@ struct ExitWith {
 }
 
 impl ExitWith {
-    fn new(code: u8, what: &str) -> Failure {
+    fn failure(code: u8, what: &str) -> Failure {
         let what = what.to_owned();
         Box::new(Self { code, what })
     }

@@ -113,7 +113,7 @@ impl Server {
                 begin.run()
             }
             Action::Status { files, json } => status(&files.pid_file, json),
-            Action::SlaveStatus => Err(ExitWith::new(UNIMPLEMENTED, MODES_NOT_SERVED)),
+            Action::SlaveStatus => Err(ExitWith::failure(UNIMPLEMENTED, MODES_NOT_SERVED)),
         }
     }
 }
@@ -201,11 +201,11 @@ fn status(pid_file: &Path, json: bool) -> Result<(), Failure> {
             }
             Ok(())
         }
-        None if pid_file.exists() => Err(ExitWith::new(
+        None if pid_file.exists() => Err(ExitWith::failure(
             DEAD_WITH_PID_FILE,
             "stopped without saying so: its pid file is there, and the process is not",
         )),
-        None => Err(ExitWith::new(NOT_RUNNING, "metaq is stopped")),
+        None => Err(ExitWith::failure(NOT_RUNNING, "metaq is stopped")),
     }
 }
 
@@ -280,12 +280,12 @@ impl Begin {
     fn check(&self) -> Result<Config, Failure> {
         match self.mode {
             Some(Mode::Slave | Mode::Samsa | Mode::Gregor) => {
-                return Err(ExitWith::new(UNIMPLEMENTED, MODES_NOT_SERVED));
+                return Err(ExitWith::failure(UNIMPLEMENTED, MODES_NOT_SERVED));
             }
             Some(Mode::Local) | None => {}
         }
         let config = self.arguments().load();
-        config.map_err(|error| ExitWith::new(NOT_CONFIGURED, &error.to_string()))
+        config.map_err(|error| ExitWith::failure(NOT_CONFIGURED, &error.to_string()))
     }
 
     /// With what the mode says.
