@@ -2,7 +2,7 @@
 # Starts, stops and asks a metaq broker, in MetaQ's words: a thin layer over the subcommands of metaq.
 #
 # Exit codes as LSB init scripts: status is 0 while it runs, 3 when it is stopped, 1 when it died; 2 for wrong arguments,
-# 3 for what is not there yet, 5 without a program, 6 with a wrong configuration.
+# 3 for what is not there yet, 5 without a program, 6 with a wrong configuration, 7 when it should run and does not.
 # METAQ_BIN names the program, METAQ_CONF the configuration, METAQ_OPTS more arguments (--set KEY=VALUE).
 # METAQ_LOGS is where logs and the pid file are, logs/ beside conf/ by default.
 # METAQ_BROKER and METAQ_DASHBOARD are where a running broker is asked, 127.0.0.1:9092 and 127.0.0.1:8120 by default.

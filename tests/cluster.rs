@@ -298,6 +298,75 @@ fn what_a_broker_does_not_take_or_give_is_refused_by_name() {
 }
 
 #[test]
+fn what_is_set_at_one_broker_is_in_force_at_all_and_outlives_the_controller() {
+    let mut cluster = Cluster::start(3, &[SHORT_SESSION]);
+    cluster.create(0, "t", 3);
+    let controller = cluster.nodes[0].controller();
+    let elsewhere = (controller as usize + 1) % 3;
+    let at = cluster.nodes[elsewhere].address();
+    let metaq = |words: &[&str]| {
+        let command = std::process::Command::new(env!("CARGO_BIN_EXE_metaq"))
+            .args(words)
+            .output()
+            .unwrap();
+        assert!(command.status.success(), "{words:?}: {command:?}");
+        String::from_utf8(command.stdout).unwrap()
+    };
+    let set = [
+        "config",
+        "set",
+        "broker",
+        "default",
+        "log.retention.ms=4711",
+        "-b",
+        &at,
+    ];
+    metaq(&set);
+    let own = [
+        "config",
+        "set",
+        "broker",
+        "1",
+        "log.retention.ms=4712",
+        "-b",
+        &at,
+    ];
+    metaq(&own);
+    let value = |node: &Node, words: &[&str]| {
+        let address = node.address();
+        let shown = [&["config", "show"], words, &["-b", &address]].concat();
+        metaq(&shown)
+    };
+    let in_force = |cluster: &Cluster, id: i32| {
+        let wanted = if id == 1 { "4712" } else { "4711" };
+        within(LONG, "the setting", || {
+            value(&cluster.nodes[id as usize], &["broker"]).contains(wanted)
+        });
+    };
+    (0..3).for_each(|id| in_force(&cluster, id));
+    cluster.nodes[controller as usize].kill();
+    let survivor = elsewhere as i32;
+    within(LONG, "another controller", || {
+        ![-1, controller].contains(&cluster.nodes[elsewhere].controller())
+    });
+    let address = cluster.nodes[elsewhere].address();
+    metaq(&[
+        "config",
+        "set",
+        "group",
+        "g",
+        "consumer.session.timeout.ms=50000",
+        "-b",
+        &address,
+    ]);
+    in_force(&cluster, survivor);
+    cluster.nodes[controller as usize].launch();
+    in_force(&cluster, controller);
+    let shown = value(&cluster.nodes[controller as usize], &["group", "g"]);
+    assert!(shown.contains("50000"), "{shown}");
+}
+
+#[test]
 fn a_broker_moves_to_zookeeper_and_back_with_all_that_it_has() {
     let dir = tempfile::tempdir().unwrap();
     let servers = zookeeper::shared().address();

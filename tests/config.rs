@@ -8,7 +8,7 @@ mod process;
 use std::path::Path;
 
 use common::{Client, batch, name, wait_for};
-use metaq_protocol::messages::alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use metaq_protocol::messages::alter_configs_request::AlterConfigsResource;
 use metaq_protocol::messages::alter_replica_log_dirs_request::{
     AlterReplicaLogDir, AlterReplicaLogDirTopic,
 };
@@ -274,7 +274,6 @@ fn groups_and_client_metrics_have_settings_that_are_listed_told_and_taken_back()
     let request = AlterConfigsRequest::default().with_resources(vec![resource]);
     assert_eq!(client.ask(2, &request).responses[0].error_code, 0);
     assert!(resources(&mut client, CLIENT_METRICS).is_empty());
-    let _ = AlterableConfig::default();
 }
 
 #[test]
@@ -376,7 +375,7 @@ fn a_check_tells_everything_that_is_wrong_and_what_has_no_effect() {
     let (code, out, _) = metaq(&["config", "check", shipped, "--json"]);
     assert!(code == Some(0) && out.contains("\"errors\": []"), "{out}");
     let (_, out, _) = metaq(&["config", "show", "-c", shipped, "--own"]);
-    assert!(out.contains("port") && out.contains("server.ini"), "{out}");
+    assert!(out.contains("port") && out.contains("line 1"), "{out}");
 }
 
 #[test]

@@ -158,6 +158,7 @@ fn every_verb_does_what_it_says_with_the_exit_codes_of_lsb() {
     };
     assert_eq!(code(&["status"]), Some(3));
     assert_eq!(code(&["stop"]), Some(0));
+    assert_eq!(code(&["reload"]), Some(7));
     for mode in ["slave", "samsa", "gregor"] {
         let (code, said) = unpacked.run(&["start", mode]);
         assert!(

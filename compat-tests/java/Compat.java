@@ -37,6 +37,7 @@ public class Compat {
         test("dying-member", Compat::dyingMember);
         test("commit-and-resume", Compat::commitAndResume);
         test("administration", Compat::administration);
+        test("configurations that change while brokers run", Compat::dynamicConfigurations);
         test("auto-creation", Compat::autoCreation);
         test("topic-recreated", Compat::topicRecreated);
         test("idempotent-kill-9", Compat::idempotent);
@@ -386,6 +387,80 @@ public class Compat {
         equal(admin.describeLogDirs(List.of(node)).descriptions().get(node).get().values().stream().anyMatch(d -> d.replicaInfos().containsKey(partition)), true);
         admin.deleteTopics(List.of(topic)).all().get();
         waitFor("the topic to be gone", () -> !admin.listTopics().names().get().contains(topic));
+    }
+
+    /** What is set for brokers, groups, client metrics and loggers while they run, with where it is from. */
+    static void dynamicConfigurations() throws Exception {
+        String topic = unique("dynamic");
+        create(topic, 1);
+        int node = leader(new TopicPartition(topic, 0));
+        ConfigResource broker = new ConfigResource(ConfigResource.Type.BROKER, "" + node);
+        ConfigResource all = new ConfigResource(ConfigResource.Type.BROKER, "");
+        ConfigResource of = new ConfigResource(ConfigResource.Type.TOPIC, topic);
+        set(all, "log.retention.ms", "7300000");
+        awaited(broker, "log.retention.ms", "7300000", ConfigEntry.ConfigSource.DYNAMIC_DEFAULT_BROKER_CONFIG);
+        set(broker, "log.retention.ms", "7400000");
+        awaited(broker, "log.retention.ms", "7400000", ConfigEntry.ConfigSource.DYNAMIC_BROKER_CONFIG);
+        unset(broker, "log.retention.ms");
+        awaited(broker, "log.retention.ms", "7300000", ConfigEntry.ConfigSource.DYNAMIC_DEFAULT_BROKER_CONFIG);
+        awaited(of, "retention.ms", "7300000", ConfigEntry.ConfigSource.DYNAMIC_DEFAULT_BROKER_CONFIG);
+        unset(all, "log.retention.ms");
+        waitFor("the former value", () -> entry(of, "retention.ms").source() != ConfigEntry.ConfigSource.DYNAMIC_DEFAULT_BROKER_CONFIG);
+        refused(broker, "broker.id", "77", InvalidRequestException.class);
+        refused(broker, "max.connections", "many", InvalidRequestException.class);
+
+        ConfigResource loggers = new ConfigResource(ConfigResource.Type.BROKER_LOGGER, "" + node);
+        String before = entry(loggers, "root").value();
+        set(loggers, "root", "WARN");
+        equal(entry(loggers, "root").value(), "WARN");
+        refused(loggers, "no.such.logger", "WARN", InvalidConfigurationException.class);
+        set(loggers, "root", before);
+
+        // Not known to older clients.
+        ConfigResource.Type metrics = ConfigResource.Type.forId((byte) 16), groups = ConfigResource.Type.forId((byte) 32);
+        if (metrics != ConfigResource.Type.UNKNOWN) {
+            ConfigResource subscription = new ConfigResource(metrics, unique("subscription"));
+            set(subscription, "metrics", "org.apache.kafka.producer.");
+            set(subscription, "interval.ms", "10000");
+            waitFor("the subscription", () -> "10000".equals(entry(subscription, "interval.ms").value()));
+            refused(subscription, "interval.ms", "1", InvalidRequestException.class);
+            unset(subscription, "metrics", "interval.ms");
+        }
+        if (groups != ConfigResource.Type.UNKNOWN) {
+            ConfigResource group = new ConfigResource(groups, unique("configured"));
+            set(group, "consumer.session.timeout.ms", "50000");
+            waitFor("the group's setting", () -> "50000".equals(entry(group, "consumer.session.timeout.ms").value()));
+            refused(group, "consumer.session.timeout.ms", "1", InvalidConfigurationException.class);
+            unset(group, "consumer.session.timeout.ms");
+        }
+        admin.deleteTopics(List.of(topic)).all().get();
+    }
+
+    static void set(ConfigResource resource, String key, String value) throws Exception {
+        admin.incrementalAlterConfigs(Map.of(resource, List.of(new AlterConfigOp(new ConfigEntry(key, value), AlterConfigOp.OpType.SET)))).all().get();
+    }
+
+    static void unset(ConfigResource resource, String... keys) throws Exception {
+        List<AlterConfigOp> ops = Arrays.stream(keys).map(key -> new AlterConfigOp(new ConfigEntry(key, ""), AlterConfigOp.OpType.DELETE)).collect(Collectors.toList());
+        admin.incrementalAlterConfigs(Map.of(resource, ops)).all().get();
+    }
+
+    static ConfigEntry entry(ConfigResource resource, String key) throws Exception {
+        ConfigEntry found = admin.describeConfigs(List.of(resource)).all().get().get(resource).get(key);
+        return found == null ? new ConfigEntry(key, null) : found;
+    }
+
+    static void awaited(ConfigResource resource, String key, String value, ConfigEntry.ConfigSource source) throws Exception {
+        waitFor(key + "=" + value + " from " + source, () -> { ConfigEntry found = entry(resource, key); return value.equals(found.value()) && found.source() == source; });
+    }
+
+    static void refused(ConfigResource resource, String key, String value, Class<? extends Exception> with) throws Exception {
+        try {
+            set(resource, key, value);
+            throw new AssertionError(key + "=" + value + " was taken");
+        } catch (ExecutionException error) {
+            equal(error.getCause().getClass(), with);
+        }
     }
 
     /** By way of a consumer, whose API is the same in all versions. */

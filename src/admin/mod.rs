@@ -145,7 +145,9 @@ async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
             offline.push_str(&format!("offline: {}-{index}: {reason}\n", topic.topic));
         }
         for partition in topic.online() {
-            if let Some(reason) = partition.log().offline_reason() {
+            // One that is on its way to another directory is back in a moment.
+            let reason = partition.log().offline_reason();
+            if let Some(reason) = reason.filter(|_| !partition.is_deleted()) {
                 offline.push_str(&format!(
                     "offline: {}-{}: {reason}\n",
                     topic.topic,

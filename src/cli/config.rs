@@ -135,7 +135,7 @@ struct Checked {
 struct Shown {
     name: String,
     value: Option<String>,
-    source: &'static str,
+    source: String,
     dynamic: bool,
 }
 
@@ -162,7 +162,7 @@ impl ConfigCommand {
                     vec![
                         shown.name.clone(),
                         shown.value.clone().unwrap_or_else(|| "(secret)".to_owned()),
-                        shown.source.to_owned(),
+                        shown.source.clone(),
                         dynamic.to_owned(),
                     ]
                 })
@@ -245,9 +245,9 @@ fn of_file(config: &Config) -> Vec<Shown> {
         name: key.name.to_owned(),
         value: (!key.is_secret()).then(|| config.text(key.name).to_owned()),
         source: match config.source(key.name) {
-            None => "default",
-            Some(Source::CommandLine) => "command line",
-            Some(_) => "server.ini",
+            None => "default".to_owned(),
+            Some(Source::File(line)) => format!("line {line}"),
+            Some(_) => "command line".to_owned(),
         },
         dynamic: key.is_dynamic(),
     };
@@ -289,7 +289,8 @@ fn of_resource(
             7 => "client metrics",
             8 => "group",
             _ => "default",
-        },
+        }
+        .to_owned(),
         dynamic: !config.read_only,
         value: match config.is_sensitive {
             true => None,

@@ -4,20 +4,23 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::Failure;
+use super::{ExitWith, Failure};
 use crate::config::Config;
 use crate::control::{Order, socket_address};
 
+/// LSB: the program is not running.
+const NOT_RUNNING: u8 = 7;
 /// An answer that takes longer is given up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Has an order carried out; what the broker answers.
 pub(super) fn order(config: &Config, order: &Order) -> Result<serde_json::Value, Failure> {
     let unreachable = |error: std::io::Error| {
-        format!(
+        let why = format!(
             "no broker of this machine and user answers for {}: {error}; name its configuration with --config, and run this in the directory that it was started in",
             config.text("log.dirs")
-        )
+        );
+        ExitWith::failure(NOT_RUNNING, &why)
     };
     let address = socket_address(config).map_err(unreachable)?;
     let address = address.ok_or("control.socket=none: the broker cannot be reached so")?;

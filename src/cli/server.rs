@@ -205,7 +205,7 @@ fn status(pid_file: &Path, json: bool) -> Result<(), Failure> {
             DEAD_WITH_PID_FILE,
             "stopped without saying so: its pid file is there, and the process is not",
         )),
-        None => Err(ExitWith::failure(NOT_RUNNING, "metaq is stopped")),
+        None => Err(ExitWith::failure(NOT_RUNNING, "stopped")),
     }
 }
 

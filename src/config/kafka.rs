@@ -81,7 +81,6 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
             "replication.quota.window.size.seconds",
             "alter.log.dirs.replication.quota.window.num",
             "alter.log.dirs.replication.quota.window.size.seconds",
-            "uncleanleaderelection.interval.ms",
             "unclean.leader.election.interval.ms",
             "follower.fetch.last.tiered.offset.enable",
             "fetch.purgatory.purge.interval.requests",
@@ -269,4 +268,25 @@ pub(super) fn foreign(name: &str) -> Option<Foreign> {
     refused.then_some(Foreign::NotServed(
         "this version has no TLS, SASL, ACLs or delegation tokens; keep the port in a network that you trust",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::broker_key;
+    use super::*;
+
+    #[test]
+    fn no_name_stands_twice_and_none_is_in_the_brokers_table() {
+        let mut seen = std::collections::HashSet::new();
+        for name in WITHOUT_EFFECT.iter().flat_map(|(_, names)| *names) {
+            assert!(seen.insert(name), "{name}");
+            assert!(broker_key(name).is_none(), "{name}");
+            assert!(
+                !PREFIXES_NOT_SERVED
+                    .iter()
+                    .any(|prefix| name.starts_with(prefix)),
+                "{name}"
+            );
+        }
+    }
 }

@@ -152,6 +152,14 @@ impl LiveConfig {
             if change.from == change.to {
                 continue;
             }
+            let change = match key.is_secret() {
+                true => Changed {
+                    from: "(secret)".to_owned(),
+                    to: "(another secret)".to_owned(),
+                    ..change
+                },
+                false => change,
+            };
             if !key.is_dynamic() {
                 // The file says so, and it is not so: what is asked for the value gets the one that is.
                 match before.settings.get(key.name) {
@@ -242,6 +250,19 @@ mod tests {
         let error = live.reload().unwrap_err().to_string();
         assert!(error.contains("line 3"), "{error}");
         assert_eq!(live.number("max.connections"), 5);
+    }
+
+    #[test]
+    fn a_secret_that_changed_is_not_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("server.ini");
+        std::fs::write(&file, "[zookeeper]\nzk.zkAuth=digest:a:pass\n").unwrap();
+        let live = LiveConfig::new(Config::load(Some(&file), &[]).unwrap());
+        std::fs::write(&file, "[zookeeper]\nzk.zkAuth=digest:a:word\n").unwrap();
+        let report = live.reload().unwrap();
+        assert_eq!(names(&report.needs_restart), ["zookeeper.auth"]);
+        let told = format!("{report:?}");
+        assert!(!told.contains("pass") && !told.contains("word"), "{told}");
     }
 
     #[test]

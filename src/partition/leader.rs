@@ -86,6 +86,13 @@ impl Traffic {
         self.sent_bytes.load(Ordering::Relaxed)
     }
 
+    /// Counts on from where another one is.
+    pub(super) fn go_on_from(&self, other: &Self) {
+        let (appended, sent) = (other.appended_bytes(), other.sent_bytes());
+        self.appended_bytes.store(appended, Ordering::Relaxed);
+        self.sent_bytes.store(sent, Ordering::Relaxed);
+    }
+
     fn appended(&self, bytes: u64) {
         let before = self.appended_bytes.load(Ordering::Relaxed);
         self.appended_bytes.store(before + bytes, Ordering::Relaxed);

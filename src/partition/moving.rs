@@ -50,7 +50,8 @@ pub enum MoveError {
 /// What moves, by topic and partition.
 #[derive(Default)]
 pub(super) struct Moves {
-    wanted: BTreeMap<(Arc<str>, i32), (Arc<Partition>, usize)>,
+    /// To which data directory, by its place in the configuration.
+    wanted: BTreeMap<(Arc<str>, i32), usize>,
     thread: Option<JoinHandle<()>>,
     stopping: bool,
 }
@@ -69,13 +70,14 @@ impl Partitions {
         let to = volumes.position(|volume| absolute(volume.dir.path()) == wanted);
         let to = to.ok_or_else(|| MoveError::NoDirectory(dir.to_owned()))?;
         let key = (partition.topic().clone(), partition.index());
-        let stays = partition.log().dir().parent() == Some(self.volumes[to].dir.path());
+        // Where it is in the middle of a switch, that is finished first.
+        let stays = !partition.is_deleted() && self.is_in(partition, to);
         let mut moves = self.moves.lock();
         if stays {
             moves.wanted.remove(&key);
             return Ok(());
         }
-        moves.wanted.insert(key, (partition.clone(), to));
+        moves.wanted.insert(key, to);
         if moves.thread.as_ref().is_none_or(JoinHandle::is_finished) {
             let partitions = self.clone();
             let mover = std::thread::Builder::new().name("mover".to_owned());
@@ -88,7 +90,7 @@ impl Partitions {
     pub fn moving(&self) -> Vec<(Arc<str>, i32, PathBuf)> {
         let moves = self.moves.lock();
         let all = moves.wanted.iter();
-        all.map(|((topic, index), (_, to))| {
+        all.map(|((topic, index), to)| {
             let dir = self.volumes[*to].dir.path().to_owned();
             (topic.clone(), *index, dir)
         })
@@ -109,10 +111,10 @@ impl Partitions {
 
     fn move_all(&self) {
         loop {
-            let next = {
+            let (key, to) = {
                 let mut moves = self.moves.lock();
                 let next = moves.wanted.first_key_value();
-                let next = next.map(|(key, (partition, to))| (key.clone(), partition.clone(), *to));
+                let next = next.map(|(key, to)| (key.clone(), *to));
                 match next {
                     Some(next) if !moves.stopping => next,
                     _ => {
@@ -122,38 +124,41 @@ impl Partitions {
                     }
                 }
             };
-            let (key, partition, to) = next;
-            let (topic, index) = (&key.0, key.1);
-            let dir = self.volumes[to].dir.path();
-            tracing::info!(%topic, partition = index, to = %dir.display(), "moving the partition");
-            match self.move_one(&partition, to) {
-                Ok(()) => {
-                    tracing::info!(%topic, partition = index, to = %dir.display(), "the partition is moved")
-                }
-                Err(error) => {
-                    tracing::error!(%topic, partition = index, to = %dir.display(), %error, "the partition is not moved")
-                }
-            }
+            self.move_named(&key.0, key.1, to);
             let mut moves = self.moves.lock();
-            if moves
-                .wanted
-                .get(&key)
-                .is_some_and(|(_, wanted)| *wanted == to)
-            {
+            if moves.wanted.get(&key) == Some(&to) {
                 moves.wanted.remove(&key);
             }
         }
+    }
+
+    fn move_named(&self, topic: &str, partition: i32, to: usize) {
+        let dir = self.volumes[to].dir.path().display();
+        match self.get(topic, partition) {
+            // Deleted meanwhile, or there already.
+            Err(_) => {}
+            Ok(there) if self.is_in(&there, to) => {}
+            Ok(there) => {
+                tracing::info!(topic, partition, %dir, "moving the partition");
+                match self.move_one(&there, to) {
+                    Ok(()) => tracing::info!(topic, partition, %dir, "the partition is moved"),
+                    Err(error) => {
+                        tracing::error!(topic, partition, %dir, %error, "the partition is not moved")
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_in(&self, partition: &Partition, volume: usize) -> bool {
+        partition.log().dir().parent() == Some(self.volumes[volume].dir.path())
     }
 
     /// Whether the move is still wanted.
     fn goes_on(&self, partition: &Partition, to: usize) -> bool {
         let key = (partition.topic().clone(), partition.index());
         let moves = self.moves.lock();
-        let wanted = moves
-            .wanted
-            .get(&key)
-            .is_some_and(|(_, wanted)| *wanted == to);
-        wanted && !moves.stopping && !partition.is_deleted()
+        moves.wanted.get(&key) == Some(&to) && !moves.stopping && !partition.is_deleted()
     }
 
     fn move_one(&self, partition: &Arc<Partition>, to: usize) -> io::Result<()> {
@@ -180,8 +185,7 @@ impl Partitions {
         if outcome.is_ok() {
             outcome = self.switch(partition, to, &mut copy);
         }
-        if outcome.is_err() {
-            // Gone already, where it became the partition.
+        if outcome.is_err() && copy.from.exists() {
             let _ = fs::remove_dir_all(&future);
         }
         outcome
@@ -206,41 +210,53 @@ impl Partitions {
             .iter()
             .position(|volume| old.log().dir().parent() == Some(volume.dir.path()));
         let from = from.ok_or_else(|| io::Error::other("it is in no data directory"))?;
-        let aside = copied.and_then(|()| self.volumes[from].dir.set_aside(topic, index));
-        let moved = match aside {
-            Ok(aside) => {
-                old.log().moved_to(&aside);
-                let delay_ms = old.log().config().file_delete_delay_ms;
-                self.put_aside(aside, delay_ms);
-                self.volumes[from]
-                    .partitions
-                    .fetch_sub(1, Ordering::Relaxed);
-                let at = &self.volumes[to];
-                let path = at.dir.partition_path(topic, index);
-                let there = fs::rename(copy.to, &path).and_then(|()| {
-                    sync_dir(at.dir.path())?;
-                    let row = PartitionOffsets {
-                        recovery_point: ends.synced_end,
-                        log_start: ends.log_start,
-                        high_watermark: old.high_watermark(),
-                    };
-                    let mut offsets = self.offsets_in(at);
-                    offsets.insert((topic.to_string(), index), row);
-                    at.dir.checkpoint(offsets)?;
-                    fs::remove_file(path.join(MOVED))
-                });
-                there.map(|()| true)
+        self.volumes[from]
+            .partitions
+            .fetch_sub(1, Ordering::Relaxed);
+        let moved = copied
+            .and_then(|()| self.volumes[from].dir.set_aside(topic, index))
+            .and_then(|aside| self.put_in_place(old, to, copy, aside));
+        if moved.is_ok() {
+            let row = PartitionOffsets {
+                recovery_point: ends.synced_end,
+                log_start: ends.log_start,
+                high_watermark: old.high_watermark(),
+            };
+            let at = &self.volumes[to];
+            let mut offsets = self.offsets_in(at);
+            offsets.insert((topic.to_string(), index), row);
+            if let Err(error) = at.dir.checkpoint(offsets) {
+                tracing::warn!(%topic, partition = index, %error, "cannot write the checkpoints");
             }
-            // The old directory is the partition as before.
-            Err(error) => {
-                self.volumes[from]
-                    .partitions
-                    .fetch_sub(1, Ordering::Relaxed);
-                Err(error)
-            }
-        };
+        }
+        // The new one, or the old one as before.
         self.open_moved(old);
-        moved.map(drop)
+        moved
+    }
+
+    /// The old directory is set aside: makes the copy the partition, or the old one again.
+    fn put_in_place(
+        &self,
+        old: &Arc<Partition>,
+        to: usize,
+        copy: &Copy<'_>,
+        aside: PathBuf,
+    ) -> io::Result<()> {
+        old.log().moved_to(&aside);
+        let dir = &self.volumes[to].dir;
+        let path = dir.partition_path(old.topic(), old.index());
+        if let Err(error) = fs::rename(copy.to, &path) {
+            // Where this fails too, the next start finds the copy whole.
+            fs::rename(&aside, &copy.from)?;
+            return Err(error);
+        }
+        let delay_ms = old.log().config().file_delete_delay_ms;
+        self.put_aside(aside, delay_ms);
+        let named = sync_dir(dir.path()).and_then(|()| fs::remove_file(path.join(MOVED)));
+        if let Err(error) = named {
+            tracing::warn!(dir = %path.display(), %error, "the move may have to be finished at the next start");
+        }
+        Ok(())
     }
 
     /// Opens the partition where it is by now, and makes it known instead of the old one.
@@ -255,6 +271,8 @@ impl Partitions {
         if !self.replace(old, &to_open) {
             tracing::warn!(%topic, partition = index, "the topic was deleted while its partition moved");
         }
+        // Who waits for records of the old one looks again, and finds the new one.
+        old.mark_moved();
     }
 }
 

@@ -725,13 +725,20 @@ impl Partitions {
         let (index, epoch) = (old.index(), old.leader_epoch());
         let unused = (AtomicU64::new(0), AtomicU64::new(0));
         let grown: Vec<AtomicBool> = self.volumes.iter().map(|_| AtomicBool::default()).collect();
-        let opened = self.open_one(
-            to_open,
-            index,
-            old.identity(),
-            epoch,
-            (&unused.0, &unused.1, &grown),
-        );
+        let is_there = |volume: &Volume| volume.dir.partition_path(&to_open.topic, index).exists();
+        let opened = match self.volumes.iter().any(is_there) {
+            true => self.open_one(
+                to_open,
+                index,
+                old.identity(),
+                epoch,
+                (&unused.0, &unused.1, &grown),
+            ),
+            // Not to be begun anew: it is in a copy or set aside.
+            false => Err(LogError::Offline(
+                "its directory is away since a move that failed; start the broker anew".to_owned(),
+            )),
+        };
         let slot = opened.map_or_else(
             |error| {
                 tracing::error!(topic = %to_open.topic, partition = index, %error, "partition is offline");
@@ -760,6 +767,7 @@ impl Partitions {
             && let Some(known) = changed.slots.get(&index)
             && let Slot::Online(before) = known
         {
+            partition.traffic().go_on_from(before.traffic());
             // It may have been changed meanwhile.
             partition
                 .log()
