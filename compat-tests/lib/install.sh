@@ -63,3 +63,12 @@ install_failures() { jars zookeeper && jars clients-4.4.0 && install_python && i
 install_zookeeper() { install_kcat && jars zookeeper && jars kafka && jars clients-4.4.0; }
 
 install_sync() { install_kcat && command_or_packages strace strace; }
+
+install_logs() { install_kcat && packages rsyslog rsyslog-kafka; }
+
+install_binlog() {
+  command_or_packages mariadbd mariadb-server && jars debezium || return
+  [ -f "$here_work/binlog-venv/.complete-$(cksum <"$here/binlog/requirements.txt" | cut -d' ' -f1)" ] && return
+  python3 -c 'import venv, ensurepip' 2>/dev/null || packages python3 python3-venv
+  alone sh -c 'python3 -m venv "$1/binlog-venv" && "$1/binlog-venv/bin/pip" install -q -r "$2/binlog/requirements.txt" && touch "$1/binlog-venv/.complete-$(cksum <"$2/binlog/requirements.txt" | cut -d" " -f1)"' sh "$here_work" "$here"
+}
