@@ -2,6 +2,7 @@
 //!
 //! [`Log`] is one partition's log. It knows nothing of topics, leaders or clients; `partition` drives it.
 
+mod browse;
 mod checkpoint;
 mod config;
 mod data_dir;
@@ -30,6 +31,7 @@ mod tests;
 
 use std::io;
 
+pub use browse::{PassedBatch, SegmentFigures};
 pub use checkpoint::CheckpointError;
 pub use config::LogConfig;
 pub use data_dir::{DataDir, DataDirError, FoundPartition, Left, PartitionOffsets};
