@@ -205,7 +205,7 @@ Object.assign(tests, {
     await page.close()
   },
 
-  'who is logged in creates, alters, extends and deletes a topic and resets a group': async () => {
+  'who is logged in creates, alters, extends and deletes a topic, closes and opens a partition, and reloads': async () => {
     const page = await open('/login?then=/topics')
     await page.getByLabel('Token').fill(token())
     await page.getByRole('button', { name: 'Log in' }).click()
@@ -232,6 +232,16 @@ Object.assign(tests, {
     await page.getByRole('button', { name: 'Delete the topic' }).click()
     await page.getByText('It was deleted.').waitFor()
     equal('gone', (await api('/api/topics/made-here')).status, 404)
+    await page.goto(`${home}/topics/syslog/partitions/1`)
+    await page.getByRole('button', { name: 'Close the partition' }).click()
+    await page.getByText('The partition takes no messages now.').waitFor()
+    equal('closed', (await api('/api/topics/syslog/partitions/1')).body.partition.closed, true)
+    await page.getByRole('button', { name: 'Open the partition' }).click()
+    await page.getByText('The partition takes messages again.').waitFor()
+    equal('opened', (await api('/api/topics/syslog/partitions/1')).body.partition.closed, false)
+    await page.goto(`${home}/configuration`)
+    await page.getByRole('button', { name: 'Reload' }).click()
+    await page.getByText('Nothing has changed.').waitFor()
     await page.goto(`${home}/events?kind=action`)
     const told = await page.locator('.events').textContent()
     for (const word of ['made-here', 'created with 2 partitions', 'deleted the topic', '127.0.0.1']) if (!told.includes(word)) throw new Error(`${word} is missing: ${told}`)
@@ -272,3 +282,4 @@ try {
   await browser.close()
   rmSync(scratch, { recursive: true, force: true })
 }
+process.exit()

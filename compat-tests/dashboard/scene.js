@@ -76,6 +76,8 @@ export async function setUp() {
   await admin.disconnect()
 }
 
+/** kafkajs waits for ever for a consumer that is paused. */
 export async function tearDown() {
-  await Promise.allSettled([producer.disconnect(), ...consumers.map((consumer) => consumer.disconnect())])
+  const done = Promise.allSettled([producer.disconnect(), ...consumers.map((consumer) => consumer.disconnect())])
+  await Promise.race([done, new Promise((resolve) => setTimeout(resolve, 3000))])
 }
