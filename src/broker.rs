@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, TokenSource};
 use crate::api::{Context, FetchSessions, RequestLog};
 use crate::clock::WallClock;
 use crate::cluster::{Broker as Member, Cluster, ClusterError, ClusterEvent, Opened, ProducerIds};
@@ -210,7 +210,7 @@ impl Broker {
             observe,
         };
         let mut broker = Self::start_on(ground, config).await?;
-        broker.admin = Some(admin.serve(broker.cx.clone()));
+        broker.admin = Some(admin.serve(broker.cx.clone())?);
         if let Some(control) = Control::bind(&broker.cx) {
             broker.tasks.spawn(control.serve(broker.cx.clone()));
         }
@@ -303,6 +303,11 @@ impl Broker {
     /// Where the dashboard is served.
     pub fn dashboard_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref()?.address()
+    }
+
+    /// The token that actions on the dashboard need, and where it came from.
+    pub fn dashboard_token(&self) -> Option<(&str, TokenSource)> {
+        Some(self.admin.as_ref()?.token())
     }
 
     /// What it works with.

@@ -62,6 +62,17 @@ install_failures() { jars zookeeper && jars clients-4.4.0 && install_python && i
 
 install_zookeeper() { install_kcat && jars zookeeper && jars kafka && jars clients-4.4.0; }
 
+# Debian's browser; what drives it and what checks the pages from npm, what checks the API from PyPI.
+install_dashboard() {
+  local place="$here_work/dashboard" version
+  command_or_packages node nodejs npm && command_or_packages npm npm && command_or_packages chromium chromium || return
+  python3 -c 'import venv, ensurepip' 2>/dev/null || packages python3 python3-venv || return
+  alone sh -c 'mkdir -p "$1" && cp "$2"/dashboard/package*.json "$1/" && { cmp -s "$1/package-lock.json" "$1/.complete" || { (cd "$1" && npm ci --no-audit --no-fund) && cp "$1/package-lock.json" "$1/.complete"; }; } && cp "$2"/dashboard/*.js "$2/node/harness.js" "$1/"' sh "$place" "$here" || return
+  version=$(cksum <"$here/dashboard/requirements.txt" | cut -d' ' -f1)
+  [ -f "$place/venv/.complete-$version" ] ||
+    alone sh -c 'python3 -m venv "$1/venv" && "$1/venv/bin/pip" install -q -r "$2/dashboard/requirements.txt" && touch "$1/venv/.complete-$3"' sh "$place" "$here" "$version"
+}
+
 install_sync() { install_kcat && command_or_packages strace strace; }
 
 install_logs() { install_kcat && packages rsyslog rsyslog-kafka; }

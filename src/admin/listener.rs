@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::extract::ConnectInfo;
+use axum::extract::connect_info::Connected;
+use axum::serve::IncomingStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -33,6 +36,24 @@ impl Limited {
             listener,
             places: Arc::new(Semaphore::new(connections_max)),
         }
+    }
+}
+
+/// Where a visitor comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(SocketAddr);
+
+impl Peer {
+    /// Of a request.
+    pub(super) fn of(parts: &axum::http::request::Parts) -> SocketAddr {
+        let peer = parts.extensions.get::<ConnectInfo<Self>>();
+        peer.map_or_else(|| ([0, 0, 0, 0], 0).into(), |ConnectInfo(Self(peer))| *peer)
+    }
+}
+
+impl Connected<IncomingStream<'_, Limited>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Limited>) -> Self {
+        Self(*stream.remote_addr())
     }
 }
 

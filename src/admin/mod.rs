@@ -1,33 +1,55 @@
-//! The dashboard port: health, metrics, and the cluster with its coordination tree as JSON.
+//! The dashboard port: pages for people, the same as JSON, metrics, health.
 //!
+//! - `/`, and the pages that it leads to ([`pages`]); the same data as JSON under `/api` ([`api`]), described by
+//!   `/api/openapi.json`. What changes something needs the token ([`access`]).
 //! - `/healthz`: 200 while the process serves at all; 503 when a thread or a task that it needs has ended by a bug, so
 //!   that it must be started anew.
 //! - `/readyz`: 200 when clients are answered; 503 with a reason while starting, draining, or with partitions
 //!   offline, or while others may act in this broker's place.
 //! - `/metrics`: Prometheus text format.
-//! - `/api/cluster`: the cluster as this broker sees it, and its session with the coordination store.
-//! - `/api/meta/get|ls|tree|watch?path=/…`: the coordination tree.
 
+mod access;
+mod actions;
+mod api;
+mod errors;
 mod exposition;
 mod listener;
+mod live;
+mod lookout;
+mod meter;
+mod openapi;
+mod pages;
+mod process;
 mod status;
 mod tree;
+mod views;
+mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arc_swap::ArcSwap;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::api::Context;
 use crate::config::Config;
 use crate::meta::SessionState;
+
+pub use access::TokenSource;
+
+/// Visitors whose messages are read at a time; each may need tens of MiB.
+const BROWSERS_MAX: usize = 2;
+/// Largest body of a request.
+const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// The dashboard's listener, before it serves.
 pub struct Bound {
@@ -39,13 +61,19 @@ pub struct Bound {
 pub struct Admin {
     address: Option<SocketAddr>,
     ready: Arc<AtomicBool>,
-    task: JoinHandle<()>,
+    token: (String, TokenSource),
+    tasks: [JoinHandle<()>; 2],
 }
 
 #[derive(Clone)]
 struct Shared {
     cx: Arc<Context>,
     ready: Arc<AtomicBool>,
+    access: access::SharedAccess,
+    /// What happened a second, over the latest interval.
+    rates: Arc<ArcSwap<meter::Rates>>,
+    live: Arc<live::Live>,
+    browsing: Arc<Semaphore>,
 }
 
 impl Admin {
@@ -80,6 +108,11 @@ impl Admin {
         self.address
     }
 
+    /// The token that actions need, and where it came from.
+    pub fn token(&self) -> (&str, TokenSource) {
+        (&self.token.0, self.token.1)
+    }
+
     /// Tells load balancers that no more work is welcome.
     pub fn not_ready(&self) {
         self.ready.store(false, Ordering::Release);
@@ -87,37 +120,69 @@ impl Admin {
 
     /// Ends it.
     pub fn stop(&self) {
-        self.task.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
 impl Bound {
     /// Begins to answer.
-    pub fn serve(self, cx: Arc<Context>) -> Admin {
-        let ready = Arc::new(AtomicBool::new(true));
-        let router = Router::new()
-            .route("/healthz", get(healthz))
-            .route("/readyz", get(readyz))
-            .route("/metrics", get(metrics))
-            .route("/api/cluster", get(cluster))
-            .route("/api/meta/{what}", get(tree::serve))
-            .with_state(Shared {
-                cx,
-                ready: ready.clone(),
-            });
+    pub fn serve(self, cx: Arc<Context>) -> std::io::Result<Admin> {
+        let access = Arc::new(access::Access::open(&cx.config.load())?);
+        let shared = Shared {
+            access: access.clone(),
+            ready: Arc::new(AtomicBool::new(true)),
+            rates: Arc::default(),
+            live: Arc::default(),
+            browsing: Arc::new(Semaphore::new(BROWSERS_MAX)),
+            cx,
+        };
         let address = self.listener.local_addr().ok();
+        let lookout = lookout::watch(shared.cx.clone(), shared.rates.clone());
         let listener = listener::Limited::new(self.listener, self.connections_max);
-        let task = tokio::spawn(async move {
+        let router = router(&shared).into_make_service_with_connect_info::<listener::Peer>();
+        let serve = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
                 tracing::error!(%error, "the dashboard ended");
             }
         });
-        Admin {
+        Ok(Admin {
             address,
-            ready,
-            task,
-        }
+            ready: shared.ready,
+            token: (access.token().to_owned(), access.source),
+            tasks: [serve, tokio::spawn(lookout)],
+        })
     }
+}
+
+fn router(shared: &Shared) -> Router {
+    let guarded = Router::new().merge(pages::router()).merge(api::router());
+    let guarded = guarded.layer(middleware::from_fn_with_state(shared.clone(), guard));
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .merge(guarded)
+        .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(shared.clone())
+}
+
+/// Who may not read is sent to log in; every answer says what a browser may do with it.
+async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_open = path == "/login" || path.starts_with("/assets/");
+    let refused = match is_open {
+        true => None,
+        false => shared.access.check_reading(request.headers()).err(),
+    };
+    let mut response = match refused {
+        Some(refusal) if path.starts_with("/api") => {
+            errors::ApiError::from(refusal).into_response()
+        }
+        Some(_) => pages::refuse(&shared, &request.into_parts().0),
+        None => next.run(request).await,
+    };
+    pages::guard(response.headers_mut());
+    response
 }
 
 async fn healthz(State(shared): State<Shared>) -> (StatusCode, String) {
@@ -176,10 +241,6 @@ fn coordination(cx: &Context) -> String {
         format!(", {ms} ms left to lead and to coordinate")
     });
     format!("coordination: {} {}{left}\n", status.kind, status.session)
-}
-
-async fn cluster(State(shared): State<Shared>) -> axum::Json<status::ClusterStatus> {
-    axum::Json(status::ClusterStatus::of(&shared.cx))
 }
 
 async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {

@@ -1,22 +1,23 @@
 //! The cluster as this broker sees it, for people and tools.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::api::Context;
 
 /// This broker's session with the coordination store.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(super) struct CoordinationStatus {
     /// `embedded` or `zookeeper`.
     pub(super) kind: &'static str,
     /// `connected`, `suspended`, `lost` or `closed`.
     pub(super) session: &'static str,
     /// Counts sessions since the start.
-    session_number: u64,
+    pub(super) session_number: u64,
     /// How long this broker may still lead and coordinate without an answer, ms; none where that does not end.
     pub(super) lease_ms_left: Option<u64>,
     /// Whether it leads and coordinates at this moment.
-    may_act: bool,
+    pub(super) may_act: bool,
 }
 
 impl CoordinationStatus {
@@ -34,39 +35,39 @@ impl CoordinationStatus {
 }
 
 /// A broker of the cluster.
-#[derive(Debug, Serialize)]
-struct BrokerStatus {
-    id: i32,
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(super) struct BrokerStatus {
+    pub(super) id: i32,
     /// Empty where each client is told the address that it connected to.
-    host: String,
-    port: u16,
-    rack: Option<String>,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) rack: Option<String>,
     /// Counts its registrations.
-    epoch: i64,
-    controller: bool,
+    pub(super) epoch: i64,
+    pub(super) controller: bool,
     /// Whether it is there; one that is away is shown as long as it has partitions.
-    live: bool,
+    pub(super) live: bool,
     /// Partitions that it leads, or will when it is back.
-    partitions: usize,
+    pub(super) partitions: usize,
     /// Slots of groups that it coordinates.
-    slots: usize,
+    pub(super) slots: usize,
 }
 
 /// The whole.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(super) struct ClusterStatus {
-    cluster_id: String,
+    pub(super) cluster_id: String,
     /// The broker that was asked.
-    broker_id: i32,
-    version: &'static str,
+    pub(super) broker_id: i32,
+    pub(super) version: &'static str,
     /// -1 for none.
-    controller_id: i32,
-    coordination: CoordinationStatus,
-    brokers: Vec<BrokerStatus>,
-    topics: usize,
-    partitions: usize,
+    pub(super) controller_id: i32,
+    pub(super) coordination: CoordinationStatus,
+    pub(super) brokers: Vec<BrokerStatus>,
+    pub(super) topics: usize,
+    pub(super) partitions: usize,
     /// Partitions whose broker is away.
-    partitions_without_leader: usize,
+    pub(super) partitions_without_leader: usize,
 }
 
 impl ClusterStatus {

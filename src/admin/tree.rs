@@ -2,8 +2,7 @@
 
 use std::convert::Infallible;
 
-use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
@@ -11,11 +10,14 @@ use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Shared;
+use super::api::{Asked as AskedFor, Named};
+use super::errors::ApiError;
 use crate::meta::{Change, MetaStore, ShownNode, paths};
 
 /// What follows the `?`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 pub(super) struct Asked {
+    /// The node; the top without.
     #[serde(default = "top")]
     path: String,
 }
@@ -28,12 +30,12 @@ fn top() -> String {
 /// one a line, or `*` where anything may have changed.
 pub(super) async fn serve(
     State(shared): State<Shared>,
-    Path(what): Path<String>,
-    Query(Asked { path }): Query<Asked>,
+    Named(what): Named<String>,
+    AskedFor(Asked { path }): AskedFor<Asked>,
 ) -> Response {
     let meta = shared.cx.cluster.meta();
     if meta.kind() != "embedded" {
-        return (StatusCode::NOT_FOUND, "the tree is in ZooKeeper\n").into_response();
+        return ApiError::not_found("tree here: it is in ZooKeeper").into_response();
     }
     let answer = match what.as_str() {
         "get" => meta.get(&path).await.map(|node| {
@@ -51,10 +53,12 @@ pub(super) async fn serve(
             axum::Json(shown.collect::<Vec<_>>()).into_response()
         }),
         "watch" => return watch(meta, path),
-        _ => return (StatusCode::NOT_FOUND, "get, ls, tree or watch\n").into_response(),
+        _ => {
+            return ApiError::not_found("such question; ask get, ls, tree or watch")
+                .into_response();
+        }
     };
-    let failed = |error| (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response();
-    answer.unwrap_or_else(failed)
+    answer.unwrap_or_else(|error| ApiError::failed(error).into_response())
 }
 
 fn watch(meta: &MetaStore, below: String) -> Response {

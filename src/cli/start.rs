@@ -8,6 +8,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{ConfigArguments, Failure};
+use crate::admin::TokenSource;
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::logging::{self, LogTarget};
@@ -74,6 +75,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
     tracing::info!("{ready}");
     // Who started the broker may be gone.
     let _ = writeln!(io::stdout(), "{ready}");
+    if let Some((token, TokenSource::File | TokenSource::New)) = broker.dashboard_token() {
+        let _ = writeln!(io::stdout(), "dashboard token for actions: {token}");
+    }
     notify.ready(&ready);
     let mut watchdog = notify.watchdog_interval().map(tokio::time::interval);
     loop {

@@ -41,7 +41,7 @@ impl BrokerKey {
 
     /// Whether its value is told to nobody.
     pub fn is_secret(&self) -> bool {
-        self.name == "zookeeper.auth"
+        matches!(self.name, "zookeeper.auth" | "dashboard.token")
     }
 
     /// Whether it changes while the broker runs: by IncrementalAlterConfigs, for one broker or all, and by `reload`.
@@ -126,7 +126,7 @@ const OWN_KEYS: &[BrokerKey] = &[
         Some("dashboardHttpPort"),
         Kind::Int(0, 65_535),
         "8120",
-        "Port of /healthz, /readyz, /metrics and /api; 0 lets the system choose."
+        "Port of the dashboard, /api, /metrics, /healthz and /readyz; 0 lets the system choose."
     ),
     key!(
         "dashboard.http.host",
@@ -162,6 +162,20 @@ const OWN_KEYS: &[BrokerKey] = &[
         Kind::Int(0, INT_MAX),
         "1000",
         "Topics that have series of their own in /metrics."
+    ),
+    key!(
+        "dashboard.token",
+        None,
+        Kind::Text,
+        "",
+        "The token that actions on the dashboard need; empty: `metaq start` makes one, keeps it in the file dashboard.token of the first data directory, and prints it."
+    ),
+    key!(
+        "dashboard.read.token",
+        None,
+        Kind::Bool,
+        "false",
+        "Whether reading the dashboard and its API needs the token too; /healthz, /readyz and /metrics never do."
     ),
     key!(
         "accept.publish",

@@ -62,6 +62,11 @@ impl LeaderEpochs {
         checkpoint::rows_content(self.entries.iter().map(row))
     }
 
+    /// All epochs, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &EpochStart> {
+        self.entries.iter()
+    }
+
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

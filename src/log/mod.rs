@@ -3,6 +3,7 @@
 //! [`Log`] is one partition's log. It knows nothing of topics, leaders or clients; `partition` drives it.
 
 mod archive;
+mod browse;
 mod checkpoint;
 mod config;
 mod data_dir;
@@ -31,6 +32,7 @@ mod tests;
 
 use std::io;
 
+pub use browse::{PassedBatch, SegmentFigures};
 pub use checkpoint::CheckpointError;
 pub use config::LogConfig;
 pub(crate) use data_dir::FUTURE;

@@ -40,7 +40,7 @@ pub struct Segment {
     /// Timestamp of the first batch, or -1: what `segment.ms` counts from.
     pub(super) first_timestamp: AtomicI64,
     /// When the file was last written, in ms, for segments whose records carry no timestamp.
-    modified_ms: AtomicI64,
+    pub(super) modified_ms: AtomicI64,
     /// When the file was made, in ms: what `segment.ms` counts from where the first record carries no timestamp.
     created_ms: i64,
     deleted: AtomicBool,

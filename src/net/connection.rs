@@ -154,8 +154,7 @@ impl<S: Socket> Connection<S> {
     /// Notes why it had to be closed.
     fn tell_of_end(&self, why: &str) {
         self.registered.rejected(why);
-        let ip = self.peer.ip().to_canonical().to_string();
-        let closed = Happened::new(EventKind::ConnectionRejected, ip);
+        let closed = Happened::new(EventKind::ConnectionRejected, "connection");
         let closed = closed.who(self.registered.client().label()).why(why);
         self.cx.observe.events.tell(closed);
     }

@@ -46,7 +46,7 @@ pub(super) enum ReadFault {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// A length that no frame may have.
-    #[error("frame length {bytes} is not within 8..={bytes_max}")]
+    #[error("frame length {bytes} is not within 8..={bytes_max}{}", looks_like(*bytes))]
     Length {
         /// Claimed.
         bytes: i32,
@@ -62,6 +62,18 @@ pub(super) enum ReadFault {
     /// The peer closed the connection in the middle of a frame.
     #[error("the connection ended within a frame")]
     Cut,
+}
+
+/// What sends such a length, where that is clear: an operator finds the client that speaks something else.
+fn looks_like(length: i32) -> &'static str {
+    match length.to_be_bytes() {
+        [0x16, 3, ..] => ": the client speaks TLS, which this listener does not",
+        [b'G', b'E', b'T', b' ']
+        | [b'P', b'O', b'S', b'T']
+        | [b'P', b'U', b'T', b' ']
+        | [b'H', b'E', b'A', b'D'] => ": the client speaks HTTP",
+        _ => "",
+    }
 }
 
 /// Keeps what has arrived of the next frame, so that reading can be given up and taken up again.

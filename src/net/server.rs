@@ -280,7 +280,7 @@ async fn accept<L: Listener>(
                         cx.metrics.connections_rejected.fetch_add(1, Ordering::Relaxed);
                         tracing::warn!(%peer, limit, "connection refused: too many connections");
                         let ip = peer.ip().to_canonical().to_string();
-                        let refused = Happened::new(EventKind::ConnectionRejected, &ip).who(&ip);
+                        let refused = Happened::new(EventKind::ConnectionRejected, "connection").who(&ip);
                         cx.observe.events.tell(refused.why(format!("too many connections ({limit})")));
                     }
                 },

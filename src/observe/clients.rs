@@ -106,6 +106,13 @@ impl Client {
         }
     }
 
+    /// Stands for somebody who asks by another way than a connection of the protocol.
+    pub fn apart(peer: SocketAddr, name: &str) -> Self {
+        let client = Self::new(0, peer, peer, 0);
+        client.named(name);
+        client
+    }
+
     /// Counts connections since the start.
     pub fn number(&self) -> u64 {
         self.number

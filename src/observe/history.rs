@@ -1,7 +1,7 @@
 //! The last hours: one sample of everything every [`SAMPLE_INTERVAL`], and for the few busiest topics and the groups
 //! that lie furthest behind a series of their own. Memory is fixed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -104,7 +104,8 @@ impl History {
     }
 
     /// Adds a value to each of the series of a kind. A name that is new takes the place of the series whose latest value
-    /// is smallest, where its own is larger. Series that are not among the names end, and go after six hours.
+    /// is smallest, where its own is larger. A topic that is not among the names is idle; a group that is not is gone, and
+    /// its series goes after six hours.
     pub fn add_series(&self, kind: SeriesKind, at_ms: i64, mut values: Vec<(String, f64)>) {
         values.sort_by(|a, b| b.1.total_cmp(&a.1));
         let all = &mut self.kept.lock().series;
@@ -116,6 +117,12 @@ impl History {
             }
         }
         of_kind.retain(|_, points| !points.is_empty());
+        if kind != SeriesKind::GroupLag {
+            let named: HashSet<&String> = values.iter().map(|(name, _)| name).collect();
+            let idle = of_kind.keys().filter(|name| !named.contains(name));
+            let idle: Vec<String> = idle.cloned().collect();
+            values.extend(idle.into_iter().map(|name| (name, 0.0)));
+        }
         for (name, value) in values {
             let name = cut(&name, NAME_CHARS_MAX);
             if !of_kind.contains_key(&name) && of_kind.len() >= SERIES_KEPT {

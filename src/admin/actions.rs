@@ -1,0 +1,613 @@
+//! What the dashboard changes: topics and groups' offsets. Each action is told in the log and among the events, with who did
+//! it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use metaq_protocol::ResponseError;
+use metaq_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use metaq_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use metaq_protocol::messages::delete_topics_request::DeleteTopicState;
+use metaq_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
+use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use metaq_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use metaq_protocol::messages::{
+    BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
+    DeleteTopicsRequest, GroupId, IncrementalAlterConfigsRequest, ListOffsetsRequest,
+    OffsetCommitRequest, TopicName,
+};
+use metaq_protocol::protocol::StrBytes;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::errors::ApiError;
+use super::wire::{ask, ask_broker};
+use crate::api::Context;
+use crate::config::broker_key;
+use crate::meta::paths;
+use crate::observe::{EventKind, Happened};
+
+/// How long the cluster may take to make a change.
+const TIMEOUT_MS: i32 = 30_000;
+const TOPIC_RESOURCE: i8 = 2;
+const SET: i8 = 0;
+const UNSET: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
+
+/// A topic to be created.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CreateTopic {
+    /// Its name.
+    name: String,
+    /// Its partitions; as the brokers' configuration says, without.
+    #[serde(default)]
+    partitions: Option<i32>,
+    /// Its own configurations.
+    #[serde(default)]
+    configurations: BTreeMap<String, String>,
+}
+
+impl CreateTopic {
+    pub(super) fn new(
+        name: &str,
+        partitions: Option<i32>,
+        configurations: BTreeMap<String, String>,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            partitions,
+            configurations,
+        }
+    }
+}
+
+/// Changes to a topic's configurations.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct AlterTopic {
+    /// To be set.
+    pub(super) set: BTreeMap<String, String>,
+    /// To be forgotten, so that the broker's is in force again.
+    pub(super) unset: Vec<String>,
+}
+
+/// More partitions for a topic.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AddPartitions {
+    /// How many it shall have in all.
+    pub(super) count: i32,
+}
+
+/// Where a group shall go on in a topic.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ResetOffsets {
+    /// The topic.
+    pub(super) topic: String,
+    /// Its partitions; all without.
+    #[serde(default)]
+    pub(super) partitions: Option<Vec<i32>>,
+    /// `earliest`, `latest`, `offset`, `timestamp` (ms since 1970), or `skip` (so many messages forward, or back).
+    pub(super) to: String,
+    /// The offset, the time, or how many messages.
+    #[serde(default)]
+    pub(super) value: Option<i64>,
+    /// Without it, only the plan is told.
+    #[serde(default)]
+    pub(super) execute: bool,
+}
+
+/// What an action did.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(super) struct Done {
+    /// In a sentence.
+    pub(super) message: String,
+}
+
+/// What reading the configuration file again did.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(super) struct ReloadView {
+    /// In force now.
+    pub(super) applied: Vec<ChangedView>,
+    /// Written in the file, and in force after a restart.
+    pub(super) needs_restart: Vec<ChangedView>,
+    /// Written in the file, but set at run time or on the command line to something else.
+    pub(super) overruled: Vec<ChangedView>,
+}
+
+/// A setting whose value is another one now.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(super) struct ChangedView {
+    /// Its name, or the section.
+    pub(super) name: String,
+    /// Before.
+    pub(super) from: String,
+    /// After.
+    pub(super) to: String,
+}
+
+/// What a reset does, or did.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(super) struct ResetPlan {
+    /// Whether it was done.
+    pub(super) executed: bool,
+    /// Partition by partition.
+    pub(super) partitions: Vec<PlannedOffset>,
+}
+
+/// A partition of a reset.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(super) struct PlannedOffset {
+    /// The partition's index.
+    pub(super) partition: i32,
+    /// What is committed; `null` for nothing.
+    pub(super) before: Option<i64>,
+    /// Where the group shall go on.
+    pub(super) behind: i64,
+}
+
+/// Who acts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Actor(pub(super) SocketAddr);
+
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+fn named(topic: &str) -> TopicName {
+    TopicName(text(topic))
+}
+
+/// Tells of an action.
+fn tell(cx: &Context, actor: Actor, subject: &str, what: &str) {
+    let who = actor.0.ip().to_canonical();
+    tracing::info!(peer = %who, subject, what, "done on the dashboard");
+    let done = Happened::new(EventKind::Action, subject);
+    cx.observe.events.tell(done.who(who.to_string()).why(what));
+}
+
+/// The refusal that a response carries.
+fn outcome(code: i16, message: Option<&StrBytes>) -> Result<(), ApiError> {
+    let Some(error) = ResponseError::try_from_code(code) else {
+        return Ok(());
+    };
+    use ResponseError as E;
+    let status = match error {
+        E::UnknownTopicOrPartition | E::GroupIdNotFound => StatusCode::NOT_FOUND,
+        E::TopicAlreadyExists
+        | E::NonEmptyGroup
+        | E::UnknownMemberId
+        | E::TopicDeletionDisabled => StatusCode::CONFLICT,
+        E::RequestTimedOut
+        | E::NotController
+        | E::NotCoordinator
+        | E::CoordinatorNotAvailable
+        | E::CoordinatorLoadInProgress
+        | E::KafkaStorageError
+        | E::UnknownServerError => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    let message = message.map(ToString::to_string);
+    let message = message.unwrap_or_else(|| error.to_string());
+    Err(ApiError::new(status, word(error), message))
+}
+
+/// As in `topic_already_exists`.
+fn word(error: ResponseError) -> String {
+    let mut word = String::new();
+    for letter in format!("{error:?}").chars() {
+        if letter.is_uppercase() && !word.is_empty() {
+            word.push('_');
+        }
+        word.push(letter.to_ascii_lowercase());
+    }
+    word
+}
+
+/// Creates a topic.
+pub(super) async fn create_topic(
+    cx: &Arc<Context>,
+    actor: Actor,
+    wanted: &CreateTopic,
+) -> Result<Done, ApiError> {
+    let config = |(name, value): (&String, &String)| {
+        CreatableTopicConfig::default()
+            .with_name(text(name))
+            .with_value(Some(text(value)))
+    };
+    let topic = CreatableTopic::default()
+        .with_name(named(&wanted.name))
+        .with_num_partitions(wanted.partitions.unwrap_or(-1))
+        .with_replication_factor(-1)
+        .with_configs(wanted.configurations.iter().map(config).collect());
+    let request = CreateTopicsRequest::default()
+        .with_topics(vec![topic])
+        .with_timeout_ms(TIMEOUT_MS);
+    let response = ask(cx, actor.0, 7, &request).await?;
+    for topic in &response.topics {
+        outcome(topic.error_code, topic.error_message.as_ref())?;
+    }
+    let partitions = response
+        .topics
+        .first()
+        .map_or(0, |topic| topic.num_partitions);
+    let message = format!(
+        "Created topic {} with {partitions} partitions.",
+        wanted.name
+    );
+    tell(
+        cx,
+        actor,
+        &wanted.name,
+        &format!("created with {partitions} partitions"),
+    );
+    Ok(Done { message })
+}
+
+/// Deletes a topic.
+pub(super) async fn delete_topic(
+    cx: &Arc<Context>,
+    actor: Actor,
+    topic: &str,
+) -> Result<Done, ApiError> {
+    let request = DeleteTopicsRequest::default()
+        .with_topics(vec![
+            DeleteTopicState::default().with_name(Some(named(topic))),
+        ])
+        .with_timeout_ms(TIMEOUT_MS);
+    let response = ask(cx, actor.0, 6, &request).await?;
+    for result in &response.responses {
+        outcome(result.error_code, result.error_message.as_ref())?;
+    }
+    tell(cx, actor, topic, "deleted the topic");
+    let message = format!("Deleted topic {topic}.");
+    Ok(Done { message })
+}
+
+/// Changes a topic's configurations.
+pub(super) async fn alter_topic(
+    cx: &Arc<Context>,
+    actor: Actor,
+    topic: &str,
+    changes: &AlterTopic,
+) -> Result<Done, ApiError> {
+    let set = changes.set.iter().map(|(name, value)| {
+        AlterableConfig::default()
+            .with_name(text(name))
+            .with_config_operation(SET)
+            .with_value(Some(text(value)))
+    });
+    let unset = changes.unset.iter().map(|name| {
+        AlterableConfig::default()
+            .with_name(text(name))
+            .with_config_operation(UNSET)
+    });
+    let configs: Vec<AlterableConfig> = set.chain(unset).collect();
+    if configs.is_empty() {
+        return Err(ApiError::bad("Nothing is to be changed."));
+    }
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(TOPIC_RESOURCE)
+        .with_resource_name(text(topic))
+        .with_configs(configs);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    let response = ask(cx, actor.0, 1, &request).await?;
+    for result in &response.responses {
+        outcome(result.error_code, result.error_message.as_ref())?;
+    }
+    let set: Vec<String> = changes
+        .set
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let unset = changes.unset.iter().map(|name| format!("{name} unset"));
+    let all: Vec<String> = set.into_iter().chain(unset).collect();
+    tell(cx, actor, topic, &all.join(", "));
+    let message = format!("Changed {topic}: {}.", all.join(", "));
+    Ok(Done { message })
+}
+
+/// Lets a partition take no messages, or take them again; it can be read all the while.
+pub(super) async fn set_closed(
+    cx: &Arc<Context>,
+    actor: Actor,
+    topic: &str,
+    partition: i32,
+    closed: bool,
+) -> Result<Done, ApiError> {
+    let image = cx.cluster.image();
+    let known = image
+        .topic(topic)
+        .and_then(|topic| topic.partition(partition));
+    if known.is_none() {
+        return Err(ApiError::not_found(format!(
+            "partition {partition} of {topic}"
+        )));
+    }
+    let (operation, word) = match closed {
+        true => (APPEND, "closed"),
+        false => (SUBTRACT, "opened"),
+    };
+    let config = AlterableConfig::default()
+        .with_name(StrBytes::from_static_str("closed.partitions"))
+        .with_config_operation(operation)
+        .with_value(Some(text(&partition.to_string())));
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(TOPIC_RESOURCE)
+        .with_resource_name(text(topic))
+        .with_configs(vec![config]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    let response = ask(cx, actor.0, 1, &request).await?;
+    for result in &response.responses {
+        outcome(result.error_code, result.error_message.as_ref())?;
+    }
+    tell(cx, actor, &format!("{topic}-{partition}"), word);
+    let message = format!("Partition {partition} of {topic} was {word}.");
+    Ok(Done { message })
+}
+
+/// Reads the configuration file again.
+pub(super) async fn reload(cx: &Arc<Context>, actor: Actor) -> Result<ReloadView, ApiError> {
+    let report = cx.cluster.reload_config().await;
+    let report = report.map_err(|error| ApiError::bad(error.to_string()))?;
+    tell(cx, actor, "configuration", "read again");
+    let changed = |changes: Vec<crate::config::Changed>| {
+        let named = changes.into_iter().map(|change| {
+            let is_secret = broker_key(&change.name).is_some_and(|key| key.is_secret());
+            let shown = |value: String| match is_secret {
+                true => "********".to_owned(),
+                false => value,
+            };
+            ChangedView {
+                from: shown(change.from),
+                to: shown(change.to),
+                name: change.name,
+            }
+        });
+        named.collect()
+    };
+    Ok(ReloadView {
+        applied: changed(report.applied),
+        needs_restart: changed(report.needs_restart),
+        overruled: changed(report.overruled),
+    })
+}
+
+/// Gives a topic more partitions.
+pub(super) async fn add_partitions(
+    cx: &Arc<Context>,
+    actor: Actor,
+    topic: &str,
+    wanted: &AddPartitions,
+) -> Result<Done, ApiError> {
+    let more = CreatePartitionsTopic::default()
+        .with_name(named(topic))
+        .with_count(wanted.count)
+        .with_assignments(None);
+    let request = CreatePartitionsRequest::default()
+        .with_topics(vec![more])
+        .with_timeout_ms(TIMEOUT_MS);
+    let response = ask(cx, actor.0, 3, &request).await?;
+    for result in &response.results {
+        outcome(result.error_code, result.error_message.as_ref())?;
+    }
+    let count = wanted.count;
+    tell(cx, actor, topic, &format!("extended to {count} partitions"));
+    let message = format!("{topic} has {count} partitions now.");
+    Ok(Done { message })
+}
+
+fn coordinator_of(cx: &Context, group_id: &str) -> i32 {
+    let image = cx.cluster.image();
+    let slot = image.slots.get(paths::slot_of(group_id));
+    slot.map_or(cx.cluster.broker_id(), |slot| slot.owner)
+}
+
+/// Deletes a group that has no members.
+pub(super) async fn delete_group(
+    cx: &Arc<Context>,
+    actor: Actor,
+    group: &str,
+) -> Result<Done, ApiError> {
+    let request = DeleteGroupsRequest::default().with_groups_names(vec![GroupId(text(group))]);
+    let broker = coordinator_of(cx, group);
+    let response = ask_broker(cx, actor.0, broker, 2, &request).await?;
+    for result in &response.results {
+        outcome(result.error_code, None)?;
+    }
+    tell(cx, actor, group, "deleted the group");
+    let message = format!("Deleted group {group}.");
+    Ok(Done { message })
+}
+
+/// Sets where a group without members goes on, or tells where it would.
+pub(super) async fn reset_offsets(
+    cx: &Arc<Context>,
+    actor: Actor,
+    group: &str,
+    wanted: &ResetOffsets,
+) -> Result<ResetPlan, ApiError> {
+    let image = cx.cluster.image();
+    let Some(topic) = image.topic(&wanted.topic).cloned() else {
+        return Err(ApiError::not_found(format!("topic {}", wanted.topic)));
+    };
+    let all = 0..topic.partitions.len() as i32;
+    let mut chosen: Vec<i32> = wanted
+        .partitions
+        .clone()
+        .unwrap_or_else(|| all.clone().collect());
+    chosen.sort_unstable();
+    chosen.dedup();
+    if let Some(absent) = chosen.iter().find(|index| !all.contains(index)) {
+        return Err(ApiError::not_found(format!(
+            "partition {absent} of {}",
+            wanted.topic
+        )));
+    }
+    let committed = committed(cx, actor, group, &wanted.topic, &chosen).await?;
+    let mut partitions = Vec::with_capacity(chosen.len());
+    for index in chosen {
+        let before = committed.get(&index).copied();
+        let leader = topic.partitions[index as usize].leader;
+        let target = Target {
+            cx,
+            actor,
+            topic: &wanted.topic,
+            index,
+            leader,
+        };
+        let behind = target.of(&wanted.to, wanted.value, before).await?;
+        partitions.push(PlannedOffset {
+            partition: index,
+            before,
+            behind,
+        });
+    }
+    if wanted.execute {
+        commit(cx, actor, group, &wanted.topic, &partitions).await?;
+        let value = wanted
+            .value
+            .map_or(String::new(), |value| format!(" {value}"));
+        let what = format!("reset {} to {}{value}", wanted.topic, wanted.to);
+        tell(cx, actor, group, &what);
+    }
+    Ok(ResetPlan {
+        executed: wanted.execute,
+        partitions,
+    })
+}
+
+async fn committed(
+    cx: &Arc<Context>,
+    actor: Actor,
+    group: &str,
+    topic: &str,
+    partitions: &[i32],
+) -> Result<BTreeMap<i32, i64>, ApiError> {
+    use metaq_protocol::messages::OffsetFetchRequest;
+    use metaq_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
+    let asked = OffsetFetchRequestTopic::default()
+        .with_name(named(topic))
+        .with_partition_indexes(partitions.to_vec());
+    let request = OffsetFetchRequest::default()
+        .with_group_id(GroupId(text(group)))
+        .with_topics(Some(vec![asked]));
+    let response = ask_broker(cx, actor.0, coordinator_of(cx, group), 7, &request).await?;
+    outcome(response.error_code, None)?;
+    let found = response.topics.iter().flat_map(|topic| &topic.partitions);
+    let found = found.filter(|partition| partition.committed_offset >= 0);
+    Ok(found
+        .map(|partition| (partition.partition_index, partition.committed_offset))
+        .collect())
+}
+
+async fn commit(
+    cx: &Arc<Context>,
+    actor: Actor,
+    group: &str,
+    topic: &str,
+    planned: &[PlannedOffset],
+) -> Result<(), ApiError> {
+    let partition = |planned: &PlannedOffset| {
+        OffsetCommitRequestPartition::default()
+            .with_partition_index(planned.partition)
+            .with_committed_offset(planned.behind)
+            .with_committed_leader_epoch(-1)
+            .with_committed_metadata(Some(StrBytes::default()))
+    };
+    let topic = OffsetCommitRequestTopic::default()
+        .with_name(named(topic))
+        .with_partitions(planned.iter().map(partition).collect());
+    let request = OffsetCommitRequest::default()
+        .with_group_id(GroupId(text(group)))
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![topic]);
+    let response = ask_broker(cx, actor.0, coordinator_of(cx, group), 8, &request).await?;
+    for partition in response.topics.iter().flat_map(|topic| &topic.partitions) {
+        if partition.error_code == ResponseError::UnknownMemberId.code() {
+            let message =
+                "The group has members: stop them first, or they would go on where they are.";
+            return Err(ApiError::new(
+                StatusCode::CONFLICT,
+                "non_empty_group",
+                message,
+            ));
+        }
+        outcome(partition.error_code, None)?;
+    }
+    Ok(())
+}
+
+/// A partition whose new offset is looked for.
+struct Target<'a> {
+    cx: &'a Arc<Context>,
+    actor: Actor,
+    topic: &'a str,
+    index: i32,
+    leader: i32,
+}
+
+impl Target<'_> {
+    async fn of(&self, to: &str, value: Option<i64>, before: Option<i64>) -> Result<i64, ApiError> {
+        let value = || value.ok_or_else(|| ApiError::bad(format!("{to} needs a value.")));
+        let within = |offset: i64, (start, end): (i64, i64)| offset.clamp(start, end);
+        match to {
+            "earliest" => self.list(-2).await,
+            "latest" => self.list(-1).await,
+            "timestamp" => {
+                let found = self.list(value()?.max(0)).await?;
+                if found >= 0 {
+                    Ok(found)
+                } else {
+                    self.list(-1).await
+                }
+            }
+            "offset" => Ok(within(value()?, self.ends().await?)),
+            "skip" => {
+                let ends = self.ends().await?;
+                let from = before.unwrap_or(ends.0);
+                Ok(within(from.saturating_add(value()?), ends))
+            }
+            other => Err(ApiError::bad(format!(
+                "{other} is none of earliest, latest, offset, timestamp and skip."
+            ))),
+        }
+    }
+
+    async fn ends(&self) -> Result<(i64, i64), ApiError> {
+        Ok((self.list(-2).await?, self.list(-1).await?))
+    }
+
+    async fn list(&self, timestamp: i64) -> Result<i64, ApiError> {
+        let partition = ListOffsetsPartition::default()
+            .with_partition_index(self.index)
+            .with_current_leader_epoch(-1)
+            .with_timestamp(timestamp);
+        let topic = ListOffsetsTopic::default()
+            .with_name(named(self.topic))
+            .with_partitions(vec![partition]);
+        let request = ListOffsetsRequest::default()
+            .with_replica_id(BrokerId(-1))
+            .with_topics(vec![topic]);
+        let response = ask_broker(self.cx, self.actor.0, self.leader, 7, &request).await?;
+        let found = response
+            .topics
+            .iter()
+            .flat_map(|topic| &topic.partitions)
+            .next();
+        let Some(found) = found else {
+            return Err(ApiError::failed("the answer has no partition"));
+        };
+        outcome(found.error_code, None)?;
+        Ok(found.offset)
+    }
+}

@@ -1,0 +1,500 @@
+//! `/api`: one table of what can be asked. The router and the OpenAPI document are both made of it, so neither has what the
+//! other lacks.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, delete, get, patch, post};
+use schemars::{JsonSchema, SchemaGenerator};
+use serde::de::DeserializeOwned;
+
+use super::actions::{
+    self, AddPartitions, AlterTopic, CreateTopic, Done, ReloadView, ResetOffsets, ResetPlan,
+};
+use super::errors::ApiError;
+use super::listener::Peer;
+use super::process::ProcessView;
+use super::status::ClusterStatus;
+use super::views::broker::BrokerView;
+use super::views::clients::{ClientDetail, ClientsView};
+use super::views::configuration::ConfigurationView;
+use super::views::events::{EventsAsked, EventsView};
+use super::views::group::{self, GroupDetail, GroupView};
+use super::views::history::{HistoryAsked, HistoryView};
+use super::views::log_lines::{LogAsked, LogView};
+use super::views::messages::{self, MessagesAsked, MessagesView};
+use super::views::partition::PartitionDetail;
+use super::views::topics::{self, TopicDetail, TopicView, TopicsAsked};
+use super::views::{Page, Part};
+use super::{Shared, live, tree};
+
+/// Makes a schema.
+pub(super) type SchemaOf = fn(&mut SchemaGenerator) -> schemars::Schema;
+
+/// What an answer is.
+pub(super) enum Answer {
+    /// JSON of this shape.
+    Json(SchemaOf),
+    /// Server-sent events, their data JSON of this shape.
+    Events(SchemaOf),
+    /// JSON that has no fixed shape.
+    Any,
+}
+
+/// One operation.
+pub(super) struct Operation {
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    pub(super) tag: &'static str,
+    pub(super) summary: &'static str,
+    /// What follows the `?`: a struct whose fields are the parameters.
+    pub(super) query: Option<SchemaOf>,
+    pub(super) body: Option<SchemaOf>,
+    pub(super) answer: Answer,
+    /// Whether it changes something, and so needs the token.
+    pub(super) acts: bool,
+    pub(super) handler: fn() -> MethodRouter<Shared>,
+}
+
+fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> schemars::Schema {
+    generator.subschema_for::<T>()
+}
+
+fn read(
+    path: &'static str,
+    tag: &'static str,
+    summary: &'static str,
+    answer: SchemaOf,
+    handler: fn() -> MethodRouter<Shared>,
+) -> Operation {
+    Operation {
+        method: "get",
+        path,
+        tag,
+        summary,
+        query: None,
+        body: None,
+        answer: Answer::Json(answer),
+        acts: false,
+        handler,
+    }
+}
+
+fn act(
+    method: &'static str,
+    path: &'static str,
+    tag: &'static str,
+    summary: &'static str,
+    body: Option<SchemaOf>,
+    handler: fn() -> MethodRouter<Shared>,
+) -> Operation {
+    Operation {
+        method,
+        path,
+        tag,
+        summary,
+        query: None,
+        body,
+        answer: Answer::Json(schema::<Done>),
+        acts: true,
+        handler,
+    }
+}
+
+impl Operation {
+    fn asking<T: JsonSchema>(mut self) -> Self {
+        self.query = Some(schema::<T>);
+        self
+    }
+
+    fn answering(mut self, answer: Answer) -> Self {
+        self.answer = answer;
+        self
+    }
+}
+
+/// Everything that can be asked.
+#[rustfmt::skip]
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        read("/api/broker", "broker", "This broker at a glance, and what is wrong", schema::<BrokerView>, || get(broker)),
+        read("/api/cluster", "cluster", "The cluster as this broker sees it", schema::<ClusterStatus>, || get(cluster)),
+        read("/api/topics", "topics", "Topics", schema::<Page<TopicView>>, || get(list_topics)).asking::<TopicsAsked>(),
+        read("/api/topics/{topic}", "topics", "A topic, its partitions and configurations", schema::<TopicDetail>, || get(topic)).asking::<Part>(),
+        read("/api/topics/{topic}/partitions/{partition}", "topics", "A partition: segments, producers, epochs", schema::<PartitionDetail>, || get(partition)),
+        read("/api/topics/{topic}/partitions/{partition}/messages", "topics", "Messages of a partition, by offset, time or key", schema::<MessagesView>, || get(read_messages)).asking::<MessagesAsked>(),
+        read("/api/groups", "groups", "Groups that this broker coordinates", schema::<Page<GroupView>>, || get(list_groups)).asking::<Part>(),
+        read("/api/groups/{group}", "groups", "A group: members, owners, lag, rebalances with their reasons", schema::<GroupDetail>, || get(one_group)),
+        read("/api/clients", "clients", "Who is connected, who was sent away, what was refused and why", schema::<ClientsView>, || get(clients)).asking::<Part>(),
+        read("/api/clients/{number}", "clients", "One connection", schema::<ClientDetail>, || get(client)),
+        read("/api/events", "broker", "What happened, who did it, why, and how long it took", schema::<EventsView>, || get(events)).asking::<EventsAsked>(),
+        read("/api/history", "broker", "The last hours", schema::<HistoryView>, || get(history)).asking::<HistoryAsked>(),
+        read("/api/configuration", "broker", "The broker's configuration and where it comes from", schema::<ConfigurationView>, || get(configuration)),
+        read("/api/log", "broker", "The log's latest lines", schema::<LogView>, || get(log)).asking::<LogAsked>(),
+        read("/api/process", "broker", "The process, its threads, the machine", schema::<ProcessView>, || get(process)),
+        read("/api/live", "broker", "Live values, one a second, as server-sent events", schema::<live::LiveView>, || get(live::serve)).answering(Answer::Events(schema::<live::LiveView>)),
+        read("/api/meta/{what}", "cluster", "The coordination tree of an embedded store: get a node, ls its children, its tree, or watch it", schema::<Done>, || get(tree::serve)).asking::<tree::Asked>().answering(Answer::Any),
+        act("post", "/api/topics", "topics", "Create a topic", Some(schema::<CreateTopic>), || post(create_topic)),
+        act("delete", "/api/topics/{topic}", "topics", "Delete a topic", None, || delete(delete_topic)),
+        act("patch", "/api/topics/{topic}", "topics", "Change a topic's configurations", Some(schema::<AlterTopic>), || patch(alter_topic)),
+        act("post", "/api/topics/{topic}/partitions", "topics", "Give a topic more partitions", Some(schema::<AddPartitions>), || post(add_partitions)),
+        act("post", "/api/topics/{topic}/partitions/{partition}/close", "topics", "Let a partition take no messages; it can be read", None, || post(close_partition)),
+        act("post", "/api/topics/{topic}/partitions/{partition}/open", "topics", "Let a closed partition take messages again", None, || post(open_partition)),
+        act("post", "/api/configuration/reload", "broker", "Read the configuration file again", None, || post(reload)).answering(Answer::Json(schema::<ReloadView>)),
+        act("post", "/api/groups/{group}/offsets", "groups", "Set where a group without members goes on, or tell where it would", Some(schema::<ResetOffsets>), || post(reset_offsets)).answering(Answer::Json(schema::<ResetPlan>)),
+        act("delete", "/api/groups/{group}", "groups", "Delete a group without members", None, || delete(delete_group)),
+    ]
+}
+
+/// What follows the `?`, with errors as the API gives them.
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<Shared> for Asked<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, ApiError> {
+        let parsed = Query::<T>::try_from_uri(&parts.uri);
+        let error =
+            |error: axum::extract::rejection::QueryRejection| ApiError::bad(error.body_text());
+        Ok(Self(parsed.map_err(error)?.0))
+    }
+}
+
+/// What stands in the path, with errors as the API gives them.
+pub(super) struct Named<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Shared> for Named<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, ApiError> {
+        let named = Path::<T>::from_request_parts(parts, shared).await;
+        let error =
+            |error: axum::extract::rejection::PathRejection| ApiError::bad(error.body_text());
+        Ok(Self(named.map_err(error)?.0))
+    }
+}
+
+/// Somebody who may act. Nothing of the body is read before.
+pub(super) struct Acting(pub(super) actions::Actor);
+
+impl FromRequestParts<Shared> for Acting {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, ApiError> {
+        let peer = Peer::of(parts);
+        if let Err(refusal) = shared.access.check_action(&parts.headers, None) {
+            tracing::warn!(%peer, path = parts.uri.path(), %refusal, "an action was refused on the dashboard");
+            tokio::time::sleep(super::access::WRONG_TOKEN_PAUSE).await;
+            return Err(refusal.into());
+        }
+        Ok(Self(actions::Actor(peer)))
+    }
+}
+
+type Answered<T> = Result<Json<T>, ApiError>;
+
+fn body<T: DeserializeOwned>(headers: &HeaderMap, bytes: &Bytes) -> Result<T, ApiError> {
+    let kind = headers.get(axum::http::header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    // A form of another site cannot send this type.
+    if kind.split(';').next().map(str::trim) != Some("application/json") {
+        let what = "The body must be application/json.";
+        return Err(ApiError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "media_type",
+            what,
+        ));
+    }
+    serde_json::from_slice(bytes).map_err(|error| ApiError::bad(error.to_string()))
+}
+
+/// Looks where it may wait for a lock or the disk.
+pub(super) async fn aside<T: Send + 'static>(
+    shared: &Shared,
+    look: impl FnOnce(&Shared) -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let shared = shared.clone();
+    let looked = tokio::task::spawn_blocking(move || look(&shared)).await;
+    looked.map_err(|_| ApiError::failed("looking panicked; this is a bug"))
+}
+
+async fn broker(State(shared): State<Shared>) -> Json<BrokerView> {
+    Json(BrokerView::of(&shared).await)
+}
+
+async fn cluster(State(shared): State<Shared>) -> Json<ClusterStatus> {
+    Json(ClusterStatus::of(&shared.cx))
+}
+
+async fn list_topics(
+    State(shared): State<Shared>,
+    Asked(asked): Asked<TopicsAsked>,
+) -> Answered<Page<TopicView>> {
+    Ok(Json(
+        aside(&shared, move |shared| topics::list(shared, &asked)).await?,
+    ))
+}
+
+/// A topic, with the groups that read it.
+pub(super) async fn topic_detail(
+    shared: &Shared,
+    name: String,
+    part: Part,
+) -> Result<TopicDetail, ApiError> {
+    let wanted = name.clone();
+    let found = aside(shared, move |shared| {
+        TopicDetail::of(shared, &wanted, &part)
+    })
+    .await?;
+    let mut found = found.ok_or_else(|| ApiError::not_found(format!("topic {name}")))?;
+    for group in shared.cx.coordinator.survey().await {
+        if group.offsets.iter().any(|(topic, ..)| *topic == name) {
+            found.groups.push(group.group_id);
+        }
+    }
+    Ok(found)
+}
+
+async fn topic(
+    State(shared): State<Shared>,
+    Named(name): Named<String>,
+    Asked(part): Asked<Part>,
+) -> Answered<TopicDetail> {
+    Ok(Json(topic_detail(&shared, name, part).await?))
+}
+
+/// A partition with what is in it.
+pub(super) async fn partition_detail(
+    shared: &Shared,
+    topic: String,
+    index: i32,
+) -> Result<PartitionDetail, ApiError> {
+    let name = topic.clone();
+    let found = aside(shared, move |shared| {
+        PartitionDetail::of(&shared.cx, &name, index)
+    })
+    .await?;
+    found.ok_or_else(|| ApiError::not_found(format!("partition {index} of {topic}")))
+}
+
+async fn partition(
+    State(shared): State<Shared>,
+    Named((topic, index)): Named<(String, i32)>,
+) -> Answered<PartitionDetail> {
+    Ok(Json(partition_detail(&shared, topic, index).await?))
+}
+
+/// Messages; few are read at a time, so that visitors cannot keep the disk and the memory busy.
+pub(super) async fn messages_of(
+    shared: &Shared,
+    topic: &str,
+    index: i32,
+    asked: MessagesAsked,
+) -> Result<MessagesView, ApiError> {
+    let partition = match shared.cx.partitions.get(topic, index) {
+        Ok(partition) => partition,
+        Err(error) => {
+            let image = shared.cx.cluster.image();
+            let info = image.topic(topic).and_then(|topic| topic.partition(index));
+            return Err(match info {
+                Some(info) if info.leader != shared.cx.cluster.broker_id() => {
+                    let message = format!(
+                        "Broker {} leads this partition; ask its dashboard.",
+                        info.leader
+                    );
+                    ApiError::new(StatusCode::MISDIRECTED_REQUEST, "other_broker", message)
+                }
+                _ => error.into(),
+            });
+        }
+    };
+    let Ok(_turn) = shared.browsing.acquire().await else {
+        return Err(ApiError::busy("the dashboard is closing"));
+    };
+    Ok(aside(shared, move |_| messages::read(&partition, &asked)).await??)
+}
+
+async fn read_messages(
+    State(shared): State<Shared>,
+    Named((topic, index)): Named<(String, i32)>,
+    Asked(asked): Asked<MessagesAsked>,
+) -> Answered<MessagesView> {
+    Ok(Json(messages_of(&shared, &topic, index, asked).await?))
+}
+
+async fn list_groups(
+    State(shared): State<Shared>,
+    Asked(part): Asked<Part>,
+) -> Json<Page<GroupView>> {
+    Json(group::list(&shared.cx, &part, false).await)
+}
+
+async fn one_group(
+    State(shared): State<Shared>,
+    Named(name): Named<String>,
+) -> Answered<GroupDetail> {
+    Ok(Json(GroupDetail::of(&shared.cx, &name).await?))
+}
+
+async fn clients(State(shared): State<Shared>, Asked(part): Asked<Part>) -> Json<ClientsView> {
+    Json(ClientsView::of(&shared.cx, &part))
+}
+
+async fn client(State(shared): State<Shared>, Named(number): Named<u64>) -> Answered<ClientDetail> {
+    let found = ClientDetail::of(&shared.cx, number);
+    Ok(Json(found.ok_or_else(|| {
+        ApiError::not_found(format!("connection {number}"))
+    })?))
+}
+
+async fn events(
+    State(shared): State<Shared>,
+    Asked(asked): Asked<EventsAsked>,
+) -> Answered<EventsView> {
+    let found = EventsView::of(&shared.cx, &asked);
+    Ok(Json(found.ok_or_else(|| {
+        ApiError::bad("There is no such kind of event.")
+    })?))
+}
+
+async fn history(
+    State(shared): State<Shared>,
+    Asked(asked): Asked<HistoryAsked>,
+) -> Json<HistoryView> {
+    Json(HistoryView::of(&shared.cx, &asked))
+}
+
+async fn configuration(State(shared): State<Shared>) -> Json<ConfigurationView> {
+    Json(ConfigurationView::of(&shared.cx))
+}
+
+async fn log(Asked(asked): Asked<LogAsked>) -> Json<LogView> {
+    Json(LogView::of(&asked))
+}
+
+async fn process(State(shared): State<Shared>) -> Answered<ProcessView> {
+    let ended = shared.cx.partitions.vital().ended();
+    Ok(Json(
+        aside(&shared, move |_| ProcessView::take(ended)).await?,
+    ))
+}
+
+async fn create_topic(
+    State(shared): State<Shared>,
+    Acting(actor): Acting,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Answered<Done> {
+    let wanted = body(&headers, &bytes)?;
+    Ok(Json(
+        actions::create_topic(&shared.cx, actor, &wanted).await?,
+    ))
+}
+
+async fn delete_topic(
+    State(shared): State<Shared>,
+    Acting(actor): Acting,
+    Named(name): Named<String>,
+) -> Answered<Done> {
+    Ok(Json(actions::delete_topic(&shared.cx, actor, &name).await?))
+}
+
+async fn alter_topic(
+    State(shared): State<Shared>,
+    Acting(actor): Acting,
+    Named(name): Named<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Answered<Done> {
+    let changes = body(&headers, &bytes)?;
+    Ok(Json(
+        actions::alter_topic(&shared.cx, actor, &name, &changes).await?,
+    ))
+}
+
+async fn add_partitions(
+    State(shared): State<Shared>,
+    Acting(actor): Acting,
+    Named(name): Named<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Answered<Done> {
+    let wanted = body(&headers, &bytes)?;
+    Ok(Json(
+        actions::add_partitions(&shared.cx, actor, &name, &wanted).await?,
+    ))
+}
+
+async fn close_partition(
+    State(shared): State<Shared>,
+    Acting(actor): Acting,
+    Named((topic, partition)): Named<(String, i32)>,
+) -> Answered<Done> {
+    let done = actions::set_closed(&shared.cx, actor, &topic, partition, true);
+    Ok(Json(done.await?))
+}
+
+async fn open_partition(
+    State(shared): State<Shared>,
+    Acting(actor): Acting,
+    Named((topic, partition)): Named<(String, i32)>,
+) -> Answered<Done> {
+    let done = actions::set_closed(&shared.cx, actor, &topic, partition, false);
+    Ok(Json(done.await?))
+}
+
+async fn reload(State(shared): State<Shared>, Acting(actor): Acting) -> Answered<ReloadView> {
+    Ok(Json(actions::reload(&shared.cx, actor).await?))
+}
+
+async fn reset_offsets(
+    State(shared): State<Shared>,
+    Acting(actor): Acting,
+    Named(name): Named<String>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Answered<ResetPlan> {
+    let wanted = body(&headers, &bytes)?;
+    Ok(Json(
+        actions::reset_offsets(&shared.cx, actor, &name, &wanted).await?,
+    ))
+}
+
+async fn delete_group(
+    State(shared): State<Shared>,
+    Acting(actor): Acting,
+    Named(name): Named<String>,
+) -> Answered<Done> {
+    Ok(Json(actions::delete_group(&shared.cx, actor, &name).await?))
+}
+
+/// The API's routes.
+pub(super) fn router() -> axum::Router<Shared> {
+    let mut router = axum::Router::new();
+    for operation in operations() {
+        router = router.route(operation.path, (operation.handler)());
+    }
+    let document: Arc<str> = super::openapi::document().to_string().into();
+    let serve = move || {
+        let document = document.clone();
+        async move {
+            let kind = [(axum::http::header::CONTENT_TYPE, "application/json")];
+            (kind, document.to_string()).into_response()
+        }
+    };
+    let unknown = || async { ApiError::not_found("such path in /api; /api/openapi.json has all") };
+    let other: fn() -> std::future::Ready<Response> = || {
+        let what = "The path does not take this method.";
+        let error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", what);
+        std::future::ready(error.into_response())
+    };
+    router
+        .route("/api/openapi.json", get(serve))
+        .route("/api/{*rest}", get(unknown))
+        .method_not_allowed_fallback(other)
+}

@@ -1,0 +1,266 @@
+//! The dashboard's pages, rendered here; style and script are part of the program and nothing comes from elsewhere.
+
+mod chart;
+pub(super) mod format;
+mod forms;
+mod read;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+
+use super::Shared;
+use super::errors::ApiError;
+use super::views::Page;
+
+const STYLE: &str = include_str!("../../../templates/assets/style.css");
+const SCRIPT: &str = include_str!("../../../templates/assets/live.js");
+const ICON: &str = include_str!("../../../templates/assets/icon.svg");
+
+/// Path and name of each page in the navigation.
+const PAGES: &[(&str, &str)] = &[
+    ("/", "Home"),
+    ("/topics", "Topics"),
+    ("/groups", "Groups"),
+    ("/clients", "Clients"),
+    ("/cluster", "Cluster"),
+    ("/events", "Events"),
+    ("/configuration", "Configuration"),
+    ("/log", "Log"),
+    ("/process", "Process"),
+];
+
+/// What an action did, by the word that the page behind it is given.
+const DONE: &[(&str, &str)] = &[
+    ("created", "The topic was created."),
+    ("deleted", "It was deleted."),
+    ("altered", "The settings were changed."),
+    ("extended", "The partitions were added."),
+    ("closed", "The partition takes no messages now."),
+    ("opened", "The partition takes messages again."),
+    ("logged-in", "You are logged in."),
+    ("logged-out", "You are logged out."),
+];
+
+/// What surrounds every page.
+struct Frame {
+    version: &'static str,
+    broker_id: i32,
+    cluster_id: String,
+    listener: String,
+    pages: &'static [(&'static str, &'static str)],
+    /// The page's place in the navigation.
+    section: &'static str,
+    /// Where the visitor is, escaped for a query.
+    here: String,
+    /// Whether the visitor has shown the token.
+    known: bool,
+    done: Option<&'static str>,
+}
+
+/// A visitor who asks for a page.
+struct Visit {
+    shared: Shared,
+    frame: Frame,
+}
+
+impl FromRequestParts<Shared> for Visit {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        shared: &Shared,
+    ) -> Result<Self, Self::Rejection> {
+        Ok(Self::of(shared, parts))
+    }
+}
+
+impl Visit {
+    fn of(shared: &Shared, parts: &Parts) -> Self {
+        let path = parts.uri.path();
+        let image = shared.cx.cluster.image();
+        let own = image.brokers.get(&shared.cx.cluster.broker_id());
+        let query = parts.uri.query().unwrap_or_default();
+        let done = query.split('&').find_map(|pair| pair.strip_prefix("done="));
+        let done = DONE.iter().find(|(word, _)| Some(*word) == done);
+        let is_in = |section: &str| match section {
+            "/" => path == "/",
+            section => path == section || path.starts_with(&format!("{section}/")),
+        };
+        let section = PAGES.iter().find(|(section, _)| is_in(section));
+        Self {
+            frame: Frame {
+                version: env!("CARGO_PKG_VERSION"),
+                broker_id: shared.cx.cluster.broker_id(),
+                cluster_id: image.cluster_id.clone(),
+                listener: own.map_or_else(String::new, |own| format!("{}:{}", own.host, own.port)),
+                pages: PAGES,
+                section: section.map_or("", |(section, _)| section),
+                here: format::path(path),
+                known: shared.access.is_known(&parts.headers),
+                done: done.map(|(_, sentence)| *sentence),
+            },
+            shared: shared.clone(),
+        }
+    }
+
+    /// Says why there is no page.
+    fn fail(self, error: ApiError, back: &str) -> Response {
+        let title = match error.status {
+            StatusCode::NOT_FOUND => "Not found",
+            StatusCode::UNAUTHORIZED => "The token is needed",
+            StatusCode::FORBIDDEN => "Refused",
+            StatusCode::MISDIRECTED_REQUEST => "On another broker",
+            StatusCode::BAD_REQUEST | StatusCode::CONFLICT => "This cannot be done",
+            _ => "This did not work",
+        };
+        let page = ErrorPage {
+            frame: self.frame,
+            title,
+            message: error.view.message,
+            back: back.to_owned(),
+        };
+        (error.status, render(&page)).into_response()
+    }
+}
+
+fn render(page: &impl Template) -> Response {
+    match page.render() {
+        Ok(text) => Html(text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "cannot render a page");
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the page cannot be rendered\n",
+            )
+                .into_response()
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "error.html")]
+struct ErrorPage {
+    frame: Frame,
+    title: &'static str,
+    message: String,
+    back: String,
+}
+
+/// Links to the parts of a list before and behind this one.
+struct Parts2 {
+    total: usize,
+    from: usize,
+    to: usize,
+    before: Option<String>,
+    behind: Option<String>,
+}
+
+impl Parts2 {
+    /// `query` is what stays in the links.
+    fn of<T>(page: &Page<T>, path: &str, query: &[(&str, &str)], limit: usize) -> Self {
+        let link = |offset: usize| {
+            let kept = query.iter().filter(|(_, value)| !value.is_empty());
+            let kept: String = kept
+                .map(|(name, value)| format!("&{name}={}", format::path(value)))
+                .collect();
+            format!("{path}?offset={offset}{kept}")
+        };
+        let end = page.offset + page.items.len();
+        Self {
+            total: page.total,
+            from: (page.offset + 1).min(end),
+            to: end,
+            before: (page.offset > 0).then(|| link(page.offset.saturating_sub(limit))),
+            behind: (end < page.total).then(|| link(end)),
+        }
+    }
+}
+
+fn asset(kind: &'static str, content: &'static str) -> Response {
+    let head = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, "max-age=3600"),
+    ];
+    (head, content).into_response()
+}
+
+async fn unknown(visit: Visit) -> Response {
+    visit.fail(ApiError::not_found("such page"), "/")
+}
+
+/// What a visitor is told who may not read.
+pub(super) fn refuse(shared: &Shared, parts: &Parts) -> Response {
+    let visit = Visit::of(shared, parts);
+    let then = match parts.method == axum::http::Method::GET {
+        true => parts.uri.path_and_query().map_or("/", |path| path.as_str()),
+        false => "/",
+    };
+    let page = forms::LoginPage::new(visit.frame, then.to_owned(), None);
+    (StatusCode::UNAUTHORIZED, render(&page)).into_response()
+}
+
+/// The pages' routes.
+pub(super) fn router() -> Router<Shared> {
+    let partition = "/topics/{topic}/partitions/{partition}";
+    Router::new()
+        .route("/", get(read::home))
+        .route("/topics", get(read::topics).post(forms::create_topic))
+        .route("/topics/{topic}", get(read::topic))
+        .route("/topics/{topic}/alter", post(forms::alter_topic))
+        .route("/topics/{topic}/extend", post(forms::extend_topic))
+        .route("/topics/{topic}/delete", post(forms::delete_topic))
+        .route(partition, get(read::partition))
+        .route(&format!("{partition}/messages"), get(read::messages))
+        .route(&format!("{partition}/close"), post(forms::close_partition))
+        .route(&format!("{partition}/open"), post(forms::open_partition))
+        .route("/groups", get(read::groups))
+        .route("/groups/{group}", get(read::group))
+        .route("/groups/{group}/reset", post(forms::reset_group))
+        .route("/groups/{group}/delete", post(forms::delete_group))
+        .route("/clients", get(read::clients))
+        .route("/clients/{number}", get(read::client))
+        .route("/cluster", get(read::cluster))
+        .route("/events", get(read::events))
+        .route("/configuration", get(read::configuration))
+        .route("/configuration/reload", post(forms::reload))
+        .route("/log", get(read::log))
+        .route("/process", get(read::process))
+        .route("/login", get(forms::login_page).post(forms::login))
+        .route("/logout", post(forms::logout))
+        .route(
+            "/assets/style.css",
+            get(|| async { asset("text/css; charset=utf-8", STYLE) }),
+        )
+        .route(
+            "/assets/live.js",
+            get(|| async { asset("text/javascript; charset=utf-8", SCRIPT) }),
+        )
+        .route(
+            "/assets/icon.svg",
+            get(|| async { asset("image/svg+xml", ICON) }),
+        )
+        .fallback(unknown)
+}
+
+/// What a browser may do with an answer of this port: show it, and load what is from here.
+pub(super) fn guard(headers: &mut HeaderMap) {
+    const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
+        form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // Without a referrer browsers would not say either that a form is from here.
+        (header::REFERRER_POLICY, "same-origin"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+    ] {
+        headers.insert(name, header::HeaderValue::from_static(value));
+    }
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(header::HeaderValue::from_static("no-store"));
+}

@@ -1,0 +1,425 @@
+//! Consumer groups: where they are, who owns what, and why they lag or rebalance.
+
+use std::collections::HashMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::events::EventView;
+use super::{Page, Part};
+use crate::api::Context;
+use crate::group::{GroupError, MemberDescription, assigned_partitions};
+use crate::meta::paths;
+use crate::observe::EventKind;
+
+/// Rows of a group's partitions that are shown: those that lag most.
+const PARTITIONS_SHOWN: usize = 1000;
+/// A commit older than this, while messages wait, is worth a word.
+const COMMIT_OLD_MS: i64 = 60_000;
+
+/// A group.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(in crate::admin) struct GroupView {
+    /// Its id.
+    pub(in crate::admin) group_id: String,
+    /// `Empty`, `PreparingRebalance`, `CompletingRebalance` or `Stable`.
+    pub(in crate::admin) state: &'static str,
+    /// How many members it has.
+    pub(in crate::admin) members: usize,
+    /// Partitions in which it committed offsets.
+    pub(in crate::admin) partitions: usize,
+    /// Messages that it has not read, in partitions of this broker.
+    pub(in crate::admin) lag: i64,
+    /// Rebalances that are remembered.
+    pub(in crate::admin) rebalances: usize,
+}
+
+/// A group with everything that is known of it.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(in crate::admin) struct GroupDetail {
+    /// The group.
+    pub(in crate::admin) group: GroupView,
+    /// Its generation.
+    pub(in crate::admin) generation: i32,
+    /// Protocol type, mostly `consumer`.
+    pub(in crate::admin) protocol_type: String,
+    /// The assignor.
+    pub(in crate::admin) protocol: String,
+    /// The broker that coordinates it.
+    pub(in crate::admin) coordinator: i32,
+    /// Bytes that it has not read, in partitions of this broker.
+    pub(in crate::admin) lag_bytes: u64,
+    /// Age of the oldest message that it has not read, ms; `None` where it has read all.
+    pub(in crate::admin) lag_ms: Option<i64>,
+    /// What stands out: why it lags, or what keeps it from reading.
+    pub(in crate::admin) findings: Vec<String>,
+    /// Its members.
+    pub(in crate::admin) members: Vec<MemberView>,
+    /// Its partitions, those that lag most first.
+    pub(in crate::admin) partitions: Vec<GroupPartitionView>,
+    /// Its rebalances, newest first: who set them off, why, and how long they took.
+    pub(in crate::admin) rebalances: Vec<EventView>,
+}
+
+/// A member.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(in crate::admin) struct MemberView {
+    /// Its id.
+    pub(in crate::admin) member_id: String,
+    /// `group.instance.id` of a static member.
+    pub(in crate::admin) instance_id: Option<String>,
+    /// The client's name for itself.
+    pub(in crate::admin) client_id: String,
+    /// Where it connects from.
+    pub(in crate::admin) host: String,
+    /// Its partitions as `topic brokerId-n`.
+    pub(in crate::admin) partitions: Vec<String>,
+    /// Messages that it has not read, in partitions of this broker.
+    pub(in crate::admin) lag: i64,
+}
+
+/// A partition of a group.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(in crate::admin) struct GroupPartitionView {
+    /// The topic.
+    pub(in crate::admin) topic: String,
+    /// The partition's index.
+    pub(in crate::admin) partition: i32,
+    /// `brokerId-n`.
+    pub(in crate::admin) identity: String,
+    /// The next offset that the group will read; `None` where it committed none.
+    pub(in crate::admin) committed: Option<i64>,
+    /// When it committed that, ms since 1970.
+    pub(in crate::admin) committed_ms: Option<i64>,
+    /// Readers see what lies before it; `None` where another broker leads the partition.
+    pub(in crate::admin) high_watermark: Option<i64>,
+    /// Messages that it has not read.
+    pub(in crate::admin) lag: Option<i64>,
+    /// Bytes that it has not read.
+    pub(in crate::admin) lag_bytes: Option<u64>,
+    /// Age of the oldest message that it has not read, ms.
+    pub(in crate::admin) lag_ms: Option<i64>,
+    /// The member that owns it.
+    pub(in crate::admin) owner: Option<String>,
+    /// That member's client id and host.
+    pub(in crate::admin) owner_client: Option<String>,
+}
+
+/// All groups that this broker coordinates.
+pub(in crate::admin) async fn list(cx: &Context, part: &Part, by_lag: bool) -> Page<GroupView> {
+    let mut all = Vec::new();
+    for group in cx.coordinator.survey().await {
+        if !part.wants(&group.group_id) {
+            continue;
+        }
+        let lag = |(topic, partition, offset): &(String, i32, i64)| {
+            let partition = cx.partitions.get(topic, *partition).ok()?;
+            Some((partition.high_watermark() - offset).max(0))
+        };
+        let rebalances =
+            cx.observe
+                .events
+                .latest_where(&[EventKind::Rebalance], usize::MAX, |event| {
+                    event.subject == group.group_id
+                });
+        all.push(GroupView {
+            state: group.state,
+            members: group.members,
+            partitions: group.offsets.len(),
+            lag: group.offsets.iter().filter_map(lag).sum(),
+            rebalances: rebalances.len(),
+            group_id: group.group_id,
+        });
+    }
+    if by_lag {
+        all.sort_by_key(|group| std::cmp::Reverse(group.lag));
+    }
+    part.of(all)
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::admin) enum NoGroup {
+    #[error("there is no group {0}")]
+    Unknown(String),
+    #[error("broker {0} coordinates this group; ask its dashboard")]
+    Elsewhere(i32),
+    #[error(transparent)]
+    Group(#[from] GroupError),
+}
+
+/// A row before the disk was asked how much lies ahead.
+type Row = (
+    GroupPartitionView,
+    Option<std::sync::Arc<crate::partition::Partition>>,
+);
+
+impl GroupDetail {
+    pub(in crate::admin) async fn of(
+        cx: &std::sync::Arc<Context>,
+        group_id: &str,
+    ) -> Result<Self, NoGroup> {
+        let image = cx.cluster.image();
+        let coordinator = image
+            .slots
+            .get(paths::slot_of(group_id))
+            .map_or(cx.cluster.broker_id(), |slot| slot.owner);
+        if coordinator != cx.cluster.broker_id() {
+            return Err(NoGroup::Elsewhere(coordinator));
+        }
+        let unknown = || NoGroup::Unknown(group_id.to_owned());
+        let described = cx
+            .coordinator
+            .describe(group_id)
+            .await?
+            .ok_or_else(unknown)?;
+        let offsets = cx.coordinator.fetch_offsets(group_id, None, None).await?;
+        let owners = owners(&described.members);
+        let mut rows: HashMap<(String, i32), Row> = HashMap::new();
+        for (key, committed) in offsets {
+            let mut row = row(cx, &key, &owners);
+            row.0.committed = committed.as_ref().map(|committed| committed.offset);
+            row.0.committed_ms = committed.map(|committed| committed.commit_ms);
+            rows.insert(key, row);
+        }
+        for key in owners.keys() {
+            if !rows.contains_key(key) {
+                rows.insert(key.clone(), row(cx, key, &owners));
+            }
+        }
+        let now_ms = cx.partitions.clock().now_ms();
+        let measure = move || {
+            let rows = rows.into_values().map(|row| measured(row, now_ms));
+            let mut rows: Vec<GroupPartitionView> = rows.collect();
+            rows.sort_by(|a, b| {
+                (b.lag, &a.topic, a.partition).cmp(&(a.lag, &b.topic, b.partition))
+            });
+            rows
+        };
+        let rows = tokio::task::spawn_blocking(measure)
+            .await
+            .unwrap_or_default();
+        Ok(Self::assemble(cx, group_id, coordinator, described, rows))
+    }
+
+    fn assemble(
+        cx: &Context,
+        group_id: &str,
+        coordinator: i32,
+        described: crate::group::GroupDescription,
+        mut rows: Vec<GroupPartitionView>,
+    ) -> Self {
+        let rebalances =
+            cx.observe
+                .events
+                .latest_where(&[EventKind::Rebalance], usize::MAX, |event| {
+                    event.subject == group_id
+                });
+        let members = described
+            .members
+            .iter()
+            .map(|member| member_view(member, &rows));
+        let members: Vec<MemberView> = members.collect();
+        let mut detail = Self {
+            group: GroupView {
+                group_id: group_id.to_owned(),
+                state: described.state,
+                members: members.len(),
+                partitions: rows.len(),
+                lag: rows.iter().filter_map(|row| row.lag).sum(),
+                rebalances: rebalances.len(),
+            },
+            generation: described.generation,
+            protocol_type: described.protocol_type,
+            protocol: described.protocol,
+            coordinator,
+            lag_bytes: rows.iter().filter_map(|row| row.lag_bytes).sum(),
+            lag_ms: rows.iter().filter_map(|row| row.lag_ms).max(),
+            findings: Vec::new(),
+            members,
+            partitions: Vec::new(),
+            rebalances: rebalances.into_iter().map(EventView::from).collect(),
+        };
+        let now_ms = cx.partitions.clock().now_ms();
+        detail.findings = findings(&detail, &rows, now_ms);
+        rows.truncate(PARTITIONS_SHOWN);
+        detail.partitions = rows;
+        detail
+    }
+}
+
+/// Owners by topic and partition.
+fn owners(members: &[MemberDescription]) -> HashMap<(String, i32), &MemberDescription> {
+    let mut owners = HashMap::new();
+    for member in members {
+        for (topic, partitions) in assigned_partitions(&member.assignment).unwrap_or_default() {
+            for partition in partitions {
+                owners.insert((topic.clone(), partition), member);
+            }
+        }
+    }
+    owners
+}
+
+fn row(
+    cx: &Context,
+    key: &(String, i32),
+    owners: &HashMap<(String, i32), &MemberDescription>,
+) -> Row {
+    let image = cx.cluster.image();
+    let info = image.topic(&key.0).and_then(|topic| topic.partition(key.1));
+    let owner = owners.get(key);
+    let partition = cx.partitions.get(&key.0, key.1).ok();
+    let view = GroupPartitionView {
+        topic: key.0.clone(),
+        partition: key.1,
+        identity: info.map_or_else(|| "?".to_owned(), |info| info.identity.to_string()),
+        committed: None,
+        committed_ms: None,
+        high_watermark: partition
+            .as_ref()
+            .map(|partition| partition.high_watermark()),
+        lag: None,
+        lag_bytes: None,
+        lag_ms: None,
+        owner: owner.map(|member| member.member_id.clone()),
+        owner_client: owner.map(|member| client_of(member)),
+    };
+    (view, partition)
+}
+
+fn client_of(member: &MemberDescription) -> String {
+    let host = member.client_host.trim_start_matches('/');
+    format!("{} ({host})", member.client_id)
+}
+
+/// How far the group is behind in a partition; asks the disk.
+fn measured((mut row, partition): Row, now_ms: i64) -> GroupPartitionView {
+    let Some(partition) = partition else {
+        return row;
+    };
+    let (start, end) = (partition.log().ends().log_start, partition.high_watermark());
+    let from = match row.committed {
+        Some(committed) => committed,
+        // It will begin at one of the ends; nobody knows which.
+        None => return row,
+    };
+    row.lag = Some((end - from).max(0));
+    (row.lag_bytes, row.lag_ms) = (Some(0), None);
+    if from < end
+        && let Ok(Some((bytes, first))) = partition.log().ahead(from.max(start))
+    {
+        row.lag_bytes = Some(bytes);
+        row.lag_ms = (first.base_timestamp >= 0).then(|| (now_ms - first.base_timestamp).max(0));
+    }
+    row
+}
+
+fn member_view(member: &MemberDescription, rows: &[GroupPartitionView]) -> MemberView {
+    let own = rows
+        .iter()
+        .filter(|row| row.owner.as_ref() == Some(&member.member_id));
+    let mut partitions: Vec<String> = own
+        .clone()
+        .map(|row| format!("{} {}", row.topic, row.identity))
+        .collect();
+    partitions.sort();
+    MemberView {
+        member_id: member.member_id.clone(),
+        instance_id: member.instance_id.clone(),
+        client_id: member.client_id.clone(),
+        host: member.client_host.trim_start_matches('/').to_owned(),
+        partitions,
+        lag: own.filter_map(|row| row.lag).sum(),
+    }
+}
+
+/// What an operator would find by looking long enough.
+fn findings(detail: &GroupDetail, rows: &[GroupPartitionView], now_ms: i64) -> Vec<String> {
+    let mut found = Vec::new();
+    let (lag, members) = (detail.group.lag, detail.members.len());
+    if members == 0 {
+        found.push(match lag {
+            0 => "Nobody is in the group; it has read everything.".to_owned(),
+            lag => format!("Nobody is in the group, so nobody reads the {lag} messages that wait."),
+        });
+        return found;
+    }
+    if detail.group.state != "Stable" {
+        found.push(format!(
+            "The group is rebalancing ({}): its members do not read until it is over.",
+            detail.group.state
+        ));
+    }
+    let recent = |event: &&EventView| event.at_ms > now_ms - 10 * COMMIT_OLD_MS;
+    let often = detail.rebalances.iter().filter(recent).count();
+    if often >= 5 {
+        found.push(format!(
+            "It rebalanced {often} times in the last ten minutes; reading stops each time. The latest reason: {}.",
+            detail.rebalances[0].why
+        ));
+    }
+    if lag == 0 {
+        found.push("It has read everything.".to_owned());
+        return found;
+    }
+    let unowned = rows
+        .iter()
+        .filter(|row| row.owner.is_none() && row.lag.unwrap_or(0) > 0);
+    let unowned: Vec<String> = unowned
+        .map(|row| format!("{} {}", row.topic, row.identity))
+        .collect();
+    if let Some(first) = unowned.first() {
+        let (n, reads) = match unowned.len() {
+            1 => ("1 partition".to_owned(), "is owned by no member"),
+            n => (format!("{n} partitions"), "are owned by no member"),
+        };
+        found.push(format!("{n} with messages {reads}, {first} for one: no member subscribes to the topic any more, or the assignor left it out."));
+    }
+    let owned = rows
+        .iter()
+        .filter(|row| row.owner.is_some() && row.lag.unwrap_or(0) > 0);
+    let stuck = owned.clone().filter(|row| {
+        row.committed_ms
+            .is_some_and(|at_ms| at_ms < now_ms - COMMIT_OLD_MS)
+    });
+    for row in stuck.take(3) {
+        let seconds = (now_ms - row.committed_ms.unwrap_or(now_ms)) / 1000;
+        found.push(format!(
+            "{} owns {} {} and has committed nothing for {seconds} s while {} messages wait: it is stuck, or it is slow and commits rarely.",
+            row.owner_client.as_deref().unwrap_or("?"), row.topic, row.identity, row.lag.unwrap_or(0)
+        ));
+    }
+    if let Some(worst) = rows.first()
+        && rows.len() > 1
+        && worst.lag.unwrap_or(0) * 2 > lag
+    {
+        found.push(format!(
+            "{} {} has {} % of the lag{}.",
+            worst.topic,
+            worst.identity,
+            worst.lag.unwrap_or(0) * 100 / lag,
+            worst
+                .owner_client
+                .as_ref()
+                .map_or_else(String::new, |who| format!("; {who} owns it"))
+        ));
+    }
+    let idle = detail
+        .members
+        .iter()
+        .filter(|member| member.partitions.is_empty())
+        .count();
+    if idle > 0 && detail.group.state == "Stable" {
+        found.push(format!(
+            "{idle} of {members} members own nothing: there are more members than partitions."
+        ));
+    }
+    if found.is_empty() {
+        found.push(
+            "Its members read and commit, but messages arrive faster than they do, or did."
+                .to_owned(),
+        );
+    }
+    found
+}

@@ -1,0 +1,77 @@
+//! Asks this broker, or another one, by the protocol that clients speak: what changes something goes the same way as a
+//! client's request, to the controller or the coordinator.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use metaq_protocol::frame;
+use metaq_protocol::protocol::{Request, StrBytes};
+
+use super::errors::ApiError;
+use crate::api::{self, Caller, Context, Piece, Response};
+use crate::cluster::ask_peer;
+use crate::observe::Client;
+
+/// What the dashboard calls itself.
+const NAME: &str = "metaq-dashboard";
+
+/// Asks this broker for a visitor.
+pub(super) async fn ask<R: Request>(
+    cx: &Arc<Context>,
+    peer: SocketAddr,
+    version: i16,
+    request: &R,
+) -> Result<R::Response, ApiError> {
+    let framed = frame::encode_request(version, 1, NAME, request).map_err(ApiError::failed)?;
+    let frame = frame::parse_request(framed.slice(4..)).map_err(ApiError::failed)?;
+    let caller = Caller {
+        peer,
+        local: peer,
+        client_id: Some(StrBytes::from_static_str(NAME)),
+        version,
+        correlation_id: 1,
+        client: Arc::new(Client::apart(peer, NAME)),
+    };
+    let answer = api::start(cx, caller, frame)
+        .await
+        .map_err(ApiError::failed)?;
+    let Response::Send(pieces) = answer else {
+        return Err(ApiError::failed("the broker did not answer"));
+    };
+    let mut whole = BytesMut::new();
+    for piece in pieces {
+        if let Piece::Bytes(bytes) = piece {
+            whole.extend_from_slice(&bytes);
+        }
+    }
+    decode::<R>(version, whole.freeze())
+}
+
+/// Asks the broker of that number, which may be this one.
+pub(super) async fn ask_broker<R: Request>(
+    cx: &Arc<Context>,
+    peer: SocketAddr,
+    broker: i32,
+    version: i16,
+    request: &R,
+) -> Result<R::Response, ApiError> {
+    if broker == cx.cluster.broker_id() {
+        return ask(cx, peer, version, request).await;
+    }
+    let image = cx.cluster.image();
+    let Some(other) = image.brokers.get(&broker) else {
+        return Err(ApiError::failed(format!("broker {broker} is away")));
+    };
+    let framed = frame::encode_request(version, 1, NAME, request).map_err(ApiError::failed)?;
+    let answer = ask_peer(other, framed).await.map_err(ApiError::failed)?;
+    decode::<R>(version, answer)
+}
+
+fn decode<R: Request>(version: i16, answer: Bytes) -> Result<R::Response, ApiError> {
+    if answer.len() < 4 {
+        return Err(ApiError::failed("the answer is cut off"));
+    }
+    let decoded = frame::decode_response::<R>(version, answer.slice(4..));
+    Ok(decoded.map_err(ApiError::failed)?.1)
+}
