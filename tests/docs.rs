@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use metaq::admin::{METRICS, MetricKind};
 use metaq::config::{CLIENT_METRICS_KEYS, GROUP_KEYS, Kind, TOPIC_KEYS, broker_keys};
 
 fn kind(kind: Kind) -> String {
@@ -122,6 +123,78 @@ Subscriptions (KIP-714), at run time by any Kafka admin tool or `metaq config se
 client_source_port, each with a regular expression for the whole text.
 
 ";
+
+fn generated_metrics() -> String {
+    let mut out = String::from(
+        "# Metrics\n\nGenerated from `src/admin/definitions.rs`: what `/metrics` on the dashboard's port gives, as \
+         OpenMetrics text. Counters begin at 0 with the process. `conf/monitoring` has a Prometheus configuration, alert \
+         rules ([what to do about each](operations.md#alerts)) and a Grafana dashboard over them.\n\n\
+         | metric | kind | labels | series at most | |\n|---|---|---|---|---|\n",
+    );
+    for metric in METRICS {
+        let kind = match metric.kind {
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
+        };
+        let labels: Vec<String> = metric
+            .labels
+            .iter()
+            .map(|label| format!("`{label}`"))
+            .collect();
+        let _ = writeln!(
+            out,
+            "| `{}` | {kind} | {} | {} | {} |",
+            metric.exposed(),
+            labels.join(", "),
+            metric.bound,
+            metric.help
+        );
+    }
+    out
+}
+
+#[test]
+fn docs_metrics_is_as_the_definitions_say() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, generated_metrics()).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        written == generated_metrics(),
+        "docs/metrics.md is stale: UPDATE_DOCS=1 cargo test docs"
+    );
+}
+
+/// Whoever an alert wakes finds what to do, and the alerts ask for metrics that there are.
+#[test]
+fn every_alert_has_its_remedy_and_its_metrics() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let rules = std::fs::read_to_string(root.join("conf/monitoring/alerts.yml")).unwrap();
+    let operations = std::fs::read_to_string(root.join("docs/operations.md")).unwrap();
+    let alerts: Vec<&str> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "))
+        .collect();
+    assert!(alerts.len() > 10, "{alerts:?}");
+    for alert in &alerts {
+        assert!(operations.contains(&format!("### {alert}\n")), "{alert}");
+    }
+    let headings = operations.matches("\n### Metaq").count();
+    assert_eq!(headings, alerts.len(), "a remedy without an alert");
+    let known: Vec<String> = METRICS.iter().map(|metric| metric.exposed()).collect();
+    let grafana = std::fs::read_to_string(root.join("conf/monitoring/grafana.json")).unwrap();
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let words = rules
+        .split(|c| !is_name(c))
+        .chain(grafana.split(|c| !is_name(c)));
+    let asked = words.filter(|word| word.starts_with("metaq_") || word.starts_with("process_"));
+    for name in asked {
+        let base = name.trim_end_matches("_bucket");
+        assert!(known.iter().any(|known| known == base), "{name}");
+    }
+}
 
 #[test]
 fn docs_configuration_is_as_the_tables_say() {

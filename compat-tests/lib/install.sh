@@ -83,3 +83,5 @@ install_binlog() {
   python3 -c 'import venv, ensurepip' 2>/dev/null || packages python3 python3-venv
   alone sh -c 'python3 -m venv "$1/binlog-venv" && "$1/binlog-venv/bin/pip" install -q -r "$2/binlog/requirements.txt" && touch "$1/binlog-venv/.complete-$(cksum <"$2/binlog/requirements.txt" | cut -d" " -f1)"' sh "$here_work" "$here"
 }
+
+install_monitoring() { command_or_packages prometheus prometheus; }

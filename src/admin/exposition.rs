@@ -1,36 +1,62 @@
-//! `/metrics`: the counters of `metrics`, and what is looked up at the time, in OpenMetrics text.
+//! `/metrics`: the counters of `metrics`, and what is looked up at the time, as OpenMetrics text, or in Prometheus' older
+//! format for those who do not ask for that.
 
-use std::fmt;
-use std::sync::atomic::Ordering;
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt::{self, Write};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use metaq_protocol::ResponseError;
 use metaq_protocol::frame::api_name;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::api::Context;
+use super::definitions::{self as all, Definition, METRICS, MetricKind};
+use super::process;
+use crate::api::{Context, error_name};
 use crate::meta::SessionState;
+use crate::observe::{EventKind, SYNC_BUCKETS_US, SeriesKind};
+
+/// A value at one moment.
+#[derive(Debug)]
+enum Value {
+    Int(i64),
+    Float(f64),
+    Histogram {
+        seconds: f64,
+        count: u64,
+        /// Upper bound in microseconds, count at or below it.
+        buckets: Vec<(u64, u64)>,
+    },
+}
+
+/// Series of one metric: values of its labels, and its own.
+#[derive(Debug)]
+struct Family {
+    definition: &'static Definition,
+    series: Vec<(Vec<Cow<'static, str>>, Value)>,
+}
 
 /// Everything at one moment.
 #[derive(Debug, Default)]
 struct Snapshot {
-    counters: Vec<(&'static str, &'static str, u64)>,
-    gauges: Vec<(&'static str, &'static str, i64)>,
-    apis: Vec<crate::metrics::ApiSnapshot>,
-    /// Topic, partition identity, and: bytes, log start, log end, high watermark.
-    partitions: Vec<(String, String, [i64; 4])>,
+    families: Vec<Family>,
 }
 
 /// Renders all metrics.
 pub(super) async fn render(cx: &Context) -> String {
-    let mut snapshot = take(cx);
     let groups = cx.coordinator.list().await.unwrap_or_default();
-    snapshot
-        .gauges
-        .push(("metaq_groups", "Consumer groups", groups.len() as i64));
+    let mut snapshot = Snapshot::default();
+    snapshot.add_connections(cx);
+    snapshot.add_requests(cx);
+    snapshot.add_logs(cx);
+    snapshot.add_groups(cx, groups.len());
+    snapshot.add_coordination(cx);
+    snapshot.add_process(cx);
     let mut registry = Registry::default();
     registry.register_collector(Box::new(snapshot));
     let mut out = String::new();
@@ -40,235 +66,307 @@ pub(super) async fn render(cx: &Context) -> String {
     }
 }
 
-fn take(cx: &Context) -> Snapshot {
-    let metrics = &cx.metrics;
-    let count = |value: &std::sync::atomic::AtomicU64| value.load(Ordering::Relaxed);
-    let mut snapshot = Snapshot {
-        counters: vec![
-            (
-                "metaq_connections_accepted",
-                "Connections accepted",
-                count(&metrics.connections_accepted),
-            ),
-            (
-                "metaq_connections_rejected",
-                "Connections closed because of a limit",
-                count(&metrics.connections_rejected),
-            ),
-            (
-                "metaq_frames_malformed",
-                "Frames that closed their connection",
-                count(&metrics.frames_malformed),
-            ),
-            (
-                "metaq_handler_panics",
-                "Requests that ended in a bug",
-                count(&metrics.handler_panics),
-            ),
-        ],
-        gauges: vec![
-            (
-                "metaq_connections",
-                "Open connections",
-                metrics.connections.load(Ordering::Relaxed),
-            ),
-            (
-                "metaq_request_memory_bytes",
-                "Memory held by unanswered requests",
-                metrics.request_memory_bytes.load(Ordering::Relaxed),
-            ),
-            (
-                "metaq_fetch_sessions",
-                "Fetch sessions",
-                cx.fetch_sessions.len() as i64,
-            ),
-            (
-                "metaq_topics",
-                "Topics",
-                cx.cluster.image().topics().count() as i64,
-            ),
-        ],
-        apis: metrics.apis(),
-        partitions: Vec::new(),
-    };
-    add_coordination(cx, &mut snapshot);
-    let mut offline = 0;
-    for topic in cx.partitions.topics() {
-        offline += topic.offline().count();
-        for partition in topic.online() {
-            let ends = partition.log().ends();
-            let numbers = [
-                partition.log().bytes() as i64,
-                ends.log_start,
-                ends.log_end.offset,
-                partition.high_watermark(),
-            ];
-            snapshot.partitions.push((
-                topic.topic.to_string(),
-                partition.identity().to_string(),
-                numbers,
-            ));
+/// The same in Prometheus' text format 0.0.4: there a counter's description has its whole name, and units are not told.
+pub(super) fn in_older_format(text: &str) -> String {
+    let counters = METRICS
+        .iter()
+        .filter(|metric| metric.kind == MetricKind::Counter);
+    let counters: HashSet<String> = counters.map(|metric| metric.exposed()).collect();
+    let mut out = String::with_capacity(text.len() + 1024);
+    for line in text.lines() {
+        let mut words = line.splitn(4, ' ');
+        let (Some("#"), Some(what)) = (words.next(), words.next()) else {
+            out.push_str(line);
+            out.push('\n');
+            continue;
+        };
+        if let ("HELP" | "TYPE", Some(name), Some(rest)) = (what, words.next(), words.next()) {
+            let whole = format!("{name}_total");
+            let name = if counters.contains(&whole) {
+                &whole
+            } else {
+                name
+            };
+            let _ = writeln!(out, "# {what} {name} {rest}");
         }
     }
-    snapshot.gauges.push((
-        "metaq_partitions",
-        "Partitions online",
-        snapshot.partitions.len() as i64,
-    ));
-    snapshot.gauges.push((
-        "metaq_partitions_offline",
-        "Partitions offline",
-        offline as i64,
-    ));
-    snapshot
+    out
 }
 
-fn add_coordination(cx: &Context, snapshot: &mut Snapshot) {
-    let (meta, image) = (cx.cluster.meta(), cx.cluster.image());
-    let session = *meta.session().borrow();
-    let connected = session.state == SessionState::Connected;
-    let own = cx.cluster.broker_id();
-    let slots = image.slots.iter().filter(|slot| slot.owner == own).count();
-    let mut gauge = |name, help, value| snapshot.gauges.push((name, help, value));
-    gauge(
-        "metaq_coordination_connected",
-        "Whether the coordination store answers",
-        i64::from(connected),
-    );
-    gauge(
-        "metaq_coordination_session",
-        "Sessions with the coordination store since the start",
-        session.number as i64,
-    );
-    gauge(
-        "metaq_coordination_may_act",
-        "Whether this broker may lead and coordinate",
-        i64::from(cx.cluster.may_act()),
-    );
-    if let Some(left) = meta.lease().left() {
-        gauge(
-            "metaq_coordination_lease_ms",
-            "How long this broker may lead and coordinate without an answer",
-            left.as_millis() as i64,
+fn count(value: &AtomicU64) -> i64 {
+    value.load(Ordering::Relaxed) as i64
+}
+
+impl Snapshot {
+    fn set(&mut self, definition: &'static Definition, value: i64) {
+        self.add(definition, vec![(Vec::new(), Value::Int(value))]);
+    }
+
+    fn add(
+        &mut self,
+        definition: &'static Definition,
+        series: Vec<(Vec<Cow<'static, str>>, Value)>,
+    ) {
+        self.families.push(Family { definition, series });
+    }
+
+    fn add_connections(&mut self, cx: &Context) {
+        let metrics = &cx.metrics;
+        let now = |value: &AtomicI64| value.load(Ordering::Relaxed);
+        self.set(&all::CONNECTIONS, now(&metrics.connections));
+        self.set(
+            &all::CONNECTIONS_ACCEPTED,
+            count(&metrics.connections_accepted),
+        );
+        self.set(
+            &all::CONNECTIONS_REJECTED,
+            count(&metrics.connections_rejected),
+        );
+        self.set(&all::FRAMES_MALFORMED, count(&metrics.frames_malformed));
+        self.set(&all::HANDLER_PANICS, count(&metrics.handler_panics));
+        self.set(&all::REQUEST_MEMORY, now(&metrics.request_memory_bytes));
+        self.set(&all::FETCH_SESSIONS, cx.fetch_sessions.len() as i64);
+        self.set(&all::TELEMETRY_CLIENTS, cx.telemetry.len() as i64);
+    }
+
+    fn add_requests(&mut self, cx: &Context) {
+        let apis = cx.metrics.apis();
+        type Of = fn(&crate::metrics::ApiSnapshot) -> u64;
+        let columns: [(&'static Definition, Of); 3] = [
+            (&all::REQUESTS, |api| api.requests),
+            (&all::REQUEST_BYTES, |api| api.request_bytes),
+            (&all::RESPONSE_BYTES, |api| api.response_bytes),
+        ];
+        for (definition, of) in columns {
+            let series = apis.iter().map(|api| {
+                let labels = vec![Cow::Borrowed(api_name(api.key))];
+                (labels, Value::Int(of(api) as i64))
+            });
+            self.add(definition, series.collect());
+        }
+        let times = apis.iter().map(|api| {
+            let times = Value::Histogram {
+                seconds: api.time_us as f64 / 1e6,
+                count: api.requests,
+                buckets: api.buckets.clone(),
+            };
+            (vec![Cow::Borrowed(api_name(api.key))], times)
+        });
+        self.add(&all::REQUEST_SECONDS, times.collect());
+        let errors = cx
+            .metrics
+            .errors()
+            .into_iter()
+            .filter_map(|(key, code, count)| {
+                let error = error_name(ResponseError::try_from_code(code)?);
+                let labels = vec![Cow::Borrowed(api_name(key)), Cow::Owned(error)];
+                Some((labels, Value::Int(count as i64)))
+            });
+        self.add(&all::REQUEST_ERRORS, errors.collect());
+        let events = EventKind::ALL.into_iter().map(|kind| {
+            let total = cx.observe.events.total(kind) as i64;
+            (vec![Cow::Borrowed(kind.name())], Value::Int(total))
+        });
+        self.add(&all::EVENTS, events.collect());
+    }
+
+    fn add_logs(&mut self, cx: &Context) {
+        let config = cx.config.load();
+        let topics_max = config.number("metrics.topics.max").max(0) as usize;
+        let partitions_max = config.number("metrics.partitions.max").max(0) as usize;
+        let (mut online, mut offline, mut left_out) = (0, 0, 0);
+        let mut by_topic = [const { Vec::new() }; 4];
+        let mut by_partition = [const { Vec::new() }; 4];
+        let mut topics = cx.partitions.topics();
+        topics.sort_by(|a, b| a.topic.cmp(&b.topic));
+        for (n, topic) in topics.into_iter().enumerate() {
+            offline += topic.offline().count();
+            let mut sums = [0; 4];
+            for partition in topic.online() {
+                let (log, ends) = (partition.log(), partition.log().ends());
+                let bytes = log.bytes() as i64;
+                let traffic = partition.traffic();
+                let (appended, sent) = (traffic.appended_bytes(), traffic.sent_bytes());
+                let more = [bytes, appended as i64, sent as i64, ends.log_end.offset];
+                sums.iter_mut()
+                    .zip(more)
+                    .for_each(|(sum, more)| *sum += more);
+                online += 1;
+                if online > partitions_max {
+                    left_out += 1;
+                    continue;
+                }
+                let watermark = partition.high_watermark();
+                let own = [bytes, ends.log_start, ends.log_end.offset, watermark];
+                for (series, value) in by_partition.iter_mut().zip(own) {
+                    let labels = [topic.topic.to_string(), partition.identity().to_string()];
+                    series.push((labels.map(Cow::Owned).to_vec(), Value::Int(value)));
+                }
+            }
+            if n < topics_max {
+                for (series, sum) in by_topic.iter_mut().zip(sums) {
+                    let labels = vec![Cow::Owned(topic.topic.to_string())];
+                    series.push((labels, Value::Int(sum)));
+                }
+            }
+        }
+        self.set(&all::TOPICS, cx.cluster.image().topics().count() as i64);
+        let definitions = [
+            &all::TOPIC_BYTES,
+            &all::TOPIC_APPENDED,
+            &all::TOPIC_SENT,
+            &all::TOPIC_MESSAGES,
+        ];
+        for (definition, series) in definitions.into_iter().zip(by_topic) {
+            self.add(definition, series);
+        }
+        self.set(&all::PARTITIONS, online as i64);
+        self.set(&all::PARTITIONS_OFFLINE, offline as i64);
+        self.set(&all::PARTITIONS_LEFT_OUT, left_out);
+        let definitions = [
+            &all::PARTITION_BYTES,
+            &all::PARTITION_START,
+            &all::PARTITION_END,
+            &all::PARTITION_WATERMARK,
+        ];
+        for (definition, series) in definitions.into_iter().zip(by_partition) {
+            self.add(definition, series);
+        }
+        self.add_disks(cx);
+    }
+
+    fn add_disks(&mut self, cx: &Context) {
+        let syncs = cx.observe.syncs.snapshot();
+        let times = Value::Histogram {
+            seconds: syncs.time_us as f64 / 1e6,
+            count: syncs.count,
+            buckets: SYNC_BUCKETS_US.into_iter().zip(syncs.buckets).collect(),
+        };
+        self.add(&all::SYNC_SECONDS, vec![(Vec::new(), times)]);
+        let (mut sizes, mut free) = (Vec::new(), Vec::new());
+        for dir in cx.partitions.data_dirs() {
+            let disk = process::disk_of(dir.path());
+            let name = || vec![Cow::Owned(dir.path().display().to_string())];
+            sizes.push((name(), Value::Int(disk.bytes as i64)));
+            free.push((name(), Value::Int(disk.free as i64)));
+        }
+        self.add(&all::DISK_BYTES, sizes);
+        self.add(&all::DISK_FREE, free);
+    }
+
+    fn add_groups(&mut self, cx: &Context, groups: usize) {
+        self.set(&all::GROUPS, groups as i64);
+        let lags = cx.observe.history.series(SeriesKind::GroupLag, 0);
+        let lags = lags.into_iter().filter_map(|series| {
+            let latest = series.points.last()?.value;
+            Some((vec![Cow::Owned(series.name)], Value::Float(latest)))
+        });
+        self.add(&all::GROUP_LAG, lags.collect());
+    }
+
+    fn add_coordination(&mut self, cx: &Context) {
+        let (meta, image) = (cx.cluster.meta(), cx.cluster.image());
+        let session = *meta.session().borrow();
+        let own = cx.cluster.broker_id();
+        let connected = session.state == SessionState::Connected;
+        self.set(&all::COORDINATION_CONNECTED, i64::from(connected));
+        self.set(&all::COORDINATION_SESSION, session.number as i64);
+        self.set(&all::COORDINATION_MAY_ACT, i64::from(cx.cluster.may_act()));
+        if let Some(left) = meta.lease().left() {
+            self.set(&all::COORDINATION_LEASE, left.as_millis() as i64);
+        }
+        self.set(&all::CONTROLLER, i64::from(cx.cluster.is_controller()));
+        let slots = image.slots.iter().filter(|slot| slot.owner == own).count();
+        self.set(&all::COORDINATOR_SLOTS, slots as i64);
+        self.set(&all::BROKERS, image.brokers.len() as i64);
+        let away =
+            |info: &&crate::cluster::PartitionInfo| !image.brokers.contains_key(&info.leader);
+        let partitions = image.topics().flat_map(|topic| &topic.partitions);
+        self.set(&all::WITHOUT_LEADER, partitions.filter(away).count() as i64);
+    }
+
+    fn add_process(&mut self, cx: &Context) {
+        let version = vec![Cow::Borrowed(env!("CARGO_PKG_VERSION"))];
+        self.add(&all::BUILD, vec![(version, Value::Int(1))]);
+        let one = |value| vec![(Vec::new(), Value::Float(value))];
+        self.add(&all::UPTIME, one(cx.observe.uptime().as_secs_f64()));
+        self.add(&all::PROCESS_CPU, one(process::cpu_seconds()));
+        self.set(&all::PROCESS_RESIDENT, process::resident_bytes() as i64);
+        let (open, most) = process::open_files();
+        self.set(&all::PROCESS_FILES, open as i64);
+        self.set(
+            &all::PROCESS_FILES_MAX,
+            i64::try_from(most).unwrap_or(i64::MAX),
+        );
+        self.add(
+            &all::PROCESS_START,
+            one(cx.observe.started_ms() as f64 / 1e3),
         );
     }
-    gauge(
-        "metaq_controller",
-        "Whether this broker is the controller",
-        i64::from(cx.cluster.is_controller()),
-    );
-    gauge(
-        "metaq_coordinator_slots",
-        "Slots of groups that this broker coordinates",
-        slots as i64,
-    );
-    let away = |info: &&crate::cluster::PartitionInfo| !image.brokers.contains_key(&info.leader);
-    let partitions = image.topics().flat_map(|topic| &topic.partitions);
-    gauge(
-        "metaq_partitions_without_leader",
-        "Partitions of the cluster whose broker is away",
-        partitions.filter(away).count() as i64,
-    );
-    gauge(
-        "metaq_brokers",
-        "Live brokers of the cluster",
-        image.brokers.len() as i64,
-    );
 }
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        for (name, help, value) in &self.counters {
-            let counter = ConstCounter::new(*value);
-            counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
-        }
-        for (name, help, value) in &self.gauges {
-            ConstGauge::new(*value).encode(encoder.encode_descriptor(
-                name,
-                help,
-                None,
-                MetricType::Gauge,
-            )?)?;
-        }
-        self.encode_apis(&mut encoder)?;
-        self.encode_partitions(&mut encoder)
+        self.families
+            .iter()
+            .try_for_each(|family| family.encode(&mut encoder))
     }
 }
 
-impl Snapshot {
-    fn encode_apis(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        type Of = fn(&crate::metrics::ApiSnapshot) -> u64;
-        let columns: [(&str, &str, Option<&Unit>, Of); 3] = [
-            ("metaq_requests", "Requests answered", None, |api| {
-                api.requests
-            }),
-            (
-                "metaq_request",
-                "Bytes of requests",
-                Some(&Unit::Bytes),
-                |api| api.request_bytes,
-            ),
-            (
-                "metaq_response",
-                "Bytes of answers",
-                Some(&Unit::Bytes),
-                |api| api.response_bytes,
-            ),
-        ];
-        for (name, help, unit, of) in columns {
-            let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;
-            for api in &self.apis {
-                let labels = [("api", api_name(api.key))];
-                ConstCounter::new(of(api)).encode(family.encode_family(&labels)?)?;
-            }
+impl Family {
+    fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let definition = self.definition;
+        let kind = match definition.kind {
+            MetricKind::Counter => MetricType::Counter,
+            MetricKind::Gauge => MetricType::Gauge,
+            MetricKind::Histogram => MetricType::Histogram,
+        };
+        let unit = match definition.unit {
+            "bytes" => Some(&Unit::Bytes),
+            "seconds" => Some(&Unit::Seconds),
+            _ => None,
+        };
+        let mut family = encoder.encode_descriptor(definition.name, definition.help, unit, kind)?;
+        if definition.labels.is_empty() {
+            // One series.
+            return match self.series.first() {
+                Some((_, value)) => value.encode(definition.kind, family),
+                None => Ok(()),
+            };
         }
-        let help = "Time from a request's arrival to its answer";
-        let mut family = encoder.encode_descriptor(
-            "metaq_request",
-            help,
-            Some(&Unit::Seconds),
-            MetricType::Histogram,
-        )?;
-        for api in &self.apis {
-            let labels = [("api", api_name(api.key))];
-            let mut below = 0;
-            let mut buckets = Vec::with_capacity(api.buckets.len() + 1);
-            for (bound_us, cumulated) in &api.buckets {
-                buckets.push((*bound_us as f64 / 1e6, cumulated - below));
-                below = *cumulated;
-            }
-            buckets.push((f64::MAX, api.requests - below));
-            let mut labelled = family.encode_family(&labels)?;
-            labelled.encode_histogram::<[(String, String); 0]>(
-                api.time_us as f64 / 1e6,
-                api.requests,
-                &buckets,
-                None,
-            )?;
+        for (values, value) in &self.series {
+            let names = definition.labels.iter().copied();
+            let labels: Vec<(&str, &str)> = names.zip(values.iter().map(AsRef::as_ref)).collect();
+            value.encode(definition.kind, family.encode_family(&labels)?)?;
         }
         Ok(())
     }
+}
 
-    fn encode_partitions(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let columns = [
-            ("metaq_partition_bytes", "Bytes of segments"),
-            ("metaq_partition_log_start_offset", "First readable offset"),
+impl Value {
+    fn encode(&self, kind: MetricKind, mut to: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        match (self, kind) {
+            (Self::Int(value), MetricKind::Counter) => ConstCounter::new(*value as u64).encode(to),
+            (Self::Int(value), _) => ConstGauge::new(*value).encode(to),
+            (Self::Float(value), MetricKind::Counter) => ConstCounter::new(*value).encode(to),
+            (Self::Float(value), _) => ConstGauge::new(*value).encode(to),
             (
-                "metaq_partition_log_end_offset",
-                "Next offset to be written",
-            ),
-            (
-                "metaq_partition_high_watermark",
-                "Offset before which readers see",
-            ),
-        ];
-        for (n, (name, help)) in columns.into_iter().enumerate() {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for (topic, identity, numbers) in &self.partitions {
-                let labels = [("topic", topic.as_str()), ("partition", identity.as_str())];
-                ConstGauge::new(numbers[n]).encode(family.encode_family(&labels)?)?;
+                Self::Histogram {
+                    seconds,
+                    count,
+                    buckets,
+                },
+                _,
+            ) => {
+                let mut below = 0;
+                let mut own = Vec::with_capacity(buckets.len() + 1);
+                for (bound_us, cumulated) in buckets {
+                    own.push((*bound_us as f64 / 1e6, cumulated.saturating_sub(below)));
+                    below = *cumulated;
+                }
+                own.push((f64::MAX, count.saturating_sub(below)));
+                to.encode_histogram::<[(&str, &str); 0]>(*seconds, *count, &own, None)
             }
         }
-        Ok(())
     }
 }

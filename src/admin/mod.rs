@@ -11,6 +11,7 @@
 mod access;
 mod actions;
 mod api;
+mod definitions;
 mod errors;
 mod exposition;
 mod listener;
@@ -32,7 +33,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -45,9 +46,12 @@ use crate::config::Config;
 use crate::meta::SessionState;
 
 pub use access::TokenSource;
+pub use definitions::{Definition, METRICS, MetricKind};
 
 /// Visitors whose messages are read at a time; each may need tens of MiB.
 const BROWSERS_MAX: usize = 2;
+/// What Prometheus asks for.
+const OPEN_METRICS: &str = "application/openmetrics-text";
 /// Largest body of a request.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
@@ -243,13 +247,19 @@ fn coordination(cx: &Context) -> String {
     format!("coordination: {} {}{left}\n", status.kind, status.session)
 }
 
-async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
+async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> impl IntoResponse {
     let text = exposition::render(&shared.cx).await;
-    (
-        [(
-            header::CONTENT_TYPE,
+    let accepted = headers.get(header::ACCEPT);
+    let accepted = accepted.and_then(|accepted| accepted.to_str().ok());
+    let (kind, text) = match accepted.unwrap_or_default().contains(OPEN_METRICS) {
+        true => (
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        )],
-        text,
-    )
+            text,
+        ),
+        false => {
+            let older = exposition::in_older_format(&text);
+            ("text/plain; version=0.0.4; charset=utf-8", older)
+        }
+    };
+    ([(header::CONTENT_TYPE, kind)], text)
 }

@@ -88,6 +88,13 @@ pub(super) fn resident_bytes() -> u64 {
     pages(1)
 }
 
+/// Open files and connections, and how many there may be.
+pub(super) fn open_files() -> (u64, u64) {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, |found| found.count() as u64);
+    (open, limit.current.unwrap_or(u64::MAX))
+}
+
 fn pages(field: usize) -> u64 {
     let statm = read("/proc/self/statm");
     let pages = statm.split_whitespace().nth(field);
@@ -124,15 +131,14 @@ impl ProcessView {
         };
         let load = read("/proc/loadavg");
         let mut load = load.split_whitespace().map_while(|text| text.parse().ok());
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        let open = std::fs::read_dir("/proc/self/fd").map_or(0, |found| found.count() as u64);
+        let (open, most) = open_files();
         Self {
             pid: std::process::id(),
             cpu_seconds: cpu_seconds(),
             resident_bytes: resident_bytes(),
             virtual_bytes: pages(0),
             open_files: open,
-            open_files_max: limit.current.unwrap_or(u64::MAX),
+            open_files_max: most,
             processors: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
             load: [(); 3].map(|()| load.next().unwrap_or(0.0)),
             memory_bytes: memory("MemTotal").unwrap_or(0),

@@ -1,0 +1,119 @@
+//! `/metrics`: exactly what docs/metrics.md says, with a bounded number of series.
+
+mod common;
+#[path = "common/process.rs"]
+mod process;
+
+use std::collections::BTreeSet;
+
+use common::{batch, wait_for};
+use metaq::admin::{METRICS, MetricKind};
+use process::Process;
+
+/// Names of the families that a page describes.
+fn described(page: &str) -> BTreeSet<String> {
+    let kinds = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let name = |line: &str| Some(line.split_once(' ')?.0.to_owned());
+    kinds.filter_map(name).collect()
+}
+
+/// Samples by name, with how many series each has.
+fn series(page: &str, name: &str) -> usize {
+    let is_of = |line: &&str| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+    };
+    page.lines().filter(is_of).count()
+}
+
+#[test]
+fn everything_that_is_documented_is_given_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(dir.path(), &[]);
+    let mut client = process.client();
+    client.create("t");
+    assert_eq!(client.produce("t", batch(3)).0, 0);
+    // Refused, and counted.
+    assert_ne!(client.produce("none", batch(1)).0, 0);
+    client.fetch("t", 0);
+    let page = process.page("/metrics");
+    let documented: BTreeSet<String> = METRICS.iter().map(|metric| metric.exposed()).collect();
+    // It is there with ZooKeeper only.
+    let here: BTreeSet<String> = documented
+        .iter()
+        .filter(|name| *name != "metaq_coordination_lease_ms")
+        .cloned()
+        .collect();
+    assert_eq!(described(&page), here);
+    for metric in METRICS
+        .iter()
+        .filter(|metric| here.contains(&metric.exposed()))
+    {
+        let name = match metric.kind {
+            MetricKind::Histogram => metric.exposed() + "_count",
+            _ => metric.exposed(),
+        };
+        // Groups have none here.
+        let wanted = usize::from(name != "metaq_group_lag");
+        assert!(series(&page, &name) >= wanted, "{name} in {page}");
+    }
+    for line in [
+        "metaq_topic_messages_total{topic=\"t\"} 3",
+        "metaq_partition_log_end_offset{topic=\"t\",partition=\"0-0\"} 3",
+        "metaq_request_errors_total{api=\"Produce\",error=\"UNKNOWN_TOPIC_OR_PARTITION\"} 1",
+        "# TYPE metaq_topic_messages_total counter",
+    ] {
+        assert!(
+            page.lines().any(|found| found.trim() == line),
+            "{line} in {page}"
+        );
+    }
+}
+
+#[test]
+fn series_of_topics_and_partitions_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [
+        "numPartitions=4",
+        "metrics.topics.max=2",
+        "metrics.partitions.max=5",
+    ];
+    let process = Process::start(dir.path(), &settings);
+    let mut client = process.client();
+    ["a", "b", "c"]
+        .iter()
+        .for_each(|topic| client.create(topic));
+    let page = process.page("/metrics");
+    assert_eq!(series(&page, "metaq_topic_bytes"), 2);
+    assert_eq!(series(&page, "metaq_partition_bytes"), 5);
+    assert_eq!(process.metric("metaq_partitions"), 12);
+    assert_eq!(process.metric("metaq_metrics_partitions_left_out"), 7);
+}
+
+#[test]
+fn a_groups_lag_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(dir.path(), &[]);
+    let mut client = process.client();
+    client.create("t");
+    client.produce("t", batch(7));
+    let address = process.address().to_string();
+    let reset = [
+        "group",
+        "reset-offsets",
+        "g",
+        "-t",
+        "t",
+        "--to-earliest",
+        "--execute",
+        "-b",
+        &address,
+    ];
+    let (code, _, err) = process::metaq(&reset);
+    assert_eq!(code, Some(0), "{err}");
+    wait_for("the lag", || {
+        process
+            .page("/metrics")
+            .contains("metaq_group_lag{group=\"g\"} 7")
+    });
+}
