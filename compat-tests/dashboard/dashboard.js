@@ -54,6 +54,18 @@ async function open(path) {
   return page
 }
 
+/** What was on the page when a test failed. */
+async function tellWhere(error) {
+  const page = browser.pages().at(-1)
+  console.error(page.url(), page.wrong, await page.locator('main').innerText({ timeout: 1000 }).catch(() => 'no text'))
+  throw error
+}
+
+/** A page that was left open keeps one of the few connections that a browser makes. */
+async function closeAll() {
+  for (const page of browser.pages().slice(1)) await page.close()
+}
+
 /** Runs what is outside the page's own policy. */
 async function accessibility(page) {
   const session = await browser.newCDPSession(page)
@@ -212,10 +224,10 @@ Object.assign(tests, {
     await page.waitForURL(`${home}/topics`)
     await page.getByLabel('Name', { exact: true }).fill('made-here')
     await page.getByLabel('Partitions', { exact: true }).fill('2')
-    await page.getByLabel(/^Settings/).fill('retention.ms=60000')
+    await page.getByRole('textbox', { name: /^Settings/ }).fill('retention.ms=60000')
     await page.getByRole('button', { name: 'Create' }).click()
     await page.getByText('The topic was created.').waitFor()
-    await page.getByLabel(/^Settings/).fill('retention.ms=\nflush.messages=1')
+    await page.getByRole('textbox', { name: /^Settings/ }).fill('retention.ms=\nflush.messages=1')
     await page.getByRole('button', { name: 'Change settings' }).click()
     await page.getByText('The settings were changed.').waitFor()
     await page.getByLabel('Partitions in all').fill('3')
@@ -268,8 +280,7 @@ Object.assign(tests, {
 
 try {
   await setUp()
-  // A page that was left open by a test that failed keeps one of the few connections that a browser makes.
-  for (const [name, test] of Object.entries(tests)) tests[name] = () => test().finally(() => Promise.all(browser.pages().slice(1).map((page) => page.close())))
+  for (const [name, test] of Object.entries(tests)) tests[name] = () => test().catch(tellWhere).finally(closeAll)
   // Charts have lines when two samples were taken.
   await waitFor('samples', async () => (await api('/api/history')).body.at_ms.length >= (pictures || process.env.LOOK ? 4 : 2), 90)
   const chosen = process.argv[2] ?? ''
