@@ -33,6 +33,12 @@ const pages = {
   missing: '/topics/nothing',
 }
 
+/** What is kept as a picture, and in which colours. */
+const shown = {
+  390: { home: 'dark', group: 'dark', messages: 'light' },
+  1440: { home: 'light', topic: 'light', partition: 'light', messages: 'dark', rebalances: 'light', clients: 'light' },
+}
+
 const browser = await chromium.launchPersistentContext(join(scratch, 'profile'), {
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
   headless: true,
@@ -52,6 +58,18 @@ async function open(path) {
   page.on('request', (request) => { if (!request.url().startsWith(home)) page.wrong.push(`asks elsewhere: ${request.url()}`) })
   if (path) await page.goto(home + path, { waitUntil: 'load' })
   return page
+}
+
+/** What was on the page when a test failed. */
+async function tellWhere(error) {
+  const page = browser.pages().at(-1)
+  console.error(page.url(), page.wrong, await page.locator('main').innerText({ timeout: 1000 }).catch(() => 'no text'))
+  throw error
+}
+
+/** A page that was left open keeps one of the few connections that a browser makes. */
+async function closeAll() {
+  for (const page of browser.pages().slice(1)) await page.close()
 }
 
 /** Runs what is outside the page's own policy. */
@@ -79,12 +97,9 @@ for (const [name, path] of Object.entries(pages)) {
         equal(`headings of ${path}`, await page.locator('h1').count(), 1)
         const wrong = page.wrong.filter((text) => name !== 'missing' || !text.includes('404'))
         equal(`errors of ${path} at ${width}`, wrong, [])
-        if (pictures && name !== 'missing') {
+        if (pictures && shown[width]?.[name] === colorScheme) {
           mkdirSync(process.env.SCREENSHOTS, { recursive: true })
-          const kept = width === 390 ? ['home', 'group', 'messages'] : ['home', 'topics', 'topic', 'partition', 'messages', 'group', 'clients', 'cluster', 'events']
-          const scheme = { 390: 'dark', 1440: 'light' }[width]
-          const also = name === 'home' && width === 1440
-          if ((kept.includes(name) && colorScheme === scheme) || also) await page.screenshot({ path: join(process.env.SCREENSHOTS, `${name}-${width}-${colorScheme}.png`), fullPage: width === 1440 })
+          await page.screenshot({ path: join(process.env.SCREENSHOTS, `${name}-${width}-${colorScheme}.png`), fullPage: width === 1440 })
         }
         if (process.env.LOOK) await page.screenshot({ path: join(process.env.LOOK, `${name}-${width}-${colorScheme}.png`), fullPage: true })
         await page.close()
@@ -212,10 +227,10 @@ Object.assign(tests, {
     await page.waitForURL(`${home}/topics`)
     await page.getByLabel('Name', { exact: true }).fill('made-here')
     await page.getByLabel('Partitions', { exact: true }).fill('2')
-    await page.getByLabel(/^Settings/).fill('retention.ms=60000')
+    await page.getByRole('textbox', { name: /^Settings/ }).fill('retention.ms=60000')
     await page.getByRole('button', { name: 'Create' }).click()
     await page.getByText('The topic was created.').waitFor()
-    await page.getByLabel(/^Settings/).fill('retention.ms=\nflush.messages=1')
+    await page.getByRole('textbox', { name: /^Settings/ }).fill('retention.ms=\nflush.messages=1')
     await page.getByRole('button', { name: 'Change settings' }).click()
     await page.getByText('The settings were changed.').waitFor()
     await page.getByLabel('Partitions in all').fill('3')
@@ -268,8 +283,7 @@ Object.assign(tests, {
 
 try {
   await setUp()
-  // A page that was left open by a test that failed keeps one of the few connections that a browser makes.
-  for (const [name, test] of Object.entries(tests)) tests[name] = () => test().finally(() => Promise.all(browser.pages().slice(1).map((page) => page.close())))
+  for (const [name, test] of Object.entries(tests)) tests[name] = () => test().catch(tellWhere).finally(closeAll)
   // Charts have lines when two samples were taken.
   await waitFor('samples', async () => (await api('/api/history')).body.at_ms.length >= (pictures || process.env.LOOK ? 4 : 2), 90)
   const chosen = process.argv[2] ?? ''

@@ -13,11 +13,10 @@ use axum::routing::{MethodRouter, delete, get, patch, post};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 
-use super::actions::{
-    self, AddPartitions, AlterTopic, CreateTopic, Done, ReloadView, ResetOffsets, ResetPlan,
-};
+use super::actions::{self, AddPartitions, AlterTopic, CreateTopic, Done, ReloadView};
 use super::errors::ApiError;
 use super::listener::Peer;
+use super::offsets::{self, ResetOffsets, ResetPlan};
 use super::process::ProcessView;
 use super::status::ClusterStatus;
 use super::views::broker::BrokerView;
@@ -461,7 +460,7 @@ async fn reset_offsets(
 ) -> Answered<ResetPlan> {
     let wanted = body(&headers, &bytes)?;
     Ok(Json(
-        actions::reset_offsets(&shared.cx, actor, &name, &wanted).await?,
+        offsets::reset(&shared.cx, actor, &name, &wanted).await?,
     ))
 }
 

@@ -12,12 +12,11 @@ use serde::de::DeserializeOwned;
 use super::{Frame, Visit, format, render};
 use crate::admin::Shared;
 use crate::admin::access::WRONG_TOKEN_PAUSE;
-use crate::admin::actions::{
-    self, Actor, AddPartitions, AlterTopic, ChangedView, CreateTopic, ResetOffsets, ResetPlan,
-};
+use crate::admin::actions::{self, Actor, AddPartitions, AlterTopic, ChangedView, CreateTopic};
 use crate::admin::api::{Asked, Named};
 use crate::admin::errors::ApiError;
 use crate::admin::listener::Peer;
+use crate::admin::offsets::{self, ResetOffsets, ResetPlan};
 
 /// What an action's form brings, from a visitor who may act.
 pub(super) struct Acted<T> {
@@ -324,7 +323,7 @@ struct PlanPage {
 pub(super) async fn reset_group(Named(group): Named<String>, acted: Acted<ResetForm>) -> Response {
     let cx = acted.visit.shared.cx.clone();
     let done = match acted.form.wanted() {
-        Ok(wanted) => actions::reset_offsets(&cx, acted.actor, &group, &wanted).await,
+        Ok(wanted) => offsets::reset(&cx, acted.actor, &group, &wanted).await,
         Err(error) => Err(error),
     };
     match done {

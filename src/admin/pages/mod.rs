@@ -1,5 +1,6 @@
 //! The dashboard's pages, rendered here; style and script are part of the program and nothing comes from elsewhere.
 
+mod browse;
 mod chart;
 pub(super) mod format;
 mod forms;
@@ -215,7 +216,7 @@ pub(super) fn router() -> Router<Shared> {
         .route("/topics/{topic}/extend", post(forms::extend_topic))
         .route("/topics/{topic}/delete", post(forms::delete_topic))
         .route(partition, get(read::partition))
-        .route(&format!("{partition}/messages"), get(read::messages))
+        .route(&format!("{partition}/messages"), get(browse::messages))
         .route(&format!("{partition}/close"), post(forms::close_partition))
         .route(&format!("{partition}/open"), post(forms::open_partition))
         .route("/groups", get(read::groups))

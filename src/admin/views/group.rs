@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::events::EventView;
 use super::{Page, Part};
+use crate::admin::remote;
 use crate::api::Context;
 use crate::group::{GroupError, MemberDescription, assigned_partitions};
 use crate::meta::paths;
@@ -91,13 +92,13 @@ pub(in crate::admin) struct GroupPartitionView {
     pub(in crate::admin) committed: Option<i64>,
     /// When it committed that, ms since 1970.
     pub(in crate::admin) committed_ms: Option<i64>,
-    /// Readers see what lies before it; `None` where another broker leads the partition.
+    /// Readers see what lies before it; `None` where nobody answers for it.
     pub(in crate::admin) high_watermark: Option<i64>,
     /// Messages that it has not read.
     pub(in crate::admin) lag: Option<i64>,
-    /// Bytes that it has not read.
+    /// Bytes that it has not read; of this broker's partitions only.
     pub(in crate::admin) lag_bytes: Option<u64>,
-    /// Age of the oldest message that it has not read, ms.
+    /// Age of the oldest message that it has not read, ms; of this broker's partitions only.
     pub(in crate::admin) lag_ms: Option<i64>,
     /// The member that owns it.
     pub(in crate::admin) owner: Option<String>,
@@ -185,6 +186,16 @@ impl GroupDetail {
         for key in owners.keys() {
             if !rows.contains_key(key) {
                 rows.insert(key.clone(), row(cx, key, &owners));
+            }
+        }
+        let elsewhere = rows
+            .iter()
+            .filter(|(_, (_, partition))| partition.is_none());
+        let elsewhere: Vec<(String, i32)> = elsewhere.map(|(key, _)| key.clone()).collect();
+        for (key, end) in remote::high_watermarks(cx, elsewhere).await {
+            if let Some((row, _)) = rows.get_mut(&key) {
+                row.high_watermark = Some(end);
+                row.lag = row.committed.map(|committed| (end - committed).max(0));
             }
         }
         let now_ms = cx.partitions.clock().now_ms();

@@ -9,6 +9,7 @@ pub(super) mod history;
 pub(super) mod log_lines;
 pub(super) mod messages;
 pub(super) mod partition;
+mod payload;
 pub(super) mod problems;
 pub(super) mod topics;
 

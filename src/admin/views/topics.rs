@@ -251,6 +251,12 @@ fn is_closed(cx: &Context, topic: &Topic, index: i32) -> bool {
 }
 
 impl TopicDetail {
+    /// Whether a configuration differs from its default.
+    pub(in crate::admin) fn is_configured(&self) -> bool {
+        let mut all = self.configurations.iter();
+        all.any(|config| config.source != "default")
+    }
+
     /// May wait for a lock of a partition; `None` where there is no such topic.
     pub(in crate::admin) fn of(shared: &Shared, name: &str, part: &Part) -> Option<Self> {
         let cx = &shared.cx;

@@ -1,0 +1,78 @@
+//! What other brokers know: the ends of partitions that they lead.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use metaq_protocol::messages::{BrokerId, ListOffsetsRequest, TopicName};
+use metaq_protocol::protocol::StrBytes;
+
+use super::wire::ask_broker;
+use crate::api::Context;
+
+/// A broker that does not answer within this is left out.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// ListOffsets in this version is understood by every broker of a cluster.
+const VERSION: i16 = 7;
+const LATEST: i64 = -1;
+
+/// Topic and partition index.
+type Key = (String, i32);
+
+/// What lies before it can be read: of those of some partitions that are led elsewhere and whose broker answers.
+pub(super) async fn high_watermarks(cx: &Arc<Context>, wanted: Vec<Key>) -> HashMap<Key, i64> {
+    let image = cx.cluster.image();
+    let mut by_leader: BTreeMap<i32, BTreeMap<String, Vec<i32>>> = BTreeMap::new();
+    for (topic, partition) in wanted {
+        let info = image
+            .topic(&topic)
+            .and_then(|topic| topic.partition(partition));
+        let leader = info.map(|info| info.leader);
+        let leader =
+            leader.filter(|id| *id != cx.cluster.broker_id() && image.brokers.contains_key(id));
+        if let Some(leader) = leader {
+            let topics = by_leader.entry(leader).or_default();
+            topics.entry(topic).or_default().push(partition);
+        }
+    }
+    let asked = by_leader
+        .into_iter()
+        .map(|(leader, topics)| ask_one(cx, leader, topics));
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+async fn ask_one(
+    cx: &Arc<Context>,
+    leader: i32,
+    topics: BTreeMap<String, Vec<i32>>,
+) -> Vec<(Key, i64)> {
+    let partition = |index: i32| {
+        ListOffsetsPartition::default()
+            .with_partition_index(index)
+            .with_current_leader_epoch(-1)
+            .with_timestamp(LATEST)
+    };
+    let topic = |(name, partitions): (String, Vec<i32>)| {
+        ListOffsetsTopic::default()
+            .with_name(TopicName(StrBytes::from_string(name)))
+            .with_partitions(partitions.into_iter().map(partition).collect())
+    };
+    let request = ListOffsetsRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_topics(topics.into_iter().map(topic).collect());
+    let peer = ([127, 0, 0, 1], 0).into();
+    let asked = ask_broker(cx, peer, leader, VERSION, &request);
+    let Ok(Ok(answer)) = tokio::time::timeout(ANSWER_MAX, asked).await else {
+        return Vec::new();
+    };
+    let found = answer.topics.into_iter().flat_map(|topic| {
+        let name = topic.name.to_string();
+        let partitions = topic.partitions.into_iter();
+        partitions
+            .filter(|partition| partition.error_code == 0)
+            .map(move |partition| ((name.clone(), partition.partition_index), partition.offset))
+    });
+    found.collect()
+}
