@@ -393,7 +393,7 @@ public class Compat {
     static void dynamicConfigurations() throws Exception {
         String topic = unique("dynamic");
         create(topic, 1);
-        int node = leader(new TopicPartition(topic, 0));
+        int node = admin.describeCluster().nodes().get().iterator().next().id();
         ConfigResource broker = new ConfigResource(ConfigResource.Type.BROKER, "" + node);
         ConfigResource all = new ConfigResource(ConfigResource.Type.BROKER, "");
         ConfigResource of = new ConfigResource(ConfigResource.Type.TOPIC, topic);
@@ -446,7 +446,7 @@ public class Compat {
     }
 
     static ConfigEntry entry(ConfigResource resource, String key) throws Exception {
-        ConfigEntry found = admin.describeConfigs(List.of(resource)).all().get().get(resource).get(key);
+        ConfigEntry found = known(() -> admin.describeConfigs(List.of(resource)).all().get().get(resource)).get(key);
         return found == null ? new ConfigEntry(key, null) : found;
     }
 

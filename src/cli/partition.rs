@@ -358,6 +358,7 @@ fn move_to(which: &Which, to: &str, no_wait: bool, address: &Address) -> Result<
     let mut client = Client::connect(address)?;
     let topic = metadata(&mut client, &which.topic)?;
     let indexes = which.indexes(&topic)?;
+    let before = places(&mut client, &topic, &indexes)?;
     for (leader, partitions) in by_leader(&topic, &indexes)? {
         let asked = AlterReplicaLogDirTopic::default()
             .with_name(topic_name(&which.topic))
@@ -386,14 +387,13 @@ fn move_to(which: &Which, to: &str, no_wait: bool, address: &Address) -> Result<
         let moving = places.values().filter(|place| place.moving_to.is_some());
         let moving = moving.count();
         if moving == 0 {
-            let elsewhere = |place: &&Place| {
-                place
-                    .directory
-                    .as_deref()
-                    .map(|dir| dir.trim_end_matches('/'))
-                    != Some(to.trim_end_matches('/'))
+            // The directory may be written in another way than the broker tells it.
+            let is_left = |(index, place): &(&i32, &Place)| {
+                let is_named = |dir: &String| std::path::Path::new(dir).ends_with(to);
+                let stayed = before.get(index).map(|before| &before.directory);
+                stayed == Some(&place.directory) && !place.directory.as_ref().is_some_and(is_named)
             };
-            let left = places.values().filter(elsewhere).count();
+            let left = places.iter().filter(is_left).count();
             if left > 0 {
                 return Err(
                     format!("{left} partitions were not moved; the broker's log says why").into(),
