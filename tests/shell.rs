@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use common::batch;
 use process::{Process, metaq};
 
 /// Runs the program with something on its standard input: exit code and what it wrote.
@@ -260,4 +261,98 @@ fn a_damaged_log_is_repaired_once_it_is_said_so() {
         out,
         (0..10).map(|n| format!("line {n}\n")).collect::<String>()
     );
+}
+
+#[test]
+fn a_broker_is_seen_in_one_screen_and_from_all_sides() {
+    let shell = Shell::start(&["log.level=info"]);
+    shell.produce(b"a\nb\n", &["t"]);
+    let dashboard = shell.process.dashboard().to_string();
+    let (code, out, err) = metaq(&["status", "-d", &dashboard]);
+    assert!(
+        code == Some(0) && out.contains("1 with 1 partitions here, 0 offline"),
+        "{out}{err}"
+    );
+    let mut held = shell.process.client();
+    held.create("held");
+    let (code, out, err) = metaq(&["client", "list", "-d", &dashboard, "--json"]);
+    let clients: serde_json::Value = serde_json::from_str(&out).expect(&err);
+    assert_eq!(
+        (code, clients.as_array().unwrap().len()),
+        (Some(0), 1),
+        "{out}"
+    );
+    let number = clients[0]["number"].to_string();
+    let (code, out, err) = metaq(&["client", "describe", &number, "-d", &dashboard]);
+    assert!(code == Some(0) && out.contains("Metadata"), "{out}{err}");
+    assert_ne!(held.produce("none", batch(1)).0, 0);
+    let (code, out, err) = metaq(&["client", "refused", "-d", &dashboard]);
+    assert!(
+        code == Some(0) && out.contains("UNKNOWN_TOPIC_OR_PARTITION"),
+        "{out}{err}"
+    );
+    let (code, out, err) = metaq(&["top", "--json", "-d", &dashboard]);
+    let top: serde_json::Value = serde_json::from_str(&out).expect(&err);
+    assert_eq!(code, Some(0));
+    assert!(
+        top["rates"]["requests"].is_number() && top["clients"].is_array(),
+        "{out}"
+    );
+    let (code, out, _) = metaq(&["top", "--by", "clients", "-d", &dashboard]);
+    assert!(
+        code == Some(0) && out.contains("CLIENT") && out.contains("127.0.0.1:"),
+        "{out}"
+    );
+    let (code, _, err) = metaq(&["status", "-d", "127.0.0.1:1"]);
+    assert!(code == Some(1) && err.contains("cannot reach"), "{err}");
+}
+
+#[test]
+fn a_support_bundle_has_what_helps_and_no_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = "dashboard.token=do-not-tell-this-token";
+    let shell = Shell::start(&[secret]);
+    shell.produce(b"a message nobody else may see\n", &["t"]);
+    let dashboard = shell.process.dashboard().to_string();
+    let data = format!("dataPath={}", shell.dir.path().display());
+    let file = dir.path().join("bundle.tar.gz");
+    let file = file.to_str().unwrap();
+    let words = [
+        "support-bundle",
+        "-d",
+        &dashboard,
+        "--set",
+        &data,
+        "--set",
+        secret,
+        "-o",
+        file,
+    ];
+    let (code, out, err) = metaq(&words);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(!out.contains("missing: "), "{out}");
+    let (code, _, err) = metaq(&words);
+    assert!(code == Some(1) && err.contains("exists"), "{err}");
+    let unpacked = Command::new("tar")
+        .args(["xzf", file, "-C"])
+        .arg(dir.path())
+        .status();
+    assert!(unpacked.unwrap().success());
+    let found = Command::new("grep")
+        .args(["-rlE", "do-not-tell-this|nobody else may see"])
+        .arg(dir.path().join("metaq-support"))
+        .output();
+    assert_eq!(String::from_utf8_lossy(&found.unwrap().stdout), "");
+    for part in [
+        "MANIFEST",
+        "broker/broker.json",
+        "broker/metrics.txt",
+        "configuration.txt",
+        "data-0.txt",
+    ] {
+        assert!(
+            dir.path().join("metaq-support").join(part).exists(),
+            "{part}"
+        );
+    }
 }

@@ -14,10 +14,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer that is read, bytes.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
+/// Holds the dashboard's token, where reading it needs one.
+const TOKEN_VARIABLE: &str = "METAQ_TOKEN";
+
 /// Which broker's dashboard to ask.
 #[derive(Debug, Args)]
 pub(super) struct Dashboard {
-    /// Address of a broker's dashboard.
+    /// Address of a broker's dashboard. METAQ_TOKEN holds its token, where reading needs one.
     #[arg(
         short,
         long,
@@ -42,15 +45,20 @@ impl Dashboard {
     }
 }
 
-/// The JSON at a path of a dashboard.
-pub(super) fn get<T: DeserializeOwned>(address: &str, path: &str) -> Result<T, Failure> {
+/// The text at a path of a dashboard.
+pub(super) fn text(address: &str, path: &str) -> Result<String, Failure> {
     let (status, mut body) = open(address, path)?;
     let mut text = String::new();
     Read::take(&mut body, ANSWER_BYTES_MAX).read_to_string(&mut text)?;
-    if status != 200 {
-        return Err(format!("{address}{path}: status {status}: {}", text.trim()).into());
+    match status {
+        200 => Ok(text),
+        _ => Err(format!("{address}{path}: status {status}: {}", text.trim()).into()),
     }
-    Ok(serde_json::from_str(&text)?)
+}
+
+/// The JSON at a path of a dashboard.
+pub(super) fn get<T: DeserializeOwned>(address: &str, path: &str) -> Result<T, Failure> {
+    Ok(serde_json::from_str(&text(address, path)?)?)
 }
 
 /// Asks for a path; the status, and the body to read on. The answer is not chunked, because it is asked for as
@@ -59,7 +67,14 @@ pub(super) fn open(address: &str, path: &str) -> Result<(u16, BufReader<TcpStrea
     let mut stream = TcpStream::connect(address)
         .map_err(|error| format!("cannot reach a dashboard at {address}: {error}"))?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let token = match std::env::var(TOKEN_VARIABLE) {
+        Ok(token) => format!("Authorization: Bearer {token}\r\n"),
+        Err(_) => String::new(),
+    };
+    write!(
+        stream,
+        "GET {path} HTTP/1.0\r\nHost: {address}\r\n{token}\r\n"
+    )?;
     let mut answer = BufReader::new(stream);
     let mut line = String::new();
     answer.read_line(&mut line)?;

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::Failure;
+use super::output::Progress;
 use crate::clock::WallClock;
-use crate::log::{Dump, DumpedBatch, Repair, dump_segment, plan_repairs, verify_dir};
+use crate::log::{Dump, DumpedBatch, Repair, dump_segment, plan_repairs, verify_dir_telling};
 
 /// See the module's documentation.
 #[derive(Debug, Args)]
@@ -131,7 +132,9 @@ fn repair(dir: &std::path::Path, execute: bool, json: bool) -> Result<(), Failur
         return Err(format!("a broker uses {}; stop it first", dir.display()).into());
     }
     let named = |error: std::io::Error| format!("{}: {error}", dir.display());
-    let repairs = plan_repairs(dir).map_err(named)?;
+    let progress = Progress::new("partitions");
+    let repairs = plan_repairs(dir, |done, of| progress.at(done, of)).map_err(named)?;
+    drop(progress);
     if json {
         println!("{}", serde_json::to_string_pretty(&repairs)?);
     } else {
@@ -183,7 +186,10 @@ fn verify(dir: &std::path::Path, json: bool) -> Result<(), Failure> {
             dir.display()
         );
     }
-    let seen = verify_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let progress = Progress::new("partitions");
+    let seen = verify_dir_telling(dir, |done, of| progress.at(done, of))
+        .map_err(|error| format!("{}: {error}", dir.display()))?;
+    drop(progress);
     if json {
         println!("{}", serde_json::to_string_pretty(&seen)?);
     } else {

@@ -1,6 +1,7 @@
 //! The command line: starting the broker, and operator commands against a running one or its files.
 
 mod client;
+mod clients;
 mod cluster;
 mod config;
 mod consume;
@@ -19,6 +20,9 @@ mod produce;
 mod server;
 mod start;
 mod stats;
+mod status;
+mod support;
+mod top;
 mod topic;
 
 use std::io::Write;
@@ -41,6 +45,10 @@ pub struct Command {
 enum Subcommands {
     /// Start a broker in the foreground.
     Start(start::Start),
+    /// Show a broker in one screen.
+    Status(status::Status),
+    /// Watch what moves: topics, groups, clients.
+    Top(top::Top),
     /// Create, list, describe, alter and delete topics.
     Topic(topic::Topic),
     /// Write records, a line each.
@@ -49,6 +57,8 @@ enum Subcommands {
     Consume(consume::Consume),
     /// List, describe and delete consumer groups, and reset their offsets.
     Group(group::Group),
+    /// List and describe clients, and those that were refused.
+    Client(clients::ClientCommand),
     /// Show the cluster.
     Cluster(cluster::Cluster),
     /// Read the coordination tree, or take it to another store.
@@ -67,6 +77,8 @@ enum Subcommands {
     Query(stats::Query),
     /// Start and stop a broker in the background (bin/metaServer.sh).
     Server(server::Server),
+    /// Collect what somebody needs who is to help: configuration, status, metrics, log.
+    SupportBundle(support::SupportBundle),
     Completions(manual::Completions),
     Man(manual::Man),
 }
@@ -115,10 +127,13 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub fn run(command: Command) -> ExitCode {
     let result = match command.command {
         Subcommands::Start(start) => start.run(),
+        Subcommands::Status(status) => status.run(),
+        Subcommands::Top(top) => top.run(),
         Subcommands::Topic(topic) => topic.run(),
         Subcommands::Produce(produce) => produce.run(),
         Subcommands::Consume(consume) => consume.run(),
         Subcommands::Group(group) => group.run(),
+        Subcommands::Client(client) => client.run(),
         Subcommands::Cluster(cluster) => cluster.run(),
         Subcommands::Meta(meta) => meta.run(),
         Subcommands::Doctor(doctor) => doctor.run(),
@@ -129,6 +144,7 @@ pub fn run(command: Command) -> ExitCode {
         Subcommands::Stats(stats) => stats.run(),
         Subcommands::Query(query) => query.run(),
         Subcommands::Server(server) => server.run(),
+        Subcommands::SupportBundle(bundle) => bundle.run(),
         Subcommands::Completions(completions) => completions.run(),
         Subcommands::Man(man) => man.run(),
     };

@@ -49,7 +49,9 @@ pub use recover::{LeftAs, OpenMode, Opened};
 pub use repair::{Cut, Repair, plan_repairs};
 pub use retain::unlink_all;
 pub use segment::{BatchAt, Segment};
-pub use verify::{Dump, DumpedBatch, Finding, Verified, dump_segment, verify_dir};
+pub use verify::{
+    Dump, DumpedBatch, Finding, Verified, dump_segment, verify_dir, verify_dir_telling,
+};
 
 /// Why a log refuses.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::segment::base_offset_of;
-use super::verify::{Finding, verify_dir};
+use super::verify::{Finding, verify_dir_telling};
 
 /// What a segment may have beside its records.
 const COMPANIONS: [&str; 4] = ["index", "timeindex", "txnindex", "snapshot"];
@@ -39,10 +39,11 @@ pub struct Cut {
     pub bytes: u64,
 }
 
-/// Looks through the partitions below `path`, or at `path` itself, for what can be repaired; changes nothing.
-pub fn plan_repairs(path: &Path) -> io::Result<Vec<Repair>> {
+/// Looks through the partitions below `path`, or at `path` itself, for what can be repaired; changes nothing. `tell` hears
+/// before each partition how many are done, and of how many.
+pub fn plan_repairs(path: &Path, tell: impl FnMut(usize, usize)) -> io::Result<Vec<Repair>> {
     let mut by_dir: Vec<(PathBuf, Vec<Finding>)> = Vec::new();
-    for finding in verify_dir(path)?.findings {
+    for finding in verify_dir_telling(path, tell)?.findings {
         let dir = finding.file.parent().unwrap_or(path).to_path_buf();
         match by_dir.last_mut() {
             Some((last, findings)) if *last == dir => findings.push(finding),
@@ -234,7 +235,7 @@ mod tests {
     fn a_whole_log_needs_nothing() {
         let data = tempfile::tempdir().unwrap();
         filled(data.path());
-        assert_eq!(plan_repairs(data.path()).unwrap(), []);
+        assert_eq!(plan_repairs(data.path(), |_, _| {}).unwrap(), []);
     }
 
     #[test]
@@ -250,13 +251,13 @@ mod tests {
         bytes[second] ^= 1;
         fs::write(&damaged, &bytes).unwrap();
 
-        let repairs = plan_repairs(data.path()).unwrap();
+        let repairs = plan_repairs(data.path(), |_, _| {}).unwrap();
         let cut = repairs[0].cut.clone().unwrap();
         assert_eq!(cut.segment, before[2]);
         let position = cut.position.unwrap();
         assert!(position > 0 && position <= second as u64, "{cut:?}");
         let aside = repairs[0].execute(NOW).unwrap();
-        assert_eq!(plan_repairs(data.path()).unwrap(), []);
+        assert_eq!(plan_repairs(data.path(), |_, _| {}).unwrap(), []);
         assert_eq!(segments(&dir), before[..3]);
         assert_eq!(segments(&aside), before[3..]);
         let rest = aside.join(format!("{}.from-{}", before[2], position));
@@ -274,7 +275,7 @@ mod tests {
         let dir = filled(data.path());
         let before = segments(&dir);
         fs::remove_file(dir.join(&before[1])).unwrap();
-        let repairs = plan_repairs(data.path()).unwrap();
+        let repairs = plan_repairs(data.path(), |_, _| {}).unwrap();
         let cut = repairs[0].cut.clone().unwrap();
         assert_eq!(
             (cut.segment.as_str(), cut.position),
@@ -295,13 +296,13 @@ mod tests {
         let index = dir.join(file_name(base, "index"));
         fs::write(&index, [0, 0, 0, 7, 0, 0, 0, BATCH_HEADER_BYTES as u8]).unwrap();
         fs::write(dir.join(file_name(7, "snapshot")), b"none").unwrap();
-        let repairs = plan_repairs(data.path()).unwrap();
+        let repairs = plan_repairs(data.path(), |_, _| {}).unwrap();
         assert_eq!((repairs.len(), &repairs[0].cut), (1, &None));
         let aside = repairs[0].execute(NOW).unwrap();
         assert!(!index.exists() && aside.join(file_name(7, "snapshot")).exists());
         let log = open(&dir, OpenMode::AfterCrash { recovery_point: 0 });
         assert_eq!(log.ends().log_end.offset, 50);
         log.close(NOW).unwrap();
-        assert_eq!(plan_repairs(data.path()).unwrap(), []);
+        assert_eq!(plan_repairs(data.path(), |_, _| {}).unwrap(), []);
     }
 }

@@ -167,6 +167,11 @@ pub fn dump_segment(
 
 /// Checks every partition directory below `path`, or `path` itself when it is one.
 pub fn verify_dir(path: &Path) -> io::Result<Verified> {
+    verify_dir_telling(path, |_, _| {})
+}
+
+/// The same, telling before each partition how many are done, and of how many.
+pub fn verify_dir_telling(path: &Path, mut tell: impl FnMut(usize, usize)) -> io::Result<Verified> {
     let mut seen = Verified::default();
     let mut dirs = Vec::new();
     let is_partition = |dir: &Path| -> io::Result<bool> {
@@ -189,8 +194,9 @@ pub fn verify_dir(path: &Path) -> io::Result<Verified> {
         }
     }
     dirs.sort();
-    for dir in dirs {
-        verify_partition(&dir, &mut seen)?;
+    for (n, dir) in dirs.iter().enumerate() {
+        tell(n, dirs.len());
+        verify_partition(dir, &mut seen)?;
     }
     Ok(seen)
 }

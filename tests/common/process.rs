@@ -71,13 +71,18 @@ impl Process {
         self.word_behind("listening on ").parse().unwrap()
     }
 
+    /// Host and port of the dashboard.
+    pub fn dashboard(&self) -> &str {
+        self.word_behind("dashboard http://")
+    }
+
     pub fn client(&self) -> Client {
         Client::connect(self.address())
     }
 
     /// The answer of a page of the dashboard, head and body.
     pub fn page(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.word_behind("dashboard http://")).unwrap();
+        let mut stream = TcpStream::connect(self.dashboard()).unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();

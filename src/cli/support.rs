@@ -1,0 +1,202 @@
+//! `metaq support-bundle`: one archive with what somebody needs who is to help. No messages, no keys, no secrets.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use super::http::{self, Dashboard};
+use super::{ConfigArguments, Failure};
+use crate::config::Config;
+
+/// The end of a log file that is taken, bytes.
+const LOG_BYTES_MAX: u64 = 4 << 20;
+/// Files of data directories that are listed.
+const FILES_MAX: usize = 100_000;
+
+/// What a running broker tells.
+const PAGES: &[(&str, &str)] = &[
+    ("broker.json", "/api/broker"),
+    ("cluster.json", "/api/cluster"),
+    ("topics.json", "/api/topics?limit=1000"),
+    ("groups.json", "/api/groups?limit=1000"),
+    ("clients.json", "/api/clients?limit=1000"),
+    ("events.json", "/api/events?limit=1000"),
+    ("history.json", "/api/history"),
+    ("configuration.json", "/api/configuration"),
+    ("process.json", "/api/process"),
+    ("log.json", "/api/log"),
+    ("metrics.txt", "/metrics"),
+    ("healthz.txt", "/healthz"),
+    ("readyz.txt", "/readyz"),
+];
+
+/// What the system tells.
+const SYSTEM: &[&str] = &[
+    "/proc/version",
+    "/proc/meminfo",
+    "/proc/loadavg",
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/mounts",
+    "/proc/pressure/io",
+    "/proc/pressure/memory",
+    "/proc/pressure/cpu",
+    "/proc/sys/vm/max_map_count",
+    "/proc/sys/vm/dirty_background_ratio",
+    "/proc/sys/vm/dirty_ratio",
+    "/proc/sys/net/core/somaxconn",
+];
+
+/// See the module's documentation.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What cannot be had, because the broker does not run for instance, is named in the archive's MANIFEST.
+Names of topics, groups and clients and addresses are in it: look into it before you send it.
+
+Examples:
+  metaq support-bundle -c conf/server.ini
+  metaq support-bundle -c conf/server.ini --output /tmp/broker-0.tar.gz"
+)]
+pub(super) struct SupportBundle {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Where to write.
+    #[arg(short, long, default_value = "metaq-support.tar.gz")]
+    output: PathBuf,
+    #[command(flatten)]
+    dashboard: Dashboard,
+}
+
+struct Bundle {
+    archive: tar::Builder<GzEncoder<File>>,
+    manifest: String,
+}
+
+impl SupportBundle {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let named = |error: std::io::Error| format!("{}: {error}", self.output.display());
+        let file = File::create_new(&self.output).map_err(named)?;
+        let mut bundle = Bundle {
+            archive: tar::Builder::new(GzEncoder::new(file, Compression::default())),
+            manifest: format!("metaq {}\n", env!("CARGO_PKG_VERSION")),
+        };
+        self.fill(&mut bundle)?;
+        let manifest = std::mem::take(&mut bundle.manifest);
+        bundle.put("MANIFEST", manifest.as_bytes())?;
+        bundle.archive.into_inner()?.finish()?.sync_all()?;
+        match self.dashboard.json {
+            true => println!("{}", serde_json::json!({ "file": self.output })),
+            false => print!("{manifest}\nWritten to {}.\n", self.output.display()),
+        }
+        Ok(())
+    }
+
+    fn fill(&self, bundle: &mut Bundle) -> Result<(), Failure> {
+        for (name, path) in PAGES {
+            bundle.add(
+                &format!("broker/{name}"),
+                http::text(self.dashboard.address(), path),
+            )?;
+        }
+        for path in SYSTEM {
+            let name = format!("system{}", path.replacen("/proc", "", 1));
+            bundle.add(&name, std::fs::read_to_string(path).map_err(Failure::from))?;
+        }
+        let config = match self.config.load_leniently() {
+            Ok(config) => config,
+            Err(error) => return bundle.add("configuration.txt", Err(error.into())),
+        };
+        bundle.add("configuration.txt", Ok(shown(&config)))?;
+        for (n, dir) in config.data_paths().iter().enumerate() {
+            bundle.add(&format!("data-{n}.txt"), Ok(listing(dir)))?;
+        }
+        let log = config.text("log.file");
+        if !log.is_empty() {
+            bundle.add("log.txt", end_of(Path::new(log)))?;
+        }
+        Ok(())
+    }
+}
+
+impl Bundle {
+    /// Adds a part, or notes why there is none.
+    fn add(&mut self, name: &str, text: Result<String, Failure>) -> Result<(), Failure> {
+        match text {
+            Ok(text) => {
+                self.manifest
+                    .push_str(&format!("{name}: {} bytes\n", text.len()));
+                self.put(name, text.as_bytes())
+            }
+            Err(why) => {
+                self.manifest.push_str(&format!("{name}: missing: {why}\n"));
+                Ok(())
+            }
+        }
+    }
+
+    fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o600);
+        header.set_mtime(0);
+        let path = format!("metaq-support/{name}");
+        Ok(self.archive.append_data(&mut header, path, bytes)?)
+    }
+}
+
+/// What is set, without what is secret.
+fn shown(config: &Config) -> String {
+    let set = crate::config::broker_keys().filter(|key| config.source(key.name).is_some());
+    let line = |key: crate::config::BrokerKey| match key.is_secret() {
+        true => format!("{} is set\n", key.name),
+        false => format!("{}={}\n", key.name, config.text(key.name)),
+    };
+    set.map(line).collect()
+}
+
+/// Names and sizes of a data directory's files.
+fn listing(dir: &Path) -> String {
+    let mut out = String::new();
+    let mut dirs = vec![dir.to_path_buf()];
+    let mut left = FILES_MAX;
+    while let Some(dir) = dirs.pop() {
+        let Ok(entries) = std::fs::read_dir(&dir) else {
+            out.push_str(&format!("{}: cannot be read\n", dir.display()));
+            continue;
+        };
+        for entry in entries.flatten() {
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            if metadata.is_dir() {
+                dirs.push(entry.path());
+                continue;
+            }
+            if left == 0 {
+                out.push_str("and more\n");
+                return out;
+            }
+            left -= 1;
+            out.push_str(&format!(
+                "{:>14} {}\n",
+                metadata.len(),
+                entry.path().display()
+            ));
+        }
+    }
+    out
+}
+
+/// The end of a log file.
+fn end_of(path: &Path) -> Result<String, Failure> {
+    let mut file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let bytes = file.metadata()?.len();
+    file.seek(SeekFrom::Start(bytes.saturating_sub(LOG_BYTES_MAX)))?;
+    let mut end = Vec::new();
+    file.take(LOG_BYTES_MAX).read_to_end(&mut end)?;
+    Ok(String::from_utf8_lossy(&end).into_owned())
+}
