@@ -632,6 +632,45 @@ fn a_partition_moves_to_another_directory_under_load_and_loses_nothing() {
     }
 }
 
+#[test]
+fn a_kill_amid_a_move_loses_nothing_that_was_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+    let both = format!("dataPath={},{}", a.display(), b.display());
+    let mut stored = 0;
+    for round in 0..8 {
+        let mut process = start_on(&[&both, "log.segment.bytes=1048576"]);
+        let mut client = process.client();
+        client.create("t");
+        for _ in 0..40 {
+            assert_eq!(client.produce("t", batch(500)), (0, stored));
+            stored += 500;
+        }
+        let at = place([&a, &b]).unwrap();
+        assert_eq!(begin_move(&mut client, [&b, &a][at]), 0);
+        // From before the first byte is copied to behind the switch.
+        std::thread::sleep(std::time::Duration::from_millis(round * 4));
+        process.signal("-KILL");
+        let mut process = start_on(&[&both, "log.segment.bytes=1048576"]);
+        let mut client = process.client();
+        let mut next = 0;
+        while next < stored {
+            let batches = client.fetch("t", next);
+            assert!(!batches.is_empty(), "round {round}: {next} of {stored}");
+            for (offset, records) in batches {
+                assert_eq!(offset, next, "round {round}");
+                next += i64::from(records);
+            }
+        }
+        let there = [&a, &b]
+            .iter()
+            .filter(|dir| dir.join("t-0").exists())
+            .count();
+        assert_eq!(there, 1, "round {round}");
+        process.signal("-TERM");
+    }
+}
+
 /// A broker whose data directories are among the settings.
 fn start_on(settings: &[&str]) -> Process {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_metaq"));

@@ -98,6 +98,12 @@ impl Configs {
         self.of(what).keys().map(String::as_str)
     }
 
+    /// Whether one more may have settings, where it has none.
+    fn has_room_for(&self, what: Configured, name: &str) -> bool {
+        let configured = self.of(what);
+        configured.contains_key(name) || configured.len() < CONFIGURED_RESOURCES_MAX
+    }
+
     fn put(&mut self, what: Configured, name: &str, overrides: Overrides) {
         match overrides.is_empty() {
             true => self.of_mut(what).remove(name),
@@ -228,7 +234,7 @@ impl Cluster {
         if validate_only || known.cloned().unwrap_or_default() == overrides {
             return Ok(());
         }
-        if known.is_none() && image.configs.of(what).len() >= CONFIGURED_RESOURCES_MAX {
+        if !image.configs.has_room_for(what, name) {
             return Err(ClusterError::Request(format!(
                 "{CONFIGURED_RESOURCES_MAX} have configurations of their own, which is the most."
             )));
@@ -338,5 +344,33 @@ fn check_broker(config: &Config, overrides: &Overrides) -> Result<(), ClusterErr
     match told.is_empty() {
         true => Ok(()),
         false => Err(ClusterError::Request(told.join("; "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_kept_for_so_many_and_those_may_change() {
+        let mut configs = Configs::default();
+        let set =
+            || Overrides::from([("consumer.session.timeout.ms".to_owned(), "50000".to_owned())]);
+        for n in 0..CONFIGURED_RESOURCES_MAX {
+            assert!(configs.has_room_for(Configured::Group, &n.to_string()));
+            configs.put(Configured::Group, &n.to_string(), set());
+        }
+        assert!(!configs.has_room_for(Configured::Group, "one more"));
+        assert!(configs.has_room_for(Configured::Group, "7"));
+        assert!(configs.has_room_for(Configured::ClientMetrics, "another kind"));
+        configs.put(Configured::Group, "7", Overrides::new());
+        assert!(configs.has_room_for(Configured::Group, "one more"));
+    }
+
+    #[test]
+    fn a_default_broker_has_a_node_that_no_number_has() {
+        assert_eq!(Configured::Broker.path(""), "/config/brokers/<default>");
+        assert_eq!(Configured::Broker.path("0"), "/config/brokers/0");
+        assert_eq!(Configured::Group.path("a/b"), "/config/groups/a%2fb");
     }
 }
