@@ -366,6 +366,64 @@ fn what_is_set_at_one_broker_is_in_force_at_all_and_outlives_the_controller() {
     assert!(shown.contains("50000"), "{shown}");
 }
 
+/// A request to a broker's dashboard with its token; the body of the answer.
+fn act(node: &Node, method: &str, path: &str, body: &str) -> serde_json::Value {
+    use std::io::{Read, Write};
+    let token = std::fs::read_to_string(node.data().join("dashboard.token")).unwrap();
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", node.dashboard)).unwrap();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.0\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        token.trim(),
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    serde_json::from_str(body).unwrap_or_else(|_| panic!("{answer}"))
+}
+
+#[test]
+fn a_dashboard_acts_on_the_whole_cluster_and_counts_a_groups_lag_on_all_brokers() {
+    let cluster = Cluster::start(2, &[]);
+    let asked = cluster.other_than(cluster.nodes[0].controller());
+    let body = r#"{"name": "made", "partitions": 4}"#;
+    let made = act(asked, "POST", "/api/topics", body);
+    assert!(made["message"].is_string(), "{made}");
+    for node in &cluster.nodes {
+        within(LONG, "the topic", || node.leaders("made").len() == 4);
+    }
+    for (partition, (leader, _)) in asked.leaders("made").into_iter().enumerate() {
+        let node = &cluster.nodes[leader as usize];
+        assert_eq!(
+            produce(&mut node.client(), "made", partition as i32),
+            (0, 0)
+        );
+    }
+    // Whoever coordinates the group, both can be asked to set its offsets.
+    for (node, expected) in cluster.nodes.iter().zip([1, 0]) {
+        let to = if expected == 1 { "latest" } else { "earliest" };
+        let body = format!(r#"{{"topic": "made", "to": "{to}", "execute": true}}"#);
+        let plan = act(node, "POST", "/api/groups/readers/offsets", &body);
+        let all = plan["partitions"]
+            .as_array()
+            .unwrap_or_else(|| panic!("{plan}"));
+        assert!(all.iter().all(|one| one["behind"] == expected), "{plan}");
+    }
+    let mut coordinators = 0;
+    for node in &cluster.nodes {
+        let group = act(node, "GET", "/api/groups/readers", "");
+        if group["error"] == "other_broker" {
+            continue;
+        }
+        coordinators += 1;
+        assert_eq!(group["group"]["lag"], 4, "{group}");
+    }
+    assert_eq!(coordinators, 1);
+}
+
 #[test]
 fn a_broker_moves_to_zookeeper_and_back_with_all_that_it_has() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! What happened, with who and why and how long: a bounded ring for each kind, so that a client that is refused a
 //! thousand times does not wash away why a group rebalanced. What happens again in the same way counts up instead.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -246,6 +246,16 @@ impl Events {
         found
     }
 
+    /// How many events of a kind are remembered of each thing that they are about.
+    pub fn remembered(&self, kind: EventKind) -> HashMap<String, usize> {
+        let rings = self.rings.lock();
+        let mut counts = HashMap::new();
+        for event in &rings.rings[kind as usize] {
+            *counts.entry(event.subject.clone()).or_default() += 1;
+        }
+        counts
+    }
+
     /// How often a kind happened since the start.
     pub fn total(&self, kind: EventKind) -> u64 {
         self.rings.lock().totals[kind as usize]
@@ -331,6 +341,7 @@ mod tests {
             let kinds = [EventKind::Rebalance];
             events.latest_where(&kinds, usize::MAX, |event| event.subject == group)
         };
+        assert_eq!(events.remembered(EventKind::Rebalance)["quiet"], 1);
         assert_eq!(of("quiet").len(), 1);
         let busy = of("busy");
         assert_eq!(busy.len(), REBALANCES_PER_GROUP);

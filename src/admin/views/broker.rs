@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::problems::Problem;
 use crate::admin::Shared;
+use crate::admin::api::aside;
 use crate::admin::process;
 use crate::admin::status::CoordinationStatus;
 
@@ -135,7 +136,7 @@ impl BrokerView {
             connections_accepted: load(&cx.metrics.connections_accepted),
             connections_rejected: load(&cx.metrics.connections_rejected),
             requests_rejected: events.total(crate::observe::EventKind::RequestRejected),
-            data: data_dirs(shared),
+            data: aside(shared, data_dirs).await.unwrap_or_default(),
             rates: RatesView {
                 bytes_in: rates.bytes_in,
                 bytes_out: rates.bytes_out,

@@ -109,6 +109,7 @@ pub(in crate::admin) struct GroupPartitionView {
 /// All groups that this broker coordinates.
 pub(in crate::admin) async fn list(cx: &Context, part: &Part, by_lag: bool) -> Page<GroupView> {
     let mut all = Vec::new();
+    let rebalances = cx.observe.events.remembered(EventKind::Rebalance);
     for group in cx.coordinator.survey().await {
         if !part.wants(&group.group_id) {
             continue;
@@ -117,18 +118,12 @@ pub(in crate::admin) async fn list(cx: &Context, part: &Part, by_lag: bool) -> P
             let partition = cx.partitions.get(topic, *partition).ok()?;
             Some((partition.high_watermark() - offset).max(0))
         };
-        let rebalances =
-            cx.observe
-                .events
-                .latest_where(&[EventKind::Rebalance], usize::MAX, |event| {
-                    event.subject == group.group_id
-                });
         all.push(GroupView {
             state: group.state,
             members: group.members,
             partitions: group.offsets.len(),
             lag: group.offsets.iter().filter_map(lag).sum(),
-            rebalances: rebalances.len(),
+            rebalances: rebalances.get(&group.group_id).copied().unwrap_or(0),
             group_id: group.group_id,
         });
     }
@@ -345,6 +340,31 @@ fn member_view(member: &MemberDescription, rows: &[GroupPartitionView]) -> Membe
     }
 }
 
+/// Members that committed nothing for a while although messages wait, those with most of them first.
+fn stuck(rows: &[GroupPartitionView], now_ms: i64) -> Vec<String> {
+    let mut by_owner: HashMap<&str, (usize, i64, i64)> = HashMap::new();
+    for row in rows.iter().filter(|row| row.lag.unwrap_or(0) > 0) {
+        if let (Some(owner), Some(at_ms)) = (&row.owner_client, row.committed_ms) {
+            let of = by_owner.entry(owner).or_insert((0, 0, i64::MIN));
+            *of = (of.0 + 1, of.1 + row.lag.unwrap_or(0), of.2.max(at_ms));
+        }
+    }
+    let mut stuck: Vec<_> = by_owner.into_iter().collect();
+    stuck.retain(|(_, (_, _, latest_ms))| *latest_ms < now_ms - COMMIT_OLD_MS);
+    stuck.sort_by_key(|(_, (_, lag, _))| std::cmp::Reverse(*lag));
+    let told = stuck.into_iter().take(3).map(|(owner, (partitions, lag, latest_ms))| {
+        let partitions = match partitions {
+            1 => "1 partition".to_owned(),
+            n => format!("{n} partitions"),
+        };
+        let seconds = (now_ms - latest_ms) / 1000;
+        format!(
+            "{owner} has committed nothing for {seconds} s while {lag} messages wait in {partitions} of it: it is stuck, or it is slow and commits rarely."
+        )
+    });
+    told.collect()
+}
+
 /// What an operator would find by looking long enough.
 fn findings(detail: &GroupDetail, rows: &[GroupPartitionView], now_ms: i64) -> Vec<String> {
     let mut found = Vec::new();
@@ -387,20 +407,7 @@ fn findings(detail: &GroupDetail, rows: &[GroupPartitionView], now_ms: i64) -> V
         };
         found.push(format!("{n} with messages {reads}, {first} for one: no member subscribes to the topic any more, or the assignor left it out."));
     }
-    let owned = rows
-        .iter()
-        .filter(|row| row.owner.is_some() && row.lag.unwrap_or(0) > 0);
-    let stuck = owned.clone().filter(|row| {
-        row.committed_ms
-            .is_some_and(|at_ms| at_ms < now_ms - COMMIT_OLD_MS)
-    });
-    for row in stuck.take(3) {
-        let seconds = (now_ms - row.committed_ms.unwrap_or(now_ms)) / 1000;
-        found.push(format!(
-            "{} owns {} {} and has committed nothing for {seconds} s while {} messages wait: it is stuck, or it is slow and commits rarely.",
-            row.owner_client.as_deref().unwrap_or("?"), row.topic, row.identity, row.lag.unwrap_or(0)
-        ));
-    }
+    found.extend(stuck(rows, now_ms));
     if let Some(worst) = rows.first()
         && rows.len() > 1
         && worst.lag.unwrap_or(0) * 2 > lag

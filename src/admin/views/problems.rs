@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::broker::data_dirs;
+use crate::admin::api::aside;
 use crate::admin::{Shared, lookout};
 use crate::meta::SessionState;
 use crate::observe::{Event, EventKind};
@@ -58,12 +59,14 @@ impl Problem {
 
 /// Everything that is wrong, the worst first.
 pub(in crate::admin) async fn find(shared: &Shared) -> Vec<Problem> {
-    let cx = shared.cx.clone();
-    let looked = tokio::task::spawn_blocking(move || lookout::offline_partitions(&cx)).await;
-    let mut all = offline(&looked.unwrap_or_default());
+    let looked = aside(shared, |shared| {
+        let mut all = offline(&lookout::offline_partitions(&shared.cx));
+        disks(shared, &mut all);
+        files(&mut all);
+        all
+    });
+    let mut all = looked.await.unwrap_or_default();
     coordination(shared, &mut all);
-    disks(shared, &mut all);
-    files(&mut all);
     recent(shared, &mut all);
     all.sort_by_key(|found| found.severity != "critical");
     all
