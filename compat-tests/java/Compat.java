@@ -38,6 +38,9 @@ public class Compat {
         test("commit-and-resume", Compat::commitAndResume);
         test("administration", Compat::administration);
         test("configurations that change while brokers run", Compat::dynamicConfigurations);
+        // One metaq, and a client that pushes (3.7 and later).
+        boolean pushes = ConfigResource.Type.forId((byte) 16) != ConfigResource.Type.UNKNOWN;
+        if (pushes && System.getenv("DASHBOARD") != null && !BOOTSTRAP.contains(",")) test("telemetry-is-shown", Compat::telemetry);
         test("auto-creation", Compat::autoCreation);
         test("topic-recreated", Compat::topicRecreated);
         test("idempotent-kill-9", Compat::idempotent);
@@ -477,6 +480,35 @@ public class Compat {
     }
 
     /** With as many partitions as the broker likes. */
+    /** KIP-714: what a client-metrics resource asks for is pushed, and shown beside the client. */
+    static void telemetry() throws Exception {
+        String name = "pushes-" + UUID.randomUUID();
+        ConfigResource resource = new ConfigResource(ConfigResource.Type.forId((byte) 16), name);
+        set(resource, "interval.ms", "500");
+        set(resource, "metrics", "org.apache.kafka.producer.");
+        set(resource, "match", "client_id=" + name + ",client_software_name=apache-kafka-java");
+        Map<String, Object> config = Map.of("bootstrap.servers", BOOTSTRAP, "client.id", name,
+            "key.serializer", StringSerializer.class, "value.serializer", StringSerializer.class);
+        try (Producer<String, String> producer = new KafkaProducer<>(config)) {
+            waitFor("pushed metrics", () -> {
+                producer.send(new ProducerRecord<>("telemetry", "v")).get();
+                String list = page("/api/clients?filter=" + name);
+                java.util.regex.Matcher number = java.util.regex.Pattern.compile("\"number\":(\\d+)").matcher(list);
+                while (number.find()) {
+                    String client = page("/api/clients/" + number.group(1));
+                    if (client.contains("\"name\":\"org.apache.kafka.producer.") && client.contains("\"interval_ms\":500")) return true;
+                }
+                return false;
+            });
+        }
+        unset(resource, "interval.ms", "metrics", "match");
+    }
+
+    static String page(String path) throws Exception {
+        java.net.http.HttpRequest request = java.net.http.HttpRequest.newBuilder(java.net.URI.create("http://" + System.getenv("DASHBOARD") + path)).build();
+        return java.net.http.HttpClient.newHttpClient().send(request, java.net.http.HttpResponse.BodyHandlers.ofString()).body();
+    }
+
     static void autoCreation() throws Exception {
         String topic = unique("auto");
         int partition;

@@ -22,6 +22,7 @@ pub(super) struct ClientCommand {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List open connections.
+    #[command(after_help = "Example: metaq client list --filter shipper")]
     List {
         /// Only those whose name contains this.
         #[arg(long)]
@@ -30,6 +31,7 @@ enum Action {
         dashboard: Dashboard,
     },
     /// Show a connection: what it uses, in which versions, and how it was refused.
+    #[command(after_help = "Example: metaq client describe 17")]
     Describe {
         /// Its number in the list.
         number: u64,
@@ -37,6 +39,7 @@ enum Action {
         dashboard: Dashboard,
     },
     /// List the latest refused requests and connections, with the reasons.
+    #[command(after_help = "Example: metaq client refused --json | jq \".[0]\"")]
     Refused {
         #[command(flatten)]
         dashboard: Dashboard,

@@ -18,6 +18,7 @@ pub(super) struct Cluster {
 enum Action {
     /// Show the brokers, the controller, and the session with the coordination store. The exit code is 1 when the
     /// broker that is asked may not lead or partitions have no leader.
+    #[command(after_help = "Example: metaq cluster status -d broker-1:8120")]
     Status {
         #[command(flatten)]
         dashboard: Dashboard,

@@ -31,11 +31,13 @@ pub(super) struct Group {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List groups.
+    #[command(after_help = "Example: metaq group list")]
     List {
         #[command(flatten)]
         address: Address,
     },
     /// Show a group's partitions with offsets, lag and owners.
+    #[command(after_help = "Example: metaq group describe billing --json")]
     Describe {
         /// Group id.
         group: String,
@@ -43,6 +45,7 @@ enum Action {
         address: Address,
     },
     /// Delete an empty group with its offsets.
+    #[command(after_help = "Example: metaq group delete billing")]
     Delete {
         /// Group id.
         group: String,
@@ -50,6 +53,9 @@ enum Action {
         address: Address,
     },
     /// Set an empty group's offsets; shows what would happen unless --execute is given.
+    #[command(
+        after_help = "Example: metaq group reset-offsets billing -t orders --to-timestamp 1764000000000 --execute"
+    )]
     ResetOffsets(Reset),
 }
 

@@ -19,6 +19,9 @@ pub(super) struct Log {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Print the batches of a segment, and with --records what is in them.
+    #[command(
+        after_help = "Example: metaq log dump data/orders-0/00000000000000000000.log --records"
+    )]
     Dump {
         /// A `.log` file.
         file: PathBuf,
@@ -30,6 +33,7 @@ enum Action {
         json: bool,
     },
     /// Check CRCs, offsets, indexes and producer snapshots; exit code 1 when something is wrong.
+    #[command(after_help = "Example: metaq log verify data/")]
     Verify {
         /// A data directory, or one partition's directory.
         dir: PathBuf,
@@ -39,6 +43,7 @@ enum Action {
     },
     /// Cut logs off before what is damaged, and set aside indexes and producer snapshots that do not fit; shows what would
     /// happen unless --execute is given. No broker may use the directory.
+    #[command(after_help = "Example: metaq log repair data/orders-0 --execute")]
     Repair {
         /// A data directory, or one partition's directory.
         dir: PathBuf,

@@ -20,6 +20,7 @@ pub(super) struct Loggers {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List the broker's loggers with their levels.
+    #[command(after_help = "Example: metaq loggers list --json")]
     List {
         #[command(flatten)]
         broker: OneBroker,
@@ -37,6 +38,7 @@ enum Action {
         broker: OneBroker,
     },
     /// Take a logger's own level away: it has its parent's again.
+    #[command(after_help = "Example: metaq loggers unset metaq::net")]
     Unset {
         /// One of metaq loggers list.
         logger: String,

@@ -27,15 +27,20 @@ pub(super) struct Meta {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List the names below a node.
+    #[command(after_help = "Example: metaq meta ls /consumers")]
     Ls(Looked),
     /// Print a node.
+    #[command(after_help = "Example: metaq meta get /controller")]
     Get(Looked),
     /// Print everything below a node.
+    #[command(after_help = "Example: metaq meta tree /brokers -c conf/server.ini")]
     Tree(Looked),
     /// Print the paths that change below a node, until interrupted; `*` where anything may have changed. Brokers,
     /// topics, configurations, slots and the controller are watched.
+    #[command(after_help = "Example: metaq meta watch /consumers")]
     Watch(Looked),
     /// Write topics, groups, offsets and configurations into a JSON file, while no broker runs.
+    #[command(after_help = "Example: metaq meta export backup.json -c conf/server.ini")]
     Export {
         /// Where to write; - for standard output.
         file: PathBuf,
@@ -43,6 +48,7 @@ enum Action {
         config: ConfigArguments,
     },
     /// Read such a file into an empty store, while no broker runs.
+    #[command(after_help = "Example: metaq meta import backup.json --set zk.zkEnable=true")]
     Import {
         /// What to read.
         file: PathBuf,
@@ -51,6 +57,9 @@ enum Action {
     },
     /// List the offsets that a MetaQ's consumers committed below --root, for you to map. They are byte positions in
     /// MetaQ's files; nothing is written.
+    #[command(
+        after_help = "Example: metaq meta metaq-offsets --root /meta --set zk.zkConnect=zk1:2181"
+    )]
     MetaqOffsets {
         /// The root that MetaQ uses.
         #[arg(long, default_value = "/meta")]

@@ -157,3 +157,36 @@ pub fn run(command: Command) -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Command;
+
+    /// Visits every command that does something.
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, clap::Command)>) {
+        let own = command
+            .get_subcommands()
+            .filter(|one| one.get_name() != "help");
+        let own: Vec<_> = own.collect();
+        if own.is_empty() {
+            found.push((path.to_owned(), command.clone()));
+        }
+        for one in own {
+            leaves(one, &format!("{path} {}", one.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example_of_itself() {
+        let mut found = Vec::new();
+        leaves(&Command::command(), "metaq", &mut found);
+        let without = found.iter().filter(|(path, command)| {
+            let help = command.get_after_help().map(ToString::to_string);
+            !help.unwrap_or_default().contains(path.as_str())
+        });
+        let without: Vec<&String> = without.map(|(path, _)| path).collect();
+        assert!(without.is_empty(), "{without:#?}");
+    }
+}

@@ -42,6 +42,7 @@ pub(super) struct Partition {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List a topic's partitions: where they are, how large, open or closed.
+    #[command(after_help = "Example: metaq partition list --topic orders")]
     List {
         /// Topic.
         #[arg(short, long)]

@@ -46,10 +46,13 @@ enum Action {
     )]
     Start(Begin),
     /// Stop it, and wait until it has ended.
+    #[command(after_help = "Example: metaq server stop -c conf/server.ini")]
     Stop(End),
     /// Stop it and start it.
+    #[command(after_help = "Example: metaq server restart -c conf/server.ini")]
     Restart(Begin),
     /// Whether it runs: exit code 0, 3 when it is stopped, 1 when it died and left its pid file.
+    #[command(after_help = "Example: metaq server status -c conf/server.ini")]
     Status {
         #[command(flatten)]
         files: Files,
@@ -58,6 +61,7 @@ enum Action {
         json: bool,
     },
     /// Replication is not there yet: exit code 3.
+    #[command(after_help = "Example: metaq server slave-status")]
     SlaveStatus,
 }
 

@@ -22,6 +22,9 @@ const RUNTIME_CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// Starts a broker.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  metaq start
+  metaq start -c conf/server.ini --set serverPort=9093")]
 pub(super) struct Start {
     #[command(flatten)]
     config: ConfigArguments,

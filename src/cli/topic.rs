@@ -40,6 +40,9 @@ pub(super) struct Topic {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Create a topic.
+    #[command(
+        after_help = "Example: metaq topic create orders --partitions 4 --config retention.ms=86400000"
+    )]
     Create {
         /// Its name.
         name: String,
@@ -59,11 +62,13 @@ enum Action {
         address: Address,
     },
     /// List topics.
+    #[command(after_help = "Example: metaq topic list --json | jq -r \".[].topic\"")]
     List {
         #[command(flatten)]
         address: Address,
     },
     /// Show a topic's partitions, offsets and own configurations.
+    #[command(after_help = "Example: metaq topic describe orders")]
     Describe {
         /// Its name.
         name: String,
@@ -71,6 +76,7 @@ enum Action {
         address: Address,
     },
     /// Change a topic's configurations or extend it.
+    #[command(after_help = "Example: metaq topic alter orders --config flush.messages=1")]
     Alter {
         /// Its name.
         name: String,
@@ -87,6 +93,7 @@ enum Action {
         address: Address,
     },
     /// Delete a topic with all its records.
+    #[command(after_help = "Example: metaq topic delete orders")]
     Delete {
         /// Its name.
         name: String,
