@@ -1,6 +1,8 @@
-//! All partitions of this broker, by topic; opening them at start and closing them at the end.
+//! All partitions of this broker, by topic.
 //!
 //! Look-ups read an immutable map behind an atomic pointer. Changes go through one lock and publish a new map.
+
+mod opening;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -17,10 +19,9 @@ use super::moving::{self, Moves};
 use super::workers::Workers;
 use super::writer::{Gate, Writer};
 use crate::clock::WallClock;
-use crate::log::journal::{self, Journaled};
+use crate::log::journal;
 use crate::log::{
-    DataDir, DataDirError, Disk, FoundPartition, Left, LeftAs, Log, LogConfig, LogError, OpenMode,
-    PartitionOffsets, Segment, uuid_to_base64,
+    DataDir, DataDirError, Disk, FoundPartition, LogConfig, LogError, PartitionOffsets, Segment,
 };
 use crate::meta::Lease;
 use crate::observe::Syncs;
@@ -211,10 +212,11 @@ impl Partitions {
                 path: path.clone(),
                 source,
             })?;
-            let journaled = load_journal(&*disk, &dir).map_err(|source| DataDirError::Io {
-                path: path.clone(),
-                source,
-            })?;
+            let journaled =
+                opening::load_journal(&*disk, &dir).map_err(|source| DataDirError::Io {
+                    path: path.clone(),
+                    source,
+                })?;
             volumes.push(Volume {
                 dir,
                 writer,
@@ -305,286 +307,6 @@ impl Partitions {
         });
         if let Some(Err(error)) = removed {
             tracing::error!(dir = %found.path.display(), %error, "cannot remove a deleted topic's partition");
-        }
-    }
-
-    /// Opens or creates partitions, several at a time, and makes them known. A partition that cannot be opened
-    /// is offline; the others are not affected.
-    pub fn open_topics(&self, topics: Vec<TopicToOpen>) -> OpenReport {
-        let work: Vec<(usize, i32, Identity, i32)> = topics
-            .iter()
-            .enumerate()
-            .flat_map(|(n, topic)| {
-                topic
-                    .partitions
-                    .iter()
-                    .map(move |(index, id, epoch)| (n, *index, *id, *epoch))
-            })
-            .collect();
-        let names = || {
-            work.iter()
-                .map(|(n, index, ..)| (&*topics[*n].topic, *index))
-        };
-        for volume in &self.volumes {
-            // One write for all of them; where it fails, opening each tells.
-            let _ = volume.dir.forget_missing(names());
-        }
-        let (next, scanned, cut) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        let opened = Mutex::new(Vec::with_capacity(work.len()));
-        let grown: Vec<AtomicBool> = self.volumes.iter().map(|_| AtomicBool::default()).collect();
-        let worker = || {
-            while let Some((n, index, identity, epoch)) =
-                work.get(next.fetch_add(1, Ordering::Relaxed))
-            {
-                let slot = match self.open_one(
-                    &topics[*n],
-                    *index,
-                    *identity,
-                    *epoch,
-                    (&scanned, &cut, &grown),
-                ) {
-                    Ok(partition) => Slot::Online(partition),
-                    Err(error) => {
-                        tracing::error!(topic = %topics[*n].topic, partition = index, %error, "partition is offline");
-                        Slot::Offline(error.to_string().into())
-                    }
-                };
-                opened.lock().push((*n, *index, slot));
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..self.open_threads.min(work.len()) {
-                scope.spawn(worker);
-            }
-            worker();
-        });
-        let mut opened = opened.into_inner();
-        self.make_durable(&grown, &mut opened);
-        let offline = opened
-            .iter()
-            .filter(|(_, _, slot)| matches!(slot, Slot::Offline(_)))
-            .count();
-        let report = OpenReport {
-            online: opened.len() - offline,
-            offline,
-            scanned_bytes: scanned.into_inner(),
-            cut_bytes: cut.into_inner(),
-        };
-        self.publish(&topics, opened);
-        report
-    }
-
-    /// Called when the partitions that are known were opened for the first time: journals may be used anew, and the
-    /// directories need no check while the system runs on. What is offline is tried again at the next start.
-    pub fn settle(&self) {
-        for volume in &self.volumes {
-            if let Err(error) = self.settle_journal(volume) {
-                tracing::error!(dir = %volume.dir.path().display(), %error, "cannot put the journal aside");
-                // What is in it must not be written over.
-                volume.writer.do_without_journal();
-            }
-            if let Err(error) = self.note_checked(&volume.dir) {
-                tracing::warn!(%error, "a start after a kill will check all that is not synced");
-            }
-        }
-    }
-
-    /// What the journal holds is in the logs now, but for partitions that are offline; what is of a topic that nobody
-    /// knows was deleted with it.
-    fn settle_journal(&self, volume: &Volume) -> std::io::Result<()> {
-        if volume.dir.left() == Left::Clean {
-            return Ok(());
-        }
-        let map = self.map.load();
-        let left = volume.journaled.lock();
-        // What is of a partition that is online is in its log: in another directory, where it was moved there.
-        let is_needed = |(topic_id, index): &(Uuid, i32)| {
-            let topic = map.by_id.get(topic_id);
-            topic.is_some_and(|topic| topic.get(*index).is_err())
-        };
-        match left.keys().any(is_needed) {
-            true => journal::keep(&*self.disk, volume.dir.path()),
-            false => journal::discard(&*self.disk, volume.dir.path()),
-        }
-    }
-
-    fn note_checked(&self, dir: &DataDir) -> Result<(), DataDirError> {
-        let is_open = |found: &FoundPartition| self.get(&found.topic, found.partition).is_ok();
-        match dir.left() {
-            Left::Killed => Ok(()),
-            Left::Clean => dir.note_running(),
-            Left::Crashed if dir.scan()?.iter().all(is_open) => dir.note_running(),
-            Left::Crashed => Ok(()),
-        }
-    }
-
-    /// Syncs the data directories in which partition directories were made; where that fails, what is there is offline.
-    fn make_durable(&self, grown: &[AtomicBool], opened: &mut [(usize, i32, Slot)]) {
-        let grown = self.volumes.iter().zip(grown);
-        for (volume, _) in grown.filter(|(_, grown)| grown.load(Ordering::Relaxed)) {
-            let Err(error) = self.disk.sync_dir(volume.dir.path()) else {
-                continue;
-            };
-            tracing::error!(dir = %volume.dir.path().display(), %error, "cannot sync the data directory");
-            for (_, _, slot) in opened.iter_mut() {
-                let is_there = |partition: &Arc<Partition>| {
-                    partition.log().dir().parent() == Some(volume.dir.path())
-                };
-                if matches!(slot, Slot::Online(partition) if is_there(partition)) {
-                    *slot = Slot::Offline(error.to_string().into());
-                }
-            }
-        }
-    }
-
-    fn publish(&self, topics: &[TopicToOpen], opened: Vec<(usize, i32, Slot)>) {
-        let _change = self.changes.lock();
-        let mut map = Map::clone(&self.map.load());
-        let mut fresh: HashMap<usize, TopicPartitions> = HashMap::new();
-        for (n, index, slot) in opened {
-            let topic = &topics[n];
-            let entry = fresh
-                .entry(n)
-                .or_insert_with(|| match map.by_id.get(&topic.topic_id) {
-                    Some(known) => TopicPartitions::clone(known),
-                    None => TopicPartitions {
-                        topic: topic.topic.clone(),
-                        topic_id: topic.topic_id,
-                        slots: BTreeMap::new(),
-                    },
-                });
-            entry.slots.insert(index, slot);
-        }
-        for topic in fresh.into_values().map(Arc::new) {
-            map.by_name.insert(topic.topic.clone(), topic.clone());
-            map.by_id.insert(topic.topic_id, topic);
-        }
-        self.map.store(Arc::new(map));
-        self.changed.store(true, Ordering::Release);
-    }
-
-    fn open_one(
-        &self,
-        topic: &TopicToOpen,
-        index: i32,
-        identity: Identity,
-        leader_epoch: i32,
-        (scanned, cut, grown): (&AtomicU64, &AtomicU64, &[AtomicBool]),
-    ) -> Result<Arc<Partition>, LogError> {
-        let at = self.place(topic, index)?;
-        let volume = &self.volumes[at];
-        let dir = volume.dir.partition_path(&topic.topic, index);
-        let is_new = !dir.exists();
-        if is_new {
-            grown[at].store(true, Ordering::Relaxed);
-        }
-        volume
-            .dir
-            .forget_missing([(&*topic.topic, index)].into_iter())?;
-        let offsets = volume.dir.offsets(&topic.topic, index);
-        let recovery_point = offsets.recovery_point;
-        let after_crash = OpenMode::AfterCrash { recovery_point };
-        let mode = match volume.dir.left() {
-            Left::Clean => OpenMode::Clean,
-            Left::Killed => OpenMode::AfterKill { recovery_point },
-            Left::Crashed => after_crash,
-        };
-        let in_journal = (topic.topic_id, index);
-        let journaled = volume.journaled.lock().get(&in_journal).cloned();
-        let journaled = journaled.unwrap_or_default();
-        let open = |mode| {
-            let left = LeftAs {
-                mode,
-                log_start: offsets.log_start,
-                cleaned_until: volume.dir.cleaned_until(&topic.topic, index),
-            };
-            Log::open_with(
-                self.disk.clone(),
-                &dir,
-                topic.config.clone(),
-                left,
-                &journaled,
-                self.clock.now_ms(),
-            )
-        };
-        let opened = match open(mode) {
-            Err(LogError::Damaged {
-                file,
-                position,
-                what,
-            }) if mode != after_crash => {
-                tracing::warn!(
-                    file,
-                    position,
-                    what,
-                    "checking the partition as after a crash"
-                );
-                open(after_crash)?
-            }
-            result => result?,
-        };
-        if !journaled.is_empty() {
-            // Before the journal is used anew.
-            opened.log.sync(self.clock.now_ms())?;
-            volume.journaled.lock().remove(&in_journal);
-        }
-        scanned.fetch_add(opened.scanned_bytes, Ordering::Relaxed);
-        cut.fetch_add(opened.cut_bytes, Ordering::Relaxed);
-        if opened.cut_bytes > 0 {
-            tracing::warn!(topic = %topic.topic, partition = index, cut_bytes = opened.cut_bytes,
-                log_end = opened.log.ends().log_end.offset, "recovered after a crash");
-        }
-        match is_new {
-            true => volume
-                .dir
-                .write_topic_id(&topic.topic, index, topic.topic_id)?,
-            false => volume
-                .dir
-                .store_topic_id_if_new(&topic.topic, index, topic.topic_id)?,
-        }
-        opened.log.begin_epoch(leader_epoch)?;
-        volume.partitions.fetch_add(1, Ordering::Relaxed);
-        let writer = volume.writer.clone();
-        Ok(Arc::new(Partition::new(
-            topic.topic.clone(),
-            topic.topic_id,
-            index,
-            identity,
-            opened.log,
-            leader_epoch,
-            writer,
-        )))
-    }
-
-    /// The volume that has the partition's directory, or the emptiest one. What is another topic's is left alone:
-    /// deletions leave a note in the tree, so nobody knows how it came here.
-    fn place(&self, topic: &TopicToOpen, index: i32) -> Result<usize, LogError> {
-        let volumes = || self.volumes.iter().enumerate();
-        let path = |volume: &Volume| volume.dir.partition_path(&topic.topic, index);
-        let mut there = volumes().filter(|(_, volume)| path(volume).exists());
-        let Some((at, volume)) = there.next() else {
-            let emptiest =
-                volumes().min_by_key(|(_, volume)| volume.partitions.load(Ordering::Relaxed));
-            return emptiest
-                .map(|(at, _)| at)
-                .ok_or_else(|| LogError::Offline("no data directory".to_owned()));
-        };
-        if let Some((_, other)) = there.next() {
-            return Err(LogError::Offline(format!(
-                "there are two directories of it: {} and {}",
-                path(volume).display(),
-                path(other).display()
-            )));
-        }
-        match volume.dir.topic_id(&topic.topic, index)? {
-            Some(id) if id != topic.topic_id => Err(LogError::Offline(format!(
-                "{} belongs to a topic with id {}, but {} has id {}; move the directory away to begin anew",
-                path(volume).display(),
-                uuid_to_base64(id),
-                topic.topic,
-                uuid_to_base64(topic.topic_id)
-            ))),
-            _ => Ok(at),
         }
     }
 
@@ -875,23 +597,4 @@ impl Partitions {
             }
         }
     }
-}
-
-/// What a crash left in a directory's journal, by partition.
-fn load_journal(
-    disk: &dyn Disk,
-    dir: &DataDir,
-) -> std::io::Result<HashMap<(Uuid, i32), Vec<Bytes>>> {
-    let mut found: HashMap<_, Vec<Bytes>> = HashMap::new();
-    if dir.left() != Left::Clean {
-        for Journaled {
-            topic_id,
-            partition,
-            batch,
-        } in journal::load(disk, dir.path())?
-        {
-            found.entry((topic_id, partition)).or_default().push(batch);
-        }
-    }
-    Ok(found)
 }
