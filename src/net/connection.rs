@@ -15,7 +15,6 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use metaq_protocol::frame::{self, FrameError};
 use metaq_protocol::messages::ApiKey;
-use metaq_protocol::protocol::StrBytes;
 use tokio::sync::watch;
 
 use super::frame_reader::{FrameReader, ReadFault};
@@ -58,8 +57,8 @@ struct Connection<S> {
     reader: FrameReader,
     in_flight: FuturesOrdered<std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>>>,
     registered: Registered,
-    /// What it called itself last.
-    client_id: Option<StrBytes>,
+    /// CRC and length of what it called itself last: the name itself is a part of a frame, and would keep all of it.
+    named: Option<(u32, usize)>,
 }
 
 /// Serves a connection until it ends.
@@ -85,7 +84,7 @@ pub(super) async fn run<S: Socket>(
         reader,
         in_flight,
         registered,
-        client_id: None,
+        named: None,
     };
     let ended = {
         // Batches of one turn are told to the writer thread together.
@@ -182,9 +181,11 @@ impl<S: Socket> Connection<S> {
         let key = frame.api_key;
         let client = self.registered.client().clone();
         client.asked(key, frame.version, request_bytes);
-        if frame.client_id != self.client_id {
-            client.named(frame.client_id.as_deref().unwrap_or_default());
-            self.client_id.clone_from(&frame.client_id);
+        let name = frame.client_id.as_deref();
+        let named = name.map(|name| (crc32c::crc32c(name.as_bytes()), name.len()));
+        if named != self.named {
+            client.named(name.unwrap_or_default());
+            self.named = named;
         }
         let caller = Caller {
             peer: self.peer,
