@@ -521,6 +521,7 @@ fn group_limits(config: &Config) -> GroupLimits {
         session_timeout_min_ms: config.number("group.min.session.timeout.ms") as i32,
         session_timeout_max_ms: config.number("group.max.session.timeout.ms") as i32,
         members_max: config.number("group.max.size") as usize,
+        members_bytes_max: config.number("group.members.max.bytes") as usize,
         metadata_bytes_max: config.number("offset.metadata.max.bytes") as usize,
         offsets_retention_ms: config.number("offsets.retention.minutes") * 60_000,
         offsets_check_interval: Duration::from_millis(

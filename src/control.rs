@@ -157,7 +157,9 @@ async fn carry_out(cx: &Context, order: Order) -> Result<serde_json::Value, Stri
             topic,
             seconds,
         } => {
-            if client_id.is_none() && topic.is_none() {
+            let given = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
+            let empty = |name: &Option<String>| name.is_some() && !given(name);
+            if !given(&client_id) && !given(&topic) || empty(&client_id) || empty(&topic) {
                 return Err("name a client or a topic".to_owned());
             }
             let time = seconds.map_or(REQUEST_LOG_TIME_DEFAULT, Duration::from_secs);

@@ -387,3 +387,40 @@ fn clients_that_never_read_cost_little_and_are_closed_in_their_time() {
     }
     witness(&mut client);
 }
+
+#[test]
+fn members_of_all_groups_together_hold_no_more_than_is_set() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let broker = warm(
+        dir.path(),
+        &[
+            "group.members.max.bytes=4194304",
+            "group.initial.rebalance.delay.ms=0",
+        ],
+    );
+    let metadata = bytes::Bytes::from(vec![0; 500_000]);
+    let mut client = broker.client();
+    let mut join = |n: usize| {
+        let protocol = JoinGroupRequestProtocol::default()
+            .with_name(StrBytes::from_static_str("range"))
+            .with_metadata(metadata.clone());
+        let request = JoinGroupRequest::default()
+            .with_group_id(GroupId(StrBytes::from_string(format!("g{n}"))))
+            .with_session_timeout_ms(6_000)
+            .with_rebalance_timeout_ms(6_000)
+            .with_protocol_type(StrBytes::from_static_str("consumer"))
+            .with_protocols(vec![protocol]);
+        client.ask(0, &request).error_code
+    };
+    let refused = metaq_protocol::ResponseError::GroupMaxSizeReached.code();
+    let codes: Vec<i16> = (0..12).map(&mut join).collect();
+    assert_eq!(
+        codes.iter().filter(|code| **code == 0).count(),
+        8,
+        "{codes:?}"
+    );
+    assert!(codes[8..].iter().all(|code| *code == refused), "{codes:?}");
+    // What silent members held is given back.
+    wait_for("their sessions to end", || join(100) == 0);
+}

@@ -534,3 +534,40 @@ fn viewers_of_live_values_are_bounded_and_told_the_same() {
     });
     broker.stop();
 }
+
+#[test]
+fn one_address_cannot_take_the_places_of_all_others() {
+    let (_dir, broker) = start(&["dashboard.http.max.connections=8"]);
+    let address = broker.broker().dashboard_address().unwrap();
+    let silent: Vec<TcpStream> = (0..20)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    // Another address of this machine.
+    let port = address.port();
+    let looked = std::process::Command::new("curl")
+        .args(["-s", "-m", "10", "--interface", "127.0.0.2"])
+        .arg(format!("http://127.0.0.1:{port}/healthz"))
+        .output();
+    assert_eq!(String::from_utf8_lossy(&looked.unwrap().stdout), "ok\n");
+    drop(silent);
+    wait_for("the places to be free again", || {
+        TcpStream::connect(address).is_ok_and(|mut stream| {
+            let _ = stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).is_ok() && answer.ends_with("ok\n")
+        })
+    });
+}
+
+#[test]
+fn a_page_does_not_tell_whether_a_token_is_right() {
+    let (_dir, broker) = start(&[]);
+    for bearer in [BEARER, "Authorization: Bearer a guess\r\n"] {
+        let page = ask(&broker, "GET", "/", bearer, "");
+        assert!(
+            page.status == 200 && page.body.contains("Log in"),
+            "{}",
+            page.head
+        );
+    }
+}

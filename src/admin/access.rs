@@ -136,9 +136,10 @@ impl Access {
         }
     }
 
-    /// Whether the visitor has shown the token.
+    /// Whether the visitor has logged in. A token that comes along is not looked at here: a page would tell at once, and to
+    /// whoever asks, whether it is right.
     pub(super) fn is_known(&self, headers: &HeaderMap) -> bool {
-        self.check(headers, None).is_ok()
+        session_of(headers).is_some_and(|id| self.is_session(id))
     }
 
     fn is_session(&self, id: &str) -> bool {

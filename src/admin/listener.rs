@@ -1,9 +1,10 @@
 //! The dashboard's connections: a bounded number, and none that is silent for long, so that visitors cannot use up what
 //! the clients' connections need.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use axum::extract::ConnectInfo;
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -22,10 +24,35 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Pause after accept failed, as it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A listener that closes what is above its limit at once.
+/// A listener that closes what is above its limit at once. One address has half of the places at most, so that it cannot
+/// keep others from looking whether the broker lives.
 pub(super) struct Limited {
     listener: TcpListener,
     places: Arc<Semaphore>,
+    per_address_max: usize,
+    addresses: Addresses,
+}
+
+/// How many connections each address has.
+type Addresses = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
+/// One of them; given back when dropped.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    addresses: Addresses,
+    address: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut addresses = self.addresses.lock();
+        if let Some(open) = addresses.get_mut(&self.address) {
+            *open -= 1;
+            if *open == 0 {
+                addresses.remove(&self.address);
+            }
+        }
+    }
 }
 
 impl Limited {
@@ -35,7 +62,24 @@ impl Limited {
         Self {
             listener,
             places: Arc::new(Semaphore::new(connections_max)),
+            per_address_max: connections_max.div_ceil(2),
+            addresses: Addresses::default(),
         }
+    }
+
+    fn place(&self, address: IpAddr) -> Option<Place> {
+        let permit = self.places.clone().try_acquire_owned().ok()?;
+        let mut addresses = self.addresses.lock();
+        let open = addresses.get(&address).copied().unwrap_or(0);
+        if open >= self.per_address_max {
+            return None;
+        }
+        addresses.insert(address, open + 1);
+        Some(Place {
+            _permit: permit,
+            addresses: self.addresses.clone(),
+            address,
+        })
     }
 }
 
@@ -64,9 +108,9 @@ impl axum::serve::Listener for Limited {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             match self.listener.accept().await {
-                Ok((stream, peer)) => match self.places.clone().try_acquire_owned() {
-                    Ok(place) => return (Visitor::new(stream, Some(place), IDLE_MAX), peer),
-                    Err(_) => tracing::warn!(%peer, "dashboard: too many connections"),
+                Ok((stream, peer)) => match self.place(peer.ip()) {
+                    Some(place) => return (Visitor::new(stream, Some(place), IDLE_MAX), peer),
+                    None => tracing::warn!(%peer, "dashboard: too many connections"),
                 },
                 Err(error) => {
                     tracing::warn!(%error, "dashboard: cannot accept a connection");
@@ -84,13 +128,13 @@ impl axum::serve::Listener for Limited {
 /// A connection that ends when it is idle for too long, and gives its place back then.
 pub(super) struct Visitor<S> {
     stream: S,
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
     idle_max: Duration,
     idle: Pin<Box<Sleep>>,
 }
 
 impl<S> Visitor<S> {
-    fn new(stream: S, place: Option<OwnedSemaphorePermit>, idle_max: Duration) -> Self {
+    fn new(stream: S, place: Option<Place>, idle_max: Duration) -> Self {
         Self {
             stream,
             _place: place,

@@ -180,6 +180,9 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
         true => None,
         false => shared.access.check_reading(request.headers()).err(),
     };
+    if matches!(refused, Some(access::Refusal::WrongToken)) {
+        tokio::time::sleep(access::WRONG_TOKEN_PAUSE).await;
+    }
     let mut response = match refused {
         Some(refusal) if path.starts_with("/api") => {
             errors::ApiError::from(refusal).into_response()

@@ -10,7 +10,7 @@ use metaq_protocol::messages::{
 };
 use metaq_protocol::protocol::StrBytes;
 
-use super::push_telemetry::{facts_of, wire_error};
+use super::push_telemetry::{facts_of, refused};
 use super::{Api, Caller, Context, serve};
 
 pub(super) const API: Api = Api {
@@ -49,15 +49,8 @@ async fn handle(
                     .collect(),
             ),
         Err(error) => {
-            let code = wire_error(&error).code();
-            cx.note(
-                &caller,
-                ApiKey::GetTelemetrySubscriptions,
-                "",
-                code,
-                &error.to_string(),
-            );
-            response.with_error_code(code)
+            let key = ApiKey::GetTelemetrySubscriptions;
+            response.with_error_code(refused(&cx, &caller, key, &error))
         }
     }
 }

@@ -14,6 +14,7 @@ use metaq_protocol::messages::list_offsets_response::{
 use metaq_protocol::messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse};
 use uuid::Uuid;
 
+use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
 use super::shared::partition_of;
 use super::{Api, Caller, Context, serve};
@@ -34,6 +35,7 @@ async fn handle(
     } else {
         Isolation::ReadUncommitted
     };
+    let mut noted = 0;
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
@@ -50,10 +52,17 @@ async fn handle(
                         } else {
                             -1
                         }),
-                    Err(error) => response
-                        .with_error_code(error.code())
-                        .with_offset(-1)
-                        .with_timestamp(-1),
+                    Err(error) => {
+                        if noted < REFUSALS_NOTED_MAX {
+                            let what = format!("{}-{}", &*topic.name, asked.partition_index);
+                            cx.note(&caller, ApiKey::ListOffsets, &what, error.code(), "");
+                            noted += 1;
+                        }
+                        response
+                            .with_error_code(error.code())
+                            .with_offset(-1)
+                            .with_timestamp(-1)
+                    }
                 },
             );
         }

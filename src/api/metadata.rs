@@ -13,6 +13,7 @@ use metaq_protocol::messages::metadata_response::{
 };
 use metaq_protocol::messages::{ApiKey, BrokerId, MetadataRequest, MetadataResponse};
 
+use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
 use super::forward::create_at_controller;
 use super::shared::{
@@ -46,13 +47,18 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
     };
     let by_cli = caller.client_id.as_deref() == Some(CLI_CLIENT_ID);
     let describe = |topic: &Arc<Topic>| described(&image, topic, operations, by_cli);
-    let topics = match all {
+    let topics: Vec<MetadataResponseTopic> = match all {
         true => image.topics().map(describe).collect(),
         false => asked
             .iter()
             .map(|asked| find(&image, asked).map_or_else(|refusal| *refusal, describe))
             .collect(),
     };
+    let refused = |topic: &&MetadataResponseTopic| topic.error_code != 0;
+    for topic in topics.iter().filter(refused).take(REFUSALS_NOTED_MAX) {
+        let name = topic.name.as_ref().map_or("", |name| name.as_str());
+        cx.note(&caller, ApiKey::Metadata, name, topic.error_code, "");
+    }
     let brokers = image.brokers.values().map(|broker| {
         let (host, port) = caller.endpoint_of(broker);
         MetadataResponseBroker::default()

@@ -9,6 +9,7 @@ use metaq_protocol::ResponseError;
 use metaq_protocol::messages::{ApiKey, PushTelemetryRequest, PushTelemetryResponse};
 
 use super::{Api, Caller, Context, serve};
+use crate::observe::{EventKind, Happened};
 use crate::telemetry::{ClientFacts, Push, TelemetryError};
 
 pub(super) const API: Api = Api {
@@ -36,12 +37,27 @@ async fn handle(
     );
     match pushed {
         Ok(()) => PushTelemetryResponse::default(),
-        Err(error) => {
-            let code = wire_error(&error).code();
-            cx.note(&caller, ApiKey::PushTelemetry, "", code, &error.to_string());
-            PushTelemetryResponse::default().with_error_code(code)
-        }
+        Err(error) => PushTelemetryResponse::default().with_error_code(refused(
+            &cx,
+            &caller,
+            ApiKey::PushTelemetry,
+            &error,
+        )),
     }
+}
+
+/// Notes a refusal; its code. A client that comes too early is slowed down, and nothing else is wrong with it.
+pub(super) fn refused(cx: &Context, caller: &Caller, key: ApiKey, error: &TelemetryError) -> i16 {
+    let code = wire_error(error).code();
+    match error {
+        TelemetryError::Throttled(_) => {
+            let slowed = Happened::new(EventKind::Throttle, "telemetry");
+            let slowed = slowed.who(caller.client.label()).why(error.to_string());
+            cx.observe.events.tell(slowed);
+        }
+        _ => cx.note(caller, key, "", code, &error.to_string()),
+    }
+    code
 }
 
 /// Who asks.
@@ -57,7 +73,7 @@ pub(super) fn facts_of(caller: &Caller) -> ClientFacts {
 }
 
 /// As ClientMetricsManager answers.
-pub(super) fn wire_error(error: &TelemetryError) -> ResponseError {
+fn wire_error(error: &TelemetryError) -> ResponseError {
     match error {
         TelemetryError::InvalidInstance(_) | TelemetryError::Terminated(_) => {
             ResponseError::InvalidRequest

@@ -92,7 +92,8 @@ impl RequestLog {
 
 fn names(body: &[u8], (name, id): &(String, Option<Uuid>)) -> bool {
     let body = &body[..body.len().min(LOOKED_THROUGH_BYTES_MAX)];
-    let contains = |bytes: &[u8]| body.windows(bytes.len()).any(|window| window == bytes);
+    let contains =
+        |bytes: &[u8]| !bytes.is_empty() && body.windows(bytes.len()).any(|window| window == bytes);
     contains(name.as_bytes()) || id.is_some_and(|id| contains(id.as_bytes()))
 }
 

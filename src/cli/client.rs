@@ -249,6 +249,9 @@ fn in_words(error: ResponseError) -> String {
         ResponseError::NotLeaderOrFollower => "the partition is led by another broker by now",
         ResponseError::LeaderNotAvailable => "the partition has no leader at this moment",
         ResponseError::CoordinatorNotAvailable => "the group has no coordinator at this moment",
+        ResponseError::LogDirNotFound => {
+            "no such data directory: it must be one of the broker's dataPath (log.dirs)"
+        }
         ResponseError::KafkaStorageError => {
             "the partition's files cannot be used; the broker's log says why"
         }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Failure;
 use super::http::{Dashboard, escape};
-use super::output::{bytes, or_dash, print};
+use super::output::{bytes, or_dash, plain, print};
 
 /// See the module's documentation.
 #[derive(Debug, Args)]
@@ -142,7 +142,11 @@ fn describe(dashboard: &Dashboard, number: u64) -> Result<(), Failure> {
     let client: Connection = serde_json::from_value(whole["client"].clone())?;
     println!(
         "Connection {} from {}: {} ({} {})",
-        client.number, client.peer, client.client_id, client.software, client.software_version
+        client.number,
+        client.peer,
+        plain(&client.client_id),
+        plain(&client.software),
+        plain(&client.software_version)
     );
     println!(
         "{} requests, {} sent, {} got, {} refused, {} ms throttled",
@@ -152,7 +156,7 @@ fn describe(dashboard: &Dashboard, number: u64) -> Result<(), Failure> {
         client.errors,
         client.throttled_ms
     );
-    println!("Refused last: {}", or_dash(&client.last_error));
+    println!("Refused last: {}", plain(&or_dash(&client.last_error)));
     print(false, &["API", "VERSION"], &client.apis, |api| {
         vec![api.name.clone(), api.version.to_string()]
     })

@@ -236,6 +236,7 @@ fn check_file(file: &std::path::Path, set: &[String], json: bool) -> Result<(), 
             }
             Ok(())
         }
+        1 => Err(format!("{}: a mistake", file.display()).into()),
         n => Err(format!("{}: {n} mistakes", file.display()).into()),
     }
 }

@@ -123,8 +123,22 @@ impl ExitWith {
 /// Why a command failed; printed after `metaq: `.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// Who reads the output may have seen enough, as `head` has: then the command is over, and that is no bug. The library's
+/// printing panics where it cannot write.
+fn end_with_the_reader() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let said = panic.payload_as_str().unwrap_or_default();
+        if said.starts_with("failed printing to stdout") && said.contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        report(panic);
+    }));
+}
+
 /// Runs a command; a failure is printed and makes the exit code 1.
 pub fn run(command: Command) -> ExitCode {
+    end_with_the_reader();
     let result = match command.command {
         Subcommands::Start(start) => start.run(),
         Subcommands::Status(status) => status.run(),

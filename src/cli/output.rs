@@ -20,12 +20,23 @@ pub(super) fn print<T: Serialize>(
         .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(headings.to_vec());
     for row in rows {
-        table.add_row(cells(row));
+        table.add_row(
+            cells(row)
+                .iter()
+                .map(|cell| plain(cell))
+                .collect::<Vec<_>>(),
+        );
     }
     for line in table.lines() {
         println!("{}", line.trim_end());
     }
     Ok(())
+}
+
+/// A text that others chose, without what a terminal would obey.
+pub(super) fn plain(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    text.chars().map(shown).collect()
 }
 
 /// A bar on standard error for what takes long; nothing where that is no terminal. Gone when dropped.
@@ -85,6 +96,14 @@ pub(super) fn count(value: f64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// A number of things.
+pub(super) fn counted(n: u64, one: &str) -> String {
+    match n {
+        1 => format!("1 {one}"),
+        n => format!("{n} {one}s"),
+    }
 }
 
 /// How long something took or has been going on, in two units.

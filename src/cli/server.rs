@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -328,7 +329,13 @@ impl Started {
         let notified = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         notified.set_read_timeout(Some(LOOK_PAUSE))?;
         let output = begin.log_file.with_extension("out");
-        let out = File::create(&output)?;
+        // The dashboard's token is told there.
+        let out = File::options()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&output)?;
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("start");
         let arguments = begin.arguments();

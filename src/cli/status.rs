@@ -3,14 +3,17 @@
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::Failure;
 use super::http::Dashboard;
-use super::output::{bytes, count, duration};
+use super::output::{bytes, count, counted, duration, plain};
+use super::{ExitWith, Failure};
+
+/// LSB: the status is not known.
+const NOT_KNOWN: u8 = 4;
 
 /// See the module's documentation.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The exit code is 1 when something is wrong or the broker does not answer.
+    after_help = "Exit codes: 0 all is well; 1 something is wrong; 4 not known, because the broker does not answer.
 
 Examples:
   metaq status
@@ -83,7 +86,10 @@ struct Problem {
 
 impl Status {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let broker: Broker = self.dashboard.get("/api/broker")?;
+        let broker: Broker = self
+            .dashboard
+            .get("/api/broker")
+            .map_err(|error| ExitWith::failure(NOT_KNOWN, &error.to_string()))?;
         match self.dashboard.json {
             true => println!("{}", serde_json::to_string_pretty(&broker)?),
             false => show(&broker),
@@ -98,8 +104,12 @@ impl Status {
 
 fn show(broker: &Broker) {
     for problem in &broker.problems {
-        println!("{}: {}", problem.severity.to_uppercase(), problem.what);
-        println!("  {}\n", problem.remedy);
+        println!(
+            "{}: {}",
+            problem.severity.to_uppercase(),
+            plain(&problem.what)
+        );
+        println!("  {}\n", plain(&problem.remedy));
     }
     let line = |name: &str, text: String| println!("{name:<13} {text}");
     line(
@@ -117,8 +127,10 @@ fn show(broker: &Broker) {
     line(
         "Topics",
         format!(
-            "{} with {} partitions here, {} offline",
-            broker.topics, broker.partitions, broker.partitions_offline
+            "{} with {} here, {} offline",
+            counted(broker.topics, "topic"),
+            counted(broker.partitions, "partition"),
+            broker.partitions_offline
         ),
     );
     let lag = count(broker.lag);
@@ -153,10 +165,10 @@ fn show(broker: &Broker) {
             .checked_div(dir.disk_bytes)
             .unwrap_or(0);
         let text = format!(
-            "{}: {} in {} partitions, {} free ({percent} %)",
+            "{}: {} in {}, {} free ({percent} %)",
             dir.path,
             bytes(dir.log_bytes as f64),
-            dir.partitions,
+            counted(dir.partitions, "partition"),
             bytes(dir.free_bytes as f64)
         );
         line("Data", text);
@@ -181,7 +193,7 @@ fn coordination(broker: &Broker) -> String {
         ", MAY NEITHER LEAD NOR COORDINATE"
     };
     format!(
-        "{kind}, {session}{lease}{acts}; {} brokers, {controller}",
-        broker.brokers
+        "{kind}, {session}{lease}{acts}; {}, {controller}",
+        counted(broker.brokers, "broker")
     )
 }

@@ -114,9 +114,23 @@ impl SupportBundle {
         for (n, dir) in config.data_paths().iter().enumerate() {
             bundle.add(&format!("data-{n}.txt"), Ok(listing(dir)))?;
         }
-        let log = config.text("log.file");
-        if !log.is_empty() {
-            bundle.add("log.txt", end_of(Path::new(log)))?;
+        let mut logs = vec![PathBuf::from(config.text("log.file"))];
+        if logs[0].as_os_str().is_empty() {
+            // Where bin/metaServer.sh has it: beside conf/.
+            let file = self.config.config.as_deref();
+            let home = file.and_then(Path::parent).and_then(Path::parent);
+            let home = home.unwrap_or(Path::new(""));
+            logs = ["metaq.log", "metaq.out"]
+                .map(|name| home.join("logs").join(name))
+                .into();
+        }
+        for log in logs {
+            let name = log
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            bundle.add(&format!("logs/{name}"), end_of(&log).map(without_token))?;
         }
         Ok(())
     }
@@ -189,6 +203,12 @@ fn listing(dir: &Path) -> String {
         }
     }
     out
+}
+
+/// What a start wrote has the dashboard's token.
+fn without_token(text: String) -> String {
+    let lines = text.lines().filter(|line| !line.contains("token"));
+    lines.map(|line| format!("{line}\n")).collect()
 }
 
 /// The end of a log file.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Failure;
 use super::http::{self, Dashboard};
-use super::output::{bytes, count, duration};
+use super::output::{bytes, count, duration, plain};
 
 /// How often keys are looked for.
 const KEYS_PAUSE: Duration = Duration::from_millis(100);
@@ -188,7 +188,8 @@ impl Top {
         }
         head(&look.live).iter().for_each(|line| println!("{line}"));
         let rows = rows(look, self.by);
-        rows.iter().for_each(|row| println!("{}", row.trim_end()));
+        rows.iter()
+            .for_each(|row| println!("{}", plain(row.trim_end())));
         Ok(())
     }
 }
@@ -337,7 +338,7 @@ fn rows(look: &Look, by: By) -> Vec<String> {
 
 fn draw(look: &Look, by: By) -> Result<(), Failure> {
     let (width, height) = terminal::size()?;
-    let fit = |line: &str| -> String { line.chars().take(usize::from(width)).collect() };
+    let fit = |line: &str| -> String { plain(line).chars().take(usize::from(width)).collect() };
     let mut out = io::stdout();
     queue!(out, cursor::MoveTo(0, 0))?;
     let mut lines = head(&look.live).to_vec();

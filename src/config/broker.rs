@@ -507,6 +507,13 @@ const OWN_KEYS: &[BrokerKey] = &[
         "Members a group may have."
     ),
     key!(
+        "group.members.max.bytes",
+        None,
+        Kind::Long(1 << 20, i64::MAX),
+        "268435456",
+        "What the members of all groups may hold in memory together, bytes; a join beyond is GROUP_MAX_SIZE_REACHED."
+    ),
+    key!(
         "offset.metadata.max.bytes",
         None,
         Kind::Int(0, INT_MAX),

@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
+use super::held::HeldMemory;
 use super::messages::{
     CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, GroupSurvey,
     JoinReply, JoinRequest, LeaveMember, SyncReply, SyncRequest,
@@ -46,6 +47,8 @@ pub struct GroupLimits {
     pub session_timeout_max_ms: i32,
     /// `group.max.size`.
     pub members_max: usize,
+    /// `group.members.max.bytes`: of all groups together.
+    pub members_bytes_max: usize,
     /// `offset.metadata.max.bytes`.
     pub metadata_bytes_max: usize,
     /// `offsets.retention.minutes`, in ms.
@@ -133,6 +136,8 @@ pub struct Coordinator {
 
 struct Shared {
     meta: MetaStore,
+    /// What members hold in memory.
+    held: Arc<HeldMemory>,
     resolve: Arc<dyn Resolve>,
     clock: Clock,
     events: Events,
@@ -161,6 +166,7 @@ impl Coordinator {
                 events,
                 places: ArcSwap::from_pointee(vec![Place::Elsewhere; paths::SLOTS]),
                 assigning: Mutex::new(()),
+                held: Arc::default(),
                 draining: watch::Sender::new(false),
             }),
         }
@@ -396,7 +402,7 @@ impl Coordinator {
     pub async fn join(
         &self,
         group_id: &str,
-        request: JoinRequest,
+        mut request: JoinRequest,
     ) -> Result<JoinReply, GroupError> {
         if group_id.is_empty() {
             return Err(GroupError::InvalidGroupId);
@@ -412,6 +418,12 @@ impl Coordinator {
         if bytes > MEMBER_BYTES_MAX {
             return Err(GroupError::InvalidRequest);
         }
+        let names = group_id.len() + request.client_id.len() + request.member_id.len();
+        let held = self
+            .shared
+            .held
+            .take(bytes + names, self.limits.members_bytes_max);
+        request.held = Some(held.ok_or(GroupError::GroupMaxSizeReached)?);
         self.unless_draining(self.ask(group_id, |reply| {
             Command::Join(group_id.to_owned(), Box::new(request), reply)
         }))

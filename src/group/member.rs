@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::held::Held;
 use super::messages::JoinRequest;
 
 /// Names a request that waits for its answer.
@@ -29,6 +30,8 @@ pub(super) struct Member {
     pub(super) is_new: bool,
     /// Order of joining: the first one leads.
     pub(super) rank: u64,
+    /// Its share of what groups may hold in memory.
+    held: Option<Held>,
 }
 
 impl Member {
@@ -48,6 +51,7 @@ impl Member {
             has_synced: true,
             is_new: true,
             rank,
+            held: None,
         };
         member.update(request);
         member
@@ -60,6 +64,7 @@ impl Member {
         self.session_timeout_ms = request.session_timeout_ms;
         self.rebalance_timeout_ms = request.rebalance_timeout_ms;
         self.protocols.clone_from(&request.protocols);
+        self.held.clone_from(&request.held);
     }
 
     /// Its metadata for an assignor.

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::held::Held;
+
 /// Why a group refuses; named as Kafka's error codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)] // each says what it is
@@ -70,6 +72,8 @@ pub struct JoinRequest {
     pub can_skip_assignment: bool,
     /// Why it joins, for the log (KIP-800).
     pub reason: String,
+    /// Its share of what groups may hold in memory; set by the coordinator.
+    pub held: Option<Held>,
 }
 
 /// A member's place in a generation.

@@ -3,6 +3,7 @@
 
 mod classic;
 mod coordinator;
+mod held;
 mod member;
 mod messages;
 mod offsets;
@@ -11,6 +12,7 @@ mod slot;
 mod subscription;
 
 pub use coordinator::{Coordinator, GroupLimits, Resolve};
+pub use held::Held;
 pub use messages::{
     CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, GroupSurvey,
     JoinReply, JoinRequest, LeaveMember, MemberDescription, OffsetToCommit, SyncReply, SyncRequest,

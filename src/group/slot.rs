@@ -651,11 +651,8 @@ impl Slot {
                 ops.extend(persist::remove_offset_op(group_id, &key, &*self.resolve));
                 group.offsets.remove(turn, &key);
             }
-            let old = now - classic.changed_ms >= retention;
-            if group.classic.is_empty()
-                && !group.classic.has_pending()
-                && group.offsets.is_empty()
-                && old
+            // As Kafka's GroupMetadataManager: an empty group without offsets goes at once.
+            if group.classic.is_empty() && !group.classic.has_pending() && group.offsets.is_empty()
             {
                 gone.push(group_id.clone());
             }

@@ -372,7 +372,9 @@ fn findings(detail: &GroupDetail, rows: &[GroupPartitionView], now_ms: i64) -> V
     if members == 0 {
         found.push(match lag {
             0 => "Nobody is in the group; it has read everything.".to_owned(),
-            lag => format!("Nobody is in the group, so nobody reads the {lag} messages that wait."),
+            lag => format!(
+                "Nobody is in the group, and {lag} messages wait. Only a consumer that takes partitions by itself would read them."
+            ),
         });
         return found;
     }
@@ -390,8 +392,18 @@ fn findings(detail: &GroupDetail, rows: &[GroupPartitionView], now_ms: i64) -> V
             detail.rebalances[0].why
         ));
     }
+    let uncommitted = rows
+        .iter()
+        .filter(|row| row.owner.is_some() && row.committed.is_none());
+    match uncommitted.count() {
+        0 => {}
+        1 => found.push("In 1 partition its member has committed nothing yet, so how far it is, is not known.".to_owned()),
+        n => found.push(format!("In {n} partitions its members have committed nothing yet, so how far they are, is not known.")),
+    }
     if lag == 0 {
-        found.push("It has read everything.".to_owned());
+        if found.is_empty() {
+            found.push("It has read everything.".to_owned());
+        }
         return found;
     }
     let unowned = rows

@@ -21,6 +21,7 @@ fn request(member_id: &str, protocols: &[(&str, &[u8])]) -> JoinRequest {
         member_id_required: false,
         can_skip_assignment: true,
         reason: String::new(),
+        held: None,
     }
 }
 
