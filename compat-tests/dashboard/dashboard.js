@@ -69,7 +69,9 @@ async function tellWhere(error) {
 
 /** A page that was left open keeps one of the few connections that a browser makes. */
 async function closeAll() {
-  for (const page of browser.pages().slice(1)) await page.close()
+  // Chromium now and then does not say that a page is closed.
+  const soon = () => new Promise((resolve) => setTimeout(resolve, 5000))
+  for (const page of browser.pages().slice(1)) await Promise.race([page.close().catch(() => {}), soon()])
 }
 
 /** Runs what is outside the page's own policy. */
@@ -293,7 +295,7 @@ try {
   console.log(`FAIL dashboard/set-up: ${String(error.message).replace(/\s+/g, ' ').slice(0, 300)}`)
 } finally {
   await tearDown()
-  await browser.close()
+  await Promise.race([browser.close().catch(() => {}), new Promise((resolve) => setTimeout(resolve, 10000))])
   rmSync(scratch, { recursive: true, force: true })
 }
 process.exit()
