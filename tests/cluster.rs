@@ -420,6 +420,10 @@ fn a_dashboard_acts_on_the_whole_cluster_and_counts_a_groups_lag_on_all_brokers(
         }
         coordinators += 1;
         assert_eq!(group["group"]["lag"], 4, "{group}");
+        let listed = act(node, "GET", "/api/groups", "");
+        assert_eq!(listed["items"][0]["lag"], 4, "{listed}");
+        let broker = act(node, "GET", "/api/broker", "");
+        assert_eq!(broker["lag"], 4.0, "{broker}");
     }
     assert_eq!(coordinators, 1);
 }

@@ -158,7 +158,7 @@ metrics! {
     GROUPS = gauge("metaq_groups", "Groups that this broker coordinates");
     GROUP_LAG = gauge(
         "metaq_group_lag",
-        "Messages that a group has not read, in partitions of this broker; looked up every ten seconds"
+        "Messages that a group that is coordinated here has not read; looked up every ten seconds"
     ).by(&["group"], "the 16 groups that lie furthest behind");
 
     COORDINATION_CONNECTED = gauge("metaq_coordination_connected", "1 when the coordination store answers");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::meter::{Rates, Reading};
-use super::process;
+use super::{process, remote};
 use crate::api::Context;
 use crate::observe::{EventKind, Happened, SAMPLE_INTERVAL, Sample, SeriesKind};
 
@@ -64,21 +64,17 @@ pub(super) fn offline_partitions(cx: &Context) -> BTreeSet<(String, String)> {
     found
 }
 
-/// How many messages each group has not read, in partitions of this broker.
-pub(super) async fn lags(cx: &Context) -> Vec<(String, f64)> {
+/// How many messages each group that is coordinated here has not read. Other brokers are asked for the ends of their
+/// partitions; what one does not answer for is left out.
+pub(super) async fn lags(cx: &Arc<Context>) -> Vec<(String, f64)> {
     let groups = cx.coordinator.survey().await;
-    let lag = |(topic, partition, offset): &(String, i32, i64)| {
-        let partition = cx.partitions.get(topic, *partition).ok()?;
-        Some((partition.high_watermark() - offset).max(0) as f64)
-    };
+    let elsewhere = remote::ends_of(cx, &groups).await;
     let of = |group: crate::group::GroupSurvey| {
-        // A sum of nothing would be -0.
-        let lag = group
-            .offsets
-            .iter()
-            .filter_map(lag)
-            .fold(0.0, |all, lag| all + lag);
-        (group.group_id, lag)
+        let parts = group.offsets.iter();
+        let lag: i64 = parts
+            .filter_map(|part| remote::lag_in(cx, &elsewhere, part))
+            .sum();
+        (group.group_id, lag as f64)
     };
     groups.into_iter().map(of).collect()
 }

@@ -1,6 +1,6 @@
 //! What other brokers know: the ends of partitions that they lead.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use metaq_protocol::protocol::StrBytes;
 
 use super::wire::ask_broker;
 use crate::api::Context;
+use crate::group::GroupSurvey;
 
 /// A broker that does not answer within this is left out.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -20,6 +21,36 @@ const LATEST: i64 = -1;
 
 /// Topic and partition index.
 type Key = (String, i32);
+
+/// Partitions of groups that are asked about at a time; the others have no lag for this time.
+const PARTITIONS_MAX: usize = 20_000;
+
+/// The same of all partitions that groups read and that are led elsewhere.
+pub(super) async fn ends_of(cx: &Arc<Context>, groups: &[GroupSurvey]) -> HashMap<Key, i64> {
+    let read = groups.iter().flat_map(|group| &group.offsets);
+    let elsewhere = read.filter(|(topic, index, _)| cx.partitions.get(topic, *index).is_err());
+    let keys: HashSet<Key> = elsewhere
+        .take(PARTITIONS_MAX)
+        .map(|(topic, index, _)| (topic.clone(), *index))
+        .collect();
+    match keys.is_empty() {
+        true => HashMap::new(),
+        false => high_watermarks(cx, keys.into_iter().collect()).await,
+    }
+}
+
+/// What a group has not read of a partition; `elsewhere` has the ends of those that are led elsewhere.
+pub(super) fn lag_in(
+    cx: &Context,
+    elsewhere: &HashMap<Key, i64>,
+    (topic, index, offset): &(String, i32, i64),
+) -> Option<i64> {
+    let end = match cx.partitions.get(topic, *index) {
+        Ok(partition) => partition.high_watermark(),
+        Err(_) => *elsewhere.get(&(topic.clone(), *index))?,
+    };
+    Some((end - offset).max(0))
+}
 
 /// What lies before it can be read: of those of some partitions that are led elsewhere and whose broker answers.
 pub(super) async fn high_watermarks(cx: &Arc<Context>, wanted: Vec<Key>) -> HashMap<Key, i64> {

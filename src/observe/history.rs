@@ -38,7 +38,7 @@ pub struct Sample {
     pub other_us: [f64; 3],
     /// The longest sync, microseconds.
     pub sync_us: f64,
-    /// Messages that groups have not read, in partitions of this broker.
+    /// Messages that groups that are coordinated here have not read.
     pub lag: f64,
     /// Bytes of segments.
     pub log_bytes: f64,

@@ -38,7 +38,7 @@ pub(in crate::admin) struct BrokerView {
     pub(in crate::admin) partitions_offline: usize,
     /// Groups that this broker coordinates.
     pub(in crate::admin) groups: usize,
-    /// Messages that they have not read, in partitions of this broker.
+    /// Messages that they have not read.
     pub(in crate::admin) lag: f64,
     /// Connections of clients.
     pub(in crate::admin) connections: usize,

@@ -29,7 +29,7 @@ pub(in crate::admin) struct GroupView {
     pub(in crate::admin) members: usize,
     /// Partitions in which it committed offsets.
     pub(in crate::admin) partitions: usize,
-    /// Messages that it has not read, in partitions of this broker.
+    /// Messages that it has not read; what other brokers do not answer for is left out.
     pub(in crate::admin) lag: i64,
     /// Rebalances that are remembered.
     pub(in crate::admin) rebalances: usize,
@@ -75,7 +75,7 @@ pub(in crate::admin) struct MemberView {
     pub(in crate::admin) host: String,
     /// Its partitions as `topic brokerId-n`.
     pub(in crate::admin) partitions: Vec<String>,
-    /// Messages that it has not read, in partitions of this broker.
+    /// Messages that it has not read; what other brokers do not answer for is left out.
     pub(in crate::admin) lag: i64,
 }
 
@@ -107,17 +107,18 @@ pub(in crate::admin) struct GroupPartitionView {
 }
 
 /// All groups that this broker coordinates.
-pub(in crate::admin) async fn list(cx: &Context, part: &Part, by_lag: bool) -> Page<GroupView> {
+pub(in crate::admin) async fn list(
+    cx: &std::sync::Arc<Context>,
+    part: &Part,
+    by_lag: bool,
+) -> Page<GroupView> {
     let mut all = Vec::new();
     let rebalances = cx.observe.events.remembered(EventKind::Rebalance);
-    for group in cx.coordinator.survey().await {
-        if !part.wants(&group.group_id) {
-            continue;
-        }
-        let lag = |(topic, partition, offset): &(String, i32, i64)| {
-            let partition = cx.partitions.get(topic, *partition).ok()?;
-            Some((partition.high_watermark() - offset).max(0))
-        };
+    let mut groups = cx.coordinator.survey().await;
+    groups.retain(|group| part.wants(&group.group_id));
+    let elsewhere = remote::ends_of(cx, &groups).await;
+    for group in groups {
+        let lag = |part: &(String, i32, i64)| remote::lag_in(cx, &elsewhere, part);
         all.push(GroupView {
             state: group.state,
             members: group.members,
