@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::client::{Address, Client};
 use super::config::{BROKER_LOGGER_RESOURCE, alter, asked_broker, describe};
 use super::control;
-use super::output::print;
+use super::output::{print, say};
 use super::{ConfigArguments, Failure};
 use crate::control::Order;
 
@@ -64,6 +64,9 @@ enum Action {
         off: bool,
         #[command(flatten)]
         config: ConfigArguments,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -140,11 +143,13 @@ impl Loggers {
                 seconds,
                 off,
                 config,
+                json,
             } => {
                 let config = config.load_leniently()?;
                 if off {
                     control::order(&config, &Order::LogNoRequests)?;
-                    println!("no requests are logged");
+                    let none = serde_json::json!({ "seconds": 0 });
+                    say(json, &none, "no requests are logged");
                     return Ok(());
                 }
                 let order = Order::LogRequests {
@@ -153,10 +158,9 @@ impl Loggers {
                     seconds,
                 };
                 let answer = control::order(&config, &order)?;
-                println!(
-                    "requests are logged for {} s under metaq::requests",
-                    answer["seconds"]
-                );
+                let seconds = &answer["seconds"];
+                let sentence = format!("requests are logged for {seconds} s under metaq::requests");
+                say(json, &answer, &sentence);
                 Ok(())
             }
         }

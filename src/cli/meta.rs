@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::http;
-use super::output::{or_dash, print};
+use super::output::{or_dash, print, say};
 use super::{ConfigArguments, Failure};
 use crate::broker::{StartError, open_existing_store, open_store};
 use crate::config::Config;
@@ -46,6 +46,9 @@ enum Action {
         file: PathBuf,
         #[command(flatten)]
         config: ConfigArguments,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Read such a file into an empty store, while no broker runs.
     #[command(after_help = "Example: metaq meta import backup.json --set zk.zkEnable=true")]
@@ -54,6 +57,9 @@ enum Action {
         file: PathBuf,
         #[command(flatten)]
         config: ConfigArguments,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// List the offsets that a MetaQ's consumers committed below --root, for you to map. They are byte positions in
     /// MetaQ's files; nothing is written.
@@ -96,8 +102,12 @@ impl Meta {
                 Action::Get(looked) => looked.get().await,
                 Action::Tree(looked) => looked.tree().await,
                 Action::Watch(looked) => looked.watch().await,
-                Action::Export { file, config } => write_export(&file, &config.load()?).await,
-                Action::Import { file, config } => read_import(&file, &config.load()?).await,
+                Action::Export { file, config, json } => {
+                    write_export(&file, &config.load()?, json).await
+                }
+                Action::Import { file, config, json } => {
+                    read_import(&file, &config.load()?, json).await
+                }
                 Action::MetaqOffsets { root, config, json } => {
                     let mut config = config;
                     config.set.push(format!("zk.zkRoot={root}"));
@@ -276,7 +286,7 @@ fn content(node: &ShownNode) -> String {
     }
 }
 
-async fn write_export(file: &std::path::Path, config: &Config) -> Result<(), Failure> {
+async fn write_export(file: &std::path::Path, config: &Config, json: bool) -> Result<(), Failure> {
     let store = open_existing_store(config)
         .await
         .map_err(|error| format!("{error} (where a broker has it open, stop the broker first)"))?;
@@ -289,15 +299,17 @@ async fn write_export(file: &std::path::Path, config: &Config) -> Result<(), Fai
         return Ok(());
     }
     std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
-    println!(
-        "{} nodes written to {}",
-        exported.nodes.len(),
-        file.display()
+    let nodes = exported.nodes.len();
+    let sentence = format!("{nodes} nodes written to {}", file.display());
+    say(
+        json,
+        &serde_json::json!({ "nodes": nodes, "file": file }),
+        &sentence,
     );
     Ok(())
 }
 
-async fn read_import(file: &std::path::Path, config: &Config) -> Result<(), Failure> {
+async fn read_import(file: &std::path::Path, config: &Config, json: bool) -> Result<(), Failure> {
     let named = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
     let text = std::fs::read_to_string(file).map_err(|error| named(&error))?;
     let exported: Export = serde_json::from_str(&text).map_err(|error| named(&error))?;
@@ -305,9 +317,12 @@ async fn read_import(file: &std::path::Path, config: &Config) -> Result<(), Fail
     let report = import(&store, &exported).await;
     store.close().await;
     let report = report?;
-    println!(
-        "{} nodes created, {} were there already",
-        report.created, report.present
+    let (created, present) = (report.created, report.present);
+    let sentence = format!("{created} nodes created, {present} were there already");
+    say(
+        json,
+        &serde_json::json!({ "created": created, "present": present }),
+        &sentence,
     );
     Ok(())
 }

@@ -204,4 +204,25 @@ mod tests {
         let without: Vec<&String> = without.map(|(path, _)| path).collect();
         assert!(without.is_empty(), "{without:#?}");
     }
+
+    #[test]
+    fn every_command_that_tells_something_tells_it_as_json_too() {
+        let mut found = Vec::new();
+        leaves(&Command::command(), "metaq", &mut found);
+        // A broker that runs, what is not there, and texts for shells and for man.
+        let other = [
+            "metaq start",
+            "metaq server slave-status",
+            "metaq completions",
+            "metaq man",
+        ];
+        let without = found.iter().filter(|(path, command)| {
+            let has = command
+                .get_arguments()
+                .any(|one| one.get_long() == Some("json"));
+            !has && !other.contains(&path.as_str())
+        });
+        let without: Vec<&String> = without.map(|(path, _)| path).collect();
+        assert!(without.is_empty(), "{without:#?}");
+    }
 }

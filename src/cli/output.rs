@@ -118,6 +118,14 @@ pub(super) fn duration(ms: u64) -> String {
     }
 }
 
+/// What was done, as JSON or as a sentence.
+pub(super) fn say(json: bool, done: &serde_json::Value, sentence: &str) {
+    match json {
+        true => println!("{done}"),
+        false => println!("{sentence}"),
+    }
+}
+
 /// `-` for what is not there.
 pub(super) fn or_dash<T: ToString>(value: &Option<T>) -> String {
     value.as_ref().map_or("-".to_owned(), T::to_string)

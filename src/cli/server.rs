@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand, ValueEnum};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::output::say;
 use super::{ConfigArguments, ExitWith, Failure};
 use crate::config::Config;
 
@@ -54,13 +55,7 @@ enum Action {
     Restart(Begin),
     /// Whether it runs: exit code 0, 3 when it is stopped, 1 when it died and left its pid file.
     #[command(after_help = "Example: metaq server status -c conf/server.ini")]
-    Status {
-        #[command(flatten)]
-        files: Files,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Status(Files),
     /// Replication is not there yet: exit code 3.
     #[command(after_help = "Example: metaq server slave-status")]
     SlaveStatus,
@@ -71,6 +66,9 @@ struct Files {
     /// Where the process is noted.
     #[arg(long, default_value = "logs/metaq.pid", value_name = "FILE")]
     pid_file: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -110,14 +108,14 @@ impl Server {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self.action {
             Action::Start(begin) => begin.run(),
-            Action::Stop(end) => stop(&end.files.pid_file, Duration::from_secs(end.timeout)),
+            Action::Stop(end) => stop(&end.files, Duration::from_secs(end.timeout)),
             Action::Restart(begin) => {
                 // Not stopped for a configuration that it would not start with again.
                 begin.check()?;
-                stop(&begin.files.pid_file, Duration::from_secs(begin.timeout))?;
+                stop(&begin.files, Duration::from_secs(begin.timeout))?;
                 begin.run()
             }
-            Action::Status { files, json } => status(&files.pid_file, json),
+            Action::Status(files) => status(&files.pid_file, files.json),
             Action::SlaveStatus => Err(ExitWith::failure(UNIMPLEMENTED, MODES_NOT_SERVED)),
         }
     }
@@ -214,10 +212,12 @@ fn status(pid_file: &Path, json: bool) -> Result<(), Failure> {
     }
 }
 
-fn stop(pid_file: &Path, timeout: Duration) -> Result<(), Failure> {
+fn stop(files: &Files, timeout: Duration) -> Result<(), Failure> {
+    let pid_file = &files.pid_file;
+    let stopped = serde_json::json!({ "running": false });
     let Some(process) = running(pid_file) else {
         let _ = std::fs::remove_file(pid_file);
-        println!("metaq is stopped");
+        say(files.json, &stopped, "metaq is stopped");
         return Ok(());
     };
     process.signal(Signal::TERM)?;
@@ -230,7 +230,7 @@ fn stop(pid_file: &Path, timeout: Duration) -> Result<(), Failure> {
         std::thread::sleep(LOOK_PAUSE);
     }
     let _ = std::fs::remove_file(pid_file);
-    println!("metaq stopped");
+    say(files.json, &stopped, "metaq stopped");
     Ok(())
 }
 
@@ -239,7 +239,9 @@ impl Begin {
         let config = self.check()?;
         let pid_file = &self.files.pid_file;
         if let Some(process) = running(pid_file) {
-            println!("metaq runs already, process {}", process.pid);
+            let runs = serde_json::json!({ "running": true, "pid": process.pid });
+            let sentence = format!("metaq runs already, process {}", process.pid);
+            say(self.files.json, &runs, &sentence);
             return Ok(());
         }
         for file in [pid_file, &self.log_file] {
@@ -260,7 +262,9 @@ impl Begin {
         }
         match started.wait(Duration::from_secs(self.timeout)) {
             Ok(ready) => {
-                println!("{ready}");
+                let pid = started.child.id();
+                let runs = serde_json::json!({ "running": true, "pid": pid, "ready": ready });
+                say(self.files.json, &runs, &ready);
                 Ok(())
             }
             Err(NotReady::Ended(status)) => {
