@@ -11,7 +11,7 @@ brokers_know_each_other() {
 zookeeper_serves() {
   [ $(($# * 2)) -gt ${#ports[@]} ] || return 0
   for n in "$@"; do
-    for _ in $(seq 600); do
+    for _ in $(seq 200); do
       zookeeper_says "${ports[$n]}" srvr | grep -q '^Mode:' && continue 2
       sleep 0.05
     done
@@ -20,5 +20,6 @@ zookeeper_serves() {
 }
 
 zookeeper_says() { # port word
-  (exec 3<>"/dev/tcp/127.0.0.1/$1" && printf '%s' "$2" >&3 && cat <&3) 2>/dev/null
+  # One that is only just there may take the word and never answer.
+  (exec 3<>"/dev/tcp/127.0.0.1/$1" && printf '%s' "$2" >&3 && timeout 2 cat <&3) 2>/dev/null
 }
