@@ -146,14 +146,7 @@ async fn value(shared: &Shared, now: &Reading, then: &Reading, with_lags: bool) 
     };
     LiveView {
         at_ms: cx.partitions.clock().now_ms(),
-        rates: RatesView {
-            bytes_in: rates.bytes_in,
-            bytes_out: rates.bytes_out,
-            messages_in: rates.messages_in,
-            requests: rates.requests,
-            cpu: rates.cpu,
-            produce_p99_ms: rates.produce_us[1] / 1e3,
-        },
+        rates: RatesView::of(&rates),
         connections: cx.observe.clients.len(),
         resident: super::process::resident_bytes(),
         log_bytes: now.log_bytes,

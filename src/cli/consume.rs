@@ -19,6 +19,7 @@ use serde::Serialize;
 use super::Failure;
 use super::client::{Address, Client, check};
 use super::topic::{identity_of, metadata, offsets, topic_name};
+use crate::meta::records::to_hex;
 
 /// A broker that has nothing new answers after this long, divided by the number of brokers that are asked in turn.
 const FETCH_WAIT_MS: i32 = 500;
@@ -366,7 +367,7 @@ impl Consumer {
             let out = &mut self.out;
             let bytes = |out: &mut BufWriter<_>, bytes: Option<&[u8]>| match self.show {
                 Show::Text => out.write_all(bytes.unwrap_or_default()),
-                Show::Hex => out.write_all(hex(bytes.unwrap_or_default()).as_bytes()),
+                Show::Hex => out.write_all(to_hex(bytes.unwrap_or_default()).as_bytes()),
             };
             let len = |bytes: Option<&[u8]>| bytes.map_or(-1, |bytes| bytes.len() as i64);
             match part {
@@ -417,7 +418,7 @@ fn text_or_hex(bytes: Option<&[u8]>) -> (Option<&str>, Option<String>) {
     match bytes.map(|bytes| (std::str::from_utf8(bytes), bytes)) {
         None => (None, None),
         Some((Ok(text), _)) => (Some(text), None),
-        Some((Err(_), bytes)) => (None, Some(hex(bytes))),
+        Some((Err(_), bytes)) => (None, Some(to_hex(bytes))),
     }
 }
 
@@ -449,10 +450,6 @@ fn shown<'a>(
         value_hex,
         headers: headers.collect(),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn parse_format(text: &str) -> Result<Vec<Part>, String> {

@@ -66,14 +66,15 @@ struct Directory {
     partitions: u64,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Rates {
-    bytes_in: f64,
-    bytes_out: f64,
-    messages_in: f64,
-    requests: f64,
-    cpu: f64,
-    produce_p99_ms: f64,
+/// What happens a second, as the dashboard tells it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Rates {
+    pub(super) bytes_in: f64,
+    pub(super) bytes_out: f64,
+    pub(super) messages_in: f64,
+    pub(super) requests: f64,
+    pub(super) cpu: f64,
+    pub(super) produce_p99_ms: f64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

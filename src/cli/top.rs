@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::Failure;
 use super::http::{self, Dashboard};
 use super::output::{bytes, count, duration, plain};
+use super::status::Rates;
 
 /// How often keys are looked for.
 const KEYS_PAUSE: Duration = Duration::from_millis(100);
@@ -56,16 +57,6 @@ struct Live {
     uptime_ms: u64,
     /// Bytes appended, bytes sent, messages appended a second.
     topics: BTreeMap<String, [f64; 3]>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Rates {
-    bytes_in: f64,
-    bytes_out: f64,
-    messages_in: f64,
-    requests: f64,
-    cpu: f64,
-    produce_p99_ms: f64,
 }
 
 #[derive(Debug, Deserialize)]

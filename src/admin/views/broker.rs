@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::problems::Problem;
 use crate::admin::Shared;
 use crate::admin::api::aside;
+use crate::admin::meter::Rates;
 use crate::admin::process;
 use crate::admin::status::CoordinationStatus;
 
@@ -98,6 +99,19 @@ pub(in crate::admin) struct RatesView {
     pub(in crate::admin) produce_p99_ms: f64,
 }
 
+impl RatesView {
+    pub(in crate::admin) fn of(rates: &Rates) -> Self {
+        Self {
+            bytes_in: rates.bytes_in,
+            bytes_out: rates.bytes_out,
+            messages_in: rates.messages_in,
+            requests: rates.requests,
+            cpu: rates.cpu,
+            produce_p99_ms: rates.produce_us[1] / 1e3,
+        }
+    }
+}
+
 impl BrokerView {
     pub(in crate::admin) async fn of(shared: &Shared) -> Self {
         let cx = &shared.cx;
@@ -137,14 +151,7 @@ impl BrokerView {
             connections_rejected: load(&cx.metrics.connections_rejected),
             requests_rejected: events.total(crate::observe::EventKind::RequestRejected),
             data: aside(shared, data_dirs).await.unwrap_or_default(),
-            rates: RatesView {
-                bytes_in: rates.bytes_in,
-                bytes_out: rates.bytes_out,
-                messages_in: rates.messages_in,
-                requests: rates.requests,
-                cpu: rates.cpu,
-                produce_p99_ms: rates.produce_us[1] / 1e3,
-            },
+            rates: RatesView::of(&rates),
             problems,
         }
     }
