@@ -4,7 +4,7 @@ mod common;
 #[path = "common/process.rs"]
 mod process;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use common::{Client, Running, batch};
@@ -301,11 +301,15 @@ fn the_dashboards_port_takes_a_bounded_number_of_connections() {
     let broker = Running::start(dir.path(), &["dashboard.http.max.connections=4"]);
     let visit = || {
         let mut visitor = Client::connect(broker.broker().dashboard_address().unwrap());
-        // Answered, and kept open. Where it is closed at once, writing may fail already.
         let _ = visitor
             .stream
             .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
         visitor
+    };
+    let refusal = |mut visitor: Client| {
+        let mut answer = String::new();
+        visitor.stream.read_to_string(&mut answer).unwrap();
+        answer
     };
     // One address has half of them.
     let kept: Vec<Client> = (0..2)
@@ -315,9 +319,28 @@ fn the_dashboards_port_takes_a_bounded_number_of_connections() {
             visitor
         })
         .collect();
-    assert!(visit().is_closed());
+    let refused = refusal(visit());
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    assert!(
+        refused.ends_with("dashboard.http.max.connections\n"),
+        "{refused}"
+    );
+    // Many at a time are closed without a word.
+    let crowd: Vec<Client> = (0..60).map(|_| visit()).collect();
+    let closed = crowd.into_iter().filter_map(|mut visitor| {
+        let mut answer = Vec::new();
+        // What was sent to a closed connection may reset it.
+        let read = visitor.stream.read_to_end(&mut answer);
+        (read.is_err() || answer.is_empty()).then_some(())
+    });
+    assert!(closed.count() >= 20);
     drop(kept);
-    common::wait_for("a place", || !visit().is_closed());
+    common::wait_for("a place", || {
+        let mut visitor = visit();
+        let mut answer = [0; 12];
+        let read = visitor.stream.read_exact(&mut answer);
+        read.is_ok() && &answer == b"HTTP/1.1 200"
+    });
     broker.stop();
 }
 

@@ -48,9 +48,22 @@ const browser = await chromium.launchPersistentContext(join(scratch, 'profile'),
     '--disable-component-update', '--disable-sync'],
 })
 
+// Chromium now and then does not say that a page is open, or closed: nothing waits for that for ever.
+const soon = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000))
+
+async function newPage() {
+  for (let attempt = 1; attempt <= 3; attempt++) {
+    const page = await Promise.race([browser.newPage(), soon(20)])
+    if (page) return page
+  }
+  throw new Error('Chromium opens no page')
+}
+
+const close = (page) => Promise.race([page.close().catch(() => {}), soon(5)])
+
 /** A page that remembers what went wrong in it. */
 async function open(path) {
-  const page = await browser.newPage()
+  const page = await newPage()
   page.wrong = []
   page.on('console', (message) => { if (message.type() === 'error') page.wrong.push(message.text()) })
   page.on('pageerror', (error) => page.wrong.push(String(error)))
@@ -69,9 +82,7 @@ async function tellWhere(error) {
 
 /** A page that was left open keeps one of the few connections that a browser makes. */
 async function closeAll() {
-  // Chromium now and then does not say that a page is closed.
-  const soon = () => new Promise((resolve) => setTimeout(resolve, 5000))
-  for (const page of browser.pages().slice(1)) await Promise.race([page.close().catch(() => {}), soon()])
+  for (const page of browser.pages().slice(1)) await close(page)
 }
 
 /** Runs what is outside the page's own policy. */
@@ -87,9 +98,10 @@ async function accessibility(page) {
 const tests = {}
 for (const [name, path] of Object.entries(pages)) {
   tests[`${name} renders at every width in both colour schemes without an error`] = async () => {
+    const page = await open()
     for (const colorScheme of ['light', 'dark']) {
       for (const width of widths) {
-        const page = await open()
+        page.wrong.length = 0
         await page.emulateMedia({ colorScheme })
         await page.setViewportSize({ width, height: width === 390 ? 844 : 900 })
         const answer = await page.goto(home + path, { waitUntil: 'load' })
@@ -104,21 +116,22 @@ for (const [name, path] of Object.entries(pages)) {
           await page.screenshot({ path: join(process.env.SCREENSHOTS, `${name}-${width}-${colorScheme}.png`), fullPage: width === 1440 })
         }
         if (process.env.LOOK) await page.screenshot({ path: join(process.env.LOOK, `${name}-${width}-${colorScheme}.png`), fullPage: true })
-        await page.close()
       }
     }
+    await close(page)
   }
   tests[`${name} has nothing that a check of accessibility objects to`] = async () => {
+    const page = await open()
     for (const colorScheme of ['light', 'dark']) {
       for (const width of widths) {
-        const page = await open()
+        page.wrong.length = 0
         await page.emulateMedia({ colorScheme })
         await page.setViewportSize({ width, height: 900 })
         await page.goto(home + path, { waitUntil: 'load' })
         equal(`${path} at ${width} in ${colorScheme}`, await accessibility(page), [])
-        await page.close()
       }
     }
+    await close(page)
   }
 }
 
@@ -137,7 +150,7 @@ Object.assign(tests, {
     })
     await waitFor('rest', async () => (await shown()) === '0 B/s')
     equal('errors', page.wrong, [])
-    await page.close()
+    await close(page)
   },
 
   'a topics page shows what is put on it while it is put': async () => {
@@ -148,7 +161,7 @@ Object.assign(tests, {
       const text = await page.locator('.tile [data-live^="topic-messages:"]').textContent()
       return Number.parseFloat(text) > 0
     })
-    await page.close()
+    await close(page)
   },
 
   'why a group lags is one click from the home page': async () => {
@@ -156,7 +169,7 @@ Object.assign(tests, {
     await page.locator('section', { has: page.getByRole('heading', { name: 'Groups that lag' }) }).getByRole('link', { name: 'warehouse' }).click()
     const findings = await page.locator('.findings').textContent()
     if (!/lag|commit|wait/.test(findings)) throw new Error(findings)
-    await page.close()
+    await close(page)
   },
 
   'why a group rebalanced and how long it took is two clicks from the home page at most': async () => {
@@ -166,7 +179,7 @@ Object.assign(tests, {
     const rows = await page.getByRole('region', { name: 'Rebalances' }).locator('tbody tr').allTextContents()
     if (!rows.some((row) => row.includes('a new member joined')) || !rows.some((row) => row.includes('a member left'))) throw new Error(rows.join('\n'))
     if (!rows.every((row) => /\d (ms|s|µs|min)/.test(row))) throw new Error(rows.join('\n'))
-    await page.close()
+    await close(page)
   },
 
   'which client was rejected and why is on the clients page, and its name cannot run': async () => {
@@ -177,7 +190,7 @@ Object.assign(tests, {
     if (!/frame length/.test(list)) throw new Error(`the garbage is missing: ${list.slice(0, 500)}`)
     equal('title', await page.title(), 'Clients · metaq 0')
     equal('scripts', await page.locator('main script').count(), 0)
-    await page.close()
+    await close(page)
   },
 
   'which partition takes the space is on the home page': async () => {
@@ -186,7 +199,7 @@ Object.assign(tests, {
     if (!(await first.textContent()).includes('shop.orders')) throw new Error(await first.textContent())
     await first.getByRole('link').click()
     await page.getByRole('heading', { name: 'Segments' }).waitFor()
-    await page.close()
+    await close(page)
   },
 
   'messages are found by offset, time and key and shown as JSON and hex': async () => {
@@ -208,7 +221,7 @@ Object.assign(tests, {
     const text = await page.locator('main').textContent()
     if (!text.includes('00 01 02 fa fb') || !text.includes('tombstone') || !text.includes(hostile)) throw new Error(text.slice(0, 800))
     equal('scripts', await page.locator('main script').count(), 0)
-    await page.close()
+    await close(page)
   },
 
   'an action without the token is refused and changes nothing': async () => {
@@ -219,7 +232,7 @@ Object.assign(tests, {
     equal('status', answer.status(), 401)
     await page.getByText("The token is not the dashboard's").or(page.getByText('the token is not the dashboard')).first().waitFor()
     equal('topic', (await api('/api/topics/refused')).status, 404)
-    await page.close()
+    await close(page)
   },
 
   'who is logged in creates, alters, extends and deletes a topic, closes and opens a partition, and reloads': async () => {
@@ -264,7 +277,7 @@ Object.assign(tests, {
     for (const word of ['made-here', 'created with 2 partitions', 'deleted the topic', '127.0.0.1']) if (!told.includes(word)) throw new Error(`${word} is missing: ${told}`)
     await page.getByRole('button', { name: 'Log out' }).click()
     await page.getByText('You are logged out.').waitFor()
-    await page.close()
+    await close(page)
   },
 
   'a form of another site does nothing although the browser is logged in': async () => {
@@ -272,14 +285,15 @@ Object.assign(tests, {
     await page.getByLabel('Token').fill(token())
     await page.getByRole('button', { name: 'Log in' }).click()
     await page.getByRole('button', { name: 'Log out' }).waitFor()
-    const stranger = await browser.newPage()
+    const stranger = await newPage()
     const [, port] = process.env.DASHBOARD.split(':')
     // The same machine by another name is another site.
-    await stranger.setContent(`<form method="post" action="http://127.0.0.1:${port}/topics"><input name="name" value="forged"></form>`)
-    const [answer] = await Promise.all([stranger.waitForResponse((one) => one.request().method() === 'POST'), stranger.evaluate(() => document.forms[0].submit())])
+    await stranger.setContent(`<form method="post" action="http://127.0.0.1:${port}/topics"><input name="name" value="forged"><button>Win</button></form>`)
+    const [answer] = await Promise.all([stranger.waitForResponse((one) => one.request().method() === 'POST'), stranger.getByRole('button').click()])
     equal('status', answer.status(), 403)
     equal('topic', (await api('/api/topics/forged')).status, 404)
-    await Promise.all([stranger.close(), page.close()])
+    await close(stranger)
+    await close(page)
   },
 })
 
@@ -295,7 +309,7 @@ try {
   console.log(`FAIL dashboard/set-up: ${String(error.message).replace(/\s+/g, ' ').slice(0, 300)}`)
 } finally {
   await tearDown()
-  await Promise.race([browser.close().catch(() => {}), new Promise((resolve) => setTimeout(resolve, 10000))])
+  await Promise.race([browser.close().catch(() => {}), soon(10)])
   rmSync(scratch, { recursive: true, force: true })
 }
 process.exit()

@@ -504,9 +504,11 @@ public class Compat {
         unset(resource, "interval.ms", "metrics", "match");
     }
 
+    static final java.net.http.HttpClient browser = java.net.http.HttpClient.newHttpClient();
+
     static String page(String path) throws Exception {
         java.net.http.HttpRequest request = java.net.http.HttpRequest.newBuilder(java.net.URI.create("http://" + System.getenv("DASHBOARD") + path)).build();
-        return java.net.http.HttpClient.newHttpClient().send(request, java.net.http.HttpResponse.BodyHandlers.ofString()).body();
+        return browser.send(request, java.net.http.HttpResponse.BodyHandlers.ofString()).body();
     }
 
     static void autoCreation() throws Exception {

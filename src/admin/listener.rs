@@ -14,7 +14,7 @@ use axum::extract::ConnectInfo;
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
@@ -23,14 +23,24 @@ use tokio::time::{Instant, Sleep};
 const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Pause after accept failed, as it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections above the limit that are told so at a time; others are closed without a word.
+const REFUSALS_MAX: usize = 16;
+/// How long, and for how many bytes, the request of one that is refused is awaited: closing before it was read would take
+/// the answer away from the visitor.
+const REFUSAL_WAIT: Duration = Duration::from_secs(1);
+const REFUSAL_BYTES_MAX: u64 = 16 * 1024;
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 57\r\nRetry-After: 5\r\nConnection: close\r\n\r\n\
+    too many connections: see dashboard.http.max.connections\n";
 
-/// A listener that closes what is above its limit at once. One address has half of the places at most, so that it cannot
+/// A listener that answers what is above its limit with 503. One address has half of the places at most, so that it cannot
 /// keep others from looking whether the broker lives.
 pub(super) struct Limited {
     listener: TcpListener,
     places: Arc<Semaphore>,
     per_address_max: usize,
     addresses: Addresses,
+    refusals: Arc<Semaphore>,
 }
 
 /// How many connections each address has.
@@ -64,7 +74,21 @@ impl Limited {
             places: Arc::new(Semaphore::new(connections_max)),
             per_address_max: connections_max.div_ceil(2),
             addresses: Addresses::default(),
+            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
         }
+    }
+
+    /// Says that there are too many.
+    fn refuse(&self, stream: TcpStream, peer: SocketAddr) {
+        tracing::warn!(%peer, "dashboard: too many connections");
+        let Ok(permit) = self.refusals.clone().try_acquire_owned() else {
+            return;
+        };
+        tokio::spawn(async move {
+            // Whoever is gone or too slow hears nothing.
+            let _ = tokio::time::timeout(REFUSAL_WAIT, tell_refusal(stream)).await;
+            drop(permit);
+        });
     }
 
     fn place(&self, address: IpAddr) -> Option<Place> {
@@ -81,6 +105,14 @@ impl Limited {
             address,
         })
     }
+}
+
+async fn tell_refusal(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(REFUSAL).await?;
+    stream.shutdown().await?;
+    let mut request = stream.take(REFUSAL_BYTES_MAX);
+    tokio::io::copy(&mut request, &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 /// Where a visitor comes from.
@@ -110,7 +142,7 @@ impl axum::serve::Listener for Limited {
             match self.listener.accept().await {
                 Ok((stream, peer)) => match self.place(peer.ip()) {
                     Some(place) => return (Visitor::new(stream, Some(place), IDLE_MAX), peer),
-                    None => tracing::warn!(%peer, "dashboard: too many connections"),
+                    None => self.refuse(stream, peer),
                 },
                 Err(error) => {
                     tracing::warn!(%error, "dashboard: cannot accept a connection");
@@ -193,6 +225,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Visitor<S> {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[test]
+    fn a_refusal_has_the_length_that_it_says() {
+        let text = std::str::from_utf8(REFUSAL).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
+    }
 
     #[tokio::test]
     async fn a_silent_visitor_is_sent_away_and_a_speaking_one_is_not() {

@@ -140,7 +140,7 @@ const OWN_KEYS: &[BrokerKey] = &[
         None,
         Kind::Int(1, INT_MAX),
         "100",
-        "Connections to the dashboard's port at a time; more are closed at once, and so are those that are silent for a minute."
+        "Connections to the dashboard's port at a time, half of them from one address; more are answered with 503, and those that are silent for a minute are closed."
     ),
     key!(
         "telemetry.max.bytes",
