@@ -35,7 +35,7 @@ lines = [
     row("fetch, warm: MiB/s", "fetch", "mib_per_s", "more"),
     row("flush.messages=1, 32 partitions: records/s", "synced", "records_per_s", "more"),
     row("the same: p99 of an acknowledgement, ms", "synced", "p99_ms", "less"),
-    row("5,000 records/s, one a request: p99 of an acknowledgement, ms", "paced", "p99_ms", "less"),
+    row("5,000 records/s, one a request: p99 of an acknowledgement, ms", "paced", "p99_ms", "less", floor=True),
     row("50 producers, 1,000 partitions, half of Kafka's most: p99, ms", "half", "p99_ms", "less", "-many"),
     row("the same: p99.9, ms", "half", "p999_ms", "less", "-many"),
     row("the same producers at full speed: MiB/s", "most", "mib_per_s", "more", "-many"),

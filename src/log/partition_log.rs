@@ -6,14 +6,14 @@
 //!    └──── readers see an immutable segment list ──┘   the writer's tail
 //! ```
 //!
-//! Concurrency: one thread appends, rolls, truncates and deletes, under the `tail` lock, which nobody else
+//! Concurrency: one thread at a time appends, rolls, truncates and deletes, under the `tail` lock, which nobody else
 //! holds in steady state. Readers take the segment list from an atomic pointer and the ends from a short lock;
 //! neither waits for the disk.
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -109,6 +109,10 @@ pub struct Log {
     pub(super) cleaned_until: i64,
     /// What lies before it is in the archive, as far as this process knows.
     pub(super) archived_until: AtomicI64,
+    /// The leader epoch whose appends are writes to the active segment and nothing else, as it looks; -1 for none.
+    plain_epoch: AtomicI32,
+    /// How much more may be appended like that.
+    plain_bytes: AtomicU64,
 }
 
 impl Log {
@@ -138,6 +142,8 @@ impl Log {
             }),
             cleaned_until: 0,
             archived_until: AtomicI64::new(0),
+            plain_epoch: AtomicI32::new(-1),
+            plain_bytes: AtomicU64::new(0),
         }
     }
 
@@ -244,7 +250,27 @@ impl Log {
                 }
             }
         }
+        self.note_plainness(&tail, &config);
         answers
+    }
+
+    /// Whether appending this much will be a write to the page cache and nothing else: no new segment, no small file that
+    /// is replaced and synced. A segment's age is not asked for.
+    pub fn would_append_plainly(&self, leader_epoch: i32, bytes: u64) -> bool {
+        self.plain_epoch.load(Ordering::Relaxed) == leader_epoch
+            && bytes <= self.plain_bytes.load(Ordering::Relaxed)
+    }
+
+    fn note_plainness(&self, tail: &Tail, config: &LogConfig) {
+        let epoch = match tail.offline {
+            None => tail.epochs.latest().unwrap_or(-1),
+            Some(_) => -1,
+        };
+        let segments = self.segments.load();
+        let written = segments.last().map_or(u64::MAX, |active| active.bytes());
+        let left = config.segment_bytes.saturating_sub(written);
+        self.plain_epoch.store(epoch, Ordering::Relaxed);
+        self.plain_bytes.store(left, Ordering::Relaxed);
     }
 
     /// Takes no more appends, for a reason that is not the disk's.

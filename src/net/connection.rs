@@ -3,7 +3,7 @@
 //!
 //! A malformed frame or a panic in a handler ends this connection and nothing else.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -24,7 +24,7 @@ use super::server::stopped;
 use super::socket::Socket;
 use crate::api::{self, Caller, Context, Piece, Response};
 use crate::observe::{EventKind, Happened, Registered};
-use crate::partition::wakes_together;
+use crate::partition::in_turns;
 
 /// Answers that are ready together are sent together, up to this many.
 const ANSWERS_JOINED_MAX: usize = 64;
@@ -86,11 +86,7 @@ pub(super) async fn run<S: Socket>(
         registered,
         named: None,
     };
-    let ended = {
-        // Batches of one turn are told to the writer thread together.
-        let mut serve = pin!(connection.serve(shutdown));
-        poll_fn(|cx| wakes_together(|| serve.as_mut().poll(cx))).await
-    };
+    let ended = in_turns(pin!(connection.serve(shutdown))).await;
     if let Some(why) = ended {
         connection
             .cx

@@ -1,6 +1,6 @@
 //! One partition led by this broker.
 //!
-//! Concurrency: the writer thread of its data directory appends; sync threads move the synced end; everybody
+//! Concurrency: whoever writes in its data directory appends, one at a time; sync threads move the synced end; everybody
 //! else reads. The high watermark is what readers may see: the log's end, or the synced end where the topic
 //! acknowledges only synced records.
 
@@ -76,7 +76,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Appended by producers. The writer thread alone counts them.
+    /// Appended by producers. Whoever writes counts them, one at a time.
     pub fn appended_bytes(&self) -> u64 {
         self.appended_bytes.load(Ordering::Relaxed)
     }
@@ -352,7 +352,7 @@ impl Partition {
         answer
     }
 
-    /// Appends what several requests brought; called by the writer thread. `may_journal` says that there is a journal.
+    /// Appends what several requests brought; called by whoever writes. `may_journal` says that there is a journal.
     pub(super) fn append_round(
         &self,
         requests: &[Vec<ProducedBatch>],

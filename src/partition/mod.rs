@@ -6,6 +6,8 @@ mod housekeeping;
 mod journaling;
 mod leader;
 mod moving;
+mod queue;
+mod round;
 mod set;
 mod sync;
 mod waiters;
@@ -24,6 +26,6 @@ pub use set::{
     OpenReport, PartitionError, Partitions, PartitionsOptions, TopicPartitions, TopicToOpen,
 };
 pub use waiters::{Subscription, Waiter};
-pub use wakes::wakes_together;
+pub use wakes::in_turns;
 pub use workers::{Step, Workers};
 pub use writer::Writer;

@@ -16,8 +16,9 @@ use uuid::Uuid;
 
 use super::leader::{Identity, Partition};
 use super::moving::{self, Moves};
+use super::round::Gate;
 use super::workers::Workers;
-use super::writer::{Gate, Writer};
+use super::writer::Writer;
 use crate::clock::WallClock;
 use crate::log::journal;
 use crate::log::{

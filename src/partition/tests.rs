@@ -1,25 +1,72 @@
 //! Partitions of a broker over a disk that tells what it was asked.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use metaq_protocol::batch::{BatchBuilder, BatchHeader};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::*;
-use crate::log::{Disk, DiskFile, LogConfig, RealDisk};
+use crate::log::{Disk, DiskFile, LogConfig, ProducedBatch, RealDisk};
 
-/// Remembers which directories were synced.
-#[derive(Default)]
-struct Telling(Arc<Mutex<Vec<PathBuf>>>);
+/// Remembers which directories were synced, and which threads wrote to segments.
+#[derive(Clone, Default)]
+struct Telling {
+    synced: Arc<Mutex<Vec<PathBuf>>>,
+    writers: Arc<Mutex<Vec<String>>>,
+    /// Whether a write takes its time.
+    slow: Arc<AtomicBool>,
+}
+
+struct TellingFile(Arc<dyn DiskFile>, Telling);
+
+impl DiskFile for TellingFile {
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, position)
+    }
+    fn write_all_at(&self, buffers: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
+        let writer = std::thread::current().name().unwrap_or_default().to_owned();
+        self.1.writers.lock().push(writer);
+        if self.1.slow.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.0.write_all_at(buffers, position)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+impl Telling {
+    fn file(&self, path: &Path, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        match path.extension().is_some_and(|extension| extension == "log") {
+            true => Arc::new(TellingFile(file, self.clone())),
+            false => file,
+        }
+    }
+}
 
 impl Disk for Telling {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        RealDisk.open(path)
+        Ok(self.file(path, RealDisk.open(path)?))
     }
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        RealDisk.create(path)
+        Ok(self.file(path, RealDisk.create(path)?))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         RealDisk.rename(from, to)
@@ -37,31 +84,44 @@ impl Disk for Telling {
         RealDisk.reserve(path, bytes)
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.lock().push(path.to_path_buf());
+        self.synced.lock().push(path.to_path_buf());
         RealDisk.sync_dir(path)
     }
+}
+
+fn topic(partitions: i32, config: LogConfig) -> TopicToOpen {
+    let identity = Identity {
+        broker_id: 0,
+        number: 0,
+    };
+    TopicToOpen {
+        topic: "t".into(),
+        topic_id: Uuid::from_u128(7),
+        config,
+        partitions: (0..partitions).map(|index| (index, identity, 0)).collect(),
+    }
+}
+
+fn batch(bytes: usize) -> Vec<ProducedBatch> {
+    let builder = BatchBuilder::new().push(None, Some(&vec![7; bytes]), &[], 1);
+    let bytes = builder.finish().unwrap();
+    vec![ProducedBatch {
+        header: BatchHeader::parse(&bytes).unwrap(),
+        bytes,
+    }]
 }
 
 #[test]
 fn a_new_partitions_directory_is_durable_before_the_partition_is_known() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Telling::default();
-    let synced = disk.0.clone();
+    let synced = disk.synced.clone();
     let options = PartitionsOptions {
         open_threads: 2,
         ..PartitionsOptions::new(vec![dir.path().to_path_buf()])
     };
     let partitions = Partitions::open(Arc::new(disk), &options).unwrap();
-    let identity = Identity {
-        broker_id: 0,
-        number: 0,
-    };
-    let topic = TopicToOpen {
-        topic: "t".into(),
-        topic_id: Uuid::from_u128(7),
-        config: LogConfig::default(),
-        partitions: (0..5).map(|index| (index, identity, 0)).collect(),
-    };
+    let topic = topic(5, LogConfig::default());
     let syncs = || {
         let synced = synced.lock();
         synced.iter().filter(|path| **path == dir.path()).count()
@@ -71,4 +131,97 @@ fn a_new_partitions_directory_is_durable_before_the_partition_is_known() {
     // What is there already costs nothing.
     assert_eq!(partitions.open_topics(vec![topic]).online, 5);
     assert_eq!(syncs(), 1);
+}
+
+/// A partition whose segments hold 64 KiB, and its disk.
+fn written(dir: &Path, config: LogConfig) -> (Telling, Partitions, Arc<Partition>) {
+    let disk = Telling::default();
+    let options = PartitionsOptions::new(vec![dir.to_path_buf()]);
+    let partitions = Partitions::open(Arc::new(disk.clone()), &options).unwrap();
+    partitions.open_topics(vec![topic(1, config)]);
+    let partition = partitions.get("t", 0).unwrap();
+    (disk, partitions, partition)
+}
+
+fn small_segments() -> LogConfig {
+    LogConfig {
+        segment_bytes: 64 << 10,
+        ..LogConfig::default()
+    }
+}
+
+/// Who writes batches that a connection brings in one turn.
+async fn who_writes(disk: &Telling, partition: &Arc<Partition>, batches: &[usize]) -> Vec<String> {
+    disk.writers.lock().clear();
+    let turn = async {
+        let answers = batches.iter().map(|bytes| partition.append(batch(*bytes)));
+        for answer in answers.collect::<Vec<_>>() {
+            answer.await.unwrap().unwrap();
+        }
+    };
+    in_turns(pin!(turn)).await;
+    std::mem::take(&mut disk.writers.lock())
+}
+
+fn own_name() -> String {
+    std::thread::current().name().unwrap().to_owned()
+}
+
+fn is_writer(written: &[String]) -> bool {
+    written.len() == 1 && written[0].starts_with("writer")
+}
+
+/// The thread answers a moment before it is through.
+async fn until_the_thread_rests(disk: &Telling, partition: &Arc<Partition>) {
+    while who_writes(disk, partition, &[10]).await != [own_name()] {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_writes_what_is_a_plain_write_and_the_thread_all_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, partitions, partition) = written(dir.path(), small_segments());
+    // The first batch of a leader epoch: a file is replaced, and synced.
+    assert!(is_writer(&who_writes(&disk, &partition, &[10]).await));
+    until_the_thread_rests(&disk, &partition).await;
+    // What comes together is written together.
+    let own = [own_name()];
+    assert_eq!(who_writes(&disk, &partition, &[10, 20, 30]).await, own);
+    assert_eq!(who_writes(&disk, &partition, &[40 << 10]).await, own);
+    // Into the next segment.
+    assert!(is_writer(&who_writes(&disk, &partition, &[30 << 10]).await));
+    until_the_thread_rests(&disk, &partition).await;
+    // Outside a turn.
+    disk.writers.lock().clear();
+    partition.append(batch(10)).await.unwrap().unwrap();
+    assert!(is_writer(&disk.writers.lock()));
+    partitions.close();
+}
+
+#[tokio::test]
+async fn a_connection_does_not_write_much_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, partitions, partition) = written(dir.path(), LogConfig::default());
+    until_the_thread_rests(&disk, &partition).await;
+    assert!(is_writer(
+        &who_writes(&disk, &partition, &[200 << 10, 100 << 10]).await
+    ));
+    until_the_thread_rests(&disk, &partition).await;
+    partitions.close();
+}
+
+#[tokio::test]
+async fn a_disk_that_makes_its_writers_wait_makes_the_thread_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, partitions, partition) = written(dir.path(), LogConfig::default());
+    until_the_thread_rests(&disk, &partition).await;
+    disk.slow.store(true, Ordering::SeqCst);
+    assert_eq!(who_writes(&disk, &partition, &[10]).await, [own_name()]);
+    for _ in 0..3 {
+        assert!(is_writer(&who_writes(&disk, &partition, &[10]).await));
+    }
+    disk.slow.store(false, Ordering::SeqCst);
+    until_the_thread_rests(&disk, &partition).await;
+    partitions.close();
 }

@@ -1,124 +1,31 @@
-//! The writer thread of a data directory: it owns every append, roll and deletion there.
+//! The handle to what writes in a data directory: every append, roll and deletion there goes through it.
 //!
-//! It takes all that is queued at once, writes each partition's batches together, hands partitions that must
-//! be synced to the sync threads, and answers. The queue is bounded by the request memory that connections may
+//! What is queued is taken at once, each partition's batches are written together, partitions that must be synced are
+//! handed to the sync threads, and all are answered. The queue is bounded by the request memory that connections may
 //! hold: every queued batch is a slice of a frame that was admitted.
 
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::journaling::{Journaling, Part};
+use super::journaling::Journaling;
 use super::leader::{AppendReply, Partition};
+use super::queue::Queue;
+use super::round::{Gate, Hand, Job};
 use super::set::PartitionsOptions;
 use super::sync::SyncThreads;
-use super::wakes;
 use super::workers::{Filled, Step, Workers};
-use crate::clock::WallClock;
-use crate::log::{Disk, LogError, ProducedBatch};
-use crate::meta::Lease;
+use crate::log::{Disk, ProducedBatch};
 use crate::vital::Vital;
-
-/// The thread is woken at once when this much is queued, also within [`super::wakes_together`].
-const WAKE_BYTES: usize = 256 << 10;
-
-/// Why nothing is written any more after a bug.
-const ENDED: &str = "the writer thread ended; the broker must be restarted";
-
-enum Job {
-    Append {
-        partition: Arc<Partition>,
-        batches: Vec<ProducedBatch>,
-        reply: AppendReply,
-    },
-    Run(Box<dyn FnOnce() + Send>),
-}
-
-#[derive(Default)]
-pub(super) struct Queue {
-    state: Mutex<State>,
-    filled: Filled,
-}
-
-#[derive(Default)]
-struct State {
-    jobs: Vec<Job>,
-    /// Bytes of the batches among them.
-    bytes: usize,
-    stopping: bool,
-    /// The thread ended by a panic.
-    ended: bool,
-}
-
-impl State {
-    /// Gives all that is queued for an empty list.
-    fn take(&mut self, jobs: &mut Vec<Job>) {
-        self.bytes = 0;
-        std::mem::swap(jobs, &mut self.jobs);
-    }
-}
-
-impl Queue {
-    pub(super) fn wake(&self) {
-        self.filled.wake();
-    }
-
-    /// Does what is queued.
-    fn work_off(&self, hand: &Hand) {
-        let mut jobs = Vec::new();
-        self.state.lock().take(&mut jobs);
-        hand.work(&mut jobs);
-    }
-
-    /// Refuses what is queued, and all that comes.
-    fn fail(&self) {
-        let jobs = {
-            let mut state = self.state.lock();
-            state.ended = true;
-            std::mem::take(&mut state.jobs)
-        };
-        jobs.into_iter().for_each(|job| job.refuse(ENDED));
-    }
-}
-
-impl Job {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Append { batches, .. } => batches.iter().map(|batch| batch.bytes.len()).sum(),
-            Self::Run(_) => 0,
-        }
-    }
-
-    /// Answers without doing it; who waits for a [`Job::Run`] sees that it is gone.
-    fn refuse(self, why: &str) {
-        if let Self::Append { reply, .. } = self {
-            let _ = reply.send(Err(LogError::Offline(why.to_owned())));
-        }
-    }
-}
-
-/// Until when this broker may write, once that is known. Without a lease nothing is held back.
-pub(super) type Gate = Arc<OnceLock<Arc<Lease>>>;
 
 /// A handle to the writer thread; clones share it.
 #[derive(Clone)]
 pub struct Writer {
     queue: Arc<Queue>,
-    hand: Hand,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
-}
-
-/// What a round is written with.
-#[derive(Clone)]
-struct Hand {
-    syncs: SyncThreads,
-    journal: Option<Journaling>,
-    gate: Gate,
-    clock: WallClock,
 }
 
 impl Writer {
@@ -140,30 +47,25 @@ impl Writer {
         if let Workers::Steps(_) = options.workers {
             return Ok(Self::start_steps(&options.workers, hand));
         }
-        let queue = Arc::new(Queue::default());
-        let (of_thread, with, vital) = (queue.clone(), hand.clone(), vital.clone());
+        let queue = Queue::new(Filled::default(), hand);
+        let (of_thread, vital) = (queue.clone(), vital.clone());
         let name = format!("writer {name}");
         let thread = std::thread::Builder::new()
             .name(name.clone())
             .spawn(move || {
-                vital.run(&name, || run(&of_thread, &with), || of_thread.fail());
+                vital.run(&name, || of_thread.run(), || of_thread.fail());
             })?;
         Ok(Self {
             queue,
-            hand,
             thread: Arc::new(Mutex::new(Some(thread))),
         })
     }
 
     fn start_steps(workers: &Workers, hand: Hand) -> Self {
-        let queue = Arc::new(Queue {
-            filled: Filled::new(workers),
-            ..Queue::default()
-        });
-        tokio::spawn(run_steps(queue.clone(), hand.clone(), workers.clone()));
+        let queue = Queue::new(Filled::new(workers), hand);
+        tokio::spawn(run_steps(queue.clone(), workers.clone()));
         Self {
             queue,
-            hand,
             thread: Arc::default(),
         }
     }
@@ -174,7 +76,7 @@ impl Writer {
         batches: Vec<ProducedBatch>,
         reply: AppendReply,
     ) {
-        self.push(Job::Append {
+        self.queue.push(Job::Append {
             partition,
             batches,
             reply,
@@ -187,7 +89,7 @@ impl Writer {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> oneshot::Receiver<T> {
         let (reply, answer) = oneshot::channel();
-        self.push(Job::Run(Box::new(move || {
+        self.queue.push(Job::Run(Box::new(move || {
             let _ = reply.send(work());
         })));
         answer
@@ -202,7 +104,7 @@ impl Writer {
         match self.queue.filled.tasks {
             None => answer.blocking_recv().ok(),
             Some(_) => {
-                self.queue.work_off(&self.hand);
+                self.queue.work_off();
                 answer.try_recv().ok()
             }
         }
@@ -210,177 +112,43 @@ impl Writer {
 
     /// Syncs every partition by itself from now on.
     pub(super) fn do_without_journal(&self) {
-        if let Some(journal) = &self.hand.journal {
+        if let Some(journal) = &self.queue.hand.journal {
             journal.give_up("what is in it is needed");
         }
     }
 
     /// Asks for a sync of a partition soon.
     pub fn sync_soon(&self, partition: &Arc<Partition>) {
-        self.hand.syncs.push(partition.clone());
-    }
-
-    fn push(&self, job: Job) {
-        let mut state = self.queue.state.lock();
-        if state.ended || state.stopping {
-            let why = match state.ended {
-                true => ENDED,
-                false => "the broker is shutting down",
-            };
-            drop(state);
-            job.refuse(why);
-            return;
-        }
-        let before = state.bytes;
-        state.bytes += job.bytes();
-        state.jobs.push(job);
-        let first = state.jobs.len() == 1;
-        let much = before < WAKE_BYTES && state.bytes >= WAKE_BYTES;
-        drop(state);
-        if much || (first && !wakes::put_off(&self.queue)) {
-            self.queue.wake();
-        }
+        self.queue.hand.syncs.push(partition.clone());
     }
 
     /// Finishes what is queued and ends the threads.
     pub fn stop(&self) {
-        self.queue.state.lock().stopping = true;
-        self.queue.wake();
+        self.queue.stop();
         match self.thread.lock().take() {
             Some(thread) => {
                 let _ = thread.join();
             }
-            None => self.queue.work_off(&self.hand),
+            None => self.queue.work_off(),
         }
-        if let Some(journal) = &self.hand.journal {
+        if let Some(journal) = &self.queue.hand.journal {
             journal.stop();
         }
-        self.hand.syncs.stop();
+        self.queue.hand.syncs.stop();
     }
 }
 
 /// The thread's work as a task.
-async fn run_steps(queue: Arc<Queue>, hand: Hand, workers: Workers) {
+async fn run_steps(queue: Arc<Queue>, workers: Workers) {
     let (Some(filled), Workers::Steps(pause)) = (&queue.filled.tasks, &workers) else {
         return;
     };
     loop {
         filled.notified().await;
         tokio::time::sleep(pause(Step::Write)).await;
-        queue.work_off(&hand);
-        if queue.state.lock().stopping {
+        queue.work_off();
+        if queue.is_stopping() {
             return;
-        }
-    }
-}
-
-fn run(queue: &Queue, hand: &Hand) {
-    let mut jobs = Vec::new();
-    loop {
-        {
-            let mut state = queue.state.lock();
-            while state.jobs.is_empty() {
-                if state.stopping {
-                    return;
-                }
-                queue.filled.threads.wait(&mut state);
-            }
-            state.take(&mut jobs);
-        }
-        hand.work(&mut jobs);
-    }
-}
-
-impl Hand {
-    fn work(&self, jobs: &mut Vec<Job>) {
-        let mut round = Round::default();
-        for job in jobs.drain(..) {
-            match job {
-                Job::Append {
-                    partition,
-                    batches,
-                    reply,
-                } => round.add(partition, batches, reply),
-                Job::Run(work) => {
-                    // What was queued before it is written before it.
-                    std::mem::take(&mut round).write(self);
-                    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
-                        tracing::error!("a task of the writer thread panicked");
-                    }
-                }
-            }
-        }
-        round.write(self);
-    }
-}
-
-/// What one pass over the queue found, by partition in the order of their first batch.
-#[derive(Default)]
-struct Round {
-    at: HashMap<*const Partition, usize>,
-    groups: Vec<Group>,
-}
-
-struct Group {
-    partition: Arc<Partition>,
-    requests: Vec<Vec<ProducedBatch>>,
-    replies: Vec<AppendReply>,
-}
-
-/// The pointers are only compared; the groups keep their partitions alive.
-impl Round {
-    fn add(&mut self, partition: Arc<Partition>, batches: Vec<ProducedBatch>, reply: AppendReply) {
-        let groups = &mut self.groups;
-        let at = *self.at.entry(Arc::as_ptr(&partition)).or_insert_with(|| {
-            groups.push(Group {
-                partition,
-                requests: Vec::new(),
-                replies: Vec::new(),
-            });
-            groups.len() - 1
-        });
-        groups[at].requests.push(batches);
-        groups[at].replies.push(reply);
-    }
-
-    fn write(self, hand: &Hand) {
-        if hand.gate.get().is_some_and(|lease| !lease.is_valid()) {
-            // The process may have been stopped for longer than others wait.
-            let replies = self.groups.into_iter().flat_map(|group| group.replies);
-            for reply in replies {
-                let _ = reply.send(Err(LogError::NotLeader));
-            }
-            return;
-        }
-        let journal = hand.journal.as_ref().filter(|journal| journal.is_usable());
-        let mut parts = Vec::new();
-        for Group {
-            partition,
-            requests,
-            replies,
-        } in self.groups
-        {
-            let now_ms = hand.clock.now_ms();
-            let work = || partition.append_round(&requests, replies, now_ms, journal.is_some());
-            match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
-                Ok(wanted) => {
-                    if wanted.sync {
-                        hand.syncs.push(partition.clone());
-                    }
-                    parts.extend(wanted.journal.map(|(written, end)| Part {
-                        partition,
-                        written,
-                        end,
-                    }));
-                }
-                Err(_) => {
-                    partition.log().fail("an append panicked; this is a bug");
-                    tracing::error!(topic = %partition.topic(), partition = partition.index(), "append panicked")
-                }
-            }
-        }
-        if let Some(journal) = journal {
-            journal.push(parts);
         }
     }
 }

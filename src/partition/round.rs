@@ -1,0 +1,153 @@
+//! What one pass over a queue writes: each partition's batches together, with one call.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use super::journaling::{Journaling, Part};
+use super::leader::{AppendReply, Partition};
+use super::sync::SyncThreads;
+use crate::clock::WallClock;
+use crate::log::{LogError, ProducedBatch};
+use crate::meta::Lease;
+
+/// Until when this broker may write, once that is known. Without a lease nothing is held back.
+pub(super) type Gate = Arc<OnceLock<Arc<Lease>>>;
+
+/// Something to be done in a data directory.
+pub(super) enum Job {
+    Append {
+        partition: Arc<Partition>,
+        batches: Vec<ProducedBatch>,
+        reply: AppendReply,
+    },
+    Run(Box<dyn FnOnce() + Send>),
+}
+
+/// What a round is written with.
+pub(super) struct Hand {
+    pub(super) syncs: SyncThreads,
+    pub(super) journal: Option<Journaling>,
+    pub(super) gate: Gate,
+    pub(super) clock: WallClock,
+}
+
+impl Job {
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Append { batches, .. } => batches.iter().map(|batch| batch.bytes.len()).sum(),
+            Self::Run(_) => 0,
+        }
+    }
+
+    /// Whether it is a write to the page cache and nothing else, also when all that is queued is for its partition.
+    pub(super) fn is_plain(&self, queued_bytes: usize) -> bool {
+        match self {
+            Self::Append { partition, .. } => partition
+                .log()
+                .would_append_plainly(partition.leader_epoch(), queued_bytes as u64),
+            Self::Run(_) => false,
+        }
+    }
+
+    /// Answers without doing it; who waits for a [`Job::Run`] sees that it is gone.
+    pub(super) fn refuse(self, why: &str) {
+        if let Self::Append { reply, .. } = self {
+            let _ = reply.send(Err(LogError::Offline(why.to_owned())));
+        }
+    }
+}
+
+impl Hand {
+    /// Does what was queued, in its order but for batches, which are written together.
+    pub(super) fn work(&self, jobs: &mut Vec<Job>) {
+        let mut round = Round::default();
+        for job in jobs.drain(..) {
+            match job {
+                Job::Append {
+                    partition,
+                    batches,
+                    reply,
+                } => round.add(partition, batches, reply),
+                Job::Run(work) => {
+                    // What was queued before it is written before it.
+                    std::mem::take(&mut round).write(self);
+                    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+                        tracing::error!("a task of the writer thread panicked");
+                    }
+                }
+            }
+        }
+        round.write(self);
+    }
+}
+
+/// What one pass over the queue found, by partition in the order of their first batch.
+#[derive(Default)]
+struct Round {
+    at: HashMap<*const Partition, usize>,
+    groups: Vec<Group>,
+}
+
+struct Group {
+    partition: Arc<Partition>,
+    requests: Vec<Vec<ProducedBatch>>,
+    replies: Vec<AppendReply>,
+}
+
+/// The pointers are only compared; the groups keep their partitions alive.
+impl Round {
+    fn add(&mut self, partition: Arc<Partition>, batches: Vec<ProducedBatch>, reply: AppendReply) {
+        let groups = &mut self.groups;
+        let at = *self.at.entry(Arc::as_ptr(&partition)).or_insert_with(|| {
+            groups.push(Group {
+                partition,
+                requests: Vec::new(),
+                replies: Vec::new(),
+            });
+            groups.len() - 1
+        });
+        groups[at].requests.push(batches);
+        groups[at].replies.push(reply);
+    }
+
+    fn write(self, hand: &Hand) {
+        if hand.gate.get().is_some_and(|lease| !lease.is_valid()) {
+            // The process may have been stopped for longer than others wait.
+            let replies = self.groups.into_iter().flat_map(|group| group.replies);
+            for reply in replies {
+                let _ = reply.send(Err(LogError::NotLeader));
+            }
+            return;
+        }
+        let journal = hand.journal.as_ref().filter(|journal| journal.is_usable());
+        let mut parts = Vec::new();
+        for Group {
+            partition,
+            requests,
+            replies,
+        } in self.groups
+        {
+            let now_ms = hand.clock.now_ms();
+            let work = || partition.append_round(&requests, replies, now_ms, journal.is_some());
+            match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+                Ok(wanted) => {
+                    if wanted.sync {
+                        hand.syncs.push(partition.clone());
+                    }
+                    parts.extend(wanted.journal.map(|(written, end)| Part {
+                        partition,
+                        written,
+                        end,
+                    }));
+                }
+                Err(_) => {
+                    partition.log().fail("an append panicked; this is a bug");
+                    tracing::error!(topic = %partition.topic(), partition = partition.index(), "append panicked")
+                }
+            }
+        }
+        if let Some(journal) = journal {
+            journal.push(parts);
+        }
+    }
+}
