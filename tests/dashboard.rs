@@ -571,3 +571,40 @@ fn a_page_does_not_tell_whether_a_token_is_right() {
         );
     }
 }
+
+#[test]
+fn a_page_that_is_asked_for_wrongly_says_so_as_a_page_and_the_api_as_json() {
+    let (_dir, broker) = start(&[]);
+    for path in ["/topics?limit=many", "/events?kind=unheard+of"] {
+        let page = get(&broker, path);
+        assert_eq!(page.status, 400, "{path}: {}", page.head);
+        assert!(page.head.contains("text/html"), "{path}: {}", page.head);
+        assert!(page.body.contains("This cannot be done"), "{}", page.body);
+        let api = get(&broker, &format!("/api{path}"));
+        assert_eq!(api.status, 400, "{path}: {}", api.head);
+        assert_eq!(api.json()["error"], "bad_request");
+    }
+    broker.stop();
+}
+
+#[test]
+fn brokers_of_one_host_have_a_session_each() {
+    let (_dir, broker) = start(&[]);
+    let port = broker.broker().dashboard_address().unwrap().port();
+    let login = ask(&broker, "POST", "/login", FORM, "token=a+token+for+tests");
+    let cookie = login.cookie().to_owned();
+    let name = format!("metaq_session_{port}=");
+    assert!(cookie.starts_with(&name), "{cookie}");
+    let value = cookie.split(';').next().unwrap();
+    // A browser sends the cookies of all ports.
+    let both = format!("{FORM}Cookie: metaq_session_1=x; {value}\r\n");
+    let done = ask(&broker, "POST", "/configuration/reload", &both, "");
+    assert_eq!(done.status, 200, "{}", done.body);
+    let other = format!("{FORM}Cookie: metaq_session_1=x\r\n");
+    let refused = ask(&broker, "POST", "/configuration/reload", &other, "");
+    assert_eq!(refused.status, 401, "{}", refused.body);
+    let document = get(&broker, "/api/openapi.json").json();
+    let session = &document["components"]["securitySchemes"]["session"];
+    assert_eq!(session["name"], format!("metaq_session_{port}"));
+    broker.stop();
+}

@@ -20,8 +20,8 @@ use crate::config::Config;
 
 /// The file in the first data directory that holds a token that was made here.
 pub(super) const TOKEN_FILE: &str = "dashboard.token";
-/// The session's cookie.
-pub(super) const COOKIE: &str = "metaq_session";
+/// The session's cookie, before the port: brokers of one host have one cookie each.
+pub(super) const COOKIE: &str = "metaq_session_";
 /// A session ends after this.
 pub(super) const SESSION_MAX: Duration = Duration::from_secs(12 * 3600);
 /// Sessions at a time; the oldest ends when another one begins.
@@ -47,6 +47,8 @@ pub(super) struct Access {
     token: String,
     pub(super) source: TokenSource,
     read_needs_token: bool,
+    /// Name of the session's cookie.
+    cookie: String,
     sessions: Mutex<VecDeque<(String, Instant)>>,
 }
 
@@ -67,8 +69,8 @@ fn random() -> String {
 }
 
 impl Access {
-    /// Takes the configured token, or the one of an earlier start, or makes one.
-    pub(super) fn open(config: &Config) -> io::Result<Self> {
+    /// Takes the configured token, or the one of an earlier start, or makes one. `port` is where the dashboard is.
+    pub(super) fn open(config: &Config, port: u16) -> io::Result<Self> {
         let (token, source) = match config.text("dashboard.token") {
             "" => kept_token(&config.data_paths())?,
             token => (token.to_owned(), TokenSource::Configuration),
@@ -82,6 +84,7 @@ impl Access {
             token,
             source,
             read_needs_token: config.flag("dashboard.read.token"),
+            cookie: format!("{COOKIE}{port}"),
             sessions: Mutex::default(),
         })
     }
@@ -110,7 +113,7 @@ impl Access {
                 false => Err(Refusal::WrongToken),
             };
         }
-        match session_of(headers) {
+        match self.session_of(headers) {
             Some(id) if self.is_session(id) => Ok(()),
             _ => Err(Refusal::NoToken),
         }
@@ -139,7 +142,8 @@ impl Access {
     /// Whether the visitor has logged in. A token that comes along is not looked at here: a page would tell at once, and to
     /// whoever asks, whether it is right.
     pub(super) fn is_known(&self, headers: &HeaderMap) -> bool {
-        session_of(headers).is_some_and(|id| self.is_session(id))
+        self.session_of(headers)
+            .is_some_and(|id| self.is_session(id))
     }
 
     fn is_session(&self, id: &str) -> bool {
@@ -161,23 +165,26 @@ impl Access {
         }
         sessions.push_back((id.clone(), now + SESSION_MAX));
         let seconds = SESSION_MAX.as_secs();
-        format!("{COOKIE}={id}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}")
+        let name = &self.cookie;
+        format!("{name}={id}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}")
     }
 
     /// Ends a session; the cookie that takes it from the browser.
     pub(super) fn close_session(&self, headers: &HeaderMap) -> String {
-        if let Some(id) = session_of(headers) {
+        if let Some(id) = self.session_of(headers) {
             self.sessions.lock().retain(|(known, _)| known != id);
         }
-        format!("{COOKIE}=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0")
+        let name = &self.cookie;
+        format!("{name}=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0")
     }
-}
 
-fn session_of(headers: &HeaderMap) -> Option<&str> {
-    let cookies = headers.get_all(header::COOKIE).into_iter();
-    let cookies = cookies.filter_map(|value| value.to_str().ok());
-    let mut cookies = cookies.flat_map(|line| line.split(';'));
-    cookies.find_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+    fn session_of<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        let cookies = headers.get_all(header::COOKIE).into_iter();
+        let cookies = cookies.filter_map(|value| value.to_str().ok());
+        let mut cookies = cookies.flat_map(|line| line.split(';'));
+        let name = self.cookie.as_str();
+        cookies.find_map(|cookie| cookie.trim().strip_prefix(name)?.strip_prefix('='))
+    }
 }
 
 /// Whether a browser says that another site's page sends this. Programs that are no browsers say nothing.
@@ -237,7 +244,7 @@ mod tests {
 
     fn access(settings: &[&str]) -> Access {
         let settings: Vec<String> = settings.iter().map(|text| (*text).to_owned()).collect();
-        Access::open(&Config::load(None, &settings).unwrap()).unwrap()
+        Access::open(&Config::load(None, &settings).unwrap(), 8120).unwrap()
     }
 
     fn headers(all: &[(&'static str, &str)]) -> HeaderMap {

@@ -472,13 +472,13 @@ async fn delete_group(
     Ok(Json(actions::delete_group(&shared.cx, actor, &name).await?))
 }
 
-/// The API's routes.
-pub(super) fn router() -> axum::Router<Shared> {
+/// The API's routes. `port` is where they are.
+pub(super) fn router(port: u16) -> axum::Router<Shared> {
     let mut router = axum::Router::new();
     for operation in operations() {
         router = router.route(operation.path, (operation.handler)());
     }
-    let document: Arc<str> = super::openapi::document().to_string().into();
+    let document: Arc<str> = super::openapi::document(port).to_string().into();
     let serve = move || {
         let document = document.clone();
         async move {

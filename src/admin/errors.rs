@@ -108,6 +108,9 @@ impl From<crate::partition::PartitionError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status, Json(self.view)).into_response()
+        let mut response = (self.status, Json(&self.view)).into_response();
+        // For pages, which say it in their own way.
+        response.extensions_mut().insert(self);
+        response
     }
 }

@@ -133,7 +133,9 @@ impl Admin {
 impl Bound {
     /// Begins to answer.
     pub fn serve(self, cx: Arc<Context>) -> std::io::Result<Admin> {
-        let access = Arc::new(access::Access::open(&cx.config.load())?);
+        let address = self.listener.local_addr().ok();
+        let port = address.map_or(0, |address| address.port());
+        let access = Arc::new(access::Access::open(&cx.config.load(), port)?);
         let shared = Shared {
             access: access.clone(),
             ready: Arc::new(AtomicBool::new(true)),
@@ -142,10 +144,9 @@ impl Bound {
             browsing: Arc::new(Semaphore::new(BROWSERS_MAX)),
             cx,
         };
-        let address = self.listener.local_addr().ok();
         let lookout = lookout::watch(shared.cx.clone(), shared.rates.clone());
         let listener = listener::Limited::new(self.listener, self.connections_max);
-        let router = router(&shared).into_make_service_with_connect_info::<listener::Peer>();
+        let router = router(&shared, port).into_make_service_with_connect_info::<listener::Peer>();
         let serve = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
                 tracing::error!(%error, "the dashboard ended");
@@ -160,8 +161,10 @@ impl Bound {
     }
 }
 
-fn router(shared: &Shared) -> Router {
-    let guarded = Router::new().merge(pages::router()).merge(api::router());
+fn router(shared: &Shared, port: u16) -> Router {
+    let guarded = Router::new()
+        .merge(pages::router())
+        .merge(api::router(port));
     let guarded = guarded.layer(middleware::from_fn_with_state(shared.clone(), guard));
     Router::new()
         .route("/healthz", get(healthz))
@@ -188,7 +191,14 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
             errors::ApiError::from(refusal).into_response()
         }
         Some(_) => pages::refuse(&shared, &request.into_parts().0),
-        None => next.run(request).await,
+        None if path.starts_with("/api") => next.run(request).await,
+        None => {
+            let (parts, body) = request.into_parts();
+            let asked = parts.clone();
+            let response = next.run(Request::from_parts(parts, body)).await;
+            let error = response.extensions().get::<errors::ApiError>().cloned();
+            error.map_or(response, |error| pages::explain(&shared, &asked, error))
+        }
     };
     pages::guard(response.headers_mut());
     response

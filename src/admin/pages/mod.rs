@@ -194,6 +194,11 @@ async fn unknown(visit: Visit) -> Response {
     visit.fail(ApiError::not_found("such page"), "/")
 }
 
+/// An error as a page.
+pub(super) fn explain(shared: &Shared, parts: &Parts, error: ApiError) -> Response {
+    Visit::of(shared, parts).fail(error, "/")
+}
+
 /// What a visitor is told who may not read.
 pub(super) fn refuse(shared: &Shared, parts: &Parts) -> Response {
     let visit = Visit::of(shared, parts);
