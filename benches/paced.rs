@@ -28,14 +28,14 @@ pub(super) fn paced(options: &Options, n: usize) -> Result<Measured, Failure> {
     let pace = schedule.clone();
     // Waits in the socket alone: each further wake-up would be on the clock.
     let receiver = std::thread::spawn(move || receive(answers, &pace));
-    let sent = send(&mut stream, &frames, &schedule);
+    let is_heard = || !receiver.is_finished();
+    let sent = send(&mut stream, &frames, &schedule, is_heard);
     if sent.is_err() {
         // Nothing more will be answered.
         let _ = stream.shutdown(Shutdown::Both);
     }
-    let latencies = receiver.join().map_err(|_| "a receiver panicked")?;
+    let latencies = receiver.join().map_err(|_| "a receiver panicked")??;
     sent?;
-    let latencies = latencies?;
     let sent = (latencies.len() * records) as u64;
     Ok((sent, sent * options.record_bytes as u64, latencies))
 }
@@ -71,9 +71,17 @@ impl Schedule {
     }
 }
 
-fn send(stream: &mut TcpStream, frames: &[Bytes], schedule: &Schedule) -> Result<(), Failure> {
+fn send(
+    stream: &mut TcpStream,
+    frames: &[Bytes],
+    schedule: &Schedule,
+    is_heard: impl Fn() -> bool,
+) -> Result<(), Failure> {
     for (due, sent) in schedule.due().zip(frames.iter().cycle()) {
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        if !is_heard() {
+            return Err("the receiver ended".into());
+        }
         stream.write_all(sent)?;
     }
     Ok(())

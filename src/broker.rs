@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::net::{Endpoint, EndpointError, Listener, Server, bind, listen_endpoints};
 use crate::observe::Observe;
 use crate::partition::{
-    Housekeeping, HousekeepingIntervals, Partitions, PartitionsOptions, Workers,
+    Housekeeping, HousekeepingIntervals, Partitions, PartitionsOptions, Turns, Workers,
 };
 use crate::telemetry::Telemetry;
 
@@ -384,6 +384,12 @@ impl Broker {
     }
 }
 
+/// The threads of the runtime that this runs on.
+fn network_threads() -> usize {
+    let runtime = tokio::runtime::Handle::try_current();
+    runtime.map_or(0, |runtime| runtime.metrics().num_workers())
+}
+
 fn open_partitions(config: &Config, observe: &Observe) -> Result<Partitions, StartError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let open_threads = match config.number("num.recovery.threads.per.data.dir") {
@@ -397,6 +403,8 @@ fn open_partitions(config: &Config, observe: &Observe) -> Result<Partitions, Sta
         open_threads,
         clock: WallClock::default(),
         workers: Workers::Threads,
+        // A disk that stands still leaves one of the runtime's threads.
+        turns: Turns::new(network_threads().saturating_sub(1)),
         syncs: observe.syncs.clone(),
     };
     if options.data_paths.is_empty() {

@@ -584,27 +584,50 @@ fn a_page_that_is_asked_for_wrongly_says_so_as_a_page_and_the_api_as_json() {
         assert_eq!(api.status, 400, "{path}: {}", api.head);
         assert_eq!(api.json()["error"], "bad_request");
     }
+    let no_form = ask(&broker, "POST", "/login", JSON, "{}");
+    assert_eq!(no_form.status, 400, "{}", no_form.head);
+    assert!(
+        no_form.body.contains("This cannot be done"),
+        "{}",
+        no_form.body
+    );
+    let wrong_method = ask(&broker, "DELETE", "/topics", "", "");
+    assert_eq!(wrong_method.status, 405, "{}", wrong_method.head);
+    assert!(
+        wrong_method.body.contains("does not take this method"),
+        "{}",
+        wrong_method.body
+    );
     broker.stop();
 }
 
 #[test]
 fn brokers_of_one_host_have_a_session_each() {
     let (_dir, broker) = start(&[]);
-    let port = broker.broker().dashboard_address().unwrap().port();
-    let login = ask(&broker, "POST", "/login", FORM, "token=a+token+for+tests");
-    let cookie = login.cookie().to_owned();
-    let name = format!("metaq_session_{port}=");
-    assert!(cookie.starts_with(&name), "{cookie}");
+    let (_other_dir, other) = start(&[]);
+    let name_of = |broker: &Running| {
+        let login = ask(broker, "POST", "/login", FORM, "token=a+token+for+tests");
+        let cookie = login.cookie().to_owned();
+        let name = cookie.split('=').next().unwrap().to_owned();
+        let document = get(broker, "/api/openapi.json").json();
+        let session = &document["components"]["securitySchemes"]["session"];
+        assert_eq!(session["name"], name);
+        (name, cookie)
+    };
+    let ((name, cookie), (other_name, other_cookie)) = (name_of(&broker), name_of(&other));
+    assert!(
+        name.starts_with("metaq_session_") && name != other_name,
+        "{name}"
+    );
+    let other_value = other_cookie.split(';').next().unwrap();
     let value = cookie.split(';').next().unwrap();
     // A browser sends the cookies of all ports.
-    let both = format!("{FORM}Cookie: metaq_session_1=x; {value}\r\n");
+    let both = format!("{FORM}Cookie: {other_value}; {value}\r\n");
     let done = ask(&broker, "POST", "/configuration/reload", &both, "");
     assert_eq!(done.status, 200, "{}", done.body);
-    let other = format!("{FORM}Cookie: metaq_session_1=x\r\n");
-    let refused = ask(&broker, "POST", "/configuration/reload", &other, "");
+    let other_alone = format!("{FORM}Cookie: {other_value}\r\n");
+    let refused = ask(&broker, "POST", "/configuration/reload", &other_alone, "");
     assert_eq!(refused.status, 401, "{}", refused.body);
-    let document = get(&broker, "/api/openapi.json").json();
-    let session = &document["components"]["securitySchemes"]["session"];
-    assert_eq!(session["name"], format!("metaq_session_{port}"));
     broker.stop();
+    other.stop();
 }

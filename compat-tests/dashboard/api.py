@@ -1,6 +1,7 @@
 """The API against its own OpenAPI document: the document is valid, and a bounded number of made-up requests are answered as it
 says, without a server error."""
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -84,6 +85,8 @@ def answers_fit():
         raise AssertionError(" / ".join(failures[:12]) or done.stdout[-600:])
 
 
+versions = ", ".join(importlib.metadata.version(name) for name in ("schemathesis", "openapi-spec-validator"))
+print(f"CLIENT schemathesis, openapi-spec-validator|{versions}|Python|the OpenAPI document, and answers to real and made-up requests against it|dashboard-api/")
 ok = [
     told("the OpenAPI document is valid", is_valid),
     told("real topics, groups and clients are described as they are answered", real_answers_fit),

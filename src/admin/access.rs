@@ -20,8 +20,8 @@ use crate::config::Config;
 
 /// The file in the first data directory that holds a token that was made here.
 pub(super) const TOKEN_FILE: &str = "dashboard.token";
-/// The session's cookie, before the port: brokers of one host have one cookie each.
-pub(super) const COOKIE: &str = "metaq_session_";
+/// The session's cookie, before what tells the broker: browsers send the cookies of all ports of a host.
+const COOKIE: &str = "metaq_session_";
 /// A session ends after this.
 pub(super) const SESSION_MAX: Duration = Duration::from_secs(12 * 3600);
 /// Sessions at a time; the oldest ends when another one begins.
@@ -63,14 +63,20 @@ pub(super) enum Refusal {
     OtherSite,
 }
 
+/// The cookie of a broker's dashboard.
+pub(super) fn cookie_of(cluster_id: &str, broker_id: i32) -> String {
+    let told = crc32c::crc32c(format!("{cluster_id}/{broker_id}").as_bytes());
+    format!("{COOKIE}{told:08x}")
+}
+
 /// 244 random bits.
 fn random() -> String {
     format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
 }
 
 impl Access {
-    /// Takes the configured token, or the one of an earlier start, or makes one. `port` is where the dashboard is.
-    pub(super) fn open(config: &Config, port: u16) -> io::Result<Self> {
+    /// Takes the configured token, or the one of an earlier start, or makes one. `cookie` is the name of the session's.
+    pub(super) fn open(config: &Config, cookie: String) -> io::Result<Self> {
         let (token, source) = match config.text("dashboard.token") {
             "" => kept_token(&config.data_paths())?,
             token => (token.to_owned(), TokenSource::Configuration),
@@ -84,7 +90,7 @@ impl Access {
             token,
             source,
             read_needs_token: config.flag("dashboard.read.token"),
-            cookie: format!("{COOKIE}{port}"),
+            cookie,
             sessions: Mutex::default(),
         })
     }
@@ -244,7 +250,7 @@ mod tests {
 
     fn access(settings: &[&str]) -> Access {
         let settings: Vec<String> = settings.iter().map(|text| (*text).to_owned()).collect();
-        Access::open(&Config::load(None, &settings).unwrap(), 8120).unwrap()
+        Access::open(&Config::load(None, &settings).unwrap(), "c".to_owned()).unwrap()
     }
 
     fn headers(all: &[(&'static str, &str)]) -> HeaderMap {

@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, delete, get, patch, post};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::de::DeserializeOwned;
@@ -472,13 +472,13 @@ async fn delete_group(
     Ok(Json(actions::delete_group(&shared.cx, actor, &name).await?))
 }
 
-/// The API's routes. `port` is where they are.
-pub(super) fn router(port: u16) -> axum::Router<Shared> {
+/// The API's routes. `cookie` is the name of a session's.
+pub(super) fn router(cookie: &str) -> axum::Router<Shared> {
     let mut router = axum::Router::new();
     for operation in operations() {
         router = router.route(operation.path, (operation.handler)());
     }
-    let document: Arc<str> = super::openapi::document(port).to_string().into();
+    let document: Arc<str> = super::openapi::document(cookie).to_string().into();
     let serve = move || {
         let document = document.clone();
         async move {
@@ -487,13 +487,8 @@ pub(super) fn router(port: u16) -> axum::Router<Shared> {
         }
     };
     let unknown = || async { ApiError::not_found("such path in /api; /api/openapi.json has all") };
-    let other: fn() -> std::future::Ready<Response> = || {
-        let what = "The path does not take this method.";
-        let error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", what);
-        std::future::ready(error.into_response())
-    };
     router
         .route("/api/openapi.json", get(serve))
         .route("/api/{*rest}", get(unknown))
-        .method_not_allowed_fallback(other)
+        .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
 }

@@ -50,6 +50,11 @@ impl ApiError {
         )
     }
 
+    pub(super) fn wrong_method() -> Self {
+        let what = "The path does not take this method.";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", what)
+    }
+
     pub(super) fn busy(message: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
     }

@@ -25,10 +25,10 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections above the limit that are told so at a time; others are closed without a word.
 const REFUSALS_MAX: usize = 16;
-/// How long, and for how many bytes, the request of one that is refused is awaited: closing before it was read would take
-/// the answer away from the visitor.
+/// How long, and for how many bytes, the request of one that is refused is awaited: nobody expects an answer before, and
+/// closing before all was read would take it away.
 const REFUSAL_WAIT: Duration = Duration::from_secs(1);
-const REFUSAL_BYTES_MAX: u64 = 16 * 1024;
+const REFUSAL_BYTES_MAX: usize = 16 * 1024;
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 57\r\nRetry-After: 5\r\nConnection: close\r\n\r\n\
     too many connections: see dashboard.http.max.connections\n";
@@ -108,10 +108,16 @@ impl Limited {
 }
 
 async fn tell_refusal(mut stream: TcpStream) -> io::Result<()> {
+    let mut request = Vec::new();
+    while !request.windows(4).any(|four| four == b"\r\n\r\n") {
+        if request.len() > REFUSAL_BYTES_MAX || stream.read_buf(&mut request).await? == 0 {
+            return Ok(());
+        }
+    }
     stream.write_all(REFUSAL).await?;
     stream.shutdown().await?;
-    let mut request = stream.take(REFUSAL_BYTES_MAX);
-    tokio::io::copy(&mut request, &mut tokio::io::sink()).await?;
+    let mut rest = stream.take(REFUSAL_BYTES_MAX as u64);
+    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
     Ok(())
 }
 

@@ -134,8 +134,9 @@ impl Bound {
     /// Begins to answer.
     pub fn serve(self, cx: Arc<Context>) -> std::io::Result<Admin> {
         let address = self.listener.local_addr().ok();
-        let port = address.map_or(0, |address| address.port());
-        let access = Arc::new(access::Access::open(&cx.config.load(), port)?);
+        let cluster_id = &cx.cluster.image().cluster_id;
+        let cookie = access::cookie_of(cluster_id, cx.cluster.broker_id());
+        let access = Arc::new(access::Access::open(&cx.config.load(), cookie.clone())?);
         let shared = Shared {
             access: access.clone(),
             ready: Arc::new(AtomicBool::new(true)),
@@ -146,7 +147,8 @@ impl Bound {
         };
         let lookout = lookout::watch(shared.cx.clone(), shared.rates.clone());
         let listener = listener::Limited::new(self.listener, self.connections_max);
-        let router = router(&shared, port).into_make_service_with_connect_info::<listener::Peer>();
+        let router =
+            router(&shared, &cookie).into_make_service_with_connect_info::<listener::Peer>();
         let serve = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
                 tracing::error!(%error, "the dashboard ended");
@@ -161,10 +163,10 @@ impl Bound {
     }
 }
 
-fn router(shared: &Shared, port: u16) -> Router {
+fn router(shared: &Shared, cookie: &str) -> Router {
     let guarded = Router::new()
         .merge(pages::router())
-        .merge(api::router(port));
+        .merge(api::router(cookie));
     let guarded = guarded.layer(middleware::from_fn_with_state(shared.clone(), guard));
     Router::new()
         .route("/healthz", get(healthz))

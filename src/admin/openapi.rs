@@ -10,8 +10,8 @@ use super::errors::ErrorView;
 /// Where schemas are.
 const SCHEMAS: &str = "/components/schemas";
 
-/// The document: OpenAPI 3.1. `port` is where the dashboard is.
-pub(super) fn document(port: u16) -> Value {
+/// The document: OpenAPI 3.1. `cookie` is the name of a session's.
+pub(super) fn document(cookie: &str) -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.definitions_path = SCHEMAS.into();
         settings.meta_schema = None;
@@ -45,7 +45,7 @@ pub(super) fn document(port: u16) -> Value {
             "schemas": generator.take_definitions(true),
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer"},
-                "session": {"type": "apiKey", "in": "cookie", "name": format!("{}{port}", super::access::COOKIE)},
+                "session": {"type": "apiKey", "in": "cookie", "name": cookie},
             },
         },
     })
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn every_operation_is_in_the_document_and_its_references_lead_somewhere() {
-        let document = document(8120);
+        let document = document("c");
         for operation in operations() {
             let found = &document["paths"][operation.path][operation.method];
             assert!(found.is_object(), "{} {}", operation.method, operation.path);

@@ -140,7 +140,7 @@ const OWN_KEYS: &[BrokerKey] = &[
         None,
         Kind::Int(1, INT_MAX),
         "100",
-        "Connections to the dashboard's port at a time, half of them from one address; more are answered with 503, and those that are silent for a minute are closed."
+        "Connections to the dashboard's port at a time, half of them from one address; more are answered with 503, or closed where many come at once, and those that are silent for a minute are closed."
     ),
     key!(
         "telemetry.max.bytes",
@@ -294,7 +294,7 @@ const OWN_KEYS: &[BrokerKey] = &[
         Some("putProcessThreadCount"),
         Kind::Text,
         "",
-        "Accepted for MetaQ's sake, without effect: num.network.threads serve everything, one thread a data directory writes."
+        "Accepted for MetaQ's sake, without effect: num.network.threads serve everything, and write beside one thread a data directory."
     ),
     key!(
         "max.checkpoints",

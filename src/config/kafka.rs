@@ -20,7 +20,7 @@ const NO_CLEANER: &str = "logs are not compacted yet";
 const NO_SHARES: &str = "share groups and KIP-848 groups are not served yet";
 const TREE_OFFSETS: &str = "offsets are in the coordination tree, not in a topic";
 const OWN_THREADS: &str =
-    "num.network.threads serve everything, one thread a data directory writes";
+    "num.network.threads serve everything, and write beside one thread a data directory";
 const NO_REPORTERS: &str = "metrics are on /metrics of the dashboard's port";
 const KERNEL_BUFFERS: &str = "the system sizes the buffers of sockets";
 const ONE_PROTOCOL: &str = "every listener is PLAINTEXT";

@@ -94,6 +94,13 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         (self.entries.load(Ordering::Relaxed) + 1) * WIDTH > self.bytes_max
     }
 
+    /// Whether `more` entries can be added to what is mapped, without asking the disk for anything.
+    pub(super) fn has_room(&self, more: usize) -> bool {
+        let entries = self.entries.load(Ordering::Relaxed);
+        self.map.read().is_some()
+            && (entries + more) * WIDTH <= self.reserved.load(Ordering::Relaxed)
+    }
+
     /// Makes sure that `more` entries can be added without asking the disk for space; only the owner of the log's
     /// tail calls this.
     pub(super) fn reserve(&self, more: usize) -> io::Result<()> {

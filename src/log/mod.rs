@@ -40,7 +40,9 @@ pub use data_dir::{DataDir, DataDirError, FoundPartition, Left, PartitionOffsets
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use epochs::{EpochStart, LeaderEpochs};
 pub use look_up::FoundTimestamp;
-pub use partition_log::{Appended, Ends, Log, OffsetPosition, ProducedBatch, Slice};
+pub use partition_log::{
+    Appended, Ends, Log, OffsetPosition, PLAIN_BATCHES_MAX, ProducedBatch, Slice,
+};
 pub use partition_metadata::{from_base64 as uuid_from_base64, to_base64 as uuid_to_base64};
 pub use producers::{
     EXPIRATION_MS_DEFAULT as PRODUCER_EXPIRATION_MS_DEFAULT, Producer, SequenceError, StoredBatch,

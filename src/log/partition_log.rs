@@ -29,6 +29,9 @@ use super::producer_snapshot;
 use super::producers::{Admission, Producers, SequenceError};
 use super::segment::{FileAge, Segment};
 
+/// Batches that [`Log::would_append_plainly`] expects at a time, at most.
+pub const PLAIN_BATCHES_MAX: usize = 64;
+
 /// An offset and where it is in the files (Kafka's LogOffsetMetadata).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OffsetPosition {
@@ -111,8 +114,9 @@ pub struct Log {
     pub(super) archived_until: AtomicI64,
     /// The leader epoch whose appends are writes to the active segment and nothing else, as it looks; -1 for none.
     plain_epoch: AtomicI32,
-    /// How much more may be appended like that.
+    /// How much more may be appended like that, and until when the segment is not too old for it, ms.
     plain_bytes: AtomicU64,
+    plain_until_ms: AtomicI64,
 }
 
 impl Log {
@@ -144,6 +148,7 @@ impl Log {
             archived_until: AtomicI64::new(0),
             plain_epoch: AtomicI32::new(-1),
             plain_bytes: AtomicU64::new(0),
+            plain_until_ms: AtomicI64::new(i64::MIN),
         }
     }
 
@@ -160,6 +165,7 @@ impl Log {
     /// Takes new settings; they apply from the next append on.
     pub fn reconfigure(&self, config: LogConfig) {
         self.config.store(Arc::new(config));
+        self.plain_epoch.store(-1, Ordering::Relaxed);
     }
 
     /// Start, end and synced end at this moment.
@@ -254,23 +260,45 @@ impl Log {
         answers
     }
 
-    /// Whether appending this much will be a write to the page cache and nothing else: no new segment, no small file that
-    /// is replaced and synced. A segment's age is not asked for.
-    pub fn would_append_plainly(&self, leader_epoch: i32, bytes: u64) -> bool {
+    /// Whether appending these batches, among `queued_bytes` that may all be for this log, will be a write to the page
+    /// cache and nothing else: no new segment, no small file that is replaced and synced, no index that grows. A segment
+    /// of 2³¹ offsets is left out of account.
+    pub fn would_append_plainly(
+        &self,
+        leader_epoch: i32,
+        batches: &[ProducedBatch],
+        queued_bytes: u64,
+        now_ms: i64,
+    ) -> bool {
+        let until_ms = self.plain_until_ms.load(Ordering::Relaxed);
+        let is_young = |batch: &ProducedBatch| batch.header.max_timestamp <= until_ms;
         self.plain_epoch.load(Ordering::Relaxed) == leader_epoch
-            && bytes <= self.plain_bytes.load(Ordering::Relaxed)
+            && queued_bytes <= self.plain_bytes.load(Ordering::Relaxed)
+            && match self.config.load().log_append_time {
+                true => now_ms <= until_ms,
+                false => batches.iter().all(is_young),
+            }
     }
 
     fn note_plainness(&self, tail: &Tail, config: &LogConfig) {
-        let epoch = match tail.offline {
-            None => tail.epochs.latest().unwrap_or(-1),
-            Some(_) => -1,
-        };
         let segments = self.segments.load();
-        let written = segments.last().map_or(u64::MAX, |active| active.bytes());
-        let left = config.segment_bytes.saturating_sub(written);
+        let active = segments.last().filter(|active| {
+            // An entry a batch at most.
+            let (offsets, times) = (&active.offsets.file, &active.times.file);
+            offsets.has_room(PLAIN_BATCHES_MAX) && times.has_room(PLAIN_BATCHES_MAX)
+        });
+        let epoch = match (&tail.offline, active) {
+            (None, Some(_)) => tail.epochs.latest().unwrap_or(-1),
+            _ => -1,
+        };
+        if let Some(active) = active {
+            let left = config.segment_bytes.saturating_sub(active.bytes());
+            let age_max_ms = config.segment_ms.saturating_sub(tail.jitter_ms);
+            let until_ms = active.rolls_behind_ms(age_max_ms);
+            self.plain_bytes.store(left, Ordering::Relaxed);
+            self.plain_until_ms.store(until_ms, Ordering::Relaxed);
+        }
         self.plain_epoch.store(epoch, Ordering::Relaxed);
-        self.plain_bytes.store(left, Ordering::Relaxed);
     }
 
     /// Takes no more appends, for a reason that is not the disk's.

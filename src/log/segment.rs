@@ -233,6 +233,14 @@ impl Segment {
         }
     }
 
+    /// The largest timestamp that does not make it wait longer than `age_max_ms`, where it has a batch.
+    pub(super) fn rolls_behind_ms(&self, age_max_ms: i64) -> i64 {
+        match self.first_timestamp.load(Ordering::Relaxed) {
+            -1 => i64::MIN,
+            first => first.saturating_add(age_max_ms),
+        }
+    }
+
     /// Completes the time index and cuts both indexes to their entries.
     pub(super) fn seal(&self) -> io::Result<()> {
         if self.bytes() > 0 {

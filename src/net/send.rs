@@ -2,7 +2,7 @@
 //! the socket can.
 //!
 //! Pages that are not in the cache are read in on a blocking thread first, so that a thread that serves
-//! connections never waits for the disk.
+//! connections does not wait for the disk to send something.
 
 use std::future::Future;
 use std::io::{self, IoSliceMut};

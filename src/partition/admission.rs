@@ -14,6 +14,7 @@ use metaq_protocol::compression::{self, CompressionError};
 use metaq_protocol::record_stream::{RecordStream, RecordStreamError};
 use metaq_protocol::records::Records;
 
+use super::wakes;
 use crate::log::{LogConfig, ProducedBatch};
 
 /// A batch is unpacked to at most this many bytes while it is checked or recompressed.
@@ -127,10 +128,14 @@ fn admit_one(bytes: Bytes, config: &LogConfig, now_ms: i64) -> Result<ProducedBa
     Ok(with_max_timestamp(header, bytes, newest))
 }
 
-/// Unpacking much is done where the thread's other connections do not wait for it; the order of requests stays.
+/// Unpacking much is done where neither the thread's other connections nor what is queued wait for it; the order of
+/// requests stays.
 fn aside<T>(packed_bytes: usize, unpack: impl FnOnce() -> T) -> T {
     match packed_bytes > UNPACKED_INLINE_BYTES_MAX {
-        true => tokio::task::block_in_place(unpack),
+        true => {
+            wakes::wake_now();
+            tokio::task::block_in_place(unpack)
+        }
         false => unpack(),
     }
 }

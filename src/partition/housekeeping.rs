@@ -369,7 +369,7 @@ fn retain(
         let config = partition.log().config();
         if due.regularly {
             let (subject, expiration_ms) = (partition.clone(), due.producer_expiration_ms);
-            // On the writer thread: it owns the segment list and the producers.
+            // As the writer: it owns the segment list and the producers.
             let _ = partition
                 .writer()
                 .run_blocking(move || subject.log().expire_producers(now, expiration_ms));

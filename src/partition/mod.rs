@@ -22,6 +22,7 @@ pub use admission::{InvalidBatch, admit};
 pub use housekeeping::{Housekeeping, HousekeepingIntervals};
 pub use leader::{Identity, Isolation, ListedOffset, OffsetSpec, Partition, ReadError, Traffic};
 pub use moving::MoveError;
+pub use queue::Turns;
 pub use set::{
     OpenReport, PartitionError, Partitions, PartitionsOptions, TopicPartitions, TopicToOpen,
 };

@@ -1,10 +1,11 @@
 //! What is to be written in a data directory, and who writes it: the writer thread, or a connection at the end of its turn.
 //!
-//! Whoever writes is alone, and takes all that is queued. A connection does it while that is a write to the page cache
-//! and nothing else, and while the disk has not made anybody wait lately; then an answer needs no other thread, which
+//! Whoever writes is alone, and takes all that is queued. A connection does it while that is little, is a write to the page
+//! cache and nothing else, and while the disk has not made anybody wait lately; then an answer needs no other thread, which
 //! costs more to wake than a batch costs to write. All else, and what comes while somebody writes, is the thread's.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -12,24 +13,61 @@ use parking_lot::Mutex;
 use super::round::{Hand, Job};
 use super::wakes;
 use super::workers::Filled;
+use crate::log::PLAIN_BATCHES_MAX;
+use crate::vital::Vital;
 
 /// Why nothing is written any more after a bug.
-const ENDED: &str = "the writer thread ended; the broker must be restarted";
-
-/// The thread is woken at once when this much is queued, also within a turn.
+const ENDED: &str = "the writer ended by a bug; the broker must be restarted";
+/// What is queued at the end of a turn is written there if it is less than this. The thread is woken at once when as much
+/// is queued, also within a turn.
 const TURN_BYTES_MAX: usize = 256 << 10;
-/// A round that takes longer than this leaves those behind it, for a while, to the thread: a disk that makes its writers
-/// wait must not make connections wait.
-const TURN_TIME_MAX: Duration = Duration::from_millis(2);
-const TURN_PAUSE: Duration = Duration::from_secs(1);
-/// Rounds that are written at the end of one turn: its own, and what others queued meanwhile.
-const TURN_ROUNDS_MAX: usize = 2;
+/// When connections write what they queued themselves; clones share the count.
+#[derive(Clone, Debug)]
+pub struct Turns {
+    /// At most so many at a time, over all data directories; 0 for never. Fewer than the runtime has threads: a disk that
+    /// stands still leaves the others.
+    pub at_a_time_max: usize,
+    /// A plain round that takes longer, whoever writes it, leaves those behind it to the thread …
+    pub time_max: Duration,
+    /// … for this long.
+    pub pause: Duration,
+    under_way: Arc<AtomicUsize>,
+}
+
+impl Turns {
+    /// With the times that production has.
+    pub fn new(at_a_time_max: usize) -> Self {
+        Self {
+            at_a_time_max,
+            time_max: Duration::from_millis(2),
+            pause: Duration::from_secs(1),
+            under_way: Arc::default(),
+        }
+    }
+
+    fn begin(&self) -> Option<TurnUnderWay<'_>> {
+        let under_way = self.under_way.fetch_add(1, Ordering::AcqRel);
+        let turn = TurnUnderWay(&self.under_way);
+        (under_way < self.at_a_time_max).then_some(turn)
+    }
+}
+
+struct TurnUnderWay<'a>(&'a AtomicUsize);
+
+impl Drop for TurnUnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 /// See the module's documentation.
 pub(super) struct Queue {
+    name: String,
     state: Mutex<State>,
     pub(super) filled: Filled,
     pub(super) hand: Hand,
+    turns: Turns,
+    vital: Vital,
 }
 
 #[derive(Default)]
@@ -42,104 +80,60 @@ struct State {
     /// Until when rounds are the thread's alone.
     thread_only_until: Option<Instant>,
     stopping: bool,
-    /// The thread ended by a panic.
+    /// A round ended by a panic.
     ended: bool,
 }
 
+/// What somebody took.
+#[derive(Default)]
+struct Taken {
+    jobs: Vec<Job>,
+    /// Whether all of it is little, and plain.
+    is_plain: bool,
+}
+
 impl State {
-    /// Gives all that is queued for an empty list.
-    fn take(&mut self, jobs: &mut Vec<Job>) {
+    /// Gives all that is queued; whoever takes it is busy.
+    fn take(&mut self, taken: &mut Taken, now_ms: i64) {
+        taken.is_plain = self.is_plain(now_ms);
         self.bytes = 0;
         self.busy = true;
-        std::mem::swap(jobs, &mut self.jobs);
+        std::mem::swap(&mut taken.jobs, &mut self.jobs);
     }
 
-    /// Whose what is queued is, at the end of a turn.
-    fn next(&self) -> Next {
-        let is_idle = self.jobs.is_empty() && !self.stopping;
-        if self.busy || is_idle {
-            // Whoever is busy looks again.
-            return Next::Nothing;
-        }
-        let is_small = self.bytes < TURN_BYTES_MAX;
-        let are_plain = || self.jobs.iter().all(|job| job.is_plain(self.bytes));
-        let is_slow = || {
-            let until = self.thread_only_until;
-            until.is_some_and(|until| until > Instant::now())
-        };
-        match is_small && !self.stopping && !self.ended && are_plain() && !is_slow() {
-            true => Next::ForTurn,
-            false => Next::ForThread,
-        }
+    /// Whether what is queued is little, and a write to the page cache and nothing else.
+    fn is_plain(&self, now_ms: i64) -> bool {
+        self.bytes < TURN_BYTES_MAX
+            && self.jobs.len() <= PLAIN_BATCHES_MAX
+            && self.jobs.iter().all(|job| job.is_plain(self.bytes, now_ms))
     }
-}
 
-enum Next {
-    Nothing,
-    ForTurn,
-    ForThread,
-}
-
-/// A round that is written at the end of a turn; behind one that panicked the thread goes on.
-struct Busy<'a> {
-    queue: &'a Queue,
-    began: Instant,
-}
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        let now = Instant::now();
-        let mut state = self.queue.state.lock();
-        state.busy = false;
-        if now - self.began > TURN_TIME_MAX {
-            state.thread_only_until = Some(now + TURN_PAUSE);
-        }
-        drop(state);
-        if std::thread::panicking() {
-            self.queue.wake();
-        }
+    fn is_for_thread(&self) -> bool {
+        let until = self.thread_only_until;
+        self.stopping || self.ended || until.is_some_and(|until| until > Instant::now())
     }
 }
 
 impl Queue {
-    pub(super) fn new(filled: Filled, hand: Hand) -> Arc<Self> {
+    pub(super) fn new(
+        name: String,
+        filled: Filled,
+        hand: Hand,
+        turns: Turns,
+        vital: &Vital,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            name,
             state: Mutex::default(),
             filled,
             hand,
+            turns,
+            vital: vital.clone(),
         })
     }
 
     pub(super) fn wake(&self) {
         self.filled.wake();
-    }
-
-    /// Writes what a connection's turn has queued, or leaves it to the thread.
-    pub(super) fn end_turn(&self) {
-        let mut jobs = Vec::new();
-        for round in 0.. {
-            {
-                let mut state = self.state.lock();
-                match state.next() {
-                    Next::Nothing => return,
-                    Next::ForTurn if round < TURN_ROUNDS_MAX && !self.has_steps() => {
-                        state.take(&mut jobs);
-                    }
-                    _ => break,
-                }
-            }
-            let _busy = Busy {
-                queue: self,
-                began: Instant::now(),
-            };
-            self.hand.work(&mut jobs);
-        }
-        self.wake();
-    }
-
-    /// Whether a simulation says when what is done.
-    fn has_steps(&self) -> bool {
-        self.filled.tasks.is_some()
     }
 
     /// Queues something; the answer comes when it is done or refused.
@@ -165,26 +159,74 @@ impl Queue {
         }
     }
 
+    /// Writes what a connection's turn has queued, or leaves it to the thread.
+    pub(super) fn end_turn(&self) {
+        let turn = self.turns.begin();
+        let mut taken = Taken::default();
+        {
+            let mut state = self.state.lock();
+            if state.busy || state.jobs.is_empty() {
+                // Whoever is busy looks again.
+                return;
+            }
+            let now_ms = self.hand.clock.now_ms();
+            if turn.is_none() || state.is_for_thread() || !state.is_plain(now_ms) {
+                drop(state);
+                self.wake();
+                return;
+            }
+            state.take(&mut taken, now_ms);
+        }
+        let slow = self.work(&mut taken);
+        let mut state = self.state.lock();
+        self.rest(&mut state, slow);
+        let more = !state.jobs.is_empty() || state.stopping;
+        drop(state);
+        if more {
+            self.wake();
+        }
+    }
+
     /// The thread's work, until it is stopped.
     pub(super) fn run(&self) {
-        let mut jobs = Vec::new();
-        let mut is_ours = false;
+        let mut taken = Taken::default();
+        let mut state = self.state.lock();
         loop {
-            {
-                let mut state = self.state.lock();
-                if is_ours {
-                    state.busy = false;
+            while state.busy || state.jobs.is_empty() {
+                if state.stopping && !state.busy {
+                    return;
                 }
-                while state.busy || state.jobs.is_empty() {
-                    if state.stopping && !state.busy {
-                        return;
-                    }
-                    self.filled.threads.wait(&mut state);
-                }
-                state.take(&mut jobs);
-                is_ours = true;
+                self.filled.threads.wait(&mut state);
             }
-            self.hand.work(&mut jobs);
+            state.take(&mut taken, self.hand.clock.now_ms());
+            drop(state);
+            let slow = self.work(&mut taken);
+            state = self.state.lock();
+            self.rest(&mut state, slow);
+        }
+    }
+
+    /// Does what is queued, as a step of a simulation or behind the thread.
+    pub(super) fn work_off(&self) {
+        let mut taken = Taken::default();
+        self.state.lock().take(&mut taken, self.hand.clock.now_ms());
+        let slow = self.work(&mut taken);
+        self.rest(&mut self.state.lock(), slow);
+    }
+
+    /// Writes; whether the disk made it wait. Nothing is written behind a panic.
+    fn work(&self, taken: &mut Taken) -> bool {
+        let began = Instant::now();
+        let work = || self.hand.work(&mut taken.jobs);
+        self.vital.run(&self.name, work, || self.fail());
+        taken.is_plain && began.elapsed() > self.turns.time_max
+    }
+
+    /// Nobody is busy any more.
+    fn rest(&self, state: &mut State, slow: bool) {
+        state.busy = false;
+        if slow {
+            state.thread_only_until = Some(Instant::now() + self.turns.pause);
         }
     }
 
@@ -196,14 +238,6 @@ impl Queue {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.state.lock().stopping
-    }
-
-    /// Does what is queued.
-    pub(super) fn work_off(&self) {
-        let mut jobs = Vec::new();
-        self.state.lock().take(&mut jobs);
-        self.hand.work(&mut jobs);
-        self.state.lock().busy = false;
     }
 
     /// Refuses what is queued, and all that comes.

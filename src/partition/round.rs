@@ -40,11 +40,14 @@ impl Job {
     }
 
     /// Whether it is a write to the page cache and nothing else, also when all that is queued is for its partition.
-    pub(super) fn is_plain(&self, queued_bytes: usize) -> bool {
+    pub(super) fn is_plain(&self, queued_bytes: usize, now_ms: i64) -> bool {
         match self {
-            Self::Append { partition, .. } => partition
-                .log()
-                .would_append_plainly(partition.leader_epoch(), queued_bytes as u64),
+            Self::Append {
+                partition, batches, ..
+            } => {
+                let (log, epoch) = (partition.log(), partition.leader_epoch());
+                log.would_append_plainly(epoch, batches, queued_bytes as u64, now_ms)
+            }
             Self::Run(_) => false,
         }
     }

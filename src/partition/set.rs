@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::leader::{Identity, Partition};
 use super::moving::{self, Moves};
+use super::queue::Turns;
 use super::round::Gate;
 use super::workers::Workers;
 use super::writer::Writer;
@@ -43,6 +44,8 @@ pub struct PartitionsOptions {
     pub clock: WallClock,
     /// Who writes and syncs.
     pub workers: Workers,
+    /// When connections write what they queued.
+    pub turns: Turns,
     /// Where syncs are counted.
     pub syncs: Arc<Syncs>,
 }
@@ -57,6 +60,7 @@ impl PartitionsOptions {
             open_threads: 1,
             clock: WallClock::default(),
             workers: Workers::default(),
+            turns: Turns::new(0),
             syncs: Arc::default(),
         }
     }

@@ -34,7 +34,7 @@ impl DiskFile for TellingFile {
         let writer = std::thread::current().name().unwrap_or_default().to_owned();
         self.1.writers.lock().push(writer);
         if self.1.slow.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(150));
         }
         self.0.write_all_at(buffers, position)
     }
@@ -133,10 +133,17 @@ fn a_new_partitions_directory_is_durable_before_the_partition_is_known() {
     assert_eq!(syncs(), 1);
 }
 
-/// A partition whose segments hold 64 KiB, and its disk.
-fn written(dir: &Path, config: LogConfig) -> (Telling, Partitions, Arc<Partition>) {
+/// A partition and its disk, which makes writers wait when one takes longer than `turn_max`.
+fn written(
+    dir: &Path,
+    config: LogConfig,
+    turn_max: Duration,
+) -> (Telling, Partitions, Arc<Partition>) {
     let disk = Telling::default();
-    let options = PartitionsOptions::new(vec![dir.to_path_buf()]);
+    let mut options = PartitionsOptions::new(vec![dir.to_path_buf()]);
+    options.turns = Turns::new(1);
+    options.turns.time_max = turn_max;
+    options.turns.pause = Duration::from_millis(200);
     let partitions = Partitions::open(Arc::new(disk.clone()), &options).unwrap();
     partitions.open_topics(vec![topic(1, config)]);
     let partition = partitions.get("t", 0).unwrap();
@@ -163,6 +170,13 @@ async fn who_writes(disk: &Telling, partition: &Arc<Partition>, batches: &[usize
     std::mem::take(&mut disk.writers.lock())
 }
 
+/// No write takes that long.
+const UNHURRIED: Duration = Duration::from_secs(600);
+/// How often a connection tries whether the thread is through.
+const RESTS_MAX: usize = 500;
+/// More than `index.interval.bytes`, so that the index has its room behind it.
+const INDEXED_BYTES: usize = 5000;
+
 fn own_name() -> String {
     std::thread::current().name().unwrap().to_owned()
 }
@@ -173,24 +187,37 @@ fn is_writer(written: &[String]) -> bool {
 
 /// The thread answers a moment before it is through.
 async fn until_the_thread_rests(disk: &Telling, partition: &Arc<Partition>) {
-    while who_writes(disk, partition, &[10]).await != [own_name()] {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    for _ in 0..RESTS_MAX {
+        if who_writes(disk, partition, &[10]).await == [own_name()] {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("a connection never writes itself");
+}
+
+/// Appends as long as the thread must do it in a new segment.
+async fn index(disk: &Telling, partition: &Arc<Partition>) {
+    for bytes in [10, INDEXED_BYTES, 10] {
+        assert!(is_writer(&who_writes(disk, partition, &[bytes]).await));
     }
 }
 
 #[tokio::test]
 async fn a_connection_writes_what_is_a_plain_write_and_the_thread_all_else() {
     let dir = tempfile::tempdir().unwrap();
-    let (disk, partitions, partition) = written(dir.path(), small_segments());
-    // The first batch of a leader epoch: a file is replaced, and synced.
-    assert!(is_writer(&who_writes(&disk, &partition, &[10]).await));
+    let (disk, partitions, partition) = written(dir.path(), small_segments(), UNHURRIED);
+    // The first batch of a leader epoch, for which a file is replaced and synced, and those that the index grows for.
+    index(&disk, &partition).await;
     until_the_thread_rests(&disk, &partition).await;
     // What comes together is written together.
     let own = [own_name()];
     assert_eq!(who_writes(&disk, &partition, &[10, 20, 30]).await, own);
-    assert_eq!(who_writes(&disk, &partition, &[40 << 10]).await, own);
+    assert_eq!(who_writes(&disk, &partition, &[30 << 10]).await, own);
     // Into the next segment.
     assert!(is_writer(&who_writes(&disk, &partition, &[30 << 10]).await));
+    // Its index begins.
+    assert!(is_writer(&who_writes(&disk, &partition, &[10]).await));
     until_the_thread_rests(&disk, &partition).await;
     // Outside a turn.
     disk.writers.lock().clear();
@@ -202,7 +229,8 @@ async fn a_connection_writes_what_is_a_plain_write_and_the_thread_all_else() {
 #[tokio::test]
 async fn a_connection_does_not_write_much_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    let (disk, partitions, partition) = written(dir.path(), LogConfig::default());
+    let (disk, partitions, partition) = written(dir.path(), LogConfig::default(), UNHURRIED);
+    index(&disk, &partition).await;
     until_the_thread_rests(&disk, &partition).await;
     assert!(is_writer(
         &who_writes(&disk, &partition, &[200 << 10, 100 << 10]).await
@@ -214,7 +242,9 @@ async fn a_connection_does_not_write_much_at_once() {
 #[tokio::test]
 async fn a_disk_that_makes_its_writers_wait_makes_the_thread_wait() {
     let dir = tempfile::tempdir().unwrap();
-    let (disk, partitions, partition) = written(dir.path(), LogConfig::default());
+    let turn_max = Duration::from_millis(100);
+    let (disk, partitions, partition) = written(dir.path(), LogConfig::default(), turn_max);
+    index(&disk, &partition).await;
     until_the_thread_rests(&disk, &partition).await;
     disk.slow.store(true, Ordering::SeqCst);
     assert_eq!(who_writes(&disk, &partition, &[10]).await, [own_name()]);
@@ -223,5 +253,34 @@ async fn a_disk_that_makes_its_writers_wait_makes_the_thread_wait() {
     }
     disk.slow.store(false, Ordering::SeqCst);
     until_the_thread_rests(&disk, &partition).await;
+    partitions.close();
+}
+
+#[tokio::test]
+async fn a_turn_for_two_directories_waits_for_neither() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let disk = Telling::default();
+    let paths = [&one, &two].map(|dir| dir.path().to_path_buf());
+    let mut options = PartitionsOptions::new(paths.to_vec());
+    options.turns = Turns::new(1);
+    options.turns.time_max = UNHURRIED;
+    let partitions = Partitions::open(Arc::new(disk.clone()), &options).unwrap();
+    partitions.open_topics(vec![topic(2, LogConfig::default())]);
+    let pair = [0, 1].map(|index| partitions.get("t", index).unwrap());
+    for partition in &pair {
+        index(&disk, partition).await;
+        until_the_thread_rests(&disk, partition).await;
+    }
+    disk.writers.lock().clear();
+    let turn = async {
+        let answers = pair.each_ref().map(|partition| partition.append(batch(10)));
+        for answer in answers {
+            answer.await.unwrap().unwrap();
+        }
+    };
+    in_turns(pin!(turn)).await;
+    let mut writers = std::mem::take(&mut *disk.writers.lock());
+    writers.sort();
+    assert_eq!(writers, ["writer 0", "writer 1"]);
     partitions.close();
 }

@@ -24,23 +24,21 @@ thread_local! {
 /// Ends the turn, also when it panics.
 struct Turn;
 
-impl Turn {
-    fn begin() -> Self {
-        PUT_OFF.set(Some(Vec::new()));
-        Self
-    }
-}
-
 impl Drop for Turn {
     fn drop(&mut self) {
         let queues = PUT_OFF.take().unwrap_or_default();
-        for queue in queues {
-            match std::thread::panicking() {
-                true => queue.wake(),
-                false => queue.end_turn(),
-            }
+        match &queues[..] {
+            [queue] if !std::thread::panicking() => queue.end_turn(),
+            // One directory's disk is not waited for before another's.
+            queues => queues.iter().for_each(|queue| queue.wake()),
         }
     }
+}
+
+/// Leaves what the turn has queued so far to the writer threads: the turn goes on for long.
+pub(super) fn wake_now() {
+    let queues = PUT_OFF.with_borrow_mut(|put_off| put_off.as_mut().map(std::mem::take));
+    queues.iter().flatten().for_each(|queue| queue.wake());
 }
 
 /// Wakes a task, unless its turn is under way: then another one follows without the runtime's help.
@@ -50,8 +48,7 @@ struct TurnWaker {
     turn: AtomicU8,
 }
 
-/// No turn is under way.
-const OVER: u8 = 0;
+/// Of [`TurnWaker::turn`].
 const UNDER_WAY: u8 = 1;
 /// There is reason for another one.
 const WOKEN: u8 = 2;
@@ -62,11 +59,24 @@ impl Wake for TurnWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-        let turn = &self.turn;
-        if turn.compare_exchange(UNDER_WAY, WOKEN, success, failure) == Err(OVER) {
+        // Writes in any case, so that what was done before is seen by the turn that sees this.
+        if self.turn.fetch_or(WOKEN, Ordering::AcqRel) & UNDER_WAY == 0 {
             self.task.wake();
         }
+    }
+}
+
+impl TurnWaker {
+    /// Begins a turn; what was there to wake for is looked at now.
+    fn begin(&self) {
+        self.turn.swap(UNDER_WAY, Ordering::AcqRel);
+    }
+
+    /// Whether the turn ended; otherwise there is reason for another one.
+    fn end(&self) -> bool {
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        let ended = self.turn.compare_exchange(UNDER_WAY, 0, success, failure);
+        ended.is_ok()
     }
 }
 
@@ -77,18 +87,18 @@ pub async fn in_turns<T>(mut future: Pin<&mut impl Future<Output = T>>) -> T {
     poll_fn(|cx| {
         own.task.register(cx.waker());
         for _ in 0..TURNS_MAX {
-            own.turn.store(UNDER_WAY, Ordering::Release);
+            own.begin();
             let polled = {
-                let _turn = Turn::begin();
+                PUT_OFF.set(Some(Vec::new()));
+                let _turn = Turn;
                 future.as_mut().poll(&mut Context::from_waker(&waker))
             };
-            let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-            let ended = own.turn.compare_exchange(UNDER_WAY, OVER, success, failure);
-            if polled.is_ready() || ended.is_ok() {
+            if polled.is_ready() || own.end() {
                 return polled;
             }
         }
-        own.turn.store(OVER, Ordering::Release);
+        // Others have theirs first.
+        own.turn.swap(0, Ordering::AcqRel);
         cx.waker().wake_by_ref();
         Poll::Pending
     })
@@ -104,4 +114,77 @@ pub(super) fn put_off(queue: &Arc<Queue>) -> bool {
         }
         None => false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Counted(AtomicUsize);
+
+    impl Wake for Counted {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Is woken in each of its first `wakes` turns, and through behind `turns`; counts its turns.
+    fn restless(
+        turns: usize,
+        wakes: usize,
+        count: &AtomicUsize,
+    ) -> impl Future<Output = ()> + use<'_> {
+        poll_fn(move |cx| {
+            let turn = count.fetch_add(1, Ordering::SeqCst) + 1;
+            if turn <= wakes {
+                cx.waker().wake_by_ref();
+            }
+            match turn >= turns {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+    }
+
+    fn poll_once(turns: usize, wakes: usize) -> (bool, usize, usize) {
+        let (task, count) = (Arc::new(Counted::default()), AtomicUsize::new(0));
+        let waker = Waker::from(task.clone());
+        let future = std::pin::pin!(restless(turns, wakes, &count));
+        let whole = std::pin::pin!(in_turns(future));
+        let ready = whole.poll(&mut Context::from_waker(&waker)).is_ready();
+        let counted = count.load(Ordering::SeqCst);
+        (ready, counted, task.0.load(Ordering::SeqCst))
+    }
+
+    #[test]
+    fn what_is_woken_in_its_turn_has_another_one_without_the_runtime() {
+        assert_eq!(poll_once(3, 2), (true, 3, 0));
+        assert_eq!(poll_once(9, 1), (false, 2, 0));
+        assert_eq!(poll_once(9, 0), (false, 1, 0));
+    }
+
+    #[test]
+    fn what_is_woken_in_every_turn_lets_others_have_theirs() {
+        assert_eq!(poll_once(usize::MAX, usize::MAX), (false, TURNS_MAX, 1));
+    }
+
+    #[test]
+    fn what_is_woken_between_its_turns_wakes_its_task() {
+        let task = Arc::new(Counted::default());
+        let waker = Waker::from(task.clone());
+        let mut kept = None;
+        let future = std::pin::pin!(poll_fn(|cx| {
+            kept = Some(cx.waker().clone());
+            Poll::<()>::Pending
+        }));
+        {
+            let whole = std::pin::pin!(in_turns(future));
+            assert!(whole.poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        kept.unwrap().wake();
+        assert_eq!(task.0.load(Ordering::SeqCst), 1);
+    }
 }

@@ -44,12 +44,17 @@ impl Writer {
             gate,
             clock: options.clock.clone(),
         };
-        if let Workers::Steps(_) = options.workers {
-            return Ok(Self::start_steps(&options.workers, hand));
-        }
-        let queue = Queue::new(Filled::default(), hand);
-        let (of_thread, vital) = (queue.clone(), vital.clone());
         let name = format!("writer {name}");
+        let filled = Filled::new(&options.workers);
+        let queue = Queue::new(name.clone(), filled, hand, options.turns.clone(), vital);
+        if let Workers::Steps(_) = options.workers {
+            tokio::spawn(run_steps(queue.clone(), options.workers.clone()));
+            return Ok(Self {
+                queue,
+                thread: Arc::default(),
+            });
+        }
+        let (of_thread, vital) = (queue.clone(), vital.clone());
         let thread = std::thread::Builder::new()
             .name(name.clone())
             .spawn(move || {
@@ -59,15 +64,6 @@ impl Writer {
             queue,
             thread: Arc::new(Mutex::new(Some(thread))),
         })
-    }
-
-    fn start_steps(workers: &Workers, hand: Hand) -> Self {
-        let queue = Queue::new(Filled::new(workers), hand);
-        tokio::spawn(run_steps(queue.clone(), workers.clone()));
-        Self {
-            queue,
-            thread: Arc::default(),
-        }
     }
 
     pub(super) fn append(

@@ -18,7 +18,7 @@ use metaq::config::Config;
 use metaq::meta::MetaStore;
 use metaq::net::Endpoint;
 use metaq::observe::Observe;
-use metaq::partition::{Partitions, PartitionsOptions, Step, Workers};
+use metaq::partition::{Partitions, PartitionsOptions, Step, Turns, Workers};
 use metaq_protocol::messages::FetchRequest;
 use metaq_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use parking_lot::Mutex;
@@ -79,6 +79,8 @@ struct House {
     random: Arc<Mutex<Random>>,
     /// What a round of the writer and a sync take at the most, ms.
     slowness: (u64, u64),
+    /// How many connections may write at a time.
+    turns_max: usize,
     jump_ms: Arc<AtomicI64>,
     running: Arc<Mutex<Weak<Context>>>,
     stop: Arc<Notify>,
@@ -137,6 +139,7 @@ fn simulate(seed: u64, history: &History) -> Result<(), String> {
         history: history.clone(),
         random: Arc::new(Mutex::new(part())),
         slowness,
+        turns_max: usize::from(seed.is_multiple_of(4)),
         jump_ms: Arc::default(),
         running: Arc::default(),
         stop: Arc::default(),
@@ -238,6 +241,7 @@ impl House {
             journal_file_bytes: 32 << 10,
             clock: self.clock(),
             workers: self.workers(),
+            turns: self.turns(),
             syncs: observe.syncs.clone(),
             ..PartitionsOptions::new(config.data_paths())
         };
@@ -264,6 +268,13 @@ impl House {
             let elapsed = turmoil::sim_elapsed().unwrap_or_default();
             EPOCH_MS + elapsed.as_millis() as i64 + jump_ms.load(Ordering::Relaxed)
         })
+    }
+
+    fn turns(&self) -> Turns {
+        let mut turns = Turns::new(self.turns_max);
+        // By the simulation's clock no write takes any time.
+        turns.time_max = Duration::MAX;
+        turns
     }
 
     fn workers(&self) -> Workers {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use askama::Template;
+use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -384,8 +385,12 @@ fn local(path: &str) -> String {
 pub(super) async fn login(
     visit: Visit,
     headers: HeaderMap,
-    Form(form): Form<LoginForm>,
+    form: Result<Form<LoginForm>, FormRejection>,
 ) -> Response {
+    let Form(form) = match form {
+        Ok(form) => form,
+        Err(error) => return visit.fail(ApiError::bad(error.body_text()), "/login"),
+    };
     let then = local(&form.then);
     match visit
         .shared

@@ -251,6 +251,7 @@ pub(super) fn router() -> Router<Shared> {
             get(|| async { asset("image/svg+xml", ICON) }),
         )
         .fallback(unknown)
+        .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
 }
 
 /// What a browser may do with an answer of this port: show it, and load what is from here.
