@@ -594,6 +594,11 @@ fn a_page_that_is_asked_for_wrongly_says_so_as_a_page_and_the_api_as_json() {
     let wrong_method = ask(&broker, "DELETE", "/topics", "", "");
     assert_eq!(wrong_method.status, 405, "{}", wrong_method.head);
     assert!(
+        wrong_method.head.contains("allow: GET"),
+        "{}",
+        wrong_method.head
+    );
+    assert!(
         wrong_method.body.contains("does not take this method"),
         "{}",
         wrong_method.body

@@ -65,6 +65,17 @@ fn one_seed_of_the_broker() {
 }
 
 #[test]
+fn connections_write_in_every_fourth_seed() {
+    let wrote = |seed| {
+        let told = process::told(seed, CHILD).unwrap();
+        let (_, rounds) = told.split_once("connections wrote ").unwrap();
+        rounds.split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    assert!((0..4).all(|n| wrote(n * 4) > 10));
+    assert_eq!(wrote(1), 0);
+}
+
+#[test]
 fn a_seed_that_is_run_again_does_the_same_again() {
     for seed in 0..10 {
         let (once, again) = (process::told(seed, CHILD), process::told(seed, CHILD));

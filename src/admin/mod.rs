@@ -199,7 +199,15 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
             let asked = parts.clone();
             let response = next.run(Request::from_parts(parts, body)).await;
             let error = response.extensions().get::<errors::ApiError>().cloned();
-            error.map_or(response, |error| pages::explain(&shared, &asked, error))
+            match error {
+                None => response,
+                Some(error) => {
+                    let mut page = pages::explain(&shared, &asked, error);
+                    let allow = response.headers().get(header::ALLOW);
+                    allow.map(|allow| page.headers_mut().insert(header::ALLOW, allow.clone()));
+                    page
+                }
+            }
         }
     };
     pages::guard(response.headers_mut());

@@ -299,6 +299,10 @@ impl Log {
             self.plain_until_ms.store(until_ms, Ordering::Relaxed);
         }
         self.plain_epoch.store(epoch, Ordering::Relaxed);
+        if !std::ptr::eq(config, Arc::as_ptr(&self.config())) {
+            // It changed meanwhile.
+            self.plain_epoch.store(-1, Ordering::Relaxed);
+        }
     }
 
     /// Takes no more appends, for a reason that is not the disk's.
@@ -511,6 +515,7 @@ impl Log {
 
     /// Begins a new active segment at the log's end. The old one's indexes are cut and its producers saved.
     pub(super) fn roll(&self, tail: &mut Tail, now_ms: i64) -> io::Result<()> {
+        self.plain_epoch.store(-1, Ordering::Relaxed);
         let end = self.ends().log_end.offset;
         let segments = self.segments.load_full();
         if let Some(active) = segments.last() {

@@ -3,12 +3,17 @@
 //! Whoever writes is alone, and takes all that is queued. A connection does it while that is little, is a write to the page
 //! cache and nothing else, and while the disk has not made anybody wait lately; then an answer needs no other thread, which
 //! costs more to wake than a batch costs to write. All else, and what comes while somebody writes, is the thread's.
+//!
+//! A connection that is made to wait holds up its thread of the runtime, and nobody may be left to watch the sockets: a
+//! runtime has one thread do that, and the next one only when somebody wakes it. So while connections write, the writer
+//! thread looks now and then whether one of them is stuck, and then gives the runtime something to do.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::runtime::Handle;
 
 use super::round::{Hand, Job};
 use super::wakes;
@@ -21,17 +26,24 @@ const ENDED: &str = "the writer ended by a bug; the broker must be restarted";
 /// What is queued at the end of a turn is written there if it is less than this. The thread is woken at once when as much
 /// is queued, also within a turn.
 const TURN_BYTES_MAX: usize = 256 << 10;
+/// How often the thread looks after connections that write.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// A round that takes as many times [`Turns::time_max`] is slow whatever it did.
+const ANY_ROUND: u32 = 50;
+
 /// When connections write what they queued themselves; clones share the count.
 #[derive(Clone, Debug)]
 pub struct Turns {
     /// At most so many at a time, over all data directories; 0 for never. Fewer than the runtime has threads: a disk that
     /// stands still leaves the others.
     pub at_a_time_max: usize,
-    /// A plain round that takes longer, whoever writes it, leaves those behind it to the thread …
+    /// A plain round that takes longer, whoever writes it, leaves those behind it to the thread; so does any other that
+    /// takes fifty times as long …
     pub time_max: Duration,
     /// … for this long.
     pub pause: Duration,
     under_way: Arc<AtomicUsize>,
+    rounds: Arc<AtomicU64>,
 }
 
 impl Turns {
@@ -42,7 +54,13 @@ impl Turns {
             time_max: Duration::from_millis(2),
             pause: Duration::from_secs(1),
             under_way: Arc::default(),
+            rounds: Arc::default(),
         }
+    }
+
+    /// How many rounds connections have written.
+    pub fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
     }
 
     fn begin(&self) -> Option<TurnUnderWay<'_>> {
@@ -68,6 +86,8 @@ pub(super) struct Queue {
     pub(super) hand: Hand,
     turns: Turns,
     vital: Vital,
+    /// Whose threads connections hold up.
+    runtime: Option<Handle>,
 }
 
 #[derive(Default)]
@@ -77,6 +97,10 @@ struct State {
     bytes: usize,
     /// Somebody writes a round: the thread, or a connection at the end of its turn. Nobody else begins one.
     busy: bool,
+    /// Rounds that connections have begun.
+    turns: u64,
+    /// Whether the thread looks after them.
+    watched: bool,
     /// Until when rounds are the thread's alone.
     thread_only_until: Option<Instant>,
     stopping: bool,
@@ -114,6 +138,19 @@ impl State {
     }
 }
 
+/// What a panic that gets out of a round leaves behind: nobody who is busy, and nobody who waits.
+struct Fails<'a>(&'a Queue);
+
+impl Drop for Fails<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.state.lock().busy = false;
+            self.0.fail();
+            self.0.wake();
+        }
+    }
+}
+
 impl Queue {
     pub(super) fn new(
         name: String,
@@ -129,6 +166,7 @@ impl Queue {
             hand,
             turns,
             vital: vital.clone(),
+            runtime: Handle::try_current().ok(),
         })
     }
 
@@ -151,10 +189,10 @@ impl Queue {
         let before = state.bytes;
         state.bytes += job.bytes();
         state.jobs.push(job);
-        let first = state.jobs.len() == 1;
         let much = before < TURN_BYTES_MAX && state.bytes >= TURN_BYTES_MAX;
         drop(state);
-        if much || (first && !wakes::put_off(self)) {
+        // At the end of its own turn, not of whoever was first.
+        if !wakes::put_off(self) || much {
             self.wake();
         }
     }
@@ -163,7 +201,7 @@ impl Queue {
     pub(super) fn end_turn(&self) {
         let turn = self.turns.begin();
         let mut taken = Taken::default();
-        {
+        let unwatched = {
             let mut state = self.state.lock();
             if state.busy || state.jobs.is_empty() {
                 // Whoever is busy looks again.
@@ -176,10 +214,14 @@ impl Queue {
                 return;
             }
             state.take(&mut taken, now_ms);
+            state.turns += 1;
+            !std::mem::replace(&mut state.watched, true)
+        };
+        if unwatched {
+            self.wake();
         }
-        let slow = self.work(&mut taken);
-        let mut state = self.state.lock();
-        self.rest(&mut state, slow);
+        self.turns.rounds.fetch_add(1, Ordering::Relaxed);
+        let state = self.work(&mut taken);
         let more = !state.jobs.is_empty() || state.stopping;
         drop(state);
         if more {
@@ -196,13 +238,34 @@ impl Queue {
                 if state.stopping && !state.busy {
                     return;
                 }
-                self.filled.threads.wait(&mut state);
+                match state.watched {
+                    true => self.look_after_turns(&mut state),
+                    false => self.filled.threads.wait(&mut state),
+                }
             }
             state.take(&mut taken, self.hand.clock.now_ms());
             drop(state);
-            let slow = self.work(&mut taken);
-            state = self.state.lock();
-            self.rest(&mut state, slow);
+            state = self.work(&mut taken);
+        }
+    }
+
+    /// Waits, and looks whether a connection has been writing all the time.
+    fn look_after_turns(&self, state: &mut MutexGuard<'_, State>) {
+        let (before, was_busy) = (state.turns, state.busy);
+        let waited = self.filled.threads.wait_for(state, LOOK_EVERY);
+        if !waited.timed_out() || state.turns != before {
+            return;
+        }
+        match was_busy && state.busy {
+            true => MutexGuard::unlocked(state, || self.set_runtime_going()),
+            false => state.watched = false,
+        }
+    }
+
+    /// Wakes a thread of the runtime, which then watches the sockets and the clock.
+    fn set_runtime_going(&self) {
+        if let Some(runtime) = &self.runtime {
+            runtime.spawn(std::future::ready(()));
         }
     }
 
@@ -210,24 +273,23 @@ impl Queue {
     pub(super) fn work_off(&self) {
         let mut taken = Taken::default();
         self.state.lock().take(&mut taken, self.hand.clock.now_ms());
-        let slow = self.work(&mut taken);
-        self.rest(&mut self.state.lock(), slow);
+        drop(self.work(&mut taken));
     }
 
-    /// Writes; whether the disk made it wait. Nothing is written behind a panic.
-    fn work(&self, taken: &mut Taken) -> bool {
+    /// Writes; nobody is busy behind it. Nothing more is written behind a panic.
+    fn work(&self, taken: &mut Taken) -> MutexGuard<'_, State> {
+        let _panics = Fails(self);
         let began = Instant::now();
         let work = || self.hand.work(&mut taken.jobs);
         self.vital.run(&self.name, work, || self.fail());
-        taken.is_plain && began.elapsed() > self.turns.time_max
-    }
-
-    /// Nobody is busy any more.
-    fn rest(&self, state: &mut State, slow: bool) {
+        let took = began.elapsed();
+        let time_max = self.turns.time_max;
+        let mut state = self.state.lock();
         state.busy = false;
-        if slow {
+        if took > time_max && (taken.is_plain || took / ANY_ROUND > time_max) {
             state.thread_only_until = Some(Instant::now() + self.turns.pause);
         }
+        state
     }
 
     /// Takes nothing more; the thread ends behind what is queued.

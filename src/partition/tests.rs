@@ -34,7 +34,7 @@ impl DiskFile for TellingFile {
         let writer = std::thread::current().name().unwrap_or_default().to_owned();
         self.1.writers.lock().push(writer);
         if self.1.slow.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(150));
+            std::thread::sleep(SLOW);
         }
         self.0.write_all_at(buffers, position)
     }
@@ -143,7 +143,7 @@ fn written(
     let mut options = PartitionsOptions::new(vec![dir.to_path_buf()]);
     options.turns = Turns::new(1);
     options.turns.time_max = turn_max;
-    options.turns.pause = Duration::from_millis(200);
+    options.turns.pause = Duration::from_secs(2);
     let partitions = Partitions::open(Arc::new(disk.clone()), &options).unwrap();
     partitions.open_topics(vec![topic(1, config)]);
     let partition = partitions.get("t", 0).unwrap();
@@ -177,6 +177,9 @@ const RESTS_MAX: usize = 500;
 /// More than `index.interval.bytes`, so that the index has its room behind it.
 const INDEXED_BYTES: usize = 5000;
 
+/// A disk that makes its writers wait.
+const SLOW: Duration = Duration::from_millis(700);
+
 fn own_name() -> String {
     std::thread::current().name().unwrap().to_owned()
 }
@@ -207,7 +210,7 @@ async fn index(disk: &Telling, partition: &Arc<Partition>) {
 async fn a_connection_writes_what_is_a_plain_write_and_the_thread_all_else() {
     let dir = tempfile::tempdir().unwrap();
     let (disk, partitions, partition) = written(dir.path(), small_segments(), UNHURRIED);
-    // The first batch of a leader epoch, for which a file is replaced and synced, and those that the index grows for.
+    // The first batch since the log was opened, and those that the index grows for.
     index(&disk, &partition).await;
     until_the_thread_rests(&disk, &partition).await;
     // What comes together is written together.
@@ -242,7 +245,7 @@ async fn a_connection_does_not_write_much_at_once() {
 #[tokio::test]
 async fn a_disk_that_makes_its_writers_wait_makes_the_thread_wait() {
     let dir = tempfile::tempdir().unwrap();
-    let turn_max = Duration::from_millis(100);
+    let turn_max = Duration::from_millis(500);
     let (disk, partitions, partition) = written(dir.path(), LogConfig::default(), turn_max);
     index(&disk, &partition).await;
     until_the_thread_rests(&disk, &partition).await;
@@ -282,5 +285,69 @@ async fn a_turn_for_two_directories_waits_for_neither() {
     let mut writers = std::mem::take(&mut *disk.writers.lock());
     writers.sort();
     assert_eq!(writers, ["writer 0", "writer 1"]);
+    partitions.close();
+}
+
+/// A port whose connections write a batch for each byte, and one that only answers; the ports of both.
+async fn ports(partition: Arc<Partition>) -> (u16, u16) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listen = || tokio::net::TcpListener::bind("127.0.0.1:0");
+    let (writing, answering) = (listen().await.unwrap(), listen().await.unwrap());
+    let ports = [&writing, &answering].map(|one| one.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        let (mut stream, _) = writing.accept().await.unwrap();
+        let serve = async {
+            while stream.read_u8().await.is_ok() {
+                partition.append(batch(10)).await.unwrap().unwrap();
+                stream.write_u8(0).await.unwrap();
+            }
+        };
+        in_turns(pin!(serve)).await;
+    });
+    tokio::spawn(async move {
+        let (mut stream, _) = answering.accept().await.unwrap();
+        while stream.read_u8().await.is_ok() {
+            stream.write_u8(0).await.unwrap();
+        }
+    });
+    (ports[0], ports[1])
+}
+
+#[test]
+fn a_connection_that_waits_for_the_disk_does_not_keep_others_from_being_read() {
+    use std::io::{Read, Write};
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
+    let _inside = runtime.enter();
+    let (disk, partitions, partition) = written(dir.path(), LogConfig::default(), UNHURRIED);
+    runtime.block_on(async {
+        for bytes in [10, INDEXED_BYTES, 10] {
+            partition.append(batch(bytes)).await.unwrap().unwrap();
+        }
+    });
+    let (writing, answering) = runtime.block_on(ports(partition));
+    let connect = |port| std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let (mut writing, mut answering) = (connect(writing), connect(answering));
+    let ask = |stream: &mut std::net::TcpStream| {
+        stream.write_all(&[1]).unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+    };
+    ask(&mut answering);
+    ask(&mut writing);
+    disk.writers.lock().clear();
+    disk.slow.store(true, Ordering::SeqCst);
+    // Whichever thread watches the sockets, it is the one that writes now.
+    writing.write_all(&[1]).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    let asked = std::time::Instant::now();
+    ask(&mut answering);
+    assert!(asked.elapsed() < SLOW / 2, "{:?}", asked.elapsed());
+    writing.read_exact(&mut [0]).unwrap();
+    assert!(
+        !is_writer(&disk.writers.lock()),
+        "the thread wrote: {:?}",
+        disk.writers.lock()
+    );
     partitions.close();
 }

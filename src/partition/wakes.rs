@@ -109,7 +109,9 @@ pub async fn in_turns<T>(mut future: Pin<&mut impl Future<Output = T>>) -> T {
 pub(super) fn put_off(queue: &Arc<Queue>) -> bool {
     PUT_OFF.with_borrow_mut(|put_off| match put_off {
         Some(queues) => {
-            queues.push(queue.clone());
+            if !queues.iter().any(|known| Arc::ptr_eq(known, queue)) {
+                queues.push(queue.clone());
+            }
             true
         }
         None => false,

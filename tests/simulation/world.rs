@@ -79,8 +79,7 @@ struct House {
     random: Arc<Mutex<Random>>,
     /// What a round of the writer and a sync take at the most, ms.
     slowness: (u64, u64),
-    /// How many connections may write at a time.
-    turns_max: usize,
+    turns: Turns,
     jump_ms: Arc<AtomicI64>,
     running: Arc<Mutex<Weak<Context>>>,
     stop: Arc<Notify>,
@@ -127,6 +126,14 @@ pub fn told(seed: u64) -> (Option<String>, Vec<String>) {
     (failure, history.take_trace())
 }
 
+/// In every fourth seed a connection writes.
+fn turns_of(seed: u64) -> Turns {
+    let mut turns = Turns::new(usize::from(seed.is_multiple_of(4)));
+    // By the simulation's clock no write takes any time.
+    turns.time_max = Duration::MAX;
+    turns
+}
+
 fn simulate(seed: u64, history: &History) -> Result<(), String> {
     let dir = directory().map_err(|error| error.to_string())?;
     let mut random = Random::new(seed);
@@ -139,7 +146,7 @@ fn simulate(seed: u64, history: &History) -> Result<(), String> {
         history: history.clone(),
         random: Arc::new(Mutex::new(part())),
         slowness,
-        turns_max: usize::from(seed.is_multiple_of(4)),
+        turns: turns_of(seed),
         jump_ms: Arc::default(),
         running: Arc::default(),
         stop: Arc::default(),
@@ -172,6 +179,7 @@ fn simulate(seed: u64, history: &History) -> Result<(), String> {
             Ok(())
         });
     }
+    let turns = house.turns.clone();
     let mut world = World {
         sim,
         house,
@@ -181,7 +189,9 @@ fn simulate(seed: u64, history: &History) -> Result<(), String> {
         power: Power::On,
         repairs: Vec::new(),
     };
-    world.live()
+    let lived = world.live();
+    history.note(|| format!("connections wrote {} rounds", turns.rounds()));
+    lived
 }
 
 impl House {
@@ -195,7 +205,8 @@ impl House {
 
     /// Small segments, and short times.
     fn config(&self, random: &mut Random) -> String {
-        let index_bytes = random.between(3, 30) * 8;
+        // Connections write where the index has its room.
+        let index_bytes = random.between(3, 30) * 8 + 4096 * self.turns.at_a_time_max as i64;
         let interval = random.between(50, 600);
         let flushed = ["", "", "flush.messages=4\n", "flush.ms=150\n"][random.below(4) as usize];
         format!(
@@ -241,7 +252,7 @@ impl House {
             journal_file_bytes: 32 << 10,
             clock: self.clock(),
             workers: self.workers(),
-            turns: self.turns(),
+            turns: self.turns.clone(),
             syncs: observe.syncs.clone(),
             ..PartitionsOptions::new(config.data_paths())
         };
@@ -268,13 +279,6 @@ impl House {
             let elapsed = turmoil::sim_elapsed().unwrap_or_default();
             EPOCH_MS + elapsed.as_millis() as i64 + jump_ms.load(Ordering::Relaxed)
         })
-    }
-
-    fn turns(&self) -> Turns {
-        let mut turns = Turns::new(self.turns_max);
-        // By the simulation's clock no write takes any time.
-        turns.time_max = Duration::MAX;
-        turns
     }
 
     fn workers(&self) -> Workers {
