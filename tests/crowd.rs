@@ -350,6 +350,7 @@ fn clients_that_never_read_cost_little_and_are_closed_in_their_time() {
         assert_eq!(client.produce("large", large.clone()).0, 0);
     }
     drop(client);
+    wait_for("the producer to be gone", || connections(&broker) == 0);
     let before = broker.resident();
     let started = Instant::now();
     let mut deaf = connect(&broker, DEAF);
