@@ -30,7 +30,7 @@ const GROUP: &str = "g";
 const ANSWER_MAX: Duration = Duration::from_millis(700);
 /// Joining waits for the others.
 const JOIN_MAX: Duration = Duration::from_millis(3000);
-const SESSION_MS: i32 = 800;
+pub const SESSION_MS: i32 = 800;
 const REBALANCE_MS: i32 = 1200;
 const HEARTBEAT: Duration = Duration::from_millis(200);
 /// Kafka's codes.
@@ -117,6 +117,7 @@ impl Consumer {
             0 => {
                 self.member_id = joined.member_id.to_string();
                 self.generation = joined.generation_id;
+                self.history.heard(&self.member_id);
                 return Ok(Some(joined));
             }
             MEMBER_ID_REQUIRED => self.member_id = joined.member_id.to_string(),
@@ -145,7 +146,10 @@ impl Consumer {
             .with_assignments(members.iter().enumerate().map(assignment).collect());
         let synced = self.client.ask(3, &request, JOIN_MAX).await?;
         match synced.error_code {
-            0 => return Ok(Some(assigned(&synced.assignment))),
+            0 => {
+                self.history.heard(&self.member_id);
+                return Ok(Some(assigned(&synced.assignment)));
+            }
             UNKNOWN_MEMBER => self.member_id.clear(),
             _ => {}
         }
@@ -246,7 +250,7 @@ impl Consumer {
         let request = LeaveGroupRequest::default()
             .with_group_id(group())
             .with_members(vec![member]);
-        self.history.note(|| format!("{} leaves", self.member_id));
+        self.history.leaving(&self.member_id);
         self.member_id.clear();
         self.client.ask(3, &request, ANSWER_MAX).await?;
         self.pause(500).await;
@@ -261,6 +265,9 @@ impl Consumer {
         let code = self.client.ask(3, &request, ANSWER_MAX).await?.error_code;
         if code == REBALANCE && self.is_behind {
             self.commit().await?;
+        }
+        if code != UNKNOWN_MEMBER {
+            self.history.heard(&self.member_id);
         }
         Ok(self.goes_on(code))
     }

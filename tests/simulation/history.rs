@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::consumer::SESSION_MS;
+
 /// Topic and partition.
 pub type Place = (&'static str, i32);
 /// A producer, and which of its records.
@@ -86,6 +88,8 @@ struct State {
     sent: BTreeMap<Number, Sent>,
     leaders: BTreeMap<i32, String>,
     owners: BTreeMap<(i32, Place), String>,
+    /// When each member was answered last, ms; those that left are not there.
+    heard: BTreeMap<String, u128>,
     commits: Vec<Commit>,
     /// By place, the last of the acknowledged ones.
     last: BTreeMap<Place, usize>,
@@ -101,14 +105,37 @@ pub struct History {
     state: Arc<Mutex<State>>,
 }
 
+fn now_ms() -> u128 {
+    turmoil::sim_elapsed().unwrap_or_default().as_millis()
+}
+
 impl State {
+    /// A group that nobody is in and that has no offsets is forgotten, and begins anew with its first generation. Nobody is
+    /// in it when all have left, or were silent for their session.
+    fn forget_group_of_nobody(&mut self, generation: i32, leader: &str) {
+        let is_new = self
+            .leaders
+            .get(&generation)
+            .is_some_and(|known| known != leader);
+        let mut members = self.leaders.values().chain(self.owners.values());
+        let is_gone = |member| match self.heard.get(member) {
+            Some(at) => now_ms() - at >= SESSION_MS as u128,
+            None => true,
+        };
+        if is_new && self.last.is_empty() && members.all(is_gone) {
+            self.leaders.clear();
+            self.owners.clear();
+            self.note("the group begins anew".to_owned());
+        }
+    }
+
     fn fail(&mut self, what: String) {
         self.note(format!("WRONG: {what}"));
         self.failure.get_or_insert(what);
     }
 
     fn note(&mut self, what: String) {
-        let at = turmoil::sim_elapsed().unwrap_or_default().as_millis();
+        let at = now_ms();
         self.trace.push(format!("{at:>6} {what}"));
     }
 
@@ -341,9 +368,22 @@ impl History {
         }
     }
 
+    /// A member leaves.
+    pub fn leaving(&self, member: &str) {
+        let mut state = self.state.lock();
+        state.note(format!("{member} leaves"));
+        state.heard.remove(member);
+    }
+
+    /// A member was answered as one.
+    pub fn heard(&self, member: &str) {
+        self.state.lock().heard.insert(member.to_owned(), now_ms());
+    }
+
     /// A member was given its part of what the leader dealt.
     pub fn assigned(&self, generation: i32, (member, leader): (&str, &str), places: &[Place]) {
         let mut state = self.state.lock();
+        state.forget_group_of_nobody(generation, leader);
         let known = state.leaders.entry(generation);
         let known = known.or_insert_with(|| leader.to_owned()).clone();
         if known != leader {
