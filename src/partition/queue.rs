@@ -117,9 +117,9 @@ struct Taken {
 }
 
 impl State {
-    /// Gives all that is queued; whoever takes it is busy.
-    fn take(&mut self, taken: &mut Taken, now_ms: i64) {
-        taken.is_plain = self.is_plain(now_ms);
+    /// Gives all that is queued; whoever takes it is busy. `is_plain` is [`State::is_plain`].
+    fn take(&mut self, taken: &mut Taken, is_plain: bool) {
+        taken.is_plain = is_plain;
         self.bytes = 0;
         self.busy = true;
         std::mem::swap(&mut taken.jobs, &mut self.jobs);
@@ -213,7 +213,7 @@ impl Queue {
                 self.wake();
                 return;
             }
-            state.take(&mut taken, now_ms);
+            state.take(&mut taken, true);
             state.turns += 1;
             !std::mem::replace(&mut state.watched, true)
         };
@@ -243,7 +243,8 @@ impl Queue {
                     false => self.filled.threads.wait(&mut state),
                 }
             }
-            state.take(&mut taken, self.hand.clock.now_ms());
+            let is_plain = state.is_plain(self.hand.clock.now_ms());
+            state.take(&mut taken, is_plain);
             drop(state);
             state = self.work(&mut taken);
         }
@@ -272,7 +273,11 @@ impl Queue {
     /// Does what is queued, as a step of a simulation or behind the thread.
     pub(super) fn work_off(&self) {
         let mut taken = Taken::default();
-        self.state.lock().take(&mut taken, self.hand.clock.now_ms());
+        {
+            let mut state = self.state.lock();
+            let is_plain = state.is_plain(self.hand.clock.now_ms());
+            state.take(&mut taken, is_plain);
+        }
         drop(self.work(&mut taken));
     }
 
