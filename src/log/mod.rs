@@ -2,6 +2,7 @@
 //!
 //! [`Log`] is one partition's log. It knows nothing of topics, leaders or clients; `partition` drives it.
 
+mod append;
 mod archive;
 mod browse;
 mod checkpoint;
@@ -17,6 +18,7 @@ mod partition_log;
 mod partition_metadata;
 mod producer_snapshot;
 mod producers;
+mod read;
 mod recover;
 mod repair;
 mod retain;
@@ -32,6 +34,7 @@ mod tests;
 
 use std::io;
 
+pub use append::{Appended, PLAIN_BATCHES_MAX, ProducedBatch};
 pub use browse::{PassedBatch, SegmentFigures};
 pub use checkpoint::CheckpointError;
 pub use config::LogConfig;
@@ -40,13 +43,12 @@ pub use data_dir::{DataDir, DataDirError, FoundPartition, Left, PartitionOffsets
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use epochs::{EpochStart, LeaderEpochs};
 pub use look_up::FoundTimestamp;
-pub use partition_log::{
-    Appended, Ends, Log, OffsetPosition, PLAIN_BATCHES_MAX, ProducedBatch, Slice,
-};
+pub use partition_log::{Ends, Log, OffsetPosition};
 pub use partition_metadata::{from_base64 as uuid_from_base64, to_base64 as uuid_to_base64};
 pub use producers::{
     EXPIRATION_MS_DEFAULT as PRODUCER_EXPIRATION_MS_DEFAULT, Producer, SequenceError, StoredBatch,
 };
+pub use read::Slice;
 pub use recover::{LeftAs, OpenMode, Opened};
 pub use repair::{Cut, Repair, plan_repairs};
 pub use retain::unlink_all;
@@ -82,7 +84,7 @@ pub enum LogError {
     BatchLargerThanSegment(usize),
     /// An idempotent producer's batch that does not follow.
     #[error(transparent)]
-    Sequence(SequenceError),
+    Sequence(#[from] SequenceError),
     /// Records that were there are not any more.
     #[error("records {from}..{to} are missing: behind {behind} nothing goes on there")]
     Hole {

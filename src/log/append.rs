@@ -1,0 +1,351 @@
+//! Appending to a log: what a round of requests queued is admitted, given offsets and written with as few writes as
+//! possible.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader};
+
+use super::LogError;
+use super::config::LogConfig;
+use super::journal::WrittenBatch;
+use super::partition_log::{Log, OffsetPosition, Tail};
+use super::producers::Admission;
+/// Batches that [`Log::would_append_plainly`] expects at a time, at most.
+pub const PLAIN_BATCHES_MAX: usize = 64;
+
+/// A batch as it came from a client, validated.
+#[derive(Clone, Debug)]
+pub struct ProducedBatch {
+    /// Its header.
+    pub header: BatchHeader,
+    /// All its bytes, header included.
+    pub bytes: Bytes,
+}
+
+/// What one produce request did to one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of the first record.
+    pub base_offset: i64,
+    /// Offset of the last record.
+    pub last_offset: i64,
+    /// The broker's time for LogAppendTime topics, else -1.
+    pub log_append_time_ms: i64,
+    /// The log's start, which clients want in the answer.
+    pub log_start: i64,
+    /// Acknowledge only once the log is synced up to `last_offset`.
+    pub needs_sync: bool,
+}
+
+impl Log {
+    /// Appends the batches of several requests with as few writes as possible. The answers stand in the order
+    /// of the requests; one that is refused leaves the others alone. After a disk error the log is offline and
+    /// every request of the call is answered with it.
+    pub fn append(
+        &self,
+        requests: &[Vec<ProducedBatch>],
+        leader_epoch: i32,
+        now_ms: i64,
+    ) -> Vec<Result<Appended, LogError>> {
+        self.append_telling(requests, leader_epoch, now_ms, |_| {})
+    }
+
+    /// As [`Self::append`], telling each batch as it was written.
+    pub fn append_telling(
+        &self,
+        requests: &[Vec<ProducedBatch>],
+        leader_epoch: i32,
+        now_ms: i64,
+        mut tell: impl FnMut(WrittenBatch),
+    ) -> Vec<Result<Appended, LogError>> {
+        let mut tail = self.tail.lock();
+        if let Some(reason) = &tail.offline {
+            let refusal = || Err(LogError::Offline(reason.clone()));
+            return requests.iter().map(|_| refusal()).collect();
+        }
+        let config = self.config();
+        let mut round = Round::new(self, &mut tail, &config, leader_epoch, now_ms, &mut tell);
+        let mut answers: Vec<_> = requests.iter().map(|batches| round.take(batches)).collect();
+        let written = match round.failed.take() {
+            None => round.write_out(),
+            Some(error) => Err(error),
+        };
+        if let Err(error) = written {
+            let reason = self.take_offline(&mut tail, &error);
+            for answer in &mut answers {
+                if answer.is_ok() {
+                    *answer = Err(LogError::Offline(reason.clone()));
+                }
+            }
+        }
+        self.note_plainness(&tail, &config);
+        answers
+    }
+
+    /// Whether appending these batches, among `queued_bytes` that may all be for this log, will be a write to the page
+    /// cache and nothing else: no new segment, no small file that is replaced and synced, no index that grows. A segment
+    /// of 2³¹ offsets is left out of account.
+    pub fn would_append_plainly(
+        &self,
+        leader_epoch: i32,
+        batches: &[ProducedBatch],
+        queued_bytes: u64,
+        now_ms: i64,
+    ) -> bool {
+        let until_ms = self.plain_until_ms.load(Ordering::Relaxed);
+        let is_young = |batch: &ProducedBatch| batch.header.max_timestamp <= until_ms;
+        self.plain_epoch.load(Ordering::Relaxed) == leader_epoch
+            && queued_bytes <= self.plain_bytes.load(Ordering::Relaxed)
+            && match self.config.load().log_append_time {
+                true => now_ms <= until_ms,
+                false => batches.iter().all(is_young),
+            }
+    }
+
+    fn note_plainness(&self, tail: &Tail, config: &LogConfig) {
+        let segments = self.segments.load();
+        let active = segments.last().filter(|active| {
+            // An entry a batch at most.
+            let (offsets, times) = (&active.offsets.file, &active.times.file);
+            offsets.has_room(PLAIN_BATCHES_MAX) && times.has_room(PLAIN_BATCHES_MAX)
+        });
+        let epoch = match (&tail.offline, active) {
+            (None, Some(_)) => tail.epochs.latest().unwrap_or(-1),
+            _ => -1,
+        };
+        if let Some(active) = active {
+            let left = config.segment_bytes.saturating_sub(active.bytes());
+            let age_max_ms = config.segment_ms.saturating_sub(tail.jitter_ms);
+            let until_ms = active.rolls_behind_ms(age_max_ms);
+            self.plain_bytes.store(left, Ordering::Relaxed);
+            self.plain_until_ms.store(until_ms, Ordering::Relaxed);
+        }
+        self.plain_epoch.store(epoch, Ordering::Relaxed);
+        if !std::ptr::eq(config, Arc::as_ptr(&self.config())) {
+            // It changed meanwhile.
+            self.plain_epoch.store(-1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One round of appends: batches are collected and written together, between rolls.
+struct Round<'a> {
+    log: &'a Log,
+    tail: &'a mut Tail,
+    config: &'a LogConfig,
+    leader_epoch: i32,
+    now_ms: i64,
+    tell: &'a mut dyn FnMut(WrittenBatch),
+    next_offset: i64,
+    pending: Vec<Pending>,
+    pending_bytes: u64,
+    failed: Option<io::Error>,
+}
+
+struct Pending {
+    head: [u8; BATCH_HEADER_BYTES],
+    body: Bytes,
+    header: BatchHeader,
+}
+
+impl<'a> Round<'a> {
+    fn new(
+        log: &'a Log,
+        tail: &'a mut Tail,
+        config: &'a LogConfig,
+        leader_epoch: i32,
+        now_ms: i64,
+        tell: &'a mut dyn FnMut(WrittenBatch),
+    ) -> Self {
+        let next_offset = log.ends().log_end.offset;
+        Self {
+            log,
+            tail,
+            config,
+            leader_epoch,
+            now_ms,
+            tell,
+            next_offset,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            failed: None,
+        }
+    }
+
+    /// Admits one request's batches; they are stored all or none.
+    fn take(&mut self, batches: &[ProducedBatch]) -> Result<Appended, LogError> {
+        if self.failed.is_some() {
+            return Err(LogError::Offline("disk error".to_owned()));
+        }
+        if let Some(stored) = self.admit(batches)? {
+            return Ok(stored);
+        }
+        let base_offset = self.next_offset;
+        for produced in batches {
+            if let Err(error) = self.place(produced) {
+                self.failed = Some(error);
+                return Err(LogError::Offline("disk error".to_owned()));
+            }
+        }
+        Ok(Appended {
+            base_offset,
+            last_offset: self.next_offset - 1,
+            log_append_time_ms: if self.config.log_append_time {
+                self.now_ms
+            } else {
+                -1
+            },
+            log_start: self.log.ends().log_start,
+            needs_sync: self.next_offset - self.log.ends().synced_end >= self.config.flush_messages,
+        })
+    }
+
+    /// Checks every batch before any is stored; a duplicate's place when the request was stored before.
+    fn admit(&self, batches: &[ProducedBatch]) -> Result<Option<Appended>, LogError> {
+        for produced in batches {
+            if produced.bytes.len() as u64 > self.config.segment_bytes {
+                return Err(LogError::BatchLargerThanSegment(produced.bytes.len()));
+            }
+            match self.tail.producers.admit(&produced.header) {
+                Ok(Admission::Append) => {}
+                Ok(Admission::Duplicate(stored)) => {
+                    return Ok(Some(Appended {
+                        base_offset: stored.first_offset(),
+                        last_offset: stored.last_offset,
+                        log_append_time_ms: if self.config.log_append_time {
+                            stored.timestamp
+                        } else {
+                            -1
+                        },
+                        log_start: self.log.ends().log_start,
+                        // The first try may still be waiting for its sync.
+                        needs_sync: self.config.syncs_every_append(),
+                    }));
+                }
+                Err(error) => return Err(LogError::Sequence(error)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn place(&mut self, produced: &ProducedBatch) -> io::Result<()> {
+        let bytes = produced.bytes.len() as u64;
+        if self.must_roll(bytes, &produced.header) {
+            self.write_out()?;
+            self.log.roll(self.tail, self.now_ms)?;
+        }
+        let time = self.config.log_append_time.then_some(self.now_ms);
+        let head =
+            batch::header_for_append(&produced.bytes, self.next_offset, self.leader_epoch, time);
+        let header = BatchHeader::parse(&head).map_err(io::Error::other)?;
+        if self
+            .tail
+            .epochs
+            .latest()
+            .is_none_or(|latest| latest < self.leader_epoch)
+        {
+            self.tail.epochs.assign(self.leader_epoch, self.next_offset);
+            self.tail.epochs.store(&*self.log.disk, &self.log.dir())?;
+        }
+        self.tail.producers.stored(&header);
+        self.next_offset = header.last_offset() + 1;
+        self.pending.push(Pending {
+            head,
+            body: produced.bytes.slice(BATCH_HEADER_BYTES..),
+            header,
+        });
+        self.pending_bytes += bytes;
+        Ok(())
+    }
+
+    fn must_roll(&self, bytes: u64, header: &BatchHeader) -> bool {
+        let segments = self.log.segments.load();
+        let Some(active) = segments.last() else {
+            return true;
+        };
+        let size = active.bytes() + self.pending_bytes;
+        if size == 0 {
+            return false;
+        }
+        let last_offset = self.next_offset + i64::from(header.last_offset_delta);
+        let time = if self.config.log_append_time {
+            self.now_ms
+        } else {
+            header.max_timestamp
+        };
+        let age = active.waited_for_roll_ms(self.now_ms, time);
+        size + bytes > self.config.segment_bytes
+            || age > self.config.segment_ms.saturating_sub(self.tail.jitter_ms)
+            || last_offset - active.base_offset > i64::from(i32::MAX)
+            || active.offsets.file.is_full()
+            || active.times.file.is_full()
+    }
+
+    /// How many index entries what is pending brings.
+    fn entries_due(&self) -> usize {
+        let mut since = self.tail.bytes_since_index_entry;
+        let is_due = move |pending: &&Pending| {
+            let due = since > self.config.index_interval_bytes;
+            since = pending.header.total_bytes() as u64 + if due { 0 } else { since };
+            due
+        };
+        self.pending.iter().filter(is_due).count()
+    }
+
+    /// Writes what is pending to the active segment, indexes it and publishes the new end.
+    fn write_out(&mut self) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let segments = self.log.segments.load();
+        let Some(active) = segments.last() else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        // Room for the entries first: once the records are in the file, nothing must fail for want of space.
+        let entries = self.entries_due();
+        if entries > 0 {
+            active.offsets.file.reserve(entries)?;
+            active.times.file.reserve(entries)?;
+        }
+        let mut position = active.bytes();
+        let mut buffers = Vec::with_capacity(self.pending.len() * 2);
+        for pending in &self.pending {
+            buffers.push(IoSlice::new(&pending.head));
+            buffers.push(IoSlice::new(&pending.body));
+        }
+        active.append(&mut buffers, self.pending_bytes)?;
+        drop(buffers);
+        active.touch(self.now_ms);
+        for pending in self.pending.drain(..) {
+            let bytes = pending.header.total_bytes() as u64;
+            if self.tail.bytes_since_index_entry > self.config.index_interval_bytes {
+                active
+                    .offsets
+                    .append(pending.header.last_offset(), position as u32)?;
+                active.times.append_if_later(active.largest_timestamp()?)?;
+                self.tail.bytes_since_index_entry = 0;
+            }
+            active.note_timestamp(&pending.header);
+            self.tail.bytes_since_index_entry += bytes;
+            position += bytes;
+            (self.tell)(WrittenBatch {
+                head: pending.head,
+                body: pending.body,
+            });
+        }
+        self.pending_bytes = 0;
+        if self.tail.unsynced_since_ms == 0 {
+            self.tail.unsynced_since_ms = self.now_ms;
+        }
+        let mut ends = self.log.ends.write();
+        ends.log_end = OffsetPosition {
+            offset: self.next_offset,
+            segment_base: active.base_offset,
+            position: active.bytes(),
+        };
+        Ok(())
+    }
+}
