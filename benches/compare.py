@@ -34,6 +34,7 @@ lines = [
     row(f"fetch by kafka-consumer-perf-test, the broker's first {int(mib) / 1024:g} GiB: {cpu}", "perf_fetch", "cpu_s_per_gib", "less"),
     row(f"fetch behind that, {int(mib) / 256:g} GiB: {cpu}", "fetch", "cpu_s_per_gib", "less", floor=True),
     row("the same: MiB/s", "fetch", "mib_per_s", "more"),
+    row(f"the same by three readers a partition: {cpu}", "fan_out", "cpu_s_per_gib", "less", floor=True),
     row("flush.messages=1, 32 partitions: records/s", "synced", "records_per_s", "more"),
     row("the same: p99 of an acknowledgement, ms", "synced", "p99_ms", "less"),
     row("5,000 records/s, one a request: p99 of an acknowledgement, ms", "paced", "p99_ms", "less", floor=True),

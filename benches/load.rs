@@ -2,7 +2,7 @@
 //! connections, requests pipelined. Prints one line of JSON.
 //!
 //! `load produce|fetch --address HOST:PORT --topic T [--partitions 4] [--connections 4] [--in-flight 4]
-//!  [--record-bytes 1024] [--batch-bytes 16384] [--total-mib 1024] [--pid BROKER] [--config KEY=VALUE …]`
+//!  [--record-bytes 1024] [--batch-bytes 16384] [--fetch-bytes 1048576] [--total-mib 1024] [--pid BROKER] [--config KEY=VALUE …]`
 //! With `--floor yes` the other side is a program of benches/floor.rs: answers are counted, not decoded.
 //!
 //! `load create` makes the topic. `load paced --records-per-s N [--share 1.0] --seconds N` sends batches when they are
@@ -53,6 +53,7 @@ struct Options {
     in_flight: usize,
     record_bytes: usize,
     batch_bytes: usize,
+    fetch_bytes: usize,
     total_bytes: u64,
     groups: usize,
     records_per_s: u64,
@@ -86,6 +87,7 @@ fn main() -> Result<(), Failure> {
         in_flight: number("--in-flight", 4)? as usize,
         record_bytes: number("--record-bytes", 1024)? as usize,
         batch_bytes: number("--batch-bytes", 16 << 10)? as usize,
+        fetch_bytes: number("--fetch-bytes", 1 << 20)? as usize,
         total_bytes: number("--total-mib", 1024)? << 20,
         groups: number("--groups", 1000)? as usize,
         records_per_s: (number("--records-per-s", 5000)? as f64 * share) as u64,
@@ -366,7 +368,7 @@ fn fetch_at(
         .with_partition(partition)
         .with_current_leader_epoch(-1)
         .with_fetch_offset(offset)
-        .with_partition_max_bytes(1 << 20);
+        .with_partition_max_bytes(options.fetch_bytes as i32);
     let topic = FetchTopic::default()
         .with_topic(topic_name(options))
         .with_partitions(vec![wanted]);

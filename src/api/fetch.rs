@@ -3,7 +3,7 @@
 //! - The batch that contains the asked offset is returned whole from its start; the first batch of the first
 //!   non-empty partition even when it is larger than the limits.
 //! - Waits until `min_bytes` are there or `max_wait_ms` is over; an error is answered at once.
-//! - Records are never copied: the answer is a skeleton with ranges of segment files.
+//! - Records are not read here: the answer is a skeleton with ranges of segment files.
 //! - Where acceptSubscribe is false it is TOPIC_AUTHORIZATION_FAILED.
 //! - More than [`PARTITIONS_MAX`] partitions in one request are refused with INVALID_REQUEST, or by closing the
 //!   connection where the answer has no place for it (below v7).

@@ -67,6 +67,16 @@ pub enum Piece {
     File(Slice),
 }
 
+impl Piece {
+    /// Its length in bytes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::File(slice) => slice.bytes,
+        }
+    }
+}
+
 /// What becomes of a request.
 pub enum Response {
     /// Send these in order.

@@ -299,9 +299,5 @@ fn response_bytes(outcome: &Outcome) -> usize {
     let Outcome::Answered(Response::Send(pieces)) = outcome else {
         return 0;
     };
-    let bytes = |piece: &Piece| match piece {
-        Piece::Bytes(bytes) => bytes.len(),
-        Piece::File(slice) => slice.bytes,
-    };
-    pieces.iter().map(bytes).sum()
+    pieces.iter().map(Piece::bytes).sum()
 }
