@@ -13,6 +13,7 @@ use super::config::LogConfig;
 use super::journal::WrittenBatch;
 use super::partition_log::{Log, OffsetPosition, Tail};
 use super::producers::Admission;
+
 /// Batches that [`Log::would_append_plainly`] expects at a time, at most.
 pub const PLAIN_BATCHES_MAX: usize = 64;
 

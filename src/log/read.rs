@@ -7,6 +7,7 @@ use super::LogError;
 use super::disk::DiskFile;
 use super::partition_log::{Log, OffsetPosition};
 use super::segment::Segment;
+
 /// A byte range of a segment's file that a reader is to be sent.
 #[derive(Clone)]
 pub struct Slice {

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::frame_reader::{FrameReader, ReadFault};
 use super::memory::{RequestMemory, Share};
-use super::send::send_all;
+use super::send::{SendError, send_all};
 use super::server::stopped;
 use super::socket::Socket;
 use crate::api::{self, Caller, Context, Piece, Response};
@@ -28,6 +28,9 @@ use crate::partition::in_turns;
 
 /// Answers that are ready together are sent together, up to this many.
 const ANSWERS_JOINED_MAX: usize = 64;
+
+/// Nothing more is read while answers of this size wait in memory for those before them.
+const UNSENT_BYTES_MAX: usize = 1 << 20;
 
 /// What connections have in common.
 #[derive(Clone)]
@@ -57,6 +60,8 @@ struct Connection<S> {
     reader: FrameReader,
     in_flight: FuturesOrdered<std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>>>,
     registered: Registered,
+    /// Bytes of answers in memory that are ready and not sent.
+    unsent: Arc<AtomicUsize>,
     /// CRC and length of what it called itself last: the name itself is a part of a frame, and would keep all of it.
     named: Option<(u32, usize)>,
 }
@@ -84,6 +89,7 @@ pub(super) async fn run<S: Socket>(
         reader,
         in_flight,
         registered,
+        unsent: Arc::default(),
         named: None,
     };
     let ended = in_turns(pin!(connection.serve(shutdown))).await;
@@ -108,7 +114,8 @@ impl<S: Socket> Connection<S> {
         let mut idle = pin!(tokio::time::sleep(idle_max));
         let mut busy_at = tokio::time::Instant::now();
         loop {
-            let may_read = self.in_flight.len() < self.settings.in_flight_max;
+            let may_read = self.in_flight.len() < self.settings.in_flight_max
+                && self.unsent.load(Ordering::Relaxed) < UNSENT_BYTES_MAX;
             let is_idle = self.in_flight.is_empty();
             tokio::select! {
                 biased;
@@ -168,6 +175,8 @@ impl<S: Socket> Connection<S> {
                 let answer = api::unsupported_version(correlation_id)
                     .map_err(|error| Some(error.to_string()))?;
                 let outcome = Outcome::Answered(Response::Send(vec![Piece::Bytes(answer)]));
+                self.unsent
+                    .fetch_add(held_bytes(&outcome), Ordering::Relaxed);
                 self.in_flight
                     .push_back(Box::pin(std::future::ready(outcome)));
                 return Ok(());
@@ -192,6 +201,7 @@ impl<S: Socket> Connection<S> {
             client: client.clone(),
         };
         let cx = self.cx.clone();
+        let unsent = self.unsent.clone();
         let logged = (cx.request_log.is_armed() && cx.request_log.wants(&frame))
             .then(|| Box::new((caller.clone(), key)));
         let work = AssertUnwindSafe(api::start(&self.cx, caller, frame)).catch_unwind();
@@ -202,6 +212,7 @@ impl<S: Socket> Connection<S> {
                 Err(_) => Outcome::Panicked,
             };
             drop(share);
+            unsent.fetch_add(held_bytes(&outcome), Ordering::Relaxed);
             let response_bytes = response_bytes(&outcome);
             client.answered(response_bytes);
             if let Some(logged) = logged {
@@ -232,14 +243,21 @@ impl<S: Socket> Connection<S> {
             ending = self.collect(next, &mut pieces);
             joined += 1;
         }
-        if send_all(&mut self.stream, pieces, stall_max).await.is_err() {
-            return Err(None);
+        match send_all(&mut self.stream, pieces, stall_max).await {
+            Ok(()) => ending.map_or(Ok(()), |why| Err(Some(why))),
+            Err(SendError::Peer(_)) => Err(None),
+            Err(error @ SendError::File(_)) => {
+                tracing::error!(peer = %self.peer, %error, "closing the connection");
+                self.tell_of_end(&error.to_string());
+                Err(None)
+            }
         }
-        ending.map_or(Ok(()), |why| Err(Some(why)))
     }
 
     /// Adds an answer's pieces; returns why the connection must end behind them.
     fn collect(&self, outcome: Outcome, pieces: &mut Vec<Piece>) -> Option<String> {
+        self.unsent
+            .fetch_sub(held_bytes(&outcome), Ordering::Relaxed);
         match outcome {
             Outcome::Answered(Response::Send(answer)) => {
                 pieces.extend(answer);
@@ -296,8 +314,21 @@ fn log_request(caller: &Caller, key: i16, request_bytes: usize, outcome: &Outcom
 }
 
 fn response_bytes(outcome: &Outcome) -> usize {
-    let Outcome::Answered(Response::Send(pieces)) = outcome else {
-        return 0;
+    pieces_of(outcome).iter().map(Piece::bytes).sum()
+}
+
+/// What of an answer is in memory, bytes.
+fn held_bytes(outcome: &Outcome) -> usize {
+    let held = |piece: &Piece| match piece {
+        Piece::Bytes(bytes) => bytes.len(),
+        Piece::File(_) => 0,
     };
-    pieces.iter().map(Piece::bytes).sum()
+    pieces_of(outcome).iter().map(held).sum()
+}
+
+fn pieces_of(outcome: &Outcome) -> &[Piece] {
+    match outcome {
+        Outcome::Answered(Response::Send(pieces)) => pieces,
+        _ => &[],
+    }
 }

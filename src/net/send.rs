@@ -15,38 +15,50 @@ use super::socket::Socket;
 use crate::api::Piece;
 use crate::log::{DiskFile, Slice};
 
-/// Small parts are copied together up to this size.
+/// Parts up to this size are sent together, until they are as large as this.
 const JOIN_BYTES_MAX: usize = 16 << 10;
 /// Files are sent in steps of this size; between them, cold pages are looked for.
 const FILE_STEP_BYTES: usize = 1 << 20;
+
+/// Why an answer was not sent.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SendError {
+    /// The peer left, or takes nothing.
+    #[error("the client is gone: {0}")]
+    Peer(io::Error),
+    /// The disk fails, or a segment is not what it was.
+    #[error("a segment cannot be read: {0}")]
+    File(io::Error),
+}
 
 /// Sends all pieces in order. A peer that takes nothing for `stall_max` ends it with an error.
 pub(super) async fn send_all<S: Socket>(
     stream: &mut S,
     pieces: Vec<Piece>,
     stall_max: Duration,
-) -> io::Result<()> {
+) -> Result<(), SendError> {
     let mut joined = BytesMut::new();
-    let mut pieces = pieces.into_iter().peekable();
+    // A last one that is empty would leave what is before it waiting for more.
+    let pieces = pieces.into_iter().filter(|piece| piece.bytes() > 0);
+    let mut pieces = pieces.peekable();
     while let Some(piece) = pieces.next() {
         let more = pieces.peek().is_some();
-        let bytes = piece.bytes();
-        if joined.len() + bytes > JOIN_BYTES_MAX && !joined.is_empty() {
+        let is_large = piece.bytes() > JOIN_BYTES_MAX;
+        if is_large || joined.len() >= JOIN_BYTES_MAX {
             send_bytes(stream, joined.split().freeze(), true, stall_max).await?;
         }
         match piece {
-            Piece::Bytes(all) if bytes > JOIN_BYTES_MAX || (joined.is_empty() && !more) => {
+            Piece::Bytes(all) if is_large || (joined.is_empty() && !more) => {
                 send_bytes(stream, all, more, stall_max).await?
             }
             Piece::Bytes(some) => joined.extend_from_slice(&some),
-            Piece::File(slice) if bytes > JOIN_BYTES_MAX => {
-                send_file(stream, slice, stall_max).await?
-            }
+            Piece::File(slice) if is_large => send_file(stream, slice, stall_max).await?,
             Piece::File(slice) => {
-                if !read_cached_into(&slice, &mut joined)? {
+                if !read_cached_into(&slice, &mut joined) {
                     // What is ready does not wait for the disk, nor is it lost if that fails.
                     send_bytes(stream, joined.split().freeze(), false, stall_max).await?;
-                    joined = read_in_background(&slice.file, slice.position, bytes).await?;
+                    let read = read_in_background(&slice.file, slice.position, slice.bytes);
+                    joined = read.await.map_err(SendError::File)?;
                 }
             }
         }
@@ -73,15 +85,20 @@ async fn send_bytes<S: Socket>(
     mut bytes: Bytes,
     more: bool,
     stall_max: Duration,
-) -> io::Result<()> {
+) -> Result<(), SendError> {
     while !bytes.is_empty() {
-        let sent = in_time(stall_max, stream.send_bytes(&bytes, more)).await?;
+        let send = stream.send_bytes(&bytes, more);
+        let sent = in_time(stall_max, send).await.map_err(SendError::Peer)?;
         bytes = bytes.slice(sent..);
     }
     Ok(())
 }
 
-async fn send_file<S: Socket>(stream: &mut S, slice: Slice, stall_max: Duration) -> io::Result<()> {
+async fn send_file<S: Socket>(
+    stream: &mut S,
+    slice: Slice,
+    stall_max: Duration,
+) -> Result<(), SendError> {
     let Slice {
         file,
         mut position,
@@ -90,11 +107,16 @@ async fn send_file<S: Socket>(stream: &mut S, slice: Slice, stall_max: Duration)
     let end = position + bytes as u64;
     while position < end {
         let step = FILE_STEP_BYTES.min((end - position) as usize);
-        warm(&file, position, step).await?;
+        warm(&file, position, step).await.map_err(SendError::File)?;
         let send = stream.send_file(&file, position, step);
-        match in_time(stall_max, send).await? {
-            0 => return Err(too_short()),
-            sent => position += sent as u64,
+        match in_time(stall_max, send).await {
+            Ok(0) => return Err(SendError::File(too_short())),
+            Ok(sent) => position += sent as u64,
+            // A socket has no such error.
+            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+                return Err(SendError::File(error));
+            }
+            Err(error) => return Err(SendError::Peer(error)),
         }
     }
     Ok(())
@@ -107,27 +129,27 @@ fn too_short() -> io::Error {
     )
 }
 
-/// Makes sure that a range is in the page cache.
+/// Makes sure that a range is in the page cache, where that can be told.
 async fn warm(file: &Arc<dyn DiskFile>, position: u64, bytes: usize) -> io::Result<()> {
-    let last = position + bytes as u64 - 1;
-    for at in [position, last] {
-        if read_cached(&**file, at, &mut [0])? == 0 {
-            return read_in_background(file, position, bytes).await.map(drop);
-        }
+    let is_cold = |at| read_cached(&**file, at, &mut [0]) == Some(0);
+    if is_cold(position) || is_cold(position + bytes as u64 - 1) {
+        read_in_background(file, position, bytes).await?;
     }
     Ok(())
 }
 
-/// Adds a range of a file to a buffer, if that need not wait for the disk; whether it did.
-fn read_cached_into(slice: &Slice, buffer: &mut BytesMut) -> io::Result<bool> {
+/// Adds a range of a file to a buffer, if it is in the page cache or that cannot be told; whether it did.
+fn read_cached_into(slice: &Slice, buffer: &mut BytesMut) -> bool {
     let from = buffer.len();
     buffer.resize(from + slice.bytes, 0);
-    let read = read_cached(&*slice.file, slice.position, &mut buffer[from..]);
-    let is_whole = matches!(read, Ok(read) if read == slice.bytes);
+    let part = &mut buffer[from..];
+    let read = read_cached(&*slice.file, slice.position, part)
+        .or_else(|| slice.file.read_at(part, slice.position).ok());
+    let is_whole = read == Some(slice.bytes);
     if !is_whole {
         buffer.truncate(from);
     }
-    read.map(|_| is_whole)
+    is_whole
 }
 
 /// Reads a range whole, where waiting for the disk holds nobody up.
@@ -149,23 +171,21 @@ async fn read_in_background(
         .map_err(io::Error::other)?
 }
 
-/// Reads what is in the page cache: how much was there. File systems that cannot tell are read like any file, and so is
-/// what is no file of the system's.
-fn read_cached(file: &dyn DiskFile, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
-    if let Some(descriptor) = file.descriptor() {
-        let mut buffers = [IoSliceMut::new(buffer)];
-        match rustix::io::preadv2(descriptor, &mut buffers, position, ReadWriteFlags::NOWAIT) {
-            Ok(read) => return Ok(read),
-            Err(Errno::AGAIN) => return Ok(0),
-            Err(_) => {}
-        }
+/// Reads what is in the page cache: how much was there. `None` where that cannot be told: the file system does not know,
+/// or it is no file of the system's.
+fn read_cached(file: &dyn DiskFile, position: u64, buffer: &mut [u8]) -> Option<usize> {
+    let mut buffers = [IoSliceMut::new(buffer)];
+    let flags = ReadWriteFlags::NOWAIT;
+    match rustix::io::preadv2(file.descriptor()?, &mut buffers, position, flags) {
+        Ok(read) => Some(read),
+        Err(Errno::AGAIN) => Some(0),
+        Err(_) => None,
     }
-    file.read_at(buffer, position)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::BorrowedFd;
+    use std::os::fd::{AsFd, BorrowedFd};
 
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream};
@@ -176,12 +196,19 @@ mod tests {
     const FILE_BYTES: usize = 20 << 20;
     const STALL_MAX: Duration = Duration::from_secs(60);
 
-    /// A file that is none of the system's.
-    struct InMemory(Vec<u8>);
+    /// A file whose page cache is another file, so that it may lack something.
+    struct Cached {
+        content: Vec<u8>,
+        cache: Option<std::fs::File>,
+        fails: bool,
+    }
 
-    impl DiskFile for InMemory {
+    impl DiskFile for Cached {
         fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-            let rest = &self.0[position as usize..];
+            if self.fails {
+                return Err(io::Error::from_raw_os_error(Errno::IO.raw_os_error()));
+            }
+            let rest = &self.content[position as usize..];
             let bytes = buffer.len().min(rest.len());
             buffer[..bytes].copy_from_slice(&rest[..bytes]);
             Ok(bytes)
@@ -196,10 +223,10 @@ mod tests {
             Err(io::ErrorKind::Unsupported.into())
         }
         fn size(&self) -> io::Result<u64> {
-            Ok(self.0.len() as u64)
+            Ok(self.content.len() as u64)
         }
         fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-            None
+            self.cache.as_ref().map(AsFd::as_fd)
         }
     }
 
@@ -215,7 +242,7 @@ mod tests {
     }
 
     /// What arrives of these pieces, and whether all were sent.
-    async fn sent(pieces: Vec<Piece>) -> (Vec<u8>, io::Result<()>) {
+    async fn sent(pieces: Vec<Piece>) -> (Vec<u8>, Result<(), SendError>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut from = TcpStream::connect(listener.local_addr().unwrap())
             .await
@@ -273,7 +300,62 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn pieces_arrive_as_they_are_from_what_is_no_file_of_the_systems() {
-        arrive_as_they_are(Arc::new(InMemory(content()))).await;
+        let (content, cache) = (content(), None);
+        let fails = false;
+        arrive_as_they_are(Arc::new(Cached {
+            content,
+            cache,
+            fails,
+        }))
+        .await;
+    }
+
+    /// Small parts of a file of which the first 100 bytes are in the page cache, each behind a few others.
+    fn half_cached(dir: &std::path::Path, fails: bool) -> Vec<Piece> {
+        let content = content();
+        std::fs::write(dir.join("cache"), &content[..100]).unwrap();
+        let file: Arc<dyn DiskFile> = Arc::new(Cached {
+            content,
+            cache: Some(std::fs::File::open(dir.join("cache")).unwrap()),
+            fails,
+        });
+        let part = |position, bytes| {
+            let head = Piece::Bytes("head".into());
+            let file = file.clone();
+            [
+                head,
+                Piece::File(Slice {
+                    file,
+                    position,
+                    bytes,
+                }),
+            ]
+        };
+        let parts = [(7, 20), (90, 30), (5000, 10_000), (0, 100)];
+        parts
+            .into_iter()
+            .flat_map(|(position, bytes)| part(position, bytes))
+            .collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_not_in_the_page_cache_is_read_in_the_background() {
+        let dir = tempfile::tempdir().unwrap();
+        let (arrived, result) = sent(half_cached(dir.path(), false)).await;
+        result.unwrap();
+        let content = content();
+        let parts = [7..27, 90..120, 5000..15_000, 0..100];
+        let expected = parts.map(|part| [b"head", &content[part]].concat());
+        assert!(arrived == expected.concat());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_disk_that_fails_is_told_from_a_client_that_left_and_what_was_ready_arrives() {
+        let dir = tempfile::tempdir().unwrap();
+        let (arrived, result) = sent(half_cached(dir.path(), true)).await;
+        assert!(matches!(result, Err(SendError::File(_))), "{result:?}");
+        let content = content();
+        assert_eq!(arrived, [b"head", &content[7..27], b"head"].concat());
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -288,7 +370,10 @@ mod tests {
             };
             let ready = Piece::Bytes("ready".into());
             let (arrived, result) = sent(vec![ready, Piece::File(too_much)]).await;
-            assert_eq!(result.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+            assert!(
+                matches!(&result, Err(SendError::File(error)) if error.kind() == io::ErrorKind::UnexpectedEof),
+                "{result:?}"
+            );
             assert!(arrived.starts_with(b"ready"));
         }
     }
