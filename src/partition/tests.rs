@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use metaq_protocol::batch::{BatchBuilder, BatchHeader};
@@ -22,6 +22,10 @@ struct Telling {
     writers: Arc<Mutex<Vec<String>>>,
     /// Whether a write takes its time.
     slow: Arc<AtomicBool>,
+    /// Whether a write panics.
+    panics: Arc<AtomicBool>,
+    /// How many connections write now, and how many did at most.
+    connections: Arc<(AtomicUsize, AtomicUsize)>,
 }
 
 struct TellingFile(Arc<dyn DiskFile>, Telling);
@@ -32,11 +36,20 @@ impl DiskFile for TellingFile {
     }
     fn write_all_at(&self, buffers: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
         let writer = std::thread::current().name().unwrap_or_default().to_owned();
+        let is_thread = writer.starts_with("writer");
         self.1.writers.lock().push(writer);
         if self.1.slow.load(Ordering::SeqCst) {
             std::thread::sleep(SLOW);
         }
-        self.0.write_all_at(buffers, position)
+        assert!(!self.1.panics.load(Ordering::SeqCst), "on purpose");
+        if is_thread {
+            return self.0.write_all_at(buffers, position);
+        }
+        let (now, most) = &*self.1.connections;
+        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        let written = self.0.write_all_at(buffers, position);
+        now.fetch_sub(1, Ordering::SeqCst);
+        written
     }
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
@@ -349,5 +362,85 @@ fn a_connection_that_waits_for_the_disk_does_not_keep_others_from_being_read() {
         "the thread wrote: {:?}",
         disk.writers.lock()
     );
+    partitions.close();
+}
+
+#[tokio::test]
+async fn a_panic_while_a_connection_writes_is_the_partitions_alone_and_leaves_nobody_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, partitions, partition) = written(dir.path(), LogConfig::default(), UNHURRIED);
+    index(&disk, &partition).await;
+    until_the_thread_rests(&disk, &partition).await;
+    let log_end = partition.log().ends().log_end;
+    disk.panics.store(true, Ordering::SeqCst);
+    disk.writers.lock().clear();
+    let turn = async {
+        let answers = [10, 20].map(|bytes| partition.append(batch(bytes)));
+        for answer in answers {
+            assert!(!matches!(answer.await, Ok(Ok(_))));
+        }
+        // The connection goes on, and is refused.
+        assert!(matches!(partition.append(batch(10)).await, Ok(Err(_))));
+    };
+    in_turns(pin!(turn)).await;
+    assert_eq!(*disk.writers.lock(), [own_name()]);
+    assert!(matches!(partition.append(batch(10)).await, Ok(Err(_))));
+    let offline = partition.log().offline_reason().unwrap_or_default();
+    assert!(offline.contains("panicked"), "{offline}");
+    // It is the partition's, not the writer's.
+    assert!(partitions.vital().ended().is_empty());
+    disk.panics.store(false, Ordering::SeqCst);
+    assert_eq!(partition.log().ends().log_end, log_end);
+    partitions.close();
+}
+
+#[test]
+fn no_more_connections_than_may_write_side_by_side_and_each_keeps_its_order() {
+    const DIRECTORIES: usize = 3;
+    const CONNECTIONS: usize = 6;
+    const BATCHES: i64 = 300;
+    let dirs: Vec<_> = (0..DIRECTORIES)
+        .map(|_| tempfile::tempdir().unwrap())
+        .collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = { runtime }.worker_threads(4).enable_all().build().unwrap();
+    let _inside = runtime.enter();
+    let disk = Telling::default();
+    let paths = dirs.iter().map(|dir| dir.path().to_path_buf());
+    let mut options = PartitionsOptions::new(paths.collect());
+    options.turns = Turns::new(2);
+    options.turns.time_max = UNHURRIED;
+    let turns = options.turns.clone();
+    let partitions = Partitions::open(Arc::new(disk.clone()), &options).unwrap();
+    partitions.open_topics(vec![topic(DIRECTORIES as i32, LogConfig::default())]);
+    let connection = |n: usize| {
+        let partition = partitions.get("t", (n % DIRECTORIES) as i32).unwrap();
+        runtime.spawn(async move {
+            let mut offsets = Vec::new();
+            let work = async {
+                for _ in 0..BATCHES {
+                    let appended = partition.append(batch(10)).await.unwrap().unwrap();
+                    offsets.push(appended.base_offset);
+                    tokio::task::yield_now().await;
+                }
+            };
+            in_turns(pin!(work)).await;
+            assert!(offsets.is_sorted(), "{offsets:?}");
+            offsets
+        })
+    };
+    let connections: Vec<_> = (0..CONNECTIONS).map(connection).collect();
+    let mut given = vec![Vec::new(); DIRECTORIES];
+    for (n, connection) in connections.into_iter().enumerate() {
+        given[n % DIRECTORIES].extend(runtime.block_on(connection).unwrap());
+    }
+    for mut offsets in given {
+        offsets.sort_unstable();
+        let each = BATCHES * (CONNECTIONS / DIRECTORIES) as i64;
+        assert!(offsets.iter().copied().eq(0..each));
+    }
+    assert!(turns.rounds() > 0, "no connection wrote");
+    let most = disk.connections.1.load(Ordering::SeqCst);
+    assert!((1..=2).contains(&most), "{most} at a time");
     partitions.close();
 }
