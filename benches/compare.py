@@ -50,9 +50,11 @@ lines = [
     row("the same, idle: resident, MiB", "ten", "rss_mib", "less", "-ten"),
 ]
 text = (
-    f"Medians of {rounds} rounds, {mib} MiB a run, all in turn on one machine of two cores shared with the load: "
+    f"Medians of {rounds} rounds, up to {mib} MiB written a run, all in turn on one machine of two cores shared with the load: "
     f"`benches/compare --rounds {rounds} --mib {mib}`. Latencies count from the moment a request was due. Memory is "
-    "warmed before every run (a file of its size is written and removed), and what was written before is synced. The floor is a program that receives the same "
+    "warmed before the produce loads (a file of a run's size is written and removed; a run stays below the threshold at which the system "
+    "begins to write back), and what was written before is synced. Fetch differs least, because both send files by sendfile, and a third of "
+    "Kafka's CPU is less than bare sendfile takes ([docs/performance.md](docs/performance.md)). The floor is a program that receives the same "
     "bytes, computes CRC-32C, writes them and answers 64 bytes, or that sends a file with sendfile (`benches/floor.rs`).\n\n"
     + "\n".join(lines)
 )

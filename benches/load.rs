@@ -87,7 +87,7 @@ fn main() -> Result<(), Failure> {
         in_flight: number("--in-flight", 4)? as usize,
         record_bytes: number("--record-bytes", 1024)? as usize,
         batch_bytes: number("--batch-bytes", 16 << 10)? as usize,
-        fetch_bytes: number("--fetch-bytes", 1 << 20)? as usize,
+        fetch_bytes: number("--fetch-bytes", 1 << 20)?.min(1 << 30) as usize,
         total_bytes: number("--total-mib", 1024)? << 20,
         groups: number("--groups", 1000)? as usize,
         records_per_s: (number("--records-per-s", 5000)? as f64 * share) as u64,
@@ -375,7 +375,7 @@ fn fetch_at(
     let request = FetchRequest::default()
         .with_max_wait_ms(0)
         .with_min_bytes(1)
-        .with_max_bytes(4 << 20)
+        .with_max_bytes(options.fetch_bytes.max(4 << 20) as i32)
         .with_session_epoch(-1)
         .with_topics(vec![topic]);
     stream.write_all(&frame::encode_request(FETCH_VERSION, 1, "load", &request)?)?;
