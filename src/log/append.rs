@@ -194,11 +194,7 @@ impl<'a> Round<'a> {
         Ok(Appended {
             base_offset,
             last_offset: self.next_offset - 1,
-            log_append_time_ms: if self.config.log_append_time {
-                self.now_ms
-            } else {
-                -1
-            },
+            log_append_time_ms: self.append_time_of(self.now_ms),
             log_start: self.log.ends().log_start,
             needs_sync: self.next_offset - self.log.ends().synced_end >= self.config.flush_messages,
         })
@@ -216,11 +212,7 @@ impl<'a> Round<'a> {
                     return Ok(Some(Appended {
                         base_offset: stored.first_offset(),
                         last_offset: stored.last_offset,
-                        log_append_time_ms: if self.config.log_append_time {
-                            stored.timestamp
-                        } else {
-                            -1
-                        },
+                        log_append_time_ms: self.append_time_of(stored.timestamp),
                         log_start: self.log.ends().log_start,
                         // The first try may still be waiting for its sync.
                         needs_sync: self.config.syncs_every_append(),
@@ -230,6 +222,14 @@ impl<'a> Round<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// What is told of the time at which something was appended.
+    fn append_time_of(&self, time_ms: i64) -> i64 {
+        match self.config.log_append_time {
+            true => time_ms,
+            false => -1,
+        }
     }
 
     fn place(&mut self, produced: &ProducedBatch) -> io::Result<()> {

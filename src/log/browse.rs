@@ -9,7 +9,7 @@ use metaq_protocol::batch::BatchHeader;
 
 use super::LogError;
 use super::partition_log::Log;
-use super::segment::Segment;
+use super::segment::{Segment, segment_of};
 
 /// One segment in figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,9 +72,7 @@ impl Log {
         mut each: impl FnMut(PassedBatch) -> ControlFlow<()>,
     ) -> Result<(), LogError> {
         let segments = self.segments();
-        let first = segments
-            .partition_point(|segment| segment.base_offset <= offset)
-            .saturating_sub(1);
+        let first = segment_of(&segments, offset);
         for segment in &segments[first..] {
             let end = segment.bytes();
             let Some(start) = segment.batch_holding(offset, end)? else {
@@ -105,9 +103,7 @@ impl Log {
     /// nothing. May wait for the disk.
     pub fn ahead(&self, offset: i64) -> Result<Option<(u64, BatchHeader)>, LogError> {
         let segments = self.segments();
-        let first = segments
-            .partition_point(|segment| segment.base_offset <= offset)
-            .saturating_sub(1);
+        let first = segment_of(&segments, offset);
         for (n, segment) in segments.iter().enumerate().skip(first) {
             let end = segment.bytes();
             let found = match segment.batch_holding(offset, end) {

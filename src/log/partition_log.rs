@@ -24,7 +24,7 @@ use super::disk::Disk;
 use super::epochs::LeaderEpochs;
 use super::producer_snapshot;
 use super::producers::Producers;
-use super::segment::{FileAge, Segment};
+use super::segment::{FileAge, Segment, segment_of};
 
 /// An offset and where it is in the files (Kafka's LogOffsetMetadata).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,9 +234,7 @@ impl Log {
 
     fn sync_segments(&self, from: i64, to: OffsetPosition) -> io::Result<()> {
         let segments = self.segments.load();
-        let first = segments
-            .partition_point(|segment| segment.base_offset <= from)
-            .saturating_sub(1);
+        let first = segment_of(&segments, from);
         let dirty = segments[first..]
             .iter()
             .filter(|segment| segment.base_offset <= to.segment_base);

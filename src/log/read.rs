@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::LogError;
 use super::disk::DiskFile;
-use super::partition_log::{Log, OffsetPosition};
-use super::segment::Segment;
+use super::partition_log::{Ends, Log, OffsetPosition};
+use super::segment::{Segment, segment_of};
 
 /// A byte range of a segment's file that a reader is to be sent.
 #[derive(Clone)]
@@ -43,11 +43,7 @@ impl Log {
     fn check_range(&self, offset: i64) -> Result<(), LogError> {
         let ends = self.ends();
         if offset < ends.log_start || offset > ends.log_end.offset {
-            return Err(LogError::OffsetOutOfRange {
-                offset,
-                log_start: ends.log_start,
-                log_end: ends.log_end.offset,
-            });
+            return Err(out_of_range(offset, &ends));
         }
         Ok(())
     }
@@ -63,9 +59,7 @@ impl Log {
             return Ok(None);
         }
         let segments = self.segments.load();
-        let first = segments
-            .partition_point(|segment| segment.base_offset <= offset)
-            .saturating_sub(1);
+        let first = segment_of(&segments, offset);
         for segment in segments[first..]
             .iter()
             .take_while(|segment| segment.base_offset <= limit.segment_base)
@@ -102,11 +96,7 @@ impl Log {
     fn check_skip(&self, offset: i64, next: i64, segment: &Segment) -> Result<(), LogError> {
         let ends = self.ends();
         if offset < ends.log_start {
-            return Err(LogError::OffsetOutOfRange {
-                offset,
-                log_start: ends.log_start,
-                log_end: ends.log_end.offset,
-            });
+            return Err(out_of_range(offset, &ends));
         }
         if self.config().compact || offset < self.cleaned_until {
             return Ok(());
@@ -125,9 +115,7 @@ impl Log {
             return Ok(ends.log_end);
         }
         let segments = self.segments.load();
-        let at = segments
-            .partition_point(|segment| segment.base_offset <= offset)
-            .saturating_sub(1);
+        let at = segment_of(&segments, offset);
         let segment = &segments[at];
         let position = match segment.batch_holding(offset, segment.bytes())? {
             Some(found) => found.position,
@@ -138,5 +126,13 @@ impl Log {
             segment_base: segment.base_offset,
             position,
         })
+    }
+}
+
+fn out_of_range(offset: i64, ends: &Ends) -> LogError {
+    LogError::OffsetOutOfRange {
+        offset,
+        log_start: ends.log_start,
+        log_end: ends.log_end.offset,
     }
 }

@@ -20,7 +20,7 @@ use super::epochs::LeaderEpochs;
 use super::partition_log::{Ends, Log, OffsetPosition};
 use super::producer_snapshot;
 use super::producers::Producers;
-use super::segment::{BatchAt, FileAge, Segment, base_offset_of};
+use super::segment::{BatchAt, FileAge, Segment, base_offset_of, segment_of};
 use super::trust::{self, Indexer};
 
 /// How much is read at a time while scanning a segment after a crash.
@@ -513,9 +513,7 @@ fn load_producers(
 ) -> Result<Producers, LogError> {
     let (from, mut producers) = producer_snapshot::load_newest(&**disk, dir, log_end)?
         .unwrap_or((log_start, Producers::default()));
-    let first = segments
-        .partition_point(|segment| segment.base_offset <= from)
-        .saturating_sub(1);
+    let first = segment_of(segments, from);
     if from >= log_end {
         return Ok(producers);
     }

@@ -89,6 +89,13 @@ pub struct BatchAt {
     pub position: u64,
 }
 
+/// Which of a log's segments an offset belongs to; the first one for what is before them.
+pub(super) fn segment_of(segments: &[Arc<Segment>], offset: i64) -> usize {
+    segments
+        .partition_point(|segment| segment.base_offset <= offset)
+        .saturating_sub(1)
+}
+
 impl Segment {
     /// A segment of which `bytes` are valid; [`Self::create`] makes the file of a new one.
     pub(super) fn new(
