@@ -1,5 +1,5 @@
 //! Runs the simulations by the seed, on all processors:
-//! `simulate [--what log|broker] [--from N] [--seeds N] [--steps N]`. Prints failing seeds with their traces, and ends
+//! `simulate [--what log|syncs|broker] [--from N] [--seeds N] [--steps N]`. Prints failing seeds with their traces, and ends
 //! with exit code 1 when there are any. `benches/simulate` builds it and runs it.
 
 #[path = "../tests/simulation/chance.rs"]
@@ -55,7 +55,9 @@ impl Asked {
         for pair in words.chunks(2) {
             let [name, value] = pair else { return None };
             match name.as_str() {
-                "--what" if value == "log" || value == "broker" => asked.what = Some(value.clone()),
+                "--what" if ["log", "syncs", "broker"].contains(&value.as_str()) => {
+                    asked.what = Some(value.clone())
+                }
                 "--from" => asked.from = value.parse().ok()?,
                 "--seeds" => asked.seeds = value.parse().ok()?,
                 "--steps" => asked.steps = value.parse().ok()?,
@@ -75,12 +77,17 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let Some(asked) = Asked::read() else {
-        eprintln!("simulate [--what log|broker] [--from N] [--seeds N] [--steps N]");
+        eprintln!("simulate [--what log|syncs|broker] [--from N] [--seeds N] [--steps N]");
         return ExitCode::from(2);
     };
     let mut failed = 0;
     if asked.wants("log") {
-        failed += run("log", &asked, |seed| log::run(seed, asked.steps));
+        let one = |seed| log::run(seed, asked.steps, log::Faults::Calls);
+        failed += run("log", &asked, one);
+    }
+    if asked.wants("syncs") {
+        let one = |seed| log::run(seed, asked.steps, log::Faults::Syncs);
+        failed += run("syncs", &asked, one);
     }
     if asked.wants("broker") {
         failed += run("broker", &asked, |seed| process::run(seed, &[]));

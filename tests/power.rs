@@ -2,8 +2,6 @@
 //! power goes at a random moment while several producers append at full speed, again and again. METAQ_POWER_SEED repeats
 //! a run's choices.
 
-#[path = "power/cut.rs"]
-mod cut;
 #[path = "simulation/disk.rs"]
 mod disk;
 #[path = "simulation/random.rs"]
@@ -15,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cut::Cut;
 use metaq::clock::WallClock;
 use metaq::log::{Ends, LogConfig, LogError, ProducedBatch};
 use metaq::partition::{
@@ -41,8 +38,13 @@ struct Sent {
     count: i64,
 }
 
+/// Every so many records one has more bytes than a journal takes of one partition.
+const LARGE_EVERY: i64 = 60;
+const LARGE_BYTES: usize = 100 << 10;
+
 /// Numbers its records from 0, and sends again what was not acknowledged.
 struct Producer {
+    sends_large: bool,
     id: i64,
     partition: i32,
     next: i64,
@@ -55,7 +57,13 @@ impl Producer {
     fn batch(&self, sent: Sent) -> Vec<ProducedBatch> {
         let mut builder = BatchBuilder::new().producer(self.id, 0, sent.first as i32);
         for number in sent.first..sent.first + sent.count {
-            let value = format!("{} {number} {}", self.id, "x".repeat(number as usize % 90));
+            let is_large = self.sends_large && number % LARGE_EVERY == self.id % LARGE_EVERY;
+            let fill = if is_large {
+                LARGE_BYTES
+            } else {
+                number as usize % 90
+            };
+            let value = format!("{} {number} {}", self.id, "x".repeat(fill));
             builder = builder.push(
                 None,
                 Some(value.as_bytes()),
@@ -122,6 +130,7 @@ struct World {
     root: tempfile::TempDir,
     disk: disk::Disk,
     config: LogConfig,
+    sync_threads: usize,
     journal_file_bytes: u64,
     checkpoint: Duration,
     random: Random,
@@ -131,7 +140,7 @@ struct World {
 struct Running {
     partitions: Arc<Partitions>,
     housekeeping: Housekeeping,
-    cut: Cut<disk::Disk>,
+    disk: disk::Disk,
 }
 
 impl Running {
@@ -141,7 +150,7 @@ impl Running {
 
     /// The power goes; then the threads are ended, which changes nothing any more.
     fn lose_power(self) {
-        self.cut.cut();
+        self.disk.cut_power();
         self.stop();
     }
 
@@ -162,6 +171,7 @@ impl World {
             root: disk::directory().unwrap(),
             disk: disk::Disk::default(),
             config,
+            sync_threads: 4,
             // Both files are used up many times.
             journal_file_bytes: 64 << 10,
             checkpoint: Duration::from_millis(100),
@@ -174,14 +184,14 @@ impl World {
     }
 
     fn open(&self) -> Running {
-        let cut = Cut::new(self.disk.clone());
+        self.disk.power_on();
         let options = PartitionsOptions {
-            sync_threads: 2,
+            sync_threads: self.sync_threads,
             open_threads: 2,
             journal_file_bytes: self.journal_file_bytes,
             ..PartitionsOptions::new(vec![self.root.path().to_path_buf()])
         };
-        let partitions = Arc::new(Partitions::open(Arc::new(cut.clone()), &options).unwrap());
+        let partitions = Arc::new(Partitions::open(Arc::new(self.disk.clone()), &options).unwrap());
         for dir in partitions.data_dirs() {
             dir.claim("cluster", 0).unwrap();
         }
@@ -208,12 +218,13 @@ impl World {
         Running {
             housekeeping: Housekeeping::start(partitions.clone(), intervals).unwrap(),
             partitions,
-            cut,
+            disk: self.disk.clone(),
         }
     }
 
     fn producers(&mut self, first_id: i64) -> Vec<Producer> {
         let producer = |n: usize| Producer {
+            sends_large: self.config.segment_bytes > LARGE_BYTES as u64 * 2,
             id: first_id + n as i64,
             partition: n as i32 % PARTITIONS,
             next: 0,
@@ -388,6 +399,63 @@ fn a_power_loss_at_full_speed_takes_nothing_that_was_acknowledged_as_synced() {
     assert_eq!(seen.findings, []);
     let acknowledged = producers.iter().map(|producer| producer.acknowledged.len());
     println!("{} batches were acknowledged", acknowledged.sum::<usize>());
+}
+
+/// Segments that hold large batches.
+fn large_segments() -> LogConfig {
+    LogConfig {
+        segment_bytes: 400_000,
+        retention_bytes: 2_000_000,
+        ..config(0)
+    }
+}
+
+/// Every sync takes up to some milliseconds; appends and other syncs go on in the middle of it.
+fn slow_syncs(seed: u64) -> disk::DuringSync {
+    let random = parking_lot::Mutex::new(Random::new(seed));
+    Arc::new(move |_: &Path| {
+        let micros = random.lock().between(0, 4000) as u64;
+        std::thread::sleep(Duration::from_micros(micros));
+    })
+}
+
+#[test]
+fn a_power_loss_in_the_middle_of_syncs_takes_nothing_that_was_acknowledged_as_synced() {
+    for config in [config(0), large_segments()] {
+        let mut world = World::new(config);
+        world
+            .disk
+            .during_syncs(Some(slow_syncs(world.random.next())));
+        let mut producers = world.producers(1000);
+        for _ in 0..30 {
+            world.produce_until_the_power_goes(&mut producers);
+            let running = world.open();
+            assert_eq!(check(&running, &producers), [0; PARTITIONS as usize]);
+            running.lose_power();
+        }
+        assert!(producers.iter().all(|producer| producer.next > 0));
+    }
+}
+
+#[test]
+fn a_writeback_that_fails_takes_nothing_that_was_acknowledged_as_synced() {
+    for config in [config(0), large_segments()] {
+        let mut world = World::new(config);
+        world
+            .disk
+            .during_syncs(Some(slow_syncs(world.random.next())));
+        let mut producers = world.producers(1000);
+        for _ in 0..40 {
+            let running = world.open();
+            world.disk.fail_writeback_in(world.random.below(40));
+            world.produce_on(running, &mut producers);
+            world.disk.stop_failing();
+            let running = world.open();
+            assert_eq!(check(&running, &producers), [0; PARTITIONS as usize]);
+            running.lose_power();
+        }
+        assert!(producers.iter().all(|producer| producer.next > 0));
+    }
 }
 
 #[test]

@@ -34,6 +34,8 @@ mod store;
 #[path = "simulation/world.rs"]
 mod world;
 
+use log::Faults;
+
 /// Seeds of a usual run, and steps of each of the log's.
 const SEEDS: u64 = 200;
 const STEPS: usize = 120;
@@ -48,7 +50,17 @@ fn assert_clean(seeds: std::ops::Range<u64>, one: impl Fn(u64) -> Result<(), Str
 
 #[test]
 fn a_log_keeps_what_it_acknowledged_over_a_disk_that_forgets() {
-    assert_clean(0..SEEDS, |seed| log::run(seed, STEPS));
+    assert_clean(0..SEEDS, |seed| log::run(seed, STEPS, Faults::Calls));
+}
+
+#[test]
+fn a_log_keeps_what_it_acknowledged_while_syncs_take_time_and_writebacks_fail() {
+    assert_clean(0..SEEDS, |seed| log::run(seed, STEPS, Faults::Syncs));
+}
+
+#[test]
+fn a_sync_after_a_failed_one_and_a_restart_writes_what_the_device_refused() {
+    log::run(8, STEPS, Faults::Syncs).unwrap();
 }
 
 #[test]
@@ -115,34 +127,34 @@ fn a_journals_file_is_not_used_before_its_name_is_durable_whoever_made_it() {
 #[test]
 fn an_index_that_a_power_failure_left_behind_is_not_the_next_segments() {
     for seed in [56, 180, 203] {
-        log::run(seed, STEPS).unwrap();
+        log::run(seed, STEPS, Faults::Calls).unwrap();
     }
 }
 
 #[test]
 fn a_segment_whose_name_was_not_synced_before_a_crash_is_synced_after_it() {
     for seed in [52, 219, 1091, 3958] {
-        log::run(seed, STEPS).unwrap();
+        log::run(seed, STEPS, Faults::Calls).unwrap();
     }
 }
 
 #[test]
 fn a_hole_that_was_deleted_before_it_was_lost_does_not_keep_a_log_closed() {
     for seed in [82, 166] {
-        log::run(seed, STEPS).unwrap();
+        log::run(seed, STEPS, Faults::Calls).unwrap();
     }
 }
 
 #[test]
 fn retention_leaves_nothing_that_a_power_failure_could_take_whole() {
     for seed in [4189, 5549, 5562] {
-        log::run(seed, STEPS).unwrap();
+        log::run(seed, STEPS, Faults::Calls).unwrap();
     }
 }
 
 #[test]
 fn a_deleted_segment_that_a_power_failure_brings_back_takes_nothing_with_it() {
     for seed in [8322, 9852] {
-        log::run(seed, STEPS).unwrap();
+        log::run(seed, STEPS, Faults::Calls).unwrap();
     }
 }

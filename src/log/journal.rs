@@ -6,13 +6,17 @@
 //!
 //! | bytes | field | meaning |
 //! |---|---|---|
-//! | 0..4 | magic | `MQJ1`; `MQJ0` where nothing in it counts any more |
+//! | 0..4 | magic | `MQJ2`; `MQJ0` where nothing in it counts any more; `MQJ1` was written before runs were told |
 //! | 4..8 | crc | CRC-32C of the generation |
 //! | 8..16 | generation | one more than any before it in the directory, so that nothing of an earlier one is taken for its own |
 //! | 4096.. | rounds | each begins at a multiple of 4096, so that no write touches what is synced |
 //!
 //! A round: its length (u32, all of it), CRC-32C of what follows (u32), generation (u64), its number (u64), entries. An
-//! entry: topic id (16 bytes), partition (i32), the length of what follows (u32), a record batch as it is in the log.
+//! entry: topic id (16 bytes), partition (i32), the length of the batch (u32), where its run begins (i64), a record batch
+//! as it is in the log.
+//!
+//! A run of a partition is what was journaled of it without a gap. Nothing of it is acknowledged before what lies before
+//! the run is synced in the log's own files; where that is missing after a power failure, the run does not count.
 //!
 //! Several rounds may be written and synced at the same time, but a round counts only behind all before it: nobody is told
 //! of one whose predecessor is not synced, and the first number that is missing ends what is read.
@@ -27,12 +31,15 @@ use uuid::Uuid;
 
 use super::disk::{Disk, DiskFile};
 
-const MAGIC: [u8; 4] = *b"MQJ1";
+const MAGIC: [u8; 4] = *b"MQJ2";
+/// As [`MAGIC`], with entries that do not say where their run begins.
+const MAGIC_WITHOUT_RUNS: [u8; 4] = *b"MQJ1";
 const DISCARDED: [u8; 4] = *b"MQJ0";
 const BLOCK_BYTES: u64 = 4096;
 const HEADER_BYTES: usize = 16;
 const ROUND_BYTES: usize = 24;
-const ENTRY_BYTES: usize = 24;
+const ENTRY_BYTES: usize = 32;
+const ENTRY_BYTES_WITHOUT_RUN: usize = 24;
 const PREFIX: &str = "metaq-journal-";
 /// Behind [`PREFIX`], of files that hold records of partitions that could not be opened.
 const KEPT: &str = "kept-";
@@ -57,6 +64,8 @@ pub struct Entry<'a> {
     pub topic_id: Uuid,
     /// Of its topic.
     pub partition: i32,
+    /// First offset of the run that it belongs to.
+    pub run_from: i64,
     /// The batch.
     pub batch: &'a WrittenBatch,
 }
@@ -68,6 +77,8 @@ pub struct Journaled {
     pub topic_id: Uuid,
     /// Of its topic.
     pub partition: i32,
+    /// First offset of the run that it belongs to; `i64::MIN` where the file does not say.
+    pub run_from: i64,
     /// The batch.
     pub batch: Bytes,
 }
@@ -80,7 +91,10 @@ pub struct Journal {
     generation: u64,
     number: u64,
     active: usize,
-    file: Option<Arc<dyn DiskFile>>,
+    /// One open file description for each writer: Linux reports a failed writeback once to each of them, so that a writer
+    /// hears of its own loss whoever synced the file meanwhile.
+    files: Vec<Arc<dyn DiskFile>>,
+    writers: usize,
     position: u64,
 }
 
@@ -96,8 +110,8 @@ pub struct Place {
 }
 
 impl Journal {
-    /// A journal of two files of `file_bytes` each; nothing is written before it is used.
-    pub fn new(disk: Arc<dyn Disk>, dir: &Path, file_bytes: u64) -> Self {
+    /// A journal of two files of `file_bytes` each, for writers numbered from 0; nothing is written before it is used.
+    pub fn new(disk: Arc<dyn Disk>, dir: &Path, file_bytes: u64, writers: usize) -> Self {
         Self {
             disk,
             dir: dir.to_path_buf(),
@@ -105,7 +119,8 @@ impl Journal {
             generation: 0,
             number: 0,
             active: 1,
-            file: None,
+            files: Vec::new(),
+            writers,
             position: u64::MAX,
         }
     }
@@ -120,10 +135,11 @@ impl Journal {
         round_bytes(batches, bytes) <= self.file_bytes.saturating_sub(BLOCK_BYTES)
     }
 
-    /// A place for such a round in the active file, where there is room.
-    pub fn place(&mut self, batches: usize, bytes: usize) -> Option<Place> {
+    /// A place for such a round of a writer in the active file, where there is room.
+    pub fn place(&mut self, writer: usize, batches: usize, bytes: usize) -> Option<Place> {
         let end = self.position.checked_add(round_bytes(batches, bytes))?;
-        let file = self.file.clone().filter(|_| end <= self.file_bytes)?;
+        let file = self.files.get(writer).cloned();
+        let file = file.filter(|_| end <= self.file_bytes)?;
         let place = Place {
             file,
             position: self.position,
@@ -146,7 +162,11 @@ impl Journal {
         let file = self.make(&path(&self.dir, other))?;
         self.generation += 1;
         file.write_all_at(&mut [IoSlice::new(&header(MAGIC, self.generation))], 0)?;
-        (self.active, self.file, self.position) = (other, Some(file), BLOCK_BYTES);
+        let mut files = vec![file];
+        while files.len() < self.writers {
+            files.push(self.disk.open(&path(&self.dir, other))?);
+        }
+        (self.active, self.files, self.position) = (other, files, BLOCK_BYTES);
         Ok(())
     }
 
@@ -233,7 +253,8 @@ fn entry_head(entry: &Entry<'_>) -> [u8; ENTRY_BYTES] {
     let mut head = [0; ENTRY_BYTES];
     head[..16].copy_from_slice(entry.topic_id.as_bytes());
     head[16..20].copy_from_slice(&entry.partition.to_be_bytes());
-    head[20..].copy_from_slice(&(length as u32).to_be_bytes());
+    head[20..24].copy_from_slice(&(length as u32).to_be_bytes());
+    head[24..].copy_from_slice(&entry.run_from.to_be_bytes());
     head
 }
 
@@ -243,6 +264,7 @@ struct Found {
     path: PathBuf,
     /// Whether anything in it counts.
     counts: bool,
+    tells_runs: bool,
 }
 
 /// The journal files in a directory, oldest first.
@@ -257,12 +279,14 @@ fn files(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<Found>> {
         let mut start = [0; HEADER_BYTES];
         disk.open(&path)?.read_at(&mut start, 0)?;
         let generation = u64::from_be_bytes(start[8..].try_into().unwrap_or_default());
-        let counts = start == header(MAGIC, generation);
+        let tells_runs = start != header(MAGIC_WITHOUT_RUNS, generation);
+        let counts = start == header(MAGIC, generation) || !tells_runs;
         if counts || start == header(DISCARDED, generation) {
             found.push(Found {
                 generation,
                 path,
                 counts,
+                tells_runs,
             });
         }
     }
@@ -274,30 +298,27 @@ fn files(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<Found>> {
 pub fn load(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<Journaled>> {
     let mut all = Vec::new();
     let mut number = None;
-    for Found {
-        generation, path, ..
-    } in files(disk, dir)?.into_iter().filter(|found| found.counts)
-    {
-        let file = disk.open(&path)?;
+    for found in files(disk, dir)?.into_iter().filter(|found| found.counts) {
+        let file = disk.open(&found.path)?;
         let mut content = vec![0; file.size()? as usize];
         let read = file.read_at(&mut content, 0)?;
         content.truncate(read);
-        read_rounds(generation, Bytes::from(content), &mut number, &mut all);
+        read_rounds(&found, Bytes::from(content), &mut number, &mut all);
     }
     Ok(all)
 }
 
 /// Reads the rounds of a file that have the next numbers.
-fn read_rounds(generation: u64, content: Bytes, next: &mut Option<u64>, all: &mut Vec<Journaled>) {
+fn read_rounds(file: &Found, content: Bytes, next: &mut Option<u64>, all: &mut Vec<Journaled>) {
     let mut position = BLOCK_BYTES as usize;
-    while let Some((bytes, number)) = whole_round(generation, &content, position) {
+    while let Some((bytes, number)) = whole_round(file.generation, &content, position) {
         let begins = number & NUMBER_IN_RUN == 0;
         if !begins && next.is_some_and(|next| next != number) {
             return;
         }
         *next = Some(number + 1);
         let mut entries = content.slice(position + ROUND_BYTES..position + bytes);
-        while let Some(found) = next_entry(&mut entries) {
+        while let Some(found) = next_entry(&mut entries, file.tells_runs) {
             all.push(found);
         }
         position = (position + bytes).next_multiple_of(BLOCK_BYTES as usize);
@@ -315,16 +336,25 @@ fn whole_round(generation: u64, content: &[u8], position: usize) -> Option<(usiz
     is_whole.then(|| (bytes, head.get_u64()))
 }
 
-fn next_entry(entries: &mut Bytes) -> Option<Journaled> {
-    if entries.len() < ENTRY_BYTES {
+fn next_entry(entries: &mut Bytes, tells_runs: bool) -> Option<Journaled> {
+    let head_bytes = match tells_runs {
+        true => ENTRY_BYTES,
+        false => ENTRY_BYTES_WITHOUT_RUN,
+    };
+    if entries.len() < head_bytes {
         return None;
     }
     let topic_id = Uuid::from_u128(entries.get_u128());
     let partition = entries.get_i32();
     let bytes = entries.get_u32() as usize;
+    let run_from = match tells_runs {
+        true => entries.get_i64(),
+        false => i64::MIN,
+    };
     (bytes <= entries.len()).then(|| Journaled {
         topic_id,
         partition,
+        run_from,
         batch: entries.split_to(bytes),
     })
 }
@@ -384,6 +414,7 @@ mod tests {
         let entry = |(n, batch)| Entry {
             topic_id: Uuid::from_u128(7),
             partition: n as i32,
+            run_from: 5,
             batch,
         };
         let entries: Vec<_> = batches.iter().enumerate().map(entry).collect();
@@ -393,11 +424,11 @@ mod tests {
     fn place(journal: &mut Journal, batches: &[WrittenBatch]) -> Place {
         let bytes = |batch: &WrittenBatch| BATCH_HEADER_BYTES + batch.body.len();
         let bytes = batches.iter().map(bytes).sum();
-        if let Some(place) = journal.place(batches.len(), bytes) {
+        if let Some(place) = journal.place(0, batches.len(), bytes) {
             return place;
         }
         journal.switch().unwrap();
-        journal.place(batches.len(), bytes).unwrap()
+        journal.place(0, batches.len(), bytes).unwrap()
     }
 
     fn found(dir: &Path) -> Vec<u8> {
@@ -408,12 +439,13 @@ mod tests {
     #[test]
     fn rounds_are_found_in_their_order_over_both_files() {
         let dir = tempfile::tempdir().unwrap();
-        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES);
+        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
         for n in 1..=20 {
             round(&mut journal, &[batch(n, 100), batch(n, 3000)]);
         }
         let all = load(&RealDisk, dir.path()).unwrap();
         assert_eq!(all.last().unwrap().partition, 1);
+        assert_eq!(all.last().unwrap().run_from, 5);
         assert_eq!(all.last().unwrap().batch.len(), BATCH_HEADER_BYTES + 3000);
         // The first file was begun again behind round 15 + 15.
         assert_eq!(
@@ -433,7 +465,7 @@ mod tests {
     #[test]
     fn a_torn_round_ends_it_and_a_new_journal_goes_on_behind_the_old() {
         let dir = tempfile::tempdir().unwrap();
-        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES);
+        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
         (1..=3).for_each(|n| round(&mut journal, &[batch(n, 5000)]));
         let path = path(dir.path(), 0);
         let mut content = std::fs::read(&path).unwrap();
@@ -441,7 +473,7 @@ mod tests {
         content[4096 * 5 + 4500] ^= 1;
         std::fs::write(&path, content).unwrap();
         assert_eq!(found(dir.path()), [1, 2]);
-        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES);
+        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
         round(&mut journal, &[batch(9, 10)]);
         assert_eq!(journal.generation, 2);
     }
@@ -449,7 +481,7 @@ mod tests {
     #[test]
     fn a_round_counts_only_behind_all_before_it() {
         let dir = tempfile::tempdir().unwrap();
-        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES);
+        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
         round(&mut journal, &[batch(1, 10)]);
         // One that is not written while later ones are, also in the other file.
         place(&mut journal, &[batch(2, 10)]);
@@ -460,11 +492,11 @@ mod tests {
     #[test]
     fn what_is_discarded_does_not_count_and_what_is_kept_does() {
         let dir = tempfile::tempdir().unwrap();
-        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES);
+        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
         round(&mut journal, &[batch(1, 10)]);
         keep(&RealDisk, dir.path()).unwrap();
         assert_eq!(found(dir.path()), [1]);
-        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES);
+        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
         round(&mut journal, &[batch(2, 10)]);
         assert_eq!(found(dir.path()), [1, 2]);
         discard(&RealDisk, dir.path()).unwrap();
@@ -475,10 +507,10 @@ mod tests {
     #[test]
     fn what_was_discarded_is_not_taken_for_rounds_of_a_later_journal() {
         let dir = tempfile::tempdir().unwrap();
-        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES);
+        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
         (1..=5).for_each(|n| round(&mut journal, &[batch(n, 10)]));
         discard(&RealDisk, dir.path()).unwrap();
-        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES);
+        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
         (6..=7).for_each(|n| round(&mut journal, &[batch(n, 10)]));
         assert_eq!(found(dir.path()), [6, 7]);
     }
@@ -486,7 +518,7 @@ mod tests {
     #[test]
     fn a_round_that_is_larger_than_a_file_is_not_taken() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES);
-        assert!(journal.takes(1, 61_392) && !journal.takes(1, 61_393));
+        let journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
+        assert!(journal.takes(1, 61_384) && !journal.takes(1, 61_385));
     }
 }

@@ -10,6 +10,7 @@ mod config;
 mod data_dir;
 mod disk;
 mod epochs;
+mod failed_sync;
 mod index_file;
 pub mod journal;
 mod look_up;
@@ -21,6 +22,7 @@ mod producers;
 mod read;
 mod recover;
 mod repair;
+mod restore;
 mod retain;
 mod segment;
 mod time_index;
@@ -51,6 +53,7 @@ pub use producers::{
 pub use read::Slice;
 pub use recover::{LeftAs, OpenMode, Opened};
 pub use repair::{Cut, Repair, plan_repairs};
+pub use restore::JournaledBatch;
 pub use retain::unlink_all;
 pub use segment::{BatchAt, Segment};
 pub use verify::{

@@ -22,6 +22,7 @@ use super::LogError;
 use super::config::LogConfig;
 use super::disk::Disk;
 use super::epochs::LeaderEpochs;
+use super::failed_sync;
 use super::producer_snapshot;
 use super::producers::Producers;
 use super::segment::{FileAge, Segment, segment_of};
@@ -67,6 +68,9 @@ pub struct Log {
     pub(super) segments: ArcSwap<Vec<Arc<Segment>>>,
     pub(super) ends: RwLock<Ends>,
     pub(super) tail: Mutex<Tail>,
+    /// One sync at a time: Linux reports a failed writeback once for an open file, and of two syncs side by side only one
+    /// would hear of it.
+    syncing: Mutex<()>,
     /// Before this offset records may be missing because compaction took them.
     pub(super) cleaned_until: i64,
     /// What lies before it is in the archive, as far as this process knows.
@@ -103,6 +107,7 @@ impl Log {
                 unsynced_since_ms: 0,
                 offline: None,
             }),
+            syncing: Mutex::new(()),
             cleaned_until: 0,
             archived_until: AtomicI64::new(0),
             plain_epoch: AtomicI32::new(-1),
@@ -202,33 +207,42 @@ impl Log {
     }
 
     /// Syncs everything appended so far; returns the end before which all is durable. Appends go on
-    /// meanwhile: the lock is not held during the sync.
+    /// meanwhile: their lock is not held during the sync.
     pub fn sync(&self, now_ms: i64) -> Result<OffsetPosition, LogError> {
+        self.sync_to(self.ends().log_end, now_ms)
+    }
+
+    /// As [`Self::sync`], for what lies before an end that the log had.
+    pub fn sync_to(&self, end: OffsetPosition, now_ms: i64) -> Result<OffsetPosition, LogError> {
+        let _syncing = self.syncing.lock();
         if let Some(reason) = self.offline_reason() {
             // After a failed sync the system may have dropped what it could not write: never try again.
             return Err(LogError::Offline(reason));
         }
-        let before = self.ends();
-        if before.synced_end >= before.log_end.offset {
-            return Ok(before.log_end);
+        let synced_end = self.ends().synced_end;
+        if synced_end >= end.offset {
+            return Ok(end);
         }
-        let result = self.sync_segments(before.synced_end, before.log_end);
+        let result = self.sync_segments(synced_end, end);
         let mut tail = self.tail.lock();
         match result {
+            // Meanwhile an append may have found that the disk fails; nothing is promised of such a log any more.
+            Ok(()) if tail.offline.is_some() => {
+                Err(LogError::Offline(tail.offline.clone().unwrap_or_default()))
+            }
             Ok(()) => {
                 let mut ends = self.ends.write();
-                tail.unsynced_since_ms = if ends.log_end.offset > before.log_end.offset {
-                    now_ms
-                } else {
-                    0
+                ends.synced_end = end.offset.min(ends.log_end.offset);
+                tail.unsynced_since_ms = match ends.log_end.offset > ends.synced_end {
+                    true => now_ms,
+                    false => 0,
                 };
-                ends.synced_end = ends
-                    .synced_end
-                    .max(before.log_end.offset)
-                    .min(ends.log_end.offset);
-                Ok(before.log_end)
+                Ok(end)
             }
-            Err(error) => Err(LogError::Offline(self.take_offline(&mut tail, &error))),
+            Err(error) => {
+                failed_sync::note(&*self.disk, &self.dir());
+                Err(LogError::Offline(self.take_offline(&mut tail, &error)))
+            }
         }
     }
 
@@ -340,11 +354,15 @@ impl Log {
             .for_each(|segment| segment.moved_to(dir));
     }
 
-    /// Lets go of the files of all segments but the active one.
+    /// Lets go of the files of all segments but the active one. What is not synced stays open: an error of its writeback
+    /// may be known to the open file alone.
     pub fn close_idle_files(&self) {
-        if let Some((_, sealed)) = self.segments.load().split_last() {
-            sealed.iter().for_each(|segment| segment.close_files());
-        }
+        let synced_end = self.ends().synced_end;
+        let segments = self.segments.load();
+        let synced = segments
+            .windows(2)
+            .filter(|pair| pair[1].base_offset <= synced_end);
+        synced.for_each(|pair| pair[0].close_files());
     }
 }
 

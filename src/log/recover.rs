@@ -5,21 +5,21 @@
 //! and valid ends the log. Indexes and producer state behind the newest snapshot are rebuilt. Segments before
 //! the recovery point were synced and are trusted (`trust.rs`).
 
-use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader};
 
 use super::LogError;
 use super::config::LogConfig;
 use super::disk::{Disk, DiskFile};
 use super::epochs::LeaderEpochs;
+use super::failed_sync;
 use super::partition_log::{Ends, Log, OffsetPosition};
 use super::producer_snapshot;
 use super::producers::Producers;
+use super::restore::{JournaledBatch, Place, restore};
 use super::segment::{BatchAt, FileAge, Segment, base_offset_of, segment_of};
 use super::trust::{self, Indexer};
 
@@ -78,6 +78,14 @@ impl LeftAs {
             cleaned_until: 0,
         }
     }
+
+    fn after_crash(self) -> Self {
+        let recovery_point = self.mode.recovery_point();
+        Self {
+            mode: OpenMode::AfterCrash { recovery_point },
+            ..self
+        }
+    }
 }
 
 /// An opened log and what opening it did.
@@ -108,22 +116,34 @@ impl Log {
         dir: &Path,
         config: LogConfig,
         left: LeftAs,
-        journaled: &[Bytes],
+        journaled: &[JournaledBatch],
         now_ms: i64,
     ) -> Result<Opened, LogError> {
+        std::fs::create_dir_all(dir)?;
+        let sync_failed = left.mode != OpenMode::Clean && failed_sync::is_noted(&*disk, dir);
+        let left = match sync_failed {
+            // Indexes are not believed either.
+            true => left.after_crash(),
+            false => left,
+        };
         let LeftAs {
             mode,
             log_start,
             cleaned_until,
         } = left;
-        std::fs::create_dir_all(dir)?;
-        let mut segments = find_segments(&disk, dir, &config, now_ms)?;
+        let place = Place {
+            disk: &disk,
+            dir,
+            config: &config,
+            now_ms,
+        };
+        let mut segments = find_segments(&place)?;
         drop_deleted(&mut segments, log_start)?;
         if mode == OpenMode::Clean {
             segments.iter().for_each(|segment| segment.note_named());
         }
         if segments.is_empty() {
-            segments.push(create_first(&disk, dir, &config, log_start.max(0), now_ms)?);
+            segments.push(place.create_first(log_start.max(0))?);
         }
         let mut scan = Scan {
             scanned_bytes: 0,
@@ -138,17 +158,9 @@ impl Log {
                 scan.recover(&disk, dir, &mut segments, &config, left)?
             }
         };
-        let next_offset = restore(
-            &disk,
-            dir,
-            &mut segments,
-            &config,
-            journaled,
-            next_offset,
-            now_ms,
-        )?;
+        let next_offset = restore(&place, &mut segments, journaled, next_offset)?;
         let next_offset = if next_offset < log_start {
-            begin_anew(&disk, dir, &mut segments, &config, log_start, now_ms)?;
+            begin_anew(&place, &mut segments, log_start)?;
             log_start
         } else {
             next_offset
@@ -190,12 +202,18 @@ impl Log {
             log_end,
             synced_end,
         };
+        if sync_failed {
+            failed_sync::write_again(&segments, synced_end)?;
+        }
         let promises_syncs = config.promises_syncs();
         let mut log = Log::assemble(disk, dir, config, segments, ends, producers, epochs);
         log.cleaned_until = cleaned_until;
-        if promises_syncs {
+        if promises_syncs || sync_failed {
             // What the process before had not synced is found here, and from now on read and acknowledged.
             log.sync(now_ms)?;
+        }
+        if sync_failed {
+            failed_sync::forget(&*log.disk, &log.dir())?;
         }
         Ok(Opened {
             log,
@@ -206,12 +224,10 @@ impl Log {
 }
 
 /// The segments in a directory by their `.log` files, oldest first; leftovers of deletions are removed.
-fn find_segments(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
-    config: &LogConfig,
-    now_ms: i64,
-) -> Result<Vec<Arc<Segment>>, LogError> {
+fn find_segments(place: &Place<'_>) -> Result<Vec<Arc<Segment>>, LogError> {
+    let Place {
+        disk, dir, config, ..
+    } = *place;
     let mut segments = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
@@ -226,7 +242,7 @@ fn find_segments(
                 dir,
                 base_offset,
                 metadata.len(),
-                FileAge::of(&metadata, now_ms),
+                FileAge::of(&metadata, place.now_ms),
                 config.index_bytes_max,
             );
             segments.push(Arc::new(segment));
@@ -253,80 +269,17 @@ fn drop_deleted(segments: &mut Vec<Arc<Segment>>, log_start: i64) -> Result<(), 
 /// What was left ends before the log's start, as a power failure may leave it behind DeleteRecords: all of it was
 /// deleted, and no offset is given twice.
 fn begin_anew(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
+    place: &Place<'_>,
     segments: &mut Vec<Arc<Segment>>,
-    config: &LogConfig,
     log_start: i64,
-    now_ms: i64,
 ) -> Result<(), LogError> {
-    tracing::warn!(dir = %dir.display(), log_start, "all that was left lies before the log's start");
+    tracing::warn!(dir = %place.dir.display(), log_start, "all that was left lies before the log's start");
     for deleted in segments.drain(..) {
         deleted.mark_deleted()?;
         deleted.unlink()?;
     }
-    segments.push(create_first(disk, dir, config, log_start, now_ms)?);
+    segments.push(place.create_first(log_start)?);
     Ok(())
-}
-
-/// Writes batches of the journal behind the log's end; returns the new one.
-fn restore(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
-    segments: &mut Vec<Arc<Segment>>,
-    config: &LogConfig,
-    journaled: &[Bytes],
-    mut next_offset: i64,
-    now_ms: i64,
-) -> Result<i64, LogError> {
-    let (mut indexer, began) = (Indexer::default(), next_offset);
-    for bytes in journaled {
-        let header = BatchHeader::parse(bytes).map_err(io::Error::other)?;
-        if header.last_offset() < next_offset {
-            continue;
-        }
-        let only = match &segments[..] {
-            [only] if only.bytes() == 0 && header.base_offset > next_offset => Some(only.clone()),
-            _ => None,
-        };
-        if let Some(empty) = only {
-            // What lay before it was deleted, and with it the files.
-            empty.mark_deleted()?;
-            empty.unlink()?;
-            *segments = vec![create_first(disk, dir, config, header.base_offset, now_ms)?];
-            next_offset = header.base_offset;
-        }
-        let active = &segments[segments.len() - 1];
-        if header.base_offset != next_offset {
-            return Err(LogError::Hole {
-                behind: active.path().display().to_string(),
-                from: next_offset,
-                to: header.base_offset,
-            });
-        }
-        let position = active.bytes();
-        active.append(&mut [IoSlice::new(bytes)], bytes.len() as u64)?;
-        indexer.add(active, &BatchAt { header, position }, config)?;
-        next_offset = header.last_offset() + 1;
-    }
-    if next_offset > began {
-        tracing::warn!(dir = %dir.display(), from = began, to = next_offset, "written again from the journal");
-    }
-    Ok(next_offset)
-}
-
-fn create_first(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
-    config: &LogConfig,
-    base_offset: i64,
-    now_ms: i64,
-) -> Result<Arc<Segment>, LogError> {
-    let age = FileAge::new(now_ms);
-    let max = config.index_bytes_max;
-    let first = Segment::new(disk.clone(), dir, base_offset, 0, age, max);
-    first.create()?;
-    Ok(Arc::new(first))
 }
 
 struct Scan {

@@ -15,12 +15,12 @@ use metaq_protocol::batch::BATCH_HEADER_BYTES;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::leader::Partition;
+use super::leader::{Partition, ToJournal};
 use super::set::PartitionsOptions;
 use super::sync::SyncThreads;
 use super::workers::{Filled, Step, Workers};
+use crate::log::Disk;
 use crate::log::journal::{Entry, Journal, Place, WrittenBatch};
-use crate::log::{Disk, OffsetPosition};
 use crate::observe::Syncs;
 use crate::vital::Vital;
 
@@ -34,15 +34,13 @@ const ROUNDS_MAX: usize = 4;
 /// What one round of the writer appended to one partition.
 pub(super) struct Part {
     pub(super) partition: Arc<Partition>,
-    pub(super) written: Vec<WrittenBatch>,
-    /// The log's end behind it.
-    pub(super) end: OffsetPosition,
+    pub(super) what: ToJournal,
 }
 
 impl Part {
     fn bytes(&self) -> usize {
         let bytes = |batch: &WrittenBatch| BATCH_HEADER_BYTES + batch.body.len();
-        self.written.iter().map(bytes).sum()
+        self.what.written.iter().map(bytes).sum()
     }
 }
 
@@ -70,6 +68,8 @@ struct Keeper {
     over: BTreeMap<u64, Round>,
     /// The number of the round that is to be answered next.
     next: Option<u64>,
+    /// A round failed: none that was under way counts, nor any after it.
+    failed: bool,
     syncs: SyncThreads,
 }
 
@@ -87,9 +87,10 @@ impl Round {
     fn write(&mut self) -> io::Result<()> {
         let mut entries = Vec::with_capacity(self.parts.len());
         for part in &self.parts {
-            entries.extend(part.written.iter().map(|batch| Entry {
+            entries.extend(part.what.written.iter().map(|batch| Entry {
                 topic_id: part.partition.topic_id(),
                 partition: part.partition.index(),
+                run_from: part.what.run_from,
                 batch,
             }));
         }
@@ -126,25 +127,27 @@ impl Journaling {
             return Ok(None);
         }
         let is_stepwise = matches!(options.workers, Workers::Steps(_));
+        let writers = options.sync_threads.clamp(1, ROUNDS_MAX);
         let desk = Arc::new(Desk {
             queue: Queue {
                 filled: Filled::new(&options.workers),
                 ..Queue::default()
             },
             keeper: Mutex::new(Keeper {
-                journal: Journal::new(disk, dir, options.journal_file_bytes),
+                journal: Journal::new(disk, dir, options.journal_file_bytes, writers),
                 needed: Default::default(),
                 under_way: [0; 2],
                 over: BTreeMap::new(),
                 next: None,
+                failed: false,
                 syncs: syncs.clone(),
             }),
             counted: options.syncs.clone(),
         });
         let mut threads = Vec::new();
-        for n in 0..options.sync_threads.clamp(1, ROUNDS_MAX) {
+        for n in 0..writers {
             if is_stepwise {
-                tokio::spawn(run_steps(desk.clone(), options.workers.clone()));
+                tokio::spawn(run_steps(desk.clone(), n, options.workers.clone()));
                 continue;
             }
             let (desk, vital) = (desk.clone(), vital.clone());
@@ -152,7 +155,7 @@ impl Journaling {
             let thread = std::thread::Builder::new()
                 .name(name.clone())
                 .spawn(move || {
-                    vital.run(&name, || run(&desk), || desk.give_up("a thread ended"))
+                    vital.run(&name, || run(&desk, n), || desk.give_up("a thread ended"))
                 })?;
             threads.push(thread);
         }
@@ -197,7 +200,7 @@ impl Journaling {
             let _ = thread.join();
         }
         // Where there are none.
-        while let Some(mut round) = self.desk.begin() {
+        while let Some(mut round) = self.desk.begin(0) {
             let written = round.write();
             self.desk.finish(round, written);
         }
@@ -205,8 +208,8 @@ impl Journaling {
 }
 
 impl Desk {
-    /// Takes what is queued and gives it a place; `None` when nothing is left to be written.
-    fn begin(&self) -> Option<Round> {
+    /// Takes what is queued and gives it a place of writer `n`; `None` when nothing is left to be written.
+    fn begin(&self, n: usize) -> Option<Round> {
         // Under this lock, so that rounds have their numbers in the order of the queue.
         let mut keeper = self.keeper.lock();
         loop {
@@ -214,7 +217,7 @@ impl Desk {
             if parts.is_empty() {
                 return None;
             }
-            match keeper.place(&parts) {
+            match keeper.place(n, &parts) {
                 Ok(Some(place)) => {
                     return Some(Round {
                         place,
@@ -260,12 +263,12 @@ impl Desk {
 
 impl Keeper {
     /// A place for a round of these parts, perhaps in the other file; `None` where there is none now.
-    fn place(&mut self, parts: &[Part]) -> io::Result<Option<Place>> {
-        let batches = parts.iter().map(|part| part.written.len()).sum();
+    fn place(&mut self, writer: usize, parts: &[Part]) -> io::Result<Option<Place>> {
+        let batches = parts.iter().map(|part| part.what.written.len()).sum();
         let bytes = parts.iter().map(Part::bytes).sum();
-        let mut place = self.journal.place(batches, bytes);
+        let mut place = self.journal.place(writer, batches, bytes);
         if place.is_none() && self.journal.takes(batches, bytes) && self.switch()? {
-            place = self.journal.place(batches, bytes);
+            place = self.journal.place(writer, batches, bytes);
         }
         if let Some(place) = &place {
             self.under_way[place.in_file] += 1;
@@ -292,38 +295,32 @@ impl Keeper {
         Ok(true)
     }
 
-    /// Answers all rounds that are over, up to the first that is not. Behind one that failed none counts.
+    /// Answers all rounds that are over, up to the first that is not. None counts once one has failed: what the device
+    /// did with the others that were under way is not known.
     fn finish(&mut self, round: Round) {
+        self.failed |= !round.is_durable;
         self.over.insert(round.place.number, round);
+        if self.failed {
+            for (_, round) in std::mem::take(&mut self.over) {
+                self.under_way[round.place.in_file] -= 1;
+                self.sync_instead(round.parts);
+            }
+            return;
+        }
         while let Some(number) = self.next
             && let Some(round) = self.over.remove(&number)
         {
             let in_file = round.place.in_file;
             self.under_way[in_file] -= 1;
-            if !round.is_durable {
-                self.sync_instead(round.parts);
-                let behind = std::mem::take(&mut self.over);
-                behind
-                    .into_values()
-                    .for_each(|round| self.sync_instead(round.parts));
-                // What is still under way finds that its turn does not come.
-                self.next = Some(u64::MAX);
-                return;
-            }
             self.next = Some(number + 1);
-            for Part { partition, end, .. } in round.parts {
-                partition.journaled(end);
+            for Part { partition, what } in round.parts {
+                partition.journaled(what.end);
                 if in_file != self.journal.active() {
                     self.syncs.push(partition.clone());
                 }
                 let key = (partition.topic_id(), partition.index());
-                self.needed[in_file].insert(key, (partition, end.offset));
+                self.needed[in_file].insert(key, (partition, what.end.offset));
             }
-        }
-        if self.next == Some(u64::MAX) {
-            let late = std::mem::take(&mut self.over);
-            late.into_values()
-                .for_each(|round| self.sync_instead(round.parts));
         }
     }
 
@@ -335,7 +332,7 @@ impl Keeper {
     }
 }
 
-fn run(desk: &Desk) {
+fn run(desk: &Desk, n: usize) {
     loop {
         {
             let mut state = desk.queue.state.lock();
@@ -346,7 +343,7 @@ fn run(desk: &Desk) {
                 desk.queue.filled.threads.wait(&mut state);
             }
         }
-        if let Some(mut round) = desk.begin() {
+        if let Some(mut round) = desk.begin(n) {
             let began = Instant::now();
             let write = AssertUnwindSafe(|| round.write());
             let written = std::panic::catch_unwind(write);
@@ -358,13 +355,13 @@ fn run(desk: &Desk) {
 }
 
 /// A thread's work as a task.
-async fn run_steps(desk: Arc<Desk>, workers: Workers) {
+async fn run_steps(desk: Arc<Desk>, n: usize, workers: Workers) {
     let (Some(filled), Workers::Steps(pause)) = (&desk.queue.filled.tasks, &workers) else {
         return;
     };
     loop {
         filled.notified().await;
-        while let Some(mut round) = desk.begin() {
+        while let Some(mut round) = desk.begin(n) {
             tokio::time::sleep(pause(Step::Sync)).await;
             let written = round.write();
             desk.finish(round, written);

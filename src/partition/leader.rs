@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::journaling::PART_BYTES_MAX;
+use super::sync_turn::SyncTurn;
 use super::waiters::Waiters;
 use super::writer::Writer;
 use crate::log::journal::WrittenBatch;
@@ -141,7 +142,7 @@ pub struct Partition {
     /// Requests whose acknowledgement waits for a sync, with the last offset that it must cover.
     sync_waiters: Mutex<Vec<(Appended, AppendReply)>>,
     durable: Mutex<Durable>,
-    pub(super) sync_queued: AtomicBool,
+    pub(super) sync_turn: SyncTurn,
     deleted: AtomicBool,
     traffic: Traffic,
     writer: Writer,
@@ -182,13 +183,14 @@ impl Durable {
         }
     }
 
-    /// What is appended from `from` to `end` goes into the journal.
-    fn queue(&mut self, from: i64, end: i64) {
+    /// What is appended from `from` to `end` goes into the journal; returns where its run begins there.
+    fn queue(&mut self, from: i64, end: i64) -> i64 {
         if self.queued != from {
             // What lies before is not in it, and must be synced before this counts.
             self.from = from;
         }
         self.queued = end;
+        self.from
     }
 
     fn forget_journal(&mut self) {
@@ -206,8 +208,17 @@ impl Durable {
 pub(super) struct Wanted {
     /// The partition's own files are to be synced.
     pub(super) sync: bool,
-    /// Goes into the journal, with the log's end behind it.
-    pub(super) journal: Option<(Vec<WrittenBatch>, OffsetPosition)>,
+    /// Goes into the journal.
+    pub(super) journal: Option<ToJournal>,
+}
+
+/// What of one append goes into the journal.
+pub(super) struct ToJournal {
+    pub(super) written: Vec<WrittenBatch>,
+    /// First offset of the run that it continues.
+    pub(super) run_from: i64,
+    /// The log's end after it.
+    pub(super) end: OffsetPosition,
 }
 
 pub(super) type AppendReply = oneshot::Sender<Result<Appended, LogError>>;
@@ -234,7 +245,7 @@ impl Partition {
             high_watermark: RwLock::new(end),
             waiters: Waiters::default(),
             sync_waiters: Mutex::new(Vec::new()),
-            sync_queued: AtomicBool::new(false),
+            sync_turn: SyncTurn::default(),
             deleted: AtomicBool::new(false),
             traffic: Traffic::default(),
             writer,
@@ -390,8 +401,12 @@ impl Partition {
             self.publish_high_watermark(end);
         }
         if !written.is_empty() && bytes <= PART_BYTES_MAX && self.log.is_named() {
-            self.durable.lock().queue(before.offset, end.offset);
-            wanted.journal = Some((written, end));
+            let run_from = self.durable.lock().queue(before.offset, end.offset);
+            wanted.journal = Some(ToJournal {
+                written,
+                run_from,
+                end,
+            });
         }
         // Under this lock, so that nothing becomes durable unnoticed in between.
         let mut waiting = self.sync_waiters.lock();
@@ -434,9 +449,10 @@ impl Partition {
         !self.is_deleted() && self.log.ends().synced_end < end
     }
 
-    /// Syncs and answers who waited for it; called by a sync thread. Returns whether more wait.
-    pub(super) fn sync(&self, now_ms: i64) -> bool {
-        match self.log.sync(now_ms) {
+    /// Syncs what lies before an end that the log had, and answers who waited for it; called by a sync thread. Returns
+    /// whether more wait.
+    pub(super) fn sync_to(&self, end: OffsetPosition, now_ms: i64) -> bool {
+        match self.log.sync_to(end, now_ms) {
             Ok(synced) => {
                 {
                     let mut durable = self.durable.lock();

@@ -10,6 +10,7 @@ mod queue;
 mod round;
 mod set;
 mod sync;
+mod sync_turn;
 mod waiters;
 mod wakes;
 mod workers;

@@ -197,7 +197,7 @@ impl Partitions {
         old.mark_moved();
         // Behind what is queued already; who waits for a sync gets his answer.
         let _ = old.writer().run_blocking(|| ());
-        old.sync(now);
+        old.sync_to(old.log().ends().log_end, now);
         let ends = old.log().ends();
         let copied = old
             .log()

@@ -137,11 +137,7 @@ impl Round {
                     if wanted.sync {
                         hand.syncs.push(partition.clone());
                     }
-                    parts.extend(wanted.journal.map(|(written, end)| Part {
-                        partition,
-                        written,
-                        end,
-                    }));
+                    parts.extend(wanted.journal.map(|what| Part { partition, what }));
                 }
                 Err(_) => {
                     partition.log().fail("an append panicked; this is a bug");

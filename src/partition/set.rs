@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -23,7 +22,8 @@ use super::writer::Writer;
 use crate::clock::WallClock;
 use crate::log::journal;
 use crate::log::{
-    DataDir, DataDirError, Disk, FoundPartition, LogConfig, LogError, PartitionOffsets, Segment,
+    DataDir, DataDirError, Disk, FoundPartition, JournaledBatch, LogConfig, LogError,
+    PartitionOffsets, Segment,
 };
 use crate::meta::Lease;
 use crate::observe::Syncs;
@@ -153,7 +153,7 @@ pub(super) struct Volume {
     writer: Writer,
     pub(super) partitions: AtomicUsize,
     /// What was found in the journal, of partitions that were not opened yet.
-    journaled: Mutex<HashMap<(Uuid, i32), Vec<Bytes>>>,
+    journaled: Mutex<HashMap<(Uuid, i32), Vec<JournaledBatch>>>,
 }
 
 /// What opening partitions did.

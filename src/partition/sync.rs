@@ -1,10 +1,10 @@
 //! Threads that sync partitions side by side. One sync covers all that was appended to a partition before it
-//! began; while it runs, appends go on, and the partition is queued again when somebody waits for them.
+//! began; while it runs, appends go on, and the partition is queued again when somebody waits for them. A partition has one
+//! sync at a time.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -14,6 +14,7 @@ use super::leader::Partition;
 use super::set::PartitionsOptions;
 use super::workers::{Filled, Step, Workers};
 use crate::clock::WallClock;
+use crate::log::OffsetPosition;
 use crate::observe::Syncs;
 use crate::vital::Vital;
 
@@ -72,10 +73,9 @@ impl SyncThreads {
 
     /// Queues a partition unless it is queued already.
     pub(super) fn push(&self, partition: Arc<Partition>) {
-        if partition.sync_queued.swap(true, Ordering::AcqRel) {
-            return;
+        if partition.sync_turn.ask() {
+            self.queue.push(partition);
         }
-        self.queue.push(partition);
     }
 
     pub(super) fn stop(&self) {
@@ -102,10 +102,19 @@ impl Queue {
     }
 
     fn sync(&self, partition: Arc<Partition>) {
-        // Cleared first: what is appended from now on may need another round.
-        partition.sync_queued.store(false, Ordering::Release);
+        let end = Self::begin(&partition);
+        self.finish(partition, end);
+    }
+
+    /// The end up to which a sync that begins now counts.
+    fn begin(partition: &Partition) -> OffsetPosition {
+        partition.sync_turn.begin();
+        partition.log().ends().log_end
+    }
+
+    fn finish(&self, partition: Arc<Partition>, end: OffsetPosition) {
         let began = Instant::now();
-        let sync = || partition.sync(self.clock.now_ms());
+        let sync = || partition.sync_to(end, self.clock.now_ms());
         let wants_more = std::panic::catch_unwind(AssertUnwindSafe(sync)).unwrap_or_else(|_| {
             partition.fail_sync("a sync panicked; this is a bug");
             false
@@ -113,7 +122,7 @@ impl Queue {
         self.syncs.took(began.elapsed(), || {
             format!("{}-{}", partition.topic(), partition.index())
         });
-        if wants_more && !partition.sync_queued.swap(true, Ordering::AcqRel) {
+        if partition.sync_turn.end(wants_more) {
             self.push(partition);
         }
     }
@@ -130,7 +139,12 @@ async fn run_steps(queue: Arc<Queue>, workers: Workers) {
             continue;
         };
         tokio::time::sleep(pause(Step::Sync)).await;
-        queue.sync(partition);
+        let end = Queue::begin(&partition);
+        let lasts = pause(Step::DuringSync);
+        if !lasts.is_zero() {
+            tokio::time::sleep(lasts).await;
+        }
+        queue.finish(partition, end);
     }
 }
 

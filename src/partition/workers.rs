@@ -49,8 +49,10 @@ impl Filled {
 pub enum Step {
     /// A round of the writer.
     Write,
-    /// A sync of one partition.
+    /// A sync of one partition, or of a round of the journal.
     Sync,
+    /// The end of a sync of one partition: it covers what was appended before the pause.
+    DuringSync,
 }
 
 impl Workers {

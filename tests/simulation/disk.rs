@@ -3,6 +3,10 @@
 //! Everything is written through to a real directory, so that the log's code is the one that runs everywhere. Beside it
 //! stands what a power loss would leave: each file's content as of its last sync, and the writes since. Index files are
 //! mapped and not seen; [`damage_indexes`] damages those that nobody may trust.
+//!
+//! A sync takes time: it covers what was written before it began, and whatever [`Disk::during_syncs`] was given runs
+//! before it ends; [`Disk::cut_power`] may come in between. A failed writeback is what Linux makes of it: the pages are clean afterwards, so that no later sync
+//! writes them, and the error is reported once for each open file description, to whichever sync of it comes next.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,9 +14,10 @@ use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use metaq::log::{DiskFile, RealDisk};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use super::random::Random;
 
@@ -27,10 +32,56 @@ enum Write {
 struct Content {
     /// As of the last sync.
     durable: Vec<u8>,
-    since: Vec<Write>,
+    /// Each with its number, in order.
+    since: Vec<(u64, Write)>,
+    /// Of the next write.
+    number: u64,
+    /// How many writebacks failed.
+    failures: u64,
     /// The directory was synced since it was made.
     is_named: bool,
 }
+
+impl Content {
+    fn wrote(&mut self, write: Write) {
+        self.since.push((self.number, write));
+        self.number += 1;
+    }
+
+    /// What was written before a number is on the device now.
+    fn written_back(&mut self, before: u64) {
+        let pending = self.since.partition_point(|(number, _)| *number < before);
+        for (_, write) in self.since.drain(..pending) {
+            write.apply(&mut self.durable);
+        }
+    }
+
+    /// The device refuses: what was to be written is clean in the page cache, and will never be on the device.
+    fn writeback_failed(&mut self, before: u64) {
+        let pending = self.since.partition_point(|(number, _)| *number < before);
+        self.since.drain(..pending);
+        self.failures += 1;
+    }
+}
+
+impl Write {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Length(length) => bytes.resize(*length, 0),
+            Self::At(at, data) => put(bytes, *at, data),
+        }
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, at: usize, data: &[u8]) {
+    if bytes.len() < at + data.len() {
+        bytes.resize(at + data.len(), 0);
+    }
+    bytes[at..at + data.len()].copy_from_slice(data);
+}
+
+/// What runs while a file is synced.
+pub type DuringSync = Arc<dyn Fn(&Path) + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -39,17 +90,25 @@ struct State {
     removed: HashMap<PathBuf, Arc<Mutex<Content>>>,
     /// Calls until the disk fails, when it does.
     fails_in: Option<u64>,
+    /// Syncs until a writeback fails, when it does.
+    writeback_fails_in: Option<u64>,
+    during_sync: Option<DuringSync>,
 }
 
 /// See the module's documentation; clones share it.
 #[derive(Clone, Default)]
 pub struct Disk {
     state: Arc<Mutex<State>>,
+    has_no_power: Arc<RwLock<bool>>,
 }
 
+/// An open file description.
 struct SimulatedFile {
+    path: PathBuf,
     real: Arc<dyn DiskFile>,
     content: Arc<Mutex<Content>>,
+    /// Failures that were reported to it, or to others before it was opened.
+    reported: AtomicU64,
     disk: Disk,
 }
 
@@ -59,8 +118,55 @@ impl Disk {
         self.state.lock().fails_in = Some(calls);
     }
 
+    /// Lets the writeback of one sync after the next `syncs` fail.
+    pub fn fail_writeback_in(&self, syncs: u64) {
+        self.state.lock().writeback_fails_in = Some(syncs);
+    }
+
     pub fn stop_failing(&self) {
-        self.state.lock().fails_in = None;
+        let mut state = self.state.lock();
+        (state.fails_in, state.writeback_fails_in) = (None, None);
+    }
+
+    /// Runs something in the middle of every sync.
+    pub fn during_syncs(&self, work: Option<DuringSync>) {
+        self.state.lock().during_sync = work;
+    }
+
+    fn writeback_fails(&self) -> bool {
+        let left = &mut self.state.lock().writeback_fails_in;
+        match left {
+            Some(0) => {
+                *left = None;
+                true
+            }
+            Some(more) => {
+                *more -= 1;
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// The power goes under threads that go on: what a call before it did is decided, and every later one fails until
+    /// [`Disk::power_on`].
+    #[allow(dead_code, reason = "only threads need it: tests/power.rs")]
+    pub fn cut_power(&self) {
+        *self.has_no_power.write() = true;
+    }
+
+    #[allow(dead_code, reason = "only threads need it: tests/power.rs")]
+    pub fn power_on(&self) {
+        *self.has_no_power.write() = false;
+    }
+
+    /// Power for a call, as long as the guard is held.
+    fn power(&self) -> io::Result<RwLockReadGuard<'_, bool>> {
+        let guard = self.has_no_power.read();
+        match *guard {
+            false => Ok(guard),
+            true => Err(io::Error::other("the power is gone")),
+        }
     }
 
     fn may_fail(&self) -> io::Result<()> {
@@ -93,6 +199,8 @@ impl Disk {
         let content = Arc::new(Mutex::new(Content {
             durable,
             since: Vec::new(),
+            number: 0,
+            failures: 0,
             is_named: !is_new,
         }));
         state.files.insert(path.to_path_buf(), content.clone());
@@ -106,9 +214,12 @@ impl Disk {
         is_new: bool,
     ) -> io::Result<Arc<dyn DiskFile>> {
         let content = self.known(path, &real, is_new)?;
+        let reported = AtomicU64::new(content.lock().failures);
         Ok(Arc::new(SimulatedFile {
+            path: path.to_path_buf(),
             real,
             content,
+            reported,
             disk: self.clone(),
         }))
     }
@@ -150,7 +261,7 @@ fn left(content: &Content, random: &mut Random) -> Vec<u8> {
     let mut bytes = content.durable.clone();
     // All, none, or any of them: pages are written back in any order.
     let mood = random.below(4);
-    for write in &content.since {
+    for (_, write) in &content.since {
         let there = match mood {
             0 => false,
             1 => true,
@@ -166,10 +277,7 @@ fn left(content: &Content, random: &mut Random) -> Vec<u8> {
                     let end = ((at + torn) / SECTOR * SECTOR).saturating_sub(*at);
                     data = &data[..end];
                 }
-                if bytes.len() < at + data.len() {
-                    bytes.resize(at + data.len(), 0);
-                }
-                bytes[*at..at + data.len()].copy_from_slice(data);
+                put(&mut bytes, *at, data);
             }
             _ => {}
         }
@@ -214,16 +322,19 @@ pub fn damage_indexes(dir: &Path, trusted_before: i64, random: &mut Random) {
 
 impl metaq::log::Disk for Disk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let _power = self.power()?;
         self.file(path, RealDisk.open(path)?, false)
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let _power = self.power()?;
         self.may_fail()?;
         let is_new = !path.exists();
         self.file(path, RealDisk.create(path)?, is_new)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let _power = self.power()?;
         RealDisk.rename(from, to)?;
         let mut state = self.state.lock();
         if let Some(content) = state.files.remove(from) {
@@ -233,6 +344,7 @@ impl metaq::log::Disk for Disk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        let _power = self.power()?;
         RealDisk.remove(path)?;
         let mut state = self.state.lock();
         if let Some(content) = state.files.remove(path) {
@@ -242,10 +354,12 @@ impl metaq::log::Disk for Disk {
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let _power = self.power()?;
         RealDisk.read(path)
     }
 
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let _power = self.power()?;
         self.may_fail()?;
         // In one step: there is no moment at which neither is there.
         let temporary = path.with_extension("replacing");
@@ -256,11 +370,13 @@ impl metaq::log::Disk for Disk {
     }
 
     fn reserve(&self, path: &Path, bytes: u64) -> io::Result<File> {
+        let _power = self.power()?;
         self.may_fail()?;
         RealDisk.reserve(path, bytes)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let _power = self.power()?;
         self.may_fail()?;
         let mut state = self.state.lock();
         for (file, content) in &state.files {
@@ -279,6 +395,7 @@ impl DiskFile for SimulatedFile {
     }
 
     fn write_all_at(&self, buffers: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
+        let _power = self.disk.power()?;
         let bytes: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.to_vec()).collect();
         if let Err(error) = self.disk.may_fail() {
             // A part of it is there.
@@ -286,31 +403,42 @@ impl DiskFile for SimulatedFile {
             self.real
                 .write_all_at(&mut [IoSlice::new(part)], position)?;
             let write = Write::At(position as usize, part.to_vec());
-            self.content.lock().since.push(write);
+            self.content.lock().wrote(write);
             return Err(error);
         }
         self.real.write_all_at(buffers, position)?;
         let write = Write::At(position as usize, bytes);
-        self.content.lock().since.push(write);
+        self.content.lock().wrote(write);
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.disk.may_fail()?;
+        let before = {
+            let _power = self.disk.power()?;
+            self.disk.may_fail()?;
+            self.content.lock().number
+        };
+        let during = self.disk.state.lock().during_sync.clone();
+        if let Some(during) = during {
+            during(&self.path);
+        }
+        let _power = self.disk.power()?;
+        let fails = self.disk.writeback_fails();
         let mut content = self.content.lock();
-        let mut durable = vec![0; self.real.size()? as usize];
-        self.real.read_at(&mut durable, 0)?;
-        content.durable = durable;
-        content.since.clear();
-        Ok(())
+        match fails {
+            true => content.writeback_failed(before),
+            false => content.written_back(before),
+        }
+        match self.reported.swap(content.failures, Ordering::SeqCst) == content.failures {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(5)),
+        }
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
+        let _power = self.disk.power()?;
         self.real.set_len(bytes)?;
-        self.content
-            .lock()
-            .since
-            .push(Write::Length(bytes as usize));
+        self.content.lock().wrote(Write::Length(bytes as usize));
         Ok(())
     }
 

@@ -4,9 +4,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use metaq::log::{LeftAs, Log, LogConfig, LogError, OpenMode, ProducedBatch, unlink_all};
+use metaq::log::{
+    Appended, LeftAs, Log, LogConfig, LogError, OffsetPosition, OpenMode, ProducedBatch, unlink_all,
+};
 use metaq_protocol::batch::{BATCH_HEADER_BYTES, BatchBuilder, BatchHeader, next_sequence};
 use metaq_protocol::records::Records;
+use parking_lot::Mutex;
 
 use super::disk::{Disk, damage_indexes, directory};
 use super::random::Random;
@@ -25,6 +28,14 @@ struct Kept {
     sequence: i32,
 }
 
+/// What producers send at once.
+struct Sent {
+    batches: Vec<Kept>,
+    asked: Vec<Vec<ProducedBatch>>,
+    /// Theirs, after it.
+    sequences: [i32; PRODUCERS],
+}
+
 /// What was written down outside the log, as the data directory's checkpoints are.
 #[derive(Clone, Copy, Default)]
 struct Checkpoint {
@@ -36,8 +47,9 @@ struct World<'a> {
     dir: &'a Path,
     disk: Disk,
     random: Random,
+    faults: Faults,
     config: LogConfig,
-    log: Option<Log>,
+    log: Option<Arc<Log>>,
     kept: Vec<Kept>,
     /// Something was appended while the disk failed: perhaps it is there.
     uncertain: bool,
@@ -54,8 +66,17 @@ struct World<'a> {
     trace: Vec<String>,
 }
 
-/// Runs one seed: what is wrong, and the trace behind it, when something is.
-pub fn run(seed: u64, steps: usize) -> Result<(), String> {
+/// What a disk does to a log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Faults {
+    /// It forgets, tears, and lets calls fail.
+    Calls,
+    /// Besides, syncs take time, in which producers append, and writebacks fail.
+    Syncs,
+}
+
+/// Runs one seed: what is wrong, and the trace that led there, when something is.
+pub fn run(seed: u64, steps: usize, faults: Faults) -> Result<(), String> {
     let dir = directory().map_err(|error| error.to_string())?;
     let partition = dir.path().join("t-0");
     let mut random = Random::new(seed);
@@ -70,6 +91,7 @@ pub fn run(seed: u64, steps: usize) -> Result<(), String> {
         dir: &partition,
         disk: Disk::default(),
         random,
+        faults,
         config,
         log: None,
         kept: Vec::new(),
@@ -103,7 +125,7 @@ pub fn run(seed: u64, steps: usize) -> Result<(), String> {
 }
 
 impl World<'_> {
-    fn log(&self) -> &Log {
+    fn log(&self) -> &Arc<Log> {
         self.log.as_ref().expect("it is open")
     }
 
@@ -143,11 +165,11 @@ impl World<'_> {
         vec![ProducedBatch { header, bytes }]
     }
 
-    fn append(&mut self) -> Result<(), String> {
+    /// What producers send next.
+    fn next_batches(&mut self) -> Sent {
         let requests = self.random.between(1, 3);
-        let mut batches = Vec::new();
         let mut base = self.log().ends().log_end.offset;
-        let mut sequences = self.sequences;
+        let (mut batches, mut sequences) = (Vec::new(), self.sequences);
         for _ in 0..requests {
             let producer = self.random.below(PRODUCERS as u64) as usize;
             let count = self.random.between(1, 5);
@@ -162,13 +184,36 @@ impl World<'_> {
             sequences[producer] = next_sequence(sequences[producer], count as i32);
             base += count;
         }
-        let asked: Vec<_> = batches.iter().map(|kept| self.batch(kept)).collect();
-        let answers = self.log().append(&asked, 0, self.now);
-        self.note(format!(
-            "append {requests}: {}",
-            self.log().ends().log_end.offset
-        ));
-        for (kept, answer) in batches.iter().zip(answers) {
+        let asked = batches.iter().map(|kept| self.batch(kept)).collect();
+        Sent {
+            batches,
+            asked,
+            sequences,
+        }
+    }
+
+    fn append(&mut self) -> Result<(), String> {
+        let sent = self.next_batches();
+        let answers = self.log().append(&sent.asked, 0, self.now);
+        if !self.appended(sent, answers)? {
+            return self.died();
+        }
+        if self.config.syncs_every_append() {
+            self.sync()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Holds the answers against what was expected; `false` when the disk failed.
+    fn appended(
+        &mut self,
+        sent: Sent,
+        answers: Vec<Result<Appended, LogError>>,
+    ) -> Result<bool, String> {
+        let end = self.log().ends().log_end.offset;
+        self.note(format!("append {}: {end}", sent.batches.len()));
+        for (kept, answer) in sent.batches.iter().zip(answers) {
             match answer {
                 Ok(appended) if appended.base_offset == kept.base => {}
                 Ok(appended) => {
@@ -177,23 +222,47 @@ impl World<'_> {
                 }
                 Err(LogError::Offline(_)) => {
                     // Nobody was told, but it may be there.
-                    self.kept.extend(batches);
-                    return self.died();
+                    self.kept.extend(sent.batches);
+                    return Ok(false);
                 }
                 Err(error) => return Err(format!("append: {error}")),
             }
         }
-        self.kept.extend(batches);
-        self.sequences = sequences;
-        if self.config.syncs_every_append() {
-            self.sync()
-        } else {
-            Ok(())
-        }
+        self.kept.extend(sent.batches);
+        self.sequences = sent.sequences;
+        Ok(true)
     }
 
+    /// Syncs; sometimes producers append in the middle of it.
     fn sync(&mut self) -> Result<(), String> {
-        match self.log().sync(self.now) {
+        if self.faults == Faults::Calls || !self.random.one_in(3) {
+            let synced = self.log().sync(self.now);
+            return self.synced(synced);
+        }
+        let (log, sent, now) = (self.log().clone(), self.next_batches(), self.now);
+        let (asked, answers) = (sent.asked.clone(), Arc::new(Mutex::new(None)));
+        let answered = answers.clone();
+        self.disk.during_syncs(Some(Arc::new(move |_| {
+            let mut answered = answered.lock();
+            if answered.is_none() {
+                *answered = Some(log.append(&asked, 0, now));
+            }
+        })));
+        let synced = self.log().sync(now);
+        self.disk.during_syncs(None);
+        let answers = answers.lock().take();
+        let goes_on = match answers {
+            Some(answers) => self.appended(sent, answers)?,
+            None => true,
+        };
+        if !goes_on && synced.is_ok() {
+            return Err("a sync is acknowledged of a log that went offline in it".to_owned());
+        }
+        self.synced(synced)
+    }
+
+    fn synced(&mut self, synced: Result<OffsetPosition, LogError>) -> Result<(), String> {
+        match synced {
             Ok(end) => {
                 self.synced_end = end.offset;
                 self.ghosts.clear();
@@ -292,8 +361,16 @@ impl World<'_> {
 
     fn fail_soon(&mut self) -> Result<(), String> {
         let calls = self.random.below(6);
-        self.disk.fail_in(calls);
-        self.note(format!("fail in {calls} calls"));
+        match self.faults == Faults::Syncs && self.random.one_in(3) {
+            true => {
+                self.disk.fail_writeback_in(calls / 2);
+                self.note(format!("fail a writeback in {} syncs", calls / 2));
+            }
+            false => {
+                self.disk.fail_in(calls);
+                self.note(format!("fail in {calls} calls"));
+            }
+        }
         Ok(())
     }
 
@@ -422,7 +499,7 @@ impl World<'_> {
             "opened {mode:?}: {}..{}",
             ends.log_start, ends.log_end.offset
         ));
-        self.log = Some(opened.log);
+        self.log = Some(Arc::new(opened.log));
         Ok(())
     }
 

@@ -79,6 +79,8 @@ struct House {
     random: Arc<Mutex<Random>>,
     /// What a round of the writer and a sync take at the most, ms.
     slowness: (u64, u64),
+    /// Syncs take time, in which the rest goes on, and a disk that fails may refuse what it had taken.
+    syncs_last: bool,
     turns: Turns,
     jump_ms: Arc<AtomicI64>,
     running: Arc<Mutex<Weak<Context>>>,
@@ -146,6 +148,7 @@ fn simulate(seed: u64, history: &History) -> Result<(), String> {
         history: history.clone(),
         random: Arc::new(Mutex::new(part())),
         slowness,
+        syncs_last: matches!(seed % 8, 0 | 7),
         turns: turns_of(seed),
         jump_ms: Arc::default(),
         running: Arc::default(),
@@ -283,11 +286,13 @@ impl House {
 
     fn workers(&self) -> Workers {
         let random = self.random.clone();
-        let (write_ms_max, sync_ms_max) = self.slowness;
+        let ((write_ms_max, sync_ms_max), syncs_last) = (self.slowness, self.syncs_last);
         Workers::Steps(Arc::new(move |step| {
             let ms_max = match step {
                 Step::Write => write_ms_max,
                 Step::Sync => sync_ms_max,
+                Step::DuringSync if syncs_last => sync_ms_max,
+                Step::DuringSync => return Duration::ZERO,
             };
             Duration::from_millis(random.lock().below(ms_max))
         }))
@@ -496,7 +501,10 @@ impl World<'_> {
     fn fail_disk(&mut self) {
         let calls = self.random.below(8);
         self.note(format!("the disk fails in {calls} calls"));
-        self.house.disk.fail_in(calls);
+        match self.house.syncs_last && calls % 2 == 1 {
+            true => self.house.disk.fail_writeback_in(calls / 2),
+            false => self.house.disk.fail_in(calls),
+        }
         self.house.history.disk_fails();
         self.later(600, Repair::Disk);
     }

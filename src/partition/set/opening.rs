@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -13,8 +12,8 @@ use super::super::leader::{Identity, Partition};
 use super::{Map, OpenReport, Partitions, Slot, TopicPartitions, TopicToOpen, Volume};
 use crate::log::journal::{self, Journaled};
 use crate::log::{
-    DataDir, DataDirError, Disk, FoundPartition, Left, LeftAs, Log, LogError, OpenMode,
-    uuid_to_base64,
+    DataDir, DataDirError, Disk, FoundPartition, JournaledBatch, Left, LeftAs, Log, LogError,
+    OpenMode, uuid_to_base64,
 };
 
 impl Partitions {
@@ -303,16 +302,18 @@ impl Partitions {
 pub(super) fn load_journal(
     disk: &dyn Disk,
     dir: &DataDir,
-) -> std::io::Result<HashMap<(Uuid, i32), Vec<Bytes>>> {
-    let mut found: HashMap<_, Vec<Bytes>> = HashMap::new();
+) -> std::io::Result<HashMap<(Uuid, i32), Vec<JournaledBatch>>> {
+    let mut found: HashMap<_, Vec<JournaledBatch>> = HashMap::new();
     if dir.left() != Left::Clean {
         for Journaled {
             topic_id,
             partition,
-            batch,
+            run_from,
+            batch: bytes,
         } in journal::load(disk, dir.path())?
         {
-            found.entry((topic_id, partition)).or_default().push(batch);
+            let of_log = found.entry((topic_id, partition)).or_default();
+            of_log.push(JournaledBatch { run_from, bytes });
         }
     }
     Ok(found)
