@@ -9,7 +9,7 @@ use metaq_protocol::frame;
 use metaq_protocol::protocol::{Request, StrBytes};
 
 use super::errors::ApiError;
-use crate::api::{self, Caller, Context, Piece, Response};
+use crate::api::{self, Caller, Context, Piece, Response, Stage};
 use crate::cluster::ask_peer;
 use crate::observe::Client;
 
@@ -33,7 +33,7 @@ pub(super) async fn ask<R: Request>(
         correlation_id: 1,
         client: Arc::new(Client::apart(peer, NAME)),
     };
-    let answer = api::start(cx, caller, frame)
+    let answer = api::start(cx, caller, frame, Stage::free())
         .await
         .map_err(ApiError::failed)?;
     let Response::Send(pieces) = answer else {

@@ -15,12 +15,13 @@ use metaq_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse, ApiKey
 use super::describe_configs::{BROKER, CLIENT_METRICS, GROUP, TOPIC};
 use super::errors::WireError;
 use super::shared::{message, optional};
-use super::{Api, Caller, Context, serve_by_controller};
+use super::{Api, Caller, Context, Order, serve_by_controller};
 use crate::cluster::{ConfigChange, Configured};
 
 pub(super) const API: Api = Api {
     key: ApiKey::AlterConfigs,
-    start: |cx, caller, frame| serve_by_controller(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve_by_controller(cx, caller, frame, stage, handle),
 };
 
 async fn handle(

@@ -13,12 +13,13 @@ use metaq_protocol::messages::alter_replica_log_dirs_response::{
 };
 use metaq_protocol::messages::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, ApiKey};
 
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 use crate::partition::{MoveError, PartitionError};
 
 pub(super) const API: Api = Api {
     key: ApiKey::AlterReplicaLogDirs,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(

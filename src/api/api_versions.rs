@@ -14,11 +14,12 @@ use metaq_protocol::messages::api_versions_response::ApiVersion;
 use metaq_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
 use metaq_protocol::versions;
 
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 
 pub(super) const API: Api = Api {
     key: ApiKey::ApiVersions,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(

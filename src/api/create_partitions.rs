@@ -9,12 +9,13 @@ use metaq_protocol::messages::{ApiKey, CreatePartitionsRequest, CreatePartitions
 use super::errors::{WireError, code_of};
 use super::shared::message;
 use super::spread::{self, Expected};
-use super::{Api, Caller, Context, serve_by_controller};
+use super::{Api, Caller, Context, Order, serve_by_controller};
 use crate::cluster::ClusterError;
 
 pub(super) const API: Api = Api {
     key: ApiKey::CreatePartitions,
-    start: |cx, caller, frame| serve_by_controller(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve_by_controller(cx, caller, frame, stage, handle),
 };
 
 async fn handle(

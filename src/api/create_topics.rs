@@ -17,12 +17,13 @@ use super::describe_configs::topic_entries;
 use super::errors::WireError;
 use super::shared::{message, optional, text};
 use super::spread::{self, Expected};
-use super::{Api, Caller, Context, serve_by_controller};
+use super::{Api, Caller, Context, Order, serve_by_controller};
 use crate::cluster::{ClusterError, NewTopic, Topic};
 
 pub(super) const API: Api = Api {
     key: ApiKey::CreateTopics,
-    start: |cx, caller, frame| serve_by_controller(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve_by_controller(cx, caller, frame, stage, handle),
 };
 
 async fn handle(

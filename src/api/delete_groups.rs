@@ -6,11 +6,12 @@ use metaq_protocol::messages::delete_groups_response::DeletableGroupResult;
 use metaq_protocol::messages::{ApiKey, DeleteGroupsRequest, DeleteGroupsResponse};
 
 use super::errors::code_of;
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 
 pub(super) const API: Api = Api {
     key: ApiKey::DeleteGroups,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(cx: Arc<Context>, _: Caller, request: DeleteGroupsRequest) -> DeleteGroupsResponse {

@@ -13,12 +13,13 @@ use uuid::Uuid;
 use super::errors::WireError;
 use super::shared::{message, topic_name};
 use super::spread::{self, Expected};
-use super::{Api, Caller, Context, serve_by_controller};
+use super::{Api, Caller, Context, Order, serve_by_controller};
 use crate::cluster::ClusterError;
 
 pub(super) const API: Api = Api {
     key: ApiKey::DeleteTopics,
-    start: |cx, caller, frame| serve_by_controller(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve_by_controller(cx, caller, frame, stage, handle),
 };
 
 async fn handle(

@@ -9,11 +9,12 @@ use metaq_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use metaq_protocol::messages::{ApiKey, BrokerId, DescribeClusterRequest, DescribeClusterResponse};
 
 use super::shared::{CLUSTER_OPERATIONS, OPERATIONS_OMITTED, message, text};
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 
 pub(super) const API: Api = Api {
     key: ApiKey::DescribeCluster,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 const ENDPOINT_TYPE_BROKER: i8 = 1;

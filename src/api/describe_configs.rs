@@ -15,7 +15,7 @@ use metaq_protocol::messages::describe_configs_response::{
 use metaq_protocol::messages::{ApiKey, DescribeConfigsRequest, DescribeConfigsResponse};
 
 use super::shared::{message, text};
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 use crate::cluster::{Configured, Topic, check_topic_name};
 use crate::config::{
     BrokerKey, CLIENT_METRICS_KEYS, ClientMetricsKey, Config, GROUP_KEYS, GroupKey, Kind, Source,
@@ -25,7 +25,8 @@ use crate::logging;
 
 pub(super) const API: Api = Api {
     key: ApiKey::DescribeConfigs,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 /// Kafka's ConfigResource.Type.

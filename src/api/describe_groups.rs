@@ -9,12 +9,13 @@ use metaq_protocol::messages::{ApiKey, DescribeGroupsRequest, DescribeGroupsResp
 
 use super::errors::WireError;
 use super::shared::{GROUP_OPERATIONS, OPERATIONS_OMITTED, message, text};
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 use crate::group::{GroupError, MemberDescription};
 
 pub(super) const API: Api = Api {
     key: ApiKey::DescribeGroups,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(

@@ -11,12 +11,13 @@ use metaq_protocol::messages::describe_log_dirs_response::{
 use metaq_protocol::messages::{ApiKey, DescribeLogDirsRequest, DescribeLogDirsResponse};
 
 use super::shared::{text, topic_name};
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 use crate::log::DataDir;
 
 pub(super) const API: Api = Api {
     key: ApiKey::DescribeLogDirs,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(

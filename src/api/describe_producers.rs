@@ -12,12 +12,13 @@ use uuid::Uuid;
 
 use super::errors::WireError;
 use super::shared::{message, partition_of};
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 use crate::log::Producer;
 
 pub(super) const API: Api = Api {
     key: ApiKey::DescribeProducers,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(

@@ -14,7 +14,7 @@ use metaq_protocol::messages::{
 };
 
 use super::shared::{TOPIC_OPERATIONS, broker_ids, leadership, topic_name};
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 use crate::cluster::{Image, Topic};
 
 /// `max.request.partition.size.limit` of Kafka.
@@ -22,7 +22,8 @@ const PARTITIONS_MAX: usize = 2000;
 
 pub(super) const API: Api = Api {
     key: ApiKey::DescribeTopicPartitions,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(

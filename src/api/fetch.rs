@@ -25,7 +25,7 @@ use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
 use super::fetch_sessions::{Key, SessionError, Told, Turn, Wanted};
 use super::shared::{name_of, partition_of};
-use super::{Answer, Api, Caller, Context, Piece, Response};
+use super::{Answer, Api, Caller, Context, Order, Piece, Response, Stage};
 use crate::log::Slice;
 use crate::partition::{Isolation, Partition, Subscription};
 
@@ -40,7 +40,8 @@ const WAIT_MS_MAX: u64 = 5 * 60 * 1000;
 
 pub(super) const API: Api = Api {
     key: ApiKey::Fetch,
-    start: |cx, caller, request| -> Answer {
+    order: Order::OnlyWaits,
+    start: |cx, caller, request, mut stage| -> Answer {
         Box::pin(async move {
             let fetch: FetchRequest = frame::decode(&request)?;
             drop(request.body);
@@ -50,7 +51,8 @@ pub(super) const API: Api = Api {
                     "a fetch that names {named} partitions, more than {PARTITIONS_MAX}"
                 )));
             }
-            let answered = answer(&cx, &caller, fetch).await;
+            let answered = answer(&cx, &caller, fetch, &mut stage).await;
+            drop(stage);
             let (version, correlation_id) = (caller.version, caller.correlation_id);
             let frame = fetch_response::encode(
                 version,
@@ -99,7 +101,12 @@ fn named_partitions(request: &FetchRequest) -> usize {
     named.sum::<usize>() + forgotten.map(|topic| topic.partitions.len()).sum::<usize>()
 }
 
-async fn answer(cx: &Arc<Context>, caller: &Caller, request: FetchRequest) -> Answered {
+async fn answer(
+    cx: &Arc<Context>,
+    caller: &Caller,
+    request: FetchRequest,
+    stage: &mut Stage,
+) -> Answered {
     if named_partitions(&request) > PARTITIONS_MAX {
         return Answered {
             error_code: ResponseError::InvalidRequest.code(),
@@ -155,7 +162,7 @@ async fn answer(cx: &Arc<Context>, caller: &Caller, request: FetchRequest) -> An
             };
         }
     };
-    let mut fetched = wait(cx, &wanted, &limits, deadline).await;
+    let mut fetched = wait(cx, &wanted, &limits, deadline, stage).await;
     if !cx.cluster.may_act() {
         // What was read before this process was stopped is not told by a broker that leads no more.
         fetched = read(cx, &wanted, &limits).await.0;
@@ -223,6 +230,7 @@ async fn wait(
     wanted: &[Wanted],
     limits: &Limits,
     deadline: Instant,
+    stage: &mut Stage,
 ) -> Vec<Fetched> {
     let (fetched, enough) = read(cx, wanted, limits).await;
     if enough || Instant::now() >= deadline {
@@ -244,6 +252,7 @@ async fn wait(
         if enough {
             return fetched;
         }
+        stage.ordered();
         tokio::select! {
             () = waiter.notified() => {}
             () = tokio::time::sleep_until(deadline) => return fetched,

@@ -12,12 +12,13 @@ use metaq_protocol::messages::{ApiKey, BrokerId, FindCoordinatorRequest, FindCoo
 use metaq_protocol::protocol::StrBytes;
 
 use super::shared::{message, text};
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 use crate::meta::paths;
 
 pub(super) const API: Api = Api {
     key: ApiKey::FindCoordinator,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 const KEY_TYPE_GROUP: i8 = 0;

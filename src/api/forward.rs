@@ -12,7 +12,7 @@ use super::shared::topic_name;
 use crate::cluster::{Broker, ask_peer};
 
 /// Client id of what brokers send on; it is not sent on again.
-pub(super) const FORWARDED: &str = "metaq-forwarded";
+pub const FORWARDED: &str = "metaq-forwarded";
 /// CreateTopics in this version is understood by every broker of a cluster.
 const CREATE_TOPICS_VERSION: i16 = 5;
 const CREATE_TIMEOUT_MS: i32 = 10_000;

@@ -11,11 +11,12 @@ use metaq_protocol::messages::{
 use metaq_protocol::protocol::StrBytes;
 
 use super::push_telemetry::{facts_of, refused};
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 
 pub(super) const API: Api = Api {
     key: ApiKey::GetTelemetrySubscriptions,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 /// zstd, lz4, gzip, snappy: the best first, as in Kafka.

@@ -6,11 +6,12 @@ use metaq_protocol::messages::{ApiKey, HeartbeatRequest, HeartbeatResponse};
 
 use super::errors::{WireError, code_of};
 use super::shared::optional;
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 
 pub(super) const API: Api = Api {
     key: ApiKey::Heartbeat,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(cx: Arc<Context>, caller: Caller, request: HeartbeatRequest) -> HeartbeatResponse {

@@ -18,7 +18,7 @@ use metaq_protocol::messages::{
 use super::alter_configs::apply;
 use super::describe_configs::BROKER_LOGGER;
 use super::shared::{message, optional};
-use super::{Answer, Api, Caller, Context, Piece, Response, forward, serve};
+use super::{Answer, Api, Caller, Context, Order, Piece, Response, forward, serve};
 use crate::cluster::ConfigChange;
 use crate::logging;
 
@@ -26,7 +26,8 @@ type Outcome = Result<(), (ResponseError, String)>;
 
 pub(super) const API: Api = Api {
     key: ApiKey::IncrementalAlterConfigs,
-    start: |cx, caller, request| -> Answer {
+    order: Order::Alone,
+    start: |cx, caller, request, stage| -> Answer {
         Box::pin(async move {
             let asked: IncrementalAlterConfigsRequest = frame::decode(&request)?;
             let is_logger =
@@ -37,7 +38,7 @@ pub(super) const API: Api = Api {
             {
                 return Ok(Response::Send(vec![Piece::Bytes(bytes)]));
             }
-            serve(cx, caller, request, handle).await
+            serve(cx, caller, request, stage, handle).await
         })
     },
 };

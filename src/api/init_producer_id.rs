@@ -10,11 +10,12 @@ use metaq_protocol::ResponseError;
 use metaq_protocol::messages::{ApiKey, InitProducerIdRequest, InitProducerIdResponse, ProducerId};
 
 use super::errors::WireError;
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 
 pub(super) const API: Api = Api {
     key: ApiKey::InitProducerId,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(

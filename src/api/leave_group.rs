@@ -9,12 +9,13 @@ use metaq_protocol::messages::{ApiKey, LeaveGroupRequest, LeaveGroupResponse};
 
 use super::errors::{WireError, code_of};
 use super::shared::{optional, text};
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 use crate::group::LeaveMember;
 
 pub(super) const API: Api = Api {
     key: ApiKey::LeaveGroup,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(

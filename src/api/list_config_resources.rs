@@ -12,12 +12,13 @@ use metaq_protocol::messages::{ApiKey, ListConfigResourcesRequest, ListConfigRes
 
 use super::describe_configs::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
 use super::shared::text;
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 use crate::cluster::Configured;
 
 pub(super) const API: Api = Api {
     key: ApiKey::ListConfigResources,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 const ALL: [i8; 5] = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];

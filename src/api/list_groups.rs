@@ -8,12 +8,13 @@ use metaq_protocol::protocol::StrBytes;
 
 use super::errors::WireError;
 use super::shared::text;
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 use crate::group::GroupListing;
 
 pub(super) const API: Api = Api {
     key: ApiKey::ListGroups,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 /// Every group is one of the classic protocol.

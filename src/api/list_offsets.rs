@@ -17,12 +17,13 @@ use uuid::Uuid;
 use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
 use super::shared::partition_of;
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 use crate::partition::{Isolation, ListedOffset, OffsetSpec};
 
 pub(super) const API: Api = Api {
     key: ApiKey::ListOffsets,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(

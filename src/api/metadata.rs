@@ -21,12 +21,13 @@ use super::shared::{
     topic_name,
 };
 use super::spread::{self, Expected};
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 use crate::cluster::{Image, NewTopic, Topic, check_topic_name};
 
 pub(super) const API: Api = Api {
     key: ApiKey::Metadata,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> MetadataResponse {

@@ -35,6 +35,7 @@ mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
+mod order;
 mod produce;
 mod push_telemetry;
 mod request_log;
@@ -53,10 +54,14 @@ use metaq_protocol::protocol::Request;
 
 use crate::log::Slice;
 
+use order::Order;
+
 pub use api_versions::unsupported_version;
 pub use context::{Caller, Context, wire_name as error_name};
 pub use fetch_sessions::FetchSessions;
+pub use forward::FORWARDED;
 pub use metadata::{CLI_CLIENT_ID, IDENTITY_TAG};
+pub use order::{Gate, Stage};
 pub use request_log::{REQUEST_LOG_TIME_DEFAULT, REQUEST_LOG_TIME_MAX, RequestLog};
 
 /// A part of an answer.
@@ -93,7 +98,8 @@ pub type Answer = Pin<Box<dyn Future<Output = Result<Response, FrameError>> + Se
 /// One API's entry in the registry.
 pub(crate) struct Api {
     key: ApiKey,
-    start: fn(Arc<Context>, Caller, RequestFrame) -> Answer,
+    order: Order,
+    start: fn(Arc<Context>, Caller, RequestFrame, Stage) -> Answer,
 }
 
 const APIS: &[Api] = &[
@@ -132,11 +138,20 @@ const APIS: &[Api] = &[
     describe_topic_partitions::API,
 ];
 
-/// Starts work on a request whose header was read. Nothing happens before the answer is polled first; polling
-/// it in arrival order keeps the order of what requests do.
-pub fn start(cx: &Arc<Context>, caller: Caller, frame: RequestFrame) -> Answer {
-    match APIS.iter().find(|api| api.key as i16 == frame.api_key) {
-        Some(api) => (api.start)(cx.clone(), caller, frame),
+fn api_of(key: i16) -> Option<&'static Api> {
+    APIS.iter().find(|api| api.key as i16 == key)
+}
+
+/// What may begin before a request of an API is done.
+fn order_of(key: i16) -> Order {
+    api_of(key).map_or(Order::Alone, |api| api.order)
+}
+
+/// Starts work on a request whose header was read. Nothing happens before the answer is polled first. The stage tells the
+/// request's connection what may begin next.
+pub fn start(cx: &Arc<Context>, caller: Caller, frame: RequestFrame, stage: Stage) -> Answer {
+    match api_of(frame.api_key) {
+        Some(api) => (api.start)(cx.clone(), caller, frame, stage),
         None => {
             let (key, version, correlation_id) =
                 (frame.api_key, frame.version, frame.correlation_id);
@@ -156,6 +171,7 @@ fn serve<R, F>(
     cx: Arc<Context>,
     caller: Caller,
     frame: RequestFrame,
+    stage: Stage,
     handle: impl FnOnce(Arc<Context>, Caller, R) -> F + Send + 'static,
 ) -> Answer
 where
@@ -168,6 +184,7 @@ where
         let (key, version, correlation_id) = (frame.api_key, frame.version, frame.correlation_id);
         drop(frame);
         let response = handle(cx, caller, request).await;
+        drop(stage);
         let bytes = frame::encode_response(key, version, correlation_id, &response)?;
         Ok(Response::Send(vec![Piece::Bytes(bytes)]))
     })
@@ -179,6 +196,7 @@ fn serve_by_controller<R, F>(
     cx: Arc<Context>,
     caller: Caller,
     frame: RequestFrame,
+    stage: Stage,
     handle: impl FnOnce(Arc<Context>, Caller, R) -> F + Send + 'static,
 ) -> Answer
 where
@@ -189,7 +207,7 @@ where
     Box::pin(async move {
         match forward::to_controller(&cx, &caller, &frame).await {
             Some(bytes) => Ok(Response::Send(vec![Piece::Bytes(bytes)])),
-            None => serve(cx, caller, frame, handle).await,
+            None => serve(cx, caller, frame, stage, handle).await,
         }
     })
 }

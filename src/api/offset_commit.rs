@@ -15,18 +15,27 @@ use metaq_protocol::messages::{ApiKey, OffsetCommitRequest, OffsetCommitResponse
 use super::context::REFUSALS_NOTED_MAX;
 use super::errors::{WireError, code_of};
 use super::shared::optional;
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, Stage, serve};
 use crate::group::{CommitOffsets, OffsetToCommit};
 
 pub(super) const API: Api = Api {
     key: ApiKey::OffsetCommit,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::WithKin,
+    start: |cx, caller, frame, mut stage| {
+        let handle = |cx, caller, request| async move {
+            let response = handle(cx, caller, request, || stage.ordered()).await;
+            drop(stage);
+            response
+        };
+        serve(cx, caller, frame, Stage::free(), handle)
+    },
 };
 
 async fn handle(
     cx: Arc<Context>,
     caller: Caller,
     request: OffsetCommitRequest,
+    queued: impl FnOnce() + Send,
 ) -> OffsetCommitResponse {
     let image = cx.cluster.image();
     let mut offsets = Vec::new();
@@ -68,7 +77,11 @@ async fn handle(
             retention_ms: (request.retention_time_ms >= 0).then_some(request.retention_time_ms),
             offsets,
         };
-        let codes: Vec<i16> = match cx.coordinator.commit(&request.group_id, commit).await {
+        let codes: Vec<i16> = match cx
+            .coordinator
+            .commit(&request.group_id, commit, queued)
+            .await
+        {
             Ok(outcomes) => outcomes.iter().map(code_of).collect(),
             Err(error) => vec![error.code(); places.len()],
         };

@@ -9,11 +9,12 @@ use metaq_protocol::messages::offset_delete_response::{
 use metaq_protocol::messages::{ApiKey, OffsetDeleteRequest, OffsetDeleteResponse};
 
 use super::errors::{WireError, code_of};
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 
 pub(super) const API: Api = Api {
     key: ApiKey::OffsetDelete,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(cx: Arc<Context>, _: Caller, request: OffsetDeleteRequest) -> OffsetDeleteResponse {

@@ -13,12 +13,13 @@ use metaq_protocol::messages::{ApiKey, OffsetFetchRequest, OffsetFetchResponse};
 
 use super::errors::WireError;
 use super::shared::{optional, text, topic_name};
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 use crate::group::{CommittedOffset, GroupError};
 
 pub(super) const API: Api = Api {
     key: ApiKey::OffsetFetch,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 type Wanted = Option<Vec<(String, i32)>>;

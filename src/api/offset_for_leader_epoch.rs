@@ -12,11 +12,12 @@ use uuid::Uuid;
 
 use super::errors::WireError;
 use super::shared::partition_of;
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 
 pub(super) const API: Api = Api {
     key: ApiKey::OffsetForLeaderEpoch,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(

@@ -24,20 +24,22 @@ use uuid::Uuid;
 use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
 use super::shared::{message, name_of, partition_of};
-use super::{Answer, Api, Caller, Context, Piece, Response};
+use super::{Answer, Api, Caller, Context, Order, Piece, Response};
 use crate::log::{Appended, LogError};
 use crate::partition::{InvalidBatch, admit};
 
 pub(super) const API: Api = Api {
     key: ApiKey::Produce,
-    start: |cx, caller, request| -> Answer {
+    order: Order::WithKin,
+    start: |cx, caller, request, mut stage| -> Answer {
         Box::pin(async move {
             let produce: ProduceRequest = frame::decode(&request)?;
             drop(request.body);
             let acks = produce.acks;
-            // Everything is queued before the first wait: later requests of the connection come behind.
             let queued = queue(&cx, produce);
+            stage.ordered();
             let response = answer(&cx, queued).await;
+            drop(stage);
             note_refusals(&cx, &caller, &response);
             if acks == 0 {
                 return Ok(match first_error(&response) {

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::{ApiKey, PushTelemetryRequest, PushTelemetryResponse};
 
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 use crate::observe::{EventKind, Happened};
 use crate::telemetry::{ClientFacts, Push, TelemetryError};
 
 pub(super) const API: Api = Api {
     key: ApiKey::PushTelemetry,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(

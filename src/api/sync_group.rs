@@ -10,12 +10,13 @@ use metaq_protocol::messages::{ApiKey, SyncGroupRequest, SyncGroupResponse};
 
 use super::errors::WireError;
 use super::shared::{optional, text};
-use super::{Api, Caller, Context, serve};
+use super::{Api, Caller, Context, Order, serve};
 use crate::group::SyncRequest;
 
 pub(super) const API: Api = Api {
     key: ApiKey::SyncGroup,
-    start: |cx, caller, frame| serve(cx, caller, frame, handle),
+    order: Order::Alone,
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(cx: Arc<Context>, caller: Caller, request: SyncGroupRequest) -> SyncGroupResponse {

@@ -350,6 +350,15 @@ impl Coordinator {
         group_id: &str,
         command: impl FnOnce(Answer<T>) -> Command,
     ) -> Result<T, GroupError> {
+        self.ask_telling(group_id, command, || ()).await
+    }
+
+    async fn ask_telling<T>(
+        &self,
+        group_id: &str,
+        command: impl FnOnce(Answer<T>) -> Command,
+        queued: impl FnOnce(),
+    ) -> Result<T, GroupError> {
         if group_id.len() > GROUP_ID_BYTES_MAX {
             return Err(GroupError::InvalidGroupId);
         }
@@ -361,6 +370,7 @@ impl Coordinator {
             .send(command(reply))
             .await
             .map_err(|_| GroupError::NotCoordinator)?;
+        queued();
         let answer = answer.await.map_err(|_| GroupError::NotCoordinator)?;
         // Whoever was stopped for longer than its lease must not speak for the group any more.
         let lease = self.shared.meta.lease();
@@ -481,16 +491,15 @@ impl Coordinator {
         .await
     }
 
-    /// Stores offsets durably; an answer for each.
+    /// Stores offsets durably; an answer for each. `queued` is called once commits that come later are stored later.
     pub async fn commit(
         &self,
         group_id: &str,
         commit: CommitOffsets,
+        queued: impl FnOnce(),
     ) -> Result<Outcomes, GroupError> {
-        self.ask(group_id, |reply| {
-            Command::Commit(group_id.to_owned(), Box::new(commit), reply)
-        })
-        .await
+        let command = |reply| Command::Commit(group_id.to_owned(), Box::new(commit), reply);
+        self.ask_telling(group_id, command, queued).await
     }
 
     /// Stored offsets: of the named partitions, or all there are. `member` is checked when it is given.

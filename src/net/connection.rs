@@ -1,19 +1,21 @@
-//! One client's connection: reads frames, starts their handlers in arrival order, sends the answers in the same
-//! order. Starting a request does not wait for the one before to be answered.
+//! One client's connection: reads frames, begins their requests in arrival order, sends the answers in the same
+//! order. A request begins when it sees the effects of every earlier one, which need not be answered (`api/order.rs`);
+//! until then it waits here, and nothing more is read.
 //!
 //! A malformed frame or a panic in a handler ends this connection and nothing else.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesOrdered, StreamExt};
-use metaq_protocol::frame::{self, FrameError};
+use metaq_protocol::frame::{self, FrameError, RequestFrame};
 use metaq_protocol::messages::ApiKey;
 use tokio::sync::watch;
 
@@ -22,7 +24,7 @@ use super::memory::{RequestMemory, Share};
 use super::send::{SendError, send_all};
 use super::server::stopped;
 use super::socket::Socket;
-use crate::api::{self, Caller, Context, Piece, Response};
+use crate::api::{self, Caller, Context, FORWARDED, Gate, Piece, Response, Stage};
 use crate::observe::{EventKind, Happened, Registered};
 use crate::partition::in_turns;
 
@@ -51,6 +53,15 @@ enum Outcome {
     Panicked,
 }
 
+/// A request that was read.
+struct Arrived {
+    frame: RequestFrame,
+    /// Its share of the request memory.
+    share: Share,
+    at: Instant,
+    bytes: usize,
+}
+
 struct Connection<S> {
     cx: Arc<Context>,
     stream: S,
@@ -58,6 +69,9 @@ struct Connection<S> {
     local: SocketAddr,
     settings: Settings,
     reader: FrameReader,
+    /// What was read and may not begin yet.
+    held: Option<Arrived>,
+    gate: Gate,
     in_flight: FuturesOrdered<std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>>>,
     registered: Registered,
     /// Bytes of answers in memory that are ready and not sent.
@@ -87,6 +101,8 @@ pub(super) async fn run<S: Socket>(
         local,
         settings,
         reader,
+        held: None,
+        gate: Gate::default(),
         in_flight,
         registered,
         unsent: Arc::default(),
@@ -114,7 +130,8 @@ impl<S: Socket> Connection<S> {
         let mut idle = pin!(tokio::time::sleep(idle_max));
         let mut busy_at = tokio::time::Instant::now();
         loop {
-            let may_read = self.in_flight.len() < self.settings.in_flight_max
+            let may_read = self.held.is_none()
+                && self.in_flight.len() < self.settings.in_flight_max
                 && self.unsent.load(Ordering::Relaxed) < UNSENT_BYTES_MAX;
             let is_idle = self.in_flight.is_empty();
             tokio::select! {
@@ -130,10 +147,12 @@ impl<S: Socket> Connection<S> {
                         () = drained => return None,
                     }
                 }
+                // What is in flight was polled just now.
+                () = admitted(&self.gate, &self.held), if self.held.is_some() => self.begin_held(),
                 () = &mut stop => return self.drain(idle_max).await,
                 read = self.reader.next(&mut self.stream), if may_read => match read {
                     Ok(Some((bytes, share))) => {
-                        if let Err(why) = self.start(bytes, share).await {
+                        if let Err(why) = self.arrived(bytes, share) {
                             return why;
                         }
                     }
@@ -161,10 +180,9 @@ impl<S: Socket> Connection<S> {
         self.cx.observe.events.tell(closed);
     }
 
-    /// Begins to work on a frame.
-    async fn start(&mut self, bytes: bytes::Bytes, share: Share) -> Result<(), Option<String>> {
-        let arrived = Instant::now();
-        let request_bytes = bytes.len();
+    /// Takes a frame that was read.
+    fn arrived(&mut self, bytes: bytes::Bytes, share: Share) -> Result<(), Option<String>> {
+        let (at, request_bytes) = (Instant::now(), bytes.len());
         let frame = match frame::parse_request(bytes) {
             Ok(frame) => frame,
             Err(FrameError::UnsupportedVersion {
@@ -183,6 +201,29 @@ impl<S: Socket> Connection<S> {
             }
             Err(error) => return Err(Some(error.to_string())),
         };
+        self.held = Some(Arrived {
+            frame,
+            share,
+            at,
+            bytes: request_bytes,
+        });
+        if is_admitted(&self.gate, &self.held) {
+            self.begin_held();
+        }
+        Ok(())
+    }
+
+    /// Begins to work on what was read.
+    fn begin_held(&mut self) {
+        let Some(Arrived {
+            frame,
+            share,
+            at: arrived,
+            bytes: request_bytes,
+        }) = self.held.take()
+        else {
+            return;
+        };
         let key = frame.api_key;
         let client = self.registered.client().clone();
         client.asked(key, frame.version, request_bytes);
@@ -192,6 +233,10 @@ impl<S: Socket> Connection<S> {
             client.named(name.unwrap_or_default());
             self.named = named;
         }
+        let stage = match is_of_peer(&frame) {
+            true => Stage::free(),
+            false => self.gate.begin(key),
+        };
         let caller = Caller {
             peer: self.peer,
             local: self.local,
@@ -204,7 +249,7 @@ impl<S: Socket> Connection<S> {
         let unsent = self.unsent.clone();
         let logged = (cx.request_log.is_armed() && cx.request_log.wants(&frame))
             .then(|| Box::new((caller.clone(), key)));
-        let work = AssertUnwindSafe(api::start(&self.cx, caller, frame)).catch_unwind();
+        let work = AssertUnwindSafe(api::start(&self.cx, caller, frame, stage)).catch_unwind();
         self.in_flight.push_back(Box::pin(async move {
             let outcome = match work.await {
                 Ok(Ok(response)) => Outcome::Answered(response),
@@ -228,7 +273,6 @@ impl<S: Socket> Connection<S> {
                 .answered(key, request_bytes, response_bytes, arrived.elapsed());
             outcome
         }));
-        Ok(())
     }
 
     /// Sends an answer, and with it those that are ready behind it.
@@ -280,16 +324,41 @@ impl<S: Socket> Connection<S> {
     async fn drain(&mut self, stall_max: Duration) -> Option<String> {
         let drain = self.settings.drain;
         let answers = async {
-            while let Some(outcome) = self.in_flight.next().await {
-                self.send(outcome, stall_max).await?;
+            loop {
+                while let Some(outcome) = self.in_flight.next().await {
+                    self.send(outcome, stall_max).await?;
+                }
+                match self.held.is_some() {
+                    true => self.begin_held(),
+                    false => return Ok(()),
+                }
             }
-            Ok(())
         };
         match tokio::time::timeout(drain, answers).await {
             Ok(Err(why)) => why,
             Ok(Ok(())) | Err(_) => None,
         }
     }
+}
+
+/// What other brokers send on comes from many clients, each of which waits for its own answer.
+fn is_of_peer(frame: &RequestFrame) -> bool {
+    frame.client_id.as_deref() == Some(FORWARDED)
+}
+
+fn is_admitted(gate: &Gate, held: &Option<Arrived>) -> bool {
+    let admits =
+        |arrived: &Arrived| is_of_peer(&arrived.frame) || gate.admits(arrived.frame.api_key);
+    held.as_ref().is_some_and(admits)
+}
+
+/// Waits until what is held may begin. Only requests in flight change that, and the connection is polled when they are.
+async fn admitted(gate: &Gate, held: &Option<Arrived>) {
+    poll_fn(|_| match is_admitted(gate, held) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await
 }
 
 /// Waits for the end of the time that answers may take in a shutdown.
