@@ -11,12 +11,13 @@ use common::{Client, Running, batch};
 use metaq_protocol::ResponseError;
 use metaq_protocol::batch::BatchBuilder;
 use metaq_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use metaq_protocol::messages::leave_group_request::MemberIdentity;
 use metaq_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use metaq_protocol::messages::{
-    ApiVersionsRequest, FetchRequest, GroupId, JoinGroupRequest, MetadataRequest,
-    OffsetCommitRequest, ProduceRequest,
+    ApiVersionsRequest, FetchRequest, GroupId, HeartbeatRequest, JoinGroupRequest,
+    LeaveGroupRequest, MetadataRequest, OffsetCommitRequest, ProduceRequest, SyncGroupRequest,
 };
 use metaq_protocol::protocol::StrBytes;
 use metaq_protocol::shape::{Direction, shape_of};
@@ -482,4 +483,68 @@ fn answers_that_wait_for_others_are_bounded_and_all_arrive() {
         assert_eq!(metadata.topics[0].partitions.len(), 5000);
     }
     broker.stop();
+}
+
+/// Two static members in a stable group, who come back with a rebalance timeout that is over before it begins. One of
+/// them leaves.
+fn leave_one_without_time(broker: &Process, group: &GroupId, rebalance_timeout_ms: i32) {
+    let text = |text: &str| StrBytes::from_string(text.to_owned());
+    let join = |instance: &str, member_id: &StrBytes, rebalance_timeout_ms| {
+        let protocol = JoinGroupRequestProtocol::default().with_name(text("range"));
+        JoinGroupRequest::default()
+            .with_group_id(group.clone())
+            .with_group_instance_id(Some(text(instance)))
+            .with_member_id(member_id.clone())
+            .with_session_timeout_ms(60_000)
+            .with_rebalance_timeout_ms(rebalance_timeout_ms)
+            .with_protocol_type(text("consumer"))
+            .with_protocols(vec![protocol])
+    };
+    // Over one connection, which keeps the order.
+    let mut client = broker.client();
+    let nobody = StrBytes::default();
+    let a = client.ask(5, &join("a", &nobody, 60_000)).member_id;
+    client.send(5, &join("b", &nobody, 60_000));
+    client.send(5, &join("a", &a, 60_000));
+    let (_, b) = client.receive::<JoinGroupRequest>(5);
+    client.receive::<JoinGroupRequest>(5);
+    for id in [&a, &b.member_id] {
+        let sync = SyncGroupRequest::default()
+            .with_group_id(group.clone())
+            .with_generation_id(b.generation_id)
+            .with_member_id(id.clone());
+        client.send(3, &sync);
+    }
+    for instance in ["a", "b"] {
+        client.receive::<SyncGroupRequest>(3);
+        client.send(5, &join(instance, &nobody, rebalance_timeout_ms));
+    }
+    let leaving = MemberIdentity::default().with_group_instance_id(Some(text("a")));
+    let leave = LeaveGroupRequest::default()
+        .with_group_id(group.clone())
+        .with_members(vec![leaving]);
+    for _ in ["a", "b"] {
+        let (_, back) = client.receive::<JoinGroupRequest>(5);
+        assert_eq!(back.error_code, 0);
+    }
+    client.send(3, &leave);
+}
+
+#[test]
+fn static_members_without_time_to_rejoin_hold_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = ["group.initial.rebalance.delay.ms=0"];
+    let broker = Process::start(dir.path(), &settings);
+    let name = |n: usize| GroupId(StrBytes::from_string(format!("g{n}")));
+    let mut witness = broker.client();
+    witness.create("t");
+    for n in 0..12 {
+        let rebalance_timeout_ms = [0, -1, 1, i32::MIN][n % 4];
+        leave_one_without_time(&broker, &name(n), rebalance_timeout_ms);
+        // Whoever has to do with such a group, or another one of its slot, is answered.
+        let beat = HeartbeatRequest::default().with_group_id(name(n));
+        let code = witness.ask(3, &beat).error_code;
+        assert_eq!(code, ResponseError::UnknownMemberId.code());
+        assert_eq!(witness.produce("t", batch(1)).0, 0);
+    }
 }

@@ -16,6 +16,7 @@ pub(super) struct Member {
     pub(super) client_id: String,
     pub(super) client_host: String,
     pub(super) session_timeout_ms: i32,
+    /// Never negative.
     pub(super) rebalance_timeout_ms: i32,
     /// Assignors in order of preference, each with the member's metadata.
     pub(super) protocols: Vec<(String, Bytes)>,
@@ -62,7 +63,8 @@ impl Member {
         self.client_id.clone_from(&request.client_id);
         self.client_host.clone_from(&request.client_host);
         self.session_timeout_ms = request.session_timeout_ms;
-        self.rebalance_timeout_ms = request.rebalance_timeout_ms;
+        // Any is allowed, and a negative one is 0 (Kafka's ClassicGroup.rebalanceTimeoutMs).
+        self.rebalance_timeout_ms = request.rebalance_timeout_ms.max(0);
         self.protocols.clone_from(&request.protocols);
         self.held.clone_from(&request.held);
     }

@@ -375,13 +375,12 @@ impl Slot {
         }
     }
 
+    /// Lets the groups do what is due, each once: what they want done by now already is done at the next turn of the loop,
+    /// after others had theirs.
     fn tick(&mut self) {
         let (now, limits) = (self.clock.now_ms(), self.classic_limits());
-        while let Some((at, group_id)) = self.deadlines.first().cloned() {
-            if at > now {
-                return;
-            }
-            self.deadlines.pop_first();
+        let later = self.deadlines.split_off(&(now + 1, String::new()));
+        for (_, group_id) in std::mem::replace(&mut self.deadlines, later) {
             if let Some(group) = self.groups.get_mut(&group_id) {
                 group.deadline_ms = None;
                 group.classic.tick(now, &limits);

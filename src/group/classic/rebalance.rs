@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 use super::{ClassicGroup, Effect, Limits, Member, State};
 use crate::group::messages::GroupError;
 
+/// Where nobody rejoined, members are waited for again for at least this long: their rebalance timeout may be 0, and a
+/// deadline that is over as soon as it is set would keep the group's slot from everything else.
+pub(super) const EMPTY_ROUND_MS_MIN: i64 = 1000;
+
 impl ClassicGroup {
     /// Begins a rebalance, or looks whether the one that runs is complete.
     pub(super) fn prepare_or_go_on(&mut self, now_ms: i64, limits: &Limits) {
@@ -88,7 +92,8 @@ impl ClassicGroup {
             .min_by_key(|m| m.rank)
         else {
             // Static members only, none of them back yet: wait another round for them.
-            self.join_deadline_ms = Some(now_ms + self.rebalance_timeout_ms());
+            let round_ms = self.rebalance_timeout_ms().max(EMPTY_ROUND_MS_MIN);
+            self.join_deadline_ms = Some(now_ms + round_ms);
             return;
         };
         let first = first.id.clone();
