@@ -92,10 +92,7 @@ impl Cluster {
         for dir in partitions.data_dirs() {
             dir.claim(&cluster_id, broker_id)?;
         }
-        let image = ArcSwap::from_pointee(Image {
-            cluster_id,
-            ..Image::default()
-        });
+        let image = ArcSwap::from_pointee(Image::of(cluster_id));
         let cluster = Self {
             broker_id,
             config,
@@ -202,7 +199,7 @@ impl Cluster {
 
     async fn load_topics(&self) -> Result<(), ClusterError> {
         let (topics, _) = self.read_topics().await?;
-        self.change_image(|image| topics.into_iter().for_each(|topic| image.put(topic)));
+        self.change_image(|image| image.put(topics));
         Ok(())
     }
 
@@ -253,7 +250,7 @@ impl Cluster {
 
     /// Whether nothing is left of it here.
     async fn remove_deleted(&self, id: Uuid) -> bool {
-        self.partitions.delete(id).await;
+        self.partitions.delete(&[id]).await;
         let mut all_gone = true;
         for found in self.partitions.found() {
             if found.topic_id == Some(id) && found.path.exists() {
@@ -338,9 +335,10 @@ impl Cluster {
             .iter()
             .map(|topic| self.meta.multi(vec![create(topic)]))
             .collect();
+        let mut made = Vec::new();
         for (topic, written) in adopted.into_iter().zip(writes) {
             match written.await {
-                Ok(()) => self.change_image(|image| image.put(topic)),
+                Ok(()) => made.push(topic),
                 // Another broker has other partitions of it.
                 Err(MetaError::NodeExists(_)) => {
                     tracing::warn!(topic = %topic.name, "left alone: another broker adopted it")
@@ -348,6 +346,7 @@ impl Cluster {
                 Err(error) => return Err(error.into()),
             }
         }
+        self.change_image(|image| image.put(made));
         Ok(())
     }
 

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::broadcast;
+use uuid::Uuid;
 
 use super::changes::ClusterError;
 use super::cluster::{Cluster, ClusterEvent};
 use super::image::Topic;
-use crate::meta::{Change, SessionState, paths};
+use crate::meta::{Change, MetaError, SessionState, paths};
 
 /// How long to wait before trying again what the tree's failure cut short.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -18,6 +20,9 @@ const NEW_TOPIC_WAIT: Duration = Duration::from_secs(1);
 const POLL_PAUSE: Duration = Duration::from_millis(5);
 /// Changes that come in quick succession are read together.
 const GATHER: Duration = Duration::from_millis(5);
+
+/// Topics that are read at the same time.
+const READS_AT_ONCE: usize = 256;
 
 /// What must be read again.
 #[derive(Debug, Default)]
@@ -184,15 +189,12 @@ impl Cluster {
                 gone.extend(missing.cloned());
             }
             Some(names) => {
-                for name in names {
-                    let path = paths::topic(name);
-                    match self.meta.get(&path).await? {
-                        Some(node) => match Topic::from_node(name, &path, &node.data) {
-                            Ok(topic) => there.push(topic),
-                            Err(error) => {
-                                tracing::error!(topic = name, %error, "the topic is left as it is known here")
-                            }
-                        },
+                for (name, read) in names.iter().zip(self.read_named(names).await?) {
+                    match read {
+                        Some(Ok(topic)) => there.push(topic),
+                        Some(Err(error)) => {
+                            tracing::error!(topic = name, %error, "the topic is left as it is known here")
+                        }
                         None => gone.extend(self.image().topic(name).cloned()),
                     }
                 }
@@ -216,19 +218,38 @@ impl Cluster {
         Ok(())
     }
 
+    /// What the tree says of some topics, in their order; `None` for those that it does not have.
+    async fn read_named(
+        &self,
+        names: &BTreeSet<String>,
+    ) -> Result<Vec<Option<Result<Topic, MetaError>>>, MetaError> {
+        let read = |name: &String| {
+            let (name, path) = (name.clone(), paths::topic(name));
+            async move {
+                let node = self.meta.get(&path).await?;
+                Ok(node.map(|node| Topic::from_node(&name, &path, &node.data)))
+            }
+        };
+        let reads: Vec<_> = names.iter().map(read).collect();
+        stream::iter(reads)
+            .buffered(READS_AT_ONCE)
+            .try_collect()
+            .await
+    }
+
     async fn follow_topics(&self, gone: &[Arc<Topic>], there: Vec<Topic>) {
         if gone.is_empty() && there.is_empty() {
             return;
         }
+        // Who finds a topic gone from the image may rely on it that nothing is appended to it any more.
+        let ids: Vec<Uuid> = gone.iter().map(|topic| topic.id).collect();
+        self.partitions.delete(&ids).await;
+        if !gone.is_empty() {
+            self.change_image(|image| image.remove(gone.iter().map(|topic| &*topic.name)));
+        }
         for topic in gone {
-            // Who finds it gone from the image may rely on it that nothing is appended to it any more.
-            self.partitions.delete(topic.id).await;
-            self.change_image(|image| {
-                image.remove(&topic.name);
-            });
-            let _ = self
-                .events
-                .send(ClusterEvent::TopicDeleted(topic.name.to_string(), topic.id));
+            let event = ClusterEvent::TopicDeleted(topic.name.to_string(), topic.id);
+            let _ = self.events.send(event);
         }
         let mut to_open = Vec::new();
         for topic in &there {
@@ -247,7 +268,7 @@ impl Cluster {
         if !to_open.is_empty() {
             self.open_here(to_open).await;
         }
-        self.change_image(|image| there.into_iter().for_each(|topic| image.put(topic)));
+        self.change_image(|image| image.put(there));
     }
 }
 

@@ -1,11 +1,12 @@
 //! An immutable picture of the cluster, published whole behind an atomic pointer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::configs::Configs;
+use super::names;
 use crate::config::TopicOverrides;
 use crate::meta::MetaError;
 use crate::meta::records::{PartitionRecord, RECORD_VERSION, TopicRecord, decode};
@@ -144,8 +145,54 @@ pub struct Image {
     pub slots: Vec<SlotInfo>,
     /// What is set at run time for brokers, groups and client metrics.
     pub configs: Arc<Configs>,
-    pub(super) topics: BTreeMap<Arc<str>, Arc<Topic>>,
-    pub(super) by_id: HashMap<Uuid, Arc<Topic>>,
+    /// Shared by images that differ in other things.
+    topics: Arc<Topics>,
+}
+
+/// All topics.
+#[derive(Debug, Clone, Default)]
+struct Topics {
+    by_name: BTreeMap<Arc<str>, Arc<Topic>>,
+    by_id: HashMap<Uuid, Arc<Topic>>,
+    /// Names that could collide with another one, each after what metrics make of it.
+    by_metric_name: BTreeSet<(Arc<str>, Arc<str>)>,
+}
+
+impl Topics {
+    fn put(&mut self, topic: Topic) {
+        let topic = Arc::new(topic);
+        match self.by_name.insert(topic.name.clone(), topic.clone()) {
+            Some(old) => {
+                self.by_id.remove(&old.id);
+            }
+            None => {
+                let metric_name = names::metric_name(&topic.name);
+                self.by_metric_name
+                    .extend(metric_name.map(|metric_name| (metric_name, topic.name.clone())));
+            }
+        }
+        self.by_id.insert(topic.id, topic);
+    }
+
+    fn remove(&mut self, name: &str) {
+        let Some(removed) = self.by_name.remove(name) else {
+            return;
+        };
+        self.by_id.remove(&removed.id);
+        if let Some(metric_name) = names::metric_name(name) {
+            self.by_metric_name
+                .remove(&(metric_name, removed.name.clone()));
+        }
+    }
+
+    fn colliding(&self, name: &str) -> Option<&Arc<str>> {
+        let metric_name = names::metric_name(name)?;
+        self.by_metric_name
+            .range((metric_name.clone(), Arc::from(""))..)
+            .take_while(|(known, _)| *known == metric_name)
+            .map(|(_, known)| known)
+            .find(|known| ***known != *name)
+    }
 }
 
 impl Default for Image {
@@ -156,13 +203,20 @@ impl Default for Image {
             controller_id: -1,
             slots: Vec::new(),
             configs: Arc::default(),
-            topics: BTreeMap::new(),
-            by_id: HashMap::new(),
+            topics: Arc::default(),
         }
     }
 }
 
 impl Image {
+    /// A cluster of which nothing but its id is known.
+    pub(super) fn of(cluster_id: String) -> Self {
+        Self {
+            cluster_id,
+            ..Self::default()
+        }
+    }
+
     /// The broker that coordinates a group, when it is there.
     pub fn coordinator_of(&self, slot: usize) -> Option<&Broker> {
         self.brokers.get(&self.slots.get(slot)?.owner)
@@ -170,37 +224,86 @@ impl Image {
 
     /// A topic by name.
     pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
-        self.topics.get(name)
+        self.topics.by_name.get(name)
     }
 
     /// A topic by id.
     pub fn topic_by_id(&self, id: Uuid) -> Option<&Arc<Topic>> {
-        self.by_id.get(&id)
+        self.topics.by_id.get(&id)
     }
 
     /// All topics by name.
     pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
-        self.topics.values()
+        self.topics.by_name.values()
     }
 
     /// Topics whose names come after `name`, or are it.
     pub fn topics_from(&self, name: &str) -> impl Iterator<Item = &Arc<Topic>> {
         self.topics
+            .by_name
             .range::<str, _>((std::ops::Bound::Included(name), std::ops::Bound::Unbounded))
             .map(|(_, topic)| topic)
     }
 
-    pub(super) fn put(&mut self, topic: Topic) {
-        let topic = Arc::new(topic);
-        if let Some(old) = self.topics.insert(topic.name.clone(), topic.clone()) {
-            self.by_id.remove(&old.id);
-        }
-        self.by_id.insert(topic.id, topic);
+    /// A topic whose name is the same as this one to metrics.
+    pub(super) fn colliding(&self, name: &str) -> Option<&Arc<str>> {
+        self.topics.colliding(name)
     }
 
-    pub(super) fn remove(&mut self, name: &str) -> Option<Arc<Topic>> {
-        let removed = self.topics.remove(name)?;
-        self.by_id.remove(&removed.id);
-        Some(removed)
+    /// Adds topics or puts them in the place of those of the same names.
+    pub(super) fn put(&mut self, topics: impl IntoIterator<Item = Topic>) {
+        let known = Arc::make_mut(&mut self.topics);
+        topics.into_iter().for_each(|topic| known.put(topic));
+    }
+
+    /// Removes topics.
+    pub(super) fn remove<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) {
+        let known = Arc::make_mut(&mut self.topics);
+        names.into_iter().for_each(|name| known.remove(name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TopicOverrides;
+
+    fn topic(name: &str, id: u128) -> Topic {
+        Topic {
+            name: name.into(),
+            id: Uuid::from_u128(id),
+            overrides: TopicOverrides::default(),
+            partitions: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_topic_is_found_by_name_and_by_its_latest_id() {
+        let mut image = Image::default();
+        image.put([topic("a", 1), topic("b", 2)]);
+        let before = image.clone();
+        image.put([topic("a", 3)]);
+        assert!(image.topic_by_id(Uuid::from_u128(1)).is_none());
+        assert_eq!(image.topic_by_id(Uuid::from_u128(3)), image.topic("a"));
+        image.remove(["b", "never there"]);
+        assert!(image.topic("b").is_none() && image.topic_by_id(Uuid::from_u128(2)).is_none());
+        assert!(before.topic("b").is_some() && before.topic_by_id(Uuid::from_u128(1)).is_some());
+    }
+
+    #[test]
+    fn names_that_metrics_cannot_tell_apart_are_found_and_forgotten() {
+        let mut image = Image::default();
+        image.put([topic("a.b", 1), topic("plain", 2)]);
+        assert_eq!(image.colliding("a_b").map(|name| &**name), Some("a.b"));
+        assert_eq!(image.colliding("a.b"), None);
+        assert_eq!(image.colliding("a.c"), None);
+        assert_eq!(image.colliding("plain"), None);
+        // Both may be there: found in a data directory.
+        image.put([topic("a_b", 3)]);
+        assert_eq!(image.colliding("a.b").map(|name| &**name), Some("a_b"));
+        image.remove(["a.b"]);
+        assert_eq!(image.colliding("a_b"), None);
+        image.remove(["a_b"]);
+        assert_eq!(image.colliding("a.b"), None);
     }
 }

@@ -11,18 +11,16 @@ use uuid::Uuid;
 use super::changes::{ClusterError, ConfigChange, NewTopic, apply_change};
 use super::cluster::Cluster;
 use super::image::{PartitionInfo, Topic};
-use super::names::{self, check_topic_name};
+use super::names::check_topic_name;
 use super::placement::{Identities, spread};
 use crate::config::{TopicConfig, TopicOverrides, topic_key};
 use crate::log::uuid_to_base64;
 use crate::meta::records::{DeletedTopicRecord, RECORD_VERSION, encode};
-use crate::meta::{MetaError, Op, paths};
+use crate::meta::{MULTI_BYTES_MAX, MULTI_OPS_MAX, MetaError, Op, paths};
 use crate::partition::TopicToOpen;
 
 /// Most partitions that one topic may have; a typing error should not fill the disk with directories.
 pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
-/// Bytes of new topics that are written together.
-const TOPICS_BYTES_A_WRITE: usize = 256 << 10;
 
 impl Cluster {
     /// Creates topics; the answers stand in the order of the requests. All that can be created is created in
@@ -69,7 +67,7 @@ impl Cluster {
         // Opened before they are told of, so that nobody finds a partition without its log.
         let to_open = created.iter().map(|topic| self.to_open(topic, 0));
         self.open_here(to_open.collect()).await;
-        self.change_image(|image| created.into_iter().for_each(|topic| image.put(topic)));
+        self.change_image(|image| image.put(created));
         for result in &mut results {
             let here = result
                 .as_ref()
@@ -92,14 +90,16 @@ impl Cluster {
         let mut part = Vec::new();
         let mut bytes = 0;
         for topic in topics {
-            let data = encode(&topic.to_record());
-            if bytes + data.len() > TOPICS_BYTES_A_WRITE && !part.is_empty() {
+            let op = Op::create(paths::topic(&topic.name), encode(&topic.to_record()));
+            // One more is the check that this broker is the controller.
+            let is_full = part.len() + 1 >= MULTI_OPS_MAX || bytes + op.bytes() > MULTI_BYTES_MAX;
+            if is_full && !part.is_empty() {
                 self.store_part(std::mem::take(&mut part), &mut results)
                     .await;
                 bytes = 0;
             }
-            bytes += data.len();
-            part.push(Op::create(paths::topic(&topic.name), data));
+            bytes += op.bytes();
+            part.push(op);
         }
         self.store_part(part, &mut results).await;
         results
@@ -138,14 +138,8 @@ impl Cluster {
         if image.topic(&new.name).is_some() {
             return Err(ClusterError::TopicExists(new.name.clone()));
         }
-        if let Some(other) = image
-            .topics()
-            .find(|topic| names::collide(&topic.name, &new.name))
-        {
-            return Err(ClusterError::Collision(
-                new.name.clone(),
-                other.name.to_string(),
-            ));
+        if let Some(other) = image.colliding(&new.name) {
+            return Err(ClusterError::Collision(new.name.clone(), other.to_string()));
         }
         let mut overrides = TopicOverrides::default();
         for (name, value) in &new.config {
@@ -356,7 +350,7 @@ impl Cluster {
         let offline = self
             .open_here(vec![self.to_open(&extended, have as usize)])
             .await;
-        self.change_image(|image| image.put(extended));
+        self.change_image(|image| image.put([extended]));
         if offline > 0 {
             Err(ClusterError::Storage(offline))
         } else {
@@ -398,7 +392,7 @@ impl Cluster {
         self.store(&changed).await?;
         self.partitions
             .reconfigure(name, &self.log_config(&changed));
-        self.change_image(|image| image.put(changed));
+        self.change_image(|image| image.put([changed]));
         Ok(())
     }
 
@@ -432,10 +426,8 @@ impl Cluster {
             },
         ];
         self.change_as_controller(forget).await?;
-        self.change_image(|image| {
-            image.remove(name);
-        });
-        self.partitions.delete(topic.id).await;
+        self.change_image(|image| image.remove([name]));
+        self.partitions.delete(&[topic.id]).await;
         drop(change);
         self.confirm_deletion(topic.id).await?;
         // Nobody takes messages for it any more; brokers that did not hear of it yet find nothing to remove.

@@ -25,6 +25,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 
+/// Steps of a multi that every store takes, whatever they are.
+pub const MULTI_OPS_MAX: usize = 500;
+/// Bytes of the paths and contents of such a multi.
+pub const MULTI_BYTES_MAX: usize = 256 << 10;
+
 /// A node's data and version; versions count sets from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -151,6 +156,17 @@ impl Op {
     /// A [`Op::DeleteTree`].
     pub fn delete_tree(path: impl Into<String>) -> Self {
         Self::DeleteTree { path: path.into() }
+    }
+
+    /// Bytes of its path and content.
+    pub fn bytes(&self) -> usize {
+        let data = match self {
+            Self::Create { data, .. } | Self::Set { data, .. } | Self::Put { data, .. } => {
+                data.len()
+            }
+            Self::Delete { .. } | Self::DeleteTree { .. } | Self::Check { .. } => 0,
+        };
+        self.path().len() + data
     }
 
     /// Where it works.

@@ -355,22 +355,37 @@ impl Partitions {
         self.changed.swap(false, Ordering::AcqRel)
     }
 
-    /// Forgets a topic and sets its files aside; they are removed after `file.delete.delay.ms` or at the next
+    /// Forgets topics and sets their files aside; they are removed after `file.delete.delay.ms` or at the next
     /// start. When this returns, the directories are out of the way.
-    pub async fn delete(&self, topic_id: Uuid) {
-        let removed = {
+    pub async fn delete(&self, topic_ids: &[Uuid]) {
+        let removed: Vec<Arc<TopicPartitions>> = {
             let _change = self.changes.lock();
-            let mut map = Map::clone(&self.map.load());
-            let Some(removed) = map.by_id.remove(&topic_id) else {
+            let known = self.map.load();
+            if !topic_ids.iter().any(|id| known.by_id.contains_key(id)) {
                 return;
-            };
-            map.by_name.retain(|_, topic| topic.topic_id != topic_id);
+            }
+            let mut map = Map::clone(&known);
+            let removed = topic_ids.iter().filter_map(|id| map.by_id.remove(id));
+            let removed: Vec<_> = removed.collect();
+            for topic in &removed {
+                let named = map.by_name.get(&topic.topic);
+                if named.is_some_and(|named| named.topic_id == topic.topic_id) {
+                    map.by_name.remove(&topic.topic);
+                }
+            }
             self.map.store(Arc::new(map));
             self.changed.store(true, Ordering::Release);
             removed
         };
+        for topic in removed {
+            self.set_files_aside(&topic).await;
+        }
+    }
+
+    /// Takes the files of a topic's partitions out of the way.
+    async fn set_files_aside(&self, removed: &TopicPartitions) {
         for (index, _) in removed.offline() {
-            self.set_aside_unopened(&removed, index);
+            self.set_aside_unopened(removed, index);
         }
         for partition in removed.online() {
             partition.mark_deleted();

@@ -15,13 +15,15 @@ use zookeeper_client::{Client, Error, MultiWriteError};
 
 use super::plan::{Known, Native, Step, plan};
 use super::{REQUESTS_MAX, Shared, is_connection_error, unavailable};
-use crate::meta::{MetaError, Op, SessionState, paths};
+use crate::meta::{MULTI_BYTES_MAX, MULTI_OPS_MAX, MetaError, Op, SessionState, paths};
 
 /// Multis in flight at most.
 const FLIGHTS_MAX: usize = 4;
 /// Steps and bytes of one multi; the server refuses more than 1 MiB unless it is told otherwise.
 const STEPS_MAX: usize = 1000;
 const BYTES_MAX: usize = 512 << 10;
+// The root's name and the access list are part of each step too.
+const _: () = assert!(MULTI_OPS_MAX < STEPS_MAX && MULTI_BYTES_MAX * 2 <= BYTES_MAX);
 /// Operations that are gathered from several requests.
 const GATHERED_OPS_MAX: usize = 256;
 const GATHERED_BYTES_MAX: usize = 256 << 10;
@@ -58,15 +60,7 @@ impl Request {
     }
 
     fn bytes(&self) -> usize {
-        let bytes = |op: &Op| match op {
-            Op::Create { path, data, .. }
-            | Op::Set { path, data, .. }
-            | Op::Put { path, data, .. } => path.len() + data.len(),
-            Op::Delete { path, .. } | Op::DeleteTree { path } | Op::Check { path, .. } => {
-                path.len()
-            }
-        };
-        self.ops.iter().map(bytes).sum()
+        self.ops.iter().map(Op::bytes).sum()
     }
 }
 
