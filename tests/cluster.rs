@@ -704,3 +704,74 @@ fn a_root_of_a_stopped_metaq_is_refused_too() {
     assert!(!status.success());
     assert!(log.contains("choose another zk.zkRoot"), "{log}");
 }
+
+/// Creates as many topics of one partition in one request; how long the answer took.
+fn create_many(node: &Node, prefix: &str, count: usize) -> Duration {
+    let new = |n: usize| {
+        CreatableTopic::default()
+            .with_name(name(&format!("{prefix}-{n}")))
+            .with_num_partitions(1)
+            .with_replication_factor(-1)
+    };
+    let request = CreateTopicsRequest::default()
+        .with_topics((0..count).map(new).collect())
+        .with_timeout_ms(60_000);
+    let mut client = node.client();
+    client
+        .stream
+        .set_read_timeout(Some(Duration::from_secs(120)))
+        .unwrap();
+    let started = std::time::Instant::now();
+    let answer = client.ask(5, &request);
+    let took = started.elapsed();
+    let refused = answer.topics.iter().find(|topic| topic.error_code != 0);
+    assert!(refused.is_none(), "{refused:?}");
+    assert_eq!(answer.topics.len(), count);
+    took
+}
+
+#[test]
+fn a_request_for_more_topics_than_one_write_holds_makes_all_of_them_on_all_brokers() {
+    let cluster = Cluster::start(2, &[]);
+    create_many(&cluster.nodes[0], "many", 1_200);
+    for node in &cluster.nodes {
+        within(LONG, "all topics", || {
+            let topics = node.metadata(None).topics;
+            topics.len() == 1_200 && topics.iter().all(|topic| topic.error_code == 0)
+        });
+    }
+    // Of one partition each, and dealt evenly all the same.
+    let led = cluster.nodes[0].metadata(None).topics;
+    let by_first = led
+        .iter()
+        .filter(|topic| topic.partitions[0].leader_id.0 == 0);
+    assert_eq!(by_first.count(), 600);
+}
+
+/// The longest that ten thousand topics may take beside as many known ones.
+const MANY_TOPICS_MAX: Duration = Duration::from_secs(20);
+/// Topics that are known then; a broker that stands alone keeps all of them open and may open 20,000 files.
+const KNOWN_ALONE: usize = 9_900;
+const KNOWN: usize = 10_000;
+const MANY: usize = 10_000;
+
+#[test]
+#[ignore = "opens 20,000 files, and measures: it wants the machine for itself"]
+fn ten_thousand_topics_beside_as_many_are_made_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let alone = Node::start(dir.path(), 0, "", &[]);
+    let known = create_many(&alone, "known", KNOWN_ALONE);
+    let took = create_many(&alone, "many", MANY);
+    eprintln!("one broker: {known:?}, then {took:?}");
+    assert!(took < MANY_TOPICS_MAX, "one broker: {took:?}");
+    drop(alone);
+    let cluster = Cluster::start(3, &[]);
+    let asked = cluster.other_than(cluster.nodes[0].controller());
+    let known = create_many(asked, "known", KNOWN);
+    let took = create_many(asked, "many", MANY);
+    eprintln!("three brokers: {known:?}, then {took:?}");
+    assert!(took < MANY_TOPICS_MAX, "three brokers: {took:?}");
+    for node in &cluster.nodes {
+        assert_eq!(node.metadata(None).topics.len(), KNOWN + MANY);
+    }
+}

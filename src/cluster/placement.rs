@@ -1,8 +1,8 @@
 //! Where new partitions go, and what they are called.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::image::Topic;
+use super::image::{Image, Topic};
 use crate::partition::Identity;
 
 /// Numbers that identities of a topic have reached, by home broker.
@@ -29,11 +29,46 @@ impl Identities {
     }
 }
 
-/// Deals partitions over brokers in runs: with brokers 0 and 1, ten partitions are 0-0 … 0-4, 1-0 … 1-4.
-pub(super) fn spread(brokers: &[i32], partitions: usize) -> Vec<Vec<i32>> {
-    (0..partitions)
-        .map(|n| vec![brokers[n * brokers.len() / partitions]])
-        .collect()
+/// Partitions that each of some brokers leads.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Load(BTreeMap<i32, usize>);
+
+impl Load {
+    /// Of brokers that take new partitions.
+    pub(super) fn of(brokers: &[i32], image: &Image) -> Self {
+        let mut led: BTreeMap<i32, usize> = brokers.iter().map(|id| (*id, 0)).collect();
+        for info in image.topics().flat_map(|topic| &topic.partitions) {
+            if let Some(count) = led.get_mut(&info.leader) {
+                *count += 1;
+            }
+        }
+        Self(led)
+    }
+
+    /// How many brokers there are, one at the least.
+    pub(super) fn brokers(&self) -> usize {
+        self.0.len().max(1)
+    }
+
+    /// Deals partitions evenly and in runs: with brokers 0 and 1, ten partitions are 0-0 … 0-4, 1-0 … 1-4. Those that
+    /// are left over go to the brokers that lead the fewest.
+    pub(super) fn deal(&mut self, partitions: usize) -> Vec<Vec<i32>> {
+        let brokers = self.brokers();
+        let mut by_load: Vec<(usize, i32)> = self.0.iter().map(|(id, led)| (*led, *id)).collect();
+        by_load.sort_unstable();
+        let more: BTreeSet<i32> = by_load
+            .into_iter()
+            .take(partitions % brokers)
+            .map(|(_, id)| id)
+            .collect();
+        let mut dealt = Vec::with_capacity(partitions);
+        for (id, led) in &mut self.0 {
+            let own = partitions / brokers + usize::from(more.contains(id));
+            *led += own;
+            dealt.extend(std::iter::repeat_n(vec![*id], own));
+        }
+        dealt
+    }
 }
 
 /// Which slots get another owner so that all are with live brokers, evenly, and as few as possible move.
@@ -87,13 +122,27 @@ mod tests {
         assert_eq!(after(&three, &[]).1, 0);
     }
 
+    fn homes(load: &mut Load, partitions: usize) -> Vec<i32> {
+        let dealt = load.deal(partitions).into_iter();
+        dealt.map(|replicas| replicas[0]).collect()
+    }
+
     #[test]
     fn partitions_are_dealt_in_runs() {
-        let homes: Vec<i32> = spread(&[0, 1], 10)
-            .into_iter()
-            .map(|replicas| replicas[0])
-            .collect();
-        assert_eq!(homes, [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]);
-        assert_eq!(spread(&[7], 3), [[7], [7], [7]]);
+        let mut load = Load::of(&[0, 1], &Image::default());
+        assert_eq!(homes(&mut load, 10), [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]);
+        let mut load = Load::of(&[7], &Image::default());
+        assert_eq!(homes(&mut load, 3), [7, 7, 7]);
+    }
+
+    #[test]
+    fn what_cannot_be_dealt_evenly_goes_to_who_leads_the_fewest() {
+        let mut load = Load::of(&[0, 1, 2], &Image::default());
+        let one_each: Vec<Vec<i32>> = (0..4).map(|_| homes(&mut load, 1)).collect();
+        assert_eq!(one_each, [[0], [1], [2], [0]]);
+        assert_eq!(homes(&mut load, 4), [0, 1, 1, 2]);
+        assert_eq!(homes(&mut load, 2), [0, 2]);
+        assert_eq!(load.deal(0), Vec::<Vec<i32>>::new());
+        assert_eq!(Load::default().deal(3), Vec::<Vec<i32>>::new());
     }
 }

@@ -12,7 +12,7 @@ use super::changes::{ClusterError, ConfigChange, NewTopic, apply_change};
 use super::cluster::Cluster;
 use super::image::{PartitionInfo, Topic};
 use super::names::check_topic_name;
-use super::placement::{Identities, spread};
+use super::placement::{Identities, Load};
 use crate::config::{TopicConfig, TopicOverrides, topic_key};
 use crate::log::uuid_to_base64;
 use crate::meta::records::{DeletedTopicRecord, RECORD_VERSION, encode};
@@ -37,12 +37,13 @@ impl Cluster {
                 .map(|_| Err(ClusterError::NotController))
                 .collect();
         }
+        let mut load = self.load();
         let mut planned_names: BTreeSet<&str> = BTreeSet::new();
         let mut results: Vec<Result<Topic, ClusterError>> = Vec::with_capacity(wanted.len());
         for new in wanted {
             let planned = match planned_names.contains(new.name.as_str()) {
                 true => Err(ClusterError::TopicExists(new.name.clone())),
-                false => self.plan(new),
+                false => self.plan(new, &mut load),
             };
             planned_names.insert(&new.name);
             results.push(planned);
@@ -132,7 +133,7 @@ impl Cluster {
         opened.map_or(usize::MAX, |report| report.offline)
     }
 
-    fn plan(&self, new: &NewTopic) -> Result<Topic, ClusterError> {
+    fn plan(&self, new: &NewTopic, load: &mut Load) -> Result<Topic, ClusterError> {
         check_topic_name(&new.name)?;
         let image = self.image.load();
         if image.topic(&new.name).is_some() {
@@ -151,7 +152,7 @@ impl Cluster {
             overrides.0.insert(name.clone(), value);
         }
         overrides.validate()?;
-        let replicas = self.plan_replicas(new)?;
+        let replicas = self.plan_replicas(new, load)?;
         let partitions = self.deal(&Identities::default(), &replicas);
         Ok(Topic {
             name: new.name.as_str().into(),
@@ -162,7 +163,11 @@ impl Cluster {
     }
 
     /// The replicas of each partition of a new topic.
-    fn plan_replicas(&self, new: &NewTopic) -> Result<Vec<Vec<i32>>, ClusterError> {
+    fn plan_replicas(
+        &self,
+        new: &NewTopic,
+        load: &mut Load,
+    ) -> Result<Vec<Vec<i32>>, ClusterError> {
         if !new.assignments.is_empty() {
             if new.partitions != -1 || new.replication_factor != -1 {
                 return Err(ClusterError::Request(
@@ -172,9 +177,8 @@ impl Cluster {
             }
             return self.check_assignments(0, &new.assignments);
         }
-        let brokers = self.placeable_brokers();
         let partitions = match new.partitions {
-            -1 => self.config.load().partitions_for_topic(&new.name) * brokers.len().max(1) as i32,
+            -1 => self.config.load().partitions_for_topic(&new.name) * load.brokers() as i32,
             n => n,
         };
         if partitions <= 0 {
@@ -188,7 +192,7 @@ impl Cluster {
             )));
         }
         self.check_replication_factor(new.replication_factor)?;
-        Ok(spread(&brokers, partitions as usize))
+        Ok(load.deal(partitions as usize))
     }
 
     fn check_replication_factor(&self, asked: i16) -> Result<(), ClusterError> {
@@ -274,6 +278,10 @@ impl Cluster {
         }
     }
 
+    fn load(&self) -> Load {
+        Load::of(&self.placeable_brokers(), &self.image.load())
+    }
+
     /// Gives new partitions their identities: the home broker is the first replica.
     pub(super) fn deal(&self, taken: &Identities, replicas: &[Vec<i32>]) -> Vec<PartitionInfo> {
         let mut identities = taken.clone();
@@ -338,7 +346,7 @@ impl Cluster {
                     .map(|(n, replicas)| (have + n as i32, replicas));
                 self.check_assignments(have, &by_index.collect())?
             }
-            None => spread(&self.placeable_brokers(), more),
+            None => self.load().deal(more),
         };
         if validate_only {
             return Ok(());
