@@ -21,7 +21,7 @@ use crate::cluster::{cluster_id_of, parse_identity, tell_of_changes};
 use crate::config::{Config, LiveConfig};
 use crate::control::Control;
 use crate::group::{Coordinator, GroupLimits, Resolve};
-use crate::log::{DataDirError, RealDisk};
+use crate::log::{DataDirError, Disk, RealDisk};
 use crate::meta::{MetaError, MetaStore, ZooKeeperOptions, ZooKeeperTls};
 use crate::metrics::Metrics;
 use crate::net::{Endpoint, EndpointError, Listener, Server, bind, listen_endpoints};
@@ -182,6 +182,11 @@ async fn follow_config(config: Arc<LiveConfig>, intervals: Arc<Mutex<Housekeepin
 impl Broker {
     /// Opens everything and begins to serve. Returns when clients can be answered.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_over(config, Arc::new(RealDisk)).await
+    }
+
+    /// As [`Self::start`], over another disk.
+    pub async fn start_over(config: Config, disk: Arc<dyn Disk>) -> Result<Self, StartError> {
         let started = Instant::now();
         for setting in config.without_effect() {
             tracing::warn!(name = setting.name, "without effect: {}", setting.instead);
@@ -193,7 +198,7 @@ impl Broker {
         let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
         let admin = Admin::bind(&config).await?;
         let observe = Arc::new(Observe::new(&WallClock::default()));
-        let partitions = open_partitions(&config, &observe)?;
+        let partitions = open_partitions(&config, &observe, disk)?;
         for dir in partitions.data_dirs() {
             dir.check_owner(config.number("broker.id") as i32)?;
         }
@@ -390,7 +395,11 @@ fn network_threads() -> usize {
     runtime.map_or(0, |runtime| runtime.metrics().num_workers())
 }
 
-fn open_partitions(config: &Config, observe: &Observe) -> Result<Partitions, StartError> {
+fn open_partitions(
+    config: &Config,
+    observe: &Observe,
+    disk: Arc<dyn Disk>,
+) -> Result<Partitions, StartError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let open_threads = match config.number("num.recovery.threads.per.data.dir") {
         0 => cores * 2,
@@ -410,7 +419,7 @@ fn open_partitions(config: &Config, observe: &Observe) -> Result<Partitions, Sta
     if options.data_paths.is_empty() {
         return Err(StartError::NoDataPath);
     }
-    Ok(Partitions::open(Arc::new(RealDisk), &options)?)
+    Ok(Partitions::open(disk, &options)?)
 }
 
 /// A broker that moves to ZooKeeper leaves its embedded store behind, but not what is in it: the tree must have been

@@ -16,8 +16,9 @@ use metaq_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use metaq_protocol::messages::{
-    ApiVersionsRequest, FetchRequest, GroupId, HeartbeatRequest, JoinGroupRequest,
-    LeaveGroupRequest, MetadataRequest, OffsetCommitRequest, ProduceRequest, SyncGroupRequest,
+    ApiVersionsRequest, DescribeGroupsRequest, FetchRequest, GroupId, HeartbeatRequest,
+    JoinGroupRequest, LeaveGroupRequest, MetadataRequest, OffsetCommitRequest, ProduceRequest,
+    SyncGroupRequest,
 };
 use metaq_protocol::protocol::StrBytes;
 use metaq_protocol::shape::{Direction, shape_of};
@@ -500,34 +501,37 @@ fn leave_one_without_time(broker: &Process, group: &GroupId, rebalance_timeout_m
             .with_protocol_type(text("consumer"))
             .with_protocols(vec![protocol])
     };
-    // Over one connection, which keeps the order.
-    let mut client = broker.client();
+    // A connection each: a request that waits for others keeps what comes after it waiting.
+    let mut clients = [broker.client(), broker.client()];
     let nobody = StrBytes::default();
-    let a = client.ask(5, &join("a", &nobody, 60_000)).member_id;
-    client.send(5, &join("b", &nobody, 60_000));
-    client.send(5, &join("a", &a, 60_000));
-    let (_, b) = client.receive::<JoinGroupRequest>(5);
-    client.receive::<JoinGroupRequest>(5);
-    for id in [&a, &b.member_id] {
+    let a = clients[0].ask(5, &join("a", &nobody, 60_000)).member_id;
+    clients[1].send(5, &join("b", &nobody, 60_000));
+    let describe = DescribeGroupsRequest::default().with_groups(vec![group.clone()]);
+    common::wait_for("the second member", || {
+        let described = clients[0].ask(1, &describe);
+        described.groups[0].group_state.as_str() == "PreparingRebalance"
+    });
+    clients[0].send(5, &join("a", &a, 60_000));
+    let (_, b) = clients[1].receive::<JoinGroupRequest>(5);
+    clients[0].receive::<JoinGroupRequest>(5);
+    for (client, id) in clients.iter_mut().zip([&a, &b.member_id]) {
         let sync = SyncGroupRequest::default()
             .with_group_id(group.clone())
             .with_generation_id(b.generation_id)
             .with_member_id(id.clone());
         client.send(3, &sync);
     }
-    for instance in ["a", "b"] {
+    for (client, instance) in clients.iter_mut().zip(["a", "b"]) {
         client.receive::<SyncGroupRequest>(3);
         client.send(5, &join(instance, &nobody, rebalance_timeout_ms));
+        let (_, back) = client.receive::<JoinGroupRequest>(5);
+        assert_eq!(back.error_code, 0);
     }
     let leaving = MemberIdentity::default().with_group_instance_id(Some(text("a")));
     let leave = LeaveGroupRequest::default()
         .with_group_id(group.clone())
         .with_members(vec![leaving]);
-    for _ in ["a", "b"] {
-        let (_, back) = client.receive::<JoinGroupRequest>(5);
-        assert_eq!(back.error_code, 0);
-    }
-    client.send(3, &leave);
+    clients[0].send(3, &leave);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use metaq::clock::WallClock;
-use metaq::log::{Ends, LogConfig, LogError, ProducedBatch};
+use metaq::log::{Ends, LogConfig, LogError, ProducedBatch, Reach, ReadWanted};
 use metaq::partition::{
     Housekeeping, HousekeepingIntervals, Identity, Partition, Partitions, PartitionsOptions,
     ReadError, TopicToOpen,
@@ -291,7 +291,12 @@ fn read_all(partition: &Partition) -> (Vec<(i64, i64, i64)>, Ends) {
     let ends = partition.log().ends();
     let (mut at, mut found) = (ends.log_start, Vec::new());
     while at < ends.log_end.offset {
-        let slice = match partition.read(at, 1 << 20, true) {
+        let wanted = ReadWanted {
+            offset: at,
+            bytes_max: 1 << 20,
+            first_batch_whole: true,
+        };
+        let slice = match partition.read(&wanted, Reach::Disk) {
             // Retention came in between.
             Err(ReadError::Log(LogError::OffsetOutOfRange { .. }))
                 if partition.log().ends().log_start > at =>

@@ -16,6 +16,8 @@ use uuid::Uuid;
 use super::errors::WireError;
 use super::shared::partition_of;
 use super::{Api, Caller, Context, Order, serve};
+use crate::log::LogError;
+use crate::partition::Partition;
 
 pub(super) const API: Api = Api {
     key: ApiKey::DeleteRecords,
@@ -29,6 +31,7 @@ async fn handle(
     request: DeleteRecordsRequest,
 ) -> DeleteRecordsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
+    let mut moved = Vec::new();
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
@@ -36,7 +39,10 @@ async fn handle(
                 DeleteRecordsPartitionResult::default().with_partition_index(asked.partition_index);
             partitions.push(
                 match delete(&cx, &topic.name, asked.partition_index, asked.offset).await {
-                    Ok(log_start) => answer.with_low_watermark(log_start),
+                    Ok(partition) => {
+                        moved.push((topics.len(), partitions.len(), partition));
+                        answer
+                    }
                     Err(error) => answer.with_error_code(error.code()).with_low_watermark(-1),
                 },
             );
@@ -47,10 +53,29 @@ async fn handle(
                 .with_partitions(partitions),
         );
     }
+    if !moved.is_empty() {
+        // One write for all of them.
+        let durable = cx.partitions.checkpoint_aside().await.map_err(LogError::Io);
+        for (topic, at, partition) in moved {
+            let answer = &mut topics[topic].partitions[at];
+            match &durable {
+                Ok(()) => answer.low_watermark = partition.log().ends().log_start,
+                Err(error) => {
+                    answer.error_code = error.wire().code();
+                    answer.low_watermark = -1;
+                }
+            }
+        }
+    }
     DeleteRecordsResponse::default().with_topics(topics)
 }
 
-async fn delete(cx: &Context, topic: &str, index: i32, offset: i64) -> Result<i64, ResponseError> {
+async fn delete(
+    cx: &Context,
+    topic: &str,
+    index: i32,
+    offset: i64,
+) -> Result<Arc<Partition>, ResponseError> {
     let partition = partition_of(cx, topic, Uuid::nil(), index).map_err(|error| error.wire())?;
     if !partition.log().config().delete {
         return Err(ResponseError::PolicyViolation);
@@ -58,5 +83,6 @@ async fn delete(cx: &Context, topic: &str, index: i32, offset: i64) -> Result<i6
     cx.partitions
         .delete_records(&partition, offset)
         .await
-        .map_err(|error| error.wire())
+        .map_err(|error| error.wire())?;
+    Ok(partition)
 }

@@ -38,7 +38,9 @@ impl WireError for LogError {
     fn wire(&self) -> ResponseError {
         match self {
             Self::NotLeader => ResponseError::NotLeaderOrFollower,
-            Self::Offline(_) | Self::Io(_) | Self::Hole { .. } => ResponseError::KafkaStorageError,
+            Self::Offline(_) | Self::NotCached | Self::Io(_) | Self::Hole { .. } => {
+                ResponseError::KafkaStorageError
+            }
             Self::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
             Self::BatchLargerThanSegment(_) => ResponseError::RecordListTooLarge,
             Self::Sequence(SequenceError::FencedEpoch { .. }) => {

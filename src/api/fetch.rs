@@ -17,7 +17,6 @@ use metaq_protocol::ResponseError;
 use metaq_protocol::fetch_response::{self, FetchPiece, FetchedPartition, FetchedTopic};
 use metaq_protocol::frame;
 use metaq_protocol::messages::{ApiKey, FetchRequest};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -26,8 +25,8 @@ use super::errors::WireError;
 use super::fetch_sessions::{Key, SessionError, Told, Turn, Wanted};
 use super::shared::{name_of, partition_of};
 use super::{Answer, Api, Caller, Context, Order, Piece, Response, Stage};
-use crate::log::Slice;
-use crate::partition::{Isolation, Partition, Subscription};
+use crate::log::{LogError, Reach, ReadWanted, Slice};
+use crate::partition::{FetchWaiter, Isolation, Partition, ReadError, Subscription};
 
 /// From this version on clients name topics by id.
 const TOPIC_IDS_FROM: i16 = 13;
@@ -80,6 +79,15 @@ struct Answered {
     topics: Vec<FetchedTopic>,
     /// By position in `topics` and their partitions.
     slices: HashMap<(usize, usize), Slice>,
+}
+
+/// What all partitions give.
+struct Reading {
+    fetched: Vec<Fetched>,
+    /// Bytes of records.
+    bytes: usize,
+    /// There is enough, or something that is answered at once.
+    is_enough: bool,
 }
 
 /// What one partition gives.
@@ -165,7 +173,7 @@ async fn answer(
     let mut fetched = wait(cx, &wanted, &limits, deadline, stage).await;
     if !cx.cluster.may_act() {
         // What was read before this process was stopped is not told by a broker that leads no more.
-        fetched = read(cx, &wanted, &limits).await.0;
+        fetched = read(cx, &wanted, &limits).await.fetched;
     }
     let mut noted = 0;
     for (wanted, fetched) in wanted.iter().zip(&fetched) {
@@ -224,7 +232,8 @@ fn session_error(error: SessionError) -> ResponseError {
     }
 }
 
-/// Reads until there is enough, an error, or no more time; not into a shutdown.
+/// Reads until there is enough, an error, or no more time; not into a shutdown. What waits costs by what moves: each time
+/// only the partitions that did are read again.
 async fn wait(
     cx: &Arc<Context>,
     wanted: &[Wanted],
@@ -232,52 +241,99 @@ async fn wait(
     deadline: Instant,
     stage: &mut Stage,
 ) -> Vec<Fetched> {
-    let (fetched, enough) = read(cx, wanted, limits).await;
-    if enough || Instant::now() >= deadline {
-        return fetched;
+    let mut reading = read(cx, wanted, limits).await;
+    if reading.is_enough || Instant::now() >= deadline {
+        return reading.fetched;
     }
-    let waiter = Arc::new(Notify::new());
+    let waiter = Arc::new(FetchWaiter::default());
     let mut draining = cx.draining.clone();
-    let partition = |Wanted { key, .. }: &Wanted| {
-        partition_of(cx, &key.topic, key.topic_id, key.partition).ok()
-    };
-    let _subscriptions: Vec<Subscription> = wanted
-        .iter()
-        .filter_map(partition)
-        .map(|partition| Subscription::new(partition, &waiter))
-        .collect();
-    loop {
-        // Once more behind the subscription, so that nothing falls in between.
-        let (fetched, enough) = read(cx, wanted, limits).await;
-        if enough {
-            return fetched;
+    let mut subscriptions = Vec::with_capacity(wanted.len());
+    for (number, fetched) in reading.fetched.iter().enumerate() {
+        let subscribe =
+            |partition: &Arc<Partition>| Subscription::new(partition.clone(), &waiter, number);
+        subscriptions.push(fetched.partition.as_ref().map(subscribe));
+        if fetched.has_moved() {
+            // Before anybody was told.
+            waiter.note_moved(number);
         }
-        stage.ordered();
-        tokio::select! {
-            () = waiter.notified() => {}
-            () = tokio::time::sleep_until(deadline) => return fetched,
-            _ = draining.wait_for(|draining| *draining) => return fetched,
+    }
+    stage.ordered();
+    loop {
+        let moved = tokio::select! {
+            moved = waiter.moved() => moved,
+            () = tokio::time::sleep_until(deadline) => return reading.fetched,
+            _ = draining.wait_for(|draining| *draining) => return reading.fetched,
+        };
+        for number in moved {
+            tokio::task::coop::consume_budget().await;
+            let before = reading.fetched[number].partition.clone();
+            reading.read_again(cx, wanted, limits, number).await;
+            let now = &reading.fetched[number].partition;
+            if let (Some(before), Some(now)) = (before, now)
+                && !Arc::ptr_eq(&before, now)
+            {
+                // It goes on in another directory.
+                let renewed = Subscription::new(now.clone(), &waiter, number);
+                subscriptions[number] = Some(renewed);
+                if reading.fetched[number].has_moved() {
+                    waiter.note_moved(number);
+                }
+            }
+        }
+        if reading.is_enough {
+            return reading.fetched;
         }
     }
 }
 
-async fn read(cx: &Arc<Context>, wanted: &[Wanted], limits: &Limits) -> (Vec<Fetched>, bool) {
-    let (mut left, mut total, mut enough) = (limits.bytes_max, 0, wanted.is_empty());
-    let mut all = Vec::with_capacity(wanted.len());
+async fn read(cx: &Arc<Context>, wanted: &[Wanted], limits: &Limits) -> Reading {
+    let mut reading = Reading {
+        fetched: Vec::with_capacity(wanted.len()),
+        bytes: 0,
+        is_enough: wanted.is_empty() || limits.bytes_min == 0,
+    };
     for wanted in wanted {
         // Others have their turn during a request that names very many.
         tokio::task::coop::consume_budget().await;
-        let fetched = read_one(cx, wanted, limits, left, total == 0);
-        let bytes = fetched.answer.records_bytes;
-        total += bytes;
-        left = left.saturating_sub(bytes);
-        enough |= fetched.answer.error_code != 0;
-        all.push(fetched);
+        let fetched = read_one(cx, wanted, limits, reading.bytes).await;
+        reading.add(&fetched, limits);
+        reading.fetched.push(fetched);
     }
-    (all, enough || total >= limits.bytes_min)
+    reading
 }
 
-fn read_one(cx: &Context, wanted: &Wanted, limits: &Limits, left: usize, first: bool) -> Fetched {
+impl Reading {
+    fn add(&mut self, fetched: &Fetched, limits: &Limits) {
+        self.bytes += fetched.answer.records_bytes;
+        self.is_enough |= fetched.answer.error_code != 0 || self.bytes >= limits.bytes_min;
+    }
+
+    /// Reads one of the partitions again.
+    async fn read_again(
+        &mut self,
+        cx: &Arc<Context>,
+        wanted: &[Wanted],
+        limits: &Limits,
+        number: usize,
+    ) {
+        self.bytes -= self.fetched[number].answer.records_bytes;
+        let fetched = read_one(cx, &wanted[number], limits, self.bytes).await;
+        self.add(&fetched, limits);
+        self.fetched[number] = fetched;
+    }
+}
+
+impl Fetched {
+    /// Whether its partition can give more by now, or is not the one to ask any more.
+    fn has_moved(&self) -> bool {
+        self.partition.as_ref().is_some_and(|partition| {
+            partition.is_deleted() || partition.high_watermark() != self.answer.high_watermark
+        })
+    }
+}
+
+/// Reads one partition, of a fetch that has so many bytes already.
+async fn read_one(cx: &Arc<Context>, wanted: &Wanted, limits: &Limits, bytes: usize) -> Fetched {
     let key = &wanted.key;
     let refuse = |error: ResponseError| Fetched {
         partition: None,
@@ -298,13 +354,25 @@ fn read_one(cx: &Context, wanted: &Wanted, limits: &Limits, left: usize, first: 
     if !cx.config.accepts(partition.topic()).subscribe {
         return refuse(ResponseError::TopicAuthorizationFailed);
     }
-    match read_partition(&partition, wanted, left, first) {
+    if let Err(error) = partition.check_epoch(wanted.current_leader_epoch) {
+        return refuse(error.wire());
+    }
+    let left = limits.bytes_max.saturating_sub(bytes);
+    let to_read = ReadWanted {
+        offset: wanted.fetch_offset,
+        bytes_max: left.min(usize::try_from(wanted.bytes_max).unwrap_or(0)),
+        first_batch_whole: bytes == 0,
+    };
+    // Before the read: what comes in between is seen as a move.
+    let (high_watermark, last_stable_offset) =
+        (partition.high_watermark(), partition.last_stable_offset());
+    match read_partition(cx, &partition, to_read).await {
         Ok(slice) => Fetched {
             answer: FetchedPartition {
                 index: key.partition,
                 error_code: 0,
-                high_watermark: partition.high_watermark(),
-                last_stable_offset: partition.last_stable_offset(),
+                high_watermark,
+                last_stable_offset,
                 log_start_offset: partition.log().ends().log_start,
                 aborted: (limits.isolation == Isolation::ReadCommitted).then(Vec::new),
                 records_bytes: slice.as_ref().map_or(0, |slice| slice.bytes),
@@ -316,15 +384,21 @@ fn read_one(cx: &Context, wanted: &Wanted, limits: &Limits, left: usize, first: 
     }
 }
 
-fn read_partition(
+/// Reads on this thread what is in memory, and elsewhere what the disk must be waited for.
+async fn read_partition(
+    cx: &Context,
     partition: &Arc<Partition>,
-    wanted: &Wanted,
-    left: usize,
-    first: bool,
-) -> Result<Option<Slice>, crate::partition::ReadError> {
-    partition.check_epoch(wanted.current_leader_epoch)?;
-    let bytes_max = left.min(usize::try_from(wanted.bytes_max).unwrap_or(0));
-    partition.read(wanted.fetch_offset, bytes_max, first)
+    wanted: ReadWanted,
+) -> Result<Option<Slice>, ReadError> {
+    match partition.read(&wanted, Reach::Cache) {
+        Err(ReadError::Log(LogError::NotCached)) => {}
+        read => return read,
+    }
+    let partition = partition.clone();
+    let read = move || partition.read(&wanted, Reach::Disk);
+    let panicked = || LogError::Offline("a read panicked; this is a bug".to_owned());
+    let read = cx.partitions.workers().unblock(read).await;
+    read.unwrap_or_else(|| Err(panicked().into()))
 }
 
 /// Groups what was fetched by topic; an incremental answer leaves out what did not change.

@@ -63,7 +63,7 @@ impl Log {
         mut tell: impl FnMut(WrittenBatch),
     ) -> Vec<Result<Appended, LogError>> {
         let mut tail = self.tail.lock();
-        if let Some(reason) = &tail.offline {
+        if let Some(reason) = self.offline_reason() {
             let refusal = || Err(LogError::Offline(reason.clone()));
             return requests.iter().map(|_| refusal()).collect();
         }
@@ -113,8 +113,8 @@ impl Log {
             let (offsets, times) = (&active.offsets.file, &active.times.file);
             offsets.has_room(PLAIN_BATCHES_MAX) && times.has_room(PLAIN_BATCHES_MAX)
         });
-        let epoch = match (&tail.offline, active) {
-            (None, Some(_)) => tail.epochs.latest().unwrap_or(-1),
+        let epoch = match (self.is_offline(), active) {
+            (false, Some(_)) => self.epochs.load().latest().unwrap_or(-1),
             _ => -1,
         };
         if let Some(active) = active {
@@ -206,7 +206,7 @@ impl<'a> Round<'a> {
             if produced.bytes.len() as u64 > self.config.segment_bytes {
                 return Err(LogError::BatchLargerThanSegment(produced.bytes.len()));
             }
-            match self.tail.producers.admit(&produced.header) {
+            match self.log.producers.lock().admit(&produced.header) {
                 Ok(Admission::Append) => {}
                 Ok(Admission::Duplicate(stored)) => {
                     return Ok(Some(Appended {
@@ -242,16 +242,13 @@ impl<'a> Round<'a> {
         let head =
             batch::header_for_append(&produced.bytes, self.next_offset, self.leader_epoch, time);
         let header = BatchHeader::parse(&head).map_err(io::Error::other)?;
-        if self
-            .tail
-            .epochs
-            .latest()
-            .is_none_or(|latest| latest < self.leader_epoch)
-        {
-            self.tail.epochs.assign(self.leader_epoch, self.next_offset);
-            self.tail.epochs.store(&*self.log.disk, &self.log.dir())?;
+        let (epoch, at) = (self.leader_epoch, self.next_offset);
+        let begins = |latest: i32| latest < epoch;
+        if self.log.epochs.load().latest().is_none_or(begins) {
+            self.log.change_epochs(|epochs| epochs.assign(epoch, at));
+            self.log.store_epochs()?;
         }
-        self.tail.producers.stored(&header);
+        self.log.producers.lock().stored(&header);
         self.next_offset = header.last_offset() + 1;
         self.pending.push(Pending {
             head,
@@ -338,8 +335,9 @@ impl<'a> Round<'a> {
             });
         }
         self.pending_bytes = 0;
-        if self.tail.unsynced_since_ms == 0 {
-            self.tail.unsynced_since_ms = self.now_ms;
+        if self.log.unsynced_since_ms.load(Ordering::Relaxed) == 0 {
+            let since_ms = &self.log.unsynced_since_ms;
+            since_ms.store(self.now_ms, Ordering::Relaxed);
         }
         let mut ends = self.log.ends.write();
         ends.log_end = OffsetPosition {

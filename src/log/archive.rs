@@ -33,7 +33,7 @@ impl Log {
         high_watermark: i64,
     ) -> Result<Vec<Arc<Segment>>, LogError> {
         let mut tail = self.lock_tail();
-        if tail.offline.is_some() {
+        if self.is_offline() {
             return Ok(Vec::new());
         }
         let due = self.due(now_ms, high_watermark)?;

@@ -5,14 +5,14 @@
 //! are rebuilt from the segments and are mapped directly (`index_file.rs`); only their space is asked for here.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::FallocateFlags;
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 /// The most buffers that one `pwritev` takes (IOV_MAX of Linux).
 const IO_SLICES_MAX: usize = 1024;
@@ -23,6 +23,11 @@ const ZEROS_BYTES: usize = 4096;
 pub trait DiskFile: Send + Sync {
     /// Reads into `buffer` from `position`; returns fewer bytes only at the end of the file.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+    /// As [`Self::read_at`], but only what needs no waiting for the disk: `None` where nothing of it is in the page cache,
+    /// fewer bytes where a part is.
+    fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<Option<usize>> {
+        self.read_at(buffer, position).map(Some)
+    }
     /// Writes all buffers one after the other from `position`.
     fn write_all_at(&self, buffers: &mut [IoSlice<'_>], position: u64) -> io::Result<()>;
     /// Returns after the file's data is on stable storage (fdatasync).
@@ -197,6 +202,16 @@ impl DiskFile for RealFile {
             }
         }
         Ok(read)
+    }
+
+    fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<Option<usize>> {
+        let mut buffers = [IoSliceMut::new(buffer)];
+        match rustix::io::preadv2(&self.0, &mut buffers, position, ReadWriteFlags::NOWAIT) {
+            Ok(read) => Ok(Some(read)),
+            // Not there, or the file system cannot tell.
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn write_all_at(&self, mut buffers: &mut [IoSlice<'_>], mut position: u64) -> io::Result<()> {

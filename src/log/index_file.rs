@@ -34,6 +34,15 @@ pub(super) struct IndexFile<const WIDTH: usize> {
     reserved: AtomicUsize,
 }
 
+/// Whether all of a map is in memory, so that looking at it does not wait for the disk.
+fn is_resident(map: &MmapRaw) -> bool {
+    let pages = map.len().div_ceil(rustix::param::page_size());
+    let mut resident = vec![0u8; pages];
+    // SAFETY: the map begins at a page and is as long as it says; there is a byte for each of its pages.
+    let asked = unsafe { libc::mincore(map.as_mut_ptr().cast(), map.len(), resident.as_mut_ptr()) };
+    asked == 0 && resident.iter().all(|page| page & 1 == 1)
+}
+
 impl<const WIDTH: usize> IndexFile<WIDTH> {
     /// An index at `path` of at most `bytes_max` bytes; nothing is opened yet.
     pub(super) fn new(disk: Arc<dyn Disk>, path: PathBuf, bytes_max: usize) -> Self {
@@ -74,9 +83,28 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
     ) -> io::Result<Option<[u8; WIDTH]>> {
         self.open()?;
         let map = self.map.read();
+        Ok(map.as_ref().and_then(|map| self.search(map, before)))
+    }
+
+    /// As [`Self::last_where`], where the disk need not be waited for; `None` otherwise.
+    pub(super) fn last_where_cached(
+        &self,
+        before: impl Fn(&[u8; WIDTH]) -> bool,
+    ) -> Option<Option<[u8; WIDTH]>> {
+        if !self.counted.load(Ordering::Acquire) {
+            return None;
+        }
+        // Whoever makes room waits for the disk with the lock.
+        let map = self.map.try_read()?;
         let Some(map) = map.as_ref() else {
-            return Ok(None);
+            return Some(None);
         };
+        // What is appended to was written by this process.
+        let is_active = self.reserved.load(Ordering::Relaxed) > 0;
+        (is_active || is_resident(map)).then(|| self.search(map, before))
+    }
+
+    fn search(&self, map: &MmapRaw, before: impl Fn(&[u8; WIDTH]) -> bool) -> Option<[u8; WIDTH]> {
         let (mut low, mut high) = (0, self.entries.load(Ordering::Acquire));
         while low < high {
             let middle = low + (high - low) / 2;
@@ -86,7 +114,7 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
                 high = middle
             }
         }
-        Ok((low > 0).then(|| read_entry(map, low - 1)))
+        (low > 0).then(|| read_entry(map, low - 1))
     }
 
     /// Whether one more entry fits below `segment.index.bytes`.

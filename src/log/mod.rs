@@ -50,12 +50,12 @@ pub use partition_metadata::{from_base64 as uuid_from_base64, to_base64 as uuid_
 pub use producers::{
     EXPIRATION_MS_DEFAULT as PRODUCER_EXPIRATION_MS_DEFAULT, Producer, SequenceError, StoredBatch,
 };
-pub use read::Slice;
+pub use read::{ReadWanted, Slice};
 pub use recover::{LeftAs, OpenMode, Opened};
 pub use repair::{Cut, Repair, plan_repairs};
 pub use restore::JournaledBatch;
 pub use retain::unlink_all;
-pub use segment::{BatchAt, Segment};
+pub use segment::{BatchAt, Reach, Segment};
 pub use verify::{
     Dump, DumpedBatch, Finding, Verified, dump_segment, verify_dir, verify_dir_telling,
 };
@@ -72,6 +72,9 @@ pub enum LogError {
     /// The disk fails now.
     #[error("disk error: {0}")]
     Io(#[from] io::Error),
+    /// What is asked for is not in memory, and the disk may not be waited for.
+    #[error("it must be read from the disk")]
+    NotCached,
     /// Outside `log_start ..= log_end`.
     #[error("offset {offset} is outside {log_start}..={log_end}")]
     OffsetOutOfRange {

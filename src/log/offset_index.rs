@@ -36,10 +36,20 @@ impl OffsetIndex {
 
     /// Position of a batch from which `offset` is reached by scanning forward; 0 when no entry lies before it.
     pub(super) fn position_before(&self, offset: i64) -> io::Result<u32> {
+        let found = self.file.last_where(|entry| self.ends_by(entry, offset))?;
+        Ok(found.as_ref().map_or(0, position))
+    }
+
+    /// As [`Self::position_before`], where the disk need not be waited for; `None` otherwise.
+    pub(super) fn position_before_cached(&self, offset: i64) -> Option<u32> {
         let found = self
             .file
-            .last_where(|entry| self.base_offset + i64::from(relative(entry)) <= offset)?;
-        Ok(found.as_ref().map_or(0, position))
+            .last_where_cached(|entry| self.ends_by(entry, offset))?;
+        Some(found.as_ref().map_or(0, position))
+    }
+
+    fn ends_by(&self, entry: &[u8; ENTRY_BYTES], offset: i64) -> bool {
+        self.base_offset + i64::from(relative(entry)) <= offset
     }
 
     /// The last entry: offset and position.

@@ -6,9 +6,10 @@
 //!    └──── readers see an immutable segment list ──┘   the writer's tail
 //! ```
 //!
-//! Concurrency: one thread at a time appends, rolls, truncates and deletes, under the `tail` lock, which nobody else
-//! holds in steady state. Readers take the segment list from an atomic pointer and the ends from a short lock;
-//! neither waits for the disk.
+//! Concurrency: one thread at a time appends, rolls, truncates and deletes, under the `tail` lock, which is held while the
+//! disk is waited for and which nobody else takes. What others look at is published beside it: segments, settings and
+//! leader epochs behind atomic pointers; ends, producers and whether the log is offline under locks that are never held
+//! while waiting.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -51,13 +52,8 @@ pub struct Ends {
 
 /// The mutable end of a log; only its appender works on it.
 pub struct Tail {
-    pub(super) producers: Producers,
-    pub(super) epochs: LeaderEpochs,
     pub(super) bytes_since_index_entry: u64,
     pub(super) jitter_ms: i64,
-    /// When the oldest append that is not synced was written, ms; 0 when all is synced.
-    pub(super) unsynced_since_ms: i64,
-    pub(super) offline: Option<String>,
 }
 
 /// One partition's log. See the module's documentation.
@@ -68,6 +64,13 @@ pub struct Log {
     pub(super) segments: ArcSwap<Vec<Arc<Segment>>>,
     pub(super) ends: RwLock<Ends>,
     pub(super) tail: Mutex<Tail>,
+    /// Only the appender changes them.
+    pub(super) producers: Mutex<Producers>,
+    pub(super) epochs: ArcSwap<LeaderEpochs>,
+    /// Why the log takes no more appends, once it does not.
+    offline: RwLock<Option<String>>,
+    /// When the oldest append that is not synced was written, ms; 0 when all is synced.
+    pub(super) unsynced_since_ms: AtomicI64,
     /// One sync at a time: Linux reports a failed writeback once for an open file, and of two syncs side by side only one
     /// would hear of it.
     syncing: Mutex<()>,
@@ -100,13 +103,13 @@ impl Log {
             segments: ArcSwap::from_pointee(segments),
             ends: RwLock::new(ends),
             tail: Mutex::new(Tail {
-                producers,
-                epochs,
                 bytes_since_index_entry: 0,
                 jitter_ms,
-                unsynced_since_ms: 0,
-                offline: None,
             }),
+            producers: Mutex::new(producers),
+            epochs: ArcSwap::from_pointee(epochs),
+            offline: RwLock::new(None),
+            unsynced_since_ms: AtomicI64::new(0),
             syncing: Mutex::new(()),
             cleaned_until: 0,
             archived_until: AtomicI64::new(0),
@@ -153,28 +156,46 @@ impl Log {
 
     /// Why the log takes no more appends, when it does not.
     pub fn offline_reason(&self) -> Option<String> {
-        self.tail.lock().offline.clone()
+        self.offline.read().clone()
     }
 
-    /// Looks at producers and epochs; never held while waiting.
+    pub(super) fn is_offline(&self) -> bool {
+        self.offline.read().is_some()
+    }
+
+    /// Looks at the producers, which the appender waits for.
     pub fn with_producers<T>(&self, look: impl FnOnce(&Producers) -> T) -> T {
-        look(&self.tail.lock().producers)
+        look(&self.producers.lock())
     }
 
-    /// See [`Self::with_producers`].
-    pub fn with_epochs<T>(&self, look: impl FnOnce(&LeaderEpochs) -> T) -> T {
-        look(&self.tail.lock().epochs)
+    /// The leader epochs at this moment.
+    pub fn epochs(&self) -> Arc<LeaderEpochs> {
+        self.epochs.load_full()
+    }
+
+    /// Changes the leader epochs, by the appender; whether there was anything to change.
+    pub(super) fn change_epochs(&self, change: impl FnOnce(&mut LeaderEpochs) -> bool) -> bool {
+        let mut epochs = LeaderEpochs::clone(&self.epochs.load());
+        let changed = change(&mut epochs);
+        if changed {
+            self.epochs.store(Arc::new(epochs));
+        }
+        changed
+    }
+
+    pub(super) fn store_epochs(&self) -> io::Result<()> {
+        self.epochs.load().store(&*self.disk, &self.dir())
     }
 
     /// Notes that `leader_epoch` begins here, durably where there are records before it.
     pub fn begin_epoch(&self, leader_epoch: i32) -> Result<(), LogError> {
-        let mut tail = self.tail.lock();
+        let _appending = self.tail.lock();
         let ends = self.ends();
-        if tail.epochs.assign(leader_epoch, ends.log_end.offset) {
+        if self.change_epochs(|epochs| epochs.assign(leader_epoch, ends.log_end.offset)) {
             match ends.log_end.offset > ends.log_start {
-                true => tail.epochs.store(&*self.disk, &self.dir())?,
+                true => self.store_epochs()?,
                 // Of what is lost with the power the records themselves tell.
-                false => tail.epochs.write(&*self.disk, &self.dir())?,
+                false => self.epochs.load().write(&*self.disk, &self.dir())?,
             }
         }
         Ok(())
@@ -182,20 +203,19 @@ impl Log {
 
     /// Takes no more appends, for a reason that is not the disk's.
     pub fn fail(&self, reason: &str) {
-        self.tail
-            .lock()
-            .offline
+        self.offline
+            .write()
             .get_or_insert_with(|| reason.to_owned());
     }
 
-    /// Marks the log offline after a disk error, and cuts off what was half written.
-    pub(super) fn take_offline(&self, tail: &mut Tail, error: &io::Error) -> String {
+    /// Marks the log offline after a disk error, and cuts off what was half written; by who holds the tail.
+    pub(super) fn take_offline(&self, _: &mut Tail, error: &io::Error) -> String {
         let reason = format!("{}: {error}", self.dir().display());
         tracing::error!(log = %self.dir().display(), %error, "disk error: the partition goes offline");
         if let Some(active) = self.segments.load().last() {
             let _ = active.truncate(active.bytes());
         }
-        tail.offline = Some(reason.clone());
+        *self.offline.write() = Some(reason.clone());
         reason
     }
 
@@ -227,16 +247,17 @@ impl Log {
         let mut tail = self.tail.lock();
         match result {
             // Meanwhile an append may have found that the disk fails; nothing is promised of such a log any more.
-            Ok(()) if tail.offline.is_some() => {
-                Err(LogError::Offline(tail.offline.clone().unwrap_or_default()))
+            Ok(()) if self.is_offline() => {
+                Err(LogError::Offline(self.offline_reason().unwrap_or_default()))
             }
             Ok(()) => {
                 let mut ends = self.ends.write();
                 ends.synced_end = end.offset.min(ends.log_end.offset);
-                tail.unsynced_since_ms = match ends.log_end.offset > ends.synced_end {
+                let since_ms = match ends.log_end.offset > ends.synced_end {
                     true => now_ms,
                     false => 0,
                 };
+                self.unsynced_since_ms.store(since_ms, Ordering::Relaxed);
                 Ok(end)
             }
             Err(error) => {
@@ -286,7 +307,7 @@ impl Log {
             }
             active.seal()?;
         }
-        producer_snapshot::store(&*self.disk, &self.dir(), end, &tail.producers)?;
+        self.store_producers(end)?;
         let config = self.config();
         let dir = self.dir();
         let fresh = Segment::new(
@@ -318,26 +339,33 @@ impl Log {
     /// Syncs, saves the producers and cuts the indexes: a clean close. Appends are refused afterwards.
     pub fn close(&self, now_ms: i64) -> Result<i64, LogError> {
         let synced = self.sync(now_ms)?.offset;
-        let mut tail = self.tail.lock();
-        if let Some(reason) = &tail.offline {
-            return Err(LogError::Offline(reason.clone()));
+        let _appending = self.tail.lock();
+        if let Some(reason) = self.offline_reason() {
+            return Err(LogError::Offline(reason));
         }
         let segments = self.segments.load();
         if let Some(active) = segments.last() {
             active.seal()?;
         }
-        producer_snapshot::store(&*self.disk, &self.dir(), synced, &tail.producers)?;
+        self.store_producers(synced)?;
         // A segment that was empty until now had nothing else to sync; who opens the log trusts that it is there.
         if segments.iter().any(|segment| !segment.is_named()) {
             self.disk.sync_dir(&self.dir())?;
         }
-        tail.offline = Some("closed".to_owned());
+        *self.offline.write() = Some("closed".to_owned());
         Ok(synced)
+    }
+
+    /// Saves the producers of all that lies before `offset`.
+    fn store_producers(&self, offset: i64) -> io::Result<()> {
+        // Copied: nobody waits for the disk with their lock.
+        let producers = self.producers.lock().clone();
+        producer_snapshot::store(&*self.disk, &self.dir(), offset, &producers)
     }
 
     /// How long the oldest unsynced append has been waiting; 0 when there is none.
     pub fn unsynced_for_ms(&self, now_ms: i64) -> i64 {
-        match self.tail.lock().unsynced_since_ms {
+        match self.unsynced_since_ms.load(Ordering::Relaxed) {
             0 => 0,
             since => now_ms - since,
         }
@@ -345,8 +373,8 @@ impl Log {
 
     /// Follows its directory, which was renamed; appends are refused from now on.
     pub fn moved_to(&self, dir: &Path) {
-        let mut tail = self.tail.lock();
-        tail.offline = Some("deleted".to_owned());
+        let _appending = self.tail.lock();
+        *self.offline.write() = Some("deleted".to_owned());
         *self.dir.write() = dir.to_path_buf();
         self.segments
             .load()

@@ -41,9 +41,10 @@ pub fn load_newest(
     let mut found = list(dir)?;
     found.sort_unstable_by_key(|(at, _)| std::cmp::Reverse(*at));
     for (at, path) in found.into_iter().filter(|(at, _)| *at <= offset) {
-        match disk.read(&path).map(|content| decode(&content)) {
-            Ok(Some(producers)) => return Ok(Some((at, producers))),
-            Ok(None) | Err(_) => {
+        // One that cannot be read now may be whole: only what is read and wrong goes.
+        match decode(&disk.read(&path)?) {
+            Some(producers) => return Ok(Some((at, producers))),
+            None => {
                 tracing::warn!(snapshot = %path.display(), "producer snapshot is damaged; using an older one");
                 disk.remove(&path)?;
             }

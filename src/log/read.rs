@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::LogError;
 use super::disk::DiskFile;
 use super::partition_log::{Ends, Log, OffsetPosition};
-use super::segment::{Segment, segment_of};
+use super::segment::{Reach, Segment, segment_of};
 
 /// A byte range of a segment's file that a reader is to be sent.
 #[derive(Clone)]
@@ -19,9 +19,19 @@ pub struct Slice {
     pub bytes: usize,
 }
 
+/// What a fetch wants of a log.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadWanted {
+    /// From the batch that holds it on.
+    pub offset: i64,
+    /// At most so many bytes …
+    pub bytes_max: usize,
+    /// … but the first batch whole.
+    pub first_batch_whole: bool,
+}
+
 impl Log {
-    /// The slice that a fetch at `offset` is to be sent: at most `bytes_max` bytes, but the first batch whole
-    /// when `first_batch_whole`; nothing at or beyond `limit`.
+    /// As [`Self::read_within`], waiting for the disk.
     pub fn read(
         &self,
         offset: i64,
@@ -29,8 +39,25 @@ impl Log {
         first_batch_whole: bool,
         limit: OffsetPosition,
     ) -> Result<Option<Slice>, LogError> {
+        let wanted = ReadWanted {
+            offset,
+            bytes_max,
+            first_batch_whole,
+        };
+        self.read_within(&wanted, limit, Reach::Disk)
+    }
+
+    /// The slice that a fetch is to be sent: nothing of it lies at or beyond `limit`. [`LogError::NotCached`] where looking
+    /// for it needs more than may be reached.
+    pub fn read_within(
+        &self,
+        wanted: &ReadWanted,
+        limit: OffsetPosition,
+        reach: Reach,
+    ) -> Result<Option<Slice>, LogError> {
+        let offset = wanted.offset;
         self.check_range(offset)?;
-        let found = self.find_slice(offset, bytes_max, first_batch_whole, limit);
+        let found = self.find_slice(wanted, limit, reach);
         if let Err(LogError::Io(error)) = &found
             && error.kind() == io::ErrorKind::NotFound
         {
@@ -50,11 +77,11 @@ impl Log {
 
     fn find_slice(
         &self,
-        offset: i64,
-        bytes_max: usize,
-        first_batch_whole: bool,
+        wanted: &ReadWanted,
         limit: OffsetPosition,
+        reach: Reach,
     ) -> Result<Option<Slice>, LogError> {
+        let offset = wanted.offset;
         if offset >= limit.offset {
             return Ok(None);
         }
@@ -69,16 +96,16 @@ impl Log {
             } else {
                 segment.bytes()
             };
-            if let Some(found) = segment.batch_holding(offset, end)? {
+            if let Some(found) = segment.batch_holding_within(reach, offset, end)? {
                 if found.header.base_offset > offset {
                     self.check_skip(offset, found.header.base_offset, segment)?;
                 }
-                let whole = if first_batch_whole {
+                let whole = if wanted.first_batch_whole {
                     found.header.total_bytes()
                 } else {
                     0
                 };
-                let bytes = ((end - found.position) as usize).min(bytes_max.max(whole));
+                let bytes = ((end - found.position) as usize).min(wanted.bytes_max.max(whole));
                 let slice = Slice {
                     file: segment.file()?,
                     position: found.position,

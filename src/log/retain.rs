@@ -19,7 +19,7 @@ impl Log {
     /// only what is in it is dropped (`archive.rs`); DeleteRecords does not wait for that.
     pub fn retain(&self, now_ms: i64, high_watermark: i64) -> Result<Vec<Arc<Segment>>, LogError> {
         let mut tail = self.lock_tail();
-        if tail.offline.is_some() {
+        if self.is_offline() {
             return Ok(Vec::new());
         }
         let mut drop = self.due(now_ms, high_watermark)?;
@@ -74,8 +74,8 @@ impl Log {
         }
         if offset > ends.log_start {
             self.ends.write().log_start = offset;
-            if tail.epochs.truncate_from_start(offset) {
-                tail.epochs.store(&*self.disk, &self.dir())?;
+            if self.change_epochs(|epochs| epochs.truncate_from_start(offset)) {
+                self.store_epochs()?;
             }
         }
         let drop = self.before_log_start();
@@ -165,8 +165,8 @@ impl Log {
         for segment in &dropped {
             segment.mark_deleted()?;
         }
-        if tail.epochs.truncate_from_start(log_start) {
-            tail.epochs.store(&*self.disk, &self.dir())?;
+        if self.change_epochs(|epochs| epochs.truncate_from_start(log_start)) {
+            self.store_epochs()?;
         }
         producer_snapshot::remove(&*self.disk, &self.dir(), |at| at < first)?;
         Ok(dropped)
@@ -174,7 +174,7 @@ impl Log {
 
     /// Forgets producers that were silent for long.
     pub fn expire_producers(&self, now_ms: i64, expiration_ms: i64) {
-        self.lock_tail().producers.expire(now_ms, expiration_ms);
+        self.producers.lock().expire(now_ms, expiration_ms);
     }
 }
 

@@ -80,6 +80,15 @@ impl FileAge {
     }
 }
 
+/// How far a look-up may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// It may wait for the disk.
+    Disk,
+    /// What is in memory alone: a thread that serves connections does not wait for a disk.
+    Cache,
+}
+
 /// A batch found in a segment.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchAt {
@@ -159,6 +168,11 @@ impl Segment {
         }
         let opened = self.disk.open(&self.path.lock())?;
         Ok(file.insert(opened).clone())
+    }
+
+    /// The open `.log` file, where it is open and nobody is opening it.
+    fn file_if_open(&self) -> Option<Arc<dyn DiskFile>> {
+        self.file.try_lock()?.clone()
     }
 
     /// Lets go of the files; readers that hold them keep them.
@@ -286,10 +300,28 @@ impl Segment {
         self.indexes_synced.store(true, Ordering::Release);
     }
 
-    /// The first batch that ends at or behind `offset`, scanning from the index's hint and below `end`.
+    /// The first batch that ends at or after `offset`, scanning from the index's hint and below `end`.
     pub(super) fn batch_holding(&self, offset: i64, end: u64) -> Result<Option<BatchAt>, LogError> {
-        let hint = u64::from(self.offsets.position_before(offset)?);
-        let mut batches = self.batches(if hint < end { hint } else { 0 }, end)?;
+        self.batch_holding_within(Reach::Disk, offset, end)
+    }
+
+    /// As [`Self::batch_holding`]; [`LogError::NotCached`] where that needs more than may be reached.
+    pub(super) fn batch_holding_within(
+        &self,
+        reach: Reach,
+        offset: i64,
+        end: u64,
+    ) -> Result<Option<BatchAt>, LogError> {
+        let (hint, file) = match reach {
+            Reach::Disk => (self.offsets.position_before(offset)?, self.file()?),
+            Reach::Cache => {
+                let hint = self.offsets.position_before_cached(offset);
+                let hint = hint.ok_or(LogError::NotCached)?;
+                (hint, self.file_if_open().ok_or(LogError::NotCached)?)
+            }
+        };
+        let hint = u64::from(hint);
+        let mut batches = self.walk(reach, file, if hint < end { hint } else { 0 }, end);
         while let Some(found) = batches.next()? {
             if found.header.last_offset() >= offset {
                 return Ok(Some(found));
@@ -300,16 +332,27 @@ impl Segment {
 
     /// Walks batch headers from `position` (a batch's start) up to `end`.
     pub(super) fn batches(&self, position: u64, end: u64) -> io::Result<BatchWalk<'_>> {
-        Ok(BatchWalk {
+        Ok(self.walk(Reach::Disk, self.file()?, position, end))
+    }
+
+    fn walk(
+        &self,
+        reach: Reach,
+        file: Arc<dyn DiskFile>,
+        position: u64,
+        end: u64,
+    ) -> BatchWalk<'_> {
+        BatchWalk {
             segment: self,
-            file: self.file()?,
+            reach,
+            file,
             position,
             end,
             next_offset: self.base_offset,
             batch_before: 0,
             buffer: Vec::new(),
             buffer_position: 0,
-        })
+        }
     }
 
     /// Reads a whole batch.
@@ -409,6 +452,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// A forward walk over batch headers, reading a few KiB at a time.
 pub(super) struct BatchWalk<'a> {
     segment: &'a Segment,
+    reach: Reach,
     file: Arc<dyn DiskFile>,
     position: u64,
     end: u64,
@@ -439,7 +483,14 @@ impl BatchWalk<'_> {
                 false => SCAN_BYTES,
             };
             self.buffer.resize(ahead.min(left as usize), 0);
-            let read = self.file.read_at(&mut self.buffer, self.position)?;
+            let read = match self.reach {
+                Reach::Disk => self.file.read_at(&mut self.buffer, self.position)?,
+                Reach::Cache => self
+                    .file
+                    .read_cached_at(&mut self.buffer, self.position)?
+                    .filter(|read| *read >= BATCH_HEADER_BYTES)
+                    .ok_or(LogError::NotCached)?,
+            };
             self.buffer.truncate(read);
             self.buffer_position = self.position;
         }

@@ -1,6 +1,7 @@
 //! Listeners and connections: frames in, answers out, in order, within limits.
 
 mod connection;
+mod file_read;
 mod frame_reader;
 mod memory;
 mod send;

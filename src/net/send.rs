@@ -4,13 +4,14 @@
 //! connections does not wait for the disk to send something.
 
 use std::future::Future;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 
+use super::file_read::{read_in_background, too_short};
 use super::socket::Socket;
 use crate::api::Piece;
 use crate::log::{DiskFile, Slice};
@@ -122,65 +123,26 @@ async fn send_file<S: Socket>(
     Ok(())
 }
 
-fn too_short() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::UnexpectedEof,
-        "the segment is shorter than it was",
-    )
-}
-
-/// Makes sure that a range is in the page cache, where that can be told.
+/// Makes sure that a range is in the page cache.
 async fn warm(file: &Arc<dyn DiskFile>, position: u64, bytes: usize) -> io::Result<()> {
-    let is_cold = |at| read_cached(&**file, at, &mut [0]) == Some(0);
-    if is_cold(position) || is_cold(position + bytes as u64 - 1) {
+    let is_cold = |at| file.read_cached_at(&mut [0], at).map(|read| read.is_none());
+    if is_cold(position)? || is_cold(position + bytes as u64 - 1)? {
         read_in_background(file, position, bytes).await?;
     }
     Ok(())
 }
 
-/// Adds a range of a file to a buffer, if it is in the page cache or that cannot be told; whether it did.
+/// Adds a range of a file to a buffer, if it is in the page cache; whether it did.
 fn read_cached_into(slice: &Slice, buffer: &mut BytesMut) -> bool {
     let from = buffer.len();
     buffer.resize(from + slice.bytes, 0);
     let part = &mut buffer[from..];
-    let read = read_cached(&*slice.file, slice.position, part)
-        .or_else(|| slice.file.read_at(part, slice.position).ok());
-    let is_whole = read == Some(slice.bytes);
+    let read = slice.file.read_cached_at(part, slice.position);
+    let is_whole = matches!(read, Ok(Some(read)) if read == slice.bytes);
     if !is_whole {
         buffer.truncate(from);
     }
     is_whole
-}
-
-/// Reads a range whole, where waiting for the disk holds nobody up.
-async fn read_in_background(
-    file: &Arc<dyn DiskFile>,
-    position: u64,
-    bytes: usize,
-) -> io::Result<BytesMut> {
-    let file = file.clone();
-    let read = move || {
-        let mut buffer = BytesMut::zeroed(bytes);
-        match file.read_at(&mut buffer, position)? {
-            read if read == bytes => Ok(buffer),
-            _ => Err(too_short()),
-        }
-    };
-    tokio::task::spawn_blocking(read)
-        .await
-        .map_err(io::Error::other)?
-}
-
-/// Reads what is in the page cache: how much was there. `None` where that cannot be told: the file system does not know,
-/// or it is no file of the system's.
-fn read_cached(file: &dyn DiskFile, position: u64, buffer: &mut [u8]) -> Option<usize> {
-    let mut buffers = [IoSliceMut::new(buffer)];
-    let flags = ReadWriteFlags::NOWAIT;
-    match rustix::io::preadv2(file.descriptor()?, &mut buffers, position, flags) {
-        Ok(read) => Some(read),
-        Err(Errno::AGAIN) => Some(0),
-        Err(_) => None,
-    }
 }
 
 #[cfg(test)]
@@ -212,6 +174,13 @@ mod tests {
             let bytes = buffer.len().min(rest.len());
             buffer[..bytes].copy_from_slice(&rest[..bytes]);
             Ok(bytes)
+        }
+        fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<Option<usize>> {
+            let Some(cache) = &self.cache else {
+                return self.read_at(buffer, position).map(Some);
+            };
+            let read = std::os::unix::fs::FileExt::read_at(cache, buffer, position)?;
+            Ok((read > 0).then_some(read))
         }
         fn write_all_at(&self, _: &mut [io::IoSlice<'_>], _: u64) -> io::Result<()> {
             Err(io::ErrorKind::Unsupported.into())

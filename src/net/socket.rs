@@ -7,10 +7,12 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use rustix::net::SendFlags;
 use tokio::io::{AsyncRead, Interest};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::file_read::read_in_background;
 use crate::log::DiskFile;
 
 /// What is read from a file at once where it cannot be sent from there.
@@ -61,8 +63,14 @@ async fn copy_file<S: Socket + ?Sized>(
     position: u64,
     bytes: usize,
 ) -> io::Result<usize> {
-    let mut copied = vec![0; bytes.min(COPY_BYTES_MAX)];
-    let read = file.read_at(&mut copied, position)?;
+    let mut copied = BytesMut::zeroed(bytes.min(COPY_BYTES_MAX));
+    let read = match file.read_cached_at(&mut copied, position)? {
+        Some(read) => read,
+        None => {
+            copied = read_in_background(file, position, copied.len()).await?;
+            copied.len()
+        }
+    };
     match read {
         0 => Ok(0),
         read => socket.send_bytes(&copied[..read], bytes > read).await,

@@ -17,7 +17,10 @@ use super::sync_turn::SyncTurn;
 use super::waiters::Waiters;
 use super::writer::Writer;
 use crate::log::journal::WrittenBatch;
-use crate::log::{Appended, FoundTimestamp, Log, LogError, OffsetPosition, ProducedBatch, Slice};
+use crate::log::{
+    Appended, FoundTimestamp, Log, LogError, OffsetPosition, ProducedBatch, Reach, ReadWanted,
+    Slice,
+};
 
 /// A partition's name in MetaQ's model: the broker it was dealt to, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -341,15 +344,10 @@ impl Partition {
         }
     }
 
-    /// The slice for a fetch; see [`Log::read`].
-    pub fn read(
-        &self,
-        offset: i64,
-        bytes_max: usize,
-        first_batch_whole: bool,
-    ) -> Result<Option<Slice>, ReadError> {
+    /// The slice for a fetch; see [`Log::read_within`].
+    pub fn read(&self, wanted: &ReadWanted, reach: Reach) -> Result<Option<Slice>, ReadError> {
         let limit = *self.high_watermark.read();
-        Ok(self.log.read(offset, bytes_max, first_batch_whole, limit)?)
+        Ok(self.log.read_within(wanted, limit, reach)?)
     }
 
     /// Queues batches for appending; the answer comes when what the topic promises is true. Queueing is done
@@ -551,8 +549,9 @@ impl Partition {
     }
 
     fn epoch_of(&self, offset: i64) -> i32 {
-        self.log
-            .with_epochs(|epochs| epochs.epoch_of(offset))
+        let epochs = self.log.epochs();
+        epochs
+            .epoch_of(offset)
             .unwrap_or_else(|| self.leader_epoch())
     }
 
@@ -562,7 +561,6 @@ impl Partition {
         if epoch == self.leader_epoch() {
             return Some((epoch, end));
         }
-        self.log
-            .with_epochs(|epochs| epochs.end_offset_for(epoch, end))
+        self.log.epochs().end_offset_for(epoch, end)
     }
 }

@@ -27,7 +27,7 @@ pub use queue::Turns;
 pub use set::{
     OpenReport, PartitionError, Partitions, PartitionsOptions, TopicPartitions, TopicToOpen,
 };
-pub use waiters::{Subscription, Waiter};
+pub use waiters::{FetchWaiter, Subscription};
 pub use wakes::in_turns;
 pub use workers::{Step, Workers};
 pub use writer::Writer;

@@ -298,7 +298,7 @@ impl Partitions {
         })
     }
 
-    /// Removes a directory that was found at start and belongs to nobody.
+    /// Removes a directory that was found at start and belongs to nobody; waits for the disk.
     pub fn remove_found(&self, found: &FoundPartition) {
         let volume = self
             .volumes
@@ -357,7 +357,7 @@ impl Partitions {
 
     /// Forgets topics and sets their files aside; they are removed after `file.delete.delay.ms` or at the next
     /// start. When this returns, the directories are out of the way.
-    pub async fn delete(&self, topic_ids: &[Uuid]) {
+    pub async fn delete(self: &Arc<Self>, topic_ids: &[Uuid]) {
         let removed: Vec<Arc<TopicPartitions>> = {
             let _change = self.changes.lock();
             let known = self.map.load();
@@ -377,23 +377,30 @@ impl Partitions {
             self.changed.store(true, Ordering::Release);
             removed
         };
-        for topic in removed {
-            self.set_files_aside(&topic).await;
+        let online = removed.iter().flat_map(|topic| topic.online());
+        online.for_each(|partition| partition.mark_deleted());
+        for volume in &self.volumes {
+            // What was queued before is written or refused after this. A writer that has ended writes nothing either.
+            let _ = volume.writer.run(|| ()).await;
         }
+        let partitions = self.clone();
+        let set_aside = move || {
+            removed
+                .iter()
+                .for_each(|topic| partitions.set_files_aside(topic))
+        };
+        let _ = self.workers.unblock(set_aside).await;
     }
 
-    /// Takes the files of a topic's partitions out of the way.
-    async fn set_files_aside(&self, removed: &TopicPartitions) {
+    /// Takes the files of a deleted topic's partitions out of the way.
+    fn set_files_aside(&self, removed: &TopicPartitions) {
         for (index, _) in removed.offline() {
             self.set_aside_unopened(removed, index);
         }
         for partition in removed.online() {
-            partition.mark_deleted();
             let Some((volume, path)) = self.holding(partition) else {
                 continue;
             };
-            // A writer that has ended writes nothing either.
-            let _ = volume.writer.run(|| ()).await;
             volume.partitions.fetch_sub(1, Ordering::Relaxed);
             match volume.dir.set_aside(partition.topic(), partition.index()) {
                 Ok(aside) => {
@@ -425,13 +432,13 @@ impl Partitions {
         }
     }
 
-    /// Moves a partition's log start to `offset`, or to the high watermark for -1; returns the new start once
-    /// it is durable (DeleteRecords).
+    /// Moves a partition's log start to `offset`, or to the high watermark for -1 (DeleteRecords). It is durable after
+    /// [`Self::checkpoint_aside`].
     pub async fn delete_records(
         &self,
         partition: &Arc<Partition>,
         offset: i64,
-    ) -> Result<i64, LogError> {
+    ) -> Result<(), LogError> {
         let high_watermark = partition.high_watermark();
         let ends = partition.log().ends();
         let target = if offset == -1 { high_watermark } else { offset };
@@ -454,8 +461,18 @@ impl Partitions {
                 .lock()
                 .push((dropped, partition.log().config().file_delete_delay_ms));
         }
-        self.checkpoint()?;
-        Ok(partition.log().ends().log_start)
+        Ok(())
+    }
+
+    /// As [`Self::checkpoint`], for a caller that must not wait for the disk itself.
+    pub async fn checkpoint_aside(self: &Arc<Self>) -> std::io::Result<()> {
+        let partitions = self.clone();
+        let written = self.workers.unblock(move || partitions.checkpoint()).await;
+        written.unwrap_or_else(|| {
+            Err(std::io::Error::other(
+                "a checkpoint panicked; this is a bug",
+            ))
+        })
     }
 
     pub(super) fn put_aside(&self, dir: PathBuf, delay_ms: i64) {

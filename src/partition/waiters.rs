@@ -1,66 +1,119 @@
-//! Readers that wait for a partition to grow. Nothing polls: an append wakes who subscribed.
+//! Fetches that wait for a partition to grow. Nothing polls: what moves a partition's readable end tells each waiting fetch
+//! which of its partitions moved.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// One waiting request; it may subscribe to many partitions.
-pub type Waiter = Arc<Notify>;
+/// One waiting fetch; it may wait for many partitions, which it numbers.
+#[derive(Default)]
+pub struct FetchWaiter {
+    moved: Mutex<BTreeSet<usize>>,
+    notify: Notify,
+}
 
-/// The waiters of one partition.
+impl FetchWaiter {
+    /// Waits until a partition moves; the numbers of those that moved since this was asked last.
+    pub async fn moved(&self) -> BTreeSet<usize> {
+        loop {
+            let moved = std::mem::take(&mut *self.moved.lock());
+            if !moved.is_empty() {
+                return moved;
+            }
+            self.notify.notified().await;
+        }
+    }
+
+    /// Notes that a partition moved, or is to be looked at again.
+    pub fn note_moved(&self, number: usize) {
+        self.moved.lock().insert(number);
+        self.notify.notify_one();
+    }
+}
+
+/// The fetches that wait for one partition, each with the number that it gave the partition.
 #[derive(Default)]
 pub(super) struct Waiters {
     /// Looked at on every append, so that a partition nobody waits for costs no lock.
     count: AtomicUsize,
-    waiting: Mutex<Vec<Waiter>>,
+    waiting: Mutex<Vec<(Arc<FetchWaiter>, usize)>>,
 }
 
 impl Waiters {
     pub(super) fn wake_all(&self) {
         if self.count.load(Ordering::SeqCst) > 0 {
-            self.waiting
-                .lock()
+            let waiting = self.waiting.lock();
+            waiting
                 .iter()
-                .for_each(|waiter| waiter.notify_one());
+                .for_each(|(waiter, number)| waiter.note_moved(*number));
         }
     }
 
-    fn add(&self, waiter: &Waiter) {
+    fn add(&self, waiter: &Arc<FetchWaiter>, number: usize) {
         let mut waiting = self.waiting.lock();
-        waiting.push(waiter.clone());
+        waiting.push((waiter.clone(), number));
         self.count.store(waiting.len(), Ordering::SeqCst);
     }
 
-    fn remove(&self, waiter: &Waiter) {
+    fn remove(&self, waiter: &Arc<FetchWaiter>, number: usize) {
         let mut waiting = self.waiting.lock();
-        if let Some(at) = waiting.iter().position(|known| Arc::ptr_eq(known, waiter)) {
+        let is_it =
+            |(known, n): &(Arc<FetchWaiter>, usize)| *n == number && Arc::ptr_eq(known, waiter);
+        if let Some(at) = waiting.iter().position(is_it) {
             waiting.swap_remove(at);
         }
         self.count.store(waiting.len(), Ordering::SeqCst);
     }
 }
 
-/// Keeps a waiter subscribed to a partition until dropped.
+/// Keeps a fetch waiting for a partition until dropped.
 pub struct Subscription {
     partition: Arc<super::Partition>,
-    waiter: Waiter,
+    waiter: Arc<FetchWaiter>,
+    number: usize,
 }
 
 impl Subscription {
-    /// Wakes `waiter` whenever the partition's readable end moves.
-    pub fn new(partition: Arc<super::Partition>, waiter: &Waiter) -> Self {
-        partition.waiters.add(waiter);
+    /// Tells `waiter` whenever the readable end of its partition of that number moves.
+    pub fn new(partition: Arc<super::Partition>, waiter: &Arc<FetchWaiter>, number: usize) -> Self {
+        partition.waiters.add(waiter, number);
         Self {
             partition,
             waiter: waiter.clone(),
+            number,
         }
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.partition.waiters.remove(&self.waiter);
+        self.partition.waiters.remove(&self.waiter, self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_waiting_fetch_hears_which_of_its_partitions_moved_and_each_once() {
+        let (waiter, other) = (Arc::new(FetchWaiter::default()), Arc::default());
+        let partitions = [Waiters::default(), Waiters::default(), Waiters::default()];
+        for (number, partition) in partitions.iter().enumerate() {
+            partition.add(&waiter, number);
+            partition.add(&other, 9);
+        }
+        partitions[2].wake_all();
+        partitions[0].wake_all();
+        partitions[2].wake_all();
+        assert_eq!(waiter.moved().await, [0, 2].into());
+        partitions[1].remove(&waiter, 1);
+        partitions[1].wake_all();
+        partitions[0].wake_all();
+        assert_eq!(waiter.moved().await, [0].into());
+        assert_eq!(other.moved().await, [9].into());
     }
 }

@@ -4,11 +4,13 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use metaq::broker::Broker;
 use metaq::config::Config;
+use metaq::log::{Disk, RealDisk};
 use metaq_protocol::batch::{BatchBuilder, Batches};
 use metaq_protocol::frame;
 use metaq_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -26,6 +28,11 @@ pub struct Running {
 impl Running {
     /// Starts a broker on free ports over a data directory.
     pub fn start(data: &Path, settings: &[&str]) -> Self {
+        Self::start_over(data, settings, Arc::new(RealDisk))
+    }
+
+    /// The same, over a disk of the test's.
+    pub fn start_over(data: &Path, settings: &[&str], disk: Arc<dyn Disk>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -38,7 +45,7 @@ impl Running {
             .collect();
         all.push(format!("dataPath={}", data.display()));
         let config = Config::load(None, &all).unwrap();
-        let broker = runtime.block_on(Broker::start(config)).unwrap();
+        let broker = runtime.block_on(Broker::start_over(config, disk)).unwrap();
         Self {
             runtime,
             broker: Some(broker),

@@ -154,7 +154,7 @@ impl PartitionDetail {
         producers.sort_by_key(|producer| std::cmp::Reverse(producer.last_timestamp_ms));
         producers.truncate(PRODUCERS_SHOWN);
         self.producers = producers;
-        let epochs = log.with_epochs(|epochs| epochs.iter().copied().collect::<Vec<_>>());
+        let epochs: Vec<_> = log.epochs().iter().copied().collect();
         let from = epochs.len().saturating_sub(EPOCHS_SHOWN);
         let epoch = |start: &crate::log::EpochStart| EpochView {
             epoch: start.epoch,
