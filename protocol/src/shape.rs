@@ -11,7 +11,10 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// Elements of all arrays of one message; each becomes a value of up to some hundred bytes in memory.
+use crate::versions;
+
+/// Elements of all arrays of one response; each becomes a value of up to some hundred bytes in memory. Requests have
+/// limits of their own, by API ([`crate::versions::ApiRow::entries_max`]).
 pub const ELEMENTS_MAX: usize = 1_000_000;
 
 /// Why a message does not have its schema's shape.
@@ -98,15 +101,22 @@ pub fn shape_of(api_key: i16, direction: Direction, version: i16) -> Option<&'st
 
 /// Checks a request's body.
 pub fn walk_request(api_key: i16, version: i16, body: &[u8]) -> Result<(), ShapeError> {
-    walk(api_key, Direction::Request, version, body)
+    let elements_max = versions::lookup(api_key).map_or(0, |row| row.entries_max);
+    walk(api_key, Direction::Request, version, body, elements_max)
 }
 
 /// Checks a response's body.
 pub fn walk_response(api_key: i16, version: i16, body: &[u8]) -> Result<(), ShapeError> {
-    walk(api_key, Direction::Response, version, body)
+    walk(api_key, Direction::Response, version, body, ELEMENTS_MAX)
 }
 
-fn walk(api_key: i16, direction: Direction, version: i16, body: &[u8]) -> Result<(), ShapeError> {
+fn walk(
+    api_key: i16,
+    direction: Direction,
+    version: i16,
+    body: &[u8],
+    elements_max: usize,
+) -> Result<(), ShapeError> {
     let unknown = || ShapeError {
         field: "version".to_owned(),
         position: 0,
@@ -117,6 +127,7 @@ fn walk(api_key: i16, direction: Direction, version: i16, body: &[u8]) -> Result
         body,
         at: 0,
         elements: 0,
+        elements_max,
     };
     // Bytes behind the message are let pass, as Kafka does: librdkafka's Metadata v13 has some.
     walker.walk(shape).map_err(|fault| {
@@ -181,6 +192,7 @@ struct Walker<'a> {
     body: &'a [u8],
     at: usize,
     elements: usize,
+    elements_max: usize,
 }
 
 impl Walker<'_> {
@@ -278,14 +290,19 @@ impl Walker<'_> {
         }
     }
 
+    fn count(&mut self, elements: usize) -> Result<(), Fault> {
+        self.elements = self.elements.saturating_add(elements);
+        match self.elements > self.elements_max {
+            true => Err(Fault::new("more elements than a message may have")),
+            false => Ok(()),
+        }
+    }
+
     fn walk_elements(&mut self, length: usize, element: &'static Shape) -> Result<(), Fault> {
         if length > self.remaining() / element.bytes_min() {
             return Err(Fault::new("more elements than the message has bytes for"));
         }
-        self.elements = self.elements.saturating_add(length);
-        if self.elements > ELEMENTS_MAX {
-            return Err(Fault::new("more elements than a message may have"));
-        }
+        self.count(length)?;
         if let Shape::Fixed(bytes) = element {
             return self.skip(length * bytes);
         }
@@ -299,10 +316,7 @@ impl Walker<'_> {
                 "more tagged fields than the message has bytes for",
             ));
         }
-        self.elements = self.elements.saturating_add(count);
-        if self.elements > ELEMENTS_MAX {
-            return Err(Fault::new("more elements than a message may have"));
-        }
+        self.count(count)?;
         let mut previous = None;
         for _ in 0..count {
             let tag = self.unsigned_varint()?;
@@ -427,7 +441,6 @@ fn parse_struct(rest: &mut &str, nullable: bool) -> Option<Shape> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::versions;
 
     #[test]
     fn every_line_of_the_table_is_understood() {
@@ -461,10 +474,15 @@ mod tests {
 
     #[test]
     fn a_message_may_hold_only_so_many_elements() {
-        let mut body = (ELEMENTS_MAX as i32 + 1).to_be_bytes().to_vec();
-        body.resize(4 + 2 * (ELEMENTS_MAX + 1), 0);
+        let metadata = |topics: usize| {
+            let mut body = (topics as i32).to_be_bytes().to_vec();
+            body.resize(4 + 2 * topics, 0);
+            walk_request(3, 1, &body)
+        };
+        let most = versions::lookup(3).unwrap().entries_max;
+        assert_eq!(metadata(most), Ok(()));
         assert_eq!(
-            walk_request(3, 1, &body).unwrap_err().what,
+            metadata(most + 1).unwrap_err().what,
             "more elements than a message may have"
         );
     }

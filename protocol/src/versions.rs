@@ -50,7 +50,15 @@ pub struct ApiRow {
     pub max: i16,
     /// Who answers.
     pub group: HandlerGroup,
+    /// How many entries all arrays of a request may have together, tagged fields among them. Far above what clients ask
+    /// for; a request that has more closes its connection.
+    pub entries_max: usize,
 }
+
+/// What a request may name that is about topics and partitions.
+const ENTRIES_MAX: usize = 100_000;
+/// What a request may have that is about one thing.
+const FEW_ENTRIES_MAX: usize = 1000;
 
 const fn row(key: ApiKey, name: &'static str, min: i16, max: i16, group: HandlerGroup) -> ApiRow {
     ApiRow {
@@ -60,7 +68,12 @@ const fn row(key: ApiKey, name: &'static str, min: i16, max: i16, group: Handler
         min,
         max,
         group,
+        entries_max: ENTRIES_MAX,
     }
+}
+
+const fn with_entries(entries_max: usize, row: ApiRow) -> ApiRow {
+    ApiRow { entries_max, ..row }
 }
 
 /// Every API served, by key.
@@ -69,7 +82,10 @@ pub const TABLE: &[ApiRow] = &[
         advertised_min: 0,
         ..row(ApiKey::Produce, "Produce", 3, 13, HandlerGroup::Log)
     },
-    row(ApiKey::Fetch, "Fetch", 4, 18, HandlerGroup::Log),
+    with_entries(
+        250_000,
+        row(ApiKey::Fetch, "Fetch", 4, 18, HandlerGroup::Log),
+    ),
     row(ApiKey::ListOffsets, "ListOffsets", 1, 10, HandlerGroup::Log),
     row(ApiKey::Metadata, "Metadata", 0, 13, HandlerGroup::Cluster),
     row(
@@ -86,31 +102,55 @@ pub const TABLE: &[ApiRow] = &[
         9,
         HandlerGroup::Group,
     ),
-    row(
-        ApiKey::FindCoordinator,
-        "FindCoordinator",
-        0,
-        6,
-        HandlerGroup::Group,
+    with_entries(
+        10_000,
+        row(
+            ApiKey::FindCoordinator,
+            "FindCoordinator",
+            0,
+            6,
+            HandlerGroup::Group,
+        ),
     ),
-    row(ApiKey::JoinGroup, "JoinGroup", 0, 9, HandlerGroup::Group),
-    row(ApiKey::Heartbeat, "Heartbeat", 0, 4, HandlerGroup::Group),
-    row(ApiKey::LeaveGroup, "LeaveGroup", 0, 5, HandlerGroup::Group),
-    row(ApiKey::SyncGroup, "SyncGroup", 0, 5, HandlerGroup::Group),
-    row(
-        ApiKey::DescribeGroups,
-        "DescribeGroups",
-        0,
-        6,
-        HandlerGroup::Group,
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(ApiKey::JoinGroup, "JoinGroup", 0, 9, HandlerGroup::Group),
     ),
-    row(ApiKey::ListGroups, "ListGroups", 0, 5, HandlerGroup::Group),
-    row(
-        ApiKey::ApiVersions,
-        "ApiVersions",
-        0,
-        4,
-        HandlerGroup::Cluster,
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(ApiKey::Heartbeat, "Heartbeat", 0, 4, HandlerGroup::Group),
+    ),
+    with_entries(
+        10_000,
+        row(ApiKey::LeaveGroup, "LeaveGroup", 0, 5, HandlerGroup::Group),
+    ),
+    with_entries(
+        10_000,
+        row(ApiKey::SyncGroup, "SyncGroup", 0, 5, HandlerGroup::Group),
+    ),
+    with_entries(
+        10_000,
+        row(
+            ApiKey::DescribeGroups,
+            "DescribeGroups",
+            0,
+            6,
+            HandlerGroup::Group,
+        ),
+    ),
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(ApiKey::ListGroups, "ListGroups", 0, 5, HandlerGroup::Group),
+    ),
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(
+            ApiKey::ApiVersions,
+            "ApiVersions",
+            0,
+            4,
+            HandlerGroup::Cluster,
+        ),
     ),
     row(
         ApiKey::CreateTopics,
@@ -133,12 +173,15 @@ pub const TABLE: &[ApiRow] = &[
         2,
         HandlerGroup::Log,
     ),
-    row(
-        ApiKey::InitProducerId,
-        "InitProducerId",
-        0,
-        5,
-        HandlerGroup::Producer,
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(
+            ApiKey::InitProducerId,
+            "InitProducerId",
+            0,
+            5,
+            HandlerGroup::Producer,
+        ),
     ),
     row(
         ApiKey::OffsetForLeaderEpoch,
@@ -147,12 +190,15 @@ pub const TABLE: &[ApiRow] = &[
         4,
         HandlerGroup::Log,
     ),
-    row(
-        ApiKey::DescribeConfigs,
-        "DescribeConfigs",
-        1,
-        4,
-        HandlerGroup::Admin,
+    with_entries(
+        10_000,
+        row(
+            ApiKey::DescribeConfigs,
+            "DescribeConfigs",
+            1,
+            4,
+            HandlerGroup::Admin,
+        ),
     ),
     row(
         ApiKey::AlterConfigs,
@@ -182,12 +228,15 @@ pub const TABLE: &[ApiRow] = &[
         3,
         HandlerGroup::Admin,
     ),
-    row(
-        ApiKey::DeleteGroups,
-        "DeleteGroups",
-        0,
-        2,
-        HandlerGroup::Group,
+    with_entries(
+        10_000,
+        row(
+            ApiKey::DeleteGroups,
+            "DeleteGroups",
+            0,
+            2,
+            HandlerGroup::Group,
+        ),
     ),
     row(
         ApiKey::IncrementalAlterConfigs,
@@ -203,40 +252,55 @@ pub const TABLE: &[ApiRow] = &[
         0,
         HandlerGroup::Group,
     ),
-    row(
-        ApiKey::DescribeCluster,
-        "DescribeCluster",
-        0,
-        2,
-        HandlerGroup::Cluster,
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(
+            ApiKey::DescribeCluster,
+            "DescribeCluster",
+            0,
+            2,
+            HandlerGroup::Cluster,
+        ),
     ),
-    row(
-        ApiKey::DescribeProducers,
-        "DescribeProducers",
-        0,
-        0,
-        HandlerGroup::Producer,
+    with_entries(
+        10_000,
+        row(
+            ApiKey::DescribeProducers,
+            "DescribeProducers",
+            0,
+            0,
+            HandlerGroup::Producer,
+        ),
     ),
-    row(
-        ApiKey::GetTelemetrySubscriptions,
-        "GetTelemetrySubscriptions",
-        0,
-        0,
-        HandlerGroup::Cluster,
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(
+            ApiKey::GetTelemetrySubscriptions,
+            "GetTelemetrySubscriptions",
+            0,
+            0,
+            HandlerGroup::Cluster,
+        ),
     ),
-    row(
-        ApiKey::PushTelemetry,
-        "PushTelemetry",
-        0,
-        0,
-        HandlerGroup::Cluster,
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(
+            ApiKey::PushTelemetry,
+            "PushTelemetry",
+            0,
+            0,
+            HandlerGroup::Cluster,
+        ),
     ),
-    row(
-        ApiKey::ListConfigResources,
-        "ListConfigResources",
-        0,
-        1,
-        HandlerGroup::Admin,
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(
+            ApiKey::ListConfigResources,
+            "ListConfigResources",
+            0,
+            1,
+            HandlerGroup::Admin,
+        ),
     ),
     row(
         ApiKey::DescribeTopicPartitions,

@@ -7,19 +7,21 @@ use metaq_protocol::versions::TABLE;
 fn generated() -> String {
     let mut out = String::from(
         "# The APIs served\n\nGenerated from `protocol/src/versions.rs`. The advertised minimum is lower than the served one where \
-         clients decide on features by it, as in Apache Kafka.\n\n| key | API | advertised | served | part |\n|---:|---|---|---|---|\n",
+         clients decide on features by it, as in Apache Kafka. A request whose arrays have more entries together than may be \
+         closes its connection; Kafka knows no such limit.\n\n| key | API | advertised | served | part | entries at most |\n|---:|---|---|---|---|---:|\n",
     );
     for row in TABLE {
         let _ = writeln!(
             out,
-            "| {} | {} | {}–{} | {}–{} | {} |",
+            "| {} | {} | {}–{} | {}–{} | {} | {} |",
             row.key,
             row.name,
             row.advertised_min,
             row.max,
             row.min,
             row.max,
-            row.group.name()
+            row.group.name(),
+            row.entries_max
         );
     }
     out
