@@ -9,12 +9,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
+use metaq_protocol::messages::alter_configs_request::AlterConfigsResource;
 use metaq_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use metaq_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse, ApiKey};
 
 use super::describe_configs::{BROKER, CLIENT_METRICS, GROUP, TOPIC};
 use super::errors::WireError;
-use super::shared::{message, optional};
+use super::shared::{message, named_twice, optional};
 use super::{Api, Caller, Context, Order, serve_by_controller};
 use crate::cluster::{ConfigChange, Configured};
 
@@ -30,7 +31,11 @@ async fn handle(
     request: AlterConfigsRequest,
 ) -> AlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
+    let key =
+        |resource: &AlterConfigsResource| (resource.resource_type, resource.resource_name.clone());
+    let twice = named_twice(request.resources.iter().map(key));
     for resource in request.resources {
+        let named_twice = twice.contains(&key(&resource));
         let mut seen = HashSet::new();
         let mut changes = Ok(vec![ConfigChange::Clear]);
         for config in &resource.configs {
@@ -47,6 +52,7 @@ async fn handle(
         }
         let (kind, name) = (resource.resource_type, resource.resource_name);
         let outcome = match changes {
+            _ if named_twice => Err((ResponseError::InvalidRequest, NAMED_TWICE.to_owned())),
             Ok(changes) => apply(&cx, kind, &name, &changes, request.validate_only).await,
             Err(why) => Err((ResponseError::InvalidRequest, why)),
         };
@@ -60,13 +66,16 @@ async fn handle(
                 .with_error_message(message(&why)),
         });
     }
-    for response in &responses {
+    let outcomes = responses.iter().map(|response| {
         let why = response.error_message.as_deref().unwrap_or_default();
-        let (name, code) = (&*response.resource_name, response.error_code);
-        cx.note(&caller, ApiKey::AlterConfigs, name, code, why);
-    }
+        (response.resource_name.as_str(), response.error_code, why)
+    });
+    cx.note_all(&caller, ApiKey::AlterConfigs, outcomes);
     AlterConfigsResponse::default().with_responses(responses)
 }
+
+/// As Kafka's ConfigAdminManager words it.
+pub(super) const NAMED_TWICE: &str = "Each resource must appear at most once.";
 
 /// Changes the configurations of one resource.
 pub(super) async fn apply(

@@ -30,16 +30,19 @@ async fn handle(
     let mut results = Vec::new();
     for dir in &request.dirs {
         for topic in &dir.topics {
-            let begin = |index: &i32| {
+            let mut partitions = Vec::with_capacity(topic.partitions.len());
+            for index in &topic.partitions {
+                // Others have their turn during a request that names very many.
+                tokio::task::coop::consume_budget().await;
                 let error_code = match begin(&cx, &topic.name, *index, &dir.path) {
                     Ok(()) => 0,
                     Err(error) => error.code(),
                 };
-                AlterReplicaLogDirPartitionResult::default()
+                let result = AlterReplicaLogDirPartitionResult::default()
                     .with_partition_index(*index)
-                    .with_error_code(error_code)
-            };
-            let partitions = topic.partitions.iter().map(begin).collect();
+                    .with_error_code(error_code);
+                partitions.push(result);
+            }
             results.push(
                 AlterReplicaLogDirTopicResult::default()
                     .with_topic_name(topic.name.clone())

@@ -49,6 +49,19 @@ pub struct Context {
 pub(super) const REFUSALS_NOTED_MAX: usize = 16;
 
 impl Context {
+    /// Notes what a request was refused, by subject, code and why; of very many refusals the first ones.
+    pub(super) fn note_all<'a>(
+        &self,
+        caller: &Caller,
+        key: ApiKey,
+        outcomes: impl Iterator<Item = (&'a str, i16, &'a str)>,
+    ) {
+        let refused = outcomes.filter(|(_, code, _)| *code != 0);
+        for (subject, code, why) in refused.take(REFUSALS_NOTED_MAX) {
+            self.note(caller, key, subject, code, why);
+        }
+    }
+
     /// Notes that a request was refused, or what it asked of `subject`; what clients meet every day is left out. Nothing
     /// is noted for code 0.
     pub(super) fn note(&self, caller: &Caller, key: ApiKey, subject: &str, code: i16, why: &str) {

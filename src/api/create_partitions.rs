@@ -7,7 +7,7 @@ use metaq_protocol::messages::create_partitions_response::CreatePartitionsTopicR
 use metaq_protocol::messages::{ApiKey, CreatePartitionsRequest, CreatePartitionsResponse};
 
 use super::errors::{WireError, code_of};
-use super::shared::message;
+use super::shared::{message, named_twice};
 use super::spread::{self, Expected};
 use super::{Api, Caller, Context, Order, serve_by_controller};
 use crate::cluster::ClusterError;
@@ -25,13 +25,9 @@ async fn handle(
 ) -> CreatePartitionsResponse {
     let mut results = Vec::with_capacity(request.topics.len());
     let mut extended = Vec::new();
-    for (n, topic) in request.topics.iter().enumerate() {
-        let named_twice = request
-            .topics
-            .iter()
-            .enumerate()
-            .any(|(m, other)| m != n && other.name == topic.name);
-        let outcome = match named_twice {
+    let twice = named_twice(request.topics.iter().map(|topic| topic.name.clone()));
+    for topic in &request.topics {
+        let outcome = match twice.contains(&topic.name) {
             true => Err(ClusterError::Request(
                 "Duplicate topic in request.".to_owned(),
             )),
@@ -54,11 +50,11 @@ async fn handle(
                 .with_error_message(message(&error)),
         });
     }
-    for result in &results {
+    let outcomes = results.iter().map(|result| {
         let why = result.error_message.as_deref().unwrap_or_default();
-        let (name, code) = (&*result.name, result.error_code);
-        cx.note(&caller, ApiKey::CreatePartitions, name, code, why);
-    }
+        (result.name.as_str(), result.error_code, why)
+    });
+    cx.note_all(&caller, ApiKey::CreatePartitions, outcomes);
     spread::wait(&cx, &extended, request.timeout_ms).await;
     CreatePartitionsResponse::default().with_results(results)
 }

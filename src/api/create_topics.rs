@@ -2,23 +2,28 @@
 //!
 //! - -1 for partitions and replication factor takes the broker's defaults.
 //! - A topic that is named twice in one request is refused, and so is one with both counts and assignments.
+//! - More than [`PARTITIONS_PER_REQUEST_MAX`] partitions in one request are POLICY_VIOLATION, as by Kafka's controller.
 //! - Answered with the configuration in force (v5+).
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use metaq_protocol::ResponseError;
 use metaq_protocol::messages::create_topics_request::CreatableTopic;
 use metaq_protocol::messages::create_topics_response::{
     CreatableTopicConfigs, CreatableTopicResult,
 };
-use metaq_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse};
+use metaq_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse, TopicName};
 
 use super::describe_configs::topic_entries;
 use super::errors::WireError;
-use super::shared::{message, optional, text};
+use super::shared::{message, named_twice, optional, text};
 use super::spread::{self, Expected};
 use super::{Api, Caller, Context, Order, serve_by_controller};
 use crate::cluster::{ClusterError, NewTopic, Topic};
+
+/// Kafka's ReplicationControlManager.MAX_PARTITIONS_PER_BATCH.
+const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
 
 pub(super) const API: Api = Api {
     key: ApiKey::CreateTopics,
@@ -31,15 +36,16 @@ async fn handle(
     caller: Caller,
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
-    let mut named: HashMap<&str, usize> = HashMap::new();
-    for topic in &request.topics {
-        *named.entry(topic.name.as_str()).or_default() += 1;
-    }
-    let (once, twice): (Vec<&CreatableTopic>, Vec<&CreatableTopic>) = request
+    let twice = named_twice(request.topics.iter().map(|topic| topic.name.clone()));
+    let once: Vec<&CreatableTopic> = request
         .topics
         .iter()
-        .partition(|topic| named.get(topic.name.as_str()) == Some(&1));
+        .filter(|topic| !twice.contains(&topic.name))
+        .collect();
     let wanted: Vec<NewTopic> = once.iter().map(|topic| new_topic(topic)).collect();
+    if are_too_many(&cx, &wanted) {
+        return refuse_all(&cx, &caller, &request);
+    }
     let outcomes = cx
         .cluster
         .create_topics(&wanted, request.validate_only)
@@ -57,23 +63,54 @@ async fn handle(
         .zip(outcomes)
         .map(|(asked, outcome)| match outcome {
             Ok(topic) => created(&cx, caller.version, &topic, request.validate_only),
-            Err(error) => refused(asked, &error),
+            Err(error) => refused(asked.name.clone(), &error),
         })
         .collect();
-    for (n, topic) in twice.iter().enumerate() {
-        if !twice[..n].iter().any(|earlier| earlier.name == topic.name) {
-            topics.push(refused(
-                topic,
-                &ClusterError::Request(format!("Duplicate topic name: {}", topic.name.0)),
-            ));
-        }
-    }
-    for topic in &topics {
+    topics.extend(twice.into_iter().map(|name| {
+        let why = ClusterError::Request(format!("Duplicate topic name: {}", name.0));
+        refused(name, &why)
+    }));
+    let outcomes = topics.iter().map(|topic| {
         let why = topic.error_message.as_deref().unwrap_or_default();
-        let (name, code) = (&*topic.name, topic.error_code);
-        cx.note(&caller, ApiKey::CreateTopics, name, code, why);
-    }
+        (topic.name.as_str(), topic.error_code, why)
+    });
+    cx.note_all(&caller, ApiKey::CreateTopics, outcomes);
     CreateTopicsResponse::default().with_topics(topics)
+}
+
+/// Whether topics have more partitions together than may be created at once.
+pub(super) fn are_too_many(cx: &Context, topics: &[NewTopic]) -> bool {
+    let by_default = cx.config.number("num.partitions");
+    let partitions = |topic: &NewTopic| match (topic.assignments.len(), topic.partitions) {
+        (0, -1) => usize::try_from(by_default).unwrap_or(1),
+        // What makes no sense is refused by itself.
+        (0, asked) => usize::try_from(asked).unwrap_or(0),
+        (assigned, _) => assigned,
+    };
+    let all = topics.iter().map(partitions);
+    all.fold(0, usize::saturating_add) > PARTITIONS_PER_REQUEST_MAX
+}
+
+fn refuse_all(
+    cx: &Context,
+    caller: &Caller,
+    request: &CreateTopicsRequest,
+) -> CreateTopicsResponse {
+    let code = ResponseError::PolicyViolation.code();
+    let why = "Excessively large number of partitions per request.";
+    cx.note(caller, ApiKey::CreateTopics, "", code, why);
+    let mut named = HashSet::new();
+    let topics = request.topics.iter().map(|topic| topic.name.clone());
+    let topics = topics.filter(|name| named.insert(name.clone()));
+    let refused = topics.map(|name| {
+        CreatableTopicResult::default()
+            .with_name(name)
+            .with_error_code(code)
+            .with_error_message(message(&why))
+            .with_num_partitions(-1)
+            .with_replication_factor(-1)
+    });
+    CreateTopicsResponse::default().with_topics(refused.collect())
 }
 
 fn new_topic(asked: &CreatableTopic) -> NewTopic {
@@ -119,9 +156,9 @@ fn created(cx: &Context, version: i16, topic: &Topic, validate_only: bool) -> Cr
     }
 }
 
-fn refused(asked: &CreatableTopic, error: &ClusterError) -> CreatableTopicResult {
+fn refused(name: TopicName, error: &ClusterError) -> CreatableTopicResult {
     CreatableTopicResult::default()
-        .with_name(asked.name.clone())
+        .with_name(name)
         .with_error_code(error.code())
         .with_error_message(message(error))
         .with_num_partitions(-1)

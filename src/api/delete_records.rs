@@ -2,15 +2,17 @@
 //!
 //! - Offset -1 stands for the high watermark; beyond it is OFFSET_OUT_OF_RANGE.
 //! - Refused with POLICY_VIOLATION where the cleanup policy does not name delete, as by Kafka.
+//! - Of a partition that is named several times the last offset counts, as by Kafka.
 //! - Answered after the new start is durable in log-start-offset-checkpoint.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
 };
-use metaq_protocol::messages::{ApiKey, DeleteRecordsRequest, DeleteRecordsResponse};
+use metaq_protocol::messages::{ApiKey, DeleteRecordsRequest, DeleteRecordsResponse, TopicName};
 use uuid::Uuid;
 
 use super::errors::WireError;
@@ -30,22 +32,29 @@ async fn handle(
     _: Caller,
     request: DeleteRecordsRequest,
 ) -> DeleteRecordsResponse {
+    let mut offsets: HashMap<(TopicName, i32), i64> = HashMap::new();
+    for topic in &request.topics {
+        for asked in &topic.partitions {
+            offsets.insert((topic.name.clone(), asked.partition_index), asked.offset);
+        }
+    }
     let mut topics = Vec::with_capacity(request.topics.len());
     let mut moved = Vec::new();
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for asked in topic.partitions {
-            let answer =
-                DeleteRecordsPartitionResult::default().with_partition_index(asked.partition_index);
-            partitions.push(
-                match delete(&cx, &topic.name, asked.partition_index, asked.offset).await {
-                    Ok(partition) => {
-                        moved.push((topics.len(), partitions.len(), partition));
-                        answer
-                    }
-                    Err(error) => answer.with_error_code(error.code()).with_low_watermark(-1),
-                },
-            );
+        for index in topic.partitions.iter().map(|asked| asked.partition_index) {
+            // Where it was named before it is answered there.
+            let Some(offset) = offsets.remove(&(topic.name.clone(), index)) else {
+                continue;
+            };
+            let answer = DeleteRecordsPartitionResult::default().with_partition_index(index);
+            partitions.push(match delete(&cx, &topic.name, index, offset).await {
+                Ok(partition) => {
+                    moved.push((topics.len(), partitions.len(), partition));
+                    answer
+                }
+                Err(error) => answer.with_error_code(error.code()).with_low_watermark(-1),
+            });
         }
         topics.push(
             DeleteRecordsTopicResult::default()

@@ -1,5 +1,6 @@
 //! DeleteTopics (key 20, v1–v6; KIP-4, 516): deletes topics by name, or by id from v6 on.
 //!
+//! - A topic that is named twice is INVALID_REQUEST both times.
 //! - When it is answered, the name is free and the files are out of the way; offsets that groups committed in
 //!   the topic are forgotten.
 
@@ -11,7 +12,7 @@ use metaq_protocol::messages::{ApiKey, DeleteTopicsRequest, DeleteTopicsResponse
 use uuid::Uuid;
 
 use super::errors::WireError;
-use super::shared::{message, topic_name};
+use super::shared::{message, named_twice, topic_name};
 use super::spread::{self, Expected};
 use super::{Api, Caller, Context, Order, serve_by_controller};
 use crate::cluster::ClusterError;
@@ -39,21 +40,20 @@ async fn handle(
             .map(|name| (Some(name), Uuid::nil()))
             .collect(),
     };
+    let twice = named_twice(asked.iter().cloned());
     let mut responses = Vec::with_capacity(asked.len());
     for (name, id) in asked {
-        responses.push(delete(&cx, name, id).await);
+        responses.push(match twice.contains(&(name.clone(), id)) {
+            true => refused_twice(name, id),
+            false => delete(&cx, name, id).await,
+        });
     }
-    for response in &responses {
+    let outcomes = responses.iter().map(|response| {
         let name = response.name.as_deref().map_or("", |name| name);
         let why = response.error_message.as_deref().unwrap_or_default();
-        cx.note(
-            &caller,
-            ApiKey::DeleteTopics,
-            name,
-            response.error_code,
-            why,
-        );
-    }
+        (name, response.error_code, why)
+    });
+    cx.note_all(&caller, ApiKey::DeleteTopics, outcomes);
     let deleted = responses.iter().filter(|result| result.error_code == 0);
     let deleted = deleted.filter_map(|result| {
         let name = result.name.as_ref()?.to_string();
@@ -62,6 +62,19 @@ async fn handle(
     let deleted: Vec<Expected> = deleted.collect();
     spread::wait(&cx, &deleted, request.timeout_ms).await;
     DeleteTopicsResponse::default().with_responses(responses)
+}
+
+/// As Kafka's ControllerApis words it.
+fn refused_twice(name: Option<TopicName>, id: Uuid) -> DeletableTopicResult {
+    let why = match name {
+        Some(_) => "Duplicate topic name.",
+        None => "Duplicate topic id.",
+    };
+    DeletableTopicResult::default()
+        .with_name(name)
+        .with_topic_id(id)
+        .with_error_code(ResponseError::InvalidRequest.code())
+        .with_error_message(message(&why))
 }
 
 async fn delete(cx: &Context, name: Option<TopicName>, id: Uuid) -> DeletableTopicResult {

@@ -2,6 +2,7 @@
 //!
 //! - A partition that moves is told at its new directory too, as the future one, without a size.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
@@ -26,10 +27,17 @@ async fn handle(
     request: DescribeLogDirsRequest,
 ) -> DescribeLogDirsResponse {
     let describe = move || {
+        let asked = request.topics.as_ref().map(|topics| {
+            let all = topics.iter().flat_map(|topic| {
+                let partitions = topic.partitions.iter();
+                partitions.map(|index| (topic.topic.as_str(), *index))
+            });
+            all.collect::<HashSet<_>>()
+        });
         let results = cx
             .partitions
             .data_dirs()
-            .map(|dir| describe_dir(&cx, dir, &request))
+            .map(|dir| describe_dir(&cx, dir, asked.as_ref()))
             .collect();
         DescribeLogDirsResponse::default().with_results(results)
     };
@@ -44,18 +52,12 @@ async fn handle(
 fn describe_dir(
     cx: &Context,
     dir: &DataDir,
-    request: &DescribeLogDirsRequest,
+    asked: Option<&HashSet<(&str, i32)>>,
 ) -> DescribeLogDirsResult {
     let mut topics = Vec::new();
     let moving = cx.partitions.moving();
     for topic in cx.partitions.topics() {
-        let wanted = |index: i32| {
-            request.topics.as_ref().is_none_or(|asked| {
-                asked.iter().any(|asked| {
-                    asked.topic.as_str() == &*topic.topic && asked.partitions.contains(&index)
-                })
-            })
-        };
+        let wanted = |index: i32| asked.is_none_or(|asked| asked.contains(&(&*topic.topic, index)));
         let here = topic.online().filter(|partition| {
             wanted(partition.index()) && partition.log().dir().parent() == Some(dir.path())
         });

@@ -15,9 +15,9 @@ use metaq_protocol::messages::{
     ApiKey, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
 };
 
-use super::alter_configs::apply;
+use super::alter_configs::{NAMED_TWICE, apply};
 use super::describe_configs::BROKER_LOGGER;
-use super::shared::{message, optional};
+use super::shared::{message, named_twice, optional};
 use super::{Answer, Api, Caller, Context, Order, Piece, Response, forward, serve};
 use crate::cluster::ConfigChange;
 use crate::logging;
@@ -49,21 +49,12 @@ async fn handle(
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
-    let mut named = HashSet::new();
-    let mut twice = HashSet::new();
-    for resource in &request.resources {
-        let key = (resource.resource_type, resource.resource_name.clone());
-        if !named.insert(key.clone()) {
-            twice.insert(key);
-        }
-    }
+    let key =
+        |resource: &AlterConfigsResource| (resource.resource_type, resource.resource_name.clone());
+    let twice = named_twice(request.resources.iter().map(key));
     for resource in request.resources {
-        let key = (resource.resource_type, resource.resource_name.clone());
-        let outcome = match twice.contains(&key) {
-            true => {
-                let why = "Each resource must appear at most once.".to_owned();
-                Err((ResponseError::InvalidRequest, why))
-            }
+        let outcome = match twice.contains(&key(&resource)) {
+            true => Err((ResponseError::InvalidRequest, NAMED_TWICE.to_owned())),
             false => change(&cx, &resource, request.validate_only).await,
         };
         let response = AlterConfigsResourceResponse::default()
@@ -76,11 +67,11 @@ async fn handle(
                 .with_error_message(message(&why)),
         });
     }
-    for response in &responses {
+    let outcomes = responses.iter().map(|response| {
         let why = response.error_message.as_deref().unwrap_or_default();
-        let (name, code) = (&*response.resource_name, response.error_code);
-        cx.note(&caller, ApiKey::IncrementalAlterConfigs, name, code, why);
-    }
+        (response.resource_name.as_str(), response.error_code, why)
+    });
+    cx.note_all(&caller, ApiKey::IncrementalAlterConfigs, outcomes);
     IncrementalAlterConfigsResponse::default().with_responses(responses)
 }
 

@@ -3,6 +3,7 @@
 //! - -1 latest (by isolation level), -2 earliest, -3 largest timestamp (v7+), -4 earliest local (v8+),
 //!   -5 latest tiered (v9+; there are no tiers: offset -1).
 //! - A timestamp beyond all records answers offset -1 without an error.
+//! - A partition that is named twice is INVALID_REQUEST both times.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use uuid::Uuid;
 
 use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
-use super::shared::partition_of;
+use super::shared::{named_twice, partition_of};
 use super::{Api, Caller, Context, Order, serve};
 use crate::partition::{Isolation, ListedOffset, OffsetSpec};
 
@@ -37,35 +38,42 @@ async fn handle(
         Isolation::ReadUncommitted
     };
     let mut noted = 0;
+    // As Kafka's ListOffsetsRequest.duplicatePartitions.
+    let twice = named_twice(request.topics.iter().flat_map(|topic| {
+        let partitions = topic.partitions.iter();
+        partitions.map(|partition| (topic.name.clone(), partition.partition_index))
+    }));
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
             let response =
                 ListOffsetsPartitionResponse::default().with_partition_index(asked.partition_index);
-            partitions.push(
-                match list(&cx, caller.version, &topic.name, &asked, isolation).await {
-                    Ok(found) => response
-                        .with_offset(found.offset)
-                        .with_timestamp(found.timestamp)
-                        .with_leader_epoch(if caller.version >= 4 {
-                            found.leader_epoch
-                        } else {
-                            -1
-                        }),
-                    Err(error) => {
-                        if noted < REFUSALS_NOTED_MAX {
-                            let what = format!("{}-{}", &*topic.name, asked.partition_index);
-                            cx.note(&caller, ApiKey::ListOffsets, &what, error.code(), "");
-                            noted += 1;
-                        }
-                        response
-                            .with_error_code(error.code())
-                            .with_offset(-1)
-                            .with_timestamp(-1)
+            let listed = match twice.contains(&(topic.name.clone(), asked.partition_index)) {
+                true => Err(ResponseError::InvalidRequest),
+                false => list(&cx, caller.version, &topic.name, &asked, isolation).await,
+            };
+            partitions.push(match listed {
+                Ok(found) => response
+                    .with_offset(found.offset)
+                    .with_timestamp(found.timestamp)
+                    .with_leader_epoch(if caller.version >= 4 {
+                        found.leader_epoch
+                    } else {
+                        -1
+                    }),
+                Err(error) => {
+                    if noted < REFUSALS_NOTED_MAX {
+                        let what = format!("{}-{}", &*topic.name, asked.partition_index);
+                        cx.note(&caller, ApiKey::ListOffsets, &what, error.code(), "");
+                        noted += 1;
                     }
-                },
-            );
+                    response
+                        .with_error_code(error.code())
+                        .with_offset(-1)
+                        .with_timestamp(-1)
+                }
+            });
         }
         topics.push(
             ListOffsetsTopicResponse::default()

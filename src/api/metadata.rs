@@ -4,6 +4,7 @@
 //! - A missing topic is created on the way where that is allowed, and answered as created.
 //! - By id from v10 on; an unknown id is UNKNOWN_TOPIC_ID.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
@@ -14,6 +15,7 @@ use metaq_protocol::messages::metadata_response::{
 use metaq_protocol::messages::{ApiKey, BrokerId, MetadataRequest, MetadataResponse};
 
 use super::context::REFUSALS_NOTED_MAX;
+use super::create_topics::are_too_many;
 use super::errors::WireError;
 use super::forward::create_at_controller;
 use super::shared::{
@@ -35,7 +37,10 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
         None => true,
         Some(topics) => topics.is_empty() && caller.version == 0,
     };
-    let asked = request.topics.unwrap_or_default();
+    let mut asked = request.topics.unwrap_or_default();
+    // One that is named several times is answered once, as by Kafka.
+    let mut named = HashSet::new();
+    asked.retain(|topic| named.insert((topic.topic_id, topic.name.clone())));
     let may_create = caller.version < 4 || request.allow_auto_topic_creation;
     if may_create && cx.config.flag("auto.create.topics.enable") {
         create_missing(&cx, &asked).await;
@@ -97,7 +102,7 @@ async fn create_missing(cx: &Context, asked: &[MetadataRequestTopic]) {
         .filter(missing)
         .map(NewTopic::with_defaults)
         .collect();
-    if missing.is_empty() {
+    if missing.is_empty() || are_too_many(cx, &missing) {
         return;
     }
     if !cx.cluster.is_controller() {

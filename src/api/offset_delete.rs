@@ -1,5 +1,6 @@
 //! OffsetDelete (key 47, v0; KIP-496): forgets a group's offsets in topics that no member reads.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
@@ -39,12 +40,14 @@ async fn handle(cx: Arc<Context>, _: Caller, request: OffsetDeleteRequest) -> Of
         Ok(outcomes) => outcomes,
         Err(error) => return OffsetDeleteResponse::default().with_error_code(error.code()),
     };
+    let codes: HashMap<(String, i32), i16> = known
+        .into_iter()
+        .zip(outcomes.iter().map(code_of))
+        .collect();
     let code = |topic: &str, index: i32| {
-        let at = known
-            .iter()
-            .position(|(name, partition)| name == topic && *partition == index);
-        at.and_then(|at| outcomes.get(at))
-            .map_or(ResponseError::UnknownTopicOrPartition.code(), code_of)
+        let unknown = ResponseError::UnknownTopicOrPartition.code();
+        let code = codes.get(&(topic.to_owned(), index));
+        code.copied().unwrap_or(unknown)
     };
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {

@@ -1,5 +1,7 @@
 //! What several APIs do alike.
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use metaq_protocol::messages::{BrokerId, TopicName};
@@ -47,6 +49,14 @@ pub(super) fn optional(text: &Option<StrBytes>) -> Option<String> {
 /// The error's message for a response.
 pub(super) fn message(error: &impl std::fmt::Display) -> Option<StrBytes> {
     Some(text(error.to_string()))
+}
+
+/// Those that are named more than once.
+pub(super) fn named_twice<T: Clone + Eq + Hash>(all: impl IntoIterator<Item = T>) -> HashSet<T> {
+    let mut named = HashSet::new();
+    all.into_iter()
+        .filter(|one| !named.insert(one.clone()))
+        .collect()
 }
 
 /// A topic's name, or its id where it has none here.
