@@ -29,6 +29,7 @@ use crate::observe::Observe;
 use crate::partition::{
     Housekeeping, HousekeepingIntervals, Partitions, PartitionsOptions, Turns, Workers,
 };
+use crate::peer::Peers;
 use crate::telemetry::Telemetry;
 
 /// The embedded coordination store's file, in one of the data directories.
@@ -270,6 +271,7 @@ impl Broker {
             cluster,
             partitions,
             coordinator,
+            peers: Peers::default(),
             producer_ids: ProducerIds::new(meta),
             fetch_sessions: FetchSessions::new(sessions),
             metrics: Metrics::default(),

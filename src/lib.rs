@@ -11,6 +11,7 @@
 //! - [`config`]: `server.ini`, broker and topic configurations
 //! - [`telemetry`]: metrics that clients push
 //! - [`partition`]: partitions of this broker, their writer and sync threads
+//! - [`peer`]: connections to other brokers
 
 pub mod admin;
 pub mod api;
@@ -29,6 +30,7 @@ pub mod net;
 pub mod notify;
 pub mod observe;
 pub mod partition;
+pub mod peer;
 pub mod schedule;
 pub mod telemetry;
 pub mod vital;

@@ -590,6 +590,39 @@ fn a_change_to_topics_is_answered_when_every_broker_has_made_it() {
     }
 }
 
+/// Connections that a broker has accepted so far.
+fn accepted(node: &Node) -> u64 {
+    let page = node.page("/metrics");
+    let line = page
+        .lines()
+        .find_map(|line| line.strip_prefix("metaq_connections_accepted_total "));
+    line.unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_change_to_topics_takes_one_connection_to_each_broker_and_the_next_ones_none() {
+    let cluster = Cluster::start(3, &[]);
+    let controller = cluster.nodes[0].controller();
+    let asked = cluster.other_than(controller);
+    let mut client = asked.client();
+    let before: Vec<u64> = cluster.nodes.iter().map(accepted).collect();
+    assert_eq!(create(&mut client, "first", 3), 0);
+    let after: Vec<u64> = cluster.nodes.iter().map(accepted).collect();
+    // From who was asked to the controller, and from the controller to the two others.
+    for (before, after) in before.iter().zip(&after) {
+        assert!(after - before <= 1, "{before} and {after}");
+    }
+    for n in 0..20 {
+        assert_eq!(create(&mut client, &format!("more-{n}"), 3), 0);
+        for node in &cluster.nodes {
+            let known = node.page(&format!("/api/topics/more-{n}"));
+            assert!(known.contains("200 OK"), "{known}");
+        }
+    }
+    let last: Vec<u64> = cluster.nodes.iter().map(accepted).collect();
+    assert_eq!(last, after);
+}
+
 #[test]
 fn partitions_go_where_they_are_put_and_keep_their_identities() {
     let cluster = Cluster::start(2, &[]);

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use metaq_protocol::frame;
@@ -10,11 +11,13 @@ use metaq_protocol::protocol::{Request, StrBytes};
 
 use super::errors::ApiError;
 use crate::api::{self, Caller, Context, Piece, Response, Stage};
-use crate::cluster::ask_peer;
 use crate::observe::Client;
 
 /// What the dashboard calls itself.
 const NAME: &str = "metaq-dashboard";
+
+/// How long another broker may take.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
 
 /// Asks this broker for a visitor.
 pub(super) async fn ask<R: Request>(
@@ -64,7 +67,8 @@ pub(super) async fn ask_broker<R: Request>(
         return Err(ApiError::failed(format!("broker {broker} is away")));
     };
     let framed = frame::encode_request(version, 1, NAME, request).map_err(ApiError::failed)?;
-    let answer = ask_peer(other, framed).await.map_err(ApiError::failed)?;
+    let answer = cx.ask_broker(other, framed, ANSWER_MAX).await;
+    let answer = answer.map_err(ApiError::failed)?;
     decode::<R>(version, answer)
 }
 

@@ -1,8 +1,11 @@
 //! What handlers work with, and whom they answer.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use metaq_protocol::ResponseError;
 use metaq_protocol::frame::api_name;
 use metaq_protocol::messages::ApiKey;
@@ -17,6 +20,7 @@ use crate::group::Coordinator;
 use crate::metrics::Metrics;
 use crate::observe::{Client, EventKind, Happened, Observe};
 use crate::partition::Partitions;
+use crate::peer::{PeerAddress, Peers};
 use crate::telemetry::Telemetry;
 
 /// The broker as handlers see it.
@@ -29,6 +33,8 @@ pub struct Context {
     pub partitions: Arc<Partitions>,
     /// The groups it coordinates.
     pub coordinator: Coordinator,
+    /// Connections to other brokers.
+    pub peers: Peers,
     /// Producer ids.
     pub producer_ids: ProducerIds,
     /// Fetch sessions.
@@ -60,6 +66,20 @@ impl Context {
         for (subject, code, why) in refused.take(REFUSALS_NOTED_MAX) {
             self.note(caller, key, subject, code, why);
         }
+    }
+
+    /// Sends a request to another broker, length and all; its answer, length and all.
+    pub async fn ask_broker(
+        &self,
+        broker: &Broker,
+        frame: Bytes,
+        wait: Duration,
+    ) -> io::Result<Bytes> {
+        let address = PeerAddress {
+            host: broker.host.clone(),
+            port: broker.port,
+        };
+        self.peers.ask(broker.id, &address, frame, wait).await
     }
 
     /// Notes that a request was refused, or what it asked of `subject`; what clients meet every day is left out. Nothing

@@ -6,9 +6,9 @@ use metaq_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use metaq_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use metaq_protocol::messages::{ApiKey, CreatePartitionsRequest, CreatePartitionsResponse};
 
+use super::applied::{Expected, wait_until_applied};
 use super::errors::{WireError, code_of};
 use super::shared::{message, named_twice};
-use super::spread::{self, Expected};
 use super::{Api, Caller, Context, Order, serve_by_controller};
 use crate::cluster::ClusterError;
 
@@ -55,7 +55,7 @@ async fn handle(
         (result.name.as_str(), result.error_code, why)
     });
     cx.note_all(&caller, ApiKey::CreatePartitions, outcomes);
-    spread::wait(&cx, &extended, request.timeout_ms).await;
+    wait_until_applied(&cx, &extended, request.timeout_ms).await;
     CreatePartitionsResponse::default().with_results(results)
 }
 

@@ -15,10 +15,10 @@ use metaq_protocol::messages::create_topics_response::{
 };
 use metaq_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse, TopicName};
 
+use super::applied::{Expected, wait_until_applied};
 use super::describe_configs::topic_entries;
 use super::errors::WireError;
 use super::shared::{message, named_twice, optional, text};
-use super::spread::{self, Expected};
 use super::{Api, Caller, Context, Order, serve_by_controller};
 use crate::cluster::{ClusterError, NewTopic, Topic};
 
@@ -56,7 +56,7 @@ async fn handle(
             .flatten()
             .map(|topic| Expected::There(topic.name.to_string(), topic.id, topic.partitions.len()));
         let created: Vec<Expected> = created.collect();
-        spread::wait(&cx, &created, request.timeout_ms).await;
+        wait_until_applied(&cx, &created, request.timeout_ms).await;
     }
     let mut topics: Vec<CreatableTopicResult> = once
         .iter()

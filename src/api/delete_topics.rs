@@ -11,9 +11,9 @@ use metaq_protocol::messages::delete_topics_response::DeletableTopicResult;
 use metaq_protocol::messages::{ApiKey, DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
 use uuid::Uuid;
 
+use super::applied::{Expected, wait_until_applied};
 use super::errors::WireError;
 use super::shared::{message, named_twice, topic_name};
-use super::spread::{self, Expected};
 use super::{Api, Caller, Context, Order, serve_by_controller};
 use crate::cluster::ClusterError;
 
@@ -60,7 +60,7 @@ async fn handle(
         Some(Expected::Gone(name, result.topic_id))
     });
     let deleted: Vec<Expected> = deleted.collect();
-    spread::wait(&cx, &deleted, request.timeout_ms).await;
+    wait_until_applied(&cx, &deleted, request.timeout_ms).await;
     DeleteTopicsResponse::default().with_responses(responses)
 }
 

@@ -9,7 +9,7 @@ use metaq_protocol::messages::create_topics_request::CreatableTopic;
 
 use super::context::{Caller, Context};
 use super::shared::topic_name;
-use crate::cluster::{Broker, ask_peer};
+use crate::cluster::Broker;
 
 /// Client id of what brokers send on; it is not sent on again.
 pub const FORWARDED: &str = "metaq-forwarded";
@@ -18,6 +18,9 @@ const CREATE_TOPICS_VERSION: i16 = 5;
 const CREATE_TIMEOUT_MS: i32 = 10_000;
 /// How long a client that asked for a missing topic waits for the controller.
 const CREATE_WAIT: Duration = Duration::from_secs(3);
+
+/// How long the controller may take for a request that is sent on to it (as Kafka's BrokerToControllerChannelManager).
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// The controller's answer, where this broker is not the controller and can reach it.
 pub(super) async fn to_controller(
@@ -31,7 +34,7 @@ pub(super) async fn to_controller(
     }
     let controller = controller(cx)?;
     let request = frame::forward_request(frame, FORWARDED).ok()?;
-    match ask_peer(&controller, request).await {
+    match cx.ask_broker(&controller, request, ANSWER_MAX).await {
         Ok(answer) => Some(answer),
         Err(error) => {
             tracing::warn!(controller = controller.id, %error, "the controller did not answer");
@@ -64,11 +67,7 @@ pub(super) async fn create_at_controller(cx: &Context, names: &[String]) {
         return;
     };
     // A client that hears nothing asks again, and by then perhaps another controller.
-    match tokio::time::timeout(CREATE_WAIT, ask_peer(&controller, frame)).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => {
-            tracing::warn!(controller = controller.id, %error, "the controller did not create topics")
-        }
-        Err(_) => tracing::warn!(controller = controller.id, "the controller does not answer"),
+    if let Err(error) = cx.ask_broker(&controller, frame, CREATE_WAIT).await {
+        tracing::warn!(controller = controller.id, %error, "the controller did not create topics");
     }
 }

@@ -14,6 +14,7 @@ use metaq_protocol::messages::metadata_response::{
 };
 use metaq_protocol::messages::{ApiKey, BrokerId, MetadataRequest, MetadataResponse};
 
+use super::applied::{Expected, answer_when_applied, wait_until_applied};
 use super::context::REFUSALS_NOTED_MAX;
 use super::create_topics::are_too_many;
 use super::errors::WireError;
@@ -22,7 +23,6 @@ use super::shared::{
     CLUSTER_OPERATIONS, OPERATIONS_OMITTED, TOPIC_OPERATIONS, broker_ids, leadership, text,
     topic_name,
 };
-use super::spread::{self, Expected};
 use super::{Api, Caller, Context, Order, serve};
 use crate::cluster::{Image, NewTopic, Topic, check_topic_name};
 
@@ -33,6 +33,9 @@ pub(super) const API: Api = Api {
 };
 
 async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> MetadataResponse {
+    if let Some(answer) = answer_when_applied(&cx, &caller, &request).await {
+        return answer;
+    }
     let all = match &request.topics {
         None => true,
         Some(topics) => topics.is_empty() && caller.version == 0,
@@ -124,7 +127,7 @@ async fn create_missing(cx: &Context, asked: &[MetadataRequestTopic]) {
             Err(error) => tracing::debug!(topic = topic.name, %error, "not created"),
         }
     }
-    spread::wait(cx, &created, CREATE_WAIT_MS).await;
+    wait_until_applied(cx, &created, CREATE_WAIT_MS).await;
 }
 
 fn find<'a>(

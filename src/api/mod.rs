@@ -4,6 +4,7 @@
 mod alter_configs;
 mod alter_replica_log_dirs;
 mod api_versions;
+mod applied;
 mod context;
 mod create_partitions;
 mod create_topics;
@@ -40,7 +41,6 @@ mod produce;
 mod push_telemetry;
 mod request_log;
 mod shared;
-mod spread;
 mod sync_group;
 
 use std::future::Future;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::{Mutex, Notify, broadcast};
+use tokio::sync::{Mutex, Notify, broadcast, watch};
 use uuid::Uuid;
 
 use super::changes::{ClusterError, NewTopic};
@@ -56,6 +56,8 @@ pub struct Cluster {
     pub(super) image: ArcSwap<Image>,
     /// Held while the image is replaced, so that no change of it is lost to another one.
     image_changes: parking_lot::Mutex<()>,
+    /// Told of every new image.
+    image_told: watch::Sender<()>,
     /// Held while topics are changed, by this broker or because the tree says so.
     pub(super) changes: Mutex<()>,
     pub(super) membership: parking_lot::Mutex<Membership>,
@@ -100,6 +102,7 @@ impl Cluster {
             partitions,
             image,
             image_changes: parking_lot::Mutex::new(()),
+            image_told: watch::Sender::new(()),
             changes: Mutex::new(()),
             membership: parking_lot::Mutex::default(),
             term: ArcSwapOption::empty(),
@@ -136,6 +139,11 @@ impl Cluster {
     /// The cluster at this moment.
     pub fn image(&self) -> Arc<Image> {
         self.image.load_full()
+    }
+
+    /// Told whenever the image is another one.
+    pub fn image_changes(&self) -> watch::Receiver<()> {
+        self.image_told.subscribe()
     }
 
     /// This broker's number.
@@ -195,6 +203,7 @@ impl Cluster {
         let mut image = Image::clone(&self.image.load());
         change(&mut image);
         self.image.store(Arc::new(image));
+        self.image_told.send_replace(());
     }
 
     async fn load_topics(&self) -> Result<(), ClusterError> {

@@ -17,7 +17,6 @@ use crate::meta::{Change, MetaError, SessionState, paths};
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// How long a broker waits to hear of a topic that the controller created for its client.
 const NEW_TOPIC_WAIT: Duration = Duration::from_secs(1);
-const POLL_PAUSE: Duration = Duration::from_millis(5);
 /// Changes that come in quick succession are read together.
 const GATHER: Duration = Duration::from_millis(5);
 
@@ -109,9 +108,10 @@ impl Cluster {
     /// Waits a little for topics that another broker was asked to create.
     pub async fn wait_for_topics(&self, names: &[String]) {
         let there = async {
-            while names.iter().any(|name| self.image().topic(name).is_none()) {
-                tokio::time::sleep(POLL_PAUSE).await;
-            }
+            let mut images = self.image_changes();
+            while names.iter().any(|name| self.image().topic(name).is_none())
+                && images.changed().await.is_ok()
+            {}
         };
         let _ = tokio::time::timeout(NEW_TOPIC_WAIT, there).await;
     }
