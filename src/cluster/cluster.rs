@@ -13,11 +13,13 @@ use super::image::{Image, Topic};
 use super::membership::Membership;
 use super::names::check_topic_name;
 use super::placement::Identities;
-use crate::config::{LiveConfig, TopicConfig, TopicOverrides};
-use crate::log::{LogConfig, uuid_to_base64};
+use super::reconcile::{Step, reconcile};
+use super::reconciler::Reconciler;
+use crate::config::{LiveConfig, TopicOverrides};
+use crate::log::uuid_to_base64;
 use crate::meta::records::{ClusterRecord, DeletedTopicRecord, RECORD_VERSION, decode, encode};
 use crate::meta::{Change, MetaError, MetaStore, Op, paths};
-use crate::partition::{OpenReport, Partitions, TopicToOpen};
+use crate::partition::{OpenReport, Partitions};
 
 /// Events that a slow receiver may lie behind.
 const EVENTS_BACKLOG: usize = 4096;
@@ -53,6 +55,7 @@ pub struct Cluster {
     pub(super) config: Arc<LiveConfig>,
     pub(super) meta: MetaStore,
     pub(super) partitions: Arc<Partitions>,
+    pub(super) reconciler: Reconciler,
     pub(super) image: ArcSwap<Image>,
     /// Held while the image is replaced, so that no change of it is lost to another one.
     image_changes: parking_lot::Mutex<()>,
@@ -97,6 +100,7 @@ impl Cluster {
         let image = ArcSwap::from_pointee(Image::of(cluster_id));
         let cluster = Self {
             broker_id,
+            reconciler: Reconciler::new(config.clone(), partitions.clone()),
             config,
             meta,
             partitions,
@@ -116,17 +120,8 @@ impl Cluster {
         let deleted = cluster.finish_deletions().await?;
         cluster.adopt_found(&deleted).await?;
         let image = cluster.image();
-        let to_open: Vec<_> = image
-            .topics()
-            .map(|topic| cluster.to_open(topic, 0))
-            .collect();
-        let partitions = cluster.partitions.clone();
-        let open = move || {
-            let report = partitions.open_topics(to_open);
-            partitions.settle();
-            report
-        };
-        let report = cluster.partitions.workers().unblock(open).await;
+        let steps = reconcile(&Image::default(), &image, broker_id);
+        let report = cluster.reconciler.carry_out(&steps, true).await;
         let report = report
             .ok_or_else(|| MetaError::Unavailable("opening the partitions panicked".to_owned()))?;
         let opened = Opened {
@@ -184,17 +179,26 @@ impl Cluster {
 
     /// What a topic gets from the broker's configuration, under its own overrides.
     pub fn defaults_for(&self, topic: &str) -> TopicOverrides {
-        self.config.load().defaults_for_topic(topic)
+        self.reconciler.defaults_for(topic)
     }
 
-    pub(super) fn log_config(&self, topic: &Topic) -> LogConfig {
-        let broker = &self.defaults_for(&topic.name);
-        let overrides = &topic.overrides;
-        let config = TopicConfig { overrides, broker };
-        let archive_dir = config.archives().then(|| self.config.load().archive_dir());
-        LogConfig {
-            archive_dir: archive_dir.flatten(),
-            ..config.log()
+    /// Makes a change to topics known here, after this broker has done what follows from it: who finds a topic gone from the
+    /// image may rely on it that nothing is appended to it any more, and nobody finds a partition without its log. Topics are
+    /// changed by who holds `changes`.
+    pub(super) async fn apply(&self, change: impl FnOnce(&mut Image)) {
+        let before = self.image();
+        let mut after = Image::clone(&before);
+        change(&mut after);
+        let steps = reconcile(&before, &after, self.broker_id);
+        if self.reconciler.carry_out(&steps, false).await.is_none() {
+            tracing::error!("opening partitions panicked");
+        }
+        self.change_image(|image| image.take_topics(&after));
+        for step in steps {
+            if let Step::Delete(topic) = step {
+                let event = ClusterEvent::TopicDeleted(topic.name.to_string(), topic.id);
+                let _ = self.events.send(event);
+            }
         }
     }
 
@@ -374,23 +378,6 @@ impl Cluster {
             if let Err(error) = result {
                 tracing::error!(topic = topic.name, %error, "cannot create a topic of the configuration");
             }
-        }
-    }
-
-    pub(super) fn to_open(&self, topic: &Topic, from: usize) -> TopicToOpen {
-        let own = topic
-            .partitions
-            .iter()
-            .enumerate()
-            .skip(from)
-            .filter(|(_, info)| info.leader == self.broker_id);
-        TopicToOpen {
-            topic: topic.name.clone(),
-            topic_id: topic.id,
-            config: self.log_config(topic),
-            partitions: own
-                .map(|(index, info)| (index as i32, info.identity, info.leader_epoch))
-                .collect(),
         }
     }
 }

@@ -166,8 +166,7 @@ impl Cluster {
     /// Gives all logs the settings that are in force now.
     fn reconfigure_topics(&self) {
         for topic in self.image().topics() {
-            self.partitions
-                .reconfigure(&topic.name, &self.log_config(topic));
+            self.reconciler.reconfigure(topic);
         }
     }
 

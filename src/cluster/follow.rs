@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::broadcast;
-use uuid::Uuid;
 
 use super::changes::ClusterError;
 use super::cluster::{Cluster, ClusterEvent};
@@ -206,15 +205,13 @@ impl Cluster {
                 .topic(&topic.name)
                 .is_none_or(|known| **known != *topic)
         });
-        for topic in &there {
-            if let Some(replaced) = image
-                .topic(&topic.name)
-                .filter(|known| known.id != topic.id)
-            {
-                gone.push(replaced.clone());
-            }
+        if !gone.is_empty() || !there.is_empty() {
+            self.apply(|image| {
+                image.remove(gone.iter().map(|topic| &*topic.name));
+                image.put(there);
+            })
+            .await;
         }
-        self.follow_topics(&gone, there).await;
         Ok(())
     }
 
@@ -235,40 +232,6 @@ impl Cluster {
             .buffered(READS_AT_ONCE)
             .try_collect()
             .await
-    }
-
-    async fn follow_topics(&self, gone: &[Arc<Topic>], there: Vec<Topic>) {
-        if gone.is_empty() && there.is_empty() {
-            return;
-        }
-        // Who finds a topic gone from the image may rely on it that nothing is appended to it any more.
-        let ids: Vec<Uuid> = gone.iter().map(|topic| topic.id).collect();
-        self.partitions.delete(&ids).await;
-        if !gone.is_empty() {
-            self.change_image(|image| image.remove(gone.iter().map(|topic| &*topic.name)));
-        }
-        for topic in gone {
-            let event = ClusterEvent::TopicDeleted(topic.name.to_string(), topic.id);
-            let _ = self.events.send(event);
-        }
-        let mut to_open = Vec::new();
-        for topic in &there {
-            let mut open = self.to_open(topic, 0);
-            let here = self.partitions.topic_by_id(topic.id);
-            open.partitions
-                .retain(|(index, _, _)| !here.as_ref().is_some_and(|here| here.is_open(*index)));
-            if here.is_some() {
-                self.partitions
-                    .reconfigure(&topic.name, &self.log_config(topic));
-            }
-            if !open.partitions.is_empty() {
-                to_open.push(open);
-            }
-        }
-        if !to_open.is_empty() {
-            self.open_here(to_open).await;
-        }
-        self.change_image(|image| image.put(there));
     }
 }
 

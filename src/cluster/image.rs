@@ -250,6 +250,11 @@ impl Image {
         self.topics.colliding(name)
     }
 
+    /// Takes all topics from another image.
+    pub(super) fn take_topics(&mut self, other: &Self) {
+        self.topics = other.topics.clone();
+    }
+
     /// Adds topics or puts them in the place of those of the same names.
     pub(super) fn put(&mut self, topics: impl IntoIterator<Item = Topic>) {
         let known = Arc::make_mut(&mut self.topics);

@@ -12,6 +12,8 @@ mod names;
 mod placement;
 mod producer_ids;
 mod publish;
+mod reconcile;
+mod reconciler;
 mod tell;
 mod topics;
 

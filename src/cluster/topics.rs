@@ -17,7 +17,6 @@ use crate::config::{TopicConfig, TopicOverrides, topic_key};
 use crate::log::uuid_to_base64;
 use crate::meta::records::{DeletedTopicRecord, RECORD_VERSION, encode};
 use crate::meta::{MULTI_BYTES_MAX, MULTI_OPS_MAX, MetaError, Op, paths};
-use crate::partition::TopicToOpen;
 
 /// Most partitions that one topic may have; a typing error should not fill the disk with directories.
 pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
@@ -65,10 +64,7 @@ impl Cluster {
             }
         }
         let created: Vec<Topic> = results.iter().flatten().cloned().collect();
-        // Opened before they are told of, so that nobody finds a partition without its log.
-        let to_open = created.iter().map(|topic| self.to_open(topic, 0));
-        self.open_here(to_open.collect()).await;
-        self.change_image(|image| image.put(created));
+        self.apply(|image| image.put(created)).await;
         for result in &mut results {
             let here = result
                 .as_ref()
@@ -124,13 +120,6 @@ impl Cluster {
             }
             Err(error) => results.extend((0..count).map(|_| Err(repeated(&error)))),
         }
-    }
-
-    pub(super) async fn open_here(&self, to_open: Vec<TopicToOpen>) -> usize {
-        let partitions = self.partitions.clone();
-        let open = move || partitions.open_topics(to_open);
-        let opened = self.partitions.workers().unblock(open).await;
-        opened.map_or(usize::MAX, |report| report.offline)
     }
 
     fn plan(&self, new: &NewTopic, load: &mut Load) -> Result<Topic, ClusterError> {
@@ -355,10 +344,12 @@ impl Cluster {
         let taken = Identities::of(&topic);
         extended.partitions.extend(self.deal(&taken, &replicas));
         self.store(&extended).await?;
-        let offline = self
-            .open_here(vec![self.to_open(&extended, have as usize)])
-            .await;
-        self.change_image(|image| image.put([extended]));
+        let id = extended.id;
+        self.apply(|image| image.put([extended])).await;
+        let here = self.partitions.topic_by_id(id);
+        let offline = here.map_or(0, |here| {
+            here.offline().filter(|(index, _)| *index >= have).count()
+        });
         if offline > 0 {
             Err(ClusterError::Storage(offline))
         } else {
@@ -398,9 +389,7 @@ impl Cluster {
             return Ok(());
         }
         self.store(&changed).await?;
-        self.partitions
-            .reconfigure(name, &self.log_config(&changed));
-        self.change_image(|image| image.put([changed]));
+        self.apply(|image| image.put([changed])).await;
         Ok(())
     }
 
@@ -434,8 +423,7 @@ impl Cluster {
             },
         ];
         self.change_as_controller(forget).await?;
-        self.change_image(|image| image.remove([name]));
-        self.partitions.delete(&[topic.id]).await;
+        self.apply(|image| image.remove([name])).await;
         drop(change);
         self.confirm_deletion(topic.id).await?;
         // Nobody takes messages for it any more; brokers that did not hear of it yet find nothing to remove.

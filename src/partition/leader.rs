@@ -295,7 +295,7 @@ impl Partition {
         &self.writer
     }
 
-    /// Whether the topic was deleted meanwhile, or the partition went to another directory.
+    /// Whether the topic was deleted meanwhile, or the partition went to another directory or another leader.
     pub fn is_deleted(&self) -> bool {
         self.deleted.load(Ordering::Acquire)
     }
@@ -303,6 +303,11 @@ impl Partition {
     pub(super) fn mark_deleted(&self) {
         self.deleted.store(true, Ordering::Release);
         self.waiters.wake_all();
+    }
+
+    /// Another broker leads it: what is appended here from now on is refused.
+    pub(super) fn mark_stopped(&self) {
+        self.mark_deleted();
     }
 
     /// The partition goes to another directory: what is appended here from now on is refused, and asked again.

@@ -3,6 +3,7 @@
 //! Look-ups read an immutable map behind an atomic pointer. Changes go through one lock and publish a new map.
 
 mod opening;
+mod stopping;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -107,6 +108,8 @@ pub struct TopicPartitions {
 enum Slot {
     Online(Arc<Partition>),
     Offline(Arc<str>),
+    /// Led elsewhere by now; its files are still here.
+    Stopped,
 }
 
 impl TopicPartitions {
@@ -115,29 +118,39 @@ impl TopicPartitions {
         match self.slots.get(&index) {
             Some(Slot::Online(partition)) => Ok(partition),
             Some(Slot::Offline(reason)) => Err(PartitionError::Offline(reason.to_string())),
+            Some(Slot::Stopped) => Err(PartitionError::NotLeader),
             None => Err(PartitionError::Unknown),
         }
     }
 
     /// Whether a partition is here, online or not.
     pub fn is_open(&self, index: i32) -> bool {
-        self.slots.contains_key(&index)
+        let slot = self.slots.get(&index);
+        slot.is_some_and(|slot| !matches!(slot, Slot::Stopped))
     }
 
     /// Those that are online.
     pub fn online(&self) -> impl Iterator<Item = &Arc<Partition>> {
         self.slots.values().filter_map(|slot| match slot {
             Slot::Online(partition) => Some(partition),
-            Slot::Offline(_) => None,
+            Slot::Offline(_) | Slot::Stopped => None,
         })
     }
 
     /// Those that are offline, and why.
     pub fn offline(&self) -> impl Iterator<Item = (i32, &str)> {
         self.slots.iter().filter_map(|(index, slot)| match slot {
-            Slot::Online(_) => None,
+            Slot::Online(_) | Slot::Stopped => None,
             Slot::Offline(reason) => Some((*index, &**reason)),
         })
+    }
+
+    /// Indices of those whose files nobody has open.
+    fn unopened(&self) -> impl Iterator<Item = i32> {
+        let slots = self.slots.iter();
+        slots
+            .filter(|(_, slot)| !matches!(slot, Slot::Online(_)))
+            .map(|(index, _)| *index)
     }
 }
 
@@ -145,6 +158,17 @@ impl TopicPartitions {
 struct Map {
     by_name: HashMap<Arc<str>, Arc<TopicPartitions>>,
     by_id: HashMap<Uuid, Arc<TopicPartitions>>,
+}
+
+/// What the checkpoints say of a partition that is open.
+fn offsets_of(partition: &Arc<Partition>) -> ((String, i32), PartitionOffsets) {
+    let ends = partition.log().ends();
+    let at = PartitionOffsets {
+        recovery_point: ends.synced_end,
+        log_start: ends.log_start,
+        high_watermark: partition.high_watermark(),
+    };
+    ((partition.topic().to_string(), partition.index()), at)
 }
 
 /// A data directory and the thread that writes to it.
@@ -394,7 +418,7 @@ impl Partitions {
 
     /// Takes the files of a deleted topic's partitions out of the way.
     fn set_files_aside(&self, removed: &TopicPartitions) {
-        for (index, _) in removed.offline() {
+        for index in removed.unopened() {
             self.set_aside_unopened(removed, index);
         }
         for partition in removed.online() {
@@ -416,7 +440,7 @@ impl Partitions {
         }
     }
 
-    /// The directory of a deleted topic's partition that could not be opened, where it is that topic's.
+    /// The directory of a deleted topic's partition that is not open, where it is that topic's.
     fn set_aside_unopened(&self, topic: &TopicPartitions, index: i32) {
         for volume in &self.volumes {
             match volume.dir.topic_id(&topic.topic, index) {
@@ -578,17 +602,10 @@ impl Partitions {
     pub(super) fn offsets_in(&self, volume: &Volume) -> BTreeMap<(String, i32), PartitionOffsets> {
         let mut offsets = BTreeMap::new();
         for topic in self.map.load().by_name.values() {
-            for partition in topic.online() {
-                let ends = partition.log().ends();
-                if partition.log().dir().parent() == Some(volume.dir.path()) {
-                    let at = PartitionOffsets {
-                        recovery_point: ends.synced_end,
-                        log_start: ends.log_start,
-                        high_watermark: partition.high_watermark(),
-                    };
-                    offsets.insert((partition.topic().to_string(), partition.index()), at);
-                }
-            }
+            let here = topic
+                .online()
+                .filter(|partition| partition.log().dir().parent() == Some(volume.dir.path()));
+            offsets.extend(here.map(offsets_of));
         }
         offsets
     }
