@@ -19,8 +19,9 @@ use common::{Client, name, now_ms};
 use metaq::meta::Op;
 use metaq_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use metaq_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
+use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use metaq_protocol::messages::{
-    BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
+    BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, ListOffsetsRequest,
 };
 use proxy::Proxy;
 use zookeeper::ZooKeeper;
@@ -738,6 +739,103 @@ fn a_root_of_a_stopped_metaq_is_refused_too() {
     assert!(log.contains("choose another zk.zkRoot"), "{log}");
 }
 
+#[test]
+fn a_partition_is_led_where_the_tree_says_and_keeps_its_records_when_it_comes_back() {
+    let cluster = Cluster::start(2, &[]);
+    cluster.create(0, "t", 2);
+    let [first, second] = &cluster.nodes[..] else {
+        panic!("two brokers");
+    };
+    assert_eq!(produce(&mut second.client(), "t", 1), (0, 0));
+    let tree = cluster.tree();
+    let record = tree.get("/brokers/topics/t").unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let led_by = |leader: i32, epoch: i32| {
+        let states = serde_json::json!({
+            "version": 1,
+            "topic_id": record["topic_id"],
+            "partitions": {"1": {
+                "leader": leader, "leader_epoch": epoch, "isr": [leader], "partition_epoch": epoch
+            }}
+        });
+        let states = Op::put("/brokers/topics/t/partitions/0", states.to_string().into());
+        tree.run(tree.store.multi(vec![states])).unwrap();
+    };
+    led_by(0, 1);
+    within(LONG, "the other leader", || {
+        produce(&mut first.client(), "t", 1).0 == 0
+    });
+    within(LONG, "the first one to stop", || {
+        produce(&mut second.client(), "t", 1).0 == NOT_LEADER
+    });
+    within(LONG, "it to know why", || {
+        second.leaders("t") == [(0, 0), (0, 0)]
+    });
+    assert!(second.data().join("t-1").exists());
+    led_by(1, 2);
+    within(LONG, "the leader that was", || {
+        produce(&mut second.client(), "t", 1).0 == 0
+    });
+    within(LONG, "the other one to stop", || {
+        produce(&mut first.client(), "t", 1).0 == NOT_LEADER
+    });
+    // What it had, what was appended now.
+    let mut client = second.client();
+    let ends = client.ask(
+        7,
+        &ListOffsetsRequest::default()
+            .with_replica_id(BrokerId(-1))
+            .with_topics(vec![
+                ListOffsetsTopic::default()
+                    .with_name(name("t"))
+                    .with_partitions(vec![
+                        ListOffsetsPartition::default()
+                            .with_partition_index(1)
+                            .with_current_leader_epoch(2)
+                            .with_timestamp(-1),
+                    ]),
+            ]),
+    );
+    let end = &ends.topics[0].partitions[0];
+    assert_eq!((end.error_code, end.offset), (0, 2));
+    // A change to the topic leaves the state alone.
+    let more = CreatePartitionsTopic::default()
+        .with_name(name("t"))
+        .with_count(3)
+        .with_assignments(None);
+    let more = CreatePartitionsRequest::default()
+        .with_topics(vec![more])
+        .with_timeout_ms(10_000);
+    assert_eq!(first.client().ask(3, &more).results[0].error_code, 0);
+    led_by(0, 3);
+    within(LONG, "the third change", || {
+        second.leaders("t")[1] == (0, 0) && second.leaders("t").len() == 3
+    });
+}
+
+#[test]
+fn a_tree_that_an_earlier_version_wrote_is_brought_up_to_date() {
+    let servers = zookeeper::shared().address();
+    let root = fresh_root();
+    let tree = Tree::open(&servers, &root);
+    let old = r#"{"version":1,"topic_id":"00000000-0000-0000-0000-000000000007","config":{"retention.ms":"4711"},
+        "partitions":[{"identity":"0-0","replicas":[0],"isr":[0],"leader":0,"leader_epoch":5}]}"#;
+    let old = Op::put("/brokers/topics/old", old.into());
+    tree.run(tree.store.multi(vec![old])).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let setting = format!("zk.zkRoot={root}");
+    let node = Node::start(dir.path(), 0, &servers, &[&setting]);
+    assert_eq!(node.leaders("old"), [(0, 0)]);
+    let metadata = node.metadata(Some(&["old"]));
+    assert_eq!(metadata.topics[0].partitions[0].leader_epoch, 5);
+    assert_eq!(produce(&mut node.client(), "old", 0), (0, 0));
+    let record = tree.get("/brokers/topics/old").unwrap();
+    assert!(
+        record.contains("\"version\":2") && record.contains("4711"),
+        "{record}"
+    );
+}
+
 /// Creates as many topics of one partition in one request; how long the answer took.
 fn create_many(node: &Node, prefix: &str, count: usize) -> Duration {
     let new = |n: usize| {
@@ -804,7 +902,10 @@ fn ten_thousand_topics_beside_as_many_are_made_in_time() {
     let took = create_many(asked, "many", MANY);
     eprintln!("three brokers: {known:?}, then {took:?}");
     assert!(took < MANY_TOPICS_MAX, "three brokers: {took:?}");
+    let started = std::time::Instant::now();
+    assert_eq!(create(&mut asked.client(), "wide", MANY as i32), 0);
+    eprintln!("{MANY} partitions of one topic: {:?}", started.elapsed());
     for node in &cluster.nodes {
-        assert_eq!(node.metadata(None).topics.len(), KNOWN + MANY);
+        assert_eq!(node.metadata(None).topics.len(), KNOWN + MANY + 1);
     }
 }

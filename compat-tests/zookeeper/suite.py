@@ -133,7 +133,7 @@ def the_cluster():
     masters = [f"{ROOT}/brokers/ids/{broker}/master" for broker in HOMES]
     topic, ids, controller, *stats = zkcli(
         f"get {ROOT}/brokers/topics/{TOPIC}", f"ls {ROOT}/brokers/ids", f"get {ROOT}/controller", *(f"stat {path}" for path in [*masters, f"{ROOT}/controller"]))
-    equal([(partition["identity"], partition["leader"]) for partition in record(topic)["partitions"]], [(identity, int(identity[0])) for identity in IDENTITIES], "identities and leaders")
+    equal([(partition["identity"], partition["replicas"][0]) for partition in record(topic)["partitions"]], [(identity, int(identity[0])) for identity in IDENTITIES], "identities and homes")
     equal(children(ids), ["0", "1"], "brokers")
     equal(record(controller)["broker_id"] in HOMES, True, "the controller is one of them")
     equal([ephemeral(stat) for stat in stats], [True] * 3, "ephemerals")

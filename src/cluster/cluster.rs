@@ -15,10 +15,11 @@ use super::names::check_topic_name;
 use super::placement::Identities;
 use super::reconcile::{Step, reconcile};
 use super::reconciler::Reconciler;
+use super::topic_nodes;
 use crate::config::{LiveConfig, TopicOverrides};
 use crate::log::uuid_to_base64;
 use crate::meta::records::{ClusterRecord, DeletedTopicRecord, RECORD_VERSION, decode, encode};
-use crate::meta::{Change, MetaError, MetaStore, Op, paths};
+use crate::meta::{Change, MetaError, MetaStore, Op, paths, upgrade_topics};
 use crate::partition::{OpenReport, Partitions};
 
 /// Events that a slow receiver may lie behind.
@@ -115,6 +116,10 @@ impl Cluster {
             published: Mutex::default(),
             tree,
         };
+        let upgraded = upgrade_topics(&cluster.meta).await?;
+        if upgraded > 0 {
+            tracing::info!(topics = upgraded, "brought the tree to this version's form");
+        }
         cluster.reload_configs().await?;
         cluster.load_topics().await?;
         let deleted = cluster.finish_deletions().await?;
@@ -211,28 +216,9 @@ impl Cluster {
     }
 
     async fn load_topics(&self) -> Result<(), ClusterError> {
-        let (topics, _) = self.read_topics().await?;
+        let (topics, _) = topic_nodes::read_all(&self.meta).await?;
         self.change_image(|image| image.put(topics));
         Ok(())
-    }
-
-    /// All topics of the tree, and the names of those whose nodes cannot be read: they are left as they are.
-    pub(super) async fn read_topics(&self) -> Result<(Vec<Topic>, BTreeSet<String>), ClusterError> {
-        let (mut topics, mut unreadable) = (Vec::new(), BTreeSet::new());
-        for (path, node) in self.meta.subtree(paths::TOPICS).await? {
-            let element = path.rsplit('/').next().unwrap_or_default();
-            let Some(name) = paths::unescape(element) else {
-                continue;
-            };
-            match Topic::from_node(&name, &path, &node.data) {
-                Ok(topic) => topics.push(topic),
-                Err(error) => {
-                    tracing::error!(topic = name, %error, "the topic is left as it is known here");
-                    unreadable.insert(name);
-                }
-            }
-        }
-        Ok((topics, unreadable))
     }
 
     /// Removes what this broker still has of deleted topics, and says so in the tree; returns their ids. A topic's
@@ -332,7 +318,8 @@ impl Cluster {
             let mut partitions = self.deal(&Identities::default(), &replicas);
             // Epochs never go back, or clients would be fenced by their own records.
             for (index, partition) in partitions.iter_mut().enumerate() {
-                partition.leader_epoch = self.partitions.latest_epoch(&name, index as i32);
+                let epoch = self.partitions.latest_epoch(&name, index as i32);
+                (partition.first_epoch, partition.leader_epoch) = (epoch, epoch);
             }
             let id = topic_id.unwrap_or_else(Uuid::new_v4);
             adopted.push(Topic {
@@ -342,11 +329,9 @@ impl Cluster {
                 partitions,
             });
         }
-        let create =
-            |topic: &Topic| Op::create(paths::topic(&topic.name), encode(&topic.to_record()));
         let writes: Vec<_> = adopted
             .iter()
-            .map(|topic| self.meta.multi(vec![create(topic)]))
+            .map(|topic| self.meta.multi(vec![topic_nodes::create(topic)]))
             .collect();
         let mut made = Vec::new();
         for (topic, written) in adopted.into_iter().zip(writes) {

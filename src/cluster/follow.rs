@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::broadcast;
 
 use super::changes::ClusterError;
 use super::cluster::{Cluster, ClusterEvent};
-use super::image::Topic;
-use crate::meta::{Change, MetaError, SessionState, paths};
+use super::topic_nodes;
+use crate::meta::{Change, SessionState, paths};
 
 /// How long to wait before trying again what the tree's failure cut short.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -18,9 +17,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 const NEW_TOPIC_WAIT: Duration = Duration::from_secs(1);
 /// Changes that come in quick succession are read together.
 const GATHER: Duration = Duration::from_millis(5);
-
-/// Topics that are read at the same time.
-const READS_AT_ONCE: usize = 256;
 
 /// What must be read again.
 #[derive(Debug, Default)]
@@ -46,9 +42,7 @@ impl Stale {
         for path in changed.iter() {
             let below = |root: &str| paths::is_at_or_below(path, root);
             if below(paths::TOPICS) {
-                let element = path[paths::TOPICS.len()..].trim_start_matches('/');
-                self.topics
-                    .extend(paths::unescape(element).filter(|name| !name.is_empty()));
+                self.topics.extend(paths::topic_of(path));
             } else if below(paths::BROKERS) {
                 self.brokers = true;
             } else if below(paths::DELETED) {
@@ -178,7 +172,7 @@ impl Cluster {
         let mut there = Vec::new();
         match names {
             None => {
-                let (readable, unreadable) = self.read_topics().await?;
+                let (readable, unreadable) = topic_nodes::read_all(&self.meta).await?;
                 there = readable;
                 let known: BTreeSet<&str> = there.iter().map(|topic| &*topic.name).collect();
                 let image = self.image();
@@ -188,7 +182,10 @@ impl Cluster {
                 gone.extend(missing.cloned());
             }
             Some(names) => {
-                for (name, read) in names.iter().zip(self.read_named(names).await?) {
+                for (name, read) in names
+                    .iter()
+                    .zip(topic_nodes::read_named(&self.meta, names).await?)
+                {
                     match read {
                         Some(Ok(topic)) => there.push(topic),
                         Some(Err(error)) => {
@@ -213,25 +210,6 @@ impl Cluster {
             .await;
         }
         Ok(())
-    }
-
-    /// What the tree says of some topics, in their order; `None` for those that it does not have.
-    async fn read_named(
-        &self,
-        names: &BTreeSet<String>,
-    ) -> Result<Vec<Option<Result<Topic, MetaError>>>, MetaError> {
-        let read = |name: &String| {
-            let (name, path) = (name.clone(), paths::topic(name));
-            async move {
-                let node = self.meta.get(&path).await?;
-                Ok(node.map(|node| Topic::from_node(&name, &path, &node.data)))
-            }
-        };
-        let reads: Vec<_> = names.iter().map(read).collect();
-        stream::iter(reads)
-            .buffered(READS_AT_ONCE)
-            .try_collect()
-            .await
     }
 }
 

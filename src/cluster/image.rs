@@ -8,8 +8,6 @@ use uuid::Uuid;
 use super::configs::Configs;
 use super::names;
 use crate::config::TopicOverrides;
-use crate::meta::MetaError;
-use crate::meta::records::{PartitionRecord, RECORD_VERSION, TopicRecord, decode};
 use crate::partition::Identity;
 
 /// A broker and where clients find it.
@@ -53,6 +51,39 @@ pub struct PartitionInfo {
     pub leader: i32,
     /// Counts leaders.
     pub leader_epoch: i32,
+    /// The leader epoch that it began with.
+    pub first_epoch: i32,
+    /// Counts changes of leader and in-sync replicas.
+    pub partition_epoch: i32,
+}
+
+impl PartitionInfo {
+    /// A partition as it begins: its first replica leads it, and all are in sync.
+    pub fn new(identity: Identity, replicas: Vec<i32>, first_epoch: i32) -> Self {
+        Self {
+            identity,
+            isr: replicas.clone(),
+            leader: replicas.first().copied().unwrap_or(-1),
+            replicas,
+            leader_epoch: first_epoch,
+            first_epoch,
+            partition_epoch: 0,
+        }
+    }
+
+    /// Another leader or other in-sync replicas: the partition epoch grows by one, and the leader epoch where the leader is
+    /// another one (as Kafka's PartitionRegistration.merge).
+    pub fn change_state(&mut self, leader: i32, isr: Vec<i32>) {
+        self.leader_epoch += i32::from(leader != self.leader);
+        self.partition_epoch += 1;
+        (self.leader, self.isr) = (leader, isr);
+    }
+
+    /// Whether leader and in-sync replicas are those that it began with.
+    pub fn is_as_it_began(&self) -> bool {
+        let began = Self::new(self.identity, self.replicas.clone(), self.first_epoch);
+        *self == began
+    }
 }
 
 /// A topic.
@@ -69,54 +100,6 @@ pub struct Topic {
 }
 
 impl Topic {
-    /// A topic from its node in the coordination tree.
-    pub fn from_node(name: &str, path: &str, data: &[u8]) -> Result<Self, MetaError> {
-        Self::from_record(name, path, decode(path, data)?)
-    }
-
-    fn from_record(name: &str, path: &str, record: TopicRecord) -> Result<Self, MetaError> {
-        let malformed = |what: String| MetaError::Malformed {
-            path: path.to_owned(),
-            what,
-        };
-        let mut partitions = Vec::with_capacity(record.partitions.len());
-        for partition in record.partitions {
-            let identity = parse_identity(&partition.identity)
-                .ok_or_else(|| malformed(format!("{:?} is no brokerId-n", partition.identity)))?;
-            partitions.push(PartitionInfo {
-                identity,
-                replicas: partition.replicas,
-                isr: partition.isr,
-                leader: partition.leader,
-                leader_epoch: partition.leader_epoch,
-            });
-        }
-        let overrides = TopicOverrides(record.config);
-        Ok(Self {
-            name: name.into(),
-            id: record.topic_id,
-            overrides,
-            partitions,
-        })
-    }
-
-    /// Its node in the coordination tree.
-    pub fn to_record(&self) -> TopicRecord {
-        let partition = |info: &PartitionInfo| PartitionRecord {
-            identity: info.identity.to_string(),
-            replicas: info.replicas.clone(),
-            isr: info.isr.clone(),
-            leader: info.leader,
-            leader_epoch: info.leader_epoch,
-        };
-        TopicRecord {
-            version: RECORD_VERSION,
-            topic_id: self.id,
-            config: self.overrides.0.clone(),
-            partitions: self.partitions.iter().map(partition).collect(),
-        }
-    }
-
     /// The partition at a dense index.
     pub fn partition(&self, index: i32) -> Option<&PartitionInfo> {
         self.partitions.get(usize::try_from(index).ok()?)
@@ -293,6 +276,20 @@ mod tests {
         image.remove(["b", "never there"]);
         assert!(image.topic("b").is_none() && image.topic_by_id(Uuid::from_u128(2)).is_none());
         assert!(before.topic("b").is_some() && before.topic_by_id(Uuid::from_u128(1)).is_some());
+    }
+
+    #[test]
+    fn every_change_of_state_counts_and_a_new_leader_begins_an_epoch() {
+        let identity = parse_identity("1-0").unwrap();
+        let mut info = PartitionInfo::new(identity, vec![1, 2], 4);
+        assert!(info.is_as_it_began());
+        let counts = |info: &PartitionInfo| (info.leader_epoch, info.partition_epoch);
+        info.change_state(1, vec![1]);
+        assert_eq!((counts(&info), info.is_as_it_began()), ((4, 1), false));
+        info.change_state(2, vec![2]);
+        assert_eq!(counts(&info), (5, 2));
+        info.change_state(-1, vec![2]);
+        assert_eq!(counts(&info), (6, 3));
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod publish;
 mod reconcile;
 mod reconciler;
 mod tell;
+mod topic_nodes;
 mod topics;
 
 pub use changes::{ClusterError, ConfigChange, NewTopic};

@@ -103,11 +103,9 @@ mod tests {
                 number: n as i32,
             };
             PartitionInfo {
-                identity,
-                replicas: replicas.to_vec(),
-                isr: replicas.to_vec(),
                 leader: *leader,
                 leader_epoch: *leader_epoch,
+                ..PartitionInfo::new(identity, replicas.to_vec(), 0)
             }
         };
         Topic {

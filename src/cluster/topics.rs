@@ -13,6 +13,7 @@ use super::cluster::Cluster;
 use super::image::{PartitionInfo, Topic};
 use super::names::check_topic_name;
 use super::placement::{Identities, Load};
+use super::topic_nodes;
 use crate::config::{TopicConfig, TopicOverrides, topic_key};
 use crate::log::uuid_to_base64;
 use crate::meta::records::{DeletedTopicRecord, RECORD_VERSION, encode};
@@ -87,7 +88,7 @@ impl Cluster {
         let mut part = Vec::new();
         let mut bytes = 0;
         for topic in topics {
-            let op = Op::create(paths::topic(&topic.name), encode(&topic.to_record()));
+            let op = topic_nodes::create(topic);
             // One more is the check that this broker is the controller.
             let is_full = part.len() + 1 >= MULTI_OPS_MAX || bytes + op.bytes() > MULTI_BYTES_MAX;
             if is_full && !part.is_empty() {
@@ -276,13 +277,7 @@ impl Cluster {
         let mut identities = taken.clone();
         let deal_one = |replicas: &Vec<i32>| {
             let home = replicas.first().copied().unwrap_or(self.broker_id);
-            PartitionInfo {
-                identity: identities.next_of(home),
-                replicas: replicas.clone(),
-                isr: replicas.clone(),
-                leader: home,
-                leader_epoch: 0,
-            }
+            PartitionInfo::new(identities.next_of(home), replicas.clone(), 0)
         };
         replicas.iter().map(deal_one).collect()
     }
@@ -343,7 +338,7 @@ impl Cluster {
         let mut extended = Topic::clone(&topic);
         let taken = Identities::of(&topic);
         extended.partitions.extend(self.deal(&taken, &replicas));
-        self.store(&extended).await?;
+        self.store(&topic, &extended).await?;
         let id = extended.id;
         self.apply(|image| image.put([extended])).await;
         let here = self.partitions.topic_by_id(id);
@@ -388,7 +383,7 @@ impl Cluster {
         if validate_only {
             return Ok(());
         }
-        self.store(&changed).await?;
+        self.store(&topic, &changed).await?;
         self.apply(|image| image.put([changed])).await;
         Ok(())
     }
@@ -417,10 +412,7 @@ impl Cluster {
         });
         let forget = vec![
             Op::put(paths::deleted_topic(topic.id), note),
-            Op::Delete {
-                path: paths::topic(name),
-                version: None,
-            },
+            topic_nodes::delete(&topic),
         ];
         self.change_as_controller(forget).await?;
         self.apply(|image| image.remove([name])).await;
@@ -431,13 +423,12 @@ impl Cluster {
         Ok(self.meta.multi(vec![shown]).await?)
     }
 
-    async fn store(&self, topic: &Topic) -> Result<(), ClusterError> {
-        let set = Op::Set {
-            path: paths::topic(&topic.name),
-            data: encode(&topic.to_record()),
-            version: None,
-        };
-        self.change_as_controller(vec![set]).await
+    async fn store(&self, before: &Topic, after: &Topic) -> Result<(), ClusterError> {
+        let ops = topic_nodes::change(before, after);
+        match ops.is_empty() {
+            true => Ok(()),
+            false => self.change_as_controller(ops).await,
+        }
     }
 }
 

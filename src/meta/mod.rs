@@ -11,12 +11,14 @@ pub mod records;
 mod session;
 mod transfer;
 mod tree;
+mod upgrade;
 mod zookeeper;
 
 pub use legacy::{LegacyOffset, read_legacy_offsets};
 pub use session::{Lease, Session, SessionState};
 pub use transfer::{Export, ImportReport, ShownNode, TransferError, export, import};
 pub use tree::{Overlay, Tree};
+pub use upgrade::upgrade_topics;
 pub use zookeeper::{ZooKeeperOptions, ZooKeeperTls};
 
 use std::pin::Pin;

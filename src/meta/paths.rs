@@ -38,9 +38,33 @@ pub fn is_at_or_below(path: &str, node: &str) -> bool {
     below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// A topic: id, configuration overrides, partitions.
+/// Partitions of a topic whose state stands in one node.
+pub const PARTITIONS_A_NODE: i32 = 100;
+
+/// A topic: id, configuration overrides, identities and replicas of its partitions.
 pub fn topic(topic: &str) -> String {
     format!("{TOPICS}/{}", escape(topic))
+}
+
+/// The topic that a node at or below [`TOPICS`] belongs to.
+pub fn topic_of(path: &str) -> Option<String> {
+    let below = path.strip_prefix(TOPICS)?.strip_prefix('/')?;
+    unescape(below.split('/').next()?)
+}
+
+/// The state of a topic's partitions, where it is another one than at the beginning.
+pub fn partition_states(topic_name: &str) -> String {
+    format!("{}/partitions", topic(topic_name))
+}
+
+/// The state of [`PARTITIONS_A_NODE`] partitions from this one on.
+pub fn partition_states_from(topic_name: &str, first: i32) -> String {
+    format!("{}/{first}", partition_states(topic_name))
+}
+
+/// The first partition whose state stands in the same node.
+pub fn first_beside(partition: i32) -> i32 {
+    partition - partition % PARTITIONS_A_NODE
 }
 
 /// The marker of a session.
@@ -186,6 +210,18 @@ mod tests {
         assert!(is_at_or_below("/a/b", "/a") && is_at_or_below("/a", "/a"));
         assert!(is_at_or_below("/a", "/") && is_at_or_below("/a/b", "/a/"));
         assert!(!is_at_or_below("/ab", "/a") && !is_at_or_below("/a", "/a/b"));
+    }
+
+    #[test]
+    fn a_topic_is_told_by_its_node_and_by_those_of_its_partitions() {
+        for name in ["orders", "a/b", "."] {
+            assert_eq!(topic_of(&topic(name)).as_deref(), Some(name));
+            let states = partition_states_from(name, first_beside(345));
+            assert!(states.ends_with("/partitions/300"), "{states}");
+            assert_eq!(topic_of(&states).as_deref(), Some(name));
+        }
+        assert_eq!(topic_of(TOPICS), None);
+        assert_eq!(topic_of("/brokers/topics-pub/t"), None);
     }
 
     #[test]

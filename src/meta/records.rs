@@ -9,8 +9,10 @@ use uuid::Uuid;
 
 use super::MetaError;
 
-/// Version of every record below.
+/// Version of every record below but a topic's.
 pub const RECORD_VERSION: u32 = 1;
+/// Version of [`TopicRecord`]; earlier ones are rewritten at start.
+pub const TOPIC_RECORD_VERSION: u32 = 2;
 
 /// `/cluster/id`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +26,7 @@ pub struct ClusterRecord {
 /// `/brokers/topics/<topic>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicRecord {
-    /// Record version.
+    /// [`TOPIC_RECORD_VERSION`].
     pub version: u32,
     /// Topic id.
     pub topic_id: Uuid,
@@ -32,22 +34,47 @@ pub struct TopicRecord {
     #[serde(default)]
     pub config: BTreeMap<String, String>,
     /// By dense index.
-    pub partitions: Vec<PartitionRecord>,
+    pub partitions: Vec<AssignmentRecord>,
 }
 
-/// One partition in a [`TopicRecord`].
+/// One partition in a [`TopicRecord`]. While it has no state of its own its first replica leads it, and all are in sync.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartitionRecord {
+pub struct AssignmentRecord {
     /// `<brokerId>-<n>`, never changed.
     pub identity: String,
     /// Broker ids that keep it.
     pub replicas: Vec<i32>,
-    /// Those that are in sync.
-    pub isr: Vec<i32>,
+    /// The leader epoch that it begins with: above 0 where it was found in a data directory.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub first_epoch: i32,
+}
+
+fn is_zero(number: &i32) -> bool {
+    *number == 0
+}
+
+/// `/brokers/topics/<topic>/partitions/<first index>`: the state of those of a hundred partitions that are not as they began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionStatesRecord {
+    /// Record version.
+    pub version: u32,
+    /// The topic's id; where it is another one, the states are of an earlier topic of that name.
+    pub topic_id: Uuid,
+    /// By index.
+    pub partitions: BTreeMap<i32, PartitionStateRecord>,
+}
+
+/// One partition in a [`PartitionStatesRecord`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionStateRecord {
     /// The leader, -1 for none.
     pub leader: i32,
     /// Counts leaders.
     pub leader_epoch: i32,
+    /// Replicas that are in sync.
+    pub isr: Vec<i32>,
+    /// Counts changes of all this.
+    pub partition_epoch: i32,
 }
 
 /// `/config/<kind>/<name>`.

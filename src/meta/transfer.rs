@@ -223,6 +223,7 @@ mod tests {
         let ops = vec![
             put("/cluster/id", cluster),
             put("/brokers/topics/t", "{}"),
+            put("/brokers/topics/t/partitions/0", "{\"partitions\":{}}"),
             put("/brokers/ids/0", "{}"),
             put("/controller_epoch", "{}"),
             put("/coordinators/3", "{}"),
@@ -239,6 +240,8 @@ mod tests {
         assert_eq!((report.created, report.present), (file.nodes.len(), 0));
         let offset = to.get("/consumers/g/offsets/t/0-0").await.unwrap().unwrap();
         assert_eq!(&offset.data[..], b"{\"offset\":7}");
+        let states = to.get("/brokers/topics/t/partitions/0").await.unwrap();
+        assert_eq!(&states.unwrap().data[..], b"{\"partitions\":{}}");
         assert_eq!(
             &to.get("/config/x/y").await.unwrap().unwrap().data[..],
             [0xff, 0]
