@@ -96,9 +96,15 @@ pub(super) async fn apply(
         }
     };
     let changed = match what {
-        None => cx.cluster.change_config(name, changes, validate_only).await,
+        None => {
+            cx.cluster
+                .controller()
+                .change_config(name, changes, validate_only)
+                .await
+        }
         Some(what) => {
             cx.cluster
+                .controller()
                 .change_resource(what, name, changes, validate_only)
                 .await
         }

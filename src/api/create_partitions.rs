@@ -70,6 +70,7 @@ async fn extend(
             .collect()
     });
     cx.cluster
+        .controller()
         .create_partitions(&topic.name, topic.count, assignments, validate_only)
         .await
 }

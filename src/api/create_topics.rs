@@ -48,6 +48,7 @@ async fn handle(
     }
     let outcomes = cx
         .cluster
+        .controller()
         .create_topics(&wanted, request.validate_only)
         .await;
     if !request.validate_only {

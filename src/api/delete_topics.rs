@@ -103,7 +103,7 @@ async fn delete(cx: &Context, name: Option<TopicName>, id: Uuid) -> DeletableTop
     let result = result
         .with_name(Some(topic_name(&topic.name)))
         .with_topic_id(topic.id);
-    match cx.cluster.delete_topic(&topic.name).await {
+    match cx.cluster.controller().delete_topic(&topic.name).await {
         Ok(()) => {
             cx.coordinator.topic_deleted(&topic.name, topic.id).await;
             result

@@ -116,7 +116,7 @@ async fn create_missing(cx: &Context, asked: &[MetadataRequestTopic]) {
     let mut created = Vec::new();
     for (topic, result) in missing
         .iter()
-        .zip(cx.cluster.create_topics(&missing, false).await)
+        .zip(cx.cluster.controller().create_topics(&missing, false).await)
     {
         match result {
             Ok(known) => {

@@ -3,10 +3,13 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
+
 use super::changes::ClusterError;
-use super::cluster::{Cluster, ClusterEvent};
 use super::image::SlotInfo;
 use super::placement::deal_slots;
+use super::view::{ClusterEvent, View};
 use crate::meta::records::{
     ControllerEpochRecord, ControllerRecord, RECORD_VERSION, SlotRecord, decode, encode,
 };
@@ -14,15 +17,42 @@ use crate::meta::{MetaError, Op, paths};
 
 /// This broker's time as the controller.
 #[derive(Debug)]
-pub(super) struct Term {
+struct Term {
     /// Version of `/controller_epoch` that the election left.
     version: i32,
 }
 
-impl Cluster {
+/// This broker as the controller, or as one that may become it.
+pub struct Controller {
+    pub(super) view: Arc<View>,
+    /// Set while this broker is the controller.
+    term: ArcSwapOption<Term>,
+    /// Told when this broker finds that it is not the controller that it took itself for.
+    deposed: Notify,
+}
+
+impl Controller {
+    pub(super) fn new(view: Arc<View>) -> Self {
+        Self {
+            view,
+            term: ArcSwapOption::empty(),
+            deposed: Notify::new(),
+        }
+    }
+
+    /// Waits until this broker finds that it is the controller no more.
+    pub(super) async fn deposed(&self) {
+        self.deposed.notified().await;
+    }
+
+    /// Gives the term up, without a word to the tree: what it held there is gone, or another one's.
+    pub(super) fn resign(&self) {
+        self.term.store(None);
+    }
+
     /// Whether this broker is the controller, as far as it knows.
     pub fn is_controller(&self) -> bool {
-        self.term.load().is_some() && self.may_act()
+        self.term.load().is_some() && self.view.may_act()
     }
 
     /// Makes changes as the controller: none is made when this broker is the controller no more.
@@ -33,7 +63,7 @@ impl Cluster {
             version: term.version,
         }];
         all.extend(ops);
-        match self.meta.multi(all).await {
+        match self.view.meta.multi(all).await {
             Err(MetaError::BadVersion(path)) if path == paths::CONTROLLER_EPOCH => {
                 tracing::warn!("this broker is the controller no more");
                 self.term.store(None);
@@ -44,29 +74,26 @@ impl Cluster {
         }
     }
 
-    /// Learns who the controller is; where there is none, tries to become it.
-    pub(super) async fn reload_controller(&self) -> Result<(), ClusterError> {
+    /// Learns who the controller is; where there is none, tries to become it, when this broker is registered.
+    pub(super) async fn reload_controller(
+        &self,
+        own_epoch: Option<i64>,
+    ) -> Result<(), ClusterError> {
         loop {
-            if self.is_fenced() {
+            if self.view.is_fenced() {
                 return Ok(());
             }
-            let node = self.meta.get(paths::CONTROLLER).await?;
-            let own_epoch = self
-                .membership
-                .lock()
-                .member
-                .as_ref()
-                .map(|member| member.epoch);
+            let node = self.view.meta.get(paths::CONTROLLER).await?;
             let mut stale = None;
             if let Some(node) = node {
                 let record: ControllerRecord = decode(paths::CONTROLLER, &node.data)?;
-                let own = record.broker_id == self.broker_id;
+                let own = record.broker_id == self.view.broker_id;
                 if !own || own_epoch.is_none_or(|epoch| record.broker_epoch > epoch) {
                     self.controller_is(record.broker_id);
                     return Ok(());
                 }
                 if Some(record.broker_epoch) == own_epoch && self.resume_term(record.epoch).await? {
-                    self.controller_is(self.broker_id);
+                    self.controller_is(self.view.broker_id);
                     return Ok(());
                 }
                 // Left by this broker's earlier session, or by an election that something else overtook.
@@ -88,7 +115,7 @@ impl Cluster {
         if self.term.load().is_some() {
             return Ok(true);
         }
-        let Some(node) = self.meta.get(paths::CONTROLLER_EPOCH).await? else {
+        let Some(node) = self.view.meta.get(paths::CONTROLLER_EPOCH).await? else {
             return Ok(false);
         };
         let counted: ControllerEpochRecord = decode(paths::CONTROLLER_EPOCH, &node.data)?;
@@ -101,31 +128,31 @@ impl Cluster {
 
     /// Changes are made only from an image that is as new as the election.
     async fn begin_term(&self, version: i32) -> Result<(), ClusterError> {
-        self.reload_topics(None).await?;
+        self.view.reload_topics(None).await?;
         self.term.store(Some(Arc::new(Term { version })));
-        self.controller_is(self.broker_id);
+        self.controller_is(self.view.broker_id);
         self.deal_slots().await
     }
 
     fn controller_is(&self, id: i32) {
-        if id != self.broker_id {
+        if id != self.view.broker_id {
             self.term.store(None);
         }
-        if self.image().controller_id != id {
+        if self.view.image().controller_id != id {
             tracing::info!(id, "controller");
-            self.change_image(|image| image.controller_id = id);
+            self.view.change_image(|image| image.controller_id = id);
         }
     }
 
     /// Tries to become the controller; the version of the epoch's node then, or `None` when somebody else was quicker.
     async fn elect(&self, own_epoch: i64, stale: Option<i32>) -> Result<Option<i32>, ClusterError> {
-        let node = self.meta.get(paths::CONTROLLER_EPOCH).await?;
+        let node = self.view.meta.get(paths::CONTROLLER_EPOCH).await?;
         let node = node.ok_or_else(|| MetaError::NoNode(paths::CONTROLLER_EPOCH.to_owned()))?;
         let before: ControllerEpochRecord = decode(paths::CONTROLLER_EPOCH, &node.data)?;
         let epoch = before.epoch + 1;
         let record = ControllerRecord {
             version: RECORD_VERSION,
-            broker_id: self.broker_id,
+            broker_id: self.view.broker_id,
             broker_epoch: own_epoch,
             epoch,
         };
@@ -149,7 +176,7 @@ impl Cluster {
             }),
             version: Some(node.version),
         });
-        match self.meta.multi(ops).await {
+        match self.view.meta.multi(ops).await {
             Ok(()) => {
                 tracing::info!(epoch, "elected as controller");
                 Ok(Some(node.version.wrapping_add(1)))
@@ -164,16 +191,16 @@ impl Cluster {
     /// Reads who coordinates which groups.
     pub(super) async fn reload_slots(&self) -> Result<(), ClusterError> {
         let slots = self.read_slots().await?;
-        if self.image().slots != slots {
-            self.change_image(|image| image.slots = slots);
-            let _ = self.events.send(ClusterEvent::Slots);
+        if self.view.image().slots != slots {
+            self.view.change_image(|image| image.slots = slots);
+            self.view.tell(ClusterEvent::Slots);
         }
         Ok(())
     }
 
     async fn read_slots(&self) -> Result<Vec<SlotInfo>, ClusterError> {
         let mut slots = Vec::new();
-        for (path, node) in self.meta.subtree(paths::COORDINATORS).await? {
+        for (path, node) in self.view.meta.subtree(paths::COORDINATORS).await? {
             let Some(slot) = path.rsplit('/').next().and_then(|name| name.parse().ok()) else {
                 continue;
             };
@@ -206,7 +233,7 @@ impl Cluster {
         let owners: Vec<i32> = (0..paths::SLOTS)
             .map(|slot| slots.get(slot).map_or(-1, |info| info.owner))
             .collect();
-        let live: Vec<i32> = self.image().brokers.keys().copied().collect();
+        let live: Vec<i32> = self.view.image().brokers.keys().copied().collect();
         let ops: Vec<Op> = deal_slots(&owners, &live)
             .into_iter()
             .map(|(slot, owner)| {

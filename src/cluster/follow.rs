@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use super::changes::ClusterError;
-use super::cluster::{Cluster, ClusterEvent};
-use super::topic_nodes;
+use super::cluster::Cluster;
+use super::view::ClusterEvent;
 use crate::meta::{Change, SessionState, paths};
 
 /// How long to wait before trying again what the tree's failure cut short.
@@ -62,13 +62,13 @@ impl Cluster {
     /// Follows the tree until the task is aborted.
     pub async fn follow(self: Arc<Self>) {
         let mut tree = self.tree.lock().await;
-        let mut session = self.meta.session();
+        let mut session = self.view.meta.session();
         // Changes between the first reading and now were noticed by the receiver.
         loop {
             let mut stale = Stale::default();
             tokio::select! {
                 change = tree.recv() => stale.add(change),
-                () = self.deposed.notified() => stale.controller = true,
+                () = self.controller.deposed() => stale.controller = true,
                 changed = session.changed() => {
                     let state = session.borrow_and_update().state;
                     if changed.is_err() || state == SessionState::Closed {
@@ -101,8 +101,10 @@ impl Cluster {
     /// Waits a little for topics that another broker was asked to create.
     pub async fn wait_for_topics(&self, names: &[String]) {
         let there = async {
-            let mut images = self.image_changes();
-            while names.iter().any(|name| self.image().topic(name).is_none())
+            let mut images = self.view.image_changes();
+            while names
+                .iter()
+                .any(|name| self.view.image().topic(name).is_none())
                 && images.changed().await.is_ok()
             {}
         };
@@ -111,103 +113,53 @@ impl Cluster {
 
     /// Reads all topics again.
     pub async fn refresh_topics(&self) {
-        if let Err(error) = self.reload_topics(None).await {
+        if let Err(error) = self.view.reload_topics(None).await {
             tracing::warn!(%error, "cannot read the topics");
         }
     }
 
     fn session_state(&self) -> Option<SessionState> {
-        let state = self.meta.session().borrow().state;
+        let state = self.view.meta.session().borrow().state;
         (state != SessionState::Closed).then_some(state)
     }
 
     /// Nothing that this broker held in the tree is there any more.
     fn lose_session(&self) {
-        self.term.store(None);
-        if !self.image().slots.is_empty() {
-            self.change_image(|image| image.slots.clear());
+        self.controller.resign();
+        if !self.view.image().slots.is_empty() {
+            self.view.change_image(|image| image.slots.clear());
         }
-        let _ = self.events.send(ClusterEvent::Slots);
+        self.view.tell(ClusterEvent::Slots);
     }
 
     async fn refresh(&self, stale: &Stale) -> Result<(), ClusterError> {
         if stale.everything {
-            self.finish_deletions().await?;
-            self.reload_configs().await?;
-            self.reload_topics(None).await?;
-            self.rejoin().await?;
+            self.view.finish_deletions().await?;
+            self.view.reload_configs().await?;
+            self.view.reload_topics(None).await?;
+            self.membership.rejoin().await?;
             return self.publish_topics().await;
         }
         if stale.configs {
-            self.reload_configs().await?;
+            self.view.reload_configs().await?;
         }
         if stale.deletions {
-            self.finish_deletions().await?;
+            self.view.finish_deletions().await?;
         }
         if !stale.topics.is_empty() {
-            self.reload_topics(Some(&stale.topics)).await?;
+            self.view.reload_topics(Some(&stale.topics)).await?;
         }
         if stale.brokers {
-            self.reload_brokers().await?;
+            self.membership.reload_brokers().await?;
         }
         if stale.controller {
-            self.reload_controller().await?;
+            self.membership.reload_controller().await?;
         }
         if stale.slots {
-            self.reload_slots().await?;
+            self.controller.reload_slots().await?;
         }
         if !stale.topics.is_empty() {
             self.publish_topics().await?;
-        }
-        Ok(())
-    }
-
-    /// Reads the named topics, or all, and makes this broker's partitions follow.
-    pub(super) async fn reload_topics(
-        &self,
-        names: Option<&BTreeSet<String>>,
-    ) -> Result<(), ClusterError> {
-        let _change = self.changes.lock().await;
-        let mut gone = Vec::new();
-        let mut there = Vec::new();
-        match names {
-            None => {
-                let (readable, unreadable) = topic_nodes::read_all(&self.meta).await?;
-                there = readable;
-                let known: BTreeSet<&str> = there.iter().map(|topic| &*topic.name).collect();
-                let image = self.image();
-                let missing = image.topics().filter(|topic| {
-                    !known.contains(&*topic.name) && !unreadable.contains(&*topic.name)
-                });
-                gone.extend(missing.cloned());
-            }
-            Some(names) => {
-                for (name, read) in names
-                    .iter()
-                    .zip(topic_nodes::read_named(&self.meta, names).await?)
-                {
-                    match read {
-                        Some(Ok(topic)) => there.push(topic),
-                        Some(Err(error)) => {
-                            tracing::error!(topic = name, %error, "the topic is left as it is known here")
-                        }
-                        None => gone.extend(self.image().topic(name).cloned()),
-                    }
-                }
-            }
-        }
-        let image = self.image();
-        there.retain(|topic| {
-            image
-                .topic(&topic.name)
-                .is_none_or(|known| **known != *topic)
-        });
-        if !gone.is_empty() || !there.is_empty() {
-            self.apply(|image| {
-                image.remove(gone.iter().map(|topic| &*topic.name));
-                image.put(there);
-            })
-            .await;
         }
         Ok(())
     }

@@ -4,11 +4,15 @@
 //! its number taken by a process with the same data directory knows that process to be dead, because it holds the
 //! directory's lock itself; any other process is a second broker with the same number, and is left alone.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::changes::ClusterError;
-use super::cluster::{Cluster, ClusterEvent};
+use super::controller::Controller;
 use super::image::Broker;
+use super::view::{ClusterEvent, View};
 use crate::meta::records::{
     BrokerMasterRecord, BrokerRecord, ControllerEpochRecord, EndpointRecord, RECORD_VERSION,
     decode, encode,
@@ -23,11 +27,18 @@ const LEGACY_GROUPS_LOOKED_AT: usize = 20;
 
 /// What is registered, and as what.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Membership {
-    pub(super) member: Option<Broker>,
-    pub(super) directory_id: String,
+struct Registration {
+    member: Option<Broker>,
+    directory_id: String,
     /// The store's session that it was registered in.
-    pub(super) session: u64,
+    session: u64,
+}
+
+/// This broker as a member of the cluster.
+pub(super) struct Membership {
+    view: Arc<View>,
+    controller: Arc<Controller>,
+    registration: Mutex<Registration>,
 }
 
 /// A root in which a MetaQ is at home is not ours to write to.
@@ -118,40 +129,77 @@ pub(super) async fn ensure_base(meta: &MetaStore) -> Result<(), ClusterError> {
     Ok(())
 }
 
-impl Cluster {
+impl Membership {
+    pub(super) fn new(view: Arc<View>, controller: Arc<Controller>) -> Self {
+        Self {
+            view,
+            controller,
+            registration: Mutex::default(),
+        }
+    }
+
     /// Becomes a member: registers, takes part in the election of the controller, and learns who else is there.
-    pub async fn join(&self, member: Broker, directory_id: String) -> Result<(), ClusterError> {
-        *self.membership.lock() = Membership {
+    pub(super) async fn join(
+        &self,
+        member: Broker,
+        directory_id: String,
+    ) -> Result<(), ClusterError> {
+        *self.registration.lock() = Registration {
             member: Some(member),
             directory_id,
             session: 0,
         };
-        self.rejoin().await?;
-        if self.is_controller() {
-            self.create_named_topics().await;
+        self.rejoin().await
+    }
+
+    /// The session that this broker is, or was, registered in; `None` before it joins.
+    pub(super) fn session(&self) -> Option<u64> {
+        let registration = self.registration.lock();
+        registration
+            .member
+            .is_some()
+            .then_some(registration.session)
+    }
+
+    /// Learns who the controller is, and takes part in its election.
+    pub(super) async fn reload_controller(&self) -> Result<(), ClusterError> {
+        let epoch = {
+            let registration = self.registration.lock();
+            registration.member.as_ref().map(|member| member.epoch)
+        };
+        self.controller.reload_controller(epoch).await
+    }
+
+    fn fence(&self, place: &str) {
+        self.controller.resign();
+        if self.view.meta.lease().revoke() {
+            tracing::error!(
+                id = self.view.broker_id,
+                place,
+                "another process has this broker's number; this one serves no more"
+            );
         }
-        self.publish_topics().await
     }
 
     /// Registers in the session there is, when that did not happen yet, and reads who is there.
     pub(super) async fn rejoin(&self) -> Result<(), ClusterError> {
-        let session = self.meta.session().borrow().number;
-        let Membership {
+        let session = self.view.meta.session().borrow().number;
+        let Registration {
             member,
             directory_id,
             session: registered_in,
-        } = self.membership.lock().clone();
+        } = self.registration.lock().clone();
         let Some(mut member) = member else {
             return Ok(());
         };
-        if self.is_fenced() {
+        if self.view.is_fenced() {
             return Ok(());
         }
         let is_new = registered_in != session;
         if is_new {
-            self.term.store(None);
+            self.controller.resign();
             // What was coordinated in the session before is read anew.
-            self.change_image(|image| image.slots.clear());
+            self.view.change_image(|image| image.slots.clear());
             member.epoch = match self.register(&member, &directory_id).await {
                 Ok(epoch) => epoch,
                 Err(ClusterError::DuplicateBroker { place, .. }) if registered_in > 0 => {
@@ -160,15 +208,15 @@ impl Cluster {
                 }
                 Err(error) => return Err(error),
             };
-            let mut membership = self.membership.lock();
-            (membership.member, membership.session) = (Some(member), session);
-            self.meta.lease().claim(session);
+            let mut registration = self.registration.lock();
+            (registration.member, registration.session) = (Some(member), session);
+            self.view.meta.lease().claim(session);
         }
         self.reload_brokers().await?;
         self.reload_controller().await?;
-        self.reload_slots().await?;
+        self.controller.reload_slots().await?;
         if is_new {
-            let _ = self.events.send(ClusterEvent::Slots);
+            self.view.tell(ClusterEvent::Slots);
         }
         Ok(())
     }
@@ -176,7 +224,7 @@ impl Cluster {
     async fn register(&self, member: &Broker, directory_id: &str) -> Result<i64, ClusterError> {
         let (path, master) = (paths::broker(member.id), paths::broker_master(member.id));
         loop {
-            let counted = self.meta.get(&path).await?;
+            let counted = self.view.meta.get(&path).await?;
             let before = match &counted {
                 Some(node) if !node.data.is_empty() => {
                     Some(decode::<BrokerRecord>(&path, &node.data)?)
@@ -207,7 +255,7 @@ impl Cluster {
                 },
                 None => Op::create(path.clone(), count),
             }];
-            if let Some(old) = self.meta.get(&master).await? {
+            if let Some(old) = self.view.meta.get(&master).await? {
                 let record: BrokerMasterRecord = decode(&master, &old.data)?;
                 refuse_other(member.id, &record, Some(directory_id))?;
                 tracing::info!(
@@ -225,7 +273,7 @@ impl Cluster {
                 data: encode(&master_record(member, directory_id, epoch)),
                 ephemeral: true,
             });
-            match self.meta.multi(ops).await {
+            match self.view.meta.multi(ops).await {
                 Ok(()) => {
                     tracing::info!(id = member.id, epoch, "registered");
                     return Ok(epoch);
@@ -240,36 +288,36 @@ impl Cluster {
     /// Reads who is there.
     pub(super) async fn reload_brokers(&self) -> Result<(), ClusterError> {
         let mut brokers = std::collections::BTreeMap::new();
-        for id in self.meta.children(paths::BROKERS).await? {
+        for id in self.view.meta.children(paths::BROKERS).await? {
             let Ok(id) = id.parse::<i32>() else { continue };
             let path = paths::broker_master(id);
-            if let Some(node) = self.meta.get(&path).await? {
+            if let Some(node) = self.view.meta.get(&path).await? {
                 let record: BrokerMasterRecord = decode(&path, &node.data)?;
                 brokers.insert(id, from_record(id, record));
             }
         }
         self.check_own(&mut brokers);
-        if self.image().brokers != brokers {
+        if self.view.image().brokers != brokers {
             let ids: Vec<i32> = brokers.keys().copied().collect();
             tracing::info!(?ids, "brokers of the cluster");
-            self.change_image(|image| image.brokers = brokers);
+            self.view.change_image(|image| image.brokers = brokers);
         }
-        self.deal_slots().await
+        self.controller.deal_slots().await
     }
 
     /// This broker tells clients its own place as configured, whatever it registered; and notices when another
     /// process took its number.
     fn check_own(&self, brokers: &mut std::collections::BTreeMap<i32, Broker>) {
-        let membership = self.membership.lock();
-        let Some(member) = &membership.member else {
+        let registration = self.registration.lock();
+        let Some(member) = &registration.member else {
             return;
         };
-        if let Some(registered) = brokers.get_mut(&self.broker_id) {
+        if let Some(registered) = brokers.get_mut(&self.view.broker_id) {
             let fenced = registered.epoch > member.epoch;
             if fenced {
                 self.fence(&format!("{}:{}", registered.host, registered.port));
             }
-            if !fenced && self.meta.kind() == "embedded" {
+            if !fenced && self.view.meta.kind() == "embedded" {
                 *registered = member.clone();
             }
         }

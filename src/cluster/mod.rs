@@ -1,10 +1,13 @@
 //! The cluster as this broker sees it: brokers, topics, who leads what; and the changes to it.
 
+mod adopt;
 mod changes;
 #[allow(clippy::module_inception)]
 mod cluster;
+mod config_changes;
 mod configs;
 mod controller;
+mod deletions;
 mod follow;
 mod image;
 mod membership;
@@ -17,12 +20,15 @@ mod reconciler;
 mod tell;
 mod topic_nodes;
 mod topics;
+mod view;
 
 pub use changes::{ClusterError, ConfigChange, NewTopic};
-pub use cluster::{Cluster, ClusterEvent, Opened, cluster_id_of};
+pub use cluster::{Cluster, Opened, cluster_id_of};
 pub use configs::{CONFIG_VALUE_BYTES_MAX, CONFIGURED_RESOURCES_MAX, Configs, Configured};
+pub use controller::Controller;
 pub use image::{Broker, Image, PartitionInfo, SlotInfo, Topic, parse_identity};
 pub use names::{NameError, TOPIC_NAME_BYTES_MAX, check_topic_name};
 pub use producer_ids::ProducerIds;
 pub use tell::tell_of_changes;
 pub use topics::PARTITIONS_PER_TOPIC_MAX;
+pub use view::ClusterEvent;

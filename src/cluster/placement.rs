@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::image::{Image, Topic};
+use super::image::{Image, PartitionInfo, Topic};
 use crate::partition::Identity;
 
 /// Numbers that identities of a topic have reached, by home broker.
@@ -19,7 +19,16 @@ impl Identities {
         Self(reached)
     }
 
-    pub(super) fn next_of(&mut self, broker_id: i32) -> Identity {
+    /// Gives new partitions their identities: the home broker is the first replica.
+    pub(super) fn deal(&mut self, replicas: &[Vec<i32>]) -> Vec<PartitionInfo> {
+        let deal_one = |replicas: &Vec<i32>| {
+            let home = replicas.first().copied().unwrap_or(-1);
+            PartitionInfo::new(self.next_of(home), replicas.clone(), 0)
+        };
+        replicas.iter().map(deal_one).collect()
+    }
+
+    fn next_of(&mut self, broker_id: i32) -> Identity {
         let next = self.0.entry(broker_id).or_insert(0);
         *next += 1;
         Identity {

@@ -2,61 +2,86 @@
 //! brokers write it. For people and tools; no broker reads it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
 
 use super::changes::ClusterError;
-use super::cluster::Cluster;
+use super::view::View;
 use crate::meta::records::encode_count;
 use crate::meta::{Op, paths};
 
 /// Topics that one write tells of.
 const TOPICS_A_WRITE: usize = 200;
 
-impl Cluster {
-    /// Writes what differs from what was written in this session.
-    pub(super) async fn publish_topics(&self) -> Result<(), ClusterError> {
-        let (session, registered) = {
-            let membership = self.membership.lock();
-            (membership.session, membership.member.is_some())
-        };
-        if !registered {
-            return Ok(());
+/// What was written below [`paths::TOPICS_PUB`], and in which session.
+#[derive(Default)]
+struct Published {
+    session: u64,
+    counts: BTreeMap<String, usize>,
+}
+
+/// Tells which topics this broker takes messages for.
+pub(super) struct Publisher {
+    view: Arc<View>,
+    published: Mutex<Published>,
+}
+
+impl Publisher {
+    pub(super) fn new(view: Arc<View>) -> Self {
+        Self {
+            view,
+            published: Mutex::default(),
         }
+    }
+
+    /// Writes what differs from what was written in this session, when this broker is registered in one.
+    pub(super) async fn publish_topics(&self, session: Option<u64>) -> Result<(), ClusterError> {
+        let Some(session) = session else {
+            return Ok(());
+        };
         let mut published = self.published.lock().await;
-        if published.0 != session {
-            *published = (session, BTreeMap::new());
+        if published.session != session {
+            *published = Published {
+                session,
+                ..Published::default()
+            };
         }
         let mut wanted: BTreeMap<String, usize> = BTreeMap::new();
-        for topic in self.image().topics() {
+        for topic in self.view.image().topics() {
             let own = topic
                 .partitions
                 .iter()
-                .filter(|info| info.leader == self.broker_id);
+                .filter(|info| info.leader == self.view.broker_id);
             let count = own.count();
-            if count > 0 && self.config.accepts(&topic.name).publish {
+            if count > 0 && self.view.config.accepts(&topic.name).publish {
                 wanted.insert(topic.name.to_string(), count);
             }
         }
         let mut ops = Vec::new();
         for (topic, count) in &wanted {
-            if published.1.get(topic) != Some(count) {
+            if published.counts.get(topic) != Some(count) {
                 ops.push(Op::Put {
-                    path: paths::topic_pub(topic, self.broker_id),
+                    path: paths::topic_pub(topic, self.view.broker_id),
                     data: encode_count(*count),
                     ephemeral: true,
                 });
             }
         }
         for topic in published
-            .1
+            .counts
             .keys()
             .filter(|topic| !wanted.contains_key(*topic))
         {
-            ops.push(Op::delete_tree(paths::topic_pub(topic, self.broker_id)));
+            ops.push(Op::delete_tree(paths::topic_pub(
+                topic,
+                self.view.broker_id,
+            )));
         }
         for part in ops.chunks(TOPICS_A_WRITE) {
-            self.meta.multi(part.to_vec()).await?;
+            self.view.meta.multi(part.to_vec()).await?;
         }
-        published.1 = wanted;
+        published.counts = wanted;
         Ok(())
     }
 }

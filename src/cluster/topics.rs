@@ -9,8 +9,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::changes::{ClusterError, ConfigChange, NewTopic, apply_change};
-use super::cluster::Cluster;
-use super::image::{PartitionInfo, Topic};
+use super::controller::Controller;
+use super::image::Topic;
 use super::names::check_topic_name;
 use super::placement::{Identities, Load};
 use super::topic_nodes;
@@ -22,7 +22,7 @@ use crate::meta::{MULTI_BYTES_MAX, MULTI_OPS_MAX, MetaError, Op, paths};
 /// Most partitions that one topic may have; a typing error should not fill the disk with directories.
 pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
 
-impl Cluster {
+impl Controller {
     /// Creates topics; the answers stand in the order of the requests. All that can be created is created in
     /// one write.
     pub async fn create_topics(
@@ -30,7 +30,7 @@ impl Cluster {
         wanted: &[NewTopic],
         validate_only: bool,
     ) -> Vec<Result<Arc<Topic>, ClusterError>> {
-        let _change = self.changes.lock().await;
+        let _change = self.view.lock_changes().await;
         if !self.is_controller() {
             return wanted
                 .iter()
@@ -65,12 +65,12 @@ impl Cluster {
             }
         }
         let created: Vec<Topic> = results.iter().flatten().cloned().collect();
-        self.apply(|image| image.put(created)).await;
+        self.view.apply(|image| image.put(created)).await;
         for result in &mut results {
             let here = result
                 .as_ref()
                 .ok()
-                .and_then(|topic| self.partitions.topic_by_id(topic.id));
+                .and_then(|topic| self.view.partitions.topic_by_id(topic.id));
             let offline = here.map_or(0, |here| here.offline().count());
             if offline > 0 {
                 *result = Err(ClusterError::Storage(offline));
@@ -123,9 +123,27 @@ impl Cluster {
         }
     }
 
+    /// Creates the topics that the configuration names.
+    pub(super) async fn create_named_topics(&self) {
+        let config = self.view.config.load_full();
+        let missing: Vec<NewTopic> = config
+            .named_topics()
+            .filter(|name| self.view.image().topic(name).is_none())
+            .map(NewTopic::with_defaults)
+            .collect();
+        for (topic, result) in missing
+            .iter()
+            .zip(self.create_topics(&missing, false).await)
+        {
+            if let Err(error) = result {
+                tracing::error!(topic = topic.name, %error, "cannot create a topic of the configuration");
+            }
+        }
+    }
+
     fn plan(&self, new: &NewTopic, load: &mut Load) -> Result<Topic, ClusterError> {
         check_topic_name(&new.name)?;
-        let image = self.image.load();
+        let image = self.view.image();
         if image.topic(&new.name).is_some() {
             return Err(ClusterError::TopicExists(new.name.clone()));
         }
@@ -143,7 +161,7 @@ impl Cluster {
         }
         overrides.validate()?;
         let replicas = self.plan_replicas(new, load)?;
-        let partitions = self.deal(&Identities::default(), &replicas);
+        let partitions = Identities::default().deal(&replicas);
         Ok(Topic {
             name: new.name.as_str().into(),
             id: new_topic_id(),
@@ -168,7 +186,7 @@ impl Cluster {
             return self.check_assignments(0, &new.assignments);
         }
         let partitions = match new.partitions {
-            -1 => self.config.load().partitions_for_topic(&new.name) * load.brokers() as i32,
+            -1 => self.view.config.load().partitions_for_topic(&new.name) * load.brokers() as i32,
             n => n,
         };
         if partitions <= 0 {
@@ -187,7 +205,7 @@ impl Cluster {
 
     fn check_replication_factor(&self, asked: i16) -> Result<(), ClusterError> {
         let factor = if asked == -1 {
-            self.config.number("default.replication.factor")
+            self.view.config.number("default.replication.factor")
         } else {
             i64::from(asked)
         };
@@ -245,9 +263,9 @@ impl Cluster {
     }
 
     fn live_brokers(&self) -> Vec<i32> {
-        let image = self.image.load();
+        let image = self.view.image();
         if image.brokers.is_empty() {
-            vec![self.broker_id]
+            vec![self.view.broker_id]
         } else {
             image.brokers.keys().copied().collect()
         }
@@ -255,7 +273,7 @@ impl Cluster {
 
     /// Live brokers that take partitions of new topics; all of them where none does.
     fn placeable_brokers(&self) -> Vec<i32> {
-        let image = self.image.load();
+        let image = self.view.image();
         let willing = image
             .brokers
             .values()
@@ -269,17 +287,7 @@ impl Cluster {
     }
 
     fn load(&self) -> Load {
-        Load::of(&self.placeable_brokers(), &self.image.load())
-    }
-
-    /// Gives new partitions their identities: the home broker is the first replica.
-    pub(super) fn deal(&self, taken: &Identities, replicas: &[Vec<i32>]) -> Vec<PartitionInfo> {
-        let mut identities = taken.clone();
-        let deal_one = |replicas: &Vec<i32>| {
-            let home = replicas.first().copied().unwrap_or(self.broker_id);
-            PartitionInfo::new(identities.next_of(home), replicas.clone(), 0)
-        };
-        replicas.iter().map(deal_one).collect()
+        Load::of(&self.placeable_brokers(), &self.view.image())
     }
 
     /// Extends a topic to `count` partitions.
@@ -290,11 +298,12 @@ impl Cluster {
         assignments: Option<Vec<Vec<i32>>>,
         validate_only: bool,
     ) -> Result<(), ClusterError> {
-        let _change = self.changes.lock().await;
+        let _change = self.view.lock_changes().await;
         if !self.is_controller() {
             return Err(ClusterError::NotController);
         }
         let topic = self
+            .view
             .image()
             .topic(name)
             .cloned()
@@ -336,12 +345,12 @@ impl Cluster {
             return Ok(());
         }
         let mut extended = Topic::clone(&topic);
-        let taken = Identities::of(&topic);
-        extended.partitions.extend(self.deal(&taken, &replicas));
+        let dealt = Identities::of(&topic).deal(&replicas);
+        extended.partitions.extend(dealt);
         self.store(&topic, &extended).await?;
         let id = extended.id;
-        self.apply(|image| image.put([extended])).await;
-        let here = self.partitions.topic_by_id(id);
+        self.view.apply(|image| image.put([extended])).await;
+        let here = self.view.partitions.topic_by_id(id);
         let offline = here.map_or(0, |here| {
             here.offline().filter(|(index, _)| *index >= have).count()
         });
@@ -359,17 +368,18 @@ impl Cluster {
         changes: &[ConfigChange],
         validate_only: bool,
     ) -> Result<(), ClusterError> {
-        let _change = self.changes.lock().await;
+        let _change = self.view.lock_changes().await;
         if !self.is_controller() {
             return Err(ClusterError::NotController);
         }
         let topic = self
+            .view
             .image()
             .topic(name)
             .cloned()
             .ok_or(ClusterError::UnknownTopic)?;
         let mut changed = Topic::clone(&topic);
-        let defaults = self.defaults_for(name);
+        let defaults = self.view.reconciler().defaults_for(name);
         let kind_of = |key: &str| topic_key(key).map(|key| key.kind);
         let default_of = |key: &str| {
             let overrides = &TopicOverrides::default();
@@ -384,27 +394,28 @@ impl Cluster {
             return Ok(());
         }
         self.store(&topic, &changed).await?;
-        self.apply(|image| image.put([changed])).await;
+        self.view.apply(|image| image.put([changed])).await;
         Ok(())
     }
 
     /// Deletes a topic; its name is free when this returns. Brokers that are away remove its files when they are back.
     pub async fn delete_topic(&self, name: &str) -> Result<(), ClusterError> {
-        let change = self.changes.lock().await;
+        let change = self.view.lock_changes().await;
         if !self.is_controller() {
             return Err(ClusterError::NotController);
         }
-        if !self.config.flag("delete.topic.enable") {
+        if !self.view.config.flag("delete.topic.enable") {
             return Err(ClusterError::DeletionDisabled);
         }
         let topic = self
+            .view
             .image()
             .topic(name)
             .cloned()
             .ok_or(ClusterError::UnknownTopic)?;
         // The note outlives a crash before the files are out of the way, where they would look like a topic to adopt.
         let replicas = topic.partitions.iter().flat_map(|info| &info.replicas);
-        let brokers: BTreeSet<i32> = replicas.copied().chain([self.broker_id]).collect();
+        let brokers: BTreeSet<i32> = replicas.copied().chain([self.view.broker_id]).collect();
         let note = encode(&DeletedTopicRecord {
             version: RECORD_VERSION,
             topic: name.to_owned(),
@@ -415,12 +426,12 @@ impl Cluster {
             topic_nodes::delete(&topic),
         ];
         self.change_as_controller(forget).await?;
-        self.apply(|image| image.remove([name])).await;
+        self.view.apply(|image| image.remove([name])).await;
         drop(change);
-        self.confirm_deletion(topic.id).await?;
+        self.view.confirm_deletion(topic.id).await?;
         // Nobody takes messages for it any more; brokers that did not hear of it yet find nothing to remove.
         let shown = Op::delete_tree(paths::topic_pubs(name));
-        Ok(self.meta.multi(vec![shown]).await?)
+        Ok(self.view.meta.multi(vec![shown]).await?)
     }
 
     async fn store(&self, before: &Topic, after: &Topic) -> Result<(), ClusterError> {

@@ -1,0 +1,85 @@
+//! Topics of partition directories that were found in the data directories and that the tree does not know.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+
+use super::changes::ClusterError;
+use super::image::Topic;
+use super::names::check_topic_name;
+use super::placement::Identities;
+use super::topic_nodes;
+use super::view::View;
+use crate::config::TopicOverrides;
+use crate::meta::MetaError;
+
+/// Kafka's own topics; their directories mean nothing here.
+const KAFKA_INTERNAL: &[&str] = &[
+    "__cluster_metadata",
+    "__consumer_offsets",
+    "__transaction_state",
+    "__share_group_state",
+];
+
+impl View {
+    /// Makes topics of partition directories that the tree does not know, such as another Kafka's.
+    pub(super) async fn adopt_found(&self, deleted: &BTreeSet<Uuid>) -> Result<(), ClusterError> {
+        let image = self.image();
+        let mut unknown: BTreeMap<String, (Option<Uuid>, i32)> = BTreeMap::new();
+        for found in self.partitions.found() {
+            if image.topic(&found.topic).is_some()
+                || found.topic_id.is_some_and(|id| deleted.contains(&id))
+            {
+                continue;
+            }
+            if KAFKA_INTERNAL.contains(&found.topic.as_str())
+                || check_topic_name(&found.topic).is_err()
+            {
+                tracing::warn!(dir = %found.path.display(), "left alone: not a topic of this broker");
+                continue;
+            }
+            let entry = unknown.entry(found.topic).or_insert((found.topic_id, 0));
+            entry.0 = entry.0.or(found.topic_id);
+            entry.1 = entry.1.max(found.partition + 1);
+        }
+        let mut adopted = Vec::new();
+        for (name, (topic_id, partitions)) in unknown {
+            tracing::info!(
+                topic = name,
+                partitions,
+                "adopting a topic that was found in the data directory"
+            );
+            let replicas = vec![vec![self.broker_id]; partitions as usize];
+            let mut partitions = Identities::default().deal(&replicas);
+            // Epochs never go back, or clients would be fenced by their own records.
+            for (index, partition) in partitions.iter_mut().enumerate() {
+                let epoch = self.partitions.latest_epoch(&name, index as i32);
+                (partition.first_epoch, partition.leader_epoch) = (epoch, epoch);
+            }
+            let id = topic_id.unwrap_or_else(Uuid::new_v4);
+            adopted.push(Topic {
+                name: name.into(),
+                id,
+                overrides: TopicOverrides::default(),
+                partitions,
+            });
+        }
+        let writes: Vec<_> = adopted
+            .iter()
+            .map(|topic| self.meta.multi(vec![topic_nodes::create(topic)]))
+            .collect();
+        let mut made = Vec::new();
+        for (topic, written) in adopted.into_iter().zip(writes) {
+            match written.await {
+                Ok(()) => made.push(topic),
+                // Another broker has other partitions of it.
+                Err(MetaError::NodeExists(_)) => {
+                    tracing::warn!(topic = %topic.name, "left alone: another broker adopted it")
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.change_image(|image| image.put(made));
+        Ok(())
+    }
+}

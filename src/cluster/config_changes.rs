@@ -1,0 +1,197 @@
+//! What is set at run time: put in force on this broker, and changed as the controller.
+
+use std::sync::Arc;
+
+use super::changes::{ClusterError, ConfigChange, apply_change};
+use super::configs::{CONFIG_VALUE_BYTES_MAX, CONFIGURED_RESOURCES_MAX, Configs, Configured};
+use super::controller::Controller;
+use super::view::View;
+use crate::config::{
+    BrokerKey, ClientMetricsSubscription, Config, Overrides, broker_key, broker_keys, check_group,
+    nearest,
+};
+use crate::meta::records::{ConfigRecord, RECORD_VERSION, decode, encode};
+use crate::meta::{Op, paths};
+
+impl View {
+    /// Reads what is set at run time and puts it in force.
+    pub(super) async fn reload_configs(&self) -> Result<(), ClusterError> {
+        let _change = self.lock_changes().await;
+        let mut configs = Configs::default();
+        for what in Configured::ALL {
+            let root = format!("{}/{}", paths::CONFIG, what.element());
+            for (path, node) in self.meta.subtree(&root).await? {
+                let element = path.rsplit('/').next().unwrap_or_default();
+                let Some(name) = paths::unescape(element).filter(|_| path != root) else {
+                    continue;
+                };
+                let is_default = what == Configured::Broker && name == paths::CONFIG_DEFAULT;
+                let name = if is_default { "" } else { &name };
+                match decode::<ConfigRecord>(&path, &node.data) {
+                    Ok(record) => configs.put(what, name, record.config),
+                    Err(error) => tracing::error!(%error, "a configuration is left out"),
+                }
+            }
+        }
+        configs.read_subscriptions();
+        self.put_in_force(configs);
+        Ok(())
+    }
+
+    pub(super) fn put_in_force(&self, configs: Configs) {
+        let of = |name: &str| configs.brokers.get(name).cloned().unwrap_or_default();
+        let changed = self
+            .config
+            .set_dynamic(&of(""), &of(&self.broker_id.to_string()));
+        self.change_image(|image| image.configs = Arc::new(configs));
+        if changed {
+            self.reconfigure_topics();
+        }
+    }
+
+    /// Gives all logs the settings that are in force now.
+    pub(super) fn reconfigure_topics(&self) {
+        for topic in self.image().topics() {
+            self.reconciler().reconfigure(topic);
+        }
+    }
+}
+
+impl Controller {
+    /// Changes what is set for a broker, all brokers, a group or a client metrics subscription.
+    pub async fn change_resource(
+        &self,
+        what: Configured,
+        name: &str,
+        changes: &[ConfigChange],
+        validate_only: bool,
+    ) -> Result<(), ClusterError> {
+        check_resource_name(what, name)?;
+        let _change = self.view.lock_changes().await;
+        if !self.is_controller() {
+            return Err(ClusterError::NotController);
+        }
+        let image = self.view.image();
+        let known = image.configs.get(what, name);
+        let mut overrides = known.cloned().unwrap_or_default();
+        let in_force = |key: &str| self.default_of(what, name, key);
+        for change in changes {
+            apply_change(&mut overrides, |key| what.kind_of(key), in_force, change)
+                .map_err(|error| error.of_resource(what))?;
+        }
+        self.check(what, name, &overrides)?;
+        if validate_only || known.cloned().unwrap_or_default() == overrides {
+            return Ok(());
+        }
+        if !image.configs.has_room_for(what, name) {
+            return Err(ClusterError::Request(format!(
+                "{CONFIGURED_RESOURCES_MAX} have configurations of their own, which is the most."
+            )));
+        }
+        let path = what.path(name);
+        let op = match overrides.is_empty() {
+            true => Op::delete_tree(path),
+            false => Op::put(
+                path,
+                encode(&ConfigRecord {
+                    version: RECORD_VERSION,
+                    config: overrides.clone(),
+                }),
+            ),
+        };
+        self.change_as_controller(vec![op]).await?;
+        let mut configs = Configs::clone(&image.configs);
+        configs.put(what, name, overrides);
+        if what == Configured::ClientMetrics {
+            configs.read_subscriptions();
+        }
+        self.view.put_in_force(configs);
+        Ok(())
+    }
+
+    /// What a list is appended to.
+    fn default_of(&self, what: Configured, name: &str, key: &str) -> String {
+        match what {
+            Configured::Broker => self.view.config.text(key),
+            Configured::Group => {
+                let from_file = self.view.config.load().defaults_for_group(name);
+                from_file.get(key).cloned().unwrap_or_default()
+            }
+            Configured::ClientMetrics => String::new(),
+        }
+    }
+
+    fn check(
+        &self,
+        what: Configured,
+        name: &str,
+        overrides: &Overrides,
+    ) -> Result<(), ClusterError> {
+        if let Some((key, _)) = overrides
+            .iter()
+            .find(|(_, value)| value.len() > CONFIG_VALUE_BYTES_MAX)
+        {
+            let why = format!("{key} is longer than {CONFIG_VALUE_BYTES_MAX} bytes.");
+            return Err(ClusterError::Request(why));
+        }
+        match what {
+            Configured::Broker => check_broker(&self.view.config.load(), overrides),
+            Configured::Group => check_group(overrides).map_err(ClusterError::ConfigChange),
+            Configured::ClientMetrics => {
+                ClientMetricsSubscription::parse(name, overrides).map_err(ClusterError::from)?;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn check_resource_name(what: Configured, name: &str) -> Result<(), ClusterError> {
+    let request = |why: &str| Err(ClusterError::Request(why.to_owned()));
+    match what {
+        Configured::Broker if name.is_empty() => Ok(()),
+        Configured::Broker => match name.parse::<i32>() {
+            Err(_) => request("Unable to parse broker name as a base 10 number."),
+            Ok(..0) => request("Invalid negative broker ID."),
+            Ok(_) => Ok(()),
+        },
+        Configured::Group if name.is_empty() => request("Default group resources are not allowed."),
+        Configured::ClientMetrics if name.is_empty() => request("Subscription name can't be empty"),
+        Configured::Group | Configured::ClientMetrics => Ok(()),
+    }
+}
+
+/// As Kafka's brokers do, what is wrong with a broker's settings is a wrong request.
+fn check_broker(config: &Config, overrides: &Overrides) -> Result<(), ClusterError> {
+    let unknown = overrides.keys().find(|name| broker_key(name).is_none());
+    if let Some(name) = unknown {
+        let known: Vec<BrokerKey> = broker_keys().collect();
+        let hint = nearest(name, known.iter().map(|key| key.name))
+            .map_or(String::new(), |near| format!("; did you mean {near}?"));
+        let why = format!("Unknown broker config name: {name}{hint}");
+        return Err(ClusterError::Request(why));
+    }
+    let fixed: Vec<&str> = overrides
+        .keys()
+        .filter(|name| broker_key(name).is_some_and(|key| !key.is_dynamic()))
+        .map(String::as_str)
+        .collect();
+    if !fixed.is_empty() {
+        return Err(ClusterError::Request(format!(
+            "Cannot update these configs dynamically: Set({})",
+            fixed.join(", ")
+        )));
+    }
+    for (name, value) in overrides {
+        if let Some(key) = broker_key(name) {
+            key.kind.check(value).map_err(|error| {
+                let why = format!("Invalid value {value} for configuration {name}: {error}");
+                ClusterError::Request(why)
+            })?;
+        }
+    }
+    let (_, told) = config.with_dynamic(&Overrides::new(), overrides);
+    match told.is_empty() {
+        true => Ok(()),
+        false => Err(ClusterError::Request(told.join("; "))),
+    }
+}

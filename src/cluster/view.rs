@@ -1,0 +1,191 @@
+//! What this broker knows of the cluster, and its own partitions, which follow it.
+//!
+//! Everybody reads the image; it is replaced here alone. Who changes topics in it holds the lock for that from what it reads
+//! to the image that follows.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Mutex, MutexGuard, broadcast, watch};
+use uuid::Uuid;
+
+use super::changes::ClusterError;
+use super::image::Image;
+use super::reconcile::{Step, reconcile};
+use super::reconciler::Reconciler;
+use super::topic_nodes;
+use crate::config::LiveConfig;
+use crate::meta::MetaStore;
+use crate::partition::{OpenReport, Partitions};
+
+/// Events that a slow receiver may lie behind.
+const EVENTS_BACKLOG: usize = 4096;
+
+/// What the rest of the broker is told of.
+#[derive(Debug, Clone)]
+pub enum ClusterEvent {
+    /// A topic is gone, with what groups committed in it.
+    TopicDeleted(String, Uuid),
+    /// The groups that this broker coordinates may be others; see [`Image::slots`].
+    Slots,
+}
+
+/// See the module's documentation.
+pub(super) struct View {
+    pub(super) broker_id: i32,
+    pub(super) config: Arc<LiveConfig>,
+    pub(super) meta: MetaStore,
+    pub(super) partitions: Arc<Partitions>,
+    reconciler: Reconciler,
+    image: ArcSwap<Image>,
+    /// Held while the image is replaced, so that no change of it is lost to another one.
+    image_lock: parking_lot::Mutex<()>,
+    /// Told of every new image.
+    image_told: watch::Sender<()>,
+    /// Held while topics or configurations are changed, by this broker or because the tree says so.
+    changes: Mutex<()>,
+    events: broadcast::Sender<ClusterEvent>,
+}
+
+impl View {
+    /// Of a cluster of which nothing is known yet but its id.
+    pub(super) fn new(
+        config: Arc<LiveConfig>,
+        meta: MetaStore,
+        partitions: Arc<Partitions>,
+        cluster_id: String,
+    ) -> Self {
+        Self {
+            broker_id: config.number("broker.id") as i32,
+            reconciler: Reconciler::new(config.clone(), partitions.clone()),
+            config,
+            meta,
+            partitions,
+            image: ArcSwap::from_pointee(Image::of(cluster_id)),
+            image_lock: parking_lot::Mutex::new(()),
+            image_told: watch::Sender::new(()),
+            changes: Mutex::new(()),
+            events: broadcast::channel(EVENTS_BACKLOG).0,
+        }
+    }
+
+    pub(super) fn image(&self) -> Arc<Image> {
+        self.image.load_full()
+    }
+
+    pub(super) fn image_changes(&self) -> watch::Receiver<()> {
+        self.image_told.subscribe()
+    }
+
+    pub(super) fn events(&self) -> broadcast::Receiver<ClusterEvent> {
+        self.events.subscribe()
+    }
+
+    pub(super) fn tell(&self, event: ClusterEvent) {
+        // Where nobody listens nobody need know.
+        let _ = self.events.send(event);
+    }
+
+    /// Whether this broker may lead and coordinate at this moment: nobody else can have taken its place.
+    pub(super) fn may_act(&self) -> bool {
+        self.meta.lease().is_valid()
+    }
+
+    /// Whether another process has this broker's number; this one serves no more.
+    pub(super) fn is_fenced(&self) -> bool {
+        self.meta.lease().is_revoked()
+    }
+
+    pub(super) fn reconciler(&self) -> &Reconciler {
+        &self.reconciler
+    }
+
+    /// Nobody else changes topics or configurations meanwhile.
+    pub(super) async fn lock_changes(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock().await
+    }
+
+    pub(super) fn change_image(&self, change: impl FnOnce(&mut Image)) {
+        let _change = self.image_lock.lock();
+        let mut image = Image::clone(&self.image.load());
+        change(&mut image);
+        self.image.store(Arc::new(image));
+        self.image_told.send_replace(());
+    }
+
+    /// Makes a change to topics known here, after this broker has done what follows from it: who finds a topic gone from the
+    /// image may rely on it that nothing is appended to it any more, and nobody finds a partition without its log. Topics are
+    /// changed by who holds the lock for it.
+    pub(super) async fn apply(&self, change: impl FnOnce(&mut Image)) {
+        let before = self.image();
+        let mut after = Image::clone(&before);
+        change(&mut after);
+        let steps = reconcile(&before, &after, self.broker_id);
+        if self.reconciler.carry_out(&steps, false).await.is_none() {
+            tracing::error!("opening partitions panicked");
+        }
+        self.change_image(|image| image.take_topics(&after));
+        for step in steps {
+            if let Step::Delete(topic) = step {
+                self.tell(ClusterEvent::TopicDeleted(topic.name.to_string(), topic.id));
+            }
+        }
+    }
+
+    /// Opens what this broker leads of the topics that are known when it starts.
+    pub(super) async fn open_all(&self) -> Option<OpenReport> {
+        let steps = reconcile(&Image::default(), &self.image(), self.broker_id);
+        self.reconciler.carry_out(&steps, true).await
+    }
+
+    /// Reads the named topics, or all, and makes this broker's partitions follow.
+    pub(super) async fn reload_topics(
+        &self,
+        names: Option<&BTreeSet<String>>,
+    ) -> Result<(), ClusterError> {
+        let _change = self.lock_changes().await;
+        let mut gone = Vec::new();
+        let mut there = Vec::new();
+        match names {
+            None => {
+                let (readable, unreadable) = topic_nodes::read_all(&self.meta).await?;
+                there = readable;
+                let known: BTreeSet<&str> = there.iter().map(|topic| &*topic.name).collect();
+                let image = self.image();
+                let missing = image.topics().filter(|topic| {
+                    !known.contains(&*topic.name) && !unreadable.contains(&*topic.name)
+                });
+                gone.extend(missing.cloned());
+            }
+            Some(names) => {
+                for (name, read) in names
+                    .iter()
+                    .zip(topic_nodes::read_named(&self.meta, names).await?)
+                {
+                    match read {
+                        Some(Ok(topic)) => there.push(topic),
+                        Some(Err(error)) => {
+                            tracing::error!(topic = name, %error, "the topic is left as it is known here")
+                        }
+                        None => gone.extend(self.image().topic(name).cloned()),
+                    }
+                }
+            }
+        }
+        let image = self.image();
+        there.retain(|topic| {
+            image
+                .topic(&topic.name)
+                .is_none_or(|known| **known != *topic)
+        });
+        if !gone.is_empty() || !there.is_empty() {
+            self.apply(|image| {
+                image.remove(gone.iter().map(|topic| &*topic.name));
+                image.put(there);
+            })
+            .await;
+        }
+        Ok(())
+    }
+}

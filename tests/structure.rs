@@ -1,0 +1,89 @@
+//! How the sources hang together: the files of a module import each other in one direction.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Modules whose files form no cycle.
+const WITHOUT_CYCLES: &[&str] = &["src/cluster"];
+
+/// Names of the sibling files that a file names as `super::<name>`, its tests left out.
+fn imports(source: &str, siblings: &BTreeSet<String>) -> BTreeSet<String> {
+    let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let named = code.split("super::").skip(1).flat_map(|after| {
+        let names = match after.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap_or_default(),
+            None => after,
+        };
+        let count = if after.starts_with('{') {
+            usize::MAX
+        } else {
+            1
+        };
+        names.split(',').take(count).map(|name| {
+            let is_part = |letter: char| letter.is_ascii_lowercase() || letter == '_';
+            let name = name.trim_start();
+            let end = name.find(|letter| !is_part(letter)).unwrap_or(name.len());
+            name[..end].to_owned()
+        })
+    });
+    named.filter(|name| siblings.contains(name)).collect()
+}
+
+/// Takes away what imports nothing that is left, as long as there is such a file; what stays is on a cycle or above one.
+fn knot(mut graph: BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+    loop {
+        let is_free =
+            |imports: &BTreeSet<String>| imports.iter().all(|name| !graph.contains_key(name));
+        let free: Vec<String> = graph
+            .iter()
+            .filter(|(_, imports)| is_free(imports))
+            .map(|(name, _)| name.clone())
+            .collect();
+        if free.is_empty() {
+            return graph.into_keys().collect();
+        }
+        free.iter().for_each(|name| {
+            graph.remove(name);
+        });
+    }
+}
+
+#[test]
+fn the_files_of_a_module_import_each_other_in_one_direction() {
+    for module in WITHOUT_CYCLES {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(module);
+        let mut sources = BTreeMap::new();
+        for entry in std::fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            if path.extension().is_some_and(|extension| extension == "rs") && name != "mod" {
+                sources.insert(name, std::fs::read_to_string(&path).unwrap());
+            }
+        }
+        let siblings: BTreeSet<String> = sources.keys().cloned().collect();
+        let graph = sources
+            .iter()
+            .map(|(name, source)| (name.clone(), imports(source, &siblings)));
+        let knot = knot(graph.collect());
+        assert!(knot.is_empty(), "{module}: {knot:?}");
+    }
+}
+
+#[test]
+fn a_cycle_is_found_and_a_line_is_not() {
+    let siblings: BTreeSet<String> = ["a", "b", "c"].map(str::to_owned).into();
+    let source = "use super::a::A;\nuse super::{b::B, c};\n#[cfg(test)]\nuse super::nothing;";
+    assert_eq!(imports(source, &siblings), siblings);
+    let graph = |edges: &[(&str, &[&str])]| {
+        let edge = |(from, to): &(&str, &[&str])| {
+            let to = to.iter().map(|name| (*name).to_owned()).collect();
+            ((*from).to_owned(), to)
+        };
+        edges.iter().map(edge).collect()
+    };
+    assert!(knot(graph(&[("a", &["b"]), ("b", &["c"]), ("c", &[])])).is_empty());
+    assert_eq!(
+        knot(graph(&[("a", &["b"]), ("b", &["a"]), ("c", &[])])).len(),
+        2
+    );
+}
