@@ -908,4 +908,19 @@ fn ten_thousand_topics_beside_as_many_are_made_in_time() {
     for node in &cluster.nodes {
         assert_eq!(node.metadata(None).topics.len(), KNOWN + MANY + 1);
     }
+    let names = (0..MANY).map(|n| name(&format!("many-{n}"))).collect();
+    let request = DeleteTopicsRequest::default()
+        .with_topic_names(names)
+        .with_timeout_ms(60_000);
+    let mut client = asked.client();
+    client
+        .stream
+        .set_read_timeout(Some(Duration::from_secs(120)))
+        .unwrap();
+    let started = std::time::Instant::now();
+    let answer = client.ask(5, &request);
+    assert!(answer.responses.iter().all(|topic| topic.error_code == 0));
+    let took = started.elapsed();
+    eprintln!("{MANY} topics deleted: {took:?}");
+    assert!(took < MANY_TOPICS_MAX, "{took:?}");
 }

@@ -1,16 +1,21 @@
 //! CreatePartitions (key 37, v0–v3; KIP-195): extends topics to a new total of partitions.
+//!
+//! - A topic that is named twice in one request is refused, once (Kafka's ControllerApis).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use metaq_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use metaq_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
-use metaq_protocol::messages::{ApiKey, CreatePartitionsRequest, CreatePartitionsResponse};
+use metaq_protocol::messages::{
+    ApiKey, CreatePartitionsRequest, CreatePartitionsResponse, TopicName,
+};
 
 use super::applied::{Expected, wait_until_applied};
-use super::errors::{WireError, code_of};
-use super::shared::{message, named_twice};
+use super::errors::WireError;
+use super::shared::{DUPLICATE_NAME, message, topic_name};
 use super::{Api, Caller, Context, Order, serve_by_controller};
-use crate::cluster::ClusterError;
+use crate::cluster::{ClusterError, MorePartitions};
 
 pub(super) const API: Api = Api {
     key: ApiKey::CreatePartitions,
@@ -23,33 +28,35 @@ async fn handle(
     caller: Caller,
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
-    let mut results = Vec::with_capacity(request.topics.len());
-    let mut extended = Vec::new();
-    let twice = named_twice(request.topics.iter().map(|topic| topic.name.clone()));
+    let mut named: HashMap<&str, usize> = HashMap::new();
     for topic in &request.topics {
-        let outcome = match twice.contains(&topic.name) {
-            true => Err(ClusterError::Request(
-                "Duplicate topic in request.".to_owned(),
-            )),
-            false => extend(&cx, topic, request.validate_only).await,
-        };
-        let result = CreatePartitionsTopicResult::default()
-            .with_name(topic.name.clone())
-            .with_error_code(code_of(&outcome));
-        if outcome.is_ok()
-            && !request.validate_only
-            && let Some(known) = cx.cluster.image().topic(&topic.name)
-        {
-            let name = topic.name.to_string();
-            extended.push(Expected::There(name, known.id, known.partitions.len()));
-        }
-        results.push(match outcome {
-            Ok(()) => result,
-            Err(error) => result
-                .with_error_code(error.code())
-                .with_error_message(message(&error)),
-        });
+        *named.entry(topic.name.as_str()).or_default() += 1;
     }
+    let is_once = |topic: &&CreatePartitionsTopic| named.get(topic.name.as_str()) == Some(&1);
+    let once: Vec<&CreatePartitionsTopic> = request.topics.iter().filter(is_once).collect();
+    let wanted: Vec<MorePartitions> = once.iter().map(|topic| more_partitions(topic)).collect();
+    let outcomes = cx
+        .cluster
+        .controller()
+        .create_partitions(&wanted, request.validate_only)
+        .await;
+    let mut extended = Vec::new();
+    if !request.validate_only {
+        extended.extend(outcomes.iter().flatten().map(|topic| {
+            Expected::There(topic.name.to_string(), topic.id, topic.partitions.len())
+        }));
+    }
+    let mut results: Vec<CreatePartitionsTopicResult> = once
+        .iter()
+        .zip(outcomes)
+        .map(|(topic, outcome)| match outcome {
+            Ok(_) => CreatePartitionsTopicResult::default().with_name(topic.name.clone()),
+            Err(error) => refused(topic.name.clone(), &error),
+        })
+        .collect();
+    let duplicate = ClusterError::Request(DUPLICATE_NAME.to_owned());
+    let twice = named.iter().filter(|(_, count)| **count > 1);
+    results.extend(twice.map(|(name, _)| refused(topic_name(name), &duplicate)));
     let outcomes = results.iter().map(|result| {
         let why = result.error_message.as_deref().unwrap_or_default();
         (result.name.as_str(), result.error_code, why)
@@ -59,18 +66,22 @@ async fn handle(
     CreatePartitionsResponse::default().with_results(results)
 }
 
-async fn extend(
-    cx: &Context,
-    topic: &CreatePartitionsTopic,
-    validate_only: bool,
-) -> Result<(), ClusterError> {
+fn more_partitions(topic: &CreatePartitionsTopic) -> MorePartitions {
     let assignments = topic.assignments.as_ref().map(|all| {
         all.iter()
             .map(|assignment| assignment.broker_ids.iter().map(|id| id.0).collect())
             .collect()
     });
-    cx.cluster
-        .controller()
-        .create_partitions(&topic.name, topic.count, assignments, validate_only)
-        .await
+    MorePartitions {
+        name: topic.name.to_string(),
+        count: topic.count,
+        assignments,
+    }
+}
+
+fn refused(name: TopicName, error: &ClusterError) -> CreatePartitionsTopicResult {
+    CreatePartitionsTopicResult::default()
+        .with_name(name)
+        .with_error_code(error.code())
+        .with_error_message(message(error))
 }

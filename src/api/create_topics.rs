@@ -18,7 +18,7 @@ use metaq_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse
 use super::applied::{Expected, wait_until_applied};
 use super::describe_configs::topic_entries;
 use super::errors::WireError;
-use super::shared::{message, named_twice, optional, text};
+use super::shared::{DUPLICATE_NAME, message, named_twice, optional, text};
 use super::{Api, Caller, Context, Order, serve_by_controller};
 use crate::cluster::{ClusterError, NewTopic, Topic};
 
@@ -67,10 +67,8 @@ async fn handle(
             Err(error) => refused(asked.name.clone(), &error),
         })
         .collect();
-    topics.extend(twice.into_iter().map(|name| {
-        let why = ClusterError::Request(format!("Duplicate topic name: {}", name.0));
-        refused(name, &why)
-    }));
+    let duplicate = ClusterError::Request(DUPLICATE_NAME.to_owned());
+    topics.extend(twice.into_iter().map(|name| refused(name, &duplicate)));
     let outcomes = topics.iter().map(|topic| {
         let why = topic.error_message.as_deref().unwrap_or_default();
         (topic.name.as_str(), topic.error_code, why)

@@ -1,21 +1,21 @@
 //! DeleteTopics (key 20, v1–v6; KIP-4, 516): deletes topics by name, or by id from v6 on.
 //!
-//! - A topic that is named twice is INVALID_REQUEST both times.
+//! - What is named twice, or both by name and by id, is refused and stays (Kafka's ControllerApis).
 //! - When it is answered, the name is free and the files are out of the way; offsets that groups committed in
 //!   the topic are forgotten.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use metaq_protocol::ResponseError;
 use metaq_protocol::messages::delete_topics_response::DeletableTopicResult;
 use metaq_protocol::messages::{ApiKey, DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
 use uuid::Uuid;
 
 use super::applied::{Expected, wait_until_applied};
 use super::errors::WireError;
-use super::shared::{message, named_twice, topic_name};
+use super::shared::{DUPLICATE_NAME, message, topic_name};
 use super::{Api, Caller, Context, Order, serve_by_controller};
-use crate::cluster::ClusterError;
+use crate::cluster::{ClusterError, Image, Topic};
 
 pub(super) const API: Api = Api {
     key: ApiKey::DeleteTopics,
@@ -40,12 +40,18 @@ async fn handle(
             .map(|name| (Some(name), Uuid::nil()))
             .collect(),
     };
-    let twice = named_twice(asked.iter().cloned());
-    let mut responses = Vec::with_capacity(asked.len());
-    for (name, id) in asked {
-        responses.push(match twice.contains(&(name.clone(), id)) {
-            true => refused_twice(name, id),
-            false => delete(&cx, name, id).await,
+    let (topics, mut responses) = find(&cx.cluster.image(), asked);
+    let outcomes = cx.cluster.controller().delete_topics(&topics).await;
+    for (topic, outcome) in topics.iter().zip(outcomes) {
+        let name = Some(topic_name(&topic.name));
+        responses.push(match outcome {
+            Ok(()) => {
+                cx.coordinator.topic_deleted(&topic.name, topic.id).await;
+                DeletableTopicResult::default()
+                    .with_name(name)
+                    .with_topic_id(topic.id)
+            }
+            Err(error) => refused(name, topic.id, &error),
         });
     }
     let outcomes = responses.iter().map(|response| {
@@ -64,52 +70,93 @@ async fn handle(
     DeleteTopicsResponse::default().with_responses(responses)
 }
 
-/// As Kafka's ControllerApis words it.
-fn refused_twice(name: Option<TopicName>, id: Uuid) -> DeletableTopicResult {
-    let why = match name {
-        Some(_) => "Duplicate topic name.",
-        None => "Duplicate topic id.",
-    };
+/// The topics that are meant, each once, and the answers for those that are not to be deleted (Kafka's ControllerApis).
+fn find(
+    image: &Image,
+    asked: Vec<(Option<TopicName>, Uuid)>,
+) -> (Vec<Arc<Topic>>, Vec<DeletableTopicResult>) {
+    let request = |why: &str| ClusterError::Request(why.to_owned());
+    let mut refusals = Vec::new();
+    let (mut names, mut ids) = (BTreeMap::new(), BTreeMap::new());
+    for (name, id) in asked {
+        match name {
+            Some(name) if id.is_nil() => *names.entry(name).or_insert(0) += 1,
+            None if !id.is_nil() => *ids.entry(id).or_insert(0) += 1,
+            None => refusals.push(refused(None, id, &request(NEITHER_NAME_NOR_ID))),
+            name => refusals.push(refused(name, id, &request(BOTH_NAME_AND_ID))),
+        }
+    }
+    let mut found: BTreeMap<Uuid, Arc<Topic>> = BTreeMap::new();
+    for (id, count) in ids {
+        match image.topic_by_id(id) {
+            _ if count > 1 => refusals.push(refused(None, id, &request(DUPLICATE_ID))),
+            Some(topic) => {
+                found.insert(id, topic.clone());
+            }
+            None => refusals.push(refused(None, id, &ClusterError::UnknownTopicId)),
+        }
+    }
+    for (name, count) in names {
+        let known = image.topic(&name);
+        let refusal = match known {
+            _ if count > 1 => request(DUPLICATE_NAME),
+            None => ClusterError::UnknownTopic,
+            Some(topic) if found.contains_key(&topic.id) => request(ID_WAS_SUPPLIED),
+            Some(topic) => {
+                found.insert(topic.id, topic.clone());
+                continue;
+            }
+        };
+        refusals.push(refused(Some(name), Uuid::nil(), &refusal));
+    }
+    (found.into_values().collect(), refusals)
+}
+
+const NEITHER_NAME_NOR_ID: &str = "Neither topic name nor id were specified.";
+const BOTH_NAME_AND_ID: &str = "You may not specify both topic name and topic id.";
+const DUPLICATE_ID: &str = "Duplicate topic id.";
+const ID_WAS_SUPPLIED: &str = "The provided topic name maps to an ID that was already supplied.";
+
+fn refused(name: Option<TopicName>, id: Uuid, error: &ClusterError) -> DeletableTopicResult {
     DeletableTopicResult::default()
         .with_name(name)
         .with_topic_id(id)
-        .with_error_code(ResponseError::InvalidRequest.code())
-        .with_error_message(message(&why))
+        .with_error_code(error.code())
+        .with_error_message(message(error))
 }
 
-async fn delete(cx: &Context, name: Option<TopicName>, id: Uuid) -> DeletableTopicResult {
-    let image = cx.cluster.image();
-    let result = DeletableTopicResult::default().with_topic_id(id);
-    let found = match &name {
-        Some(_) if !id.is_nil() => {
-            let error = ResponseError::InvalidRequest;
-            return result
-                .with_name(name)
-                .with_error_code(error.code())
-                .with_error_message(message(&error));
-        }
-        Some(name) => image.topic(name).ok_or(ClusterError::UnknownTopic),
-        None => image.topic_by_id(id).ok_or(ClusterError::UnknownTopicId),
-    };
-    let topic = match found {
-        Ok(topic) => topic.clone(),
-        Err(error) => {
-            return result
-                .with_name(name)
-                .with_error_code(error.code())
-                .with_error_message(message(&error));
-        }
-    };
-    let result = result
-        .with_name(Some(topic_name(&topic.name)))
-        .with_topic_id(topic.id);
-    match cx.cluster.controller().delete_topic(&topic.name).await {
-        Ok(()) => {
-            cx.coordinator.topic_deleted(&topic.name, topic.id).await;
-            result
-        }
-        Err(error) => result
-            .with_error_code(error.code())
-            .with_error_message(message(&error)),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_once_and_deletes_nothing() {
+        let image = Image::default();
+        let id = Uuid::from_u128(7);
+        let named = |name: &str| (Some(topic_name(name)), Uuid::nil());
+        let asked = vec![
+            (None, Uuid::nil()),
+            (Some(topic_name("both")), id),
+            named("twice"),
+            named("twice"),
+            (None, id),
+            (None, id),
+            named("nowhere"),
+        ];
+        let (topics, refusals) = find(&image, asked);
+        assert!(topics.is_empty());
+        let why: Vec<&str> = refusals
+            .iter()
+            .map(|refusal| refusal.error_message.as_deref().unwrap_or_default())
+            .collect();
+        let unknown = ClusterError::UnknownTopic.to_string();
+        let expected = [
+            NEITHER_NAME_NOR_ID,
+            BOTH_NAME_AND_ID,
+            DUPLICATE_ID,
+            &unknown,
+            DUPLICATE_NAME,
+        ];
+        assert_eq!(why, expected);
     }
 }

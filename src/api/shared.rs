@@ -34,6 +34,9 @@ pub(super) fn text(text: impl Into<String>) -> StrBytes {
     StrBytes::from_string(text.into())
 }
 
+/// What a topic is refused with that a request names twice (Kafka's ControllerApis).
+pub(super) const DUPLICATE_NAME: &str = "Duplicate topic name.";
+
 pub(super) fn topic_name(name: &str) -> TopicName {
     TopicName(text(name))
 }

@@ -90,6 +90,14 @@ impl From<ClientMetricsError> for ClusterError {
 }
 
 impl ClusterError {
+    /// The failure of a write, for another change that was part of it.
+    pub(super) fn repeated(&self) -> Self {
+        match self {
+            Self::Meta(error) => Self::Meta(error.clone()),
+            _ => Self::NotController,
+        }
+    }
+
     /// The same, said of something else than a topic.
     pub(super) fn of_resource(self, what: Configured) -> Self {
         let whose = match what {
@@ -132,6 +140,17 @@ impl NewTopic {
             config: Vec::new(),
         }
     }
+}
+
+/// A topic to extend.
+#[derive(Debug, Clone)]
+pub struct MorePartitions {
+    /// Name.
+    pub name: String,
+    /// How many it shall have.
+    pub count: i32,
+    /// Replicas of those that are added, where they are not to be dealt.
+    pub assignments: Option<Vec<Vec<i32>>>,
 }
 
 /// One step of changing a topic's configuration (KIP-339).

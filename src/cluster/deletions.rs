@@ -1,78 +1,216 @@
-//! The end of deleted topics: each broker removes what it has of them and says so in the tree.
+//! Deleting topics, and the end of deleted ones: each broker removes what it has of them and says so in the tree.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use uuid::Uuid;
 
 use super::changes::ClusterError;
+use super::controller::Controller;
+use super::image::Topic;
+use super::topic_nodes;
 use super::view::View;
-use crate::meta::records::{DeletedTopicRecord, decode, encode};
-use crate::meta::{MetaError, Op, paths};
+use crate::meta::records::{DeletedTopicRecord, RECORD_VERSION, decode, encode};
+use crate::meta::{MetaError, Node, Op, gather, paths};
+
+/// Notes that are read at the same time.
+const READS_AT_ONCE: usize = 256;
+
+impl Controller {
+    /// Deletes topics; their names are free when this returns. The answers stand in the order of the topics, each of which
+    /// stands there once. Brokers that are away remove the files when they are back.
+    pub async fn delete_topics(&self, topics: &[Arc<Topic>]) -> Vec<Result<(), ClusterError>> {
+        let change = self.view.lock_changes().await;
+        let refuse_all =
+            |error: fn() -> ClusterError| topics.iter().map(|_| Err(error())).collect();
+        if !self.is_controller() {
+            return refuse_all(|| ClusterError::NotController);
+        }
+        if !self.view.config.flag("delete.topic.enable") {
+            return refuse_all(|| ClusterError::DeletionDisabled);
+        }
+        let image = self.view.image();
+        let known = topics.iter().map(|topic| image.topic_by_id(topic.id));
+        let found: Vec<Option<&Arc<Topic>>> = known.collect();
+        let mut forgotten = self
+            .forget(found.iter().flatten().copied())
+            .await
+            .into_iter();
+        let results: Vec<Result<(), ClusterError>> = found
+            .iter()
+            .map(|topic| match topic {
+                Some(_) => forgotten.next().unwrap_or(Err(ClusterError::NotController)),
+                None => Err(ClusterError::UnknownTopic),
+            })
+            .collect();
+        let gone: Vec<&Arc<Topic>> = found
+            .iter()
+            .zip(&results)
+            .filter_map(|(topic, result)| result.is_ok().then_some(*topic).flatten())
+            .collect();
+        let named = gone.iter().map(|topic| &*topic.name);
+        self.view.apply(|image| image.remove(named)).await;
+        drop(change);
+        if let Err(error) = self.end_deletions(&gone).await {
+            tracing::warn!(%error, "deleted topics are left in the tree until the next start");
+        }
+        results
+    }
+
+    /// Takes topics out of the tree, with a note that outlives a crash before their files are out of the way, where they would
+    /// look like topics to adopt.
+    async fn forget(
+        &self,
+        topics: impl Iterator<Item = &Arc<Topic>>,
+    ) -> Vec<Result<(), ClusterError>> {
+        let forget_one = |topic: &Arc<Topic>| {
+            let replicas = topic.partitions.iter().flat_map(|info| &info.replicas);
+            let brokers: BTreeSet<i32> = replicas.copied().chain([self.view.broker_id]).collect();
+            let note = encode(&DeletedTopicRecord {
+                version: RECORD_VERSION,
+                topic: topic.name.to_string(),
+                brokers: brokers.into_iter().collect(),
+            });
+            vec![
+                Op::put(paths::deleted_topic(topic.id), note),
+                topic_nodes::delete(topic),
+            ]
+        };
+        let mut results = Vec::new();
+        for (count, ops) in gather(topics.map(forget_one)) {
+            match self.change_as_controller(ops).await {
+                Ok(()) => results.extend((0..count).map(|_| Ok(()))),
+                Err(error) => results.extend((0..count).map(|_| Err(error.repeated()))),
+            }
+        }
+        results
+    }
+
+    /// Says that this broker has nothing of them any more, and takes away what shows who takes messages for them; brokers that
+    /// did not hear of it yet find nothing to remove.
+    async fn end_deletions(&self, gone: &[&Arc<Topic>]) -> Result<(), ClusterError> {
+        let ids: Vec<Uuid> = gone.iter().map(|topic| topic.id).collect();
+        self.view.confirm_deletions(&ids).await?;
+        let shown = gone
+            .iter()
+            .map(|topic| vec![Op::delete_tree(paths::topic_pubs(&topic.name))]);
+        for (_, ops) in gather(shown) {
+            self.view.meta.multi(ops).await?;
+        }
+        Ok(())
+    }
+}
 
 impl View {
     /// Removes what this broker still has of deleted topics, and says so in the tree; returns their ids. A topic's
     /// deletion is complete when all its brokers did that.
     pub(super) async fn finish_deletions(&self) -> Result<BTreeSet<Uuid>, ClusterError> {
-        let mut ids = BTreeSet::new();
+        let (mut ids, mut own) = (BTreeSet::new(), Vec::new());
         for (path, node) in self.meta.subtree(paths::DELETED).await? {
             let element = path.rsplit('/').next().unwrap_or_default();
             let Ok(id) = Uuid::parse_str(element) else {
                 continue;
             };
             ids.insert(id);
-            let record = match decode::<DeletedTopicRecord>(&path, &node.data) {
-                Ok(record) => record,
-                Err(error) => {
-                    tracing::error!(%error, "a topic's deletion is left as it is");
-                    continue;
-                }
-            };
-            // Records of older versions name no brokers: there was one only.
-            let concerned = record.brokers.is_empty() || record.brokers.contains(&self.broker_id);
-            if concerned && self.remove_deleted(id).await {
-                self.confirm_deletion(id).await?;
+            match decode::<DeletedTopicRecord>(&path, &node.data) {
+                // Records of older versions name no brokers: there was one only.
+                Ok(record) if record.brokers.is_empty() => own.push(id),
+                Ok(record) if record.brokers.contains(&self.broker_id) => own.push(id),
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, "a topic's deletion is left as it is"),
             }
+        }
+        if !own.is_empty() {
+            let left = self.remove_deleted(&own).await;
+            own.retain(|id| !left.contains(id));
+            self.confirm_deletions(&own).await?;
         }
         Ok(ids)
     }
 
-    /// Whether nothing is left of it here.
-    async fn remove_deleted(&self, id: Uuid) -> bool {
-        self.partitions.delete(&[id]).await;
-        let mut all_gone = true;
+    /// Removes what is here of some topics; those of which something is left.
+    async fn remove_deleted(&self, ids: &[Uuid]) -> BTreeSet<Uuid> {
+        self.partitions.delete(ids).await;
+        let ids: BTreeSet<Uuid> = ids.iter().copied().collect();
+        let mut left = BTreeSet::new();
         for found in self.partitions.found() {
-            if found.topic_id == Some(id) && found.path.exists() {
+            let Some(id) = found.topic_id.filter(|id| ids.contains(id)) else {
+                continue;
+            };
+            if found.path.exists() {
                 tracing::info!(dir = %found.path.display(), topic_id = %id, "finishing a topic's deletion");
                 self.partitions.remove_found(&found);
-                all_gone &= !found.path.exists();
+                if found.path.exists() {
+                    left.insert(id);
+                }
             }
         }
-        all_gone
+        left
     }
 
-    /// Takes this broker off the list of those that still have to remove a deleted topic's files.
-    pub(super) async fn confirm_deletion(&self, id: Uuid) -> Result<(), ClusterError> {
-        let path = paths::deleted_topic(id);
+    /// Takes this broker off the lists of those that still have to remove deleted topics' files.
+    pub(super) async fn confirm_deletions(&self, ids: &[Uuid]) -> Result<(), ClusterError> {
+        let reads: Vec<_> = ids
+            .iter()
+            .map(|id| {
+                let path = paths::deleted_topic(*id);
+                async move { Ok::<_, MetaError>((*id, self.meta.get(&path).await?)) }
+            })
+            .collect();
+        let notes: Vec<(Uuid, Option<Node>)> = stream::iter(reads)
+            .buffered(READS_AT_ONCE)
+            .try_collect()
+            .await?;
+        let mut changes = Vec::new();
+        let mut confirmed = Vec::new();
+        for (id, node) in notes {
+            if let Some(node) = node {
+                changes.push(vec![self.confirmation(id, &node)?]);
+                confirmed.push(id);
+            }
+        }
+        let mut confirmed = confirmed.into_iter();
+        for (count, ops) in gather(changes) {
+            let ids: Vec<Uuid> = confirmed.by_ref().take(count).collect();
+            match self.meta.multi(ops).await {
+                // Another broker is at one of them too.
+                Err(MetaError::BadVersion(_) | MetaError::NoNode(_)) => {
+                    for id in ids {
+                        self.confirm_deletion(id).await?;
+                    }
+                }
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn confirm_deletion(&self, id: Uuid) -> Result<(), ClusterError> {
         loop {
-            let Some(node) = self.meta.get(&path).await? else {
+            let Some(node) = self.meta.get(&paths::deleted_topic(id)).await? else {
                 return Ok(());
             };
-            let mut record: DeletedTopicRecord = decode(&path, &node.data)?;
-            record.brokers.retain(|broker| *broker != self.broker_id);
-            let version = Some(node.version);
-            let path = path.clone();
-            let op = match record.brokers.is_empty() {
-                true => Op::Delete { path, version },
-                false => Op::Set {
-                    path,
-                    data: encode(&record),
-                    version,
-                },
-            };
-            match self.meta.multi(vec![op]).await {
+            match self.meta.multi(vec![self.confirmation(id, &node)?]).await {
                 Err(MetaError::BadVersion(_) | MetaError::NoNode(_)) => {}
                 result => return Ok(result?),
             }
         }
+    }
+
+    /// What takes this broker off a note; the note goes with the last one.
+    fn confirmation(&self, id: Uuid, node: &Node) -> Result<Op, MetaError> {
+        let path = paths::deleted_topic(id);
+        let mut record: DeletedTopicRecord = decode(&path, &node.data)?;
+        record.brokers.retain(|broker| *broker != self.broker_id);
+        let version = Some(node.version);
+        Ok(match record.brokers.is_empty() {
+            true => Op::Delete { path, version },
+            false => Op::Set {
+                path,
+                data: encode(&record),
+                version,
+            },
+        })
     }
 }

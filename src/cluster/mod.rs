@@ -22,7 +22,7 @@ mod topic_nodes;
 mod topics;
 mod view;
 
-pub use changes::{ClusterError, ConfigChange, NewTopic};
+pub use changes::{ClusterError, ConfigChange, MorePartitions, NewTopic};
 pub use cluster::{Cluster, Opened, cluster_id_of};
 pub use configs::{CONFIG_VALUE_BYTES_MAX, CONFIGURED_RESOURCES_MAX, Configs, Configured};
 pub use controller::Controller;

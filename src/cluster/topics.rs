@@ -1,4 +1,4 @@
-//! The changes to topics: creating, extending, configuring and deleting them. The controller makes them.
+//! The changes to topics: creating, extending and configuring them. The controller makes them.
 //!
 //! A change is validated against the image, written to the coordination tree, applied to the image, and carried
 //! out on this broker's partitions, one change at a time. Other brokers follow by the tree.
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::changes::{ClusterError, ConfigChange, NewTopic, apply_change};
+use super::changes::{ClusterError, ConfigChange, MorePartitions, NewTopic, apply_change};
 use super::controller::Controller;
 use super::image::Topic;
 use super::names::check_topic_name;
@@ -16,11 +16,16 @@ use super::placement::{Identities, Load};
 use super::topic_nodes;
 use crate::config::{TopicConfig, TopicOverrides, topic_key};
 use crate::log::uuid_to_base64;
-use crate::meta::records::{DeletedTopicRecord, RECORD_VERSION, encode};
-use crate::meta::{MULTI_BYTES_MAX, MULTI_OPS_MAX, MetaError, Op, paths};
+use crate::meta::{MetaError, Op, gather, paths};
 
 /// Most partitions that one topic may have; a typing error should not fill the disk with directories.
 pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
+
+/// A topic as it is and as it shall be.
+struct Extension {
+    before: Arc<Topic>,
+    after: Arc<Topic>,
+}
 
 impl Controller {
     /// Creates topics; the answers stand in the order of the requests. All that can be created is created in
@@ -85,21 +90,10 @@ impl Controller {
     /// Writes new topics, as many together as one write holds.
     async fn store_new(&self, topics: &[&Topic]) -> Vec<Result<(), ClusterError>> {
         let mut results = Vec::with_capacity(topics.len());
-        let mut part = Vec::new();
-        let mut bytes = 0;
-        for topic in topics {
-            let op = topic_nodes::create(topic);
-            // One more is the check that this broker is the controller.
-            let is_full = part.len() + 1 >= MULTI_OPS_MAX || bytes + op.bytes() > MULTI_BYTES_MAX;
-            if is_full && !part.is_empty() {
-                self.store_part(std::mem::take(&mut part), &mut results)
-                    .await;
-                bytes = 0;
-            }
-            bytes += op.bytes();
-            part.push(op);
+        let creates = topics.iter().map(|topic| vec![topic_nodes::create(topic)]);
+        for (_, part) in gather(creates) {
+            self.store_part(part, &mut results).await;
         }
-        self.store_part(part, &mut results).await;
         results
     }
 
@@ -119,7 +113,7 @@ impl Controller {
                     });
                 }
             }
-            Err(error) => results.extend((0..count).map(|_| Err(repeated(&error)))),
+            Err(error) => results.extend((0..count).map(|_| Err(error.repeated()))),
         }
     }
 
@@ -290,24 +284,74 @@ impl Controller {
         Load::of(&self.placeable_brokers(), &self.view.image())
     }
 
-    /// Extends a topic to `count` partitions.
+    /// Extends topics; the answers stand in the order of the requests, each of which is for another topic.
     pub async fn create_partitions(
         &self,
-        name: &str,
-        count: i32,
-        assignments: Option<Vec<Vec<i32>>>,
+        wanted: &[MorePartitions],
         validate_only: bool,
-    ) -> Result<(), ClusterError> {
+    ) -> Vec<Result<Arc<Topic>, ClusterError>> {
         let _change = self.view.lock_changes().await;
         if !self.is_controller() {
-            return Err(ClusterError::NotController);
+            return wanted
+                .iter()
+                .map(|_| Err(ClusterError::NotController))
+                .collect();
         }
-        let topic = self
-            .view
-            .image()
-            .topic(name)
-            .cloned()
-            .ok_or(ClusterError::UnknownTopic)?;
+        let mut load = self.load();
+        let mut results: Vec<Result<Extension, ClusterError>> = wanted
+            .iter()
+            .map(|more| self.plan_more(more, &mut load))
+            .collect();
+        if validate_only {
+            return results
+                .into_iter()
+                .map(|result| result.map(|extension| extension.after))
+                .collect();
+        }
+        let planned = results.iter().flatten();
+        let changes = planned.map(|planned| topic_nodes::change(&planned.before, &planned.after));
+        let mut stored = Vec::new();
+        for (count, ops) in gather(changes) {
+            let written = self.change_as_controller(ops).await;
+            stored.extend((0..count).map(|_| match &written {
+                Ok(()) => Ok(()),
+                Err(error) => Err(error.repeated()),
+            }));
+        }
+        let mut stored = stored.into_iter();
+        for result in &mut results {
+            if result.is_ok()
+                && let Some(Err(error)) = stored.next()
+            {
+                *result = Err(error);
+            }
+        }
+        let extended = results.iter().flatten();
+        let extended: Vec<Topic> = extended
+            .map(|extension| Topic::clone(&extension.after))
+            .collect();
+        self.view.apply(|image| image.put(extended)).await;
+        let opened = results.into_iter().map(|result| {
+            let Extension { before, after } = result?;
+            let here = self.view.partitions.topic_by_id(after.id);
+            let have = before.partitions.len() as i32;
+            let is_new = |(index, _): &(i32, &str)| *index >= have;
+            match here.map_or(0, |here| here.offline().filter(is_new).count()) {
+                0 => Ok(after),
+                offline => Err(ClusterError::Storage(offline)),
+            }
+        });
+        opened.collect()
+    }
+
+    fn plan_more(
+        &self,
+        asked: &MorePartitions,
+        load: &mut Load,
+    ) -> Result<Extension, ClusterError> {
+        let image = self.view.image();
+        let topic = image.topic(&asked.name).ok_or(ClusterError::UnknownTopic)?;
+        let (name, count) = (&asked.name, asked.count);
         let have = topic.partitions.len() as i32;
         if count == have {
             return Err(ClusterError::Partitions(format!(
@@ -325,7 +369,7 @@ impl Controller {
             )));
         }
         let more = (count - have) as usize;
-        let replicas = match assignments {
+        let replicas = match &asked.assignments {
             Some(assignments) if assignments.len() != more => {
                 return Err(ClusterError::Assignment(format!(
                     "Attempted to add {more} additional partition(s), but only {} assignment(s) were specified.",
@@ -333,32 +377,18 @@ impl Controller {
                 )));
             }
             Some(assignments) => {
-                let by_index = assignments
-                    .into_iter()
-                    .enumerate()
-                    .map(|(n, replicas)| (have + n as i32, replicas));
+                let by_index = (have..).zip(assignments.iter().cloned());
                 self.check_assignments(have, &by_index.collect())?
             }
-            None => self.load().deal(more),
+            None => load.deal(more),
         };
-        if validate_only {
-            return Ok(());
-        }
-        let mut extended = Topic::clone(&topic);
-        let dealt = Identities::of(&topic).deal(&replicas);
+        let mut extended = Topic::clone(topic);
+        let dealt = Identities::of(topic).deal(&replicas);
         extended.partitions.extend(dealt);
-        self.store(&topic, &extended).await?;
-        let id = extended.id;
-        self.view.apply(|image| image.put([extended])).await;
-        let here = self.view.partitions.topic_by_id(id);
-        let offline = here.map_or(0, |here| {
-            here.offline().filter(|(index, _)| *index >= have).count()
-        });
-        if offline > 0 {
-            Err(ClusterError::Storage(offline))
-        } else {
-            Ok(())
-        }
+        Ok(Extension {
+            before: topic.clone(),
+            after: Arc::new(extended),
+        })
     }
 
     /// Changes a topic's configuration.
@@ -398,56 +428,12 @@ impl Controller {
         Ok(())
     }
 
-    /// Deletes a topic; its name is free when this returns. Brokers that are away remove its files when they are back.
-    pub async fn delete_topic(&self, name: &str) -> Result<(), ClusterError> {
-        let change = self.view.lock_changes().await;
-        if !self.is_controller() {
-            return Err(ClusterError::NotController);
-        }
-        if !self.view.config.flag("delete.topic.enable") {
-            return Err(ClusterError::DeletionDisabled);
-        }
-        let topic = self
-            .view
-            .image()
-            .topic(name)
-            .cloned()
-            .ok_or(ClusterError::UnknownTopic)?;
-        // The note outlives a crash before the files are out of the way, where they would look like a topic to adopt.
-        let replicas = topic.partitions.iter().flat_map(|info| &info.replicas);
-        let brokers: BTreeSet<i32> = replicas.copied().chain([self.view.broker_id]).collect();
-        let note = encode(&DeletedTopicRecord {
-            version: RECORD_VERSION,
-            topic: name.to_owned(),
-            brokers: brokers.into_iter().collect(),
-        });
-        let forget = vec![
-            Op::put(paths::deleted_topic(topic.id), note),
-            topic_nodes::delete(&topic),
-        ];
-        self.change_as_controller(forget).await?;
-        self.view.apply(|image| image.remove([name])).await;
-        drop(change);
-        self.view.confirm_deletion(topic.id).await?;
-        // Nobody takes messages for it any more; brokers that did not hear of it yet find nothing to remove.
-        let shown = Op::delete_tree(paths::topic_pubs(name));
-        Ok(self.view.meta.multi(vec![shown]).await?)
-    }
-
     async fn store(&self, before: &Topic, after: &Topic) -> Result<(), ClusterError> {
         let ops = topic_nodes::change(before, after);
         match ops.is_empty() {
             true => Ok(()),
             false => self.change_as_controller(ops).await,
         }
-    }
-}
-
-/// The same failure of a write for another topic.
-fn repeated(error: &ClusterError) -> ClusterError {
-    match error {
-        ClusterError::Meta(error) => ClusterError::Meta(error.clone()),
-        _ => ClusterError::NotController,
     }
 }
 

@@ -32,6 +32,29 @@ pub const MULTI_OPS_MAX: usize = 500;
 /// Bytes of the paths and contents of such a multi.
 pub const MULTI_BYTES_MAX: usize = 256 << 10;
 
+/// Changes that each go whole, as many in one multi as every store takes, in their order; with the number of changes.
+pub fn gather(changes: impl IntoIterator<Item = Vec<Op>>) -> Vec<(usize, Vec<Op>)> {
+    let mut multis: Vec<(usize, Vec<Op>)> = Vec::new();
+    let mut bytes = 0;
+    for ops in changes {
+        let own: usize = ops.iter().map(Op::bytes).sum();
+        match multis.last_mut() {
+            Some((count, multi))
+                if multi.len() + ops.len() <= MULTI_OPS_MAX && bytes + own <= MULTI_BYTES_MAX =>
+            {
+                *count += 1;
+                multi.extend(ops);
+                bytes += own;
+            }
+            _ => {
+                multis.push((1, ops));
+                bytes = own;
+            }
+        }
+    }
+    multis
+}
+
 /// A node's data and version; versions count sets from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -354,5 +377,32 @@ impl MetaStore {
                 let _ = store.close().await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_gathered_whole_up_to_what_a_multi_holds() {
+        let change = |bytes: usize| {
+            let data = Bytes::from(vec![0; bytes]);
+            vec![Op::put("/a", data), Op::delete_tree("/b")]
+        };
+        let counts = |changes: Vec<Vec<Op>>| {
+            let gathered = gather(changes).into_iter();
+            gathered
+                .map(|(count, ops)| (count, ops.len()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(counts(Vec::new()), []);
+        let most = MULTI_OPS_MAX / 2;
+        let many = vec![change(1); most + 1];
+        assert_eq!(counts(many), [(most, MULTI_OPS_MAX), (1, 2)]);
+        let large = vec![change(MULTI_BYTES_MAX / 2); 3];
+        assert_eq!(counts(large), [(1, 2); 3]);
+        // What is too large for any is left to the store to refuse.
+        assert_eq!(counts(vec![change(MULTI_BYTES_MAX * 2)]), [(1, 2)]);
     }
 }

@@ -12,7 +12,7 @@ use super::records::{
     AssignmentRecord, PartitionStateRecord, PartitionStatesRecord, RECORD_VERSION,
     TOPIC_RECORD_VERSION, TopicRecord, decode, encode,
 };
-use super::{MULTI_BYTES_MAX, MULTI_OPS_MAX, MetaError, MetaStore, Node, Op, paths};
+use super::{MetaError, MetaStore, Node, Op, gather, paths};
 
 /// `/brokers/topics/<topic>` of version 1.
 #[derive(Deserialize)]
@@ -45,8 +45,7 @@ pub async fn upgrade_topics(store: &MetaStore) -> Result<usize, MetaError> {
         if all.is_empty() {
             return Ok(upgraded);
         }
-        for part in parts(all) {
-            let (topics, ops) = part;
+        for (topics, ops) in gather(all) {
             match store.multi(ops).await {
                 Ok(()) => upgraded += topics,
                 // Another broker is at it too.
@@ -56,29 +55,6 @@ pub async fn upgrade_topics(store: &MetaStore) -> Result<usize, MetaError> {
             }
         }
     }
-}
-
-/// As many topics together as one write holds, with their number.
-fn parts(all: Vec<Vec<Op>>) -> Vec<(usize, Vec<Op>)> {
-    let mut parts: Vec<(usize, Vec<Op>)> = Vec::new();
-    let mut bytes = 0;
-    for ops in all {
-        let own: usize = ops.iter().map(Op::bytes).sum();
-        match parts.last_mut() {
-            Some((topics, part))
-                if part.len() + ops.len() <= MULTI_OPS_MAX && bytes + own <= MULTI_BYTES_MAX =>
-            {
-                *topics += 1;
-                part.extend(ops);
-                bytes += own;
-            }
-            _ => {
-                parts.push((1, ops));
-                bytes = own;
-            }
-        }
-    }
-    parts
 }
 
 /// What brings a topic's node to version 2; `None` for any other node.
