@@ -689,11 +689,11 @@ fn partitions_go_where_they_are_put_and_keep_their_identities() {
 }
 
 #[test]
-fn a_topic_that_no_node_holds_is_refused_and_not_made() {
+fn a_topic_of_too_many_partitions_is_refused_and_not_made() {
     let cluster = Cluster::start(1, &[]);
-    const INVALID_PARTITIONS: i16 = 37;
+    const POLICY_VIOLATION: i16 = 44;
     let client = &mut cluster.nodes[0].client();
-    assert_eq!(create(client, "huge", 20_000), INVALID_PARTITIONS);
+    assert_eq!(create(client, "huge", 20_000), POLICY_VIOLATION);
     assert!(cluster.nodes[0].metadata(None).topics.is_empty());
     assert!(cluster.tree().children("/brokers/topics").is_empty());
     assert_eq!(create(client, "large", 3_000), 0);
