@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use metaq::clock::WallClock;
 use metaq::log::{Ends, LogConfig, LogError, ProducedBatch, Reach, ReadWanted};
 use metaq::partition::{
-    Housekeeping, HousekeepingIntervals, Identity, Partition, Partitions, PartitionsOptions,
-    ReadError, TopicToOpen,
+    Housekeeping, HousekeepingIntervals, Identity, Isolation, Partition, Partitions,
+    PartitionsOptions, ReadError, TopicToOpen,
 };
 use metaq_protocol::batch::{BATCH_HEADER_BYTES, BatchBuilder, BatchHeader, Batches};
 use metaq_protocol::records::Records;
@@ -296,7 +296,7 @@ fn read_all(partition: &Partition) -> (Vec<(i64, i64, i64)>, Ends) {
             bytes_max: 1 << 20,
             first_batch_whole: true,
         };
-        let slice = match partition.read(&wanted, Reach::Disk) {
+        let slice = match partition.read(&wanted, Isolation::ReadUncommitted, Reach::Disk) {
             // Retention came in between.
             Err(ReadError::Log(LogError::OffsetOutOfRange { .. }))
                 if partition.log().ends().log_start > at =>

@@ -366,7 +366,7 @@ async fn read_one(cx: &Arc<Context>, wanted: &Wanted, limits: &Limits, bytes: us
     // Before the read: what comes in between is seen as a move.
     let (high_watermark, last_stable_offset) =
         (partition.high_watermark(), partition.last_stable_offset());
-    match read_partition(cx, &partition, to_read).await {
+    match read_partition(cx, &partition, to_read, limits.isolation).await {
         Ok(slice) => Fetched {
             answer: FetchedPartition {
                 index: key.partition,
@@ -389,13 +389,14 @@ async fn read_partition(
     cx: &Context,
     partition: &Arc<Partition>,
     wanted: ReadWanted,
+    isolation: Isolation,
 ) -> Result<Option<Slice>, ReadError> {
-    match partition.read(&wanted, Reach::Cache) {
+    match partition.read(&wanted, isolation, Reach::Cache) {
         Err(ReadError::Log(LogError::NotCached)) => {}
         read => return read,
     }
     let partition = partition.clone();
-    let read = move || partition.read(&wanted, Reach::Disk);
+    let read = move || partition.read(&wanted, isolation, Reach::Disk);
     let panicked = || LogError::Offline("a read panicked; this is a bug".to_owned());
     let read = cx.partitions.workers().unblock(read).await;
     read.unwrap_or_else(|| Err(panicked().into()))

@@ -24,10 +24,6 @@ use crate::log::journal::{Entry, Journal, Place, WrittenBatch};
 use crate::observe::Syncs;
 use crate::vital::Vital;
 
-/// A partition's part of a round of the writer, if it has more bytes than this, is synced in its own file: what is large
-/// is not written twice.
-pub(super) const PART_BYTES_MAX: usize = 64 << 10;
-
 /// Rounds that are synced side by side.
 const ROUNDS_MAX: usize = 4;
 

@@ -12,9 +12,10 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::journaling::PART_BYTES_MAX;
+use super::ack_queue::{AckQueue, AppendReply, promise_of};
 use super::sync_turn::SyncTurn;
 use super::waiters::Waiters;
+use super::watermarks::{Promise, ReadLimits, Watermarks};
 use super::writer::Writer;
 use crate::log::journal::WrittenBatch;
 use crate::log::{
@@ -140,71 +141,25 @@ pub struct Partition {
     identity: Identity,
     log: Log,
     leader_epoch: AtomicI32,
-    high_watermark: RwLock<OffsetPosition>,
+    progress: Mutex<Progress>,
+    /// What [`Progress`] says that readers may see; set with its lock, before anybody is answered.
+    limits: RwLock<ReadLimits>,
     pub(super) waiters: Waiters,
-    /// Requests whose acknowledgement waits for a sync, with the last offset that it must cover.
-    sync_waiters: Mutex<Vec<(Appended, AppendReply)>>,
-    durable: Mutex<Durable>,
     pub(super) sync_turn: SyncTurn,
     deleted: AtomicBool,
     traffic: Traffic,
     writer: Writer,
 }
 
-/// What of the log survives a power failure: what its files were synced to, and behind it what the journal of the data
-/// directory holds.
-struct Durable {
-    /// Behind what is synced in the log's files.
-    synced: OffsetPosition,
-    /// The first offset that the journal holds, or will hold; `i64::MAX` where it holds nothing.
-    from: i64,
-    /// Behind what was given to the journal.
-    queued: i64,
-    /// Behind what is synced in the journal.
-    journaled: OffsetPosition,
+/// What is known of a partition's progress, and who waits for it.
+struct Progress {
+    watermarks: Watermarks,
+    acks: AckQueue,
 }
 
-impl Durable {
-    fn of(log: &Log) -> Self {
-        let ends = log.ends();
-        let synced = OffsetPosition {
-            offset: ends.synced_end,
-            ..ends.log_end
-        };
-        Self {
-            synced,
-            from: i64::MAX,
-            queued: i64::MAX,
-            journaled: synced,
-        }
-    }
-
-    fn end(&self) -> OffsetPosition {
-        match self.synced.offset >= self.from && self.journaled.offset > self.synced.offset {
-            true => self.journaled,
-            false => self.synced,
-        }
-    }
-
-    /// What is appended from `from` to `end` goes into the journal; returns where its run begins there.
-    fn queue(&mut self, from: i64, end: i64) -> i64 {
-        if self.queued != from {
-            // What lies before is not in it, and must be synced before this counts.
-            self.from = from;
-        }
-        self.queued = end;
-        self.from
-    }
-
-    fn forget_journal(&mut self) {
-        (self.from, self.queued) = (i64::MAX, i64::MAX);
-    }
-
-    /// Whether the journal will make it durable that an offset was appended.
-    fn waits_for_journal(&self, offset: i64) -> bool {
-        self.synced.offset >= self.from && offset < self.queued
-    }
-}
+/// What an append brings a partition that has more bytes than this is synced in its own file: what is large is not written
+/// twice.
+const PART_BYTES_MAX: usize = 64 << 10;
 
 /// What an append wants to be done next.
 #[derive(Default)]
@@ -224,7 +179,13 @@ pub(super) struct ToJournal {
     pub(super) end: OffsetPosition,
 }
 
-pub(super) type AppendReply = oneshot::Sender<Result<Appended, LogError>>;
+/// What a topic shows its readers: what is durable, where it acknowledges nothing else.
+fn shows(log: &Log) -> Promise {
+    match log.config().syncs_every_append() {
+        true => Promise::Durable,
+        false => Promise::Written,
+    }
+}
 
 impl Partition {
     pub(super) fn new(
@@ -236,18 +197,27 @@ impl Partition {
         leader_epoch: i32,
         writer: Writer,
     ) -> Self {
-        let end = log.ends().log_end;
+        let ends = log.ends();
+        // Where it cannot be found, less is known to be durable.
+        let nowhere = OffsetPosition {
+            offset: ends.log_start,
+            segment_base: ends.log_start,
+            position: 0,
+        };
+        let synced = log.position_of(ends.synced_end).unwrap_or(nowhere);
+        let mut watermarks = Watermarks::opened(ends.log_end, synced);
+        let (limits, _) = watermarks.advance(shows(&log));
+        let acks = AckQueue::default();
         Self {
             topic,
             topic_id,
             index,
             identity,
-            durable: Mutex::new(Durable::of(&log)),
             log,
             leader_epoch: AtomicI32::new(leader_epoch),
-            high_watermark: RwLock::new(end),
+            progress: Mutex::new(Progress { watermarks, acks }),
+            limits: RwLock::new(limits),
             waiters: Waiters::default(),
-            sync_waiters: Mutex::new(Vec::new()),
             sync_turn: SyncTurn::default(),
             deleted: AtomicBool::new(false),
             traffic: Traffic::default(),
@@ -328,17 +298,17 @@ impl Partition {
 
     /// Readers may see what lies before this offset.
     pub fn high_watermark(&self) -> i64 {
-        self.high_watermark.read().offset
+        self.limits.read().high_watermark.offset
     }
 
     /// What lies before this offset survives a power failure, in the log's files or in the journal.
     pub fn durable_offset(&self) -> i64 {
-        self.durable.lock().end().offset
+        self.progress.lock().watermarks.durable().offset
     }
 
     /// Every transaction before this offset is decided. Without open transactions, the high watermark.
     pub fn last_stable_offset(&self) -> i64 {
-        self.high_watermark()
+        self.limits.read().last_stable.offset
     }
 
     /// The end that readers of an isolation level see.
@@ -350,8 +320,17 @@ impl Partition {
     }
 
     /// The slice for a fetch; see [`Log::read_within`].
-    pub fn read(&self, wanted: &ReadWanted, reach: Reach) -> Result<Option<Slice>, ReadError> {
-        let limit = *self.high_watermark.read();
+    pub fn read(
+        &self,
+        wanted: &ReadWanted,
+        isolation: Isolation,
+        reach: Reach,
+    ) -> Result<Option<Slice>, ReadError> {
+        let limits = *self.limits.read();
+        let limit = match isolation {
+            Isolation::ReadUncommitted => limits.high_watermark,
+            Isolation::ReadCommitted => limits.last_stable,
+        };
         Ok(self.log.read_within(wanted, limit, reach)?)
     }
 
@@ -399,52 +378,70 @@ impl Partition {
             sync: end.segment_base != before.segment_base,
             journal: None,
         };
-        if !syncs_every_append {
-            // Visible before acknowledged: who was told may read it at once.
-            self.publish_high_watermark(end);
-        }
-        if !written.is_empty() && bytes <= PART_BYTES_MAX && self.log.is_named() {
-            let run_from = self.durable.lock().queue(before.offset, end.offset);
-            wanted.journal = Some(ToJournal {
-                written,
-                run_from,
-                end,
-            });
-        }
-        // Under this lock, so that nothing becomes durable unnoticed in between.
-        let mut waiting = self.sync_waiters.lock();
-        let durable = self.durable.lock();
-        for (result, reply) in results.into_iter().zip(replies) {
-            match result {
-                Ok(appended)
-                    if appended.needs_sync && appended.last_offset >= durable.end().offset =>
-                {
-                    // Also a batch that was given to the journal before, and is sent again.
-                    wanted.sync |= !durable.waits_for_journal(appended.last_offset);
-                    waiting.push((appended, reply));
-                }
-                result => {
-                    let _ = reply.send(result);
+        let goes_into_journal =
+            !written.is_empty() && bytes <= PART_BYTES_MAX && self.log.is_named();
+        let mut answered = Vec::with_capacity(replies.len());
+        self.change(|progress| {
+            let watermarks = &mut progress.watermarks;
+            watermarks.appended(end);
+            if goes_into_journal {
+                let run_from = watermarks.queue_in_journal(before.offset, end.offset);
+                wanted.journal = Some(ToJournal {
+                    written,
+                    run_from,
+                    end,
+                });
+            }
+            for (result, reply) in results.into_iter().zip(replies) {
+                match result {
+                    Ok(appended)
+                        if !watermarks.holds(promise_of(&appended), appended.last_offset) =>
+                    {
+                        // Also a batch that was given to the journal before, and is sent again.
+                        wanted.sync |= !watermarks.waits_for_journal(appended.last_offset);
+                        progress.acks.push(appended, reply);
+                    }
+                    result => answered.push((result, reply)),
                 }
             }
+        });
+        for (result, reply) in answered {
+            let _ = reply.send(result);
         }
         wanted
     }
 
+    /// Changes what is known of the log's progress, publishes what may be read by it, and then answers those whose promise
+    /// became true; returns whether others wait for a sync of the log.
+    fn change(&self, change: impl FnOnce(&mut Progress)) -> bool {
+        let (has_moved, reached, wants_sync) = {
+            let mut progress = self.progress.lock();
+            change(&mut progress);
+            let Progress { watermarks, acks } = &mut *progress;
+            let (limits, has_moved) = watermarks.advance(shows(&self.log));
+            if has_moved {
+                *self.limits.write() = limits;
+            }
+            let reached = acks.take_reached(watermarks);
+            (has_moved, reached, acks.wants_sync(watermarks))
+        };
+        if has_moved {
+            self.waiters.wake_all();
+        }
+        for (appended, reply) in reached {
+            let _ = reply.send(Ok(appended));
+        }
+        wants_sync
+    }
+
     /// The journal holds, durably, what was given to it up to here.
     pub(super) fn journaled(&self, end: OffsetPosition) {
-        {
-            let mut durable = self.durable.lock();
-            if durable.from < end.offset && durable.journaled.offset < end.offset {
-                durable.journaled = end;
-            }
-        }
-        self.answer_durable();
+        self.change(|progress| progress.watermarks.journaled(end));
     }
 
     /// What was given to the journal is not in it: the log itself must be synced.
     pub(super) fn not_journaled(&self) {
-        self.durable.lock().forget_journal();
+        self.progress.lock().watermarks.forget_journal();
     }
 
     /// Whether the journal is all that would be left of what lies before `end`.
@@ -456,68 +453,27 @@ impl Partition {
     /// whether more wait.
     pub(super) fn sync_to(&self, end: OffsetPosition, now_ms: i64) -> bool {
         match self.log.sync_to(end, now_ms) {
-            Ok(synced) => {
-                {
-                    let mut durable = self.durable.lock();
-                    if synced.offset >= durable.synced.offset {
-                        durable.synced = synced;
-                    }
-                }
-                self.answer_durable()
+            Ok(synced) => self.change(|progress| progress.watermarks.synced(synced)),
+            Err(LogError::Offline(reason)) => {
+                self.refuse_waiting(&reason);
+                false
             }
             Err(error) => {
-                self.refuse_sync_waiters(&error.to_string());
+                self.refuse_waiting(&error.to_string());
                 false
             }
         }
     }
 
-    /// Answers who waited for what is durable now; whether others wait for a sync of the log.
-    fn answer_durable(&self) -> bool {
-        let mut waiting = self.sync_waiters.lock();
-        let (end, done, wants_sync) = {
-            let durable = self.durable.lock();
-            let end = durable.end();
-            let (done, more) = std::mem::take(&mut *waiting)
-                .into_iter()
-                .partition::<Vec<_>, _>(|(appended, _)| appended.last_offset < end.offset);
-            *waiting = more;
-            let in_journal = |appended: &Appended| durable.waits_for_journal(appended.last_offset);
-            let wants_sync = waiting.iter().any(|(appended, _)| !in_journal(appended));
-            (end, done, wants_sync)
-        };
-        drop(waiting);
-        // Here too before it is acknowledged.
-        self.publish_high_watermark(end);
-        for (appended, reply) in done {
-            let _ = reply.send(Ok(appended));
-        }
-        wants_sync
-    }
-
     /// Takes the log offline because it cannot be known what is synced.
     pub(super) fn fail_sync(&self, reason: &str) {
         self.log.fail(reason);
-        self.refuse_sync_waiters(reason);
+        self.refuse_waiting(reason);
         tracing::error!(topic = %self.topic, partition = self.index, reason);
     }
 
-    fn refuse_sync_waiters(&self, reason: &str) {
-        for (_, reply) in self.sync_waiters.lock().drain(..) {
-            let _ = reply.send(Err(LogError::Offline(reason.to_owned())));
-        }
-    }
-
-    fn publish_high_watermark(&self, end: OffsetPosition) {
-        {
-            let mut high_watermark = self.high_watermark.write();
-            if end.offset < high_watermark.offset {
-                return;
-            }
-            // Also at the same offset: a roll moves the position into the new segment.
-            *high_watermark = end;
-        }
-        self.waiters.wake_all();
+    fn refuse_waiting(&self, reason: &str) {
+        self.progress.lock().acks.refuse_all(reason);
     }
 
     /// Answers ListOffsets.

@@ -1,6 +1,7 @@
 //! Partitions of this broker: a log with its leader epoch, high watermark, producers and waiting readers, and
 //! the threads that write and sync.
 
+mod ack_queue;
 mod admission;
 mod housekeeping;
 mod journaling;
@@ -13,6 +14,7 @@ mod sync;
 mod sync_turn;
 mod waiters;
 mod wakes;
+mod watermarks;
 mod workers;
 mod writer;
 

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use super::ack_queue::AppendReply;
 use super::journaling::{Journaling, Part};
-use super::leader::{AppendReply, Partition};
+use super::leader::Partition;
 use super::sync::SyncThreads;
 use crate::clock::WallClock;
 use crate::log::{LogError, ProducedBatch};

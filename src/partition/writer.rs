@@ -11,8 +11,9 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::ack_queue::AppendReply;
 use super::journaling::Journaling;
-use super::leader::{AppendReply, Partition};
+use super::leader::Partition;
 use super::queue::Queue;
 use super::round::{Gate, Hand, Job};
 use super::set::PartitionsOptions;

@@ -252,17 +252,17 @@ impl Partitions {
                 .store_topic_id_if_new(&topic.topic, index, topic.topic_id)?,
         }
         opened.log.begin_epoch(leader_epoch)?;
-        volume.partitions.fetch_add(1, Ordering::Relaxed);
-        let writer = volume.writer.clone();
-        Ok(Arc::new(Partition::new(
+        let partition = Partition::new(
             topic.topic.clone(),
             topic.topic_id,
             index,
             identity,
             opened.log,
             leader_epoch,
-            writer,
-        )))
+            volume.writer.clone(),
+        );
+        volume.partitions.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(partition))
     }
 
     /// The volume that has the partition's directory, or the emptiest one. What is another topic's is left alone:

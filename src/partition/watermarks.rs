@@ -1,0 +1,231 @@
+//! How far a partition is: what is written, what is durable, what readers may see. One struct, changed under one lock, so
+//! that what it says together is true together.
+//!
+//! ```text
+//! synced ≤ durable ≤ log end        last stable ≤ high watermark ≤ log end
+//! ```
+//!
+//! The high watermark is the log's end, or the durable end where the topic acknowledges only what is synced. It never goes
+//! back.
+
+use crate::log::OffsetPosition;
+
+/// What readers may see, published together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ReadLimits {
+    /// Readers may see what lies before it.
+    pub(super) high_watermark: OffsetPosition,
+    /// Every transaction before it is decided. Without transactions, the high watermark.
+    pub(super) last_stable: OffsetPosition,
+}
+
+/// What an acknowledgement promises of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Promise {
+    /// It is in the log.
+    Written,
+    /// It survives a power failure.
+    Durable,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Watermarks {
+    log_end: OffsetPosition,
+    /// What lies before it is synced in the log's files.
+    synced: OffsetPosition,
+    journal: JournalRun,
+    limits: ReadLimits,
+}
+
+/// What of a log the journal of its data directory holds without a gap.
+#[derive(Debug)]
+struct JournalRun {
+    /// The first offset that it holds, or will hold; `i64::MAX` where it holds nothing.
+    from: i64,
+    /// The end of what was given to it.
+    queued: i64,
+    /// The end of what is synced in it.
+    journaled: OffsetPosition,
+}
+
+impl Watermarks {
+    /// Of a log that was opened: all that is there was read from its files, and may be read.
+    pub(super) fn opened(log_end: OffsetPosition, synced: OffsetPosition) -> Self {
+        Self {
+            log_end,
+            synced,
+            journal: JournalRun {
+                from: i64::MAX,
+                queued: i64::MAX,
+                journaled: synced,
+            },
+            limits: ReadLimits {
+                high_watermark: log_end,
+                last_stable: log_end,
+            },
+        }
+    }
+
+    /// What lies before it survives a power failure, in the log's files or in the journal.
+    pub(super) fn durable(&self) -> OffsetPosition {
+        let run = &self.journal;
+        // What lies before a run must be synced before the run counts.
+        match self.synced.offset >= run.from && run.journaled.offset > self.synced.offset {
+            true => run.journaled,
+            false => self.synced,
+        }
+    }
+
+    /// Whether what is promised of the record at an offset is true.
+    pub(super) fn holds(&self, promise: Promise, offset: i64) -> bool {
+        match promise {
+            Promise::Written => offset < self.log_end.offset,
+            Promise::Durable => offset < self.durable().offset,
+        }
+    }
+
+    /// The log ends here now.
+    pub(super) fn appended(&mut self, log_end: OffsetPosition) {
+        debug_assert!(log_end.offset >= self.log_end.offset, "{self:?}");
+        self.log_end = log_end;
+    }
+
+    /// What was appended from `from` to `end` goes into the journal; returns where its run begins there.
+    pub(super) fn queue_in_journal(&mut self, from: i64, end: i64) -> i64 {
+        debug_assert!(from < end && end <= self.log_end.offset, "{self:?}");
+        let run = &mut self.journal;
+        if run.queued != from {
+            run.from = from;
+        }
+        run.queued = end;
+        run.from
+    }
+
+    /// The journal holds, durably, what was given to it up to here.
+    pub(super) fn journaled(&mut self, end: OffsetPosition) {
+        let run = &mut self.journal;
+        if run.from < end.offset && run.journaled.offset < end.offset {
+            run.journaled = end;
+        }
+    }
+
+    /// What was given to the journal is not in it.
+    pub(super) fn forget_journal(&mut self) {
+        (self.journal.from, self.journal.queued) = (i64::MAX, i64::MAX);
+    }
+
+    /// Whether the journal will make it durable that an offset was appended.
+    pub(super) fn waits_for_journal(&self, offset: i64) -> bool {
+        self.synced.offset >= self.journal.from && offset < self.journal.queued
+    }
+
+    /// The log's files are synced up to here.
+    pub(super) fn synced(&mut self, end: OffsetPosition) {
+        // An append may be in the log and not be told here yet.
+        if end.offset > self.log_end.offset {
+            self.log_end = end;
+        }
+        if end.offset >= self.synced.offset {
+            self.synced = end;
+        }
+    }
+
+    /// What may be read now, where only what is durable is shown or all that is written; and whether more may than before.
+    pub(super) fn advance(&mut self, shows: Promise) -> (ReadLimits, bool) {
+        let reached = match shows {
+            Promise::Written => self.log_end,
+            Promise::Durable => self.durable(),
+        };
+        let before = self.limits;
+        // Also at the same offset: a roll moves the position into the new segment.
+        if reached.offset >= before.high_watermark.offset {
+            self.limits = ReadLimits {
+                high_watermark: reached,
+                last_stable: reached,
+            };
+        }
+        self.assert_ordered(before);
+        (self.limits, self.limits != before)
+    }
+
+    fn assert_ordered(&self, before: ReadLimits) {
+        let (limits, durable) = (self.limits, self.durable().offset);
+        let (watermark, end) = (limits.high_watermark.offset, self.log_end.offset);
+        debug_assert!(self.synced.offset <= durable && durable <= end, "{self:?}");
+        debug_assert!(limits.last_stable.offset <= watermark, "{self:?}");
+        debug_assert!(watermark <= end, "{self:?}");
+        debug_assert!(watermark >= before.high_watermark.offset, "{self:?}");
+        debug_assert!(
+            limits.last_stable.offset >= before.last_stable.offset,
+            "{self:?}"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(offset: i64) -> OffsetPosition {
+        OffsetPosition {
+            offset,
+            segment_base: 0,
+            position: offset as u64 * 100,
+        }
+    }
+
+    fn watermark(watermarks: &mut Watermarks, shows: Promise) -> i64 {
+        watermarks.advance(shows).0.high_watermark.offset
+    }
+
+    #[test]
+    fn what_is_written_is_shown_at_once_where_nothing_else_is_promised() {
+        let mut watermarks = Watermarks::opened(at(5), at(3));
+        assert!(watermarks.holds(Promise::Written, 4) && !watermarks.holds(Promise::Durable, 3));
+        watermarks.appended(at(8));
+        assert_eq!(watermark(&mut watermarks, Promise::Written), 8);
+        assert_eq!(watermarks.advance(Promise::Written).1, false);
+    }
+
+    #[test]
+    fn the_high_watermark_never_goes_back_also_when_only_what_is_durable_is_shown_from_now_on() {
+        let mut watermarks = Watermarks::opened(at(5), at(5));
+        watermarks.appended(at(8));
+        assert_eq!(watermark(&mut watermarks, Promise::Written), 8);
+        watermarks.appended(at(9));
+        assert_eq!(watermark(&mut watermarks, Promise::Durable), 8);
+        watermarks.synced(at(9));
+        assert_eq!(watermark(&mut watermarks, Promise::Durable), 9);
+    }
+
+    #[test]
+    fn a_run_of_the_journal_counts_once_what_lies_before_it_is_synced() {
+        let mut watermarks = Watermarks::opened(at(0), at(0));
+        // Too large for the journal.
+        watermarks.appended(at(3));
+        watermarks.appended(at(4));
+        assert_eq!(watermarks.queue_in_journal(3, 4), 3);
+        watermarks.journaled(at(4));
+        assert!(!watermarks.holds(Promise::Durable, 3) && !watermarks.waits_for_journal(3));
+        watermarks.synced(at(3));
+        assert!(watermarks.holds(Promise::Durable, 3));
+        assert_eq!(watermark(&mut watermarks, Promise::Durable), 4);
+        // It goes on without a gap.
+        watermarks.appended(at(6));
+        assert_eq!(watermarks.queue_in_journal(4, 6), 3);
+        assert!(watermarks.waits_for_journal(5) && !watermarks.holds(Promise::Durable, 5));
+    }
+
+    #[test]
+    fn what_a_journal_failed_to_take_waits_for_the_logs_own_sync() {
+        let mut watermarks = Watermarks::opened(at(0), at(0));
+        watermarks.appended(at(2));
+        watermarks.queue_in_journal(0, 2);
+        watermarks.forget_journal();
+        watermarks.journaled(at(2));
+        assert!(!watermarks.holds(Promise::Durable, 1) && !watermarks.waits_for_journal(1));
+        watermarks.synced(at(2));
+        assert!(watermarks.holds(Promise::Durable, 1));
+    }
+}
