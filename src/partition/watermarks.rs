@@ -185,7 +185,7 @@ mod tests {
         assert!(watermarks.holds(Promise::Written, 4) && !watermarks.holds(Promise::Durable, 3));
         watermarks.appended(at(8));
         assert_eq!(watermark(&mut watermarks, Promise::Written), 8);
-        assert_eq!(watermarks.advance(Promise::Written).1, false);
+        assert!(!watermarks.advance(Promise::Written).1);
     }
 
     #[test]
