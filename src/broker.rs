@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::net::{Endpoint, EndpointError, Listener, Server, bind, listen_endpoints};
 use crate::observe::Observe;
 use crate::partition::{
-    Housekeeping, HousekeepingIntervals, Partitions, PartitionsOptions, Turns, Workers,
+    Housekeeping, HousekeepingIntervals, InlineWrites, Partitions, PartitionsOptions, Workers,
 };
 use crate::peer::Peers;
 use crate::telemetry::Telemetry;
@@ -415,7 +415,7 @@ fn open_partitions(
         clock: WallClock::default(),
         workers: Workers::Threads,
         // A disk that stands still leaves one of the runtime's threads.
-        turns: Turns::new(network_threads().saturating_sub(1)),
+        inline_writes: InlineWrites::new(network_threads().saturating_sub(1)),
         syncs: observe.syncs.clone(),
     };
     if options.data_paths.is_empty() {

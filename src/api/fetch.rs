@@ -26,7 +26,7 @@ use super::fetch_sessions::{Key, SessionError, Told, Turn, Wanted};
 use super::shared::{name_of, partition_of};
 use super::{Answer, Api, Caller, Context, Order, Piece, Response, Stage};
 use crate::log::{LogError, Reach, ReadWanted, Slice};
-use crate::partition::{FetchWaiter, Isolation, Partition, ReadError, Subscription};
+use crate::partition::{FetchWaiter, Isolation, Partition, ReadError};
 
 /// From this version on clients name topics by id.
 const TOPIC_IDS_FROM: i16 = 13;
@@ -249,8 +249,7 @@ async fn wait(
     let mut draining = cx.draining.clone();
     let mut subscriptions = Vec::with_capacity(wanted.len());
     for (number, fetched) in reading.fetched.iter().enumerate() {
-        let subscribe =
-            |partition: &Arc<Partition>| Subscription::new(partition.clone(), &waiter, number);
+        let subscribe = |partition: &Arc<Partition>| partition.subscribe(&waiter, number);
         subscriptions.push(fetched.partition.as_ref().map(subscribe));
         if fetched.has_moved() {
             // Before anybody was told.
@@ -273,7 +272,7 @@ async fn wait(
                 && !Arc::ptr_eq(&before, now)
             {
                 // It goes on in another directory.
-                let renewed = Subscription::new(now.clone(), &waiter, number);
+                let renewed = now.subscribe(&waiter, number);
                 subscriptions[number] = Some(renewed);
                 if reading.fetched[number].has_moved() {
                     waiter.note_moved(number);

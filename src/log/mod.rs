@@ -13,6 +13,7 @@ mod epochs;
 mod failed_sync;
 mod index_file;
 pub mod journal;
+mod left_as;
 mod look_up;
 mod offset_index;
 mod partition_log;
@@ -44,6 +45,7 @@ pub(crate) use data_dir::FUTURE;
 pub use data_dir::{DataDir, DataDirError, FoundPartition, Left, PartitionOffsets};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use epochs::{EpochStart, LeaderEpochs};
+pub use left_as::{LeftAs, OpenMode};
 pub use look_up::FoundTimestamp;
 pub use partition_log::{Ends, Log, OffsetPosition};
 pub use partition_metadata::{from_base64 as uuid_from_base64, to_base64 as uuid_to_base64};
@@ -51,7 +53,7 @@ pub use producers::{
     EXPIRATION_MS_DEFAULT as PRODUCER_EXPIRATION_MS_DEFAULT, Producer, SequenceError, StoredBatch,
 };
 pub use read::{ReadWanted, Slice};
-pub use recover::{LeftAs, OpenMode, Opened};
+pub use recover::Opened;
 pub use repair::{Cut, Repair, plan_repairs};
 pub use restore::JournaledBatch;
 pub use retain::unlink_all;

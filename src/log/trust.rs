@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::LogError;
 use super::config::LogConfig;
-use super::recover::LeftAs;
+use super::left_as::LeftAs;
 use super::segment::{BatchAt, Segment};
 
 /// How far behind an index's last entry a segment may go on, beyond `index.interval.bytes`: Kafka's followers write

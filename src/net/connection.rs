@@ -22,11 +22,11 @@ use tokio::sync::watch;
 use super::frame_reader::{FrameReader, ReadFault};
 use super::memory::{RequestMemory, Share};
 use super::send::{SendError, send_all};
-use super::server::stopped;
+use super::shutdown::stopped;
 use super::socket::Socket;
 use crate::api::{self, Caller, Context, FORWARDED, Gate, Piece, Response, Stage};
 use crate::observe::{EventKind, Happened, Registered};
-use crate::partition::in_turns;
+use crate::partition::with_inline_writes;
 
 /// Answers that are ready together are sent together, up to this many.
 const ANSWERS_JOINED_MAX: usize = 64;
@@ -108,7 +108,7 @@ pub(super) async fn run<S: Socket>(
         unsent: Arc::default(),
         named: None,
     };
-    let ended = in_turns(pin!(connection.serve(shutdown))).await;
+    let ended = with_inline_writes(pin!(connection.serve(shutdown))).await;
     if let Some(why) = ended {
         connection
             .cx

@@ -6,6 +6,7 @@ mod frame_reader;
 mod memory;
 mod send;
 mod server;
+mod shutdown;
 mod socket;
 
 pub use server::{Endpoint, EndpointError, Server, bind, listen_endpoints};

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::connection::{self, Settings};
 use super::memory::RequestMemory;
+use super::shutdown::stopped;
 use super::socket::Listener;
 use crate::api::Context;
 use crate::config::Config;
@@ -179,11 +180,6 @@ impl Server {
             self.tasks.shutdown().await;
         }
     }
-}
-
-/// Waits for the shutdown.
-pub(super) async fn stopped(mut stop: watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 impl Settings {

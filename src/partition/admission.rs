@@ -14,7 +14,7 @@ use metaq_protocol::compression::{self, CompressionError};
 use metaq_protocol::record_stream::{RecordStream, RecordStreamError};
 use metaq_protocol::records::Records;
 
-use super::wakes;
+use super::inline_write;
 use crate::log::{LogConfig, ProducedBatch};
 
 /// A batch is unpacked to at most this many bytes while it is checked or recompressed.
@@ -133,7 +133,7 @@ fn admit_one(bytes: Bytes, config: &LogConfig, now_ms: i64) -> Result<ProducedBa
 fn aside<T>(packed_bytes: usize, unpack: impl FnOnce() -> T) -> T {
     match packed_bytes > UNPACKED_INLINE_BYTES_MAX {
         true => {
-            wakes::wake_now();
+            inline_write::wake_now();
             tokio::task::block_in_place(unpack)
         }
         false => unpack(),

@@ -10,9 +10,9 @@ use parking_lot::{Condvar, Mutex};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::leader::Partition;
-use super::set::Partitions;
-use super::workers::Workers;
+use super::executor::Workers;
+use super::partition::Partition;
+use super::registry::Partitions;
 use crate::log::{LogConfig, LogError, Segment, unlink_all, uuid_to_base64};
 use crate::schedule::Schedule;
 
@@ -229,7 +229,7 @@ fn each(partitions: &Partitions, mut work: impl FnMut(&Arc<Partition>)) {
 fn flush_by_time(partitions: &[Arc<Partition>], now: i64) {
     for partition in partitions {
         if partition.log().unsynced_for_ms(now) >= partition.log().config().flush_ms {
-            partition.writer().sync_soon(partition);
+            partition.sync_soon();
         }
     }
 }
@@ -422,7 +422,7 @@ impl Again {
         ) {
             return None;
         }
-        partition.writer().sync_soon(partition);
+        partition.sync_soon();
         Some(Self {
             partition: partition.clone(),
             synced_end: log.ends().log_end.offset,
@@ -440,7 +440,7 @@ fn sync_for_retention(partition: &Arc<Partition>, config: &LogConfig) {
     let ends = partition.log().ends();
     let in_journal = config.syncs_every_append() && ends.synced_end < ends.log_end.offset;
     if in_journal || ends.synced_end < ends.log_end.segment_base {
-        partition.writer().sync_soon(partition);
+        partition.sync_soon();
     }
 }
 

@@ -3,33 +3,38 @@
 
 mod ack_queue;
 mod admission;
+mod commit_group;
+mod executor;
+mod fetch_waiters;
 mod housekeeping;
-mod journaling;
-mod leader;
-mod moving;
-mod queue;
-mod round;
-mod set;
-mod sync;
+mod inline_write;
+mod inline_writes;
+mod journal_writer;
+mod moves;
+mod options;
+mod partition;
+mod registry;
+mod relocation;
+mod replica;
+mod sync_threads;
 mod sync_turn;
-mod waiters;
-mod wakes;
+mod volume;
 mod watermarks;
-mod workers;
+mod write_queue;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
 pub use admission::{InvalidBatch, admit};
+pub use executor::{Step, Workers};
+pub use fetch_waiters::{FetchWaiter, Subscription};
 pub use housekeeping::{Housekeeping, HousekeepingIntervals};
-pub use leader::{Identity, Isolation, ListedOffset, OffsetSpec, Partition, ReadError, Traffic};
-pub use moving::MoveError;
-pub use queue::Turns;
-pub use set::{
-    OpenReport, PartitionError, Partitions, PartitionsOptions, TopicPartitions, TopicToOpen,
-};
-pub use waiters::{FetchWaiter, Subscription};
-pub use wakes::in_turns;
-pub use workers::{Step, Workers};
+pub use inline_write::with_inline_writes;
+pub use inline_writes::InlineWrites;
+pub use options::PartitionsOptions;
+pub use partition::Partition;
+pub use registry::{OpenReport, PartitionError, Partitions, TopicPartitions, TopicToOpen};
+pub use relocation::MoveError;
+pub use replica::{Identity, Isolation, ListedOffset, OffsetSpec, ReadError, Replica, Traffic};
 pub use writer::Writer;

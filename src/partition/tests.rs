@@ -154,9 +154,9 @@ fn written(
 ) -> (Telling, Partitions, Arc<Partition>) {
     let disk = Telling::default();
     let mut options = PartitionsOptions::new(vec![dir.to_path_buf()]);
-    options.turns = Turns::new(1);
-    options.turns.time_max = turn_max;
-    options.turns.pause = Duration::from_secs(2);
+    options.inline_writes = InlineWrites::new(1);
+    options.inline_writes.time_max = turn_max;
+    options.inline_writes.pause = Duration::from_secs(2);
     let partitions = Partitions::open(Arc::new(disk.clone()), &options).unwrap();
     partitions.open_topics(vec![topic(1, config)]);
     let partition = partitions.get("t", 0).unwrap();
@@ -179,7 +179,7 @@ async fn who_writes(disk: &Telling, partition: &Arc<Partition>, batches: &[usize
             answer.await.unwrap().unwrap();
         }
     };
-    in_turns(pin!(turn)).await;
+    with_inline_writes(pin!(turn)).await;
     std::mem::take(&mut disk.writers.lock())
 }
 
@@ -278,8 +278,8 @@ async fn a_turn_for_two_directories_waits_for_neither() {
     let disk = Telling::default();
     let paths = [&one, &two].map(|dir| dir.path().to_path_buf());
     let mut options = PartitionsOptions::new(paths.to_vec());
-    options.turns = Turns::new(1);
-    options.turns.time_max = UNHURRIED;
+    options.inline_writes = InlineWrites::new(1);
+    options.inline_writes.time_max = UNHURRIED;
     let partitions = Partitions::open(Arc::new(disk.clone()), &options).unwrap();
     partitions.open_topics(vec![topic(2, LogConfig::default())]);
     let pair = [0, 1].map(|index| partitions.get("t", index).unwrap());
@@ -294,7 +294,7 @@ async fn a_turn_for_two_directories_waits_for_neither() {
             answer.await.unwrap().unwrap();
         }
     };
-    in_turns(pin!(turn)).await;
+    with_inline_writes(pin!(turn)).await;
     let mut writers = std::mem::take(&mut *disk.writers.lock());
     writers.sort();
     assert_eq!(writers, ["writer 0", "writer 1"]);
@@ -315,7 +315,7 @@ async fn ports(partition: Arc<Partition>) -> (u16, u16) {
                 stream.write_u8(0).await.unwrap();
             }
         };
-        in_turns(pin!(serve)).await;
+        with_inline_writes(pin!(serve)).await;
     });
     tokio::spawn(async move {
         let (mut stream, _) = answering.accept().await.unwrap();
@@ -382,7 +382,7 @@ async fn a_panic_while_a_connection_writes_is_the_partitions_alone_and_leaves_no
         // The connection goes on, and is refused.
         assert!(matches!(partition.append(batch(10)).await, Ok(Err(_))));
     };
-    in_turns(pin!(turn)).await;
+    with_inline_writes(pin!(turn)).await;
     assert_eq!(*disk.writers.lock(), [own_name()]);
     assert!(matches!(partition.append(batch(10)).await, Ok(Err(_))));
     let offline = partition.log().offline_reason().unwrap_or_default();
@@ -408,9 +408,9 @@ fn no_more_connections_than_may_write_side_by_side_and_each_keeps_its_order() {
     let disk = Telling::default();
     let paths = dirs.iter().map(|dir| dir.path().to_path_buf());
     let mut options = PartitionsOptions::new(paths.collect());
-    options.turns = Turns::new(2);
-    options.turns.time_max = UNHURRIED;
-    let turns = options.turns.clone();
+    options.inline_writes = InlineWrites::new(2);
+    options.inline_writes.time_max = UNHURRIED;
+    let inline_writes = options.inline_writes.clone();
     let partitions = Partitions::open(Arc::new(disk.clone()), &options).unwrap();
     partitions.open_topics(vec![topic(DIRECTORIES as i32, LogConfig::default())]);
     let connection = |n: usize| {
@@ -424,7 +424,7 @@ fn no_more_connections_than_may_write_side_by_side_and_each_keeps_its_order() {
                     tokio::task::yield_now().await;
                 }
             };
-            in_turns(pin!(work)).await;
+            with_inline_writes(pin!(work)).await;
             assert!(offsets.is_sorted(), "{offsets:?}");
             offsets
         })
@@ -439,7 +439,7 @@ fn no_more_connections_than_may_write_side_by_side_and_each_keeps_its_order() {
         let each = BATCHES * (CONNECTIONS / DIRECTORIES) as i64;
         assert!(offsets.iter().copied().eq(0..each));
     }
-    assert!(turns.rounds() > 0, "no connection wrote");
+    assert!(inline_writes.written() > 0, "no connection wrote");
     let most = disk.connections.1.load(Ordering::SeqCst);
     assert!((1..=2).contains(&most), "{most} at a time");
     partitions.close();

@@ -12,20 +12,20 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::ack_queue::AppendReply;
-use super::journaling::Journaling;
-use super::leader::Partition;
-use super::queue::Queue;
-use super::round::{Gate, Hand, Job};
-use super::set::PartitionsOptions;
-use super::sync::SyncThreads;
-use super::workers::{Filled, Step, Workers};
+use super::commit_group::{CommitContext, Gate, Job};
+use super::executor::{Filled, Step, Workers};
+use super::journal_writer::Journaling;
+use super::options::PartitionsOptions;
+use super::replica::Replica;
+use super::sync_threads::SyncThreads;
+use super::write_queue::WriteQueue;
 use crate::log::{Disk, ProducedBatch};
 use crate::vital::Vital;
 
 /// A handle to the writer thread; clones share it.
 #[derive(Clone)]
 pub struct Writer {
-    queue: Arc<Queue>,
+    queue: Arc<WriteQueue>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -39,7 +39,7 @@ impl Writer {
         vital: &Vital,
     ) -> std::io::Result<Self> {
         let syncs = SyncThreads::start(name, options, vital)?;
-        let hand = Hand {
+        let context = CommitContext {
             journal: Journaling::start(name, disk, dir, options, &syncs, vital)?,
             syncs,
             gate,
@@ -47,7 +47,13 @@ impl Writer {
         };
         let name = format!("writer {name}");
         let filled = Filled::new(&options.workers);
-        let queue = Queue::new(name.clone(), filled, hand, options.turns.clone(), vital);
+        let queue = WriteQueue::new(
+            name.clone(),
+            filled,
+            context,
+            options.inline_writes.clone(),
+            vital,
+        );
         if let Workers::Steps(_) = options.workers {
             tokio::spawn(run_steps(queue.clone(), options.workers.clone()));
             return Ok(Self {
@@ -69,7 +75,7 @@ impl Writer {
 
     pub(super) fn append(
         &self,
-        partition: Arc<Partition>,
+        partition: Arc<Replica>,
         batches: Vec<ProducedBatch>,
         reply: AppendReply,
     ) {
@@ -109,14 +115,14 @@ impl Writer {
 
     /// Syncs every partition by itself from now on.
     pub(super) fn do_without_journal(&self) {
-        if let Some(journal) = &self.queue.hand.journal {
+        if let Some(journal) = &self.queue.context.journal {
             journal.give_up("what is in it is needed");
         }
     }
 
     /// Asks for a sync of a partition soon.
-    pub fn sync_soon(&self, partition: &Arc<Partition>) {
-        self.queue.hand.syncs.push(partition.clone());
+    pub fn sync_soon(&self, partition: &Arc<Replica>) {
+        self.queue.context.syncs.push(partition.clone());
     }
 
     /// Finishes what is queued and ends the threads.
@@ -128,15 +134,15 @@ impl Writer {
             }
             None => self.queue.work_off(),
         }
-        if let Some(journal) = &self.queue.hand.journal {
+        if let Some(journal) = &self.queue.context.journal {
             journal.stop();
         }
-        self.queue.hand.syncs.stop();
+        self.queue.context.syncs.stop();
     }
 }
 
 /// The thread's work as a task.
-async fn run_steps(queue: Arc<Queue>, workers: Workers) {
+async fn run_steps(queue: Arc<WriteQueue>, workers: Workers) {
     let (Some(filled), Workers::Steps(pause)) = (&queue.filled.tasks, &workers) else {
         return;
     };

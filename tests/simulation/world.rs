@@ -18,7 +18,7 @@ use metaq::config::Config;
 use metaq::meta::MetaStore;
 use metaq::net::Endpoint;
 use metaq::observe::Observe;
-use metaq::partition::{Partitions, PartitionsOptions, Step, Turns, Workers};
+use metaq::partition::{InlineWrites, Partitions, PartitionsOptions, Step, Workers};
 use metaq_protocol::messages::FetchRequest;
 use metaq_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use parking_lot::Mutex;
@@ -81,7 +81,7 @@ struct House {
     slowness: (u64, u64),
     /// Syncs take time, in which the rest goes on, and a disk that fails may refuse what it had taken.
     syncs_last: bool,
-    turns: Turns,
+    inline_writes: InlineWrites,
     jump_ms: Arc<AtomicI64>,
     running: Arc<Mutex<Weak<Context>>>,
     stop: Arc<Notify>,
@@ -129,11 +129,11 @@ pub fn told(seed: u64) -> (Option<String>, Vec<String>) {
 }
 
 /// In every fourth seed a connection writes.
-fn turns_of(seed: u64) -> Turns {
-    let mut turns = Turns::new(usize::from(seed.is_multiple_of(4)));
+fn inline_writes_of(seed: u64) -> InlineWrites {
+    let mut inline_writes = InlineWrites::new(usize::from(seed.is_multiple_of(4)));
     // By the simulation's clock no write takes any time.
-    turns.time_max = Duration::MAX;
-    turns
+    inline_writes.time_max = Duration::MAX;
+    inline_writes
 }
 
 fn simulate(seed: u64, history: &History) -> Result<(), String> {
@@ -149,7 +149,7 @@ fn simulate(seed: u64, history: &History) -> Result<(), String> {
         random: Arc::new(Mutex::new(part())),
         slowness,
         syncs_last: matches!(seed % 8, 0 | 7),
-        turns: turns_of(seed),
+        inline_writes: inline_writes_of(seed),
         jump_ms: Arc::default(),
         running: Arc::default(),
         stop: Arc::default(),
@@ -182,7 +182,7 @@ fn simulate(seed: u64, history: &History) -> Result<(), String> {
             Ok(())
         });
     }
-    let turns = house.turns.clone();
+    let inline_writes = house.inline_writes.clone();
     let mut world = World {
         sim,
         house,
@@ -193,7 +193,7 @@ fn simulate(seed: u64, history: &History) -> Result<(), String> {
         repairs: Vec::new(),
     };
     let lived = world.live();
-    history.note(|| format!("connections wrote {} rounds", turns.rounds()));
+    history.note(|| format!("connections wrote {} rounds", inline_writes.written()));
     lived
 }
 
@@ -209,7 +209,8 @@ impl House {
     /// Small segments, and short times.
     fn config(&self, random: &mut Random) -> String {
         // Connections write where the index has its room.
-        let index_bytes = random.between(3, 30) * 8 + 4096 * self.turns.at_a_time_max as i64;
+        let index_bytes =
+            random.between(3, 30) * 8 + 4096 * self.inline_writes.at_a_time_max as i64;
         let interval = random.between(50, 600);
         let flushed = ["", "", "flush.messages=4\n", "flush.ms=150\n"][random.below(4) as usize];
         format!(
@@ -255,7 +256,7 @@ impl House {
             journal_file_bytes: 32 << 10,
             clock: self.clock(),
             workers: self.workers(),
-            turns: self.turns.clone(),
+            inline_writes: self.inline_writes.clone(),
             syncs: observe.syncs.clone(),
             ..PartitionsOptions::new(config.data_paths())
         };

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use super::ack_queue::AppendReply;
-use super::journaling::{Journaling, Part};
-use super::leader::Partition;
-use super::sync::SyncThreads;
+use super::journal_writer::{Journaling, Part};
+use super::replica::Replica;
+use super::sync_threads::SyncThreads;
 use crate::clock::WallClock;
 use crate::log::{LogError, ProducedBatch};
 use crate::meta::Lease;
@@ -17,15 +17,15 @@ pub(super) type Gate = Arc<OnceLock<Arc<Lease>>>;
 /// Something to be done in a data directory.
 pub(super) enum Job {
     Append {
-        partition: Arc<Partition>,
+        partition: Arc<Replica>,
         batches: Vec<ProducedBatch>,
         reply: AppendReply,
     },
     Run(Box<dyn FnOnce() + Send>),
 }
 
-/// What a round is written with.
-pub(super) struct Hand {
+/// What a group is written with.
+pub(super) struct CommitContext {
     pub(super) syncs: SyncThreads,
     pub(super) journal: Option<Journaling>,
     pub(super) gate: Gate,
@@ -61,49 +61,49 @@ impl Job {
     }
 }
 
-impl Hand {
+impl CommitContext {
     /// Does what was queued, in its order but for batches, which are written together.
     pub(super) fn work(&self, jobs: &mut Vec<Job>) {
-        let mut round = Round::default();
+        let mut group = CommitGroup::default();
         for job in jobs.drain(..) {
             match job {
                 Job::Append {
                     partition,
                     batches,
                     reply,
-                } => round.add(partition, batches, reply),
+                } => group.add(partition, batches, reply),
                 Job::Run(work) => {
                     // What was queued before it is written before it.
-                    std::mem::take(&mut round).write(self);
+                    std::mem::take(&mut group).write(self);
                     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
                         tracing::error!("a task of the writer thread panicked");
                     }
                 }
             }
         }
-        round.write(self);
+        group.write(self);
     }
 }
 
 /// What one pass over the queue found, by partition in the order of their first batch.
 #[derive(Default)]
-struct Round {
-    at: HashMap<*const Partition, usize>,
-    groups: Vec<Group>,
+struct CommitGroup {
+    at: HashMap<*const Replica, usize>,
+    groups: Vec<ReplicaAppends>,
 }
 
-struct Group {
-    partition: Arc<Partition>,
+struct ReplicaAppends {
+    partition: Arc<Replica>,
     requests: Vec<Vec<ProducedBatch>>,
     replies: Vec<AppendReply>,
 }
 
 /// The pointers are only compared; the groups keep their partitions alive.
-impl Round {
-    fn add(&mut self, partition: Arc<Partition>, batches: Vec<ProducedBatch>, reply: AppendReply) {
+impl CommitGroup {
+    fn add(&mut self, partition: Arc<Replica>, batches: Vec<ProducedBatch>, reply: AppendReply) {
         let groups = &mut self.groups;
         let at = *self.at.entry(Arc::as_ptr(&partition)).or_insert_with(|| {
-            groups.push(Group {
+            groups.push(ReplicaAppends {
                 partition,
                 requests: Vec::new(),
                 replies: Vec::new(),
@@ -114,8 +114,8 @@ impl Round {
         groups[at].replies.push(reply);
     }
 
-    fn write(self, hand: &Hand) {
-        if hand.gate.get().is_some_and(|lease| !lease.is_valid()) {
+    fn write(self, context: &CommitContext) {
+        if context.gate.get().is_some_and(|lease| !lease.is_valid()) {
             // The process may have been stopped for longer than others wait.
             let replies = self.groups.into_iter().flat_map(|group| group.replies);
             for reply in replies {
@@ -123,20 +123,23 @@ impl Round {
             }
             return;
         }
-        let journal = hand.journal.as_ref().filter(|journal| journal.is_usable());
+        let journal = context
+            .journal
+            .as_ref()
+            .filter(|journal| journal.is_usable());
         let mut parts = Vec::new();
-        for Group {
+        for ReplicaAppends {
             partition,
             requests,
             replies,
         } in self.groups
         {
-            let now_ms = hand.clock.now_ms();
+            let now_ms = context.clock.now_ms();
             let work = || partition.append_round(&requests, replies, now_ms, journal.is_some());
             match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
                 Ok(wanted) => {
                     if wanted.sync {
-                        hand.syncs.push(partition.clone());
+                        context.syncs.push(partition.clone());
                     }
                     parts.extend(wanted.journal.map(|what| Part { partition, what }));
                 }

@@ -2,8 +2,8 @@
 //!
 //! Look-ups read an immutable map behind an atomic pointer. Changes go through one lock and publish a new map.
 
-mod opening;
-mod stopping;
+mod open;
+mod stop;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -14,58 +14,21 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::leader::{Identity, Partition};
-use super::moving::{self, Moves};
-use super::queue::Turns;
-use super::round::Gate;
-use super::workers::Workers;
+use super::commit_group::Gate;
+use super::executor::Workers;
+use super::moves::{self, Moves};
+use super::options::PartitionsOptions;
+use super::partition::Partition;
+use super::replica::Identity;
+use super::volume::{self, Volume};
 use super::writer::Writer;
 use crate::clock::WallClock;
 use crate::log::journal;
 use crate::log::{
-    DataDir, DataDirError, Disk, FoundPartition, JournaledBatch, LogConfig, LogError,
-    PartitionOffsets, Segment,
+    DataDir, DataDirError, Disk, FoundPartition, LogConfig, LogError, PartitionOffsets, Segment,
 };
 use crate::meta::Lease;
-use crate::observe::Syncs;
 use crate::vital::Vital;
-
-/// Where and how partitions are kept.
-#[derive(Clone, Debug)]
-pub struct PartitionsOptions {
-    /// Data directories; at least one.
-    pub data_paths: Vec<PathBuf>,
-    /// Threads that sync, per data directory.
-    pub sync_threads: usize,
-    /// Size of each of the two files of a data directory's journal; 0 for none.
-    pub journal_file_bytes: u64,
-    /// Threads that open and recover partitions at start.
-    pub open_threads: usize,
-    /// The time of day.
-    pub clock: WallClock,
-    /// Who writes and syncs.
-    pub workers: Workers,
-    /// When connections write what they queued.
-    pub turns: Turns,
-    /// Where syncs are counted.
-    pub syncs: Arc<Syncs>,
-}
-
-impl PartitionsOptions {
-    /// One thread for each kind of work, on the machine's clock.
-    pub fn new(data_paths: Vec<PathBuf>) -> Self {
-        Self {
-            data_paths,
-            sync_threads: 1,
-            journal_file_bytes: 1 << 20,
-            open_threads: 1,
-            clock: WallClock::default(),
-            workers: Workers::default(),
-            turns: Turns::new(0),
-            syncs: Arc::default(),
-        }
-    }
-}
 
 /// A topic whose partitions are to be opened or created here.
 #[derive(Clone, Debug)]
@@ -171,15 +134,6 @@ fn offsets_of(partition: &Arc<Partition>) -> ((String, i32), PartitionOffsets) {
     ((partition.topic().to_string(), partition.index()), at)
 }
 
-/// A data directory and the thread that writes to it.
-pub(super) struct Volume {
-    pub(super) dir: DataDir,
-    writer: Writer,
-    pub(super) partitions: AtomicUsize,
-    /// What was found in the journal, of partitions that were not opened yet.
-    journaled: Mutex<HashMap<(Uuid, i32), Vec<JournaledBatch>>>,
-}
-
 /// What opening partitions did.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct OpenReport {
@@ -223,7 +177,7 @@ impl Partitions {
         let dirs = dirs.map(|path| DataDir::open(disk.clone(), path));
         let dirs = dirs.collect::<Result<Vec<_>, _>>()?;
         let paths: Vec<&Path> = dirs.iter().map(DataDir::path).collect();
-        moving::settle(&paths).map_err(|source| DataDirError::Io {
+        moves::settle(&paths).map_err(|source| DataDirError::Io {
             path: options.data_paths.first().cloned().unwrap_or_default(),
             source,
         })?;
@@ -242,7 +196,7 @@ impl Partitions {
                 source,
             })?;
             let journaled =
-                opening::load_journal(&*disk, &dir).map_err(|source| DataDirError::Io {
+                volume::load_journal(&*disk, &dir).map_err(|source| DataDirError::Io {
                     path: path.clone(),
                     source,
                 })?;

@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::leader::Partition;
-use super::set::PartitionsOptions;
-use super::workers::{Filled, Step, Workers};
+use super::executor::{Filled, Step, Workers};
+use super::options::PartitionsOptions;
+use super::replica::Replica;
 use crate::clock::WallClock;
 use crate::log::OffsetPosition;
 use crate::observe::Syncs;
@@ -20,7 +20,7 @@ use crate::vital::Vital;
 
 #[derive(Default)]
 struct State {
-    dirty: VecDeque<Arc<Partition>>,
+    dirty: VecDeque<Arc<Replica>>,
     stopping: bool,
 }
 
@@ -72,7 +72,7 @@ impl SyncThreads {
     }
 
     /// Queues a partition unless it is queued already.
-    pub(super) fn push(&self, partition: Arc<Partition>) {
+    pub(super) fn push(&self, partition: Arc<Replica>) {
         if partition.sync_turn.ask() {
             self.queue.push(partition);
         }
@@ -92,27 +92,27 @@ impl SyncThreads {
 }
 
 impl Queue {
-    fn push(&self, partition: Arc<Partition>) {
+    fn push(&self, partition: Arc<Replica>) {
         self.state.lock().dirty.push_back(partition);
         self.filled.wake();
     }
 
-    fn next(&self) -> Option<Arc<Partition>> {
+    fn next(&self) -> Option<Arc<Replica>> {
         self.state.lock().dirty.pop_front()
     }
 
-    fn sync(&self, partition: Arc<Partition>) {
+    fn sync(&self, partition: Arc<Replica>) {
         let end = Self::begin(&partition);
         self.finish(partition, end);
     }
 
     /// The end up to which a sync that begins now counts.
-    fn begin(partition: &Partition) -> OffsetPosition {
+    fn begin(partition: &Replica) -> OffsetPosition {
         partition.sync_turn.begin();
         partition.log().ends().log_end
     }
 
-    fn finish(&self, partition: Arc<Partition>, end: OffsetPosition) {
+    fn finish(&self, partition: Arc<Replica>, end: OffsetPosition) {
         let began = Instant::now();
         let sync = || partition.sync_to(end, self.clock.now_ms());
         let wants_more = std::panic::catch_unwind(AssertUnwindSafe(sync)).unwrap_or_else(|_| {

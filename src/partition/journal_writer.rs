@@ -15,10 +15,10 @@ use metaq_protocol::batch::BATCH_HEADER_BYTES;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::leader::{Partition, ToJournal};
-use super::set::PartitionsOptions;
-use super::sync::SyncThreads;
-use super::workers::{Filled, Step, Workers};
+use super::executor::{Filled, Step, Workers};
+use super::options::PartitionsOptions;
+use super::replica::{Replica, ToJournal};
+use super::sync_threads::SyncThreads;
 use crate::log::Disk;
 use crate::log::journal::{Entry, Journal, Place, WrittenBatch};
 use crate::observe::Syncs;
@@ -29,7 +29,7 @@ const ROUNDS_MAX: usize = 4;
 
 /// What one round of the writer appended to one partition.
 pub(super) struct Part {
-    pub(super) partition: Arc<Partition>,
+    pub(super) partition: Arc<Replica>,
     pub(super) what: ToJournal,
 }
 
@@ -55,13 +55,13 @@ struct Queue {
 }
 
 /// The journal, and who still needs what is in its files.
-struct Keeper {
+struct JournalState {
     journal: Journal,
     needed: [Needed; 2],
     /// Rounds under way, by the file that they are in.
     under_way: [usize; 2],
     /// Rounds that are over while one before them is not, by their numbers.
-    over: BTreeMap<u64, Round>,
+    over: BTreeMap<u64, JournalRecord>,
     /// The number of the round that is to be answered next.
     next: Option<u64>,
     /// A round failed: none that was under way counts, nor any after it.
@@ -70,16 +70,16 @@ struct Keeper {
 }
 
 /// Partitions by topic id and index, with the end before which all must be synced.
-type Needed = HashMap<(Uuid, i32), (Arc<Partition>, i64)>;
+type Needed = HashMap<(Uuid, i32), (Arc<Replica>, i64)>;
 
 /// What is written and synced together.
-struct Round {
+struct JournalRecord {
     place: Place,
     parts: Vec<Part>,
     is_durable: bool,
 }
 
-impl Round {
+impl JournalRecord {
     fn write(&mut self) -> io::Result<()> {
         let mut entries = Vec::with_capacity(self.parts.len());
         for part in &self.parts {
@@ -99,13 +99,13 @@ impl Round {
 /// A handle to the threads; clones share them.
 #[derive(Clone)]
 pub(super) struct Journaling {
-    desk: Arc<Desk>,
+    journal: Arc<JournalQueue>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
-struct Desk {
+struct JournalQueue {
     queue: Queue,
-    keeper: Mutex<Keeper>,
+    state_of_files: Mutex<JournalState>,
     counted: Arc<Syncs>,
 }
 
@@ -124,12 +124,12 @@ impl Journaling {
         }
         let is_stepwise = matches!(options.workers, Workers::Steps(_));
         let writers = options.sync_threads.clamp(1, ROUNDS_MAX);
-        let desk = Arc::new(Desk {
+        let journal = Arc::new(JournalQueue {
             queue: Queue {
                 filled: Filled::new(&options.workers),
                 ..Queue::default()
             },
-            keeper: Mutex::new(Keeper {
+            state_of_files: Mutex::new(JournalState {
                 journal: Journal::new(disk, dir, options.journal_file_bytes, writers),
                 needed: Default::default(),
                 under_way: [0; 2],
@@ -143,32 +143,36 @@ impl Journaling {
         let mut threads = Vec::new();
         for n in 0..writers {
             if is_stepwise {
-                tokio::spawn(run_steps(desk.clone(), n, options.workers.clone()));
+                tokio::spawn(run_steps(journal.clone(), n, options.workers.clone()));
                 continue;
             }
-            let (desk, vital) = (desk.clone(), vital.clone());
+            let (journal, vital) = (journal.clone(), vital.clone());
             let name = format!("journal {name} {n}");
             let thread = std::thread::Builder::new()
                 .name(name.clone())
                 .spawn(move || {
-                    vital.run(&name, || run(&desk, n), || desk.give_up("a thread ended"))
+                    vital.run(
+                        &name,
+                        || run(&journal, n),
+                        || journal.give_up("a thread ended"),
+                    )
                 })?;
             threads.push(thread);
         }
         Ok(Some(Self {
-            desk,
+            journal,
             threads: Arc::new(Mutex::new(threads)),
         }))
     }
 
     /// Whether it takes anything.
     pub(super) fn is_usable(&self) -> bool {
-        !self.desk.queue.state.lock().broken
+        !self.journal.queue.state.lock().broken
     }
 
     /// Takes nothing from now on.
     pub(super) fn give_up(&self, why: &str) {
-        self.desk.give_up(why);
+        self.journal.give_up(why);
     }
 
     /// Queues what a round of the writer appended.
@@ -176,11 +180,11 @@ impl Journaling {
         if parts.is_empty() {
             return;
         }
-        let queue = &self.desk.queue;
+        let queue = &self.journal.queue;
         let mut state = queue.state.lock();
         if state.broken {
             drop(state);
-            self.desk.keeper.lock().sync_instead(parts);
+            self.journal.state_of_files.lock().sync_instead(parts);
             return;
         }
         state.parts.extend(parts);
@@ -190,41 +194,41 @@ impl Journaling {
 
     /// Finishes what is queued and ends the threads.
     pub(super) fn stop(&self) {
-        self.desk.queue.state.lock().stopping = true;
-        self.desk.queue.filled.threads.notify_all();
+        self.journal.queue.state.lock().stopping = true;
+        self.journal.queue.filled.threads.notify_all();
         for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }
         // Where there are none.
-        while let Some(mut round) = self.desk.begin(0) {
+        while let Some(mut round) = self.journal.begin(0) {
             let written = round.write();
-            self.desk.finish(round, written);
+            self.journal.finish(round, written);
         }
     }
 }
 
-impl Desk {
+impl JournalQueue {
     /// Takes what is queued and gives it a place of writer `n`; `None` when nothing is left to be written.
-    fn begin(&self, n: usize) -> Option<Round> {
+    fn begin(&self, n: usize) -> Option<JournalRecord> {
         // Under this lock, so that rounds have their numbers in the order of the queue.
-        let mut keeper = self.keeper.lock();
+        let mut state_of_files = self.state_of_files.lock();
         loop {
             let parts = std::mem::take(&mut self.queue.state.lock().parts);
             if parts.is_empty() {
                 return None;
             }
-            match keeper.place(n, &parts) {
+            match state_of_files.place(n, &parts) {
                 Ok(Some(place)) => {
-                    return Some(Round {
+                    return Some(JournalRecord {
                         place,
                         parts,
                         is_durable: false,
                     });
                 }
-                Ok(None) => keeper.sync_instead(parts),
+                Ok(None) => state_of_files.sync_instead(parts),
                 Err(error) => {
-                    keeper.sync_instead(parts);
-                    drop(keeper);
+                    state_of_files.sync_instead(parts);
+                    drop(state_of_files);
                     self.give_up(&error.to_string());
                     return None;
                 }
@@ -233,8 +237,8 @@ impl Desk {
     }
 
     /// Answers the round, and those that waited for it.
-    fn finish(&self, round: Round, written: io::Result<()>) {
-        self.keeper.lock().finish(round);
+    fn finish(&self, round: JournalRecord, written: io::Result<()>) {
+        self.state_of_files.lock().finish(round);
         if let Err(error) = written {
             self.give_up(&error.to_string());
         }
@@ -253,11 +257,11 @@ impl Desk {
             state.broken = true;
             std::mem::take(&mut state.parts)
         };
-        self.keeper.lock().sync_instead(left);
+        self.state_of_files.lock().sync_instead(left);
     }
 }
 
-impl Keeper {
+impl JournalState {
     /// A place for a round of these parts, perhaps in the other file; `None` where there is none now.
     fn place(&mut self, writer: usize, parts: &[Part]) -> io::Result<Option<Place>> {
         let batches = parts.iter().map(|part| part.what.written.len()).sum();
@@ -293,7 +297,7 @@ impl Keeper {
 
     /// Answers all rounds that are over, up to the first that is not. None counts once one has failed: what the device
     /// did with the others that were under way is not known.
-    fn finish(&mut self, round: Round) {
+    fn finish(&mut self, round: JournalRecord) {
         self.failed |= !round.is_durable;
         self.over.insert(round.place.number, round);
         if self.failed {
@@ -328,41 +332,43 @@ impl Keeper {
     }
 }
 
-fn run(desk: &Desk, n: usize) {
+fn run(journal: &JournalQueue, n: usize) {
     loop {
         {
-            let mut state = desk.queue.state.lock();
+            let mut state = journal.queue.state.lock();
             while state.parts.is_empty() {
                 if state.stopping {
                     return;
                 }
-                desk.queue.filled.threads.wait(&mut state);
+                journal.queue.filled.threads.wait(&mut state);
             }
         }
-        if let Some(mut round) = desk.begin(n) {
+        if let Some(mut round) = journal.begin(n) {
             let began = Instant::now();
             let write = AssertUnwindSafe(|| round.write());
             let written = std::panic::catch_unwind(write);
-            desk.counted.took(began.elapsed(), || "journal".to_owned());
+            journal
+                .counted
+                .took(began.elapsed(), || "journal".to_owned());
             let bug = |_| Err(io::Error::other("a round panicked; this is a bug"));
-            desk.finish(round, written.unwrap_or_else(bug));
+            journal.finish(round, written.unwrap_or_else(bug));
         }
     }
 }
 
 /// A thread's work as a task.
-async fn run_steps(desk: Arc<Desk>, n: usize, workers: Workers) {
-    let (Some(filled), Workers::Steps(pause)) = (&desk.queue.filled.tasks, &workers) else {
+async fn run_steps(journal: Arc<JournalQueue>, n: usize, workers: Workers) {
+    let (Some(filled), Workers::Steps(pause)) = (&journal.queue.filled.tasks, &workers) else {
         return;
     };
     loop {
         filled.notified().await;
-        while let Some(mut round) = desk.begin(n) {
+        while let Some(mut round) = journal.begin(n) {
             tokio::time::sleep(pause(Step::Sync)).await;
             let written = round.write();
-            desk.finish(round, written);
+            journal.finish(round, written);
         }
-        if desk.queue.state.lock().stopping {
+        if journal.queue.state.lock().stopping {
             return;
         }
     }

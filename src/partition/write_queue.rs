@@ -9,15 +9,15 @@
 //! thread looks now and then whether one of them is stuck, and then gives the runtime something to do.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 
-use super::round::{Hand, Job};
-use super::wakes;
-use super::workers::Filled;
+use super::commit_group::{CommitContext, Job};
+use super::executor::Filled;
+use super::inline_write::{self, EndOfPoll};
+use super::inline_writes::InlineWrites;
 use crate::log::PLAIN_BATCHES_MAX;
 use crate::vital::Vital;
 
@@ -25,66 +25,19 @@ use crate::vital::Vital;
 const ENDED: &str = "the writer ended by a bug; the broker must be restarted";
 /// What is queued at the end of a turn is written there if it is less than this. The thread is woken at once when as much
 /// is queued, also within a turn.
-const TURN_BYTES_MAX: usize = 256 << 10;
+const INLINE_BYTES_MAX: usize = 256 << 10;
 /// How often the thread looks after connections that write.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// A round that takes as many times [`Turns::time_max`] is slow whatever it did.
+/// A round that takes as many times [`InlineWrites::time_max`] is slow whatever it did.
 const ANY_ROUND: u32 = 50;
 
-/// When connections write what they queued themselves; clones share the count.
-#[derive(Clone, Debug)]
-pub struct Turns {
-    /// At most so many at a time, over all data directories; 0 for never. Fewer than the runtime has threads: a disk that
-    /// stands still leaves the others.
-    pub at_a_time_max: usize,
-    /// A plain round that takes longer, whoever writes it, leaves those behind it to the thread; so does any other that
-    /// takes fifty times as long …
-    pub time_max: Duration,
-    /// … for this long.
-    pub pause: Duration,
-    under_way: Arc<AtomicUsize>,
-    rounds: Arc<AtomicU64>,
-}
-
-impl Turns {
-    /// With the times that production has.
-    pub fn new(at_a_time_max: usize) -> Self {
-        Self {
-            at_a_time_max,
-            time_max: Duration::from_millis(2),
-            pause: Duration::from_secs(1),
-            under_way: Arc::default(),
-            rounds: Arc::default(),
-        }
-    }
-
-    /// How many rounds connections have written.
-    pub fn rounds(&self) -> u64 {
-        self.rounds.load(Ordering::Relaxed)
-    }
-
-    fn begin(&self) -> Option<TurnUnderWay<'_>> {
-        let under_way = self.under_way.fetch_add(1, Ordering::AcqRel);
-        let turn = TurnUnderWay(&self.under_way);
-        (under_way < self.at_a_time_max).then_some(turn)
-    }
-}
-
-struct TurnUnderWay<'a>(&'a AtomicUsize);
-
-impl Drop for TurnUnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 /// See the module's documentation.
-pub(super) struct Queue {
+pub(super) struct WriteQueue {
     name: String,
     state: Mutex<State>,
     pub(super) filled: Filled,
-    pub(super) hand: Hand,
-    turns: Turns,
+    pub(super) context: CommitContext,
+    inline_writes: InlineWrites,
     vital: Vital,
     /// Whose threads connections hold up.
     runtime: Option<Handle>,
@@ -97,8 +50,8 @@ struct State {
     bytes: usize,
     /// Somebody writes a round: the thread, or a connection at the end of its turn. Nobody else begins one.
     busy: bool,
-    /// Rounds that connections have begun.
-    turns: u64,
+    /// Commit groups that connections have begun.
+    inline_writes: u64,
     /// Whether the thread looks after them.
     watched: bool,
     /// Until when rounds are the thread's alone.
@@ -127,7 +80,7 @@ impl State {
 
     /// Whether what is queued is little, and a write to the page cache and nothing else.
     fn is_plain(&self, now_ms: i64) -> bool {
-        self.bytes < TURN_BYTES_MAX
+        self.bytes < INLINE_BYTES_MAX
             && self.jobs.len() <= PLAIN_BATCHES_MAX
             && self.jobs.iter().all(|job| job.is_plain(self.bytes, now_ms))
     }
@@ -139,7 +92,7 @@ impl State {
 }
 
 /// What a panic that gets out of a round leaves behind: nobody who is busy, and nobody who waits.
-struct Fails<'a>(&'a Queue);
+struct Fails<'a>(&'a WriteQueue);
 
 impl Drop for Fails<'_> {
     fn drop(&mut self) {
@@ -151,27 +104,61 @@ impl Drop for Fails<'_> {
     }
 }
 
-impl Queue {
+impl EndOfPoll for WriteQueue {
+    /// Writes what a connection has queued in its poll, or leaves it to the thread.
+    fn end_poll(&self) {
+        let inline_write = self.inline_writes.begin();
+        let mut taken = Taken::default();
+        let unwatched = {
+            let mut state = self.state.lock();
+            if state.busy || state.jobs.is_empty() {
+                // Whoever is busy looks again.
+                return;
+            }
+            let now_ms = self.context.clock.now_ms();
+            if inline_write.is_none() || state.is_for_thread() || !state.is_plain(now_ms) {
+                drop(state);
+                self.wake();
+                return;
+            }
+            state.take(&mut taken, true);
+            state.inline_writes += 1;
+            !std::mem::replace(&mut state.watched, true)
+        };
+        if unwatched {
+            self.wake();
+        }
+        self.inline_writes.count_written();
+        let state = self.work(&mut taken);
+        let more = !state.jobs.is_empty() || state.stopping;
+        drop(state);
+        if more {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        self.filled.wake();
+    }
+}
+
+impl WriteQueue {
     pub(super) fn new(
         name: String,
         filled: Filled,
-        hand: Hand,
-        turns: Turns,
+        context: CommitContext,
+        inline_writes: InlineWrites,
         vital: &Vital,
     ) -> Arc<Self> {
         Arc::new(Self {
             name,
             state: Mutex::default(),
             filled,
-            hand,
-            turns,
+            context,
+            inline_writes,
             vital: vital.clone(),
             runtime: Handle::try_current().ok(),
         })
-    }
-
-    pub(super) fn wake(&self) {
-        self.filled.wake();
     }
 
     /// Queues something; the answer comes when it is done or refused.
@@ -189,42 +176,10 @@ impl Queue {
         let before = state.bytes;
         state.bytes += job.bytes();
         state.jobs.push(job);
-        let much = before < TURN_BYTES_MAX && state.bytes >= TURN_BYTES_MAX;
+        let much = before < INLINE_BYTES_MAX && state.bytes >= INLINE_BYTES_MAX;
         drop(state);
         // At the end of its own turn, not of whoever was first.
-        if !wakes::put_off(self) || much {
-            self.wake();
-        }
-    }
-
-    /// Writes what a connection's turn has queued, or leaves it to the thread.
-    pub(super) fn end_turn(&self) {
-        let turn = self.turns.begin();
-        let mut taken = Taken::default();
-        let unwatched = {
-            let mut state = self.state.lock();
-            if state.busy || state.jobs.is_empty() {
-                // Whoever is busy looks again.
-                return;
-            }
-            let now_ms = self.hand.clock.now_ms();
-            if turn.is_none() || state.is_for_thread() || !state.is_plain(now_ms) {
-                drop(state);
-                self.wake();
-                return;
-            }
-            state.take(&mut taken, true);
-            state.turns += 1;
-            !std::mem::replace(&mut state.watched, true)
-        };
-        if unwatched {
-            self.wake();
-        }
-        self.turns.rounds.fetch_add(1, Ordering::Relaxed);
-        let state = self.work(&mut taken);
-        let more = !state.jobs.is_empty() || state.stopping;
-        drop(state);
-        if more {
+        if !inline_write::put_off(self) || much {
             self.wake();
         }
     }
@@ -239,11 +194,11 @@ impl Queue {
                     return;
                 }
                 match state.watched {
-                    true => self.look_after_turns(&mut state),
+                    true => self.watch_inline_writes(&mut state),
                     false => self.filled.threads.wait(&mut state),
                 }
             }
-            let is_plain = state.is_plain(self.hand.clock.now_ms());
+            let is_plain = state.is_plain(self.context.clock.now_ms());
             state.take(&mut taken, is_plain);
             drop(state);
             state = self.work(&mut taken);
@@ -251,10 +206,10 @@ impl Queue {
     }
 
     /// Waits, and looks whether a connection has been writing all the time.
-    fn look_after_turns(&self, state: &mut MutexGuard<'_, State>) {
-        let (before, was_busy) = (state.turns, state.busy);
+    fn watch_inline_writes(&self, state: &mut MutexGuard<'_, State>) {
+        let (before, was_busy) = (state.inline_writes, state.busy);
         let waited = self.filled.threads.wait_for(state, LOOK_EVERY);
-        if !waited.timed_out() || state.turns != before {
+        if !waited.timed_out() || state.inline_writes != before {
             return;
         }
         match was_busy && state.busy {
@@ -275,7 +230,7 @@ impl Queue {
         let mut taken = Taken::default();
         {
             let mut state = self.state.lock();
-            let is_plain = state.is_plain(self.hand.clock.now_ms());
+            let is_plain = state.is_plain(self.context.clock.now_ms());
             state.take(&mut taken, is_plain);
         }
         drop(self.work(&mut taken));
@@ -285,14 +240,14 @@ impl Queue {
     fn work(&self, taken: &mut Taken) -> MutexGuard<'_, State> {
         let _panics = Fails(self);
         let began = Instant::now();
-        let work = || self.hand.work(&mut taken.jobs);
+        let work = || self.context.work(&mut taken.jobs);
         self.vital.run(&self.name, work, || self.fail());
         let took = began.elapsed();
-        let time_max = self.turns.time_max;
+        let time_max = self.inline_writes.time_max;
         let mut state = self.state.lock();
         state.busy = false;
         if took > time_max && (taken.is_plain || took / ANY_ROUND > time_max) {
-            state.thread_only_until = Some(Instant::now() + self.turns.pause);
+            state.thread_only_until = Some(Instant::now() + self.inline_writes.pause);
         }
         state
     }

@@ -10,25 +10,31 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
 
-use super::queue::Queue;
-
 /// A connection whose answers are there at the end of a turn goes on with the next, this often, before others have
 /// theirs.
-const TURNS_MAX: usize = 4;
+const POLLS_MAX: usize = 4;
+
+/// What has work to do at the end of a poll.
+pub(super) trait EndOfPoll {
+    /// Does it, or leaves it to its thread.
+    fn end_poll(&self);
+    /// Wakes its thread.
+    fn wake(&self);
+}
 
 thread_local! {
     /// The queues to be worked off at the end of the turn, while there is one.
-    static PUT_OFF: RefCell<Option<Vec<Arc<Queue>>>> = const { RefCell::new(None) };
+    static PUT_OFF: RefCell<Option<Vec<Arc<dyn EndOfPoll>>>> = const { RefCell::new(None) };
 }
 
 /// Ends the turn, also when it panics.
-struct Turn;
+struct PollEnd;
 
-impl Drop for Turn {
+impl Drop for PollEnd {
     fn drop(&mut self) {
         let queues = PUT_OFF.take().unwrap_or_default();
         match &queues[..] {
-            [queue] if !std::thread::panicking() => queue.end_turn(),
+            [queue] if !std::thread::panicking() => queue.end_poll(),
             // One directory's disk is not waited for before another's.
             queues => queues.iter().for_each(|queue| queue.wake()),
         }
@@ -43,54 +49,54 @@ pub(super) fn wake_now() {
 
 /// Wakes a task, unless its turn is under way: then another one follows without the runtime's help.
 #[derive(Default)]
-struct TurnWaker {
+struct PollWaker {
     task: AtomicWaker,
-    turn: AtomicU8,
+    poll: AtomicU8,
 }
 
-/// Of [`TurnWaker::turn`].
+/// Of [`PollWaker::poll`].
 const UNDER_WAY: u8 = 1;
 /// There is reason for another one.
 const WOKEN: u8 = 2;
 
-impl Wake for TurnWaker {
+impl Wake for PollWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
         // Writes in any case, so that what was done before is seen by the turn that sees this.
-        if self.turn.fetch_or(WOKEN, Ordering::AcqRel) & UNDER_WAY == 0 {
+        if self.poll.fetch_or(WOKEN, Ordering::AcqRel) & UNDER_WAY == 0 {
             self.task.wake();
         }
     }
 }
 
-impl TurnWaker {
+impl PollWaker {
     /// Begins a turn; what was there to wake for is looked at now.
     fn begin(&self) {
-        self.turn.swap(UNDER_WAY, Ordering::AcqRel);
+        self.poll.swap(UNDER_WAY, Ordering::AcqRel);
     }
 
     /// Whether the turn ended; otherwise there is reason for another one.
     fn end(&self) -> bool {
         let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-        let ended = self.turn.compare_exchange(UNDER_WAY, 0, success, failure);
+        let ended = self.poll.compare_exchange(UNDER_WAY, 0, success, failure);
         ended.is_ok()
     }
 }
 
 /// Runs a future in turns.
-pub async fn in_turns<T>(mut future: Pin<&mut impl Future<Output = T>>) -> T {
-    let own = Arc::new(TurnWaker::default());
+pub async fn with_inline_writes<T>(mut future: Pin<&mut impl Future<Output = T>>) -> T {
+    let own = Arc::new(PollWaker::default());
     let waker = Waker::from(own.clone());
     poll_fn(|cx| {
         own.task.register(cx.waker());
-        for _ in 0..TURNS_MAX {
+        for _ in 0..POLLS_MAX {
             own.begin();
             let polled = {
                 PUT_OFF.set(Some(Vec::new()));
-                let _turn = Turn;
+                let _end = PollEnd;
                 future.as_mut().poll(&mut Context::from_waker(&waker))
             };
             if polled.is_ready() || own.end() {
@@ -98,7 +104,7 @@ pub async fn in_turns<T>(mut future: Pin<&mut impl Future<Output = T>>) -> T {
             }
         }
         // Others have theirs first.
-        own.turn.swap(0, Ordering::AcqRel);
+        own.poll.swap(0, Ordering::AcqRel);
         cx.waker().wake_by_ref();
         Poll::Pending
     })
@@ -106,10 +112,14 @@ pub async fn in_turns<T>(mut future: Pin<&mut impl Future<Output = T>>) -> T {
 }
 
 /// Whether the queue will be worked off at the end of the turn that is under way.
-pub(super) fn put_off(queue: &Arc<Queue>) -> bool {
+pub(super) fn put_off<Q: EndOfPoll + 'static>(queue: &Arc<Q>) -> bool {
+    let at = Arc::as_ptr(queue).cast::<()>();
     PUT_OFF.with_borrow_mut(|put_off| match put_off {
         Some(queues) => {
-            if !queues.iter().any(|known| Arc::ptr_eq(known, queue)) {
+            if !queues
+                .iter()
+                .any(|known| Arc::as_ptr(known).cast::<()>() == at)
+            {
                 queues.push(queue.clone());
             }
             true
@@ -155,7 +165,7 @@ mod tests {
         let (task, count) = (Arc::new(Counted::default()), AtomicUsize::new(0));
         let waker = Waker::from(task.clone());
         let future = std::pin::pin!(restless(turns, wakes, &count));
-        let whole = std::pin::pin!(in_turns(future));
+        let whole = std::pin::pin!(with_inline_writes(future));
         let ready = whole.poll(&mut Context::from_waker(&waker)).is_ready();
         let counted = count.load(Ordering::SeqCst);
         (ready, counted, task.0.load(Ordering::SeqCst))
@@ -170,7 +180,7 @@ mod tests {
 
     #[test]
     fn what_is_woken_in_every_turn_lets_others_have_theirs() {
-        assert_eq!(poll_once(usize::MAX, usize::MAX), (false, TURNS_MAX, 1));
+        assert_eq!(poll_once(usize::MAX, usize::MAX), (false, POLLS_MAX, 1));
     }
 
     #[test]
@@ -183,7 +193,7 @@ mod tests {
             Poll::<()>::Pending
         }));
         {
-            let whole = std::pin::pin!(in_turns(future));
+            let whole = std::pin::pin!(with_inline_writes(future));
             assert!(whole.poll(&mut Context::from_waker(&waker)).is_pending());
         }
         kept.unwrap().wake();

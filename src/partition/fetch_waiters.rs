@@ -71,17 +71,17 @@ impl Waiters {
 
 /// Keeps a fetch waiting for a partition until dropped.
 pub struct Subscription {
-    partition: Arc<super::Partition>,
+    waiters: Arc<Waiters>,
     waiter: Arc<FetchWaiter>,
     number: usize,
 }
 
 impl Subscription {
     /// Tells `waiter` whenever the readable end of its partition of that number moves.
-    pub fn new(partition: Arc<super::Partition>, waiter: &Arc<FetchWaiter>, number: usize) -> Self {
-        partition.waiters.add(waiter, number);
+    pub(super) fn new(waiters: Arc<Waiters>, waiter: &Arc<FetchWaiter>, number: usize) -> Self {
+        waiters.add(waiter, number);
         Self {
-            partition,
+            waiters,
             waiter: waiter.clone(),
             number,
         }
@@ -90,7 +90,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.partition.waiters.remove(&self.waiter, self.number);
+        self.waiters.remove(&self.waiter, self.number);
     }
 }
 

@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::super::leader::{Identity, Partition};
-use super::{Map, OpenReport, Partitions, Slot, TopicPartitions, TopicToOpen, Volume};
-use crate::log::journal::{self, Journaled};
+use super::super::partition::Partition;
+use super::super::replica::{Identity, Replica};
+use super::super::volume::Volume;
+use super::{Map, OpenReport, Partitions, Slot, TopicPartitions, TopicToOpen};
+use crate::log::journal;
 use crate::log::{
-    DataDir, DataDirError, Disk, FoundPartition, JournaledBatch, Left, LeftAs, Log, LogError,
-    OpenMode, uuid_to_base64,
+    DataDir, DataDirError, FoundPartition, Left, LeftAs, Log, LogError, OpenMode, uuid_to_base64,
 };
 
 impl Partitions {
@@ -252,17 +253,16 @@ impl Partitions {
                 .store_topic_id_if_new(&topic.topic, index, topic.topic_id)?,
         }
         opened.log.begin_epoch(leader_epoch)?;
-        let partition = Partition::new(
+        let replica = Replica::new(
             topic.topic.clone(),
             topic.topic_id,
             index,
             identity,
             opened.log,
             leader_epoch,
-            volume.writer.clone(),
         );
         volume.partitions.fetch_add(1, Ordering::Relaxed);
-        Ok(Arc::new(partition))
+        Ok(Arc::new(Partition::new(replica, volume.writer.clone())))
     }
 
     /// The volume that has the partition's directory, or the emptiest one. What is another topic's is left alone:
@@ -296,25 +296,4 @@ impl Partitions {
             _ => Ok(at),
         }
     }
-}
-
-/// What a crash left in a directory's journal, by partition.
-pub(super) fn load_journal(
-    disk: &dyn Disk,
-    dir: &DataDir,
-) -> std::io::Result<HashMap<(Uuid, i32), Vec<JournaledBatch>>> {
-    let mut found: HashMap<_, Vec<JournaledBatch>> = HashMap::new();
-    if dir.left() != Left::Clean {
-        for Journaled {
-            topic_id,
-            partition,
-            run_from,
-            batch: bytes,
-        } in journal::load(disk, dir.path())?
-        {
-            let of_log = found.entry((topic_id, partition)).or_default();
-            of_log.push(JournaledBatch { run_from, bytes });
-        }
-    }
-    Ok(found)
 }

@@ -23,12 +23,11 @@ use std::thread::JoinHandle;
 
 use uuid::Uuid;
 
-use super::leader::Partition;
-use super::set::{Partitions, TopicToOpen};
+use super::moves::{MOVED, sync_dir};
+use super::partition::Partition;
+use super::registry::{Partitions, TopicToOpen};
 use crate::log::{FUTURE, PartitionOffsets};
 
-/// In a copy that is whole.
-const MOVED: &str = "metaq-moved";
 /// The switch waits until this little is to be copied, bytes; or the rounds below are over.
 const SWITCH_BYTES_MAX: u64 = 4 << 20;
 /// Rounds of copying what came meanwhile.
@@ -45,15 +44,6 @@ pub enum MoveError {
     /// There is no thread to be had.
     #[error(transparent)]
     Io(#[from] io::Error),
-}
-
-/// What moves, by topic and partition.
-#[derive(Default)]
-pub(super) struct Moves {
-    /// To which data directory, by its place in the configuration.
-    wanted: BTreeMap<(Arc<str>, i32), usize>,
-    thread: Option<JoinHandle<()>>,
-    stopping: bool,
 }
 
 impl Partitions {
@@ -404,73 +394,9 @@ fn copy_range(
     target.sync_all()
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-/// Settles what a kill left of moves; before the directories are looked through.
-pub(super) fn settle(dirs: &[&Path]) -> io::Result<()> {
-    for dir in dirs {
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some(name) = name.to_str().filter(|name| name.ends_with(FUTURE)) else {
-                continue;
-            };
-            let Some((partition, _)) = name.rsplit_once('.') else {
-                continue;
-            };
-            let is_there = dirs.iter().any(|dir| dir.join(partition).exists());
-            if entry.path().join(MOVED).exists() && !is_there {
-                tracing::info!(partition, dir = %dir.display(), "finishing the move of a partition");
-                fs::remove_file(entry.path().join(MOVED))?;
-                fs::rename(entry.path(), dir.join(partition))?;
-                sync_dir(dir)?;
-            } else {
-                tracing::info!(partition, dir = %dir.display(), "the move of a partition was cut short; it stays where it was");
-                fs::remove_dir_all(entry.path())?;
-            }
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn partition_dir(path: PathBuf) -> PathBuf {
-        fs::create_dir_all(&path).unwrap();
-        fs::write(path.join("00000000000000000000.log"), b"records").unwrap();
-        path
-    }
-
-    #[test]
-    fn a_kill_amid_a_move_leaves_the_partition_once() {
-        let root = tempfile::tempdir().unwrap();
-        let (a, b) = (root.path().join("a"), root.path().join("b"));
-        let future = |n: u32| b.join(format!("t-{n}.0123{FUTURE}"));
-        // 0: amid copying. 1: whole, the old one is there. 2: whole, and the old one is set aside.
-        for n in 0..3 {
-            partition_dir(future(n));
-        }
-        partition_dir(a.join("t-0"));
-        partition_dir(a.join("t-1"));
-        partition_dir(a.join("t-2.4567-delete"));
-        fs::write(future(1).join(MOVED), b"").unwrap();
-        fs::write(future(2).join(MOVED), b"").unwrap();
-        settle(&[&a, &b]).unwrap();
-        let there = |dir: &Path, n: u32| dir.join(format!("t-{n}")).exists();
-        assert_eq!(
-            [there(&a, 0), there(&a, 1), there(&a, 2)],
-            [true, true, false]
-        );
-        assert_eq!(
-            [there(&b, 0), there(&b, 1), there(&b, 2)],
-            [false, false, true]
-        );
-        assert!((0..3).all(|n| !future(n).exists()) && !b.join("t-2").join(MOVED).exists());
-    }
 
     #[test]
     fn a_copy_follows_what_is_appended_and_what_retention_takes() {

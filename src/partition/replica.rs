@@ -1,26 +1,22 @@
-//! One partition led by this broker.
+//! This broker's replica of a partition: its log, how far it is, who waits for it.
 //!
 //! Concurrency: whoever writes in its data directory appends, one at a time; sync threads move the synced end; everybody
-//! else reads. The high watermark is what readers may see: the log's end, or the synced end where the topic
-//! acknowledges only synced records.
+//! else reads. The replica knows none of them: `partition.rs` has it together with who writes it.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::ack_queue::{AckQueue, AppendReply, promise_of};
+use super::fetch_waiters::Waiters;
 use super::sync_turn::SyncTurn;
-use super::waiters::Waiters;
 use super::watermarks::{Promise, ReadLimits, Watermarks};
-use super::writer::Writer;
 use crate::log::journal::WrittenBatch;
 use crate::log::{
-    Appended, FoundTimestamp, Log, LogError, OffsetPosition, ProducedBatch, Reach, ReadWanted,
-    Slice,
+    FoundTimestamp, Log, LogError, OffsetPosition, ProducedBatch, Reach, ReadWanted, Slice,
 };
 
 /// A partition's name in MetaQ's model: the broker it was dealt to, and its number there.
@@ -134,7 +130,7 @@ pub enum ReadError {
 }
 
 /// See the module's documentation.
-pub struct Partition {
+pub struct Replica {
     topic: Arc<str>,
     topic_id: Uuid,
     index: i32,
@@ -144,11 +140,10 @@ pub struct Partition {
     progress: Mutex<Progress>,
     /// What [`Progress`] says that readers may see; set with its lock, before anybody is answered.
     limits: RwLock<ReadLimits>,
-    pub(super) waiters: Waiters,
+    pub(super) waiters: Arc<Waiters>,
     pub(super) sync_turn: SyncTurn,
     deleted: AtomicBool,
     traffic: Traffic,
-    writer: Writer,
 }
 
 /// What is known of a partition's progress, and who waits for it.
@@ -187,7 +182,7 @@ fn shows(log: &Log) -> Promise {
     }
 }
 
-impl Partition {
+impl Replica {
     pub(super) fn new(
         topic: Arc<str>,
         topic_id: Uuid,
@@ -195,7 +190,6 @@ impl Partition {
         identity: Identity,
         log: Log,
         leader_epoch: i32,
-        writer: Writer,
     ) -> Self {
         let ends = log.ends();
         // Where it cannot be found, less is known to be durable.
@@ -217,11 +211,10 @@ impl Partition {
             leader_epoch: AtomicI32::new(leader_epoch),
             progress: Mutex::new(Progress { watermarks, acks }),
             limits: RwLock::new(limits),
-            waiters: Waiters::default(),
+            waiters: Arc::default(),
             sync_turn: SyncTurn::default(),
             deleted: AtomicBool::new(false),
             traffic: Traffic::default(),
-            writer,
         }
     }
 
@@ -258,11 +251,6 @@ impl Partition {
     /// Bytes that came and went since the start.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
-    }
-
-    /// Where its data directory's work is done.
-    pub fn writer(&self) -> &Writer {
-        &self.writer
     }
 
     /// Whether the topic was deleted meanwhile, or the partition went to another directory or another leader.
@@ -332,17 +320,6 @@ impl Partition {
             Isolation::ReadCommitted => limits.last_stable,
         };
         Ok(self.log.read_within(wanted, limit, reach)?)
-    }
-
-    /// Queues batches for appending; the answer comes when what the topic promises is true. Queueing is done
-    /// when this returns, so calls keep their order.
-    pub fn append(
-        self: &Arc<Self>,
-        batches: Vec<ProducedBatch>,
-    ) -> oneshot::Receiver<Result<Appended, LogError>> {
-        let (reply, answer) = oneshot::channel();
-        self.writer.append(self.clone(), batches, reply);
-        answer
     }
 
     /// Appends what several requests brought; called by whoever writes. `may_journal` says that there is a journal.

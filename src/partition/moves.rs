@@ -1,0 +1,93 @@
+//! Which partitions move to which data directory, and what a kill left of that.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crate::log::FUTURE;
+
+/// In a copy that is whole.
+pub(super) const MOVED: &str = "metaq-moved";
+
+/// What moves, by topic and partition.
+#[derive(Default)]
+pub(super) struct Moves {
+    /// To which data directory, by its place in the configuration.
+    pub(super) wanted: BTreeMap<(Arc<str>, i32), usize>,
+    pub(super) thread: Option<JoinHandle<()>>,
+    pub(super) stopping: bool,
+}
+
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Settles what a kill left of moves; before the directories are looked through.
+pub(super) fn settle(dirs: &[&Path]) -> io::Result<()> {
+    for dir in dirs {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| name.ends_with(FUTURE)) else {
+                continue;
+            };
+            let Some((partition, _)) = name.rsplit_once('.') else {
+                continue;
+            };
+            let is_there = dirs.iter().any(|dir| dir.join(partition).exists());
+            if entry.path().join(MOVED).exists() && !is_there {
+                tracing::info!(partition, dir = %dir.display(), "finishing the move of a partition");
+                fs::remove_file(entry.path().join(MOVED))?;
+                fs::rename(entry.path(), dir.join(partition))?;
+                sync_dir(dir)?;
+            } else {
+                tracing::info!(partition, dir = %dir.display(), "the move of a partition was cut short; it stays where it was");
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn partition_dir(path: PathBuf) -> PathBuf {
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("00000000000000000000.log"), b"records").unwrap();
+        path
+    }
+
+    #[test]
+    fn a_kill_amid_a_move_leaves_the_partition_once() {
+        let root = tempfile::tempdir().unwrap();
+        let (a, b) = (root.path().join("a"), root.path().join("b"));
+        let future = |n: u32| b.join(format!("t-{n}.0123{FUTURE}"));
+        // 0: amid copying. 1: whole, the old one is there. 2: whole, and the old one is set aside.
+        for n in 0..3 {
+            partition_dir(future(n));
+        }
+        partition_dir(a.join("t-0"));
+        partition_dir(a.join("t-1"));
+        partition_dir(a.join("t-2.4567-delete"));
+        fs::write(future(1).join(MOVED), b"").unwrap();
+        fs::write(future(2).join(MOVED), b"").unwrap();
+        settle(&[&a, &b]).unwrap();
+        let there = |dir: &Path, n: u32| dir.join(format!("t-{n}")).exists();
+        assert_eq!(
+            [there(&a, 0), there(&a, 1), there(&a, 2)],
+            [true, true, false]
+        );
+        assert_eq!(
+            [there(&b, 0), there(&b, 1), there(&b, 2)],
+            [false, false, true]
+        );
+        assert!((0..3).all(|n| !future(n).exists()) && !b.join("t-2").join(MOVED).exists());
+    }
+}
