@@ -262,3 +262,64 @@ impl Controller {
         self.reload_slots().await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{alone, put, text};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_term_that_another_one_overtook_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = alone(dir.path()).await;
+        let (meta, controller) = (cluster.meta().clone(), cluster.controller());
+        put(&meta, paths::CONTROLLER_EPOCH, r#"{"version":1,"epoch":7}"#).await;
+        let op = Op::put("/cluster/mark", "x".into());
+        let refused = controller.change_as_controller(vec![op.clone()]).await;
+        assert!(matches!(refused, Err(ClusterError::NotController)));
+        assert!(!controller.is_controller() && text(&meta, "/cluster/mark").await.is_none());
+        // Who follows is told, looks again, and finds an election that another one overtook.
+        controller.deposed().await;
+        cluster.membership.reload_controller().await.unwrap();
+        assert!(controller.is_controller());
+        let epoch = text(&meta, paths::CONTROLLER_EPOCH).await.unwrap();
+        assert!(epoch.contains(r#""epoch":8"#), "{epoch}");
+        controller.change_as_controller(vec![op]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn another_broker_that_is_the_controller_stays_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = alone(dir.path()).await;
+        let record = r#"{"version":1,"broker_id":5,"broker_epoch":1,"epoch":9}"#;
+        put(cluster.meta(), paths::CONTROLLER, record).await;
+        cluster.membership.reload_controller().await.unwrap();
+        assert!(!cluster.is_controller());
+        assert_eq!(cluster.image().controller_id, 5);
+        // It dies.
+        let gone = vec![Op::delete(paths::CONTROLLER)];
+        cluster.meta().multi(gone).await.unwrap();
+        cluster.membership.reload_controller().await.unwrap();
+        assert!(cluster.is_controller());
+        assert_eq!(cluster.image().controller_id, 0);
+    }
+
+    #[tokio::test]
+    async fn slots_are_dealt_to_who_is_there_and_an_owner_that_is_gone_loses_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = alone(dir.path()).await;
+        let slots = &cluster.image().slots;
+        assert_eq!(slots.len(), paths::SLOTS);
+        assert!(slots.iter().all(|slot| (slot.owner, slot.epoch) == (0, 1)));
+        let path = paths::coordinator_slot(3);
+        put(
+            cluster.meta(),
+            &path,
+            r#"{"version":1,"owner":9,"epoch":4}"#,
+        )
+        .await;
+        cluster.controller().deal_slots().await.unwrap();
+        let slot = cluster.image().slots[3];
+        assert_eq!((slot.owner, slot.epoch), (0, 5));
+    }
+}

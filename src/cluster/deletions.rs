@@ -52,7 +52,8 @@ impl Controller {
         let named = gone.iter().map(|topic| &*topic.name);
         self.view.apply(|image| image.remove(named)).await;
         drop(change);
-        if let Err(error) = self.end_deletions(&gone).await {
+        let ids: Vec<Uuid> = gone.iter().map(|topic| topic.id).collect();
+        if let Err(error) = self.view.confirm_deletions(&ids).await {
             tracing::warn!(%error, "deleted topics are left in the tree until the next start");
         }
         results
@@ -75,6 +76,7 @@ impl Controller {
             vec![
                 Op::put(paths::deleted_topic(topic.id), note),
                 topic_nodes::delete(topic),
+                Op::delete_tree(paths::topic_pubs(&topic.name)),
             ]
         };
         let mut results = Vec::new();
@@ -85,20 +87,6 @@ impl Controller {
             }
         }
         results
-    }
-
-    /// Says that this broker has nothing of them any more, and takes away what shows who takes messages for them; brokers that
-    /// did not hear of it yet find nothing to remove.
-    async fn end_deletions(&self, gone: &[&Arc<Topic>]) -> Result<(), ClusterError> {
-        let ids: Vec<Uuid> = gone.iter().map(|topic| topic.id).collect();
-        self.view.confirm_deletions(&ids).await?;
-        let shown = gone
-            .iter()
-            .map(|topic| vec![Op::delete_tree(paths::topic_pubs(&topic.name))]);
-        for (_, ops) in gather(shown) {
-            self.view.meta.multi(ops).await?;
-        }
-        Ok(())
     }
 }
 
@@ -212,5 +200,65 @@ impl View {
                 version,
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{alone, create, put, text};
+    use super::*;
+
+    #[tokio::test]
+    async fn topics_go_with_their_files_and_another_one_of_a_name_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = alone(dir.path()).await;
+        create(&cluster, "a", 2).await;
+        create(&cluster, "b", 1).await;
+        let image = cluster.image();
+        let known: Vec<Arc<Topic>> = image.topics().cloned().collect();
+        let gone = cluster.controller().delete_topics(&known[..1]).await;
+        assert!(gone[0].is_ok());
+        assert!(cluster.image().topic("a").is_none());
+        assert!(!dir.path().join("data/a-1").exists());
+        create(&cluster, "a", 1).await;
+        let both = cluster.controller().delete_topics(&known).await;
+        assert!(matches!(both[0], Err(ClusterError::UnknownTopic)));
+        assert!(both[1].is_ok());
+        let left: Vec<String> = cluster
+            .image()
+            .topics()
+            .map(|topic| topic.name.to_string())
+            .collect();
+        assert_eq!(left, ["a"]);
+        assert!(
+            cluster
+                .meta()
+                .children(paths::DELETED)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_note_waits_for_every_broker_that_it_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = alone(dir.path()).await;
+        let meta = cluster.meta();
+        let note = |id: u128| paths::deleted_topic(Uuid::from_u128(id));
+        let of = |brokers: &str| format!(r#"{{"version":1,"topic":"t","brokers":{brokers}}}"#);
+        put(meta, &note(1), &of("[0,1]")).await;
+        put(meta, &note(2), &of("[0]")).await;
+        put(meta, &note(3), &of("[1]")).await;
+        put(meta, &note(4), r#"{"version":1,"topic":"t"}"#).await;
+        put(meta, &note(5), "no json").await;
+        let ids = cluster.view.finish_deletions().await.unwrap();
+        assert_eq!(ids.len(), 5);
+        for id in [1, 3] {
+            let left = text(meta, &note(id)).await.unwrap();
+            assert!(left.contains(r#""brokers":[1]"#), "{left}");
+        }
+        assert!(text(meta, &note(2)).await.is_none() && text(meta, &note(4)).await.is_none());
+        assert!(text(meta, &note(5)).await.is_some());
     }
 }

@@ -177,3 +177,41 @@ fn next_of(
         Err(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stale(paths: &[&str]) -> Stale {
+        let mut stale = Stale::default();
+        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        stale.add(Ok(Change::Paths(paths)));
+        stale
+    }
+
+    #[test]
+    fn a_path_tells_what_is_read_again() {
+        let topics = stale(&[
+            "/brokers/topics",
+            "/brokers/topics/a",
+            "/brokers/topics/b%2fc/partitions/100",
+        ]);
+        let names: Vec<&str> = topics.topics.iter().map(String::as_str).collect();
+        assert_eq!(names, ["a", "b/c"]);
+        assert!(!topics.everything && !topics.brokers && !topics.deletions);
+        assert!(stale(&["/brokers/ids/3/master"]).brokers);
+        assert!(stale(&["/brokers/deleted/x"]).deletions);
+        assert!(stale(&["/config/brokers/0"]).configs);
+        assert!(stale(&["/coordinators/3"]).slots);
+        assert!(stale(&["/controller"]).controller);
+        let nothing = stale(&["/brokers/topics-pub/t/0-m", "/controller_epoch"]);
+        assert!(nothing.topics.is_empty() && !nothing.brokers && !nothing.controller);
+    }
+
+    #[test]
+    fn who_missed_something_reads_everything() {
+        let mut stale = Stale::default();
+        stale.add(Err(broadcast::error::RecvError::Lagged(3)));
+        assert!(stale.everything);
+    }
+}

@@ -362,3 +362,57 @@ fn from_record(id: i32, record: BrokerMasterRecord) -> Broker {
         epoch: record.epoch,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{DIRECTORY, alone, member, open, put, store, text};
+    use super::*;
+
+    fn registered(directory_id: &str) -> String {
+        let record = master_record(&member(), directory_id, 4);
+        String::from_utf8(encode(&record).to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_registration_of_an_earlier_run_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = store(dir.path());
+        let cluster = open(dir.path(), &meta).await.unwrap();
+        put(&meta, &paths::broker(0), r#"{"version":1,"epoch":4}"#).await;
+        put(&meta, &paths::broker_master(0), &registered(DIRECTORY)).await;
+        cluster.join(member(), DIRECTORY.to_owned()).await.unwrap();
+        assert_eq!(cluster.image().brokers[&0].epoch, 5);
+        assert!(cluster.may_act() && cluster.is_controller());
+    }
+
+    #[tokio::test]
+    async fn a_number_that_another_directory_has_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = store(dir.path());
+        let cluster = open(dir.path(), &meta).await.unwrap();
+        put(&meta, &paths::broker_master(0), &registered("dir-b")).await;
+        let refused = cluster.join(member(), DIRECTORY.to_owned()).await;
+        assert!(matches!(
+            refused,
+            Err(ClusterError::DuplicateBroker { id: 0, .. })
+        ));
+        assert!(!cluster.may_act());
+        // Found before anything is written to the data directory, too.
+        let other = tempfile::tempdir().unwrap();
+        assert!(open(other.path(), &meta).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_finds_a_later_registration_of_its_number_serves_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = alone(dir.path()).await;
+        let later = registered("dir-b");
+        put(cluster.meta(), &paths::broker_master(0), &later).await;
+        cluster.membership.reload_brokers().await.unwrap();
+        assert!(cluster.is_fenced() && !cluster.may_act() && !cluster.is_controller());
+        // And does not register again.
+        cluster.membership.rejoin().await.unwrap();
+        let left = text(cluster.meta(), &paths::broker_master(0)).await;
+        assert_eq!(left, Some(later));
+    }
+}

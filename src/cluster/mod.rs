@@ -18,6 +18,8 @@ mod publish;
 mod reconcile;
 mod reconciler;
 mod tell;
+#[cfg(test)]
+mod testing;
 mod topic_nodes;
 mod topics;
 mod view;

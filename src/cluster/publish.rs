@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
+use uuid::Uuid;
 
 use super::changes::ClusterError;
 use super::view::View;
@@ -18,7 +19,8 @@ const TOPICS_A_WRITE: usize = 200;
 #[derive(Default)]
 struct Published {
     session: u64,
-    counts: BTreeMap<String, usize>,
+    /// By topic: its id, because the node goes with the topic, and the number of partitions.
+    counts: BTreeMap<String, (Uuid, usize)>,
 }
 
 /// Tells which topics this broker takes messages for.
@@ -47,7 +49,7 @@ impl Publisher {
                 ..Published::default()
             };
         }
-        let mut wanted: BTreeMap<String, usize> = BTreeMap::new();
+        let mut wanted: BTreeMap<String, (Uuid, usize)> = BTreeMap::new();
         for topic in self.view.image().topics() {
             let own = topic
                 .partitions
@@ -55,15 +57,15 @@ impl Publisher {
                 .filter(|info| info.leader == self.view.broker_id);
             let count = own.count();
             if count > 0 && self.view.config.accepts(&topic.name).publish {
-                wanted.insert(topic.name.to_string(), count);
+                wanted.insert(topic.name.to_string(), (topic.id, count));
             }
         }
         let mut ops = Vec::new();
-        for (topic, count) in &wanted {
-            if published.counts.get(topic) != Some(count) {
+        for (topic, told) in &wanted {
+            if published.counts.get(topic) != Some(told) {
                 ops.push(Op::Put {
                     path: paths::topic_pub(topic, self.view.broker_id),
-                    data: encode_count(*count),
+                    data: encode_count(told.1),
                     ephemeral: true,
                 });
             }

@@ -446,3 +446,89 @@ fn new_topic_id() -> Uuid {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{alone, create, new_topic};
+    use super::*;
+
+    #[tokio::test]
+    async fn of_the_topics_of_one_request_each_has_its_own_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = alone(dir.path()).await;
+        create(&cluster, "x.y", 1).await;
+        let wanted = [
+            new_topic("x_y", 1),
+            new_topic("x.y", 1),
+            new_topic("new", 3),
+            new_topic("b d", 1),
+            new_topic("none", 0),
+        ];
+        for validate_only in [true, false] {
+            let made = cluster.controller().create_topics(&wanted, validate_only);
+            let made = made.await;
+            assert!(matches!(&made[0], Err(ClusterError::Collision(_, known)) if known == "x.y"));
+            assert!(matches!(made[1], Err(ClusterError::TopicExists(_))));
+            assert_eq!(made[2].as_ref().unwrap().partitions.len(), 3);
+            assert!(matches!(made[3], Err(ClusterError::Name(_))));
+            assert!(matches!(made[4], Err(ClusterError::Partitions(_))));
+            assert_eq!(cluster.image().topic("new").is_none(), validate_only);
+        }
+        assert!(cluster.view.partitions.get("new", 2).is_ok());
+    }
+
+    #[tokio::test]
+    async fn topics_are_extended_each_for_itself_and_keep_what_they_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = alone(dir.path()).await;
+        create(&cluster, "a", 1).await;
+        create(&cluster, "b", 2).await;
+        let before = cluster.image();
+        let more = |name: &str, count| MorePartitions {
+            name: name.to_owned(),
+            count,
+            assignments: None,
+        };
+        let wanted = [more("a", 3), more("b", 2), more("c", 2), more("b", 1)];
+        let only = cluster.controller().create_partitions(&wanted, true).await;
+        assert_eq!(only[0].as_ref().unwrap().partitions.len(), 3);
+        assert_eq!(cluster.image().topic("a"), before.topic("a"));
+        let made = cluster.controller().create_partitions(&wanted, false).await;
+        assert!(made[0].is_ok());
+        assert!(matches!(made[1], Err(ClusterError::Partitions(_))));
+        assert!(matches!(made[2], Err(ClusterError::UnknownTopic)));
+        assert!(matches!(made[3], Err(ClusterError::Partitions(_))));
+        let image = cluster.image();
+        let extended = image.topic("a").unwrap();
+        assert_eq!(extended.id, before.topic("a").unwrap().id);
+        let identities: Vec<String> = extended
+            .partitions
+            .iter()
+            .map(|info| info.identity.to_string())
+            .collect();
+        assert_eq!(identities, ["0-0", "0-1", "0-2"]);
+        assert!(cluster.view.partitions.get("a", 2).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_setting_is_in_the_tree_and_in_force_or_neither() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = alone(dir.path()).await;
+        create(&cluster, "t", 1).await;
+        let change = |name: &str| ConfigChange::Set(name.to_owned(), "4096".to_owned());
+        let unknown = [change("segment.bytes.of.nobody")];
+        let refused = cluster.controller().change_config("t", &unknown, false);
+        assert!(refused.await.is_err());
+        let known = [change("max.message.bytes")];
+        let changed = cluster.controller().change_config("t", &known, false);
+        changed.await.unwrap();
+        let overrides = cluster.image().topic("t").unwrap().overrides.clone();
+        assert_eq!(overrides.0["max.message.bytes"], "4096");
+        let names = BTreeSet::from(["t".to_owned()]);
+        let read = topic_nodes::read_named(cluster.meta(), &names).await;
+        let read = read.unwrap().remove(0).unwrap().unwrap();
+        assert_eq!(read.overrides, overrides);
+        let nobody = cluster.controller().change_config("u", &known, false).await;
+        assert!(matches!(nobody, Err(ClusterError::UnknownTopic)));
+    }
+}

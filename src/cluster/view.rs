@@ -189,3 +189,54 @@ impl View {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{alone, create};
+    use super::*;
+    use crate::meta::{Op, paths};
+
+    #[tokio::test]
+    async fn a_topic_that_the_tree_has_no_more_is_told_of_and_one_that_cannot_be_read_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = alone(dir.path()).await;
+        create(&cluster, "gone", 1).await;
+        create(&cluster, "broken", 1).await;
+        let (mut events, mut images) = (cluster.events(), cluster.image_changes());
+        images.borrow_and_update();
+        let id = cluster.image().topic("gone").unwrap().id;
+        let ops = vec![
+            Op::delete(paths::topic("gone")),
+            Op::put(paths::topic("broken"), "no json".into()),
+        ];
+        cluster.meta().multi(ops).await.unwrap();
+        cluster.view.reload_topics(None).await.unwrap();
+        assert!(images.has_changed().unwrap());
+        assert!(cluster.image().topic("gone").is_none());
+        assert!(cluster.view.partitions.get("gone", 0).is_err());
+        let event = events.try_recv().unwrap();
+        assert!(
+            matches!(event, ClusterEvent::TopicDeleted(name, of) if name == "gone" && of == id)
+        );
+        assert!(cluster.view.partitions.get("broken", 0).is_ok());
+        // What is as it was makes no image.
+        images.borrow_and_update();
+        cluster.view.reload_topics(None).await.unwrap();
+        assert!(!images.has_changed().unwrap());
+    }
+
+    #[tokio::test]
+    async fn changes_to_different_things_are_not_lost_to_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = alone(dir.path()).await;
+        create(&cluster, "t", 1).await;
+        let topics = cluster.view.apply(|image| {
+            // While the steps are done, something else changes.
+            image.remove(["t"]);
+        });
+        let other = async { cluster.view.change_image(|image| image.controller_id = 9) };
+        tokio::join!(topics, other);
+        let image = cluster.image();
+        assert!(image.topic("t").is_none() && image.controller_id == 9);
+    }
+}

@@ -320,13 +320,24 @@ impl DataDir {
 
     /// Renames a partition's directory out of the way; the caller removes it later.
     pub fn set_aside(&self, topic: &str, partition: i32) -> io::Result<PathBuf> {
+        let aside = self.rename_aside(topic, partition)?;
+        self.sync()?;
+        Ok(aside)
+    }
+
+    /// Makes durable which directories are here.
+    pub fn sync(&self) -> io::Result<()> {
+        self.disk.sync_dir(&self.path)
+    }
+
+    /// As [`DataDir::set_aside`], durable after [`DataDir::sync`].
+    pub fn rename_aside(&self, topic: &str, partition: i32) -> io::Result<PathBuf> {
         let aside = self.path.join(format!(
             "{topic}-{partition}.{}{DELETING}",
             Uuid::new_v4().simple()
         ));
         self.disk
             .rename(&self.partition_path(topic, partition), &aside)?;
-        self.disk.sync_dir(&self.path)?;
         Ok(aside)
     }
 

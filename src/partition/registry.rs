@@ -362,34 +362,39 @@ impl Partitions {
             let _ = volume.writer.run(|| ()).await;
         }
         let partitions = self.clone();
-        let set_aside = move || {
-            removed
-                .iter()
-                .for_each(|topic| partitions.set_files_aside(topic))
-        };
+        let set_aside = move || partitions.set_files_aside(&removed);
         let _ = self.workers.unblock(set_aside).await;
     }
 
-    /// Takes the files of a deleted topic's partitions out of the way.
-    fn set_files_aside(&self, removed: &TopicPartitions) {
-        for index in removed.unopened() {
-            self.set_aside_unopened(removed, index);
+    /// Takes the files of deleted topics' partitions out of the way.
+    fn set_files_aside(&self, removed: &[Arc<TopicPartitions>]) {
+        for topic in removed {
+            for index in topic.unopened() {
+                self.set_aside_unopened(topic, index);
+            }
         }
-        for partition in removed.online() {
+        for partition in removed.iter().flat_map(|topic| topic.online()) {
             let Some((volume, path)) = self.holding(partition) else {
                 continue;
             };
             volume.partitions.fetch_sub(1, Ordering::Relaxed);
-            match volume.dir.set_aside(partition.topic(), partition.index()) {
+            match volume
+                .dir
+                .rename_aside(partition.topic(), partition.index())
+            {
                 Ok(aside) => {
                     partition.log().moved_to(&aside);
-                    self.set_aside
-                        .lock()
-                        .push((aside, partition.log().config().file_delete_delay_ms));
+                    let delay_ms = partition.log().config().file_delete_delay_ms;
+                    self.put_aside(aside, delay_ms);
                 }
                 Err(error) => {
                     tracing::error!(dir = %path.display(), %error, "cannot set a deleted partition aside")
                 }
+            }
+        }
+        for volume in &self.volumes {
+            if let Err(error) = volume.dir.sync() {
+                tracing::error!(dir = %volume.dir.path().display(), %error, "cannot sync the data directory");
             }
         }
     }

@@ -1,0 +1,76 @@
+//! A cluster of one broker on the embedded store, for the tests of this module.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::changes::{ClusterError, NewTopic};
+use super::cluster::Cluster;
+use super::image::Broker;
+use crate::config::{Config, LiveConfig};
+use crate::log::RealDisk;
+use crate::meta::{MetaStore, Op};
+use crate::partition::{Partitions, PartitionsOptions};
+
+/// What the data directory of the tests calls itself.
+pub(super) const DIRECTORY: &str = "dir-a";
+
+pub(super) fn store(dir: &Path) -> MetaStore {
+    MetaStore::open_embedded(&dir.join("meta")).unwrap()
+}
+
+/// Broker 0 over a store, not a member yet.
+pub(super) async fn open(dir: &Path, meta: &MetaStore) -> Result<Cluster, ClusterError> {
+    let data = dir.join("data");
+    let settings = [
+        format!("dataPath={}", data.display()),
+        "brokerId=0".to_owned(),
+    ];
+    let config = Arc::new(LiveConfig::new(Config::load(None, &settings).unwrap()));
+    let options = PartitionsOptions::new(vec![data]);
+    let partitions = Arc::new(Partitions::open(Arc::new(RealDisk), &options).unwrap());
+    partitions.hold_to(meta.lease());
+    let (cluster, _) = Cluster::open(config, meta.clone(), partitions, None).await?;
+    Ok(cluster)
+}
+
+pub(super) fn member() -> Broker {
+    Broker {
+        id: 0,
+        host: "localhost".to_owned(),
+        port: 9092,
+        rack: None,
+        accept_publish: true,
+        epoch: 0,
+    }
+}
+
+/// Broker 0 as the controller of its cluster.
+pub(super) async fn alone(dir: &Path) -> Cluster {
+    let cluster = open(dir, &store(dir)).await.unwrap();
+    cluster.join(member(), DIRECTORY.to_owned()).await.unwrap();
+    assert!(cluster.is_controller());
+    cluster
+}
+
+pub(super) fn new_topic(name: &str, partitions: i32) -> NewTopic {
+    NewTopic {
+        partitions,
+        ..NewTopic::with_defaults(name)
+    }
+}
+
+pub(super) async fn create(cluster: &Cluster, name: &str, partitions: i32) {
+    let wanted = [new_topic(name, partitions)];
+    let made = cluster.controller().create_topics(&wanted, false).await;
+    assert!(made[0].is_ok(), "{made:?}");
+}
+
+pub(super) async fn put(meta: &MetaStore, path: &str, data: &str) {
+    let op = Op::put(path, data.to_owned().into());
+    meta.multi(vec![op]).await.unwrap();
+}
+
+pub(super) async fn text(meta: &MetaStore, path: &str) -> Option<String> {
+    let node = meta.get(path).await.unwrap()?;
+    Some(String::from_utf8(node.data.to_vec()).unwrap())
+}
