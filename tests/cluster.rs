@@ -881,6 +881,8 @@ fn a_request_for_more_topics_than_one_write_holds_makes_all_of_them_on_all_broke
 
 /// The longest that ten thousand topics may take beside as many known ones.
 const MANY_TOPICS_MAX: Duration = Duration::from_secs(20);
+/// The longest that their end may take.
+const MANY_DELETED_MAX: Duration = Duration::from_secs(60);
 /// Topics that are known then; a broker that stands alone keeps all of them open and may open 20,000 files.
 const KNOWN_ALONE: usize = 9_900;
 const KNOWN: usize = 10_000;
@@ -922,5 +924,5 @@ fn ten_thousand_topics_beside_as_many_are_made_in_time() {
     assert!(answer.responses.iter().all(|topic| topic.error_code == 0));
     let took = started.elapsed();
     eprintln!("{MANY} topics deleted: {took:?}");
-    assert!(took < MANY_TOPICS_MAX, "{took:?}");
+    assert!(took < MANY_DELETED_MAX, "{took:?}");
 }

@@ -98,6 +98,13 @@ struct Wish {
     owners: Vec<usize>,
 }
 
+impl Wish {
+    fn wish_away(&mut self, request: usize) {
+        self.node = None;
+        self.owners.push(request);
+    }
+}
+
 /// What a path is: `None` for nothing, else the session that an ephemeral belongs to, 0 for a node that stays.
 type Found = HashMap<String, Option<i64>>;
 
@@ -112,6 +119,7 @@ pub(super) async fn plan(
     let mut wishes: BTreeMap<String, Wish> = BTreeMap::new();
     let mut exact = Vec::new();
     let mut found = Found::new();
+    let trees = look_below(client, requests).await?;
     for (n, ops) in requests.iter().enumerate() {
         for op in *ops {
             match op {
@@ -126,7 +134,8 @@ pub(super) async fn plan(
                     wish.owners.push(n);
                 }
                 Op::DeleteTree { path } => {
-                    wish_nothing_below(client, path, n, &mut wishes, &mut found).await?
+                    let there = trees.get(path.as_str()).map_or(&[][..], Vec::as_slice);
+                    wish_nothing_below(path, n, there, &mut wishes, &mut found);
                 }
                 Op::Create {
                     path,
@@ -163,24 +172,26 @@ pub(super) async fn plan(
     Ok(steps)
 }
 
-/// Wishes a node away with everything below it.
-async fn wish_nothing_below(
+/// What is there of the trees that are to go, by their roots: paths with their owners. All are looked at together.
+async fn look_below(
     client: &Client,
-    path: &str,
-    request: usize,
-    wishes: &mut BTreeMap<String, Wish>,
-    found: &mut Found,
-) -> Result<(), Error> {
-    let below = format!("{path}/");
-    for (wished, wish) in wishes.range_mut(path.to_owned()..) {
-        if wished == path || wished.starts_with(&below) {
-            wish.node = None;
-            wish.owners.push(request);
-        }
-    }
-    let mut level = vec![path.to_owned()];
+    requests: &[&[Op]],
+) -> Result<HashMap<String, Vec<(String, Option<i64>)>>, Error> {
+    let roots: BTreeSet<&str> = requests
+        .iter()
+        .flat_map(|ops| ops.iter())
+        .filter_map(|op| match op {
+            Op::DeleteTree { path } => Some(path.as_str()),
+            _ => None,
+        })
+        .collect();
+    let mut trees: HashMap<String, Vec<(String, Option<i64>)>> = HashMap::new();
+    let mut level: Vec<(String, String)> = roots
+        .into_iter()
+        .map(|root| (root.to_owned(), root.to_owned()))
+        .collect();
     while !level.is_empty() {
-        let look = |path: String| async move {
+        let look = |(root, path): (String, String)| async move {
             let stat = client.check_stat(&path).await?;
             let children = match &stat {
                 Some(stat) if stat.num_children > 0 => match client.list_children(&path).await {
@@ -190,23 +201,44 @@ async fn wish_nothing_below(
                 _ => Vec::new(),
             };
             let owner = stat.map(|stat| stat.ephemeral_owner);
-            Ok::<_, Error>((path, owner, children))
+            Ok::<_, Error>((root, path, owner, children))
         };
         let looked: Vec<_> = stream::iter(level.drain(..))
             .map(look)
             .buffer_unordered(READS_AT_ONCE)
             .try_collect()
             .await?;
-        for (path, owner, children) in looked {
-            level.extend(children.into_iter().map(|child| format!("{path}/{child}")));
-            if owner.is_some() {
-                let wish = wishes.entry(path.clone()).or_default();
-                wish.owners.push(request);
-            }
-            found.insert(path, owner);
+        for (root, path, owner, children) in looked {
+            let below = children.into_iter();
+            level.extend(below.map(|child| (root.clone(), format!("{path}/{child}"))));
+            trees.entry(root).or_default().push((path, owner));
         }
     }
-    Ok(())
+    Ok(trees)
+}
+
+/// Wishes a node away with everything below it.
+fn wish_nothing_below(
+    path: &str,
+    request: usize,
+    there: &[(String, Option<i64>)],
+    wishes: &mut BTreeMap<String, Wish>,
+    found: &mut Found,
+) {
+    let below = format!("{path}/");
+    // What was wished below it stands in one range; of what begins like the path but is beside it nothing is.
+    let own = wishes.range_mut(path.to_owned()..=path.to_owned());
+    own.for_each(|(_, wish)| wish.wish_away(request));
+    let all = wishes.range_mut(below.clone()..);
+    all.take_while(|(wished, _)| wished.starts_with(&below))
+        .for_each(|(_, wish)| wish.wish_away(request));
+    for (path, owner) in there {
+        if owner.is_some() {
+            let wish = wishes.entry(path.clone()).or_default();
+            wish.owners.push(request);
+        }
+        found.insert(path.clone(), *owner);
+    }
 }
 
 /// Learns which of the wished paths exist, and which of their parents.
