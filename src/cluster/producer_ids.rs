@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn ids_go_on_behind_the_reserved_block_after_a_restart() {
+    async fn ids_go_on_after_the_reserved_block_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("meta");
         let store = MetaStore::open_embedded(&file).unwrap();

@@ -34,7 +34,7 @@ pub async fn tell_of_changes(cluster: Arc<Cluster>, events: Events) {
             let why = match (before, id) {
                 (_, -1) => format!("broker {before} is not the controller any more"),
                 (-1, _) => format!("broker {id} was elected"),
-                _ => format!("broker {id} was elected behind broker {before}"),
+                _ => format!("broker {id} was elected after broker {before}"),
             };
             let changed = Happened::new(EventKind::Controller, "controller").why(why);
             events.tell(changed.took_ms(lasted.as_millis() as i64));

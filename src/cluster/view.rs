@@ -19,7 +19,7 @@ use crate::config::LiveConfig;
 use crate::meta::MetaStore;
 use crate::partition::{OpenReport, Partitions};
 
-/// Events that a slow receiver may lie behind.
+/// Events that wait for a slow receiver at most.
 const EVENTS_BACKLOG: usize = 4096;
 
 /// What the rest of the broker is told of.
