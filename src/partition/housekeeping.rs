@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::executor::Workers;
-use super::partition::Partition;
+use super::handle::Partition;
 use super::registry::Partitions;
 use crate::log::{LogConfig, LogError, Segment, unlink_all, uuid_to_base64};
 use crate::schedule::Schedule;

@@ -16,9 +16,9 @@ use uuid::Uuid;
 
 use super::commit_group::Gate;
 use super::executor::Workers;
+use super::handle::Partition;
 use super::moves::{self, Moves};
 use super::options::PartitionsOptions;
-use super::partition::Partition;
 use super::replica::Identity;
 use super::volume::{self, Volume};
 use super::writer::Writer;

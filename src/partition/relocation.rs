@@ -23,8 +23,8 @@ use std::thread::JoinHandle;
 
 use uuid::Uuid;
 
+use super::handle::Partition;
 use super::moves::{MOVED, sync_dir};
-use super::partition::Partition;
 use super::registry::{Partitions, TopicToOpen};
 use crate::log::{FUTURE, PartitionOffsets};
 

@@ -1,7 +1,7 @@
 //! This broker's replica of a partition: its log, how far it is, who waits for it.
 //!
 //! Concurrency: whoever writes in its data directory appends, one at a time; sync threads move the synced end; everybody
-//! else reads. The replica knows none of them: `partition.rs` has it together with who writes it.
+//! else reads. The replica knows none of them: `handle.rs` has it together with who writes it.
 
 use std::fmt;
 use std::sync::Arc;

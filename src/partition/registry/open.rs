@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::super::partition::Partition;
+use super::super::handle::Partition;
 use super::super::replica::{Identity, Replica};
 use super::super::volume::Volume;
 use super::{Map, OpenReport, Partitions, Slot, TopicPartitions, TopicToOpen};
