@@ -11,6 +11,9 @@
 //!
 //! `load deaf` opens `--connections` that fetch from the topic and never read, until its standard input ends.
 //!
+//! `load wait --partitions N --pid BROKER` has a fetch wait for N partitions while one of them is appended to, and tells the
+//! broker's CPU time an append.
+//!
 //! `load commit` commits offsets of `--groups` groups, one a request, `--seconds` long; the address may be several.
 //! `load zookeeper` sets as many nodes of a ZooKeeper one by one, as a broker would that wrote each commit by itself.
 
@@ -39,6 +42,8 @@ mod deaf;
 mod paced;
 #[path = "startup.rs"]
 mod startup;
+#[path = "waiting.rs"]
+mod waiting;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 const PRODUCE_VERSION: i16 = 9;
@@ -106,6 +111,10 @@ fn main() -> Result<(), Failure> {
     if mode == "deaf" {
         return deaf::stay(&options);
     }
+    if mode == "wait" {
+        create(&options)?;
+        return waiting::wait(&options);
+    }
     let cpu_before = options.pid.map(cpu_seconds).transpose()?;
     let started = Instant::now();
     let (records, bytes, mut latencies) = match mode.as_str() {
@@ -125,7 +134,7 @@ fn main() -> Result<(), Failure> {
         "zookeeper" => commits::set_one_by_one(&options)?,
         other => {
             return Err(format!(
-                "{other}: produce, fetch, paced, create, start, commit, deaf or zookeeper"
+                "{other}: produce, fetch, paced, create, start, commit, deaf, wait or zookeeper"
             )
             .into());
         }
