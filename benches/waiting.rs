@@ -10,7 +10,8 @@ use metaq_protocol::messages::FetchRequest;
 use metaq_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 
 use crate::{
-    FETCH_VERSION, Failure, Options, cpu_seconds, error_of, frames_of, probe, read_frame, topic_name,
+    FETCH_VERSION, Failure, Options, cpu_seconds, error_of, frames_of, probe, read_frame,
+    topic_name,
 };
 
 /// Longer than a run.

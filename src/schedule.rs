@@ -192,7 +192,7 @@ impl Schedule {
         Ok(schedule)
     }
 
-    /// The first time behind `after_ms`, both in ms since 1970, in the machine's time zone; `None` when none comes.
+    /// The first time after `after_ms`, both in ms since 1970, in the machine's time zone; `None` when none comes.
     pub fn next_after(&self, after_ms: i64) -> Option<i64> {
         self.next_after_in(after_ms, &TimeZone::system())
     }
@@ -211,7 +211,7 @@ impl Schedule {
         }
     }
 
-    /// The first local time at or behind `from`, to the second.
+    /// The first local time at or after `from`, to the second.
     fn next_local(&self, from: DateTime) -> Option<DateTime> {
         let mut date = from.date();
         let mut earliest = (from.hour(), from.minute(), from.second());

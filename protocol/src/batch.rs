@@ -5,7 +5,7 @@
 //! | bytes  | field             | meaning                                                        |
 //! |--------|-------------------|----------------------------------------------------------------|
 //! | 0..8   | base_offset       | offset of the first record                                     |
-//! | 8..12  | batch_length      | bytes behind this field                                        |
+//! | 8..12  | batch_length      | bytes after this field                                        |
 //! | 12..16 | leader_epoch      | epoch of the leader that appended it                           |
 //! | 16     | magic             | 2                                                              |
 //! | 17..21 | crc               | CRC-32C of everything from `attributes` on                     |
@@ -72,8 +72,8 @@ pub enum BatchError {
     /// A timestamp below -1.
     #[error("timestamp {0} is invalid")]
     Timestamp(i64),
-    /// Bytes behind the batch.
-    #[error("{0} bytes behind the batch")]
+    /// Bytes after the batch.
+    #[error("{0} bytes after the batch")]
     Trailing(usize),
 }
 
@@ -246,7 +246,7 @@ fn field<const N: usize>(head: &[u8; BATCH_HEADER_BYTES], at: usize) -> [u8; N] 
     bytes
 }
 
-/// The sequence `increment` behind `sequence`; they wrap from `i32::MAX` to 0.
+/// The sequence `increment` after `sequence`; they wrap from `i32::MAX` to 0.
 pub fn next_sequence(sequence: i32, increment: i32) -> i32 {
     ((i64::from(sequence) + i64::from(increment)) & i64::from(i32::MAX)) as i32
 }
@@ -325,7 +325,7 @@ pub fn validate_produced(batch: &[u8]) -> Result<BatchHeader, BatchError> {
 /// | bytes  | field                                       |
 /// |--------|---------------------------------------------|
 /// | 0..8   | offset                                      |
-/// | 8..12  | bytes behind this field                     |
+/// | 8..12  | bytes after this field                     |
 /// | 12..16 | CRC-32 of everything from `magic` on        |
 /// | 16     | magic                                       |
 pub fn is_old_message(bytes: &[u8]) -> bool {
@@ -549,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn any_flipped_byte_behind_the_crc_is_noticed() {
+    fn any_flipped_byte_after_the_crc_is_noticed() {
         let batch = batch();
         for at in 17..batch.len() {
             let mut damaged = batch.to_vec();

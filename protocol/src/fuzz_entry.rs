@@ -12,7 +12,7 @@ use crate::{compression, frame, shape};
 /// Most that a batch is unpacked to.
 const UNPACKED_BYTES_MAX: usize = 1 << 20;
 
-/// A request frame behind its length.
+/// A request frame after its length.
 pub fn request_frame(bytes: &[u8]) {
     let Ok(parsed) = frame::parse_request(Bytes::copy_from_slice(bytes)) else {
         return;
@@ -55,7 +55,7 @@ pub fn batches(bytes: &[u8]) {
     }
 }
 
-/// Unpacked records behind a batch header.
+/// Unpacked records after a batch header.
 pub fn records(bytes: &[u8]) {
     if let Ok(header) = crate::batch::BatchHeader::parse(bytes) {
         walk(Records::new(&header, &bytes[BATCH_HEADER_BYTES..]));

@@ -11,7 +11,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// What is known of a record that was passed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PassedRecord {
-    /// Offset behind the batch's base offset.
+    /// Offset after the batch's base offset.
     pub offset_delta: i64,
     /// Milliseconds since 1970.
     pub timestamp: i64,
@@ -187,7 +187,7 @@ impl<'a> RecordStream<'a> {
             self.field(left)?;
         }
         if *left != 0 {
-            return Err("bytes behind its last header".into());
+            return Err("bytes after its last header".into());
         }
         Ok(PassedRecord {
             offset_delta,
@@ -223,7 +223,7 @@ impl Iterator for RecordStream<'_> {
                     self.next += 1;
                     return None;
                 }
-                Ok(true) => Fault::Malformed("bytes behind the last record"),
+                Ok(true) => Fault::Malformed("bytes after the last record"),
                 Err(fault) => fault,
             };
             return Some(Err(self.error(fault)));

@@ -91,7 +91,7 @@ impl<'a> Records<'a> {
             cursor.field()?;
         }
         if cursor.at != body.len() {
-            return Err("bytes behind the last header");
+            return Err("bytes after the last header");
         }
         if offset_delta != i64::from(offset_delta as i32) {
             return Err("offset delta out of range");
@@ -129,7 +129,7 @@ impl<'a> Iterator for Records<'a> {
             self.next = self.count + 1;
             let trailing = self.cursor.at < self.cursor.bytes.len();
             return if trailing {
-                error(self.cursor.at, "bytes behind the last record")
+                error(self.cursor.at, "bytes after the last record")
             } else {
                 None
             };
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_behind_the_last_record_and_cut_ones_are_errors() {
+    fn bytes_after_the_last_record_and_cut_ones_are_errors() {
         let batch = BatchBuilder::new()
             .push(None, Some(b"value"), &[], 7)
             .finish()

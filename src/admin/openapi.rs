@@ -132,7 +132,7 @@ fn path_parameters(path: &str) -> Vec<Value> {
 
 fn query_parameters(query: SchemaOf, generator: &mut SchemaGenerator) -> Vec<Value> {
     let found = query(generator);
-    // The struct itself, behind the reference to it.
+    // The struct itself, after the reference to it.
     let name = found.get("$ref").and_then(Value::as_str);
     let name = name.and_then(|name| name.rsplit('/').next());
     let Some(fields) = name.and_then(|name| generator.definitions().get(name)) else {

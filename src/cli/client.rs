@@ -103,7 +103,7 @@ impl Client {
         })
     }
 
-    /// Connects anew, behind an error.
+    /// Connects anew, after an error.
     pub(super) fn reconnect(&mut self) -> Result<(), Failure> {
         self.brokers.clear();
         self.first = open_any(&self.bootstrap)?;

@@ -27,7 +27,7 @@ const FETCH_WAIT_MS: i32 = 500;
 const PARTITION_BYTES_MAX: i32 = 4 << 20;
 /// What a batch may unpack to, bytes.
 const UNPACKED_BYTES_MAX: usize = 256 << 20;
-/// The pause before a broker is asked again behind an error.
+/// The pause before a broker is asked again after an error.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Errors that may pass are waited for this many times in a row.
 const RETRIES_MAX: u32 = 150;

@@ -79,7 +79,7 @@ struct Reset {
     /// To an offset, within the log.
     #[arg(long, group = "target", value_name = "OFFSET")]
     to_offset: Option<i64>,
-    /// To the first record at or behind a time, milliseconds since 1970.
+    /// To the first record at or after a time, milliseconds since 1970.
     #[arg(long, group = "target", value_name = "MS")]
     to_timestamp: Option<i64>,
     /// By a number of records, backwards when negative.

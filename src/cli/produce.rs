@@ -1,7 +1,7 @@
 //! `metaq produce`: a record a line, from standard input or a file.
 //!
 //! - Keys choose partitions as in Java clients; records without a key fill a batch of one partition after the other.
-//! - With acks=all, the default, the producer is idempotent: what is sent again behind a broken connection is stored once,
+//! - With acks=all, the default, the producer is idempotent: what is sent again after a broken connection is stored once,
 //!   and order per partition is kept. With acks=1 it may be stored twice.
 
 use std::collections::BTreeMap;
@@ -275,7 +275,7 @@ impl Produce {
             None | Some("") => (None, line),
             Some(separator) => {
                 let at = find(line, separator.as_bytes())
-                    .ok_or_else(|| format!("there is no {separator:?} behind a key"))?;
+                    .ok_or_else(|| format!("there is no {separator:?} after a key"))?;
                 (Some(line[..at].to_vec()), &line[at + separator.len()..])
             }
         };

@@ -399,7 +399,7 @@ impl Started {
     }
 }
 
-/// The end of a file, behind a position.
+/// The end of a file, after a position.
 fn tail(path: &Path, from: u64) -> String {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = File::open(path)?;

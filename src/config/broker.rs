@@ -203,7 +203,7 @@ const OWN_KEYS: &[BrokerKey] = &[
         Some("zk.zkConnect"),
         Kind::Text,
         "localhost:2181",
-        "ZooKeeper's servers as host:port, separated by commas, with an optional chroot behind the last one."
+        "ZooKeeper's servers as host:port, separated by commas, with an optional chroot after the last one."
     ),
     key!(
         "zookeeper.root",

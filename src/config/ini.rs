@@ -91,7 +91,7 @@ pub fn parse(text: &str) -> (Vec<Section>, Vec<IniError>) {
     (sections, errors)
 }
 
-/// Cuts a comment that begins behind white space.
+/// Cuts a comment that begins after white space.
 fn without_comment(value: &str) -> &str {
     let start = value.char_indices().find(|(at, letter)| {
         matches!(letter, ';' | '#') && value[..*at].ends_with(char::is_whitespace)

@@ -95,7 +95,7 @@ impl Problem {
         Self { line: None, what }
     }
 
-    /// For people, behind the name of the file.
+    /// For people, after the name of the file.
     fn told_of(&self, file: Option<&Path>) -> String {
         let file = file.map_or(String::new(), |path| format!("{}: ", path.display()));
         match self.line {

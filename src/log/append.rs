@@ -120,7 +120,7 @@ impl Log {
         if let Some(active) = active {
             let left = config.segment_bytes.saturating_sub(active.bytes());
             let age_max_ms = config.segment_ms.saturating_sub(tail.jitter_ms);
-            let until_ms = active.rolls_behind_ms(age_max_ms);
+            let until_ms = active.rolls_after_ms(age_max_ms);
             self.plain_bytes.store(left, Ordering::Relaxed);
             self.plain_until_ms.store(until_ms, Ordering::Relaxed);
         }

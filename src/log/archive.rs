@@ -56,10 +56,10 @@ impl Log {
             archive_segment(&segment.path(), segment.base_offset, dir)?;
             let next = {
                 let all = self.segments.load();
-                let behind = all
+                let next = all
                     .iter()
                     .find(|next| next.base_offset > segment.base_offset);
-                behind.map_or(segment.base_offset, |next| next.base_offset)
+                next.map_or(segment.base_offset, |next| next.base_offset)
             };
             self.archived_until.fetch_max(next, Ordering::AcqRel);
         }

@@ -1,4 +1,4 @@
-//! Looking into a log for people: its segments in figures, whole batches one after the other, and how much lies behind an
+//! Looking into a log for people: its segments in figures, whole batches one after the other, and how much lies after an
 //! offset. Reads what the caller says it may, and no more.
 
 use std::io;
@@ -62,7 +62,7 @@ impl Log {
         segments[from..].iter().map(|one| one.figures()).collect()
     }
 
-    /// Passes batches by, from the one that holds `offset`, or the first behind it, to the end of what readers may see.
+    /// Passes batches by, from the one that holds `offset`, or the first after it, to the end of what readers may see.
     /// Batches above `batch_bytes_max` are not read. May wait for the disk.
     pub fn pass_batches(
         &self,

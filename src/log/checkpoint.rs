@@ -11,7 +11,7 @@ use super::disk::Disk;
 
 /// Offsets up to which each partition is synced.
 pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
-/// Log start offsets that lie behind their first segment's base.
+/// Log start offsets that lie after their first segment's base.
 pub const LOG_STARTS: &str = "log-start-offset-checkpoint";
 /// High watermarks.
 pub const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";

@@ -138,7 +138,7 @@ impl LeaderEpochs {
         changed
     }
 
-    /// Forgets epochs that begin at or behind a new log end.
+    /// Forgets epochs that begin at or after a new log end.
     pub fn truncate_from_end(&mut self, log_end: i64) -> bool {
         let before = self.entries.len();
         self.entries.retain(|entry| entry.start_offset < log_end);

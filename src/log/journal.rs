@@ -18,7 +18,7 @@
 //! A run of a partition is what was journaled of it without a gap. Nothing of it is acknowledged before what lies before
 //! the run is synced in the log's own files; where that is missing after a power failure, the run does not count.
 //!
-//! Several rounds may be written and synced at the same time, but a round counts only behind all before it: nobody is told
+//! Several rounds may be written and synced at the same time, but a round counts only after all before it: nobody is told
 //! of one whose predecessor is not synced, and the first number that is missing ends what is read.
 
 use std::io::{self, IoSlice};
@@ -447,7 +447,7 @@ mod tests {
         assert_eq!(all.last().unwrap().partition, 1);
         assert_eq!(all.last().unwrap().run_from, 5);
         assert_eq!(all.last().unwrap().batch.len(), BATCH_HEADER_BYTES + 3000);
-        // The first file was begun again behind round 15 + 15.
+        // The first file was begun again after round 15 + 15.
         assert_eq!(
             found(dir.path()),
             (1..=20).flat_map(|n| [n, n]).collect::<Vec<_>>()
@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_round_ends_it_and_a_new_journal_goes_on_behind_the_old() {
+    fn a_torn_round_ends_it_and_a_new_journal_goes_on_after_the_old() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
         (1..=3).for_each(|n| round(&mut journal, &[batch(n, 5000)]));
@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_counts_only_behind_all_before_it() {
+    fn a_round_counts_only_after_all_before_it() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
         round(&mut journal, &[batch(1, 10)]);

@@ -49,7 +49,7 @@ fn active(dir: &Path) -> std::path::PathBuf {
 }
 
 #[test]
-fn what_is_behind_the_last_index_entry_is_read_and_no_more() {
+fn what_is_after_the_last_index_entry_is_read_and_no_more() {
     let dir = tempfile::tempdir().unwrap();
     killed(dir.path(), 1000);
     let opened = open(dir.path(), KILLED);

@@ -10,7 +10,7 @@ pub enum OpenMode {
         /// As below.
         recovery_point: i64,
     },
-    /// Not closed: synced up to this offset, anything behind it may be torn.
+    /// Not closed: synced up to this offset, anything after it may be torn.
     AfterCrash {
         /// From `recovery-point-offset-checkpoint`, 0 when it says nothing.
         recovery_point: i64,

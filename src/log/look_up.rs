@@ -23,7 +23,7 @@ pub struct FoundTimestamp {
 }
 
 impl Log {
-    /// The first record at or behind `timestamp`, below `limit`.
+    /// The first record at or after `timestamp`, below `limit`.
     pub fn find_timestamp(
         &self,
         timestamp: i64,

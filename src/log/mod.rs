@@ -94,10 +94,10 @@ pub enum LogError {
     #[error(transparent)]
     Sequence(#[from] SequenceError),
     /// Records that were there are not any more.
-    #[error("records {from}..{to} are missing: behind {behind} nothing goes on there")]
+    #[error("records {from}..{to} are missing: the log does not go on after {after}")]
     Hole {
         /// The last file before them.
-        behind: String,
+        after: String,
         /// First offset that is missing.
         from: i64,
         /// First offset that is there again.

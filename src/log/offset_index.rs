@@ -103,7 +103,7 @@ mod tests {
     use crate::log::disk::RealDisk;
 
     #[test]
-    fn a_look_up_gives_the_last_batch_that_does_not_end_behind_the_offset() {
+    fn a_look_up_gives_the_last_batch_that_does_not_end_after_the_offset() {
         let dir = tempfile::tempdir().unwrap();
         let index = OffsetIndex::new(Arc::new(RealDisk), dir.path().join("i"), 1000, 1 << 20);
         index.append(1009, 4096).unwrap();

@@ -280,7 +280,7 @@ impl Log {
                 unnamed.push(segment);
             }
         }
-        // A recovery point behind a segment means that its indexes are trusted too.
+        // A recovery point after a segment means that its indexes are trusted too.
         if let Some((_, sealed)) = segments.split_last() {
             for segment in sealed.iter().rev() {
                 if segment.indexes_are_synced() {

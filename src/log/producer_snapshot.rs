@@ -3,7 +3,7 @@
 //! | bytes | field      | meaning                                         |
 //! |-------|------------|-------------------------------------------------|
 //! | 0..2  | version    | 1                                               |
-//! | 2..6  | crc        | CRC-32C of everything behind it                 |
+//! | 2..6  | crc        | CRC-32C of everything after it                 |
 //! | 6..10 | count      | number of entries                               |
 //!
 //! One entry, 46 bytes: producer id i64, epoch i16, last sequence i32, last offset i64, offset delta i32,

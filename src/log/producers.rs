@@ -2,7 +2,7 @@
 //! ProducerStateManager and ProducerAppendInfo).
 //!
 //! Per producer id: the epoch and the last five batches' sequence numbers. Kept in memory by the owner of the
-//! log's tail; saved to `%020d.snapshot` on roll and on clean close, rebuilt from the log behind the snapshot.
+//! log's tail; saved to `%020d.snapshot` on roll and on clean close, rebuilt from the log after the snapshot.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -186,7 +186,7 @@ impl Producers {
         });
     }
 
-    /// Puts back a producer from a snapshot, behind what an earlier entry told of it.
+    /// Puts back a producer from a snapshot, after what an earlier entry told of it.
     pub fn restore(&mut self, producer_id: i64, mut producer: Producer) {
         if let Some(earlier) = self.by_id.remove(&producer_id)
             && earlier.epoch == producer.epoch
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn sequences_wrap_behind_the_largest_one() {
+    fn sequences_wrap_after_the_largest_one() {
         let mut producers = Producers::default();
         producers.stored(&batch(0, i32::MAX - 1, 4, 0));
         assert_eq!(producers.by_id[&9].last_sequence(), 1);

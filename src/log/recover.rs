@@ -1,8 +1,8 @@
 //! Opening a partition's directory: trusting it after a clean close, scanning it after a crash.
 //!
 //! Where only the process was killed, the system still holds every byte that was written: just the last write may be
-//! cut short, and what lies behind the last index entry is read. After any other crash, segments behind the recovery point are read batch by batch; the first batch that is not whole
-//! and valid ends the log. Indexes and producer state behind the newest snapshot are rebuilt. Segments before
+//! cut short, and what lies after the last index entry is read. After any other crash, segments after the recovery point are read batch by batch; the first batch that is not whole
+//! and valid ends the log. Indexes and producer state after the newest snapshot are rebuilt. Segments before
 //! the recovery point were synced and are trusted (`trust.rs`).
 
 use std::path::Path;
@@ -195,10 +195,10 @@ fn find_segments(place: &Place<'_>) -> Result<Vec<Arc<Segment>>, LogError> {
 }
 
 /// Segments wholly before the log's start were deleted; a power failure may bring such a file back, and torn. What
-/// lies behind it must not be taken for what a crash cut off.
+/// lies after it must not be taken for what a crash cut off.
 fn drop_deleted(segments: &mut Vec<Arc<Segment>>, log_start: i64) -> Result<(), LogError> {
-    let behind = segments.iter().skip(1);
-    let deleted = behind
+    let next = segments.iter().skip(1);
+    let deleted = next
         .take_while(|next| next.base_offset <= log_start)
         .count();
     for segment in segments.drain(..deleted) {
@@ -208,7 +208,7 @@ fn drop_deleted(segments: &mut Vec<Arc<Segment>>, log_start: i64) -> Result<(), 
     Ok(())
 }
 
-/// What was left ends before the log's start, as a power failure may leave it behind DeleteRecords: all of it was
+/// What was left ends before the log's start, as a power failure may leave it after DeleteRecords: all of it was
 /// deleted, and no offset is given twice.
 fn begin_anew(
     place: &Place<'_>,
@@ -230,7 +230,7 @@ struct Scan {
 }
 
 impl Scan {
-    /// Checks everything behind the recovery point; returns the log's end.
+    /// Checks everything after the recovery point; returns the log's end.
     fn recover(
         &mut self,
         disk: &Arc<dyn Disk>,
@@ -268,7 +268,7 @@ impl Scan {
             {
                 // It was synced, so that no crash explains it.
                 return Err(LogError::Hole {
-                    behind: segment.path().display().to_string(),
+                    after: segment.path().display().to_string(),
                     from: next_offset,
                     to: next.base_offset,
                 });
@@ -280,7 +280,7 @@ impl Scan {
         }
         for lost in segments.split_off(keep) {
             self.cut_bytes += lost.bytes();
-            tracing::warn!(segment = %lost.path().display(), "dropped: it lies behind what the crash cut off");
+            tracing::warn!(segment = %lost.path().display(), "dropped: it lies after what the crash cut off");
             lost.mark_deleted()?;
             lost.unlink()?;
         }
@@ -293,7 +293,7 @@ impl Scan {
         Ok(next_offset)
     }
 
-    /// Reads what lies behind the last index entry of a segment, as far as that entry can be believed.
+    /// Reads what lies after the last index entry of a segment, as far as that entry can be believed.
     fn scan_end(&mut self, segment: &Segment, config: &LogConfig) -> Result<i64, LogError> {
         let Some(from) = trust::last_indexed(segment)? else {
             return self.scan_segment(segment, config);
@@ -398,7 +398,7 @@ fn batch_bytes(buffer: &[u8], buffer_start: u64, position: u64) -> Option<usize>
         .map(|header| header.total_bytes())
 }
 
-/// Producer state at the log's end: the newest snapshot and the batches behind it.
+/// Producer state at the log's end: the newest snapshot and the batches after it.
 fn load_producers(
     disk: &Arc<dyn Disk>,
     dir: &Path,
@@ -414,7 +414,7 @@ fn load_producers(
     }
     for segment in &segments[first..] {
         match load_producers_of(segment, from, &mut producers) {
-            // Reads of that part say so; what was written behind it is known.
+            // Reads of that part say so; what was written after it is known.
             Err(LogError::Damaged {
                 file,
                 position,
@@ -424,7 +424,7 @@ fn load_producers(
                     file,
                     position,
                     what,
-                    "producers behind a damaged batch are not known"
+                    "producers after a damaged batch are not known"
                 );
             }
             result => result?,

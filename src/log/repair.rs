@@ -1,5 +1,5 @@
 //! Offline repair: `metaq log repair`. A log is cut off before the first thing in it that is no whole, valid batch in its
-//! place; what stood behind is set aside, not removed. Indexes and producer snapshots that do not fit are set aside too: the
+//! place; what stood after is set aside, not removed. Indexes and producer snapshots that do not fit are set aside too: the
 //! next start makes them anew.
 //!
 //! Everything of one repair goes into `set-aside.<ms>` in the partition's directory.
@@ -35,7 +35,7 @@ pub struct Cut {
     pub position: Option<u64>,
     /// What is wrong there.
     pub why: String,
-    /// Bytes of records that are set aside, in this segment and behind it.
+    /// Bytes of records that are set aside, in this segment and after it.
     pub bytes: u64,
 }
 
@@ -106,7 +106,7 @@ fn plan_cut(dir: &Path, finding: &Finding, aside: &mut BTreeSet<String>) -> io::
             continue;
         };
         let of = base_offset_of(&name, extension).unwrap_or(0);
-        // A snapshot is of what stands before its offset; indexes of a segment that is cut point behind its end.
+        // A snapshot is of what stands before its offset; indexes of a segment that is cut point after its end.
         let fits = *extension == "snapshot" && position.is_some();
         if of > base || of == base && !fits {
             aside.insert(name);
@@ -160,7 +160,7 @@ impl Repair {
         rest.sync_all()
     }
 
-    /// The next start looks at everything behind the recovery point.
+    /// The next start looks at everything after the recovery point.
     fn forget_clean_close(&self) -> io::Result<()> {
         let Some(data_dir) = self.dir.parent() else {
             return Ok(());
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_behind_a_lost_segment_is_set_aside() {
+    fn what_stands_after_a_lost_segment_is_set_aside() {
         let data = tempfile::tempdir().unwrap();
         let dir = filled(data.path());
         let before = segments(&dir);

@@ -71,7 +71,7 @@ pub(super) fn restore(
         let active = &segments[segments.len() - 1];
         if header.base_offset != next_offset {
             return Err(LogError::Hole {
-                behind: active.path().display().to_string(),
+                after: active.path().display().to_string(),
                 from: next_offset,
                 to: header.base_offset,
             });

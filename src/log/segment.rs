@@ -134,7 +134,7 @@ impl Segment {
         }
     }
 
-    /// Makes the `.log` file, empty. Indexes that an earlier segment of the same name left behind a power failure
+    /// Makes the `.log` file, empty. Indexes that an earlier segment of the same name left after a power failure
     /// would point into nothing.
     pub(super) fn create(&self) -> io::Result<()> {
         self.offsets.file.remove_leftover()?;
@@ -255,7 +255,7 @@ impl Segment {
     }
 
     /// The largest timestamp that does not make it wait longer than `age_max_ms`, where it has a batch.
-    pub(super) fn rolls_behind_ms(&self, age_max_ms: i64) -> i64 {
+    pub(super) fn rolls_after_ms(&self, age_max_ms: i64) -> i64 {
         match self.first_timestamp.load(Ordering::Relaxed) {
             -1 => i64::MIN,
             first => first.saturating_add(age_max_ms),

@@ -106,7 +106,7 @@ fn the_first_batch_is_whole_even_when_it_is_larger_than_the_limit() {
 }
 
 #[test]
-fn nothing_at_or_behind_the_limit_is_read() {
+fn nothing_at_or_after_the_limit_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), LogConfig::default(), OpenMode::Clean).log;
     append(&log, 2, NOW);
@@ -159,7 +159,7 @@ fn a_log_is_the_same_after_a_clean_close_and_after_a_crash() {
 }
 
 #[test]
-fn a_damaged_batch_ends_the_log_and_what_lies_behind_is_dropped() {
+fn a_damaged_batch_ends_the_log_and_what_lies_after_is_dropped() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), config(), OpenMode::Clean).log;
     for n in 0..30 {
@@ -265,7 +265,7 @@ fn a_lost_segment_keeps_the_log_closed_and_is_named() {
 }
 
 #[test]
-fn what_a_crash_left_behind_a_lost_end_is_cut() {
+fn what_a_crash_left_after_a_lost_end_is_cut() {
     let dir = tempfile::tempdir().unwrap();
     closed(dir.path());
     let path = dir.path().join("00000000000000000024.log");

@@ -9,7 +9,7 @@ use super::config::LogConfig;
 use super::left_as::LeftAs;
 use super::segment::{BatchAt, Segment};
 
-/// How far behind an index's last entry a segment may go on, beyond `index.interval.bytes`: Kafka's followers write
+/// How far after an index's last entry a segment may go on, beyond `index.interval.bytes`: Kafka's followers write
 /// one entry for all that came in one fetch, up to `replica.fetch.max.bytes`.
 const INDEX_SLACK_BYTES: u64 = 2 << 20;
 
@@ -73,7 +73,7 @@ pub(super) fn check_trusted(
         segment.close_files();
         if next > left.log_start && is_hole(end, next, config, left.cleaned_until) {
             return Err(LogError::Hole {
-                behind: segment.path().display().to_string(),
+                after: segment.path().display().to_string(),
                 from: end,
                 to: next,
             });
@@ -87,7 +87,7 @@ pub(super) fn is_hole(end: i64, next: i64, config: &LogConfig, cleaned_until: i6
     next != end && (next < end || (!config.compact && end >= cleaned_until))
 }
 
-/// The offset behind a segment that was closed; its indexes are whole when this returns.
+/// The offset after a segment that was closed; its indexes are whole when this returns.
 pub(super) fn end_of(segment: &Segment, config: &LogConfig) -> Result<i64, LogError> {
     match look_at_end(segment, config)? {
         Some(end) => Ok(end),
@@ -95,7 +95,7 @@ pub(super) fn end_of(segment: &Segment, config: &LogConfig) -> Result<i64, LogEr
     }
 }
 
-/// The offset behind a segment, or `None` where its indexes are not as an append would have left them.
+/// The offset after a segment, or `None` where its indexes are not as an append would have left them.
 fn look_at_end(segment: &Segment, config: &LogConfig) -> Result<Option<i64>, LogError> {
     let bytes = segment.bytes();
     if bytes == 0 {
@@ -149,7 +149,7 @@ pub(super) fn last_indexed(segment: &Segment) -> Result<Option<BatchAt>, LogErro
         return Ok(None);
     };
     let indexed = (segment.base_offset..=offset).contains(&batch.header.base_offset);
-    // An entry is written behind batches, so that there is a time for them, unless they carry none.
+    // An entry is written after batches, so that there is a time for them, unless they carry none.
     let timed = match segment.times.last()? {
         Some(last) => (segment.base_offset..=offset).contains(&last.offset),
         None => segment

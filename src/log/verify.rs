@@ -262,7 +262,7 @@ fn cleaned_until(dir: &Path) -> i64 {
     row().unwrap_or(0)
 }
 
-/// Checks one segment; returns the offset behind it.
+/// Checks one segment; returns the offset after it.
 fn verify_segment(
     segment: &Segment,
     is_sealed: bool,

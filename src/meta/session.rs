@@ -42,7 +42,7 @@ pub struct Session {
 /// Until when this process may act on what it holds in the store. After that somebody else may.
 ///
 /// A session that can be used is not enough: a new one holds nothing of what the one before held, so it counts only
-/// when it is claimed, behind the registration in it.
+/// when it is claimed, after the registration in it.
 ///
 /// It counts on the machine's boot clock, which goes on while the process is stopped and while the machine sleeps.
 #[derive(Debug)]

@@ -29,7 +29,7 @@ pub struct LogLine {
     pub level: Level,
     /// The module that says it.
     pub target: &'static str,
-    /// What it says, with the fields behind the message.
+    /// What it says, with the fields after the message.
     pub text: String,
 }
 

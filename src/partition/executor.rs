@@ -13,7 +13,7 @@ pub enum Workers {
     /// Threads of their own.
     #[default]
     Threads,
-    /// Tasks of the runtime on which partitions are opened, each step behind the pause that is told for it. Nothing
+    /// Tasks of the runtime on which partitions are opened, each step after the pause that is told for it. Nothing
     /// runs at the same time, so a simulation that is repeated does the same again.
     Steps(Arc<dyn Fn(Step) -> Duration + Send + Sync>),
 }

@@ -143,7 +143,7 @@ mod tests {
         }
     }
 
-    /// Is woken in each of its first `wakes` turns, and through behind `turns`; counts its turns.
+    /// Is woken in each of its first `wakes` turns, and through after `turns`; counts its turns.
     fn restless(
         turns: usize,
         wakes: usize,

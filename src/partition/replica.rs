@@ -54,7 +54,7 @@ pub enum OffsetSpec {
     EarliestLocal,
     /// The record with the largest timestamp.
     MaxTimestamp,
-    /// The first record at or behind a timestamp in ms.
+    /// The first record at or after a timestamp in ms.
     Timestamp(i64),
 }
 

@@ -187,7 +187,7 @@ async fn who_writes(disk: &Telling, partition: &Arc<Partition>, batches: &[usize
 const UNHURRIED: Duration = Duration::from_secs(600);
 /// How often a connection tries whether the thread is through.
 const RESTS_MAX: usize = 500;
-/// More than `index.interval.bytes`, so that the index has its room behind it.
+/// More than `index.interval.bytes`, so that the index has its room after it.
 const INDEXED_BYTES: usize = 5000;
 
 /// A disk that makes its writers wait.

@@ -91,7 +91,7 @@ impl State {
     }
 }
 
-/// What a panic that gets out of a round leaves behind: nobody who is busy, and nobody who waits.
+/// What a panic that gets out of a round leaves after: nobody who is busy, and nobody who waits.
 struct Fails<'a>(&'a WriteQueue);
 
 impl Drop for Fails<'_> {
@@ -225,7 +225,7 @@ impl WriteQueue {
         }
     }
 
-    /// Does what is queued, as a step of a simulation or behind the thread.
+    /// Does what is queued, as a step of a simulation or after the thread.
     pub(super) fn work_off(&self) {
         let mut taken = Taken::default();
         {
@@ -236,7 +236,7 @@ impl WriteQueue {
         drop(self.work(&mut taken));
     }
 
-    /// Writes; nobody is busy behind it. Nothing more is written behind a panic.
+    /// Writes; nobody is busy after it. Nothing more is written after a panic.
     fn work(&self, taken: &mut Taken) -> MutexGuard<'_, State> {
         let _panics = Fails(self);
         let began = Instant::now();
@@ -252,7 +252,7 @@ impl WriteQueue {
         state
     }
 
-    /// Takes nothing more; the thread ends behind what is queued.
+    /// Takes nothing more; the thread ends after what is queued.
     pub(super) fn stop(&self) {
         self.state.lock().stopping = true;
         self.wake();

@@ -86,7 +86,7 @@ impl Writer {
         });
     }
 
-    /// Runs something on the writer thread, behind all that was queued before.
+    /// Runs something on the writer thread, after all that was queued before.
     pub fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -177,8 +177,8 @@ mod tests {
         let place = (Arc::new(RealDisk) as Arc<dyn Disk>, Path::new("."));
         let writer = Writer::start("x", place, &options, Gate::default(), &vital).unwrap();
         let fatal = writer.run(|| std::panic::panic_any(Bomb));
-        let behind = writer.run(|| ());
-        assert!(fatal.blocking_recv().is_err() && behind.blocking_recv().is_err());
+        let later = writer.run(|| ());
+        assert!(fatal.blocking_recv().is_err() && later.blocking_recv().is_err());
         assert!(writer.run(|| ()).blocking_recv().is_err());
         assert_eq!(vital.ended(), ["writer x"]);
         writer.stop();

@@ -78,7 +78,7 @@ pub struct ClientFacts {
     pub source_port: String,
 }
 
-/// All subscriptions; another one behind every change.
+/// All subscriptions; another one after every change.
 pub type Subscriptions = Arc<Vec<ClientMetricsSubscription>>;
 
 /// What a client is to push.
@@ -139,7 +139,7 @@ struct Instance {
     last_get_ms: i64,
     last_push_ms: i64,
     terminated: bool,
-    /// The last error was one behind which it may ask again at once.
+    /// The last error was one after which it may ask again at once.
     may_ask_again: bool,
     refused: String,
     pushes: u64,
@@ -256,7 +256,7 @@ impl Telemetry {
         if client.terminated {
             return Err(TelemetryError::Terminated(id));
         }
-        // The first one behind a subscription comes early, because clients spread themselves.
+        // The first one after a subscription comes early, because clients spread themselves.
         let waited_ms = now_ms - client.last_push_ms;
         let in_time = client.last_get_ms > client.last_push_ms
             || waited_ms >= i64::from(client.subscribed.interval_ms);
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_change_of_subscriptions_the_old_number_is_unknown_and_asking_is_free() {
+    fn after_a_change_of_subscriptions_the_old_number_is_unknown_and_asking_is_free() {
         let (telemetry, all) = (Telemetry::new(1 << 20), subscriptions());
         let got = telemetry
             .subscribe(10, Uuid::nil(), &facts(), &all)
@@ -558,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_comes_behind_the_last_push() {
+    fn nothing_comes_after_the_last_push() {
         let (telemetry, all) = (Telemetry::new(1 << 20), subscriptions());
         let got = telemetry
             .subscribe(10, Uuid::nil(), &facts(), &all)

@@ -140,7 +140,7 @@ pub fn read(payload: &[u8], mut each: impl FnMut(Point)) -> Result<(), OtlpError
 }
 
 fn read_resource(bytes: &[u8], each: &mut impl FnMut(Point)) -> Result<(), OtlpError> {
-    // The resource may stand behind its metrics.
+    // The resource may stand after its metrics.
     let mut labels = String::new();
     let mut fields = Fields::of(bytes);
     while let Some((number, value)) = fields.next()? {

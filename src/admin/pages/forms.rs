@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_sent_to_another_site_behind_the_login() {
+    fn nobody_is_sent_to_another_site_after_the_login() {
         assert_eq!(local("/topics?sort=bytes"), "/topics?sort=bytes");
         for elsewhere in [
             "//evil.example",

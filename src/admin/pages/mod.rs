@@ -35,7 +35,7 @@ const PAGES: &[(&str, &str)] = &[
     ("/process", "Process"),
 ];
 
-/// What an action did, by the word that the page behind it is given.
+/// What an action did, by the word that the page after it is given.
 const DONE: &[(&str, &str)] = &[
     ("created", "The topic was created."),
     ("deleted", "It was deleted."),
@@ -152,7 +152,7 @@ struct ErrorPage {
     back: String,
 }
 
-/// Links to the parts of a list before and behind this one.
+/// Links to the parts of a list before and after this one.
 struct Parts2 {
     total: usize,
     from: usize,

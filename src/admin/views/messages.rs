@@ -29,9 +29,9 @@ const HEADERS_MAX: usize = 100;
 const BATCH_BYTES_MAX: usize = 16 << 20;
 /// And those that unpack to more are not shown.
 const UNPACKED_BYTES_MAX: usize = 32 << 20;
-/// A search by key ends behind so many bytes, and goes on when asked again.
+/// A search by key ends after so many bytes, and goes on when asked again.
 const SCAN_BYTES_MAX: usize = 64 << 20;
-/// Or behind so long.
+/// Or after so long.
 const SCAN_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Which messages.
@@ -132,7 +132,7 @@ pub(in crate::admin) struct MessagesView {
     pub(in crate::admin) messages: Vec<MessageView>,
     /// Where to go on.
     pub(in crate::admin) next_offset: i64,
-    /// Whether there is more behind it.
+    /// Whether there is more after it.
     pub(in crate::admin) more: bool,
     /// What is not shown, and why; empty where everything is.
     pub(in crate::admin) notes: Vec<String>,
@@ -202,7 +202,7 @@ pub(in crate::admin) fn read(
     partition
         .log()
         .pass_batches(from, end, BATCH_BYTES_MAX, pass)?;
-    // What compaction took, or is in a batch that ends behind it.
+    // What compaction took, or is in a batch that ends after it.
     let next_offset = reader.next_offset.max(from);
     Ok(MessagesView {
         topic: partition.topic().to_string(),

@@ -134,7 +134,7 @@ async fn add_watches(shared: &Arc<Shared>, client: &Client) -> Result<JoinSet<()
 
 /// Adds the watches again after every reconnect: the server forgot them, and zookeeper-client 0.11.2 does not send
 /// persistent ones again (its `resend_watches` always chooses the older request, which has no room for them). What
-/// happened meanwhile nobody tells, so everything must be read again behind them.
+/// happened meanwhile nobody tells, so everything must be read again after them.
 async fn keep_watches(
     shared: Arc<Shared>,
     client: Client,

@@ -36,7 +36,7 @@ const REQUESTS_MAX: usize = 100_000;
 /// Where ZooKeeper is and how to talk to it.
 #[derive(Debug, Clone)]
 pub struct ZooKeeperOptions {
-    /// `host:port` of the servers, separated by commas, with an optional chroot behind the last one.
+    /// `host:port` of the servers, separated by commas, with an optional chroot after the last one.
     pub servers: String,
     /// The root of the tree, below the chroot.
     pub root: String,

@@ -299,7 +299,7 @@ fn fulfil(
         .flat_map(|(path, _)| parents_of(path))
         .collect();
     let stays = |path: &str| needed.contains(path) && owner_of(path) == Some(0);
-    // Children stand behind their parents, so backwards they go first.
+    // Children stand after their parents, so backwards they go first.
     for (path, wish) in wishes.iter().rev() {
         let replaced = match (&wish.node, owner_of(path)) {
             (_, None) => false,
