@@ -22,6 +22,7 @@ use crate::config::{Config, LiveConfig};
 use crate::control::Control;
 use crate::group::{Coordinator, GroupLimits, Resolve};
 use crate::log::{DataDirError, Disk, RealDisk};
+use crate::memory::Memory;
 use crate::meta::{MetaError, MetaStore, ZooKeeperOptions, ZooKeeperTls};
 use crate::metrics::Metrics;
 use crate::net::{Endpoint, EndpointError, Listener, Server, bind, listen_endpoints};
@@ -259,7 +260,16 @@ impl Broker {
         let limits = group_limits(&config);
         let events_of_groups = observe.events.clone();
         let wall = partitions.clock();
-        let coordinator = Coordinator::new(meta.clone(), resolve, limits, wall, events_of_groups);
+        let metrics = Metrics::default();
+        let memory_bytes_max = config.number("queued.max.request.bytes");
+        let memory = Memory::new(metrics.request_memory_bytes.clone(), memory_bytes_max);
+        let coordinator = Coordinator::new(
+            meta.clone(),
+            resolve,
+            limits,
+            wall,
+            (events_of_groups, memory.clone()),
+        );
         coordinator.assign(&own_slots(&cluster)).await?;
         let housekeeping =
             Housekeeping::start(partitions.clone(), housekeeping_intervals(&config))?;
@@ -274,7 +284,8 @@ impl Broker {
             peers: Peers::default(),
             producer_ids: ProducerIds::new(meta),
             fetch_sessions: FetchSessions::new(sessions),
-            metrics: Metrics::default(),
+            memory,
+            metrics,
             telemetry: Telemetry::new(telemetry_bytes_max),
             request_log: RequestLog::default(),
             observe,

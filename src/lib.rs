@@ -24,6 +24,7 @@ pub mod control;
 pub mod group;
 pub mod log;
 pub mod logging;
+pub mod memory;
 pub mod meta;
 pub mod metrics;
 pub mod net;

@@ -4,6 +4,7 @@
 //! looked up when metrics are asked for (`admin`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -38,8 +39,8 @@ pub struct Metrics {
     pub frames_malformed: AtomicU64,
     /// `metaq_handler_panics_total`: requests that ended in a bug.
     pub handler_panics: AtomicU64,
-    /// `metaq_request_memory_bytes`: held by requests that are not answered.
-    pub request_memory_bytes: AtomicI64,
+    /// `metaq_request_memory_bytes`: held by requests that are not answered, and by answers that are not taken.
+    pub request_memory_bytes: Arc<AtomicI64>,
     /// `metaq_request_errors_total` by API key and error code: as many as there are of both.
     errors: Mutex<BTreeMap<(i16, i16), u64>>,
 }
@@ -53,7 +54,7 @@ impl Default for Metrics {
             connections_rejected: AtomicU64::default(),
             frames_malformed: AtomicU64::default(),
             handler_panics: AtomicU64::default(),
-            request_memory_bytes: AtomicI64::default(),
+            request_memory_bytes: Arc::default(),
             errors: Mutex::default(),
         }
     }

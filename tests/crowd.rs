@@ -425,3 +425,33 @@ fn members_of_all_groups_together_hold_no_more_than_is_set() {
     // What silent members held is given back.
     wait_for("their sessions to end", || join(100) == 0);
 }
+
+#[test]
+fn members_that_were_only_handed_an_id_are_counted_too() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let broker = warm(dir.path(), &["group.members.max.bytes=4194304"]);
+    let mut client = broker.client();
+    let mut join = |n: usize| {
+        let protocol =
+            JoinGroupRequestProtocol::default().with_name(StrBytes::from_static_str("range"));
+        let request = JoinGroupRequest::default()
+            .with_group_id(GroupId(StrBytes::from_string(format!(
+                "g{n}{}",
+                "x".repeat(30_000)
+            ))))
+            .with_session_timeout_ms(6_000)
+            .with_rebalance_timeout_ms(6_000)
+            .with_protocol_type(StrBytes::from_static_str("consumer"))
+            .with_protocols(vec![protocol]);
+        client.ask(4, &request).error_code
+    };
+    let handed = metaq_protocol::ResponseError::MemberIdRequired.code();
+    let refused = metaq_protocol::ResponseError::GroupMaxSizeReached.code();
+    let codes: Vec<i16> = (0..200).map(&mut join).collect();
+    let first_refused = codes.iter().position(|code| *code != handed).unwrap();
+    assert!((100..150).contains(&first_refused), "{first_refused}");
+    assert!(codes[first_refused..].iter().all(|code| *code == refused));
+    // What was handed out and not taken up is given back.
+    wait_for("the ids to be forgotten", || join(1000) == handed);
+}

@@ -29,6 +29,68 @@ pub enum CompressionError {
     },
 }
 
+/// The largest window that a zstd frame may ask for: what its library takes by itself, and Kafka with it. Compression level
+/// 22 asks for as much.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// No frame is refused for a window up to this size.
+const ZSTD_WINDOW_LOG_MIN: u32 = 21;
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// What every unpacker takes besides what its data asks for.
+const UNPACKER_BYTES: usize = 128 << 10;
+
+/// What an unpacker of this block takes in memory, without what it gives out, bytes, roughly. The data itself asks for it:
+/// by a window, or by the size of a block.
+pub fn working_bytes(codec: Compression, packed: &[u8]) -> usize {
+    let asked = match codec {
+        Compression::None => return 0,
+        Compression::Gzip => 0,
+        Compression::Lz4 => match packed.get(5).map(|descriptor| descriptor >> 4 & 7) {
+            // 64 KiB, 256 KiB, 1 MiB, 4 MiB: as they come and as they are.
+            Some(size @ 4..=7) => 2 << (2 * usize::from(size) + 8),
+            _ => 0,
+        },
+        Compression::Zstd => 1 << zstd_window_log(packed),
+        Compression::Snappy => packed.len().saturating_mul(SNAPPY_RATIO_MAX),
+    };
+    asked + UNPACKER_BYTES
+}
+
+/// The logarithm of the window that a zstd frame asks for, or of its content where that is its window (RFC 8878, 3.1.1.1):
+/// magic (4), descriptor, window descriptor where there is no single segment, dictionary id, content size.
+fn zstd_window_log(frame: &[u8]) -> u32 {
+    let bytes = || {
+        let descriptor = frame.strip_prefix(&ZSTD_MAGIC)?.first()?;
+        let rest = frame.get(5..)?;
+        if descriptor & 0x20 == 0 {
+            let (exponent, mantissa) = (rest.first()? >> 3, rest.first()? & 7);
+            let base = 1u64 << (10 + exponent);
+            return Some(base + base / 8 * u64::from(mantissa));
+        }
+        let dictionary_bytes = [0, 1, 2, 4][usize::from(descriptor & 3)];
+        let size_bytes = 1 << (descriptor >> 6);
+        let mut size = [0; 8];
+        size[..size_bytes].copy_from_slice(rest.get(dictionary_bytes..)?.get(..size_bytes)?);
+        let size = u64::from_le_bytes(size);
+        Some(if size_bytes == 2 { size + 256 } else { size })
+    };
+    let log = |bytes: u64| u64::BITS - bytes.saturating_sub(1).leading_zeros();
+    // What does not begin with a frame may have one further on.
+    bytes()
+        .map_or(ZSTD_WINDOW_LOG_MAX, log)
+        .clamp(ZSTD_WINDOW_LOG_MIN, ZSTD_WINDOW_LOG_MAX)
+}
+
+/// A decoder that takes no larger windows than the first frame asks for.
+fn zstd_decoder(
+    packed: &[u8],
+) -> Result<zstd::stream::read::Decoder<'_, io::BufReader<&[u8]>>, CompressionError> {
+    let decoder = zstd::stream::read::Decoder::new(packed).and_then(|mut decoder| {
+        decoder.window_log_max(zstd_window_log(packed))?;
+        Ok(decoder)
+    });
+    decoder.map_err(|error| malformed(Compression::Zstd, error))
+}
+
 /// Unpacks a block; never to more than `bytes_max` bytes.
 pub fn decompress(
     codec: Compression,
@@ -43,11 +105,7 @@ pub fn decompress(
         Compression::Lz4 => {
             read_capped(codec, lz4_flex::frame::FrameDecoder::new(packed), bytes_max)?
         }
-        Compression::Zstd => {
-            let decoder = zstd::stream::read::Decoder::new(packed)
-                .map_err(|error| malformed(codec, error))?;
-            read_capped(codec, decoder, bytes_max)?
-        }
+        Compression::Zstd => read_capped(codec, zstd_decoder(packed)?, bytes_max)?,
         Compression::Snappy => unpack_snappy(packed, bytes_max)?,
     };
     Ok(Cow::Owned(unpacked))
@@ -66,9 +124,7 @@ pub(crate) fn unpacker(
             return Err(malformed(codec, "the frame has no end"));
         }
         Compression::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(packed)),
-        Compression::Zstd => Box::new(
-            zstd::stream::read::Decoder::new(packed).map_err(|error| malformed(codec, error))?,
-        ),
+        Compression::Zstd => Box::new(zstd_decoder(packed)?),
         Compression::Snappy if packed.starts_with(&XERIAL_MAGIC) => Box::new(XerialUnpacker {
             rest: packed
                 .get(XERIAL_HEADER_BYTES..)
@@ -312,6 +368,61 @@ mod tests {
             &*decompress(Compression::Snappy, &packed, 100).unwrap(),
             b"hello hello"
         );
+    }
+
+    /// Bytes that do not pack.
+    fn noise(bytes: usize) -> Vec<u8> {
+        let mut state = 1u64;
+        let next = |_| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1);
+            (state >> 33) as u8
+        };
+        (0..bytes).map(next).collect()
+    }
+
+    fn zstd_packed(level: i32, window_log: Option<u32>, unpacked: &[u8]) -> Vec<u8> {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), level).unwrap();
+        if let Some(log) = window_log {
+            encoder.long_distance_matching(true).unwrap();
+            encoder.window_log(log).unwrap();
+        }
+        encoder.write_all(unpacked).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn the_window_of_a_zstd_frame_is_what_it_takes() {
+        let text = noise(100_000);
+        for (level, window_log, expected) in [
+            (3, None, 21),
+            (19, None, 23),
+            (22, None, 27),
+            (3, Some(24), 24),
+            (3, Some(27), 27),
+        ] {
+            let packed = zstd_packed(level, window_log, &text);
+            let working = working_bytes(Compression::Zstd, &packed);
+            assert_eq!(working - UNPACKER_BYTES, 1 << expected, "level {level}");
+            let unpacked = decompress(Compression::Zstd, &packed, text.len()).unwrap();
+            assert!(*unpacked == text, "level {level}");
+        }
+        // Its size is told in front.
+        let whole = zstd::bulk::compress(&noise(5 << 20), 19).unwrap();
+        assert_eq!(
+            working_bytes(Compression::Zstd, &whole) - UNPACKER_BYTES,
+            8 << 20
+        );
+    }
+
+    #[test]
+    fn a_window_larger_than_the_first_frames_is_refused() {
+        let mut frames = zstd_packed(3, None, b"small");
+        frames.extend(zstd_packed(3, Some(27), &noise(100_000)));
+        let refused = decompress(Compression::Zstd, &frames, 1 << 20);
+        assert!(matches!(refused, Err(CompressionError::Malformed { .. })));
+        let beyond = zstd_packed(3, Some(28), &noise(100_000));
+        let refused = decompress(Compression::Zstd, &beyond, 1 << 20);
+        assert!(matches!(refused, Err(CompressionError::Malformed { .. })));
     }
 
     #[test]

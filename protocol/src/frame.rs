@@ -125,6 +125,23 @@ pub fn parse_request(mut frame: Bytes) -> Result<RequestFrame, FrameError> {
     })
 }
 
+/// What a frame's body takes in memory once it is decoded, bytes, roughly. Nothing for what will be refused anyway.
+pub fn decoded_bytes(frame: &[u8]) -> usize {
+    let walk = || {
+        let [a, b, c, d] = *frame.first_chunk::<4>()?;
+        let (key, version) = (i16::from_be_bytes([a, b]), i16::from_be_bytes([c, d]));
+        let row = versions::lookup(key).filter(|row| (row.min..=row.max).contains(&version))?;
+        let (id_bytes, mut rest) = frame.get(FIXED_HEADER_BYTES..)?.split_first_chunk()?;
+        let id_bytes = usize::try_from(i16::from_be_bytes(*id_bytes)).unwrap_or(0);
+        rest = rest.get(id_bytes..)?;
+        if header_version(key, version) >= 2 {
+            skip_tagged_fields(&mut rest).ok()?;
+        }
+        shape::decoded_bytes(row.key, version, rest).ok()
+    };
+    walk().unwrap_or(0)
+}
+
 /// Decodes a request's body; its lengths are checked before anything is allocated.
 pub fn decode<R: Request>(frame: &RequestFrame) -> Result<R, FrameError> {
     let name = api_name(R::KEY);
@@ -297,11 +314,11 @@ fn read_client_id(frame: &mut Bytes) -> Result<Option<StrBytes>, &'static str> {
     }
 }
 
-fn skip_tagged_fields(frame: &mut Bytes) -> Result<(), &'static str> {
+fn skip_tagged_fields(frame: &mut impl Buf) -> Result<(), &'static str> {
     for _ in 0..read_unsigned_varint(frame)? {
         read_unsigned_varint(frame)?;
         let length = read_unsigned_varint(frame)? as usize;
-        if length > frame.len() {
+        if length > frame.remaining() {
             return Err("a tagged field is cut off");
         }
         frame.advance(length);
@@ -309,10 +326,10 @@ fn skip_tagged_fields(frame: &mut Bytes) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn read_unsigned_varint(frame: &mut Bytes) -> Result<u32, &'static str> {
+fn read_unsigned_varint(frame: &mut impl Buf) -> Result<u32, &'static str> {
     let mut value = 0u32;
     for shift in (0..35).step_by(7) {
-        if frame.is_empty() {
+        if !frame.has_remaining() {
             return Err("a varint is cut off");
         }
         let byte = frame.get_u8();

@@ -101,13 +101,19 @@ pub fn shape_of(api_key: i16, direction: Direction, version: i16) -> Option<&'st
 
 /// Checks a request's body.
 pub fn walk_request(api_key: i16, version: i16, body: &[u8]) -> Result<(), ShapeError> {
+    decoded_bytes(api_key, version, body).map(drop)
+}
+
+/// Checks a request's body, and tells what it takes in memory once it is decoded, bytes, roughly: texts and bytes stay
+/// slices of it.
+pub fn decoded_bytes(api_key: i16, version: i16, body: &[u8]) -> Result<usize, ShapeError> {
     let elements_max = versions::lookup(api_key).map_or(0, |row| row.entries_max);
     walk(api_key, Direction::Request, version, body, elements_max)
 }
 
 /// Checks a response's body.
 pub fn walk_response(api_key: i16, version: i16, body: &[u8]) -> Result<(), ShapeError> {
-    walk(api_key, Direction::Response, version, body, ELEMENTS_MAX)
+    walk(api_key, Direction::Response, version, body, ELEMENTS_MAX).map(drop)
 }
 
 fn walk(
@@ -116,7 +122,7 @@ fn walk(
     version: i16,
     body: &[u8],
     elements_max: usize,
-) -> Result<(), ShapeError> {
+) -> Result<usize, ShapeError> {
     let unknown = || ShapeError {
         field: "version".to_owned(),
         position: 0,
@@ -128,9 +134,11 @@ fn walk(
         at: 0,
         elements: 0,
         elements_max,
+        decoded: shape.decoded_bytes(),
     };
     // Bytes behind the message are let pass, as Kafka does: librdkafka's Metadata v13 has some.
-    walker.walk(shape).map_err(|fault| {
+    let walked = walker.walk(shape);
+    walked.map(|()| walker.decoded).map_err(|fault| {
         let path: Vec<&str> = fault.path.iter().rev().copied().collect();
         let field = if path.is_empty() {
             "message".to_owned()
@@ -146,6 +154,22 @@ fn walk(
 }
 
 impl Shape {
+    /// What a value takes in memory itself, roughly; what arrays hold comes on top.
+    fn decoded_bytes(&self) -> usize {
+        match self {
+            Self::Fixed(bytes) => (*bytes).max(4),
+            Self::Text { .. } | Self::Bytes { .. } => 32,
+            Self::Array { .. } => 24,
+            Self::Struct { fields, tags, .. } => {
+                let fields = fields.iter().map(|(_, shape)| shape.decoded_bytes());
+                let tags = tags.iter().flatten();
+                let tags = tags.map(|(_, _, shape)| shape.decoded_bytes());
+                // With a map of unknown tagged fields, and fields of other versions.
+                2 * (fields.sum::<usize>() + tags.sum::<usize>()) + 32
+            }
+        }
+    }
+
     /// The fewest bytes that a value takes; never 0.
     fn bytes_min(&self) -> usize {
         match self {
@@ -173,6 +197,9 @@ impl Shape {
     }
 }
 
+/// An unknown tagged field is kept in a tree: a node, where it is the first one of its struct.
+const UNKNOWN_TAG_BYTES: usize = 600;
+
 struct Fault {
     what: &'static str,
     /// Field names from the inside out.
@@ -193,6 +220,8 @@ struct Walker<'a> {
     at: usize,
     elements: usize,
     elements_max: usize,
+    /// What the message takes in memory, of what was walked so far.
+    decoded: usize,
 }
 
 impl Walker<'_> {
@@ -303,6 +332,7 @@ impl Walker<'_> {
             return Err(Fault::new("more elements than the message has bytes for"));
         }
         self.count(length)?;
+        self.decoded += length * element.decoded_bytes();
         if let Shape::Fixed(bytes) = element {
             return self.skip(length * bytes);
         }
@@ -339,7 +369,10 @@ impl Walker<'_> {
                         ));
                     }
                 }
-                None => self.at = end,
+                None => {
+                    self.decoded += UNKNOWN_TAG_BYTES;
+                    self.at = end;
+                }
             }
         }
         Ok(())

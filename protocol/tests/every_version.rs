@@ -6,7 +6,7 @@ use std::cell::Cell;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use metaq_protocol::messages::{ApiKey, RequestKind, ResponseKind};
-use metaq_protocol::shape::{Direction, Shape, shape_of, walk_request, walk_response};
+use metaq_protocol::shape::{self, Direction, Shape, shape_of, walk_request, walk_response};
 use metaq_protocol::versions::{self, ApiRow};
 use proptest::prelude::*;
 
@@ -216,6 +216,19 @@ proptest! {
         let (_, allocated) = allocated_by(|| decode(direction, row, version, &body));
         let most = ALLOCATED_MAX + body.len() * ALLOCATED_PER_BYTE_MAX;
         prop_assert!(allocated <= most, "{} {version}: {allocated} bytes for {}", row.name, body.len());
+    }
+
+    #[test]
+    fn a_request_takes_no_more_memory_than_was_foretold((row, version, seed) in rows()) {
+        let mut body = BytesMut::new();
+        generate(shape_of(row.key, Direction::Request, version).unwrap(), &mut Random(seed), &mut body, true);
+        let body = body.freeze();
+        let foretold = shape::decoded_bytes(row.key, version, &body).unwrap();
+        let mut rest = body.clone();
+        let (decoded, allocated) = allocated_by(|| RequestKind::decode(key(row), &mut rest, version));
+        prop_assert!(decoded.is_ok());
+        // A slice of the message is counted by itself once it is shared.
+        prop_assert!(allocated <= foretold + 100, "{} {version}: {allocated} bytes, foretold {foretold}", row.name);
     }
 
     #[test]

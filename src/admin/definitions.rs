@@ -98,7 +98,7 @@ metrics! {
     CONNECTIONS_REJECTED = counter("metaq_connections_rejected", "Connections closed because of a limit");
     FRAMES_MALFORMED = counter("metaq_frames_malformed", "Frames that closed their connection");
     HANDLER_PANICS = counter("metaq_handler_panics", "Requests that ended in a bug");
-    REQUEST_MEMORY = gauge("metaq_request_memory", "Memory held by unanswered requests").unit("bytes");
+    REQUEST_MEMORY = gauge("metaq_request_memory", "Memory held by unanswered requests and by answers that are not taken").unit("bytes");
     FETCH_SESSIONS = gauge("metaq_fetch_sessions", "Fetch sessions");
 
     REQUESTS = counter("metaq_requests", "Requests answered").by(&["api"], PER_API);

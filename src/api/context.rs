@@ -17,6 +17,7 @@ use super::request_log::RequestLog;
 use crate::cluster::{Broker, Cluster, ProducerIds};
 use crate::config::LiveConfig;
 use crate::group::Coordinator;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::observe::{Client, EventKind, Happened, Observe};
 use crate::partition::Partitions;
@@ -39,6 +40,8 @@ pub struct Context {
     pub producer_ids: ProducerIds,
     /// Fetch sessions.
     pub fetch_sessions: FetchSessions,
+    /// The memory that requests and answers may hold.
+    pub memory: Memory,
     /// What is counted.
     pub metrics: Metrics,
     /// Requests that somebody wants to see.

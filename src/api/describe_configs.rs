@@ -14,6 +14,7 @@ use metaq_protocol::messages::describe_configs_response::{
 };
 use metaq_protocol::messages::{ApiKey, DescribeConfigsRequest, DescribeConfigsResponse};
 
+use super::room::{NoRoom, Room};
 use super::shared::{message, text};
 use super::{Api, Caller, Context, Order, serve};
 use crate::cluster::{Configured, Topic, check_topic_name};
@@ -82,7 +83,18 @@ impl Entry {
             synonyms,
         }
     }
+
+    /// What it takes in an answer, roughly.
+    fn bytes(&self, docs: bool) -> usize {
+        let synonyms = self.synonyms.iter();
+        let synonyms = synonyms.map(|(name, value, _)| ENTRY_BYTES / 2 + name.len() + value.len());
+        let doc = if docs { self.doc.len() } else { 0 };
+        ENTRY_BYTES + self.name.len() + self.value.len() + doc + synonyms.sum::<usize>()
+    }
 }
+
+/// What an entry takes in an answer besides its texts.
+const ENTRY_BYTES: usize = 300;
 
 async fn handle(
     cx: Arc<Context>,
@@ -90,23 +102,31 @@ async fn handle(
     request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
     let (synonyms, docs) = (request.include_synonyms, request.include_documentation);
+    let mut room = Room::new(&cx);
     let describe = |resource: &DescribeConfigsResource| {
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        match entries(&cx, resource) {
+        let found = entries(&cx, resource).and_then(|mut entries| {
+            let keys = resource
+                .configuration_keys
+                .as_ref()
+                .filter(|keys| !keys.is_empty());
+            entries.retain(|entry| {
+                keys.is_none_or(|keys| keys.iter().any(|key| key.as_str() == entry.name))
+            });
+            let bytes = entries.iter().map(|entry| entry.bytes(docs)).sum();
+            let refused = |error: NoRoom| {
+                let later = ResponseError::RequestTimedOut;
+                (error.wire(later), error.to_string())
+            };
+            room.grow(bytes).map_err(refused)?;
+            Ok(entries)
+        });
+        match found {
             Ok(entries) => {
-                let keys = resource
-                    .configuration_keys
-                    .as_ref()
-                    .filter(|keys| !keys.is_empty());
-                let wanted = |entry: &Entry| {
-                    keys.is_none_or(|keys| keys.iter().any(|key| key.as_str() == entry.name))
-                };
-                let configs = entries
-                    .into_iter()
-                    .filter(wanted)
-                    .map(|entry| described(entry, synonyms, docs));
+                let configs = entries.into_iter();
+                let configs = configs.map(|entry| described(entry, synonyms, docs));
                 result.with_configs(configs.collect())
             }
             Err((error, why)) => result

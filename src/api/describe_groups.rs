@@ -4,13 +4,18 @@
 
 use std::sync::Arc;
 
+use metaq_protocol::ResponseError;
 use metaq_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use metaq_protocol::messages::{ApiKey, DescribeGroupsRequest, DescribeGroupsResponse};
 
 use super::errors::WireError;
+use super::room::Room;
 use super::shared::{GROUP_OPERATIONS, OPERATIONS_OMITTED, message, text};
 use super::{Api, Caller, Context, Order, serve};
-use crate::group::{GroupError, MemberDescription};
+use crate::group::{GroupDescription, GroupError, MemberDescription};
+
+/// What a member takes in an answer besides what it brought.
+const MEMBER_BYTES: usize = 400;
 
 pub(super) const API: Api = Api {
     key: ApiKey::DescribeGroups,
@@ -31,8 +36,16 @@ async fn handle(
         OPERATIONS_OMITTED
     };
     let mut groups = Vec::with_capacity(request.groups.len());
+    let mut room = Room::new(&cx);
     for group_id in request.groups {
-        let found = cx.coordinator.describe(&group_id).await;
+        let found = match cx.coordinator.describe(&group_id).await {
+            Ok(Some(found)) => room
+                .grow(described_bytes(&found))
+                .map(|()| Some(found))
+                .map_err(|error| error.wire(ResponseError::CoordinatorNotAvailable)),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error.wire()),
+        };
         let group = DescribedGroup::default().with_authorized_operations(operations);
         groups.push(match found {
             Ok(Some(found)) => group
@@ -60,6 +73,15 @@ async fn handle(
         });
     }
     DescribeGroupsResponse::default().with_groups(groups)
+}
+
+/// What a group takes in the answer, roughly.
+fn described_bytes(group: &GroupDescription) -> usize {
+    let member = |member: &MemberDescription| {
+        let texts = member.member_id.len() + member.client_id.len() + member.client_host.len();
+        MEMBER_BYTES + texts + member.metadata.len() + member.assignment.len()
+    };
+    group.members.iter().map(member).sum()
 }
 
 fn described(version: i16, member: MemberDescription) -> DescribedGroupMember {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use metaq_protocol::ResponseError;
 use metaq_protocol::messages::describe_producers_response::{
     PartitionResponse, ProducerState, TopicResponse,
 };
@@ -11,9 +12,14 @@ use metaq_protocol::messages::{
 use uuid::Uuid;
 
 use super::errors::WireError;
+use super::room::Room;
 use super::shared::{message, partition_of};
 use super::{Api, Caller, Context, Order, serve};
 use crate::log::Producer;
+use crate::partition::Partition;
+
+/// What a producer takes in an answer.
+const PRODUCER_BYTES: usize = 150;
 
 pub(super) const API: Api = Api {
     key: ApiKey::DescribeProducers,
@@ -26,17 +32,24 @@ async fn handle(
     _: Caller,
     request: DescribeProducersRequest,
 ) -> DescribeProducersResponse {
+    let mut room = Room::new(&cx);
     let topics = request.topics.into_iter().map(|topic| {
-        let partition = |index: i32| {
+        let mut partition = |index: i32| {
             let answer = PartitionResponse::default().with_partition_index(index);
-            match partition_of(&cx, &topic.name, Uuid::nil(), index) {
-                Ok(partition) => {
-                    answer.with_active_producers(partition.log().with_producers(|all| {
-                        all.iter()
-                            .map(|(id, producer)| described(id, producer))
-                            .collect()
-                    }))
-                }
+            let producers = |partition: Arc<Partition>| {
+                partition.log().with_producers(|all| {
+                    let producers = all.iter();
+                    let producers = producers.map(|(id, producer)| described(id, producer));
+                    producers.collect::<Vec<ProducerState>>()
+                })
+            };
+            match partition_of(&cx, &topic.name, Uuid::nil(), index).map(producers) {
+                Ok(producers) => match room.grow(producers.len() * PRODUCER_BYTES) {
+                    Ok(()) => answer.with_active_producers(producers),
+                    Err(error) => answer
+                        .with_error_code(error.wire(ResponseError::RequestTimedOut).code())
+                        .with_error_message(message(&error)),
+                },
                 Err(error) => answer
                     .with_error_code(error.code())
                     .with_error_message(message(&error)),
@@ -46,7 +59,7 @@ async fn handle(
             .partition_indexes
             .iter()
             .copied()
-            .map(partition)
+            .map(&mut partition)
             .collect();
         TopicResponse::default()
             .with_name(topic.name.clone())

@@ -40,6 +40,7 @@ mod order;
 mod produce;
 mod push_telemetry;
 mod request_log;
+mod room;
 mod shared;
 mod sync_group;
 

@@ -12,9 +12,11 @@ use metaq_protocol::messages::offset_fetch_response::{
 use metaq_protocol::messages::{ApiKey, OffsetFetchRequest, OffsetFetchResponse};
 
 use super::errors::WireError;
+use super::room::ANSWER_BYTES_MAX;
 use super::shared::{optional, text, topic_name};
 use super::{Api, Caller, Context, Order, serve};
 use crate::group::{CommittedOffset, GroupError};
+use crate::memory::Share;
 
 pub(super) const API: Api = Api {
     key: ApiKey::OffsetFetch,
@@ -31,6 +33,8 @@ async fn handle(
 ) -> OffsetFetchResponse {
     if caller.version >= 8 {
         let mut groups = Vec::with_capacity(request.groups.len());
+        // Held until the answer is put together.
+        let mut held = Held::default();
         for group in request.groups {
             let wanted: Wanted = group.topics.map(|topics| {
                 topics
@@ -40,10 +44,12 @@ async fn handle(
             });
             let member = optional(&group.member_id).map(|member| (member, group.member_epoch));
             let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
-            groups.push(match fetch(&cx, &group.group_id, wanted, member).await {
-                Ok(topics) => answer.with_topics(topics.into_iter().map(grouped).collect()),
-                Err(error) => answer.with_error_code(error.code()),
-            });
+            groups.push(
+                match fetch(&cx, &group.group_id, wanted, member, &mut held).await {
+                    Ok(topics) => answer.with_topics(topics.into_iter().map(grouped).collect()),
+                    Err(error) => answer.with_error_code(error.code()),
+                },
+            );
         }
         return OffsetFetchResponse::default().with_groups(groups);
     }
@@ -53,12 +59,19 @@ async fn handle(
             .flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p)))
             .collect()
     });
-    match fetch(&cx, &request.group_id, wanted, None).await {
+    match fetch(&cx, &request.group_id, wanted, None, &mut Held::default()).await {
         Ok(topics) => {
             OffsetFetchResponse::default().with_topics(topics.into_iter().map(single).collect())
         }
         Err(error) => OffsetFetchResponse::default().with_error_code(error.code()),
     }
+}
+
+/// What of the memory goes into an answer.
+#[derive(Default)]
+struct Held {
+    shares: Vec<Share>,
+    bytes: usize,
 }
 
 /// Topics with their partitions' offsets, in the order asked.
@@ -69,13 +82,19 @@ async fn fetch(
     group_id: &str,
     wanted: Wanted,
     member: Option<(String, i32)>,
+    held: &mut Held,
 ) -> Result<Topics, GroupError> {
-    let mut topics: Topics = Vec::new();
-    for ((topic, partition), offset) in cx
+    if held.bytes > ANSWER_BYTES_MAX {
+        return Err(GroupError::InvalidRequest);
+    }
+    let found = cx
         .coordinator
         .fetch_offsets(group_id, wanted, member)
-        .await?
-    {
+        .await?;
+    held.bytes += found.share.bytes();
+    held.shares.push(found.share);
+    let mut topics: Topics = Vec::new();
+    for ((topic, partition), offset) in found.offsets {
         match topics.last_mut() {
             Some((name, partitions)) if *name == topic => partitions.push((partition, offset)),
             _ => topics.push((topic, vec![(partition, offset)])),

@@ -22,6 +22,7 @@ use super::offsets::Key;
 use super::persist;
 use super::slot::{Clock, Group, Slot};
 use crate::clock::WallClock;
+use crate::memory::{Memory, Share};
 use crate::meta::{MetaError, MetaStore, Node, Op, paths};
 use crate::observe::Events;
 
@@ -73,7 +74,14 @@ pub(super) type Answer<T> = oneshot::Sender<T>;
 pub(super) type Outcomes = Vec<Result<(), GroupError>>;
 /// Topics and partitions asked for, or all.
 pub(super) type Wanted = Option<Vec<Key>>;
-pub(super) type Found = Vec<(Key, Option<CommittedOffset>)>;
+
+/// Offsets on their way to a client.
+pub struct Found {
+    /// As they were asked for.
+    pub offsets: Vec<((String, i32), Option<CommittedOffset>)>,
+    /// What they take of the memory that clients may make the broker hold.
+    pub share: Share,
+}
 
 /// What is asked of a slot.
 pub(super) enum Command {
@@ -141,6 +149,7 @@ struct Shared {
     resolve: Arc<dyn Resolve>,
     clock: Clock,
     events: Events,
+    memory: Memory,
     places: ArcSwap<Vec<Place>>,
     /// Held while slots come and go.
     assigning: Mutex<()>,
@@ -155,7 +164,7 @@ impl Coordinator {
         resolve: Arc<dyn Resolve>,
         limits: GroupLimits,
         wall: &WallClock,
-        events: Events,
+        (events, memory): (Events, Memory),
     ) -> Self {
         Self {
             limits,
@@ -164,6 +173,7 @@ impl Coordinator {
                 resolve,
                 clock: Clock::new(wall),
                 events,
+                memory,
                 places: ArcSwap::from_pointee(vec![Place::Elsewhere; paths::SLOTS]),
                 assigning: Mutex::new(()),
                 held: Arc::default(),
@@ -243,6 +253,7 @@ impl Coordinator {
             resolve,
             clock,
             events,
+            memory,
             ..
         } = &*self.shared;
         let (commands, receiver) = mpsc::channel(QUEUE);
@@ -255,7 +266,7 @@ impl Coordinator {
             guard,
             resolve.clone(),
             self.limits,
-            (*clock, events.clone()),
+            (*clock, events.clone(), memory.clone()),
             groups,
         );
         let task = tokio::spawn(slot.run(receiver)).abort_handle();

@@ -1,6 +1,7 @@
 //! What members hold in memory, all groups of a broker together.
 //!
-//! A join takes its share before it gets to its group; the member keeps it, and gives it back with its last copy.
+//! A join takes its share before it gets to its group; the member keeps it, and gives it back with its last copy. So does
+//! a member that was only handed an id.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

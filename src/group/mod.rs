@@ -11,7 +11,7 @@ mod persist;
 mod slot;
 mod subscription;
 
-pub use coordinator::{Coordinator, GroupLimits, Resolve};
+pub use coordinator::{Coordinator, Found, GroupLimits, Resolve};
 pub use held::Held;
 pub use messages::{
     CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, GroupSurvey,

@@ -21,6 +21,7 @@ use super::messages::{
 use super::offsets::{Key, Offsets, Turn};
 use super::persist;
 use crate::clock::WallClock;
+use crate::memory::Memory;
 use crate::meta::{self, MetaError, MetaStore, Op, paths};
 use crate::observe::{EventKind, Events, Happened};
 
@@ -94,6 +95,7 @@ pub(super) struct Slot {
     limits: GroupLimits,
     clock: Clock,
     events: Events,
+    memory: Memory,
     groups: HashMap<String, Group>,
     deadlines: BTreeSet<(i64, String)>,
     waiting: HashMap<Waiter, Waiting>,
@@ -108,7 +110,7 @@ impl Slot {
         guard: Op,
         resolve: Arc<dyn Resolve>,
         limits: GroupLimits,
-        (clock, events): (Clock, Events),
+        (clock, events, memory): (Clock, Events, Memory),
         groups: HashMap<String, Group>,
     ) -> Self {
         let mut slot = Self {
@@ -119,6 +121,7 @@ impl Slot {
             limits,
             clock,
             events,
+            memory,
             groups,
             deadlines: BTreeSet::new(),
             waiting: HashMap::new(),
@@ -529,7 +532,9 @@ impl Slot {
                 return Err(GroupError::IllegalGeneration);
             }
         }
-        Ok(match (group, wanted) {
+        let found = self.memory.try_take(fetched_bytes(group, wanted.as_ref()));
+        let share = found.ok_or(GroupError::CoordinatorNotAvailable)?;
+        let offsets = match (group, wanted) {
             (Some(group), Some(keys)) => keys
                 .into_iter()
                 .map(|key| (group.offsets.get(&key.0, key.1).cloned(), key))
@@ -545,7 +550,8 @@ impl Slot {
                 .into_iter()
                 .map(|key| (key, None))
                 .collect(),
-        })
+        };
+        Ok(Found { offsets, share })
     }
 
     fn delete(&mut self, group_id: String, reply: Answer<Result<(), GroupError>>) {
@@ -672,6 +678,30 @@ impl Slot {
         self.storing.push(Box::pin(
             async move { Done::Nothing(report("", writing.await)) },
         ));
+    }
+}
+
+/// What an offset takes on its way to a client besides its texts, roughly.
+const FETCHED_OFFSET_BYTES: usize = 300;
+
+/// What the offsets of a group take until they are answered.
+fn fetched_bytes(group: Option<&Group>, wanted: Option<&Vec<Key>>) -> usize {
+    let key = |(topic, _): &Key| FETCHED_OFFSET_BYTES + topic.len();
+    match (group, wanted) {
+        (None, None) => 0,
+        (None, Some(keys)) => keys.iter().map(key).sum(),
+        (Some(group), Some(keys)) => {
+            let text = |key: &Key| {
+                let offset = group.offsets.get(&key.0, key.1);
+                offset.map_or(0, |offset| offset.metadata.len())
+            };
+            keys.iter().map(|asked| key(asked) + text(asked)).sum()
+        }
+        (Some(group), None) => {
+            let all = group.offsets.iter();
+            all.map(|(of, offset)| key(of) + offset.metadata.len())
+                .sum()
+        }
     }
 }
 

@@ -17,14 +17,15 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use metaq_protocol::frame::{self, FrameError, RequestFrame};
 use metaq_protocol::messages::ApiKey;
+use metaq_protocol::protocol::StrBytes;
 use tokio::sync::watch;
 
 use super::frame_reader::{FrameReader, ReadFault};
-use super::memory::{RequestMemory, Share};
-use super::send::{SendError, send_all};
+use super::send::{JOIN_BYTES_MAX, Patience, SendError, send_all};
 use super::shutdown::stopped;
 use super::socket::Socket;
 use crate::api::{self, Caller, Context, FORWARDED, Gate, Piece, Response, Stage};
+use crate::memory::Share;
 use crate::observe::{EventKind, Happened, Registered};
 use crate::partition::with_inline_writes;
 
@@ -53,6 +54,12 @@ enum Outcome {
     Panicked,
 }
 
+/// A request that is answered, and what the answer holds of the memory until it is sent.
+struct Ready {
+    outcome: Outcome,
+    share: Share,
+}
+
 /// A request that was read.
 struct Arrived {
     frame: RequestFrame,
@@ -72,12 +79,12 @@ struct Connection<S> {
     /// What was read and may not begin yet.
     held: Option<Arrived>,
     gate: Gate,
-    in_flight: FuturesOrdered<std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>>>,
+    in_flight: FuturesOrdered<std::pin::Pin<Box<dyn Future<Output = Ready> + Send>>>,
     registered: Registered,
     /// Bytes of answers in memory that are ready and not sent.
     unsent: Arc<AtomicUsize>,
-    /// CRC and length of what it called itself last: the name itself is a part of a frame, and would keep all of it.
-    named: Option<(u32, usize)>,
+    /// What it called itself last, copied: what came with a frame would keep all of it for as long as a request waits.
+    client_id: Option<StrBytes>,
 }
 
 /// Serves a connection until it ends.
@@ -86,11 +93,11 @@ pub(super) async fn run<S: Socket>(
     stream: S,
     peer: SocketAddr,
     settings: Settings,
-    memory: RequestMemory,
     shutdown: watch::Receiver<bool>,
 ) {
     let _ = stream.set_nodelay();
     let local = stream.local_addr().unwrap_or(peer);
+    let memory = cx.memory.clone();
     let reader = FrameReader::new(settings.frame_bytes_max, settings.stall_max, memory);
     let in_flight = FuturesOrdered::new();
     let registered = cx.observe.clients.connected(peer, local);
@@ -106,7 +113,7 @@ pub(super) async fn run<S: Socket>(
         in_flight,
         registered,
         unsent: Arc::default(),
-        named: None,
+        client_id: None,
     };
     let ended = with_inline_writes(pin!(connection.serve(shutdown))).await;
     if let Some(why) = ended {
@@ -136,11 +143,11 @@ impl<S: Socket> Connection<S> {
             let is_idle = self.in_flight.is_empty();
             tokio::select! {
                 biased;
-                Some(outcome) = self.in_flight.next(), if !is_idle => {
+                Some(ready) = self.in_flight.next(), if !is_idle => {
                     let drained = drained(shutdown.clone(), self.settings.drain);
                     tokio::select! {
                         biased;
-                        sent = self.send(outcome, idle_max) => match sent {
+                        sent = self.send(ready, idle_max) => match sent {
                             Ok(()) => busy_at = tokio::time::Instant::now(),
                             Err(why) => return why,
                         },
@@ -181,7 +188,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Takes a frame that was read.
-    fn arrived(&mut self, bytes: bytes::Bytes, share: Share) -> Result<(), Option<String>> {
+    fn arrived(&mut self, bytes: bytes::Bytes, mut share: Share) -> Result<(), Option<String>> {
         let (at, request_bytes) = (Instant::now(), bytes.len());
         let frame = match frame::parse_request(bytes) {
             Ok(frame) => frame,
@@ -193,10 +200,11 @@ impl<S: Socket> Connection<S> {
                 let answer = api::unsupported_version(correlation_id)
                     .map_err(|error| Some(error.to_string()))?;
                 let outcome = Outcome::Answered(Response::Send(vec![Piece::Bytes(answer)]));
-                self.unsent
-                    .fetch_add(held_bytes(&outcome), Ordering::Relaxed);
+                let held = held_bytes(&outcome);
+                self.unsent.fetch_add(held, Ordering::Relaxed);
+                share.become_answer(held);
                 self.in_flight
-                    .push_back(Box::pin(std::future::ready(outcome)));
+                    .push_back(Box::pin(std::future::ready(Ready { outcome, share })));
                 return Ok(());
             }
             Err(error) => return Err(Some(error.to_string())),
@@ -216,8 +224,8 @@ impl<S: Socket> Connection<S> {
     /// Begins to work on what was read.
     fn begin_held(&mut self) {
         let Some(Arrived {
-            frame,
-            share,
+            mut frame,
+            mut share,
             at: arrived,
             bytes: request_bytes,
         }) = self.held.take()
@@ -227,12 +235,12 @@ impl<S: Socket> Connection<S> {
         let key = frame.api_key;
         let client = self.registered.client().clone();
         client.asked(key, frame.version, request_bytes);
-        let name = frame.client_id.as_deref();
-        let named = name.map(|name| (crc32c::crc32c(name.as_bytes()), name.len()));
-        if named != self.named {
+        if frame.client_id.as_deref() != self.client_id.as_deref() {
+            let name = frame.client_id.as_deref();
             client.named(name.unwrap_or_default());
-            self.named = named;
+            self.client_id = name.map(|name| StrBytes::from_string(name.to_owned()));
         }
+        frame.client_id.clone_from(&self.client_id);
         let stage = match is_of_peer(&frame) {
             true => Stage::free(),
             false => self.gate.begin(key),
@@ -256,8 +264,9 @@ impl<S: Socket> Connection<S> {
                 Ok(Err(error)) => Outcome::Failed(error),
                 Err(_) => Outcome::Panicked,
             };
-            drop(share);
-            unsent.fetch_add(held_bytes(&outcome), Ordering::Relaxed);
+            let held = held_bytes(&outcome);
+            share.become_answer(held);
+            unsent.fetch_add(held, Ordering::Relaxed);
             let response_bytes = response_bytes(&outcome);
             client.answered(response_bytes);
             if let Some(logged) = logged {
@@ -271,25 +280,33 @@ impl<S: Socket> Connection<S> {
             }
             cx.metrics
                 .answered(key, request_bytes, response_bytes, arrived.elapsed());
-            outcome
+            Ready { outcome, share }
         }));
     }
 
     /// Sends an answer, and with it those that are ready behind it.
-    async fn send(&mut self, first: Outcome, stall_max: Duration) -> Result<(), Option<String>> {
-        let mut pieces = Vec::new();
-        let mut ending = self.collect(first, &mut pieces);
+    async fn send(&mut self, first: Ready, stall_max: Duration) -> Result<(), Option<String>> {
+        let (mut pieces, mut shares) = (Vec::new(), vec![first.share]);
+        let mut ending = self.collect(first.outcome, &mut pieces);
         let mut joined = 1;
         while ending.is_none() && joined < ANSWERS_JOINED_MAX {
             let Some(Some(next)) = self.in_flight.next().now_or_never() else {
                 break;
             };
-            ending = self.collect(next, &mut pieces);
+            shares.push(next.share);
+            ending = self.collect(next.outcome, &mut pieces);
             joined += 1;
         }
-        match send_all(&mut self.stream, pieces, stall_max).await {
+        let held = shares.iter().map(Share::bytes).sum::<usize>();
+        let patience = Patience {
+            stall_max,
+            memory: &self.cx.memory,
+            held: held + self.unsent.load(Ordering::Relaxed),
+        };
+        match send_all(&mut self.stream, pieces, &patience).await {
             Ok(()) => ending.map_or(Ok(()), |why| Err(Some(why))),
             Err(SendError::Peer(_)) => Err(None),
+            Err(error @ SendError::MemoryWanted) => Err(Some(error.to_string())),
             Err(error @ SendError::File(_)) => {
                 tracing::error!(peer = %self.peer, %error, "closing the connection");
                 self.tell_of_end(&error.to_string());
@@ -325,8 +342,8 @@ impl<S: Socket> Connection<S> {
         let drain = self.settings.drain;
         let answers = async {
             loop {
-                while let Some(outcome) = self.in_flight.next().await {
-                    self.send(outcome, stall_max).await?;
+                while let Some(ready) = self.in_flight.next().await {
+                    self.send(ready, stall_max).await?;
                 }
                 match self.held.is_some() {
                     true => self.begin_held(),
@@ -386,13 +403,17 @@ fn response_bytes(outcome: &Outcome) -> usize {
     pieces_of(outcome).iter().map(Piece::bytes).sum()
 }
 
-/// What of an answer is in memory, bytes.
+/// What of an answer is in memory, bytes; small parts of files will be, some at a time.
 fn held_bytes(outcome: &Outcome) -> usize {
-    let held = |piece: &Piece| match piece {
-        Piece::Bytes(bytes) => bytes.len(),
-        Piece::File(_) => 0,
-    };
-    pieces_of(outcome).iter().map(held).sum()
+    let (mut held, mut from_files) = (0, 0);
+    for piece in pieces_of(outcome) {
+        match piece {
+            Piece::Bytes(bytes) => held += bytes.len(),
+            Piece::File(slice) if slice.bytes <= JOIN_BYTES_MAX => from_files += slice.bytes,
+            Piece::File(_) => {}
+        }
+    }
+    held + from_files.min(2 * JOIN_BYTES_MAX)
 }
 
 fn pieces_of(outcome: &Outcome) -> &[Piece] {

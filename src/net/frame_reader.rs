@@ -12,9 +12,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use metaq_protocol::frame;
+use metaq_protocol::messages::ApiKey;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::memory::{NoMemory, RequestMemory, Share};
+use crate::memory::{Memory, NoMemory, Share};
 
 /// Size of the buffer that connections of a thread share.
 const SHARED_BYTES: usize = 256 << 10;
@@ -24,7 +26,8 @@ const SHARED_ROOM_MIN: usize = 64 << 10;
 const LARGE_FRAME_BYTES: usize = 64 << 10;
 /// Such a buffer is given without proof up to this size.
 const EXPECTED_BYTES_MAX: usize = 4 << 20;
-/// Frames below this size are copied out of the shared buffer: a request that waits for long does not hold it.
+/// Frames below this size are copied out of the shared buffer, as are all that bring no records: a request that waits for
+/// long does not hold it.
 const COPIED_BYTES_MAX: usize = 4 << 10;
 /// A frame's own buffer begins with this much and doubles while bytes arrive.
 const GROW_BYTES_MIN: usize = 64 << 10;
@@ -86,13 +89,15 @@ pub(super) struct FrameReader {
     bytes_max: usize,
     /// `socket.request.stall.ms`.
     stall_max: Duration,
-    memory: RequestMemory,
+    memory: Memory,
     /// Covers at least what has arrived of the frame that is being read.
     share: Share,
+    /// What a frame that has arrived will need in all, until its share covers it.
+    needs: Option<usize>,
 }
 
 impl FrameReader {
-    pub(super) fn new(bytes_max: usize, stall_max: Duration, memory: RequestMemory) -> Self {
+    pub(super) fn new(bytes_max: usize, stall_max: Duration, memory: Memory) -> Self {
         let share = memory.empty_share();
         Self {
             input: BytesMut::new(),
@@ -102,6 +107,7 @@ impl FrameReader {
             stall_max,
             memory,
             share,
+            needs: None,
         }
     }
 
@@ -114,13 +120,17 @@ impl FrameReader {
         loop {
             let room = if let Some(length) = self.length()? {
                 let whole = LENGTH_BYTES + length;
+                if self.input.len() >= whole {
+                    let needs = self.needs(length);
+                    if self.share.bytes() < needs {
+                        self.memory.grow(&mut self.share, needs, needs).await?;
+                    }
+                    return Ok(Some(self.take_frame(length)));
+                }
                 let grown = self.input.len() * 2;
                 let share = whole.min(grown.max(SHARE_BYTES_MIN));
                 if self.share.bytes() < share {
                     self.memory.grow(&mut self.share, whole, share).await?;
-                }
-                if self.input.len() >= whole {
-                    return Ok(Some(self.take_frame(length)));
                 }
                 let expected = self.frame_before.min(EXPECTED_BYTES_MAX);
                 whole.min(grown.max(GROW_BYTES_MIN).max(expected))
@@ -147,12 +157,23 @@ impl FrameReader {
         }
     }
 
+    /// What the frame that has arrived takes in memory until it is answered: itself, what it is decoded to, and as much for
+    /// its answer, which most APIs make of one part for each that was asked.
+    fn needs(&mut self, length: usize) -> usize {
+        let frame = &self.input[LENGTH_BYTES..LENGTH_BYTES + length];
+        let needs = || LENGTH_BYTES + length + 2 * frame::decoded_bytes(frame);
+        *self.needs.get_or_insert_with(needs)
+    }
+
     fn take_frame(&mut self, length: usize) -> (Bytes, Share) {
         let share = std::mem::replace(&mut self.share, self.memory.empty_share());
+        self.needs = None;
         self.frame_before = LENGTH_BYTES + length;
         self.input.advance(LENGTH_BYTES);
         let frame = self.input.split_to(length);
-        let frame = match self.is_shared && length < COPIED_BYTES_MAX {
+        let is_produce = frame.starts_with(&(ApiKey::Produce as i16).to_be_bytes());
+        let is_copied = length < COPIED_BYTES_MAX || !is_produce;
+        let frame = match self.is_shared && is_copied {
             true => Bytes::copy_from_slice(&frame),
             false => frame.freeze(),
         };

@@ -3,7 +3,6 @@
 mod connection;
 mod file_read;
 mod frame_reader;
-mod memory;
 mod send;
 mod server;
 mod shutdown;

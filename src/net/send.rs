@@ -15,9 +15,12 @@ use super::file_read::{read_in_background, too_short};
 use super::socket::Socket;
 use crate::api::Piece;
 use crate::log::{DiskFile, Slice};
+use crate::memory::Memory;
 
 /// Parts up to this size are sent together, until they are as large as this.
-const JOIN_BYTES_MAX: usize = 16 << 10;
+pub(super) const JOIN_BYTES_MAX: usize = 16 << 10;
+/// While others wait for memory, a peer may take nothing for this long.
+const STALL_SHORT_MAX: Duration = Duration::from_secs(2);
 /// Files are sent in steps of this size; between them, cold pages are looked for.
 const FILE_STEP_BYTES: usize = 1 << 20;
 
@@ -30,13 +33,33 @@ pub(super) enum SendError {
     /// The disk fails, or a segment is not what it was.
     #[error("a segment cannot be read: {0}")]
     File(io::Error),
+    /// It takes nothing while others wait for the memory that its answers hold.
+    #[error("the client does not take its answers, and others wait for the memory")]
+    MemoryWanted,
 }
 
-/// Sends all pieces in order. A peer that takes nothing for `stall_max` ends it with an error.
+/// How long a peer may take nothing.
+pub(super) struct Patience<'a> {
+    /// At most.
+    pub(super) stall_max: Duration,
+    pub(super) memory: &'a Memory,
+    /// What its answers hold of the memory, bytes.
+    pub(super) held: usize,
+}
+
+impl Patience<'_> {
+    /// Waits until somebody else needs the memory more.
+    async fn memory_wanted(&self) {
+        tokio::time::sleep(STALL_SHORT_MAX).await;
+        self.memory.wants_back(self.held).await;
+    }
+}
+
+/// Sends all pieces in order. A peer that takes nothing for too long ends it with an error.
 pub(super) async fn send_all<S: Socket>(
     stream: &mut S,
     pieces: Vec<Piece>,
-    stall_max: Duration,
+    patience: &Patience<'_>,
 ) -> Result<(), SendError> {
     let mut joined = BytesMut::new();
     // A last one that is empty would leave what is before it waiting for more.
@@ -46,38 +69,38 @@ pub(super) async fn send_all<S: Socket>(
         let more = pieces.peek().is_some();
         let is_large = piece.bytes() > JOIN_BYTES_MAX;
         if is_large || joined.len() >= JOIN_BYTES_MAX {
-            send_bytes(stream, joined.split().freeze(), true, stall_max).await?;
+            send_bytes(stream, joined.split().freeze(), true, patience).await?;
         }
         match piece {
             Piece::Bytes(all) if is_large || (joined.is_empty() && !more) => {
-                send_bytes(stream, all, more, stall_max).await?
+                send_bytes(stream, all, more, patience).await?
             }
             Piece::Bytes(some) => joined.extend_from_slice(&some),
-            Piece::File(slice) if is_large => send_file(stream, slice, stall_max).await?,
+            Piece::File(slice) if is_large => send_file(stream, slice, patience).await?,
             Piece::File(slice) => {
                 if !read_cached_into(&slice, &mut joined) {
                     // What is ready does not wait for the disk, nor is it lost if that fails.
-                    send_bytes(stream, joined.split().freeze(), false, stall_max).await?;
+                    send_bytes(stream, joined.split().freeze(), false, patience).await?;
                     let read = read_in_background(&slice.file, slice.position, slice.bytes);
                     joined = read.await.map_err(SendError::File)?;
                 }
             }
         }
     }
-    send_bytes(stream, joined.freeze(), false, stall_max).await
+    send_bytes(stream, joined.freeze(), false, patience).await
 }
 
 /// Waits for the socket to take something, but not for ever.
 async fn in_time(
-    stall_max: Duration,
+    patience: &Patience<'_>,
     send: impl Future<Output = io::Result<usize>>,
-) -> io::Result<usize> {
-    match tokio::time::timeout(stall_max, send).await {
-        Ok(result) => result,
-        Err(_) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "the client takes no data",
-        )),
+) -> Result<usize, SendError> {
+    let timed_out = || io::Error::new(io::ErrorKind::TimedOut, "the client takes no data");
+    tokio::select! {
+        biased;
+        sent = send => sent.map_err(SendError::Peer),
+        () = tokio::time::sleep(patience.stall_max) => Err(SendError::Peer(timed_out())),
+        () = patience.memory_wanted() => Err(SendError::MemoryWanted),
     }
 }
 
@@ -85,11 +108,11 @@ async fn send_bytes<S: Socket>(
     stream: &mut S,
     mut bytes: Bytes,
     more: bool,
-    stall_max: Duration,
+    patience: &Patience<'_>,
 ) -> Result<(), SendError> {
     while !bytes.is_empty() {
         let send = stream.send_bytes(&bytes, more);
-        let sent = in_time(stall_max, send).await.map_err(SendError::Peer)?;
+        let sent = in_time(patience, send).await?;
         bytes = bytes.slice(sent..);
     }
     Ok(())
@@ -98,7 +121,7 @@ async fn send_bytes<S: Socket>(
 async fn send_file<S: Socket>(
     stream: &mut S,
     slice: Slice,
-    stall_max: Duration,
+    patience: &Patience<'_>,
 ) -> Result<(), SendError> {
     let Slice {
         file,
@@ -110,14 +133,16 @@ async fn send_file<S: Socket>(
         let step = FILE_STEP_BYTES.min((end - position) as usize);
         warm(&file, position, step).await.map_err(SendError::File)?;
         let send = stream.send_file(&file, position, step);
-        match in_time(stall_max, send).await {
+        match in_time(patience, send).await {
             Ok(0) => return Err(SendError::File(too_short())),
             Ok(sent) => position += sent as u64,
             // A socket has no such error.
-            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+            Err(SendError::Peer(error))
+                if error.raw_os_error() == Some(Errno::IO.raw_os_error()) =>
+            {
                 return Err(SendError::File(error));
             }
-            Err(error) => return Err(SendError::Peer(error)),
+            Err(error) => return Err(error),
         }
     }
     Ok(())
@@ -222,7 +247,12 @@ mod tests {
             to.read_to_end(&mut all).await.unwrap();
             all
         });
-        let result = send_all(&mut from, pieces, STALL_MAX).await;
+        let patience = Patience {
+            stall_max: STALL_MAX,
+            memory: &Memory::new(Arc::default(), -1),
+            held: 0,
+        };
+        let result = send_all(&mut from, pieces, &patience).await;
         drop(from);
         (reader.await.unwrap(), result)
     }

@@ -14,7 +14,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::connection::{self, Settings};
-use super::memory::RequestMemory;
 use super::shutdown::stopped;
 use super::socket::Listener;
 use crate::api::Context;
@@ -148,15 +147,8 @@ impl Server {
     pub fn serve<L: Listener>(&mut self, cx: &Arc<Context>, listeners: Vec<L>) {
         self.drain = Settings::of(&cx.config.load()).drain;
         let limits = Arc::new(Limits::default());
-        let memory = RequestMemory::new(cx.clone(), cx.config.number("queued.max.request.bytes"));
         for listener in listeners {
-            let accept = accept(
-                cx.clone(),
-                listener,
-                limits.clone(),
-                memory.clone(),
-                self.stop.subscribe(),
-            );
+            let accept = accept(cx.clone(), listener, limits.clone(), self.stop.subscribe());
             let vital = cx.partitions.vital().clone();
             self.tasks.spawn(vital.watch("listener", accept));
         }
@@ -253,7 +245,6 @@ async fn accept<L: Listener>(
     cx: Arc<Context>,
     listener: L,
     limits: Arc<Limits>,
-    memory: RequestMemory,
     stop: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
@@ -266,7 +257,7 @@ async fn accept<L: Listener>(
                         cx.metrics.connections_accepted.fetch_add(1, Ordering::Relaxed);
                         let settings = Settings::of(&cx.config.load());
                         let serve =
-                            connection::run(cx.clone(), stream, peer, settings, memory.clone(), stop.clone());
+                            connection::run(cx.clone(), stream, peer, settings, stop.clone());
                         connections.spawn(async move {
                             serve.await;
                             drop(place);

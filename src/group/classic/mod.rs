@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
+use crate::group::held::Held;
 use crate::group::member::{Member, Waiter};
 use crate::group::messages::{
     GroupDescription, GroupError, JoinReply, JoinRequest, LeaveMember, MemberDescription,
@@ -79,6 +80,15 @@ pub(in crate::group) struct Limits {
     pub(in crate::group) members_max: usize,
 }
 
+/// A member that was handed an id and has not come back with it.
+#[derive(Debug)]
+struct Pending {
+    /// How long the id holds, ms.
+    until_ms: i64,
+    /// Its share of what groups may hold in memory.
+    _held: Option<Held>,
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(in crate::group) struct ClassicGroup {
@@ -90,8 +100,8 @@ pub(in crate::group) struct ClassicGroup {
     pub(in crate::group) members: BTreeMap<String, Member>,
     /// Member ids by `group.instance.id`.
     pub(in crate::group) instances: HashMap<String, String>,
-    /// Ids that were handed out and not joined with, and until when they hold.
-    pending: BTreeMap<String, i64>,
+    /// Ids that were handed out and not joined with.
+    pending: BTreeMap<String, Pending>,
     /// When the state last changed, ms.
     pub(in crate::group) changed_ms: i64,
     /// End of the join phase, and what of the initial delay may still be added.
@@ -233,7 +243,11 @@ impl ClassicGroup {
         }
         if request.instance_id.is_none() && request.member_id_required {
             let until = now_ms + i64::from(request.session_timeout_ms);
-            self.pending.insert(new_id.clone(), until);
+            let pending = Pending {
+                until_ms: until,
+                _held: request.held.clone(),
+            };
+            self.pending.insert(new_id.clone(), pending);
             // The id travels in the answer beside the error.
             let reply = JoinReply {
                 generation: -1,

@@ -165,7 +165,7 @@ impl ClassicGroup {
             .values()
             .filter(|member| !member.is_waiting() || member.is_new);
         let silent = members.map(|member| member.deadline_ms).min();
-        let pending = self.pending.values().min().copied();
+        let pending = self.pending.values().map(|id| id.until_ms).min();
         [
             silent,
             pending,
@@ -179,7 +179,7 @@ impl ClassicGroup {
 
     /// Does what is due.
     pub(in crate::group) fn tick(&mut self, now_ms: i64, limits: &Limits) {
-        self.pending.retain(|_, until| *until > now_ms);
+        self.pending.retain(|_, id| id.until_ms > now_ms);
         let silent = |member: &&Member| {
             member.deadline_ms <= now_ms && (!member.is_waiting() || member.is_new)
         };
