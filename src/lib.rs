@@ -5,13 +5,25 @@
 //! - [`clock`]: the time of day
 //! - [`schedule`]: times of day as MetaQ gives them
 //! - [`vital`]: threads and tasks that a broker cannot do without
+//! - [`notify`]: what systemd is told
+//! - [`memory`]: the one budget of all memory that clients can cause
 //! - [`observe`]: what happened, who is connected, the last hours, the log's tail
+//! - [`logging`]: where the log goes, and its levels
+//! - [`metrics`]: what is counted
 //! - [`log`]: sequential segment files, byte for byte as Kafka's
 //! - [`meta`]: the coordination tree
 //! - [`config`]: `server.ini`, broker and topic configurations
 //! - [`telemetry`]: metrics that clients push
-//! - [`partition`]: partitions of this broker, their writer and sync threads
+//! - [`partition`]: partitions of this broker, and who writes and syncs them
 //! - [`peer`]: connections to other brokers
+//! - [`cluster`]: the cluster's image, membership, the controller
+//! - [`group`]: consumer groups and their offsets
+//! - [`api`]: one file a Kafka API
+//! - [`net`]: listeners, connections, sending
+//! - [`control`]: the control socket of an operator
+//! - [`admin`]: the dashboard, its API, metrics and health
+//! - [`broker`]: everything put together
+//! - [`cli`]: `metaq start` and the operator commands
 
 pub mod admin;
 pub mod api;
