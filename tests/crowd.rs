@@ -296,10 +296,13 @@ fn holds_nothing_of<R: Request>(version: i16, request: impl Fn(usize) -> R) {
             sent += frame.unwrap().len();
         }
     }
-    witness(&mut clients[0]);
-    let grown = broker.resident().saturating_sub(before);
-    println!("{} KiB more for {} KiB", grown >> 10, sent >> 10);
-    assert!(grown < sent / 2, "{grown} bytes more for {sent}");
+    let grown = || broker.resident().saturating_sub(before);
+    println!("{} KiB more for {} KiB", grown() >> 10, sent >> 10);
+    // The allocator gives back what is free in its own time, while it is used.
+    wait_for("what they sent to be given back", || {
+        witness(&mut clients[0]);
+        grown() < sent / 2
+    });
 }
 
 #[test]

@@ -49,7 +49,8 @@ pub(super) fn lag_in(
         Ok(partition) => partition.high_watermark(),
         Err(_) => *elsewhere.get(&(topic.clone(), *index))?,
     };
-    Some((end - offset).max(0))
+    // A group may commit any number.
+    Some(end.saturating_sub(*offset).max(0))
 }
 
 /// What lies before it can be read: of those of some partitions that are led elsewhere and whose broker answers.

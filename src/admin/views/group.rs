@@ -123,7 +123,11 @@ pub(in crate::admin) async fn list(
             state: group.state,
             members: group.members,
             partitions: group.offsets.len(),
-            lag: group.offsets.iter().filter_map(lag).sum(),
+            lag: group
+                .offsets
+                .iter()
+                .filter_map(lag)
+                .fold(0, i64::saturating_add),
             rebalances: rebalances.get(&group.group_id).copied().unwrap_or(0),
             group_id: group.group_id,
         });
@@ -195,7 +199,9 @@ impl GroupDetail {
         for (key, end) in remote::high_watermarks(cx, elsewhere).await {
             if let Some((row, _)) = rows.get_mut(&key) {
                 row.high_watermark = Some(end);
-                row.lag = row.committed.map(|committed| (end - committed).max(0));
+                row.lag = row
+                    .committed
+                    .map(|committed| end.saturating_sub(committed).max(0));
             }
         }
         let now_ms = cx.partitions.clock().now_ms();
@@ -237,7 +243,10 @@ impl GroupDetail {
                 state: described.state,
                 members: members.len(),
                 partitions: rows.len(),
-                lag: rows.iter().filter_map(|row| row.lag).sum(),
+                lag: rows
+                    .iter()
+                    .filter_map(|row| row.lag)
+                    .fold(0, i64::saturating_add),
                 rebalances: rebalances.len(),
             },
             generation: described.generation,
@@ -315,7 +324,7 @@ fn measured((mut row, partition): Row, now_ms: i64) -> GroupPartitionView {
         // It will begin at one of the ends; nobody knows which.
         None => return row,
     };
-    row.lag = Some((end - from).max(0));
+    row.lag = Some(end.saturating_sub(from).max(0));
     (row.lag_bytes, row.lag_ms) = (Some(0), None);
     if from < end
         && let Ok(Some((bytes, first))) = partition.log().ahead(from.max(start))

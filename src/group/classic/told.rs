@@ -2,6 +2,9 @@
 
 use super::{ClassicGroup, Member, State};
 
+/// Causes of one rebalance are noted until they are this long together: clients give them, as often as they like.
+const WHY_BYTES_MAX: usize = 1024;
+
 /// A rebalance that is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::group) struct Rebalanced {
@@ -11,9 +14,9 @@ pub(in crate::group) struct Rebalanced {
     pub(in crate::group) who: String,
     /// Why.
     pub(in crate::group) why: String,
-    /// The generation behind it.
+    /// The generation after it.
     pub(in crate::group) generation: i32,
-    /// Members before and behind it.
+    /// Members before and after it.
     pub(in crate::group) members: (usize, usize),
     /// The member that joined last, and how long the others waited for it, ms.
     pub(in crate::group) waited_for: Option<(String, i64)>,
@@ -65,6 +68,7 @@ impl ClassicGroup {
     pub(super) fn note_begin(&mut self, now_ms: i64) {
         let Cause { who, why, members } = self.cause.take().unwrap_or_default();
         match &mut self.rebalancing {
+            Some(going_on) if going_on.why.len() >= WHY_BYTES_MAX => {}
             Some(going_on) if going_on.why != why => {
                 going_on.why = format!("{}; then: {why}", going_on.why);
             }
