@@ -60,7 +60,10 @@ fn a_log_keeps_what_it_acknowledged_while_syncs_take_time_and_writebacks_fail() 
 
 #[test]
 fn a_sync_after_a_failed_one_and_a_restart_writes_what_the_device_refused() {
-    log::run(8, STEPS, Faults::Syncs).unwrap();
+    for seed in [8, 982, 1358, 1862, 2539, 2902] {
+        log::run(seed, STEPS, Faults::Syncs).unwrap();
+    }
+    process::run(4816, CHILD).unwrap();
 }
 
 #[test]

@@ -16,10 +16,18 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// refused, and count it as written: no sync writes it again.
 const SYNC_FAILED: &str = "metaq-sync-failed";
 
+/// A disk that fails once may fail again at once.
+const TRIES: usize = 5;
+
 /// Leaves word for the next opening. It need not survive the system, whose page cache goes with it.
 pub(super) fn note(disk: &dyn Disk, dir: &Path) {
-    if let Err(error) = disk.write(&dir.join(SYNC_FAILED), &[]) {
-        tracing::error!(dir = %dir.display(), %error, "cannot note that a sync failed");
+    for _ in 0..TRIES {
+        match disk.write(&dir.join(SYNC_FAILED), &[]) {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::error!(dir = %dir.display(), %error, "cannot note that a sync failed")
+            }
+        }
     }
 }
 
