@@ -153,6 +153,9 @@ fn retention_leaves_nothing_that_a_power_failure_could_take_whole() {
     for seed in [4189, 5549, 5562] {
         log::run(seed, STEPS, Faults::Calls).unwrap();
     }
+    for seed in [6826, 7128] {
+        log::run(seed, STEPS, Faults::Syncs).unwrap();
+    }
 }
 
 #[test]
