@@ -216,6 +216,7 @@ impl<'a> Writer<'a> {
                 compact,
                 nullable,
                 element,
+                ..
             } => self.array(*compact, *nullable, element),
             Shape::Struct {
                 nullable,

@@ -85,6 +85,29 @@ pub struct RequestFrame {
     pub client_id: Option<StrBytes>,
     /// What follows the header.
     pub body: Bytes,
+    /// Whether the body was checked already.
+    is_checked: bool,
+}
+
+impl RequestFrame {
+    /// With what [`check`] found in the same frame: its body is not checked again.
+    pub fn with(mut self, checked: Option<Checked>) -> Self {
+        self.is_checked = checked.is_some();
+        self
+    }
+}
+
+/// That a frame's body has its schema's shape.
+#[derive(Debug, Clone, Copy)]
+pub struct Checked {
+    decoded_bytes: usize,
+}
+
+impl Checked {
+    /// What the body takes in memory once it is decoded, bytes, roughly.
+    pub fn decoded_bytes(&self) -> usize {
+        self.decoded_bytes
+    }
 }
 
 /// Reads the header of a frame (without its length prefix) and checks that the API and version are served.
@@ -122,32 +145,33 @@ pub fn parse_request(mut frame: Bytes) -> Result<RequestFrame, FrameError> {
         correlation_id,
         client_id,
         body: frame,
+        is_checked: false,
     })
 }
 
-/// What a frame's body takes in memory once it is decoded, bytes, roughly. Nothing for what will be refused anyway.
-pub fn decoded_bytes(frame: &[u8]) -> usize {
-    let walk = || {
-        let [a, b, c, d] = *frame.first_chunk::<4>()?;
-        let (key, version) = (i16::from_be_bytes([a, b]), i16::from_be_bytes([c, d]));
-        let row = versions::lookup(key).filter(|row| (row.min..=row.max).contains(&version))?;
-        let (id_bytes, mut rest) = frame.get(FIXED_HEADER_BYTES..)?.split_first_chunk()?;
-        let id_bytes = usize::try_from(i16::from_be_bytes(*id_bytes)).unwrap_or(0);
-        rest = rest.get(id_bytes..)?;
-        if header_version(key, version) >= 2 {
-            skip_tagged_fields(&mut rest).ok()?;
-        }
-        shape::decoded_bytes(row.key, version, rest).ok()
-    };
-    walk().unwrap_or(0)
+/// Checks the body of a frame (without its length prefix); `None` for what will be refused.
+pub fn check(frame: &[u8]) -> Option<Checked> {
+    let [a, b, c, d] = *frame.first_chunk::<4>()?;
+    let (key, version) = (i16::from_be_bytes([a, b]), i16::from_be_bytes([c, d]));
+    let row = versions::lookup(key).filter(|row| (row.min..=row.max).contains(&version))?;
+    let (id_bytes, mut rest) = frame.get(FIXED_HEADER_BYTES..)?.split_first_chunk()?;
+    let id_bytes = usize::try_from(i16::from_be_bytes(*id_bytes)).unwrap_or(0);
+    rest = rest.get(id_bytes..)?;
+    if header_version(key, version) >= 2 {
+        skip_tagged_fields(&mut rest).ok()?;
+    }
+    let decoded_bytes = shape::decoded_bytes(row.key, version, rest).ok()?;
+    Some(Checked { decoded_bytes })
 }
 
 /// Decodes a request's body; its lengths are checked before anything is allocated.
 pub fn decode<R: Request>(frame: &RequestFrame) -> Result<R, FrameError> {
     let name = api_name(R::KEY);
     let version = frame.version;
-    shape::walk_request(R::KEY, version, &frame.body)
-        .map_err(|error| misshapen(name, version, &error))?;
+    if !frame.is_checked || frame.api_key != R::KEY {
+        shape::walk_request(R::KEY, version, &frame.body)
+            .map_err(|error| misshapen(name, version, &error))?;
+    }
     let mut body = frame.body.clone();
     R::decode(&mut body, version).map_err(|error| FrameError::Body {
         name,

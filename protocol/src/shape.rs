@@ -8,7 +8,6 @@
 //! response, first and last version, and the shape: `{name:TYPE,…(tag=name:TYPE,…)}` for a struct with its
 //! tagged fields, `[T]` for an array, `<T>` for a compact one, `?` before what may be null.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use crate::versions;
@@ -30,7 +29,7 @@ pub struct ShapeError {
 }
 
 /// Requests or responses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// From a client.
     Request,
@@ -65,6 +64,8 @@ pub enum Shape {
         nullable: bool,
         /// What it holds.
         element: Box<Shape>,
+        /// Of an element.
+        sizes: Sizes,
     },
     /// Fields one after the other; a nullable one begins with a byte that is negative for null.
     Struct {
@@ -77,15 +78,32 @@ pub enum Shape {
     },
 }
 
-type Key = (i16, Direction);
-/// First and last version, and what they look like.
-type Row = (i16, i16, Shape);
+/// What a value takes, computed once for each type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// The fewest bytes on the wire; never 0.
+    pub bytes_min: usize,
+    /// In memory itself, bytes, roughly; what arrays in it hold comes on top.
+    pub decoded_bytes: usize,
+}
 
-static SHAPES: LazyLock<HashMap<Key, Vec<Row>>> = LazyLock::new(|| {
-    let mut shapes: HashMap<Key, Vec<Row>> = HashMap::new();
+/// One line of the table.
+struct Row {
+    first: i16,
+    last: i16,
+    shape: Shape,
+    sizes: Sizes,
+}
+
+/// By API key: requests and responses.
+static SHAPES: LazyLock<Vec<[Vec<Row>; 2]>> = LazyLock::new(|| {
+    let mut shapes: Vec<[Vec<Row>; 2]> = Vec::new();
     for line in include_str!("shapes.txt").lines() {
-        if let Some((key, row)) = parse_line(line) {
-            shapes.entry(key).or_default().push(row);
+        if let Some((key, direction, row)) = parse_line(line) {
+            if shapes.len() <= key {
+                shapes.resize_with(key + 1, Default::default);
+            }
+            shapes[key][direction as usize].push(row);
         }
     }
     shapes
@@ -93,10 +111,13 @@ static SHAPES: LazyLock<HashMap<Key, Vec<Row>>> = LazyLock::new(|| {
 
 /// The schema of a message, when its API and version are known.
 pub fn shape_of(api_key: i16, direction: Direction, version: i16) -> Option<&'static Shape> {
-    let rows = SHAPES.get(&(api_key, direction))?;
-    rows.iter()
-        .find(|(first, last, _)| (*first..=*last).contains(&version))
-        .map(|(_, _, shape)| shape)
+    row_of(api_key, direction, version).map(|row| &row.shape)
+}
+
+fn row_of(api_key: i16, direction: Direction, version: i16) -> Option<&'static Row> {
+    let rows = SHAPES.get(usize::try_from(api_key).ok()?)?;
+    let mut rows = rows[direction as usize].iter();
+    rows.find(|row| (row.first..=row.last).contains(&version))
 }
 
 /// Checks a request's body.
@@ -128,16 +149,16 @@ fn walk(
         position: 0,
         what: "no schema is known",
     };
-    let shape = shape_of(api_key, direction, version).ok_or_else(unknown)?;
+    let row = row_of(api_key, direction, version).ok_or_else(unknown)?;
     let mut walker = Walker {
         body,
         at: 0,
         elements: 0,
         elements_max,
-        decoded: shape.decoded_bytes(),
+        decoded: row.sizes.decoded_bytes,
     };
-    // Bytes behind the message are let pass, as Kafka does: librdkafka's Metadata v13 has some.
-    let walked = walker.walk(shape);
+    // Bytes after the message are ignored, as Kafka does: librdkafka's Metadata v13 has some.
+    let walked = walker.walk(&row.shape);
     walked.map(|()| walker.decoded).map_err(|fault| {
         let path: Vec<&str> = fault.path.iter().rev().copied().collect();
         let field = if path.is_empty() {
@@ -154,45 +175,36 @@ fn walk(
 }
 
 impl Shape {
-    /// What a value takes in memory itself, roughly; what arrays hold comes on top.
-    fn decoded_bytes(&self) -> usize {
-        match self {
-            Self::Fixed(bytes) => (*bytes).max(4),
-            Self::Text { .. } | Self::Bytes { .. } => 32,
-            Self::Array { .. } => 24,
-            Self::Struct { fields, tags, .. } => {
-                let fields = fields.iter().map(|(_, shape)| shape.decoded_bytes());
+    fn sizes(&self) -> Sizes {
+        let length_bytes = |compact: bool, bytes| if compact { 1 } else { bytes };
+        let (bytes_min, decoded_bytes) = match self {
+            Self::Fixed(bytes) => (*bytes, (*bytes).max(4)),
+            Self::Text { compact, .. } => (length_bytes(*compact, 2), 32),
+            Self::Bytes { compact, .. } => (length_bytes(*compact, 4), 32),
+            Self::Array { compact, .. } => (length_bytes(*compact, 4), 24),
+            Self::Struct {
+                nullable,
+                fields,
+                tags,
+            } => {
+                let mut bytes_min = usize::from(tags.is_some());
+                let mut decoded = 0;
+                for sizes in fields.iter().map(|(_, shape)| shape.sizes()) {
+                    bytes_min += sizes.bytes_min;
+                    decoded += sizes.decoded_bytes;
+                }
                 let tags = tags.iter().flatten();
-                let tags = tags.map(|(_, _, shape)| shape.decoded_bytes());
+                decoded += tags
+                    .map(|(_, _, shape)| shape.sizes().decoded_bytes)
+                    .sum::<usize>();
+                let bytes_min = if *nullable { 1 } else { bytes_min };
                 // With a map of unknown tagged fields, and fields of other versions.
-                2 * (fields.sum::<usize>() + tags.sum::<usize>()) + 32
+                (bytes_min, 2 * decoded + 32)
             }
-        }
-    }
-
-    /// The fewest bytes that a value takes; never 0.
-    fn bytes_min(&self) -> usize {
-        match self {
-            Self::Fixed(bytes) => (*bytes).max(1),
-            Self::Text { compact, .. } => {
-                if *compact {
-                    1
-                } else {
-                    2
-                }
-            }
-            Self::Bytes { compact, .. } | Self::Array { compact, .. } => {
-                if *compact {
-                    1
-                } else {
-                    4
-                }
-            }
-            Self::Struct { nullable: true, .. } => 1,
-            Self::Struct { fields, tags, .. } => {
-                let fields: usize = fields.iter().map(|(_, shape)| shape.bytes_min()).sum();
-                (fields + usize::from(tags.is_some())).max(1)
-            }
+        };
+        Sizes {
+            bytes_min: bytes_min.max(1),
+            decoded_bytes,
         }
     }
 }
@@ -299,8 +311,9 @@ impl Walker<'_> {
                 compact,
                 nullable,
                 element,
+                sizes,
             } => match self.length(*compact, *nullable, false)? {
-                Some(length) => self.walk_elements(length, element),
+                Some(length) => self.walk_elements(length, element, *sizes),
                 None => Ok(()),
             },
             Shape::Struct {
@@ -327,12 +340,17 @@ impl Walker<'_> {
         }
     }
 
-    fn walk_elements(&mut self, length: usize, element: &'static Shape) -> Result<(), Fault> {
-        if length > self.remaining() / element.bytes_min() {
+    fn walk_elements(
+        &mut self,
+        length: usize,
+        element: &'static Shape,
+        sizes: Sizes,
+    ) -> Result<(), Fault> {
+        if length > self.remaining() / sizes.bytes_min {
             return Err(Fault::new("more elements than the message has bytes for"));
         }
         self.count(length)?;
-        self.decoded += length * element.decoded_bytes();
+        self.decoded += length * sizes.decoded_bytes;
         if let Shape::Fixed(bytes) = element {
             return self.skip(length * bytes);
         }
@@ -384,7 +402,7 @@ fn within(mut fault: Fault, name: &'static str) -> Fault {
     fault
 }
 
-fn parse_line(line: &str) -> Option<(Key, Row)> {
+fn parse_line(line: &str) -> Option<(usize, Direction, Row)> {
     let mut words = line.splitn(5, ' ');
     let key = words.next()?.parse().ok()?;
     let direction = if words.next()? == "request" {
@@ -395,8 +413,14 @@ fn parse_line(line: &str) -> Option<(Key, Row)> {
     let (first, last) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     let mut rest = words.next()?;
     let shape = parse_type(&mut rest)?;
-    rest.is_empty()
-        .then_some(((key, direction), (first, last, shape)))
+    let sizes = shape.sizes();
+    let row = Row {
+        first,
+        last,
+        shape,
+        sizes,
+    };
+    rest.is_empty().then_some((key, direction, row))
 }
 
 fn eat(rest: &mut &str, letter: char) -> bool {
@@ -420,10 +444,12 @@ fn parse_type(rest: &mut &str) -> Option<Shape> {
     for (open, close, compact) in [('[', ']', false), ('<', '>', true)] {
         if eat(rest, open) {
             let element = Box::new(parse_type(rest)?);
+            let sizes = element.sizes();
             return eat(rest, close).then_some(Shape::Array {
                 compact,
                 nullable,
                 element,
+                sizes,
             });
         }
     }
@@ -478,7 +504,7 @@ mod tests {
     #[test]
     fn every_line_of_the_table_is_understood() {
         let lines = include_str!("shapes.txt").lines().count();
-        assert_eq!(SHAPES.values().map(Vec::len).sum::<usize>(), lines);
+        assert_eq!(SHAPES.iter().flatten().map(Vec::len).sum::<usize>(), lines);
     }
 
     #[test]

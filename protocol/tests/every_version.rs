@@ -99,6 +99,7 @@ fn generate(shape: &Shape, random: &mut Random, out: &mut BytesMut, boolean: boo
             compact,
             nullable,
             element,
+            ..
         } => {
             let count = chosen(random, *nullable, 3);
             length(out, *compact, false, count);

@@ -20,7 +20,7 @@ use metaq_protocol::messages::ApiKey;
 use metaq_protocol::protocol::StrBytes;
 use tokio::sync::watch;
 
-use super::frame_reader::{FrameReader, ReadFault};
+use super::frame_reader::{Frame, FrameReader, ReadFault};
 use super::send::{JOIN_BYTES_MAX, Patience, SendError, send_all};
 use super::shutdown::stopped;
 use super::socket::Socket;
@@ -158,8 +158,8 @@ impl<S: Socket> Connection<S> {
                 () = admitted(&self.gate, &self.held), if self.held.is_some() => self.begin_held(),
                 () = &mut stop => return self.drain(idle_max).await,
                 read = self.reader.next(&mut self.stream), if may_read => match read {
-                    Ok(Some((bytes, share))) => {
-                        if let Err(why) = self.arrived(bytes, share) {
+                    Ok(Some(frame)) => {
+                        if let Err(why) = self.arrived(frame) {
                             return why;
                         }
                     }
@@ -188,10 +188,11 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Takes a frame that was read.
-    fn arrived(&mut self, bytes: bytes::Bytes, mut share: Share) -> Result<(), Option<String>> {
-        let (at, request_bytes) = (Instant::now(), bytes.len());
-        let frame = match frame::parse_request(bytes) {
-            Ok(frame) => frame,
+    fn arrived(&mut self, frame: Frame) -> Result<(), Option<String>> {
+        let (at, request_bytes) = (Instant::now(), frame.bytes.len());
+        let mut share = frame.share;
+        let frame = match frame::parse_request(frame.bytes) {
+            Ok(request) => request.with(frame.checked),
             Err(FrameError::UnsupportedVersion {
                 key,
                 correlation_id,

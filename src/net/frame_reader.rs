@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use metaq_protocol::frame;
+use metaq_protocol::frame::{self, Checked};
 use metaq_protocol::messages::ApiKey;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -92,8 +92,18 @@ pub(super) struct FrameReader {
     memory: Memory,
     /// Covers at least what has arrived of the frame that is being read.
     share: Share,
-    /// What a frame that has arrived will need in all, until its share covers it.
-    needs: Option<usize>,
+    /// Of a frame that has arrived: what it will need in all until its share covers it, and whether its body is well
+    /// formed.
+    needs: Option<(usize, Option<Checked>)>,
+}
+
+/// A frame without its length.
+pub(super) struct Frame {
+    pub(super) bytes: Bytes,
+    /// What looking through its body found.
+    pub(super) checked: Option<Checked>,
+    /// Its share of the request memory.
+    pub(super) share: Share,
 }
 
 impl FrameReader {
@@ -116,16 +126,16 @@ impl FrameReader {
     pub(super) async fn next<S: AsyncRead + Unpin>(
         &mut self,
         stream: &mut S,
-    ) -> Result<Option<(Bytes, Share)>, ReadFault> {
+    ) -> Result<Option<Frame>, ReadFault> {
         loop {
             let room = if let Some(length) = self.length()? {
                 let whole = LENGTH_BYTES + length;
                 if self.input.len() >= whole {
-                    let needs = self.needs(length);
+                    let (needs, checked) = self.needs(length);
                     if self.share.bytes() < needs {
                         self.memory.grow(&mut self.share, needs, needs).await?;
                     }
-                    return Ok(Some(self.take_frame(length)));
+                    return Ok(Some(self.take_frame(length, checked)));
                 }
                 let grown = self.input.len() * 2;
                 let share = whole.min(grown.max(SHARE_BYTES_MIN));
@@ -159,13 +169,16 @@ impl FrameReader {
 
     /// What the frame that has arrived takes in memory until it is answered: itself, what it is decoded to, and as much for
     /// its answer, which most APIs make of one part for each that was asked.
-    fn needs(&mut self, length: usize) -> usize {
+    fn needs(&mut self, length: usize) -> (usize, Option<Checked>) {
         let frame = &self.input[LENGTH_BYTES..LENGTH_BYTES + length];
-        let needs = || LENGTH_BYTES + length + 2 * frame::decoded_bytes(frame);
-        *self.needs.get_or_insert_with(needs)
+        *self.needs.get_or_insert_with(|| {
+            let checked = frame::check(frame);
+            let decoded = checked.map_or(0, |checked| checked.decoded_bytes());
+            (LENGTH_BYTES + length + 2 * decoded, checked)
+        })
     }
 
-    fn take_frame(&mut self, length: usize) -> (Bytes, Share) {
+    fn take_frame(&mut self, length: usize, checked: Option<Checked>) -> Frame {
         let share = std::mem::replace(&mut self.share, self.memory.empty_share());
         self.needs = None;
         self.frame_before = LENGTH_BYTES + length;
@@ -173,14 +186,18 @@ impl FrameReader {
         let frame = self.input.split_to(length);
         let is_produce = frame.starts_with(&(ApiKey::Produce as i16).to_be_bytes());
         let is_copied = length < COPIED_BYTES_MAX || !is_produce;
-        let frame = match self.is_shared && is_copied {
+        let bytes = match self.is_shared && is_copied {
             true => Bytes::copy_from_slice(&frame),
             false => frame.freeze(),
         };
         if self.input.is_empty() {
             self.input = BytesMut::new();
         }
-        (frame, share)
+        Frame {
+            bytes,
+            checked,
+            share,
+        }
     }
 
     /// Room for `bytes` in all, in a buffer of the connection's own.
