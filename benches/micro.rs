@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use metaq::log::{LeftAs, Log, LogConfig, OpenMode, ProducedBatch, RealDisk};
-use metaq::partition::admit;
+use metaq::partition::{Unpacking, admit};
 use metaq_protocol::batch::{BatchBuilder, BatchHeader, Batches};
 
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -58,7 +58,10 @@ fn validation(c: &mut Criterion) {
         let bytes = batch(record_bytes);
         group.throughput(Throughput::Bytes(bytes.len() as u64));
         group.bench_function(format!("16 KiB of {record_bytes} B records"), |b| {
-            b.iter(|| admit(black_box(&bytes), &config, NOW_MS).is_ok());
+            b.iter(|| {
+                let unpacking = Unpacking::of(black_box(&bytes), &config);
+                admit(black_box(&bytes), &config, NOW_MS, unpacking).is_ok()
+            });
         });
     }
     group.finish();

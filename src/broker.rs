@@ -38,6 +38,9 @@ const META_FILE: &str = "metaq-meta.redb";
 /// What such a store calls itself.
 const EMBEDDED: &str = "embedded";
 
+/// Memory that produced batches may take while they are unpacked, bytes; one that needs more is unpacked alone.
+const UNPACKING_BYTES_MAX: i64 = 32 << 20;
+
 /// How long the coordination store may take to be closed.
 const META_CLOSE_MAX: Duration = Duration::from_secs(5);
 
@@ -285,6 +288,7 @@ impl Broker {
             producer_ids: ProducerIds::new(meta),
             fetch_sessions: FetchSessions::new(sessions),
             memory,
+            unpacking: Memory::new(Arc::default(), UNPACKING_BYTES_MAX),
             metrics,
             telemetry: Telemetry::new(telemetry_bytes_max),
             request_log: RequestLog::default(),

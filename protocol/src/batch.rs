@@ -98,6 +98,18 @@ impl Compression {
         self as i16
     }
 
+    /// The codec that a batch's attributes name.
+    pub fn of_attributes(attributes: i16) -> Result<Self, BatchError> {
+        match attributes & CODEC_MASK {
+            0 => Ok(Self::None),
+            1 => Ok(Self::Gzip),
+            2 => Ok(Self::Snappy),
+            3 => Ok(Self::Lz4),
+            4 => Ok(Self::Zstd),
+            unknown => Err(BatchError::Codec(unknown)),
+        }
+    }
+
     /// Its name in configurations.
     pub fn name(self) -> &'static str {
         match self {
@@ -209,14 +221,7 @@ impl BatchHeader {
 
     /// The codec.
     pub fn compression(&self) -> Result<Compression, BatchError> {
-        match self.attributes & CODEC_MASK {
-            0 => Ok(Compression::None),
-            1 => Ok(Compression::Gzip),
-            2 => Ok(Compression::Snappy),
-            3 => Ok(Compression::Lz4),
-            4 => Ok(Compression::Zstd),
-            unknown => Err(BatchError::Codec(unknown)),
-        }
+        Compression::of_attributes(self.attributes)
     }
 
     /// Part of a transaction.

@@ -42,6 +42,9 @@ pub struct Context {
     pub fetch_sessions: FetchSessions,
     /// The memory that requests and answers may hold.
     pub memory: Memory,
+    /// The memory that unpacking produced batches may take. It is apart: requests that hold all of theirs must not wait for
+    /// each other to be unpacked.
+    pub unpacking: Memory,
     /// What is counted.
     pub metrics: Metrics,
     /// Requests that somebody wants to see.

@@ -2,8 +2,8 @@
 //! client fetches, so that requests and answers name only what changed.
 //!
 //! Bounded by `max.incremental.fetch.session.cache.slots`. When it is full, a session that was not used for two
-//! minutes gives way; otherwise the newcomer fetches without a session. All sessions together remember a bounded
-//! number of partitions too. Each session has its own lock; the one over all of them is held for a look-up only.
+//! minutes gives way; otherwise the newcomer fetches without a session. What all sessions together remember is bounded
+//! in bytes too. Each session has its own lock; the one over all of them is held for a look-up only.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,8 +16,10 @@ use crate::cluster::TOPIC_NAME_BYTES_MAX;
 
 /// A session unused for this long may be evicted (Kafka's MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS).
 const EVICTION_AGE: Duration = Duration::from_secs(120);
-/// Partitions that all sessions together remember; who would go beyond fetches without a session.
-const PARTITIONS_MAX: usize = 1_000_000;
+/// What all sessions together remember, bytes; who would go beyond fetches without a session. About 100,000 partitions.
+const BYTES_MAX: usize = 32 << 20;
+/// A partition in a session, without the topic's name: its key twice, what is wanted of it, and what the maps add.
+const PARTITION_BYTES: usize = 2 * size_of::<Key>() + size_of::<Wanted>() + 48;
 
 /// A partition as a fetch names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,6 +47,8 @@ struct Line {
     next: u64,
     places: HashMap<Key, u64>,
     wanted: BTreeMap<u64, Wanted>,
+    /// Sum over the partitions.
+    name_bytes: usize,
 }
 
 impl Line {
@@ -59,17 +63,21 @@ impl Line {
             *known = new;
             return;
         }
+        self.name_bytes += new.key.topic.len();
         self.places.insert(new.key.clone(), self.next);
         self.wanted.insert(self.next, new);
         self.next += 1;
     }
 
     fn remove(&mut self, key: &Key) -> Option<Wanted> {
-        self.wanted.remove(&self.places.remove(key)?)
+        let removed = self.wanted.remove(&self.places.remove(key)?)?;
+        self.name_bytes -= removed.key.topic.len();
+        Some(removed)
     }
 
-    fn len(&self) -> usize {
-        self.wanted.len()
+    /// What it takes in memory, roughly.
+    fn bytes(&self) -> usize {
+        self.wanted.len() * PARTITION_BYTES + self.name_bytes
     }
 
     fn all(&self) -> Vec<Wanted> {
@@ -118,38 +126,38 @@ struct Session {
 struct Slot {
     session: Arc<Mutex<Session>>,
     used: Instant,
-    partitions: usize,
+    bytes: usize,
 }
 
 #[derive(Default)]
 struct Cache {
     slots: HashMap<i32, Slot>,
     /// Sum over the slots.
-    partitions: usize,
+    bytes: usize,
 }
 
 impl Cache {
     fn remove(&mut self, id: i32) {
         if let Some(slot) = self.slots.remove(&id) {
-            self.partitions -= slot.partitions;
+            self.bytes -= slot.bytes;
         }
     }
 
-    /// Notes how many partitions a session has by now; false when that is too many.
-    fn resize(&mut self, id: i32, partitions: usize, partitions_max: usize) -> bool {
+    /// Notes how large a session is by now; false when that is too much.
+    fn resize(&mut self, id: i32, bytes: usize, bytes_max: usize) -> bool {
         let Some(slot) = self.slots.get_mut(&id) else {
             return false;
         };
-        self.partitions = self.partitions - slot.partitions + partitions;
-        slot.partitions = partitions;
-        self.partitions <= partitions_max
+        self.bytes = self.bytes - slot.bytes + bytes;
+        slot.bytes = bytes;
+        self.bytes <= bytes_max
     }
 }
 
 /// All sessions.
 pub struct FetchSessions {
     slots: usize,
-    partitions_max: usize,
+    bytes_max: usize,
     cache: Mutex<Cache>,
 }
 
@@ -158,7 +166,7 @@ impl FetchSessions {
     pub fn new(slots: usize) -> Self {
         Self {
             slots,
-            partitions_max: PARTITIONS_MAX,
+            bytes_max: BYTES_MAX,
             cache: Mutex::default(),
         }
     }
@@ -209,20 +217,21 @@ impl FetchSessions {
                 return Err(SessionError::TopicIds);
             }
             session.epoch = next_epoch(epoch);
-            let before = session.line.len();
+            let before = session.line.bytes();
             for key in forgotten {
                 session.line.remove(key);
             }
             for new in named {
                 session.line.put(new);
             }
-            (session.line.all(), session.line.len() != before)
+            let bytes = session.line.bytes();
+            (session.line.all(), (bytes != before).then_some(bytes))
         };
         if wanted.is_empty() {
             self.cache.lock().remove(session_id);
-        } else if changed {
+        } else if let Some(bytes) = changed {
             let mut cache = self.cache.lock();
-            if !cache.resize(session_id, wanted.len(), self.partitions_max) {
+            if !cache.resize(session_id, bytes, self.bytes_max) {
                 // The client begins anew, without a session.
                 cache.remove(session_id);
                 return Err(SessionError::NotFound);
@@ -256,8 +265,8 @@ impl FetchSessions {
     }
 
     fn create(&self, cache: &mut Cache, by_id: bool, line: Line) -> i32 {
-        let partitions = line.len();
-        if cache.slots.len() >= self.slots || cache.partitions + partitions > self.partitions_max {
+        let bytes = line.bytes();
+        if cache.slots.len() >= self.slots || cache.bytes + bytes > self.bytes_max {
             let slots = cache.slots.iter();
             let oldest = slots
                 .min_by_key(|(_, slot)| slot.used)
@@ -266,7 +275,7 @@ impl FetchSessions {
                 Some((id, used)) if used.elapsed() >= EVICTION_AGE => cache.remove(id),
                 _ => return 0,
             };
-            if cache.partitions + partitions > self.partitions_max {
+            if cache.bytes + bytes > self.bytes_max {
                 return 0;
             }
         }
@@ -284,10 +293,10 @@ impl FetchSessions {
         let slot = Slot {
             session: Arc::new(Mutex::new(session)),
             used: Instant::now(),
-            partitions,
+            bytes,
         };
         cache.slots.insert(id, slot);
-        cache.partitions += partitions;
+        cache.bytes += bytes;
         id
     }
 }
@@ -391,9 +400,9 @@ mod tests {
     }
 
     #[test]
-    fn sessions_together_remember_a_bounded_number_of_partitions() {
+    fn sessions_together_remember_a_bounded_number_of_bytes() {
         let sessions = FetchSessions {
-            partitions_max: 100,
+            bytes_max: 100 * (PARTITION_BYTES + 1),
             ..FetchSessions::new(10)
         };
         let many = |from: i32, count: i32| (from..from + count).map(|n| wanted(n, 0)).collect();
@@ -409,6 +418,6 @@ mod tests {
             sessions.begin(first, 1, false, many(50, 51), &[]).err(),
             Some(SessionError::NotFound)
         );
-        assert!(sessions.is_empty() && sessions.cache.lock().partitions == 0);
+        assert!(sessions.is_empty() && sessions.cache.lock().bytes == 0);
     }
 }

@@ -3,7 +3,8 @@
 //! - Advertised from v0, as by Kafka, because clients decide on compression by it; below v3 is refused.
 //! - Exactly one batch a partition; it is stored as it was sent, unless the topic has its own codec.
 //! - acks=0 is never answered; where it fails the connection is closed, as Kafka does, so that the client notices.
-//! - Compressed batches are unpacked to check their records, as by Kafka; what does not unpack is INVALID_RECORD.
+//! - Compressed batches are unpacked to check their records, as by Kafka; what does not unpack is INVALID_RECORD. Where
+//!   that takes much memory it waits until there is some; after 30 s REQUEST_TIMED_OUT, which clients try again.
 //! - Answered when what acks and the topic's sync policy promise is true. One partition's error leaves the
 //!   others alone.
 //! - Where acceptPublish is false it is TOPIC_AUTHORIZATION_FAILED; for a partition that is closed (closed.partitions),
@@ -13,7 +14,6 @@
 use bytes::Bytes;
 use metaq_protocol::ResponseError;
 use metaq_protocol::frame;
-use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use metaq_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
 };
@@ -25,8 +25,9 @@ use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
 use super::shared::{message, name_of, partition_of};
 use super::{Answer, Api, Caller, Context, Order, Piece, Response};
-use crate::log::{Appended, LogError};
-use crate::partition::{InvalidBatch, admit};
+use crate::log::{Appended, LogConfig, LogError, ProducedBatch};
+use crate::memory::NoMemory;
+use crate::partition::{InvalidBatch, Unpacking, admit};
 
 pub(super) const API: Api = Api {
     key: ApiKey::Produce,
@@ -36,7 +37,7 @@ pub(super) const API: Api = Api {
             let produce: ProduceRequest = frame::decode(&request)?;
             drop(request.body);
             let acks = produce.acks;
-            let queued = queue(&cx, produce);
+            let queued = queue(&cx, produce).await;
             stage.ordered();
             let response = answer(&cx, queued).await;
             drop(stage);
@@ -77,43 +78,33 @@ struct QueuedTopic {
     partitions: Vec<(i32, Queued)>,
 }
 
-fn queue(cx: &Context, request: ProduceRequest) -> Vec<QueuedTopic> {
+/// Queues what is valid; done before the next request of the connection begins.
+async fn queue(cx: &Context, request: ProduceRequest) -> Vec<QueuedTopic> {
     let acks = request.acks;
-    let queue_topic = |topic: TopicProduceData| {
-        let queue_one = |data: PartitionProduceData| {
-            let queued = append(
-                cx,
-                acks,
-                &topic.name,
-                topic.topic_id,
-                data.index,
-                data.records,
-            );
-            (data.index, queued.unwrap_or_else(Queued::Refused))
-        };
-        let partitions = topic.partition_data.into_iter().map(queue_one).collect();
-        QueuedTopic {
-            name: topic.name.clone(),
+    let mut topics = Vec::with_capacity(request.topic_data.len());
+    for topic in request.topic_data {
+        let mut partitions = Vec::with_capacity(topic.partition_data.len());
+        for data in topic.partition_data {
+            let records = data.records.unwrap_or_default();
+            let queued = append(cx, acks, (&topic.name, topic.topic_id), data.index, records).await;
+            partitions.push((data.index, queued.unwrap_or_else(Queued::Refused)));
+        }
+        topics.push(QueuedTopic {
+            name: topic.name,
             id: topic.topic_id,
             partitions,
-        }
-    };
-    request.topic_data.into_iter().map(queue_topic).collect()
+        });
+    }
+    topics
 }
 
-fn append(
+async fn append(
     cx: &Context,
     acks: i16,
-    name: &str,
-    id: Uuid,
+    (name, id): (&str, Uuid),
     index: i32,
-    records: Option<Bytes>,
+    records: Bytes,
 ) -> Result<Queued, Refusal> {
-    let refuse = |error: ResponseError, text: String| Refusal {
-        error,
-        text,
-        record: None,
-    };
     if !(-1..=1).contains(&acks) {
         return Err(refuse(
             ResponseError::InvalidRequiredAcks,
@@ -146,16 +137,7 @@ fn append(
         );
         return Err(refuse(ResponseError::NotEnoughReplicas, text));
     }
-    let records = records.unwrap_or_default();
-    let batches =
-        admit(&records, &config, cx.partitions.clock().now_ms()).map_err(|error| Refusal {
-            error: error.wire(),
-            text: error.to_string(),
-            record: match error {
-                InvalidBatch::NoKey(record) => i32::try_from(record).ok(),
-                _ => None,
-            },
-        })?;
+    let batches = admitted(cx, &records, &config).await?;
     if batches.iter().any(|batch| batch.header.is_transactional()) {
         return Err(refuse(
             ResponseError::InvalidTxnState,
@@ -163,6 +145,40 @@ fn append(
         ));
     }
     Ok(Queued::Waiting(partition.append(batches)))
+}
+
+/// Checks record data, once there is memory for unpacking them.
+async fn admitted(
+    cx: &Context,
+    records: &Bytes,
+    config: &LogConfig,
+) -> Result<Vec<ProducedBatch>, Refusal> {
+    let now_ms = cx.partitions.clock().now_ms();
+    let mut unpacking = Unpacking::of(records, config);
+    loop {
+        let mut share = cx.unpacking.empty_share();
+        if unpacking.bytes > 0 {
+            let granted = cx
+                .unpacking
+                .grow(&mut share, unpacking.bytes, unpacking.bytes);
+            let no_memory = |NoMemory| {
+                let text = "there was no memory for unpacking the batch in time".to_owned();
+                refuse(ResponseError::RequestTimedOut, text)
+            };
+            granted.await.map_err(no_memory)?;
+        }
+        let error = match admit(records, config, now_ms, unpacking) {
+            Ok(batches) => return Ok(batches),
+            Err(error) => error,
+        };
+        unpacking = unpacking.after(&error).ok_or_else(|| Refusal {
+            record: match error {
+                InvalidBatch::NoKey(record) => i32::try_from(record).ok(),
+                _ => None,
+            },
+            ..refuse(error.wire(), error.to_string())
+        })?;
+    }
 }
 
 async fn answer(cx: &Context, queued: Vec<QueuedTopic>) -> ProduceResponse {
@@ -199,9 +215,13 @@ async fn answer(cx: &Context, queued: Vec<QueuedTopic>) -> ProduceResponse {
 }
 
 fn refusal(error: &LogError) -> Refusal {
+    refuse(error.wire(), error.to_string())
+}
+
+fn refuse(error: ResponseError, text: String) -> Refusal {
     Refusal {
-        error: error.wire(),
-        text: error.to_string(),
+        error,
+        text,
         record: None,
     }
 }

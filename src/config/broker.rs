@@ -433,7 +433,7 @@ const OWN_KEYS: &[BrokerKey] = &[
         "queued.max.request.bytes",
         None,
         Kind::Long(-1, i64::MAX),
-        "536870912",
+        "117440512",
         "Memory that requests of all connections may hold until they are answered, decoded too, and answers until they are taken, bytes; connections wait above it, and those that do not take their answers are closed then. At least socket.request.max.bytes. Requests above 64 KiB leave an eighth to smaller ones."
     ),
     key!(
@@ -510,7 +510,7 @@ const OWN_KEYS: &[BrokerKey] = &[
         "group.members.max.bytes",
         None,
         Kind::Long(1 << 20, i64::MAX),
-        "268435456",
+        "67108864",
         "What the members of all groups may hold in memory together, bytes; a join beyond is GROUP_MAX_SIZE_REACHED."
     ),
     key!(

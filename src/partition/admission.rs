@@ -19,8 +19,88 @@ use crate::log::{LogConfig, ProducedBatch};
 
 /// A batch is unpacked to at most this many bytes while it is checked or recompressed.
 const UNPACKED_BYTES_MAX: usize = 256 << 20;
-/// A packed batch above this size is unpacked where the thread's other connections do not wait for it.
+/// A packed batch up to this size is unpacked at once, on the thread that serves its connection, where that takes no more
+/// memory than [`INLINE_UNPACKING_BYTES_MAX`]; others where the thread's other connections do not wait for it, and once
+/// there is memory for it.
 const UNPACKED_INLINE_BYTES_MAX: usize = 16 << 10;
+/// Enough for the window that zstd's usual levels ask for. Only as many threads as serve connections take it at a time.
+const INLINE_UNPACKING_BYTES_MAX: usize = 4 << 20;
+
+/// A batch that is to be packed anew is taken to unpack to at most so many times its size, and this much more, until it
+/// turns out to be larger.
+const RECOMPRESSED_RATIO: usize = 16;
+const RECOMPRESSED_BYTES_MIN: usize = 64 << 10;
+
+/// The byte of a batch's header that names its codec: the lower one of the attributes.
+const BATCH_CODEC_AT: usize = 22;
+
+/// What unpacking record data takes: memory beside the data, and how far it may go with that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unpacking {
+    /// Memory that is to be had first, bytes; 0 where it is unpacked inline, or not at all.
+    pub bytes: usize,
+    unpacked_bytes_max: usize,
+}
+
+impl Unpacking {
+    /// Of produced record data, for a topic's settings.
+    pub fn of(records: &[u8], config: &LogConfig) -> Self {
+        let attributes = records.get(BATCH_CODEC_AT).copied();
+        let codec = attributes.and_then(|bits| Compression::of_attributes(bits.into()).ok());
+        let packed = records.get(BATCH_HEADER_BYTES..);
+        let packed = packed.filter(|_| records.len() <= config.max_message_bytes);
+        let (Some(codec), Some(packed)) = (codec, packed) else {
+            // It will be refused.
+            return Self::new(0, 0, UNPACKED_BYTES_MAX);
+        };
+        let working = compression::working_bytes(codec, packed);
+        if config.recompress.is_none_or(|target| target == codec) {
+            return Self::new(packed.len(), working, UNPACKED_BYTES_MAX);
+        }
+        let expected = match codec {
+            Compression::None => packed.len(),
+            _ => packed.len().saturating_mul(RECOMPRESSED_RATIO),
+        };
+        let expected = expected.clamp(RECOMPRESSED_BYTES_MIN, UNPACKED_BYTES_MAX);
+        // As it is unpacked, and as it is packed again.
+        Self::new(packed.len(), working + 2 * expected, expected)
+    }
+
+    fn new(packed_bytes: usize, bytes: usize, unpacked_bytes_max: usize) -> Self {
+        let is_inline =
+            packed_bytes <= UNPACKED_INLINE_BYTES_MAX && bytes <= INLINE_UNPACKING_BYTES_MAX;
+        Self {
+            bytes: if is_inline { 0 } else { bytes },
+            unpacked_bytes_max,
+        }
+    }
+
+    /// Unpacking much is done where neither the thread's other connections nor what is queued wait for it; the order of
+    /// requests stays.
+    fn run<T>(self, unpack: impl FnOnce() -> T) -> T {
+        match self.bytes > 0 {
+            true => {
+                inline_write::wake_now();
+                tokio::task::block_in_place(unpack)
+            }
+            false => unpack(),
+        }
+    }
+
+    /// For a batch that unpacks to more than was expected: as much as any may. `None` for any other error, and where it was
+    /// allowed that much.
+    pub fn after(self, error: &InvalidBatch) -> Option<Self> {
+        let is_larger = matches!(
+            error,
+            InvalidBatch::Compression(CompressionError::TooLarge(_))
+        );
+        let more = is_larger && self.unpacked_bytes_max < UNPACKED_BYTES_MAX;
+        more.then_some(Self {
+            bytes: 2 * UNPACKED_BYTES_MAX,
+            unpacked_bytes_max: UNPACKED_BYTES_MAX,
+        })
+    }
+}
 
 /// Why record data is refused.
 #[derive(Debug, thiserror::Error)]
@@ -63,11 +143,13 @@ pub enum InvalidBatch {
     Record(&'static str),
 }
 
-/// Checks produced bytes against a topic's settings, and puts them under the topic's own codec.
+/// Checks produced bytes against a topic's settings, and puts them under the topic's own codec. The memory for unpacking
+/// them is the caller's to have.
 pub fn admit(
     bytes: &Bytes,
     config: &LogConfig,
     now_ms: i64,
+    unpacking: Unpacking,
 ) -> Result<Vec<ProducedBatch>, InvalidBatch> {
     let mut batches = Vec::with_capacity(1);
     let mut at = 0;
@@ -81,11 +163,16 @@ pub fn admit(
     }
     batches
         .into_iter()
-        .map(|batch| admit_one(batch, config, now_ms))
+        .map(|batch| admit_one(batch, config, now_ms, unpacking))
         .collect()
 }
 
-fn admit_one(bytes: Bytes, config: &LogConfig, now_ms: i64) -> Result<ProducedBatch, InvalidBatch> {
+fn admit_one(
+    bytes: Bytes,
+    config: &LogConfig,
+    now_ms: i64,
+    unpacking: Unpacking,
+) -> Result<ProducedBatch, InvalidBatch> {
     let mut header = batch::validate_produced(&bytes)?;
     let too_large = |bytes: usize| InvalidBatch::TooLarge {
         bytes,
@@ -108,8 +195,8 @@ fn admit_one(bytes: Bytes, config: &LogConfig, now_ms: i64) -> Result<ProducedBa
     let packed = &bytes[BATCH_HEADER_BYTES..];
     let recompress = config.recompress.filter(|target| *target != codec);
     if let Some(target) = recompress {
-        let (rebuilt, newest) = aside(packed.len(), || {
-            let unpacked = compression::decompress(codec, packed, UNPACKED_BYTES_MAX)?;
+        let (rebuilt, newest) = unpacking.run(|| {
+            let unpacked = compression::decompress(codec, packed, unpacking.unpacked_bytes_max)?;
             let newest = check_records(&header, &unpacked, config, now_ms)?;
             Ok::<_, InvalidBatch>((rebuild(&header, target, &unpacked)?, newest))
         })?;
@@ -121,23 +208,9 @@ fn admit_one(bytes: Bytes, config: &LogConfig, now_ms: i64) -> Result<ProducedBa
     }
     let newest = match codec {
         Compression::None => check_records(&header, packed, config, now_ms)?,
-        _ => aside(packed.len(), || {
-            check_packed(&header, packed, config, now_ms)
-        })?,
+        _ => unpacking.run(|| check_packed(&header, packed, config, now_ms))?,
     };
     Ok(with_max_timestamp(header, bytes, newest))
-}
-
-/// Unpacking much is done where neither the thread's other connections nor what is queued wait for it; the order of
-/// requests stays.
-fn aside<T>(packed_bytes: usize, unpack: impl FnOnce() -> T) -> T {
-    match packed_bytes > UNPACKED_INLINE_BYTES_MAX {
-        true => {
-            inline_write::wake_now();
-            tokio::task::block_in_place(unpack)
-        }
-        false => unpack(),
-    }
 }
 
 /// The batch under the largest timestamp that its records have, as Kafka stores it: the time index relies on it.
@@ -277,6 +350,10 @@ mod tests {
 
     const NOW: i64 = 1_700_000_000_000;
 
+    fn admit_now(bytes: &Bytes, config: &LogConfig) -> Result<Vec<ProducedBatch>, InvalidBatch> {
+        admit(bytes, config, NOW, Unpacking::of(bytes, config))
+    }
+
     fn batch(key: Option<&[u8]>) -> Bytes {
         BatchBuilder::new()
             .push(key, Some(b"value"), &[], NOW)
@@ -291,12 +368,12 @@ mod tests {
             compact: true,
             ..LogConfig::default()
         };
-        assert!(admit(&batch(None), &LogConfig::default(), NOW).is_ok());
+        assert!(admit_now(&batch(None), &LogConfig::default()).is_ok());
         assert!(matches!(
-            admit(&batch(None), &compacted, NOW),
+            admit_now(&batch(None), &compacted),
             Err(InvalidBatch::NoKey(0))
         ));
-        assert!(admit(&batch(Some(b"a")), &compacted, NOW).is_ok());
+        assert!(admit_now(&batch(Some(b"a")), &compacted).is_ok());
     }
 
     #[test]
@@ -305,7 +382,7 @@ mod tests {
             recompress: Some(Compression::Zstd),
             ..LogConfig::default()
         };
-        let admitted = admit(&batch(None), &config, NOW).unwrap();
+        let admitted = admit_now(&batch(None), &config).unwrap();
         let produced = &admitted[0];
         assert_eq!(produced.header.compression().unwrap(), Compression::Zstd);
         assert!(batch::verify_crc(&produced.bytes));
@@ -325,7 +402,7 @@ mod tests {
     fn two_batches_and_none_are_refused() {
         let mut twice = batch(None).to_vec();
         twice.extend_from_slice(&batch(None));
-        let refuse = |bytes: Vec<u8>| admit(&bytes.into(), &LogConfig::default(), NOW);
+        let refuse = |bytes: Vec<u8>| admit_now(&bytes.into(), &LogConfig::default());
         assert!(matches!(refuse(twice), Err(InvalidBatch::NotOneBatch(2))));
         assert!(matches!(
             refuse(Vec::new()),
@@ -336,7 +413,9 @@ mod tests {
     #[test]
     fn a_timestamp_far_ahead_is_refused() {
         let early = NOW - 2 * 3_600_000;
-        let refused = admit(&batch(None), &LogConfig::default(), early);
+        let config = LogConfig::default();
+        let unpacking = Unpacking::of(&batch(None), &config);
+        let refused = admit(&batch(None), &config, early, unpacking);
         assert!(matches!(refused, Err(InvalidBatch::Timestamp { .. })));
     }
 
@@ -347,7 +426,7 @@ mod tests {
             ..LogConfig::default()
         };
         assert!(matches!(
-            admit(&batch(None), &config, NOW),
+            admit_now(&batch(None), &config),
             Err(InvalidBatch::TooLarge { .. })
         ));
     }
@@ -378,7 +457,7 @@ mod tests {
     ];
 
     fn admitted(batch: Bytes) -> Result<ProducedBatch, InvalidBatch> {
-        admit(&batch, &LogConfig::default(), NOW).map(|mut all| all.remove(0))
+        admit_now(&batch, &LogConfig::default()).map(|mut all| all.remove(0))
     }
 
     #[test]
@@ -439,8 +518,45 @@ mod tests {
             .finish()
             .unwrap();
         assert!(matches!(
-            admit(&keyless, &config, NOW),
+            admit_now(&keyless, &config),
             Err(InvalidBatch::NoKey(1))
         ));
+    }
+
+    #[test]
+    fn what_is_packed_anew_and_unpacks_to_more_than_expected_is_tried_again_with_all_that_is_allowed()
+     {
+        let config = LogConfig {
+            recompress: Some(Compression::Lz4),
+            ..LogConfig::default()
+        };
+        let batch = BatchBuilder::new()
+            .compression(Compression::Zstd)
+            .push(None, Some(&vec![0; 4 << 20]), &[], NOW)
+            .finish()
+            .unwrap();
+        let expected = Unpacking::of(&batch, &config);
+        let error = admit(&batch, &config, NOW, expected).unwrap_err();
+        let all = expected.after(&error).unwrap();
+        assert!(all.bytes > expected.bytes && all.after(&error).is_none());
+        assert!(admit(&batch, &config, NOW, all).is_ok());
+    }
+
+    #[test]
+    fn only_what_unpacks_with_much_memory_asks_for_it() {
+        let config = LogConfig::default();
+        let of = |codec, value_bytes: usize| {
+            let value = vec![0; value_bytes];
+            let batch = BatchBuilder::new()
+                .compression(codec)
+                .push(None, Some(&value), &[], NOW);
+            Unpacking::of(&batch.finish().unwrap(), &config).bytes
+        };
+        for codec in CODECS {
+            assert_eq!(of(codec, 10_000), 0, "{codec:?}");
+        }
+        assert_eq!(of(Compression::None, 100_000), 0);
+        // Zeros: packed to almost nothing, but for snappy.
+        assert!(of(Compression::Snappy, 1_000_000) > 1_000_000);
     }
 }

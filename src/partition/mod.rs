@@ -26,7 +26,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use admission::{InvalidBatch, admit};
+pub use admission::{InvalidBatch, Unpacking, admit};
 pub use executor::{Step, Workers};
 pub use fetch_waiters::{FetchWaiter, Subscription};
 pub use handle::Partition;
