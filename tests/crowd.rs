@@ -2,6 +2,8 @@
 //! others do not notice them. How much slower others become is measured by `benches/deafness`, not tested here.
 
 mod common;
+#[path = "common/crowd.rs"]
+mod crowd;
 #[path = "common/process.rs"]
 mod process;
 #[path = "simulation/random.rs"]
@@ -11,103 +13,21 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use common::{Client, batch, fetch_request, wait_for};
+use common::{batch, fetch_request, wait_for};
+use crowd::{
+    QUEUE, ask_versions, connect, connections, raise_descriptor_limit, turn, warm, witness,
+};
 use metaq_protocol::batch::BatchBuilder;
 use metaq_protocol::frame;
 use metaq_protocol::messages::join_group_request::JoinGroupRequestProtocol;
-use metaq_protocol::messages::{ApiVersionsRequest, GroupId, JoinGroupRequest};
+use metaq_protocol::messages::{GroupId, JoinGroupRequest};
 use metaq_protocol::protocol::{Request, StrBytes};
-use parking_lot::{Mutex, MutexGuard};
 use process::Process;
 use random::Random;
-use rustix::process::{Resource, getrlimit, setrlimit};
 
 const CROWD: usize = 10_000;
-/// Connections that come at once.
-const QUEUE: usize = 1000;
 /// What a connection may cost, bytes of the broker's memory.
 const CONNECTION_BYTES_MAX: usize = 10 << 10;
-/// Descriptors that a process needs beside those of its connections.
-const DESCRIPTORS_BESIDE: u64 = 500;
-/// Longer than this a witness never waits for an answer.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
-
-/// One crowd at a time: descriptors are limited, and memory and answers are measured.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock()
-}
-
-/// Lets this process, and the broker that it starts, have a descriptor for each connection.
-fn raise_descriptor_limit() {
-    let wanted = CROWD as u64 + DESCRIPTORS_BESIDE;
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= wanted) {
-        return;
-    }
-    let maximum = limit.maximum.unwrap_or(u64::MAX);
-    limit.current = Some(wanted);
-    limit.maximum = limit.maximum.map(|maximum| maximum.max(wanted));
-    setrlimit(Resource::Nofile, limit).unwrap_or_else(|error| {
-        panic!("{wanted} open files are needed, and this system allows {maximum}: {error}")
-    });
-}
-
-/// A broker with two topics, and memory that has seen some use.
-fn warm(data: &std::path::Path, settings: &[&str]) -> Process {
-    let broker = Process::start(data, settings);
-    let mut visitors = connect(&broker, 100);
-    for visitor in &mut visitors {
-        ask_versions(visitor);
-    }
-    let mut client = broker.client();
-    client.create("t");
-    client.create("witness");
-    for _ in 0..50 {
-        assert_eq!(client.produce("t", batch(100)).0, 0);
-        witness(&mut client);
-    }
-    drop((visitors, client));
-    wait_for("the visitors to be gone", || connections(&broker) == 0);
-    broker
-}
-
-fn connect(broker: &Process, count: usize) -> Vec<TcpStream> {
-    let address = broker.address();
-    let before = connections(broker);
-    let mut connected = Vec::with_capacity(count);
-    while connected.len() < count {
-        // No more at a time than may wait to be accepted.
-        let some = QUEUE.min(count - connected.len());
-        connected.extend((0..some).map(|_| TcpStream::connect(address).unwrap()));
-        wait_for("them to be accepted", || {
-            connections(broker) >= before + connected.len() as i64
-        });
-    }
-    connected
-}
-
-fn connections(broker: &Process) -> i64 {
-    broker.metric("metaq_connections")
-}
-
-fn ask_versions(stream: &mut TcpStream) {
-    let asked = frame::encode_request(3, 1, "crowd", &ApiVersionsRequest::default()).unwrap();
-    stream.write_all(&asked).unwrap();
-    let mut length = [0; 4];
-    stream.read_exact(&mut length).unwrap();
-    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
-    stream.read_exact(&mut answer).unwrap();
-}
-
-/// Uses the broker as anybody does, and expects to be answered soon.
-fn witness(client: &mut Client) {
-    let asked = Instant::now();
-    let (code, offset) = client.produce("witness", batch(10));
-    assert_eq!(code, 0);
-    assert_eq!(client.fetch("witness", offset), [(offset, 10)]);
-    assert!(asked.elapsed() < ANSWER_MAX, "{:?}", asked.elapsed());
-}
 
 fn assert_small(broker: &Process, before: usize, what: &str) {
     let each = broker.resident().saturating_sub(before) / CROWD;
@@ -132,7 +52,7 @@ fn a_thousand_that_come_at_once_need_not_try_again() {
 
 #[test]
 fn ten_thousand_idle_connections_cost_less_than_10_kib_each() {
-    raise_descriptor_limit();
+    raise_descriptor_limit(CROWD);
     let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
     let broker = warm(dir.path(), &[]);
@@ -151,7 +71,7 @@ fn ten_thousand_idle_connections_cost_less_than_10_kib_each() {
 
 #[test]
 fn ten_thousand_slow_senders_hold_little_and_nobody_up() {
-    raise_descriptor_limit();
+    raise_descriptor_limit(CROWD);
     let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
     let mut broker = warm(dir.path(), &["socket.request.stall.ms=5000"]);

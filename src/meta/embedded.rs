@@ -5,6 +5,7 @@
 //!
 //! The table `nodes` maps a path to: version i32 big-endian, then the data.
 
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +20,10 @@ use super::tree::{Overlay, Tree};
 use super::{Change, Lease, MetaError, Node, Op, Session, SessionState};
 
 const NODES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("nodes");
+/// One commit takes in so much, bytes: its pages are in memory until it is written.
+const COMMIT_BYTES_MAX: usize = 4 << 20;
+/// What the file's pages may take in memory, bytes: all reading is done in the tree.
+const CACHE_BYTES: usize = 8 << 20;
 /// Commits that a slow watcher may lie behind before it must re-read.
 const WATCH_BACKLOG: usize = 1024;
 
@@ -26,7 +31,7 @@ type Reply = oneshot::Sender<Result<(), MetaError>>;
 
 #[derive(Default)]
 struct State {
-    queued: Vec<(Vec<Op>, Reply)>,
+    queued: VecDeque<(Vec<Op>, Reply)>,
     stopping: bool,
 }
 
@@ -98,7 +103,7 @@ impl Embedded {
             if state.stopping {
                 let _ = reply.send(Err(closed()));
             } else {
-                state.queued.push((ops, reply));
+                state.queued.push_back((ops, reply));
             }
         }
         self.shared.filled.notify_one();
@@ -145,7 +150,9 @@ impl Drop for Embedded {
 }
 
 fn load(file: &Path) -> Result<(Database, Tree), redb::Error> {
-    let database = Database::create(file)?;
+    let database = Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .create(file)?;
     let write = database.begin_write()?;
     write.open_table(NODES)?;
     write.commit()?;
@@ -176,7 +183,7 @@ fn run(shared: &Shared, database: &Database) {
                 }
                 shared.filled.wait(&mut state);
             }
-            std::mem::take(&mut state.queued)
+            take_commit(&mut state.queued)
         };
         let mut batch = Overlay::default();
         let mut answers = Vec::with_capacity(queued.len());
@@ -202,6 +209,17 @@ fn run(shared: &Shared, database: &Database) {
             let _ = reply.send(result);
         }
     }
+}
+
+/// What goes into the next commit: at least one multi.
+fn take_commit(queued: &mut VecDeque<(Vec<Op>, Reply)>) -> Vec<(Vec<Op>, Reply)> {
+    let mut bytes = 0;
+    let fits = |(ops, _): &&(Vec<Op>, Reply)| {
+        bytes += ops.iter().map(Op::bytes).sum::<usize>();
+        bytes <= COMMIT_BYTES_MAX
+    };
+    let count = queued.iter().take_while(fits).count().max(1);
+    queued.drain(..count.min(queued.len())).collect()
 }
 
 fn commit(database: &Database, batch: &Overlay) -> Result<(), redb::Error> {
@@ -230,4 +248,28 @@ fn commit(database: &Database, batch: &Overlay) -> Result<(), redb::Error> {
     }
     write.commit()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_takes_in_what_is_queued_up_to_its_bytes_and_always_one() {
+        let multi = |bytes: usize| {
+            let put = Op::Put {
+                path: String::new(),
+                data: vec![0; bytes].into(),
+                ephemeral: false,
+            };
+            (vec![put], oneshot::channel().0)
+        };
+        let sizes = [1, 1 << 20, 2 << 20, 3 << 20, 5 << 20, 1];
+        let mut queued: VecDeque<_> = sizes.into_iter().map(multi).collect();
+        let mut taken = Vec::new();
+        while !queued.is_empty() {
+            taken.push(take_commit(&mut queued).len());
+        }
+        assert_eq!(taken, [3, 1, 1, 1]);
+    }
 }

@@ -268,8 +268,9 @@ pub struct ProducerIdsRecord {
 
 /// The bytes of a record.
 pub fn encode<T: Serialize>(record: &T) -> Bytes {
-    // Serialising these plain structs to memory cannot fail.
-    Bytes::from(serde_json::to_vec(record).unwrap_or_default())
+    // Serialising these plain structs to memory cannot fail. Boxed: the tree keeps it, and shall not keep spare room.
+    let json = serde_json::to_vec(record).unwrap_or_default();
+    Bytes::from(json.into_boxed_slice())
 }
 
 /// The record in a node.
