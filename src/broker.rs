@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -25,7 +24,7 @@ use crate::log::{DataDirError, Disk, RealDisk};
 use crate::memory::Memory;
 use crate::meta::{MetaError, MetaStore, ZooKeeperOptions, ZooKeeperTls};
 use crate::metrics::Metrics;
-use crate::net::{Endpoint, EndpointError, Listener, Server, bind, listen_endpoints};
+use crate::net::{Bound, Endpoint, EndpointError, Listener, Server, bind, listen_endpoints};
 use crate::observe::Observe;
 use crate::partition::{
     Housekeeping, HousekeepingIntervals, InlineWrites, Partitions, PartitionsOptions, Workers,
@@ -103,11 +102,9 @@ pub struct Ground<L> {
     /// The coordination tree.
     pub meta: MetaStore,
     /// Where connections come from.
-    pub listeners: Vec<L>,
-    /// Their addresses.
-    pub addresses: Vec<SocketAddr>,
-    /// What clients are told instead.
-    pub advertised: Option<Endpoint>,
+    pub listeners: Vec<Bound<L>>,
+    /// What clients are given instead, of the listeners for which it is configured.
+    pub advertised: Vec<Endpoint>,
     /// What the broker remembers of itself.
     pub observe: Arc<Observe>,
 }
@@ -199,8 +196,6 @@ impl Broker {
         let (endpoints, advertised) = listen_endpoints(&config)?;
         // Bound first, so that a taken port is found before anything is opened.
         let listeners = bind(&endpoints).await?;
-        let addresses = listeners.iter().map(TcpListener::local_addr);
-        let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
         let admin = Admin::bind(&config).await?;
         let observe = Arc::new(Observe::new(&WallClock::default()));
         let partitions = open_partitions(&config, &observe, disk)?;
@@ -215,7 +210,6 @@ impl Broker {
             partitions: Arc::new(partitions),
             meta,
             listeners,
-            addresses,
             advertised,
             observe,
         };
@@ -239,10 +233,10 @@ impl Broker {
             partitions,
             meta,
             listeners,
-            addresses,
             advertised,
             observe,
         } = ground;
+        let addresses = listeners.iter().map(|bound| bound.address).collect();
         partitions.hold_to(meta.lease());
         let property = |key| match partitions.data_dirs().next() {
             Some(dir) => Ok(dir.property(key)?),
@@ -257,7 +251,7 @@ impl Broker {
         let directory_id = property("directory.id")?.unwrap_or_default();
         let events = cluster.events();
         cluster
-            .join(member(&config, advertised, &addresses), directory_id)
+            .join(member(&config, &listeners, &advertised), directory_id)
             .await?;
         let resolve = Arc::new(Identities(cluster.clone()));
         let limits = group_limits(&config);
@@ -525,11 +519,11 @@ fn zookeeper_options(config: &Config) -> Result<ZooKeeperOptions, MetaError> {
     })
 }
 
-fn member(config: &Config, advertised: Option<Endpoint>, addresses: &[SocketAddr]) -> Member {
-    let bound = addresses.first().map_or(0, SocketAddr::port);
-    let (host, port) = match advertised {
+fn member<L>(config: &Config, listeners: &[Bound<L>], advertised: &[Endpoint]) -> Member {
+    let bound = listeners.first().map_or(0, |bound| bound.address.port());
+    let (host, port) = match advertised.first() {
         Some(endpoint) => (
-            endpoint.host,
+            endpoint.host.clone(),
             if endpoint.port == 0 {
                 bound
             } else {

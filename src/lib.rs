@@ -8,6 +8,7 @@
 //! - [`notify`]: what systemd is told
 //! - [`memory`]: the one budget of all memory that clients can cause
 //! - [`observe`]: what happened, who is connected, the last hours, the log's tail
+//! - [`session`]: a client's connection: its listener, who it is, where it is
 //! - [`logging`]: where the log goes, and its levels
 //! - [`metrics`]: what is counted
 //! - [`log`]: sequential segment files, byte for byte as Kafka's
@@ -45,5 +46,6 @@ pub mod observe;
 pub mod partition;
 pub mod peer;
 pub mod schedule;
+pub mod session;
 pub mod telemetry;
 pub mod vital;

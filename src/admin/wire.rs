@@ -2,22 +2,36 @@
 //! client's request, to the controller or the coordinator.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use metaq_protocol::frame;
-use metaq_protocol::protocol::{Request, StrBytes};
+use metaq_protocol::protocol::Request;
 
 use super::errors::ApiError;
 use crate::api::{self, Caller, Context, Piece, Response, Stage};
 use crate::observe::Client;
+use crate::session::{ListenerInfo, SecurityProtocol, Session};
 
 /// What the dashboard calls itself.
 const NAME: &str = "metaq-dashboard";
 
 /// How long another broker may take.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
+
+/// The listener of those who ask by the dashboard.
+static LISTENER: LazyLock<Arc<ListenerInfo>> = LazyLock::new(|| {
+    Arc::new(ListenerInfo {
+        name: "DASHBOARD".to_owned(),
+        protocol: SecurityProtocol::Plaintext,
+    })
+});
+
+fn session_of(peer: SocketAddr) -> Arc<Session> {
+    let client = Arc::new(Client::apart(peer, NAME));
+    Arc::new(Session::new(LISTENER.clone(), client))
+}
 
 /// Asks this broker for a visitor.
 pub(super) async fn ask<R: Request>(
@@ -28,14 +42,7 @@ pub(super) async fn ask<R: Request>(
 ) -> Result<R::Response, ApiError> {
     let framed = frame::encode_request(version, 1, NAME, request).map_err(ApiError::failed)?;
     let frame = frame::parse_request(framed.slice(4..)).map_err(ApiError::failed)?;
-    let caller = Caller {
-        peer,
-        local: peer,
-        client_id: Some(StrBytes::from_static_str(NAME)),
-        version,
-        correlation_id: 1,
-        client: Arc::new(Client::apart(peer, NAME)),
-    };
+    let caller = Caller::of(session_of(peer), &frame);
     let answer = api::start(cx, caller, frame, Stage::free())
         .await
         .map_err(ApiError::failed)?;

@@ -37,9 +37,9 @@ async fn handle(
             .with_error_code(ResponseError::InvalidRequest.code());
     }
     if caller.version >= 3 {
-        caller.client.is_software(name, version);
+        caller.session.client().is_software(name, version);
     }
-    tracing::debug!(peer = %caller.peer, software = %name, %version, "client");
+    tracing::debug!(peer = %caller.session.peer(), software = %name, %version, "client");
     table()
 }
 

@@ -1,13 +1,12 @@
 //! What handlers work with, and whom they answer.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use metaq_protocol::ResponseError;
-use metaq_protocol::frame::api_name;
+use metaq_protocol::frame::{RequestFrame, api_name};
 use metaq_protocol::messages::ApiKey;
 use metaq_protocol::protocol::StrBytes;
 use tokio::sync::watch;
@@ -19,9 +18,10 @@ use crate::config::LiveConfig;
 use crate::group::Coordinator;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::observe::{Client, EventKind, Happened, Observe};
+use crate::observe::{EventKind, Happened, Observe};
 use crate::partition::Partitions;
 use crate::peer::{PeerAddress, Peers};
+use crate::session::Session;
 use crate::telemetry::Telemetry;
 
 /// The broker as handlers see it.
@@ -102,11 +102,10 @@ impl Context {
         let api = api_name(key as i16);
         self.metrics.refused(key as i16, error.code());
         let now_ms = self.partitions.clock().now_ms();
-        caller
-            .client
-            .refused(now_ms, &format!("{api} {subject}: {why}"));
+        let client = caller.session.client();
+        client.refused(now_ms, &format!("{api} {subject}: {why}"));
         let refused = Happened::new(EventKind::RequestRejected, format!("{api} {subject}"));
-        let refused = refused.who(caller.client.label()).why(why);
+        let refused = refused.who(client.label()).why(why);
         self.observe.events.tell(refused);
     }
 }
@@ -143,41 +142,42 @@ pub fn wire_name(error: ResponseError) -> String {
     name
 }
 
-/// The client behind a request.
+/// The client behind a request, and what the request's header says.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Where it connects from.
-    pub peer: SocketAddr,
-    /// The address that it connected to.
-    pub local: SocketAddr,
+    /// Its connection.
+    pub session: Arc<Session>,
     /// Its name for itself.
     pub client_id: Option<StrBytes>,
     /// Version of the request.
     pub version: i16,
     /// Of the request.
     pub correlation_id: i32,
-    /// Its connection.
-    pub client: Arc<Client>,
 }
 
 impl Caller {
+    /// Who sent a request.
+    pub fn of(session: Arc<Session>, frame: &RequestFrame) -> Self {
+        Self {
+            session,
+            client_id: frame.client_id.clone(),
+            version: frame.version,
+            correlation_id: frame.correlation_id,
+        }
+    }
+
     /// The peer as Kafka prints it in group descriptions.
     pub fn host(&self) -> String {
-        format!("/{}", plain(self.peer.ip()))
+        format!("/{}", self.session.peer_ip())
     }
 
     /// Host and port at which this client finds a broker: as advertised, or where it came in.
     pub fn endpoint_of(&self, broker: &Broker) -> (String, i32) {
         let host = if broker.host.is_empty() {
-            plain(self.local.ip()).to_string()
+            self.session.local_ip().to_string()
         } else {
             broker.host.clone()
         };
         (host, i32::from(broker.port))
     }
-}
-
-/// An IPv4 address that came in over an IPv6 socket as what it is.
-fn plain(ip: IpAddr) -> IpAddr {
-    ip.to_canonical()
 }

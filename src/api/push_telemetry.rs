@@ -53,7 +53,9 @@ pub(super) fn refused(cx: &Context, caller: &Caller, key: ApiKey, error: &Teleme
     match error {
         TelemetryError::Throttled(_) => {
             let slowed = Happened::new(EventKind::Throttle, "telemetry");
-            let slowed = slowed.who(caller.client.label()).why(error.to_string());
+            let slowed = slowed
+                .who(caller.session.client().label())
+                .why(error.to_string());
             cx.observe.events.tell(slowed);
         }
         _ => cx.note(caller, key, "", code, &error.to_string()),
@@ -63,13 +65,13 @@ pub(super) fn refused(cx: &Context, caller: &Caller, key: ApiKey, error: &Teleme
 
 /// Who asks.
 pub(super) fn facts_of(caller: &Caller) -> ClientFacts {
-    let (client_id, software_name, software_version) = caller.client.names();
+    let (client_id, software_name, software_version) = caller.session.client().names();
     ClientFacts {
         client_id,
         software_name,
         software_version,
-        source_address: caller.peer.ip().to_canonical().to_string(),
-        source_port: caller.peer.port().to_string(),
+        source_address: caller.session.peer_ip().to_string(),
+        source_port: caller.session.peer().port().to_string(),
     }
 }
 

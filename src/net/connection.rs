@@ -28,6 +28,7 @@ use crate::api::{self, Caller, Context, FORWARDED, Gate, Piece, Response, Stage}
 use crate::memory::Share;
 use crate::observe::{EventKind, Happened, Registered};
 use crate::partition::with_inline_writes;
+use crate::session::{ListenerInfo, Session};
 
 /// Answers that are ready together are sent together, up to this many.
 const ANSWERS_JOINED_MAX: usize = 64;
@@ -72,8 +73,7 @@ struct Arrived {
 struct Connection<S> {
     cx: Arc<Context>,
     stream: S,
-    peer: SocketAddr,
-    local: SocketAddr,
+    session: Arc<Session>,
     settings: Settings,
     reader: FrameReader,
     /// What was read and may not begin yet.
@@ -90,6 +90,7 @@ struct Connection<S> {
 /// Serves a connection until it ends.
 pub(super) async fn run<S: Socket>(
     cx: Arc<Context>,
+    listener: Arc<ListenerInfo>,
     stream: S,
     peer: SocketAddr,
     settings: Settings,
@@ -101,11 +102,11 @@ pub(super) async fn run<S: Socket>(
     let reader = FrameReader::new(settings.frame_bytes_max, settings.stall_max, memory);
     let in_flight = FuturesOrdered::new();
     let registered = cx.observe.clients.connected(peer, local);
+    let session = Arc::new(Session::new(listener, registered.client().clone()));
     let mut connection = Connection {
         cx,
         stream,
-        peer,
-        local,
+        session,
         settings,
         reader,
         held: None,
@@ -170,7 +171,7 @@ impl<S: Socket> Connection<S> {
                 () = &mut idle, if is_idle => {
                     let end = busy_at + idle_max;
                     if end <= tokio::time::Instant::now() {
-                        tracing::debug!(peer = %self.peer, "closing an idle connection");
+                        tracing::debug!(peer = %self.session.peer(), "closing an idle connection");
                         return None;
                     }
                     idle.as_mut().reset(end);
@@ -183,7 +184,7 @@ impl<S: Socket> Connection<S> {
     fn tell_of_end(&self, why: &str) {
         self.registered.rejected(why);
         let closed = Happened::new(EventKind::ConnectionRejected, "connection");
-        let closed = closed.who(self.registered.client().label()).why(why);
+        let closed = closed.who(self.session.client().label()).why(why);
         self.cx.observe.events.tell(closed);
     }
 
@@ -234,7 +235,8 @@ impl<S: Socket> Connection<S> {
             return;
         };
         let key = frame.api_key;
-        let client = self.registered.client().clone();
+        let session = self.session.clone();
+        let client = session.client();
         client.asked(key, frame.version, request_bytes);
         if frame.client_id.as_deref() != self.client_id.as_deref() {
             let name = frame.client_id.as_deref();
@@ -246,14 +248,7 @@ impl<S: Socket> Connection<S> {
             true => Stage::free(),
             false => self.gate.begin(key),
         };
-        let caller = Caller {
-            peer: self.peer,
-            local: self.local,
-            client_id: frame.client_id.clone(),
-            version: frame.version,
-            correlation_id: frame.correlation_id,
-            client: client.clone(),
-        };
+        let caller = Caller::of(self.session.clone(), &frame);
         let cx = self.cx.clone();
         let unsent = self.unsent.clone();
         let logged = (cx.request_log.is_armed() && cx.request_log.wants(&frame))
@@ -269,7 +264,7 @@ impl<S: Socket> Connection<S> {
             share.become_answer(held);
             unsent.fetch_add(held, Ordering::Relaxed);
             let response_bytes = response_bytes(&outcome);
-            client.answered(response_bytes);
+            session.client().answered(response_bytes);
             if let Some(logged) = logged {
                 log_request(
                     &logged.0,
@@ -309,7 +304,7 @@ impl<S: Socket> Connection<S> {
             Err(SendError::Peer(_)) => Err(None),
             Err(error @ SendError::MemoryWanted) => Err(Some(error.to_string())),
             Err(error @ SendError::File(_)) => {
-                tracing::error!(peer = %self.peer, %error, "closing the connection");
+                tracing::error!(peer = %self.session.peer(), %error, "closing the connection");
                 self.tell_of_end(&error.to_string());
                 Err(None)
             }
@@ -395,7 +390,7 @@ fn log_request(caller: &Caller, key: i16, request_bytes: usize, outcome: &Outcom
         Outcome::Failed(_) => "malformed",
         Outcome::Panicked => "panicked",
     };
-    tracing::info!(target: "metaq::requests", peer = %caller.peer, client_id = caller.client_id.as_deref(), api,
+    tracing::info!(target: "metaq::requests", peer = %caller.session.peer(), client_id = caller.client_id.as_deref(), api,
         version = caller.version, correlation_id = caller.correlation_id, request_bytes,
         response_bytes = response_bytes(outcome), ms = took.as_secs_f64() * 1000.0, "{became}");
 }

@@ -1,6 +1,7 @@
 //! Listeners and connections: frames in, answers out, in order, within limits.
 
 mod connection;
+mod endpoint;
 mod file_read;
 mod frame_reader;
 mod send;
@@ -8,5 +9,6 @@ mod server;
 mod shutdown;
 mod socket;
 
-pub use server::{Endpoint, EndpointError, Server, bind, listen_endpoints};
+pub use endpoint::{Bound, Endpoint, EndpointError, bind, listen_endpoints};
+pub use server::Server;
 pub use socket::{Listener, Socket};

@@ -123,6 +123,11 @@ impl Client {
         self.peer
     }
 
+    /// The listener's address that it came to.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
     /// A request arrived. Called by the connection's own task only.
     pub fn asked(&self, key: i16, version: i16, bytes: usize) {
         add(&self.requests, 1);

@@ -16,9 +16,10 @@ use metaq::broker::{Broker, Ground};
 use metaq::clock::WallClock;
 use metaq::config::Config;
 use metaq::meta::MetaStore;
-use metaq::net::Endpoint;
+use metaq::net::{Bound, Endpoint};
 use metaq::observe::Observe;
 use metaq::partition::{InlineWrites, Partitions, PartitionsOptions, Step, Workers};
+use metaq::session::ListenerInfo;
 use metaq_protocol::messages::FetchRequest;
 use metaq_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use parking_lot::Mutex;
@@ -249,6 +250,7 @@ impl House {
         let listener = turmoil::net::TcpListener::bind(("0.0.0.0", PORT)).await;
         let listener = listener.map_err(|error| error.to_string())?;
         let address = listener.local_addr().map_err(|error| error.to_string())?;
+        let info = Arc::new(ListenerInfo::plaintext());
         let observe = Arc::new(Observe::new(&self.clock()));
         let options = PartitionsOptions {
             sync_threads: 2,
@@ -265,12 +267,16 @@ impl House {
         let ground = Ground {
             partitions: Arc::new(partitions),
             meta: MetaStore::over(self.store.open()),
-            listeners: vec![Listener(listener)],
-            addresses: vec![address],
-            advertised: Some(Endpoint {
+            listeners: vec![Bound {
+                info: info.clone(),
+                address,
+                socket: Listener(listener),
+            }],
+            advertised: vec![Endpoint {
+                listener: info,
                 host: BROKER.to_owned(),
                 port: PORT,
-            }),
+            }],
             observe,
         };
         let started = Broker::start_on(ground, config).await;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::Finding;
 use crate::config::Config;
-use crate::net::{Endpoint, listen_endpoints};
+use crate::net::listen_endpoints;
 
 /// Below this many open files, a few hundred partitions or connections end in errors.
 const OPEN_FILES_NEEDED: u64 = 4096;
@@ -182,32 +182,34 @@ fn clock(config: &Config) -> Finding {
 fn ports(config: &Config) -> Vec<Finding> {
     const CHECK: &str = "ports";
     let mut endpoints = match listen_endpoints(config) {
-        Ok((endpoints, _)) => endpoints,
+        Ok((endpoints, _)) => endpoints
+            .into_iter()
+            .map(|endpoint| (endpoint.host, endpoint.port))
+            .collect::<Vec<_>>(),
         Err(error) => {
             let remedy = "write listeners as PLAINTEXT://host:port";
             return vec![Finding::failed(CHECK, error.to_string(), remedy)];
         }
     };
-    endpoints.push(Endpoint {
-        host: match config.text("dashboard.http.host") {
-            "" => config.text("host.name").to_owned(),
-            host => host.to_owned(),
-        },
-        port: config.number("dashboard.http.port") as u16,
-    });
+    let dashboard_host = match config.text("dashboard.http.host") {
+        "" => config.text("host.name"),
+        host => host,
+    };
+    let dashboard_port = config.number("dashboard.http.port") as u16;
+    endpoints.push((dashboard_host.to_owned(), dashboard_port));
     endpoints
         .iter()
-        .map(|endpoint| port(CHECK, endpoint))
+        .map(|(host, number)| port(CHECK, host, *number))
         .collect()
 }
 
-fn port(check: &'static str, endpoint: &Endpoint) -> Finding {
-    let host = match endpoint.host.as_str() {
+fn port(check: &'static str, host: &str, number: u16) -> Finding {
+    let host = match host {
         "" => "0.0.0.0",
         host => host,
     };
-    let name = format!("{host}:{}", endpoint.port);
-    let addresses: Vec<SocketAddr> = match (host, endpoint.port).to_socket_addrs() {
+    let name = format!("{host}:{number}");
+    let addresses: Vec<SocketAddr> = match (host, number).to_socket_addrs() {
         Ok(addresses) => addresses.collect(),
         Err(error) => {
             let remedy = "set hostName or listeners to an address of this machine";

@@ -1,0 +1,140 @@
+//! One client's connection, as everything that serves it sees it: the listener that it came in by, who the client is, and
+//! where it is. Made once for each connection; every request of it shares it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::observe::Client;
+
+/// What protects the connections of a listener (Kafka's SecurityProtocol).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecurityProtocol {
+    /// Nothing: neither encrypted nor authenticated.
+    Plaintext,
+}
+
+impl SecurityProtocol {
+    /// As configurations and registrations have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plaintext => "PLAINTEXT",
+        }
+    }
+}
+
+/// A listener, as its connections know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerInfo {
+    /// Its name; brokers tell a client the endpoints of the listener that it came in by.
+    pub name: String,
+    /// What protects its connections.
+    pub protocol: SecurityProtocol,
+}
+
+impl ListenerInfo {
+    /// The listener that is there without any configuration, named after its protocol as in Kafka.
+    pub fn plaintext() -> Self {
+        let protocol = SecurityProtocol::Plaintext;
+        Self {
+            name: protocol.name().to_owned(),
+            protocol,
+        }
+    }
+}
+
+/// Who a client is (Kafka's KafkaPrincipal).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    kind: Cow<'static, str>,
+    name: Cow<'static, str>,
+}
+
+/// Whoever does not authenticate (KafkaPrincipal.ANONYMOUS).
+static ANONYMOUS: Principal = Principal {
+    kind: Cow::Borrowed("User"),
+    name: Cow::Borrowed("ANONYMOUS"),
+};
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind, self.name)
+    }
+}
+
+/// How far a connection's authentication is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Authentication {
+    /// The listener asks for none: every client is `User:ANONYMOUS`.
+    NotRequired,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Session {
+    listener: Arc<ListenerInfo>,
+    authentication: Authentication,
+    client: Arc<Client>,
+}
+
+impl Session {
+    /// A connection that came in by a listener; `client` is its entry in the register of connections.
+    pub fn new(listener: Arc<ListenerInfo>, client: Arc<Client>) -> Self {
+        let authentication = match listener.protocol {
+            SecurityProtocol::Plaintext => Authentication::NotRequired,
+        };
+        Self {
+            listener,
+            authentication,
+            client,
+        }
+    }
+
+    /// The listener that it came in by.
+    pub fn listener(&self) -> &ListenerInfo {
+        &self.listener
+    }
+
+    /// Who the client is.
+    pub fn principal(&self) -> &Principal {
+        match self.authentication {
+            Authentication::NotRequired => &ANONYMOUS,
+        }
+    }
+
+    /// Where the client connects from.
+    pub fn peer(&self) -> SocketAddr {
+        self.client.peer()
+    }
+
+    /// The same, an IPv4 address that came in over an IPv6 socket as what it is.
+    pub fn peer_ip(&self) -> IpAddr {
+        self.peer().ip().to_canonical()
+    }
+
+    /// The address that the client connected to, in the same way.
+    pub fn local_ip(&self) -> IpAddr {
+        self.client.local().ip().to_canonical()
+    }
+
+    /// Its entry in the register of connections.
+    pub fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_of_a_plaintext_listener_is_anonymous() {
+        let peer: SocketAddr = "[::ffff:10.0.0.7]:1234".parse().unwrap();
+        let client = Arc::new(Client::apart(peer, "x"));
+        let session = Session::new(Arc::new(ListenerInfo::plaintext()), client);
+        assert_eq!(session.principal().to_string(), "User:ANONYMOUS");
+        assert_eq!(session.listener().name, "PLAINTEXT");
+        assert_eq!(session.peer_ip().to_string(), "10.0.0.7");
+    }
+}
