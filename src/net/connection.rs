@@ -5,6 +5,7 @@
 //! A malformed frame or a panic in a handler ends this connection and nothing else.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -21,6 +22,7 @@ use metaq_protocol::protocol::StrBytes;
 use tokio::sync::watch;
 
 use super::frame_reader::{Frame, FrameReader, ReadFault};
+use super::limits::ConnectionPermit;
 use super::send::{JOIN_BYTES_MAX, Patience, SendError, send_all};
 use super::shutdown::stopped;
 use super::socket::Socket;
@@ -72,6 +74,7 @@ struct Arrived {
 
 struct Connection<S> {
     cx: Arc<Context>,
+    _permit: ConnectionPermit,
     stream: S,
     session: Arc<Session>,
     settings: Settings,
@@ -87,24 +90,41 @@ struct Connection<S> {
     client_id: Option<StrBytes>,
 }
 
-/// Serves a connection until it ends.
-pub(super) async fn run<S: Socket>(
-    cx: Arc<Context>,
-    listener: Arc<ListenerInfo>,
-    stream: S,
-    peer: SocketAddr,
+/// A connection that was accepted.
+pub(super) struct Accepted<S> {
+    pub(super) listener: Arc<ListenerInfo>,
+    pub(super) stream: S,
+    pub(super) peer: SocketAddr,
+    pub(super) permit: ConnectionPermit,
+}
+
+/// Serves a connection until it ends. What it needs for that is moved into the future once: an async function would keep
+/// its arguments a second time.
+pub(super) fn run<S: Socket>(
+    cx: &Arc<Context>,
+    accepted: Accepted<S>,
     settings: Settings,
     shutdown: watch::Receiver<bool>,
-) {
-    let _ = stream.set_nodelay();
+) -> impl Future<Output = ()> + Send + use<S> {
+    let Accepted {
+        listener,
+        stream,
+        peer,
+        permit,
+    } = accepted;
     let local = stream.local_addr().unwrap_or(peer);
     let memory = cx.memory.clone();
     let reader = FrameReader::new(settings.frame_bytes_max, settings.stall_max, memory);
     let in_flight = FuturesOrdered::new();
+    cx.metrics.connections.fetch_add(1, Ordering::Relaxed);
+    cx.metrics
+        .connections_accepted
+        .fetch_add(1, Ordering::Relaxed);
     let registered = cx.observe.clients.connected(peer, local);
     let session = Arc::new(Session::new(listener, registered.client().clone()));
     let mut connection = Connection {
-        cx,
+        cx: cx.clone(),
+        _permit: permit,
         stream,
         session,
         settings,
@@ -116,19 +136,45 @@ pub(super) async fn run<S: Socket>(
         unsent: Arc::default(),
         client_id: None,
     };
-    let ended = with_inline_writes(pin!(connection.serve(shutdown))).await;
-    if let Some(why) = ended {
-        connection
-            .cx
-            .metrics
-            .frames_malformed
-            .fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(%peer, why, "closing the connection");
-        connection.tell_of_end(&why);
+    async move {
+        if !connection.establish(shutdown.clone()).await {
+            return;
+        }
+        let ended = with_inline_writes(pin!(connection.serve(shutdown))).await;
+        if let Some(why) = ended {
+            let metrics = &connection.cx.metrics;
+            metrics.frames_malformed.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%peer, why, "closing the connection");
+            connection.tell_of_end(&why);
+        }
+    }
+}
+
+impl<S> Drop for Connection<S> {
+    fn drop(&mut self) {
+        self.cx.metrics.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl<S: Socket> Connection<S> {
+    /// Makes it ready to be read and written; whether it is, in time and before the shutdown.
+    async fn establish(&mut self, shutdown: watch::Receiver<bool>) -> bool {
+        let _ = self.stream.set_nodelay();
+        let established = tokio::time::timeout(self.settings.stall_max, self.stream.establish());
+        let established = tokio::select! {
+            biased;
+            established = established => established,
+            () = stopped(shutdown) => return false,
+        };
+        let error = match established {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => error,
+            Err(_) => io::ErrorKind::TimedOut.into(),
+        };
+        tracing::debug!(peer = %self.session.peer(), %error, "the connection was not established");
+        false
+    }
+
     /// Returns why the connection had to be closed, when it was the client's fault or ours.
     async fn serve(&mut self, shutdown: watch::Receiver<bool>) -> Option<String> {
         let never = Duration::from_secs(u64::from(u32::MAX));
@@ -157,14 +203,14 @@ impl<S: Socket> Connection<S> {
                 }
                 // What is in flight was polled just now.
                 () = admitted(&self.gate, &self.held), if self.held.is_some() => self.begin_held(),
-                () = &mut stop => return self.drain(idle_max).await,
+                () = &mut stop => return Box::pin(self.drain(idle_max)).await,
                 read = self.reader.next(&mut self.stream), if may_read => match read {
                     Ok(Some(frame)) => {
                         if let Err(why) = self.arrived(frame) {
                             return why;
                         }
                     }
-                    Ok(None) => return self.drain(idle_max).await,
+                    Ok(None) => return Box::pin(self.drain(idle_max)).await,
                     Err(ReadFault::Io(_) | ReadFault::Cut) => return None,
                     Err(fault) => return Some(fault.to_string()),
                 },

@@ -4,6 +4,7 @@ mod connection;
 mod endpoint;
 mod file_read;
 mod frame_reader;
+mod limits;
 mod send;
 mod server;
 mod shutdown;

@@ -3,9 +3,11 @@
 //! Pages that are not in the cache are read in on a blocking thread first, so that a thread that serves
 //! connections does not wait for the disk to send something.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -95,12 +97,27 @@ async fn in_time(
     patience: &Patience<'_>,
     send: impl Future<Output = io::Result<usize>>,
 ) -> Result<usize, SendError> {
-    let timed_out = || io::Error::new(io::ErrorKind::TimedOut, "the client takes no data");
-    tokio::select! {
-        biased;
-        sent = send => sent.map_err(SendError::Peer),
-        () = tokio::time::sleep(patience.stall_max) => Err(SendError::Peer(timed_out())),
-        () = patience.memory_wanted() => Err(SendError::MemoryWanted),
+    let mut send = pin!(send);
+    // Mostly it takes it at once. The timers for when it does not are large, and no connection keeps room for them.
+    if let Some(sent) = poll_fn(|cx| Poll::Ready(once_ready(send.as_mut().poll(cx)))).await {
+        return sent.map_err(SendError::Peer);
+    }
+    let wait = async {
+        let timed_out = || io::Error::new(io::ErrorKind::TimedOut, "the client takes no data");
+        tokio::select! {
+            biased;
+            sent = send => sent.map_err(SendError::Peer),
+            () = tokio::time::sleep(patience.stall_max) => Err(SendError::Peer(timed_out())),
+            () = patience.memory_wanted() => Err(SendError::MemoryWanted),
+        }
+    };
+    Box::pin(wait).await
+}
+
+fn once_ready<T>(polled: Poll<T>) -> Option<T> {
+    match polled {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
     }
 }
 

@@ -1,18 +1,17 @@
-//! Listening: bound endpoints, connection limits, and the end of it all.
+//! Accepting connections, within the limits that all listeners share, and the end of it all.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::connection::{self, Settings};
+use super::connection::{self, Accepted, Settings};
 use super::endpoint::Bound;
+use super::limits::{ConnectionLimits, ConnectionsMax};
 use super::shutdown::stopped;
 use super::socket::Listener;
 use crate::api::Context;
@@ -22,7 +21,7 @@ use crate::observe::{EventKind, Happened};
 /// Pause after accept failed, as it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long behind the end of the drain connections may take to notice it.
+/// How long after the end of the drain connections may take to notice it.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// What accepts and serves.
@@ -30,6 +29,7 @@ pub struct Server {
     tasks: JoinSet<()>,
     stop: watch::Sender<bool>,
     drain: Duration,
+    limits: Arc<ConnectionLimits>,
 }
 
 impl Default for Server {
@@ -38,17 +38,18 @@ impl Default for Server {
             tasks: JoinSet::new(),
             stop: watch::channel(false).0,
             drain: Duration::ZERO,
+            limits: Arc::default(),
         }
     }
 }
 
 impl Server {
-    /// Begins to accept.
+    /// Begins to accept. May be called again for listeners of another kind: the limits count all connections together.
     pub fn serve<L: Listener>(&mut self, cx: &Arc<Context>, listeners: Vec<Bound<L>>) {
         self.drain = Settings::of(&cx.config.load()).drain;
-        let limits = Arc::new(Limits::default());
         for listener in listeners {
-            let accept = accept(cx.clone(), listener, limits.clone(), self.stop.subscribe());
+            let (limits, stop) = (self.limits.clone(), self.stop.subscribe());
+            let accept = accept(cx.clone(), listener, limits, stop);
             let vital = cx.partitions.vital().clone();
             self.tasks.spawn(vital.watch("listener", accept));
         }
@@ -89,62 +90,19 @@ impl Settings {
     }
 }
 
-/// Open connections by address.
-#[derive(Default)]
-struct Limits {
-    open: Mutex<(usize, HashMap<IpAddr, usize>)>,
-}
-
-/// A connection's place among the open ones; given back when dropped.
-struct Place {
-    limits: Arc<Limits>,
-    cx: Arc<Context>,
-    ip: IpAddr,
-}
-
-impl Place {
-    /// A place, or the limit that leaves none.
-    fn take(limits: &Arc<Limits>, cx: &Arc<Context>, ip: IpAddr) -> Result<Self, &'static str> {
-        let config = cx.config.load();
-        let total_max = config.number("max.connections") as usize;
-        let per_ip_max = config.number("max.connections.per.ip") as usize;
-        let mut open = limits.open.lock();
-        let from_ip = open.1.get(&ip).copied().unwrap_or(0);
-        if open.0 >= total_max {
-            return Err("max.connections");
+impl ConnectionsMax {
+    fn of(config: &Config) -> Self {
+        Self {
+            total: config.number("max.connections") as usize,
+            per_ip: config.number("max.connections.per.ip") as usize,
         }
-        if from_ip >= per_ip_max {
-            return Err("max.connections.per.ip");
-        }
-        open.0 += 1;
-        open.1.insert(ip, from_ip + 1);
-        cx.metrics.connections.fetch_add(1, Ordering::Relaxed);
-        Ok(Self {
-            limits: limits.clone(),
-            cx: cx.clone(),
-            ip,
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.limits.open.lock();
-        open.0 -= 1;
-        if let Some(from_ip) = open.1.get_mut(&self.ip) {
-            *from_ip -= 1;
-            if *from_ip == 0 {
-                open.1.remove(&self.ip);
-            }
-        }
-        self.cx.metrics.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 async fn accept<L: Listener>(
     cx: Arc<Context>,
     Bound { info, socket, .. }: Bound<L>,
-    limits: Arc<Limits>,
+    limits: Arc<ConnectionLimits>,
     stop: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
@@ -152,25 +110,17 @@ async fn accept<L: Listener>(
     loop {
         tokio::select! {
             accepted = socket.accept() => match accepted {
-                Ok((stream, peer)) => match Place::take(&limits, &cx, peer.ip()) {
-                    Ok(place) => {
-                        cx.metrics.connections_accepted.fetch_add(1, Ordering::Relaxed);
-                        let settings = Settings::of(&cx.config.load());
-                        let serve =
-                            connection::run(cx.clone(), info.clone(), stream, peer, settings, stop.clone());
-                        connections.spawn(async move {
-                            serve.await;
-                            drop(place);
-                        });
+                Ok((stream, peer)) => {
+                    let config = cx.config.load();
+                    match limits.take(ConnectionsMax::of(&config), peer.ip()) {
+                        Ok(permit) => {
+                            let accepted = Accepted { listener: info.clone(), stream, peer, permit };
+                            let settings = Settings::of(&config);
+                            connections.spawn(connection::run(&cx, accepted, settings, stop.clone()));
+                        }
+                        Err(limit) => refuse(&cx, peer, limit),
                     }
-                    Err(limit) => {
-                        cx.metrics.connections_rejected.fetch_add(1, Ordering::Relaxed);
-                        tracing::warn!(%peer, limit, "connection refused: too many connections");
-                        let ip = peer.ip().to_canonical().to_string();
-                        let refused = Happened::new(EventKind::ConnectionRejected, "connection").who(&ip);
-                        cx.observe.events.tell(refused.why(format!("too many connections ({limit})")));
-                    }
-                },
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -182,4 +132,16 @@ async fn accept<L: Listener>(
     }
     drop(socket);
     while connections.join_next().await.is_some() {}
+}
+
+/// Notes that a connection was closed at once, because of a limit.
+fn refuse(cx: &Context, peer: SocketAddr, limit: &str) {
+    cx.metrics
+        .connections_rejected
+        .fetch_add(1, Ordering::Relaxed);
+    tracing::warn!(%peer, limit, "connection refused: too many connections");
+    let ip = peer.ip().to_canonical().to_string();
+    let refused = Happened::new(EventKind::ConnectionRejected, "connection").who(&ip);
+    let refused = refused.why(format!("too many connections ({limit})"));
+    cx.observe.events.tell(refused);
 }

@@ -28,6 +28,12 @@ pub trait Socket: AsyncRead + Unpin + Send + 'static {
         Ok(())
     }
 
+    /// Makes the connection ready to be read and written, where that takes more than to accept it: the handshake of an
+    /// encrypted one. Called first, in the connection's own task and for a limited time.
+    fn establish(&mut self) -> impl Future<Output = io::Result<()>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Sends from memory as soon as something is taken; returns how much. `more` says that more follows at once.
     fn send_bytes(
         &mut self,
@@ -52,7 +58,7 @@ pub trait Listener: Send + Sync + 'static {
     /// What it gives.
     type Socket: Socket;
 
-    /// The next connection and its peer's address.
+    /// The next connection and its peer's address. Nothing here waits for the peer: one that is slow would hold up all.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Socket, SocketAddr)>> + Send;
 }
 

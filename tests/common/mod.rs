@@ -60,6 +60,11 @@ impl Running {
         self.broker.as_ref().unwrap()
     }
 
+    /// What is done while the guard lives is done in the broker's runtime.
+    pub fn enter(&self) -> tokio::runtime::EnterGuard<'_> {
+        self.runtime.enter()
+    }
+
     pub fn client(&self) -> Client {
         Client::connect(self.address())
     }
