@@ -63,6 +63,7 @@ pub enum FetchPiece {
 pub fn encode(
     version: i16,
     correlation_id: i32,
+    throttle_ms: i32,
     error_code: i16,
     session_id: i32,
     topics: &[FetchedTopic],
@@ -77,7 +78,7 @@ pub fn encode(
     out.bytes.put_i32(0);
     out.bytes.put_i32(correlation_id);
     out.tags();
-    out.bytes.put_i32(0);
+    out.bytes.put_i32(throttle_ms);
     if version >= 7 {
         out.bytes.put_i16(error_code);
         out.bytes.put_i32(session_id);
@@ -286,8 +287,9 @@ mod tests {
             }
             response
         };
-        let mut response =
-            FetchResponse::default().with_responses(topics.iter().map(topic).collect());
+        let mut response = FetchResponse::default()
+            .with_throttle_time_ms(5)
+            .with_responses(topics.iter().map(topic).collect());
         if version >= 7 {
             response = response.with_session_id(9).with_error_code(3);
         }
@@ -298,7 +300,7 @@ mod tests {
         #[test]
         fn the_pieces_put_together_are_what_the_crate_encodes(version in 4i16..=18, topics in topics()) {
             let mut whole = Vec::new();
-            for piece in encode(version, 77, 3, 9, &topics).unwrap() {
+            for piece in encode(version, 77, 5, 3, 9, &topics).unwrap() {
                 match piece {
                     FetchPiece::Skeleton(bytes) => whole.extend_from_slice(&bytes),
                     FetchPiece::Records { topic, partition } => {

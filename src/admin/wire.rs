@@ -10,7 +10,7 @@ use metaq_protocol::frame;
 use metaq_protocol::protocol::Request;
 
 use super::errors::ApiError;
-use crate::api::{self, Caller, Context, Piece, Response, Stage};
+use crate::api::{self, Body, Caller, Context, Piece, Stage};
 use crate::observe::Client;
 use crate::session::{ListenerInfo, SecurityProtocol, Session};
 
@@ -46,7 +46,7 @@ pub(super) async fn ask<R: Request>(
     let answer = api::start(cx, caller, frame, Stage::free())
         .await
         .map_err(ApiError::failed)?;
-    let Response::Send(pieces) = answer else {
+    let Body::Send(pieces) = answer.body else {
         return Err(ApiError::failed("the broker did not answer"));
     };
     let mut whole = BytesMut::new();

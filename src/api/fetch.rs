@@ -23,8 +23,9 @@ use uuid::Uuid;
 use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
 use super::fetch_sessions::{Key, SessionError, Told, Turn, Wanted};
+use super::reply::throttle_ms;
 use super::shared::{name_of, partition_of};
-use super::{Answer, Api, Caller, Context, Order, Piece, Response, Stage};
+use super::{Answer, Api, Body, Caller, Context, Order, Piece, Response, Stage};
 use crate::log::{LogError, Reach, ReadWanted, Slice};
 use crate::partition::{FetchWaiter, Isolation, Partition, ReadError};
 
@@ -46,9 +47,9 @@ pub(super) const API: Api = Api {
             drop(request.body);
             let named = named_partitions(&fetch);
             if named > PARTITIONS_MAX && caller.version < ERROR_CODE_FROM {
-                return Ok(Response::Close(format!(
-                    "a fetch that names {named} partitions, more than {PARTITIONS_MAX}"
-                )));
+                let why =
+                    format!("a fetch that names {named} partitions, more than {PARTITIONS_MAX}");
+                return Ok(Body::Close(why).into());
             }
             let answered = answer(&cx, &caller, fetch, &mut stage).await;
             drop(stage);
@@ -56,6 +57,7 @@ pub(super) const API: Api = Api {
             let frame = fetch_response::encode(
                 version,
                 correlation_id,
+                throttle_ms(answered.throttle),
                 answered.error_code,
                 answered.session_id,
                 &answered.topics,
@@ -67,13 +69,17 @@ pub(super) const API: Api = Api {
                     slices.remove(&(topic, partition)).map(Piece::File)
                 }
             };
-            Ok(Response::Send(frame.into_iter().filter_map(fill).collect()))
+            Ok(Response {
+                body: Body::Send(frame.into_iter().filter_map(fill).collect()),
+                throttle: answered.throttle,
+            })
         })
     },
 };
 
 #[derive(Default)]
 struct Answered {
+    throttle: Duration,
     error_code: i16,
     session_id: i32,
     topics: Vec<FetchedTopic>,

@@ -18,7 +18,7 @@ use metaq_protocol::messages::{
 use super::alter_configs::{NAMED_TWICE, apply};
 use super::describe_configs::BROKER_LOGGER;
 use super::shared::{message, named_twice, optional};
-use super::{Answer, Api, Caller, Context, Order, Piece, Response, forward, serve};
+use super::{Answer, Api, Body, Caller, Context, Order, forward, serve};
 use crate::cluster::ConfigChange;
 use crate::logging;
 
@@ -36,7 +36,7 @@ pub(super) const API: Api = Api {
             if !asked.resources.iter().any(is_logger)
                 && let Some(bytes) = forward::to_controller(&cx, &caller, &request).await
             {
-                return Ok(Response::Send(vec![Piece::Bytes(bytes)]));
+                return Ok(Body::from(bytes).into());
             }
             serve(cx, caller, request, stage, handle).await
         })

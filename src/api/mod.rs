@@ -39,6 +39,7 @@ mod offset_for_leader_epoch;
 mod order;
 mod produce;
 mod push_telemetry;
+mod reply;
 mod request_log;
 mod room;
 mod shared;
@@ -47,6 +48,7 @@ mod sync_group;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use metaq_protocol::frame::{self, FrameError, RequestFrame};
@@ -56,6 +58,7 @@ use metaq_protocol::protocol::Request;
 use crate::log::Slice;
 
 use order::Order;
+use reply::{Reply, Throttled};
 
 pub use api_versions::unsupported_version;
 pub use context::{Caller, Context, wire_name as error_name};
@@ -84,13 +87,34 @@ impl Piece {
 }
 
 /// What becomes of a request.
-pub enum Response {
+pub struct Response {
+    /// What is sent.
+    pub body: Body,
+    /// For how long nothing more is read from the connection then (KIP-219).
+    pub throttle: Duration,
+}
+
+/// What a request is answered with.
+pub enum Body {
     /// Send these in order.
     Send(Vec<Piece>),
     /// Nothing is to be sent (acks=0).
     Silence,
     /// The connection is to be closed; the text says why.
     Close(String),
+}
+
+impl From<Body> for Response {
+    fn from(body: Body) -> Self {
+        let throttle = Duration::ZERO;
+        Self { body, throttle }
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self::Send(vec![Piece::Bytes(bytes)])
+    }
 }
 
 /// A request being worked on.
@@ -177,17 +201,18 @@ fn serve<R, F>(
 ) -> Answer
 where
     R: Request + Send + 'static,
-    R::Response: Send,
-    F: Future<Output = R::Response> + Send,
+    R::Response: Throttled + Send,
+    F: Future<Output: Into<Reply<R::Response>>> + Send,
 {
     Box::pin(async move {
         let request = frame::decode::<R>(&frame)?;
         let (key, version, correlation_id) = (frame.api_key, frame.version, frame.correlation_id);
         drop(frame);
-        let response = handle(cx, caller, request).await;
+        let (response, throttle) = handle(cx, caller, request).await.into().finish();
         drop(stage);
         let bytes = frame::encode_response(key, version, correlation_id, &response)?;
-        Ok(Response::Send(vec![Piece::Bytes(bytes)]))
+        let body = bytes.into();
+        Ok(Response { body, throttle })
     })
 }
 
@@ -202,12 +227,12 @@ fn serve_by_controller<R, F>(
 ) -> Answer
 where
     R: Request + Send + 'static,
-    R::Response: Send,
-    F: Future<Output = R::Response> + Send + 'static,
+    R::Response: Throttled + Send,
+    F: Future<Output: Into<Reply<R::Response>>> + Send + 'static,
 {
     Box::pin(async move {
         match forward::to_controller(&cx, &caller, &frame).await {
-            Some(bytes) => Ok(Response::Send(vec![Piece::Bytes(bytes)])),
+            Some(bytes) => Ok(Body::from(bytes).into()),
             None => serve(cx, caller, frame, stage, handle).await,
         }
     })

@@ -23,8 +23,9 @@ use uuid::Uuid;
 
 use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
+use super::reply::Reply;
 use super::shared::{message, name_of, partition_of};
-use super::{Answer, Api, Caller, Context, Order, Piece, Response};
+use super::{Answer, Api, Body, Caller, Context, Order, Response};
 use crate::log::{Appended, LogConfig, LogError, ProducedBatch};
 use crate::memory::NoMemory;
 use crate::partition::{InvalidBatch, Unpacking, admit};
@@ -39,16 +40,17 @@ pub(super) const API: Api = Api {
             let acks = produce.acks;
             let queued = queue(&cx, produce).await;
             stage.ordered();
-            let response = answer(&cx, queued).await;
+            let (response, throttle) = Reply::from(answer(&cx, queued).await).finish();
             drop(stage);
             note_refusals(&cx, &caller, &response);
             if acks == 0 {
-                return Ok(match first_error(&response) {
+                let body = match first_error(&response) {
                     Some(code) => {
-                        Response::Close(format!("produce with acks=0 failed with error {code}"))
+                        Body::Close(format!("produce with acks=0 failed with error {code}"))
                     }
-                    None => Response::Silence,
-                });
+                    None => Body::Silence,
+                };
+                return Ok(Response { body, throttle });
             }
             let bytes = frame::encode_response(
                 request.api_key,
@@ -56,7 +58,8 @@ pub(super) const API: Api = Api {
                 caller.correlation_id,
                 &response,
             )?;
-            Ok(Response::Send(vec![Piece::Bytes(bytes)]))
+            let body = bytes.into();
+            Ok(Response { body, throttle })
         })
     },
 };

@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesOrdered, StreamExt};
@@ -20,13 +20,14 @@ use metaq_protocol::frame::{self, FrameError, RequestFrame};
 use metaq_protocol::messages::ApiKey;
 use metaq_protocol::protocol::StrBytes;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::frame_reader::{Frame, FrameReader, ReadFault};
 use super::limits::ConnectionPermit;
 use super::send::{JOIN_BYTES_MAX, Patience, SendError, send_all};
 use super::shutdown::stopped;
 use super::socket::Socket;
-use crate::api::{self, Caller, Context, FORWARDED, Gate, Piece, Response, Stage};
+use crate::api::{self, Body, Caller, Context, FORWARDED, Gate, Piece, Response, Stage};
 use crate::memory::Share;
 use crate::observe::{EventKind, Happened, Registered};
 use crate::partition::with_inline_writes;
@@ -86,6 +87,8 @@ struct Connection<S> {
     registered: Registered,
     /// Bytes of answers in memory that are ready and not sent.
     unsent: Arc<AtomicUsize>,
+    /// Until when nothing is read, because the client was throttled (KIP-219).
+    muted_until: Option<Instant>,
     /// What it called itself last, copied: what came with a frame would keep all of it for as long as a request waits.
     client_id: Option<StrBytes>,
 }
@@ -106,36 +109,7 @@ pub(super) fn run<S: Socket>(
     settings: Settings,
     shutdown: watch::Receiver<bool>,
 ) -> impl Future<Output = ()> + Send + use<S> {
-    let Accepted {
-        listener,
-        stream,
-        peer,
-        permit,
-    } = accepted;
-    let local = stream.local_addr().unwrap_or(peer);
-    let memory = cx.memory.clone();
-    let reader = FrameReader::new(settings.frame_bytes_max, settings.stall_max, memory);
-    let in_flight = FuturesOrdered::new();
-    cx.metrics.connections.fetch_add(1, Ordering::Relaxed);
-    cx.metrics
-        .connections_accepted
-        .fetch_add(1, Ordering::Relaxed);
-    let registered = cx.observe.clients.connected(peer, local);
-    let session = Arc::new(Session::new(listener, registered.client().clone()));
-    let mut connection = Connection {
-        cx: cx.clone(),
-        _permit: permit,
-        stream,
-        session,
-        settings,
-        reader,
-        held: None,
-        gate: Gate::default(),
-        in_flight,
-        registered,
-        unsent: Arc::default(),
-        client_id: None,
-    };
+    let mut connection = Connection::new(cx.clone(), accepted, settings);
     async move {
         if !connection.establish(shutdown.clone()).await {
             return;
@@ -144,7 +118,7 @@ pub(super) fn run<S: Socket>(
         if let Some(why) = ended {
             let metrics = &connection.cx.metrics;
             metrics.frames_malformed.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(%peer, why, "closing the connection");
+            tracing::warn!(peer = %connection.session.peer(), why, "closing the connection");
             connection.tell_of_end(&why);
         }
     }
@@ -157,6 +131,37 @@ impl<S> Drop for Connection<S> {
 }
 
 impl<S: Socket> Connection<S> {
+    fn new(cx: Arc<Context>, accepted: Accepted<S>, settings: Settings) -> Self {
+        let Accepted {
+            listener,
+            stream,
+            peer,
+            permit,
+        } = accepted;
+        let local = stream.local_addr().unwrap_or(peer);
+        cx.metrics.connections.fetch_add(1, Ordering::Relaxed);
+        cx.metrics
+            .connections_accepted
+            .fetch_add(1, Ordering::Relaxed);
+        let registered = cx.observe.clients.connected(peer, local);
+        let memory = cx.memory.clone();
+        Self {
+            session: Arc::new(Session::new(listener, registered.client().clone())),
+            reader: FrameReader::new(settings.frame_bytes_max, settings.stall_max, memory),
+            cx,
+            _permit: permit,
+            stream,
+            settings,
+            held: None,
+            gate: Gate::default(),
+            in_flight: FuturesOrdered::new(),
+            registered,
+            unsent: Arc::default(),
+            muted_until: None,
+            client_id: None,
+        }
+    }
+
     /// Makes it ready to be read and written; whether it is, in time and before the shutdown.
     async fn establish(&mut self, shutdown: watch::Receiver<bool>) -> bool {
         let _ = self.stream.set_nodelay();
@@ -180,11 +185,13 @@ impl<S: Socket> Connection<S> {
         let never = Duration::from_secs(u64::from(u32::MAX));
         let idle_max = self.settings.idle_max.unwrap_or(never);
         let mut stop = pin!(stopped(shutdown.clone()));
-        // Set anew when it ends, not at every request.
-        let mut idle = pin!(tokio::time::sleep(idle_max));
-        let mut busy_at = tokio::time::Instant::now();
+        // The end of being muted, or of being idle; set anew when it is over, not at every request.
+        let mut timer = pin!(tokio::time::sleep(idle_max));
+        let mut busy_at = Instant::now();
         loop {
-            let may_read = self.held.is_none()
+            let is_muted = self.muted_until.is_some();
+            let may_read = !is_muted
+                && self.held.is_none()
                 && self.in_flight.len() < self.settings.in_flight_max
                 && self.unsent.load(Ordering::Relaxed) < UNSENT_BYTES_MAX;
             let is_idle = self.in_flight.is_empty();
@@ -195,14 +202,17 @@ impl<S: Socket> Connection<S> {
                     tokio::select! {
                         biased;
                         sent = self.send(ready, idle_max) => match sent {
-                            Ok(()) => busy_at = tokio::time::Instant::now(),
+                            Ok(()) => busy_at = Instant::now(),
                             Err(why) => return why,
                         },
                         () = drained => return None,
                     }
+                    if let Some(until) = self.muted_until {
+                        timer.as_mut().reset(until);
+                    }
                 }
                 // What is in flight was polled just now.
-                () = admitted(&self.gate, &self.held), if self.held.is_some() => self.begin_held(),
+                () = admitted(&self.gate, &self.held), if self.held.is_some() && !is_muted => self.begin_held(),
                 () = &mut stop => return Box::pin(self.drain(idle_max)).await,
                 read = self.reader.next(&mut self.stream), if may_read => match read {
                     Ok(Some(frame)) => {
@@ -214,13 +224,16 @@ impl<S: Socket> Connection<S> {
                     Err(ReadFault::Io(_) | ReadFault::Cut) => return None,
                     Err(fault) => return Some(fault.to_string()),
                 },
-                () = &mut idle, if is_idle => {
+                () = &mut timer, if is_idle || is_muted => {
+                    if self.muted_until.take().is_some() {
+                        busy_at = Instant::now();
+                    }
                     let end = busy_at + idle_max;
-                    if end <= tokio::time::Instant::now() {
+                    if end <= Instant::now() {
                         tracing::debug!(peer = %self.session.peer(), "closing an idle connection");
                         return None;
                     }
-                    idle.as_mut().reset(end);
+                    timer.as_mut().reset(end);
                 }
             }
         }
@@ -237,7 +250,7 @@ impl<S: Socket> Connection<S> {
     /// Takes a frame that was read.
     fn arrived(&mut self, frame: Frame) -> Result<(), Option<String>> {
         let (at, request_bytes) = (Instant::now(), frame.bytes.len());
-        let mut share = frame.share;
+        let share = frame.share;
         let frame = match frame::parse_request(frame.bytes) {
             Ok(request) => request.with(frame.checked),
             Err(FrameError::UnsupportedVersion {
@@ -247,12 +260,7 @@ impl<S: Socket> Connection<S> {
             }) if key == ApiKey::ApiVersions as i16 => {
                 let answer = api::unsupported_version(correlation_id)
                     .map_err(|error| Some(error.to_string()))?;
-                let outcome = Outcome::Answered(Response::Send(vec![Piece::Bytes(answer)]));
-                let held = held_bytes(&outcome);
-                self.unsent.fetch_add(held, Ordering::Relaxed);
-                share.become_answer(held);
-                self.in_flight
-                    .push_back(Box::pin(std::future::ready(Ready { outcome, share })));
+                self.answer_now(Body::from(answer).into(), share);
                 return Ok(());
             }
             Err(error) => return Err(Some(error.to_string())),
@@ -267,6 +275,16 @@ impl<S: Socket> Connection<S> {
             self.begin_held();
         }
         Ok(())
+    }
+
+    /// Answers what needs no work, after what came before it.
+    fn answer_now(&mut self, response: Response, mut share: Share) {
+        let outcome = Outcome::Answered(response);
+        let held = held_bytes(&outcome);
+        self.unsent.fetch_add(held, Ordering::Relaxed);
+        share.become_answer(held);
+        let ready = std::future::ready(Ready { outcome, share });
+        self.in_flight.push_back(Box::pin(ready));
     }
 
     /// Begins to work on what was read.
@@ -358,16 +376,23 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Adds an answer's pieces; returns why the connection must end behind them.
-    fn collect(&self, outcome: Outcome, pieces: &mut Vec<Piece>) -> Option<String> {
+    fn collect(&mut self, outcome: Outcome, pieces: &mut Vec<Piece>) -> Option<String> {
         self.unsent
             .fetch_sub(held_bytes(&outcome), Ordering::Relaxed);
         match outcome {
-            Outcome::Answered(Response::Send(answer)) => {
-                pieces.extend(answer);
-                None
+            Outcome::Answered(Response { body, throttle }) => {
+                if !throttle.is_zero() {
+                    self.mute(throttle);
+                }
+                match body {
+                    Body::Send(answer) => {
+                        pieces.extend(answer);
+                        None
+                    }
+                    Body::Silence => None,
+                    Body::Close(why) => Some(why),
+                }
             }
-            Outcome::Answered(Response::Silence) => None,
-            Outcome::Answered(Response::Close(why)) => Some(why),
             Outcome::Failed(error) => Some(error.to_string()),
             Outcome::Panicked => {
                 self.cx
@@ -377,6 +402,19 @@ impl<S: Socket> Connection<S> {
                 Some("a handler panicked; this is a bug".to_owned())
             }
         }
+    }
+
+    /// Reads nothing more for a time, as the answer that now leaves says.
+    fn mute(&mut self, throttle: Duration) {
+        let until = Instant::now() + throttle;
+        self.muted_until = self.muted_until.max(Some(until));
+        let client = self.session.client();
+        client.throttled(throttle.as_millis() as u64);
+        let throttled = Happened::new(EventKind::Throttle, "connection");
+        let throttled = throttled
+            .who(client.label())
+            .took_ms(throttle.as_millis() as i64);
+        self.cx.observe.events.tell(throttled);
     }
 
     /// Answers what is in flight and reads no more.
@@ -430,9 +468,11 @@ async fn drained(shutdown: watch::Receiver<bool>, drain: Duration) {
 fn log_request(caller: &Caller, key: i16, request_bytes: usize, outcome: &Outcome, took: Duration) {
     let api = ApiKey::try_from(key).map_or_else(|()| key.to_string(), |api| format!("{api:?}"));
     let became = match outcome {
-        Outcome::Answered(Response::Send(_)) => "answered",
-        Outcome::Answered(Response::Silence) => "not to be answered",
-        Outcome::Answered(Response::Close(why)) => why,
+        Outcome::Answered(response) => match &response.body {
+            Body::Send(_) => "answered",
+            Body::Silence => "not to be answered",
+            Body::Close(why) => why,
+        },
         Outcome::Failed(_) => "malformed",
         Outcome::Panicked => "panicked",
     };
@@ -460,7 +500,92 @@ fn held_bytes(outcome: &Outcome) -> usize {
 
 fn pieces_of(outcome: &Outcome) -> &[Piece] {
     match outcome {
-        Outcome::Answered(Response::Send(pieces)) => pieces,
+        Outcome::Answered(Response {
+            body: Body::Send(pieces),
+            ..
+        }) => pieces,
         _ => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metaq_protocol::messages::ApiVersionsRequest;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::broker::Broker;
+    use crate::config::Config;
+    use crate::net::limits::{ConnectionLimits, ConnectionsMax};
+
+    const THROTTLE: Duration = Duration::from_millis(1500);
+
+    async fn broker(dir: &std::path::Path) -> Broker {
+        let settings = [
+            format!("dataPath={}", dir.display()),
+            "serverPort=0".to_owned(),
+            "dashboardHttpPort=0".to_owned(),
+            "hostName=127.0.0.1".to_owned(),
+        ];
+        let config = Config::load(None, &settings).unwrap();
+        Broker::start(config).await.unwrap()
+    }
+
+    /// A connection and its client.
+    async fn connection(cx: &Arc<Context>) -> (Connection<TcpStream>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = TcpStream::connect(address).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let max = ConnectionsMax {
+            total: 1,
+            per_ip: 1,
+        };
+        let permit = Arc::new(ConnectionLimits::default()).take(max, peer.ip());
+        let accepted = Accepted {
+            listener: Arc::new(ListenerInfo::plaintext()),
+            stream,
+            peer,
+            permit: permit.ok().unwrap(),
+        };
+        let settings = Settings {
+            frame_bytes_max: 1 << 20,
+            stall_max: Duration::from_secs(30),
+            in_flight_max: 4,
+            idle_max: Some(THROTTLE / 2),
+            drain: Duration::ZERO,
+        };
+        (Connection::new(cx.clone(), accepted, settings), client)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_throttled_answer_leaves_at_once_and_what_follows_is_read_when_its_time_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = broker(dir.path()).await;
+        let cx = broker.context();
+        let (mut connection, mut client) = connection(cx).await;
+        let response = Response {
+            body: Body::from(bytes::Bytes::from_static(b"throttled")),
+            throttle: THROTTLE,
+        };
+        connection.answer_now(response, cx.memory.empty_share());
+        let of_connection = connection.session.client().clone();
+        let (_stop, shutdown) = watch::channel(false);
+        let started = Instant::now();
+        let serving = tokio::spawn(async move { connection.serve(shutdown).await });
+        let mut answer = [0; 9];
+        client.read_exact(&mut answer).await.unwrap();
+        assert!(&answer == b"throttled" && started.elapsed() < THROTTLE);
+        let asked = frame::encode_request(0, 1, "test", &ApiVersionsRequest::default());
+        client.write_all(&asked.unwrap()).await.unwrap();
+        client.read_exact(&mut [0; 4]).await.unwrap();
+        assert!(started.elapsed() >= THROTTLE);
+        let throttled_ms = of_connection.snapshot().throttled_ms;
+        assert_eq!(throttled_ms, THROTTLE.as_millis() as u64);
+        assert_eq!(cx.observe.events.total(EventKind::Throttle), 1);
+        drop(client);
+        assert_eq!(serving.await.unwrap(), None);
+        broker.shutdown().await;
     }
 }

@@ -1,0 +1,142 @@
+//! What a handler answers, and how long its client is to send nothing more (KIP-219): the answer leaves at once and says
+//! so, and the connection reads the next request after that time.
+//!
+//! No quota is enforced yet, so whatever a handler returns has a throttle of zero.
+
+use std::time::Duration;
+
+use metaq_protocol::messages::*;
+
+/// A response of an API, decoded, with its throttle.
+pub(super) struct Reply<R> {
+    response: R,
+    throttle: Duration,
+}
+
+impl<R> From<R> for Reply<R> {
+    fn from(response: R) -> Self {
+        let throttle = Duration::ZERO;
+        Self { response, throttle }
+    }
+}
+
+impl<R: Throttled> Reply<R> {
+    /// The response, which says its throttle, and the throttle.
+    pub(super) fn finish(mut self) -> (R, Duration) {
+        self.response.set_throttle_ms(throttle_ms(self.throttle));
+        (self.response, self.throttle)
+    }
+}
+
+/// As responses have it.
+pub(super) fn throttle_ms(throttle: Duration) -> i32 {
+    i32::try_from(throttle.as_millis()).unwrap_or(i32::MAX)
+}
+
+/// A response that can say how long its client is to send nothing more.
+pub(super) trait Throttled {
+    fn set_throttle_ms(&mut self, throttle_ms: i32);
+}
+
+/// The requests whose responses can: all but Fetch, whose encoder is `metaq_protocol::fetch_response`.
+macro_rules! throttled {
+    ($($request:ident => $response:ident),* $(,)?) => {
+        $(impl Throttled for $response {
+            fn set_throttle_ms(&mut self, throttle_ms: i32) {
+                self.throttle_time_ms = throttle_ms;
+            }
+        })*
+
+        #[cfg(test)]
+        fn check_all() -> Vec<i16> {
+            vec![$(tests::check::<$request>()),*]
+        }
+    };
+}
+
+throttled!(
+    ProduceRequest => ProduceResponse,
+    ListOffsetsRequest => ListOffsetsResponse,
+    MetadataRequest => MetadataResponse,
+    OffsetCommitRequest => OffsetCommitResponse,
+    OffsetFetchRequest => OffsetFetchResponse,
+    FindCoordinatorRequest => FindCoordinatorResponse,
+    JoinGroupRequest => JoinGroupResponse,
+    HeartbeatRequest => HeartbeatResponse,
+    LeaveGroupRequest => LeaveGroupResponse,
+    SyncGroupRequest => SyncGroupResponse,
+    DescribeGroupsRequest => DescribeGroupsResponse,
+    ListGroupsRequest => ListGroupsResponse,
+    ApiVersionsRequest => ApiVersionsResponse,
+    CreateTopicsRequest => CreateTopicsResponse,
+    DeleteTopicsRequest => DeleteTopicsResponse,
+    DeleteRecordsRequest => DeleteRecordsResponse,
+    InitProducerIdRequest => InitProducerIdResponse,
+    OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse,
+    DescribeConfigsRequest => DescribeConfigsResponse,
+    AlterConfigsRequest => AlterConfigsResponse,
+    AlterReplicaLogDirsRequest => AlterReplicaLogDirsResponse,
+    DescribeLogDirsRequest => DescribeLogDirsResponse,
+    CreatePartitionsRequest => CreatePartitionsResponse,
+    DeleteGroupsRequest => DeleteGroupsResponse,
+    IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse,
+    OffsetDeleteRequest => OffsetDeleteResponse,
+    DescribeClusterRequest => DescribeClusterResponse,
+    DescribeProducersRequest => DescribeProducersResponse,
+    GetTelemetrySubscriptionsRequest => GetTelemetrySubscriptionsResponse,
+    PushTelemetryRequest => PushTelemetryResponse,
+    ListConfigResourcesRequest => ListConfigResourcesResponse,
+    DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse,
+);
+
+#[cfg(test)]
+mod tests {
+    use metaq_protocol::frame;
+    use metaq_protocol::protocol::Request;
+    use metaq_protocol::versions;
+
+    use super::*;
+
+    const THROTTLE: Duration = Duration::from_millis(0x0102_0304);
+
+    /// Encodes an API's response with a throttle in every version; its key.
+    pub(super) fn check<R: Request>() -> i16
+    where
+        R::Response: Throttled + Default,
+    {
+        let row = versions::TABLE
+            .iter()
+            .find(|row| row.key == R::KEY)
+            .unwrap();
+        let mut newest = Vec::new();
+        for version in row.min..=row.max {
+            let response = R::Response::default();
+            let reply = Reply {
+                response,
+                throttle: THROTTLE,
+            };
+            let (response, throttle) = reply.finish();
+            assert_eq!(throttle, THROTTLE);
+            let encoded = frame::encode_response(R::KEY, version, 1, &response);
+            newest = encoded.unwrap().to_vec();
+        }
+        // As an i32.
+        let says = newest.windows(4).any(|bytes| bytes == [1, 2, 3, 4]);
+        assert!(says, "key {}: {newest:?}", R::KEY);
+        R::KEY
+    }
+
+    #[test]
+    fn every_api_of_the_version_table_can_say_that_its_client_is_throttled() {
+        let mut keys = check_all();
+        keys.push(ApiKey::Fetch as i16);
+        keys.sort_unstable();
+        let all: Vec<i16> = versions::TABLE.iter().map(|row| row.key).collect();
+        assert_eq!(keys, all);
+    }
+
+    #[test]
+    fn what_no_field_can_hold_is_the_longest_that_one_can() {
+        assert_eq!(throttle_ms(Duration::from_secs(u64::MAX)), i32::MAX);
+    }
+}
