@@ -15,7 +15,9 @@ use uuid::Uuid;
 use crate::admin::{Admin, TokenSource};
 use crate::api::{Context, FetchSessions, RequestLog};
 use crate::clock::WallClock;
-use crate::cluster::{Broker as Member, Cluster, ClusterError, ClusterEvent, Opened, ProducerIds};
+use crate::cluster::{
+    Broker as Member, BrokerEndpoint, Cluster, ClusterError, ClusterEvent, Opened, ProducerIds,
+};
 use crate::cluster::{cluster_id_of, parse_identity, tell_of_changes};
 use crate::config::{Config, LiveConfig};
 use crate::control::Control;
@@ -520,27 +522,41 @@ fn zookeeper_options(config: &Config) -> Result<ZooKeeperOptions, MetaError> {
 }
 
 fn member<L>(config: &Config, listeners: &[Bound<L>], advertised: &[Endpoint]) -> Member {
-    let bound = listeners.first().map_or(0, |bound| bound.address.port());
-    let (host, port) = match advertised.first() {
-        Some(endpoint) => (
-            endpoint.host.clone(),
-            if endpoint.port == 0 {
-                bound
-            } else {
-                endpoint.port
-            },
-        ),
-        None => (String::new(), bound),
-    };
     let rack = Some(config.text("broker.rack").to_owned()).filter(|rack| !rack.is_empty());
     Member {
         id: config.number("broker.id") as i32,
-        host,
-        port,
+        endpoints: endpoints(listeners, advertised),
         rack,
         accept_publish: config.flag("accept.publish"),
         epoch: 0,
     }
+}
+
+/// Where clients of each listener find this broker: as advertised, or where the first socket of the listener is bound.
+fn endpoints<L>(listeners: &[Bound<L>], advertised: &[Endpoint]) -> Vec<BrokerEndpoint> {
+    let mut endpoints: Vec<BrokerEndpoint> = Vec::new();
+    for bound in listeners {
+        if endpoints
+            .iter()
+            .any(|known| known.listener == bound.info.name)
+        {
+            continue;
+        }
+        let advertised = advertised
+            .iter()
+            .find(|endpoint| endpoint.listener == bound.info);
+        let port = advertised.map_or(0, |endpoint| endpoint.port);
+        endpoints.push(BrokerEndpoint {
+            listener: bound.info.name.clone(),
+            security: bound.info.protocol.name().to_owned(),
+            host: advertised.map_or_else(String::new, |endpoint| endpoint.host.clone()),
+            port: match port {
+                0 => bound.address.port(),
+                port => port,
+            },
+        });
+    }
+    endpoints
 }
 
 fn group_limits(config: &Config) -> GroupLimits {

@@ -1,5 +1,5 @@
-//! Listeners of several kinds at one broker: the limits count their connections together, and a peer that takes its time
-//! holds up nobody.
+//! Listeners of several kinds at one broker: the limits count their connections together, a peer that takes its time holds
+//! up nobody, and each client is given the endpoints of the listener that it came in by.
 
 mod common;
 
@@ -13,9 +13,15 @@ use std::time::{Duration, Instant};
 
 use common::{Client, Running, wait_for};
 use metaq::net::{Bound, Listener, Server, Socket};
-use metaq::session::ListenerInfo;
+use metaq::session::{ListenerInfo, SecurityProtocol};
+use metaq_protocol::ResponseError;
 use metaq_protocol::frame;
-use metaq_protocol::messages::ApiVersionsRequest;
+use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
+use metaq_protocol::messages::{
+    ApiVersionsRequest, DescribeClusterRequest, DescribeTopicPartitionsRequest,
+    FindCoordinatorRequest, MetadataRequest,
+};
+use metaq_protocol::protocol::StrBytes;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -74,7 +80,7 @@ fn connect_from(from: &str, to: SocketAddr) -> Stream {
 }
 
 /// Lets a server accept connections by another listener, of which those from 127.0.0.9 are never established.
-fn serve_slow(server: &mut Server, broker: &Running) -> SocketAddr {
+fn serve_slow(server: &mut Server, broker: &Running, info: ListenerInfo) -> SocketAddr {
     let _in_runtime = broker.enter();
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
@@ -82,7 +88,7 @@ fn serve_slow(server: &mut Server, broker: &Running) -> SocketAddr {
     let socket = TcpListener::from_std(socket).unwrap();
     let slow = "127.0.0.9:0".parse().unwrap();
     let bound = Bound {
-        info: Arc::new(ListenerInfo::plaintext()),
+        info: Arc::new(info),
         address,
         socket: Slow(socket, slow),
     };
@@ -107,7 +113,7 @@ fn a_connection_that_is_never_established_holds_up_nobody_and_is_closed_in_time(
     let stall = format!("socket.request.stall.ms={}", STALL.as_millis());
     let broker = Running::start(dir.path(), &[&stall]);
     let mut server = Server::default();
-    let address = serve_slow(&mut server, &broker);
+    let address = serve_slow(&mut server, &broker, ListenerInfo::plaintext());
     let started = Instant::now();
     let slow: Vec<Stream> = (0..20)
         .map(|_| connect_from("127.0.0.9:0", address))
@@ -123,7 +129,7 @@ fn all_listeners_of_a_server_share_the_limit_of_connections() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Running::start(dir.path(), &["max.connections=2"]);
     let mut server = Server::default();
-    let addresses = [0; 2].map(|_| serve_slow(&mut server, &broker));
+    let addresses = [0; 2].map(|_| serve_slow(&mut server, &broker, ListenerInfo::plaintext()));
     let mut first = Client::connect(addresses[0]);
     let mut second = Client::connect(addresses[1]);
     for client in [&mut first, &mut second] {
@@ -139,4 +145,45 @@ fn all_listeners_of_a_server_share_the_limit_of_connections() {
         let asked = frame::encode_request(0, 1, "test", &ApiVersionsRequest::default());
         stream.write_all(&asked.unwrap()).is_ok() && stream.read_exact(&mut [0; 4]).is_ok()
     });
+}
+
+#[test]
+fn a_broker_that_lacks_a_clients_listener_is_not_there_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    broker.client().create("t");
+    let mut server = Server::default();
+    let info = ListenerInfo {
+        name: "OTHER".to_owned(),
+        protocol: SecurityProtocol::Plaintext,
+    };
+    let address = serve_slow(&mut server, &broker, info);
+    let topic = MetadataRequestTopic::default().with_name(Some(common::name("t")));
+    let request = MetadataRequest::default().with_topics(Some(vec![topic]));
+    let leader_of = |client: &mut Client, version| {
+        let metadata = client.ask(version, &request);
+        let partition = &metadata.topics[0].partitions[0];
+        let error = ResponseError::try_from_code(partition.error_code);
+        (metadata.brokers.len(), partition.leader_id.0, error)
+    };
+    let mut client = Client::connect(address);
+    let not_found = Some(ResponseError::ListenerNotFound);
+    let not_available = Some(ResponseError::LeaderNotAvailable);
+    assert_eq!(leader_of(&mut client, 9), (0, -1, not_found));
+    assert_eq!(leader_of(&mut client, 5), (0, -1, not_available));
+    assert_eq!(leader_of(&mut broker.client(), 9), (1, 0, None));
+    let described = client.ask(0, &DescribeTopicPartitionsRequest::default());
+    let code = described.topics[0].partitions[0].error_code;
+    assert_eq!(ResponseError::try_from_code(code), not_found);
+    assert!(
+        client
+            .ask(0, &DescribeClusterRequest::default())
+            .brokers
+            .is_empty()
+    );
+    let group = FindCoordinatorRequest::default().with_key(StrBytes::from_static_str("g"));
+    let found = client.ask(1, &group);
+    let code = ResponseError::CoordinatorNotAvailable.code();
+    assert_eq!((found.error_code, found.node_id.0), (code, -1));
+    assert_eq!(broker.client().ask(1, &group).node_id.0, 0);
 }

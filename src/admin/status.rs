@@ -78,8 +78,10 @@ impl ClusterStatus {
         let slots_of = |id: i32| image.slots.iter().filter(|slot| slot.owner == id).count();
         let brokers = image.brokers.values().map(|broker| BrokerStatus {
             id: broker.id,
-            host: broker.host.clone(),
-            port: broker.port,
+            host: broker
+                .first_endpoint()
+                .map_or_else(String::new, |at| at.host.clone()),
+            port: broker.first_endpoint().map_or(0, |at| at.port),
             rack: broker.rack.clone(),
             epoch: broker.epoch,
             controller: broker.id == image.controller_id,

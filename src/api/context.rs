@@ -81,9 +81,12 @@ impl Context {
         frame: Bytes,
         wait: Duration,
     ) -> io::Result<Bytes> {
+        let Some(endpoint) = broker.first_endpoint() else {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        };
         let address = PeerAddress {
-            host: broker.host.clone(),
-            port: broker.port,
+            host: endpoint.host.clone(),
+            port: endpoint.port,
         };
         self.peers.ask(broker.id, &address, frame, wait).await
     }
@@ -171,13 +174,58 @@ impl Caller {
         format!("/{}", self.session.peer_ip())
     }
 
-    /// Host and port at which this client finds a broker: as advertised, or where it came in.
-    pub fn endpoint_of(&self, broker: &Broker) -> (String, i32) {
-        let host = if broker.host.is_empty() {
-            self.session.local_ip().to_string()
-        } else {
-            broker.host.clone()
+    /// Host and port at which this client finds a broker: those of the listener that it came in by, as advertised, or the
+    /// address that it connected to. `None` where the broker has no such listener.
+    pub fn endpoint_of(&self, broker: &Broker) -> Option<(String, i32)> {
+        let endpoint = broker.endpoint(&self.session.listener().name)?;
+        let host = match endpoint.host.as_str() {
+            "" => self.session.local_ip().to_string(),
+            host => host.to_owned(),
         };
-        (host, i32::from(broker.port))
+        Some((host, i32::from(endpoint.port)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::BrokerEndpoint;
+    use crate::observe::Clients;
+    use crate::session::{ListenerInfo, SecurityProtocol};
+
+    #[test]
+    fn a_client_finds_a_broker_by_the_listener_that_it_came_in_by() {
+        let endpoint = |listener: &str, host: &str, port| BrokerEndpoint {
+            listener: listener.to_owned(),
+            security: "PLAINTEXT".to_owned(),
+            host: host.to_owned(),
+            port,
+        };
+        let broker = Broker {
+            id: 7,
+            endpoints: vec![endpoint("IN", "broker-7", 1), endpoint("OUT", "", 2)],
+            rack: None,
+            accept_publish: true,
+            epoch: 1,
+        };
+        let clients = Arc::new(Clients::new(crate::clock::WallClock::default()));
+        let local = "[::ffff:192.0.2.1]:99".parse().unwrap();
+        let registered = clients.connected(local, local);
+        let found = |listener: &str| {
+            let info = ListenerInfo {
+                name: listener.to_owned(),
+                protocol: SecurityProtocol::Plaintext,
+            };
+            let caller = Caller {
+                session: Arc::new(Session::new(Arc::new(info), registered.client().clone())),
+                client_id: None,
+                version: 0,
+                correlation_id: 0,
+            };
+            caller.endpoint_of(&broker)
+        };
+        assert_eq!(found("IN"), Some(("broker-7".to_owned(), 1)));
+        assert_eq!(found("OUT"), Some(("192.0.2.1".to_owned(), 2)));
+        assert_eq!(found("ELSEWHERE"), None);
     }
 }

@@ -31,13 +31,14 @@ async fn handle(
             .with_error_message(message(&error));
     }
     let image = cx.cluster.image();
-    let brokers = image.brokers.values().map(|broker| {
-        let (host, port) = caller.endpoint_of(broker);
-        DescribeClusterBroker::default()
+    let brokers = image.brokers.values().filter_map(|broker| {
+        let (host, port) = caller.endpoint_of(broker)?;
+        let described = DescribeClusterBroker::default()
             .with_broker_id(BrokerId(broker.id))
             .with_host(text(host))
             .with_port(port)
-            .with_rack(broker.rack.clone().map(text))
+            .with_rack(broker.rack.clone().map(text));
+        Some(described)
     });
     let asked = request.include_cluster_authorized_operations;
     DescribeClusterResponse::default()

@@ -3,6 +3,7 @@
 //! - An empty list means all topics. The cursor of an answer is where the next request goes on.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
@@ -28,10 +29,11 @@ pub(super) const API: Api = Api {
 
 async fn handle(
     cx: Arc<Context>,
-    _: Caller,
+    caller: Caller,
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
     let image = cx.cluster.image();
+    let listener = &caller.session.listener().name;
     let (from, mut first) = match &request.cursor {
         Some(cursor) => (
             cursor.topic_name.to_string(),
@@ -73,7 +75,9 @@ async fn handle(
             continue;
         };
         let end = topic.partitions.len().min(start.saturating_add(left));
-        response.topics.push(described(&image, topic, start, end));
+        response
+            .topics
+            .push(described(&image, listener, topic, start..end));
         left -= end.saturating_sub(start);
         if end < topic.partitions.len() {
             response.next_cursor = Some(cursor(&name, end));
@@ -91,17 +95,18 @@ fn cursor(name: &str, partition: usize) -> Cursor {
 
 fn described(
     image: &Image,
+    listener: &str,
     topic: &Topic,
-    start: usize,
-    end: usize,
+    range: Range<usize>,
 ) -> DescribeTopicPartitionsResponseTopic {
-    let range = topic.partitions.iter().enumerate().take(end).skip(start);
-    let partitions = range.map(|(index, info)| {
-        let (error_code, leader, offline) = leadership(&image.brokers, info);
+    let partitions = topic.partitions.iter().enumerate();
+    let partitions = partitions.take(range.end).skip(range.start);
+    let partitions = partitions.map(|(index, info)| {
+        let (leader, offline) = leadership(&image.brokers, listener, info);
         DescribeTopicPartitionsResponsePartition::default()
-            .with_error_code(error_code)
+            .with_error_code(leader.err().map_or(0, |error| error.code()))
             .with_partition_index(index as i32)
-            .with_leader_id(BrokerId(leader))
+            .with_leader_id(BrokerId(leader.unwrap_or(-1)))
             .with_leader_epoch(info.leader_epoch)
             .with_replica_nodes(broker_ids(&info.replicas))
             .with_isr_nodes(broker_ids(&info.isr))

@@ -66,11 +66,9 @@ fn find(cx: &Context, caller: &Caller, key_type: i8, key: &str) -> Found {
         return Err((ResponseError::InvalidRequest, why.to_owned()));
     }
     let image = cx.cluster.image();
-    match image.coordinator_of(paths::slot_of(key)) {
-        Some(broker) => {
-            let (host, port) = caller.endpoint_of(broker);
-            Ok((broker.id, host, port))
-        }
+    let found = image.coordinator_of(paths::slot_of(key));
+    match found.and_then(|broker| Some((broker.id, caller.endpoint_of(broker)?))) {
+        Some((id, (host, port))) => Ok((id, host, port)),
         None => Err((
             ResponseError::CoordinatorNotAvailable,
             ResponseError::CoordinatorNotAvailable.to_string(),

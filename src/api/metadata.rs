@@ -54,8 +54,7 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
     } else {
         OPERATIONS_OMITTED
     };
-    let by_cli = caller.client_id.as_deref() == Some(CLI_CLIENT_ID);
-    let describe = |topic: &Arc<Topic>| described(&image, topic, operations, by_cli);
+    let describe = |topic: &Arc<Topic>| described(&caller, &image, topic, operations);
     let topics: Vec<MetadataResponseTopic> = match all {
         true => image.topics().map(describe).collect(),
         false => asked
@@ -68,13 +67,14 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
         let name = topic.name.as_ref().map_or("", |name| name.as_str());
         cx.note(&caller, ApiKey::Metadata, name, topic.error_code, "");
     }
-    let brokers = image.brokers.values().map(|broker| {
-        let (host, port) = caller.endpoint_of(broker);
-        MetadataResponseBroker::default()
+    let brokers = image.brokers.values().filter_map(|broker| {
+        let (host, port) = caller.endpoint_of(broker)?;
+        let described = MetadataResponseBroker::default()
             .with_node_id(BrokerId(broker.id))
             .with_host(text(host))
             .with_port(port)
-            .with_rack(broker.rack.clone().map(text))
+            .with_rack(broker.rack.clone().map(text));
+        Some(described)
     });
     let cluster_operations = if request.include_cluster_authorized_operations {
         CLUSTER_OPERATIONS
@@ -159,27 +159,41 @@ fn find<'a>(
 /// How long a client that asks for a new topic waits for all brokers to have it, ms.
 const CREATE_WAIT_MS: i32 = 1000;
 
+/// From this version on a client knows LISTENER_NOT_FOUND (Kafka's KafkaApis.handleTopicMetadataRequest).
+const LISTENER_NOT_FOUND_FROM: i16 = 6;
+
 /// Client id of metaq's own commands.
 pub const CLI_CLIENT_ID: &str = "metaq-cli";
 /// Tagged field (KIP-482) of a partition that tells those commands its identity `brokerId-n`.
 pub const IDENTITY_TAG: i32 = 10_000;
 
 fn described(
+    caller: &Caller,
     image: &Image,
     topic: &Topic,
     operations: i32,
-    with_identities: bool,
 ) -> MetadataResponseTopic {
     let partition = |(index, info): (usize, &crate::cluster::PartitionInfo)| {
-        let (error_code, leader, offline) = leadership(&image.brokers, info);
-        let mut told = MetadataResponsePartition::default();
-        if with_identities {
+        let listener = &caller.session.listener().name;
+        let (leader, offline) = leadership(&image.brokers, listener, info);
+        let error_code = match leader {
+            Ok(_) => 0,
+            Err(ResponseError::ListenerNotFound) if caller.version < LISTENER_NOT_FOUND_FROM => {
+                ResponseError::LeaderNotAvailable.code()
+            }
+            Err(error) => error.code(),
+        };
+        let mut described = MetadataResponsePartition::default();
+        if caller.client_id.as_deref() == Some(CLI_CLIENT_ID) {
             let identity = info.identity.to_string().into();
-            told.unknown_tagged_fields.insert(IDENTITY_TAG, identity);
+            described
+                .unknown_tagged_fields
+                .insert(IDENTITY_TAG, identity);
         }
-        told.with_error_code(error_code)
+        described
+            .with_error_code(error_code)
             .with_partition_index(index as i32)
-            .with_leader_id(BrokerId(leader))
+            .with_leader_id(BrokerId(leader.unwrap_or(-1)))
             .with_leader_epoch(info.leader_epoch)
             .with_replica_nodes(broker_ids(&info.replicas))
             .with_isr_nodes(broker_ids(&info.isr))

@@ -1,9 +1,10 @@
 //! What several APIs do alike.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
+use metaq_protocol::ResponseError;
 use metaq_protocol::messages::{BrokerId, TopicName};
 use metaq_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -117,32 +118,31 @@ pub(super) enum LookupError {
 }
 
 impl WireError for LookupError {
-    fn wire(&self) -> metaq_protocol::ResponseError {
+    fn wire(&self) -> ResponseError {
         match self {
-            Self::UnknownTopicId => metaq_protocol::ResponseError::UnknownTopicId,
+            Self::UnknownTopicId => ResponseError::UnknownTopicId,
             Self::Partition(error) => error.wire(),
         }
     }
 }
 
-/// A partition's part of Metadata: error code, and replicas whose broker is away.
+/// A partition's part of Metadata for a client of a listener: error code, leader, and replicas that the client cannot reach
+/// (Kafka's KRaftMetadataCache.getPartitionMetadata).
 pub(super) fn leadership(
-    brokers: &std::collections::BTreeMap<i32, Broker>,
+    brokers: &BTreeMap<i32, Broker>,
+    listener: &str,
     info: &PartitionInfo,
-) -> (i16, i32, Vec<i32>) {
-    let offline = info
-        .replicas
-        .iter()
-        .copied()
-        .filter(|id| !brokers.contains_key(id))
-        .collect();
-    if brokers.contains_key(&info.leader) {
-        (0, info.leader, offline)
-    } else {
-        (
-            metaq_protocol::ResponseError::LeaderNotAvailable.code(),
-            -1,
-            offline,
-        )
-    }
+) -> (Result<i32, ResponseError>, Vec<i32>) {
+    let is_reached = |id: &i32| {
+        let broker = brokers.get(id);
+        broker.is_some_and(|broker| broker.endpoint(listener).is_some())
+    };
+    let replicas = info.replicas.iter().copied();
+    let offline = replicas.filter(|id| !is_reached(id)).collect();
+    let leader = match brokers.contains_key(&info.leader) {
+        true if is_reached(&info.leader) => Ok(info.leader),
+        true => Err(ResponseError::ListenerNotFound),
+        false => Err(ResponseError::LeaderNotAvailable),
+    };
+    (leader, offline)
 }

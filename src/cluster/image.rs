@@ -10,21 +10,46 @@ use super::names;
 use crate::config::TopicOverrides;
 use crate::partition::Identity;
 
+/// Where clients of one listener find a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerEndpoint {
+    /// The listener's name.
+    pub listener: String,
+    /// Its security protocol.
+    pub security: String,
+    /// Host; empty for the address that the client connected to.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
 /// A broker and where clients find it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broker {
     /// Its number.
     pub id: i32,
-    /// Host that clients are told.
-    pub host: String,
-    /// Port that clients are told.
-    pub port: u16,
+    /// One for each of its listeners.
+    pub endpoints: Vec<BrokerEndpoint>,
     /// Where it stands.
     pub rack: Option<String>,
     /// Whether it takes partitions of new topics.
     pub accept_publish: bool,
     /// Its registration's number.
     pub epoch: i64,
+}
+
+impl Broker {
+    /// Where clients that came in by a listener find it; `None` where it has no such listener.
+    pub fn endpoint(&self, listener: &str) -> Option<&BrokerEndpoint> {
+        self.endpoints
+            .iter()
+            .find(|endpoint| endpoint.listener == listener)
+    }
+
+    /// Where other brokers find it, and what stands for it where people look.
+    pub fn first_endpoint(&self) -> Option<&BrokerEndpoint> {
+        self.endpoints.first()
+    }
 }
 
 /// Who coordinates a slot of groups.

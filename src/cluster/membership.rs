@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::changes::ClusterError;
 use super::controller::Controller;
-use super::image::Broker;
+use super::image::{Broker, BrokerEndpoint};
 use super::view::{ClusterEvent, View};
 use crate::meta::records::{
     BrokerMasterRecord, BrokerRecord, ControllerEpochRecord, EndpointRecord, RECORD_VERSION,
@@ -315,7 +315,8 @@ impl Membership {
         if let Some(registered) = brokers.get_mut(&self.view.broker_id) {
             let fenced = registered.epoch > member.epoch;
             if fenced {
-                self.fence(&format!("{}:{}", registered.host, registered.port));
+                let at = registered.first_endpoint();
+                self.fence(&at.map_or(String::new(), |at| format!("{}:{}", at.host, at.port)));
             }
             if !fenced && self.view.meta.kind() == "embedded" {
                 *registered = member.clone();
@@ -328,18 +329,23 @@ fn master_record(member: &Broker, directory_id: &str, epoch: i64) -> BrokerMaste
     BrokerMasterRecord {
         version: RECORD_VERSION,
         epoch,
-        endpoints: vec![EndpointRecord {
-            security: "PLAINTEXT".to_owned(),
-            host: match member.host.as_str() {
-                "" => system_host_name(),
-                host => host.to_owned(),
-            },
-            port: member.port,
-        }],
+        endpoints: member.endpoints.iter().map(endpoint_record).collect(),
         rack: member.rack.clone(),
         directory_id: directory_id.to_owned(),
         accept_publish: member.accept_publish,
         metaq: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn endpoint_record(endpoint: &BrokerEndpoint) -> EndpointRecord {
+    EndpointRecord {
+        listener: endpoint.listener.clone(),
+        security: endpoint.security.clone(),
+        host: match endpoint.host.as_str() {
+            "" => system_host_name(),
+            host => host.to_owned(),
+        },
+        port: endpoint.port,
     }
 }
 
@@ -351,12 +357,18 @@ fn system_host_name() -> String {
 }
 
 fn from_record(id: i32, record: BrokerMasterRecord) -> Broker {
-    let endpoint = record.endpoints.into_iter().next();
-    let (host, port) = endpoint.map_or((String::new(), 0), |at| (at.host, at.port));
+    let endpoint = |record: EndpointRecord| BrokerEndpoint {
+        listener: match record.listener.is_empty() {
+            true => record.security.clone(),
+            false => record.listener,
+        },
+        security: record.security,
+        host: record.host,
+        port: record.port,
+    };
     Broker {
         id,
-        host,
-        port,
+        endpoints: record.endpoints.into_iter().map(endpoint).collect(),
         rack: record.rack,
         accept_publish: record.accept_publish,
         epoch: record.epoch,
@@ -383,6 +395,19 @@ mod tests {
         cluster.join(member(), DIRECTORY.to_owned()).await.unwrap();
         assert_eq!(cluster.image().brokers[&0].epoch, 5);
         assert!(cluster.may_act() && cluster.is_controller());
+    }
+
+    #[test]
+    fn a_registration_without_names_of_listeners_is_read_as_that_of_their_protocols() {
+        let mut record = master_record(&member(), DIRECTORY, 4);
+        record.endpoints[0].listener = "CLIENTS".to_owned();
+        let text = String::from_utf8(encode(&record).to_vec()).unwrap();
+        let older = text.replace(r#""listener":"CLIENTS","#, "");
+        let broker = |text: &str| from_record(0, decode("/x", text.as_bytes()).unwrap());
+        let at = |text: &str, listener| broker(text).endpoint(listener).map(|at| at.port);
+        assert_eq!(at(&text, "CLIENTS"), Some(9092));
+        assert_eq!(at(&text, "PLAINTEXT"), None);
+        assert_eq!(at(&older, "PLAINTEXT"), Some(9092));
     }
 
     #[tokio::test]

@@ -28,7 +28,7 @@ pub use changes::{ClusterError, ConfigChange, MorePartitions, NewTopic};
 pub use cluster::{Cluster, Opened, cluster_id_of};
 pub use configs::{CONFIG_VALUE_BYTES_MAX, CONFIGURED_RESOURCES_MAX, Configs, Configured};
 pub use controller::Controller;
-pub use image::{Broker, Image, PartitionInfo, SlotInfo, Topic, parse_identity};
+pub use image::{Broker, BrokerEndpoint, Image, PartitionInfo, SlotInfo, Topic, parse_identity};
 pub use names::{NameError, TOPIC_NAME_BYTES_MAX, check_topic_name};
 pub use producer_ids::ProducerIds;
 pub use tell::tell_of_changes;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::changes::{ClusterError, NewTopic};
 use super::cluster::Cluster;
-use super::image::Broker;
+use super::image::{Broker, BrokerEndpoint};
 use crate::config::{Config, LiveConfig};
 use crate::log::RealDisk;
 use crate::meta::{MetaStore, Op};
@@ -36,8 +36,12 @@ pub(super) async fn open(dir: &Path, meta: &MetaStore) -> Result<Cluster, Cluste
 pub(super) fn member() -> Broker {
     Broker {
         id: 0,
-        host: "localhost".to_owned(),
-        port: 9092,
+        endpoints: vec![BrokerEndpoint {
+            listener: "PLAINTEXT".to_owned(),
+            security: "PLAINTEXT".to_owned(),
+            host: "localhost".to_owned(),
+            port: 9092,
+        }],
         rack: None,
         accept_publish: true,
         epoch: 0,

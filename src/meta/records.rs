@@ -117,7 +117,7 @@ pub struct BrokerMasterRecord {
     pub version: u32,
     /// The registration's number.
     pub epoch: i64,
-    /// Where clients find it; the first one counts for clients of plain connections.
+    /// Where clients find it, one for each listener; other brokers take the first.
     pub endpoints: Vec<EndpointRecord>,
     /// Where it stands.
     pub rack: Option<String>,
@@ -132,7 +132,10 @@ pub struct BrokerMasterRecord {
 /// A listener in a [`BrokerMasterRecord`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointRecord {
-    /// Such as PLAINTEXT.
+    /// The listener's name; where it is missing, it is that of its security protocol.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub listener: String,
+    /// Security protocol, such as PLAINTEXT.
     pub security: String,
     /// Host.
     pub host: String,

@@ -85,6 +85,7 @@ impl Visit {
         let path = parts.uri.path();
         let image = shared.cx.cluster.image();
         let own = image.brokers.get(&shared.cx.cluster.broker_id());
+        let own = own.and_then(|own| own.first_endpoint());
         let query = parts.uri.query().unwrap_or_default();
         let done = query.split('&').find_map(|pair| pair.strip_prefix("done="));
         let done = DONE.iter().find(|(word, _)| Some(*word) == done);

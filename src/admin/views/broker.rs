@@ -117,6 +117,7 @@ impl BrokerView {
         let cx = &shared.cx;
         let image = cx.cluster.image();
         let own = image.brokers.get(&cx.cluster.broker_id());
+        let own = own.and_then(|own| own.first_endpoint());
         let lags = crate::admin::lookout::lags(cx).await;
         let problems = super::problems::find(shared).await;
         let (mut partitions, mut offline) = (0, 0);
