@@ -53,7 +53,7 @@ fn a_thousand_that_come_at_once_need_not_try_again() {
 
 #[test]
 <<<<<<< HEAD
-fn ten_thousand_idle_connections_cost_less_than_10_kib_each() {
+fn ten_thousand_idle_connections_cost_less_than_6_kib_each() {
     raise_descriptor_limit(CROWD);
 =======
 fn ten_thousand_idle_connections_cost_less_than_6_kib_each() {
