@@ -47,7 +47,7 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: JoinGroupRequest) -> 
         member_id_required: version >= 4,
         can_skip_assignment: version >= 9,
         reason: optional(&request.reason).unwrap_or_default(),
-        held: None,
+        reserved: None,
     };
     match cx.coordinator.join(&group_id, join).await {
         Ok(reply) if reply.generation < 0 => {

@@ -13,13 +13,13 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
-use super::held::HeldMemory;
 use super::messages::{
     CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, GroupSurvey,
     JoinReply, JoinRequest, LeaveMember, SyncReply, SyncRequest,
 };
 use super::offsets::Key;
 use super::persist;
+use super::reserved::MemberMemory;
 use super::slot::{Clock, Group, Slot};
 use crate::clock::WallClock;
 use crate::memory::{Memory, Share};
@@ -145,13 +145,13 @@ pub struct Coordinator {
 struct Shared {
     meta: MetaStore,
     /// What members hold in memory.
-    held: Arc<HeldMemory>,
+    reserved: Arc<MemberMemory>,
     resolve: Arc<dyn Resolve>,
     clock: Clock,
     events: Events,
     memory: Memory,
     places: ArcSwap<Vec<Place>>,
-    /// Held while slots come and go.
+    /// Reserved while slots come and go.
     assigning: Mutex<()>,
     /// Nobody is kept waiting for other members any more.
     draining: watch::Sender<bool>,
@@ -176,7 +176,7 @@ impl Coordinator {
                 memory,
                 places: ArcSwap::from_pointee(vec![Place::Elsewhere; paths::SLOTS]),
                 assigning: Mutex::new(()),
-                held: Arc::default(),
+                reserved: Arc::default(),
                 draining: watch::Sender::new(false),
             }),
         }
@@ -440,11 +440,11 @@ impl Coordinator {
             return Err(GroupError::InvalidRequest);
         }
         let names = group_id.len() + request.client_id.len() + request.member_id.len();
-        let held = self
+        let reserved = self
             .shared
-            .held
-            .take(bytes + names, self.limits.members_bytes_max);
-        request.held = Some(held.ok_or(GroupError::GroupMaxSizeReached)?);
+            .reserved
+            .reserve(bytes + names, self.limits.members_bytes_max);
+        request.reserved = Some(reserved.ok_or(GroupError::GroupMaxSizeReached)?);
         self.unless_draining(self.ask(group_id, |reply| {
             Command::Join(group_id.to_owned(), Box::new(request), reply)
         }))

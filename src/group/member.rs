@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::held::Held;
 use super::messages::JoinRequest;
+use super::reserved::Reserved;
 
 /// Names a request that waits for its answer.
 pub type Waiter = u64;
@@ -31,8 +31,8 @@ pub(super) struct Member {
     pub(super) is_new: bool,
     /// Order of joining: the first one leads.
     pub(super) rank: u64,
-    /// Its share of what groups may hold in memory.
-    held: Option<Held>,
+    /// Its share of the memory for members.
+    reserved: Option<Reserved>,
 }
 
 impl Member {
@@ -52,7 +52,7 @@ impl Member {
             has_synced: true,
             is_new: true,
             rank,
-            held: None,
+            reserved: None,
         };
         member.update(request);
         member
@@ -66,7 +66,7 @@ impl Member {
         // Any is allowed, and a negative one is 0 (Kafka's ClassicGroup.rebalanceTimeoutMs).
         self.rebalance_timeout_ms = request.rebalance_timeout_ms.max(0);
         self.protocols.clone_from(&request.protocols);
-        self.held.clone_from(&request.held);
+        self.reserved.clone_from(&request.reserved);
     }
 
     /// Its metadata for an assignor.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::held::Held;
+use super::reserved::Reserved;
 
 /// Why a group refuses; named as Kafka's error codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -72,8 +72,8 @@ pub struct JoinRequest {
     pub can_skip_assignment: bool,
     /// Why it joins, for the log (KIP-800).
     pub reason: String,
-    /// Its share of what groups may hold in memory; set by the coordinator.
-    pub held: Option<Held>,
+    /// Its share of the memory for members; set by the coordinator.
+    pub reserved: Option<Reserved>,
 }
 
 /// A member's place in a generation.

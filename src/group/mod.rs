@@ -3,18 +3,18 @@
 
 mod classic;
 mod coordinator;
-mod held;
 mod member;
 mod messages;
 mod offsets;
 mod persist;
+mod reserved;
 mod slot;
 mod subscription;
 
 pub use coordinator::{Coordinator, Found, GroupLimits, Resolve};
-pub use held::Held;
 pub use messages::{
     CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, GroupSurvey,
     JoinReply, JoinRequest, LeaveMember, MemberDescription, OffsetToCommit, SyncReply, SyncRequest,
 };
+pub use reserved::Reserved;
 pub use subscription::assigned_partitions;

@@ -245,7 +245,7 @@ fn group_from(record: GroupRecord, path: &str, now_ms: i64) -> Result<ClassicGro
             member_id_required: false,
             can_skip_assignment: false,
             reason: String::new(),
-            held: None,
+            reserved: None,
         };
         let mut member = Member::new(stored.member_id, 0, &request);
         member.assignment = bytes(&stored.assignment)?;

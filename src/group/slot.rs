@@ -285,14 +285,14 @@ impl Slot {
         request: SyncRequest,
         reply: Answer<Result<SyncReply, GroupError>>,
     ) {
-        let (now, limits) = (self.clock.now_ms(), self.classic_limits());
+        let now = self.clock.now_ms();
         if !self.groups.contains_key(group_id) {
             let _ = reply.send(Err(GroupError::UnknownMemberId));
             return;
         }
         let waiter = self.wait(Waiting::Sync(reply));
         if let Some(group) = self.groups.get_mut(group_id) {
-            group.classic.sync(now, waiter, request, &limits);
+            group.classic.sync(now, waiter, request);
         }
         self.settle(group_id);
     }

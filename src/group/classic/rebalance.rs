@@ -1,17 +1,17 @@
-//! The rebalance of a classic group: who is in the next generation, under which assignor, and what happens when time
-//! is over.
+//! The rebalance of a classic group: which members are in the next generation, under which assignor, and what happens
+//! when time is over.
 
 use std::collections::BTreeMap;
 
 use super::{ClassicGroup, Effect, Limits, Member, State};
 use crate::group::messages::GroupError;
 
-/// Where nobody rejoined, members are waited for again for at least this long: their rebalance timeout may be 0, and a
-/// deadline that is over as soon as it is set would keep the group's slot from everything else.
-pub(super) const EMPTY_ROUND_MS_MIN: i64 = 1000;
+/// If no member rejoined, they are waited for again for at least this long: their rebalance timeout may be 0, and a
+/// deadline that is over as soon as it is set would be due again and again within the same millisecond.
+pub(super) const REJOIN_WAIT_MS_MIN: i64 = 1000;
 
 impl ClassicGroup {
-    /// Begins a rebalance, or looks whether the one that runs is complete.
+    /// Begins a rebalance, or completes the one that is under way if all have joined.
     pub(super) fn prepare_or_go_on(&mut self, now_ms: i64, limits: &Limits) {
         if self.state != State::PreparingRebalance {
             let was_empty = self.state == State::Empty;
@@ -63,7 +63,7 @@ impl ClassicGroup {
         }
     }
 
-    /// The join phase is over: who is not there is out, the others are a generation.
+    /// The join phase is over: members that did not join are out, the others are a generation.
     pub(super) fn complete_join(&mut self, now_ms: i64) {
         self.join_deadline_ms = None;
         self.initial_delay_left_ms = None;
@@ -77,8 +77,8 @@ impl ClassicGroup {
         for id in gone {
             tracing::debug!(member = id, "did not rejoin in time");
             self.forget(&id);
-            if let Some(going_on) = &mut self.rebalancing {
-                going_on.missing += 1;
+            if let Some(under_way) = &mut self.rebalancing {
+                under_way.missing += 1;
             }
         }
         if self.members.is_empty() {
@@ -91,9 +91,9 @@ impl ClassicGroup {
             .filter(|m| m.awaiting_join.is_some())
             .min_by_key(|m| m.rank)
         else {
-            // Static members only, none of them back yet: wait another round for them.
-            let round_ms = self.rebalance_timeout_ms().max(EMPTY_ROUND_MS_MIN);
-            self.join_deadline_ms = Some(now_ms + round_ms);
+            // Static members only, none of them back yet: wait for them once more.
+            let wait_ms = self.rebalance_timeout_ms().max(REJOIN_WAIT_MS_MIN);
+            self.join_deadline_ms = Some(now_ms + wait_ms);
             return;
         };
         let first = first.id.clone();

@@ -1,4 +1,6 @@
 use super::*;
+use crate::group::member::Waiter;
+use crate::group::messages::{JoinRequest, LeaveMember, SyncRequest};
 
 const LIMITS: Limits = Limits {
     initial_rebalance_delay_ms: 0,
@@ -21,7 +23,7 @@ fn request(member_id: &str, protocols: &[(&str, &[u8])]) -> JoinRequest {
         member_id_required: false,
         can_skip_assignment: true,
         reason: String::new(),
-        held: None,
+        reserved: None,
     }
 }
 
@@ -62,8 +64,8 @@ fn stable_pair() -> ClassicGroup {
         (group.state, group.generation),
         (State::CompletingRebalance, 2)
     );
-    group.sync(0, 4, sync("a", 2, &[("a", b"A"), ("b", b"B")]), &LIMITS);
-    group.sync(0, 5, sync("b", 2, &[]), &LIMITS);
+    group.sync(0, 4, sync("a", 2, &[("a", b"A"), ("b", b"B")]));
+    group.sync(0, 5, sync("b", 2, &[]));
     group.persisted(0, 2, true, &LIMITS);
     group.take_effects();
     assert_eq!(group.state, State::Stable);
@@ -71,7 +73,7 @@ fn stable_pair() -> ClassicGroup {
 }
 
 #[test]
-fn the_first_member_leads_and_sees_everybody() {
+fn the_first_member_leads_and_sees_every_member() {
     let mut group = ClassicGroup::new(0);
     group.join(0, 1, "a".into(), &range(""), &LIMITS);
     let replies = joins(group.take_effects());
@@ -90,9 +92,9 @@ fn a_follower_that_syncs_before_the_leader_waits_for_the_assignment() {
     group.join(0, 2, "b".into(), &range(""), &LIMITS);
     group.join(0, 3, String::new(), &range("a"), &LIMITS);
     group.take_effects();
-    group.sync(0, 4, sync("b", 2, &[]), &LIMITS);
+    group.sync(0, 4, sync("b", 2, &[]));
     assert_eq!(group.take_effects(), []);
-    group.sync(0, 5, sync("a", 2, &[("b", b"B")]), &LIMITS);
+    group.sync(0, 5, sync("a", 2, &[("b", b"B")]));
     assert_eq!(
         group.take_effects(),
         [Effect::Persist {
@@ -119,7 +121,7 @@ fn a_follower_that_syncs_before_the_leader_waits_for_the_assignment() {
 fn an_assignment_that_cannot_be_stored_is_not_given_out() {
     let mut group = ClassicGroup::new(0);
     group.join(0, 1, "a".into(), &range(""), &LIMITS);
-    group.sync(0, 2, sync("a", 1, &[("a", b"A")]), &LIMITS);
+    group.sync(0, 2, sync("a", 1, &[("a", b"A")]));
     group.take_effects();
     group.persisted(0, 1, false, &LIMITS);
     assert_eq!(
@@ -150,7 +152,7 @@ fn a_dynamic_member_is_asked_to_come_back_with_an_id() {
 }
 
 #[test]
-fn a_member_that_was_handed_an_id_and_never_joined_does_not_hold_up_the_others() {
+fn a_member_that_was_given_an_id_and_never_joined_does_not_hold_up_the_others() {
     let mut group = ClassicGroup::new(0);
     let mut new = range("");
     new.member_id_required = true;
@@ -189,7 +191,7 @@ fn a_silent_member_is_dropped_and_the_others_rebalance() {
 }
 
 #[test]
-fn who_does_not_rejoin_within_the_rebalance_timeout_is_out() {
+fn a_member_that_does_not_rejoin_within_the_rebalance_timeout_is_out() {
     let mut group = stable_pair();
     group.join(
         0,
@@ -227,12 +229,12 @@ fn the_initial_delay_gathers_members_and_grows_while_they_come() {
 }
 
 #[test]
-fn a_static_member_that_restarts_takes_its_place_without_a_rebalance() {
+fn a_static_member_that_restarts_replaces_its_member_without_a_rebalance() {
     let mut group = ClassicGroup::new(0);
     let mut join = range("");
     join.instance_id = Some("i".to_owned());
     group.join(0, 1, "i-1".into(), &join, &LIMITS);
-    group.sync(0, 2, sync("i-1", 1, &[("i-1", b"A")]), &LIMITS);
+    group.sync(0, 2, sync("i-1", 1, &[("i-1", b"A")]));
     group.persisted(0, 1, true, &LIMITS);
     group.take_effects();
     group.join(5, 3, "i-2".into(), &join, &LIMITS);
@@ -251,14 +253,14 @@ fn a_static_member_that_restarts_takes_its_place_without_a_rebalance() {
         group.heartbeat(6, "i-1", Some("i"), 1),
         Err(GroupError::FencedInstanceId)
     );
-    group.sync(7, 4, sync("i-2", 1, &[]), &LIMITS);
+    group.sync(7, 4, sync("i-2", 1, &[]));
     assert!(
         matches!(&group.take_effects()[0], Effect::Sync(4, Ok(reply)) if reply.assignment == "A")
     );
 }
 
 #[test]
-fn the_last_member_leaves_an_empty_group_behind() {
+fn the_last_member_leaves_an_empty_group() {
     let mut group = stable_pair();
     for id in ["a", "b"] {
         let leaving = LeaveMember {
@@ -340,7 +342,7 @@ fn a_member_that_joined_but_never_synced_is_dropped() {
     group.join(0, 1, "a".into(), &range(""), &LIMITS);
     group.join(0, 2, "b".into(), &range(""), &LIMITS);
     group.join(0, 3, String::new(), &range("a"), &LIMITS);
-    group.sync(0, 4, sync("b", 2, &[]), &LIMITS);
+    group.sync(0, 4, sync("b", 2, &[]));
     group.take_effects();
     for now in (0..60_000).step_by(5_000) {
         let _ = group.heartbeat(now, "a", None, 2);
@@ -378,7 +380,7 @@ fn a_member_that_never_syncs_is_dropped_also_when_the_leader_did() {
     group.join(0, 1, "a".into(), &range(""), &LIMITS);
     group.join(0, 2, "b".into(), &range(""), &LIMITS);
     group.join(0, 3, String::new(), &range("a"), &LIMITS);
-    group.sync(0, 4, sync("a", 2, &[("a", b"x"), ("b", b"y")]), &LIMITS);
+    group.sync(0, 4, sync("a", 2, &[("a", b"x"), ("b", b"y")]));
     group.persisted(0, 2, true, &LIMITS);
     assert_eq!(group.state, State::Stable);
     for now in (0..60_000).step_by(5_000) {
@@ -399,7 +401,7 @@ fn a_static_member_that_is_back_is_answered_when_its_new_id_is_stored() {
         ..range(member_id)
     };
     group.join(0, 1, "a".into(), &own(""), &LIMITS);
-    group.sync(0, 2, sync("a", 1, &[("a", b"x")]), &LIMITS);
+    group.sync(0, 2, sync("a", 1, &[("a", b"x")]));
     group.persisted(0, 1, true, &LIMITS);
     group.take_effects();
     group.join(0, 3, "b".into(), &own(""), &LIMITS);
@@ -417,7 +419,7 @@ fn a_static_member_that_is_back_is_answered_when_its_new_id_is_stored() {
 }
 
 #[test]
-fn a_rebalance_tells_who_set_it_off_and_why_and_how_long_it_took() {
+fn a_rebalance_reports_who_set_it_off_and_why_and_how_long_it_took() {
     let mut group = stable_pair();
     group.take_rebalanced();
     let mut newcomer = range("");
@@ -426,35 +428,35 @@ fn a_rebalance_tells_who_set_it_off_and_why_and_how_long_it_took() {
     group.join(1500, 7, String::new(), &range("a"), &LIMITS);
     group.join(3000, 8, String::new(), &range("b"), &LIMITS);
     assert_eq!(group.take_rebalanced(), [], "the assignment is missing");
-    group.sync(3100, 9, sync("a", 3, &[]), &LIMITS);
+    group.sync(3100, 9, sync("a", 3, &[]));
     group.persisted(3200, 3, true, &LIMITS);
-    let told = group.take_rebalanced();
-    assert_eq!(told.len(), 1);
-    let told = &told[0];
-    assert_eq!((told.took_ms, told.generation), (2200, 3));
-    assert_eq!(told.who, "c (h)");
-    assert_eq!(told.why, "a new member joined: scaled out");
-    assert_eq!(told.members, (2, 3));
-    assert_eq!(told.waited_for, Some(("c (h)".to_owned(), 2000)));
+    let over = group.take_rebalanced();
+    assert_eq!(over.len(), 1);
+    let over = &over[0];
+    assert_eq!((over.took_ms, over.generation), (2200, 3));
+    assert_eq!(over.who, "c (h)");
+    assert_eq!(over.why, "a new member joined: scaled out");
+    assert_eq!(over.members, (2, 3));
+    assert_eq!(over.waited_for, Some(("c (h)".to_owned(), 2000)));
     assert!(group.take_rebalanced().is_empty());
 }
 
 #[test]
-fn a_silent_members_end_is_the_reason_of_the_rebalance_behind_it() {
+fn a_silent_members_end_is_the_reason_of_the_rebalance_after_it() {
     let mut group = stable_pair();
     group.take_rebalanced();
     group.heartbeat(9_000, "a", None, 2).unwrap();
     group.tick(10_000, &LIMITS);
     group.join(10_500, 6, String::new(), &range("a"), &LIMITS);
-    group.sync(10_600, 7, sync("a", 3, &[]), &LIMITS);
+    group.sync(10_600, 7, sync("a", 3, &[]));
     group.persisted(10_700, 3, true, &LIMITS);
-    let told = &group.take_rebalanced()[0];
-    assert!(told.why.contains("silent"), "{told:?}");
-    assert_eq!((told.took_ms, told.members), (700, (2, 1)));
+    let over = &group.take_rebalanced()[0];
+    assert!(over.why.contains("silent"), "{over:?}");
+    assert_eq!((over.took_ms, over.members), (700, (2, 1)));
 }
 
 #[test]
-fn what_sets_off_another_rebalance_within_one_is_told_with_it() {
+fn what_sets_off_another_rebalance_within_one_is_reported_with_it() {
     let mut group = stable_pair();
     group.take_rebalanced();
     group.join(100, 6, "c".into(), &range(""), &LIMITS);
@@ -470,12 +472,12 @@ fn what_sets_off_another_rebalance_within_one_is_told_with_it() {
     for (at, id) in [(500, "a"), (600, "b")] {
         group.join(at, at as Waiter, String::new(), &range(id), &LIMITS);
     }
-    group.sync(700, 9, sync("a", 4, &[]), &LIMITS);
+    group.sync(700, 9, sync("a", 4, &[]));
     group.persisted(800, 4, true, &LIMITS);
-    let told = group.take_rebalanced();
-    assert_eq!(told.len(), 1);
-    assert_eq!(told[0].why, "a new member joined; then: a member left");
-    assert_eq!((told[0].took_ms, told[0].generation), (700, 4));
+    let over = group.take_rebalanced();
+    assert_eq!(over.len(), 1);
+    assert_eq!(over[0].why, "a new member joined; then: a member left");
+    assert_eq!((over[0].took_ms, over[0].generation), (700, 4));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What a group tells of its rebalances: when one began, who set it off and why, whom it waited for, and what came of it.
+//! What a group reports of its rebalances: when one began, which member set it off and why, whom it waited for, and the
+//! result.
 
 use super::{ClassicGroup, Member, State};
 
@@ -10,7 +11,7 @@ const WHY_BYTES_MAX: usize = 1024;
 pub(in crate::group) struct Rebalanced {
     /// From the first cause to the stored assignment, ms.
     pub(in crate::group) took_ms: i64,
-    /// The member that set it off; empty where none did.
+    /// The member that set it off; empty if none did.
     pub(in crate::group) who: String,
     /// Why.
     pub(in crate::group) why: String,
@@ -24,7 +25,7 @@ pub(in crate::group) struct Rebalanced {
     pub(in crate::group) missing: usize,
 }
 
-/// What sets off a rebalance, unless one goes on.
+/// What would set off a rebalance.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Cause {
     who: String,
@@ -33,7 +34,7 @@ pub(super) struct Cause {
     members: usize,
 }
 
-/// A rebalance that goes on.
+/// A rebalance that is under way.
 #[derive(Debug, Clone)]
 pub(super) struct Rebalancing {
     began_ms: i64,
@@ -44,7 +45,7 @@ pub(super) struct Rebalancing {
     pub(super) missing: usize,
 }
 
-/// A member as people know it.
+/// A member's name for people.
 pub(super) fn label(member: &Member) -> String {
     let host = member.client_host.trim_start_matches('/');
     match &member.instance_id {
@@ -68,9 +69,9 @@ impl ClassicGroup {
     pub(super) fn note_begin(&mut self, now_ms: i64) {
         let Cause { who, why, members } = self.cause.take().unwrap_or_default();
         match &mut self.rebalancing {
-            Some(going_on) if going_on.why.len() >= WHY_BYTES_MAX => {}
-            Some(going_on) if going_on.why != why => {
-                going_on.why = format!("{}; then: {why}", going_on.why);
+            Some(under_way) if under_way.why.len() >= WHY_BYTES_MAX => {}
+            Some(under_way) if under_way.why != why => {
+                under_way.why = format!("{}; then: {why}", under_way.why);
             }
             Some(_) => {}
             None => {
@@ -89,8 +90,8 @@ impl ClassicGroup {
     /// A member joined the generation that is being formed.
     pub(super) fn note_joined(&mut self, now_ms: i64, member_id: &str) {
         let label = self.members.get(member_id).map(label);
-        if let (Some(going_on), Some(label)) = (&mut self.rebalancing, label) {
-            going_on.last_joined = Some((label, now_ms - going_on.began_ms));
+        if let (Some(under_way), Some(label)) = (&mut self.rebalancing, label) {
+            under_way.last_joined = Some((label, now_ms - under_way.began_ms));
         }
     }
 
@@ -114,5 +115,13 @@ impl ClassicGroup {
     /// The rebalances that ended since the last call.
     pub(in crate::group) fn take_rebalanced(&mut self) -> Vec<Rebalanced> {
         std::mem::take(&mut self.rebalanced)
+    }
+}
+
+/// What happened, with the reason that the client gave (KIP-800), if any.
+pub(super) fn with_reason(what: &str, reason: &str) -> String {
+    match reason {
+        "" => what.to_owned(),
+        reason => format!("{what}: {reason}"),
     }
 }

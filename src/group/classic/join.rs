@@ -1,0 +1,274 @@
+//! How members get into a classic group: as new ones, again, or in place of a static member.
+
+use crate::group::member::{Member, Waiter};
+use crate::group::messages::{GroupError, JoinReply, JoinRequest};
+use crate::group::subscription::subscribed_topics;
+
+use super::rebalanced::{label, with_reason};
+use super::{ClassicGroup, Effect, Limits, Pending, State};
+
+/// A new member that never came back with its answer taken is dropped after this (Kafka's NewMemberJoinTimeoutMs).
+const NEW_MEMBER_TIMEOUT_MS: i64 = 5 * 60 * 1000;
+
+impl ClassicGroup {
+    /// A member asks to be in the next generation; the answer comes as an effect for `waiter`.
+    pub(in crate::group) fn join(
+        &mut self,
+        now_ms: i64,
+        waiter: Waiter,
+        new_id: String,
+        request: &JoinRequest,
+        limits: &Limits,
+    ) {
+        if let Err(error) = self.try_join(now_ms, waiter, new_id, request, limits) {
+            self.effects.push(Effect::Join(waiter, Err(error)));
+        }
+    }
+
+    fn try_join(
+        &mut self,
+        now_ms: i64,
+        waiter: Waiter,
+        new_id: String,
+        request: &JoinRequest,
+        limits: &Limits,
+    ) -> Result<(), GroupError> {
+        if !self.supports(request) {
+            return Err(GroupError::InconsistentGroupProtocol);
+        }
+        if request.member_id.is_empty() {
+            return self.join_new(now_ms, waiter, new_id, request, limits);
+        }
+        if request.instance_id.is_none() && self.pending.remove(&request.member_id).is_some() {
+            self.add(now_ms, waiter, request.member_id.clone(), request, limits);
+            return Ok(());
+        }
+        self.check_member(&request.member_id, request.instance_id.as_deref())?;
+        let matches = self
+            .members
+            .get(&request.member_id)
+            .is_some_and(|known| known.protocols == request.protocols);
+        match self.state {
+            State::PreparingRebalance => self.rejoin(now_ms, waiter, request, limits),
+            State::CompletingRebalance if matches => {
+                self.answer_current(now_ms, waiter, &request.member_id)
+            }
+            State::CompletingRebalance => self.rejoin(now_ms, waiter, request, limits),
+            State::Stable if self.leader.as_deref() == Some(&*request.member_id) || !matches => {
+                self.rejoin(now_ms, waiter, request, limits);
+            }
+            State::Stable => self.answer_current(now_ms, waiter, &request.member_id),
+            State::Empty => return Err(GroupError::UnknownMemberId),
+        }
+        Ok(())
+    }
+
+    fn join_new(
+        &mut self,
+        now_ms: i64,
+        waiter: Waiter,
+        new_id: String,
+        request: &JoinRequest,
+        limits: &Limits,
+    ) -> Result<(), GroupError> {
+        if let Some(instance) = &request.instance_id
+            && let Some(old_id) = self.instances.get(instance).cloned()
+        {
+            self.replace_static(now_ms, waiter, &old_id, new_id, request, limits);
+            return Ok(());
+        }
+        if self.members.len() + self.pending.len() >= limits.members_max {
+            return Err(GroupError::GroupMaxSizeReached);
+        }
+        if request.instance_id.is_none() && request.member_id_required {
+            let until = now_ms + i64::from(request.session_timeout_ms);
+            let pending = Pending {
+                until_ms: until,
+                _reserved: request.reserved.clone(),
+            };
+            self.pending.insert(new_id.clone(), pending);
+            // The id travels in the answer beside the error.
+            let reply = JoinReply {
+                generation: -1,
+                member_id: new_id,
+                ..JoinReply::default()
+            };
+            self.effects.push(Effect::Join(waiter, Ok(reply)));
+            return Ok(());
+        }
+        self.add(now_ms, waiter, new_id, request, limits);
+        Ok(())
+    }
+
+    /// Whether a member with these protocols can be among the present ones.
+    fn supports(&self, request: &JoinRequest) -> bool {
+        if request.protocol_type.is_empty() || request.protocols.is_empty() {
+            return false;
+        }
+        if self.members.is_empty() {
+            return true;
+        }
+        self.protocol_type.as_deref() == Some(&*request.protocol_type)
+            && request.protocols.iter().any(|(name, _)| {
+                self.members
+                    .values()
+                    .filter(|member| member.id != request.member_id)
+                    .all(|member| member.protocols.iter().any(|(known, _)| known == name))
+            })
+    }
+
+    fn add(
+        &mut self,
+        now_ms: i64,
+        waiter: Waiter,
+        id: String,
+        request: &JoinRequest,
+        limits: &Limits,
+    ) {
+        let mut member = Member::new(id.clone(), self.next_rank, request);
+        self.next_rank += 1;
+        member.awaiting_join = Some(waiter);
+        member.deadline_ms = now_ms + NEW_MEMBER_TIMEOUT_MS;
+        if self.members.is_empty() {
+            self.protocol_type = Some(request.protocol_type.clone());
+        }
+        if let Some(instance) = &request.instance_id {
+            self.instances.insert(instance.clone(), id.clone());
+        }
+        if self.leader.is_none() {
+            self.leader = Some(id.clone());
+        }
+        tracing::debug!(member = id, reason = request.reason, "member joins");
+        self.because(
+            label(&member),
+            with_reason("a new member joined", &request.reason),
+        );
+        self.members.insert(id.clone(), member);
+        self.joined_during_delay = true;
+        self.prepare_and_join(now_ms, &id, limits);
+    }
+
+    fn rejoin(&mut self, now_ms: i64, waiter: Waiter, request: &JoinRequest, limits: &Limits) {
+        if let Some(member) = self.members.get(&request.member_id) {
+            let what = match member.protocols == request.protocols {
+                true => "the leader asked for a new assignment",
+                false => "a member changed what it reads or how it is assigned",
+            };
+            self.because(label(member), with_reason(what, &request.reason));
+        }
+        if let Some(member) = self.members.get_mut(&request.member_id) {
+            member.update(request);
+            if let Some(before) = member.awaiting_join.replace(waiter) {
+                self.effects
+                    .push(Effect::Join(before, Err(GroupError::RebalanceInProgress)));
+            }
+        }
+        self.prepare_and_join(now_ms, &request.member_id, limits);
+    }
+
+    /// A static member is back under a new id.
+    fn replace_static(
+        &mut self,
+        now_ms: i64,
+        waiter: Waiter,
+        old_id: &str,
+        new_id: String,
+        request: &JoinRequest,
+        limits: &Limits,
+    ) {
+        let Some(mut member) = self.members.remove(old_id) else {
+            return;
+        };
+        if let Some(fenced) = member.awaiting_join.take() {
+            self.effects
+                .push(Effect::Join(fenced, Err(GroupError::FencedInstanceId)));
+        }
+        if let Some(fenced) = member.awaiting_sync.take() {
+            self.effects
+                .push(Effect::Sync(fenced, Err(GroupError::FencedInstanceId)));
+        }
+        if let Some(instance) = &member.instance_id {
+            self.instances.insert(instance.clone(), new_id.clone());
+        }
+        let old_leader = self.leader.clone();
+        if self.leader.as_deref() == Some(old_id) {
+            self.leader = Some(new_id.clone());
+        }
+        let known_topics = |member: &Member| {
+            self.protocol
+                .as_deref()
+                .and_then(|protocol| subscribed_topics(&member.metadata(protocol)))
+        };
+        let topics_before = known_topics(&member);
+        member.id.clone_from(&new_id);
+        member.update(request);
+        let same_topics = known_topics(&member) == topics_before;
+        member.heard(now_ms);
+        self.members.insert(new_id.clone(), member);
+        match self.state {
+            State::Stable if same_topics && self.choose_protocol() == self.protocol => {
+                let leads = self.leader.as_deref() == Some(&*new_id);
+                let mut reply = self.current(&new_id);
+                if request.can_skip_assignment {
+                    reply.skip_assignment = leads;
+                } else {
+                    // An older client that saw itself as leader would assign anew (KIP-345).
+                    reply.leader = old_leader.unwrap_or_default();
+                    reply.members = Vec::new();
+                }
+                // Known under its new id only when that is stored: or it would be fenced after a crash.
+                self.effects.push(Effect::Persist {
+                    generation: self.generation,
+                    then: Some((waiter, reply)),
+                });
+            }
+            _ => {
+                if let Some(member) = self.members.get_mut(&new_id) {
+                    member.awaiting_join = Some(waiter);
+                    let what = "a static member came back with another subscription";
+                    let who = label(member);
+                    self.because(who, with_reason(what, &request.reason));
+                }
+                self.prepare_and_join(now_ms, &new_id, limits);
+            }
+        }
+    }
+
+    /// What the member is in the current generation.
+    pub(super) fn current(&self, member_id: &str) -> JoinReply {
+        let leader = self.leader.clone().unwrap_or_default();
+        let protocol = self.protocol.clone().unwrap_or_default();
+        let described = |member: &Member| {
+            (
+                member.id.clone(),
+                member.instance_id.clone(),
+                member.metadata(&protocol),
+            )
+        };
+        let members = if leader == member_id {
+            self.members.values().map(described).collect()
+        } else {
+            Vec::new()
+        };
+        JoinReply {
+            generation: self.generation,
+            protocol_type: self.protocol_type.clone(),
+            protocol: self.protocol.clone(),
+            leader,
+            member_id: member_id.to_owned(),
+            skip_assignment: false,
+            members,
+        }
+    }
+
+    fn answer_current(&mut self, now_ms: i64, waiter: Waiter, member_id: &str) {
+        let mut reply = self.current(member_id);
+        if self.state == State::Stable {
+            reply.members = Vec::new();
+        }
+        if let Some(member) = self.members.get_mut(member_id) {
+            member.heard(now_ms);
+        }
+        self.effects.push(Effect::Join(waiter, Ok(reply)));
+    }
+}

@@ -1,0 +1,151 @@
+//! Who is in a classic group: signs of life, who may commit, and how members go.
+
+use crate::group::messages::{GroupError, LeaveMember};
+
+use super::rebalanced::{label, with_reason};
+use super::{ClassicGroup, Effect, Limits, State};
+
+impl ClassicGroup {
+    /// A member says that it lives.
+    pub(in crate::group) fn heartbeat(
+        &mut self,
+        now_ms: i64,
+        member_id: &str,
+        instance_id: Option<&str>,
+        generation: i32,
+    ) -> Result<(), GroupError> {
+        self.check_member(member_id, instance_id)?;
+        if self.state == State::Empty {
+            return Err(GroupError::UnknownMemberId);
+        }
+        if generation != self.generation {
+            return Err(GroupError::IllegalGeneration);
+        }
+        if let Some(member) = self.members.get_mut(member_id) {
+            member.heard(now_ms);
+        }
+        if self.state == State::PreparingRebalance {
+            Err(GroupError::RebalanceInProgress)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether offsets may be committed by this member, or from outside the group.
+    pub(in crate::group) fn check_commit(
+        &mut self,
+        now_ms: i64,
+        member_id: &str,
+        instance_id: Option<&str>,
+        generation: i32,
+    ) -> Result<(), GroupError> {
+        if generation < 0 && self.state == State::Empty {
+            return Ok(());
+        }
+        if generation >= 0 || !member_id.is_empty() || instance_id.is_some() {
+            self.check_member(member_id, instance_id)?;
+        } else {
+            return Err(GroupError::UnknownMemberId);
+        }
+        if generation != self.generation {
+            return Err(GroupError::IllegalGeneration);
+        }
+        if self.state == State::CompletingRebalance {
+            return Err(GroupError::RebalanceInProgress);
+        }
+        if let Some(member) = self.members.get_mut(member_id) {
+            member.heard(now_ms);
+        }
+        Ok(())
+    }
+
+    /// A member leaves.
+    pub(in crate::group) fn leave(
+        &mut self,
+        now_ms: i64,
+        leaving: &LeaveMember,
+        limits: &Limits,
+    ) -> Result<(), GroupError> {
+        let id = match &leaving.instance_id {
+            Some(instance) => {
+                let current = self
+                    .instances
+                    .get(instance)
+                    .ok_or(GroupError::UnknownMemberId)?;
+                if !leaving.member_id.is_empty() && *current != leaving.member_id {
+                    return Err(GroupError::FencedInstanceId);
+                }
+                current.clone()
+            }
+            None => leaving.member_id.clone(),
+        };
+        if self.pending.remove(&id).is_some() {
+            self.complete_join_if_all(now_ms);
+            return Ok(());
+        }
+        if !self.members.contains_key(&id) {
+            return Err(GroupError::UnknownMemberId);
+        }
+        tracing::debug!(member = id, reason = leaving.reason, "member leaves");
+        let why = with_reason("a member left", &leaving.reason);
+        self.drop_member(now_ms, &id, &why, limits);
+        Ok(())
+    }
+
+    /// Takes a member out and rebalances the others.
+    pub(super) fn drop_member(&mut self, now_ms: i64, id: &str, why: &str, limits: &Limits) {
+        if let Some(member) = self.members.get(id) {
+            self.because(label(member), why);
+        }
+        self.forget(id);
+        match self.state {
+            State::Stable | State::CompletingRebalance | State::PreparingRebalance => {
+                self.prepare_or_go_on(now_ms, limits)
+            }
+            State::Empty => {}
+        }
+    }
+
+    pub(super) fn forget(&mut self, id: &str) {
+        let Some(member) = self.members.remove(id) else {
+            return;
+        };
+        if let Some(instance) = member.instance_id {
+            self.instances.remove(&instance);
+        }
+        if let Some(waiter) = member.awaiting_join {
+            self.effects
+                .push(Effect::Join(waiter, Err(GroupError::UnknownMemberId)));
+        }
+        if let Some(waiter) = member.awaiting_sync {
+            self.effects
+                .push(Effect::Sync(waiter, Err(GroupError::UnknownMemberId)));
+        }
+        if self.leader.as_deref() == Some(id) {
+            let heir = self
+                .members
+                .values()
+                .min_by_key(|member| (member.awaiting_join.is_none(), member.rank));
+            self.leader = heir.map(|member| member.id.clone());
+        }
+    }
+
+    pub(super) fn check_member(
+        &self,
+        member_id: &str,
+        instance_id: Option<&str>,
+    ) -> Result<(), GroupError> {
+        if let Some(instance) = instance_id {
+            match self.instances.get(instance) {
+                None => return Err(GroupError::UnknownMemberId),
+                Some(current) if current != member_id => return Err(GroupError::FencedInstanceId),
+                Some(_) => {}
+            }
+        }
+        if self.members.contains_key(member_id) {
+            Ok(())
+        } else {
+            Err(GroupError::UnknownMemberId)
+        }
+    }
+}

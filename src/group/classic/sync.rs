@@ -1,0 +1,141 @@
+//! How the assignment of a generation is brought by its leader, stored, and given out.
+
+use bytes::Bytes;
+
+use crate::group::member::{Member, Waiter};
+use crate::group::messages::{GroupError, SyncReply, SyncRequest};
+
+use super::{ClassicGroup, Effect, Limits, State};
+
+impl ClassicGroup {
+    /// The assignment that was being worked out is given to no one.
+    pub(super) fn abandon_sync(&mut self, error: GroupError) {
+        self.storing = None;
+        for member in self.members.values_mut() {
+            if let Some(waiter) = member.awaiting_sync.take() {
+                self.effects.push(Effect::Sync(waiter, Err(error)));
+            }
+        }
+    }
+
+    /// A member asks for its assignment; the answer comes as an effect for `waiter`.
+    pub(in crate::group) fn sync(&mut self, now_ms: i64, waiter: Waiter, request: SyncRequest) {
+        if let Err(error) = self.try_sync(now_ms, waiter, request) {
+            self.effects.push(Effect::Sync(waiter, Err(error)));
+        }
+    }
+
+    fn try_sync(
+        &mut self,
+        now_ms: i64,
+        waiter: Waiter,
+        request: SyncRequest,
+    ) -> Result<(), GroupError> {
+        self.check_member(&request.member_id, request.instance_id.as_deref())?;
+        if request.generation != self.generation {
+            return Err(GroupError::IllegalGeneration);
+        }
+        let differs =
+            |asked: &Option<String>, known: &Option<String>| asked.is_some() && asked != known;
+        if differs(&request.protocol_type, &self.protocol_type)
+            || differs(&request.protocol, &self.protocol)
+        {
+            return Err(GroupError::InconsistentGroupProtocol);
+        }
+        match self.state {
+            State::Empty => Err(GroupError::UnknownMemberId),
+            State::PreparingRebalance => Err(GroupError::RebalanceInProgress),
+            State::CompletingRebalance => {
+                if let Some(member) = self.members.get_mut(&request.member_id) {
+                    member.has_synced = true;
+                    if let Some(before) = member.awaiting_sync.replace(waiter) {
+                        self.effects
+                            .push(Effect::Sync(before, Err(GroupError::RebalanceInProgress)));
+                    }
+                }
+                if self.leader.as_ref() == Some(&request.member_id) && self.storing.is_none() {
+                    self.storing = Some(request.assignments);
+                    self.effects.push(Effect::Persist {
+                        generation: self.generation,
+                        then: None,
+                    });
+                }
+                Ok(())
+            }
+            State::Stable => {
+                let reply = self.sync_reply(&request.member_id);
+                if let Some(member) = self.members.get_mut(&request.member_id) {
+                    member.heard(now_ms);
+                    member.has_synced = true;
+                }
+                self.lift_sync_deadline();
+                self.effects.push(Effect::Sync(waiter, Ok(reply)));
+                Ok(())
+            }
+        }
+    }
+
+    fn sync_reply(&self, member_id: &str) -> SyncReply {
+        let assignment = self
+            .members
+            .get(member_id)
+            .map_or_else(Bytes::new, |member| member.assignment.clone());
+        SyncReply {
+            protocol_type: self.protocol_type.clone(),
+            protocol: self.protocol.clone(),
+            assignment,
+        }
+    }
+
+    /// The assignment of a member as it is to be stored: the one being stored, or the one in force.
+    pub(in crate::group) fn assignment_to_store(&self, member: &Member) -> Bytes {
+        match &self.storing {
+            Some(storing) => storing.get(&member.id).cloned().unwrap_or_default(),
+            None => member.assignment.clone(),
+        }
+    }
+
+    /// What was asked to be stored is stored, or could not be.
+    pub(in crate::group) fn persisted(
+        &mut self,
+        now_ms: i64,
+        generation: i32,
+        stored: bool,
+        limits: &Limits,
+    ) {
+        if generation != self.generation || self.state != State::CompletingRebalance {
+            return;
+        }
+        let Some(assignments) = self.storing.take() else {
+            return;
+        };
+        if !stored {
+            self.abandon_sync(GroupError::CoordinatorNotAvailable);
+            self.because(String::new(), "the assignment could not be stored");
+            self.prepare_or_go_on(now_ms, limits);
+            return;
+        }
+        self.enter(State::Stable, now_ms);
+        self.note_end(now_ms);
+        let mut waiting = Vec::new();
+        for member in self.members.values_mut() {
+            member.assignment = assignments.get(&member.id).cloned().unwrap_or_default();
+            if let Some(waiter) = member.awaiting_sync.take() {
+                member.heard(now_ms);
+                waiting.push((waiter, member.id.clone()));
+            }
+        }
+        for (waiter, id) in waiting {
+            let reply = self.sync_reply(&id);
+            self.effects.push(Effect::Sync(waiter, Ok(reply)));
+        }
+        self.lift_sync_deadline();
+    }
+
+    /// Members that have not synced stay under the deadline; when all have, there is none.
+    fn lift_sync_deadline(&mut self) {
+        if self.members.values().all(|member| member.has_synced) {
+            self.sync_deadline_ms = None;
+        }
+    }
+}
