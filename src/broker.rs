@@ -17,11 +17,13 @@ use crate::api::{Context, FetchSessions, RequestLog};
 use crate::clock::WallClock;
 use crate::cluster::{
     Broker as Member, BrokerEndpoint, Cluster, ClusterError, ClusterEvent, Opened, ProducerIds,
+    SlotInfo,
 };
 use crate::cluster::{cluster_id_of, parse_identity, tell_of_changes};
 use crate::config::{Config, LiveConfig};
 use crate::control::Control;
-use crate::group::{Coordinator, GroupLimits, Resolve};
+use crate::coordinator::{Ownership, Slot, TopicPartition, Topics};
+use crate::group::{GroupCoordinator, GroupLimits};
 use crate::log::{DataDirError, Disk, RealDisk};
 use crate::memory::Memory;
 use crate::meta::{MetaError, MetaStore, ZooKeeperOptions, ZooKeeperTls};
@@ -111,30 +113,20 @@ pub struct Ground<L> {
     pub observe: Arc<Observe>,
 }
 
-/// Finds identities in the cluster's image.
-struct Identities(Arc<Cluster>);
+/// The topics of the cluster's image.
+struct ImageTopics(Arc<Cluster>);
 
-impl Resolve for Identities {
-    fn identity(&self, topic: &str, partition: i32) -> Option<String> {
+impl Topics for ImageTopics {
+    fn partition(&self, topic: &str, index: i32) -> Option<TopicPartition> {
         let image = self.0.image();
-        Some(
-            image
-                .topic(topic)?
-                .partition(partition)?
-                .identity
-                .to_string(),
-        )
+        let topic = image.topic(topic)?;
+        Some(TopicPartition {
+            topic_id: topic.id,
+            identity: topic.partition(index)?.identity.to_string(),
+        })
     }
 
-    fn topic_id(&self, topic: &str) -> Option<Uuid> {
-        Some(self.0.image().topic(topic)?.id)
-    }
-
-    fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(self.0.refresh_topics())
-    }
-
-    fn partition(&self, topic: &str, identity: &str) -> Option<i32> {
+    fn index_of(&self, topic: &str, identity: &str) -> Option<i32> {
         let image = self.0.image();
         let identity = parse_identity(identity)?;
         let partitions = &image.topic(topic)?.partitions;
@@ -143,16 +135,27 @@ impl Resolve for Identities {
             .position(|info| info.identity == identity)?;
         Some(index as i32)
     }
+
+    fn id_of(&self, topic: &str) -> Option<Uuid> {
+        Some(self.0.image().topic(topic)?.id)
+    }
+
+    fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.0.refresh_topics())
+    }
 }
 
-/// The slots of groups that this broker has, with the versions of their nodes.
-fn own_slots(cluster: &Cluster) -> BTreeMap<usize, i32> {
+/// The slots that this broker has.
+fn own_slots(cluster: &Cluster) -> BTreeMap<Slot, Ownership> {
     let image = cluster.image();
-    let slots = image.slots.iter().enumerate();
-    slots
-        .filter(|(_, info)| info.owner == cluster.broker_id())
-        .map(|(slot, info)| (slot, info.version))
-        .collect()
+    let own = |(slot, info): (Slot, &SlotInfo)| {
+        let ownership = Ownership {
+            epoch: info.epoch,
+            version: info.version,
+        };
+        (info.owner == cluster.broker_id()).then_some((slot, ownership))
+    };
+    Slot::all().zip(&image.slots).filter_map(own).collect()
 }
 
 /// Lets the group coordinator follow the cluster.
@@ -255,16 +258,16 @@ impl Broker {
         cluster
             .join(member(&config, &listeners, &advertised), directory_id)
             .await?;
-        let resolve = Arc::new(Identities(cluster.clone()));
+        let topics = Arc::new(ImageTopics(cluster.clone()));
         let limits = group_limits(&config);
         let events_of_groups = observe.events.clone();
         let wall = partitions.clock();
         let metrics = Metrics::default();
         let memory_bytes_max = config.number("queued.max.request.bytes");
         let memory = Memory::new(metrics.request_memory_bytes.clone(), memory_bytes_max);
-        let coordinator = Coordinator::new(
+        let coordinator = GroupCoordinator::new(
             meta.clone(),
-            resolve,
+            topics,
             limits,
             wall,
             (events_of_groups, memory.clone()),

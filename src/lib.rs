@@ -17,6 +17,7 @@
 //! - [`telemetry`]: metrics that clients push
 //! - [`partition`]: partitions of this broker, and who writes and syncs them
 //! - [`peer`]: connections to other brokers
+//! - [`coordinator`]: slots of ids, and the tasks that run their state machines
 //! - [`cluster`]: the cluster's image, membership, the controller
 //! - [`group`]: consumer groups and their offsets
 //! - [`api`]: one file a Kafka API
@@ -34,6 +35,7 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod control;
+pub mod coordinator;
 pub mod group;
 pub mod log;
 pub mod logging;

@@ -29,7 +29,6 @@ const CROWD: usize = 10_000;
 /// What a connection may cost, bytes of the broker's memory.
 const CONNECTION_BYTES_MAX: usize = 6 << 10;
 
-
 fn assert_small(broker: &Process, before: usize, what: &str) {
     let each = broker.resident().saturating_sub(before) / CROWD;
     println!("{what}: {each} bytes each");
@@ -52,13 +51,8 @@ fn a_thousand_that_come_at_once_need_not_try_again() {
 }
 
 #[test]
-<<<<<<< HEAD
 fn ten_thousand_idle_connections_cost_less_than_6_kib_each() {
     raise_descriptor_limit(CROWD);
-=======
-fn ten_thousand_idle_connections_cost_less_than_6_kib_each() {
-    raise_descriptor_limit();
->>>>>>> 3842bb1 (Count the connections of all listeners together, establish them in their own tasks, and halve what a silent one costs)
     let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
     let broker = warm(dir.path(), &[]);

@@ -25,7 +25,7 @@ use super::errors::ApiError;
 use super::wire::{ask, ask_broker};
 use crate::api::Context;
 use crate::config::broker_key;
-use crate::meta::paths;
+use crate::coordinator::Slot;
 use crate::observe::{EventKind, Happened};
 
 /// How long the cluster may take to make a change.
@@ -364,7 +364,7 @@ pub(super) async fn add_partitions(
 
 pub(super) fn coordinator_of(cx: &Context, group_id: &str) -> i32 {
     let image = cx.cluster.image();
-    let slot = image.slots.get(paths::slot_of(group_id));
+    let slot = image.slot(Slot::of(group_id));
     slot.map_or(cx.cluster.broker_id(), |slot| slot.owner)
 }
 

@@ -15,7 +15,7 @@ use super::fetch_sessions::FetchSessions;
 use super::request_log::RequestLog;
 use crate::cluster::{Broker, Cluster, ProducerIds};
 use crate::config::LiveConfig;
-use crate::group::Coordinator;
+use crate::group::GroupCoordinator;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::observe::{EventKind, Happened, Observe};
@@ -33,7 +33,7 @@ pub struct Context {
     /// The partitions it leads.
     pub partitions: Arc<Partitions>,
     /// The groups it coordinates.
-    pub coordinator: Coordinator,
+    pub coordinator: GroupCoordinator,
     /// Connections to other brokers.
     pub peers: Peers,
     /// Producer ids.

@@ -13,7 +13,7 @@ use metaq_protocol::protocol::StrBytes;
 
 use super::shared::{message, text};
 use super::{Api, Caller, Context, Order, serve};
-use crate::meta::paths;
+use crate::coordinator::Slot;
 
 pub(super) const API: Api = Api {
     key: ApiKey::FindCoordinator,
@@ -66,7 +66,7 @@ fn find(cx: &Context, caller: &Caller, key_type: i8, key: &str) -> Found {
         return Err((ResponseError::InvalidRequest, why.to_owned()));
     }
     let image = cx.cluster.image();
-    let found = image.coordinator_of(paths::slot_of(key));
+    let found = image.coordinator_of(Slot::of(key));
     match found.and_then(|broker| Some((broker.id, caller.endpoint_of(broker)?))) {
         Some((id, (host, port))) => Ok((id, host, port)),
         None => Err((

@@ -7,6 +7,7 @@ use metaq_protocol::messages::{ApiKey, HeartbeatRequest, HeartbeatResponse};
 use super::errors::{WireError, code_of};
 use super::shared::optional;
 use super::{Api, Caller, Context, Order, serve};
+use crate::group::Heartbeat;
 
 pub(super) const API: Api = Api {
     key: ApiKey::Heartbeat,
@@ -15,12 +16,12 @@ pub(super) const API: Api = Api {
 };
 
 async fn handle(cx: Arc<Context>, caller: Caller, request: HeartbeatRequest) -> HeartbeatResponse {
-    let instance = optional(&request.group_instance_id);
-    let member = request.member_id.to_string();
-    let outcome = cx
-        .coordinator
-        .heartbeat(&request.group_id, member, instance, request.generation_id)
-        .await;
+    let beat = Heartbeat {
+        member_id: request.member_id.to_string(),
+        instance_id: optional(&request.group_instance_id),
+        generation: request.generation_id,
+    };
+    let outcome = cx.coordinator.heartbeat(&request.group_id, beat).await;
     if let Err(error) = &outcome {
         let (group, why) = (&request.group_id, error.to_string());
         cx.note(&caller, ApiKey::Heartbeat, group, error.code(), &why);

@@ -10,6 +10,7 @@ use super::changes::ClusterError;
 use super::image::SlotInfo;
 use super::placement::deal_slots;
 use super::view::{ClusterEvent, View};
+use crate::coordinator::Slot;
 use crate::meta::records::{
     ControllerEpochRecord, ControllerRecord, RECORD_VERSION, SlotRecord, decode, encode,
 };
@@ -211,13 +212,13 @@ impl Controller {
                 version: node.version,
             };
             let slot: usize = slot;
-            if slot < paths::SLOTS {
+            if slot < Slot::COUNT {
                 let unowned = SlotInfo {
                     owner: -1,
                     epoch: 0,
                     version: -1,
                 };
-                slots.resize(paths::SLOTS, unowned);
+                slots.resize(Slot::COUNT, unowned);
                 slots[slot] = info;
             }
         }
@@ -230,7 +231,7 @@ impl Controller {
             return Ok(());
         }
         let slots = self.read_slots().await?;
-        let owners: Vec<i32> = (0..paths::SLOTS)
+        let owners: Vec<i32> = (0..Slot::COUNT)
             .map(|slot| slots.get(slot).map_or(-1, |info| info.owner))
             .collect();
         let live: Vec<i32> = self.view.image().brokers.keys().copied().collect();
@@ -309,7 +310,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cluster = alone(dir.path()).await;
         let slots = &cluster.image().slots;
-        assert_eq!(slots.len(), paths::SLOTS);
+        assert_eq!(slots.len(), Slot::COUNT);
         assert!(slots.iter().all(|slot| (slot.owner, slot.epoch) == (0, 1)));
         let path = paths::coordinator_slot(3);
         put(

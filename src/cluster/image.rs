@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::configs::Configs;
 use super::names;
 use crate::config::TopicOverrides;
+use crate::coordinator::Slot;
 use crate::partition::Identity;
 
 /// Where clients of one listener find a broker.
@@ -225,9 +226,14 @@ impl Image {
         }
     }
 
-    /// The broker that coordinates a group, when it is there.
-    pub fn coordinator_of(&self, slot: usize) -> Option<&Broker> {
-        self.brokers.get(&self.slots.get(slot)?.owner)
+    /// Who has a slot; `None` until the slots were dealt.
+    pub fn slot(&self, slot: Slot) -> Option<SlotInfo> {
+        self.slots.get(slot.number()).copied()
+    }
+
+    /// The broker that has a slot, if it is there.
+    pub fn coordinator_of(&self, slot: Slot) -> Option<&Broker> {
+        self.brokers.get(&self.slot(slot)?.owner)
     }
 
     /// A topic by name.

@@ -1,4 +1,4 @@
-//! What members ask of a group and what they are answered, free of any wire format.
+//! What members ask of a group and what they are answered, without any wire format.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::reserved::Reserved;
+use crate::coordinator::CoordinatorError;
 
 /// Why a group refuses; named as Kafka's error codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +48,16 @@ pub enum GroupError {
     InvalidRequest,
 }
 
+impl From<CoordinatorError> for GroupError {
+    fn from(error: CoordinatorError) -> Self {
+        match error {
+            CoordinatorError::NotCoordinator => Self::NotCoordinator,
+            CoordinatorError::LoadInProgress => Self::CoordinatorLoadInProgress,
+            CoordinatorError::NotAvailable => Self::CoordinatorNotAvailable,
+        }
+    }
+}
+
 /// A member that wants to be in the next generation.
 #[derive(Debug, Clone)]
 pub struct JoinRequest {
@@ -68,7 +79,7 @@ pub struct JoinRequest {
     pub protocols: Vec<(String, Bytes)>,
     /// A new dynamic member is asked to come back with an id (JoinGroup v4, KIP-394).
     pub member_id_required: bool,
-    /// The member understands being told to skip the assignment (v9, KIP-814).
+    /// The member knows how to skip the assignment (v9, KIP-814).
     pub can_skip_assignment: bool,
     /// Why it joins, for the log (KIP-800).
     pub reason: String,
@@ -76,7 +87,7 @@ pub struct JoinRequest {
     pub reserved: Option<Reserved>,
 }
 
-/// A member's place in a generation.
+/// What a member is in a generation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct JoinReply {
     /// The generation.
@@ -95,7 +106,7 @@ pub struct JoinReply {
     pub members: Vec<(String, Option<String>, Bytes)>,
 }
 
-/// A member that wants its assignment; the leader brings everybody's.
+/// A member that wants its assignment; the leader brings those of all members.
 #[derive(Debug, Clone)]
 pub struct SyncRequest {
     /// Member id.
@@ -121,6 +132,17 @@ pub struct SyncReply {
     pub protocol: Option<String>,
     /// What the leader gave it.
     pub assignment: Bytes,
+}
+
+/// A member says that it lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Member id.
+    pub member_id: String,
+    /// Of a static member.
+    pub instance_id: Option<String>,
+    /// The generation that it is in.
+    pub generation: i32,
 }
 
 /// A member that leaves, named by id, by instance id, or both.
@@ -149,7 +171,7 @@ pub struct OffsetToCommit {
     pub metadata: String,
 }
 
-/// Offsets that a member, or somebody outside the group (generation -1), commits.
+/// Offsets that a member commits, or a client outside the group (generation -1).
 #[derive(Debug, Clone)]
 pub struct CommitOffsets {
     /// Empty outside the group.
@@ -175,9 +197,9 @@ pub struct CommittedOffset {
     pub metadata: String,
     /// When, ms.
     pub commit_ms: i64,
-    /// When it expires, where the client said so, ms.
+    /// When it expires, if the client said so, ms.
     pub expire_ms: Option<i64>,
-    /// The topic that it was committed in; a topic that is made anew under the same name has another id.
+    /// The topic that it was committed in; a topic that is created again under the same name has another id.
     pub topic_id: Option<Uuid>,
 }
 
@@ -213,7 +235,7 @@ pub struct GroupDescription {
     pub members: Vec<MemberDescription>,
 }
 
-/// A group and where it is.
+/// A group with its offsets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupSurvey {
     /// Group id.

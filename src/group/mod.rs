@@ -1,20 +1,31 @@
-//! Consumer groups: the classic protocol as a state machine without I/O, offsets, and the coordinator that runs
-//! them and keeps them in the coordination tree.
+//! Consumer groups: the classic protocol and offsets, as a machine of the [coordinator](crate::coordinator).
+//!
+//! - `group_coordinator`: what the rest of the broker asks
+//! - `groups`: the machine: the groups of one slot
+//! - `group`: one group; `classic`: its members, a state machine without I/O; `offsets`: its offsets
+//! - `persist`: groups and offsets as nodes of the coordination tree, and back
 
+mod asks;
 mod classic;
-mod coordinator;
+#[allow(clippy::module_inception)] // the noun is the module's
+mod group;
+mod group_coordinator;
+mod groups;
+mod limits;
 mod member;
 mod messages;
 mod offsets;
 mod persist;
 mod reserved;
-mod slot;
 mod subscription;
 
-pub use coordinator::{Coordinator, Found, GroupLimits, Resolve};
+pub use asks::FoundOffsets;
+pub use group_coordinator::GroupCoordinator;
+pub use limits::GroupLimits;
 pub use messages::{
     CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, GroupSurvey,
-    JoinReply, JoinRequest, LeaveMember, MemberDescription, OffsetToCommit, SyncReply, SyncRequest,
+    Heartbeat, JoinReply, JoinRequest, LeaveMember, MemberDescription, OffsetToCommit, SyncReply,
+    SyncRequest,
 };
 pub use reserved::Reserved;
 pub use subscription::assigned_partitions;

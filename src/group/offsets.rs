@@ -10,18 +10,18 @@ use super::messages::CommittedOffset;
 pub(super) type Key = (String, i32);
 
 /// Numbers commits and removals in the order in which they were asked for, which is the order in which the tree
-/// gets them. Their answers may come in another order.
-pub(super) type Turn = u64;
+/// gets them. Their outcomes may come in another order.
+pub(super) type WriteNumber = u64;
 
 /// See the module's documentation.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Offsets {
-    stored: BTreeMap<Key, (Turn, CommittedOffset)>,
-    /// What was removed while commits were on their way to the tree.
-    removed: BTreeMap<Key, Turn>,
-    on_the_way: usize,
+    stored: BTreeMap<Key, (WriteNumber, CommittedOffset)>,
+    /// What was removed while commits were in flight.
+    removed: BTreeMap<Key, WriteNumber>,
+    in_flight: usize,
     /// What was asked for earlier was for a group of the same name that is gone.
-    since: Turn,
+    since: WriteNumber,
 }
 
 impl Offsets {
@@ -35,53 +35,53 @@ impl Offsets {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.stored.is_empty() && self.on_the_way == 0
+        self.stored.is_empty() && self.in_flight == 0
     }
 
-    /// Of a group that is new at this turn.
-    pub(super) fn since(turn: Turn) -> Self {
+    /// Of a group that begins with this number.
+    pub(super) fn since(number: WriteNumber) -> Self {
         Self {
-            since: turn,
+            since: number,
             ..Self::default()
         }
     }
 
-    /// Takes over what the tree holds.
+    /// Takes what the tree has.
     pub(super) fn restore(&mut self, key: Key, offset: CommittedOffset) {
         self.stored.insert(key, (0, offset));
     }
 
-    /// A commit goes to the tree.
-    pub(super) fn send(&mut self) {
-        self.on_the_way += 1;
+    /// A commit is in flight.
+    pub(super) fn begin(&mut self) {
+        self.in_flight += 1;
     }
 
-    /// It is there, unless `offsets` is empty. Something that was asked for later may have been answered before.
-    pub(super) fn arrive(&mut self, turn: Turn, offsets: Vec<(Key, CommittedOffset)>) {
-        if turn < self.since {
+    /// Its offsets are stored, or none of them if `offsets` is empty. A write of a higher number may have been answered before.
+    pub(super) fn arrive(&mut self, number: WriteNumber, offsets: Vec<(Key, CommittedOffset)>) {
+        if number < self.since {
             return;
         }
         for (key, offset) in offsets {
-            let stored = self.stored.get(&key).map(|(turn, _)| *turn);
-            if stored.max(self.removed.get(&key).copied()) <= Some(turn) {
-                self.stored.insert(key, (turn, offset));
+            let stored = self.stored.get(&key).map(|(number, _)| *number);
+            if stored.max(self.removed.get(&key).copied()) <= Some(number) {
+                self.stored.insert(key, (number, offset));
             }
         }
-        self.on_the_way = self.on_the_way.saturating_sub(1);
-        if self.on_the_way == 0 {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if self.in_flight == 0 {
             self.removed.clear();
         }
     }
 
-    pub(super) fn remove(&mut self, turn: Turn, key: &Key) {
+    pub(super) fn remove(&mut self, number: WriteNumber, key: &Key) {
         self.stored.remove(key);
-        if self.on_the_way > 0 {
-            self.removed.insert(key.clone(), turn);
+        if self.in_flight > 0 {
+            self.removed.insert(key.clone(), number);
         }
     }
 
     /// Removes what was committed in a topic that is gone. Whether its nodes can go too: not while something of a
-    /// topic of the same name is there or on its way.
+    /// topic of the same name is stored or in flight.
     pub(super) fn remove_topic(&mut self, topic: &str, id: Uuid) -> bool {
         let before = self.stored.len();
         let of_it = |name: &str, offset: &CommittedOffset| {
@@ -90,10 +90,10 @@ impl Offsets {
         self.stored
             .retain(|(name, _), (_, offset)| !of_it(name, offset));
         let left = self.stored.keys().any(|(name, _)| name == topic);
-        self.stored.len() != before && !left && self.on_the_way == 0
+        self.stored.len() != before && !left && self.in_flight == 0
     }
 
-    /// Offsets of topics that are gone, or were made anew.
+    /// Offsets of topics that are gone, or were created again.
     pub(super) fn orphans(&self, id_of: impl Fn(&str) -> Option<Uuid>) -> Vec<(String, Uuid)> {
         let orphaned = |((topic, _), offset): (&Key, &CommittedOffset)| {
             let id = offset.topic_id?;
@@ -104,7 +104,7 @@ impl Offsets {
         orphans
     }
 
-    /// Offsets whose time is over. It counts from `since(topic, offset)`, or never begins where that is `None`.
+    /// Offsets whose retention is over. It counts from `since(topic, offset)`, or never begins if that is `None`.
     pub(super) fn expired(
         &self,
         now_ms: i64,
@@ -163,7 +163,7 @@ mod tests {
         };
         let mut offsets = Offsets::default();
         for _ in 0..3 {
-            offsets.send();
+            offsets.begin();
         }
         offsets.arrive(2, vec![(key(), at(20))]);
         offsets.arrive(1, vec![(key(), at(10))]);

@@ -1,23 +1,22 @@
 //! Groups and offsets as nodes of the coordination tree, and back.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 
-use super::Resolve;
 use super::classic::{ClassicGroup, State};
 use super::member::Member;
 use super::messages::{CommittedOffset, JoinRequest};
 use super::offsets::{Key, Offsets};
 use super::subscription::{assigned_partitions, subscribed_topics};
+use crate::coordinator::{StoredId, TopicPartition, Topics};
+use crate::meta::paths::GroupNode;
 use crate::meta::records::{
     GroupRecord, MemberIdRecord, MemberRecord, OffsetRecord, RECORD_VERSION, decode, encode,
     from_hex, to_hex,
 };
-use crate::meta::{MetaError, Node, Op, paths};
+use crate::meta::{MetaError, Op, paths};
 
 /// The steps that store a group with its members and owners.
-pub(super) fn group_ops(group_id: &str, group: &ClassicGroup, resolve: &dyn Resolve) -> Vec<Op> {
+pub(super) fn group_ops(group_id: &str, group: &ClassicGroup, topics: &dyn Topics) -> Vec<Op> {
     let record = GroupRecord {
         version: RECORD_VERSION,
         group_type: "classic".to_owned(),
@@ -43,8 +42,8 @@ pub(super) fn group_ops(group_id: &str, group: &ClassicGroup, resolve: &dyn Reso
         let assignment = group.assignment_to_store(member);
         for (topic, partitions) in assigned_partitions(&assignment).unwrap_or_default() {
             for partition in partitions {
-                if let Some(identity) = resolve.identity(&topic, partition) {
-                    let path = paths::group_owner(group_id, &topic, &identity);
+                if let Some(found) = topics.partition(&topic, partition) {
+                    let path = paths::group_owner(group_id, &topic, &found.identity);
                     ops.push(Op::put(path, Bytes::from(member.id.clone())));
                 }
             }
@@ -70,7 +69,7 @@ fn member_record(group: &ClassicGroup, member: &Member) -> MemberRecord {
     }
 }
 
-/// The steps that show who is in a group.
+/// The steps that show the members of a group.
 pub(super) fn member_ops(group_id: &str, group: &ClassicGroup) -> Vec<Op> {
     let show = |member: &Member| {
         let subscription = group
@@ -93,13 +92,13 @@ pub(super) fn member_ops(group_id: &str, group: &ClassicGroup) -> Vec<Op> {
     group.members.values().map(show).collect()
 }
 
-/// The step that stores an offset; `None` when the partition is not known (any more).
+/// The step that stores an offset.
 pub(super) fn offset_op(
     group_id: &str,
-    key: &Key,
+    topic: &str,
+    partition: &TopicPartition,
     offset: &CommittedOffset,
-    resolve: &dyn Resolve,
-) -> Option<Op> {
+) -> Op {
     let record = OffsetRecord {
         version: RECORD_VERSION,
         offset: offset.offset,
@@ -109,16 +108,19 @@ pub(super) fn offset_op(
         expire_ms: offset.expire_ms,
         topic_id: offset.topic_id,
     };
-    let identity = resolve.identity(&key.0, key.1)?;
-    let path = paths::group_offset(group_id, &key.0, &identity);
-    Some(Op::put(path, encode(&record)))
+    let path = paths::group_offset(group_id, topic, &partition.identity);
+    Op::put(path, encode(&record))
 }
 
-/// The step that removes an offset.
-pub(super) fn remove_offset_op(group_id: &str, key: &Key, resolve: &dyn Resolve) -> Option<Op> {
-    let identity = resolve.identity(&key.0, key.1)?;
+/// The step that removes an offset; `None` when the partition is not known (any more).
+pub(super) fn remove_offset_op(
+    group_id: &str,
+    (topic, partition): &Key,
+    topics: &dyn Topics,
+) -> Option<Op> {
+    let partition = topics.partition(topic, *partition)?;
     Some(Op::DeleteTree {
-        path: paths::group_offset(group_id, &key.0, &identity),
+        path: paths::group_offset(group_id, topic, &partition.identity),
     })
 }
 
@@ -130,88 +132,62 @@ pub(super) fn remove_group_op(group_id: &str) -> Op {
 }
 
 /// A group that was found in the tree.
-pub(super) struct Loaded {
-    pub(super) group_id: String,
-    pub(super) group: ClassicGroup,
+pub(super) struct LoadedGroup {
+    pub(super) classic: ClassicGroup,
     pub(super) offsets: Offsets,
-}
-
-/// What was found in the tree.
-pub(super) struct AllLoaded {
-    pub(super) groups: Vec<Loaded>,
     /// Offsets of partitions that are not known.
     pub(super) unresolved: usize,
 }
 
-/// Reads groups from nodes below [`paths::GROUPS`].
-pub(super) fn load(
-    nodes: &[(String, Node)],
-    resolve: &dyn Resolve,
-    now_ms: i64,
-) -> Result<AllLoaded, MetaError> {
-    let mut unresolved = 0;
-    let mut groups: BTreeMap<String, Loaded> = BTreeMap::new();
-    for (path, node) in nodes {
-        let Some(below) = path
-            .strip_prefix(paths::GROUPS)
-            .and_then(|rest| rest.strip_prefix('/'))
-        else {
-            continue;
-        };
-        let elements: Vec<&str> = below.split('/').collect();
-        let Some(group_id) = elements
-            .first()
-            .and_then(|element| paths::unescape(element))
-        else {
-            continue;
-        };
-        let loaded = groups.entry(group_id.clone()).or_insert_with(|| Loaded {
-            group_id,
-            group: ClassicGroup::new(now_ms),
-            offsets: Offsets::default(),
-        });
-        match elements[1..] {
-            [] if !node.data.is_empty() => {
+/// Reads a group from its nodes. What cannot be read is ignored: the group begins anew then, the offset is not there.
+pub(super) fn load(stored: &StoredId, topics: &dyn Topics, now_ms: i64) -> LoadedGroup {
+    let mut loaded = LoadedGroup {
+        classic: ClassicGroup::new(now_ms),
+        offsets: Offsets::default(),
+        unresolved: 0,
+    };
+    for (path, node) in &stored.nodes {
+        match paths::group_node(path) {
+            Some(GroupNode::Group) if !node.data.is_empty() => {
                 match decode(path, &node.data).and_then(|record| group_from(record, path, now_ms)) {
-                    Ok(group) => loaded.group = group,
+                    Ok(group) => loaded.classic = group,
                     Err(error) => tracing::error!(%error, "the group begins anew"),
                 }
             }
-            ["offsets", topic, identity] => {
-                let Some(topic) = paths::unescape(topic) else {
-                    continue;
-                };
-                let Some(partition) = resolve.partition(&topic, identity) else {
-                    unresolved += 1;
+            Some(GroupNode::Offset { topic, identity }) => {
+                let Some(partition) = topics.index_of(&topic, identity) else {
+                    loaded.unresolved += 1;
                     continue;
                 };
                 let record: OffsetRecord = match decode(path, &node.data) {
                     Ok(record) => record,
                     Err(error) => {
-                        tracing::error!(%error, "the offset is left alone");
+                        tracing::error!(%error, "the offset is ignored");
                         continue;
                     }
                 };
-                let offset = CommittedOffset {
-                    offset: record.offset,
-                    leader_epoch: record.leader_epoch,
-                    metadata: record.metadata,
-                    commit_ms: record.commit_ms,
-                    expire_ms: record.expire_ms,
-                    topic_id: record.topic_id,
-                };
-                let current = resolve.topic_id(&topic);
+                let current = topics.id_of(&topic);
                 if record.topic_id.is_none_or(|id| current == Some(id)) {
-                    loaded.offsets.restore((topic, partition), offset);
+                    loaded
+                        .offsets
+                        .restore((topic, partition), offset_from(record));
                 }
             }
             _ => {}
         }
     }
-    Ok(AllLoaded {
-        groups: groups.into_values().collect(),
-        unresolved,
-    })
+    loaded
+}
+
+fn offset_from(record: OffsetRecord) -> CommittedOffset {
+    CommittedOffset {
+        offset: record.offset,
+        leader_epoch: record.leader_epoch,
+        metadata: record.metadata,
+        commit_ms: record.commit_ms,
+        expire_ms: record.expire_ms,
+        topic_id: record.topic_id,
+    }
 }
 
 fn group_from(record: GroupRecord, path: &str, now_ms: i64) -> Result<ClassicGroup, MetaError> {

@@ -17,8 +17,6 @@ pub const CONTROLLER: &str = "/controller";
 pub const CONTROLLER_EPOCH: &str = "/controller_epoch";
 /// Which broker coordinates which groups.
 pub const COORDINATORS: &str = "/coordinators";
-/// Groups and transactional ids are spread over this many slots.
-pub const SLOTS: usize = 64;
 /// Who takes messages for a topic.
 pub const TOPICS_PUB: &str = "/brokers/topics-pub";
 /// The cluster's id, created once.
@@ -43,13 +41,12 @@ pub const PARTITIONS_A_NODE: i32 = 100;
 
 /// A topic: id, configuration overrides, identities and replicas of its partitions.
 pub fn topic(topic: &str) -> String {
-    format!("{TOPICS}/{}", escape(topic))
+    child(TOPICS, topic)
 }
 
 /// The topic that a node at or below [`TOPICS`] belongs to.
 pub fn topic_of(path: &str) -> Option<String> {
-    let below = path.strip_prefix(TOPICS)?.strip_prefix('/')?;
-    unescape(below.split('/').next()?)
+    child_of(TOPICS, path)
 }
 
 /// The state of a topic's partitions, where it is another one than at the beginning.
@@ -87,9 +84,15 @@ pub fn coordinator_slot(slot: usize) -> String {
     format!("{COORDINATORS}/{slot}")
 }
 
-/// The slot that a group or a transactional id is in.
-pub fn slot_of(id: &str) -> usize {
-    crc32c::crc32c(id.as_bytes()) as usize % SLOTS
+/// A child of a node, by a name that a client chose.
+pub fn child(root: &str, name: &str) -> String {
+    format!("{root}/{}", escape(name))
+}
+
+/// The name of the child that a node below `root` is, or is below.
+pub fn child_of(root: &str, path: &str) -> Option<String> {
+    let below = path.strip_prefix(root)?.strip_prefix('/')?;
+    unescape(below.split('/').next()?)
 }
 
 /// Who takes messages for a topic.
@@ -109,7 +112,7 @@ pub fn deleted_topic(topic_id: uuid::Uuid) -> String {
 
 /// A group: type, generation, protocol, leader, members.
 pub fn group(group: &str) -> String {
-    format!("{GROUPS}/{}", escape(group))
+    child(GROUPS, group)
 }
 
 /// Who owns what in a group.
@@ -145,6 +148,34 @@ pub fn group_topic_offsets(group_id: &str, topic: &str) -> String {
 /// The offset of a partition `brokerId-n`.
 pub fn group_offset(group_id: &str, topic: &str, identity: &str) -> String {
     format!("{}/{identity}", group_topic_offsets(group_id, topic))
+}
+
+/// What a node below [`GROUPS`] keeps that is read again.
+#[derive(Debug, PartialEq, Eq)]
+pub enum GroupNode<'a> {
+    /// See [`group`].
+    Group,
+    /// See [`group_offset`].
+    Offset {
+        /// The topic.
+        topic: String,
+        /// `brokerId-n`.
+        identity: &'a str,
+    },
+}
+
+/// What a node at or below a group's keeps.
+pub fn group_node(path: &str) -> Option<GroupNode<'_>> {
+    let below = path.strip_prefix(GROUPS)?.strip_prefix('/')?;
+    let elements: Vec<&str> = below.split('/').collect();
+    match elements[..] {
+        [_] => Some(GroupNode::Group),
+        [_, "offsets", topic, identity] => Some(GroupNode::Offset {
+            topic: unescape(topic)?,
+            identity,
+        }),
+        _ => None,
+    }
 }
 
 /// What is set at run time, below it by kind: see [`config`].
@@ -213,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_is_told_by_its_node_and_by_those_of_its_partitions() {
+    fn a_topic_is_known_by_its_node_and_by_those_of_its_partitions() {
         for name in ["orders", "a/b", "."] {
             assert_eq!(topic_of(&topic(name)).as_deref(), Some(name));
             let states = partition_states_from(name, first_beside(345));
@@ -222,6 +253,25 @@ mod tests {
         }
         assert_eq!(topic_of(TOPICS), None);
         assert_eq!(topic_of("/brokers/topics-pub/t"), None);
+    }
+
+    #[test]
+    fn what_a_node_of_a_group_keeps_follows_from_its_path() {
+        assert_eq!(group_node(&group("a/b")), Some(GroupNode::Group));
+        let topic = "t/u".to_owned();
+        let path = group_offset("g", &topic, "1-2");
+        let identity = "1-2";
+        assert_eq!(
+            group_node(&path),
+            Some(GroupNode::Offset { topic, identity })
+        );
+        for other in [
+            GROUPS,
+            &group_owner("g", "t", "1-2"),
+            &group_member("g", "m"),
+        ] {
+            assert_eq!(group_node(other), None, "{other}");
+        }
     }
 
     #[test]

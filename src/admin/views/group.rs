@@ -9,8 +9,8 @@ use super::events::EventView;
 use super::{Page, Part};
 use crate::admin::remote;
 use crate::api::Context;
+use crate::coordinator::Slot;
 use crate::group::{GroupError, MemberDescription, assigned_partitions};
-use crate::meta::paths;
 use crate::observe::EventKind;
 
 /// Rows of a group's partitions that are shown: those that lag most.
@@ -162,8 +162,7 @@ impl GroupDetail {
     ) -> Result<Self, NoGroup> {
         let image = cx.cluster.image();
         let coordinator = image
-            .slots
-            .get(paths::slot_of(group_id))
+            .slot(Slot::of(group_id))
             .map_or(cx.cluster.broker_id(), |slot| slot.owner);
         if coordinator != cx.cluster.broker_id() {
             return Err(NoGroup::Elsewhere(coordinator));

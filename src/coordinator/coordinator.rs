@@ -1,0 +1,373 @@
+//! The slots of this broker, and the way to them: a bounded queue to each slot's task. Slots come and go with the brokers;
+//! what they keep in the tree stays.
+//!
+//! ```text
+//!               assign                  read                   another broker has it
+//!   elsewhere ──────────▶ loading ─────────────▶ here ─────────────────────────────────▶ elsewhere
+//!                            ▲                     │ another version of its node, another session
+//!                            └─────────────────────┘ of the store, or its task ended
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
+use tokio::task::AbortHandle;
+
+use super::clock::Clock;
+use super::error::CoordinatorError;
+use super::machine::{Answer, Loaded, Machine, StoredId};
+use super::shard::{Command, Shard};
+use super::slot::{Slot, SlotPartition};
+use super::stored::{self, GuardedStore};
+use super::topics::Topics;
+use crate::clock::WallClock;
+use crate::meta::{MetaError, MetaStore};
+
+/// Commands that may wait for a slot's task.
+const QUEUE: usize = 1024;
+
+/// How a broker has a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ownership {
+    /// Counts the slot's owners.
+    pub epoch: i32,
+    /// Of the slot's node; every write checks it.
+    pub version: i32,
+}
+
+/// A slot as asks find it.
+enum State<M: Machine> {
+    /// This broker does not have it.
+    Elsewhere,
+    /// What it keeps is being read.
+    Loading,
+    /// A task has it.
+    Here {
+        ownership: Ownership,
+        /// The store's session in which it was read; another broker may have had the slot in between.
+        session: u64,
+        commands: mpsc::Sender<Command<M>>,
+        task: AbortHandle,
+    },
+}
+
+impl<M: Machine> Clone for State<M> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Elsewhere => Self::Elsewhere,
+            Self::Loading => Self::Loading,
+            Self::Here {
+                ownership,
+                session,
+                commands,
+                task,
+            } => Self::Here {
+                ownership: *ownership,
+                session: *session,
+                commands: commands.clone(),
+                task: task.clone(),
+            },
+        }
+    }
+}
+
+/// The coordinator of one kind of ids; clones share it.
+pub struct Coordinator<M: Machine> {
+    shared: Arc<Shared<M>>,
+}
+
+impl<M: Machine> Clone for Coordinator<M> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+struct Shared<M: Machine> {
+    meta: MetaStore,
+    topics: Arc<dyn Topics>,
+    clock: Clock,
+    context: Arc<M::Context>,
+    /// By slot number.
+    states: ArcSwap<Vec<State<M>>>,
+    /// Held while slots come and go.
+    assigning: AsyncMutex<()>,
+    /// The latest epoch of each slot that was this broker's: owners only grow in epoch.
+    epochs: Mutex<BTreeMap<Slot, i32>>,
+    /// The broker shuts down: asks that wait for other clients wait no longer.
+    draining: watch::Sender<bool>,
+}
+
+impl<M: Machine> Coordinator<M> {
+    /// Has no slots until some are assigned.
+    pub fn new(
+        meta: MetaStore,
+        topics: Arc<dyn Topics>,
+        wall: &WallClock,
+        context: M::Context,
+    ) -> Self {
+        let shared = Shared {
+            meta,
+            topics,
+            clock: Clock::new(wall),
+            context: Arc::new(context),
+            states: ArcSwap::from_pointee(vec![State::Elsewhere; Slot::COUNT]),
+            assigning: AsyncMutex::new(()),
+            epochs: Mutex::default(),
+            draining: watch::Sender::new(false),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// What the machines of all slots share.
+    pub fn context(&self) -> &M::Context {
+        &self.shared.context
+    }
+
+    /// Has these slots and no others: reads those that are new, and lets go of the rest. Where a slot went to another
+    /// broker and came back, its node has another version, and it is read anew.
+    pub async fn assign(&self, owned: &BTreeMap<Slot, Ownership>) -> Result<(), MetaError> {
+        let _assigning = self.shared.assigning.lock().await;
+        self.check_epochs(owned);
+        let session = self.shared.meta.lease().session();
+        let new = self.let_go(owned, session);
+        if new.is_empty() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let stored = stored::read(&self.shared.meta, M::ROOT, &new).await?;
+        let machines = self.load(&stored).await?;
+        self.change_states(|states| {
+            for (slot, machine) in machines {
+                if let Some(ownership) = owned.get(&slot) {
+                    states[slot.number()] = self.start(slot, *ownership, session, machine);
+                }
+            }
+        });
+        tracing::info!(
+            topic = M::TOPIC.name(),
+            slots = new.len(),
+            ids = stored.values().map(Vec::len).sum::<usize>(),
+            ms = started.elapsed().as_millis() as u64,
+            "coordinating"
+        );
+        Ok(())
+    }
+
+    fn check_epochs(&self, owned: &BTreeMap<Slot, Ownership>) {
+        let mut epochs = self.shared.epochs.lock();
+        for (slot, ownership) in owned {
+            let before = epochs.insert(*slot, ownership.epoch);
+            debug_assert!(
+                before.is_none_or(|before| before <= ownership.epoch),
+                "slot {slot} went back from epoch {before:?} to {}",
+                ownership.epoch
+            );
+        }
+    }
+
+    /// Ends what is not owned, or not owned as it was; the slots that are to be read.
+    fn let_go(&self, owned: &BTreeMap<Slot, Ownership>, now: u64) -> BTreeSet<Slot> {
+        let mut new = BTreeSet::new();
+        self.change_states(|states| {
+            for (slot, state) in Slot::all().zip(states) {
+                let wanted = owned.get(&slot);
+                if let State::Here {
+                    ownership,
+                    session,
+                    commands,
+                    task,
+                } = state
+                {
+                    let is_same = wanted == Some(ownership) && *session == now;
+                    if is_same && !commands.is_closed() {
+                        continue;
+                    }
+                    task.abort();
+                }
+                *state = match wanted {
+                    Some(_) => State::Loading,
+                    None => State::Elsewhere,
+                };
+                new.extend(wanted.map(|_| slot));
+            }
+        });
+        new
+    }
+
+    /// Makes machines of what is stored.
+    async fn load(
+        &self,
+        stored: &BTreeMap<Slot, Vec<StoredId>>,
+    ) -> Result<Vec<(Slot, M)>, MetaError> {
+        let Shared {
+            meta,
+            topics,
+            clock,
+            context,
+            ..
+        } = &*self.shared;
+        let load = || {
+            let now_ms = clock.now_ms();
+            let mut unresolved = 0;
+            let machines = stored.iter().map(|(slot, stored)| {
+                let loaded: Loaded<M> = M::load(context, topics, now_ms, stored);
+                unresolved += loaded.unresolved;
+                (*slot, loaded.machine)
+            });
+            let machines: Vec<(Slot, M)> = machines.collect();
+            (machines, unresolved)
+        };
+        let (mut machines, mut unresolved) = load();
+        if unresolved > 0 {
+            meta.sync().await?;
+            topics.refresh().await;
+            (machines, unresolved) = load();
+        }
+        if unresolved > 0 {
+            let topic = M::TOPIC.name();
+            tracing::warn!(
+                topic,
+                nodes = unresolved,
+                "ignored: of partitions that do not exist"
+            );
+        }
+        Ok(machines)
+    }
+
+    fn start(&self, slot: Slot, ownership: Ownership, session: u64, machine: M) -> State<M> {
+        let (commands, receiver) = mpsc::channel(QUEUE);
+        let partition = SlotPartition {
+            topic: M::TOPIC,
+            slot,
+        };
+        let store = GuardedStore::new(self.shared.meta.clone(), slot, ownership.version);
+        let shard = Shard::new(partition, store, self.shared.clock, machine);
+        State::Here {
+            ownership,
+            session,
+            commands,
+            task: tokio::spawn(shard.run(receiver)).abort_handle(),
+        }
+    }
+
+    fn change_states(&self, change: impl FnOnce(&mut Vec<State<M>>)) {
+        let mut states = Vec::clone(&self.shared.states.load());
+        change(&mut states);
+        self.shared.states.store(Arc::new(states));
+    }
+
+    fn shard_of(&self, slot: Slot) -> Result<mpsc::Sender<Command<M>>, CoordinatorError> {
+        let lease = self.shared.meta.lease();
+        if !lease.is_valid() {
+            return Err(CoordinatorError::NotCoordinator);
+        }
+        match self.shared.states.load().get(slot.number()) {
+            Some(State::Here {
+                session, commands, ..
+            }) if *session == lease.session() => Ok(commands.clone()),
+            Some(State::Loading) => Err(CoordinatorError::LoadInProgress),
+            _ => Err(CoordinatorError::NotCoordinator),
+        }
+    }
+
+    /// Asks for an id, and waits for the answer. `queued` is called once asks that come later are handled later.
+    pub async fn ask<T>(
+        &self,
+        id: &str,
+        ask: impl FnOnce(Answer<T>) -> M::Ask,
+        queued: impl FnOnce(),
+    ) -> Result<T, CoordinatorError> {
+        let lease = self.shared.meta.lease();
+        let session = lease.session();
+        let commands = self.shard_of(Slot::of(id))?;
+        let (answer, receiver) = Answer::new();
+        let command = Command::One {
+            id: id.to_owned(),
+            ask: ask(answer),
+        };
+        // A shard ends when its slot goes to another broker.
+        let gone = |_| CoordinatorError::NotCoordinator;
+        commands.send(command).await.map_err(|_| gone(()))?;
+        queued();
+        let answer = receiver.await.map_err(|_| gone(()))?;
+        // A broker that was stopped for longer than its lease must not speak for the id any more.
+        match lease.is_valid() && lease.session() == session {
+            true => Ok(answer),
+            false => Err(CoordinatorError::NotCoordinator),
+        }
+    }
+
+    /// The same, for what is answered when other clients do something. At a shutdown the client is sent to look for its
+    /// coordinator instead.
+    pub async fn ask_unless_draining<T>(
+        &self,
+        id: &str,
+        ask: impl FnOnce(Answer<T>) -> M::Ask,
+    ) -> Result<T, CoordinatorError> {
+        let mut draining = self.shared.draining.subscribe();
+        tokio::select! {
+            biased;
+            answer = self.ask(id, ask, || ()) => answer,
+            _ = draining.wait_for(|draining| *draining) => Err(CoordinatorError::NotCoordinator),
+        }
+    }
+
+    /// Asks all slots that are here; those that go to another broker meanwhile do not answer.
+    pub async fn ask_all<T>(&self, ask: impl Fn(Answer<T>) -> M::AskAll) -> Vec<T> {
+        let mut answers = Vec::new();
+        for commands in self.here() {
+            let (answer, receiver) = Answer::new();
+            if commands.send(Command::All(ask(answer))).await.is_ok() {
+                answers.extend(receiver.await);
+            }
+        }
+        answers
+    }
+
+    /// Queues something for all slots that are here.
+    pub async fn queue_all(&self, ask: impl Fn() -> M::AskAll) {
+        for commands in self.here() {
+            let _ = commands.send(Command::All(ask())).await;
+        }
+    }
+
+    /// Whether slots of this broker are being read.
+    pub fn is_loading(&self) -> bool {
+        let is_loading = |state: &State<M>| matches!(state, State::Loading);
+        self.shared.states.load().iter().any(is_loading)
+    }
+
+    fn here(&self) -> Vec<mpsc::Sender<Command<M>>> {
+        let states = self.shared.states.load();
+        let here = states.iter().filter_map(|state| match state {
+            State::Here { commands, .. } => Some(commands.clone()),
+            _ => None,
+        });
+        here.collect()
+    }
+
+    /// From now on no ask waits for other clients: the broker shuts down.
+    pub fn drain(&self) {
+        self.shared.draining.send_replace(true);
+    }
+
+    /// Ends all shards; asks that wait learn that the coordinator is another one.
+    pub fn stop(&self) {
+        self.change_states(|states| {
+            for state in states {
+                if let State::Here { task, .. } = state {
+                    task.abort();
+                }
+                *state = State::Elsewhere;
+            }
+        });
+    }
+}

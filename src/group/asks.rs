@@ -1,0 +1,52 @@
+//! What is asked of groups, each with where it is answered.
+
+use uuid::Uuid;
+
+use super::messages::{
+    CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, GroupSurvey,
+    Heartbeat, JoinReply, JoinRequest, LeaveMember, SyncReply, SyncRequest,
+};
+use super::offsets::Key;
+use crate::coordinator::Answer;
+use crate::memory::Share;
+
+/// One outcome for each thing that was asked for.
+pub(super) type Outcomes = Vec<Result<(), GroupError>>;
+
+/// Offsets that are asked for.
+#[derive(Debug)]
+pub(super) struct FetchOffsets {
+    /// Topics and partitions, or all.
+    pub(super) wanted: Option<Vec<Key>>,
+    /// Member id and generation; checked when they are given.
+    pub(super) member: Option<(String, i32)>,
+}
+
+/// Offsets on their way to a client.
+pub struct FoundOffsets {
+    /// As they were asked for.
+    pub offsets: Vec<((String, i32), Option<CommittedOffset>)>,
+    /// What they take of the memory that clients may make the broker hold.
+    pub share: Share,
+}
+
+/// Asked of one group.
+pub(super) enum Ask {
+    Join(Box<JoinRequest>, Answer<Result<JoinReply, GroupError>>),
+    Sync(SyncRequest, Answer<Result<SyncReply, GroupError>>),
+    Heartbeat(Heartbeat, Answer<Result<(), GroupError>>),
+    Leave(Vec<LeaveMember>, Answer<Outcomes>),
+    Commit(CommitOffsets, Answer<Outcomes>),
+    FetchOffsets(FetchOffsets, Answer<Result<FoundOffsets, GroupError>>),
+    Describe(Answer<Option<GroupDescription>>),
+    Delete(Answer<Result<(), GroupError>>),
+    DeleteOffsets(Vec<Key>, Answer<Result<Outcomes, GroupError>>),
+}
+
+/// Asked of all groups of a slot.
+pub(super) enum AskAll {
+    List(Answer<Vec<GroupListing>>),
+    Survey(Answer<Vec<GroupSurvey>>),
+    /// A topic was deleted: name and id.
+    TopicDeleted(String, Uuid),
+}

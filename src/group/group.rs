@@ -1,0 +1,134 @@
+//! A group with its offsets.
+
+use super::asks::{FetchOffsets, FoundOffsets};
+use super::classic::{ClassicGroup, State};
+use super::messages::{CommittedOffset, GroupError, GroupListing, GroupSurvey};
+use super::offsets::{Key, Offsets};
+use crate::memory::Memory;
+
+/// What an offset takes on its way to a client besides its texts, bytes, roughly.
+const FETCHED_OFFSET_BYTES: usize = 300;
+
+/// See the module's documentation.
+pub(super) struct Group {
+    pub(super) classic: ClassicGroup,
+    pub(super) offsets: Offsets,
+    /// Its timer, as it stands in the slot's list, ms.
+    pub(super) deadline_ms: Option<i64>,
+}
+
+impl Group {
+    pub(super) fn new(classic: ClassicGroup, offsets: Offsets) -> Self {
+        Self {
+            classic,
+            offsets,
+            deadline_ms: None,
+        }
+    }
+
+    /// Whether it never had a member nor an offset.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.has_nothing_left()
+            && self.classic.generation == 0
+            && self.classic.protocol_type.is_none()
+    }
+
+    /// Whether it has neither members nor offsets, whatever it had.
+    pub(super) fn has_nothing_left(&self) -> bool {
+        self.classic.is_empty() && !self.classic.has_pending() && self.offsets.is_empty()
+    }
+
+    pub(super) fn list(&self, group_id: &str) -> GroupListing {
+        GroupListing {
+            group_id: group_id.to_owned(),
+            protocol_type: self.classic.protocol_type.clone().unwrap_or_default(),
+            state: self.classic.state.name(),
+        }
+    }
+
+    pub(super) fn survey(&self, group_id: &str) -> GroupSurvey {
+        let offset = |((topic, partition), committed): (&Key, &CommittedOffset)| {
+            (topic.clone(), *partition, committed.offset)
+        };
+        GroupSurvey {
+            group_id: group_id.to_owned(),
+            state: self.classic.state.name(),
+            members: self.classic.members.len(),
+            offsets: self.offsets.iter().map(offset).collect(),
+        }
+    }
+
+    /// Whether a member may fetch offsets; a client outside the group always may.
+    fn check_fetch(&self, member_id: &str, generation: i32) -> Result<(), GroupError> {
+        if member_id.is_empty() || generation < 0 {
+            return Ok(());
+        }
+        if !self.classic.members.contains_key(member_id) {
+            return Err(GroupError::UnknownMemberId);
+        }
+        match self.classic.generation == generation {
+            true => Ok(()),
+            false => Err(GroupError::IllegalGeneration),
+        }
+    }
+
+    /// Keys of offsets whose retention is over (KIP-211).
+    pub(super) fn expired_offsets(&self, now_ms: i64, retention_ms: i64) -> Vec<Key> {
+        let classic = &self.classic;
+        let since = |topic: &str, offset: &CommittedOffset| {
+            match (classic.state, classic.protocol_type.is_some()) {
+                // From when the group became empty, or from the commit if it never had a member.
+                (State::Empty, true) => Some(classic.changed_ms.max(offset.commit_ms)),
+                (State::Empty, false) => Some(offset.commit_ms),
+                (State::Stable, _) if !classic.subscribes(topic) => Some(offset.commit_ms),
+                _ => None,
+            }
+        };
+        self.offsets.expired(now_ms, retention_ms, since)
+    }
+}
+
+/// The offsets that are asked for, of a group that may not exist.
+pub(super) fn fetch_offsets(
+    group: Option<&Group>,
+    ask: FetchOffsets,
+    memory: &Memory,
+) -> Result<FoundOffsets, GroupError> {
+    if let (Some((member_id, generation)), Some(group)) = (&ask.member, group) {
+        group.check_fetch(member_id, *generation)?;
+    }
+    let share = memory.try_take(fetched_bytes(group, ask.wanted.as_ref()));
+    let share = share.ok_or(GroupError::CoordinatorNotAvailable)?;
+    let stored = |key: &Key| group?.offsets.get(&key.0, key.1).cloned();
+    let offsets = match (ask.wanted, group) {
+        (Some(keys), _) => {
+            let found = keys.into_iter().map(|key| (stored(&key), key));
+            found.map(|(offset, key)| (key, offset)).collect()
+        }
+        (None, Some(group)) => {
+            let all = group.offsets.iter();
+            all.map(|(key, offset)| (key.clone(), Some(offset.clone())))
+                .collect()
+        }
+        (None, None) => Vec::new(),
+    };
+    Ok(FoundOffsets { offsets, share })
+}
+
+/// What the offsets of a group take until they are answered, bytes.
+fn fetched_bytes(group: Option<&Group>, wanted: Option<&Vec<Key>>) -> usize {
+    let named = |(topic, _): &Key| FETCHED_OFFSET_BYTES + topic.len();
+    let text = |key: &Key| {
+        let offset = group.and_then(|group| group.offsets.get(&key.0, key.1));
+        offset.map_or(0, |offset| offset.metadata.len())
+    };
+    match (group, wanted) {
+        (_, Some(keys)) => keys.iter().map(|key| named(key) + text(key)).sum(),
+        (Some(group), None) => {
+            let all = group.offsets.iter();
+            all.map(|(key, offset)| named(key) + offset.metadata.len())
+                .sum()
+        }
+        (None, None) => 0,
+    }
+}

@@ -1,0 +1,224 @@
+//! The coordinator of groups, as the rest of the broker sees it: checks what is asked, and asks the group's slot.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::asks::{Ask, AskAll, FetchOffsets, FoundOffsets, Outcomes};
+use super::groups::{GroupContext, Groups};
+use super::limits::{GROUP_ID_BYTES_MAX, GroupLimits, MEMBER_BYTES_MAX};
+use super::messages::{
+    CommitOffsets, GroupDescription, GroupError, GroupListing, GroupSurvey, Heartbeat, JoinReply,
+    JoinRequest, LeaveMember, SyncReply, SyncRequest,
+};
+use crate::clock::WallClock;
+use crate::coordinator::{Answer, Coordinator, Ownership, Slot, Topics};
+use crate::memory::Memory;
+use crate::meta::{MetaError, MetaStore};
+use crate::observe::Events;
+
+/// See the module's documentation; clones share it.
+#[derive(Clone)]
+pub struct GroupCoordinator {
+    slots: Coordinator<Groups>,
+}
+
+impl GroupCoordinator {
+    /// Coordinates nothing until slots are assigned.
+    pub fn new(
+        meta: MetaStore,
+        topics: Arc<dyn Topics>,
+        limits: GroupLimits,
+        wall: &WallClock,
+        (events, memory): (Events, Memory),
+    ) -> Self {
+        let context = GroupContext {
+            limits,
+            events,
+            memory,
+            reserved: Arc::default(),
+        };
+        Self {
+            slots: Coordinator::new(meta, topics, wall, context),
+        }
+    }
+
+    /// Coordinates the groups of these slots and no others.
+    pub async fn assign(&self, owned: &BTreeMap<Slot, Ownership>) -> Result<(), MetaError> {
+        self.slots.assign(owned).await
+    }
+
+    /// Answers members that wait for others, and lets none wait from now on: the broker shuts down.
+    pub fn drain(&self) {
+        self.slots.drain();
+    }
+
+    /// Ends all slots; members that wait learn that the coordinator is another one.
+    pub fn stop(&self) {
+        self.slots.stop();
+    }
+
+    async fn ask<T>(
+        &self,
+        group_id: &str,
+        ask: impl FnOnce(Answer<T>) -> Ask,
+    ) -> Result<T, GroupError> {
+        self.ask_queued(group_id, ask, || ()).await
+    }
+
+    async fn ask_queued<T>(
+        &self,
+        group_id: &str,
+        ask: impl FnOnce(Answer<T>) -> Ask,
+        queued: impl FnOnce(),
+    ) -> Result<T, GroupError> {
+        if group_id.len() > GROUP_ID_BYTES_MAX {
+            return Err(GroupError::InvalidGroupId);
+        }
+        Ok(self.slots.ask(group_id, ask, queued).await?)
+    }
+
+    /// For what may wait for other members.
+    async fn ask_unless_draining<T>(
+        &self,
+        group_id: &str,
+        ask: impl FnOnce(Answer<T>) -> Ask,
+    ) -> Result<T, GroupError> {
+        if group_id.is_empty() || group_id.len() > GROUP_ID_BYTES_MAX {
+            return Err(GroupError::InvalidGroupId);
+        }
+        Ok(self.slots.ask_unless_draining(group_id, ask).await?)
+    }
+
+    /// Joins a group; answers when the generation is formed. A reply with generation -1 gives a member the id
+    /// that it must come back with.
+    pub async fn join(
+        &self,
+        group_id: &str,
+        mut request: JoinRequest,
+    ) -> Result<JoinReply, GroupError> {
+        if group_id.is_empty() {
+            return Err(GroupError::InvalidGroupId);
+        }
+        let GroupContext {
+            limits, reserved, ..
+        } = self.slots.context();
+        let range = limits.session_timeout_min_ms..=limits.session_timeout_max_ms;
+        if !range.contains(&request.session_timeout_ms) {
+            return Err(GroupError::InvalidSessionTimeout);
+        }
+        let protocols = request.protocols.iter();
+        let protocols = protocols.map(|(name, data)| name.len() + data.len());
+        let instance_id = request.instance_id.as_ref().map_or(0, String::len);
+        let bytes = protocols.sum::<usize>() + request.protocol_type.len() + instance_id;
+        if bytes > MEMBER_BYTES_MAX {
+            return Err(GroupError::InvalidRequest);
+        }
+        let names = group_id.len() + request.client_id.len() + request.member_id.len();
+        let share = reserved.reserve(bytes + names, limits.members_bytes_max);
+        request.reserved = Some(share.ok_or(GroupError::GroupMaxSizeReached)?);
+        let request = Box::new(request);
+        self.ask_unless_draining(group_id, |answer| Ask::Join(request, answer))
+            .await?
+    }
+
+    /// Fetches a member's assignment, or brings those of all members; answers when it is stored.
+    pub async fn sync(
+        &self,
+        group_id: &str,
+        request: SyncRequest,
+    ) -> Result<SyncReply, GroupError> {
+        if group_id.is_empty() {
+            return Err(GroupError::InvalidGroupId);
+        }
+        let mut assignments = request.assignments.values();
+        if assignments.any(|assignment| assignment.len() > MEMBER_BYTES_MAX) {
+            return Err(GroupError::InvalidRequest);
+        }
+        self.ask_unless_draining(group_id, |answer| Ask::Sync(request, answer))
+            .await?
+    }
+
+    /// A member says that it lives.
+    pub async fn heartbeat(&self, group_id: &str, beat: Heartbeat) -> Result<(), GroupError> {
+        self.ask(group_id, |answer| Ask::Heartbeat(beat, answer))
+            .await?
+    }
+
+    /// Takes members out; an outcome for each.
+    pub async fn leave(
+        &self,
+        group_id: &str,
+        members: Vec<LeaveMember>,
+    ) -> Result<Outcomes, GroupError> {
+        self.ask(group_id, |answer| Ask::Leave(members, answer))
+            .await
+    }
+
+    /// Stores offsets durably; an outcome for each. `queued` is called once commits that come later are stored later.
+    pub async fn commit(
+        &self,
+        group_id: &str,
+        commit: CommitOffsets,
+        queued: impl FnOnce(),
+    ) -> Result<Outcomes, GroupError> {
+        self.ask_queued(group_id, |answer| Ask::Commit(commit, answer), queued)
+            .await
+    }
+
+    /// Stored offsets: of the named partitions, or all there are. `member` is checked when it is given.
+    pub async fn fetch_offsets(
+        &self,
+        group_id: &str,
+        wanted: Option<Vec<(String, i32)>>,
+        member: Option<(String, i32)>,
+    ) -> Result<FoundOffsets, GroupError> {
+        let fetch = FetchOffsets { wanted, member };
+        self.ask(group_id, |answer| Ask::FetchOffsets(fetch, answer))
+            .await?
+    }
+
+    /// A group, if it exists.
+    pub async fn describe(&self, group_id: &str) -> Result<Option<GroupDescription>, GroupError> {
+        self.ask(group_id, Ask::Describe).await
+    }
+
+    /// All groups that this broker coordinates, by id.
+    pub async fn list(&self) -> Result<Vec<GroupListing>, GroupError> {
+        if self.slots.is_loading() {
+            return Err(GroupError::CoordinatorLoadInProgress);
+        }
+        let mut all = self.slots.ask_all(AskAll::List).await.concat();
+        all.sort_by(|a, b| a.group_id.cmp(&b.group_id));
+        Ok(all)
+    }
+
+    /// All groups that this broker coordinates, by id, with their offsets.
+    pub async fn survey(&self) -> Vec<GroupSurvey> {
+        let mut all = self.slots.ask_all(AskAll::Survey).await.concat();
+        all.sort_by(|a, b| a.group_id.cmp(&b.group_id));
+        all
+    }
+
+    /// Deletes an empty group with its offsets.
+    pub async fn delete(&self, group_id: &str) -> Result<(), GroupError> {
+        self.ask(group_id, Ask::Delete).await?
+    }
+
+    /// Deletes offsets of topics that no member reads; an outcome for each.
+    pub async fn delete_offsets(
+        &self,
+        group_id: &str,
+        keys: Vec<(String, i32)>,
+    ) -> Result<Outcomes, GroupError> {
+        self.ask(group_id, |answer| Ask::DeleteOffsets(keys, answer))
+            .await?
+    }
+
+    /// Forgets all offsets in a topic that was deleted.
+    pub async fn topic_deleted(&self, topic: &str, id: Uuid) {
+        let deleted = || AskAll::TopicDeleted(topic.to_owned(), id);
+        self.slots.queue_all(deleted).await;
+    }
+}

@@ -1,0 +1,106 @@
+//! Offsets that are committed: known when they are stored.
+
+use super::{Group, Groups, Then};
+use crate::coordinator::Answer;
+use crate::group::asks::Outcomes;
+use crate::group::classic::ClassicGroup;
+use crate::group::messages::{CommitOffsets, CommittedOffset, GroupError};
+use crate::group::offsets::{Key, Offsets, WriteNumber};
+use crate::group::persist;
+
+impl Groups {
+    pub(super) fn commit(
+        &mut self,
+        now_ms: i64,
+        group_id: String,
+        commit: CommitOffsets,
+        answer: Answer<Outcomes>,
+    ) {
+        let number = self.number();
+        if let Err(error) = self.check_commit(now_ms, number, &group_id, &commit) {
+            return answer.send(vec![Err(error); commit.offsets.len()]);
+        }
+        let expire_ms = commit.retention_ms.map(|ms| now_ms.saturating_add(ms));
+        let (mut outcomes, mut offsets, mut ops) = (Vec::new(), Vec::new(), Vec::new());
+        for asked in commit.offsets {
+            if asked.metadata.len() > self.context.limits.metadata_bytes_max {
+                outcomes.push(Err(GroupError::OffsetMetadataTooLarge));
+                continue;
+            }
+            let key = (asked.topic, asked.partition);
+            let partition = self.topics.partition(&key.0, key.1);
+            let offset = CommittedOffset {
+                offset: asked.offset,
+                leader_epoch: asked.leader_epoch,
+                metadata: asked.metadata,
+                commit_ms: now_ms,
+                expire_ms,
+                topic_id: partition.as_ref().map(|partition| partition.topic_id),
+            };
+            if let Some(partition) = partition {
+                ops.push(persist::offset_op(&group_id, &key.0, &partition, &offset));
+            }
+            outcomes.push(Ok(()));
+            offsets.push((key, offset));
+        }
+        if let Some(group) = self.groups.get_mut(&group_id) {
+            group.offsets.begin();
+        }
+        self.reschedule(&group_id);
+        let id = group_id.clone();
+        let then = Then::Commit {
+            group_id,
+            number,
+            offsets,
+            outcomes,
+            answer,
+        };
+        self.store(now_ms, &id, ops, then);
+    }
+
+    /// Whether the commit is allowed. A client outside any group makes the group.
+    fn check_commit(
+        &mut self,
+        now_ms: i64,
+        number: WriteNumber,
+        group_id: &str,
+        commit: &CommitOffsets,
+    ) -> Result<(), GroupError> {
+        if !self.groups.contains_key(group_id) {
+            if commit.generation >= 0 {
+                return Err(GroupError::IllegalGeneration);
+            }
+            let group = Group::new(ClassicGroup::new(now_ms), Offsets::since(number));
+            self.groups.insert(group_id.to_owned(), group);
+        }
+        let Some(group) = self.groups.get_mut(group_id) else {
+            return Err(GroupError::UnknownMemberId);
+        };
+        let instance = commit.instance_id.as_deref();
+        group
+            .classic
+            .check_commit(now_ms, &commit.member_id, instance, commit.generation)
+    }
+
+    /// The offsets of a commit are stored, or none of them is.
+    pub(super) fn committed(
+        &mut self,
+        group_id: &str,
+        number: WriteNumber,
+        mut offsets: Vec<(Key, CommittedOffset)>,
+        mut outcomes: Outcomes,
+        stored: Result<(), GroupError>,
+    ) -> Outcomes {
+        if stored.is_err() {
+            offsets.clear();
+            for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
+                *outcome = stored;
+            }
+        }
+        if let Some(group) = self.groups.get_mut(group_id) {
+            group.offsets.arrive(number, offsets);
+        }
+        self.drop_if_nothing(group_id);
+        outcomes
+    }
+}

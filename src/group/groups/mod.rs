@@ -1,0 +1,451 @@
+//! The groups of one slot as a machine of the coordinator: their timers, which requests wait for them, and what is stored
+//! of them.
+//!
+//! - here: members of classic groups, timers
+//! - `commits`: offsets that are committed
+//! - `removals`: what is deleted, by request or because its retention is over
+
+mod commits;
+mod removals;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::asks::{Ask, AskAll, Outcomes};
+use super::classic::{ClassicGroup, Effect, Limits, Rebalanced};
+use super::group::{Group, fetch_offsets};
+use super::limits::GroupLimits;
+use super::member::Waiter;
+use super::messages::{
+    CommittedOffset, GroupError, Heartbeat, JoinReply, JoinRequest, LeaveMember, SyncReply,
+    SyncRequest,
+};
+use super::offsets::{Key, Offsets, WriteNumber};
+use super::persist;
+use super::reserved::MemberMemory;
+use crate::coordinator::{
+    Answer, CoordinatorError, InternalTopic, Loaded, Machine, StoredId, Topics, Write,
+};
+use crate::memory::Memory;
+use crate::meta::{Op, paths};
+use crate::observe::{EventKind, Events, Happened};
+
+/// What the groups of all slots share.
+pub(super) struct GroupContext {
+    pub(super) limits: GroupLimits,
+    /// Reports rebalances.
+    pub(super) events: Events,
+    /// The memory that clients make the broker hold.
+    pub(super) memory: Memory,
+    /// The memory that members take.
+    pub(super) reserved: Arc<MemberMemory>,
+}
+
+/// A request that waits for its group.
+enum Waiting {
+    Join(Answer<Result<JoinReply, GroupError>>),
+    Sync(Answer<Result<SyncReply, GroupError>>),
+}
+
+/// What goes on when a write is stored.
+pub(super) enum Then {
+    /// A group with its members and assignment.
+    Group {
+        group_id: String,
+        generation: i32,
+        join: Option<(Waiter, JoinReply)>,
+    },
+    /// Offsets of a commit.
+    Commit {
+        group_id: String,
+        number: WriteNumber,
+        offsets: Vec<(Key, CommittedOffset)>,
+        outcomes: Outcomes,
+        answer: Answer<Outcomes>,
+    },
+    /// A group that was deleted.
+    Delete(Answer<Result<(), GroupError>>),
+    /// Offsets that were deleted.
+    DeleteOffsets(Outcomes, Answer<Result<Outcomes, GroupError>>),
+    /// Nothing waits for it.
+    Nothing,
+}
+
+/// See the module's documentation.
+pub(super) struct Groups {
+    context: Arc<GroupContext>,
+    topics: Arc<dyn Topics>,
+    groups: HashMap<String, Group>,
+    /// Timers of groups, ms.
+    deadlines: BTreeSet<(i64, String)>,
+    /// When retention is checked, ms.
+    check_at_ms: i64,
+    waiting: HashMap<Waiter, Waiting>,
+    last_waiter: Waiter,
+    last_number: WriteNumber,
+    writes: Vec<Write<Then>>,
+}
+
+impl Machine for Groups {
+    const TOPIC: InternalTopic = InternalTopic::ConsumerOffsets;
+    const ROOT: &'static str = paths::GROUPS;
+    type Context = GroupContext;
+    type Ask = Ask;
+    type AskAll = AskAll;
+    type Then = Then;
+
+    fn load(
+        context: &Arc<GroupContext>,
+        topics: &Arc<dyn Topics>,
+        now_ms: i64,
+        stored: &[StoredId],
+    ) -> Loaded<Self> {
+        let mut machine = Self {
+            context: context.clone(),
+            topics: topics.clone(),
+            groups: HashMap::with_capacity(stored.len()),
+            deadlines: BTreeSet::new(),
+            check_at_ms: now_ms,
+            waiting: HashMap::new(),
+            last_waiter: 0,
+            last_number: 1,
+            writes: Vec::new(),
+        };
+        let mut unresolved = 0;
+        for stored in stored {
+            let loaded = persist::load(stored, &**topics, now_ms);
+            unresolved += loaded.unresolved;
+            // Nodes that show a group's members went with the session that wrote them.
+            let members = persist::member_ops(&stored.id, &loaded.classic);
+            machine.store(now_ms, &stored.id, members, Then::Nothing);
+            let group = Group::new(loaded.classic, loaded.offsets);
+            machine.groups.insert(stored.id.clone(), group);
+            machine.reschedule(&stored.id);
+        }
+        Loaded {
+            machine,
+            unresolved,
+        }
+    }
+
+    fn handle(&mut self, now_ms: i64, group_id: String, ask: Ask) {
+        match ask {
+            Ask::Join(request, answer) => self.join(now_ms, &group_id, &request, answer),
+            Ask::Sync(request, answer) => self.sync(now_ms, &group_id, request, answer),
+            Ask::Heartbeat(beat, answer) => {
+                answer.send(self.heartbeat(now_ms, &group_id, &beat));
+                self.settle(&group_id);
+            }
+            Ask::Leave(members, answer) => {
+                let outcomes = self.leave(now_ms, &group_id, &members);
+                self.settle(&group_id);
+                answer.send(outcomes);
+            }
+            Ask::Commit(commit, answer) => self.commit(now_ms, group_id, commit, answer),
+            Ask::FetchOffsets(ask, answer) => {
+                let group = self.groups.get(&group_id);
+                answer.send(fetch_offsets(group, ask, &self.context.memory));
+            }
+            Ask::Describe(answer) => {
+                let group = self.groups.get(&group_id);
+                answer.send(group.map(|group| group.classic.describe()));
+            }
+            Ask::Delete(answer) => self.delete(now_ms, group_id, answer),
+            Ask::DeleteOffsets(keys, answer) => self.delete_offsets(now_ms, group_id, keys, answer),
+        }
+    }
+
+    fn handle_all(&mut self, now_ms: i64, ask: AskAll) {
+        match ask {
+            AskAll::List(answer) => {
+                answer.send(
+                    self.groups
+                        .iter()
+                        .map(|(id, group)| group.list(id))
+                        .collect(),
+                );
+            }
+            AskAll::Survey(answer) => {
+                answer.send(
+                    self.groups
+                        .iter()
+                        .map(|(id, group)| group.survey(id))
+                        .collect(),
+                );
+            }
+            AskAll::TopicDeleted(topic, id) => self.topic_deleted(now_ms, &topic, id),
+        }
+    }
+
+    fn next_deadline(&self) -> Option<i64> {
+        let first = self.deadlines.first().map(|(at_ms, _)| *at_ms);
+        Some(first.unwrap_or(i64::MAX).min(self.check_at_ms))
+    }
+
+    /// Groups do what is due, each once: what they want done by now already is done at the next call, after what came
+    /// meanwhile.
+    fn tick(&mut self, now_ms: i64) {
+        let limits = self.classic_limits();
+        let later = self.deadlines.split_off(&(now_ms + 1, String::new()));
+        for (_, group_id) in std::mem::replace(&mut self.deadlines, later) {
+            if let Some(group) = self.groups.get_mut(&group_id) {
+                group.deadline_ms = None;
+                group.classic.tick(now_ms, &limits);
+            }
+            self.settle(&group_id);
+        }
+        if self.check_at_ms <= now_ms {
+            let interval = self.context.limits.offsets_check_interval;
+            self.check_at_ms = now_ms.saturating_add(interval.as_millis().max(1) as i64);
+            self.expire(now_ms);
+        }
+    }
+
+    fn stored(&mut self, now_ms: i64, then: Then, outcome: Result<(), CoordinatorError>) {
+        let stored = outcome.map_err(GroupError::from);
+        match then {
+            Then::Group {
+                group_id,
+                generation,
+                join,
+            } => self.group_stored(now_ms, &group_id, generation, join, stored),
+            Then::Commit {
+                group_id,
+                number,
+                offsets,
+                outcomes,
+                answer,
+            } => {
+                let outcomes = self.committed(&group_id, number, offsets, outcomes, stored);
+                answer.send(outcomes);
+            }
+            Then::Delete(answer) => answer.send(stored),
+            Then::DeleteOffsets(outcomes, answer) => answer.send(stored.map(|()| outcomes)),
+            Then::Nothing => {}
+        }
+    }
+
+    fn take_writes(&mut self) -> Vec<Write<Then>> {
+        std::mem::take(&mut self.writes)
+    }
+}
+
+impl Groups {
+    fn classic_limits(&self) -> Limits {
+        let GroupLimits {
+            initial_rebalance_delay_ms,
+            members_max,
+            ..
+        } = self.context.limits;
+        Limits {
+            initial_rebalance_delay_ms,
+            members_max,
+        }
+    }
+
+    /// Numbers a write, or the beginning of a group: a later one has a higher number.
+    fn number(&mut self) -> WriteNumber {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// Wants something written; what is nothing is stored at once.
+    fn store(&mut self, now_ms: i64, group_id: &str, ops: Vec<Op>, then: Then) {
+        match ops.is_empty() {
+            true => self.stored(now_ms, then, Ok(())),
+            false => {
+                let id = group_id.to_owned();
+                self.writes.push(Write { id, ops, then });
+            }
+        }
+    }
+
+    fn wait(&mut self, waiting: Waiting) -> Waiter {
+        self.last_waiter += 1;
+        self.waiting.insert(self.last_waiter, waiting);
+        self.last_waiter
+    }
+
+    fn join(
+        &mut self,
+        now_ms: i64,
+        group_id: &str,
+        request: &JoinRequest,
+        answer: Answer<Result<JoinReply, GroupError>>,
+    ) {
+        if !self.groups.contains_key(group_id) {
+            if !request.member_id.is_empty() {
+                return answer.send(Err(GroupError::UnknownMemberId));
+            }
+            let offsets = Offsets::since(self.number());
+            let group = Group::new(ClassicGroup::new(now_ms), offsets);
+            self.groups.insert(group_id.to_owned(), group);
+        }
+        let limits = self.classic_limits();
+        let waiter = self.wait(Waiting::Join(answer));
+        let prefix = request.instance_id.as_deref().unwrap_or(&request.client_id);
+        let new_id = format!("{prefix}-{}", Uuid::new_v4());
+        if let Some(group) = self.groups.get_mut(group_id) {
+            group.classic.join(now_ms, waiter, new_id, request, &limits);
+        }
+        self.settle(group_id);
+    }
+
+    fn sync(
+        &mut self,
+        now_ms: i64,
+        group_id: &str,
+        request: SyncRequest,
+        answer: Answer<Result<SyncReply, GroupError>>,
+    ) {
+        if !self.groups.contains_key(group_id) {
+            return answer.send(Err(GroupError::UnknownMemberId));
+        }
+        let waiter = self.wait(Waiting::Sync(answer));
+        if let Some(group) = self.groups.get_mut(group_id) {
+            group.classic.sync(now_ms, waiter, request);
+        }
+        self.settle(group_id);
+    }
+
+    fn heartbeat(
+        &mut self,
+        now_ms: i64,
+        group_id: &str,
+        beat: &Heartbeat,
+    ) -> Result<(), GroupError> {
+        let group = self.groups.get_mut(group_id);
+        let group = group.ok_or(GroupError::UnknownMemberId)?;
+        let instance = beat.instance_id.as_deref();
+        group
+            .classic
+            .heartbeat(now_ms, &beat.member_id, instance, beat.generation)
+    }
+
+    fn leave(&mut self, now_ms: i64, group_id: &str, members: &[LeaveMember]) -> Outcomes {
+        let limits = self.classic_limits();
+        let mut group = self.groups.get_mut(group_id);
+        let leave = |leaving: &LeaveMember| match &mut group {
+            Some(group) => group.classic.leave(now_ms, leaving, &limits),
+            None => Err(GroupError::UnknownMemberId),
+        };
+        members.iter().map(leave).collect()
+    }
+
+    /// Carries out what the group wants done, and puts its timer right.
+    fn settle(&mut self, group_id: &str) {
+        let Some(group) = self.groups.get_mut(group_id) else {
+            return;
+        };
+        for over in group.classic.take_rebalanced() {
+            report(&self.context.events, group_id, &over);
+        }
+        for effect in group.classic.take_effects() {
+            match effect {
+                Effect::Join(waiter, reply) => answer_join(&mut self.waiting, waiter, reply),
+                Effect::Sync(waiter, reply) => {
+                    if let Some(Waiting::Sync(answer)) = self.waiting.remove(&waiter) {
+                        answer.send(reply);
+                    }
+                }
+                Effect::Persist { generation, then } => {
+                    let ops = persist::group_ops(group_id, &group.classic, &*self.topics);
+                    self.writes.push(Write {
+                        id: group_id.to_owned(),
+                        ops,
+                        then: Then::Group {
+                            group_id: group_id.to_owned(),
+                            generation,
+                            join: then,
+                        },
+                    });
+                }
+            }
+        }
+        self.reschedule(group_id);
+        self.drop_if_nothing(group_id);
+    }
+
+    fn group_stored(
+        &mut self,
+        now_ms: i64,
+        group_id: &str,
+        generation: i32,
+        join: Option<(Waiter, JoinReply)>,
+        stored: Result<(), GroupError>,
+    ) {
+        if let Some((waiter, reply)) = join {
+            answer_join(&mut self.waiting, waiter, stored.map(|()| reply));
+        }
+        let limits = self.classic_limits();
+        if let Some(group) = self.groups.get_mut(group_id) {
+            group
+                .classic
+                .persisted(now_ms, generation, stored.is_ok(), &limits);
+        }
+        self.settle(group_id);
+    }
+
+    fn reschedule(&mut self, group_id: &str) {
+        let Some(group) = self.groups.get_mut(group_id) else {
+            return;
+        };
+        let next = group.classic.next_deadline();
+        if next == group.deadline_ms {
+            return;
+        }
+        if let Some(before) = group.deadline_ms {
+            self.deadlines.remove(&(before, group_id.to_owned()));
+        }
+        if let Some(next) = next {
+            self.deadlines.insert((next, group_id.to_owned()));
+        }
+        group.deadline_ms = next;
+    }
+
+    /// A group that never had a member nor an offset leaves no trace.
+    fn drop_if_nothing(&mut self, group_id: &str) {
+        if self.groups.get(group_id).is_some_and(Group::is_nothing) {
+            self.forget(group_id);
+        }
+    }
+
+    fn forget(&mut self, group_id: &str) {
+        let forgotten = self.groups.remove(group_id);
+        if let Some(deadline_ms) = forgotten.and_then(|group| group.deadline_ms) {
+            self.deadlines.remove(&(deadline_ms, group_id.to_owned()));
+        }
+    }
+}
+
+fn answer_join(
+    waiting: &mut HashMap<Waiter, Waiting>,
+    waiter: Waiter,
+    reply: Result<JoinReply, GroupError>,
+) {
+    if let Some(Waiting::Join(answer)) = waiting.remove(&waiter) {
+        answer.send(reply);
+    }
+}
+
+/// Reports a rebalance to people.
+fn report(events: &Events, group_id: &str, over: &Rebalanced) {
+    let (before, after) = over.members;
+    let mut detail = format!("generation {}, {before} → {after} members", over.generation);
+    if let Some((member, ms)) = &over.waited_for
+        && *ms > 0
+    {
+        detail.push_str(&format!("; last to join: {member} after {ms} ms"));
+    }
+    if over.missing > 0 {
+        detail.push_str(&format!("; {} did not rejoin in time", over.missing));
+    }
+    let rebalance = Happened::new(EventKind::Rebalance, group_id)
+        .who(&over.who)
+        .why(&over.why)
+        .detail(detail)
+        .took_ms(over.took_ms);
+    events.tell(rebalance);
+}

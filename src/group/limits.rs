@@ -1,0 +1,30 @@
+//! Limits of groups, from the broker's configuration.
+
+use std::time::Duration;
+
+/// What one join may bring, and a member's assignment may be, bytes: what Kafka's coordinator can store in one message.
+pub(super) const MEMBER_BYTES_MAX: usize = 1 << 20;
+
+/// Longest group id, bytes: what the versions before tagged fields can say.
+pub(super) const GROUP_ID_BYTES_MAX: usize = i16::MAX as usize;
+
+/// See the module's documentation.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupLimits {
+    /// `group.initial.rebalance.delay.ms`.
+    pub initial_rebalance_delay_ms: i64,
+    /// `group.min.session.timeout.ms`.
+    pub session_timeout_min_ms: i32,
+    /// `group.max.session.timeout.ms`.
+    pub session_timeout_max_ms: i32,
+    /// `group.max.size`.
+    pub members_max: usize,
+    /// `group.members.max.bytes`: of all groups together.
+    pub members_bytes_max: usize,
+    /// `offset.metadata.max.bytes`.
+    pub metadata_bytes_max: usize,
+    /// `offsets.retention.minutes`, in ms.
+    pub offsets_retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`.
+    pub offsets_check_interval: Duration,
+}
