@@ -145,6 +145,7 @@ impl WireError for GroupError {
             Self::NonEmptyGroup => ResponseError::NonEmptyGroup,
             Self::GroupSubscribedToTopic => ResponseError::GroupSubscribedToTopic,
             Self::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
+            Self::UnknownTopicOrPartition => ResponseError::UnknownTopicOrPartition,
             Self::InvalidRequest => ResponseError::InvalidRequest,
         }
     }

@@ -1,6 +1,6 @@
 //! A group with its offsets.
 
-use super::asks::{FetchOffsets, FoundOffsets};
+use super::asks::{Ask, FetchOffsets, FoundOffsets};
 use super::classic::{ClassicGroup, State};
 use super::messages::{CommittedOffset, GroupError, GroupListing, GroupSurvey};
 use super::offsets::{Key, Offsets};
@@ -13,6 +13,8 @@ const FETCHED_OFFSET_BYTES: usize = 300;
 pub(super) struct Group {
     pub(super) classic: ClassicGroup,
     pub(super) offsets: Offsets,
+    /// Set while its removal is in flight: what is asked of it meanwhile, in order, waits for the outcome.
+    pub(super) removal: Option<Vec<Ask>>,
     /// Its timer, as it stands in the slot's list, ms.
     pub(super) deadline_ms: Option<i64>,
 }
@@ -22,20 +24,23 @@ impl Group {
         Self {
             classic,
             offsets,
+            removal: None,
             deadline_ms: None,
         }
     }
 
     /// Whether it never had a member nor an offset.
     pub(super) fn is_nothing(&self) -> bool {
-        self.has_nothing_left()
+        self.has_no_members()
+            && self.offsets.is_empty()
+            && self.removal.is_none()
             && self.classic.generation == 0
             && self.classic.protocol_type.is_none()
     }
 
-    /// Whether it has neither members nor offsets, whatever it had.
-    pub(super) fn has_nothing_left(&self) -> bool {
-        self.classic.is_empty() && !self.classic.has_pending() && self.offsets.is_empty()
+    /// Whether it has no members, and none that is about to join.
+    pub(super) fn has_no_members(&self) -> bool {
+        self.classic.is_empty() && !self.classic.has_pending()
     }
 
     pub(super) fn list(&self, group_id: &str) -> GroupListing {

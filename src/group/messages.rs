@@ -44,6 +44,8 @@ pub enum GroupError {
     GroupSubscribedToTopic,
     #[error("the committed metadata is too large")]
     OffsetMetadataTooLarge,
+    #[error("the topic or partition does not exist")]
+    UnknownTopicOrPartition,
     #[error("the request makes no sense")]
     InvalidRequest,
 }

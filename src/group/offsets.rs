@@ -17,7 +17,7 @@ pub(super) type WriteNumber = u64;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Offsets {
     stored: BTreeMap<Key, (WriteNumber, CommittedOffset)>,
-    /// What was removed while commits were in flight.
+    /// What was removed while other writes were in flight.
     removed: BTreeMap<Key, WriteNumber>,
     in_flight: usize,
     /// What was asked for earlier was for a group of the same name that is gone.
@@ -34,6 +34,11 @@ impl Offsets {
         self.stored.iter().map(|(key, (_, offset))| (key, offset))
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.stored.len()
+    }
+
+    /// Whether there are none, and none is in flight.
     pub(super) fn is_empty(&self) -> bool {
         self.stored.is_empty() && self.in_flight == 0
     }
@@ -46,37 +51,59 @@ impl Offsets {
         }
     }
 
-    /// Takes what the tree has.
+    /// Takes what is stored.
     pub(super) fn restore(&mut self, key: Key, offset: CommittedOffset) {
         self.stored.insert(key, (0, offset));
     }
 
-    /// A commit is in flight.
+    /// A commit or a removal is in flight.
     pub(super) fn begin(&mut self) {
         self.in_flight += 1;
     }
 
-    /// Its offsets are stored, or none of them if `offsets` is empty. A write of a higher number may have been answered before.
-    pub(super) fn arrive(&mut self, number: WriteNumber, offsets: Vec<(Key, CommittedOffset)>) {
+    /// Whether a commit or a removal is in flight.
+    pub(super) fn are_in_flight(&self) -> bool {
+        self.in_flight > 0
+    }
+
+    /// A commit is stored; or it is refused, then without offsets. A write of a higher number may have been answered before.
+    pub(super) fn finish_commit(
+        &mut self,
+        number: WriteNumber,
+        offsets: Vec<(Key, CommittedOffset)>,
+    ) {
         if number < self.since {
             return;
         }
         for (key, offset) in offsets {
-            let stored = self.stored.get(&key).map(|(number, _)| *number);
-            if stored.max(self.removed.get(&key).copied()) <= Some(number) {
+            let known = self.stored.get(&key).map(|(number, _)| *number);
+            if known.max(self.removed.get(&key).copied()) <= Some(number) {
                 self.stored.insert(key, (number, offset));
             }
         }
+        self.finish();
+    }
+
+    /// A removal is stored; or it is refused, then without keys.
+    pub(super) fn finish_removal(&mut self, number: WriteNumber, keys: Vec<Key>) {
+        if number < self.since {
+            return;
+        }
+        for key in keys {
+            let known = self.stored.get(&key).map(|(number, _)| *number);
+            if known < Some(number) {
+                self.stored.remove(&key);
+                self.removed.insert(key, number);
+            }
+        }
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        debug_assert!(self.in_flight > 0, "what is finished was begun");
         self.in_flight = self.in_flight.saturating_sub(1);
         if self.in_flight == 0 {
             self.removed.clear();
-        }
-    }
-
-    pub(super) fn remove(&mut self, number: WriteNumber, key: &Key) {
-        self.stored.remove(key);
-        if self.in_flight > 0 {
-            self.removed.insert(key.clone(), number);
         }
     }
 
@@ -162,16 +189,19 @@ mod tests {
             topic_id: None,
         };
         let mut offsets = Offsets::default();
-        for _ in 0..3 {
+        for _ in 0..5 {
             offsets.begin();
         }
-        offsets.arrive(2, vec![(key(), at(20))]);
-        offsets.arrive(1, vec![(key(), at(10))]);
+        offsets.finish_commit(2, vec![(key(), at(20))]);
+        offsets.finish_commit(1, vec![(key(), at(10))]);
         assert_eq!(offsets.get("t", 0).unwrap().offset, 20);
-        offsets.remove(4, &key());
-        offsets.arrive(3, vec![(key(), at(30))]);
+        offsets.finish_removal(4, vec![key()]);
+        offsets.finish_commit(3, vec![(key(), at(30))]);
         assert_eq!(offsets.get("t", 0), None);
-        assert!(offsets.is_empty());
+        assert!(!offsets.is_empty(), "a commit is in flight");
+        offsets.finish_commit(5, vec![(key(), at(50))]);
+        assert_eq!(offsets.get("t", 0).unwrap().offset, 50);
+        assert!(!offsets.are_in_flight());
     }
 
     #[test]

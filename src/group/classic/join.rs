@@ -5,7 +5,7 @@ use crate::group::messages::{GroupError, JoinReply, JoinRequest};
 use crate::group::subscription::subscribed_topics;
 
 use super::rebalanced::{label, with_reason};
-use super::{ClassicGroup, Effect, Limits, Pending, State};
+use super::{Change, ClassicGroup, Effect, Limits, Pending, State};
 
 /// A new member that never came back with its answer taken is dropped after this (Kafka's NewMemberJoinTimeoutMs).
 const NEW_MEMBER_TIMEOUT_MS: i64 = 5 * 60 * 1000;
@@ -200,6 +200,7 @@ impl ClassicGroup {
                 .and_then(|protocol| subscribed_topics(&member.metadata(protocol)))
         };
         let topics_before = known_topics(&member);
+        let before = member.clone();
         member.id.clone_from(&new_id);
         member.update(request);
         let same_topics = known_topics(&member) == topics_before;
@@ -217,10 +218,13 @@ impl ClassicGroup {
                     reply.members = Vec::new();
                 }
                 // Known under its new id only when that is stored: or it would be fenced after a crash.
-                self.effects.push(Effect::Persist {
-                    generation: self.generation,
-                    then: Some((waiter, reply)),
-                });
+                let instance_id = before.instance_id.clone().unwrap_or_default();
+                self.replaced.entry(instance_id.clone()).or_insert(before);
+                self.effects.push(Effect::Persist(Change::Replaced {
+                    instance_id,
+                    waiter,
+                    reply,
+                }));
             }
             _ => {
                 if let Some(member) = self.members.get_mut(&new_id) {
@@ -232,6 +236,61 @@ impl ClassicGroup {
                 self.prepare_and_join(now_ms, &new_id, limits);
             }
         }
+    }
+
+    /// Another id of a static member is stored and its join answered; or it is refused, and the member has the id that is
+    /// stored again (as Kafka's GroupCoordinator.updateStaticMemberAndRebalance).
+    pub(super) fn replacement_stored(
+        &mut self,
+        now_ms: i64,
+        instance_id: &str,
+        (waiter, reply): (Waiter, JoinReply),
+        stored: Result<(), GroupError>,
+    ) {
+        let is_current = self.instances.get(instance_id) == Some(&reply.member_id);
+        match (stored, is_current) {
+            (Ok(()), true) => {
+                self.replaced.remove(instance_id);
+            }
+            // It was replaced once more meanwhile: if that is refused, this is what is stored.
+            (Ok(()), false) => {
+                if let Some(member) = self.replaced.get_mut(instance_id) {
+                    member.id.clone_from(&reply.member_id);
+                }
+            }
+            (Err(_), true) => self.undo_replacement(now_ms, instance_id, &reply.member_id),
+            (Err(_), false) => {}
+        }
+        self.effects
+            .push(Effect::Join(waiter, stored.map(|()| reply)));
+    }
+
+    fn undo_replacement(&mut self, now_ms: i64, instance_id: &str, new_id: &str) {
+        let Some(mut member) = self.replaced.remove(instance_id) else {
+            return;
+        };
+        // An assignment that is being stored names the new id, and stores it.
+        if self.storing.is_some() {
+            return;
+        }
+        let Some(current) = self.members.remove(new_id) else {
+            return;
+        };
+        let refused = GroupError::CoordinatorNotAvailable;
+        if let Some(waiter) = current.awaiting_join {
+            self.effects.push(Effect::Join(waiter, Err(refused)));
+        }
+        if let Some(waiter) = current.awaiting_sync {
+            self.effects.push(Effect::Sync(waiter, Err(refused)));
+        }
+        member.assignment = current.assignment;
+        member.heard(now_ms);
+        if self.leader.as_deref() == Some(new_id) {
+            self.leader = Some(member.id.clone());
+        }
+        self.instances
+            .insert(instance_id.to_owned(), member.id.clone());
+        self.members.insert(member.id.clone(), member);
     }
 
     /// What the member is in the current generation.

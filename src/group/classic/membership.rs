@@ -112,6 +112,7 @@ impl ClassicGroup {
         };
         if let Some(instance) = member.instance_id {
             self.instances.remove(&instance);
+            self.replaced.remove(&instance);
         }
         if let Some(waiter) = member.awaiting_join {
             self.effects

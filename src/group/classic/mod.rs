@@ -50,6 +50,16 @@ pub(in crate::group) enum State {
 }
 
 impl State {
+    /// Whether there is such a transition.
+    fn may_become(self, next: Self) -> bool {
+        match next {
+            Self::Empty => self != Self::Empty,
+            Self::PreparingRebalance => self != Self::PreparingRebalance,
+            Self::CompletingRebalance => self == Self::PreparingRebalance,
+            Self::Stable => self == Self::CompletingRebalance,
+        }
+    }
+
     pub(in crate::group) fn name(self) -> &'static str {
         match self {
             Self::Empty => "Empty",
@@ -67,12 +77,22 @@ pub(in crate::group) enum Effect {
     Join(Waiter, Result<JoinReply, GroupError>),
     /// Answer a sync.
     Sync(Waiter, Result<SyncReply, GroupError>),
-    /// Store the group, then call [`ClassicGroup::persisted`] with the generation.
-    Persist {
-        /// Which generation is stored.
-        generation: i32,
-        /// A join that is answered with this when the group is stored.
-        then: Option<(Waiter, JoinReply)>,
+    /// Store the group, then call [`ClassicGroup::persisted`] with this and the outcome.
+    Persist(Change),
+}
+
+/// Why a group is stored.
+#[derive(Debug, PartialEq)]
+pub(in crate::group) enum Change {
+    /// The assignment of a generation, which is given out when it is stored.
+    Assignment { generation: i32 },
+    /// The last member is gone.
+    Emptied { generation: i32 },
+    /// A static member has another id; its join is answered when that is stored.
+    Replaced {
+        instance_id: String,
+        waiter: Waiter,
+        reply: JoinReply,
     },
 }
 
@@ -115,6 +135,10 @@ pub(in crate::group) struct ClassicGroup {
     sync_deadline_ms: Option<i64>,
     /// The leader's assignment is being stored.
     storing: Option<BTreeMap<String, Bytes>>,
+    /// Static members as they are stored, by `group.instance.id`, while another id is being stored.
+    replaced: BTreeMap<String, Member>,
+    /// The empty group could not be stored: it is tried again then, ms.
+    store_again_ms: Option<i64>,
     next_rank: u64,
     effects: Vec<Effect>,
     /// Who would set off a rebalance, and why.
@@ -140,6 +164,8 @@ impl ClassicGroup {
             joined_during_delay: false,
             sync_deadline_ms: None,
             storing: None,
+            replaced: BTreeMap::new(),
+            store_again_ms: None,
             next_rank: 0,
             effects: Vec::new(),
             cause: None,
@@ -176,7 +202,13 @@ impl ClassicGroup {
     }
 
     pub(super) fn enter(&mut self, state: State, now_ms: i64) {
+        debug_assert!(
+            self.state.may_become(state),
+            "{:?} to {state:?}",
+            self.state
+        );
         self.state = state;
+        self.store_again_ms = None;
         self.changed_ms = now_ms;
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ClassicGroup, Effect, Limits, Member, State};
+use super::{Change, ClassicGroup, Effect, Limits, Member, State};
 use crate::group::messages::GroupError;
 
 /// If no member rejoined, they are waited for again for at least this long: their rebalance timeout may be 0, and a
@@ -133,10 +133,13 @@ impl ClassicGroup {
         self.sync_deadline_ms = None;
         self.enter(State::Empty, now_ms);
         self.note_end(now_ms);
-        self.effects.push(Effect::Persist {
-            generation: self.generation,
-            then: None,
-        });
+        self.store_empty();
+    }
+
+    fn store_empty(&mut self) {
+        let generation = self.generation;
+        let change = Change::Emptied { generation };
+        self.effects.push(Effect::Persist(change));
     }
 
     /// The assignor that most members prefer among those that all support.
@@ -171,6 +174,7 @@ impl ClassicGroup {
             pending,
             self.join_deadline_ms,
             self.sync_deadline_ms,
+            self.store_again_ms,
         ]
         .into_iter()
         .flatten()
@@ -180,6 +184,10 @@ impl ClassicGroup {
     /// Does what is due.
     pub(in crate::group) fn tick(&mut self, now_ms: i64, limits: &Limits) {
         self.pending.retain(|_, id| id.until_ms > now_ms);
+        if self.store_again_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+            self.store_again_ms = None;
+            self.store_empty();
+        }
         let silent = |member: &&Member| {
             member.deadline_ms <= now_ms && (!member.is_waiting() || member.is_new)
         };

@@ -5,7 +5,10 @@ use bytes::Bytes;
 use crate::group::member::{Member, Waiter};
 use crate::group::messages::{GroupError, SyncReply, SyncRequest};
 
-use super::{ClassicGroup, Effect, Limits, State};
+use super::{Change, ClassicGroup, Effect, Limits, State};
+
+/// An empty group that could not be stored is stored again after this: or a restart would bring back its last members.
+const STORE_AGAIN_MS: i64 = 5_000;
 
 impl ClassicGroup {
     /// The assignment that was being worked out is given to no one.
@@ -55,10 +58,9 @@ impl ClassicGroup {
                 }
                 if self.leader.as_ref() == Some(&request.member_id) && self.storing.is_none() {
                     self.storing = Some(request.assignments);
-                    self.effects.push(Effect::Persist {
-                        generation: self.generation,
-                        then: None,
-                    });
+                    let generation = self.generation;
+                    let change = Change::Assignment { generation };
+                    self.effects.push(Effect::Persist(change));
                 }
                 Ok(())
             }
@@ -76,6 +78,10 @@ impl ClassicGroup {
     }
 
     fn sync_reply(&self, member_id: &str) -> SyncReply {
+        debug_assert!(
+            self.state == State::Stable,
+            "an assignment is stored before it is given out"
+        );
         let assignment = self
             .members
             .get(member_id)
@@ -95,14 +101,33 @@ impl ClassicGroup {
         }
     }
 
-    /// What was asked to be stored is stored, or could not be.
+    /// What was asked to be stored is stored, or is refused.
     pub(in crate::group) fn persisted(
         &mut self,
         now_ms: i64,
-        generation: i32,
-        stored: bool,
+        change: Change,
+        stored: Result<(), GroupError>,
         limits: &Limits,
     ) {
+        match change {
+            Change::Assignment { generation } => {
+                self.assignment_stored(now_ms, generation, stored.is_ok(), limits);
+            }
+            Change::Emptied { generation } => {
+                let is_still = self.state == State::Empty && self.generation == generation;
+                if stored.is_err() && is_still {
+                    self.store_again_ms = Some(now_ms + STORE_AGAIN_MS);
+                }
+            }
+            Change::Replaced {
+                instance_id,
+                waiter,
+                reply,
+            } => self.replacement_stored(now_ms, &instance_id, (waiter, reply), stored),
+        }
+    }
+
+    fn assignment_stored(&mut self, now_ms: i64, generation: i32, stored: bool, limits: &Limits) {
         if generation != self.generation || self.state != State::CompletingRebalance {
             return;
         }

@@ -27,6 +27,12 @@ fn request(member_id: &str, protocols: &[(&str, &[u8])]) -> JoinRequest {
     }
 }
 
+const REFUSED: Result<(), GroupError> = Err(GroupError::CoordinatorNotAvailable);
+
+fn assignment(generation: i32) -> Change {
+    Change::Assignment { generation }
+}
+
 fn range(member_id: &str) -> JoinRequest {
     request(member_id, &[("range", b"")])
 }
@@ -48,7 +54,6 @@ fn sync(member_id: &str, generation: i32, assignments: &[(&str, &[u8])]) -> Sync
 fn joins(effects: Vec<Effect>) -> Vec<(Waiter, Result<JoinReply, GroupError>)> {
     let join = |effect| match effect {
         Effect::Join(waiter, reply) => Some((waiter, reply)),
-        Effect::Persist { then, .. } => then.map(|(waiter, reply)| (waiter, Ok(reply))),
         _ => None,
     };
     effects.into_iter().filter_map(join).collect()
@@ -66,7 +71,7 @@ fn stable_pair() -> ClassicGroup {
     );
     group.sync(0, 4, sync("a", 2, &[("a", b"A"), ("b", b"B")]));
     group.sync(0, 5, sync("b", 2, &[]));
-    group.persisted(0, 2, true, &LIMITS);
+    group.persisted(0, assignment(2), Ok(()), &LIMITS);
     group.take_effects();
     assert_eq!(group.state, State::Stable);
     group
@@ -95,14 +100,8 @@ fn a_follower_that_syncs_before_the_leader_waits_for_the_assignment() {
     group.sync(0, 4, sync("b", 2, &[]));
     assert_eq!(group.take_effects(), []);
     group.sync(0, 5, sync("a", 2, &[("b", b"B")]));
-    assert_eq!(
-        group.take_effects(),
-        [Effect::Persist {
-            generation: 2,
-            then: None
-        }]
-    );
-    group.persisted(0, 2, true, &LIMITS);
+    assert_eq!(group.take_effects(), [Effect::Persist(assignment(2))]);
+    group.persisted(0, assignment(2), Ok(()), &LIMITS);
     let assignments: Vec<_> = group
         .take_effects()
         .into_iter()
@@ -123,7 +122,7 @@ fn an_assignment_that_cannot_be_stored_is_not_given_out() {
     group.join(0, 1, "a".into(), &range(""), &LIMITS);
     group.sync(0, 2, sync("a", 1, &[("a", b"A")]));
     group.take_effects();
-    group.persisted(0, 1, false, &LIMITS);
+    group.persisted(0, assignment(1), REFUSED, &LIMITS);
     assert_eq!(
         group.take_effects()[0],
         Effect::Sync(2, Err(GroupError::CoordinatorNotAvailable))
@@ -235,9 +234,11 @@ fn a_static_member_that_restarts_replaces_its_member_without_a_rebalance() {
     join.instance_id = Some("i".to_owned());
     group.join(0, 1, "i-1".into(), &join, &LIMITS);
     group.sync(0, 2, sync("i-1", 1, &[("i-1", b"A")]));
-    group.persisted(0, 1, true, &LIMITS);
+    group.persisted(0, assignment(1), Ok(()), &LIMITS);
     group.take_effects();
     group.join(5, 3, "i-2".into(), &join, &LIMITS);
+    let change = changes(&mut group).remove(0);
+    group.persisted(5, change, Ok(()), &LIMITS);
     let replies = joins(group.take_effects());
     let reply = replies[0].1.as_ref().unwrap();
     assert_eq!(
@@ -271,10 +272,8 @@ fn the_last_member_leaves_an_empty_group() {
         assert_eq!(group.leave(1, &leaving, &LIMITS), Ok(()));
     }
     assert_eq!(group.state, State::Empty);
-    assert!(group.take_effects().contains(&Effect::Persist {
-        generation: 3,
-        then: None
-    }));
+    let emptied = || Change::Emptied { generation: 3 };
+    assert!(group.take_effects().contains(&Effect::Persist(emptied())));
     assert_eq!(group.check_commit(2, "", None, -1), Ok(()));
 }
 
@@ -381,7 +380,7 @@ fn a_member_that_never_syncs_is_dropped_also_when_the_leader_did() {
     group.join(0, 2, "b".into(), &range(""), &LIMITS);
     group.join(0, 3, String::new(), &range("a"), &LIMITS);
     group.sync(0, 4, sync("a", 2, &[("a", b"x"), ("b", b"y")]));
-    group.persisted(0, 2, true, &LIMITS);
+    group.persisted(0, assignment(2), Ok(()), &LIMITS);
     assert_eq!(group.state, State::Stable);
     for now in (0..60_000).step_by(5_000) {
         let _ = group.heartbeat(now, "a", None, 2);
@@ -402,20 +401,103 @@ fn a_static_member_that_is_back_is_answered_when_its_new_id_is_stored() {
     };
     group.join(0, 1, "a".into(), &own(""), &LIMITS);
     group.sync(0, 2, sync("a", 1, &[("a", b"x")]));
-    group.persisted(0, 1, true, &LIMITS);
+    group.persisted(0, assignment(1), Ok(()), &LIMITS);
     group.take_effects();
     group.join(0, 3, "b".into(), &own(""), &LIMITS);
     let effects = group.take_effects();
     let [
-        Effect::Persist {
-            generation: 1,
-            then: Some((3, reply)),
-        },
+        Effect::Persist(Change::Replaced {
+            waiter: 3, reply, ..
+        }),
     ] = &effects[..]
     else {
         panic!("{effects:?}");
     };
     assert_eq!((reply.member_id.as_str(), reply.generation), ("b", 1));
+}
+
+/// A stable group of one static member `i`, which has the id `a`.
+fn stable_static() -> (ClassicGroup, JoinRequest) {
+    let mut group = ClassicGroup::new(0);
+    let mut own = range("");
+    own.instance_id = Some("i".to_owned());
+    group.join(0, 1, "a".into(), &own, &LIMITS);
+    group.sync(0, 2, sync("a", 1, &[("a", b"x")]));
+    group.persisted(0, assignment(1), Ok(()), &LIMITS);
+    group.take_effects();
+    (group, own)
+}
+
+/// The changes that a group wants stored.
+fn changes(group: &mut ClassicGroup) -> Vec<Change> {
+    let change = |effect| match effect {
+        Effect::Persist(change) => Some(change),
+        _ => None,
+    };
+    group
+        .take_effects()
+        .into_iter()
+        .filter_map(change)
+        .collect()
+}
+
+#[test]
+fn a_static_member_whose_new_id_is_refused_keeps_the_one_that_is_stored() {
+    let (mut group, own) = stable_static();
+    group.join(1, 3, "b".into(), &own, &LIMITS);
+    let change = changes(&mut group).remove(0);
+    group.persisted(2, change, REFUSED, &LIMITS);
+    assert_eq!(
+        joins(group.take_effects()),
+        [(3, Err(GroupError::CoordinatorNotAvailable))]
+    );
+    assert_eq!(group.members.keys().collect::<Vec<_>>(), ["a"]);
+    assert_eq!(group.leader.as_deref(), Some("a"));
+    assert_eq!(group.heartbeat(3, "a", Some("i"), 1), Ok(()));
+    group.sync(4, 5, sync("a", 1, &[]));
+    assert!(
+        matches!(&group.take_effects()[0], Effect::Sync(5, Ok(reply)) if reply.assignment == "x")
+    );
+}
+
+#[test]
+fn a_static_member_that_is_replaced_twice_has_the_last_id_that_was_stored() {
+    for first in [Ok(()), REFUSED] {
+        let (mut group, own) = stable_static();
+        group.join(1, 3, "b".into(), &own, &LIMITS);
+        group.join(1, 4, "c".into(), &own, &LIMITS);
+        let mut wanted = changes(&mut group);
+        let (second, change) = (wanted.remove(1), wanted.remove(0));
+        group.persisted(2, change, first, &LIMITS);
+        group.persisted(2, second, REFUSED, &LIMITS);
+        let stored = if first.is_ok() { "b" } else { "a" };
+        assert_eq!(group.members.keys().collect::<Vec<_>>(), [stored]);
+        assert_eq!(group.heartbeat(3, stored, Some("i"), 1), Ok(()));
+    }
+}
+
+#[test]
+fn an_empty_group_that_cannot_be_stored_is_stored_later() {
+    let mut group = stable_pair();
+    for id in ["a", "b"] {
+        let leaving = LeaveMember {
+            member_id: id.into(),
+            instance_id: None,
+            reason: String::new(),
+        };
+        assert_eq!(group.leave(1, &leaving, &LIMITS), Ok(()));
+    }
+    for _ in 0..2 {
+        let mut wanted = changes(&mut group);
+        assert_eq!(wanted, [Change::Emptied { generation: 3 }]);
+        group.persisted(10, wanted.remove(0), REFUSED, &LIMITS);
+        let again_ms = group.next_deadline().unwrap();
+        assert!(again_ms > 10);
+        group.tick(again_ms, &LIMITS);
+    }
+    let change = changes(&mut group).remove(0);
+    group.persisted(20_000, change, Ok(()), &LIMITS);
+    assert_eq!(group.next_deadline(), None);
 }
 
 #[test]
@@ -429,7 +511,7 @@ fn a_rebalance_reports_who_set_it_off_and_why_and_how_long_it_took() {
     group.join(3000, 8, String::new(), &range("b"), &LIMITS);
     assert_eq!(group.take_rebalanced(), [], "the assignment is missing");
     group.sync(3100, 9, sync("a", 3, &[]));
-    group.persisted(3200, 3, true, &LIMITS);
+    group.persisted(3200, assignment(3), Ok(()), &LIMITS);
     let over = group.take_rebalanced();
     assert_eq!(over.len(), 1);
     let over = &over[0];
@@ -449,7 +531,7 @@ fn a_silent_members_end_is_the_reason_of_the_rebalance_after_it() {
     group.tick(10_000, &LIMITS);
     group.join(10_500, 6, String::new(), &range("a"), &LIMITS);
     group.sync(10_600, 7, sync("a", 3, &[]));
-    group.persisted(10_700, 3, true, &LIMITS);
+    group.persisted(10_700, assignment(3), Ok(()), &LIMITS);
     let over = &group.take_rebalanced()[0];
     assert!(over.why.contains("silent"), "{over:?}");
     assert_eq!((over.took_ms, over.members), (700, (2, 1)));
@@ -473,7 +555,7 @@ fn what_sets_off_another_rebalance_within_one_is_reported_with_it() {
         group.join(at, at as Waiter, String::new(), &range(id), &LIMITS);
     }
     group.sync(700, 9, sync("a", 4, &[]));
-    group.persisted(800, 4, true, &LIMITS);
+    group.persisted(800, assignment(4), Ok(()), &LIMITS);
     let over = group.take_rebalanced();
     assert_eq!(over.len(), 1);
     assert_eq!(over[0].why, "a new member joined; then: a member left");

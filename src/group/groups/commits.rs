@@ -27,21 +27,26 @@ impl Groups {
                 outcomes.push(Err(GroupError::OffsetMetadataTooLarge));
                 continue;
             }
-            let key = (asked.topic, asked.partition);
-            let partition = self.topics.partition(&key.0, key.1);
+            let Some(partition) = self.topics.partition(&asked.topic, asked.partition) else {
+                outcomes.push(Err(GroupError::UnknownTopicOrPartition));
+                continue;
+            };
             let offset = CommittedOffset {
                 offset: asked.offset,
                 leader_epoch: asked.leader_epoch,
                 metadata: asked.metadata,
                 commit_ms: now_ms,
                 expire_ms,
-                topic_id: partition.as_ref().map(|partition| partition.topic_id),
+                topic_id: Some(partition.topic_id),
             };
-            if let Some(partition) = partition {
-                ops.push(persist::offset_op(&group_id, &key.0, &partition, &offset));
-            }
+            ops.push(persist::offset_op(
+                &group_id,
+                &asked.topic,
+                &partition,
+                &offset,
+            ));
             outcomes.push(Ok(()));
-            offsets.push((key, offset));
+            offsets.push(((asked.topic, asked.partition), offset));
         }
         if let Some(group) = self.groups.get_mut(&group_id) {
             group.offsets.begin();
@@ -98,7 +103,7 @@ impl Groups {
             }
         }
         if let Some(group) = self.groups.get_mut(group_id) {
-            group.offsets.arrive(number, offsets);
+            group.offsets.finish_commit(number, offsets);
         }
         self.drop_if_nothing(group_id);
         outcomes

@@ -7,6 +7,8 @@
 
 mod commits;
 mod removals;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::asks::{Ask, AskAll, Outcomes};
-use super::classic::{ClassicGroup, Effect, Limits, Rebalanced};
+use super::classic::{Change, ClassicGroup, Effect, Limits, Rebalanced};
 use super::group::{Group, fetch_offsets};
 use super::limits::GroupLimits;
 use super::member::Waiter;
@@ -52,11 +54,7 @@ enum Waiting {
 /// What goes on when a write is stored.
 pub(super) enum Then {
     /// A group with its members and assignment.
-    Group {
-        group_id: String,
-        generation: i32,
-        join: Option<(Waiter, JoinReply)>,
-    },
+    Group { group_id: String, change: Change },
     /// Offsets of a commit.
     Commit {
         group_id: String,
@@ -65,10 +63,20 @@ pub(super) enum Then {
         outcomes: Outcomes,
         answer: Answer<Outcomes>,
     },
-    /// A group that was deleted.
-    Delete(Answer<Result<(), GroupError>>),
-    /// Offsets that were deleted.
-    DeleteOffsets(Outcomes, Answer<Result<Outcomes, GroupError>>),
+    /// A group is removed.
+    GroupRemoved {
+        group_id: String,
+        /// `None` if it was not asked for.
+        answer: Option<Answer<Result<(), GroupError>>>,
+    },
+    /// Offsets are removed.
+    OffsetsRemoved {
+        group_id: String,
+        number: WriteNumber,
+        keys: Vec<Key>,
+        /// `None` if it was not asked for.
+        answer: Option<(Outcomes, Answer<Result<Outcomes, GroupError>>)>,
+    },
     /// Nothing waits for it.
     Nothing,
 }
@@ -131,6 +139,10 @@ impl Machine for Groups {
     }
 
     fn handle(&mut self, now_ms: i64, group_id: String, ask: Ask) {
+        let group = self.groups.get_mut(&group_id);
+        if let Some(waiting) = group.and_then(|group| group.removal.as_mut()) {
+            return waiting.push(ask);
+        }
         match ask {
             Ask::Join(request, answer) => self.join(now_ms, &group_id, &request, answer),
             Ask::Sync(request, answer) => self.sync(now_ms, &group_id, request, answer),
@@ -206,11 +218,9 @@ impl Machine for Groups {
     fn stored(&mut self, now_ms: i64, then: Then, outcome: Result<(), CoordinatorError>) {
         let stored = outcome.map_err(GroupError::from);
         match then {
-            Then::Group {
-                group_id,
-                generation,
-                join,
-            } => self.group_stored(now_ms, &group_id, generation, join, stored),
+            Then::Group { group_id, change } => {
+                self.group_stored(now_ms, &group_id, change, stored);
+            }
             Then::Commit {
                 group_id,
                 number,
@@ -221,8 +231,20 @@ impl Machine for Groups {
                 let outcomes = self.committed(&group_id, number, offsets, outcomes, stored);
                 answer.send(outcomes);
             }
-            Then::Delete(answer) => answer.send(stored),
-            Then::DeleteOffsets(outcomes, answer) => answer.send(stored.map(|()| outcomes)),
+            Then::GroupRemoved { group_id, answer } => {
+                self.group_removed(now_ms, &group_id, answer, stored);
+            }
+            Then::OffsetsRemoved {
+                group_id,
+                number,
+                keys,
+                answer,
+            } => {
+                self.offsets_removed(&group_id, number, keys, stored);
+                if let Some((outcomes, answer)) = answer {
+                    answer.send(stored.map(|()| outcomes));
+                }
+            }
             Then::Nothing => {}
         }
     }
@@ -344,23 +366,22 @@ impl Groups {
         }
         for effect in group.classic.take_effects() {
             match effect {
-                Effect::Join(waiter, reply) => answer_join(&mut self.waiting, waiter, reply),
+                Effect::Join(waiter, reply) => {
+                    if let Some(Waiting::Join(answer)) = self.waiting.remove(&waiter) {
+                        answer.send(reply);
+                    }
+                }
                 Effect::Sync(waiter, reply) => {
                     if let Some(Waiting::Sync(answer)) = self.waiting.remove(&waiter) {
                         answer.send(reply);
                     }
                 }
-                Effect::Persist { generation, then } => {
+                Effect::Persist(change) => {
                     let ops = persist::group_ops(group_id, &group.classic, &*self.topics);
-                    self.writes.push(Write {
-                        id: group_id.to_owned(),
-                        ops,
-                        then: Then::Group {
-                            group_id: group_id.to_owned(),
-                            generation,
-                            join: then,
-                        },
-                    });
+                    let id = group_id.to_owned();
+                    let group_id = id.clone();
+                    let then = Then::Group { group_id, change };
+                    self.writes.push(Write { id, ops, then });
                 }
             }
         }
@@ -372,18 +393,12 @@ impl Groups {
         &mut self,
         now_ms: i64,
         group_id: &str,
-        generation: i32,
-        join: Option<(Waiter, JoinReply)>,
+        change: Change,
         stored: Result<(), GroupError>,
     ) {
-        if let Some((waiter, reply)) = join {
-            answer_join(&mut self.waiting, waiter, stored.map(|()| reply));
-        }
         let limits = self.classic_limits();
         if let Some(group) = self.groups.get_mut(group_id) {
-            group
-                .classic
-                .persisted(now_ms, generation, stored.is_ok(), &limits);
+            group.classic.persisted(now_ms, change, stored, &limits);
         }
         self.settle(group_id);
     }
@@ -417,16 +432,6 @@ impl Groups {
         if let Some(deadline_ms) = forgotten.and_then(|group| group.deadline_ms) {
             self.deadlines.remove(&(deadline_ms, group_id.to_owned()));
         }
-    }
-}
-
-fn answer_join(
-    waiting: &mut HashMap<Waiter, Waiting>,
-    waiter: Waiter,
-    reply: Result<JoinReply, GroupError>,
-) {
-    if let Some(Waiting::Join(answer)) = waiting.remove(&waiter) {
-        answer.send(reply);
     }
 }
 

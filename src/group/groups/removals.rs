@@ -1,15 +1,16 @@
-//! What is removed: groups and offsets, by request, with their topic, or because their retention is over.
+//! What is removed: groups and offsets, by request, with their topic, or because their retention is over. It is known until
+//! its removal is stored.
 
 use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
 use super::{Groups, Then};
-use crate::coordinator::Answer;
+use crate::coordinator::{Answer, Machine};
 use crate::group::asks::Outcomes;
 use crate::group::classic::State;
 use crate::group::messages::GroupError;
-use crate::group::offsets::Key;
+use crate::group::offsets::{Key, WriteNumber};
 use crate::group::persist;
 use crate::meta::{Op, paths};
 
@@ -28,9 +29,45 @@ impl Groups {
         if let Some(error) = refusal {
             return answer.send(Err(error));
         }
-        self.forget(&group_id);
+        self.remove(now_ms, group_id, Some(answer));
+    }
+
+    /// Removes a group; until that is stored, or refused, what is asked of the group waits.
+    fn remove(
+        &mut self,
+        now_ms: i64,
+        group_id: String,
+        answer: Option<Answer<Result<(), GroupError>>>,
+    ) {
+        if let Some(group) = self.groups.get_mut(&group_id) {
+            debug_assert!(group.removal.is_none(), "one removal at a time");
+            group.removal = Some(Vec::new());
+        }
         let ops = vec![persist::remove_group_op(&group_id)];
-        self.store(now_ms, &group_id, ops, Then::Delete(answer));
+        let id = group_id.clone();
+        let then = Then::GroupRemoved { group_id, answer };
+        self.store(now_ms, &id, ops, then);
+    }
+
+    pub(super) fn group_removed(
+        &mut self,
+        now_ms: i64,
+        group_id: &str,
+        answer: Option<Answer<Result<(), GroupError>>>,
+        stored: Result<(), GroupError>,
+    ) {
+        let group = self.groups.get_mut(group_id);
+        let waiting = group.and_then(|group| group.removal.take());
+        match stored {
+            Ok(()) => self.forget(group_id),
+            Err(_) => self.settle(group_id),
+        }
+        if let Some(answer) = answer {
+            answer.send(stored);
+        }
+        for ask in waiting.unwrap_or_default() {
+            self.handle(now_ms, group_id.to_owned(), ask);
+        }
     }
 
     pub(super) fn delete_offsets(
@@ -40,33 +77,67 @@ impl Groups {
         keys: Vec<Key>,
         answer: Answer<Result<Outcomes, GroupError>>,
     ) {
-        let number = self.number();
-        let Some(group) = self.groups.get_mut(&group_id) else {
+        let Some(group) = self.groups.get(&group_id) else {
             return answer.send(Err(GroupError::GroupIdNotFound));
         };
         let is_active = group.classic.state != State::Empty;
         if is_active && group.classic.protocol_type.as_deref() != Some("consumer") {
             return answer.send(Err(GroupError::NonEmptyGroup));
         }
-        let mut outcomes = Vec::with_capacity(keys.len());
-        let mut ops = Vec::new();
-        for key in keys {
-            if is_active && group.classic.subscribes(&key.0) {
-                outcomes.push(Err(GroupError::GroupSubscribedToTopic));
-            } else {
-                outcomes.push(Ok(()));
-                group.offsets.remove(number, &key);
-                ops.extend(persist::remove_offset_op(&group_id, &key, &*self.topics));
-            }
-        }
-        self.store(
-            now_ms,
-            &group_id,
-            ops,
-            Then::DeleteOffsets(outcomes, answer),
-        );
+        let is_read = |key: &Key| is_active && group.classic.subscribes(&key.0);
+        let outcome = |key: &Key| match is_read(key) {
+            true => Err(GroupError::GroupSubscribedToTopic),
+            false => Ok(()),
+        };
+        let outcomes: Outcomes = keys.iter().map(outcome).collect();
+        let keys = keys.into_iter().zip(&outcomes);
+        let keys = keys.filter(|(_, outcome)| outcome.is_ok());
+        let keys = keys.map(|(key, _)| key).collect();
+        self.remove_offsets(now_ms, group_id, keys, Some((outcomes, answer)));
     }
 
+    /// Removes offsets; they are known until that is stored.
+    fn remove_offsets(
+        &mut self,
+        now_ms: i64,
+        group_id: String,
+        keys: Vec<Key>,
+        answer: Option<(Outcomes, Answer<Result<Outcomes, GroupError>>)>,
+    ) {
+        let number = self.number();
+        if let Some(group) = self.groups.get_mut(&group_id) {
+            group.offsets.begin();
+        }
+        let remove = |key: &Key| persist::remove_offset_op(&group_id, key, &*self.topics);
+        let ops = keys.iter().filter_map(remove).collect();
+        let id = group_id.clone();
+        let then = Then::OffsetsRemoved {
+            group_id,
+            number,
+            keys,
+            answer,
+        };
+        self.store(now_ms, &id, ops, then);
+    }
+
+    pub(super) fn offsets_removed(
+        &mut self,
+        group_id: &str,
+        number: WriteNumber,
+        mut keys: Vec<Key>,
+        stored: Result<(), GroupError>,
+    ) {
+        if stored.is_err() {
+            keys.clear();
+        }
+        if let Some(group) = self.groups.get_mut(group_id) {
+            group.offsets.finish_removal(number, keys);
+        }
+    }
+
+    /// Forgets the offsets in a topic at once: the topic is gone already, and a new one of the same name must not be read from
+    /// them. If their removal is refused, memory is still as it would be after a restart: nodes with the id of another topic
+    /// are not loaded.
     pub(super) fn topic_deleted(&mut self, now_ms: i64, topic: &str, id: Uuid) {
         let of_groups = self.groups.iter_mut().filter_map(|(group_id, group)| {
             let are_gone = group.offsets.remove_topic(topic, id);
@@ -87,26 +158,29 @@ impl Groups {
     /// Removes offsets whose retention is over, and groups that have nothing left.
     pub(super) fn expire(&mut self, now_ms: i64) {
         self.remove_orphans(now_ms);
-        let number = self.number();
-        let mut ops = Vec::new();
-        let mut gone = Vec::new();
-        for (group_id, group) in &mut self.groups {
-            let retention_ms = self.context.limits.offsets_retention_ms;
-            for key in group.expired_offsets(now_ms, retention_ms) {
-                ops.extend(persist::remove_offset_op(group_id, &key, &*self.topics));
-                group.offsets.remove(number, &key);
+        let retention_ms = self.context.limits.offsets_retention_ms;
+        let mut over = Vec::new();
+        for (group_id, group) in &self.groups {
+            // What is in flight may be a younger commit of the same offset, or the group's removal.
+            if group.removal.is_some() || group.offsets.are_in_flight() {
+                continue;
             }
+            let keys = group.expired_offsets(now_ms, retention_ms);
             // As Kafka's GroupMetadataManager: an empty group without offsets goes at once.
-            if group.has_nothing_left() {
-                gone.push(group_id.clone());
+            let is_over = group.has_no_members() && keys.len() == group.offsets.len();
+            if is_over || !keys.is_empty() {
+                over.push((group_id.clone(), keys, is_over));
             }
         }
-        for group_id in gone {
-            tracing::info!(group = group_id, "the empty group expired");
-            self.forget(&group_id);
-            ops.push(persist::remove_group_op(&group_id));
+        for (group_id, keys, is_over) in over {
+            match is_over {
+                true => {
+                    tracing::info!(group = group_id, "the empty group expires");
+                    self.remove(now_ms, group_id, None);
+                }
+                false => self.remove_offsets(now_ms, group_id, keys, None),
+            }
         }
-        self.store(now_ms, "", ops, Then::Nothing);
     }
 
     /// Offsets of topics that are gone; usually their deletion was noticed.

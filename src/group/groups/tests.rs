@@ -1,0 +1,274 @@
+//! The groups of a slot, with writes that are stored or refused as a test says.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::clock::WallClock;
+use crate::coordinator::TopicPartition;
+use crate::group::asks::{FetchOffsets, FoundOffsets};
+use crate::group::messages::{CommitOffsets, OffsetToCommit};
+
+/// Topic `t` with four partitions.
+struct OneTopic;
+
+const TOPIC_ID: Uuid = Uuid::from_u128(1);
+
+impl Topics for OneTopic {
+    fn partition(&self, topic: &str, index: i32) -> Option<TopicPartition> {
+        let exists = topic == "t" && (0..4).contains(&index);
+        exists.then(|| TopicPartition {
+            topic_id: TOPIC_ID,
+            identity: format!("0-{index}"),
+        })
+    }
+
+    fn index_of(&self, topic: &str, identity: &str) -> Option<i32> {
+        let index = identity.strip_prefix("0-")?.parse().ok()?;
+        self.partition(topic, index).map(|_| index)
+    }
+
+    fn id_of(&self, topic: &str) -> Option<Uuid> {
+        (topic == "t").then_some(TOPIC_ID)
+    }
+
+    fn refresh(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async {})
+    }
+}
+
+const CHECK_INTERVAL_MS: i64 = 60_000;
+const RETENTION_MS: i64 = 3_600_000;
+const REFUSED: Result<(), CoordinatorError> = Err(CoordinatorError::NotAvailable);
+
+/// The machine of a slot, and the time.
+struct Bench {
+    groups: Groups,
+    now_ms: i64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let limits = GroupLimits {
+            initial_rebalance_delay_ms: 0,
+            session_timeout_min_ms: 1,
+            session_timeout_max_ms: i32::MAX,
+            members_max: 10,
+            members_bytes_max: 1 << 20,
+            metadata_bytes_max: 100,
+            offsets_retention_ms: RETENTION_MS,
+            offsets_check_interval: Duration::from_millis(CHECK_INTERVAL_MS as u64),
+        };
+        let context = Arc::new(GroupContext {
+            limits,
+            events: Events::new(WallClock::default()),
+            memory: Memory::new(Arc::default(), 1 << 20),
+            reserved: Arc::default(),
+        });
+        let topics: Arc<dyn Topics> = Arc::new(OneTopic);
+        let loaded = Groups::load(&context, &topics, 0, &[]);
+        Self {
+            groups: loaded.machine,
+            now_ms: 0,
+        }
+    }
+
+    fn ask<T>(&mut self, ask: impl FnOnce(Answer<T>) -> Ask) -> oneshot::Receiver<T> {
+        let (answer, receiver) = Answer::new();
+        self.groups.handle(self.now_ms, "g".to_owned(), ask(answer));
+        receiver
+    }
+
+    /// The outcome of all writes that are wanted; how many they were.
+    fn store(&mut self, outcome: Result<(), CoordinatorError>) -> usize {
+        let writes = self.groups.take_writes();
+        let count = writes.len();
+        for write in writes {
+            self.groups.stored(self.now_ms, write.then, outcome);
+        }
+        count
+    }
+
+    fn commit(&mut self, partition: i32, offset: i64) -> oneshot::Receiver<Outcomes> {
+        let commit = CommitOffsets {
+            member_id: String::new(),
+            instance_id: None,
+            generation: -1,
+            retention_ms: None,
+            offsets: vec![OffsetToCommit {
+                topic: "t".to_owned(),
+                partition,
+                offset,
+                leader_epoch: -1,
+                metadata: String::new(),
+            }],
+        };
+        self.ask(|answer| Ask::Commit(commit, answer))
+    }
+
+    /// Offsets by partition, as a client fetches them; `None` while that is not answered.
+    fn offsets(&mut self) -> Option<Vec<(i32, i64)>> {
+        let all = FetchOffsets {
+            wanted: None,
+            member: None,
+        };
+        let mut found = self.ask(|answer| Ask::FetchOffsets(all, answer));
+        let found: FoundOffsets = found.try_recv().ok()?.unwrap();
+        let offsets = found.offsets.into_iter();
+        Some(
+            offsets
+                .filter_map(|((_, index), offset)| Some((index, offset?.offset)))
+                .collect(),
+        )
+    }
+
+    fn exists(&mut self) -> bool {
+        let mut described = self.ask(Ask::Describe);
+        described.try_recv().unwrap().is_some()
+    }
+
+    /// Lets the retention of all that was committed so far end, and checks it.
+    fn expire(&mut self) {
+        self.now_ms += RETENTION_MS + CHECK_INTERVAL_MS;
+        self.groups.tick(self.now_ms);
+    }
+}
+
+/// A group without members that has offsets in partitions 0 and 1.
+fn with_offsets() -> Bench {
+    let mut bench = Bench::new();
+    let answers = [bench.commit(0, 10), bench.commit(1, 20)];
+    assert_eq!(bench.offsets(), Some(vec![]), "not stored yet");
+    bench.store(Ok(()));
+    for mut answer in answers {
+        assert_eq!(answer.try_recv(), Ok(vec![Ok(())]));
+    }
+    assert_eq!(bench.offsets(), Some(vec![(0, 10), (1, 20)]));
+    bench
+}
+
+#[test]
+fn a_commit_that_is_refused_is_not_known_and_leaves_no_group() {
+    let mut bench = Bench::new();
+    let mut answer = bench.commit(0, 10);
+    bench.store(REFUSED);
+    let refused = vec![Err(GroupError::CoordinatorNotAvailable)];
+    assert_eq!(answer.try_recv(), Ok(refused));
+    assert!(!bench.exists());
+}
+
+#[test]
+fn a_group_whose_deletion_is_refused_is_there_with_its_offsets() {
+    let mut bench = with_offsets();
+    let mut answer = bench.ask(Ask::Delete);
+    assert_eq!(bench.store(REFUSED), 1);
+    let refused = Err(GroupError::CoordinatorNotAvailable);
+    assert_eq!(answer.try_recv(), Ok(refused));
+    assert!(bench.exists());
+    assert_eq!(bench.offsets(), Some(vec![(0, 10), (1, 20)]));
+    let mut answer = bench.ask(Ask::Delete);
+    bench.store(Ok(()));
+    assert_eq!(answer.try_recv(), Ok(Ok(())));
+    assert!(!bench.exists());
+    let mut answer = bench.ask(Ask::Delete);
+    assert_eq!(answer.try_recv(), Ok(Err(GroupError::GroupIdNotFound)));
+}
+
+#[test]
+fn what_is_asked_of_a_group_during_its_deletion_is_answered_by_the_outcome_of_that() {
+    for (outcome, left) in [(REFUSED, vec![(0, 11), (1, 20)]), (Ok(()), vec![(0, 11)])] {
+        let mut bench = with_offsets();
+        let mut deleted = bench.ask(Ask::Delete);
+        let mut committed = bench.commit(0, 11);
+        assert_eq!(bench.store(outcome), 1, "the commit waits");
+        assert!(deleted.try_recv().is_ok() && committed.try_recv().is_err());
+        bench.store(Ok(()));
+        assert_eq!(committed.try_recv(), Ok(vec![Ok(())]));
+        assert_eq!(bench.offsets(), Some(left), "{outcome:?}");
+    }
+}
+
+#[test]
+fn offsets_whose_deletion_is_refused_are_still_known() {
+    let mut bench = with_offsets();
+    let delete = |bench: &mut Bench| {
+        let keys = vec![("t".to_owned(), 0)];
+        bench.ask(|answer| Ask::DeleteOffsets(keys, answer))
+    };
+    let mut answer = delete(&mut bench);
+    bench.store(REFUSED);
+    let refused = Err(GroupError::CoordinatorNotAvailable);
+    assert_eq!(answer.try_recv(), Ok(refused));
+    assert_eq!(bench.offsets(), Some(vec![(0, 10), (1, 20)]));
+    let mut answer = delete(&mut bench);
+    bench.store(Ok(()));
+    assert_eq!(answer.try_recv(), Ok(Ok(vec![Ok(())])));
+    assert_eq!(bench.offsets(), Some(vec![(1, 20)]));
+}
+
+#[test]
+fn a_commit_after_a_deletion_of_the_offset_stays_whichever_is_answered_first() {
+    for commit_first in [false, true] {
+        let mut bench = with_offsets();
+        let keys = vec![("t".to_owned(), 0)];
+        let _deleted = bench.ask(|answer| Ask::DeleteOffsets(keys, answer));
+        let _committed = bench.commit(0, 11);
+        let mut writes = bench.groups.take_writes();
+        if commit_first {
+            writes.reverse();
+        }
+        for write in writes {
+            bench.groups.stored(0, write.then, Ok(()));
+        }
+        assert_eq!(bench.offsets(), Some(vec![(0, 11), (1, 20)]));
+    }
+}
+
+#[test]
+fn what_expires_is_known_until_its_removal_is_stored() {
+    let mut bench = with_offsets();
+    bench.expire();
+    assert_eq!(bench.store(REFUSED), 1);
+    assert!(bench.exists());
+    assert_eq!(bench.offsets(), Some(vec![(0, 10), (1, 20)]));
+    bench.expire();
+    assert_eq!(bench.store(Ok(())), 1);
+    assert!(!bench.exists());
+}
+
+#[test]
+fn an_offset_that_expires_goes_without_those_that_were_committed_later() {
+    let mut bench = with_offsets();
+    bench.now_ms = RETENTION_MS;
+    let _answer = bench.commit(1, 21);
+    bench.store(Ok(()));
+    bench.now_ms = 0;
+    bench.expire();
+    bench.store(REFUSED);
+    assert_eq!(bench.offsets(), Some(vec![(0, 10), (1, 21)]));
+    bench.groups.tick(bench.now_ms + CHECK_INTERVAL_MS);
+    bench.store(Ok(()));
+    assert_eq!(bench.offsets(), Some(vec![(1, 21)]));
+}
+
+#[test]
+fn an_offset_does_not_expire_while_a_commit_of_it_is_in_flight() {
+    let mut bench = with_offsets();
+    bench.now_ms = RETENTION_MS + CHECK_INTERVAL_MS;
+    let mut committed = bench.commit(0, 11);
+    bench.groups.tick(bench.now_ms);
+    assert_eq!(bench.store(Ok(())), 1, "the commit alone");
+    assert_eq!(committed.try_recv(), Ok(vec![Ok(())]));
+    assert_eq!(bench.offsets(), Some(vec![(0, 11), (1, 20)]));
+}
+
+#[test]
+fn an_offset_of_a_partition_that_is_gone_meanwhile_is_refused() {
+    let mut bench = Bench::new();
+    let mut answer = bench.commit(9, 10);
+    bench.store(Ok(()));
+    let refused = vec![Err(GroupError::UnknownTopicOrPartition)];
+    assert_eq!(answer.try_recv(), Ok(refused));
+    assert!(!bench.exists());
+}
