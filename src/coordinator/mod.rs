@@ -15,6 +15,8 @@ mod machine;
 mod shard;
 mod slot;
 mod stored;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 pub use coordinator::{Coordinator, Ownership};
