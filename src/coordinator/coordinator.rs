@@ -1,8 +1,8 @@
 //! The slots of this broker, and the way to them: a bounded queue to each slot's task. Slots come and go with the brokers;
-//! what they keep in the tree stays.
+//! their nodes in the tree stay.
 //!
 //! ```text
-//!               assign                  read                   another broker has it
+//!               assign                  read                   another broker owns it
 //!   elsewhere ──────────▶ loading ─────────────▶ here ─────────────────────────────────▶ elsewhere
 //!                            ▲                     │ another version of its node, another session
 //!                            └─────────────────────┘ of the store, or its task ended
@@ -30,7 +30,7 @@ use crate::meta::{MetaError, MetaStore};
 /// Commands that may wait for a slot's task.
 const QUEUE: usize = 1024;
 
-/// How a broker has a slot.
+/// A broker's ownership of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ownership {
     /// Counts the slot's owners.
@@ -41,14 +41,14 @@ pub struct Ownership {
 
 /// A slot as asks find it.
 enum State<M: Machine> {
-    /// This broker does not have it.
+    /// Another broker owns it, or none does.
     Elsewhere,
-    /// What it keeps is being read.
+    /// Its nodes are being read.
     Loading,
-    /// A task has it.
+    /// A task runs it.
     Here {
         ownership: Ownership,
-        /// The store's session in which it was read; another broker may have had the slot in between.
+        /// The store's session in which it was read; between two sessions another broker may have owned it.
         session: u64,
         commands: mpsc::Sender<Command<M>>,
         task: AbortHandle,
@@ -97,14 +97,14 @@ struct Shared<M: Machine> {
     states: ArcSwap<Vec<State<M>>>,
     /// Held while slots come and go.
     assigning: AsyncMutex<()>,
-    /// The latest epoch of each slot that was this broker's: owners only grow in epoch.
+    /// The latest epoch of each slot that this broker owned: it only grows.
     epochs: Mutex<BTreeMap<Slot, i32>>,
-    /// The broker shuts down: asks that wait for other clients wait no longer.
+    /// Set at shutdown: asks no longer wait for other clients.
     draining: watch::Sender<bool>,
 }
 
 impl<M: Machine> Coordinator<M> {
-    /// Has no slots until some are assigned.
+    /// Owns no slots until some are assigned.
     pub fn new(
         meta: MetaStore,
         topics: Arc<dyn Topics>,
@@ -131,13 +131,13 @@ impl<M: Machine> Coordinator<M> {
         &self.shared.context
     }
 
-    /// Has these slots and no others: reads those that are new, and lets go of the rest. Where a slot went to another
-    /// broker and came back, its node has another version, and it is read anew.
+    /// Owns these slots and no others: reads those that are new, and ends the rest. If a slot went to another broker and came
+    /// back, its node has another version, and it is read again.
     pub async fn assign(&self, owned: &BTreeMap<Slot, Ownership>) -> Result<(), MetaError> {
         let _assigning = self.shared.assigning.lock().await;
         self.check_epochs(owned);
         let session = self.shared.meta.lease().session();
-        let new = self.let_go(owned, session);
+        let new = self.end_lost(owned, session);
         if new.is_empty() {
             return Ok(());
         }
@@ -173,8 +173,8 @@ impl<M: Machine> Coordinator<M> {
         }
     }
 
-    /// Ends what is not owned, or not owned as it was; the slots that are to be read.
-    fn let_go(&self, owned: &BTreeMap<Slot, Ownership>, now: u64) -> BTreeSet<Slot> {
+    /// Ends shards whose slot is not owned any more, or not as it was. Returns the slots to read.
+    fn end_lost(&self, owned: &BTreeMap<Slot, Ownership>, now: u64) -> BTreeSet<Slot> {
         let mut new = BTreeSet::new();
         self.change_states(|states| {
             for (slot, state) in Slot::all().zip(states) {
@@ -202,7 +202,7 @@ impl<M: Machine> Coordinator<M> {
         new
     }
 
-    /// Makes machines of what is stored.
+    /// Makes machines of the nodes.
     async fn load(
         &self,
         stored: &BTreeMap<Slot, Vec<StoredId>>,
@@ -278,7 +278,7 @@ impl<M: Machine> Coordinator<M> {
         }
     }
 
-    /// Asks for an id, and waits for the answer. `queued` is called once asks that come later are handled later.
+    /// Asks about an id, and waits for the answer. `queued` is called once asks that come later are handled later.
     pub async fn ask<T>(
         &self,
         id: &str,

@@ -1,16 +1,15 @@
 //! What runs in a shard: a state machine for all ids of one kind in a slot, free of I/O, clocks and locks.
 //!
-//! A call says what happened and when. What the machine wants stored is taken from it after each call
-//! ([`Machine::take_writes`]), written in that order, each write at once or not at all, and its outcome comes back
-//! ([`Machine::stored`]). Memory follows what is stored: a machine changes what a write is about when the write is stored,
-//! or puts it back if it is not.
+//! A call says what happened and when. After each call the shard takes the writes that the machine asks for
+//! ([`Machine::take_writes`]), queues them in that order, and brings their outcomes back ([`Machine::stored`]). Memory
+//! follows what is stored: a machine changes its state when the write is stored, or undoes the change if it is refused.
 //!
 //! An ask brings its [`Answer`]. The machine answers at once, when a write is stored, or keeps the answer until something
-//! changes; an answer that is dropped says that another broker coordinates the id.
+//! changes. A dropped answer means NOT_COORDINATOR.
 //!
-//! What takes time elsewhere (calls of other brokers, of other slots) is not done in a machine: whoever makes its context
-//! gives it a channel to a task that does it, and the result comes back as an ask through the
-//! [`Coordinator`](super::Coordinator). So a machine sees events one after the other, all of them in the slot's task.
+//! A machine does not call other brokers or other slots. Its context has a channel to a task that does, and the result comes
+//! back as an ask through the [`Coordinator`](super::Coordinator). So all events reach the machine one by one, in the slot's
+//! task.
 
 use std::sync::Arc;
 
@@ -35,12 +34,12 @@ impl<T> Answer<T> {
     }
 }
 
-/// Nodes to write in one step, and what goes on when they are stored.
+/// Nodes to write in one multi, and how to go on with the outcome.
 #[derive(Debug)]
 pub struct Write<T> {
     /// The id that they belong to.
     pub id: String,
-    /// What to write. That the slot is still this broker's is checked in the same step.
+    /// What to write. The multi also checks that this broker still owns the slot.
     pub ops: Vec<Op>,
     /// Comes back with the outcome.
     pub then: T,
@@ -55,7 +54,7 @@ pub struct StoredId {
     pub nodes: Vec<(String, Node)>,
 }
 
-/// A machine that was made of what is stored.
+/// A machine made of stored nodes.
 pub struct Loaded<M> {
     /// The machine.
     pub machine: M,
@@ -71,14 +70,14 @@ pub trait Machine: Sized + Send + 'static {
     const ROOT: &'static str;
     /// What the machines of all slots share: limits, where events go.
     type Context: Send + Sync + 'static;
-    /// What is asked of one id, with the answer.
+    /// What is asked about one id, with its answer.
     type Ask: Send;
-    /// What is asked of all ids in the slot.
+    /// What is asked about all ids of the slot.
     type AskAll: Send;
-    /// What goes on when a write is stored.
+    /// How to go on with the outcome of a write.
     type Then: Send;
 
-    /// Makes the machine of a slot. It may want something written at once.
+    /// Makes the machine of a slot. It may ask for writes at once.
     fn load(
         context: &Arc<Self::Context>,
         topics: &Arc<dyn Topics>,
@@ -86,10 +85,10 @@ pub trait Machine: Sized + Send + 'static {
         stored: &[StoredId],
     ) -> Loaded<Self>;
 
-    /// Something is asked of an id.
+    /// An ask about one id.
     fn handle(&mut self, now_ms: i64, id: String, ask: Self::Ask);
 
-    /// Something is asked of the slot.
+    /// An ask about all ids of the slot.
     fn handle_all(&mut self, now_ms: i64, ask: Self::AskAll);
 
     /// When [`Self::tick`] has something to do, ms.
@@ -98,9 +97,9 @@ pub trait Machine: Sized + Send + 'static {
     /// Does what is due, for each id at most once.
     fn tick(&mut self, now_ms: i64);
 
-    /// A write is stored, or nothing of it is.
+    /// A write is stored or refused.
     fn stored(&mut self, now_ms: i64, then: Self::Then, outcome: Result<(), CoordinatorError>);
 
-    /// What the calls since the last one want written, in order.
+    /// The writes that were asked for since the last call, in order.
     fn take_writes(&mut self) -> Vec<Write<Self::Then>>;
 }

@@ -1,11 +1,11 @@
-//! Shards of state machines over the coordination tree, as Kafka's CoordinatorRuntime: who has which slot, a task a slot
-//! that runs a [`Machine`], writes that are fenced. What the machines do (groups, transactions) is not known here.
+//! Shards of state machines over the coordination tree, as Kafka's CoordinatorRuntime: which slots this broker owns, a task
+//! for each that runs a [`Machine`], fenced writes. What the machines do (groups, transactions) is not known here.
 //!
-//! - [`Slot`], [`SlotPartition`]: which slot an id is in, and the partition of an internal topic that stands for it
-//! - [`Coordinator`]: the slots of this broker; finds the shard for an id, loads what is stored, lets go of what was lost
-//! - `shard`: the task of one slot: its queue, timers, writes under way, fencing
-//! - `stored`: reading the nodes of slots, and writes that check who has the slot
-//! - [`Machine`]: what runs in a shard, free of I/O; [`Topics`]: what it may know of topics
+//! - [`Slot`], [`SlotPartition`]: the slot of an id, and the partition of an internal topic that stands for it
+//! - [`Coordinator`]: the slots of this broker; finds the shard of an id, loads new slots, ends lost ones
+//! - `shard`: the task of one slot: its queue, timers, writes in flight, fencing
+//! - `stored`: reads of slots' nodes, and writes that check the owner
+//! - [`Machine`]: what runs in a shard, without I/O; [`Topics`]: what it may know of topics
 
 mod clock;
 #[allow(clippy::module_inception)] // the noun is the module's

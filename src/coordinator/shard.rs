@@ -1,8 +1,8 @@
 //! One slot of a coordinator: a task that runs the slot's machine, its timers and its writes.
 //!
-//! Writes are queued in the order in which the machine wants them, and under way together. Each checks the version of the
-//! slot's node; when one finds another version, another broker has the slot and the task ends. What it wrote before counts,
-//! what waits for an answer learns that the coordinator is another one.
+//! Writes are queued in the order in which the machine asks for them, and many are in flight at once. Each checks the
+//! version of the slot's node; if that is another one, another broker owns the slot and the task ends. Earlier writes count;
+//! asks that wait get NOT_COORDINATOR.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -16,16 +16,16 @@ use super::machine::{Machine, Write};
 use super::slot::SlotPartition;
 use super::stored::GuardedStore;
 
-/// What is asked of a shard.
+/// An ask on its way to a shard.
 pub(super) enum Command<M: Machine> {
-    /// Of one id.
+    /// About one id.
     One { id: String, ask: M::Ask },
-    /// Of all ids in the slot.
+    /// About all ids of the slot.
     All(M::AskAll),
 }
 
 type Outcome<M> = (<M as Machine>::Then, Result<(), CoordinatorError>);
-type UnderWay<M> = Pin<Box<dyn Future<Output = Outcome<M>> + Send>>;
+type InFlight<M> = Pin<Box<dyn Future<Output = Outcome<M>> + Send>>;
 
 /// See the module's documentation.
 pub(super) struct Shard<M: Machine> {
@@ -33,8 +33,8 @@ pub(super) struct Shard<M: Machine> {
     store: GuardedStore,
     clock: Clock,
     machine: M,
-    writes: FuturesUnordered<UnderWay<M>>,
-    /// Another broker has the slot.
+    writes: FuturesUnordered<InFlight<M>>,
+    /// Another broker owns the slot.
     fenced: bool,
 }
 
@@ -88,13 +88,13 @@ impl<M: Machine> Shard<M> {
     fn stored(&mut self, then: M::Then, outcome: Result<(), CoordinatorError>) {
         debug_assert!(!self.fenced, "nothing is stored after the fence");
         if outcome == Err(CoordinatorError::NotCoordinator) {
-            tracing::info!(partition = %self.partition, "another broker has this slot now");
+            tracing::info!(partition = %self.partition, "another broker owns this slot now");
             self.fenced = true;
         }
         self.machine.stored(self.clock.now_ms(), then, outcome);
     }
 
-    /// Queues what the machine wants written.
+    /// Queues the writes that the machine asks for.
     fn write(&mut self) {
         for Write { id, ops, then } in self.machine.take_writes() {
             debug_assert!(!ops.is_empty(), "a write of nothing");

@@ -1,5 +1,5 @@
 //! Slots: groups and transactional ids are spread over them by hash. Kafka spreads them over the partitions of internal
-//! topics; so slot n is shown as partition n of these topics, its owner as the leader, its epoch as the leader epoch.
+//! topics: slot n is shown as partition n of these, its owner as the leader, its epoch as the leader epoch.
 
 use std::fmt;
 

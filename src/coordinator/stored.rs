@@ -1,4 +1,4 @@
-//! What slots keep in the coordination tree: reading it, and writes that check who has the slot.
+//! Nodes of slots in the coordination tree: reads, and writes that check the slot's owner.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ pub(super) struct GuardedStore {
 }
 
 impl GuardedStore {
-    /// For the shard that has a slot under this version of the slot's node.
+    /// For a slot that is owned under this version of its node.
     pub(super) fn new(meta: MetaStore, slot: Slot, version: i32) -> Self {
         let guard = Op::Check {
             path: paths::coordinator_slot(slot.number()),
@@ -50,7 +50,7 @@ impl GuardedStore {
     }
 }
 
-/// Reads what slots keep below a node: an entry for each of the slots.
+/// Reads the nodes of slots below `root`: an entry for each of the slots.
 pub(super) async fn read(
     meta: &MetaStore,
     root: &'static str,

@@ -1,4 +1,4 @@
-//! A coordinator of numbers that are counted up, for want of anything simpler.
+//! A coordinator whose machine counts numbers up.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -214,7 +214,7 @@ async fn a_broker_that_lost_the_slot_unnoticed_writes_nothing_and_answers_nothin
 }
 
 #[tokio::test]
-async fn a_slot_is_read_anew_in_another_session_and_not_asked_before() {
+async fn a_slot_is_read_again_in_another_session_and_not_asked_before() {
     let bench = Bench::new().await;
     bench.assign(0).await;
     assert_eq!(bench.ask(Ask::Count).await, Ok(1));

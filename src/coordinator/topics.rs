@@ -7,7 +7,7 @@ use uuid::Uuid;
 /// A partition, as stored nodes name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicPartition {
-    /// The topic's id; a topic that is made anew under the same name has another one.
+    /// The topic's id; a topic that is created again under the same name has another one.
     pub topic_id: Uuid,
     /// `brokerId-n`.
     pub identity: String,

@@ -18,6 +18,8 @@ mod offsets;
 mod persist;
 mod reserved;
 mod subscription;
+#[cfg(test)]
+mod testing;
 
 pub use asks::FoundOffsets;
 pub use group_coordinator::GroupCoordinator;

@@ -139,7 +139,8 @@ pub(super) struct LoadedGroup {
     pub(super) unresolved: usize,
 }
 
-/// Reads a group from its nodes. What cannot be read is ignored: the group begins anew then, the offset is not there.
+/// Reads a group from its nodes. A node that cannot be read is ignored: such a group begins without members, such an offset
+/// is unknown.
 pub(super) fn load(stored: &StoredId, topics: &dyn Topics, now_ms: i64) -> LoadedGroup {
     let mut loaded = LoadedGroup {
         classic: ClassicGroup::new(now_ms),
@@ -151,7 +152,7 @@ pub(super) fn load(stored: &StoredId, topics: &dyn Topics, now_ms: i64) -> Loade
             Some(GroupNode::Group) if !node.data.is_empty() => {
                 match decode(path, &node.data).and_then(|record| group_from(record, path, now_ms)) {
                     Ok(group) => loaded.classic = group,
-                    Err(error) => tracing::error!(%error, "the group begins anew"),
+                    Err(error) => tracing::error!(%error, "the group begins without members"),
                 }
             }
             Some(GroupNode::Offset { topic, identity }) => {
@@ -233,4 +234,127 @@ fn group_from(record: GroupRecord, path: &str, now_ms: i64) -> Result<ClassicGro
         State::Stable
     };
     Ok(group)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::group::testing::{OneTopic, TOPIC_ID};
+    use crate::meta::Node;
+
+    fn member(id: &str) -> Member {
+        let request = JoinRequest {
+            member_id: id.to_owned(),
+            instance_id: Some(format!("i-{id}")),
+            client_id: "c".to_owned(),
+            client_host: "/h".to_owned(),
+            session_timeout_ms: 10_000,
+            rebalance_timeout_ms: 60_000,
+            protocol_type: "consumer".to_owned(),
+            protocols: vec![("range".to_owned(), Bytes::from_static(b"\x00\x01"))],
+            member_id_required: false,
+            can_skip_assignment: false,
+            reason: String::new(),
+            reserved: None,
+        };
+        let mut member = Member::new(id.to_owned(), 0, &request);
+        // One topic, `t`, with partition 2.
+        let assignment = b"\0\0\0\0\0\x01\0\x01t\0\0\0\x01\0\0\0\x02";
+        member.assignment = Bytes::from_static(assignment);
+        member
+    }
+
+    fn group() -> ClassicGroup {
+        let mut group = ClassicGroup::new(5);
+        group.generation = 7;
+        group.protocol_type = Some("consumer".to_owned());
+        group.protocol = Some("range".to_owned());
+        group.leader = Some("a".to_owned());
+        group.restore(member("a"), 5);
+        group
+    }
+
+    fn offset(topic_id: Uuid) -> CommittedOffset {
+        CommittedOffset {
+            offset: 42,
+            leader_epoch: 3,
+            metadata: "m".to_owned(),
+            commit_ms: 9,
+            expire_ms: Some(99),
+            topic_id: Some(topic_id),
+        }
+    }
+
+    fn offset_of(partition: i32, topic_id: Uuid) -> Op {
+        let partition = TopicPartition {
+            topic_id,
+            identity: format!("0-{partition}"),
+        };
+        offset_op("g", "t", &partition, &offset(topic_id))
+    }
+
+    /// What these operations leave of the group `g`.
+    fn stored(ops: Vec<Op>) -> StoredId {
+        let node = |op| match op {
+            Op::Put { path, data, .. } => {
+                let node = Node {
+                    data,
+                    version: 0,
+                    ephemeral: false,
+                };
+                Some((path, node))
+            }
+            _ => None,
+        };
+        StoredId {
+            id: "g".to_owned(),
+            nodes: ops.into_iter().filter_map(node).collect(),
+        }
+    }
+
+    #[test]
+    fn a_group_is_read_as_it_was_stored() {
+        let before = group();
+        let mut ops = group_ops("g", &before, &OneTopic);
+        let owner = paths::group_owner("g", "t", "0-2");
+        assert!(ops.contains(&Op::put(owner, Bytes::from_static(b"a"))));
+        ops.push(offset_of(1, TOPIC_ID));
+        let loaded = load(&stored(ops), &OneTopic, 1000);
+        assert_eq!(loaded.unresolved, 0);
+        assert_eq!(loaded.offsets.get("t", 1), Some(&offset(TOPIC_ID)));
+        let group = loaded.classic;
+        assert_eq!((group.state, group.generation), (State::Stable, 7));
+        assert_eq!(group.leader, before.leader);
+        assert_eq!(group.describe().members[0].client_id, "c");
+        let (now, then) = (&group.members["a"], &before.members["a"]);
+        assert_eq!(now.protocols, then.protocols);
+        assert_eq!(now.assignment, then.assignment);
+        assert_eq!(group.instances["i-a"], "a");
+        // Alive for a session timeout from now on.
+        assert_eq!(group.next_deadline(), Some(11_000));
+    }
+
+    #[test]
+    fn offsets_of_an_earlier_topic_of_the_name_and_of_unknown_partitions_are_not_loaded() {
+        let of_earlier = offset_of(1, Uuid::from_u128(77));
+        let ops = vec![of_earlier, offset_of(9, TOPIC_ID)];
+        let loaded = load(&stored(ops), &OneTopic, 0);
+        assert_eq!(loaded.offsets.len(), 0);
+        assert_eq!(loaded.unresolved, 1);
+    }
+
+    #[test]
+    fn nodes_that_cannot_be_read_leave_the_others_alone() {
+        let damaged = Bytes::from_static(b"{");
+        let ops = vec![
+            Op::put(paths::group("g"), damaged.clone()),
+            Op::put(paths::group_offset("g", "t", "0-0"), damaged),
+            offset_of(1, TOPIC_ID),
+        ];
+        let loaded = load(&stored(ops), &OneTopic, 0);
+        assert!(loaded.classic.is_empty());
+        assert_eq!(loaded.offsets.len(), 1);
+    }
 }

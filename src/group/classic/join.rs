@@ -213,7 +213,7 @@ impl ClassicGroup {
                 if request.can_skip_assignment {
                     reply.skip_assignment = leads;
                 } else {
-                    // An older client that saw itself as leader would assign anew (KIP-345).
+                    // An older client that saw itself as leader would assign again (KIP-345).
                     reply.leader = old_leader.unwrap_or_default();
                     reply.members = Vec::new();
                 }

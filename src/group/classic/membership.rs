@@ -1,4 +1,4 @@
-//! Who is in a classic group: signs of life, who may commit, and how members go.
+//! Members of a classic group: heartbeats, commits, leaving.
 
 use crate::group::messages::{GroupError, LeaveMember};
 

@@ -141,7 +141,7 @@ pub(in crate::group) struct ClassicGroup {
     store_again_ms: Option<i64>,
     next_rank: u64,
     effects: Vec<Effect>,
-    /// Who would set off a rebalance, and why.
+    /// The member that would set off a rebalance, and why.
     cause: Option<rebalanced::Cause>,
     rebalancing: Option<rebalanced::Rebalancing>,
     rebalanced: Vec<Rebalanced>,
@@ -174,7 +174,7 @@ impl ClassicGroup {
         }
     }
 
-    /// What the calls since the last one want done.
+    /// The effects of the calls since the last one.
     pub(in crate::group) fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }

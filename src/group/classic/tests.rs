@@ -428,7 +428,7 @@ fn stable_static() -> (ClassicGroup, JoinRequest) {
     (group, own)
 }
 
-/// The changes that a group wants stored.
+/// The changes that a group asks to store.
 fn changes(group: &mut ClassicGroup) -> Vec<Change> {
     let change = |effect| match effect {
         Effect::Persist(change) => Some(change),

@@ -1,5 +1,4 @@
-//! The groups of one slot as a machine of the coordinator: their timers, which requests wait for them, and what is stored
-//! of them.
+//! The groups of one slot as a machine of the coordinator: their timers, the requests that wait for them, and their writes.
 //!
 //! - here: members of classic groups, timers
 //! - `commits`: offsets that are committed
@@ -77,7 +76,7 @@ pub(super) enum Then {
         /// `None` if it was not asked for.
         answer: Option<(Outcomes, Answer<Result<Outcomes, GroupError>>)>,
     },
-    /// Nothing waits for it.
+    /// Nothing depends on it.
     Nothing,
 }
 
@@ -196,8 +195,7 @@ impl Machine for Groups {
         Some(first.unwrap_or(i64::MAX).min(self.check_at_ms))
     }
 
-    /// Groups do what is due, each once: what they want done by now already is done at the next call, after what came
-    /// meanwhile.
+    /// Each group does what is due, once: what is due again by then waits for the next call, after other events.
     fn tick(&mut self, now_ms: i64) {
         let limits = self.classic_limits();
         let later = self.deadlines.split_off(&(now_ms + 1, String::new()));
@@ -273,7 +271,7 @@ impl Groups {
         self.last_number
     }
 
-    /// Wants something written; what is nothing is stored at once.
+    /// Asks for a write; an empty one is stored at once.
     fn store(&mut self, now_ms: i64, group_id: &str, ops: Vec<Op>, then: Then) {
         match ops.is_empty() {
             true => self.stored(now_ms, then, Ok(())),
@@ -356,7 +354,7 @@ impl Groups {
         members.iter().map(leave).collect()
     }
 
-    /// Carries out what the group wants done, and puts its timer right.
+    /// Carries out the group's effects, and updates its timer.
     fn settle(&mut self, group_id: &str) {
         let Some(group) = self.groups.get_mut(group_id) else {
             return;

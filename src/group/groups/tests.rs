@@ -6,37 +6,9 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::clock::WallClock;
-use crate::coordinator::TopicPartition;
 use crate::group::asks::{FetchOffsets, FoundOffsets};
 use crate::group::messages::{CommitOffsets, OffsetToCommit};
-
-/// Topic `t` with four partitions.
-struct OneTopic;
-
-const TOPIC_ID: Uuid = Uuid::from_u128(1);
-
-impl Topics for OneTopic {
-    fn partition(&self, topic: &str, index: i32) -> Option<TopicPartition> {
-        let exists = topic == "t" && (0..4).contains(&index);
-        exists.then(|| TopicPartition {
-            topic_id: TOPIC_ID,
-            identity: format!("0-{index}"),
-        })
-    }
-
-    fn index_of(&self, topic: &str, identity: &str) -> Option<i32> {
-        let index = identity.strip_prefix("0-")?.parse().ok()?;
-        self.partition(topic, index).map(|_| index)
-    }
-
-    fn id_of(&self, topic: &str) -> Option<Uuid> {
-        (topic == "t").then_some(TOPIC_ID)
-    }
-
-    fn refresh(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(async {})
-    }
-}
+use crate::group::testing::OneTopic;
 
 const CHECK_INTERVAL_MS: i64 = 60_000;
 const RETENTION_MS: i64 = 3_600_000;
