@@ -11,22 +11,26 @@ use std::time::Instant;
 use common::{Running, batch, fetch_request, name, now_ms, produce_request};
 use metaq_protocol::ResponseError;
 use metaq_protocol::batch::BatchBuilder;
+use metaq_protocol::messages::create_topics_request::CreatableTopic;
 use metaq_protocol::messages::delete_records_request::{
     DeleteRecordsPartition, DeleteRecordsTopic,
 };
 use metaq_protocol::messages::delete_topics_request::DeleteTopicState;
+use metaq_protocol::messages::describe_topic_partitions_request::TopicRequest;
 use metaq_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
 use metaq_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
 use metaq_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use metaq_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use metaq_protocol::messages::{
-    ApiVersionsRequest, DeleteRecordsRequest, DeleteTopicsRequest, FetchRequest, GroupId,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, ListGroupsRequest,
-    MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest,
+    ApiVersionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeTopicPartitionsRequest, FetchRequest, GroupId, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, JoinGroupRequest, ListGroupsRequest, MetadataRequest,
+    OffsetCommitRequest, OffsetFetchRequest, ProduceRequest,
 };
 use metaq_protocol::protocol::StrBytes;
 
@@ -804,5 +808,47 @@ fn a_writer_that_ended_by_a_bug_is_told_by_healthz_and_to_producers() {
         ResponseError::KafkaStorageError.code()
     );
     assert_eq!(client.fetch("t", 0), [(0, 1)]);
+    broker.stop();
+}
+
+#[test]
+fn slots_of_groups_are_shown_as_partitions_of_an_internal_topic_to_who_names_it() {
+    const OFFSETS: &str = "__consumer_offsets";
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &["auto.create.topics.enable=true"]);
+    let mut client = broker.client();
+    client.create("t");
+    let named = MetadataRequestTopic::default().with_name(Some(name(OFFSETS)));
+    let by_name = MetadataRequest::default().with_topics(Some(vec![named]));
+    let response = client.ask(9, &by_name);
+    let topic = &response.topics[0];
+    assert_eq!((topic.error_code, topic.is_internal), (0, true));
+    let slots = &broker.broker().context().cluster.image().slots;
+    assert_eq!(topic.partitions.len(), slots.len());
+    for (index, (partition, slot)) in topic.partitions.iter().zip(slots).enumerate() {
+        assert_eq!(partition.partition_index, index as i32);
+        assert_eq!(partition.leader_id.0, slot.owner);
+        assert_eq!(partition.leader_epoch, slot.epoch);
+        assert_eq!(partition.isr_nodes, [partition.leader_id]);
+    }
+    let named = TopicRequest::default().with_name(name(OFFSETS));
+    let describe = DescribeTopicPartitionsRequest::default()
+        .with_topics(vec![named])
+        .with_response_partition_limit(40);
+    let described = client.ask(0, &describe);
+    assert!(described.topics[0].is_internal);
+    assert_eq!(described.topics[0].partitions.len(), 40);
+    assert_eq!(described.next_cursor.unwrap().partition_index, 40);
+    // It is there: it is neither created on the way nor by request.
+    let create = CreatableTopic::default()
+        .with_name(name(OFFSETS))
+        .with_num_partitions(1)
+        .with_replication_factor(1);
+    let create = CreateTopicsRequest::default().with_topics(vec![create]);
+    let created = client.ask(5, &create);
+    let exists = ResponseError::TopicAlreadyExists.code();
+    assert_eq!(created.topics[0].error_code, exists);
+    let all = client.ask(9, &MetadataRequest::default().with_topics(None));
+    assert_eq!(all.topics.len(), 1, "{:?}", all.topics);
     broker.stop();
 }

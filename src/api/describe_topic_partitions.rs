@@ -1,5 +1,6 @@
 //! DescribeTopicPartitions (key 75, v0; KIP-966): topics in name order, a bounded number of partitions at a time.
 //!
+//! - `__consumer_offsets`, when it is named, has the slots of groups as its partitions, as for Metadata.
 //! - An empty list means all topics. The cursor of an answer is where the next request goes on.
 
 use std::collections::BTreeSet;
@@ -17,6 +18,7 @@ use metaq_protocol::messages::{
 use super::shared::{TOPIC_OPERATIONS, broker_ids, leadership, topic_name};
 use super::{Api, Caller, Context, Order, serve};
 use crate::cluster::{Image, Topic};
+use crate::coordinator::InternalTopic;
 
 /// `max.request.partition.size.limit` of Kafka.
 const PARTITIONS_MAX: usize = 2000;
@@ -67,7 +69,7 @@ async fn handle(
             response.next_cursor = Some(cursor(&name, start));
             break;
         }
-        let Some(topic) = image.topic(&name) else {
+        let Some(topic) = image.topic_or_internal(&name) else {
             let refusal = DescribeTopicPartitionsResponseTopic::default()
                 .with_error_code(ResponseError::UnknownTopicOrPartition.code())
                 .with_name(Some(topic_name(&name)));
@@ -77,7 +79,7 @@ async fn handle(
         let end = topic.partitions.len().min(start.saturating_add(left));
         response
             .topics
-            .push(described(&image, listener, topic, start..end));
+            .push(described(&image, listener, &topic, start..end));
         left -= end.saturating_sub(start);
         if end < topic.partitions.len() {
             response.next_cursor = Some(cursor(&name, end));
@@ -117,6 +119,7 @@ fn described(
     DescribeTopicPartitionsResponseTopic::default()
         .with_name(Some(topic_name(&topic.name)))
         .with_topic_id(topic.id)
+        .with_is_internal(InternalTopic::named(&topic.name).is_some())
         .with_topic_authorized_operations(TOPIC_OPERATIONS)
         .with_partitions(partitions.collect())
 }

@@ -3,6 +3,7 @@
 //! - A null list means all topics (an empty one in v0); an empty one none.
 //! - A missing topic is created on the way where that is allowed, and answered as created.
 //! - By id from v10 on; an unknown id is UNKNOWN_TOPIC_ID.
+//! - `__consumer_offsets`, when it is named, has the slots of groups as its partitions; it is not among all topics.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use super::shared::{
 };
 use super::{Api, Caller, Context, Order, serve};
 use crate::cluster::{Image, NewTopic, Topic, check_topic_name};
+use crate::coordinator::InternalTopic;
 
 pub(super) const API: Api = Api {
     key: ApiKey::Metadata,
@@ -59,7 +61,9 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
         true => image.topics().map(describe).collect(),
         false => asked
             .iter()
-            .map(|asked| find(&image, asked).map_or_else(|refusal| *refusal, describe))
+            .map(|asked| {
+                find(&image, asked).map_or_else(|refusal| *refusal, |topic| describe(&topic))
+            })
             .collect(),
     };
     let refused = |topic: &&MetadataResponseTopic| topic.error_code != 0;
@@ -99,7 +103,8 @@ async fn create_missing(cx: &Context, asked: &[MetadataRequestTopic]) {
         .iter()
         .filter(|topic| topic.topic_id.is_nil())
         .filter_map(|topic| topic.name.as_ref());
-    let missing = |name: &&str| image.topic(name).is_none() && check_topic_name(name).is_ok();
+    let missing =
+        |name: &&str| image.topic_or_internal(name).is_none() && check_topic_name(name).is_ok();
     let missing: Vec<NewTopic> = names
         .map(|name| name.as_str())
         .filter(missing)
@@ -130,10 +135,10 @@ async fn create_missing(cx: &Context, asked: &[MetadataRequestTopic]) {
     wait_until_applied(cx, &created, CREATE_WAIT_MS).await;
 }
 
-fn find<'a>(
-    image: &'a Image,
+fn find(
+    image: &Image,
     asked: &MetadataRequestTopic,
-) -> Result<&'a Arc<Topic>, Box<MetadataResponseTopic>> {
+) -> Result<Arc<Topic>, Box<MetadataResponseTopic>> {
     let refuse = |error: ResponseError| {
         let refusal = MetadataResponseTopic::default()
             .with_error_code(error.code())
@@ -145,6 +150,7 @@ fn find<'a>(
     if !asked.topic_id.is_nil() {
         return image
             .topic_by_id(asked.topic_id)
+            .cloned()
             .ok_or_else(|| refuse(ResponseError::UnknownTopicId));
     }
     let name = asked.name.as_ref().map_or("", |name| name.as_str());
@@ -152,7 +158,7 @@ fn find<'a>(
         return Err(refuse(ResponseError::InvalidTopicException));
     }
     image
-        .topic(name)
+        .topic_or_internal(name)
         .ok_or_else(|| refuse(crate::partition::PartitionError::Unknown.wire()))
 }
 
@@ -202,6 +208,7 @@ fn described(
     MetadataResponseTopic::default()
         .with_name(Some(topic_name(&topic.name)))
         .with_topic_id(topic.id)
+        .with_is_internal(InternalTopic::named(&topic.name).is_some())
         .with_partitions(topic.partitions.iter().enumerate().map(partition).collect())
         .with_topic_authorized_operations(operations)
 }

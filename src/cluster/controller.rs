@@ -213,12 +213,7 @@ impl Controller {
             };
             let slot: usize = slot;
             if slot < Slot::COUNT {
-                let unowned = SlotInfo {
-                    owner: -1,
-                    epoch: 0,
-                    version: -1,
-                };
-                slots.resize(Slot::COUNT, unowned);
+                slots.resize(Slot::COUNT, SlotInfo::UNOWNED);
                 slots[slot] = info;
             }
         }

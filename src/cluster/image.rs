@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::configs::Configs;
 use super::names;
 use crate::config::TopicOverrides;
-use crate::coordinator::Slot;
+use crate::coordinator::{InternalTopic, Slot};
 use crate::partition::Identity;
 
 /// Where clients of one listener find a broker.
@@ -62,6 +62,25 @@ pub struct SlotInfo {
     pub epoch: i32,
     /// Of the slot's node; every write for its groups checks it.
     pub version: i32,
+}
+
+impl SlotInfo {
+    /// A slot that was not given to any broker yet.
+    pub(super) const UNOWNED: Self = Self {
+        owner: -1,
+        epoch: 0,
+        version: -1,
+    };
+
+    /// The slot as a partition: its owner leads and keeps it, its epoch is the leader epoch.
+    fn as_partition(self, slot: Slot) -> PartitionInfo {
+        let identity = Identity {
+            broker_id: self.owner,
+            number: slot.number() as i32,
+        };
+        let replicas = (self.owner >= 0).then_some(self.owner);
+        PartitionInfo::new(identity, replicas.into_iter().collect(), self.epoch)
+    }
 }
 
 /// One partition of a topic.
@@ -241,6 +260,32 @@ impl Image {
         self.topics.by_name.get(name)
     }
 
+    /// A topic by name, or the internal topic of that name.
+    pub fn topic_or_internal(&self, name: &str) -> Option<Arc<Topic>> {
+        let known = self.topic(name).cloned();
+        known.or_else(|| self.internal_topic(name).map(Arc::new))
+    }
+
+    /// The slots as the internal topic of a name. There is no `__transaction_state` yet.
+    pub(super) fn internal_topic(&self, name: &str) -> Option<Topic> {
+        let topic = InternalTopic::named(name)?;
+        if topic != InternalTopic::ConsumerOffsets {
+            return None;
+        }
+        let partition = |slot: Slot| {
+            self.slot(slot)
+                .unwrap_or(SlotInfo::UNOWNED)
+                .as_partition(slot)
+        };
+        Some(Topic {
+            name: topic.name().into(),
+            // As of a broker without topic ids: it is known by its name alone.
+            id: Uuid::nil(),
+            overrides: TopicOverrides::default(),
+            partitions: Slot::all().map(partition).collect(),
+        })
+    }
+
     /// A topic by id.
     pub fn topic_by_id(&self, id: Uuid) -> Option<&Arc<Topic>> {
         self.topics.by_id.get(&id)
@@ -307,6 +352,33 @@ mod tests {
         image.remove(["b", "never there"]);
         assert!(image.topic("b").is_none() && image.topic_by_id(Uuid::from_u128(2)).is_none());
         assert!(before.topic("b").is_some() && before.topic_by_id(Uuid::from_u128(1)).is_some());
+    }
+
+    #[test]
+    fn slots_are_the_partitions_of_an_internal_topic() {
+        let mut image = Image::default();
+        let name = "__consumer_offsets";
+        let leaders = |image: &Image| {
+            let partitions = image.topic_or_internal(name).unwrap().partitions.clone();
+            let of = |info: PartitionInfo| (info.leader, info.leader_epoch, info.isr);
+            partitions.into_iter().map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(leaders(&image), vec![(-1, 0, vec![]); Slot::COUNT]);
+        image.slots = vec![SlotInfo::UNOWNED; Slot::COUNT];
+        image.slots[5] = SlotInfo {
+            owner: 2,
+            epoch: 7,
+            version: 9,
+        };
+        assert_eq!(leaders(&image)[5], (2, 7, vec![2]));
+        assert_eq!(image.topics().count(), 0);
+        assert!(image.topic_or_internal("__transaction_state").is_none());
+        // One that was made under the name before it was an internal one.
+        image.put([topic(name, 1)]);
+        assert_eq!(
+            image.topic_or_internal(name).unwrap().id,
+            Uuid::from_u128(1)
+        );
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl Controller {
     fn plan(&self, new: &NewTopic, load: &mut Load) -> Result<Topic, ClusterError> {
         check_topic_name(&new.name)?;
         let image = self.view.image();
-        if image.topic(&new.name).is_some() {
+        if image.topic_or_internal(&new.name).is_some() {
             return Err(ClusterError::TopicExists(new.name.clone()));
         }
         if let Some(other) = image.colliding(&new.name) {
