@@ -1,5 +1,5 @@
 //! Runs the simulations by the seed, on all processors:
-//! `simulate [--what log|syncs|broker] [--from N] [--seeds N] [--steps N]`. Prints failing seeds with their traces, and ends
+//! `simulate [--what log|syncs|rewrites|broker] [--from N] [--seeds N] [--steps N]`. Prints failing seeds with their traces, and ends
 //! with exit code 1 when there are any. `benches/simulate` builds it and runs it.
 
 #[path = "../tests/simulation/chance.rs"]
@@ -55,7 +55,7 @@ impl Asked {
         for pair in words.chunks(2) {
             let [name, value] = pair else { return None };
             match name.as_str() {
-                "--what" if ["log", "syncs", "broker"].contains(&value.as_str()) => {
+                "--what" if ["log", "syncs", "rewrites", "broker"].contains(&value.as_str()) => {
                     asked.what = Some(value.clone())
                 }
                 "--from" => asked.from = value.parse().ok()?,
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let Some(asked) = Asked::read() else {
-        eprintln!("simulate [--what log|syncs|broker] [--from N] [--seeds N] [--steps N]");
+        eprintln!("simulate [--what log|syncs|rewrites|broker] [--from N] [--seeds N] [--steps N]");
         return ExitCode::from(2);
     };
     let mut failed = 0;
@@ -88,6 +88,10 @@ fn main() -> ExitCode {
     if asked.wants("syncs") {
         let one = |seed| log::run(seed, asked.steps, log::Faults::Syncs);
         failed += run("syncs", &asked, one);
+    }
+    if asked.wants("rewrites") {
+        let one = |seed| log::run(seed, asked.steps, log::Faults::Rewrites);
+        failed += run("rewrites", &asked, one);
     }
     if asked.wants("broker") {
         failed += run("broker", &asked, |seed| process::run(seed, &[]));

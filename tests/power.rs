@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use metaq::clock::WallClock;
 use metaq::log::{Ends, LogConfig, LogError, ProducedBatch, Reach, ReadWanted};
 use metaq::partition::{
-    Housekeeping, HousekeepingIntervals, Identity, Isolation, Partition, Partitions,
+    Acks, Housekeeping, HousekeepingIntervals, Identity, Isolation, Partition, Partitions,
     PartitionsOptions, ReadError, TopicToOpen,
 };
 use metaq_protocol::batch::{BATCH_HEADER_BYTES, BatchBuilder, BatchHeader, Batches};
@@ -80,7 +80,7 @@ impl Producer {
     fn produce(&mut self, partition: &Arc<Partition>, stop: &AtomicBool) {
         let mut waiting: VecDeque<_> = VecDeque::new();
         for sent in &self.unacknowledged {
-            waiting.push_back(partition.append(self.batch(*sent)));
+            waiting.push_back(partition.append(Acks::All, self.batch(*sent)));
         }
         loop {
             while !stop.load(Ordering::SeqCst) && waiting.len() < IN_FLIGHT {
@@ -91,7 +91,7 @@ impl Producer {
                 };
                 self.next += count;
                 self.unacknowledged.push_back(sent);
-                waiting.push_back(partition.append(self.batch(sent)));
+                waiting.push_back(partition.append(Acks::All, self.batch(sent)));
             }
             let Some(answer) = waiting.pop_front() else {
                 return;

@@ -59,6 +59,11 @@ fn a_log_keeps_what_it_acknowledged_while_syncs_take_time_and_writebacks_fail() 
 }
 
 #[test]
+fn a_log_keeps_what_it_acknowledged_while_a_leader_has_it_cut_off() {
+    assert_clean(0..SEEDS, |seed| log::run(seed, STEPS, Faults::Rewrites));
+}
+
+#[test]
 fn a_sync_after_a_failed_one_and_a_restart_writes_what_the_device_refused() {
     for seed in [8, 982, 1358, 1862, 2539, 2902] {
         log::run(seed, STEPS, Faults::Syncs).unwrap();

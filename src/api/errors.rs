@@ -38,10 +38,14 @@ impl WireError for LogError {
     fn wire(&self) -> ResponseError {
         match self {
             Self::NotLeader => ResponseError::NotLeaderOrFollower,
+            Self::NotEnoughReplicas { .. } => ResponseError::NotEnoughReplicas,
             Self::Offline(_) | Self::NotCached | Self::Io(_) | Self::Hole { .. } => {
                 ResponseError::KafkaStorageError
             }
-            Self::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
+            Self::OffsetOutOfRange { .. } | Self::UnexpectedOffset { .. } => {
+                ResponseError::OffsetOutOfRange
+            }
+            Self::LaterEpoch { .. } => ResponseError::UnknownLeaderEpoch,
             Self::BatchLargerThanSegment(_) => ResponseError::RecordListTooLarge,
             Self::Sequence(SequenceError::FencedEpoch { .. }) => {
                 ResponseError::InvalidProducerEpoch
@@ -49,7 +53,7 @@ impl WireError for LogError {
             Self::Sequence(SequenceError::OutOfOrder { .. }) => {
                 ResponseError::OutOfOrderSequenceNumber
             }
-            Self::Damaged { .. } => ResponseError::CorruptMessage,
+            Self::Damaged { .. } | Self::FetchedDamaged(_) => ResponseError::CorruptMessage,
         }
     }
 }

@@ -28,7 +28,7 @@ use super::shared::{message, name_of, partition_of};
 use super::{Answer, Api, Body, Caller, Context, Order, Response};
 use crate::log::{Appended, LogConfig, LogError, ProducedBatch};
 use crate::memory::NoMemory;
-use crate::partition::{InvalidBatch, Unpacking, admit};
+use crate::partition::{Acks, InvalidBatch, Unpacking, admit};
 
 pub(super) const API: Api = Api {
     key: ApiKey::Produce,
@@ -108,12 +108,10 @@ async fn append(
     index: i32,
     records: Bytes,
 ) -> Result<Queued, Refusal> {
-    if !(-1..=1).contains(&acks) {
-        return Err(refuse(
-            ResponseError::InvalidRequiredAcks,
-            format!("acks={acks} is not -1, 0 or 1"),
-        ));
-    }
+    let acks = Acks::of_wire(acks).ok_or_else(|| {
+        let text = format!("acks={acks} is not -1, 0 or 1");
+        refuse(ResponseError::InvalidRequiredAcks, text)
+    })?;
     let partition = partition_of(cx, name, id, index)
         .map_err(|error| refuse(error.wire(), error.to_string()))?;
     if !cx.config.accepts(partition.topic()).publish {
@@ -132,14 +130,8 @@ async fn append(
         );
         return Err(refuse(ResponseError::PolicyViolation, text));
     }
-    // This broker is the only replica in sync.
-    if acks == -1 && config.min_insync_replicas > 1 {
-        let text = format!(
-            "1 replica is in sync, min.insync.replicas is {}",
-            config.min_insync_replicas
-        );
-        return Err(refuse(ResponseError::NotEnoughReplicas, text));
-    }
+    let in_sync = partition.check_in_sync(acks);
+    in_sync.map_err(|error| refuse(error.wire(), error.to_string()))?;
     let batches = admitted(cx, &records, &config).await?;
     if batches.iter().any(|batch| batch.header.is_transactional()) {
         return Err(refuse(
@@ -147,7 +139,7 @@ async fn append(
             "transactions are not served yet".to_owned(),
         ));
     }
-    Ok(Queued::Waiting(partition.append(batches)))
+    Ok(Queued::Waiting(partition.append(acks, batches)))
 }
 
 /// Checks record data, once there is memory for unpacking them.

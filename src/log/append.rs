@@ -1,12 +1,14 @@
-//! Appending to a log: what a round of requests queued is admitted, given offsets and written with as few writes as
-//! possible.
+//! Appending to a log: what several requests brought is admitted, given offsets and written with as few writes as possible.
+//!
+//! Who appends decides what is done ([`Origin`]): a client's batches are checked against what its producer sent before and
+//! get offsets and the leader epoch; a follower takes its leader's as they are.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader};
+use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader, Batches};
 
 use super::LogError;
 use super::config::LogConfig;
@@ -26,6 +28,34 @@ pub struct ProducedBatch {
     pub bytes: Bytes,
 }
 
+/// Who appends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A producer: sequences are checked; the batches get offsets and the leader epoch.
+    Client,
+    /// The leader, whose records a follower copies: offsets and epochs are as they came, and go on where the log ends.
+    Replication,
+}
+
+/// What one request brings to one log.
+#[derive(Clone, Debug)]
+pub struct AppendRequest {
+    /// Who appends.
+    pub origin: Origin,
+    /// Stored all or none.
+    pub batches: Vec<ProducedBatch>,
+}
+
+impl AppendRequest {
+    /// Of a producer.
+    pub fn of_client(batches: Vec<ProducedBatch>) -> Self {
+        Self {
+            origin: Origin::Client,
+            batches,
+        }
+    }
+}
+
 /// What one produce request did to one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
@@ -42,7 +72,7 @@ pub struct Appended {
 }
 
 impl Log {
-    /// Appends the batches of several requests with as few writes as possible. The answers stand in the order
+    /// Appends the batches of several producers with as few writes as possible. The answers stand in the order
     /// of the requests; one that is refused leaves the others alone. After a disk error the log is offline and
     /// every request of the call is answered with it.
     pub fn append(
@@ -51,13 +81,45 @@ impl Log {
         leader_epoch: i32,
         now_ms: i64,
     ) -> Vec<Result<Appended, LogError>> {
-        self.append_telling(requests, leader_epoch, now_ms, |_| {})
+        let requests = requests.iter().cloned().map(AppendRequest::of_client);
+        let requests: Vec<_> = requests.collect();
+        self.append_with(&requests, leader_epoch, now_ms, |_| {})
     }
 
-    /// As [`Self::append`], telling each batch as it was written.
-    pub fn append_telling(
+    /// Appends what a follower fetched from its leader, whole batches one after the other, with one write (Kafka's
+    /// appendAsFollower). They go on at the log's end, or after it where compaction took records; none is of a later epoch
+    /// than the one that the leader leads in.
+    pub fn append_as_follower(
         &self,
-        requests: &[Vec<ProducedBatch>],
+        records: &Bytes,
+        leader_epoch: i32,
+        now_ms: i64,
+    ) -> Result<Appended, LogError> {
+        let (mut batches, mut at) = (Vec::new(), 0);
+        for found in Batches::new(records) {
+            let damaged = |error: batch::BatchError| LogError::FetchedDamaged(error.to_string());
+            let (header, slice) = found.map_err(damaged)?;
+            if !batch::verify_crc(slice) {
+                let what = format!("the CRC of the batch at {} is wrong", header.base_offset);
+                return Err(LogError::FetchedDamaged(what));
+            }
+            let bytes = records.slice(at..at + slice.len());
+            at += slice.len();
+            batches.push(ProducedBatch { header, bytes });
+        }
+        let request = AppendRequest {
+            origin: Origin::Replication,
+            batches,
+        };
+        let mut answers = self.append_with(&[request], leader_epoch, now_ms, |_| {});
+        let closed = || Err(LogError::Offline("nothing was appended".to_owned()));
+        answers.pop().unwrap_or_else(closed)
+    }
+
+    /// As [`Self::append`], for requests of any origin, handing out each batch as it was written.
+    pub fn append_with(
+        &self,
+        requests: &[AppendRequest],
         leader_epoch: i32,
         now_ms: i64,
         mut tell: impl FnMut(WrittenBatch),
@@ -69,7 +131,7 @@ impl Log {
         }
         let config = self.config();
         let mut round = Round::new(self, &mut tail, &config, leader_epoch, now_ms, &mut tell);
-        let mut answers: Vec<_> = requests.iter().map(|batches| round.take(batches)).collect();
+        let mut answers: Vec<_> = requests.iter().map(|request| round.take(request)).collect();
         let written = match round.failed.take() {
             None => round.write_out(),
             Some(error) => Err(error),
@@ -177,16 +239,24 @@ impl<'a> Round<'a> {
     }
 
     /// Admits one request's batches; they are stored all or none.
-    fn take(&mut self, batches: &[ProducedBatch]) -> Result<Appended, LogError> {
+    fn take(&mut self, request: &AppendRequest) -> Result<Appended, LogError> {
         if self.failed.is_some() {
             return Err(LogError::Offline("disk error".to_owned()));
         }
-        if let Some(stored) = self.admit(batches)? {
+        let stored = match request.origin {
+            Origin::Client => self.admit(&request.batches)?,
+            Origin::Replication => self.admit_fetched(&request.batches)?,
+        };
+        if let Some(stored) = stored {
             return Ok(stored);
         }
-        let base_offset = self.next_offset;
-        for produced in batches {
-            if let Err(error) = self.place(produced) {
+        let first = match request.origin {
+            Origin::Client => None,
+            Origin::Replication => request.batches.first(),
+        };
+        let base_offset = first.map_or(self.next_offset, |batch| batch.header.base_offset);
+        for produced in &request.batches {
+            if let Err(error) = self.place(produced, request.origin) {
                 self.failed = Some(error);
                 return Err(LogError::Offline("disk error".to_owned()));
             }
@@ -224,6 +294,27 @@ impl<'a> Round<'a> {
         Ok(None)
     }
 
+    /// Checks that what a follower fetched goes on where the log ends, in order and within its leader's epoch.
+    fn admit_fetched(&self, batches: &[ProducedBatch]) -> Result<Option<Appended>, LogError> {
+        let mut expected = self.next_offset;
+        for ProducedBatch { header, bytes } in batches {
+            if bytes.len() as u64 > self.config.segment_bytes {
+                return Err(LogError::BatchLargerThanSegment(bytes.len()));
+            }
+            let offset = header.base_offset;
+            let gap = offset.saturating_sub(expected);
+            if !(0..=i64::from(i32::MAX)).contains(&gap) || header.last_offset_delta < 0 {
+                return Err(LogError::UnexpectedOffset { offset, expected });
+            }
+            if header.leader_epoch > self.leader_epoch {
+                let (got, current) = (header.leader_epoch, self.leader_epoch);
+                return Err(LogError::LaterEpoch { got, current });
+            }
+            expected = header.last_offset() + 1;
+        }
+        Ok(None)
+    }
+
     /// What is told of the time at which something was appended.
     fn append_time_of(&self, time_ms: i64) -> i64 {
         match self.config.log_append_time {
@@ -232,17 +323,35 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn place(&mut self, produced: &ProducedBatch) -> io::Result<()> {
+    fn place(&mut self, produced: &ProducedBatch, origin: Origin) -> io::Result<()> {
         let bytes = produced.bytes.len() as u64;
-        if self.must_roll(bytes, &produced.header) {
+        let time = match origin {
+            Origin::Client => self.config.log_append_time.then_some(self.now_ms),
+            Origin::Replication => None,
+        };
+        let first_offset = match origin {
+            Origin::Client => self.next_offset,
+            Origin::Replication => produced.header.base_offset,
+        };
+        if self.must_roll(bytes, &produced.header, first_offset, time) {
             self.write_out()?;
             self.log.roll(self.tail, self.now_ms)?;
         }
-        let time = self.config.log_append_time.then_some(self.now_ms);
-        let head =
-            batch::header_for_append(&produced.bytes, self.next_offset, self.leader_epoch, time);
-        let header = BatchHeader::parse(&head).map_err(io::Error::other)?;
-        let (epoch, at) = (self.leader_epoch, self.next_offset);
+        let (head, header) = match origin {
+            Origin::Client => {
+                let epoch = self.leader_epoch;
+                let head = batch::header_for_append(&produced.bytes, first_offset, epoch, time);
+                (head, BatchHeader::parse(&head).map_err(io::Error::other)?)
+            }
+            Origin::Replication => {
+                let head = produced
+                    .bytes
+                    .first_chunk()
+                    .ok_or(io::ErrorKind::InvalidData)?;
+                (*head, produced.header)
+            }
+        };
+        let (epoch, at) = (header.leader_epoch, first_offset);
         let begins = |latest: i32| latest < epoch;
         if self.log.epochs.load().latest().is_none_or(begins) {
             self.log.change_epochs(|epochs| epochs.assign(epoch, at));
@@ -259,7 +368,13 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    fn must_roll(&self, bytes: u64, header: &BatchHeader) -> bool {
+    fn must_roll(
+        &self,
+        bytes: u64,
+        header: &BatchHeader,
+        first_offset: i64,
+        append_time_ms: Option<i64>,
+    ) -> bool {
         let segments = self.log.segments.load();
         let Some(active) = segments.last() else {
             return true;
@@ -268,12 +383,8 @@ impl<'a> Round<'a> {
         if size == 0 {
             return false;
         }
-        let last_offset = self.next_offset + i64::from(header.last_offset_delta);
-        let time = if self.config.log_append_time {
-            self.now_ms
-        } else {
-            header.max_timestamp
-        };
+        let last_offset = first_offset + i64::from(header.last_offset_delta);
+        let time = append_time_ms.unwrap_or(header.max_timestamp);
         let age = active.waited_for_roll_ms(self.now_ms, time);
         size + bytes > self.config.segment_bytes
             || age > self.config.segment_ms.saturating_sub(self.tail.jitter_ms)

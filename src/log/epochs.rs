@@ -138,6 +138,11 @@ impl LeaderEpochs {
         changed
     }
 
+    /// Forgets all; whether there were any.
+    pub fn clear(&mut self) -> bool {
+        !std::mem::take(&mut self.entries).is_empty()
+    }
+
     /// Forgets epochs that begin at or after a new log end.
     pub fn truncate_from_end(&mut self, log_end: i64) -> bool {
         let before = self.entries.len();

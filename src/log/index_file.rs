@@ -167,6 +167,23 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         Ok(())
     }
 
+    /// Keeps the entries for which `before` holds, given that it holds for a prefix of the entries.
+    pub(super) fn keep_where(&self, before: impl Fn(&[u8; WIDTH]) -> bool) -> io::Result<()> {
+        let mut keep = self.entries()?;
+        while let Some(entry) = keep
+            .checked_sub(1)
+            .map(|n| self.get(n))
+            .transpose()?
+            .flatten()
+        {
+            if before(&entry) {
+                break;
+            }
+            keep -= 1;
+        }
+        self.truncate(keep)
+    }
+
     /// Cuts the file to its entries and unmaps it; a later use opens it again.
     pub(super) fn trim_and_close(&self) -> io::Result<()> {
         self.open()?;

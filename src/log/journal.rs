@@ -13,7 +13,8 @@
 //!
 //! A round: its length (u32, all of it), CRC-32C of what follows (u32), generation (u64), its number (u64), entries. An
 //! entry: topic id (16 bytes), partition (i32), the length of the batch (u32), where its run begins (i64), a record batch
-//! as it is in the log.
+//! as it is in the log. An entry without a batch says that the log is cut off where its run begins: what was journaled of it
+//! before, at and after that offset, does not count any more.
 //!
 //! A run of a partition is what was journaled of it without a gap. Nothing of it is acknowledged before what lies before
 //! the run is synced in the log's own files; where that is missing after a power failure, the run does not count.
@@ -66,8 +67,8 @@ pub struct Entry<'a> {
     pub partition: i32,
     /// First offset of the run that it belongs to.
     pub run_from: i64,
-    /// The batch.
-    pub batch: &'a WrittenBatch,
+    /// The batch; `None` where the log is cut off at `run_from`.
+    pub batch: Option<&'a WrittenBatch>,
 }
 
 /// A batch that was found in a journal.
@@ -79,7 +80,7 @@ pub struct Journaled {
     pub partition: i32,
     /// First offset of the run that it belongs to; `i64::MIN` where the file does not say.
     pub run_from: i64,
-    /// The batch.
+    /// The batch; empty where the log was cut off at `run_from`.
     pub batch: Bytes,
 }
 
@@ -200,18 +201,22 @@ impl Place {
         let mut crc = crc32c::crc32c(&self.generation.to_be_bytes());
         crc = crc32c::crc32c_append(crc, &self.number.to_be_bytes());
         for (entry, head) in entries.iter().zip(&heads) {
-            bytes += ENTRY_BYTES + BATCH_HEADER_BYTES + entry.batch.body.len();
+            bytes += ENTRY_BYTES + batch_bytes(entry);
             crc = crc32c::crc32c_append(crc, head);
-            crc = crc32c::crc32c_append(crc, &entry.batch.head);
-            crc = crc32c::crc32c_append(crc, &entry.batch.body);
+            if let Some(batch) = entry.batch {
+                crc = crc32c::crc32c_append(crc, &batch.head);
+                crc = crc32c::crc32c_append(crc, &batch.body);
+            }
         }
         let head = self.head(bytes, crc);
         let mut buffers = Vec::with_capacity(entries.len() * 3 + 2);
         buffers.push(IoSlice::new(&head));
         for (entry, head) in entries.iter().zip(&heads) {
             buffers.push(IoSlice::new(head));
-            buffers.push(IoSlice::new(&entry.batch.head));
-            buffers.push(IoSlice::new(&entry.batch.body));
+            if let Some(batch) = entry.batch {
+                buffers.push(IoSlice::new(&batch.head));
+                buffers.push(IoSlice::new(&batch.body));
+            }
         }
         // Whole blocks, so that none has to be read before it is written.
         let rest = [0; BLOCK_BYTES as usize];
@@ -248,8 +253,13 @@ fn header(magic: [u8; 4], generation: u64) -> [u8; HEADER_BYTES] {
     header
 }
 
+fn batch_bytes(entry: &Entry<'_>) -> usize {
+    let bytes = |batch: &WrittenBatch| BATCH_HEADER_BYTES + batch.body.len();
+    entry.batch.map_or(0, bytes)
+}
+
 fn entry_head(entry: &Entry<'_>) -> [u8; ENTRY_BYTES] {
-    let length = BATCH_HEADER_BYTES + entry.batch.body.len();
+    let length = batch_bytes(entry);
     let mut head = [0; ENTRY_BYTES];
     head[..16].copy_from_slice(entry.topic_id.as_bytes());
     head[16..20].copy_from_slice(&entry.partition.to_be_bytes());
@@ -415,7 +425,7 @@ mod tests {
             topic_id: Uuid::from_u128(7),
             partition: n as i32,
             run_from: 5,
-            batch,
+            batch: Some(batch),
         };
         let entries: Vec<_> = batches.iter().enumerate().map(entry).collect();
         place(journal, batches).write(&entries).unwrap();
@@ -520,5 +530,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
         assert!(journal.takes(1, 61_384) && !journal.takes(1, 61_385));
+    }
+
+    #[test]
+    fn a_cut_is_read_back_as_an_entry_without_a_batch() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
+        journal.switch().unwrap();
+        let cut = Entry {
+            topic_id: Uuid::from_u128(7),
+            partition: 3,
+            run_from: 42,
+            batch: None,
+        };
+        journal.place(0, 1, 0).unwrap().write(&[cut]).unwrap();
+        round(&mut journal, &[batch(1, 100)]);
+        let found = load(&RealDisk, dir.path()).unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].partition, found[0].run_from), (3, 42));
+        assert!(found[0].batch.is_empty() && !found[1].batch.is_empty());
     }
 }

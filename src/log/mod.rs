@@ -25,6 +25,7 @@ mod recover;
 mod repair;
 mod restore;
 mod retain;
+mod rewrite;
 mod segment;
 mod time_index;
 mod trust;
@@ -37,7 +38,7 @@ mod tests;
 
 use std::io;
 
-pub use append::{Appended, PLAIN_BATCHES_MAX, ProducedBatch};
+pub use append::{AppendRequest, Appended, Origin, PLAIN_BATCHES_MAX, ProducedBatch};
 pub use browse::{PassedBatch, SegmentFigures};
 pub use checkpoint::CheckpointError;
 pub use config::LogConfig;
@@ -68,6 +69,14 @@ pub enum LogError {
     /// The partition is not led here any more: its topic was deleted, or others may act in this broker's place.
     #[error("this broker does not lead the partition any more")]
     NotLeader,
+    /// Fewer replicas are in sync than acks=-1 needs.
+    #[error("{} in sync, min.insync.replicas is {needed}", replicas(*in_sync))]
+    NotEnoughReplicas {
+        /// How many are.
+        in_sync: usize,
+        /// `min.insync.replicas`.
+        needed: usize,
+    },
     /// The disk failed earlier; the text says where and how.
     #[error("log is offline: {0}")]
     Offline(String),
@@ -93,6 +102,25 @@ pub enum LogError {
     /// An idempotent producer's batch that does not follow.
     #[error(transparent)]
     Sequence(#[from] SequenceError),
+    /// What a follower fetched does not go on where its log ends.
+    #[error("fetched records begin at {offset}, and the log ends at {expected}")]
+    UnexpectedOffset {
+        /// Where they begin.
+        offset: i64,
+        /// Where the log ends, or the batch before them.
+        expected: i64,
+    },
+    /// What a follower fetched is of a later epoch than the one that it was fetched in.
+    #[error("a fetched batch is of leader epoch {got}, later than {current}")]
+    LaterEpoch {
+        /// The batch's.
+        got: i32,
+        /// The leader's.
+        current: i32,
+    },
+    /// What a follower fetched is no whole and valid batch.
+    #[error("fetched records are damaged: {0}")]
+    FetchedDamaged(String),
     /// Records that were there are not any more.
     #[error("records {from}..{to} are missing: the log does not go on after {after}")]
     Hole {
@@ -113,4 +141,11 @@ pub enum LogError {
         /// What is wrong.
         what: String,
     },
+}
+
+fn replicas(count: usize) -> String {
+    match count {
+        1 => "1 replica is".to_owned(),
+        _ => format!("{count} replicas are"),
+    }
 }

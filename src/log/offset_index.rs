@@ -80,6 +80,12 @@ impl OffsetIndex {
         Ok(all)
     }
 
+    /// Keeps the entries of batches that begin before a position.
+    pub(super) fn keep_before(&self, end: u64) -> io::Result<()> {
+        self.file
+            .keep_where(|entry| u64::from(position(entry)) < end)
+    }
+
     /// Notes that the batch ending in `last_offset` starts at `batch_position`.
     pub(super) fn append(&self, last_offset: i64, batch_position: u32) -> io::Result<()> {
         let mut entry = [0; ENTRY_BYTES];

@@ -26,6 +26,7 @@ use super::epochs::LeaderEpochs;
 use super::failed_sync;
 use super::producer_snapshot;
 use super::producers::Producers;
+use super::rewrite::RewriteLock;
 use super::segment::{FileAge, Segment, segment_of};
 
 /// An offset and where it is in the files (Kafka's LogOffsetMetadata).
@@ -74,6 +75,8 @@ pub struct Log {
     /// One sync at a time: Linux reports a failed writeback once for an open file, and of two syncs side by side only one
     /// would hear of it.
     syncing: Mutex<()>,
+    /// One at a time changes records that are there already.
+    pub(super) rewriting: RewriteLock,
     /// Before this offset records may be missing because compaction took them.
     pub(super) cleaned_until: i64,
     /// What lies before it is in the archive, as far as this process knows.
@@ -111,6 +114,7 @@ impl Log {
             offline: RwLock::new(None),
             unsynced_since_ms: AtomicI64::new(0),
             syncing: Mutex::new(()),
+            rewriting: RewriteLock::default(),
             cleaned_until: 0,
             archived_until: AtomicI64::new(0),
             plain_epoch: AtomicI32::new(-1),
@@ -330,6 +334,11 @@ impl Log {
         tail.bytes_since_index_entry = 0;
         tail.jitter_ms = jitter(&dir, config.segment_jitter_ms);
         Ok(())
+    }
+
+    /// Keeps syncs out.
+    pub(super) fn lock_syncs(&self) -> MutexGuard<'_, ()> {
+        self.syncing.lock()
     }
 
     pub(super) fn lock_tail(&self) -> MutexGuard<'_, Tail> {

@@ -399,7 +399,7 @@ fn batch_bytes(buffer: &[u8], buffer_start: u64, position: u64) -> Option<usize>
 }
 
 /// Producer state at the log's end: the newest snapshot and the batches after it.
-fn load_producers(
+pub(super) fn load_producers(
     disk: &Arc<dyn Disk>,
     dir: &Path,
     segments: &[Arc<Segment>],

@@ -18,7 +18,7 @@ use super::trust::Indexer;
 pub struct JournaledBatch {
     /// First offset of the run that it belongs to: nothing of a run was acknowledged before all before it was synced.
     pub run_from: i64,
-    /// The batch.
+    /// The batch; empty where the log was cut off at `run_from`.
     pub bytes: Bytes,
 }
 
@@ -88,12 +88,19 @@ pub(super) fn restore(
 }
 
 /// The batches that count, by offset: where one was journaled at or before the offset of an earlier one, the log had lost
-/// that earlier one and all that followed it.
+/// that earlier one and all that followed it, and where the log was cut off, what was journaled before does not come back.
 fn that_count(
     journaled: &[JournaledBatch],
 ) -> Result<Vec<(BatchHeader, &JournaledBatch)>, LogError> {
     let mut counting: Vec<(BatchHeader, &JournaledBatch)> = Vec::new();
     for batch in journaled {
+        if batch.bytes.is_empty() {
+            let is_cut = |(earlier, _): &(BatchHeader, _)| earlier.last_offset() >= batch.run_from;
+            while counting.last().is_some_and(is_cut) {
+                counting.pop();
+            }
+            continue;
+        }
         let header = BatchHeader::parse(&batch.bytes).map_err(io::Error::other)?;
         let lost = |(earlier, _): &(BatchHeader, _)| earlier.last_offset() >= header.base_offset;
         while counting.last().is_some_and(lost) {
@@ -166,5 +173,27 @@ mod tests {
         let content = std::fs::read(dir.path().join("00000000000000000000.log")).unwrap();
         let holds = |text: &[u8]| content.windows(text.len()).any(|at| at == text);
         assert!(holds(b"kept") && !holds(b"lost"));
+    }
+
+    #[test]
+    fn what_was_cut_off_does_not_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let cut = |offset| JournaledBatch {
+            run_from: offset,
+            bytes: Bytes::new(),
+        };
+        let all = [
+            journaled(0, 0, 2, "a"),
+            journaled(0, 2, 1, "lost"),
+            journaled(0, 3, 1, "lost"),
+            cut(2),
+        ];
+        assert_eq!(open(dir.path(), &all).unwrap(), 2);
+        let dir = tempfile::tempdir().unwrap();
+        let later: Vec<_> = all
+            .into_iter()
+            .chain([journaled(2, 2, 3, "kept")])
+            .collect();
+        assert_eq!(open(dir.path(), &later).unwrap(), 5);
     }
 }

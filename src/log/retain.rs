@@ -12,12 +12,16 @@ use super::producer_snapshot;
 use super::segment::Segment;
 
 impl Log {
-    /// Applies retention as of `now_ms`, never beyond `high_watermark`. Returns the dropped segments.
+    /// Applies retention as of `now_ms`, never beyond `high_watermark`. Returns the dropped segments; none while the log is
+    /// being rewritten.
     ///
     /// Only what is synced is dropped: with unsynced segments alone a power failure could leave nothing, and offsets
     /// would be given twice. What DeleteRecords took goes at once, for its start is on the disk. Where there is an archive,
     /// only what is in it is dropped (`archive.rs`); DeleteRecords does not wait for that.
     pub fn retain(&self, now_ms: i64, high_watermark: i64) -> Result<Vec<Arc<Segment>>, LogError> {
+        let Some(_rewriting) = self.rewriting.try_lock() else {
+            return Ok(Vec::new());
+        };
         let mut tail = self.lock_tail();
         if self.is_offline() {
             return Ok(Vec::new());
@@ -57,12 +61,14 @@ impl Log {
         Ok(due.min(self.below(offset)))
     }
 
-    /// Moves the log's start to `offset`; what lies wholly before it is dropped. Returns the dropped segments.
+    /// Moves the log's start to `offset`; what lies wholly before it is dropped, now or by the next retention. Returns the
+    /// dropped segments.
     pub fn advance_log_start(
         &self,
         offset: i64,
         now_ms: i64,
     ) -> Result<Vec<Arc<Segment>>, LogError> {
+        let rewriting = self.rewriting.try_lock();
         let mut tail = self.lock_tail();
         let ends = self.ends();
         if offset > ends.log_end.offset {
@@ -78,8 +84,11 @@ impl Log {
                 self.store_epochs()?;
             }
         }
-        let drop = self.before_log_start();
-        self.drop_oldest(&mut tail, drop, now_ms)
+        match rewriting {
+            Some(_) => self.drop_oldest(&mut tail, self.before_log_start(), now_ms),
+            // Retention takes them later.
+            None => Ok(Vec::new()),
+        }
     }
 
     /// How many of the oldest segments are older than `retention_ms`.

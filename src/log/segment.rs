@@ -197,6 +197,26 @@ impl Segment {
         Ok(())
     }
 
+    /// Cuts off what lies at and after a position and an offset, which a batch begins at; the indexes first, which may have
+    /// less than there is, but never more. It is appended to from now on.
+    pub(super) fn cut(&self, position: u64, offset: i64) -> Result<(), LogError> {
+        self.indexes_synced.store(false, Ordering::Release);
+        self.offsets.keep_before(position)?;
+        self.times.keep_before(offset)?;
+        self.truncate(position)?;
+        self.forget_timestamps();
+        self.first_timestamp.store(-1, Ordering::Relaxed);
+        self.load_first_timestamp()?;
+        // The time index ends somewhere before the last batch.
+        let from = self.offsets.last()?.map_or(0, |(_, at)| u64::from(at));
+        let _ = self.largest_timestamp()?;
+        let mut walk = self.batches(from, position)?;
+        while let Some(found) = walk.next()? {
+            self.note_timestamp(&found.header);
+        }
+        Ok(())
+    }
+
     /// Largest timestamp of the segment's records; the file's age where records carry none.
     pub(super) fn largest_timestamp(&self) -> io::Result<TimestampOffset> {
         let mut largest = self.largest_timestamp.lock();

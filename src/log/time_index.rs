@@ -68,6 +68,12 @@ impl TimeIndex {
         Ok(all)
     }
 
+    /// Keeps the entries of records before an offset.
+    pub(super) fn keep_before(&self, offset: i64) -> io::Result<()> {
+        self.file
+            .keep_where(|entry| self.decode(entry).offset < offset)
+    }
+
     /// Adds an entry when the timestamp is larger than the last one's.
     pub(super) fn append_if_later(&self, largest: TimestampOffset) -> io::Result<()> {
         if largest.timestamp < 0

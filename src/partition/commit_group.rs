@@ -8,7 +8,7 @@ use super::journal_writer::{Journaling, Part};
 use super::replica::Replica;
 use super::sync_threads::SyncThreads;
 use crate::clock::WallClock;
-use crate::log::{LogError, ProducedBatch};
+use crate::log::{AppendRequest, LogError};
 use crate::meta::Lease;
 
 /// Until when this broker may write, once that is known. Without a lease nothing is held back.
@@ -18,7 +18,7 @@ pub(super) type Gate = Arc<OnceLock<Arc<Lease>>>;
 pub(super) enum Job {
     Append {
         partition: Arc<Replica>,
-        batches: Vec<ProducedBatch>,
+        request: AppendRequest,
         reply: AppendReply,
     },
     Run(Box<dyn FnOnce() + Send>),
@@ -35,7 +35,10 @@ pub(super) struct CommitContext {
 impl Job {
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Append { batches, .. } => batches.iter().map(|batch| batch.bytes.len()).sum(),
+            Self::Append { request, .. } => {
+                let batches = request.batches.iter();
+                batches.map(|batch| batch.bytes.len()).sum()
+            }
             Self::Run(_) => 0,
         }
     }
@@ -44,10 +47,10 @@ impl Job {
     pub(super) fn is_plain(&self, queued_bytes: usize, now_ms: i64) -> bool {
         match self {
             Self::Append {
-                partition, batches, ..
+                partition, request, ..
             } => {
                 let (log, epoch) = (partition.log(), partition.leader_epoch());
-                log.would_append_plainly(epoch, batches, queued_bytes as u64, now_ms)
+                log.would_append_plainly(epoch, &request.batches, queued_bytes as u64, now_ms)
             }
             Self::Run(_) => false,
         }
@@ -69,9 +72,9 @@ impl CommitContext {
             match job {
                 Job::Append {
                     partition,
-                    batches,
+                    request,
                     reply,
-                } => group.add(partition, batches, reply),
+                } => group.add(partition, request, reply),
                 Job::Run(work) => {
                     // What was queued before it is written before it.
                     std::mem::take(&mut group).write(self);
@@ -94,13 +97,13 @@ struct CommitGroup {
 
 struct ReplicaAppends {
     partition: Arc<Replica>,
-    requests: Vec<Vec<ProducedBatch>>,
+    requests: Vec<AppendRequest>,
     replies: Vec<AppendReply>,
 }
 
 /// The pointers are only compared; the groups keep their partitions alive.
 impl CommitGroup {
-    fn add(&mut self, partition: Arc<Replica>, batches: Vec<ProducedBatch>, reply: AppendReply) {
+    fn add(&mut self, partition: Arc<Replica>, request: AppendRequest, reply: AppendReply) {
         let groups = &mut self.groups;
         let at = *self.at.entry(Arc::as_ptr(&partition)).or_insert_with(|| {
             groups.push(ReplicaAppends {
@@ -110,7 +113,7 @@ impl CommitGroup {
             });
             groups.len() - 1
         });
-        groups[at].requests.push(batches);
+        groups[at].requests.push(request);
         groups[at].replies.push(reply);
     }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::acks::Acks;
 use super::fetch_waiters::{FetchWaiter, Subscription};
 use super::replica::Replica;
 use super::writer::Writer;
-use crate::log::{Appended, LogError, ProducedBatch};
+use crate::log::{AppendRequest, Appended, LogError, ProducedBatch};
 
 /// See the module's documentation. Whatever is not about writing is the replica's.
 pub struct Partition {
@@ -29,14 +30,21 @@ impl Partition {
         &self.writer
     }
 
-    /// Queues batches for appending; the answer comes when what the topic promises is true. Queueing is done
-    /// when this returns, so calls keep their order.
+    /// Queues a producer's batches for appending; the answer comes when what the topic promises is true. Queueing is done
+    /// when this returns, so calls keep their order. Refused at once where too few replicas are in sync for `acks`.
     pub fn append(
         &self,
+        acks: Acks,
         batches: Vec<ProducedBatch>,
     ) -> oneshot::Receiver<Result<Appended, LogError>> {
         let (reply, answer) = oneshot::channel();
-        self.writer.append(self.replica.clone(), batches, reply);
+        match self.check_in_sync(acks) {
+            Ok(()) => {
+                let request = AppendRequest::of_client(batches);
+                self.writer.append(self.replica.clone(), request, reply);
+            }
+            Err(error) => drop(reply.send(Err(error))),
+        }
         answer
     }
 

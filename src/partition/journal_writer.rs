@@ -87,7 +87,7 @@ impl JournalRecord {
                 topic_id: part.partition.topic_id(),
                 partition: part.partition.index(),
                 run_from: part.what.run_from,
-                batch,
+                batch: Some(batch),
             }));
         }
         self.place.write(&entries)?;

@@ -2,6 +2,7 @@
 //! the threads that write and sync.
 
 mod ack_queue;
+mod acks;
 mod admission;
 mod commit_group;
 mod executor;
@@ -26,6 +27,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use acks::Acks;
 pub use admission::{InvalidBatch, Unpacking, admit};
 pub use executor::{Step, Workers};
 pub use fetch_waiters::{FetchWaiter, Subscription};

@@ -166,14 +166,19 @@ impl Partitions {
         };
         let going = || self.goes_on(partition, to);
         let mut outcome = Ok(());
+        let mut rewrites = partition.log().rewrites();
         for _ in 0..ROUNDS_MAX {
+            let now = partition.log().rewrites();
+            if std::mem::replace(&mut rewrites, now) != now {
+                copy.begin_anew()?;
+            }
             outcome = copy.round(false, &going);
             if outcome.is_err() || copy.missing() <= SWITCH_BYTES_MAX {
                 break;
             }
         }
         if outcome.is_ok() {
-            outcome = self.switch(partition, to, &mut copy);
+            outcome = self.switch(partition, to, &mut copy, rewrites);
         }
         if outcome.is_err() && copy.from.exists() {
             let _ = fs::remove_dir_all(&future);
@@ -181,7 +186,13 @@ impl Partitions {
         outcome
     }
 
-    fn switch(&self, old: &Arc<Partition>, to: usize, copy: &mut Copy<'_>) -> io::Result<()> {
+    fn switch(
+        &self,
+        old: &Arc<Partition>,
+        to: usize,
+        copy: &mut Copy<'_>,
+        rewrites: u64,
+    ) -> io::Result<()> {
         let other = |error: &dyn std::fmt::Display| io::Error::other(error.to_string());
         let (topic, index, now) = (old.topic(), old.index(), self.clock().now_ms());
         old.mark_moved();
@@ -193,7 +204,12 @@ impl Partitions {
             .log()
             .close(now)
             .map_err(|error| other(&error))
-            .and_then(|_| copy.round(true, &|| true))
+            .and_then(|_| match old.log().rewrites() == rewrites {
+                true => Ok(()),
+                // Nobody rewrites it any more.
+                false => copy.begin_anew(),
+            })
+            .and_then(|()| copy.round(true, &|| true))
             .and_then(|()| copy.finish());
         let from = self
             .volumes
@@ -300,6 +316,14 @@ impl Copy<'_> {
         }
         files.sort();
         Ok(files)
+    }
+
+    /// Records that are copied were cut off or replaced: all are copied again.
+    fn begin_anew(&mut self) -> io::Result<()> {
+        for name in std::mem::take(&mut self.done).into_keys() {
+            fs::remove_file(self.to.join(name))?;
+        }
+        Ok(())
     }
 
     /// How many bytes of records are not copied yet.
@@ -426,6 +450,12 @@ mod tests {
         names.sort();
         assert_eq!(names, ["3.index", "3.log", MOVED]);
         assert_eq!(fs::read(to.join("3.log")).unwrap(), b"first second");
+        // Cut off, and appended to.
+        fs::write(from.join("3.log"), b"first other!").unwrap();
+        copy.begin_anew().unwrap();
+        copy.round(true, &|| true).unwrap();
+        copy.finish().unwrap();
+        assert_eq!(fs::read(to.join("3.log")).unwrap(), b"first other!");
         let stopped = copy_range(&from.join("3.log"), &to.join("x"), 0..3, &|| false);
         assert!(stopped.is_err());
     }

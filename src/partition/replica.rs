@@ -11,12 +11,13 @@ use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
 use super::ack_queue::{AckQueue, AppendReply, promise_of};
+use super::acks::Acks;
 use super::fetch_waiters::Waiters;
 use super::sync_turn::SyncTurn;
 use super::watermarks::{Promise, ReadLimits, Watermarks};
 use crate::log::journal::WrittenBatch;
 use crate::log::{
-    FoundTimestamp, Log, LogError, OffsetPosition, ProducedBatch, Reach, ReadWanted, Slice,
+    AppendRequest, FoundTimestamp, Log, LogError, OffsetPosition, Reach, ReadWanted, Slice,
 };
 
 /// A partition's name in MetaQ's model: the broker it was dealt to, and its number there.
@@ -284,6 +285,21 @@ impl Replica {
         }
     }
 
+    /// How many replicas are in sync: this one, which has no other yet.
+    pub fn in_sync_replicas(&self) -> usize {
+        1
+    }
+
+    /// Whether enough replicas are in sync for what a producer waits for.
+    pub fn check_in_sync(&self, acks: Acks) -> Result<(), LogError> {
+        let needed = self.log.config().min_insync_replicas;
+        let in_sync = self.in_sync_replicas();
+        match acks == Acks::All && in_sync < needed {
+            true => Err(LogError::NotEnoughReplicas { in_sync, needed }),
+            false => Ok(()),
+        }
+    }
+
     /// Readers may see what lies before this offset.
     pub fn high_watermark(&self) -> i64 {
         self.limits.read().high_watermark.offset
@@ -325,7 +341,7 @@ impl Replica {
     /// Appends what several requests brought; called by whoever writes. `may_journal` says that there is a journal.
     pub(super) fn append_round(
         &self,
-        requests: &[Vec<ProducedBatch>],
+        requests: &[AppendRequest],
         replies: Vec<AppendReply>,
         now_ms: i64,
         may_journal: bool,
@@ -341,7 +357,7 @@ impl Replica {
         let (mut written, mut bytes, mut appended_bytes) = (Vec::new(), 0, 0);
         let results = self
             .log
-            .append_telling(requests, self.leader_epoch(), now_ms, |batch| {
+            .append_with(requests, self.leader_epoch(), now_ms, |batch| {
                 appended_bytes += (batch.head.len() + batch.body.len()) as u64;
                 if may_journal && syncs_every_append {
                     bytes += batch.body.len();

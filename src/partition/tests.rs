@@ -174,7 +174,9 @@ fn small_segments() -> LogConfig {
 async fn who_writes(disk: &Telling, partition: &Arc<Partition>, batches: &[usize]) -> Vec<String> {
     disk.writers.lock().clear();
     let turn = async {
-        let answers = batches.iter().map(|bytes| partition.append(batch(*bytes)));
+        let answers = batches
+            .iter()
+            .map(|bytes| partition.append(Acks::All, batch(*bytes)));
         for answer in answers.collect::<Vec<_>>() {
             answer.await.unwrap().unwrap();
         }
@@ -237,7 +239,11 @@ async fn a_connection_writes_what_is_a_plain_write_and_the_thread_all_else() {
     until_the_thread_rests(&disk, &partition).await;
     // Outside a turn.
     disk.writers.lock().clear();
-    partition.append(batch(10)).await.unwrap().unwrap();
+    partition
+        .append(Acks::All, batch(10))
+        .await
+        .unwrap()
+        .unwrap();
     assert!(is_writer(&disk.writers.lock()));
     partitions.close();
 }
@@ -289,7 +295,9 @@ async fn a_turn_for_two_directories_waits_for_neither() {
     }
     disk.writers.lock().clear();
     let turn = async {
-        let answers = pair.each_ref().map(|partition| partition.append(batch(10)));
+        let answers = pair
+            .each_ref()
+            .map(|partition| partition.append(Acks::All, batch(10)));
         for answer in answers {
             answer.await.unwrap().unwrap();
         }
@@ -311,7 +319,11 @@ async fn ports(partition: Arc<Partition>) -> (u16, u16) {
         let (mut stream, _) = writing.accept().await.unwrap();
         let serve = async {
             while stream.read_u8().await.is_ok() {
-                partition.append(batch(10)).await.unwrap().unwrap();
+                partition
+                    .append(Acks::All, batch(10))
+                    .await
+                    .unwrap()
+                    .unwrap();
                 stream.write_u8(0).await.unwrap();
             }
         };
@@ -336,7 +348,11 @@ fn a_connection_that_waits_for_the_disk_does_not_keep_others_from_being_read() {
     let (disk, partitions, partition) = written(dir.path(), LogConfig::default(), UNHURRIED);
     runtime.block_on(async {
         for bytes in [10, INDEXED_BYTES, 10] {
-            partition.append(batch(bytes)).await.unwrap().unwrap();
+            partition
+                .append(Acks::All, batch(bytes))
+                .await
+                .unwrap()
+                .unwrap();
         }
     });
     let (writing, answering) = runtime.block_on(ports(partition));
@@ -375,16 +391,22 @@ async fn a_panic_while_a_connection_writes_is_the_partitions_alone_and_leaves_no
     disk.panics.store(true, Ordering::SeqCst);
     disk.writers.lock().clear();
     let turn = async {
-        let answers = [10, 20].map(|bytes| partition.append(batch(bytes)));
+        let answers = [10, 20].map(|bytes| partition.append(Acks::All, batch(bytes)));
         for answer in answers {
             assert!(!matches!(answer.await, Ok(Ok(_))));
         }
         // The connection goes on, and is refused.
-        assert!(matches!(partition.append(batch(10)).await, Ok(Err(_))));
+        assert!(matches!(
+            partition.append(Acks::All, batch(10)).await,
+            Ok(Err(_))
+        ));
     };
     with_inline_writes(pin!(turn)).await;
     assert_eq!(*disk.writers.lock(), [own_name()]);
-    assert!(matches!(partition.append(batch(10)).await, Ok(Err(_))));
+    assert!(matches!(
+        partition.append(Acks::All, batch(10)).await,
+        Ok(Err(_))
+    ));
     let offline = partition.log().offline_reason().unwrap_or_default();
     assert!(offline.contains("panicked"), "{offline}");
     // It is the partition's, not the writer's.
@@ -419,7 +441,11 @@ fn no_more_connections_than_may_write_side_by_side_and_each_keeps_its_order() {
             let mut offsets = Vec::new();
             let work = async {
                 for _ in 0..BATCHES {
-                    let appended = partition.append(batch(10)).await.unwrap().unwrap();
+                    let appended = partition
+                        .append(Acks::All, batch(10))
+                        .await
+                        .unwrap()
+                        .unwrap();
                     offsets.push(appended.base_offset);
                     tokio::task::yield_now().await;
                 }

@@ -19,7 +19,7 @@ use super::options::PartitionsOptions;
 use super::replica::Replica;
 use super::sync_threads::SyncThreads;
 use super::write_queue::WriteQueue;
-use crate::log::{Disk, ProducedBatch};
+use crate::log::{AppendRequest, Disk};
 use crate::vital::Vital;
 
 /// A handle to the writer thread; clones share it.
@@ -76,12 +76,12 @@ impl Writer {
     pub(super) fn append(
         &self,
         partition: Arc<Replica>,
-        batches: Vec<ProducedBatch>,
+        request: AppendRequest,
         reply: AppendReply,
     ) {
         self.queue.push(Job::Append {
             partition,
-            batches,
+            request,
             reply,
         });
     }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use metaq::log::{
     Appended, LeftAs, Log, LogConfig, LogError, OffsetPosition, OpenMode, ProducedBatch, unlink_all,
 };
-use metaq_protocol::batch::{BATCH_HEADER_BYTES, BatchBuilder, BatchHeader, next_sequence};
+use metaq_protocol::batch::{
+    BATCH_HEADER_BYTES, BatchBuilder, BatchHeader, header_for_append, next_sequence,
+};
 use metaq_protocol::records::Records;
 use parking_lot::Mutex;
 
@@ -62,6 +64,8 @@ struct World<'a> {
     sequences: [i32; PRODUCERS],
     number: u64,
     checkpoint: Checkpoint,
+    /// The leader's.
+    epoch: i32,
     now: i64,
     trace: Vec<String>,
 }
@@ -73,6 +77,8 @@ pub enum Faults {
     Calls,
     /// Besides, syncs take time, in which producers append, and writebacks fail.
     Syncs,
+    /// As [`Self::Calls`], of a log that follows a leader now and then, and is cut off where that says so.
+    Rewrites,
 }
 
 /// Runs one seed: what is wrong, and the trace that led there, when something is.
@@ -102,6 +108,7 @@ pub fn run(seed: u64, steps: usize, faults: Faults) -> Result<(), String> {
         sequences: [0; PRODUCERS],
         number: 0,
         checkpoint: Checkpoint::default(),
+        epoch: 0,
         now: NOW,
         trace: Vec::new(),
     };
@@ -135,6 +142,12 @@ impl World<'_> {
 
     fn step(&mut self) -> Result<(), String> {
         self.now += self.random.between(0, 50);
+        if self.faults == Faults::Rewrites && self.random.one_in(6) {
+            return match self.random.below(3) {
+                0 => self.truncate(),
+                _ => self.follow(),
+            };
+        }
         match self.random.below(100) {
             0..55 => self.append(),
             55..67 => self.sync(),
@@ -194,7 +207,7 @@ impl World<'_> {
 
     fn append(&mut self) -> Result<(), String> {
         let sent = self.next_batches();
-        let answers = self.log().append(&sent.asked, 0, self.now);
+        let answers = self.log().append(&sent.asked, self.epoch, self.now);
         if !self.appended(sent, answers)? {
             return self.died();
         }
@@ -235,17 +248,18 @@ impl World<'_> {
 
     /// Syncs; sometimes producers append in the middle of it.
     fn sync(&mut self) -> Result<(), String> {
-        if self.faults == Faults::Calls || !self.random.one_in(3) {
+        if self.faults != Faults::Syncs || !self.random.one_in(3) {
             let synced = self.log().sync(self.now);
             return self.synced(synced);
         }
         let (log, sent, now) = (self.log().clone(), self.next_batches(), self.now);
+        let epoch = self.epoch;
         let (asked, answers) = (sent.asked.clone(), Arc::new(Mutex::new(None)));
         let answered = answers.clone();
         self.disk.during_syncs(Some(Arc::new(move |_| {
             let mut answered = answered.lock();
             if answered.is_none() {
-                *answered = Some(log.append(&asked, 0, now));
+                *answered = Some(log.append(&asked, epoch, now));
             }
         })));
         let synced = self.log().sync(now);
@@ -300,7 +314,7 @@ impl World<'_> {
         let ends = self.log().ends();
         let answer = self
             .log()
-            .append(&[self.batch(&last)], 0, self.now)
+            .append(&[self.batch(&last)], self.epoch, self.now)
             .remove(0);
         match answer {
             Ok(appended) if appended.base_offset == last.base => {
@@ -347,6 +361,112 @@ impl World<'_> {
         }
         self.note(format!("retain from {}", self.log().ends().log_start));
         Ok(())
+    }
+
+    /// The leader says that the log went another way from an offset on: what lies there goes, and is never found again.
+    fn truncate(&mut self) -> Result<(), String> {
+        let ends = self.log().ends();
+        let (start, end) = (ends.log_start, ends.log_end.offset);
+        self.epoch += 1;
+        if self.random.one_in(6) {
+            return {
+                let at = self.random.between(start, end + 10);
+                self.start_anew(at)
+            };
+        }
+        let wanted = self.random.between(start, end);
+        // Where a batch begins, as the ends of epochs are.
+        let inside = |kept: &&Kept| kept.base < wanted && wanted < kept.base + kept.count;
+        let begin = |kept: &Kept| match kept.base >= start {
+            true => kept.base,
+            false => kept.base + kept.count,
+        };
+        let to = self.kept.iter().find(inside).map_or(wanted, begin);
+        // As whoever truncates has to.
+        self.checkpoint.recovery_point = self.checkpoint.recovery_point.min(to);
+        self.ghosts.clear();
+        match self.log().truncate_to(to, self.now) {
+            Ok(cut) if cut == (to < end) => {}
+            Ok(cut) => return Err(format!("truncated to {to} of {end}: {cut}")),
+            Err(LogError::Offline(_)) => return self.died_truncating(),
+            Err(error) => return Err(format!("truncating to {to}: {error}")),
+        }
+        self.note(format!("truncate to {to}"));
+        let found = self.log().ends().log_end.offset;
+        match found == to {
+            true => self.survive(found),
+            false => Err(format!("truncated to {to}, and the end is {found}")),
+        }
+    }
+
+    /// The leader begins elsewhere.
+    fn start_anew(&mut self, at: i64) -> Result<(), String> {
+        self.checkpoint = Checkpoint {
+            recovery_point: self.checkpoint.recovery_point.min(at),
+            log_start: at,
+        };
+        self.ghosts.clear();
+        match self.log().start_anew_at(at, self.now) {
+            Ok(()) => {}
+            Err(LogError::Offline(_)) => return self.died_truncating(),
+            Err(error) => return Err(format!("beginning anew at {at}: {error}")),
+        }
+        self.note(format!("begin anew at {at}"));
+        self.kept.clear();
+        self.synced_end = at;
+        match (
+            self.log().ends().log_start,
+            self.log().ends().log_end.offset,
+        ) {
+            (start, end) if start == at && end == at => self.survive(at),
+            ends => Err(format!("begun anew at {at}: {ends:?}")),
+        }
+    }
+
+    /// Whatever of what was to be cut is still there may be found.
+    fn died_truncating(&mut self) -> Result<(), String> {
+        self.synced_end = 0;
+        self.died()
+    }
+
+    /// What the leader has after the log's end is appended as it is.
+    fn follow(&mut self) -> Result<(), String> {
+        let sent = self.next_batches();
+        let mut fetched = Vec::new();
+        for (kept, batches) in sent.batches.iter().zip(&sent.asked) {
+            let bytes = &batches[0].bytes;
+            let head = header_for_append(bytes, kept.base, self.epoch, None);
+            fetched.extend_from_slice(&head);
+            fetched.extend_from_slice(&bytes[BATCH_HEADER_BYTES..]);
+        }
+        let appended = self
+            .log()
+            .append_as_follower(&fetched.into(), self.epoch, self.now);
+        let base = sent.batches[0].base;
+        match appended {
+            Ok(appended) if appended.base_offset == base => {}
+            Ok(appended) => return Err(format!("followed at {appended:?}, expected {base}")),
+            Err(LogError::Offline(_)) => {
+                self.kept.extend(sent.batches);
+                return self.died();
+            }
+            Err(error) => return Err(format!("following at {base}: {error}")),
+        }
+        self.note(format!(
+            "follow {}: {}",
+            sent.batches.len(),
+            self.log().ends().log_end.offset
+        ));
+        self.kept.extend(sent.batches);
+        self.sequences = sent.sequences;
+        match self.log().epochs().latest() == Some(self.epoch) {
+            true => Ok(()),
+            false => Err(format!(
+                "followed epoch {}, knows {:?}",
+                self.epoch,
+                self.log().epochs()
+            )),
+        }
     }
 
     fn checkpoint(&mut self) -> Result<(), String> {

@@ -100,7 +100,9 @@ mod tests {
     use metaq_protocol::batch::{BatchBuilder, BatchHeader};
 
     use crate::log::{LogConfig, LogError, ProducedBatch, RealDisk};
-    use crate::partition::{Identity, PartitionError, Partitions, PartitionsOptions, TopicToOpen};
+    use crate::partition::{
+        Acks, Identity, PartitionError, Partitions, PartitionsOptions, TopicToOpen,
+    };
 
     use super::*;
 
@@ -139,14 +141,14 @@ mod tests {
         let partitions = open(dir.path());
         partitions.open_topics(vec![topic(0)]);
         let led = partitions.get("t", 0).unwrap();
-        led.append(batch()).await.unwrap().unwrap();
+        led.append(Acks::All, batch()).await.unwrap().unwrap();
         let given_up = (Uuid::from_u128(7), 0);
         partitions.stop(&[given_up]).await;
         assert!(matches!(
             partitions.get("t", 0),
             Err(PartitionError::NotLeader)
         ));
-        let refused = led.append(batch()).await.unwrap();
+        let refused = led.append(Acks::All, batch()).await.unwrap();
         assert!(matches!(refused, Err(LogError::NotLeader)));
         assert!(partitions.get("t", 1).is_ok());
         assert!(dir.path().join("t-0").exists());
@@ -162,7 +164,7 @@ mod tests {
             (led.leader_epoch(), led.log().ends().log_end.offset),
             (3, 1)
         );
-        led.append(batch()).await.unwrap().unwrap();
+        led.append(Acks::All, batch()).await.unwrap().unwrap();
     }
 
     #[tokio::test]

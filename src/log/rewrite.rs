@@ -1,0 +1,211 @@
+//! What changes records that are there already: one at a time, and known to whoever copies the log meanwhile.
+//!
+//! Retention and DeleteRecords take segments from the front, truncation cuts off the end. Whoever does that holds
+//! [`Rewriting`] (as Redpanda's segment rewrite lock), then the tail. It may be held for long: what can wait for its next
+//! turn tries to get it, and truncation waits for it.
+//!
+//! Appending is no rewriting, nor is taking from the front: a copy of the log that is brought up to date step by step only
+//! has to begin anew where [`Log::rewrites`] has grown.
+//!
+//! Truncation is durable when it returns:
+//!
+//! ```text
+//! recovery point lowered to the new end      by the caller, durably: what comes after it is scanned after a crash
+//! later segments      renamed to *.deleted, newest first: a kill leaves a shorter log without a hole
+//! the last segment    its indexes cut, then its records, then synced; then the directory
+//! leader epochs       cut, stored durably
+//! producers           snapshots after the new end removed, the state rebuilt from the newest one before it
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::LogError;
+use super::failed_sync;
+use super::partition_log::{Log, OffsetPosition, Tail};
+use super::producer_snapshot;
+use super::producers::Producers;
+use super::recover::load_producers;
+use super::segment::{FileAge, Segment, segment_of};
+
+/// One at a time rewrites a log.
+#[derive(Default)]
+pub(super) struct RewriteLock {
+    lock: Mutex<()>,
+    /// How often records were cut off or replaced.
+    rewrites: AtomicU64,
+}
+
+/// The right to change records that are there.
+pub(super) struct Rewriting<'a> {
+    of: &'a RewriteLock,
+    _held: MutexGuard<'a, ()>,
+}
+
+impl RewriteLock {
+    /// Waits for whoever has it.
+    pub(super) fn lock(&self) -> Rewriting<'_> {
+        Rewriting {
+            of: self,
+            _held: self.lock.lock(),
+        }
+    }
+
+    /// Where nobody has it.
+    pub(super) fn try_lock(&self) -> Option<Rewriting<'_>> {
+        Some(Rewriting {
+            of: self,
+            _held: self.lock.try_lock()?,
+        })
+    }
+}
+
+impl Rewriting<'_> {
+    /// Records are going to be cut off or replaced.
+    fn begin(&self) {
+        self.of.rewrites.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl Log {
+    /// How often records of this log were cut off or replaced since it was opened.
+    pub fn rewrites(&self) -> u64 {
+        self.rewriting.rewrites.load(Ordering::Acquire)
+    }
+
+    /// Cuts off what lies at and after an offset, durably; `false` where the log does not reach that far (Kafka's
+    /// UnifiedLog.truncateTo). A batch that holds the offset goes whole. The caller has lowered the recovery point before.
+    pub fn truncate_to(&self, offset: i64, now_ms: i64) -> Result<bool, LogError> {
+        let rewriting = self.rewriting.lock();
+        let ends = self.ends();
+        if offset >= ends.log_end.offset {
+            return Ok(false);
+        }
+        if offset < ends.log_start {
+            return Err(LogError::OffsetOutOfRange {
+                offset,
+                log_start: ends.log_start,
+                log_end: ends.log_end.offset,
+            });
+        }
+        self.rewrite(&rewriting, now_ms, |log, tail| log.cut_off(tail, offset))?;
+        Ok(true)
+    }
+
+    /// Drops all records and goes on at an offset, durably: what a follower does whose leader begins elsewhere (Kafka's
+    /// truncateFullyAndStartAt). The caller has set the log's start to it before, and lowered the recovery point.
+    pub fn start_anew_at(&self, offset: i64, now_ms: i64) -> Result<(), LogError> {
+        let rewriting = self.rewriting.lock();
+        self.rewrite(&rewriting, now_ms, |log, tail| {
+            log.replace_all(tail, offset, now_ms)
+        })
+    }
+
+    /// Nobody syncs or appends while it is done; where it fails, the log is offline.
+    fn rewrite(
+        &self,
+        rewriting: &Rewriting<'_>,
+        now_ms: i64,
+        change: impl FnOnce(&Self, &mut Tail) -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
+        let _syncing = self.lock_syncs();
+        let mut tail = self.lock_tail();
+        if let Some(reason) = self.offline_reason() {
+            return Err(LogError::Offline(reason));
+        }
+        rewriting.begin();
+        self.plain_epoch.store(-1, Ordering::Relaxed);
+        change(self, &mut tail).map_err(|error| {
+            // What is on the device is not known: some of it may be cut.
+            failed_sync::note(&*self.disk, &self.dir());
+            let error = std::io::Error::other(error.to_string());
+            LogError::Offline(self.take_offline(&mut tail, &error))
+        })?;
+        let ends = self.ends();
+        debug_assert!(ends.synced_end <= ends.log_end.offset, "{ends:?}");
+        let since_ms = match ends.log_end.offset > ends.synced_end {
+            true => now_ms,
+            false => 0,
+        };
+        self.unsynced_since_ms.store(since_ms, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn cut_off(&self, tail: &mut Tail, offset: i64) -> Result<(), LogError> {
+        let mut kept = Vec::clone(&self.segments.load());
+        let cut = kept.split_off(segment_of(&kept, offset) + 1);
+        let last = kept[kept.len() - 1].clone();
+        let found = last.batch_holding(offset, last.bytes())?;
+        let position = found.map_or(last.bytes(), |batch| batch.position);
+        let end = found.map_or(offset, |batch| batch.header.base_offset.min(offset));
+        self.segments.store(Arc::new(kept));
+        {
+            let mut ends = self.ends.write();
+            ends.log_end = OffsetPosition {
+                offset: end,
+                segment_base: last.base_offset,
+                position,
+            };
+            ends.synced_end = ends.synced_end.min(end);
+        }
+        for segment in cut.iter().rev() {
+            segment.mark_deleted()?;
+        }
+        last.cut(position, end)?;
+        tail.bytes_since_index_entry = 0;
+        last.file()?.sync_data()?;
+        self.finish_cut(&cut, end)
+    }
+
+    fn replace_all(&self, tail: &mut Tail, offset: i64, now_ms: i64) -> Result<(), LogError> {
+        let all = self.segments.load_full();
+        for segment in all.iter().rev() {
+            segment.mark_deleted()?;
+        }
+        let age = FileAge::new(now_ms);
+        let max = self.config().index_bytes_max;
+        let fresh = Segment::new(self.disk.clone(), &self.dir(), offset, 0, age, max);
+        fresh.create()?;
+        {
+            let mut ends = self.ends.write();
+            ends.log_start = offset;
+            ends.synced_end = offset;
+            ends.log_end = OffsetPosition {
+                offset,
+                segment_base: offset,
+                position: 0,
+            };
+        }
+        self.segments.store(Arc::new(vec![Arc::new(fresh)]));
+        tail.bytes_since_index_entry = 0;
+        self.change_epochs(|epochs| epochs.clear());
+        producer_snapshot::remove(&*self.disk, &self.dir(), |_| true)?;
+        self.finish_cut(&all, offset)
+    }
+
+    /// Makes durable what was renamed, and cuts what tells of the records.
+    fn finish_cut(&self, cut: &[Arc<Segment>], end: i64) -> Result<(), LogError> {
+        self.disk.sync_dir(&self.dir())?;
+        self.segments
+            .load()
+            .iter()
+            .for_each(|segment| segment.note_named());
+        self.change_epochs(|epochs| epochs.truncate_from_end(end));
+        self.store_epochs()?;
+        producer_snapshot::remove(&*self.disk, &self.dir(), |at| at > end)?;
+        let segments = self.segments.load();
+        let log_start = self.ends().log_start;
+        let producers = match end > log_start {
+            true => load_producers(&self.disk, &self.dir(), &segments, log_start, end)?,
+            false => Producers::default(),
+        };
+        *self.producers.lock() = producers;
+        self.archived_until.fetch_min(end, Ordering::AcqRel);
+        for segment in cut {
+            segment.unlink()?;
+        }
+        Ok(())
+    }
+}
