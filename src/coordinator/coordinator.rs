@@ -19,7 +19,7 @@ use tokio::task::AbortHandle;
 
 use super::clock::Clock;
 use super::error::CoordinatorError;
-use super::machine::{Answer, Loaded, Machine, StoredId};
+use super::machine::{Answer, Loaded, Machine, Stored, StoredId};
 use super::shard::{Command, Shard};
 use super::slot::{Slot, SlotPartition};
 use super::stored::{self, GuardedStore};
@@ -143,12 +143,10 @@ impl<M: Machine> Coordinator<M> {
         }
         let started = Instant::now();
         let stored = stored::read(&self.shared.meta, M::ROOT, &new).await?;
-        let machines = self.load(&stored).await?;
+        let machines = self.load(owned, &stored).await?;
         self.change_states(|states| {
-            for (slot, machine) in machines {
-                if let Some(ownership) = owned.get(&slot) {
-                    states[slot.number()] = self.start(slot, *ownership, session, machine);
-                }
+            for (slot, ownership, machine) in machines {
+                states[slot.number()] = self.start(slot, ownership, session, machine);
             }
         });
         tracing::info!(
@@ -205,31 +203,14 @@ impl<M: Machine> Coordinator<M> {
     /// Makes machines of the nodes.
     async fn load(
         &self,
+        owned: &BTreeMap<Slot, Ownership>,
         stored: &BTreeMap<Slot, Vec<StoredId>>,
-    ) -> Result<Vec<(Slot, M)>, MetaError> {
-        let Shared {
-            meta,
-            topics,
-            clock,
-            context,
-            ..
-        } = &*self.shared;
-        let load = || {
-            let now_ms = clock.now_ms();
-            let mut unresolved = 0;
-            let machines = stored.iter().map(|(slot, stored)| {
-                let loaded: Loaded<M> = M::load(context, topics, now_ms, stored);
-                unresolved += loaded.unresolved;
-                (*slot, loaded.machine)
-            });
-            let machines: Vec<(Slot, M)> = machines.collect();
-            (machines, unresolved)
-        };
-        let (mut machines, mut unresolved) = load();
+    ) -> Result<Vec<(Slot, Ownership, M)>, MetaError> {
+        let (mut machines, mut unresolved) = self.load_once(owned, stored);
         if unresolved > 0 {
-            meta.sync().await?;
-            topics.refresh().await;
-            (machines, unresolved) = load();
+            self.shared.meta.sync().await?;
+            self.shared.topics.refresh().await;
+            (machines, unresolved) = self.load_once(owned, stored);
         }
         if unresolved > 0 {
             let topic = M::TOPIC.name();
@@ -242,14 +223,40 @@ impl<M: Machine> Coordinator<M> {
         Ok(machines)
     }
 
+    /// The machines, and how many nodes name unknown partitions.
+    fn load_once(
+        &self,
+        owned: &BTreeMap<Slot, Ownership>,
+        stored: &BTreeMap<Slot, Vec<StoredId>>,
+    ) -> (Vec<(Slot, Ownership, M)>, usize) {
+        let now_ms = self.shared.clock.now_ms();
+        let mut unresolved = 0;
+        let mut machines = Vec::with_capacity(stored.len());
+        for (slot, ids) in stored {
+            let Some(ownership) = owned.get(slot) else {
+                continue;
+            };
+            let Loaded {
+                machine,
+                unresolved: more,
+            } = M::load(Stored {
+                context: &self.shared.context,
+                topics: &self.shared.topics,
+                partition: partition_of::<M>(*slot),
+                epoch: ownership.epoch,
+                now_ms,
+                ids,
+            });
+            unresolved += more;
+            machines.push((*slot, *ownership, machine));
+        }
+        (machines, unresolved)
+    }
+
     fn start(&self, slot: Slot, ownership: Ownership, session: u64, machine: M) -> State<M> {
         let (commands, receiver) = mpsc::channel(QUEUE);
-        let partition = SlotPartition {
-            topic: M::TOPIC,
-            slot,
-        };
         let store = GuardedStore::new(self.shared.meta.clone(), slot, ownership.version);
-        let shard = Shard::new(partition, store, self.shared.clock, machine);
+        let shard = Shard::new(partition_of::<M>(slot), store, self.shared.clock, machine);
         State::Here {
             ownership,
             session,
@@ -285,20 +292,30 @@ impl<M: Machine> Coordinator<M> {
         ask: impl FnOnce(Answer<T>) -> M::Ask,
         queued: impl FnOnce(),
     ) -> Result<T, CoordinatorError> {
-        let lease = self.shared.meta.lease();
-        let session = lease.session();
-        let commands = self.shard_of(Slot::of(id))?;
-        let (answer, receiver) = Answer::new();
-        let command = Command::One {
+        let command = |answer| Command::One {
             id: id.to_owned(),
             ask: ask(answer),
         };
+        self.ask_slot(Slot::of(id), command, queued).await
+    }
+
+    async fn ask_slot<T>(
+        &self,
+        slot: Slot,
+        command: impl FnOnce(Answer<T>) -> Command<M>,
+        queued: impl FnOnce(),
+    ) -> Result<T, CoordinatorError> {
+        let lease = self.shared.meta.lease();
+        let session = lease.session();
+        let commands = self.shard_of(slot)?;
+        let (answer, receiver) = Answer::new();
         // A shard ends when its slot goes to another broker.
-        let gone = |_| CoordinatorError::NotCoordinator;
-        commands.send(command).await.map_err(|_| gone(()))?;
+        let sent = commands.send(command(answer)).await;
+        sent.map_err(|_| CoordinatorError::NotCoordinator)?;
         queued();
-        let answer = receiver.await.map_err(|_| gone(()))?;
-        // A broker that was stopped for longer than its lease must not speak for the id any more.
+        let answer = receiver.await;
+        let answer = answer.map_err(|_| CoordinatorError::NotCoordinator)?;
+        // A broker that was stopped for longer than its lease must not speak for the slot any more.
         match lease.is_valid() && lease.session() == session {
             true => Ok(answer),
             false => Err(CoordinatorError::NotCoordinator),
@@ -369,5 +386,12 @@ impl<M: Machine> Coordinator<M> {
                 *state = State::Elsewhere;
             }
         });
+    }
+}
+
+fn partition_of<M: Machine>(slot: Slot) -> SlotPartition {
+    SlotPartition {
+        topic: M::TOPIC,
+        slot,
     }
 }

@@ -15,7 +15,9 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{CoordinatorError, InternalTopic, Topics};
+use super::error::CoordinatorError;
+use super::slot::{InternalTopic, SlotPartition};
+use super::topics::Topics;
 use crate::meta::{Node, Op};
 
 /// Where an ask is answered.
@@ -54,6 +56,22 @@ pub struct StoredId {
     pub nodes: Vec<(String, Node)>,
 }
 
+/// What the machine of a slot is made of.
+pub struct Stored<'a, M: Machine> {
+    /// What the machines of all slots share.
+    pub context: &'a Arc<M::Context>,
+    /// The cluster's topics, now and later.
+    pub topics: &'a Arc<dyn Topics>,
+    /// The slot, as a partition of [`Machine::TOPIC`].
+    pub partition: SlotPartition,
+    /// Counts the slot's owners; that of a partition's leaders on the wire.
+    pub epoch: i32,
+    /// The time.
+    pub now_ms: i64,
+    /// All ids of the slot.
+    pub ids: &'a [StoredId],
+}
+
 /// A machine made of stored nodes.
 pub struct Loaded<M> {
     /// The machine.
@@ -78,12 +96,7 @@ pub trait Machine: Sized + Send + 'static {
     type Then: Send;
 
     /// Makes the machine of a slot. It may ask for writes at once.
-    fn load(
-        context: &Arc<Self::Context>,
-        topics: &Arc<dyn Topics>,
-        now_ms: i64,
-        stored: &[StoredId],
-    ) -> Loaded<Self>;
+    fn load(stored: Stored<'_, Self>) -> Loaded<Self>;
 
     /// An ask about one id.
     fn handle(&mut self, now_ms: i64, id: String, ask: Self::Ask);

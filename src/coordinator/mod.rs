@@ -21,6 +21,6 @@ mod topics;
 
 pub use coordinator::{Coordinator, Ownership};
 pub use error::CoordinatorError;
-pub use machine::{Answer, Loaded, Machine, StoredId, Write};
+pub use machine::{Answer, Loaded, Machine, Stored, StoredId, Write};
 pub use slot::{InternalTopic, Slot, SlotPartition};
 pub use topics::{TopicPartition, Topics};

@@ -17,6 +17,8 @@ const LATER_MS: i64 = 10;
 
 /// The numbers of a slot.
 struct Numbers {
+    partition: SlotPartition,
+    epoch: i32,
     numbers: BTreeMap<String, i64>,
     later: Vec<(i64, Answer<()>)>,
     waiting: Vec<Answer<()>>,
@@ -29,6 +31,8 @@ enum Ask {
     /// Counts up; answered when it is stored.
     Count(Answer<i64>),
     Read(Answer<i64>),
+    /// Where it runs.
+    Shard(Answer<(SlotPartition, i32)>),
     Later(Answer<()>),
     /// Never answered.
     Wait(Answer<()>),
@@ -42,15 +46,17 @@ impl Machine for Numbers {
     type AskAll = Answer<i64>;
     type Then = Counted;
 
-    fn load(_: &Arc<()>, topics: &Arc<dyn Topics>, _: i64, stored: &[StoredId]) -> Loaded<Self> {
+    fn load(stored: Stored<'_, Self>) -> Loaded<Self> {
         let mut numbers = BTreeMap::new();
-        for StoredId { id, nodes } in stored {
+        for StoredId { id, nodes } in stored.ids {
             let data = std::str::from_utf8(&nodes[0].1.data).unwrap();
             numbers.insert(id.clone(), data.parse().unwrap());
         }
-        let are_known = topics.id_of("t").is_some();
+        let are_known = stored.topics.id_of("t").is_some();
         let unresolved = if are_known { 0 } else { numbers.len() };
         let machine = Self {
+            partition: stored.partition,
+            epoch: stored.epoch,
             numbers,
             later: Vec::new(),
             waiting: Vec::new(),
@@ -66,6 +72,7 @@ impl Machine for Numbers {
         let known = self.numbers.get(&id).copied().unwrap_or(0);
         match ask {
             Ask::Read(answer) => answer.send(known),
+            Ask::Shard(answer) => answer.send((self.partition, self.epoch)),
             Ask::Later(answer) => self.later.push((now_ms + LATER_MS, answer)),
             Ask::Wait(answer) => self.waiting.push(answer),
             Ask::Count(answer) => {
@@ -211,6 +218,11 @@ async fn a_broker_that_lost_the_slot_unnoticed_writes_nothing_and_answers_nothin
     assert_eq!(bench.ask(Ask::Read).await, Err(NOT_COORDINATOR));
     bench.assign(1).await;
     assert_eq!(bench.ask(Ask::Read).await, Ok(1));
+    let partition = SlotPartition {
+        topic: InternalTopic::TransactionState,
+        slot: bench.slot,
+    };
+    assert_eq!(bench.ask(Ask::Shard).await, Ok((partition, 1)));
 }
 
 #[tokio::test]

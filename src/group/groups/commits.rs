@@ -60,7 +60,7 @@ impl Groups {
             outcomes,
             answer,
         };
-        self.store(now_ms, &id, ops, then);
+        self.store(now_ms, id, ops, then);
     }
 
     /// Whether the commit is allowed. A client outside any group makes the group.

@@ -27,7 +27,7 @@ use super::offsets::{Key, Offsets, WriteNumber};
 use super::persist;
 use super::reserved::MemberMemory;
 use crate::coordinator::{
-    Answer, CoordinatorError, InternalTopic, Loaded, Machine, StoredId, Topics, Write,
+    Answer, CoordinatorError, InternalTopic, Loaded, Machine, Stored, Topics, Write,
 };
 use crate::memory::Memory;
 use crate::meta::{Op, paths};
@@ -103,30 +103,25 @@ impl Machine for Groups {
     type AskAll = AskAll;
     type Then = Then;
 
-    fn load(
-        context: &Arc<GroupContext>,
-        topics: &Arc<dyn Topics>,
-        now_ms: i64,
-        stored: &[StoredId],
-    ) -> Loaded<Self> {
+    fn load(from: Stored<'_, Self>) -> Loaded<Self> {
         let mut machine = Self {
-            context: context.clone(),
-            topics: topics.clone(),
-            groups: HashMap::with_capacity(stored.len()),
+            context: from.context.clone(),
+            topics: from.topics.clone(),
+            groups: HashMap::with_capacity(from.ids.len()),
             deadlines: BTreeSet::new(),
-            check_at_ms: now_ms,
+            check_at_ms: from.now_ms,
             waiting: HashMap::new(),
             last_waiter: 0,
             last_number: 1,
             writes: Vec::new(),
         };
         let mut unresolved = 0;
-        for stored in stored {
-            let loaded = persist::load(stored, &**topics, now_ms);
+        for stored in from.ids {
+            let loaded = persist::load(stored, &**from.topics, from.now_ms);
             unresolved += loaded.unresolved;
             // Nodes that show a group's members went with the session that wrote them.
             let members = persist::member_ops(&stored.id, &loaded.classic);
-            machine.store(now_ms, &stored.id, members, Then::Nothing);
+            machine.store(from.now_ms, stored.id.clone(), members, Then::Nothing);
             let group = Group::new(loaded.classic, loaded.offsets);
             machine.groups.insert(stored.id.clone(), group);
             machine.reschedule(&stored.id);
@@ -272,13 +267,10 @@ impl Groups {
     }
 
     /// Asks for a write; an empty one is stored at once.
-    fn store(&mut self, now_ms: i64, group_id: &str, ops: Vec<Op>, then: Then) {
+    fn store(&mut self, now_ms: i64, id: String, ops: Vec<Op>, then: Then) {
         match ops.is_empty() {
             true => self.stored(now_ms, then, Ok(())),
-            false => {
-                let id = group_id.to_owned();
-                self.writes.push(Write { id, ops, then });
-            }
+            false => self.writes.push(Write { id, ops, then }),
         }
     }
 

@@ -46,7 +46,7 @@ impl Groups {
         let ops = vec![persist::remove_group_op(&group_id)];
         let id = group_id.clone();
         let then = Then::GroupRemoved { group_id, answer };
-        self.store(now_ms, &id, ops, then);
+        self.store(now_ms, id, ops, then);
     }
 
     pub(super) fn group_removed(
@@ -117,7 +117,7 @@ impl Groups {
             keys,
             answer,
         };
-        self.store(now_ms, &id, ops, then);
+        self.store(now_ms, id, ops, then);
     }
 
     pub(super) fn offsets_removed(
@@ -146,12 +146,8 @@ impl Groups {
         let group_ids: Vec<String> = of_groups.collect();
         for group_id in group_ids {
             let path = paths::group_topic_offsets(&group_id, topic);
-            self.store(
-                now_ms,
-                &group_id,
-                vec![Op::DeleteTree { path }],
-                Then::Nothing,
-            );
+            let ops = vec![Op::DeleteTree { path }];
+            self.store(now_ms, group_id, ops, Then::Nothing);
         }
     }
 

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::clock::WallClock;
+use crate::coordinator::SlotPartition;
 use crate::group::asks::{FetchOffsets, FoundOffsets};
 use crate::group::messages::{CommitOffsets, OffsetToCommit};
 use crate::group::testing::OneTopic;
@@ -39,7 +40,14 @@ impl Bench {
             reserved: Arc::default(),
         });
         let topics: Arc<dyn Topics> = Arc::new(OneTopic);
-        let loaded = Groups::load(&context, &topics, 0, &[]);
+        let loaded = Groups::load(Stored {
+            context: &context,
+            topics: &topics,
+            partition: SlotPartition::find(Groups::TOPIC.name(), 0).unwrap(),
+            epoch: 1,
+            now_ms: 0,
+            ids: &[],
+        });
         Self {
             groups: loaded.machine,
             now_ms: 0,
