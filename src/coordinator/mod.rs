@@ -5,6 +5,7 @@
 //! - [`Coordinator`]: the slots of this broker; finds the shard of an id, loads new slots, ends lost ones
 //! - `shard`: the task of one slot: its queue, timers, writes in flight, fencing
 //! - `stored`: reads of slots' nodes, and writes that check the owner
+//! - `tests`: of the coordinator and its shards, with a machine of their own
 //! - [`Machine`]: what runs in a shard, without I/O; [`Topics`]: what it may know of topics
 
 mod clock;

@@ -43,6 +43,13 @@ pub(super) enum Ask {
     DeleteOffsets(Vec<Key>, Answer<Result<Outcomes, GroupError>>),
 }
 
+impl Ask {
+    /// Whether it changes nothing.
+    pub(super) fn only_reads(&self) -> bool {
+        matches!(self, Self::FetchOffsets(..) | Self::Describe(_))
+    }
+}
+
 /// Asked of all groups of a slot.
 pub(super) enum AskAll {
     List(Answer<Vec<GroupListing>>),

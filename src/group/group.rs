@@ -13,7 +13,7 @@ const FETCHED_OFFSET_BYTES: usize = 300;
 pub(super) struct Group {
     pub(super) classic: ClassicGroup,
     pub(super) offsets: Offsets,
-    /// Set while its removal is in flight: what is asked of it meanwhile, in order, waits for the outcome.
+    /// Set while its removal is in flight: asks that would change it, in order, which wait for the outcome.
     pub(super) removal: Option<Vec<Ask>>,
     /// Its timer, as it stands in the slot's list, ms.
     pub(super) deadline_ms: Option<i64>,

@@ -14,6 +14,7 @@
 //! - `join`: how members get in; `membership`: signs of life, commits, how members go
 //! - `rebalance`: the join phase and its end; `sync`: the assignment, until it is stored and given out
 //! - `rebalanced`: what is reported of a rebalance
+//! - `tests`: of all files here
 
 mod join;
 mod membership;

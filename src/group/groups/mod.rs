@@ -3,6 +3,7 @@
 //! - here: members of classic groups, timers
 //! - `commits`: offsets that are committed
 //! - `removals`: what is deleted, by request or because its retention is over
+//! - `tests`: of all files here, with writes that are stored or refused
 
 mod commits;
 mod removals;
@@ -134,7 +135,9 @@ impl Machine for Groups {
 
     fn handle(&mut self, now_ms: i64, group_id: String, ask: Ask) {
         let group = self.groups.get_mut(&group_id);
-        if let Some(waiting) = group.and_then(|group| group.removal.as_mut()) {
+        if let Some(waiting) = group.and_then(|group| group.removal.as_mut())
+            && !ask.only_reads()
+        {
             return waiting.push(ask);
         }
         match ask {

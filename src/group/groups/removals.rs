@@ -32,7 +32,7 @@ impl Groups {
         self.remove(now_ms, group_id, Some(answer));
     }
 
-    /// Removes a group; until that is stored, or refused, what is asked of the group waits.
+    /// Removes a group; until that is stored or refused, asks that would change the group wait.
     fn remove(
         &mut self,
         now_ms: i64,

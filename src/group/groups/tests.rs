@@ -87,7 +87,7 @@ impl Bench {
         self.ask(|answer| Ask::Commit(commit, answer))
     }
 
-    /// Offsets by partition, as a client fetches them; `None` while that is not answered.
+    /// Offsets by partition, as a client fetches them; `None` if that is not answered at once.
     fn offsets(&mut self) -> Option<Vec<(i32, i64)>> {
         let all = FetchOffsets {
             wanted: None,
@@ -156,11 +156,12 @@ fn a_group_whose_deletion_is_refused_is_there_with_its_offsets() {
 }
 
 #[test]
-fn what_is_asked_of_a_group_during_its_deletion_is_answered_by_the_outcome_of_that() {
+fn a_change_to_a_group_during_its_deletion_waits_for_the_outcome_and_a_read_does_not() {
     for (outcome, left) in [(REFUSED, vec![(0, 11), (1, 20)]), (Ok(()), vec![(0, 11)])] {
         let mut bench = with_offsets();
         let mut deleted = bench.ask(Ask::Delete);
         let mut committed = bench.commit(0, 11);
+        assert_eq!(bench.offsets(), Some(vec![(0, 10), (1, 20)]));
         assert_eq!(bench.store(outcome), 1, "the commit waits");
         assert!(deleted.try_recv().is_ok() && committed.try_recv().is_err());
         bench.store(Ok(()));
