@@ -321,7 +321,10 @@ impl Copy<'_> {
     /// Records that are copied were cut off or replaced: all are copied again.
     fn begin_anew(&mut self) -> io::Result<()> {
         for name in std::mem::take(&mut self.done).into_keys() {
-            fs::remove_file(self.to.join(name))?;
+            match fs::remove_file(self.to.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         Ok(())
     }
