@@ -13,7 +13,8 @@ use metaq_protocol::messages::alter_configs_request::AlterConfigsResource;
 use metaq_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use metaq_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse, ApiKey};
 
-use super::describe_configs::{BROKER, CLIENT_METRICS, GROUP, TOPIC};
+use super::authorize::{Operation, ResourceKind, authorize};
+use super::describe_configs::{BROKER, CLIENT_METRICS, GROUP, TOPIC, config_resource};
 use super::errors::WireError;
 use super::shared::{message, named_twice, optional};
 use super::{Api, Caller, Context, Order, serve_by_controller};
@@ -22,6 +23,11 @@ use crate::cluster::{ConfigChange, Configured};
 pub(super) const API: Api = Api {
     key: ApiKey::AlterConfigs,
     order: Order::Alone,
+    needs: &[
+        (Operation::AlterConfigs, ResourceKind::Topic),
+        (Operation::AlterConfigs, ResourceKind::Group),
+        (Operation::AlterConfigs, ResourceKind::Cluster),
+    ],
     start: |cx, caller, frame, stage| serve_by_controller(cx, caller, frame, stage, handle),
 };
 
@@ -53,7 +59,9 @@ async fn handle(
         let (kind, name) = (resource.resource_type, resource.resource_name);
         let outcome = match changes {
             _ if named_twice => Err((ResponseError::InvalidRequest, NAMED_TWICE.to_owned())),
-            Ok(changes) => apply(&cx, kind, &name, &changes, request.validate_only).await,
+            Ok(changes) => {
+                apply(&cx, &caller, (kind, &name), &changes, request.validate_only).await
+            }
             Err(why) => Err((ResponseError::InvalidRequest, why)),
         };
         let response = AlterConfigsResourceResponse::default()
@@ -77,14 +85,27 @@ async fn handle(
 /// As Kafka's ConfigAdminManager words it.
 pub(super) const NAMED_TWICE: &str = "Each resource must appear at most once.";
 
+/// Whether a client may change the configurations of a resource.
+pub(super) fn may_alter(
+    cx: &Context,
+    caller: &Caller,
+    resource_type: i8,
+    name: &str,
+) -> Result<(), (ResponseError, String)> {
+    let resource = config_resource(resource_type, name);
+    authorize(cx, caller, Operation::AlterConfigs, resource)
+        .map_err(|denied| (denied.wire(), denied.to_string()))
+}
+
 /// Changes the configurations of one resource.
 pub(super) async fn apply(
     cx: &Context,
-    resource_type: i8,
-    name: &str,
+    caller: &Caller,
+    (resource_type, name): (i8, &str),
     changes: &[ConfigChange],
     validate_only: bool,
 ) -> Result<(), (ResponseError, String)> {
+    may_alter(cx, caller, resource_type, name)?;
     let what = match resource_type {
         TOPIC => None,
         BROKER => Some(Configured::Broker),

@@ -13,20 +13,24 @@ use metaq_protocol::messages::alter_replica_log_dirs_response::{
 };
 use metaq_protocol::messages::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, ApiKey};
 
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::errors::WireError;
 use super::{Api, Caller, Context, Order, serve};
 use crate::partition::{MoveError, PartitionError};
 
 pub(super) const API: Api = Api {
     key: ApiKey::AlterReplicaLogDirs,
     order: Order::Alone,
+    needs: &[(Operation::Alter, ResourceKind::Cluster)],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(
     cx: Arc<Context>,
-    _: Caller,
+    caller: Caller,
     request: AlterReplicaLogDirsRequest,
 ) -> AlterReplicaLogDirsResponse {
+    let may_alter = authorize(&cx, &caller, Operation::Alter, Resource::Cluster);
     let mut results = Vec::new();
     for dir in &request.dirs {
         for topic in &dir.topics {
@@ -34,10 +38,11 @@ async fn handle(
             for index in &topic.partitions {
                 // Others have their turn during a request that names very many.
                 tokio::task::coop::consume_budget().await;
-                let error_code = match begin(&cx, &topic.name, *index, &dir.path) {
-                    Ok(()) => 0,
-                    Err(error) => error.code(),
+                let begun = match &may_alter {
+                    Ok(()) => begin(&cx, &topic.name, *index, &dir.path),
+                    Err(denied) => Err(denied.wire()),
                 };
+                let error_code = begun.err().map_or(0, |error| error.code());
                 let result = AlterReplicaLogDirPartitionResult::default()
                     .with_partition_index(*index)
                     .with_error_code(error_code);

@@ -19,6 +19,7 @@ use super::{Api, Caller, Context, Order, serve};
 pub(super) const API: Api = Api {
     key: ApiKey::ApiVersions,
     order: Order::Alone,
+    needs: &[],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 

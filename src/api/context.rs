@@ -152,6 +152,8 @@ pub struct Caller {
     pub session: Arc<Session>,
     /// Its name for itself.
     pub client_id: Option<StrBytes>,
+    /// API key of the request.
+    pub key: i16,
     /// Version of the request.
     pub version: i16,
     /// Of the request.
@@ -164,6 +166,7 @@ impl Caller {
         Self {
             session,
             client_id: frame.client_id.clone(),
+            key: frame.api_key,
             version: frame.version,
             correlation_id: frame.correlation_id,
         }
@@ -219,6 +222,7 @@ mod tests {
             let caller = Caller {
                 session: Arc::new(Session::new(Arc::new(info), registered.client().clone())),
                 client_id: None,
+                key: 0,
                 version: 0,
                 correlation_id: 0,
             };

@@ -12,6 +12,7 @@ use metaq_protocol::messages::{
 };
 
 use super::applied::{Expected, wait_until_applied};
+use super::authorize::{Operation, Resource, ResourceKind, authorize, permitted};
 use super::errors::WireError;
 use super::shared::{DUPLICATE_NAME, message, topic_name};
 use super::{Api, Caller, Context, Order, serve_by_controller};
@@ -20,6 +21,7 @@ use crate::cluster::{ClusterError, MorePartitions};
 pub(super) const API: Api = Api {
     key: ApiKey::CreatePartitions,
     order: Order::Alone,
+    needs: &[(Operation::Alter, ResourceKind::Topic)],
     start: |cx, caller, frame, stage| serve_by_controller(cx, caller, frame, stage, handle),
 };
 
@@ -33,7 +35,11 @@ async fn handle(
         *named.entry(topic.name.as_str()).or_default() += 1;
     }
     let is_once = |topic: &&CreatePartitionsTopic| named.get(topic.name.as_str()) == Some(&1);
-    let once: Vec<&CreatePartitionsTopic> = request.topics.iter().filter(is_once).collect();
+    let once = request.topics.iter().filter(is_once);
+    let (once, denied) = permitted(once, |topic| {
+        let topic = Resource::Topic(&topic.name);
+        authorize(&cx, &caller, Operation::Alter, topic)
+    });
     let wanted: Vec<MorePartitions> = once.iter().map(|topic| more_partitions(topic)).collect();
     let outcomes = cx
         .cluster
@@ -54,6 +60,8 @@ async fn handle(
             Err(error) => refused(topic.name.clone(), &error),
         })
         .collect();
+    let denied = denied.into_iter();
+    results.extend(denied.map(|(topic, why)| refused(topic.name.clone(), &why)));
     let duplicate = ClusterError::Request(DUPLICATE_NAME.to_owned());
     let twice = named.iter().filter(|(_, count)| **count > 1);
     results.extend(twice.map(|(name, _)| refused(topic_name(name), &duplicate)));
@@ -79,7 +87,10 @@ fn more_partitions(topic: &CreatePartitionsTopic) -> MorePartitions {
     }
 }
 
-fn refused(name: TopicName, error: &ClusterError) -> CreatePartitionsTopicResult {
+fn refused<E: WireError + std::fmt::Display>(
+    name: TopicName,
+    error: &E,
+) -> CreatePartitionsTopicResult {
     CreatePartitionsTopicResult::default()
         .with_name(name)
         .with_error_code(error.code())

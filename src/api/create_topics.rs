@@ -16,6 +16,7 @@ use metaq_protocol::messages::create_topics_response::{
 use metaq_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse, TopicName};
 
 use super::applied::{Expected, wait_until_applied};
+use super::authorize::{Operation, Resource, ResourceKind, authorize, permitted};
 use super::describe_configs::topic_entries;
 use super::errors::WireError;
 use super::shared::{DUPLICATE_NAME, message, named_twice, optional, text};
@@ -28,6 +29,10 @@ const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
 pub(super) const API: Api = Api {
     key: ApiKey::CreateTopics,
     order: Order::Alone,
+    needs: &[
+        (Operation::Create, ResourceKind::Cluster),
+        (Operation::Create, ResourceKind::Topic),
+    ],
     start: |cx, caller, frame, stage| serve_by_controller(cx, caller, frame, stage, handle),
 };
 
@@ -37,11 +42,21 @@ async fn handle(
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
     let twice = named_twice(request.topics.iter().map(|topic| topic.name.clone()));
-    let once: Vec<&CreatableTopic> = request
+    let may_create_all = authorize(&cx, &caller, Operation::Create, Resource::Cluster).is_ok();
+    let may_create = |topic: &&CreatableTopic| match may_create_all {
+        true => Ok(()),
+        false => authorize(
+            &cx,
+            &caller,
+            Operation::Create,
+            Resource::Topic(&topic.name),
+        ),
+    };
+    let once = request
         .topics
         .iter()
-        .filter(|topic| !twice.contains(&topic.name))
-        .collect();
+        .filter(|topic| !twice.contains(&topic.name));
+    let (once, denied) = permitted(once, may_create);
     let wanted: Vec<NewTopic> = once.iter().map(|topic| new_topic(topic)).collect();
     if are_too_many(&cx, &wanted) {
         return refuse_all(&cx, &caller, &request);
@@ -68,6 +83,8 @@ async fn handle(
         })
         .collect();
     let duplicate = ClusterError::Request(DUPLICATE_NAME.to_owned());
+    let denied = denied.into_iter();
+    topics.extend(denied.map(|(topic, why)| refused(topic.name.clone(), &why)));
     topics.extend(twice.into_iter().map(|name| refused(name, &duplicate)));
     let outcomes = topics.iter().map(|topic| {
         let why = topic.error_message.as_deref().unwrap_or_default();
@@ -155,7 +172,7 @@ fn created(cx: &Context, version: i16, topic: &Topic, validate_only: bool) -> Cr
     }
 }
 
-fn refused(name: TopicName, error: &ClusterError) -> CreatableTopicResult {
+fn refused<E: WireError + std::fmt::Display>(name: TopicName, error: &E) -> CreatableTopicResult {
     CreatableTopicResult::default()
         .with_name(name)
         .with_error_code(error.code())

@@ -5,23 +5,33 @@ use std::sync::Arc;
 use metaq_protocol::messages::delete_groups_response::DeletableGroupResult;
 use metaq_protocol::messages::{ApiKey, DeleteGroupsRequest, DeleteGroupsResponse};
 
-use super::errors::code_of;
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::errors::{WireError, code_of};
 use super::{Api, Caller, Context, Order, serve};
 
 pub(super) const API: Api = Api {
     key: ApiKey::DeleteGroups,
     order: Order::Alone,
+    needs: &[(Operation::Delete, ResourceKind::Group)],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
-async fn handle(cx: Arc<Context>, _: Caller, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: DeleteGroupsRequest,
+) -> DeleteGroupsResponse {
     let mut results = Vec::with_capacity(request.groups_names.len());
     for group_id in request.groups_names {
-        let outcome = cx.coordinator.delete(&group_id).await;
+        let group = Resource::Group(&group_id);
+        let code = match authorize(&cx, &caller, Operation::Delete, group) {
+            Ok(()) => code_of(&cx.coordinator.delete(&group_id).await),
+            Err(denied) => denied.code(),
+        };
         results.push(
             DeletableGroupResult::default()
                 .with_group_id(group_id)
-                .with_error_code(code_of(&outcome)),
+                .with_error_code(code),
         );
     }
     DeleteGroupsResponse::default().with_results(results)

@@ -15,6 +15,7 @@ use metaq_protocol::messages::delete_records_response::{
 use metaq_protocol::messages::{ApiKey, DeleteRecordsRequest, DeleteRecordsResponse, TopicName};
 use uuid::Uuid;
 
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::shared::partition_of;
 use super::{Api, Caller, Context, Order, serve};
@@ -24,12 +25,13 @@ use crate::partition::Partition;
 pub(super) const API: Api = Api {
     key: ApiKey::DeleteRecords,
     order: Order::Alone,
+    needs: &[(Operation::Delete, ResourceKind::Topic)],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(
     cx: Arc<Context>,
-    _: Caller,
+    caller: Caller,
     request: DeleteRecordsRequest,
 ) -> DeleteRecordsResponse {
     let mut offsets: HashMap<(TopicName, i32), i64> = HashMap::new();
@@ -48,13 +50,15 @@ async fn handle(
                 continue;
             };
             let answer = DeleteRecordsPartitionResult::default().with_partition_index(index);
-            partitions.push(match delete(&cx, &topic.name, index, offset).await {
-                Ok(partition) => {
-                    moved.push((topics.len(), partitions.len(), partition));
-                    answer
-                }
-                Err(error) => answer.with_error_code(error.code()).with_low_watermark(-1),
-            });
+            partitions.push(
+                match delete(&cx, &caller, &topic.name, index, offset).await {
+                    Ok(partition) => {
+                        moved.push((topics.len(), partitions.len(), partition));
+                        answer
+                    }
+                    Err(error) => answer.with_error_code(error.code()).with_low_watermark(-1),
+                },
+            );
         }
         topics.push(
             DeleteRecordsTopicResult::default()
@@ -81,10 +85,13 @@ async fn handle(
 
 async fn delete(
     cx: &Context,
+    caller: &Caller,
     topic: &str,
     index: i32,
     offset: i64,
 ) -> Result<Arc<Partition>, ResponseError> {
+    authorize(cx, caller, Operation::Delete, Resource::Topic(topic))
+        .map_err(|denied| denied.wire())?;
     let partition = partition_of(cx, topic, Uuid::nil(), index).map_err(|error| error.wire())?;
     if !partition.log().config().delete {
         return Err(ResponseError::PolicyViolation);

@@ -12,6 +12,7 @@ use metaq_protocol::messages::{ApiKey, DeleteTopicsRequest, DeleteTopicsResponse
 use uuid::Uuid;
 
 use super::applied::{Expected, wait_until_applied};
+use super::authorize::{Operation, Resource, ResourceKind, authorize, permitted};
 use super::errors::WireError;
 use super::shared::{DUPLICATE_NAME, message, topic_name};
 use super::{Api, Caller, Context, Order, serve_by_controller};
@@ -20,6 +21,7 @@ use crate::cluster::{ClusterError, Image, Topic};
 pub(super) const API: Api = Api {
     key: ApiKey::DeleteTopics,
     order: Order::Alone,
+    needs: &[(Operation::Delete, ResourceKind::Topic)],
     start: |cx, caller, frame, stage| serve_by_controller(cx, caller, frame, stage, handle),
 };
 
@@ -41,6 +43,14 @@ async fn handle(
             .collect(),
     };
     let (topics, mut responses) = find(&cx.cluster.image(), asked);
+    let (topics, denied) = permitted(topics, |topic| {
+        let topic = Resource::Topic(&topic.name);
+        authorize(&cx, &caller, Operation::Delete, topic)
+    });
+    responses.extend(denied.into_iter().map(|(topic, why)| {
+        let name = Some(topic_name(&topic.name));
+        refused(name, topic.id, &why)
+    }));
     let outcomes = cx.cluster.controller().delete_topics(&topics).await;
     for (topic, outcome) in topics.iter().zip(outcomes) {
         let name = Some(topic_name(&topic.name));
@@ -117,7 +127,11 @@ const BOTH_NAME_AND_ID: &str = "You may not specify both topic name and topic id
 const DUPLICATE_ID: &str = "Duplicate topic id.";
 const ID_WAS_SUPPLIED: &str = "The provided topic name maps to an ID that was already supplied.";
 
-fn refused(name: Option<TopicName>, id: Uuid, error: &ClusterError) -> DeletableTopicResult {
+fn refused<E: WireError + std::fmt::Display>(
+    name: Option<TopicName>,
+    id: Uuid,
+    error: &E,
+) -> DeletableTopicResult {
     DeletableTopicResult::default()
         .with_name(name)
         .with_topic_id(id)

@@ -8,12 +8,14 @@ use metaq_protocol::ResponseError;
 use metaq_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use metaq_protocol::messages::{ApiKey, BrokerId, DescribeClusterRequest, DescribeClusterResponse};
 
-use super::shared::{CLUSTER_OPERATIONS, OPERATIONS_OMITTED, message, text};
+use super::authorize::{Resource, authorized_operations};
+use super::shared::{OPERATIONS_OMITTED, message, text};
 use super::{Api, Caller, Context, Order, serve};
 
 pub(super) const API: Api = Api {
     key: ApiKey::DescribeCluster,
     order: Order::Alone,
+    needs: &[],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
@@ -46,7 +48,7 @@ async fn handle(
         .with_controller_id(BrokerId(image.controller_id))
         .with_brokers(brokers.collect())
         .with_cluster_authorized_operations(if asked {
-            CLUSTER_OPERATIONS
+            authorized_operations(&caller.session, Resource::Cluster)
         } else {
             OPERATIONS_OMITTED
         })

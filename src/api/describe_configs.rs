@@ -14,6 +14,8 @@ use metaq_protocol::messages::describe_configs_response::{
 };
 use metaq_protocol::messages::{ApiKey, DescribeConfigsRequest, DescribeConfigsResponse};
 
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::errors::WireError;
 use super::room::{NoRoom, Room};
 use super::shared::{message, text};
 use super::{Api, Caller, Context, Order, serve};
@@ -27,6 +29,11 @@ use crate::logging;
 pub(super) const API: Api = Api {
     key: ApiKey::DescribeConfigs,
     order: Order::Alone,
+    needs: &[
+        (Operation::DescribeConfigs, ResourceKind::Topic),
+        (Operation::DescribeConfigs, ResourceKind::Group),
+        (Operation::DescribeConfigs, ResourceKind::Cluster),
+    ],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
@@ -98,7 +105,7 @@ const ENTRY_BYTES: usize = 300;
 
 async fn handle(
     cx: Arc<Context>,
-    _: Caller,
+    caller: Caller,
     request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
     let (synonyms, docs) = (request.include_synonyms, request.include_documentation);
@@ -107,7 +114,7 @@ async fn handle(
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        let found = entries(&cx, resource).and_then(|mut entries| {
+        let found = entries(&cx, &caller, resource).and_then(|mut entries| {
             let keys = resource
                 .configuration_keys
                 .as_ref()
@@ -138,11 +145,25 @@ async fn handle(
         .with_results(request.resources.iter().map(describe).collect())
 }
 
+/// What a client must have the right to, to see or change a configuration (Kafka's ConfigResource and AclOperation):
+/// brokers, their loggers and client metrics are the cluster's.
+pub(super) fn config_resource(resource_type: i8, name: &str) -> Resource<'_> {
+    match resource_type {
+        TOPIC => Resource::Topic(name),
+        GROUP => Resource::Group(name),
+        _ => Resource::Cluster,
+    }
+}
+
 fn entries(
     cx: &Context,
+    caller: &Caller,
     resource: &DescribeConfigsResource,
 ) -> Result<Vec<Entry>, (ResponseError, String)> {
     let name = resource.resource_name.as_str();
+    let authorized = config_resource(resource.resource_type, name);
+    authorize(cx, caller, Operation::DescribeConfigs, authorized)
+        .map_err(|denied| (denied.wire(), denied.to_string()))?;
     match resource.resource_type {
         TOPIC => match cx.cluster.image().topic(name) {
             Some(topic) => Ok(topic_entries(cx, topic)),

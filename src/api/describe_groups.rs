@@ -8,9 +8,10 @@ use metaq_protocol::ResponseError;
 use metaq_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use metaq_protocol::messages::{ApiKey, DescribeGroupsRequest, DescribeGroupsResponse};
 
+use super::authorize::{Operation, Resource, ResourceKind, authorize, authorized_operations};
 use super::errors::WireError;
 use super::room::Room;
-use super::shared::{GROUP_OPERATIONS, OPERATIONS_OMITTED, message, text};
+use super::shared::{OPERATIONS_OMITTED, message, text};
 use super::{Api, Caller, Context, Order, serve};
 use crate::group::{GroupDescription, GroupError, MemberDescription};
 
@@ -20,6 +21,7 @@ const MEMBER_BYTES: usize = 400;
 pub(super) const API: Api = Api {
     key: ApiKey::DescribeGroups,
     order: Order::Alone,
+    needs: &[(Operation::Describe, ResourceKind::Group)],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
@@ -30,21 +32,17 @@ async fn handle(
 ) -> DescribeGroupsResponse {
     let version = caller.version;
     let asked = version >= 3 && request.include_authorized_operations;
-    let operations = if asked {
-        GROUP_OPERATIONS
-    } else {
-        OPERATIONS_OMITTED
-    };
     let mut groups = Vec::with_capacity(request.groups.len());
     let mut room = Room::new(&cx);
     for group_id in request.groups {
-        let found = match cx.coordinator.describe(&group_id).await {
-            Ok(Some(found)) => room
-                .grow(described_bytes(&found))
-                .map(|()| Some(found))
-                .map_err(|error| error.wire(ResponseError::CoordinatorNotAvailable)),
-            Ok(None) => Ok(None),
-            Err(error) => Err(error.wire()),
+        let resource = Resource::Group(&group_id);
+        let found = match authorize(&cx, &caller, Operation::Describe, resource) {
+            Ok(()) => find(&cx, &mut room, &group_id).await,
+            Err(denied) => Err(denied.wire()),
+        };
+        let operations = match asked {
+            true => authorized_operations(&caller.session, resource),
+            false => OPERATIONS_OMITTED,
         };
         let group = DescribedGroup::default().with_authorized_operations(operations);
         groups.push(match found {
@@ -73,6 +71,22 @@ async fn handle(
         });
     }
     DescribeGroupsResponse::default().with_groups(groups)
+}
+
+/// A group, where there is one, and where there is memory for it.
+async fn find(
+    cx: &Context,
+    room: &mut Room,
+    group_id: &str,
+) -> Result<Option<GroupDescription>, ResponseError> {
+    match cx.coordinator.describe(group_id).await {
+        Ok(Some(found)) => room
+            .grow(described_bytes(&found))
+            .map(|()| Some(found))
+            .map_err(|error| error.wire(ResponseError::CoordinatorNotAvailable)),
+        Ok(None) => Ok(None),
+        Err(error) => Err(error.wire()),
+    }
 }
 
 /// What a group takes in the answer, roughly.

@@ -11,6 +11,8 @@ use metaq_protocol::messages::describe_log_dirs_response::{
 };
 use metaq_protocol::messages::{ApiKey, DescribeLogDirsRequest, DescribeLogDirsResponse};
 
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::errors::WireError;
 use super::shared::{text, topic_name};
 use super::{Api, Caller, Context, Order, serve};
 use crate::log::DataDir;
@@ -18,14 +20,18 @@ use crate::log::DataDir;
 pub(super) const API: Api = Api {
     key: ApiKey::DescribeLogDirs,
     order: Order::Alone,
+    needs: &[(Operation::Describe, ResourceKind::Cluster)],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(
     cx: Arc<Context>,
-    _: Caller,
+    caller: Caller,
     request: DescribeLogDirsRequest,
 ) -> DescribeLogDirsResponse {
+    if let Err(denied) = authorize(&cx, &caller, Operation::Describe, Resource::Cluster) {
+        return DescribeLogDirsResponse::default().with_error_code(denied.code());
+    }
     let describe = move || {
         let asked = request.topics.as_ref().map(|topics| {
             let all = topics.iter().flat_map(|topic| {

@@ -11,6 +11,7 @@ use metaq_protocol::messages::{
 };
 use uuid::Uuid;
 
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::room::Room;
 use super::shared::{message, partition_of};
@@ -24,18 +25,25 @@ const PRODUCER_BYTES: usize = 150;
 pub(super) const API: Api = Api {
     key: ApiKey::DescribeProducers,
     order: Order::Alone,
+    needs: &[(Operation::Read, ResourceKind::Topic)],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(
     cx: Arc<Context>,
-    _: Caller,
+    caller: Caller,
     request: DescribeProducersRequest,
 ) -> DescribeProducersResponse {
     let mut room = Room::new(&cx);
     let topics = request.topics.into_iter().map(|topic| {
+        let may_read = authorize(&cx, &caller, Operation::Read, Resource::Topic(&topic.name));
         let mut partition = |index: i32| {
             let answer = PartitionResponse::default().with_partition_index(index);
+            if let Err(denied) = &may_read {
+                return answer
+                    .with_error_code(denied.code())
+                    .with_error_message(message(denied));
+            }
             let producers = |partition: Arc<Partition>| {
                 partition.log().with_producers(|all| {
                     let producers = all.iter();

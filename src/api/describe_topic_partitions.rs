@@ -15,10 +15,13 @@ use metaq_protocol::messages::{
     ApiKey, BrokerId, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
 };
 
-use super::shared::{TOPIC_OPERATIONS, broker_ids, leadership, topic_name};
+use super::authorize::{Operation, Resource, ResourceKind, authorize, authorized_operations};
+use super::errors::WireError;
+use super::shared::{broker_ids, leadership, topic_name};
 use super::{Api, Caller, Context, Order, serve};
 use crate::cluster::{Image, Topic};
 use crate::coordinator::InternalTopic;
+use crate::session::Session;
 
 /// `max.request.partition.size.limit` of Kafka.
 const PARTITIONS_MAX: usize = 2000;
@@ -26,6 +29,7 @@ const PARTITIONS_MAX: usize = 2000;
 pub(super) const API: Api = Api {
     key: ApiKey::DescribeTopicPartitions,
     order: Order::Alone,
+    needs: &[(Operation::Describe, ResourceKind::Topic)],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
@@ -35,7 +39,6 @@ async fn handle(
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
     let image = cx.cluster.image();
-    let listener = &caller.session.listener().name;
     let (from, mut first) = match &request.cursor {
         Some(cursor) => (
             cursor.topic_name.to_string(),
@@ -69,17 +72,29 @@ async fn handle(
             response.next_cursor = Some(cursor(&name, start));
             break;
         }
-        let Some(topic) = image.topic_or_internal(&name) else {
-            let refusal = DescribeTopicPartitionsResponseTopic::default()
-                .with_error_code(ResponseError::UnknownTopicOrPartition.code())
-                .with_name(Some(topic_name(&name)));
-            response.topics.push(refusal);
-            continue;
+        let resource = Resource::Topic(&name);
+        let found = match authorize(&cx, &caller, Operation::Describe, resource) {
+            // Of all topics, those that it may not describe are not there.
+            Err(_) if request.topics.is_empty() => continue,
+            Err(denied) => Err(denied.wire()),
+            Ok(()) => image
+                .topic_or_internal(&name)
+                .ok_or(ResponseError::UnknownTopicOrPartition),
+        };
+        let topic = match found {
+            Ok(topic) => topic,
+            Err(error) => {
+                let refusal = DescribeTopicPartitionsResponseTopic::default()
+                    .with_error_code(error.code())
+                    .with_name(Some(topic_name(&name)));
+                response.topics.push(refusal);
+                continue;
+            }
         };
         let end = topic.partitions.len().min(start.saturating_add(left));
         response
             .topics
-            .push(described(&image, listener, &topic, start..end));
+            .push(described(&image, &caller.session, &topic, start..end));
         left -= end.saturating_sub(start);
         if end < topic.partitions.len() {
             response.next_cursor = Some(cursor(&name, end));
@@ -97,14 +112,14 @@ fn cursor(name: &str, partition: usize) -> Cursor {
 
 fn described(
     image: &Image,
-    listener: &str,
+    session: &Session,
     topic: &Topic,
     range: Range<usize>,
 ) -> DescribeTopicPartitionsResponseTopic {
     let partitions = topic.partitions.iter().enumerate();
     let partitions = partitions.take(range.end).skip(range.start);
     let partitions = partitions.map(|(index, info)| {
-        let (leader, offline) = leadership(&image.brokers, listener, info);
+        let (leader, offline) = leadership(&image.brokers, &session.listener().name, info);
         DescribeTopicPartitionsResponsePartition::default()
             .with_error_code(leader.err().map_or(0, |error| error.code()))
             .with_partition_index(index as i32)
@@ -120,6 +135,9 @@ fn described(
         .with_name(Some(topic_name(&topic.name)))
         .with_topic_id(topic.id)
         .with_is_internal(InternalTopic::named(&topic.name).is_some())
-        .with_topic_authorized_operations(TOPIC_OPERATIONS)
+        .with_topic_authorized_operations(authorized_operations(
+            session,
+            Resource::Topic(&topic.name),
+        ))
         .with_partitions(partitions.collect())
 }

@@ -3,6 +3,7 @@
 use metaq_protocol::ResponseError;
 use metaq_protocol::batch::BatchError;
 
+use super::authorize::{Denied, ResourceKind};
 use crate::cluster::ClusterError;
 use crate::config::TopicConfigError;
 use crate::group::GroupError;
@@ -22,6 +23,16 @@ pub(super) trait WireError {
 /// 0, or the error's code.
 pub(super) fn code_of<T, E: WireError>(result: &Result<T, E>) -> i16 {
     result.as_ref().err().map_or(0, WireError::code)
+}
+
+impl WireError for Denied {
+    fn wire(&self) -> ResponseError {
+        match self.kind {
+            ResourceKind::Topic => ResponseError::TopicAuthorizationFailed,
+            ResourceKind::Group => ResponseError::GroupAuthorizationFailed,
+            ResourceKind::Cluster => ResponseError::ClusterAuthorizationFailed,
+        }
+    }
 }
 
 impl WireError for PartitionError {

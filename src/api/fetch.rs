@@ -20,6 +20,7 @@ use metaq_protocol::messages::{ApiKey, FetchRequest};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
 use super::fetch_sessions::{Key, SessionError, Told, Turn, Wanted};
@@ -41,6 +42,7 @@ const WAIT_MS_MAX: u64 = 5 * 60 * 1000;
 pub(super) const API: Api = Api {
     key: ApiKey::Fetch,
     order: Order::OnlyWaits,
+    needs: &[(Operation::Read, ResourceKind::Topic)],
     start: |cx, caller, request, mut stage| -> Answer {
         Box::pin(async move {
             let fetch: FetchRequest = frame::decode(&request)?;
@@ -103,7 +105,9 @@ struct Fetched {
     slice: Option<Slice>,
 }
 
-struct Limits {
+/// What all partitions of a request have in common.
+struct Limits<'a> {
+    caller: &'a Caller,
     bytes_max: usize,
     bytes_min: usize,
     isolation: Isolation,
@@ -142,6 +146,7 @@ async fn answer(
         })
         .collect();
     let limits = Limits {
+        caller,
         bytes_max: usize::try_from(request.max_bytes)
             .unwrap_or(0)
             .min(cx.config.fetch_bytes_max()),
@@ -243,7 +248,7 @@ fn session_error(error: SessionError) -> ResponseError {
 async fn wait(
     cx: &Arc<Context>,
     wanted: &[Wanted],
-    limits: &Limits,
+    limits: &Limits<'_>,
     deadline: Instant,
     stage: &mut Stage,
 ) -> Vec<Fetched> {
@@ -291,7 +296,7 @@ async fn wait(
     }
 }
 
-async fn read(cx: &Arc<Context>, wanted: &[Wanted], limits: &Limits) -> Reading {
+async fn read(cx: &Arc<Context>, wanted: &[Wanted], limits: &Limits<'_>) -> Reading {
     let mut reading = Reading {
         fetched: Vec::with_capacity(wanted.len()),
         bytes: 0,
@@ -308,7 +313,7 @@ async fn read(cx: &Arc<Context>, wanted: &[Wanted], limits: &Limits) -> Reading 
 }
 
 impl Reading {
-    fn add(&mut self, fetched: &Fetched, limits: &Limits) {
+    fn add(&mut self, fetched: &Fetched, limits: &Limits<'_>) {
         self.bytes += fetched.answer.records_bytes;
         self.is_enough |= fetched.answer.error_code != 0 || self.bytes >= limits.bytes_min;
     }
@@ -318,7 +323,7 @@ impl Reading {
         &mut self,
         cx: &Arc<Context>,
         wanted: &[Wanted],
-        limits: &Limits,
+        limits: &Limits<'_>,
         number: usize,
     ) {
         self.bytes -= self.fetched[number].answer.records_bytes;
@@ -338,7 +343,12 @@ impl Fetched {
 }
 
 /// Reads one partition, of a fetch that has so many bytes already.
-async fn read_one(cx: &Arc<Context>, wanted: &Wanted, limits: &Limits, bytes: usize) -> Fetched {
+async fn read_one(
+    cx: &Arc<Context>,
+    wanted: &Wanted,
+    limits: &Limits<'_>,
+    bytes: usize,
+) -> Fetched {
     let key = &wanted.key;
     let refuse = |error: ResponseError| Fetched {
         partition: None,
@@ -356,8 +366,9 @@ async fn read_one(cx: &Arc<Context>, wanted: &Wanted, limits: &Limits, bytes: us
         Ok(partition) => partition,
         Err(error) => return refuse(error.wire()),
     };
-    if !cx.config.accepts(partition.topic()).subscribe {
-        return refuse(ResponseError::TopicAuthorizationFailed);
+    let topic = Resource::Topic(partition.topic());
+    if let Err(denied) = authorize(cx, limits.caller, Operation::Read, topic) {
+        return refuse(denied.wire());
     }
     if let Err(error) = partition.check_epoch(wanted.current_leader_epoch) {
         return refuse(error.wire());

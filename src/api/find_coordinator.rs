@@ -11,6 +11,8 @@ use metaq_protocol::messages::{ApiKey, BrokerId, FindCoordinatorRequest, FindCoo
 
 use metaq_protocol::protocol::StrBytes;
 
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::errors::WireError;
 use super::shared::{message, text};
 use super::{Api, Caller, Context, Order, serve};
 use crate::coordinator::Slot;
@@ -18,6 +20,7 @@ use crate::coordinator::Slot;
 pub(super) const API: Api = Api {
     key: ApiKey::FindCoordinator,
     order: Order::Alone,
+    needs: &[(Operation::Describe, ResourceKind::Group)],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
@@ -65,6 +68,8 @@ fn find(cx: &Context, caller: &Caller, key_type: i8, key: &str) -> Found {
         let why = "Only consumer groups have a coordinator here; transactions are not served yet.";
         return Err((ResponseError::InvalidRequest, why.to_owned()));
     }
+    authorize(cx, caller, Operation::Describe, Resource::Group(key))
+        .map_err(|denied| (denied.wire(), denied.to_string()))?;
     let image = cx.cluster.image();
     let found = image.coordinator_of(Slot::of(key));
     match found.and_then(|broker| Some((broker.id, caller.endpoint_of(broker)?))) {

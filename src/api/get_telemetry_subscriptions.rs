@@ -16,6 +16,7 @@ use super::{Api, Caller, Context, Order, serve};
 pub(super) const API: Api = Api {
     key: ApiKey::GetTelemetrySubscriptions,
     order: Order::Alone,
+    needs: &[],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 

@@ -15,7 +15,8 @@ use metaq_protocol::messages::{
     ApiKey, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
 };
 
-use super::alter_configs::{NAMED_TWICE, apply};
+use super::alter_configs::{NAMED_TWICE, apply, may_alter};
+use super::authorize::{Operation, ResourceKind};
 use super::describe_configs::BROKER_LOGGER;
 use super::shared::{message, named_twice, optional};
 use super::{Answer, Api, Body, Caller, Context, Order, forward, serve};
@@ -27,6 +28,11 @@ type Outcome = Result<(), (ResponseError, String)>;
 pub(super) const API: Api = Api {
     key: ApiKey::IncrementalAlterConfigs,
     order: Order::Alone,
+    needs: &[
+        (Operation::AlterConfigs, ResourceKind::Topic),
+        (Operation::AlterConfigs, ResourceKind::Group),
+        (Operation::AlterConfigs, ResourceKind::Cluster),
+    ],
     start: |cx, caller, request, stage| -> Answer {
         Box::pin(async move {
             let asked: IncrementalAlterConfigsRequest = frame::decode(&request)?;
@@ -55,7 +61,7 @@ async fn handle(
     for resource in request.resources {
         let outcome = match twice.contains(&key(&resource)) {
             true => Err((ResponseError::InvalidRequest, NAMED_TWICE.to_owned())),
-            false => change(&cx, &resource, request.validate_only).await,
+            false => change(&cx, &caller, &resource, request.validate_only).await,
         };
         let response = AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)
@@ -75,12 +81,20 @@ async fn handle(
     IncrementalAlterConfigsResponse::default().with_responses(responses)
 }
 
-async fn change(cx: &Context, resource: &AlterConfigsResource, validate_only: bool) -> Outcome {
+async fn change(
+    cx: &Context,
+    caller: &Caller,
+    resource: &AlterConfigsResource,
+    validate_only: bool,
+) -> Outcome {
     let changes = changes(resource).map_err(|why| (ResponseError::InvalidRequest, why))?;
     let (kind, name) = (resource.resource_type, &resource.resource_name);
     match kind {
-        BROKER_LOGGER => change_loggers(cx, name, &changes, validate_only),
-        _ => apply(cx, kind, name, &changes, validate_only).await,
+        BROKER_LOGGER => {
+            may_alter(cx, caller, kind, name)?;
+            change_loggers(cx, name, &changes, validate_only)
+        }
+        _ => apply(cx, caller, (kind, name), &changes, validate_only).await,
     }
 }
 

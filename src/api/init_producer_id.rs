@@ -9,12 +9,14 @@ use std::sync::Arc;
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::{ApiKey, InitProducerIdRequest, InitProducerIdResponse, ProducerId};
 
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::{Api, Caller, Context, Order, serve};
 
 pub(super) const API: Api = Api {
     key: ApiKey::InitProducerId,
     order: Order::Alone,
+    needs: &[(Operation::IdempotentWrite, ResourceKind::Cluster)],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
@@ -29,6 +31,10 @@ async fn handle(
             .with_producer_id(ProducerId(-1))
             .with_producer_epoch(-1)
     };
+    let right = Operation::IdempotentWrite;
+    if let Err(denied) = authorize(&cx, &caller, right, Resource::Cluster) {
+        return refuse(denied.wire());
+    }
     if let Some(id) = &request.transactional_id {
         let (error, why) = (
             ResponseError::InvalidRequest,

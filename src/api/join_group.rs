@@ -10,6 +10,7 @@ use bytes::Bytes;
 use metaq_protocol::messages::join_group_response::JoinGroupResponseMember;
 use metaq_protocol::messages::{ApiKey, JoinGroupRequest, JoinGroupResponse};
 
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::shared::{optional, text};
 use super::{Api, Caller, Context, Order, serve};
@@ -18,10 +19,15 @@ use crate::group::{GroupError, JoinReply, JoinRequest};
 pub(super) const API: Api = Api {
     key: ApiKey::JoinGroup,
     order: Order::Alone,
+    needs: &[(Operation::Read, ResourceKind::Group)],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(cx: Arc<Context>, caller: Caller, request: JoinGroupRequest) -> JoinGroupResponse {
+    let group = Resource::Group(&request.group_id);
+    if let Err(denied) = authorize(&cx, &caller, Operation::Read, group) {
+        return failed(caller.version, &denied).with_member_id(request.member_id);
+    }
     let group_id = request.group_id.to_string();
     let member_id = request.member_id.clone();
     let version = caller.version;
@@ -51,13 +57,13 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: JoinGroupRequest) -> 
     };
     match cx.coordinator.join(&group_id, join).await {
         Ok(reply) if reply.generation < 0 => {
-            failed(version, GroupError::MemberIdRequired).with_member_id(text(reply.member_id))
+            failed(version, &GroupError::MemberIdRequired).with_member_id(text(reply.member_id))
         }
         Ok(reply) => joined(version, reply),
         Err(error) => {
             let why = error.to_string();
             cx.note(&caller, ApiKey::JoinGroup, &group_id, error.code(), &why);
-            failed(version, error).with_member_id(member_id)
+            failed(version, &error).with_member_id(member_id)
         }
     }
 }
@@ -91,7 +97,7 @@ fn joined(version: i16, reply: JoinReply) -> JoinGroupResponse {
     }
 }
 
-fn failed(version: i16, error: GroupError) -> JoinGroupResponse {
+fn failed(version: i16, error: &impl WireError) -> JoinGroupResponse {
     // The protocol's name may be null from v7 on only.
     JoinGroupResponse::default()
         .with_error_code(error.code())

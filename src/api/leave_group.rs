@@ -7,6 +7,7 @@ use std::sync::Arc;
 use metaq_protocol::messages::leave_group_response::MemberResponse;
 use metaq_protocol::messages::{ApiKey, LeaveGroupRequest, LeaveGroupResponse};
 
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::{WireError, code_of};
 use super::shared::{optional, text};
 use super::{Api, Caller, Context, Order, serve};
@@ -15,6 +16,7 @@ use crate::group::LeaveMember;
 pub(super) const API: Api = Api {
     key: ApiKey::LeaveGroup,
     order: Order::Alone,
+    needs: &[(Operation::Read, ResourceKind::Group)],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
@@ -23,6 +25,10 @@ async fn handle(
     caller: Caller,
     request: LeaveGroupRequest,
 ) -> LeaveGroupResponse {
+    let group = Resource::Group(&request.group_id);
+    if let Err(denied) = authorize(&cx, &caller, Operation::Read, group) {
+        return LeaveGroupResponse::default().with_error_code(denied.code());
+    }
     let single = caller.version < 3;
     let members: Vec<LeaveMember> = match single {
         true => vec![LeaveMember {

@@ -10,7 +10,9 @@ use metaq_protocol::ResponseError;
 use metaq_protocol::messages::list_config_resources_response::ConfigResource;
 use metaq_protocol::messages::{ApiKey, ListConfigResourcesRequest, ListConfigResourcesResponse};
 
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::describe_configs::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
+use super::errors::WireError;
 use super::shared::text;
 use super::{Api, Caller, Context, Order, serve};
 use crate::cluster::Configured;
@@ -18,6 +20,7 @@ use crate::cluster::Configured;
 pub(super) const API: Api = Api {
     key: ApiKey::ListConfigResources,
     order: Order::Alone,
+    needs: &[(Operation::DescribeConfigs, ResourceKind::Cluster)],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
@@ -28,6 +31,10 @@ async fn handle(
     caller: Caller,
     request: ListConfigResourcesRequest,
 ) -> ListConfigResourcesResponse {
+    let right = Operation::DescribeConfigs;
+    if let Err(denied) = authorize(&cx, &caller, right, Resource::Cluster) {
+        return ListConfigResourcesResponse::default().with_error_code(denied.code());
+    }
     let types = match (caller.version, request.resource_types.as_slice()) {
         (0, _) => vec![CLIENT_METRICS],
         (_, []) => ALL.to_vec(),

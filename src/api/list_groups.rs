@@ -6,6 +6,7 @@ use metaq_protocol::messages::list_groups_response::ListedGroup;
 use metaq_protocol::messages::{ApiKey, GroupId, ListGroupsRequest, ListGroupsResponse};
 use metaq_protocol::protocol::StrBytes;
 
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::shared::text;
 use super::{Api, Caller, Context, Order, serve};
@@ -14,6 +15,10 @@ use crate::group::GroupListing;
 pub(super) const API: Api = Api {
     key: ApiKey::ListGroups,
     order: Order::Alone,
+    needs: &[
+        (Operation::Describe, ResourceKind::Cluster),
+        (Operation::Describe, ResourceKind::Group),
+    ],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
@@ -35,8 +40,15 @@ async fn handle(
                 .iter()
                 .any(|wanted| wanted.eq_ignore_ascii_case(value))
     };
+    let all_are_visible = authorize(&cx, &caller, Operation::Describe, Resource::Cluster).is_ok();
+    let is_visible = |group: &GroupListing| {
+        let group = Resource::Group(&group.group_id);
+        all_are_visible || authorize(&cx, &caller, Operation::Describe, group).is_ok()
+    };
     let wanted = |group: &GroupListing| {
-        among(&request.states_filter, group.state) && among(&request.types_filter, GROUP_TYPE)
+        is_visible(group)
+            && among(&request.states_filter, group.state)
+            && among(&request.types_filter, GROUP_TYPE)
     };
     let list = |group: GroupListing| {
         let listed = ListedGroup::default()

@@ -15,6 +15,7 @@ use metaq_protocol::messages::list_offsets_response::{
 use metaq_protocol::messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse};
 use uuid::Uuid;
 
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
 use super::shared::{named_twice, partition_of};
@@ -24,6 +25,7 @@ use crate::partition::{Isolation, ListedOffset, OffsetSpec};
 pub(super) const API: Api = Api {
     key: ApiKey::ListOffsets,
     order: Order::Alone,
+    needs: &[(Operation::Describe, ResourceKind::Topic)],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
@@ -51,7 +53,7 @@ async fn handle(
                 ListOffsetsPartitionResponse::default().with_partition_index(asked.partition_index);
             let listed = match twice.contains(&(topic.name.clone(), asked.partition_index)) {
                 true => Err(ResponseError::InvalidRequest),
-                false => list(&cx, caller.version, &topic.name, &asked, isolation).await,
+                false => list(&cx, &caller, &topic.name, &asked, isolation).await,
             };
             partitions.push(match listed {
                 Ok(found) => response
@@ -86,11 +88,14 @@ async fn handle(
 
 async fn list(
     cx: &Context,
-    version: i16,
+    caller: &Caller,
     topic: &str,
     asked: &ListOffsetsPartition,
     isolation: Isolation,
 ) -> Result<ListedOffset, ResponseError> {
+    authorize(cx, caller, Operation::Describe, Resource::Topic(topic))
+        .map_err(|denied| denied.wire())?;
+    let version = caller.version;
     let partition = partition_of(cx, topic, Uuid::nil(), asked.partition_index)
         .map_err(|error| error.wire())?;
     partition

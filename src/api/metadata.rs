@@ -16,14 +16,12 @@ use metaq_protocol::messages::metadata_response::{
 use metaq_protocol::messages::{ApiKey, BrokerId, MetadataRequest, MetadataResponse};
 
 use super::applied::{Expected, answer_when_applied, wait_until_applied};
+use super::authorize::{Operation, Resource, ResourceKind, authorize, authorized_operations};
 use super::context::REFUSALS_NOTED_MAX;
 use super::create_topics::are_too_many;
 use super::errors::WireError;
 use super::forward::create_at_controller;
-use super::shared::{
-    CLUSTER_OPERATIONS, OPERATIONS_OMITTED, TOPIC_OPERATIONS, broker_ids, leadership, text,
-    topic_name,
-};
+use super::shared::{OPERATIONS_OMITTED, broker_ids, leadership, text, topic_name};
 use super::{Api, Caller, Context, Order, serve};
 use crate::cluster::{Image, NewTopic, Topic, check_topic_name};
 use crate::coordinator::InternalTopic;
@@ -31,6 +29,11 @@ use crate::coordinator::InternalTopic;
 pub(super) const API: Api = Api {
     key: ApiKey::Metadata,
     order: Order::Alone,
+    needs: &[
+        (Operation::Describe, ResourceKind::Topic),
+        (Operation::Create, ResourceKind::Topic),
+        (Operation::Create, ResourceKind::Cluster),
+    ],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
@@ -48,21 +51,22 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
     asked.retain(|topic| named.insert((topic.topic_id, topic.name.clone())));
     let may_create = caller.version < 4 || request.allow_auto_topic_creation;
     if may_create && cx.config.flag("auto.create.topics.enable") {
-        create_missing(&cx, &asked).await;
+        create_missing(&cx, &caller, &asked).await;
     }
     let image = cx.cluster.image();
-    let operations = if request.include_topic_authorized_operations {
-        TOPIC_OPERATIONS
-    } else {
-        OPERATIONS_OMITTED
+    let with_operations = request.include_topic_authorized_operations;
+    let describe = |topic: &Arc<Topic>| described(&caller, &image, topic, with_operations);
+    let may_describe = |topic: &&Arc<Topic>| {
+        let topic = Resource::Topic(&topic.name);
+        authorize(&cx, &caller, Operation::Describe, topic).is_ok()
     };
-    let describe = |topic: &Arc<Topic>| described(&caller, &image, topic, operations);
     let topics: Vec<MetadataResponseTopic> = match all {
-        true => image.topics().map(describe).collect(),
+        true => image.topics().filter(may_describe).map(describe).collect(),
         false => asked
             .iter()
             .map(|asked| {
-                find(&image, asked).map_or_else(|refusal| *refusal, |topic| describe(&topic))
+                find(&cx, &caller, &image, asked)
+                    .map_or_else(|refusal| *refusal, |topic| describe(&topic))
             })
             .collect(),
     };
@@ -80,31 +84,33 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
             .with_rack(broker.rack.clone().map(text));
         Some(described)
     });
-    let cluster_operations = if request.include_cluster_authorized_operations {
-        CLUSTER_OPERATIONS
-    } else {
-        OPERATIONS_OMITTED
-    };
+    let with_operations =
+        request.include_cluster_authorized_operations && (8..=10).contains(&caller.version);
     MetadataResponse::default()
         .with_brokers(brokers.collect())
         .with_cluster_id(Some(text(image.cluster_id.clone())))
         .with_controller_id(BrokerId(image.controller_id))
         .with_topics(topics)
-        .with_cluster_authorized_operations(if (8..=10).contains(&caller.version) {
-            cluster_operations
+        .with_cluster_authorized_operations(if with_operations {
+            authorized_operations(&caller.session, Resource::Cluster)
         } else {
             OPERATIONS_OMITTED
         })
 }
 
-async fn create_missing(cx: &Context, asked: &[MetadataRequestTopic]) {
+async fn create_missing(cx: &Context, caller: &Caller, asked: &[MetadataRequestTopic]) {
     let image = cx.cluster.image();
     let names = asked
         .iter()
         .filter(|topic| topic.topic_id.is_nil())
         .filter_map(|topic| topic.name.as_ref());
+    let may_create_all = authorize(cx, caller, Operation::Create, Resource::Cluster).is_ok();
+    let may_create = |name: &str| {
+        may_create_all || authorize(cx, caller, Operation::Create, Resource::Topic(name)).is_ok()
+    };
+    let is_missing = |name: &str| image.topic_or_internal(name).is_none();
     let missing =
-        |name: &&str| image.topic_or_internal(name).is_none() && check_topic_name(name).is_ok();
+        |name: &&str| is_missing(name) && check_topic_name(name).is_ok() && may_create(name);
     let missing: Vec<NewTopic> = names
         .map(|name| name.as_str())
         .filter(missing)
@@ -136,6 +142,8 @@ async fn create_missing(cx: &Context, asked: &[MetadataRequestTopic]) {
 }
 
 fn find(
+    cx: &Context,
+    caller: &Caller,
     image: &Image,
     asked: &MetadataRequestTopic,
 ) -> Result<Arc<Topic>, Box<MetadataResponseTopic>> {
@@ -147,16 +155,20 @@ fn find(
             .with_topic_authorized_operations(OPERATIONS_OMITTED);
         Box::new(refusal)
     };
+    let may_describe = |name: &str| {
+        authorize(cx, caller, Operation::Describe, Resource::Topic(name))
+            .map_err(|denied| refuse(denied.wire()))
+    };
     if !asked.topic_id.is_nil() {
-        return image
-            .topic_by_id(asked.topic_id)
-            .cloned()
-            .ok_or_else(|| refuse(ResponseError::UnknownTopicId));
+        let known = image.topic_by_id(asked.topic_id).cloned();
+        let topic = known.ok_or_else(|| refuse(ResponseError::UnknownTopicId))?;
+        return may_describe(&topic.name).map(|()| topic);
     }
     let name = asked.name.as_ref().map_or("", |name| name.as_str());
     if check_topic_name(name).is_err() {
         return Err(refuse(ResponseError::InvalidTopicException));
     }
+    may_describe(name)?;
     image
         .topic_or_internal(name)
         .ok_or_else(|| refuse(crate::partition::PartitionError::Unknown.wire()))
@@ -177,7 +189,7 @@ fn described(
     caller: &Caller,
     image: &Image,
     topic: &Topic,
-    operations: i32,
+    with_operations: bool,
 ) -> MetadataResponseTopic {
     let partition = |(index, info): (usize, &crate::cluster::PartitionInfo)| {
         let listener = &caller.session.listener().name;
@@ -210,5 +222,9 @@ fn described(
         .with_topic_id(topic.id)
         .with_is_internal(InternalTopic::named(&topic.name).is_some())
         .with_partitions(topic.partitions.iter().enumerate().map(partition).collect())
-        .with_topic_authorized_operations(operations)
+        .with_topic_authorized_operations(if with_operations {
+            authorized_operations(&caller.session, Resource::Topic(&topic.name))
+        } else {
+            OPERATIONS_OMITTED
+        })
 }

@@ -5,6 +5,7 @@ mod alter_configs;
 mod alter_replica_log_dirs;
 mod api_versions;
 mod applied;
+mod authorize;
 mod context;
 mod create_partitions;
 mod create_topics;
@@ -57,6 +58,7 @@ use metaq_protocol::protocol::Request;
 
 use crate::log::Slice;
 
+use authorize::Needs;
 use order::Order;
 use reply::{Reply, Throttled};
 
@@ -124,6 +126,8 @@ pub type Answer = Pin<Box<dyn Future<Output = Result<Response, FrameError>> + Se
 pub(crate) struct Api {
     key: ApiKey,
     order: Order,
+    /// What a client must be allowed to do, in the words of [`authorize`].
+    needs: Needs,
     start: fn(Arc<Context>, Caller, RequestFrame, Stage) -> Answer,
 }
 
@@ -170,6 +174,11 @@ fn api_of(key: i16) -> Option<&'static Api> {
 /// What may begin before a request of an API is done.
 fn order_of(key: i16) -> Order {
     api_of(key).map_or(Order::Alone, |api| api.order)
+}
+
+/// What an API asks [`authorize::authorize`] for.
+fn needs_of(key: i16) -> Needs {
+    api_of(key).map_or(&[], |api| api.needs)
 }
 
 /// Starts work on a request whose header was read. Nothing happens before the answer is polled first. The stage tells the
@@ -253,6 +262,20 @@ mod tests {
                 .iter()
                 .map(|row| row.key)
                 .collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn only_what_kafka_gives_to_everybody_needs_no_right() {
+        let for_everybody = APIS.iter().filter(|api| api.needs.is_empty());
+        assert_eq!(
+            for_everybody.map(|api| api.key).collect::<Vec<_>>(),
+            [
+                ApiKey::ApiVersions,
+                ApiKey::DescribeCluster,
+                ApiKey::GetTelemetrySubscriptions,
+                ApiKey::PushTelemetry,
+            ]
         );
     }
 }

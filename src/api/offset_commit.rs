@@ -12,6 +12,7 @@ use metaq_protocol::messages::offset_commit_response::{
 };
 use metaq_protocol::messages::{ApiKey, OffsetCommitRequest, OffsetCommitResponse};
 
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::context::REFUSALS_NOTED_MAX;
 use super::errors::{WireError, code_of};
 use super::shared::optional;
@@ -21,6 +22,10 @@ use crate::group::{CommitOffsets, OffsetToCommit};
 pub(super) const API: Api = Api {
     key: ApiKey::OffsetCommit,
     order: Order::WithKin,
+    needs: &[
+        (Operation::Read, ResourceKind::Group),
+        (Operation::Read, ResourceKind::Topic),
+    ],
     start: |cx, caller, frame, mut stage| {
         let handle = |cx, caller, request| async move {
             let response = handle(cx, caller, request, || stage.ordered()).await;
@@ -37,6 +42,8 @@ async fn handle(
     request: OffsetCommitRequest,
     queued: impl FnOnce() + Send,
 ) -> OffsetCommitResponse {
+    let of_group = Resource::Group(&request.group_id);
+    let of_group = authorize(&cx, &caller, Operation::Read, of_group);
     let image = cx.cluster.image();
     let mut offsets = Vec::new();
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -44,10 +51,16 @@ async fn handle(
     let mut places = Vec::new();
     for topic in &request.topics {
         let known = image.topic(&topic.name);
+        let of_topic = || authorize(&cx, &caller, Operation::Read, Resource::Topic(&topic.name));
+        let denied = of_group.clone().and_then(|()| of_topic()).err();
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
             let response = OffsetCommitResponsePartition::default()
                 .with_partition_index(asked.partition_index);
+            if let Some(denied) = &denied {
+                partitions.push(response.with_error_code(denied.code()));
+                continue;
+            }
             if known.is_none_or(|topic| topic.partition(asked.partition_index).is_none()) {
                 partitions
                     .push(response.with_error_code(ResponseError::UnknownTopicOrPartition.code()));

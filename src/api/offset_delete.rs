@@ -9,17 +9,31 @@ use metaq_protocol::messages::offset_delete_response::{
 };
 use metaq_protocol::messages::{ApiKey, OffsetDeleteRequest, OffsetDeleteResponse};
 
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::{WireError, code_of};
 use super::{Api, Caller, Context, Order, serve};
 
 pub(super) const API: Api = Api {
     key: ApiKey::OffsetDelete,
     order: Order::Alone,
+    needs: &[
+        (Operation::Delete, ResourceKind::Group),
+        (Operation::Read, ResourceKind::Topic),
+    ],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
-async fn handle(cx: Arc<Context>, _: Caller, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: OffsetDeleteRequest,
+) -> OffsetDeleteResponse {
+    let group = Resource::Group(&request.group_id);
+    if let Err(denied) = authorize(&cx, &caller, Operation::Delete, group) {
+        return OffsetDeleteResponse::default().with_error_code(denied.code());
+    }
     let image = cx.cluster.image();
+    let may_read = |topic: &str| authorize(&cx, &caller, Operation::Read, Resource::Topic(topic));
     let exists = |topic: &str, index: i32| {
         image
             .topic(topic)
@@ -31,7 +45,8 @@ async fn handle(cx: Arc<Context>, _: Caller, request: OffsetDeleteRequest) -> Of
             .iter()
             .map(move |partition| (topic.name.to_string(), partition.partition_index))
     });
-    let (known, _): (Vec<_>, Vec<_>) = all.partition(|(topic, index)| exists(topic, *index));
+    let (known, _): (Vec<_>, Vec<_>) =
+        all.partition(|(topic, index)| may_read(topic).is_ok() && exists(topic, *index));
     let outcomes = match cx
         .coordinator
         .delete_offsets(&request.group_id, known.clone())
@@ -45,6 +60,9 @@ async fn handle(cx: Arc<Context>, _: Caller, request: OffsetDeleteRequest) -> Of
         .zip(outcomes.iter().map(code_of))
         .collect();
     let code = |topic: &str, index: i32| {
+        if let Err(denied) = may_read(topic) {
+            return denied.code();
+        }
         let unknown = ResponseError::UnknownTopicOrPartition.code();
         let code = codes.get(&(topic.to_owned(), index));
         code.copied().unwrap_or(unknown)

@@ -5,22 +5,28 @@
 
 use std::sync::Arc;
 
+use metaq_protocol::ResponseError;
 use metaq_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 use metaq_protocol::messages::{ApiKey, OffsetFetchRequest, OffsetFetchResponse};
 
+use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::room::ANSWER_BYTES_MAX;
 use super::shared::{optional, text, topic_name};
 use super::{Api, Caller, Context, Order, serve};
-use crate::group::{CommittedOffset, GroupError};
+use crate::group::CommittedOffset;
 use crate::memory::Share;
 
 pub(super) const API: Api = Api {
     key: ApiKey::OffsetFetch,
     order: Order::Alone,
+    needs: &[
+        (Operation::Describe, ResourceKind::Group),
+        (Operation::Describe, ResourceKind::Topic),
+    ],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
@@ -45,7 +51,7 @@ async fn handle(
             let member = optional(&group.member_id).map(|member| (member, group.member_epoch));
             let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
             groups.push(
-                match fetch(&cx, &group.group_id, wanted, member, &mut held).await {
+                match fetch(&cx, &caller, &group.group_id, wanted, member, &mut held).await {
                     Ok(topics) => answer.with_topics(topics.into_iter().map(grouped).collect()),
                     Err(error) => answer.with_error_code(error.code()),
                 },
@@ -59,7 +65,16 @@ async fn handle(
             .flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p)))
             .collect()
     });
-    match fetch(&cx, &request.group_id, wanted, None, &mut Held::default()).await {
+    match fetch(
+        &cx,
+        &caller,
+        &request.group_id,
+        wanted,
+        None,
+        &mut Held::default(),
+    )
+    .await
+    {
         Ok(topics) => {
             OffsetFetchResponse::default().with_topics(topics.into_iter().map(single).collect())
         }
@@ -74,32 +89,60 @@ struct Held {
     bytes: usize,
 }
 
-/// Topics with their partitions' offsets, in the order asked.
-type Topics = Vec<(String, Vec<(i32, Option<CommittedOffset>)>)>;
+/// A topic with its partitions' offsets, in the order asked.
+struct TopicOffsets {
+    name: String,
+    partitions: Vec<(i32, Option<CommittedOffset>)>,
+    denied: Option<Denied>,
+}
+
+impl TopicOffsets {
+    fn error_code(&self) -> i16 {
+        self.denied.as_ref().map_or(0, WireError::code)
+    }
+
+    /// What the client may know of them.
+    fn visible(self) -> impl Iterator<Item = (i32, Option<CommittedOffset>)> {
+        let is_denied = self.denied.is_some();
+        let partitions = self.partitions.into_iter();
+        partitions.map(move |(index, offset)| (index, offset.filter(|_| !is_denied)))
+    }
+}
 
 async fn fetch(
     cx: &Context,
+    caller: &Caller,
     group_id: &str,
     wanted: Wanted,
     member: Option<(String, i32)>,
     held: &mut Held,
-) -> Result<Topics, GroupError> {
+) -> Result<Vec<TopicOffsets>, ResponseError> {
     if held.bytes > ANSWER_BYTES_MAX {
-        return Err(GroupError::InvalidRequest);
+        return Err(ResponseError::InvalidRequest);
     }
+    authorize(cx, caller, Operation::Describe, Resource::Group(group_id))
+        .map_err(|denied| denied.wire())?;
+    let are_named = wanted.is_some();
     let found = cx
         .coordinator
         .fetch_offsets(group_id, wanted, member)
-        .await?;
+        .await
+        .map_err(|error| error.wire())?;
     held.bytes += found.share.bytes();
     held.shares.push(found.share);
-    let mut topics: Topics = Vec::new();
-    for ((topic, partition), offset) in found.offsets {
+    let mut topics: Vec<TopicOffsets> = Vec::new();
+    for ((name, partition), offset) in found.offsets {
         match topics.last_mut() {
-            Some((name, partitions)) if *name == topic => partitions.push((partition, offset)),
-            _ => topics.push((topic, vec![(partition, offset)])),
+            Some(topic) if topic.name == name => topic.partitions.push((partition, offset)),
+            _ => topics.push(TopicOffsets {
+                denied: authorize(cx, caller, Operation::Describe, Resource::Topic(&name)).err(),
+                name,
+                partitions: vec![(partition, offset)],
+            }),
         }
     }
+    // Of all topics, those that the client may not describe are not there.
+    topics.retain(|topic| are_named || topic.denied.is_none());
     Ok(topics)
 }
 
@@ -109,9 +152,8 @@ fn parts(offset: Option<CommittedOffset>) -> (i64, i32, String) {
     })
 }
 
-fn grouped(
-    (name, partitions): (String, Vec<(i32, Option<CommittedOffset>)>),
-) -> OffsetFetchResponseTopics {
+fn grouped(topic: TopicOffsets) -> OffsetFetchResponseTopics {
+    let (name, error_code) = (topic_name(&topic.name), topic.error_code());
     let partition = |(index, offset): (i32, Option<CommittedOffset>)| {
         let (offset, leader_epoch, metadata) = parts(offset);
         OffsetFetchResponsePartitions::default()
@@ -119,15 +161,15 @@ fn grouped(
             .with_committed_offset(offset)
             .with_committed_leader_epoch(leader_epoch)
             .with_metadata(Some(text(metadata)))
+            .with_error_code(error_code)
     };
     OffsetFetchResponseTopics::default()
-        .with_name(topic_name(&name))
-        .with_partitions(partitions.into_iter().map(partition).collect())
+        .with_name(name)
+        .with_partitions(topic.visible().map(partition).collect())
 }
 
-fn single(
-    (name, partitions): (String, Vec<(i32, Option<CommittedOffset>)>),
-) -> OffsetFetchResponseTopic {
+fn single(topic: TopicOffsets) -> OffsetFetchResponseTopic {
+    let (name, error_code) = (topic_name(&topic.name), topic.error_code());
     let partition = |(index, offset): (i32, Option<CommittedOffset>)| {
         let (offset, leader_epoch, metadata) = parts(offset);
         OffsetFetchResponsePartition::default()
@@ -135,8 +177,9 @@ fn single(
             .with_committed_offset(offset)
             .with_committed_leader_epoch(leader_epoch)
             .with_metadata(Some(text(metadata)))
+            .with_error_code(error_code)
     };
     OffsetFetchResponseTopic::default()
-        .with_name(topic_name(&name))
-        .with_partitions(partitions.into_iter().map(partition).collect())
+        .with_name(name)
+        .with_partitions(topic.visible().map(partition).collect())
 }

@@ -10,6 +10,7 @@ use metaq_protocol::messages::offset_for_leader_epoch_response::{
 use metaq_protocol::messages::{ApiKey, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 use uuid::Uuid;
 
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::shared::partition_of;
 use super::{Api, Caller, Context, Order, serve};
@@ -17,12 +18,13 @@ use super::{Api, Caller, Context, Order, serve};
 pub(super) const API: Api = Api {
     key: ApiKey::OffsetForLeaderEpoch,
     order: Order::Alone,
+    needs: &[(Operation::Describe, ResourceKind::Topic)],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(
     cx: Arc<Context>,
-    _: Caller,
+    caller: Caller,
     request: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -30,8 +32,12 @@ async fn handle(
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
             let answer = EpochEndOffset::default().with_partition(asked.partition);
-            let found = partition_of(&cx, &topic.topic, Uuid::nil(), asked.partition)
-                .map_err(|error| error.wire());
+            let resource = Resource::Topic(&topic.topic);
+            let may_describe = authorize(&cx, &caller, Operation::Describe, resource);
+            let found = may_describe.map_err(|denied| denied.wire()).and_then(|()| {
+                partition_of(&cx, &topic.topic, Uuid::nil(), asked.partition)
+                    .map_err(|error| error.wire())
+            });
             let found = found.and_then(|partition| {
                 match partition.check_epoch(asked.current_leader_epoch) {
                     Ok(()) => Ok(partition.epoch_end(asked.leader_epoch)),

@@ -21,6 +21,7 @@ use metaq_protocol::messages::{ApiKey, ProduceRequest, ProduceResponse};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
 use super::reply::Reply;
@@ -33,12 +34,13 @@ use crate::partition::{Acks, InvalidBatch, Unpacking, admit};
 pub(super) const API: Api = Api {
     key: ApiKey::Produce,
     order: Order::WithKin,
+    needs: &[(Operation::Write, ResourceKind::Topic)],
     start: |cx, caller, request, mut stage| -> Answer {
         Box::pin(async move {
             let produce: ProduceRequest = frame::decode(&request)?;
             drop(request.body);
             let acks = produce.acks;
-            let queued = queue(&cx, produce).await;
+            let queued = queue(&cx, &caller, produce).await;
             stage.ordered();
             let (response, throttle) = Reply::from(answer(&cx, queued).await).finish();
             drop(stage);
@@ -82,14 +84,15 @@ struct QueuedTopic {
 }
 
 /// Queues what is valid; done before the next request of the connection begins.
-async fn queue(cx: &Context, request: ProduceRequest) -> Vec<QueuedTopic> {
+async fn queue(cx: &Context, caller: &Caller, request: ProduceRequest) -> Vec<QueuedTopic> {
     let acks = request.acks;
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for topic in request.topic_data {
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for data in topic.partition_data {
             let records = data.records.unwrap_or_default();
-            let queued = append(cx, acks, (&topic.name, topic.topic_id), data.index, records).await;
+            let name = (&*topic.name.0, topic.topic_id);
+            let queued = append(cx, caller, acks, name, data.index, records).await;
             partitions.push((data.index, queued.unwrap_or_else(Queued::Refused)));
         }
         topics.push(QueuedTopic {
@@ -103,6 +106,7 @@ async fn queue(cx: &Context, request: ProduceRequest) -> Vec<QueuedTopic> {
 
 async fn append(
     cx: &Context,
+    caller: &Caller,
     acks: i16,
     (name, id): (&str, Uuid),
     index: i32,
@@ -114,13 +118,13 @@ async fn append(
     })?;
     let partition = partition_of(cx, name, id, index)
         .map_err(|error| refuse(error.wire(), error.to_string()))?;
-    if !cx.config.accepts(partition.topic()).publish {
-        let text = format!(
-            "acceptPublish=false: no messages are taken for {}",
-            partition.topic()
-        );
-        return Err(refuse(ResponseError::TopicAuthorizationFailed, text));
-    }
+    authorize(
+        cx,
+        caller,
+        Operation::Write,
+        Resource::Topic(partition.topic()),
+    )
+    .map_err(|denied| refuse(denied.wire(), denied.to_string()))?;
     let config = partition.log().config();
     if config.is_closed(index) {
         let text = format!(

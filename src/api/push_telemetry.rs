@@ -15,6 +15,7 @@ use crate::telemetry::{ClientFacts, Push, TelemetryError};
 pub(super) const API: Api = Api {
     key: ApiKey::PushTelemetry,
     order: Order::Alone,
+    needs: &[],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 

@@ -16,21 +16,6 @@ use crate::partition::{Partition, PartitionError};
 
 /// "Not asked for" in authorized-operations fields.
 pub(super) const OPERATIONS_OMITTED: i32 = i32::MIN;
-/// Without an authorizer everybody may do all that there is (Kafka's AclEntry, bits by AclOperation code).
-pub(super) const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
-pub(super) const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
-pub(super) const GROUP_OPERATIONS: i32 = bits(&[3, 6, 8, 10, 11]);
-
-const fn bits(operations: &[u8]) -> i32 {
-    let mut all = 0;
-    let mut n = 0;
-    while n < operations.len() {
-        all |= 1 << operations[n];
-        n += 1;
-    }
-    all
-}
-
 pub(super) fn text(text: impl Into<String>) -> StrBytes {
     StrBytes::from_string(text.into())
 }

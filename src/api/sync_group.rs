@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use metaq_protocol::messages::{ApiKey, SyncGroupRequest, SyncGroupResponse};
 
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::shared::{optional, text};
 use super::{Api, Caller, Context, Order, serve};
@@ -16,10 +17,15 @@ use crate::group::SyncRequest;
 pub(super) const API: Api = Api {
     key: ApiKey::SyncGroup,
     order: Order::Alone,
+    needs: &[(Operation::Read, ResourceKind::Group)],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 async fn handle(cx: Arc<Context>, caller: Caller, request: SyncGroupRequest) -> SyncGroupResponse {
+    let group = Resource::Group(&request.group_id);
+    if let Err(denied) = authorize(&cx, &caller, Operation::Read, group) {
+        return SyncGroupResponse::default().with_error_code(denied.code());
+    }
     let sync = SyncRequest {
         member_id: request.member_id.to_string(),
         instance_id: optional(&request.group_instance_id),
