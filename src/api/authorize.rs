@@ -95,7 +95,10 @@ pub(super) fn authorize(
         true => Ok(()),
         false => Err(Denied {
             kind,
-            why: format!("{operation:?} of {resource} is not allowed"),
+            why: format!(
+                "{} may not do {operation:?} to {resource}",
+                caller.session.principal()
+            ),
         }),
     }
 }

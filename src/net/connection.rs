@@ -476,7 +476,9 @@ fn log_request(caller: &Caller, key: i16, request_bytes: usize, outcome: &Outcom
         Outcome::Failed(_) => "malformed",
         Outcome::Panicked => "panicked",
     };
-    tracing::info!(target: "metaq::requests", peer = %caller.session.peer(), client_id = caller.client_id.as_deref(), api,
+    let session = &caller.session;
+    tracing::info!(target: "metaq::requests", peer = %session.peer(), listener = session.listener().name,
+        principal = %session.principal(), client_id = caller.client_id.as_deref(), api,
         version = caller.version, correlation_id = caller.correlation_id, request_bytes,
         response_bytes = response_bytes(outcome), ms = took.as_secs_f64() * 1000.0, "{became}");
 }
