@@ -295,9 +295,9 @@ impl Broker {
             draining: server.draining(),
         });
         let mut tasks = JoinSet::new();
-        let vital = || cx.partitions.vital().clone();
-        tasks.spawn(vital().watch("cluster", cx.cluster.clone().follow()));
-        tasks.spawn(vital().watch("groups", coordinate(cx.clone(), events)));
+        let supervisor = || cx.partitions.supervisor().clone();
+        tasks.spawn(supervisor().watch("cluster", cx.cluster.clone().follow()));
+        tasks.spawn(supervisor().watch("groups", coordinate(cx.clone(), events)));
         tasks.spawn(tell_of_changes(
             cx.cluster.clone(),
             cx.observe.events.clone(),

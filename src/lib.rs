@@ -4,7 +4,7 @@
 //!
 //! - [`clock`]: the time of day
 //! - [`schedule`]: times of day as MetaQ gives them
-//! - [`vital`]: threads and tasks that a broker cannot do without
+//! - [`supervisor`]: threads and tasks that a broker cannot do without: which of them panicked
 //! - [`notify`]: what systemd is told
 //! - [`memory`]: the one budget of all memory that clients can cause
 //! - [`observe`]: what happened, who is connected, the last hours, the log's tail
@@ -49,5 +49,5 @@ pub mod partition;
 pub mod peer;
 pub mod schedule;
 pub mod session;
+pub mod supervisor;
 pub mod telemetry;
-pub mod vital;

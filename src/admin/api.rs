@@ -375,7 +375,7 @@ async fn log(Asked(asked): Asked<LogAsked>) -> Json<LogView> {
 }
 
 async fn process(State(shared): State<Shared>) -> Answered<ProcessView> {
-    let ended = shared.cx.partitions.vital().ended();
+    let ended = shared.cx.partitions.supervisor().ended();
     Ok(Json(
         aside(&shared, move |_| ProcessView::take(ended)).await?,
     ))

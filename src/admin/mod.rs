@@ -215,7 +215,7 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
 }
 
 async fn healthz(State(shared): State<Shared>) -> (StatusCode, String) {
-    let mut ended = shared.cx.partitions.vital().ended();
+    let mut ended = shared.cx.partitions.supervisor().ended();
     let session = shared.cx.cluster.meta().session().borrow().state;
     if session == SessionState::Closed && shared.ready.load(Ordering::Acquire) {
         ended.push("coordination store".to_owned());

@@ -102,7 +102,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
                 notify.ready(&ready);
             }
             () = tick(&mut watchdog) => {
-                if broker.context().partitions.vital().ended().is_empty() {
+                if broker.context().partitions.supervisor().ended().is_empty() {
                     notify.alive();
                 }
             }

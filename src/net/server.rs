@@ -50,8 +50,8 @@ impl Server {
         for listener in listeners {
             let (limits, stop) = (self.limits.clone(), self.stop.subscribe());
             let accept = accept(cx.clone(), listener, limits, stop);
-            let vital = cx.partitions.vital().clone();
-            self.tasks.spawn(vital.watch("listener", accept));
+            let supervisor = cx.partitions.supervisor().clone();
+            self.tasks.spawn(supervisor.watch("listener", accept));
         }
     }
 

@@ -83,8 +83,8 @@ impl Housekeeping {
         let thread = std::thread::Builder::new()
             .name("housekeeping".to_owned())
             .spawn(move || {
-                let vital = house.partitions.vital().clone();
-                vital.run("housekeeping", || run(&of_thread, &mut house), || ());
+                let supervisor = house.partitions.supervisor().clone();
+                supervisor.run("housekeeping", || run(&of_thread, &mut house), || ());
             })?;
         Ok(Self {
             shared,

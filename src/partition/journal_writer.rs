@@ -22,7 +22,7 @@ use super::sync_threads::SyncThreads;
 use crate::log::Disk;
 use crate::log::journal::{Entry, Journal, Place, WrittenBatch};
 use crate::observe::Syncs;
-use crate::vital::Vital;
+use crate::supervisor::Supervisor;
 
 /// Rounds that are synced side by side.
 const ROUNDS_MAX: usize = 4;
@@ -117,7 +117,7 @@ impl Journaling {
         dir: &Path,
         options: &PartitionsOptions,
         syncs: &SyncThreads,
-        vital: &Vital,
+        supervisor: &Supervisor,
     ) -> io::Result<Option<Self>> {
         if options.journal_file_bytes == 0 {
             return Ok(None);
@@ -146,12 +146,12 @@ impl Journaling {
                 tokio::spawn(run_steps(journal.clone(), n, options.workers.clone()));
                 continue;
             }
-            let (journal, vital) = (journal.clone(), vital.clone());
+            let (journal, supervisor) = (journal.clone(), supervisor.clone());
             let name = format!("journal {name} {n}");
             let thread = std::thread::Builder::new()
                 .name(name.clone())
                 .spawn(move || {
-                    vital.run(
+                    supervisor.run(
                         &name,
                         || run(&journal, n),
                         || journal.give_up("a thread ended"),

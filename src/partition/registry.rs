@@ -28,7 +28,7 @@ use crate::log::{
     DataDir, DataDirError, Disk, FoundPartition, LogConfig, LogError, PartitionOffsets, Segment,
 };
 use crate::meta::Lease;
-use crate::vital::Vital;
+use crate::supervisor::Supervisor;
 
 /// A topic whose partitions are to be opened or created here.
 #[derive(Clone, Debug)]
@@ -163,7 +163,7 @@ pub struct Partitions {
     set_aside: Mutex<Vec<(PathBuf, i64)>>,
     dropped: Mutex<Vec<(Vec<Arc<Segment>>, i64)>>,
     gate: Gate,
-    vital: Vital,
+    supervisor: Supervisor,
 }
 
 impl Partitions {
@@ -172,7 +172,7 @@ impl Partitions {
         let mut volumes = Vec::new();
         let mut found = HashMap::new();
         let gate = Gate::default();
-        let vital = Vital::default();
+        let supervisor = Supervisor::default();
         let dirs = options.data_paths.iter();
         let dirs = dirs.map(|path| DataDir::open(disk.clone(), path));
         let dirs = dirs.collect::<Result<Vec<_>, _>>()?;
@@ -190,7 +190,7 @@ impl Partitions {
             }
             let name = volumes.len().to_string();
             let place = (disk.clone(), path.as_path());
-            let writer = Writer::start(&name, place, options, gate.clone(), &vital);
+            let writer = Writer::start(&name, place, options, gate.clone(), &supervisor);
             let writer = writer.map_err(|source| DataDirError::Io {
                 path: path.clone(),
                 source,
@@ -222,7 +222,7 @@ impl Partitions {
             set_aside: Mutex::default(),
             dropped: Mutex::default(),
             gate,
-            vital,
+            supervisor,
         })
     }
 
@@ -242,8 +242,8 @@ impl Partitions {
     }
 
     /// Which of the threads and tasks that the broker needs have ended.
-    pub fn vital(&self) -> &Vital {
-        &self.vital
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
     }
 
     /// The data directories.

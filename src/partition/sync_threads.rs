@@ -16,7 +16,7 @@ use super::replica::Replica;
 use crate::clock::WallClock;
 use crate::log::OffsetPosition;
 use crate::observe::Syncs;
-use crate::vital::Vital;
+use crate::supervisor::Supervisor;
 
 #[derive(Default)]
 struct State {
@@ -43,7 +43,7 @@ impl SyncThreads {
     pub(super) fn start(
         name: &str,
         options: &PartitionsOptions,
-        vital: &Vital,
+        supervisor: &Supervisor,
     ) -> std::io::Result<Self> {
         let is_stepwise = matches!(options.workers, Workers::Steps(_));
         let queue = Arc::new(Queue {
@@ -58,11 +58,11 @@ impl SyncThreads {
                 tokio::spawn(run_steps(queue.clone(), options.workers.clone()));
                 continue;
             }
-            let (queue, vital) = (queue.clone(), vital.clone());
+            let (queue, supervisor) = (queue.clone(), supervisor.clone());
             let name = format!("sync {name} {n}");
             let thread = std::thread::Builder::new()
                 .name(name.clone())
-                .spawn(move || vital.run(&name, || run(&queue), || ()))?;
+                .spawn(move || supervisor.run(&name, || run(&queue), || ()))?;
             started.push(thread);
         }
         Ok(Self {

@@ -410,7 +410,7 @@ async fn a_panic_while_a_connection_writes_is_the_partitions_alone_and_leaves_no
     let offline = partition.log().offline_reason().unwrap_or_default();
     assert!(offline.contains("panicked"), "{offline}");
     // It is the partition's, not the writer's.
-    assert!(partitions.vital().ended().is_empty());
+    assert!(partitions.supervisor().ended().is_empty());
     disk.panics.store(false, Ordering::SeqCst);
     assert_eq!(partition.log().ends().log_end, log_end);
     partitions.close();

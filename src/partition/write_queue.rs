@@ -19,7 +19,7 @@ use super::executor::Filled;
 use super::inline_write::{self, EndOfPoll};
 use super::inline_writes::InlineWrites;
 use crate::log::PLAIN_BATCHES_MAX;
-use crate::vital::Vital;
+use crate::supervisor::Supervisor;
 
 /// Why nothing is written any more after a bug.
 const ENDED: &str = "the writer ended by a bug; the broker must be restarted";
@@ -38,7 +38,7 @@ pub(super) struct WriteQueue {
     pub(super) filled: Filled,
     pub(super) context: CommitContext,
     inline_writes: InlineWrites,
-    vital: Vital,
+    supervisor: Supervisor,
     /// Whose threads connections hold up.
     runtime: Option<Handle>,
 }
@@ -148,7 +148,7 @@ impl WriteQueue {
         filled: Filled,
         context: CommitContext,
         inline_writes: InlineWrites,
-        vital: &Vital,
+        supervisor: &Supervisor,
     ) -> Arc<Self> {
         Arc::new(Self {
             name,
@@ -156,7 +156,7 @@ impl WriteQueue {
             filled,
             context,
             inline_writes,
-            vital: vital.clone(),
+            supervisor: supervisor.clone(),
             runtime: Handle::try_current().ok(),
         })
     }
@@ -241,7 +241,7 @@ impl WriteQueue {
         let _panics = Fails(self);
         let began = Instant::now();
         let work = || self.context.work(&mut taken.jobs);
-        self.vital.run(&self.name, work, || self.fail());
+        self.supervisor.run(&self.name, work, || self.fail());
         let took = began.elapsed();
         let time_max = self.inline_writes.time_max;
         let mut state = self.state.lock();

@@ -20,7 +20,7 @@ use super::replica::Replica;
 use super::sync_threads::SyncThreads;
 use super::write_queue::WriteQueue;
 use crate::log::{AppendRequest, Disk};
-use crate::vital::Vital;
+use crate::supervisor::Supervisor;
 
 /// A handle to the writer thread; clones share it.
 #[derive(Clone)]
@@ -36,11 +36,11 @@ impl Writer {
         (disk, dir): (Arc<dyn Disk>, &Path),
         options: &PartitionsOptions,
         gate: Gate,
-        vital: &Vital,
+        supervisor: &Supervisor,
     ) -> std::io::Result<Self> {
-        let syncs = SyncThreads::start(name, options, vital)?;
+        let syncs = SyncThreads::start(name, options, supervisor)?;
         let context = CommitContext {
-            journal: Journaling::start(name, disk, dir, options, &syncs, vital)?,
+            journal: Journaling::start(name, disk, dir, options, &syncs, supervisor)?,
             syncs,
             gate,
             clock: options.clock.clone(),
@@ -52,7 +52,7 @@ impl Writer {
             filled,
             context,
             options.inline_writes.clone(),
-            vital,
+            supervisor,
         );
         if let Workers::Steps(_) = options.workers {
             tokio::spawn(run_steps(queue.clone(), options.workers.clone()));
@@ -61,11 +61,11 @@ impl Writer {
                 thread: Arc::default(),
             });
         }
-        let (of_thread, vital) = (queue.clone(), vital.clone());
+        let (of_thread, supervisor) = (queue.clone(), supervisor.clone());
         let thread = std::thread::Builder::new()
             .name(name.clone())
             .spawn(move || {
-                vital.run(&name, || of_thread.run(), || of_thread.fail());
+                supervisor.run(&name, || of_thread.run(), || of_thread.fail());
             })?;
         Ok(Self {
             queue,
@@ -172,15 +172,15 @@ mod tests {
 
     #[test]
     fn a_writer_that_ended_by_a_panic_leaves_nobody_waiting() {
-        let vital = Vital::default();
+        let supervisor = Supervisor::default();
         let options = PartitionsOptions::new(Vec::new());
         let place = (Arc::new(RealDisk) as Arc<dyn Disk>, Path::new("."));
-        let writer = Writer::start("x", place, &options, Gate::default(), &vital).unwrap();
+        let writer = Writer::start("x", place, &options, Gate::default(), &supervisor).unwrap();
         let fatal = writer.run(|| std::panic::panic_any(Bomb));
         let later = writer.run(|| ());
         assert!(fatal.blocking_recv().is_err() && later.blocking_recv().is_err());
         assert!(writer.run(|| ()).blocking_recv().is_err());
-        assert_eq!(vital.ended(), ["writer x"]);
+        assert_eq!(supervisor.ended(), ["writer x"]);
         writer.stop();
     }
 }

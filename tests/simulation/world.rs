@@ -315,7 +315,7 @@ impl House {
         let Some(context) = self.running.lock().upgrade() else {
             return;
         };
-        let ended = context.partitions.vital().ended();
+        let ended = context.partitions.supervisor().ended();
         let panics = context.metrics.handler_panics.load(Ordering::Relaxed);
         if panics > 0 || !ended.is_empty() {
             self.history

@@ -405,7 +405,7 @@ struct Process {
 }
 
 pub(super) async fn process(State(shared): State<Shared>, visit: Visit) -> Response {
-    let ended = shared.cx.partitions.vital().ended();
+    let ended = shared.cx.partitions.supervisor().ended();
     let view = match aside(&shared, move |_| ProcessView::take(ended)).await {
         Ok(view) => view,
         Err(error) => return visit.fail(error, "/"),

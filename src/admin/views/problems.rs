@@ -113,7 +113,7 @@ fn coordination(shared: &Shared, all: &mut Vec<Problem>) {
         let remedy = "Stop one of the two, or give it another brokerId.";
         all.push(problem("fenced", what, remedy, "/cluster").critical());
     }
-    let ended = cx.partitions.vital().ended();
+    let ended = cx.partitions.supervisor().ended();
     if !ended.is_empty() {
         let what = format!("Ended by a bug: {}.", ended.join(", "));
         let remedy = "Restart the broker, and report the panic that is in the log.";
