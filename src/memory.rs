@@ -1,11 +1,11 @@
-//! The memory that clients make the broker hold (`queued.max.request.bytes`): frames, what they are decoded to, and
+//! The memory that clients can make the broker use (`queued.max.request.bytes`): frames, what they are decoded to, and
 //! answers until they are taken.
 //!
 //! A connection's share grows with what has arrived of a frame, never with what its length claims. Before a frame is
 //! decoded its share covers what that will take; when it is answered, the share covers the answer until it is sent.
 //! Above the limit a connection waits for a while, which the client sees as a slow answer, and is then closed, so that
-//! half-sent frames cannot hold each other up. Large frames leave a part to small ones, and nobody stands in line behind
-//! a large one. While somebody waits, connections that do not take their answers are closed, of those the ones that hold
+//! half-sent frames cannot hold each other up. Large frames leave a part to small ones, and none waits in line after
+//! a large one. While one waits, connections that do not take their answers are closed, of those the ones that have
 //! more than an even part ([`Memory::wants_back`]).
 
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use tokio::time::Instant;
 const SMALL_FRAME_BYTES_MAX: usize = 64 << 10;
 /// Large frames together leave this part of the memory to small ones; one that is alone may use all.
 const RESERVED_FOR_SMALL: i64 = 8;
-/// Up to this size answers are held as small frames are; only larger ones are counted by themselves.
+/// Up to this size answers count as small frames do; only larger ones are counted by themselves.
 const SMALL_ANSWER_BYTES_MAX: usize = 4 << 10;
 /// A connection that gets no memory for this long is closed.
 const WAIT_MAX: Duration = Duration::from_secs(30);
-/// Who waits for memory says so again after this.
+/// A connection that waits for memory says so again after this.
 const WAIT_STEP: Duration = Duration::from_millis(500);
 
 /// See the module's documentation; clones share it.
@@ -33,25 +33,25 @@ pub struct Memory {
 }
 
 struct Pool {
-    /// What is held; the answers among it too.
-    held: Arc<AtomicI64>,
+    /// All that is reserved, for answers too.
+    reserved: Arc<AtomicI64>,
     /// `i64::MAX` for no limit.
     bytes_max: i64,
-    /// What large frames hold.
+    /// What is reserved for large frames.
     large: AtomicI64,
-    /// What larger answers hold, and how many there are.
+    /// What is reserved for larger answers, and how many there are.
     answers: AtomicI64,
     answer_count: AtomicI64,
     waiting: AtomicUsize,
     freed: Notify,
-    /// Told while somebody waits.
+    /// Notified while a connection waits.
     short: Notify,
 }
 
 impl Pool {
     fn take(&self, more: i64, bytes_max: i64) -> bool {
-        let fits = |held: i64| (held + more <= bytes_max).then_some(held + more);
-        self.held
+        let fits = |reserved: i64| (reserved + more <= bytes_max).then_some(reserved + more);
+        self.reserved
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits)
             .is_ok()
     }
@@ -70,7 +70,7 @@ impl Pool {
     }
 
     fn give_back(&self, bytes: i64) {
-        self.held.fetch_sub(bytes, Ordering::SeqCst);
+        self.reserved.fetch_sub(bytes, Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.freed.notify_waiters();
         }
@@ -84,7 +84,7 @@ enum Kind {
     Answer,
 }
 
-/// What a request, and then its answer, holds; given back when dropped.
+/// Memory reserved for a request and then for its answer; given back when dropped.
 pub struct Share {
     pool: Arc<Pool>,
     bytes: i64,
@@ -97,11 +97,11 @@ pub struct Share {
 pub struct NoMemory;
 
 impl Memory {
-    /// At most `bytes_max`, or without limit when it is negative. What is held is counted in `held`.
-    pub fn new(held: Arc<AtomicI64>, bytes_max: i64) -> Self {
+    /// At most `bytes_max`, or without limit when it is negative. `reserved` counts what is.
+    pub fn new(reserved: Arc<AtomicI64>, bytes_max: i64) -> Self {
         let bytes_max = if bytes_max < 0 { i64::MAX } else { bytes_max };
         let pool = Pool {
-            held,
+            reserved,
             bytes_max,
             large: AtomicI64::new(0),
             answers: AtomicI64::new(0),
@@ -162,27 +162,27 @@ impl Memory {
         }
     }
 
-    /// Waits until somebody waits for memory while a connection that does not take its answers holds `held` bytes of them,
-    /// and that is more than an even part of what may be held.
-    pub async fn wants_back(&self, held: usize) {
+    /// Waits until another connection waits for memory, while `reserved` bytes for answers that are not taken are more than an
+    /// even part of what all such answers have.
+    pub async fn wants_back(&self, reserved: usize) {
         loop {
             let mut short = std::pin::pin!(self.pool.short.notified());
             short.as_mut().enable();
-            if self.pool.waiting.load(Ordering::SeqCst) > 0 && self.is_uneven(held as i64) {
+            if self.pool.waiting.load(Ordering::SeqCst) > 0 && self.is_uneven(reserved as i64) {
                 return;
             }
             short.await;
         }
     }
 
-    fn is_uneven(&self, held: i64) -> bool {
+    fn is_uneven(&self, reserved: i64) -> bool {
         let answers = self.pool.answers.load(Ordering::SeqCst);
         let count = self.pool.answer_count.load(Ordering::SeqCst).max(1);
-        held > 0 && held >= answers / count
+        reserved > 0 && reserved >= answers / count
     }
 }
 
-/// Counts who waits, so that giving back costs nothing while nobody does.
+/// Counts the connections that wait, so that giving back costs nothing while there is none.
 struct Waiting<'a>(&'a Pool);
 
 impl<'a> Waiting<'a> {
@@ -248,7 +248,9 @@ impl Share {
         match before >= bytes {
             true => self.pool.give_back(before - bytes),
             false => {
-                self.pool.held.fetch_add(bytes - before, Ordering::SeqCst);
+                self.pool
+                    .reserved
+                    .fetch_add(bytes - before, Ordering::SeqCst);
             }
         }
     }
@@ -281,29 +283,29 @@ mod tests {
     use super::*;
 
     fn memory(bytes_max: i64) -> (Memory, Arc<AtomicI64>) {
-        let held = Arc::new(AtomicI64::new(0));
-        (Memory::new(held.clone(), bytes_max), held)
+        let reserved = Arc::new(AtomicI64::new(0));
+        (Memory::new(reserved.clone(), bytes_max), reserved)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_share_covers_the_answer_until_it_is_dropped() {
-        let (memory, held) = memory(1000);
+        let (memory, reserved) = memory(1000);
         let mut share = memory.empty_share();
         memory.grow(&mut share, 600, 600).await.unwrap();
         share.become_answer(100);
-        assert_eq!(held.load(Ordering::SeqCst), 100);
+        assert_eq!(reserved.load(Ordering::SeqCst), 100);
         share.become_answer(5000);
-        assert_eq!(held.load(Ordering::SeqCst), 5000);
+        assert_eq!(reserved.load(Ordering::SeqCst), 5000);
         let mut other = memory.empty_share();
         assert_eq!(memory.grow(&mut other, 1, 1).await, Err(NoMemory));
         drop(share);
-        assert_eq!(held.load(Ordering::SeqCst), 0);
+        assert_eq!(reserved.load(Ordering::SeqCst), 0);
         memory.grow(&mut other, 1, 1).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn while_somebody_waits_those_with_much_that_is_not_taken_are_asked_to_go() {
-        let (memory, held) = memory(100_000);
+    async fn while_one_waits_those_with_much_that_is_not_taken_are_asked_to_go() {
+        let (memory, reserved) = memory(100_000);
         let answer = |bytes| {
             let mut share = memory.empty_share();
             share.become_answer(bytes);
@@ -326,6 +328,6 @@ mod tests {
         let (grown, ()) = tokio::join!(grown, goes);
         assert_eq!(grown, Ok(()));
         assert!(!of_small.is_finished());
-        assert_eq!(held.load(Ordering::SeqCst), 60_000);
+        assert_eq!(reserved.load(Ordering::SeqCst), 60_000);
     }
 }

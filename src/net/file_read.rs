@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use crate::log::DiskFile;
 
-/// Reads a range whole, where waiting for the disk holds nobody up.
+/// Reads a whole range on a thread that may wait for the disk.
 pub(super) async fn read_in_background(
     file: &Arc<dyn DiskFile>,
     position: u64,

@@ -22,7 +22,7 @@ use crate::memory::{Memory, NoMemory, Share};
 const SHARED_BYTES: usize = 256 << 10;
 /// A read into it has at least this much room.
 const SHARED_ROOM_MIN: usize = 64 << 10;
-/// Behind a frame from this size on, the next one is expected to be as large, and gets a buffer of its own at once.
+/// After a frame from this size on, the next one is expected to be as large, and gets a buffer of its own at once.
 const LARGE_FRAME_BYTES: usize = 64 << 10;
 /// Such a buffer is given without proof up to this size.
 const EXPECTED_BYTES_MAX: usize = 4 << 20;
@@ -31,7 +31,7 @@ const EXPECTED_BYTES_MAX: usize = 4 << 20;
 const COPIED_BYTES_MAX: usize = 4 << 10;
 /// A frame's own buffer begins with this much and doubles while bytes arrive.
 const GROW_BYTES_MIN: usize = 64 << 10;
-/// A frame's share of the request memory begins with this much and doubles while bytes arrive: whoever sends only a
+/// A frame's share of the request memory begins with this much and doubles while bytes arrive: a client that sends only a
 /// length gets little for it.
 const SHARE_BYTES_MIN: usize = 4 << 10;
 /// While a connection waits, so little is kept in a buffer of its size: of ten thousand connections most are silent.
@@ -232,7 +232,7 @@ impl FrameReader {
         read
     }
 
-    /// Reads what comes behind a whole frame; no memory is held before something is there.
+    /// Reads what comes after a whole frame; no memory is reserved before something is there.
     fn poll_first<S: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
