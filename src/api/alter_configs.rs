@@ -78,7 +78,7 @@ async fn handle(
         let why = response.error_message.as_deref().unwrap_or_default();
         (response.resource_name.as_str(), response.error_code, why)
     });
-    cx.note_all(&caller, ApiKey::AlterConfigs, outcomes);
+    cx.note_all(&caller, outcomes);
     AlterConfigsResponse::default().with_responses(responses)
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use metaq_protocol::ResponseError;
 use metaq_protocol::frame::{RequestFrame, api_name};
-use metaq_protocol::messages::ApiKey;
 use metaq_protocol::protocol::StrBytes;
 use tokio::sync::watch;
 
@@ -65,12 +64,11 @@ impl Context {
     pub(super) fn note_all<'a>(
         &self,
         caller: &Caller,
-        key: ApiKey,
         outcomes: impl Iterator<Item = (&'a str, i16, &'a str)>,
     ) {
         let refused = outcomes.filter(|(_, code, _)| *code != 0);
         for (subject, code, why) in refused.take(REFUSALS_NOTED_MAX) {
-            self.note(caller, key, subject, code, why);
+            self.note(caller, subject, code, why);
         }
     }
 
@@ -93,7 +91,7 @@ impl Context {
 
     /// Notes that a request was refused, or what it asked of `subject`; what clients meet every day is left out. Nothing
     /// is noted for code 0.
-    pub(super) fn note(&self, caller: &Caller, key: ApiKey, subject: &str, code: i16, why: &str) {
+    pub(super) fn note(&self, caller: &Caller, subject: &str, code: i16, why: &str) {
         let Some(error) = ResponseError::try_from_code(code).filter(|error| !is_routine(*error))
         else {
             return;
@@ -102,8 +100,8 @@ impl Context {
             "" => wire_name(error),
             why => format!("{}: {why}", wire_name(error)),
         };
-        let api = api_name(key as i16);
-        self.metrics.refused(key as i16, error.code());
+        let api = api_name(caller.key);
+        self.metrics.refused(caller.key, error.code());
         let now_ms = self.partitions.clock().now_ms();
         let client = caller.session.client();
         client.refused(now_ms, &format!("{api} {subject}: {why}"));

@@ -69,7 +69,7 @@ async fn handle(
         let why = result.error_message.as_deref().unwrap_or_default();
         (result.name.as_str(), result.error_code, why)
     });
-    cx.note_all(&caller, ApiKey::CreatePartitions, outcomes);
+    cx.note_all(&caller, outcomes);
     wait_until_applied(&cx, &extended, request.timeout_ms).await;
     CreatePartitionsResponse::default().with_results(results)
 }

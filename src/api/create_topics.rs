@@ -90,7 +90,7 @@ async fn handle(
         let why = topic.error_message.as_deref().unwrap_or_default();
         (topic.name.as_str(), topic.error_code, why)
     });
-    cx.note_all(&caller, ApiKey::CreateTopics, outcomes);
+    cx.note_all(&caller, outcomes);
     CreateTopicsResponse::default().with_topics(topics)
 }
 
@@ -114,7 +114,7 @@ fn refuse_all(
 ) -> CreateTopicsResponse {
     let code = ResponseError::PolicyViolation.code();
     let why = "Excessively large number of partitions per request.";
-    cx.note(caller, ApiKey::CreateTopics, "", code, why);
+    cx.note(caller, "", code, why);
     let mut named = HashSet::new();
     let topics = request.topics.iter().map(|topic| topic.name.clone());
     let topics = topics.filter(|name| named.insert(name.clone()));

@@ -69,7 +69,7 @@ async fn handle(
         let why = response.error_message.as_deref().unwrap_or_default();
         (name, response.error_code, why)
     });
-    cx.note_all(&caller, ApiKey::DeleteTopics, outcomes);
+    cx.note_all(&caller, outcomes);
     let deleted = responses.iter().filter(|result| result.error_code == 0);
     let deleted = deleted.filter_map(|result| {
         let name = result.name.as_ref()?.to_string();

@@ -213,7 +213,7 @@ fn note_refusal(cx: &Context, caller: &Caller, wanted: &Wanted, code: i16) {
         }
         _ => String::new(),
     };
-    cx.note(caller, ApiKey::Fetch, &subject, code, &why);
+    cx.note(caller, &subject, code, &why);
 }
 
 fn wanted(request: &FetchRequest) -> Vec<Wanted> {

@@ -50,9 +50,6 @@ async fn handle(
                     .map(StrBytes::from_string)
                     .collect(),
             ),
-        Err(error) => {
-            let key = ApiKey::GetTelemetrySubscriptions;
-            response.with_error_code(refused(&cx, &caller, key, &error))
-        }
+        Err(error) => response.with_error_code(refused(&cx, &caller, &error)),
     }
 }

@@ -30,7 +30,7 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: HeartbeatRequest) -> 
     let outcome = cx.coordinator.heartbeat(&request.group_id, beat).await;
     if let Err(error) = &outcome {
         let (group, why) = (&request.group_id, error.to_string());
-        cx.note(&caller, ApiKey::Heartbeat, group, error.code(), &why);
+        cx.note(&caller, group, error.code(), &why);
     }
     HeartbeatResponse::default().with_error_code(code_of(&outcome))
 }

@@ -77,7 +77,7 @@ async fn handle(
         let why = response.error_message.as_deref().unwrap_or_default();
         (response.resource_name.as_str(), response.error_code, why)
     });
-    cx.note_all(&caller, ApiKey::IncrementalAlterConfigs, outcomes);
+    cx.note_all(&caller, outcomes);
     IncrementalAlterConfigsResponse::default().with_responses(responses)
 }
 

@@ -40,7 +40,7 @@ async fn handle(
             ResponseError::InvalidRequest,
             "transactions are not served yet",
         );
-        cx.note(&caller, ApiKey::InitProducerId, id, error.code(), why);
+        cx.note(&caller, id, error.code(), why);
         return refuse(ResponseError::InvalidRequest);
     }
     match cx.producer_ids.next().await {

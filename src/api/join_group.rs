@@ -62,7 +62,7 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: JoinGroupRequest) -> 
         Ok(reply) => joined(version, reply),
         Err(error) => {
             let why = error.to_string();
-            cx.note(&caller, ApiKey::JoinGroup, &group_id, error.code(), &why);
+            cx.note(&caller, &group_id, error.code(), &why);
             failed(version, &error).with_member_id(member_id)
         }
     }

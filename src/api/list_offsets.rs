@@ -67,7 +67,7 @@ async fn handle(
                 Err(error) => {
                     if noted < REFUSALS_NOTED_MAX {
                         let what = format!("{}-{}", &*topic.name, asked.partition_index);
-                        cx.note(&caller, ApiKey::ListOffsets, &what, error.code(), "");
+                        cx.note(&caller, &what, error.code(), "");
                         noted += 1;
                     }
                     response

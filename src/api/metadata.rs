@@ -73,7 +73,7 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
     let refused = |topic: &&MetadataResponseTopic| topic.error_code != 0;
     for topic in topics.iter().filter(refused).take(REFUSALS_NOTED_MAX) {
         let name = topic.name.as_ref().map_or("", |name| name.as_str());
-        cx.note(&caller, ApiKey::Metadata, name, topic.error_code, "");
+        cx.note(&caller, name, topic.error_code, "");
     }
     let brokers = image.brokers.values().filter_map(|broker| {
         let (host, port) = caller.endpoint_of(broker)?;

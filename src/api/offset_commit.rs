@@ -109,7 +109,7 @@ async fn handle(
     for (topic, one) in all.take(REFUSALS_NOTED_MAX) {
         let group = &*request.group_id;
         let subject = format!("{group} {}-{}", **topic, one.partition_index);
-        cx.note(&caller, ApiKey::OffsetCommit, &subject, one.error_code, "");
+        cx.note(&caller, &subject, one.error_code, "");
     }
     OffsetCommitResponse::default().with_topics(topics)
 }

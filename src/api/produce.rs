@@ -255,7 +255,7 @@ fn note_refusals(cx: &Context, caller: &Caller, response: &ProduceResponse) {
                 false => format!("{}-{}", name_of(cx, topic.topic_id), partition.index),
             };
             let why = partition.error_message.as_deref().unwrap_or_default();
-            cx.note(caller, ApiKey::Produce, &subject, partition.error_code, why);
+            cx.note(caller, &subject, partition.error_code, why);
         }
     }
 }

@@ -39,17 +39,14 @@ async fn handle(
     );
     match pushed {
         Ok(()) => PushTelemetryResponse::default(),
-        Err(error) => PushTelemetryResponse::default().with_error_code(refused(
-            &cx,
-            &caller,
-            ApiKey::PushTelemetry,
-            &error,
-        )),
+        Err(error) => {
+            PushTelemetryResponse::default().with_error_code(refused(&cx, &caller, &error))
+        }
     }
 }
 
 /// Notes a refusal; its code. A client that comes too early is slowed down, and nothing else is wrong with it.
-pub(super) fn refused(cx: &Context, caller: &Caller, key: ApiKey, error: &TelemetryError) -> i16 {
+pub(super) fn refused(cx: &Context, caller: &Caller, error: &TelemetryError) -> i16 {
     let code = wire_error(error).code();
     match error {
         TelemetryError::Throttled(_) => {
@@ -59,7 +56,7 @@ pub(super) fn refused(cx: &Context, caller: &Caller, key: ApiKey, error: &Teleme
                 .why(error.to_string());
             cx.observe.events.tell(slowed);
         }
-        _ => cx.note(caller, key, "", code, &error.to_string()),
+        _ => cx.note(caller, "", code, &error.to_string()),
     }
     code
 }

@@ -54,7 +54,7 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: SyncGroupRequest) -> 
         }
         Err(error) => {
             let (group, why) = (&request.group_id, error.to_string());
-            cx.note(&caller, ApiKey::SyncGroup, group, error.code(), &why);
+            cx.note(&caller, group, error.code(), &why);
             SyncGroupResponse::default().with_error_code(error.code())
         }
     }

@@ -24,7 +24,8 @@ use tokio::time::Instant;
 
 use super::frame_reader::{Frame, FrameReader, ReadFault};
 use super::limits::ConnectionPermit;
-use super::send::{JOIN_BYTES_MAX, Patience, SendError, send_all};
+use super::outcome::{Outcome, Ready};
+use super::send::{Patience, SendError, send_all};
 use super::shutdown::stopped;
 use super::socket::Socket;
 use crate::api::{self, Body, Caller, Context, FORWARDED, Gate, Piece, Response, Stage};
@@ -51,19 +52,6 @@ pub(super) struct Settings {
     pub(super) drain: Duration,
 }
 
-/// An answered request, or why there is no answer.
-enum Outcome {
-    Answered(Response),
-    Failed(FrameError),
-    Panicked,
-}
-
-/// A request that is answered, and what the answer holds of the memory until it is sent.
-struct Ready {
-    outcome: Outcome,
-    share: Share,
-}
-
 /// A request that was read.
 struct Arrived {
     frame: RequestFrame,
@@ -80,7 +68,7 @@ struct Connection<S> {
     session: Arc<Session>,
     settings: Settings,
     reader: FrameReader,
-    /// What was read and may not begin yet.
+    /// The request that was read and may not begin yet.
     held: Option<Arrived>,
     gate: Gate,
     in_flight: FuturesOrdered<std::pin::Pin<Box<dyn Future<Output = Ready> + Send>>>,
@@ -119,7 +107,7 @@ pub(super) fn run<S: Socket>(
             let metrics = &connection.cx.metrics;
             metrics.frames_malformed.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(peer = %connection.session.peer(), why, "closing the connection");
-            connection.tell_of_end(&why);
+            connection.record_end(&why);
         }
     }
 }
@@ -239,8 +227,8 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Notes why it had to be closed.
-    fn tell_of_end(&self, why: &str) {
+    /// Records why it had to be closed.
+    fn record_end(&self, why: &str) {
         self.registered.rejected(why);
         let closed = Happened::new(EventKind::ConnectionRejected, "connection");
         let closed = closed.who(self.session.client().label()).why(why);
@@ -280,9 +268,9 @@ impl<S: Socket> Connection<S> {
     /// Answers what needs no work, after what came before it.
     fn answer_now(&mut self, response: Response, mut share: Share) {
         let outcome = Outcome::Answered(response);
-        let held = held_bytes(&outcome);
-        self.unsent.fetch_add(held, Ordering::Relaxed);
-        share.become_answer(held);
+        let bytes = outcome.memory_bytes();
+        self.unsent.fetch_add(bytes, Ordering::Relaxed);
+        share.become_answer(bytes);
         let ready = std::future::ready(Ready { outcome, share });
         self.in_flight.push_back(Box::pin(ready));
     }
@@ -316,7 +304,7 @@ impl<S: Socket> Connection<S> {
         let cx = self.cx.clone();
         let unsent = self.unsent.clone();
         let logged = (cx.request_log.is_armed() && cx.request_log.wants(&frame))
-            .then(|| Box::new((caller.clone(), key)));
+            .then(|| Box::new(caller.clone()));
         let work = AssertUnwindSafe(api::start(&self.cx, caller, frame, stage)).catch_unwind();
         self.in_flight.push_back(Box::pin(async move {
             let outcome = match work.await {
@@ -324,19 +312,13 @@ impl<S: Socket> Connection<S> {
                 Ok(Err(error)) => Outcome::Failed(error),
                 Err(_) => Outcome::Panicked,
             };
-            let held = held_bytes(&outcome);
-            share.become_answer(held);
-            unsent.fetch_add(held, Ordering::Relaxed);
-            let response_bytes = response_bytes(&outcome);
+            let memory_bytes = outcome.memory_bytes();
+            share.become_answer(memory_bytes);
+            unsent.fetch_add(memory_bytes, Ordering::Relaxed);
+            let response_bytes = outcome.response_bytes();
             session.client().answered(response_bytes);
             if let Some(logged) = logged {
-                log_request(
-                    &logged.0,
-                    logged.1,
-                    request_bytes,
-                    &outcome,
-                    arrived.elapsed(),
-                );
+                outcome.log(&logged, request_bytes, arrived.elapsed());
             }
             cx.metrics
                 .answered(key, request_bytes, response_bytes, arrived.elapsed());
@@ -344,7 +326,7 @@ impl<S: Socket> Connection<S> {
         }));
     }
 
-    /// Sends an answer, and with it those that are ready behind it.
+    /// Sends an answer, and with it those after it that are ready.
     async fn send(&mut self, first: Ready, stall_max: Duration) -> Result<(), Option<String>> {
         let (mut pieces, mut shares) = (Vec::new(), vec![first.share]);
         let mut ending = self.collect(first.outcome, &mut pieces);
@@ -357,11 +339,11 @@ impl<S: Socket> Connection<S> {
             ending = self.collect(next.outcome, &mut pieces);
             joined += 1;
         }
-        let held = shares.iter().map(Share::bytes).sum::<usize>();
+        let reserved = shares.iter().map(Share::bytes).sum::<usize>();
         let patience = Patience {
             stall_max,
             memory: &self.cx.memory,
-            held: held + self.unsent.load(Ordering::Relaxed),
+            reserved: reserved + self.unsent.load(Ordering::Relaxed),
         };
         match send_all(&mut self.stream, pieces, &patience).await {
             Ok(()) => ending.map_or(Ok(()), |why| Err(Some(why))),
@@ -369,16 +351,16 @@ impl<S: Socket> Connection<S> {
             Err(error @ SendError::MemoryWanted) => Err(Some(error.to_string())),
             Err(error @ SendError::File(_)) => {
                 tracing::error!(peer = %self.session.peer(), %error, "closing the connection");
-                self.tell_of_end(&error.to_string());
+                self.record_end(&error.to_string());
                 Err(None)
             }
         }
     }
 
-    /// Adds an answer's pieces; returns why the connection must end behind them.
+    /// Adds an answer's pieces; returns why the connection must end after them.
     fn collect(&mut self, outcome: Outcome, pieces: &mut Vec<Piece>) -> Option<String> {
         self.unsent
-            .fetch_sub(held_bytes(&outcome), Ordering::Relaxed);
+            .fetch_sub(outcome.memory_bytes(), Ordering::Relaxed);
         match outcome {
             Outcome::Answered(Response { body, throttle }) => {
                 if !throttle.is_zero() {
@@ -449,7 +431,7 @@ fn is_admitted(gate: &Gate, held: &Option<Arrived>) -> bool {
     held.as_ref().is_some_and(admits)
 }
 
-/// Waits until what is held may begin. Only requests in flight change that, and the connection is polled when they are.
+/// Waits until the held request may begin. Only requests in flight change that, and the connection is polled when they are.
 async fn admitted(gate: &Gate, held: &Option<Arrived>) {
     poll_fn(|_| match is_admitted(gate, held) {
         true => Poll::Ready(()),
@@ -462,52 +444,6 @@ async fn admitted(gate: &Gate, held: &Option<Arrived>) {
 async fn drained(shutdown: watch::Receiver<bool>, drain: Duration) {
     stopped(shutdown).await;
     tokio::time::sleep(drain).await;
-}
-
-/// A line of the log of requests.
-fn log_request(caller: &Caller, key: i16, request_bytes: usize, outcome: &Outcome, took: Duration) {
-    let api = ApiKey::try_from(key).map_or_else(|()| key.to_string(), |api| format!("{api:?}"));
-    let became = match outcome {
-        Outcome::Answered(response) => match &response.body {
-            Body::Send(_) => "answered",
-            Body::Silence => "not to be answered",
-            Body::Close(why) => why,
-        },
-        Outcome::Failed(_) => "malformed",
-        Outcome::Panicked => "panicked",
-    };
-    let session = &caller.session;
-    tracing::info!(target: "metaq::requests", peer = %session.peer(), listener = session.listener().name,
-        principal = %session.principal(), client_id = caller.client_id.as_deref(), api,
-        version = caller.version, correlation_id = caller.correlation_id, request_bytes,
-        response_bytes = response_bytes(outcome), ms = took.as_secs_f64() * 1000.0, "{became}");
-}
-
-fn response_bytes(outcome: &Outcome) -> usize {
-    pieces_of(outcome).iter().map(Piece::bytes).sum()
-}
-
-/// What of an answer is in memory, bytes; small parts of files will be, some at a time.
-fn held_bytes(outcome: &Outcome) -> usize {
-    let (mut held, mut from_files) = (0, 0);
-    for piece in pieces_of(outcome) {
-        match piece {
-            Piece::Bytes(bytes) => held += bytes.len(),
-            Piece::File(slice) if slice.bytes <= JOIN_BYTES_MAX => from_files += slice.bytes,
-            Piece::File(_) => {}
-        }
-    }
-    held + from_files.min(2 * JOIN_BYTES_MAX)
-}
-
-fn pieces_of(outcome: &Outcome) -> &[Piece] {
-    match outcome {
-        Outcome::Answered(Response {
-            body: Body::Send(pieces),
-            ..
-        }) => pieces,
-        _ => &[],
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod endpoint;
 mod file_read;
 mod frame_reader;
 mod limits;
+mod outcome;
 mod send;
 mod server;
 mod shutdown;

@@ -35,7 +35,7 @@ pub(super) enum SendError {
     /// The disk fails, or a segment is not what it was.
     #[error("a segment cannot be read: {0}")]
     File(io::Error),
-    /// It takes nothing while others wait for the memory that its answers hold.
+    /// It takes nothing while others wait for the memory of its answers.
     #[error("the client does not take its answers, and others wait for the memory")]
     MemoryWanted,
 }
@@ -45,15 +45,15 @@ pub(super) struct Patience<'a> {
     /// At most.
     pub(super) stall_max: Duration,
     pub(super) memory: &'a Memory,
-    /// What its answers hold of the memory, bytes.
-    pub(super) held: usize,
+    /// What is reserved of it for the peer's answers, bytes.
+    pub(super) reserved: usize,
 }
 
 impl Patience<'_> {
-    /// Waits until somebody else needs the memory more.
+    /// Waits until another connection needs the memory more.
     async fn memory_wanted(&self) {
         tokio::time::sleep(STALL_SHORT_MAX).await;
-        self.memory.wants_back(self.held).await;
+        self.memory.wants_back(self.reserved).await;
     }
 }
 
@@ -267,14 +267,14 @@ mod tests {
         let patience = Patience {
             stall_max: STALL_MAX,
             memory: &Memory::new(Arc::default(), -1),
-            held: 0,
+            reserved: 0,
         };
         let result = send_all(&mut from, pieces, &patience).await;
         drop(from);
         (reader.await.unwrap(), result)
     }
 
-    /// Parts of a file by position and length, each behind a few bytes.
+    /// Parts of a file by position and length, each after a few bytes.
     async fn arrive_as_they_are(file: Arc<dyn DiskFile>) {
         let content = content();
         let (mut pieces, mut expected) = (Vec::new(), Vec::new());
@@ -326,7 +326,7 @@ mod tests {
         .await;
     }
 
-    /// Small parts of a file of which the first 100 bytes are in the page cache, each behind a few others.
+    /// Small parts of a file of which the first 100 bytes are in the page cache, each after a few others.
     fn half_cached(dir: &std::path::Path, fails: bool) -> Vec<Piece> {
         let content = content();
         std::fs::write(dir.join("cache"), &content[..100]).unwrap();
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_disk_that_fails_is_told_from_a_client_that_left_and_what_was_ready_arrives() {
+    async fn a_disk_that_fails_is_not_taken_for_a_client_that_left_and_what_was_ready_arrives() {
         let dir = tempfile::tempdir().unwrap();
         let (arrived, result) = sent(half_cached(dir.path(), true)).await;
         assert!(matches!(result, Err(SendError::File(_))), "{result:?}");
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_file_that_is_too_short_is_an_error_behind_what_was_ready() {
+    async fn a_file_that_is_too_short_is_an_error_after_what_was_ready() {
         let dir = tempfile::tempdir().unwrap();
         let file = on_disk(dir.path());
         for bytes in [10, 1 << 20] {
