@@ -12,6 +12,9 @@ const WITHOUT_CYCLES: &[&str] = &[
     "src/group/groups",
     "src/log",
     "src/net",
+    "src/api",
+    "src/observe",
+    "src/admin",
     "src/partition",
 ];
 

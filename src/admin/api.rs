@@ -3,18 +3,17 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{FromRequestParts, Path, Query, State};
-use axum::http::request::Parts;
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
-use axum::routing::{MethodRouter, delete, get, patch, post};
-use schemars::{JsonSchema, SchemaGenerator};
-use serde::de::DeserializeOwned;
+use axum::routing::{delete, get, patch, post};
 
 use super::actions::{self, AddPartitions, AlterTopic, CreateTopic, Done, ReloadView};
 use super::errors::ApiError;
-use super::listener::Peer;
+use super::extract::{Acting, Asked, Named, body};
 use super::offsets::{self, ResetOffsets, ResetPlan};
+use super::openapi;
+use super::operation::{Answer, Operation, act, read, schema};
 use super::process::ProcessView;
 use super::status::ClusterStatus;
 use super::views::broker::BrokerView;
@@ -30,94 +29,9 @@ use super::views::topics::{self, TopicDetail, TopicView, TopicsAsked};
 use super::views::{Page, Part};
 use super::{Shared, live, tree};
 
-/// Makes a schema.
-pub(super) type SchemaOf = fn(&mut SchemaGenerator) -> schemars::Schema;
-
-/// What an answer is.
-pub(super) enum Answer {
-    /// JSON of this shape.
-    Json(SchemaOf),
-    /// Server-sent events, their data JSON of this shape.
-    Events(SchemaOf),
-    /// JSON that has no fixed shape.
-    Any,
-}
-
-/// One operation.
-pub(super) struct Operation {
-    pub(super) method: &'static str,
-    pub(super) path: &'static str,
-    pub(super) tag: &'static str,
-    pub(super) summary: &'static str,
-    /// What follows the `?`: a struct whose fields are the parameters.
-    pub(super) query: Option<SchemaOf>,
-    pub(super) body: Option<SchemaOf>,
-    pub(super) answer: Answer,
-    /// Whether it changes something, and so needs the token.
-    pub(super) acts: bool,
-    pub(super) handler: fn() -> MethodRouter<Shared>,
-}
-
-fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> schemars::Schema {
-    generator.subschema_for::<T>()
-}
-
-fn read(
-    path: &'static str,
-    tag: &'static str,
-    summary: &'static str,
-    answer: SchemaOf,
-    handler: fn() -> MethodRouter<Shared>,
-) -> Operation {
-    Operation {
-        method: "get",
-        path,
-        tag,
-        summary,
-        query: None,
-        body: None,
-        answer: Answer::Json(answer),
-        acts: false,
-        handler,
-    }
-}
-
-fn act(
-    method: &'static str,
-    path: &'static str,
-    tag: &'static str,
-    summary: &'static str,
-    body: Option<SchemaOf>,
-    handler: fn() -> MethodRouter<Shared>,
-) -> Operation {
-    Operation {
-        method,
-        path,
-        tag,
-        summary,
-        query: None,
-        body,
-        answer: Answer::Json(schema::<Done>),
-        acts: true,
-        handler,
-    }
-}
-
-impl Operation {
-    fn asking<T: JsonSchema>(mut self) -> Self {
-        self.query = Some(schema::<T>);
-        self
-    }
-
-    fn answering(mut self, answer: Answer) -> Self {
-        self.answer = answer;
-        self
-    }
-}
-
 /// Everything that can be asked.
 #[rustfmt::skip]
-pub(super) fn operations() -> Vec<Operation> {
+fn operations() -> Vec<Operation> {
     vec![
         read("/api/broker", "broker", "This broker at a glance, and what is wrong", schema::<BrokerView>, || get(broker)),
         read("/api/cluster", "cluster", "The cluster as this broker sees it", schema::<ClusterStatus>, || get(cluster)),
@@ -148,67 +62,7 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
-/// What follows the `?`, with errors as the API gives them.
-pub(super) struct Asked<T>(pub(super) T);
-
-impl<T: DeserializeOwned> FromRequestParts<Shared> for Asked<T> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, ApiError> {
-        let parsed = Query::<T>::try_from_uri(&parts.uri);
-        let error =
-            |error: axum::extract::rejection::QueryRejection| ApiError::bad(error.body_text());
-        Ok(Self(parsed.map_err(error)?.0))
-    }
-}
-
-/// What stands in the path, with errors as the API gives them.
-pub(super) struct Named<T>(pub(super) T);
-
-impl<T: DeserializeOwned + Send> FromRequestParts<Shared> for Named<T> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, ApiError> {
-        let named = Path::<T>::from_request_parts(parts, shared).await;
-        let error =
-            |error: axum::extract::rejection::PathRejection| ApiError::bad(error.body_text());
-        Ok(Self(named.map_err(error)?.0))
-    }
-}
-
-/// Somebody who may act. Nothing of the body is read before.
-pub(super) struct Acting(pub(super) actions::Actor);
-
-impl FromRequestParts<Shared> for Acting {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, ApiError> {
-        let peer = Peer::of(parts);
-        if let Err(refusal) = shared.access.check_action(&parts.headers, None) {
-            tracing::warn!(%peer, path = parts.uri.path(), %refusal, "an action was refused on the dashboard");
-            tokio::time::sleep(super::access::WRONG_TOKEN_PAUSE).await;
-            return Err(refusal.into());
-        }
-        Ok(Self(actions::Actor(peer)))
-    }
-}
-
 type Answered<T> = Result<Json<T>, ApiError>;
-
-fn body<T: DeserializeOwned>(headers: &HeaderMap, bytes: &Bytes) -> Result<T, ApiError> {
-    let kind = headers.get(axum::http::header::CONTENT_TYPE);
-    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    // A form of another site cannot send this type.
-    if kind.split(';').next().map(str::trim) != Some("application/json") {
-        let what = "The body must be application/json.";
-        return Err(ApiError::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "media_type",
-            what,
-        ));
-    }
-    serde_json::from_slice(bytes).map_err(|error| ApiError::bad(error.to_string()))
-}
 
 /// Looks where it may wait for a lock or the disk.
 pub(super) async fn aside<T: Send + 'static>(
@@ -479,7 +333,7 @@ pub(super) fn router(cookie: &str) -> axum::Router<Shared> {
     let cookie = cookie.to_owned();
     // Made for those who ask: few do.
     let serve = move || {
-        let document = super::openapi::document(&cookie).to_string();
+        let document = openapi::document(&operations(), &cookie).to_string();
         let kind = [(axum::http::header::CONTENT_TYPE, "application/json")];
         std::future::ready((kind, document).into_response())
     };
@@ -488,4 +342,32 @@ pub(super) fn router(cookie: &str) -> axum::Router<Shared> {
         .route("/api/openapi.json", get(serve))
         .route("/api/{*rest}", get(unknown))
         .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_is_in_the_document_and_its_references_lead_somewhere() {
+        let document = openapi::document(&operations(), "c");
+        for operation in operations() {
+            let found = &document["paths"][operation.path][operation.method];
+            assert!(found.is_object(), "{} {}", operation.method, operation.path);
+        }
+        let text = document.to_string();
+        for reference in text.split("\"$ref\":\"#").skip(1) {
+            let path = reference.split('"').next().unwrap();
+            assert!(document.pointer(path).is_some(), "{path}");
+        }
+    }
+
+    #[test]
+    fn names_of_operations_are_unique() {
+        let mut names: Vec<String> = operations().iter().map(openapi::name).collect();
+        let all = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
 }

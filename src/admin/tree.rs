@@ -10,8 +10,8 @@ use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Shared;
-use super::api::{Asked as AskedFor, Named};
 use super::errors::ApiError;
+use super::extract::{Asked as AskedFor, Named};
 use crate::meta::{Change, MetaStore, ShownNode, paths};
 
 /// What follows the `?`.

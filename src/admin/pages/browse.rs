@@ -5,8 +5,9 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::{Frame, Visit, format, render};
-use crate::admin::api::{self, Asked, Named};
+use crate::admin::api;
 use crate::admin::errors::ApiError;
+use crate::admin::extract::{Asked, Named};
 use crate::admin::views::messages::{MessagesAsked, MessagesView};
 
 /// What the browser's form brings: everything is text, and may be empty.

@@ -14,8 +14,8 @@ use super::{Frame, Visit, format, render};
 use crate::admin::Shared;
 use crate::admin::access::WRONG_TOKEN_PAUSE;
 use crate::admin::actions::{self, Actor, AddPartitions, AlterTopic, ChangedView, CreateTopic};
-use crate::admin::api::{Asked, Named};
 use crate::admin::errors::ApiError;
+use crate::admin::extract::{Asked, Named};
 use crate::admin::listener::Peer;
 use crate::admin::offsets::{self, ResetOffsets, ResetPlan};
 
