@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::admin::{Admin, TokenSource};
-use crate::api::{Context, FetchSessions, RequestLog};
+use crate::api::{Context, FetchSessions, RequestLog, UNPACKING_BYTES_MAX};
 use crate::clock::WallClock;
 use crate::cluster::{
     Broker as Member, BrokerEndpoint, Cluster, ClusterError, ClusterEvent, Opened, ProducerIds,
@@ -40,9 +40,6 @@ use crate::telemetry::Telemetry;
 const META_FILE: &str = "metaq-meta.redb";
 /// What such a store calls itself.
 const EMBEDDED: &str = "embedded";
-
-/// Memory that produced batches may take while they are unpacked, bytes; one that needs more is unpacked alone.
-const UNPACKING_BYTES_MAX: i64 = 32 << 20;
 
 /// How long the coordination store may take to be closed.
 const META_CLOSE_MAX: Duration = Duration::from_secs(5);
@@ -287,7 +284,7 @@ impl Broker {
             producer_ids: ProducerIds::new(meta),
             fetch_sessions: FetchSessions::new(sessions),
             memory,
-            unpacking: Memory::new(Arc::default(), UNPACKING_BYTES_MAX),
+            unpacking: Memory::new(Arc::default(), UNPACKING_BYTES_MAX as i64),
             metrics,
             telemetry: Telemetry::new(telemetry_bytes_max),
             request_log: RequestLog::default(),
@@ -569,6 +566,7 @@ fn group_limits(config: &Config) -> GroupLimits {
         session_timeout_max_ms: config.number("group.max.session.timeout.ms") as i32,
         members_max: config.number("group.max.size") as usize,
         members_bytes_max: config.number("group.members.max.bytes") as usize,
+        offsets_bytes_max: config.number("group.offsets.max.bytes") as usize,
         metadata_bytes_max: config.number("offset.metadata.max.bytes") as usize,
         offsets_retention_ms: config.number("offsets.retention.minutes") * 60_000,
         offsets_check_interval: Duration::from_millis(

@@ -115,6 +115,11 @@ impl Memory {
         }
     }
 
+    /// How much may be held in all, bytes.
+    pub fn bytes_max(&self) -> usize {
+        self.pool.bytes_max as usize
+    }
+
     /// A share of nothing.
     pub fn empty_share(&self) -> Share {
         Share {

@@ -42,7 +42,7 @@ pub struct Context {
     /// The memory that requests and answers may hold.
     pub memory: Memory,
     /// The memory that unpacking produced batches may take. It is apart: requests that hold all of theirs must not wait for
-    /// each other to be unpacked.
+    /// each other to be unpacked. What needs more than all of it takes it from that of requests.
     pub unpacking: Memory,
     /// What is counted.
     pub metrics: Metrics,

@@ -160,6 +160,7 @@ impl WireError for GroupError {
             Self::NonEmptyGroup => ResponseError::NonEmptyGroup,
             Self::GroupSubscribedToTopic => ResponseError::GroupSubscribedToTopic,
             Self::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
+            Self::OffsetsTooLarge => ResponseError::InvalidCommitOffsetSize,
             Self::UnknownTopicOrPartition => ResponseError::UnknownTopicOrPartition,
             Self::InvalidRequest => ResponseError::InvalidRequest,
         }

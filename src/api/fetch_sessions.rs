@@ -16,8 +16,8 @@ use crate::cluster::TOPIC_NAME_BYTES_MAX;
 
 /// A session unused for this long may be evicted (Kafka's MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS).
 const EVICTION_AGE: Duration = Duration::from_secs(120);
-/// What all sessions together remember, bytes; who would go beyond fetches without a session. About 100,000 partitions.
-const BYTES_MAX: usize = 32 << 20;
+/// What all sessions together remember, bytes; who would go beyond fetches without a session. About 60,000 partitions.
+const BYTES_MAX: usize = 16 << 20;
 /// A partition in a session, without the topic's name: its key twice, what is wanted of it, and what the maps add.
 const PARTITION_BYTES: usize = 2 * size_of::<Key>() + size_of::<Wanted>() + 48;
 

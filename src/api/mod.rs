@@ -68,6 +68,7 @@ pub use fetch_sessions::FetchSessions;
 pub use forward::FORWARDED;
 pub use metadata::{CLI_CLIENT_ID, IDENTITY_TAG};
 pub use order::{Gate, Stage};
+pub use produce::UNPACKING_BYTES_MAX;
 pub use request_log::{REQUEST_LOG_TIME_DEFAULT, REQUEST_LOG_TIME_MAX, RequestLog};
 
 /// A part of an answer.

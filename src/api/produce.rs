@@ -66,6 +66,9 @@ pub(super) const API: Api = Api {
     },
 };
 
+/// Memory that produced batches may take while they are unpacked, bytes, beside that of requests.
+pub const UNPACKING_BYTES_MAX: usize = 32 << 20;
+
 enum Queued {
     Waiting(oneshot::Receiver<Result<Appended, LogError>>),
     Refused(Refusal),
@@ -155,11 +158,17 @@ async fn admitted(
     let now_ms = cx.partitions.clock().now_ms();
     let mut unpacking = Unpacking::of(records, config);
     loop {
-        let mut share = cx.unpacking.empty_share();
-        if unpacking.bytes > 0 {
-            let granted = cx
-                .unpacking
-                .grow(&mut share, unpacking.bytes, unpacking.bytes);
+        let (memory, bytes) = match unpacking.bytes > UNPACKING_BYTES_MAX {
+            // More than half, so that there is one at a time; never all, because the request itself is there too.
+            true => (
+                &cx.memory,
+                unpacking.bytes.min(cx.memory.bytes_max() / 8 * 5),
+            ),
+            false => (&cx.unpacking, unpacking.bytes),
+        };
+        let mut share = memory.empty_share();
+        if bytes > 0 {
+            let granted = memory.grow(&mut share, bytes, bytes);
             let no_memory = |NoMemory| {
                 let text = "there was no memory for unpacking the batch in time".to_owned();
                 refuse(ResponseError::RequestTimedOut, text)

@@ -433,7 +433,7 @@ const OWN_KEYS: &[BrokerKey] = &[
         "queued.max.request.bytes",
         None,
         Kind::Long(-1, i64::MAX),
-        "117440512",
+        "104857600",
         "Memory that requests of all connections may hold until they are answered, decoded too, and answers until they are taken, bytes; connections wait above it, and those that do not take their answers are closed then. At least socket.request.max.bytes. Requests above 64 KiB leave an eighth to smaller ones."
     ),
     key!(
@@ -510,8 +510,15 @@ const OWN_KEYS: &[BrokerKey] = &[
         "group.members.max.bytes",
         None,
         Kind::Long(1 << 20, i64::MAX),
-        "67108864",
+        "50331648",
         "What the members of all groups may hold in memory together, bytes; a join beyond is GROUP_MAX_SIZE_REACHED."
+    ),
+    key!(
+        "group.offsets.max.bytes",
+        None,
+        Kind::Long(1 << 20, i64::MAX),
+        "83886080",
+        "What the committed offsets of all groups may take in memory together, bytes; about 1000 each, and three times their metadata. A commit of a new one above it is INVALID_COMMIT_OFFSET_SIZE; those that are known can be committed on."
     ),
     key!(
         "offset.metadata.max.bytes",

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::asks::{Ask, AskAll, FetchOffsets, FoundOffsets, Outcomes};
 use super::groups::{GroupContext, Groups};
-use super::limits::{GROUP_ID_BYTES_MAX, GroupLimits, MEMBER_BYTES_MAX};
+use super::limits::{GROUP_ID_BYTES_MAX, GroupLimits, MEMBER_BYTES_MAX, MEMBER_OVERHEAD_BYTES};
 use super::messages::{
     CommitOffsets, GroupDescription, GroupError, GroupListing, GroupSurvey, Heartbeat, JoinReply,
     JoinRequest, LeaveMember, SyncReply, SyncRequest,
@@ -37,7 +37,8 @@ impl GroupCoordinator {
             limits,
             events,
             memory,
-            reserved: Arc::default(),
+            members: Arc::default(),
+            offsets: Arc::default(),
         };
         Self {
             slots: Coordinator::new(meta, topics, wall, context),
@@ -98,11 +99,11 @@ impl GroupCoordinator {
         group_id: &str,
         mut request: JoinRequest,
     ) -> Result<JoinReply, GroupError> {
-        if group_id.is_empty() {
+        if group_id.is_empty() || group_id.len() > GROUP_ID_BYTES_MAX {
             return Err(GroupError::InvalidGroupId);
         }
         let GroupContext {
-            limits, reserved, ..
+            limits, members, ..
         } = self.slots.context();
         let range = limits.session_timeout_min_ms..=limits.session_timeout_max_ms;
         if !range.contains(&request.session_timeout_ms) {
@@ -116,7 +117,9 @@ impl GroupCoordinator {
             return Err(GroupError::InvalidRequest);
         }
         let names = group_id.len() + request.client_id.len() + request.member_id.len();
-        let share = reserved.reserve(bytes + names, limits.members_bytes_max);
+        // Names are keys too: of the group, of timers, of members.
+        let bytes = bytes + 3 * names + MEMBER_OVERHEAD_BYTES;
+        let share = members.reserve(bytes, limits.members_bytes_max);
         request.reserved = Some(share.ok_or(GroupError::GroupMaxSizeReached)?);
         let request = Box::new(request);
         self.ask_unless_draining(group_id, |answer| Ask::Join(request, answer))
@@ -243,6 +246,7 @@ mod tests {
             session_timeout_max_ms: 60_000,
             members_max: 10,
             members_bytes_max: MEMBERS_BYTES_MAX,
+            offsets_bytes_max: 1 << 20,
             metadata_bytes_max: 100,
             offsets_retention_ms: 60_000,
             offsets_check_interval: Duration::from_secs(60),

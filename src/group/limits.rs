@@ -5,6 +5,12 @@ use std::time::Duration;
 /// What one join may bring, and a member's assignment may be, bytes: what Kafka's coordinator can store in one message.
 pub(super) const MEMBER_BYTES_MAX: usize = 1 << 20;
 
+/// What a member and its group take besides what the join brings, bytes, roughly.
+pub(super) const MEMBER_OVERHEAD_BYTES: usize = 4 << 10;
+
+/// What an offset and its node take besides its texts, bytes, roughly; the first one of a group has the group with it.
+pub(super) const OFFSET_OVERHEAD_BYTES: usize = 1000;
+
 /// Longest group id, bytes: what the versions before tagged fields can say.
 pub(super) const GROUP_ID_BYTES_MAX: usize = i16::MAX as usize;
 
@@ -21,6 +27,8 @@ pub struct GroupLimits {
     pub members_max: usize,
     /// `group.members.max.bytes`: of all groups together.
     pub members_bytes_max: usize,
+    /// `group.offsets.max.bytes`: of all groups together.
+    pub offsets_bytes_max: usize,
     /// `offset.metadata.max.bytes`.
     pub metadata_bytes_max: usize,
     /// `offsets.retention.minutes`, in ms.

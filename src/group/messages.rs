@@ -44,6 +44,8 @@ pub enum GroupError {
     GroupSubscribedToTopic,
     #[error("the committed metadata is too large")]
     OffsetMetadataTooLarge,
+    #[error("the offsets of all groups would take more memory than group.offsets.max.bytes")]
+    OffsetsTooLarge,
     #[error("the topic or partition does not exist")]
     UnknownTopicOrPartition,
     #[error("the request makes no sense")]

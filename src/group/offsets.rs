@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::messages::CommittedOffset;
+use super::reserved::Reserved;
 
 /// Topic and partition index.
 pub(super) type Key = (String, i32);
@@ -13,10 +14,26 @@ pub(super) type Key = (String, i32);
 /// gets them. Their outcomes may come in another order.
 pub(super) type WriteNumber = u64;
 
+/// An offset with its share of the memory of offsets.
+#[derive(Debug, Clone)]
+pub(super) struct Committed {
+    offset: CommittedOffset,
+    _reserved: Reserved,
+}
+
+impl Committed {
+    pub(super) fn new(offset: CommittedOffset, reserved: Reserved) -> Self {
+        Self {
+            offset,
+            _reserved: reserved,
+        }
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Offsets {
-    stored: BTreeMap<Key, (WriteNumber, CommittedOffset)>,
+    stored: BTreeMap<Key, (WriteNumber, Committed)>,
     /// What was removed while other writes were in flight.
     removed: BTreeMap<Key, WriteNumber>,
     in_flight: usize,
@@ -26,12 +43,14 @@ pub(super) struct Offsets {
 
 impl Offsets {
     pub(super) fn get(&self, topic: &str, partition: i32) -> Option<&CommittedOffset> {
-        let (_, offset) = self.stored.get(&(topic.to_owned(), partition))?;
-        Some(offset)
+        let (_, committed) = self.stored.get(&(topic.to_owned(), partition))?;
+        Some(&committed.offset)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, &CommittedOffset)> {
-        self.stored.iter().map(|(key, (_, offset))| (key, offset))
+        self.stored
+            .iter()
+            .map(|(key, (_, committed))| (key, &committed.offset))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -52,8 +71,8 @@ impl Offsets {
     }
 
     /// Takes what is stored.
-    pub(super) fn restore(&mut self, key: Key, offset: CommittedOffset) {
-        self.stored.insert(key, (0, offset));
+    pub(super) fn restore(&mut self, key: Key, committed: Committed) {
+        self.stored.insert(key, (0, committed));
     }
 
     /// A commit or a removal is in flight.
@@ -67,11 +86,7 @@ impl Offsets {
     }
 
     /// A commit is stored; or it is refused, then without offsets. A write of a higher number may have been answered before.
-    pub(super) fn finish_commit(
-        &mut self,
-        number: WriteNumber,
-        offsets: Vec<(Key, CommittedOffset)>,
-    ) {
+    pub(super) fn finish_commit(&mut self, number: WriteNumber, offsets: Vec<(Key, Committed)>) {
         if number < self.since {
             return;
         }
@@ -115,7 +130,7 @@ impl Offsets {
             name == topic && offset.topic_id.is_none_or(|known| known == id)
         };
         self.stored
-            .retain(|(name, _), (_, offset)| !of_it(name, offset));
+            .retain(|(name, _), (_, committed)| !of_it(name, &committed.offset));
         let left = self.stored.keys().any(|(name, _)| name == topic);
         self.stored.len() != before && !left && self.in_flight == 0
     }
@@ -155,7 +170,15 @@ impl Offsets {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::group::reserved::GroupMemory;
+
+    fn committed(offset: CommittedOffset) -> Committed {
+        let memory = Arc::new(GroupMemory::default());
+        Committed::new(offset, memory.reserve_anyway(0))
+    }
 
     #[test]
     fn an_offset_expires_by_the_groups_retention_or_by_its_own() {
@@ -168,8 +191,8 @@ mod tests {
             expire_ms,
             topic_id: None,
         };
-        offsets.restore(("t".to_owned(), 0), offset(None));
-        offsets.restore(("t".to_owned(), 1), offset(Some(120)));
+        offsets.restore(("t".to_owned(), 0), committed(offset(None)));
+        offsets.restore(("t".to_owned(), 1), committed(offset(Some(120))));
         let expired = |now, since: Option<i64>| offsets.expired(now, 50, |_, _| since).len();
         assert_eq!(expired(119, Some(100)), 0);
         assert_eq!(expired(120, Some(100)), 1);
@@ -192,14 +215,14 @@ mod tests {
         for _ in 0..5 {
             offsets.begin();
         }
-        offsets.finish_commit(2, vec![(key(), at(20))]);
-        offsets.finish_commit(1, vec![(key(), at(10))]);
+        offsets.finish_commit(2, vec![(key(), committed(at(20)))]);
+        offsets.finish_commit(1, vec![(key(), committed(at(10)))]);
         assert_eq!(offsets.get("t", 0).unwrap().offset, 20);
         offsets.finish_removal(4, vec![key()]);
-        offsets.finish_commit(3, vec![(key(), at(30))]);
+        offsets.finish_commit(3, vec![(key(), committed(at(30)))]);
         assert_eq!(offsets.get("t", 0), None);
         assert!(!offsets.is_empty(), "a commit is in flight");
-        offsets.finish_commit(5, vec![(key(), at(50))]);
+        offsets.finish_commit(5, vec![(key(), committed(at(50)))]);
         assert_eq!(offsets.get("t", 0).unwrap().offset, 50);
         assert!(!offsets.are_in_flight());
     }
@@ -216,8 +239,8 @@ mod tests {
             topic_id: Some(id),
         };
         let mut offsets = Offsets::default();
-        offsets.restore(("t".to_owned(), 0), of(old));
-        offsets.restore(("t".to_owned(), 1), of(new));
+        offsets.restore(("t".to_owned(), 0), committed(of(old)));
+        offsets.restore(("t".to_owned(), 1), committed(of(new)));
         assert_eq!(offsets.orphans(|_| Some(new)), [("t".to_owned(), old)]);
         assert!(
             !offsets.remove_topic("t", old),

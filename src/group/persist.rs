@@ -1,11 +1,15 @@
 //! Groups and offsets as nodes of the coordination tree, and back.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::classic::{ClassicGroup, State};
+use super::limits::OFFSET_OVERHEAD_BYTES;
 use super::member::Member;
 use super::messages::{CommittedOffset, JoinRequest};
-use super::offsets::{Key, Offsets};
+use super::offsets::{Committed, Key, Offsets};
+use super::reserved::GroupMemory;
 use super::subscription::{assigned_partitions, subscribed_topics};
 use crate::coordinator::{StoredId, TopicPartition, Topics};
 use crate::meta::paths::GroupNode;
@@ -92,6 +96,11 @@ pub(super) fn member_ops(group_id: &str, group: &ClassicGroup) -> Vec<Op> {
     group.members.values().map(show).collect()
 }
 
+/// What an offset takes in memory, bytes, roughly: here, and as a node of the tree.
+pub(super) fn offset_bytes(group_id: &str, topic: &str, offset: &CommittedOffset) -> usize {
+    OFFSET_OVERHEAD_BYTES + 2 * topic.len() + 3 * (offset.metadata.len() + group_id.len())
+}
+
 /// The step that stores an offset.
 pub(super) fn offset_op(
     group_id: &str,
@@ -141,7 +150,12 @@ pub(super) struct LoadedGroup {
 
 /// Reads a group from its nodes. A node that cannot be read is ignored: such a group begins without members, such an offset
 /// is unknown.
-pub(super) fn load(stored: &StoredId, topics: &dyn Topics, now_ms: i64) -> LoadedGroup {
+pub(super) fn load(
+    stored: &StoredId,
+    topics: &dyn Topics,
+    memory: &Arc<GroupMemory>,
+    now_ms: i64,
+) -> LoadedGroup {
     let mut loaded = LoadedGroup {
         classic: ClassicGroup::new(now_ms),
         offsets: Offsets::default(),
@@ -169,9 +183,10 @@ pub(super) fn load(stored: &StoredId, topics: &dyn Topics, now_ms: i64) -> Loade
                 };
                 let current = topics.id_of(&topic);
                 if record.topic_id.is_none_or(|id| current == Some(id)) {
-                    loaded
-                        .offsets
-                        .restore((topic, partition), offset_from(record));
+                    let offset = offset_from(record);
+                    let bytes = offset_bytes(&stored.id, &topic, &offset);
+                    let committed = Committed::new(offset, memory.reserve_anyway(bytes));
+                    loaded.offsets.restore((topic, partition), committed);
                 }
             }
             _ => {}
@@ -321,7 +336,7 @@ mod tests {
         let owner = paths::group_owner("g", "t", "0-2");
         assert!(ops.contains(&Op::put(owner, Bytes::from_static(b"a"))));
         ops.push(offset_of(1, TOPIC_ID));
-        let loaded = load(&stored(ops), &OneTopic, 1000);
+        let loaded = load(&stored(ops), &OneTopic, &Arc::default(), 1000);
         assert_eq!(loaded.unresolved, 0);
         assert_eq!(loaded.offsets.get("t", 1), Some(&offset(TOPIC_ID)));
         let group = loaded.classic;
@@ -340,7 +355,7 @@ mod tests {
     fn offsets_of_an_earlier_topic_of_the_name_and_of_unknown_partitions_are_not_loaded() {
         let of_earlier = offset_of(1, Uuid::from_u128(77));
         let ops = vec![of_earlier, offset_of(9, TOPIC_ID)];
-        let loaded = load(&stored(ops), &OneTopic, 0);
+        let loaded = load(&stored(ops), &OneTopic, &Arc::default(), 0);
         assert_eq!(loaded.offsets.len(), 0);
         assert_eq!(loaded.unresolved, 1);
     }
@@ -353,7 +368,7 @@ mod tests {
             Op::put(paths::group_offset("g", "t", "0-0"), damaged),
             offset_of(1, TOPIC_ID),
         ];
-        let loaded = load(&stored(ops), &OneTopic, 0);
+        let loaded = load(&stored(ops), &OneTopic, &Arc::default(), 0);
         assert!(loaded.classic.is_empty());
         assert_eq!(loaded.offsets.len(), 1);
     }

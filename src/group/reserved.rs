@@ -1,21 +1,19 @@
-//! The memory that members take, of all groups of a broker together (`group.members.max.bytes`).
+//! The memory that groups take, all of a broker together: their members (`group.members.max.bytes`), and their offsets
+//! (`group.offsets.max.bytes`).
 //!
 //! A join reserves its share before it gets to its group; the member keeps it, and gives it back with its last copy. So does
-//! a member that was only given an id.
+//! a member that was only given an id. A commit reserves the share of each offset, which is given back with it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What a member and its group take besides what the join brings, bytes, roughly.
-const MEMBER_OVERHEAD_BYTES: usize = 4 << 10;
-
 /// All shares together.
 #[derive(Debug, Default)]
-pub(super) struct MemberMemory {
+pub(super) struct GroupMemory {
     bytes: AtomicUsize,
 }
 
-/// A member's share.
+/// The share of a member or an offset.
 #[derive(Debug, Clone)]
 pub struct Reserved {
     _share: Arc<Share>,
@@ -23,23 +21,33 @@ pub struct Reserved {
 
 #[derive(Debug)]
 struct Share {
-    of: Arc<MemberMemory>,
+    of: Arc<GroupMemory>,
     bytes: usize,
 }
 
-impl MemberMemory {
-    /// A share for a join that brings so many bytes; `None` if all shares together would be more than `bytes_max`.
-    pub(super) fn reserve(self: &Arc<Self>, brought: usize, bytes_max: usize) -> Option<Reserved> {
-        let bytes = brought + MEMBER_OVERHEAD_BYTES;
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+impl GroupMemory {
+    /// So many bytes; `None` if all shares together would be more than `bytes_max`.
+    pub(super) fn reserve(self: &Arc<Self>, bytes: usize, bytes_max: usize) -> Option<Reserved> {
+        let (reserved, all) = self.add(bytes);
         // Dropping it gives back what was too much.
+        (all <= bytes_max).then_some(reserved)
+    }
+
+    /// So many bytes, for what is there already.
+    pub(super) fn reserve_anyway(self: &Arc<Self>, bytes: usize) -> Reserved {
+        self.add(bytes).0
+    }
+
+    fn add(self: &Arc<Self>, bytes: usize) -> (Reserved, usize) {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let share = Share {
             of: self.clone(),
             bytes,
         };
-        (before + bytes <= bytes_max).then(|| Reserved {
+        let reserved = Reserved {
             _share: Arc::new(share),
-        })
+        };
+        (reserved, before + bytes)
     }
 }
 
@@ -55,16 +63,18 @@ mod tests {
 
     #[test]
     fn what_is_dropped_can_be_reserved_again() {
-        let memory = Arc::new(MemberMemory::default());
-        let most = 2 * MEMBER_OVERHEAD_BYTES + 100;
-        let first = memory.reserve(50, most).unwrap();
+        let memory = Arc::new(GroupMemory::default());
+        let first = memory.reserve(50, 100).unwrap();
         let copy = first.clone();
-        let second = memory.reserve(50, most).unwrap();
-        assert!(memory.reserve(0, most).is_none());
+        let second = memory.reserve(50, 100).unwrap();
+        assert!(memory.reserve(1, 100).is_none());
         drop(first);
-        assert!(memory.reserve(0, most).is_none());
+        assert!(memory.reserve(1, 100).is_none());
+        let third = memory.reserve_anyway(10);
         drop((copy, second));
-        assert!(memory.reserve(100 + MEMBER_OVERHEAD_BYTES, most).is_some());
+        assert!(memory.reserve(91, 100).is_none());
+        assert!(memory.reserve(90, 100).is_some());
+        drop(third);
         assert_eq!(memory.bytes.load(Ordering::Relaxed), 0);
     }
 }

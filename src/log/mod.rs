@@ -25,9 +25,10 @@ mod recover;
 mod repair;
 mod restore;
 mod retain;
-mod rewrite;
+mod rewrite_lock;
 mod segment;
 mod time_index;
+mod truncate;
 mod trust;
 mod verify;
 

@@ -26,7 +26,7 @@ use super::epochs::LeaderEpochs;
 use super::failed_sync;
 use super::producer_snapshot;
 use super::producers::Producers;
-use super::rewrite::RewriteLock;
+use super::rewrite_lock::RewriteLock;
 use super::segment::{FileAge, Segment, segment_of};
 
 /// An offset and where it is in the files (Kafka's LogOffsetMetadata).

@@ -31,6 +31,11 @@ const INLINE_UNPACKING_BYTES_MAX: usize = 4 << 20;
 const RECOMPRESSED_RATIO: usize = 16;
 const RECOMPRESSED_BYTES_MIN: usize = 64 << 10;
 
+/// A batch whose unpacker asks for more memory than this may unpack to [`LARGE_UNPACKED_BYTES_MAX`] only, and takes no more
+/// than that: a window is filled by what comes out. Compression level 22 asks for 128 MiB whatever it packs.
+const LARGE_UNPACKING_BYTES: usize = 32 << 20;
+/// Of such a batch.
+const LARGE_UNPACKED_BYTES_MAX: usize = 64 << 20;
 /// The byte of a batch's header that names its codec: the lower one of the attributes.
 const BATCH_CODEC_AT: usize = 22;
 
@@ -40,6 +45,8 @@ pub struct Unpacking {
     /// Memory that is to be had first, bytes; 0 where it is unpacked inline, or not at all.
     pub bytes: usize,
     unpacked_bytes_max: usize,
+    /// How far another try may go.
+    then_bytes_max: usize,
 }
 
 impl Unpacking {
@@ -51,27 +58,40 @@ impl Unpacking {
         let packed = packed.filter(|_| records.len() <= config.max_message_bytes);
         let (Some(codec), Some(packed)) = (codec, packed) else {
             // It will be refused.
-            return Self::new(0, 0, UNPACKED_BYTES_MAX);
+            return Self::new(0, 0, 0, 0);
         };
         let working = compression::working_bytes(codec, packed);
+        let (working, bytes_max) = match working > LARGE_UNPACKING_BYTES {
+            true => {
+                let bytes_max = LARGE_UNPACKED_BYTES_MAX;
+                (working.min(bytes_max), bytes_max)
+            }
+            false => (working, UNPACKED_BYTES_MAX),
+        };
         if config.recompress.is_none_or(|target| target == codec) {
-            return Self::new(packed.len(), working, UNPACKED_BYTES_MAX);
+            return Self::new(packed.len(), working, bytes_max, bytes_max);
         }
         let expected = match codec {
             Compression::None => packed.len(),
             _ => packed.len().saturating_mul(RECOMPRESSED_RATIO),
         };
-        let expected = expected.clamp(RECOMPRESSED_BYTES_MIN, UNPACKED_BYTES_MAX);
+        let expected = expected.max(RECOMPRESSED_BYTES_MIN).min(bytes_max);
         // As it is unpacked, and as it is packed again.
-        Self::new(packed.len(), working + 2 * expected, expected)
+        Self::new(packed.len(), working + 2 * expected, expected, bytes_max)
     }
 
-    fn new(packed_bytes: usize, bytes: usize, unpacked_bytes_max: usize) -> Self {
+    fn new(
+        packed_bytes: usize,
+        bytes: usize,
+        unpacked_bytes_max: usize,
+        then_bytes_max: usize,
+    ) -> Self {
         let is_inline =
             packed_bytes <= UNPACKED_INLINE_BYTES_MAX && bytes <= INLINE_UNPACKING_BYTES_MAX;
         Self {
             bytes: if is_inline { 0 } else { bytes },
             unpacked_bytes_max,
+            then_bytes_max,
         }
     }
 
@@ -94,10 +114,12 @@ impl Unpacking {
             error,
             InvalidBatch::Compression(CompressionError::TooLarge(_))
         );
-        let more = is_larger && self.unpacked_bytes_max < UNPACKED_BYTES_MAX;
+        let most = self.then_bytes_max;
+        let more = is_larger && self.unpacked_bytes_max < most;
         more.then_some(Self {
-            bytes: 2 * UNPACKED_BYTES_MAX,
-            unpacked_bytes_max: UNPACKED_BYTES_MAX,
+            bytes: 2 * most,
+            unpacked_bytes_max: most,
+            then_bytes_max: most,
         })
     }
 }
@@ -208,7 +230,7 @@ fn admit_one(
     }
     let newest = match codec {
         Compression::None => check_records(&header, packed, config, now_ms)?,
-        _ => unpacking.run(|| check_packed(&header, packed, config, now_ms))?,
+        _ => unpacking.run(|| check_packed(&header, packed, config, now_ms, unpacking))?,
     };
     Ok(with_max_timestamp(header, bytes, newest))
 }
@@ -308,9 +330,10 @@ fn check_packed(
     packed: &[u8],
     config: &LogConfig,
     now_ms: i64,
+    unpacking: Unpacking,
 ) -> Result<i64, InvalidBatch> {
     let mut seen = Seen::new(config);
-    for record in RecordStream::new(header, packed, UNPACKED_BYTES_MAX)? {
+    for record in RecordStream::new(header, packed, unpacking.unpacked_bytes_max)? {
         let record = record?;
         seen.record(record.offset_delta, record.timestamp, record.has_key)?;
     }

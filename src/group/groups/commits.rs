@@ -5,8 +5,9 @@ use crate::coordinator::Answer;
 use crate::group::asks::Outcomes;
 use crate::group::classic::ClassicGroup;
 use crate::group::messages::{CommitOffsets, CommittedOffset, GroupError};
-use crate::group::offsets::{Key, Offsets, WriteNumber};
-use crate::group::persist;
+use crate::group::offsets::{Committed, Key, Offsets, WriteNumber};
+use crate::group::persist::{self, offset_bytes};
+use crate::group::reserved::Reserved;
 
 impl Groups {
     pub(super) fn commit(
@@ -39,6 +40,12 @@ impl Groups {
                 expire_ms,
                 topic_id: Some(partition.topic_id),
             };
+            let Some(reserved) =
+                self.reserve_offset(&group_id, &asked.topic, asked.partition, &offset)
+            else {
+                outcomes.push(Err(GroupError::OffsetsTooLarge));
+                continue;
+            };
             ops.push(persist::offset_op(
                 &group_id,
                 &asked.topic,
@@ -46,7 +53,10 @@ impl Groups {
                 &offset,
             ));
             outcomes.push(Ok(()));
-            offsets.push(((asked.topic, asked.partition), offset));
+            offsets.push((
+                (asked.topic, asked.partition),
+                Committed::new(offset, reserved),
+            ));
         }
         if let Some(group) = self.groups.get_mut(&group_id) {
             group.offsets.begin();
@@ -61,6 +71,25 @@ impl Groups {
             answer,
         };
         self.store(now_ms, id, ops, then);
+    }
+
+    /// The memory of an offset; one that takes no more than what is known in its stead may always be committed.
+    fn reserve_offset(
+        &self,
+        group_id: &str,
+        topic: &str,
+        partition: i32,
+        offset: &CommittedOffset,
+    ) -> Option<Reserved> {
+        let bytes = offset_bytes(group_id, topic, offset);
+        let group = self.groups.get(group_id);
+        let known = group.and_then(|group| group.offsets.get(topic, partition));
+        let known = known.map_or(0, |known| offset_bytes(group_id, topic, known));
+        let memory = &self.context.offsets;
+        match bytes <= known {
+            true => Some(memory.reserve_anyway(bytes)),
+            false => memory.reserve(bytes, self.context.limits.offsets_bytes_max),
+        }
     }
 
     /// Whether the commit is allowed. A client outside any group makes the group.
@@ -92,7 +121,7 @@ impl Groups {
         &mut self,
         group_id: &str,
         number: WriteNumber,
-        mut offsets: Vec<(Key, CommittedOffset)>,
+        mut offsets: Vec<(Key, Committed)>,
         mut outcomes: Outcomes,
         stored: Result<(), GroupError>,
     ) -> Outcomes {

@@ -21,12 +21,11 @@ use super::group::{Group, fetch_offsets};
 use super::limits::GroupLimits;
 use super::member::Waiter;
 use super::messages::{
-    CommittedOffset, GroupError, Heartbeat, JoinReply, JoinRequest, LeaveMember, SyncReply,
-    SyncRequest,
+    GroupError, Heartbeat, JoinReply, JoinRequest, LeaveMember, SyncReply, SyncRequest,
 };
-use super::offsets::{Key, Offsets, WriteNumber};
+use super::offsets::{Committed, Key, Offsets, WriteNumber};
 use super::persist;
-use super::reserved::MemberMemory;
+use super::reserved::GroupMemory;
 use crate::coordinator::{
     Answer, CoordinatorError, InternalTopic, Loaded, Machine, Stored, Topics, Write,
 };
@@ -42,7 +41,9 @@ pub(super) struct GroupContext {
     /// The memory that clients make the broker hold.
     pub(super) memory: Memory,
     /// The memory that members take.
-    pub(super) reserved: Arc<MemberMemory>,
+    pub(super) members: Arc<GroupMemory>,
+    /// The memory that offsets take.
+    pub(super) offsets: Arc<GroupMemory>,
 }
 
 /// A request that waits for its group.
@@ -59,7 +60,7 @@ pub(super) enum Then {
     Commit {
         group_id: String,
         number: WriteNumber,
-        offsets: Vec<(Key, CommittedOffset)>,
+        offsets: Vec<(Key, Committed)>,
         outcomes: Outcomes,
         answer: Answer<Outcomes>,
     },
@@ -118,7 +119,8 @@ impl Machine for Groups {
         };
         let mut unresolved = 0;
         for stored in from.ids {
-            let loaded = persist::load(stored, &**from.topics, from.now_ms);
+            let memory = &from.context.offsets;
+            let loaded = persist::load(stored, &**from.topics, memory, from.now_ms);
             unresolved += loaded.unresolved;
             // Nodes that show a group's members went with the session that wrote them.
             let members = persist::member_ops(&stored.id, &loaded.classic);

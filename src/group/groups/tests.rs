@@ -13,6 +13,8 @@ use crate::group::testing::OneTopic;
 
 const CHECK_INTERVAL_MS: i64 = 60_000;
 const RETENTION_MS: i64 = 3_600_000;
+/// For two offsets.
+const OFFSETS_BYTES_MAX: usize = 2500;
 const REFUSED: Result<(), CoordinatorError> = Err(CoordinatorError::NotAvailable);
 
 /// The machine of a slot, and the time.
@@ -29,6 +31,7 @@ impl Bench {
             session_timeout_max_ms: i32::MAX,
             members_max: 10,
             members_bytes_max: 1 << 20,
+            offsets_bytes_max: OFFSETS_BYTES_MAX,
             metadata_bytes_max: 100,
             offsets_retention_ms: RETENTION_MS,
             offsets_check_interval: Duration::from_millis(CHECK_INTERVAL_MS as u64),
@@ -37,7 +40,8 @@ impl Bench {
             limits,
             events: Events::new(WallClock::default()),
             memory: Memory::new(Arc::default(), 1 << 20),
-            reserved: Arc::default(),
+            members: Arc::default(),
+            offsets: Arc::default(),
         });
         let topics: Arc<dyn Topics> = Arc::new(OneTopic);
         let loaded = Groups::load(Stored {
@@ -252,4 +256,30 @@ fn an_offset_of_a_partition_that_is_gone_meanwhile_is_refused() {
     let refused = vec![Err(GroupError::UnknownTopicOrPartition)];
     assert_eq!(answer.try_recv(), Ok(refused));
     assert!(!bench.exists());
+}
+
+#[test]
+fn new_offsets_above_the_limit_are_refused_and_known_ones_go_on() {
+    let mut bench = Bench::new();
+    for partition in [0, 1] {
+        let committed = bench.commit(partition, 1);
+        bench.store(Ok(()));
+        assert_eq!(committed.blocking_recv(), Ok(vec![Ok(())]));
+    }
+    let refused = bench.commit(2, 1);
+    bench.store(Ok(()));
+    let too_large = Err(GroupError::OffsetsTooLarge);
+    assert_eq!(refused.blocking_recv(), Ok(vec![too_large]));
+    let again = bench.commit(1, 2);
+    bench.store(Ok(()));
+    assert_eq!(again.blocking_recv(), Ok(vec![Ok(())]));
+    assert_eq!(bench.offsets(), Some(vec![(0, 1), (1, 2)]));
+    // What is deleted leaves its room to others.
+    let keys = vec![("t".to_owned(), 0)];
+    let deleted = bench.ask(|answer| Ask::DeleteOffsets(keys, answer));
+    bench.store(Ok(()));
+    assert_eq!(deleted.blocking_recv(), Ok(Ok(vec![Ok(())])));
+    let committed = bench.commit(2, 1);
+    bench.store(Ok(()));
+    assert_eq!(committed.blocking_recv(), Ok(vec![Ok(())]));
 }

@@ -1,13 +1,5 @@
-//! What changes records that are there already: one at a time, and known to whoever copies the log meanwhile.
-//!
-//! Retention and DeleteRecords take segments from the front, truncation cuts off the end. Whoever does that holds
-//! [`Rewriting`] (as Redpanda's segment rewrite lock), then the tail. It may be held for long: what can wait for its next
-//! turn tries to get it, and truncation waits for it.
-//!
-//! Appending is no rewriting, nor is taking from the front: a copy of the log that is brought up to date step by step only
-//! has to begin anew where [`Log::rewrites`] has grown.
-//!
-//! Truncation is durable when it returns:
+//! Truncation: cutting off the end of a log, or all of it, as a follower does whose leader's log went another way. It is
+//! durable when it returns:
 //!
 //! ```text
 //! recovery point lowered to the new end      by the caller, durably: what comes after it is scanned after a crash
@@ -18,9 +10,7 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::{Mutex, MutexGuard};
+use std::sync::atomic::Ordering;
 
 use super::LogError;
 use super::failed_sync;
@@ -28,51 +18,13 @@ use super::partition_log::{Log, OffsetPosition, Tail};
 use super::producer_snapshot;
 use super::producers::Producers;
 use super::recover::load_producers;
+use super::rewrite_lock::Rewriting;
 use super::segment::{FileAge, Segment, segment_of};
-
-/// One at a time rewrites a log.
-#[derive(Default)]
-pub(super) struct RewriteLock {
-    lock: Mutex<()>,
-    /// How often records were cut off or replaced.
-    rewrites: AtomicU64,
-}
-
-/// The right to change records that are there.
-pub(super) struct Rewriting<'a> {
-    of: &'a RewriteLock,
-    _held: MutexGuard<'a, ()>,
-}
-
-impl RewriteLock {
-    /// Waits for whoever has it.
-    pub(super) fn lock(&self) -> Rewriting<'_> {
-        Rewriting {
-            of: self,
-            _held: self.lock.lock(),
-        }
-    }
-
-    /// Where nobody has it.
-    pub(super) fn try_lock(&self) -> Option<Rewriting<'_>> {
-        Some(Rewriting {
-            of: self,
-            _held: self.lock.try_lock()?,
-        })
-    }
-}
-
-impl Rewriting<'_> {
-    /// Records are going to be cut off or replaced.
-    fn begin(&self) {
-        self.of.rewrites.fetch_add(1, Ordering::AcqRel);
-    }
-}
 
 impl Log {
     /// How often records of this log were cut off or replaced since it was opened.
     pub fn rewrites(&self) -> u64 {
-        self.rewriting.rewrites.load(Ordering::Acquire)
+        self.rewriting.rewrites()
     }
 
     /// Cuts off what lies at and after an offset, durably; `false` where the log does not reach that far (Kafka's

@@ -1,0 +1,56 @@
+//! What changes records that are there already: one at a time, and known to whoever copies the log meanwhile.
+//!
+//! Retention and DeleteRecords take segments from the front, truncation cuts off the end. Whoever does that holds
+//! [`Rewriting`] (as Redpanda's segment rewrite lock), then the tail. It may be held for long: what can be done later tries
+//! to get it, and truncation waits for it.
+//!
+//! Appending is no rewriting, nor is taking from the front: a copy of the log that is brought up to date step by step only
+//! has to begin anew where the count of rewrites has grown.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+/// One at a time rewrites a log.
+#[derive(Default)]
+pub(super) struct RewriteLock {
+    lock: Mutex<()>,
+    /// How often records were cut off or replaced.
+    rewrites: AtomicU64,
+}
+
+/// The right to change records that are there.
+pub(super) struct Rewriting<'a> {
+    of: &'a RewriteLock,
+    _held: MutexGuard<'a, ()>,
+}
+
+impl RewriteLock {
+    /// How often records were cut off or replaced.
+    pub(super) fn rewrites(&self) -> u64 {
+        self.rewrites.load(Ordering::Acquire)
+    }
+
+    /// Waits for whoever has it.
+    pub(super) fn lock(&self) -> Rewriting<'_> {
+        Rewriting {
+            of: self,
+            _held: self.lock.lock(),
+        }
+    }
+
+    /// Where nobody has it.
+    pub(super) fn try_lock(&self) -> Option<Rewriting<'_>> {
+        Some(Rewriting {
+            of: self,
+            _held: self.lock.try_lock()?,
+        })
+    }
+}
+
+impl Rewriting<'_> {
+    /// Records are going to be cut off or replaced.
+    pub(super) fn begin(&self) {
+        self.of.rewrites.fetch_add(1, Ordering::AcqRel);
+    }
+}
