@@ -9,6 +9,7 @@ use axum::response::IntoResponse;
 use axum::routing::{delete, get, patch, post};
 
 use super::actions::{self, AddPartitions, AlterTopic, CreateTopic, Done, ReloadView};
+use super::blocking::blocking;
 use super::errors::ApiError;
 use super::extract::{Acting, Asked, Named, body};
 use super::offsets::{self, ResetOffsets, ResetPlan};
@@ -64,16 +65,6 @@ fn operations() -> Vec<Operation> {
 
 type Answered<T> = Result<Json<T>, ApiError>;
 
-/// Looks where it may wait for a lock or the disk.
-pub(super) async fn aside<T: Send + 'static>(
-    shared: &Shared,
-    look: impl FnOnce(&Shared) -> T + Send + 'static,
-) -> Result<T, ApiError> {
-    let shared = shared.clone();
-    let looked = tokio::task::spawn_blocking(move || look(&shared)).await;
-    looked.map_err(|_| ApiError::failed("looking panicked; this is a bug"))
-}
-
 async fn broker(State(shared): State<Shared>) -> Json<BrokerView> {
     Json(BrokerView::of(&shared).await)
 }
@@ -87,7 +78,7 @@ async fn list_topics(
     Asked(asked): Asked<TopicsAsked>,
 ) -> Answered<Page<TopicView>> {
     Ok(Json(
-        aside(&shared, move |shared| topics::list(shared, &asked)).await?,
+        blocking(&shared, move |shared| topics::list(shared, &asked)).await?,
     ))
 }
 
@@ -98,7 +89,7 @@ pub(super) async fn topic_detail(
     part: Part,
 ) -> Result<TopicDetail, ApiError> {
     let wanted = name.clone();
-    let found = aside(shared, move |shared| {
+    let found = blocking(shared, move |shared| {
         TopicDetail::of(shared, &wanted, &part)
     })
     .await?;
@@ -126,7 +117,7 @@ pub(super) async fn partition_detail(
     index: i32,
 ) -> Result<PartitionDetail, ApiError> {
     let name = topic.clone();
-    let found = aside(shared, move |shared| {
+    let found = blocking(shared, move |shared| {
         PartitionDetail::of(&shared.cx, &name, index)
     })
     .await?;
@@ -167,7 +158,7 @@ pub(super) async fn messages_of(
     let Ok(_turn) = shared.browsing.acquire().await else {
         return Err(ApiError::busy("the dashboard is closing"));
     };
-    Ok(aside(shared, move |_| messages::read(&partition, &asked)).await??)
+    Ok(blocking(shared, move |_| messages::read(&partition, &asked)).await??)
 }
 
 async fn read_messages(
@@ -231,7 +222,7 @@ async fn log(Asked(asked): Asked<LogAsked>) -> Json<LogView> {
 async fn process(State(shared): State<Shared>) -> Answered<ProcessView> {
     let ended = shared.cx.partitions.supervisor().ended();
     Ok(Json(
-        aside(&shared, move |_| ProcessView::take(ended)).await?,
+        blocking(&shared, move |_| ProcessView::take(ended)).await?,
     ))
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::blocking::blocking;
 use super::meter::{Rates, Reading};
 use super::{process, remote};
 use crate::api::Context;
@@ -15,11 +16,12 @@ pub(super) async fn watch(cx: Arc<Context>, rates: Arc<ArcSwap<Rates>>) {
     let mut every = tokio::time::interval(SAMPLE_INTERVAL);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     every.tick().await;
-    let mut before = aside(&cx, Reading::take).await;
+    let take = |cx: &Arc<Context>| Reading::take(cx);
+    let mut before = blocking(&cx, take).await.ok();
     let mut offline = BTreeSet::new();
     loop {
         every.tick().await;
-        let Some(now) = aside(&cx, Reading::take).await else {
+        let Ok(now) = blocking(&cx, take).await else {
             continue;
         };
         let lag = lags(&cx).await;
@@ -29,22 +31,15 @@ pub(super) async fn watch(cx: Arc<Context>, rates: Arc<ArcSwap<Rates>>) {
             note(&cx, &measured, now.log_bytes, lag);
             rates.store(Arc::new(measured));
         }
-        let looked = aside(&cx, offline_partitions).await.unwrap_or_default();
+        let looked = blocking(&cx, |cx| offline_partitions(cx))
+            .await
+            .unwrap_or_default();
         for (name, why) in looked.difference(&offline) {
             let went = Happened::new(EventKind::PartitionOffline, name).why(why);
             cx.observe.events.tell(went);
         }
         offline = looked;
     }
-}
-
-/// Where it may wait for a lock or the disk.
-async fn aside<T: Send + 'static>(
-    cx: &Arc<Context>,
-    look: impl FnOnce(&Context) -> T + Send + 'static,
-) -> Option<T> {
-    let cx = cx.clone();
-    tokio::task::spawn_blocking(move || look(&cx)).await.ok()
 }
 
 /// Partitions that cannot be written or read, with the reason.

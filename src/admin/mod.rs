@@ -11,6 +11,7 @@
 mod access;
 mod actions;
 mod api;
+mod blocking;
 mod definitions;
 mod errors;
 mod exposition;

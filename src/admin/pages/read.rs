@@ -7,7 +7,8 @@ use axum::response::Response;
 use super::chart::{Chart, of_broker};
 use super::{Frame, Parts2, Visit, format, render};
 use crate::admin::Shared;
-use crate::admin::api::{self, aside};
+use crate::admin::api;
+use crate::admin::blocking::blocking;
 use crate::admin::errors::ApiError;
 use crate::admin::extract::{Asked, Named};
 use crate::admin::process::{self, ProcessView};
@@ -105,7 +106,7 @@ pub(super) async fn home(visit: Visit, Asked(asked): Asked<HistoryAsked>) -> Res
         span: span.map_or("6 hours", |(_, name)| name),
         spans: SPANS,
         groups: group::list(cx, &first, true).await.items,
-        partitions: aside(&shared, largest).await.unwrap_or_default(),
+        partitions: blocking(&shared, largest).await.unwrap_or_default(),
         rebalances: latest(cx, &[EventKind::Rebalance], HOME_ROWS),
         rejections: latest(cx, &rejected, HOME_ROWS),
         frame: visit.frame,
@@ -134,7 +135,7 @@ pub(super) async fn topics(visit: Visit, Asked(asked): Asked<TopicsAsked>) -> Re
     let (filter, sort) = (asked.filter.clone().unwrap_or_default(), asked.sort.clone());
     let sort = sort.unwrap_or_else(|| "name".to_owned());
     let limit = asked.part().limit();
-    let page = match aside(&visit.shared, move |shared| topics::list(shared, &asked)).await {
+    let page = match blocking(&visit.shared, move |shared| topics::list(shared, &asked)).await {
         Ok(page) => page,
         Err(error) => return visit.fail(error, "/"),
     };
@@ -407,7 +408,7 @@ struct Process {
 
 pub(super) async fn process(State(shared): State<Shared>, visit: Visit) -> Response {
     let ended = shared.cx.partitions.supervisor().ended();
-    let view = match aside(&shared, move |_| ProcessView::take(ended)).await {
+    let view = match blocking(&shared, move |_| ProcessView::take(ended)).await {
         Ok(view) => view,
         Err(error) => return visit.fail(error, "/"),
     };

@@ -3,11 +3,11 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::problems::Problem;
+use super::data_dirs::{DataDirView, data_dirs};
+use super::problems::{self, Problem};
 use crate::admin::Shared;
-use crate::admin::api::aside;
+use crate::admin::blocking::blocking;
 use crate::admin::meter::Rates;
-use crate::admin::process;
 use crate::admin::status::CoordinationStatus;
 
 /// This broker.
@@ -57,31 +57,6 @@ pub(in crate::admin) struct BrokerView {
     pub(in crate::admin) problems: Vec<Problem>,
 }
 
-/// A data directory.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub(in crate::admin) struct DataDirView {
-    /// Where.
-    pub(in crate::admin) path: String,
-    /// Size of its file system, bytes.
-    pub(in crate::admin) disk_bytes: u64,
-    /// What is free of it, bytes.
-    pub(in crate::admin) free_bytes: u64,
-    /// What this broker's segments take, bytes.
-    pub(in crate::admin) log_bytes: u64,
-    /// Partitions in it.
-    pub(in crate::admin) partitions: usize,
-}
-
-impl DataDirView {
-    /// What is used of the file system, by whomever, in percent.
-    pub(in crate::admin) fn used_percent(&self) -> f64 {
-        match self.disk_bytes {
-            0 => 0.0,
-            all => (all - self.free_bytes.min(all)) as f64 / all as f64 * 100.0,
-        }
-    }
-}
-
 /// What happens a second.
 #[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
 pub(in crate::admin) struct RatesView {
@@ -119,7 +94,7 @@ impl BrokerView {
         let own = image.brokers.get(&cx.cluster.broker_id());
         let own = own.and_then(|own| own.first_endpoint());
         let lags = crate::admin::lookout::lags(cx).await;
-        let problems = super::problems::find(shared).await;
+        let problems = problems::find(shared).await;
         let (mut partitions, mut offline) = (0, 0);
         for topic in cx.partitions.topics() {
             partitions += topic.online().count();
@@ -151,39 +126,9 @@ impl BrokerView {
             connections_accepted: load(&cx.metrics.connections_accepted),
             connections_rejected: load(&cx.metrics.connections_rejected),
             requests_rejected: events.total(crate::observe::EventKind::RequestRejected),
-            data: aside(shared, data_dirs).await.unwrap_or_default(),
+            data: blocking(shared, data_dirs).await.unwrap_or_default(),
             rates: RatesView::of(&rates),
             problems,
         }
     }
-}
-
-/// The data directories in figures.
-pub(in crate::admin) fn data_dirs(shared: &Shared) -> Vec<DataDirView> {
-    let partitions = &shared.cx.partitions;
-    let mut dirs: Vec<DataDirView> = partitions
-        .data_dirs()
-        .map(|dir| {
-            let disk = process::disk_of(dir.path());
-            DataDirView {
-                path: dir.path().display().to_string(),
-                disk_bytes: disk.bytes,
-                free_bytes: disk.free,
-                log_bytes: 0,
-                partitions: 0,
-            }
-        })
-        .collect();
-    let paths: Vec<_> = partitions.data_dirs().map(|dir| dir.path()).collect();
-    for topic in partitions.topics() {
-        for partition in topic.online() {
-            let dir = partition.log().dir();
-            let at = paths.iter().position(|path| dir.parent() == Some(path));
-            if let Some(dir) = at.and_then(|at| dirs.get_mut(at)) {
-                dir.log_bytes += partition.log().bytes();
-                dir.partitions += 1;
-            }
-        }
-    }
-    dirs
 }

@@ -3,6 +3,7 @@
 pub(super) mod broker;
 pub(super) mod clients;
 pub(super) mod configuration;
+pub(super) mod data_dirs;
 pub(super) mod events;
 pub(super) mod group;
 pub(super) mod history;
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub(super) struct Page<T> {
     /// How many there are in all.
     pub(super) total: usize,
-    /// The place of the first that is here, from 0.
+    /// The position of the first that is here, from 0.
     pub(super) offset: usize,
     /// Those that are here.
     pub(super) items: Vec<T>,

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::broker::data_dirs;
-use crate::admin::api::aside;
+use super::data_dirs::data_dirs;
+use crate::admin::blocking::blocking;
 use crate::admin::{Shared, lookout};
 use crate::meta::SessionState;
 use crate::observe::{Event, EventKind};
@@ -59,7 +59,7 @@ impl Problem {
 
 /// Everything that is wrong, the worst first.
 pub(in crate::admin) async fn find(shared: &Shared) -> Vec<Problem> {
-    let looked = aside(shared, |shared| {
+    let looked = blocking(shared, |shared| {
         let mut all = offline(&lookout::offline_partitions(&shared.cx));
         disks(shared, &mut all);
         files(&mut all);
