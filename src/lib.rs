@@ -5,9 +5,9 @@
 //! - [`clock`]: the time of day
 //! - [`schedule`]: times of day as MetaQ gives them
 //! - [`supervisor`]: threads and tasks that a broker cannot do without: which of them panicked
-//! - [`notify`]: what systemd is told
-//! - [`memory`]: the one budget of all memory that clients can cause
-//! - [`observe`]: what happened, who is connected, the last hours, the log's tail
+//! - [`notify`]: messages to systemd
+//! - [`memory`]: the one budget of all memory that clients can make the broker use
+//! - [`observe`]: events, connected clients, the last hours, the log's tail
 //! - [`session`]: a client's connection: its listener, who it is, where it is
 //! - [`logging`]: where the log goes, and its levels
 //! - [`metrics`]: what is counted

@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_client_of_a_plaintext_listener_is_anonymous() {
         let peer: SocketAddr = "[::ffff:10.0.0.7]:1234".parse().unwrap();
-        let client = Arc::new(Client::apart(peer, "x"));
+        let client = Arc::new(Client::without_connection(peer, "x"));
         let session = Session::new(Arc::new(ListenerInfo::plaintext()), client);
         assert_eq!(session.principal().to_string(), "User:ANONYMOUS");
         assert_eq!(session.listener().name, "PLAINTEXT");

@@ -28,7 +28,7 @@ pub(super) const SESSION_MAX: Duration = Duration::from_secs(12 * 3600);
 const SESSIONS_MAX: usize = 64;
 /// Who brings a wrong token is answered after this.
 pub(super) const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(300);
-/// A shorter token that somebody chose is worth a warning.
+/// A shorter token in the configuration is worth a warning.
 const TOKEN_CHARS_WANTED: usize = 16;
 
 /// Where the token came from.
@@ -65,8 +65,8 @@ pub(super) enum Refusal {
 
 /// The cookie of a broker's dashboard.
 pub(super) fn cookie_of(cluster_id: &str, broker_id: i32) -> String {
-    let told = crc32c::crc32c(format!("{cluster_id}/{broker_id}").as_bytes());
-    format!("{COOKIE}{told:08x}")
+    let checksum = crc32c::crc32c(format!("{cluster_id}/{broker_id}").as_bytes());
+    format!("{COOKIE}{checksum:08x}")
 }
 
 /// 244 random bits.
@@ -146,7 +146,7 @@ impl Access {
     }
 
     /// Whether the visitor has logged in. A token that comes along is not looked at here: a page would tell at once, and to
-    /// whoever asks, whether it is right.
+    /// the one who asks, whether it is right.
     pub(super) fn is_known(&self, headers: &HeaderMap) -> bool {
         self.session_of(headers)
             .is_some_and(|id| self.is_session(id))

@@ -1,4 +1,4 @@
-//! What the dashboard changes: topics and groups' offsets. Each action is told in the log and among the events, with who did
+//! What the dashboard changes: topics and groups' offsets. Each action is recorded in the log and among the events, with who did
 //! it.
 
 use std::collections::BTreeMap;

@@ -19,7 +19,7 @@ pub struct Definition {
     pub(super) name: &'static str,
     /// How it behaves.
     pub kind: MetricKind,
-    /// `bytes`, `seconds` or empty; stands behind the name.
+    /// `bytes`, `seconds` or empty; stands after the name.
     pub(super) unit: &'static str,
     /// Names of its labels.
     pub labels: &'static [&'static str],
@@ -30,7 +30,7 @@ pub struct Definition {
 }
 
 impl Definition {
-    /// The name under which Prometheus finds it; histograms have `_bucket`, `_sum` and `_count` behind it.
+    /// The name under which Prometheus finds it; histograms have `_bucket`, `_sum` and `_count` after it.
     pub fn exposed(&self) -> String {
         let mut name = self.name.to_owned();
         if !self.unit.is_empty() {

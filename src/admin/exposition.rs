@@ -66,7 +66,7 @@ pub(super) async fn render(cx: &Context) -> String {
     }
 }
 
-/// The same in Prometheus' text format 0.0.4: there a counter's description has its whole name, and units are not told.
+/// The same in Prometheus' text format 0.0.4: there a counter's description has its whole name, and units are not given.
 pub(super) fn in_older_format(text: &str) -> String {
     let counters = METRICS
         .iter()

@@ -23,9 +23,9 @@ use tokio::time::{Instant, Sleep};
 const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Pause after accept failed, as it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Connections above the limit that are told so at a time; others are closed without a word.
+/// Connections above the limit that are answered so at a time; others are just closed.
 const REFUSALS_MAX: usize = 16;
-/// How long, and for how many bytes, the request of one that is refused is awaited: nobody expects an answer before, and
+/// How long, and for how many bytes, the request of one that is refused is awaited: no client expects an answer before, and
 /// closing before all was read would take it away.
 const REFUSAL_WAIT: Duration = Duration::from_secs(1);
 const REFUSAL_BYTES_MAX: usize = 16 * 1024;

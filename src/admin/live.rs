@@ -1,4 +1,4 @@
-//! Live values as server-sent events: one producer, that runs while somebody looks and no longer, tells all viewers the same.
+//! Live values as server-sent events: one producer for all viewers, which runs while there are any.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -25,10 +25,10 @@ const VIEWERS_MAX: usize = 32;
 const EVERY: Duration = Duration::from_secs(1);
 /// Lags of groups are looked up every so many values.
 const LAGS_EVERY: u64 = 5;
-/// Topics and groups that are told of: the busiest, and those that lag most.
+/// Topics and groups that are shown: the busiest, and those that lag most.
 const NAMED_MAX: usize = 200;
 
-/// What is told every second.
+/// What is sent every second.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(super) struct LiveView {
     /// ms since 1970.
@@ -45,7 +45,7 @@ pub(super) struct LiveView {
     uptime_ms: u64,
     /// Topics on which something comes or goes: bytes appended, bytes sent, messages appended a second.
     topics: BTreeMap<String, [f64; 3]>,
-    /// Messages that groups have not read; told every fifth time, otherwise `null`.
+    /// Messages that groups have not read; sent every fifth time, otherwise `null`.
     groups: Option<BTreeMap<String, f64>>,
 }
 

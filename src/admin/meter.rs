@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(percentile(&buckets, 100, 0.5), 100.0);
         assert_eq!(percentile(&buckets, 100, 0.75), 150.0);
         assert_eq!(percentile(&buckets, 0, 0.5), 0.0);
-        // What is above the last bound is told as that bound.
+        // What is above the last bound counts as that bound.
         assert_eq!(percentile(&buckets, 1000, 0.99), 1000.0);
     }
 }

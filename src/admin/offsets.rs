@@ -36,7 +36,7 @@ pub(super) struct ResetOffsets {
     /// The offset, the time, or how many messages.
     #[serde(default)]
     pub(super) value: Option<i64>,
-    /// Without it, only the plan is told.
+    /// Without it, only the plan is answered.
     #[serde(default)]
     pub(super) execute: bool,
 }

@@ -38,7 +38,7 @@ impl CoordinationStatus {
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(super) struct BrokerStatus {
     pub(super) id: i32,
-    /// Empty where each client is told the address that it connected to.
+    /// Empty where each client is given the address that it connected to.
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) rack: Option<String>,

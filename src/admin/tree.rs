@@ -64,7 +64,7 @@ pub(super) async fn serve(
 fn watch(meta: &MetaStore, below: String) -> Response {
     let events = stream::unfold((meta.watch(), below), |(mut changes, below)| async move {
         loop {
-            let told = match changes.recv().await {
+            let line = match changes.recv().await {
                 Ok(Change::Paths(paths)) => {
                     let own = paths
                         .iter()
@@ -74,8 +74,8 @@ fn watch(meta: &MetaStore, below: String) -> Response {
                 Ok(Change::Everything) | Err(RecvError::Lagged(_)) => "*".to_owned(),
                 Err(RecvError::Closed) => return None,
             };
-            if !told.is_empty() {
-                let event = Ok::<_, Infallible>(Event::default().data(told));
+            if !line.is_empty() {
+                let event = Ok::<_, Infallible>(Event::default().data(line));
                 return Some((event, (changes, below)));
             }
         }

@@ -29,7 +29,7 @@ static LISTENER: LazyLock<Arc<ListenerInfo>> = LazyLock::new(|| {
 });
 
 fn session_of(peer: SocketAddr) -> Arc<Session> {
-    let client = Arc::new(Client::apart(peer, NAME));
+    let client = Arc::new(Client::without_connection(peer, NAME));
     Arc::new(Session::new(LISTENER.clone(), client))
 }
 

@@ -36,7 +36,7 @@ async fn handle(
         for topic in &dir.topics {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for index in &topic.partitions {
-                // Others have their turn during a request that names very many.
+                // Other tasks run too during a request that names very many.
                 tokio::task::coop::consume_budget().await;
                 let begun = match &may_alter {
                     Ok(()) => begin(&cx, &topic.name, *index, &dir.path),

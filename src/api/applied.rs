@@ -1,5 +1,5 @@
 //! Answering a change to topics when every live broker has made it: a client that goes on at another broker then
-//! finds what it was told, and nothing is appended to a partition of the topic that was before.
+//! finds what it was answered, and nothing is appended to a partition of the topic that was before.
 //!
 //! The controller sends each broker one Metadata request that says what it expects in a tagged field (KIP-482); the broker
 //! answers it when its image has it so.

@@ -186,8 +186,8 @@ mod tests {
     use crate::session::ListenerInfo;
 
     #[test]
-    fn everybody_may_do_what_can_be_done_and_it_is_told_in_kafkas_bits() {
-        let client = Arc::new(Client::apart(([127, 0, 0, 1], 1).into(), "x"));
+    fn every_operation_is_allowed_and_answered_in_kafkas_bits() {
+        let client = Arc::new(Client::without_connection(([127, 0, 0, 1], 1).into(), "x"));
         let session = Session::new(Arc::new(ListenerInfo::plaintext()), client);
         let bits = |resource| authorized_operations(&session, resource);
         // As Kafka 4.1 answers without an authorizer.

@@ -46,7 +46,7 @@ pub struct Context {
     pub unpacking: Memory,
     /// What is counted.
     pub metrics: Metrics,
-    /// Requests that somebody wants to see.
+    /// Requests that an operator wants to see.
     pub request_log: RequestLog,
     /// Metrics that clients push.
     pub telemetry: Telemetry,
@@ -143,7 +143,7 @@ pub fn wire_name(error: ResponseError) -> String {
     name
 }
 
-/// The client behind a request, and what the request's header says.
+/// The client that sent a request, and what the request's header says.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// Its connection.

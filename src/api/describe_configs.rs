@@ -3,7 +3,7 @@
 //! - Topics, brokers, groups: every key of their tables. The empty broker name stands for what is set at run time for
 //!   all of them.
 //! - Client metrics: a subscription that is not there has no keys. Broker loggers: metaq's modules.
-//! - What is secret is not told.
+//! - Secrets have no value in the answer.
 
 use std::sync::Arc;
 
@@ -310,11 +310,11 @@ fn logger_entries() -> Vec<Entry> {
 }
 
 fn described(entry: Entry, synonyms: bool, docs: bool) -> DescribeConfigsResourceResult {
-    let told = |value: String| (!entry.sensitive).then(|| text(value));
+    let visible = |value: String| (!entry.sensitive).then(|| text(value));
     let synonym = |(name, value, source): (&'static str, String, i8)| {
         DescribeConfigsSynonym::default()
             .with_name(text(name))
-            .with_value(told(value))
+            .with_value(visible(value))
             .with_source(source)
     };
     let all = if synonyms {
@@ -324,7 +324,7 @@ fn described(entry: Entry, synonyms: bool, docs: bool) -> DescribeConfigsResourc
     };
     DescribeConfigsResourceResult::default()
         .with_name(text(entry.name))
-        .with_value(told(entry.value))
+        .with_value(visible(entry.value))
         .with_read_only(entry.read_only)
         .with_is_sensitive(entry.sensitive)
         .with_config_source(entry.source)

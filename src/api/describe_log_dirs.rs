@@ -1,6 +1,6 @@
 //! DescribeLogDirs (key 35, v1–v4; KIP-113, 827): data directories with sizes of partitions and free space.
 //!
-//! - A partition that moves is told at its new directory too, as the future one, without a size.
+//! - A partition that moves is listed at its new directory too, as the future one, without a size.
 
 use std::collections::HashSet;
 use std::sync::Arc;

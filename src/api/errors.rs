@@ -127,7 +127,7 @@ impl WireError for ClusterError {
             Self::Config(_) | Self::ConfigChange(_) => ResponseError::InvalidConfig,
             Self::Request(_) => ResponseError::InvalidRequest,
             Self::NotController => ResponseError::NotController,
-            // Met at start only, when nobody asks yet.
+            // Met at start only, before anything is served.
             Self::DuplicateBroker { .. } | Self::ForeignRoot(_) => {
                 ResponseError::UnknownServerError
             }

@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
-use super::fetch_sessions::{Key, SessionError, Told, Turn, Wanted};
+use super::fetch_sessions::{FetchKind, LastSent, PartitionFetch, PartitionKey, SessionError};
 use super::reply::throttle_ms;
 use super::shared::{name_of, partition_of};
 use super::{Answer, Api, Body, Caller, Context, Order, Piece, Response, Stage};
@@ -36,7 +36,7 @@ const TOPIC_IDS_FROM: i16 = 13;
 const ERROR_CODE_FROM: i16 = 7;
 /// Partitions that one request may name or forget.
 const PARTITIONS_MAX: usize = 100_000;
-/// A client that asks to wait longer is answered after this; nobody does (Kafka's default is 500).
+/// A client that asks to wait longer is answered after this (Kafka's clients ask for 500).
 const WAIT_MS_MAX: u64 = 5 * 60 * 1000;
 
 pub(super) const API: Api = Api {
@@ -106,7 +106,7 @@ struct Fetched {
 }
 
 /// What all partitions of a request have in common.
-struct Limits<'a> {
+struct FetchLimits<'a> {
     caller: &'a Caller,
     bytes_max: usize,
     bytes_min: usize,
@@ -132,12 +132,12 @@ async fn answer(
         };
     }
     let by_id = caller.version >= TOPIC_IDS_FROM;
-    let forgotten: Vec<Key> = request
+    let forgotten: Vec<PartitionKey> = request
         .forgotten_topics_data
         .iter()
         .flat_map(|topic| {
             let name: Arc<str> = topic.topic.as_str().into();
-            let key = move |partition: &i32| Key {
+            let key = move |partition: &i32| PartitionKey {
                 topic: name.clone(),
                 topic_id: topic.topic_id,
                 partition: *partition,
@@ -145,7 +145,7 @@ async fn answer(
             topic.partitions.iter().map(key)
         })
         .collect();
-    let limits = Limits {
+    let limits = FetchLimits {
         caller,
         bytes_max: usize::try_from(request.max_bytes)
             .unwrap_or(0)
@@ -172,7 +172,7 @@ async fn answer(
         &forgotten,
     );
     drop(request);
-    let (turn, wanted) = match begun {
+    let (kind, wanted) = match begun {
         Ok(begun) => begun,
         Err(error) => {
             return Answered {
@@ -183,7 +183,7 @@ async fn answer(
     };
     let mut fetched = wait(cx, &wanted, &limits, deadline, stage).await;
     if !cx.cluster.may_act() {
-        // What was read before this process was stopped is not told by a broker that leads no more.
+        // What was read before this process was stopped is not given by a broker that leads no more.
         fetched = read(cx, &wanted, &limits).await.fetched;
     }
     let mut noted = 0;
@@ -197,10 +197,10 @@ async fn answer(
             _ => {}
         }
     }
-    assemble(cx, turn, wanted, fetched)
+    assemble(cx, kind, wanted, fetched)
 }
 
-fn note_refusal(cx: &Context, caller: &Caller, wanted: &Wanted, code: i16) {
+fn note_refusal(cx: &Context, caller: &Caller, wanted: &PartitionFetch, code: i16) {
     let key = &wanted.key;
     let topic = match key.topic_id.is_nil() {
         true => key.topic.to_string(),
@@ -216,12 +216,12 @@ fn note_refusal(cx: &Context, caller: &Caller, wanted: &Wanted, code: i16) {
     cx.note(caller, &subject, code, &why);
 }
 
-fn wanted(request: &FetchRequest) -> Vec<Wanted> {
+fn wanted(request: &FetchRequest) -> Vec<PartitionFetch> {
     let mut all = Vec::new();
     for topic in &request.topics {
         let name: Arc<str> = topic.topic.as_str().into();
-        all.extend(topic.partitions.iter().map(|partition| Wanted {
-            key: Key {
+        all.extend(topic.partitions.iter().map(|partition| PartitionFetch {
+            key: PartitionKey {
                 topic: name.clone(),
                 topic_id: topic.topic_id,
                 partition: partition.partition,
@@ -229,7 +229,7 @@ fn wanted(request: &FetchRequest) -> Vec<Wanted> {
             current_leader_epoch: partition.current_leader_epoch,
             fetch_offset: partition.fetch_offset,
             bytes_max: partition.partition_max_bytes,
-            told: None,
+            last_sent: None,
         }));
     }
     all
@@ -247,8 +247,8 @@ fn session_error(error: SessionError) -> ResponseError {
 /// only the partitions that did are read again.
 async fn wait(
     cx: &Arc<Context>,
-    wanted: &[Wanted],
-    limits: &Limits<'_>,
+    wanted: &[PartitionFetch],
+    limits: &FetchLimits<'_>,
     deadline: Instant,
     stage: &mut Stage,
 ) -> Vec<Fetched> {
@@ -263,7 +263,7 @@ async fn wait(
         let subscribe = |partition: &Arc<Partition>| partition.subscribe(&waiter, number);
         subscriptions.push(fetched.partition.as_ref().map(subscribe));
         if fetched.has_moved() {
-            // Before anybody was told.
+            // It moved before the subscription.
             waiter.note_moved(number);
         }
     }
@@ -296,14 +296,14 @@ async fn wait(
     }
 }
 
-async fn read(cx: &Arc<Context>, wanted: &[Wanted], limits: &Limits<'_>) -> Reading {
+async fn read(cx: &Arc<Context>, wanted: &[PartitionFetch], limits: &FetchLimits<'_>) -> Reading {
     let mut reading = Reading {
         fetched: Vec::with_capacity(wanted.len()),
         bytes: 0,
         is_enough: wanted.is_empty() || limits.bytes_min == 0,
     };
     for wanted in wanted {
-        // Others have their turn during a request that names very many.
+        // Other tasks run too during a request that names very many.
         tokio::task::coop::consume_budget().await;
         let fetched = read_one(cx, wanted, limits, reading.bytes).await;
         reading.add(&fetched, limits);
@@ -313,7 +313,7 @@ async fn read(cx: &Arc<Context>, wanted: &[Wanted], limits: &Limits<'_>) -> Read
 }
 
 impl Reading {
-    fn add(&mut self, fetched: &Fetched, limits: &Limits<'_>) {
+    fn add(&mut self, fetched: &Fetched, limits: &FetchLimits<'_>) {
         self.bytes += fetched.answer.records_bytes;
         self.is_enough |= fetched.answer.error_code != 0 || self.bytes >= limits.bytes_min;
     }
@@ -322,8 +322,8 @@ impl Reading {
     async fn read_again(
         &mut self,
         cx: &Arc<Context>,
-        wanted: &[Wanted],
-        limits: &Limits<'_>,
+        wanted: &[PartitionFetch],
+        limits: &FetchLimits<'_>,
         number: usize,
     ) {
         self.bytes -= self.fetched[number].answer.records_bytes;
@@ -345,8 +345,8 @@ impl Fetched {
 /// Reads one partition, of a fetch that has so many bytes already.
 async fn read_one(
     cx: &Arc<Context>,
-    wanted: &Wanted,
-    limits: &Limits<'_>,
+    wanted: &PartitionFetch,
+    limits: &FetchLimits<'_>,
     bytes: usize,
 ) -> Fetched {
     let key = &wanted.key;
@@ -419,21 +419,26 @@ async fn read_partition(
 }
 
 /// Groups what was fetched by topic; an incremental answer leaves out what did not change.
-fn assemble(cx: &Context, turn: Turn, wanted: Vec<Wanted>, fetched: Vec<Fetched>) -> Answered {
-    let (session_id, incremental) = match turn {
-        Turn::Full(id) => (id, false),
-        Turn::Incremental(id) => (id, true),
+fn assemble(
+    cx: &Context,
+    kind: FetchKind,
+    wanted: Vec<PartitionFetch>,
+    fetched: Vec<Fetched>,
+) -> Answered {
+    let (session_id, incremental) = match kind {
+        FetchKind::Full(id) => (id, false),
+        FetchKind::Incremental(id) => (id, true),
     };
     let mut answered = Answered {
         session_id,
         ..Answered::default()
     };
-    let mut told = Vec::new();
+    let mut sent = Vec::new();
     let mut places: HashMap<(Arc<str>, Uuid), usize> = HashMap::new();
     for (wanted, Fetched { answer, slice, .. }) in wanted.into_iter().zip(fetched) {
         let ends = (answer.high_watermark, answer.log_start_offset);
         let records = slice.is_some();
-        if incremental && !records && answer.error_code == 0 && wanted.told == Some(ends) {
+        if incremental && !records && answer.error_code == 0 && wanted.last_sent == Some(ends) {
             continue;
         }
         let key = wanted.key;
@@ -453,12 +458,12 @@ fn assemble(cx: &Context, turn: Turn, wanted: Vec<Wanted>, fetched: Vec<Fetched>
         }
         answered.topics[at].partitions.push(answer);
         if session_id != 0 {
-            // An error is told again every time.
-            told.push(Told { key, ends, records });
+            // An error is sent again every time.
+            sent.push(LastSent { key, ends, records });
         }
     }
     if session_id != 0 {
-        cx.fetch_sessions.told(session_id, &told);
+        cx.fetch_sessions.note_sent(session_id, &sent);
     }
     answered
 }

@@ -19,11 +19,11 @@ const EVICTION_AGE: Duration = Duration::from_secs(120);
 /// What all sessions together remember, bytes; who would go beyond fetches without a session. About 60,000 partitions.
 const BYTES_MAX: usize = 16 << 20;
 /// A partition in a session, without the topic's name: its key twice, what is wanted of it, and what the maps add.
-const PARTITION_BYTES: usize = 2 * size_of::<Key>() + size_of::<Wanted>() + 48;
+const PARTITION_BYTES: usize = 2 * size_of::<PartitionKey>() + size_of::<PartitionFetch>() + 48;
 
 /// A partition as a fetch names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct PartitionKey {
     pub(super) topic: Arc<str>,
     /// Nil where the client names topics.
     pub(super) topic_id: Uuid,
@@ -32,45 +32,45 @@ pub(super) struct Key {
 
 /// What a client wants of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
-    pub(super) key: Key,
+pub(super) struct PartitionFetch {
+    pub(super) key: PartitionKey,
     pub(super) current_leader_epoch: i32,
     pub(super) fetch_offset: i64,
     pub(super) bytes_max: i32,
-    /// What the client was told last; a change is told even without records.
-    pub(super) told: Option<(i64, i64)>,
+    /// High watermark and log start that were sent last; a change of them is sent even without records.
+    pub(super) last_sent: Option<(i64, i64)>,
 }
 
 /// What is wanted, each partition once, in the order in which they are served.
 #[derive(Default)]
 struct Line {
     next: u64,
-    places: HashMap<Key, u64>,
-    wanted: BTreeMap<u64, Wanted>,
+    positions: HashMap<PartitionKey, u64>,
+    wanted: BTreeMap<u64, PartitionFetch>,
     /// Sum over the partitions.
     name_bytes: usize,
 }
 
 impl Line {
-    /// A known partition keeps its place and what was told of it.
-    fn put(&mut self, mut new: Wanted) {
+    /// A known partition keeps its position and what was sent of it.
+    fn put(&mut self, mut new: PartitionFetch) {
         if let Some(known) = self
-            .places
+            .positions
             .get(&new.key)
             .and_then(|at| self.wanted.get_mut(at))
         {
-            new.told = known.told;
+            new.last_sent = known.last_sent;
             *known = new;
             return;
         }
         self.name_bytes += new.key.topic.len();
-        self.places.insert(new.key.clone(), self.next);
+        self.positions.insert(new.key.clone(), self.next);
         self.wanted.insert(self.next, new);
         self.next += 1;
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Wanted> {
-        let removed = self.wanted.remove(&self.places.remove(key)?)?;
+    fn remove(&mut self, key: &PartitionKey) -> Option<PartitionFetch> {
+        let removed = self.wanted.remove(&self.positions.remove(key)?)?;
         self.name_bytes -= removed.key.topic.len();
         Some(removed)
     }
@@ -80,13 +80,13 @@ impl Line {
         self.wanted.len() * PARTITION_BYTES + self.name_bytes
     }
 
-    fn all(&self) -> Vec<Wanted> {
+    fn all(&self) -> Vec<PartitionFetch> {
         self.wanted.values().cloned().collect()
     }
 }
 
-impl FromIterator<Wanted> for Line {
-    fn from_iter<I: IntoIterator<Item = Wanted>>(named: I) -> Self {
+impl FromIterator<PartitionFetch> for Line {
+    fn from_iter<I: IntoIterator<Item = PartitionFetch>>(named: I) -> Self {
         let mut line = Self::default();
         named.into_iter().for_each(|wanted| line.put(wanted));
         line
@@ -94,10 +94,10 @@ impl FromIterator<Wanted> for Line {
 }
 
 /// What a fetch request is.
-pub(super) enum Turn {
+pub(super) enum FetchKind {
     /// Everything is named, nothing is remembered; the answer names everything under this session id.
     Full(i32),
-    /// Only changes are told.
+    /// The answer names changes only.
     Incremental(i32),
 }
 
@@ -109,9 +109,9 @@ pub(super) enum SessionError {
     TopicIds,
 }
 
-/// What a client was told of a partition, and whether it got records.
-pub(super) struct Told {
-    pub(super) key: Key,
+/// What an answer says of a partition, and whether there are records in it.
+pub(super) struct LastSent {
+    pub(super) key: PartitionKey,
     pub(super) ends: (i64, i64),
     pub(super) records: bool,
 }
@@ -187,11 +187,11 @@ impl FetchSessions {
         session_id: i32,
         epoch: i32,
         by_id: bool,
-        named: Vec<Wanted>,
-        forgotten: &[Key],
-    ) -> Result<(Turn, Vec<Wanted>), SessionError> {
+        named: Vec<PartitionFetch>,
+        forgotten: &[PartitionKey],
+    ) -> Result<(FetchKind, Vec<PartitionFetch>), SessionError> {
         // What no topic can be called is answered, but not remembered.
-        let is_possible = |wanted: &Wanted| wanted.key.topic.len() <= TOPIC_NAME_BYTES_MAX;
+        let is_possible = |wanted: &PartitionFetch| wanted.key.topic.len() <= TOPIC_NAME_BYTES_MAX;
         let are_possible = named.iter().all(is_possible);
         if epoch <= 0 {
             let line: Line = named.into_iter().collect();
@@ -199,10 +199,10 @@ impl FetchSessions {
             let mut cache = self.cache.lock();
             cache.remove(session_id);
             if epoch < 0 || wanted.is_empty() || !are_possible {
-                return Ok((Turn::Full(0), wanted));
+                return Ok((FetchKind::Full(0), wanted));
             }
             let id = self.create(&mut cache, by_id, line);
-            return Ok((Turn::Full(id), wanted));
+            return Ok((FetchKind::Full(id), wanted));
         }
         if !are_possible {
             self.cache.lock().remove(session_id);
@@ -237,22 +237,25 @@ impl FetchSessions {
                 return Err(SessionError::NotFound);
             }
         }
-        Ok((Turn::Incremental(session_id), wanted))
+        Ok((FetchKind::Incremental(session_id), wanted))
     }
 
-    /// Remembers what the client is being told; who got records goes to the end of the line.
-    pub(super) fn told(&self, session_id: i32, answers: &[Told]) {
+    /// Remembers what an answer says; partitions with records go to the end of the line.
+    pub(super) fn note_sent(&self, session_id: i32, answers: &[LastSent]) {
         let Some(session) = self.find(session_id) else {
             return;
         };
         let line = &mut session.lock().line;
-        for Told { key, ends, records } in answers {
+        for LastSent { key, ends, records } in answers {
             if *records && let Some(mut known) = line.remove(key) {
-                known.told = Some(*ends);
+                known.last_sent = Some(*ends);
                 line.put(known);
-            } else if let Some(known) = line.places.get(key).and_then(|at| line.wanted.get_mut(at))
+            } else if let Some(known) = line
+                .positions
+                .get(key)
+                .and_then(|at| line.wanted.get_mut(at))
             {
-                known.told = Some(*ends);
+                known.last_sent = Some(*ends);
             }
         }
     }
@@ -310,31 +313,31 @@ fn next_epoch(epoch: i32) -> i32 {
 mod tests {
     use super::*;
 
-    fn key(partition: i32) -> Key {
-        Key {
+    fn key(partition: i32) -> PartitionKey {
+        PartitionKey {
             topic: "t".into(),
             topic_id: Uuid::nil(),
             partition,
         }
     }
 
-    fn wanted(partition: i32, fetch_offset: i64) -> Wanted {
-        Wanted {
+    fn wanted(partition: i32, fetch_offset: i64) -> PartitionFetch {
+        PartitionFetch {
             key: key(partition),
             current_leader_epoch: -1,
             fetch_offset,
             bytes_max: 1,
-            told: None,
+            last_sent: None,
         }
     }
 
     #[test]
     fn a_session_remembers_and_forgets_partitions() {
         let sessions = FetchSessions::new(10);
-        let (turn, _) = sessions
+        let (kind, _) = sessions
             .begin(0, 0, false, vec![wanted(0, 5), wanted(1, 5)], &[])
             .unwrap();
-        let Turn::Full(id) = turn else { panic!() };
+        let FetchKind::Full(id) = kind else { panic!() };
         let (_, all) = sessions
             .begin(id, 1, false, vec![wanted(1, 9)], &[])
             .unwrap();
@@ -362,28 +365,28 @@ mod tests {
         let sessions = FetchSessions::new(1);
         assert!(matches!(
             sessions.begin(0, 0, false, vec![wanted(0, 5)], &[]),
-            Ok((Turn::Full(1..), _))
+            Ok((FetchKind::Full(1..), _))
         ));
         assert!(matches!(
             sessions.begin(0, 0, false, vec![wanted(0, 5)], &[]),
-            Ok((Turn::Full(0), _))
+            Ok((FetchKind::Full(0), _))
         ));
     }
 
     #[test]
     fn who_got_records_goes_to_the_end_of_the_line() {
         let sessions = FetchSessions::new(1);
-        let Ok((Turn::Full(id), _)) =
+        let Ok((FetchKind::Full(id), _)) =
             sessions.begin(0, 0, false, vec![wanted(0, 5), wanted(1, 5)], &[])
         else {
             panic!()
         };
-        let told = Told {
+        let sent = LastSent {
             key: key(0),
             ends: (1, 0),
             records: true,
         };
-        sessions.told(id, &[told]);
+        sessions.note_sent(id, &[sent]);
         let (_, all) = sessions.begin(id, 1, false, vec![], &[]).unwrap();
         assert_eq!(
             all.iter().map(|w| w.key.partition).collect::<Vec<_>>(),
@@ -407,12 +410,12 @@ mod tests {
         };
         let many = |from: i32, count: i32| (from..from + count).map(|n| wanted(n, 0)).collect();
         let first = sessions.begin(0, 0, false, many(0, 50), &[]);
-        let Ok((Turn::Full(first @ 1..), _)) = first else {
+        let Ok((FetchKind::Full(first @ 1..), _)) = first else {
             panic!()
         };
         assert!(matches!(
             sessions.begin(0, 0, false, many(0, 51), &[]),
-            Ok((Turn::Full(0), _))
+            Ok((FetchKind::Full(0), _))
         ));
         assert_eq!(
             sessions.begin(first, 1, false, many(50, 51), &[]).err(),

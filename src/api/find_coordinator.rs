@@ -61,9 +61,9 @@ async fn handle(
     FindCoordinatorResponse::default().with_coordinators(coordinators.collect())
 }
 
-type Found = Result<(i32, String, i32), (ResponseError, String)>;
+type FoundCoordinator = Result<(i32, String, i32), (ResponseError, String)>;
 
-fn find(cx: &Context, caller: &Caller, key_type: i8, key: &str) -> Found {
+fn find(cx: &Context, caller: &Caller, key_type: i8, key: &str) -> FoundCoordinator {
     if key_type != KEY_TYPE_GROUP {
         let why = "Only consumer groups have a coordinator here; transactions are not served yet.";
         return Err((ResponseError::InvalidRequest, why.to_owned()));

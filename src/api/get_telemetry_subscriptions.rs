@@ -1,7 +1,7 @@
 //! GetTelemetrySubscriptions (key 71, v0; KIP-714): what a client is to push of its metrics, and how often.
 //!
 //! - Advertised always; Kafka advertises it where a plugin takes what is pushed. Here the broker keeps it itself.
-//! - Clients that no subscription matches are told to ask again in five minutes.
+//! - Clients that no subscription matches ask again in five minutes.
 
 use std::sync::Arc;
 

@@ -30,7 +30,7 @@ pub(super) const API: Api = Api {
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
-type Wanted = Option<Vec<(String, i32)>>;
+type NamedPartitions = Option<Vec<(String, i32)>>;
 
 async fn handle(
     cx: Arc<Context>,
@@ -39,10 +39,10 @@ async fn handle(
 ) -> OffsetFetchResponse {
     if caller.version >= 8 {
         let mut groups = Vec::with_capacity(request.groups.len());
-        // Held until the answer is put together.
-        let mut held = Held::default();
+        // Reserved until the answer is put together.
+        let mut reserved = Reserved::default();
         for group in request.groups {
-            let wanted: Wanted = group.topics.map(|topics| {
+            let wanted: NamedPartitions = group.topics.map(|topics| {
                 topics
                     .iter()
                     .flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p)))
@@ -51,7 +51,7 @@ async fn handle(
             let member = optional(&group.member_id).map(|member| (member, group.member_epoch));
             let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
             groups.push(
-                match fetch(&cx, &caller, &group.group_id, wanted, member, &mut held).await {
+                match fetch(&cx, &caller, &group.group_id, wanted, member, &mut reserved).await {
                     Ok(topics) => answer.with_topics(topics.into_iter().map(grouped).collect()),
                     Err(error) => answer.with_error_code(error.code()),
                 },
@@ -59,7 +59,7 @@ async fn handle(
         }
         return OffsetFetchResponse::default().with_groups(groups);
     }
-    let wanted: Wanted = request.topics.map(|topics| {
+    let wanted: NamedPartitions = request.topics.map(|topics| {
         topics
             .iter()
             .flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p)))
@@ -71,7 +71,7 @@ async fn handle(
         &request.group_id,
         wanted,
         None,
-        &mut Held::default(),
+        &mut Reserved::default(),
     )
     .await
     {
@@ -84,7 +84,7 @@ async fn handle(
 
 /// What of the memory goes into an answer.
 #[derive(Default)]
-struct Held {
+struct Reserved {
     shares: Vec<Share>,
     bytes: usize,
 }
@@ -113,11 +113,11 @@ async fn fetch(
     cx: &Context,
     caller: &Caller,
     group_id: &str,
-    wanted: Wanted,
+    wanted: NamedPartitions,
     member: Option<(String, i32)>,
-    held: &mut Held,
+    reserved: &mut Reserved,
 ) -> Result<Vec<TopicOffsets>, ResponseError> {
-    if held.bytes > ANSWER_BYTES_MAX {
+    if reserved.bytes > ANSWER_BYTES_MAX {
         return Err(ResponseError::InvalidRequest);
     }
     authorize(cx, caller, Operation::Describe, Resource::Group(group_id))
@@ -128,8 +128,8 @@ async fn fetch(
         .fetch_offsets(group_id, wanted, member)
         .await
         .map_err(|error| error.wire())?;
-    held.bytes += found.share.bytes();
-    held.shares.push(found.share);
+    reserved.bytes += found.share.bytes();
+    reserved.shares.push(found.share);
     let mut topics: Vec<TopicOffsets> = Vec::new();
     for ((name, partition), offset) in found.offsets {
         match topics.last_mut() {

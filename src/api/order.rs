@@ -1,7 +1,7 @@
 //! The order of effects on one connection: a request sees what every earlier request of its connection did.
 //!
-//! Kafka finishes a request before it reads the connection's next one. Here the next one may begin earlier where nobody
-//! can tell: a Produce after a Produce and an OffsetCommit after an OffsetCommit, once the earlier one has its place in
+//! Kafka finishes a request before it reads the connection's next one. Here the next one may begin earlier where no
+//! client can tell: a Produce after a Produce and an OffsetCommit after an OffsetCommit, once the earlier one has its place in
 //! the queue; and anything after a Fetch that only waits.
 //!
 //! Each request has a [`Stage`]: it is *ordered* once its effects come before those of whatever begins later, and *done*
@@ -68,7 +68,7 @@ impl Gate {
 }
 
 impl Stage {
-    /// Of a request that nobody's effects are ordered by.
+    /// Of a request that no others are ordered by.
     pub fn free() -> Self {
         Self {
             under_way: None,

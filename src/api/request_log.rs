@@ -17,18 +17,18 @@ pub const REQUEST_LOG_TIME_DEFAULT: Duration = Duration::from_secs(60);
 pub const REQUEST_LOG_TIME_MAX: Duration = Duration::from_secs(3600);
 /// Lines after which it ends early.
 pub const REQUEST_LOG_LINES_MAX: usize = 100_000;
-/// A request is looked through for the topic up to here, bytes.
-const LOOKED_THROUGH_BYTES_MAX: usize = 64 << 10;
+/// The topic is searched for in so many bytes of a request.
+const SEARCHED_BYTES_MAX: usize = 64 << 10;
 
 /// See the module's documentation.
 #[derive(Default)]
 pub struct RequestLog {
     armed: AtomicBool,
-    wanted: Mutex<Option<Wanted>>,
+    wanted: Mutex<Option<Filter>>,
 }
 
 /// Which requests are logged; both must fit where both are given.
-struct Wanted {
+struct Filter {
     client_id: Option<String>,
     topic: Option<(String, Option<Uuid>)>,
     until: Instant,
@@ -43,7 +43,7 @@ impl RequestLog {
         topic: Option<(String, Option<Uuid>)>,
         time: Duration,
     ) {
-        *self.wanted.lock() = Some(Wanted {
+        *self.wanted.lock() = Some(Filter {
             client_id,
             topic,
             until: Instant::now() + time.min(REQUEST_LOG_TIME_MAX),
@@ -91,7 +91,7 @@ impl RequestLog {
 }
 
 fn names(body: &[u8], (name, id): &(String, Option<Uuid>)) -> bool {
-    let body = &body[..body.len().min(LOOKED_THROUGH_BYTES_MAX)];
+    let body = &body[..body.len().min(SEARCHED_BYTES_MAX)];
     let contains =
         |bytes: &[u8]| !bytes.is_empty() && body.windows(bytes.len()).any(|window| window == bytes);
     contains(name.as_bytes()) || id.is_some_and(|id| contains(id.as_bytes()))

@@ -10,7 +10,7 @@ use crate::memory::Share;
 /// time.
 pub(super) const ANSWER_BYTES_MAX: usize = 32 << 20;
 
-/// What an answer may hold; given back when dropped, behind which the answer is counted by itself.
+/// What an answer may hold; given back when dropped; from then on the answer is counted by itself.
 pub(super) struct Room {
     share: Share,
     bytes: usize,

@@ -1,4 +1,4 @@
-//! Who is connected: a register of live connections, and a bounded ring of those that the broker had to end.
+//! The clients that are connected: a register of live connections, and a bounded ring of those that the broker had to end.
 //!
 //! A connection's counters are written by its own task alone, so they are plain loads and stores; who looks at them sees
 //! each number as it was a moment ago. The register is bounded by `max.connections`.
@@ -79,7 +79,7 @@ pub struct ClientSnapshot {
     pub response_bytes: u64,
     /// Requests that were refused, as a whole or in a part.
     pub errors: u64,
-    /// How long it was told to wait, ms.
+    /// How long it was throttled, ms.
     pub throttled_ms: u64,
     /// When and how it was refused last.
     pub last_error: Option<(i64, String)>,
@@ -106,8 +106,8 @@ impl Client {
         }
     }
 
-    /// Stands for somebody who asks by another way than a connection of the protocol.
-    pub fn apart(peer: SocketAddr, name: &str) -> Self {
+    /// A client that asks in another way than by a connection of the protocol.
+    pub fn without_connection(peer: SocketAddr, name: &str) -> Self {
         let client = Self::new(0, peer, peer, 0);
         client.named(name);
         client
@@ -165,7 +165,7 @@ impl Client {
         self.names.lock().last_error = Some((now_ms, cut(why, 2 * CLIENT_TEXT_CHARS_MAX)));
     }
 
-    /// It was told to wait.
+    /// It was throttled.
     pub fn throttled(&self, ms: u64) {
         add(&self.throttled_ms, ms);
     }
@@ -235,7 +235,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Nobody is connected.
+    /// No client is connected.
     pub fn new(clock: WallClock) -> Self {
         Self {
             clock,
@@ -261,7 +261,7 @@ impl Clients {
         self.live.lock().len()
     }
 
-    /// Whether nobody is connected.
+    /// Whether no client is connected.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -282,7 +282,7 @@ impl Clients {
     }
 }
 
-/// A connection's place in the register.
+/// A connection's entry in the register.
 #[derive(Debug)]
 pub struct Registered {
     clients: Arc<Clients>,
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_sent_away_is_remembered_with_the_reason_but_not_for_ever() {
+    fn a_rejected_client_is_remembered_with_the_reason_but_not_for_ever() {
         let clients = Arc::new(Clients::new(WallClock::told_by(|| 7)));
         for n in 0..ENDED_KEPT + 5 {
             let registered = clients.connected(address(n as u16), address(9092));

@@ -95,7 +95,7 @@ pub struct Event {
     pub count: u64,
     /// What it is about: a group, a topic-partition, an address.
     pub subject: String,
-    /// Who did it or suffered it: a client, a member, a broker; empty where nobody did.
+    /// Who did it or suffered it: a client, a member, a broker; empty where there is none.
     pub who: String,
     /// Why.
     pub why: String,

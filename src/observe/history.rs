@@ -1,5 +1,5 @@
 //! The last hours: one sample of everything every [`SAMPLE_INTERVAL`], and for the few busiest topics and the groups
-//! that lie furthest behind a series of their own. Memory is fixed.
+//! with the largest lag a series of their own. Memory is fixed.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;

@@ -102,8 +102,8 @@ mod tests {
         assert!(!syncs.took(Duration::from_micros(100), name));
         assert!(!syncs.took(Duration::from_micros(300), name));
         assert!(syncs.took(Duration::from_secs(60), name));
-        let told = events.latest(&[], 2);
-        assert_eq!((told.len(), told[0].took_ms), (1, Some(60_000)));
+        let recorded = events.latest(&[], 2);
+        assert_eq!((recorded.len(), recorded[0].took_ms), (1, Some(60_000)));
         let seen = syncs.snapshot();
         assert_eq!((seen.count, seen.slow), (3, 1));
         assert_eq!(seen.buckets[..3], [1, 1, 2]);

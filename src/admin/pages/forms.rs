@@ -370,7 +370,7 @@ pub(super) struct LoginForm {
     then: String,
 }
 
-/// A path of this port: nobody is sent elsewhere.
+/// A path of this port: no visitor is sent elsewhere.
 fn local(path: &str) -> String {
     let is_local = path.starts_with('/')
         && !path.starts_with("//")

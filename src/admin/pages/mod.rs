@@ -200,7 +200,7 @@ pub(super) fn explain(shared: &Shared, parts: &Parts, error: ApiError) -> Respon
     Visit::of(shared, parts).fail(error, "/")
 }
 
-/// What a visitor is told who may not read.
+/// What a visitor sees who may not read.
 pub(super) fn refuse(shared: &Shared, parts: &Parts) -> Response {
     let visit = Visit::of(shared, parts);
     let then = match parts.method == axum::http::Method::GET {

@@ -39,7 +39,7 @@ pub(in crate::admin) struct ClientView {
     pub(in crate::admin) response_bytes: u64,
     /// Requests that were refused, as a whole or in a part.
     pub(in crate::admin) errors: u64,
-    /// How long it was told to wait, ms.
+    /// How long it was throttled, ms.
     pub(in crate::admin) throttled_ms: u64,
     /// How it was refused last.
     pub(in crate::admin) last_error: Option<String>,

@@ -26,7 +26,7 @@ pub(in crate::admin) struct ConfigView {
 }
 
 impl ConfigView {
-    /// Whether somebody set it.
+    /// Whether it is set.
     pub(in crate::admin) fn is_set(&self) -> bool {
         self.source != "default"
     }

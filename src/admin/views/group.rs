@@ -92,7 +92,7 @@ pub(in crate::admin) struct GroupPartitionView {
     pub(in crate::admin) committed: Option<i64>,
     /// When it committed that, ms since 1970.
     pub(in crate::admin) committed_ms: Option<i64>,
-    /// Readers see what lies before it; `None` where nobody answers for it.
+    /// Readers see what lies before it; `None` where no broker answers for it.
     pub(in crate::admin) high_watermark: Option<i64>,
     /// Messages that it has not read.
     pub(in crate::admin) lag: Option<i64>,
@@ -312,7 +312,7 @@ fn client_of(member: &MemberDescription) -> String {
     format!("{} ({host})", member.client_id)
 }
 
-/// How far the group is behind in a partition; asks the disk.
+/// The group's lag in a partition; asks the disk.
 fn measured((mut row, partition): Row, now_ms: i64) -> GroupPartitionView {
     let Some(partition) = partition else {
         return row;
@@ -320,7 +320,7 @@ fn measured((mut row, partition): Row, now_ms: i64) -> GroupPartitionView {
     let (start, end) = (partition.log().ends().log_start, partition.high_watermark());
     let from = match row.committed {
         Some(committed) => committed,
-        // It will begin at one of the ends; nobody knows which.
+        // It will begin at one of the ends; it is not known which.
         None => return row,
     };
     row.lag = Some(end.saturating_sub(from).max(0));
@@ -365,7 +365,7 @@ fn stuck(rows: &[GroupPartitionView], now_ms: i64) -> Vec<String> {
     let mut stuck: Vec<_> = by_owner.into_iter().collect();
     stuck.retain(|(_, (_, _, latest_ms))| *latest_ms < now_ms - COMMIT_OLD_MS);
     stuck.sort_by_key(|(_, (_, lag, _))| std::cmp::Reverse(*lag));
-    let told = stuck.into_iter().take(3).map(|(owner, (partitions, lag, latest_ms))| {
+    let described = stuck.into_iter().take(3).map(|(owner, (partitions, lag, latest_ms))| {
         let partitions = match partitions {
             1 => "1 partition".to_owned(),
             n => format!("{n} partitions"),
@@ -375,7 +375,7 @@ fn stuck(rows: &[GroupPartitionView], now_ms: i64) -> Vec<String> {
             "{owner} has committed nothing for {seconds} s while {lag} messages wait in {partitions} of it: it is stuck, or it is slow and commits rarely."
         )
     });
-    told.collect()
+    described.collect()
 }
 
 /// What an operator would find by looking long enough.

@@ -50,7 +50,7 @@ pub(in crate::admin) struct HistoryView {
     pub(in crate::admin) topics_in: Vec<SeriesView>,
     /// The busiest topics: bytes sent a second.
     pub(in crate::admin) topics_out: Vec<SeriesView>,
-    /// The groups that lie furthest behind: messages that they have not read.
+    /// The groups with the largest lag: messages that they have not read.
     pub(in crate::admin) groups_lag: Vec<SeriesView>,
 }
 
