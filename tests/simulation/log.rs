@@ -66,6 +66,8 @@ struct World<'a> {
     checkpoint: Checkpoint,
     /// The leader's.
     epoch: i32,
+    /// Where the log was to be cut off when the disk failed: less than that may not be found.
+    failed_cut: Option<i64>,
     now: i64,
     trace: Vec<String>,
 }
@@ -109,6 +111,7 @@ pub fn run(seed: u64, steps: usize, faults: Faults) -> Result<(), String> {
         number: 0,
         checkpoint: Checkpoint::default(),
         epoch: 0,
+        failed_cut: None,
         now: NOW,
         trace: Vec::new(),
     };
@@ -388,7 +391,7 @@ impl World<'_> {
         match self.log().truncate_to(to, self.now) {
             Ok(cut) if cut == (to < end) => {}
             Ok(cut) => return Err(format!("truncated to {to} of {end}: {cut}")),
-            Err(LogError::Offline(_)) => return self.died_truncating(),
+            Err(LogError::Offline(_)) => return self.died_truncating(to),
             Err(error) => return Err(format!("truncating to {to}: {error}")),
         }
         self.note(format!("truncate to {to}"));
@@ -401,6 +404,7 @@ impl World<'_> {
 
     /// The leader begins elsewhere.
     fn start_anew(&mut self, at: i64) -> Result<(), String> {
+        let start = self.log().ends().log_start;
         self.checkpoint = Checkpoint {
             recovery_point: self.checkpoint.recovery_point.min(at),
             log_start: at,
@@ -408,7 +412,7 @@ impl World<'_> {
         self.ghosts.clear();
         match self.log().start_anew_at(at, self.now) {
             Ok(()) => {}
-            Err(LogError::Offline(_)) => return self.died_truncating(),
+            Err(LogError::Offline(_)) => return self.died_truncating(at.min(start)),
             Err(error) => return Err(format!("beginning anew at {at}: {error}")),
         }
         self.note(format!("begin anew at {at}"));
@@ -424,8 +428,9 @@ impl World<'_> {
     }
 
     /// Whatever of what was to be cut is still there may be found.
-    fn died_truncating(&mut self) -> Result<(), String> {
-        self.synced_end = 0;
+    fn died_truncating(&mut self, to: i64) -> Result<(), String> {
+        self.synced_end = self.synced_end.min(to);
+        self.failed_cut = Some(to);
         self.died()
     }
 
@@ -529,7 +534,7 @@ impl World<'_> {
         self.note("kill".to_owned());
         self.open(mode)?;
         let found = self.log().ends().log_end.offset;
-        if found < end {
+        if found < self.failed_cut.take().unwrap_or(end) {
             return Err(format!("killed at {end}, opened at {found}"));
         }
         if found > end && !self.uncertain {
@@ -547,6 +552,7 @@ impl World<'_> {
 
     fn lose_power(&mut self) -> Result<(), String> {
         self.note("power lost".to_owned());
+        self.failed_cut = None;
         self.disk.stop_failing();
         let segments = self.log().segments();
         let trusted = segments
