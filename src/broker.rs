@@ -106,6 +106,8 @@ pub struct Ground<L> {
     pub listeners: Vec<Bound<L>>,
     /// What clients are given instead, of the listeners for which it is configured.
     pub advertised: Vec<Endpoint>,
+    /// The way to other brokers.
+    pub peers: Peers,
     /// What the broker remembers of itself.
     pub observe: Arc<Observe>,
 }
@@ -213,6 +215,7 @@ impl Broker {
             meta,
             listeners,
             advertised,
+            peers: Peers::default(),
             observe,
         };
         let mut broker = Self::start_on(ground, config).await?;
@@ -236,6 +239,7 @@ impl Broker {
             meta,
             listeners,
             advertised,
+            peers,
             observe,
         } = ground;
         let addresses = listeners.iter().map(|bound| bound.address).collect();
@@ -280,7 +284,7 @@ impl Broker {
             cluster,
             partitions,
             coordinator,
-            peers: Peers::default(),
+            peers,
             producer_ids: ProducerIds::new(meta),
             fetch_sessions: FetchSessions::new(sessions),
             memory,

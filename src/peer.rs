@@ -6,14 +6,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -42,10 +42,36 @@ pub struct PeerAddress {
     pub port: u16,
 }
 
+/// Both directions of a connection to a peer.
+pub type PeerStream = (
+    Box<dyn AsyncRead + Send + Unpin>,
+    Box<dyn AsyncWrite + Send + Unpin>,
+);
+
+/// A connection that is being made.
+pub type Connecting = Pin<Box<dyn Future<Output = io::Result<PeerStream>> + Send>>;
+
+/// Makes connections: over TCP, or over a simulated network.
+pub type Connect = Arc<dyn Fn(&PeerAddress) -> Connecting + Send + Sync>;
+
 /// The peers of this broker. Dropped, it ends the connections.
-#[derive(Default)]
 pub struct Peers {
+    connect: Connect,
     known: Mutex<BTreeMap<i32, Peer>>,
+}
+
+impl Default for Peers {
+    /// Over TCP.
+    fn default() -> Self {
+        Self::over(Arc::new(|address| Box::pin(connect_tcp(address.clone()))))
+    }
+}
+
+async fn connect_tcp(address: PeerAddress) -> io::Result<PeerStream> {
+    let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+    let _ = stream.set_nodelay(true);
+    let (reader, writer) = stream.into_split();
+    Ok((Box::new(reader), Box::new(writer)))
 }
 
 /// One peer, as those see it who ask.
@@ -74,6 +100,14 @@ struct Answer {
 }
 
 impl Peers {
+    /// Over connections that are made so.
+    pub fn over(connect: Connect) -> Self {
+        Self {
+            connect,
+            known: Mutex::default(),
+        }
+    }
+
     /// Sends a request, length and all, and returns the answer, length and all; its correlation id is the request's. Fails
     /// when there is no answer by `wait`.
     pub async fn ask(
@@ -111,7 +145,7 @@ impl Peers {
         match known.get(&id) {
             Some(peer) if peer.address == *address => peer.clone(),
             _ => {
-                let peer = Peer::start(address.clone());
+                let peer = Peer::start(address.clone(), self.connect.clone());
                 known.insert(id, peer.clone());
                 peer
             }
@@ -120,10 +154,10 @@ impl Peers {
 }
 
 impl Peer {
-    fn start(address: PeerAddress) -> Self {
+    fn start(address: PeerAddress, connect: Connect) -> Self {
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
         let missed = Arc::new(Notify::new());
-        tokio::spawn(keep(address.clone(), receiver, missed.clone()));
+        tokio::spawn(keep(address.clone(), connect, receiver, missed.clone()));
         Self {
             address,
             requests,
@@ -149,11 +183,15 @@ fn busy() -> io::Error {
 }
 
 /// Connects when there is something to ask, for as long as somebody may ask.
-async fn keep(address: PeerAddress, mut requests: mpsc::Receiver<Asked>, missed: Arc<Notify>) {
+async fn keep(
+    address: PeerAddress,
+    connect: Connect,
+    mut requests: mpsc::Receiver<Asked>,
+    missed: Arc<Notify>,
+) {
     let mut pause = PAUSE_MIN;
     while let Some(first) = requests.recv().await {
-        let connect = TcpStream::connect((address.host.as_str(), address.port));
-        let connected = tokio::time::timeout(CONNECT_MAX, connect).await;
+        let connected = tokio::time::timeout(CONNECT_MAX, connect(&address)).await;
         match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => {
                 pause = PAUSE_MIN;
@@ -200,13 +238,11 @@ impl Connection {
     /// Sends and receives until the connection ends; why it did.
     async fn serve(
         self,
-        stream: TcpStream,
+        (reader, writer): PeerStream,
         first: Asked,
         requests: &mut mpsc::Receiver<Asked>,
         missed: &Notify,
     ) -> io::Error {
-        let _ = stream.set_nodelay(true);
-        let (reader, writer) = stream.into_split();
         let ended = tokio::select! {
             Err(error) = self.receive(reader) => error,
             ended = self.send(writer, first, requests) => match ended {
@@ -223,7 +259,7 @@ impl Connection {
 
     async fn send(
         &self,
-        mut writer: OwnedWriteHalf,
+        mut writer: impl AsyncWrite + Unpin,
         first: Asked,
         requests: &mut mpsc::Receiver<Asked>,
     ) -> io::Result<()> {
@@ -250,7 +286,7 @@ impl Connection {
     }
 
     /// Receives answers; ends with an error.
-    async fn receive(&self, mut reader: OwnedReadHalf) -> io::Result<()> {
+    async fn receive(&self, mut reader: impl AsyncRead + Unpin) -> io::Result<()> {
         loop {
             let length = reader.read_u32().await?;
             *self.heard.lock() = Some(Instant::now());

@@ -1,5 +1,7 @@
 //! The store's session as the broker sees it, and the lease that follows from it.
 
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -47,10 +49,36 @@ pub struct Session {
 /// It counts on the machine's boot clock, which goes on while the process is stopped and while the machine sleeps.
 #[derive(Debug)]
 pub struct Lease {
+    clock: Clock,
     until_ms: AtomicI64,
     session: AtomicU64,
     claimed: AtomicU64,
     revoked: AtomicBool,
+}
+
+/// What a lease counts on, ms.
+#[derive(Clone)]
+enum Clock {
+    Boot,
+    Other(Arc<dyn Fn() -> i64 + Send + Sync>),
+}
+
+impl Clock {
+    fn now_ms(&self) -> i64 {
+        match self {
+            Self::Boot => boot_ms(),
+            Self::Other(now_ms) => now_ms(),
+        }
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Boot => "Boot",
+            Self::Other(_) => "Other",
+        })
+    }
 }
 
 /// Never ends.
@@ -59,11 +87,17 @@ const FOREVER: i64 = i64::MAX;
 impl Lease {
     /// Of a store that no other process can write to.
     pub fn forever() -> Self {
-        Self::until(FOREVER)
+        Self::until(FOREVER, Clock::Boot)
     }
 
-    fn until(until_ms: i64) -> Self {
+    /// Not held yet, on a clock of the caller's: a simulated one. The clock gives milliseconds and never goes back.
+    pub fn on_clock(now_ms: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
+        Self::until(0, Clock::Other(Arc::new(now_ms)))
+    }
+
+    fn until(until_ms: i64, clock: Clock) -> Self {
         Self {
+            clock,
             until_ms: AtomicI64::new(until_ms),
             session: AtomicU64::new(1),
             claimed: AtomicU64::new(0),
@@ -73,7 +107,7 @@ impl Lease {
 
     /// Not held yet.
     pub(super) fn ended() -> Self {
-        Self::until(0)
+        Self::until(0, Clock::Boot)
     }
 
     /// Whether this process may act at this moment.
@@ -85,7 +119,7 @@ impl Lease {
     /// Whether the session is there for others too, claimed or not.
     pub fn is_held(&self) -> bool {
         let until = self.until_ms.load(Ordering::Acquire);
-        until == FOREVER || boot_ms() < until
+        until == FOREVER || self.clock.now_ms() < until
     }
 
     /// The number of the session that it is about.
@@ -116,15 +150,17 @@ impl Lease {
     /// How long it is still held; `None` where it does not end.
     pub fn left(&self) -> Option<Duration> {
         let until = self.until_ms.load(Ordering::Acquire);
-        (until != FOREVER)
-            .then(|| Duration::from_millis(u64::try_from(until - boot_ms()).unwrap_or(0)))
+        let left_ms = || u64::try_from(until - self.clock.now_ms()).unwrap_or(0);
+        (until != FOREVER).then(|| Duration::from_millis(left_ms()))
     }
 
-    pub(super) fn extend_to(&self, until_ms: i64) {
+    /// The store said that it keeps the session at least until then, ms on the lease's clock.
+    pub fn extend_to(&self, until_ms: i64) {
         self.until_ms.fetch_max(until_ms, Ordering::AcqRel);
     }
 
-    pub(super) fn end(&self) {
+    /// The session is gone.
+    pub fn end(&self) {
         self.until_ms.store(0, Ordering::Release);
     }
 }
@@ -133,4 +169,29 @@ impl Lease {
 pub(super) fn boot_ms() -> i64 {
     let now = clock_gettime(ClockId::Boottime);
     now.tv_sec * 1000 + now.tv_nsec / 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_counts_on_the_clock_that_it_is_given_and_only_when_it_is_claimed() {
+        let now_ms = Arc::new(AtomicI64::new(1000));
+        let clock = now_ms.clone();
+        let lease = Lease::on_clock(move || clock.load(Ordering::Relaxed));
+        lease.begin(2);
+        lease.extend_to(1500);
+        assert!(lease.is_held() && !lease.is_valid());
+        lease.claim(2);
+        assert!(lease.is_valid());
+        assert_eq!(lease.left(), Some(Duration::from_millis(500)));
+        now_ms.store(1500, Ordering::Relaxed);
+        assert!(!lease.is_held() && !lease.is_valid());
+        assert_eq!(lease.left(), Some(Duration::ZERO));
+        lease.extend_to(1600);
+        assert!(lease.is_valid());
+        lease.end();
+        assert!(!lease.is_valid());
+    }
 }

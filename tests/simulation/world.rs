@@ -19,6 +19,7 @@ use metaq::meta::MetaStore;
 use metaq::net::{Bound, Endpoint};
 use metaq::observe::Observe;
 use metaq::partition::{InlineWrites, Partitions, PartitionsOptions, Step, Workers};
+use metaq::peer::Peers;
 use metaq::session::ListenerInfo;
 use metaq_protocol::messages::FetchRequest;
 use metaq_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -277,6 +278,7 @@ impl House {
                 host: BROKER.to_owned(),
                 port: PORT,
             }],
+            peers: Peers::default(),
             observe,
         };
         let started = Broker::start_on(ground, config).await;
