@@ -29,6 +29,8 @@ impl View {
         for found in self.partitions.found() {
             if image.topic(&found.topic).is_some()
                 || found.topic_id.is_some_and(|id| deleted.contains(&id))
+                // It was a deleted topic's.
+                || !found.path.exists()
             {
                 continue;
             }

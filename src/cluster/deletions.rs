@@ -1,6 +1,6 @@
 //! Deleting topics, and the end of deleted ones: each broker removes what it has of them and says so in the tree.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -11,6 +11,7 @@ use super::controller::Controller;
 use super::image::Topic;
 use super::topic_nodes;
 use super::view::View;
+use crate::log::FoundPartition;
 use crate::meta::records::{DeletedTopicRecord, RECORD_VERSION, decode, encode};
 use crate::meta::{MetaError, Node, Op, gather, paths};
 
@@ -94,7 +95,7 @@ impl View {
     /// Removes what this broker still has of deleted topics, and says so in the tree; returns their ids. A topic's
     /// deletion is complete when all its brokers did that.
     pub(super) async fn finish_deletions(&self) -> Result<BTreeSet<Uuid>, ClusterError> {
-        let (mut ids, mut own) = (BTreeSet::new(), Vec::new());
+        let (mut ids, mut own) = (BTreeSet::new(), BTreeMap::new());
         for (path, node) in self.meta.subtree(paths::DELETED).await? {
             let element = path.rsplit('/').next().unwrap_or_default();
             let Ok(id) = Uuid::parse_str(element) else {
@@ -103,27 +104,31 @@ impl View {
             ids.insert(id);
             match decode::<DeletedTopicRecord>(&path, &node.data) {
                 // Records of older versions name no brokers: there was one only.
-                Ok(record) if record.brokers.is_empty() => own.push(id),
-                Ok(record) if record.brokers.contains(&self.broker_id) => own.push(id),
+                Ok(record)
+                    if record.brokers.is_empty() || record.brokers.contains(&self.broker_id) =>
+                {
+                    own.insert(id, record.topic);
+                }
                 Ok(_) => {}
                 Err(error) => tracing::error!(%error, "a topic's deletion is left as it is"),
             }
         }
         if !own.is_empty() {
             let left = self.remove_deleted(&own).await;
-            own.retain(|id| !left.contains(id));
-            self.confirm_deletions(&own).await?;
+            let removed = own.into_keys().filter(|id| !left.contains(id));
+            let removed: Vec<Uuid> = removed.collect();
+            self.confirm_deletions(&removed).await?;
         }
         Ok(ids)
     }
 
-    /// Removes what is here of some topics; those of which something is left.
-    async fn remove_deleted(&self, ids: &[Uuid]) -> BTreeSet<Uuid> {
-        self.partitions.delete(ids).await;
-        let ids: BTreeSet<Uuid> = ids.iter().copied().collect();
+    /// Removes what is here of some topics, given with their names; those of which something is left.
+    async fn remove_deleted(&self, topics: &BTreeMap<Uuid, String>) -> BTreeSet<Uuid> {
+        let ids: Vec<Uuid> = topics.keys().copied().collect();
+        self.partitions.delete(&ids).await;
         let mut left = BTreeSet::new();
         for found in self.partitions.found() {
-            let Some(id) = found.topic_id.filter(|id| ids.contains(id)) else {
+            let Some(id) = self.deleted_topic_of(&found, topics) else {
                 continue;
             };
             if found.path.exists() {
@@ -135,6 +140,25 @@ impl View {
             }
         }
         left
+    }
+
+    /// Which of these topics a directory is of. A new directory's id is not durable: where a power failure took it, the
+    /// name says whose it is, unless there is another topic of that name by now.
+    fn deleted_topic_of(
+        &self,
+        found: &FoundPartition,
+        topics: &BTreeMap<Uuid, String>,
+    ) -> Option<Uuid> {
+        if let Some(id) = found.topic_id {
+            return topics.contains_key(&id).then_some(id);
+        }
+        let mut of_name = topics.iter().filter(|(_, name)| **name == found.topic);
+        let (id, name) = of_name.next()?;
+        let image = self.image();
+        let is_free = image
+            .topic(name)
+            .is_none_or(|topic| topics.contains_key(&topic.id));
+        is_free.then_some(*id)
     }
 
     /// Takes this broker off the lists of those that still have to remove deleted topics' files.
@@ -205,7 +229,7 @@ impl View {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{alone, create, put, text};
+    use super::super::testing::{alone, create, open, put, store, text};
     use super::*;
 
     #[tokio::test]
@@ -260,5 +284,28 @@ mod tests {
         }
         assert!(text(meta, &note(2)).await.is_none() && text(meta, &note(4)).await.is_none());
         assert!(text(meta, &note(5)).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_directory_without_its_topics_id_goes_with_a_topic_that_was_deleted_and_is_not_adopted()
+     {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = store(dir.path());
+        let note = paths::deleted_topic(Uuid::from_u128(1));
+        put(
+            &meta,
+            &note,
+            r#"{"version":1,"topic":"gone","brokers":[0]}"#,
+        )
+        .await;
+        // The power failed before partition.metadata was durable, and the topic was deleted while this broker was away.
+        for name in ["gone-0", "found-0"] {
+            std::fs::create_dir_all(dir.path().join("data").join(name)).unwrap();
+        }
+        let cluster = open(dir.path(), &meta).await.unwrap();
+        assert!(cluster.image().topic("gone").is_none());
+        assert!(!dir.path().join("data/gone-0").exists());
+        assert!(text(&meta, &note).await.is_none());
+        assert!(cluster.image().topic("found").is_some());
     }
 }

@@ -399,11 +399,15 @@ impl Partitions {
         }
     }
 
-    /// The directory of a deleted topic's partition that is not open, where it is that topic's.
+    /// The directory of a deleted topic's partition that is not open, where it is that topic's. One without an id, which
+    /// a failing disk or the power took, is whose name it has.
     fn set_aside_unopened(&self, topic: &TopicPartitions, index: i32) {
+        let is_named_anew = self.map.load().by_name.contains_key(&topic.topic);
         for volume in &self.volumes {
+            let is_there = volume.dir.partition_path(&topic.topic, index).exists();
             match volume.dir.topic_id(&topic.topic, index) {
                 Ok(Some(id)) if id == topic.topic_id => {}
+                Ok(None) if is_there && !is_named_anew => {}
                 _ => continue,
             }
             match volume.dir.set_aside(&topic.topic, index) {

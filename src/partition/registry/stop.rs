@@ -176,4 +176,24 @@ mod tests {
         partitions.delete(&[Uuid::from_u128(7)]).await;
         assert!(!dir.path().join("t-0").exists() && !dir.path().join("t-1").exists());
     }
+
+    #[tokio::test]
+    async fn a_directory_that_lost_its_id_goes_with_its_topic_unless_another_one_has_the_name() {
+        for is_named_anew in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let partitions = open(dir.path());
+            partitions.open_topics(vec![topic(0)]);
+            partitions.stop(&[(Uuid::from_u128(7), 0)]).await;
+            std::fs::remove_file(dir.path().join("t-0/partition.metadata")).unwrap();
+            if is_named_anew {
+                let mut anew = topic(0);
+                anew.topic_id = Uuid::from_u128(8);
+                anew.partitions.clear();
+                anew.partitions.extend(topic(0).partitions.drain(1..));
+                partitions.open_topics(vec![anew]);
+            }
+            partitions.delete(&[Uuid::from_u128(7)]).await;
+            assert_eq!(dir.path().join("t-0").exists(), is_named_anew);
+        }
+    }
 }
