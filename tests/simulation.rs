@@ -1,5 +1,5 @@
 //! The log over a disk that forgets, and a whole broker over that disk, a faulty network and a faulty coordination
-//! store, by the seed. `benches/simulate` runs as many as one likes.
+//! store, and several brokers over one such store, by the seed. `benches/simulate` runs as many as one likes.
 //!
 //! Found this way, and kept as named seeds below: what each of them was is in its name.
 //!
@@ -7,6 +7,8 @@
 //! are synced, storing a batch that is sent again, forgetting the batches before the last one, taking commits of any
 //! generation, acknowledging commits that are not stored. Each is found within some tens of seeds.
 
+#[path = "simulation/admin.rs"]
+mod admin;
 #[path = "simulation/chance.rs"]
 mod chance;
 #[path = "simulation/client.rs"]
@@ -15,8 +17,12 @@ mod client;
 mod consumer;
 #[path = "simulation/disk.rs"]
 mod disk;
+#[path = "simulation/ensemble.rs"]
+mod ensemble;
 #[path = "simulation/history.rs"]
 mod history;
+#[path = "simulation/house.rs"]
+mod house;
 #[path = "simulation/log.rs"]
 mod log;
 #[path = "simulation/network.rs"]
@@ -27,6 +33,8 @@ mod process;
 mod producer;
 #[path = "simulation/random.rs"]
 mod random;
+#[path = "simulation/router.rs"]
+mod router;
 #[path = "simulation/seeds.rs"]
 mod seeds;
 #[path = "simulation/store.rs"]
@@ -35,10 +43,14 @@ mod store;
 mod world;
 
 use log::Faults;
+use world::What;
 
 /// Seeds of a usual run, and steps of each of the log's.
 const SEEDS: u64 = 200;
 const STEPS: usize = 120;
+
+/// Seeds of several brokers in a usual run: each takes as long as several of the others.
+const CLUSTER_SEEDS: u64 = 60;
 
 /// What makes a child of this binary run the seed that it is told.
 const CHILD: &[&str] = &["one_seed_of_the_broker", "--exact"];
@@ -68,26 +80,26 @@ fn a_sync_after_a_failed_one_and_a_restart_writes_what_the_device_refused() {
     for seed in [8, 982, 1358, 1862, 2539, 2902] {
         log::run(seed, STEPS, Faults::Syncs).unwrap();
     }
-    process::run(4816, CHILD).unwrap();
+    process::run(What::Broker, 4816, CHILD).unwrap();
 }
 
 #[test]
 fn a_broker_keeps_what_it_promised_whatever_fails_around_it() {
-    assert_clean(0..SEEDS, |seed| process::run(seed, CHILD));
+    assert_clean(0..SEEDS, |seed| process::run(What::Broker, seed, CHILD));
 }
 
 /// The others run it, once a seed.
 #[test]
 fn one_seed_of_the_broker() {
     if !process::serve() {
-        process::run(0, CHILD).unwrap();
+        process::run(What::Broker, 0, CHILD).unwrap();
     }
 }
 
 #[test]
 fn connections_write_in_every_fourth_seed() {
     let wrote = |seed| {
-        let told = process::told(seed, CHILD).unwrap();
+        let told = process::told(What::Broker, seed, CHILD).unwrap();
         let (_, rounds) = told.split_once("connections wrote ").unwrap();
         rounds.split(' ').next().unwrap().parse::<u64>().unwrap()
     };
@@ -97,39 +109,79 @@ fn connections_write_in_every_fourth_seed() {
 
 #[test]
 fn a_seed_that_is_run_again_does_the_same_again() {
-    for seed in 0..10 {
-        let (once, again) = (process::told(seed, CHILD), process::told(seed, CHILD));
-        let (once, again) = (once.unwrap(), again.unwrap());
-        let differs = once.lines().zip(again.lines()).find(|(a, b)| a != b);
-        assert_eq!(differs, None, "seed {seed}");
-        assert_eq!(once.len(), again.len(), "seed {seed}");
+    for (what, seeds) in [(What::Broker, 0..10), (What::Cluster, 0..6)] {
+        for seed in seeds {
+            let told = || process::told(what, seed, CHILD).unwrap();
+            let (once, again) = (told(), told());
+            let differs = once.lines().zip(again.lines()).find(|(a, b)| a != b);
+            assert_eq!(differs, None, "{what:?}, seed {seed}");
+            assert_eq!(once.len(), again.len(), "{what:?}, seed {seed}");
+        }
     }
+}
+
+#[test]
+fn several_brokers_keep_what_they_promised_whatever_fails_around_them() {
+    assert_clean(0..CLUSTER_SEEDS, |seed| {
+        process::run(What::Cluster, seed, CHILD)
+    });
+}
+
+#[test]
+fn in_the_seeds_of_several_brokers_sessions_expire_the_group_moves_and_topics_come_and_go() {
+    let mut sums = [0; 4];
+    for seed in 0..8 {
+        let told = process::told(What::Cluster, seed, CHILD).unwrap();
+        let (_, counts) = told.split_once("in the store: ").unwrap();
+        let words = counts.split([' ', '\n', ',']);
+        let counts = words.filter_map(|word| word.parse::<u64>().ok());
+        for (sum, count) in sums.iter_mut().zip(counts) {
+            *sum += count;
+        }
+    }
+    let [expired, moved, elected, made] = sums;
+    assert!(
+        expired >= 8 && moved >= 8 && elected >= 8 && made >= 24,
+        "{sums:?}"
+    );
+}
+
+#[test]
+fn a_topic_that_was_deleted_while_a_broker_was_away_does_not_come_back_with_it() {
+    for seed in [185, 347, 497] {
+        process::run(What::Cluster, seed, CHILD).unwrap();
+    }
+}
+
+#[test]
+fn a_topic_that_was_deleted_does_not_come_back_with_what_a_failing_disk_left_of_it() {
+    process::run(What::Cluster, 2013, CHILD).unwrap();
 }
 
 #[test]
 fn a_batch_that_is_sent_again_after_a_restart_is_known_although_others_followed_it() {
     for seed in [30, 49, 85] {
-        process::run(seed, CHILD).unwrap();
+        process::run(What::Broker, seed, CHILD).unwrap();
     }
 }
 
 #[test]
 fn what_a_crash_left_unsynced_is_not_shown_and_then_lost_with_the_power() {
     for seed in [99, 178, 225] {
-        process::run(seed, CHILD).unwrap();
+        process::run(What::Broker, seed, CHILD).unwrap();
     }
 }
 
 #[test]
 fn what_the_journal_holds_does_not_count_before_the_names_of_the_segments_do() {
     for seed in [250, 649] {
-        process::run(seed, CHILD).unwrap();
+        process::run(What::Broker, seed, CHILD).unwrap();
     }
 }
 
 #[test]
 fn a_journals_file_is_not_used_before_its_name_is_durable_whoever_made_it() {
-    process::run(6180, CHILD).unwrap();
+    process::run(What::Broker, 6180, CHILD).unwrap();
 }
 
 #[test]

@@ -13,8 +13,7 @@ use turmoil::net::TcpStream;
 
 use super::history::Place;
 
-/// Where the broker is found.
-pub const BROKER: &str = "broker";
+/// At each of their hosts.
 pub const PORT: u16 = 9092;
 
 /// No answer: the request may have been served or not.
@@ -23,6 +22,7 @@ pub struct NoAnswer;
 
 pub struct Client {
     name: String,
+    host: String,
     stream: Option<TcpStream>,
     correlation_id: i32,
 }
@@ -38,9 +38,11 @@ async fn within<T>(
 }
 
 impl Client {
-    pub fn new(name: &str) -> Self {
+    /// Of a broker, under a name of its own.
+    pub fn new(name: &str, host: &str) -> Self {
         Self {
             name: name.to_owned(),
+            host: host.to_owned(),
             stream: None,
             correlation_id: 0,
         }
@@ -63,7 +65,7 @@ impl Client {
             .expect("requests of the simulation can be encoded");
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
-            None => within(limit, TcpStream::connect((BROKER, PORT))).await?,
+            None => within(limit, TcpStream::connect((&*self.host, PORT))).await?,
         };
         within(limit, stream.write_all(&frame)).await?;
         // Only now: whatever fails leaves no half of a request behind.
@@ -106,7 +108,7 @@ impl Client {
 }
 
 impl Client {
-    /// Where a partition begins.
+    /// Where a partition of this broker begins.
     pub async fn earliest(
         &mut self,
         (topic, partition): Place,

@@ -18,16 +18,20 @@ use metaq_protocol::messages::{
     FetchRequest, GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
     LeaveGroupRequest, OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
 };
+use metaq_protocol::protocol::Request;
 use metaq_protocol::records::Records;
 use tokio::time::Instant;
 
-use super::client::{Client, NoAnswer, name, text};
+use super::client::{NoAnswer, name, text};
 use super::history::{CACHED, History, Number, PLACES, Place, SYNCED};
 use super::random::Random;
+use super::router::{Brokers, Router, now_ms};
 use super::world::Phase;
 
-const GROUP: &str = "g";
+pub const GROUP: &str = "g";
 const ANSWER_MAX: Duration = Duration::from_millis(700);
+/// Among several brokers, for one of them.
+const FETCH_MAX: Duration = Duration::from_millis(300);
 /// Joining waits for the others.
 const JOIN_MAX: Duration = Duration::from_millis(3000);
 pub const SESSION_MS: i32 = 800;
@@ -41,7 +45,7 @@ const REBALANCE: i16 = 27;
 const MEMBER_ID_REQUIRED: i16 = 79;
 
 pub struct Consumer {
-    client: Client,
+    router: Router,
     history: History,
     phase: Phase,
     random: Random,
@@ -56,9 +60,15 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    pub fn new(name: &str, history: History, phase: Phase, random: Random) -> Self {
+    pub fn new(
+        name: &str,
+        brokers: Brokers,
+        history: History,
+        phase: Phase,
+        random: Random,
+    ) -> Self {
         Self {
-            client: Client::new(name),
+            router: Router::new(name, brokers),
             history,
             phase,
             random,
@@ -75,7 +85,7 @@ impl Consumer {
         while !self.phase.is_over() {
             match self.take_part().await {
                 Ok(()) => {}
-                Err(NoAnswer) => self.client.disconnect(),
+                Err(NoAnswer) => self.router.disconnect(),
             }
             self.pause(100).await;
         }
@@ -84,6 +94,18 @@ impl Consumer {
     async fn pause(&mut self, ms_max: u64) {
         let pause = self.random.below(ms_max);
         tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+
+    /// Asks the coordinator.
+    async fn ask<R: Request>(
+        &mut self,
+        version: i16,
+        request: &R,
+        limit: Duration,
+    ) -> Result<R::Response, NoAnswer> {
+        let coordinator = self.router.coordinator().await?;
+        let client = self.router.client(coordinator);
+        client.ask(version, request, limit).await
     }
 
     /// From joining to the end of the generation.
@@ -112,7 +134,7 @@ impl Consumer {
             .with_member_id(text(&self.member_id))
             .with_protocol_type(text("consumer"))
             .with_protocols(vec![protocol]);
-        let joined = self.client.ask(5, &request, JOIN_MAX).await?;
+        let joined = self.ask(5, &request, JOIN_MAX).await?;
         match joined.error_code {
             0 => {
                 self.member_id = joined.member_id.to_string();
@@ -122,7 +144,7 @@ impl Consumer {
             }
             MEMBER_ID_REQUIRED => self.member_id = joined.member_id.to_string(),
             UNKNOWN_MEMBER => self.member_id.clear(),
-            _ => {}
+            code => self.router.told_of_coordinator(code),
         }
         Ok(None)
     }
@@ -144,14 +166,14 @@ impl Consumer {
             .with_generation_id(self.generation)
             .with_member_id(text(&self.member_id))
             .with_assignments(members.iter().enumerate().map(assignment).collect());
-        let synced = self.client.ask(3, &request, JOIN_MAX).await?;
+        let synced = self.ask(3, &request, JOIN_MAX).await?;
         match synced.error_code {
             0 => {
                 self.history.heard(&self.member_id);
                 return Ok(Some(assigned(&synced.assignment)));
             }
             UNKNOWN_MEMBER => self.member_id.clear(),
-            _ => {}
+            code => self.router.told_of_coordinator(code),
         }
         Ok(None)
     }
@@ -170,7 +192,7 @@ impl Consumer {
             .iter()
             .map(|place| self.history.last_commit(*place))
             .collect();
-        let response = self.client.ask(5, &request, ANSWER_MAX).await?;
+        let response = self.ask(5, &request, ANSWER_MAX).await?;
         if response.error_code != 0 {
             return Err(NoAnswer);
         }
@@ -194,7 +216,7 @@ impl Consumer {
         let mut heard = Instant::now();
         while !self.phase.is_over() {
             let goes_on = self.turn(&mut heard).await.unwrap_or_else(|NoAnswer| {
-                self.client.disconnect();
+                self.router.disconnect();
                 true
             });
             if !goes_on {
@@ -235,6 +257,7 @@ impl Consumer {
 
     /// What an answer's code means for the membership.
     fn goes_on(&mut self, code: i16) -> bool {
+        self.router.told_of_coordinator(code);
         match code {
             UNKNOWN_MEMBER => {
                 self.member_id.clear();
@@ -252,7 +275,7 @@ impl Consumer {
             .with_members(vec![member]);
         self.history.leaving(&self.member_id);
         self.member_id.clear();
-        self.client.ask(3, &request, ANSWER_MAX).await?;
+        self.ask(3, &request, ANSWER_MAX).await?;
         self.pause(500).await;
         Ok(false)
     }
@@ -262,11 +285,11 @@ impl Consumer {
             .with_group_id(group())
             .with_generation_id(self.generation)
             .with_member_id(text(&self.member_id));
-        let code = self.client.ask(3, &request, ANSWER_MAX).await?.error_code;
+        let code = self.ask(3, &request, ANSWER_MAX).await?.error_code;
         if code == REBALANCE && self.is_behind {
             self.commit().await?;
         }
-        if code != UNKNOWN_MEMBER {
+        if matches!(code, 0 | REBALANCE | ILLEGAL_GENERATION) {
             self.history.heard(&self.member_id);
         }
         Ok(self.goes_on(code))
@@ -296,13 +319,20 @@ impl Consumer {
             .with_generation_id_or_member_epoch(self.generation)
             .with_member_id(text(&self.member_id))
             .with_topics(topics.collect());
-        let response = self.client.ask(7, &request, ANSWER_MAX).await?;
+        let (coordinator, asked_ms) = (self.router.coordinator().await?, now_ms());
+        let client = self.router.client(coordinator);
+        let response = client.ask(7, &request, ANSWER_MAX).await?;
         let mut goes_on = true;
         self.is_behind = false;
         for topic in &response.topics {
             for partition in &topic.partitions {
                 let place = place_of(&topic.name, partition.partition_index);
                 self.history.committed(sent[&place], partition.error_code);
+                if partition.error_code == 0 {
+                    let history = &self.history;
+                    self.router
+                        .check_coordinator(history, coordinator, asked_ms);
+                }
                 self.is_behind |= partition.error_code != 0;
                 goes_on &= self.goes_on(partition.error_code);
             }
@@ -310,8 +340,30 @@ impl Consumer {
         Ok(goes_on)
     }
 
+    /// Fetches from whoever leads what this member has.
     async fn fetch(&mut self) -> Result<(), NoAnswer> {
-        let topics = by_topic(self.positions.iter().map(|(place, at)| (*place, *at)));
+        if self.router.is_alone() {
+            let places: Vec<Place> = self.positions.keys().copied().collect();
+            return self.fetch_from(0, &places, ANSWER_MAX).await;
+        }
+        let places: Vec<Place> = self.positions.keys().copied().collect();
+        let by_leader = self.router.by_leader(places.into_iter()).await;
+        // The membership has nothing to do with it.
+        for (leader, places) in by_leader.unwrap_or_default() {
+            if let Err(NoAnswer) = self.fetch_from(leader, &places, FETCH_MAX).await {
+                self.router.lose(leader);
+            }
+        }
+        Ok(())
+    }
+
+    async fn fetch_from(
+        &mut self,
+        leader: usize,
+        places: &[Place],
+        limit: Duration,
+    ) -> Result<(), NoAnswer> {
+        let topics = by_topic(places.iter().map(|place| (*place, self.positions[place])));
         let topics = topics.into_iter().map(|(topic, partitions)| {
             let partition = |(index, offset)| {
                 FetchPartition::default()
@@ -335,7 +387,7 @@ impl Consumer {
             .map(|place| (*place, self.history.high_watermark(*place)))
             .collect();
         let power_losses = self.history.power_losses();
-        let response = self.client.ask(11, &request, ANSWER_MAX).await?;
+        let response = self.router.client(leader).ask(11, &request, limit).await?;
         for topic in &response.responses {
             for partition in &topic.partitions {
                 let place = place_of(&topic.topic, partition.partition_index);
@@ -350,8 +402,8 @@ impl Consumer {
                         self.is_behind |= !shown.is_empty();
                         self.positions.insert(place, at + shown.len() as i64);
                     }
-                    OFFSET_OUT_OF_RANGE => self.begin_anew(place).await?,
-                    _ => {}
+                    OFFSET_OUT_OF_RANGE => self.begin_anew(leader, place).await?,
+                    code => self.router.told_of_leader(place, code),
                 }
             }
         }
@@ -374,7 +426,7 @@ impl Consumer {
         shown
     }
 
-    async fn begin_anew(&mut self, place: Place) -> Result<(), NoAnswer> {
+    async fn begin_anew(&mut self, leader: usize, place: Place) -> Result<(), NoAnswer> {
         let at = self.positions[&place];
         self.history
             .note(|| format!("{place:?}: {at} is out of range"));
@@ -383,7 +435,8 @@ impl Consumer {
                 "{place:?}: {at} is out of range, although nothing is lost"
             ));
         }
-        let start = self.client.earliest(place, ANSWER_MAX).await?;
+        let client = self.router.client(leader);
+        let start = client.earliest(place, ANSWER_MAX).await?;
         self.positions.insert(place, start);
         Ok(())
     }

@@ -230,6 +230,10 @@ impl Disk {
         let mut files: Vec<_> = state.files.drain().collect();
         files.sort_by(|(a, _), (b, _)| a.cmp(b));
         for (path, content) in files {
+            // It went with its directory.
+            if !path.parent().is_some_and(Path::exists) {
+                continue;
+            }
             let content = content.lock();
             if !content.is_named && random.one_in(2) {
                 let _ = std::fs::remove_file(&path);
@@ -337,8 +341,18 @@ impl metaq::log::Disk for Disk {
         let _power = self.power()?;
         RealDisk.rename(from, to)?;
         let mut state = self.state.lock();
-        if let Some(content) = state.files.remove(from) {
-            state.files.insert(to.to_path_buf(), content);
+        // Of a directory, with all that is in it; that counts as durable.
+        let moved = state.files.keys().filter(|path| path.starts_with(from));
+        let moved: Vec<PathBuf> = moved.cloned().collect();
+        for path in moved {
+            if let (Some(content), Ok(below)) = (state.files.remove(&path), path.strip_prefix(from))
+            {
+                let path = match below.as_os_str().is_empty() {
+                    true => to.to_path_buf(),
+                    false => to.join(below),
+                };
+                state.files.insert(path, content);
+            }
         }
         Ok(())
     }

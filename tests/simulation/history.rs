@@ -113,10 +113,11 @@ impl State {
     /// A group that nobody is in and that has no offsets is forgotten, and begins anew with its first generation. Nobody is
     /// in it when all have left, or were silent for their session.
     fn forget_group_of_nobody(&mut self, generation: i32, leader: &str) {
-        let is_new = self
-            .leaders
-            .get(&generation)
-            .is_some_and(|known| known != leader);
+        let is_new = match self.leaders.get(&generation) {
+            Some(known) => known != leader,
+            // What was before it was never told to anybody.
+            None => self.leaders.range(generation..).next().is_some(),
+        };
         let mut members = self.leaders.values().chain(self.owners.values());
         let is_gone = |member| match self.heard.get(member) {
             Some(at) => now_ms() - at >= SESSION_MS as u128,
@@ -286,8 +287,8 @@ impl History {
         }
     }
 
-    /// The broker is gone; `ends` are of the partitions that it had open.
-    pub fn ended(&self, how: End, ends: &BTreeMap<Place, Ends>) {
+    /// A broker is gone that had `places`; `ends` are of the partitions that it had open.
+    pub fn ended(&self, how: End, places: &[Place], ends: &BTreeMap<Place, Ends>) {
         let mut state = self.state.lock();
         let told: Vec<String> = ends
             .iter()
@@ -295,7 +296,7 @@ impl History {
             .collect();
         state.note(format!("{how:?} at {}", told.join(", ")));
         state.power_losses += u32::from(how == End::PowerLost);
-        for place in PLACES {
+        for place in places.iter().copied() {
             let partition = state.partitions.entry(place).or_default();
             if let Some(ends) = ends.get(&place) {
                 partition.synced = partition.synced.max(ends.synced_end);

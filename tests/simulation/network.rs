@@ -3,9 +3,23 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use metaq::peer::{PeerAddress, PeerStream, Peers};
+
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+
+/// Connections between brokers.
+pub fn peers() -> Peers {
+    Peers::over(Arc::new(|address| Box::pin(connect(address.clone()))))
+}
+
+async fn connect(address: PeerAddress) -> io::Result<PeerStream> {
+    let stream = turmoil::net::TcpStream::connect((address.host.as_str(), address.port)).await?;
+    let (reader, writer) = stream.into_split();
+    Ok((Box::new(reader), Box::new(writer)))
+}
 
 /// A listener in the simulation.
 pub struct Listener(pub turmoil::net::TcpListener);

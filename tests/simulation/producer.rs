@@ -8,9 +8,10 @@ use metaq_protocol::batch::{BatchBuilder, next_sequence};
 use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use metaq_protocol::messages::{InitProducerIdRequest, ProduceRequest};
 
-use super::client::{Client, NoAnswer, name};
+use super::client::{NoAnswer, name};
 use super::history::{History, Number, PLACES, Place};
 use super::random::Random;
+use super::router::{Brokers, Router, now_ms};
 use super::world::Phase;
 
 const VERSION: i16 = 9;
@@ -24,7 +25,7 @@ const UNKNOWN_PRODUCER: i16 = 59;
 pub struct Producer {
     index: usize,
     idempotent: bool,
-    client: Client,
+    router: Router,
     history: History,
     phase: Phase,
     random: Random,
@@ -54,6 +55,7 @@ impl Producer {
     pub fn new(
         index: usize,
         idempotent: bool,
+        brokers: Brokers,
         history: History,
         phase: Phase,
         random: Random,
@@ -61,7 +63,7 @@ impl Producer {
         Self {
             index,
             idempotent,
-            client: Client::new(&format!("p{index}")),
+            router: Router::new(&format!("p{index}"), brokers),
             history,
             phase,
             random,
@@ -101,13 +103,13 @@ impl Producer {
                 Ok(true) => {}
                 // What is pending may be there or not: it is never sent again.
                 Ok(false) => {
-                    self.client.disconnect();
+                    self.router.disconnect();
                     self.id = None;
                     self.sequences.clear();
                     self.known.clear();
                     return;
                 }
-                Err(NoAnswer) => self.client.disconnect(),
+                Err(NoAnswer) => self.router.disconnect(),
             }
             if !pending.is_empty() {
                 self.pause(150).await;
@@ -120,7 +122,8 @@ impl Producer {
             .with_transactional_id(None)
             .with_transaction_timeout_ms(1000);
         loop {
-            match self.client.ask(4, &request, ANSWER_MAX).await {
+            let any = self.router.any();
+            match self.router.client(any).ask(4, &request, ANSWER_MAX).await {
                 Ok(response) if response.error_code == 0 => {
                     self.id = Some((response.producer_id.0, response.producer_epoch));
                     return;
@@ -130,7 +133,7 @@ impl Producer {
                     self.history
                         .note(|| format!("producer {index} gets no id: {code}"));
                 }
-                Err(NoAnswer) => self.client.disconnect(),
+                Err(NoAnswer) => self.router.disconnect(),
             }
             self.pause(150).await;
         }
@@ -173,22 +176,30 @@ impl Producer {
 
     /// Sends everything that is pending and takes out what is done. Whether this producer may go on.
     async fn attempt(&mut self, place: Place, pending: &mut Vec<Batch>) -> Result<bool, NoAnswer> {
+        let (leader, asked_ms) = (self.router.leader(place).await?, now_ms());
         let power_losses = self.history.power_losses();
         let mut asked = Vec::new();
         for batch in pending.iter() {
             self.history.sending(place, &batch.numbers, self.idempotent);
             let request = self.request(place, batch);
-            asked.push(self.client.send(VERSION, &request, ANSWER_MAX).await?);
+            let client = self.router.client(leader);
+            asked.push(client.send(VERSION, &request, ANSWER_MAX).await?);
         }
         let mut left = 0;
         for correlation_id in asked {
             let response = self
-                .client
+                .router
+                .client(leader)
                 .receive::<ProduceRequest>(VERSION, correlation_id, ANSWER_MAX)
                 .await?;
             let answer = &response.responses[0].partition_responses[0];
             let batch = &pending[left];
             let told = (answer.error_code, answer.base_offset, power_losses);
+            self.router.told_of_leader(place, answer.error_code);
+            if answer.error_code == 0 {
+                let by = (leader, asked_ms);
+                self.router.check_leader(&self.history, place, by);
+            }
             match self.judge(place, batch, told, left == 0) {
                 Answer::Done => {
                     pending.remove(left);

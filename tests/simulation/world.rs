@@ -1,44 +1,41 @@
-//! A whole broker over a disk that forgets, a network that delays and cuts, and a coordination store that fails, with
-//! producers and a group of consumers around it. Everything follows from a seed.
+//! Brokers over disks that forget, a network that delays and cuts, and a coordination store that fails, with producers and
+//! a group of consumers around them. Everything follows from a seed.
 //!
-//! First there are faults: the broker is killed, loses power, or is stopped; ways are cut or held; calls of the disk
-//! fail; the session is lost; the clock jumps. Then everything is healed, and must come to its end: every producer has
-//! its answers, the group has committed all there is, and what is in the logs is held against what was told.
+//! First there are faults: a broker is killed, loses power, or is stopped; ways are cut or held; calls of a disk fail;
+//! sessions are lost; clocks jump. Then everything is healed, and must come to its end: every producer has its answers,
+//! the group has committed all there is, and what is in the logs is held against what was told.
+//!
+//! There is one broker with a store of its own ([`What::Broker`]), or there are one or three over one that they share
+//! ([`What::Cluster`]). Then a client creates the topics through any broker, and the others find leaders and the
+//! coordinator as real clients do; at the end all brokers must have the same view of the cluster.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use metaq::api::Context;
-use metaq::broker::{Broker, Ground};
-use metaq::clock::WallClock;
-use metaq::config::Config;
-use metaq::meta::MetaStore;
-use metaq::net::{Bound, Endpoint};
-use metaq::observe::Observe;
-use metaq::partition::{InlineWrites, Partitions, PartitionsOptions, Step, Workers};
-use metaq::peer::Peers;
-use metaq::session::ListenerInfo;
+use metaq::partition::InlineWrites;
 use metaq_protocol::messages::FetchRequest;
 use metaq_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use turmoil::Sim;
 
+use super::admin::{Admin, Topics};
 use super::chance::seeded;
-use super::client::{BROKER, Client, PORT, name};
-use super::consumer::{Consumer, records_of};
-use super::disk::{Disk, damage_indexes, directory};
-use super::history::{CACHED, End, Ends, History, Number, PLACES, Place, SYNCED};
-use super::network::Listener;
+use super::client::name;
+use super::consumer::{Consumer, GROUP, records_of};
+use super::disk::{Disk, directory};
+use super::ensemble::{Ensemble, SESSION_TIMEOUT, Way};
+use super::history::{CACHED, End, Ends, History, Number, PLACES, Place};
+use super::house::{Coordination, House};
 use super::producer::Producer;
 use super::random::Random;
+use super::router::{Brokers, Router};
 use super::store::{Kept, Mood};
 
-/// The time of day when everything begins.
-pub const EPOCH_MS: i64 = 1_700_000_000_000;
+pub use super::house::EPOCH_MS;
+
 const TICK: Duration = Duration::from_millis(10);
 /// How long there are faults.
 const FAULTS: Duration = Duration::from_millis(4000);
@@ -48,6 +45,31 @@ const HEALING_MAX: Duration = Duration::from_secs(40);
 const READER_WAIT: Duration = Duration::from_secs(2);
 const PRODUCERS: usize = 3;
 const CONSUMERS: usize = 3;
+/// Ticks between two faults, for one broker and for more.
+const TICKS_A_FAULT: u64 = 35;
+const TICKS_A_FAULT_AMONG_MORE: u64 = 22;
+
+/// What is simulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    Broker,
+    Cluster,
+}
+
+impl What {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Broker => "broker",
+            Self::Cluster => "cluster",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Broker, Self::Cluster]
+            .into_iter()
+            .find(|what| what.name() == name)
+    }
+}
 
 /// How far a run is; clones share it.
 #[derive(Clone, Default)]
@@ -71,25 +93,8 @@ impl Phase {
     }
 }
 
-/// What the broker's host needs whenever it starts; clones share it.
-#[derive(Clone)]
-struct House {
-    dir: PathBuf,
-    disk: Disk,
-    store: Kept,
-    history: History,
-    random: Arc<Mutex<Random>>,
-    /// What a round of the writer and a sync take at the most, ms.
-    slowness: (u64, u64),
-    /// Syncs take time, in which the rest goes on, and a disk that fails may refuse what it had taken.
-    syncs_last: bool,
-    inline_writes: InlineWrites,
-    jump_ms: Arc<AtomicI64>,
-    running: Arc<Mutex<Weak<Context>>>,
-    stop: Arc<Notify>,
-}
-
-/// What happens next to the broker.
+/// What happens next to a broker.
+#[derive(Clone, Copy)]
 enum Power {
     On,
     /// It was asked to stop.
@@ -100,28 +105,34 @@ enum Power {
 
 struct World<'a> {
     sim: Sim<'a>,
-    house: House,
+    houses: Vec<House>,
+    history: History,
     phase: Phase,
     random: Random,
     /// How often which fault comes.
-    weights: [u64; 8],
-    power: Power,
+    weights: Vec<u64>,
+    power: Vec<Power>,
     /// When ways are repaired, sessions and moods return.
     repairs: Vec<(Duration, Repair)>,
+    brokers: Brokers,
+    /// What became of the topics that come and go.
+    topics: Topics,
 }
 
+/// By its number, of which broker.
 #[derive(Clone)]
 enum Repair {
-    Way(String),
+    Way(String, String),
     Session,
-    Mood,
-    Disk,
+    Server(usize),
+    Mood(usize),
+    Disk(usize),
 }
 
 /// What is wrong, if anything, and the trace of a seed.
-pub fn told(seed: u64) -> (Option<String>, Vec<String>) {
+pub fn told(what: What, seed: u64) -> (Option<String>, Vec<String>) {
     let history = History::default();
-    let ended = seeded(seed, || simulate(seed, &history));
+    let ended = seeded(seed, || simulate(what, seed, &history));
     let failure = match ended {
         Some(Ok(())) => history.failure(),
         Some(Err(what)) => Some(history.failure().unwrap_or(what)),
@@ -138,26 +149,64 @@ fn inline_writes_of(seed: u64) -> InlineWrites {
     inline_writes
 }
 
-fn simulate(seed: u64, history: &History) -> Result<(), String> {
+/// Names of the brokers of a seed: every eighth cluster has one.
+fn hosts(what: What, seed: u64) -> Vec<String> {
+    match (what, seed % 8) {
+        (What::Broker, _) => vec!["broker".to_owned()],
+        (What::Cluster, 5) => vec!["b0".to_owned()],
+        (What::Cluster, _) => (0..3).map(|n| format!("b{n}")).collect(),
+    }
+}
+
+/// The brokers of a seed, none of which runs yet.
+fn build(
+    (what, seed): (What, u64),
+    dir: &Path,
+    history: &History,
+    random: &mut Random,
+) -> std::io::Result<(Vec<House>, Brokers)> {
+    let slowness = [(1, 5), (5, 60), (10, 400)][random.below(3) as usize];
+    let hosts = hosts(what, seed);
+    let own = Random::new(random.next());
+    let (store, ensemble) = match what {
+        What::Broker => (Coordination::Alone(Kept::new(own)), None),
+        What::Cluster => {
+            let ensemble = Ensemble::new(hosts.len(), own);
+            (Coordination::Shared(ensemble.clone()), Some(ensemble))
+        }
+    };
+    let mut houses = Vec::new();
+    for (index, host) in hosts.iter().enumerate() {
+        let house = House {
+            index,
+            host: host.clone(),
+            dir: dir.join(host),
+            disk: Disk::default(),
+            store: store.clone(),
+            history: history.clone(),
+            random: Arc::new(Mutex::new(Random::new(random.next()))),
+            slowness,
+            syncs_last: matches!(seed % 8, 0 | 7),
+            inline_writes: inline_writes_of(seed),
+            jump_ms: Arc::default(),
+            running: Arc::default(),
+            stop: Arc::default(),
+            places: Arc::default(),
+        };
+        std::fs::create_dir(&house.dir)?;
+        let config = house.config(&mut Random::new(random.next()));
+        std::fs::write(house.config_file(), config)?;
+        houses.push(house);
+    }
+    Ok((houses, Brokers { hosts, ensemble }))
+}
+
+fn simulate(what: What, seed: u64, history: &History) -> Result<(), String> {
     let dir = directory().map_err(|error| error.to_string())?;
     let mut random = Random::new(seed);
-    let slowness = [(1, 5), (5, 60), (10, 400)][random.below(3) as usize];
+    let built = build((what, seed), dir.path(), history, &mut random);
+    let (houses, brokers) = built.map_err(|error| error.to_string())?;
     let mut part = || Random::new(random.next());
-    let house = House {
-        dir: dir.path().to_path_buf(),
-        disk: Disk::default(),
-        store: Kept::new(part()),
-        history: history.clone(),
-        random: Arc::new(Mutex::new(part())),
-        slowness,
-        syncs_last: matches!(seed % 8, 0 | 7),
-        inline_writes: inline_writes_of(seed),
-        jump_ms: Arc::default(),
-        running: Arc::default(),
-        stop: Arc::default(),
-    };
-    std::fs::write(house.config_file(), house.config(&mut part()))
-        .map_err(|error| error.to_string())?;
     let mut own = part();
     let mut sim = turmoil::Builder::new()
         .rng_seed(own.next())
@@ -167,195 +216,71 @@ fn simulate(seed: u64, history: &History) -> Result<(), String> {
         .enable_random_order()
         .build();
     let phase = Phase::default();
-    let served = house.clone();
-    sim.host(BROKER, move || served.clone().serve());
+    for house in &houses {
+        let served = house.clone();
+        sim.host(&*house.host, move || served.clone().serve());
+    }
     for n in 0..PRODUCERS {
         let idempotent = n > 0;
-        let producer = Producer::new(n, idempotent, history.clone(), phase.clone(), part());
+        let (brokers, phase) = (brokers.clone(), phase.clone());
+        let producer = Producer::new(n, idempotent, brokers, history.clone(), phase, part());
         sim.client(format!("p{n}"), async move {
             producer.run().await;
             Ok(())
         });
     }
     for n in 0..CONSUMERS {
-        let consumer = Consumer::new(&format!("c{n}"), history.clone(), phase.clone(), part());
+        let (name, brokers) = (format!("c{n}"), brokers.clone());
+        let consumer = Consumer::new(&name, brokers, history.clone(), phase.clone(), part());
         sim.client(format!("c{n}"), async move {
             consumer.run().await;
             Ok(())
         });
     }
-    let inline_writes = house.inline_writes.clone();
+    let topics = Topics::default();
+    if what == What::Cluster {
+        let (brokers, topics) = (brokers.clone(), topics.clone());
+        let admin = Admin::new(brokers, topics, history.clone(), phase.clone(), part());
+        sim.client("admin", async move {
+            admin.run().await;
+            Ok(())
+        });
+    }
+    let faults = match what {
+        What::Broker => 8,
+        What::Cluster => 11,
+    };
     let mut world = World {
         sim,
-        house,
+        power: vec![Power::On; houses.len()],
+        houses,
+        history: history.clone(),
         phase,
-        weights: std::array::from_fn(|_| own.below(3)),
+        weights: (0..faults).map(|_| own.below(3)).collect(),
         random: own,
-        power: Power::On,
         repairs: Vec::new(),
+        brokers,
+        topics,
     };
     let lived = world.live();
-    history.note(|| format!("connections wrote {} rounds", inline_writes.written()));
+    let houses = world.houses.iter();
+    let written: u64 = houses.map(|house| house.inline_writes.written()).sum();
+    history.note(|| format!("connections wrote {written} rounds"));
+    if let Some(ensemble) = &world.brokers.ensemble {
+        history.note(|| ensemble.summary(GROUP));
+    }
     lived
-}
-
-impl House {
-    fn config_file(&self) -> PathBuf {
-        self.dir.join("server.ini")
-    }
-
-    fn data_dir(&self) -> PathBuf {
-        self.dir.join("data")
-    }
-
-    /// Small segments, and short times.
-    fn config(&self, random: &mut Random) -> String {
-        // Connections write where the index has its room.
-        let index_bytes =
-            random.between(3, 30) * 8 + 4096 * self.inline_writes.at_a_time_max as i64;
-        let interval = random.between(50, 600);
-        let flushed = ["", "", "flush.messages=4\n", "flush.ms=150\n"][random.below(4) as usize];
-        format!(
-            "[system]\ndataPath={}\nnum.partitions=2\ngroup.min.session.timeout.ms=100\n\
-             group.initial.rebalance.delay.ms=100\nlog.flush.offset.checkpoint.interval.ms=700\n\
-             controlled.shutdown.drain.ms=300\nlog.segment.delete.delay.ms=100\n\
-             log.index.size.max.bytes={index_bytes}\nlog.index.interval.bytes={interval}\n\
-             [topic={SYNCED}]\nflush.messages=1\n[topic={CACHED}]\n{flushed}",
-            self.data_dir().display()
-        )
-    }
-
-    /// The broker's host, from its start to its end.
-    async fn serve(self) -> turmoil::Result {
-        let broker = match self.start().await {
-            Ok(broker) => broker,
-            Err(why) => {
-                self.history
-                    .note(|| format!("the broker does not start: {why}"));
-                return Ok(());
-            }
-        };
-        *self.running.lock() = Arc::downgrade(broker.context());
-        self.history.opened(&self.ends());
-        self.stop.notified().await;
-        let context = broker.context().clone();
-        broker.shutdown().await;
-        self.history.ended(End::Stopped, &ends_of(&context));
-        *self.running.lock() = Weak::new();
-        Ok(())
-    }
-
-    async fn start(&self) -> Result<Broker, String> {
-        let config = Config::load(Some(&self.config_file()), &[]);
-        let config = config.map_err(|error| error.to_string())?;
-        let listener = turmoil::net::TcpListener::bind(("0.0.0.0", PORT)).await;
-        let listener = listener.map_err(|error| error.to_string())?;
-        let address = listener.local_addr().map_err(|error| error.to_string())?;
-        let info = Arc::new(ListenerInfo::plaintext());
-        let observe = Arc::new(Observe::new(&self.clock()));
-        let options = PartitionsOptions {
-            sync_threads: 2,
-            // Both files are used up now and then.
-            journal_file_bytes: 32 << 10,
-            clock: self.clock(),
-            workers: self.workers(),
-            inline_writes: self.inline_writes.clone(),
-            syncs: observe.syncs.clone(),
-            ..PartitionsOptions::new(config.data_paths())
-        };
-        let partitions = Partitions::open(Arc::new(self.disk.clone()), &options);
-        let partitions = partitions.map_err(|error| error.to_string())?;
-        let ground = Ground {
-            partitions: Arc::new(partitions),
-            meta: MetaStore::over(self.store.open()),
-            listeners: vec![Bound {
-                info: info.clone(),
-                address,
-                socket: Listener(listener),
-            }],
-            advertised: vec![Endpoint {
-                listener: info,
-                host: BROKER.to_owned(),
-                port: PORT,
-            }],
-            peers: Peers::default(),
-            observe,
-        };
-        let started = Broker::start_on(ground, config).await;
-        started.map_err(|error| error.to_string())
-    }
-
-    fn clock(&self) -> WallClock {
-        let jump_ms = self.jump_ms.clone();
-        WallClock::told_by(move || {
-            let elapsed = turmoil::sim_elapsed().unwrap_or_default();
-            EPOCH_MS + elapsed.as_millis() as i64 + jump_ms.load(Ordering::Relaxed)
-        })
-    }
-
-    fn workers(&self) -> Workers {
-        let random = self.random.clone();
-        let ((write_ms_max, sync_ms_max), syncs_last) = (self.slowness, self.syncs_last);
-        Workers::Steps(Arc::new(move |step| {
-            let ms_max = match step {
-                Step::Write => write_ms_max,
-                Step::Sync => sync_ms_max,
-                Step::DuringSync if syncs_last => sync_ms_max,
-                Step::DuringSync => return Duration::ZERO,
-            };
-            Duration::from_millis(random.lock().below(ms_max))
-        }))
-    }
-
-    fn ends(&self) -> BTreeMap<Place, Ends> {
-        let running = self.running.lock().upgrade();
-        running.map_or_else(BTreeMap::new, |context| ends_of(&context))
-    }
-
-    /// Looks for what must never happen inside.
-    fn look_inside(&self) {
-        let Some(context) = self.running.lock().upgrade() else {
-            return;
-        };
-        let ended = context.partitions.supervisor().ended();
-        let panics = context.metrics.handler_panics.load(Ordering::Relaxed);
-        if panics > 0 || !ended.is_empty() {
-            self.history
-                .fail(format!("{panics} handlers panicked, and {ended:?} ended"));
-        }
-    }
-
-    /// Whether a partition needs a restart.
-    fn is_whole(&self) -> bool {
-        let Some(context) = self.running.lock().upgrade() else {
-            return false;
-        };
-        PLACES.iter().all(|(topic, index)| {
-            let partition = context.partitions.get(topic, *index);
-            partition.is_ok_and(|partition| partition.log().offline_reason().is_none())
-        })
-    }
-}
-
-fn ends_of(context: &Context) -> BTreeMap<Place, Ends> {
-    let online = PLACES.iter().filter_map(|place| {
-        let partition = context.partitions.get(place.0, place.1).ok()?;
-        let ends = partition.log().ends();
-        let ends = Ends {
-            log_start: ends.log_start,
-            log_end: ends.log_end.offset,
-            synced_end: ends.synced_end,
-        };
-        Some((*place, ends))
-    });
-    online.collect()
 }
 
 impl World<'_> {
     fn live(&mut self) -> Result<(), String> {
+        let ticks_a_fault = match self.houses.len() {
+            1 => TICKS_A_FAULT,
+            _ => TICKS_A_FAULT_AMONG_MORE,
+        };
         while self.sim.elapsed() < FAULTS {
             self.step()?;
-            if self.random.one_in(35) {
+            if self.random.one_in(ticks_a_fault) {
                 self.disturb();
             }
         }
@@ -369,11 +294,12 @@ impl World<'_> {
         }
         self.phase.over.store(true, Ordering::Relaxed);
         let logs = Arc::new(Mutex::new(BTreeMap::new()));
-        let (read, history) = (logs.clone(), self.house.history.clone());
+        let (read, history) = (logs.clone(), self.history.clone());
+        let brokers = self.brokers.clone();
         self.sim.client("reader", async move {
             for place in PLACES {
                 read.lock().insert(place, Vec::new());
-                let all = read_all(place).await?;
+                let all = read_all(place, brokers.clone()).await?;
                 read.lock().insert(place, all);
             }
             history.finish(&read.lock());
@@ -381,17 +307,26 @@ impl World<'_> {
         });
         let deadline = self.sim.elapsed() + HEALING_MAX;
         while !self.sim.step().map_err(|error| error.to_string())? {
+            self.pass();
             if self.sim.elapsed() > deadline {
                 return Err("clients do not end".to_owned());
             }
         }
-        self.house.look_inside();
+        self.houses.iter().for_each(House::look_inside);
         Ok(())
+    }
+
+    /// Time goes on for the store.
+    fn pass(&self) {
+        if let Some(ensemble) = &self.brokers.ensemble {
+            ensemble.pass(self.sim.elapsed());
+        }
     }
 
     fn step(&mut self) -> Result<(), String> {
         self.sim.step().map_err(|error| error.to_string())?;
-        if let Some(what) = self.house.history.failure() {
+        self.pass();
+        if let Some(what) = self.history.failure() {
             return Err(what);
         }
         let now = self.sim.elapsed();
@@ -402,34 +337,50 @@ impl World<'_> {
         for (_, repair) in due {
             self.repair(repair);
         }
-        let is_running = self.sim.is_host_running(BROKER);
-        match self.power {
-            Power::Off(until) if until <= now => {
-                self.note("the broker starts".to_owned());
-                self.sim.bounce(BROKER);
-                self.power = Power::On;
+        for n in 0..self.houses.len() {
+            let host = self.houses[n].host.clone();
+            let is_running = self.sim.is_host_running(&*host);
+            match self.power[n] {
+                Power::Off(until) if until <= now => {
+                    self.note(format!("{} starts", self.houses[n].name()));
+                    self.sim.bounce(&*host);
+                    self.power[n] = Power::On;
+                }
+                Power::On | Power::Stopping if !is_running => self.off_for_a_while(n),
+                _ => {}
             }
-            Power::On | Power::Stopping if !is_running => self.off_for_a_while(),
-            _ => {}
         }
         Ok(())
     }
 
     fn note(&self, what: String) {
         let at = self.sim.elapsed().as_millis();
-        self.house.history.note_at(at, what);
+        self.history.note_at(at, what);
     }
 
-    fn off_for_a_while(&mut self) {
-        self.house.store.forget();
-        let pause = Duration::from_millis(self.random.below(400));
-        self.power = Power::Off(self.sim.elapsed() + pause);
+    /// One of the brokers.
+    fn pick(&mut self) -> usize {
+        match self.houses.len() {
+            1 => 0,
+            more => self.random.below(more as u64) as usize,
+        }
+    }
+
+    fn off_for_a_while(&mut self, n: usize) {
+        self.houses[n].forget();
+        let ms_max = match &self.houses[n].store {
+            Coordination::Alone(_) => 400,
+            // Others take over from it, or it is quicker.
+            Coordination::Shared(_) => 2 * SESSION_TIMEOUT.as_millis() as u64,
+        };
+        let pause = Duration::from_millis(self.random.below(ms_max));
+        self.power[n] = Power::Off(self.sim.elapsed() + pause);
     }
 
     fn disturb(&mut self) {
         let total: u64 = self.weights.iter().sum();
         let mut left = self.random.below(total);
-        for (fault, weight) in self.weights.into_iter().enumerate() {
+        for (fault, weight) in self.weights.clone().into_iter().enumerate() {
             if left < weight {
                 return self.fault(fault);
             }
@@ -438,90 +389,124 @@ impl World<'_> {
     }
 
     fn fault(&mut self, fault: usize) {
+        let n = self.pick();
         match fault {
-            0 => self.end(End::Killed),
-            1 => self.end(End::PowerLost),
-            2 => self.end(End::Stopped),
-            3 | 4 => self.cut(fault == 3),
-            5 => self.fail_disk(),
-            6 => self.trouble_store(),
-            _ => self.jump(),
+            0 => self.end(n, End::Killed),
+            1 => self.end(n, End::PowerLost),
+            2 => self.end(n, End::Stopped),
+            3 | 4 => self.cut(n, fault == 3),
+            5 => self.fail_disk(n),
+            6 => self.trouble_store(n),
+            7 => self.jump(n),
+            8 => self.cut_between(n),
+            // A session's end takes two of these: it is the fault that there would not be with one broker.
+            _ => self.cut_store(n),
         }
     }
 
-    fn end(&mut self, how: End) {
-        if !matches!(self.power, Power::On) && how == End::Stopped
-            || matches!(self.power, Power::Off(_))
+    fn end(&mut self, n: usize, how: End) {
+        if !matches!(self.power[n], Power::On) && how == End::Stopped
+            || matches!(self.power[n], Power::Off(_))
         {
             return;
         }
-        self.house.look_inside();
+        let house = &mut self.houses[n];
+        house.look_inside();
         if how == End::Stopped {
-            self.note("the broker is to stop".to_owned());
-            self.house.stop.notify_one();
-            self.power = Power::Stopping;
+            house.stop.lock().notify_one();
+            let what = format!("{} is to stop", house.name());
+            self.note(what);
+            self.power[n] = Power::Stopping;
             return;
         }
-        let ends = self.house.ends();
-        *self.house.running.lock() = Weak::new();
-        self.sim.crash(BROKER);
-        // A wish to stop does not outlive the process.
-        self.house.stop = Arc::default();
-        self.house.disk.stop_failing();
-        self.house.history.ended(how, &ends);
+        let ends = house.ends();
+        *house.running.lock() = Weak::new();
+        self.sim.crash(&*house.host);
+        house.forget_stop();
+        house.disk.stop_failing();
+        house.has_ended(how, &ends);
         if how == End::PowerLost {
-            self.lose_power();
+            self.houses[n].lose_power(&mut self.random);
         }
-        self.off_for_a_while();
+        self.off_for_a_while(n);
     }
 
-    fn lose_power(&mut self) {
-        let house = &self.house;
-        house.disk.lose_power(&mut self.random);
-        // The system does not run on.
-        let _ = std::fs::remove_file(house.data_dir().join("metaq-running"));
-        for (topic, index) in PLACES {
-            let dir = house.data_dir().join(format!("{topic}-{index}"));
-            if dir.exists() {
-                let trusted = trusted_before(&house.data_dir(), &dir, (topic, index));
-                damage_indexes(&dir, trusted, &mut self.random);
-            }
+    /// One way between two hosts, or both, is cut or held.
+    fn break_way(&mut self, a: String, b: String, hold: bool) {
+        match hold {
+            true => self.sim.hold(&*a, &*b),
+            false => match self.random.below(3) {
+                0 => self.sim.partition_oneway(&*a, &*b),
+                1 => self.sim.partition_oneway(&*b, &*a),
+                _ => self.sim.partition(&*a, &*b),
+            },
         }
+        self.later(1200, Repair::Way(a, b));
     }
 
-    fn cut(&mut self, hold: bool) {
+    fn cut(&mut self, n: usize, hold: bool) {
         let clients = PRODUCERS + CONSUMERS;
         let client = match self.random.below(clients as u64) as usize {
             n if n < PRODUCERS => format!("p{n}"),
             n => format!("c{}", n - PRODUCERS),
         };
-        self.note(format!("the way to {client} is cut, hold {hold}"));
-        match hold {
-            true => self.sim.hold(&*client, BROKER),
-            false => match self.random.below(3) {
-                0 => self.sim.partition_oneway(&*client, BROKER),
-                1 => self.sim.partition_oneway(BROKER, &*client),
-                _ => self.sim.partition(&*client, BROKER),
-            },
+        let host = self.houses[n].host.clone();
+        match self.houses.len() {
+            1 => self.note(format!("the way to {client} is cut, hold {hold}")),
+            _ => self.note(format!(
+                "the way from {host} to {client} is cut, hold {hold}"
+            )),
         }
-        self.later(1200, Repair::Way(client));
+        self.break_way(client, host, hold);
     }
 
-    fn fail_disk(&mut self) {
+    fn cut_between(&mut self, n: usize) {
+        let other = self.pick();
+        if other == n {
+            return;
+        }
+        let hold = self.random.one_in(2);
+        let host = |n: usize| self.houses[n].host.clone();
+        let (a, b) = (host(n), host(other));
+        self.note(format!("the way from {a} to {b} is cut, hold {hold}"));
+        self.break_way(a, b, hold);
+    }
+
+    /// For long enough, sometimes, that the session ends.
+    fn cut_store(&mut self, n: usize) {
+        let Some(ensemble) = self.brokers.ensemble.clone() else {
+            return;
+        };
+        let way = [Way::Cut, Way::Lagging][self.random.below(2) as usize];
+        self.note(format!(
+            "{}'s way to the store: {way:?}",
+            self.houses[n].host
+        ));
+        ensemble.lead(n, way);
+        self.later(2 * SESSION_TIMEOUT.as_millis() as u64, Repair::Server(n));
+    }
+
+    fn fail_disk(&mut self, n: usize) {
         let calls = self.random.below(8);
-        self.note(format!("the disk fails in {calls} calls"));
-        match self.house.syncs_last && calls % 2 == 1 {
-            true => self.house.disk.fail_writeback_in(calls / 2),
-            false => self.house.disk.fail_in(calls),
+        let house = &self.houses[n];
+        match self.houses.len() {
+            1 => self.note(format!("the disk fails in {calls} calls")),
+            _ => self.note(format!("{}'s disk fails in {calls} calls", house.host)),
         }
-        self.house.history.disk_fails();
-        self.later(600, Repair::Disk);
+        match house.syncs_last && calls % 2 == 1 {
+            true => house.disk.fail_writeback_in(calls / 2),
+            false => house.disk.fail_in(calls),
+        }
+        self.history.disk_fails();
+        self.later(600, Repair::Disk(n));
     }
 
-    fn trouble_store(&mut self) {
-        if self.random.one_in(2) {
+    fn trouble_store(&mut self, n: usize) {
+        if let Coordination::Alone(store) = &self.houses[n].store
+            && self.random.one_in(2)
+        {
+            store.lose_session();
             self.note("the session is lost".to_owned());
-            self.house.store.lose_session();
             self.later(500, Repair::Session);
             return;
         }
@@ -531,15 +516,31 @@ impl World<'_> {
             refuses_one_in: often(),
             silent_one_in: often(),
         };
-        self.note("the coordination store is in a mood".to_owned());
-        self.house.store.behave(mood);
-        self.later(1000, Repair::Mood);
+        match self.houses.len() {
+            1 => self.note("the coordination store is in a mood".to_owned()),
+            _ => self.note(format!("{}'s server is in a mood", self.houses[n].host)),
+        }
+        self.behave(n, mood);
+        self.later(1000, Repair::Mood(n));
     }
 
-    fn jump(&mut self) {
+    fn behave(&self, n: usize, mood: Mood) {
+        match &self.houses[n].store {
+            Coordination::Alone(store) => store.behave(mood),
+            Coordination::Shared(ensemble) => ensemble.behave(n, mood),
+        }
+    }
+
+    fn jump(&mut self, n: usize) {
         let jump_ms = self.random.between(-600_000, 600_000);
-        self.note(format!("the clock is off by {jump_ms} ms"));
-        self.house.jump_ms.store(jump_ms, Ordering::Relaxed);
+        match self.houses.len() {
+            1 => self.note(format!("the clock is off by {jump_ms} ms")),
+            _ => self.note(format!(
+                "{}'s clock is off by {jump_ms} ms",
+                self.houses[n].host
+            )),
+        }
+        self.houses[n].jump_ms.store(jump_ms, Ordering::Relaxed);
     }
 
     fn later(&mut self, ms_max: u64, repair: Repair) {
@@ -549,21 +550,38 @@ impl World<'_> {
 
     fn repair(&mut self, repair: Repair) {
         match repair {
-            Repair::Way(client) => {
-                self.note(format!("the way to {client} is there"));
-                self.sim.release(&*client, BROKER);
-                self.sim.repair(&*client, BROKER);
+            Repair::Way(a, b) => {
+                match self.houses.len() {
+                    1 => self.note(format!("the way to {a} is there")),
+                    _ => self.note(format!("the way from {a} to {b} is there")),
+                }
+                self.sim.release(&*a, &*b);
+                self.sim.repair(&*a, &*b);
             }
             Repair::Session => {
                 self.note("a new session".to_owned());
-                self.house.store.connect();
+                for house in &self.houses {
+                    if let Coordination::Alone(store) = &house.store {
+                        store.connect();
+                    }
+                }
             }
-            Repair::Mood => self.house.store.behave(Mood::default()),
-            Repair::Disk => {
-                self.house.disk.stop_failing();
+            Repair::Server(n) => {
+                self.note(format!(
+                    "{}'s way to the store is there",
+                    self.houses[n].host
+                ));
+                if let Some(ensemble) = &self.brokers.ensemble {
+                    ensemble.lead(n, Way::Open);
+                }
+            }
+            Repair::Mood(n) => self.behave(n, Mood::default()),
+            Repair::Disk(n) => {
+                let house = &self.houses[n];
+                house.disk.stop_failing();
                 // Whoever looks after it starts it again.
-                if self.house.running.lock().upgrade().is_some() && !self.house.is_whole() {
-                    self.end(End::Killed);
+                if house.context().is_some() && !house.is_whole() {
+                    self.end(n, End::Killed);
                 }
             }
         }
@@ -577,53 +595,87 @@ impl World<'_> {
         self.phase.healing.store(true, Ordering::Relaxed);
     }
 
+    fn ends(&self) -> BTreeMap<Place, Ends> {
+        self.houses.iter().flat_map(House::ends).collect()
+    }
+
     fn is_at_end(&mut self) -> bool {
-        let ends = self.house.ends();
-        let history = &self.house.history;
+        let ends = self.ends();
+        let history = &self.history;
         let all = |place: &Place| {
             let end = ends.get(place).map(|ends| ends.log_end);
             let committed = history.committed_end(*place);
             // What was committed may be lost with the power.
             end.is_some_and(|end| committed == end || place.0 == CACHED && committed > end)
         };
-        self.phase.producers_ended.load(Ordering::Relaxed) == PRODUCERS && PLACES.iter().all(all)
+        self.phase.producers_ended.load(Ordering::Relaxed) == PRODUCERS
+            && PLACES.iter().all(all)
+            && self.disagreement().is_none()
+    }
+
+    /// What the brokers of a cluster do not agree on, with each other or with what a client was told.
+    fn disagreement(&self) -> Option<String> {
+        self.brokers.ensemble.as_ref()?;
+        if !self.topics.are_done() {
+            return Some("topics still come and go".to_owned());
+        }
+        let mut views = Vec::new();
+        for house in &self.houses {
+            let Some(context) = house.context() else {
+                return Some(format!("{} does not run", house.host));
+            };
+            let image = context.cluster.image();
+            let topics: BTreeMap<String, String> = image
+                .topics()
+                .map(|topic| (topic.name.to_string(), topic.id.to_string()))
+                .collect();
+            let brokers: Vec<i32> = image.brokers.keys().copied().collect();
+            let slots: Vec<(i32, i32)> = image
+                .slots
+                .iter()
+                .map(|slot| (slot.owner, slot.epoch))
+                .collect();
+            if !context.cluster.may_act() {
+                return Some(format!("{} may not act", house.host));
+            }
+            views.push((topics, brokers, slots, image.controller_id));
+        }
+        let (topics, brokers, slots, controller) = &views[0];
+        if views.iter().any(|view| *view != views[0]) {
+            return Some(format!("brokers see {views:?}"));
+        }
+        if brokers.len() != self.houses.len() || !brokers.contains(controller) {
+            return Some(format!(
+                "{brokers:?} are there, {controller} is the controller"
+            ));
+        }
+        if slots.iter().any(|(owner, _)| !brokers.contains(owner)) {
+            return Some(format!("slots are with {slots:?}"));
+        }
+        self.topics.contradiction(topics)
     }
 
     /// What it did not come to.
     fn late(&self) -> String {
         let committed: Vec<i64> = PLACES
             .iter()
-            .map(|place| self.house.history.committed_end(*place))
+            .map(|place| self.history.committed_end(*place))
             .collect();
+        let disagreement = self.disagreement().unwrap_or_default();
         format!(
-            "it does not come to its end: {} producers are done, {committed:?} is committed of {:?}",
+            "it does not come to its end: {} producers are done, {committed:?} is committed of {:?}; {disagreement}",
             self.phase.producers_ended.load(Ordering::Relaxed),
-            self.house.ends()
+            self.ends()
         )
     }
 }
 
-/// Base offset of the segment that the recovery point is in: those before were synced with their indexes.
-fn trusted_before(data: &Path, dir: &Path, (topic, index): Place) -> i64 {
-    let checkpoint = std::fs::read_to_string(data.join("recovery-point-offset-checkpoint"));
-    let row = format!("{topic} {index} ");
-    let recovery_point = checkpoint.ok().and_then(|rows| {
-        let of = |line: &str| line.strip_prefix(&row)?.parse::<i64>().ok();
-        rows.lines().find_map(of)
-    });
-    let bases = std::fs::read_dir(dir).into_iter().flatten();
-    let bases = bases.filter_map(|entry| {
-        let path = entry.ok()?.path();
-        let is_segment = path.extension()? == "log";
-        is_segment.then(|| path.file_stem()?.to_str()?.parse::<i64>().ok())?
-    });
-    let before = bases.filter(|base| *base <= recovery_point.unwrap_or(0));
-    before.max().unwrap_or(0)
-}
-
 /// Reads a partition from its beginning to its end, through the wire.
-async fn read_all((topic, index): Place) -> Result<Vec<(i64, Number)>, String> {
-    let mut client = Client::new("reader");
+async fn read_all((topic, index): Place, brokers: Brokers) -> Result<Vec<(i64, Number)>, String> {
+    let mut router = Router::new("reader", brokers);
+    let leader = router.leader((topic, index)).await;
+    let leader = leader.map_err(|_| "the reader finds no leader".to_owned())?;
+    let client = router.client(leader);
     let mut all: Vec<(i64, Number)> = Vec::new();
     let start = client.earliest((topic, index), READER_WAIT).await;
     let start = start.map_err(|_| "the reader is not told where to begin".to_owned())?;
