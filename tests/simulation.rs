@@ -159,6 +159,11 @@ fn a_topic_that_was_deleted_does_not_come_back_with_what_a_failing_disk_left_of_
 }
 
 #[test]
+fn a_broker_that_does_not_reach_the_controller_does_not_say_that_there_is_no_such_topic() {
+    process::run(What::Cluster, 2356, CHILD).unwrap();
+}
+
+#[test]
 fn a_batch_that_is_sent_again_after_a_restart_is_known_although_others_followed_it() {
     for seed in [30, 49, 85] {
         process::run(What::Broker, seed, CHILD).unwrap();

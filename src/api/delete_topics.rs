@@ -1,6 +1,8 @@
 //! DeleteTopics (key 20, v1–v6; KIP-4, 516): deletes topics by name, or by id from v6 on.
 //!
 //! - What is named twice, or both by name and by id, is refused and stays (Kafka's ControllerApis).
+//! - A broker that is not the controller, and does not reach it either, knows nothing of what it does not find: topics may
+//!   be there that it has not heard of. It answers NOT_CONTROLLER.
 //! - When it is answered, the name is free and the files are out of the way; offsets that groups committed in
 //!   the topic are forgotten.
 
@@ -42,7 +44,8 @@ async fn handle(
             .map(|name| (Some(name), Uuid::nil()))
             .collect(),
     };
-    let (topics, mut responses) = find(&cx.cluster.image(), asked);
+    let is_controller = cx.cluster.is_controller();
+    let (topics, mut responses) = find(&cx.cluster.image(), is_controller, asked);
     let (topics, denied) = permitted(topics, |topic| {
         let topic = Resource::Topic(&topic.name);
         authorize(&cx, &caller, Operation::Delete, topic)
@@ -83,9 +86,14 @@ async fn handle(
 /// The topics that are meant, each once, and the answers for those that are not to be deleted (Kafka's ControllerApis).
 fn find(
     image: &Image,
+    is_controller: bool,
     asked: Vec<(Option<TopicName>, Uuid)>,
 ) -> (Vec<Arc<Topic>>, Vec<DeletableTopicResult>) {
     let request = |why: &str| ClusterError::Request(why.to_owned());
+    let unknown = |error: ClusterError| match is_controller {
+        true => error,
+        false => ClusterError::NotController,
+    };
     let mut refusals = Vec::new();
     let (mut names, mut ids) = (BTreeMap::new(), BTreeMap::new());
     for (name, id) in asked {
@@ -103,14 +111,14 @@ fn find(
             Some(topic) => {
                 found.insert(id, topic.clone());
             }
-            None => refusals.push(refused(None, id, &ClusterError::UnknownTopicId)),
+            None => refusals.push(refused(None, id, &unknown(ClusterError::UnknownTopicId))),
         }
     }
     for (name, count) in names {
         let known = image.topic(&name);
         let refusal = match known {
             _ if count > 1 => request(DUPLICATE_NAME),
-            None => ClusterError::UnknownTopic,
+            None => unknown(ClusterError::UnknownTopic),
             Some(topic) if found.contains_key(&topic.id) => request(ID_WAS_SUPPLIED),
             Some(topic) => {
                 found.insert(topic.id, topic.clone());
@@ -157,7 +165,7 @@ mod tests {
             (None, id),
             named("nowhere"),
         ];
-        let (topics, refusals) = find(&image, asked);
+        let (topics, refusals) = find(&image, true, asked);
         assert!(topics.is_empty());
         let why: Vec<&str> = refusals
             .iter()
@@ -172,5 +180,22 @@ mod tests {
             DUPLICATE_NAME,
         ];
         assert_eq!(why, expected);
+    }
+
+    #[test]
+    fn only_the_controller_says_that_there_is_no_such_topic() {
+        let codes = |is_controller| {
+            let asked = vec![
+                (Some(topic_name("t")), Uuid::nil()),
+                (None, Uuid::from_u128(7)),
+            ];
+            let (_, refusals) = find(&Image::default(), is_controller, asked);
+            let mut codes: Vec<i16> = refusals.iter().map(|refusal| refusal.error_code).collect();
+            codes.sort_unstable();
+            codes
+        };
+        let unknown = [ClusterError::UnknownTopic, ClusterError::UnknownTopicId];
+        assert_eq!(codes(true), unknown.map(|error| error.code()));
+        assert_eq!(codes(false), [ClusterError::NotController.code(); 2]);
     }
 }
