@@ -5,7 +5,9 @@
 //!
 //! That the broker's simulation can fail was tried by breaking the broker: acknowledging or showing records before they
 //! are synced, storing a batch that is sent again, forgetting the batches before the last one, taking commits of any
-//! generation, acknowledging commits that are not stored. Each is found within some tens of seeds.
+//! generation, acknowledging commits that are not stored. Each is found within some tens of seeds. Of several brokers it was
+//! tried with leases that never end, which every fifth seed finds. Taking away the fences of stored changes (the versions of a
+//! slot and of the controller's epoch) while leases are kept is not found in 200 seeds: there leases are enough.
 
 #[path = "simulation/admin.rs"]
 mod admin;
