@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::problem::Problem;
 use super::value::Value;
 use super::{
-    Overrides, Problem, Source, TOPIC_KEYS, TopicOverrides, WithoutEffect, broker, check_group,
-    group, ini, nearest, topic_key,
+    Overrides, Source, TOPIC_KEYS, TopicOverrides, WithoutEffect, broker, check_group, group, ini,
+    nearest, topic_key,
 };
 
 /// What MetaQ had for topics and nothing follows from here, with what the broker does instead.
