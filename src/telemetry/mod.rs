@@ -3,9 +3,10 @@
 //! As Kafka's ClientMetricsManager decides, without a clock and without wire types. What clients push is kept for people
 //! to look at; the newest of each, within limits.
 
+mod clients;
 mod otlp;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use metaq_protocol::batch::Compression;
@@ -13,24 +14,10 @@ use metaq_protocol::compression::{CompressionError, decompress};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::config::{ClientMetricsSubscription, MatchParameter};
-use crate::log::uuid_to_base64;
+use crate::config::ClientMetricsSubscription;
 
+use clients::{Clients, Instance, POINTS_MAX};
 pub use otlp::{OtlpError, Point};
-
-/// How often a client asks whether there is something to push by now (Kafka's `INTERVAL_MS_DEFAULT`).
-const INTERVAL_MS_DEFAULT: i32 = 300_000;
-
-/// Clients that are known at a time, as in Kafka.
-const INSTANCES_MAX: usize = 16_384;
-/// Points that are kept of a client.
-const POINTS_MAX: usize = 1_000;
-/// What the points of all clients may take, bytes, roughly; the client that pushed longest ago loses its own.
-const KEPT_BYTES_MAX: usize = 32 << 20;
-/// A client that asks for nothing any longer is forgotten after three intervals, and not before this, ms.
-const FORGET_MS_MIN: i64 = 60_000;
-/// Stands for all metrics in a subscription.
-const ALL: &str = "*";
 
 /// Why a client's request is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,34 +117,10 @@ pub struct Pushed {
     pub points_left_out: usize,
 }
 
-#[derive(Debug)]
-struct Instance {
-    facts: ClientFacts,
-    subscribed: Subscribed,
-    /// What `subscribed` was worked out from.
-    subscriptions: Subscriptions,
-    last_get_ms: i64,
-    last_push_ms: i64,
-    terminated: bool,
-    /// The last error was one after which it may ask again at once.
-    may_ask_again: bool,
-    refused: String,
-    pushes: u64,
-    points: Vec<Point>,
-    points_left_out: usize,
-    kept_bytes: usize,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    instances: HashMap<Uuid, Instance>,
-    kept_bytes: usize,
-}
-
 /// All clients that push to this broker.
 #[derive(Debug)]
 pub struct Telemetry {
-    known: Mutex<Known>,
+    clients: Mutex<Clients>,
     payload_bytes_max: usize,
 }
 
@@ -165,7 +128,7 @@ impl Telemetry {
     /// Takes payloads of up to so many bytes, packed and unpacked (`telemetry.max.bytes`).
     pub fn new(payload_bytes_max: usize) -> Self {
         Self {
-            known: Mutex::default(),
+            clients: Mutex::default(),
             payload_bytes_max,
         }
     }
@@ -187,8 +150,8 @@ impl Telemetry {
             true => Uuid::new_v4(),
             false => instance,
         };
-        let mut known = self.known.lock();
-        let client = known.instance(now_ms, id, facts, subscriptions);
+        let mut clients = self.clients.lock();
+        let client = clients.instance(now_ms, id, facts, subscriptions);
         let waited_ms = now_ms - client.last_get_ms.max(client.last_push_ms);
         let in_time = waited_ms >= i64::from(client.subscribed.interval_ms);
         if !in_time && !client.may_ask_again {
@@ -213,16 +176,16 @@ impl Telemetry {
         if is_reserved(instance) {
             return Err(TelemetryError::InvalidInstance(instance));
         }
-        let mut known = self.known.lock();
-        let client = known.instance(now_ms, instance, facts, subscriptions);
+        let mut clients = self.clients.lock();
+        let client = clients.instance(now_ms, instance, facts, subscriptions);
         let checked = self.check(now_ms, instance, client, push);
         client.terminated = push.terminating;
-        drop(known);
+        drop(clients);
         // Unpacked and read without the lock.
         let read = checked.and_then(|codec| self.read(codec, push.metrics));
-        let mut known = self.known.lock();
-        let known = &mut *known;
-        let Some(client) = known.instances.get_mut(&instance) else {
+        let mut clients = self.clients.lock();
+        let clients = &mut *clients;
+        let Some(client) = clients.instances.get_mut(&instance) else {
             return read.map(drop);
         };
         client.may_ask_again = matches!(
@@ -233,10 +196,10 @@ impl Telemetry {
             Ok(points) => {
                 client.refused.clear();
                 client.pushes += 1;
-                known.kept_bytes -= client.kept_bytes;
+                clients.kept_bytes -= client.kept_bytes;
                 client.keep(points);
-                known.kept_bytes += client.kept_bytes;
-                known.make_room();
+                clients.kept_bytes += client.kept_bytes;
+                clients.make_room();
                 Ok(())
             }
             Err(error) => {
@@ -307,9 +270,9 @@ impl Telemetry {
 
     /// Clients that are known, in the order of their ids.
     pub fn clients(&self, now_ms: i64) -> Vec<Pushed> {
-        let mut known = self.known.lock();
-        known.forget(now_ms);
-        let sorted: BTreeMap<&Uuid, &Instance> = known.instances.iter().collect();
+        let mut clients = self.clients.lock();
+        clients.forget(now_ms);
+        let sorted: BTreeMap<&Uuid, &Instance> = clients.instances.iter().collect();
         let shown = |(id, client): (&Uuid, &Instance)| Pushed {
             instance: *id,
             facts: client.facts.clone(),
@@ -326,7 +289,7 @@ impl Telemetry {
 
     /// How many clients are known.
     pub fn len(&self) -> usize {
-        self.known.lock().instances.len()
+        self.clients.lock().instances.len()
     }
 
     /// Whether none is.
@@ -340,147 +303,9 @@ fn is_reserved(id: Uuid) -> bool {
     id.is_nil() || id.as_u128() == 1
 }
 
-impl Known {
-    /// The client with this id, with what it is to push by now.
-    fn instance(
-        &mut self,
-        now_ms: i64,
-        id: Uuid,
-        facts: &ClientFacts,
-        subscriptions: &Subscriptions,
-    ) -> &mut Instance {
-        if !self.instances.contains_key(&id) && self.instances.len() >= INSTANCES_MAX {
-            self.forget(now_ms);
-            self.forget_oldest();
-        }
-        let fresh = || Instance {
-            facts: facts.clone(),
-            subscribed: subscribed(id, facts, subscriptions),
-            subscriptions: subscriptions.clone(),
-            last_get_ms: i64::MIN / 2,
-            last_push_ms: i64::MIN / 2,
-            terminated: false,
-            may_ask_again: false,
-            refused: String::new(),
-            pushes: 0,
-            points: Vec::new(),
-            points_left_out: 0,
-            kept_bytes: 0,
-        };
-        let client = self.instances.entry(id).or_insert_with(fresh);
-        if !Arc::ptr_eq(&client.subscriptions, subscriptions) {
-            // With new subscriptions it may ask and push at once.
-            let renewed = fresh();
-            client.subscribed = renewed.subscribed;
-            client.subscriptions = renewed.subscriptions;
-            client.last_get_ms = renewed.last_get_ms;
-            client.last_push_ms = renewed.last_push_ms;
-            client.terminated = false;
-        }
-        client
-    }
-
-    fn forget(&mut self, now_ms: i64) {
-        let mut freed = 0;
-        self.instances.retain(|_, client| {
-            let kept = now_ms - client.last_seen_ms() <= client.forget_ms();
-            if !kept {
-                freed += client.kept_bytes;
-            }
-            kept
-        });
-        self.kept_bytes -= freed;
-    }
-
-    fn forget_oldest(&mut self) {
-        if self.instances.len() < INSTANCES_MAX {
-            return;
-        }
-        let oldest = self
-            .instances
-            .iter()
-            .min_by_key(|(_, client)| client.last_seen_ms());
-        if let Some(id) = oldest.map(|(id, _)| *id)
-            && let Some(client) = self.instances.remove(&id)
-        {
-            self.kept_bytes -= client.kept_bytes;
-        }
-    }
-
-    /// Drops points until they fit.
-    fn make_room(&mut self) {
-        while self.kept_bytes > KEPT_BYTES_MAX {
-            let with_points = self
-                .instances
-                .values_mut()
-                .filter(|client| client.kept_bytes > 0);
-            let Some(oldest) = with_points.min_by_key(|client| client.last_push_ms) else {
-                return;
-            };
-            self.kept_bytes -= oldest.kept_bytes;
-            oldest.points_left_out += oldest.points.len();
-            oldest.points = Vec::new();
-            oldest.kept_bytes = 0;
-        }
-    }
-}
-
-impl Instance {
-    fn last_seen_ms(&self) -> i64 {
-        self.last_get_ms.max(self.last_push_ms)
-    }
-
-    fn forget_ms(&self) -> i64 {
-        FORGET_MS_MIN.max(i64::from(self.subscribed.interval_ms) * 3)
-    }
-
-    fn keep(&mut self, mut points: Vec<Point>) {
-        self.points_left_out = 0;
-        if points.len() > POINTS_MAX {
-            self.points_left_out = points.pop().map_or(0, |more| more.value as usize);
-        }
-        let bytes = |point: &Point| size_of::<Point>() + point.name.len() + point.labels.len();
-        self.kept_bytes = points.iter().map(bytes).sum();
-        self.points = points;
-    }
-}
-
-/// What the subscriptions that match a client ask of it.
-fn subscribed(id: Uuid, facts: &ClientFacts, subscriptions: &Subscriptions) -> Subscribed {
-    let instance = uuid_to_base64(id);
-    let text_of = |parameter| match parameter {
-        MatchParameter::InstanceId => instance.as_str(),
-        MatchParameter::ClientId => &facts.client_id,
-        MatchParameter::SoftwareName => &facts.software_name,
-        MatchParameter::SoftwareVersion => &facts.software_version,
-        MatchParameter::SourceAddress => &facts.source_address,
-        MatchParameter::SourcePort => &facts.source_port,
-    };
-    let matching = || subscriptions.iter().filter(|one| one.is_for(text_of));
-    let mut metrics: Vec<String> = matching().flat_map(|one| one.metrics.clone()).collect();
-    metrics.sort_unstable();
-    metrics.dedup();
-    if metrics.iter().any(|name| name == ALL) {
-        metrics = vec![ALL.to_owned()];
-    }
-    let intervals = matching().map(|one| one.interval_ms);
-    let interval_ms = intervals
-        .min()
-        .unwrap_or(INTERVAL_MS_DEFAULT)
-        .min(INTERVAL_MS_DEFAULT);
-    let text = format!("{metrics:?}{interval_ms}");
-    let bits = id.as_u128();
-    let folded = (bits >> 96) as u32 ^ (bits >> 64) as u32 ^ (bits >> 32) as u32 ^ bits as u32;
-    Subscribed {
-        instance: id,
-        subscription_id: (crc32c::crc32c(text.as_bytes()) ^ folded) as i32,
-        metrics,
-        interval_ms,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::clients::{INSTANCES_MAX, INTERVAL_MS_DEFAULT};
     use super::*;
 
     const INTERVAL_MS: i64 = 1_000;
