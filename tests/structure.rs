@@ -1,7 +1,7 @@
-//! How the sources hang together: the files of a module import each other in one direction.
+//! How the sources hang together: the files of a module import each other in one direction, and none is too long to read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Modules whose files form no cycle.
 const WITHOUT_CYCLES: &[&str] = &[
@@ -25,6 +25,12 @@ const WITHOUT_CYCLES: &[&str] = &[
     "src/partition",
     "src/telemetry",
 ];
+
+/// Lines of a source file, tests inside included.
+const FILE_LINES_MAX: usize = 600;
+
+/// Files of long tables, and files of tests, which may be longer.
+const MAY_BE_LONG: &[&str] = &["src/config/broker.rs", "src/log/tests.rs"];
 
 /// Names of the sibling files that a file names as `super::<name>`, its tests left out.
 fn imports(source: &str, siblings: &BTreeSet<String>) -> BTreeSet<String> {
@@ -87,6 +93,35 @@ fn the_files_of_a_module_import_each_other_in_one_direction() {
         let knot = knot(graph.collect());
         assert!(knot.is_empty(), "{module}: {knot:?}");
     }
+}
+
+/// Every source file below a directory.
+fn sources_below(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let below = paths.flat_map(|path| match path.is_dir() {
+        true => sources_below(&path),
+        false => vec![path],
+    });
+    let is_source = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
+    below.filter(is_source).collect()
+}
+
+#[test]
+fn no_source_file_is_too_long_to_read() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut long = BTreeSet::new();
+    for path in ["src", "protocol/src"]
+        .iter()
+        .flat_map(|dir| sources_below(&root.join(dir)))
+    {
+        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+        if lines > FILE_LINES_MAX {
+            long.insert(path.strip_prefix(root).unwrap().display().to_string());
+        }
+    }
+    let expected = MAY_BE_LONG.iter().map(|path| (*path).to_owned()).collect();
+    assert_eq!(long, expected, "files above {FILE_LINES_MAX} lines");
 }
 
 #[test]
