@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use metaq::clock::WallClock;
-use metaq::log::{Ends, LogConfig, LogError, ProducedBatch, Reach, ReadWanted};
+use metaq::log::{LogConfig, LogError, LogOffsets, ProducedBatch, Reach, ReadWanted};
 use metaq::partition::{
     Acks, Housekeeping, HousekeepingIntervals, Identity, Isolation, Partition, Partitions,
     PartitionsOptions, ReadError, TopicToOpen,
@@ -287,7 +287,7 @@ fn trusted_before(dir: &Path, recovery_point: i64) -> i64 {
 }
 
 /// All records of a partition: offset, producer and number; and where it starts and ends.
-fn read_all(partition: &Partition) -> (Vec<(i64, i64, i64)>, Ends) {
+fn read_all(partition: &Partition) -> (Vec<(i64, i64, i64)>, LogOffsets) {
     let ends = partition.log().ends();
     let (mut at, mut found) = (ends.log_start, Vec::new());
     while at < ends.log_end.offset {

@@ -16,8 +16,8 @@ use super::journal::WrittenBatch;
 use super::partition_log::{Log, OffsetPosition, Tail};
 use super::producers::Admission;
 
-/// Batches that [`Log::would_append_plainly`] expects at a time, at most.
-pub const PLAIN_BATCHES_MAX: usize = 64;
+/// Batches that [`Log::is_on_fast_path`] expects at a time, at most.
+pub const FAST_PATH_BATCHES_MAX: usize = 64;
 
 /// A batch as it came from a client, validated.
 #[derive(Clone, Debug)]
@@ -130,10 +130,10 @@ impl Log {
             return requests.iter().map(|_| refusal()).collect();
         }
         let config = self.config();
-        let mut round = Round::new(self, &mut tail, &config, leader_epoch, now_ms, &mut tell);
-        let mut answers: Vec<_> = requests.iter().map(|request| round.take(request)).collect();
-        let written = match round.failed.take() {
-            None => round.write_out(),
+        let mut group = AppendGroup::new(self, &mut tail, &config, leader_epoch, now_ms, &mut tell);
+        let mut answers: Vec<_> = requests.iter().map(|request| group.take(request)).collect();
+        let written = match group.failed.take() {
+            None => group.write_out(),
             Some(error) => Err(error),
         };
         if let Err(error) = written {
@@ -144,36 +144,36 @@ impl Log {
                 }
             }
         }
-        self.note_plainness(&tail, &config);
+        self.note_fast_path(&tail, &config);
         answers
     }
 
     /// Whether appending these batches, among `queued_bytes` that may all be for this log, will be a write to the page
     /// cache and nothing else: no new segment, no small file that is replaced and synced, no index that grows. A segment
     /// of 2³¹ offsets is left out of account.
-    pub fn would_append_plainly(
+    pub fn is_on_fast_path(
         &self,
         leader_epoch: i32,
         batches: &[ProducedBatch],
         queued_bytes: u64,
         now_ms: i64,
     ) -> bool {
-        let until_ms = self.plain_until_ms.load(Ordering::Relaxed);
+        let until_ms = self.fast_path_until_ms.load(Ordering::Relaxed);
         let is_young = |batch: &ProducedBatch| batch.header.max_timestamp <= until_ms;
-        self.plain_epoch.load(Ordering::Relaxed) == leader_epoch
-            && queued_bytes <= self.plain_bytes.load(Ordering::Relaxed)
+        self.fast_path_epoch.load(Ordering::Relaxed) == leader_epoch
+            && queued_bytes <= self.fast_path_bytes.load(Ordering::Relaxed)
             && match self.config.load().log_append_time {
                 true => now_ms <= until_ms,
                 false => batches.iter().all(is_young),
             }
     }
 
-    fn note_plainness(&self, tail: &Tail, config: &LogConfig) {
+    fn note_fast_path(&self, tail: &Tail, config: &LogConfig) {
         let segments = self.segments.load();
         let active = segments.last().filter(|active| {
             // An entry a batch at most.
             let (offsets, times) = (&active.offsets.file, &active.times.file);
-            offsets.has_room(PLAIN_BATCHES_MAX) && times.has_room(PLAIN_BATCHES_MAX)
+            offsets.has_room(FAST_PATH_BATCHES_MAX) && times.has_room(FAST_PATH_BATCHES_MAX)
         });
         let epoch = match (self.is_offline(), active) {
             (false, Some(_)) => self.epochs.load().latest().unwrap_or(-1),
@@ -183,19 +183,19 @@ impl Log {
             let left = config.segment_bytes.saturating_sub(active.bytes());
             let age_max_ms = config.segment_ms.saturating_sub(tail.jitter_ms);
             let until_ms = active.rolls_after_ms(age_max_ms);
-            self.plain_bytes.store(left, Ordering::Relaxed);
-            self.plain_until_ms.store(until_ms, Ordering::Relaxed);
+            self.fast_path_bytes.store(left, Ordering::Relaxed);
+            self.fast_path_until_ms.store(until_ms, Ordering::Relaxed);
         }
-        self.plain_epoch.store(epoch, Ordering::Relaxed);
+        self.fast_path_epoch.store(epoch, Ordering::Relaxed);
         if !std::ptr::eq(config, Arc::as_ptr(&self.config())) {
             // It changed meanwhile.
-            self.plain_epoch.store(-1, Ordering::Relaxed);
+            self.fast_path_epoch.store(-1, Ordering::Relaxed);
         }
     }
 }
 
-/// One round of appends: batches are collected and written together, between rolls.
-struct Round<'a> {
+/// Appends that are written in one go: batches are collected and written together, between rolls.
+struct AppendGroup<'a> {
     log: &'a Log,
     tail: &'a mut Tail,
     config: &'a LogConfig,
@@ -214,7 +214,7 @@ struct Pending {
     header: BatchHeader,
 }
 
-impl<'a> Round<'a> {
+impl<'a> AppendGroup<'a> {
     fn new(
         log: &'a Log,
         tail: &'a mut Tail,
@@ -315,7 +315,7 @@ impl<'a> Round<'a> {
         Ok(None)
     }
 
-    /// What is told of the time at which something was appended.
+    /// What is reported of the time at which something was appended.
     fn append_time_of(&self, time_ms: i64) -> i64 {
         match self.config.log_append_time {
             true => time_ms,

@@ -117,14 +117,14 @@ fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{LeftAs, LogConfig, OpenMode, Opened, ProducedBatch, RealDisk};
+    use super::super::{LeftAs, LogConfig, OpenMode, OpenedLog, ProducedBatch, RealDisk};
     use super::*;
     use metaq_protocol::batch::{BatchBuilder, BatchHeader};
 
     const NOW: i64 = 1_700_000_000_000;
     const LATER: i64 = NOW + 10_000;
 
-    fn open(dir: &Path, mode: OpenMode) -> Opened {
+    fn open(dir: &Path, mode: OpenMode) -> OpenedLog {
         let config = LogConfig {
             segment_bytes: 1000,
             retention_ms: 1000,

@@ -2,16 +2,16 @@
 //! one file. One sync of it covers all those logs; their own files are synced later, and before that a power failure
 //! is made up for by the journal when they are opened.
 //!
-//! Two files of one size, written in turn, never longer: `metaq-journal-0` and `-1`. Big-endian:
+//! Two files of one size, written alternately, never longer: `metaq-journal-0` and `-1`. Big-endian:
 //!
 //! | bytes | field | meaning |
 //! |---|---|---|
-//! | 0..4 | magic | `MQJ2`; `MQJ0` where nothing in it counts any more; `MQJ1` was written before runs were told |
+//! | 0..4 | magic | `MQJ2`; `MQJ0` where nothing in it counts any more; `MQJ1` is older: its entries do not say where their run begins |
 //! | 4..8 | crc | CRC-32C of the generation |
 //! | 8..16 | generation | one more than any before it in the directory, so that nothing of an earlier one is taken for its own |
-//! | 4096.. | rounds | each begins at a multiple of 4096, so that no write touches what is synced |
+//! | 4096.. | journal records | each begins at a multiple of 4096, so that no write touches what is synced |
 //!
-//! A round: its length (u32, all of it), CRC-32C of what follows (u32), generation (u64), its number (u64), entries. An
+//! A journal record: its length (u32, all of it), CRC-32C of what follows (u32), generation (u64), its number (u64), entries. An
 //! entry: topic id (16 bytes), partition (i32), the length of the batch (u32), where its run begins (i64), a record batch
 //! as it is in the log. An entry without a batch says that the log is cut off where its run begins: what was journaled of it
 //! before, at and after that offset, does not count any more.
@@ -19,8 +19,8 @@
 //! A run of a partition is what was journaled of it without a gap. Nothing of it is acknowledged before what lies before
 //! the run is synced in the log's own files; where that is missing after a power failure, the run does not count.
 //!
-//! Several rounds may be written and synced at the same time, but a round counts only after all before it: nobody is told
-//! of one whose predecessor is not synced, and the first number that is missing ends what is read.
+//! Several journal records may be written and synced at the same time, but one counts only after all before it: none is
+//! acknowledged before its predecessor is synced, and reading ends at the first number that is missing.
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -38,13 +38,13 @@ const MAGIC_WITHOUT_RUNS: [u8; 4] = *b"MQJ1";
 const DISCARDED: [u8; 4] = *b"MQJ0";
 const BLOCK_BYTES: u64 = 4096;
 const HEADER_BYTES: usize = 16;
-const ROUND_BYTES: usize = 24;
+const RECORD_BYTES: usize = 24;
 const ENTRY_BYTES: usize = 32;
 const ENTRY_BYTES_WITHOUT_RUN: usize = 24;
 const PREFIX: &str = "metaq-journal-";
-/// Behind [`PREFIX`], of files that hold records of partitions that could not be opened.
+/// After [`PREFIX`]: files that hold records of partitions that could not be opened.
 const KEPT: &str = "kept-";
-/// The part of a round's number that counts within one run of the broker; above it is the generation with which the run
+/// The part of a journal record's number that counts within one run of the broker; above it is the generation with which the run
 /// began.
 const NUMBER_IN_RUN: u64 = u32::MAX as u64;
 /// Zeros are written in steps of this size when a file is made.
@@ -84,7 +84,7 @@ pub struct Journaled {
     pub batch: Bytes,
 }
 
-/// Gives rounds their places. Whoever has a place writes there by itself.
+/// Gives journal records their ranges. Ranges do not overlap: each is written without waiting for the others.
 pub struct Journal {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -93,18 +93,18 @@ pub struct Journal {
     number: u64,
     active: usize,
     /// One open file description for each writer: Linux reports a failed writeback once to each of them, so that a writer
-    /// hears of its own loss whoever synced the file meanwhile.
+    /// learns of its own loss also when another has synced the file meanwhile.
     files: Vec<Arc<dyn DiskFile>>,
     writers: usize,
     position: u64,
 }
 
-/// A round's place.
-pub struct Place {
+/// Where in a file a journal record goes.
+pub struct JournalRange {
     file: Arc<dyn DiskFile>,
     position: u64,
     generation: u64,
-    /// Which round it is.
+    /// The number of the journal record.
     pub number: u64,
     /// In which of the two files.
     pub in_file: usize,
@@ -131,17 +131,17 @@ impl Journal {
         self.active
     }
 
-    /// Whether a round of so many batches and bytes can ever be taken.
+    /// Whether a journal record of so many batches and bytes can ever be taken.
     pub fn takes(&self, batches: usize, bytes: usize) -> bool {
-        round_bytes(batches, bytes) <= self.file_bytes.saturating_sub(BLOCK_BYTES)
+        record_bytes(batches, bytes) <= self.file_bytes.saturating_sub(BLOCK_BYTES)
     }
 
-    /// A place for such a round of a writer in the active file, where there is room.
-    pub fn place(&mut self, writer: usize, batches: usize, bytes: usize) -> Option<Place> {
-        let end = self.position.checked_add(round_bytes(batches, bytes))?;
+    /// A range for such a record of a writer in the active file, where there is room.
+    pub fn range(&mut self, writer: usize, batches: usize, bytes: usize) -> Option<JournalRange> {
+        let end = self.position.checked_add(record_bytes(batches, bytes))?;
         let file = self.files.get(writer).cloned();
         let file = file.filter(|_| end <= self.file_bytes)?;
-        let place = Place {
+        let range = JournalRange {
             file,
             position: self.position,
             generation: self.generation,
@@ -149,7 +149,7 @@ impl Journal {
             in_file: self.active,
         };
         (self.position, self.number) = (end, self.number + 1);
-        Some(place)
+        Some(range)
     }
 
     /// Goes on in the other file; what is in it does not count any more.
@@ -187,17 +187,17 @@ impl Journal {
             have += some as u64;
         }
         file.sync_data()?;
-        // Also of a file that is whole: whoever made it may have come no further.
+        // Also for a file that is whole: its maker may have stopped before this.
         self.disk.sync_dir(&self.dir)?;
         Ok(file)
     }
 }
 
-impl Place {
-    /// Writes the round there and syncs it.
+impl JournalRange {
+    /// Writes the journal record there and syncs it.
     pub fn write(&self, entries: &[Entry<'_>]) -> io::Result<()> {
         let heads: Vec<_> = entries.iter().map(entry_head).collect();
-        let mut bytes = ROUND_BYTES;
+        let mut bytes = RECORD_BYTES;
         let mut crc = crc32c::crc32c(&self.generation.to_be_bytes());
         crc = crc32c::crc32c_append(crc, &self.number.to_be_bytes());
         for (entry, head) in entries.iter().zip(&heads) {
@@ -226,8 +226,8 @@ impl Place {
         self.file.sync_data()
     }
 
-    fn head(&self, bytes: usize, crc: u32) -> [u8; ROUND_BYTES] {
-        let mut head = [0; ROUND_BYTES];
+    fn head(&self, bytes: usize, crc: u32) -> [u8; RECORD_BYTES] {
+        let mut head = [0; RECORD_BYTES];
         head[..4].copy_from_slice(&(bytes as u32).to_be_bytes());
         head[4..8].copy_from_slice(&crc.to_be_bytes());
         head[8..16].copy_from_slice(&self.generation.to_be_bytes());
@@ -236,9 +236,9 @@ impl Place {
     }
 }
 
-/// What a round takes of a file.
-fn round_bytes(batches: usize, bytes: usize) -> u64 {
-    ((ROUND_BYTES + batches * ENTRY_BYTES + bytes) as u64).next_multiple_of(BLOCK_BYTES)
+/// What a journal record takes of a file.
+fn record_bytes(batches: usize, bytes: usize) -> u64 {
+    ((RECORD_BYTES + batches * ENTRY_BYTES + bytes) as u64).next_multiple_of(BLOCK_BYTES)
 }
 
 fn path(dir: &Path, n: usize) -> PathBuf {
@@ -269,7 +269,7 @@ fn entry_head(entry: &Entry<'_>) -> [u8; ENTRY_BYTES] {
 }
 
 /// A journal file that was found.
-struct Found {
+struct JournalFile {
     generation: u64,
     path: PathBuf,
     /// Whether anything in it counts.
@@ -278,7 +278,7 @@ struct Found {
 }
 
 /// The journal files in a directory, oldest first.
-fn files(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<Found>> {
+fn files(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<JournalFile>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
@@ -292,7 +292,7 @@ fn files(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<Found>> {
         let tells_runs = start != header(MAGIC_WITHOUT_RUNS, generation);
         let counts = start == header(MAGIC, generation) || !tells_runs;
         if counts || start == header(DISCARDED, generation) {
-            found.push(Found {
+            found.push(JournalFile {
                 generation,
                 path,
                 counts,
@@ -313,21 +313,26 @@ pub fn load(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<Journaled>> {
         let mut content = vec![0; file.size()? as usize];
         let read = file.read_at(&mut content, 0)?;
         content.truncate(read);
-        read_rounds(&found, Bytes::from(content), &mut number, &mut all);
+        read_records(&found, Bytes::from(content), &mut number, &mut all);
     }
     Ok(all)
 }
 
-/// Reads the rounds of a file that have the next numbers.
-fn read_rounds(file: &Found, content: Bytes, next: &mut Option<u64>, all: &mut Vec<Journaled>) {
+/// Reads the journal records of a file that have the next numbers.
+fn read_records(
+    file: &JournalFile,
+    content: Bytes,
+    next: &mut Option<u64>,
+    all: &mut Vec<Journaled>,
+) {
     let mut position = BLOCK_BYTES as usize;
-    while let Some((bytes, number)) = whole_round(file.generation, &content, position) {
+    while let Some((bytes, number)) = whole_record(file.generation, &content, position) {
         let begins = number & NUMBER_IN_RUN == 0;
         if !begins && next.is_some_and(|next| next != number) {
             return;
         }
         *next = Some(number + 1);
-        let mut entries = content.slice(position + ROUND_BYTES..position + bytes);
+        let mut entries = content.slice(position + RECORD_BYTES..position + bytes);
         while let Some(found) = next_entry(&mut entries, file.tells_runs) {
             all.push(found);
         }
@@ -335,14 +340,14 @@ fn read_rounds(file: &Found, content: Bytes, next: &mut Option<u64>, all: &mut V
     }
 }
 
-/// Length and number of the round at a position, where it is whole.
-fn whole_round(generation: u64, content: &[u8], position: usize) -> Option<(usize, u64)> {
-    let mut head = content.get(position..position + ROUND_BYTES)?;
+/// Length and number of the journal record at a position, where it is whole.
+fn whole_record(generation: u64, content: &[u8], position: usize) -> Option<(usize, u64)> {
+    let mut head = content.get(position..position + RECORD_BYTES)?;
     let bytes = head.get_u32() as usize;
     let crc = head.get_u32();
     let whole = content.get(position..position.checked_add(bytes)?)?;
     let is_whole =
-        bytes > ROUND_BYTES && head.get_u64() == generation && crc32c::crc32c(&whole[8..]) == crc;
+        bytes > RECORD_BYTES && head.get_u64() == generation && crc32c::crc32c(&whole[8..]) == crc;
     is_whole.then(|| (bytes, head.get_u64()))
 }
 
@@ -420,7 +425,7 @@ mod tests {
         }
     }
 
-    fn round(journal: &mut Journal, batches: &[WrittenBatch]) {
+    fn record(journal: &mut Journal, batches: &[WrittenBatch]) {
         let entry = |(n, batch)| Entry {
             topic_id: Uuid::from_u128(7),
             partition: n as i32,
@@ -428,17 +433,17 @@ mod tests {
             batch: Some(batch),
         };
         let entries: Vec<_> = batches.iter().enumerate().map(entry).collect();
-        place(journal, batches).write(&entries).unwrap();
+        range(journal, batches).write(&entries).unwrap();
     }
 
-    fn place(journal: &mut Journal, batches: &[WrittenBatch]) -> Place {
+    fn range(journal: &mut Journal, batches: &[WrittenBatch]) -> JournalRange {
         let bytes = |batch: &WrittenBatch| BATCH_HEADER_BYTES + batch.body.len();
         let bytes = batches.iter().map(bytes).sum();
-        if let Some(place) = journal.place(0, batches.len(), bytes) {
-            return place;
+        if let Some(range) = journal.range(0, batches.len(), bytes) {
+            return range;
         }
         journal.switch().unwrap();
-        journal.place(0, batches.len(), bytes).unwrap()
+        journal.range(0, batches.len(), bytes).unwrap()
     }
 
     fn found(dir: &Path) -> Vec<u8> {
@@ -447,23 +452,23 @@ mod tests {
     }
 
     #[test]
-    fn rounds_are_found_in_their_order_over_both_files() {
+    fn records_are_found_in_their_order_over_both_files() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
         for n in 1..=20 {
-            round(&mut journal, &[batch(n, 100), batch(n, 3000)]);
+            record(&mut journal, &[batch(n, 100), batch(n, 3000)]);
         }
         let all = load(&RealDisk, dir.path()).unwrap();
         assert_eq!(all.last().unwrap().partition, 1);
         assert_eq!(all.last().unwrap().run_from, 5);
         assert_eq!(all.last().unwrap().batch.len(), BATCH_HEADER_BYTES + 3000);
-        // The first file was begun again after round 15 + 15.
+        // The first file was begun again after record 15 + 15.
         assert_eq!(
             found(dir.path()),
             (1..=20).flat_map(|n| [n, n]).collect::<Vec<_>>()
         );
         for n in 21..=40 {
-            round(&mut journal, &[batch(n, 100), batch(n, 3000)]);
+            record(&mut journal, &[batch(n, 100), batch(n, 3000)]);
         }
         let left = found(dir.path());
         assert!(
@@ -473,29 +478,29 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_round_ends_it_and_a_new_journal_goes_on_after_the_old() {
+    fn a_torn_record_ends_it_and_a_new_journal_goes_on_after_the_old() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
-        (1..=3).for_each(|n| round(&mut journal, &[batch(n, 5000)]));
+        (1..=3).for_each(|n| record(&mut journal, &[batch(n, 5000)]));
         let path = path(dir.path(), 0);
         let mut content = std::fs::read(&path).unwrap();
-        // In the third round, which takes two blocks like the others.
+        // In the third record, which takes two blocks like the others.
         content[4096 * 5 + 4500] ^= 1;
         std::fs::write(&path, content).unwrap();
         assert_eq!(found(dir.path()), [1, 2]);
         let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
-        round(&mut journal, &[batch(9, 10)]);
+        record(&mut journal, &[batch(9, 10)]);
         assert_eq!(journal.generation, 2);
     }
 
     #[test]
-    fn a_round_counts_only_after_all_before_it() {
+    fn a_record_counts_only_after_all_before_it() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
-        round(&mut journal, &[batch(1, 10)]);
+        record(&mut journal, &[batch(1, 10)]);
         // One that is not written while later ones are, also in the other file.
-        place(&mut journal, &[batch(2, 10)]);
-        (3..15).for_each(|n| round(&mut journal, &[batch(n, 4000)]));
+        range(&mut journal, &[batch(2, 10)]);
+        (3..15).for_each(|n| record(&mut journal, &[batch(n, 4000)]));
         assert_eq!(found(dir.path()), [1]);
     }
 
@@ -503,11 +508,11 @@ mod tests {
     fn what_is_discarded_does_not_count_and_what_is_kept_does() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
-        round(&mut journal, &[batch(1, 10)]);
+        record(&mut journal, &[batch(1, 10)]);
         keep(&RealDisk, dir.path()).unwrap();
         assert_eq!(found(dir.path()), [1]);
         let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
-        round(&mut journal, &[batch(2, 10)]);
+        record(&mut journal, &[batch(2, 10)]);
         assert_eq!(found(dir.path()), [1, 2]);
         discard(&RealDisk, dir.path()).unwrap();
         assert!(found(dir.path()).is_empty());
@@ -515,18 +520,18 @@ mod tests {
     }
 
     #[test]
-    fn what_was_discarded_is_not_taken_for_rounds_of_a_later_journal() {
+    fn what_was_discarded_is_not_taken_for_records_of_a_later_journal() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
-        (1..=5).for_each(|n| round(&mut journal, &[batch(n, 10)]));
+        (1..=5).for_each(|n| record(&mut journal, &[batch(n, 10)]));
         discard(&RealDisk, dir.path()).unwrap();
         let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
-        (6..=7).for_each(|n| round(&mut journal, &[batch(n, 10)]));
+        (6..=7).for_each(|n| record(&mut journal, &[batch(n, 10)]));
         assert_eq!(found(dir.path()), [6, 7]);
     }
 
     #[test]
-    fn a_round_that_is_larger_than_a_file_is_not_taken() {
+    fn a_record_that_is_larger_than_a_file_is_not_taken() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
         assert!(journal.takes(1, 61_384) && !journal.takes(1, 61_385));
@@ -543,8 +548,8 @@ mod tests {
             run_from: 42,
             batch: None,
         };
-        journal.place(0, 1, 0).unwrap().write(&[cut]).unwrap();
-        round(&mut journal, &[batch(1, 100)]);
+        journal.range(0, 1, 0).unwrap().write(&[cut]).unwrap();
+        record(&mut journal, &[batch(1, 100)]);
         let found = load(&RealDisk, dir.path()).unwrap();
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].partition, found[0].run_from), (3, 42));

@@ -19,7 +19,7 @@ fn config() -> LogConfig {
     }
 }
 
-fn open(dir: &Path, mode: OpenMode) -> Opened {
+fn open(dir: &Path, mode: OpenMode) -> OpenedLog {
     Log::open(Arc::new(RealDisk), dir, config(), LeftAs::new(mode), NOW).unwrap()
 }
 

@@ -39,7 +39,7 @@ mod tests;
 
 use std::io;
 
-pub use append::{AppendRequest, Appended, Origin, PLAIN_BATCHES_MAX, ProducedBatch};
+pub use append::{AppendRequest, Appended, FAST_PATH_BATCHES_MAX, Origin, ProducedBatch};
 pub use browse::{PassedBatch, SegmentFigures};
 pub use checkpoint::CheckpointError;
 pub use config::LogConfig;
@@ -49,13 +49,13 @@ pub use disk::{Disk, DiskFile, RealDisk};
 pub use epochs::{EpochStart, LeaderEpochs};
 pub use left_as::{LeftAs, OpenMode};
 pub use look_up::FoundTimestamp;
-pub use partition_log::{Ends, Log, OffsetPosition};
+pub use partition_log::{Log, LogOffsets, OffsetPosition};
 pub use partition_metadata::{from_base64 as uuid_from_base64, to_base64 as uuid_to_base64};
 pub use producers::{
     EXPIRATION_MS_DEFAULT as PRODUCER_EXPIRATION_MS_DEFAULT, Producer, SequenceError, StoredBatch,
 };
 pub use read::{ReadWanted, Slice};
-pub use recover::Opened;
+pub use recover::OpenedLog;
 pub use repair::{Cut, Repair, plan_repairs};
 pub use restore::JournaledBatch;
 pub use retain::unlink_all;

@@ -40,9 +40,9 @@ pub struct OffsetPosition {
     pub position: u64,
 }
 
-/// The ends of a log.
+/// Where a log begins, where it ends, and how far it is synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ends {
+pub struct LogOffsets {
     /// First offset that may be read.
     pub log_start: i64,
     /// The next offset to be written.
@@ -63,7 +63,7 @@ pub struct Log {
     pub(super) dir: RwLock<PathBuf>,
     pub(super) config: ArcSwap<LogConfig>,
     pub(super) segments: ArcSwap<Vec<Arc<Segment>>>,
-    pub(super) ends: RwLock<Ends>,
+    pub(super) ends: RwLock<LogOffsets>,
     pub(super) tail: Mutex<Tail>,
     /// Only the appender changes them.
     pub(super) producers: Mutex<Producers>,
@@ -81,11 +81,11 @@ pub struct Log {
     pub(super) cleaned_until: i64,
     /// What lies before it is in the archive, as far as this process knows.
     pub(super) archived_until: AtomicI64,
-    /// The leader epoch whose appends are writes to the active segment and nothing else, as it looks; -1 for none.
-    pub(super) plain_epoch: AtomicI32,
+    /// The leader epoch whose appends are on the fast path: writes to the active segment and nothing else; -1 for none.
+    pub(super) fast_path_epoch: AtomicI32,
     /// How much more may be appended like that, and until when the segment is not too old for it, ms.
-    pub(super) plain_bytes: AtomicU64,
-    pub(super) plain_until_ms: AtomicI64,
+    pub(super) fast_path_bytes: AtomicU64,
+    pub(super) fast_path_until_ms: AtomicI64,
 }
 
 impl Log {
@@ -94,7 +94,7 @@ impl Log {
         dir: &Path,
         config: LogConfig,
         segments: Vec<Arc<Segment>>,
-        ends: Ends,
+        ends: LogOffsets,
         producers: Producers,
         epochs: LeaderEpochs,
     ) -> Self {
@@ -117,9 +117,9 @@ impl Log {
             rewriting: RewriteLock::default(),
             cleaned_until: 0,
             archived_until: AtomicI64::new(0),
-            plain_epoch: AtomicI32::new(-1),
-            plain_bytes: AtomicU64::new(0),
-            plain_until_ms: AtomicI64::new(i64::MIN),
+            fast_path_epoch: AtomicI32::new(-1),
+            fast_path_bytes: AtomicU64::new(0),
+            fast_path_until_ms: AtomicI64::new(i64::MIN),
         }
     }
 
@@ -136,11 +136,11 @@ impl Log {
     /// Takes new settings; they apply from the next append on.
     pub fn reconfigure(&self, config: LogConfig) {
         self.config.store(Arc::new(config));
-        self.plain_epoch.store(-1, Ordering::Relaxed);
+        self.fast_path_epoch.store(-1, Ordering::Relaxed);
     }
 
     /// Start, end and synced end at this moment.
-    pub fn ends(&self) -> Ends {
+    pub fn ends(&self) -> LogOffsets {
         *self.ends.read()
     }
 
@@ -302,7 +302,7 @@ impl Log {
 
     /// Begins a new active segment at the log's end. The old one's indexes are cut and its producers saved.
     pub(super) fn roll(&self, tail: &mut Tail, now_ms: i64) -> io::Result<()> {
-        self.plain_epoch.store(-1, Ordering::Relaxed);
+        self.fast_path_epoch.store(-1, Ordering::Relaxed);
         let end = self.ends().log_end.offset;
         let segments = self.segments.load_full();
         if let Some(active) = segments.last() {
@@ -367,7 +367,7 @@ impl Log {
 
     /// Saves the producers of all that lies before `offset`.
     fn store_producers(&self, offset: i64) -> io::Result<()> {
-        // Copied: nobody waits for the disk with their lock.
+        // Copied, so that their lock is not held while waiting for the disk.
         let producers = self.producers.lock().clone();
         producer_snapshot::store(&*self.disk, &self.dir(), offset, &producers)
     }

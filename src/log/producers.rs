@@ -186,7 +186,7 @@ impl Producers {
         });
     }
 
-    /// Puts back a producer from a snapshot, after what an earlier entry told of it.
+    /// Puts back a producer from a snapshot, after what an earlier entry said of it.
     pub fn restore(&mut self, producer_id: i64, mut producer: Producer) {
         if let Some(earlier) = self.by_id.remove(&producer_id)
             && earlier.epoch == producer.epoch

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::LogError;
 use super::disk::DiskFile;
-use super::partition_log::{Ends, Log, OffsetPosition};
+use super::partition_log::{Log, LogOffsets, OffsetPosition};
 use super::segment::{Reach, Segment, segment_of};
 
 /// A byte range of a segment's file that a reader is to be sent.
@@ -156,7 +156,7 @@ impl Log {
     }
 }
 
-fn out_of_range(offset: i64, ends: &Ends) -> LogError {
+fn out_of_range(offset: i64, ends: &LogOffsets) -> LogError {
     LogError::OffsetOutOfRange {
         offset,
         log_start: ends.log_start,

@@ -17,10 +17,10 @@ use super::disk::{Disk, DiskFile};
 use super::epochs::LeaderEpochs;
 use super::failed_sync;
 use super::left_as::{LeftAs, OpenMode};
-use super::partition_log::{Ends, Log, OffsetPosition};
+use super::partition_log::{Log, LogOffsets, OffsetPosition};
 use super::producer_snapshot;
 use super::producers::Producers;
-use super::restore::{JournaledBatch, Place, restore};
+use super::restore::{JournaledBatch, LogLocation, restore};
 use super::segment::{BatchAt, FileAge, Segment, base_offset_of, segment_of};
 use super::trust::{self, Indexer};
 
@@ -31,7 +31,7 @@ const SCAN_BYTES: usize = 1 << 20;
 const OLD_MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// An opened log and what opening it did.
-pub struct Opened {
+pub struct OpenedLog {
     /// The log.
     pub log: Log,
     /// Bytes that were checked.
@@ -48,7 +48,7 @@ impl Log {
         config: LogConfig,
         left: LeftAs,
         now_ms: i64,
-    ) -> Result<Opened, LogError> {
+    ) -> Result<OpenedLog, LogError> {
         Self::open_with(disk, dir, config, left, &[], now_ms)
     }
 
@@ -60,7 +60,7 @@ impl Log {
         left: LeftAs,
         journaled: &[JournaledBatch],
         now_ms: i64,
-    ) -> Result<Opened, LogError> {
+    ) -> Result<OpenedLog, LogError> {
         std::fs::create_dir_all(dir)?;
         let sync_failed = left.mode != OpenMode::Clean && failed_sync::is_noted(&*disk, dir);
         let left = match sync_failed {
@@ -73,19 +73,19 @@ impl Log {
             log_start,
             cleaned_until,
         } = left;
-        let place = Place {
+        let location = LogLocation {
             disk: &disk,
             dir,
             config: &config,
             now_ms,
         };
-        let mut segments = find_segments(&place)?;
+        let mut segments = find_segments(&location)?;
         drop_deleted(&mut segments, log_start)?;
         if mode == OpenMode::Clean {
             segments.iter().for_each(|segment| segment.note_named());
         }
         if segments.is_empty() {
-            segments.push(place.create_first(log_start.max(0))?);
+            segments.push(location.create_first(log_start.max(0))?);
         }
         let mut scan = Scan {
             scanned_bytes: 0,
@@ -100,9 +100,9 @@ impl Log {
                 scan.recover(&disk, dir, &mut segments, &config, left)?
             }
         };
-        let next_offset = restore(&place, &mut segments, journaled, next_offset)?;
+        let next_offset = restore(&location, &mut segments, journaled, next_offset)?;
         let next_offset = if next_offset < log_start {
-            begin_anew(&place, &mut segments, log_start)?;
+            begin_anew(&location, &mut segments, log_start)?;
             log_start
         } else {
             next_offset
@@ -139,7 +139,7 @@ impl Log {
         // One a segment is enough, and the newest: every clean close leaves one more.
         let bases: Vec<i64> = segments.iter().map(|segment| segment.base_offset).collect();
         producer_snapshot::remove(&*disk, dir, |at| at < next_offset && !bases.contains(&at))?;
-        let ends = Ends {
+        let ends = LogOffsets {
             log_start,
             log_end,
             synced_end,
@@ -157,7 +157,7 @@ impl Log {
         if sync_failed {
             failed_sync::forget(&*log.disk, &log.dir())?;
         }
-        Ok(Opened {
+        Ok(OpenedLog {
             log,
             scanned_bytes: scan.scanned_bytes,
             cut_bytes: scan.cut_bytes,
@@ -166,10 +166,10 @@ impl Log {
 }
 
 /// The segments in a directory by their `.log` files, oldest first; leftovers of deletions are removed.
-fn find_segments(place: &Place<'_>) -> Result<Vec<Arc<Segment>>, LogError> {
-    let Place {
+fn find_segments(location: &LogLocation<'_>) -> Result<Vec<Arc<Segment>>, LogError> {
+    let LogLocation {
         disk, dir, config, ..
-    } = *place;
+    } = *location;
     let mut segments = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
@@ -184,7 +184,7 @@ fn find_segments(place: &Place<'_>) -> Result<Vec<Arc<Segment>>, LogError> {
                 dir,
                 base_offset,
                 metadata.len(),
-                FileAge::of(&metadata, place.now_ms),
+                FileAge::of(&metadata, location.now_ms),
                 config.index_bytes_max,
             );
             segments.push(Arc::new(segment));
@@ -211,16 +211,16 @@ fn drop_deleted(segments: &mut Vec<Arc<Segment>>, log_start: i64) -> Result<(), 
 /// What was left ends before the log's start, as a power failure may leave it after DeleteRecords: all of it was
 /// deleted, and no offset is given twice.
 fn begin_anew(
-    place: &Place<'_>,
+    location: &LogLocation<'_>,
     segments: &mut Vec<Arc<Segment>>,
     log_start: i64,
 ) -> Result<(), LogError> {
-    tracing::warn!(dir = %place.dir.display(), log_start, "all that was left lies before the log's start");
+    tracing::warn!(dir = %location.dir.display(), log_start, "all that was left lies before the log's start");
     for deleted in segments.drain(..) {
         deleted.mark_deleted()?;
         deleted.unlink()?;
     }
-    segments.push(place.create_first(log_start)?);
+    segments.push(location.create_first(log_start)?);
     Ok(())
 }
 

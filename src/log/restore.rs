@@ -23,14 +23,14 @@ pub struct JournaledBatch {
 }
 
 /// Where a log is being opened.
-pub(super) struct Place<'a> {
+pub(super) struct LogLocation<'a> {
     pub(super) disk: &'a Arc<dyn Disk>,
     pub(super) dir: &'a Path,
     pub(super) config: &'a LogConfig,
     pub(super) now_ms: i64,
 }
 
-impl Place<'_> {
+impl LogLocation<'_> {
     /// Its first segment, empty.
     pub(super) fn create_first(&self, base_offset: i64) -> Result<Arc<Segment>, LogError> {
         let age = FileAge::new(self.now_ms);
@@ -43,7 +43,7 @@ impl Place<'_> {
 
 /// Writes batches of the journal to the log's end; returns the new one.
 pub(super) fn restore(
-    place: &Place<'_>,
+    location: &LogLocation<'_>,
     segments: &mut Vec<Arc<Segment>>,
     journaled: &[JournaledBatch],
     mut next_offset: i64,
@@ -61,7 +61,7 @@ pub(super) fn restore(
             // What lay before it was deleted, and with it the files.
             empty.mark_deleted()?;
             empty.unlink()?;
-            *segments = vec![place.create_first(header.base_offset)?];
+            *segments = vec![location.create_first(header.base_offset)?];
             next_offset = header.base_offset;
         }
         if next_offset < batch.run_from {
@@ -78,11 +78,11 @@ pub(super) fn restore(
         }
         let (position, bytes) = (active.bytes(), &batch.bytes);
         active.append(&mut [IoSlice::new(bytes)], bytes.len() as u64)?;
-        indexer.add(active, &BatchAt { header, position }, place.config)?;
+        indexer.add(active, &BatchAt { header, position }, location.config)?;
         next_offset = header.last_offset() + 1;
     }
     if next_offset > began {
-        tracing::warn!(dir = %place.dir.display(), from = began, to = next_offset, "written again from the journal");
+        tracing::warn!(dir = %location.dir.display(), from = began, to = next_offset, "written again from the journal");
     }
     Ok(next_offset)
 }

@@ -1,7 +1,7 @@
 //! Dropping what is old: retention by time and by size, and DeleteRecords (KIP-107).
 //!
 //! Only whole sealed segments are dropped; an active segment that is due is rolled first. Dropped segments are
-//! renamed at once and unlinked after `file.delete.delay.ms` by whoever gets them from here.
+//! renamed at once and unlinked after `file.delete.delay.ms` by the caller.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! What changes records that are there already: one at a time, and known to whoever copies the log meanwhile.
+//! What changes records that are there already: one at a time, and known to those that copy the log meanwhile.
 //!
 //! Retention and DeleteRecords take segments from the front, truncation cuts off the end. Whoever does that holds
 //! [`Rewriting`] (as Redpanda's segment rewrite lock), then the tail. It may be held for long: what can be done later tries
@@ -31,7 +31,7 @@ impl RewriteLock {
         self.rewrites.load(Ordering::Acquire)
     }
 
-    /// Waits for whoever has it.
+    /// Waits until it is free.
     pub(super) fn lock(&self) -> Rewriting<'_> {
         Rewriting {
             of: self,
@@ -39,7 +39,7 @@ impl RewriteLock {
         }
     }
 
-    /// Where nobody has it.
+    /// Where it is free.
     pub(super) fn try_lock(&self) -> Option<Rewriting<'_>> {
         Some(Rewriting {
             of: self,

@@ -24,7 +24,7 @@ use super::time_index::{TimeIndex, TimestampOffset};
 /// How much is read at a time while walking batch headers from an index position.
 const SCAN_BYTES: usize = 16 << 10;
 
-/// Behind a batch of this size only the next header is read.
+/// After a batch of this size only the next header is read.
 const LARGE_BATCH_BYTES: usize = 4 << 10;
 
 /// A segment of a log. Offsets in it are `base_offset ..`, positions are bytes from the file's start.
@@ -170,7 +170,7 @@ impl Segment {
         Ok(file.insert(opened).clone())
     }
 
-    /// The open `.log` file, where it is open and nobody is opening it.
+    /// The open `.log` file, where it is open and not being opened.
     fn file_if_open(&self) -> Option<Arc<dyn DiskFile>> {
         self.file.try_lock()?.clone()
     }
@@ -393,9 +393,9 @@ impl Segment {
         self.times.file.close();
         let transactions = log.with_file_name(file_name(self.base_offset, "txnindex"));
         for (from, to_follow) in [
-            (log, Some(File::Log)),
-            (self.offsets.file.path(), Some(File::Offsets)),
-            (self.times.file.path(), Some(File::Times)),
+            (log, Some(SegmentFile::Log)),
+            (self.offsets.file.path(), Some(SegmentFile::Offsets)),
+            (self.times.file.path(), Some(SegmentFile::Times)),
             // Kafka's; nothing is kept open.
             (transactions, None),
         ] {
@@ -406,9 +406,9 @@ impl Segment {
                 Err(error) => return Err(error),
             }
             match to_follow {
-                Some(File::Log) => *self.path.lock() = to,
-                Some(File::Offsets) => self.offsets.file.set_path(&to),
-                Some(File::Times) => self.times.file.set_path(&to),
+                Some(SegmentFile::Log) => *self.path.lock() = to,
+                Some(SegmentFile::Offsets) => self.offsets.file.set_path(&to),
+                Some(SegmentFile::Times) => self.times.file.set_path(&to),
                 None => {}
             }
         }
@@ -457,7 +457,7 @@ impl Segment {
 }
 
 /// Files of a segment whose names are kept.
-enum File {
+enum SegmentFile {
     Log,
     Offsets,
     Times,

@@ -21,7 +21,7 @@ fn config() -> LogConfig {
     }
 }
 
-fn open(dir: &Path, config: LogConfig, mode: OpenMode) -> Opened {
+fn open(dir: &Path, config: LogConfig, mode: OpenMode) -> OpenedLog {
     Log::open(Arc::new(RealDisk), dir, config, LeftAs::new(mode), NOW).unwrap()
 }
 
@@ -193,7 +193,7 @@ fn closed(dir: &Path) {
     log.close(NOW).unwrap();
 }
 
-fn try_open(dir: &Path, config: LogConfig, left: LeftAs) -> Result<Opened, LogError> {
+fn try_open(dir: &Path, config: LogConfig, left: LeftAs) -> Result<OpenedLog, LogError> {
     Log::open(Arc::new(RealDisk), dir, config, left, NOW)
 }
 

@@ -68,7 +68,7 @@ impl Log {
             return Err(LogError::Offline(reason));
         }
         rewriting.begin();
-        self.plain_epoch.store(-1, Ordering::Relaxed);
+        self.fast_path_epoch.store(-1, Ordering::Relaxed);
         change(self, &mut tail).map_err(|error| {
             // What is on the device is not known: some of it may be cut.
             failed_sync::note(&*self.disk, &self.dir());

@@ -42,7 +42,7 @@ impl Indexer {
 }
 
 /// Checks trusted segments, oldest first, up to the offset at which the next segment begins, if there is one.
-/// Gaps before `cleaned_until` are compaction's; those before the log's start nobody misses.
+/// Gaps before `cleaned_until` are compaction's; those before the log's start do not matter.
 pub(super) fn check_trusted(
     segments: &[Arc<Segment>],
     next_base: Option<i64>,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use super::ack_queue::AppendReply;
-use super::journal_writer::{Journaling, Part};
+use super::journal_writer::{JournaledAppend, Journaling};
 use super::replica::Replica;
 use super::sync_threads::SyncThreads;
 use crate::clock::WallClock;
@@ -44,13 +44,13 @@ impl Job {
     }
 
     /// Whether it is a write to the page cache and nothing else, also when all that is queued is for its partition.
-    pub(super) fn is_plain(&self, queued_bytes: usize, now_ms: i64) -> bool {
+    pub(super) fn is_on_fast_path(&self, queued_bytes: usize, now_ms: i64) -> bool {
         match self {
             Self::Append {
                 partition, request, ..
             } => {
                 let (log, epoch) = (partition.log(), partition.leader_epoch());
-                log.would_append_plainly(epoch, &request.batches, queued_bytes as u64, now_ms)
+                log.is_on_fast_path(epoch, &request.batches, queued_bytes as u64, now_ms)
             }
             Self::Run(_) => false,
         }
@@ -138,13 +138,17 @@ impl CommitGroup {
         } in self.groups
         {
             let now_ms = context.clock.now_ms();
-            let work = || partition.append_round(&requests, replies, now_ms, journal.is_some());
+            let work = || partition.append_group(&requests, replies, now_ms, journal.is_some());
             match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
                 Ok(wanted) => {
                     if wanted.sync {
                         context.syncs.push(partition.clone());
                     }
-                    parts.extend(wanted.journal.map(|what| Part { partition, what }));
+                    parts.extend(
+                        wanted
+                            .journal
+                            .map(|what| JournaledAppend { partition, what }),
+                    );
                 }
                 Err(_) => {
                     partition.log().fail("an append panicked; this is a bug");

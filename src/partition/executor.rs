@@ -13,7 +13,7 @@ pub enum Workers {
     /// Threads of their own.
     #[default]
     Threads,
-    /// Tasks of the runtime on which partitions are opened, each step after the pause that is told for it. Nothing
+    /// Tasks of the runtime on which partitions are opened, each step after the pause given for it. Nothing
     /// runs at the same time, so a simulation that is repeated does the same again.
     Steps(Arc<dyn Fn(Step) -> Duration + Send + Sync>),
 }
@@ -47,9 +47,9 @@ impl Filled {
 /// What is paused before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A round of the writer.
+    /// A commit group of the writer.
     Write,
-    /// A sync of one partition, or of a round of the journal.
+    /// A sync of one partition, or of a record of the journal.
     Sync,
     /// The end of a sync of one partition: it covers what was appended before the pause.
     DuringSync,

@@ -37,7 +37,7 @@ impl FetchWaiter {
 /// The fetches that wait for one partition, each with the number that it gave the partition.
 #[derive(Default)]
 pub(super) struct Waiters {
-    /// Looked at on every append, so that a partition nobody waits for costs no lock.
+    /// Looked at on every append, so that a partition that no fetch waits for costs no lock.
     count: AtomicUsize,
     waiting: Mutex<Vec<(Arc<FetchWaiter>, usize)>>,
 }

@@ -1,4 +1,4 @@
-//! The thread that looks after partitions by the clock: `flush.ms`, retention, producer expiry, checkpoints,
+//! The thread that does what is due by the clock: `flush.ms`, retention, producer expiry, checkpoints,
 //! delayed removal of deleted files, closing of idle files.
 
 use std::path::PathBuf;
@@ -18,11 +18,11 @@ use crate::schedule::Schedule;
 
 /// How often the clock is looked at; the grain of `flush.ms`.
 const TICK: Duration = Duration::from_millis(100);
-/// How often files of sealed segments that nobody reads are closed.
+/// How often files of sealed segments that are not read are closed.
 const IDLE_FILES_INTERVAL: Duration = Duration::from_secs(300);
 
 /// How long retention waits for a sync before it waits for its next time.
-const AGAIN_MAX: Duration = Duration::from_secs(60);
+const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// Intervals of the jobs.
 #[derive(Clone, Copy, Debug)]
@@ -50,8 +50,8 @@ pub struct Housekeeping {
     task: Option<AbortHandle>,
 }
 
-/// Files that go when their time has come.
-enum Doomed {
+/// Files to unlink when their delay is over.
+enum PendingUnlink {
     Segments(Vec<Arc<Segment>>),
     Directory(PathBuf),
 }
@@ -64,12 +64,12 @@ impl Housekeeping {
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let intervals = Arc::new(Mutex::new(intervals));
-        let mut house = House::new(partitions, intervals.clone());
-        if let Workers::Steps(_) = house.partitions.workers() {
+        let mut housekeeper = Housekeeper::new(partitions, intervals.clone());
+        if let Workers::Steps(_) = housekeeper.partitions.workers() {
             let task = async move {
                 loop {
                     tokio::time::sleep(TICK).await;
-                    house.look_after();
+                    housekeeper.run_due();
                 }
             };
             return Ok(Self {
@@ -83,8 +83,8 @@ impl Housekeeping {
         let thread = std::thread::Builder::new()
             .name("housekeeping".to_owned())
             .spawn(move || {
-                let supervisor = house.partitions.supervisor().clone();
-                supervisor.run("housekeeping", || run(&of_thread, &mut house), || ());
+                let supervisor = housekeeper.partitions.supervisor().clone();
+                supervisor.run("housekeeping", || run(&of_thread, &mut housekeeper), || ());
             })?;
         Ok(Self {
             shared,
@@ -112,7 +112,7 @@ impl Housekeeping {
     }
 }
 
-fn run(shared: &Shared, house: &mut House) {
+fn run(shared: &Shared, housekeeper: &mut Housekeeper) {
     loop {
         {
             let mut stopping = shared.stopping.lock();
@@ -123,12 +123,12 @@ fn run(shared: &Shared, house: &mut House) {
                 return;
             }
         }
-        house.look_after();
+        housekeeper.run_due();
     }
 }
 
-/// What is looked after, and when that was done last.
-struct House {
+/// The duties, and when each was last done.
+struct Housekeeper {
     partitions: Arc<Partitions>,
     intervals: Arc<Mutex<HousekeepingIntervals>>,
     retained: Instant,
@@ -136,13 +136,13 @@ struct House {
     idle: Instant,
     /// Partitions of topics with `flush.ms`; ten thousand without it cost nothing.
     flushed: Vec<Arc<Partition>>,
-    doomed: Vec<(i64, Doomed)>,
+    unlinks: Vec<(i64, PendingUnlink)>,
     schedules: Schedules,
     archive: Archive,
-    again: Vec<Again>,
+    retries: Vec<RetryRetention>,
 }
 
-impl House {
+impl Housekeeper {
     fn new(partitions: Arc<Partitions>, intervals: Arc<Mutex<HousekeepingIntervals>>) -> Self {
         let now = Instant::now();
         Self {
@@ -152,16 +152,18 @@ impl House {
             checkpointed: now,
             idle: now,
             flushed: Vec::new(),
-            doomed: Vec::new(),
+            unlinks: Vec::new(),
             schedules: Schedules::default(),
             archive: Archive::default(),
-            again: Vec::new(),
+            retries: Vec::new(),
         }
     }
 
-    fn look_after(&mut self) {
+    fn run_due(&mut self) {
         let Self {
-            partitions, doomed, ..
+            partitions,
+            unlinks,
+            ..
         } = self;
         let now = partitions.clock().now_ms();
         let intervals = *self.intervals.lock();
@@ -176,7 +178,10 @@ impl House {
         }
         flush_by_time(&self.flushed, now);
         for (aside, delay_ms) in partitions.take_set_aside() {
-            doomed.push((now.saturating_add(delay_ms), Doomed::Directory(aside)));
+            unlinks.push((
+                now.saturating_add(delay_ms),
+                PendingUnlink::Directory(aside),
+            ));
         }
         let regularly = self.retained.elapsed() >= intervals.retention;
         if regularly {
@@ -189,28 +194,31 @@ impl House {
                 scheduled,
                 producer_expiration_ms: intervals.producer_expiration_ms,
             };
-            let to_archive = retain(partitions, now, &due, doomed, &mut self.again);
+            let to_archive = retain(partitions, now, &due, unlinks, &mut self.retries);
             self.archive.add(to_archive);
         }
-        let (synced, waiting) = std::mem::take(&mut self.again)
+        let (synced, waiting) = std::mem::take(&mut self.retries)
             .into_iter()
-            .partition::<Vec<_>, _>(Again::is_due);
-        self.again = waiting;
-        self.again.retain(|again| again.given_up > Instant::now());
-        for again in synced {
+            .partition::<Vec<_>, _>(RetryRetention::is_due);
+        self.retries = waiting;
+        self.retries.retain(|retry| retry.given_up > Instant::now());
+        for retry in synced {
             self.archive
-                .add(apply(&again.partition, now, doomed).into_iter().collect());
+                .add(apply(&retry.partition, now, unlinks).into_iter().collect());
         }
         for partition in self.archive.take_done(partitions.workers()) {
-            drop_old(&partition, now, doomed);
+            drop_old(&partition, now, unlinks);
         }
         for (segments, delay_ms) in partitions.take_dropped() {
-            doomed.push((now.saturating_add(delay_ms), Doomed::Segments(segments)));
+            unlinks.push((
+                now.saturating_add(delay_ms),
+                PendingUnlink::Segments(segments),
+            ));
         }
-        remove_due(doomed, now);
+        remove_due(unlinks, now);
         if self.checkpointed.elapsed() >= intervals.checkpoint {
             self.checkpointed = Instant::now();
-            // Said already; it is tried again at the next turn.
+            // Said already; it is tried again at the next pass.
             let _ = partitions.checkpoint();
         }
         if self.idle.elapsed() >= IDLE_FILES_INTERVAL {
@@ -327,7 +335,7 @@ impl Archive {
         let copying = std::thread::Builder::new()
             .name("archive".to_owned())
             .spawn(move || archive(work));
-        // Where there is no thread to be had, it is due again at the next turn.
+        // Where there is no thread to be had, it is due again at the next pass.
         self.copying = copying.ok();
         done
     }
@@ -361,8 +369,8 @@ fn retain(
     partitions: &Partitions,
     now: i64,
     due: &Due,
-    doomed: &mut Vec<(i64, Doomed)>,
-    again: &mut Vec<Again>,
+    unlinks: &mut Vec<(i64, PendingUnlink)>,
+    retries: &mut Vec<RetryRetention>,
 ) -> Vec<(Arc<Partition>, Vec<Arc<Segment>>)> {
     let mut to_archive = Vec::new();
     each(partitions, |partition| {
@@ -376,8 +384,8 @@ fn retain(
             sync_for_retention(partition, &config);
         }
         if due.is_for(&config) {
-            to_archive.extend(apply(partition, now, doomed));
-            again.extend(Again::of(partition, now));
+            to_archive.extend(apply(partition, now, unlinks));
+            retries.extend(RetryRetention::of(partition, now));
         }
     });
     to_archive
@@ -387,9 +395,9 @@ fn retain(
 fn apply(
     partition: &Arc<Partition>,
     now: i64,
-    doomed: &mut Vec<(i64, Doomed)>,
+    unlinks: &mut Vec<(i64, PendingUnlink)>,
 ) -> Option<(Arc<Partition>, Vec<Arc<Segment>>)> {
-    drop_old(partition, now, doomed);
+    drop_old(partition, now, unlinks);
     partition.log().config().archive_dir.as_ref()?;
     let subject = partition.clone();
     let segments = partition.writer().run_blocking(move || {
@@ -407,13 +415,13 @@ fn apply(
 }
 
 /// A partition of which retention takes more when it is synced: it is applied again then.
-struct Again {
+struct RetryRetention {
     partition: Arc<Partition>,
     synced_end: i64,
     given_up: Instant,
 }
 
-impl Again {
+impl RetryRetention {
     fn of(partition: &Arc<Partition>, now: i64) -> Option<Self> {
         let log = partition.log();
         if !matches!(
@@ -426,7 +434,7 @@ impl Again {
         Some(Self {
             partition: partition.clone(),
             synced_end: log.ends().log_end.offset,
-            given_up: Instant::now() + AGAIN_MAX,
+            given_up: Instant::now() + RETRY_MAX,
         })
     }
 
@@ -435,7 +443,7 @@ impl Again {
     }
 }
 
-/// What is sealed is dropped at the next turn when it is synced, and the journal is not needed for ever.
+/// What is sealed is dropped at the next pass when it is synced, and the journal is not needed for ever.
 fn sync_for_retention(partition: &Arc<Partition>, config: &LogConfig) {
     let ends = partition.log().ends();
     let in_journal = config.syncs_every_append() && ends.synced_end < ends.log_end.offset;
@@ -444,7 +452,7 @@ fn sync_for_retention(partition: &Arc<Partition>, config: &LogConfig) {
     }
 }
 
-fn drop_old(partition: &Arc<Partition>, now: i64, doomed: &mut Vec<(i64, Doomed)>) {
+fn drop_old(partition: &Arc<Partition>, now: i64, unlinks: &mut Vec<(i64, PendingUnlink)>) {
     let subject = partition.clone();
     let dropped = partition
         .writer()
@@ -454,7 +462,7 @@ fn drop_old(partition: &Arc<Partition>, now: i64, doomed: &mut Vec<(i64, Doomed)
             tracing::info!(topic = %partition.topic(), partition = partition.index(), segments = segments.len(),
                 log_start = partition.log().ends().log_start, "retention dropped segments");
             let at = now.saturating_add(partition.log().config().file_delete_delay_ms);
-            doomed.push((at, Doomed::Segments(segments)));
+            unlinks.push((at, PendingUnlink::Segments(segments)));
         }
         Some(Err(error)) => failed(partition, &error),
         Some(Ok(_)) | None => {}
@@ -465,14 +473,14 @@ fn failed(partition: &Partition, error: &LogError) {
     tracing::warn!(topic = %partition.topic(), partition = partition.index(), %error, "retention failed");
 }
 
-fn remove_due(doomed: &mut Vec<(i64, Doomed)>, now: i64) {
-    doomed.retain(|(at, what)| {
+fn remove_due(unlinks: &mut Vec<(i64, PendingUnlink)>, now: i64) {
+    unlinks.retain(|(at, what)| {
         if *at > now {
             return true;
         }
         match what {
-            Doomed::Segments(segments) => unlink_all(segments),
-            Doomed::Directory(path) => {
+            PendingUnlink::Segments(segments) => unlink_all(segments),
+            PendingUnlink::Directory(path) => {
                 if let Err(error) = std::fs::remove_dir_all(path) {
                     tracing::warn!(dir = %path.display(), %error, "cannot remove a deleted partition");
                 }

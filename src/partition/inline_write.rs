@@ -1,4 +1,4 @@
-//! The turns of a connection: what one of them queues for a writer is written at its end, at once, or by the writer
+//! Inline writes: what a connection queues for a writer in one poll is written at the end of that poll, or by the writer
 //! thread, which is woken once. Waking a thread costs more than a batch.
 
 use std::cell::RefCell;
@@ -10,8 +10,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
 
-/// A connection whose answers are there at the end of a turn goes on with the next, this often, before others have
-/// theirs.
+/// A connection whose answers are there at the end of a poll is polled again at once, this often, before the runtime polls
+/// others.
 const POLLS_MAX: usize = 4;
 
 /// What has work to do at the end of a poll.
@@ -23,11 +23,11 @@ pub(super) trait EndOfPoll {
 }
 
 thread_local! {
-    /// The queues to be worked off at the end of the turn, while there is one.
+    /// The queues to be worked off at the end of the poll, while there is one.
     static PUT_OFF: RefCell<Option<Vec<Arc<dyn EndOfPoll>>>> = const { RefCell::new(None) };
 }
 
-/// Ends the turn, also when it panics.
+/// Ends the poll, also when it panics.
 struct PollEnd;
 
 impl Drop for PollEnd {
@@ -41,13 +41,13 @@ impl Drop for PollEnd {
     }
 }
 
-/// Leaves what the turn has queued so far to the writer threads: the turn goes on for long.
+/// Leaves what the poll has queued so far to the writer threads: the poll takes long.
 pub(super) fn wake_now() {
     let queues = PUT_OFF.with_borrow_mut(|put_off| put_off.as_mut().map(std::mem::take));
     queues.iter().flatten().for_each(|queue| queue.wake());
 }
 
-/// Wakes a task, unless its turn is under way: then another one follows without the runtime's help.
+/// Wakes a task, unless its poll is under way: then another one follows without the runtime's help.
 #[derive(Default)]
 struct PollWaker {
     task: AtomicWaker,
@@ -65,7 +65,7 @@ impl Wake for PollWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Writes in any case, so that what was done before is seen by the turn that sees this.
+        // Writes in any case, so that what was done before is seen by the poll that sees this.
         if self.poll.fetch_or(WOKEN, Ordering::AcqRel) & UNDER_WAY == 0 {
             self.task.wake();
         }
@@ -73,12 +73,12 @@ impl Wake for PollWaker {
 }
 
 impl PollWaker {
-    /// Begins a turn; what was there to wake for is looked at now.
+    /// Begins a poll; what was there to wake for is looked at now.
     fn begin(&self) {
         self.poll.swap(UNDER_WAY, Ordering::AcqRel);
     }
 
-    /// Whether the turn ended; otherwise there is reason for another one.
+    /// Whether the poll ended; otherwise there is reason for another one.
     fn end(&self) -> bool {
         let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
         let ended = self.poll.compare_exchange(UNDER_WAY, 0, success, failure);
@@ -86,7 +86,7 @@ impl PollWaker {
     }
 }
 
-/// Runs a future in turns.
+/// Polls a future, and at the end of each poll writes what it has queued.
 pub async fn with_inline_writes<T>(mut future: Pin<&mut impl Future<Output = T>>) -> T {
     let own = Arc::new(PollWaker::default());
     let waker = Waker::from(own.clone());
@@ -103,7 +103,7 @@ pub async fn with_inline_writes<T>(mut future: Pin<&mut impl Future<Output = T>>
                 return polled;
             }
         }
-        // Others have theirs first.
+        // Others are polled first.
         own.poll.swap(0, Ordering::AcqRel);
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -111,7 +111,7 @@ pub async fn with_inline_writes<T>(mut future: Pin<&mut impl Future<Output = T>>
     .await
 }
 
-/// Whether the queue will be worked off at the end of the turn that is under way.
+/// Whether the queue will be worked off at the end of the poll that is under way.
 pub(super) fn put_off<Q: EndOfPoll + 'static>(queue: &Arc<Q>) -> bool {
     let at = Arc::as_ptr(queue).cast::<()>();
     PUT_OFF.with_borrow_mut(|put_off| match put_off {
@@ -143,28 +143,28 @@ mod tests {
         }
     }
 
-    /// Is woken in each of its first `wakes` turns, and through after `turns`; counts its turns.
+    /// Wakes itself in each of its first `wakes` polls, and is ready after `polls`; counts its polls.
     fn restless(
-        turns: usize,
+        polls: usize,
         wakes: usize,
         count: &AtomicUsize,
     ) -> impl Future<Output = ()> + use<'_> {
         poll_fn(move |cx| {
-            let turn = count.fetch_add(1, Ordering::SeqCst) + 1;
-            if turn <= wakes {
+            let poll = count.fetch_add(1, Ordering::SeqCst) + 1;
+            if poll <= wakes {
                 cx.waker().wake_by_ref();
             }
-            match turn >= turns {
+            match poll >= polls {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
             }
         })
     }
 
-    fn poll_once(turns: usize, wakes: usize) -> (bool, usize, usize) {
+    fn poll_once(polls: usize, wakes: usize) -> (bool, usize, usize) {
         let (task, count) = (Arc::new(Counted::default()), AtomicUsize::new(0));
         let waker = Waker::from(task.clone());
-        let future = std::pin::pin!(restless(turns, wakes, &count));
+        let future = std::pin::pin!(restless(polls, wakes, &count));
         let whole = std::pin::pin!(with_inline_writes(future));
         let ready = whole.poll(&mut Context::from_waker(&waker)).is_ready();
         let counted = count.load(Ordering::SeqCst);
@@ -172,19 +172,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_woken_in_its_turn_has_another_one_without_the_runtime() {
+    fn what_is_woken_in_its_poll_is_polled_again_without_the_runtime() {
         assert_eq!(poll_once(3, 2), (true, 3, 0));
         assert_eq!(poll_once(9, 1), (false, 2, 0));
         assert_eq!(poll_once(9, 0), (false, 1, 0));
     }
 
     #[test]
-    fn what_is_woken_in_every_turn_lets_others_have_theirs() {
+    fn what_is_woken_in_every_poll_lets_others_be_polled() {
         assert_eq!(poll_once(usize::MAX, usize::MAX), (false, POLLS_MAX, 1));
     }
 
     #[test]
-    fn what_is_woken_between_its_turns_wakes_its_task() {
+    fn what_is_woken_between_its_polls_wakes_its_task() {
         let task = Arc::new(Counted::default());
         let waker = Waker::from(task.clone());
         let mut kept = None;

@@ -1,5 +1,5 @@
 //! The threads that write a data directory's journal (`log/journal.rs`). What waits when one of them is free goes into a
-//! round; rounds are synced side by side, because devices like that, and answered in their order. When a file of the
+//! journal record; journal records are synced side by side, because devices like that, and answered in their order. When a file of the
 //! journal is full, the partitions in it are synced themselves, and the other file is taken; as long as that one is still
 //! needed, partitions are synced one by one instead.
 
@@ -20,20 +20,20 @@ use super::options::PartitionsOptions;
 use super::replica::{Replica, ToJournal};
 use super::sync_threads::SyncThreads;
 use crate::log::Disk;
-use crate::log::journal::{Entry, Journal, Place, WrittenBatch};
+use crate::log::journal::{Entry, Journal, JournalRange, WrittenBatch};
 use crate::observe::Syncs;
 use crate::supervisor::Supervisor;
 
-/// Rounds that are synced side by side.
-const ROUNDS_MAX: usize = 4;
+/// Journal records that are synced side by side.
+const RECORDS_IN_FLIGHT_MAX: usize = 4;
 
-/// What one round of the writer appended to one partition.
-pub(super) struct Part {
+/// What one commit group of the writer appended to one partition.
+pub(super) struct JournaledAppend {
     pub(super) partition: Arc<Replica>,
     pub(super) what: ToJournal,
 }
 
-impl Part {
+impl JournaledAppend {
     fn bytes(&self) -> usize {
         let bytes = |batch: &WrittenBatch| BATCH_HEADER_BYTES + batch.body.len();
         self.what.written.iter().map(bytes).sum()
@@ -42,7 +42,7 @@ impl Part {
 
 #[derive(Default)]
 struct State {
-    parts: Vec<Part>,
+    parts: Vec<JournaledAppend>,
     stopping: bool,
     /// It failed: everything is synced by itself.
     broken: bool,
@@ -58,13 +58,13 @@ struct Queue {
 struct JournalState {
     journal: Journal,
     needed: [Needed; 2],
-    /// Rounds under way, by the file that they are in.
+    /// Journal records under way, by the file that they are in.
     under_way: [usize; 2],
-    /// Rounds that are over while one before them is not, by their numbers.
+    /// Journal records that are over while one before them is not, by their numbers.
     over: BTreeMap<u64, JournalRecord>,
-    /// The number of the round that is to be answered next.
+    /// The number of the journal record that is to be answered next.
     next: Option<u64>,
-    /// A round failed: none that was under way counts, nor any after it.
+    /// A journal record failed: none that was under way counts, nor any after it.
     failed: bool,
     syncs: SyncThreads,
 }
@@ -74,8 +74,8 @@ type Needed = HashMap<(Uuid, i32), (Arc<Replica>, i64)>;
 
 /// What is written and synced together.
 struct JournalRecord {
-    place: Place,
-    parts: Vec<Part>,
+    range: JournalRange,
+    parts: Vec<JournaledAppend>,
     is_durable: bool,
 }
 
@@ -90,7 +90,7 @@ impl JournalRecord {
                 batch: Some(batch),
             }));
         }
-        self.place.write(&entries)?;
+        self.range.write(&entries)?;
         self.is_durable = true;
         Ok(())
     }
@@ -123,7 +123,7 @@ impl Journaling {
             return Ok(None);
         }
         let is_stepwise = matches!(options.workers, Workers::Steps(_));
-        let writers = options.sync_threads.clamp(1, ROUNDS_MAX);
+        let writers = options.sync_threads.clamp(1, RECORDS_IN_FLIGHT_MAX);
         let journal = Arc::new(JournalQueue {
             queue: Queue {
                 filled: Filled::new(&options.workers),
@@ -175,8 +175,8 @@ impl Journaling {
         self.journal.give_up(why);
     }
 
-    /// Queues what a round of the writer appended.
-    pub(super) fn push(&self, parts: Vec<Part>) {
+    /// Queues what a commit group of the writer appended.
+    pub(super) fn push(&self, parts: Vec<JournaledAppend>) {
         if parts.is_empty() {
             return;
         }
@@ -200,27 +200,27 @@ impl Journaling {
             let _ = thread.join();
         }
         // Where there are none.
-        while let Some(mut round) = self.journal.begin(0) {
-            let written = round.write();
-            self.journal.finish(round, written);
+        while let Some(mut record) = self.journal.begin(0) {
+            let written = record.write();
+            self.journal.finish(record, written);
         }
     }
 }
 
 impl JournalQueue {
-    /// Takes what is queued and gives it a place of writer `n`; `None` when nothing is left to be written.
+    /// Takes what is queued and gives it a range of writer `n`; `None` when nothing is left to be written.
     fn begin(&self, n: usize) -> Option<JournalRecord> {
-        // Under this lock, so that rounds have their numbers in the order of the queue.
+        // Under this lock, so that journal records have their numbers in the order of the queue.
         let mut state_of_files = self.state_of_files.lock();
         loop {
             let parts = std::mem::take(&mut self.queue.state.lock().parts);
             if parts.is_empty() {
                 return None;
             }
-            match state_of_files.place(n, &parts) {
-                Ok(Some(place)) => {
+            match state_of_files.range(n, &parts) {
+                Ok(Some(range)) => {
                     return Some(JournalRecord {
-                        place,
+                        range,
                         parts,
                         is_durable: false,
                     });
@@ -236,9 +236,9 @@ impl JournalQueue {
         }
     }
 
-    /// Answers the round, and those that waited for it.
-    fn finish(&self, round: JournalRecord, written: io::Result<()>) {
-        self.state_of_files.lock().finish(round);
+    /// Answers the journal record, and those that waited for it.
+    fn finish(&self, record: JournalRecord, written: io::Result<()>) {
+        self.state_of_files.lock().finish(record);
         if let Err(error) = written {
             self.give_up(&error.to_string());
         }
@@ -262,19 +262,23 @@ impl JournalQueue {
 }
 
 impl JournalState {
-    /// A place for a round of these parts, perhaps in the other file; `None` where there is none now.
-    fn place(&mut self, writer: usize, parts: &[Part]) -> io::Result<Option<Place>> {
+    /// A range for a journal record of these parts, perhaps in the other file; `None` where there is none now.
+    fn range(
+        &mut self,
+        writer: usize,
+        parts: &[JournaledAppend],
+    ) -> io::Result<Option<JournalRange>> {
         let batches = parts.iter().map(|part| part.what.written.len()).sum();
-        let bytes = parts.iter().map(Part::bytes).sum();
-        let mut place = self.journal.place(writer, batches, bytes);
-        if place.is_none() && self.journal.takes(batches, bytes) && self.switch()? {
-            place = self.journal.place(writer, batches, bytes);
+        let bytes = parts.iter().map(JournaledAppend::bytes).sum();
+        let mut range = self.journal.range(writer, batches, bytes);
+        if range.is_none() && self.journal.takes(batches, bytes) && self.switch()? {
+            range = self.journal.range(writer, batches, bytes);
         }
-        if let Some(place) = &place {
-            self.under_way[place.in_file] += 1;
-            self.next.get_or_insert(place.number);
+        if let Some(range) = &range {
+            self.under_way[range.in_file] += 1;
+            self.next.get_or_insert(range.number);
         }
-        Ok(place)
+        Ok(range)
     }
 
     /// Takes the other file, unless somebody still needs it.
@@ -295,25 +299,25 @@ impl JournalState {
         Ok(true)
     }
 
-    /// Answers all rounds that are over, up to the first that is not. None counts once one has failed: what the device
+    /// Answers all journal records that are over, up to the first that is not. None counts once one has failed: what the device
     /// did with the others that were under way is not known.
-    fn finish(&mut self, round: JournalRecord) {
-        self.failed |= !round.is_durable;
-        self.over.insert(round.place.number, round);
+    fn finish(&mut self, record: JournalRecord) {
+        self.failed |= !record.is_durable;
+        self.over.insert(record.range.number, record);
         if self.failed {
-            for (_, round) in std::mem::take(&mut self.over) {
-                self.under_way[round.place.in_file] -= 1;
-                self.sync_instead(round.parts);
+            for (_, record) in std::mem::take(&mut self.over) {
+                self.under_way[record.range.in_file] -= 1;
+                self.sync_instead(record.parts);
             }
             return;
         }
         while let Some(number) = self.next
-            && let Some(round) = self.over.remove(&number)
+            && let Some(record) = self.over.remove(&number)
         {
-            let in_file = round.place.in_file;
+            let in_file = record.range.in_file;
             self.under_way[in_file] -= 1;
             self.next = Some(number + 1);
-            for Part { partition, what } in round.parts {
+            for JournaledAppend { partition, what } in record.parts {
                 partition.journaled(what.end);
                 if in_file != self.journal.active() {
                     self.syncs.push(partition.clone());
@@ -324,8 +328,8 @@ impl JournalState {
         }
     }
 
-    fn sync_instead(&self, parts: Vec<Part>) {
-        for Part { partition, .. } in parts {
+    fn sync_instead(&self, parts: Vec<JournaledAppend>) {
+        for JournaledAppend { partition, .. } in parts {
             partition.not_journaled();
             self.syncs.push(partition);
         }
@@ -343,15 +347,19 @@ fn run(journal: &JournalQueue, n: usize) {
                 journal.queue.filled.threads.wait(&mut state);
             }
         }
-        if let Some(mut round) = journal.begin(n) {
+        if let Some(mut record) = journal.begin(n) {
             let began = Instant::now();
-            let write = AssertUnwindSafe(|| round.write());
+            let write = AssertUnwindSafe(|| record.write());
             let written = std::panic::catch_unwind(write);
             journal
                 .counted
                 .took(began.elapsed(), || "journal".to_owned());
-            let bug = |_| Err(io::Error::other("a round panicked; this is a bug"));
-            journal.finish(round, written.unwrap_or_else(bug));
+            let bug = |_| {
+                Err(io::Error::other(
+                    "a write to the journal panicked; this is a bug",
+                ))
+            };
+            journal.finish(record, written.unwrap_or_else(bug));
         }
     }
 }
@@ -363,10 +371,10 @@ async fn run_steps(journal: Arc<JournalQueue>, n: usize, workers: Workers) {
     };
     loop {
         filled.notified().await;
-        while let Some(mut round) = journal.begin(n) {
+        while let Some(mut record) = journal.begin(n) {
             tokio::time::sleep(pause(Step::Sync)).await;
-            let written = round.write();
-            journal.finish(round, written);
+            let written = record.write();
+            journal.finish(record, written);
         }
         if journal.queue.state.lock().stopping {
             return;

@@ -65,11 +65,11 @@ pub struct TopicPartitions {
     pub topic: Arc<str>,
     /// Id.
     pub topic_id: Uuid,
-    slots: BTreeMap<i32, Slot>,
+    slots: BTreeMap<i32, HostedPartition>,
 }
 
 #[derive(Clone)]
-enum Slot {
+enum HostedPartition {
     Online(Arc<Partition>),
     Offline(Arc<str>),
     /// Led elsewhere by now; its files are still here.
@@ -80,9 +80,11 @@ impl TopicPartitions {
     /// One partition.
     pub fn get(&self, index: i32) -> Result<&Arc<Partition>, PartitionError> {
         match self.slots.get(&index) {
-            Some(Slot::Online(partition)) => Ok(partition),
-            Some(Slot::Offline(reason)) => Err(PartitionError::Offline(reason.to_string())),
-            Some(Slot::Stopped) => Err(PartitionError::NotLeader),
+            Some(HostedPartition::Online(partition)) => Ok(partition),
+            Some(HostedPartition::Offline(reason)) => {
+                Err(PartitionError::Offline(reason.to_string()))
+            }
+            Some(HostedPartition::Stopped) => Err(PartitionError::NotLeader),
             None => Err(PartitionError::Unknown),
         }
     }
@@ -90,30 +92,30 @@ impl TopicPartitions {
     /// Whether a partition is here, online or not.
     pub fn is_open(&self, index: i32) -> bool {
         let slot = self.slots.get(&index);
-        slot.is_some_and(|slot| !matches!(slot, Slot::Stopped))
+        slot.is_some_and(|slot| !matches!(slot, HostedPartition::Stopped))
     }
 
     /// Those that are online.
     pub fn online(&self) -> impl Iterator<Item = &Arc<Partition>> {
         self.slots.values().filter_map(|slot| match slot {
-            Slot::Online(partition) => Some(partition),
-            Slot::Offline(_) | Slot::Stopped => None,
+            HostedPartition::Online(partition) => Some(partition),
+            HostedPartition::Offline(_) | HostedPartition::Stopped => None,
         })
     }
 
     /// Those that are offline, and why.
     pub fn offline(&self) -> impl Iterator<Item = (i32, &str)> {
         self.slots.iter().filter_map(|(index, slot)| match slot {
-            Slot::Online(_) | Slot::Stopped => None,
-            Slot::Offline(reason) => Some((*index, &**reason)),
+            HostedPartition::Online(_) | HostedPartition::Stopped => None,
+            HostedPartition::Offline(reason) => Some((*index, &**reason)),
         })
     }
 
-    /// Indices of those whose files nobody has open.
+    /// Indices of those whose files are not open.
     fn unopened(&self) -> impl Iterator<Item = i32> {
         let slots = self.slots.iter();
         slots
-            .filter(|(_, slot)| !matches!(slot, Slot::Online(_)))
+            .filter(|(_, slot)| !matches!(slot, HostedPartition::Online(_)))
             .map(|(index, _)| *index)
     }
 }
@@ -277,7 +279,7 @@ impl Partitions {
         })
     }
 
-    /// Removes a directory that was found at start and belongs to nobody; waits for the disk.
+    /// Removes a directory that was found at start and belongs to no topic; waits for the disk.
     pub fn remove_found(&self, found: &FoundPartition) {
         let volume = self
             .volumes
@@ -403,15 +405,15 @@ impl Partitions {
         let slot = opened.map_or_else(
             |error| {
                 tracing::error!(topic = %to_open.topic, partition = index, %error, "partition is offline");
-                Slot::Offline(error.to_string().into())
+                HostedPartition::Offline(error.to_string().into())
             },
-            Slot::Online,
+            HostedPartition::Online,
         );
         let _change = self.changes.lock();
         let mut map = Map::clone(&self.map.load());
-        let is_known = |topic: &&Arc<TopicPartitions>| matches!(topic.slots.get(&index), Some(Slot::Online(known)) if Arc::ptr_eq(known, old));
+        let is_known = |topic: &&Arc<TopicPartitions>| matches!(topic.slots.get(&index), Some(HostedPartition::Online(known)) if Arc::ptr_eq(known, old));
         let Some(topic) = map.by_id.get(&to_open.topic_id).filter(is_known) else {
-            if let Slot::Online(partition) = slot {
+            if let HostedPartition::Online(partition) = slot {
                 partition.mark_deleted();
                 if let Some((volume, _)) = self.holding(&partition) {
                     volume.partitions.fetch_sub(1, Ordering::Relaxed);
@@ -424,9 +426,9 @@ impl Partitions {
             return false;
         };
         let mut changed = TopicPartitions::clone(topic);
-        if let Slot::Online(partition) = &slot
+        if let HostedPartition::Online(partition) = &slot
             && let Some(known) = changed.slots.get(&index)
-            && let Slot::Online(before) = known
+            && let HostedPartition::Online(before) = known
         {
             partition.traffic().go_on_from(before.traffic());
             // It may have been changed meanwhile.

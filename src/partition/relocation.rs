@@ -28,7 +28,7 @@ use super::moves::{MOVED, sync_dir};
 use super::registry::{Partitions, TopicToOpen};
 use crate::log::{FUTURE, PartitionOffsets};
 
-/// The switch waits until this little is to be copied, bytes; or the rounds below are over.
+/// The switch waits until this little is to be copied, bytes; or the passes below are over.
 const SWITCH_BYTES_MAX: u64 = 4 << 20;
 /// Rounds of copying what came meanwhile.
 const ROUNDS_MAX: usize = 20;
@@ -159,7 +159,7 @@ impl Partitions {
             .path()
             .join(format!("{topic}-{index}.{random}{FUTURE}"));
         fs::create_dir(&future)?;
-        let mut copy = Copy {
+        let mut copy = DirectoryCopy {
             from: partition.log().dir(),
             to: &future,
             done: BTreeMap::new(),
@@ -172,7 +172,7 @@ impl Partitions {
             if std::mem::replace(&mut rewrites, now) != now {
                 copy.begin_anew()?;
             }
-            outcome = copy.round(false, &going);
+            outcome = copy.pass(false, &going);
             if outcome.is_err() || copy.missing() <= SWITCH_BYTES_MAX {
                 break;
             }
@@ -190,13 +190,13 @@ impl Partitions {
         &self,
         old: &Arc<Partition>,
         to: usize,
-        copy: &mut Copy<'_>,
+        copy: &mut DirectoryCopy<'_>,
         rewrites: u64,
     ) -> io::Result<()> {
         let other = |error: &dyn std::fmt::Display| io::Error::other(error.to_string());
         let (topic, index, now) = (old.topic(), old.index(), self.clock().now_ms());
         old.mark_moved();
-        // Behind what is queued already; who waits for a sync gets his answer.
+        // After what is queued already, so that what waits for a sync is answered.
         let _ = old.writer().run_blocking(|| ());
         old.sync_to(old.log().ends().log_end, now);
         let ends = old.log().ends();
@@ -209,7 +209,7 @@ impl Partitions {
                 // Nobody rewrites it any more.
                 false => copy.begin_anew(),
             })
-            .and_then(|()| copy.round(true, &|| true))
+            .and_then(|()| copy.pass(true, &|| true))
             .and_then(|()| copy.finish());
         let from = self
             .volumes
@@ -245,7 +245,7 @@ impl Partitions {
         &self,
         old: &Arc<Partition>,
         to: usize,
-        copy: &Copy<'_>,
+        copy: &DirectoryCopy<'_>,
         aside: PathBuf,
     ) -> io::Result<()> {
         old.log().moved_to(&aside);
@@ -282,16 +282,16 @@ impl Partitions {
     }
 }
 
-/// A copy of a partition's directory that is brought up to date in rounds.
-struct Copy<'a> {
+/// A copy of a partition's directory that is brought up to date in passes.
+struct DirectoryCopy<'a> {
     from: PathBuf,
     to: &'a Path,
     /// How much of which file is there.
     done: BTreeMap<String, u64>,
 }
 
-impl Copy<'_> {
-    /// The files of the partition with their sizes; of segments that are not sealed, and in rounds before the last one,
+impl DirectoryCopy<'_> {
+    /// The files of the partition with their sizes; of segments that are not sealed, and in passes before the last one,
     /// the records alone.
     fn files(&self, last: bool) -> io::Result<Vec<(String, u64)>> {
         let mut files = Vec::new();
@@ -339,8 +339,8 @@ impl Copy<'_> {
     }
 
     /// Copies what is there and not copied yet. Records are only appended; other files are copied whole, in the last
-    /// round.
-    fn round(&mut self, last: bool, goes_on: &dyn Fn() -> bool) -> io::Result<()> {
+    /// pass.
+    fn pass(&mut self, last: bool, goes_on: &dyn Fn() -> bool) -> io::Result<()> {
         for (name, bytes) in self.files(last)? {
             let is_records = name.ends_with(".log");
             let from = match is_records {
@@ -431,7 +431,7 @@ mod tests {
         let (from, to) = (root.path().join("t-0"), root.path().join("future"));
         fs::create_dir(&from).unwrap();
         fs::create_dir(&to).unwrap();
-        let mut copy = Copy {
+        let mut copy = DirectoryCopy {
             from: from.clone(),
             to: &to,
             done: BTreeMap::new(),
@@ -440,11 +440,11 @@ mod tests {
         fs::write(from.join("3.log"), b"first").unwrap();
         fs::write(from.join("3.index"), b"i").unwrap();
         assert_eq!(copy.missing(), 8);
-        copy.round(false, &|| true).unwrap();
+        copy.pass(false, &|| true).unwrap();
         assert_eq!(copy.missing(), 0);
         fs::rename(from.join("0.log"), from.join("0.log.deleted")).unwrap();
         fs::write(from.join("3.log"), b"first second").unwrap();
-        copy.round(true, &|| true).unwrap();
+        copy.pass(true, &|| true).unwrap();
         copy.finish().unwrap();
         let mut names: Vec<_> = fs::read_dir(&to)
             .unwrap()
@@ -456,7 +456,7 @@ mod tests {
         // Cut off, and appended to.
         fs::write(from.join("3.log"), b"first other!").unwrap();
         copy.begin_anew().unwrap();
-        copy.round(true, &|| true).unwrap();
+        copy.pass(true, &|| true).unwrap();
         copy.finish().unwrap();
         assert_eq!(fs::read(to.join("3.log")).unwrap(), b"first other!");
         let stopped = copy_range(&from.join("3.log"), &to.join("x"), 0..3, &|| false);

@@ -1,6 +1,6 @@
 //! This broker's replica of a partition: its log, how far it is, who waits for it.
 //!
-//! Concurrency: whoever writes in its data directory appends, one at a time; sync threads move the synced end; everybody
+//! Concurrency: one at a time writes in its data directory, and appends; sync threads move the synced end; everybody
 //! else reads. The replica knows none of them: `handle.rs` has it together with who writes it.
 
 use std::fmt;
@@ -159,7 +159,7 @@ const PART_BYTES_MAX: usize = 64 << 10;
 
 /// What an append wants to be done next.
 #[derive(Default)]
-pub(super) struct Wanted {
+pub(super) struct SyncNeeds {
     /// The partition's own files are to be synced.
     pub(super) sync: bool,
     /// Goes into the journal.
@@ -338,19 +338,19 @@ impl Replica {
         Ok(self.log.read_within(wanted, limit, reach)?)
     }
 
-    /// Appends what several requests brought; called by whoever writes. `may_journal` says that there is a journal.
-    pub(super) fn append_round(
+    /// Appends what several requests brought; called by the one that writes. `may_journal` says that there is a journal.
+    pub(super) fn append_group(
         &self,
         requests: &[AppendRequest],
         replies: Vec<AppendReply>,
         now_ms: i64,
         may_journal: bool,
-    ) -> Wanted {
+    ) -> SyncNeeds {
         if self.is_deleted() {
             for reply in replies {
                 let _ = reply.send(Err(LogError::NotLeader));
             }
-            return Wanted::default();
+            return SyncNeeds::default();
         }
         let before = self.log.ends().log_end;
         let syncs_every_append = self.log.config().syncs_every_append();
@@ -366,7 +366,7 @@ impl Replica {
             });
         self.traffic.appended(appended_bytes);
         let end = self.log.ends().log_end;
-        let mut wanted = Wanted {
+        let mut wanted = SyncNeeds {
             // A sealed segment is synced soon, so that a crash need not scan it.
             sync: end.segment_base != before.segment_base,
             journal: None,

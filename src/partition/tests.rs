@@ -170,7 +170,7 @@ fn small_segments() -> LogConfig {
     }
 }
 
-/// Who writes batches that a connection brings in one turn.
+/// Who writes batches that a connection brings in one poll.
 async fn who_writes(disk: &Telling, partition: &Arc<Partition>, batches: &[usize]) -> Vec<String> {
     disk.writers.lock().clear();
     let turn = async {
@@ -222,7 +222,7 @@ async fn index(disk: &Telling, partition: &Arc<Partition>) {
 }
 
 #[tokio::test]
-async fn a_connection_writes_what_is_a_plain_write_and_the_thread_all_else() {
+async fn a_connection_writes_what_is_on_the_fast_path_and_the_thread_all_else() {
     let dir = tempfile::tempdir().unwrap();
     let (disk, partitions, partition) = written(dir.path(), small_segments(), UNHURRIED);
     // The first batch since the log was opened, and those that the index grows for.
@@ -237,7 +237,7 @@ async fn a_connection_writes_what_is_a_plain_write_and_the_thread_all_else() {
     // Its index begins.
     assert!(is_writer(&who_writes(&disk, &partition, &[10]).await));
     until_the_thread_rests(&disk, &partition).await;
-    // Outside a turn.
+    // Outside a poll.
     disk.writers.lock().clear();
     partition
         .append(Acks::All, batch(10))

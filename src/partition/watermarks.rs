@@ -122,7 +122,7 @@ impl Watermarks {
 
     /// The log's files are synced up to here.
     pub(super) fn synced(&mut self, end: OffsetPosition) {
-        // An append may be in the log and not be told here yet.
+        // An append may be in the log and not be known here yet.
         if end.offset > self.log_end.offset {
             self.log_end = end;
         }

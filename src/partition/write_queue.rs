@@ -1,11 +1,11 @@
-//! What is to be written in a data directory, and who writes it: the writer thread, or a connection at the end of its turn.
+//! What is to be written in a data directory, and who writes it: the writer thread, or a connection at the end of its poll.
 //!
-//! Whoever writes is alone, and takes all that is queued. A connection does it while that is little, is a write to the page
-//! cache and nothing else, and while the disk has not made anybody wait lately; then an answer needs no other thread, which
-//! costs more to wake than a batch costs to write. All else, and what comes while somebody writes, is the thread's.
+//! One writes at a time, and takes all that is queued. A connection does it while that is little and on the fast path (a
+//! write to the page cache and nothing else), and while the disk has been fast lately; then an answer needs no other thread, which
+//! costs more to wake than a batch costs to write. All else, and what comes while another writes, is the thread's.
 //!
-//! A connection that is made to wait holds up its thread of the runtime, and nobody may be left to watch the sockets: a
-//! runtime has one thread do that, and the next one only when somebody wakes it. So while connections write, the writer
+//! A connection that is made to wait holds up its thread of the runtime, and the sockets may go unwatched: one
+//! thread of a runtime watches them, and another takes over only when it is woken. So while connections write, the writer
 //! thread looks now and then whether one of them is stuck, and then gives the runtime something to do.
 
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use super::commit_group::{CommitContext, Job};
 use super::executor::Filled;
 use super::inline_write::{self, EndOfPoll};
 use super::inline_writes::InlineWrites;
-use crate::log::PLAIN_BATCHES_MAX;
+use crate::log::FAST_PATH_BATCHES_MAX;
 use crate::supervisor::Supervisor;
 
 /// Why nothing is written any more after a bug.
 const ENDED: &str = "the writer ended by a bug; the broker must be restarted";
-/// What is queued at the end of a turn is written there if it is less than this. The thread is woken at once when as much
-/// is queued, also within a turn.
+/// What is queued at the end of a poll is written there if it is less than this. The thread is woken at once when as much
+/// is queued, also within a poll.
 const INLINE_BYTES_MAX: usize = 256 << 10;
-/// How often the thread looks after connections that write.
+/// How often the thread checks connections that write.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// A round that takes as many times [`InlineWrites::time_max`] is slow whatever it did.
-const ANY_ROUND: u32 = 50;
+/// A commit group that takes as many times [`InlineWrites::time_max`] is slow whatever it did.
+const SLOW_GROUP_FACTOR: u32 = 50;
 
 /// See the module's documentation.
 pub(super) struct WriteQueue {
@@ -48,16 +48,16 @@ struct State {
     jobs: Vec<Job>,
     /// Bytes of the batches among them.
     bytes: usize,
-    /// Somebody writes a round: the thread, or a connection at the end of its turn. Nobody else begins one.
+    /// A commit group is being written, by the thread or by a connection at the end of its poll. No other begins meanwhile.
     busy: bool,
     /// Commit groups that connections have begun.
     inline_writes: u64,
-    /// Whether the thread looks after them.
+    /// Whether the thread checks them.
     watched: bool,
-    /// Until when rounds are the thread's alone.
+    /// Until when only the thread writes.
     thread_only_until: Option<Instant>,
     stopping: bool,
-    /// A round ended by a panic.
+    /// A commit group ended by a panic.
     ended: bool,
 }
 
@@ -65,24 +65,27 @@ struct State {
 #[derive(Default)]
 struct Taken {
     jobs: Vec<Job>,
-    /// Whether all of it is little, and plain.
-    is_plain: bool,
+    /// Whether all of it is little, and on the fast path.
+    is_on_fast_path: bool,
 }
 
 impl State {
-    /// Gives all that is queued; whoever takes it is busy. `is_plain` is [`State::is_plain`].
-    fn take(&mut self, taken: &mut Taken, is_plain: bool) {
-        taken.is_plain = is_plain;
+    /// Gives all that is queued, and marks the queue busy. `is_on_fast_path` is [`State::is_on_fast_path`].
+    fn take(&mut self, taken: &mut Taken, is_on_fast_path: bool) {
+        taken.is_on_fast_path = is_on_fast_path;
         self.bytes = 0;
         self.busy = true;
         std::mem::swap(&mut taken.jobs, &mut self.jobs);
     }
 
     /// Whether what is queued is little, and a write to the page cache and nothing else.
-    fn is_plain(&self, now_ms: i64) -> bool {
+    fn is_on_fast_path(&self, now_ms: i64) -> bool {
         self.bytes < INLINE_BYTES_MAX
-            && self.jobs.len() <= PLAIN_BATCHES_MAX
-            && self.jobs.iter().all(|job| job.is_plain(self.bytes, now_ms))
+            && self.jobs.len() <= FAST_PATH_BATCHES_MAX
+            && self
+                .jobs
+                .iter()
+                .all(|job| job.is_on_fast_path(self.bytes, now_ms))
     }
 
     fn is_for_thread(&self) -> bool {
@@ -91,7 +94,7 @@ impl State {
     }
 }
 
-/// What a panic that gets out of a round leaves after: nobody who is busy, and nobody who waits.
+/// Cleans up after a panic that leaves a commit group: the queue is not busy, and what waits is refused.
 struct Fails<'a>(&'a WriteQueue);
 
 impl Drop for Fails<'_> {
@@ -112,11 +115,11 @@ impl EndOfPoll for WriteQueue {
         let unwatched = {
             let mut state = self.state.lock();
             if state.busy || state.jobs.is_empty() {
-                // Whoever is busy looks again.
+                // The one that is writing looks again.
                 return;
             }
             let now_ms = self.context.clock.now_ms();
-            if inline_write.is_none() || state.is_for_thread() || !state.is_plain(now_ms) {
+            if inline_write.is_none() || state.is_for_thread() || !state.is_on_fast_path(now_ms) {
                 drop(state);
                 self.wake();
                 return;
@@ -178,7 +181,7 @@ impl WriteQueue {
         state.jobs.push(job);
         let much = before < INLINE_BYTES_MAX && state.bytes >= INLINE_BYTES_MAX;
         drop(state);
-        // At the end of its own turn, not of whoever was first.
+        // At the end of its own poll, not of the first one that queued.
         if !inline_write::put_off(self) || much {
             self.wake();
         }
@@ -198,8 +201,8 @@ impl WriteQueue {
                     false => self.filled.threads.wait(&mut state),
                 }
             }
-            let is_plain = state.is_plain(self.context.clock.now_ms());
-            state.take(&mut taken, is_plain);
+            let is_on_fast_path = state.is_on_fast_path(self.context.clock.now_ms());
+            state.take(&mut taken, is_on_fast_path);
             drop(state);
             state = self.work(&mut taken);
         }
@@ -230,13 +233,13 @@ impl WriteQueue {
         let mut taken = Taken::default();
         {
             let mut state = self.state.lock();
-            let is_plain = state.is_plain(self.context.clock.now_ms());
-            state.take(&mut taken, is_plain);
+            let is_on_fast_path = state.is_on_fast_path(self.context.clock.now_ms());
+            state.take(&mut taken, is_on_fast_path);
         }
         drop(self.work(&mut taken));
     }
 
-    /// Writes; nobody is busy after it. Nothing more is written after a panic.
+    /// Writes; the queue is not busy afterwards. Nothing more is written after a panic.
     fn work(&self, taken: &mut Taken) -> MutexGuard<'_, State> {
         let _panics = Fails(self);
         let began = Instant::now();
@@ -246,7 +249,7 @@ impl WriteQueue {
         let time_max = self.inline_writes.time_max;
         let mut state = self.state.lock();
         state.busy = false;
-        if took > time_max && (taken.is_plain || took / ANY_ROUND > time_max) {
+        if took > time_max && (taken.is_on_fast_path || took / SLOW_GROUP_FACTOR > time_max) {
             state.thread_only_until = Some(Instant::now() + self.inline_writes.pause);
         }
         state

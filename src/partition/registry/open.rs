@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::super::handle::Partition;
 use super::super::replica::{Identity, Replica};
 use super::super::volume::Volume;
-use super::{Map, OpenReport, Partitions, Slot, TopicPartitions, TopicToOpen};
+use super::{HostedPartition, Map, OpenReport, Partitions, TopicPartitions, TopicToOpen};
 use crate::log::journal;
 use crate::log::{
     DataDir, DataDirError, FoundPartition, Left, LeftAs, Log, LogError, OpenMode, uuid_to_base64,
@@ -53,10 +53,10 @@ impl Partitions {
                     *epoch,
                     (&scanned, &cut, &grown),
                 ) {
-                    Ok(partition) => Slot::Online(partition),
+                    Ok(partition) => HostedPartition::Online(partition),
                     Err(error) => {
                         tracing::error!(topic = %topics[*n].topic, partition = index, %error, "partition is offline");
-                        Slot::Offline(error.to_string().into())
+                        HostedPartition::Offline(error.to_string().into())
                     }
                 };
                 opened.lock().push((*n, *index, slot));
@@ -72,7 +72,7 @@ impl Partitions {
         self.make_durable(&grown, &mut opened);
         let offline = opened
             .iter()
-            .filter(|(_, _, slot)| matches!(slot, Slot::Offline(_)))
+            .filter(|(_, _, slot)| matches!(slot, HostedPartition::Offline(_)))
             .count();
         let report = OpenReport {
             online: opened.len() - offline,
@@ -129,7 +129,7 @@ impl Partitions {
     }
 
     /// Syncs the data directories in which partition directories were made; where that fails, what is there is offline.
-    fn make_durable(&self, grown: &[AtomicBool], opened: &mut [(usize, i32, Slot)]) {
+    fn make_durable(&self, grown: &[AtomicBool], opened: &mut [(usize, i32, HostedPartition)]) {
         let grown = self.volumes.iter().zip(grown);
         for (volume, _) in grown.filter(|(_, grown)| grown.load(Ordering::Relaxed)) {
             let Err(error) = self.disk.sync_dir(volume.dir.path()) else {
@@ -140,14 +140,14 @@ impl Partitions {
                 let is_there = |partition: &Arc<Partition>| {
                     partition.log().dir().parent() == Some(volume.dir.path())
                 };
-                if matches!(slot, Slot::Online(partition) if is_there(partition)) {
-                    *slot = Slot::Offline(error.to_string().into());
+                if matches!(slot, HostedPartition::Online(partition) if is_there(partition)) {
+                    *slot = HostedPartition::Offline(error.to_string().into());
                 }
             }
         }
     }
 
-    fn publish(&self, topics: &[TopicToOpen], opened: Vec<(usize, i32, Slot)>) {
+    fn publish(&self, topics: &[TopicToOpen], opened: Vec<(usize, i32, HostedPartition)>) {
         let _change = self.changes.lock();
         let mut map = Map::clone(&self.map.load());
         let mut fresh: HashMap<usize, TopicPartitions> = HashMap::new();
@@ -266,7 +266,7 @@ impl Partitions {
     }
 
     /// The volume that has the partition's directory, or the emptiest one. What is another topic's is left alone:
-    /// deletions leave a note in the tree, so nobody knows how it came here.
+    /// deletions leave a note in the tree, so it is not known how it came here.
     fn place(&self, topic: &TopicToOpen, index: i32) -> Result<usize, LogError> {
         let volumes = || self.volumes.iter().enumerate();
         let path = |volume: &Volume| volume.dir.partition_path(&topic.topic, index);

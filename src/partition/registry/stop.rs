@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use uuid::Uuid;
 
-use super::{Map, Partitions, Slot, TopicPartitions, offsets_of};
+use super::{HostedPartition, Map, Partitions, TopicPartitions, offsets_of};
 use crate::partition::Partition;
 
 impl Partitions {
@@ -55,7 +55,9 @@ impl Partitions {
             let topic = changed
                 .entry(*id)
                 .or_insert_with(|| TopicPartitions::clone(topic));
-            if let Some(Slot::Online(partition)) = topic.slots.insert(*index, Slot::Stopped) {
+            if let Some(HostedPartition::Online(partition)) =
+                topic.slots.insert(*index, HostedPartition::Stopped)
+            {
                 stopped.push(partition);
             }
         }
@@ -78,7 +80,7 @@ impl Partitions {
         }
     }
 
-    /// The checkpoints know them as they were closed; nobody tells of them later.
+    /// The checkpoints know them as they were closed; nothing else will say so later.
     fn keep_offsets(&self, stopped: &[Arc<Partition>]) {
         for volume in &self.volumes {
             let here = stopped
