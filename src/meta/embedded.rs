@@ -24,7 +24,7 @@ const NODES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("nodes");
 const COMMIT_BYTES_MAX: usize = 4 << 20;
 /// What the file's pages may take in memory, bytes: all reading is done in the tree.
 const CACHE_BYTES: usize = 8 << 20;
-/// Commits that a slow watcher may lie behind before it must re-read.
+/// Commits that a slow watcher may lag before it must re-read.
 const WATCH_BACKLOG: usize = 1024;
 
 type Reply = oneshot::Sender<Result<(), MetaError>>;

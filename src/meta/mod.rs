@@ -207,7 +207,7 @@ impl Op {
     }
 }
 
-/// What a watcher is told.
+/// What a watcher hears of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// These paths were created, set or deleted.

@@ -1,5 +1,5 @@
 //! Taking a tree from one store to another, as a JSON file: topics, groups, offsets, configurations, ids. What
-//! belongs to running brokers (registrations, the controller, slots, members' nodes) stays behind and is made anew.
+//! belongs to running brokers (registrations, the controller, slots, members' nodes) is left out and made anew.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -124,7 +124,7 @@ pub async fn export(store: &MetaStore) -> Result<Export, TransferError> {
     })
 }
 
-/// Nodes below a group's `ids` are ephemeral, and made anew by whoever coordinates the group.
+/// Nodes below a group's `ids` are ephemeral, and made anew by the group's coordinator.
 fn is_of_member(path: &str) -> bool {
     let below = path.strip_prefix(paths::GROUPS).unwrap_or_default();
     below.split('/').nth(2) == Some("ids")

@@ -18,8 +18,8 @@ use super::{REQUESTS_MAX, Shared, is_connection_error, unavailable};
 use crate::meta::{MULTI_BYTES_MAX, MULTI_OPS_MAX, MetaError, Op, SessionState, paths};
 
 /// Multis in flight at most.
-const FLIGHTS_MAX: usize = 4;
-/// Steps and bytes of one multi; the server refuses more than 1 MiB unless it is told otherwise.
+const IN_FLIGHT_MAX: usize = 4;
+/// Steps and bytes of one multi; the server refuses more than 1 MiB by default.
 const STEPS_MAX: usize = 1000;
 const BYTES_MAX: usize = 512 << 10;
 // The root's name and the access list are part of each step too.
@@ -73,8 +73,8 @@ fn key_of(path: &str) -> &str {
     &path[..second]
 }
 
-/// What flights of one session share.
-struct Crew {
+/// What the multis of one session share.
+struct FlightContext {
     shared: Arc<Shared>,
     client: Client,
     number: u64,
@@ -84,22 +84,22 @@ struct Crew {
     has_marker: AtomicBool,
 }
 
-type Flight = Pin<Box<dyn Future<Output = (Vec<String>, bool)> + Send>>;
+type InFlightMulti = Pin<Box<dyn Future<Output = (Vec<String>, bool)> + Send>>;
 
 /// Changes that wait, and those in flight.
-pub(super) struct Flights {
-    crew: Arc<Crew>,
+pub(super) struct InFlightMultis {
+    context: Arc<FlightContext>,
     waiting: VecDeque<Request>,
-    flying: FuturesUnordered<Flight>,
+    in_flight: FuturesUnordered<InFlightMulti>,
     busy: HashSet<String>,
-    /// A flight with a marker is alone of its kind, so that the marker tells of that flight.
+    /// At most one multi in flight has a marker, so that the marker stands for that multi.
     marked: bool,
 }
 
-impl Flights {
+impl InFlightMultis {
     pub(super) fn new(shared: Arc<Shared>, client: Client, number: u64) -> Self {
         Self {
-            crew: Arc::new(Crew {
+            context: Arc::new(FlightContext {
                 shared,
                 client,
                 number,
@@ -108,14 +108,14 @@ impl Flights {
                 has_marker: AtomicBool::new(false),
             }),
             waiting: VecDeque::new(),
-            flying: FuturesUnordered::new(),
+            in_flight: FuturesUnordered::new(),
             busy: HashSet::new(),
             marked: false,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.flying.is_empty()
+        self.waiting.is_empty() && self.in_flight.is_empty()
     }
 
     /// Takes a request, and with it all that came in meanwhile.
@@ -136,9 +136,9 @@ impl Flights {
     }
 
     /// Sends what can be sent.
-    pub(super) fn depart(&mut self) {
-        let state = self.crew.shared.session.borrow().state;
-        while self.flying.len() < FLIGHTS_MAX && state == SessionState::Connected {
+    pub(super) fn send_waiting(&mut self) {
+        let state = self.context.shared.session.borrow().state;
+        while self.in_flight.len() < IN_FLIGHT_MAX && state == SessionState::Connected {
             let requests = self.gather();
             let Some(first) = requests.first() else {
                 return;
@@ -150,9 +150,9 @@ impl Flights {
                 .flat_map(|request| request.keys.iter().cloned())
                 .collect();
             self.busy.extend(keys.iter().cloned());
-            let crew = self.crew.clone();
-            self.flying.push(Box::pin(async move {
-                crew.fly(requests, marked).await;
+            let context = self.context.clone();
+            self.in_flight.push(Box::pin(async move {
+                context.send(requests, marked).await;
                 (keys, marked)
             }));
         }
@@ -185,12 +185,12 @@ impl Flights {
         taken
     }
 
-    /// Waits for one flight to land.
-    pub(super) async fn land(&mut self) {
-        if self.flying.is_empty() {
+    /// Waits for one multi to be answered.
+    pub(super) async fn finish_one(&mut self) {
+        if self.in_flight.is_empty() {
             return std::future::pending().await;
         }
-        if let Some((keys, marked)) = self.flying.next().await {
+        if let Some((keys, marked)) = self.in_flight.next().await {
             for key in &keys {
                 self.busy.remove(key);
             }
@@ -200,12 +200,12 @@ impl Flights {
         }
     }
 
-    /// Gives up everything; whoever waits is told that the store is not available.
+    /// Gives up everything: what waits is refused, the store being unavailable.
     pub(super) fn lose(&mut self) {
         for request in self.waiting.drain(..) {
             request.answer(Err(unavailable("the ZooKeeper session is lost")));
         }
-        self.flying.clear();
+        self.in_flight.clear();
         self.busy.clear();
         self.marked = false;
     }
@@ -221,9 +221,9 @@ enum Fault {
     TooLarge,
 }
 
-impl Crew {
+impl FlightContext {
     /// Carries requests out and answers them.
-    async fn fly(&self, mut requests: Vec<Request>, marked: bool) {
+    async fn send(&self, mut requests: Vec<Request>, marked: bool) {
         let mut guesses = 0;
         while !requests.is_empty() {
             let (fault, steps) = match self.attempt(&requests, marked).await {
@@ -353,7 +353,7 @@ impl Crew {
         if !is_connection_error(error) {
             return Err(unavailable(&error.to_string()));
         }
-        // The state may be told after the error.
+        // The state may be reported after the error.
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         self.shared.connected(Some(self.number)).await.map(|_| ())
     }
@@ -376,7 +376,7 @@ impl Crew {
     /// Whether the marker says that a multi was made.
     async fn marked_with(&self, marker: &str, mark: u64) -> Result<bool, MetaError> {
         loop {
-            // The server that is there now may be behind the one that made the change.
+            // The server that is there now may lag the one that made the change.
             let synced = self.client.sync("/").await;
             let read = match synced {
                 Ok(()) => self.client.get_data(marker).await,

@@ -9,7 +9,7 @@ use zookeeper_client::{
     AddWatchMode, Client, Error, EventType, SessionState as ClientState, StateWatcher, TlsOptions,
 };
 
-use super::flight::{Flights, Request};
+use super::in_flight::{InFlightMultis, Request};
 use super::{Shared, unavailable};
 use crate::meta::session::boot_ms;
 use crate::meta::{Change, MetaError, Session, SessionState, paths};
@@ -91,7 +91,7 @@ fn tls_options(shared: &Shared) -> Result<TlsOptions, MetaError> {
 }
 
 /// A session with its watches and its heartbeat.
-pub(super) struct Opened {
+pub(super) struct OpenedSession {
     number: u64,
     client: Client,
     tasks: JoinSet<()>,
@@ -102,7 +102,7 @@ pub(super) async fn open_session(
     shared: &Arc<Shared>,
     number: u64,
     client: Client,
-) -> Result<Opened, Error> {
+) -> Result<OpenedSession, Error> {
     let mut tasks = JoinSet::new();
     let state = client.state_watcher();
     let watches = add_watches(shared, &client).await?;
@@ -113,14 +113,14 @@ pub(super) async fn open_session(
     shared.lease.extend_to(lease_end(sent_ms, &client));
     tasks.spawn(heartbeat(shared.clone(), client.clone()));
     tracing::info!(session = %client.session_id(), timeout_ms = client.session_timeout().as_millis() as u64, "ZooKeeper session");
-    Ok(Opened {
+    Ok(OpenedSession {
         number,
         client,
         tasks,
     })
 }
 
-/// Watches everything that brokers follow; what happens is told until the tasks are dropped.
+/// Watches everything that brokers follow; what happens is reported until the tasks are dropped.
 async fn add_watches(shared: &Arc<Shared>, client: &Client) -> Result<JoinSet<()>, Error> {
     let mut tasks = JoinSet::new();
     for root in paths::WATCHED {
@@ -134,7 +134,7 @@ async fn add_watches(shared: &Arc<Shared>, client: &Client) -> Result<JoinSet<()
 
 /// Adds the watches again after every reconnect: the server forgot them, and zookeeper-client 0.11.2 does not send
 /// persistent ones again (its `resend_watches` always chooses the older request, which has no room for them). What
-/// happened meanwhile nobody tells, so everything must be read again after them.
+/// happened meanwhile is not reported, so everything must be read again after them.
 async fn keep_watches(
     shared: Arc<Shared>,
     client: Client,
@@ -147,7 +147,7 @@ async fn keep_watches(
                 // The older ones go only when the new ones are there, or the server would drop both.
                 match add_watches(&shared, &client).await {
                     Ok(again) => watches = again,
-                    // The connection is lost once more, and its return will be told.
+                    // The connection is lost once more, and its return will be reported.
                     Err(error) => {
                         tracing::debug!(%error, "cannot watch");
                         continue;
@@ -210,7 +210,7 @@ async fn heartbeat(shared: Arc<Shared>, client: Client) {
 /// Runs sessions until the store is closed.
 pub(super) async fn run(
     shared: Arc<Shared>,
-    mut opened: Opened,
+    mut opened: OpenedSession,
     mut requests: mpsc::UnboundedReceiver<Request>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -274,38 +274,38 @@ fn publish(shared: &Shared, number: u64, state: SessionState) {
 /// Serves one session until it is lost (false) or the store is closed (true).
 async fn serve(
     shared: &Arc<Shared>,
-    opened: &Opened,
+    opened: &OpenedSession,
     requests: &mut mpsc::UnboundedReceiver<Request>,
     stop: &mut watch::Receiver<bool>,
 ) -> bool {
     let mut state = opened.client.state_watcher();
-    let mut flights = Flights::new(shared.clone(), opened.client.clone(), opened.number);
+    let mut in_flight = InFlightMultis::new(shared.clone(), opened.client.clone(), opened.number);
     let mut closing = false;
     loop {
-        if closing && flights.is_empty() {
+        if closing && in_flight.is_empty() {
             return true;
         }
-        flights.depart();
+        in_flight.send_waiting();
         tokio::select! {
             biased;
             () = changed(&mut state, shared, opened.number) => {
                 if state.peek_state().is_terminated() {
-                    flights.lose();
+                    in_flight.lose();
                     return false;
                 }
             }
-            () = flights.land(), if !flights.is_empty() => {}
+            () = in_flight.finish_one(), if !in_flight.is_empty() => {}
             request = requests.recv() => match request {
-                Some(request) => flights.enqueue(request, requests),
+                Some(request) => in_flight.enqueue(request, requests),
                 None => return true,
             },
             _ = stop.wait_for(|stop| *stop), if !closing => {
                 closing = true;
                 while let Ok(request) = requests.try_recv() {
-                    flights.enqueue(request, requests);
+                    in_flight.enqueue(request, requests);
                 }
                 if shared.session.borrow().state != SessionState::Connected {
-                    flights.lose();
+                    in_flight.lose();
                 }
             }
         }
@@ -331,7 +331,7 @@ async fn changed(state: &mut StateWatcher, shared: &Shared, number: u64) {
     }
 }
 
-/// Ends a session, so that nobody need wait for its timeout.
+/// Ends a session, so that others need not wait for its timeout.
 async fn end(client: Client) {
     let mut state = client.state_watcher();
     drop(client);

@@ -1,14 +1,14 @@
 //! The ZooKeeper backend: one session a broker, over the zookeeper-client crate.
 //!
 //! - [`keeper`] keeps the session: connects, extends the lease, tells of suspension, loss and renewal, watches.
-//! - [`flight`] sends changes: several multis at a time, each made of all that is waiting and does not conflict.
+//! - [`in_flight`] sends changes: several multis at a time, each made of all that is waiting and does not conflict.
 //! - [`plan`] turns the store's operations into ZooKeeper's.
 //!
 //! A lost connection leaves it open whether a change was made. Puts, tree deletions and checks are sent again,
 //! which changes nothing when they were; with any other change a marker node of the session is set in the same
 //! multi, and read to learn what happened.
 
-mod flight;
+mod in_flight;
 mod keeper;
 mod plan;
 
@@ -24,9 +24,9 @@ use tokio::task::JoinHandle;
 use zookeeper_client::{Acls, Client, CreateMode, CreateOptions, Error};
 
 use super::{Change, Lease, MetaError, Node, Op, Session, SessionState};
-use flight::Request;
+use in_flight::Request;
 
-/// Watched changes that a slow receiver may lie behind before it must re-read.
+/// Watched changes that a slow receiver may lag before it must re-read.
 const WATCH_BACKLOG: usize = 16 << 10;
 /// Reads that one call keeps under way.
 const READS_AT_ONCE: usize = 256;

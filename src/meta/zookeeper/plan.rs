@@ -106,7 +106,7 @@ impl Wish {
 }
 
 /// What a path is: `None` for nothing, else the session that an ephemeral belongs to, 0 for a node that stays.
-type Found = HashMap<String, Option<i64>>;
+type NodeOwners = HashMap<String, Option<i64>>;
 
 /// The steps for some requests: checks, then what is to go, then what is to be there, then what was asked to the
 /// letter.
@@ -118,7 +118,7 @@ pub(super) async fn plan(
     let mut checks: BTreeMap<(&str, i32), Vec<usize>> = BTreeMap::new();
     let mut wishes: BTreeMap<String, Wish> = BTreeMap::new();
     let mut exact = Vec::new();
-    let mut found = Found::new();
+    let mut owners_found = NodeOwners::new();
     let trees = look_below(client, requests).await?;
     for (n, ops) in requests.iter().enumerate() {
         for op in *ops {
@@ -135,7 +135,7 @@ pub(super) async fn plan(
                 }
                 Op::DeleteTree { path } => {
                     let there = trees.get(path.as_str()).map_or(&[][..], Vec::as_slice);
-                    wish_nothing_below(path, n, there, &mut wishes, &mut found);
+                    wish_nothing_below(path, n, there, &mut wishes, &mut owners_found);
                 }
                 Op::Create {
                     path,
@@ -153,7 +153,7 @@ pub(super) async fn plan(
             }
         }
     }
-    look_up(client, known, &wishes, &mut found).await?;
+    look_up(client, known, &wishes, &mut owners_found).await?;
     let mut steps: Vec<Step> = checks
         .into_iter()
         .map(|((path, version), owners)| Step {
@@ -162,7 +162,13 @@ pub(super) async fn plan(
             guessed: false,
         })
         .collect();
-    fulfil(client.session_id().0, known, &wishes, &found, &mut steps);
+    fulfil(
+        client.session_id().0,
+        known,
+        &wishes,
+        &owners_found,
+        &mut steps,
+    );
     let exact = exact.into_iter().map(|(native, n)| Step {
         native,
         owners: vec![n],
@@ -223,7 +229,7 @@ fn wish_nothing_below(
     request: usize,
     there: &[(String, Option<i64>)],
     wishes: &mut BTreeMap<String, Wish>,
-    found: &mut Found,
+    owners_found: &mut NodeOwners,
 ) {
     let below = format!("{path}/");
     // What was wished below it stands in one range; of what begins like the path but is beside it nothing is.
@@ -237,7 +243,7 @@ fn wish_nothing_below(
             let wish = wishes.entry(path.clone()).or_default();
             wish.owners.push(request);
         }
-        found.insert(path.clone(), *owner);
+        owners_found.insert(path.clone(), *owner);
     }
 }
 
@@ -246,17 +252,20 @@ async fn look_up(
     client: &Client,
     known: &Known,
     wishes: &BTreeMap<String, Wish>,
-    found: &mut Found,
+    owners_found: &mut NodeOwners,
 ) -> Result<(), Error> {
     let mut unknown: BTreeSet<&str> = BTreeSet::new();
     for (path, wish) in wishes {
         let Some((_, ephemeral)) = &wish.node else {
             continue;
         };
-        if !found.contains_key(path) && (*ephemeral || !known.contains(path)) {
+        if !owners_found.contains_key(path) && (*ephemeral || !known.contains(path)) {
             unknown.insert(path);
             for parent in parents_of(path) {
-                if known.contains(parent) || found.contains_key(parent) || !unknown.insert(parent) {
+                if known.contains(parent)
+                    || owners_found.contains_key(parent)
+                    || !unknown.insert(parent)
+                {
                     break;
                 }
             }
@@ -271,7 +280,7 @@ async fn look_up(
         .buffer_unordered(READS_AT_ONCE)
         .try_collect()
         .await?;
-    found.extend(looked);
+    owners_found.extend(looked);
     Ok(())
 }
 
@@ -280,7 +289,7 @@ fn fulfil(
     session: i64,
     known: &Known,
     wishes: &BTreeMap<String, Wish>,
-    found: &Found,
+    owners_found: &NodeOwners,
     steps: &mut Vec<Step>,
 ) {
     let guess = |native, wish: &Wish| Step {
@@ -288,7 +297,7 @@ fn fulfil(
         owners: wish.owners.clone(),
         guessed: true,
     };
-    let owner_of = |path: &str| match found.get(path) {
+    let owner_of = |path: &str| match owners_found.get(path) {
         Some(owner) => *owner,
         None => known.contains(path).then_some(0),
     };
@@ -374,7 +383,7 @@ mod tests {
             ("/g/kept/b".to_owned(), wish(Some(b"m"))),
             ("/g/owners/t/0-0".to_owned(), wish(Some(b"m"))),
         ]);
-        let found = Found::from([
+        let owners_found = NodeOwners::from([
             ("/g".to_owned(), Some(0)),
             ("/g/ids".to_owned(), Some(0)),
             ("/g/ids/a".to_owned(), Some(77)),
@@ -386,7 +395,7 @@ mod tests {
             ("/g/owners/t/0-0".to_owned(), None),
         ]);
         let mut steps = Vec::new();
-        fulfil(5, &Known::default(), &wishes, &found, &mut steps);
+        fulfil(5, &Known::default(), &wishes, &owners_found, &mut steps);
         let did: Vec<String> = steps
             .iter()
             .map(|step| match &step.native {
