@@ -16,8 +16,8 @@ use crate::admin::{Admin, TokenSource};
 use crate::api::{Context, FetchSessions, RequestLog, UNPACKING_BYTES_MAX};
 use crate::clock::WallClock;
 use crate::cluster::{
-    Broker as Member, BrokerEndpoint, Cluster, ClusterError, ClusterEvent, Opened, ProducerIds,
-    SlotInfo,
+    Broker as Member, BrokerEndpoint, Cluster, ClusterError, ClusterEvent, OpenedTopics,
+    ProducerIds, SlotInfo,
 };
 use crate::cluster::{cluster_id_of, parse_identity, tell_of_changes};
 use crate::config::{Config, LiveConfig};
@@ -92,7 +92,7 @@ pub struct Broker {
     /// They keep this broker in step with the cluster.
     tasks: JoinSet<()>,
     addresses: Vec<SocketAddr>,
-    opened: Opened,
+    opened: OpenedTopics,
     start_time: Duration,
 }
 
@@ -351,7 +351,7 @@ impl Broker {
             .iter()
             .map(|path| path.display().to_string())
             .collect();
-        let Opened { topics, report } = self.opened;
+        let OpenedTopics { topics, report } = self.opened;
         let offline = if report.offline > 0 {
             format!(" ({} OFFLINE)", report.offline)
         } else {

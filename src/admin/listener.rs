@@ -33,11 +33,11 @@ const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 57\r\nRetry-After: 5\r\nConnection: close\r\n\r\n\
     too many connections: see dashboard.http.max.connections\n";
 
-/// A listener that answers what is above its limit with 503. One address has half of the places at most, so that it cannot
+/// A listener that answers what is above its limit with 503. One address has half of the permits at most, so that it cannot
 /// keep others from looking whether the broker lives.
 pub(super) struct Limited {
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     per_address_max: usize,
     addresses: Addresses,
     refusals: Arc<Semaphore>,
@@ -47,13 +47,13 @@ pub(super) struct Limited {
 type Addresses = Arc<Mutex<HashMap<IpAddr, usize>>>;
 
 /// One of them; given back when dropped.
-struct Place {
+struct ConnectionPermit {
     _permit: OwnedSemaphorePermit,
     addresses: Addresses,
     address: IpAddr,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut addresses = self.addresses.lock();
         if let Some(open) = addresses.get_mut(&self.address) {
@@ -71,7 +71,7 @@ impl Limited {
         let connections_max = connections_max.min(Semaphore::MAX_PERMITS);
         Self {
             listener,
-            places: Arc::new(Semaphore::new(connections_max)),
+            permits: Arc::new(Semaphore::new(connections_max)),
             per_address_max: connections_max.div_ceil(2),
             addresses: Addresses::default(),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
@@ -91,15 +91,15 @@ impl Limited {
         });
     }
 
-    fn place(&self, address: IpAddr) -> Option<Place> {
-        let permit = self.places.clone().try_acquire_owned().ok()?;
+    fn permit(&self, address: IpAddr) -> Option<ConnectionPermit> {
+        let permit = self.permits.clone().try_acquire_owned().ok()?;
         let mut addresses = self.addresses.lock();
         let open = addresses.get(&address).copied().unwrap_or(0);
         if open >= self.per_address_max {
             return None;
         }
         addresses.insert(address, open + 1);
-        Some(Place {
+        Some(ConnectionPermit {
             _permit: permit,
             addresses: self.addresses.clone(),
             address,
@@ -146,8 +146,8 @@ impl axum::serve::Listener for Limited {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             match self.listener.accept().await {
-                Ok((stream, peer)) => match self.place(peer.ip()) {
-                    Some(place) => return (Visitor::new(stream, Some(place), IDLE_MAX), peer),
+                Ok((stream, peer)) => match self.permit(peer.ip()) {
+                    Some(permit) => return (Visitor::new(stream, Some(permit), IDLE_MAX), peer),
                     None => self.refuse(stream, peer),
                 },
                 Err(error) => {
@@ -163,19 +163,19 @@ impl axum::serve::Listener for Limited {
     }
 }
 
-/// A connection that ends when it is idle for too long, and gives its place back then.
+/// A connection that ends when it is idle for too long, and gives its permit back then.
 pub(super) struct Visitor<S> {
     stream: S,
-    _place: Option<Place>,
+    _permit_of_address: Option<ConnectionPermit>,
     idle_max: Duration,
     idle: Pin<Box<Sleep>>,
 }
 
 impl<S> Visitor<S> {
-    fn new(stream: S, place: Option<Place>, idle_max: Duration) -> Self {
+    fn new(stream: S, permit: Option<ConnectionPermit>, idle_max: Duration) -> Self {
         Self {
             stream,
-            _place: place,
+            _permit_of_address: permit,
             idle_max,
             idle: Box::pin(tokio::time::sleep(idle_max)),
         }

@@ -122,8 +122,8 @@ struct Session {
     line: Line,
 }
 
-/// A session's place in the cache.
-struct Slot {
+/// A session in the cache.
+struct CachedSession {
     session: Arc<Mutex<Session>>,
     used: Instant,
     bytes: usize,
@@ -131,7 +131,7 @@ struct Slot {
 
 #[derive(Default)]
 struct Cache {
-    slots: HashMap<i32, Slot>,
+    slots: HashMap<i32, CachedSession>,
     /// Sum over the slots.
     bytes: usize,
 }
@@ -293,7 +293,7 @@ impl FetchSessions {
             by_id,
             line,
         };
-        let slot = Slot {
+        let slot = CachedSession {
             session: Arc::new(Mutex::new(session)),
             used: Instant::now(),
             bytes,

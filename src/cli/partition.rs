@@ -265,19 +265,19 @@ fn by_leader(
 
 /// Where a partition is, how large it is there, and where it is going.
 #[derive(Default)]
-struct Place {
+struct ReplicaLocation {
     directory: Option<String>,
     bytes: Option<i64>,
     moving_to: Option<String>,
 }
 
-fn places(
+fn locations(
     client: &mut Client,
     topic: &MetadataResponseTopic,
     indexes: &[i32],
-) -> Result<BTreeMap<i32, Place>, Failure> {
+) -> Result<BTreeMap<i32, ReplicaLocation>, Failure> {
     let name = topic.name.clone().unwrap_or_default();
-    let mut places: BTreeMap<i32, Place> = BTreeMap::new();
+    let mut locations: BTreeMap<i32, ReplicaLocation> = BTreeMap::new();
     for (leader, partitions) in by_leader(topic, indexes)? {
         let asked = DescribableLogDirTopic::default()
             .with_topic(name.clone())
@@ -285,16 +285,18 @@ fn places(
         let request = DescribeLogDirsRequest::default().with_topics(Some(vec![asked]));
         for dir in client.ask_broker(leader, 4, &request)?.results {
             for partition in dir.topics.iter().flat_map(|topic| &topic.partitions) {
-                let place = places.entry(partition.partition_index).or_default();
+                let location = locations.entry(partition.partition_index).or_default();
                 let at = Some(dir.log_dir.to_string());
                 match partition.is_future_key {
-                    true => place.moving_to = at,
-                    false => (place.directory, place.bytes) = (at, Some(partition.partition_size)),
+                    true => location.moving_to = at,
+                    false => {
+                        (location.directory, location.bytes) = (at, Some(partition.partition_size))
+                    }
                 }
             }
         }
     }
-    Ok(places)
+    Ok(locations)
 }
 
 fn list(client: &mut Client, name: &str, json: bool) -> Result<(), Failure> {
@@ -305,24 +307,24 @@ fn list(client: &mut Client, name: &str, json: bool) -> Result<(), Failure> {
         offsets(client, &topic, &indexes, -2)?,
         offsets(client, &topic, &indexes, -1)?,
     );
-    let mut places = places(client, &topic, &indexes)?;
+    let mut locations = locations(client, &topic, &indexes)?;
     let closed = closed(client, name)?;
     let rows: Vec<Listed> = topic
         .partitions
         .iter()
         .map(|partition| {
             let index = partition.partition_index;
-            let place = places.remove(&index).unwrap_or_default();
+            let location = locations.remove(&index).unwrap_or_default();
             Listed {
                 partition: index,
                 identity: identity_of(partition),
                 leader: partition.leader_id.0,
-                directory: place.directory,
-                bytes: place.bytes,
+                directory: location.directory,
+                bytes: location.bytes,
                 log_start: starts.get(&index).copied(),
                 log_end: ends.get(&index).copied(),
                 closed: closed.contains(&index),
-                moving_to: place.moving_to,
+                moving_to: location.moving_to,
             }
         })
         .collect();
@@ -359,7 +361,7 @@ fn move_to(which: &Which, to: &str, no_wait: bool, address: &Address) -> Result<
     let mut client = Client::connect(address)?;
     let topic = metadata(&mut client, &which.topic)?;
     let indexes = which.indexes(&topic)?;
-    let before = places(&mut client, &topic, &indexes)?;
+    let before = locations(&mut client, &topic, &indexes)?;
     for (leader, partitions) in by_leader(&topic, &indexes)? {
         let asked = AlterReplicaLogDirTopic::default()
             .with_name(topic_name(&which.topic))
@@ -384,17 +386,20 @@ fn move_to(which: &Which, to: &str, no_wait: bool, address: &Address) -> Result<
     let begun = Instant::now();
     let mut told = begun;
     loop {
-        let places = places(&mut client, &topic, &indexes)?;
-        let moving = places.values().filter(|place| place.moving_to.is_some());
+        let locations = locations(&mut client, &topic, &indexes)?;
+        let moving = locations
+            .values()
+            .filter(|location| location.moving_to.is_some());
         let moving = moving.count();
         if moving == 0 {
             // The directory may be written in another way than the broker tells it.
-            let is_left = |(index, place): &(&i32, &Place)| {
+            let is_left = |(index, location): &(&i32, &ReplicaLocation)| {
                 let is_named = |dir: &String| std::path::Path::new(dir).ends_with(to);
                 let stayed = before.get(index).map(|before| &before.directory);
-                stayed == Some(&place.directory) && !place.directory.as_ref().is_some_and(is_named)
+                stayed == Some(&location.directory)
+                    && !location.directory.as_ref().is_some_and(is_named)
             };
-            let left = places.iter().filter(is_left).count();
+            let left = locations.iter().filter(is_left).count();
             if left > 0 {
                 return Err(
                     format!("{left} partitions were not moved; the broker's log says why").into(),

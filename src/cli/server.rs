@@ -333,7 +333,7 @@ impl Started {
         let notified = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         notified.set_read_timeout(Some(LOOK_PAUSE))?;
         let output = begin.log_file.with_extension("out");
-        // The dashboard's token is told there.
+        // The dashboard's token is printed there.
         let out = File::options()
             .create(true)
             .write(true)

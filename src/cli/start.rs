@@ -17,7 +17,7 @@ use crate::notify::Notify;
 /// Descriptors that thousands of partitions and connections need.
 const DESCRIPTORS_WANTED: u64 = 1 << 20;
 
-/// How long reads that nobody waits for any more may take after everything is closed.
+/// How long reads whose clients are gone may take after everything is closed.
 const RUNTIME_CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// Starts a broker.

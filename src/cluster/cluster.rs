@@ -23,7 +23,7 @@ use crate::partition::{OpenReport, Partitions};
 
 /// What opening the cluster's topics found.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Opened {
+pub struct OpenedTopics {
     /// Topics.
     pub topics: usize,
     /// Partitions.
@@ -36,7 +36,7 @@ pub struct Cluster {
     pub(super) controller: Arc<Controller>,
     pub(super) membership: Membership,
     publisher: Publisher,
-    /// What the tree told since before it was read first.
+    /// Changes of the tree since before it was read first.
     pub(super) tree: Mutex<broadcast::Receiver<Change>>,
 }
 
@@ -48,7 +48,7 @@ impl Cluster {
         meta: MetaStore,
         partitions: Arc<Partitions>,
         cluster_id: Option<String>,
-    ) -> Result<(Self, Opened), ClusterError> {
+    ) -> Result<(Self, OpenedTopics), ClusterError> {
         let broker_id = config.number("broker.id") as i32;
         let tree = Mutex::new(meta.watch());
         membership::refuse_foreign_root(&meta).await?;
@@ -100,7 +100,7 @@ impl Cluster {
         self.view.events()
     }
 
-    /// Whether this broker may lead and coordinate at this moment: nobody else can have taken its place.
+    /// Whether this broker may lead and coordinate at this moment: no other broker can have taken its place.
     pub fn may_act(&self) -> bool {
         self.view.may_act()
     }
@@ -184,7 +184,7 @@ impl Cluster {
 }
 
 /// Reads what the tree has, and opens this broker's partitions.
-async fn open_topics(view: &View) -> Result<Opened, ClusterError> {
+async fn open_topics(view: &View) -> Result<OpenedTopics, ClusterError> {
     let upgraded = upgrade_topics(&view.meta).await?;
     if upgraded > 0 {
         tracing::info!(topics = upgraded, "brought the tree to this version's form");
@@ -197,7 +197,7 @@ async fn open_topics(view: &View) -> Result<Opened, ClusterError> {
     let report = view.open_all().await;
     let report = report
         .ok_or_else(|| MetaError::Unavailable("opening the partitions panicked".to_owned()))?;
-    Ok(Opened {
+    Ok(OpenedTopics {
         topics: view.image().topics().count(),
         report,
     })

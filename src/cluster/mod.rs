@@ -25,7 +25,7 @@ mod topics;
 mod view;
 
 pub use changes::{ClusterError, ConfigChange, MorePartitions, NewTopic};
-pub use cluster::{Cluster, Opened, cluster_id_of};
+pub use cluster::{Cluster, OpenedTopics, cluster_id_of};
 pub use configs::{CONFIG_VALUE_BYTES_MAX, CONFIGURED_RESOURCES_MAX, Configs, Configured};
 pub use controller::Controller;
 pub use image::{Broker, BrokerEndpoint, Image, PartitionInfo, SlotInfo, Topic, parse_identity};

@@ -24,7 +24,7 @@ impl ProducerIds {
         }
     }
 
-    /// An id that nobody had before.
+    /// An id that no producer had before.
     pub async fn next(&self) -> Result<i64, MetaError> {
         let mut block = self.block.lock().await;
         if block.0 == block.1 {

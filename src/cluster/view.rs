@@ -22,7 +22,7 @@ use crate::partition::{OpenReport, Partitions};
 /// Events that wait for a slow receiver at most.
 const EVENTS_BACKLOG: usize = 4096;
 
-/// What the rest of the broker is told of.
+/// What the rest of the broker hears of.
 #[derive(Debug, Clone)]
 pub enum ClusterEvent {
     /// A topic is gone, with what groups committed in it.
@@ -83,11 +83,11 @@ impl View {
     }
 
     pub(super) fn tell(&self, event: ClusterEvent) {
-        // Where nobody listens nobody need know.
+        // An error says only that none listens.
         let _ = self.events.send(event);
     }
 
-    /// Whether this broker may lead and coordinate at this moment: nobody else can have taken its place.
+    /// Whether this broker may lead and coordinate at this moment: no other broker can have taken its place.
     pub(super) fn may_act(&self) -> bool {
         self.meta.lease().is_valid()
     }
@@ -115,7 +115,7 @@ impl View {
     }
 
     /// Makes a change to topics known here, after this broker has done what follows from it: who finds a topic gone from the
-    /// image may rely on it that nothing is appended to it any more, and nobody finds a partition without its log. Topics are
+    /// image may rely on it that nothing is appended to it any more, and no request finds a partition without its log. Topics are
     /// changed by who holds the lock for it.
     pub(super) async fn apply(&self, change: impl FnOnce(&mut Image)) {
         let before = self.image();
