@@ -141,7 +141,7 @@ pub(crate) fn unpacker(
     })
 }
 
-/// Whether an LZ4 frame ends as it must: the decoder takes one that stops behind a block for whole, Java's does not.
+/// Whether an LZ4 frame ends as it must: the decoder takes one that stops after a block for whole, Java's does not.
 ///
 /// A frame: magic (4), flags, block size, content size (8) where flag 3 is set, dictionary (4) where flag 0 is, header
 /// checksum; then blocks, each its length (4, little-endian, the highest bit aside), its bytes, and a checksum (4) where
@@ -192,7 +192,7 @@ impl Read for XerialUnpacker<'_> {
     }
 }
 
-/// The first block of Java's snappy stream, and what is behind it.
+/// The first block of Java's snappy stream, and what follows it.
 fn next_block(stream: &[u8]) -> Result<(&[u8], &[u8]), CompressionError> {
     let cut = || malformed(Compression::Snappy, "a block is cut off");
     let (length, after) = stream.split_first_chunk::<4>().ok_or_else(cut)?;
@@ -406,7 +406,7 @@ mod tests {
             let unpacked = decompress(Compression::Zstd, &packed, text.len()).unwrap();
             assert!(*unpacked == text, "level {level}");
         }
-        // Its size is told in front.
+        // Its size stands in front.
         let whole = zstd::bulk::compress(&noise(5 << 20), 19).unwrap();
         assert_eq!(
             working_bytes(Compression::Zstd, &whole) - UNPACKER_BYTES,

@@ -37,9 +37,9 @@ pub struct FetchedPartition {
 /// One topic's part.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FetchedTopic {
-    /// Name, told to version 12.
+    /// Name, sent up to version 12.
     pub name: String,
-    /// Id, told from version 13 on.
+    /// Id, sent from version 13 on.
     pub id: Uuid,
     /// Its partitions.
     pub partitions: Vec<FetchedPartition>,

@@ -42,7 +42,7 @@ pub struct ApiRow {
     pub key: i16,
     /// Kafka's name.
     pub name: &'static str,
-    /// Lowest version told to clients.
+    /// Lowest version announced to clients.
     pub advertised_min: i16,
     /// Lowest version answered.
     pub min: i16,

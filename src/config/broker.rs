@@ -39,7 +39,7 @@ impl BrokerKey {
         self.doc.contains("without effect")
     }
 
-    /// Whether its value is told to nobody.
+    /// Whether its value is never shown.
     pub fn is_secret(&self) -> bool {
         matches!(self.name, "zookeeper.auth" | "dashboard.token")
     }

@@ -32,7 +32,7 @@ pub struct IniError {
     pub what: String,
 }
 
-/// Splits a text into its sections; lines that are none of it are told beside them, in order.
+/// Splits a text into its sections; lines that are none of it are returned beside them, in order.
 pub fn parse(text: &str) -> (Vec<Section>, Vec<IniError>) {
     let mut sections: Vec<Section> = Vec::new();
     let mut errors = Vec::new();
