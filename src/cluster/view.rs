@@ -114,9 +114,9 @@ impl View {
         self.image_told.send_replace(());
     }
 
-    /// Makes a change to topics known here, after this broker has done what follows from it: who finds a topic gone from the
-    /// image may rely on it that nothing is appended to it any more, and no request finds a partition without its log. Topics are
-    /// changed by who holds the lock for it.
+    /// Makes a change to topics known here, after this broker has done what follows from it: nothing is appended any more to
+    /// a topic that is gone from the image, and no request finds a partition without its log. Topics are changed by the
+    /// holder of the lock for it.
     pub(super) async fn apply(&self, change: impl FnOnce(&mut Image)) {
         let before = self.image();
         let mut after = Image::clone(&before);

@@ -1,7 +1,7 @@
 //! Configurations of groups (Kafka's GroupConfig): in `[group=NAME]` of server.ini, or set at run time.
 //!
-//! They are about consumer groups of KIP-848 and share groups, which are not served yet: they are checked, kept and described.
-//! Members of classic groups bring their session timeout and heartbeat interval themselves.
+//! They are about consumer groups of KIP-848 and share groups, which are not served yet: they are checked, kept and
+//! described. Members of classic groups bring their session timeout and heartbeat interval themselves.
 
 use super::value::Kind;
 use super::{Overrides, nearest};
