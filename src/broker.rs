@@ -19,7 +19,7 @@ use crate::cluster::{
     Broker as Member, BrokerEndpoint, Cluster, ClusterError, ClusterEvent, OpenedTopics,
     ProducerIds, SlotInfo,
 };
-use crate::cluster::{cluster_id_of, parse_identity, tell_of_changes};
+use crate::cluster::{cluster_id_of, parse_identity, record_changes};
 use crate::config::{Config, LiveConfig};
 use crate::control::Control;
 use crate::coordinator::{Ownership, Slot, TopicPartition, Topics};
@@ -299,7 +299,7 @@ impl Broker {
         let supervisor = || cx.partitions.supervisor().clone();
         tasks.spawn(supervisor().watch("cluster", cx.cluster.clone().follow()));
         tasks.spawn(supervisor().watch("groups", coordinate(cx.clone(), events)));
-        tasks.spawn(tell_of_changes(
+        tasks.spawn(record_changes(
             cx.cluster.clone(),
             cx.observe.events.clone(),
         ));

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::Failure;
 use super::output::Progress;
 use crate::clock::WallClock;
-use crate::log::{Dump, DumpedBatch, Repair, dump_segment, plan_repairs, verify_dir_telling};
+use crate::log::{Dump, DumpedBatch, Repair, dump_segment, plan_repairs, verify_dir_reporting};
 
 /// See the module's documentation.
 #[derive(Debug, Args)]
@@ -192,7 +192,7 @@ fn verify(dir: &std::path::Path, json: bool) -> Result<(), Failure> {
         );
     }
     let progress = Progress::new("partitions");
-    let seen = verify_dir_telling(dir, |done, of| progress.at(done, of))
+    let seen = verify_dir_reporting(dir, |done, of| progress.at(done, of))
         .map_err(|error| format!("{}: {error}", dir.display()))?;
     drop(progress);
     if json {

@@ -194,7 +194,7 @@ impl Controller {
         let slots = self.read_slots().await?;
         if self.view.image().slots != slots {
             self.view.change_image(|image| image.slots = slots);
-            self.view.tell(ClusterEvent::Slots);
+            self.view.publish_event(ClusterEvent::Slots);
         }
         Ok(())
     }

@@ -129,7 +129,7 @@ impl Cluster {
         if !self.view.image().slots.is_empty() {
             self.view.change_image(|image| image.slots.clear());
         }
-        self.view.tell(ClusterEvent::Slots);
+        self.view.publish_event(ClusterEvent::Slots);
     }
 
     async fn refresh(&self, stale: &Stale) -> Result<(), ClusterError> {

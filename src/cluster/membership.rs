@@ -216,7 +216,7 @@ impl Membership {
         self.reload_controller().await?;
         self.controller.reload_slots().await?;
         if is_new {
-            self.view.tell(ClusterEvent::Slots);
+            self.view.publish_event(ClusterEvent::Slots);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The cluster as this broker sees it: brokers, topics, who leads what; and the changes to it.
 
 mod adopt;
+mod change_events;
 mod changes;
 #[allow(clippy::module_inception)]
 mod cluster;
@@ -17,13 +18,13 @@ mod producer_ids;
 mod publish;
 mod reconcile;
 mod reconciler;
-mod tell;
 #[cfg(test)]
 mod testing;
 mod topic_nodes;
 mod topics;
 mod view;
 
+pub use change_events::record_changes;
 pub use changes::{ClusterError, ConfigChange, MorePartitions, NewTopic};
 pub use cluster::{Cluster, OpenedTopics, cluster_id_of};
 pub use configs::{CONFIG_VALUE_BYTES_MAX, CONFIGURED_RESOURCES_MAX, Configs, Configured};
@@ -31,6 +32,5 @@ pub use controller::Controller;
 pub use image::{Broker, BrokerEndpoint, Image, PartitionInfo, SlotInfo, Topic, parse_identity};
 pub use names::{NameError, TOPIC_NAME_BYTES_MAX, check_topic_name};
 pub use producer_ids::ProducerIds;
-pub use tell::tell_of_changes;
 pub use topics::PARTITIONS_PER_TOPIC_MAX;
 pub use view::ClusterEvent;

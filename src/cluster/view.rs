@@ -41,8 +41,8 @@ pub(super) struct View {
     image: ArcSwap<Image>,
     /// Held while the image is replaced, so that no change of it is lost to another one.
     image_lock: parking_lot::Mutex<()>,
-    /// Told of every new image.
-    image_told: watch::Sender<()>,
+    /// Notified of every new image.
+    image_changed: watch::Sender<()>,
     /// Held while topics or configurations are changed, by this broker or because the tree says so.
     changes: Mutex<()>,
     events: broadcast::Sender<ClusterEvent>,
@@ -64,7 +64,7 @@ impl View {
             partitions,
             image: ArcSwap::from_pointee(Image::of(cluster_id)),
             image_lock: parking_lot::Mutex::new(()),
-            image_told: watch::Sender::new(()),
+            image_changed: watch::Sender::new(()),
             changes: Mutex::new(()),
             events: broadcast::channel(EVENTS_BACKLOG).0,
         }
@@ -75,14 +75,14 @@ impl View {
     }
 
     pub(super) fn image_changes(&self) -> watch::Receiver<()> {
-        self.image_told.subscribe()
+        self.image_changed.subscribe()
     }
 
     pub(super) fn events(&self) -> broadcast::Receiver<ClusterEvent> {
         self.events.subscribe()
     }
 
-    pub(super) fn tell(&self, event: ClusterEvent) {
+    pub(super) fn publish_event(&self, event: ClusterEvent) {
         // An error says only that none listens.
         let _ = self.events.send(event);
     }
@@ -111,7 +111,7 @@ impl View {
         let mut image = Image::clone(&self.image.load());
         change(&mut image);
         self.image.store(Arc::new(image));
-        self.image_told.send_replace(());
+        self.image_changed.send_replace(());
     }
 
     /// Makes a change to topics known here, after this broker has done what follows from it: nothing is appended any more to
@@ -128,7 +128,7 @@ impl View {
         self.change_image(|image| image.take_topics(&after));
         for step in steps {
             if let Step::Delete(topic) = step {
-                self.tell(ClusterEvent::TopicDeleted(topic.name.to_string(), topic.id));
+                self.publish_event(ClusterEvent::TopicDeleted(topic.name.to_string(), topic.id));
             }
         }
     }

@@ -122,7 +122,7 @@ impl Log {
         requests: &[AppendRequest],
         leader_epoch: i32,
         now_ms: i64,
-        mut tell: impl FnMut(WrittenBatch),
+        mut on_written: impl FnMut(WrittenBatch),
     ) -> Vec<Result<Appended, LogError>> {
         let mut tail = self.tail.lock();
         if let Some(reason) = self.offline_reason() {
@@ -130,7 +130,14 @@ impl Log {
             return requests.iter().map(|_| refusal()).collect();
         }
         let config = self.config();
-        let mut group = AppendGroup::new(self, &mut tail, &config, leader_epoch, now_ms, &mut tell);
+        let mut group = AppendGroup::new(
+            self,
+            &mut tail,
+            &config,
+            leader_epoch,
+            now_ms,
+            &mut on_written,
+        );
         let mut answers: Vec<_> = requests.iter().map(|request| group.take(request)).collect();
         let written = match group.failed.take() {
             None => group.write_out(),
@@ -201,7 +208,7 @@ struct AppendGroup<'a> {
     config: &'a LogConfig,
     leader_epoch: i32,
     now_ms: i64,
-    tell: &'a mut dyn FnMut(WrittenBatch),
+    on_written: &'a mut dyn FnMut(WrittenBatch),
     next_offset: i64,
     pending: Vec<Pending>,
     pending_bytes: u64,
@@ -221,7 +228,7 @@ impl<'a> AppendGroup<'a> {
         config: &'a LogConfig,
         leader_epoch: i32,
         now_ms: i64,
-        tell: &'a mut dyn FnMut(WrittenBatch),
+        on_written: &'a mut dyn FnMut(WrittenBatch),
     ) -> Self {
         let next_offset = log.ends().log_end.offset;
         Self {
@@ -230,7 +237,7 @@ impl<'a> AppendGroup<'a> {
             config,
             leader_epoch,
             now_ms,
-            tell,
+            on_written,
             next_offset,
             pending: Vec::new(),
             pending_bytes: 0,
@@ -440,7 +447,7 @@ impl<'a> AppendGroup<'a> {
             active.note_timestamp(&pending.header);
             self.tail.bytes_since_index_entry += bytes;
             position += bytes;
-            (self.tell)(WrittenBatch {
+            (self.on_written)(WrittenBatch {
                 head: pending.head,
                 body: pending.body,
             });

@@ -274,7 +274,7 @@ struct JournalFile {
     path: PathBuf,
     /// Whether anything in it counts.
     counts: bool,
-    tells_runs: bool,
+    has_runs: bool,
 }
 
 /// The journal files in a directory, oldest first.
@@ -289,14 +289,14 @@ fn files(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<JournalFile>> {
         let mut start = [0; HEADER_BYTES];
         disk.open(&path)?.read_at(&mut start, 0)?;
         let generation = u64::from_be_bytes(start[8..].try_into().unwrap_or_default());
-        let tells_runs = start != header(MAGIC_WITHOUT_RUNS, generation);
-        let counts = start == header(MAGIC, generation) || !tells_runs;
+        let has_runs = start != header(MAGIC_WITHOUT_RUNS, generation);
+        let counts = start == header(MAGIC, generation) || !has_runs;
         if counts || start == header(DISCARDED, generation) {
             found.push(JournalFile {
                 generation,
                 path,
                 counts,
-                tells_runs,
+                has_runs,
             });
         }
     }
@@ -333,7 +333,7 @@ fn read_records(
         }
         *next = Some(number + 1);
         let mut entries = content.slice(position + RECORD_BYTES..position + bytes);
-        while let Some(found) = next_entry(&mut entries, file.tells_runs) {
+        while let Some(found) = next_entry(&mut entries, file.has_runs) {
             all.push(found);
         }
         position = (position + bytes).next_multiple_of(BLOCK_BYTES as usize);
@@ -351,8 +351,8 @@ fn whole_record(generation: u64, content: &[u8], position: usize) -> Option<(usi
     is_whole.then(|| (bytes, head.get_u64()))
 }
 
-fn next_entry(entries: &mut Bytes, tells_runs: bool) -> Option<Journaled> {
-    let head_bytes = match tells_runs {
+fn next_entry(entries: &mut Bytes, has_runs: bool) -> Option<Journaled> {
+    let head_bytes = match has_runs {
         true => ENTRY_BYTES,
         false => ENTRY_BYTES_WITHOUT_RUN,
     };
@@ -362,7 +362,7 @@ fn next_entry(entries: &mut Bytes, tells_runs: bool) -> Option<Journaled> {
     let topic_id = Uuid::from_u128(entries.get_u128());
     let partition = entries.get_i32();
     let bytes = entries.get_u32() as usize;
-    let run_from = match tells_runs {
+    let run_from = match has_runs {
         true => entries.get_i64(),
         false => i64::MIN,
     };

@@ -61,7 +61,7 @@ pub use restore::JournaledBatch;
 pub use retain::unlink_all;
 pub use segment::{BatchAt, Reach, Segment};
 pub use verify::{
-    Dump, DumpedBatch, Finding, Verified, dump_segment, verify_dir, verify_dir_telling,
+    Dump, DumpedBatch, Finding, Verified, dump_segment, verify_dir, verify_dir_reporting,
 };
 
 /// Why a log refuses.

@@ -10,7 +10,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::segment::base_offset_of;
-use super::verify::{Finding, verify_dir_telling};
+use super::verify::{Finding, verify_dir_reporting};
 
 /// What a segment may have beside its records.
 const COMPANIONS: [&str; 4] = ["index", "timeindex", "txnindex", "snapshot"];
@@ -39,11 +39,11 @@ pub struct Cut {
     pub bytes: u64,
 }
 
-/// Looks through the partitions below `path`, or at `path` itself, for what can be repaired; changes nothing. `tell` hears
+/// Looks through the partitions below `path`, or at `path` itself, for what can be repaired; changes nothing. `report` hears
 /// before each partition how many are done, and of how many.
-pub fn plan_repairs(path: &Path, tell: impl FnMut(usize, usize)) -> io::Result<Vec<Repair>> {
+pub fn plan_repairs(path: &Path, report: impl FnMut(usize, usize)) -> io::Result<Vec<Repair>> {
     let mut by_dir: Vec<(PathBuf, Vec<Finding>)> = Vec::new();
-    for finding in verify_dir_telling(path, tell)?.findings {
+    for finding in verify_dir_reporting(path, report)?.findings {
         let dir = finding.file.parent().unwrap_or(path).to_path_buf();
         match by_dir.last_mut() {
             Some((last, findings)) if *last == dir => findings.push(finding),

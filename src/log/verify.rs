@@ -167,11 +167,14 @@ pub fn dump_segment(
 
 /// Checks every partition directory below `path`, or `path` itself when it is one.
 pub fn verify_dir(path: &Path) -> io::Result<Verified> {
-    verify_dir_telling(path, |_, _| {})
+    verify_dir_reporting(path, |_, _| {})
 }
 
 /// The same, telling before each partition how many are done, and of how many.
-pub fn verify_dir_telling(path: &Path, mut tell: impl FnMut(usize, usize)) -> io::Result<Verified> {
+pub fn verify_dir_reporting(
+    path: &Path,
+    mut report: impl FnMut(usize, usize),
+) -> io::Result<Verified> {
     let mut seen = Verified::default();
     let mut dirs = Vec::new();
     let is_partition = |dir: &Path| -> io::Result<bool> {
@@ -195,7 +198,7 @@ pub fn verify_dir_telling(path: &Path, mut tell: impl FnMut(usize, usize)) -> io
     }
     dirs.sort();
     for (n, dir) in dirs.iter().enumerate() {
-        tell(n, dirs.len());
+        report(n, dirs.len());
         verify_partition(dir, &mut seen)?;
     }
     Ok(seen)

@@ -1,5 +1,5 @@
-//! Tells people of what changes: when this broker stops to lead and to coordinate and when it may again, who the controller
-//! is, how the session with the coordination store is.
+//! Records what changes as events, for people: when this broker stops leading and coordinating and when it may again, who
+//! the controller is, how the session with the coordination store is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use super::cluster::Cluster;
 use crate::meta::SessionState;
 use crate::observe::{EventKind, Events, Happened};
 
-/// How often it is looked.
+/// How often it is checked.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Looks for ever.
-pub async fn tell_of_changes(cluster: Arc<Cluster>, events: Events) {
+/// Checks for ever.
+pub async fn record_changes(cluster: Arc<Cluster>, events: Events) {
     let mut lease = Lasting::new(true);
     let mut session = Lasting::new(SessionState::Connected);
     let mut controller = Lasting::new(cluster.image().controller_id);
