@@ -264,7 +264,7 @@ impl Broker {
         let events_of_groups = observe.events.clone();
         let wall = partitions.clock();
         let metrics = Metrics::default();
-        let memory_bytes_max = config.number("queued.max.request.bytes");
+        let memory_bytes_max = config.request_memory_bytes();
         let memory = Memory::new(metrics.request_memory_bytes.clone(), memory_bytes_max);
         let coordinator = GroupCoordinator::new(
             meta.clone(),

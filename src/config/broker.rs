@@ -434,7 +434,7 @@ const OWN_KEYS: &[BrokerKey] = &[
         None,
         Kind::Long(-1, i64::MAX),
         "104857600",
-        "Memory that requests of all connections may hold until they are answered, decoded too, and answers until they are taken, bytes; connections wait above it, and those that do not take their answers are closed then. At least socket.request.max.bytes. Requests above 64 KiB leave an eighth to smaller ones."
+        "Memory that requests of all connections may hold until they are answered, decoded too, and answers until they are taken, bytes; connections wait above it, and those that do not take their answers are closed then. At least socket.request.max.bytes, which is what it becomes where that is larger and this is not set. Requests above 64 KiB leave an eighth to smaller ones."
     ),
     key!(
         "max.connections",

@@ -131,7 +131,7 @@ impl Config {
         let mut problems = Vec::new();
         let (frame, queued) = (
             self.number("socket.request.max.bytes"),
-            self.number("queued.max.request.bytes"),
+            self.request_memory_bytes(),
         );
         if queued >= 0 && queued < frame {
             problems.push(Problem::general(format!(
@@ -331,6 +331,17 @@ mod tests {
                 .unwrap_err()
                 .contains("socket.request.max.bytes")
         );
+    }
+
+    #[test]
+    fn requests_may_hold_as_much_as_the_largest_one_where_nothing_else_is_set() {
+        let large = "socket.request.max.bytes=209715200";
+        let held = |set: &[&str]| load("", set).unwrap().request_memory_bytes();
+        assert_eq!(held(&[]), 104_857_600);
+        assert_eq!(held(&[large]), 209_715_200);
+        assert_eq!(held(&["queued.max.request.bytes=-1", large]), -1);
+        let too_little = load("", &["queued.max.request.bytes=104857600", large]);
+        assert!(too_little.unwrap_err().contains("is below"));
     }
 
     #[test]

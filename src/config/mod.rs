@@ -128,6 +128,15 @@ impl Config {
         Value::integer(self.text(name)).unwrap_or(0)
     }
 
+    /// `queued.max.request.bytes`; where it is not set, it lets the largest request through.
+    pub fn request_memory_bytes(&self) -> i64 {
+        let queued = self.number("queued.max.request.bytes");
+        match self.source("queued.max.request.bytes") {
+            Some(_) => queued,
+            None => queued.max(self.number("socket.request.max.bytes")),
+        }
+    }
+
     /// The switch in force.
     pub fn flag(&self, name: &str) -> bool {
         Value::boolean(self.text(name)).unwrap_or(false)
