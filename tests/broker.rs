@@ -440,10 +440,12 @@ fn a_deleted_topics_name_is_free_at_once_and_its_records_are_gone() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Running::start(dir.path(), &[]);
     let mut client = broker.client();
-    for _ in 0..3 {
-        client.create("t");
-        assert_eq!(client.produce("t", batch(5)), (0, 0));
-        let state = DeleteTopicState::default().with_name(Some(name("t")));
+    // The longest name that there may be leaves no room for anything to be added to it.
+    let longest = "n".repeat(249);
+    for topic in ["t", &longest].into_iter().cycle().take(6) {
+        client.create(topic);
+        assert_eq!(client.produce(topic, batch(5)), (0, 0));
+        let state = DeleteTopicState::default().with_name(Some(name(topic)));
         let response = client.ask(6, &DeleteTopicsRequest::default().with_topics(vec![state]));
         assert_eq!(response.responses[0].error_code, 0);
     }

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::checkpoint::{self, TopicPartition};
+use super::dir_name::capped_name;
 use super::disk::Disk;
 use super::epochs::LeaderEpochs;
 use super::partition_metadata;
@@ -332,10 +333,8 @@ impl DataDir {
 
     /// As [`DataDir::set_aside`], durable after [`DataDir::sync`].
     pub fn rename_aside(&self, topic: &str, partition: i32) -> io::Result<PathBuf> {
-        let aside = self.path.join(format!(
-            "{topic}-{partition}.{}{DELETING}",
-            Uuid::new_v4().simple()
-        ));
+        let rest = format!("-{partition}.{}{DELETING}", Uuid::new_v4().simple());
+        let aside = self.path.join(capped_name(topic, &rest));
         self.disk
             .rename(&self.partition_path(topic, partition), &aside)?;
         Ok(aside)

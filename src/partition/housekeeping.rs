@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::executor::Workers;
 use super::handle::Partition;
 use super::registry::Partitions;
-use crate::log::{LogConfig, LogError, Segment, unlink_all, uuid_to_base64};
+use crate::log::{LogConfig, LogError, Segment, capped_name, unlink_all, uuid_to_base64};
 use crate::schedule::Schedule;
 
 /// How often the clock is looked at; the grain of `flush.ms`.
@@ -349,7 +349,7 @@ fn archive(work: Vec<(Arc<Partition>, Vec<Arc<Segment>>)>) -> Vec<Arc<Partition>
         };
         let (topic, index) = (partition.topic(), partition.index());
         let id = uuid_to_base64(partition.topic_id());
-        let dir = root.join(format!("{topic}-{index}-{id}"));
+        let dir = root.join(capped_name(topic, &format!("-{index}-{id}")));
         match partition.log().archive(&segments, &dir) {
             Ok(()) => {
                 tracing::info!(%topic, partition = index, segments = segments.len(), dir = %dir.display(), "archived")

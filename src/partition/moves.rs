@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use crate::log::FUTURE;
 
-/// In a copy that is whole.
+/// In a copy that is whole; says which partition it is, in a directory whose name may have only a part of the topic's.
 pub(super) const MOVED: &str = "metaq-moved";
 
 /// What moves, by topic and partition.
@@ -34,17 +34,25 @@ pub(super) fn settle(dirs: &[&Path]) -> io::Result<()> {
             let Some(name) = name.to_str().filter(|name| name.ends_with(FUTURE)) else {
                 continue;
             };
-            let Some((partition, _)) = name.rsplit_once('.') else {
+            let Some((named, _)) = name.rsplit_once('.') else {
                 continue;
             };
-            let is_there = dirs.iter().any(|dir| dir.join(partition).exists());
-            if entry.path().join(MOVED).exists() && !is_there {
+            let moved = match fs::read_to_string(entry.path().join(MOVED)) {
+                // As earlier versions wrote it.
+                Ok(said) if said.is_empty() => Some(named.to_owned()),
+                Ok(said) => Some(said),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            let is_there =
+                |partition: &&String| dirs.iter().any(|dir| dir.join(partition).exists());
+            if let Some(partition) = moved.as_ref().filter(|partition| !is_there(partition)) {
                 tracing::info!(partition, dir = %dir.display(), "finishing the move of a partition");
                 fs::remove_file(entry.path().join(MOVED))?;
                 fs::rename(entry.path(), dir.join(partition))?;
                 sync_dir(dir)?;
             } else {
-                tracing::info!(partition, dir = %dir.display(), "the move of a partition was cut short; it stays where it was");
+                tracing::info!(partition = named, dir = %dir.display(), "the move of a partition was cut short; it stays where it was");
                 fs::remove_dir_all(entry.path())?;
             }
         }
@@ -57,6 +65,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::log::capped_name;
 
     fn partition_dir(path: PathBuf) -> PathBuf {
         fs::create_dir_all(&path).unwrap();
@@ -78,6 +87,10 @@ mod tests {
         partition_dir(a.join("t-2.4567-delete"));
         fs::write(future(1).join(MOVED), b"").unwrap();
         fs::write(future(2).join(MOVED), b"").unwrap();
+        let long = "n".repeat(249);
+        let of_long = b.join(capped_name(&long, &format!("-0.0123{FUTURE}-{FUTURE}")));
+        partition_dir(of_long.clone());
+        fs::write(of_long.join(MOVED), format!("{long}-0")).unwrap();
         settle(&[&a, &b]).unwrap();
         let there = |dir: &Path, n: u32| dir.join(format!("t-{n}")).exists();
         assert_eq!(
@@ -88,6 +101,7 @@ mod tests {
             [there(&b, 0), there(&b, 1), there(&b, 2)],
             [false, false, true]
         );
+        assert!(b.join(format!("{long}-0")).exists() && !of_long.exists());
         assert!((0..3).all(|n| !future(n).exists()) && !b.join("t-2").join(MOVED).exists());
     }
 }

@@ -26,7 +26,7 @@ use uuid::Uuid;
 use super::handle::Partition;
 use super::moves::{MOVED, sync_dir};
 use super::registry::{Partitions, TopicToOpen};
-use crate::log::{FUTURE, PartitionOffsets};
+use crate::log::{FUTURE, PartitionOffsets, capped_name};
 
 /// The switch waits until this little is to be copied, bytes; or the passes below are over.
 const SWITCH_BYTES_MAX: u64 = 4 << 20;
@@ -157,7 +157,7 @@ impl Partitions {
         let future = self.volumes[to]
             .dir
             .path()
-            .join(format!("{topic}-{index}.{random}{FUTURE}"));
+            .join(capped_name(topic, &format!("-{index}.{random}{FUTURE}")));
         fs::create_dir(&future)?;
         let mut copy = DirectoryCopy {
             from: partition.log().dir(),
@@ -386,7 +386,10 @@ impl DirectoryCopy<'_> {
                 return Err(io::Error::other(what));
             }
         }
-        File::create(self.to.join(MOVED))?.sync_all()?;
+        let mut moved = File::create(self.to.join(MOVED))?;
+        let name = self.from.file_name().unwrap_or_default();
+        moved.write_all(name.as_encoded_bytes())?;
+        moved.sync_all()?;
         sync_dir(self.to)?;
         self.to.parent().map_or(Ok(()), sync_dir)
     }
