@@ -119,6 +119,34 @@ fn a_waiting_fetch_is_woken_by_an_append() {
 }
 
 #[test]
+fn a_fetch_does_not_wait_for_more_than_its_answer_may_hold() {
+    const WAIT_MS: i32 = 30_000;
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &["fetch.max.bytes=2000"]);
+    let mut client = broker.client();
+    client.create("t");
+    let large = || {
+        let batch = BatchBuilder::new().push(None, Some(&[7; 3000]), &[], now_ms());
+        batch.finish().unwrap()
+    };
+    for _ in 0..2 {
+        assert_eq!(client.produce("t", large()).0, 0);
+    }
+    // The first by the request's own limit, the second by the broker's.
+    for bytes_max in [1000, i32::MAX] {
+        let asked = Instant::now();
+        let request = fetch_request("t", 0, WAIT_MS)
+            .with_min_bytes(100_000)
+            .with_max_bytes(bytes_max);
+        let response = client.ask(11, &request);
+        let records = response.responses[0].partitions[0].records.as_ref();
+        assert!(records.is_some_and(|records| records.len() > 3000));
+        assert!(asked.elapsed().as_millis() < WAIT_MS as u128 / 2);
+    }
+    broker.stop();
+}
+
+#[test]
 fn a_clean_restart_and_a_crash_keep_what_was_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Running::start(dir.path(), &[]);

@@ -145,12 +145,15 @@ async fn answer(
             topic.partitions.iter().map(key)
         })
         .collect();
+    let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0);
+    let bytes_max = bytes_max.min(cx.config.fetch_bytes_max());
     let limits = FetchLimits {
         caller,
-        bytes_max: usize::try_from(request.max_bytes)
+        bytes_max,
+        // More than the answer may hold never comes (Kafka's KafkaApis.handleFetchRequest).
+        bytes_min: usize::try_from(request.min_bytes)
             .unwrap_or(0)
-            .min(cx.config.fetch_bytes_max()),
-        bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
+            .min(bytes_max),
         isolation: if request.isolation_level == 1 {
             Isolation::ReadCommitted
         } else {
