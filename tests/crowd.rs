@@ -342,10 +342,10 @@ fn members_of_all_groups_together_hold_no_more_than_is_set() {
     let codes: Vec<i16> = (0..12).map(&mut join).collect();
     assert_eq!(
         codes.iter().filter(|code| **code == 0).count(),
-        8,
+        2,
         "{codes:?}"
     );
-    assert!(codes[8..].iter().all(|code| *code == refused), "{codes:?}");
+    assert!(codes[2..].iter().all(|code| *code == refused), "{codes:?}");
     // What silent members held is given back.
     wait_for("their sessions to end", || join(100) == 0);
 }
@@ -374,7 +374,7 @@ fn members_that_were_only_handed_an_id_are_counted_too() {
     let refused = metaq_protocol::ResponseError::GroupMaxSizeReached.code();
     let codes: Vec<i16> = (0..200).map(&mut join).collect();
     let first_refused = codes.iter().position(|code| *code != handed).unwrap();
-    assert!((100..150).contains(&first_refused), "{first_refused}");
+    assert!((40..50).contains(&first_refused), "{first_refused}");
     assert!(codes[first_refused..].iter().all(|code| *code == refused));
     // What was handed out and not taken up is given back.
     wait_for("the ids to be forgotten", || join(1000) == handed);

@@ -511,13 +511,13 @@ const OWN_KEYS: &[BrokerKey] = &[
         None,
         Kind::Long(1 << 20, i64::MAX),
         "50331648",
-        "What the members of all groups may hold in memory together, bytes; a join beyond is GROUP_MAX_SIZE_REACHED."
+        "What the members of all groups may hold in memory together, bytes; about 4096 each, and three times what they bring; a join beyond is GROUP_MAX_SIZE_REACHED."
     ),
     key!(
         "group.offsets.max.bytes",
         None,
         Kind::Long(1 << 20, i64::MAX),
-        "83886080",
+        "67108864",
         "What the committed offsets of all groups may take in memory together, bytes; about 1000 each, and three times their metadata. A commit of a new one above it is INVALID_COMMIT_OFFSET_SIZE; those that are known can be committed on."
     ),
     key!(

@@ -117,8 +117,9 @@ impl GroupCoordinator {
             return Err(GroupError::InvalidRequest);
         }
         let names = group_id.len() + request.client_id.len() + request.member_id.len();
-        // Names are keys too: of the group, of timers, of members.
-        let bytes = bytes + 3 * names + MEMBER_OVERHEAD_BYTES;
+        // Names are keys too: of the group, of timers, of members. What the member brings is in the coordination tree too, in
+        // hexadecimal.
+        let bytes = 3 * (bytes + names) + MEMBER_OVERHEAD_BYTES;
         let share = members.reserve(bytes, limits.members_bytes_max);
         request.reserved = Some(share.ok_or(GroupError::GroupMaxSizeReached)?);
         let request = Box::new(request);
@@ -321,7 +322,7 @@ mod tests {
     async fn members_of_all_groups_share_one_memory() {
         let dir = tempfile::tempdir().unwrap();
         let groups = groups(&dir).await;
-        let half = MEMBERS_BYTES_MAX / 2;
+        let half = MEMBERS_BYTES_MAX / 6;
         assert!(groups.join("a", join(half)).await.is_ok());
         let refused = groups.join("b", join(half)).await;
         assert_eq!(refused, Err(GroupError::GroupMaxSizeReached));
