@@ -183,8 +183,9 @@ pub(super) fn apply_change(
         ConfigChange::Set(name, value) => {
             overrides.insert(name.clone(), value.clone());
         }
+        // Also a key that is not known, which has no effect (Kafka's ConfigurationControlManager): MirrorMaker 2 takes back
+        // whatever its source does not set.
         ConfigChange::Delete(name) => {
-            known(name)?;
             overrides.remove(name);
         }
         ConfigChange::Append(name, words) | ConfigChange::Subtract(name, words) => {
@@ -271,6 +272,15 @@ mod tests {
         assert_eq!(overrides["cleanup.policy"], "compact");
         let wrong = ConfigChange::Append("retention.ms".into(), "1".into());
         assert!(apply(&mut overrides, wrong).is_err());
+    }
+
+    #[test]
+    fn taking_back_a_key_that_is_not_known_has_no_effect() {
+        let mut overrides = Overrides::from([("retention.ms".to_owned(), "1".to_owned())]);
+        apply(&mut overrides, ConfigChange::Delete("no.such.key".into())).unwrap();
+        assert_eq!(overrides.len(), 1);
+        let append = ConfigChange::Append("no.such.key".into(), "1".into());
+        assert!(apply(&mut overrides, append).is_err());
     }
 
     #[test]
