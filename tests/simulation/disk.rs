@@ -341,17 +341,17 @@ impl metaq::log::Disk for Disk {
         let _power = self.power()?;
         RealDisk.rename(from, to)?;
         let mut state = self.state.lock();
+        if let Some(content) = state.files.remove(from) {
+            state.files.insert(to.to_path_buf(), content);
+            return Ok(());
+        }
         // Of a directory, with all that is in it; that counts as durable.
         let moved = state.files.keys().filter(|path| path.starts_with(from));
         let moved: Vec<PathBuf> = moved.cloned().collect();
         for path in moved {
             if let (Some(content), Ok(below)) = (state.files.remove(&path), path.strip_prefix(from))
             {
-                let path = match below.as_os_str().is_empty() {
-                    true => to.to_path_buf(),
-                    false => to.join(below),
-                };
-                state.files.insert(path, content);
+                state.files.insert(to.join(below), content);
             }
         }
         Ok(())
