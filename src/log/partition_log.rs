@@ -257,11 +257,7 @@ impl Log {
             Ok(()) => {
                 let mut ends = self.ends.write();
                 ends.synced_end = end.offset.min(ends.log_end.offset);
-                let since_ms = match ends.log_end.offset > ends.synced_end {
-                    true => now_ms,
-                    false => 0,
-                };
-                self.unsynced_since_ms.store(since_ms, Ordering::Relaxed);
+                self.note_unsynced(&ends, now_ms);
                 Ok(end)
             }
             Err(error) => {
@@ -334,6 +330,15 @@ impl Log {
         tail.bytes_since_index_entry = 0;
         tail.jitter_ms = jitter(&dir, config.segment_jitter_ms);
         Ok(())
+    }
+
+    /// What is not synced at these offsets waits from now on.
+    pub(super) fn note_unsynced(&self, ends: &LogOffsets, now_ms: i64) {
+        let since_ms = match ends.log_end.offset > ends.synced_end {
+            true => now_ms,
+            false => 0,
+        };
+        self.unsynced_since_ms.store(since_ms, Ordering::Relaxed);
     }
 
     /// Keeps syncs out.

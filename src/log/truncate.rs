@@ -18,8 +18,9 @@ use super::partition_log::{Log, OffsetPosition, Tail};
 use super::producer_snapshot;
 use super::producers::Producers;
 use super::recover::load_producers;
+use super::restore::LogLocation;
 use super::rewrite_lock::Rewriting;
-use super::segment::{FileAge, Segment, segment_of};
+use super::segment::{Segment, segment_of};
 
 impl Log {
     /// How often records of this log were cut off or replaced since it was opened.
@@ -77,11 +78,7 @@ impl Log {
         })?;
         let ends = self.ends();
         debug_assert!(ends.synced_end <= ends.log_end.offset, "{ends:?}");
-        let since_ms = match ends.log_end.offset > ends.synced_end {
-            true => now_ms,
-            false => 0,
-        };
-        self.unsynced_since_ms.store(since_ms, Ordering::Relaxed);
+        self.note_unsynced(&ends, now_ms);
         Ok(())
     }
 
@@ -116,10 +113,13 @@ impl Log {
         for segment in all.iter().rev() {
             segment.mark_deleted()?;
         }
-        let age = FileAge::new(now_ms);
-        let max = self.config().index_bytes_max;
-        let fresh = Segment::new(self.disk.clone(), &self.dir(), offset, 0, age, max);
-        fresh.create()?;
+        let location = LogLocation {
+            disk: &self.disk,
+            dir: &self.dir(),
+            config: &self.config(),
+            now_ms,
+        };
+        let fresh = location.create_first(offset)?;
         {
             let mut ends = self.ends.write();
             ends.log_start = offset;
@@ -130,7 +130,7 @@ impl Log {
                 position: 0,
             };
         }
-        self.segments.store(Arc::new(vec![Arc::new(fresh)]));
+        self.segments.store(Arc::new(vec![fresh]));
         tail.bytes_since_index_entry = 0;
         self.change_epochs(|epochs| epochs.clear());
         producer_snapshot::remove(&*self.disk, &self.dir(), |_| true)?;

@@ -339,8 +339,9 @@ impl metaq::log::Disk for Disk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let _power = self.power()?;
-        RealDisk.rename(from, to)?;
+        // One step: whoever opens the new name in between would take it for a file of its own.
         let mut state = self.state.lock();
+        RealDisk.rename(from, to)?;
         if let Some(content) = state.files.remove(from) {
             state.files.insert(to.to_path_buf(), content);
             return Ok(());

@@ -260,8 +260,8 @@ fn a_static_member_that_restarts_replaces_its_member_without_a_rebalance() {
     );
 }
 
-#[test]
-fn the_last_member_leaves_an_empty_group() {
+/// [`stable_pair`] after both have left.
+fn emptied_pair() -> ClassicGroup {
     let mut group = stable_pair();
     for id in ["a", "b"] {
         let leaving = LeaveMember {
@@ -271,6 +271,12 @@ fn the_last_member_leaves_an_empty_group() {
         };
         assert_eq!(group.leave(1, &leaving, &LIMITS), Ok(()));
     }
+    group
+}
+
+#[test]
+fn the_last_member_leaves_an_empty_group() {
+    let mut group = emptied_pair();
     assert_eq!(group.state, State::Empty);
     let emptied = || Change::Emptied { generation: 3 };
     assert!(group.take_effects().contains(&Effect::Persist(emptied())));
@@ -478,15 +484,7 @@ fn a_static_member_that_is_replaced_twice_has_the_last_id_that_was_stored() {
 
 #[test]
 fn an_empty_group_that_cannot_be_stored_is_stored_later() {
-    let mut group = stable_pair();
-    for id in ["a", "b"] {
-        let leaving = LeaveMember {
-            member_id: id.into(),
-            instance_id: None,
-            reason: String::new(),
-        };
-        assert_eq!(group.leave(1, &leaving, &LIMITS), Ok(()));
-    }
+    let mut group = emptied_pair();
     for _ in 0..2 {
         let mut wanted = changes(&mut group);
         assert_eq!(wanted, [Change::Emptied { generation: 3 }]);
