@@ -3,6 +3,8 @@ import json, pathlib, statistics, sys
 
 work, rounds, mib, gib = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
 
+has_before = any(work.glob("before-*"))
+
 
 def median(who, name, field):
     """Of all rounds; None where it was not measured."""
@@ -20,13 +22,17 @@ def row(title, name, field, better, kind="", floor=False):
     else:
         cells.append("")
     cells.append(f"{least:,.2f}; {ours / least:.1f}x" if ours and least else "")
+    if has_before:
+        before = median(f"before{kind}", name, field)
+        changed = f"{before:,.2f}; {(ours / before - 1) * 100:+.0f} %" if ours and before else ""
+        cells.append(changed)
     return "| " + " | ".join(cells) + " |"
 
 
 cpu = "broker CPU, s/GiB"
 lines = [
-    "| | metaq | Kafka 4.1.1 | | floor; metaq is |",
-    "|---|---:|---:|---:|---:|",
+    "| | metaq | Kafka 4.1.1 | | floor; metaq is |" + (" before; metaq is |" if has_before else ""),
+    "|---|---:|---:|---:|---:|" + ("---:|" if has_before else ""),
     row(f"produce 1 KiB records, 256 KiB batches, acks=all: {cpu}", "produce_256k", "cpu_s_per_gib", "less", floor=True),
     row(f"produce 1 KiB records, 16 KiB batches, acks=all: {cpu}", "produce_16k", "cpu_s_per_gib", "less", floor=True),
     row(f"produce 100 B records, 16 KiB batches, acks=all: {cpu}", "produce_100b", "cpu_s_per_gib", "less", floor=True),
