@@ -18,6 +18,7 @@ use super::output::print;
 use super::{ConfigArguments, Failure};
 use crate::config::{Config, Reload, Source, broker_keys};
 use crate::control::Order;
+use crate::net::listen_endpoints;
 
 /// Kafka's number of the operation that puts a configuration back.
 const DELETE: i8 = 1;
@@ -209,7 +210,12 @@ fn done(address: &Address, what: &str) -> Result<(), Failure> {
 }
 
 fn check_file(file: &std::path::Path, set: &[String], json: bool) -> Result<(), Failure> {
-    let (config, errors) = Config::examine(Some(file), set)?;
+    let (config, mut errors) = Config::examine(Some(file), set)?;
+    errors.extend(
+        listen_endpoints(&config)
+            .err()
+            .map(|error| error.to_string()),
+    );
     let warn = |setting: crate::config::WithoutEffect| {
         let at = match setting.source {
             Source::File(line) => format!("{}: line {line}", file.display()),

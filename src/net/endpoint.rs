@@ -1,7 +1,7 @@
 //! Where listeners listen, and what clients are given instead.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -22,6 +22,14 @@ pub struct Endpoint {
     pub host: String,
     /// 0 lets the system choose.
     pub port: u16,
+}
+
+impl Endpoint {
+    /// Whether it is the address that stands for all addresses, to which nothing can connect from elsewhere.
+    fn is_unspecified(&self) -> bool {
+        let address = self.host.parse::<IpAddr>();
+        address.is_ok_and(|address| address.to_canonical().is_unspecified())
+    }
 }
 
 /// A listener's address that makes no sense.
@@ -64,15 +72,30 @@ pub fn listen_endpoints(config: &Config) -> Result<(Vec<Endpoint>, Vec<Endpoint>
             .filter(|other| other.listener == endpoint.listener);
         of_same.count() > 1
     };
-    match advertised.iter().any(twice) {
-        true => Err(EndpointError {
-            key: "advertised.listeners",
-            value: config.text("advertised.listeners").to_owned(),
-            what: "a listener has one address for clients",
-        }),
-        false => Ok((listeners, advertised)),
-    }
+    let (key, remedy) = match config.text("advertised.listeners") {
+        "" => ("hostName", UNSPECIFIED_HOST_NAME),
+        _ => ("advertised.listeners", UNSPECIFIED_ADVERTISED),
+    };
+    let what = match () {
+        () if advertised.iter().any(twice) => "a listener has one address for clients",
+        () if advertised.iter().any(Endpoint::is_unspecified) => remedy,
+        () => return Ok((listeners, advertised)),
+    };
+    Err(EndpointError {
+        key,
+        value: config
+            .text(match key {
+                "hostName" => "host.name",
+                key => key,
+            })
+            .to_owned(),
+        what,
+    })
 }
+
+// As Kafka's SocketServerConfigs and KafkaConfig say it, and what to do.
+const UNSPECIFIED_ADVERTISED: &str = "advertised.listeners cannot use the nonroutable meta-address. Use a routable IP address, or leave it out: then each client is told the address that it connected to";
+const UNSPECIFIED_HOST_NAME: &str = "clients cannot be told a nonroutable meta-address. Use a routable IP address, or leave it empty to bind every address: then each client is told the address that it connected to";
 
 fn parse_endpoint(key: &'static str, value: &str) -> Result<Endpoint, EndpointError> {
     let error = |what| EndpointError {
@@ -182,5 +205,23 @@ mod tests {
         assert!(endpoints(&["listeners=a:1"]).is_err());
         let twice = "advertised.listeners=PLAINTEXT://x:3,PLAINTEXT://y:3";
         assert!(endpoints(&[twice]).is_err());
+    }
+
+    #[test]
+    fn clients_are_never_told_the_address_that_stands_for_all() {
+        for host in ["0.0.0.0", "::", "0:0::0", "::ffff:0.0.0.0"] {
+            let refused = endpoints(&[&format!("hostName={host}")]).unwrap_err();
+            assert_eq!((refused.key, &*refused.value), ("hostName", host));
+            assert!(refused.what.contains("leave it empty"), "{refused}");
+            let advertised = format!("advertised.listeners=PLAINTEXT://[{host}]:1");
+            let refused = endpoints(&[&advertised]).unwrap_err();
+            assert_eq!(refused.key, "advertised.listeners");
+            let text = "cannot use the nonroutable meta-address";
+            assert!(refused.to_string().contains(text), "{refused}");
+            // To bind it is what it is for.
+            let name = format!("hostName={host}");
+            assert!(endpoints(&[&name, "advertised.listeners=PLAINTEXT://x:3"]).is_ok());
+            assert!(endpoints(&[&format!("listeners=PLAINTEXT://[{host}]:1")]).is_ok());
+        }
     }
 }
