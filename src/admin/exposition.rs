@@ -336,10 +336,22 @@ impl Family {
         }
         for (values, value) in &self.series {
             let names = definition.labels.iter().copied();
-            let labels: Vec<(&str, &str)> = names.zip(values.iter().map(AsRef::as_ref)).collect();
+            let escaped: Vec<Cow<'_, str>> = values.iter().map(|value| escape(value)).collect();
+            let labels: Vec<(&str, &str)> = names.zip(escaped.iter().map(AsRef::as_ref)).collect();
             value.encode(definition.kind, family.encode_family(&labels)?)?;
         }
         Ok(())
+    }
+}
+
+/// A label's value as both text formats have it, between quotes; the library writes values as they are.
+fn escape(value: &str) -> Cow<'_, str> {
+    match value.contains(['\\', '"', '\n']) {
+        false => Cow::Borrowed(value),
+        true => {
+            let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+            Cow::Owned(value.replace('\n', "\\n"))
+        }
     }
 }
 
@@ -368,5 +380,25 @@ impl Value {
                 to.encode_histogram::<[(&str, &str); 0]>(*seconds, *count, &own, None)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_calls_a_group_is_escaped_in_its_label() {
+        let name = "reports \"eu\" C:\\x\nmetaq_up 0";
+        let series = vec![(vec![Cow::Borrowed(name)], Value::Float(1.0))];
+        let mut snapshot = Snapshot::default();
+        snapshot.add(&all::GROUP_LAG, series);
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(snapshot));
+        let mut page = String::new();
+        text::encode(&mut page, &registry).unwrap();
+        let sample = r#"metaq_group_lag{group="reports \"eu\" C:\\x\nmetaq_up 0"} 1.0"#;
+        assert!(page.lines().any(|line| line == sample), "{page}");
+        assert!(in_older_format(&page).contains(sample));
     }
 }
