@@ -66,7 +66,8 @@ async fn handle(
         };
         let response = AlterConfigsResourceResponse::default()
             .with_resource_type(kind)
-            .with_resource_name(name);
+            .with_resource_name(name)
+            .with_error_message(None);
         responses.push(match outcome {
             Ok(()) => response,
             Err((error, why)) => response

@@ -147,7 +147,9 @@ fn new_topic(asked: &CreatableTopic) -> NewTopic {
 }
 
 fn created(cx: &Context, version: i16, topic: &Topic, validate_only: bool) -> CreatableTopicResult {
-    let result = CreatableTopicResult::default().with_name(super::shared::topic_name(&topic.name));
+    let result = CreatableTopicResult::default()
+        .with_name(super::shared::topic_name(&topic.name))
+        .with_error_message(None);
     if version < 5 {
         return result;
     }

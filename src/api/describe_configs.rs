@@ -113,7 +113,8 @@ async fn handle(
     let describe = |resource: &DescribeConfigsResource| {
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
-            .with_resource_name(resource.resource_name.clone());
+            .with_resource_name(resource.resource_name.clone())
+            .with_error_message(None);
         let found = entries(&cx, &caller, resource).and_then(|mut entries| {
             let keys = resource
                 .configuration_keys

@@ -9,7 +9,7 @@ use crate::config::TopicConfigError;
 use crate::group::GroupError;
 use crate::log::{LogError, SequenceError};
 use crate::meta::MetaError;
-use crate::partition::{InvalidBatch, PartitionError, ReadError};
+use crate::partition::{InvalidBatch, PartitionError, ReadError, RecordErrors};
 
 /// Has a Kafka error code.
 pub(super) trait WireError {
@@ -82,19 +82,26 @@ impl WireError for ReadError {
 impl WireError for InvalidBatch {
     fn wire(&self) -> ResponseError {
         match self {
-            Self::Batch(BatchError::Magic(0 | 1)) => ResponseError::UnsupportedForMessageFormat,
             Self::Batch(BatchError::Codec(_)) => ResponseError::UnsupportedCompressionType,
-            Self::Batch(BatchError::Timestamp(_)) | Self::Timestamp { .. } => {
-                ResponseError::InvalidTimestamp
-            }
-            Self::Batch(BatchError::Count { .. } | BatchError::Control) => {
-                ResponseError::InvalidRecord
-            }
+            Self::Batch(BatchError::Timestamp(_)) => ResponseError::InvalidTimestamp,
+            Self::Refused(records) => records.wire(),
+            Self::Batch(
+                BatchError::Magic(0 | 1) | BatchError::Count { .. } | BatchError::Control,
+            ) => ResponseError::InvalidRecord,
             Self::Batch(_) => ResponseError::CorruptMessage,
             // Sent so: trying again would not help.
             Self::Compression(_) | Self::Records(_) => ResponseError::InvalidRecord,
             Self::TooLarge { .. } => ResponseError::MessageTooLarge,
-            Self::NotOneBatch(_) | Self::NoKey(_) | Self::Record(_) => ResponseError::InvalidRecord,
+            Self::NotOneBatch(_) | Self::Record(_) => ResponseError::InvalidRecord,
+        }
+    }
+}
+
+impl WireError for RecordErrors {
+    fn wire(&self) -> ResponseError {
+        match self.is_of_timestamps() {
+            true => ResponseError::InvalidTimestamp,
+            false => ResponseError::InvalidRecord,
         }
     }
 }
@@ -163,6 +170,7 @@ impl WireError for GroupError {
             Self::OffsetsTooLarge => ResponseError::InvalidCommitOffsetSize,
             Self::UnknownTopicOrPartition => ResponseError::UnknownTopicOrPartition,
             Self::InvalidRequest => ResponseError::InvalidRequest,
+            Self::UnknownServerError => ResponseError::UnknownServerError,
         }
     }
 }

@@ -33,7 +33,9 @@ async fn handle(
 ) -> FindCoordinatorResponse {
     if caller.version < 4 {
         return match find(&cx, &caller, request.key_type, &request.key) {
+            // Kafka's name of no error.
             Ok((id, host, port)) => FindCoordinatorResponse::default()
+                .with_error_message(message(&"NONE"))
                 .with_node_id(BrokerId(id))
                 .with_host(text(host))
                 .with_port(port),

@@ -65,7 +65,8 @@ async fn handle(
         };
         let response = AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)
-            .with_resource_name(resource.resource_name);
+            .with_resource_name(resource.resource_name)
+            .with_error_message(None);
         responses.push(match outcome {
             Ok(()) => response,
             Err((error, why)) => response

@@ -5,14 +5,20 @@
 //! - acks=0 is never answered; where it fails the connection is closed, as Kafka does, so that the client notices.
 //! - Compressed batches are unpacked to check their records, as by Kafka; what does not unpack is INVALID_RECORD. Where
 //!   that takes much memory it waits until there is some; after 30 s REQUEST_TIMED_OUT, which clients try again.
+//! - Each record that is a reason for INVALID_RECORD or INVALID_TIMESTAMP is named, so that a client can send the others
+//!   again (KIP-467); of a request [`RECORD_ERRORS_MAX`] at most.
 //! - Answered when what acks and the topic's sync policy promise is true. One partition's error leaves the
 //!   others alone.
 //! - Where acceptPublish is false it is TOPIC_AUTHORIZATION_FAILED; for a partition that is closed (closed.partitions),
 //!   POLICY_VIOLATION.
 //! - Transactional batches are refused with INVALID_TXN_STATE: transactions are not served yet.
 
+use std::fmt::Display;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use metaq_protocol::ResponseError;
+use metaq_protocol::batch::{BatchError, BatchHeader, Compression};
 use metaq_protocol::frame;
 use metaq_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
@@ -29,7 +35,9 @@ use super::shared::{message, name_of, partition_of};
 use super::{Answer, Api, Body, Caller, Context, Order, Response};
 use crate::log::{Appended, LogConfig, LogError, ProducedBatch};
 use crate::memory::NoMemory;
-use crate::partition::{Acks, InvalidBatch, Unpacking, admit};
+use crate::partition::{
+    Acks, InvalidBatch, Partition, RECORD_ERRORS_MAX, RecordErrors, Unpacking, admit,
+};
 
 pub(super) const API: Api = Api {
     key: ApiKey::Produce,
@@ -69,15 +77,57 @@ pub(super) const API: Api = Api {
 /// Memory that produced batches may take while they are unpacked, bytes, beside that of requests.
 pub const UNPACKING_BYTES_MAX: usize = 32 << 20;
 
+/// zstd came with this version (KIP-110).
+const ZSTD_VERSION_MIN: i16 = 7;
+
 enum Queued {
-    Waiting(oneshot::Receiver<Result<Appended, LogError>>),
+    Waiting(
+        Arc<Partition>,
+        oneshot::Receiver<Result<Appended, LogError>>,
+    ),
     Refused(Refusal),
 }
 
 struct Refusal {
     error: ResponseError,
     text: String,
-    record: Option<i32>,
+    /// The log that refuses, where it is one.
+    partition: Option<Arc<Partition>>,
+    records: Option<RecordErrors>,
+}
+
+impl Refusal {
+    fn new(error: ResponseError, text: String) -> Self {
+        Self {
+            error,
+            text,
+            partition: None,
+            records: None,
+        }
+    }
+
+    fn of(partition: &Arc<Partition>, error: &(impl WireError + Display)) -> Self {
+        Self {
+            partition: Some(partition.clone()),
+            ..Self::new(error.wire(), error.to_string())
+        }
+    }
+
+    /// As Kafka's ReplicaManager.appendToLocalLog: the log's start, unless the reason is not the log's.
+    fn log_start(&self) -> i64 {
+        match (&self.partition, self.error) {
+            (
+                _,
+                ResponseError::NotLeaderOrFollower
+                | ResponseError::MessageTooLarge
+                | ResponseError::RecordListTooLarge
+                | ResponseError::CorruptMessage
+                | ResponseError::KafkaStorageError,
+            )
+            | (None, _) => -1,
+            (Some(partition), _) => partition.log().ends().log_start,
+        }
+    }
 }
 
 struct QueuedTopic {
@@ -90,13 +140,21 @@ struct QueuedTopic {
 async fn queue(cx: &Context, caller: &Caller, request: ProduceRequest) -> Vec<QueuedTopic> {
     let acks = request.acks;
     let mut topics = Vec::with_capacity(request.topic_data.len());
+    let mut may_be_named = RECORD_ERRORS_MAX;
     for topic in request.topic_data {
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for data in topic.partition_data {
             let records = data.records.unwrap_or_default();
             let name = (&*topic.name.0, topic.topic_id);
             let queued = append(cx, caller, acks, name, data.index, records).await;
-            partitions.push((data.index, queued.unwrap_or_else(Queued::Refused)));
+            let queued = queued.unwrap_or_else(|mut refusal| {
+                if let Some(records) = &mut refusal.records {
+                    records.named.truncate(may_be_named);
+                    may_be_named -= records.named.len();
+                }
+                Queued::Refused(refusal)
+            });
+            partitions.push((data.index, queued));
         }
         topics.push(QueuedTopic {
             name: topic.name,
@@ -115,19 +173,20 @@ async fn append(
     index: i32,
     records: Bytes,
 ) -> Result<Queued, Refusal> {
-    let acks = Acks::of_wire(acks).ok_or_else(|| {
-        let text = format!("acks={acks} is not -1, 0 or 1");
-        refuse(ResponseError::InvalidRequiredAcks, text)
-    })?;
     let partition = partition_of(cx, name, id, index)
-        .map_err(|error| refuse(error.wire(), error.to_string()))?;
+        .map_err(|error| Refusal::new(error.wire(), error.to_string()))?;
     authorize(
         cx,
         caller,
         Operation::Write,
         Resource::Topic(partition.topic()),
     )
-    .map_err(|denied| refuse(denied.wire(), denied.to_string()))?;
+    .map_err(|denied| Refusal::new(denied.wire(), denied.to_string()))?;
+    check_version(caller.version, &records)?;
+    let acks = Acks::of_wire(acks).ok_or_else(|| {
+        let text = format!("acks={acks} is not -1, 0 or 1");
+        Refusal::new(ResponseError::InvalidRequiredAcks, text)
+    })?;
     let config = partition.log().config();
     if config.is_closed(index) {
         let text = format!(
@@ -135,23 +194,40 @@ async fn append(
             partition.identity(),
             partition.topic()
         );
-        return Err(refuse(ResponseError::PolicyViolation, text));
+        return Err(Refusal::new(ResponseError::PolicyViolation, text));
     }
     let in_sync = partition.check_in_sync(acks);
-    in_sync.map_err(|error| refuse(error.wire(), error.to_string()))?;
-    let batches = admitted(cx, &records, &config).await?;
+    in_sync.map_err(|error| Refusal::of(&partition, &error))?;
+    let batches = admitted(cx, &partition, &records, &config).await?;
     if batches.iter().any(|batch| batch.header.is_transactional()) {
-        return Err(refuse(
+        return Err(Refusal::new(
             ResponseError::InvalidTxnState,
             "transactions are not served yet".to_owned(),
         ));
     }
-    Ok(Queued::Waiting(partition.append(acks, batches)))
+    let answer = partition.append(acks, batches);
+    Ok(Queued::Waiting(partition, answer))
+}
+
+/// What a version of the request does not carry (Kafka's ProduceRequest.validateRecords).
+fn check_version(version: i16, records: &[u8]) -> Result<(), Refusal> {
+    let header = BatchHeader::parse(records).ok();
+    let codec = header.and_then(|header| header.compression().ok());
+    match codec == Some(Compression::Zstd) && version < ZSTD_VERSION_MIN {
+        true => Err(Refusal::new(
+            ResponseError::UnsupportedCompressionType,
+            format!(
+                "Produce requests with version {version} are not allowed to use ZStandard compression"
+            ),
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Checks record data, once there is memory for unpacking them.
 async fn admitted(
     cx: &Context,
+    partition: &Arc<Partition>,
     records: &Bytes,
     config: &LogConfig,
 ) -> Result<Vec<ProducedBatch>, Refusal> {
@@ -171,7 +247,7 @@ async fn admitted(
             let granted = memory.grow(&mut share, bytes, bytes);
             let no_memory = |NoMemory| {
                 let text = "there was no memory for unpacking the batch in time".to_owned();
-                refuse(ResponseError::RequestTimedOut, text)
+                Refusal::new(ResponseError::RequestTimedOut, text)
             };
             granted.await.map_err(no_memory)?;
         }
@@ -179,13 +255,24 @@ async fn admitted(
             Ok(batches) => return Ok(batches),
             Err(error) => error,
         };
-        unpacking = unpacking.after(&error).ok_or_else(|| Refusal {
-            record: match error {
-                InvalidBatch::NoKey(record) => i32::try_from(record).ok(),
-                _ => None,
-            },
-            ..refuse(error.wire(), error.to_string())
-        })?;
+        let again = unpacking.after(&error);
+        unpacking = again.ok_or_else(|| invalid(partition, error))?;
+    }
+}
+
+fn invalid(partition: &Arc<Partition>, error: InvalidBatch) -> Refusal {
+    match error {
+        // Not for the log to say.
+        InvalidBatch::NotOneBatch(_) | InvalidBatch::Batch(BatchError::Magic(_)) => {
+            Refusal::new(error.wire(), error.to_string())
+        }
+        InvalidBatch::Refused(records) => Refusal {
+            error: records.wire(),
+            text: records.text(partition.topic(), partition.index()),
+            partition: Some(partition.clone()),
+            records: Some(records),
+        },
+        error => Refusal::of(partition, &error),
     }
 }
 
@@ -195,21 +282,21 @@ async fn answer(cx: &Context, queued: Vec<QueuedTopic>) -> ProduceResponse {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for (index, queued) in topic.partitions {
             partitions.push(match queued {
-                Queued::Waiting(answer) => match answer.await {
+                Queued::Waiting(partition, answer) => match answer.await {
                     // Others may act in this broker's place by now; the client asks who leads.
                     Ok(Ok(_)) if !cx.cluster.may_act() => {
-                        refused(index, &refusal(&LogError::NotLeader))
+                        refused(index, &Refusal::of(&partition, &LogError::NotLeader))
                     }
                     Ok(Ok(appended)) => PartitionProduceResponse::default()
                         .with_index(index)
                         .with_base_offset(appended.base_offset)
                         .with_log_append_time_ms(appended.log_append_time_ms)
                         .with_log_start_offset(appended.log_start),
-                    Ok(Err(error)) => refused(index, &refusal(&error)),
-                    Err(_) => refused(
-                        index,
-                        &refusal(&LogError::Offline("the writer ended".to_owned())),
-                    ),
+                    Ok(Err(error)) => refused(index, &Refusal::of(&partition, &error)),
+                    Err(_) => {
+                        let error = LogError::Offline("the writer ended".to_owned());
+                        refused(index, &Refusal::of(&partition, &error))
+                    }
                 },
                 Queued::Refused(refusal) => refused(index, &refusal),
             });
@@ -222,32 +309,28 @@ async fn answer(cx: &Context, queued: Vec<QueuedTopic>) -> ProduceResponse {
     ProduceResponse::default().with_responses(topics)
 }
 
-fn refusal(error: &LogError) -> Refusal {
-    refuse(error.wire(), error.to_string())
-}
-
-fn refuse(error: ResponseError, text: String) -> Refusal {
-    Refusal {
-        error,
-        text,
-        record: None,
-    }
-}
-
 fn refused(index: i32, refusal: &Refusal) -> PartitionProduceResponse {
-    let record_errors = refusal.record.map(|record| {
-        BatchIndexAndErrorMessage::default()
-            .with_batch_index(record)
-            .with_batch_index_error_message(message(&refusal.text))
-    });
     PartitionProduceResponse::default()
         .with_index(index)
         .with_error_code(refusal.error.code())
         .with_base_offset(-1)
         .with_log_append_time_ms(-1)
-        .with_log_start_offset(-1)
-        .with_record_errors(record_errors.into_iter().collect())
+        .with_log_start_offset(refusal.log_start())
+        .with_record_errors(record_errors(refusal))
         .with_error_message(message(&refusal.text))
+}
+
+fn record_errors(refusal: &Refusal) -> Vec<BatchIndexAndErrorMessage> {
+    let (Some(partition), Some(records)) = (&refusal.partition, &refusal.records) else {
+        return Vec::new();
+    };
+    let named = records.named.iter().map(|record| {
+        let text = record.text(partition.topic(), partition.index());
+        BatchIndexAndErrorMessage::default()
+            .with_batch_index(record.batch_index)
+            .with_batch_index_error_message(message(&text))
+    });
+    named.collect()
 }
 
 fn note_refusals(cx: &Context, caller: &Caller, response: &ProduceResponse) {

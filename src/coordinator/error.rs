@@ -12,4 +12,7 @@ pub enum CoordinatorError {
     /// The coordination tree did not take a write.
     #[error("the coordinator is not available")]
     NotAvailable,
+    /// The coordination tree will never take this write: it is too large, say. As Kafka's for a record that is too large.
+    #[error("what there is to store cannot be stored")]
+    UnknownServerError,
 }

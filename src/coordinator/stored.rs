@@ -43,7 +43,10 @@ impl GuardedStore {
                 MetaError::BadVersion(_) => CoordinatorError::NotCoordinator,
                 error => {
                     tracing::error!(id, %error, "cannot store what belongs to this id");
-                    CoordinatorError::NotAvailable
+                    match error.may_heal() {
+                        true => CoordinatorError::NotAvailable,
+                        false => CoordinatorError::UnknownServerError,
+                    }
                 }
             })
         }

@@ -4,6 +4,7 @@ use super::asks::{Ask, FetchOffsets, FoundOffsets};
 use super::classic::{ClassicGroup, State};
 use super::messages::{CommittedOffset, GroupError, GroupListing, GroupSurvey};
 use super::offsets::{Key, Offsets};
+use super::record::Parts;
 use crate::memory::Memory;
 
 /// What an offset takes on its way to a client besides its texts, bytes, roughly.
@@ -12,6 +13,8 @@ const FETCHED_OFFSET_BYTES: usize = 300;
 /// See the module's documentation.
 pub(super) struct Group {
     pub(super) classic: ClassicGroup,
+    /// What its record is stored in.
+    pub(super) parts: Parts,
     pub(super) offsets: Offsets,
     /// Set while its removal is in flight: asks that would change it, in order, which wait for the outcome.
     pub(super) removal: Option<Vec<Ask>>,
@@ -23,6 +26,7 @@ impl Group {
     pub(super) fn new(classic: ClassicGroup, offsets: Offsets) -> Self {
         Self {
             classic,
+            parts: Parts::default(),
             offsets,
             removal: None,
             deadline_ms: None,

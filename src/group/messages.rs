@@ -50,6 +50,8 @@ pub enum GroupError {
     UnknownTopicOrPartition,
     #[error("the request makes no sense")]
     InvalidRequest,
+    #[error("what there is to store of the group cannot be stored")]
+    UnknownServerError,
 }
 
 impl From<CoordinatorError> for GroupError {
@@ -58,6 +60,7 @@ impl From<CoordinatorError> for GroupError {
             CoordinatorError::NotCoordinator => Self::NotCoordinator,
             CoordinatorError::LoadInProgress => Self::CoordinatorLoadInProgress,
             CoordinatorError::NotAvailable => Self::CoordinatorNotAvailable,
+            CoordinatorError::UnknownServerError => Self::UnknownServerError,
         }
     }
 }

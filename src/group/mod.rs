@@ -3,7 +3,8 @@
 //! - `group_coordinator`: what the rest of the broker asks
 //! - `groups`: the machine: the groups of one slot
 //! - `group`: one group; `classic`: its members, a state machine without I/O; `offsets`: its offsets
-//! - `persist`: groups and offsets as nodes of the coordination tree, and back
+//! - `persist`: groups and offsets as nodes of the coordination tree, and back; `record`: a group's own, in parts where
+//!   it is large
 
 mod asks;
 mod classic;
@@ -16,6 +17,7 @@ mod member;
 mod messages;
 mod offsets;
 mod persist;
+mod record;
 mod reserved;
 mod subscription;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::limits::OFFSET_OVERHEAD_BYTES;
 use super::member::Member;
 use super::messages::{CommittedOffset, JoinRequest};
 use super::offsets::{Committed, Key, Offsets};
+use super::record::{self, Parts};
 use super::reserved::GroupMemory;
 use super::subscription::{assigned_partitions, subscribed_topics};
 use crate::coordinator::{StoredId, TopicPartition, Topics};
@@ -19,8 +20,13 @@ use crate::meta::records::{
 };
 use crate::meta::{MetaError, Op, paths};
 
-/// The steps that store a group with its members and owners.
-pub(super) fn group_ops(group_id: &str, group: &ClassicGroup, topics: &dyn Topics) -> Vec<Op> {
+/// The steps that store a group with its members and owners; with the number of the write.
+pub(super) fn group_ops(
+    group_id: &str,
+    group: &ClassicGroup,
+    parts: &mut Parts,
+    topics: &dyn Topics,
+) -> (Vec<Op>, u64) {
     let record = GroupRecord {
         version: RECORD_VERSION,
         group_type: "classic".to_owned(),
@@ -34,13 +40,11 @@ pub(super) fn group_ops(group_id: &str, group: &ClassicGroup, topics: &dyn Topic
             .values()
             .map(|member| member_record(group, member))
             .collect(),
+        parts: None,
     };
-    let (ids, owners) = (paths::group_ids(group_id), paths::group_owners(group_id));
-    let mut ops = vec![
-        Op::put(paths::group(group_id), encode(&record)),
-        Op::delete_tree(ids),
-        Op::delete_tree(owners),
-    ];
+    let (mut ops, number) = parts.write(group_id, record);
+    ops.push(Op::delete_tree(paths::group_ids(group_id)));
+    ops.push(Op::delete_tree(paths::group_owners(group_id)));
     ops.extend(member_ops(group_id, group));
     for member in group.members.values() {
         let assignment = group.assignment_to_store(member);
@@ -53,7 +57,7 @@ pub(super) fn group_ops(group_id: &str, group: &ClassicGroup, topics: &dyn Topic
             }
         }
     }
-    ops
+    (ops, number)
 }
 
 fn member_record(group: &ClassicGroup, member: &Member) -> MemberRecord {
@@ -143,6 +147,7 @@ pub(super) fn remove_group_op(group_id: &str) -> Op {
 /// A group that was found in the tree.
 pub(super) struct LoadedGroup {
     pub(super) classic: ClassicGroup,
+    pub(super) parts: Parts,
     pub(super) offsets: Offsets,
     /// Offsets of partitions that are not known.
     pub(super) unresolved: usize,
@@ -156,40 +161,42 @@ pub(super) fn load(
     memory: &Arc<GroupMemory>,
     now_ms: i64,
 ) -> LoadedGroup {
+    let (record, parts) = record::read(stored);
+    let path = paths::group(&stored.id);
+    let group = record.and_then(|record| match record {
+        Some(record) => group_from(record, &path, now_ms),
+        None => Ok(ClassicGroup::new(now_ms)),
+    });
     let mut loaded = LoadedGroup {
-        classic: ClassicGroup::new(now_ms),
+        classic: group.unwrap_or_else(|error| {
+            tracing::error!(%error, "the group begins without members");
+            ClassicGroup::new(now_ms)
+        }),
+        parts,
         offsets: Offsets::default(),
         unresolved: 0,
     };
     for (path, node) in &stored.nodes {
-        match paths::group_node(path) {
-            Some(GroupNode::Group) if !node.data.is_empty() => {
-                match decode(path, &node.data).and_then(|record| group_from(record, path, now_ms)) {
-                    Ok(group) => loaded.classic = group,
-                    Err(error) => tracing::error!(%error, "the group begins without members"),
-                }
+        let Some(GroupNode::Offset { topic, identity }) = paths::group_node(path) else {
+            continue;
+        };
+        let Some(partition) = topics.index_of(&topic, identity) else {
+            loaded.unresolved += 1;
+            continue;
+        };
+        let record: OffsetRecord = match decode(path, &node.data) {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::error!(%error, "the offset is ignored");
+                continue;
             }
-            Some(GroupNode::Offset { topic, identity }) => {
-                let Some(partition) = topics.index_of(&topic, identity) else {
-                    loaded.unresolved += 1;
-                    continue;
-                };
-                let record: OffsetRecord = match decode(path, &node.data) {
-                    Ok(record) => record,
-                    Err(error) => {
-                        tracing::error!(%error, "the offset is ignored");
-                        continue;
-                    }
-                };
-                let current = topics.id_of(&topic);
-                if record.topic_id.is_none_or(|id| current == Some(id)) {
-                    let offset = offset_from(record);
-                    let bytes = offset_bytes(&stored.id, &topic, &offset);
-                    let committed = Committed::new(offset, memory.reserve_anyway(bytes));
-                    loaded.offsets.restore((topic, partition), committed);
-                }
-            }
-            _ => {}
+        };
+        let current = topics.id_of(&topic);
+        if record.topic_id.is_none_or(|id| current == Some(id)) {
+            let offset = offset_from(record);
+            let bytes = offset_bytes(&stored.id, &topic, &offset);
+            let committed = Committed::new(offset, memory.reserve_anyway(bytes));
+            loaded.offsets.restore((topic, partition), committed);
         }
     }
     loaded
@@ -332,7 +339,7 @@ mod tests {
     #[test]
     fn a_group_is_read_as_it_was_stored() {
         let before = group();
-        let mut ops = group_ops("g", &before, &OneTopic);
+        let (mut ops, _) = group_ops("g", &before, &mut Parts::default(), &OneTopic);
         let owner = paths::group_owner("g", "t", "0-2");
         assert!(ops.contains(&Op::put(owner, Bytes::from_static(b"a"))));
         ops.push(offset_of(1, TOPIC_ID));

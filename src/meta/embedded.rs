@@ -17,7 +17,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{broadcast, oneshot, watch};
 
 use super::tree::{Overlay, Tree};
-use super::{Change, Lease, MetaError, Node, Op, Session, SessionState};
+use super::{Change, Lease, MetaError, Node, Op, Session, SessionState, paths};
 
 const NODES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("nodes");
 /// One commit takes in so much, bytes: its pages are in memory until it is written.
@@ -156,6 +156,7 @@ fn load(file: &Path) -> Result<(Database, Tree), redb::Error> {
     let write = database.begin_write()?;
     write.open_table(NODES)?;
     write.commit()?;
+    respell(&database)?;
     let mut tree = Tree::default();
     let read = database.begin_read()?;
     for entry in read.open_table(NODES)?.iter()? {
@@ -171,6 +172,29 @@ fn load(file: &Path) -> Result<(Database, Tree), redb::Error> {
         }
     }
     Ok((database, tree))
+}
+
+/// Puts nodes where their names are spelt as they are now.
+fn respell(database: &Database) -> Result<(), redb::Error> {
+    let mut moved = Vec::new();
+    for entry in database.begin_read()?.open_table(NODES)?.iter()? {
+        let (path, value) = entry?;
+        let to = paths::respelt(path.value());
+        moved.extend(to.map(|to| (path.value().to_owned(), to, value.value().to_vec())));
+    }
+    if moved.is_empty() {
+        return Ok(());
+    }
+    let write = database.begin_write()?;
+    {
+        let mut table = write.open_table(NODES)?;
+        for (from, to, value) in moved {
+            table.remove(from.as_str())?;
+            table.insert(to.as_str(), value.as_slice())?;
+        }
+    }
+    write.commit()?;
+    Ok(())
 }
 
 fn run(shared: &Shared, database: &Database) {
@@ -253,6 +277,31 @@ fn commit(database: &Database, batch: &Overlay) -> Result<(), redb::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nodes_of_names_that_were_spelt_otherwise_are_found_under_todays_spelling() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("meta");
+        let database = Database::create(&file).unwrap();
+        let write = database.begin_write().unwrap();
+        let mut table = write.open_table(NODES).unwrap();
+        for path in ["/consumers/app-🚀/offsets/t/0-0", "/consumers/ü%2f"] {
+            table.insert(path, b"\0\0\0\x03data".as_slice()).unwrap();
+        }
+        drop(table);
+        write.commit().unwrap();
+        drop(database);
+        for _ in 0..2 {
+            let (database, tree) = load(&file).unwrap();
+            let moved = format!("{}/offsets/t/0-0", paths::group("app-🚀"));
+            for path in [&moved, "/consumers/ü%2f"] {
+                let node = tree.get(path).unwrap();
+                assert_eq!((node.version, &node.data[..]), (3, b"data".as_slice()));
+            }
+            assert_eq!(tree.subtree("/consumers").len(), 2);
+            drop(database);
+        }
+    }
 
     #[test]
     fn a_commit_takes_in_what_is_queued_up_to_its_bytes_and_always_one() {

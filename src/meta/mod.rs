@@ -151,6 +151,13 @@ pub enum MetaError {
     },
 }
 
+impl MetaError {
+    /// Whether the same write may succeed later.
+    pub fn may_heal(&self) -> bool {
+        !matches!(self, Self::TooLarge(_) | Self::InvalidPath(_))
+    }
+}
+
 impl Op {
     /// A [`Op::Put`] of a node that stays.
     pub fn put(path: impl Into<String>, data: Bytes) -> Self {

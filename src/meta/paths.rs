@@ -1,7 +1,8 @@
 //! Where everything is in the coordination tree, below the root. No other module spells a path.
 //!
-//! Names that clients choose (topics, groups, members) are escaped so that each is one path element: `/`, `%`
-//! and control characters as `%xx`, and the names `.` and `..` too.
+//! Names that clients choose (topics, groups, members) are escaped so that each is one path element that ZooKeeper takes:
+//! `/`, `%`, control characters and those beyond the reach of ZooKeeper's check of paths as `%xx` for each of their bytes in
+//! UTF-8, and the names `.` and `..` too.
 
 use std::fmt::Write;
 
@@ -150,11 +151,28 @@ pub fn group_offset(group_id: &str, topic: &str, identity: &str) -> String {
     format!("{}/{identity}", group_topic_offsets(group_id, topic))
 }
 
+/// The parts of a large group's record that a write of this number put.
+pub fn group_parts(group_id: &str, number: u64) -> String {
+    format!("{}/parts/{number}", group(group_id))
+}
+
+/// One of them.
+pub fn group_part(group_id: &str, number: u64, n: usize) -> String {
+    format!("{}/{n}", group_parts(group_id, number))
+}
+
 /// What a node below [`GROUPS`] keeps that is read again.
 #[derive(Debug, PartialEq, Eq)]
 pub enum GroupNode<'a> {
     /// See [`group`].
     Group,
+    /// See [`group_part`].
+    Part {
+        /// The write's.
+        number: u64,
+        /// Which of its parts.
+        n: usize,
+    },
     /// See [`group_offset`].
     Offset {
         /// The topic.
@@ -170,6 +188,10 @@ pub fn group_node(path: &str) -> Option<GroupNode<'_>> {
     let elements: Vec<&str> = below.split('/').collect();
     match elements[..] {
         [_] => Some(GroupNode::Group),
+        [_, "parts", number, n] => Some(GroupNode::Part {
+            number: number.parse().ok()?,
+            n: n.parse().ok()?,
+        }),
         [_, "offsets", topic, identity] => Some(GroupNode::Offset {
             topic: unescape(topic)?,
             identity,
@@ -196,7 +218,7 @@ pub fn escape(name: &str) -> String {
     }
     let mut escaped = String::with_capacity(name.len());
     for letter in name.chars() {
-        if letter == '/' || letter == '%' || letter.is_control() {
+        if letter == '/' || letter == '%' || !is_taken_by_zookeeper(letter) {
             let mut bytes = [0; 4];
             for byte in letter.encode_utf8(&mut bytes).bytes() {
                 let _ = write!(escaped, "%{byte:02x}");
@@ -210,6 +232,11 @@ pub fn escape(name: &str) -> String {
     } else {
         escaped
     }
+}
+
+/// ZooKeeper's PathUtils.validatePath, which looks at UTF-16: no control characters, surrogates, private use, or specials.
+fn is_taken_by_zookeeper(letter: char) -> bool {
+    !letter.is_control() && !matches!(letter, '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..)
 }
 
 /// Reverses [`escape`]; `None` when it is no escaped name.
@@ -230,6 +257,18 @@ pub fn unescape(element: &str) -> Option<String> {
         }
     }
     String::from_utf8(bytes).ok()
+}
+
+/// A path of names as [`escape`] spells them now, where an earlier version spelt one otherwise.
+pub fn respelt(path: &str) -> Option<String> {
+    if path.is_ascii() {
+        return None;
+    }
+    let respell =
+        |element: &str| unescape(element).map_or_else(|| element.to_owned(), |name| escape(&name));
+    let elements: Vec<String> = path.split('/').skip(1).map(respell).collect();
+    let respelt = format!("/{}", elements.join("/"));
+    (respelt != path).then_some(respelt)
 }
 
 #[cfg(test)]
@@ -265,6 +304,10 @@ mod tests {
             group_node(&path),
             Some(GroupNode::Offset { topic, identity })
         );
+        assert_eq!(
+            group_node(&group_part("a/b", 7, 2)),
+            Some(GroupNode::Part { number: 7, n: 2 })
+        );
         for other in [
             GROUPS,
             &group_owner("g", "t", "1-2"),
@@ -276,8 +319,16 @@ mod tests {
 
     #[test]
     fn any_name_becomes_one_element_and_comes_back() {
-        for name in ["orders", "a/b", "100%", ".", "..", "", "ü\n", "%2f", "x y"] {
+        let names = [
+            "orders", "a/b", "100%", ".", "..", "", "ü\n", "%2f", "x y", "app-🚀",
+        ];
+        let specials = ["\u{e000}", "\u{f8ff}", "\u{fff0}", "\u{ffff}", "\u{85}"];
+        for name in names.into_iter().chain(specials) {
             let element = escape(name);
+            // As ZooKeeper looks at it.
+            let refused =
+                |unit: &u16| matches!(unit, 0..=0x1f | 0x7f..=0x9f | 0xd800..=0xf8ff | 0xfff0..);
+            assert_eq!(element.encode_utf16().find(refused), None, "{name:?}");
             assert!(
                 !element.contains('/') && !element.is_empty() && element != ".." && element != "."
             );

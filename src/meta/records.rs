@@ -199,8 +199,20 @@ pub struct GroupRecord {
     pub leader: Option<String>,
     /// When the state last changed, ms.
     pub changed_ms: i64,
-    /// All members.
+    /// All members; none where they are in parts.
     pub members: Vec<MemberRecord>,
+    /// Which parts the members are in, where they are too large for this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<PartsRecord>,
+}
+
+/// Where the members of a large group are: the parts, one after the other, are the array of its members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartsRecord {
+    /// The number of the write that put them.
+    pub number: u64,
+    /// How many parts there are, from 0.
+    pub count: usize,
 }
 
 /// One member in a [`GroupRecord`]; byte strings are in hexadecimal.

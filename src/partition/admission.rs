@@ -11,10 +11,12 @@ use metaq_protocol::batch::{
     self, BATCH_HEADER_BYTES, BatchError, BatchHeader, Batches, Compression,
 };
 use metaq_protocol::compression::{self, CompressionError};
-use metaq_protocol::record_stream::{RecordStream, RecordStreamError};
+use metaq_protocol::record_stream::RecordStream;
 use metaq_protocol::records::Records;
 
 use super::inline_write;
+use super::invalid_batch::InvalidBatch;
+use super::record_check::{self, RecordFacts};
 use crate::log::{LogConfig, ProducedBatch};
 
 /// A batch is unpacked to at most this many bytes while it is checked or recompressed.
@@ -124,47 +126,6 @@ impl Unpacking {
     }
 }
 
-/// Why record data is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidBatch {
-    /// The bytes are no valid batch.
-    #[error(transparent)]
-    Batch(#[from] BatchError),
-    /// The records do not unpack.
-    #[error(transparent)]
-    Compression(#[from] CompressionError),
-    /// The records do not unpack, or not to records.
-    #[error(transparent)]
-    Records(#[from] RecordStreamError),
-    /// Not exactly one batch.
-    #[error("a produce request holds exactly one batch for a partition, not {0}")]
-    NotOneBatch(usize),
-    /// Larger than `max.message.bytes`.
-    #[error("a batch of {bytes} bytes is larger than max.message.bytes={bytes_max}")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// The limit.
-        bytes_max: usize,
-    },
-    /// The timestamp is too far from the broker's clock.
-    #[error("timestamp {timestamp} is not within {earliest}..={latest}")]
-    Timestamp {
-        /// The batch's.
-        timestamp: i64,
-        /// `message.timestamp.before.max.ms` ago.
-        earliest: i64,
-        /// `message.timestamp.after.max.ms` ahead.
-        latest: i64,
-    },
-    /// A keyless record for a compacted topic.
-    #[error("record {0} has no key, which a compacted topic needs")]
-    NoKey(usize),
-    /// A transactional batch, or an idempotent one without a sequence.
-    #[error("{0}")]
-    Record(&'static str),
-}
-
 /// Checks produced bytes against a topic's settings, and puts them under the topic's own codec. The memory for unpacking
 /// them is the caller's to have.
 pub fn admit(
@@ -176,7 +137,11 @@ pub fn admit(
     let mut batches = Vec::with_capacity(1);
     let mut at = 0;
     for found in Batches::new(bytes) {
-        let (_, slice) = found?;
+        let (_, slice) = match found {
+            // As for Kafka: what is not whole is no batch.
+            Err(BatchError::Truncated { .. }) if batches.is_empty() => break,
+            found => found?,
+        };
         batches.push(bytes.slice(at..at + slice.len()));
         at += slice.len();
     }
@@ -245,69 +210,6 @@ fn with_max_timestamp(mut header: BatchHeader, bytes: Bytes, newest: i64) -> Pro
     ProducedBatch { header, bytes }
 }
 
-/// What has been seen of a batch's records.
-struct Seen<'a> {
-    config: &'a LogConfig,
-    next_offset: i64,
-    oldest: i64,
-    newest: i64,
-}
-
-impl<'a> Seen<'a> {
-    fn new(config: &'a LogConfig) -> Self {
-        Self {
-            config,
-            next_offset: 0,
-            oldest: i64::MAX,
-            newest: -1,
-        }
-    }
-
-    #[inline]
-    fn record(&mut self, offset: i64, timestamp: i64, has_key: bool) -> Result<(), InvalidBatch> {
-        if offset != self.next_offset {
-            return Err(InvalidBatch::Record(
-                "the batch's records are not in offset order",
-            ));
-        }
-        if self.config.compact && !has_key {
-            return Err(InvalidBatch::NoKey(self.next_offset as usize));
-        }
-        self.next_offset += 1;
-        // -1 stands for none.
-        if timestamp != -1 {
-            self.oldest = self.oldest.min(timestamp);
-            self.newest = self.newest.max(timestamp);
-        }
-        Ok(())
-    }
-
-    /// The largest timestamp of them all, -1 where they have none.
-    fn end(self, header: &BatchHeader, now_ms: i64) -> Result<i64, InvalidBatch> {
-        if self.next_offset != i64::from(header.record_count) {
-            return Err(InvalidBatch::Record(
-                "the batch does not hold as many records as it says",
-            ));
-        }
-        let earliest = now_ms.saturating_sub(self.config.timestamp_before_max_ms);
-        let latest = now_ms.saturating_add(self.config.timestamp_after_max_ms);
-        let out_of_range = match () {
-            () if self.config.log_append_time || self.oldest == i64::MAX => None,
-            () if self.newest > latest => Some(self.newest),
-            () if self.oldest < earliest => Some(self.oldest),
-            () => None,
-        };
-        match out_of_range {
-            Some(timestamp) => Err(InvalidBatch::Timestamp {
-                timestamp,
-                earliest,
-                latest,
-            }),
-            None => Ok(self.newest),
-        }
-    }
-}
-
 /// Walks the records of a batch that is not packed, or not any more; returns their largest timestamp.
 fn check_records(
     header: &BatchHeader,
@@ -315,13 +217,17 @@ fn check_records(
     config: &LogConfig,
     now_ms: i64,
 ) -> Result<i64, InvalidBatch> {
-    let mut seen = Seen::new(config);
-    for record in Records::new(header, unpacked) {
-        let record =
-            record.map_err(|_| InvalidBatch::Record("a record in the batch is malformed"))?;
-        seen.record(record.offset, record.timestamp, record.key.is_some())?;
-    }
-    seen.end(header, now_ms)
+    record_check::check(header, config, now_ms, || {
+        Ok(Records::new(header, unpacked).map(|record| {
+            let malformed = |_| InvalidBatch::Record("a record in the batch is malformed");
+            let record = record.map_err(malformed)?;
+            Ok(RecordFacts {
+                offset: record.offset,
+                timestamp: record.timestamp,
+                has_key: record.key.is_some(),
+            })
+        }))
+    })
 }
 
 /// As [`check_records`], without keeping what is unpacked.
@@ -332,12 +238,17 @@ fn check_packed(
     now_ms: i64,
     unpacking: Unpacking,
 ) -> Result<i64, InvalidBatch> {
-    let mut seen = Seen::new(config);
-    for record in RecordStream::new(header, packed, unpacking.unpacked_bytes_max)? {
-        let record = record?;
-        seen.record(record.offset_delta, record.timestamp, record.has_key)?;
-    }
-    seen.end(header, now_ms)
+    record_check::check(header, config, now_ms, || {
+        let records = RecordStream::new(header, packed, unpacking.unpacked_bytes_max)?;
+        Ok(records.map(|record| {
+            let record = record?;
+            Ok(RecordFacts {
+                offset: record.offset_delta,
+                timestamp: record.timestamp,
+                has_key: record.has_key,
+            })
+        }))
+    })
 }
 
 /// The same records under another codec.
@@ -394,7 +305,7 @@ mod tests {
         assert!(admit_now(&batch(None), &LogConfig::default()).is_ok());
         assert!(matches!(
             admit_now(&batch(None), &compacted),
-            Err(InvalidBatch::NoKey(0))
+            Err(InvalidBatch::Refused(_))
         ));
         assert!(admit_now(&batch(Some(b"a")), &compacted).is_ok());
     }
@@ -439,7 +350,7 @@ mod tests {
         let config = LogConfig::default();
         let unpacking = Unpacking::of(&batch(None), &config);
         let refused = admit(&batch(None), &config, early, unpacking);
-        assert!(matches!(refused, Err(InvalidBatch::Timestamp { .. })));
+        assert!(matches!(refused, Err(InvalidBatch::Refused(_))));
     }
 
     #[test]
@@ -516,7 +427,7 @@ mod tests {
             let honest_looking = lying(&ahead, |header| header.max_timestamp = NOW, None);
             assert!(matches!(
                 admitted(honest_looking),
-                Err(InvalidBatch::Timestamp { .. })
+                Err(InvalidBatch::Refused(_))
             ));
             let good = packed(codec, &[NOW, NOW + 5, NOW]);
             for lie in [NOW, NOW + 1000] {
@@ -542,7 +453,7 @@ mod tests {
             .unwrap();
         assert!(matches!(
             admit_now(&keyless, &config),
-            Err(InvalidBatch::NoKey(1))
+            Err(InvalidBatch::Refused(_))
         ));
     }
 

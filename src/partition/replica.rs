@@ -285,6 +285,11 @@ impl Replica {
         }
     }
 
+    /// How many replicas it has: this one, which has no other yet.
+    pub fn replicas(&self) -> usize {
+        1
+    }
+
     /// How many replicas are in sync: this one, which has no other yet.
     pub fn in_sync_replicas(&self) -> usize {
         1
@@ -292,9 +297,10 @@ impl Replica {
 
     /// Whether enough replicas are in sync for what a producer waits for.
     pub fn check_in_sync(&self, acks: Acks) -> Result<(), LogError> {
-        let needed = self.log.config().min_insync_replicas;
+        let min_insync = self.log.config().min_insync_replicas;
+        let needed = acks.needed_in_sync(min_insync, self.replicas());
         let in_sync = self.in_sync_replicas();
-        match acks == Acks::All && in_sync < needed {
+        match in_sync < needed {
             true => Err(LogError::NotEnoughReplicas { in_sync, needed }),
             false => Ok(()),
         }

@@ -310,6 +310,23 @@ fn group_id(group: &str) -> GroupId {
 impl Member {
     /// Joins a group alone and assigns itself one partition of a topic.
     pub fn join(client: &mut Client, group: &str, topic: &str, partition: i32) -> Self {
+        let mut assignment = vec![0, 0, 0, 0, 0, 1];
+        assignment.extend((topic.len() as u16).to_be_bytes());
+        assignment.extend(topic.as_bytes());
+        assignment.extend([0, 0, 0, 1]);
+        assignment.extend(partition.to_be_bytes());
+        assignment.extend([0xff; 4]);
+        Self::join_assigned(client, group, None, topic, assignment)
+    }
+
+    /// Joins a group alone and assigns itself something, as a static member where it has a name.
+    pub fn join_assigned(
+        client: &mut Client,
+        group: &str,
+        instance: Option<&str>,
+        topic: &str,
+        assignment: Vec<u8>,
+    ) -> Self {
         let mut subscription = vec![0, 0, 0, 0, 0, 1];
         subscription.extend((topic.len() as u16).to_be_bytes());
         subscription.extend(topic.as_bytes());
@@ -321,6 +338,7 @@ impl Member {
             .with_group_id(group_id(group))
             .with_session_timeout_ms(30_000)
             .with_rebalance_timeout_ms(30_000)
+            .with_group_instance_id(instance.map(text))
             .with_protocol_type(text("consumer"))
             .with_protocols(vec![protocol]);
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -342,12 +360,6 @@ impl Member {
             id: joined.member_id.to_string(),
             generation: joined.generation_id,
         };
-        let mut assignment = vec![0, 0, 0, 0, 0, 1];
-        assignment.extend((topic.len() as u16).to_be_bytes());
-        assignment.extend(topic.as_bytes());
-        assignment.extend([0, 0, 0, 1]);
-        assignment.extend(partition.to_be_bytes());
-        assignment.extend([0xff; 4]);
         let assigned = SyncGroupRequestAssignment::default()
             .with_member_id(joined.member_id.clone())
             .with_assignment(assignment.into());
@@ -358,6 +370,19 @@ impl Member {
             .with_assignments(vec![assigned]);
         assert_eq!(client.ask(3, &sync).error_code, 0, "sync {group}");
         member
+    }
+
+    /// What it was assigned, asked for again.
+    pub fn assignment(&self, client: &mut Client) -> Result<Vec<u8>, i16> {
+        let sync = SyncGroupRequest::default()
+            .with_group_id(group_id(&self.group))
+            .with_generation_id(self.generation)
+            .with_member_id(text(&self.id));
+        let answer = client.ask(2, &sync);
+        match answer.error_code {
+            0 => Ok(answer.assignment.to_vec()),
+            code => Err(code),
+        }
     }
 
     pub fn heartbeat(&self, client: &mut Client) -> i16 {

@@ -111,7 +111,7 @@ impl ClassicGroup {
     ) {
         match change {
             Change::Assignment { generation } => {
-                self.assignment_stored(now_ms, generation, stored.is_ok(), limits);
+                self.assignment_stored(now_ms, generation, stored, limits);
             }
             Change::Emptied { generation } => {
                 let is_still = self.state == State::Empty && self.generation == generation;
@@ -127,15 +127,21 @@ impl ClassicGroup {
         }
     }
 
-    fn assignment_stored(&mut self, now_ms: i64, generation: i32, stored: bool, limits: &Limits) {
+    fn assignment_stored(
+        &mut self,
+        now_ms: i64,
+        generation: i32,
+        stored: Result<(), GroupError>,
+        limits: &Limits,
+    ) {
         if generation != self.generation || self.state != State::CompletingRebalance {
             return;
         }
         let Some(assignments) = self.storing.take() else {
             return;
         };
-        if !stored {
-            self.abandon_sync(GroupError::CoordinatorNotAvailable);
+        if let Err(error) = stored {
+            self.abandon_sync(error);
             self.because(String::new(), "the assignment could not be stored");
             self.prepare_or_go_on(now_ms, limits);
             return;

@@ -55,7 +55,12 @@ enum Waiting {
 /// What goes on when a write is stored.
 pub(super) enum Then {
     /// A group with its members and assignment.
-    Group { group_id: String, change: Change },
+    Group {
+        group_id: String,
+        change: Change,
+        /// Which write of the group's it is.
+        number: u64,
+    },
     /// Offsets of a commit.
     Commit {
         group_id: String,
@@ -125,7 +130,8 @@ impl Machine for Groups {
             // Nodes that show a group's members went with the session that wrote them.
             let members = persist::member_ops(&stored.id, &loaded.classic);
             machine.store(from.now_ms, stored.id.clone(), members, Then::Nothing);
-            let group = Group::new(loaded.classic, loaded.offsets);
+            let mut group = Group::new(loaded.classic, loaded.offsets);
+            group.parts = loaded.parts;
             machine.groups.insert(stored.id.clone(), group);
             machine.reschedule(&stored.id);
         }
@@ -216,7 +222,14 @@ impl Machine for Groups {
     fn stored(&mut self, now_ms: i64, then: Then, outcome: Result<(), CoordinatorError>) {
         let stored = outcome.map_err(GroupError::from);
         match then {
-            Then::Group { group_id, change } => {
+            Then::Group {
+                group_id,
+                change,
+                number,
+            } => {
+                if let (Some(group), Ok(())) = (self.groups.get_mut(&group_id), stored) {
+                    group.parts.stored(number);
+                }
                 self.group_stored(now_ms, &group_id, change, stored);
             }
             Then::Commit {
@@ -372,10 +385,18 @@ impl Groups {
                     }
                 }
                 Effect::Persist(change) => {
-                    let ops = persist::group_ops(group_id, &group.classic, &*self.topics);
+                    let (ops, number) = persist::group_ops(
+                        group_id,
+                        &group.classic,
+                        &mut group.parts,
+                        &*self.topics,
+                    );
                     let id = group_id.to_owned();
-                    let group_id = id.clone();
-                    let then = Then::Group { group_id, change };
+                    let then = Then::Group {
+                        group_id: id.clone(),
+                        change,
+                        number,
+                    };
                     self.writes.push(Write { id, ops, then });
                 }
             }
