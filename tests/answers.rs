@@ -3,7 +3,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Client, Running, name, now_ms, produce_request};
+use common::{Client, Running, fetch_request, name, now_ms, produce_request};
 use metaq_protocol::ResponseError;
 use metaq_protocol::batch::{BatchBuilder, Compression};
 use metaq_protocol::messages::create_topics_request::CreatableTopic;
@@ -11,10 +11,19 @@ use metaq_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use metaq_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
+use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use metaq_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use metaq_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
 use metaq_protocol::messages::produce_response::PartitionProduceResponse;
 use metaq_protocol::messages::{
-    AlterConfigsRequest, CreateTopicsRequest, DescribeConfigsRequest, FindCoordinatorRequest,
-    IncrementalAlterConfigsRequest, alter_configs_request,
+    AlterConfigsRequest, BrokerId, CreateTopicsRequest, DescribeConfigsRequest,
+    FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, LeaveGroupRequest, ListOffsetsRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, ProducerId, SyncGroupRequest, alter_configs_request,
 };
 use metaq_protocol::protocol::StrBytes;
 
@@ -170,5 +179,329 @@ fn a_success_has_no_error_message() {
         let answer = client.ask(version, &request);
         assert_eq!(answer.error_message.as_deref(), Some("NONE"));
     }
+    broker.stop();
+}
+
+#[test]
+fn a_topic_id_of_zeros_is_no_topic_where_topics_are_named_by_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    let unknown = ResponseError::UnknownTopicId.code();
+    let batch = records(Compression::None, &[(true, now_ms())]);
+    assert_eq!(produce(&mut client, 13, batch).error_code, unknown);
+    let answer = client.ask(13, &fetch_request("t", 0, 0));
+    assert_eq!(answer.responses[0].partitions[0].error_code, unknown);
+    broker.stop();
+}
+
+fn list(client: &mut Client, timestamp: i64, leader_epoch: i32) -> (i16, i64, i64) {
+    let partition = ListOffsetsPartition::default()
+        .with_timestamp(timestamp)
+        .with_current_leader_epoch(leader_epoch);
+    let topic = ListOffsetsTopic::default()
+        .with_name(name("t"))
+        .with_partitions(vec![partition]);
+    let request = ListOffsetsRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_topics(vec![topic]);
+    let answer = &client.ask(8, &request).topics[0].partitions[0];
+    (answer.error_code, answer.offset, answer.timestamp)
+}
+
+#[test]
+fn records_without_timestamps_have_a_largest_one_and_epochs_below_none_are_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    assert_eq!(list(&mut client, -3, -1), (0, -1, -1));
+    let batch = records(Compression::None, &[(true, -1), (true, -1)]);
+    assert_eq!(produce(&mut client, 9, batch).error_code, 0);
+    assert_eq!(list(&mut client, -3, -1), (0, 0, -1));
+    let old = ResponseError::FencedLeaderEpoch.code();
+    for epoch in [-2, i32::MIN] {
+        assert_eq!(list(&mut client, -1, epoch), (old, -1, -1));
+    }
+    assert_eq!(list(&mut client, -1, 0), (0, 2, -1));
+    broker.stop();
+}
+
+#[test]
+fn a_group_without_a_name_or_that_is_not_there_is_answered_by_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    let unnamed = ResponseError::InvalidGroupId.code();
+    let beat = client.ask(3, &HeartbeatRequest::default());
+    assert_eq!(beat.error_code, unnamed);
+    assert_eq!(
+        client.ask(1, &LeaveGroupRequest::default()).error_code,
+        unnamed
+    );
+    assert_eq!(
+        client.ask(3, &SyncGroupRequest::default()).error_code,
+        unnamed
+    );
+    assert_eq!(
+        client.ask(0, &OffsetDeleteRequest::default()).error_code,
+        unnamed
+    );
+    let partition = OffsetCommitRequestPartition::default().with_committed_offset(5);
+    let topic = OffsetCommitRequestTopic::default()
+        .with_name(name("t"))
+        .with_partitions(vec![partition]);
+    let mut commit = OffsetCommitRequest::default()
+        .with_generation_id_or_member_epoch(3)
+        .with_topics(vec![topic]);
+    for (version, expected) in [
+        (8, ResponseError::IllegalGeneration),
+        (9, ResponseError::GroupIdNotFound),
+    ] {
+        let answer = client.ask(version, &commit);
+        assert_eq!(answer.topics[0].partitions[0].error_code, expected.code());
+    }
+    // Offsets alone may belong to a group without a name, and whoever fetches them may say to be any member.
+    commit.generation_id_or_member_epoch = -1;
+    assert_eq!(client.ask(8, &commit).topics[0].partitions[0].error_code, 0);
+    let topic = OffsetFetchRequestTopics::default()
+        .with_name(name("t"))
+        .with_partition_indexes(vec![0]);
+    let group = OffsetFetchRequestGroup::default()
+        .with_member_id(Some(StrBytes::from_static_str("nobody")))
+        .with_member_epoch(77)
+        .with_topics(Some(vec![topic]));
+    let answer = client.ask(9, &OffsetFetchRequest::default().with_groups(vec![group]));
+    assert_eq!(answer.groups[0].error_code, 0);
+    assert_eq!(answer.groups[0].topics[0].partitions[0].committed_offset, 5);
+    broker.stop();
+}
+
+#[test]
+fn half_of_a_producer_id_is_no_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    let refused = ResponseError::InvalidRequest.code();
+    for (id, epoch, expected) in [(5, -1, refused), (-1, 5, refused), (-1, -1, 0)] {
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(None)
+            .with_producer_id(ProducerId(id))
+            .with_producer_epoch(epoch);
+        assert_eq!(client.ask(4, &request).error_code, expected);
+    }
+    broker.stop();
+}
+
+/// An operation (AlterConfigOp.OpType), a key and a value.
+type Setting<'a> = (i8, &'a str, Option<&'a str>);
+
+/// The error of setting topic configurations, each by its operation.
+fn alter(client: &mut Client, topic: &str, configs: &[Setting<'_>]) -> (i16, String) {
+    let text = |text: &str| StrBytes::from_string(text.to_owned());
+    let config = |(operation, key, value): &Setting<'_>| {
+        AlterableConfig::default()
+            .with_name(text(key))
+            .with_config_operation(*operation)
+            .with_value(value.map(text))
+    };
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(text(topic))
+        .with_configs(configs.iter().map(config).collect());
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    let answer = client.ask(1, &request).responses.remove(0);
+    (
+        answer.error_code,
+        answer.error_message.unwrap_or_default().to_string(),
+    )
+}
+
+#[test]
+fn what_is_wrong_with_a_configuration_is_said_in_kafkas_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    const SET: i8 = 0;
+    const APPEND: i8 = 2;
+    let (request, config) = (
+        ResponseError::InvalidRequest.code(),
+        ResponseError::InvalidConfig.code(),
+    );
+    let cases: [(&[Setting<'_>], i16, &str); 11] = [
+        (
+            &[
+                (SET, "retention.ms", Some("1")),
+                (SET, "retention.ms", Some("2")),
+            ],
+            request,
+            "Error due to duplicate config keys",
+        ),
+        (
+            &[
+                (SET, "retention.ms", None),
+                (APPEND, "cleanup.policy", None),
+            ],
+            request,
+            "Null value not supported for : retention.ms, cleanup.policy",
+        ),
+        (
+            &[(APPEND, "compression.type", Some("gzip"))],
+            config,
+            "Can't APPEND to key compression.type because its type is not LIST.",
+        ),
+        (
+            &[(SET, "min.cleanable.dirty.ratio", Some("2"))],
+            config,
+            "Invalid value 2 for configuration min.cleanable.dirty.ratio: Value must be no more than 1",
+        ),
+        (
+            &[(SET, "compression.type", Some("rar"))],
+            config,
+            "Invalid value rar for configuration compression.type: String must be one of: uncompressed, zstd, lz4, snappy, gzip, producer",
+        ),
+        (
+            &[(SET, "segment.ms", Some("0"))],
+            config,
+            "Invalid value 0 for configuration segment.ms: Value must be at least 1",
+        ),
+        (
+            &[(SET, "retention.ms", Some("soon"))],
+            config,
+            "Invalid value soon for configuration retention.ms: Not a number of type LONG",
+        ),
+        (
+            &[(SET, "preallocate", Some("maybe"))],
+            config,
+            "Invalid value maybe for configuration preallocate: Expected value to be either true or false",
+        ),
+        (
+            &[
+                (SET, "min.compaction.lag.ms", Some("9")),
+                (SET, "max.compaction.lag.ms", Some("8")),
+            ],
+            config,
+            "conflict topic config setting min.compaction.lag.ms (9) > max.compaction.lag.ms (8)",
+        ),
+        (
+            &[(SET, "remote.storage.enable", Some("true"))],
+            config,
+            "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage.",
+        ),
+        (
+            &[(SET, "no.such.key", Some("1"))],
+            config,
+            "Unknown topic config name: no.such.key",
+        ),
+    ];
+    for (configs, code, text) in cases {
+        let refused = alter(&mut client, "t", configs);
+        assert_eq!(refused, (code, text.to_owned()));
+    }
+    for fits in ["", "compact", "compact,delete"] {
+        let set = alter(&mut client, "t", &[(SET, "cleanup.policy", Some(fits))]);
+        assert_eq!(set, (0, String::new()), "{fits:?}");
+    }
+    let replicas = "leader.replication.throttled.replicas";
+    assert_eq!(
+        alter(&mut client, "t", &[(APPEND, replicas, Some("0:1"))]).0,
+        0
+    );
+    let (code, text) = alter(&mut client, "no/topic", &[]);
+    assert_eq!(code, ResponseError::InvalidTopicException.code(), "{text}");
+    let unknown = ResponseError::UnknownTopicOrPartition.code();
+    assert_eq!(alter(&mut client, "none", &[]).0, unknown);
+    // The older API has no operations.
+    let config = alter_configs_request::AlterableConfig::default()
+        .with_name(StrBytes::from_static_str("retention.ms"))
+        .with_value(None);
+    let resource = alter_configs_request::AlterConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(name("t").0)
+        .with_configs(vec![config]);
+    let answer = client.ask(
+        1,
+        &AlterConfigsRequest::default().with_resources(vec![resource]),
+    );
+    let answer = &answer.responses[0];
+    assert_eq!(answer.error_code, request);
+    let text = "Null value not supported for : retention.ms";
+    assert_eq!(answer.error_message.as_deref(), Some(text));
+    broker.stop();
+}
+
+#[test]
+fn configurations_are_described_with_kafkas_types_and_synonyms() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    let mut describe = |kind: i8, named: &'static str| {
+        let resource = DescribeConfigsResource::default()
+            .with_resource_type(kind)
+            .with_resource_name(StrBytes::from_static_str(named))
+            .with_configuration_keys(None);
+        let request = DescribeConfigsRequest::default()
+            .with_include_synonyms(true)
+            .with_resources(vec![resource]);
+        client.ask(4, &request).results.remove(0).configs
+    };
+    let topic = describe(2, "t");
+    let entry = |key: &str| topic.iter().find(|entry| &*entry.name == key).unwrap();
+    assert_eq!(
+        entry("leader.replication.throttled.replicas").config_type,
+        7
+    );
+    assert_eq!(entry("remote.storage.enable").config_type, 1);
+    let retention = entry("retention.ms");
+    assert_eq!(retention.value.as_deref(), Some("604800000"));
+    let synonyms: Vec<_> = retention
+        .synonyms
+        .iter()
+        .map(|one| (&*one.name, one.value.as_deref()))
+        .collect();
+    assert_eq!(synonyms, [("log.retention.hours", Some("168"))]);
+    // A subscription that is not there is described with the defaults.
+    let metrics = describe(16, "none");
+    let names: Vec<&str> = metrics.iter().map(|entry| &*entry.name).collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert!(names.contains(&"interval.ms"));
+    broker.stop();
+}
+
+#[test]
+fn nobody_makes_or_writes_to_kafkas_own_topics() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    let mut create = |topic: &str| {
+        let new = CreatableTopic::default()
+            .with_name(name(topic))
+            .with_num_partitions(1)
+            .with_replication_factor(1);
+        let request = CreateTopicsRequest::default().with_topics(vec![new]);
+        client.ask(5, &request).topics[0].error_code
+    };
+    for topic in [
+        "__cluster_metadata",
+        "__transaction_state",
+        "__share_group_state",
+    ] {
+        assert_eq!(
+            create(topic),
+            ResponseError::InvalidRequest.code(),
+            "{topic}"
+        );
+    }
+    let exists = ResponseError::TopicAlreadyExists.code();
+    assert_eq!(create("__consumer_offsets"), exists);
+    let batch = records(Compression::None, &[(true, now_ms())]);
+    let request = produce_request("__consumer_offsets", batch, -1);
+    let answer = client.ask(9, &request);
+    let refused = answer.responses[0].partition_responses[0].error_code;
+    assert_eq!(refused, ResponseError::InvalidTopicException.code());
     broker.stop();
 }

@@ -264,8 +264,8 @@ fn groups_and_client_metrics_have_settings_that_are_listed_told_and_taken_back()
         is("300000", 5)
     );
     assert_eq!(
-        described(&mut client, CLIENT_METRICS, "none", "match"),
-        None
+        value(&mut client, CLIENT_METRICS, "none", "interval.ms"),
+        is("300000", 5)
     );
     // AlterConfigs without any takes all away.
     let resource = AlterConfigsResource::default()

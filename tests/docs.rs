@@ -20,6 +20,7 @@ fn kind(kind: Kind) -> String {
         Kind::List(words) => format!("some of {}", words.join(", ")),
         Kind::Text => "text".to_owned(),
         Kind::Words => "words, separated by commas".to_owned(),
+        Kind::Replicas => "replicas, such as 0:1,1:2, or *".to_owned(),
         Kind::Schedule => "a schedule".to_owned(),
         Kind::Partitions => "partitions, such as 0,4-7".to_owned(),
         Kind::Levels => "levels, such as info,metaq::net=debug".to_owned(),

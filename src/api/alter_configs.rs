@@ -43,19 +43,21 @@ async fn handle(
     for resource in request.resources {
         let named_twice = twice.contains(&key(&resource));
         let mut seen = HashSet::new();
-        let mut changes = Ok(vec![ConfigChange::Clear]);
+        let mut changes = vec![ConfigChange::Clear];
+        let mut without_value = Vec::new();
         for config in &resource.configs {
             let name = config.name.to_string();
-            if !seen.insert(name.clone()) {
-                changes = Err(format!("Error due to duplicate config keys: {name}"));
-            }
-            if let Ok(changes) = &mut changes {
-                changes.push(match optional(&config.value) {
-                    Some(value) => ConfigChange::Set(name, value),
-                    None => ConfigChange::Delete(name),
-                });
+            seen.insert(name.clone());
+            match optional(&config.value) {
+                Some(value) => changes.push(ConfigChange::Set(name, value)),
+                None => without_value.push(name),
             }
         }
+        let changes = match () {
+            () if seen.len() < resource.configs.len() => Err(DUPLICATE_KEYS.to_owned()),
+            () if !without_value.is_empty() => Err(no_value(&without_value)),
+            () => Ok(changes),
+        };
         let (kind, name) = (resource.resource_type, resource.resource_name);
         let outcome = match changes {
             _ if named_twice => Err((ResponseError::InvalidRequest, NAMED_TWICE.to_owned())),
@@ -85,6 +87,14 @@ async fn handle(
 
 /// As Kafka's ConfigAdminManager words it.
 pub(super) const NAMED_TWICE: &str = "Each resource must appear at most once.";
+
+/// The same.
+pub(super) const DUPLICATE_KEYS: &str = "Error due to duplicate config keys";
+
+/// The same, of keys that need a value.
+pub(super) fn no_value(names: &[String]) -> String {
+    format!("Null value not supported for : {}", names.join(", "))
+}
 
 /// Whether a client may change the configurations of a resource.
 pub(super) fn may_alter(

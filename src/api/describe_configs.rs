@@ -214,17 +214,35 @@ pub(super) fn topic_entries(cx: &Context, topic: &Topic) -> Vec<Entry> {
         if let Some(own) = topic.overrides.0.get(key.name) {
             synonyms.push((key.name, own.clone(), SOURCE_TOPIC));
         }
-        let broker_name = key.broker_name.unwrap_or(key.name);
         if let Some(set) = from_section.0.get(key.name) {
             synonyms.push((key.name, set.clone(), SOURCE_STATIC_BROKER));
         }
         if let Some(broker_name) = key.broker_name {
             synonyms.extend(levels(&config, broker_name));
         }
-        synonyms.push((broker_name, key.default.to_owned(), SOURCE_DEFAULT));
-        Entry::new(key.name, key.kind, key.doc, synonyms)
+        let (by, default) = default_synonym(key);
+        synonyms.push((by, default.to_owned(), SOURCE_DEFAULT));
+        Entry {
+            value: match synonyms.len() {
+                1 => key.default.to_owned(),
+                _ => synonyms[0].1.clone(),
+            },
+            ..Entry::new(key.name, key.kind, key.doc, synonyms)
+        }
     };
     TOPIC_KEYS.iter().map(entry).collect()
+}
+
+/// The broker's configuration that a topic's default comes from, and how that says it: some of Kafka's defaults are in hours
+/// (ServerTopicConfigSynonyms).
+fn default_synonym(key: &crate::config::TopicKey) -> (&'static str, &'static str) {
+    match key.name {
+        "retention.ms" => ("log.retention.hours", "168"),
+        "segment.ms" => ("log.roll.hours", "168"),
+        "segment.jitter.ms" => ("log.roll.jitter.hours", "0"),
+        "flush.ms" => ("log.flush.scheduler.interval.ms", key.default),
+        name => (key.broker_name.unwrap_or(name), key.default),
+    }
 }
 
 /// What the broker's configuration says of a key, at every level.
@@ -284,15 +302,13 @@ fn group_entries(cx: &Context, group: &str) -> Vec<Entry> {
     GROUP_KEYS.iter().map(entry).collect()
 }
 
-/// As by Kafka, a subscription that is not there has nothing.
+/// As by Kafka, one that is not there has the defaults.
 fn client_metrics_entries(cx: &Context, name: &str) -> Vec<Entry> {
     let image = cx.cluster.image();
-    let Some(set) = image.configs.get(Configured::ClientMetrics, name) else {
-        return Vec::new();
-    };
+    let set = image.configs.get(Configured::ClientMetrics, name);
     let entry = |key: &ClientMetricsKey| {
         let mut synonyms = Vec::new();
-        if let Some(own) = set.get(key.name) {
+        if let Some(own) = set.and_then(|set| set.get(key.name)) {
             synonyms.push((key.name, own.clone(), SOURCE_CLIENT_METRICS));
         }
         synonyms.push((key.name, key.default.to_owned(), SOURCE_DEFAULT));

@@ -19,8 +19,7 @@ use super::authorize::{Operation, Resource, ResourceKind, authorize, authorized_
 use super::errors::WireError;
 use super::shared::{broker_ids, leadership, topic_name};
 use super::{Api, Caller, Context, Order, serve};
-use crate::cluster::{Image, Topic};
-use crate::coordinator::InternalTopic;
+use crate::cluster::{Image, Topic, is_internal_name};
 use crate::session::Session;
 
 /// `max.request.partition.size.limit` of Kafka.
@@ -134,7 +133,7 @@ fn described(
     DescribeTopicPartitionsResponseTopic::default()
         .with_name(Some(topic_name(&topic.name)))
         .with_topic_id(topic.id)
-        .with_is_internal(InternalTopic::named(&topic.name).is_some())
+        .with_is_internal(is_internal_name(&topic.name))
         .with_topic_authorized_operations(authorized_operations(
             session,
             Resource::Topic(&topic.name),

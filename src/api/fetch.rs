@@ -25,7 +25,7 @@ use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
 use super::fetch_sessions::{FetchKind, LastSent, PartitionFetch, PartitionKey, SessionError};
 use super::reply::throttle_ms;
-use super::shared::{name_of, partition_of};
+use super::shared::{BY_ID_VERSION_MIN, name_of, partition_of};
 use super::{Answer, Api, Body, Caller, Context, Order, Piece, Response, Stage};
 use crate::log::{LogError, Reach, ReadWanted, Slice};
 use crate::partition::{FetchWaiter, Isolation, Partition, ReadError};
@@ -365,6 +365,9 @@ async fn read_one(
         },
         slice: None,
     };
+    if key.topic_id.is_nil() && limits.caller.version >= BY_ID_VERSION_MIN {
+        return refuse(ResponseError::UnknownTopicId);
+    }
     let partition = match partition_of(cx, &key.topic, key.topic_id, key.partition) {
         Ok(partition) => partition,
         Err(error) => return refuse(error.wire()),

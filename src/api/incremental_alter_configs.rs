@@ -4,24 +4,28 @@
 //! - The controller makes the changes, but for loggers' levels: those are the broker's that is asked, and last until it
 //!   ends. A broker's settings may be made through any broker, where Kafka wants the one that they are for.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
 use metaq_protocol::frame;
-use metaq_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
+use metaq_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
 use metaq_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use metaq_protocol::messages::{
     ApiKey, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
 };
 
-use super::alter_configs::{NAMED_TWICE, apply, may_alter};
+use super::alter_configs::{DUPLICATE_KEYS, NAMED_TWICE, apply, may_alter, no_value};
 use super::authorize::{Operation, ResourceKind};
 use super::describe_configs::BROKER_LOGGER;
 use super::shared::{message, named_twice, optional};
 use super::{Answer, Api, Body, Caller, Context, Order, forward, serve};
 use crate::cluster::ConfigChange;
 use crate::logging;
+
+/// The operation that puts a configuration back (AlterConfigOp.OpType).
+const DELETE: i8 = 1;
 
 type Outcome = Result<(), (ResponseError, String)>;
 
@@ -142,24 +146,26 @@ fn change_loggers(
 }
 
 fn changes(resource: &AlterConfigsResource) -> Result<Vec<ConfigChange>, String> {
-    let mut seen = HashSet::new();
+    let names = resource.configs.iter().map(|config| &config.name);
+    if !named_twice(names).is_empty() {
+        return Err(DUPLICATE_KEYS.to_owned());
+    }
+    let needs_value = |config: &&AlterableConfig| config.config_operation != DELETE;
+    let without = resource.configs.iter().filter(needs_value);
+    let without = without.filter(|config| config.value.is_none());
+    let without: Vec<String> = without.map(|config| config.name.to_string()).collect();
+    if !without.is_empty() {
+        return Err(no_value(&without));
+    }
     let mut changes = Vec::with_capacity(resource.configs.len());
     for config in &resource.configs {
         let name = config.name.to_string();
-        if !seen.insert(name.clone()) {
-            return Err(format!("Error due to duplicate config keys: {name}"));
-        }
-        let value = optional(&config.value);
-        let needed = || {
-            value
-                .clone()
-                .ok_or_else(|| format!("Null value not supported for: {name}"))
-        };
+        let value = optional(&config.value).unwrap_or_default();
         changes.push(match config.config_operation {
-            0 => ConfigChange::Set(name.clone(), needed()?),
-            1 => ConfigChange::Delete(name.clone()),
-            2 => ConfigChange::Append(name.clone(), needed()?),
-            3 => ConfigChange::Subtract(name.clone(), needed()?),
+            0 => ConfigChange::Set(name, value),
+            DELETE => ConfigChange::Delete(name),
+            2 => ConfigChange::Append(name, value),
+            3 => ConfigChange::Subtract(name, value),
             other => return Err(format!("Unknown config operation {other}")),
         });
     }

@@ -2,6 +2,7 @@
 //!
 //! - Ids come from a reserved block; a request costs a durable write once in a thousand times.
 //! - Without a transactional id every call gives a new id with epoch 0, as in Kafka.
+//! - An id without an epoch, or the other way round, is INVALID_REQUEST.
 //! - With a transactional id it is refused with INVALID_REQUEST: transactions are not served yet.
 
 use std::sync::Arc;
@@ -34,6 +35,9 @@ async fn handle(
     let right = Operation::IdempotentWrite;
     if let Err(denied) = authorize(&cx, &caller, right, Resource::Cluster) {
         return refuse(denied.wire());
+    }
+    if (request.producer_id.0 == -1) != (request.producer_epoch == -1) {
+        return refuse(ResponseError::InvalidRequest);
     }
     if let Some(id) = &request.transactional_id {
         let (error, why) = (

@@ -23,8 +23,9 @@ use super::errors::WireError;
 use super::forward::create_at_controller;
 use super::shared::{OPERATIONS_OMITTED, broker_ids, leadership, text, topic_name};
 use super::{Api, Caller, Context, Order, serve};
-use crate::cluster::{Image, NewTopic, Topic, check_topic_name};
-use crate::coordinator::InternalTopic;
+use crate::cluster::{
+    Image, NewTopic, Topic, check_topic_name, is_internal_name, is_reserved_name,
+};
 
 pub(super) const API: Api = Api {
     key: ApiKey::Metadata,
@@ -108,9 +109,9 @@ async fn create_missing(cx: &Context, caller: &Caller, asked: &[MetadataRequestT
     let may_create = |name: &str| {
         may_create_all || authorize(cx, caller, Operation::Create, Resource::Topic(name)).is_ok()
     };
+    let may_be_made = |name: &str| check_topic_name(name).is_ok() && !is_reserved_name(name);
     let is_missing = |name: &str| image.topic_or_internal(name).is_none();
-    let missing =
-        |name: &&str| is_missing(name) && check_topic_name(name).is_ok() && may_create(name);
+    let missing = |name: &&str| is_missing(name) && may_be_made(name) && may_create(name);
     let missing: Vec<NewTopic> = names
         .map(|name| name.as_str())
         .filter(missing)
@@ -220,7 +221,7 @@ fn described(
     MetadataResponseTopic::default()
         .with_name(Some(topic_name(&topic.name)))
         .with_topic_id(topic.id)
-        .with_is_internal(InternalTopic::named(&topic.name).is_some())
+        .with_is_internal(is_internal_name(&topic.name))
         .with_partitions(topic.partitions.iter().enumerate().map(partition).collect())
         .with_topic_authorized_operations(if with_operations {
             authorized_operations(&caller.session, Resource::Topic(&topic.name))

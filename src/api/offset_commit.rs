@@ -36,6 +36,14 @@ pub(super) const API: Api = Api {
     },
 };
 
+/// A member of a group that is not there learnt of an old generation before version 9 (Kafka's OffsetMetadataManager).
+fn in_version(code: i16, version: i16) -> i16 {
+    match code == ResponseError::GroupIdNotFound.code() && version < 9 {
+        true => ResponseError::IllegalGeneration.code(),
+        false => code,
+    }
+}
+
 async fn handle(
     cx: Arc<Context>,
     caller: Caller,
@@ -98,6 +106,9 @@ async fn handle(
             Ok(outcomes) => outcomes.iter().map(code_of).collect(),
             Err(error) => vec![error.code(); places.len()],
         };
+        let codes = codes
+            .into_iter()
+            .map(|code| in_version(code, caller.version));
         for ((topic, partition), code) in places.into_iter().zip(codes) {
             topics[topic].partitions[partition].error_code = code;
         }

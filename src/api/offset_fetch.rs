@@ -1,6 +1,7 @@
 //! OffsetFetch (key 9, v1–v9; KIP-88, 447, 709, 848): a group's offsets.
 //!
 //! - A null list of topics (v2+) means all. Several groups at a time from v8 on.
+//! - A member's id and epoch (v9) do not matter to a classic group, as by Kafka.
 //! - Offset -1 where nothing was committed. No transaction leaves offsets pending yet, so `require_stable` holds.
 
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use metaq_protocol::messages::{ApiKey, OffsetFetchRequest, OffsetFetchResponse};
 use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::room::ANSWER_BYTES_MAX;
-use super::shared::{optional, text, topic_name};
+use super::shared::{text, topic_name};
 use super::{Api, Caller, Context, Order, serve};
 use crate::group::CommittedOffset;
 use crate::memory::Share;
@@ -48,10 +49,9 @@ async fn handle(
                     .flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p)))
                     .collect()
             });
-            let member = optional(&group.member_id).map(|member| (member, group.member_epoch));
             let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
             groups.push(
-                match fetch(&cx, &caller, &group.group_id, wanted, member, &mut reserved).await {
+                match fetch(&cx, &caller, &group.group_id, wanted, &mut reserved).await {
                     Ok(topics) => answer.with_topics(topics.into_iter().map(grouped).collect()),
                     Err(error) => answer.with_error_code(error.code()),
                 },
@@ -65,21 +65,39 @@ async fn handle(
             .flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p)))
             .collect()
     });
-    match fetch(
-        &cx,
-        &caller,
-        &request.group_id,
-        wanted,
-        None,
-        &mut Reserved::default(),
-    )
-    .await
-    {
+    let named = wanted.clone().filter(|_| caller.version < 2);
+    let mut reserved = Reserved::default();
+    match fetch(&cx, &caller, &request.group_id, wanted, &mut reserved).await {
         Ok(topics) => {
             OffsetFetchResponse::default().with_topics(topics.into_iter().map(single).collect())
         }
-        Err(error) => OffsetFetchResponse::default().with_error_code(error.code()),
+        // There is no error of the group in version 1.
+        Err(error) => match named {
+            Some(named) => OffsetFetchResponse::default().with_topics(refused(named, error)),
+            None => OffsetFetchResponse::default().with_error_code(error.code()),
+        },
     }
+}
+
+/// The same error for each partition, in the order asked.
+fn refused(named: Vec<(String, i32)>, error: ResponseError) -> Vec<OffsetFetchResponseTopic> {
+    let mut topics: Vec<OffsetFetchResponseTopic> = Vec::new();
+    for (name, index) in named {
+        let partition = OffsetFetchResponsePartition::default()
+            .with_partition_index(index)
+            .with_committed_offset(-1)
+            .with_metadata(Some(text("")))
+            .with_error_code(error.code());
+        match topics.last_mut() {
+            Some(topic) if topic.name.as_str() == name => topic.partitions.push(partition),
+            _ => topics.push(
+                OffsetFetchResponseTopic::default()
+                    .with_name(topic_name(&name))
+                    .with_partitions(vec![partition]),
+            ),
+        }
+    }
+    topics
 }
 
 /// What of the memory goes into an answer.
@@ -114,7 +132,6 @@ async fn fetch(
     caller: &Caller,
     group_id: &str,
     wanted: NamedPartitions,
-    member: Option<(String, i32)>,
     reserved: &mut Reserved,
 ) -> Result<Vec<TopicOffsets>, ResponseError> {
     if reserved.bytes > ANSWER_BYTES_MAX {
@@ -125,7 +142,7 @@ async fn fetch(
     let are_named = wanted.is_some();
     let found = cx
         .coordinator
-        .fetch_offsets(group_id, wanted, member)
+        .fetch_offsets(group_id, wanted)
         .await
         .map_err(|error| error.wire())?;
     reserved.bytes += found.share.bytes();

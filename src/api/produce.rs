@@ -31,8 +31,9 @@ use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
 use super::reply::Reply;
-use super::shared::{message, name_of, partition_of};
+use super::shared::{BY_ID_VERSION_MIN, LookupError, message, name_of, partition_of};
 use super::{Answer, Api, Body, Caller, Context, Order, Response};
+use crate::cluster::is_internal_name;
 use crate::log::{Appended, LogConfig, LogError, ProducedBatch};
 use crate::memory::NoMemory;
 use crate::partition::{
@@ -173,6 +174,14 @@ async fn append(
     index: i32,
     records: Bytes,
 ) -> Result<Queued, Refusal> {
+    if id.is_nil() && caller.version >= BY_ID_VERSION_MIN {
+        let error = LookupError::UnknownTopicId;
+        return Err(Refusal::new(error.wire(), error.to_string()));
+    }
+    if is_internal_name(name) && cx.cluster.image().internal_topic(name).is_some() {
+        let text = format!("Cannot append to internal topic {name}");
+        return Err(Refusal::new(ResponseError::InvalidTopicException, text));
+    }
     let partition = partition_of(cx, name, id, index)
         .map_err(|error| Refusal::new(error.wire(), error.to_string()))?;
     authorize(

@@ -6,20 +6,12 @@ use uuid::Uuid;
 
 use super::changes::ClusterError;
 use super::image::Topic;
-use super::names::check_topic_name;
+use super::names::{check_topic_name, is_reserved_name};
 use super::placement::Identities;
 use super::topic_nodes;
 use super::view::View;
 use crate::config::TopicOverrides;
 use crate::meta::MetaError;
-
-/// Kafka's own topics; their directories mean nothing here.
-const KAFKA_INTERNAL: &[&str] = &[
-    "__cluster_metadata",
-    "__consumer_offsets",
-    "__transaction_state",
-    "__share_group_state",
-];
 
 impl View {
     /// Makes topics of partition directories that the tree does not know, such as another Kafka's.
@@ -34,9 +26,7 @@ impl View {
             {
                 continue;
             }
-            if KAFKA_INTERNAL.contains(&found.topic.as_str())
-                || check_topic_name(&found.topic).is_err()
-            {
+            if is_reserved_name(&found.topic) || check_topic_name(&found.topic).is_err() {
                 tracing::warn!(dir = %found.path.display(), "left alone: not a topic of this broker");
                 continue;
             }

@@ -195,11 +195,13 @@ pub(super) fn apply_change(
                 .cloned()
                 .unwrap_or_else(|| default_of(name));
             let changed = match known(name)? {
-                Kind::List(_) | Kind::Words => change_words(&current, words, adds),
+                Kind::List(_) | Kind::Words | Kind::Replicas => change_words(&current, words, adds),
                 Kind::Partitions => change_partitions(name, &current, words, adds)?,
                 _ => {
+                    // As Kafka's ConfigurationControlManager words it.
+                    let what = if adds { "APPEND" } else { "SUBTRACT" };
                     return Err(ClusterError::ConfigChange(format!(
-                        "Can't append or subtract: {name} is not a list."
+                        "Can't {what} to key {name} because its type is not LIST."
                     )));
                 }
             };

@@ -185,10 +185,9 @@ fn check_broker(config: &Config, overrides: &Overrides) -> Result<(), ClusterErr
     }
     for (name, value) in overrides {
         if let Some(key) = broker_key(name) {
-            key.kind.check(value).map_err(|error| {
-                let why = format!("Invalid value {value} for configuration {name}: {error}");
-                ClusterError::Request(why)
-            })?;
+            key.kind
+                .check(value)
+                .map_err(|error| ClusterError::Request(key.kind.refusal(name, value, &error)))?;
         }
     }
     let (_, told) = config.with_dynamic(&Overrides::new(), overrides);

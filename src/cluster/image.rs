@@ -267,7 +267,7 @@ impl Image {
     }
 
     /// The slots as the internal topic of a name. There is no `__transaction_state` yet.
-    pub(super) fn internal_topic(&self, name: &str) -> Option<Topic> {
+    pub fn internal_topic(&self, name: &str) -> Option<Topic> {
         let topic = InternalTopic::named(name)?;
         if topic != InternalTopic::ConsumerOffsets {
             return None;

@@ -40,6 +40,24 @@ pub fn check_topic_name(name: &str) -> Result<(), NameError> {
     }
 }
 
+/// Names of Kafka's own topics: nobody makes one, and directories of these names mean nothing here.
+const RESERVED: [&str; 4] = [
+    "__cluster_metadata",
+    "__consumer_offsets",
+    "__transaction_state",
+    "__share_group_state",
+];
+
+/// Whether no topic may be made under a name.
+pub fn is_reserved_name(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
+/// Whether a topic is shown as internal (Kafka's Topic.isInternal): the cluster's metadata are not.
+pub fn is_internal_name(name: &str) -> bool {
+    is_reserved_name(name) && name != RESERVED[0]
+}
+
 /// What metrics make of a name that has a `.` or `_`, which they cannot tell apart (Kafka's Topic.unifyCollisionChars);
 /// nothing for other names, which collide with none.
 pub(super) fn metric_name(name: &str) -> Option<Arc<str>> {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::changes::{ClusterError, ConfigChange, MorePartitions, NewTopic, apply_change};
 use super::controller::Controller;
 use super::image::Topic;
-use super::names::check_topic_name;
+use super::names::{check_topic_name, is_reserved_name};
 use super::placement::{Identities, Load};
 use super::topic_nodes;
 use crate::config::{TopicConfig, TopicOverrides, topic_key};
@@ -141,6 +141,10 @@ impl Controller {
         if image.topic_or_internal(&new.name).is_some() {
             return Err(ClusterError::TopicExists(new.name.clone()));
         }
+        if is_reserved_name(&new.name) {
+            let why = format!("Creation of internal topic {} is prohibited.", new.name);
+            return Err(ClusterError::Request(why));
+        }
         if let Some(other) = image.colliding(&new.name) {
             return Err(ClusterError::Collision(new.name.clone(), other.to_string()));
         }
@@ -153,7 +157,7 @@ impl Controller {
             })?;
             overrides.0.insert(name.clone(), value);
         }
-        overrides.validate()?;
+        overrides.validate(&self.view.reconciler().defaults_for(&new.name))?;
         let replicas = self.plan_replicas(new, load)?;
         let partitions = Identities::default().deal(&replicas);
         Ok(Topic {
@@ -402,6 +406,12 @@ impl Controller {
         if !self.is_controller() {
             return Err(ClusterError::NotController);
         }
+        // Before it is looked for (Kafka's ControllerConfigurationValidator).
+        if name.is_empty() {
+            let why = "Default topic resources are not allowed.";
+            return Err(ClusterError::Request(why.to_owned()));
+        }
+        check_topic_name(name)?;
         let topic = self
             .view
             .image()
@@ -419,7 +429,7 @@ impl Controller {
         for change in changes {
             apply_change(&mut changed.overrides.0, kind_of, default_of, change)?;
         }
-        changed.overrides.validate()?;
+        changed.overrides.validate(&defaults)?;
         if validate_only {
             return Ok(());
         }

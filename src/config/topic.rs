@@ -49,9 +49,9 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
     key!(
         "cleanup.policy",
         Some("log.cleanup.policy"),
-        Kind::List(&["delete", "compact"]),
+        Kind::List(&["compact", "delete"]),
         "delete",
-        "What happens to old segments: delete, compact, or both."
+        "What happens to old segments: delete, compact, or both; nothing where it is empty."
     ),
     key!(
         "closed.partitions",
@@ -77,7 +77,7 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
     key!(
         "compression.type",
         Some("compression.type"),
-        Kind::Choice(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
+        Kind::Choice(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
         "producer",
         "Codec that batches are stored under; producer keeps what was sent."
     ),
@@ -126,7 +126,7 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
     key!(
         "follower.replication.throttled.replicas",
         None,
-        Kind::Text,
+        Kind::Replicas,
         "",
         "Replicas whose replication is throttled on the follower's side."
     ),
@@ -140,7 +140,7 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
     key!(
         "leader.replication.throttled.replicas",
         None,
-        Kind::Text,
+        Kind::Replicas,
         "",
         "Replicas whose replication is throttled on the leader's side."
     ),
@@ -238,7 +238,7 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
     key!(
         "remote.storage.enable",
         None,
-        Kind::Choice(&["false"]),
+        Kind::Bool,
         "false",
         "Tiers are not kept; only false is valid."
     ),
@@ -304,8 +304,11 @@ pub enum TopicConfigError {
     /// No such configuration.
     #[error("Unknown topic config name: {0}")]
     Unknown(String),
+    /// Values that do not go together, or with this broker.
+    #[error("{0}")]
+    Conflict(String),
     /// The value does not fit.
-    #[error("Invalid value {value} for configuration {name}: {reason}")]
+    #[error("{}", refusal(name, value, reason))]
     Invalid {
         /// The configuration.
         name: String,
@@ -316,13 +319,18 @@ pub enum TopicConfigError {
     },
 }
 
+fn refusal(name: &str, value: &str, reason: &ValueError) -> String {
+    let kind = topic_key(name).map_or(Kind::Text, |key| key.kind);
+    kind.refusal(name, value, reason)
+}
+
 /// A topic's own settings, by name; the rest comes from the broker's defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TopicOverrides(pub BTreeMap<String, String>);
 
 impl TopicOverrides {
-    /// Checks every entry.
-    pub fn validate(&self) -> Result<(), TopicConfigError> {
+    /// Checks every entry, and how they go together with each other and the broker's (Kafka's LogConfig.validate).
+    pub fn validate(&self, broker: &TopicOverrides) -> Result<(), TopicConfigError> {
         for (name, value) in &self.0 {
             let key = topic_key(name).ok_or_else(|| TopicConfigError::Unknown(name.clone()))?;
             key.kind
@@ -332,6 +340,21 @@ impl TopicOverrides {
                     value: value.clone(),
                     reason,
                 })?;
+        }
+        let together = TopicConfig {
+            overrides: self,
+            broker,
+        };
+        let (min, max) = ("min.compaction.lag.ms", "max.compaction.lag.ms");
+        let (lag_min, lag_max) = (together.number(min), together.number(max));
+        if lag_min > lag_max {
+            let why =
+                format!("conflict topic config setting {min} ({lag_min}) > {max} ({lag_max})");
+            return Err(TopicConfigError::Conflict(why));
+        }
+        if Value::boolean(together.get("remote.storage.enable")) == Ok(true) {
+            let why = "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage.";
+            return Err(TopicConfigError::Conflict(why.to_owned()));
         }
         Ok(())
     }
@@ -450,7 +473,8 @@ mod tests {
     #[test]
     fn an_unknown_name_and_a_value_out_of_range_are_named() {
         let of = |name: &str, value: &str| {
-            TopicOverrides(BTreeMap::from([(name.into(), value.into())])).validate()
+            TopicOverrides(BTreeMap::from([(name.into(), value.into())]))
+                .validate(&TopicOverrides::default())
         };
         assert!(matches!(
             of("retention.mss", "1"),

@@ -32,6 +32,8 @@ pub enum Kind {
     Partitions,
     /// A comma-separated list of any words.
     Words,
+    /// A list of replicas as `partition:broker`, or `*` for all.
+    Replicas,
     /// Levels of loggers, as `info,metaq::net=debug`.
     Levels,
 }
@@ -60,6 +62,14 @@ pub enum ValueError {
     /// Not a list of partitions.
     #[error("{0:?} is no partition number and no range such as 4-7")]
     NotPartitions(String),
+    /// A list with a word twice.
+    #[error("a word is in the list twice")]
+    Duplicate,
+    /// Not a list of replicas.
+    #[error(
+        "must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],..."
+    )]
+    NotReplicas,
     /// Not levels of loggers.
     #[error("not a level or module=level: {0}")]
     NotLevels(String),
@@ -150,10 +160,32 @@ impl Kind {
                 true => Ok(()),
                 false => Err(ValueError::NotAChoice(words.join(", "))),
             },
-            Kind::List(words) => match text.split(',').all(|word| words.contains(&word.trim())) {
-                true => Ok(()),
-                false => Err(ValueError::NotAChoice(words.join(", "))),
-            },
+            // None of them is a list too (KIP-1161).
+            Kind::List(_) if text.trim().is_empty() => Ok(()),
+            Kind::List(words) => {
+                let mut seen = BTreeSet::new();
+                for word in text.split(',').map(str::trim) {
+                    if !words.contains(&word) {
+                        return Err(ValueError::NotAChoice(words.join(", ")));
+                    }
+                    if !seen.insert(word) {
+                        return Err(ValueError::Duplicate);
+                    }
+                }
+                Ok(())
+            }
+            Kind::Replicas => {
+                let is_replica = |word: &str| {
+                    let both = word.split_once(':');
+                    both.is_some_and(|(a, b)| a.parse::<u32>().is_ok() && b.parse::<u32>().is_ok())
+                };
+                let text = text.trim();
+                let is_list = text.split(',').map(str::trim).all(is_replica);
+                match text.is_empty() || text == "*" || is_list {
+                    true => Ok(()),
+                    false => Err(ValueError::NotReplicas),
+                }
+            }
             Kind::Text | Kind::Words => Ok(()),
             Kind::Schedule if text.trim().is_empty() => Ok(()),
             Kind::Schedule => Ok(Schedule::parse(text).map(drop)?),
@@ -163,6 +195,44 @@ impl Kind {
                 Err(error) => Err(ValueError::NotLevels(error.to_string())),
             },
         }
+    }
+
+    /// Why a configuration's value is refused, as Kafka's ConfigDef words it.
+    pub fn refusal(&self, name: &str, text: &str, error: &ValueError) -> String {
+        let mut named = text;
+        let why = match (self, error) {
+            (Kind::Int(..), ValueError::NotAnInteger) => "Not a number of type INT".to_owned(),
+            (Kind::Long(..), ValueError::NotAnInteger) => "Not a number of type LONG".to_owned(),
+            (Kind::Double(..), ValueError::NotANumber) => "Not a number of type DOUBLE".to_owned(),
+            (Kind::Bool, _) => "Expected value to be either true or false".to_owned(),
+            (Kind::Int(low, high) | Kind::Long(low, high), ValueError::Range(..)) => {
+                match Value::integer(text) {
+                    Ok(value) if value < *low => format!("Value must be at least {low}"),
+                    Ok(value) if matches!(self, Kind::Int(..)) && i32::try_from(value).is_err() => {
+                        "Not a number of type INT".to_owned()
+                    }
+                    _ => format!("Value must be no more than {high}"),
+                }
+            }
+            (Kind::Double(low, high), ValueError::Range(..)) => {
+                match text.trim().parse::<f64>().is_ok_and(|value| value < *low) {
+                    true => format!("Value must be at least {low}"),
+                    false => format!("Value must be no more than {high}"),
+                }
+            }
+            (Kind::List(words), ValueError::NotAChoice(all)) => {
+                let mut given = text.split(',').map(str::trim);
+                named = given.find(|word| !words.contains(word)).unwrap_or(text);
+                format!("String must be one of: {all}")
+            }
+            (_, ValueError::NotAChoice(all)) => format!("String must be one of: {all}"),
+            (_, ValueError::Duplicate) => {
+                return format!("Configuration '{name}' values must not be duplicated.");
+            }
+            (_, ValueError::NotReplicas) => return format!("{name} {error}"),
+            (_, error) => error.to_string(),
+        };
+        format!("Invalid value {named} for configuration {name}: {why}")
     }
 
     /// A valid value as clients expect it: products are numbers.
@@ -184,7 +254,7 @@ impl Kind {
             Kind::Int(..) => 3,
             Kind::Long(..) => 5,
             Kind::Double(..) => 6,
-            Kind::List(_) | Kind::Partitions | Kind::Words => 7,
+            Kind::List(_) | Kind::Partitions | Kind::Words | Kind::Replicas => 7,
         }
     }
 }
@@ -201,6 +271,57 @@ mod tests {
             assert!(Value::partitions(wrong).is_err(), "{wrong}");
         }
         assert_eq!(Value::ranges(&BTreeSet::from([7, 0, 1, 2, 9])), "0-2,7,9");
+    }
+
+    #[test]
+    fn a_refusal_is_worded_as_by_kafka() {
+        let refusal = |kind: Kind, text: &str| {
+            let error = kind.check(text).unwrap_err();
+            kind.refusal("k", text, &error)
+        };
+        let why = |kind, text| {
+            let refusal = refusal(kind, text);
+            let begin = format!("Invalid value {text} for configuration k: ");
+            refusal.strip_prefix(&begin).unwrap().to_owned()
+        };
+        assert_eq!(why(Kind::Int(1, 9), "x"), "Not a number of type INT");
+        assert_eq!(why(Kind::Int(1, 9), "0"), "Value must be at least 1");
+        assert_eq!(why(Kind::Int(1, 9), "10"), "Value must be no more than 9");
+        assert_eq!(
+            why(Kind::Int(1, 9), "2147483648"),
+            "Not a number of type INT"
+        );
+        assert_eq!(why(Kind::Long(1, 9), "1.5"), "Not a number of type LONG");
+        assert_eq!(
+            why(Kind::Double(0.0, 1.0), "a"),
+            "Not a number of type DOUBLE"
+        );
+        assert_eq!(
+            why(Kind::Double(0.0, 1.0), "2"),
+            "Value must be no more than 1"
+        );
+        assert_eq!(
+            why(Kind::Double(0.0, 1.0), "-1"),
+            "Value must be at least 0"
+        );
+        assert_eq!(
+            why(Kind::Bool, "yes"),
+            "Expected value to be either true or false"
+        );
+        assert_eq!(
+            why(Kind::Choice(&["a", "b"]), "c"),
+            "String must be one of: a, b"
+        );
+        let list = Kind::List(&["a", "b"]);
+        let wrong = "Invalid value c for configuration k: String must be one of: a, b";
+        assert_eq!(refusal(list, "a,c"), wrong);
+        let twice = "Configuration 'k' values must not be duplicated.";
+        assert_eq!(refusal(list, "a,a"), twice);
+        assert!(refusal(Kind::Replicas, "1").starts_with("k must be the literal '*' or a list"));
+        for fits in ["", "*", "0:1,2:3"] {
+            assert_eq!(Kind::Replicas.check(fits), Ok(()));
+        }
+        assert_eq!(list.check(""), Ok(()));
     }
 
     #[test]

@@ -13,15 +13,6 @@ use crate::memory::Share;
 /// One outcome for each thing that was asked for.
 pub(super) type Outcomes = Vec<Result<(), GroupError>>;
 
-/// Offsets that are asked for.
-#[derive(Debug)]
-pub(super) struct FetchOffsets {
-    /// Topics and partitions, or all.
-    pub(super) wanted: Option<Vec<Key>>,
-    /// Member id and generation; checked when they are given.
-    pub(super) member: Option<(String, i32)>,
-}
-
 /// Offsets on their way to a client.
 pub struct FoundOffsets {
     /// As they were asked for.
@@ -37,7 +28,8 @@ pub(super) enum Ask {
     Heartbeat(Heartbeat, Answer<Result<(), GroupError>>),
     Leave(Vec<LeaveMember>, Answer<Outcomes>),
     Commit(CommitOffsets, Answer<Outcomes>),
-    FetchOffsets(FetchOffsets, Answer<Result<FoundOffsets, GroupError>>),
+    /// Of these topics and partitions, or all.
+    FetchOffsets(Option<Vec<Key>>, Answer<Result<FoundOffsets, GroupError>>),
     Describe(Answer<Option<GroupDescription>>),
     Delete(Answer<Result<(), GroupError>>),
     DeleteOffsets(Vec<Key>, Answer<Result<Outcomes, GroupError>>),

@@ -1,6 +1,6 @@
 //! A group with its offsets.
 
-use super::asks::{Ask, FetchOffsets, FoundOffsets};
+use super::asks::{Ask, FoundOffsets};
 use super::classic::{ClassicGroup, State};
 use super::messages::{CommittedOffset, GroupError, GroupListing, GroupSurvey};
 use super::offsets::{Key, Offsets};
@@ -67,20 +67,6 @@ impl Group {
         }
     }
 
-    /// Whether a member may fetch offsets; a client outside the group always may.
-    fn check_fetch(&self, member_id: &str, generation: i32) -> Result<(), GroupError> {
-        if member_id.is_empty() || generation < 0 {
-            return Ok(());
-        }
-        if !self.classic.members.contains_key(member_id) {
-            return Err(GroupError::UnknownMemberId);
-        }
-        match self.classic.generation == generation {
-            true => Ok(()),
-            false => Err(GroupError::IllegalGeneration),
-        }
-    }
-
     /// Keys of offsets whose retention is over (KIP-211).
     pub(super) fn expired_offsets(&self, now_ms: i64, retention_ms: i64) -> Vec<Key> {
         let classic = &self.classic;
@@ -100,16 +86,13 @@ impl Group {
 /// The offsets that are asked for, of a group that may not exist.
 pub(super) fn fetch_offsets(
     group: Option<&Group>,
-    ask: FetchOffsets,
+    wanted: Option<Vec<Key>>,
     memory: &Memory,
 ) -> Result<FoundOffsets, GroupError> {
-    if let (Some((member_id, generation)), Some(group)) = (&ask.member, group) {
-        group.check_fetch(member_id, *generation)?;
-    }
-    let share = memory.try_take(fetched_bytes(group, ask.wanted.as_ref()));
+    let share = memory.try_take(fetched_bytes(group, wanted.as_ref()));
     let share = share.ok_or(GroupError::CoordinatorNotAvailable)?;
     let stored = |key: &Key| group?.offsets.get(&key.0, key.1).cloned();
-    let offsets = match (ask.wanted, group) {
+    let offsets = match (wanted, group) {
         (Some(keys), _) => {
             let found = keys.into_iter().map(|key| (stored(&key), key));
             found.map(|(offset, key)| (key, offset)).collect()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::asks::{Ask, AskAll, FetchOffsets, FoundOffsets, Outcomes};
+use super::asks::{Ask, AskAll, FoundOffsets, Outcomes};
 use super::groups::{GroupContext, Groups};
 use super::limits::{GROUP_ID_BYTES_MAX, GroupLimits, MEMBER_BYTES_MAX, MEMBER_OVERHEAD_BYTES};
 use super::messages::{
@@ -86,9 +86,7 @@ impl GroupCoordinator {
         group_id: &str,
         ask: impl FnOnce(Answer<T>) -> Ask,
     ) -> Result<T, GroupError> {
-        if group_id.is_empty() || group_id.len() > GROUP_ID_BYTES_MAX {
-            return Err(GroupError::InvalidGroupId);
-        }
+        check_named(group_id)?;
         Ok(self.slots.ask_unless_draining(group_id, ask).await?)
     }
 
@@ -99,9 +97,7 @@ impl GroupCoordinator {
         group_id: &str,
         mut request: JoinRequest,
     ) -> Result<JoinReply, GroupError> {
-        if group_id.is_empty() || group_id.len() > GROUP_ID_BYTES_MAX {
-            return Err(GroupError::InvalidGroupId);
-        }
+        check_named(group_id)?;
         let GroupContext {
             limits, members, ..
         } = self.slots.context();
@@ -133,9 +129,7 @@ impl GroupCoordinator {
         group_id: &str,
         request: SyncRequest,
     ) -> Result<SyncReply, GroupError> {
-        if group_id.is_empty() {
-            return Err(GroupError::InvalidGroupId);
-        }
+        check_named(group_id)?;
         let mut assignments = request.assignments.values();
         if assignments.any(|assignment| assignment.len() > MEMBER_BYTES_MAX) {
             return Err(GroupError::InvalidRequest);
@@ -146,6 +140,7 @@ impl GroupCoordinator {
 
     /// A member says that it lives.
     pub async fn heartbeat(&self, group_id: &str, beat: Heartbeat) -> Result<(), GroupError> {
+        check_named(group_id)?;
         self.ask(group_id, |answer| Ask::Heartbeat(beat, answer))
             .await?
     }
@@ -156,6 +151,7 @@ impl GroupCoordinator {
         group_id: &str,
         members: Vec<LeaveMember>,
     ) -> Result<Outcomes, GroupError> {
+        check_named(group_id)?;
         self.ask(group_id, |answer| Ask::Leave(members, answer))
             .await
     }
@@ -171,15 +167,13 @@ impl GroupCoordinator {
             .await
     }
 
-    /// Stored offsets: of the named partitions, or all there are. `member` is checked when it is given.
+    /// Stored offsets: of the named partitions, or all there are.
     pub async fn fetch_offsets(
         &self,
         group_id: &str,
         wanted: Option<Vec<(String, i32)>>,
-        member: Option<(String, i32)>,
     ) -> Result<FoundOffsets, GroupError> {
-        let fetch = FetchOffsets { wanted, member };
-        self.ask(group_id, |answer| Ask::FetchOffsets(fetch, answer))
+        self.ask(group_id, |answer| Ask::FetchOffsets(wanted, answer))
             .await?
     }
 
@@ -216,6 +210,7 @@ impl GroupCoordinator {
         group_id: &str,
         keys: Vec<(String, i32)>,
     ) -> Result<Outcomes, GroupError> {
+        check_named(group_id)?;
         self.ask(group_id, |answer| Ask::DeleteOffsets(keys, answer))
             .await?
     }
@@ -224,6 +219,14 @@ impl GroupCoordinator {
     pub async fn topic_deleted(&self, topic: &str, id: Uuid) {
         let deleted = || AskAll::TopicDeleted(topic.to_owned(), id);
         self.slots.queue_all(deleted).await;
+    }
+}
+
+/// What has members has a name; offsets alone may be without (Kafka's GroupCoordinatorService).
+fn check_named(group_id: &str) -> Result<(), GroupError> {
+    match group_id.is_empty() || group_id.len() > GROUP_ID_BYTES_MAX {
+        true => Err(GroupError::InvalidGroupId),
+        false => Ok(()),
     }
 }
 

@@ -74,7 +74,7 @@ impl Log {
                 best = Some((largest, segment.clone()));
             }
         }
-        let Some((largest, segment)) = best.filter(|(timestamp, _)| *timestamp >= 0) else {
+        let Some((largest, segment)) = best else {
             return Ok(None);
         };
         let from = segment

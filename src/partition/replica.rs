@@ -274,11 +274,11 @@ impl Replica {
         self.mark_deleted();
     }
 
-    /// Checks the leader epoch that a reader claims to know; negative means that it knows none.
+    /// Checks the leader epoch that a reader claims to know; -1 means that it knows none (Kafka's RequestUtils.getLeaderEpoch).
     pub fn check_epoch(&self, asked: i32) -> Result<(), ReadError> {
         let current = self.leader_epoch();
         match asked {
-            ..0 => Ok(()),
+            -1 => Ok(()),
             _ if asked < current => Err(ReadError::FencedEpoch { asked, current }),
             _ if asked > current => Err(ReadError::UnknownEpoch { asked, current }),
             _ => Ok(()),

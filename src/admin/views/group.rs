@@ -173,11 +173,7 @@ impl GroupDetail {
             .describe(group_id)
             .await?
             .ok_or_else(unknown)?;
-        let offsets = cx
-            .coordinator
-            .fetch_offsets(group_id, None, None)
-            .await?
-            .offsets;
+        let offsets = cx.coordinator.fetch_offsets(group_id, None).await?.offsets;
         let owners = owners(&described.members);
         let mut rows: HashMap<(String, i32), Row> = HashMap::new();
         for (key, committed) in offsets {

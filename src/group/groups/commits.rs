@@ -102,7 +102,7 @@ impl Groups {
     ) -> Result<(), GroupError> {
         if !self.groups.contains_key(group_id) {
             if commit.generation >= 0 {
-                return Err(GroupError::IllegalGeneration);
+                return Err(GroupError::GroupIdNotFound);
             }
             let group = Group::new(ClassicGroup::new(now_ms), Offsets::since(number));
             self.groups.insert(group_id.to_owned(), group);

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::clock::WallClock;
 use crate::coordinator::SlotPartition;
-use crate::group::asks::{FetchOffsets, FoundOffsets};
+use crate::group::asks::FoundOffsets;
 use crate::group::messages::{CommitOffsets, OffsetToCommit};
 use crate::group::testing::OneTopic;
 
@@ -93,11 +93,7 @@ impl Bench {
 
     /// Offsets by partition, as a client fetches them; `None` if that is not answered at once.
     fn offsets(&mut self) -> Option<Vec<(i32, i64)>> {
-        let all = FetchOffsets {
-            wanted: None,
-            member: None,
-        };
-        let mut found = self.ask(|answer| Ask::FetchOffsets(all, answer));
+        let mut found = self.ask(|answer| Ask::FetchOffsets(None, answer));
         let found: FoundOffsets = found.try_recv().ok()?.unwrap();
         let offsets = found.offsets.into_iter();
         Some(
