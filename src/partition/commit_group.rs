@@ -3,13 +3,17 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use tokio::runtime::Handle;
+
 use super::ack_queue::AppendReply;
+use super::inline_write::Work;
 use super::journal_writer::{JournaledAppend, Journaling};
 use super::replica::Replica;
 use super::sync_threads::SyncThreads;
 use crate::clock::WallClock;
-use crate::log::{AppendRequest, LogError};
+use crate::log::{AppendRequest, FAST_PATH_BATCHES_MAX, LogError};
 use crate::meta::Lease;
+use crate::supervisor::Supervisor;
 
 /// Until when this broker may write, once that is known. Without a lease nothing is held back.
 pub(super) type Gate = Arc<OnceLock<Arc<Lease>>>;
@@ -26,6 +30,11 @@ pub(super) enum Job {
 
 /// What a group is written with.
 pub(super) struct CommitContext {
+    /// Of the thread, for the supervisor.
+    pub(super) name: String,
+    pub(super) supervisor: Supervisor,
+    /// Whose threads connections hold up.
+    pub(super) runtime: Option<Handle>,
     pub(super) syncs: SyncThreads,
     pub(super) journal: Option<Journaling>,
     pub(super) gate: Gate,
@@ -33,18 +42,8 @@ pub(super) struct CommitContext {
 }
 
 impl Job {
-    pub(super) fn bytes(&self) -> usize {
-        match self {
-            Self::Append { request, .. } => {
-                let batches = request.batches.iter();
-                batches.map(|batch| batch.bytes.len()).sum()
-            }
-            Self::Run(_) => 0,
-        }
-    }
-
     /// Whether it is a write to the page cache and nothing else, also when all that is queued is for its partition.
-    pub(super) fn is_on_fast_path(&self, queued_bytes: usize, now_ms: i64) -> bool {
+    fn is_on_fast_path(&self, queued_bytes: usize, now_ms: i64) -> bool {
         match self {
             Self::Append {
                 partition, request, ..
@@ -55,18 +54,49 @@ impl Job {
             Self::Run(_) => false,
         }
     }
+}
 
-    /// Answers without doing it; who waits for a [`Job::Run`] sees that it is gone.
-    pub(super) fn refuse(self, why: &str) {
-        if let Self::Append { reply, .. } = self {
+impl Work for CommitContext {
+    type Job = Job;
+
+    fn bytes(job: &Job) -> usize {
+        match job {
+            Job::Append { request, .. } => {
+                let batches = request.batches.iter();
+                batches.map(|batch| batch.bytes.len()).sum()
+            }
+            Job::Run(_) => 0,
+        }
+    }
+
+    fn is_on_fast_path(&self, jobs: &[Job], bytes: usize) -> bool {
+        let now_ms = self.clock.now_ms();
+        jobs.len() <= FAST_PATH_BATCHES_MAX
+            && jobs.iter().all(|job| job.is_on_fast_path(bytes, now_ms))
+    }
+
+    fn write(&self, jobs: &mut Vec<Job>, on_panic: impl FnOnce()) {
+        let write = || self.write_group(jobs);
+        self.supervisor.run(&self.name, write, on_panic);
+    }
+
+    /// Who waits for a [`Job::Run`] sees that it is gone.
+    fn refuse(job: Job, why: &str) {
+        if let Job::Append { reply, .. } = job {
             let _ = reply.send(Err(LogError::Offline(why.to_owned())));
+        }
+    }
+
+    fn set_runtime_going(&self) {
+        if let Some(runtime) = &self.runtime {
+            runtime.spawn(std::future::ready(()));
         }
     }
 }
 
 impl CommitContext {
     /// Does what was queued, in its order but for batches, which are written together.
-    pub(super) fn work(&self, jobs: &mut Vec<Job>) {
+    fn write_group(&self, jobs: &mut Vec<Job>) {
         let mut group = CommitGroup::default();
         for job in jobs.drain(..) {
             match job {

@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Condvar;
 use tokio::sync::Notify;
+
+use super::primitives::Condvar;
 
 /// See the module's documentation; clones are the same.
 #[derive(Clone, Default)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::executor::Workers;
-use super::inline_writes::InlineWrites;
+use super::inline_write::InlineWrites;
 use crate::clock::WallClock;
 use crate::observe::Syncs;
 

@@ -9,23 +9,24 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::ack_queue::AppendReply;
 use super::commit_group::{CommitContext, Gate, Job};
 use super::executor::{Filled, Step, Workers};
+use super::inline_write::WriteQueue;
 use super::journal_writer::Journaling;
 use super::options::PartitionsOptions;
 use super::replica::Replica;
 use super::sync_threads::SyncThreads;
-use super::write_queue::WriteQueue;
 use crate::log::{AppendRequest, Disk};
 use crate::supervisor::Supervisor;
 
 /// A handle to the writer thread; clones share it.
 #[derive(Clone)]
 pub struct Writer {
-    queue: Arc<WriteQueue>,
+    queue: Arc<WriteQueue<CommitContext>>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -39,21 +40,18 @@ impl Writer {
         supervisor: &Supervisor,
     ) -> std::io::Result<Self> {
         let syncs = SyncThreads::start(name, options, supervisor)?;
+        let thread_name = format!("writer {name}");
         let context = CommitContext {
+            name: thread_name.clone(),
+            supervisor: supervisor.clone(),
+            runtime: Handle::try_current().ok(),
             journal: Journaling::start(name, disk, dir, options, &syncs, supervisor)?,
             syncs,
             gate,
             clock: options.clock.clone(),
         };
-        let name = format!("writer {name}");
         let filled = Filled::new(&options.workers);
-        let queue = WriteQueue::new(
-            name.clone(),
-            filled,
-            context,
-            options.inline_writes.clone(),
-            supervisor,
-        );
+        let queue = WriteQueue::new(context, filled, options.inline_writes.clone());
         if let Workers::Steps(_) = options.workers {
             tokio::spawn(run_steps(queue.clone(), options.workers.clone()));
             return Ok(Self {
@@ -63,9 +61,9 @@ impl Writer {
         }
         let (of_thread, supervisor) = (queue.clone(), supervisor.clone());
         let thread = std::thread::Builder::new()
-            .name(name.clone())
+            .name(thread_name.clone())
             .spawn(move || {
-                supervisor.run(&name, || of_thread.run(), || of_thread.fail());
+                supervisor.run(&thread_name, || of_thread.run(), || of_thread.fail());
             })?;
         Ok(Self {
             queue,
@@ -115,14 +113,14 @@ impl Writer {
 
     /// Syncs every partition by itself from now on.
     pub(super) fn do_without_journal(&self) {
-        if let Some(journal) = &self.queue.context.journal {
+        if let Some(journal) = &self.queue.work.journal {
             journal.give_up("what is in it is needed");
         }
     }
 
     /// Asks for a sync of a partition soon.
     pub fn sync_soon(&self, partition: &Arc<Replica>) {
-        self.queue.context.syncs.push(partition.clone());
+        self.queue.work.syncs.push(partition.clone());
     }
 
     /// Finishes what is queued and ends the threads.
@@ -134,15 +132,15 @@ impl Writer {
             }
             None => self.queue.work_off(),
         }
-        if let Some(journal) = &self.queue.context.journal {
+        if let Some(journal) = &self.queue.work.journal {
             journal.stop();
         }
-        self.queue.context.syncs.stop();
+        self.queue.work.syncs.stop();
     }
 }
 
 /// The thread's work as a task.
-async fn run_steps(queue: Arc<WriteQueue>, workers: Workers) {
+async fn run_steps(queue: Arc<WriteQueue<CommitContext>>, workers: Workers) {
     let (Some(filled), Workers::Steps(pause)) = (&queue.filled.tasks, &workers) else {
         return;
     };
