@@ -177,6 +177,12 @@ impl<J> State<J> {
         self.bytes < INLINE_BYTES_MAX && work.is_on_fast_path(&self.jobs, self.bytes)
     }
 
+    /// Nothing more is taken; gives what must be refused.
+    fn fail(&mut self) -> Vec<J> {
+        self.ended = true;
+        std::mem::take(&mut self.jobs)
+    }
+
     fn is_for_thread(&self) -> bool {
         let until = self.thread_only_until;
         self.stopping || self.ended || until.is_some_and(|until| until > Instant::now())
@@ -189,8 +195,13 @@ struct Fails<'a, W: Work>(&'a WriteQueue<W>);
 
 impl<W: Work> Drop for Fails<'_, W> {
     fn drop(&mut self) {
-        self.0.state.lock().busy = false;
-        self.0.fail();
+        let jobs = {
+            let mut state = self.0.state.lock();
+            // At once: nobody may take what is queued in between.
+            state.busy = false;
+            state.fail()
+        };
+        refuse_all::<W>(jobs);
         self.0.filled.wake();
     }
 }
@@ -336,13 +347,13 @@ impl<W: Work> WriteQueue<W> {
 
     /// Refuses what is queued, and all that comes.
     pub(super) fn fail(&self) {
-        let jobs = {
-            let mut state = self.state.lock();
-            state.ended = true;
-            std::mem::take(&mut state.jobs)
-        };
-        jobs.into_iter().for_each(|job| W::refuse(job, ENDED));
+        let jobs = self.state.lock().fail();
+        refuse_all::<W>(jobs);
     }
+}
+
+fn refuse_all<W: Work>(jobs: Vec<W::Job>) {
+    jobs.into_iter().for_each(|job| W::refuse(job, ENDED));
 }
 
 /// What has work to do at the end of a poll: a queue, whatever is in it.

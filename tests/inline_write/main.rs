@@ -201,7 +201,6 @@ fn a_panic_while_one_writes_leaves_nobody_waiting() {
 }
 
 #[test]
-#[should_panic]
 fn a_panic_that_not_even_the_supervisor_holds_leaves_nobody_waiting() {
     panic_in_a_group(Kind::Escapes);
 }
