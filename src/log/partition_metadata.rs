@@ -8,13 +8,14 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::LazyLock;
 
+use data_encoding::{BASE64URL_NOPAD, Encoding};
 use uuid::Uuid;
 
 use super::disk::Disk;
 
 const FILE_NAME: &str = "partition.metadata";
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// Writes the topic's id into a partition directory.
 pub(super) fn store(disk: &dyn Disk, dir: &Path, topic_id: Uuid) -> io::Result<()> {
@@ -47,34 +48,19 @@ pub(super) fn load(disk: &dyn Disk, dir: &Path) -> io::Result<Option<Uuid>> {
 
 /// A UUID as Kafka prints it: 22 characters.
 pub fn to_base64(id: Uuid) -> String {
-    let bits = id.as_u128();
-    let digit = |n: u32| {
-        let shift = 122i32 - 6 * n as i32;
-        let value = if shift >= 0 {
-            bits >> shift
-        } else {
-            bits << -shift
-        };
-        char::from(ALPHABET[(value & 63) as usize])
-    };
-    (0..22).map(digit).collect()
+    BASE64URL_NOPAD.encode(id.as_bytes())
 }
 
 /// The UUID that [`to_base64`] printed.
-pub fn from_base64(text: &str) -> Option<Uuid> {
-    if text.len() != 22 {
-        return None;
-    }
-    let mut bits = 0u128;
-    for (n, byte) in text.bytes().enumerate() {
-        let value = ALPHABET.iter().position(|letter| *letter == byte)? as u128;
-        bits = if n < 21 {
-            bits << 6 | value
-        } else {
-            bits << 2 | value >> 4
-        };
-    }
-    Some(Uuid::from_u128(bits))
+fn from_base64(text: &str) -> Option<Uuid> {
+    // As Java's decoder, which does not look at the bits after the last byte.
+    static LENIENT: LazyLock<Option<Encoding>> = LazyLock::new(|| {
+        let mut specification = BASE64URL_NOPAD.specification();
+        specification.check_trailing_bits = false;
+        specification.encoding().ok()
+    });
+    let bytes = LENIENT.as_ref()?.decode(text.as_bytes()).ok()?;
+    Uuid::from_slice(&bytes).ok()
 }
 
 #[cfg(test)]
@@ -87,6 +73,23 @@ mod tests {
         assert_eq!(to_base64(Uuid::from_u128(1)), "AAAAAAAAAAAAAAAAAAAAAQ");
         let id = Uuid::from_u128(0x1234_5678_9abc_def0_0fed_cba9_8765_4321);
         assert_eq!(from_base64(&to_base64(id)), Some(id));
-        assert_eq!(from_base64("short"), None);
+        assert_eq!(
+            from_base64("AAAAAAAAAAAAAAAAAAAAAf"),
+            from_base64("AAAAAAAAAAAAAAAAAAAAAQ")
+        );
+        let urls = Uuid::from_u128(u128::MAX << 8 | 0xfb);
+        assert_eq!(to_base64(urls), "____________________-w");
+        for wrong in [
+            "short",
+            "",
+            "AAAAAAAAAAAAAAAAAAAAAQ==",
+            "AAAAAAAAAAAAAAAAAAAAA",
+            "AAAAAAAAAAAAAAAAAAAAAAQ",
+            "AAAAAAAAAA+AAAAAAAAAAQ",
+            "AAAAAAAAAA AAAAAAAAAAQ",
+            "äAAAAAAAAAAAAAAAAAAAAQ",
+        ] {
+            assert_eq!(from_base64(wrong), None, "{wrong}");
+        }
     }
 }
