@@ -7,6 +7,7 @@ use std::io::{self, BufWriter, Write};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use data_encoding::HEXLOWER;
 use metaq_protocol::ResponseError;
 use metaq_protocol::batch::{BATCH_HEADER_BYTES, Batches};
 use metaq_protocol::compression::decompress;
@@ -19,7 +20,6 @@ use serde::Serialize;
 use super::Failure;
 use super::client::{Address, Client, check};
 use super::topic::{identity_of, metadata, offsets, topic_name};
-use crate::meta::records::to_hex;
 
 /// A broker that has nothing new answers after this long, divided by the number of brokers that are asked in turn.
 const FETCH_WAIT_MS: i32 = 500;
@@ -367,7 +367,7 @@ impl Consumer {
             let out = &mut self.out;
             let bytes = |out: &mut BufWriter<_>, bytes: Option<&[u8]>| match self.show {
                 Show::Text => out.write_all(bytes.unwrap_or_default()),
-                Show::Hex => out.write_all(to_hex(bytes.unwrap_or_default()).as_bytes()),
+                Show::Hex => out.write_all(HEXLOWER.encode(bytes.unwrap_or_default()).as_bytes()),
             };
             let len = |bytes: Option<&[u8]>| bytes.map_or(-1, |bytes| bytes.len() as i64);
             match part {
@@ -418,7 +418,7 @@ fn text_or_hex(bytes: Option<&[u8]>) -> (Option<&str>, Option<String>) {
     match bytes.map(|bytes| (std::str::from_utf8(bytes), bytes)) {
         None => (None, None),
         Some((Ok(text), _)) => (Some(text), None),
-        Some((Err(_), bytes)) => (None, Some(to_hex(bytes))),
+        Some((Err(_), bytes)) => (None, Some(HEXLOWER.encode(bytes))),
     }
 }
 

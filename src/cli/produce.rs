@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
+use data_encoding::HEXLOWER_PERMISSIVE;
 use metaq_protocol::ResponseError;
 use metaq_protocol::batch::{BatchBuilder, Compression, next_sequence};
 use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
@@ -573,17 +574,26 @@ fn from_json(line: &[u8]) -> Result<Outgoing, String> {
 }
 
 fn unhex(digits: &[u8]) -> Result<Vec<u8>, String> {
-    let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
-    let pairs = digits.chunks(2).map(|pair| match pair {
-        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-        _ => None,
-    });
-    let bytes: Option<Vec<u8>> = pairs.collect();
-    bytes.ok_or_else(|| "not pairs of hexadecimal digits".to_owned())
+    let bytes = HEXLOWER_PERMISSIVE.decode(digits);
+    bytes.map_err(|_| "not pairs of hexadecimal digits".to_owned())
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes
         .windows(wanted.len())
         .position(|window| window == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_bytes_in_pairs_and_nothing_else_is() {
+        assert_eq!(unhex(b"00fFA0"), Ok(vec![0, 0xff, 0xa0]));
+        for wrong in ["0", "0g", "+f", "0x00", "00 01"] {
+            let error = unhex(wrong.as_bytes()).unwrap_err();
+            assert_eq!(error, "not pairs of hexadecimal digits", "{wrong}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 
 use super::classic::{ClassicGroup, State};
 use super::limits::OFFSET_OVERHEAD_BYTES;
@@ -16,7 +17,6 @@ use crate::coordinator::{StoredId, TopicPartition, Topics};
 use crate::meta::paths::GroupNode;
 use crate::meta::records::{
     GroupRecord, MemberIdRecord, MemberRecord, OffsetRecord, RECORD_VERSION, decode, encode,
-    from_hex, to_hex,
 };
 use crate::meta::{MetaError, Op, paths};
 
@@ -71,9 +71,9 @@ fn member_record(group: &ClassicGroup, member: &Member) -> MemberRecord {
         protocols: member
             .protocols
             .iter()
-            .map(|(name, metadata)| (name.clone(), to_hex(metadata)))
+            .map(|(name, metadata)| (name.clone(), HEXLOWER.encode(metadata)))
             .collect(),
-        assignment: to_hex(&group.assignment_to_store(member)),
+        assignment: HEXLOWER.encode(&group.assignment_to_store(member)),
     }
 }
 
@@ -225,7 +225,8 @@ fn group_from(record: GroupRecord, path: &str, now_ms: i64) -> Result<ClassicGro
             path: path.to_owned(),
             what: "not hexadecimal".to_owned(),
         };
-        from_hex(digits).map(Bytes::from).ok_or_else(malformed)
+        let bytes = HEXLOWER_PERMISSIVE.decode(digits.as_bytes());
+        bytes.map(Bytes::from).map_err(|_| malformed())
     };
     for stored in record.members {
         let mut protocols = Vec::with_capacity(stored.protocols.len());

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
 use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader};
 use metaq_protocol::compression;
 use metaq_protocol::records::Records;
@@ -426,6 +427,6 @@ fn dump_records(header: &BatchHeader, bytes: &[u8]) -> Result<Vec<DumpedRecord>,
 fn show(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
-        _ => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        _ => HEXLOWER.encode(bytes),
     }
 }

@@ -6,6 +6,8 @@
 
 use std::fmt::Write;
 
+use data_encoding::HEXLOWER_PERMISSIVE;
+
 /// What every broker watches, with everything below.
 pub const WATCHED: &[&str] = &["/brokers", "/controller", "/coordinators", "/config"];
 /// One marker a session, by which a broker learns whether a change was made before its connection was lost.
@@ -248,8 +250,7 @@ pub fn unescape(element: &str) -> Option<String> {
     let mut rest = element.as_bytes();
     while let Some((first, after)) = rest.split_first() {
         if *first == b'%' {
-            let digits = std::str::from_utf8(after.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            bytes.extend(HEXLOWER_PERMISSIVE.decode(after.get(..2)?).ok()?);
             rest = &after[2..];
         } else {
             bytes.push(*first);
@@ -334,5 +335,9 @@ mod tests {
             );
             assert_eq!(unescape(&element).as_deref(), Some(name));
         }
+        for wrong in ["%2", "%+f", "%gg", "a%"] {
+            assert_eq!(unescape(wrong), None, "{wrong}");
+        }
+        assert_eq!(unescape("%2F").as_deref(), Some("/"));
     }
 }

@@ -2,9 +2,10 @@
 //! belongs to running brokers (registrations, the controller, slots, members' nodes) is left out and made anew.
 
 use bytes::Bytes;
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Serialize};
 
-use super::records::{ClusterRecord, RECORD_VERSION, decode, from_hex, to_hex};
+use super::records::{ClusterRecord, RECORD_VERSION, decode};
 use super::{MetaError, MetaStore, Node, Op, paths};
 
 /// What is taken along, each with everything below.
@@ -44,7 +45,7 @@ impl ShownNode {
     /// Shows a node.
     pub fn new(path: String, node: &Node) -> Self {
         let text = std::str::from_utf8(&node.data).ok().map(str::to_owned);
-        let hex = text.is_none().then(|| to_hex(&node.data));
+        let hex = text.is_none().then(|| HEXLOWER.encode(&node.data));
         Self {
             path,
             text,
@@ -57,7 +58,10 @@ impl ShownNode {
     fn data(&self) -> Option<Bytes> {
         match (&self.text, &self.hex) {
             (Some(text), None) => Some(text.clone().into()),
-            (None, Some(digits)) => from_hex(digits).map(Bytes::from),
+            (None, Some(digits)) => {
+                let bytes = HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok()?;
+                Some(bytes.into())
+            }
             _ => None,
         }
     }
