@@ -1,5 +1,7 @@
 //! Broker configurations: one table of names (Kafka's, with MetaQ's beside them), types, defaults and texts.
 
+use strsim::levenshtein;
+
 use super::kafka::{self, Foreign};
 use super::topic::TOPIC_KEYS;
 use super::value::{Kind, Value};
@@ -784,32 +786,14 @@ fn age_ms(age: &str) -> Option<i64> {
     age.checked_mul(unit_ms)
 }
 
-/// Names that a misspelt one may have meant.
+/// The name that a misspelt one may have meant, upper and lower case being the same.
 pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = name.to_ascii_lowercase();
     known
-        .map(|known| (distance(name, known), known))
+        .map(|known| (levenshtein(&lower, &known.to_ascii_lowercase()), known))
         .min()
         .filter(|(distance, _)| *distance <= 1 + name.len() / 3)
         .map(|(_, known)| known)
-}
-
-/// Levenshtein's distance, without regard to case.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b) = (
-        a.to_ascii_lowercase().into_bytes(),
-        b.to_ascii_lowercase().into_bytes(),
-    );
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, left) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, right) in b.iter().enumerate() {
-            let cost = diagonal + usize::from(left != right);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -823,6 +807,19 @@ mod tests {
             assert_eq!(key.kind.check(key.default), Ok(()), "{}", key.name);
             assert!(seen.insert(key.name), "{}", key.name);
         }
+    }
+
+    #[test]
+    fn a_misspelt_name_is_near_to_one_that_differs_by_a_third_of_its_letters() {
+        let near = |name: &str| nearest(name, ["serverPort", "hostName"].into_iter());
+        for misspelt in ["severPort", "SERVERPORT", "serverProt", "serverport1"] {
+            assert_eq!(near(misspelt), Some("serverPort"), "{misspelt}");
+        }
+        assert_eq!(near("hostname"), Some("hostName"));
+        for unlike in ["", "x", "zookeeper.connect"] {
+            assert_eq!(near(unlike), None, "{unlike}");
+        }
+        assert_eq!(nearest("ac", ["ab", "aa"].into_iter()), Some("aa"));
     }
 
     #[test]
@@ -860,18 +857,6 @@ mod tests {
             canonical("num.oi.threads", "8")
                 .unwrap_err()
                 .contains("unknown key")
-        );
-    }
-
-    #[test]
-    fn a_misspelt_name_finds_its_neighbour() {
-        assert_eq!(
-            nearest("severPort", broker_keys().filter_map(|key| key.metaq_name)),
-            Some("serverPort")
-        );
-        assert_eq!(
-            nearest("zzzzzzzz", broker_keys().filter_map(|key| key.metaq_name)),
-            None
         );
     }
 }
