@@ -20,6 +20,8 @@ mod history;
 mod house;
 #[path = "../tests/simulation/log.rs"]
 mod log;
+#[path = "../tests/simulation/names.rs"]
+mod names;
 #[path = "../tests/simulation/network.rs"]
 mod network;
 #[path = "../tests/simulation/process.rs"]

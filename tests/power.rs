@@ -4,6 +4,8 @@
 
 #[path = "simulation/disk.rs"]
 mod disk;
+#[path = "simulation/names.rs"]
+mod names;
 #[path = "simulation/random.rs"]
 mod random;
 

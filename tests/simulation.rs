@@ -27,6 +27,8 @@ mod history;
 mod house;
 #[path = "simulation/log.rs"]
 mod log;
+#[path = "simulation/names.rs"]
+mod names;
 #[path = "simulation/network.rs"]
 mod network;
 #[path = "simulation/process.rs"]

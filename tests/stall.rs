@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{Client, Running, batch, fetch_request, name, produce_request};
-use metaq::log::{Disk, DiskFile, RealDisk};
+use metaq::log::{DirEntry, Disk, DiskFile, RealDisk};
 use metaq_protocol::messages::describe_producers_request::TopicRequest;
 use metaq_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -92,6 +92,22 @@ impl Disk for Stalling {
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.pass();
         RealDisk.remove(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.pass();
+        RealDisk.list(dir)
+    }
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.pass();
+        RealDisk.create_dir(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.pass();
+        RealDisk.remove_dir_all(path)
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.pass();
+        RealDisk.link(from, to)
     }
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.pass();

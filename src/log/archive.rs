@@ -8,16 +8,15 @@
 //! A segment is deleted only when its whole file is in the archive, durably, under its name: linked, where both are on
 //! one file system, or copied beside, synced and renamed. What a kill leaves in between is done again, and finds what
 //! was done. A file in the archive is never written over. It is a segment of Kafka's format (`metaq log dump`).
-//!
-//! This is the machine's file system, not the disk interface: it takes nothing from the log.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::LogError;
+use super::copy::copy_range;
+use super::disk::{Disk, create_dir_all};
 use super::partition_log::Log;
 use super::segment::{Segment, file_name};
 
@@ -53,7 +52,7 @@ impl Log {
     /// on a thread that appends wait for.
     pub fn archive(&self, segments: &[Arc<Segment>], dir: &Path) -> io::Result<()> {
         for segment in segments {
-            archive_segment(&segment.path(), segment.base_offset, dir)?;
+            archive_segment(&*self.disk, &segment.path(), segment.base_offset, dir)?;
             let next = {
                 let all = self.segments.load();
                 let next = all
@@ -67,56 +66,60 @@ impl Log {
     }
 }
 
-fn archive_segment(from: &Path, base_offset: i64, dir: &Path) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
+fn archive_segment(disk: &dyn Disk, from: &Path, base_offset: i64, dir: &Path) -> io::Result<()> {
+    create_dir_all(disk, dir)?;
     let to = dir.join(file_name(base_offset, "log"));
     if to.exists() {
-        return match is_same(from, &to)? {
-            true => sync_dir(dir),
+        return match is_same(disk, from, &to)? {
+            true => sync_dirs(disk, dir),
             false => Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
                 format!("{} is there already, with other records", to.display()),
             )),
         };
     }
-    if fs::hard_link(from, &to).is_err() {
+    if disk.link(from, &to).is_err() {
         let beside = dir.join(file_name(base_offset, "log.tmp"));
-        fs::copy(from, &beside)?;
-        File::open(&beside)?.sync_all()?;
-        fs::rename(&beside, &to)?;
+        let bytes = disk.open(from)?.size()?;
+        copy_range(disk, from, &beside, 0..bytes, &|| true)?;
+        disk.rename(&beside, &to)?;
     }
-    sync_dir(dir)
+    sync_dirs(disk, dir)
 }
 
 /// Also the directory's own name.
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()?;
+fn sync_dirs(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    disk.sync_dir(dir)?;
     match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => File::open(".")?.sync_all(),
+        Some(parent) => disk.sync_dir(parent),
+        None => disk.sync_dir(Path::new(".")),
     }
 }
 
-fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
-    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
-    if one.metadata()?.len() != other.metadata()?.len() {
+fn is_same(disk: &dyn Disk, one: &Path, other: &Path) -> io::Result<bool> {
+    let (one, other) = (disk.open(one)?, disk.open(other)?);
+    if one.size()? != other.size()? {
         return Ok(false);
     }
     let (mut left, mut right) = (vec![0; COMPARED_BYTES], vec![0; COMPARED_BYTES]);
+    let mut position = 0;
     loop {
-        let read = one.read(&mut left)?;
+        let read = one.read_at(&mut left, position)?;
         if read == 0 {
             return Ok(true);
         }
-        other.read_exact(&mut right[..read])?;
-        if left[..read] != right[..read] {
+        let same = other.read_at(&mut right[..read], position)? == read;
+        if !same || left[..read] != right[..read] {
             return Ok(false);
         }
+        position += read as u64;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::{LeftAs, LogConfig, OpenMode, OpenedLog, ProducedBatch, RealDisk};
     use super::*;
     use metaq_protocol::batch::{BatchBuilder, BatchHeader};

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::checkpoint::{self, TopicPartition};
 use super::dir_name::capped_name;
-use super::disk::Disk;
+use super::disk::{Disk, create_dir_all};
 use super::epochs::LeaderEpochs;
 use super::partition_metadata;
 
@@ -34,7 +34,7 @@ pub(super) const MARKERS: [&str; 2] = [CLEAN_SHUTDOWN, RUNNING];
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const META_PROPERTIES: &str = "meta.properties";
 const DELETING: &str = "-delete";
-/// Ends the names of copies that become partitions (`partition/moving.rs`), as Kafka's do.
+/// Ends the names of copies that become partitions (`partition/relocation.rs`), as Kafka's do.
 pub(crate) const FUTURE: &str = "-future";
 
 /// Why a data directory cannot be used.
@@ -120,7 +120,7 @@ impl DataDir {
             path: path.to_path_buf(),
             source,
         };
-        std::fs::create_dir_all(path).map_err(io)?;
+        create_dir_all(&*disk, path).map_err(io)?;
         let lock = File::options()
             .create(true)
             .truncate(false)
@@ -235,13 +235,11 @@ impl DataDir {
             path: self.path.clone(),
             source,
         };
-        for entry in std::fs::read_dir(&self.path).map_err(io)? {
-            let entry = entry.map_err(io)?;
-            let name = entry.file_name();
-            let is_deleted = name.to_str().is_some_and(|name| name.ends_with(DELETING));
-            if is_deleted && entry.file_type().map_err(io)?.is_dir() {
-                tracing::info!(dir = %entry.path().display(), "finishing the deletion of a partition");
-                std::fs::remove_dir_all(entry.path()).map_err(io)?;
+        for entry in self.disk.list(&self.path).map_err(io)? {
+            if entry.is_dir && entry.name.ends_with(DELETING) {
+                let path = self.path.join(entry.name);
+                tracing::info!(dir = %path.display(), "finishing the deletion of a partition");
+                self.disk.remove_dir_all(&path).map_err(io)?;
             }
         }
         Ok(())
@@ -254,26 +252,22 @@ impl DataDir {
             source,
         };
         let mut found = Vec::new();
-        for entry in std::fs::read_dir(&self.path).map_err(io)? {
-            let entry = entry.map_err(io)?;
-            let name = entry.file_name();
-            let Some(name) = name.to_str() else { continue };
-            if !entry.file_type().map_err(io)?.is_dir() {
-                continue;
-            }
-            if name.ends_with(DELETING) || name.ends_with(FUTURE) {
+        for entry in self.disk.list(&self.path).map_err(io)? {
+            let name = &*entry.name;
+            if !entry.is_dir || name.ends_with(DELETING) || name.ends_with(FUTURE) {
                 continue;
             }
             let Some((topic, partition)) = split_name(name) else {
                 tracing::warn!(dir = name, "ignored: not a partition directory");
                 continue;
             };
-            let topic_id = partition_metadata::load(&*self.disk, &entry.path()).map_err(io)?;
+            let path = self.path.join(name);
+            let topic_id = partition_metadata::load(&*self.disk, &path).map_err(io)?;
             found.push(FoundPartition {
                 topic: topic.to_owned(),
                 partition,
                 topic_id,
-                path: entry.path(),
+                path,
             });
         }
         found.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));

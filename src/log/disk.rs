@@ -3,6 +3,12 @@
 //! Everything whose loss would lose a record goes through [`Disk`] and [`DiskFile`], so that a test can put
 //! a disk underneath that tears writes, forgets what was not synced, or answers EIO and ENOSPC. Index files
 //! are rebuilt from the segments and are mapped directly (`index_file.rs`); only their space is asked for here.
+//!
+//! What is durable when: a file's bytes after [`DiskFile::sync_data`]; which names a directory holds (that a file or a
+//! directory is there, has another name, or is gone) after [`Disk::sync_dir`] of that directory. The one says nothing about
+//! the other. Until then a power failure may leave the state before the change or after it, for each name by itself; a
+//! rename within one directory leaves one of its two names. A process that is killed loses none of it, but who starts after it
+//! sees what is not durable yet, and cannot tell.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -40,16 +46,37 @@ pub trait DiskFile: Send + Sync {
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
 }
 
+/// A name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry {
+    /// The name.
+    pub name: String,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+    /// Of a file; 0 for all else.
+    pub bytes: u64,
+}
+
 /// A file system.
 pub trait Disk: Send + Sync {
     /// Opens a file that is there for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Creates an empty file, or opens the one that is there.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
-    /// Renames a file or a directory.
+    /// Renames a file or a directory, with all that is in it. Durable after [`Self::sync_dir`] of the directory that holds both
+    /// names; when that fails, either name may be left.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a file.
+    /// Removes a file. Until the directory is synced a power failure may bring it back.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// What is in a directory, in no order. Names that are not UTF-8 are left out: no file of a broker has one.
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
+    /// Makes a directory in one that is there; `AlreadyExists` where there is one.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// Removes a directory and all that is in it. It is no one step: a kill, an error or a power failure may leave the directory
+    /// with any part of its files.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Gives a file one more name, on the same file system; `AlreadyExists` where the name is taken.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Reads a small file whole.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Replaces a small file in one step: temporary file, fdatasync, rename, directory sync.
@@ -93,6 +120,22 @@ impl Disk for RealDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        list(dir)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::create_dir(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir_all(path)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::hard_link(from, to)
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -171,6 +214,22 @@ impl Disk for ReadOnlyDisk {
         Self::refuse()
     }
 
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        list(dir)
+    }
+
+    fn create_dir(&self, _: &Path) -> io::Result<()> {
+        Self::refuse()
+    }
+
+    fn remove_dir_all(&self, _: &Path) -> io::Result<()> {
+        Self::refuse()
+    }
+
+    fn link(&self, _: &Path, _: &Path) -> io::Result<()> {
+        Self::refuse()
+    }
+
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         std::fs::read(path)
     }
@@ -185,6 +244,46 @@ impl Disk for ReadOnlyDisk {
 
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
         Self::refuse()
+    }
+}
+
+fn list(dir: &Path) -> io::Result<Vec<DirEntry>> {
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let kind = entry.file_type()?;
+        let bytes = match kind.is_file().then(|| entry.metadata()) {
+            Some(Ok(found)) => found.len(),
+            // It went meanwhile.
+            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => continue,
+            Some(Err(error)) => return Err(error),
+            None => 0,
+        };
+        entries.push(DirEntry {
+            name,
+            is_dir: kind.is_dir(),
+            bytes,
+        });
+    }
+    Ok(entries)
+}
+
+/// Makes a directory, and those that it is to be in, where they are missing. Durable after [`Disk::sync_dir`] of each that
+/// holds a new one.
+pub(crate) fn create_dir_all(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    if dir.as_os_str().is_empty() || dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent() {
+        create_dir_all(disk, parent)?;
+    }
+    match disk.create_dir(dir) {
+        // Somebody else did.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        made => made,
     }
 }
 
@@ -262,6 +361,31 @@ mod tests {
         assert_eq!(metadata.len(), 1 << 20);
         assert!(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512 >= 1 << 20);
         assert!(std::fs::read(&path).unwrap().starts_with(b"kept\0"));
+    }
+
+    #[test]
+    fn a_directory_lists_its_files_with_their_sizes_and_goes_with_them() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("a/b");
+        create_dir_all(&RealDisk, &dir).unwrap();
+        create_dir_all(&RealDisk, &dir).unwrap();
+        RealDisk.create_dir(&dir.join("sub")).unwrap();
+        RealDisk.write(&dir.join("one"), b"1").unwrap();
+        RealDisk.link(&dir.join("one"), &dir.join("two")).unwrap();
+        let taken = RealDisk.link(&dir.join("one"), &dir.join("two"));
+        assert_eq!(taken.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        let mut found = RealDisk.list(&dir).unwrap();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        let found: Vec<_> = found
+            .iter()
+            .map(|entry| (&*entry.name, entry.is_dir, entry.bytes))
+            .collect();
+        assert_eq!(
+            found,
+            [("one", false, 1), ("sub", true, 0), ("two", false, 1)]
+        );
+        RealDisk.remove_dir_all(&dir).unwrap();
+        assert!(!dir.exists() && root.path().join("a").is_dir());
     }
 
     #[test]

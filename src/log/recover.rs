@@ -13,7 +13,7 @@ use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader};
 
 use super::LogError;
 use super::config::LogConfig;
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, create_dir_all};
 use super::epochs::LeaderEpochs;
 use super::failed_sync;
 use super::left_as::{LeftAs, OpenMode};
@@ -61,7 +61,7 @@ impl Log {
         journaled: &[JournaledBatch],
         now_ms: i64,
     ) -> Result<OpenedLog, LogError> {
-        std::fs::create_dir_all(dir)?;
+        create_dir_all(&*disk, dir)?;
         let sync_failed = left.mode != OpenMode::Clean && failed_sync::is_noted(&*disk, dir);
         let left = match sync_failed {
             // Indexes are not believed either.

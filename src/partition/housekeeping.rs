@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::executor::Workers;
 use super::handle::Partition;
 use super::registry::Partitions;
-use crate::log::{LogConfig, LogError, Segment, capped_name, unlink_all, uuid_to_base64};
+use crate::log::{Disk, LogConfig, LogError, Segment, capped_name, unlink_all, uuid_to_base64};
 use crate::schedule::Schedule;
 
 /// How often the clock is looked at; the grain of `flush.ms`.
@@ -215,7 +215,7 @@ impl Housekeeper {
                 PendingUnlink::Segments(segments),
             ));
         }
-        remove_due(unlinks, now);
+        remove_due(partitions.disk(), unlinks, now);
         if self.checkpointed.elapsed() >= intervals.checkpoint {
             self.checkpointed = Instant::now();
             // Said already; it is tried again at the next pass.
@@ -473,7 +473,7 @@ fn failed(partition: &Partition, error: &LogError) {
     tracing::warn!(topic = %partition.topic(), partition = partition.index(), %error, "retention failed");
 }
 
-fn remove_due(unlinks: &mut Vec<(i64, PendingUnlink)>, now: i64) {
+fn remove_due(disk: &dyn Disk, unlinks: &mut Vec<(i64, PendingUnlink)>, now: i64) {
     unlinks.retain(|(at, what)| {
         if *at > now {
             return true;
@@ -481,7 +481,7 @@ fn remove_due(unlinks: &mut Vec<(i64, PendingUnlink)>, now: i64) {
         match what {
             PendingUnlink::Segments(segments) => unlink_all(segments),
             PendingUnlink::Directory(path) => {
-                if let Err(error) = std::fs::remove_dir_all(path) {
+                if let Err(error) = disk.remove_dir_all(path) {
                     tracing::warn!(dir = %path.display(), %error, "cannot remove a deleted partition");
                 }
             }

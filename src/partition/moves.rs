@@ -1,13 +1,12 @@
 //! Which partitions move to which data directory, and what a kill left of that.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crate::log::FUTURE;
+use crate::log::{Disk, FUTURE};
 
 /// In a copy that is whole; says which partition it is, in a directory whose name may have only a part of the topic's.
 pub(super) const MOVED: &str = "metaq-moved";
@@ -21,51 +20,54 @@ pub(super) struct Moves {
     pub(super) stopping: bool,
 }
 
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
 /// Settles what a kill left of moves; before the directories are looked through.
-pub(super) fn settle(dirs: &[&Path]) -> io::Result<()> {
+pub(super) fn settle(disk: &dyn Disk, dirs: &[&Path]) -> io::Result<()> {
     for dir in dirs {
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some(name) = name.to_str().filter(|name| name.ends_with(FUTURE)) else {
-                continue;
-            };
-            let Some((named, _)) = name.rsplit_once('.') else {
-                continue;
-            };
-            let moved = match fs::read_to_string(entry.path().join(MOVED)) {
-                // As earlier versions wrote it.
-                Ok(said) if said.is_empty() => Some(named.to_owned()),
-                Ok(said) => Some(said),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(error),
-            };
-            let is_there =
-                |partition: &&String| dirs.iter().any(|dir| dir.join(partition).exists());
-            if let Some(partition) = moved.as_ref().filter(|partition| !is_there(partition)) {
-                tracing::info!(partition, dir = %dir.display(), "finishing the move of a partition");
-                fs::remove_file(entry.path().join(MOVED))?;
-                fs::rename(entry.path(), dir.join(partition))?;
-                sync_dir(dir)?;
-            } else {
-                tracing::info!(partition = named, dir = %dir.display(), "the move of a partition was cut short; it stays where it was");
-                fs::remove_dir_all(entry.path())?;
+        for entry in disk.list(dir)? {
+            if let Some((named, _)) = entry.name.rsplit_once('.')
+                && entry.name.ends_with(FUTURE)
+            {
+                settle_copy(disk, dirs, dir, &dir.join(&entry.name), named)?;
             }
         }
     }
     Ok(())
 }
 
+/// Makes a copy the partition where it is whole and the partition is nowhere else, or removes it.
+fn settle_copy(
+    disk: &dyn Disk,
+    dirs: &[&Path],
+    dir: &Path,
+    copy: &Path,
+    named: &str,
+) -> io::Result<()> {
+    let moved = match disk.read(&copy.join(MOVED)) {
+        // As earlier versions wrote it.
+        Ok(said) if said.is_empty() => Some(named.to_owned()),
+        Ok(said) => Some(String::from_utf8_lossy(&said).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let is_there = |partition: &&String| dirs.iter().any(|dir| dir.join(partition).exists());
+    if let Some(partition) = moved.as_ref().filter(|partition| !is_there(partition)) {
+        tracing::info!(partition, dir = %dir.display(), "finishing the move of a partition");
+        disk.remove(&copy.join(MOVED))?;
+        disk.rename(copy, &dir.join(partition))?;
+        disk.sync_dir(dir)
+    } else {
+        tracing::info!(partition = named, dir = %dir.display(), "the move of a partition was cut short; it stays where it was");
+        disk.remove_dir_all(copy)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::PathBuf;
 
     use super::*;
-    use crate::log::capped_name;
+    use crate::log::{RealDisk, capped_name};
 
     fn partition_dir(path: PathBuf) -> PathBuf {
         fs::create_dir_all(&path).unwrap();
@@ -91,7 +93,7 @@ mod tests {
         let of_long = b.join(capped_name(&long, &format!("-0.0123{FUTURE}-{FUTURE}")));
         partition_dir(of_long.clone());
         fs::write(of_long.join(MOVED), format!("{long}-0")).unwrap();
-        settle(&[&a, &b]).unwrap();
+        settle(&RealDisk, &[&a, &b]).unwrap();
         let there = |dir: &Path, n: u32| dir.join(format!("t-{n}")).exists();
         assert_eq!(
             [there(&a, 0), there(&a, 1), there(&a, 2)],

@@ -180,7 +180,7 @@ impl Partitions {
         let dirs = dirs.map(|path| DataDir::open(disk.clone(), path));
         let dirs = dirs.collect::<Result<Vec<_>, _>>()?;
         let paths: Vec<&Path> = dirs.iter().map(DataDir::path).collect();
-        moves::settle(&paths).map_err(|source| DataDirError::Io {
+        moves::settle(&*disk, &paths).map_err(|source| DataDirError::Io {
             path: options.data_paths.first().cloned().unwrap_or_default(),
             source,
         })?;
@@ -249,6 +249,11 @@ impl Partitions {
         &self.supervisor
     }
 
+    /// The disk that they are on.
+    pub(super) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
     /// The data directories.
     pub fn data_dirs(&self) -> impl Iterator<Item = &DataDir> {
         self.volumes.iter().map(|volume| &volume.dir)
@@ -289,7 +294,7 @@ impl Partitions {
             volume
                 .dir
                 .set_aside(&found.topic, found.partition)
-                .and_then(std::fs::remove_dir_all)
+                .and_then(|aside| self.disk.remove_dir_all(&aside))
         });
         if let Some(Err(error)) = removed {
             tracing::error!(dir = %found.path.display(), %error, "cannot remove a deleted topic's partition");

@@ -14,8 +14,8 @@
 //! thread of its own.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,17 +23,16 @@ use std::thread::JoinHandle;
 
 use uuid::Uuid;
 
+use super::executor::Workers;
 use super::handle::Partition;
-use super::moves::{MOVED, sync_dir};
+use super::moves::MOVED;
 use super::registry::{Partitions, TopicToOpen};
-use crate::log::{FUTURE, PartitionOffsets, capped_name};
+use crate::log::{DirEntry, Disk, FUTURE, PartitionOffsets, capped_name, copy_range};
 
 /// The switch waits until this little is to be copied, bytes; or the passes below are over.
 const SWITCH_BYTES_MAX: u64 = 4 << 20;
 /// Rounds of copying what came meanwhile.
 const ROUNDS_MAX: usize = 20;
-/// Copied at a time, bytes.
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// Why a partition does not move.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +67,11 @@ impl Partitions {
             return Ok(());
         }
         moves.wanted.insert(key, to);
+        if let Workers::Steps(_) = self.workers() {
+            drop(moves);
+            self.move_all();
+            return Ok(());
+        }
         if moves.thread.as_ref().is_none_or(JoinHandle::is_finished) {
             let partitions = self.clone();
             let mover = std::thread::Builder::new().name("mover".to_owned());
@@ -158,8 +162,9 @@ impl Partitions {
             .dir
             .path()
             .join(capped_name(topic, &format!("-{index}.{random}{FUTURE}")));
-        fs::create_dir(&future)?;
+        self.disk().create_dir(&future)?;
         let mut copy = DirectoryCopy {
+            disk: self.disk(),
             from: partition.log().dir(),
             to: &future,
             done: BTreeMap::new(),
@@ -181,7 +186,7 @@ impl Partitions {
             outcome = self.switch(partition, to, &mut copy, rewrites);
         }
         if outcome.is_err() && copy.from.exists() {
-            let _ = fs::remove_dir_all(&future);
+            let _ = self.disk().remove_dir_all(&future);
         }
         outcome
     }
@@ -251,14 +256,16 @@ impl Partitions {
         old.log().moved_to(&aside);
         let dir = &self.volumes[to].dir;
         let path = dir.partition_path(old.topic(), old.index());
-        if let Err(error) = fs::rename(copy.to, &path) {
+        if let Err(error) = self.disk().rename(copy.to, &path) {
             // Where this fails too, the next start finds the copy whole.
-            fs::rename(&aside, &copy.from)?;
+            self.disk().rename(&aside, &copy.from)?;
             return Err(error);
         }
         let delay_ms = old.log().config().file_delete_delay_ms;
         self.put_aside(aside, delay_ms);
-        let named = sync_dir(dir.path()).and_then(|()| fs::remove_file(path.join(MOVED)));
+        let named = dir
+            .sync()
+            .and_then(|()| self.disk().remove(&path.join(MOVED)));
         if let Err(error) = named {
             tracing::warn!(dir = %path.display(), %error, "the move may have to be finished at the next start");
         }
@@ -284,6 +291,7 @@ impl Partitions {
 
 /// A copy of a partition's directory that is brought up to date in passes.
 struct DirectoryCopy<'a> {
+    disk: &'a dyn Disk,
     from: PathBuf,
     to: &'a Path,
     /// How much of which file is there.
@@ -294,26 +302,13 @@ impl DirectoryCopy<'_> {
     /// The files of the partition with their sizes; of segments that are not sealed, and in passes before the last one,
     /// the records alone.
     fn files(&self, last: bool) -> io::Result<Vec<(String, u64)>> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.from)? {
-            let entry = entry?;
-            let Ok(name) = entry.file_name().into_string() else {
-                continue;
-            };
-            if name.ends_with(".deleted")
-                || name.ends_with(".tmp")
-                || !(last || name.ends_with(".log"))
-            {
-                continue;
-            }
-            match entry.metadata() {
-                Ok(found) if found.is_file() => files.push((name, found.len())),
-                Ok(_) => {}
-                // Retention took it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let counts = |entry: &DirEntry| {
+            let name = &entry.name;
+            let is_passing = name.ends_with(".deleted") || name.ends_with(".tmp");
+            !entry.is_dir && !is_passing && (last || name.ends_with(".log"))
+        };
+        let entries = self.disk.list(&self.from)?.into_iter().filter(counts);
+        let mut files: Vec<_> = entries.map(|entry| (entry.name, entry.bytes)).collect();
         files.sort();
         Ok(files)
     }
@@ -321,7 +316,7 @@ impl DirectoryCopy<'_> {
     /// Records that are copied were cut off or replaced: all are copied again.
     fn begin_anew(&mut self) -> io::Result<()> {
         for name in std::mem::take(&mut self.done).into_keys() {
-            match fs::remove_file(self.to.join(name)) {
+            match self.disk.remove(&self.to.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
@@ -351,6 +346,7 @@ impl DirectoryCopy<'_> {
                 continue;
             }
             match copy_range(
+                self.disk,
                 &self.from.join(&name),
                 &self.to.join(&name),
                 from..bytes,
@@ -369,64 +365,36 @@ impl DirectoryCopy<'_> {
     /// Takes away what retention took meanwhile, and makes the copy durable and whole.
     fn finish(&self) -> io::Result<()> {
         let wanted = self.files(true)?;
-        for entry in fs::read_dir(self.to)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if !wanted
-                .iter()
-                .any(|(wanted, _)| name.to_str() == Some(wanted))
-            {
-                fs::remove_file(entry.path())?;
+        for entry in self.disk.list(self.to)? {
+            if !wanted.iter().any(|(wanted, _)| *wanted == entry.name) {
+                self.disk.remove(&self.to.join(entry.name))?;
             }
         }
+        let copied = self.disk.list(self.to)?;
         for (name, bytes) in &wanted {
-            let copied = fs::metadata(self.to.join(name))?.len();
+            let is_it = |entry: &&DirEntry| entry.name == *name;
+            let copied = copied.iter().find(is_it).map_or(0, |entry| entry.bytes);
             if copied != *bytes {
                 let what = format!("{name} has {copied} bytes in the copy and {bytes} here");
                 return Err(io::Error::other(what));
             }
         }
-        let mut moved = File::create(self.to.join(MOVED))?;
+        let moved = self.to.join(MOVED);
         let name = self.from.file_name().unwrap_or_default();
-        moved.write_all(name.as_encoded_bytes())?;
-        moved.sync_all()?;
-        sync_dir(self.to)?;
-        self.to.parent().map_or(Ok(()), sync_dir)
-    }
-}
-
-/// Copies a range of a file to the same place of another one, durably.
-fn copy_range(
-    from: &Path,
-    to: &Path,
-    range: std::ops::Range<u64>,
-    goes_on: &dyn Fn() -> bool,
-) -> io::Result<()> {
-    let mut source = File::open(from)?;
-    let mut target = File::options()
-        .create(true)
-        .truncate(range.start == 0)
-        .write(true)
-        .open(to)?;
-    source.seek(SeekFrom::Start(range.start))?;
-    target.seek(SeekFrom::Start(range.start))?;
-    let mut left = range.end - range.start;
-    let mut chunk = vec![0; CHUNK_BYTES.min(left as usize)];
-    while left > 0 {
-        if !goes_on() {
-            return Err(io::Error::other("it is not wanted any more"));
+        self.disk.write(&moved, name.as_encoded_bytes())?;
+        self.disk.open(&moved)?.sync_data()?;
+        self.disk.sync_dir(self.to)?;
+        match self.to.parent() {
+            Some(parent) => self.disk.sync_dir(parent),
+            None => Ok(()),
         }
-        let bytes = chunk.len().min(left as usize);
-        source.read_exact(&mut chunk[..bytes])?;
-        target.write_all(&chunk[..bytes])?;
-        left -= bytes as u64;
     }
-    target.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::RealDisk;
 
     #[test]
     fn a_copy_follows_what_is_appended_and_what_retention_takes() {
@@ -435,6 +403,7 @@ mod tests {
         fs::create_dir(&from).unwrap();
         fs::create_dir(&to).unwrap();
         let mut copy = DirectoryCopy {
+            disk: &RealDisk,
             from: from.clone(),
             to: &to,
             done: BTreeMap::new(),
@@ -462,7 +431,5 @@ mod tests {
         copy.pass(true, &|| true).unwrap();
         copy.finish().unwrap();
         assert_eq!(fs::read(to.join("3.log")).unwrap(), b"first other!");
-        let stopped = copy_range(&from.join("3.log"), &to.join("x"), 0..3, &|| false);
-        assert!(stopped.is_err());
     }
 }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::*;
-use crate::log::{Disk, DiskFile, LogConfig, ProducedBatch, RealDisk};
+use crate::log::{DirEntry, Disk, DiskFile, LogConfig, ProducedBatch, RealDisk};
 
 /// Remembers which directories were synced, and which threads wrote to segments.
 #[derive(Clone, Default)]
@@ -86,6 +86,18 @@ impl Disk for Telling {
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
         RealDisk.remove(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        RealDisk.list(dir)
+    }
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_dir(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_dir_all(path)
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.link(from, to)
     }
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         RealDisk.read(path)

@@ -7,6 +7,10 @@
 //! A sync takes time: it covers what was written before it began, and whatever [`Disk::during_syncs`] was given runs
 //! before it ends; [`Disk::cut_power`] may come in between. A failed writeback is what Linux makes of it: the pages are clean afterwards, so that no later sync
 //! writes them, and the error is reported once for each open file description, to whichever sync of it comes next.
+//!
+//! Names come in two ways. A plain disk is a coarse one, which the seeds of several simulations know: a new or removed file may
+//! not be durable, while renames and directories are at once. One that is made by [`Disk::with_names`] takes every name for
+//! what it is (`names.rs`), lets every call fail, and may end in the middle of any of them ([`Disk::end_in`]).
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,9 +20,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use metaq::log::{DiskFile, RealDisk};
+use metaq::log::{DirEntry, DiskFile, RealDisk};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
+use super::names::Names;
 use super::random::Random;
 
 /// Bytes that a device writes whole or not at all.
@@ -93,6 +98,14 @@ struct State {
     /// Syncs until a writeback fails, when it does.
     writeback_fails_in: Option<u64>,
     during_sync: Option<DuringSync>,
+    names: Option<Names<Arc<Mutex<Content>>>>,
+    /// Calls until whoever calls has come to its end.
+    ends_in: Option<u64>,
+    has_ended: bool,
+    /// Calls since the last [`Disk::revive`].
+    calls: u64,
+    /// There are no links between some of its directories.
+    refuses_links: bool,
 }
 
 /// See the module's documentation; clones share it.
@@ -110,6 +123,91 @@ struct SimulatedFile {
     /// Failures that were reported to it, or to others before it was opened.
     reported: AtomicU64,
     disk: Disk,
+}
+
+#[allow(
+    dead_code,
+    reason = "not every test that has this disk moves directories"
+)]
+impl Disk {
+    /// A disk that knows the names below a directory for what they are.
+    pub fn with_names(root: &Path) -> Self {
+        let disk = Self::default();
+        disk.state.lock().names = Some(Names::below(root));
+        disk
+    }
+
+    /// In the middle of the call after the next `calls` whoever calls has come to its end: it is killed, or the power goes.
+    pub fn end_in(&self, calls: u64) {
+        self.state.lock().ends_in = Some(calls);
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.state.lock().has_ended
+    }
+
+    /// Calls since this was asked last. Nothing fails, and whoever comes next can begin.
+    pub fn revive(&self) -> u64 {
+        self.stop_failing();
+        let mut state = self.state.lock();
+        (state.ends_in, state.has_ended) = (None, false);
+        std::mem::take(&mut state.calls)
+    }
+
+    pub fn refuse_links(&self) {
+        self.state.lock().refuses_links = true;
+    }
+
+    fn knows_names(&self) -> bool {
+        self.state.lock().names.is_some()
+    }
+
+    /// A call that only a disk with names lets fail.
+    fn may_fail_by_name(&self) -> io::Result<()> {
+        match self.knows_names() {
+            true => self.may_fail(),
+            false => Ok(()),
+        }
+    }
+
+    /// As the real file is, and not durable.
+    fn content_of(real: &Arc<dyn DiskFile>) -> io::Result<Arc<Mutex<Content>>> {
+        let mut durable = vec![0; real.size()? as usize];
+        real.read_at(&mut durable, 0)?;
+        Ok(Arc::new(Mutex::new(Content {
+            durable,
+            since: Vec::new(),
+            number: 0,
+            failures: 0,
+            is_named: true,
+        })))
+    }
+
+    /// What is known of a file that is opened, or of a new one.
+    fn named(
+        &self,
+        path: &Path,
+        real: &Arc<dyn DiskFile>,
+        is_new: bool,
+    ) -> io::Result<Option<Arc<Mutex<Content>>>> {
+        let state = self.state.lock();
+        let Some(names) = &state.names else {
+            return Ok(None);
+        };
+        if let Some(content) = names.file(path).filter(|_| !is_new) {
+            return Ok(Some(content));
+        }
+        let content = Self::content_of(real)?;
+        if is_new {
+            names.add_file(path, content.clone());
+        }
+        Ok(Some(content))
+    }
+
+    fn with_known_names(&self, change: impl FnOnce(&Names<Arc<Mutex<Content>>>)) -> bool {
+        let state = self.state.lock();
+        state.names.as_ref().map(change).is_some()
+    }
 }
 
 impl Disk {
@@ -163,7 +261,7 @@ impl Disk {
     /// Power for a call, as long as the guard is held.
     fn power(&self) -> io::Result<RwLockReadGuard<'_, bool>> {
         let guard = self.has_no_power.read();
-        match *guard {
+        match *guard || self.state.lock().has_ended {
             false => Ok(guard),
             true => Err(io::Error::other("the power is gone")),
         }
@@ -171,6 +269,15 @@ impl Disk {
 
     fn may_fail(&self) -> io::Result<()> {
         let mut state = self.state.lock();
+        state.calls += 1;
+        match state.ends_in {
+            Some(0) => {
+                state.has_ended = true;
+                return Err(io::Error::other("this is the end"));
+            }
+            Some(left) => state.ends_in = Some(left - 1),
+            None => {}
+        }
         match state.fails_in {
             Some(0) => {
                 state.fails_in = None;
@@ -213,7 +320,10 @@ impl Disk {
         real: Arc<dyn DiskFile>,
         is_new: bool,
     ) -> io::Result<Arc<dyn DiskFile>> {
-        let content = self.known(path, &real, is_new)?;
+        let content = match self.named(path, &real, is_new)? {
+            Some(content) => content,
+            None => self.known(path, &real, is_new)?,
+        };
         let reported = AtomicU64::new(content.lock().failures);
         Ok(Arc::new(SimulatedFile {
             path: path.to_path_buf(),
@@ -227,6 +337,16 @@ impl Disk {
     /// The power goes: leaves on the real disk what may be left.
     pub fn lose_power(&self, random: &mut Random) {
         let mut state = self.state.lock();
+        if let Some(names) = &state.names {
+            names.lose(random, |content, random| {
+                let mut content = content.lock();
+                let bytes = left(&content, random);
+                content.durable.clone_from(&bytes);
+                content.since.clear();
+                bytes
+            });
+            return;
+        }
         let mut files: Vec<_> = state.files.drain().collect();
         files.sort_by(|(a, _), (b, _)| a.cmp(b));
         for (path, content) in files {
@@ -339,6 +459,12 @@ impl metaq::log::Disk for Disk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let _power = self.power()?;
+        self.may_fail_by_name()?;
+        if self.knows_names() {
+            RealDisk.rename(from, to)?;
+            self.with_known_names(|names| names.rename(from, to));
+            return Ok(());
+        }
         // One step: whoever opens the new name in between would take it for a file of its own.
         let mut state = self.state.lock();
         RealDisk.rename(from, to)?;
@@ -360,11 +486,64 @@ impl metaq::log::Disk for Disk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let _power = self.power()?;
+        self.may_fail_by_name()?;
         RealDisk.remove(path)?;
+        if self.with_known_names(|names| names.remove(path)) {
+            return Ok(());
+        }
         let mut state = self.state.lock();
         if let Some(content) = state.files.remove(path) {
             state.removed.insert(path.to_path_buf(), content);
         }
+        Ok(())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let _power = self.power()?;
+        let mut entries = RealDisk.list(dir)?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        let _power = self.power()?;
+        self.may_fail_by_name()?;
+        RealDisk.create_dir(path)?;
+        self.with_known_names(|names| names.add_dir(path));
+        Ok(())
+    }
+
+    /// One by one, as the system has to.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        if !self.knows_names() {
+            let _power = self.power()?;
+            return RealDisk.remove_dir_all(path);
+        }
+        for entry in self.list(path)? {
+            match entry.is_dir {
+                true => self.remove_dir_all(&path.join(entry.name))?,
+                false => self.remove(&path.join(entry.name))?,
+            }
+        }
+        let _power = self.power()?;
+        self.may_fail()?;
+        std::fs::remove_dir(path)?;
+        self.with_known_names(|names| names.remove(path));
+        Ok(())
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let _power = self.power()?;
+        self.may_fail_by_name()?;
+        if self.state.lock().refuses_links {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        }
+        RealDisk.link(from, to)?;
+        self.with_known_names(|names| {
+            if let Some(content) = names.file(from) {
+                names.add_file(to, content);
+            }
+        });
         Ok(())
     }
 
@@ -374,6 +553,15 @@ impl metaq::log::Disk for Disk {
     }
 
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        if self.knows_names() {
+            let mut name = path.file_name().unwrap_or_default().to_os_string();
+            name.push(".tmp");
+            let temporary = path.with_file_name(name);
+            self.write(&temporary, content)?;
+            self.open(&temporary)?.sync_data()?;
+            self.rename(&temporary, path)?;
+            return path.parent().map_or(Ok(()), |dir| self.sync_dir(dir));
+        }
         let _power = self.power()?;
         self.may_fail()?;
         // In one step: there is no moment at which neither is there.
@@ -387,12 +575,17 @@ impl metaq::log::Disk for Disk {
     fn reserve(&self, path: &Path, bytes: u64) -> io::Result<File> {
         let _power = self.power()?;
         self.may_fail()?;
-        RealDisk.reserve(path, bytes)
+        let reserved = RealDisk.reserve(path, bytes)?;
+        self.with_known_names(|names| names.forget(path));
+        Ok(reserved)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let _power = self.power()?;
         self.may_fail()?;
+        if self.with_known_names(|names| names.sync(path)) {
+            return Ok(());
+        }
         let mut state = self.state.lock();
         for (file, content) in &state.files {
             if file.parent() == Some(path) {
@@ -452,6 +645,7 @@ impl DiskFile for SimulatedFile {
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         let _power = self.disk.power()?;
+        self.disk.may_fail_by_name()?;
         self.real.set_len(bytes)?;
         self.content.lock().wrote(Write::Length(bytes as usize));
         Ok(())
