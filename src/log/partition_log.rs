@@ -24,6 +24,7 @@ use super::config::LogConfig;
 use super::disk::Disk;
 use super::epochs::LeaderEpochs;
 use super::failed_sync;
+use super::partition_metadata;
 use super::producer_snapshot;
 use super::producers::Producers;
 use super::rewrite_lock::RewriteLock;
@@ -290,10 +291,18 @@ impl Log {
             }
         }
         if !unnamed.is_empty() {
-            self.disk.sync_dir(&self.dir())?;
+            self.sync_names()?;
             unnamed.into_iter().for_each(|segment| segment.note_named());
         }
         Ok(())
+    }
+
+    /// Makes durable which files the log has, and whose it is: what is found of it after a power failure is never taken for
+    /// another topic's of that name.
+    pub(super) fn sync_names(&self) -> io::Result<()> {
+        let dir = self.dir();
+        partition_metadata::sync(&*self.disk, &dir)?;
+        self.disk.sync_dir(&dir)
     }
 
     /// Begins a new active segment at the log's end. The old one's indexes are cut and its producers saved.
@@ -364,7 +373,7 @@ impl Log {
         self.store_producers(synced)?;
         // A segment that was empty until now had nothing else to sync; who opens the log trusts that it is there.
         if segments.iter().any(|segment| !segment.is_named()) {
-            self.disk.sync_dir(&self.dir())?;
+            self.sync_names()?;
         }
         *self.offline.write() = Some("closed".to_owned());
         Ok(synced)

@@ -22,9 +22,19 @@ pub(super) fn store(disk: &dyn Disk, dir: &Path, topic_id: Uuid) -> io::Result<(
     disk.replace(&dir.join(FILE_NAME), content(topic_id).as_bytes())
 }
 
-/// The same for a directory that was just made, not durably: where it is lost it is written again.
+/// The same for a directory that was just made, not durably: the first sync of the log syncs it too ([`sync`]). Where it is
+/// lost before that, nothing is lost that was acknowledged as synced, and it is written again.
 pub(super) fn write(disk: &dyn Disk, dir: &Path, topic_id: Uuid) -> io::Result<()> {
     disk.write(&dir.join(FILE_NAME), content(topic_id).as_bytes())
+}
+
+/// Makes the file's content durable, where there is one; its name is durable after a sync of the directory.
+pub(super) fn sync(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    match disk.open(&dir.join(FILE_NAME)) {
+        Ok(file) => file.sync_data(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 fn content(topic_id: Uuid) -> String {

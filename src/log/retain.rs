@@ -165,7 +165,7 @@ impl Log {
         let first = kept[0].base_offset;
         if !dropped.is_empty() && !kept.iter().any(|segment| segment.is_named()) {
             // Or a power failure could take all that is left, and offsets would be given twice.
-            self.disk.sync_dir(&self.dir())?;
+            self.sync_names()?;
             kept.iter().for_each(|segment| segment.note_named());
         }
         // In this order, so that a reader that finds a segment gone finds the reason too.

@@ -139,7 +139,7 @@ impl Log {
 
     /// Makes durable what was renamed, and cuts what tells of the records.
     fn finish_cut(&self, cut: &[Arc<Segment>], end: i64) -> Result<(), LogError> {
-        self.disk.sync_dir(&self.dir())?;
+        self.sync_names()?;
         self.segments
             .load()
             .iter()
