@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 
 use super::LogError;
 use super::copy::copy_range;
-use super::disk::{Disk, create_dir_all};
+use super::disk::{Disk, create_dir_durably, sync_parent};
 use super::partition_log::Log;
 use super::segment::{Segment, file_name};
 
@@ -67,7 +67,7 @@ impl Log {
 }
 
 fn archive_segment(disk: &dyn Disk, from: &Path, base_offset: i64, dir: &Path) -> io::Result<()> {
-    create_dir_all(disk, dir)?;
+    create_dir_durably(disk, dir)?;
     let to = dir.join(file_name(base_offset, "log"));
     if to.exists() {
         return match is_same(disk, from, &to)? {
@@ -87,13 +87,11 @@ fn archive_segment(disk: &dyn Disk, from: &Path, base_offset: i64, dir: &Path) -
     sync_dirs(disk, dir)
 }
 
-/// Also the directory's own name.
+/// Also the names of the directory and of the archive's root: who made them may have been killed before it synced them.
 fn sync_dirs(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     disk.sync_dir(dir)?;
-    match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => disk.sync_dir(parent),
-        None => disk.sync_dir(Path::new(".")),
-    }
+    sync_parent(disk, dir)?;
+    dir.parent().map_or(Ok(()), |root| sync_parent(disk, root))
 }
 
 fn is_same(disk: &dyn Disk, one: &Path, other: &Path) -> io::Result<bool> {

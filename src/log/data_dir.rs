@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::checkpoint::{self, TopicPartition};
 use super::dir_name::capped_name;
-use super::disk::{Disk, create_dir_all};
+use super::disk::{Disk, create_dir_durably, sync_parent};
 use super::epochs::LeaderEpochs;
 use super::partition_metadata;
 
@@ -114,13 +114,14 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Creates or opens the directory and takes its lock.
+    /// Creates or opens the directory and takes its lock. The directory and all names in it are durable when this returns: what
+    /// follows from a name that is seen must not outlive the name.
     pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, DataDirError> {
         let io = |source| DataDirError::Io {
             path: path.to_path_buf(),
             source,
         };
-        create_dir_all(&*disk, path).map_err(io)?;
+        create_dir_durably(&*disk, path).map_err(io)?;
         let lock = File::options()
             .create(true)
             .truncate(false)
@@ -139,6 +140,11 @@ impl DataDir {
             }
             false => Left::Crashed,
         };
+        if left != Left::Clean {
+            // Who was killed may have made it, and names in it, without syncing them.
+            let synced = sync_parent(&*disk, path).and_then(|()| disk.sync_dir(path));
+            synced.map_err(io)?;
+        }
         let checkpoints = load_checkpoints(&*disk, path);
         Ok(Self {
             disk: disk.clone(),

@@ -287,6 +287,32 @@ pub(crate) fn create_dir_all(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     }
 }
 
+/// As [`create_dir_all`], and durable when it returns.
+pub(crate) fn create_dir_durably(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    if dir.as_os_str().is_empty() || dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent() {
+        create_dir_durably(disk, parent)?;
+    }
+    create_dir_all(disk, dir)?;
+    sync_parent(disk, dir)
+}
+
+/// Makes the name of a directory durable, where the directory that it is in can be read: what is not this user's is not
+/// this broker's to sync.
+pub(crate) fn sync_parent(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) => Path::new("."),
+        None => return Ok(()),
+    };
+    match disk.sync_dir(parent) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
+}
+
 struct RealFile(File);
 
 impl DiskFile for RealFile {
