@@ -10,6 +10,8 @@
 //!            <topic>-<partition>.<uuid>-delete/   being deleted
 //! ```
 
+mod offsets;
+
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io;
@@ -25,6 +27,7 @@ use super::dir_name::capped_name;
 use super::disk::{Disk, create_dir_durably, sync_parent};
 use super::epochs::LeaderEpochs;
 use super::partition_metadata;
+use offsets::Rows;
 
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 const RUNNING: &str = "metaq-running";
@@ -107,8 +110,7 @@ pub struct DataDir {
     /// Kept open: the lock goes with it.
     _lock: File,
     left: Left,
-    /// The rows of the three checkpoints, as the files say.
-    checkpoints: Mutex<BTreeMap<TopicPartition, PartitionOffsets>>,
+    rows: Mutex<Rows>,
     /// What Kafka's cleaner left.
     cleaned: BTreeMap<TopicPartition, i64>,
 }
@@ -145,13 +147,13 @@ impl DataDir {
             let synced = sync_parent(&*disk, path).and_then(|()| disk.sync_dir(path));
             synced.map_err(io)?;
         }
-        let checkpoints = load_checkpoints(&*disk, path);
+        let rows = Rows::new(load_checkpoints(&*disk, path));
         Ok(Self {
             disk: disk.clone(),
             path: path.to_path_buf(),
             _lock: lock,
             left,
-            checkpoints: Mutex::new(checkpoints),
+            rows: Mutex::new(rows),
             cleaned: checkpoint::read_offsets(&*disk, &path.join(checkpoint::CLEANED))
                 .unwrap_or_default(),
         })
@@ -340,81 +342,10 @@ impl DataDir {
         Ok(aside)
     }
 
-    /// Forgets the rows of those partitions that have no directory, durably: what is made under such a name next is
-    /// new, and a row of an earlier topic of that name would hide its records after a crash.
-    pub fn forget_missing<'a>(
-        &self,
-        partitions: impl Iterator<Item = (&'a str, i32)>,
-    ) -> io::Result<()> {
-        let mut known = self.checkpoints.lock();
-        let stale: Vec<TopicPartition> = partitions
-            .map(|(topic, partition)| (topic.to_owned(), partition))
-            .filter(|key| known.contains_key(key) && !self.partition_path(&key.0, key.1).exists())
-            .collect();
-        if stale.is_empty() {
-            return Ok(());
-        }
-        let mut kept = known.clone();
-        kept.retain(|key, _| !stale.contains(key));
-        self.write_checkpoints(&kept)?;
-        *known = kept;
-        Ok(())
-    }
-
-    /// A partition's checkpointed offsets.
-    pub fn offsets(&self, topic: &str, partition: i32) -> PartitionOffsets {
-        self.checkpoints
-            .lock()
-            .get(&(topic.to_owned(), partition))
-            .copied()
-            .unwrap_or_default()
-    }
-
     /// Up to where Kafka has compacted a partition; 0 where it has not.
     pub fn cleaned_until(&self, topic: &str, partition: i32) -> i64 {
         let row = self.cleaned.get(&(topic.to_owned(), partition));
         row.copied().unwrap_or(0)
-    }
-
-    /// Replaces the three checkpoints durably. Rows of partitions that are not among the `online` ones are kept as long
-    /// as their directory is there: an offline partition comes back with its offsets.
-    pub fn checkpoint(&self, online: BTreeMap<TopicPartition, PartitionOffsets>) -> io::Result<()> {
-        let mut known = self.checkpoints.lock();
-        let mut offsets = online;
-        for (key, at) in known.iter() {
-            if !offsets.contains_key(key) && self.partition_path(&key.0, key.1).exists() {
-                offsets.insert(key.clone(), *at);
-            }
-        }
-        if *known == offsets {
-            return Ok(());
-        }
-        self.write_checkpoints(&offsets)?;
-        *known = offsets;
-        Ok(())
-    }
-
-    fn write_checkpoints(
-        &self,
-        offsets: &BTreeMap<TopicPartition, PartitionOffsets>,
-    ) -> io::Result<()> {
-        let column = |of: fn(&PartitionOffsets) -> i64| -> BTreeMap<TopicPartition, i64> {
-            offsets
-                .iter()
-                .map(|(partition, offsets)| (partition.clone(), of(offsets)))
-                .collect()
-        };
-        let write =
-            |name, rows| checkpoint::write_offsets(&*self.disk, &self.path.join(name), &rows);
-        write(checkpoint::LOG_STARTS, column(|offsets| offsets.log_start))?;
-        write(
-            checkpoint::RECOVERY_POINTS,
-            column(|offsets| offsets.recovery_point),
-        )?;
-        write(
-            checkpoint::HIGH_WATERMARKS,
-            column(|offsets| offsets.high_watermark),
-        )
     }
 
     /// Notes that what is in the directory is whole as long as the system runs.

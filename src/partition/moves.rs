@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+
+use uuid::Uuid;
 
 use crate::log::{Disk, FUTURE};
 
@@ -18,9 +20,12 @@ pub(super) struct Moves {
     pub(super) wanted: BTreeMap<(Arc<str>, i32), usize>,
     pub(super) thread: Option<JoinHandle<()>>,
     pub(super) stopping: bool,
+    /// Copies that could not be removed, with the ids of their topics.
+    pub(super) left: Vec<(Uuid, PathBuf)>,
 }
 
-/// Settles what a kill left of moves; before the directories are looked through.
+/// Settles what a kill left of moves; before the directories are looked through, and after what is seen in them was made
+/// durable: a name that the power takes back would make the wrong directory the partition.
 pub(super) fn settle(disk: &dyn Disk, dirs: &[&Path]) -> io::Result<()> {
     for dir in dirs {
         for entry in disk.list(dir)? {
@@ -52,19 +57,34 @@ fn settle_copy(
     let is_there = |partition: &&String| dirs.iter().any(|dir| dir.join(partition).exists());
     if let Some(partition) = moved.as_ref().filter(|partition| !is_there(partition)) {
         tracing::info!(partition, dir = %dir.display(), "finishing the move of a partition");
-        disk.remove(&copy.join(MOVED))?;
-        disk.rename(copy, &dir.join(partition))?;
-        disk.sync_dir(dir)
+        let path = dir.join(partition);
+        disk.rename(copy, &path)?;
+        // As long as its name is not durable, the next start must know it by its mark.
+        disk.sync_dir(dir)?;
+        disk.remove(&path.join(MOVED))
     } else {
         tracing::info!(partition = named, dir = %dir.display(), "the move of a partition was cut short; it stays where it was");
-        disk.remove_dir_all(copy)
+        remove_copy(disk, copy)
     }
+}
+
+/// Removes a copy, first of all the mark that it is whole, durably: what a kill or the power leaves of it is no partition.
+pub(super) fn remove_copy(disk: &dyn Disk, copy: &Path) -> io::Result<()> {
+    if !copy.try_exists()? {
+        return Ok(());
+    }
+    match disk.remove(&copy.join(MOVED)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Also where it is gone: who removed it may have ended before this.
+    disk.sync_dir(copy)?;
+    disk.remove_dir_all(copy)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::PathBuf;
 
     use super::*;
     use crate::log::{RealDisk, capped_name};

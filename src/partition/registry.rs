@@ -4,12 +4,13 @@
 
 mod delete;
 mod open;
+mod replace;
 mod stop;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -161,6 +162,8 @@ pub struct Partitions {
     map: ArcSwap<Map>,
     changed: AtomicBool,
     changes: Mutex<()>,
+    /// See [`Partitions::lock_renames`]; taken before `changes`.
+    renaming: Mutex<()>,
     found: HashMap<(String, i32), (usize, Option<Uuid>)>,
     /// Deleted directories and segments, with the delay after which their files go; taken by housekeeping.
     set_aside: Mutex<Vec<(PathBuf, i64)>>,
@@ -221,6 +224,7 @@ impl Partitions {
             map: ArcSwap::default(),
             changed: AtomicBool::new(true),
             changes: Mutex::new(()),
+            renaming: Mutex::new(()),
             found,
             set_aside: Mutex::default(),
             dropped: Mutex::default(),
@@ -386,68 +390,6 @@ impl Partitions {
 
     pub(super) fn put_aside(&self, dir: PathBuf, delay_ms: i64) {
         self.set_aside.lock().push((dir, delay_ms));
-    }
-
-    /// Opens a partition anew, and makes it known instead of the one that it was; `false` where its topic is gone.
-    pub(super) fn replace(&self, old: &Arc<Partition>, to_open: &TopicToOpen) -> bool {
-        let (index, epoch) = (old.index(), old.leader_epoch());
-        let unused = (AtomicU64::new(0), AtomicU64::new(0));
-        let grown: Vec<AtomicBool> = self.volumes.iter().map(|_| AtomicBool::default()).collect();
-        let is_there = |volume: &Volume| volume.dir.partition_path(&to_open.topic, index).exists();
-        let opened = match self.volumes.iter().any(is_there) {
-            true => self.open_one(
-                to_open,
-                index,
-                old.identity(),
-                epoch,
-                (&unused.0, &unused.1, &grown),
-            ),
-            // Not to be begun anew: it is in a copy or set aside.
-            false => Err(LogError::Offline(
-                "its directory is away since a move that failed; start the broker anew".to_owned(),
-            )),
-        };
-        let slot = opened.map_or_else(
-            |error| {
-                tracing::error!(topic = %to_open.topic, partition = index, %error, "partition is offline");
-                HostedPartition::Offline(error.to_string().into())
-            },
-            HostedPartition::Online,
-        );
-        let _change = self.changes.lock();
-        let mut map = Map::clone(&self.map.load());
-        let is_known = |topic: &&Arc<TopicPartitions>| matches!(topic.slots.get(&index), Some(HostedPartition::Online(known)) if Arc::ptr_eq(known, old));
-        let Some(topic) = map.by_id.get(&to_open.topic_id).filter(is_known) else {
-            if let HostedPartition::Online(partition) = slot {
-                partition.mark_deleted();
-                if let Some((volume, _)) = self.holding(&partition) {
-                    volume.partitions.fetch_sub(1, Ordering::Relaxed);
-                    if let Ok(aside) = volume.dir.set_aside(partition.topic(), index) {
-                        partition.log().moved_to(&aside);
-                        self.put_aside(aside, 0);
-                    }
-                }
-            }
-            return false;
-        };
-        let mut changed = TopicPartitions::clone(topic);
-        if let HostedPartition::Online(partition) = &slot
-            && let Some(known) = changed.slots.get(&index)
-            && let HostedPartition::Online(before) = known
-        {
-            partition.traffic().go_on_from(before.traffic());
-            // It may have been changed meanwhile.
-            partition
-                .log()
-                .reconfigure((*before.log().config()).clone());
-        }
-        changed.slots.insert(index, slot);
-        let changed = Arc::new(changed);
-        map.by_name.insert(changed.topic.clone(), changed.clone());
-        map.by_id.insert(changed.topic_id, changed);
-        self.map.store(Arc::new(map));
-        self.changed.store(true, Ordering::Release);
-        true
     }
 
     pub(super) fn take_set_aside(&self) -> Vec<(PathBuf, i64)> {

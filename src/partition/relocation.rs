@@ -3,14 +3,18 @@
 //!
 //! ```text
 //! copy      <to>/<topic>-<partition>.<random>-future     beside the partition, which goes on; until little is missing
-//! switch    appends are refused with NOT_LEADER, so that clients ask again; the log is closed, the rest is copied,
-//!           all of it synced, and the file `metaq-moved` put into the copy
-//!           <from>/<topic>-<partition>  ->  …-delete     removed later, as a deleted topic's
-//!           <to>/…-future  ->  <to>/<topic>-<partition>  opened; appends go on
+//! switch    appends are refused with NOT_LEADER, so that clients ask again; the log is closed, the rest is copied
+//!           the file `metaq-moved` is put into the copy; its files, its names and its own name are synced
+//!           both data directories' checkpoints say where the partition begins and that all of it is synced
+//!           <from>/<topic>-<partition>  ->  …-delete     <from> is synced; removed later, as a deleted topic's
+//!           <to>/…-future  ->  <to>/<topic>-<partition>  <to> is synced
+//!           `metaq-moved` is removed, the partition is opened, and appends go on
 //! ```
 //!
-//! What a kill leaves is settled at the next start: while the old directory is there, it is the partition and the copy
-//! goes; a copy with `metaq-moved` whose old directory is gone is the partition. One partition moves at a time, on a
+//! What a kill leaves is settled at the next start (`moves.rs`): while the old directory is there, it is the partition and the
+//! copy goes; a copy with `metaq-moved` whose old directory is gone is the partition. A step that fails is undone, and the
+//! old directory is opened again; where that fails too, the partition is offline until the next start. A copy loses its mark,
+//! durably, before anything else of it: a part of one must never be taken for a partition. One partition moves at a time, on a
 //! thread of its own.
 
 use std::collections::BTreeMap;
@@ -18,16 +22,16 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use uuid::Uuid;
 
 use super::executor::Workers;
 use super::handle::Partition;
-use super::moves::MOVED;
+use super::moves::{MOVED, remove_copy};
 use super::registry::{Partitions, TopicToOpen};
-use crate::log::{DirEntry, Disk, FUTURE, PartitionOffsets, capped_name, copy_range};
+use super::volume::Volume;
+use crate::log::{DataDir, DirEntry, Disk, FUTURE, PartitionOffsets, capped_name, copy_range};
 
 /// The switch waits until this little is to be copied, bytes; or the passes below are over.
 const SWITCH_BYTES_MAX: u64 = 4 << 20;
@@ -43,6 +47,22 @@ pub enum MoveError {
     /// There is no thread to be had.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// Why a switch did not come about.
+struct MoveFailed {
+    error: io::Error,
+    /// The copy is left: a power failure may leave no other.
+    needs_copy: bool,
+}
+
+impl From<io::Error> for MoveFailed {
+    fn from(error: io::Error) -> Self {
+        Self {
+            error,
+            needs_copy: false,
+        }
+    }
 }
 
 impl Partitions {
@@ -169,28 +189,39 @@ impl Partitions {
             to: &future,
             done: BTreeMap::new(),
         };
-        let going = || self.goes_on(partition, to);
-        let mut outcome = Ok(());
+        match self.copy_while_it_serves(partition, to, &mut copy) {
+            Ok(rewrites) => self.switch(partition, to, &mut copy, rewrites),
+            Err(error) => {
+                self.drop_copy(partition, &future);
+                Err(error)
+            }
+        }
+    }
+
+    /// Copies until little is missing; as of which count of rewrites.
+    fn copy_while_it_serves(
+        &self,
+        partition: &Partition,
+        to: usize,
+        copy: &mut DirectoryCopy<'_>,
+    ) -> io::Result<u64> {
+        let goes_on = || self.goes_on(partition, to);
         let mut rewrites = partition.log().rewrites();
         for _ in 0..ROUNDS_MAX {
             let now = partition.log().rewrites();
             if std::mem::replace(&mut rewrites, now) != now {
                 copy.begin_anew()?;
             }
-            outcome = copy.pass(false, &going);
-            if outcome.is_err() || copy.missing() <= SWITCH_BYTES_MAX {
+            copy.pass(false, &goes_on)?;
+            if copy.missing()? <= SWITCH_BYTES_MAX {
                 break;
             }
         }
-        if outcome.is_ok() {
-            outcome = self.switch(partition, to, &mut copy, rewrites);
-        }
-        if outcome.is_err() && copy.from.exists() {
-            let _ = self.disk().remove_dir_all(&future);
-        }
-        outcome
+        Ok(rewrites)
     }
 
+    /// Closes the log, finishes the copy, and makes it the partition; or opens the old one again. Nobody else looks for the
+    /// partition's directory meanwhile, so that it is found under its name, or its topic is deleted before or after.
     fn switch(
         &self,
         old: &Arc<Partition>,
@@ -198,78 +229,109 @@ impl Partitions {
         copy: &mut DirectoryCopy<'_>,
         rewrites: u64,
     ) -> io::Result<()> {
-        let other = |error: &dyn std::fmt::Display| io::Error::other(error.to_string());
-        let (topic, index, now) = (old.topic(), old.index(), self.clock().now_ms());
+        let _renaming = self.lock_renames();
+        let (topic, index) = (old.topic(), old.index());
+        let volumes = &self.volumes;
+        let is_in = |volume: &Volume| copy.from.parent() == Some(volume.dir.path());
+        let Some(from) = volumes.iter().find(|volume| is_in(volume)) else {
+            self.drop_copy(old, copy.to);
+            return Err(io::Error::other("it is in no data directory"));
+        };
+        if !self.is_current(old) {
+            self.drop_copy(old, copy.to);
+            return Err(io::Error::other("it was deleted, or is led elsewhere"));
+        }
+        let moved = self
+            .close_and_finish(old, copy, rewrites)
+            .and_then(|row| self.exchange(old, &from.dir, &volumes[to].dir, copy, row));
+        if let Err(failed) = &moved
+            && !failed.needs_copy
+        {
+            self.drop_copy(old, copy.to);
+        }
+        from.has_one_less();
+        match &moved {
+            Err(failed) if failed.needs_copy => self.lose(old, &failed.error),
+            // The new one, or the old one as before.
+            _ => self.open_moved(old),
+        }
+        for volume in [from, &volumes[to]] {
+            volume.dir.release_offsets(topic, index);
+        }
+        moved.map_err(|failed| failed.error)
+    }
+
+    /// Nothing is appended any more, and the copy is whole and durable; what the checkpoints are to say of the partition.
+    fn close_and_finish(
+        &self,
+        old: &Partition,
+        copy: &mut DirectoryCopy<'_>,
+        rewrites: u64,
+    ) -> Result<PartitionOffsets, MoveFailed> {
+        let now = self.clock().now_ms();
         old.mark_moved();
         // After what is queued already, so that what waits for a sync is answered.
         let _ = old.writer().run_blocking(|| ());
         old.sync_to(old.log().ends().log_end, now);
-        let ends = old.log().ends();
-        let copied = old
-            .log()
-            .close(now)
-            .map_err(|error| other(&error))
-            .and_then(|_| match old.log().rewrites() == rewrites {
-                true => Ok(()),
-                // Nobody rewrites it any more.
-                false => copy.begin_anew(),
-            })
-            .and_then(|()| copy.pass(true, &|| true))
-            .and_then(|()| copy.finish());
-        let from = self
-            .volumes
-            .iter()
-            .position(|volume| old.log().dir().parent() == Some(volume.dir.path()));
-        let from = from.ok_or_else(|| io::Error::other("it is in no data directory"))?;
-        self.volumes[from]
-            .partitions
-            .fetch_sub(1, Ordering::Relaxed);
-        let moved = copied
-            .and_then(|()| self.volumes[from].dir.set_aside(topic, index))
-            .and_then(|aside| self.put_in_place(old, to, copy, aside));
-        if moved.is_ok() {
-            let row = PartitionOffsets {
-                recovery_point: ends.synced_end,
-                log_start: ends.log_start,
-                high_watermark: old.high_watermark(),
-            };
-            let at = &self.volumes[to];
-            let mut offsets = self.offsets_in(at);
-            offsets.insert((topic.to_string(), index), row);
-            if let Err(error) = at.dir.checkpoint(offsets) {
-                tracing::warn!(%topic, partition = index, %error, "cannot write the checkpoints");
-            }
+        let closed = old.log().close(now);
+        closed.map_err(|error| io::Error::other(error.to_string()))?;
+        if old.log().rewrites() != rewrites {
+            // Nobody rewrites it any more.
+            copy.begin_anew()?;
         }
-        // The new one, or the old one as before.
-        self.open_moved(old);
-        moved
+        copy.pass(true, &|| true)?;
+        copy.finish()?;
+        let ends = old.log().ends();
+        Ok(PartitionOffsets {
+            recovery_point: ends.synced_end,
+            log_start: ends.log_start,
+            high_watermark: old.high_watermark(),
+        })
     }
 
-    /// The old directory is set aside: makes the copy the partition, or the old one again.
-    fn put_in_place(
+    /// Sets the old directory aside and gives the copy its name. What fails is undone.
+    fn exchange(
         &self,
-        old: &Arc<Partition>,
-        to: usize,
+        old: &Partition,
+        from: &DataDir,
+        to: &DataDir,
         copy: &DirectoryCopy<'_>,
-        aside: PathBuf,
-    ) -> io::Result<()> {
-        old.log().moved_to(&aside);
-        let dir = &self.volumes[to].dir;
-        let path = dir.partition_path(old.topic(), old.index());
-        if let Err(error) = self.disk().rename(copy.to, &path) {
-            // Where this fails too, the next start finds the copy whole.
-            self.disk().rename(&aside, &copy.from)?;
-            return Err(error);
+        row: PartitionOffsets,
+    ) -> Result<(), MoveFailed> {
+        let (topic, index) = (old.topic(), old.index());
+        // Whichever directory is opened next begins where this one was closed.
+        from.hold_offsets(topic, index, row)?;
+        to.hold_offsets(topic, index, row)?;
+        let aside = from.rename_aside(topic, index)?;
+        let path = to.partition_path(topic, index);
+        let placed = from
+            .sync()
+            .and_then(|()| self.disk().rename(copy.to, &path));
+        if let Err(error) = placed {
+            let back = self.disk().rename(&aside, &copy.from);
+            // Until that is durable, the copy may be all that is found under a name of the partition.
+            let needs_copy = back.and_then(|()| from.sync()).is_err();
+            return Err(MoveFailed { error, needs_copy });
         }
-        let delay_ms = old.log().config().file_delete_delay_ms;
-        self.put_aside(aside, delay_ms);
-        let named = dir
+        old.log().moved_to(&aside);
+        self.put_aside(aside, old.log().config().file_delete_delay_ms);
+        // Until its new name is durable, the next start needs the mark to know it by.
+        let named = to
             .sync()
             .and_then(|()| self.disk().remove(&path.join(MOVED)));
         if let Err(error) = named {
             tracing::warn!(dir = %path.display(), %error, "the move may have to be finished at the next start");
         }
         Ok(())
+    }
+
+    /// A copy that does not become the partition. Where it cannot be removed, the deletion of its topic tries again.
+    fn drop_copy(&self, partition: &Partition, copy: &Path) {
+        if let Err(error) = remove_copy(self.disk(), copy) {
+            tracing::error!(dir = %copy.display(), %error, "cannot remove the copy of a partition that is not moved");
+            let left = (partition.topic_id(), copy.to_owned());
+            self.moves.lock().left.push(left);
+        }
     }
 
     /// Opens the partition where it is by now, and makes it known instead of the old one.
@@ -282,7 +344,7 @@ impl Partitions {
             partitions: vec![(index, old.identity(), old.leader_epoch())],
         };
         if !self.replace(old, &to_open) {
-            tracing::warn!(%topic, partition = index, "the topic was deleted while its partition moved");
+            tracing::warn!(%topic, partition = index, "deleted, or led elsewhere, while it moved");
         }
         // Who waits for records of the old one looks again, and finds the new one.
         old.mark_moved();
@@ -305,7 +367,7 @@ impl DirectoryCopy<'_> {
         let counts = |entry: &DirEntry| {
             let name = &entry.name;
             let is_passing = name.ends_with(".deleted") || name.ends_with(".tmp");
-            !entry.is_dir && !is_passing && (last || name.ends_with(".log"))
+            !entry.is_dir && !is_passing && name != MOVED && (last || name.ends_with(".log"))
         };
         let entries = self.disk.list(&self.from)?.into_iter().filter(counts);
         let mut files: Vec<_> = entries.map(|entry| (entry.name, entry.bytes)).collect();
@@ -325,12 +387,12 @@ impl DirectoryCopy<'_> {
     }
 
     /// How many bytes of records are not copied yet.
-    fn missing(&self) -> u64 {
-        let files = self.files(false).unwrap_or_default();
+    fn missing(&self) -> io::Result<u64> {
+        let files = self.files(false)?;
         let missing = |(name, bytes): &(String, u64)| {
             bytes.saturating_sub(self.done.get(name).copied().unwrap_or(0))
         };
-        files.iter().map(missing).sum()
+        Ok(files.iter().map(missing).sum())
     }
 
     /// Copies what is there and not copied yet. Records are only appended; other files are copied whole, in the last
@@ -379,11 +441,10 @@ impl DirectoryCopy<'_> {
                 return Err(io::Error::other(what));
             }
         }
-        let moved = self.to.join(MOVED);
         let name = self.from.file_name().unwrap_or_default();
-        self.disk.write(&moved, name.as_encoded_bytes())?;
-        self.disk.open(&moved)?.sync_data()?;
-        self.disk.sync_dir(self.to)?;
+        // In one step: a part of the name would be another one's.
+        self.disk
+            .replace(&self.to.join(MOVED), name.as_encoded_bytes())?;
         match self.to.parent() {
             Some(parent) => self.disk.sync_dir(parent),
             None => Ok(()),
@@ -411,9 +472,9 @@ mod tests {
         fs::write(from.join("0.log"), b"old").unwrap();
         fs::write(from.join("3.log"), b"first").unwrap();
         fs::write(from.join("3.index"), b"i").unwrap();
-        assert_eq!(copy.missing(), 8);
+        assert_eq!(copy.missing().unwrap(), 8);
         copy.pass(false, &|| true).unwrap();
-        assert_eq!(copy.missing(), 0);
+        assert_eq!(copy.missing().unwrap(), 0);
         fs::rename(from.join("0.log"), from.join("0.log.deleted")).unwrap();
         fs::write(from.join("3.log"), b"first second").unwrap();
         copy.pass(true, &|| true).unwrap();

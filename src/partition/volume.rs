@@ -1,7 +1,7 @@
 //! A data directory with what writes to it.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -17,6 +17,15 @@ pub(super) struct Volume {
     pub(super) partitions: AtomicUsize,
     /// What was found in the journal, of partitions that were not opened yet.
     pub(super) journaled: Mutex<HashMap<(Uuid, i32), Vec<JournaledBatch>>>,
+}
+
+impl Volume {
+    /// A partition is open here no more. The count only says where new ones go.
+    pub(super) fn has_one_less(&self) {
+        let less = |count: usize| Some(count.saturating_sub(1));
+        let order = Ordering::Relaxed;
+        let _ = self.partitions.fetch_update(order, order, less);
+    }
 }
 
 /// What a crash left in a directory's journal, by partition.

@@ -43,6 +43,8 @@ impl Partitions {
 
     /// Takes the files of deleted topics' partitions out of the way.
     fn set_files_aside(&self, removed: &[Arc<TopicPartitions>]) {
+        // A partition that is on its way to another directory has arrived after this, or stays.
+        let _renaming = self.lock_renames();
         for topic in removed {
             for index in topic.unopened() {
                 self.set_aside_unopened(topic, index);
@@ -52,7 +54,7 @@ impl Partitions {
             let Some((volume, path)) = self.holding(partition) else {
                 continue;
             };
-            volume.partitions.fetch_sub(1, Ordering::Relaxed);
+            volume.has_one_less();
             match volume
                 .dir
                 .rename_aside(partition.topic(), partition.index())

@@ -35,6 +35,7 @@ impl Partitions {
             work.iter()
                 .map(|(n, index, ..)| (&*topics[*n].topic, *index))
         };
+        let _renaming = self.lock_renames();
         for volume in &self.volumes {
             // One write for all of them; where it fails, opening each tells.
             let _ = volume.dir.forget_missing(names());

@@ -19,7 +19,7 @@ impl Partitions {
             if let Some((volume, _)) = self.holding(partition) {
                 // A writer that has ended writes nothing either.
                 let _ = volume.writer.run(|| ()).await;
-                volume.partitions.fetch_sub(1, Ordering::Relaxed);
+                volume.has_one_less();
             }
         }
         let own = self.clone();
