@@ -53,7 +53,10 @@ impl Controller {
         let named = gone.iter().map(|topic| &*topic.name);
         self.view.apply(|image| image.remove(named)).await;
         drop(change);
-        let ids: Vec<Uuid> = gone.iter().map(|topic| topic.id).collect();
+        // Of those whose files a failing disk left where they were, the note stays until the next start.
+        let left = self.view.partitions.undeleted();
+        let ids = gone.iter().map(|topic| topic.id);
+        let ids: Vec<Uuid> = ids.filter(|id| !left.contains(id)).collect();
         if let Err(error) = self.view.confirm_deletions(&ids).await {
             tracing::warn!(%error, "deleted topics are left in the tree until the next start");
         }
@@ -125,25 +128,22 @@ impl View {
     /// Removes what is here of some topics, given with their names; those of which something is left.
     async fn remove_deleted(&self, topics: &BTreeMap<Uuid, String>) -> BTreeSet<Uuid> {
         let ids: Vec<Uuid> = topics.keys().copied().collect();
-        self.partitions.delete(&ids).await;
-        let mut left = BTreeSet::new();
+        let mut left = self.partitions.delete(&ids).await;
         for found in self.partitions.found() {
             let Some(id) = self.deleted_topic_of(&found, topics) else {
                 continue;
             };
-            if found.path.exists() {
-                tracing::info!(dir = %found.path.display(), topic_id = %id, "finishing a topic's deletion");
-                self.partitions.remove_found(&found);
-                if found.path.exists() {
-                    left.insert(id);
-                }
+            tracing::info!(dir = %found.path.display(), topic_id = %id, "finishing a topic's deletion");
+            if let Err(error) = self.partitions.remove_found(&found) {
+                tracing::error!(dir = %found.path.display(), %error, "cannot remove a deleted topic's partition");
+                left.insert(id);
             }
         }
         left
     }
 
-    /// Which of these topics a directory is of. A new directory's id is not durable: where a power failure took it, the
-    /// name says whose it is, unless there is another topic of that name by now.
+    /// Which of these topics a directory is of. One without an id holds nothing that was acknowledged as synced, because the
+    /// first sync makes the id durable. Its name says whose it is: a later topic of that name would have found it in its way.
     fn deleted_topic_of(
         &self,
         found: &FoundPartition,
@@ -153,12 +153,7 @@ impl View {
             return topics.contains_key(&id).then_some(id);
         }
         let mut of_name = topics.iter().filter(|(_, name)| **name == found.topic);
-        let (id, name) = of_name.next()?;
-        let image = self.image();
-        let is_free = image
-            .topic(name)
-            .is_none_or(|topic| topics.contains_key(&topic.id));
-        is_free.then_some(*id)
+        of_name.next().map(|(id, _)| *id)
     }
 
     /// Takes this broker off the lists of those that still have to remove deleted topics' files.
@@ -229,7 +224,11 @@ impl View {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{alone, create, open, put, store, text};
+    use std::sync::atomic::Ordering;
+
+    use super::super::testing::{
+        DIRECTORY, Refusing, alone, create, member, open, open_over, put, store, text,
+    };
     use super::*;
 
     #[tokio::test]
@@ -284,6 +283,54 @@ mod tests {
         }
         assert!(text(meta, &note(2)).await.is_none() && text(meta, &note(4)).await.is_none());
         assert!(text(meta, &note(5)).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_deletion_is_not_confirmed_while_a_failing_disk_has_the_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let (meta, disk) = (store(dir.path()), Refusing::default());
+        let cluster = open_over(dir.path(), &meta, Arc::new(disk.clone()));
+        let cluster = cluster.await.unwrap();
+        cluster.join(member(), DIRECTORY.to_owned()).await.unwrap();
+        create(&cluster, "a", 1).await;
+        let topic = cluster.image().topic("a").unwrap().clone();
+        let note = paths::deleted_topic(topic.id);
+        disk.0.store(true, Ordering::SeqCst);
+        let gone = cluster.controller().delete_topics(&[topic]).await;
+        assert!(gone[0].is_ok());
+        for _ in 0..2 {
+            // Whoever follows the tree tries again.
+            assert!(text(&meta, &note).await.is_some());
+            assert!(dir.path().join("data/a-0").exists());
+            cluster.view.finish_deletions().await.unwrap();
+        }
+        disk.0.store(false, Ordering::SeqCst);
+        cluster.view.finish_deletions().await.unwrap();
+        assert!(text(&meta, &note).await.is_none());
+        assert!(!dir.path().join("data/a-0").exists());
+    }
+
+    #[tokio::test]
+    async fn a_topic_that_has_the_name_of_a_deleted_one_keeps_its_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        create(&alone(dir.path()).await, "a", 1).await;
+        // Found at the next start.
+        let cluster = alone(dir.path()).await;
+        let old = cluster.image().topic("a").unwrap().clone();
+        let known = std::slice::from_ref(&old);
+        cluster.controller().delete_topics(known).await;
+        create(&cluster, "a", 1).await;
+        // The deletion is heard of once more.
+        let note = paths::deleted_topic(old.id);
+        put(
+            cluster.meta(),
+            &note,
+            r#"{"version":1,"topic":"a","brokers":[0]}"#,
+        )
+        .await;
+        cluster.view.finish_deletions().await.unwrap();
+        assert!(dir.path().join("data/a-0").exists());
+        assert!(text(cluster.meta(), &note).await.is_none());
     }
 
     #[tokio::test]

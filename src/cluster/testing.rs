@@ -1,18 +1,66 @@
 //! A cluster of one broker on the embedded store, for the tests of this module.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::changes::{ClusterError, NewTopic};
 use super::cluster::Cluster;
 use super::image::{Broker, BrokerEndpoint};
 use crate::config::{Config, LiveConfig};
-use crate::log::RealDisk;
+use crate::log::{DirEntry, Disk, DiskFile, RealDisk};
 use crate::meta::{MetaStore, Op};
 use crate::partition::{Partitions, PartitionsOptions};
 
 /// What the data directory of the tests calls itself.
 pub(super) const DIRECTORY: &str = "dir-a";
+
+/// A disk on which nothing can be renamed, while it is so.
+#[derive(Clone, Default)]
+pub(super) struct Refusing(pub(super) Arc<AtomicBool>);
+
+impl Disk for Refusing {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        RealDisk.open(path)
+    }
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        RealDisk.create(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match self.0.load(Ordering::SeqCst) {
+            true => Err(io::Error::other("it is refused")),
+            false => RealDisk.rename(from, to),
+        }
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        RealDisk.list(dir)
+    }
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_dir(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_dir_all(path)
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.link(from, to)
+    }
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        RealDisk.read(path)
+    }
+    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        RealDisk.replace(path, content)
+    }
+    fn reserve(&self, path: &Path, bytes: u64) -> io::Result<std::fs::File> {
+        RealDisk.reserve(path, bytes)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(path)
+    }
+}
 
 pub(super) fn store(dir: &Path) -> MetaStore {
     MetaStore::open_embedded(&dir.join("meta")).unwrap()
@@ -20,6 +68,14 @@ pub(super) fn store(dir: &Path) -> MetaStore {
 
 /// Broker 0 over a store, not a member yet.
 pub(super) async fn open(dir: &Path, meta: &MetaStore) -> Result<Cluster, ClusterError> {
+    open_over(dir, meta, Arc::new(RealDisk)).await
+}
+
+pub(super) async fn open_over(
+    dir: &Path,
+    meta: &MetaStore,
+    disk: Arc<dyn Disk>,
+) -> Result<Cluster, ClusterError> {
     let data = dir.join("data");
     let settings = [
         format!("dataPath={}", data.display()),
@@ -27,7 +83,7 @@ pub(super) async fn open(dir: &Path, meta: &MetaStore) -> Result<Cluster, Cluste
     ];
     let config = Arc::new(LiveConfig::new(Config::load(None, &settings).unwrap()));
     let options = PartitionsOptions::new(vec![data]);
-    let partitions = Arc::new(Partitions::open(Arc::new(RealDisk), &options).unwrap());
+    let partitions = Arc::new(Partitions::open(disk, &options).unwrap());
     partitions.hold_to(meta.lease());
     let (cluster, _) = Cluster::open(config, meta.clone(), partitions, None).await?;
     Ok(cluster)

@@ -111,14 +111,6 @@ impl TopicPartitions {
             HostedPartition::Offline(reason) => Some((*index, &**reason)),
         })
     }
-
-    /// Indices of those whose files are not open.
-    fn unopened(&self) -> impl Iterator<Item = i32> {
-        let slots = self.slots.iter();
-        slots
-            .filter(|(_, slot)| !matches!(slot, HostedPartition::Online(_)))
-            .map(|(index, _)| *index)
-    }
 }
 
 #[derive(Default, Clone)]
@@ -164,6 +156,8 @@ pub struct Partitions {
     changes: Mutex<()>,
     /// See [`Partitions::lock_renames`]; taken before `changes`.
     renaming: Mutex<()>,
+    /// Deleted topics whose files are not durably out of the way.
+    undeleted: Mutex<HashMap<Uuid, Arc<TopicPartitions>>>,
     found: HashMap<(String, i32), (usize, Option<Uuid>)>,
     /// Deleted directories and segments, with the delay after which their files go; taken by housekeeping.
     set_aside: Mutex<Vec<(PathBuf, i64)>>,
@@ -225,6 +219,7 @@ impl Partitions {
             changed: AtomicBool::new(true),
             changes: Mutex::new(()),
             renaming: Mutex::new(()),
+            undeleted: Mutex::default(),
             found,
             set_aside: Mutex::default(),
             dropped: Mutex::default(),
@@ -286,23 +281,6 @@ impl Partitions {
         at.map_or(0, |(volume, _)| {
             self.volumes[*volume].dir.latest_epoch(topic, partition)
         })
-    }
-
-    /// Removes a directory that was found at start and belongs to no topic; waits for the disk.
-    pub fn remove_found(&self, found: &FoundPartition) {
-        let volume = self
-            .volumes
-            .iter()
-            .find(|volume| found.path.parent() == Some(volume.dir.path()));
-        let removed = volume.map(|volume| {
-            volume
-                .dir
-                .set_aside(&found.topic, found.partition)
-                .and_then(|aside| self.disk.remove_dir_all(&aside))
-        });
-        if let Some(Err(error)) = removed {
-            tracing::error!(dir = %found.path.display(), %error, "cannot remove a deleted topic's partition");
-        }
     }
 
     /// A partition by topic name.
