@@ -76,6 +76,8 @@ pub struct Log {
     /// One sync at a time: Linux reports a failed writeback once for an open file, and of two syncs side by side only one
     /// would hear of it.
     syncing: Mutex<()>,
+    /// Whether the topic's id in its directory is known to be durable.
+    topic_id_is_durable: Mutex<bool>,
     /// One at a time changes records that are there already.
     pub(super) rewriting: RewriteLock,
     /// Before this offset records may be missing because compaction took them.
@@ -115,6 +117,7 @@ impl Log {
             offline: RwLock::new(None),
             unsynced_since_ms: AtomicI64::new(0),
             syncing: Mutex::new(()),
+            topic_id_is_durable: Mutex::new(false),
             rewriting: RewriteLock::default(),
             cleaned_until: 0,
             archived_until: AtomicI64::new(0),
@@ -301,7 +304,13 @@ impl Log {
     /// another topic's of that name.
     pub(super) fn sync_names(&self) -> io::Result<()> {
         let dir = self.dir();
-        partition_metadata::sync(&*self.disk, &dir)?;
+        {
+            // Syncs and retention come here at the same time.
+            let mut is_durable = self.topic_id_is_durable.lock();
+            if !*is_durable {
+                *is_durable = partition_metadata::sync(&*self.disk, &dir)?;
+            }
+        }
         self.disk.sync_dir(&dir)
     }
 

@@ -28,14 +28,12 @@ pub(super) fn write(disk: &dyn Disk, dir: &Path, topic_id: Uuid) -> io::Result<(
     disk.write(&dir.join(FILE_NAME), content(topic_id).as_bytes())
 }
 
-/// Makes the file durable, where there is one. It is written once more for that: after a failed sync the page cache would count
-/// as written what the device refused.
-pub(super) fn sync(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    let path = dir.join(FILE_NAME);
-    match disk.read(&path) {
-        Ok(content) => disk.replace(&path, &content),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+/// Makes the id durable; whether there is one. It is written once more for that: after a failed sync the page cache would count
+/// as written what the device refused. One at a time.
+pub(super) fn sync(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
+    match load(disk, dir)? {
+        Some(topic_id) => store(disk, dir, topic_id).map(|()| true),
+        None => Ok(false),
     }
 }
 

@@ -763,3 +763,20 @@ fn a_failed_sync_is_not_taken_for_a_success_later() {
         Err(LogError::Offline(_))
     ));
 }
+
+#[test]
+fn syncs_and_retention_make_the_topics_id_durable_at_the_same_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), config(), OpenMode::Clean).log;
+    // Nothing to make durable yet, which is no reason not to look again.
+    log.sync_names().unwrap();
+    let id = uuid::Uuid::from_u128(7);
+    partition_metadata::write(&RealDisk, dir.path(), id).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..100).for_each(|_| log.sync_names().unwrap()));
+        }
+    });
+    let kept = partition_metadata::load(&RealDisk, dir.path()).unwrap();
+    assert_eq!(kept, Some(id));
+}
