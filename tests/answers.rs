@@ -6,8 +6,11 @@ use bytes::Bytes;
 use common::{Client, Running, fetch_request, name, now_ms, produce_request};
 use metaq_protocol::ResponseError;
 use metaq_protocol::batch::{BatchBuilder, Compression};
+use metaq_protocol::messages::create_acls_request::AclCreation;
 use metaq_protocol::messages::create_topics_request::CreatableTopic;
+use metaq_protocol::messages::delete_acls_request::DeleteAclsFilter;
 use metaq_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use metaq_protocol::messages::elect_leaders_request::TopicPartitions;
 use metaq_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
@@ -19,11 +22,15 @@ use metaq_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
 use metaq_protocol::messages::produce_response::PartitionProduceResponse;
+use metaq_protocol::messages::update_features_request::FeatureUpdateKey;
 use metaq_protocol::messages::{
-    AlterConfigsRequest, BrokerId, CreateTopicsRequest, DescribeConfigsRequest,
-    FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
-    InitProducerIdRequest, LeaveGroupRequest, ListOffsetsRequest, OffsetCommitRequest,
-    OffsetDeleteRequest, OffsetFetchRequest, ProducerId, SyncGroupRequest, alter_configs_request,
+    AlterConfigsRequest, BrokerId, CreateAclsRequest, CreateTopicsRequest, DeleteAclsRequest,
+    DescribeAclsRequest, DescribeClientQuotasRequest, DescribeConfigsRequest,
+    DescribeQuorumRequest, ElectLeadersRequest, FindCoordinatorRequest, HeartbeatRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, LeaveGroupRequest, ListOffsetsRequest,
+    ListPartitionReassignmentsRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest, ProducerId, SyncGroupRequest, UnregisterBrokerRequest,
+    UpdateFeaturesRequest, alter_configs_request,
 };
 use metaq_protocol::protocol::StrBytes;
 
@@ -503,5 +510,70 @@ fn nobody_makes_or_writes_to_kafkas_own_topics() {
     let answer = client.ask(9, &request);
     let refused = answer.responses[0].partition_responses[0].error_code;
     assert_eq!(refused, ResponseError::InvalidTopicException.code());
+    broker.stop();
+}
+
+#[test]
+fn what_is_not_served_is_refused_in_the_apis_own_form() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    let no_security = ResponseError::SecurityDisabled.code();
+    for version in 1..=3 {
+        let acls = client.ask(version, &DescribeAclsRequest::default());
+        assert_eq!(acls.error_code, no_security);
+        let text = "No Authorizer is configured on the broker";
+        assert_eq!(acls.error_message.as_deref(), Some(text));
+        let creation = AclCreation::default().with_resource_pattern_type(3);
+        let request = CreateAclsRequest::default().with_creations(vec![creation; 2]);
+        let created = client.ask(version, &request).results;
+        assert_eq!(created.len(), 2);
+        assert_eq!(created[0].error_code, no_security);
+        let filter = DeleteAclsFilter::default().with_pattern_type_filter(3);
+        let request = DeleteAclsRequest::default().with_filters(vec![filter]);
+        let deleted = client.ask(version, &request).filter_results;
+        assert_eq!(deleted[0].error_code, no_security);
+    }
+    for version in 0..=2 {
+        let asked = TopicPartitions::default()
+            .with_topic(name("t"))
+            .with_partitions(vec![0, 7]);
+        let request = ElectLeadersRequest::default().with_topic_partitions(Some(vec![asked]));
+        let answer = client.ask(version, &request);
+        let results = &answer.replica_election_results[0].partition_result;
+        let codes: Vec<i16> = results.iter().map(|result| result.error_code).collect();
+        let (not_needed, unknown) = (
+            ResponseError::ElectionNotNeeded.code(),
+            ResponseError::UnknownTopicOrPartition.code(),
+        );
+        assert_eq!(codes, [not_needed, unknown]);
+        let all = client.ask(version, &request.with_topic_partitions(None));
+        assert!(all.replica_election_results[0].partition_result.is_empty());
+        let quorum = client.ask(version, &DescribeQuorumRequest::default());
+        assert_eq!(quorum.error_code, ResponseError::UnsupportedVersion.code());
+        let update = FeatureUpdateKey::default()
+            .with_feature(StrBytes::from_static_str("group.version"))
+            .with_max_version_level(1);
+        let request = UpdateFeaturesRequest::default().with_feature_updates(vec![update]);
+        let updated = client.ask(version, &request);
+        let refused = ResponseError::InvalidUpdateVersion.code();
+        match version {
+            2 => assert_eq!(updated.error_code, refused),
+            _ => assert_eq!(updated.results[0].error_code, refused),
+        }
+    }
+    let moving = client.ask(0, &ListPartitionReassignmentsRequest::default());
+    assert_eq!((moving.error_code, moving.error_message), (0, None));
+    let quotas = client.ask(1, &DescribeClientQuotasRequest::default());
+    assert_eq!((quotas.error_code, quotas.error_message), (0, None));
+    assert_eq!(quotas.entries, Some(Vec::new()));
+    for (id, expected) in [
+        (0, ResponseError::InvalidRequest),
+        (9, ResponseError::BrokerIdNotRegistered),
+    ] {
+        let request = UnregisterBrokerRequest::default().with_broker_id(BrokerId(id));
+        assert_eq!(client.ask(0, &request).error_code, expected.code());
+    }
     broker.stop();
 }

@@ -191,6 +191,24 @@ pub const TABLE: &[ApiRow] = &[
         HandlerGroup::Log,
     ),
     with_entries(
+        FEW_ENTRIES_MAX,
+        row(
+            ApiKey::DescribeAcls,
+            "DescribeAcls",
+            1,
+            3,
+            HandlerGroup::Admin,
+        ),
+    ),
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(ApiKey::CreateAcls, "CreateAcls", 1, 3, HandlerGroup::Admin),
+    ),
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(ApiKey::DeleteAcls, "DeleteAcls", 1, 3, HandlerGroup::Admin),
+    ),
+    with_entries(
         10_000,
         row(
             ApiKey::DescribeConfigs,
@@ -239,10 +257,24 @@ pub const TABLE: &[ApiRow] = &[
         ),
     ),
     row(
+        ApiKey::ElectLeaders,
+        "ElectLeaders",
+        0,
+        2,
+        HandlerGroup::Admin,
+    ),
+    row(
         ApiKey::IncrementalAlterConfigs,
         "IncrementalAlterConfigs",
         0,
         1,
+        HandlerGroup::Admin,
+    ),
+    row(
+        ApiKey::ListPartitionReassignments,
+        "ListPartitionReassignments",
+        0,
+        0,
         HandlerGroup::Admin,
     ),
     row(
@@ -251,6 +283,36 @@ pub const TABLE: &[ApiRow] = &[
         0,
         0,
         HandlerGroup::Group,
+    ),
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(
+            ApiKey::DescribeClientQuotas,
+            "DescribeClientQuotas",
+            0,
+            1,
+            HandlerGroup::Admin,
+        ),
+    ),
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(
+            ApiKey::DescribeQuorum,
+            "DescribeQuorum",
+            0,
+            2,
+            HandlerGroup::Admin,
+        ),
+    ),
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(
+            ApiKey::UpdateFeatures,
+            "UpdateFeatures",
+            0,
+            2,
+            HandlerGroup::Admin,
+        ),
     ),
     with_entries(
         FEW_ENTRIES_MAX,
@@ -270,6 +332,16 @@ pub const TABLE: &[ApiRow] = &[
             0,
             0,
             HandlerGroup::Producer,
+        ),
+    ),
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(
+            ApiKey::UnregisterBroker,
+            "UnregisterBroker",
+            0,
+            0,
+            HandlerGroup::Admin,
         ),
     ),
     with_entries(

@@ -7,17 +7,23 @@ mod api_versions;
 mod applied;
 mod authorize;
 mod context;
+mod create_acls;
 mod create_partitions;
 mod create_topics;
+mod delete_acls;
 mod delete_groups;
 mod delete_records;
 mod delete_topics;
+mod describe_acls;
+mod describe_client_quotas;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
+mod describe_quorum;
 mod describe_topic_partitions;
+mod elect_leaders;
 mod errors;
 mod fetch;
 mod fetch_sessions;
@@ -32,6 +38,7 @@ mod leave_group;
 mod list_config_resources;
 mod list_groups;
 mod list_offsets;
+mod list_partition_reassignments;
 mod metadata;
 mod offset_commit;
 mod offset_delete;
@@ -45,6 +52,8 @@ mod request_log;
 mod room;
 mod shared;
 mod sync_group;
+mod unregister_broker;
+mod update_features;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -152,16 +161,25 @@ const APIS: &[Api] = &[
     delete_records::API,
     init_producer_id::API,
     offset_for_leader_epoch::API,
+    describe_acls::API,
+    create_acls::API,
+    delete_acls::API,
     describe_configs::API,
     alter_configs::API,
     alter_replica_log_dirs::API,
     describe_log_dirs::API,
     create_partitions::API,
     delete_groups::API,
+    elect_leaders::API,
     incremental_alter_configs::API,
+    list_partition_reassignments::API,
     offset_delete::API,
+    describe_client_quotas::API,
+    describe_quorum::API,
+    update_features::API,
     describe_cluster::API,
     describe_producers::API,
+    unregister_broker::API,
     get_telemetry_subscriptions::API,
     push_telemetry::API,
     list_config_resources::API,
