@@ -1,5 +1,5 @@
 //! Runs the simulations by the seed, on all processors:
-//! `simulate [--what log|syncs|rewrites|broker|cluster] [--from N] [--seeds N] [--steps N]`. Prints failing seeds with their traces, and ends
+//! `simulate [--what log|syncs|rewrites|moves|broker|cluster] [--from N] [--seeds N] [--steps N]`. Prints failing seeds with their traces, and ends
 //! with exit code 1 when there are any. `benches/simulate` builds it and runs it.
 
 #[path = "../tests/simulation/admin.rs"]
@@ -20,6 +20,8 @@ mod history;
 mod house;
 #[path = "../tests/simulation/log.rs"]
 mod log;
+#[path = "../tests/simulation/moves.rs"]
+mod moves;
 #[path = "../tests/simulation/names.rs"]
 mod names;
 #[path = "../tests/simulation/network.rs"]
@@ -47,6 +49,9 @@ use world::What;
 /// More failures than this tell nothing new.
 const FAILURES_SHOWN: usize = 5;
 
+/// A step of the simulation of moves is as long as some of the log's.
+const MOVE_STEPS_DIVISOR: usize = 4;
+
 /// What is to be run.
 struct Asked {
     what: Option<String>,
@@ -68,7 +73,7 @@ impl Asked {
             let [name, value] = pair else { return None };
             match name.as_str() {
                 "--what"
-                    if ["log", "syncs", "rewrites", "broker", "cluster"]
+                    if ["log", "syncs", "rewrites", "moves", "broker", "cluster"]
                         .contains(&value.as_str()) =>
                 {
                     asked.what = Some(value.clone())
@@ -93,7 +98,7 @@ fn main() -> ExitCode {
     }
     let Some(asked) = Asked::read() else {
         eprintln!(
-            "simulate [--what log|syncs|rewrites|broker|cluster] [--from N] [--seeds N] [--steps N]"
+            "simulate [--what log|syncs|rewrites|moves|broker|cluster] [--from N] [--seeds N] [--steps N]"
         );
         return ExitCode::from(2);
     };
@@ -109,6 +114,10 @@ fn main() -> ExitCode {
     if asked.wants("rewrites") {
         let one = |seed| log::run(seed, asked.steps, log::Faults::Rewrites);
         failed += run("rewrites", &asked, one);
+    }
+    if asked.wants("moves") {
+        let one = |seed| moves::run(seed, asked.steps / MOVE_STEPS_DIVISOR);
+        failed += run("moves", &asked, one);
     }
     if asked.wants("broker") {
         failed += run("broker", &asked, |seed| {

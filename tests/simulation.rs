@@ -1,5 +1,6 @@
-//! The log over a disk that forgets, and a whole broker over that disk, a faulty network and a faulty coordination
-//! store, and several brokers over one such store, by the seed. `benches/simulate` runs as many as one likes.
+//! The log over a disk that forgets, a partition that moves between data directories of it, a whole broker over that disk, a
+//! faulty network and a faulty coordination store, and several brokers over one such store, by the seed. `benches/simulate`
+//! runs as many as one likes.
 //!
 //! Found this way, and kept as named seeds below: what each of them was is in its name.
 //!
@@ -27,6 +28,8 @@ mod history;
 mod house;
 #[path = "simulation/log.rs"]
 mod log;
+#[path = "simulation/moves.rs"]
+mod moves;
 #[path = "simulation/names.rs"]
 mod names;
 #[path = "simulation/network.rs"]
@@ -52,6 +55,8 @@ use world::What;
 /// Seeds of a usual run, and steps of each of the log's.
 const SEEDS: u64 = 200;
 const STEPS: usize = 120;
+/// Steps of each seed of moves.
+const MOVE_STEPS: usize = 30;
 
 /// Seeds of several brokers in a usual run: each takes as long as several of the others.
 const CLUSTER_SEEDS: u64 = 60;
@@ -77,6 +82,22 @@ fn a_log_keeps_what_it_acknowledged_while_syncs_take_time_and_writebacks_fail() 
 #[test]
 fn a_log_keeps_what_it_acknowledged_while_a_leader_has_it_cut_off() {
     assert_clean(0..SEEDS, |seed| log::run(seed, STEPS, Faults::Rewrites));
+}
+
+#[test]
+fn a_partition_that_moves_is_there_once_with_all_that_was_acknowledged() {
+    assert_clean(0..SEEDS, |seed| moves::run(seed, MOVE_STEPS));
+}
+
+#[test]
+fn a_seed_of_moves_that_is_run_again_does_the_same_again() {
+    for seed in 0..20 {
+        let told = || chance::seeded(seed, || moves::told(seed, MOVE_STEPS)).unwrap();
+        let (once, again) = (told(), told());
+        // Their directories have other names.
+        assert_eq!(once.0.is_none(), again.0.is_none());
+        assert_eq!(once.1.len(), again.1.len(), "seed {seed}");
+    }
 }
 
 #[test]
