@@ -24,12 +24,12 @@ use metaq_protocol::messages::offset_fetch_request::{
 use metaq_protocol::messages::produce_response::PartitionProduceResponse;
 use metaq_protocol::messages::update_features_request::FeatureUpdateKey;
 use metaq_protocol::messages::{
-    AlterConfigsRequest, BrokerId, CreateAclsRequest, CreateTopicsRequest, DeleteAclsRequest,
-    DescribeAclsRequest, DescribeClientQuotasRequest, DescribeConfigsRequest,
-    DescribeQuorumRequest, ElectLeadersRequest, FindCoordinatorRequest, HeartbeatRequest,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, LeaveGroupRequest, ListOffsetsRequest,
-    ListPartitionReassignmentsRequest, OffsetCommitRequest, OffsetDeleteRequest,
-    OffsetFetchRequest, ProducerId, SyncGroupRequest, UnregisterBrokerRequest,
+    AlterConfigsRequest, ApiKey, ApiVersionsRequest, BrokerId, CreateAclsRequest,
+    CreateTopicsRequest, DeleteAclsRequest, DescribeAclsRequest, DescribeClientQuotasRequest,
+    DescribeConfigsRequest, DescribeQuorumRequest, ElectLeadersRequest, FindCoordinatorRequest,
+    HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, LeaveGroupRequest,
+    ListOffsetsRequest, ListPartitionReassignmentsRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, ProducerId, SyncGroupRequest, UnregisterBrokerRequest,
     UpdateFeaturesRequest, alter_configs_request,
 };
 use metaq_protocol::protocol::StrBytes;
@@ -510,6 +510,32 @@ fn nobody_makes_or_writes_to_kafkas_own_topics() {
     let answer = client.ask(9, &request);
     let refused = answer.responses[0].partition_responses[0].error_code;
     assert_eq!(refused, ResponseError::InvalidTopicException.code());
+    broker.stop();
+}
+
+#[test]
+fn telemetry_is_named_while_somebody_subscribes_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    let is_named = |client: &mut Client| {
+        let keys = client.ask(0, &ApiVersionsRequest::default()).api_keys;
+        let named = |wanted: ApiKey| keys.iter().any(|key| key.api_key == wanted as i16);
+        assert!(named(ApiKey::Produce));
+        let of_telemetry = [ApiKey::GetTelemetrySubscriptions, ApiKey::PushTelemetry];
+        of_telemetry.map(named)
+    };
+    assert_eq!(is_named(&mut client), [false; 2]);
+    let config = AlterableConfig::default()
+        .with_name(StrBytes::from_static_str("metrics"))
+        .with_value(Some(StrBytes::from_static_str("*")));
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(16)
+        .with_resource_name(StrBytes::from_static_str("all"))
+        .with_configs(vec![config]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    assert_eq!(client.ask(1, &request).responses[0].error_code, 0);
+    assert_eq!(is_named(&mut client), [true; 2]);
     broker.stop();
 }
 

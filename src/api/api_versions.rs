@@ -3,6 +3,8 @@
 //! - The response header is always v0, whatever the version.
 //! - A version that is not known is answered in v0 with UNSUPPORTED_VERSION and the whole table, so that the
 //!   client can choose another.
+//! - Telemetry (KIP-714) is named while there is a client metrics subscription: a client that finds it asks every few minutes
+//!   (Kafka names it where a reporter takes what is pushed).
 //! - No features are finalized yet.
 
 use std::sync::Arc;
@@ -24,7 +26,7 @@ pub(super) const API: Api = Api {
 };
 
 async fn handle(
-    _: Arc<Context>,
+    cx: Arc<Context>,
     caller: Caller,
     request: ApiVersionsRequest,
 ) -> ApiVersionsResponse {
@@ -41,7 +43,7 @@ async fn handle(
         caller.session.client().is_software(name, version);
     }
     tracing::debug!(peer = %caller.session.peer(), software = %name, %version, "client");
-    table()
+    table(cx.cluster.image().configs.has_subscriptions())
 }
 
 fn is_software_name(text: &str) -> bool {
@@ -51,18 +53,23 @@ fn is_software_name(text: &str) -> bool {
     edge(bytes.first()) && edge(bytes.last()) && bytes.iter().all(inner)
 }
 
-fn table() -> ApiVersionsResponse {
+fn table(has_subscriptions: bool) -> ApiVersionsResponse {
+    let telemetry = [ApiKey::GetTelemetrySubscriptions, ApiKey::PushTelemetry];
+    let is_told = |row: &&versions::ApiRow| {
+        has_subscriptions || telemetry.iter().all(|key| *key as i16 != row.key)
+    };
     let row = |row: &versions::ApiRow| {
         ApiVersion::default()
             .with_api_key(row.key)
             .with_min_version(row.advertised_min)
             .with_max_version(row.max)
     };
-    ApiVersionsResponse::default().with_api_keys(versions::TABLE.iter().map(row).collect())
+    let rows = versions::TABLE.iter().filter(is_told).map(row);
+    ApiVersionsResponse::default().with_api_keys(rows.collect())
 }
 
 /// The answer to an ApiVersions request of an unknown version.
 pub fn unsupported_version(correlation_id: i32) -> Result<Bytes, FrameError> {
-    let response = table().with_error_code(ResponseError::UnsupportedVersion.code());
+    let response = table(false).with_error_code(ResponseError::UnsupportedVersion.code());
     frame::encode_response(ApiKey::ApiVersions as i16, 0, correlation_id, &response)
 }

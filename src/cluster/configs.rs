@@ -107,6 +107,11 @@ impl Configs {
         };
     }
 
+    /// Whether there is a client metrics subscription.
+    pub fn has_subscriptions(&self) -> bool {
+        !self.client_metrics.is_empty()
+    }
+
     pub(super) fn read_subscriptions(&mut self) {
         let parsed = self.client_metrics.iter().filter_map(|(name, overrides)| {
             let parsed = ClientMetricsSubscription::parse(name, overrides);
