@@ -7,7 +7,7 @@ mod open;
 mod replace;
 mod stop;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -158,6 +158,8 @@ pub struct Partitions {
     renaming: Mutex<()>,
     /// Deleted topics whose files are not durably out of the way.
     undeleted: Mutex<HashMap<Uuid, Arc<TopicPartitions>>>,
+    /// Partitions whose logs could not be closed: they are opened as after a kill, however the directory was left.
+    unclosed: Mutex<HashSet<(Uuid, i32)>>,
     found: HashMap<(String, i32), (usize, Option<Uuid>)>,
     /// Deleted directories and segments, with the delay after which their files go; taken by housekeeping.
     set_aside: Mutex<Vec<(PathBuf, i64)>>,
@@ -220,6 +222,7 @@ impl Partitions {
             changes: Mutex::new(()),
             renaming: Mutex::new(()),
             undeleted: Mutex::default(),
+            unclosed: Mutex::default(),
             found,
             set_aside: Mutex::default(),
             dropped: Mutex::default(),

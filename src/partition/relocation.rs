@@ -274,6 +274,9 @@ impl Partitions {
         let _ = old.writer().run_blocking(|| ());
         old.sync_to(old.log().ends().log_end, now);
         let closed = old.log().close(now);
+        if closed.is_err() {
+            self.note_unclosed(old);
+        }
         closed.map_err(|error| io::Error::other(error.to_string()))?;
         if old.log().rewrites() != rewrites {
             // Nobody rewrites it any more.

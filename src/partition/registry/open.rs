@@ -196,6 +196,9 @@ impl Partitions {
         let recovery_point = offsets.recovery_point;
         let after_crash = OpenMode::AfterCrash { recovery_point };
         let mode = match volume.dir.left() {
+            Left::Clean if self.unclosed.lock().contains(&(topic.topic_id, index)) => {
+                OpenMode::AfterKill { recovery_point }
+            }
             Left::Clean => OpenMode::Clean,
             Left::Killed => OpenMode::AfterKill { recovery_point },
             Left::Crashed => after_crash,
@@ -254,6 +257,7 @@ impl Partitions {
                 .store_topic_id_if_new(&topic.topic, index, topic.topic_id)?,
         }
         opened.log.begin_epoch(leader_epoch)?;
+        self.unclosed.lock().remove(&(topic.topic_id, index));
         let replica = Replica::new(
             topic.topic.clone(),
             topic.topic_id,

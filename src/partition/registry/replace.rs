@@ -23,6 +23,12 @@ impl Partitions {
         self.renaming.lock()
     }
 
+    /// What of its log is synced is not known from now on.
+    pub(in crate::partition) fn note_unclosed(&self, partition: &Partition) {
+        let key = (partition.topic_id(), partition.index());
+        self.unclosed.lock().insert(key);
+    }
+
     /// Whether this is the partition that is known under its name.
     pub(in crate::partition) fn is_current(&self, partition: &Arc<Partition>) -> bool {
         let map = self.map.load();

@@ -76,7 +76,10 @@ impl Partitions {
             Ok(end) => {
                 tracing::info!(%topic, partition = index, end, "closed: not led here any more")
             }
-            Err(error) => tracing::error!(%topic, partition = index, %error, "not closed cleanly"),
+            Err(error) => {
+                self.note_unclosed(partition);
+                tracing::error!(%topic, partition = index, %error, "not closed cleanly");
+            }
         }
     }
 
