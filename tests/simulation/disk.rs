@@ -95,6 +95,8 @@ struct State {
     removed: HashMap<PathBuf, Arc<Mutex<Content>>>,
     /// Calls until the disk fails, when it does.
     fails_in: Option<u64>,
+    /// Calls after that one until another fails.
+    fails_again_in: Option<u64>,
     /// Syncs until a writeback fails, when it does.
     writeback_fails_in: Option<u64>,
     during_sync: Option<DuringSync>,
@@ -140,6 +142,12 @@ impl Disk {
     /// In the middle of the call after the next `calls` whoever calls has come to its end: it is killed, or the power goes.
     pub fn end_in(&self, calls: u64) {
         self.state.lock().ends_in = Some(calls);
+    }
+
+    /// Lets one call fail, and one more, the `more`-th after it.
+    pub fn fail_twice_in(&self, calls: u64, more: u64) {
+        let mut state = self.state.lock();
+        (state.fails_in, state.fails_again_in) = (Some(calls), Some(more));
     }
 
     pub fn has_ended(&self) -> bool {
@@ -224,6 +232,7 @@ impl Disk {
     pub fn stop_failing(&self) {
         let mut state = self.state.lock();
         (state.fails_in, state.writeback_fails_in) = (None, None);
+        state.fails_again_in = None;
     }
 
     /// Runs something in the middle of every sync.
@@ -280,7 +289,7 @@ impl Disk {
         }
         match state.fails_in {
             Some(0) => {
-                state.fails_in = None;
+                state.fails_in = state.fails_again_in.take();
                 Err(io::ErrorKind::StorageFull.into())
             }
             Some(left) => {

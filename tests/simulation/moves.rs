@@ -12,11 +12,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use metaq::clock::WallClock;
 use metaq::log::{
-    Appended, LogConfig, LogError, ProducedBatch, Reach, ReadWanted, unlink_all, uuid_to_base64,
+    Appended, DataDirError, LogConfig, LogError, ProducedBatch, Reach, ReadWanted, unlink_all,
+    uuid_to_base64,
 };
 use metaq::partition::{
     Acks, Identity, InlineWrites, Isolation, Partition, Partitions, PartitionsOptions, TopicToOpen,
@@ -38,6 +39,8 @@ const TOPIC: &str = "t";
 const DIRS: usize = 3;
 /// Calls of the disk at the end of a move, in which the directories change their names.
 const SWITCH_CALLS: u64 = 50;
+/// How long a lock of a directory may be held by a process that does not know of it.
+const LOCK_MAX: Duration = Duration::from_secs(20);
 /// A step in which nothing happens any more.
 const STEP_MAX: Duration = Duration::from_secs(3600);
 
@@ -244,7 +247,22 @@ impl World<'_> {
 
     fn arm_after(&mut self, calls: u64, more_max: u64) {
         let calls = calls + self.random.below(more_max);
-        match self.random.below(6) {
+        match self.random.below(8) {
+            4 => {
+                let more = self.random.below(4);
+                self.disk.fail_twice_in(calls, more);
+                self.note(format!("fails in {calls} calls, and {more} later"));
+            }
+            5 => {
+                self.end = [End::Killed, End::PowerLost][self.random.below(2) as usize];
+                let more = self.random.between(1, 12) as u64;
+                self.disk.fail_in(calls);
+                self.disk.end_in(calls + more);
+                self.note(format!(
+                    "fails in {calls} calls, {:?} {more} later",
+                    self.end
+                ));
+            }
             0 | 1 => {
                 self.end = [End::Killed, End::PowerLost][self.random.below(2) as usize];
                 self.disk.end_in(calls);
@@ -555,9 +573,16 @@ impl World<'_> {
             inline_writes,
             ..PartitionsOptions::new(self.dirs())
         };
-        let opened = {
+        let deadline = Instant::now() + LOCK_MAX;
+        let opened = loop {
             let _runtime = runtime.enter();
-            Partitions::open(Arc::new(self.disk.clone()), &options)
+            match Partitions::open(Arc::new(self.disk.clone()), &options) {
+                // A process that another test begins has all files of this one until it runs its own program.
+                Err(DataDirError::Locked(_)) if Instant::now() < deadline => {
+                    std::thread::yield_now();
+                }
+                opened => break opened,
+            }
         };
         let partitions = Arc::new(opened.map_err(|error| error.to_string())?);
         for dir in partitions.data_dirs() {
