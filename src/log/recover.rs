@@ -88,6 +88,8 @@ impl Log {
             segments.push(location.create_first(log_start.max(0))?);
         }
         let mut scan = Scan {
+            disk: &disk,
+            dir,
             scanned_bytes: 0,
             cut_bytes: 0,
         };
@@ -97,9 +99,10 @@ impl Log {
                 trust::end_of(&segments[segments.len() - 1], &config)?
             }
             OpenMode::AfterKill { .. } | OpenMode::AfterCrash { .. } => {
-                scan.recover(&disk, dir, &mut segments, &config, left)?
+                scan.recover(&mut segments, &config, left)?
             }
         };
+        let (scanned_bytes, cut_bytes) = (scan.scanned_bytes, scan.cut_bytes);
         let next_offset = restore(&location, &mut segments, journaled, next_offset)?;
         let next_offset = if next_offset < log_start {
             begin_anew(&location, &mut segments, log_start)?;
@@ -159,8 +162,8 @@ impl Log {
         }
         Ok(OpenedLog {
             log,
-            scanned_bytes: scan.scanned_bytes,
-            cut_bytes: scan.cut_bytes,
+            scanned_bytes,
+            cut_bytes,
         })
     }
 }
@@ -224,17 +227,17 @@ fn begin_anew(
     Ok(())
 }
 
-struct Scan {
+struct Scan<'a> {
+    disk: &'a Arc<dyn Disk>,
+    dir: &'a Path,
     scanned_bytes: u64,
     cut_bytes: u64,
 }
 
-impl Scan {
+impl Scan<'_> {
     /// Checks everything after the recovery point; returns the log's end.
     fn recover(
         &mut self,
-        disk: &Arc<dyn Disk>,
-        dir: &Path,
         segments: &mut Vec<Arc<Segment>>,
         config: &LogConfig,
         left: LeftAs,
@@ -289,7 +292,7 @@ impl Scan {
             sealed.seal()?;
             sealed.sync_indexes()?;
         }
-        producer_snapshot::remove(&**disk, dir, |at| at > next_offset)?;
+        producer_snapshot::remove(&**self.disk, self.dir, |at| at > next_offset)?;
         Ok(next_offset)
     }
 
@@ -364,7 +367,11 @@ impl Scan {
             tracing::warn!(segment = %segment.path().display(), kept = position, cut = end - position,
                 "cut at the first batch that is not whole");
             segment.truncate(position)?;
-            file.sync_data()?;
+            if let Err(error) = file.sync_data() {
+                // What lies before the cut was to be written by it too.
+                failed_sync::note(&**self.disk, self.dir);
+                return Err(error.into());
+            }
         }
         Ok(next_offset)
     }
