@@ -107,6 +107,11 @@ fn a_log_whose_sync_failed_when_it_was_to_move_is_not_opened_again_as_if_it_was_
 }
 
 #[test]
+fn a_copy_that_an_earlier_move_could_not_remove_does_not_become_the_partition() {
+    moves::run(6724, MOVE_STEPS).unwrap();
+}
+
+#[test]
 fn a_seed_of_moves_that_is_run_again_does_the_same_again() {
     for seed in 0..20 {
         let told = || chance::seeded(seed, || moves::told(seed, MOVE_STEPS)).unwrap();
@@ -203,6 +208,11 @@ fn a_topic_that_was_deleted_does_not_come_back_with_what_a_failing_disk_left_of_
 #[test]
 fn a_broker_that_does_not_reach_the_controller_does_not_say_that_there_is_no_such_topic() {
     process::run(What::Cluster, 2356, CHILD).unwrap();
+}
+
+#[test]
+fn what_a_torn_header_leaves_in_the_journal_does_not_keep_a_partition_closed() {
+    process::run(What::Cluster, 437, CHILD).unwrap();
 }
 
 #[test]

@@ -292,14 +292,18 @@ fn files(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<JournalFile>> {
         let generation = u64::from_be_bytes(start[8..].try_into().unwrap_or_default());
         let has_runs = start != header(MAGIC_WITHOUT_RUNS, generation);
         let counts = start == header(MAGIC, generation) || !has_runs;
-        if counts || start == header(DISCARDED, generation) {
-            found.push(JournalFile {
-                generation,
-                path,
-                counts,
-                has_runs,
-            });
-        }
+        let generation = match counts || start == header(DISCARDED, generation) {
+            true => generation,
+            // A header that was not written whole, in a file that was not needed: what it had counts no more, but must not be
+            // taken for a later generation's either.
+            false => newest_generation(disk, &path)?,
+        };
+        found.push(JournalFile {
+            generation,
+            path,
+            counts,
+            has_runs,
+        });
     }
     found.sort_by_key(|found| found.generation);
     Ok(found)
@@ -341,15 +345,31 @@ fn read_records(
     }
 }
 
-/// Length and number of the journal record at a position, where it is whole.
+/// The newest generation of which a file has a whole journal record; 0 where it has none.
+fn newest_generation(disk: &dyn Disk, path: &Path) -> io::Result<u64> {
+    let content = disk.read(path)?;
+    let positions = (BLOCK_BYTES as usize..content.len()).step_by(BLOCK_BYTES as usize);
+    let generations = positions.filter_map(|position| record_at(&content, position));
+    Ok(generations
+        .map(|(_, generation, _)| generation)
+        .max()
+        .unwrap_or(0))
+}
+
+/// Length and number of the journal record of a generation at a position, where it is whole.
 fn whole_record(generation: u64, content: &[u8], position: usize) -> Option<(usize, u64)> {
+    let (bytes, of, number) = record_at(content, position)?;
+    (of == generation).then_some((bytes, number))
+}
+
+/// Length, generation and number of the journal record at a position, where it is whole.
+fn record_at(content: &[u8], position: usize) -> Option<(usize, u64, u64)> {
     let mut head = content.get(position..position + RECORD_BYTES)?;
     let bytes = head.get_u32() as usize;
     let crc = head.get_u32();
     let whole = content.get(position..position.checked_add(bytes)?)?;
-    let is_whole =
-        bytes > RECORD_BYTES && head.get_u64() == generation && crc32c::crc32c(&whole[8..]) == crc;
-    is_whole.then(|| (bytes, head.get_u64()))
+    let is_whole = bytes > RECORD_BYTES && crc32c::crc32c(&whole[8..]) == crc;
+    is_whole.then(|| (bytes, head.get_u64(), head.get_u64()))
 }
 
 fn next_entry(entries: &mut Bytes, has_runs: bool) -> Option<Journaled> {

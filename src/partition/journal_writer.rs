@@ -217,6 +217,10 @@ impl JournalQueue {
             if parts.is_empty() {
                 return None;
             }
+            let parts = state_of_files.in_their_runs(parts);
+            if parts.is_empty() {
+                continue;
+            }
             match state_of_files.range(n, &parts) {
                 Ok(Some(range)) => {
                     return Some(JournalRecord {
@@ -262,6 +266,18 @@ impl JournalQueue {
 }
 
 impl JournalState {
+    /// Those whose run the journal still has without a gap. What came before the others was synced instead of being journaled
+    /// after they were queued: they are too, or recovery would miss it in their run.
+    fn in_their_runs(&self, parts: Vec<JournaledAppend>) -> Vec<JournaledAppend> {
+        let is_in_run =
+            |part: &JournaledAppend| part.partition.is_run_of_journal(part.what.run_from);
+        let (whole, torn): (Vec<_>, Vec<_>) = parts.into_iter().partition(is_in_run);
+        for JournaledAppend { partition, .. } in torn {
+            self.syncs.push(partition);
+        }
+        whole
+    }
+
     /// A range for a journal record of these parts, perhaps in the other file; `None` where there is none now.
     fn range(
         &mut self,

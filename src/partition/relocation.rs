@@ -177,6 +177,8 @@ impl Partitions {
 
     fn move_one(&self, partition: &Arc<Partition>, to: usize) -> io::Result<()> {
         let (topic, index) = (partition.topic(), partition.index());
+        // One that an earlier move could not remove says that it is whole: a kill amid this move would make it the partition.
+        self.remove_copies_left(partition.topic_id())?;
         let random = Uuid::new_v4().simple();
         let future = self.volumes[to]
             .dir

@@ -443,6 +443,11 @@ impl Replica {
         self.progress.lock().watermarks.forget_journal();
     }
 
+    /// Whether what the journal is given begins there, and has no gap since.
+    pub(super) fn is_run_of_journal(&self, run_from: i64) -> bool {
+        self.progress.lock().watermarks.is_run_of_journal(run_from)
+    }
+
     /// Whether the journal is all that would be left of what lies before `end`.
     pub(super) fn needs_journal(&self, end: i64) -> bool {
         !self.is_deleted() && self.log.ends().synced_end < end

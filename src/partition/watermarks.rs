@@ -115,6 +115,11 @@ impl Watermarks {
         (self.journal.from, self.journal.queued) = (i64::MAX, i64::MAX);
     }
 
+    /// Whether the journal has what was given to it from there on without a gap.
+    pub(super) fn is_run_of_journal(&self, run_from: i64) -> bool {
+        self.journal.from == run_from
+    }
+
     /// Whether the journal will make it durable that an offset was appended.
     pub(super) fn waits_for_journal(&self, offset: i64) -> bool {
         self.synced.offset >= self.journal.from && offset < self.journal.queued
@@ -215,6 +220,13 @@ mod tests {
         watermarks.appended(at(6));
         assert_eq!(watermarks.queue_in_journal(4, 6), 3);
         assert!(watermarks.waits_for_journal(5) && !watermarks.holds(Promise::Durable, 5));
+        assert!(watermarks.is_run_of_journal(3));
+        // What waits for its turn is of a run that ended, once something before it was not journaled, or after it.
+        watermarks.forget_journal();
+        assert!(!watermarks.is_run_of_journal(3));
+        watermarks.appended(at(8));
+        assert_eq!(watermarks.queue_in_journal(6, 8), 6);
+        assert!(watermarks.is_run_of_journal(6) && !watermarks.is_run_of_journal(3));
     }
 
     #[test]

@@ -83,6 +83,23 @@ fn a_torn_record_ends_it_and_a_new_journal_goes_on_after_the_old() {
 }
 
 #[test]
+fn what_a_torn_header_leaves_is_not_taken_for_records_of_a_later_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
+    (1..=3).for_each(|n| record(&mut journal, &[batch(n, 10)]));
+    discard(&RealDisk, dir.path()).unwrap();
+    // The disk took half of the next header.
+    let path = path(dir.path(), 0);
+    let mut content = std::fs::read(&path).unwrap();
+    content[..8].copy_from_slice(&header(MAGIC, 2)[..8]);
+    std::fs::write(&path, content).unwrap();
+    assert!(found(dir.path()).is_empty());
+    let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
+    record(&mut journal, &[batch(9, 10)]);
+    assert_eq!((journal.generation, found(dir.path())), (2, vec![9]));
+}
+
+#[test]
 fn a_record_counts_only_after_all_before_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);

@@ -135,7 +135,7 @@ impl Partitions {
 
     /// Copies of a topic's partitions that were not removed when a move failed: the next start could take one for the
     /// partition.
-    fn remove_copies_left(&self, topic_id: Uuid) -> io::Result<()> {
+    pub(in crate::partition) fn remove_copies_left(&self, topic_id: Uuid) -> io::Result<()> {
         let copies: Vec<PathBuf> = {
             let moves = self.moves.lock();
             let own = moves.left.iter().filter(|(id, _)| *id == topic_id);
