@@ -27,7 +27,7 @@ const EXISTS: i16 = 36;
 enum Fate {
     There,
     Gone,
-    /// One or the other: nobody said.
+    /// One or the other: a change was not answered, and may be made at any later time, also after others were answered.
     Open,
 }
 
@@ -39,7 +39,11 @@ pub struct Topics {
 
 impl Topics {
     fn is(&self, topic: &str, fate: Fate) {
-        self.state.lock().0.insert(topic.to_owned(), fate);
+        let mut state = self.state.lock();
+        let known = state.0.entry(topic.to_owned()).or_insert(fate);
+        if *known != Fate::Open {
+            *known = fate;
+        }
     }
 
     /// Whether nothing is asked for any more.
