@@ -1,8 +1,8 @@
 //! ApiVersions (key 18, v0–v4; KIP-35, 511, 584): what this broker serves, from the version table.
 //!
 //! - The response header is always v0, whatever the version.
-//! - A version that is not known is answered in v0 with UNSUPPORTED_VERSION and the whole table, so that the
-//!   client can choose another.
+//! - A version that is not known is answered in v0 with UNSUPPORTED_VERSION and the versions of this API alone, so that the
+//!   client can choose another (KIP-511).
 //! - Telemetry (KIP-714) is named while there is a client metrics subscription: a client that finds it asks every few minutes
 //!   (Kafka names it where a reporter takes what is pushed).
 //! - No features are finalized yet.
@@ -58,18 +58,22 @@ fn table(has_subscriptions: bool) -> ApiVersionsResponse {
     let is_told = |row: &&versions::ApiRow| {
         has_subscriptions || telemetry.iter().all(|key| *key as i16 != row.key)
     };
-    let row = |row: &versions::ApiRow| {
-        ApiVersion::default()
-            .with_api_key(row.key)
-            .with_min_version(row.advertised_min)
-            .with_max_version(row.max)
-    };
-    let rows = versions::TABLE.iter().filter(is_told).map(row);
+    let rows = versions::TABLE.iter().filter(is_told).map(told);
     ApiVersionsResponse::default().with_api_keys(rows.collect())
+}
+
+fn told(row: &versions::ApiRow) -> ApiVersion {
+    ApiVersion::default()
+        .with_api_key(row.key)
+        .with_min_version(row.advertised_min)
+        .with_max_version(row.max)
 }
 
 /// The answer to an ApiVersions request of an unknown version.
 pub fn unsupported_version(correlation_id: i32) -> Result<Bytes, FrameError> {
-    let response = table(false).with_error_code(ResponseError::UnsupportedVersion.code());
+    let own = versions::lookup(ApiKey::ApiVersions as i16).map(told);
+    let response = ApiVersionsResponse::default()
+        .with_error_code(ResponseError::UnsupportedVersion.code())
+        .with_api_keys(own.into_iter().collect());
     frame::encode_response(ApiKey::ApiVersions as i16, 0, correlation_id, &response)
 }
