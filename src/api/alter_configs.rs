@@ -5,7 +5,6 @@
 //! - What of a broker changes at run time is in docs/configuration.md; the rest is INVALID_REQUEST, as by Kafka.
 //! - Loggers' levels are changed by IncrementalAlterConfigs alone.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
@@ -41,26 +40,26 @@ async fn handle(
         |resource: &AlterConfigsResource| (resource.resource_type, resource.resource_name.clone());
     let twice = named_twice(request.resources.iter().map(key));
     for resource in request.resources {
-        let named_twice = twice.contains(&key(&resource));
-        let mut seen = HashSet::new();
+        let is_named_twice = twice.contains(&key(&resource));
+        let names = resource.configs.iter().map(|config| &config.name);
+        let has_duplicates = !named_twice(names).is_empty();
         let mut changes = vec![ConfigChange::Clear];
         let mut without_value = Vec::new();
         for config in &resource.configs {
             let name = config.name.to_string();
-            seen.insert(name.clone());
             match optional(&config.value) {
                 Some(value) => changes.push(ConfigChange::Set(name, value)),
                 None => without_value.push(name),
             }
         }
         let changes = match () {
-            () if seen.len() < resource.configs.len() => Err(DUPLICATE_KEYS.to_owned()),
+            () if has_duplicates => Err(DUPLICATE_KEYS.to_owned()),
             () if !without_value.is_empty() => Err(no_value(&without_value)),
             () => Ok(changes),
         };
         let (kind, name) = (resource.resource_type, resource.resource_name);
         let outcome = match changes {
-            _ if named_twice => Err((ResponseError::InvalidRequest, NAMED_TWICE.to_owned())),
+            _ if is_named_twice => Err((ResponseError::InvalidRequest, NAMED_TWICE.to_owned())),
             Ok(changes) => {
                 apply(&cx, &caller, (kind, &name), &changes, request.validate_only).await
             }

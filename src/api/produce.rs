@@ -220,9 +220,8 @@ async fn append(
 
 /// What a version of the request does not carry (Kafka's ProduceRequest.validateRecords).
 fn check_version(version: i16, records: &[u8]) -> Result<(), Refusal> {
-    let header = BatchHeader::parse(records).ok();
-    let codec = header.and_then(|header| header.compression().ok());
-    match codec == Some(Compression::Zstd) && version < ZSTD_VERSION_MIN {
+    let codec = || BatchHeader::parse(records).ok()?.compression().ok();
+    match version < ZSTD_VERSION_MIN && codec() == Some(Compression::Zstd) {
         true => Err(Refusal::new(
             ResponseError::UnsupportedCompressionType,
             format!(
