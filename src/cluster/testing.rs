@@ -9,7 +9,7 @@ use super::changes::{ClusterError, NewTopic};
 use super::cluster::Cluster;
 use super::image::{Broker, BrokerEndpoint};
 use crate::config::{Config, LiveConfig};
-use crate::log::{DirEntry, Disk, DiskFile, RealDisk};
+use crate::log::{Disk, DiskFile, RealDisk, as_real_disk};
 use crate::meta::{MetaStore, Op};
 use crate::partition::{Partitions, PartitionsOptions};
 
@@ -33,33 +33,7 @@ impl Disk for Refusing {
             false => RealDisk.rename(from, to),
         }
     }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        RealDisk.list(dir)
-    }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_dir(path)
-    }
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove_dir_all(path)
-    }
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.link(from, to)
-    }
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        RealDisk.read(path)
-    }
-    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        RealDisk.replace(path, content)
-    }
-    fn reserve(&self, path: &Path, bytes: u64) -> io::Result<std::fs::File> {
-        RealDisk.reserve(path, bytes)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(path)
-    }
+    as_real_disk!(others, reserve, sync_dir);
 }
 
 pub(super) fn store(dir: &Path) -> MetaStore {

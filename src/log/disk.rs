@@ -94,6 +94,52 @@ pub trait Disk: Send + Sync {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 }
 
+/// In a test's disk: these calls are the real disk's.
+#[cfg(test)]
+macro_rules! as_real_disk {
+    (@rename) => {
+        fn rename(&self, from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
+            $crate::log::RealDisk.rename(from, to)
+        }
+    };
+    (@others) => {
+        fn remove(&self, path: &std::path::Path) -> std::io::Result<()> {
+            $crate::log::RealDisk.remove(path)
+        }
+        fn list(&self, dir: &std::path::Path) -> std::io::Result<Vec<$crate::log::DirEntry>> {
+            $crate::log::RealDisk.list(dir)
+        }
+        fn create_dir(&self, path: &std::path::Path) -> std::io::Result<()> {
+            $crate::log::RealDisk.create_dir(path)
+        }
+        fn remove_dir_all(&self, path: &std::path::Path) -> std::io::Result<()> {
+            $crate::log::RealDisk.remove_dir_all(path)
+        }
+        fn link(&self, from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
+            $crate::log::RealDisk.link(from, to)
+        }
+        fn read(&self, path: &std::path::Path) -> std::io::Result<Vec<u8>> {
+            $crate::log::RealDisk.read(path)
+        }
+        fn replace(&self, path: &std::path::Path, content: &[u8]) -> std::io::Result<()> {
+            $crate::log::RealDisk.replace(path, content)
+        }
+    };
+    (@reserve) => {
+        fn reserve(&self, path: &std::path::Path, bytes: u64) -> std::io::Result<std::fs::File> {
+            $crate::log::RealDisk.reserve(path, bytes)
+        }
+    };
+    (@sync_dir) => {
+        fn sync_dir(&self, path: &std::path::Path) -> std::io::Result<()> {
+            $crate::log::RealDisk.sync_dir(path)
+        }
+    };
+    ($($calls:ident),*) => { $($crate::log::as_real_disk!(@$calls);)* };
+}
+#[cfg(test)]
+pub(crate) use as_real_disk;
+
 /// The machine's own file system.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct RealDisk;

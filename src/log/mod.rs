@@ -49,6 +49,8 @@ pub(crate) use copy::copy_range;
 pub(crate) use data_dir::FUTURE;
 pub use data_dir::{DataDir, DataDirError, FoundPartition, Left, PartitionOffsets};
 pub(crate) use dir_name::capped_name;
+#[cfg(test)]
+pub(crate) use disk::as_real_disk;
 pub use disk::{DirEntry, Disk, DiskFile, RealDisk};
 pub use epochs::{EpochStart, LeaderEpochs};
 pub use left_as::{LeftAs, OpenMode};

@@ -607,39 +607,13 @@ impl Disk for Failing {
         RealDisk.create(path)?;
         self.open(path)
     }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        RealDisk.list(dir)
-    }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_dir(path)
-    }
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove_dir_all(path)
-    }
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.link(from, to)
-    }
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        RealDisk.read(path)
-    }
-    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        RealDisk.replace(path, content)
-    }
     fn reserve(&self, path: &Path, bytes: u64) -> io::Result<std::fs::File> {
         match self.full.load(Ordering::SeqCst) {
             true => Err(io::ErrorKind::StorageFull.into()),
             false => RealDisk.reserve(path, bytes),
         }
     }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(path)
-    }
+    as_real_disk!(rename, others, sync_dir);
 }
 
 impl DiskFile for FailingFile {

@@ -3,7 +3,8 @@
 use parking_lot::Mutex;
 
 use super::*;
-use crate::log::disk::{DirEntry, RealDisk};
+use crate::log::as_real_disk;
+use crate::log::disk::RealDisk;
 
 const FILE_BYTES: u64 = 64 << 10;
 
@@ -198,36 +199,7 @@ impl Disk for Forgetful {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         Ok(self.file(path, RealDisk.create(path)?))
     }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        RealDisk.list(dir)
-    }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_dir(path)
-    }
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove_dir_all(path)
-    }
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.link(from, to)
-    }
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        RealDisk.read(path)
-    }
-    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        RealDisk.replace(path, content)
-    }
-    fn reserve(&self, path: &Path, bytes: u64) -> io::Result<std::fs::File> {
-        RealDisk.reserve(path, bytes)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(path)
-    }
+    as_real_disk!(rename, others, reserve, sync_dir);
 }
 
 #[test]
