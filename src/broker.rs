@@ -28,6 +28,7 @@ use crate::log::{DataDirError, Disk, RealDisk};
 use crate::memory::Memory;
 use crate::meta::{MetaError, MetaStore, ZooKeeperOptions, ZooKeeperTls};
 use crate::metrics::Metrics;
+use crate::mirror::{OFFSETS_MIRROR, OffsetsMirror};
 use crate::net::{Bound, Endpoint, EndpointError, Listener, Server, bind, listen_endpoints};
 use crate::observe::Observe;
 use crate::partition::{
@@ -272,6 +273,7 @@ impl Broker {
             limits,
             wall,
             (events_of_groups, memory.clone()),
+            config.flag(OFFSETS_MIRROR).then(Arc::default),
         );
         coordinator.assign(&own_slots(&cluster)).await?;
         let housekeeping =
@@ -299,6 +301,12 @@ impl Broker {
         let supervisor = || cx.partitions.supervisor().clone();
         tasks.spawn(supervisor().watch("cluster", cx.cluster.clone().follow()));
         tasks.spawn(supervisor().watch("groups", coordinate(cx.clone(), events)));
+        if let Some(feed) = cx.coordinator.mirror() {
+            let (partitions, coordinator) = (cx.partitions.clone(), cx.coordinator.clone());
+            let mirror =
+                OffsetsMirror::new(cx.cluster.clone(), partitions, coordinator, feed.clone());
+            tasks.spawn(supervisor().watch("offsets mirror", mirror.run(cx.cluster.events())));
+        }
         tasks.spawn(record_changes(
             cx.cluster.clone(),
             cx.observe.events.clone(),

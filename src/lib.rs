@@ -20,6 +20,7 @@
 //! - [`coordinator`]: slots of ids, and the tasks that run their state machines
 //! - [`cluster`]: the cluster's image, membership, the controller
 //! - [`group`]: consumer groups and their offsets
+//! - [`mirror`]: `__consumer_offsets` as a log, for tools that read it
 //! - [`api`]: one file a Kafka API
 //! - [`net`]: listeners, connections, sending
 //! - [`control`]: the control socket of an operator
@@ -42,6 +43,7 @@ pub mod logging;
 pub mod memory;
 pub mod meta;
 pub mod metrics;
+pub mod mirror;
 pub mod net;
 pub mod notify;
 pub mod observe;

@@ -21,7 +21,8 @@ use metaq_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use metaq_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use metaq_protocol::messages::{
-    BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, ListOffsetsRequest,
+    BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
+    ListOffsetsRequest, MetadataRequest, fetch_response, produce_response,
 };
 use proxy::Proxy;
 use zookeeper::ZooKeeper;
@@ -739,6 +740,57 @@ fn a_root_of_a_stopped_metaq_is_refused_too() {
     assert!(log.contains("choose another zk.zkRoot"), "{log}");
 }
 
+/// What an answer says of a partition that its broker does not lead: the code, leader and epoch, and where that is.
+type Directions = (i16, (i32, i32), Vec<(i32, String, i32)>);
+
+fn directions_of_produce(client: &mut Client, version: i16) -> Directions {
+    let mut request = common::produce_request("t", common::batch(1), -1);
+    request.topic_data[0].partition_data[0].index = 1;
+    let answer = client.ask(version, &request);
+    let partition = &answer.responses[0].partition_responses[0];
+    let leader = &partition.current_leader;
+    let endpoints = answer.node_endpoints.iter();
+    let endpoint =
+        |node: &produce_response::NodeEndpoint| (node.node_id.0, node.host.to_string(), node.port);
+    (
+        partition.error_code,
+        (leader.leader_id.0, leader.leader_epoch),
+        endpoints.map(endpoint).collect(),
+    )
+}
+
+fn directions_of_fetch(client: &mut Client, version: i16) -> Directions {
+    let topics = client
+        .ask(12, &MetadataRequest::default().with_topics(None))
+        .topics;
+    let mut request = common::fetch_request("t", 0, 60_000);
+    request.topics[0].topic_id = topics[0].topic_id;
+    request.topics[0].partitions[0].partition = 1;
+    let answer = client.ask(version, &request);
+    let partition = &answer.responses[0].partitions[0];
+    let leader = &partition.current_leader;
+    let endpoints = answer.node_endpoints.iter();
+    let endpoint =
+        |node: &fetch_response::NodeEndpoint| (node.node_id.0, node.host.to_string(), node.port);
+    (
+        partition.error_code,
+        (leader.leader_id.0, leader.leader_epoch),
+        endpoints.map(endpoint).collect(),
+    )
+}
+
+/// Asks a broker that does not lead partition 1 of `t`; it says who does, in which epoch, and where that is.
+fn assert_names_the_leader(asked: &Node, leader: &Node, epoch: i32) {
+    let client = &mut asked.client();
+    let unnamed = (NOT_LEADER, (-1, -1), vec![]);
+    let endpoint = (leader.id, "127.0.0.1".to_owned(), i32::from(leader.port));
+    let named = (NOT_LEADER, (leader.id, epoch), vec![endpoint]);
+    assert_eq!(directions_of_produce(client, 9), unnamed);
+    assert_eq!(directions_of_produce(client, 10), named);
+    assert_eq!(directions_of_fetch(client, 15), unnamed);
+    assert_eq!(directions_of_fetch(client, 16), named);
+}
+
 #[test]
 fn a_partition_is_led_where_the_tree_says_and_keeps_its_records_when_it_comes_back() {
     let cluster = Cluster::start(2, &[]);
@@ -772,6 +824,7 @@ fn a_partition_is_led_where_the_tree_says_and_keeps_its_records_when_it_comes_ba
         second.leaders("t") == [(0, 0), (0, 0)]
     });
     assert!(second.data().join("t-1").exists());
+    assert_names_the_leader(second, first, 1);
     led_by(1, 2);
     within(LONG, "the leader that was", || {
         produce(&mut second.client(), "t", 1).0 == 0

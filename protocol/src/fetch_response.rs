@@ -5,15 +5,33 @@
 //!
 //! Body, by version: throttle i32 · (7+) error i16, session i32 · topics: (to 12) name, (13+) id; partitions:
 //! index i32, error i16, high watermark i64, last stable i64, (5+) log start i64, aborted transactions,
-//! (11+) preferred replica i32, records · tagged fields from 12 on.
+//! (11+) preferred replica i32, records · tagged fields from 12 on: of a partition 0 the diverging epoch, 1 the current
+//! leader; of the whole (16+) 0 the endpoints of current leaders.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::fetch_response::NodeEndpoint;
 use uuid::Uuid;
 
 use crate::frame::FrameError;
 
 const FLEXIBLE_FROM: i16 = 12;
 const TOPIC_IDS_FROM: i16 = 13;
+const ENDPOINTS_FROM: i16 = 16;
+
+/// A whole answer, but for the records.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Fetched {
+    /// Milliseconds.
+    pub throttle_ms: i32,
+    /// 0 for none; sent from version 7 on.
+    pub error_code: i16,
+    /// 0 for none; sent from version 7 on.
+    pub session_id: i32,
+    /// In the order in which they are sent.
+    pub topics: Vec<FetchedTopic>,
+    /// Where the current leaders are that partitions name; sent from version 16 on.
+    pub endpoints: Vec<NodeEndpoint>,
+}
 
 /// One partition's part.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +48,10 @@ pub struct FetchedPartition {
     pub log_start_offset: i64,
     /// Producer id and first offset of each; `None` for read-uncommitted readers.
     pub aborted: Option<Vec<(i64, i64)>>,
+    /// Largest epoch that the log shares with the reader, and where it ends; sent from version 12 on.
+    pub diverging_epoch: Option<(i32, i64)>,
+    /// Leader and its epoch, for a reader that asked another broker or in an old epoch; sent from version 12 on.
+    pub current_leader: Option<(i32, i32)>,
     /// How many bytes of records follow.
     pub records_bytes: usize,
 }
@@ -63,14 +85,11 @@ pub enum FetchPiece {
 pub fn encode(
     version: i16,
     correlation_id: i32,
-    throttle_ms: i32,
-    error_code: i16,
-    session_id: i32,
-    topics: &[FetchedTopic],
+    fetched: &Fetched,
 ) -> Result<Vec<FetchPiece>, FrameError> {
     let flexible = version >= FLEXIBLE_FROM;
     let mut out = Out {
-        bytes: BytesMut::with_capacity(64 + 96 * topics.len()),
+        bytes: BytesMut::with_capacity(64 + 96 * fetched.topics.len()),
         flexible,
     };
     let mut pieces = Vec::new();
@@ -78,13 +97,13 @@ pub fn encode(
     out.bytes.put_i32(0);
     out.bytes.put_i32(correlation_id);
     out.tags();
-    out.bytes.put_i32(throttle_ms);
+    out.bytes.put_i32(fetched.throttle_ms);
     if version >= 7 {
-        out.bytes.put_i16(error_code);
-        out.bytes.put_i32(session_id);
+        out.bytes.put_i16(fetched.error_code);
+        out.bytes.put_i32(fetched.session_id);
     }
-    out.length(topics.len());
-    for (t, topic) in topics.iter().enumerate() {
+    out.length(fetched.topics.len());
+    for (t, topic) in fetched.topics.iter().enumerate() {
         if version >= TOPIC_IDS_FROM {
             out.bytes.put_slice(topic.id.as_bytes());
         } else {
@@ -102,11 +121,14 @@ pub fn encode(
                     partition: p,
                 });
             }
-            out.tags();
+            out.partition_tags(partition);
         }
         out.tags();
     }
-    out.tags();
+    match version >= ENDPOINTS_FROM && !fetched.endpoints.is_empty() {
+        true => out.endpoints(&fetched.endpoints),
+        false => out.tags(),
+    }
     total += out.bytes.len();
     pieces.push(FetchPiece::Skeleton(out.bytes.freeze()));
     set_length(&mut pieces, total + records_total - 4, version)?;
@@ -162,6 +184,50 @@ impl Out {
         self.length(partition.records_bytes);
     }
 
+    /// A partition's tagged fields.
+    fn partition_tags(&mut self, partition: &FetchedPartition) {
+        if !self.flexible {
+            return;
+        }
+        let (diverging, leader) = (partition.diverging_epoch, partition.current_leader);
+        self.bytes
+            .put_u8(u8::from(diverging.is_some()) + u8::from(leader.is_some()));
+        if let Some((epoch, end_offset)) = diverging {
+            self.bytes.put_slice(&[0, 13]);
+            self.bytes.put_i32(epoch);
+            self.bytes.put_i64(end_offset);
+            self.tags();
+        }
+        if let Some((leader_id, leader_epoch)) = leader {
+            self.bytes.put_slice(&[1, 9]);
+            self.bytes.put_i32(leader_id);
+            self.bytes.put_i32(leader_epoch);
+            self.tags();
+        }
+    }
+
+    /// The answer's tagged fields: where current leaders are.
+    fn endpoints(&mut self, endpoints: &[NodeEndpoint]) {
+        let mut field = Out {
+            bytes: BytesMut::new(),
+            flexible: true,
+        };
+        field.length(endpoints.len());
+        for endpoint in endpoints {
+            field.bytes.put_i32(endpoint.node_id.0);
+            field.string(&endpoint.host);
+            field.bytes.put_i32(endpoint.port);
+            match &endpoint.rack {
+                Some(rack) => field.string(rack),
+                None => field.bytes.put_u8(0),
+            }
+            field.tags();
+        }
+        self.bytes.put_slice(&[1, 0]);
+        self.unsigned_varint(field.bytes.len() as u64);
+        self.bytes.put_slice(&field.bytes);
+    }
+
     /// No tagged fields.
     fn tags(&mut self) {
         if self.flexible {
@@ -200,9 +266,9 @@ mod tests {
     use super::*;
     use crate::frame::encode_response;
     use kafka_protocol::messages::fetch_response::{
-        AbortedTransaction, FetchableTopicResponse, PartitionData,
+        AbortedTransaction, EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
     };
-    use kafka_protocol::messages::{FetchResponse, TopicName};
+    use kafka_protocol::messages::{BrokerId, FetchResponse, TopicName};
     use kafka_protocol::protocol::StrBytes;
     use proptest::prelude::*;
 
@@ -211,6 +277,7 @@ mod tests {
             (any::<i64>(), any::<i64>()),
             0..3,
         ));
+        let leader = proptest::option::of((0..i32::MAX, 0..i32::MAX));
         (
             any::<i32>(),
             any::<i16>(),
@@ -218,6 +285,8 @@ mod tests {
             any::<i64>(),
             any::<i64>(),
             aborted,
+            proptest::option::of((0..i32::MAX, 0..i64::MAX)),
+            leader,
             0usize..300,
         )
             .prop_map(
@@ -228,6 +297,8 @@ mod tests {
                     last_stable_offset,
                     log_start_offset,
                     aborted,
+                    diverging_epoch,
+                    current_leader,
                     records_bytes,
                 )| {
                     FetchedPartition {
@@ -237,6 +308,8 @@ mod tests {
                         last_stable_offset,
                         log_start_offset,
                         aborted,
+                        diverging_epoch,
+                        current_leader,
                         records_bytes,
                     }
                 },
@@ -257,7 +330,22 @@ mod tests {
         proptest::collection::vec(topic, 0..4)
     }
 
-    fn by_the_crate(version: i16, topics: &[FetchedTopic]) -> Bytes {
+    fn endpoints() -> impl Strategy<Value = Vec<NodeEndpoint>> {
+        let rack = proptest::option::of("[a-z]{0,9}");
+        let endpoint = (any::<i32>(), "[a-z.]{1,150}", any::<i32>(), rack).prop_map(
+            |(id, host, port, rack)| {
+                NodeEndpoint::default()
+                    .with_node_id(BrokerId(id))
+                    .with_host(StrBytes::from_string(host))
+                    .with_port(port)
+                    .with_rack(rack.map(StrBytes::from_string))
+            },
+        );
+        proptest::collection::vec(endpoint, 0..4)
+    }
+
+    fn by_the_crate(version: i16, fetched: &Fetched) -> Bytes {
+        let flexible = version >= FLEXIBLE_FROM;
         let partition = |p: &FetchedPartition| {
             let aborted = p.aborted.as_ref().map(|all| {
                 all.iter()
@@ -268,14 +356,25 @@ mod tests {
                     })
                     .collect()
             });
-            PartitionData::default()
+            let mut data = PartitionData::default()
                 .with_partition_index(p.index)
                 .with_error_code(p.error_code)
                 .with_high_watermark(p.high_watermark)
                 .with_last_stable_offset(p.last_stable_offset)
                 .with_log_start_offset(if version >= 5 { p.log_start_offset } else { -1 })
                 .with_aborted_transactions(aborted)
-                .with_records(Some(Bytes::from(vec![7; p.records_bytes])))
+                .with_records(Some(Bytes::from(vec![7; p.records_bytes])));
+            if let (true, Some((epoch, end))) = (flexible, p.diverging_epoch) {
+                data.diverging_epoch = EpochEndOffset::default()
+                    .with_epoch(epoch)
+                    .with_end_offset(end);
+            }
+            if let (true, Some((id, epoch))) = (flexible, p.current_leader) {
+                data.current_leader = LeaderIdAndEpoch::default()
+                    .with_leader_id(BrokerId(id))
+                    .with_leader_epoch(epoch);
+            }
+            data
         };
         let topic = |t: &FetchedTopic| {
             let mut response = FetchableTopicResponse::default()
@@ -288,28 +387,38 @@ mod tests {
             response
         };
         let mut response = FetchResponse::default()
-            .with_throttle_time_ms(5)
-            .with_responses(topics.iter().map(topic).collect());
+            .with_throttle_time_ms(fetched.throttle_ms)
+            .with_responses(fetched.topics.iter().map(topic).collect());
         if version >= 7 {
-            response = response.with_session_id(9).with_error_code(3);
+            response = response
+                .with_session_id(fetched.session_id)
+                .with_error_code(fetched.error_code);
+        }
+        if version >= ENDPOINTS_FROM {
+            response.node_endpoints = fetched.endpoints.clone();
         }
         encode_response(1, version, 77, &response).unwrap()
     }
 
     proptest! {
         #[test]
-        fn the_pieces_put_together_are_what_the_crate_encodes(version in 4i16..=18, topics in topics()) {
+        fn the_pieces_put_together_are_what_the_crate_encodes(
+            version in 4i16..=18,
+            topics in topics(),
+            endpoints in endpoints(),
+        ) {
+            let fetched = Fetched { throttle_ms: 5, error_code: 3, session_id: 9, topics, endpoints };
             let mut whole = Vec::new();
-            for piece in encode(version, 77, 5, 3, 9, &topics).unwrap() {
+            for piece in encode(version, 77, &fetched).unwrap() {
                 match piece {
                     FetchPiece::Skeleton(bytes) => whole.extend_from_slice(&bytes),
                     FetchPiece::Records { topic, partition } => {
-                        let bytes = topics[topic].partitions[partition].records_bytes;
+                        let bytes = fetched.topics[topic].partitions[partition].records_bytes;
                         whole.extend(std::iter::repeat_n(7, bytes));
                     }
                 }
             }
-            prop_assert_eq!(Bytes::from(whole), by_the_crate(version, &topics));
+            prop_assert_eq!(Bytes::from(whole), by_the_crate(version, &fetched));
         }
     }
 }

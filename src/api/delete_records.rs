@@ -19,6 +19,7 @@ use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::shared::partition_of;
 use super::{Api, Caller, Context, Order, serve};
+use crate::cluster::is_internal_name;
 use crate::log::LogError;
 use crate::partition::Partition;
 
@@ -93,6 +94,9 @@ async fn delete(
     authorize(cx, caller, Operation::Delete, Resource::Topic(topic))
         .map_err(|denied| denied.wire())?;
     let partition = partition_of(cx, topic, Uuid::nil(), index).map_err(|error| error.wire())?;
+    if is_internal_name(topic) {
+        return Err(ResponseError::InvalidTopicException);
+    }
     if !partition.log().config().delete {
         return Err(ResponseError::PolicyViolation);
     }

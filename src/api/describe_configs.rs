@@ -5,6 +5,8 @@
 //! - Client metrics: a subscription that is not there has no keys. Broker loggers: metaq's modules.
 //! - Secrets have no value in the answer.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
@@ -53,41 +55,53 @@ const SOURCE_DEFAULT: i8 = 5;
 const SOURCE_DYNAMIC_BROKER_LOGGER: i8 = 6;
 const SOURCE_CLIENT_METRICS: i8 = 7;
 const SOURCE_GROUP: i8 = 8;
+/// Kafka's ConfigType of what is not known.
+const TYPE_UNKNOWN: i8 = 0;
+
+/// Name, value and source of a level that sets a configuration.
+type Level = (Cow<'static, str>, String, i8);
 
 /// One configuration in force.
 pub(super) struct Entry {
-    pub(super) name: &'static str,
+    pub(super) name: Cow<'static, str>,
     pub(super) value: String,
     pub(super) source: i8,
-    kind: Kind,
+    /// Kafka's ConfigType.
+    wire_type: i8,
     doc: &'static str,
     read_only: bool,
     sensitive: bool,
-    /// Name, value and source of every level that sets it, the one in force first.
-    synonyms: Vec<(&'static str, String, i8)>,
+    /// Every level that sets it, the one in force first.
+    synonyms: Vec<Level>,
 }
 
 impl Entry {
     /// The first level is in force.
-    fn new(
-        name: &'static str,
-        kind: Kind,
-        doc: &'static str,
-        synonyms: Vec<(&'static str, String, i8)>,
-    ) -> Self {
+    fn new(name: &'static str, kind: Kind, doc: &'static str, synonyms: Vec<Level>) -> Self {
         let (value, source) = match synonyms.first() {
             Some((_, value, source)) => (value.clone(), *source),
             None => (String::new(), SOURCE_DEFAULT),
         };
         Self {
-            name,
+            name: name.into(),
             value,
             source,
-            kind,
+            wire_type: kind.wire_type(),
             doc,
             read_only: false,
             sensitive: false,
             synonyms,
+        }
+    }
+
+    /// One that a broker keeps and does not know: whether it is a secret, it cannot tell (Kafka's ConfigHelper).
+    fn unknown(name: String, synonyms: Vec<Level>) -> Self {
+        Self {
+            name: name.into(),
+            wire_type: TYPE_UNKNOWN,
+            read_only: true,
+            sensitive: true,
+            ..Self::new("", Kind::Text, "", synonyms)
         }
     }
 
@@ -166,8 +180,8 @@ fn entries(
     authorize(cx, caller, Operation::DescribeConfigs, authorized)
         .map_err(|denied| (denied.wire(), denied.to_string()))?;
     match resource.resource_type {
-        TOPIC => match cx.cluster.image().topic(name) {
-            Some(topic) => Ok(topic_entries(cx, topic)),
+        TOPIC => match cx.cluster.image().topic_or_internal(name) {
+            Some(topic) => Ok(topic_entries(cx, &topic)),
             None if check_topic_name(name).is_err() => Err((
                 ResponseError::InvalidTopicException,
                 ResponseError::InvalidTopicException.to_string(),
@@ -212,16 +226,16 @@ pub(super) fn topic_entries(cx: &Context, topic: &Topic) -> Vec<Entry> {
     let entry = |key: &'static crate::config::TopicKey| {
         let mut synonyms = Vec::new();
         if let Some(own) = topic.overrides.0.get(key.name) {
-            synonyms.push((key.name, own.clone(), SOURCE_TOPIC));
+            synonyms.push((key.name.into(), own.clone(), SOURCE_TOPIC));
         }
         if let Some(set) = from_section.0.get(key.name) {
-            synonyms.push((key.name, set.clone(), SOURCE_STATIC_BROKER));
+            synonyms.push((key.name.into(), set.clone(), SOURCE_STATIC_BROKER));
         }
         if let Some(broker_name) = key.broker_name {
             synonyms.extend(levels(&config, broker_name));
         }
         let (by, default) = default_synonym(key);
-        synonyms.push((by, default.to_owned(), SOURCE_DEFAULT));
+        synonyms.push((by.into(), default.to_owned(), SOURCE_DEFAULT));
         Entry {
             value: match synonyms.len() {
                 1 => key.default.to_owned(),
@@ -246,7 +260,7 @@ fn default_synonym(key: &crate::config::TopicKey) -> (&'static str, &'static str
 }
 
 /// What the broker's configuration says of a key, at every level.
-fn levels(config: &Config, name: &'static str) -> Vec<(&'static str, String, i8)> {
+fn levels(config: &Config, name: &'static str) -> Vec<Level> {
     let source = |source: &Source| match source {
         Source::Dynamic => SOURCE_DYNAMIC_BROKER,
         Source::DynamicDefault => SOURCE_DYNAMIC_DEFAULT_BROKER,
@@ -254,7 +268,7 @@ fn levels(config: &Config, name: &'static str) -> Vec<(&'static str, String, i8)
     };
     let levels = config.levels(name);
     levels
-        .map(|(value, from)| (name, value.to_owned(), source(from)))
+        .map(|(value, from)| (name.into(), value.to_owned(), source(from)))
         .collect()
 }
 
@@ -262,14 +276,36 @@ fn broker_entries(cx: &Context) -> Vec<Entry> {
     let config = cx.config.load_full();
     let entry = |key: BrokerKey| {
         let mut synonyms = levels(&config, key.name);
-        synonyms.push((key.name, key.default.to_owned(), SOURCE_DEFAULT));
+        synonyms.push((key.name.into(), key.default.to_owned(), SOURCE_DEFAULT));
         Entry {
             read_only: !key.is_dynamic(),
             sensitive: key.is_secret(),
             ..Entry::new(key.name, key.kind, key.doc, synonyms)
         }
     };
-    broker_keys().map(entry).collect()
+    let known = broker_keys().map(entry);
+    known.chain(unknown_entries(cx)).collect()
+}
+
+/// What is set at run time for this broker or all brokers and is no configuration of theirs.
+fn unknown_entries(cx: &Context) -> impl Iterator<Item = Entry> {
+    let image = cx.cluster.image();
+    let own = cx.cluster.broker_id().to_string();
+    let mut levels: BTreeMap<String, Vec<Level>> = BTreeMap::new();
+    for (broker, source) in [
+        (own.as_str(), SOURCE_DYNAMIC_BROKER),
+        ("", SOURCE_DYNAMIC_DEFAULT_BROKER),
+    ] {
+        let set = image.configs.get(Configured::Broker, broker);
+        for (name, value) in set.into_iter().flatten() {
+            if broker_key(name).is_none() {
+                let level = (name.clone().into(), value.clone(), source);
+                levels.entry(name.clone()).or_default().push(level);
+            }
+        }
+    }
+    let entries = levels.into_iter();
+    entries.map(|(name, levels)| Entry::unknown(name, levels))
 }
 
 /// What is set at run time for all brokers.
@@ -277,11 +313,13 @@ fn default_broker_entries(cx: &Context) -> Vec<Entry> {
     let image = cx.cluster.image();
     let set = image.configs.get(Configured::Broker, "");
     let entry = |(name, value): (&String, &String)| {
-        let key = broker_key(name)?;
-        let synonyms = vec![(key.name, value.clone(), SOURCE_DYNAMIC_DEFAULT_BROKER)];
-        Some(Entry::new(key.name, key.kind, key.doc, synonyms))
+        let level = |name| vec![(name, value.clone(), SOURCE_DYNAMIC_DEFAULT_BROKER)];
+        match broker_key(name) {
+            Some(key) => Entry::new(key.name, key.kind, key.doc, level(key.name.into())),
+            None => Entry::unknown(name.clone(), level(name.clone().into())),
+        }
     };
-    set.into_iter().flatten().filter_map(entry).collect()
+    set.into_iter().flatten().map(entry).collect()
 }
 
 fn group_entries(cx: &Context, group: &str) -> Vec<Entry> {
@@ -291,12 +329,12 @@ fn group_entries(cx: &Context, group: &str) -> Vec<Entry> {
     let entry = |key: &GroupKey| {
         let mut synonyms = Vec::new();
         if let Some(own) = set.and_then(|set| set.get(key.name)) {
-            synonyms.push((key.name, own.clone(), SOURCE_GROUP));
+            synonyms.push((key.name.into(), own.clone(), SOURCE_GROUP));
         }
         if let Some(section) = from_file.get(key.name) {
-            synonyms.push((key.name, section.clone(), SOURCE_STATIC_BROKER));
+            synonyms.push((key.name.into(), section.clone(), SOURCE_STATIC_BROKER));
         }
-        synonyms.push((key.name, key.default.to_owned(), SOURCE_DEFAULT));
+        synonyms.push((key.name.into(), key.default.to_owned(), SOURCE_DEFAULT));
         Entry::new(key.name, key.kind, key.doc, synonyms)
     };
     GROUP_KEYS.iter().map(entry).collect()
@@ -309,9 +347,9 @@ fn client_metrics_entries(cx: &Context, name: &str) -> Vec<Entry> {
     let entry = |key: &ClientMetricsKey| {
         let mut synonyms = Vec::new();
         if let Some(own) = set.and_then(|set| set.get(key.name)) {
-            synonyms.push((key.name, own.clone(), SOURCE_CLIENT_METRICS));
+            synonyms.push((key.name.into(), own.clone(), SOURCE_CLIENT_METRICS));
         }
-        synonyms.push((key.name, key.default.to_owned(), SOURCE_DEFAULT));
+        synonyms.push((key.name.into(), key.default.to_owned(), SOURCE_DEFAULT));
         Entry::new(key.name, key.kind, key.doc, synonyms)
     };
     CLIENT_METRICS_KEYS.iter().map(entry).collect()
@@ -320,7 +358,7 @@ fn client_metrics_entries(cx: &Context, name: &str) -> Vec<Entry> {
 fn logger_entries() -> Vec<Entry> {
     let entry = |(name, level, _): (&'static str, &str, bool)| {
         let doc = "Level of what the module says, until the broker ends.";
-        let levels = vec![(name, level.to_owned(), SOURCE_DYNAMIC_BROKER_LOGGER)];
+        let levels = vec![(name.into(), level.to_owned(), SOURCE_DYNAMIC_BROKER_LOGGER)];
         Entry::new(name, Kind::Text, doc, levels)
     };
     logging::loggers().into_iter().map(entry).collect()
@@ -328,7 +366,7 @@ fn logger_entries() -> Vec<Entry> {
 
 fn described(entry: Entry, synonyms: bool, docs: bool) -> DescribeConfigsResourceResult {
     let visible = |value: String| (!entry.sensitive).then(|| text(value));
-    let synonym = |(name, value, source): (&'static str, String, i8)| {
+    let synonym = |(name, value, source): Level| {
         DescribeConfigsSynonym::default()
             .with_name(text(name))
             .with_value(visible(value))
@@ -346,6 +384,6 @@ fn described(entry: Entry, synonyms: bool, docs: bool) -> DescribeConfigsResourc
         .with_is_sensitive(entry.sensitive)
         .with_config_source(entry.source)
         .with_synonyms(all)
-        .with_config_type(entry.kind.wire_type())
+        .with_config_type(entry.wire_type)
         .with_documentation(docs.then(|| text(entry.doc)))
 }

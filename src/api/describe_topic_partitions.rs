@@ -17,7 +17,7 @@ use metaq_protocol::messages::{
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize, authorized_operations};
 use super::errors::WireError;
-use super::shared::{broker_ids, leadership, topic_name};
+use super::shared::{broker_ids, leadership, mirrored_topic, topic_name};
 use super::{Api, Caller, Context, Order, serve};
 use crate::cluster::{Image, Topic, is_internal_name};
 use crate::session::Session;
@@ -46,10 +46,11 @@ async fn handle(
         None => (String::new(), 0),
     };
     let names: BTreeSet<String> = match request.topics.is_empty() {
-        true => image
-            .topics_from(&from)
-            .map(|topic| topic.name.to_string())
-            .collect(),
+        true => {
+            let mirrored = mirrored_topic(&cx, &image).map(|topic| topic.name.to_string());
+            let known = image.topics_from(&from).map(|topic| topic.name.to_string());
+            known.chain(mirrored.filter(|name| *name >= from)).collect()
+        }
         false => request
             .topics
             .iter()

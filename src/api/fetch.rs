@@ -7,6 +7,9 @@
 //! - Where acceptSubscribe is false it is TOPIC_AUTHORIZATION_FAILED.
 //! - More than [`PARTITIONS_MAX`] partitions in one request are refused with INVALID_REQUEST, or by closing the
 //!   connection where the answer has no place for it (below v7).
+//! - A client that says the epoch of the last record it read, and read what is not in the log, gets the largest epoch that
+//!   both have and where it ends (v12+; KIP-320), not records.
+//! - Where another broker leads, or in another epoch, v16 and later say which one and where it is (KIP-951).
 //! - Rack-aware reading from followers (KIP-392) waits for replication.
 
 use std::collections::HashMap;
@@ -16,6 +19,7 @@ use std::time::Duration;
 use metaq_protocol::ResponseError;
 use metaq_protocol::fetch_response::{self, FetchPiece, FetchedPartition, FetchedTopic};
 use metaq_protocol::frame;
+use metaq_protocol::messages::fetch_response::NodeEndpoint;
 use metaq_protocol::messages::{ApiKey, FetchRequest};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -25,7 +29,7 @@ use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
 use super::fetch_sessions::{FetchKind, LastSent, PartitionFetch, PartitionKey, SessionError};
 use super::reply::throttle_ms;
-use super::shared::{BY_ID_VERSION_MIN, name_of, partition_of};
+use super::shared::{BY_ID_VERSION_MIN, current_leader, endpoints_of, name_of, partition_of};
 use super::{Answer, Api, Body, Caller, Context, Order, Piece, Response, Stage};
 use crate::log::{LogError, Reach, ReadWanted, Slice};
 use crate::partition::{FetchWaiter, Isolation, Partition, ReadError};
@@ -34,6 +38,10 @@ use crate::partition::{FetchWaiter, Isolation, Partition, ReadError};
 const TOPIC_IDS_FROM: i16 = 13;
 /// From this version on an answer has an error code of its own.
 const ERROR_CODE_FROM: i16 = 7;
+/// From this version on an answer says who leads a partition that is another broker's (KIP-951).
+const LEADERS_FROM: i16 = 16;
+/// Before this version clients did not know KAFKA_STORAGE_ERROR.
+const STORAGE_ERROR_FROM: i16 = 6;
 /// Partitions that one request may name or forget.
 const PARTITIONS_MAX: usize = 100_000;
 /// A client that asks to wait longer is answered after this (Kafka's clients ask for 500).
@@ -55,16 +63,14 @@ pub(super) const API: Api = Api {
             }
             let answered = answer(&cx, &caller, fetch, &mut stage).await;
             drop(stage);
-            let (version, correlation_id) = (caller.version, caller.correlation_id);
-            let frame = fetch_response::encode(
-                version,
-                correlation_id,
-                throttle_ms(answered.throttle),
-                answered.error_code,
-                answered.session_id,
-                &answered.topics,
-            )?;
-            let mut slices = answered.slices;
+            let Answered {
+                throttle,
+                mut response,
+                mut slices,
+            } = answered;
+            response.throttle_ms = throttle_ms(throttle);
+            name_leaders(&cx, &caller, &mut response);
+            let frame = fetch_response::encode(caller.version, caller.correlation_id, &response)?;
             let fill = |piece| match piece {
                 FetchPiece::Skeleton(bytes) => Some(Piece::Bytes(bytes)),
                 FetchPiece::Records { topic, partition } => {
@@ -73,7 +79,7 @@ pub(super) const API: Api = Api {
             };
             Ok(Response {
                 body: Body::Send(frame.into_iter().filter_map(fill).collect()),
-                throttle: answered.throttle,
+                throttle,
             })
         })
     },
@@ -82,11 +88,17 @@ pub(super) const API: Api = Api {
 #[derive(Default)]
 struct Answered {
     throttle: Duration,
-    error_code: i16,
-    session_id: i32,
-    topics: Vec<FetchedTopic>,
-    /// By position in `topics` and their partitions.
+    response: fetch_response::Fetched,
+    /// By position in the topics and their partitions.
     slices: HashMap<(usize, usize), Slice>,
+}
+
+impl Answered {
+    fn with_error(error: ResponseError) -> Self {
+        let mut answered = Self::default();
+        answered.response.error_code = error.code();
+        answered
+    }
 }
 
 /// What all partitions give.
@@ -126,10 +138,7 @@ async fn answer(
     stage: &mut Stage,
 ) -> Answered {
     if named_partitions(&request) > PARTITIONS_MAX {
-        return Answered {
-            error_code: ResponseError::InvalidRequest.code(),
-            ..Answered::default()
-        };
+        return Answered::with_error(ResponseError::InvalidRequest);
     }
     let by_id = caller.version >= TOPIC_IDS_FROM;
     let forgotten: Vec<PartitionKey> = request
@@ -177,12 +186,7 @@ async fn answer(
     drop(request);
     let (kind, wanted) = match begun {
         Ok(begun) => begun,
-        Err(error) => {
-            return Answered {
-                error_code: session_error(error).code(),
-                ..Answered::default()
-            };
-        }
+        Err(error) => return Answered::with_error(session_error(error)),
     };
     let mut fetched = wait(cx, &wanted, &limits, deadline, stage).await;
     if !cx.cluster.may_act() {
@@ -231,6 +235,7 @@ fn wanted(request: &FetchRequest) -> Vec<PartitionFetch> {
             },
             current_leader_epoch: partition.current_leader_epoch,
             fetch_offset: partition.fetch_offset,
+            last_fetched_epoch: partition.last_fetched_epoch,
             bytes_max: partition.partition_max_bytes,
             last_sent: None,
         }));
@@ -318,7 +323,9 @@ async fn read(cx: &Arc<Context>, wanted: &[PartitionFetch], limits: &FetchLimits
 impl Reading {
     fn add(&mut self, fetched: &Fetched, limits: &FetchLimits<'_>) {
         self.bytes += fetched.answer.records_bytes;
-        self.is_enough |= fetched.answer.error_code != 0 || self.bytes >= limits.bytes_min;
+        self.is_enough |= fetched.answer.error_code != 0
+            || fetched.answer.diverging_epoch.is_some()
+            || self.bytes >= limits.bytes_min;
     }
 
     /// Reads one of the partitions again.
@@ -357,7 +364,7 @@ async fn read_one(
         partition: None,
         answer: FetchedPartition {
             index: key.partition,
-            error_code: error.code(),
+            error_code: for_version(limits.caller.version, error).code(),
             high_watermark: -1,
             last_stable_offset: -1,
             log_start_offset: -1,
@@ -388,7 +395,15 @@ async fn read_one(
     // Before the read: what comes in between is seen as a move.
     let (high_watermark, last_stable_offset) =
         (partition.high_watermark(), partition.last_stable_offset());
-    match read_partition(cx, &partition, to_read, limits.isolation).await {
+    let diverging_epoch = match diverging_epoch(&partition, wanted) {
+        Ok(diverging_epoch) => diverging_epoch,
+        Err(error) => return refuse(error),
+    };
+    let read = match diverging_epoch {
+        Some(_) => Ok(None),
+        None => read_partition(cx, &partition, to_read, limits.isolation).await,
+    };
+    match read {
         Ok(slice) => Fetched {
             answer: FetchedPartition {
                 index: key.partition,
@@ -397,6 +412,8 @@ async fn read_one(
                 last_stable_offset,
                 log_start_offset: partition.log().ends().log_start,
                 aborted: (limits.isolation == Isolation::ReadCommitted).then(Vec::new),
+                diverging_epoch,
+                current_leader: None,
                 records_bytes: slice.as_ref().map_or(0, |slice| slice.bytes),
             },
             slice,
@@ -404,6 +421,68 @@ async fn read_one(
         },
         Err(error) => refuse(error.wire()),
     }
+}
+
+/// As KafkaApis.maybeDownConvertStorageError: so that an old client asks again who leads.
+fn for_version(version: i16, error: ResponseError) -> ResponseError {
+    match error {
+        ResponseError::KafkaStorageError if version < STORAGE_ERROR_FROM => {
+            ResponseError::NotLeaderOrFollower
+        }
+        error => error,
+    }
+}
+
+/// Largest epoch that the log shares with a client, and where it ends, where the client read what is not in this log
+/// (KIP-320, 595; Kafka's Partition.readRecords).
+fn diverging_epoch(
+    partition: &Partition,
+    wanted: &PartitionFetch,
+) -> Result<Option<(i32, i64)>, ResponseError> {
+    if wanted.last_fetched_epoch == -1 {
+        return Ok(None);
+    }
+    let end = partition.epoch_end(wanted.last_fetched_epoch);
+    let (epoch, end_offset) = end.ok_or(ResponseError::OffsetOutOfRange)?;
+    if wanted.fetch_offset < partition.log().ends().log_start {
+        return Err(ResponseError::OffsetOutOfRange);
+    }
+    let diverges = epoch < wanted.last_fetched_epoch || end_offset < wanted.fetch_offset;
+    Ok(diverges.then_some((epoch, end_offset)))
+}
+
+/// Says of partitions that this broker does not lead, or in another epoch, who leads them, and where that is.
+fn name_leaders(cx: &Context, caller: &Caller, response: &mut fetch_response::Fetched) {
+    if caller.version < LEADERS_FROM {
+        return;
+    }
+    let mut leaders = Vec::new();
+    for topic in &mut response.topics {
+        for partition in &mut topic.partitions {
+            if ![
+                ResponseError::NotLeaderOrFollower.code(),
+                ResponseError::FencedLeaderEpoch.code(),
+            ]
+            .contains(&partition.error_code)
+            {
+                continue;
+            }
+            partition.current_leader = current_leader(cx, &topic.name, topic.id, partition.index);
+            leaders.extend(partition.current_leader.map(|(id, _)| id));
+        }
+    }
+    if leaders.is_empty() {
+        return;
+    }
+    let endpoints = endpoints_of(cx, caller, leaders);
+    let endpoint = |(id, host, port, rack)| {
+        NodeEndpoint::default()
+            .with_node_id(id)
+            .with_host(host)
+            .with_port(port)
+            .with_rack(rack)
+    };
+    response.endpoints = endpoints.into_iter().map(endpoint).collect();
 }
 
 /// Reads on this thread what is in memory, and elsewhere what the disk must be waited for.
@@ -435,34 +514,34 @@ fn assemble(
         FetchKind::Full(id) => (id, false),
         FetchKind::Incremental(id) => (id, true),
     };
-    let mut answered = Answered {
-        session_id,
-        ..Answered::default()
-    };
+    let mut answered = Answered::default();
+    answered.response.session_id = session_id;
+    let topics = &mut answered.response.topics;
     let mut sent = Vec::new();
     let mut places: HashMap<(Arc<str>, Uuid), usize> = HashMap::new();
     for (wanted, Fetched { answer, slice, .. }) in wanted.into_iter().zip(fetched) {
         let ends = (answer.high_watermark, answer.log_start_offset);
         let records = slice.is_some();
-        if incremental && !records && answer.error_code == 0 && wanted.last_sent == Some(ends) {
+        let says_nothing = !records && answer.error_code == 0 && answer.diverging_epoch.is_none();
+        if incremental && says_nothing && wanted.last_sent == Some(ends) {
             continue;
         }
         let key = wanted.key;
         let place = places.entry((key.topic.clone(), key.topic_id));
         let at = *place.or_insert_with(|| {
-            answered.topics.push(FetchedTopic {
+            topics.push(FetchedTopic {
                 name: key.topic.to_string(),
                 id: key.topic_id,
                 partitions: Vec::new(),
             });
-            answered.topics.len() - 1
+            topics.len() - 1
         });
         if let Some(slice) = slice {
             answered
                 .slices
-                .insert((at, answered.topics[at].partitions.len()), slice);
+                .insert((at, topics[at].partitions.len()), slice);
         }
-        answered.topics[at].partitions.push(answer);
+        topics[at].partitions.push(answer);
         if session_id != 0 {
             // An error is sent again every time.
             sent.push(LastSent { key, ends, records });

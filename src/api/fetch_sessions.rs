@@ -36,6 +36,8 @@ pub(super) struct PartitionFetch {
     pub(super) key: PartitionKey,
     pub(super) current_leader_epoch: i32,
     pub(super) fetch_offset: i64,
+    /// Of the record before `fetch_offset`; -1 where the client does not say.
+    pub(super) last_fetched_epoch: i32,
     pub(super) bytes_max: i32,
     /// High watermark and log start that were sent last; a change of them is sent even without records.
     pub(super) last_sent: Option<(i64, i64)>,
@@ -326,6 +328,7 @@ mod tests {
             key: key(partition),
             current_leader_epoch: -1,
             fetch_offset,
+            last_fetched_epoch: -1,
             bytes_max: 1,
             last_sent: None,
         }

@@ -3,7 +3,8 @@
 //! - A null list means all topics (an empty one in v0); an empty one none.
 //! - A missing topic is created on the way where that is allowed, and answered as created.
 //! - By id from v10 on; an unknown id is UNKNOWN_TOPIC_ID.
-//! - `__consumer_offsets`, when it is named, has the slots of groups as its partitions; it is not among all topics.
+//! - `__consumer_offsets`, when it is named, has the slots of groups as its partitions; it is among all topics where it has
+//!   records (offsets.topic.mirror).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use super::context::REFUSALS_NOTED_MAX;
 use super::create_topics::are_too_many;
 use super::errors::WireError;
 use super::forward::create_at_controller;
-use super::shared::{OPERATIONS_OMITTED, broker_ids, leadership, text, topic_name};
+use super::shared::{OPERATIONS_OMITTED, broker_ids, leadership, mirrored_topic, text, topic_name};
 use super::{Api, Caller, Context, Order, serve};
 use crate::cluster::{
     Image, NewTopic, Topic, check_topic_name, is_internal_name, is_reserved_name,
@@ -62,7 +63,11 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
         authorize(&cx, &caller, Operation::Describe, topic).is_ok()
     };
     let topics: Vec<MetadataResponseTopic> = match all {
-        true => image.topics().filter(may_describe).map(describe).collect(),
+        true => {
+            let mirrored = mirrored_topic(&cx, &image).map(Arc::new);
+            let all = image.topics().chain(&mirrored);
+            all.filter(may_describe).map(describe).collect()
+        }
         false => asked
             .iter()
             .map(|asked| {

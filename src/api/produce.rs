@@ -11,6 +11,7 @@
 //!   others alone.
 //! - Where acceptPublish is false it is TOPIC_AUTHORIZATION_FAILED; for a partition that is closed (closed.partitions),
 //!   POLICY_VIOLATION.
+//! - Where another broker leads, v10 and later say which one and where it is (KIP-951).
 //! - Transactional batches are refused with INVALID_TXN_STATE: transactions are not served yet.
 
 use std::fmt::Display;
@@ -21,9 +22,10 @@ use metaq_protocol::ResponseError;
 use metaq_protocol::batch::{BatchError, BatchHeader, Compression};
 use metaq_protocol::frame;
 use metaq_protocol::messages::produce_response::{
-    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse,
+    TopicProduceResponse,
 };
-use metaq_protocol::messages::{ApiKey, ProduceRequest, ProduceResponse};
+use metaq_protocol::messages::{ApiKey, BrokerId, ProduceRequest, ProduceResponse};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -31,7 +33,9 @@ use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
 use super::reply::Reply;
-use super::shared::{BY_ID_VERSION_MIN, LookupError, message, name_of, partition_of};
+use super::shared::{
+    BY_ID_VERSION_MIN, LookupError, current_leader, endpoints_of, message, name_of, partition_of,
+};
 use super::{Answer, Api, Body, Caller, Context, Order, Response};
 use crate::cluster::is_internal_name;
 use crate::log::{Appended, LogConfig, LogError, ProducedBatch};
@@ -51,7 +55,9 @@ pub(super) const API: Api = Api {
             let acks = produce.acks;
             let queued = queue(&cx, &caller, produce).await;
             stage.ordered();
-            let (response, throttle) = Reply::from(answer(&cx, queued).await).finish();
+            let mut response = answer(&cx, queued).await;
+            name_leaders(&cx, &caller, &mut response);
+            let (response, throttle) = Reply::from(response).finish();
             drop(stage);
             note_refusals(&cx, &caller, &response);
             if acks == 0 {
@@ -80,6 +86,9 @@ pub const UNPACKING_BYTES_MAX: usize = 32 << 20;
 
 /// zstd came with this version (KIP-110).
 const ZSTD_VERSION_MIN: i16 = 7;
+
+/// From this version on an answer says who leads a partition that is another broker's (KIP-951).
+const LEADERS_VERSION_MIN: i16 = 10;
 
 enum Queued {
     Waiting(
@@ -326,6 +335,40 @@ fn refused(index: i32, refusal: &Refusal) -> PartitionProduceResponse {
         .with_log_start_offset(refusal.log_start())
         .with_record_errors(record_errors(refusal))
         .with_error_message(message(&refusal.text))
+}
+
+/// Says of partitions that this broker does not lead who does, and where that is.
+fn name_leaders(cx: &Context, caller: &Caller, response: &mut ProduceResponse) {
+    if caller.version < LEADERS_VERSION_MIN {
+        return;
+    }
+    let mut leaders = Vec::new();
+    for topic in &mut response.responses {
+        for partition in &mut topic.partition_responses {
+            if partition.error_code != ResponseError::NotLeaderOrFollower.code() {
+                continue;
+            }
+            let leader = current_leader(cx, &topic.name, topic.topic_id, partition.index);
+            if let Some((id, epoch)) = leader {
+                partition.current_leader = LeaderIdAndEpoch::default()
+                    .with_leader_id(BrokerId(id))
+                    .with_leader_epoch(epoch);
+                leaders.push(id);
+            }
+        }
+    }
+    if leaders.is_empty() {
+        return;
+    }
+    let endpoints = endpoints_of(cx, caller, leaders);
+    let endpoint = |(id, host, port, rack)| {
+        NodeEndpoint::default()
+            .with_node_id(id)
+            .with_host(host)
+            .with_port(port)
+            .with_rack(rack)
+    };
+    response.node_endpoints = endpoints.into_iter().map(endpoint).collect();
 }
 
 fn record_errors(refusal: &Refusal) -> Vec<BatchIndexAndErrorMessage> {

@@ -1,6 +1,6 @@
 //! What several APIs do alike.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -9,9 +9,10 @@ use metaq_protocol::messages::{BrokerId, TopicName};
 use metaq_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use super::context::Context;
+use super::context::{Caller, Context};
 use super::errors::WireError;
-use crate::cluster::{Broker, PartitionInfo};
+use crate::cluster::{Broker, Image, PartitionInfo, Topic};
+use crate::coordinator::InternalTopic;
 use crate::partition::{Partition, PartitionError};
 
 /// "Not asked for" in authorized-operations fields.
@@ -86,14 +87,63 @@ pub(super) fn partition_of(
 fn elsewhere(cx: &Context, name: &str, id: Uuid, index: i32) -> LookupError {
     let image = cx.cluster.image();
     let topic = match id.is_nil() {
-        true => image.topic(name),
-        false => image.topic_by_id(id),
+        true => with_records(cx, &image, name),
+        false => image.topic_by_id(id).cloned(),
     };
     match topic {
         Some(topic) if topic.partition(index).is_some() => PartitionError::NotLeader.into(),
         None if !id.is_nil() => LookupError::UnknownTopicId,
         _ => PartitionError::Unknown.into(),
     }
+}
+
+/// A topic whose records a client may ask for: the internal one has some where it is mirrored.
+fn with_records(cx: &Context, image: &Image, name: &str) -> Option<Arc<Topic>> {
+    match cx.coordinator.mirror() {
+        Some(_) => image.topic_or_internal(name),
+        None => image.topic(name).cloned(),
+    }
+}
+
+/// The internal topic, where it has records.
+pub(super) fn mirrored_topic(cx: &Context, image: &Image) -> Option<Topic> {
+    let name = InternalTopic::ConsumerOffsets.name();
+    cx.coordinator
+        .mirror()
+        .and_then(|_| image.internal_topic(name))
+}
+
+/// Who leads a partition, as the answer of a broker that does not lead it says (KIP-951; Kafka's
+/// KafkaApis.getCurrentLeader). `None` where this broker does not know: its view of the cluster may be old.
+pub(super) fn current_leader(cx: &Context, name: &str, id: Uuid, index: i32) -> Option<(i32, i32)> {
+    if !cx.cluster.may_act() {
+        return None;
+    }
+    let image = cx.cluster.image();
+    let topic = match id.is_nil() {
+        true => with_records(cx, &image, name),
+        false => image.topic_by_id(id).cloned(),
+    };
+    let topic = topic?;
+    let info = topic.partition(index)?;
+    Some((info.leader, info.leader_epoch))
+}
+
+/// Where a client finds brokers: id, host, port and rack of each that has its listener.
+pub(super) fn endpoints_of(
+    cx: &Context,
+    caller: &Caller,
+    brokers: impl IntoIterator<Item = i32>,
+) -> Vec<(BrokerId, StrBytes, i32, Option<StrBytes>)> {
+    let image = cx.cluster.image();
+    let brokers: BTreeSet<i32> = brokers.into_iter().collect();
+    let known = brokers.iter().filter_map(|id| image.brokers.get(id));
+    let endpoint = |broker: &Broker| {
+        let (host, port) = caller.endpoint_of(broker)?;
+        let rack = broker.rack.clone().map(text);
+        Some((BrokerId(broker.id), text(host), port, rack))
+    };
+    known.filter_map(endpoint).collect()
 }
 
 /// Why a named partition is not there.

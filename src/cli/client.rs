@@ -34,6 +34,7 @@ pub(super) struct Address {
     #[arg(
         short,
         long,
+        visible_alias = "bootstrap-server",
         default_value = "127.0.0.1:9092",
         value_name = "HOST:PORT"
     )]

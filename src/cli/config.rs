@@ -16,7 +16,7 @@ use super::client::{Address, Client, check};
 use super::control;
 use super::output::print;
 use super::{ConfigArguments, Failure};
-use crate::config::{Config, Reload, Source, broker_keys};
+use crate::config::{Config, Reload, Source, broker_key, broker_keys, unknown_broker_key};
 use crate::control::Order;
 use crate::net::listen_endpoints;
 
@@ -180,6 +180,13 @@ impl ConfigCommand {
                     Ok((key.trim().to_owned(), Some(value.trim().to_owned())))
                 };
                 let changes: Result<Vec<_>, String> = settings.iter().map(setting).collect();
+                // Brokers keep what they do not know, as Kafka's do; here it is a mistake.
+                let is_unknown = |key: &str| kind == Resource::Broker && broker_key(key).is_none();
+                if let Ok(changes) = &changes
+                    && let Some((key, _)) = changes.iter().find(|(key, _)| is_unknown(key))
+                {
+                    return Err(unknown_broker_key(key).into());
+                }
                 change(&address, kind.code(), &resource_name(kind, &name), changes?)?;
                 done(&address, &format!("{name} configured"))
             }

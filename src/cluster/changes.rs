@@ -176,8 +176,6 @@ pub(super) fn apply_change(
     default_of: impl Fn(&str) -> String,
     change: &ConfigChange,
 ) -> Result<(), ClusterError> {
-    let known =
-        |name: &String| kind_of(name).ok_or_else(|| TopicConfigError::Unknown(name.clone()));
     match change {
         ConfigChange::Clear => overrides.clear(),
         ConfigChange::Set(name, value) => {
@@ -194,9 +192,11 @@ pub(super) fn apply_change(
                 .get(name)
                 .cloned()
                 .unwrap_or_else(|| default_of(name));
-            let changed = match known(name)? {
-                Kind::List(_) | Kind::Words | Kind::Replicas => change_words(&current, words, adds),
-                Kind::Partitions => change_partitions(name, &current, words, adds)?,
+            let changed = match kind_of(name) {
+                Some(Kind::List(_) | Kind::Words | Kind::Replicas) => {
+                    change_words(&current, words, adds)
+                }
+                Some(Kind::Partitions) => change_partitions(name, &current, words, adds)?,
                 _ => {
                     // As Kafka's ConfigurationControlManager words it.
                     let what = if adds { "APPEND" } else { "SUBTRACT" };

@@ -5,13 +5,13 @@
 use std::sync::Arc;
 
 use super::changes::{ClusterError, ConfigChange, apply_change};
-use super::configs::{CONFIG_VALUE_BYTES_MAX, CONFIGURED_RESOURCES_MAX, Configs, Configured};
+use super::configs::{
+    CONFIG_NAME_BYTES_MAX, CONFIG_VALUE_BYTES_MAX, CONFIGURED_RESOURCES_MAX, Configs, Configured,
+    UNKNOWN_CONFIGS_MAX,
+};
 use super::controller::Controller;
 use super::view::View;
-use crate::config::{
-    BrokerKey, ClientMetricsSubscription, Config, Overrides, broker_key, broker_keys, check_group,
-    nearest,
-};
+use crate::config::{ClientMetricsSubscription, Config, Overrides, broker_key, check_group};
 use crate::meta::records::{ConfigRecord, RECORD_VERSION, decode, encode};
 use crate::meta::{Op, paths};
 
@@ -90,6 +90,13 @@ impl Controller {
                 "{CONFIGURED_RESOURCES_MAX} have configurations of their own, which is the most."
             )));
         }
+        let unknown = |key: &&String| what.kind_of(key).is_none();
+        for key in overrides.keys().filter(unknown) {
+            tracing::warn!(
+                key,
+                "a configuration that is not known is kept; it has no effect"
+            );
+        }
         let path = what.path(name);
         let op = match overrides.is_empty() {
             true => Op::delete_tree(path),
@@ -164,13 +171,21 @@ fn check_resource_name(what: Configured, name: &str) -> Result<(), ClusterError>
 
 /// As Kafka's brokers do, what is wrong with a broker's settings is a wrong request.
 fn check_broker(config: &Config, overrides: &Overrides) -> Result<(), ClusterError> {
-    let unknown = overrides.keys().find(|name| broker_key(name).is_none());
-    if let Some(name) = unknown {
-        let known: Vec<BrokerKey> = broker_keys().collect();
-        let hint = nearest(name, known.iter().map(|key| key.name))
-            .map_or(String::new(), |near| format!("; did you mean {near}?"));
-        let why = format!("Unknown broker config name: {name}{hint}");
-        return Err(ClusterError::Request(why));
+    // Kept as they are, as by Kafka: plugins have settings of their own.
+    let unknown = overrides.keys().filter(|name| broker_key(name).is_none());
+    if unknown.clone().count() > UNKNOWN_CONFIGS_MAX {
+        return Err(ClusterError::Request(format!(
+            "A broker may have at most {UNKNOWN_CONFIGS_MAX} configurations that are not known."
+        )));
+    }
+    if let Some(name) = unknown
+        .clone()
+        .find(|name| name.len() > CONFIG_NAME_BYTES_MAX)
+    {
+        return Err(ClusterError::Request(format!(
+            "A configuration's name of {} bytes is longer than {CONFIG_NAME_BYTES_MAX}.",
+            name.len()
+        )));
     }
     let fixed: Vec<&str> = overrides
         .keys()

@@ -13,6 +13,10 @@ use crate::meta::paths;
 pub const CONFIGURED_RESOURCES_MAX: usize = 10_000;
 /// The longest value that is kept, bytes.
 pub const CONFIG_VALUE_BYTES_MAX: usize = 32 << 10;
+/// Configurations that a broker keeps and does not know, of one broker or of all.
+pub const UNKNOWN_CONFIGS_MAX: usize = 20;
+/// The longest name of such a configuration, bytes.
+pub const CONFIG_NAME_BYTES_MAX: usize = 256;
 
 /// Whose configuration is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -160,6 +160,9 @@ pub fn parse_identity(text: &str) -> Option<Identity> {
     })
 }
 
+/// Of an internal topic.
+const INTERNAL_SEGMENT_BYTES: usize = 4 << 20;
+
 /// The cluster at one moment.
 #[derive(Debug, Clone)]
 pub struct Image {
@@ -223,6 +226,17 @@ impl Topics {
     }
 }
 
+/// Of an internal topic, whose logs' start is moved by hand: nothing is deleted by age or size.
+fn internal_overrides() -> TopicOverrides {
+    let own = [
+        ("max.message.bytes", i32::MAX.to_string()),
+        ("retention.bytes", "-1".to_owned()),
+        ("retention.ms", "-1".to_owned()),
+        ("segment.bytes", INTERNAL_SEGMENT_BYTES.to_string()),
+    ];
+    TopicOverrides(own.map(|(key, value)| (key.to_owned(), value)).into())
+}
+
 impl Default for Image {
     fn default() -> Self {
         Self {
@@ -281,7 +295,7 @@ impl Image {
             name: topic.name().into(),
             // As of a broker without topic ids: it is known by its name alone.
             id: Uuid::nil(),
-            overrides: TopicOverrides::default(),
+            overrides: internal_overrides(),
             partitions: Slot::all().map(partition).collect(),
         })
     }

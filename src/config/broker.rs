@@ -544,6 +544,13 @@ const OWN_KEYS: &[BrokerKey] = &[
         "How often expired offsets are looked for, ms."
     ),
     key!(
+        "offsets.topic.mirror",
+        None,
+        Kind::Bool,
+        "false",
+        "Also append what groups commit to __consumer_offsets, in Kafka's record format, for tools that read it (Burrow, kminion, kafka-console-consumer). The same at all brokers of a cluster. Up to 16 MiB of disk for each of its 64 partitions, or five times the offsets in it."
+    ),
+    key!(
         "producer.id.expiration.ms",
         None,
         Kind::Int(1, INT_MAX),
@@ -698,7 +705,8 @@ pub fn canonical(name: &str, value: &str) -> Result<Canonical, String> {
     }
 }
 
-fn unknown(name: &str) -> String {
+/// What is said of a name that is no key.
+pub fn unknown(name: &str) -> String {
     let known: Vec<BrokerKey> = broker_keys().collect();
     let names = known
         .iter()

@@ -19,7 +19,9 @@ mod value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-pub use broker::{BrokerKey, broker_key, broker_keys, canonical, nearest};
+pub use broker::{
+    BrokerKey, broker_key, broker_keys, canonical, nearest, unknown as unknown_broker_key,
+};
 pub use client_metrics::{
     CLIENT_METRICS_KEYS, ClientMetricsError, ClientMetricsKey, ClientMetricsSubscription,
     MatchParameter,

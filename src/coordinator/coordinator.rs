@@ -356,6 +356,13 @@ impl<M: Machine> Coordinator<M> {
         }
     }
 
+    /// Queues something for a slot, if it is here.
+    pub async fn queue(&self, slot: Slot, ask: M::AskAll) {
+        if let Ok(commands) = self.shard_of(slot) {
+            let _ = commands.send(Command::All(ask)).await;
+        }
+    }
+
     /// Whether slots of this broker are being read.
     pub fn is_loading(&self) -> bool {
         let is_loading = |state: &State<M>| matches!(state, State::Loading);

@@ -48,4 +48,6 @@ pub(super) enum AskAll {
     Survey(Answer<Vec<GroupSurvey>>),
     /// A topic was deleted: name and id.
     TopicDeleted(String, Uuid),
+    /// Queues the whole state for the mirror.
+    Mirror,
 }

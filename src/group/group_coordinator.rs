@@ -12,6 +12,7 @@ use super::messages::{
     CommitOffsets, GroupDescription, GroupError, GroupListing, GroupSurvey, Heartbeat, JoinReply,
     JoinRequest, LeaveMember, SyncReply, SyncRequest,
 };
+use super::mirror::MirrorFeed;
 use crate::clock::WallClock;
 use crate::coordinator::{Answer, Coordinator, Ownership, Slot, Topics};
 use crate::memory::Memory;
@@ -32,11 +33,13 @@ impl GroupCoordinator {
         limits: GroupLimits,
         wall: &WallClock,
         (events, memory): (Events, Memory),
+        mirror: Option<Arc<MirrorFeed>>,
     ) -> Self {
         let context = GroupContext {
             limits,
             events,
             memory,
+            mirror,
             members: Arc::default(),
             offsets: Arc::default(),
         };
@@ -220,6 +223,16 @@ impl GroupCoordinator {
         let deleted = || AskAll::TopicDeleted(topic.to_owned(), id);
         self.slots.queue_all(deleted).await;
     }
+
+    /// Where what becomes known of groups is queued for `__consumer_offsets`, if it is.
+    pub fn mirror(&self) -> Option<&Arc<MirrorFeed>> {
+        self.slots.context().mirror.as_ref()
+    }
+
+    /// Queues all that is known of a slot's groups for the mirror, if the slot is here.
+    pub async fn mirror_whole(&self, slot: Slot) {
+        self.slots.queue(slot, AskAll::Mirror).await;
+    }
 }
 
 /// What has members has a name; offsets alone may be without (Kafka's GroupCoordinatorService).
@@ -260,7 +273,7 @@ mod tests {
             Events::new(wall.clone()),
             Memory::new(Arc::default(), 1 << 20),
         );
-        let groups = GroupCoordinator::new(meta, Arc::new(OneTopic), limits, &wall, with);
+        let groups = GroupCoordinator::new(meta, Arc::new(OneTopic), limits, &wall, with, None);
         let ownership = Ownership {
             epoch: 1,
             version: 0,

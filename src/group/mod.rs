@@ -5,6 +5,7 @@
 //! - `group`: one group; `classic`: its members, a state machine without I/O; `offsets`: its offsets
 //! - `persist`: groups and offsets as nodes of the coordination tree, and back; `record`: a group's own, in parts where
 //!   it is large
+//! - `mirror`: groups and offsets as records of `__consumer_offsets`
 
 mod asks;
 mod classic;
@@ -15,6 +16,7 @@ mod groups;
 mod limits;
 mod member;
 mod messages;
+mod mirror;
 mod offsets;
 mod persist;
 mod record;
@@ -31,5 +33,6 @@ pub use messages::{
     Heartbeat, JoinReply, JoinRequest, LeaveMember, MemberDescription, OffsetToCommit, SyncReply,
     SyncRequest,
 };
+pub use mirror::{MirrorFeed, MirrorRecord, MirrorUpdate};
 pub use reserved::Reserved;
 pub use subscription::assigned_partitions;

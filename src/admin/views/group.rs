@@ -194,9 +194,10 @@ impl GroupDetail {
         for (key, end) in remote::high_watermarks(cx, elsewhere).await {
             if let Some((row, _)) = rows.get_mut(&key) {
                 row.high_watermark = Some(end);
-                row.lag = row
-                    .committed
-                    .map(|committed| end.saturating_sub(committed).max(0));
+                row.lag = match row.committed {
+                    None => (end == 0).then_some(0),
+                    Some(committed) => Some(end.saturating_sub(committed).max(0)),
+                };
             }
         }
         let now_ms = cx.partitions.clock().now_ms();
@@ -316,6 +317,8 @@ fn measured((mut row, partition): Row, now_ms: i64) -> GroupPartitionView {
     let (start, end) = (partition.log().ends().log_start, partition.high_watermark());
     let from = match row.committed {
         Some(committed) => committed,
+        // Empty: where it begins makes no difference.
+        None if start >= end => start,
         // It will begin at one of the ends; it is not known which.
         None => return row,
     };
@@ -403,7 +406,7 @@ fn findings(detail: &GroupDetail, rows: &[GroupPartitionView], now_ms: i64) -> V
     }
     let uncommitted = rows
         .iter()
-        .filter(|row| row.owner.is_some() && row.committed.is_none());
+        .filter(|row| row.owner.is_some() && row.committed.is_none() && row.lag != Some(0));
     match uncommitted.count() {
         0 => {}
         1 => found.push("In 1 partition its member has committed nothing yet, so how far it is, is not known.".to_owned()),
@@ -461,4 +464,68 @@ fn findings(detail: &GroupDetail, rows: &[GroupPartitionView], now_ms: i64) -> V
         );
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(committed: Option<i64>, lag: Option<i64>) -> GroupPartitionView {
+        GroupPartitionView {
+            topic: "t".to_owned(),
+            partition: 0,
+            identity: "0-0".to_owned(),
+            committed,
+            committed_ms: None,
+            high_watermark: Some(5),
+            lag,
+            lag_bytes: None,
+            lag_ms: None,
+            owner: Some("m".to_owned()),
+            owner_client: None,
+        }
+    }
+
+    fn found(rows: &[GroupPartitionView]) -> Vec<String> {
+        let group = GroupView {
+            group_id: "g".to_owned(),
+            state: "Stable",
+            members: 1,
+            partitions: rows.len(),
+            lag: rows.iter().filter_map(|row| row.lag).sum(),
+            rebalances: 1,
+        };
+        let detail = GroupDetail {
+            group,
+            generation: 1,
+            protocol_type: "consumer".to_owned(),
+            protocol: "range".to_owned(),
+            coordinator: 0,
+            lag_bytes: 0,
+            lag_ms: None,
+            findings: Vec::new(),
+            members: vec![MemberView {
+                member_id: "m".to_owned(),
+                instance_id: None,
+                client_id: "c".to_owned(),
+                host: "h".to_owned(),
+                partitions: vec!["t 0-0".to_owned()],
+                lag: 0,
+            }],
+            partitions: Vec::new(),
+            rebalances: Vec::new(),
+        };
+        findings(&detail, rows, 0)
+    }
+
+    #[test]
+    fn an_empty_partition_without_an_offset_does_not_stand_out() {
+        let all_read = "It has read everything.";
+        assert_eq!(
+            found(&[row(None, Some(0)), row(Some(5), Some(0))]),
+            [all_read]
+        );
+        let unknown = found(&[row(None, None), row(Some(5), Some(0))]);
+        assert!(unknown[0].contains("committed nothing yet"), "{unknown:?}");
+    }
 }

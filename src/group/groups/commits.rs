@@ -131,9 +131,12 @@ impl Groups {
                 *outcome = stored;
             }
         }
+        let keys = self.mirror.keys(offsets.iter().map(|(key, _)| key));
         if let Some(group) = self.groups.get_mut(group_id) {
             group.offsets.finish_commit(number, offsets);
         }
+        self.mirror
+            .offsets(group_id, self.groups.get(group_id), &keys);
         self.drop_if_nothing(group_id);
         outcomes
     }

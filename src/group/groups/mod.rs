@@ -23,6 +23,7 @@ use super::member::Waiter;
 use super::messages::{
     GroupError, Heartbeat, JoinReply, JoinRequest, LeaveMember, SyncReply, SyncRequest,
 };
+use super::mirror::{MirrorFeed, SlotMirror};
 use super::offsets::{Committed, Key, Offsets, WriteNumber};
 use super::persist;
 use super::reserved::GroupMemory;
@@ -44,6 +45,8 @@ pub(super) struct GroupContext {
     pub(super) members: Arc<GroupMemory>,
     /// The memory that offsets take.
     pub(super) offsets: Arc<GroupMemory>,
+    /// Where what becomes known is queued for `__consumer_offsets`.
+    pub(super) mirror: Option<Arc<MirrorFeed>>,
 }
 
 /// A request that waits for its group.
@@ -100,6 +103,7 @@ pub(super) struct Groups {
     last_waiter: Waiter,
     last_number: WriteNumber,
     writes: Vec<Write<Then>>,
+    mirror: SlotMirror,
 }
 
 impl Machine for Groups {
@@ -121,6 +125,11 @@ impl Machine for Groups {
             last_waiter: 0,
             last_number: 1,
             writes: Vec::new(),
+            mirror: SlotMirror {
+                feed: from.context.mirror.clone(),
+                slot: from.partition.slot,
+                epoch: from.epoch,
+            },
         };
         let mut unresolved = 0;
         for stored in from.ids {
@@ -135,6 +144,7 @@ impl Machine for Groups {
             machine.groups.insert(stored.id.clone(), group);
             machine.reschedule(&stored.id);
         }
+        machine.mirror.whole(&machine.groups);
         Loaded {
             machine,
             unresolved,
@@ -193,6 +203,7 @@ impl Machine for Groups {
                 );
             }
             AskAll::TopicDeleted(topic, id) => self.topic_deleted(now_ms, &topic, id),
+            AskAll::Mirror => self.mirror.whole(&self.groups),
         }
     }
 
@@ -415,6 +426,9 @@ impl Groups {
         let limits = self.classic_limits();
         if let Some(group) = self.groups.get_mut(group_id) {
             group.classic.persisted(now_ms, change, stored, &limits);
+            if stored.is_ok() {
+                self.mirror.group(group_id, group);
+            }
         }
         self.settle(group_id);
     }

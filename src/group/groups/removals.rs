@@ -59,7 +59,12 @@ impl Groups {
         let group = self.groups.get_mut(group_id);
         let waiting = group.and_then(|group| group.removal.take());
         match stored {
-            Ok(()) => self.forget(group_id),
+            Ok(()) => {
+                if let Some(group) = self.groups.get(group_id) {
+                    self.mirror.removed(group_id, group);
+                }
+                self.forget(group_id);
+            }
             Err(_) => self.settle(group_id),
         }
         if let Some(answer) = answer {
@@ -130,17 +135,23 @@ impl Groups {
         if stored.is_err() {
             keys.clear();
         }
+        let told = self.mirror.keys(keys.iter());
         if let Some(group) = self.groups.get_mut(group_id) {
             group.offsets.finish_removal(number, keys);
         }
+        self.mirror
+            .offsets(group_id, self.groups.get(group_id), &told);
     }
 
     /// Forgets the offsets in a topic at once: the topic is gone already, and a new one of the same name must not be read from
     /// them. If their removal is refused, memory is still as it would be after a restart: nodes with the id of another topic
     /// are not loaded.
     pub(super) fn topic_deleted(&mut self, now_ms: i64, topic: &str, id: Uuid) {
+        let mirror = &self.mirror;
         let of_groups = self.groups.iter_mut().filter_map(|(group_id, group)| {
+            let gone = mirror.offsets_in(group, topic, id);
             let are_gone = group.offsets.remove_topic(topic, id);
+            mirror.offsets(group_id, Some(group), &gone);
             are_gone.then(|| group_id.clone())
         });
         let group_ids: Vec<String> = of_groups.collect();

@@ -42,6 +42,7 @@ impl Bench {
             memory: Memory::new(Arc::default(), 1 << 20),
             members: Arc::default(),
             offsets: Arc::default(),
+            mirror: None,
         });
         let topics: Arc<dyn Topics> = Arc::new(OneTopic);
         let loaded = Groups::load(Stored {

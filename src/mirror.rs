@@ -1,0 +1,258 @@
+//! `__consumer_offsets` as a log (`offsets.topic.mirror`): what groups store in the coordination tree is appended to it too, in
+//! Kafka's record format, for tools that read it. Nothing in the broker does.
+//!
+//! Each slot of this broker has a partition. It begins with the slot's whole state, after which changes follow. When a slot
+//! comes to this broker, when changes were lost, and when they have grown to several times the state, the whole state is
+//! appended again, and the log's start moves to it: so a reader that begins at the start knows everything, without compaction.
+//! An offset in it means nothing to the broker that owns the slot next.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metaq_protocol::batch::{BatchBuilder, BatchHeader};
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use crate::cluster::{Cluster, ClusterEvent};
+use crate::config::{TopicConfig, TopicOverrides};
+use crate::coordinator::{InternalTopic, Slot};
+use crate::group::{GroupCoordinator, MirrorFeed, MirrorRecord, MirrorUpdate};
+use crate::log::{LogError, ProducedBatch};
+use crate::partition::{Acks, Identity, Partition, Partitions, TopicToOpen};
+
+/// The configuration that turns it on.
+pub const OFFSETS_MIRROR: &str = "offsets.topic.mirror";
+/// What the directories of its partitions say. Clients do not see it: they name the topic.
+const TOPIC_ID: Uuid = Uuid::from_u128(0x6d65_7461_7100_4000_8000_6f66_6673_6574);
+/// A batch has about this many bytes of records, or one larger record.
+const BATCH_BYTES: usize = 256 << 10;
+/// Changes may grow to this, bytes, before the whole state is appended again; or to [`STATE_TIMES_MAX`] times the state.
+const CHANGES_BYTES_MIN: usize = 4 << 20;
+const STATE_TIMES_MAX: usize = 4;
+/// How often slots are looked for whose whole state is needed.
+const LOST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What was appended of a slot.
+#[derive(Debug, Default)]
+struct Mirrored {
+    /// The epoch that its partition is open in.
+    epoch: i32,
+    state_bytes: usize,
+    changes_bytes: usize,
+}
+
+impl Mirrored {
+    fn has_grown(&self) -> bool {
+        self.changes_bytes > CHANGES_BYTES_MIN.max(STATE_TIMES_MAX * self.state_bytes)
+    }
+}
+
+/// See the module's documentation.
+pub struct OffsetsMirror {
+    cluster: Arc<Cluster>,
+    partitions: Arc<Partitions>,
+    coordinator: GroupCoordinator,
+    feed: Arc<MirrorFeed>,
+    slots: BTreeMap<Slot, Mirrored>,
+}
+
+impl OffsetsMirror {
+    /// Of what these groups tell.
+    pub fn new(
+        cluster: Arc<Cluster>,
+        partitions: Arc<Partitions>,
+        coordinator: GroupCoordinator,
+        feed: Arc<MirrorFeed>,
+    ) -> Self {
+        Self {
+            cluster,
+            partitions,
+            coordinator,
+            feed,
+            slots: BTreeMap::new(),
+        }
+    }
+
+    /// Appends what comes, until the broker ends.
+    pub async fn run(mut self, mut events: broadcast::Receiver<ClusterEvent>) {
+        let feed = self.feed.clone();
+        let mut lost = tokio::time::interval(LOST_INTERVAL);
+        loop {
+            tokio::select! {
+                update = feed.next() => self.take(update).await,
+                event = events.recv() => match event {
+                    Ok(ClusterEvent::TopicDeleted(..)) => {}
+                    Ok(ClusterEvent::Slots) | Err(broadcast::error::RecvError::Lagged(_)) => {
+                        self.stop_lost().await;
+                    }
+                    Err(broadcast::error::RecvError::Closed) => return,
+                },
+                _ = lost.tick() => {
+                    for slot in feed.lost() {
+                        self.coordinator.mirror_whole(slot).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, update: MirrorUpdate) {
+        let slot = update.slot;
+        if self.epoch_of(slot) != Some(update.epoch) {
+            return;
+        }
+        if let Err(error) = self.append(update).await {
+            tracing::warn!(%slot, %error, "the mirror of a slot's offsets begins anew");
+            self.feed.lose(slot);
+        }
+    }
+
+    async fn append(&mut self, update: MirrorUpdate) -> Result<(), LogError> {
+        let MirrorUpdate {
+            slot,
+            epoch,
+            is_whole,
+            records,
+        } = update;
+        let partition = self.open(slot, epoch).await?;
+        let start = partition.log().ends().log_end.offset;
+        let bytes: usize = records.iter().map(MirrorRecord::bytes).sum();
+        let now_ms = self.partitions.clock().now_ms();
+        for batch in batches(&records, now_ms)? {
+            let appended = partition.append(Acks::Leader, vec![batch]).await;
+            appended.map_err(|_| LogError::Offline("the writer ended".to_owned()))??;
+        }
+        let mirrored = self.slots.entry(slot).or_default();
+        if is_whole {
+            (mirrored.state_bytes, mirrored.changes_bytes) = (bytes, 0);
+            self.partitions.delete_records(&partition, start).await?;
+        } else {
+            mirrored.changes_bytes += bytes;
+            if mirrored.has_grown() {
+                mirrored.changes_bytes = 0;
+                self.coordinator.mirror_whole(slot).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The partition of a slot, open in an epoch.
+    async fn open(&mut self, slot: Slot, epoch: i32) -> Result<Arc<Partition>, LogError> {
+        let name = InternalTopic::ConsumerOffsets.name();
+        let index = slot.number() as i32;
+        let is_open = self
+            .slots
+            .get(&slot)
+            .is_some_and(|known| known.epoch == epoch);
+        let offline = |error: String| LogError::Offline(error);
+        if is_open && let Ok(partition) = self.partitions.get(name, index) {
+            return Ok(partition);
+        }
+        self.partitions.stop(&[(TOPIC_ID, index)]).await;
+        let identity = Identity {
+            broker_id: self.cluster.broker_id(),
+            number: slot.number() as i32,
+        };
+        let known = self.cluster.image().internal_topic(name);
+        let overrides = &known.map(|known| known.overrides).unwrap_or_default();
+        let broker = &TopicOverrides::default();
+        let topic = TopicToOpen {
+            topic: name.into(),
+            topic_id: TOPIC_ID,
+            config: TopicConfig { overrides, broker }.log(),
+            partitions: vec![(index, identity, epoch)],
+        };
+        let partitions = self.partitions.clone();
+        let open = move || partitions.open_topics(vec![topic]);
+        let opened = self.partitions.workers().unblock(open).await;
+        opened.ok_or_else(|| offline("opening it panicked; this is a bug".to_owned()))?;
+        self.slots.entry(slot).or_default().epoch = epoch;
+        let partition = self.partitions.get(name, index);
+        partition.map_err(|error| offline(error.to_string()))
+    }
+
+    /// Gives up the partitions of slots that other brokers own.
+    async fn stop_lost(&mut self) {
+        let slots = self.slots.keys().copied();
+        let lost: Vec<Slot> = slots
+            .filter(|slot| self.epoch_of(*slot).is_none())
+            .collect();
+        for slot in lost {
+            self.slots.remove(&slot);
+            self.feed.forget(slot);
+            self.partitions
+                .stop(&[(TOPIC_ID, slot.number() as i32)])
+                .await;
+        }
+    }
+
+    /// The epoch in which this broker owns a slot.
+    fn epoch_of(&self, slot: Slot) -> Option<i32> {
+        let info = self.cluster.image().slot(slot)?;
+        (info.owner == self.cluster.broker_id()).then_some(info.epoch)
+    }
+}
+
+fn batches(records: &[MirrorRecord], now_ms: i64) -> Result<Vec<ProducedBatch>, LogError> {
+    let malformed = |error: String| LogError::Offline(format!("a record of the mirror: {error}"));
+    let mut all = Vec::new();
+    let mut left = records;
+    while !left.is_empty() {
+        let (mut builder, mut bytes, mut taken) = (BatchBuilder::new(), 0, 0);
+        while let Some(record) = left.get(taken)
+            && (taken == 0 || bytes + record.bytes() <= BATCH_BYTES)
+        {
+            bytes += record.bytes();
+            builder = builder.push(Some(&record.key), record.value.as_deref(), &[], now_ms);
+            taken += 1;
+        }
+        left = &left[taken..];
+        let bytes = builder
+            .finish()
+            .map_err(|error| malformed(error.to_string()))?;
+        let header = BatchHeader::parse(&bytes).map_err(|error| malformed(error.to_string()))?;
+        all.push(ProducedBatch { header, bytes });
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn records_are_cut_into_batches_and_a_large_one_has_its_own() {
+        let record = |bytes| MirrorRecord {
+            key: Bytes::from_static(b"k"),
+            value: Some(Bytes::from(vec![0; bytes])),
+        };
+        let half = BATCH_BYTES / 2;
+        let records = [
+            record(half - 9),
+            record(half - 9),
+            record(3 * half),
+            record(1),
+        ];
+        let batches = batches(&records, 5).unwrap();
+        let counts = batches.iter().map(|batch| batch.header.record_count);
+        assert_eq!(counts.collect::<Vec<_>>(), [2, 1, 1]);
+    }
+
+    #[test]
+    fn the_state_is_appended_again_when_changes_are_several_times_as_large() {
+        let grown = |state_bytes, changes_bytes| {
+            let mirrored = Mirrored {
+                epoch: 0,
+                state_bytes,
+                changes_bytes,
+            };
+            mirrored.has_grown()
+        };
+        assert!(!grown(0, CHANGES_BYTES_MIN) && grown(0, CHANGES_BYTES_MIN + 1));
+        assert!(!grown(CHANGES_BYTES_MIN, 4 * CHANGES_BYTES_MIN));
+        assert!(grown(CHANGES_BYTES_MIN, 4 * CHANGES_BYTES_MIN + 1));
+    }
+}
