@@ -31,7 +31,7 @@ def row(title, name, field, better, kind="", floor=False):
 
 cpu = "broker CPU, s/GiB"
 lines = [
-    "| | metaq | Kafka 4.1.1 | | floor; metaq is |" + (" before; metaq is |" if has_before else ""),
+    "| | metaq | Kafka 4.4.0 | | floor; metaq is |" + (" before; metaq is |" if has_before else ""),
     "|---|---:|---:|---:|---:|" + ("---:|" if has_before else ""),
     row(f"produce 1 KiB records, 256 KiB batches, acks=all: {cpu}", "produce_256k", "cpu_s_per_gib", "less", floor=True),
     row(f"produce 1 KiB records, 16 KiB batches, acks=all: {cpu}", "produce_16k", "cpu_s_per_gib", "less", floor=True),

@@ -21,10 +21,13 @@ command_or_packages() { # command package…
   command -v "$command" >/dev/null || packages "$@"
 }
 
+# The jars of lib/maven/NAME.xml below jars/NAME, and anew when it changes: .complete holds its checksum.
 jars() { # pom name
-  [ -f "$here_work/jars/$1/.complete" ] && return
+  local to="$here_work/jars/$1" sum
+  sum=$(cksum <"$here/lib/maven/$1.xml")
+  [ "$(cat "$to/.complete" 2>/dev/null)" = "$sum" ] && return
   command_or_packages javac openjdk-17-jdk-headless && command_or_packages mvn maven || return
-  alone sh -c '[ -f "$2/jars/$1/.complete" ] || { mvn -q -B -Dmaven.repo.local="$2/m2" -f "$3/lib/maven/$1.xml" dependency:copy-dependencies -DoutputDirectory="$2/jars/$1" -DincludeScope=runtime && touch "$2/jars/$1/.complete"; }' sh "$1" "$here_work" "$here"
+  alone sh -c '[ "$(cat "$1/.complete" 2>/dev/null)" = "$4" ] || { rm -rf "$1.new" && mvn -q -B -Dmaven.repo.local="$2/m2" -f "$3" dependency:copy-dependencies -DoutputDirectory="$1.new" -DincludeScope=runtime && echo "$4" >"$1.new/.complete" && rm -rf "$1" && mv "$1.new" "$1"; }' sh "$to" "$here_work" "$here/lib/maven/$1.xml" "$sum"
 }
 
 install_kcat() { command_or_packages kcat kcat; }

@@ -20,7 +20,7 @@ done
 {
   echo "# Report card"
   echo
-  echo "Written by \`compat-tests/run\`. Every row is a real client against metaq; the same suites pass against Apache Kafka 4.1.1 (\`compat-tests/run --against kafka\`)."
+  echo "Written by \`compat-tests/run\`. Every row is a real client against metaq; the same suites pass against Apache Kafka 4.4.0 (\`compat-tests/run --against kafka\`)."
   echo
   echo "| suite | client | version | language | exercised | result |"
   echo "|---|---|---|---|---|---|"

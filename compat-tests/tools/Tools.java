@@ -4,7 +4,7 @@ import java.nio.file.*;
 import java.util.*;
 import java.util.concurrent.Callable;
 import java.util.stream.*;
-import org.apache.kafka.common.utils.Exit;
+import org.apache.kafka.common.utils.internals.Exit;
 
 /** The command-line tools of Kafka, called in one JVM, with their output compared. */
 public class Tools {
@@ -18,7 +18,7 @@ public class Tools {
     public static void main(String[] args) throws Exception {
         Exit.setExitProcedure((code, message) -> { throw new Exited(code); });
         Exit.setHaltProcedure((code, message) -> { throw new Exited(code); });
-        OUT.println("CLIENT kafka-tools|4.1.1|Java|topics, configs, consumer-groups, get-offsets, delete-records, log-dirs, api-versions, perf-tests, verifiable and console clients|tools/");
+        OUT.println("CLIENT kafka-tools|4.4.0|Java|topics, configs, consumer-groups, get-offsets, delete-records, log-dirs, api-versions, perf-tests, verifiable and console clients|tools/");
         test("topics", Tools::topics);
         test("configs", Tools::configs);
         test("console-producer-and-consumer", Tools::console);
@@ -99,7 +99,7 @@ public class Tools {
     }
 
     static final String TOPICS = "org.apache.kafka.tools.TopicCommand";
-    static final String CONFIGS = "kafka.admin.ConfigCommand";
+    static final String CONFIGS = "org.apache.kafka.tools.ConfigCommand";
     static final String GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
 
     static void create(String topic, int partitions, String... more) throws Exception {
