@@ -69,8 +69,8 @@ cluster_ctl() { # dir brokers zookeeper-dir root
   write_ctl "$dir" broker.log brokers_know_each_other "${commands[@]}"
 }
 
-kafka_ctl() { # dir
-  local dir=$1 ports classpath
+kafka_ctl() { # dir [heap [setting…]]
+  local dir=$1 heap=${2:-768m} ports classpath
   read -r -a ports < <(free_ports 2)
   classpath=$(echo "$here_work"/jars/kafka/*.jar | tr ' ' ':')
   {
@@ -84,13 +84,13 @@ kafka_ctl() { # dir
     printf '%s\n' offsets.topic.num.partitions=4 offsets.topic.replication.factor=1 \
       transaction.state.log.replication.factor=1 transaction.state.log.min.isr=1 transaction.state.log.num.partitions=4 \
       share.coordinator.state.topic.replication.factor=1 share.coordinator.state.topic.min.isr=1
-    printf '%s\n' $common_settings
+    printf '%s\n' $common_settings "${@:3}"
   } >"$dir/server.properties"
   if [ ! -d "$dir/data" ]; then
     java -Xmx256m -cp "$classpath" kafka.tools.StorageTool format -t "$(printf 'metaqCompatTestsCluster' | cut -c1-22)" -c "$dir/server.properties" >"$dir/format.log" 2>&1 || { cat "$dir/format.log"; return 1; }
   fi
   echo "export BOOTSTRAP=127.0.0.1:${ports[0]} BROKER_CTL=$dir/ctl DATA=$dir/data AGAINST=kafka" >"$dir/env"
-  write_ctl "$dir" broker.log true "${ports[0]}" "java -Xms256m -Xmx768m -XX:+UseG1GC -cp '$classpath' kafka.Kafka '$dir/server.properties'"
+  write_ctl "$dir" broker.log true "${ports[0]}" "java -Xms256m -Xmx$heap -XX:+UseG1GC -cp '$classpath' kafka.Kafka '$dir/server.properties'"
 }
 
 # In sessions of their own: what starts a broker may be ended together with all that it started.

@@ -45,6 +45,8 @@ install_tools() { jars kafka; }
 
 install_files() { jars kafka && jars clients-4.4.0; }
 
+install_differ() { jars kafka; }
+
 install_python() {
   [ -f "$here_work/venv/.complete-$(cksum <"$here/python/requirements.txt" | cut -d' ' -f1)" ] && return
   python3 -c 'import venv, ensurepip' 2>/dev/null || packages python3 python3-venv
