@@ -12,9 +12,8 @@ use std::time::Duration;
 
 use metaq_protocol::batch::{BatchBuilder, BatchHeader};
 use tokio::sync::broadcast;
-use uuid::Uuid;
 
-use crate::cluster::{Cluster, ClusterEvent};
+use crate::cluster::{Cluster, ClusterEvent, INTERNAL_TOPIC_ID};
 use crate::config::{TopicConfig, TopicOverrides};
 use crate::coordinator::{InternalTopic, Slot};
 use crate::group::{GroupCoordinator, MirrorFeed, MirrorRecord, MirrorUpdate};
@@ -23,8 +22,6 @@ use crate::partition::{Acks, Identity, Partition, Partitions, TopicToOpen};
 
 /// The configuration that turns it on.
 pub const OFFSETS_MIRROR: &str = "offsets.topic.mirror";
-/// What the directories of its partitions say. Clients do not see it: they name the topic.
-const TOPIC_ID: Uuid = Uuid::from_u128(0x6d65_7461_7100_4000_8000_6f66_6673_6574);
 /// A batch has about this many bytes of records, or one larger record.
 const BATCH_BYTES: usize = 256 << 10;
 /// Changes may grow to this, bytes, before the whole state is appended again; or to [`STATE_TIMES_MAX`] times the state.
@@ -149,7 +146,7 @@ impl OffsetsMirror {
         if is_open && let Ok(partition) = self.partitions.get(name, index) {
             return Ok(partition);
         }
-        self.partitions.stop(&[(TOPIC_ID, index)]).await;
+        self.partitions.stop(&[(INTERNAL_TOPIC_ID, index)]).await;
         let identity = Identity {
             broker_id: self.cluster.broker_id(),
             number: slot.number() as i32,
@@ -159,7 +156,7 @@ impl OffsetsMirror {
         let broker = &TopicOverrides::default();
         let topic = TopicToOpen {
             topic: name.into(),
-            topic_id: TOPIC_ID,
+            topic_id: INTERNAL_TOPIC_ID,
             config: TopicConfig { overrides, broker }.log(),
             partitions: vec![(index, identity, epoch)],
         };
@@ -182,7 +179,7 @@ impl OffsetsMirror {
             self.slots.remove(&slot);
             self.feed.forget(slot);
             self.partitions
-                .stop(&[(TOPIC_ID, slot.number() as i32)])
+                .stop(&[(INTERNAL_TOPIC_ID, slot.number() as i32)])
                 .await;
         }
     }

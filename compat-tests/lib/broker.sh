@@ -46,11 +46,11 @@ metaq_command() { # data port dashboard-port [setting…]
   echo "'$(metaq_bin)' start --set serverPort=$2 --set dashboardHttpPort=$3 --set hostName=127.0.0.1 --set dataPath='$1'$sets \${EXTRA:-}"
 }
 
-metaq_ctl() { # dir
+metaq_ctl() { # dir [setting…]
   local dir=$1 ports
   read -r -a ports < <(free_ports 2)
   { echo "export BOOTSTRAP=127.0.0.1:${ports[0]} DASHBOARD=127.0.0.1:${ports[1]} BROKER_CTL=$dir/ctl DATA=$dir/data AGAINST="; } >"$dir/env"
-  write_ctl "$dir" broker.log true "${ports[0]}" "$(metaq_command "$dir/data" "${ports[0]}" "${ports[1]}")"
+  write_ctl "$dir" broker.log true "${ports[0]}" "$(metaq_command "$dir/data" "${ports[0]}" "${ports[1]}" "${@:2}")"
 }
 
 # Others take over from a broker that was silent for this long.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::changes::ClusterError;
-use super::image::Topic;
+use super::image::{INTERNAL_TOPIC_ID, Topic};
 use super::names::{check_topic_name, is_reserved_name};
 use super::placement::Identities;
 use super::topic_nodes;
@@ -20,6 +20,7 @@ impl View {
         let mut unknown: BTreeMap<String, (Option<Uuid>, i32)> = BTreeMap::new();
         for found in self.partitions.found() {
             if image.topic(&found.topic).is_some()
+                || found.topic_id == Some(INTERNAL_TOPIC_ID)
                 || found.topic_id.is_some_and(|id| deleted.contains(&id))
                 // It was a deleted topic's.
                 || !found.path.exists()

@@ -160,6 +160,8 @@ pub fn parse_identity(text: &str) -> Option<Identity> {
     })
 }
 
+/// What the directories of the internal topic's partitions say where it has records. Clients do not see it: they name the topic.
+pub const INTERNAL_TOPIC_ID: Uuid = Uuid::from_u128(0x6d65_7461_7100_4000_8000_6f66_6673_6574);
 /// Of an internal topic.
 const INTERNAL_SEGMENT_BYTES: usize = 4 << 20;
 

@@ -29,7 +29,10 @@ pub use changes::{ClusterError, ConfigChange, MorePartitions, NewTopic};
 pub use cluster::{Cluster, OpenedTopics, cluster_id_of};
 pub use configs::{CONFIG_VALUE_BYTES_MAX, CONFIGURED_RESOURCES_MAX, Configs, Configured};
 pub use controller::Controller;
-pub use image::{Broker, BrokerEndpoint, Image, PartitionInfo, SlotInfo, Topic, parse_identity};
+pub use image::{
+    Broker, BrokerEndpoint, INTERNAL_TOPIC_ID, Image, PartitionInfo, SlotInfo, Topic,
+    parse_identity,
+};
 pub use names::{
     NameError, TOPIC_NAME_BYTES_MAX, check_topic_name, is_internal_name, is_reserved_name,
 };
