@@ -5,6 +5,7 @@ import java.util.Set;
 import java.util.TreeMap;
 import org.apache.kafka.common.message.ApiMessageType;
 import org.apache.kafka.common.protocol.types.BoundField;
+import org.apache.kafka.common.protocol.types.CompactArrayOf;
 import org.apache.kafka.common.protocol.types.Field;
 import org.apache.kafka.common.protocol.types.Schema;
 import org.apache.kafka.common.protocol.types.TaggedFields;
@@ -12,9 +13,6 @@ import org.apache.kafka.common.protocol.types.Type;
 
 /** Prints the shape of every request and response of Kafka's own message classes, a line for each. */
 public class DumpSchemas {
-    /** Kafka's schema objects do not say which structs may be null (a leading byte, negative for null). */
-    static final Set<String> NULLABLE_STRUCTS = Set.of("cursor", "next_cursor");
-
     public static void main(String[] args) {
         Set<String> wanted = new HashSet<>(Arrays.asList(args[0].split(" ")));
         for (ApiMessageType api : ApiMessageType.values()) {
@@ -48,11 +46,7 @@ public class DumpSchemas {
             if (field.def.type instanceof TaggedFields) {
                 out.append(tagged((TaggedFields) field.def.type));
             } else {
-                out.append(field.def.name).append(':');
-                if (NULLABLE_STRUCTS.contains(field.def.name) && field.def.type instanceof Schema) {
-                    out.append('?');
-                }
-                out.append(type(field.def.type)).append(',');
+                out.append(field.def.name).append(':').append(type(field.def.type)).append(',');
             }
         }
         return out.append('}').toString();
@@ -70,7 +64,7 @@ public class DumpSchemas {
     static String type(Type type) {
         String nullable = type.isNullable() ? "?" : "";
         if (type.isArray()) {
-            boolean compact = type.toString().startsWith("COMPACT_ARRAY");
+            boolean compact = type instanceof CompactArrayOf;
             String element = type(type.arrayElementType().get());
             return nullable + (compact ? "<" + element + ">" : "[" + element + "]");
         }

@@ -9,10 +9,10 @@
 //! leader; of the whole (16+) 0 the endpoints of current leaders.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::fetch_response::NodeEndpoint;
 use uuid::Uuid;
 
 use crate::frame::FrameError;
+use crate::messages::fetch_response::NodeEndpoint;
 
 const FLEXIBLE_FROM: i16 = 12;
 const TOPIC_IDS_FROM: i16 = 13;
@@ -265,10 +265,10 @@ impl Out {
 mod tests {
     use super::*;
     use crate::frame::encode_response;
-    use kafka_protocol::messages::fetch_response::{
+    use crate::messages::fetch_response::{
         AbortedTransaction, EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
     };
-    use kafka_protocol::messages::{BrokerId, FetchResponse, TopicName};
+    use crate::messages::{BrokerId, FetchResponse, TopicName};
     use kafka_protocol::protocol::StrBytes;
     use proptest::prelude::*;
 

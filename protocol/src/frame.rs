@@ -4,8 +4,8 @@
 //! string), and tagged fields in flexible versions. The wire crate's own header decoding panics on short input
 //! and its body decoding trusts array lengths, so both are checked here first.
 
+use crate::messages::ApiKey;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 
 use crate::shape::{self, ShapeError};
@@ -371,7 +371,7 @@ fn read_unsigned_varint(frame: &mut impl Buf) -> Result<u32, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kafka_protocol::messages::{ApiVersionsRequest, MetadataRequest};
+    use crate::messages::{ApiVersionsRequest, MetadataRequest};
 
     #[test]
     fn a_request_is_read_back_as_sent_in_every_version() {

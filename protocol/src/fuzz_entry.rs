@@ -2,9 +2,9 @@
 //! their corpus in the tests. None may panic, and none may allocate much more than it was given.
 
 use bytes::Bytes;
-use kafka_protocol::messages::{ApiKey, RequestKind};
 
 use crate::batch::{BATCH_HEADER_BYTES, Batches, Compression, validate_produced};
+use crate::messages::{AnyRequest, AnyResponse};
 use crate::record_stream::RecordStream;
 use crate::records::Records;
 use crate::{compression, frame, shape};
@@ -17,22 +17,19 @@ pub fn request_frame(bytes: &[u8]) {
     let Ok(parsed) = frame::parse_request(Bytes::copy_from_slice(bytes)) else {
         return;
     };
-    if shape::walk_request(parsed.api_key, parsed.version, &parsed.body).is_ok()
-        && let Ok(key) = ApiKey::try_from(parsed.api_key)
-    {
+    if shape::walk_request(parsed.api_key, parsed.version, &parsed.body).is_ok() {
         let mut body = parsed.body;
-        let _ = RequestKind::decode(key, &mut body, parsed.version);
+        let _ = AnyRequest::decode(parsed.api_key, &mut body, parsed.version);
     }
 }
 
 /// A response body: two bytes API key, two bytes version, then the body.
 pub fn response(bytes: &[u8]) {
     if let Some(([a, b, c, d], body)) = bytes.split_first_chunk::<4>() {
-        let _ = shape::walk_response(
-            i16::from_be_bytes([*a, *b]),
-            i16::from_be_bytes([*c, *d]),
-            body,
-        );
+        let (key, version) = (i16::from_be_bytes([*a, *b]), i16::from_be_bytes([*c, *d]));
+        if shape::walk_response(key, version, body).is_ok() {
+            let _ = AnyResponse::decode(key, &mut Bytes::copy_from_slice(body), version);
+        }
     }
 }
 

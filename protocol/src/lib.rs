@@ -2,6 +2,7 @@
 //!
 //! - [`versions`]: the one table of APIs and versions
 //! - [`shape`]: checks a message against Kafka's schema before it is decoded
+//! - [`messages`]: requests and responses, the wire crate's and our own
 //! - [`frame`]: request and response frames
 //! - [`fetch_response`]: a Fetch response that leaves record bytes in files
 //! - [`batch`]: the record-batch header, and building batches
@@ -15,10 +16,11 @@ pub mod compression;
 pub mod fetch_response;
 pub mod frame;
 pub mod fuzz_entry;
+pub mod messages;
 pub mod record_stream;
 pub mod records;
 pub mod shape;
 pub mod versions;
 
 pub use kafka_protocol::error::ResponseError;
-pub use kafka_protocol::{messages, protocol};
+pub use kafka_protocol::protocol;

@@ -5,7 +5,7 @@
 //! librdkafka turns compression off and old builds give up when Produce, JoinGroup or FindCoordinator do not
 //! begin at 0; Kafka advertises Produce from 0 too (KAFKA-18659) and refuses what is below 3.
 
-use kafka_protocol::messages::ApiKey;
+use crate::messages::ApiKey;
 
 /// What part of the broker answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -5,7 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use metaq_protocol::messages::{ApiKey, RequestKind, ResponseKind};
+use metaq_protocol::messages::{AnyRequest, AnyResponse};
 use metaq_protocol::shape::{self, Direction, Shape, shape_of, walk_request, walk_response};
 use metaq_protocol::versions::{self, ApiRow};
 use proptest::prelude::*;
@@ -145,10 +145,6 @@ fn rows() -> impl Strategy<Value = (&'static ApiRow, i16, u64)> {
     })
 }
 
-fn key(row: &ApiRow) -> ApiKey {
-    ApiKey::try_from(row.key).unwrap()
-}
-
 /// Decodes as the broker and the clients do: walk first.
 fn decode(direction: Direction, row: &ApiRow, version: i16, body: &Bytes) -> Result<Bytes, String> {
     let mut rest = body.clone();
@@ -156,7 +152,7 @@ fn decode(direction: Direction, row: &ApiRow, version: i16, body: &Bytes) -> Res
     match direction {
         Direction::Request => {
             walk_request(row.key, version, body).map_err(|error| error.to_string())?;
-            let decoded = RequestKind::decode(key(row), &mut rest, version)
+            let decoded = AnyRequest::decode(row.key, &mut rest, version)
                 .map_err(|error| error.to_string())?;
             decoded
                 .encode(&mut out, version)
@@ -164,7 +160,7 @@ fn decode(direction: Direction, row: &ApiRow, version: i16, body: &Bytes) -> Res
         }
         Direction::Response => {
             walk_response(row.key, version, body).map_err(|error| error.to_string())?;
-            let decoded = ResponseKind::decode(key(row), &mut rest, version)
+            let decoded = AnyResponse::decode(row.key, &mut rest, version)
                 .map_err(|error| error.to_string())?;
             decoded
                 .encode(&mut out, version)
@@ -226,7 +222,7 @@ proptest! {
         let body = body.freeze();
         let foretold = shape::decoded_bytes(row.key, version, &body).unwrap();
         let mut rest = body.clone();
-        let (decoded, allocated) = allocated_by(|| RequestKind::decode(key(row), &mut rest, version));
+        let (decoded, allocated) = allocated_by(|| AnyRequest::decode(row.key, &mut rest, version));
         prop_assert!(decoded.is_ok());
         // A slice of the message is counted by itself once it is shared.
         prop_assert!(allocated <= foretold + 100, "{} {version}: {allocated} bytes, foretold {foretold}", row.name);
