@@ -86,7 +86,7 @@ pub const TABLE: &[ApiRow] = &[
         250_000,
         row(ApiKey::Fetch, "Fetch", 4, 18, HandlerGroup::Log),
     ),
-    row(ApiKey::ListOffsets, "ListOffsets", 1, 10, HandlerGroup::Log),
+    row(ApiKey::ListOffsets, "ListOffsets", 1, 11, HandlerGroup::Log),
     row(ApiKey::Metadata, "Metadata", 0, 13, HandlerGroup::Cluster),
     row(
         ApiKey::OffsetCommit,

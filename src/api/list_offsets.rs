@@ -1,7 +1,7 @@
-//! ListOffsets (key 2, v1–v10; KIP-79, 98, 320, 734, 405, 1005): offsets by name or by time.
+//! ListOffsets (key 2, v1–v11; KIP-79, 98, 320, 734, 405, 1005, 1023): offsets by name or by time.
 //!
 //! - -1 latest (by isolation level), -2 earliest, -3 largest timestamp (v7+), -4 earliest local (v8+),
-//!   -5 latest tiered (v9+; there are no tiers: offset -1).
+//!   -5 latest tiered (v9+), -6 earliest that is to be uploaded (v11+); there are no tiers: offset -1.
 //! - A timestamp beyond all records answers offset -1 without an error.
 //! - A partition that is named twice is INVALID_REQUEST both times.
 
@@ -96,25 +96,28 @@ async fn list(
     authorize(cx, caller, Operation::Describe, Resource::Topic(topic))
         .map_err(|denied| denied.wire())?;
     let version = caller.version;
+    let spec = match asked.timestamp {
+        -1 => Some(OffsetSpec::Latest),
+        -2 => Some(OffsetSpec::Earliest),
+        -3 if version >= 7 => Some(OffsetSpec::MaxTimestamp),
+        -4 if version >= 8 => Some(OffsetSpec::EarliestLocal),
+        -5 if version >= 9 => None,
+        -6 if version >= 11 => None,
+        timestamp if timestamp >= 0 => Some(OffsetSpec::Timestamp(timestamp)),
+        _ => return Err(ResponseError::UnsupportedVersion),
+    };
     let partition = partition_of(cx, topic, Uuid::nil(), asked.partition_index)
         .map_err(|error| error.wire())?;
     partition
         .check_epoch(asked.current_leader_epoch)
         .map_err(|error| error.wire())?;
-    let spec = match asked.timestamp {
-        -1 => OffsetSpec::Latest,
-        -2 => OffsetSpec::Earliest,
-        -3 if version >= 7 => OffsetSpec::MaxTimestamp,
-        -4 if version >= 8 => OffsetSpec::EarliestLocal,
-        -5 if version >= 9 => {
-            return Ok(ListedOffset {
-                offset: -1,
-                timestamp: -1,
-                leader_epoch: -1,
-            });
-        }
-        timestamp if timestamp >= 0 => OffsetSpec::Timestamp(timestamp),
-        _ => return Err(ResponseError::UnsupportedVersion),
+    // There are no tiers.
+    let Some(spec) = spec else {
+        return Ok(ListedOffset {
+            offset: -1,
+            timestamp: -1,
+            leader_epoch: -1,
+        });
     };
     let look = move || partition.list_offset(spec, isolation);
     let found = match spec {
