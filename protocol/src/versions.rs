@@ -92,14 +92,14 @@ pub const TABLE: &[ApiRow] = &[
         ApiKey::OffsetCommit,
         "OffsetCommit",
         2,
-        9,
+        10,
         HandlerGroup::Group,
     ),
     row(
         ApiKey::OffsetFetch,
         "OffsetFetch",
         1,
-        9,
+        10,
         HandlerGroup::Group,
     ),
     with_entries(

@@ -1,5 +1,6 @@
-//! OffsetCommit (key 8, v2–v9; KIP-211, 320, 345, 848): stores a group's offsets durably.
+//! OffsetCommit (key 8, v2–v10; KIP-211, 320, 345, 848): stores a group's offsets durably.
 //!
+//! - Topics are named by their ids alone from v10 on.
 //! - From members of the current generation, or from outside (generation -1) while the group is empty.
 //! - A retention in the request (v2 to v4) takes the place of offsets.retention.minutes.
 //! - Answered after the coordination store has them.
@@ -15,7 +16,7 @@ use metaq_protocol::messages::{ApiKey, OffsetCommitRequest, OffsetCommitResponse
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::context::REFUSALS_NOTED_MAX;
 use super::errors::{WireError, code_of};
-use super::shared::optional;
+use super::shared::{OFFSETS_BY_ID_VERSION_MIN, name_of, optional};
 use super::{Api, Caller, Context, Order, Stage, serve};
 use crate::group::{CommitOffsets, OffsetToCommit};
 
@@ -53,20 +54,30 @@ async fn handle(
     let of_group = Resource::Group(&request.group_id);
     let of_group = authorize(&cx, &caller, Operation::Read, of_group);
     let image = cx.cluster.image();
+    let is_by_id = caller.version >= OFFSETS_BY_ID_VERSION_MIN;
     let mut offsets = Vec::new();
     let mut topics = Vec::with_capacity(request.topics.len());
     // Position in `offsets` of every partition that exists.
     let mut places = Vec::new();
     for topic in &request.topics {
-        let known = image.topic(&topic.name);
-        let of_topic = || authorize(&cx, &caller, Operation::Read, Resource::Topic(&topic.name));
-        let denied = of_group.clone().and_then(|()| of_topic()).err();
+        let known = match is_by_id {
+            true => image.topic_by_id(topic.topic_id),
+            false => image.topic(&topic.name),
+        };
+        let name = known.map_or(&**topic.name, |topic| &*topic.name);
+        let of_topic = || match is_by_id && known.is_none() {
+            true => Err(ResponseError::UnknownTopicId.code()),
+            false => authorize(&cx, &caller, Operation::Read, Resource::Topic(name))
+                .map_err(|denied| denied.code()),
+        };
+        let of_group = of_group.as_ref().map_err(|denied| denied.code());
+        let refused = of_group.and_then(|()| of_topic()).err();
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
             let response = OffsetCommitResponsePartition::default()
                 .with_partition_index(asked.partition_index);
-            if let Some(denied) = &denied {
-                partitions.push(response.with_error_code(denied.code()));
+            if let Some(code) = refused {
+                partitions.push(response.with_error_code(code));
                 continue;
             }
             if known.is_none_or(|topic| topic.partition(asked.partition_index).is_none()) {
@@ -77,7 +88,7 @@ async fn handle(
             places.push((topics.len(), partitions.len()));
             partitions.push(response);
             offsets.push(OffsetToCommit {
-                topic: topic.name.to_string(),
+                topic: name.to_owned(),
                 partition: asked.partition_index,
                 offset: asked.committed_offset,
                 leader_epoch: asked.committed_leader_epoch,
@@ -87,6 +98,7 @@ async fn handle(
         topics.push(
             OffsetCommitResponseTopic::default()
                 .with_name(topic.name.clone())
+                .with_topic_id(topic.topic_id)
                 .with_partitions(partitions),
         );
     }
@@ -115,11 +127,15 @@ async fn handle(
     }
     let all = topics.iter().flat_map(|topic| {
         let refused = topic.partitions.iter().filter(|one| one.error_code != 0);
-        refused.map(|one| (&topic.name, one))
+        refused.map(move |one| (topic, one))
     });
     for (topic, one) in all.take(REFUSALS_NOTED_MAX) {
         let group = &*request.group_id;
-        let subject = format!("{group} {}-{}", **topic, one.partition_index);
+        let named = match is_by_id {
+            true => name_of(&cx, topic.topic_id),
+            false => topic.name.to_string(),
+        };
+        let subject = format!("{group} {named}-{}", one.partition_index);
         cx.note(&caller, &subject, one.error_code, "");
     }
     OffsetCommitResponse::default().with_topics(topics)

@@ -1,5 +1,6 @@
-//! OffsetFetch (key 9, v1–v9; KIP-88, 447, 709, 848): a group's offsets.
+//! OffsetFetch (key 9, v1–v10; KIP-88, 447, 709, 848): a group's offsets.
 //!
+//! - Topics are named by their ids alone from v10 on. What was committed in a deleted topic of the same name is not told.
 //! - A null list of topics (v2+) means all. Several groups at a time from v8 on.
 //! - A member's id and epoch (v9) do not matter to a classic group, as by Kafka.
 //! - Offset -1 where nothing was committed. No transaction leaves offsets pending yet, so `require_stable` holds.
@@ -7,6 +8,9 @@
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
+use metaq_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
 use metaq_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
@@ -16,7 +20,7 @@ use metaq_protocol::messages::{ApiKey, OffsetFetchRequest, OffsetFetchResponse};
 use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::room::ANSWER_BYTES_MAX;
-use super::shared::{text, topic_name};
+use super::shared::{OFFSETS_BY_ID_VERSION_MIN, text, topic_name};
 use super::{Api, Caller, Context, Order, serve};
 use crate::group::CommittedOffset;
 use crate::memory::Share;
@@ -43,19 +47,15 @@ async fn handle(
         // Reserved until the answer is put together.
         let mut reserved = Reserved::default();
         for group in request.groups {
-            let wanted: NamedPartitions = group.topics.map(|topics| {
-                topics
-                    .iter()
-                    .flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p)))
-                    .collect()
-            });
             let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
-            groups.push(
-                match fetch(&cx, &caller, &group.group_id, wanted, &mut reserved).await {
-                    Ok(topics) => answer.with_topics(topics.into_iter().map(grouped).collect()),
-                    Err(error) => answer.with_error_code(error.code()),
-                },
-            );
+            let found = match caller.version >= OFFSETS_BY_ID_VERSION_MIN {
+                true => fetch_by_id(&cx, &caller, group, &mut reserved).await,
+                false => fetch_by_name(&cx, &caller, group, &mut reserved).await,
+            };
+            groups.push(match found {
+                Ok(topics) => answer.with_topics(topics),
+                Err(error) => answer.with_error_code(error.code()),
+            });
         }
         return OffsetFetchResponse::default().with_groups(groups);
     }
@@ -77,6 +77,70 @@ async fn handle(
             None => OffsetFetchResponse::default().with_error_code(error.code()),
         },
     }
+}
+
+async fn fetch_by_name(
+    cx: &Context,
+    caller: &Caller,
+    group: OffsetFetchRequestGroup,
+    reserved: &mut Reserved,
+) -> Result<Vec<OffsetFetchResponseTopics>, ResponseError> {
+    let wanted: NamedPartitions = group.topics.map(|topics| {
+        topics
+            .iter()
+            .flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p)))
+            .collect()
+    });
+    let found = fetch(cx, caller, &group.group_id, wanted, reserved).await?;
+    Ok(found.into_iter().map(grouped).collect())
+}
+
+/// Ids that are not known come last, as by Kafka; of all topics, those that have no id are not there.
+async fn fetch_by_id(
+    cx: &Context,
+    caller: &Caller,
+    group: OffsetFetchRequestGroup,
+    reserved: &mut Reserved,
+) -> Result<Vec<OffsetFetchResponseTopics>, ResponseError> {
+    let image = cx.cluster.image();
+    let mut unknown = Vec::new();
+    let are_named = group.topics.is_some();
+    let wanted: NamedPartitions = group.topics.map(|topics| {
+        let mut wanted = Vec::new();
+        for topic in topics {
+            match image.topic_by_id(topic.topic_id) {
+                Some(known) => {
+                    let partitions = topic.partition_indexes.iter();
+                    wanted.extend(partitions.map(|index| (known.name.to_string(), *index)));
+                }
+                None => unknown.push(unknown_id(&topic)),
+            }
+        }
+        wanted
+    });
+    let found = fetch(cx, caller, &group.group_id, wanted, reserved).await?;
+    let with_id = |mut topic: TopicOffsets| {
+        let id = image.topic(&topic.name)?.id;
+        for (_, offset) in topic.partitions.iter_mut().filter(|_| are_named) {
+            // Kafka's OffsetMetadataManager.isMismatchedTopicId.
+            offset.take_if(|offset| offset.topic_id.is_some_and(|of| of != id));
+        }
+        Some(grouped(topic).with_topic_id(id))
+    };
+    let known = found.into_iter().filter_map(with_id);
+    Ok(known.chain(unknown).collect())
+}
+
+fn unknown_id(topic: &OffsetFetchRequestTopics) -> OffsetFetchResponseTopics {
+    let partition = |index: &i32| {
+        OffsetFetchResponsePartitions::default()
+            .with_partition_index(*index)
+            .with_committed_offset(-1)
+            .with_error_code(ResponseError::UnknownTopicId.code())
+    };
+    OffsetFetchResponseTopics::default()
+        .with_topic_id(topic.topic_id)
+        .with_partitions(topic.partition_indexes.iter().map(partition).collect())
 }
 
 /// The same error for each partition, in the order asked.

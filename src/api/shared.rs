@@ -60,6 +60,9 @@ pub(super) fn name_of(cx: &Context, id: Uuid) -> String {
 /// Produce and Fetch name topics by their ids alone from this version on (KIP-516).
 pub(super) const BY_ID_VERSION_MIN: i16 = 13;
 
+/// OffsetCommit and OffsetFetch do from this version on (KIP-848).
+pub(super) const OFFSETS_BY_ID_VERSION_MIN: i16 = 10;
+
 /// A partition that this broker leads, as a request names it: by topic name in older versions, by id in newer ones.
 pub(super) fn partition_of(
     cx: &Context,
