@@ -15,8 +15,8 @@ use metaq_protocol::messages::offset_fetch_request::{
 };
 use metaq_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
 use metaq_protocol::messages::{
-    DeleteTopicsRequest, GroupId, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
-    OffsetFetchRequest,
+    ApiVersionsRequest, DeleteTopicsRequest, GroupId, ListOffsetsRequest, MetadataRequest,
+    OffsetCommitRequest, OffsetFetchRequest,
 };
 use metaq_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -174,5 +174,38 @@ fn offsets_are_committed_and_fetched_by_topic_id() {
     expected.sort();
     assert_eq!(seen(&found), expected);
     assert_eq!(seen(&fetch(&mut client, None)), [(other, 0, 5)]);
+    broker.stop();
+}
+
+/// KIP-1242.
+#[test]
+fn a_client_that_means_another_broker_is_sent_back_to_its_first_servers() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    let metadata = client.ask(9, &MetadataRequest::default());
+    let (own, node) = (metadata.cluster_id.unwrap(), metadata.brokers[0].node_id.0);
+    let other = StrBytes::from_static_str("another");
+    let rebootstrap = ResponseError::RebootstrapRequired.code();
+    let invalid = ResponseError::InvalidRequest.code();
+    for (cluster_id, node_id, expected) in [
+        (None, -1, 0),
+        (Some(&own), node, 0),
+        (Some(&own), node + 1, rebootstrap),
+        (Some(&other), node, rebootstrap),
+        (Some(&other), -1, invalid),
+        (Some(&own), -1, invalid),
+        (None, node, invalid),
+    ] {
+        let request = ApiVersionsRequest::default()
+            .with_client_software_name(StrBytes::from_static_str("test"))
+            .with_client_software_version(StrBytes::from_static_str("1"))
+            .with_cluster_id(cluster_id.cloned())
+            .with_node_id(node_id);
+        let answer = client.ask(5, &request);
+        assert_eq!(answer.error_code, expected, "{cluster_id:?} {node_id}");
+        assert_eq!(answer.api_keys.is_empty(), expected != 0);
+        assert_eq!(client.ask(4, &request).error_code, 0);
+    }
     broker.stop();
 }

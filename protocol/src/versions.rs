@@ -148,7 +148,7 @@ pub const TABLE: &[ApiRow] = &[
             ApiKey::ApiVersions,
             "ApiVersions",
             0,
-            4,
+            5,
             HandlerGroup::Cluster,
         ),
     ),

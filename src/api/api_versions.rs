@@ -1,10 +1,12 @@
-//! ApiVersions (key 18, v0–v4; KIP-35, 511, 584): what this broker serves, from the version table.
+//! ApiVersions (key 18, v0–v5; KIP-35, 511, 584, 1242): what this broker serves, from the version table.
 //!
 //! - The response header is always v0, whatever the version.
 //! - A version that is not known is answered in v0 with UNSUPPORTED_VERSION and the versions of this API alone, so that the
 //!   client can choose another (KIP-511).
 //! - Telemetry (KIP-714) is named while there is a client metrics subscription: a client that finds it asks every few minutes
 //!   (Kafka names it where a reporter takes what is pushed).
+//! - A client may say which broker of which cluster it means (v5). Where it is another one, the client is to begin again with its
+//!   first servers: REBOOTSTRAP_REQUIRED.
 //! - No features are finalized yet.
 
 use std::sync::Arc;
@@ -34,10 +36,11 @@ async fn handle(
         &request.client_software_name,
         &request.client_software_version,
     );
-    // Version 3 requires both; Kafka's pattern is letters, digits, '.' and '-'.
-    if caller.version >= 3 && !(is_software_name(name) && is_software_name(version)) {
-        return ApiVersionsResponse::default()
-            .with_error_code(ResponseError::InvalidRequest.code());
+    if !is_valid(&request, caller.version) {
+        return refused(ResponseError::InvalidRequest);
+    }
+    if means_another(&cx, &request) {
+        return refused(ResponseError::RebootstrapRequired);
     }
     if caller.version >= 3 {
         caller.session.client().is_software(name, version);
@@ -46,6 +49,30 @@ async fn handle(
     table(cx.cluster.image().configs.has_subscriptions())
 }
 
+fn refused(error: ResponseError) -> ApiVersionsResponse {
+    ApiVersionsResponse::default().with_error_code(error.code())
+}
+
+/// Version 3 requires the software's name and version; version 5 has both identities or none (Kafka's
+/// ApiVersionsRequest.isValid).
+fn is_valid(request: &ApiVersionsRequest, version: i16) -> bool {
+    let names = [
+        &request.client_software_name,
+        &request.client_software_version,
+    ];
+    let has_names = names.iter().all(|name| is_software_name(name));
+    (version < 3 || has_names) && request.cluster_id.is_some() == (request.node_id != -1)
+}
+
+/// Whether the client means another broker or another cluster (KafkaApis.clusterIdOrNodeIdIsInvalid).
+fn means_another(cx: &Context, request: &ApiVersionsRequest) -> bool {
+    request.cluster_id.as_ref().is_some_and(|cluster_id| {
+        cluster_id.as_str() != cx.cluster.image().cluster_id
+            || request.node_id != cx.cluster.broker_id()
+    })
+}
+
+/// Kafka's pattern: letters, digits, '.' and '-'.
 fn is_software_name(text: &str) -> bool {
     let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = text.as_bytes();
