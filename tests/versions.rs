@@ -15,8 +15,8 @@ use metaq_protocol::messages::offset_fetch_request::{
 };
 use metaq_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
 use metaq_protocol::messages::{
-    ApiVersionsRequest, DeleteTopicsRequest, GroupId, ListOffsetsRequest, MetadataRequest,
-    OffsetCommitRequest, OffsetFetchRequest,
+    ApiVersionsRequest, DeleteGroupsRequest, DeleteTopicsRequest, DescribeLogDirsRequest, GroupId,
+    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
 };
 use metaq_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -207,5 +207,46 @@ fn a_client_that_means_another_broker_is_sent_back_to_its_first_servers() {
         assert_eq!(answer.api_keys.is_empty(), expected != 0);
         assert_eq!(client.ask(4, &request).error_code, 0);
     }
+    broker.stop();
+}
+
+/// KIP-1066: no directory is closed to new partitions here.
+#[test]
+fn no_log_directory_is_cordoned() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    let request = DescribeLogDirsRequest::default().with_topics(None);
+    let results = client.ask(5, &request).results;
+    assert_eq!(results.len(), 1);
+    assert!(!results[0].is_cordoned && results[0].total_bytes > 0);
+    assert_eq!(results[0].topics[0].name, name("t"));
+    broker.stop();
+}
+
+/// KIP-1331: there is a text where a streams group's topology cannot be deleted, and no other.
+#[test]
+fn groups_that_are_not_deleted_have_an_error_without_a_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    assert_eq!(codes(&commit(&mut client, 9, "t", Uuid::nil()))[0], 0);
+    let named = vec![group_id("g"), group_id("nothing"), group_id("g")];
+    let request = DeleteGroupsRequest::default().with_groups_names(named);
+    let results = client.ask(3, &request).results;
+    let told: Vec<_> = results
+        .iter()
+        .map(|result| {
+            (
+                &*result.group_id.0,
+                result.error_code,
+                result.error_message.as_deref(),
+            )
+        })
+        .collect();
+    let not_found = ResponseError::GroupIdNotFound.code();
+    assert_eq!(told, [("g", 0, None), ("nothing", not_found, None)]);
     broker.stop();
 }

@@ -236,7 +236,7 @@ pub const TABLE: &[ApiRow] = &[
         ApiKey::DescribeLogDirs,
         "DescribeLogDirs",
         1,
-        4,
+        5,
         HandlerGroup::Admin,
     ),
     row(
@@ -252,7 +252,7 @@ pub const TABLE: &[ApiRow] = &[
             ApiKey::DeleteGroups,
             "DeleteGroups",
             0,
-            2,
+            3,
             HandlerGroup::Group,
         ),
     ),

@@ -1,5 +1,9 @@
-//! DeleteGroups (key 42, v0–v2; KIP-229): deletes empty groups with their offsets.
+//! DeleteGroups (key 42, v0–v3; KIP-229, 1331): deletes empty groups with their offsets.
+//!
+//! - A group that is named twice is deleted and answered once.
+//! - Errors have no text (v3): Kafka gives one to streams groups alone.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use metaq_protocol::messages::delete_groups_response::DeletableGroupResult;
@@ -22,7 +26,11 @@ async fn handle(
     request: DeleteGroupsRequest,
 ) -> DeleteGroupsResponse {
     let mut results = Vec::with_capacity(request.groups_names.len());
+    let mut named = HashSet::new();
     for group_id in request.groups_names {
+        if !named.insert(group_id.clone()) {
+            continue;
+        }
         let group = Resource::Group(&group_id);
         let code = match authorize(&cx, &caller, Operation::Delete, group) {
             Ok(()) => code_of(&cx.coordinator.delete(&group_id).await),

@@ -1,6 +1,7 @@
-//! DescribeLogDirs (key 35, v1–v4; KIP-113, 827): data directories with sizes of partitions and free space.
+//! DescribeLogDirs (key 35, v1–v5; KIP-113, 827, 1066): data directories with sizes of partitions and free space.
 //!
 //! - A partition that moves is listed at its new directory too, as the future one, without a size.
+//! - No directory is cordoned (v5): new partitions are kept out of none.
 
 use std::collections::HashSet;
 use std::sync::Arc;
