@@ -74,3 +74,4 @@ CONF
   check "mirrormaker-$version/from-kafka" '[ "$(distinct "$METAQ_BOOTSTRAP" "there.from-kafka-$topic")" = 2001 ]' "$(distinct "$METAQ_BOOTSTRAP" "there.from-kafka-$topic") of 2001"
   kill "$mirror"; wait "$mirror" 2>/dev/null
 done
+true

@@ -141,7 +141,7 @@ final class Batch implements Wire.Symbol {
         ByteUtils.writeVarlong(timeDelta, record);
         ByteUtils.writeVarint(wrong.equals("record-offset") ? number + 1 : number, record);
         bytes(record, keys.get(number));
-        bytes(record, wrong.equals("large") ? new byte[2 << 20] : values.get(number));
+        bytes(record, wrong.equals("large") && number == 0 ? new byte[1_200_000] : values.get(number));
         boolean header = wrong.equals("header-null-key");
         ByteUtils.writeVarint(header ? 1 : 0, record);
         if (header) ByteUtils.writeVarint(-1, record);

@@ -220,7 +220,7 @@ final class Draw {
             case "resource_name_filter":
                 return any(nullable ? null : "x", "x");
             case "feature":
-                return any("no.such.feature", "", "metadata.version", "group.version");
+                return any("no.such.feature", "");
             case "path":
                 return any("/nowhere", "relative", "");
             case "client_software_name":
@@ -292,7 +292,10 @@ final class Draw {
             case "current_leader_epoch" -> unusual ? any(1L, 5L, -2L) : any(-1L, 0L);
             case "leader_epoch" -> unusual ? any(-1L, 1L, 5L) : 0L;
             case "fetch_offset" -> unusual ? any(-1L, 100L, Long.MAX_VALUE) : any(0L, 1L, 2L, 3L);
-            case "last_fetched_epoch" -> unusual ? any(0L, 1L, -2L) : -1L;
+            case "last_fetched_epoch" -> {
+                if (unusual) tags.add("last-fetched-epoch");
+                yield unusual ? any(0L, 1L, -2L) : -1L;
+            }
             case "log_start_offset" -> unusual ? any(0L, 5L) : -1L;
             case "replica_id" -> unusual && api == ApiMessageType.LIST_OFFSETS ? -2L : -1L;
             case "timestamp" -> unusual ? any(-3L, -4L, -5L, -6L, -7L, Long.MAX_VALUE, 0L) : any(-1L, -2L, -3L, world.nowMs() - 7_200_000L, world.nowMs() - 3_600_000L);

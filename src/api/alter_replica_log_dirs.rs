@@ -5,6 +5,7 @@
 //! - A partition that this broker does not lead is REPLICA_NOT_AVAILABLE; unlike Kafka, no directory is remembered for
 //!   one that may come.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
@@ -15,6 +16,7 @@ use metaq_protocol::messages::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsRe
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
+use super::shared::topic_name;
 use super::{Api, Caller, Context, Order, serve};
 use crate::partition::{MoveError, PartitionError};
 
@@ -31,34 +33,46 @@ async fn handle(
     request: AlterReplicaLogDirsRequest,
 ) -> AlterReplicaLogDirsResponse {
     let may_alter = authorize(&cx, &caller, Operation::Alter, Resource::Cluster);
-    let mut results = Vec::new();
+    let mut wanted: BTreeMap<&str, BTreeMap<i32, &str>> = BTreeMap::new();
     for dir in &request.dirs {
         for topic in &dir.topics {
-            let mut partitions = Vec::with_capacity(topic.partitions.len());
-            for index in &topic.partitions {
-                // Other tasks run too during a request that names very many.
-                tokio::task::coop::consume_budget().await;
-                let begun = match &may_alter {
-                    Ok(()) => begin(&cx, &topic.name, *index, &dir.path),
-                    Err(denied) => Err(denied.wire()),
-                };
-                let error_code = begun.err().map_or(0, |error| error.code());
-                let result = AlterReplicaLogDirPartitionResult::default()
-                    .with_partition_index(*index)
-                    .with_error_code(error_code);
-                partitions.push(result);
-            }
-            results.push(
-                AlterReplicaLogDirTopicResult::default()
-                    .with_topic_name(topic.name.clone())
-                    .with_partitions(partitions),
-            );
+            let partitions = wanted.entry(topic.name.as_str()).or_default();
+            let indexes = topic.partitions.iter();
+            partitions.extend(indexes.map(|index| (*index, dir.path.as_str())));
         }
+    }
+    let mut results = Vec::with_capacity(wanted.len());
+    for (topic, indexes) in wanted {
+        let mut partitions = Vec::with_capacity(indexes.len());
+        for (index, dir) in indexes {
+            // Other tasks run too during a request that names very many.
+            tokio::task::coop::consume_budget().await;
+            let begun = match &may_alter {
+                Ok(()) => begin(&cx, topic, index, dir),
+                Err(denied) => Err(denied.wire()),
+            };
+            let error_code = begun.err().map_or(0, |error| error.code());
+            let result = AlterReplicaLogDirPartitionResult::default()
+                .with_partition_index(index)
+                .with_error_code(error_code);
+            partitions.push(result);
+        }
+        results.push(
+            AlterReplicaLogDirTopicResult::default()
+                .with_topic_name(topic_name(topic))
+                .with_partitions(partitions),
+        );
     }
     AlterReplicaLogDirsResponse::default().with_results(results)
 }
 
+/// The directory is looked at first (Kafka's ReplicaManager.alterReplicaLogDirs).
 fn begin(cx: &Context, topic: &str, index: i32, dir: &str) -> Result<(), ResponseError> {
+    let wire = |error| match error {
+        MoveError::NoDirectory(_) => ResponseError::LogDirNotFound,
+        MoveError::Io(_) => ResponseError::KafkaStorageError,
+    };
+    cx.partitions.data_dir(dir.as_ref()).map_err(wire)?;
     let partition = cx
         .partitions
         .get(topic, index)
@@ -70,8 +84,5 @@ fn begin(cx: &Context, topic: &str, index: i32, dir: &str) -> Result<(), Respons
         })?;
     cx.partitions
         .move_to(&partition, dir.as_ref())
-        .map_err(|error| match error {
-            MoveError::NoDirectory(_) => ResponseError::LogDirNotFound,
-            MoveError::Io(_) => ResponseError::KafkaStorageError,
-        })
+        .map_err(wire)
 }

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use metaq_protocol::ResponseError;
 use metaq_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use metaq_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use metaq_protocol::messages::{
@@ -14,7 +15,7 @@ use metaq_protocol::messages::{
 use super::applied::{Expected, wait_until_applied};
 use super::authorize::{Operation, Resource, ResourceKind, authorize, permitted};
 use super::errors::WireError;
-use super::shared::{DUPLICATE_NAME, message, topic_name};
+use super::shared::{DUPLICATE_NAME, text, topic_name};
 use super::{Api, Caller, Context, Order, serve_by_controller};
 use crate::cluster::{ClusterError, MorePartitions};
 
@@ -91,8 +92,10 @@ fn refused<E: WireError + std::fmt::Display>(
     name: TopicName,
     error: &E,
 ) -> CreatePartitionsTopicResult {
-    CreatePartitionsTopicResult::default()
+    let result = CreatePartitionsTopicResult::default()
         .with_name(name)
-        .with_error_code(error.code())
-        .with_error_message(message(error))
+        .with_error_code(error.code());
+    // As Kafka's ReplicationControlManager.createPartitions.
+    let says_why = error.wire() != ResponseError::UnknownTopicOrPartition;
+    result.with_error_message(says_why.then(|| text(error.to_string())))
 }

@@ -19,7 +19,7 @@ use metaq_protocol::messages::{ApiKey, DescribeConfigsRequest, DescribeConfigsRe
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::room::{NoRoom, Room};
-use super::shared::{message, text};
+use super::shared::{INVALID_REQUEST, message, text};
 use super::{Api, Caller, Context, Order, serve};
 use crate::cluster::{Configured, Topic, check_topic_name};
 use crate::config::{
@@ -128,7 +128,7 @@ async fn handle(
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone())
-            .with_error_message(None);
+            .with_error_message(Some(text("")));
         let found = entries(&cx, &caller, resource).and_then(|mut entries| {
             let keys = resource
                 .configuration_keys
@@ -156,8 +156,26 @@ async fn handle(
                 .with_error_message(message(&why)),
         }
     };
+    let is_known = |resource: &DescribeConfigsResource| {
+        [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP].contains(&resource.resource_type)
+    };
+    if !request.resources.iter().all(is_known) {
+        return of_no_type(request);
+    }
     DescribeConfigsResponse::default()
         .with_results(request.resources.iter().map(describe).collect())
+}
+
+/// One unknown type fails all (Kafka's ConfigHelper.describeConfigs).
+fn of_no_type(request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+    let results = request.resources.into_iter().map(|resource| {
+        DescribeConfigsResult::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name)
+            .with_error_code(ResponseError::InvalidRequest.code())
+            .with_error_message(Some(text(INVALID_REQUEST)))
+    });
+    DescribeConfigsResponse::default().with_results(results.collect())
 }
 
 /// What a client must have the right to, to see or change a configuration (Kafka's ConfigResource and AclOperation):
@@ -184,15 +202,19 @@ fn entries(
             Some(topic) => Ok(topic_entries(cx, &topic)),
             None if check_topic_name(name).is_err() => Err((
                 ResponseError::InvalidTopicException,
-                ResponseError::InvalidTopicException.to_string(),
+                "The request attempted to perform an operation on an invalid topic.".to_owned(),
             )),
             None => Err((
                 ResponseError::UnknownTopicOrPartition,
-                ResponseError::UnknownTopicOrPartition.to_string(),
+                "This server does not host this topic-partition.".to_owned(),
             )),
         },
         BROKER if name.is_empty() => Ok(default_broker_entries(cx)),
         BROKER if name == cx.cluster.broker_id().to_string() => Ok(broker_entries(cx)),
+        BROKER_LOGGER if name.is_empty() => Err((
+            ResponseError::InvalidRequest,
+            "Broker id must not be empty".to_owned(),
+        )),
         BROKER_LOGGER if name == cx.cluster.broker_id().to_string() => Ok(logger_entries()),
         BROKER | BROKER_LOGGER => {
             let id = cx.cluster.broker_id();

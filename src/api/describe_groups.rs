@@ -25,6 +25,9 @@ pub(super) const API: Api = Api {
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
+/// A group that is not there is an error from this version on (KIP-1043).
+const NOT_FOUND_VERSION_MIN: i16 = 6;
+
 async fn handle(
     cx: Arc<Context>,
     caller: Caller,
@@ -40,7 +43,13 @@ async fn handle(
             Ok(()) => find(&cx, &mut room, &group_id).await,
             Err(denied) => Err(denied.wire()),
         };
-        let operations = match asked {
+        // Not of one that is refused, or in newer versions is not there.
+        let is_described = match &found {
+            Ok(Some(_)) => true,
+            Ok(None) => version < NOT_FOUND_VERSION_MIN,
+            Err(_) => false,
+        };
+        let operations = match asked && is_described {
             true => authorized_operations(&caller.session, resource),
             false => OPERATIONS_OMITTED,
         };
@@ -58,7 +67,7 @@ async fn handle(
                         .map(|member| described(version, member))
                         .collect(),
                 ),
-            Ok(None) if version >= 6 => {
+            Ok(None) if version >= NOT_FOUND_VERSION_MIN => {
                 let why = format!("Group {} not found.", group_id.0);
                 group
                     .with_group_id(group_id)

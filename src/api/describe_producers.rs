@@ -40,9 +40,7 @@ async fn handle(
         let mut partition = |index: i32| {
             let answer = PartitionResponse::default().with_partition_index(index);
             if let Err(denied) = &may_read {
-                return answer
-                    .with_error_code(denied.code())
-                    .with_error_message(message(denied));
+                return answer.with_error_code(denied.code());
             }
             let producers = |partition: Arc<Partition>| {
                 partition.log().with_producers(|all| {
@@ -58,9 +56,7 @@ async fn handle(
                         .with_error_code(error.wire(ResponseError::RequestTimedOut).code())
                         .with_error_message(message(&error)),
                 },
-                Err(error) => answer
-                    .with_error_code(error.code())
-                    .with_error_message(message(&error)),
+                Err(error) => answer.with_error_code(error.code()),
             }
         };
         let partitions = topic

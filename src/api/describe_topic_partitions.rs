@@ -12,7 +12,7 @@ use metaq_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
 use metaq_protocol::messages::{
-    ApiKey, BrokerId, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
+    ApiKey, BrokerId, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, TopicName,
 };
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize, authorized_operations};
@@ -58,6 +58,12 @@ async fn handle(
             .filter(|name| *name >= from)
             .collect(),
     };
+    if let Some(cursor) = &request.cursor {
+        let is_asked = request.topics.is_empty() || names.contains(cursor.topic_name.as_str());
+        if !is_asked || cursor.partition_index < 0 {
+            return of_no_cursor(request);
+        }
+    }
     let mut left = usize::try_from(request.response_partition_limit)
         .unwrap_or(0)
         .clamp(1, PARTITIONS_MAX);
@@ -84,9 +90,16 @@ async fn handle(
         let topic = match found {
             Ok(topic) => topic,
             Err(error) => {
-                let refusal = DescribeTopicPartitionsResponseTopic::default()
-                    .with_error_code(error.code())
-                    .with_name(Some(topic_name(&name)));
+                let refusal = refused(topic_name(&name), error);
+                // Of what is not there too, as by Kafka.
+                let refusal = match error {
+                    ResponseError::UnknownTopicOrPartition => refusal
+                        .with_topic_authorized_operations(authorized_operations(
+                            &caller.session,
+                            resource,
+                        )),
+                    _ => refusal,
+                };
                 response.topics.push(refusal);
                 continue;
             }
@@ -102,6 +115,19 @@ async fn handle(
         }
     }
     response
+}
+
+fn refused(name: TopicName, error: ResponseError) -> DescribeTopicPartitionsResponseTopic {
+    DescribeTopicPartitionsResponseTopic::default()
+        .with_error_code(error.code())
+        .with_name(Some(name))
+}
+
+/// A cursor must be at a partition of a topic that is asked for (Kafka's DescribeTopicPartitionsRequestHandler).
+fn of_no_cursor(request: DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+    let topics = request.topics.into_iter();
+    let topics = topics.map(|topic| refused(topic.name, ResponseError::InvalidRequest));
+    DescribeTopicPartitionsResponse::default().with_topics(topics.collect())
 }
 
 fn cursor(name: &str, partition: usize) -> Cursor {

@@ -23,8 +23,10 @@ pub(super) const API: Api = Api {
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
-/// A preferred leader is asked for, not any replica.
+/// A preferred leader is asked for.
 const PREFERRED: i8 = 0;
+/// Any replica is.
+const UNCLEAN: i8 = 1;
 
 async fn handle(
     cx: Arc<Context>,
@@ -33,6 +35,9 @@ async fn handle(
 ) -> ElectLeadersResponse {
     if let Err(denied) = authorize(&cx, &caller, Operation::Alter, Resource::Cluster) {
         return ElectLeadersResponse::default().with_error_code(denied.code());
+    }
+    if caller.version > 0 && !matches!(request.election_type, PREFERRED | UNCLEAN) {
+        return of_no_type(request);
     }
     let image = cx.cluster.image();
     let is_preferred = caller.version == 0 || request.election_type == PREFERRED;
@@ -60,6 +65,27 @@ async fn handle(
     ElectLeadersResponse::default().with_replica_election_results(results.collect())
 }
 
+/// Each partition has the error too (Kafka's ElectLeadersRequest.getErrorResponse).
+fn of_no_type(request: ElectLeadersRequest) -> ElectLeadersResponse {
+    let error = ResponseError::InvalidRequest.code();
+    let why = format!("Unknown election type {}", request.election_type);
+    let topics = request.topic_partitions.unwrap_or_default().into_iter();
+    let results = topics.map(|topic| {
+        let refused = |index: &i32| {
+            PartitionResult::default()
+                .with_partition_id(*index)
+                .with_error_code(error)
+                .with_error_message(message(&why))
+        };
+        ReplicaElectionResult::default()
+            .with_partition_result(topic.partitions.iter().map(refused).collect())
+            .with_topic(topic.topic)
+    });
+    ElectLeadersResponse::default()
+        .with_error_code(error)
+        .with_replica_election_results(results.collect())
+}
+
 /// What becomes of one (Kafka's ReplicationControlManager.electLeader).
 fn elect(image: &Image, topic: &str, index: i32, is_preferred: bool) -> PartitionResult {
     let unknown = ResponseError::UnknownTopicOrPartition;
@@ -68,12 +94,21 @@ fn elect(image: &Image, topic: &str, index: i32, is_preferred: bool) -> Partitio
         Some(known) => match known.partition(index) {
             None => (unknown, format!("No such partition as {topic}-{index}")),
             Some(info) => {
-                let error = match (image.brokers.contains_key(&info.leader), is_preferred) {
-                    (true, _) => ResponseError::ElectionNotNeeded,
-                    (false, true) => ResponseError::PreferredLeaderNotAvailable,
-                    (false, false) => ResponseError::EligibleLeadersNotAvailable,
+                let (error, why) = match (image.brokers.contains_key(&info.leader), is_preferred) {
+                    (true, _) => (
+                        ResponseError::ElectionNotNeeded,
+                        "Leader election not needed for topic partition.",
+                    ),
+                    (false, true) => (
+                        ResponseError::PreferredLeaderNotAvailable,
+                        "The preferred leader was not available.",
+                    ),
+                    (false, false) => (
+                        ResponseError::EligibleLeadersNotAvailable,
+                        "Eligible topic partition leaders are not available.",
+                    ),
                 };
-                (error, error.to_string())
+                (error, why.to_owned())
             }
         },
     };

@@ -126,7 +126,7 @@ impl WireError for ClusterError {
         match self {
             Self::TopicExists(_) => ResponseError::TopicAlreadyExists,
             Self::Name(_) | Self::Collision(..) => ResponseError::InvalidTopicException,
-            Self::UnknownTopic => ResponseError::UnknownTopicOrPartition,
+            Self::UnknownTopic | Self::NoSuchTopic(_) => ResponseError::UnknownTopicOrPartition,
             Self::UnknownTopicId => ResponseError::UnknownTopicId,
             Self::Partitions(_) => ResponseError::InvalidPartitions,
             Self::ReplicationFactor(_) => ResponseError::InvalidReplicationFactor,

@@ -368,6 +368,8 @@ async fn read_one(
             high_watermark: -1,
             last_stable_offset: -1,
             log_start_offset: -1,
+            // As Kafka's FetchResponse.partitionResponse, of what no log was asked for.
+            aborted: is_unread(error).then(Vec::new),
             ..FetchedPartition::default()
         },
         slice: None,
@@ -483,6 +485,16 @@ fn name_leaders(cx: &Context, caller: &Caller, response: &mut fetch_response::Fe
             .with_rack(rack)
     };
     response.endpoints = endpoints.into_iter().map(endpoint).collect();
+}
+
+/// Whether an error says that there is no such partition for the client, rather than that its log gives nothing.
+fn is_unread(error: ResponseError) -> bool {
+    matches!(
+        error,
+        ResponseError::UnknownTopicOrPartition
+            | ResponseError::UnknownTopicId
+            | ResponseError::TopicAuthorizationFailed
+    )
 }
 
 /// Reads on this thread what is in memory, and elsewhere what the disk must be waited for.

@@ -195,12 +195,12 @@ impl FetchSessions {
         // What no topic can be called is answered, but not remembered.
         let is_possible = |wanted: &PartitionFetch| wanted.key.topic.len() <= TOPIC_NAME_BYTES_MAX;
         let are_possible = named.iter().all(is_possible);
-        if epoch <= 0 {
+        if epoch == EPOCH_INITIAL || epoch == EPOCH_FINAL {
             let line: Line = named.into_iter().collect();
             let wanted = line.all();
             let mut cache = self.cache.lock();
             cache.remove(session_id);
-            if epoch < 0 || wanted.is_empty() || !are_possible {
+            if epoch == EPOCH_FINAL || wanted.is_empty() || !are_possible {
                 return Ok((FetchKind::Full(0), wanted));
             }
             let id = self.create(&mut cache, by_id, line);
@@ -307,6 +307,10 @@ impl FetchSessions {
 }
 
 /// Epochs count from 1 and wrap there.
+/// Begins a session, and ends one (Kafka's FetchMetadata); all others go on with one.
+const EPOCH_INITIAL: i32 = 0;
+const EPOCH_FINAL: i32 = -1;
+
 fn next_epoch(epoch: i32) -> i32 {
     if epoch == i32::MAX { 1 } else { epoch + 1 }
 }

@@ -13,7 +13,7 @@ use metaq_protocol::protocol::StrBytes;
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
-use super::shared::{message, text};
+use super::shared::{INVALID_REQUEST, message, text};
 use super::{Api, Caller, Context, Order, serve};
 use crate::coordinator::Slot;
 
@@ -25,6 +25,8 @@ pub(super) const API: Api = Api {
 };
 
 const KEY_TYPE_GROUP: i8 = 0;
+/// Transactions and share groups.
+const KEY_TYPES_UNSERVED: [i8; 2] = [1, 2];
 
 async fn handle(
     cx: Arc<Context>,
@@ -67,7 +69,12 @@ type FoundCoordinator = Result<(i32, String, i32), (ResponseError, String)>;
 
 fn find(cx: &Context, caller: &Caller, key_type: i8, key: &str) -> FoundCoordinator {
     if key_type != KEY_TYPE_GROUP {
-        let why = "Only consumer groups have a coordinator here; transactions are not served yet.";
+        let why = match KEY_TYPES_UNSERVED.contains(&key_type) {
+            true => {
+                "Only consumer groups have a coordinator here; transactions are not served yet."
+            }
+            false => INVALID_REQUEST,
+        };
         return Err((ResponseError::InvalidRequest, why.to_owned()));
     }
     authorize(cx, caller, Operation::Describe, Resource::Group(key))

@@ -3,8 +3,10 @@
 //! - -1 latest (by isolation level), -2 earliest, -3 largest timestamp (v7+), -4 earliest local (v8+),
 //!   -5 latest tiered (v9+), -6 earliest that is to be uploaded (v11+); there are no tiers: offset -1.
 //! - A timestamp beyond all records answers offset -1 without an error.
-//! - A partition that is named twice is INVALID_REQUEST both times.
+//! - A partition that is named twice is INVALID_REQUEST, once; after it comes what a version does not know, and only then
+//!   what the partition says (Kafka's ReplicaManager.fetchOffset).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
@@ -41,19 +43,25 @@ async fn handle(
     };
     let mut noted = 0;
     // As Kafka's ListOffsetsRequest.duplicatePartitions.
-    let twice = named_twice(request.topics.iter().flat_map(|topic| {
+    let mut twice = named_twice(request.topics.iter().flat_map(|topic| {
         let partitions = topic.partitions.iter();
         partitions.map(|partition| (topic.name.clone(), partition.partition_index))
     }));
+    let mut refused = HashSet::new();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
             let response =
                 ListOffsetsPartitionResponse::default().with_partition_index(asked.partition_index);
-            let listed = match twice.contains(&(topic.name.clone(), asked.partition_index)) {
-                true => Err(ResponseError::InvalidRequest),
-                false => list(&cx, &caller, &topic.name, &asked, isolation).await,
+            let name = (topic.name.clone(), asked.partition_index);
+            let listed = match twice.take(&name) {
+                Some(name) => {
+                    refused.insert(name);
+                    Err(ResponseError::InvalidRequest)
+                }
+                None if refused.contains(&name) => continue,
+                None => list(&cx, &caller, &topic.name, &asked, isolation).await,
             };
             partitions.push(match listed {
                 Ok(found) => response
@@ -95,17 +103,7 @@ async fn list(
 ) -> Result<ListedOffset, ResponseError> {
     authorize(cx, caller, Operation::Describe, Resource::Topic(topic))
         .map_err(|denied| denied.wire())?;
-    let version = caller.version;
-    let spec = match asked.timestamp {
-        -1 => Some(OffsetSpec::Latest),
-        -2 => Some(OffsetSpec::Earliest),
-        -3 if version >= 7 => Some(OffsetSpec::MaxTimestamp),
-        -4 if version >= 8 => Some(OffsetSpec::EarliestLocal),
-        -5 if version >= 9 => None,
-        -6 if version >= 11 => None,
-        timestamp if timestamp >= 0 => Some(OffsetSpec::Timestamp(timestamp)),
-        _ => return Err(ResponseError::UnsupportedVersion),
-    };
+    let spec = spec(asked.timestamp, caller.version)?;
     let partition = partition_of(cx, topic, Uuid::nil(), asked.partition_index)
         .map_err(|error| error.wire())?;
     partition
@@ -129,4 +127,19 @@ async fn list(
         _ => look(),
     };
     found.map_err(|error| error.wire())
+}
+
+/// What a timestamp asks for, none where there never is any.
+fn spec(timestamp: i64, version: i16) -> Result<Option<OffsetSpec>, ResponseError> {
+    match timestamp {
+        -1 => Ok(Some(OffsetSpec::Latest)),
+        -2 => Ok(Some(OffsetSpec::Earliest)),
+        -3 if version >= 7 => Ok(Some(OffsetSpec::MaxTimestamp)),
+        -4 if version >= 8 => Ok(Some(OffsetSpec::EarliestLocal)),
+        -5 if version >= 9 => Ok(None),
+        // There are no tiers.
+        -6 if version >= 11 => Ok(None),
+        timestamp if timestamp >= 0 => Ok(Some(OffsetSpec::Timestamp(timestamp))),
+        _ => Err(ResponseError::UnsupportedVersion),
+    }
 }

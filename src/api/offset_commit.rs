@@ -59,7 +59,9 @@ async fn handle(
     let mut topics = Vec::with_capacity(request.topics.len());
     // Position in `offsets` of every partition that exists.
     let mut places = Vec::new();
-    for topic in &request.topics {
+    // Those of no partitions are not answered, as by Kafka.
+    let topics_named = request.topics.iter();
+    for topic in topics_named.filter(|topic| !topic.partitions.is_empty()) {
         let known = match is_by_id {
             true => image.topic_by_id(topic.topic_id),
             false => image.topic(&topic.name),

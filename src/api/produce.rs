@@ -14,6 +14,7 @@
 //! - Where another broker leads, v10 and later say which one and where it is (KIP-951).
 //! - Transactional batches are refused with INVALID_TXN_STATE: transactions are not served yet.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ use super::errors::WireError;
 use super::reply::Reply;
 use super::shared::{
     BY_ID_VERSION_MIN, LookupError, current_leader, endpoints_of, message, name_of, partition_of,
+    text,
 };
 use super::{Answer, Api, Body, Caller, Context, Order, Response};
 use crate::cluster::is_internal_name;
@@ -55,11 +57,10 @@ pub(super) const API: Api = Api {
             let acks = produce.acks;
             let queued = queue(&cx, &caller, produce).await;
             stage.ordered();
-            let mut response = answer(&cx, queued).await;
+            let mut response = answer(&cx, &caller, queued).await;
             name_leaders(&cx, &caller, &mut response);
             let (response, throttle) = Reply::from(response).finish();
             drop(stage);
-            note_refusals(&cx, &caller, &response);
             if acks == 0 {
                 let body = match first_error(&response) {
                     Some(code) => {
@@ -123,6 +124,18 @@ impl Refusal {
         }
     }
 
+    /// Whether the client reads why: as Kafka's LogAppendResult, where the reason is in the records; and what Kafka does not
+    /// know.
+    fn says_why(&self) -> bool {
+        let is_own = matches!(
+            self.error,
+            ResponseError::PolicyViolation
+                | ResponseError::InvalidTxnState
+                | ResponseError::RequestTimedOut
+        );
+        self.records.is_some() || is_own
+    }
+
     /// As Kafka's ReplicaManager.appendToLocalLog: the log's start, unless the reason is not the log's.
     fn log_start(&self) -> i64 {
         match (&self.partition, self.error) {
@@ -151,9 +164,13 @@ async fn queue(cx: &Context, caller: &Caller, request: ProduceRequest) -> Vec<Qu
     let acks = request.acks;
     let mut topics = Vec::with_capacity(request.topic_data.len());
     let mut may_be_named = RECORD_ERRORS_MAX;
-    for topic in request.topic_data {
+    let mut last = last_named(&request);
+    for (place, topic) in request.topic_data.into_iter().enumerate() {
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
-        for data in topic.partition_data {
+        for (at, data) in topic.partition_data.into_iter().enumerate() {
+            if !last.remove(&(place, at)) {
+                continue;
+            }
             let records = data.records.unwrap_or_default();
             let name = (&*topic.name.0, topic.topic_id);
             let queued = append(cx, caller, acks, name, data.index, records).await;
@@ -173,6 +190,17 @@ async fn queue(cx: &Context, caller: &Caller, request: ProduceRequest) -> Vec<Qu
         });
     }
     topics
+}
+
+/// The positions of topics and partitions that count: of a partition that is named several times the last one, as by Kafka.
+fn last_named(request: &ProduceRequest) -> HashSet<(usize, usize)> {
+    let mut last = HashMap::new();
+    for (place, topic) in request.topic_data.iter().enumerate() {
+        for (at, data) in topic.partition_data.iter().enumerate() {
+            last.insert((&topic.name, topic.topic_id, data.index), (place, at));
+        }
+    }
+    last.into_values().collect()
 }
 
 async fn append(
@@ -293,29 +321,30 @@ fn invalid(partition: &Arc<Partition>, error: InvalidBatch) -> Refusal {
     }
 }
 
-async fn answer(cx: &Context, queued: Vec<QueuedTopic>) -> ProduceResponse {
+async fn answer(cx: &Context, caller: &Caller, queued: Vec<QueuedTopic>) -> ProduceResponse {
     let mut topics = Vec::with_capacity(queued.len());
+    let mut noted = 0;
     for topic in queued {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for (index, queued) in topic.partitions {
-            partitions.push(match queued {
-                Queued::Waiting(partition, answer) => match answer.await {
-                    // Others may act in this broker's place by now; the client asks who leads.
-                    Ok(Ok(_)) if !cx.cluster.may_act() => {
-                        refused(index, &Refusal::of(&partition, &LogError::NotLeader))
+            partitions.push(match outcome(cx, queued).await {
+                Ok(appended) => PartitionProduceResponse::default()
+                    .with_index(index)
+                    .with_base_offset(appended.base_offset)
+                    .with_log_append_time_ms(appended.log_append_time_ms)
+                    .with_log_start_offset(appended.log_start),
+                Err(refusal) => {
+                    noted += 1;
+                    if noted <= REFUSALS_NOTED_MAX {
+                        let name = match topic.id.is_nil() {
+                            true => topic.name.to_string(),
+                            false => name_of(cx, topic.id),
+                        };
+                        let code = refusal.error.code();
+                        cx.note(caller, &format!("{name}-{index}"), code, &refusal.text);
                     }
-                    Ok(Ok(appended)) => PartitionProduceResponse::default()
-                        .with_index(index)
-                        .with_base_offset(appended.base_offset)
-                        .with_log_append_time_ms(appended.log_append_time_ms)
-                        .with_log_start_offset(appended.log_start),
-                    Ok(Err(error)) => refused(index, &Refusal::of(&partition, &error)),
-                    Err(_) => {
-                        let error = LogError::Offline("the writer ended".to_owned());
-                        refused(index, &Refusal::of(&partition, &error))
-                    }
-                },
-                Queued::Refused(refusal) => refused(index, &refusal),
+                    refused(index, &refusal)
+                }
             });
         }
         let response = TopicProduceResponse::default()
@@ -326,6 +355,23 @@ async fn answer(cx: &Context, queued: Vec<QueuedTopic>) -> ProduceResponse {
     ProduceResponse::default().with_responses(topics)
 }
 
+async fn outcome(cx: &Context, queued: Queued) -> Result<Appended, Refusal> {
+    let (partition, answer) = match queued {
+        Queued::Waiting(partition, answer) => (partition, answer),
+        Queued::Refused(refusal) => return Err(refusal),
+    };
+    match answer.await {
+        // Others may act in this broker's place by now; the client asks who leads.
+        Ok(Ok(_)) if !cx.cluster.may_act() => Err(Refusal::of(&partition, &LogError::NotLeader)),
+        Ok(Ok(appended)) => Ok(appended),
+        Ok(Err(error)) => Err(Refusal::of(&partition, &error)),
+        Err(_) => {
+            let error = LogError::Offline("the writer ended".to_owned());
+            Err(Refusal::of(&partition, &error))
+        }
+    }
+}
+
 fn refused(index: i32, refusal: &Refusal) -> PartitionProduceResponse {
     PartitionProduceResponse::default()
         .with_index(index)
@@ -334,7 +380,7 @@ fn refused(index: i32, refusal: &Refusal) -> PartitionProduceResponse {
         .with_log_append_time_ms(-1)
         .with_log_start_offset(refusal.log_start())
         .with_record_errors(record_errors(refusal))
-        .with_error_message(message(&refusal.text))
+        .with_error_message(refusal.says_why().then(|| text(&*refusal.text)))
 }
 
 /// Says of partitions that this broker does not lead who does, and where that is.
@@ -382,25 +428,6 @@ fn record_errors(refusal: &Refusal) -> Vec<BatchIndexAndErrorMessage> {
             .with_batch_index_error_message(message(&text))
     });
     named.collect()
-}
-
-fn note_refusals(cx: &Context, caller: &Caller, response: &ProduceResponse) {
-    let mut noted = 0;
-    for topic in &response.responses {
-        let refused = topic.partition_responses.iter();
-        for partition in refused.filter(|partition| partition.error_code != 0) {
-            noted += 1;
-            if noted > REFUSALS_NOTED_MAX {
-                return;
-            }
-            let subject = match topic.topic_id.is_nil() {
-                true => format!("{}-{}", *topic.name, partition.index),
-                false => format!("{}-{}", name_of(cx, topic.topic_id), partition.index),
-            };
-            let why = partition.error_message.as_deref().unwrap_or_default();
-            cx.note(caller, &subject, partition.error_code, why);
-        }
-    }
 }
 
 fn first_error(response: &ProduceResponse) -> Option<i16> {

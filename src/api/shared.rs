@@ -24,6 +24,9 @@ pub(super) fn text(text: impl Into<String>) -> StrBytes {
 /// What a topic is refused with that a request names twice (Kafka's ControllerApis).
 pub(super) const DUPLICATE_NAME: &str = "Duplicate topic name.";
 
+/// Kafka's text of INVALID_REQUEST where it says no more.
+pub(super) const INVALID_REQUEST: &str = "This most likely occurs because of a request being malformed by the client library or the message was sent to an incompatible broker. See the broker logs for more details.";
+
 pub(super) fn topic_name(name: &str) -> TopicName {
     TopicName(text(name))
 }

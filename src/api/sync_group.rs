@@ -1,11 +1,12 @@
 //! SyncGroup (key 14, v0–v5; KIP-345, 559): a member's assignment; the leader brings everybody's.
 //!
 //! - Followers wait until the leader has synced and the assignment is durable.
-//! - From v5 on the protocol's type and name are checked against the group's.
+//! - From v5 on the protocol's type and name must be there, and are checked against the group's (KIP-559).
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use metaq_protocol::ResponseError;
 use metaq_protocol::messages::{ApiKey, SyncGroupRequest, SyncGroupResponse};
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
@@ -21,10 +22,19 @@ pub(super) const API: Api = Api {
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
+/// The protocol is named from this version on.
+const PROTOCOL_VERSION_MIN: i16 = 5;
+
 async fn handle(cx: Arc<Context>, caller: Caller, request: SyncGroupRequest) -> SyncGroupResponse {
     let group = Resource::Group(&request.group_id);
     if let Err(denied) = authorize(&cx, &caller, Operation::Read, group) {
         return SyncGroupResponse::default().with_error_code(denied.code());
+    }
+    let is_named = request.protocol_type.is_some() && request.protocol_name.is_some();
+    if caller.version >= PROTOCOL_VERSION_MIN && !is_named {
+        let error = ResponseError::InconsistentGroupProtocol.code();
+        cx.note(&caller, &request.group_id, error, "no protocol is named");
+        return SyncGroupResponse::default().with_error_code(error);
     }
     let sync = SyncRequest {
         member_id: request.member_id.to_string(),
@@ -45,7 +55,7 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: SyncGroupRequest) -> 
     match cx.coordinator.sync(&request.group_id, sync).await {
         Ok(reply) => {
             let response = SyncGroupResponse::default().with_assignment(reply.assignment);
-            if caller.version < 5 {
+            if caller.version < PROTOCOL_VERSION_MIN {
                 return response;
             }
             response

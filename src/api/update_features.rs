@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
-use metaq_protocol::messages::update_features_response::UpdatableFeatureResult;
 use metaq_protocol::messages::{ApiKey, UpdateFeaturesRequest, UpdateFeaturesResponse};
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
@@ -19,9 +18,6 @@ pub(super) const API: Api = Api {
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
-/// From this version on there is one error for all.
-const ONE_ERROR_VERSION_MIN: i16 = 2;
-
 async fn handle(
     cx: Arc<Context>,
     caller: Caller,
@@ -33,28 +29,16 @@ async fn handle(
             .with_error_code(denied.code())
             .with_error_message(message(&denied));
     }
+    let id = cx.cluster.broker_id();
     let error = ResponseError::InvalidUpdateVersion;
-    let refused = request.feature_updates.iter().map(|update| {
-        let (feature, level) = (&update.feature, update.max_version_level);
-        let why = format!(
-            "Invalid update version {level} for feature {feature}. The controller does not support this feature."
-        );
-        UpdatableFeatureResult::default()
-            .with_feature(feature.clone())
-            .with_error_code(error.code())
-            .with_error_message(message(&why))
-    });
-    let mut refused = refused.peekable();
-    match refused.peek() {
-        Some(first) if caller.version >= ONE_ERROR_VERSION_MIN => {
-            let why = format!(
-                "The update failed for all features since the following feature had an error: {}",
-                first.error_message.as_deref().unwrap_or_default()
-            );
-            response
-                .with_error_code(error.code())
-                .with_error_message(message(&why))
-        }
-        _ => response.with_results(refused.collect()),
-    }
+    let Some(update) = request.feature_updates.first() else {
+        return response;
+    };
+    let (feature, level) = (&update.feature, update.max_version_level);
+    let why = format!(
+        "The update failed for all features since the following feature had an error: Invalid update version {level} for feature {feature}. Local controller {id} does not support this feature."
+    );
+    response
+        .with_error_code(error.code())
+        .with_error_message(message(&why))
 }

@@ -25,6 +25,9 @@ pub enum ClusterError {
     /// No such topic.
     #[error("This server does not host this topic-partition.")]
     UnknownTopic,
+    /// The same, of a topic whose configuration is to be changed.
+    #[error("The topic '{0}' does not exist.")]
+    NoSuchTopic(String),
     /// No topic with that id.
     #[error("This server does not host this topic ID.")]
     UnknownTopicId,

@@ -6,35 +6,35 @@ use std::sync::Arc;
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 
 /// Why a name is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Empty.
-    #[error("the topic name is empty")]
+    #[error("the empty string is not allowed")]
     Empty,
     /// `.` or `..`.
-    #[error("the topic name cannot be \".\" or \"..\"")]
-    Dots,
+    #[error("'{0}' is not allowed")]
+    Dots(String),
     /// Too long.
-    #[error("the topic name is longer than {TOPIC_NAME_BYTES_MAX} characters")]
-    TooLong,
+    #[error("the length of '{0}' is longer than the max allowed length {TOPIC_NAME_BYTES_MAX}")]
+    TooLong(String),
     /// Another character.
     #[error(
-        "the topic name contains a character other than ASCII letters, digits, '.', '_' and '-'"
+        "'{0}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
     )]
-    Character,
+    Character(String),
 }
 
 /// Checks a name.
 pub fn check_topic_name(name: &str) -> Result<(), NameError> {
     match name {
         "" => Err(NameError::Empty),
-        "." | ".." => Err(NameError::Dots),
-        _ if name.len() > TOPIC_NAME_BYTES_MAX => Err(NameError::TooLong),
+        "." | ".." => Err(NameError::Dots(name.to_owned())),
+        _ if name.len() > TOPIC_NAME_BYTES_MAX => Err(NameError::TooLong(name.to_owned())),
         _ if !name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) =>
         {
-            Err(NameError::Character)
+            Err(NameError::Character(name.to_owned()))
         }
         _ => Ok(()),
     }
@@ -73,10 +73,17 @@ mod tests {
     fn names_are_judged_as_kafka_does() {
         assert_eq!(check_topic_name("a.b_c-9"), Ok(()));
         assert_eq!(check_topic_name(&"x".repeat(249)), Ok(()));
-        assert_eq!(check_topic_name(&"x".repeat(250)), Err(NameError::TooLong));
-        assert_eq!(check_topic_name(".."), Err(NameError::Dots));
-        assert_eq!(check_topic_name("a b"), Err(NameError::Character));
-        assert_eq!(check_topic_name("ü"), Err(NameError::Character));
+        let refused = |name: &str| check_topic_name(name).unwrap_err().to_string();
+        let long = "x".repeat(250);
+        let why = format!("the length of '{long}' is longer than the max allowed length 249");
+        assert_eq!(refused(&long), why);
+        assert_eq!(refused(""), "the empty string is not allowed");
+        assert_eq!(refused(".."), "'..' is not allowed");
+        for name in ["a b", "ü"] {
+            let why =
+                "contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'";
+            assert_eq!(refused(name), format!("'{name}' {why}"));
+        }
     }
 
     #[test]

@@ -175,11 +175,16 @@ impl Controller {
         load: &mut Load,
     ) -> Result<Vec<Vec<i32>>, ClusterError> {
         if !new.assignments.is_empty() {
-            if new.partitions != -1 || new.replication_factor != -1 {
-                return Err(ClusterError::Request(
-                    "Both numPartitions or replicationFactor and replicasAssignments were set."
-                        .to_owned(),
-                ));
+            // As Kafka's ReplicationControlManager.createTopic.
+            let both = match (new.replication_factor, new.partitions) {
+                (-1, -1) => None,
+                (-1, _) => Some("numPartitions"),
+                _ => Some("replication factor"),
+            };
+            if let Some(set) = both {
+                return Err(ClusterError::Request(format!(
+                    "A manual partition assignment was specified, but {set} was not set to -1."
+                )));
             }
             return self.check_assignments(0, &new.assignments);
         }
@@ -189,7 +194,7 @@ impl Controller {
         };
         if partitions <= 0 {
             return Err(ClusterError::Partitions(
-                "Number of partitions must be larger than 0.".to_owned(),
+                "Number of partitions was set to an invalid non-positive value.".to_owned(),
             ));
         }
         if partitions > PARTITIONS_PER_TOPIC_MAX {
@@ -210,7 +215,7 @@ impl Controller {
         let live = self.live_brokers().len();
         if factor < 1 {
             return Err(ClusterError::ReplicationFactor(
-                "Replication factor must be larger than 0.".to_owned(),
+                "Replication factor was set to an invalid non-positive value.".to_owned(),
             ));
         }
         if factor as usize > live {
@@ -406,19 +411,11 @@ impl Controller {
         if !self.is_controller() {
             return Err(ClusterError::NotController);
         }
-        // Before it is looked for (Kafka's ControllerConfigurationValidator).
-        if name.is_empty() {
-            let why = "Default topic resources are not allowed.";
-            return Err(ClusterError::Request(why.to_owned()));
-        }
-        check_topic_name(name)?;
-        let topic = self
-            .view
-            .image()
-            .topic(name)
-            .cloned()
-            .ok_or(ClusterError::UnknownTopic)?;
-        let mut changed = Topic::clone(&topic);
+        let known = self.view.image().topic(name).cloned();
+        let mut overrides = match &known {
+            Some(topic) => topic.overrides.clone(),
+            None => TopicOverrides::default(),
+        };
         let defaults = self.view.reconciler().defaults_for(name);
         let kind_of = |key: &str| topic_key(key).map(|key| key.kind);
         let default_of = |key: &str| {
@@ -427,12 +424,23 @@ impl Controller {
             TopicConfig { overrides, broker }.get(key).to_owned()
         };
         for change in changes {
-            apply_change(&mut changed.overrides.0, kind_of, default_of, change)?;
+            apply_change(&mut overrides.0, kind_of, default_of, change)?;
         }
-        changed.overrides.validate(&defaults)?;
+        // In Kafka's order: the topic is looked for last (ConfigurationControlManager.validateAlterConfig).
+        if name.is_empty() {
+            let why = "Default topic resources are not allowed.";
+            return Err(ClusterError::Request(why.to_owned()));
+        }
+        check_topic_name(name)?;
+        overrides.validate(&defaults)?;
+        let topic = known.ok_or_else(|| ClusterError::NoSuchTopic(name.to_owned()))?;
         if validate_only {
             return Ok(());
         }
+        let changed = Topic {
+            overrides,
+            ..Topic::clone(&topic)
+        };
         self.store(&topic, &changed).await?;
         self.view.apply(|image| image.put([changed])).await;
         Ok(())
@@ -539,6 +547,6 @@ mod tests {
         let read = read.unwrap().remove(0).unwrap().unwrap();
         assert_eq!(read.overrides, overrides);
         let nobody = cluster.controller().change_config("u", &known, false).await;
-        assert!(matches!(nobody, Err(ClusterError::UnknownTopic)));
+        assert!(matches!(nobody, Err(ClusterError::NoSuchTopic(_))));
     }
 }

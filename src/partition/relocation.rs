@@ -66,6 +66,15 @@ impl From<io::Error> for MoveFailed {
 }
 
 impl Partitions {
+    /// The number of a data directory.
+    pub fn data_dir(&self, dir: &Path) -> Result<usize, MoveError> {
+        let absolute = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let wanted = absolute(dir);
+        let mut volumes = self.volumes.iter();
+        let found = volumes.position(|volume| absolute(volume.dir.path()) == wanted);
+        found.ok_or_else(|| MoveError::NoDirectory(dir.to_owned()))
+    }
+
     /// Begins to move a partition; [`Partitions::moving`] tells when it is done. Into the directory that it is in means
     /// that it stays.
     pub fn move_to(
@@ -73,11 +82,7 @@ impl Partitions {
         partition: &Arc<Partition>,
         dir: &Path,
     ) -> Result<(), MoveError> {
-        let absolute = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let wanted = absolute(dir);
-        let mut volumes = self.volumes.iter();
-        let to = volumes.position(|volume| absolute(volume.dir.path()) == wanted);
-        let to = to.ok_or_else(|| MoveError::NoDirectory(dir.to_owned()))?;
+        let to = self.data_dir(dir)?;
         let key = (partition.topic().clone(), partition.index());
         // Where it is in the middle of a switch, that is finished first.
         let stays = !partition.is_deleted() && self.is_in(partition, to);

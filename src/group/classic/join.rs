@@ -100,7 +100,8 @@ impl ClassicGroup {
         Ok(())
     }
 
-    /// Whether a member with these protocols can be among the present ones.
+    /// Whether a member with these protocols can be among the present ones; what it named before counts too, as in Kafka's
+    /// ClassicGroup.supportsProtocols.
     fn supports(&self, request: &JoinRequest) -> bool {
         if request.protocol_type.is_empty() || request.protocols.is_empty() {
             return false;
@@ -112,7 +113,6 @@ impl ClassicGroup {
             && request.protocols.iter().any(|(name, _)| {
                 self.members
                     .values()
-                    .filter(|member| member.id != request.member_id)
                     .all(|member| member.protocols.iter().any(|(known, _)| known == name))
             })
     }
