@@ -113,17 +113,17 @@ fn first_record(
         timestamp,
         leader_epoch: header.leader_epoch,
     };
-    if header.is_log_append_time() {
-        return Ok(
-            Some(in_batch(header.base_offset, header.max_timestamp)).filter(|found| fits(found))
-        );
-    }
     let bytes = segment.read_batch(at)?;
     let stored = &bytes[metaq_protocol::batch::BATCH_HEADER_BYTES..];
     let unpacked = unpack(header, stored).map_err(|error| damaged(error.to_string()))?;
     for record in Records::new(header, &unpacked) {
         let record = record.map_err(|error| damaged(error.to_string()))?;
-        let found = in_batch(record.offset, record.timestamp);
+        // The broker's time is that of all records of a batch.
+        let timestamp = match header.is_log_append_time() {
+            true => header.max_timestamp,
+            false => record.timestamp,
+        };
+        let found = in_batch(record.offset, timestamp);
         if fits(&found) {
             return Ok(Some(found));
         }

@@ -525,6 +525,28 @@ fn timestamps_are_found_within_compressed_batches() {
 }
 
 #[test]
+fn the_brokers_time_is_found_from_the_logs_start_within_a_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), LogConfig::default(), OpenMode::Clean).log;
+    let mut builder = BatchBuilder::new();
+    for _ in 0..3 {
+        builder = builder.push(None, Some(b"v"), &[], NOW);
+    }
+    let mut bytes = builder.finish().unwrap().to_vec();
+    bytes[22] |= 8;
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    let produced = ProducedBatch {
+        header: BatchHeader::parse(&bytes).unwrap(),
+        bytes: bytes.into(),
+    };
+    log.append(&[vec![produced]], 0, NOW).remove(0).unwrap();
+    log.advance_log_start(1, NOW).unwrap();
+    let found = log.find_timestamp(NOW, 3).unwrap().unwrap();
+    assert_eq!((found.offset, found.timestamp), (1, NOW));
+}
+
+#[test]
 fn offsets_that_were_deleted_are_not_given_again() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), config(), OpenMode::Clean).log;
