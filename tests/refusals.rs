@@ -18,15 +18,17 @@ use metaq_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
 use metaq_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use metaq_protocol::messages::leave_group_request::MemberIdentity;
 use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
 use metaq_protocol::messages::offset_commit_request::OffsetCommitRequestTopic;
 use metaq_protocol::messages::update_features_request::FeatureUpdateKey;
 use metaq_protocol::messages::{
     AlterReplicaLogDirsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest,
-    DescribeConfigsRequest, DescribeGroupsRequest, DescribeProducersRequest,
+    DeleteGroupsRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeProducersRequest,
     DescribeTopicPartitionsRequest, ElectLeadersRequest, FindCoordinatorRequest, GroupId,
-    IncrementalAlterConfigsRequest, JoinGroupRequest, ListOffsetsRequest, OffsetCommitRequest,
-    SyncGroupRequest, UpdateFeaturesRequest,
+    IncrementalAlterConfigsRequest, JoinGroupRequest, LeaveGroupRequest, ListOffsetsRequest,
+    MetadataRequest, OffsetCommitRequest, SyncGroupRequest, UpdateFeaturesRequest,
 };
 use metaq_protocol::protocol::StrBytes;
 
@@ -58,6 +60,24 @@ fn of_a_partition_that_a_produce_request_names_twice_the_last_one_counts() {
         let answer = client.ask(9, &request);
         assert_eq!(answer.responses[0].partition_responses.len(), 1);
         assert_eq!(client.fetch("t", 0), [(0, 2)]);
+    });
+}
+
+#[test]
+fn a_batch_of_no_known_format_fails_the_whole_produce_request() {
+    with_topic(|client| {
+        let mut request = produce_request("t", batch(1), -1);
+        let mut unknown = batch(1).to_vec();
+        unknown[16] = 3;
+        let more = produce_request("missing", unknown.into(), -1);
+        request.topic_data.extend(more.topic_data);
+        for topic in client.ask(9, &request).responses {
+            let answer = &topic.partition_responses[0];
+            let why = answer.error_message.as_deref();
+            assert_eq!(answer.error_code, ResponseError::CorruptMessage.code());
+            assert_eq!(why, Some("Invalid magic found in record: 3"));
+        }
+        assert!(client.fetch("t", 0).is_empty());
     });
 }
 
@@ -96,7 +116,7 @@ fn listed(client: &mut Client, version: i16, asked: &[(i32, i64)]) -> Vec<(i32, 
         .with_replica_id(BrokerId(-1))
         .with_topics(vec![topic]);
     let answer = client.ask(version, &request);
-    let partitions = answer.topics[0].partitions.iter();
+    let partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
     partitions
         .map(|one| (one.partition_index, one.error_code))
         .collect()
@@ -108,6 +128,7 @@ fn offsets_are_refused_in_kafkas_order_and_each_partition_once() {
         let unsupported = ResponseError::UnsupportedVersion.code();
         assert_eq!(listed(client, 5, &[(9, -3)]), [(9, unsupported)]);
         assert_eq!(listed(client, 5, &[(0, -3)]), [(0, unsupported)]);
+        assert!(listed(client, 5, &[]).is_empty());
         let twice = listed(client, 5, &[(0, -3), (0, -1), (9, -1)]);
         assert_eq!(twice, [(0, INVALID_REQUEST), (9, UNKNOWN)]);
     });
@@ -163,6 +184,10 @@ fn what_is_not_there_has_no_aborted_transactions_and_no_session_goes_on_below_it
                 "of {topic}"
             );
         }
+        let mut request = fetch_request("t", 0, 0);
+        request.topics[0].partitions[0].current_leader_epoch = -2;
+        let answer = client.ask(11, &request);
+        assert_eq!(answer.responses[0].partitions[0].error_code, 0);
         let request = fetch_request("t", 0, 0).with_session_epoch(-2);
         let answer = client.ask(11, &request);
         let error = ResponseError::FetchSessionIdNotFound.code();
@@ -206,6 +231,32 @@ fn an_unknown_type_fails_the_whole_request() {
         let answer = client.ask(4, &request);
         let why = answer.coordinators[0].error_message.as_deref();
         assert!(why.is_some_and(|why| why.starts_with("This most likely occurs because")));
+    });
+}
+
+#[test]
+fn a_group_is_deleted_once_and_who_only_wants_to_join_leaves_by_its_id() {
+    with_topic(|client| {
+        let group = || GroupId(text("g"));
+        let protocol =
+            JoinGroupRequestProtocol::default().with_name(StrBytes::from_static_str("range"));
+        let request = JoinGroupRequest::default()
+            .with_group_id(group())
+            .with_session_timeout_ms(10_000)
+            .with_protocol_type(text("consumer"))
+            .with_protocols(vec![protocol]);
+        let pending = client.ask(5, &request);
+        let required = ResponseError::MemberIdRequired.code();
+        assert_eq!(pending.error_code, required);
+        let leaving = MemberIdentity::default()
+            .with_member_id(pending.member_id)
+            .with_group_instance_id(Some(text("")));
+        let request = LeaveGroupRequest::default()
+            .with_group_id(group())
+            .with_members(vec![leaving]);
+        assert_eq!(client.ask(5, &request).members[0].error_code, 0);
+        let request = DeleteGroupsRequest::default().with_groups_names(vec![group(), group()]);
+        assert_eq!(client.ask(2, &request).results.len(), 1);
     });
 }
 
@@ -271,6 +322,8 @@ fn a_configuration_is_checked_before_its_topic_is_looked_for() {
         let config = ResponseError::InvalidConfig.code();
         assert_eq!(change("missing", "retention.ms", 0, "x").0, config);
         assert_eq!(change("..", "retention.ms", 2, "1").0, config);
+        let unknown = "Can't APPEND to key x because its type is not LIST.".to_owned();
+        assert_eq!(change("t", "x", 2, "1"), (config, unknown));
         let invalid = ResponseError::InvalidTopicException.code();
         let why = "Topic name is invalid: '..' is not allowed".to_owned();
         assert_eq!(change("..", "retention.ms", 0, "1"), (invalid, why));
@@ -358,6 +411,14 @@ fn what_is_not_there_is_described_as_by_kafka() {
             .with_group_id(GroupId(text("g")))
             .with_topics(vec![topic]);
         assert!(client.ask(9, &request).topics.is_empty());
+
+        let internal = MetadataRequestTopic::default().with_name(Some(name("__transaction_state")));
+        let request = MetadataRequest::default().with_topics(Some(vec![internal]));
+        assert!(client.ask(9, &request).topics[0].is_internal);
+        let topic = TopicRequest::default().with_name(name("a b"));
+        let request = DescribeTopicPartitionsRequest::default().with_topics(vec![topic]);
+        let invalid = ResponseError::InvalidTopicException.code();
+        assert_eq!(client.ask(0, &request).topics[0].error_code, invalid);
 
         let update = FeatureUpdateKey::default()
             .with_feature(text("x"))

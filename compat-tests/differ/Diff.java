@@ -82,13 +82,17 @@ final class Diff {
         return result;
     }
 
-    /** Kafka gives a topic twice where its partitions were refused at different stages: the partitions of both count. */
+    /** A topic may be there twice, where the request names it twice or partitions are refused at different stages: the partitions of both count. */
     private static boolean joined(Map<String, Object> tree, Map<String, Object> more) {
-        if (!(tree.get("partitions") instanceof List<?> some && more.get("partitions") instanceof List<?> others)) return false;
-        List<Object> all = new ArrayList<>(some);
-        all.addAll(others);
-        tree.put("partitions", all);
-        return true;
+        for (String name : List.of("partitions", "partition_responses", "partition_result")) {
+            if (tree.get(name) instanceof List<?> some && more.get(name) instanceof List<?> others) {
+                List<Object> all = new ArrayList<>(some);
+                all.addAll(others);
+                tree.put(name, all);
+                return true;
+            }
+        }
+        return false;
     }
 
     private static String short_(Object value) {

@@ -318,7 +318,10 @@ final class Draw {
             case "producer_epoch" -> unusual ? any(0L, 5L, -2L) : -1L;
             case "resource_type" -> unusual ? any(0L, 1L, 3L, 8L, 99L, -1L) : any(2L, 2L, 2L, 2L, 4L, 16L, 32L);
             case "resource_types" -> unusual ? any(0L, 1L, 99L) : any(2L, 4L, 8L, 16L, 32L);
-            case "config_operation" -> unusual ? any(4L, -1L) : any(0L, 0L, 1L, 2L, 3L);
+            case "config_operation" -> {
+                if (unusual) tags.add("operation:unusual");
+                yield unusual ? any(4L, -1L) : any(0L, 0L, 1L, 2L, 3L);
+            }
             case "election_type" -> unusual ? 2L : any(0L, 1L);
             case "max_version_level" -> any(0L, 1L, 2L, 99L, -1L);
             case "broker_id" -> any(99L, -1L);

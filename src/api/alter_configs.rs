@@ -95,6 +95,11 @@ pub(super) fn no_value(names: &[String]) -> String {
     format!("Null value not supported for : {}", names.join(", "))
 }
 
+/// The same.
+pub(super) fn unknown_type(resource_type: i8) -> String {
+    format!("Unknown resource type {resource_type}")
+}
+
 /// Whether a client may change the configurations of a resource.
 pub(super) fn may_alter(
     cx: &Context,
@@ -122,8 +127,7 @@ pub(super) async fn apply(
         GROUP => Some(Configured::Group),
         CLIENT_METRICS => Some(Configured::ClientMetrics),
         other => {
-            let why = format!("Unknown resource type {other}");
-            return Err((ResponseError::InvalidRequest, why));
+            return Err((ResponseError::InvalidRequest, unknown_type(other)));
         }
     };
     let changed = match what {

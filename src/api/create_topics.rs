@@ -78,7 +78,7 @@ async fn handle(
         .iter()
         .zip(outcomes)
         .map(|(asked, outcome)| match outcome {
-            Ok(topic) => created(&cx, caller.version, &topic, request.validate_only),
+            Ok(topic) => created(&cx, caller.version, &topic),
             Err(error) => refused(asked.name.clone(), &error),
         })
         .collect();
@@ -146,7 +146,7 @@ fn new_topic(asked: &CreatableTopic) -> NewTopic {
     }
 }
 
-fn created(cx: &Context, version: i16, topic: &Topic, validate_only: bool) -> CreatableTopicResult {
+fn created(cx: &Context, version: i16, topic: &Topic) -> CreatableTopicResult {
     let result = CreatableTopicResult::default()
         .with_name(super::shared::topic_name(&topic.name))
         .with_error_message(None);
@@ -167,10 +167,10 @@ fn created(cx: &Context, version: i16, topic: &Topic, validate_only: bool) -> Cr
         .with_num_partitions(topic.partitions.len() as i32)
         .with_replication_factor(replicas as i16)
         .with_configs(Some(configs.collect()));
-    if version >= 7 && !validate_only {
-        result.with_topic_id(topic.id)
-    } else {
-        result
+    match version {
+        ..7 => result,
+        // Also of one that is only looked at, as by Kafka.
+        _ => result.with_topic_id(topic.id),
     }
 }
 

@@ -28,6 +28,7 @@ async fn handle(
     let mut results = Vec::with_capacity(request.groups_names.len());
     let mut named = HashSet::new();
     for group_id in request.groups_names {
+        // One that is named several times is answered once, as by Kafka.
         if !named.insert(group_id.clone()) {
             continue;
         }

@@ -61,6 +61,10 @@ async fn handle(
                 },
             );
         }
+        // One of no partitions is not answered, as by Kafka.
+        if partitions.is_empty() {
+            continue;
+        }
         topics.push(
             DeleteRecordsTopicResult::default()
                 .with_name(topic.name)

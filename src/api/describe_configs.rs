@@ -46,6 +46,9 @@ pub(super) const BROKER_LOGGER: i8 = 8;
 pub(super) const CLIENT_METRICS: i8 = 16;
 pub(super) const GROUP: i8 = 32;
 
+/// All of them.
+pub(super) const KINDS: [i8; 5] = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
+
 /// Kafka's ConfigSource.
 const SOURCE_TOPIC: i8 = 1;
 const SOURCE_DYNAMIC_BROKER: i8 = 2;
@@ -156,9 +159,7 @@ async fn handle(
                 .with_error_message(message(&why)),
         }
     };
-    let is_known = |resource: &DescribeConfigsResource| {
-        [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP].contains(&resource.resource_type)
-    };
+    let is_known = |resource: &DescribeConfigsResource| KINDS.contains(&resource.resource_type);
     if !request.resources.iter().all(is_known) {
         return of_no_type(request);
     }
@@ -204,10 +205,7 @@ fn entries(
                 ResponseError::InvalidTopicException,
                 "The request attempted to perform an operation on an invalid topic.".to_owned(),
             )),
-            None => Err((
-                ResponseError::UnknownTopicOrPartition,
-                "This server does not host this topic-partition.".to_owned(),
-            )),
+            None => Err((ResponseError::UnknownTopicOrPartition, String::new())),
         },
         BROKER if name.is_empty() => Ok(default_broker_entries(cx)),
         BROKER if name == cx.cluster.broker_id().to_string() => Ok(broker_entries(cx)),
@@ -256,13 +254,15 @@ pub(super) fn topic_entries(cx: &Context, topic: &Topic) -> Vec<Entry> {
         if let Some(broker_name) = key.broker_name {
             synonyms.extend(levels(&config, broker_name));
         }
-        let (by, default) = default_synonym(key);
-        synonyms.push((by.into(), default.to_owned(), SOURCE_DEFAULT));
+        let value = match synonyms.first() {
+            Some((_, set, _)) => set.clone(),
+            None => key.default.to_owned(),
+        };
+        if let Some((by, default)) = default_synonym(key) {
+            synonyms.push((by.into(), default.to_owned(), SOURCE_DEFAULT));
+        }
         Entry {
-            value: match synonyms.len() {
-                1 => key.default.to_owned(),
-                _ => synonyms[0].1.clone(),
-            },
+            value,
             ..Entry::new(key.name, key.kind, key.doc, synonyms)
         }
     };
@@ -270,14 +270,14 @@ pub(super) fn topic_entries(cx: &Context, topic: &Topic) -> Vec<Entry> {
 }
 
 /// The broker's configuration that a topic's default comes from, and how that says it: some of Kafka's defaults are in hours
-/// (ServerTopicConfigSynonyms).
-fn default_synonym(key: &crate::config::TopicKey) -> (&'static str, &'static str) {
+/// (ServerTopicConfigSynonyms). A key that brokers have no word for has none.
+fn default_synonym(key: &crate::config::TopicKey) -> Option<(&'static str, &'static str)> {
     match key.name {
-        "retention.ms" => ("log.retention.hours", "168"),
-        "segment.ms" => ("log.roll.hours", "168"),
-        "segment.jitter.ms" => ("log.roll.jitter.hours", "0"),
-        "flush.ms" => ("log.flush.scheduler.interval.ms", key.default),
-        name => (key.broker_name.unwrap_or(name), key.default),
+        "retention.ms" => Some(("log.retention.hours", "168")),
+        "segment.ms" => Some(("log.roll.hours", "168")),
+        "segment.jitter.ms" => Some(("log.roll.jitter.hours", "0")),
+        "flush.ms" => Some(("log.flush.scheduler.interval.ms", key.default)),
+        _ => key.broker_name.map(|name| (name, key.default)),
     }
 }
 

@@ -14,8 +14,9 @@ use uuid::Uuid;
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::room::Room;
-use super::shared::{message, partition_of};
+use super::shared::{message, partition_of, text};
 use super::{Api, Caller, Context, Order, serve};
+use crate::cluster::{ClusterError, check_topic_name};
 use crate::log::Producer;
 use crate::partition::Partition;
 
@@ -35,12 +36,19 @@ async fn handle(
     request: DescribeProducersRequest,
 ) -> DescribeProducersResponse {
     let mut room = Room::new(&cx);
+    let image = cx.cluster.image();
     let topics = request.topics.into_iter().map(|topic| {
         let may_read = authorize(&cx, &caller, Operation::Read, Resource::Topic(&topic.name));
         let mut partition = |index: i32| {
             let answer = PartitionResponse::default().with_partition_index(index);
             if let Err(denied) = &may_read {
                 return answer.with_error_code(denied.code());
+            }
+            if let Err(error) = check_topic_name(&topic.name) {
+                let error = ClusterError::Name(error);
+                return answer
+                    .with_error_code(error.code())
+                    .with_error_message(message(&error));
             }
             let producers = |partition: Arc<Partition>| {
                 partition.log().with_producers(|all| {
@@ -56,7 +64,11 @@ async fn handle(
                         .with_error_code(error.wire(ResponseError::RequestTimedOut).code())
                         .with_error_message(message(&error)),
                 },
-                Err(error) => answer.with_error_code(error.code()),
+                // As Kafka's KafkaApis and ReplicaManager.
+                Err(error) => answer.with_error_code(error.code()).with_error_message(
+                    (image.topic(&topic.name).is_none())
+                        .then(|| text(ClusterError::UnknownTopic.to_string())),
+                ),
             }
         };
         let partitions = topic

@@ -19,7 +19,7 @@ use super::authorize::{Operation, Resource, ResourceKind, authorize, authorized_
 use super::errors::WireError;
 use super::shared::{broker_ids, leadership, mirrored_topic, topic_name};
 use super::{Api, Caller, Context, Order, serve};
-use crate::cluster::{Image, Topic, is_internal_name};
+use crate::cluster::{Image, Topic, check_topic_name, is_internal_name};
 use crate::session::Session;
 
 /// `max.request.partition.size.limit` of Kafka.
@@ -83,6 +83,7 @@ async fn handle(
             // Of all topics, those that it may not describe are not there.
             Err(_) if request.topics.is_empty() => continue,
             Err(denied) => Err(denied.wire()),
+            Ok(()) if check_topic_name(&name).is_err() => Err(ResponseError::InvalidTopicException),
             Ok(()) => image
                 .topic_or_internal(&name)
                 .ok_or(ResponseError::UnknownTopicOrPartition),

@@ -233,7 +233,8 @@ fn wanted(request: &FetchRequest) -> Vec<PartitionFetch> {
                 topic_id: topic.topic_id,
                 partition: partition.partition,
             },
-            current_leader_epoch: partition.current_leader_epoch,
+            // As Kafka's FetchRequest: whatever is below zero is none.
+            current_leader_epoch: partition.current_leader_epoch.max(-1),
             fetch_offset: partition.fetch_offset,
             last_fetched_epoch: partition.last_fetched_epoch,
             bytes_max: partition.partition_max_bytes,

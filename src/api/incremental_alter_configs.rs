@@ -16,9 +16,9 @@ use metaq_protocol::messages::{
     ApiKey, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
 };
 
-use super::alter_configs::{DUPLICATE_KEYS, NAMED_TWICE, apply, may_alter, no_value};
+use super::alter_configs::{DUPLICATE_KEYS, NAMED_TWICE, apply, may_alter, no_value, unknown_type};
 use super::authorize::{Operation, ResourceKind};
-use super::describe_configs::BROKER_LOGGER;
+use super::describe_configs::{BROKER_LOGGER, KINDS};
 use super::shared::{message, named_twice, optional};
 use super::{Answer, Api, Body, Caller, Context, Order, forward, serve};
 use crate::cluster::ConfigChange;
@@ -156,6 +156,9 @@ fn changes(resource: &AlterConfigsResource) -> Result<Vec<ConfigChange>, String>
     let without: Vec<String> = without.map(|config| config.name.to_string()).collect();
     if !without.is_empty() {
         return Err(no_value(&without));
+    }
+    if !KINDS.contains(&resource.resource_type) {
+        return Err(unknown_type(resource.resource_type));
     }
     let mut changes = Vec::with_capacity(resource.configs.len());
     for config in &resource.configs {

@@ -50,6 +50,10 @@ async fn handle(
     let mut refused = HashSet::new();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
+        // It is not answered, as by Kafka.
+        if topic.partitions.is_empty() {
+            continue;
+        }
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
             let response =

@@ -157,6 +157,12 @@ fn find(
         let refusal = MetadataResponseTopic::default()
             .with_error_code(error.code())
             .with_name(asked.name.clone())
+            .with_is_internal(
+                asked
+                    .name
+                    .as_ref()
+                    .is_some_and(|name| is_internal_name(name)),
+            )
             .with_topic_id(asked.topic_id)
             .with_topic_authorized_operations(OPERATIONS_OMITTED);
         Box::new(refusal)

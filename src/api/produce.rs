@@ -133,7 +133,8 @@ impl Refusal {
                 | ResponseError::InvalidTxnState
                 | ResponseError::RequestTimedOut
         );
-        self.records.is_some() || is_own
+        let is_whole = self.error == ResponseError::CorruptMessage && self.partition.is_none();
+        self.records.is_some() || is_own || is_whole
     }
 
     /// As Kafka's ReplicaManager.appendToLocalLog: the log's start, unless the reason is not the log's.
@@ -165,10 +166,16 @@ async fn queue(cx: &Context, caller: &Caller, request: ProduceRequest) -> Vec<Qu
     let mut topics = Vec::with_capacity(request.topic_data.len());
     let mut may_be_named = RECORD_ERRORS_MAX;
     let mut last = last_named(&request);
+    let unreadable = unreadable(&request);
     for (place, topic) in request.topic_data.into_iter().enumerate() {
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for (at, data) in topic.partition_data.into_iter().enumerate() {
             if !last.remove(&(place, at)) {
+                continue;
+            }
+            if let Some(why) = &unreadable {
+                let refusal = Refusal::new(ResponseError::CorruptMessage, why.clone());
+                partitions.push((data.index, Queued::Refused(refusal)));
                 continue;
             }
             let records = data.records.unwrap_or_default();
@@ -183,6 +190,10 @@ async fn queue(cx: &Context, caller: &Caller, request: ProduceRequest) -> Vec<Qu
             });
             partitions.push((data.index, queued));
         }
+        // One of no partitions is not answered, as by Kafka.
+        if partitions.is_empty() {
+            continue;
+        }
         topics.push(QueuedTopic {
             name: topic.name,
             id: topic.topic_id,
@@ -191,6 +202,32 @@ async fn queue(cx: &Context, caller: &Caller, request: ProduceRequest) -> Vec<Qu
     }
     topics
 }
+
+/// Why no batch of the request is taken: Kafka looks at the first one of each partition before it looks for the partitions
+/// (RequestUtils.hasTransactionalRecords, ByteBufferLogInputStream.nextBatchSize).
+fn unreadable(request: &ProduceRequest) -> Option<String> {
+    let partitions = request
+        .topic_data
+        .iter()
+        .flat_map(|topic| &topic.partition_data);
+    let records = partitions.filter_map(|data| data.records.as_ref());
+    records.filter_map(|records| reason(records)).next()
+}
+
+fn reason(records: &[u8]) -> Option<String> {
+    let length = i32::from_be_bytes(*records.get(8..)?.first_chunk()?);
+    if length < RECORD_OVERHEAD_BYTES {
+        return Some(format!(
+            "Record size {length} is less than the minimum record overhead ({RECORD_OVERHEAD_BYTES})"
+        ));
+    }
+    let magic = *records.get(16)? as i8;
+    let is_known = (0..=2).contains(&magic);
+    (!is_known).then(|| format!("Invalid magic found in record: {magic}"))
+}
+
+/// The least that follows a batch's length (Kafka's LegacyRecord.RECORD_OVERHEAD_V0).
+const RECORD_OVERHEAD_BYTES: i32 = 14;
 
 /// The positions of topics and partitions that count: of a partition that is named several times the last one, as by Kafka.
 fn last_named(request: &ProduceRequest) -> HashSet<(usize, usize)> {

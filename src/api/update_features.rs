@@ -35,8 +35,12 @@ async fn handle(
         return response;
     };
     let (feature, level) = (&update.feature, update.max_version_level);
+    let reason = match level {
+        ..0 => "A feature version cannot be less than 0.".to_owned(),
+        _ => format!("Local controller {id} does not support this feature."),
+    };
     let why = format!(
-        "The update failed for all features since the following feature had an error: Invalid update version {level} for feature {feature}. Local controller {id} does not support this feature."
+        "The update failed for all features since the following feature had an error: Invalid update version {level} for feature {feature}. {reason}"
     );
     response
         .with_error_code(error.code())

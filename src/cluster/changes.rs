@@ -201,7 +201,7 @@ pub(super) fn apply_change(
                 }
                 Some(Kind::Partitions) => change_partitions(name, &current, words, adds)?,
                 _ => {
-                    // As Kafka's ConfigurationControlManager words it.
+                    // As Kafka's ConfigurationControlManager words it, also of a key that is not known.
                     let what = if adds { "APPEND" } else { "SUBTRACT" };
                     return Err(ClusterError::ConfigChange(format!(
                         "Can't {what} to key {name} because its type is not LIST."

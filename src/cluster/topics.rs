@@ -220,7 +220,7 @@ impl Controller {
         }
         if factor as usize > live {
             return Err(ClusterError::ReplicationFactor(format!(
-                "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be reached because only {live} broker(s) are registered."
+                "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be reached because only {live} broker(s) are registered or some brokers have all their log directories cordoned."
             )));
         }
         if factor > 1 {

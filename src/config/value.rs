@@ -229,7 +229,11 @@ impl Kind {
             (_, ValueError::Duplicate) => {
                 return format!("Configuration '{name}' values must not be duplicated.");
             }
-            (_, ValueError::NotReplicas) => return format!("{name} {error}"),
+            (_, ValueError::NotReplicas) => {
+                let words: Vec<&str> = text.split(',').map(str::trim).collect();
+                let words = words.join(", ");
+                return format!("Invalid value [{words}] for configuration {name}: {name} {error}");
+            }
             (_, error) => error.to_string(),
         };
         format!("Invalid value {named} for configuration {name}: {why}")
@@ -317,7 +321,8 @@ mod tests {
         assert_eq!(refusal(list, "a,c"), wrong);
         let twice = "Configuration 'k' values must not be duplicated.";
         assert_eq!(refusal(list, "a,a"), twice);
-        assert!(refusal(Kind::Replicas, "1").starts_with("k must be the literal '*' or a list"));
+        let wrong = "Invalid value [1, 2] for configuration k: k must be the literal '*' or a list";
+        assert!(refusal(Kind::Replicas, "1,2").starts_with(wrong));
         for fits in ["", "*", "0:1,2:3"] {
             assert_eq!(Kind::Replicas.check(fits), Ok(()));
         }

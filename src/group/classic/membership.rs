@@ -66,8 +66,10 @@ impl ClassicGroup {
         leaving: &LeaveMember,
         limits: &Limits,
     ) -> Result<(), GroupError> {
+        let is_pending = self.pending.contains_key(&leaving.member_id);
         let id = match &leaving.instance_id {
-            Some(instance) => {
+            // One that has only just got its id leaves by that alone, as by Kafka.
+            Some(instance) if !is_pending => {
                 let current = self
                     .instances
                     .get(instance)
@@ -77,7 +79,7 @@ impl ClassicGroup {
                 }
                 current.clone()
             }
-            None => leaving.member_id.clone(),
+            _ => leaving.member_id.clone(),
         };
         if self.pending.remove(&id).is_some() {
             self.complete_join_if_all(now_ms);
