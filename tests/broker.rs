@@ -391,13 +391,14 @@ fn one_partitions_error_leaves_the_others_alone() {
     let broker = Running::start(dir.path(), &[]);
     let mut client = broker.client();
     client.create("t");
+    client.create("u");
     let mut damaged = batch(1).to_vec();
     let last = damaged.len() - 1;
     damaged[last] ^= 1;
     let mut request = produce_request("t", batch(1), -1);
     request
         .topic_data
-        .extend(produce_request("t", damaged.into(), -1).topic_data);
+        .extend(produce_request("u", damaged.into(), -1).topic_data);
     request
         .topic_data
         .extend(produce_request("missing", batch(1), -1).topic_data);
