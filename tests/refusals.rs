@@ -25,10 +25,11 @@ use metaq_protocol::messages::offset_commit_request::OffsetCommitRequestTopic;
 use metaq_protocol::messages::update_features_request::FeatureUpdateKey;
 use metaq_protocol::messages::{
     AlterReplicaLogDirsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest,
-    DeleteGroupsRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeProducersRequest,
-    DescribeTopicPartitionsRequest, ElectLeadersRequest, FindCoordinatorRequest, GroupId,
-    IncrementalAlterConfigsRequest, JoinGroupRequest, LeaveGroupRequest, ListOffsetsRequest,
-    MetadataRequest, OffsetCommitRequest, SyncGroupRequest, UpdateFeaturesRequest,
+    DeleteGroupsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
+    DescribeProducersRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest,
+    FindCoordinatorRequest, GroupId, IncrementalAlterConfigsRequest, JoinGroupRequest,
+    LeaveGroupRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, SyncGroupRequest,
+    UpdateFeaturesRequest,
 };
 use metaq_protocol::protocol::StrBytes;
 
@@ -331,6 +332,31 @@ fn a_configuration_is_checked_before_its_topic_is_looked_for() {
 }
 
 #[test]
+fn metadata_of_what_cannot_be_named_so_is_refused() {
+    with_topic(|client| {
+        let named = MetadataRequestTopic::default().with_name(Some(name("t")));
+        let request = MetadataRequest::default().with_topics(Some(vec![named.clone()]));
+        let id = client.ask(12, &request).topics[0].topic_id;
+        let mut request = request.with_topics(Some(vec![named.with_topic_id(id)]));
+        for version in [10, 11] {
+            let answer = client.ask(version, &request);
+            assert_eq!(answer.topics[0].error_code, INVALID_REQUEST);
+            assert!(answer.brokers.is_empty());
+        }
+        let again = MetadataRequestTopic::default().with_topic_id(id);
+        request.topics.as_mut().unwrap().push(again.with_name(None));
+        assert_eq!(client.ask(12, &request).topics.len(), 1);
+
+        let request = DescribeClusterRequest::default().with_endpoint_type(3);
+        let answer = client.ask(1, &request);
+        let error = ResponseError::UnsupportedEndpointType.code();
+        assert_eq!(answer.error_code, error);
+        let why = Some("Unsupported endpoint type 3");
+        assert_eq!(answer.error_message.as_deref(), why);
+    });
+}
+
+#[test]
 fn topics_are_refused_in_kafkas_words() {
     with_topic(|client| {
         let new = CreatableTopic::default()
@@ -345,7 +371,7 @@ fn topics_are_refused_in_kafkas_words() {
             ),
             (
                 new.clone().with_replication_factor(0).with_name(name("u")),
-                "Replication factor was set to an invalid non-positive value.",
+                "Replication factor must be larger than 0, or -1 to use the default value.",
             ),
             (
                 new.clone()

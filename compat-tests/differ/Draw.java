@@ -110,6 +110,7 @@ final class Draw {
             if (twice || seen.add(key)) list.add(one);
             if (twice && !seen.add(key)) tags.add("twice");
         }
+        if (name.equals("configs") && list.size() > 1) tags.add("configs:several");
         return list;
     }
 

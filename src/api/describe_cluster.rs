@@ -20,6 +20,7 @@ pub(super) const API: Api = Api {
 };
 
 const ENDPOINT_TYPE_BROKER: i8 = 1;
+const ENDPOINT_TYPE_CONTROLLER: i8 = 2;
 
 async fn handle(
     cx: Arc<Context>,
@@ -27,10 +28,19 @@ async fn handle(
     request: DescribeClusterRequest,
 ) -> DescribeClusterResponse {
     if caller.version >= 1 && request.endpoint_type != ENDPOINT_TYPE_BROKER {
-        let error = ResponseError::MismatchedEndpointType;
+        let (error, why) = match request.endpoint_type {
+            ENDPOINT_TYPE_CONTROLLER => (
+                ResponseError::MismatchedEndpointType,
+                "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER".to_owned(),
+            ),
+            other => (
+                ResponseError::UnsupportedEndpointType,
+                format!("Unsupported endpoint type {other}"),
+            ),
+        };
         return DescribeClusterResponse::default()
             .with_error_code(error.code())
-            .with_error_message(message(&error));
+            .with_error_message(message(&why));
     }
     let image = cx.cluster.image();
     let brokers = image.brokers.values().filter_map(|broker| {

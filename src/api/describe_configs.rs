@@ -21,7 +21,7 @@ use super::errors::WireError;
 use super::room::{NoRoom, Room};
 use super::shared::{INVALID_REQUEST, message, text};
 use super::{Api, Caller, Context, Order, serve};
-use crate::cluster::{Configured, Topic, check_topic_name};
+use crate::cluster::{ClusterError, Configured, Topic, check_topic_name};
 use crate::config::{
     BrokerKey, CLIENT_METRICS_KEYS, ClientMetricsKey, Config, GROUP_KEYS, GroupKey, Kind, Source,
     TOPIC_KEYS, broker_key, broker_keys,
@@ -201,11 +201,13 @@ fn entries(
     match resource.resource_type {
         TOPIC => match cx.cluster.image().topic_or_internal(name) {
             Some(topic) => Ok(topic_entries(cx, &topic)),
-            None if check_topic_name(name).is_err() => Err((
-                ResponseError::InvalidTopicException,
-                "The request attempted to perform an operation on an invalid topic.".to_owned(),
-            )),
-            None => Err((ResponseError::UnknownTopicOrPartition, String::new())),
+            None => Err(match check_topic_name(name) {
+                Ok(()) => (ResponseError::UnknownTopicOrPartition, String::new()),
+                Err(error) => {
+                    let error = ClusterError::Name(error);
+                    (error.wire(), error.to_string())
+                }
+            }),
         },
         BROKER if name.is_empty() => Ok(default_broker_entries(cx)),
         BROKER if name == cx.cluster.broker_id().to_string() => Ok(broker_entries(cx)),
@@ -275,8 +277,8 @@ fn default_synonym(key: &crate::config::TopicKey) -> Option<(&'static str, &'sta
     match key.name {
         "retention.ms" => Some(("log.retention.hours", "168")),
         "segment.ms" => Some(("log.roll.hours", "168")),
-        "segment.jitter.ms" => Some(("log.roll.jitter.hours", "0")),
-        "flush.ms" => Some(("log.flush.scheduler.interval.ms", key.default)),
+        // Those of brokers have no default.
+        "segment.jitter.ms" | "flush.ms" => None,
         _ => key.broker_name.map(|name| (name, key.default)),
     }
 }
@@ -356,10 +358,29 @@ fn group_entries(cx: &Context, group: &str) -> Vec<Entry> {
         if let Some(section) = from_file.get(key.name) {
             synonyms.push((key.name.into(), section.clone(), SOURCE_STATIC_BROKER));
         }
-        synonyms.push((key.name.into(), key.default.to_owned(), SOURCE_DEFAULT));
+        synonyms.push((
+            broker_synonym(key.name).into(),
+            key.default.to_owned(),
+            SOURCE_DEFAULT,
+        ));
         Entry::new(key.name, key.kind, key.doc, synonyms)
     };
     GROUP_KEYS.iter().map(entry).collect()
+}
+
+/// What brokers call the default of a group's key (Kafka's GroupConfig), itself where they have no word for it.
+fn broker_synonym(name: &'static str) -> &'static str {
+    match name {
+        "consumer.heartbeat.interval.ms" => "group.consumer.heartbeat.interval.ms",
+        "consumer.session.timeout.ms" => "group.consumer.session.timeout.ms",
+        "share.heartbeat.interval.ms" => "group.share.heartbeat.interval.ms",
+        "share.record.lock.duration.ms" => "group.share.record.lock.duration.ms",
+        "share.session.timeout.ms" => "group.share.session.timeout.ms",
+        "streams.heartbeat.interval.ms" => "group.streams.heartbeat.interval.ms",
+        "streams.num.standby.replicas" => "group.streams.num.standby.replicas",
+        "streams.session.timeout.ms" => "group.streams.session.timeout.ms",
+        name => name,
+    }
 }
 
 /// As by Kafka, one that is not there has the defaults.
@@ -371,8 +392,14 @@ fn client_metrics_entries(cx: &Context, name: &str) -> Vec<Entry> {
         if let Some(own) = set.and_then(|set| set.get(key.name)) {
             synonyms.push((key.name.into(), own.clone(), SOURCE_CLIENT_METRICS));
         }
-        synonyms.push((key.name.into(), key.default.to_owned(), SOURCE_DEFAULT));
-        Entry::new(key.name, key.kind, key.doc, synonyms)
+        let value = match synonyms.first() {
+            Some((_, set, _)) => set.clone(),
+            None => key.default.to_owned(),
+        };
+        Entry {
+            value,
+            ..Entry::new(key.name, key.kind, key.doc, synonyms)
+        }
     };
     CLIENT_METRICS_KEYS.iter().map(entry).collect()
 }

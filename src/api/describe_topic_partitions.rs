@@ -94,7 +94,8 @@ async fn handle(
                 let refusal = refused(topic_name(&name), error);
                 // Of what is not there too, as by Kafka.
                 let refusal = match error {
-                    ResponseError::UnknownTopicOrPartition => refusal
+                    ResponseError::UnknownTopicOrPartition
+                    | ResponseError::InvalidTopicException => refusal
                         .with_topic_authorized_operations(authorized_operations(
                             &caller.session,
                             resource,

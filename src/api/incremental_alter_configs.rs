@@ -114,7 +114,7 @@ fn change_loggers(
     let request = |why: String| (ResponseError::InvalidRequest, why);
     if name.parse() != Ok(id) {
         return Err(request(match name.parse::<i32>() {
-            Ok(_) => format!("Unexpected broker id, expected {id}, but received {name}"),
+            Ok(_) => format!("Unexpected node id. Expected {id}, but received {name}"),
             Err(_) => format!("Node id must be an integer, but it is: {name}"),
         }));
     }

@@ -48,9 +48,15 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
         Some(topics) => topics.is_empty() && caller.version == 0,
     };
     let mut asked = request.topics.unwrap_or_default();
-    // One that is named several times is answered once, as by Kafka.
+    if let Some(refusal) = of_no_name(caller.version, &asked) {
+        return refusal;
+    }
+    // One that is named several times is answered once, as by Kafka; where there is an id, that is its name.
     let mut named = HashSet::new();
-    asked.retain(|topic| named.insert((topic.topic_id, topic.name.clone())));
+    asked.retain(|topic| {
+        let name = topic.name.clone().filter(|_| topic.topic_id.is_nil());
+        named.insert((topic.topic_id, name))
+    });
     let may_create = caller.version < 4 || request.allow_auto_topic_creation;
     if may_create && cx.config.flag("auto.create.topics.enable") {
         create_missing(&cx, &caller, &asked).await;
@@ -71,7 +77,7 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
         false => asked
             .iter()
             .map(|asked| {
-                find(&cx, &caller, &image, asked)
+                find(&cx, &caller, &image, asked, with_operations)
                     .map_or_else(|refusal| *refusal, |topic| describe(&topic))
             })
             .collect(),
@@ -102,6 +108,29 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
         } else {
             OPERATIONS_OMITTED
         })
+}
+
+/// From this version on topics can be asked for by their ids (KIP-516); those before have the field already.
+const BY_ID_FROM: i16 = 12;
+
+/// What Kafka answers where a topic of an older version has an id, or no name (KafkaApis.handleTopicMetadataRequest).
+fn of_no_name(version: i16, asked: &[MetadataRequestTopic]) -> Option<MetadataResponse> {
+    let has_name = |topic: &MetadataRequestTopic| topic.topic_id.is_nil() && topic.name.is_some();
+    if version >= BY_ID_FROM || asked.iter().all(has_name) {
+        return None;
+    }
+    let topics = asked.iter().map(|topic| {
+        MetadataResponseTopic::default()
+            .with_error_code(ResponseError::InvalidRequest.code())
+            .with_name(Some(topic.name.clone().unwrap_or_default()))
+            .with_topic_id(topic.topic_id)
+            .with_topic_authorized_operations(OPERATIONS_OMITTED)
+    });
+    let refusal = MetadataResponse::default()
+        .with_controller_id(BrokerId(-1))
+        .with_cluster_authorized_operations(OPERATIONS_OMITTED)
+        .with_topics(topics.collect());
+    Some(refusal)
 }
 
 async fn create_missing(cx: &Context, caller: &Caller, asked: &[MetadataRequestTopic]) {
@@ -152,6 +181,7 @@ fn find(
     caller: &Caller,
     image: &Image,
     asked: &MetadataRequestTopic,
+    with_operations: bool,
 ) -> Result<Arc<Topic>, Box<MetadataResponseTopic>> {
     let refuse = |error: ResponseError| {
         let refusal = MetadataResponseTopic::default()
@@ -177,13 +207,22 @@ fn find(
         return may_describe(&topic.name).map(|()| topic);
     }
     let name = asked.name.as_ref().map_or("", |name| name.as_str());
+    // Of what is not there too, as by Kafka.
+    let nothing = |error: ResponseError| {
+        let operations = match with_operations {
+            true => authorized_operations(&caller.session, Resource::Topic(name)),
+            false => OPERATIONS_OMITTED,
+        };
+        let refusal = refuse(error).with_topic_authorized_operations(operations);
+        Box::new(refusal)
+    };
     if check_topic_name(name).is_err() {
-        return Err(refuse(ResponseError::InvalidTopicException));
+        return Err(nothing(ResponseError::InvalidTopicException));
     }
     may_describe(name)?;
     image
         .topic_or_internal(name)
-        .ok_or_else(|| refuse(crate::partition::PartitionError::Unknown.wire()))
+        .ok_or_else(|| nothing(crate::partition::PartitionError::Unknown.wire()))
 }
 
 /// How long a client that asks for a new topic waits for all brokers to have it, ms.

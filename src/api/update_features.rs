@@ -37,6 +37,7 @@ async fn handle(
     let (feature, level) = (&update.feature, update.max_version_level);
     let reason = match level {
         ..0 => "A feature version cannot be less than 0.".to_owned(),
+        0 => format!("Feature {feature} not found."),
         _ => format!("Local controller {id} does not support this feature."),
     };
     let why = format!(

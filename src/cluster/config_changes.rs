@@ -68,7 +68,6 @@ impl Controller {
         changes: &[ConfigChange],
         validate_only: bool,
     ) -> Result<(), ClusterError> {
-        check_resource_name(what, name)?;
         let _change = self.view.lock_changes().await;
         if !self.is_controller() {
             return Err(ClusterError::NotController);
@@ -81,6 +80,7 @@ impl Controller {
             apply_change(&mut overrides, |key| what.kind_of(key), in_force, change)
                 .map_err(|error| error.of_resource(what))?;
         }
+        check_resource_name(what, name)?;
         self.check(what, name, &overrides)?;
         if validate_only || known.cloned().unwrap_or_default() == overrides {
             return Ok(());

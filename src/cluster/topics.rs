@@ -215,7 +215,8 @@ impl Controller {
         let live = self.live_brokers().len();
         if factor < 1 {
             return Err(ClusterError::ReplicationFactor(
-                "Replication factor was set to an invalid non-positive value.".to_owned(),
+                "Replication factor must be larger than 0, or -1 to use the default value."
+                    .to_owned(),
             ));
         }
         if factor as usize > live {
@@ -244,20 +245,29 @@ impl Controller {
                     "Partitions should be a consecutive 0-based integer sequence.".to_owned(),
                 ));
             }
-            let distinct: BTreeSet<_> = replicas.iter().collect();
-            if replicas.is_empty() || distinct.len() != replicas.len() {
-                return Err(ClusterError::Assignment(format!(
-                    "The replicas {replicas:?} of partition {index} are empty or not distinct."
-                )));
+            // In the order and the words of Kafka's ReplicationControlManager.validateManualPartitionAssignment.
+            let mut sorted = replicas.clone();
+            sorted.sort_unstable();
+            let refused = match sorted.first() {
+                None => Some("The manual partition assignment includes an empty replica list.".to_owned()),
+                Some(_) => sorted.iter().enumerate().find_map(|(at, id)| {
+                    let is_again = at > 0 && sorted[at - 1] == *id;
+                    match live.contains(id) {
+                        false => Some(format!(
+                            "The manual partition assignment includes broker {id}, but no such broker is registered."
+                        )),
+                        true => is_again.then(|| format!(
+                            "The manual partition assignment includes the broker {id} more than once."
+                        )),
+                    }
+                }),
+            };
+            if let Some(why) = refused {
+                return Err(ClusterError::Assignment(why));
             }
             if replicas.len() > 1 {
                 return Err(ClusterError::Assignment(format!(
                     "The replicas {replicas:?} of partition {index} are several; partitions are not replicated yet."
-                )));
-            }
-            if let Some(absent) = replicas.iter().find(|id| !live.contains(id)) {
-                return Err(ClusterError::Assignment(format!(
-                    "The manual partition assignment includes broker {absent}, but no such broker is registered."
                 )));
             }
             all.push(replicas.clone());
