@@ -14,6 +14,7 @@ import org.apache.kafka.common.protocol.types.Schema;
 import org.apache.kafka.common.protocol.types.Struct;
 import org.apache.kafka.common.protocol.types.TaggedFields;
 import org.apache.kafka.common.protocol.types.Type;
+import org.apache.kafka.common.record.internal.MemoryRecords;
 
 /**
  * Prints what Kafka's own message classes write: messages with random values of the APIs that are named, in every version, a
@@ -101,7 +102,8 @@ public class GoldenMessages {
             case "INT64": return random.nextLong();
             case "UUID": return new Uuid(random.nextLong(), random.nextLong());
             case "STRING": return text();
-            case "BYTES": case "RECORDS": return ByteBuffer.wrap(text().getBytes());
+            case "BYTES": return ByteBuffer.wrap(text().getBytes());
+            case "RECORDS": return MemoryRecords.readableRecords(ByteBuffer.wrap(text().getBytes()));
             default: throw new IllegalArgumentException(name);
         }
     }

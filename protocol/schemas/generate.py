@@ -25,6 +25,15 @@ MESSAGES = [
     "ApiVersions",
     "DescribeLogDirs",
     "DeleteGroups",
+    # Of what is not served yet, or not in that version.
+    "InitProducerId",
+    "WriteTxnMarkers",
+    "TxnOffsetCommit",
+    "ShareFetch",
+    "ShareAcknowledge",
+    "DescribeShareGroupOffsets",
+    "StreamsGroupHeartbeat",
+    "StreamsGroupDescribe",
 ]
 
 OUT = Path(__file__).resolve().parent.parent / "src" / "messages"
@@ -73,7 +82,7 @@ def within(range, all):
 
 
 def snake(name):
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[a-z])(?=[0-9])", "_", name)
     return re.sub(r"(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 

@@ -23,14 +23,28 @@ pub fn request_frame(bytes: &[u8]) {
     }
 }
 
-/// A response body: two bytes API key, two bytes version, then the body.
-pub fn response(bytes: &[u8]) {
-    if let Some(([a, b, c, d], body)) = bytes.split_first_chunk::<4>() {
-        let (key, version) = (i16::from_be_bytes([*a, *b]), i16::from_be_bytes([*c, *d]));
-        if shape::walk_response(key, version, body).is_ok() {
-            let _ = AnyResponse::decode(key, &mut Bytes::copy_from_slice(body), version);
-        }
+/// A request's body, also of what is not served yet: two bytes API key, two bytes version, then the body.
+pub fn request(bytes: &[u8]) {
+    if let Some((key, version, body)) = keyed(bytes)
+        && shape::walk_request(key, version, body).is_ok()
+    {
+        let _ = AnyRequest::decode(key, &mut Bytes::copy_from_slice(body), version);
     }
+}
+
+/// A response's body, in the same way.
+pub fn response(bytes: &[u8]) {
+    if let Some((key, version, body)) = keyed(bytes)
+        && shape::walk_response(key, version, body).is_ok()
+    {
+        let _ = AnyResponse::decode(key, &mut Bytes::copy_from_slice(body), version);
+    }
+}
+
+fn keyed(bytes: &[u8]) -> Option<(i16, i16, &[u8])> {
+    let ([a, b, c, d], body) = bytes.split_first_chunk::<4>()?;
+    let key = i16::from_be_bytes([*a, *b]);
+    Some((key, i16::from_be_bytes([*c, *d]), body))
 }
 
 /// Record data as it is produced.

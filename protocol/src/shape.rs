@@ -10,7 +10,7 @@
 
 use std::sync::LazyLock;
 
-use crate::versions;
+use crate::versions::{self, ENTRIES_MAX};
 
 /// Elements of all arrays of one response; each becomes a value of up to some hundred bytes in memory. Requests have
 /// limits of their own, by API ([`crate::versions::ApiRow::entries_max`]).
@@ -128,7 +128,7 @@ pub fn walk_request(api_key: i16, version: i16, body: &[u8]) -> Result<(), Shape
 /// Checks a request's body, and tells what it takes in memory once it is decoded, bytes, roughly: texts and bytes stay
 /// slices of it.
 pub fn decoded_bytes(api_key: i16, version: i16, body: &[u8]) -> Result<usize, ShapeError> {
-    let elements_max = versions::lookup(api_key).map_or(0, |row| row.entries_max);
+    let elements_max = versions::lookup(api_key).map_or(ENTRIES_MAX, |row| row.entries_max);
     walk(api_key, Direction::Request, version, body, elements_max)
 }
 

@@ -55,8 +55,8 @@ pub struct ApiRow {
     pub entries_max: usize,
 }
 
-/// What a request may name that is about topics and partitions.
-const ENTRIES_MAX: usize = 100_000;
+/// What a request may name that is about topics and partitions, or of an API that is not served yet.
+pub const ENTRIES_MAX: usize = 100_000;
 /// What a request may have that is about one thing.
 const FEW_ENTRIES_MAX: usize = 1000;
 

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use bytes::{BufMut, Bytes, BytesMut};
 use metaq_protocol::messages::{AnyRequest, AnyResponse};
 use metaq_protocol::shape::{self, Direction, Shape, shape_of, walk_request, walk_response};
-use metaq_protocol::versions::{self, ApiRow};
+use metaq_protocol::versions::{self, ApiRow, ENTRIES_MAX, HandlerGroup};
 use proptest::prelude::*;
 
 /// Counts what the current thread allocates, so that a decoder that believes a length is caught.
@@ -134,8 +134,36 @@ fn generate(shape: &Shape, random: &mut Random, out: &mut BytesMut, boolean: boo
     }
 }
 
+const fn later(key: i16, name: &'static str, min: i16, max: i16) -> ApiRow {
+    ApiRow {
+        key,
+        name,
+        advertised_min: min,
+        min,
+        max,
+        group: HandlerGroup::Producer,
+        entries_max: ENTRIES_MAX,
+    }
+}
+
+/// What is not served yet, or not in these versions.
+const LATER: &[ApiRow] = &[
+    later(22, "InitProducerId", 6, 6),
+    later(27, "WriteTxnMarkers", 1, 2),
+    later(28, "TxnOffsetCommit", 0, 6),
+    later(78, "ShareFetch", 1, 2),
+    later(79, "ShareAcknowledge", 1, 2),
+    later(88, "StreamsGroupHeartbeat", 0, 1),
+    later(89, "StreamsGroupDescribe", 0, 1),
+    later(90, "DescribeShareGroupOffsets", 0, 1),
+];
+
+fn all_rows() -> impl Iterator<Item = &'static ApiRow> {
+    versions::TABLE.iter().chain(LATER)
+}
+
 fn rows() -> impl Strategy<Value = (&'static ApiRow, i16, u64)> {
-    let row = (0..versions::TABLE.len()).prop_map(|n| &versions::TABLE[n]);
+    let row = proptest::sample::select(all_rows().collect::<Vec<_>>());
     (row, any::<u16>(), any::<u64>()).prop_map(|(row, pick, seed)| {
         (
             row,
@@ -273,7 +301,7 @@ fn every_hostile_array_length_is_refused() {
         }
     }
     let mut tried = 0;
-    for row in versions::TABLE {
+    for row in all_rows() {
         for version in row.min..=row.max {
             let (mut body, mut places) = (BytesMut::new(), Vec::new());
             lengths(

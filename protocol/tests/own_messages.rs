@@ -55,7 +55,7 @@ fn what_kafkas_classes_write_is_read_and_written_as_it_was() {
             shape::walk_response(key, version, &golden.bytes).unwrap();
         }
     }
-    assert!(golden().count() > 200);
+    assert!(golden().count() > 400);
 }
 
 #[test]
@@ -72,8 +72,9 @@ fn what_is_cut_anywhere_is_an_error() {
     }
 }
 
-/// Reads every golden message of an API as the wire crate does, in the versions that it knows; how many there were.
-fn compare<Own, Crates>(key: i16, is_request: bool) -> usize
+/// Reads every golden message of an API as the wire crate does, in the versions that it knows, but for what one of them alone has;
+/// how many there were.
+fn compare<Own, Crates>(key: i16, is_request: bool, other: &[&str]) -> usize
 where
     Own: Decodable + Encodable + std::fmt::Debug,
     Crates: Decodable + Message + std::fmt::Debug,
@@ -84,7 +85,12 @@ where
     let compared = known.map(|golden| {
         let own = Own::decode(&mut golden.bytes.clone(), golden.version).unwrap();
         let crates = Crates::decode(&mut golden.bytes.clone(), golden.version).unwrap();
-        assert_eq!(format!("{own:?}"), format!("{crates:?}"));
+        let without = |read: String| {
+            other
+                .iter()
+                .fold(read, |read, other| read.replace(other, ""))
+        };
+        assert_eq!(without(format!("{own:?}")), without(format!("{crates:?}")));
         let size = own.compute_size(golden.version).unwrap();
         assert_eq!(size, golden.bytes.len());
     });
@@ -92,23 +98,38 @@ where
 }
 
 macro_rules! compare {
-    ($($key:literal $is_request:literal $message:ident,)*) => {
-        $(assert_ne!(compare::<messages::$message, by_the_crate::$message>($key, $is_request), 0);)*
+    ($($key:literal $is_request:literal $message:ident but $other:expr,)*) => {
+        $(assert_ne!(compare::<messages::$message, by_the_crate::$message>($key, $is_request, $other), 0);)*
     };
 }
 
-/// Those whose fields are the same in both.
+/// Those that the wire crate has at all, with what one of them alone has; ShareFetchResponse's records
+/// may be null there.
 #[test]
 fn every_field_has_the_value_that_the_wire_crate_reads() {
     compare!(
-        2 true ListOffsetsRequest,
-        2 false ListOffsetsResponse,
-        8 true OffsetCommitRequest,
-        8 false OffsetCommitResponse,
-        9 true OffsetFetchRequest,
-        9 false OffsetFetchResponse,
-        18 false ApiVersionsResponse,
-        35 true DescribeLogDirsRequest,
-        42 true DeleteGroupsRequest,
+        2 true ListOffsetsRequest but &[],
+        2 false ListOffsetsResponse but &[],
+        8 true OffsetCommitRequest but &[],
+        8 false OffsetCommitResponse but &[],
+        9 true OffsetFetchRequest but &[],
+        9 false OffsetFetchResponse but &[],
+        18 true ApiVersionsRequest but &["cluster_id: None, node_id: -1, "],
+        18 false ApiVersionsResponse but &[],
+        22 true InitProducerIdRequest but &[],
+        22 false InitProducerIdResponse but &[],
+        27 true WriteTxnMarkersRequest but &["transaction_version: 0, "],
+        27 false WriteTxnMarkersResponse but &[],
+        28 true TxnOffsetCommitRequest but &["topic_id: 00000000-0000-0000-0000-000000000000, ", "_or_member_epoch"],
+        28 false TxnOffsetCommitResponse but &["topic_id: 00000000-0000-0000-0000-000000000000, "],
+        35 true DescribeLogDirsRequest but &[],
+        35 false DescribeLogDirsResponse but &["is_cordoned: false, "],
+        42 true DeleteGroupsRequest but &[],
+        42 false DeleteGroupsResponse but &["error_message: None, "],
+        78 true ShareFetchRequest but &["share_acquire_mode: 0, is_renew_ack: false, ", "partition_max_bytes: 0, "],
+        79 true ShareAcknowledgeRequest but &["is_renew_ack: false, "],
+        79 false ShareAcknowledgeResponse but &["acquisition_lock_timeout_ms: 0, "],
+        90 true DescribeShareGroupOffsetsRequest but &[],
+        90 false DescribeShareGroupOffsetsResponse but &["lag: -1, "],
     );
 }

@@ -44,9 +44,17 @@ any! {
     ApiVersionsRequest of ApiVersionsRequest,
     DeleteGroupsRequest of DeleteGroupsRequest,
     DescribeLogDirsRequest of DescribeLogDirsRequest,
+    DescribeShareGroupOffsetsRequest of DescribeShareGroupOffsetsRequest,
+    InitProducerIdRequest of InitProducerIdRequest,
     ListOffsetsRequest of ListOffsetsRequest,
     OffsetCommitRequest of OffsetCommitRequest,
     OffsetFetchRequest of OffsetFetchRequest,
+    ShareAcknowledgeRequest of ShareAcknowledgeRequest,
+    ShareFetchRequest of ShareFetchRequest,
+    StreamsGroupDescribeRequest of StreamsGroupDescribeRequest,
+    StreamsGroupHeartbeatRequest of StreamsGroupHeartbeatRequest,
+    TxnOffsetCommitRequest of TxnOffsetCommitRequest,
+    WriteTxnMarkersRequest of WriteTxnMarkersRequest,
 }
 
 any! {
@@ -54,7 +62,15 @@ any! {
     ApiVersionsResponse of ApiVersionsRequest,
     DeleteGroupsResponse of DeleteGroupsRequest,
     DescribeLogDirsResponse of DescribeLogDirsRequest,
+    DescribeShareGroupOffsetsResponse of DescribeShareGroupOffsetsRequest,
+    InitProducerIdResponse of InitProducerIdRequest,
     ListOffsetsResponse of ListOffsetsRequest,
     OffsetCommitResponse of OffsetCommitRequest,
     OffsetFetchResponse of OffsetFetchRequest,
+    ShareAcknowledgeResponse of ShareAcknowledgeRequest,
+    ShareFetchResponse of ShareFetchRequest,
+    StreamsGroupDescribeResponse of StreamsGroupDescribeRequest,
+    StreamsGroupHeartbeatResponse of StreamsGroupHeartbeatRequest,
+    TxnOffsetCommitResponse of TxnOffsetCommitRequest,
+    WriteTxnMarkersResponse of WriteTxnMarkersRequest,
 }
