@@ -432,11 +432,14 @@ fn what_is_not_there_is_described_as_by_kafka() {
             omitted
         );
 
-        let topic = OffsetCommitRequestTopic::default().with_name(name("t"));
+        let topic = OffsetCommitRequestTopic::default();
+        let topics = ["t", "missing"].map(|topic_name| topic.clone().with_name(name(topic_name)));
         let request = OffsetCommitRequest::default()
             .with_group_id(GroupId(text("g")))
-            .with_topics(vec![topic]);
-        assert!(client.ask(9, &request).topics.is_empty());
+            .with_topics(topics.into());
+        let answered = client.ask(9, &request).topics;
+        let answered: Vec<&str> = answered.iter().map(|topic| topic.name.as_str()).collect();
+        assert_eq!(answered, ["missing"]);
 
         let internal = MetadataRequestTopic::default().with_name(Some(name("__transaction_state")));
         let request = MetadataRequest::default().with_topics(Some(vec![internal]));

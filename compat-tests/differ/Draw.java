@@ -28,6 +28,9 @@ final class Draw {
 
     /** What the requests of a sequence have in common: its topics and groups, which are its own. */
     record World(String prefix, long nowMs) {
+        /** A member that joins waits this long for those that do not, and is gone when it does not sync for so long. */
+        static final long REBALANCE_MS = 600;
+
         /** Two partitions; compacted; with the broker's timestamps; only ever created by the sequence. */
         String topic(int number) {
             return prefix + List.of("plain", "compacted", "stamped", "later").get(number);
@@ -308,7 +311,7 @@ final class Draw {
             // Others make internal topics.
             case "key_type" -> unusual ? any(3L, -1L) : 0L;
             case "session_timeout_ms" -> unusual ? any(0L, -1L, 9L, 1_800_001L) : 10_000L;
-            case "rebalance_timeout_ms" -> unusual ? any(0L, -1L) : 200L;
+            case "rebalance_timeout_ms" -> unusual ? any(0L, -1L) : World.REBALANCE_MS;
             case "num_partitions" -> unusual ? any(0L, -2L) : any(-1L, 1L, 2L);
             case "replication_factor" -> unusual ? any(0L, 2L, -2L) : any(1L, -1L);
             case "broker_ids" -> unusual ? any(1L, -1L) : 0L;

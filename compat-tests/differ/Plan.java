@@ -85,7 +85,7 @@ final class Plan {
         Object protocol = map("name", "range", "metadata", new byte[] {0, 0, 0, 0, 0, 0, -1, -1, -1, -1});
         List<Step> steps = new ArrayList<>();
         if (random.nextInt(3) > 0) {
-            steps.add(fixed(ApiMessageType.JOIN_GROUP, random.nextInt(3) == 0 ? 5 : 3, map("group_id", group, "session_timeout_ms", 10_000L, "rebalance_timeout_ms", 200L, "member_id", "",
+            steps.add(fixed(ApiMessageType.JOIN_GROUP, random.nextInt(3) == 0 ? 5 : 3, map("group_id", group, "session_timeout_ms", 10_000L, "rebalance_timeout_ms", Draw.World.REBALANCE_MS, "member_id", "",
                 "group_instance_id", instance, "protocol_type", "consumer", "protocols", List.of(protocol))));
             if (random.nextInt(3) > 0) {
                 Object assignment = map("member_id", new Draw.Member(0), "assignment", new byte[] {0, 0, 0, 0, 0, 0, -1, -1, -1, -1});

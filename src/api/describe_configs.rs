@@ -271,14 +271,12 @@ pub(super) fn topic_entries(cx: &Context, topic: &Topic) -> Vec<Entry> {
     TOPIC_KEYS.iter().map(entry).collect()
 }
 
-/// The broker's configuration that a topic's default comes from, and how that says it: some of Kafka's defaults are in hours
-/// (ServerTopicConfigSynonyms). A key that brokers have no word for has none.
+/// The broker's configuration that a topic's default comes from, and how that says it (Kafka's ConfigHelper). A key that
+/// brokers have no word for has none.
 fn default_synonym(key: &crate::config::TopicKey) -> Option<(&'static str, &'static str)> {
     match key.name {
-        "retention.ms" => Some(("log.retention.hours", "168")),
-        "segment.ms" => Some(("log.roll.hours", "168")),
-        // Those of brokers have no default.
-        "segment.jitter.ms" | "flush.ms" => None,
+        // Those of brokers have no default: it is in hours, or of another key.
+        "retention.ms" | "segment.ms" | "segment.jitter.ms" | "flush.ms" => None,
         _ => key.broker_name.map(|name| (name, key.default)),
     }
 }

@@ -59,13 +59,15 @@ async fn handle(
     let mut topics = Vec::with_capacity(request.topics.len());
     // Position in `offsets` of every partition that exists.
     let mut places = Vec::new();
-    // Those of no partitions are not answered, as by Kafka.
-    let topics_named = request.topics.iter();
-    for topic in topics_named.filter(|topic| !topic.partitions.is_empty()) {
+    for topic in &request.topics {
         let known = match is_by_id {
             true => image.topic_by_id(topic.topic_id),
             false => image.topic(&topic.name),
         };
+        // One of no partitions is not answered, but where there is no such topic, as by Kafka.
+        if known.is_some() && topic.partitions.is_empty() {
+            continue;
+        }
         let name = known.map_or(&**topic.name, |topic| &*topic.name);
         let of_topic = || match is_by_id && known.is_none() {
             true => Err(ResponseError::UnknownTopicId.code()),

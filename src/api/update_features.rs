@@ -35,7 +35,10 @@ async fn handle(
         return response;
     };
     let (feature, level) = (&update.feature, update.max_version_level);
+    // Upgrade, safe downgrade, unsafe downgrade.
+    let is_type = caller.version == 0 || (1..=3).contains(&update.upgrade_type);
     let reason = match level {
+        _ if !is_type => "The controller does not support the given upgrade type.".to_owned(),
         ..0 => "A feature version cannot be less than 0.".to_owned(),
         0 => format!("Feature {feature} not found."),
         _ => format!("Local controller {id} does not support this feature."),
