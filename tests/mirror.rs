@@ -1,11 +1,16 @@
 //! `__consumer_offsets` with offsets.topic.mirror: what a tool reads there is what groups have committed, through restarts, and
 //! nobody writes to it.
 
+#[path = "common/cluster.rs"]
+mod cluster;
 mod common;
+#[path = "common/zookeeper.rs"]
+mod zookeeper;
 
 use std::collections::BTreeMap;
 
 use bytes::{Buf, Bytes};
+use cluster::{Cluster, LONG, SHORT_SESSION, within};
 use common::{Client, Running, batch, fetch_request, name, produce_request, wait_for};
 use metaq_protocol::ResponseError;
 use metaq_protocol::batch::{BATCH_HEADER_BYTES, Batches};
@@ -192,4 +197,34 @@ fn the_topic_is_listed_and_belongs_to_the_broker_alone() {
     let request = MetadataRequest::default().with_topics(Some(vec![named]));
     assert_eq!(client.ask(12, &request).topics[0].error_code, 0);
     broker.stop();
+}
+
+#[test]
+fn a_slot_that_goes_to_another_broker_has_its_whole_state_there() {
+    let mut cluster = Cluster::start(2, &[ON[0], SHORT_SESSION]);
+    cluster.create(0, "t", 2);
+    let owner = cluster.nodes[0].coordinator_of("g").unwrap();
+    let mut client = cluster.nodes[owner as usize].client();
+    wait_for("the mirror", || end_of_log(&mut client, -1) == (0, 0));
+    // Partition 0 is broker 0's, partition 1 the other one's.
+    for partition in 0..2 {
+        commit(&mut client, partition, 7);
+    }
+    wait_until_read(&mut client, &[(0, 7), (1, 7)]);
+    let not_leader = ResponseError::NotLeaderOrFollower.code();
+    let mut left = cluster.other_than(owner).client();
+    assert_eq!(end_of_log(&mut left, -1).0, not_leader);
+    cluster.nodes[owner as usize].kill();
+    within(LONG, "the other broker to lead", || {
+        end_of_log(&mut left, -1).0 == 0
+    });
+    wait_until_read(&mut left, &[(0, 7), (1, 7)]);
+    commit(&mut left, 0, 8);
+    wait_until_read(&mut left, &[(0, 8), (1, 7)]);
+    // It comes back without the slot.
+    cluster.nodes[owner as usize].launch();
+    let mut back = cluster.nodes[owner as usize].client();
+    within(LONG, "it to know who leads", || {
+        end_of_log(&mut back, -1).0 == not_leader
+    });
 }
