@@ -22,16 +22,20 @@ use metaq_protocol::messages::leave_group_request::MemberIdentity;
 use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
 use metaq_protocol::messages::offset_commit_request::OffsetCommitRequestTopic;
+use metaq_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+};
 use metaq_protocol::messages::update_features_request::FeatureUpdateKey;
 use metaq_protocol::messages::{
     AlterReplicaLogDirsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest,
     DeleteGroupsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
     DescribeProducersRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest,
     FindCoordinatorRequest, GroupId, IncrementalAlterConfigsRequest, JoinGroupRequest,
-    LeaveGroupRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, SyncGroupRequest,
-    UpdateFeaturesRequest,
+    LeaveGroupRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
+    OffsetFetchRequest, SyncGroupRequest, UpdateFeaturesRequest,
 };
 use metaq_protocol::protocol::StrBytes;
+use uuid::Uuid;
 
 const INVALID_REQUEST: i16 = ResponseError::InvalidRequest.code();
 const UNKNOWN: i16 = ResponseError::UnknownTopicOrPartition.code();
@@ -458,6 +462,65 @@ fn what_is_not_there_is_described_as_by_kafka() {
             let why = "The update failed for all features since the following feature had an error: Invalid update version 3 for feature x. Local controller 0 does not support this feature.";
             assert_eq!(answer.error_message.as_deref(), Some(why));
             assert!(answer.results.is_empty());
+        }
+    });
+}
+
+/// A topic of no partitions is in OffsetFetch's answer, and in OffsetCommit's where it is unknown.
+#[test]
+fn topics_of_no_partitions_are_answered_as_by_kafka() {
+    with_topic(|client| {
+        let asked = MetadataRequestTopic::default().with_name(Some(name("t")));
+        let request = MetadataRequest::default().with_topics(Some(vec![asked]));
+        let ids = [
+            client.ask(12, &request).topics[0].topic_id,
+            Uuid::from_u128(7),
+        ];
+        let named = || ["t", "missing"].into_iter().zip(ids);
+        for version in [9, 10] {
+            let (no_name, no_id) = (version >= 10, version < 10);
+            let name = |of: &str| name(if no_name { "" } else { of });
+            let id = |of: Uuid| if no_id { Uuid::nil() } else { of };
+            let topic = |(topic, of)| {
+                OffsetCommitRequestTopic::default()
+                    .with_name(name(topic))
+                    .with_topic_id(id(of))
+            };
+            let request = OffsetCommitRequest::default()
+                .with_group_id(GroupId(text("g")))
+                .with_topics(named().map(topic).collect());
+            let answer = client.ask(version, &request).topics;
+            let told: Vec<_> = answer
+                .iter()
+                .map(|topic| (&topic.name, topic.topic_id))
+                .collect();
+            assert_eq!(told, [(&name("missing"), id(ids[1]))]);
+
+            let topic = |(topic, of)| {
+                OffsetFetchRequestTopics::default()
+                    .with_name(name(topic))
+                    .with_topic_id(id(of))
+            };
+            let group = OffsetFetchRequestGroup::default()
+                .with_group_id(GroupId(text("g")))
+                .with_topics(Some(named().map(topic).collect()));
+            let request = OffsetFetchRequest::default().with_groups(vec![group]);
+            let answer = client.ask(version, &request).groups.remove(0).topics;
+            let told = answer
+                .iter()
+                .map(|topic| (topic.name.clone(), topic.topic_id));
+            let expected = named().map(|(topic, of)| (name(topic), id(of)));
+            assert_eq!(told.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+            assert!(answer.iter().all(|topic| topic.partitions.is_empty()));
+        }
+        for version in [1, 7] {
+            let topic = |(topic, _)| OffsetFetchRequestTopic::default().with_name(name(topic));
+            let request = OffsetFetchRequest::default()
+                .with_group_id(GroupId(text("g")))
+                .with_topics(Some(named().map(topic).collect()));
+            let answer = client.ask(version, &request).topics;
+            let told: Vec<_> = answer.iter().map(|topic| topic.name.clone()).collect();
+            assert_eq!(told, [name("t"), name("missing")]);
         }
     });
 }

@@ -76,6 +76,10 @@ async fn handle(
         };
         let of_group = of_group.as_ref().map_err(|denied| denied.code());
         let refused = of_group.and_then(|()| of_topic()).err();
+        // One of no partitions is answered where it is refused or unknown, as by Kafka.
+        if topic.partitions.is_empty() && refused.is_none() && known.is_some() {
+            continue;
+        }
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
             let response = OffsetCommitResponsePartition::default()

@@ -35,7 +35,8 @@ pub(super) const API: Api = Api {
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
-type NamedPartitions = Option<Vec<(String, i32)>>;
+/// By topic; `None` for all.
+type NamedPartitions = Option<Vec<(String, Vec<i32>)>>;
 
 async fn handle(
     cx: Arc<Context>,
@@ -60,10 +61,9 @@ async fn handle(
         return OffsetFetchResponse::default().with_groups(groups);
     }
     let wanted: NamedPartitions = request.topics.map(|topics| {
-        topics
-            .iter()
-            .flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p)))
-            .collect()
+        let named = topics.into_iter();
+        let named = named.map(|topic| (topic.name.to_string(), topic.partition_indexes));
+        named.collect()
     });
     let named = wanted.clone().filter(|_| caller.version < 2);
     let mut reserved = Reserved::default();
@@ -86,10 +86,9 @@ async fn fetch_by_name(
     reserved: &mut Reserved,
 ) -> Result<Vec<OffsetFetchResponseTopics>, ResponseError> {
     let wanted: NamedPartitions = group.topics.map(|topics| {
-        topics
-            .iter()
-            .flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p)))
-            .collect()
+        let named = topics.into_iter();
+        let named = named.map(|topic| (topic.name.to_string(), topic.partition_indexes));
+        named.collect()
     });
     let found = fetch(cx, caller, &group.group_id, wanted, reserved).await?;
     Ok(found.into_iter().map(grouped).collect())
@@ -109,10 +108,7 @@ async fn fetch_by_id(
         let mut wanted = Vec::new();
         for topic in topics {
             match image.topic_by_id(topic.topic_id) {
-                Some(known) => {
-                    let partitions = topic.partition_indexes.iter();
-                    wanted.extend(partitions.map(|index| (known.name.to_string(), *index)));
-                }
+                Some(known) => wanted.push((known.name.to_string(), topic.partition_indexes)),
                 None => unknown.push(unknown_id(&topic)),
             }
         }
@@ -144,24 +140,20 @@ fn unknown_id(topic: &OffsetFetchRequestTopics) -> OffsetFetchResponseTopics {
 }
 
 /// The same error for each partition, in the order asked.
-fn refused(named: Vec<(String, i32)>, error: ResponseError) -> Vec<OffsetFetchResponseTopic> {
-    let mut topics: Vec<OffsetFetchResponseTopic> = Vec::new();
-    for (name, index) in named {
-        let partition = OffsetFetchResponsePartition::default()
+fn refused(named: Vec<(String, Vec<i32>)>, error: ResponseError) -> Vec<OffsetFetchResponseTopic> {
+    let partition = |index| {
+        OffsetFetchResponsePartition::default()
             .with_partition_index(index)
             .with_committed_offset(-1)
             .with_metadata(Some(text("")))
-            .with_error_code(error.code());
-        match topics.last_mut() {
-            Some(topic) if topic.name.as_str() == name => topic.partitions.push(partition),
-            _ => topics.push(
-                OffsetFetchResponseTopic::default()
-                    .with_name(topic_name(&name))
-                    .with_partitions(vec![partition]),
-            ),
-        }
-    }
-    topics
+            .with_error_code(error.code())
+    };
+    let topic = |(name, indexes): (String, Vec<i32>)| {
+        OffsetFetchResponseTopic::default()
+            .with_name(topic_name(&name))
+            .with_partitions(indexes.into_iter().map(partition).collect())
+    };
+    named.into_iter().map(topic).collect()
 }
 
 /// What of the memory goes into an answer.
@@ -203,28 +195,45 @@ async fn fetch(
     }
     authorize(cx, caller, Operation::Describe, Resource::Group(group_id))
         .map_err(|denied| denied.wire())?;
-    let are_named = wanted.is_some();
+    let flat = wanted.as_ref().map(|topics| {
+        let of_topic = |(name, indexes): &(String, Vec<i32>)| {
+            let name = name.clone();
+            let each = indexes.clone().into_iter();
+            each.map(move |index| (name.clone(), index))
+        };
+        topics.iter().flat_map(of_topic).collect()
+    });
     let found = cx
         .coordinator
-        .fetch_offsets(group_id, wanted)
+        .fetch_offsets(group_id, flat)
         .await
         .map_err(|error| error.wire())?;
     reserved.bytes += found.share.bytes();
     reserved.shares.push(found.share);
-    let mut topics: Vec<TopicOffsets> = Vec::new();
-    for ((name, partition), offset) in found.offsets {
-        match topics.last_mut() {
-            Some(topic) if topic.name == name => topic.partitions.push((partition, offset)),
-            _ => topics.push(TopicOffsets {
-                denied: authorize(cx, caller, Operation::Describe, Resource::Topic(&name)).err(),
-                name,
-                partitions: vec![(partition, offset)],
-            }),
+    let topic = |name: String, partitions| TopicOffsets {
+        denied: authorize(cx, caller, Operation::Describe, Resource::Topic(&name)).err(),
+        name,
+        partitions,
+    };
+    let mut offsets = found.offsets.into_iter();
+    let Some(wanted) = wanted else {
+        let mut topics: Vec<TopicOffsets> = Vec::new();
+        for ((name, index), offset) in offsets {
+            match topics.last_mut() {
+                Some(topic) if topic.name == name => topic.partitions.push((index, offset)),
+                _ => topics.push(topic(name, vec![(index, offset)])),
+            }
         }
-    }
-    // Of all topics, those that the client may not describe are not there.
-    topics.retain(|topic| are_named || topic.denied.is_none());
-    Ok(topics)
+        // Those that the client may not describe are not there.
+        topics.retain(|topic| topic.denied.is_none());
+        return Ok(topics);
+    };
+    let of_topic = |(name, indexes): (String, Vec<i32>)| {
+        let offsets = offsets.by_ref().take(indexes.len());
+        let offsets = offsets.map(|((_, index), offset)| (index, offset));
+        topic(name, offsets.collect())
+    };
+    Ok(wanted.into_iter().map(of_topic).collect())
 }
 
 fn parts(offset: Option<CommittedOffset>) -> (i64, i32, String) {
