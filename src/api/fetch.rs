@@ -414,7 +414,9 @@ async fn read_one(
                 high_watermark,
                 last_stable_offset,
                 log_start_offset: partition.log().ends().log_start,
-                aborted: (limits.isolation == Isolation::ReadCommitted).then(Vec::new),
+                aborted: (limits.isolation == Isolation::ReadCommitted
+                    && diverging_epoch.is_none())
+                .then(Vec::new),
                 diverging_epoch,
                 current_leader: None,
                 records_bytes: slice.as_ref().map_or(0, |slice| slice.bytes),

@@ -200,7 +200,7 @@ impl FetchSessions {
             let wanted = line.all();
             let mut cache = self.cache.lock();
             cache.remove(session_id);
-            if epoch == EPOCH_FINAL || wanted.is_empty() || !are_possible {
+            if epoch == EPOCH_FINAL || !are_possible {
                 return Ok((FetchKind::Full(0), wanted));
             }
             let id = self.create(&mut cache, by_id, line);

@@ -104,7 +104,7 @@ impl LeaderEpochs {
     pub fn end_offset_for(&self, epoch: i32, log_end: i64) -> Option<(i32, i64)> {
         let latest = self.latest()?;
         // As Kafka's LeaderEpochFileCache: an undefined epoch has no end.
-        if epoch == -1 {
+        if epoch < 0 {
             return None;
         }
         if epoch == latest {
