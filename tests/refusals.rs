@@ -348,7 +348,9 @@ fn metadata_of_what_cannot_be_named_so_is_refused() {
             assert!(answer.brokers.is_empty());
         }
         let again = MetadataRequestTopic::default().with_topic_id(id);
-        request.topics.as_mut().unwrap().push(again.with_name(None));
+        let named = MetadataRequestTopic::default().with_name(Some(name("missing")));
+        let more = [again.with_name(None), named];
+        request.topics.as_mut().unwrap().extend(more);
         assert_eq!(client.ask(12, &request).topics.len(), 1);
 
         let request = DescribeClusterRequest::default().with_endpoint_type(3);

@@ -51,6 +51,10 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
     if let Some(refusal) = of_no_name(caller.version, &asked) {
         return refusal;
     }
+    // Names do not count beside ids (KafkaApis.handleTopicMetadataRequest).
+    if asked.iter().any(|topic| !topic.topic_id.is_nil()) {
+        asked.retain(|topic| !topic.topic_id.is_nil());
+    }
     // One that is named several times is answered once, as by Kafka; where there is an id, that is its name.
     let mut named = HashSet::new();
     asked.retain(|topic| {

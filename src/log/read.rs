@@ -106,6 +106,10 @@ impl Log {
                     0
                 };
                 let bytes = ((end - found.position) as usize).min(wanted.bytes_max.max(whole));
+                // A part of a batch is of no use (Kafka's ReplicaManager.readFromLog).
+                if bytes < found.header.total_bytes() {
+                    return Ok(None);
+                }
                 let slice = Slice {
                     file: segment.file()?,
                     position: found.position,

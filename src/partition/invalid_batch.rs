@@ -67,6 +67,8 @@ pub enum RecordFault {
         /// The latest that is taken.
         latest: i64,
     },
+    /// Its batch says that the broker has set its timestamp, which only the broker may say.
+    TimestampType,
 }
 
 impl RecordError {
@@ -84,6 +86,9 @@ impl RecordError {
                 "Timestamp {timestamp} of message with offset {} is out of range. The timestamp should be within [{earliest}, {latest}]",
                 self.batch_index
             ),
+            RecordFault::TimestampType => {
+                "Invalid timestamp type in message. Producer should not set timestamp type to LogAppendTime.".to_owned()
+            }
         }
     }
 }
@@ -101,7 +106,7 @@ impl RecordErrors {
     /// Whether one of them is about a timestamp: then the batch's error is INVALID_TIMESTAMP, otherwise INVALID_RECORD.
     pub fn is_of_timestamps(&self) -> bool {
         let mut faults = self.named.iter().map(|error| error.fault);
-        faults.any(|fault| matches!(fault, RecordFault::Timestamp { .. }))
+        faults.any(|fault| !matches!(fault, RecordFault::NoKey))
     }
 
     /// Kafka's text for the whole batch.

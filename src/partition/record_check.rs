@@ -91,9 +91,13 @@ where
     let range = TimestampRange::of(config, now_ms);
     let in_range = seen.oldest == i64::MAX
         || range.is_none_or(|range| range.holds(seen.oldest) && range.holds(seen.newest));
-    match in_range && (seen.all_have_keys || !config.compact) {
+    let is_stamped = config.log_append_time && header.is_log_append_time();
+    match in_range && !is_stamped && (seen.all_have_keys || !config.compact) {
         true => Ok(seen.newest),
-        false => Err(InvalidBatch::Refused(wrong_ones(config, range, walk()?)?)),
+        false => {
+            let wrong = wrong_ones(config, range, is_stamped, walk()?)?;
+            Err(InvalidBatch::Refused(wrong))
+        }
     }
 }
 
@@ -101,6 +105,7 @@ where
 fn wrong_ones(
     config: &LogConfig,
     range: Option<TimestampRange>,
+    is_stamped: bool,
     records: impl Iterator<Item = Result<RecordFacts, InvalidBatch>>,
 ) -> Result<RecordErrors, InvalidBatch> {
     let mut errors = RecordErrors {
@@ -118,6 +123,7 @@ fn wrong_ones(
                 earliest: range.earliest,
                 latest: range.latest,
             },
+            _ if is_stamped => RecordFault::TimestampType,
             _ => continue,
         };
         errors.count += 1;
@@ -220,6 +226,34 @@ mod tests {
             ..LogConfig::default()
         };
         assert_eq!(refused(&config, [(true, 0), (true, NOW * 2)]), None);
+    }
+
+    #[test]
+    fn only_the_broker_says_that_it_has_set_the_timestamps() {
+        let config = LogConfig {
+            log_append_time: true,
+            ..LogConfig::default()
+        };
+        let mut bytes = BatchBuilder::new()
+            .push(None, Some(b"v"), &[], NOW)
+            .finish()
+            .unwrap()
+            .to_vec();
+        let record = || {
+            Ok([Ok(RecordFacts {
+                offset: 0,
+                timestamp: NOW,
+                has_key: false,
+            })])
+        };
+        for (attributes, is_refused) in [(0, false), (8, true)] {
+            bytes[22] = attributes;
+            let header = BatchHeader::parse(&bytes).unwrap();
+            let checked = check(&header, &config, NOW, || {
+                record().map(IntoIterator::into_iter)
+            });
+            assert_eq!(checked.is_err(), is_refused);
+        }
     }
 
     #[test]
