@@ -109,7 +109,7 @@ public final class Differ {
     }
 
     private Map<String, Object> ask(Link link, Plan.Step step, Names names) throws IOException {
-        link.send(step.api(), step.version(), step.schema(), step.tree(), names);
+        link.send(step, names);
         Link.Outcome outcome = link.receive(step.api(), step.version());
         if (!outcome.answered()) throw new IOException(step.api().name + ": " + outcome.tree());
         names.learn(outcome.tree());
@@ -214,7 +214,7 @@ public final class Differ {
     }
 
     private static void step(Plan.Step step, Link link, Names names) throws IOException {
-        link.send(step.api(), step.version(), step.schema(), step.tree(), names);
+        link.send(step, names);
     }
 
     private static Object outcome(Plan.Step step, Link link, Names names) throws IOException {
@@ -276,7 +276,8 @@ public final class Differ {
 
     private boolean report() {
         asked.forEach((api, count) -> {
-            if (differing.containsKey(api)) System.out.println("FAIL differ/" + api + ": " + differing.get(api) + " differences");
+            String first = sorts.keySet().stream().filter(sort -> sort.startsWith(api + " ")).findFirst().orElse("");
+            if (differing.containsKey(api)) System.out.println("FAIL differ/" + api + ": " + differing.get(api) + " differences, --sequence " + examples.get(first) + ": " + first);
             else System.out.println("PASS differ/" + api);
         });
         sorts.entrySet().stream().sorted((one, other) -> other.getValue() - one.getValue())

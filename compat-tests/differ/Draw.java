@@ -286,7 +286,11 @@ final class Draw {
             }
             case "max_wait_ms" -> unusual ? any(-1L, 100L) : any(0L, 50L);
             case "min_bytes" -> unusual ? any(-1L, most) : any(0L, 1L, 100L);
-            case "max_bytes", "partition_max_bytes" -> unusual ? any(-1L, 0L, 1L, most) : any(1_000_000L, 100L);
+            case "max_bytes", "partition_max_bytes" -> {
+                long bytes = unusual ? any(-1L, 0L, 1L, most) : any(1_000_000L, 100L);
+                if (bytes < 0) tags.add("bytes:negative");
+                yield bytes;
+            }
             case "isolation_level" -> {
                 if (unusual) tags.add("isolation:unusual");
                 yield unusual ? any(2L, -1L) : any(0L, 1L);

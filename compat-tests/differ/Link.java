@@ -29,11 +29,15 @@ final class Link implements AutoCloseable {
         }
     }
 
-    void send(ApiMessageType api, short version, short schemaVersion, Map<String, Object> tree, Names names) throws IOException {
+    /** The tags `frame:longer` and `frame:cut` are about the frame: bytes after the request, or its last one missing. */
+    void send(Plan.Step step, Names names) throws IOException {
+        ApiMessageType api = step.api();
         ByteBuffer out = ByteBuffer.allocate(4 << 20);
         out.putInt(0);
-        header(out, api.apiKey(), version, api.requestHeaderVersion(schemaVersion));
-        Wire.write(api.requestSchemas()[schemaVersion], tree, out, names);
+        header(out, api.apiKey(), step.version(), api.requestHeaderVersion(step.schema()));
+        Wire.write(api.requestSchemas()[step.schema()], step.tree(), out, names);
+        if (step.tags().contains("frame:longer")) out.put(new byte[3]);
+        if (step.tags().contains("frame:cut")) out.position(out.position() - 1);
         write(out);
     }
 

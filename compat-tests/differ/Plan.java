@@ -65,6 +65,7 @@ final class Plan {
         Draw draw = new Draw(api, random, world, wrongness);
         Map<String, Object> tree = draw.request(schema);
         if (version != schema) draw.tags.add("version");
+        if (random.nextInt(60) == 0) draw.tags.add(random.nextBoolean() ? "frame:longer" : "frame:cut");
         return new Step(api, version, schema, tree, draw.tags);
     }
 
