@@ -2,6 +2,9 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 use common::{Client, Running, batch, fetch_request};
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::fetch_response::PartitionData;
@@ -74,6 +77,34 @@ fn who_read_what_is_not_in_the_log_is_told_where_the_logs_part() {
     delete_before(&mut client, 2);
     let deleted = fetched(&mut client, &request(1, 0, 60_000));
     assert_eq!(of(&deleted), (out_of_range, (-1, -1), false));
+    broker.stop();
+}
+
+#[test]
+fn records_that_no_longer_fit_count_where_a_fetch_waits_for_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    for topic in ["t", "u"] {
+        client.create(topic);
+        assert_eq!(client.produce(topic, batch(200)), (0, 0));
+    }
+    let bytes = batch(200).len() as i32;
+    let mut request = fetch_request("t", 0, 60_000);
+    request.topics.extend(fetch_request("u", 0, 0).topics);
+    for topic in &mut request.topics {
+        topic.partitions[0].partition_max_bytes = bytes - 1;
+    }
+    // The first partition gives its batch whole; with what the other one may give, which is less than a batch, it is enough.
+    request.min_bytes = 2 * (bytes - 1);
+    let asked = Instant::now();
+    let answer = client.ask(12, &request);
+    assert!(asked.elapsed() < Duration::from_secs(30));
+    let given = |at: usize| {
+        let records: &Option<Bytes> = &answer.responses[at].partitions[0].records;
+        records.as_ref().map_or(0, Bytes::len)
+    };
+    assert_eq!((given(0), given(1)), (bytes as usize, 0));
     broker.stop();
 }
 

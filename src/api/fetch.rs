@@ -106,6 +106,8 @@ struct Reading {
     fetched: Vec<Fetched>,
     /// Bytes of records.
     bytes: usize,
+    /// Sum over the partitions.
+    withheld: usize,
     /// There is enough, or something that is answered at once.
     is_enough: bool,
 }
@@ -115,6 +117,9 @@ struct Fetched {
     partition: Option<Arc<Partition>>,
     answer: FetchedPartition,
     slice: Option<Slice>,
+    /// Bytes that it may give and does not, because its next batch is larger: they count as given where a fetch waits for
+    /// enough (Kafka's DelayedFetch.tryComplete).
+    withheld: usize,
 }
 
 /// What all partitions of a request have in common.
@@ -309,6 +314,7 @@ async fn read(cx: &Arc<Context>, wanted: &[PartitionFetch], limits: &FetchLimits
     let mut reading = Reading {
         fetched: Vec::with_capacity(wanted.len()),
         bytes: 0,
+        withheld: 0,
         is_enough: wanted.is_empty() || limits.bytes_min == 0,
     };
     for wanted in wanted {
@@ -324,9 +330,10 @@ async fn read(cx: &Arc<Context>, wanted: &[PartitionFetch], limits: &FetchLimits
 impl Reading {
     fn add(&mut self, fetched: &Fetched, limits: &FetchLimits<'_>) {
         self.bytes += fetched.answer.records_bytes;
+        self.withheld += fetched.withheld;
         self.is_enough |= fetched.answer.error_code != 0
             || fetched.answer.diverging_epoch.is_some()
-            || self.bytes >= limits.bytes_min;
+            || self.bytes + self.withheld >= limits.bytes_min;
     }
 
     /// Reads one of the partitions again.
@@ -338,6 +345,7 @@ impl Reading {
         number: usize,
     ) {
         self.bytes -= self.fetched[number].answer.records_bytes;
+        self.withheld -= self.fetched[number].withheld;
         let fetched = read_one(cx, &wanted[number], limits, self.bytes).await;
         self.add(&fetched, limits);
         self.fetched[number] = fetched;
@@ -374,6 +382,7 @@ async fn read_one(
             ..FetchedPartition::default()
         },
         slice: None,
+        withheld: 0,
     };
     if key.topic_id.is_nil() && limits.caller.version >= BY_ID_VERSION_MIN {
         return refuse(ResponseError::UnknownTopicId);
@@ -398,6 +407,10 @@ async fn read_one(
     // Before the read: what comes in between is seen as a move.
     let (high_watermark, last_stable_offset) =
         (partition.high_watermark(), partition.last_stable_offset());
+    let readable_end = match limits.isolation {
+        Isolation::ReadUncommitted => high_watermark,
+        Isolation::ReadCommitted => last_stable_offset,
+    };
     let diverging_epoch = match diverging_epoch(&partition, wanted) {
         Ok(diverging_epoch) => diverging_epoch,
         Err(error) => return refuse(error),
@@ -420,6 +433,12 @@ async fn read_one(
                 diverging_epoch,
                 current_leader: None,
                 records_bytes: slice.as_ref().map_or(0, |slice| slice.bytes),
+            },
+            withheld: match &slice {
+                None if diverging_epoch.is_none() && wanted.fetch_offset < readable_end => {
+                    usize::try_from(wanted.bytes_max).unwrap_or(0)
+                }
+                _ => 0,
             },
             slice,
             partition: Some(partition),
