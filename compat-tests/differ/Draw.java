@@ -306,7 +306,11 @@ final class Draw {
             }
             case "log_start_offset" -> unusual ? any(0L, 5L) : -1L;
             case "replica_id" -> unusual && api == ApiMessageType.LIST_OFFSETS ? -2L : -1L;
-            case "timestamp" -> unusual ? any(-3L, -4L, -5L, -6L, -7L, Long.MAX_VALUE, 0L) : any(-1L, -2L, -3L, world.nowMs() - 7_200_000L, world.nowMs() - 3_600_000L);
+            case "timestamp" -> {
+                long timestamp = unusual ? any(-3L, -4L, -5L, -6L, -7L, Long.MAX_VALUE, 0L) : any(-1L, -2L, -3L, world.nowMs() - 7_200_000L, world.nowMs() - 3_600_000L);
+                if (timestamp == -3) tags.add("timestamp:largest");
+                yield timestamp;
+            }
             case "generation_id", "generation_id_or_member_epoch" -> unusual ? any(-1L, 0L, 99L, -2L) : random.nextInt(5) == 0 ? -1L : new Last("generation");
             case "committed_offset" -> unusual ? any(-1L, -2L, Long.MAX_VALUE) : any(0L, 5L);
             case "committed_leader_epoch" -> unusual ? any(5L, -2L) : any(-1L, 0L);
