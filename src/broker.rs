@@ -28,7 +28,7 @@ use crate::log::{DataDirError, Disk, RealDisk};
 use crate::memory::Memory;
 use crate::meta::{MetaError, MetaStore, ZooKeeperOptions, ZooKeeperTls};
 use crate::metrics::Metrics;
-use crate::mirror::{OFFSETS_MIRROR, OffsetsMirror};
+use crate::mirror::{OFFSETS_MIRROR, OFFSETS_MIRROR_KEEP, OffsetsMirror};
 use crate::net::{Bound, Endpoint, EndpointError, Listener, Server, bind, listen_endpoints};
 use crate::observe::Observe;
 use crate::partition::{
@@ -303,8 +303,9 @@ impl Broker {
         tasks.spawn(supervisor().watch("groups", coordinate(cx.clone(), events)));
         if let Some(feed) = cx.coordinator.mirror() {
             let (partitions, coordinator) = (cx.partitions.clone(), cx.coordinator.clone());
-            let mirror =
-                OffsetsMirror::new(cx.cluster.clone(), partitions, coordinator, feed.clone());
+            let keep = Duration::from_millis(config.number(OFFSETS_MIRROR_KEEP).unsigned_abs());
+            let cluster = cx.cluster.clone();
+            let mirror = OffsetsMirror::new(cluster, partitions, coordinator, feed.clone(), keep);
             tasks.spawn(supervisor().watch("offsets mirror", mirror.run(cx.cluster.events())));
         }
         tasks.spawn(record_changes(

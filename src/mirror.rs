@@ -3,15 +3,17 @@
 //!
 //! Each slot of this broker has a partition. It begins with the slot's whole state, after which changes follow. When a slot
 //! comes to this broker, when changes were lost, and when they have grown to several times the state, the whole state is
-//! appended again, and the log's start moves to it: so a reader that begins at the start knows everything, without compaction.
+//! appended again, and after offsets.topic.mirror.keep.ms the log's start moves to it: so a reader that begins at the start knows
+//! everything, without compaction, and one that reads on has time.
 //! An offset in it means nothing to the broker that owns the slot next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use metaq_protocol::batch::{BatchBuilder, BatchHeader};
 use tokio::sync::broadcast;
+use tokio::time::MissedTickBehavior;
 
 use crate::cluster::{Cluster, ClusterEvent, INTERNAL_TOPIC_ID};
 use crate::config::{TopicConfig, TopicOverrides};
@@ -27,8 +29,12 @@ const BATCH_BYTES: usize = 256 << 10;
 /// Changes may grow to this, bytes, before the whole state is appended again; or to [`STATE_TIMES_MAX`] times the state.
 const CHANGES_BYTES_MIN: usize = 4 << 20;
 const STATE_TIMES_MAX: usize = 4;
-/// How often slots are looked for whose whole state is needed.
-const LOST_INTERVAL: Duration = Duration::from_secs(1);
+/// How often slots are looked for whose whole state is needed, and what is superseded.
+const TICK: Duration = Duration::from_secs(1);
+/// The longest wait before a partition is tried again that cannot be written.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long what a whole state supersedes is kept, ms.
+pub const OFFSETS_MIRROR_KEEP: &str = "offsets.topic.mirror.keep.ms";
 
 /// What was appended of a slot.
 #[derive(Debug, Default)]
@@ -37,6 +43,11 @@ struct Mirrored {
     epoch: i32,
     state_bytes: usize,
     changes_bytes: usize,
+    /// Where whole states begin that have superseded what is before them, and since when.
+    superseded: VecDeque<(Instant, i64)>,
+    /// How often it could not be appended to, without a success in between, and when it is tried again.
+    failures: u32,
+    retry_at: Option<Instant>,
 }
 
 impl Mirrored {
@@ -52,6 +63,8 @@ pub struct OffsetsMirror {
     coordinator: GroupCoordinator,
     feed: Arc<MirrorFeed>,
     slots: BTreeMap<Slot, Mirrored>,
+    /// How long readers have to pass on from what is superseded.
+    keep: Duration,
 }
 
 impl OffsetsMirror {
@@ -61,6 +74,7 @@ impl OffsetsMirror {
         partitions: Arc<Partitions>,
         coordinator: GroupCoordinator,
         feed: Arc<MirrorFeed>,
+        keep: Duration,
     ) -> Self {
         Self {
             cluster,
@@ -68,13 +82,15 @@ impl OffsetsMirror {
             coordinator,
             feed,
             slots: BTreeMap::new(),
+            keep,
         }
     }
 
     /// Appends what comes, until the broker ends.
     pub async fn run(mut self, mut events: broadcast::Receiver<ClusterEvent>) {
         let feed = self.feed.clone();
-        let mut lost = tokio::time::interval(LOST_INTERVAL);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 update = feed.next() => self.take(update).await,
@@ -85,10 +101,15 @@ impl OffsetsMirror {
                     }
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
-                _ = lost.tick() => {
+                _ = tick.tick() => {
                     for slot in feed.lost() {
-                        self.coordinator.mirror_whole(slot).await;
+                        let mirrored = self.slots.get(&slot);
+                        let retry_at = mirrored.and_then(|mirrored| mirrored.retry_at);
+                        if retry_at.is_none_or(|at| at <= Instant::now()) {
+                            self.coordinator.mirror_whole(slot).await;
+                        }
                     }
+                    self.drop_superseded().await;
                 }
             }
         }
@@ -99,9 +120,41 @@ impl OffsetsMirror {
         if self.epoch_of(slot) != Some(update.epoch) {
             return;
         }
-        if let Err(error) = self.append(update).await {
-            tracing::warn!(%slot, %error, "the mirror of a slot's offsets begins anew");
-            self.feed.lose(slot);
+        let Err(error) = self.append(update).await else {
+            return;
+        };
+        self.feed.lose(slot);
+        let mirrored = self.slots.entry(slot).or_default();
+        mirrored.failures += 1;
+        let wait = RETRY_MAX.min(TICK * 2u32.saturating_pow(mirrored.failures.min(16)));
+        mirrored.retry_at = Some(Instant::now() + wait);
+        match mirrored.failures {
+            1 => {
+                tracing::warn!(%slot, %error, "a partition of __consumer_offsets cannot be written; trying on")
+            }
+            _ => {
+                tracing::debug!(%slot, %error, "a partition of __consumer_offsets cannot be written")
+            }
+        }
+    }
+
+    /// Moves the start of logs to the latest whole state that readers have had time to reach.
+    async fn drop_superseded(&mut self) {
+        let keep = self.keep;
+        let name = InternalTopic::ConsumerOffsets.name();
+        for (slot, mirrored) in &mut self.slots {
+            let is_over = |(since, _): &(Instant, i64)| since.elapsed() >= keep;
+            let over = mirrored.superseded.iter().take_while(|one| is_over(one));
+            let over = over.count();
+            let Some((_, start)) = mirrored.superseded.drain(..over).next_back() else {
+                continue;
+            };
+            let Ok(partition) = self.partitions.get(name, slot.number() as i32) else {
+                continue;
+            };
+            if let Err(error) = self.partitions.delete_records(&partition, start).await {
+                tracing::warn!(%slot, %error, "what is superseded in __consumer_offsets stays");
+            }
         }
     }
 
@@ -114,16 +167,18 @@ impl OffsetsMirror {
         } = update;
         let partition = self.open(slot, epoch).await?;
         let start = partition.log().ends().log_end.offset;
-        let bytes: usize = records.iter().map(MirrorRecord::bytes).sum();
         let now_ms = self.partitions.clock().now_ms();
-        for batch in batches(&records, now_ms)? {
+        let batches = batches(&records, now_ms)?;
+        let bytes: usize = batches.iter().map(|batch| batch.bytes.len()).sum();
+        for batch in batches {
             let appended = partition.append(Acks::Leader, vec![batch]).await;
             appended.map_err(|_| LogError::Offline("the writer ended".to_owned()))??;
         }
         let mirrored = self.slots.entry(slot).or_default();
+        (mirrored.failures, mirrored.retry_at) = (0, None);
         if is_whole {
             (mirrored.state_bytes, mirrored.changes_bytes) = (bytes, 0);
-            self.partitions.delete_records(&partition, start).await?;
+            mirrored.superseded.push_back((Instant::now(), start));
         } else {
             mirrored.changes_bytes += bytes;
             if mirrored.has_grown() {
@@ -242,9 +297,9 @@ mod tests {
     fn the_state_is_appended_again_when_changes_are_several_times_as_large() {
         let grown = |state_bytes, changes_bytes| {
             let mirrored = Mirrored {
-                epoch: 0,
                 state_bytes,
                 changes_bytes,
+                ..Mirrored::default()
             };
             mirrored.has_grown()
         };

@@ -32,13 +32,20 @@ use metaq_protocol::records::Records;
 const TOPIC: &str = "__consumer_offsets";
 /// The slot of the group `g`.
 const SLOT: i32 = 24;
-const ON: [&str; 1] = ["offsets.topic.mirror=true"];
+const ON: [&str; 2] = [
+    "offsets.topic.mirror=true",
+    "offsets.topic.mirror.keep.ms=0",
+];
 
 fn commit(client: &mut Client, partition: i32, offset: i64) {
+    commit_with(client, partition, offset, "m");
+}
+
+fn commit_with(client: &mut Client, partition: i32, offset: i64, metadata: &str) {
     let partition = OffsetCommitRequestPartition::default()
         .with_partition_index(partition)
         .with_committed_offset(offset)
-        .with_committed_metadata(Some(StrBytes::from_static_str("m")));
+        .with_committed_metadata(Some(StrBytes::from_string(metadata.to_owned())));
     let topic = OffsetCommitRequestTopic::default()
         .with_name(name("t"))
         .with_partitions(vec![partition]);
@@ -154,6 +161,27 @@ fn what_groups_commit_is_read_from_the_topic_through_restarts() {
 }
 
 #[test]
+fn what_is_superseded_goes_and_a_reader_from_the_start_knows_everything_all_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &ON);
+    let mut client = broker.client();
+    client.create("t");
+    wait_for("the mirror", || end_of_log(&mut client, -1) == (0, 0));
+    // More than 4 MiB of changes of one offset.
+    let metadata = "x".repeat(4000);
+    for offset in 0..1200 {
+        commit_with(&mut client, 0, offset, &metadata);
+    }
+    wait_for("the log's start to move", || {
+        end_of_log(&mut client, -2).1 > 0
+    });
+    wait_until_read(&mut client, &[(0, 1199)]);
+    let (start, end) = (end_of_log(&mut client, -2).1, end_of_log(&mut client, -1).1);
+    assert!(end - start < 300, "{start} to {end}");
+    broker.stop();
+}
+
+#[test]
 fn the_topic_is_listed_and_belongs_to_the_broker_alone() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Running::start(dir.path(), &ON);
@@ -170,6 +198,16 @@ fn the_topic_is_listed_and_belongs_to_the_broker_alone() {
     assert_eq!(
         answer.responses[0].partition_responses[0].error_code,
         refused
+    );
+    // Nor by the id that its directories have.
+    let mut request = produce_request(TOPIC, batch(1), -1);
+    request.topic_data[0].topic_id = metaq::cluster::INTERNAL_TOPIC_ID;
+    request.topic_data[0].partition_data[0].index = SLOT;
+    let answer = client.ask(13, &request);
+    let unknown = ResponseError::UnknownTopicId.code();
+    assert_eq!(
+        answer.responses[0].partition_responses[0].error_code,
+        unknown
     );
     let partition = DeleteRecordsPartition::default()
         .with_partition_index(SLOT)
@@ -201,7 +239,7 @@ fn the_topic_is_listed_and_belongs_to_the_broker_alone() {
 
 #[test]
 fn a_slot_that_goes_to_another_broker_has_its_whole_state_there() {
-    let mut cluster = Cluster::start(2, &[ON[0], SHORT_SESSION]);
+    let mut cluster = Cluster::start(2, &[ON[0], ON[1], SHORT_SESSION]);
     cluster.create(0, "t", 2);
     let owner = cluster.nodes[0].coordinator_of("g").unwrap();
     let mut client = cluster.nodes[owner as usize].client();

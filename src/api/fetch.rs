@@ -241,7 +241,7 @@ fn wanted(request: &FetchRequest) -> Vec<PartitionFetch> {
             // As Kafka's FetchRequest: whatever is below zero is none.
             current_leader_epoch: partition.current_leader_epoch.max(-1),
             fetch_offset: partition.fetch_offset,
-            last_fetched_epoch: partition.last_fetched_epoch,
+            last_fetched_epoch: partition.last_fetched_epoch.max(-1),
             bytes_max: partition.partition_max_bytes,
             last_sent: None,
         }));

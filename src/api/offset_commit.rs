@@ -64,10 +64,6 @@ async fn handle(
             true => image.topic_by_id(topic.topic_id),
             false => image.topic(&topic.name),
         };
-        // One of no partitions is not answered, but where there is no such topic, as by Kafka.
-        if known.is_some() && topic.partitions.is_empty() {
-            continue;
-        }
         let name = known.map_or(&**topic.name, |topic| &*topic.name);
         let of_topic = || match is_by_id && known.is_none() {
             true => Err(ResponseError::UnknownTopicId.code()),

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::context::{Caller, Context};
 use super::errors::WireError;
-use crate::cluster::{Broker, Image, PartitionInfo, Topic};
+use crate::cluster::{Broker, INTERNAL_TOPIC_ID, Image, PartitionInfo, Topic};
 use crate::coordinator::InternalTopic;
 use crate::partition::{Partition, PartitionError};
 
@@ -75,6 +75,9 @@ pub(super) fn partition_of(
 ) -> Result<Arc<Partition>, LookupError> {
     let found = if id.is_nil() {
         cx.partitions.get(name, index)
+    } else if id == INTERNAL_TOPIC_ID {
+        // Clients are not given it: they name the topic.
+        Err(PartitionError::Unknown)
     } else {
         match cx.partitions.topic_by_id(id) {
             Some(topic) => topic.get(index).cloned(),

@@ -11,14 +11,24 @@ use super::placement::Identities;
 use super::topic_nodes;
 use super::view::View;
 use crate::config::TopicOverrides;
+use crate::log::FoundPartition;
 use crate::meta::MetaError;
 
 impl View {
     /// Makes topics of partition directories that the tree does not know, such as another Kafka's.
     pub(super) async fn adopt_found(&self, deleted: &BTreeSet<Uuid>) -> Result<(), ClusterError> {
         let image = self.image();
+        let found = self.partitions.found();
+        let is_mirror = |found: &&FoundPartition| found.topic_id == Some(INTERNAL_TOPIC_ID);
+        let mirrors = found.iter().filter(is_mirror).count();
+        if mirrors > 0 && !self.config.flag("offsets.topic.mirror") {
+            tracing::warn!(
+                directories = mirrors,
+                "left alone: __consumer_offsets is there and offsets.topic.mirror is off"
+            );
+        }
         let mut unknown: BTreeMap<String, (Option<Uuid>, i32)> = BTreeMap::new();
-        for found in self.partitions.found() {
+        for found in found {
             if image.topic(&found.topic).is_some()
                 || found.topic_id == Some(INTERNAL_TOPIC_ID)
                 || found.topic_id.is_some_and(|id| deleted.contains(&id))

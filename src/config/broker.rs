@@ -548,7 +548,14 @@ const OWN_KEYS: &[BrokerKey] = &[
         None,
         Kind::Bool,
         "false",
-        "Also append what groups commit to __consumer_offsets, in Kafka's record format, for tools that read it (Burrow, kminion, kafka-console-consumer). The same at all brokers of a cluster. Up to 16 MiB of disk for each of its 64 partitions, or five times the offsets in it."
+        "Also append what groups commit to __consumer_offsets, in Kafka's record format, for tools that read it (Burrow, kafka-console-consumer). The same at all brokers of a cluster. On disk each of its 64 partitions takes up to five times what its groups have, or 8 MiB, and what they commit while it is kept (offsets.topic.mirror.keep.ms)."
+    ),
+    key!(
+        "offsets.topic.mirror.keep.ms",
+        None,
+        Kind::Long(0, i64::MAX),
+        "60000",
+        "How long what a newer copy of all offsets supersedes stays in __consumer_offsets, for readers that are not there yet, ms."
     ),
     key!(
         "producer.id.expiration.ms",

@@ -1,7 +1,7 @@
 //! What Kafka would keep of groups in `__consumer_offsets`, for tools that read it (`offsets.topic.mirror`): the records of a
 //! slot's groups, and the queue in which they wait to be appended.
 //!
-//! The mirror follows what is stored, and never holds anything up. When more waits than [`QUEUED_BYTES_MAX`], what comes next
+//! The mirror follows what is stored, and never holds anything up. Where more would wait than [`QUEUED_BYTES_MAX`], what there is
 //! of the slot is dropped, and the slot is lost until its whole state is queued again.
 //!
 //! Keys and values are those of Kafka's GroupCoordinatorRecordHelpers: OffsetCommitKey 1 and GroupMetadataKey 2, values in
@@ -23,6 +23,8 @@ use crate::coordinator::Slot;
 
 /// Bytes of changes that wait to be appended, of all slots together.
 const QUEUED_BYTES_MAX: usize = 8 << 20;
+/// The largest value, bytes: what Kafka's own topic takes in one message.
+const VALUE_BYTES_MAX: usize = 1 << 20;
 /// What a record takes in the queue besides its bytes, roughly.
 const RECORD_OVERHEAD_BYTES: usize = 100;
 const OFFSET_KEY_VERSION: i16 = 1;
@@ -72,6 +74,24 @@ struct Queue {
     lost: BTreeSet<Slot>,
 }
 
+impl Queue {
+    fn drop_all_of(&mut self, slot: Slot) {
+        let bytes = &mut self.bytes;
+        self.updates.retain(|update| {
+            let is_other = update.slot != slot;
+            *bytes -= if is_other { 0 } else { update.bytes() };
+            is_other
+        });
+    }
+
+    fn lose(&mut self, slot: Slot) {
+        self.drop_all_of(slot);
+        if self.lost.insert(slot) {
+            tracing::debug!(%slot, "the mirror of a slot waits for its whole state");
+        }
+    }
+}
+
 /// The queue between the groups and the mirror.
 #[derive(Default)]
 pub struct MirrorFeed {
@@ -83,14 +103,19 @@ impl MirrorFeed {
     fn push(&self, update: MirrorUpdate) {
         let mut queue = self.queue.lock();
         let bytes = update.bytes();
-        match update.is_whole {
-            true => drop(queue.lost.remove(&update.slot)),
-            false if queue.lost.contains(&update.slot) => return,
-            false if queue.bytes + bytes > QUEUED_BYTES_MAX => {
-                queue.lost.insert(update.slot);
-                return;
-            }
-            false => {}
+        if !update.is_whole && queue.lost.contains(&update.slot) {
+            return;
+        }
+        if update.is_whole {
+            queue.drop_all_of(update.slot);
+        }
+        // A whole state may be larger, but then it waits alone.
+        let is_alone = update.is_whole && queue.updates.is_empty();
+        if queue.bytes + bytes > QUEUED_BYTES_MAX && !is_alone {
+            return queue.lose(update.slot);
+        }
+        if update.is_whole {
+            queue.lost.remove(&update.slot);
         }
         queue.bytes += bytes;
         queue.updates.push_back(update);
@@ -114,12 +139,16 @@ impl MirrorFeed {
 
     /// What was queued of a slot could not be appended: its changes are dropped until its whole state comes.
     pub fn lose(&self, slot: Slot) {
-        self.queue.lock().lost.insert(slot);
+        self.queue.lock().lose(slot);
     }
 
-    /// Slots whose whole state is needed.
+    /// Slots whose whole state is needed; none while others wait.
     pub fn lost(&self) -> Vec<Slot> {
-        self.queue.lock().lost.iter().copied().collect()
+        let queue = self.queue.lock();
+        match queue.updates.is_empty() {
+            true => queue.lost.iter().copied().collect(),
+            false => Vec::new(),
+        }
     }
 
     /// The slot is another broker's.
@@ -241,11 +270,20 @@ fn group_record(group_id: &str, group: Option<&ClassicGroup>) -> MirrorRecord {
     put_string(&mut out, group_id);
     MirrorRecord {
         key: out.freeze(),
-        value: group.map(group_value),
+        value: group.map(|group| {
+            let whole = group_value(group, true);
+            match whole.len() > VALUE_BYTES_MAX {
+                true => group_value(group, false),
+                false => whole,
+            }
+        }),
     }
 }
 
-fn group_value(group: &ClassicGroup) -> Bytes {
+/// Of a group that is too large, everything but its members.
+fn group_value(group: &ClassicGroup, with_members: bool) -> Bytes {
+    let members = group.members.values();
+    let members: Vec<_> = members.filter(|_| with_members).collect();
     let mut out = BytesMut::new();
     out.put_i16(VALUE_VERSION);
     put_string(&mut out, group.protocol_type.as_deref().unwrap_or_default());
@@ -253,8 +291,8 @@ fn group_value(group: &ClassicGroup) -> Bytes {
     put_nullable(&mut out, group.protocol.as_deref());
     put_nullable(&mut out, group.leader.as_deref());
     out.put_i64(group.changed_ms);
-    out.put_i32(group.members.len() as i32);
-    for member in group.members.values() {
+    out.put_i32(members.len() as i32);
+    for member in members {
         put_string(&mut out, &member.id);
         put_nullable(&mut out, member.instance_id.as_deref());
         put_string(&mut out, &member.client_id);
@@ -292,6 +330,8 @@ fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::group::member::Member;
+    use crate::group::messages::JoinRequest;
 
     fn update(is_whole: bool, bytes: usize) -> MirrorUpdate {
         let record = MirrorRecord {
@@ -328,6 +368,34 @@ mod tests {
     }
 
     #[test]
+    fn a_group_that_is_too_large_for_a_record_is_told_without_its_members() {
+        let mut group = ClassicGroup::new(9);
+        group.protocol = Some("range".to_owned());
+        let value = |group: &ClassicGroup| group_record("g", Some(group)).value.unwrap();
+        let empty = value(&group);
+        let mut join = |id: &str, bytes: usize| {
+            let request = JoinRequest {
+                member_id: id.to_owned(),
+                instance_id: None,
+                client_id: "c".to_owned(),
+                client_host: "/h".to_owned(),
+                session_timeout_ms: 10_000,
+                rebalance_timeout_ms: 60_000,
+                protocol_type: "consumer".to_owned(),
+                protocols: vec![("range".to_owned(), Bytes::from(vec![0; bytes]))],
+                member_id_required: false,
+                can_skip_assignment: false,
+                reason: String::new(),
+                reserved: None,
+            };
+            group.restore(Member::new(id.to_owned(), 0, &request), 0);
+            value(&group)
+        };
+        assert!(join("a", VALUE_BYTES_MAX / 2).len() > VALUE_BYTES_MAX / 2);
+        assert_eq!(join("b", VALUE_BYTES_MAX / 2), empty);
+    }
+
+    #[test]
     fn a_name_that_is_too_long_is_cut_between_characters() {
         let mut out = BytesMut::new();
         put_string(&mut out, &"ü".repeat(20_000));
@@ -341,12 +409,30 @@ mod tests {
         feed.push(update(false, QUEUED_BYTES_MAX / 2));
         feed.push(update(false, QUEUED_BYTES_MAX / 2));
         assert_eq!(feed.lost(), [Slot::of("g")]);
-        assert_eq!(feed.next().await, update(false, QUEUED_BYTES_MAX / 2));
         feed.push(update(false, 1));
         feed.push(update(true, 2));
         feed.push(update(false, 3));
         assert!(feed.lost().is_empty());
         assert_eq!(feed.next().await, update(true, 2));
         assert_eq!(feed.next().await, update(false, 3));
+    }
+
+    #[tokio::test]
+    async fn a_whole_state_takes_the_place_of_what_waits_and_may_be_large_where_nothing_else_does()
+    {
+        let feed = MirrorFeed::default();
+        feed.push(update(true, 1));
+        feed.push(update(false, 2));
+        feed.push(update(true, QUEUED_BYTES_MAX));
+        assert_eq!(feed.next().await, update(true, QUEUED_BYTES_MAX));
+        let mut other = update(false, 1);
+        other.slot = Slot::of("another");
+        assert_ne!(other.slot, Slot::of("g"));
+        feed.push(other);
+        feed.push(update(true, QUEUED_BYTES_MAX));
+        assert!(feed.lost().is_empty(), "others wait");
+        assert_eq!(feed.next().await.records.len(), 1);
+        assert_eq!(feed.lost(), [Slot::of("g")]);
+        assert_eq!(feed.queue.lock().bytes, 0);
     }
 }
