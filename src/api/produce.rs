@@ -165,12 +165,12 @@ async fn queue(cx: &Context, caller: &Caller, request: ProduceRequest) -> Vec<Qu
     let acks = request.acks;
     let mut topics = Vec::with_capacity(request.topic_data.len());
     let mut may_be_named = RECORD_ERRORS_MAX;
-    let mut last = last_named(&request);
+    let overridden = overridden(&request);
     let unreadable = unreadable(&request);
     for (place, topic) in request.topic_data.into_iter().enumerate() {
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for (at, data) in topic.partition_data.into_iter().enumerate() {
-            if !last.remove(&(place, at)) {
+            if overridden.contains(&(place, at)) {
                 continue;
             }
             if let Some(why) = &unreadable {
@@ -229,15 +229,22 @@ fn reason(records: &[u8]) -> Option<String> {
 /// The least that follows a batch's length (Kafka's LegacyRecord.RECORD_OVERHEAD_V0).
 const RECORD_OVERHEAD_BYTES: i32 = 14;
 
-/// The positions of topics and partitions that count: of a partition that is named several times the last one, as by Kafka.
-fn last_named(request: &ProduceRequest) -> HashSet<(usize, usize)> {
+/// The positions of topics and partitions that do not count: of a partition that is named several times the last one does, as by
+/// Kafka.
+fn overridden(request: &ProduceRequest) -> HashSet<(usize, usize)> {
+    let mut overridden = HashSet::new();
+    let topics = &request.topic_data;
+    if topics.len() == 1 && topics[0].partition_data.len() == 1 {
+        return overridden;
+    }
     let mut last = HashMap::new();
-    for (place, topic) in request.topic_data.iter().enumerate() {
+    for (place, topic) in topics.iter().enumerate() {
         for (at, data) in topic.partition_data.iter().enumerate() {
-            last.insert((&topic.name, topic.topic_id, data.index), (place, at));
+            let key = (&topic.name, topic.topic_id, data.index);
+            overridden.extend(last.insert(key, (place, at)));
         }
     }
-    last.into_values().collect()
+    overridden
 }
 
 async fn append(
