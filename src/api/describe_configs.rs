@@ -97,6 +97,14 @@ impl Entry {
         }
     }
 
+    /// Where no level sets it, not even by default.
+    fn or_default(mut self, default: &str) -> Self {
+        if self.synonyms.is_empty() {
+            self.value = default.to_owned();
+        }
+        self
+    }
+
     /// One that a broker keeps and does not know: whether it is a secret, it cannot tell (Kafka's ConfigHelper).
     fn unknown(name: String, synonyms: Vec<Level>) -> Self {
         Self {
@@ -256,28 +264,21 @@ pub(super) fn topic_entries(cx: &Context, topic: &Topic) -> Vec<Entry> {
         if let Some(broker_name) = key.broker_name {
             synonyms.extend(levels(&config, broker_name));
         }
-        let value = match synonyms.first() {
-            Some((_, set, _)) => set.clone(),
-            None => key.default.to_owned(),
-        };
-        if let Some((by, default)) = default_synonym(key) {
-            synonyms.push((by.into(), default.to_owned(), SOURCE_DEFAULT));
+        if let Some(by) = default_synonym(key) {
+            synonyms.push((by.into(), key.default.to_owned(), SOURCE_DEFAULT));
         }
-        Entry {
-            value,
-            ..Entry::new(key.name, key.kind, key.doc, synonyms)
-        }
+        Entry::new(key.name, key.kind, key.doc, synonyms).or_default(key.default)
     };
     TOPIC_KEYS.iter().map(entry).collect()
 }
 
 /// The broker's configuration that a topic's default comes from, and how that says it (Kafka's ConfigHelper). A key that
 /// brokers have no word for has none.
-fn default_synonym(key: &crate::config::TopicKey) -> Option<(&'static str, &'static str)> {
+fn default_synonym(key: &crate::config::TopicKey) -> Option<&'static str> {
     match key.name {
         // Those of brokers have no default: it is in hours, or of another key.
         "retention.ms" | "segment.ms" | "segment.jitter.ms" | "flush.ms" => None,
-        _ => key.broker_name.map(|name| (name, key.default)),
+        _ => key.broker_name,
     }
 }
 
@@ -390,14 +391,7 @@ fn client_metrics_entries(cx: &Context, name: &str) -> Vec<Entry> {
         if let Some(own) = set.and_then(|set| set.get(key.name)) {
             synonyms.push((key.name.into(), own.clone(), SOURCE_CLIENT_METRICS));
         }
-        let value = match synonyms.first() {
-            Some((_, set, _)) => set.clone(),
-            None => key.default.to_owned(),
-        };
-        Entry {
-            value,
-            ..Entry::new(key.name, key.kind, key.doc, synonyms)
-        }
+        Entry::new(key.name, key.kind, key.doc, synonyms).or_default(key.default)
     };
     CLIENT_METRICS_KEYS.iter().map(entry).collect()
 }
