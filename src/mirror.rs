@@ -197,7 +197,6 @@ impl OffsetsMirror {
             .slots
             .get(&slot)
             .is_some_and(|known| known.epoch == epoch);
-        let offline = |error: String| LogError::Offline(error);
         if is_open && let Ok(partition) = self.partitions.get(name, index) {
             return Ok(partition);
         }
@@ -218,10 +217,10 @@ impl OffsetsMirror {
         let partitions = self.partitions.clone();
         let open = move || partitions.open_topics(vec![topic]);
         let opened = self.partitions.workers().unblock(open).await;
-        opened.ok_or_else(|| offline("opening it panicked; this is a bug".to_owned()))?;
+        opened.ok_or_else(|| LogError::Offline("opening it panicked; this is a bug".to_owned()))?;
         self.slots.entry(slot).or_default().epoch = epoch;
         let partition = self.partitions.get(name, index);
-        partition.map_err(|error| offline(error.to_string()))
+        partition.map_err(|error| LogError::Offline(error.to_string()))
     }
 
     /// Gives up the partitions of slots that other brokers own.
