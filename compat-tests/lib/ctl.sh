@@ -6,8 +6,13 @@ if [ $# -gt 1 ]; then chosen=("${@:2}"); else chosen=("${!ports[@]}"); fi
 
 pid_file() { if [ ${#ports[@]} -eq 1 ]; then echo "$dir/pid"; else echo "$dir/pid-$1"; fi; }
 pid() { cat "$(pid_file "$1")" 2>/dev/null; }
-# A process that ended may still wait to be reaped.
-alive() { local pid; pid=$(pid "$1") && kill -0 "$pid" 2>/dev/null && ! grep -qs ') Z ' "/proc/$pid/stat"; }
+# A process that ended may still wait to be reaped. One whose first thread ended looks the same while its others go on, with
+# its ports and locks: a thread that waits for a disk is killed only after that.
+alive() {
+  local pid tasks; pid=$(pid "$1") && kill -0 "$pid" 2>/dev/null || return 1
+  grep -qs ') Z ' "/proc/$pid/stat" || return 0
+  tasks=("/proc/$pid/task"/*) && [ ${#tasks[@]} -gt 1 ]
+}
 gone() { for _ in $(seq 600); do alive "$1" || return 0; sleep 0.05; done; return 1; }
 accepts() { (exec 3<>"/dev/tcp/127.0.0.1/${ports[$1]}") 2>/dev/null; }
 living() { local n; for n in "${!ports[@]}"; do alive "$n" && echo "$n"; done; }
@@ -32,7 +37,9 @@ start() {
     done
   done
   # shellcheck disable=SC2046
-  ready $(living)
+  ready $(living) || return 1
+  # The port may have been another process's.
+  for n in "${chosen[@]}"; do alive "$n" || return 1; done
 }
 
 send() { # signal
