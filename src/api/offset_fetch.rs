@@ -3,7 +3,8 @@
 //! - Topics are named by their ids alone from v10 on. What was committed in a deleted topic of the same name is not told.
 //! - A null list of topics (v2+) means all. Several groups at a time from v8 on.
 //! - A member's id and epoch (v9) do not matter to a classic group, as by Kafka.
-//! - Offset -1 where nothing was committed. No transaction leaves offsets pending yet, so `require_stable` holds.
+//! - Offset -1 where nothing was committed.
+//! - With `require_stable` (v7+) UNSTABLE_OFFSET_COMMIT for partitions that an open transaction has an offset of.
 
 use std::sync::Arc;
 
@@ -18,11 +19,11 @@ use metaq_protocol::messages::offset_fetch_response::{
 use metaq_protocol::messages::{ApiKey, OffsetFetchRequest, OffsetFetchResponse};
 
 use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize};
-use super::errors::WireError;
+use super::errors::{WireError, code_of};
 use super::room::ANSWER_BYTES_MAX;
 use super::shared::{OFFSETS_BY_ID_VERSION_MIN, text, topic_name};
 use super::{Api, Caller, Context, Order, serve};
-use crate::group::CommittedOffset;
+use crate::group::{CommittedOffset, FoundOffset, OffsetsQuery};
 use crate::memory::Share;
 
 pub(super) const API: Api = Api {
@@ -49,9 +50,10 @@ async fn handle(
         let mut reserved = Reserved::default();
         for group in request.groups {
             let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
+            let stable = request.require_stable;
             let found = match caller.version >= OFFSETS_BY_ID_VERSION_MIN {
-                true => fetch_by_id(&cx, &caller, group, &mut reserved).await,
-                false => fetch_by_name(&cx, &caller, group, &mut reserved).await,
+                true => fetch_by_id(&cx, &caller, (group, stable), &mut reserved).await,
+                false => fetch_by_name(&cx, &caller, (group, stable), &mut reserved).await,
             };
             groups.push(match found {
                 Ok(topics) => answer.with_topics(topics),
@@ -67,6 +69,7 @@ async fn handle(
     });
     let named = wanted.clone().filter(|_| caller.version < 2);
     let mut reserved = Reserved::default();
+    let wanted = (wanted, request.require_stable);
     match fetch(&cx, &caller, &request.group_id, wanted, &mut reserved).await {
         Ok(topics) => {
             OffsetFetchResponse::default().with_topics(topics.into_iter().map(single).collect())
@@ -82,7 +85,7 @@ async fn handle(
 async fn fetch_by_name(
     cx: &Context,
     caller: &Caller,
-    group: OffsetFetchRequestGroup,
+    (group, stable): (OffsetFetchRequestGroup, bool),
     reserved: &mut Reserved,
 ) -> Result<Vec<OffsetFetchResponseTopics>, ResponseError> {
     let wanted: NamedPartitions = group.topics.map(|topics| {
@@ -90,7 +93,7 @@ async fn fetch_by_name(
         let named = named.map(|topic| (topic.name.to_string(), topic.partition_indexes));
         named.collect()
     });
-    let found = fetch(cx, caller, &group.group_id, wanted, reserved).await?;
+    let found = fetch(cx, caller, &group.group_id, (wanted, stable), reserved).await?;
     Ok(found.into_iter().map(grouped).collect())
 }
 
@@ -98,7 +101,7 @@ async fn fetch_by_name(
 async fn fetch_by_id(
     cx: &Context,
     caller: &Caller,
-    group: OffsetFetchRequestGroup,
+    (group, stable): (OffsetFetchRequestGroup, bool),
     reserved: &mut Reserved,
 ) -> Result<Vec<OffsetFetchResponseTopics>, ResponseError> {
     let image = cx.cluster.image();
@@ -114,12 +117,14 @@ async fn fetch_by_id(
         }
         wanted
     });
-    let found = fetch(cx, caller, &group.group_id, wanted, reserved).await?;
+    let found = fetch(cx, caller, &group.group_id, (wanted, stable), reserved).await?;
     let with_id = |mut topic: TopicOffsets| {
         let id = image.topic(&topic.name)?.id;
         for (_, offset) in topic.partitions.iter_mut().filter(|_| are_named) {
             // Kafka's OffsetMetadataManager.isMismatchedTopicId.
-            offset.take_if(|offset| offset.topic_id.is_some_and(|of| of != id));
+            if let Ok(offset) = offset {
+                offset.take_if(|offset| offset.topic_id.is_some_and(|of| of != id));
+            }
         }
         Some(grouped(topic).with_topic_id(id))
     };
@@ -166,20 +171,19 @@ struct Reserved {
 /// A topic with its partitions' offsets, in the order asked.
 struct TopicOffsets {
     name: String,
-    partitions: Vec<(i32, Option<CommittedOffset>)>,
+    partitions: Vec<(i32, FoundOffset)>,
     denied: Option<Denied>,
 }
 
 impl TopicOffsets {
-    fn error_code(&self) -> i16 {
-        self.denied.as_ref().map_or(0, WireError::code)
-    }
-
-    /// What the client may know of them.
-    fn visible(self) -> impl Iterator<Item = (i32, Option<CommittedOffset>)> {
-        let is_denied = self.denied.is_some();
+    /// What the client may know of them, with their error codes.
+    fn visible(self) -> impl Iterator<Item = (i32, i16, Option<CommittedOffset>)> {
+        let denied = self.denied.as_ref().map(WireError::code);
         let partitions = self.partitions.into_iter();
-        partitions.map(move |(index, offset)| (index, offset.filter(|_| !is_denied)))
+        partitions.map(move |(index, offset)| {
+            let code = denied.unwrap_or_else(|| code_of(&offset));
+            (index, code, offset.ok().flatten().filter(|_| code == 0))
+        })
     }
 }
 
@@ -187,7 +191,7 @@ async fn fetch(
     cx: &Context,
     caller: &Caller,
     group_id: &str,
-    wanted: NamedPartitions,
+    (wanted, stable): (NamedPartitions, bool),
     reserved: &mut Reserved,
 ) -> Result<Vec<TopicOffsets>, ResponseError> {
     if reserved.bytes > ANSWER_BYTES_MAX {
@@ -195,7 +199,7 @@ async fn fetch(
     }
     authorize(cx, caller, Operation::Describe, Resource::Group(group_id))
         .map_err(|denied| denied.wire())?;
-    let flat = wanted.as_ref().map(|topics| {
+    let keys = wanted.as_ref().map(|topics| {
         let of_topic = |(name, indexes): &(String, Vec<i32>)| {
             let name = name.clone();
             let each = indexes.clone().into_iter();
@@ -205,7 +209,7 @@ async fn fetch(
     });
     let found = cx
         .coordinator
-        .fetch_offsets(group_id, flat)
+        .fetch_offsets(group_id, OffsetsQuery { keys, stable })
         .await
         .map_err(|error| error.wire())?;
     reserved.bytes += found.share.bytes();
@@ -243,8 +247,8 @@ fn parts(offset: Option<CommittedOffset>) -> (i64, i32, String) {
 }
 
 fn grouped(topic: TopicOffsets) -> OffsetFetchResponseTopics {
-    let (name, error_code) = (topic_name(&topic.name), topic.error_code());
-    let partition = |(index, offset): (i32, Option<CommittedOffset>)| {
+    let name = topic_name(&topic.name);
+    let partition = |(index, error_code, offset): (i32, i16, Option<CommittedOffset>)| {
         let (offset, leader_epoch, metadata) = parts(offset);
         OffsetFetchResponsePartitions::default()
             .with_partition_index(index)
@@ -259,8 +263,8 @@ fn grouped(topic: TopicOffsets) -> OffsetFetchResponseTopics {
 }
 
 fn single(topic: TopicOffsets) -> OffsetFetchResponseTopic {
-    let (name, error_code) = (topic_name(&topic.name), topic.error_code());
-    let partition = |(index, offset): (i32, Option<CommittedOffset>)| {
+    let name = topic_name(&topic.name);
+    let partition = |(index, error_code, offset): (i32, i16, Option<CommittedOffset>)| {
         let (offset, leader_epoch, metadata) = parts(offset);
         OffsetFetchResponsePartition::default()
             .with_partition_index(index)

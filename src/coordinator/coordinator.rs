@@ -322,7 +322,17 @@ impl<M: Machine> Coordinator<M> {
         }
     }
 
-    /// The same, for what is answered when other clients do something. At a shutdown the client is sent to look for its
+    /// Asks all ids of a slot at once.
+    pub async fn ask_slot_of<T>(
+        &self,
+        slot: Slot,
+        ask: impl FnOnce(Answer<T>) -> M::AskAll,
+    ) -> Result<T, CoordinatorError> {
+        self.ask_slot(slot, |answer| Command::All(ask(answer)), || ())
+            .await
+    }
+
+    /// As [`Self::ask`], for what is answered when other clients do something. At a shutdown the client is sent to look for its
     /// coordinator instead.
     pub async fn ask_unless_draining<T>(
         &self,

@@ -3,8 +3,9 @@
 use uuid::Uuid;
 
 use super::messages::{
-    CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, GroupSurvey,
-    Heartbeat, JoinReply, JoinRequest, LeaveMember, SyncReply, SyncRequest,
+    CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, GroupSurvey, Guard,
+    Heartbeat, JoinReply, JoinRequest, LeaveMember, SyncReply, SyncRequest, TransactionEnd,
+    TransactionalCommit,
 };
 use super::offsets::Key;
 use crate::coordinator::Answer;
@@ -13,12 +14,24 @@ use crate::memory::Share;
 /// One outcome for each thing that was asked for.
 pub(super) type Outcomes = Vec<Result<(), GroupError>>;
 
+/// An offset, if there is one; an error where a transaction keeps it open and only stable ones are wanted.
+pub type FoundOffset = Result<Option<CommittedOffset>, GroupError>;
+
 /// Offsets on their way to a client.
 pub struct FoundOffsets {
     /// As they were asked for.
-    pub offsets: Vec<((String, i32), Option<CommittedOffset>)>,
+    pub offsets: Vec<((String, i32), FoundOffset)>,
     /// What they take of the memory that clients may make the broker hold.
     pub share: Share,
+}
+
+/// Which offsets are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OffsetsQuery {
+    /// Topics and partitions; `None` for all.
+    pub keys: Option<Vec<(String, i32)>>,
+    /// Not those that an open transaction may replace (KIP-447).
+    pub stable: bool,
 }
 
 /// Asked of one group.
@@ -28,8 +41,16 @@ pub(super) enum Ask {
     Heartbeat(Heartbeat, Answer<Result<(), GroupError>>),
     Leave(Vec<LeaveMember>, Answer<Outcomes>),
     Commit(CommitOffsets, Answer<Outcomes>),
-    /// Of these topics and partitions, or all.
-    FetchOffsets(Option<Vec<Key>>, Answer<Result<FoundOffsets, GroupError>>),
+    FetchOffsets(OffsetsQuery, Answer<Result<FoundOffsets, GroupError>>),
+    /// See [`verify_transaction`](super::GroupCoordinator::verify_transaction).
+    VerifyTransaction {
+        producer_id: i64,
+        producer_epoch: i16,
+        answer: Answer<Result<Option<Guard>, GroupError>>,
+    },
+    CommitTransactional(TransactionalCommit, Answer<Outcomes>),
+    /// Put off by the group's removal; it is about all groups of the slot.
+    EndTransaction(TransactionEnd, Answer<Result<(), GroupError>>),
     Describe(Answer<Option<GroupDescription>>),
     Delete(Answer<Result<(), GroupError>>),
     DeleteOffsets(Vec<Key>, Answer<Result<Outcomes, GroupError>>),
@@ -38,7 +59,10 @@ pub(super) enum Ask {
 impl Ask {
     /// Whether it changes nothing.
     pub(super) fn only_reads(&self) -> bool {
-        matches!(self, Self::FetchOffsets(..) | Self::Describe(_))
+        matches!(
+            self,
+            Self::FetchOffsets(..) | Self::Describe(_) | Self::VerifyTransaction { .. }
+        )
     }
 }
 
@@ -48,6 +72,7 @@ pub(super) enum AskAll {
     Survey(Answer<Vec<GroupSurvey>>),
     /// A topic was deleted: name and id.
     TopicDeleted(String, Uuid),
+    EndTransaction(TransactionEnd, Answer<Result<(), GroupError>>),
     /// Queues the whole state for the mirror.
     Mirror,
 }

@@ -1,9 +1,10 @@
 //! A group with its offsets.
 
-use super::asks::{Ask, FoundOffsets};
+use super::asks::{Ask, FoundOffsets, OffsetsQuery};
 use super::classic::{ClassicGroup, State};
 use super::messages::{CommittedOffset, GroupError, GroupListing, GroupSurvey};
-use super::offsets::{Key, Offsets};
+use super::offsets::{Committed, Key, Offsets, WriteNumber};
+use super::pending::PendingByProducer;
 use super::record::Parts;
 use crate::memory::Memory;
 
@@ -16,6 +17,8 @@ pub(super) struct Group {
     /// What its record is stored in.
     pub(super) parts: Parts,
     pub(super) offsets: Offsets,
+    /// Those of open transactions.
+    pub(super) pending: PendingByProducer,
     /// Set while its removal is in flight: asks that would change it, in order, which wait for the outcome.
     pub(super) removal: Option<Vec<Ask>>,
     /// Its timer, as it stands in the slot's list, ms.
@@ -28,6 +31,7 @@ impl Group {
             classic,
             parts: Parts::default(),
             offsets,
+            pending: PendingByProducer::default(),
             removal: None,
             deadline_ms: None,
         }
@@ -37,6 +41,7 @@ impl Group {
     pub(super) fn is_nothing(&self) -> bool {
         self.has_no_members()
             && self.offsets.is_empty()
+            && self.pending.is_empty()
             && self.removal.is_none()
             && self.classic.generation == 0
             && self.classic.protocol_type.is_none()
@@ -67,7 +72,33 @@ impl Group {
         }
     }
 
-    /// Keys of offsets whose retention is over (KIP-211).
+    /// A commit is in flight.
+    pub(super) fn begin_commit(&mut self, number: WriteNumber, offsets: &[(Key, Committed)]) {
+        self.offsets.begin();
+        if !self.pending.is_empty() {
+            let keys = offsets.iter().map(|(key, _)| key.clone());
+            self.offsets.asked(number, keys);
+        }
+    }
+
+    /// What becomes an offset of the group when a producer's transaction is committed: not what was committed otherwise
+    /// after it (Kafka compares where the records are).
+    pub(super) fn decided_offsets(&self, producer_id: i64) -> Vec<(Key, Committed)> {
+        let Some(pending) = self.pending.0.get(&producer_id) else {
+            return Vec::new();
+        };
+        let offsets = pending.offsets.iter();
+        let newer = offsets.filter(|(key, pending)| {
+            !self
+                .offsets
+                .is_after(key, pending.number, pending.committed.offset())
+        });
+        newer
+            .map(|(key, pending)| (key.clone(), pending.committed.clone()))
+            .collect()
+    }
+
+    /// Keys of offsets whose retention is over (KIP-211), but for those that a transaction may replace.
     pub(super) fn expired_offsets(&self, now_ms: i64, retention_ms: i64) -> Vec<Key> {
         let classic = &self.classic;
         let since = |topic: &str, offset: &CommittedOffset| {
@@ -79,27 +110,37 @@ impl Group {
                 _ => None,
             }
         };
-        self.offsets.expired(now_ms, retention_ms, since)
+        let mut expired = self.offsets.expired(now_ms, retention_ms, since);
+        expired.retain(|key| !self.pending.has(key));
+        expired
     }
 }
 
 /// The offsets that are asked for, of a group that may not exist.
 pub(super) fn fetch_offsets(
     group: Option<&Group>,
-    wanted: Option<Vec<Key>>,
+    wanted: OffsetsQuery,
     memory: &Memory,
 ) -> Result<FoundOffsets, GroupError> {
-    let share = memory.try_take(fetched_bytes(group, wanted.as_ref()));
+    let OffsetsQuery { keys, stable } = wanted;
+    let share = memory.try_take(fetched_bytes(group, keys.as_ref()));
     let share = share.ok_or(GroupError::CoordinatorNotAvailable)?;
-    let stored = |key: &Key| group?.offsets.get(&key.0, key.1).cloned();
-    let offsets = match (wanted, group) {
+    let is_open = |key: &Key| stable && group.is_some_and(|group| group.pending.has(key));
+    let of_key = |key: &Key, offset: Option<&CommittedOffset>| match is_open(key) {
+        true => Err(GroupError::UnstableOffsetCommit),
+        false => Ok(offset.cloned()),
+    };
+    let stored = |key: &Key| group?.offsets.get(&key.0, key.1);
+    let offsets = match (keys, group) {
         (Some(keys), _) => {
-            let found = keys.into_iter().map(|key| (stored(&key), key));
+            let found = keys
+                .into_iter()
+                .map(|key| (of_key(&key, stored(&key)), key));
             found.map(|(offset, key)| (key, offset)).collect()
         }
         (None, Some(group)) => {
             let all = group.offsets.iter();
-            all.map(|(key, offset)| (key.clone(), Some(offset.clone())))
+            all.map(|(key, offset)| (key.clone(), of_key(key, Some(offset))))
                 .collect()
         }
         (None, None) => Vec::new(),

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::asks::{Ask, AskAll, FoundOffsets, Outcomes};
+use super::asks::{Ask, AskAll, FoundOffsets, OffsetsQuery, Outcomes};
 use super::groups::{GroupContext, Groups};
 use super::limits::{GROUP_ID_BYTES_MAX, GroupLimits, MEMBER_BYTES_MAX, MEMBER_OVERHEAD_BYTES};
 use super::messages::{
-    CommitOffsets, GroupDescription, GroupError, GroupListing, GroupSurvey, Heartbeat, JoinReply,
-    JoinRequest, LeaveMember, SyncReply, SyncRequest,
+    CommitOffsets, GroupDescription, GroupError, GroupListing, GroupSurvey, Guard, Heartbeat,
+    JoinReply, JoinRequest, LeaveMember, SyncReply, SyncRequest, TransactionEnd,
+    TransactionalCommit,
 };
 use super::mirror::MirrorFeed;
 use crate::clock::WallClock;
@@ -170,13 +171,46 @@ impl GroupCoordinator {
             .await
     }
 
-    /// Stored offsets: of the named partitions, or all there are.
+    /// Stored offsets.
     pub async fn fetch_offsets(
         &self,
         group_id: &str,
-        wanted: Option<Vec<(String, i32)>>,
+        wanted: OffsetsQuery,
     ) -> Result<FoundOffsets, GroupError> {
         self.ask(group_id, |answer| Ask::FetchOffsets(wanted, answer))
+            .await?
+    }
+
+    /// Begins to verify that a producer's transaction includes the group. `None` where offsets of it are here already;
+    /// otherwise the commit must bring the guard, after the coordinator of the transaction has confirmed it.
+    pub async fn verify_transaction(
+        &self,
+        group_id: &str,
+        (producer_id, producer_epoch): (i64, i16),
+    ) -> Result<Option<Guard>, GroupError> {
+        let ask = |answer| Ask::VerifyTransaction {
+            producer_id,
+            producer_epoch,
+            answer,
+        };
+        self.ask(group_id, ask).await?
+    }
+
+    /// Stores offsets of a transaction durably, which are the group's once it is committed; an outcome for each.
+    pub async fn commit_transactional(
+        &self,
+        group_id: &str,
+        commit: TransactionalCommit,
+    ) -> Result<Outcomes, GroupError> {
+        check_named(group_id)?;
+        self.ask(group_id, |answer| Ask::CommitTransactional(commit, answer))
+            .await
+    }
+
+    /// A transaction is over: its offsets in all groups of a slot become the groups', or go. Answers when that is stored.
+    pub async fn end_transaction(&self, slot: Slot, end: TransactionEnd) -> Result<(), GroupError> {
+        self.slots
+            .ask_slot_of(slot, |answer| AskAll::EndTransaction(end, answer))
             .await?
     }
 

@@ -52,6 +52,16 @@ pub enum GroupError {
     InvalidRequest,
     #[error("what there is to store of the group cannot be stored")]
     UnknownServerError,
+    #[error("an open transaction has an offset of the partition")]
+    UnstableOffsetCommit,
+    #[error("a newer instance of the producer is known")]
+    InvalidProducerEpoch,
+    #[error(
+        "the producer has no open transaction here, nor was one verified since the last marker"
+    )]
+    InvalidTxnState,
+    #[error("a newer owner of the transactional id's slot is known")]
+    TransactionCoordinatorFenced,
 }
 
 impl From<CoordinatorError> for GroupError {
@@ -191,6 +201,44 @@ pub struct CommitOffsets {
     pub retention_ms: Option<i64>,
     /// What to store.
     pub offsets: Vec<OffsetToCommit>,
+}
+
+/// Offsets that belong to a producer's transaction.
+#[derive(Debug, Clone)]
+pub struct TransactionalCommit {
+    /// The producer.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub producer_epoch: i16,
+    /// From [`verify_transaction`](super::GroupCoordinator::verify_transaction), where that gave one.
+    pub guard: Option<Guard>,
+    /// Empty outside the group, and in older requests.
+    pub member_id: String,
+    /// Of a static member.
+    pub instance_id: Option<String>,
+    /// -1 outside the group, and in older requests.
+    pub generation: i32,
+    /// What to store.
+    pub offsets: Vec<OffsetToCommit>,
+}
+
+/// Says that no marker of a producer came since its transaction was asked after (KIP-890).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guard(pub(super) u64);
+
+/// A marker for all groups of a slot: a transaction is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransactionEnd {
+    /// The producer.
+    pub producer_id: i64,
+    /// Its epoch; for [`bumps_epoch`](Self::bumps_epoch) one that the transaction did not have yet.
+    pub producer_epoch: i16,
+    /// Counts the owners of the slot of the transactional id.
+    pub coordinator_epoch: i32,
+    /// Whether its offsets become the groups'.
+    pub is_commit: bool,
+    /// Version 2 of transactions (KIP-890).
+    pub bumps_epoch: bool,
 }
 
 /// A stored offset.

@@ -2,7 +2,8 @@
 //!
 //! - `group_coordinator`: what the rest of the broker asks
 //! - `groups`: the machine: the groups of one slot
-//! - `group`: one group; `classic`: its members, a state machine without I/O; `offsets`: its offsets
+//! - `group`: one group; `classic`: its members, a state machine without I/O; `offsets`: its offsets; `pending`: those of open
+//!   transactions, and the producers whose they are
 //! - `persist`: groups and offsets as nodes of the coordination tree, and back; `record`: a group's own, in parts where
 //!   it is large
 //! - `mirror`: groups and offsets as records of `__consumer_offsets`
@@ -18,6 +19,7 @@ mod member;
 mod messages;
 mod mirror;
 mod offsets;
+mod pending;
 mod persist;
 mod record;
 mod reserved;
@@ -25,13 +27,13 @@ mod subscription;
 #[cfg(test)]
 mod testing;
 
-pub use asks::FoundOffsets;
+pub use asks::{FoundOffset, FoundOffsets, OffsetsQuery};
 pub use group_coordinator::GroupCoordinator;
 pub use limits::GroupLimits;
 pub use messages::{
-    CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, GroupSurvey,
+    CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, GroupSurvey, Guard,
     Heartbeat, JoinReply, JoinRequest, LeaveMember, MemberDescription, OffsetToCommit, SyncReply,
-    SyncRequest,
+    SyncRequest, TransactionEnd, TransactionalCommit,
 };
 pub use mirror::{MirrorFeed, MirrorRecord, MirrorUpdate};
 pub use reserved::Reserved;

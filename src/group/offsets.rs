@@ -28,6 +28,10 @@ impl Committed {
             _reserved: reserved,
         }
     }
+
+    pub(super) fn offset(&self) -> &CommittedOffset {
+        &self.offset
+    }
 }
 
 /// See the module's documentation.
@@ -36,6 +40,8 @@ pub(super) struct Offsets {
     stored: BTreeMap<Key, (WriteNumber, Committed)>,
     /// What was removed while other writes were in flight.
     removed: BTreeMap<Key, WriteNumber>,
+    /// Of commits that are in flight, the latest of each, where that matters.
+    asked: BTreeMap<Key, WriteNumber>,
     in_flight: usize,
     /// What was asked for earlier was for a group of the same name that is gone.
     since: WriteNumber,
@@ -80,6 +86,29 @@ impl Offsets {
         self.in_flight += 1;
     }
 
+    /// A commit of these is in flight.
+    pub(super) fn asked(&mut self, number: WriteNumber, keys: impl Iterator<Item = Key>) {
+        self.asked.extend(keys.map(|key| (key, number)));
+    }
+
+    /// Whether an offset is known, or in flight, that was committed after this one, whose write had that number.
+    pub(super) fn is_after(
+        &self,
+        key: &Key,
+        number: WriteNumber,
+        offset: &CommittedOffset,
+    ) -> bool {
+        let is_asked = self.asked.get(key).is_some_and(|asked| *asked > number);
+        let is_stored = self.stored.get(key).is_some_and(|(stored, committed)| {
+            match *stored == number {
+                // Both were read.
+                true => committed.offset.commit_ms > offset.commit_ms,
+                false => *stored > number,
+            }
+        });
+        is_asked || is_stored
+    }
+
     /// Whether a commit or a removal is in flight.
     pub(super) fn are_in_flight(&self) -> bool {
         self.in_flight > 0
@@ -119,6 +148,7 @@ impl Offsets {
         self.in_flight = self.in_flight.saturating_sub(1);
         if self.in_flight == 0 {
             self.removed.clear();
+            self.asked.clear();
         }
     }
 

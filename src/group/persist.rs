@@ -10,13 +10,15 @@ use super::limits::OFFSET_OVERHEAD_BYTES;
 use super::member::Member;
 use super::messages::{CommittedOffset, JoinRequest};
 use super::offsets::{Committed, Key, Offsets};
-use super::record::{self, Parts};
+use super::pending::PendingByProducer;
+use super::record::{self, PART_BYTES_MAX, Parts};
 use super::reserved::GroupMemory;
 use super::subscription::{assigned_partitions, subscribed_topics};
-use crate::coordinator::{StoredId, TopicPartition, Topics};
+use crate::coordinator::{StoredId, Topics};
 use crate::meta::paths::GroupNode;
 use crate::meta::records::{
-    GroupRecord, MemberIdRecord, MemberRecord, OffsetRecord, RECORD_VERSION, decode, encode,
+    GroupRecord, MemberIdRecord, MemberRecord, OffsetRecord, PendingOffsetRecord,
+    PendingOffsetsRecord, RECORD_VERSION, decode, encode,
 };
 use crate::meta::{MetaError, Op, paths};
 
@@ -105,14 +107,26 @@ pub(super) fn offset_bytes(group_id: &str, topic: &str, offset: &CommittedOffset
     OFFSET_OVERHEAD_BYTES + 2 * topic.len() + 3 * (offset.metadata.len() + group_id.len())
 }
 
-/// The step that stores an offset.
-pub(super) fn offset_op(
+/// The steps that store offsets, each of a partition with an identity.
+pub(super) fn offset_ops(
     group_id: &str,
-    topic: &str,
-    partition: &TopicPartition,
-    offset: &CommittedOffset,
-) -> Op {
-    let record = OffsetRecord {
+    offsets: &[(Key, Committed)],
+    identities: &[String],
+) -> Vec<Op> {
+    let with_identity = offsets.iter().zip(identities);
+    let op = |(((topic, _), committed), identity): (&(Key, Committed), &String)| {
+        offset_op(group_id, topic, identity, committed.offset())
+    };
+    with_identity.map(op).collect()
+}
+
+fn offset_op(group_id: &str, topic: &str, identity: &str, offset: &CommittedOffset) -> Op {
+    let path = paths::group_offset(group_id, topic, identity);
+    Op::put(path, encode(&offset_record(offset)))
+}
+
+fn offset_record(offset: &CommittedOffset) -> OffsetRecord {
+    OffsetRecord {
         version: RECORD_VERSION,
         offset: offset.offset,
         leader_epoch: offset.leader_epoch,
@@ -120,9 +134,92 @@ pub(super) fn offset_op(
         commit_ms: offset.commit_ms,
         expire_ms: offset.expire_ms,
         topic_id: offset.topic_id,
+    }
+}
+
+/// The steps that store offsets of a producer's transaction, beside those that are stored already.
+pub(super) fn pending_ops(
+    group_id: &str,
+    pending: &mut PendingByProducer,
+    (producer_id, producer_epoch): (i64, i16),
+    offsets: &[(Key, Committed)],
+    identities: &[String],
+) -> Vec<Op> {
+    let mut parts: Vec<Vec<PendingOffsetRecord>> = Vec::new();
+    let mut bytes = usize::MAX;
+    for (((topic, _), committed), identity) in offsets.iter().zip(identities) {
+        let record = PendingOffsetRecord {
+            topic: topic.clone(),
+            partition: identity.clone(),
+            offset: offset_record(committed.offset()),
+        };
+        let more = encode(&record).len() + 1;
+        bytes = bytes.saturating_add(more);
+        if bytes > PART_BYTES_MAX {
+            parts.push(Vec::new());
+            bytes = more;
+        }
+        if let Some(part) = parts.last_mut() {
+            part.push(record);
+        }
+    }
+    let first = pending.take_parts(producer_id, parts.len() as u64);
+    let op = |(offsets, n)| {
+        let record = PendingOffsetsRecord {
+            version: RECORD_VERSION,
+            producer_epoch,
+            offsets,
+        };
+        let path = paths::group_pending_part(group_id, producer_id, n);
+        Op::put(path, encode(&record))
     };
-    let path = paths::group_offset(group_id, topic, &partition.identity);
-    Op::put(path, encode(&record))
+    parts.into_iter().zip(first..).map(op).collect()
+}
+
+/// The steps that store a producer's pending offsets anew without some of them.
+pub(super) fn pending_without_ops(
+    group_id: &str,
+    pending: &mut PendingByProducer,
+    producer: (i64, i16),
+    without: &[Key],
+    topics: &dyn Topics,
+) -> Vec<Op> {
+    let mut left = Vec::new();
+    let mut identities = Vec::new();
+    for (key, offset) in pending.0.get(&producer.0).iter().flat_map(|of| &of.offsets) {
+        let found = topics.partition(&key.0, key.1);
+        if let Some(found) = found.filter(|_| !without.contains(key)) {
+            left.push((key.clone(), offset.committed.clone()));
+            identities.push(found.identity);
+        }
+    }
+    let mut ops = vec![Op::delete_tree(paths::group_pending(group_id, producer.0))];
+    ops.extend(pending_ops(group_id, pending, producer, &left, &identities));
+    ops
+}
+
+/// The steps that make pending offsets a group's, and remove what was pending; and which those are: not those of topics that
+/// are gone.
+pub(super) fn decided_ops(
+    group_id: &str,
+    producer_id: i64,
+    mut offsets: Vec<(Key, Committed)>,
+    topics: &dyn Topics,
+) -> (Vec<Op>, Vec<(Key, Committed)>) {
+    let mut ops = Vec::with_capacity(offsets.len() + 1);
+    offsets.retain(|((topic, index), committed)| {
+        let found = topics.partition(topic, *index);
+        let offset = committed.offset();
+        let found = found.filter(|found| offset.topic_id.is_none_or(|id| id == found.topic_id));
+        ops.extend(
+            found
+                .as_ref()
+                .map(|found| offset_op(group_id, topic, &found.identity, offset)),
+        );
+        found.is_some()
+    });
+    ops.push(Op::delete_tree(paths::group_pending(group_id, producer_id)));
+    (ops, offsets)
 }
 
 /// The step that removes an offset; `None` when the partition is not known (any more).
@@ -149,6 +246,9 @@ pub(super) struct LoadedGroup {
     pub(super) classic: ClassicGroup,
     pub(super) parts: Parts,
     pub(super) offsets: Offsets,
+    pub(super) pending: PendingByProducer,
+    /// Whose transactions those are of, with their epochs.
+    pub(super) producers: Vec<(i64, i16)>,
     /// Offsets of partitions that are not known.
     pub(super) unresolved: usize,
 }
@@ -174,11 +274,23 @@ pub(super) fn load(
         }),
         parts,
         offsets: Offsets::default(),
+        pending: PendingByProducer::default(),
+        producers: Vec::new(),
         unresolved: 0,
     };
     for (path, node) in &stored.nodes {
-        let Some(GroupNode::Offset { topic, identity }) = paths::group_node(path) else {
-            continue;
+        let (topic, identity) = match paths::group_node(path) {
+            Some(GroupNode::Offset { topic, identity }) => (topic, identity),
+            Some(GroupNode::Pending { producer_id, n }) => {
+                match decode::<PendingOffsetsRecord>(path, &node.data) {
+                    Ok(record) => {
+                        loaded.restore_pending((producer_id, n), record, stored, topics, memory)
+                    }
+                    Err(error) => tracing::error!(%error, "offsets of a transaction are ignored"),
+                }
+                continue;
+            }
+            _ => continue,
         };
         let Some(partition) = topics.index_of(&topic, identity) else {
             loaded.unresolved += 1;
@@ -200,6 +312,42 @@ pub(super) fn load(
         }
     }
     loaded
+}
+
+impl LoadedGroup {
+    fn restore_pending(
+        &mut self,
+        (producer_id, n): (i64, u64),
+        record: PendingOffsetsRecord,
+        stored: &StoredId,
+        topics: &dyn Topics,
+        memory: &Arc<GroupMemory>,
+    ) {
+        let mut offsets = Vec::with_capacity(record.offsets.len());
+        for PendingOffsetRecord {
+            topic,
+            partition,
+            offset,
+        } in record.offsets
+        {
+            let Some(index) = topics.index_of(&topic, &partition) else {
+                self.unresolved += 1;
+                continue;
+            };
+            let offset = offset_from(offset);
+            if offset
+                .topic_id
+                .is_some_and(|id| topics.id_of(&topic) != Some(id))
+            {
+                continue;
+            }
+            let bytes = offset_bytes(&stored.id, &topic, &offset);
+            let committed = Committed::new(offset, memory.reserve_anyway(bytes));
+            offsets.push(((topic, index), committed));
+        }
+        self.pending.restore((producer_id, n), offsets);
+        self.producers.push((producer_id, record.producer_epoch));
+    }
 }
 
 fn offset_from(record: OffsetRecord) -> CommittedOffset {
@@ -311,11 +459,7 @@ mod tests {
     }
 
     fn offset_of(partition: i32, topic_id: Uuid) -> Op {
-        let partition = TopicPartition {
-            topic_id,
-            identity: format!("0-{partition}"),
-        };
-        offset_op("g", "t", &partition, &offset(topic_id))
+        offset_op("g", "t", &format!("0-{partition}"), &offset(topic_id))
     }
 
     /// What these operations leave of the group `g`.

@@ -163,6 +163,16 @@ pub fn group_part(group_id: &str, number: u64, n: usize) -> String {
     format!("{}/{n}", group_parts(group_id, number))
 }
 
+/// The offsets that a producer's open transaction has for a group.
+pub fn group_pending(group_id: &str, producer_id: i64) -> String {
+    format!("{}/pending/{producer_id}", group(group_id))
+}
+
+/// Some of them.
+pub fn group_pending_part(group_id: &str, producer_id: i64, n: u64) -> String {
+    format!("{}/{n}", group_pending(group_id, producer_id))
+}
+
 /// What a node below [`GROUPS`] keeps that is read again.
 #[derive(Debug, PartialEq, Eq)]
 pub enum GroupNode<'a> {
@@ -174,6 +184,13 @@ pub enum GroupNode<'a> {
         number: u64,
         /// Which of its parts.
         n: usize,
+    },
+    /// See [`group_pending_part`].
+    Pending {
+        /// The producer's.
+        producer_id: i64,
+        /// Which of its parts.
+        n: u64,
     },
     /// See [`group_offset`].
     Offset {
@@ -192,6 +209,10 @@ pub fn group_node(path: &str) -> Option<GroupNode<'_>> {
         [_] => Some(GroupNode::Group),
         [_, "parts", number, n] => Some(GroupNode::Part {
             number: number.parse().ok()?,
+            n: n.parse().ok()?,
+        }),
+        [_, "pending", producer_id, n] => Some(GroupNode::Pending {
+            producer_id: producer_id.parse().ok()?,
             n: n.parse().ok()?,
         }),
         [_, "offsets", topic, identity] => Some(GroupNode::Offset {
@@ -308,6 +329,13 @@ mod tests {
         assert_eq!(
             group_node(&group_part("a/b", 7, 2)),
             Some(GroupNode::Part { number: 7, n: 2 })
+        );
+        assert_eq!(
+            group_node(&group_pending_part("a/b", 7, 2)),
+            Some(GroupNode::Pending {
+                producer_id: 7,
+                n: 2
+            })
         );
         for other in [
             GROUPS,

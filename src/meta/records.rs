@@ -272,6 +272,29 @@ pub struct OffsetRecord {
     pub topic_id: Option<Uuid>,
 }
 
+/// `/consumers/<group>/pending/<producer id>/<n>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingOffsetsRecord {
+    /// Record version.
+    pub version: u32,
+    /// Of the producer whose transaction it is.
+    pub producer_epoch: i16,
+    /// What becomes the group's offsets when the transaction is committed.
+    pub offsets: Vec<PendingOffsetRecord>,
+}
+
+/// An offset of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingOffsetRecord {
+    /// The topic.
+    pub topic: String,
+    /// `brokerId-n`.
+    pub partition: String,
+    /// The offset.
+    #[serde(flatten)]
+    pub offset: OffsetRecord,
+}
+
 /// `/producer-ids`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProducerIdsRecord {

@@ -10,7 +10,7 @@ use super::{Page, Part};
 use crate::admin::remote;
 use crate::api::Context;
 use crate::coordinator::Slot;
-use crate::group::{GroupError, MemberDescription, assigned_partitions};
+use crate::group::{GroupError, MemberDescription, OffsetsQuery, assigned_partitions};
 use crate::observe::EventKind;
 
 /// Rows of a group's partitions that are shown: those that lag most.
@@ -173,11 +173,20 @@ impl GroupDetail {
             .describe(group_id)
             .await?
             .ok_or_else(unknown)?;
-        let offsets = cx.coordinator.fetch_offsets(group_id, None).await?.offsets;
+        let wanted = OffsetsQuery {
+            keys: None,
+            stable: false,
+        };
+        let offsets = cx
+            .coordinator
+            .fetch_offsets(group_id, wanted)
+            .await?
+            .offsets;
         let owners = owners(&described.members);
         let mut rows: HashMap<(String, i32), Row> = HashMap::new();
         for (key, committed) in offsets {
             let mut row = row(cx, &key, &owners);
+            let committed = committed.ok().flatten();
             row.0.committed = committed.as_ref().map(|committed| committed.offset);
             row.0.committed_ms = committed.map(|committed| committed.commit_ms);
             rows.insert(key, row);

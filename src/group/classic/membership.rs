@@ -59,6 +59,26 @@ impl ClassicGroup {
         Ok(())
     }
 
+    /// The same for offsets of a transaction: the state of the group does not matter, and they do not tell that a member
+    /// lives. Older requests name no member.
+    pub(in crate::group) fn check_transactional_commit(
+        &self,
+        member_id: &str,
+        instance_id: Option<&str>,
+        generation: i32,
+    ) -> Result<(), GroupError> {
+        if generation < 0
+            && (self.state == State::Empty || member_id.is_empty() && instance_id.is_none())
+        {
+            return Ok(());
+        }
+        self.check_member(member_id, instance_id)?;
+        match generation == self.generation {
+            true => Ok(()),
+            false => Err(GroupError::IllegalGeneration),
+        }
+    }
+
     /// A member leaves.
     pub(in crate::group) fn leave(
         &mut self,

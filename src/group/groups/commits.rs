@@ -4,7 +4,7 @@ use super::{Group, Groups, Then};
 use crate::coordinator::Answer;
 use crate::group::asks::Outcomes;
 use crate::group::classic::ClassicGroup;
-use crate::group::messages::{CommitOffsets, CommittedOffset, GroupError};
+use crate::group::messages::{CommitOffsets, CommittedOffset, GroupError, OffsetToCommit};
 use crate::group::offsets::{Committed, Key, Offsets, WriteNumber};
 use crate::group::persist::{self, offset_bytes};
 use crate::group::reserved::Reserved;
@@ -22,8 +22,35 @@ impl Groups {
             return answer.send(vec![Err(error); commit.offsets.len()]);
         }
         let expire_ms = commit.retention_ms.map(|ms| now_ms.saturating_add(ms));
-        let (mut outcomes, mut offsets, mut ops) = (Vec::new(), Vec::new(), Vec::new());
-        for asked in commit.offsets {
+        let asked = commit.offsets;
+        let (outcomes, offsets, identities) = self.to_store(now_ms, &group_id, expire_ms, asked);
+        let ops = persist::offset_ops(&group_id, &offsets, &identities);
+        if let Some(group) = self.groups.get_mut(&group_id) {
+            group.begin_commit(number, &offsets);
+        }
+        self.reschedule(&group_id);
+        let id = group_id.clone();
+        let then = Then::Commit {
+            group_id,
+            number,
+            offsets,
+            outcomes,
+            answer,
+        };
+        self.store(now_ms, id, ops, then);
+    }
+
+    /// What of the offsets that are asked to be stored can be, each with its partition's identity.
+    pub(super) fn to_store(
+        &self,
+        now_ms: i64,
+        group_id: &str,
+        expire_ms: Option<i64>,
+        asked: Vec<OffsetToCommit>,
+    ) -> (Outcomes, Vec<(Key, Committed)>, Vec<String>) {
+        let (mut outcomes, mut offsets) = (Vec::new(), Vec::new());
+        let mut identities = Vec::new();
+        for asked in asked {
             if asked.metadata.len() > self.context.limits.metadata_bytes_max {
                 outcomes.push(Err(GroupError::OffsetMetadataTooLarge));
                 continue;
@@ -40,51 +67,29 @@ impl Groups {
                 expire_ms,
                 topic_id: Some(partition.topic_id),
             };
-            let Some(reserved) =
-                self.reserve_offset(&group_id, &asked.topic, asked.partition, &offset)
-            else {
+            let key = (asked.topic, asked.partition);
+            let Some(reserved) = self.reserve_offset(group_id, &key, &offset) else {
                 outcomes.push(Err(GroupError::OffsetsTooLarge));
                 continue;
             };
-            ops.push(persist::offset_op(
-                &group_id,
-                &asked.topic,
-                &partition,
-                &offset,
-            ));
             outcomes.push(Ok(()));
-            offsets.push((
-                (asked.topic, asked.partition),
-                Committed::new(offset, reserved),
-            ));
+            offsets.push((key, Committed::new(offset, reserved)));
+            identities.push(partition.identity);
         }
-        if let Some(group) = self.groups.get_mut(&group_id) {
-            group.offsets.begin();
-        }
-        self.reschedule(&group_id);
-        let id = group_id.clone();
-        let then = Then::Commit {
-            group_id,
-            number,
-            offsets,
-            outcomes,
-            answer,
-        };
-        self.store(now_ms, id, ops, then);
+        (outcomes, offsets, identities)
     }
 
     /// The memory of an offset; one that takes no more than what is known in its stead may always be committed.
     fn reserve_offset(
         &self,
         group_id: &str,
-        topic: &str,
-        partition: i32,
+        key: &Key,
         offset: &CommittedOffset,
     ) -> Option<Reserved> {
-        let bytes = offset_bytes(group_id, topic, offset);
+        let bytes = offset_bytes(group_id, &key.0, offset);
         let group = self.groups.get(group_id);
-        let known = group.and_then(|group| group.offsets.get(topic, partition));
-        let known = known.map_or(0, |known| offset_bytes(group_id, topic, known));
+        let known = group.and_then(|group| group.offsets.get(&key.0, key.1));
+        let known = known.map_or(0, |known| offset_bytes(group_id, &key.0, known));
         let memory = &self.context.offsets;
         match bytes <= known {
             true => Some(memory.reserve_anyway(bytes)),

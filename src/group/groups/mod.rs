@@ -2,6 +2,7 @@
 //!
 //! - here: members of classic groups, timers
 //! - `commits`: offsets that are committed
+//! - `transactions`: offsets of transactions, and their markers
 //! - `removals`: what is deleted, by request or because its retention is over
 //! - `tests`: of all files here, with writes that are stored or refused
 
@@ -9,9 +10,11 @@ mod commits;
 mod removals;
 #[cfg(test)]
 mod tests;
+mod transactions;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
@@ -22,9 +25,11 @@ use super::limits::GroupLimits;
 use super::member::Waiter;
 use super::messages::{
     GroupError, Heartbeat, JoinReply, JoinRequest, LeaveMember, SyncReply, SyncRequest,
+    TransactionEnd,
 };
 use super::mirror::{MirrorFeed, SlotMirror};
 use super::offsets::{Committed, Key, Offsets, WriteNumber};
+use super::pending::SlotProducers;
 use super::persist;
 use super::reserved::GroupMemory;
 use crate::coordinator::{
@@ -33,6 +38,12 @@ use crate::coordinator::{
 use crate::memory::Memory;
 use crate::meta::{Op, paths};
 use crate::observe::{EventKind, Events, Happened};
+use transactions::EndedGroup;
+
+/// Guards differ between all machines of this process.
+static FIRST_GUARD: AtomicU64 = AtomicU64::new(0);
+/// More than one machine gives.
+const GUARDS_A_SLOT: u64 = 1 << 40;
 
 /// What the groups of all slots share.
 pub(super) struct GroupContext {
@@ -72,6 +83,22 @@ pub(super) enum Then {
         outcomes: Outcomes,
         answer: Answer<Outcomes>,
     },
+    /// Offsets of a transaction.
+    Pending {
+        group_id: String,
+        producer_id: i64,
+        number: WriteNumber,
+        offsets: Vec<(Key, Committed)>,
+        outcomes: Outcomes,
+        answer: Answer<Outcomes>,
+    },
+    /// A marker.
+    TransactionEnded {
+        end: TransactionEnd,
+        number: WriteNumber,
+        ended: Vec<EndedGroup>,
+        answer: Answer<Result<(), GroupError>>,
+    },
     /// A group is removed.
     GroupRemoved {
         group_id: String,
@@ -83,6 +110,8 @@ pub(super) enum Then {
         group_id: String,
         number: WriteNumber,
         keys: Vec<Key>,
+        /// Those whose pending offsets are among them.
+        producers: Vec<i64>,
         /// `None` if it was not asked for.
         answer: Option<(Outcomes, Answer<Result<Outcomes, GroupError>>)>,
     },
@@ -103,6 +132,7 @@ pub(super) struct Groups {
     last_waiter: Waiter,
     last_number: WriteNumber,
     writes: Vec<Write<Then>>,
+    producers: SlotProducers,
     mirror: SlotMirror,
 }
 
@@ -125,6 +155,7 @@ impl Machine for Groups {
             last_waiter: 0,
             last_number: 1,
             writes: Vec::new(),
+            producers: SlotProducers::new(FIRST_GUARD.fetch_add(GUARDS_A_SLOT, Ordering::Relaxed)),
             mirror: SlotMirror {
                 feed: from.context.mirror.clone(),
                 slot: from.partition.slot,
@@ -141,6 +172,13 @@ impl Machine for Groups {
             machine.store(from.now_ms, stored.id.clone(), members, Then::Nothing);
             let mut group = Group::new(loaded.classic, loaded.offsets);
             group.parts = loaded.parts;
+            for (producer_id, epoch) in loaded.producers {
+                let id = &stored.id;
+                machine
+                    .producers
+                    .restore(producer_id, epoch, id, from.now_ms);
+            }
+            group.pending = loaded.pending;
             machine.groups.insert(stored.id.clone(), group);
             machine.reschedule(&stored.id);
         }
@@ -175,6 +213,15 @@ impl Machine for Groups {
                 let group = self.groups.get(&group_id);
                 answer.send(fetch_offsets(group, ask, &self.context.memory));
             }
+            Ask::VerifyTransaction {
+                producer_id,
+                producer_epoch,
+                answer,
+            } => answer.send(self.producers.verify((producer_id, producer_epoch), now_ms)),
+            Ask::CommitTransactional(commit, answer) => {
+                self.commit_transactional(now_ms, group_id, commit, answer);
+            }
+            Ask::EndTransaction(end, answer) => self.end_transaction(now_ms, end, answer),
             Ask::Describe(answer) => {
                 let group = self.groups.get(&group_id);
                 answer.send(group.map(|group| group.classic.describe()));
@@ -203,6 +250,7 @@ impl Machine for Groups {
                 );
             }
             AskAll::TopicDeleted(topic, id) => self.topic_deleted(now_ms, &topic, id),
+            AskAll::EndTransaction(end, answer) => self.end_transaction(now_ms, end, answer),
             AskAll::Mirror => self.mirror.whole(&self.groups),
         }
     }
@@ -224,6 +272,7 @@ impl Machine for Groups {
             self.settle(&group_id);
         }
         if self.check_at_ms <= now_ms {
+            self.producers.expire(now_ms);
             let interval = self.context.limits.offsets_check_interval;
             self.check_at_ms = now_ms.saturating_add(interval.as_millis().max(1) as i64);
             self.expire(now_ms);
@@ -253,6 +302,29 @@ impl Machine for Groups {
                 let outcomes = self.committed(&group_id, number, offsets, outcomes, stored);
                 answer.send(outcomes);
             }
+            Then::Pending {
+                group_id,
+                producer_id,
+                number,
+                offsets,
+                mut outcomes,
+                answer,
+            } => {
+                let of = (producer_id, number);
+                self.pending_stored(&group_id, of, offsets, &mut outcomes, stored);
+                answer.send(outcomes);
+                self.producer_is_free(now_ms, producer_id);
+            }
+            Then::TransactionEnded {
+                end,
+                number,
+                ended,
+                answer,
+            } => {
+                self.transaction_ended(now_ms, end, number, ended, stored);
+                answer.send(stored);
+                self.producer_is_free(now_ms, end.producer_id);
+            }
             Then::GroupRemoved { group_id, answer } => {
                 self.group_removed(now_ms, &group_id, answer, stored);
             }
@@ -260,11 +332,15 @@ impl Machine for Groups {
                 group_id,
                 number,
                 keys,
+                producers,
                 answer,
             } => {
                 self.offsets_removed(&group_id, number, keys, stored);
                 if let Some((outcomes, answer)) = answer {
                     answer.send(stored.map(|()| outcomes));
+                }
+                for producer_id in producers {
+                    self.producer_is_free(now_ms, producer_id);
                 }
             }
             Then::Nothing => {}
@@ -459,6 +535,12 @@ impl Groups {
 
     fn forget(&mut self, group_id: &str) {
         let forgotten = self.groups.remove(group_id);
+        if forgotten
+            .as_ref()
+            .is_some_and(|group| !group.pending.is_empty())
+        {
+            self.producers.group_removed(group_id);
+        }
         if let Some(deadline_ms) = forgotten.and_then(|group| group.deadline_ms) {
             self.deadlines.remove(&(deadline_ms, group_id.to_owned()));
         }

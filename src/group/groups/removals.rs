@@ -7,10 +7,11 @@ use uuid::Uuid;
 
 use super::{Groups, Then};
 use crate::coordinator::{Answer, Machine};
-use crate::group::asks::Outcomes;
+use crate::group::asks::{Ask, Outcomes};
 use crate::group::classic::State;
 use crate::group::messages::GroupError;
 use crate::group::offsets::{Key, WriteNumber};
+use crate::group::pending::WaitingForProducer;
 use crate::group::persist;
 use crate::meta::{Op, paths};
 
@@ -90,6 +91,14 @@ impl Groups {
             return answer.send(Err(GroupError::NonEmptyGroup));
         }
         let is_read = |key: &Key| is_active && group.classic.subscribes(&key.0);
+        for producer_id in group.pending.producers_of(&keys) {
+            if let Some(busy) = self.producers.busy(producer_id) {
+                let ask = Ask::DeleteOffsets(keys, answer);
+                return busy
+                    .waiting
+                    .push_back(WaitingForProducer::Ask(group_id, ask));
+            }
+        }
         let outcome = |key: &Key| match is_read(key) {
             true => Err(GroupError::GroupSubscribedToTopic),
             false => Ok(()),
@@ -110,16 +119,32 @@ impl Groups {
         answer: Option<(Outcomes, Answer<Result<Outcomes, GroupError>>)>,
     ) {
         let number = self.number();
+        let remove = |key: &Key| persist::remove_offset_op(&group_id, key, &*self.topics);
+        let mut ops: Vec<Op> = keys.iter().filter_map(remove).collect();
+        let mut producers = Vec::new();
         if let Some(group) = self.groups.get_mut(&group_id) {
             group.offsets.begin();
+            producers = group.pending.producers_of(&keys);
+            for producer_id in &producers {
+                let epoch = self.producers.epoch(*producer_id);
+                let of = (*producer_id, epoch);
+                let pending = &mut group.pending;
+                ops.extend(persist::pending_without_ops(
+                    &group_id,
+                    pending,
+                    of,
+                    &keys,
+                    &*self.topics,
+                ));
+                self.producers.begin_change(*producer_id, now_ms);
+            }
         }
-        let remove = |key: &Key| persist::remove_offset_op(&group_id, key, &*self.topics);
-        let ops = keys.iter().filter_map(remove).collect();
         let id = group_id.clone();
         let then = Then::OffsetsRemoved {
             group_id,
             number,
             keys,
+            producers,
             answer,
         };
         self.store(now_ms, id, ops, then);
@@ -137,6 +162,7 @@ impl Groups {
         }
         let told = self.mirror.keys(keys.iter());
         if let Some(group) = self.groups.get_mut(group_id) {
+            group.pending.remove(&keys);
             group.offsets.finish_removal(number, keys);
         }
         self.mirror
@@ -151,6 +177,7 @@ impl Groups {
         let of_groups = self.groups.iter_mut().filter_map(|(group_id, group)| {
             let gone = mirror.offsets_in(group, topic, id);
             let are_gone = group.offsets.remove_topic(topic, id);
+            group.pending.remove_topic(topic, id);
             mirror.offsets(group_id, Some(group), &gone);
             are_gone.then(|| group_id.clone())
         });
@@ -174,7 +201,9 @@ impl Groups {
             }
             let keys = group.expired_offsets(now_ms, retention_ms);
             // As Kafka's GroupMetadataManager: an empty group without offsets goes at once.
-            let is_over = group.has_no_members() && keys.len() == group.offsets.len();
+            let is_over = group.has_no_members()
+                && keys.len() == group.offsets.len()
+                && group.pending.is_empty();
             if is_over || !keys.is_empty() {
                 over.push((group_id.clone(), keys, is_over));
             }

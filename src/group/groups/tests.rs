@@ -1,15 +1,20 @@
 //! The groups of a slot, with writes that are stored or refused as a test says.
 
+mod transactions;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::clock::WallClock;
-use crate::coordinator::SlotPartition;
-use crate::group::asks::FoundOffsets;
+use crate::coordinator::{SlotPartition, StoredId};
+use crate::group::asks::{FoundOffsets, OffsetsQuery};
 use crate::group::messages::{CommitOffsets, OffsetToCommit};
 use crate::group::testing::OneTopic;
+use crate::meta::Node;
 
 const CHECK_INTERVAL_MS: i64 = 60_000;
 const RETENTION_MS: i64 = 3_600_000;
@@ -20,18 +25,39 @@ const REFUSED: Result<(), CoordinatorError> = Err(CoordinatorError::NotAvailable
 /// The machine of a slot, and the time.
 struct Bench {
     groups: Groups,
+    context: Arc<GroupContext>,
     now_ms: i64,
+    /// What is stored.
+    tree: BTreeMap<String, Bytes>,
+}
+
+fn load(context: &Arc<GroupContext>, now_ms: i64, ids: &[StoredId]) -> Groups {
+    let topics: Arc<dyn Topics> = Arc::new(OneTopic);
+    let loaded = Groups::load(Stored {
+        context,
+        topics: &topics,
+        partition: SlotPartition::find(Groups::TOPIC.name(), 0).unwrap(),
+        epoch: 1,
+        now_ms,
+        ids,
+    });
+    loaded.machine
 }
 
 impl Bench {
     fn new() -> Self {
+        Self::with_room(OFFSETS_BYTES_MAX)
+    }
+
+    /// With so much memory for offsets.
+    fn with_room(offsets_bytes_max: usize) -> Self {
         let limits = GroupLimits {
             initial_rebalance_delay_ms: 0,
             session_timeout_min_ms: 1,
             session_timeout_max_ms: i32::MAX,
             members_max: 10,
             members_bytes_max: 1 << 20,
-            offsets_bytes_max: OFFSETS_BYTES_MAX,
+            offsets_bytes_max,
             metadata_bytes_max: 100,
             offsets_retention_ms: RETENTION_MS,
             offsets_check_interval: Duration::from_millis(CHECK_INTERVAL_MS as u64),
@@ -44,19 +70,29 @@ impl Bench {
             offsets: Arc::default(),
             mirror: None,
         });
-        let topics: Arc<dyn Topics> = Arc::new(OneTopic);
-        let loaded = Groups::load(Stored {
-            context: &context,
-            topics: &topics,
-            partition: SlotPartition::find(Groups::TOPIC.name(), 0).unwrap(),
-            epoch: 1,
-            now_ms: 0,
-            ids: &[],
-        });
         Self {
-            groups: loaded.machine,
+            groups: load(&context, 0, &[]),
+            context,
             now_ms: 0,
+            tree: BTreeMap::new(),
         }
+    }
+
+    /// The slot comes to another owner, who knows what is stored.
+    fn reload(&mut self) {
+        let node = |data: &Bytes| Node {
+            data: data.clone(),
+            version: 0,
+            ephemeral: false,
+        };
+        let nodes = self.tree.iter();
+        let stored = StoredId {
+            id: "g".to_owned(),
+            nodes: nodes
+                .map(|(path, data)| (path.clone(), node(data)))
+                .collect(),
+        };
+        self.groups = load(&self.context, self.now_ms, &[stored]);
     }
 
     fn ask<T>(&mut self, ask: impl FnOnce(Answer<T>) -> Ask) -> oneshot::Receiver<T> {
@@ -70,9 +106,22 @@ impl Bench {
         let writes = self.groups.take_writes();
         let count = writes.len();
         for write in writes {
+            for op in write.ops.into_iter().filter(|_| outcome.is_ok()) {
+                self.apply(op);
+            }
             self.groups.stored(self.now_ms, write.then, outcome);
         }
         count
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Put { path, data, .. } => {
+                self.tree.insert(path, data);
+            }
+            Op::DeleteTree { path } => self.tree.retain(|at, _| !paths::is_at_or_below(at, &path)),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn commit(&mut self, partition: i32, offset: i64) -> oneshot::Receiver<Outcomes> {
@@ -94,12 +143,16 @@ impl Bench {
 
     /// Offsets by partition, as a client fetches them; `None` if that is not answered at once.
     fn offsets(&mut self) -> Option<Vec<(i32, i64)>> {
-        let mut found = self.ask(|answer| Ask::FetchOffsets(None, answer));
+        let wanted = OffsetsQuery {
+            keys: None,
+            stable: false,
+        };
+        let mut found = self.ask(|answer| Ask::FetchOffsets(wanted, answer));
         let found: FoundOffsets = found.try_recv().ok()?.unwrap();
         let offsets = found.offsets.into_iter();
         Some(
             offsets
-                .filter_map(|((_, index), offset)| Some((index, offset?.offset)))
+                .filter_map(|((_, index), offset)| Some((index, offset.ok()??.offset)))
                 .collect(),
         )
     }
@@ -118,7 +171,10 @@ impl Bench {
 
 /// A group without members that has offsets in partitions 0 and 1.
 fn with_offsets() -> Bench {
-    let mut bench = Bench::new();
+    add_offsets(Bench::new())
+}
+
+fn add_offsets(mut bench: Bench) -> Bench {
     let answers = [bench.commit(0, 10), bench.commit(1, 20)];
     assert_eq!(bench.offsets(), Some(vec![]), "not stored yet");
     bench.store(Ok(()));

@@ -1,0 +1,413 @@
+//! Offsets of open transactions: those of one group, and the producers that a slot knows.
+//!
+//! A producer's offsets are pending from TxnOffsetCommit until a marker says what becomes of them. In Kafka they are records
+//! of a partition of `__consumer_offsets`, which checks producers as any partition does: so does a slot here, for all its
+//! groups together.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use uuid::Uuid;
+
+use super::asks::Ask;
+use super::messages::{GroupError, Guard, TransactionEnd};
+use super::offsets::{Committed, Key, WriteNumber};
+use crate::coordinator::Answer;
+
+/// How long a producer is remembered after its last marker, ms: Kafka's `producer.id.expiration.ms`.
+const PRODUCER_EXPIRATION_MS: i64 = 86_400_000;
+/// How long a verification may take until its guard is forgotten, ms.
+const GUARD_EXPIRATION_MS: i64 = 300_000;
+
+/// An offset of a transaction.
+#[derive(Debug, Clone)]
+pub(super) struct Pending {
+    /// Of the write that stored it; 0 if it was read.
+    pub(super) number: WriteNumber,
+    pub(super) committed: Committed,
+}
+
+/// What one producer's transaction has for a group.
+#[derive(Debug, Default)]
+pub(super) struct PendingOffsets {
+    pub(super) offsets: BTreeMap<Key, Pending>,
+    /// The number of the next node that some of them are stored in.
+    pub(super) next_part: u64,
+}
+
+/// What the open transactions have for one group, by producer id.
+#[derive(Debug, Default)]
+pub(super) struct PendingByProducer(pub(super) BTreeMap<i64, PendingOffsets>);
+
+impl PendingByProducer {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a transaction may replace an offset.
+    pub(super) fn has(&self, key: &Key) -> bool {
+        let mut producers = self.0.values();
+        producers.any(|pending| pending.offsets.contains_key(key))
+    }
+
+    /// The producers whose transactions have one of these.
+    pub(super) fn producers_of(&self, keys: &[Key]) -> Vec<i64> {
+        let has_one =
+            |pending: &PendingOffsets| keys.iter().any(|key| pending.offsets.contains_key(key));
+        let producers = self.0.iter().filter(|(_, pending)| has_one(pending));
+        producers.map(|(id, _)| *id).collect()
+    }
+
+    /// Forgets these offsets; what their transactions have besides stays.
+    pub(super) fn remove(&mut self, keys: &[Key]) {
+        for pending in self.0.values_mut() {
+            for key in keys {
+                pending.offsets.remove(key);
+            }
+        }
+        self.forget_empty();
+    }
+
+    /// Forgets what transactions have of a topic that is gone.
+    pub(super) fn remove_topic(&mut self, topic: &str, id: Uuid) {
+        for pending in self.0.values_mut() {
+            pending.offsets.retain(|(name, _), pending| {
+                let of = pending.committed.offset().topic_id;
+                name != topic || of.is_some_and(|of| of != id)
+            });
+        }
+        self.forget_empty();
+    }
+
+    /// Takes what is stored.
+    pub(super) fn put(
+        &mut self,
+        producer_id: i64,
+        number: WriteNumber,
+        offsets: impl IntoIterator<Item = (Key, Committed)>,
+    ) {
+        let of_producer = self.0.entry(producer_id).or_default();
+        for (key, committed) in offsets {
+            let pending = Pending { number, committed };
+            of_producer.offsets.insert(key, pending);
+        }
+    }
+
+    /// The same, of a part that was read.
+    pub(super) fn restore(
+        &mut self,
+        (producer_id, part): (i64, u64),
+        offsets: impl IntoIterator<Item = (Key, Committed)>,
+    ) {
+        self.put(producer_id, 0, offsets);
+        let of_producer = self.0.entry(producer_id).or_default();
+        of_producer.next_part = of_producer.next_part.max(part + 1);
+    }
+
+    /// Numbers of nodes that were not used yet.
+    pub(super) fn take_parts(&mut self, producer_id: i64, count: u64) -> u64 {
+        let of_producer = self.0.entry(producer_id).or_default();
+        let first = of_producer.next_part;
+        of_producer.next_part += count;
+        first
+    }
+
+    /// Forgets producers of which nothing is pending any more.
+    pub(super) fn forget_empty(&mut self) {
+        self.0.retain(|_, pending| !pending.offsets.is_empty());
+    }
+}
+
+/// What waits until a producer's write is stored.
+pub(super) enum WaitingForProducer {
+    /// Of a group.
+    Ask(String, Ask),
+    /// A marker.
+    End(TransactionEnd, Answer<Result<(), GroupError>>),
+}
+
+/// A producer of a slot.
+#[derive(Default)]
+pub(super) struct SlotProducer {
+    epoch: i16,
+    /// Of its last marker.
+    coordinator_epoch: i32,
+    /// Groups that it has pending offsets in.
+    pub(super) groups: BTreeSet<String>,
+    /// Of the verification that was begun after its last marker, and when, ms.
+    guard: Option<(Guard, i64)>,
+    /// A write of its offsets or its marker is in flight.
+    pub(super) is_busy: bool,
+    pub(super) waiting: VecDeque<WaitingForProducer>,
+    last_ms: i64,
+}
+
+/// The producers of a slot.
+#[derive(Default)]
+pub(super) struct SlotProducers {
+    by_id: HashMap<i64, SlotProducer>,
+    last_guard: u64,
+}
+
+impl SlotProducers {
+    /// `first_guard` is one that no other slot, nor this one earlier, gave.
+    pub(super) fn new(first_guard: u64) -> Self {
+        Self {
+            by_id: HashMap::new(),
+            last_guard: first_guard,
+        }
+    }
+
+    /// The producer, if what is asked has to wait for it.
+    pub(super) fn busy(&mut self, producer_id: i64) -> Option<&mut SlotProducer> {
+        self.by_id
+            .get_mut(&producer_id)
+            .filter(|producer| producer.is_busy)
+    }
+
+    pub(super) fn get_mut(&mut self, producer_id: i64) -> Option<&mut SlotProducer> {
+        self.by_id.get_mut(&producer_id)
+    }
+
+    /// Of a group that was read.
+    pub(super) fn restore(&mut self, producer_id: i64, epoch: i16, group_id: &str, now_ms: i64) {
+        let producer = self.known(producer_id, epoch, now_ms);
+        producer.groups.insert(group_id.to_owned());
+    }
+
+    fn known(&mut self, producer_id: i64, epoch: i16, now_ms: i64) -> &mut SlotProducer {
+        let producer = self.by_id.entry(producer_id);
+        let producer = producer.or_insert_with(|| SlotProducer {
+            epoch,
+            coordinator_epoch: -1,
+            ..SlotProducer::default()
+        });
+        producer.epoch = producer.epoch.max(epoch);
+        producer.last_ms = now_ms;
+        producer
+    }
+
+    /// Begins a verification; `None` where the transaction is here already.
+    pub(super) fn verify(
+        &mut self,
+        (producer_id, epoch): (i64, i16),
+        now_ms: i64,
+    ) -> Result<Option<Guard>, GroupError> {
+        self.check_epoch(producer_id, epoch)?;
+        self.last_guard += 1;
+        let fresh = Guard(self.last_guard);
+        let producer = self.by_id.entry(producer_id);
+        // Its epoch is not known before something of it is stored.
+        let producer = producer.or_insert_with(|| SlotProducer {
+            epoch: -1,
+            coordinator_epoch: -1,
+            last_ms: now_ms,
+            ..SlotProducer::default()
+        });
+        if !producer.groups.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(producer.guard.get_or_insert((fresh, now_ms)).0))
+    }
+
+    /// Whether offsets may be added to a producer's transaction.
+    pub(super) fn check_commit(
+        &self,
+        (producer_id, epoch): (i64, i16),
+        guard: Option<Guard>,
+    ) -> Result<(), GroupError> {
+        self.check_epoch(producer_id, epoch)?;
+        let producer = self.by_id.get(&producer_id);
+        let is_open = producer.is_some_and(|producer| !producer.groups.is_empty());
+        let given = producer.and_then(|producer| producer.guard);
+        let is_verified = guard.is_some() && given.map(|(guard, _)| guard) == guard;
+        match is_open || is_verified {
+            true => Ok(()),
+            false => Err(GroupError::InvalidTxnState),
+        }
+    }
+
+    /// A producer's epoch, -1 while it is not known.
+    pub(super) fn epoch(&self, producer_id: i64) -> i16 {
+        self.by_id.get(&producer_id).map_or(-1, |known| known.epoch)
+    }
+
+    fn check_epoch(&self, producer_id: i64, epoch: i16) -> Result<(), GroupError> {
+        match epoch < self.epoch(producer_id) {
+            true => Err(GroupError::InvalidProducerEpoch),
+            false => Ok(()),
+        }
+    }
+
+    /// Offsets of a producer are being stored.
+    pub(super) fn begin(&mut self, producer_id: i64, epoch: i16, now_ms: i64) {
+        self.known(producer_id, epoch, now_ms).is_busy = true;
+    }
+
+    /// Offsets of a producer are stored.
+    pub(super) fn opened(&mut self, producer_id: i64, group_id: &str) {
+        if let Some(producer) = self.by_id.get_mut(&producer_id) {
+            producer.guard = None;
+            producer.groups.insert(group_id.to_owned());
+        }
+    }
+
+    /// Whether a marker counts (Kafka's ProducerAppendInfo). One of version 2 has an epoch that the transaction did not have;
+    /// where no transaction is open it may have come before.
+    pub(super) fn check_end(&self, end: &TransactionEnd) -> Result<(), GroupError> {
+        let Some(producer) = self.by_id.get(&end.producer_id) else {
+            return Ok(());
+        };
+        let is_open = !producer.groups.is_empty();
+        let is_old = match end.bumps_epoch && is_open {
+            true => end.producer_epoch <= producer.epoch,
+            false => end.producer_epoch < producer.epoch,
+        };
+        if is_old {
+            return Err(GroupError::InvalidProducerEpoch);
+        }
+        match end.coordinator_epoch < producer.coordinator_epoch {
+            true => Err(GroupError::TransactionCoordinatorFenced),
+            false => Ok(()),
+        }
+    }
+
+    /// What changes a producer's pending offsets without it, or its marker, is being stored.
+    pub(super) fn begin_change(&mut self, producer_id: i64, now_ms: i64) {
+        self.begin(producer_id, self.epoch(producer_id), now_ms);
+    }
+
+    /// A marker is stored.
+    pub(super) fn ended(&mut self, end: &TransactionEnd, now_ms: i64) {
+        let producer = self.known(end.producer_id, end.producer_epoch, now_ms);
+        producer.coordinator_epoch = end.coordinator_epoch;
+        producer.guard = None;
+        producer.groups.clear();
+    }
+
+    /// A group is gone, with what was pending in it.
+    pub(super) fn group_removed(&mut self, group_id: &str) {
+        for producer in self.by_id.values_mut() {
+            producer.groups.remove(group_id);
+        }
+    }
+
+    /// Forgets producers that were silent for long, and guards of verifications that led to nothing.
+    pub(super) fn expire(&mut self, now_ms: i64) {
+        self.by_id.retain(|_, producer| {
+            let since = |ms: i64| now_ms.saturating_sub(ms);
+            producer
+                .guard
+                .take_if(|(_, at_ms)| since(*at_ms) >= GUARD_EXPIRATION_MS);
+            let is_in_use =
+                producer.is_busy || !producer.groups.is_empty() || producer.guard.is_some();
+            let is_known = producer.epoch >= 0 && since(producer.last_ms) < PRODUCER_EXPIRATION_MS;
+            is_in_use || is_known
+        });
+    }
+
+    /// What waits for a producer's next turn, once its write is stored or refused.
+    pub(super) fn finish(&mut self, producer_id: i64) -> VecDeque<WaitingForProducer> {
+        let producer = self.by_id.get_mut(&producer_id);
+        producer.map_or_else(VecDeque::new, |producer| {
+            producer.is_busy = false;
+            std::mem::take(&mut producer.waiting)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(producer_epoch: i16, coordinator_epoch: i32, bumps_epoch: bool) -> TransactionEnd {
+        TransactionEnd {
+            producer_id: 7,
+            producer_epoch,
+            coordinator_epoch,
+            is_commit: true,
+            bumps_epoch,
+        }
+    }
+
+    fn open(epoch: i16) -> SlotProducers {
+        let mut producers = SlotProducers::new(0);
+        producers.restore(7, epoch, "g", 0);
+        producers
+    }
+
+    #[test]
+    fn a_guard_counts_until_the_next_marker() {
+        let mut producers = SlotProducers::new(0);
+        let guard = producers.verify((7, 0), 0).unwrap();
+        assert!(guard.is_some());
+        assert_eq!(producers.verify((7, 0), 0).unwrap(), guard);
+        assert_eq!(producers.check_commit((7, 0), guard), Ok(()));
+        assert_eq!(
+            producers.check_commit((7, 0), None),
+            Err(GroupError::InvalidTxnState)
+        );
+        producers.ended(&end(0, 1, false), 0);
+        assert_eq!(
+            producers.check_commit((7, 0), guard),
+            Err(GroupError::InvalidTxnState)
+        );
+        let next = producers.verify((7, 0), 0).unwrap();
+        assert!(next.is_some() && next != guard);
+    }
+
+    #[test]
+    fn an_open_transaction_needs_no_guard_and_an_older_epoch_is_fenced() {
+        let mut producers = open(3);
+        assert_eq!(producers.verify((7, 3), 0), Ok(None));
+        assert_eq!(producers.check_commit((7, 3), None), Ok(()));
+        assert_eq!(
+            producers.verify((7, 2), 0),
+            Err(GroupError::InvalidProducerEpoch)
+        );
+        assert_eq!(
+            producers.check_commit((7, 2), None),
+            Err(GroupError::InvalidProducerEpoch)
+        );
+    }
+
+    #[test]
+    fn a_marker_of_version_2_needs_a_new_epoch_while_a_transaction_is_open() {
+        let mut producers = open(3);
+        assert_eq!(
+            producers.check_end(&end(3, 1, true)),
+            Err(GroupError::InvalidProducerEpoch)
+        );
+        assert_eq!(producers.check_end(&end(3, 1, false)), Ok(()));
+        assert_eq!(producers.check_end(&end(4, 1, true)), Ok(()));
+        producers.ended(&end(4, 1, true), 0);
+        // The same again, after its answer was lost.
+        assert_eq!(producers.check_end(&end(4, 1, true)), Ok(()));
+        assert_eq!(
+            producers.check_end(&end(3, 1, true)),
+            Err(GroupError::InvalidProducerEpoch)
+        );
+        assert_eq!(
+            producers.check_end(&end(4, 0, true)),
+            Err(GroupError::TransactionCoordinatorFenced)
+        );
+    }
+
+    #[test]
+    fn what_led_to_nothing_is_forgotten_and_what_is_open_is_not() {
+        let mut producers = open(3);
+        producers.verify((8, 0), 0).unwrap();
+        producers.ended(
+            &TransactionEnd {
+                producer_id: 9,
+                ..end(0, 1, false)
+            },
+            0,
+        );
+        producers.expire(GUARD_EXPIRATION_MS);
+        let mut known: Vec<i64> = producers.by_id.keys().copied().collect();
+        known.sort_unstable();
+        assert_eq!(known, [7, 9]);
+        producers.expire(PRODUCER_EXPIRATION_MS);
+        assert!(producers.by_id.keys().eq([&7]));
+    }
+}
