@@ -20,10 +20,12 @@
 //! | 61..   | records           | compressed as one block                                        |
 
 mod builder;
+mod marker;
 
 use bytes::BufMut;
 
 pub use builder::BatchBuilder;
+pub use marker::{EndMarker, Outcome};
 
 /// Size of the header.
 pub const BATCH_HEADER_BYTES: usize = 61;

@@ -7,7 +7,7 @@ use super::authorize::{Denied, ResourceKind};
 use crate::cluster::ClusterError;
 use crate::config::TopicConfigError;
 use crate::group::GroupError;
-use crate::log::{LogError, SequenceError};
+use crate::log::{LogError, ProducerError};
 use crate::meta::MetaError;
 use crate::partition::{InvalidBatch, PartitionError, ReadError, RecordErrors};
 
@@ -58,13 +58,23 @@ impl WireError for LogError {
             }
             Self::LaterEpoch { .. } => ResponseError::UnknownLeaderEpoch,
             Self::BatchLargerThanSegment(_) => ResponseError::RecordListTooLarge,
-            Self::Sequence(SequenceError::FencedEpoch { .. }) => {
+            Self::Producer(error) => error.wire(),
+            Self::Damaged { .. } | Self::FetchedDamaged(_) => ResponseError::CorruptMessage,
+        }
+    }
+}
+
+impl WireError for ProducerError {
+    fn wire(&self) -> ResponseError {
+        match self {
+            Self::FencedEpoch { .. } | Self::StaleMarker { .. } => {
                 ResponseError::InvalidProducerEpoch
             }
-            Self::Sequence(SequenceError::OutOfOrder { .. }) => {
+            Self::OutOfOrder { .. } | Self::BeforeLower { .. } => {
                 ResponseError::OutOfOrderSequenceNumber
             }
-            Self::Damaged { .. } | Self::FetchedDamaged(_) => ResponseError::CorruptMessage,
+            Self::NotInTransaction | Self::OutsideTransaction => ResponseError::InvalidTxnState,
+            Self::FencedCoordinator { .. } => ResponseError::TransactionCoordinatorFenced,
         }
     }
 }

@@ -1,20 +1,23 @@
 //! Appending to a log: what several requests brought is admitted, given offsets and written with as few writes as possible.
 //!
-//! Who appends decides what is done ([`Origin`]): a client's batches are checked against what its producer sent before and
-//! get offsets and the leader epoch; a follower takes its leader's as they are.
+//! Who appends decides what is done ([`Origin`]): a client's batches, and a coordinator's markers, are checked against what
+//! the producer sent before and get offsets and the leader epoch; a follower takes its leader's as they are.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader, Batches};
+use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader, Batches, EndMarker};
 
 use super::LogError;
 use super::config::LogConfig;
 use super::journal::WrittenBatch;
-use super::partition_log::{Log, OffsetPosition, Tail};
+use super::offset_position::OffsetPosition;
+use super::partition_log::{Log, Tail};
 use super::producers::Admission;
+use super::transactions::{TransactionMarker, TransactionVersion};
+use super::verifications::Verification;
 
 /// Batches that [`Log::is_on_fast_path`] expects at a time, at most.
 pub const FAST_PATH_BATCHES_MAX: usize = 64;
@@ -31,10 +34,19 @@ pub struct ProducedBatch {
 /// Who appends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// A producer: sequences are checked; the batches get offsets and the leader epoch.
-    Client,
+    /// A producer: sequences and transactions are checked; the batches get offsets and the leader epoch.
+    Client(Verification),
+    /// The coordinator of transactions: its markers get offsets and the leader epoch.
+    Coordinator(TransactionVersion),
     /// The leader, whose records a follower copies: offsets and epochs are as they came, and go on where the log ends.
     Replication,
+}
+
+impl Origin {
+    /// Whether what it brings gets its offsets here.
+    fn is_leaders(self) -> bool {
+        !matches!(self, Self::Replication)
+    }
 }
 
 /// What one request brings to one log.
@@ -47,12 +59,26 @@ pub struct AppendRequest {
 }
 
 impl AppendRequest {
-    /// Of a producer.
+    /// Of a producer, outside of transactions or within one that goes on.
     pub fn of_client(batches: Vec<ProducedBatch>) -> Self {
-        Self {
-            origin: Origin::Client,
-            batches,
-        }
+        Self::verified(batches, Verification::NotNeeded)
+    }
+
+    /// Of a producer, verified.
+    pub fn verified(batches: Vec<ProducedBatch>, verification: Verification) -> Self {
+        let origin = Origin::Client(verification);
+        Self { origin, batches }
+    }
+
+    /// What ends a transaction.
+    pub fn of_marker(marker: &TransactionMarker, now_ms: i64) -> Result<Self, LogError> {
+        let record = marker.record();
+        let bytes = record.batch(marker.producer_id, marker.producer_epoch, now_ms);
+        let header = BatchHeader::parse(&bytes).map_err(io::Error::other)?;
+        Ok(Self {
+            origin: Origin::Coordinator(marker.version),
+            batches: vec![ProducedBatch { header, bytes }],
+        })
     }
 }
 
@@ -251,15 +277,16 @@ impl<'a> AppendGroup<'a> {
             return Err(LogError::Offline("disk error".to_owned()));
         }
         let stored = match request.origin {
-            Origin::Client => self.admit(&request.batches)?,
+            Origin::Client(verification) => self.admit(&request.batches, verification)?,
+            Origin::Coordinator(version) => self.admit_markers(&request.batches, version)?,
             Origin::Replication => self.admit_fetched(&request.batches)?,
         };
         if let Some(stored) = stored {
             return Ok(stored);
         }
-        let first = match request.origin {
-            Origin::Client => None,
-            Origin::Replication => request.batches.first(),
+        let first = match request.origin.is_leaders() {
+            true => None,
+            false => request.batches.first(),
         };
         let base_offset = first.map_or(self.next_offset, |batch| batch.header.base_offset);
         for produced in &request.batches {
@@ -278,12 +305,15 @@ impl<'a> AppendGroup<'a> {
     }
 
     /// Checks every batch before any is stored; a duplicate's place when the request was stored before.
-    fn admit(&self, batches: &[ProducedBatch]) -> Result<Option<Appended>, LogError> {
+    fn admit(
+        &self,
+        batches: &[ProducedBatch],
+        verification: Verification,
+    ) -> Result<Option<Appended>, LogError> {
         for produced in batches {
-            if produced.bytes.len() as u64 > self.config.segment_bytes {
-                return Err(LogError::BatchLargerThanSegment(produced.bytes.len()));
-            }
-            match self.log.producers.lock().admit(&produced.header) {
+            self.check_size(produced)?;
+            let producers = self.log.producers.lock();
+            match producers.admit(&produced.header, verification) {
                 Ok(Admission::Append) => {}
                 Ok(Admission::Duplicate(stored)) => {
                     return Ok(Some(Appended {
@@ -295,8 +325,32 @@ impl<'a> AppendGroup<'a> {
                         needs_sync: self.config.syncs_every_append(),
                     }));
                 }
-                Err(error) => return Err(LogError::Sequence(error)),
+                Err(error) => return Err(error.into()),
             }
+        }
+        Ok(None)
+    }
+
+    fn check_size(&self, batch: &ProducedBatch) -> Result<(), LogError> {
+        let bytes = batch.bytes.len();
+        match bytes as u64 > self.config.segment_bytes {
+            true => Err(LogError::BatchLargerThanSegment(bytes)),
+            false => Ok(()),
+        }
+    }
+
+    /// Checks that markers may end what they are to end.
+    fn admit_markers(
+        &self,
+        batches: &[ProducedBatch],
+        version: TransactionVersion,
+    ) -> Result<Option<Appended>, LogError> {
+        for produced in batches {
+            self.check_size(produced)?;
+            let marker = EndMarker::of_batch(&produced.bytes);
+            let marker = marker.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+            let producers = self.log.producers.lock();
+            producers.admit_marker(&produced.header, &marker, version)?;
         }
         Ok(None)
     }
@@ -304,10 +358,9 @@ impl<'a> AppendGroup<'a> {
     /// Checks that what a follower fetched goes on where the log ends, in order and within its leader's epoch.
     fn admit_fetched(&self, batches: &[ProducedBatch]) -> Result<Option<Appended>, LogError> {
         let mut expected = self.next_offset;
-        for ProducedBatch { header, bytes } in batches {
-            if bytes.len() as u64 > self.config.segment_bytes {
-                return Err(LogError::BatchLargerThanSegment(bytes.len()));
-            }
+        for produced in batches {
+            self.check_size(produced)?;
+            let header = &produced.header;
             let offset = header.base_offset;
             let gap = offset.saturating_sub(expected);
             if !(0..=i64::from(i32::MAX)).contains(&gap) || header.last_offset_delta < 0 {
@@ -332,25 +385,24 @@ impl<'a> AppendGroup<'a> {
 
     fn place(&mut self, produced: &ProducedBatch, origin: Origin) -> io::Result<()> {
         let bytes = produced.bytes.len() as u64;
-        let time = match origin {
-            Origin::Client => self.config.log_append_time.then_some(self.now_ms),
-            Origin::Replication => None,
-        };
-        let first_offset = match origin {
-            Origin::Client => self.next_offset,
-            Origin::Replication => produced.header.base_offset,
+        let (time, first_offset) = match origin.is_leaders() {
+            true => {
+                let time = self.config.log_append_time.then_some(self.now_ms);
+                (time, self.next_offset)
+            }
+            false => (None, produced.header.base_offset),
         };
         if self.must_roll(bytes, &produced.header, first_offset, time) {
             self.write_out()?;
             self.log.roll(self.tail, self.now_ms)?;
         }
-        let (head, header) = match origin {
-            Origin::Client => {
+        let (head, header) = match origin.is_leaders() {
+            true => {
                 let epoch = self.leader_epoch;
                 let head = batch::header_for_append(&produced.bytes, first_offset, epoch, time);
                 (head, BatchHeader::parse(&head).map_err(io::Error::other)?)
             }
-            Origin::Replication => {
+            false => {
                 let head = produced
                     .bytes
                     .first_chunk()
@@ -364,7 +416,7 @@ impl<'a> AppendGroup<'a> {
             self.log.change_epochs(|epochs| epochs.assign(epoch, at));
             self.log.store_epochs()?;
         }
-        self.log.producers.lock().stored(&header);
+        self.note_stored(&header, &produced.bytes);
         self.next_offset = header.last_offset() + 1;
         self.pending.push(Pending {
             head,
@@ -373,6 +425,26 @@ impl<'a> AppendGroup<'a> {
         });
         self.pending_bytes += bytes;
         Ok(())
+    }
+
+    fn note_stored(&self, header: &BatchHeader, bytes: &[u8]) {
+        let marker = match header.is_control() {
+            true => EndMarker::of_batch(bytes),
+            false => None,
+        };
+        self.log
+            .note_stored(header, marker, self.next_position(header.base_offset));
+    }
+
+    /// Where the next batch comes to be.
+    fn next_position(&self, offset: i64) -> OffsetPosition {
+        let segments = self.log.segments.load();
+        let active = segments.last();
+        OffsetPosition {
+            offset,
+            segment_base: active.map_or(offset, |active| active.base_offset),
+            position: active.map_or(0, |active| active.bytes()) + self.pending_bytes,
+        }
     }
 
     fn must_roll(

@@ -15,9 +15,12 @@ mod epochs;
 mod failed_sync;
 mod index_file;
 pub mod journal;
+mod last_stable;
 mod left_as;
+mod load_producers;
 mod look_up;
 mod offset_index;
+mod offset_position;
 mod partition_log;
 mod partition_metadata;
 mod producer_snapshot;
@@ -30,16 +33,22 @@ mod retain;
 mod rewrite_lock;
 mod segment;
 mod time_index;
+mod transactions;
 mod truncate;
 mod trust;
+mod verifications;
 mod verify;
 
 #[cfg(test)]
 mod kill_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transaction_tests;
 
 use std::io;
+
+pub use metaq_protocol::batch::Outcome;
 
 pub use append::{AppendRequest, Appended, FAST_PATH_BATCHES_MAX, Origin, ProducedBatch};
 pub use browse::{PassedBatch, SegmentFigures};
@@ -55,10 +64,11 @@ pub use disk::{DirEntry, Disk, DiskFile, RealDisk};
 pub use epochs::{EpochStart, LeaderEpochs};
 pub use left_as::{LeftAs, OpenMode};
 pub use look_up::FoundTimestamp;
-pub use partition_log::{Log, LogOffsets, OffsetPosition};
+pub use offset_position::OffsetPosition;
+pub use partition_log::{Log, LogOffsets};
 pub use partition_metadata::to_base64 as uuid_to_base64;
 pub use producers::{
-    EXPIRATION_MS_DEFAULT as PRODUCER_EXPIRATION_MS_DEFAULT, Producer, SequenceError, StoredBatch,
+    EXPIRATION_MS_DEFAULT as PRODUCER_EXPIRATION_MS_DEFAULT, Producer, ProducerError, StoredBatch,
 };
 pub use read::{ReadWanted, Slice};
 pub use recover::OpenedLog;
@@ -66,6 +76,8 @@ pub use repair::{Cut, Repair, plan_repairs};
 pub use restore::JournaledBatch;
 pub use retain::unlink_all;
 pub use segment::{BatchAt, Reach, Segment};
+pub use transactions::{AbortedTransaction, TransactionMarker, TransactionVersion};
+pub use verifications::{ToVerify, Verification, VerificationGuard};
 pub use verify::{
     Dump, DumpedBatch, Finding, Verified, dump_segment, verify_dir, verify_dir_reporting,
 };
@@ -106,9 +118,9 @@ pub enum LogError {
     /// A batch that no segment can hold.
     #[error("a batch of {0} bytes is larger than a segment")]
     BatchLargerThanSegment(usize),
-    /// An idempotent producer's batch that does not follow.
+    /// A producer's batch that does not follow, or that its transaction does not let in.
     #[error(transparent)]
-    Sequence(#[from] SequenceError),
+    Producer(#[from] ProducerError),
     /// What a follower fetched does not go on where its log ends.
     #[error("fetched records begin at {offset}, and the log ends at {expected}")]
     UnexpectedOffset {

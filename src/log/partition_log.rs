@@ -14,7 +14,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -24,22 +24,12 @@ use super::config::LogConfig;
 use super::disk::Disk;
 use super::epochs::LeaderEpochs;
 use super::failed_sync;
+use super::offset_position::OffsetPosition;
 use super::partition_metadata;
 use super::producer_snapshot;
 use super::producers::Producers;
 use super::rewrite_lock::RewriteLock;
 use super::segment::{FileAge, Segment, segment_of};
-
-/// An offset and where it is in the files (Kafka's LogOffsetMetadata).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OffsetPosition {
-    /// The offset.
-    pub offset: i64,
-    /// Base offset of the segment that holds, or will hold, it.
-    pub segment_base: i64,
-    /// Byte position in that segment.
-    pub position: u64,
-}
 
 /// Where a log begins, where it ends, and how far it is synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +58,8 @@ pub struct Log {
     pub(super) tail: Mutex<Tail>,
     /// Only the appender changes them.
     pub(super) producers: Mutex<Producers>,
+    /// Whether one of them has a transaction that readers of committed records are held back by; changed with their lock.
+    pub(super) has_undecided: AtomicBool,
     pub(super) epochs: ArcSwap<LeaderEpochs>,
     /// Why the log takes no more appends, once it does not.
     offline: RwLock<Option<String>>,
@@ -112,6 +104,7 @@ impl Log {
                 bytes_since_index_entry: 0,
                 jitter_ms,
             }),
+            has_undecided: AtomicBool::new(!producers.undecided.is_empty()),
             producers: Mutex::new(producers),
             epochs: ArcSwap::from_pointee(epochs),
             offline: RwLock::new(None),

@@ -1,12 +1,16 @@
 //! What a partition remembers of its producers, so that a retried batch is stored once (KIP-98; Kafka's
 //! ProducerStateManager and ProducerAppendInfo).
 //!
-//! Per producer id: the epoch and the last five batches' sequence numbers. Kept in memory by the owner of the
-//! log's tail; saved to `%020d.snapshot` on roll and on clean close, rebuilt from the log after the snapshot.
+//! Per producer id: the epoch, the last five batches' sequence numbers and the open transaction. Kept in memory by the owner
+//! of the log's tail; saved to `%020d.snapshot` on roll and on clean close, rebuilt from the log after the snapshot.
 
 use std::collections::{HashMap, VecDeque};
 
-use metaq_protocol::batch::{BatchHeader, next_sequence};
+use metaq_protocol::batch::{BatchHeader, EndMarker, Outcome, next_sequence};
+
+use super::offset_position::OffsetPosition;
+use super::transactions::{AbortedTransaction, TransactionVersion, Undecided};
+use super::verifications::{ToVerify, Verification, Verifications};
 
 /// Batches remembered per producer; clients keep at most this many in flight.
 pub const BATCHES_MAX: usize = 5;
@@ -14,9 +18,14 @@ pub const BATCHES_MAX: usize = 5;
 pub const EXPIRATION_MS_DEFAULT: i64 = 86_400_000;
 pub(super) const NO_SEQUENCE: i32 = -1;
 
-/// Why a batch of an idempotent producer is refused.
+pub(super) const NO_EPOCH: i16 = -1;
+const NO_OFFSET: i64 = -1;
+/// No end of a transaction can have an epoch after this one (see [`Producers::admit_marker`]).
+const LAST_EPOCH: i16 = i16::MAX;
+
+/// Why a batch or a marker of a producer is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SequenceError {
+pub enum ProducerError {
     /// A newer instance of the producer has written already.
     #[error("producer epoch {got} is older than {current}")]
     FencedEpoch {
@@ -32,6 +41,36 @@ pub enum SequenceError {
         got: i32,
         /// Last sequence stored, -1 for none.
         last: i32,
+    },
+    /// A batch with a lower sequence is to come before this one.
+    #[error("out of order: sequence {got}, and {lowest} is still to come")]
+    BeforeLower {
+        /// First sequence of the batch.
+        got: i32,
+        /// The lowest that the coordinator was asked about.
+        lowest: i32,
+    },
+    /// A transactional batch that belongs to no transaction that the coordinator knows to be open.
+    #[error("the batch is not part of an open transaction")]
+    NotInTransaction,
+    /// A batch without a transaction, of a producer that has one open.
+    #[error("a batch outside of the producer's open transaction")]
+    OutsideTransaction,
+    /// A marker of version 2 without an epoch of its own.
+    #[error("a marker's producer epoch {got} is not after {current}")]
+    StaleMarker {
+        /// Epoch of the marker.
+        got: i16,
+        /// Epoch known.
+        current: i16,
+    },
+    /// A newer coordinator has ended a transaction of the producer already.
+    #[error("coordinator epoch {got} is older than {current}")]
+    FencedCoordinator {
+        /// Epoch of the marker's coordinator.
+        got: i32,
+        /// Epoch known.
+        current: i32,
     },
 }
 
@@ -82,6 +121,28 @@ pub struct Producer {
 }
 
 impl Producer {
+    fn new(epoch: i16) -> Self {
+        Self {
+            epoch,
+            batches: VecDeque::with_capacity(BATCHES_MAX),
+            coordinator_epoch: -1,
+            last_timestamp: -1,
+            transaction_first_offset: NO_OFFSET,
+        }
+    }
+
+    /// Whether it has an open transaction.
+    pub fn is_in_transaction(&self) -> bool {
+        self.transaction_first_offset >= 0
+    }
+
+    fn take_epoch(&mut self, epoch: i16) {
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.batches.clear();
+        }
+    }
+
     /// Sequence of the last record, -1 when unknown.
     pub fn last_sequence(&self) -> i32 {
         self.batches
@@ -103,77 +164,158 @@ pub enum Admission {
 #[derive(Debug, Clone, Default)]
 pub struct Producers {
     by_id: HashMap<i64, Producer>,
+    pub(super) undecided: Undecided,
+    verifications: Verifications,
 }
 
 impl Producers {
     /// Decides on a batch that a client sent.
-    pub fn admit(&self, batch: &BatchHeader) -> Result<Admission, SequenceError> {
+    pub fn admit(
+        &self,
+        batch: &BatchHeader,
+        verification: Verification,
+    ) -> Result<Admission, ProducerError> {
         if batch.producer_id < 0 {
             return Ok(Admission::Append);
         }
-        let Some(known) = self.by_id.get(&batch.producer_id) else {
-            // Unknown, perhaps because its records have expired: any sequence is accepted, as in Kafka.
-            return Ok(Admission::Append);
-        };
-        if batch.producer_epoch < known.epoch {
-            return Err(SequenceError::FencedEpoch {
-                got: batch.producer_epoch,
-                current: known.epoch,
-            });
-        }
-        if batch.producer_epoch > known.epoch {
-            return match batch.base_sequence {
-                0 => Ok(Admission::Append),
-                got => Err(SequenceError::OutOfOrder {
-                    got,
-                    last: known.last_sequence(),
-                }),
+        let known = self.by_id.get(&batch.producer_id);
+        if let Some(known) = known {
+            if batch.producer_epoch < known.epoch {
+                return Err(ProducerError::FencedEpoch {
+                    got: batch.producer_epoch,
+                    current: known.epoch,
+                });
+            }
+            let same = |stored: &&StoredBatch| {
+                stored.first_sequence() == batch.base_sequence
+                    && stored.last_sequence == batch.last_sequence()
             };
+            if batch.producer_epoch == known.epoch
+                && let Some(stored) = known.batches.iter().find(same)
+            {
+                return Ok(Admission::Duplicate(*stored));
+            }
         }
-        let same = |stored: &&StoredBatch| {
-            stored.first_sequence() == batch.base_sequence
-                && stored.last_sequence == batch.last_sequence()
+        if batch.is_transactional() {
+            self.check_transaction(batch, known, verification)?;
+        }
+        if let Some(known) = known {
+            check_sequence(batch, known)?;
+            if known.is_in_transaction() && !batch.is_transactional() {
+                return Err(ProducerError::OutsideTransaction);
+            }
+        }
+        Ok(Admission::Append)
+    }
+
+    /// That the coordinator knows of the transaction, and that its first batch comes first (Kafka's
+    /// UnifiedLog.analyzeAndValidateProducerState and ProducerAppendInfo.checkSequence).
+    fn check_transaction(
+        &self,
+        batch: &BatchHeader,
+        known: Option<&Producer>,
+        verification: Verification,
+    ) -> Result<(), ProducerError> {
+        let goes_on =
+            |known: &Producer| known.is_in_transaction() && known.epoch == batch.producer_epoch;
+        if !known.is_some_and(goes_on) && !self.verifications.holds(batch.producer_id, verification)
+        {
+            return Err(ProducerError::NotInTransaction);
+        }
+        let Some(unverified) = self.verifications.get(batch.producer_id) else {
+            return Ok(());
         };
-        if let Some(stored) = known.batches.iter().find(same) {
-            return Ok(Admission::Duplicate(*stored));
-        }
-        let last = known.last_sequence();
-        if batch.base_sequence == next_sequence(last, 1) {
-            Ok(Admission::Append)
-        } else {
-            Err(SequenceError::OutOfOrder {
-                got: batch.base_sequence,
-                last,
-            })
+        let (got, lowest) = (batch.base_sequence, unverified.lowest_sequence);
+        let is_first = known.is_none_or(|known| known.batches.is_empty());
+        match unverified.is_v2 && is_first && got != 0 {
+            true => Err(ProducerError::OutOfOrder {
+                got,
+                last: NO_SEQUENCE,
+            }),
+            false if got > lowest => Err(ProducerError::BeforeLower { got, lowest }),
+            false => Ok(()),
         }
     }
 
-    /// Remembers a batch that was stored, or is found in the log while rebuilding.
-    pub fn stored(&mut self, batch: &BatchHeader) {
+    /// Begins to verify a transactional batch; [`Verification::NotNeeded`] where its transaction goes on here already
+    /// (Kafka's UnifiedLog.maybeStartTransactionVerification).
+    pub fn begin_verification(
+        &mut self,
+        batch: &ToVerify,
+        now_ms: i64,
+    ) -> Result<Verification, ProducerError> {
+        if let Some(known) = self.by_id.get(&batch.producer_id) {
+            if batch.producer_epoch < known.epoch {
+                return Err(ProducerError::FencedEpoch {
+                    got: batch.producer_epoch,
+                    current: known.epoch,
+                });
+            }
+            if known.is_in_transaction() && known.epoch == batch.producer_epoch {
+                return Ok(Verification::NotNeeded);
+            }
+        }
+        let guard = self.verifications.begin(batch, now_ms);
+        Ok(Verification::Guard(guard))
+    }
+
+    /// Decides on a marker that a coordinator sent (Kafka's ProducerAppendInfo.appendEndTxnMarker). One that was written
+    /// already is written again, and ends nothing.
+    pub fn admit_marker(
+        &self,
+        batch: &BatchHeader,
+        marker: &EndMarker,
+        version: TransactionVersion,
+    ) -> Result<(), ProducerError> {
+        let known = self.by_id.get(&batch.producer_id);
+        let (got, current) = (
+            batch.producer_epoch,
+            known.map_or(NO_EPOCH, |known| known.epoch),
+        );
+        if got < current {
+            return Err(ProducerError::FencedEpoch { got, current });
+        }
+        let Some(known) = known else {
+            return Ok(());
+        };
+        if version >= TransactionVersion::V2
+            && got == current
+            && known.is_in_transaction()
+            && got != LAST_EPOCH
+        {
+            return Err(ProducerError::StaleMarker { got, current });
+        }
+        let (got, current) = (marker.coordinator_epoch, known.coordinator_epoch);
+        match got < current {
+            true => Err(ProducerError::FencedCoordinator { got, current }),
+            false => Ok(()),
+        }
+    }
+
+    /// Remembers a batch that was stored, or is found in the log while rebuilding, with what it says where it is a marker.
+    /// Returns the transaction that it aborts.
+    pub fn stored(
+        &mut self,
+        batch: &BatchHeader,
+        marker: Option<EndMarker>,
+        at: OffsetPosition,
+    ) -> Option<AbortedTransaction> {
         if batch.producer_id < 0 {
-            return;
+            return None;
         }
-        let producer = self
-            .by_id
-            .entry(batch.producer_id)
-            .or_insert_with(|| Producer {
-                epoch: batch.producer_epoch,
-                batches: VecDeque::with_capacity(BATCHES_MAX),
-                coordinator_epoch: -1,
-                last_timestamp: batch.max_timestamp,
-                transaction_first_offset: -1,
-            });
-        if producer.epoch != batch.producer_epoch {
-            producer.epoch = batch.producer_epoch;
-            producer.batches.clear();
+        if batch.is_transactional() {
+            self.verifications.stored(batch);
         }
-        producer.last_timestamp = batch.max_timestamp;
         if batch.is_control() {
-            producer.transaction_first_offset = -1;
-            return;
+            return self.ended(batch, marker?);
         }
-        if batch.is_transactional() && producer.transaction_first_offset < 0 {
+        let producer = self.by_id.entry(batch.producer_id);
+        let producer = producer.or_insert_with(|| Producer::new(batch.producer_epoch));
+        producer.take_epoch(batch.producer_epoch);
+        producer.last_timestamp = batch.max_timestamp;
+        if batch.is_transactional() && !producer.is_in_transaction() {
             producer.transaction_first_offset = batch.base_offset;
+            self.undecided.begin(batch.producer_id, at);
         }
         if producer.batches.len() == BATCHES_MAX {
             producer.batches.pop_front();
@@ -184,17 +326,47 @@ impl Producers {
             offset_delta: batch.last_offset_delta,
             timestamp: batch.max_timestamp,
         });
+        None
+    }
+
+    /// A marker is stored.
+    fn ended(&mut self, batch: &BatchHeader, marker: EndMarker) -> Option<AbortedTransaction> {
+        let producer = self.by_id.entry(batch.producer_id);
+        let producer = producer.or_insert_with(|| Producer::new(batch.producer_epoch));
+        producer.take_epoch(batch.producer_epoch);
+        producer.last_timestamp = batch.max_timestamp;
+        producer.coordinator_epoch = marker.coordinator_epoch;
+        let first_offset = std::mem::replace(&mut producer.transaction_first_offset, NO_OFFSET);
+        // One that has no records here changes nothing for readers.
+        if first_offset < 0 {
+            return None;
+        }
+        let (producer_id, last_offset) = (batch.producer_id, batch.base_offset);
+        let last_stable_offset = self.undecided.end(producer_id, first_offset, last_offset);
+        (marker.outcome == Outcome::Abort).then_some(AbortedTransaction {
+            producer_id,
+            first_offset,
+            last_offset,
+            last_stable_offset,
+        })
     }
 
     /// Puts back a producer from a snapshot, after what an earlier entry said of it.
     pub fn restore(&mut self, producer_id: i64, mut producer: Producer) {
-        if let Some(earlier) = self.by_id.remove(&producer_id)
-            && earlier.epoch == producer.epoch
-        {
-            let room = BATCHES_MAX.saturating_sub(producer.batches.len());
-            for batch in earlier.batches.into_iter().rev().take(room) {
-                producer.batches.push_front(batch);
+        if let Some(earlier) = self.by_id.remove(&producer_id) {
+            if earlier.is_in_transaction() {
+                self.undecided.forget(earlier.transaction_first_offset);
             }
+            if earlier.epoch == producer.epoch {
+                let room = BATCHES_MAX.saturating_sub(producer.batches.len());
+                for batch in earlier.batches.into_iter().rev().take(room) {
+                    producer.batches.push_front(batch);
+                }
+            }
+        }
+        if producer.is_in_transaction() {
+            let first_offset = producer.transaction_first_offset;
+            self.undecided.begun(producer_id, first_offset);
         }
         self.by_id.insert(producer_id, producer);
     }
@@ -202,9 +374,9 @@ impl Producers {
     /// Forgets producers that were silent for `expiration_ms` and have no open transaction.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
         self.by_id.retain(|_, producer| {
-            producer.transaction_first_offset >= 0
-                || now_ms - producer.last_timestamp < expiration_ms
+            producer.is_in_transaction() || now_ms - producer.last_timestamp < expiration_ms
         });
+        self.verifications.expire(now_ms, expiration_ms);
     }
 
     /// Producer ids and their states.
@@ -223,77 +395,18 @@ impl Producers {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use metaq_protocol::batch::BatchBuilder;
-
-    fn batch(epoch: i16, base_sequence: i32, records: usize, base_offset: i64) -> BatchHeader {
-        let mut builder = BatchBuilder::new().producer(9, epoch, base_sequence);
-        for _ in 0..records {
-            builder = builder.push(None, Some(b"v"), &[], 1000);
-        }
-        let mut header = BatchHeader::parse(&builder.finish().unwrap()).unwrap();
-        header.base_offset = base_offset;
-        header
-    }
-
-    #[test]
-    fn a_retried_batch_is_recognised_among_the_last_five() {
-        let mut producers = Producers::default();
-        for n in 0..7 {
-            let next = batch(0, n * 10, 10, i64::from(n) * 10);
-            assert_eq!(producers.admit(&next), Ok(Admission::Append));
-            producers.stored(&next);
-        }
-        match producers.admit(&batch(0, 30, 10, 0)) {
-            Ok(Admission::Duplicate(stored)) => assert_eq!(stored.first_offset(), 30),
-            other => panic!("{other:?}"),
-        }
-        assert_eq!(
-            producers.admit(&batch(0, 10, 10, 0)),
-            Err(SequenceError::OutOfOrder { got: 10, last: 69 })
-        );
-    }
-
-    #[test]
-    fn a_gap_is_out_of_order_and_an_old_epoch_is_fenced() {
-        let mut producers = Producers::default();
-        producers.stored(&batch(3, 0, 1, 0));
-        assert_eq!(
-            producers.admit(&batch(3, 2, 1, 0)),
-            Err(SequenceError::OutOfOrder { got: 2, last: 0 })
-        );
-        assert_eq!(
-            producers.admit(&batch(2, 1, 1, 0)),
-            Err(SequenceError::FencedEpoch { got: 2, current: 3 })
-        );
-        assert_eq!(
-            producers.admit(&batch(4, 1, 1, 0)),
-            Err(SequenceError::OutOfOrder { got: 1, last: 0 })
-        );
-        assert_eq!(producers.admit(&batch(4, 0, 1, 0)), Ok(Admission::Append));
-    }
-
-    #[test]
-    fn sequences_wrap_after_the_largest_one() {
-        let mut producers = Producers::default();
-        producers.stored(&batch(0, i32::MAX - 1, 4, 0));
-        assert_eq!(producers.by_id[&9].last_sequence(), 1);
-        assert_eq!(
-            producers.by_id[&9].batches[0].first_sequence(),
-            i32::MAX - 1
-        );
-        assert_eq!(producers.admit(&batch(0, 2, 1, 4)), Ok(Admission::Append));
-    }
-
-    #[test]
-    fn a_silent_producer_expires() {
-        let mut producers = Producers::default();
-        producers.stored(&batch(0, 0, 1, 0));
-        producers.expire(1000 + EXPIRATION_MS_DEFAULT - 1, EXPIRATION_MS_DEFAULT);
-        assert_eq!(producers.len(), 1);
-        producers.expire(1000 + EXPIRATION_MS_DEFAULT, EXPIRATION_MS_DEFAULT);
-        assert!(producers.is_empty());
+/// That a batch follows the producer's last one; its epoch is not older.
+fn check_sequence(batch: &BatchHeader, known: &Producer) -> Result<(), ProducerError> {
+    let (got, last) = (batch.base_sequence, known.last_sequence());
+    let follows = match batch.producer_epoch > known.epoch {
+        true => got == 0,
+        false => got == next_sequence(last, 1),
+    };
+    match follows || known.epoch == NO_EPOCH {
+        true => Ok(()),
+        false => Err(ProducerError::OutOfOrder { got, last }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::LogError;
 use super::disk::DiskFile;
-use super::partition_log::{Log, LogOffsets, OffsetPosition};
+use super::offset_position::OffsetPosition;
+use super::partition_log::{Log, LogOffsets};
 use super::segment::{Reach, Segment, segment_of};
 
 /// A byte range of a segment's file that a reader is to be sent.

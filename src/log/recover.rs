@@ -17,11 +17,12 @@ use super::disk::{Disk, DiskFile, create_dir_all};
 use super::epochs::LeaderEpochs;
 use super::failed_sync;
 use super::left_as::{LeftAs, OpenMode};
-use super::partition_log::{Log, LogOffsets, OffsetPosition};
+use super::load_producers::load_producers;
+use super::offset_position::OffsetPosition;
+use super::partition_log::{Log, LogOffsets};
 use super::producer_snapshot;
-use super::producers::Producers;
 use super::restore::{JournaledBatch, LogLocation, restore};
-use super::segment::{BatchAt, FileAge, Segment, base_offset_of, segment_of};
+use super::segment::{BatchAt, FileAge, Segment, base_offset_of};
 use super::trust::{self, Indexer};
 
 /// How much is read at a time while scanning a segment after a crash.
@@ -403,58 +404,6 @@ fn batch_bytes(buffer: &[u8], buffer_start: u64, position: u64) -> Option<usize>
     BatchHeader::parse(header)
         .ok()
         .map(|header| header.total_bytes())
-}
-
-/// Producer state at the log's end: the newest snapshot and the batches after it.
-pub(super) fn load_producers(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
-    segments: &[Arc<Segment>],
-    log_start: i64,
-    log_end: i64,
-) -> Result<Producers, LogError> {
-    let (from, mut producers) = producer_snapshot::load_newest(&**disk, dir, log_end)?
-        .unwrap_or((log_start, Producers::default()));
-    let first = segment_of(segments, from);
-    if from >= log_end {
-        return Ok(producers);
-    }
-    for segment in &segments[first..] {
-        match load_producers_of(segment, from, &mut producers) {
-            // Reads of that part say so; what was written after it is known.
-            Err(LogError::Damaged {
-                file,
-                position,
-                what,
-            }) => {
-                tracing::warn!(
-                    file,
-                    position,
-                    what,
-                    "producers after a damaged batch are not known"
-                );
-            }
-            result => result?,
-        }
-    }
-    Ok(producers)
-}
-
-fn load_producers_of(
-    segment: &Segment,
-    from: i64,
-    producers: &mut Producers,
-) -> Result<(), LogError> {
-    let Some(start) = segment.batch_holding(from.max(segment.base_offset), segment.bytes())? else {
-        return Ok(());
-    };
-    let mut walk = segment.batches(start.position, segment.bytes())?;
-    while let Some(BatchAt { header, .. }) = walk.next()? {
-        if header.base_offset >= from {
-            producers.stored(&header);
-        }
-    }
-    Ok(())
 }
 
 fn rebuild_epochs(

@@ -14,10 +14,11 @@ use std::sync::atomic::Ordering;
 
 use super::LogError;
 use super::failed_sync;
-use super::partition_log::{Log, OffsetPosition, Tail};
+use super::load_producers::load_producers;
+use super::offset_position::OffsetPosition;
+use super::partition_log::{Log, Tail};
 use super::producer_snapshot;
 use super::producers::Producers;
-use super::recover::load_producers;
 use super::restore::LogLocation;
 use super::rewrite_lock::Rewriting;
 use super::segment::{Segment, segment_of};
@@ -153,7 +154,7 @@ impl Log {
             true => load_producers(&self.disk, &self.dir(), &segments, log_start, end)?,
             false => Producers::default(),
         };
-        *self.producers.lock() = producers;
+        self.replace_producers(producers);
         self.archived_until.fetch_min(end, Ordering::AcqRel);
         for segment in cut {
             segment.unlink()?;

@@ -9,7 +9,9 @@ use super::acks::Acks;
 use super::fetch_waiters::{FetchWaiter, Subscription};
 use super::replica::Replica;
 use super::writer::Writer;
-use crate::log::{AppendRequest, Appended, LogError, ProducedBatch};
+use crate::log::{
+    AppendRequest, Appended, LogError, ProducedBatch, ToVerify, TransactionMarker, Verification,
+};
 
 /// See the module's documentation. Whatever is not about writing is the replica's.
 pub struct Partition {
@@ -37,15 +39,45 @@ impl Partition {
         acks: Acks,
         batches: Vec<ProducedBatch>,
     ) -> oneshot::Receiver<Result<Appended, LogError>> {
+        self.append_verified(acks, batches, Verification::NotNeeded)
+    }
+
+    /// As [`Self::append`], of a transaction that was verified.
+    pub fn append_verified(
+        &self,
+        acks: Acks,
+        batches: Vec<ProducedBatch>,
+        verification: Verification,
+    ) -> oneshot::Receiver<Result<Appended, LogError>> {
+        self.queue(acks, Ok(AppendRequest::verified(batches, verification)))
+    }
+
+    /// Queues the marker that ends a producer's transaction here, with the promise of acks=all.
+    pub fn append_marker(
+        &self,
+        marker: &TransactionMarker,
+    ) -> oneshot::Receiver<Result<Appended, LogError>> {
+        let request = AppendRequest::of_marker(marker, self.writer.now_ms());
+        self.queue(Acks::All, request)
+    }
+
+    fn queue(
+        &self,
+        acks: Acks,
+        request: Result<AppendRequest, LogError>,
+    ) -> oneshot::Receiver<Result<Appended, LogError>> {
         let (reply, answer) = oneshot::channel();
-        match self.check_in_sync(acks) {
-            Ok(()) => {
-                let request = AppendRequest::of_client(batches);
-                self.writer.append(self.replica.clone(), request, reply);
-            }
+        match self.check_in_sync(acks).and(request) {
+            Ok(request) => self.writer.append(self.replica.clone(), request, reply),
             Err(error) => drop(reply.send(Err(error))),
         }
         answer
+    }
+
+    /// Begins to verify a transactional batch, which the coordinator is then asked about; with what this gives it is
+    /// appended. [`Verification::NotNeeded`] where its transaction goes on here already.
+    pub fn begin_verification(&self, batch: &ToVerify) -> Result<Verification, LogError> {
+        self.log().begin_verification(batch, self.writer.now_ms())
     }
 
     /// Asks for a sync soon.

@@ -84,6 +84,11 @@ impl Writer {
         });
     }
 
+    /// The time of day.
+    pub(super) fn now_ms(&self) -> i64 {
+        self.queue.work.clock.now_ms()
+    }
+
     /// Runs something on the writer thread, after all that was queued before.
     pub fn run<T: Send + 'static>(
         &self,

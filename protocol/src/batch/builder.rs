@@ -100,6 +100,16 @@ impl BatchBuilder {
     /// The batch's bytes, with base offset 0.
     pub fn finish(self) -> Result<Bytes, CompressionError> {
         let packed = compression::compress(self.codec, &self.records)?;
+        Ok(self.assemble(&packed))
+    }
+
+    /// As [`Self::finish`], not compressed.
+    pub(super) fn finish_plain(mut self) -> Bytes {
+        self.codec = Compression::None;
+        self.assemble(&self.records)
+    }
+
+    fn assemble(&self, packed: &[u8]) -> Bytes {
         let header = BatchHeader {
             base_offset: 0,
             batch_length: (packed.len() + BATCH_HEADER_BYTES - LENGTH_PREFIX_BYTES) as i32,
@@ -117,12 +127,12 @@ impl BatchBuilder {
         };
         let mut head = [0; BATCH_HEADER_BYTES];
         header.write(&mut head);
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&head[CRC_START..]), &packed);
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&head[CRC_START..]), packed);
         head[17..CRC_START].copy_from_slice(&crc.to_be_bytes());
         let mut batch = BytesMut::with_capacity(BATCH_HEADER_BYTES + packed.len());
         batch.put_slice(&head);
-        batch.put_slice(&packed);
-        Ok(batch.freeze())
+        batch.put_slice(packed);
+        batch.freeze()
     }
 }
 

@@ -1,0 +1,89 @@
+//! The producers of a log that is opened or was cut off: the newest snapshot, and the batches after it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use metaq_protocol::batch::EndMarker;
+
+use super::LogError;
+use super::disk::Disk;
+use super::offset_position::OffsetPosition;
+use super::producer_snapshot;
+use super::producers::Producers;
+use super::segment::{BatchAt, Segment, segment_of};
+
+/// Producer state at the log's end: the newest snapshot and the batches after it.
+pub(super) fn load_producers(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    segments: &[Arc<Segment>],
+    log_start: i64,
+    log_end: i64,
+) -> Result<Producers, LogError> {
+    let (from, mut producers) = producer_snapshot::load_newest(&**disk, dir, log_end)?
+        .unwrap_or((log_start, Producers::default()));
+    if from < log_end {
+        for segment in &segments[segment_of(segments, from)..] {
+            match replay(segment, from, &mut producers) {
+                // Reads of that part say so; what was written after it is known.
+                Err(LogError::Damaged {
+                    file,
+                    position,
+                    what,
+                }) => {
+                    tracing::warn!(
+                        file,
+                        position,
+                        what,
+                        "producers after a damaged batch are not known"
+                    );
+                }
+                result => result?,
+            }
+        }
+    }
+    producers
+        .undecided
+        .locate(|offset| locate(segments, offset));
+    // All that is there stays.
+    producers.undecided.first_unstable(log_end);
+    Ok(producers)
+}
+
+/// Goes through the batches of a segment from an offset on.
+fn replay(segment: &Segment, from: i64, producers: &mut Producers) -> Result<(), LogError> {
+    let Some(start) = segment.batch_holding(from.max(segment.base_offset), segment.bytes())? else {
+        return Ok(());
+    };
+    let mut walk = segment.batches(start.position, segment.bytes())?;
+    while let Some(batch) = walk.next()? {
+        let BatchAt { header, position } = batch;
+        if header.base_offset < from {
+            continue;
+        }
+        let marker = match header.is_control() {
+            true => EndMarker::of_batch(&segment.read_batch(&batch)?),
+            false => None,
+        };
+        let at = OffsetPosition {
+            offset: header.base_offset,
+            segment_base: segment.base_offset,
+            position,
+        };
+        producers.stored(&header, marker, at);
+    }
+    Ok(())
+}
+
+/// Where a transaction begins that a snapshot tells of. Where that cannot be found out, nothing of its segment is shown to
+/// readers of committed records.
+fn locate(segments: &[Arc<Segment>], offset: i64) -> OffsetPosition {
+    let segment = &segments[segment_of(segments, offset)];
+    let found = segment.batch_holding(offset, segment.bytes());
+    let position = found.ok().flatten().map_or(0, |batch| batch.position);
+    OffsetPosition {
+        offset,
+        segment_base: segment.base_offset,
+        position,
+    }
+}
