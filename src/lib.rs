@@ -20,6 +20,7 @@
 //! - [`coordinator`]: slots of ids, and the tasks that run their state machines
 //! - [`cluster`]: the cluster's image, membership, the controller
 //! - [`group`]: consumer groups and their offsets
+//! - [`transaction`]: transactional ids and their transactions
 //! - [`mirror`]: `__consumer_offsets` as a log, for tools that read it
 //! - [`api`]: one file a Kafka API
 //! - [`net`]: listeners, connections, sending
@@ -53,3 +54,4 @@ pub mod schedule;
 pub mod session;
 pub mod supervisor;
 pub mod telemetry;
+pub mod transaction;

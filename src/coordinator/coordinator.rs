@@ -366,6 +366,14 @@ impl<M: Machine> Coordinator<M> {
         }
     }
 
+    /// Queues something for an id, if its slot is here.
+    pub async fn tell(&self, id: &str, ask: M::Ask) {
+        if let Ok(commands) = self.shard_of(Slot::of(id)) {
+            let id = id.to_owned();
+            let _ = commands.send(Command::One { id, ask }).await;
+        }
+    }
+
     /// Queues something for a slot, if it is here.
     pub async fn queue(&self, slot: Slot, ask: M::AskAll) {
         if let Ok(commands) = self.shard_of(slot) {

@@ -5,6 +5,7 @@
 //! - [`Coordinator`]: the slots of this broker; finds the shard of an id, loads new slots, ends lost ones
 //! - `shard`: the task of one slot: its queue, timers, writes in flight, fencing
 //! - `stored`: reads of slots' nodes, and writes that check the owner
+//! - [`Parts`]: the record of an id, in parts where it is large
 //! - `tests`: of the coordinator and its shards, with a machine of their own
 //! - [`Machine`]: what runs in a shard, without I/O; [`Topics`]: what it may know of topics
 
@@ -13,6 +14,7 @@ mod clock;
 mod coordinator;
 mod error;
 mod machine;
+mod parts;
 mod shard;
 mod slot;
 mod stored;
@@ -23,5 +25,6 @@ mod topics;
 pub use coordinator::{Coordinator, Ownership};
 pub use error::CoordinatorError;
 pub use machine::{Answer, Loaded, Machine, Stored, StoredId, Write};
+pub use parts::{FoundRecord, PART_BYTES_MAX, Parts};
 pub use slot::{InternalTopic, Slot, SlotPartition};
 pub use topics::{TopicPartition, Topics};

@@ -5,7 +5,7 @@ use super::classic::{ClassicGroup, State};
 use super::messages::{CommittedOffset, GroupError, GroupListing, GroupSurvey};
 use super::offsets::{Committed, Key, Offsets, WriteNumber};
 use super::pending::PendingByProducer;
-use super::record::Parts;
+use crate::coordinator::Parts;
 use crate::memory::Memory;
 
 /// What an offset takes on its way to a client besides its texts, bytes, roughly.

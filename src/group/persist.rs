@@ -11,10 +11,10 @@ use super::member::Member;
 use super::messages::{CommittedOffset, JoinRequest};
 use super::offsets::{Committed, Key, Offsets};
 use super::pending::PendingByProducer;
-use super::record::{self, PART_BYTES_MAX, Parts};
+use super::record;
 use super::reserved::GroupMemory;
 use super::subscription::{assigned_partitions, subscribed_topics};
-use crate::coordinator::{StoredId, Topics};
+use crate::coordinator::{PART_BYTES_MAX, Parts, StoredId, Topics};
 use crate::meta::paths::GroupNode;
 use crate::meta::records::{
     GroupRecord, MemberIdRecord, MemberRecord, OffsetRecord, PendingOffsetRecord,
@@ -44,7 +44,7 @@ pub(super) fn group_ops(
             .collect(),
         parts: None,
     };
-    let (mut ops, number) = parts.write(group_id, record);
+    let (mut ops, number) = record::write(parts, group_id, &record);
     ops.push(Op::delete_tree(paths::group_ids(group_id)));
     ops.push(Op::delete_tree(paths::group_owners(group_id)));
     ops.extend(member_ops(group_id, group));

@@ -18,7 +18,7 @@ pub const BROKERS: &str = "/brokers/ids";
 pub const CONTROLLER: &str = "/controller";
 /// Counts controllers; every change that a controller makes checks its version.
 pub const CONTROLLER_EPOCH: &str = "/controller_epoch";
-/// Which broker coordinates which groups.
+/// Which broker coordinates which groups and transactional ids.
 pub const COORDINATORS: &str = "/coordinators";
 /// Who takes messages for a topic.
 pub const TOPICS_PUB: &str = "/brokers/topics-pub";
@@ -30,6 +30,8 @@ pub const TOPICS: &str = "/brokers/topics";
 pub const DELETED: &str = "/brokers/deleted";
 /// All groups.
 pub const GROUPS: &str = "/consumers";
+/// All transactional ids.
+pub const TRANSACTIONS: &str = "/transactions";
 /// The next block of producer ids.
 pub const PRODUCER_IDS: &str = "/producer-ids";
 
@@ -82,7 +84,7 @@ pub fn broker_master(id: i32) -> String {
     format!("{BROKERS}/{id}/master")
 }
 
-/// A slot of groups: who coordinates them.
+/// A slot of groups and transactional ids: who coordinates them.
 pub fn coordinator_slot(slot: usize) -> String {
     format!("{COORDINATORS}/{slot}")
 }
@@ -111,6 +113,11 @@ pub fn topic_pub(topic: &str, broker_id: i32) -> String {
 /// A topic whose files may still be there; named by its id, because its name may be in use again.
 pub fn deleted_topic(topic_id: uuid::Uuid) -> String {
     format!("{DELETED}/{topic_id}")
+}
+
+/// A transactional id: its producer, and its transaction.
+pub fn transaction(id: &str) -> String {
+    child(TRANSACTIONS, id)
 }
 
 /// A group: type, generation, protocol, leader, members.
@@ -153,14 +160,21 @@ pub fn group_offset(group_id: &str, topic: &str, identity: &str) -> String {
     format!("{}/{identity}", group_topic_offsets(group_id, topic))
 }
 
-/// The parts of a large group's record that a write of this number put.
-pub fn group_parts(group_id: &str, number: u64) -> String {
-    format!("{}/parts/{number}", group(group_id))
+/// The parts of the large record of a node that a write of this number put.
+pub fn parts(node: &str, number: u64) -> String {
+    format!("{node}/parts/{number}")
 }
 
 /// One of them.
-pub fn group_part(group_id: &str, number: u64, n: usize) -> String {
-    format!("{}/{n}", group_parts(group_id, number))
+pub fn part(node: &str, number: u64, n: usize) -> String {
+    format!("{}/{n}", parts(node, number))
+}
+
+/// The number of the write that put a part of a node's record, and which of its parts it is.
+pub fn part_of(node: &str, path: &str) -> Option<(u64, usize)> {
+    let below = path.strip_prefix(node)?.strip_prefix("/parts/")?;
+    let (number, n) = below.split_once('/')?;
+    Some((number.parse().ok()?, n.parse().ok()?))
 }
 
 /// The offsets that a producer's open transaction has for a group.
@@ -178,13 +192,6 @@ pub fn group_pending_part(group_id: &str, producer_id: i64, n: u64) -> String {
 pub enum GroupNode<'a> {
     /// See [`group`].
     Group,
-    /// See [`group_part`].
-    Part {
-        /// The write's.
-        number: u64,
-        /// Which of its parts.
-        n: usize,
-    },
     /// See [`group_pending_part`].
     Pending {
         /// The producer's.
@@ -207,10 +214,6 @@ pub fn group_node(path: &str) -> Option<GroupNode<'_>> {
     let elements: Vec<&str> = below.split('/').collect();
     match elements[..] {
         [_] => Some(GroupNode::Group),
-        [_, "parts", number, n] => Some(GroupNode::Part {
-            number: number.parse().ok()?,
-            n: n.parse().ok()?,
-        }),
         [_, "pending", producer_id, n] => Some(GroupNode::Pending {
             producer_id: producer_id.parse().ok()?,
             n: n.parse().ok()?,
@@ -326,10 +329,9 @@ mod tests {
             group_node(&path),
             Some(GroupNode::Offset { topic, identity })
         );
-        assert_eq!(
-            group_node(&group_part("a/b", 7, 2)),
-            Some(GroupNode::Part { number: 7, n: 2 })
-        );
+        let node = group("a/b");
+        assert_eq!(part_of(&node, &part(&node, 7, 2)), Some((7, 2)));
+        assert_eq!(part_of(&node, &group_member("a/b", "m")), None);
         assert_eq!(
             group_node(&group_pending_part("a/b", 7, 2)),
             Some(GroupNode::Pending {

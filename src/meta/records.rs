@@ -170,7 +170,7 @@ pub struct ControllerEpochRecord {
 pub struct SlotRecord {
     /// Record version.
     pub version: u32,
-    /// The broker that coordinates its groups, -1 for none.
+    /// The broker that coordinates its groups and transactional ids, -1 for none.
     pub owner: i32,
     /// Counts owners.
     pub epoch: i32,
@@ -206,7 +206,8 @@ pub struct GroupRecord {
     pub parts: Option<PartsRecord>,
 }
 
-/// Where the members of a large group are: the parts, one after the other, are the array of its members.
+/// Where the bulk of a large record is: the parts, one after the other, are the array that stands there (members of a group,
+/// topics of a transaction).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartsRecord {
     /// The number of the write that put them.
@@ -293,6 +294,84 @@ pub struct PendingOffsetRecord {
     /// The offset.
     #[serde(flatten)]
     pub offset: OffsetRecord,
+}
+
+/// `/transactions/<transactional id>`. What has its usual value is left out: there may be very many idle ones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransactionRecord {
+    /// Record version.
+    pub version: u32,
+    /// As Kafka names it: Empty, Ongoing, PrepareCommit, PrepareAbort, CompleteCommit, CompleteAbort.
+    pub state: String,
+    /// The producer's id; that of the ongoing transaction, where a later producer keeps it.
+    pub producer_id: i64,
+    /// Its epoch. While a transaction ends it is the epoch of its markers.
+    pub epoch: i16,
+    /// The epoch before, as the client knows it; it may ask again under it.
+    #[serde(default = "none_i16", skip_serializing_if = "is_none_i16")]
+    pub last_epoch: i16,
+    /// The producer's id before it changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_id: Option<i64>,
+    /// Id and epoch that the client has, or will have when the transaction is complete, where they are others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<(i64, i16)>,
+    /// A transaction that takes longer is aborted, ms; 2147483647 for one of two phases, which is not.
+    pub timeout_ms: i32,
+    /// The version of the protocol that the client used last (KIP-890).
+    #[serde(default, skip_serializing_if = "is_zero_i8")]
+    pub client_version: i8,
+    /// When the transaction began, ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_ms: Option<i64>,
+    /// When this changed last, ms.
+    pub updated_ms: i64,
+    /// The partitions of the transaction; none where they are in parts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub topics: Vec<TransactionTopicRecord>,
+    /// Which parts the partitions are in, where they are too large for this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<PartsRecord>,
+    /// What an operator decided of a transaction of two phases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<DecisionRecord>,
+}
+
+/// Partitions of one topic in a [`TransactionRecord`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransactionTopicRecord {
+    /// Its name.
+    pub topic: String,
+    /// Its id; where it is another one, the partitions are gone. None of an internal topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_id: Option<Uuid>,
+    /// Indices of partitions.
+    pub partitions: Vec<i32>,
+}
+
+/// An operator's decision in a [`TransactionRecord`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionRecord {
+    /// Whether the transaction was committed, not aborted.
+    pub commit: bool,
+    /// The producer id of the transaction.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// When, ms.
+    pub at_ms: i64,
+}
+
+fn none_i16() -> i16 {
+    -1
+}
+
+fn is_none_i16(number: &i16) -> bool {
+    *number == -1
+}
+
+fn is_zero_i8(number: &i8) -> bool {
+    *number == 0
 }
 
 /// `/producer-ids`.

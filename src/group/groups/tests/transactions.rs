@@ -311,7 +311,7 @@ fn many_offsets_are_stored_in_parts_and_read_again() {
     assert!(ops.len() > 1);
     for op in &ops {
         let Op::Put { data, .. } = op else { panic!() };
-        assert!(data.len() < crate::group::record::PART_BYTES_MAX + 200);
+        assert!(data.len() < crate::coordinator::PART_BYTES_MAX + 200);
     }
     let more = persist::pending_ops("g", &mut group.pending, of, &offsets[..1], &identities[..1]);
     let all: BTreeSet<_> = ops
