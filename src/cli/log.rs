@@ -77,7 +77,7 @@ fn dump(file: &std::path::Path, records: bool, json: bool) -> Result<(), Failure
             return Ok(());
         }
         println!(
-            "offsets {}..={} position {} bytes {} records {} epoch {} {} timestamp {} producer {}/{} sequence {}{}{}{}",
+            "offsets {}..={} position {} bytes {} records {} epoch {} {} timestamp {} producer {}/{} sequence {}{}{}{}{}",
             batch.base_offset,
             batch.last_offset,
             batch.position,
@@ -95,6 +95,10 @@ fn dump(file: &std::path::Path, records: bool, json: bool) -> Result<(), Failure
                 ""
             },
             if batch.control { " control" } else { "" },
+            batch.marker.as_ref().map_or(String::new(), |marker| {
+                let (outcome, epoch) = (marker.outcome, marker.coordinator_epoch);
+                format!(" {outcome} by coordinator epoch {epoch}")
+            }),
             if batch.valid { "" } else { " CRC IS WRONG" },
         );
         for record in &batch.records {

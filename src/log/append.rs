@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader, Batches, EndMarker};
+use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader, Batches, EndMarker, Outcome};
 
 use super::LogError;
 use super::config::LogConfig;
@@ -16,7 +16,7 @@ use super::journal::WrittenBatch;
 use super::offset_position::OffsetPosition;
 use super::partition_log::{Log, Tail};
 use super::producers::Admission;
-use super::transactions::{TransactionMarker, TransactionVersion};
+use super::transactions::{AbortedTransaction, TransactionMarker, TransactionVersion};
 use super::verifications::Verification;
 
 /// Batches that [`Log::is_on_fast_path`] expects at a time, at most.
@@ -68,6 +68,16 @@ impl AppendRequest {
     pub fn verified(batches: Vec<ProducedBatch>, verification: Verification) -> Self {
         let origin = Origin::Client(verification);
         Self { origin, batches }
+    }
+
+    /// Whether all that it writes is records and the usual indexes: an abort has an entry in an index of its own, which may
+    /// have to be made.
+    pub fn is_records_alone(&self) -> bool {
+        let aborts = |batch: &ProducedBatch| {
+            let marker = EndMarker::of_batch(&batch.bytes);
+            marker.is_some_and(|marker| marker.outcome == Outcome::Abort)
+        };
+        !matches!(self.origin, Origin::Coordinator(_)) || !self.batches.iter().any(aborts)
     }
 
     /// What ends a transaction.
@@ -245,6 +255,8 @@ struct Pending {
     head: [u8; BATCH_HEADER_BYTES],
     body: Bytes,
     header: BatchHeader,
+    /// The transaction that it aborts.
+    aborted: Option<AbortedTransaction>,
 }
 
 impl<'a> AppendGroup<'a> {
@@ -416,24 +428,25 @@ impl<'a> AppendGroup<'a> {
             self.log.change_epochs(|epochs| epochs.assign(epoch, at));
             self.log.store_epochs()?;
         }
-        self.note_stored(&header, &produced.bytes);
+        let aborted = self.note_stored(&header, &produced.bytes);
         self.next_offset = header.last_offset() + 1;
         self.pending.push(Pending {
             head,
             body: produced.bytes.slice(BATCH_HEADER_BYTES..),
             header,
+            aborted,
         });
         self.pending_bytes += bytes;
         Ok(())
     }
 
-    fn note_stored(&self, header: &BatchHeader, bytes: &[u8]) {
+    fn note_stored(&self, header: &BatchHeader, bytes: &[u8]) -> Option<AbortedTransaction> {
         let marker = match header.is_control() {
             true => EndMarker::of_batch(bytes),
             false => None,
         };
-        self.log
-            .note_stored(header, marker, self.next_position(header.base_offset));
+        let at = self.next_position(header.base_offset);
+        self.log.note_stored(header, marker, at)
     }
 
     /// Where the next batch comes to be.
@@ -517,6 +530,11 @@ impl<'a> AppendGroup<'a> {
                 self.tail.bytes_since_index_entry = 0;
             }
             active.note_timestamp(&pending.header);
+            if let Some(aborted) = &pending.aborted {
+                // Before anybody may see that the transaction is decided.
+                active.aborted.append(aborted)?;
+                self.log.has_aborted.store(true, Ordering::Release);
+            }
             self.tail.bytes_since_index_entry += bytes;
             position += bytes;
             (self.on_written)(WrittenBatch {

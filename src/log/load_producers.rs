@@ -1,5 +1,7 @@
-//! The producers of a log that is opened or was cut off: the newest snapshot, and the batches after it.
+//! The producers of a log that is opened or was cut off: the newest snapshot, and the batches after it. What these say of
+//! aborted transactions is written to the segments' indexes, where they do not say it already.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,20 +13,29 @@ use super::offset_position::OffsetPosition;
 use super::producer_snapshot;
 use super::producers::Producers;
 use super::segment::{BatchAt, Segment, segment_of};
+use super::transactions::AbortedTransaction;
 
-/// Producer state at the log's end: the newest snapshot and the batches after it.
+/// Producer state at the log's end. `log` is from its start to there; the indexes of aborted transactions are not believed
+/// from `believed_until` on, and so no snapshot after it is.
 pub(super) fn load_producers(
     disk: &Arc<dyn Disk>,
     dir: &Path,
     segments: &[Arc<Segment>],
-    log_start: i64,
-    log_end: i64,
+    log: Range<i64>,
+    believed_until: i64,
 ) -> Result<Producers, LogError> {
-    let (from, mut producers) = producer_snapshot::load_newest(&**disk, dir, log_end)?
-        .unwrap_or((log_start, Producers::default()));
-    if from < log_end {
+    let (from, mut producers) = producer_snapshot::load_newest(&**disk, dir, believed_until)?
+        .unwrap_or((log.start, Producers::default()));
+    if from < log.end {
         for segment in &segments[segment_of(segments, from)..] {
             match replay(segment, from, &mut producers) {
+                Ok(aborted) => {
+                    let is_news = segment.aborted.replace_from(from, &aborted)?;
+                    // Those of what is appended to are synced when it is sealed, or scanned once more.
+                    if is_news && segment.indexes_are_synced() {
+                        segment.aborted.sync()?;
+                    }
+                }
                 // Reads of that part say so; what was written after it is known.
                 Err(LogError::Damaged {
                     file,
@@ -38,7 +49,7 @@ pub(super) fn load_producers(
                         "producers after a damaged batch are not known"
                     );
                 }
-                result => result?,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -46,14 +57,19 @@ pub(super) fn load_producers(
         .undecided
         .locate(|offset| locate(segments, offset));
     // All that is there stays.
-    producers.undecided.first_unstable(log_end);
+    producers.undecided.first_unstable(log.end);
     Ok(producers)
 }
 
-/// Goes through the batches of a segment from an offset on.
-fn replay(segment: &Segment, from: i64, producers: &mut Producers) -> Result<(), LogError> {
+/// Goes through the batches of a segment from an offset on; the transactions that they abort.
+fn replay(
+    segment: &Segment,
+    from: i64,
+    producers: &mut Producers,
+) -> Result<Vec<AbortedTransaction>, LogError> {
+    let mut aborted = Vec::new();
     let Some(start) = segment.batch_holding(from.max(segment.base_offset), segment.bytes())? else {
-        return Ok(());
+        return Ok(aborted);
     };
     let mut walk = segment.batches(start.position, segment.bytes())?;
     while let Some(batch) = walk.next()? {
@@ -70,9 +86,9 @@ fn replay(segment: &Segment, from: i64, producers: &mut Producers) -> Result<(),
             segment_base: segment.base_offset,
             position,
         };
-        producers.stored(&header, marker, at);
+        aborted.extend(producers.stored(&header, marker, at));
     }
-    Ok(())
+    Ok(aborted)
 }
 
 /// Where a transaction begins that a snapshot tells of. Where that cannot be found out, nothing of its segment is shown to

@@ -2,6 +2,7 @@
 //!
 //! [`Log`] is one partition's log. It knows nothing of topics, leaders or clients; `partition` drives it.
 
+mod aborted;
 mod append;
 mod archive;
 mod browse;
@@ -25,6 +26,7 @@ mod partition_log;
 mod partition_metadata;
 mod producer_snapshot;
 mod producers;
+mod reach;
 mod read;
 mod recover;
 mod repair;
@@ -33,11 +35,13 @@ mod retain;
 mod rewrite_lock;
 mod segment;
 mod time_index;
+mod transaction_index;
 mod transactions;
 mod truncate;
 mod trust;
 mod verifications;
 mod verify;
+mod verify_transactions;
 
 #[cfg(test)]
 mod kill_tests;
@@ -70,16 +74,18 @@ pub use partition_metadata::to_base64 as uuid_to_base64;
 pub use producers::{
     EXPIRATION_MS_DEFAULT as PRODUCER_EXPIRATION_MS_DEFAULT, Producer, ProducerError, StoredBatch,
 };
+pub use reach::Reach;
 pub use read::{ReadWanted, Slice};
 pub use recover::OpenedLog;
 pub use repair::{Cut, Repair, plan_repairs};
 pub use restore::JournaledBatch;
 pub use retain::unlink_all;
-pub use segment::{BatchAt, Reach, Segment};
+pub use segment::{BatchAt, Segment};
 pub use transactions::{AbortedTransaction, TransactionMarker, TransactionVersion};
 pub use verifications::{ToVerify, Verification, VerificationGuard};
 pub use verify::{
-    Dump, DumpedBatch, Finding, Verified, dump_segment, verify_dir, verify_dir_reporting,
+    Dump, DumpedBatch, DumpedMarker, Finding, Verified, dump_segment, verify_dir,
+    verify_dir_reporting,
 };
 
 /// Why a log refuses.

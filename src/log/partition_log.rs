@@ -60,6 +60,8 @@ pub struct Log {
     pub(super) producers: Mutex<Producers>,
     /// Whether one of them has a transaction that readers of committed records are held back by; changed with their lock.
     pub(super) has_undecided: AtomicBool,
+    /// Whether a transaction was aborted, of all that is there.
+    pub(super) has_aborted: AtomicBool,
     pub(super) epochs: ArcSwap<LeaderEpochs>,
     /// Why the log takes no more appends, once it does not.
     offline: RwLock<Option<String>>,
@@ -94,6 +96,7 @@ impl Log {
         epochs: LeaderEpochs,
     ) -> Self {
         let jitter_ms = jitter(dir, config.segment_jitter_ms);
+        let has_aborted = segments.iter().any(|segment| !segment.aborted.is_empty());
         Self {
             disk,
             dir: RwLock::new(dir.to_path_buf()),
@@ -105,6 +108,7 @@ impl Log {
                 jitter_ms,
             }),
             has_undecided: AtomicBool::new(!producers.undecided.is_empty()),
+            has_aborted: AtomicBool::new(has_aborted),
             producers: Mutex::new(producers),
             epochs: ArcSwap::from_pointee(epochs),
             offline: RwLock::new(None),
@@ -371,6 +375,7 @@ impl Log {
         let segments = self.segments.load();
         if let Some(active) = segments.last() {
             active.seal()?;
+            active.aborted.sync()?;
         }
         self.store_producers(synced)?;
         // A segment that was empty until now had nothing else to sync; who opens the log trusts that it is there.

@@ -7,7 +7,8 @@ use super::LogError;
 use super::disk::DiskFile;
 use super::offset_position::OffsetPosition;
 use super::partition_log::{Log, LogOffsets};
-use super::segment::{Reach, Segment, segment_of};
+use super::reach::Reach;
+use super::segment::{Segment, segment_of};
 
 /// A byte range of a segment's file that a reader is to be sent.
 #[derive(Clone)]

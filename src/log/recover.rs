@@ -5,6 +5,7 @@
 //! and valid ends the log. Indexes and producer state after the newest snapshot are rebuilt. Segments before
 //! the recovery point were synced and are trusted (`trust.rs`).
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,7 +23,7 @@ use super::offset_position::OffsetPosition;
 use super::partition_log::{Log, LogOffsets};
 use super::producer_snapshot;
 use super::restore::{JournaledBatch, LogLocation, restore};
-use super::segment::{BatchAt, FileAge, Segment, base_offset_of};
+use super::segment::{BatchAt, FileAge, Segment, base_offset_of, segment_of};
 use super::trust::{self, Indexer};
 
 /// How much is read at a time while scanning a segment after a crash.
@@ -139,7 +140,9 @@ impl Log {
         if epochs.truncate_from_end(next_offset.max(1)) {
             epochs.store(&*disk, dir)?;
         }
-        let producers = load_producers(&disk, dir, &segments, log_start, next_offset)?;
+        let believed = believed_until(&segments, mode, next_offset)?;
+        let range = log_start..next_offset;
+        let producers = load_producers(&disk, dir, &segments, range, believed)?;
         // One a segment is enough, and the newest: every clean close leaves one more.
         let bases: Vec<i64> = segments.iter().map(|segment| segment.base_offset).collect();
         producer_snapshot::remove(&*disk, dir, |at| at < next_offset && !bases.contains(&at))?;
@@ -174,7 +177,7 @@ fn find_segments(location: &LogLocation<'_>) -> Result<Vec<Arc<Segment>>, LogErr
     let LogLocation {
         disk, dir, config, ..
     } = *location;
-    let mut segments = Vec::new();
+    let (mut segments, mut aborted) = (Vec::new(), HashMap::new());
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -192,6 +195,13 @@ fn find_segments(location: &LogLocation<'_>) -> Result<Vec<Arc<Segment>>, LogErr
                 config.index_bytes_max,
             );
             segments.push(Arc::new(segment));
+        } else if let Some(base_offset) = base_offset_of(name, "txnindex") {
+            aborted.insert(base_offset, entry.metadata()?.len());
+        }
+    }
+    for segment in &segments {
+        if let Some(bytes) = aborted.get(&segment.base_offset) {
+            segment.aborted.found(*bytes);
         }
     }
     segments.sort_by_key(|segment| segment.base_offset);
@@ -226,6 +236,29 @@ fn begin_anew(
     }
     segments.push(location.create_first(log_start)?);
     Ok(())
+}
+
+/// Up to where the indexes of aborted transactions are believed: a power failure may have torn those of segments that are not
+/// known to be synced, and others may be damaged.
+fn believed_until(
+    segments: &[Arc<Segment>],
+    mode: OpenMode,
+    log_end: i64,
+) -> Result<i64, LogError> {
+    let mut believed = match mode {
+        OpenMode::AfterCrash { recovery_point } => {
+            segments[segment_of(segments, recovery_point)].base_offset
+        }
+        OpenMode::Clean | OpenMode::AfterKill { .. } => log_end,
+    };
+    for segment in segments {
+        if !segment.aborted.is_empty() && !segment.aborted.is_sound(segment.base_offset)? {
+            let file = segment.aborted.path();
+            tracing::warn!(file = %file.display(), "rebuilding the index of aborted transactions");
+            believed = believed.min(segment.base_offset);
+        }
+    }
+    Ok(believed.min(log_end))
 }
 
 struct Scan<'a> {

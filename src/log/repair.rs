@@ -1,19 +1,21 @@
 //! Offline repair: `metaq log repair`. A log is cut off before the first thing in it that is no whole, valid batch in its
 //! place; what stood after is set aside, not removed. Indexes and producer snapshots that do not fit are set aside too: the
-//! next start makes them anew.
+//! next start makes them anew. An index of aborted transactions that is not there may be right, so that in the place of one
+//! that is wrong stands a file that no start believes.
 //!
 //! Everything of one repair goes into `set-aside.<ms>` in the partition's directory.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::segment::base_offset_of;
 use super::verify::{Finding, verify_dir_reporting};
 
 /// What a segment may have beside its records.
-const COMPANIONS: [&str; 4] = ["index", "timeindex", "txnindex", "snapshot"];
+const COMPANIONS: [&str; 4] = ["index", "timeindex", ABORTED, "snapshot"];
+const ABORTED: &str = "txnindex";
 
 /// What would be done, or was done, to one partition.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -56,6 +58,13 @@ pub fn plan_repairs(path: &Path, report: impl FnMut(usize, usize)) -> io::Result
         .collect()
 }
 
+/// What is no entry of an index of aborted transactions.
+const NOT_BELIEVED: &[u8] = b"?";
+
+fn is_of_aborted(finding: &Finding) -> bool {
+    base_offset_of(&name_of(&finding.file), ABORTED).is_some()
+}
+
 fn name_of(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
@@ -71,7 +80,7 @@ fn plan(dir: PathBuf, findings: &[Finding]) -> io::Result<Repair> {
     let mut aside = BTreeSet::new();
     // What is wrong beside the log, where that is there at all.
     let beside = findings.iter().filter(|finding| !in_log(finding));
-    let beside = beside.filter(|finding| finding.file.exists());
+    let beside = beside.filter(|finding| finding.file.exists() || is_of_aborted(finding));
     aside.extend(beside.map(|finding| name_of(&finding.file)));
     let cut = match first {
         None => None,
@@ -135,8 +144,12 @@ impl Repair {
         sync_dir(&self.dir)?;
         // The newest first, so that what is left has no gap whenever this is broken off.
         for name in self.set_aside.iter().rev() {
-            fs::rename(self.dir.join(name), aside.join(name))?;
+            match fs::rename(self.dir.join(name), aside.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
+        self.have_rebuilt()?;
         sync_dir(&aside)?;
         sync_dir(&self.dir)?;
         if let Some((cut, position)) = cut {
@@ -148,6 +161,19 @@ impl Repair {
         }
         self.forget_clean_close()?;
         Ok(aside)
+    }
+
+    /// Has the next start rebuild indexes of aborted transactions that were set aside, of segments that stay.
+    fn have_rebuilt(&self) -> io::Result<()> {
+        for name in &self.set_aside {
+            let log = Path::new(name).with_extension("log");
+            if base_offset_of(name, ABORTED).is_some() && self.dir.join(log).exists() {
+                let mut file = fs::File::create(self.dir.join(name))?;
+                file.write_all(NOT_BELIEVED)?;
+                file.sync_all()?;
+            }
+        }
+        Ok(())
     }
 
     /// The damaged segment's end, beside its number of bytes that are kept.

@@ -19,7 +19,9 @@ use parking_lot::Mutex;
 use super::LogError;
 use super::disk::{Disk, DiskFile};
 use super::offset_index::OffsetIndex;
+use super::reach::Reach;
 use super::time_index::{TimeIndex, TimestampOffset};
+use super::transaction_index::TransactionIndex;
 
 /// How much is read at a time while walking batch headers from an index position.
 const SCAN_BYTES: usize = 16 << 10;
@@ -36,6 +38,7 @@ pub struct Segment {
     bytes: AtomicU64,
     pub(super) offsets: OffsetIndex,
     pub(super) times: TimeIndex,
+    pub(super) aborted: TransactionIndex,
     largest_timestamp: Mutex<Option<TimestampOffset>>,
     /// Timestamp of the first batch, or -1: what `segment.ms` counts from.
     pub(super) first_timestamp: AtomicI64,
@@ -80,15 +83,6 @@ impl FileAge {
     }
 }
 
-/// How far a look-up may go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// It may wait for the disk.
-    Disk,
-    /// What is in memory alone: a thread that serves connections does not wait for a disk.
-    Cache,
-}
-
 /// A batch found in a segment.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchAt {
@@ -123,7 +117,13 @@ impl Segment {
             file: Mutex::new(None),
             bytes: AtomicU64::new(bytes),
             offsets: OffsetIndex::new(disk.clone(), path("index"), base_offset, index_bytes_max),
-            times: TimeIndex::new(disk, path("timeindex"), base_offset, index_bytes_max),
+            times: TimeIndex::new(
+                disk.clone(),
+                path("timeindex"),
+                base_offset,
+                index_bytes_max,
+            ),
+            aborted: TransactionIndex::new(disk, path("txnindex")),
             largest_timestamp: Mutex::new(None),
             first_timestamp: AtomicI64::new(-1),
             modified_ms: AtomicI64::new(age.modified_ms),
@@ -139,6 +139,7 @@ impl Segment {
     pub(super) fn create(&self) -> io::Result<()> {
         self.offsets.file.remove_leftover()?;
         self.times.file.remove_leftover()?;
+        self.aborted.remove_leftover()?;
         let created = self.disk.create(&self.path.lock())?;
         created.set_len(0)?;
         *self.file.lock() = Some(created);
@@ -178,8 +179,13 @@ impl Segment {
     /// Lets go of the files; readers that hold them keep them.
     pub(super) fn close_files(&self) {
         *self.file.lock() = None;
+        self.close_indexes();
+    }
+
+    fn close_indexes(&self) {
         self.offsets.file.close();
         self.times.file.close();
+        self.aborted.close();
     }
 
     /// Appends `buffers` (`bytes` in all) at the end and publishes the new size.
@@ -203,6 +209,7 @@ impl Segment {
         self.indexes_synced.store(false, Ordering::Release);
         self.offsets.keep_before(position)?;
         self.times.keep_before(offset)?;
+        self.aborted.keep_before(offset)?;
         self.truncate(position)?;
         self.forget_timestamps();
         self.first_timestamp.store(-1, Ordering::Relaxed);
@@ -296,6 +303,7 @@ impl Segment {
         if !self.indexes_are_synced() {
             self.offsets.file.sync()?;
             self.times.file.sync()?;
+            self.aborted.sync()?;
             self.indexes_synced.store(true, Ordering::Release);
         }
         Ok(())
@@ -386,30 +394,34 @@ impl Segment {
         }
     }
 
+    /// Its files: the records and what stands beside them.
+    fn paths(&self) -> [PathBuf; 4] {
+        [
+            self.path(),
+            self.offsets.file.path(),
+            self.times.file.path(),
+            self.aborted.path(),
+        ]
+    }
+
+    fn set_path(&self, file: usize, path: &Path) {
+        match file {
+            0 => *self.path.lock() = path.to_path_buf(),
+            1 => self.offsets.file.set_path(path),
+            2 => self.times.file.set_path(path),
+            _ => self.aborted.set_path(path),
+        }
+    }
+
     /// Renames the segment's files to `*.deleted`, so that a crash cannot bring them back half.
     pub(super) fn mark_deleted(&self) -> io::Result<()> {
-        let log = self.path();
-        self.offsets.file.close();
-        self.times.file.close();
-        let transactions = log.with_file_name(file_name(self.base_offset, "txnindex"));
-        for (from, to_follow) in [
-            (log, Some(SegmentFile::Log)),
-            (self.offsets.file.path(), Some(SegmentFile::Offsets)),
-            (self.times.file.path(), Some(SegmentFile::Times)),
-            // Kafka's; nothing is kept open.
-            (transactions, None),
-        ] {
-            let to = with_suffix(&from, ".deleted");
-            match self.disk.rename(&from, &to) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+        self.close_indexes();
+        for (file, from) in self.paths().iter().enumerate() {
+            let to = with_suffix(from, ".deleted");
+            match self.disk.rename(from, &to) {
+                Ok(()) => self.set_path(file, &to),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
-            }
-            match to_follow {
-                Some(SegmentFile::Log) => *self.path.lock() = to,
-                Some(SegmentFile::Offsets) => self.offsets.file.set_path(&to),
-                Some(SegmentFile::Times) => self.times.file.set_path(&to),
-                None => {}
             }
         }
         self.deleted.store(true, Ordering::Release);
@@ -419,14 +431,7 @@ impl Segment {
     /// Unlinks the files of a segment that was marked deleted.
     pub(super) fn unlink(&self) -> io::Result<()> {
         self.close_files();
-        let log = self.path();
-        let transactions = log.with_file_name(file_name(self.base_offset, "txnindex.deleted"));
-        for path in [
-            log,
-            self.offsets.file.path(),
-            self.times.file.path(),
-            transactions,
-        ] {
+        for path in self.paths() {
             match self.disk.remove(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -437,30 +442,12 @@ impl Segment {
 
     /// Follows its directory, which was renamed.
     pub(super) fn moved_to(&self, dir: &Path) {
-        for path in [&mut *self.path.lock()] {
+        for (file, path) in self.paths().iter().enumerate() {
             if let Some(name) = path.file_name() {
-                *path = dir.join(name);
-            }
-        }
-        for index in [self.offsets.file.path(), self.times.file.path()] {
-            let Some(name) = index.file_name() else {
-                continue;
-            };
-            let moved = dir.join(name);
-            if index == self.offsets.file.path() {
-                self.offsets.file.set_path(&moved);
-            } else {
-                self.times.file.set_path(&moved);
+                self.set_path(file, &dir.join(name));
             }
         }
     }
-}
-
-/// Files of a segment whose names are kept.
-enum SegmentFile {
-    Log,
-    Offsets,
-    Times,
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -206,3 +206,225 @@ fn a_follower_knows_of_its_leaders_transactions() {
     };
     assert_eq!(known(&follower), known(&log));
 }
+
+/// What the index of each segment says, by the segments' base offsets.
+fn indexes(log: &Log) -> Vec<(i64, Vec<AbortedTransaction>)> {
+    let segments = log.segments();
+    let all = segments.iter().map(|segment| {
+        let all = segment.aborted.all().unwrap();
+        (segment.base_offset(), all.expect("it is sound"))
+    });
+    all.collect()
+}
+
+fn aborted(
+    producer_id: i64,
+    first_offset: i64,
+    last_offset: i64,
+    stable: i64,
+) -> AbortedTransaction {
+    AbortedTransaction {
+        producer_id,
+        first_offset,
+        last_offset,
+        last_stable_offset: stable,
+    }
+}
+
+/// Transactions of three producers in several segments, every second one of them aborted; one of the first one's is open all
+/// the time.
+fn filled(dir: &Path) -> Log {
+    let log = open(dir, OpenMode::Clean);
+    let mut producers = [1, 2, 3].map(Sender::new);
+    producers[0].send(&log);
+    for n in 0..12 {
+        for producer in &mut producers[1..] {
+            producer.send(&log);
+        }
+        for (at, producer) in producers[1..].iter_mut().enumerate() {
+            let outcome = match (n + at) % 2 {
+                0 => Outcome::Abort,
+                _ => Outcome::Commit,
+            };
+            producer.end(&log, outcome);
+        }
+    }
+    assert!(log.segments().len() > 3);
+    log
+}
+
+#[test]
+fn an_aborted_transaction_is_in_the_index_of_the_segment_that_its_marker_is_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), OpenMode::Clean);
+    let (mut one, mut other) = (Sender::new(1), Sender::new(2));
+    one.send(&log);
+    other.send(&log);
+    // The other one's is still open, then none is.
+    assert_eq!(one.end(&log, Outcome::Abort), 2);
+    assert_eq!(other.end(&log, Outcome::Abort), 3);
+    let expected = vec![aborted(1, 0, 2, 1), aborted(2, 1, 3, 4)];
+    assert_eq!(indexes(&log), [(0, expected.clone())]);
+    one.send(&log);
+    while log.segments().len() < 3 {
+        other.send(&log);
+    }
+    let marker = one.end(&log, Outcome::Abort);
+    let second = log.segments()[2].base_offset();
+    let later = aborted(1, 4, marker, 5);
+    let all = indexes(&log);
+    assert_eq!((&all[0].1, &all[2]), (&expected, &(second, vec![later])));
+    // A commit leaves no trace.
+    other.end(&log, Outcome::Commit);
+    assert_eq!(indexes(&log), all);
+    // It overlaps all that lies between its first record and its marker.
+    let found = |from, to| log.aborted_between(from, to, Reach::Disk).unwrap();
+    assert_eq!(found(4, 5), [later]);
+    assert_eq!(found(second, second + 1), [later]);
+    assert_eq!(found(marker + 1, marker + 2), []);
+    assert_eq!(found(2, 4), [expected[0], expected[1]]);
+    assert_eq!(found(3, 4), [expected[1]]);
+    assert_eq!(found(0, 100), [expected[0], expected[1], later]);
+}
+
+#[test]
+fn the_indexes_are_made_anew_from_the_records_whatever_a_crash_left_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = filled(dir.path());
+    let expected = indexes(&log);
+    assert!(expected.iter().filter(|(_, all)| !all.is_empty()).count() > 2);
+    let paths: Vec<_> = log
+        .segments()
+        .iter()
+        .map(|one| one.aborted.path())
+        .collect();
+    drop(log);
+    let content = |path: &Path| std::fs::read(path).unwrap_or_default();
+    let before: Vec<_> = paths.iter().map(|path| content(path)).collect();
+    for left in 0..4 {
+        for path in paths.iter().filter(|path| path.exists()) {
+            let bytes = content(path);
+            match left {
+                0 => std::fs::remove_file(path).unwrap(),
+                1 => std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap(),
+                2 => std::fs::write(path, [&bytes[..], b"more"].concat()).unwrap(),
+                _ => std::fs::write(path, vec![0; bytes.len()]).unwrap(),
+            }
+        }
+        let log = open(dir.path(), CRASHED);
+        assert_eq!(indexes(&log), expected, "{left}");
+        assert_eq!(first_unstable(&log), Some(0), "{left}");
+        drop(log);
+        let after: Vec<_> = paths.iter().map(|path| content(path)).collect();
+        assert_eq!(after, before, "{left}");
+    }
+}
+
+#[test]
+fn a_kill_between_an_abort_and_its_entry_leaves_no_aborted_record_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = filled(dir.path());
+    let expected = indexes(&log);
+    let active = log.segments().last().unwrap().aborted.path();
+    drop(log);
+    let bytes = std::fs::read(&active).unwrap();
+    for cut in [bytes.len() - 34, bytes.len() - 10] {
+        std::fs::write(&active, &bytes[..cut]).unwrap();
+        assert_eq!(indexes(&open(dir.path(), KILLED)), expected);
+    }
+    // Also where the segment was closed in between, so that there is a snapshot in the middle of it.
+    open(dir.path(), KILLED).close(NOW).unwrap();
+    let log = open(dir.path(), OpenMode::Clean);
+    let mut late = Sender::new(8);
+    late.send(&log);
+    late.end(&log, Outcome::Abort);
+    let expected = indexes(&log);
+    let active = log.segments().last().unwrap().aborted.path();
+    drop(log);
+    let bytes = std::fs::read(&active).unwrap();
+    std::fs::write(&active, &bytes[..bytes.len() - 34]).unwrap();
+    assert_eq!(indexes(&open(dir.path(), KILLED)), expected);
+}
+
+#[test]
+fn an_index_that_is_damaged_is_made_anew_also_after_a_clean_close() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = filled(dir.path());
+    let expected = indexes(&log);
+    let second = log.segments()[1].aborted.path();
+    log.close(NOW).unwrap();
+    drop(log);
+    std::fs::write(&second, b"x").unwrap();
+    let log = open(dir.path(), OpenMode::Clean);
+    assert_eq!(indexes(&log), expected);
+    assert_eq!(first_unstable(&log), Some(0));
+}
+
+#[test]
+fn indexes_are_cut_off_with_the_log_and_dropped_with_their_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = filled(dir.path());
+    let before = indexes(&log);
+    let all: Vec<_> = before.iter().flat_map(|(_, all)| all.clone()).collect();
+    let cut = all[all.len() / 2].last_offset;
+    let stays = |entry: &&AbortedTransaction| entry.last_offset < cut;
+    let expected: Vec<_> = all.iter().filter(stays).copied().collect();
+    assert!(log.truncate_to(cut, NOW).unwrap());
+    let left: Vec<_> = indexes(&log).into_iter().flat_map(|(_, all)| all).collect();
+    assert_eq!(left, expected);
+    // What was open at the cut is open again, and so is the one that its marker ended.
+    assert_eq!(first_unstable(&log), Some(0));
+    let start = log.segments()[2].base_offset();
+    unlink_all(&log.advance_log_start(start, NOW).unwrap());
+    let names = std::fs::read_dir(dir.path()).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let indexes = names.filter(|name| name.contains("txnindex"));
+    assert!({ indexes }.all(|name| name.as_str() >= format!("{start:020}").as_str()));
+    log.start_anew_at(500, NOW).unwrap();
+    assert_eq!(log.aborted_between(0, 1000, Reach::Disk).unwrap(), []);
+    assert_eq!(first_unstable(&log), None);
+}
+
+#[test]
+fn verification_finds_an_index_that_does_not_say_what_the_records_say_and_repair_has_it_made_anew()
+{
+    let data = tempfile::tempdir().unwrap();
+    let dir = data.path().join("t-0");
+    let log = filled(&dir);
+    let expected = indexes(&log);
+    let paths: Vec<_> = log
+        .segments()
+        .iter()
+        .map(|one| one.aborted.path())
+        .collect();
+    log.close(NOW).unwrap();
+    drop(log);
+    let findings = || verify_dir(data.path()).unwrap().findings;
+    assert_eq!(findings(), []);
+    let bytes = std::fs::read(&paths[1]).unwrap();
+    let mut other = bytes.clone();
+    // Of another producer.
+    other[9] ^= 1;
+    for wrong in [&bytes[34..], &other, b"torn"] {
+        std::fs::write(&paths[1], wrong).unwrap();
+        let found = findings();
+        assert!(
+            !found.is_empty() && found.iter().all(|one| one.file == paths[1]),
+            "{found:?}"
+        );
+    }
+    std::fs::remove_file(&paths[1]).unwrap();
+    assert!(!findings().is_empty());
+    let repairs = plan_repairs(data.path(), |_, _| {}).unwrap();
+    assert_eq!((repairs.len(), &repairs[0].cut), (1, &None));
+    repairs[0].execute(NOW).unwrap();
+    let end = expected.last().unwrap().1.last().unwrap().last_offset + 1;
+    let log = open(
+        &dir,
+        OpenMode::AfterCrash {
+            recovery_point: end,
+        },
+    );
+    assert_eq!(indexes(&log), expected);
+    assert_eq!(findings(), []);
+}

@@ -151,7 +151,7 @@ impl Log {
         let segments = self.segments.load();
         let log_start = self.ends().log_start;
         let producers = match end > log_start {
-            true => load_producers(&self.disk, &self.dir(), &segments, log_start, end)?,
+            true => load_producers(&self.disk, &self.dir(), &segments, log_start..end, end)?,
             false => Producers::default(),
         };
         self.replace_producers(producers);

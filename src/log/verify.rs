@@ -1,11 +1,12 @@
 //! Offline inspection of a data directory: `metaq log dump` and `metaq log verify`.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
-use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader};
+use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader, EndMarker, Outcome};
 use metaq_protocol::compression;
 use metaq_protocol::records::Records;
 
@@ -13,6 +14,7 @@ use super::checkpoint;
 use super::disk::{Disk, ReadOnlyDisk};
 use super::producer_snapshot;
 use super::segment::{FileAge, Segment, base_offset_of};
+use super::verify_transactions::TransactionsSeen;
 
 /// A batch is unpacked to at most this many bytes while its records are checked.
 const UNPACKED_BYTES_MAX: usize = 256 << 20;
@@ -72,6 +74,30 @@ pub struct DumpedRecord {
     pub headers: Vec<(String, Option<String>)>,
 }
 
+/// What a control batch says that ends a transaction.
+#[derive(Debug, serde::Serialize)]
+pub struct DumpedMarker {
+    /// `commit` or `abort`.
+    pub outcome: &'static str,
+    /// Epoch of the coordinator that decided.
+    pub coordinator_epoch: i32,
+}
+
+impl DumpedMarker {
+    fn of_batch(bytes: &[u8]) -> Option<Self> {
+        let marker = EndMarker::of_batch(bytes)?;
+        let outcome = match marker.outcome {
+            Outcome::Abort => "abort",
+            Outcome::Commit => "commit",
+        };
+        let coordinator_epoch = marker.coordinator_epoch;
+        Some(Self {
+            outcome,
+            coordinator_epoch,
+        })
+    }
+}
+
 /// One batch for a dump.
 #[derive(Debug, serde::Serialize)]
 pub struct DumpedBatch {
@@ -99,8 +125,11 @@ pub struct DumpedBatch {
     pub base_sequence: i32,
     /// Part of a transaction.
     pub transactional: bool,
-    /// A marker.
+    /// Not of a client's records.
     pub control: bool,
+    /// What a control batch says, where it ends a transaction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marker: Option<DumpedMarker>,
     /// Whether the CRC is right.
     pub valid: bool,
     /// The records, when asked for.
@@ -158,6 +187,7 @@ pub fn dump_segment(
             base_sequence: header.base_sequence,
             transactional: header.is_transactional(),
             control: header.is_control(),
+            marker: DumpedMarker::of_batch(&bytes),
             valid: batch::verify_crc(&bytes),
             records,
         })?;
@@ -207,7 +237,7 @@ pub fn verify_dir_reporting(
 
 fn verify_partition(dir: &Path, seen: &mut Verified) -> io::Result<()> {
     seen.partitions += 1;
-    let mut bases = Vec::new();
+    let (mut bases, mut aborted) = (Vec::new(), HashMap::new());
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
@@ -215,6 +245,8 @@ fn verify_partition(dir: &Path, seen: &mut Verified) -> io::Result<()> {
         };
         if let Some(base) = base_offset_of(&name, "log") {
             bases.push((base, entry.metadata()?.len()));
+        } else if let Some(base) = base_offset_of(&name, "txnindex") {
+            aborted.insert(base, entry.metadata()?.len());
         } else if base_offset_of(&name, "snapshot").is_some()
             && producer_snapshot::decode(&std::fs::read(entry.path())?).is_none()
         {
@@ -225,6 +257,7 @@ fn verify_partition(dir: &Path, seen: &mut Verified) -> io::Result<()> {
     let cleaned_until = cleaned_until(dir);
     let last = bases.last().map(|(base, _)| *base);
     let mut before: Option<i64> = None;
+    let mut transactions = TransactionsSeen::default();
     for (base, bytes) in bases {
         let segment = Segment::new(
             Arc::new(ReadOnlyDisk),
@@ -234,6 +267,9 @@ fn verify_partition(dir: &Path, seen: &mut Verified) -> io::Result<()> {
             FileAge::new(0),
             INDEX_BYTES_MAX,
         );
+        segment
+            .aborted
+            .found(aborted.get(&base).copied().unwrap_or(0));
         seen.segments += 1;
         match before {
             Some(end) if base < end => {
@@ -248,7 +284,12 @@ fn verify_partition(dir: &Path, seen: &mut Verified) -> io::Result<()> {
             }
             _ => {}
         }
-        let end = verify_segment(&segment, last != Some(base), cleaned_until, seen)?;
+        let checked = Checked {
+            segment: &segment,
+            is_sealed: last != Some(base),
+            cleaned_until,
+        };
+        let end = checked.verify(&mut transactions, seen)?;
         before = Some(end.max(base));
     }
     Ok(())
@@ -266,18 +307,53 @@ fn cleaned_until(dir: &Path) -> i64 {
     row().unwrap_or(0)
 }
 
-/// Checks one segment; returns the offset after it.
-fn verify_segment(
-    segment: &Segment,
+/// A segment to be checked.
+struct Checked<'a> {
+    segment: &'a Segment,
     is_sealed: bool,
     cleaned_until: i64,
+}
+
+impl Checked<'_> {
+    /// Checks it and what stands beside it; returns the offset after it.
+    fn verify(&self, transactions: &mut TransactionsSeen, seen: &mut Verified) -> io::Result<i64> {
+        let segment = self.segment;
+        let walked = walk(segment, self.cleaned_until, transactions, seen)?;
+        verify_indexes(segment, &walked.starts, seen)?;
+        if self.is_sealed {
+            verify_sealed(segment, walked.newest, seen)?;
+        }
+        let is_cleaned = segment.base_offset < self.cleaned_until;
+        for what in transactions.wrong_in(segment, is_cleaned) {
+            seen.note(&segment.aborted.path(), None, what);
+        }
+        segment.close_files();
+        Ok(walked.end)
+    }
+}
+
+/// What the batches of a segment say.
+struct Walked {
+    /// The last offset of each, by its position.
+    starts: BTreeMap<u64, i64>,
+    /// The largest timestamp.
+    newest: i64,
+    /// The offset after the last one.
+    end: i64,
+}
+
+/// Checks the batches of a segment.
+fn walk(
+    segment: &Segment,
+    cleaned_until: i64,
+    transactions: &mut TransactionsSeen,
     seen: &mut Verified,
-) -> io::Result<i64> {
+) -> io::Result<Walked> {
     let path = segment.path();
     let file = segment.file()?;
     let end = segment.bytes();
     let (mut position, mut next_offset) = (0, segment.base_offset);
-    let mut starts = std::collections::BTreeMap::new();
+    let mut starts = BTreeMap::new();
     let mut newest = -1;
     while position < end {
         let bytes = match read_batch(&*file, position, end)? {
@@ -307,6 +383,7 @@ fn verify_segment(
             let what = format!("offset {} where {next_offset} follows", header.base_offset);
             seen.note(&path, Some(position), what);
         }
+        transactions.batch(&header, &bytes);
         starts.insert(position, header.last_offset());
         newest = newest.max(header.max_timestamp);
         seen.batches += 1;
@@ -315,17 +392,16 @@ fn verify_segment(
         position += bytes.len() as u64;
     }
     seen.bytes += position;
-    verify_indexes(segment, &starts, seen)?;
-    if is_sealed {
-        verify_sealed(segment, newest, seen)?;
-    }
-    segment.close_files();
-    Ok(next_offset)
+    Ok(Walked {
+        starts,
+        newest,
+        end: next_offset,
+    })
 }
 
 fn verify_indexes(
     segment: &Segment,
-    starts: &std::collections::BTreeMap<u64, i64>,
+    starts: &BTreeMap<u64, i64>,
     seen: &mut Verified,
 ) -> io::Result<()> {
     let index = segment.offsets.file.path();

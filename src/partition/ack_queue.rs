@@ -79,7 +79,7 @@ mod tests {
             segment_base: 0,
             position: 0,
         };
-        let mut watermarks = Watermarks::opened(at(0), at(0));
+        let mut watermarks = Watermarks::opened(at(0), at(0), None);
         watermarks.appended(at(10));
         let mut queue = AckQueue::default();
         let mut answers = Vec::new();

@@ -49,7 +49,8 @@ impl Job {
                 partition, request, ..
             } => {
                 let (log, epoch) = (partition.log(), partition.leader_epoch());
-                log.is_on_fast_path(epoch, &request.batches, queued_bytes as u64, now_ms)
+                request.is_records_alone()
+                    && log.is_on_fast_path(epoch, &request.batches, queued_bytes as u64, now_ms)
             }
             Self::Run(_) => false,
         }

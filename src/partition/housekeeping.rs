@@ -454,9 +454,7 @@ fn sync_for_retention(partition: &Arc<Partition>, config: &LogConfig) {
 
 fn drop_old(partition: &Arc<Partition>, now: i64, unlinks: &mut Vec<(i64, PendingUnlink)>) {
     let subject = partition.clone();
-    let dropped = partition
-        .writer()
-        .run_blocking(move || subject.log().retain(now, subject.high_watermark()));
+    let dropped = partition.writer().run_blocking(move || subject.retain(now));
     match dropped {
         Some(Ok(segments)) if !segments.is_empty() => {
             tracing::info!(topic = %partition.topic(), partition = partition.index(), segments = segments.len(),

@@ -27,6 +27,8 @@ mod writer;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transaction_tests;
 
 pub use acks::Acks;
 pub use admission::{Unpacking, admit};

@@ -346,7 +346,7 @@ impl Partitions {
         let (subject, now) = (partition.clone(), self.clock.now_ms());
         let moved = partition
             .writer()
-            .run(move || subject.log().advance_log_start(target, now))
+            .run(move || subject.advance_log_start(target, now))
             .await;
         let dropped =
             moved.map_err(|_| LogError::Offline("the writer thread ended".to_owned()))??;

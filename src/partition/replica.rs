@@ -17,7 +17,7 @@ use super::sync_turn::SyncTurn;
 use super::watermarks::{Promise, ReadLimits, Watermarks};
 use crate::log::journal::WrittenBatch;
 use crate::log::{
-    AppendRequest, FoundTimestamp, Log, LogError, OffsetPosition, Reach, ReadWanted, Slice,
+    AppendRequest, FoundTimestamp, Log, LogError, OffsetPosition, Reach, ReadWanted, Segment, Slice,
 };
 
 /// A partition's name in MetaQ's model: the broker it was dealt to, and its number there.
@@ -200,8 +200,10 @@ impl Replica {
             position: 0,
         };
         let synced = log.position_of(ends.synced_end).unwrap_or(nowhere);
-        let mut watermarks = Watermarks::opened(ends.log_end, synced);
-        let (limits, _) = watermarks.advance(shows(&log));
+        let first_unstable = |high_watermark| log.first_unstable(high_watermark);
+        let unstable_at_end = first_unstable(ends.log_end.offset);
+        let mut watermarks = Watermarks::opened(ends.log_end, synced, unstable_at_end);
+        let (limits, _) = watermarks.advance(shows(&log), first_unstable);
         let acks = AckQueue::default();
         Self {
             topic,
@@ -417,7 +419,8 @@ impl Replica {
             let mut progress = self.progress.lock();
             change(&mut progress);
             let Progress { watermarks, acks } = &mut *progress;
-            let (limits, has_moved) = watermarks.advance(shows(&self.log));
+            let first_unstable = |high_watermark| self.log.first_unstable(high_watermark);
+            let (limits, has_moved) = watermarks.advance(shows(&self.log), first_unstable);
             if has_moved {
                 *self.limits.write() = limits;
             }
@@ -431,6 +434,29 @@ impl Replica {
             let _ = reply.send(Ok(appended));
         }
         wants_sync
+    }
+
+    /// Moves the log's start to an offset ([`Log::advance_log_start`]); called by the one that writes.
+    pub(super) fn advance_log_start(
+        &self,
+        offset: i64,
+        now_ms: i64,
+    ) -> Result<Vec<Arc<Segment>>, LogError> {
+        let dropped = self.log.advance_log_start(offset, now_ms);
+        self.log_start_moved();
+        dropped
+    }
+
+    /// Applies retention ([`Log::retain`]); called by the one that writes.
+    pub(super) fn retain(&self, now_ms: i64) -> Result<Vec<Arc<Segment>>, LogError> {
+        let dropped = self.log.retain(now_ms, self.high_watermark());
+        self.log_start_moved();
+        dropped
+    }
+
+    /// What an open transaction holds back begins no earlier than the log.
+    fn log_start_moved(&self) {
+        self.change(|_| {});
     }
 
     /// The journal holds, durably, what was given to it up to here.

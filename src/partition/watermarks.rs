@@ -5,8 +5,9 @@
 //! synced ≤ durable ≤ log end        last stable ≤ high watermark ≤ log end
 //! ```
 //!
-//! The high watermark is the log's end, or the durable end where the topic acknowledges only what is synced. It never goes
-//! back.
+//! The high watermark is the log's end, or the durable end where the topic acknowledges only what is synced. The last stable
+//! offset is where the first transaction begins that is not decided below the high watermark, or else the high watermark.
+//! Neither goes back.
 
 use crate::log::OffsetPosition;
 
@@ -17,6 +18,17 @@ pub(super) struct ReadLimits {
     pub(super) high_watermark: OffsetPosition,
     /// Every transaction before it is decided. Without transactions, the high watermark.
     pub(super) last_stable: OffsetPosition,
+}
+
+impl ReadLimits {
+    /// Below this high watermark, of a log in which this transaction is the first that is not decided there.
+    fn below(high_watermark: OffsetPosition, first_unstable: Option<OffsetPosition>) -> Self {
+        let is_below = |first: &OffsetPosition| first.offset < high_watermark.offset;
+        Self {
+            high_watermark,
+            last_stable: first_unstable.filter(is_below).unwrap_or(high_watermark),
+        }
+    }
 }
 
 /// What an acknowledgement promises of a record.
@@ -51,7 +63,11 @@ struct JournalRun {
 
 impl Watermarks {
     /// Of a log that was opened: all that is there was read from its files, and may be read.
-    pub(super) fn opened(log_end: OffsetPosition, synced: OffsetPosition) -> Self {
+    pub(super) fn opened(
+        log_end: OffsetPosition,
+        synced: OffsetPosition,
+        first_unstable: Option<OffsetPosition>,
+    ) -> Self {
         Self {
             log_end,
             synced,
@@ -60,10 +76,7 @@ impl Watermarks {
                 queued: i64::MAX,
                 journaled: synced,
             },
-            limits: ReadLimits {
-                high_watermark: log_end,
-                last_stable: log_end,
-            },
+            limits: ReadLimits::below(log_end, first_unstable),
         }
     }
 
@@ -137,19 +150,24 @@ impl Watermarks {
     }
 
     /// What may be read now, where only what is durable is shown or all that is written; and whether more may than before.
-    pub(super) fn advance(&mut self, shows: Promise) -> (ReadLimits, bool) {
+    /// `first_unstable` says for a high watermark where the first transaction begins that is not decided below it.
+    pub(super) fn advance(
+        &mut self,
+        shows: Promise,
+        first_unstable: impl FnOnce(i64) -> Option<OffsetPosition>,
+    ) -> (ReadLimits, bool) {
         let reached = match shows {
             Promise::Written => self.log_end,
             Promise::Durable => self.durable(),
         };
         let before = self.limits;
         // Also at the same offset: a roll moves the position into the new segment.
-        if reached.offset >= before.high_watermark.offset {
-            self.limits = ReadLimits {
-                high_watermark: reached,
-                last_stable: reached,
-            };
-        }
+        let high_watermark = match reached.offset >= before.high_watermark.offset {
+            true => reached,
+            false => before.high_watermark,
+        };
+        let first_unstable = first_unstable(high_watermark.offset);
+        self.limits = ReadLimits::below(high_watermark, first_unstable);
         self.assert_ordered(before);
         (self.limits, self.limits != before)
     }
@@ -181,21 +199,21 @@ mod tests {
     }
 
     fn watermark(watermarks: &mut Watermarks, shows: Promise) -> i64 {
-        watermarks.advance(shows).0.high_watermark.offset
+        watermarks.advance(shows, |_| None).0.high_watermark.offset
     }
 
     #[test]
     fn what_is_written_is_shown_at_once_where_nothing_else_is_promised() {
-        let mut watermarks = Watermarks::opened(at(5), at(3));
+        let mut watermarks = Watermarks::opened(at(5), at(3), None);
         assert!(watermarks.holds(Promise::Written, 4) && !watermarks.holds(Promise::Durable, 3));
         watermarks.appended(at(8));
         assert_eq!(watermark(&mut watermarks, Promise::Written), 8);
-        assert!(!watermarks.advance(Promise::Written).1);
+        assert!(!watermarks.advance(Promise::Written, |_| None).1);
     }
 
     #[test]
     fn the_high_watermark_never_goes_back_also_when_only_what_is_durable_is_shown_from_now_on() {
-        let mut watermarks = Watermarks::opened(at(5), at(5));
+        let mut watermarks = Watermarks::opened(at(5), at(5), None);
         watermarks.appended(at(8));
         assert_eq!(watermark(&mut watermarks, Promise::Written), 8);
         watermarks.appended(at(9));
@@ -205,8 +223,29 @@ mod tests {
     }
 
     #[test]
+    fn the_last_stable_offset_stays_before_what_is_not_decided_and_never_passes_the_high_watermark()
+    {
+        let mut watermarks = Watermarks::opened(at(5), at(5), Some(at(2)));
+        let mut stable = |end, first_unstable| {
+            watermarks.appended(at(end));
+            let (limits, has_moved) = watermarks.advance(Promise::Durable, |high_watermark| {
+                assert_eq!(high_watermark, 5);
+                first_unstable
+            });
+            (limits.last_stable.offset, has_moved)
+        };
+        assert_eq!(stable(6, Some(at(2))), (2, false));
+        // Decided, but what decides it is not shown yet.
+        assert_eq!(stable(7, Some(at(2))), (2, false));
+        assert_eq!(stable(7, Some(at(4))), (4, true));
+        // Another one began after what may be read.
+        assert_eq!(stable(8, Some(at(7))), (5, true));
+        assert_eq!(stable(8, None), (5, false));
+    }
+
+    #[test]
     fn a_run_of_the_journal_counts_once_what_lies_before_it_is_synced() {
-        let mut watermarks = Watermarks::opened(at(0), at(0));
+        let mut watermarks = Watermarks::opened(at(0), at(0), None);
         // Too large for the journal.
         watermarks.appended(at(3));
         watermarks.appended(at(4));
@@ -231,7 +270,7 @@ mod tests {
 
     #[test]
     fn what_a_journal_failed_to_take_waits_for_the_logs_own_sync() {
-        let mut watermarks = Watermarks::opened(at(0), at(0));
+        let mut watermarks = Watermarks::opened(at(0), at(0), None);
         watermarks.appended(at(2));
         watermarks.queue_in_journal(0, 2);
         watermarks.forget_journal();

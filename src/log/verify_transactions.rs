@@ -1,0 +1,73 @@
+//! Offline inspection of `.txnindex` files: they say what the records say.
+
+use std::collections::HashMap;
+
+use metaq_protocol::batch::{BatchHeader, EndMarker, Outcome};
+
+use super::segment::Segment;
+
+/// The transactions of a partition, as its batches are gone through.
+#[derive(Default)]
+pub(super) struct TransactionsSeen {
+    /// The first record of each open one that is there, by producer.
+    open: HashMap<i64, i64>,
+    /// The abort markers of the segment: producer, offset, and the first record where that is there.
+    aborts: Vec<(i64, i64, Option<i64>)>,
+}
+
+impl TransactionsSeen {
+    /// The next batch, whole.
+    pub(super) fn batch(&mut self, header: &BatchHeader, bytes: &[u8]) {
+        let producer_id = header.producer_id;
+        if !header.is_transactional() {
+            return;
+        }
+        if !header.is_control() {
+            self.open.entry(producer_id).or_insert(header.base_offset);
+        } else if let Some(marker) = EndMarker::of_batch(bytes) {
+            let first_offset = self.open.remove(&producer_id);
+            if marker.outcome == Outcome::Abort {
+                let abort = (producer_id, header.base_offset, first_offset);
+                self.aborts.push(abort);
+            }
+        }
+    }
+
+    /// What is wrong with the index of the segment that was gone through. Where compaction took records, an index may know more
+    /// than can be seen.
+    pub(super) fn wrong_in(&mut self, segment: &Segment, is_cleaned: bool) -> Vec<String> {
+        let aborts = std::mem::take(&mut self.aborts);
+        let all = match segment.aborted.all() {
+            Ok(Some(all)) => all,
+            Ok(None) => return vec!["not a valid index of aborted transactions".to_owned()],
+            Err(error) => return vec![error.to_string()],
+        };
+        if is_cleaned {
+            return Vec::new();
+        }
+        let mut wrong = Vec::new();
+        for (producer_id, offset, first_offset) in &aborts {
+            let entry = all.iter().find(|entry| entry.last_offset == *offset);
+            let is_there = entry.is_some_and(|entry| {
+                entry.producer_id == *producer_id && Some(entry.first_offset) == *first_offset
+            });
+            if first_offset.is_some() && !is_there {
+                let what = format!(
+                    "the abort of producer {producer_id} at offset {offset} is missing, or wrong"
+                );
+                wrong.push(what);
+            }
+        }
+        for entry in &all {
+            let is_of =
+                |(id, at, _): &(i64, i64, _)| (*id, *at) == (entry.producer_id, entry.last_offset);
+            if !aborts.iter().any(is_of) {
+                let (producer_id, offset) = (entry.producer_id, entry.last_offset);
+                let what =
+                    format!("there is no abort of producer {producer_id} at offset {offset}");
+                wrong.push(what);
+            }
+        }
+        wrong
+    }
+}
