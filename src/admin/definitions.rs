@@ -151,6 +151,10 @@ metrics! {
         "metaq_partition_high_watermark",
         "Offset before which readers see"
     ).by(&["topic", "partition"], PER_PARTITION);
+    PARTITION_HELD_BACK = gauge(
+        "metaq_partition_last_stable_offset_lag",
+        "Offsets below the high watermark that undecided transactions hold back from readers of committed records"
+    ).by(&["topic", "partition"], PER_PARTITION);
     SYNC_SECONDS = of(MetricKind::Histogram, "metaq_sync", "Time of a sync to the disk").unit("seconds");
     DISK_BYTES = gauge("metaq_disk", "Size of the file system of a data directory").unit("bytes").by(&["dir"], PER_DIR);
     DISK_FREE = gauge("metaq_disk_free", "What is free of it").unit("bytes").by(&["dir"], PER_DIR);

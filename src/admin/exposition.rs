@@ -176,7 +176,7 @@ impl Snapshot {
         let partitions_max = config.number("metrics.partitions.max").max(0) as usize;
         let (mut online, mut offline, mut left_out) = (0, 0, 0);
         let mut by_topic = [const { Vec::new() }; 4];
-        let mut by_partition = [const { Vec::new() }; 4];
+        let mut by_partition = [const { Vec::new() }; 5];
         let mut topics = cx.partitions.topics();
         topics.sort_by(|a, b| a.topic.cmp(&b.topic));
         for (n, topic) in topics.into_iter().enumerate() {
@@ -196,8 +196,11 @@ impl Snapshot {
                     left_out += 1;
                     continue;
                 }
-                let watermark = partition.high_watermark();
-                let own = [bytes, ends.log_start, ends.log_end.offset, watermark];
+                let limits = partition.read_limits();
+                let watermark = limits.high_watermark();
+                let held_back = watermark - limits.last_stable_offset();
+                let end = ends.log_end.offset;
+                let own = [bytes, ends.log_start, end, watermark, held_back];
                 for (series, value) in by_partition.iter_mut().zip(own) {
                     let labels = [topic.topic.to_string(), partition.identity().to_string()];
                     series.push((labels.map(Cow::Owned).to_vec(), Value::Int(value)));
@@ -228,6 +231,7 @@ impl Snapshot {
             &all::PARTITION_START,
             &all::PARTITION_END,
             &all::PARTITION_WATERMARK,
+            &all::PARTITION_HELD_BACK,
         ];
         for (definition, series) in definitions.into_iter().zip(by_partition) {
             self.add(definition, series);

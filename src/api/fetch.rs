@@ -9,6 +9,8 @@
 //!   connection where the answer has no place for it (below v7).
 //! - A client that says the epoch of the last record it read, and read what is not in the log, gets the largest epoch that
 //!   both have and where it ends (v12+; KIP-320), not records.
+//! - A client that asks for committed records gets what lies before the last stable offset, markers and aborted records too,
+//!   and is told which transactions of it were aborted; others are told of none (null), as by Kafka.
 //! - Where another broker leads, or in another epoch, v16 and later say which one and where it is (KIP-951).
 //! - Rack-aware reading from followers (KIP-392) waits for replication.
 
@@ -31,8 +33,8 @@ use super::fetch_sessions::{FetchKind, LastSent, PartitionFetch, PartitionKey, S
 use super::reply::throttle_ms;
 use super::shared::{BY_ID_VERSION_MIN, current_leader, endpoints_of, name_of, partition_of};
 use super::{Answer, Api, Body, Caller, Context, Order, Piece, Response, Stage};
-use crate::log::{LogError, Reach, ReadWanted, Slice};
-use crate::partition::{FetchWaiter, Isolation, Partition, ReadError};
+use crate::log::{AbortedTransaction, LogError, Reach, ReadWanted, Slice};
+use crate::partition::{FetchWaiter, Isolation, Partition, ReadError, ReadLimits};
 
 /// From this version on clients name topics by id.
 const TOPIC_IDS_FROM: i16 = 13;
@@ -355,8 +357,11 @@ impl Reading {
 impl Fetched {
     /// Whether its partition can give more by now, or is not the one to ask any more.
     fn has_moved(&self) -> bool {
+        let answered = (self.answer.high_watermark, self.answer.last_stable_offset);
         self.partition.as_ref().is_some_and(|partition| {
-            partition.is_deleted() || partition.high_watermark() != self.answer.high_watermark
+            let limits = partition.read_limits();
+            let now = (limits.high_watermark(), limits.last_stable_offset());
+            partition.is_deleted() || now != answered
         })
     }
 }
@@ -405,31 +410,31 @@ async fn read_one(
         first_batch_whole: bytes == 0,
     };
     // Before the read: what comes in between is seen as a move.
-    let (high_watermark, last_stable_offset) =
-        (partition.high_watermark(), partition.last_stable_offset());
-    let readable_end = match limits.isolation {
-        Isolation::ReadUncommitted => high_watermark,
-        Isolation::ReadCommitted => last_stable_offset,
-    };
+    let read_limits = partition.read_limits();
+    let readable_end = read_limits.readable_end(limits.isolation);
     let diverging_epoch = match diverging_epoch(&partition, wanted) {
         Ok(diverging_epoch) => diverging_epoch,
         Err(error) => return refuse(error),
     };
     let read = match diverging_epoch {
         Some(_) => Ok(None),
-        None => read_partition(cx, &partition, to_read, limits.isolation).await,
+        None => read_partition(cx, &partition, to_read, read_limits, limits.isolation).await,
     };
+    let read = read.map(|read| match read {
+        Some((slice, aborted)) => (Some(slice), aborted),
+        None => (None, Vec::new()),
+    });
     match read {
-        Ok(slice) => Fetched {
+        Ok((slice, aborted)) => Fetched {
             answer: FetchedPartition {
                 index: key.partition,
                 error_code: 0,
-                high_watermark,
-                last_stable_offset,
+                high_watermark: read_limits.high_watermark(),
+                last_stable_offset: read_limits.last_stable_offset(),
                 log_start_offset: partition.log().ends().log_start,
                 aborted: (limits.isolation == Isolation::ReadCommitted
                     && diverging_epoch.is_none())
-                .then(Vec::new),
+                .then(|| aborted.iter().map(as_told).collect()),
                 diverging_epoch,
                 current_leader: None,
                 records_bytes: slice.as_ref().map_or(0, |slice| slice.bytes),
@@ -445,6 +450,10 @@ async fn read_one(
         },
         Err(error) => refuse(error.wire()),
     }
+}
+
+fn as_told(aborted: &AbortedTransaction) -> (i64, i64) {
+    (aborted.producer_id, aborted.first_offset)
 }
 
 /// As KafkaApis.maybeDownConvertStorageError: so that an old client asks again who leads.
@@ -524,14 +533,15 @@ async fn read_partition(
     cx: &Context,
     partition: &Arc<Partition>,
     wanted: ReadWanted,
+    limits: ReadLimits,
     isolation: Isolation,
-) -> Result<Option<Slice>, ReadError> {
-    match partition.read(&wanted, isolation, Reach::Cache) {
+) -> Result<Option<(Slice, Vec<AbortedTransaction>)>, ReadError> {
+    match partition.read_below(&wanted, &limits, isolation, Reach::Cache) {
         Err(ReadError::Log(LogError::NotCached)) => {}
         read => return read,
     }
     let partition = partition.clone();
-    let read = move || partition.read(&wanted, isolation, Reach::Disk);
+    let read = move || partition.read_below(&wanted, &limits, isolation, Reach::Disk);
     let panicked = || LogError::Offline("a read panicked; this is a bug".to_owned());
     let read = cx.partitions.workers().unblock(read).await;
     read.unwrap_or_else(|| Err(panicked().into()))

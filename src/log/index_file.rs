@@ -91,6 +91,11 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         &self,
         before: impl Fn(&[u8; WIDTH]) -> bool,
     ) -> Option<Option<[u8; WIDTH]>> {
+        self.look_cached(|map| self.search(map, before))
+    }
+
+    /// Looks at the entries, if there are any, where the disk need not be waited for; `None` otherwise.
+    fn look_cached<T>(&self, look: impl FnOnce(&MmapRaw) -> Option<T>) -> Option<Option<T>> {
         if !self.counted.load(Ordering::Acquire) {
             return None;
         }
@@ -101,11 +106,45 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         };
         // What is appended to was written by this process.
         let is_active = self.reserved.load(Ordering::Relaxed) > 0;
-        (is_active || is_resident(map)).then(|| self.search(map, before))
+        (is_active || is_resident(map)).then(|| look(map))
+    }
+
+    /// The first entry for which `before` does not hold, given that it holds for a prefix of the entries.
+    pub(super) fn first_after(
+        &self,
+        before: impl Fn(&[u8; WIDTH]) -> bool,
+    ) -> io::Result<Option<[u8; WIDTH]>> {
+        self.open()?;
+        let map = self.map.read();
+        Ok(map.as_ref().and_then(|map| self.search_after(map, before)))
+    }
+
+    /// As [`Self::first_after`], where the disk need not be waited for; `None` otherwise.
+    pub(super) fn first_after_cached(
+        &self,
+        before: impl Fn(&[u8; WIDTH]) -> bool,
+    ) -> Option<Option<[u8; WIDTH]>> {
+        self.look_cached(|map| self.search_after(map, before))
     }
 
     fn search(&self, map: &MmapRaw, before: impl Fn(&[u8; WIDTH]) -> bool) -> Option<[u8; WIDTH]> {
-        let (mut low, mut high) = (0, self.entries.load(Ordering::Acquire));
+        let (after, _) = self.bound(map, before);
+        (after > 0).then(|| read_entry(map, after - 1))
+    }
+
+    fn search_after(
+        &self,
+        map: &MmapRaw,
+        before: impl Fn(&[u8; WIDTH]) -> bool,
+    ) -> Option<[u8; WIDTH]> {
+        let (after, entries) = self.bound(map, before);
+        (after < entries).then(|| read_entry(map, after))
+    }
+
+    /// How many entries come first for which `before` holds, and of how many.
+    fn bound(&self, map: &MmapRaw, before: impl Fn(&[u8; WIDTH]) -> bool) -> (usize, usize) {
+        let entries = self.entries.load(Ordering::Acquire);
+        let (mut low, mut high) = (0, entries);
         while low < high {
             let middle = low + (high - low) / 2;
             if before(&read_entry::<WIDTH>(map, middle)) {
@@ -114,7 +153,7 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
                 high = middle
             }
         }
-        (low > 0).then(|| read_entry(map, low - 1))
+        (low, entries)
     }
 
     /// Whether one more entry fits below `segment.index.bytes`.

@@ -44,6 +44,8 @@ mod verify;
 mod verify_transactions;
 
 #[cfg(test)]
+mod committed_tests;
+#[cfg(test)]
 mod kill_tests;
 #[cfg(test)]
 mod tests;
@@ -75,7 +77,7 @@ pub use producers::{
     EXPIRATION_MS_DEFAULT as PRODUCER_EXPIRATION_MS_DEFAULT, Producer, ProducerError, StoredBatch,
 };
 pub use reach::Reach;
-pub use read::{ReadWanted, Slice};
+pub use read::{CommittedSlice, ReadWanted, Slice};
 pub use recover::OpenedLog;
 pub use repair::{Cut, Repair, plan_repairs};
 pub use restore::JournaledBatch;

@@ -11,8 +11,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::LogError;
 use super::disk::Disk;
 use super::index_file::IndexFile;
+use super::reach::Reach;
 
 const ENTRY_BYTES: usize = 8;
 
@@ -46,6 +48,20 @@ impl OffsetIndex {
             .file
             .last_where_cached(|entry| self.ends_by(entry, offset))?;
         Some(found.as_ref().map_or(0, position))
+    }
+
+    /// An offset that all batches before a position end before; `None` where the index does not reach that far (Kafka's
+    /// OffsetIndex.fetchUpperBoundOffset).
+    pub(super) fn offset_after(&self, reach: Reach, end: u64) -> Result<Option<i64>, LogError> {
+        let before = |entry: &[u8; ENTRY_BYTES]| u64::from(position(entry)) < end;
+        let found = match reach {
+            Reach::Disk => self.file.first_after(before)?,
+            Reach::Cache => {
+                let found = self.file.first_after_cached(before);
+                found.ok_or(LogError::NotCached)?
+            }
+        };
+        Ok(found.map(|entry| self.base_offset + i64::from(relative(&entry))))
     }
 
     fn ends_by(&self, entry: &[u8; ENTRY_BYTES], offset: i64) -> bool {
@@ -119,5 +135,11 @@ mod tests {
         assert_eq!(index.position_before(1018).unwrap(), 4096);
         assert_eq!(index.position_before(5000).unwrap(), 8192);
         assert_eq!(index.last().unwrap(), Some((1019, 8192)));
+        for reach in [Reach::Disk, Reach::Cache] {
+            let offset_after = |end| index.offset_after(reach, end).unwrap();
+            assert_eq!(offset_after(4096), Some(1009));
+            assert_eq!(offset_after(4097), Some(1019));
+            assert_eq!(offset_after(8193), None);
+        }
     }
 }

@@ -1,7 +1,9 @@
-//! Reading a log: which range of which file a fetch is to be sent.
+//! Reading a log: which range of which file a fetch is to be sent, and for readers of committed records which transactions
+//! in it were aborted.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::LogError;
 use super::disk::DiskFile;
@@ -9,6 +11,7 @@ use super::offset_position::OffsetPosition;
 use super::partition_log::{Log, LogOffsets};
 use super::reach::Reach;
 use super::segment::{Segment, segment_of};
+use super::transactions::AbortedTransaction;
 
 /// A byte range of a segment's file that a reader is to be sent.
 #[derive(Clone)]
@@ -19,6 +22,15 @@ pub struct Slice {
     pub position: u64,
     /// How many bytes.
     pub bytes: usize,
+}
+
+/// What a reader of committed records is sent.
+#[derive(Clone)]
+pub struct CommittedSlice {
+    /// The records, those of aborted transactions too.
+    pub slice: Slice,
+    /// The aborted transactions that have records in it, and perhaps some more that begin soon after it.
+    pub aborted: Vec<AbortedTransaction>,
 }
 
 /// What a fetch wants of a log.
@@ -57,9 +69,46 @@ impl Log {
         limit: OffsetPosition,
         reach: Reach,
     ) -> Result<Option<Slice>, LogError> {
-        let offset = wanted.offset;
+        self.with_range(wanted.offset, || {
+            let segments = self.segments.load();
+            let found = self.find_slice(&segments, wanted, limit, reach)?;
+            Ok(found.map(|(_, slice)| slice))
+        })
+    }
+
+    /// As [`Self::read_within`], for a reader of committed records: `limit` is the last stable offset.
+    pub fn read_committed_within(
+        &self,
+        wanted: &ReadWanted,
+        limit: OffsetPosition,
+        reach: Reach,
+    ) -> Result<Option<CommittedSlice>, LogError> {
+        self.with_range(wanted.offset, || {
+            let segments = self.segments.load();
+            let found = self.find_slice(&segments, wanted, limit, reach)?;
+            let Some((at, slice)) = found else {
+                return Ok(None);
+            };
+            let aborted = match self.has_aborted.load(Ordering::Acquire) {
+                true => {
+                    let end = slice.position + slice.bytes as u64;
+                    let end = end_offset(&segments[at..], end, limit, reach)?;
+                    self.aborted_in(&segments[at..], (wanted.offset, end), reach)?
+                }
+                false => Vec::new(),
+            };
+            Ok(Some(CommittedSlice { slice, aborted }))
+        })
+    }
+
+    /// Reads at an offset that the log has.
+    fn with_range<T>(
+        &self,
+        offset: i64,
+        read: impl FnOnce() -> Result<T, LogError>,
+    ) -> Result<T, LogError> {
         self.check_range(offset)?;
-        let found = self.find_slice(wanted, limit, reach);
+        let found = read();
         if let Err(LogError::Io(error)) = &found
             && error.kind() == io::ErrorKind::NotFound
         {
@@ -77,21 +126,24 @@ impl Log {
         Ok(())
     }
 
+    /// The slice, and which of the segments it is of.
     fn find_slice(
         &self,
+        segments: &[Arc<Segment>],
         wanted: &ReadWanted,
         limit: OffsetPosition,
         reach: Reach,
-    ) -> Result<Option<Slice>, LogError> {
+    ) -> Result<Option<(usize, Slice)>, LogError> {
         let offset = wanted.offset;
         if offset >= limit.offset {
             return Ok(None);
         }
-        let segments = self.segments.load();
-        let first = segment_of(&segments, offset);
-        for segment in segments[first..]
+        let from = segments
             .iter()
-            .take_while(|segment| segment.base_offset <= limit.segment_base)
+            .enumerate()
+            .skip(segment_of(segments, offset));
+        for (at, segment) in
+            from.take_while(|(_, segment)| segment.base_offset <= limit.segment_base)
         {
             let end = if segment.base_offset == limit.segment_base {
                 limit.position
@@ -117,7 +169,7 @@ impl Log {
                     position: found.position,
                     bytes,
                 };
-                return Ok((bytes > 0).then_some(slice));
+                return Ok((bytes > 0).then_some((at, slice)));
             }
         }
         let last = &segments[segments.len() - 1];
@@ -160,6 +212,22 @@ impl Log {
             position,
         })
     }
+}
+
+/// An offset that what ends at a position of the first of these segments ends before, up to a limit.
+fn end_offset(
+    segments: &[Arc<Segment>],
+    end: u64,
+    limit: OffsetPosition,
+    reach: Reach,
+) -> Result<i64, LogError> {
+    let segment = &segments[0];
+    if segment.base_offset == limit.segment_base && end >= limit.position {
+        return Ok(limit.offset);
+    }
+    let next = segments.get(1).map(|next| next.base_offset);
+    let offset = segment.offsets.offset_after(reach, end)?.or(next);
+    Ok(offset.map_or(limit.offset, |offset| offset.min(limit.offset)))
 }
 
 fn out_of_range(offset: i64, ends: &LogOffsets) -> LogError {

@@ -41,5 +41,6 @@ pub use invalid_batch::{InvalidBatch, RECORD_ERRORS_MAX, RecordErrors};
 pub use options::PartitionsOptions;
 pub use registry::{OpenReport, PartitionError, Partitions, TopicPartitions, TopicToOpen};
 pub use relocation::MoveError;
-pub use replica::{Identity, Isolation, ListedOffset, OffsetSpec, ReadError, Replica, Traffic};
+pub use replica::{Identity, ListedOffset, OffsetSpec, ReadError, Replica, Traffic};
+pub use watermarks::{Isolation, ReadLimits};
 pub use writer::Writer;

@@ -14,10 +14,11 @@ use super::ack_queue::{AckQueue, AppendReply, promise_of};
 use super::acks::Acks;
 use super::fetch_waiters::Waiters;
 use super::sync_turn::SyncTurn;
-use super::watermarks::{Promise, ReadLimits, Watermarks};
+use super::watermarks::{Isolation, Promise, ReadLimits, Watermarks};
 use crate::log::journal::WrittenBatch;
 use crate::log::{
-    AppendRequest, FoundTimestamp, Log, LogError, OffsetPosition, Reach, ReadWanted, Segment, Slice,
+    AbortedTransaction, AppendRequest, FoundTimestamp, Log, LogError, OffsetPosition, Reach,
+    ReadWanted, Segment, Slice,
 };
 
 /// A partition's name in MetaQ's model: the broker it was dealt to, and its number there.
@@ -33,15 +34,6 @@ impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.broker_id, self.number)
     }
-}
-
-/// What a reader may see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isolation {
-    /// Up to the high watermark.
-    ReadUncommitted,
-    /// Up to the last stable offset.
-    ReadCommitted,
 }
 
 /// Which offset is asked for.
@@ -308,9 +300,14 @@ impl Replica {
         }
     }
 
+    /// What readers may see at this moment.
+    pub fn read_limits(&self) -> ReadLimits {
+        *self.limits.read()
+    }
+
     /// Readers may see what lies before this offset.
     pub fn high_watermark(&self) -> i64 {
-        self.limits.read().high_watermark.offset
+        self.read_limits().high_watermark()
     }
 
     /// What lies before this offset survives a power failure, in the log's files or in the journal.
@@ -320,15 +317,12 @@ impl Replica {
 
     /// Every transaction before this offset is decided. Without open transactions, the high watermark.
     pub fn last_stable_offset(&self) -> i64 {
-        self.limits.read().last_stable.offset
+        self.read_limits().last_stable_offset()
     }
 
     /// The end that readers of an isolation level see.
     pub fn readable_end(&self, isolation: Isolation) -> i64 {
-        match isolation {
-            Isolation::ReadUncommitted => self.high_watermark(),
-            Isolation::ReadCommitted => self.last_stable_offset(),
-        }
+        self.read_limits().readable_end(isolation)
     }
 
     /// The slice for a fetch; see [`Log::read_within`].
@@ -338,12 +332,30 @@ impl Replica {
         isolation: Isolation,
         reach: Reach,
     ) -> Result<Option<Slice>, ReadError> {
-        let limits = *self.limits.read();
-        let limit = match isolation {
-            Isolation::ReadUncommitted => limits.high_watermark,
-            Isolation::ReadCommitted => limits.last_stable,
-        };
+        let limit = self.read_limits().of(isolation);
         Ok(self.log.read_within(wanted, limit, reach)?)
+    }
+
+    /// As [`Self::read`], up to limits that were looked at before; with the aborted transactions in it where only committed
+    /// records are wanted.
+    pub fn read_below(
+        &self,
+        wanted: &ReadWanted,
+        limits: &ReadLimits,
+        isolation: Isolation,
+        reach: Reach,
+    ) -> Result<Option<(Slice, Vec<AbortedTransaction>)>, ReadError> {
+        let limit = limits.of(isolation);
+        Ok(match isolation {
+            Isolation::ReadUncommitted => {
+                let read = self.log.read_within(wanted, limit, reach)?;
+                read.map(|slice| (slice, Vec::new()))
+            }
+            Isolation::ReadCommitted => {
+                let read = self.log.read_committed_within(wanted, limit, reach)?;
+                read.map(|committed| (committed.slice, committed.aborted))
+            }
+        })
     }
 
     /// Appends what several requests brought; called by the one that writes. `may_journal` says that there is a journal.

@@ -13,7 +13,7 @@ use crate::log::OffsetPosition;
 
 /// What readers may see, published together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ReadLimits {
+pub struct ReadLimits {
     /// Readers may see what lies before it.
     pub(super) high_watermark: OffsetPosition,
     /// Every transaction before it is decided. Without transactions, the high watermark.
@@ -21,6 +21,28 @@ pub(super) struct ReadLimits {
 }
 
 impl ReadLimits {
+    /// Readers may see what lies before this offset.
+    pub fn high_watermark(&self) -> i64 {
+        self.high_watermark.offset
+    }
+
+    /// Every transaction before this offset is decided. Without transactions, the high watermark.
+    pub fn last_stable_offset(&self) -> i64 {
+        self.last_stable.offset
+    }
+
+    /// The end that readers of an isolation level see.
+    pub fn readable_end(&self, isolation: Isolation) -> i64 {
+        self.of(isolation).offset
+    }
+
+    pub(super) fn of(&self, isolation: Isolation) -> OffsetPosition {
+        match isolation {
+            Isolation::ReadUncommitted => self.high_watermark,
+            Isolation::ReadCommitted => self.last_stable,
+        }
+    }
+
     /// Below this high watermark, of a log in which this transaction is the first that is not decided there.
     fn below(high_watermark: OffsetPosition, first_unstable: Option<OffsetPosition>) -> Self {
         let is_below = |first: &OffsetPosition| first.offset < high_watermark.offset;
@@ -29,6 +51,15 @@ impl ReadLimits {
             last_stable: first_unstable.filter(is_below).unwrap_or(high_watermark),
         }
     }
+}
+
+/// What a reader may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Up to the high watermark.
+    ReadUncommitted,
+    /// Up to the last stable offset.
+    ReadCommitted,
 }
 
 /// What an acknowledgement promises of a record.

@@ -1,0 +1,251 @@
+//! What readers are given of transactions: Fetch, ListOffsets and DescribeProducers, of a broker whose partitions hold some.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{Client, Running, batch, fetch_request, name};
+use metaq::log::{Outcome, ProducedBatch, ToVerify, TransactionMarker, TransactionVersion};
+use metaq::partition::{Acks, Partition};
+use metaq_protocol::batch::{BatchBuilder, BatchHeader};
+use metaq_protocol::messages::describe_producers_request::TopicRequest;
+use metaq_protocol::messages::fetch_response::PartitionData;
+use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use metaq_protocol::messages::{
+    DescribeProducersRequest, FetchRequest, ListOffsetsRequest, ProducerId,
+};
+
+const READ_UNCOMMITTED: i8 = 0;
+const READ_COMMITTED: i8 = 1;
+
+/// A producer of transactions that has its partition at hand.
+struct Sender {
+    partition: Arc<Partition>,
+    id: i64,
+    epoch: i16,
+    sequence: i32,
+}
+
+impl Sender {
+    fn new(broker: &Running, id: i64) -> Self {
+        let partitions = &broker.broker().context().partitions;
+        Self {
+            partition: partitions.get("t", 0).unwrap(),
+            id,
+            epoch: 0,
+            sequence: 0,
+        }
+    }
+
+    fn send(&mut self, timestamp: i64) -> i64 {
+        let to_verify = ToVerify {
+            producer_id: self.id,
+            producer_epoch: self.epoch,
+            base_sequence: self.sequence,
+            is_v2: true,
+        };
+        let verification = self.partition.begin_verification(&to_verify).unwrap();
+        let builder = BatchBuilder::new().producer(self.id, self.epoch, self.sequence);
+        let builder = builder
+            .transactional()
+            .push(None, Some(b"v"), &[], timestamp);
+        let bytes = builder.finish().unwrap();
+        let header = BatchHeader::parse(&bytes).unwrap();
+        let batches = vec![ProducedBatch { header, bytes }];
+        let answer = self
+            .partition
+            .append_verified(Acks::All, batches, verification);
+        self.sequence += 1;
+        answer.blocking_recv().unwrap().unwrap().base_offset
+    }
+
+    fn end(&mut self, outcome: Outcome) -> i64 {
+        (self.epoch, self.sequence) = (self.epoch + 1, 0);
+        let answer = self.partition.append_marker(&TransactionMarker {
+            producer_id: self.id,
+            producer_epoch: self.epoch,
+            coordinator_epoch: 3,
+            outcome,
+            version: TransactionVersion::V2,
+        });
+        answer.blocking_recv().unwrap().unwrap().base_offset
+    }
+}
+
+fn request(offset: i64, isolation: i8, wait_ms: i32) -> FetchRequest {
+    fetch_request("t", offset, wait_ms).with_isolation_level(isolation)
+}
+
+fn fetched(client: &mut Client, request: &FetchRequest) -> PartitionData {
+    let mut answer = client.ask(12, request);
+    let partition = answer.responses[0].partitions.remove(0);
+    assert_eq!(partition.error_code, 0);
+    partition
+}
+
+fn bytes(data: &PartitionData) -> usize {
+    data.records.as_ref().map_or(0, |records| records.len())
+}
+
+fn aborted(data: &PartitionData) -> Option<Vec<(i64, i64)>> {
+    let all = data.aborted_transactions.as_ref()?;
+    let told = all.iter().map(|one| (one.producer_id.0, one.first_offset));
+    Some(told.collect())
+}
+
+#[test]
+fn readers_of_committed_records_are_given_what_is_stable_and_told_what_was_aborted() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    let (mut one, mut other) = (Sender::new(&broker, 70), Sender::new(&broker, 71));
+    let now = common::now_ms();
+    one.send(now);
+    other.send(now);
+    // Offsets 0 and 1 are open, 2 is not part of a transaction.
+    assert_eq!(client.produce("t", batch(1)), (0, 2));
+    let all = fetched(&mut client, &request(0, READ_UNCOMMITTED, 0));
+    assert_eq!((all.high_watermark, all.last_stable_offset), (3, 0));
+    assert_eq!(aborted(&all), None);
+    let committed = fetched(&mut client, &request(0, READ_COMMITTED, 0));
+    assert_eq!(
+        (committed.high_watermark, committed.last_stable_offset),
+        (3, 0)
+    );
+    assert_eq!((bytes(&committed), aborted(&committed)), (0, Some(vec![])));
+    one.end(Outcome::Abort);
+    let committed = fetched(&mut client, &request(0, READ_COMMITTED, 0));
+    assert_eq!(
+        (committed.high_watermark, committed.last_stable_offset),
+        (4, 1)
+    );
+    assert_eq!(aborted(&committed), Some(vec![(70, 0)]));
+    assert!(bytes(&committed) > 0 && bytes(&committed) < bytes(&all));
+    other.end(Outcome::Commit);
+    let committed = fetched(&mut client, &request(0, READ_COMMITTED, 0));
+    assert_eq!(
+        (committed.high_watermark, committed.last_stable_offset),
+        (5, 5)
+    );
+    assert_eq!(aborted(&committed), Some(vec![(70, 0)]));
+    let all = fetched(&mut client, &request(0, READ_UNCOMMITTED, 0));
+    assert_eq!((bytes(&all), aborted(&all)), (bytes(&committed), None));
+    // After its marker it is not told of any more.
+    let later = fetched(&mut client, &request(4, READ_COMMITTED, 0));
+    assert_eq!(aborted(&later), Some(vec![]));
+    broker.stop();
+}
+
+#[test]
+fn a_fetch_of_committed_records_waits_for_the_marker_and_not_for_the_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    let mut one = Sender::new(&broker, 70);
+    one.send(common::now_ms());
+    client.send(12, &request(0, READ_COMMITTED, 60_000));
+    let mut witness = broker.client();
+    // The records of others come, and are no reason to answer.
+    assert_eq!(witness.produce("t", batch(5)).0, 0);
+    client
+        .stream
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    assert!(client.stream.peek(&mut [0]).is_err());
+    client
+        .stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let asked = Instant::now();
+    one.end(Outcome::Commit);
+    let (_, answer) = client.receive::<FetchRequest>(12);
+    assert!(asked.elapsed() < Duration::from_secs(15));
+    let partition = &answer.responses[0].partitions[0];
+    assert_eq!(
+        (partition.last_stable_offset, partition.high_watermark),
+        (7, 7)
+    );
+    assert!(bytes(partition) > 0);
+    broker.stop();
+}
+
+#[test]
+fn offsets_are_listed_up_to_what_the_isolation_level_shows() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    let now = common::now_ms();
+    let mut one = Sender::new(&broker, 70);
+    assert_eq!(client.produce("t", batch(1)), (0, 0));
+    assert_eq!(one.send(now + 1000), 1);
+    let listed = |client: &mut Client, timestamp: i64, isolation: i8| {
+        let partition = ListOffsetsPartition::default()
+            .with_partition_index(0)
+            .with_current_leader_epoch(-1)
+            .with_timestamp(timestamp);
+        let topic = ListOffsetsTopic::default()
+            .with_name(name("t"))
+            .with_partitions(vec![partition]);
+        let request = ListOffsetsRequest::default()
+            .with_isolation_level(isolation)
+            .with_topics(vec![topic]);
+        let answer = client.ask(7, &request);
+        let partition = &answer.topics[0].partitions[0];
+        assert_eq!(partition.error_code, 0);
+        partition.offset
+    };
+    const LATEST: i64 = -1;
+    const MAX_TIMESTAMP: i64 = -3;
+    for (asked, uncommitted, committed) in
+        [(LATEST, 2, 1), (MAX_TIMESTAMP, 1, -1), (now + 1000, 1, -1)]
+    {
+        assert_eq!(listed(&mut client, asked, READ_UNCOMMITTED), uncommitted);
+        assert_eq!(listed(&mut client, asked, READ_COMMITTED), committed);
+    }
+    one.end(Outcome::Commit);
+    for (asked, expected) in [(LATEST, 3), (MAX_TIMESTAMP, 1), (now + 1000, 1)] {
+        assert_eq!(listed(&mut client, asked, READ_COMMITTED), expected);
+    }
+    broker.stop();
+}
+
+#[test]
+fn a_partition_tells_of_its_producers_transactions() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    let mut one = Sender::new(&broker, 70);
+    let described = |client: &mut Client| {
+        let topic = TopicRequest::default()
+            .with_name(name("t"))
+            .with_partition_indexes(vec![0]);
+        let request = DescribeProducersRequest::default().with_topics(vec![topic]);
+        let mut answer = client.ask(0, &request);
+        let mut partition = answer.topics[0].partitions.remove(0);
+        assert_eq!(
+            (partition.error_code, partition.active_producers.len()),
+            (0, 1)
+        );
+        let producer = partition.active_producers.remove(0);
+        assert_eq!(producer.producer_id, ProducerId(70));
+        (
+            producer.producer_epoch,
+            producer.last_sequence,
+            producer.coordinator_epoch,
+            producer.current_txn_start_offset,
+        )
+    };
+    one.send(5);
+    one.send(6);
+    assert_eq!(described(&mut client), (0, 1, -1, 0));
+    one.end(Outcome::Abort);
+    assert_eq!(described(&mut client), (1, -1, 3, -1));
+    assert_eq!(one.send(7), 3);
+    assert_eq!(described(&mut client), (1, 0, 3, 3));
+    broker.stop();
+}
