@@ -329,9 +329,6 @@ mod tests {
             group_node(&path),
             Some(GroupNode::Offset { topic, identity })
         );
-        let node = group("a/b");
-        assert_eq!(part_of(&node, &part(&node, 7, 2)), Some((7, 2)));
-        assert_eq!(part_of(&node, &group_member("a/b", "m")), None);
         assert_eq!(
             group_node(&group_pending_part("a/b", 7, 2)),
             Some(GroupNode::Pending {
@@ -339,6 +336,9 @@ mod tests {
                 n: 2
             })
         );
+        let node = group("a/b");
+        assert_eq!(part_of(&node, &part(&node, 7, 2)), Some((7, 2)));
+        assert_eq!(part_of(&node, &group_member("a/b", "m")), None);
         for other in [
             GROUPS,
             &group_owner("g", "t", "1-2"),

@@ -114,6 +114,13 @@ pub(super) fn load(
     }))
 }
 
+fn version_of(number: i8) -> Option<TransactionVersion> {
+    use TransactionVersion::{V0, V1, V2};
+    [V0, V1, V2]
+        .into_iter()
+        .find(|version| *version as i8 == number)
+}
+
 fn transaction_from(
     record: TransactionRecord,
     partitions: Partitions,
@@ -125,7 +132,7 @@ fn transaction_from(
     };
     let state = State::named(&record.state);
     let state = state.ok_or_else(|| malformed(format!("unknown state {:?}", record.state)))?;
-    let version = TransactionVersion::of(record.client_version);
+    let version = version_of(record.client_version);
     let version = version.ok_or_else(|| malformed("unknown client version".to_owned()))?;
     let decision = record.decision.map(|decision| Decision {
         outcome: match decision.commit {

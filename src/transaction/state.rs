@@ -1,5 +1,9 @@
 //! What a transaction is about: its state, who it belongs to, how it ended, by which version of the protocol.
 
+pub use metaq_protocol::batch::Outcome;
+
+pub use crate::log::TransactionVersion;
+
 /// A state of a transactional id (Kafka's TransactionState). PrepareEpochFence and Dead of Kafka are never stored: an id that
 /// is Dead is not there, and an epoch is fenced by the write that begins the abort.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,61 +53,27 @@ impl State {
         Self::STORED.into_iter().find(|state| state.name() == name)
     }
 
+    /// While the markers are being written of a transaction that ends so.
+    pub(super) fn preparing_to(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Commit => Self::PrepareCommit,
+            Outcome::Abort => Self::PrepareAbort,
+        }
+    }
+
+    /// When all markers are written.
+    pub(super) fn complete_by(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Commit => Self::CompleteCommit,
+            Outcome::Abort => Self::CompleteAbort,
+        }
+    }
+
     /// How the transaction ends whose markers are being written.
     pub fn preparing(self) -> Option<Outcome> {
         match self {
             Self::PrepareCommit => Some(Outcome::Commit),
             Self::PrepareAbort => Some(Outcome::Abort),
-            _ => None,
-        }
-    }
-}
-
-/// How a transaction ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// All of it counts.
-    Commit,
-    /// Nothing of it counts.
-    Abort,
-}
-
-impl Outcome {
-    /// The state while markers are being written.
-    pub(super) fn prepare(self) -> State {
-        match self {
-            Self::Commit => State::PrepareCommit,
-            Self::Abort => State::PrepareAbort,
-        }
-    }
-
-    /// The state when all markers are written.
-    pub(super) fn complete(self) -> State {
-        match self {
-            Self::Commit => State::CompleteCommit,
-            Self::Abort => State::CompleteAbort,
-        }
-    }
-}
-
-/// The version of the protocol that a client used (Kafka's TransactionVersion).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TransactionVersion {
-    /// The first.
-    V0 = 0,
-    /// With tagged fields in Kafka's own log; the same for clients.
-    V1 = 1,
-    /// Every end of a transaction begins a new epoch (KIP-890).
-    V2 = 2,
-}
-
-impl TransactionVersion {
-    /// The version of a number.
-    pub fn of(number: i8) -> Option<Self> {
-        match number {
-            0 => Some(Self::V0),
-            1 => Some(Self::V1),
-            2 => Some(Self::V2),
             _ => None,
         }
     }

@@ -305,7 +305,9 @@ impl Transaction {
         self.check_producer(request.producer)?;
         match self.state {
             State::Ongoing => self.prepared(request.outcome, request.version, spare, now_ms),
-            state if state == request.outcome.complete() => Ok(EndStep::Again(Producer::NONE)),
+            state if state == State::complete_by(request.outcome) => {
+                Ok(EndStep::Again(Producer::NONE))
+            }
             _ => Err(TransactionError::InvalidTxnState.into()),
         }
     }
@@ -322,7 +324,9 @@ impl Transaction {
         }
         match (self.state, request.outcome) {
             (State::Ongoing, outcome) => self.prepared(outcome, request.version, spare, now_ms),
-            (state, outcome) if is_retry && state == outcome.complete() => Ok(EndStep::Again(has)),
+            (state, outcome) if is_retry && state == State::complete_by(outcome) => {
+                Ok(EndStep::Again(has))
+            }
             (_, Outcome::Abort) if !is_retry => {
                 self.prepared(Outcome::Abort, request.version, spare, now_ms)
             }
@@ -360,7 +364,7 @@ impl Transaction {
             next.producer = client;
             next.set_next(client, client.id);
         }
-        next.state = outcome.prepare();
+        next.state = State::preparing_to(outcome);
         next.version = version;
         next.updated_ms = now_ms;
         if self.state != State::Ongoing {
@@ -396,7 +400,7 @@ impl Transaction {
     pub(super) fn completed(&self, now_ms: i64) -> Option<Self> {
         let outcome = self.state.preparing()?;
         let mut next = Self {
-            state: outcome.complete(),
+            state: State::complete_by(outcome),
             producer: self.client(),
             partitions: Partitions::NONE,
             updated_ms: now_ms,
