@@ -1,30 +1,25 @@
 //! A whole broker: opened, served, shut down.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::broadcast;
 use tokio::task::JoinSet;
-use uuid::Uuid;
 
 use crate::admin::{Admin, TokenSource};
 use crate::api::{Context, FetchSessions, RequestLog, UNPACKING_BYTES_MAX};
 use crate::clock::WallClock;
 use crate::cluster::{
-    Broker as Member, BrokerEndpoint, Cluster, ClusterError, ClusterEvent, OpenedTopics,
-    ProducerIds, SlotInfo,
+    Broker as Member, BrokerEndpoint, Cluster, ClusterError, OpenedTopics, ProducerIds,
 };
-use crate::cluster::{cluster_id_of, parse_identity, record_changes};
+use crate::cluster::{cluster_id_of, record_changes};
 use crate::config::{Config, LiveConfig};
 use crate::control::Control;
-use crate::coordinator::{Ownership, Slot, TopicPartition, Topics};
 use crate::group::{GroupCoordinator, GroupLimits};
 use crate::log::{DataDirError, Disk, RealDisk};
+use crate::markers::run_errands;
 use crate::memory::Memory;
 use crate::meta::{MetaError, MetaStore, ZooKeeperOptions, ZooKeeperTls};
 use crate::metrics::Metrics;
@@ -35,7 +30,9 @@ use crate::partition::{
     Housekeeping, HousekeepingIntervals, InlineWrites, Partitions, PartitionsOptions, Workers,
 };
 use crate::peer::Peers;
+use crate::slots::{ImageTopics, coordinate, own_slots};
 use crate::telemetry::Telemetry;
+use crate::transaction::{TransactionCoordinator, TransactionLimits};
 
 /// The embedded coordination store's file, in one of the data directories.
 const META_FILE: &str = "metaq-meta.redb";
@@ -44,9 +41,6 @@ const EMBEDDED: &str = "embedded";
 
 /// How long the coordination store may take to be closed.
 const META_CLOSE_MAX: Duration = Duration::from_secs(5);
-
-/// How long to wait before reading groups again.
-const ASSIGN_RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -111,69 +105,6 @@ pub struct Ground<L> {
     pub peers: Peers,
     /// What the broker remembers of itself.
     pub observe: Arc<Observe>,
-}
-
-/// The topics of the cluster's image.
-struct ImageTopics(Arc<Cluster>);
-
-impl Topics for ImageTopics {
-    fn partition(&self, topic: &str, index: i32) -> Option<TopicPartition> {
-        let image = self.0.image();
-        let topic = image.topic(topic)?;
-        Some(TopicPartition {
-            topic_id: topic.id,
-            identity: topic.partition(index)?.identity.to_string(),
-        })
-    }
-
-    fn index_of(&self, topic: &str, identity: &str) -> Option<i32> {
-        let image = self.0.image();
-        let identity = parse_identity(identity)?;
-        let partitions = &image.topic(topic)?.partitions;
-        let index = partitions
-            .iter()
-            .position(|info| info.identity == identity)?;
-        Some(index as i32)
-    }
-
-    fn id_of(&self, topic: &str) -> Option<Uuid> {
-        Some(self.0.image().topic(topic)?.id)
-    }
-
-    fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(self.0.refresh_topics())
-    }
-}
-
-/// The slots that this broker has.
-fn own_slots(cluster: &Cluster) -> BTreeMap<Slot, Ownership> {
-    let image = cluster.image();
-    let own = |(slot, info): (Slot, &SlotInfo)| {
-        let ownership = Ownership {
-            epoch: info.epoch,
-            version: info.version,
-        };
-        (info.owner == cluster.broker_id()).then_some((slot, ownership))
-    };
-    Slot::all().zip(&image.slots).filter_map(own).collect()
-}
-
-/// Lets the group coordinator follow the cluster.
-async fn coordinate(cx: Arc<Context>, mut events: broadcast::Receiver<ClusterEvent>) {
-    loop {
-        match events.recv().await {
-            Ok(ClusterEvent::TopicDeleted(topic, id)) => {
-                cx.coordinator.topic_deleted(&topic, id).await
-            }
-            Err(broadcast::error::RecvError::Closed) => return,
-            Ok(ClusterEvent::Slots) | Err(broadcast::error::RecvError::Lagged(_)) => {
-                while let Err(error) = cx.coordinator.assign(&own_slots(&cx.cluster)).await {
-                    tracing::warn!(%error, "cannot read groups; trying again");
-                    tokio::time::sleep(ASSIGN_RETRY_PAUSE).await;
-                }
-            }
-        }
-    }
 }
 
 /// Lets what was told its settings at the start follow the configuration.
@@ -269,13 +200,18 @@ impl Broker {
         let memory = Memory::new(metrics.request_memory_bytes.clone(), memory_bytes_max);
         let coordinator = GroupCoordinator::new(
             meta.clone(),
-            topics,
+            topics.clone(),
             limits,
             wall,
             (events_of_groups, memory.clone()),
             config.flag(OFFSETS_MIRROR).then(Arc::default),
         );
-        coordinator.assign(&own_slots(&cluster)).await?;
+        let limits = transaction_limits(&config);
+        let (transactions, errands) =
+            TransactionCoordinator::new(meta.clone(), topics, limits, wall);
+        let own = own_slots(&cluster);
+        coordinator.assign(&own).await?;
+        transactions.assign(&own).await?;
         let housekeeping =
             Housekeeping::start(partitions.clone(), housekeeping_intervals(&config))?;
         let sessions = config.number("max.incremental.fetch.session.cache.slots") as usize;
@@ -286,6 +222,7 @@ impl Broker {
             cluster,
             partitions,
             coordinator,
+            transactions,
             peers,
             producer_ids: ProducerIds::new(meta),
             fetch_sessions: FetchSessions::new(sessions),
@@ -301,6 +238,7 @@ impl Broker {
         let supervisor = || cx.partitions.supervisor().clone();
         tasks.spawn(supervisor().watch("cluster", cx.cluster.clone().follow()));
         tasks.spawn(supervisor().watch("groups", coordinate(cx.clone(), events)));
+        tasks.spawn(supervisor().watch("transactions", run_errands(cx.clone(), errands)));
         if let Some(feed) = cx.coordinator.mirror() {
             let (partitions, coordinator) = (cx.partitions.clone(), cx.coordinator.clone());
             let keep = Duration::from_millis(config.number(OFFSETS_MIRROR_KEEP).unsigned_abs());
@@ -392,9 +330,11 @@ impl Broker {
             admin.not_ready();
         }
         cx.coordinator.drain();
+        cx.transactions.drain();
         server.stop().await;
         tasks.shutdown().await;
         cx.coordinator.stop();
+        cx.transactions.stop();
         let closing = cx.clone();
         let close = move || {
             housekeeping.stop();
@@ -585,6 +525,17 @@ fn group_limits(config: &Config) -> GroupLimits {
         offsets_check_interval: Duration::from_millis(
             config.number("offsets.retention.check.interval.ms") as u64,
         ),
+    }
+}
+
+fn transaction_limits(config: &Config) -> TransactionLimits {
+    TransactionLimits {
+        timeout_ms_max: config.number("transaction.max.timeout.ms") as i32,
+        expiration_ms: config.number("transactional.id.expiration.ms"),
+        expiration_check_ms: config
+            .number("transaction.remove.expired.transaction.cleanup.interval.ms"),
+        timers_max: config.number("max.tx.timeout.timer.capacity") as usize,
+        two_phase: config.flag("transaction.two.phase.commit.enable"),
     }
 }
 

@@ -23,6 +23,8 @@
 //! - [`transaction`]: transactional ids and their transactions
 //! - [`mirror`]: `__consumer_offsets` as a log, for tools that read it
 //! - [`api`]: one file a Kafka API
+//! - [`markers`]: writes the markers that end transactions
+//! - [`slots`]: lets the coordinators follow the cluster
 //! - [`net`]: listeners, connections, sending
 //! - [`control`]: the control socket of an operator
 //! - [`admin`]: the dashboard, its API, metrics and health
@@ -41,6 +43,7 @@ pub mod coordinator;
 pub mod group;
 pub mod log;
 pub mod logging;
+pub mod markers;
 pub mod memory;
 pub mod meta;
 pub mod metrics;
@@ -52,6 +55,7 @@ pub mod partition;
 pub mod peer;
 pub mod schedule;
 pub mod session;
+pub mod slots;
 pub mod supervisor;
 pub mod telemetry;
 pub mod transaction;

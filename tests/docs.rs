@@ -83,7 +83,7 @@ const INTRODUCTION: &str = "# Configuration
 Generated from `src/config`. A key may be given by any of its names in `[system]` of server.ini or by `--set`; two names \
 for one thing that disagree are an error. Integers may be products (`1024*1024`).
 
-Also understood: `node.id` (broker.id), `log.dir`, `log.retention.hours`, `log.retention.minutes`, `log.roll.hours`, \
+Also understood: `node.id` (broker.id), `log.dir`, `maxTxTimeoutInSeconds` (transaction.max.timeout.ms), `log.retention.hours`, `log.retention.minutes`, `log.roll.hours`, \
 `log.roll.jitter.hours`. `deletePolicy=delete,168` gives hours, or `s`, `m`, `h` as suffix; `archive,168` archives before it \
 deletes, and `archive,168,DIRECTORY` says where to. Kafka's other names for brokers are accepted without effect, so that a \
 server.properties can be taken over, and each says what the broker does instead; those of security are refused.

@@ -587,6 +587,11 @@ fn every_api_is_paired_with_what_reads_it() {
         (ApiKey::GetTelemetrySubscriptions, "changes nothing"),
         (ApiKey::PushTelemetry, "what is pushed is shown to people"),
         (ApiKey::InitProducerId, "its answer alone tells the id"),
+        (ApiKey::AddPartitionsToTxn, "tests/transactions.rs"),
+        (ApiKey::AddOffsetsToTxn, "tests/transactions.rs"),
+        (ApiKey::EndTxn, "tests/transactions.rs"),
+        (ApiKey::DescribeTransactions, "changes nothing"),
+        (ApiKey::ListTransactions, "changes nothing"),
         (
             ApiKey::AlterReplicaLogDirs,
             "begins a copy that goes on after its answer",

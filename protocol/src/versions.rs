@@ -20,6 +20,8 @@ pub enum HandlerGroup {
     Group,
     /// Producers.
     Producer,
+    /// Transactions.
+    Transaction,
 }
 
 impl HandlerGroup {
@@ -31,6 +33,7 @@ impl HandlerGroup {
             Self::Admin => "admin",
             Self::Group => "group",
             Self::Producer => "producer",
+            Self::Transaction => "transaction",
         }
     }
 }
@@ -179,7 +182,7 @@ pub const TABLE: &[ApiRow] = &[
             ApiKey::InitProducerId,
             "InitProducerId",
             0,
-            5,
+            6,
             HandlerGroup::Producer,
         ),
     ),
@@ -189,6 +192,27 @@ pub const TABLE: &[ApiRow] = &[
         2,
         4,
         HandlerGroup::Log,
+    ),
+    row(
+        ApiKey::AddPartitionsToTxn,
+        "AddPartitionsToTxn",
+        0,
+        5,
+        HandlerGroup::Transaction,
+    ),
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(
+            ApiKey::AddOffsetsToTxn,
+            "AddOffsetsToTxn",
+            0,
+            4,
+            HandlerGroup::Transaction,
+        ),
+    ),
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(ApiKey::EndTxn, "EndTxn", 0, 5, HandlerGroup::Transaction),
     ),
     with_entries(
         FEW_ENTRIES_MAX,
@@ -342,6 +366,26 @@ pub const TABLE: &[ApiRow] = &[
             0,
             0,
             HandlerGroup::Admin,
+        ),
+    ),
+    with_entries(
+        10_000,
+        row(
+            ApiKey::DescribeTransactions,
+            "DescribeTransactions",
+            0,
+            0,
+            HandlerGroup::Transaction,
+        ),
+    ),
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(
+            ApiKey::ListTransactions,
+            "ListTransactions",
+            0,
+            2,
+            HandlerGroup::Transaction,
         ),
     ),
     with_entries(

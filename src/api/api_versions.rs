@@ -7,17 +7,21 @@
 //!   (Kafka names it where a reporter takes what is pushed).
 //! - A client may say which broker of which cluster it means (v5). Where it is another one, the client is to begin again with its
 //!   first servers: REBOOTSTRAP_REQUIRED.
-//! - No features are finalized yet.
+//! - The one feature is transaction.version (KIP-890), finalized at its highest level: clients that know it end each
+//!   transaction under an epoch of its own. Features that may be at level 0 are told from v4 on, as by Kafka.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use metaq_protocol::ResponseError;
 use metaq_protocol::frame::{self, FrameError};
-use metaq_protocol::messages::api_versions_response::ApiVersion;
+use metaq_protocol::messages::api_versions_response::{
+    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
+};
 use metaq_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
 use metaq_protocol::versions;
 
+use super::shared::text;
 use super::{Api, Caller, Context, Order, serve};
 
 pub(super) const API: Api = Api {
@@ -46,7 +50,8 @@ async fn handle(
         caller.session.client().is_software(name, version);
     }
     tracing::debug!(peer = %caller.session.peer(), software = %name, %version, "client");
-    table(cx.cluster.image().configs.has_subscriptions())
+    let has_subscriptions = cx.cluster.image().configs.has_subscriptions();
+    with_features(table(has_subscriptions), caller.version)
 }
 
 fn refused(error: ResponseError) -> ApiVersionsResponse {
@@ -87,6 +92,33 @@ fn table(has_subscriptions: bool) -> ApiVersionsResponse {
     };
     let rows = versions::TABLE.iter().filter(is_told).map(told);
     ApiVersionsResponse::default().with_api_keys(rows.collect())
+}
+
+/// The feature of transactions, and its level: the only one.
+pub(super) const TRANSACTION_VERSION: (&str, i16) = ("transaction.version", 2);
+/// A client takes what is finalized from an epoch above the one it knows, which is -1 at first.
+const FEATURES_EPOCH: i64 = 0;
+/// A feature's lowest level may be 0 from this version on (KAFKA-17011).
+const LEVEL_0_VERSION_MIN: i16 = 4;
+
+fn with_features(response: ApiVersionsResponse, version: i16) -> ApiVersionsResponse {
+    if version < 3 {
+        return response;
+    }
+    let (name, level) = TRANSACTION_VERSION;
+    let finalized = FinalizedFeatureKey::default()
+        .with_name(text(name))
+        .with_min_version_level(level)
+        .with_max_version_level(level);
+    let supported = SupportedFeatureKey::default()
+        .with_name(text(name))
+        .with_min_version(0)
+        .with_max_version(level);
+    let supported = (version >= LEVEL_0_VERSION_MIN).then_some(supported);
+    response
+        .with_supported_features(supported.into_iter().collect())
+        .with_finalized_features_epoch(FEATURES_EPOCH)
+        .with_finalized_features(vec![finalized])
 }
 
 fn told(row: &versions::ApiRow) -> ApiVersion {

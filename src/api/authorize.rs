@@ -24,6 +24,7 @@ pub(super) enum Operation {
     DescribeConfigs = 10,
     AlterConfigs = 11,
     IdempotentWrite = 12,
+    TwoPhaseCommit = 15,
 }
 
 /// Of what kind a resource is (Kafka's ResourceType).
@@ -32,6 +33,7 @@ pub(super) enum ResourceKind {
     Topic,
     Group,
     Cluster,
+    TransactionalId,
 }
 
 /// What something is done to.
@@ -40,6 +42,7 @@ pub(super) enum Resource<'a> {
     Topic(&'a str),
     Group(&'a str),
     Cluster,
+    TransactionalId(&'a str),
 }
 
 impl Resource<'_> {
@@ -48,6 +51,7 @@ impl Resource<'_> {
             Self::Topic(_) => ResourceKind::Topic,
             Self::Group(_) => ResourceKind::Group,
             Self::Cluster => ResourceKind::Cluster,
+            Self::TransactionalId(_) => ResourceKind::TransactionalId,
         }
     }
 }
@@ -58,6 +62,7 @@ impl fmt::Display for Resource<'_> {
             Self::Topic(name) => write!(f, "topic {name}"),
             Self::Group(id) => write!(f, "group {id}"),
             Self::Cluster => write!(f, "the cluster"),
+            Self::TransactionalId(id) => write!(f, "transactional id {id}"),
         }
     }
 }
@@ -165,6 +170,7 @@ fn supported_operations(kind: ResourceKind) -> &'static [Operation] {
             AlterConfigs,
         ],
         ResourceKind::Group => &[Read, Delete, Describe, DescribeConfigs, AlterConfigs],
+        ResourceKind::TransactionalId => &[Describe, Write, TwoPhaseCommit],
         ResourceKind::Cluster => &[
             Create,
             Alter,

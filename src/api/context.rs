@@ -22,6 +22,7 @@ use crate::partition::Partitions;
 use crate::peer::{PeerAddress, Peers};
 use crate::session::Session;
 use crate::telemetry::Telemetry;
+use crate::transaction::TransactionCoordinator;
 
 /// The broker as handlers see it.
 pub struct Context {
@@ -33,6 +34,8 @@ pub struct Context {
     pub partitions: Arc<Partitions>,
     /// The groups it coordinates.
     pub coordinator: GroupCoordinator,
+    /// The transactional ids it coordinates.
+    pub transactions: TransactionCoordinator,
     /// Connections to other brokers.
     pub peers: Peers,
     /// Producer ids.
@@ -120,6 +123,7 @@ fn is_routine(error: ResponseError) -> bool {
             | E::LeaderNotAvailable
             | E::NotController
             | E::NotCoordinator
+            | E::ConcurrentTransactions
             | E::CoordinatorLoadInProgress
             | E::CoordinatorNotAvailable
             | E::RebalanceInProgress

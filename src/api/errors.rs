@@ -10,6 +10,7 @@ use crate::group::GroupError;
 use crate::log::{LogError, ProducerError};
 use crate::meta::MetaError;
 use crate::partition::{InvalidBatch, PartitionError, ReadError, RecordErrors};
+use crate::transaction::TransactionError;
 
 /// Has a Kafka error code.
 pub(super) trait WireError {
@@ -31,6 +32,7 @@ impl WireError for Denied {
             ResourceKind::Topic => ResponseError::TopicAuthorizationFailed,
             ResourceKind::Group => ResponseError::GroupAuthorizationFailed,
             ResourceKind::Cluster => ResponseError::ClusterAuthorizationFailed,
+            ResourceKind::TransactionalId => ResponseError::TransactionalIdAuthorizationFailed,
         }
     }
 }
@@ -154,6 +156,29 @@ impl WireError for ClusterError {
             Self::Meta(MetaError::TooLarge(_)) => ResponseError::InvalidPartitions,
             Self::Meta(_) => ResponseError::UnknownServerError,
             Self::Storage(_) | Self::DataDir(_) => ResponseError::KafkaStorageError,
+        }
+    }
+}
+
+impl WireError for TransactionError {
+    fn wire(&self) -> ResponseError {
+        match self {
+            Self::InvalidRequest => ResponseError::InvalidRequest,
+            Self::InvalidProducerIdMapping => ResponseError::InvalidProducerIdMapping,
+            Self::ProducerFenced => ResponseError::ProducerFenced,
+            Self::ConcurrentTransactions => ResponseError::ConcurrentTransactions,
+            Self::InvalidTxnState => ResponseError::InvalidTxnState,
+            Self::TransactionAbortable => ResponseError::TransactionAbortable,
+            Self::UnknownTopicOrPartition => ResponseError::UnknownTopicOrPartition,
+            Self::InvalidTransactionTimeout => ResponseError::InvalidTransactionTimeout,
+            Self::TransactionalIdAuthorizationFailed => {
+                ResponseError::TransactionalIdAuthorizationFailed
+            }
+            Self::TransactionalIdNotFound => ResponseError::TransactionalIdNotFound,
+            Self::NotCoordinator => ResponseError::NotCoordinator,
+            Self::CoordinatorLoadInProgress => ResponseError::CoordinatorLoadInProgress,
+            Self::CoordinatorNotAvailable => ResponseError::CoordinatorNotAvailable,
+            Self::UnknownServerError => ResponseError::UnknownServerError,
         }
     }
 }

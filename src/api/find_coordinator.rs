@@ -1,7 +1,7 @@
-//! FindCoordinator (key 10, v0–v6; KIP-699, 890, 932): which broker coordinates a group.
+//! FindCoordinator (key 10, v0–v6; KIP-699, 890, 932): which broker coordinates a group, or a transactional id.
 //!
-//! - A group belongs to a slot by its id, and a slot to a live broker; without one it is COORDINATOR_NOT_AVAILABLE.
-//! - Transactions and share groups have no coordinator yet: INVALID_REQUEST with a message.
+//! - Either belongs to a slot by its id, and a slot to a live broker; without one it is COORDINATOR_NOT_AVAILABLE.
+//! - Share groups have no coordinator yet: INVALID_REQUEST with a message.
 
 use std::sync::Arc;
 
@@ -20,13 +20,16 @@ use crate::coordinator::Slot;
 pub(super) const API: Api = Api {
     key: ApiKey::FindCoordinator,
     order: Order::Alone,
-    needs: &[(Operation::Describe, ResourceKind::Group)],
+    needs: &[
+        (Operation::Describe, ResourceKind::Group),
+        (Operation::Describe, ResourceKind::TransactionalId),
+    ],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
 const KEY_TYPE_GROUP: i8 = 0;
-/// Transactions and share groups.
-const KEY_TYPES_UNSERVED: [i8; 2] = [1, 2];
+const KEY_TYPE_TRANSACTION: i8 = 1;
+const KEY_TYPE_SHARE: i8 = 2;
 
 async fn handle(
     cx: Arc<Context>,
@@ -68,16 +71,14 @@ async fn handle(
 type FoundCoordinator = Result<(i32, String, i32), (ResponseError, String)>;
 
 fn find(cx: &Context, caller: &Caller, key_type: i8, key: &str) -> FoundCoordinator {
-    if key_type != KEY_TYPE_GROUP {
-        let why = match KEY_TYPES_UNSERVED.contains(&key_type) {
-            true => {
-                "Only consumer groups have a coordinator here; transactions are not served yet."
-            }
-            false => INVALID_REQUEST,
-        };
-        return Err((ResponseError::InvalidRequest, why.to_owned()));
-    }
-    authorize(cx, caller, Operation::Describe, Resource::Group(key))
+    let invalid = |why: &str| (ResponseError::InvalidRequest, why.to_owned());
+    let resource = match key_type {
+        KEY_TYPE_GROUP => Resource::Group(key),
+        KEY_TYPE_TRANSACTION => Resource::TransactionalId(key),
+        KEY_TYPE_SHARE => return Err(invalid("Share groups have no coordinator here.")),
+        _ => return Err(invalid(INVALID_REQUEST)),
+    };
+    authorize(cx, caller, Operation::Describe, resource)
         .map_err(|denied| (denied.wire(), denied.to_string()))?;
     let image = cx.cluster.image();
     let found = image.coordinator_of(Slot::of(key));

@@ -1,6 +1,8 @@
 //! One file a Kafka API, named for it. A handler gets a decoded request and gives the latest version's response
 //! type; the loops that they share (look up, fill the error, keep order) live here and in `shared`.
 
+mod add_offsets_to_txn;
+mod add_partitions_to_txn;
 mod alter_configs;
 mod alter_replica_log_dirs;
 mod api_versions;
@@ -23,7 +25,9 @@ mod describe_log_dirs;
 mod describe_producers;
 mod describe_quorum;
 mod describe_topic_partitions;
+mod describe_transactions;
 mod elect_leaders;
+mod end_txn;
 mod errors;
 mod fetch;
 mod fetch_sessions;
@@ -31,6 +35,7 @@ mod find_coordinator;
 mod forward;
 mod get_telemetry_subscriptions;
 mod heartbeat;
+mod in_transaction;
 mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
@@ -39,6 +44,7 @@ mod list_config_resources;
 mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
+mod list_transactions;
 mod metadata;
 mod offset_commit;
 mod offset_delete;
@@ -75,6 +81,7 @@ pub use api_versions::unsupported_version;
 pub use context::{Caller, Context, wire_name as error_name};
 pub use fetch_sessions::FetchSessions;
 pub use forward::FORWARDED;
+pub use in_transaction::{Membership, in_transaction};
 pub use metadata::{CLI_CLIENT_ID, IDENTITY_TAG};
 pub use order::{Gate, Stage};
 pub use produce::UNPACKING_BYTES_MAX;
@@ -161,6 +168,9 @@ const APIS: &[Api] = &[
     delete_records::API,
     init_producer_id::API,
     offset_for_leader_epoch::API,
+    add_partitions_to_txn::API,
+    add_offsets_to_txn::API,
+    end_txn::API,
     describe_acls::API,
     create_acls::API,
     delete_acls::API,
@@ -180,6 +190,8 @@ const APIS: &[Api] = &[
     describe_cluster::API,
     describe_producers::API,
     unregister_broker::API,
+    describe_transactions::API,
+    list_transactions::API,
     get_telemetry_subscriptions::API,
     push_telemetry::API,
     list_config_resources::API,

@@ -1,11 +1,14 @@
-//! UpdateFeatures (key 57, v0–v2; KIP-584): no feature has levels here; each is INVALID_UPDATE_VERSION, as by a Kafka that does
-//! not know it.
+//! UpdateFeatures (key 57, v0–v2; KIP-584): transaction.version is at its highest level and stays there. Any other level, and
+//! any other feature, is INVALID_UPDATE_VERSION.
 
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
+use metaq_protocol::messages::update_features_request::FeatureUpdateKey;
+use metaq_protocol::messages::update_features_response::UpdatableFeatureResult;
 use metaq_protocol::messages::{ApiKey, UpdateFeaturesRequest, UpdateFeaturesResponse};
 
+use super::api_versions::TRANSACTION_VERSION;
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::shared::message;
@@ -17,6 +20,23 @@ pub(super) const API: Api = Api {
     needs: &[(Operation::Alter, ResourceKind::Cluster)],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
+
+/// Every feature is at its level already. From v2 on that has no results of its own.
+fn updated(
+    response: UpdateFeaturesResponse,
+    version: i16,
+    updates: &[FeatureUpdateKey],
+) -> UpdateFeaturesResponse {
+    let result = |update: &FeatureUpdateKey| {
+        UpdatableFeatureResult::default()
+            .with_feature(update.feature.clone())
+            .with_error_message(None)
+    };
+    match version {
+        ..2 => response.with_results(updates.iter().map(result).collect()),
+        _ => response,
+    }
+}
 
 async fn handle(
     cx: Arc<Context>,
@@ -31,8 +51,11 @@ async fn handle(
     }
     let id = cx.cluster.broker_id();
     let error = ResponseError::InvalidUpdateVersion;
-    let Some(update) = request.feature_updates.first() else {
-        return response;
+    let is_refused = |update: &&FeatureUpdateKey| {
+        (update.feature.as_str(), update.max_version_level) != TRANSACTION_VERSION
+    };
+    let Some(update) = request.feature_updates.iter().find(is_refused) else {
+        return updated(response, caller.version, &request.feature_updates);
     };
     let (feature, level) = (&update.feature, update.max_version_level);
     // Upgrade, safe downgrade, unsafe downgrade.
@@ -40,6 +63,12 @@ async fn handle(
     let reason = match level {
         _ if !is_type => "The controller does not support the given upgrade type.".to_owned(),
         ..0 => "A feature version cannot be less than 0.".to_owned(),
+        _ if feature.as_str() == TRANSACTION_VERSION.0 => {
+            format!(
+                "Its level is {} and cannot be changed.",
+                TRANSACTION_VERSION.1
+            )
+        }
         0 => format!("Feature {feature} not found."),
         _ => format!("Local controller {id} does not support this feature."),
     };

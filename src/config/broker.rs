@@ -308,23 +308,44 @@ const OWN_KEYS: &[BrokerKey] = &[
     key!(
         "max.tx.timeout.timer.capacity",
         Some("maxTxTimeoutTimerCapacity"),
-        Kind::Text,
-        "",
-        "Accepted for MetaQ's sake, without effect: transactions are not served yet."
+        Kind::Int(1, INT_MAX),
+        "1000000",
+        "Open transactions that have a timeout; partitions that would begin one more are answered with CONCURRENT_TRANSACTIONS, and the client tries again."
     ),
     key!(
-        "max.tx.timeout.seconds",
-        Some("maxTxTimeoutInSeconds"),
-        Kind::Text,
-        "",
-        "Accepted for MetaQ's sake, without effect: transactions are not served yet."
+        "transaction.max.timeout.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "900000",
+        "Largest transaction.timeout.ms of a producer, ms; above it is INVALID_TRANSACTION_TIMEOUT. maxTxTimeoutInSeconds sets it in seconds."
+    ),
+    key!(
+        "transactional.id.expiration.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "604800000",
+        "A transactional id that is not used for this long is forgotten, ms; never while its transaction is open."
+    ),
+    key!(
+        "transaction.remove.expired.transaction.cleanup.interval.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "3600000",
+        "How often transactional ids are looked through for those that expired, ms."
+    ),
+    key!(
+        "transaction.two.phase.commit.enable",
+        None,
+        Kind::Bool,
+        "false",
+        "Whether producers may begin transactions of two phases (KIP-939), which have no timeout: they stay open until their producer, or metaq txn, ends them."
     ),
     key!(
         "flush.tx.log.at.commit",
         Some("flushTxLogAtCommit"),
         Kind::Text,
         "",
-        "Accepted for MetaQ's sake, without effect: transactions are not served yet."
+        "Accepted for MetaQ's sake, without effect: every change of a transaction is durable before it is answered."
     ),
     key!(
         "stat",
@@ -688,6 +709,7 @@ pub fn canonical(name: &str, value: &str) -> Result<Canonical, String> {
     match name {
         "node.id" => Ok(vec![("broker.id", value.to_owned())]),
         "log.dir" => Ok(vec![("log.dirs", value.to_owned())]),
+        "maxTxTimeoutInSeconds" => scaled("transaction.max.timeout.ms", 1000),
         "log.retention.hours" => scaled("log.retention.ms", 3_600_000),
         "log.retention.minutes" => scaled("log.retention.ms", 60_000),
         "log.roll.hours" => scaled("log.roll.ms", 3_600_000),

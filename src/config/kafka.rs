@@ -13,7 +13,10 @@ pub(super) enum Foreign {
 const NO_KRAFT: &str =
     "there is no KRaft quorum: the coordination tree is embedded, or in ZooKeeper";
 const NO_REPLICAS: &str = "partitions are not replicated yet";
-const NO_TRANSACTIONS: &str = "transactions are not served yet";
+const EXACT_TIMEOUTS: &str =
+    "a transaction is aborted when its timeout is over, not at the next look";
+const ALWAYS_VERIFIED: &str = "partitions are always verified to be part of a transaction";
+const TREE_TRANSACTIONS: &str = "transactions are in the coordination tree, not in a topic";
 const NO_QUOTAS: &str = "quotas are not served yet";
 const NO_TIERS: &str = "there are no tiers of storage";
 const NO_CLEANER: &str = "logs are not compacted yet";
@@ -89,19 +92,21 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        NO_TRANSACTIONS,
+        EXACT_TIMEOUTS,
+        &["transaction.abort.timed.out.transaction.cleanup.interval.ms"],
+    ),
+    (
+        ALWAYS_VERIFIED,
+        &["transaction.partition.verification.enable"],
+    ),
+    (
+        TREE_TRANSACTIONS,
         &[
-            "transaction.abort.timed.out.transaction.cleanup.interval.ms",
-            "transaction.max.timeout.ms",
-            "transaction.partition.verification.enable",
-            "transaction.remove.expired.transaction.cleanup.interval.ms",
             "transaction.state.log.load.buffer.size",
             "transaction.state.log.min.isr",
             "transaction.state.log.num.partitions",
             "transaction.state.log.replication.factor",
             "transaction.state.log.segment.bytes",
-            "transaction.two.phase.commit.enable",
-            "transactional.id.expiration.ms",
         ],
     ),
     (

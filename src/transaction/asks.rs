@@ -26,8 +26,8 @@ pub(super) enum Ask {
     ForgetDecision(Asked<()>),
     /// Its time is over.
     TimedOut,
-    /// Markers of this producer are written, or are not needed any more: of these topics and indices.
-    Marked(Producer, Vec<(Arc<str>, i32)>),
+    /// Markers of this number are written, or are not needed any more: of these topics and indices.
+    Marked(u64, Vec<(Arc<str>, i32)>),
 }
 
 impl Ask {
@@ -67,6 +67,8 @@ pub enum Errand {
 /// The markers that end a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Markers {
+    /// Of no other transaction of this broker, but of this one each time.
+    pub number: u64,
     /// Whose transaction it is.
     pub transactional_id: Arc<str>,
     /// The slot of the id.

@@ -26,6 +26,8 @@ pub(super) struct Live {
     pub(super) waiting: VecDeque<Waiting>,
     /// What is to be tried again, but not before, ms; 0 for at once.
     pub(super) again_ms: i64,
+    /// Of the markers that are being written; 0 for none yet.
+    pub(super) markers: u64,
     /// The parts of a large record.
     pub(super) parts: Parts,
     /// In the machine's list of deadlines, ms.

@@ -1,8 +1,6 @@
 //! What a transaction is about: its state, who it belongs to, how it ended, by which version of the protocol.
 
-pub use metaq_protocol::batch::Outcome;
-
-pub use crate::log::TransactionVersion;
+pub use crate::log::{Outcome, TransactionVersion};
 
 /// A state of a transactional id (Kafka's TransactionState). PrepareEpochFence and Dead of Kafka are never stored: an id that
 /// is Dead is not there, and an epoch is fenced by the write that begins the abort.

@@ -92,6 +92,7 @@ impl Bench {
             errands: sender,
             timers: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
+            last_number: 0.into(),
         });
         Self {
             machine: load(&context, &topics, &BTreeMap::new(), 1, 0),
@@ -200,7 +201,7 @@ impl Bench {
             .map(|(topic, index)| (topic.clone(), index))
             .collect();
         let id = markers.transactional_id.to_string();
-        self.ask(&id, Ask::Marked(markers.producer, partitions));
+        self.ask(&id, Ask::Marked(markers.number, partitions));
     }
 
     fn asked<T>(&mut self, id: &str, ask: impl FnOnce(Asked<T>) -> Ask) -> Got<T> {

@@ -54,6 +54,7 @@ impl TransactionCoordinator {
             errands,
             timers: 0.into(),
             waiting: 0.into(),
+            last_number: 0.into(),
         };
         let slots = Coordinator::new(meta, topics, wall, context);
         (Self { slots }, receiver)
@@ -173,9 +174,9 @@ impl TransactionCoordinator {
         self.slots.queue(slot, AskAll::ProducerId(id)).await;
     }
 
-    /// Markers of a producer are written, or not needed.
-    pub async fn marked(&self, id: &str, producer: Producer, partitions: Vec<(Arc<str>, i32)>) {
-        let marked = Ask::Marked(producer, partitions);
+    /// Markers are written, or not needed.
+    pub async fn marked(&self, id: &str, number: u64, partitions: Vec<(Arc<str>, i32)>) {
+        let marked = Ask::Marked(number, partitions);
         self.slots.tell(id, marked).await;
     }
 }

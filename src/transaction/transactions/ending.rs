@@ -1,6 +1,7 @@
 //! How transactions end, and transactional ids: markers, timeouts, topics that are deleted, ids that expire.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use uuid::Uuid;
 
@@ -10,20 +11,26 @@ use crate::transaction::limits::{
     EXPIRE_AT_ONCE, EXPIRE_PAUSE_MS, MARKERS_AGAIN_MS, STORE_AGAIN_MS,
 };
 use crate::transaction::partitions::Partitions;
-use crate::transaction::state::{Producer, State};
+use crate::transaction::state::State;
 use crate::transaction::transaction::{Halt, Transaction};
 
 impl Transactions {
     /// Asks for the markers that are not known to be written.
     pub(super) fn send_markers(&mut self, now_ms: i64, id: &Arc<str>) {
         let (slot, coordinator_epoch) = (self.partition.slot, self.epoch);
+        let number = self.context.last_number.fetch_add(1, Ordering::Relaxed) + 1;
         let Some(entry) = self.ids.get_mut(id) else {
             return;
         };
         let Some(outcome) = entry.now.state.preparing() else {
             return;
         };
+        let live = entry.live();
+        if live.markers == 0 {
+            live.markers = number;
+        }
         let markers = Markers {
+            number: live.markers,
             transactional_id: id.clone(),
             slot,
             coordinator_epoch,
@@ -36,18 +43,22 @@ impl Transactions {
         let _ = self.context.errands.send(Errand::Markers(markers));
     }
 
-    /// Markers are written. Those of another producer belong to an earlier transaction.
+    /// Markers are written. Those of another number belong to an earlier transaction: its producer may be the same.
     pub(super) fn marked(
         &mut self,
         now_ms: i64,
         id: &Arc<str>,
-        producer: Producer,
+        number: u64,
         partitions: &[(Arc<str>, i32)],
     ) {
         let Some(entry) = self.ids.get_mut(id) else {
             return;
         };
-        if entry.now.state.preparing().is_none() || entry.now.producer != producer {
+        let is_wanted = entry
+            .live
+            .as_ref()
+            .is_some_and(|live| live.markers == number);
+        if entry.now.state.preparing().is_none() || !is_wanted {
             return;
         }
         for (topic, index) in partitions {

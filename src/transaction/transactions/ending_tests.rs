@@ -16,7 +16,7 @@ fn markers_whose_answer_is_lost_are_sent_again_and_two_answers_are_one() {
     bench.end(commit(producer)).unwrap();
     let lost = bench.markers.remove(0);
     let one = vec![("t".into(), 1)];
-    bench.ask(ID, Ask::Marked(lost.producer, one));
+    bench.ask(ID, Ask::Marked(lost.number, one));
     bench.wait(30_000);
     assert_eq!(bench.markers.len(), 1);
     let left: Vec<i32> = bench.markers[0].partitions.iter().map(|(_, n)| n).collect();

@@ -17,7 +17,7 @@ mod tests;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
 
@@ -46,6 +46,8 @@ pub(super) struct TransactionContext {
     pub(super) timers: AtomicUsize,
     /// Requests that wait.
     pub(super) waiting: AtomicUsize,
+    /// Of [`Markers`](super::asks::Markers).
+    pub(super) last_number: AtomicU64,
 }
 
 /// See the module's documentation.
@@ -185,6 +187,7 @@ impl Machine for Transactions {
                 entry.now = change.next;
                 let live = entry.live();
                 live.again_ms = 0;
+                live.markers = 0;
                 live.parts.stored(change.number);
                 let is_timed = entry.now.times_out_ms().is_some();
                 let is_preparing = entry.now.state.preparing().is_some();
@@ -250,7 +253,7 @@ impl Transactions {
             Ask::Decide(outcome, answer) => self.decide_for_client(now_ms, id, outcome, answer),
             Ask::ForgetDecision(answer) => self.forget_decision(id, answer),
             Ask::TimedOut => self.timed_out(now_ms, id),
-            Ask::Marked(producer, partitions) => self.marked(now_ms, id, producer, &partitions),
+            Ask::Marked(number, partitions) => self.marked(now_ms, id, number, &partitions),
         }
     }
 
