@@ -590,6 +590,7 @@ fn every_api_is_paired_with_what_reads_it() {
         (ApiKey::AddPartitionsToTxn, "tests/transactions.rs"),
         (ApiKey::AddOffsetsToTxn, "tests/transactions.rs"),
         (ApiKey::EndTxn, "tests/transactions.rs"),
+        (ApiKey::TxnOffsetCommit, "tests/transactions.rs"),
         (ApiKey::DescribeTransactions, "changes nothing"),
         (ApiKey::ListTransactions, "changes nothing"),
         (

@@ -214,6 +214,13 @@ pub const TABLE: &[ApiRow] = &[
         FEW_ENTRIES_MAX,
         row(ApiKey::EndTxn, "EndTxn", 0, 5, HandlerGroup::Transaction),
     ),
+    row(
+        ApiKey::TxnOffsetCommit,
+        "TxnOffsetCommit",
+        0,
+        6,
+        HandlerGroup::Transaction,
+    ),
     with_entries(
         FEW_ENTRIES_MAX,
         row(

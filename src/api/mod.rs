@@ -52,12 +52,15 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod order;
 mod produce;
+mod produce_request;
 mod push_telemetry;
 mod reply;
 mod request_log;
 mod room;
 mod shared;
 mod sync_group;
+mod transaction_check;
+mod txn_offset_commit;
 mod unregister_broker;
 mod update_features;
 
@@ -171,6 +174,7 @@ const APIS: &[Api] = &[
     add_partitions_to_txn::API,
     add_offsets_to_txn::API,
     end_txn::API,
+    txn_offset_commit::API,
     describe_acls::API,
     create_acls::API,
     delete_acls::API,

@@ -12,9 +12,9 @@
 //! - Where acceptPublish is false it is TOPIC_AUTHORIZATION_FAILED; for a partition that is closed (closed.partitions),
 //!   POLICY_VIOLATION.
 //! - Where another broker leads, v10 and later say which one and where it is (KIP-951).
-//! - Transactional batches are refused with INVALID_TXN_STATE: transactions are not served yet.
+//! - The first batch of a transaction in a partition is held until the transaction's coordinator has confirmed it, or, from
+//!   v12 on, made the partition part of it (KIP-890); later ones of the connection wait behind it.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ use bytes::Bytes;
 use metaq_protocol::ResponseError;
 use metaq_protocol::batch::{BatchError, BatchHeader, Compression};
 use metaq_protocol::frame;
+use metaq_protocol::messages::produce_request::TopicProduceData;
 use metaq_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse,
     TopicProduceResponse,
@@ -31,20 +32,23 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
-use super::context::REFUSALS_NOTED_MAX;
+use super::context::{REFUSALS_NOTED_MAX, wire_name};
 use super::errors::WireError;
+use super::produce_request::{overridden, refused_whole};
 use super::reply::Reply;
 use super::shared::{
     BY_ID_VERSION_MIN, LookupError, current_leader, endpoints_of, message, name_of, partition_of,
     text,
 };
+use super::transaction_check::{InTransaction, Support, check};
 use super::{Answer, Api, Body, Caller, Context, Order, Response};
 use crate::cluster::is_internal_name;
-use crate::log::{Appended, LogConfig, LogError, ProducedBatch};
+use crate::log::{Appended, LogConfig, LogError, ProducedBatch, ToVerify, Verification};
 use crate::memory::NoMemory;
 use crate::partition::{
     Acks, InvalidBatch, Partition, RECORD_ERRORS_MAX, RecordErrors, Unpacking, admit,
 };
+use crate::transaction::Producer;
 
 pub(super) const API: Api = Api {
     key: ApiKey::Produce,
@@ -55,7 +59,10 @@ pub(super) const API: Api = Api {
             let produce: ProduceRequest = frame::decode(&request)?;
             drop(request.body);
             let acks = produce.acks;
-            let queued = queue(&cx, &caller, produce).await;
+            let queued = match refused_whole(&produce) {
+                Some((error, why)) => refuse_all(produce, error, &why),
+                None => queue(&cx, &caller, produce).await,
+            };
             stage.ordered();
             let mut response = answer(&cx, &caller, queued).await;
             name_leaders(&cx, &caller, &mut response);
@@ -96,7 +103,17 @@ enum Queued {
         Arc<Partition>,
         oneshot::Receiver<Result<Appended, LogError>>,
     ),
+    /// Not queued yet: its transaction's coordinator is asked first.
+    Unverified(Box<Unverified>),
     Refused(Refusal),
+}
+
+/// The first batch of a transaction in a partition.
+struct Unverified {
+    partition: Arc<Partition>,
+    acks: Acks,
+    batches: Vec<ProducedBatch>,
+    verification: Verification,
 }
 
 struct Refusal {
@@ -129,12 +146,17 @@ impl Refusal {
     fn says_why(&self) -> bool {
         let is_own = matches!(
             self.error,
-            ResponseError::PolicyViolation
-                | ResponseError::InvalidTxnState
-                | ResponseError::RequestTimedOut
+            ResponseError::PolicyViolation | ResponseError::RequestTimedOut
         );
-        let is_whole = self.error == ResponseError::CorruptMessage && self.partition.is_none();
-        self.records.is_some() || is_own || is_whole
+        let is_before_append = self.partition.is_none()
+            && matches!(
+                self.error,
+                ResponseError::CorruptMessage
+                    | ResponseError::InvalidProducerIdMapping
+                    | ResponseError::InvalidTxnState
+                    | ResponseError::NotEnoughReplicas
+            );
+        self.records.is_some() || is_own || is_before_append
     }
 
     /// As Kafka's ReplicaManager.appendToLocalLog: the log's start, unless the reason is not the log's.
@@ -166,16 +188,12 @@ async fn queue(cx: &Context, caller: &Caller, request: ProduceRequest) -> Vec<Qu
     let mut topics = Vec::with_capacity(request.topic_data.len());
     let mut may_be_named = RECORD_ERRORS_MAX;
     let overridden = overridden(&request);
-    let unreadable = unreadable(&request);
+    let transactional_id = request.transactional_id.clone();
+    let mut is_verified = true;
     for (place, topic) in request.topic_data.into_iter().enumerate() {
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for (at, data) in topic.partition_data.into_iter().enumerate() {
             if overridden.contains(&(place, at)) {
-                continue;
-            }
-            if let Some(why) = &unreadable {
-                let refusal = Refusal::new(ResponseError::CorruptMessage, why.clone());
-                partitions.push((data.index, Queued::Refused(refusal)));
                 continue;
             }
             let records = data.records.unwrap_or_default();
@@ -188,6 +206,7 @@ async fn queue(cx: &Context, caller: &Caller, request: ProduceRequest) -> Vec<Qu
                 }
                 Queued::Refused(refusal)
             });
+            is_verified &= !matches!(queued, Queued::Unverified(_));
             partitions.push((data.index, queued));
         }
         // One of no partitions is not answered, as by Kafka.
@@ -200,51 +219,104 @@ async fn queue(cx: &Context, caller: &Caller, request: ProduceRequest) -> Vec<Qu
             partitions,
         });
     }
+    if let Some(id) = transactional_id.filter(|_| !is_verified) {
+        verify(cx, caller, &id, &mut topics).await;
+    }
     topics
 }
 
-/// Why no batch of the request is taken: Kafka looks at the first one of each partition before it looks for the partitions
-/// (RequestUtils.hasTransactionalRecords, ByteBufferLogInputStream.nextBatchSize).
-fn unreadable(request: &ProduceRequest) -> Option<String> {
-    let partitions = request
-        .topic_data
-        .iter()
-        .flat_map(|topic| &topic.partition_data);
-    let records = partitions.filter_map(|data| data.records.as_ref());
-    records.filter_map(|records| reason(records)).next()
+fn refuse_all(request: ProduceRequest, error: ResponseError, why: &str) -> Vec<QueuedTopic> {
+    let refused = || Queued::Refused(Refusal::new(error, why.to_owned()));
+    let topic = |topic: TopicProduceData| QueuedTopic {
+        name: topic.name,
+        id: topic.topic_id,
+        partitions: topic
+            .partition_data
+            .iter()
+            .map(|data| (data.index, refused()))
+            .collect(),
+    };
+    let topics = request.topic_data.into_iter().map(topic);
+    topics
+        .filter(|topic| !topic.partitions.is_empty())
+        .collect()
 }
 
-fn reason(records: &[u8]) -> Option<String> {
-    let length = i32::from_be_bytes(*records.get(8..)?.first_chunk()?);
-    if length < RECORD_OVERHEAD_BYTES {
-        return Some(format!(
-            "Record size {length} is less than the minimum record overhead ({RECORD_OVERHEAD_BYTES})"
-        ));
-    }
-    let magic = *records.get(16)? as i8;
-    let is_known = (0..=2).contains(&magic);
-    (!is_known).then(|| format!("Invalid magic found in record: {magic}"))
-}
-
-/// The least that follows a batch's length (Kafka's LegacyRecord.RECORD_OVERHEAD_V0).
-const RECORD_OVERHEAD_BYTES: i32 = 14;
-
-/// The positions of topics and partitions that do not count: of a partition that is named several times the last one does, as by
-/// Kafka.
-fn overridden(request: &ProduceRequest) -> HashSet<(usize, usize)> {
-    let mut overridden = HashSet::new();
-    let topics = &request.topic_data;
-    if topics.len() == 1 && topics[0].partition_data.len() == 1 {
-        return overridden;
-    }
-    let mut last = HashMap::new();
-    for (place, topic) in topics.iter().enumerate() {
-        for (at, data) in topic.partition_data.iter().enumerate() {
-            let key = (&topic.name, topic.topic_id, data.index);
-            overridden.extend(last.insert(key, (place, at)));
+/// Asks the transaction's coordinator about all partitions that are new to it, and queues their batches.
+async fn verify(cx: &Context, caller: &Caller, id: &str, topics: &mut [QueuedTopic]) {
+    let partitions = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+    let mut waiting: Vec<&mut Queued> = partitions
+        .map(|(_, queued)| queued)
+        .filter(|queued| matches!(queued, Queued::Unverified(_)))
+        .collect();
+    let mut named = Vec::with_capacity(waiting.len());
+    let mut producer = None;
+    for queued in &waiting {
+        if let Queued::Unverified(unverified) = queued {
+            let partition = &unverified.partition;
+            named.push((partition.topic().to_string(), partition.index()));
+            let first = unverified.batches.first();
+            producer = producer.or(first.map(|batch| Producer {
+                id: batch.header.producer_id,
+                epoch: batch.header.producer_epoch,
+            }));
         }
     }
-    overridden
+    let Some(producer) = producer else {
+        return;
+    };
+    let support = Support::of_produce(caller.version);
+    let of = InTransaction {
+        transactional_id: id,
+        producer,
+        support,
+    };
+    let outcomes = check(cx, of, named).await;
+    for (queued, outcome) in waiting.iter_mut().zip(outcomes) {
+        let refused = match outcome {
+            Ok(()) => Refusal::new(ResponseError::UnknownServerError, String::new()),
+            Err(error) => unverified(error, support),
+        };
+        // What it is until it is known what it becomes.
+        let taken = std::mem::replace(*queued, Queued::Refused(refused));
+        if let (Queued::Unverified(first), Ok(())) = (taken, outcome) {
+            let Unverified {
+                partition,
+                acks,
+                batches,
+                verification,
+            } = *first;
+            let answer = partition.append_verified(acks, batches, verification);
+            **queued = Queued::Waiting(partition, answer);
+        }
+    }
+}
+
+/// What a client is told whose transaction could not be confirmed (Kafka's ReplicaManager.handleProduceAppend).
+fn unverified(error: ResponseError, support: Support) -> Refusal {
+    let is_passing = match error {
+        ResponseError::NetworkException
+        | ResponseError::CoordinatorLoadInProgress
+        | ResponseError::CoordinatorNotAvailable
+        | ResponseError::NotCoordinator => true,
+        ResponseError::ConcurrentTransactions => support != Support::Add,
+        _ => false,
+    };
+    match (error, is_passing) {
+        // Older clients try that again.
+        (_, true) => Refusal::new(
+            ResponseError::NotEnoughReplicas,
+            format!(
+                "Unable to verify the partition has been added to the transaction. Underlying error: {}",
+                wire_name(error)
+            ),
+        ),
+        (ResponseError::InvalidTxnState, _) => Refusal::new(
+            error,
+            "Partition was not added to the transaction".to_owned(),
+        ),
+        _ => Refusal::new(error, String::new()),
+    }
 }
 
 async fn append(
@@ -289,14 +361,29 @@ async fn append(
     let in_sync = partition.check_in_sync(acks);
     in_sync.map_err(|error| Refusal::of(&partition, &error))?;
     let batches = admitted(cx, &partition, &records, &config).await?;
-    if batches.iter().any(|batch| batch.header.is_transactional()) {
-        return Err(Refusal::new(
-            ResponseError::InvalidTxnState,
-            "transactions are not served yet".to_owned(),
-        ));
+    let verification = match batches.iter().find(|batch| batch.header.is_transactional()) {
+        None => Verification::NotNeeded,
+        Some(first) => {
+            let to_verify = ToVerify {
+                producer_id: first.header.producer_id,
+                producer_epoch: first.header.producer_epoch,
+                base_sequence: first.header.base_sequence,
+                is_v2: Support::of_produce(caller.version) == Support::Add,
+            };
+            let begun = partition.begin_verification(&to_verify);
+            begun.map_err(|error| Refusal::of(&partition, &error))?
+        }
+    };
+    if verification == Verification::NotNeeded {
+        let answer = partition.append(acks, batches);
+        return Ok(Queued::Waiting(partition, answer));
     }
-    let answer = partition.append(acks, batches);
-    Ok(Queued::Waiting(partition, answer))
+    Ok(Queued::Unverified(Box::new(Unverified {
+        partition,
+        acks,
+        batches,
+        verification,
+    })))
 }
 
 /// What a version of the request does not carry (Kafka's ProduceRequest.validateRecords).
@@ -403,6 +490,10 @@ async fn outcome(cx: &Context, queued: Queued) -> Result<Appended, Refusal> {
     let (partition, answer) = match queued {
         Queued::Waiting(partition, answer) => (partition, answer),
         Queued::Refused(refusal) => return Err(refusal),
+        // Not without a transactional id.
+        Queued::Unverified(_) => {
+            return Err(unverified(ResponseError::InvalidTxnState, Support::Add));
+        }
     };
     match answer.await {
         // Others may act in this broker's place by now; the client asks who leads.

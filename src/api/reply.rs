@@ -76,6 +76,7 @@ throttled!(
     AddPartitionsToTxnRequest => AddPartitionsToTxnResponse,
     AddOffsetsToTxnRequest => AddOffsetsToTxnResponse,
     EndTxnRequest => EndTxnResponse,
+    TxnOffsetCommitRequest => TxnOffsetCommitResponse,
     DescribeAclsRequest => DescribeAclsResponse,
     CreateAclsRequest => CreateAclsResponse,
     DeleteAclsRequest => DeleteAclsResponse,

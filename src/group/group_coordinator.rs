@@ -188,6 +188,7 @@ impl GroupCoordinator {
         group_id: &str,
         (producer_id, producer_epoch): (i64, i16),
     ) -> Result<Option<Guard>, GroupError> {
+        check_named(group_id)?;
         let ask = |answer| Ask::VerifyTransaction {
             producer_id,
             producer_epoch,

@@ -133,12 +133,28 @@ pub(super) struct SlotProducer {
     coordinator_epoch: i32,
     /// Groups that it has pending offsets in.
     pub(super) groups: BTreeSet<String>,
-    /// Of the verification that was begun after its last marker, and when, ms.
-    guard: Option<(Guard, i64)>,
+    /// Of the verification that was begun after its last marker.
+    verification: Option<Verification>,
     /// A write of its offsets or its marker is in flight.
     pub(super) is_busy: bool,
     pub(super) waiting: VecDeque<WaitingForProducer>,
     last_ms: i64,
+}
+
+impl SlotProducer {
+    /// Whether the transaction that it has under this epoch has offsets here.
+    fn is_open(&self, epoch: i16) -> bool {
+        !self.groups.is_empty() && self.epoch == epoch
+    }
+}
+
+/// A transaction's coordinator is being asked.
+struct Verification {
+    guard: Guard,
+    /// Of the producer that wants to know.
+    epoch: i16,
+    /// When that began, ms.
+    since_ms: i64,
 }
 
 /// The producers of a slot.
@@ -194,7 +210,7 @@ impl SlotProducers {
     ) -> Result<Option<Guard>, GroupError> {
         self.check_epoch(producer_id, epoch)?;
         self.last_guard += 1;
-        let fresh = Guard(self.last_guard);
+        let guard = Guard(self.last_guard);
         let producer = self.by_id.entry(producer_id);
         // Its epoch is not known before something of it is stored.
         let producer = producer.or_insert_with(|| SlotProducer {
@@ -203,10 +219,16 @@ impl SlotProducers {
             last_ms: now_ms,
             ..SlotProducer::default()
         });
-        if !producer.groups.is_empty() {
+        if producer.is_open(epoch) {
             return Ok(None);
         }
-        Ok(Some(producer.guard.get_or_insert((fresh, now_ms)).0))
+        let begun = producer.verification.get_or_insert(Verification {
+            guard,
+            epoch,
+            since_ms: now_ms,
+        });
+        begun.epoch = begun.epoch.max(epoch);
+        Ok(Some(begun.guard))
     }
 
     /// Whether offsets may be added to a producer's transaction.
@@ -217,9 +239,9 @@ impl SlotProducers {
     ) -> Result<(), GroupError> {
         self.check_epoch(producer_id, epoch)?;
         let producer = self.by_id.get(&producer_id);
-        let is_open = producer.is_some_and(|producer| !producer.groups.is_empty());
-        let given = producer.and_then(|producer| producer.guard);
-        let is_verified = guard.is_some() && given.map(|(guard, _)| guard) == guard;
+        let is_open = producer.is_some_and(|producer| producer.is_open(epoch));
+        let begun = producer.and_then(|producer| producer.verification.as_ref());
+        let is_verified = guard.is_some() && begun.map(|begun| begun.guard) == guard;
         match is_open || is_verified {
             true => Ok(()),
             false => Err(GroupError::InvalidTxnState),
@@ -246,7 +268,7 @@ impl SlotProducers {
     /// Offsets of a producer are stored.
     pub(super) fn opened(&mut self, producer_id: i64, group_id: &str) {
         if let Some(producer) = self.by_id.get_mut(&producer_id) {
-            producer.guard = None;
+            producer.verification = None;
             producer.groups.insert(group_id.to_owned());
         }
     }
@@ -276,11 +298,13 @@ impl SlotProducers {
         self.begin(producer_id, self.epoch(producer_id), now_ms);
     }
 
-    /// A marker is stored.
+    /// A marker is stored. One of version 2 may be late: what is being verified under its epoch is the next transaction.
     pub(super) fn ended(&mut self, end: &TransactionEnd, now_ms: i64) {
         let producer = self.known(end.producer_id, end.producer_epoch, now_ms);
         producer.coordinator_epoch = end.coordinator_epoch;
-        producer.guard = None;
+        producer
+            .verification
+            .take_if(|begun| !(end.bumps_epoch && begun.epoch == end.producer_epoch));
         producer.groups.clear();
     }
 
@@ -296,10 +320,10 @@ impl SlotProducers {
         self.by_id.retain(|_, producer| {
             let since = |ms: i64| now_ms.saturating_sub(ms);
             producer
-                .guard
-                .take_if(|(_, at_ms)| since(*at_ms) >= GUARD_EXPIRATION_MS);
+                .verification
+                .take_if(|begun| since(begun.since_ms) >= GUARD_EXPIRATION_MS);
             let is_in_use =
-                producer.is_busy || !producer.groups.is_empty() || producer.guard.is_some();
+                producer.is_busy || !producer.groups.is_empty() || producer.verification.is_some();
             let is_known = producer.epoch >= 0 && since(producer.last_ms) < PRODUCER_EXPIRATION_MS;
             is_in_use || is_known
         });
@@ -353,6 +377,19 @@ mod tests {
         );
         let next = producers.verify((7, 0), 0).unwrap();
         assert!(next.is_some() && next != guard);
+    }
+
+    #[test]
+    fn what_is_verified_of_the_next_transaction_outlives_a_late_marker_of_the_one_before() {
+        let mut producers = open(3);
+        // By version 2 the client goes on under the epoch of the marker, before that is here.
+        let guard = producers.verify((7, 4), 0).unwrap();
+        assert!(
+            guard.is_some(),
+            "the transaction that is open is the one before"
+        );
+        producers.ended(&end(4, 1, true), 0);
+        assert_eq!(producers.check_commit((7, 4), guard), Ok(()));
     }
 
     #[test]
