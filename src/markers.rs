@@ -28,7 +28,7 @@ use crate::api::Context;
 use crate::cluster::Image;
 use crate::coordinator::{InternalTopic, Slot, SlotPartition};
 use crate::group::{GroupError, TransactionEnd};
-use crate::log::{LogError, Outcome, ProducerError, TransactionMarker, TransactionVersion};
+use crate::log::{LogError, Outcome, ProducerError, TransactionMarker};
 use crate::transaction::{Errand, Errands, Markers};
 
 /// Pause before markers are tried again that could not be written, doubled each time.
@@ -203,14 +203,7 @@ impl MarkerWriter {
         let Some(partition) = partition.filter(|_| self.cx.cluster.may_act()) else {
             return Marked::Later;
         };
-        let marker = TransactionMarker {
-            producer_id: markers.producer.id,
-            producer_epoch: markers.producer.epoch,
-            coordinator_epoch: markers.coordinator_epoch,
-            outcome: markers.outcome,
-            version: markers.version,
-        };
-        match partition.append_marker(&marker).await {
+        match partition.append_marker(&marker_of(markers)).await {
             Ok(Ok(_)) => Marked::Done,
             Ok(Err(LogError::Producer(
                 ProducerError::FencedEpoch { .. } | ProducerError::FencedCoordinator { .. },
@@ -221,13 +214,7 @@ impl MarkerWriter {
 
     /// Ends the transaction in the groups of a slot.
     async fn end_in_groups(&self, markers: &Markers, slot: Slot) -> Marked {
-        let end = TransactionEnd {
-            producer_id: markers.producer.id,
-            producer_epoch: markers.producer.epoch,
-            coordinator_epoch: markers.coordinator_epoch,
-            is_commit: markers.outcome == Outcome::Commit,
-            bumps_epoch: markers.version >= TransactionVersion::V2,
-        };
+        let end = TransactionEnd::from(&marker_of(markers));
         match self.cx.coordinator.end_transaction(slot, end).await {
             Ok(()) => Marked::Done,
             Err(GroupError::InvalidProducerEpoch | GroupError::TransactionCoordinatorFenced) => {
@@ -265,6 +252,16 @@ impl MarkerWriter {
             brokers.insert(broker, queue.clone());
             queue
         })
+    }
+}
+
+fn marker_of(markers: &Markers) -> TransactionMarker {
+    TransactionMarker {
+        producer_id: markers.producer.id,
+        producer_epoch: markers.producer.epoch,
+        coordinator_epoch: markers.coordinator_epoch,
+        outcome: markers.outcome,
+        version: markers.version,
     }
 }
 

@@ -1,4 +1,5 @@
-//! What readers are given of transactions: Fetch, ListOffsets and DescribeProducers, of a broker whose partitions hold some.
+//! Transactions of partitions, by the wire: Fetch, ListOffsets and DescribeProducers of what is appended at hand, and
+//! WriteTxnMarkers, which ends it.
 
 mod common;
 
@@ -8,12 +9,16 @@ use std::time::{Duration, Instant};
 use common::{Client, Running, batch, fetch_request, name};
 use metaq::log::{Outcome, ProducedBatch, ToVerify, TransactionMarker, TransactionVersion};
 use metaq::partition::{Acks, Partition};
-use metaq_protocol::batch::{BatchBuilder, BatchHeader};
+use metaq_protocol::ResponseError;
+use metaq_protocol::batch::{BatchBuilder, BatchHeader, Batches, EndMarker};
 use metaq_protocol::messages::describe_producers_request::TopicRequest;
 use metaq_protocol::messages::fetch_response::PartitionData;
 use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use metaq_protocol::messages::write_txn_markers_request::{
+    WritableTxnMarker, WritableTxnMarkerTopic,
+};
 use metaq_protocol::messages::{
-    DescribeProducersRequest, FetchRequest, ListOffsetsRequest, ProducerId,
+    DescribeProducersRequest, FetchRequest, ListOffsetsRequest, ProducerId, WriteTxnMarkersRequest,
 };
 
 const READ_UNCOMMITTED: i8 = 0;
@@ -247,5 +252,132 @@ fn a_partition_tells_of_its_producers_transactions() {
     assert_eq!(described(&mut client), (1, -1, 3, -1));
     assert_eq!(one.send(7), 3);
     assert_eq!(described(&mut client), (1, 0, 3, 3));
+    broker.stop();
+}
+
+/// A marker for partitions of topics.
+fn marker(producer_id: i64, epoch: i16, topics: &[(&str, &[i32])]) -> WritableTxnMarker {
+    let topics = topics.iter().map(|(topic, partitions)| {
+        WritableTxnMarkerTopic::default()
+            .with_name(name(topic))
+            .with_partition_indexes(partitions.to_vec())
+    });
+    WritableTxnMarker::default()
+        .with_producer_id(ProducerId(producer_id))
+        .with_producer_epoch(epoch)
+        .with_coordinator_epoch(5)
+        .with_transaction_version(2)
+        .with_transaction_result(true)
+        .with_topics(topics.collect())
+}
+
+/// Producer, topic, partition and error of each answer, in order.
+fn written(
+    client: &mut Client,
+    version: i16,
+    markers: Vec<WritableTxnMarker>,
+) -> Vec<(i64, String, i32, i16)> {
+    let request = WriteTxnMarkersRequest::default().with_markers(markers);
+    let mut all = Vec::new();
+    for marker in client.ask(version, &request).markers {
+        for topic in marker.topics {
+            all.extend(topic.partitions.iter().map(|partition| {
+                let (index, error) = (partition.partition_index, partition.error_code);
+                (marker.producer_id.0, topic.name.to_string(), index, error)
+            }));
+        }
+    }
+    all
+}
+
+#[test]
+fn each_partition_says_by_itself_what_became_of_its_marker() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    let mut one = Sender::new(&broker, 70);
+    one.send(common::now_ms());
+    let unknown = ResponseError::UnknownTopicOrPartition.code();
+    let asked = vec![
+        marker(
+            70,
+            1,
+            &[
+                ("t", &[0, 900]),
+                ("none", &[0]),
+                ("__consumer_offsets", &[3]),
+            ],
+        ),
+        // Of a producer that has no records here.
+        marker(71, 0, &[("t", &[0])]),
+        marker(72, 0, &[("t", &[])]),
+    ];
+    let expected = [
+        (70, "t", 0, 0),
+        (70, "t", 900, unknown),
+        (70, "none", 0, unknown),
+        (70, "__consumer_offsets", 3, unknown),
+        (71, "t", 0, 0),
+    ];
+    let expected = expected.map(|(id, topic, index, error)| (id, topic.to_owned(), index, error));
+    assert_eq!(written(&mut client, 2, asked), expected);
+    assert_eq!(written(&mut client, 2, vec![]), []);
+    // Readers see control batches, and nothing is held back any more.
+    let all = fetched(&mut client, &request(0, READ_COMMITTED, 0));
+    assert_eq!((all.last_stable_offset, aborted(&all)), (3, Some(vec![])));
+    let records = all.records.unwrap();
+    let markers: Vec<_> = Batches::new(&records)
+        .map(|batch| EndMarker::of_batch(batch.unwrap().1))
+        .collect();
+    let commit = EndMarker {
+        outcome: Outcome::Commit,
+        coordinator_epoch: 5,
+    };
+    assert_eq!(markers, [None, Some(commit), Some(commit)]);
+    broker.stop();
+}
+
+#[test]
+fn a_marker_that_comes_twice_or_late_or_of_a_former_coordinator_ends_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    let mut one = Sender::new(&broker, 70);
+    one.send(common::now_ms());
+    let mut error = |version: i16, marker: WritableTxnMarker| {
+        let all = written(&mut client, version, vec![marker]);
+        assert_eq!(all.len(), 1);
+        all[0].3
+    };
+    let of = |epoch| marker(70, epoch, &[("t", &[0])]);
+    let stale = ResponseError::InvalidProducerEpoch.code();
+    // It has the epoch of the records.
+    assert_eq!(error(2, of(0)), stale);
+    assert_eq!(error(2, of(1)), 0);
+    // Its answer was lost, or another coordinator goes on.
+    assert_eq!(error(2, of(1)), 0);
+    one.epoch = 1;
+    one.sequence = 0;
+    let next = one.send(common::now_ms());
+    for late in [0, 1] {
+        assert_eq!(error(2, of(late)), stale);
+    }
+    let zombie = of(2).with_coordinator_epoch(4);
+    assert_eq!(
+        error(2, zombie),
+        ResponseError::TransactionCoordinatorFenced.code()
+    );
+    assert_eq!(one.partition.last_stable_offset(), next);
+    // By the older rules the epoch stays.
+    assert_eq!(error(1, of(1).with_transaction_version(0)), 0);
+    assert_eq!(one.partition.last_stable_offset(), next + 2);
+    let end = one.partition.high_watermark();
+    let nobodys = ResponseError::UnknownServerError.code();
+    assert_eq!(error(2, marker(-1, 0, &[("t", &[0])])), nobodys);
+    assert_eq!(error(2, of(-1)), nobodys);
+    assert_eq!(error(2, of(5).with_transaction_version(-1)), nobodys);
+    assert_eq!(one.partition.high_watermark(), end);
     broker.stop();
 }

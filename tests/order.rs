@@ -41,6 +41,9 @@ use metaq_protocol::messages::offset_for_leader_epoch_request::{
     OffsetForLeaderPartition, OffsetForLeaderTopic,
 };
 use metaq_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
+use metaq_protocol::messages::write_txn_markers_request::{
+    WritableTxnMarker, WritableTxnMarkerTopic,
+};
 use metaq_protocol::messages::*;
 use metaq_protocol::protocol::{Request, StrBytes};
 use metaq_protocol::versions;
@@ -276,6 +279,26 @@ fn deleted_records_are_gone_for_whoever_comes_later() {
             let answer = client.receive::<FetchRequest>(11).1;
             assert_eq!(fetched(&answer), (n * 2, n * 2, false));
         }
+    }
+    broker.stop();
+}
+
+#[test]
+fn markers_are_seen_by_whoever_comes_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = topics(&broker);
+    for n in 0..TRIES {
+        let topic = WritableTxnMarkerTopic::default()
+            .with_name(name("t"))
+            .with_partition_indexes(vec![0]);
+        let marker = WritableTxnMarker::default()
+            .with_producer_id(ProducerId(7))
+            .with_producer_epoch(n as i16)
+            .with_topics(vec![topic]);
+        let write = WriteTxnMarkersRequest::default().with_markers(vec![marker]);
+        let (_, answer) = both(&mut client, (1, &write), (7, &list_offsets("t", LATEST)));
+        assert_eq!(listed(&answer), n + 1);
     }
     broker.stop();
 }

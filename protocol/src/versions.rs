@@ -215,6 +215,13 @@ pub const TABLE: &[ApiRow] = &[
         row(ApiKey::EndTxn, "EndTxn", 0, 5, HandlerGroup::Transaction),
     ),
     row(
+        ApiKey::WriteTxnMarkers,
+        "WriteTxnMarkers",
+        1,
+        2,
+        HandlerGroup::Transaction,
+    ),
+    row(
         ApiKey::TxnOffsetCommit,
         "TxnOffsetCommit",
         0,

@@ -63,6 +63,7 @@ mod transaction_check;
 mod txn_offset_commit;
 mod unregister_broker;
 mod update_features;
+mod write_txn_markers;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -175,6 +176,7 @@ const APIS: &[Api] = &[
     add_offsets_to_txn::API,
     end_txn::API,
     txn_offset_commit::API,
+    write_txn_markers::API,
     describe_acls::API,
     create_acls::API,
     delete_acls::API,

@@ -108,6 +108,11 @@ impl Throttled for DescribeQuorumResponse {
     fn set_throttle_ms(&mut self, _: i32) {}
 }
 
+/// It has no field for it: brokers are not throttled (Kafka's WriteTxnMarkersResponse.throttleTimeMs).
+impl Throttled for WriteTxnMarkersResponse {
+    fn set_throttle_ms(&mut self, _: i32) {}
+}
+
 #[cfg(test)]
 mod tests {
     use metaq_protocol::frame;
@@ -146,10 +151,15 @@ mod tests {
     }
 
     #[test]
-    fn every_api_of_the_version_table_can_say_that_its_client_is_throttled_but_one() {
+    fn every_api_of_the_version_table_can_say_that_its_client_is_throttled_but_two() {
         let mut keys = check_all();
-        // One has an encoder of its own, the other has no field for it.
-        keys.extend([ApiKey::Fetch, ApiKey::DescribeQuorum].map(|key| key as i16));
+        // One has an encoder of its own, the others have no field for it.
+        let others = [
+            ApiKey::Fetch,
+            ApiKey::DescribeQuorum,
+            ApiKey::WriteTxnMarkers,
+        ];
+        keys.extend(others.map(|key| key as i16));
         keys.sort_unstable();
         let all: Vec<i16> = versions::TABLE.iter().map(|row| row.key).collect();
         assert_eq!(keys, all);

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::reserved::Reserved;
 use crate::coordinator::CoordinatorError;
+use crate::log::{Outcome, TransactionMarker, TransactionVersion};
 
 /// Why a group refuses; named as Kafka's error codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -239,6 +240,18 @@ pub struct TransactionEnd {
     pub is_commit: bool,
     /// Version 2 of transactions (KIP-890).
     pub bumps_epoch: bool,
+}
+
+impl From<&TransactionMarker> for TransactionEnd {
+    fn from(marker: &TransactionMarker) -> Self {
+        Self {
+            producer_id: marker.producer_id,
+            producer_epoch: marker.producer_epoch,
+            coordinator_epoch: marker.coordinator_epoch,
+            is_commit: marker.outcome == Outcome::Commit,
+            bumps_epoch: marker.version >= TransactionVersion::V2,
+        }
+    }
 }
 
 /// A stored offset.
