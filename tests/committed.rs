@@ -306,7 +306,7 @@ fn each_partition_says_by_itself_what_became_of_its_marker() {
             &[
                 ("t", &[0, 900]),
                 ("none", &[0]),
-                ("__consumer_offsets", &[3]),
+                ("__consumer_offsets", &[3, 64]),
             ],
         ),
         // Of a producer that has no records here.
@@ -317,7 +317,9 @@ fn each_partition_says_by_itself_what_became_of_its_marker() {
         (70, "t", 0, 0),
         (70, "t", 900, unknown),
         (70, "none", 0, unknown),
-        (70, "__consumer_offsets", 3, unknown),
+        // A slot of groups, and none.
+        (70, "__consumer_offsets", 3, 0),
+        (70, "__consumer_offsets", 64, unknown),
         (71, "t", 0, 0),
     ];
     let expected = expected.map(|(id, topic, index, error)| (id, topic.to_owned(), index, error));

@@ -127,6 +127,10 @@ func main() {
 		runSteady(os.Args[2], os.Args[3])
 		return
 	}
+	if len(os.Args) == 6 && os.Args[1] == "transfer" {
+		runTransfer(os.Args[2], os.Args[3], os.Args[4], os.Args[5])
+		return
+	}
 	runFranz()
 	runSarama()
 	runSegment()

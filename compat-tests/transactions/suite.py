@@ -1,0 +1,265 @@
+"""Exactly once with the transactions of five clients: each copies records from one topic to another, with the offsets that it
+read, in two processes that abort every third transaction. They and the broker are killed meanwhile. A reader of committed
+records must then find every record once, in order, whoever wrote it.
+
+Then what a transaction is to others: aborted records are not seen, an old producer is fenced, a forgotten transaction is
+aborted when its time is over, and Kafka's own tool finds, shows and ends what is left.
+"""
+
+import collections
+import os
+import subprocess
+import sys
+import time
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from harness import BOOTSTRAP, BROKER_CTL, equal, run, unique, wait_for
+
+JARS, WORK = os.environ["JARS"], os.environ["WORK"]
+PARTITIONS = 3
+RECORDS = 1500
+admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
+
+print("CLIENT kafka-clients|4.4.0, 3.9.1, 2.8.2|Java|consume, transform and produce exactly once, versions 2 and 1 of transactions, through kill -9|transactions/java")
+print("CLIENT confluent-kafka (librdkafka)|2.16.1|Python|the same; fencing, aborts, timeouts|transactions/librdkafka")
+print("CLIENT franz-go|1.22.2|Go|the same|transactions/franz-go")
+print("CLIENT kafkajs|2.2.4|JavaScript|the same, offsets without a member's generation|transactions/kafkajs")
+print("CLIENT kafka-transactions|4.4.0|Java|list, describe, describe-producers, find-hanging, abort|transactions/tool")
+
+
+def class_path(name):
+    return ":".join(os.path.join(JARS, name, jar) for jar in sorted(os.listdir(os.path.join(JARS, name))) if jar.endswith(".jar"))
+
+
+def java(version):
+    return ["java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{class_path(f'clients-{version}')}:{WORK}/classes-{version}", "Transfer"]
+
+
+CLIENTS = {
+    "java-4.4": java("4.4.0"),
+    "java-3.9": java("3.9.1"),
+    "java-2.8": java("2.8.2"),
+    "librdkafka": ["../.work/venv/bin/python", "transfer.py"],
+    "franz-go": ["../.work/go/compat", "transfer"],
+    "kafkajs": ["node", "../.work/node/transfer.js"],
+}
+
+
+def create(*names, partitions=PARTITIONS):
+    for future in admin.create_topics([NewTopic(name, partitions, 1) for name in names]).values():
+        future.result(20)
+
+
+def ends(topic, isolation):
+    consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "unused", "isolation.level": isolation})
+    found = {n: consumer.get_watermark_offsets(TopicPartition(topic, n), 20)[1] for n in range(PARTITIONS)}
+    consumer.close()
+    return found
+
+
+def read(topic, isolation="read_committed", partitions=PARTITIONS):
+    """All that can be read now, by partition."""
+    consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "unused", "enable.auto.commit": False, "isolation.level": isolation, "enable.partition.eof": True})
+    consumer.assign([TopicPartition(topic, n, 0) for n in range(partitions)])
+    found, at_end = collections.defaultdict(list), set()
+    deadline = time.monotonic() + 60
+    while len(at_end) < partitions:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{topic} is not read to its end")
+        for message in consumer.consume(500, 0.2):
+            if message.error() is None:
+                found[message.partition()].append(message.value().decode())
+            elif message.error().code() == KafkaError._PARTITION_EOF:
+                at_end.add(message.partition())
+    consumer.close()
+    return found
+
+
+class Copier:
+    """A process that copies until it is killed."""
+
+    def __init__(self, client, n, *names):
+        self.program = [*CLIENTS[client], *names, f"{names[-1]}-{n}"]
+        self.log = f"{WORK}/{names[-1]}-{n}"
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(self.program, stdout=open(f"{self.log}.out", "a"), stderr=open(f"{self.log}.err", "a"))
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def said(self, what):
+        with open(f"{self.log}.out") as out:
+            return sum(line.startswith(what) for line in out)
+
+
+def copies_exactly_once(client):
+    def test():
+        source, target, group = (unique(f"{client}-{what}") for what in ("in", "out", "group"))
+        create(source, target)
+        fill = Producer({"bootstrap.servers": BOOTSTRAP, "enable.idempotence": True, "linger.ms": 5})
+        written = 0
+
+        def write(count):
+            nonlocal written
+            for written in range(written, written + count):
+                fill.produce(source, str(written), partition=written % PARTITIONS)
+                fill.poll(0)
+            written += 1
+            fill.flush(60)
+
+        write(RECORDS // 3)
+        copiers = [Copier(client, n, source, target, group) for n in range(2)]
+        try:
+            wait_for("the first commits", lambda: sum(copier.said("COMMITTED") for copier in copiers) > 2, 60)
+            write(RECORDS // 3)
+            subprocess.run([BROKER_CTL, "kill9"], check=True)
+            subprocess.run([BROKER_CTL, "start"], check=True)
+            write(RECORDS // 3)
+            before = sum(copier.said("COMMITTED") for copier in copiers)
+            wait_for("commits after the broker's kill", lambda: sum(copier.said("COMMITTED") for copier in copiers) > before + 2, 60)
+            copiers[0].kill()
+            copiers[0].start()
+            wait_for("all of it", lambda: sum(len(values) for values in read(target).values()) >= RECORDS, 90)
+            wait_for("an abort", lambda: sum(copier.said("ABORTED") for copier in copiers), 30)
+        finally:
+            for copier in copiers:
+                copier.kill()
+        found = read(target)
+        for n in range(PARTITIONS):
+            equal(found[n], [str(value) for value in range(n, RECORDS, PARTITIONS)], f"partition {n}")
+        dirty = sum(len(values) for values in read(target, "read_uncommitted").values())
+        equal(dirty > RECORDS, True, "aborted records are there for who asks for them")
+
+    return test
+
+
+def transactional(transactional_id, **more):
+    producer = Producer({"bootstrap.servers": BOOTSTRAP, "transactional.id": transactional_id, **more})
+    producer.init_transactions(20)
+    return producer
+
+
+def aborted_records_are_not_seen():
+    topic = unique("aborted")
+    create(topic)
+    producer = transactional(unique("id"))
+    expected = collections.defaultdict(list)
+    for turn in range(20):
+        producer.begin_transaction()
+        for n in range(PARTITIONS):
+            for m in range(turn % 4 + 1):
+                producer.produce(topic, f"{turn}-{m}", partition=n)
+                if turn % 2:
+                    expected[n].append(f"{turn}-{m}")
+        # An abort of records that were not sent yet ends librdkafka's producer.
+        producer.flush(20)
+        if turn % 2:
+            producer.commit_transaction(20)
+        else:
+            producer.abort_transaction(20)
+    wait_for("the last marker", lambda: read(topic) == expected)
+    equal(sum(len(values) for values in read(topic, "read_uncommitted").values()), 3 * 5 * (1 + 2 + 3 + 4), "all records")
+
+
+def open_records_hold_readers_back():
+    topic = unique("open")
+    create(topic)
+    producer, other = transactional(unique("id")), Producer({"bootstrap.servers": BOOTSTRAP})
+    producer.begin_transaction()
+    producer.produce(topic, "open", partition=0)
+    producer.flush(20)
+    other.produce(topic, "after", partition=0)
+    other.flush(20)
+    equal(dict(read(topic)), {}, "before the commit")
+    equal((ends(topic, "read_committed")[0], ends(topic, "read_uncommitted")[0]), (0, 2), "last stable offset and high watermark")
+    producer.commit_transaction(20)
+    wait_for("both", lambda: read(topic)[0] == ["open", "after"])
+
+
+def an_old_producer_is_fenced():
+    topic, transactional_id = unique("fenced"), unique("id")
+    create(topic)
+    old = transactional(transactional_id)
+    old.begin_transaction()
+    old.produce(topic, "old", partition=0)
+    old.flush(20)
+    new = transactional(transactional_id)
+    try:
+        old.commit_transaction(20)
+        raise AssertionError("the old producer commits")
+    except KafkaException as error:
+        equal(error.args[0].code() in (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED), True, str(error))
+    new.begin_transaction()
+    new.produce(topic, "new", partition=0)
+    new.commit_transaction(20)
+    wait_for("the new one's record alone", lambda: dict(read(topic)) == {0: ["new"]})
+
+
+def a_forgotten_transaction_is_aborted():
+    topic = unique("forgotten")
+    create(topic)
+    producer = transactional(unique("id"), **{"transaction.timeout.ms": 2000})
+    producer.begin_transaction()
+    producer.produce(topic, "forgotten", partition=0)
+    producer.flush(20)
+    other = Producer({"bootstrap.servers": BOOTSTRAP})
+    other.produce(topic, "after", partition=0)
+    other.flush(20)
+    equal(dict(read(topic)), {}, "while it is open")
+    wait_for("its end", lambda: dict(read(topic)) == {0: ["after"]}, 30)
+
+
+def tool(*arguments):
+    done = subprocess.run(["java", "-cp", class_path("kafka"), "org.apache.kafka.tools.TransactionsCommand", "--bootstrap-server", BOOTSTRAP, *arguments], capture_output=True, text=True, timeout=60)
+    if done.returncode != 0:
+        raise AssertionError(f"{arguments}: {done.stdout} {done.stderr}")
+    rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
+    return [dict(zip([name.strip() for name in rows[0]], [value.strip() for value in row])) for row in rows[1:]] if rows else []
+
+
+def the_tool_sees_a_transaction_and_its_producer():
+    topic, transactional_id = unique("tool"), unique("id")
+    create(topic)
+    producer = transactional(transactional_id)
+    producer.begin_transaction()
+    producer.produce(topic, "x", partition=1)
+    producer.flush(20)
+    listed = [row for row in tool("list") if row["TransactionalId"] == transactional_id]
+    equal([row["TransactionState"] for row in listed], ["Ongoing"], "list")
+    described = tool("describe", "--transactional-id", transactional_id)
+    equal([(row["TransactionState"], row["TopicPartitions"]) for row in described], [("Ongoing", f"{topic}-1")], "describe")
+    producers = tool("describe-producers", "--topic", topic, "--partition", "1")
+    equal([(row["ProducerId"], row["CurrentTransactionStartOffset"]) for row in producers], [(described[0]["ProducerId"], "0")], "describe-producers")
+    producer.commit_transaction(20)
+    listed = wait_for("the end", lambda: [row for row in tool("list") if row["TransactionalId"] == transactional_id and row["TransactionState"] == "CompleteCommit"])
+    equal(len(listed), 1, "list")
+
+
+def the_tool_aborts_a_hanging_transaction():
+    topic, transactional_id = unique("hanging"), unique("id")
+    create(topic)
+    producer = transactional(transactional_id)
+    producer.begin_transaction()
+    producer.produce(topic, "hangs", partition=0)
+    producer.flush(20)
+    tool("abort", "--topic", topic, "--partition", "0", "--start-offset", "0")
+    equal(dict(read(topic)), {}, "after the abort")
+    equal(ends(topic, "read_committed")[0], 2, "last stable offset")
+    equal(tool("find-hanging", "--topic", topic, "--partition", "0"), [], "hanging ones")
+
+
+tests = {f"{client}/copies-exactly-once" if not client.startswith("java") else f"{client}-copies-exactly-once": copies_exactly_once(client) for client in CLIENTS}
+tests |= {
+    "librdkafka/aborted-records-are-not-seen": aborted_records_are_not_seen,
+    "librdkafka/open-records-hold-readers-back": open_records_hold_readers_back,
+    "librdkafka/an-old-producer-is-fenced": an_old_producer_is_fenced,
+    "librdkafka/a-forgotten-transaction-is-aborted": a_forgotten_transaction_is_aborted,
+    "tool/sees-a-transaction-and-its-producer": the_tool_sees_a_transaction_and_its_producer,
+    "tool/aborts-a-hanging-transaction": the_tool_aborts_a_hanging_transaction,
+}
+chosen = os.environ.get("TRANSACTIONS")
+run("transactions", {name: test for name, test in tests.items() if not chosen or chosen in name})
