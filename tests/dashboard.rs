@@ -482,6 +482,7 @@ fn every_page_of_a_new_broker_says_what_to_do_or_that_there_is_nothing() {
         "/",
         "/topics",
         "/groups",
+        "/transactions",
         "/clients",
         "/cluster",
         "/events",

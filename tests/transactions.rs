@@ -471,3 +471,61 @@ fn an_end_that_was_answered_outlives_a_kill_on_zookeeper() {
     let mut cluster = cluster::Cluster::start(1, &[]);
     ends_outlive_kills(&mut cluster.nodes[0]);
 }
+
+/// What `metaq txn` says, or why it fails.
+fn txn(broker: &Running, args: &[&str]) -> Result<String, String> {
+    let address = broker.broker().dashboard_address().unwrap().to_string();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_metaq"))
+        .arg("txn")
+        .args(args)
+        .args(["--json", "--dashboard", &address])
+        .env("METAQ_TOKEN", broker.broker().dashboard_token().unwrap().0)
+        .output()
+        .unwrap();
+    match output.status.success() {
+        true => Ok(String::from_utf8(output.stdout).unwrap()),
+        false => Err(String::from_utf8(output.stderr).unwrap()),
+    }
+}
+
+#[test]
+fn an_operator_sees_a_transaction_of_two_phases_and_decides_about_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (broker, mut client) = start(dir.path());
+    let request = init_request("pay/1").with_enable_2_pc(true);
+    let producer = init_with(&mut client, 6, "pay/1", &request).unwrap();
+    assert_eq!(producer.add_as_broker(&mut client, false, "t", 0), 0);
+    let listed: serde_json::Value =
+        serde_json::from_str(&txn(&broker, &["list", "--open"]).unwrap()).unwrap();
+    assert_eq!(listed[0]["transactional_id"], "pay/1");
+    assert_eq!(listed[0]["state"], "Ongoing");
+    assert_eq!(listed[0]["two_phase"], true);
+    assert!(listed[0]["age_ms"].as_i64().unwrap() >= 0);
+    let described = txn(&broker, &["describe", "pay/1"]).unwrap();
+    assert!(described.contains("\"topic\": \"t\""), "{described}");
+    let page = broker.page("/transactions/pay%2F1");
+    assert!(
+        page.contains("two phases") && page.contains("Commit"),
+        "{page}"
+    );
+    txn(&broker, &["commit", "pay/1"]).unwrap();
+    wait_for_state(&mut client, "pay/1", "CompleteCommit");
+    assert_eq!(end_offset(&mut client, "t"), 1);
+    assert_eq!(producer.end(&mut client, 5, false), Err(E::InvalidTxnState));
+    let listed = txn(&broker, &["list", "--open"]).unwrap();
+    assert!(listed.contains("\"outcome\": \"commit\""), "{listed}");
+    assert!(broker.page("/transactions").contains("decided: commit"));
+    let keep = request.with_keep_prepared_txn(true);
+    let answer = client.ask(6, &keep);
+    assert_eq!(
+        answer.ongoing_txn_producer_id.0, -1,
+        "its client learns that it is over"
+    );
+    txn(&broker, &["forget", "pay/1"]).unwrap();
+    assert_eq!(txn(&broker, &["list", "--open"]).unwrap().trim(), "[]");
+    let twice = txn(&broker, &["commit", "pay/1"]).unwrap_err();
+    assert!(twice.contains("another state"), "{twice}");
+    let unknown = txn(&broker, &["abort", "nobody"]).unwrap_err();
+    assert!(unknown.contains("no such transactional id"), "{unknown}");
+    broker.stop();
+}

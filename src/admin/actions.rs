@@ -22,10 +22,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::errors::ApiError;
+use super::views::transactions;
 use super::wire::{ask, ask_broker};
 use crate::api::Context;
 use crate::config::broker_key;
 use crate::coordinator::Slot;
+use crate::log::Outcome;
 use crate::observe::{EventKind, Happened};
 
 /// How long the cluster may take to make a change.
@@ -359,6 +361,37 @@ pub(super) async fn add_partitions(
     let count = wanted.count;
     tell(cx, actor, topic, &format!("extended to {count} partitions"));
     let message = format!("{topic} has {count} partitions now.");
+    Ok(Done { message })
+}
+
+/// Ends a transaction without its client.
+pub(super) async fn end_transaction(
+    cx: &Arc<Context>,
+    actor: Actor,
+    id: &str,
+    outcome: Outcome,
+) -> Result<Done, ApiError> {
+    transactions::check_here(cx, id)?;
+    cx.transactions.decide(id, outcome).await?;
+    let what = match outcome {
+        Outcome::Commit => "committed the transaction",
+        Outcome::Abort => "aborted the transaction",
+    };
+    tell(cx, actor, id, what);
+    let message = format!("{id}: {what}.");
+    Ok(Done { message })
+}
+
+/// Forgets what an operator decided of a transaction of two phases.
+pub(super) async fn forget_decision(
+    cx: &Arc<Context>,
+    actor: Actor,
+    id: &str,
+) -> Result<Done, ApiError> {
+    transactions::check_here(cx, id)?;
+    cx.transactions.forget_decision(id).await?;
+    tell(cx, actor, id, "forgot the decision");
+    let message = format!("Forgot the decision about {id}.");
     Ok(Done { message })
 }
 

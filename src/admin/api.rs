@@ -27,8 +27,10 @@ use super::views::log_lines::{LogAsked, LogView};
 use super::views::messages::{self, MessagesAsked, MessagesView};
 use super::views::partition::PartitionDetail;
 use super::views::topics::{self, TopicDetail, TopicView, TopicsAsked};
+use super::views::transactions::{self, TransactionDetail, TransactionView};
 use super::views::{Page, Part};
 use super::{Shared, live, tree};
+use crate::log::Outcome;
 
 /// Everything that can be asked.
 #[rustfmt::skip]
@@ -42,6 +44,8 @@ fn operations() -> Vec<Operation> {
         read("/api/topics/{topic}/partitions/{partition}/messages", "topics", "Messages of a partition, by offset, time or key", schema::<MessagesView>, || get(read_messages)).asking::<MessagesAsked>(),
         read("/api/groups", "groups", "Groups that this broker coordinates", schema::<Page<GroupView>>, || get(list_groups)).asking::<Part>(),
         read("/api/groups/{group}", "groups", "A group: members, owners, lag, rebalances with their reasons", schema::<GroupDetail>, || get(one_group)),
+        read("/api/transactions", "transactions", "Transactional ids that this broker coordinates: hanging ones, open ones by age, the others", schema::<Page<TransactionView>>, || get(list_transactions)).asking::<Part>(),
+        read("/api/transactions/{id}", "transactions", "A transactional id, and the partitions of its transaction", schema::<TransactionDetail>, || get(one_transaction)),
         read("/api/clients", "clients", "Who is connected, who was sent away, what was refused and why", schema::<ClientsView>, || get(clients)).asking::<Part>(),
         read("/api/clients/{number}", "clients", "One connection", schema::<ClientDetail>, || get(client)),
         read("/api/events", "broker", "What happened, who did it, why, and how long it took", schema::<EventsView>, || get(events)).asking::<EventsAsked>(),
@@ -59,6 +63,9 @@ fn operations() -> Vec<Operation> {
         act("post", "/api/topics/{topic}/partitions/{partition}/open", "topics", "Let a closed partition take messages again", None, || post(open_partition)),
         act("post", "/api/configuration/reload", "broker", "Read the configuration file again", None, || post(reload)).answering(Answer::Json(schema::<ReloadView>)),
         act("post", "/api/groups/{group}/offsets", "groups", "Set where a group without members goes on, or tell where it would", Some(schema::<ResetOffsets>), || post(reset_offsets)).answering(Answer::Json(schema::<ResetPlan>)),
+        act("post", "/api/transactions/{id}/commit", "transactions", "Commit an open transaction of two phases without its client", None, || post(commit_transaction)),
+        act("post", "/api/transactions/{id}/abort", "transactions", "Abort an open transaction without its client", None, || post(abort_transaction)),
+        act("post", "/api/transactions/{id}/forget", "transactions", "Forget what an operator decided of a transaction", None, || post(forget_decision)),
         act("delete", "/api/groups/{group}", "groups", "Delete a group without members", None, || delete(delete_group)),
     ]
 }
@@ -181,6 +188,48 @@ async fn one_group(
     Named(name): Named<String>,
 ) -> Answered<GroupDetail> {
     Ok(Json(GroupDetail::of(&shared.cx, &name).await?))
+}
+
+async fn list_transactions(
+    State(shared): State<Shared>,
+    Asked(part): Asked<Part>,
+) -> Answered<Page<TransactionView>> {
+    Ok(Json(transactions::list(&shared.cx, &part).await?))
+}
+
+async fn one_transaction(
+    State(shared): State<Shared>,
+    Named(id): Named<String>,
+) -> Answered<TransactionDetail> {
+    Ok(Json(TransactionDetail::of(&shared.cx, &id).await?))
+}
+
+async fn commit_transaction(
+    State(shared): State<Shared>,
+    Acting(actor): Acting,
+    Named(id): Named<String>,
+) -> Answered<Done> {
+    let done = actions::end_transaction(&shared.cx, actor, &id, Outcome::Commit);
+    Ok(Json(done.await?))
+}
+
+async fn abort_transaction(
+    State(shared): State<Shared>,
+    Acting(actor): Acting,
+    Named(id): Named<String>,
+) -> Answered<Done> {
+    let done = actions::end_transaction(&shared.cx, actor, &id, Outcome::Abort);
+    Ok(Json(done.await?))
+}
+
+async fn forget_decision(
+    State(shared): State<Shared>,
+    Acting(actor): Acting,
+    Named(id): Named<String>,
+) -> Answered<Done> {
+    Ok(Json(
+        actions::forget_decision(&shared.cx, actor, &id).await?,
+    ))
 }
 
 async fn clients(State(shared): State<Shared>, Asked(part): Asked<Part>) -> Json<ClientsView> {

@@ -8,6 +8,8 @@ use serde::Serialize;
 
 use super::access::Refusal;
 use super::views::group::NoGroup;
+use super::views::transactions::NoTransaction;
+use crate::transaction::TransactionError;
 
 /// What an error's body is.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -85,6 +87,31 @@ impl From<NoGroup> for ApiError {
             NoGroup::Unknown(_) => (StatusCode::NOT_FOUND, "not_found"),
             NoGroup::Elsewhere(_) => (StatusCode::MISDIRECTED_REQUEST, "other_broker"),
             NoGroup::Group(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        };
+        Self::new(status, word, error.to_string())
+    }
+}
+
+impl From<NoTransaction> for ApiError {
+    fn from(error: NoTransaction) -> Self {
+        match error {
+            NoTransaction::Elsewhere(_) => Self::new(
+                StatusCode::MISDIRECTED_REQUEST,
+                "other_broker",
+                error.to_string(),
+            ),
+            NoTransaction::Refused(error) => error.into(),
+        }
+    }
+}
+
+impl From<TransactionError> for ApiError {
+    fn from(error: TransactionError) -> Self {
+        use TransactionError as E;
+        let (status, word) = match error {
+            E::TransactionalIdNotFound | E::InvalidRequest => (StatusCode::NOT_FOUND, "not_found"),
+            E::InvalidTxnState | E::ConcurrentTransactions => (StatusCode::CONFLICT, "conflict"),
+            _ => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         };
         Self::new(status, word, error.to_string())
     }

@@ -1,4 +1,4 @@
-//! Reading a broker's dashboard port: one GET a connection.
+//! A broker's dashboard port: one request a connection.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer that is read, bytes.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
-/// Holds the dashboard's token, where reading it needs one.
+/// Holds the dashboard's token, where reading needs one, and for whatever changes something.
 const TOKEN_VARIABLE: &str = "METAQ_TOKEN";
 
 /// Which broker's dashboard to ask.
@@ -43,11 +43,25 @@ impl Dashboard {
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         get(&self.dashboard, path)
     }
+
+    /// Has something done, and returns what the dashboard says of it.
+    pub(super) fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        let answer = request(&self.dashboard, "POST", path)?;
+        Ok(serde_json::from_str(&read(&self.dashboard, path, answer)?)?)
+    }
 }
 
 /// The text at a path of a dashboard.
 pub(super) fn text(address: &str, path: &str) -> Result<String, Failure> {
-    let (status, mut body) = open(address, path)?;
+    read(address, path, open(address, path)?)
+}
+
+/// The whole body of an answer, where that is no refusal.
+fn read(
+    address: &str,
+    path: &str,
+    (status, mut body): (u16, BufReader<TcpStream>),
+) -> Result<String, Failure> {
     let mut text = String::new();
     Read::take(&mut body, ANSWER_BYTES_MAX).read_to_string(&mut text)?;
     match status {
@@ -64,6 +78,14 @@ pub(super) fn get<T: DeserializeOwned>(address: &str, path: &str) -> Result<T, F
 /// Asks for a path; the status, and the body to read on. The answer is not chunked, because it is asked for as
 /// HTTP/1.0.
 pub(super) fn open(address: &str, path: &str) -> Result<(u16, BufReader<TcpStream>), Failure> {
+    request(address, "GET", path)
+}
+
+fn request(
+    address: &str,
+    method: &str,
+    path: &str,
+) -> Result<(u16, BufReader<TcpStream>), Failure> {
     let mut stream = TcpStream::connect(address)
         .map_err(|error| format!("cannot reach a dashboard at {address}: {error}"))?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
@@ -73,7 +95,7 @@ pub(super) fn open(address: &str, path: &str) -> Result<(u16, BufReader<TcpStrea
     };
     write!(
         stream,
-        "GET {path} HTTP/1.0\r\nHost: {address}\r\n{token}\r\n"
+        "{method} {path} HTTP/1.0\r\nContent-Length: 0\r\nHost: {address}\r\n{token}\r\n"
     )?;
     let mut answer = BufReader::new(stream);
     let mut line = String::new();
@@ -88,6 +110,11 @@ pub(super) fn open(address: &str, path: &str) -> Result<(u16, BufReader<TcpStrea
         answer.read_line(&mut line)?;
     }
     Ok((status, answer))
+}
+
+/// A text as one element of a path.
+pub(super) fn escape_element(text: &str) -> String {
+    escape(text).replace('/', "%2F")
 }
 
 /// A text as the value of a query.

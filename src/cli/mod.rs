@@ -24,6 +24,7 @@ mod status;
 mod support;
 mod top;
 mod topic;
+mod txn;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -59,6 +60,8 @@ enum Subcommands {
     Group(group::Group),
     /// List and describe clients, and those that were refused.
     Client(clients::ClientCommand),
+    /// List transactions, and decide those whose producer does not come back.
+    Txn(txn::TxnCommand),
     /// Show the cluster.
     Cluster(cluster::Cluster),
     /// Read the coordination tree, or take it to another store.
@@ -149,6 +152,7 @@ pub fn run(command: Command) -> ExitCode {
         Subcommands::Consume(consume) => consume.run(),
         Subcommands::Group(group) => group.run(),
         Subcommands::Client(client) => client.run(),
+        Subcommands::Txn(txn) => txn.run(),
         Subcommands::Cluster(cluster) => cluster.run(),
         Subcommands::Meta(meta) => meta.run(),
         Subcommands::Doctor(doctor) => doctor.run(),

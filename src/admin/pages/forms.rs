@@ -18,6 +18,7 @@ use crate::admin::errors::ApiError;
 use crate::admin::extract::{Asked, Named};
 use crate::admin::listener::Peer;
 use crate::admin::offsets::{self, ResetOffsets, ResetPlan};
+use crate::log::Outcome;
 
 /// What an action's form brings, from a visitor who may act.
 pub(super) struct Acted<T> {
@@ -255,7 +256,7 @@ impl DeleteForm {
         match self.confirm == name {
             true => Ok(()),
             false => Err(ApiError::bad(
-                "The name that was typed is another one; nothing was deleted.",
+                "The name that was typed is another one; nothing was done.",
             )),
         }
     }
@@ -279,6 +280,48 @@ pub(super) async fn delete_group(Named(name): Named<String>, acted: Acted<Delete
     };
     let page = format!("/groups/{}", format::path(&name));
     acted.end(done, "deleted", "/groups", &page)
+}
+
+pub(super) async fn commit_transaction(
+    Named(id): Named<String>,
+    acted: Acted<DeleteForm>,
+) -> Response {
+    end_transaction(&id, acted, Outcome::Commit, "committed").await
+}
+
+pub(super) async fn abort_transaction(
+    Named(id): Named<String>,
+    acted: Acted<DeleteForm>,
+) -> Response {
+    end_transaction(&id, acted, Outcome::Abort, "aborted").await
+}
+
+async fn end_transaction(
+    id: &str,
+    acted: Acted<DeleteForm>,
+    outcome: Outcome,
+    word: &'static str,
+) -> Response {
+    let cx = acted.visit.shared.cx.clone();
+    let done = match acted.form.confirms(id) {
+        Ok(()) => actions::end_transaction(&cx, acted.actor, id, outcome).await,
+        Err(error) => Err(error),
+    };
+    let page = format!("/transactions/{}", format::path(id));
+    acted.end(done, word, &page, &page)
+}
+
+pub(super) async fn forget_decision(
+    Named(id): Named<String>,
+    acted: Acted<DeleteForm>,
+) -> Response {
+    let cx = acted.visit.shared.cx.clone();
+    let done = match acted.form.confirms(&id) {
+        Ok(()) => actions::forget_decision(&cx, acted.actor, &id).await,
+        Err(error) => Err(error),
+    };
+    let page = format!("/transactions/{}", format::path(&id));
+    acted.end(done, "forgotten", &page, &page)
 }
 
 #[derive(Debug, Deserialize)]

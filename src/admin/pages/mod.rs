@@ -27,6 +27,7 @@ const PAGES: &[(&str, &str)] = &[
     ("/", "Home"),
     ("/topics", "Topics"),
     ("/groups", "Groups"),
+    ("/transactions", "Transactions"),
     ("/clients", "Clients"),
     ("/cluster", "Cluster"),
     ("/events", "Events"),
@@ -43,6 +44,9 @@ const DONE: &[(&str, &str)] = &[
     ("extended", "The partitions were added."),
     ("closed", "The partition takes no messages now."),
     ("opened", "The partition takes messages again."),
+    ("committed", "The transaction is committed."),
+    ("aborted", "The transaction is aborted."),
+    ("forgotten", "The decision is forgotten."),
     ("logged-in", "You are logged in."),
     ("logged-out", "You are logged out."),
 ];
@@ -229,6 +233,11 @@ pub(super) fn router() -> Router<Shared> {
         .route("/groups/{group}", get(read::group))
         .route("/groups/{group}/reset", post(forms::reset_group))
         .route("/groups/{group}/delete", post(forms::delete_group))
+        .route("/transactions", get(read::transactions))
+        .route("/transactions/{id}", get(read::transaction))
+        .route("/transactions/{id}/commit", post(forms::commit_transaction))
+        .route("/transactions/{id}/abort", post(forms::abort_transaction))
+        .route("/transactions/{id}/forget", post(forms::forget_decision))
         .route("/clients", get(read::clients))
         .route("/clients/{number}", get(read::client))
         .route("/cluster", get(read::cluster))

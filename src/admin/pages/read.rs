@@ -22,6 +22,7 @@ use crate::admin::views::history::{self, HistoryAsked, HistoryView};
 use crate::admin::views::log_lines::{LogAsked, LogView};
 use crate::admin::views::partition::PartitionDetail;
 use crate::admin::views::topics::{self, TopicDetail, TopicView, TopicsAsked};
+use crate::admin::views::transactions::{self, TransactionDetail, TransactionView};
 use crate::admin::views::{Page, Part};
 use crate::observe::{EventKind, SeriesKind, SyncSnapshot};
 
@@ -271,6 +272,50 @@ pub(super) async fn group(visit: Visit, Named(name): Named<String>) -> Response 
         detail,
         topics,
     })
+}
+
+#[derive(Template)]
+#[template(path = "transactions.html")]
+struct Transactions {
+    frame: Frame,
+    /// Whether other brokers coordinate some too.
+    several: bool,
+    filter: String,
+    page: Page<TransactionView>,
+    parts: Parts2,
+}
+
+pub(super) async fn transactions(visit: Visit, Asked(part): Asked<Part>) -> Response {
+    let page = match transactions::list(&visit.shared.cx, &part).await {
+        Ok(page) => page,
+        Err(error) => return visit.fail(error.into(), "/"),
+    };
+    let filter = part.filter.clone().unwrap_or_default();
+    let parts = Parts2::of(&page, "/transactions", &[("filter", &filter)], part.limit());
+    render(&Transactions {
+        several: visit.shared.cx.cluster.image().brokers.len() > 1,
+        frame: visit.frame,
+        filter,
+        page,
+        parts,
+    })
+}
+
+#[derive(Template)]
+#[template(path = "transaction.html")]
+struct Transaction {
+    frame: Frame,
+    detail: TransactionDetail,
+}
+
+pub(super) async fn transaction(visit: Visit, Named(id): Named<String>) -> Response {
+    match TransactionDetail::of(&visit.shared.cx, &id).await {
+        Ok(detail) => render(&Transaction {
+            frame: visit.frame,
+            detail,
+        }),
+        Err(error) => visit.fail(error.into(), "/transactions"),
+    }
 }
 
 #[derive(Template)]

@@ -13,6 +13,7 @@ pub(super) mod partition;
 mod payload;
 pub(super) mod problems;
 pub(super) mod topics;
+pub(super) mod transactions;
 
 use serde::{Deserialize, Serialize};
 
