@@ -165,6 +165,15 @@ metrics! {
         "Messages that a group that is coordinated here has not read; looked up every ten seconds"
     ).by(&["group"], "the 16 groups that lie furthest behind");
 
+    TRANSACTIONAL_IDS = gauge("metaq_transactional_ids", "Transactional ids that this broker coordinates");
+    TRANSACTIONS_OPEN = gauge("metaq_transactions_open", "Open transactions of these");
+    TRANSACTIONS_TWO_PHASE = gauge("metaq_transactions_two_phase", "Open transactions of two phases, which have no timeout");
+    TRANSACTIONS_ENDING = gauge("metaq_transactions_ending", "Transactions that are decided, and whose markers are being written");
+    TRANSACTIONS_HANGING = gauge(
+        "metaq_transactions_hanging",
+        "Transactions that are decided, and whose markers have not been written for 30 seconds"
+    );
+
     COORDINATION_CONNECTED = gauge("metaq_coordination_connected", "1 when the coordination store answers");
     COORDINATION_SESSION = gauge("metaq_coordination_session", "Sessions with the coordination store since the start");
     COORDINATION_MAY_ACT = gauge("metaq_coordination_may_act", "1 when this broker may lead and coordinate");

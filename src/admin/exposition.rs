@@ -20,6 +20,7 @@ use super::process;
 use crate::api::{Context, error_name};
 use crate::meta::SessionState;
 use crate::observe::{EventKind, SYNC_BUCKETS_US, SeriesKind};
+use crate::transaction::TransactionCounts;
 
 /// A value at one moment.
 #[derive(Debug)]
@@ -50,11 +51,13 @@ struct Snapshot {
 /// Renders all metrics.
 pub(super) async fn render(cx: &Context) -> String {
     let groups = cx.coordinator.list().await.unwrap_or_default();
+    let transactions = cx.transactions.count().await;
     let mut snapshot = Snapshot::default();
     snapshot.add_connections(cx);
     snapshot.add_requests(cx);
     snapshot.add_logs(cx);
     snapshot.add_groups(cx, groups.len());
+    snapshot.add_transactions(&transactions);
     snapshot.add_coordination(cx);
     snapshot.add_process(cx);
     let mut registry = Registry::default();
@@ -266,6 +269,18 @@ impl Snapshot {
             Some((vec![Cow::Owned(series.name)], Value::Float(latest)))
         });
         self.add(&all::GROUP_LAG, lags.collect());
+    }
+
+    fn add_transactions(&mut self, counts: &TransactionCounts) {
+        for (definition, count) in [
+            (&all::TRANSACTIONAL_IDS, counts.ids),
+            (&all::TRANSACTIONS_OPEN, counts.open),
+            (&all::TRANSACTIONS_TWO_PHASE, counts.two_phase),
+            (&all::TRANSACTIONS_ENDING, counts.ending),
+            (&all::TRANSACTIONS_HANGING, counts.hanging),
+        ] {
+            self.set(definition, count as i64);
+        }
     }
 
     fn add_coordination(&mut self, cx: &Context) {

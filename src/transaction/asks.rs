@@ -5,7 +5,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::error::TransactionError;
-use super::messages::{AddPartitions, End, Init, Initialized, TransactionDescription};
+use super::messages::{
+    AddPartitions, End, Init, Initialized, TransactionCounts, TransactionDescription,
+};
 use super::partitions::Partitions;
 use super::state::{Outcome, Producer, TransactionVersion};
 use crate::coordinator::{Answer, Slot};
@@ -49,6 +51,7 @@ impl Ask {
 /// Asked of all transactional ids of a slot.
 pub(super) enum AskAll {
     List(Answer<Vec<TransactionDescription>>),
+    Count(Answer<TransactionCounts>),
     /// A topic was deleted: name and id.
     TopicDeleted(String, Uuid),
     /// A producer id that nobody has, or none could be had.

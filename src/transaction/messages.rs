@@ -59,6 +59,34 @@ pub struct Decision {
     pub at_ms: i64,
 }
 
+/// What transactional ids are doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TransactionCounts {
+    /// All of them.
+    pub ids: usize,
+    /// Open transactions.
+    pub open: usize,
+    /// Open transactions of two phases among them.
+    pub two_phase: usize,
+    /// Those that are decided, and whose markers are being written.
+    pub ending: usize,
+    /// Those among them whose markers are not written for [`HANGING_MS`].
+    pub hanging: usize,
+}
+
+/// Markers that are not written for this long do not come to be by themselves soon, ms.
+pub const HANGING_MS: i64 = 30_000;
+
+impl std::ops::AddAssign for TransactionCounts {
+    fn add_assign(&mut self, more: Self) {
+        self.ids += more.ids;
+        self.open += more.open;
+        self.two_phase += more.two_phase;
+        self.ending += more.ending;
+        self.hanging += more.hanging;
+    }
+}
+
 /// A transactional id, for people and tools.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransactionDescription {

@@ -25,7 +25,8 @@ pub use asks::{Errand, Markers};
 pub use error::TransactionError;
 pub use limits::TransactionLimits;
 pub use messages::{
-    AddPartitions, Decision, End, Init, Initialized, TWO_PHASE_TIMEOUT_MS, TransactionDescription,
+    AddPartitions, Decision, End, HANGING_MS, Init, Initialized, TWO_PHASE_TIMEOUT_MS,
+    TransactionCounts, TransactionDescription,
 };
 pub use partitions::{Partitions, TopicPartitions};
 pub use state::{Outcome, Producer, State, TransactionVersion};

@@ -10,7 +10,8 @@ use super::asks::{Ask, AskAll, Asked, Errand};
 use super::error::TransactionError;
 use super::limits::{TRANSACTIONAL_ID_BYTES_MAX, TransactionLimits};
 use super::messages::{
-    AddPartitions, End, Init, Initialized, TWO_PHASE_TIMEOUT_MS, TransactionDescription,
+    AddPartitions, End, Init, Initialized, TWO_PHASE_TIMEOUT_MS, TransactionCounts,
+    TransactionDescription,
 };
 use super::state::{Outcome, Producer};
 use super::transactions::{TransactionContext, Transactions};
@@ -161,6 +162,15 @@ impl TransactionCoordinator {
         let mut all = self.slots.ask_all(AskAll::List).await.concat();
         all.sort_by(|a, b| a.transactional_id.cmp(&b.transactional_id));
         Ok(all)
+    }
+
+    /// What the transactional ids are doing that this broker coordinates.
+    pub async fn count(&self) -> TransactionCounts {
+        let mut all = TransactionCounts::default();
+        for counts in self.slots.ask_all(AskAll::Count).await {
+            all += counts;
+        }
+        all
     }
 
     /// Partitions of a topic that was deleted are not part of any transaction.

@@ -28,7 +28,7 @@ pub(in crate::admin) struct Problem {
     /// `critical` where something is not served, or `warning`.
     pub(in crate::admin) severity: &'static str,
     /// A word for programs: `partitions_offline`, `session_suspended`, `fenced`, `task_ended`, `disk_nearly_full`,
-    /// `sync_slow`, `client_misbehaving`, `partitions_without_leader`, `files_nearly_exhausted`.
+    /// `sync_slow`, `client_misbehaving`, `transactions_hanging`, `partitions_without_leader`, `files_nearly_exhausted`.
     pub(in crate::admin) kind: &'static str,
     /// What is wrong.
     pub(in crate::admin) what: String,
@@ -67,6 +67,7 @@ pub(in crate::admin) async fn find(shared: &Shared) -> Vec<Problem> {
     });
     let mut all = looked.await.unwrap_or_default();
     coordination(shared, &mut all);
+    transactions(shared.cx.transactions.count().await.hanging, &mut all);
     recent(shared, &mut all);
     all.sort_by_key(|found| found.severity != "critical");
     all
@@ -104,6 +105,28 @@ fn count(n: usize, what: &str) -> String {
         1 => format!("1 {what}"),
         n => format!("{n} {what}s"),
     }
+}
+
+fn transactions(hanging: usize, all: &mut Vec<Problem>) {
+    if hanging == 0 {
+        return;
+    }
+    let what = format!(
+        "{} decided, and {} markers cannot be written: readers of committed messages do not go on.",
+        match hanging {
+            1 => "1 transaction is".to_owned(),
+            hanging => format!("{hanging} transactions are"),
+        },
+        if hanging == 1 { "its" } else { "their" }
+    );
+    let remedy = "Look which partitions are left of each: their leader is away, or its disk cannot be written. A deleted \
+        topic does not hold a transaction up.";
+    all.push(problem(
+        "transactions_hanging",
+        what,
+        remedy,
+        "/transactions",
+    ));
 }
 
 fn coordination(shared: &Shared, all: &mut Vec<Problem>) {

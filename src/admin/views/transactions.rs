@@ -8,10 +8,7 @@ use super::{Page, Part};
 use crate::api::Context;
 use crate::coordinator::Slot;
 use crate::log::Outcome;
-use crate::transaction::{State, TransactionDescription, TransactionError};
-
-/// Markers that are not written for this long do not come to an end by themselves soon, ms.
-const HANGING_MS: i64 = 30_000;
+use crate::transaction::{HANGING_MS, State, TransactionDescription, TransactionError};
 
 /// A transactional id.
 #[derive(Debug, Clone, Serialize, JsonSchema)]

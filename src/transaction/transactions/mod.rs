@@ -28,7 +28,7 @@ use super::limits::{
     PRODUCER_ID_AGAIN_MS, STORE_AGAIN_MS, TransactionLimits, WAIT_MS_MAX, WAITING_ALL_MAX,
     WAITING_MAX,
 };
-use super::messages::TransactionDescription;
+use super::messages::{HANGING_MS, TransactionCounts, TransactionDescription};
 use super::persist;
 use super::state::State;
 use super::transaction::{Spare, Transaction};
@@ -141,6 +141,7 @@ impl Machine for Transactions {
                 let stored = ids.filter(|(_, entry)| entry.now.state != State::Dead);
                 answer.send(stored.map(|(id, entry)| describe(id, &entry.now)).collect());
             }
+            AskAll::Count(answer) => answer.send(self.count(now_ms)),
             AskAll::TopicDeleted(topic, id) => self.topic_deleted(now_ms, &topic, id),
             AskAll::ProducerId(id) => self.take_producer_id(now_ms, id),
         }
@@ -262,6 +263,23 @@ impl Transactions {
         self.ids
             .get(id)
             .map_or(&Transaction::DEAD, |entry| &entry.now)
+    }
+
+    fn count(&self, now_ms: i64) -> TransactionCounts {
+        let mut counts = TransactionCounts::default();
+        for entry in self.ids.values() {
+            let now = &entry.now;
+            let is_ending = now.state.preparing().is_some();
+            let is_open = now.state == State::Ongoing;
+            counts += TransactionCounts {
+                ids: usize::from(now.state != State::Dead),
+                open: usize::from(is_open),
+                two_phase: usize::from(is_open && now.is_two_phase()),
+                ending: usize::from(is_ending),
+                hanging: usize::from(is_ending && now_ms - now.updated_ms > HANGING_MS),
+            };
+        }
+        counts
     }
 
     /// A request waits for the change that goes on.
