@@ -535,6 +535,7 @@ fn transaction_limits(config: &Config) -> TransactionLimits {
         expiration_check_ms: config
             .number("transaction.remove.expired.transaction.cleanup.interval.ms"),
         timers_max: config.number("max.tx.timeout.timer.capacity") as usize,
+        bytes_max: config.number("transactional.ids.max.bytes") as usize,
         two_phase: config.flag("transaction.two.phase.commit.enable"),
     }
 }

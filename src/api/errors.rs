@@ -174,6 +174,7 @@ impl WireError for TransactionError {
             Self::TransactionalIdAuthorizationFailed => {
                 ResponseError::TransactionalIdAuthorizationFailed
             }
+            Self::PolicyViolation => ResponseError::PolicyViolation,
             Self::TransactionalIdNotFound => ResponseError::TransactionalIdNotFound,
             Self::NotCoordinator => ResponseError::NotCoordinator,
             Self::CoordinatorLoadInProgress => ResponseError::CoordinatorLoadInProgress,

@@ -327,6 +327,13 @@ const OWN_KEYS: &[BrokerKey] = &[
         "A transactional id that is not used for this long is forgotten, ms; never while its transaction is open."
     ),
     key!(
+        "transactional.ids.max.bytes",
+        None,
+        Kind::Long(1, i64::MAX),
+        "67108864",
+        "What all transactional ids and the partitions of their transactions may take, bytes: about 450 an id, and three times its length. A new id, or more partitions, beyond that are refused with POLICY_VIOLATION."
+    ),
+    key!(
         "transaction.remove.expired.transaction.cleanup.interval.ms",
         None,
         Kind::Int(1, INT_MAX),

@@ -32,6 +32,9 @@ pub enum TransactionError {
     /// Two-phase commit is not enabled.
     #[error("transaction.two.phase.commit.enable is false")]
     TransactionalIdAuthorizationFailed,
+    /// Transactional ids and their transactions may not take more memory.
+    #[error("transactional.ids.max.bytes: no more transactional ids or partitions are taken")]
+    PolicyViolation,
     /// Nothing is known of this id.
     #[error("there is no such transactional id")]
     TransactionalIdNotFound,

@@ -3,6 +3,12 @@
 /// Longest transactional id, bytes: what the versions before tagged fields can say.
 pub(super) const TRANSACTIONAL_ID_BYTES_MAX: usize = i16::MAX as usize;
 
+/// What a transactional id takes, here and as a node of the tree, bytes, roughly; a topic of its transaction besides its name,
+/// and a partition.
+pub(super) const ID_BYTES: usize = 450;
+pub(super) const TOPIC_BYTES: usize = 200;
+pub(super) const PARTITION_BYTES: usize = 30;
+
 /// How long a request waits for the change that it needs, before it is answered with CONCURRENT_TRANSACTIONS, ms. Kafka asks
 /// again every 20 ms, for at most 100 ms, or leaves it to the client.
 pub(super) const WAIT_MS_MAX: i64 = 1000;
@@ -33,6 +39,8 @@ pub struct TransactionLimits {
     pub expiration_check_ms: i64,
     /// `max.tx.timeout.timer.capacity`: open transactions that have a timeout.
     pub timers_max: usize,
+    /// `transactional.ids.max.bytes`: of all transactional ids together.
+    pub bytes_max: usize,
     /// `transaction.two.phase.commit.enable`.
     pub two_phase: bool,
 }

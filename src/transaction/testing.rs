@@ -26,6 +26,7 @@ pub(super) const ID: &str = "app";
 pub(super) const TIMEOUT_MS: i32 = 60_000;
 pub(super) const EXPIRATION_MS: i64 = 7 * 24 * 3_600_000;
 pub(super) const TIMERS_MAX: usize = 3;
+pub(super) const BYTES_MAX: usize = 1 << 20;
 
 /// Topics with ten thousand partitions each, by id.
 #[derive(Default)]
@@ -87,11 +88,13 @@ impl Bench {
                 expiration_ms: EXPIRATION_MS,
                 expiration_check_ms: 3_600_000,
                 timers_max: TIMERS_MAX,
+                bytes_max: BYTES_MAX,
                 two_phase: true,
             },
             errands: sender,
             timers: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
             last_number: 0.into(),
         });
         Self {
@@ -281,6 +284,12 @@ impl Bench {
 
     pub(super) fn state(&mut self) -> &'static str {
         self.describe(ID).map_or("none", |found| found.state.name())
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.context
+            .bytes
+            .load(std::sync::atomic::Ordering::Relaxed)
     }
 
     pub(super) fn open_timers(&self) -> usize {

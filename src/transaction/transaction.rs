@@ -4,6 +4,7 @@
 //! These are asked in a state that rests: not while a write is in flight, nor while markers are being written.
 
 use super::error::TransactionError;
+use super::limits::{ID_BYTES, PARTITION_BYTES, TOPIC_BYTES};
 use super::messages::{AddPartitions, Decision, End, Init, Initialized, TWO_PHASE_TIMEOUT_MS};
 use super::partitions::Partitions;
 use super::state::{EPOCH_LAST, Outcome, Producer, State, TransactionVersion};
@@ -125,6 +126,16 @@ impl Transaction {
             Producer::NONE => self.producer,
             next => next,
         }
+    }
+
+    /// What it takes in memory, here and as a node of the tree, bytes, roughly; nothing where it is not there.
+    pub(super) fn bytes(&self, id: &str) -> usize {
+        if self.state == State::Dead {
+            return 0;
+        }
+        let topic = |topic: &str| TOPIC_BYTES + 2 * topic.len();
+        let topics = self.partitions.topics().map(|(name, _)| topic(name));
+        ID_BYTES + 3 * id.len() + topics.sum::<usize>() + PARTITION_BYTES * self.partitions.len()
     }
 
     pub(super) fn is_two_phase(&self) -> bool {

@@ -55,6 +55,7 @@ impl TransactionCoordinator {
             errands,
             timers: 0.into(),
             waiting: 0.into(),
+            bytes: 0.into(),
             last_number: 0.into(),
         };
         let slots = Coordinator::new(meta, topics, wall, context);

@@ -61,9 +61,12 @@ impl Transactions {
         if entry.now.state.preparing().is_none() || !is_wanted {
             return;
         }
+        let before = entry.now.bytes(id);
         for (topic, index) in partitions {
             entry.now.partitions.remove(topic, *index);
         }
+        let now = entry.now.bytes(id);
+        self.count_bytes(before, now);
         self.complete(now_ms, id);
     }
 
@@ -120,8 +123,11 @@ impl Transactions {
     /// A topic was deleted: its partitions need no markers. What is stored has the topic's id, and is left out when it is read.
     pub(super) fn topic_deleted(&mut self, now_ms: i64, topic: &str, topic_id: Uuid) {
         let mut changed = Vec::new();
+        let (mut before, mut now) = (0, 0);
         for (id, entry) in &mut self.ids {
+            before += entry.now.bytes(id);
             let mut is_changed = entry.now.partitions.remove_topic(topic, topic_id);
+            now += entry.now.bytes(id);
             let change = entry
                 .live
                 .as_deref_mut()
@@ -133,6 +139,7 @@ impl Transactions {
                 changed.push(id.clone());
             }
         }
+        self.count_bytes(before, now);
         for id in changed {
             self.complete(now_ms, &id);
             self.settle(&id);

@@ -263,6 +263,38 @@ fn a_transaction_of_ten_thousand_partitions_is_stored_in_parts_and_read_again() 
 }
 
 #[test]
+fn ids_and_partitions_take_no_more_memory_than_they_may() {
+    let mut bench = Bench::new();
+    let mut last = Ok(());
+    let mut count = 0;
+    while last.is_ok() {
+        let got = bench.begin(&format!("id-{count}"), init());
+        bench.store();
+        last = answered(got).map(|_| ());
+        count += 1;
+    }
+    assert_eq!(last, Err(E::PolicyViolation));
+    assert!(count > 1000 && bench.bytes() <= BYTES_MAX, "{count}");
+    let again = bench.begin("id-0", init());
+    bench.store();
+    let producer = answered(again).unwrap().producer;
+    let mut request = add(producer, &[]);
+    request.partitions = (0..1000).map(|index| ("t".to_owned(), index)).collect();
+    let added = bench.begin_add("id-0", request);
+    bench.store();
+    assert_eq!(answered(added), Err(E::PolicyViolation));
+    let before = bench.bytes();
+    bench.crash(0);
+    assert_eq!(bench.bytes(), before);
+    bench.wait(EXPIRATION_MS);
+    for _ in 0..count {
+        bench.store();
+        bench.wait(100);
+    }
+    assert_eq!(bench.bytes(), 0);
+}
+
+#[test]
 fn an_idle_id_takes_little_memory() {
     assert!(size_of::<Entry>() <= 72, "{}", size_of::<Entry>());
     let mut bench = Bench::new();

@@ -46,6 +46,8 @@ pub(super) struct TransactionContext {
     pub(super) timers: AtomicUsize,
     /// Requests that wait.
     pub(super) waiting: AtomicUsize,
+    /// What all ids take.
+    pub(super) bytes: AtomicUsize,
     /// Of [`Markers`](super::asks::Markers).
     pub(super) last_number: AtomicU64,
 }
@@ -69,9 +71,10 @@ pub(super) struct Transactions {
     id_asked_ms: Option<i64>,
     /// Changes that are not sent yet.
     unsent: Vec<Arc<str>>,
-    /// Of this slot, of [`TransactionContext::timers`] and [`TransactionContext::waiting`].
+    /// Of this slot, of what [`TransactionContext`] counts of all.
     timers: usize,
     waiting: usize,
+    bytes: usize,
 }
 
 impl Machine for Transactions {
@@ -97,6 +100,7 @@ impl Machine for Transactions {
             unsent: Vec::new(),
             timers: 0,
             waiting: 0,
+            bytes: 0,
         };
         let mut unresolved = 0;
         for stored in from.ids {
@@ -106,6 +110,7 @@ impl Machine for Transactions {
                 Ok(Some(loaded)) => {
                     unresolved += loaded.unresolved;
                     let id: Arc<str> = stored.id.as_str().into();
+                    machine.count_bytes(0, loaded.transaction.bytes(&id));
                     if loaded.transaction.times_out_ms().is_some() {
                         machine.count_timer(true);
                     }
@@ -185,6 +190,7 @@ impl Machine for Transactions {
         match stored {
             Ok(()) => {
                 let was_timed = entry.now.times_out_ms().is_some();
+                let bytes = (entry.now.bytes(&id), change.next.bytes(&id));
                 entry.now = change.next;
                 let live = entry.live();
                 live.again_ms = 0;
@@ -192,6 +198,7 @@ impl Machine for Transactions {
                 live.parts.stored(change.number);
                 let is_timed = entry.now.times_out_ms().is_some();
                 let is_preparing = entry.now.state.preparing().is_some();
+                self.count_bytes(bytes.0, bytes.1);
                 if was_timed != is_timed {
                     self.count_timer(is_timed);
                 }
@@ -422,6 +429,23 @@ impl Transactions {
         count(&self.context.timers, &mut self.timers, is_more);
     }
 
+    /// What an id takes is another number now.
+    fn count_bytes(&mut self, before: usize, now: usize) {
+        self.bytes = (self.bytes + now).saturating_sub(before);
+        self.context.bytes.fetch_add(now, Ordering::Relaxed);
+        self.context.bytes.fetch_sub(before, Ordering::Relaxed);
+    }
+
+    /// Whether there is room for a change.
+    fn check_room(&self, id: &str, next: &Transaction) -> Result<(), TransactionError> {
+        let (before, now) = (self.now(id).bytes(id), next.bytes(id));
+        let all = self.context.bytes.load(Ordering::Relaxed);
+        match now <= before || all + (now - before) <= self.context.limits.bytes_max {
+            true => Ok(()),
+            false => Err(TransactionError::PolicyViolation),
+        }
+    }
+
     fn count_waiting(&mut self, is_more: bool) {
         count(&self.context.waiting, &mut self.waiting, is_more);
     }
@@ -431,6 +455,7 @@ impl Drop for Transactions {
     /// Another broker counts them now.
     fn drop(&mut self) {
         let (timers, waiting) = (self.timers, self.waiting);
+        self.context.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         self.context.timers.fetch_sub(timers, Ordering::Relaxed);
         self.context.waiting.fetch_sub(waiting, Ordering::Relaxed);
     }

@@ -292,6 +292,9 @@ impl Case {
             "{state}"
         );
         assert_eq!(self.bench.open_timers(), 0);
+        let bytes = self.bench.bytes();
+        self.bench.crash(0);
+        assert_eq!(self.bench.bytes(), bytes);
         for (producer, outcome) in &self.answered {
             let next = Producer {
                 epoch: producer.epoch + 1,

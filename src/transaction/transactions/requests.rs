@@ -28,6 +28,9 @@ impl Transactions {
         self.spare = spare;
         match step {
             Ok(InitStep::Change(next, initialized)) => {
+                if let Err(error) = self.check_room(id, &next) {
+                    return answer.send(Err(error));
+                }
                 self.store(id, next, vec![Reply::Init(answer, initialized)]);
             }
             Ok(InitStep::Fence) => self.fence(now_ms, id, Ask::Init(request, answer)),
@@ -70,7 +73,7 @@ impl Transactions {
         request: AddPartitions,
         answer: Asked<()>,
     ) {
-        match self.added(now_ms, self.now(id), &request) {
+        match self.added(now_ms, id, self.now(id), &request) {
             Ok(Some(next)) => self.store(id, next, vec![Reply::Done(answer)]),
             Ok(None) => answer.send(Ok(())),
             Err(error) => answer.send(Err(error)),
@@ -87,7 +90,7 @@ impl Transactions {
     ) {
         let change = self.ids.get(id).and_then(|entry| entry.change());
         let next = match change {
-            Some(change) => self.added(now_ms, &change.next, request),
+            Some(change) => self.added(now_ms, id, &change.next, request),
             None => Err(TransactionError::ConcurrentTransactions),
         };
         let change = self.live_of(id).and_then(|live| live.change.as_mut());
@@ -107,6 +110,7 @@ impl Transactions {
     fn added(
         &self,
         now_ms: i64,
+        id: &str,
         transaction: &Transaction,
         request: &AddPartitions,
     ) -> Result<Option<Transaction>, TransactionError> {
@@ -115,18 +119,18 @@ impl Transactions {
             .map(|(topic, index)| self.topic_id(topic, *index))
             .collect();
         let ids = ids.ok_or(TransactionError::UnknownTopicOrPartition)?;
-        let next = transaction.add(request, &ids, now_ms)?;
-        let is_timed = next
-            .as_ref()
-            .is_some_and(|next| next.times_out_ms().is_some());
-        if is_timed
+        let Some(next) = transaction.add(request, &ids, now_ms)? else {
+            return Ok(None);
+        };
+        self.check_room(id, &next)?;
+        if next.times_out_ms().is_some()
             && transaction.state != State::Ongoing
             && self.context.timers.load(Ordering::Relaxed) >= self.context.limits.timers_max
         {
             tracing::warn!("maxTxTimeoutTimerCapacity: no more open transactions are taken");
             return Err(TransactionError::ConcurrentTransactions);
         }
-        Ok(next)
+        Ok(Some(next))
     }
 
     /// The id of the topic that has this partition; nil where a group's slot stands for it.
