@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::transaction::asks::Markers;
-use crate::transaction::messages::{End, Initialized};
+use crate::transaction::messages::{End, Init, Initialized, TWO_PHASE_TIMEOUT_MS};
 use crate::transaction::state::{Outcome, Producer, TransactionVersion};
 use crate::transaction::testing::*;
 
@@ -21,15 +21,39 @@ const EPOCH_FIRST: i16 = 32_764;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Init { client: usize, expects: bool },
-    Add { client: usize, index: i32 },
-    End { client: usize, commit: bool },
+    Init {
+        client: usize,
+        expects: bool,
+    },
+    Add {
+        client: usize,
+        index: i32,
+    },
+    End {
+        client: usize,
+        commit: bool,
+    },
+    /// Begins with transactions of two phases, and takes over an open one or not.
+    TwoPhase {
+        client: usize,
+        keeps: bool,
+    },
+    Decide {
+        commit: bool,
+    },
     Store,
     Refuse,
-    Mark { at: usize, keep: bool },
+    Mark {
+        at: usize,
+        keep: bool,
+    },
     LoseMarkers,
-    Crash { stored: usize },
-    Wait { ms: i64 },
+    Crash {
+        stored: usize,
+    },
+    Wait {
+        ms: i64,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -37,6 +61,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0..CLIENTS, any::<bool>()).prop_map(|(client, expects)| Step::Init { client, expects }),
         6 => (0..CLIENTS, 0..3).prop_map(|(client, index)| Step::Add { client, index }),
         5 => (0..CLIENTS, any::<bool>()).prop_map(|(client, commit)| Step::End { client, commit }),
+        2 => (0..CLIENTS, any::<bool>()).prop_map(|(client, keeps)| Step::TwoPhase { client, keeps }),
+        1 => any::<bool>().prop_map(|commit| Step::Decide { commit }),
         12 => Just(Step::Store),
         1 => Just(Step::Refuse),
         6 => (0..4_usize, any::<bool>()).prop_map(|(at, keep)| Step::Mark { at, keep }),
@@ -58,6 +84,8 @@ enum Asked {
 #[derive(Default)]
 struct Client {
     producer: Option<Producer>,
+    /// The transaction of an earlier producer that it is to end.
+    kept: Option<Producer>,
     /// What it was answered to be part of its transaction.
     added: BTreeSet<i32>,
     asked: Option<Asked>,
@@ -106,6 +134,8 @@ impl Case {
             Step::Init { client, expects } => self.init(client, expects),
             Step::Add { client, index } => self.add(client, index),
             Step::End { client, commit } => self.end(client, commit),
+            Step::TwoPhase { client, keeps } => self.init_two_phase(client, keeps),
+            Step::Decide { commit } => self.bench.begin_decide(outcome(commit)),
             Step::Store => drop(self.bench.store_one()),
             Step::Refuse => drop(self.bench.refuse_one()),
             Step::Mark { at, keep } => self.mark(at, keep),
@@ -126,10 +156,21 @@ impl Case {
         self.clients[client].asked = Some(Asked::Init(got));
     }
 
+    fn init_two_phase(&mut self, client: usize, keeps: bool) {
+        let request = Init {
+            timeout_ms: TWO_PHASE_TIMEOUT_MS,
+            keep_prepared: keeps,
+            ..init()
+        };
+        let got = self.bench.begin(ID, request);
+        self.clients[client].asked = Some(Asked::Init(got));
+    }
+
     fn add(&mut self, client: usize, index: i32) {
         // A client does not go on while it does not know how its transaction ended.
         let state = &self.clients[client];
-        let Some(producer) = state.producer.filter(|_| state.unanswered.is_none()) else {
+        let may_add = state.unanswered.is_none() && state.kept.is_none();
+        let Some(producer) = state.producer.filter(|_| may_add) else {
             return;
         };
         let got = self.bench.begin_add(ID, add(producer, &[("t", index)]));
@@ -143,11 +184,7 @@ impl Case {
         };
         let new = End {
             producer,
-            outcome: if commit {
-                Outcome::Commit
-            } else {
-                Outcome::Abort
-            },
+            outcome: outcome(commit),
             version: self.version,
         };
         // Until it is answered, it asks the same.
@@ -191,7 +228,7 @@ impl Case {
             };
             match asked {
                 Asked::Init(mut got) => match got.try_recv() {
-                    Ok(Ok(answer)) => self.began(client, answer.producer),
+                    Ok(Ok(answer)) => self.began(client, answer),
                     Ok(Err(TransactionError::ProducerFenced)) => self.lost(client),
                     Ok(Err(_)) => {}
                     Err(error) => self.still(client, error, Asked::Init(got)),
@@ -225,7 +262,8 @@ impl Case {
         }
     }
 
-    fn began(&mut self, client: usize, producer: Producer) {
+    fn began(&mut self, client: usize, answer: Initialized) {
+        let producer = answer.producer;
         for (other, state) in self.clients.iter().enumerate() {
             let is_shared = other != client && state.producer == Some(producer);
             assert!(!is_shared, "two clients have {producer:?}");
@@ -233,6 +271,7 @@ impl Case {
         assert!(producer.epoch < i16::MAX, "the last epoch is for fencing");
         self.clients[client] = Client {
             producer: Some(producer),
+            kept: answer.ongoing,
             ..Client::default()
         };
     }
@@ -249,12 +288,15 @@ impl Case {
             state.ended = Some((end, answer));
             let added = std::mem::take(&mut state.added);
             state.producer = Some(answer);
-            if !added.is_empty() {
-                let before = self.answered.insert(end.producer, end.outcome);
+            let kept = state.kept.take();
+            if !added.is_empty() || kept.is_some() {
+                let of = kept.unwrap_or(end.producer);
+                let before = self.answered.insert(of, end.outcome);
                 assert!(before.is_none_or(|before| before == end.outcome));
             }
         } else {
             state.added.clear();
+            state.kept = None;
         }
         state.unanswered = None;
     }
@@ -284,6 +326,10 @@ impl Case {
             }
             self.hear();
             self.bench.wait(31_000);
+            // What waits for a decision gets one.
+            if self.bench.writes.is_empty() && self.bench.markers.is_empty() {
+                self.bench.begin_decide(Outcome::Abort);
+            }
         }
         self.hear();
         let state = self.bench.state();
@@ -296,15 +342,28 @@ impl Case {
         self.bench.crash(0);
         assert_eq!(self.bench.bytes(), bytes);
         for (producer, outcome) in &self.answered {
-            let next = Producer {
-                epoch: producer.epoch + 1,
-                ..*producer
-            };
             for index in self.parts.get(producer).into_iter().flatten() {
-                let written = self.written.get(&(*index, next));
+                // The first one after its records.
+                let after = (*index, bumped(*producer))..=(*index, last(producer.id));
+                let written = self.written.range(after).next();
+                let written = written.map(|(_, outcome)| outcome);
                 assert_eq!(written, Some(outcome), "{producer:?} in {index}");
             }
         }
+    }
+}
+
+fn outcome(commit: bool) -> Outcome {
+    match commit {
+        true => Outcome::Commit,
+        false => Outcome::Abort,
+    }
+}
+
+fn last(id: i64) -> Producer {
+    Producer {
+        id,
+        epoch: i16::MAX,
     }
 }
 
