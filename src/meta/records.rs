@@ -318,8 +318,8 @@ pub struct TransactionRecord {
     pub next: Option<(i64, i16)>,
     /// A transaction that takes longer is aborted, ms; 2147483647 for one of two phases, which is not.
     pub timeout_ms: i32,
-    /// The version of the protocol that the client used last (KIP-890).
-    #[serde(default, skip_serializing_if = "is_zero_i8")]
+    /// The version of the protocol that the client used last (KIP-890), where it is not 2.
+    #[serde(default = "version_2", skip_serializing_if = "is_version_2")]
     pub client_version: i8,
     /// When the transaction began, ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -370,8 +370,12 @@ fn is_none_i16(number: &i16) -> bool {
     *number == -1
 }
 
-fn is_zero_i8(number: &i8) -> bool {
-    *number == 0
+fn version_2() -> i8 {
+    2
+}
+
+fn is_version_2(number: &i8) -> bool {
+    *number == 2
 }
 
 /// `/producer-ids`.
