@@ -139,8 +139,12 @@ fn wait_for_state(client: &mut Client, id: &'static str, wanted: &str) {
 }
 
 fn end_offset(client: &mut Client, topic: &str) -> i64 {
+    end_offset_in(client, topic, 0)
+}
+
+fn end_offset_in(client: &mut Client, topic: &str, index: i32) -> i64 {
     let partition = ListOffsetsPartition::default()
-        .with_partition_index(0)
+        .with_partition_index(index)
         .with_current_leader_epoch(-1)
         .with_timestamp(-1);
     let topic = ListOffsetsTopic::default()
@@ -528,4 +532,79 @@ fn an_operator_sees_a_transaction_of_two_phases_and_decides_about_it() {
     let unknown = txn(&broker, &["abort", "nobody"]).unwrap_err();
     assert!(unknown.contains("no such transactional id"), "{unknown}");
     broker.stop();
+}
+
+/// The broker that coordinates a transactional id, as a broker says it.
+fn coordinator_of(node: &Node, id: &'static str) -> Option<i32> {
+    let find = FindCoordinatorRequest::default()
+        .with_key_type(1)
+        .with_coordinator_keys(vec![StrBytes::from_static_str(id)]);
+    let answer = node.client().ask(4, &find);
+    let found = &answer.coordinators[0];
+    (found.error_code == 0).then_some(found.node_id.0)
+}
+
+/// The end offset of each partition, as its leader says it.
+fn end_offsets(cluster: &cluster::Cluster, topic: &str) -> Vec<i64> {
+    let leaders = cluster.nodes[0].leaders(topic);
+    let of = |(index, (leader, _)): (usize, &(i32, i16))| {
+        let mut client = cluster.nodes[*leader as usize].client();
+        end_offset_in(&mut client, topic, index as i32)
+    };
+    leaders.iter().enumerate().map(of).collect()
+}
+
+#[test]
+fn markers_go_to_the_leaders_of_all_brokers() {
+    let cluster = cluster::Cluster::start(3, &[]);
+    cluster.create(0, "t", 6);
+    let at = coordinator_of(&cluster.nodes[0], "app").unwrap();
+    let mut client = cluster.nodes[at as usize].client();
+    let mut producer = init(&mut client, "app");
+    let all: Vec<(&str, i32)> = (0..6).map(|index| ("t", index)).collect();
+    for n in 1..=5 {
+        within(LONG, "the partitions are added", || {
+            producer.add(&mut client, 3, &all) == [0; 6]
+        });
+        producer = producer.end(&mut client, 5, n % 2 == 0).unwrap();
+        within(LONG, "every leader has a marker more", || {
+            end_offsets(&cluster, "t") == [n; 6]
+        });
+    }
+    let other = cluster.other_than(at).client();
+    let refused = init_with(&mut { other }, 4, "app", &init_request("app"));
+    assert_eq!(refused, Err(E::NotCoordinator));
+}
+
+#[test]
+fn the_next_coordinator_writes_the_markers_that_are_missing() {
+    let mut cluster = cluster::Cluster::start(3, &[cluster::SHORT_SESSION]);
+    cluster.create(0, "t", 6);
+    let at = coordinator_of(&cluster.nodes[0], "app").unwrap();
+    let mut client = cluster.nodes[at as usize].client();
+    let producer = init(&mut client, "app");
+    let leaders = cluster.nodes[0].leaders("t");
+    let elsewhere = |index: &i32| leaders[*index as usize].0 != at;
+    let lasting: Vec<i32> = (0..6).filter(elsewhere).collect();
+    let added: Vec<(&str, i32)> = lasting.iter().map(|index| ("t", *index)).collect();
+    within(LONG, "the partitions are added", || {
+        producer.add(&mut client, 3, &added) == [0; 4]
+    });
+    let next = producer.end(&mut client, 5, true).unwrap();
+    cluster.nodes[at as usize].kill();
+    let left = cluster.other_than(at);
+    within(LONG, "another coordinator gives the same answer", || {
+        let now = coordinator_of(left, "app").filter(|now| *now != at);
+        now.is_some_and(|now| {
+            let mut client = cluster.nodes[now as usize].client();
+            producer.end(&mut client, 5, true) == Ok(next)
+        })
+    });
+    for index in lasting {
+        let mut client = cluster.nodes[leaders[index as usize].0 as usize].client();
+        assert!(
+            end_offset_in(&mut client, "t", index) >= 1,
+            "partition {index}"
+        );
+    }
 }
