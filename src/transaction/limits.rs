@@ -19,6 +19,9 @@ pub(super) const WAITING_ALL_MAX: usize = 100_000;
 
 /// Markers that are not known to be written are asked for again after this, ms: the answer may be lost.
 pub(super) const MARKERS_AGAIN_MS: i64 = 30_000;
+/// That all markers are written is stored after this, ms, unless somebody asks before: partitions of the next transaction go
+/// into the same write then.
+pub(super) const COMPLETE_AFTER_MS: i64 = 20;
 /// What could not be stored, and no client asks for again, is tried again after this, ms.
 pub(super) const STORE_AGAIN_MS: i64 = 1000;
 /// A producer id that was asked for and did not come is asked for again after this, ms.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::asks::{Ask, AskAll, Asked, Errand, Markers};
 use super::error::TransactionError;
-use super::limits::TransactionLimits;
+use super::limits::{COMPLETE_AFTER_MS, TransactionLimits};
 use super::messages::{AddPartitions, End, Init, Initialized, TransactionDescription};
 use super::state::{Outcome, Producer, TransactionVersion};
 use super::transactions::{TransactionContext, Transactions};
@@ -196,6 +196,7 @@ impl Bench {
         for markers in std::mem::take(&mut self.markers) {
             self.mark_one(&markers);
         }
+        self.wait(COMPLETE_AFTER_MS);
     }
 
     pub(super) fn mark_one(&mut self, markers: &Markers) {

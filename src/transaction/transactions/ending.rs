@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Transactions;
 use crate::transaction::asks::{Ask, Errand, Markers};
 use crate::transaction::limits::{
-    EXPIRE_AT_ONCE, EXPIRE_PAUSE_MS, MARKERS_AGAIN_MS, STORE_AGAIN_MS,
+    COMPLETE_AFTER_MS, EXPIRE_AT_ONCE, EXPIRE_PAUSE_MS, MARKERS_AGAIN_MS, STORE_AGAIN_MS,
 };
 use crate::transaction::partitions::Partitions;
 use crate::transaction::state::State;
@@ -66,12 +66,20 @@ impl Transactions {
             entry.now.partitions.remove(topic, *index);
         }
         let now = entry.now.bytes(id);
+        let is_done = entry.now.partitions.is_empty();
+        let live = entry.live();
+        let is_asked_for = !live.waiting.is_empty();
+        if is_done && !is_asked_for {
+            live.again_ms = now_ms + COMPLETE_AFTER_MS;
+        }
         self.count_bytes(before, now);
-        self.complete(now_ms, id);
+        if is_asked_for {
+            self.complete(now_ms, id);
+        }
     }
 
     /// Stores that the transaction is complete, where no marker is missing any more.
-    fn complete(&mut self, now_ms: i64, id: &Arc<str>) {
+    pub(super) fn complete(&mut self, now_ms: i64, id: &Arc<str>) {
         let Some(entry) = self.ids.get(id) else {
             return;
         };

@@ -23,6 +23,7 @@ fn markers_whose_answer_is_lost_are_sent_again_and_two_answers_are_one() {
     assert_eq!(left, [2]);
     bench.mark_one(&lost);
     bench.mark_one(&lost);
+    bench.wait(20);
     bench.store();
     assert_eq!(bench.state(), "CompleteCommit");
     let next = bumped(producer);

@@ -242,7 +242,10 @@ impl Transactions {
             _ => self.is_busy(id),
         };
         match must_wait {
-            true => self.wait(now_ms, id, ask),
+            true => {
+                self.wait(now_ms, id, ask);
+                self.complete(now_ms, id);
+            }
             false => self.decide(now_ms, id, ask),
         }
     }
