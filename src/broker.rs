@@ -208,7 +208,7 @@ impl Broker {
         );
         let limits = transaction_limits(&config);
         let (transactions, errands) =
-            TransactionCoordinator::new(meta.clone(), topics, limits, wall);
+            TransactionCoordinator::new(meta.clone(), topics, limits, wall, observe.events.clone());
         let own = own_slots(&cluster);
         coordinator.assign(&own).await?;
         transactions.assign(&own).await?;

@@ -298,6 +298,8 @@ fn a_transaction_that_takes_too_long_is_aborted() {
     assert_eq!(end_offset(&mut client, "t"), 1);
     let fenced = E::ProducerFenced.code();
     assert_eq!(producer.add(&mut client, 3, &[("t", 0)]), [fenced]);
+    let told = broker.page("/api/events?kind=transaction");
+    assert!(told.contains("aborted: it took too long"), "{told}");
     broker.stop();
 }
 

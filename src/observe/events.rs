@@ -41,13 +41,15 @@ pub enum EventKind {
     PartitionOffline,
     /// A file's sync took long.
     SlowSync,
+    /// A transaction ended without its producer: it took too long, or a later producer took its place.
+    Transaction,
     /// Somebody did something here that changes the broker.
     Action,
 }
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Rebalance,
         Self::ConnectionRejected,
         Self::RequestRejected,
@@ -56,6 +58,7 @@ impl EventKind {
         Self::Session,
         Self::PartitionOffline,
         Self::SlowSync,
+        Self::Transaction,
         Self::Action,
     ];
 
@@ -70,6 +73,7 @@ impl EventKind {
             Self::Session => "session",
             Self::PartitionOffline => "partition_offline",
             Self::SlowSync => "slow_sync",
+            Self::Transaction => "transaction",
             Self::Action => "action",
         }
     }

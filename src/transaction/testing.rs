@@ -16,11 +16,13 @@ use super::limits::{COMPLETE_AFTER_MS, TransactionLimits};
 use super::messages::{AddPartitions, End, Init, Initialized, TransactionDescription};
 use super::state::{Outcome, Producer, TransactionVersion};
 use super::transactions::{TransactionContext, Transactions};
+use crate::clock::WallClock;
 use crate::coordinator::{
     Answer, CoordinatorError, Machine, SlotPartition, Stored, StoredId, TopicPartition, Topics,
     Write,
 };
 use crate::meta::{Node, Op, paths};
+use crate::observe::Events;
 
 pub(super) const ID: &str = "app";
 pub(super) const TIMEOUT_MS: i32 = 60_000;
@@ -92,6 +94,7 @@ impl Bench {
                 two_phase: true,
             },
             errands: sender,
+            events: Events::new(WallClock::default()),
             timers: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),

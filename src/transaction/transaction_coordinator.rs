@@ -18,6 +18,7 @@ use super::transactions::{TransactionContext, Transactions};
 use crate::clock::WallClock;
 use crate::coordinator::{Coordinator, Ownership, Slot, Topics};
 use crate::meta::{MetaError, MetaStore};
+use crate::observe::Events;
 
 /// What the machines ask of the tasks beside them.
 pub type Errands = mpsc::UnboundedReceiver<Errand>;
@@ -48,11 +49,13 @@ impl TransactionCoordinator {
         topics: Arc<dyn Topics>,
         limits: TransactionLimits,
         wall: &WallClock,
+        events: Events,
     ) -> (Self, Errands) {
         let (errands, receiver) = mpsc::unbounded_channel();
         let context = TransactionContext {
             limits,
             errands,
+            events,
             timers: 0.into(),
             waiting: 0.into(),
             bytes: 0.into(),

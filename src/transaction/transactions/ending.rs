@@ -122,7 +122,7 @@ impl Transactions {
             entry.live().again_ms = now_ms + STORE_AGAIN_MS;
         }
         match aborted {
-            Ok(()) => tracing::info!(id = &**id, "the transaction took too long and is aborted"),
+            Ok(()) => self.report(now_ms, id, "aborted: it took too long"),
             Err(Halt::NeedsId) => self.wait_for_producer_id(now_ms, id, Ask::TimedOut),
             Err(Halt::Refuse(error)) => tracing::error!(id = &**id, %error, "cannot abort"),
         }

@@ -36,12 +36,15 @@ use crate::coordinator::{
     CoordinatorError, InternalTopic, Loaded, Machine, SlotPartition, Stored, Topics, Write,
 };
 use crate::meta::paths;
+use crate::observe::{EventKind, Events, Happened};
 
 /// What the transactional ids of all slots share.
 pub(super) struct TransactionContext {
     pub(super) limits: TransactionLimits,
     /// What other brokers and the cluster are asked for.
     pub(super) errands: mpsc::UnboundedSender<Errand>,
+    /// Reports transactions that end without their producer.
+    pub(super) events: Events,
     /// Open transactions that have a timeout.
     pub(super) timers: AtomicUsize,
     /// Requests that wait.
@@ -273,6 +276,21 @@ impl Transactions {
         self.ids
             .get(id)
             .map_or(&Transaction::DEAD, |entry| &entry.now)
+    }
+
+    /// Reports to people that a transaction ends without its producer.
+    fn report(&self, now_ms: i64, id: &str, why: &str) {
+        let now = self.now(id);
+        let detail = format!(
+            "producer {}, epoch {}, {} partitions, open for {} ms",
+            now.producer.id,
+            now.producer.epoch,
+            now.partitions.len(),
+            now_ms - now.start_ms
+        );
+        tracing::info!(id, why, detail, "a transaction");
+        let happened = Happened::new(EventKind::Transaction, id).why(why);
+        self.context.events.tell(happened.detail(detail));
     }
 
     fn count(&self, now_ms: i64) -> TransactionCounts {

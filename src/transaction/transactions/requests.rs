@@ -31,6 +31,10 @@ impl Transactions {
                 if let Err(error) = self.check_room(id, &next) {
                     return answer.send(Err(error));
                 }
+                if request.keep_prepared && self.now(id).seldom().decision.is_some() {
+                    let why = "its producer came back, after an operator had decided";
+                    self.report(now_ms, id, why);
+                }
                 self.store(id, next, vec![Reply::Init(answer, initialized)]);
             }
             Ok(InitStep::Fence) => self.fence(now_ms, id, Ask::Init(request, answer)),
@@ -43,6 +47,7 @@ impl Transactions {
     fn fence(&mut self, now_ms: i64, id: &Arc<str>, ask: Ask) {
         match self.abort(now_ms, id) {
             Ok(()) => {
+                self.report(now_ms, id, "aborted for a later producer of the same id");
                 let until_ms = now_ms + WAIT_MS_MAX;
                 if let Some(live) = self.live_of(id) {
                     live.waiting.push_front(Waiting { ask, until_ms });
