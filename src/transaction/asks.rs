@@ -5,6 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::error::TransactionError;
+use super::limits::{LEADERS_WAIT_MS_MAX, WAIT_MS_MAX};
 use super::messages::{
     AddPartitions, End, Init, Initialized, TransactionCounts, TransactionDescription,
 };
@@ -33,6 +34,17 @@ pub(super) enum Ask {
 }
 
 impl Ask {
+    /// How long it waits at most for the change that it needs, ms.
+    pub(super) fn wait_ms_max(&self) -> i64 {
+        match self {
+            Self::Add(request, _) if request.version >= TransactionVersion::V2 => {
+                LEADERS_WAIT_MS_MAX
+            }
+            Self::Verify(..) => LEADERS_WAIT_MS_MAX,
+            _ => WAIT_MS_MAX,
+        }
+    }
+
     /// Waited too long, or may not wait.
     pub(super) fn refuse(self, error: TransactionError) {
         match self {

@@ -89,8 +89,8 @@ impl Entry {
     /// When something is due, ms.
     pub(super) fn next_deadline(&self) -> Option<i64> {
         let live = self.live.as_deref();
-        let waiting = live.and_then(|live| live.waiting.front());
-        let waiting = waiting.map(|waiting| waiting.until_ms);
+        let waiting = live.into_iter().flat_map(|live| &live.waiting);
+        let waiting = waiting.map(|waiting| waiting.until_ms).min();
         let again_ms = live.map_or(0, |live| live.again_ms);
         let due = match self.change() {
             Some(_) => None,

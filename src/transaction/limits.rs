@@ -12,6 +12,9 @@ pub(super) const PARTITION_BYTES: usize = 30;
 /// How long a request waits for the change that it needs, before it is answered with CONCURRENT_TRANSACTIONS, ms. Kafka asks
 /// again every 20 ms, for at most 100 ms, or leaves it to the client.
 pub(super) const WAIT_MS_MAX: i64 = 1000;
+/// The same, where the leader of a partition asks: records and other leaders' requests wait meanwhile, ms. Kafka's
+/// add.partitions.to.txn.retry.backoff.max.ms.
+pub(super) const LEADERS_WAIT_MS_MAX: i64 = 100;
 /// Requests that wait for one transactional id. A client has one at a time.
 pub(super) const WAITING_MAX: usize = 64;
 /// Requests that wait for all transactional ids of the broker; of what they hold the broker's memory for requests has its share.

@@ -25,8 +25,7 @@ use super::asks::{Ask, AskAll, Errand};
 use super::entry::{Change, Entry, Live, Reply, Waiting};
 use super::error::TransactionError;
 use super::limits::{
-    PRODUCER_ID_AGAIN_MS, STORE_AGAIN_MS, TransactionLimits, WAIT_MS_MAX, WAITING_ALL_MAX,
-    WAITING_MAX,
+    PRODUCER_ID_AGAIN_MS, STORE_AGAIN_MS, TransactionLimits, WAITING_ALL_MAX, WAITING_MAX,
 };
 use super::messages::{HANGING_MS, TransactionCounts, TransactionDescription};
 use super::persist;
@@ -312,7 +311,7 @@ impl Transactions {
 
     /// A request waits for the change that goes on.
     fn wait(&mut self, now_ms: i64, id: &Arc<str>, ask: Ask) {
-        let until_ms = now_ms + WAIT_MS_MAX;
+        let until_ms = now_ms + ask.wait_ms_max();
         let is_full = self.context.waiting.load(Ordering::Relaxed) >= WAITING_ALL_MAX;
         let Some(entry) = self.ids.get_mut(id) else {
             return ask.refuse(TransactionError::ConcurrentTransactions);
@@ -350,15 +349,19 @@ impl Transactions {
     }
 
     fn refuse_those_that_waited(&mut self, now_ms: i64, id: &str) {
-        while let Some(live) = self.live_of(id) {
-            let first = live.waiting.front();
-            if first.is_none_or(|first| first.until_ms > now_ms) {
-                return;
-            }
-            if let Some(Waiting { ask, .. }) = live.waiting.pop_front() {
-                self.count_waiting(false);
-                ask.refuse(TransactionError::ConcurrentTransactions);
-            }
+        let Some(live) = self.live_of(id) else {
+            return;
+        };
+        let is_over = |waiting: &Waiting| waiting.until_ms <= now_ms;
+        if !live.waiting.iter().any(is_over) {
+            return;
+        }
+        let waiting = std::mem::take(&mut live.waiting).into_iter();
+        let (over, left): (Vec<Waiting>, Vec<Waiting>) = waiting.partition(is_over);
+        live.waiting = left.into();
+        for Waiting { ask, .. } in over {
+            self.count_waiting(false);
+            ask.refuse(TransactionError::ConcurrentTransactions);
         }
     }
 

@@ -10,7 +10,6 @@ use crate::coordinator::{InternalTopic, SlotPartition};
 use crate::transaction::asks::{Ask, Asked};
 use crate::transaction::entry::Waiting;
 use crate::transaction::error::TransactionError;
-use crate::transaction::limits::WAIT_MS_MAX;
 use crate::transaction::messages::{AddPartitions, End, Init, Initialized};
 use crate::transaction::state::{Outcome, Producer, State, TransactionVersion};
 use crate::transaction::transaction::{EndStep, Halt, InitStep, Transaction};
@@ -48,7 +47,7 @@ impl Transactions {
         match self.abort(now_ms, id) {
             Ok(()) => {
                 self.report(now_ms, id, "aborted for a later producer of the same id");
-                let until_ms = now_ms + WAIT_MS_MAX;
+                let until_ms = now_ms + ask.wait_ms_max();
                 if let Some(live) = self.live_of(id) {
                     live.waiting.push_front(Waiting { ask, until_ms });
                     self.count_waiting(true);

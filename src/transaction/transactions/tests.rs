@@ -1,6 +1,7 @@
 //! What is asked of the transactional ids of a slot, with writes that are stored or refused as a test says.
 
 use super::*;
+use crate::transaction::limits::{LEADERS_WAIT_MS_MAX, WAIT_MS_MAX};
 use crate::transaction::state::{Outcome, Producer};
 use crate::transaction::testing::*;
 
@@ -83,18 +84,19 @@ fn what_waits_too_long_is_told_to_come_again() {
     let first = bench.init();
     bench.add(first, &[("t", 1)]).unwrap();
     let second = bench.end(commit(first)).unwrap();
-    let mut waits = bench.begin_add(ID, add(second, &[("t", 1)]));
-    bench.wait(WAIT_MS_MAX - 1);
-    assert!(!is_answered(&mut waits));
-    let mut waits = bench.begin_add(ID, add(second, &[("t", 1)]));
-    let too_many: Vec<_> = (0..WAITING_MAX)
-        .map(|_| bench.begin_add(ID, add(second, &[("t", 1)])))
-        .collect();
-    let refused = too_many.into_iter().next_back().unwrap();
-    assert_eq!(answered(refused), Err(E::ConcurrentTransactions));
-    assert!(!is_answered(&mut waits));
-    bench.wait(WAIT_MS_MAX);
-    assert_eq!(answered(waits), Err(E::ConcurrentTransactions));
+    let mut adds = bench.begin_add(ID, add(second, &[("t", 1)]));
+    let mut begins = bench.begin(ID, init());
+    bench.wait(LEADERS_WAIT_MS_MAX - 1);
+    assert!(!is_answered(&mut adds));
+    bench.wait(1);
+    assert_eq!(answered(adds), Err(E::ConcurrentTransactions));
+    let many = (0..WAITING_MAX).map(|_| bench.begin_add(ID, add(second, &[("t", 1)])));
+    let last = many.collect::<Vec<_>>().into_iter().next_back().unwrap();
+    assert_eq!(answered(last), Err(E::ConcurrentTransactions), "too many");
+    bench.wait(WAIT_MS_MAX - LEADERS_WAIT_MS_MAX - 1);
+    assert!(!is_answered(&mut begins));
+    bench.wait(1);
+    assert_eq!(answered(begins), Err(E::ConcurrentTransactions));
 }
 
 #[test]
