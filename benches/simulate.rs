@@ -38,6 +38,8 @@ mod router;
 mod seeds;
 #[path = "../tests/simulation/store.rs"]
 mod store;
+#[path = "../tests/simulation/transactions.rs"]
+mod transactions;
 #[path = "../tests/simulation/world.rs"]
 mod world;
 

@@ -51,6 +51,8 @@ mod router;
 mod seeds;
 #[path = "simulation/store.rs"]
 mod store;
+#[path = "simulation/transactions.rs"]
+mod transactions;
 #[path = "simulation/world.rs"]
 mod world;
 

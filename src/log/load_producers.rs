@@ -61,7 +61,8 @@ pub(super) fn load_producers(
     Ok(producers)
 }
 
-/// Goes through the batches of a segment from an offset on; the transactions that they abort.
+/// Goes through the batches of a segment from the one that holds an offset on, as Kafka does: the log's start may lie within a
+/// batch, whose later records can be read. Returns the transactions that they abort.
 fn replay(
     segment: &Segment,
     from: i64,
@@ -74,9 +75,6 @@ fn replay(
     let mut walk = segment.batches(start.position, segment.bytes())?;
     while let Some(batch) = walk.next()? {
         let BatchAt { header, position } = batch;
-        if header.base_offset < from {
-            continue;
-        }
         let marker = match header.is_control() {
             true => EndMarker::of_batch(&segment.read_batch(&batch)?),
             false => None,

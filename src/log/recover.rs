@@ -247,7 +247,9 @@ fn believed_until(
 ) -> Result<i64, LogError> {
     let mut believed = match mode {
         OpenMode::AfterCrash { recovery_point } => {
-            segments[segment_of(segments, recovery_point)].base_offset
+            // One that ends there was synced as the active one, without its indexes.
+            let synced = recovery_point.saturating_sub(1);
+            segments[segment_of(segments, synced)].base_offset
         }
         OpenMode::Clean | OpenMode::AfterKill { .. } => log_end,
     };

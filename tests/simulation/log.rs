@@ -1,11 +1,13 @@
 //! One partition's log over a disk that forgets: appends, syncs, rolls, deletions, crashes, lost power, failing calls.
-//! After each of them what can be read is held against what was appended and what was acknowledged.
+//! After each of them what can be read is held against what was appended and what was acknowledged: all of it, and what
+//! readers of committed records make of it (`transactions.rs`).
 
 use std::path::Path;
 use std::sync::Arc;
 
 use metaq::log::{
-    Appended, LeftAs, Log, LogConfig, LogError, OffsetPosition, OpenMode, ProducedBatch, unlink_all,
+    AppendRequest, Appended, LeftAs, Log, LogConfig, LogError, OffsetPosition, OpenMode,
+    ProducedBatch, unlink_all,
 };
 use metaq_protocol::batch::{
     BATCH_HEADER_BYTES, BatchBuilder, BatchHeader, header_for_append, next_sequence,
@@ -15,27 +17,34 @@ use parking_lot::Mutex;
 
 use super::disk::{Disk, damage_indexes, directory};
 use super::random::Random;
+use super::transactions::{self, Part, Sender};
 
-const NOW: i64 = 1_700_000_000_000;
+pub const NOW: i64 = 1_700_000_000_000;
 const PRODUCERS: usize = 3;
+
+/// Besides, so many send in transactions.
+const SENDERS: usize = 2;
 
 /// A batch that the log answered for.
 #[derive(Clone)]
-struct Kept {
-    base: i64,
-    count: i64,
+pub struct Kept {
+    pub base: i64,
+    pub count: i64,
     /// What its records say.
-    number: u64,
-    producer: i64,
-    sequence: i32,
+    pub number: u64,
+    pub producer: i64,
+    pub epoch: i16,
+    pub sequence: i32,
+    pub part: Part,
 }
 
 /// What producers send at once.
 struct Sent {
     batches: Vec<Kept>,
-    asked: Vec<Vec<ProducedBatch>>,
+    asked: Vec<AppendRequest>,
     /// Theirs, after it.
     sequences: [i32; PRODUCERS],
+    senders: [Sender; SENDERS],
 }
 
 /// What was written down outside the log, as the data directory's checkpoints are.
@@ -62,6 +71,8 @@ struct World<'a> {
     /// Ids of the producers there are now.
     producers: [i64; PRODUCERS],
     sequences: [i32; PRODUCERS],
+    /// Producers of transactions.
+    senders: [Sender; SENDERS],
     number: u64,
     checkpoint: Checkpoint,
     /// The leader's.
@@ -108,6 +119,7 @@ pub fn run(seed: u64, steps: usize, faults: Faults) -> Result<(), String> {
         synced_end: 0,
         producers: [1000, 1001, 1002],
         sequences: [0; PRODUCERS],
+        senders: [Sender::new(2000), Sender::new(2001)],
         number: 0,
         checkpoint: Checkpoint::default(),
         epoch: 0,
@@ -167,7 +179,13 @@ impl World<'_> {
     }
 
     fn batch(&self, kept: &Kept) -> Vec<ProducedBatch> {
-        let mut builder = BatchBuilder::new().producer(kept.producer, 0, kept.sequence);
+        if let Part::Marker(outcome) = kept.part {
+            return transactions::marker(kept, outcome).batches;
+        }
+        let mut builder = BatchBuilder::new().producer(kept.producer, kept.epoch, kept.sequence);
+        if kept.part == Part::Transaction {
+            builder = builder.transactional();
+        }
         for n in 0..kept.count {
             let value = format!(
                 "{} {n} {}",
@@ -186,31 +204,59 @@ impl World<'_> {
         let requests = self.random.between(1, 3);
         let mut base = self.log().ends().log_end.offset;
         let (mut batches, mut sequences) = (Vec::new(), self.sequences);
+        let (mut asked, mut senders) = (Vec::new(), self.senders);
         for _ in 0..requests {
+            let at = self.random.below(2 * SENDERS as u64) as usize;
+            // One request of each at a time: the next one is verified when it is through.
+            if at < SENDERS && senders[at] == self.senders[at] {
+                self.number += 1;
+                let kept = senders[at].next(base, self.number, &mut self.random);
+                asked.push(self.transactional(&kept));
+                base += kept.count;
+                batches.push(kept);
+                continue;
+            }
             let producer = self.random.below(PRODUCERS as u64) as usize;
             let count = self.random.between(1, 5);
             self.number += 1;
-            batches.push(Kept {
+            let kept = Kept {
                 base,
                 count,
                 number: self.number,
                 producer: self.producers[producer],
+                epoch: 0,
                 sequence: sequences[producer],
-            });
+                part: Part::Plain,
+            };
+            asked.push(AppendRequest::of_client(self.batch(&kept)));
+            batches.push(kept);
             sequences[producer] = next_sequence(sequences[producer], count as i32);
             base += count;
         }
-        let asked = batches.iter().map(|kept| self.batch(kept)).collect();
         Sent {
             batches,
             asked,
             sequences,
+            senders,
+        }
+    }
+
+    /// What a producer of transactions sends, verified where it needs to be.
+    fn transactional(&self, kept: &Kept) -> AppendRequest {
+        match kept.part {
+            Part::Marker(outcome) => transactions::marker(kept, outcome),
+            _ => {
+                let verification = transactions::verification(self.log(), kept, self.now);
+                AppendRequest::verified(self.batch(kept), verification)
+            }
         }
     }
 
     fn append(&mut self) -> Result<(), String> {
         let sent = self.next_batches();
-        let answers = self.log().append(&sent.asked, self.epoch, self.now);
+        let answers = self
+            .log()
+            .append_with(&sent.asked, self.epoch, self.now, |_| {});
         if !self.appended(sent, answers)? {
             return self.died();
         }
@@ -245,7 +291,7 @@ impl World<'_> {
             }
         }
         self.kept.extend(sent.batches);
-        self.sequences = sent.sequences;
+        (self.sequences, self.senders) = (sent.sequences, sent.senders);
         Ok(true)
     }
 
@@ -262,7 +308,7 @@ impl World<'_> {
         self.disk.during_syncs(Some(Arc::new(move |_| {
             let mut answered = answered.lock();
             if answered.is_none() {
-                *answered = Some(log.append(&asked, epoch, now));
+                *answered = Some(log.append_with(&asked, epoch, now, |_| {}));
             }
         })));
         let synced = self.log().sync(now);
@@ -438,8 +484,8 @@ impl World<'_> {
     fn follow(&mut self) -> Result<(), String> {
         let sent = self.next_batches();
         let mut fetched = Vec::new();
-        for (kept, batches) in sent.batches.iter().zip(&sent.asked) {
-            let bytes = &batches[0].bytes;
+        for (kept, request) in sent.batches.iter().zip(&sent.asked) {
+            let bytes = &request.batches[0].bytes;
             let head = header_for_append(bytes, kept.base, self.epoch, None);
             fetched.extend_from_slice(&head);
             fetched.extend_from_slice(&bytes[BATCH_HEADER_BYTES..]);
@@ -463,7 +509,7 @@ impl World<'_> {
             self.log().ends().log_end.offset
         ));
         self.kept.extend(sent.batches);
-        self.sequences = sent.sequences;
+        (self.sequences, self.senders) = (sent.sequences, sent.senders);
         match self.log().epochs().latest() == Some(self.epoch) {
             true => Ok(()),
             false => Err(format!(
@@ -604,6 +650,9 @@ impl World<'_> {
             self.sequences[n] =
                 last.map_or(0, |kept| next_sequence(kept.sequence, kept.count as i32));
         }
+        for sender in &mut self.senders {
+            sender.go_on(&self.kept, anew);
+        }
         self.check()
     }
 
@@ -635,7 +684,9 @@ impl World<'_> {
             return Ok(());
         }
         let offset = self.random.between(ends.log_start, ends.log_end.offset - 1);
-        self.read(offset).map(|_| ())
+        self.read(offset)?;
+        let bytes_max = self.random.between(1, 4000) as usize;
+        transactions::check(self.log(), &self.kept, offset, bytes_max)
     }
 
     /// Whether this very batch is in the log.
@@ -675,6 +726,9 @@ impl World<'_> {
                 header.base_offset, header.record_count, kept.base, kept.count
             ));
         }
+        if matches!(kept.part, Part::Marker(_)) {
+            return Ok(kept.base + kept.count);
+        }
         for (n, record) in Records::new(&header, &bytes[BATCH_HEADER_BYTES..]).enumerate() {
             let record = record.map_err(|error| format!("at {offset}: {error}"))?;
             let expected = format!("{} {n} ", kept.number);
@@ -693,8 +747,11 @@ impl World<'_> {
         let ends = self.log().ends();
         let mut offset = ends.log_start;
         while offset < ends.log_end.offset {
-            offset = self.read(offset)?;
+            let next = self.read(offset)?;
+            let bytes_max = self.random.between(1, 4000) as usize;
+            transactions::check(self.log(), &self.kept, offset, bytes_max)?;
+            offset = next;
         }
-        Ok(())
+        transactions::check(self.log(), &self.kept, ends.log_end.offset, 1)
     }
 }
