@@ -445,7 +445,7 @@ impl<'a> AppendGroup<'a> {
             true => EndMarker::of_batch(bytes),
             false => None,
         };
-        let at = self.next_position(header.base_offset);
+        let at = || self.next_position(header.base_offset);
         self.log.note_stored(header, marker, at)
     }
 

@@ -48,12 +48,12 @@ impl Log {
         Ok(producers.begin_verification(batch, now_ms)?)
     }
 
-    /// Remembers a batch that is about to be written, by the appender; returns the transaction that it aborts.
+    /// Remembers a batch that is about to be written there, by the appender; returns the transaction that it aborts.
     pub(super) fn note_stored(
         &self,
         batch: &BatchHeader,
         marker: Option<EndMarker>,
-        at: OffsetPosition,
+        at: impl FnOnce() -> OffsetPosition,
     ) -> Option<AbortedTransaction> {
         let mut producers = self.producers.lock();
         let aborted = producers.stored(batch, marker, at);

@@ -79,7 +79,7 @@ fn replay(
             true => EndMarker::of_batch(&segment.read_batch(&batch)?),
             false => None,
         };
-        let at = OffsetPosition {
+        let at = || OffsetPosition {
             offset: header.base_offset,
             segment_base: segment.base_offset,
             position,

@@ -292,13 +292,14 @@ impl Producers {
         }
     }
 
-    /// Remembers a batch that was stored, or is found in the log while rebuilding, with what it says where it is a marker.
+    /// Remembers a batch that was stored `at` a place, or is found there while rebuilding, with what it says where it is a
+    /// marker.
     /// Returns the transaction that it aborts.
     pub fn stored(
         &mut self,
         batch: &BatchHeader,
         marker: Option<EndMarker>,
-        at: OffsetPosition,
+        at: impl FnOnce() -> OffsetPosition,
     ) -> Option<AbortedTransaction> {
         if batch.producer_id < 0 {
             return None;
@@ -315,7 +316,7 @@ impl Producers {
         producer.last_timestamp = batch.max_timestamp;
         if batch.is_transactional() && !producer.is_in_transaction() {
             producer.transaction_first_offset = batch.base_offset;
-            self.undecided.begin(batch.producer_id, at);
+            self.undecided.begin(batch.producer_id, at());
         }
         if producer.batches.len() == BATCHES_MAX {
             producer.batches.pop_front();

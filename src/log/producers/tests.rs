@@ -16,7 +16,7 @@ fn at(batch: &BatchHeader) -> OffsetPosition {
 }
 
 fn store(producers: &mut Producers, batch: &BatchHeader) {
-    assert_eq!(producers.stored(batch, None, at(batch)), None);
+    assert_eq!(producers.stored(batch, None, || at(batch)), None);
 }
 
 fn batch(epoch: i16, base_sequence: i32, records: usize, base_offset: i64) -> BatchHeader {
@@ -145,7 +145,7 @@ fn a_transaction_goes_on_until_its_marker_which_takes_epoch_and_sequences_along(
         Ok(())
     );
     assert_eq!(
-        producers.stored(&marker(4, 12), Some(COMMIT), at(&next)),
+        producers.stored(&marker(4, 12), Some(COMMIT), || at(&next)),
         None
     );
     assert_eq!(first_unstable(&mut producers), None);
@@ -159,7 +159,7 @@ fn a_transaction_goes_on_until_its_marker_which_takes_epoch_and_sequences_along(
     assert!(producer.batches.is_empty() && !producer.is_in_transaction());
     // By the rules before version 2 the epoch stays, and with it what is remembered.
     store(&mut producers, &transactional(4, 0, 13));
-    producers.stored(&marker(4, 14), Some(COMMIT), at(&next));
+    producers.stored(&marker(4, 14), Some(COMMIT), || at(&next));
     assert_eq!(producers.by_id[&9].last_sequence(), 0);
 }
 
@@ -170,7 +170,7 @@ fn an_abort_tells_what_readers_must_leave_out() {
         outcome: Outcome::Abort,
         ..COMMIT
     };
-    let aborted = producers.stored(&marker(3, 20), Some(abort), at(&marker(3, 20)));
+    let aborted = producers.stored(&marker(3, 20), Some(abort), || at(&marker(3, 20)));
     let expected = AbortedTransaction {
         producer_id: 9,
         first_offset: 10,
@@ -179,7 +179,7 @@ fn an_abort_tells_what_readers_must_leave_out() {
     };
     assert_eq!(aborted, Some(expected));
     // There is none any more.
-    let again = producers.stored(&marker(3, 21), Some(abort), at(&marker(3, 21)));
+    let again = producers.stored(&marker(3, 21), Some(abort), || at(&marker(3, 21)));
     assert_eq!(again, None);
 }
 
@@ -193,7 +193,7 @@ fn a_marker_that_was_written_before_ends_no_later_transaction() {
         producers.admit_marker(&marker(3, 11), &COMMIT, v2),
         Err(stale)
     );
-    producers.stored(&marker(4, 11), Some(COMMIT), at(&marker(4, 11)));
+    producers.stored(&marker(4, 11), Some(COMMIT), || at(&marker(4, 11)));
     // Sent once more after a failover, while none is open.
     assert_eq!(producers.admit_marker(&marker(4, 12), &COMMIT, v2), Ok(()));
     // The next one is.
@@ -230,7 +230,7 @@ fn hostile_markers_are_refused_and_one_of_an_unknown_producer_ends_nothing() {
         producers.admit_marker(&marker(2, 11), &COMMIT, v0),
         Err(fenced)
     );
-    producers.stored(&marker(3, 11), Some(COMMIT), at(&marker(3, 11)));
+    producers.stored(&marker(3, 11), Some(COMMIT), || at(&marker(3, 11)));
     let zombie = EndMarker {
         coordinator_epoch: 4,
         ..COMMIT
@@ -243,7 +243,10 @@ fn hostile_markers_are_refused_and_one_of_an_unknown_producer_ends_nothing() {
     let mut unknown = marker(0, 12);
     unknown.producer_id = 1000;
     assert_eq!(producers.admit_marker(&unknown, &COMMIT, v0), Ok(()));
-    assert_eq!(producers.stored(&unknown, Some(COMMIT), at(&unknown)), None);
+    assert_eq!(
+        producers.stored(&unknown, Some(COMMIT), || at(&unknown)),
+        None
+    );
     assert_eq!(first_unstable(&mut producers), None);
     assert_eq!(producers.by_id[&1000].epoch, 0);
 }
@@ -263,7 +266,7 @@ fn a_late_batch_of_the_former_transaction_does_not_join_the_next() {
         let mut producers = in_transaction();
         let ended = marker(marker_epoch, 11);
         assert_eq!(producers.admit_marker(&ended, &COMMIT, version), Ok(()));
-        producers.stored(&ended, Some(COMMIT), at(&ended));
+        producers.stored(&ended, Some(COMMIT), || at(&ended));
         let refused = admit(&producers, &transactional(3, 1, 12)).unwrap_err();
         match version {
             TransactionVersion::V2 => {
@@ -286,7 +289,7 @@ fn a_first_batch_needs_the_guard_of_its_own_transaction() {
         .begin_verification(&to_verify(3, 0, false), 0)
         .unwrap();
     // An abort comes in between: the coordinator's answer was about what it ended.
-    producers.stored(&marker(3, 10), Some(COMMIT), at(&first));
+    producers.stored(&marker(3, 10), Some(COMMIT), || at(&first));
     let late = producers.admit(&first, guard);
     assert_eq!(late, Err(ProducerError::NotInTransaction));
     let renewed = producers
@@ -340,7 +343,7 @@ fn a_late_marker_of_version_2_leaves_the_next_transactions_guard() {
     let guard = producers
         .begin_verification(&to_verify(4, 0, true), 0)
         .unwrap();
-    producers.stored(&marker(4, 11), Some(COMMIT), at(&marker(4, 11)));
+    producers.stored(&marker(4, 11), Some(COMMIT), || at(&marker(4, 11)));
     let admitted = producers.admit(&transactional(4, 0, 12), guard);
     assert_eq!(admitted, Ok(Admission::Append));
 }
@@ -348,7 +351,7 @@ fn a_late_marker_of_version_2_leaves_the_next_transactions_guard() {
 #[test]
 fn a_retried_batch_is_recognised_after_its_transaction_ended() {
     let mut producers = in_transaction();
-    producers.stored(&marker(3, 11), Some(COMMIT), at(&marker(3, 11)));
+    producers.stored(&marker(3, 11), Some(COMMIT), || at(&marker(3, 11)));
     let again = admit(&producers, &transactional(3, 0, 12));
     assert!(matches!(again, Ok(Admission::Duplicate(stored)) if stored.last_offset == 10));
 }
@@ -383,7 +386,7 @@ fn a_producer_does_not_expire_while_its_transaction_is_open() {
     producers.expire(much_later, 1);
     assert_eq!(first_unstable(&mut producers), Some(10));
     assert_eq!(producers.len(), 1);
-    producers.stored(&marker(3, 11), Some(COMMIT), at(&marker(3, 11)));
+    producers.stored(&marker(3, 11), Some(COMMIT), || at(&marker(3, 11)));
     producers.expire(much_later, 1);
     assert!(producers.is_empty());
     assert_eq!(first_unstable(&mut producers), None);
