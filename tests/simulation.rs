@@ -92,6 +92,34 @@ fn a_log_keeps_what_it_acknowledged_while_a_leader_has_it_cut_off() {
 }
 
 #[test]
+fn what_tells_of_aborted_transactions_is_synced_before_a_later_recovery_point_counts_on_it() {
+    for seed in [246, 814] {
+        log::run(seed, STEPS, Faults::Calls).unwrap();
+    }
+}
+
+#[test]
+fn what_was_cut_off_an_index_of_aborted_transactions_does_not_come_back_with_the_power() {
+    for seed in [1577, 1587] {
+        log::run(seed, STEPS, Faults::Calls).unwrap();
+    }
+}
+
+#[test]
+fn an_index_of_aborted_transactions_whose_sync_failed_is_written_again_at_the_next_start() {
+    for seed in [1241, 1364] {
+        log::run(seed, STEPS, Faults::Syncs).unwrap();
+    }
+}
+
+#[test]
+fn a_log_of_which_nothing_is_left_after_its_start_knows_of_no_open_transaction() {
+    for seed in [674, 888] {
+        log::run(seed, STEPS, Faults::Calls).unwrap();
+    }
+}
+
+#[test]
 fn a_partition_that_moves_is_there_once_with_all_that_was_acknowledged() {
     assert_clean(0..SEEDS, |seed| moves::run(seed, MOVE_STEPS));
 }

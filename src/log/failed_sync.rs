@@ -40,7 +40,8 @@ pub(super) fn forget(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     disk.remove(&dir.join(SYNC_FAILED))
 }
 
-/// Writes what is not known to be synced to its own place, so that the next sync has it to write.
+/// Writes what is not known to be synced to its own place, so that the next sync has it to write. What tells of aborted
+/// transactions is synced at once.
 pub(super) fn write_again(segments: &[Arc<Segment>], synced_end: i64) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK_BYTES];
     for segment in &segments[segment_of(segments, synced_end)..] {
@@ -55,6 +56,10 @@ pub(super) fn write_again(segments: &[Arc<Segment>], synced_end: i64) -> io::Res
             file.write_all_at(&mut [IoSlice::new(&buffer[..read])], position)?;
             position += read as u64;
         }
+    }
+    // Of a segment that ends there the index may be what could not be synced.
+    for segment in &segments[segment_of(segments, synced_end.saturating_sub(1))..] {
+        segment.aborted.write_again()?;
     }
     Ok(())
 }

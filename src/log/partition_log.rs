@@ -368,14 +368,17 @@ impl Log {
     /// Syncs, saves the producers and cuts the indexes: a clean close. Appends are refused afterwards.
     pub fn close(&self, now_ms: i64) -> Result<i64, LogError> {
         let synced = self.sync(now_ms)?.offset;
-        let _appending = self.tail.lock();
+        let mut tail = self.tail.lock();
         if let Some(reason) = self.offline_reason() {
             return Err(LogError::Offline(reason));
         }
         let segments = self.segments.load();
         if let Some(active) = segments.last() {
             active.seal()?;
-            active.aborted.sync()?;
+            if let Err(error) = active.aborted.sync() {
+                failed_sync::note(&*self.disk, &self.dir());
+                return Err(LogError::Offline(self.take_offline(&mut tail, &error)));
+            }
         }
         self.store_producers(synced)?;
         // A segment that was empty until now had nothing else to sync; who opens the log trusts that it is there.

@@ -114,12 +114,14 @@ impl Log {
         };
         let scanned = matches!(mode, OpenMode::AfterCrash { .. });
         for pair in segments.windows(2) {
-            // What was scanned has synced indexes; what was only looked at has where its records are synced.
-            if scanned || pair[1].base_offset <= mode.recovery_point() {
+            // What was scanned has synced indexes; what was only looked at has where records after it are synced. One that
+            // ends at the recovery point was synced as the active one, without its indexes.
+            if scanned || pair[1].base_offset < mode.recovery_point() {
                 pair[0].trust_indexes();
             }
         }
         let active = &segments[segments.len() - 1];
+        active.note_active();
         active.load_first_timestamp()?;
         let log_end = OffsetPosition {
             offset: next_offset,
@@ -234,6 +236,8 @@ fn begin_anew(
         deleted.mark_deleted()?;
         deleted.unlink()?;
     }
+    // As Kafka's LogLoader: what is gone may have ended what an old snapshot tells of.
+    producer_snapshot::remove(&**location.disk, location.dir, |_| true)?;
     segments.push(location.create_first(log_start)?);
     Ok(())
 }

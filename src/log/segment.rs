@@ -328,6 +328,11 @@ impl Segment {
         self.indexes_synced.store(true, Ordering::Release);
     }
 
+    /// For the one that is appended to from now on: its indexes are to be synced once more when it is sealed.
+    pub(super) fn note_active(&self) {
+        self.indexes_synced.store(false, Ordering::Release);
+    }
+
     /// The first batch that ends at or after `offset`, scanning from the index's hint and below `end`.
     pub(super) fn batch_holding(&self, offset: i64, end: u64) -> Result<Option<BatchAt>, LogError> {
         self.batch_holding_within(Reach::Disk, offset, end)

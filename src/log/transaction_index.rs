@@ -20,7 +20,7 @@
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -73,6 +73,8 @@ pub(super) struct TransactionIndex {
     path: Mutex<PathBuf>,
     file: Mutex<Option<Arc<dyn DiskFile>>>,
     bytes: AtomicU64,
+    /// Whether the file is not known to be on stable storage as it is.
+    is_unsynced: AtomicBool,
 }
 
 impl TransactionIndex {
@@ -83,11 +85,13 @@ impl TransactionIndex {
             path: Mutex::new(path),
             file: Mutex::new(None),
             bytes: AtomicU64::new(0),
+            is_unsynced: AtomicBool::new(false),
         }
     }
 
     /// A file of this size was found.
     pub(super) fn found(&self, bytes: u64) {
+        self.is_unsynced.store(true, Ordering::Release);
         self.bytes.store(bytes, Ordering::Release);
     }
 
@@ -149,6 +153,7 @@ impl TransactionIndex {
         let position = self.bytes.load(Ordering::Relaxed);
         let entry = aborted.encode();
         let file = self.writable()?;
+        self.is_unsynced.store(true, Ordering::Release);
         file.write_all_at(&mut [IoSlice::new(&entry)], position)?;
         let bytes = position + ENTRY_BYTES as u64;
         self.bytes.store(bytes, Ordering::Release);
@@ -162,11 +167,16 @@ impl TransactionIndex {
         }
         let keep = self.first_ending_at(Reach::Disk, offset)? * ENTRY_BYTES as u64;
         if keep < self.bytes.load(Ordering::Acquire) {
-            // Readers see less before it is less.
-            self.bytes.store(keep, Ordering::Release);
-            self.writable()?.set_len(keep)?;
+            self.cut(keep)?;
         }
         Ok(())
+    }
+
+    fn cut(&self, bytes: u64) -> io::Result<()> {
+        // Readers see less before it is less.
+        self.bytes.store(bytes, Ordering::Release);
+        self.is_unsynced.store(true, Ordering::Release);
+        self.writable()?.set_len(bytes)
     }
 
     /// Says of what ends at and after an offset what was found in the records; whether that is news.
@@ -186,8 +196,7 @@ impl TransactionIndex {
             self.keep_before(offset)?;
         } else {
             // Nothing of it is believed; whoever opens a log has read the segment from its beginning.
-            self.bytes.store(0, Ordering::Release);
-            self.writable()?.set_len(0)?;
+            self.cut(0)?;
         }
         for aborted in aborted {
             self.append(aborted)?;
@@ -298,17 +307,36 @@ impl TransactionIndex {
         }
     }
 
-    /// Returns when the entries, and that they are there, are on stable storage. The file may be younger than all others of
-    /// its segment.
+    /// Writes all of it to its own place and syncs it, after a sync that failed.
+    pub(super) fn write_again(&self) -> io::Result<()> {
+        let bytes = self.bytes.load(Ordering::Acquire);
+        if bytes == 0 && !self.is_unsynced.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let file = self.writable()?;
+        let mut content = vec![0; bytes as usize];
+        if file.read_at(&mut content, 0)? < content.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // Its length too.
+        file.set_len(0)?;
+        file.write_all_at(&mut [IoSlice::new(&content)], 0)?;
+        self.is_unsynced.store(true, Ordering::Release);
+        self.sync()
+    }
+
+    /// Returns when the file, and that it is there, are on stable storage: it may be younger than all others of its segment.
+    /// Entries that were cut off must not come back either.
     pub(super) fn sync(&self) -> io::Result<()> {
-        if self.is_empty() {
+        if !self.is_unsynced.load(Ordering::Acquire) {
             return Ok(());
         }
         self.writable()?.sync_data()?;
-        match self.path().parent() {
-            Some(dir) => self.disk.sync_dir(dir),
-            None => Ok(()),
+        if let Some(dir) = self.path().parent() {
+            self.disk.sync_dir(dir)?;
         }
+        self.is_unsynced.store(false, Ordering::Release);
+        Ok(())
     }
 }
 

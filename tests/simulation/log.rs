@@ -274,7 +274,11 @@ impl World<'_> {
         answers: Vec<Result<Appended, LogError>>,
     ) -> Result<bool, String> {
         let end = self.log().ends().log_end.offset;
-        self.note(format!("append {}: {end}", sent.batches.len()));
+        let transactional = transactions::noted(&sent.batches);
+        self.note(format!(
+            "append {}: {end}{transactional}",
+            sent.batches.len()
+        ));
         for (kept, answer) in sent.batches.iter().zip(answers) {
             match answer {
                 Ok(appended) if appended.base_offset == kept.base => {}

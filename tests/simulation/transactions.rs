@@ -98,6 +98,18 @@ impl Sender {
     }
 }
 
+/// What is sent of transactions, for a trace.
+pub fn noted(batches: &[Kept]) -> String {
+    let of = |kept: &Kept| {
+        let (producer, epoch, base) = (kept.producer, kept.epoch, kept.base);
+        match kept.part {
+            Part::Plain => String::new(),
+            part => format!(", {producer}/{epoch} {part:?} at {base}"),
+        }
+    };
+    batches.iter().map(of).collect()
+}
+
 /// The marker that a kept batch is.
 pub fn marker(kept: &Kept, outcome: Outcome) -> AppendRequest {
     let marker = TransactionMarker {
