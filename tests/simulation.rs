@@ -117,6 +117,7 @@ fn a_log_of_which_nothing_is_left_after_its_start_knows_of_no_open_transaction()
     for seed in [674, 888] {
         log::run(seed, STEPS, Faults::Calls).unwrap();
     }
+    log::run(561, STEPS, Faults::Rewrites).unwrap();
 }
 
 #[test]

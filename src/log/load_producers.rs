@@ -24,7 +24,9 @@ pub(super) fn load_producers(
     log: Range<i64>,
     believed_until: i64,
 ) -> Result<Producers, LogError> {
-    let (from, mut producers) = producer_snapshot::load_newest(&**disk, dir, believed_until)?
+    // What is gone before the first segment may have ended what an older snapshot tells of.
+    let readable = segments[0].base_offset..=believed_until;
+    let (from, mut producers) = producer_snapshot::load_newest(&**disk, dir, readable)?
         .unwrap_or((log.start, Producers::default()));
     if from < log.end {
         for segment in &segments[segment_of(segments, from)..] {

@@ -15,6 +15,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf, BufMut};
@@ -32,15 +33,15 @@ pub fn store(disk: &dyn Disk, dir: &Path, offset: i64, producers: &Producers) ->
     disk.replace(&dir.join(file_name(offset, "snapshot")), &encode(producers))
 }
 
-/// Loads the newest readable snapshot at or before `offset`; returns its offset.
+/// Loads the newest readable snapshot of a range of offsets; returns its offset.
 pub fn load_newest(
     disk: &dyn Disk,
     dir: &Path,
-    offset: i64,
+    range: RangeInclusive<i64>,
 ) -> io::Result<Option<(i64, Producers)>> {
     let mut found = list(dir)?;
     found.sort_unstable_by_key(|(at, _)| std::cmp::Reverse(*at));
-    for (at, path) in found.into_iter().filter(|(at, _)| *at <= offset) {
+    for (at, path) in found.into_iter().filter(|(at, _)| range.contains(at)) {
         // One that cannot be read now may be whole: only what is read and wrong goes.
         match decode(&disk.read(&path)?) {
             Some(producers) => return Ok(Some((at, producers))),
@@ -188,7 +189,9 @@ mod tests {
     fn a_snapshot_is_read_back_as_written() {
         let dir = tempfile::tempdir().unwrap();
         store(&RealDisk, dir.path(), 42, &one_producer()).unwrap();
-        let (offset, read) = load_newest(&RealDisk, dir.path(), 100).unwrap().unwrap();
+        let (offset, read) = load_newest(&RealDisk, dir.path(), 0..=100)
+            .unwrap()
+            .unwrap();
         assert_eq!(offset, 42);
         assert_eq!(
             read.iter().next().unwrap(),
@@ -202,9 +205,18 @@ mod tests {
         store(&RealDisk, dir.path(), 42, &one_producer()).unwrap();
         std::fs::write(dir.path().join(file_name(50, "snapshot")), b"garbage").unwrap();
         assert_eq!(
-            load_newest(&RealDisk, dir.path(), 100).unwrap().unwrap().0,
+            load_newest(&RealDisk, dir.path(), 0..=100)
+                .unwrap()
+                .unwrap()
+                .0,
             42
         );
-        assert!(load_newest(&RealDisk, dir.path(), 41).unwrap().is_none());
+        assert!(
+            load_newest(&RealDisk, dir.path(), 0..=41)
+                .unwrap()
+                .is_none()
+        );
+        let later = load_newest(&RealDisk, dir.path(), 43..=100);
+        assert!(later.unwrap().is_none());
     }
 }

@@ -236,8 +236,6 @@ fn begin_anew(
         deleted.mark_deleted()?;
         deleted.unlink()?;
     }
-    // As Kafka's LogLoader: what is gone may have ended what an old snapshot tells of.
-    producer_snapshot::remove(&**location.disk, location.dir, |_| true)?;
     segments.push(location.create_first(log_start)?);
     Ok(())
 }

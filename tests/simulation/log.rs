@@ -701,7 +701,11 @@ impl World<'_> {
         };
         let mut bytes = vec![0; slice.bytes];
         let read = slice.file.read_at(&mut bytes, slice.position);
+        // Markers differ by their producers alone.
+        let of =
+            BatchHeader::parse(&bytes).map(|header| (header.producer_id, header.producer_epoch));
         read.is_ok()
+            && of == Ok((kept.producer, kept.epoch))
             && bytes.get(BATCH_HEADER_BYTES..)
                 == self.batch(kept)[0].bytes.get(BATCH_HEADER_BYTES..)
     }
