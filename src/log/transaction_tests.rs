@@ -428,3 +428,55 @@ fn verification_finds_an_index_that_does_not_say_what_the_records_say_and_repair
     assert_eq!(indexes(&log), expected);
     assert_eq!(findings(), []);
 }
+
+#[test]
+fn a_reader_of_committed_records_at_the_exact_boundary_of_a_segment_is_told_what_was_aborted_on_both_sides()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), OpenMode::Clean);
+    let mut one = Sender::new(1);
+    let mut last = one.send(&log);
+    while log.segments().len() < 2 {
+        last = one.send(&log);
+    }
+    // The second segment begins with a record of the transaction, and the third with its marker.
+    let second = log.segments()[1].base_offset();
+    assert_eq!(last, second);
+    last = one.send(&log);
+    log.reconfigure(LogConfig {
+        segment_bytes: log.segments()[1].bytes(),
+        ..config()
+    });
+    let marker = one.end(&log, Outcome::Abort);
+    assert_eq!(
+        (log.segments().len(), log.segments()[2].base_offset()),
+        (3, marker)
+    );
+    assert_eq!(marker, last + 1);
+    let limit = log.ends().log_end;
+    let told = |offset| {
+        let wanted = ReadWanted {
+            offset,
+            bytes_max: 1 << 20,
+            first_batch_whole: true,
+        };
+        let read = log.read_committed_within(&wanted, limit, Reach::Disk);
+        let read = read.unwrap().unwrap();
+        assert!(read.slice.bytes > 0);
+        read.aborted
+    };
+    let expected = [aborted(1, 0, marker, marker + 1)];
+    for offset in [0, second - 1, second, second + 1, marker - 1, marker] {
+        assert_eq!(told(offset), expected, "at {offset}");
+    }
+    one.send(&log);
+    one.end(&log, Outcome::Commit);
+    let limit = log.ends().log_end;
+    let wanted = ReadWanted {
+        offset: marker + 1,
+        bytes_max: 1 << 20,
+        first_batch_whole: true,
+    };
+    let read = log.read_committed_within(&wanted, limit, Reach::Disk);
+    assert_eq!(read.unwrap().unwrap().aborted, []);
+}
