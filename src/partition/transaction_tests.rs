@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::log::{
-    LogConfig, LogError, Outcome, ProducedBatch, ProducerError, RealDisk, ToVerify,
+    LogConfig, LogError, Outcome, ProducedBatch, ProducerError, Reach, RealDisk, ToVerify,
     TransactionMarker, TransactionVersion, Verification,
 };
 
@@ -17,7 +17,11 @@ use crate::log::{
 const SOON: Duration = Duration::from_secs(30);
 
 fn opened(dir: &Path, config: LogConfig) -> (Partitions, Arc<Partition>) {
-    let options = PartitionsOptions::new(vec![dir.to_path_buf()]);
+    opened_in(&[dir], config)
+}
+
+fn opened_in(dirs: &[&Path], config: LogConfig) -> (Partitions, Arc<Partition>) {
+    let options = PartitionsOptions::new(dirs.iter().map(|dir| dir.to_path_buf()).collect());
     let partitions = Partitions::open(Arc::new(RealDisk), &options).unwrap();
     let identity = Identity {
         broker_id: 0,
@@ -194,4 +198,41 @@ async fn a_marker_needs_as_many_replicas_in_sync_as_acks_all() {
         answer.await,
         Ok(Err(LogError::Offline(_))) | Err(_)
     ));
+}
+
+#[tokio::test]
+async fn a_partition_takes_its_transactions_along_to_another_data_directory() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (partitions, partition) = opened_in(&[one.path(), two.path()], LogConfig::default());
+    let partitions = Arc::new(partitions);
+    let home = partition.log().dir();
+    let (mut decided, mut open) = (Sender::new(1), Sender::new(2));
+    decided.send(&partition).await;
+    decided.end(&partition, Outcome::Abort).await;
+    open.send(&partition).await;
+    let expected = partition.log().aborted_between(0, 10, Reach::Disk).unwrap();
+    assert_eq!((ends(&partition), expected.len()), ((2, 3), 1));
+    let other = [&one, &two].map(|dir| dir.path());
+    let other = other
+        .into_iter()
+        .find(|dir| !home.starts_with(dir))
+        .unwrap();
+    partitions.move_to(&partition, other).unwrap();
+    let deadline = std::time::Instant::now() + SOON;
+    let moved = loop {
+        let now = partitions.get("t", 0);
+        if let Ok(now) = now
+            && now.log().dir().starts_with(other)
+        {
+            break now;
+        }
+        assert!(std::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!(ends(&moved), (2, 3));
+    let found = moved.log().aborted_between(0, 10, Reach::Disk).unwrap();
+    assert_eq!(found, expected);
+    open.end(&moved, Outcome::Commit).await;
+    assert_eq!(ends(&moved), (4, 4));
+    partitions.close();
 }
