@@ -15,6 +15,8 @@
 //! broker's CPU time an append.
 //!
 //! `load commit` commits offsets of `--groups` groups, one a request, `--seconds` long; the address may be several.
+//! `load transact` has each connection write and commit transactions of ten records, `--seconds` long; `records_per_s` are
+//! transactions then, the times are those of a commit, and `cpu_us_each` is the broker's CPU time of one.
 //! `load zookeeper` sets as many nodes of a ZooKeeper one by one, as a broker would that wrote each commit by itself.
 
 use std::collections::HashMap;
@@ -42,6 +44,8 @@ mod deaf;
 mod paced;
 #[path = "startup.rs"]
 mod startup;
+#[path = "transacting.rs"]
+mod transacting;
 #[path = "waiting.rs"]
 mod waiting;
 
@@ -131,10 +135,14 @@ fn main() -> Result<(), Failure> {
             create(&options)?;
             in_threads(&options, commits::commit)?
         }
+        "transact" => {
+            create(&options)?;
+            in_threads(&options, transacting::transact)?
+        }
         "zookeeper" => commits::set_one_by_one(&options)?,
         other => {
             return Err(format!(
-                "{other}: produce, fetch, paced, create, start, commit, deaf, wait or zookeeper"
+                "{other}: produce, fetch, paced, create, start, commit, transact, deaf, wait or zookeeper"
             )
             .into());
         }
@@ -156,10 +164,11 @@ fn main() -> Result<(), Failure> {
     };
     let gib = bytes as f64 / (1u64 << 30) as f64;
     println!(
-        "{{\"records_per_s\": {:.0}, \"mib_per_s\": {:.1}, \"cpu_s_per_gib\": {:.3}, \"p50_ms\": {:.2}, \"p99_ms\": {:.2}, \"p999_ms\": {:.2}, \"rss_mib\": {:.1}}}",
+        "{{\"records_per_s\": {:.0}, \"mib_per_s\": {:.1}, \"cpu_s_per_gib\": {:.3}, \"cpu_us_each\": {:.1}, \"p50_ms\": {:.2}, \"p99_ms\": {:.2}, \"p999_ms\": {:.2}, \"rss_mib\": {:.1}}}",
         records as f64 / seconds,
         bytes as f64 / seconds / (1 << 20) as f64,
         cpu / gib,
+        cpu * 1e6 / records.max(1) as f64,
         at(0.5),
         at(0.99),
         at(0.999),

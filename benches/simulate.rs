@@ -1,5 +1,5 @@
 //! Runs the simulations by the seed, on all processors:
-//! `simulate [--what log|syncs|rewrites|moves|broker|cluster] [--from N] [--seeds N] [--steps N]`. Prints failing seeds with their traces, and ends
+//! `simulate [--what log|syncs|rewrites|moves|broker|cluster|transactions] [--from N] [--seeds N] [--steps N]`. Prints failing seeds with their traces, and ends
 //! with exit code 1 when there are any. `benches/simulate` builds it and runs it.
 
 #[path = "../tests/simulation/admin.rs"]
@@ -40,6 +40,8 @@ mod seeds;
 mod store;
 #[path = "../tests/simulation/transactions.rs"]
 mod transactions;
+#[path = "../tests/simulation/transactor.rs"]
+mod transactor;
 #[path = "../tests/simulation/world.rs"]
 mod world;
 
@@ -75,8 +77,16 @@ impl Asked {
             let [name, value] = pair else { return None };
             match name.as_str() {
                 "--what"
-                    if ["log", "syncs", "rewrites", "moves", "broker", "cluster"]
-                        .contains(&value.as_str()) =>
+                    if [
+                        "log",
+                        "syncs",
+                        "rewrites",
+                        "moves",
+                        "broker",
+                        "cluster",
+                        "transactions",
+                    ]
+                    .contains(&value.as_str()) =>
                 {
                     asked.what = Some(value.clone())
                 }
@@ -100,7 +110,7 @@ fn main() -> ExitCode {
     }
     let Some(asked) = Asked::read() else {
         eprintln!(
-            "simulate [--what log|syncs|rewrites|moves|broker|cluster] [--from N] [--seeds N] [--steps N]"
+            "simulate [--what log|syncs|rewrites|moves|broker|cluster|transactions] [--from N] [--seeds N] [--steps N]"
         );
         return ExitCode::from(2);
     };
@@ -129,6 +139,10 @@ fn main() -> ExitCode {
     if asked.wants("cluster") {
         let one = |seed| process::run(What::Cluster, seed, &[]);
         failed += run("cluster", &asked, one);
+    }
+    if asked.wants("transactions") {
+        let one = |seed| process::run(What::Transactions, seed, &[]);
+        failed += run("transactions", &asked, one);
     }
     ExitCode::from(u8::from(failed > 0))
 }

@@ -53,6 +53,8 @@ mod seeds;
 mod store;
 #[path = "simulation/transactions.rs"]
 mod transactions;
+#[path = "simulation/transactor.rs"]
+mod transactor;
 #[path = "simulation/world.rs"]
 mod world;
 
@@ -67,6 +69,9 @@ const MOVE_STEPS: usize = 30;
 
 /// Seeds of several brokers in a usual run: each takes as long as several of the others.
 const CLUSTER_SEEDS: u64 = 60;
+
+/// Seeds of transactions in a usual run.
+const TRANSACTION_SEEDS: u64 = 60;
 
 /// What makes a child of this binary run the seed that it is told.
 const CHILD: &[&str] = &["one_seed_of_the_broker", "--exact"];
@@ -308,4 +313,11 @@ fn a_deleted_segment_that_a_power_failure_brings_back_takes_nothing_with_it() {
     for seed in [8322, 9852] {
         log::run(seed, STEPS, Faults::Calls).unwrap();
     }
+}
+
+#[test]
+fn transactions_are_whole_and_seen_once_whatever_fails_around_them() {
+    assert_clean(0..TRANSACTION_SEEDS, |seed| {
+        process::run(What::Transactions, seed, CHILD)
+    });
 }

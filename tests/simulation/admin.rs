@@ -10,7 +10,7 @@ use metaq_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest};
 use parking_lot::Mutex;
 
 use super::client::{NoAnswer, name, text};
-use super::history::{CACHED, History, SYNCED};
+use super::history::{CACHED, History, PAID, SYNCED};
 use super::random::Random;
 use super::router::{Brokers, Router};
 use super::world::Phase;
@@ -64,6 +64,8 @@ impl Topics {
 }
 
 pub struct Admin {
+    /// Whether the topic of transactions is created, in the place of the others.
+    transactions: bool,
     router: Router,
     topics: Topics,
     history: History,
@@ -73,13 +75,14 @@ pub struct Admin {
 
 impl Admin {
     pub fn new(
-        brokers: Brokers,
+        (brokers, transactions): (Brokers, bool),
         topics: Topics,
         history: History,
         phase: Phase,
         random: Random,
     ) -> Self {
         Self {
+            transactions,
             router: Router::new("admin", brokers),
             topics,
             history,
@@ -96,7 +99,12 @@ impl Admin {
             Some(("flush.ms", "150")),
         ];
         let flushed = flushed[self.random.below(4) as usize];
-        for (topic, config) in [(SYNCED, Some(("flush.messages", "1"))), (CACHED, flushed)] {
+        let synced = Some(("flush.messages", "1"));
+        let topics = match self.transactions {
+            true => vec![(PAID, synced)],
+            false => vec![(SYNCED, synced), (CACHED, flushed)],
+        };
+        for (topic, config) in topics {
             while self.create(topic, config).await != Fate::There {
                 self.pause(100).await;
             }

@@ -26,6 +26,9 @@ pub type Number = (usize, u64);
 pub const SYNCED: &str = "synced";
 /// Acknowledges what is in the page cache.
 pub const CACHED: &str = "cached";
+/// What transactions write to; synced too.
+pub const PAID: &str = "paid";
+pub const PAID_PLACES: [Place; 2] = [(PAID, 0), (PAID, 1)];
 pub const PLACES: [Place; 4] = [(SYNCED, 0), (SYNCED, 1), (CACHED, 0), (CACHED, 1)];
 
 /// Where a log begins and ends, and up to where it is synced.

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use super::client::PORT;
 use super::disk::{Disk, damage_indexes};
 use super::ensemble::Ensemble;
-use super::history::{CACHED, End, Ends, History, PLACES, Place, SYNCED};
+use super::history::{CACHED, End, Ends, History, PAID, PAID_PLACES, Place, SYNCED};
 use super::network::{Listener, peers};
 use super::random::Random;
 use super::store::Kept;
@@ -42,6 +42,8 @@ pub enum Coordination {
 pub struct House {
     /// Its number.
     pub index: usize,
+    /// The partitions that are looked after.
+    pub watched: &'static [Place],
     /// Its name in the network.
     pub host: String,
     pub dir: PathBuf,
@@ -80,7 +82,11 @@ impl House {
         let flushed = ["", "", "flush.messages=4\n", "flush.ms=150\n"][random.below(4) as usize];
         let topics = match &self.store {
             Coordination::Alone(_) => {
-                format!("[topic={SYNCED}]\nflush.messages=1\n[topic={CACHED}]\n{flushed}")
+                let paid = match self.watched == PAID_PLACES {
+                    true => format!("[topic={PAID}]\nflush.messages=1\n"),
+                    false => String::new(),
+                };
+                format!("[topic={SYNCED}]\nflush.messages=1\n[topic={CACHED}]\n{flushed}{paid}")
             }
             // A client creates them.
             Coordination::Shared(_) => String::new(),
@@ -136,7 +142,7 @@ impl House {
         stop.notified().await;
         let context = broker.context().clone();
         broker.shutdown().await;
-        self.has_ended(End::Stopped, &ends_of(&context));
+        self.has_ended(End::Stopped, &ends_of(&context, self.watched));
         *self.running.lock() = Weak::new();
         Ok(())
     }
@@ -210,7 +216,7 @@ impl House {
     pub fn ends(&self) -> BTreeMap<Place, Ends> {
         let ends = self
             .context()
-            .map_or_else(BTreeMap::new, |context| ends_of(&context));
+            .map_or_else(BTreeMap::new, |context| ends_of(&context, self.watched));
         self.places.lock().extend(ends.keys());
         ends
     }
@@ -218,7 +224,7 @@ impl House {
     pub fn has_ended(&self, how: End, ends: &BTreeMap<Place, Ends>) {
         self.places.lock().extend(ends.keys());
         let places: Vec<Place> = match &self.store {
-            Coordination::Alone(_) => PLACES.to_vec(),
+            Coordination::Alone(_) => self.watched.to_vec(),
             Coordination::Shared(_) => self.places.lock().iter().copied().collect(),
         };
         self.history.ended(how, &places, ends);
@@ -238,7 +244,7 @@ impl House {
         self.disk.lose_power(random);
         // The system does not run on.
         let _ = std::fs::remove_file(self.data_dir().join("metaq-running"));
-        for (topic, index) in PLACES {
+        for (topic, index) in self.watched.iter().copied() {
             let dir = self.data_dir().join(format!("{topic}-{index}"));
             if dir.exists() {
                 let trusted = trusted_before(&self.data_dir(), &dir, (topic, index));
@@ -270,21 +276,21 @@ impl House {
             partition.is_ok_and(|partition| partition.log().offline_reason().is_none())
         };
         match &self.store {
-            Coordination::Alone(_) => PLACES.iter().all(is_online),
+            Coordination::Alone(_) => self.watched.iter().all(is_online),
             Coordination::Shared(_) => {
                 let image = context.cluster.image();
                 let leads = |(topic, index): &&Place| {
                     let info = image.topic(topic).and_then(|topic| topic.partition(*index));
                     info.is_some_and(|info| info.leader == self.index as i32)
                 };
-                PLACES.iter().filter(leads).all(is_online)
+                self.watched.iter().filter(leads).all(is_online)
             }
         }
     }
 }
 
-fn ends_of(context: &Context) -> BTreeMap<Place, Ends> {
-    let online = PLACES.iter().filter_map(|place| {
+fn ends_of(context: &Context, watched: &[Place]) -> BTreeMap<Place, Ends> {
+    let online = watched.iter().filter_map(|place| {
         let partition = context.partitions.get(place.0, place.1).ok()?;
         let ends = partition.log().ends();
         let ends = Ends {

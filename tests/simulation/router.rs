@@ -13,7 +13,7 @@ use metaq_protocol::messages::{FindCoordinatorRequest, MetadataRequest};
 use super::client::{Client, NoAnswer, name, text};
 use super::consumer::GROUP;
 use super::ensemble::Ensemble;
-use super::history::{CACHED, History, PLACES, Place, SYNCED};
+use super::history::{History, PLACES, Place};
 
 const ANSWER_MAX: Duration = Duration::from_millis(400);
 /// Kafka's codes for "somebody else, or nobody at the moment".
@@ -33,9 +33,12 @@ pub struct Brokers {
 
 pub struct Router {
     brokers: Brokers,
+    places: &'static [Place],
     clients: Vec<Client>,
     leaders: BTreeMap<Place, usize>,
     coordinator: Option<usize>,
+    /// Those of other ids, by kind.
+    coordinators: BTreeMap<(String, i8), usize>,
     /// Who was asked last.
     last: usize,
 }
@@ -47,12 +50,19 @@ pub fn now_ms() -> u64 {
 
 impl Router {
     pub fn new(name: &str, brokers: Brokers) -> Self {
+        Self::of(name, brokers, &PLACES)
+    }
+
+    /// To these partitions.
+    pub fn of(name: &str, brokers: Brokers, places: &'static [Place]) -> Self {
         let clients = brokers.hosts.iter().map(|host| Client::new(name, host));
         Self {
             clients: clients.collect(),
             brokers,
+            places,
             leaders: BTreeMap::new(),
             coordinator: None,
+            coordinators: BTreeMap::new(),
             last: 0,
         }
     }
@@ -70,6 +80,7 @@ impl Router {
         self.clients.iter_mut().for_each(Client::disconnect);
         self.leaders.clear();
         self.coordinator = None;
+        self.coordinators.clear();
     }
 
     /// A broker did not answer.
@@ -96,6 +107,7 @@ impl Router {
     pub fn told_of_coordinator(&mut self, code: i16) {
         if [COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR].contains(&code) {
             self.coordinator = None;
+            self.coordinators.clear();
         }
     }
 
@@ -129,9 +141,11 @@ impl Router {
     }
 
     async fn find_leaders(&mut self) -> Result<(), NoAnswer> {
+        let mut topics: Vec<&str> = self.places.iter().map(|(topic, _)| *topic).collect();
+        topics.dedup();
         let topic = |topic| MetadataRequestTopic::default().with_name(Some(name(topic)));
         let request = MetadataRequest::default()
-            .with_topics(Some([SYNCED, CACHED].map(topic).to_vec()))
+            .with_topics(Some(topics.into_iter().map(topic).collect()))
             .with_allow_auto_topic_creation(false);
         let asked = self.any();
         let answered = self.client(asked).ask(9, &request, ANSWER_MAX).await;
@@ -149,7 +163,7 @@ impl Router {
                         && partition.partition_index == *index
                 };
                 let leader = hosts.get(&partition.leader_id.0);
-                if let (Some(place), Some(leader)) = (PLACES.iter().find(is_it), leader) {
+                if let (Some(place), Some(leader)) = (self.places.iter().find(is_it), leader) {
                     self.leaders.insert(*place, *leader);
                 }
             }
@@ -159,6 +173,29 @@ impl Router {
 
     fn host(&self, host: &str) -> Option<usize> {
         self.brokers.hosts.iter().position(|known| known == host)
+    }
+
+    /// Who coordinates a group (0) or a transactional id (1).
+    pub async fn coordinator_of(&mut self, id: &str, kind: i8) -> Result<usize, NoAnswer> {
+        if self.is_alone() {
+            return Ok(0);
+        }
+        let key = (id.to_owned(), kind);
+        if let Some(known) = self.coordinators.get(&key) {
+            return Ok(*known);
+        }
+        let request = FindCoordinatorRequest::default()
+            .with_key(text(id))
+            .with_key_type(kind);
+        let asked = self.any();
+        let answered = self.client(asked).ask(3, &request, ANSWER_MAX).await;
+        let response = answered.inspect_err(|NoAnswer| self.lose(asked))?;
+        if response.error_code != 0 {
+            return Err(NoAnswer);
+        }
+        let found = self.host(&response.host).ok_or(NoAnswer)?;
+        self.coordinators.insert(key, found);
+        Ok(found)
     }
 
     /// Who coordinates the group.

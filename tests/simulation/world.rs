@@ -27,12 +27,13 @@ use super::client::name;
 use super::consumer::{Consumer, GROUP, records_of};
 use super::disk::{Disk, directory};
 use super::ensemble::{Ensemble, SESSION_TIMEOUT, Way};
-use super::history::{CACHED, End, Ends, History, Number, PLACES, Place};
+use super::history::{CACHED, End, Ends, History, Number, PAID_PLACES, PLACES, Place};
 use super::house::{Coordination, House};
 use super::producer::Producer;
 use super::random::Random;
 use super::router::{Brokers, Router};
 use super::store::{Kept, Mood};
+use super::transactor::{Ledger, Transactor, read_along};
 
 pub use super::house::EPOCH_MS;
 
@@ -45,6 +46,7 @@ const HEALING_MAX: Duration = Duration::from_secs(40);
 const READER_WAIT: Duration = Duration::from_secs(2);
 const PRODUCERS: usize = 3;
 const CONSUMERS: usize = 3;
+const TRANSACTORS: usize = 2;
 /// Ticks between two faults, for one broker and for more.
 const TICKS_A_FAULT: u64 = 35;
 const TICKS_A_FAULT_AMONG_MORE: u64 = 22;
@@ -54,6 +56,8 @@ const TICKS_A_FAULT_AMONG_MORE: u64 = 22;
 pub enum What {
     Broker,
     Cluster,
+    /// Transactions on one broker, or on three.
+    Transactions,
 }
 
 impl What {
@@ -61,13 +65,51 @@ impl What {
         match self {
             Self::Broker => "broker",
             Self::Cluster => "cluster",
+            Self::Transactions => "transactions",
         }
     }
 
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Broker, Self::Cluster]
+        [Self::Broker, Self::Cluster, Self::Transactions]
             .into_iter()
             .find(|what| what.name() == name)
+    }
+
+    /// Whether there is one broker with a store of its own.
+    fn is_alone(self, seed: u64) -> bool {
+        match self {
+            Self::Broker => true,
+            Self::Cluster => false,
+            Self::Transactions => seed.is_multiple_of(2),
+        }
+    }
+
+    fn watched(self) -> &'static [Place] {
+        match self {
+            Self::Broker | Self::Cluster => &PLACES,
+            Self::Transactions => &PAID_PLACES,
+        }
+    }
+
+    /// The clients that ways are cut to.
+    fn clients(self) -> Vec<String> {
+        match self {
+            Self::Broker | Self::Cluster => {
+                let producers = (0..PRODUCERS).map(|n| format!("p{n}"));
+                producers
+                    .chain((0..CONSUMERS).map(|n| format!("c{n}")))
+                    .collect()
+            }
+            Self::Transactions => (0..TRANSACTORS).map(|n| format!("x{n}")).collect(),
+        }
+    }
+
+    /// How many clients write.
+    fn writers(self) -> usize {
+        match self {
+            Self::Broker | Self::Cluster => PRODUCERS,
+            Self::Transactions => TRANSACTORS,
+        }
     }
 }
 
@@ -77,6 +119,7 @@ pub struct Phase {
     healing: Arc<AtomicBool>,
     over: Arc<AtomicBool>,
     producers_ended: Arc<AtomicUsize>,
+    reader_ended: Arc<AtomicBool>,
 }
 
 impl Phase {
@@ -86,6 +129,15 @@ impl Phase {
 
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
+    }
+
+    /// Whether all transactors have ended.
+    pub fn producers_are_done(&self) -> bool {
+        self.producers_ended.load(Ordering::Relaxed) == TRANSACTORS
+    }
+
+    pub fn reader_ended(&self) {
+        self.reader_ended.store(true, Ordering::Relaxed);
     }
 
     pub fn producer_ended(&self) {
@@ -104,6 +156,7 @@ enum Power {
 }
 
 struct World<'a> {
+    what: What,
     sim: Sim<'a>,
     houses: Vec<House>,
     history: History,
@@ -152,9 +205,9 @@ fn inline_writes_of(seed: u64) -> InlineWrites {
 /// Names of the brokers of a seed: every eighth cluster has one.
 fn hosts(what: What, seed: u64) -> Vec<String> {
     match (what, seed % 8) {
-        (What::Broker, _) => vec!["broker".to_owned()],
-        (What::Cluster, 5) => vec!["b0".to_owned()],
-        (What::Cluster, _) => (0..3).map(|n| format!("b{n}")).collect(),
+        _ if what.is_alone(seed) => vec!["broker".to_owned()],
+        (_, 5) => vec!["b0".to_owned()],
+        _ => (0..3).map(|n| format!("b{n}")).collect(),
     }
 }
 
@@ -168,9 +221,9 @@ fn build(
     let slowness = [(1, 5), (5, 60), (10, 400)][random.below(3) as usize];
     let hosts = hosts(what, seed);
     let own = Random::new(random.next());
-    let (store, ensemble) = match what {
-        What::Broker => (Coordination::Alone(Kept::new(own)), None),
-        What::Cluster => {
+    let (store, ensemble) = match what.is_alone(seed) {
+        true => (Coordination::Alone(Kept::new(own)), None),
+        false => {
             let ensemble = Ensemble::new(hosts.len(), own);
             (Coordination::Shared(ensemble.clone()), Some(ensemble))
         }
@@ -179,6 +232,7 @@ fn build(
     for (index, host) in hosts.iter().enumerate() {
         let house = House {
             index,
+            watched: what.watched(),
             host: host.clone(),
             dir: dir.join(host),
             disk: Disk::default(),
@@ -220,7 +274,8 @@ fn simulate(what: What, seed: u64, history: &History) -> Result<(), String> {
         let served = house.clone();
         sim.host(&*house.host, move || served.clone().serve());
     }
-    for n in 0..PRODUCERS {
+    let usual = what != What::Transactions;
+    for n in (0..PRODUCERS).filter(|_| usual) {
         let idempotent = n > 0;
         let (brokers, phase) = (brokers.clone(), phase.clone());
         let producer = Producer::new(n, idempotent, brokers, history.clone(), phase, part());
@@ -229,7 +284,7 @@ fn simulate(what: What, seed: u64, history: &History) -> Result<(), String> {
             Ok(())
         });
     }
-    for n in 0..CONSUMERS {
+    for n in (0..CONSUMERS).filter(|_| usual) {
         let (name, brokers) = (format!("c{n}"), brokers.clone());
         let consumer = Consumer::new(&name, brokers, history.clone(), phase.clone(), part());
         sim.client(format!("c{n}"), async move {
@@ -237,20 +292,24 @@ fn simulate(what: What, seed: u64, history: &History) -> Result<(), String> {
             Ok(())
         });
     }
+    if !usual {
+        transact(&mut sim, &brokers, history, &phase, &mut part);
+    }
     let topics = Topics::default();
-    if what == What::Cluster {
-        let (brokers, topics) = (brokers.clone(), topics.clone());
+    if brokers.ensemble.is_some() {
+        let (brokers, topics) = ((brokers.clone(), !usual), topics.clone());
         let admin = Admin::new(brokers, topics, history.clone(), phase.clone(), part());
         sim.client("admin", async move {
             admin.run().await;
             Ok(())
         });
     }
-    let faults = match what {
-        What::Broker => 8,
-        What::Cluster => 11,
+    let faults = match brokers.ensemble {
+        None => 8,
+        Some(_) => 11,
     };
     let mut world = World {
+        what,
         sim,
         power: vec![Power::On; houses.len()],
         houses,
@@ -270,6 +329,30 @@ fn simulate(what: What, seed: u64, history: &History) -> Result<(), String> {
         history.note(|| ensemble.summary(GROUP));
     }
     lived
+}
+
+/// Adds what transacts, and who reads along.
+fn transact(
+    sim: &mut Sim<'_>,
+    brokers: &Brokers,
+    history: &History,
+    phase: &Phase,
+    part: &mut impl FnMut() -> Random,
+) {
+    let ledger = Ledger::default();
+    for n in 0..TRANSACTORS {
+        let told = (history.clone(), ledger.clone());
+        let transactor = Transactor::new(n, brokers.clone(), told, phase.clone(), part());
+        sim.client(format!("x{n}"), async move {
+            transactor.run().await;
+            Ok(())
+        });
+    }
+    let (brokers, history, phase) = (brokers.clone(), history.clone(), phase.clone());
+    sim.client("bank-reader", async move {
+        read_along(brokers, history, ledger, phase).await;
+        Ok(())
+    });
 }
 
 impl World<'_> {
@@ -296,8 +379,13 @@ impl World<'_> {
         let logs = Arc::new(Mutex::new(BTreeMap::new()));
         let (read, history) = (logs.clone(), self.history.clone());
         let brokers = self.brokers.clone();
+        let places: &[Place] = match self.what {
+            What::Broker | What::Cluster => &PLACES,
+            // They were read along.
+            What::Transactions => &[],
+        };
         self.sim.client("reader", async move {
-            for place in PLACES {
+            for place in places.iter().copied() {
                 read.lock().insert(place, Vec::new());
                 let all = read_all(place, brokers.clone()).await?;
                 read.lock().insert(place, all);
@@ -445,11 +533,8 @@ impl World<'_> {
     }
 
     fn cut(&mut self, n: usize, hold: bool) {
-        let clients = PRODUCERS + CONSUMERS;
-        let client = match self.random.below(clients as u64) as usize {
-            n if n < PRODUCERS => format!("p{n}"),
-            n => format!("c{}", n - PRODUCERS),
-        };
+        let clients = self.what.clients();
+        let client = clients[self.random.below(clients.len() as u64) as usize].clone();
         let host = self.houses[n].host.clone();
         match self.houses.len() {
             1 => self.note(format!("the way to {client} is cut, hold {hold}")),
@@ -608,8 +693,12 @@ impl World<'_> {
             // What was committed may be lost with the power.
             end.is_some_and(|end| committed == end || place.0 == CACHED && committed > end)
         };
-        self.phase.producers_ended.load(Ordering::Relaxed) == PRODUCERS
-            && PLACES.iter().all(all)
+        let is_read = match self.what {
+            What::Broker | What::Cluster => PLACES.iter().all(all),
+            What::Transactions => self.phase.reader_ended.load(Ordering::Relaxed),
+        };
+        self.phase.producers_ended.load(Ordering::Relaxed) == self.what.writers()
+            && is_read
             && self.disagreement().is_none()
     }
 

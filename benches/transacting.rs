@@ -1,0 +1,128 @@
+//! Transactions of version 2 (KIP-890): each connection is a producer that writes ten records to a partition of its own and
+//! commits, one transaction after the other.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use metaq_protocol::batch::BatchBuilder;
+use metaq_protocol::frame;
+use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use metaq_protocol::messages::{
+    EndTxnRequest, InitProducerIdRequest, ProduceRequest, ProducerId, TransactionalId,
+};
+use metaq_protocol::protocol::{Request, StrBytes};
+
+use super::{Failure, Measured, Options, read_frame, topic_name};
+
+const INIT_VERSION: i16 = 5;
+const PRODUCE_VERSION: i16 = 12;
+const END_VERSION: i16 = 5;
+const RECORDS: usize = 10;
+const TIMEOUT_MS: i32 = 60_000;
+/// Kafka's codes for "ask again": leaders, coordinators, and transactions that are not complete.
+const AGAIN: [i16; 8] = [3, 5, 6, 14, 15, 16, 19, 51];
+const PAUSE: Duration = Duration::from_millis(1);
+const TRIES_MAX: usize = 30_000;
+
+struct Producer {
+    stream: TcpStream,
+    id: TransactionalId,
+    producer: (ProducerId, i16),
+}
+
+impl Producer {
+    fn ask<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response, Failure> {
+        let frame = frame::encode_request(version, 1, "load", request)?;
+        self.stream.write_all(&frame)?;
+        let answer = read_frame(&mut self.stream)?;
+        Ok(frame::decode_response::<R>(version, answer)?.1)
+    }
+
+    /// Asks until the answer's code is final.
+    fn insist<R: Request>(
+        &mut self,
+        version: i16,
+        request: &R,
+        code: impl Fn(&R::Response) -> i16,
+    ) -> Result<R::Response, Failure> {
+        for _ in 0..TRIES_MAX {
+            let response = self.ask(version, request)?;
+            match code(&response) {
+                0 => return Ok(response),
+                again if AGAIN.contains(&again) => std::thread::sleep(PAUSE),
+                code => return Err(format!("{}: error {code}", R::KEY).into()),
+            }
+        }
+        Err("asked for too long".into())
+    }
+
+    fn begin(&mut self) -> Result<(), Failure> {
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(Some(self.id.clone()))
+            .with_transaction_timeout_ms(TIMEOUT_MS);
+        let begun = self.insist(INIT_VERSION, &request, |answer| answer.error_code)?;
+        self.producer = (begun.producer_id, begun.producer_epoch);
+        Ok(())
+    }
+
+    fn write(&mut self, options: &Options, partition: i32) -> Result<u64, Failure> {
+        let (id, epoch) = self.producer;
+        let mut builder = BatchBuilder::new().producer(id.0, epoch, 0).transactional();
+        let value = vec![b'x'; options.record_bytes];
+        for _ in 0..RECORDS {
+            builder = builder.push(None, Some(&value), &[], 0);
+        }
+        let batch = builder.finish()?;
+        let bytes = batch.len() as u64;
+        let data = PartitionProduceData::default()
+            .with_index(partition)
+            .with_records(Some(batch));
+        let topic = TopicProduceData::default()
+            .with_name(topic_name(options))
+            .with_partition_data(vec![data]);
+        let request = ProduceRequest::default()
+            .with_transactional_id(Some(self.id.clone()))
+            .with_acks(-1)
+            .with_timeout_ms(30_000)
+            .with_topic_data(vec![topic]);
+        self.insist(PRODUCE_VERSION, &request, |answer| {
+            answer.responses[0].partition_responses[0].error_code
+        })?;
+        Ok(bytes)
+    }
+
+    fn commit(&mut self) -> Result<(), Failure> {
+        let request = EndTxnRequest::default()
+            .with_transactional_id(self.id.clone())
+            .with_producer_id(self.producer.0)
+            .with_producer_epoch(self.producer.1)
+            .with_committed(true);
+        let ended = self.insist(END_VERSION, &request, |answer| answer.error_code)?;
+        self.producer = (ended.producer_id, ended.producer_epoch);
+        Ok(())
+    }
+}
+
+/// One producer's transactions; what is counted as a record is a transaction, and its latency is that of the commit.
+pub(super) fn transact(options: &Options, n: usize) -> Result<Measured, Failure> {
+    let stream = TcpStream::connect(&options.address)?;
+    stream.set_nodelay(true)?;
+    let id = StrBytes::from_string(format!("load-{}-{n}", options.topic));
+    let mut producer = Producer {
+        stream,
+        id: TransactionalId(id),
+        producer: (ProducerId(-1), -1),
+    };
+    producer.begin()?;
+    let partition = n as i32 % options.partitions;
+    let (mut bytes, mut latencies) = (0, Vec::new());
+    let started = Instant::now();
+    while started.elapsed() < options.run {
+        bytes += producer.write(options, partition)?;
+        let asked = Instant::now();
+        producer.commit()?;
+        latencies.push(asked.elapsed());
+    }
+    Ok((latencies.len() as u64, bytes, latencies))
+}
