@@ -101,6 +101,7 @@ fn what_tells_of_aborted_transactions_is_synced_before_a_later_recovery_point_co
     for seed in [246, 814] {
         log::run(seed, STEPS, Faults::Calls).unwrap();
     }
+    log::run(5090, STEPS, Faults::Syncs).unwrap();
 }
 
 #[test]

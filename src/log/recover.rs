@@ -112,11 +112,10 @@ impl Log {
         } else {
             next_offset
         };
-        let scanned = matches!(mode, OpenMode::AfterCrash { .. });
         for pair in segments.windows(2) {
-            // What was scanned has synced indexes; what was only looked at has where records after it are synced. One that
-            // ends at the recovery point was synced as the active one, without its indexes.
-            if scanned || pair[1].base_offset < mode.recovery_point() {
+            // What was scanned was synced with its indexes; what was only looked at has synced ones where records after it
+            // are synced. One that ends at the recovery point was synced as the active one, without them.
+            if pair[1].base_offset < mode.recovery_point() {
                 pair[0].trust_indexes();
             }
         }
@@ -145,6 +144,12 @@ impl Log {
         let believed = believed_until(&segments, mode, next_offset)?;
         let range = log_start..next_offset;
         let producers = load_producers(&disk, dir, &segments, range, believed)?;
+        if matches!(mode, OpenMode::AfterCrash { .. }) {
+            // One that ends at the recovery point: none before one that is synced may be left out.
+            for sealed in &segments[..segments.len() - 1] {
+                sealed.sync_indexes()?;
+            }
+        }
         // One a segment is enough, and the newest: every clean close leaves one more.
         let bases: Vec<i64> = segments.iter().map(|segment| segment.base_offset).collect();
         producer_snapshot::remove(&*disk, dir, |at| at < next_offset && !bases.contains(&at))?;
