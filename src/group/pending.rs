@@ -133,6 +133,8 @@ pub(super) struct SlotProducer {
     coordinator_epoch: i32,
     /// Groups that it has pending offsets in.
     pub(super) groups: BTreeSet<String>,
+    /// Groups that it may have some stored in: a write that failed may still have been made.
+    doubtful: BTreeSet<String>,
     /// Of the verification that was begun after its last marker.
     verification: Option<Verification>,
     /// A write of its offsets or its marker is in flight.
@@ -142,6 +144,11 @@ pub(super) struct SlotProducer {
 }
 
 impl SlotProducer {
+    /// The groups that its marker is about.
+    pub(super) fn groups_to_end(&self) -> BTreeSet<String> {
+        self.groups.union(&self.doubtful).cloned().collect()
+    }
+
     /// Whether the transaction that it has under this epoch has offsets here.
     fn is_open(&self, epoch: i16) -> bool {
         !self.groups.is_empty() && self.epoch == epoch
@@ -273,6 +280,13 @@ impl SlotProducers {
         }
     }
 
+    /// Offsets of a producer are not stored, as far as is known.
+    pub(super) fn failed(&mut self, producer_id: i64, group_id: &str) {
+        if let Some(producer) = self.by_id.get_mut(&producer_id) {
+            producer.doubtful.insert(group_id.to_owned());
+        }
+    }
+
     /// Whether a marker counts (Kafka's ProducerAppendInfo). One of version 2 has an epoch that the transaction did not have;
     /// where no transaction is open it may have come before.
     pub(super) fn check_end(&self, end: &TransactionEnd) -> Result<(), GroupError> {
@@ -306,6 +320,7 @@ impl SlotProducers {
             .verification
             .take_if(|begun| !(end.bumps_epoch && begun.epoch == end.producer_epoch));
         producer.groups.clear();
+        producer.doubtful.clear();
     }
 
     /// A group is gone, with what was pending in it.

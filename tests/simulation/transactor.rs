@@ -580,6 +580,7 @@ async fn check_offsets(router: &mut Router, history: &History, ledger: &Ledger) 
             }
             return;
         }
+        history.note(|| "offsets are not told, or not stable".to_owned());
         router.disconnect();
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -41,6 +41,7 @@ impl Groups {
         let (outcomes, offsets, identities) = self.to_store(now_ms, &group_id, None, asked);
         let ops = match self.groups.get_mut(&group_id) {
             Some(group) => {
+                group.offsets.begin();
                 let pending = &mut group.pending;
                 persist::pending_ops(&group_id, pending, of, &offsets, &identities)
             }
@@ -94,6 +95,7 @@ impl Groups {
             for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
                 *outcome = stored;
             }
+            self.producers.failed(producer_id, group_id);
         } else if let Some(group) = self.groups.get_mut(group_id)
             && !offsets.is_empty()
         {
@@ -101,6 +103,7 @@ impl Groups {
             self.producers.opened(producer_id, group_id);
         }
         if let Some(group) = self.groups.get_mut(group_id) {
+            group.offsets.finish_commit(number, Vec::new());
             group.pending.forget_empty();
         }
         self.drop_if_nothing(group_id);
@@ -119,7 +122,7 @@ impl Groups {
                 let waiting = WaitingForProducer::End(end, answer);
                 return producer.waiting.push_back(waiting);
             }
-            groups.extend(producer.groups.iter().cloned());
+            groups.extend(producer.groups_to_end());
         }
         if let Err(error) = self.producers.check_end(&end) {
             return answer.send(Err(error));

@@ -250,6 +250,61 @@ fn offsets_of_a_transaction_that_are_refused_leave_nothing() {
 }
 
 #[test]
+fn a_group_stays_while_offsets_of_another_transaction_are_on_their_way() {
+    let mut bench = Bench::with_room(1 << 20);
+    let mut refused = bench.add(0, &[(0, 15)]);
+    let other = (PRODUCER + 1, 0);
+    let verify = |answer| Ask::VerifyTransaction {
+        producer_id: other.0,
+        producer_epoch: other.1,
+        answer,
+    };
+    let guard = bench.ask(verify).try_recv().unwrap().unwrap();
+    let commit = TransactionalCommit {
+        producer_id: other.0,
+        producer_epoch: other.1,
+        guard,
+        member_id: String::new(),
+        instance_id: None,
+        generation: -1,
+        offsets: vec![OffsetToCommit {
+            topic: "t".to_owned(),
+            partition: 1,
+            offset: 7,
+            leader_epoch: -1,
+            metadata: String::new(),
+        }],
+    };
+    let mut added = bench.ask(|answer| Ask::CommitTransactional(commit, answer));
+    let mut writes = bench.groups.take_writes().into_iter();
+    bench.groups.stored(0, writes.next().unwrap().then, REFUSED);
+    bench.groups.stored(0, writes.next().unwrap().then, Ok(()));
+    assert!(refused.try_recv().unwrap()[0].is_err());
+    assert_eq!(added.try_recv(), Ok(vec![Ok(())]));
+    assert_eq!(bench.unstable(), [1]);
+}
+
+#[test]
+fn what_was_stored_although_it_was_refused_goes_with_the_marker() {
+    let mut bench = with_room();
+    let mut added = bench.add(0, &[(0, 15)]);
+    // The answer is lost, and the write is made.
+    for write in bench.groups.take_writes() {
+        write.ops.into_iter().for_each(|op| bench.apply(op));
+        bench.groups.stored(0, write.then, REFUSED);
+    }
+    assert_eq!(
+        added.try_recv(),
+        Ok(vec![Err(GroupError::CoordinatorNotAvailable)])
+    );
+    assert!(bench.has_pending_nodes());
+    bench.end(1, false);
+    bench.store(Ok(()));
+    bench.reload();
+    assert!(bench.unstable().is_empty() && !bench.has_pending_nodes());
+}
+
+#[test]
 fn a_deletion_takes_what_is_pending_along() {
     let mut bench = with_transaction();
     bench.add(0, &[(2, 30)]);
