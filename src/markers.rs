@@ -24,11 +24,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::api::Context;
+use crate::api::{Context, TRANSACTIONS};
 use crate::cluster::Image;
 use crate::coordinator::{InternalTopic, Slot, SlotPartition};
 use crate::group::{GroupError, TransactionEnd};
 use crate::log::{LogError, Outcome, ProducerError, TransactionMarker};
+use crate::peer::Lane;
 use crate::transaction::{Errand, Errands, Markers};
 
 /// Pause before markers are tried again that could not be written, doubled each time.
@@ -42,8 +43,6 @@ const MARKERS_AT_ONCE: usize = 1000;
 const QUEUE: usize = 10_000;
 /// WriteTxnMarkers in this version is understood by every broker of a cluster.
 const WRITE_VERSION: i16 = 2;
-/// Client id of these requests.
-const CLIENT_ID: &str = "metaq-transactions";
 
 /// A partition of a transaction.
 type At = (Arc<str>, i32);
@@ -198,8 +197,11 @@ impl MarkerWriter {
             };
             return self.end_in_groups(markers, slot.slot).await;
         }
-        let found = self.cx.partitions.topic_by_id(topic_id);
-        let partition = found.and_then(|topic| topic.get(*index).cloned().ok());
+        let of_id = self.cx.partitions.topic_by_id(topic_id);
+        let partition = match of_id {
+            Some(topic) => topic.get(*index).cloned().ok(),
+            None => self.cx.partitions.get(topic, *index).ok(),
+        };
         let Some(partition) = partition.filter(|_| self.cx.cluster.may_act()) else {
             return Marked::Later;
         };
@@ -272,8 +274,10 @@ fn leader_of(image: &Image, (topic, index): &At, topic_id: Uuid) -> Option<i32> 
         let slot = slot.filter(|slot| slot.topic == InternalTopic::ConsumerOffsets)?;
         return Some(image.slot(slot.slot).map_or(-1, |slot| slot.owner));
     }
-    let info = image.topic_by_id(topic_id)?.partition(*index)?;
-    Some(info.leader)
+    let of_id = image.topic_by_id(topic_id);
+    // Made again: its leader may have known the new one before the coordinator did. As Kafka, which knows names alone.
+    let found = of_id.or_else(|| image.topic(topic))?;
+    Some(found.partition(*index)?.leader)
 }
 
 fn writable(markers: &Markers, partitions: &[At]) -> WritableTxnMarker {
@@ -337,9 +341,11 @@ async fn ask(
         let image = cx.cluster.image();
         let broker = image.brokers.get(&id).ok_or("it is not there")?;
         let request = WriteTxnMarkersRequest::default().with_markers(markers);
-        let request = frame::encode_request(WRITE_VERSION, 0, CLIENT_ID, &request)
+        let request = frame::encode_request(WRITE_VERSION, 0, TRANSACTIONS, &request)
             .map_err(|error| error.to_string())?;
-        let answer = cx.ask_broker(broker, request, ANSWER_MAX).await;
+        let answer = cx
+            .ask_broker_on(Lane::Markers, broker, request, ANSWER_MAX)
+            .await;
         let answer = answer.map_err(|error| error.to_string())?;
         let answer = answer.slice(answer.len().min(4)..);
         frame::decode_response::<WriteTxnMarkersRequest>(WRITE_VERSION, answer)

@@ -54,10 +54,26 @@ pub type Connecting = Pin<Box<dyn Future<Output = io::Result<PeerStream>> + Send
 /// Makes connections: over TCP, or over a simulated network.
 pub type Connect = Arc<dyn Fn(&PeerAddress) -> Connecting + Send + Sync>;
 
+/// One of the connections to a peer. Answers come in order, so what may wait for other requests has its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// What clients asked for.
+    Forwards,
+    /// Markers that end transactions.
+    Markers,
+    /// Partitions of transactions, which may wait for markers: one of [`Lane::ADDS`], by transactional id.
+    Adds(usize),
+}
+
+impl Lane {
+    /// How many there are for partitions of transactions.
+    pub const ADDS: usize = 4;
+}
+
 /// The peers of this broker. Dropped, it ends the connections.
 pub struct Peers {
     connect: Connect,
-    known: Mutex<BTreeMap<i32, Peer>>,
+    known: Mutex<BTreeMap<(i32, Lane), Peer>>,
 }
 
 impl Default for Peers {
@@ -117,8 +133,20 @@ impl Peers {
         frame: Bytes,
         wait: Duration,
     ) -> io::Result<Bytes> {
+        self.ask_on(Lane::Forwards, (id, address), frame, wait)
+            .await
+    }
+
+    /// The same, on another connection.
+    pub async fn ask_on(
+        &self,
+        lane: Lane,
+        (id, address): (i32, &PeerAddress),
+        frame: Bytes,
+        wait: Duration,
+    ) -> io::Result<Bytes> {
         let correlation_id = correlation_id(&frame, BEFORE_ID)?;
-        let peer = self.peer(id, address);
+        let peer = self.peer((id, lane), address);
         let deadline = Instant::now() + wait;
         let (reply, answered) = oneshot::channel();
         let asked = Asked {
@@ -140,7 +168,7 @@ impl Peers {
     }
 
     /// The peer of that number, at its present address.
-    fn peer(&self, id: i32, address: &PeerAddress) -> Peer {
+    fn peer(&self, id: (i32, Lane), address: &PeerAddress) -> Peer {
         let mut known = self.known.lock();
         match known.get(&id) {
             Some(peer) if peer.address == *address => peer.clone(),

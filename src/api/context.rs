@@ -19,7 +19,7 @@ use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::observe::{EventKind, Happened, Observe};
 use crate::partition::Partitions;
-use crate::peer::{PeerAddress, Peers};
+use crate::peer::{Lane, PeerAddress, Peers};
 use crate::session::Session;
 use crate::telemetry::Telemetry;
 use crate::transaction::TransactionCoordinator;
@@ -82,6 +82,18 @@ impl Context {
         frame: Bytes,
         wait: Duration,
     ) -> io::Result<Bytes> {
+        self.ask_broker_on(Lane::Forwards, broker, frame, wait)
+            .await
+    }
+
+    /// The same, on another connection.
+    pub async fn ask_broker_on(
+        &self,
+        lane: Lane,
+        broker: &Broker,
+        frame: Bytes,
+        wait: Duration,
+    ) -> io::Result<Bytes> {
         let Some(endpoint) = broker.first_endpoint() else {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         };
@@ -89,7 +101,8 @@ impl Context {
             host: endpoint.host.clone(),
             port: endpoint.port,
         };
-        self.peers.ask(broker.id, &address, frame, wait).await
+        let to = (broker.id, &address);
+        self.peers.ask_on(lane, to, frame, wait).await
     }
 
     /// Notes that a request was refused, or what it asked of `subject`; what clients meet every day is left out. Nothing

@@ -17,12 +17,13 @@ use super::errors::WireError;
 use super::shared::{text, topic_name};
 use crate::cluster::Broker;
 use crate::coordinator::Slot;
+use crate::peer::Lane;
 use crate::transaction::{AddPartitions, TransactionError};
 
 /// AddPartitionsToTxn in this version is understood by every broker of a cluster.
 const ADD_VERSION: i16 = 5;
 /// Client id of what brokers ask coordinators for.
-const CLIENT_ID: &str = "metaq-transactions";
+pub const TRANSACTIONS: &str = "metaq-transactions";
 /// How long the coordinator may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
@@ -130,10 +131,11 @@ async fn ask(
         .with_verify_only(membership == Membership::Verify)
         .with_topics(topics.into_iter().map(topic).collect());
     let asked = AddPartitionsToTxnRequest::default().with_transactions(vec![transaction]);
-    let frame = frame::encode_request(ADD_VERSION, 0, CLIENT_ID, &asked)
+    let frame = frame::encode_request(ADD_VERSION, 0, TRANSACTIONS, &asked)
         .map_err(|_| ResponseError::UnknownServerError)?;
     // As Kafka where a coordinator does not answer.
-    let answer = cx.ask_broker(broker, frame, ANSWER_MAX).await;
+    let lane = Lane::Adds(crc32c::crc32c(id.as_bytes()) as usize % Lane::ADDS);
+    let answer = cx.ask_broker_on(lane, broker, frame, ANSWER_MAX).await;
     let answer = answer.map_err(|error| {
         tracing::warn!(broker = broker.id, %error, "the coordinator of a transaction did not answer");
         ResponseError::NetworkException

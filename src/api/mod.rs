@@ -85,6 +85,7 @@ pub use api_versions::unsupported_version;
 pub use context::{Caller, Context, wire_name as error_name};
 pub use fetch_sessions::FetchSessions;
 pub use forward::FORWARDED;
+pub use in_transaction::TRANSACTIONS;
 pub use in_transaction::{Membership, in_transaction};
 pub use metadata::{CLI_CLIENT_ID, IDENTITY_TAG};
 pub use order::{Gate, Stage};

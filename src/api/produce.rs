@@ -53,13 +53,16 @@ use crate::transaction::Producer;
 pub(super) const API: Api = Api {
     key: ApiKey::Produce,
     order: Order::WithKin,
-    needs: &[(Operation::Write, ResourceKind::Topic)],
+    needs: &[
+        (Operation::Write, ResourceKind::Topic),
+        (Operation::Write, ResourceKind::TransactionalId),
+    ],
     start: |cx, caller, request, mut stage| -> Answer {
         Box::pin(async move {
             let produce: ProduceRequest = frame::decode(&request)?;
             drop(request.body);
             let acks = produce.acks;
-            let queued = match refused_whole(&produce) {
+            let queued = match refused_whole(&cx, &caller, &produce) {
                 Some((error, why)) => refuse_all(produce, error, &why),
                 None => queue(&cx, &caller, produce).await,
             };

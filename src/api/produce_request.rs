@@ -5,10 +5,16 @@ use std::collections::{HashMap, HashSet};
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::ProduceRequest;
 
+use super::authorize::{Operation, Resource, authorize};
+use super::{Caller, Context};
 use crate::transaction::Producer;
 
 /// Why no batch of the request is taken, whatever its partition.
-pub(super) fn refused_whole(request: &ProduceRequest) -> Option<(ResponseError, String)> {
+pub(super) fn refused_whole(
+    cx: &Context,
+    caller: &Caller,
+    request: &ProduceRequest,
+) -> Option<(ResponseError, String)> {
     if let Some(why) = unreadable(request) {
         return Some((ResponseError::CorruptMessage, why));
     }
@@ -17,7 +23,11 @@ pub(super) fn refused_whole(request: &ProduceRequest) -> Option<(ResponseError, 
     let records = records.filter_map(|data| data.records.as_ref());
     let mut producers = records.filter_map(|records| transaction_of(records));
     let first = producers.next()?;
-    if request.transactional_id.is_none() {
+    let may_write = request.transactional_id.as_ref().is_some_and(|id| {
+        let of_transaction = Resource::TransactionalId(id);
+        authorize(cx, caller, Operation::Write, of_transaction).is_ok()
+    });
+    if !may_write {
         let error = ResponseError::TransactionalIdAuthorizationFailed;
         return Some((error, String::new()));
     }

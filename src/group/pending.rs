@@ -32,6 +32,8 @@ pub(super) struct PendingOffsets {
     pub(super) offsets: BTreeMap<Key, Pending>,
     /// The number of the next node that some of them are stored in.
     pub(super) next_part: u64,
+    /// Some are on their way.
+    is_in_flight: bool,
 }
 
 /// What the open transactions have for one group, by producer id.
@@ -103,6 +105,12 @@ impl PendingByProducer {
         of_producer.next_part = of_producer.next_part.max(part + 1);
     }
 
+    /// Nodes of a producer have numbers below this.
+    pub(super) fn parts(&self, producer_id: i64) -> u64 {
+        let of_producer = self.0.get(&producer_id);
+        of_producer.map_or(0, |pending| pending.next_part)
+    }
+
     /// Numbers of nodes that were not used yet.
     pub(super) fn take_parts(&mut self, producer_id: i64, count: u64) -> u64 {
         let of_producer = self.0.entry(producer_id).or_default();
@@ -111,9 +119,23 @@ impl PendingByProducer {
         first
     }
 
+    /// Offsets of a producer are on their way.
+    pub(super) fn begin(&mut self, producer_id: i64) {
+        self.0.entry(producer_id).or_default().is_in_flight = true;
+    }
+
+    /// They are stored, or refused.
+    pub(super) fn finish(&mut self, producer_id: i64) {
+        if let Some(pending) = self.0.get_mut(&producer_id) {
+            pending.is_in_flight = false;
+        }
+        self.forget_empty();
+    }
+
     /// Forgets producers of which nothing is pending any more.
-    pub(super) fn forget_empty(&mut self) {
-        self.0.retain(|_, pending| !pending.offsets.is_empty());
+    fn forget_empty(&mut self) {
+        self.0
+            .retain(|_, pending| pending.is_in_flight || !pending.offsets.is_empty());
     }
 }
 
@@ -294,7 +316,9 @@ impl SlotProducers {
             return Ok(());
         };
         let is_open = !producer.groups.is_empty();
-        let is_old = match end.bumps_epoch && is_open {
+        // After the last epoch comes another producer id.
+        let is_bumped = end.bumps_epoch && end.producer_epoch != i16::MAX;
+        let is_old = match is_bumped && is_open {
             true => end.producer_epoch <= producer.epoch,
             false => end.producer_epoch < producer.epoch,
         };
@@ -442,6 +466,12 @@ mod tests {
             producers.check_end(&end(4, 0, true)),
             Err(GroupError::TransactionCoordinatorFenced)
         );
+    }
+
+    #[test]
+    fn a_marker_of_the_last_epoch_needs_no_new_one() {
+        let producers = open(i16::MAX);
+        assert_eq!(producers.check_end(&end(i16::MAX, 1, true)), Ok(()));
     }
 
     #[test]

@@ -193,8 +193,14 @@ pub(super) fn pending_without_ops(
             identities.push(found.identity);
         }
     }
-    let mut ops = vec![Op::delete_tree(paths::group_pending(group_id, producer.0))];
-    ops.extend(pending_ops(group_id, pending, producer, &left, &identities));
+    if left.is_empty() {
+        return vec![Op::delete_tree(paths::group_pending(group_id, producer.0))];
+    }
+    // In this order: a write may be made in several steps.
+    let before = pending.parts(producer.0);
+    let mut ops = pending_ops(group_id, pending, producer, &left, &identities);
+    let part = |n| Op::delete_tree(paths::group_pending_part(group_id, producer.0, n));
+    ops.extend((0..before).map(part));
     ops
 }
 
@@ -278,14 +284,13 @@ pub(super) fn load(
         producers: Vec::new(),
         unresolved: 0,
     };
+    let mut pending = Vec::new();
     for (path, node) in &stored.nodes {
         let (topic, identity) = match paths::group_node(path) {
             Some(GroupNode::Offset { topic, identity }) => (topic, identity),
             Some(GroupNode::Pending { producer_id, n }) => {
                 match decode::<PendingOffsetsRecord>(path, &node.data) {
-                    Ok(record) => {
-                        loaded.restore_pending((producer_id, n), record, stored, topics, memory)
-                    }
+                    Ok(record) => pending.push((producer_id, n, record)),
                     Err(error) => tracing::error!(%error, "offsets of a transaction are ignored"),
                 }
                 continue;
@@ -309,7 +314,15 @@ pub(super) fn load(
             let bytes = offset_bytes(&stored.id, &topic, &offset);
             let committed = Committed::new(offset, memory.reserve_anyway(bytes));
             loaded.offsets.restore((topic, partition), committed);
+        } else {
+            // Of an earlier topic, or of a later one that is not known here yet.
+            loaded.unresolved += 1;
         }
+    }
+    // The latest offset of a partition is in the part with the highest number.
+    pending.sort_unstable_by_key(|(producer_id, n, _)| (*producer_id, *n));
+    for (producer_id, n, record) in pending {
+        loaded.restore_pending((producer_id, n), record, stored, topics, memory);
     }
     loaded
 }
@@ -339,6 +352,7 @@ impl LoadedGroup {
                 .topic_id
                 .is_some_and(|id| topics.id_of(&topic) != Some(id))
             {
+                self.unresolved += 1;
                 continue;
             }
             let bytes = offset_bytes(&stored.id, &topic, &offset);
@@ -509,7 +523,8 @@ mod tests {
         let ops = vec![of_earlier, offset_of(9, TOPIC_ID)];
         let loaded = load(&stored(ops), &OneTopic, &Arc::default(), 0);
         assert_eq!(loaded.offsets.len(), 0);
-        assert_eq!(loaded.unresolved, 1);
+        // Perhaps only this broker does not know of them yet.
+        assert_eq!(loaded.unresolved, 2);
     }
 
     #[test]

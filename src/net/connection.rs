@@ -28,7 +28,9 @@ use super::outcome::{Outcome, Ready};
 use super::send::{Patience, SendError, send_all};
 use super::shutdown::stopped;
 use super::socket::Socket;
-use crate::api::{self, Body, Caller, Context, FORWARDED, Gate, Piece, Response, Stage};
+use crate::api::{
+    self, Body, Caller, Context, FORWARDED, Gate, Piece, Response, Stage, TRANSACTIONS,
+};
 use crate::memory::Share;
 use crate::observe::{EventKind, Happened, Registered};
 use crate::partition::with_inline_writes;
@@ -422,7 +424,8 @@ impl<S: Socket> Connection<S> {
 
 /// What other brokers send on comes from many clients, each of which waits for its own answer.
 fn is_of_peer(frame: &RequestFrame) -> bool {
-    frame.client_id.as_deref() == Some(FORWARDED)
+    let client_id = frame.client_id.as_deref();
+    client_id == Some(FORWARDED) || client_id == Some(TRANSACTIONS)
 }
 
 fn is_admitted(gate: &Gate, held: &Option<Arrived>) -> bool {

@@ -50,6 +50,13 @@ impl Partitions {
         found.is_some_and(|found| found.partitions.contains(&index))
     }
 
+    /// The same, of the topic with this id and not of an earlier one of the name.
+    pub fn contains_of(&self, topic: &str, topic_id: Uuid, index: i32) -> bool {
+        let topics = self.0.as_ref();
+        let found = topics.and_then(|topics| topics.get(topic));
+        found.is_some_and(|found| found.topic_id == topic_id && found.partitions.contains(&index))
+    }
+
     /// Adds one. Those of an earlier topic of the same name are gone.
     pub fn insert(&mut self, topic: &str, topic_id: Uuid, index: i32) {
         let topics = Arc::make_mut(self.0.get_or_insert_default());

@@ -97,9 +97,10 @@ pub(super) fn load(
         let is_there = match stored.topic_id {
             None => InternalTopic::named(&stored.topic).is_some(),
             Some(id) => {
+                // One that was made again may be known here later; markers go by the name then.
                 let current = topics.id_of(&stored.topic);
-                unresolved += usize::from(current.is_none());
-                current == Some(id)
+                unresolved += usize::from(current != Some(id));
+                current.is_some()
             }
         };
         for index in stored.partitions.into_iter().filter(|_| is_there) {

@@ -271,8 +271,10 @@ impl Transaction {
             // Its producer is to end it, not to go on with it.
             return Err(TransactionError::InvalidTxnState);
         }
-        let is_in = |(topic, index): &(String, i32)| self.partitions.contains(topic, *index);
-        if self.state == State::Ongoing && request.partitions.iter().all(is_in) {
+        let mut named = request.partitions.iter().zip(ids);
+        if self.state == State::Ongoing
+            && named.all(|((topic, index), id)| self.partitions.contains_of(topic, *id, *index))
+        {
             return Ok(None);
         }
         let mut next = self.clone();

@@ -257,6 +257,10 @@ impl Transactor {
             self.produce(transaction, partition).await?;
         }
         self.sequence += 1;
+        // The last one counts.
+        for earlier in 0..self.random.below(3) as i64 {
+            self.commit_offset(transaction.1 - 9 + earlier).await?;
+        }
         self.commit_offset(transaction.1 + 1).await
     }
 

@@ -91,8 +91,9 @@ impl Groups {
             return answer.send(Err(GroupError::NonEmptyGroup));
         }
         let is_read = |key: &Key| is_active && group.classic.subscribes(&key.0);
-        for producer_id in group.pending.producers_of(&keys) {
-            if let Some(busy) = self.producers.busy(producer_id) {
+        // Also those whose offsets are only on their way.
+        for producer_id in group.pending.0.keys() {
+            if let Some(busy) = self.producers.busy(*producer_id) {
                 let ask = Ask::DeleteOffsets(keys, answer);
                 return busy
                     .waiting

@@ -42,6 +42,7 @@ impl Groups {
         let ops = match self.groups.get_mut(&group_id) {
             Some(group) => {
                 group.offsets.begin();
+                group.pending.begin(of.0);
                 let pending = &mut group.pending;
                 persist::pending_ops(&group_id, pending, of, &offsets, &identities)
             }
@@ -96,15 +97,16 @@ impl Groups {
                 *outcome = stored;
             }
             self.producers.failed(producer_id, group_id);
-        } else if let Some(group) = self.groups.get_mut(group_id)
-            && !offsets.is_empty()
-        {
-            group.pending.put(producer_id, number, offsets);
+        } else if !offsets.is_empty() {
+            // Also where the group is gone meanwhile: then the marker removes what is stored.
             self.producers.opened(producer_id, group_id);
+            if let Some(group) = self.groups.get_mut(group_id) {
+                group.pending.put(producer_id, number, offsets);
+            }
         }
         if let Some(group) = self.groups.get_mut(group_id) {
             group.offsets.finish_commit(number, Vec::new());
-            group.pending.forget_empty();
+            group.pending.finish(producer_id);
         }
         self.drop_if_nothing(group_id);
     }

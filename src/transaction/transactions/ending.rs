@@ -130,6 +130,10 @@ impl Transactions {
 
     /// A topic was deleted: its partitions need no markers. What is stored has the topic's id, and is left out when it is read.
     pub(super) fn topic_deleted(&mut self, now_ms: i64, topic: &str, topic_id: Uuid) {
+        // Made again: leaders may have known the new one before this broker did, and have records of the transaction in it.
+        if self.topics.id_of(topic).is_some_and(|id| id != topic_id) {
+            return;
+        }
         let mut changed = Vec::new();
         let (mut before, mut now) = (0, 0);
         for (id, entry) in &mut self.ids {

@@ -208,7 +208,10 @@ impl Machine for Transactions {
                     self.end_what_is_due(now_ms, &id);
                 }
             }
-            Err(_) => entry.live().again_ms = now_ms + STORE_AGAIN_MS,
+            Err(error) => {
+                entry.live().again_ms = now_ms + STORE_AGAIN_MS;
+                self.refuse_who_fences(&id, error);
+            }
         }
         for reply in change.replies {
             reply.send(stored);
@@ -345,6 +348,20 @@ impl Transactions {
                 Ask::Add(request, answer) if is_joining => self.join(now_ms, id, &request, answer),
                 ask => self.decide(now_ms, id, ask),
             }
+        }
+    }
+
+    /// The abort that a later producer waits for is refused: so is the producer, which asks again.
+    fn refuse_who_fences(&mut self, id: &str, error: TransactionError) {
+        let is_init = |waiting: &Waiting| matches!(waiting.ask, Ask::Init(..));
+        let Some(live) = self.live_of(id) else {
+            return;
+        };
+        if live.waiting.front().is_some_and(is_init)
+            && let Some(waiting) = live.waiting.pop_front()
+        {
+            self.count_waiting(false);
+            waiting.ask.refuse(error);
         }
     }
 

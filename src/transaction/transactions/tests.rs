@@ -429,3 +429,65 @@ fn without_a_producer_id_a_new_id_waits_and_then_is_told_so() {
     assert_eq!(answered(got), Err(E::CoordinatorNotAvailable));
     assert!(bench.describe(ID).is_none());
 }
+
+#[test]
+fn a_new_producer_is_answered_when_the_abort_before_it_cannot_be_stored() {
+    let mut bench = Bench::new();
+    let first = bench.init();
+    bench.add(first, &[("t", 1)]).unwrap();
+    let mut got = bench.begin(ID, init());
+    let mut refused = 0;
+    while refused < 1000 && bench.refuse_one() {
+        refused += 1;
+        bench.now_ms += 10;
+    }
+    assert!(
+        refused < 100,
+        "writes are asked for again at once: {refused}, and after {} ms",
+        bench.now_ms
+    );
+    bench.tick();
+    assert!(is_answered(&mut got));
+}
+
+#[test]
+fn partitions_of_a_topic_that_was_made_again_are_added_under_its_id() {
+    let mut bench = Bench::new();
+    let first = bench.init();
+    bench.add(first, &[("t", 1)]).unwrap();
+    bench
+        .topics
+        .0
+        .lock()
+        .insert("t".to_owned(), uuid::Uuid::from_u128(77));
+    bench.add(first, &[("t", 1)]).unwrap();
+    bench.end(commit(first)).unwrap();
+    let ids: Vec<_> = bench.markers[0]
+        .partitions
+        .topics()
+        .map(|(_, found)| found.topic_id)
+        .collect();
+    assert_eq!(ids, [uuid::Uuid::from_u128(77)]);
+}
+
+#[test]
+fn a_topic_that_another_broker_knows_under_an_older_id_keeps_its_partitions() {
+    let mut bench = Bench::new();
+    let first = bench.init();
+    bench
+        .topics
+        .0
+        .lock()
+        .insert("t".to_owned(), uuid::Uuid::from_u128(77));
+    bench.add(first, &[("t", 1)]).unwrap();
+    bench.end(commit(first)).unwrap();
+    // the next owner's view is older
+    bench
+        .topics
+        .0
+        .lock()
+        .insert("t".to_owned(), uuid::Uuid::from_u128(1));
+    bench.markers.clear();
+    bench.crash(0);
+    assert!(!bench.markers.is_empty() && !bench.markers[0].partitions.is_empty());
+}

@@ -383,3 +383,104 @@ fn many_offsets_are_stored_in_parts_and_read_again() {
         .collect();
     assert_eq!(all.len(), ops.len() + 1, "no part is written over");
 }
+
+impl Bench {
+    fn add_of(
+        &mut self,
+        producer_id: i64,
+        partition: i32,
+        metadata: String,
+    ) -> oneshot::Receiver<Outcomes> {
+        let ask = |answer| Ask::VerifyTransaction {
+            producer_id,
+            producer_epoch: 0,
+            answer,
+        };
+        let guard = self.ask(ask).try_recv().unwrap().unwrap();
+        let commit = TransactionalCommit {
+            producer_id,
+            producer_epoch: 0,
+            guard,
+            member_id: String::new(),
+            instance_id: None,
+            generation: -1,
+            offsets: vec![OffsetToCommit {
+                topic: "t".to_owned(),
+                partition,
+                offset: 77,
+                leader_epoch: -1,
+                metadata,
+            }],
+        };
+        self.ask(|answer| Ask::CommitTransactional(commit, answer))
+    }
+}
+
+#[test]
+fn parts_are_not_overwritten_when_a_topic_is_deleted_while_the_first_is_in_flight() {
+    let mut bench = with_room();
+    bench.add(0, &[(0, 15)]);
+    bench.groups.handle_all(
+        0,
+        AskAll::TopicDeleted("unrelated".to_owned(), Uuid::from_u128(99)),
+    );
+    bench.store(Ok(()));
+    bench.add(0, &[(1, 25)]);
+    bench.store(Ok(()));
+    assert_eq!(bench.unstable(), [0, 1]);
+    bench.reload();
+    assert_eq!(bench.unstable(), [0, 1]);
+}
+
+#[test]
+fn parts_are_not_overwritten_when_another_producer_is_stored() {
+    let mut bench = with_room();
+    bench.add(0, &[(0, 15)]);
+    let writes_of_first = bench.groups.take_writes();
+    // of another producer, refused for its metadata
+    bench.add_of(8, 2, "m".repeat(1000));
+    for write in writes_of_first {
+        for op in write.ops {
+            bench.apply(op);
+        }
+        bench.groups.stored(0, write.then, Ok(()));
+    }
+    bench.add(0, &[(1, 25)]);
+    bench.store(Ok(()));
+    assert_eq!(bench.unstable(), [0, 1]);
+    bench.reload();
+    assert_eq!(bench.unstable(), [0, 1]);
+}
+
+#[test]
+fn a_new_group_is_not_dropped_while_its_first_pending_offsets_are_in_flight() {
+    let mut bench = Bench::with_room(1 << 20);
+    let mut added = bench.add(0, &[(0, 15)]);
+    let writes_of_first = bench.groups.take_writes();
+    bench.add_of(8, 2, "m".repeat(1000));
+    for write in writes_of_first {
+        for op in write.ops {
+            bench.apply(op);
+        }
+        bench.groups.stored(0, write.then, Ok(()));
+    }
+    assert_eq!(added.try_recv(), Ok(vec![Ok(())]));
+    let mut ended = bench.end(1, true);
+    bench.store(Ok(()));
+    assert_eq!(ended.try_recv(), Ok(Ok(())));
+    assert_eq!(bench.offsets(), Some(vec![(0, 15)]));
+    assert!(!bench.has_pending_nodes());
+}
+
+#[test]
+fn the_latest_of_many_commits_counts_after_a_reload() {
+    let mut bench = with_room();
+    for offset in 100..112 {
+        bench.add(0, &[(0, offset)]);
+        bench.store(Ok(()));
+    }
+    bench.reload();
+    bench.end(1, true);
+    bench.store(Ok(()));
+    assert_eq!(bench.offsets().unwrap()[0], (0, 111));
+}
