@@ -1,4 +1,4 @@
-//! The connections to other brokers: one to each, kept open. Requests go out as they come, and their answers are matched by
+//! The connections to other brokers: a few to each ([`Lane`]), kept open. Requests go out as they come, and their answers are matched by
 //! correlation id.
 //!
 //! A peer answers the requests of one connection in their order, as Kafka's brokers do, so one that waits holds up those

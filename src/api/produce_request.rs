@@ -31,7 +31,10 @@ pub(super) fn refused_whole(
         let error = ResponseError::TransactionalIdAuthorizationFailed;
         return Some((error, String::new()));
     }
-    let is_other = producers.any(|producer| producer != first);
+    let has_id = |producer: &Producer| producer.id >= 0;
+    let mut with_id = std::iter::once(first).chain(producers).filter(has_id);
+    let first = with_id.next();
+    let is_other = with_id.any(|producer| Some(producer) != first);
     is_other.then(|| {
         (
             ResponseError::InvalidProducerIdMapping,
@@ -53,7 +56,7 @@ fn transaction_of(records: &[u8]) -> Option<Producer> {
     let producer = records.get(PRODUCER_AT..)?;
     let id = i64::from_be_bytes(*producer.first_chunk()?);
     let epoch = i16::from_be_bytes(*producer.get(8..)?.first_chunk()?);
-    (id >= 0).then_some(Producer { id, epoch })
+    Some(Producer { id, epoch })
 }
 
 /// Why no batch of the request is taken: Kafka looks at the first one of each partition before it looks for the partitions
