@@ -56,7 +56,7 @@ def real_answers_fit():
             with urllib.request.urlopen(HOME + asked.get(path, path)) as answer:
                 status, body = "200", json.load(answer)
         except urllib.error.HTTPError as error:
-            if path != "/api/clients/{number}":
+            if not path.startswith(("/api/clients/", "/api/transactions/")):
                 raise
             status, body = str(error.code), json.load(error)
         pointer = f"/paths/{path.replace('/', '~1')}/get/responses/{status}/content/application~1json/schema"

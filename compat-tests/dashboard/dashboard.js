@@ -259,7 +259,7 @@ Object.assign(tests, {
     equal('overrides', body.topic.overrides, { 'flush.messages': '1' })
     await page.getByLabel(/^Type the topic/).fill('another')
     await page.getByRole('button', { name: 'Delete the topic' }).click()
-    await page.getByText('nothing was deleted').waitFor()
+    await page.getByText('nothing was done').waitFor()
     await page.goBack()
     await page.getByLabel(/^Type the topic/).fill('made-here')
     await page.getByRole('button', { name: 'Delete the topic' }).click()

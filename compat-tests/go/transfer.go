@@ -44,6 +44,11 @@ func transfer(from, to, group, id string) error {
 			})
 		})
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		// Or what is aborted may never have been sent.
+		if err := session.Client().Flush(ctx); err != nil {
+			cancel()
+			return err
+		}
 		outcome := kgo.TryCommit
 		if turn%3 == 0 {
 			outcome = kgo.TryAbort
