@@ -9,12 +9,14 @@ use metaq_protocol::batch::BatchBuilder;
 use metaq_protocol::frame;
 use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use metaq_protocol::messages::{
-    EndTxnRequest, InitProducerIdRequest, ProduceRequest, ProducerId, TransactionalId,
+    EndTxnRequest, FindCoordinatorRequest, InitProducerIdRequest, ProduceRequest, ProducerId,
+    TransactionalId,
 };
 use metaq_protocol::protocol::{Request, StrBytes};
 
 use super::{Failure, Measured, Options, read_frame, topic_name};
 
+const FIND_VERSION: i16 = 3;
 const INIT_VERSION: i16 = 5;
 const PRODUCE_VERSION: i16 = 12;
 const END_VERSION: i16 = 5;
@@ -58,6 +60,11 @@ impl Producer {
     }
 
     fn begin(&mut self) -> Result<(), Failure> {
+        // Kafka makes the coordinator's topic when it is asked for.
+        let request = FindCoordinatorRequest::default()
+            .with_key(self.id.0.clone())
+            .with_key_type(1);
+        self.insist(FIND_VERSION, &request, |answer| answer.error_code)?;
         let request = InitProducerIdRequest::default()
             .with_transactional_id(Some(self.id.clone()))
             .with_transaction_timeout_ms(TIMEOUT_MS);
