@@ -361,8 +361,9 @@ impl SlotProducers {
             producer
                 .verification
                 .take_if(|begun| since(begun.since_ms) >= GUARD_EXPIRATION_MS);
-            let is_in_use =
-                producer.is_busy || !producer.groups.is_empty() || producer.verification.is_some();
+            let is_in_use = producer.is_busy
+                || !producer.groups_to_end().is_empty()
+                || producer.verification.is_some();
             let is_known = producer.epoch >= 0 && since(producer.last_ms) < PRODUCER_EXPIRATION_MS;
             is_in_use || is_known
         });
@@ -472,6 +473,16 @@ mod tests {
     fn a_marker_of_the_last_epoch_needs_no_new_one() {
         let producers = open(i16::MAX);
         assert_eq!(producers.check_end(&end(i16::MAX, 1, true)), Ok(()));
+    }
+
+    #[test]
+    fn a_producer_whose_write_is_doubtful_is_remembered_until_its_marker() {
+        let mut producers = SlotProducers::new(0);
+        producers.begin(7, 0, 0);
+        producers.failed(7, "g");
+        producers.finish(7);
+        producers.expire(PRODUCER_EXPIRATION_MS);
+        assert!(producers.by_id.contains_key(&7));
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Groups {
         }
     }
 
-    /// Whether the commit is allowed. A client outside any group makes the group.
+    /// Whether the commit is allowed.
     fn check_commit(
         &mut self,
         now_ms: i64,
@@ -105,20 +105,30 @@ impl Groups {
         group_id: &str,
         commit: &CommitOffsets,
     ) -> Result<(), GroupError> {
+        let group = self.group_to_commit(now_ms, number, group_id, commit.generation)?;
+        let instance = commit.instance_id.as_deref();
+        group
+            .classic
+            .check_commit(now_ms, &commit.member_id, instance, commit.generation)
+    }
+
+    /// The group that offsets are for. A client outside any group makes it.
+    pub(super) fn group_to_commit(
+        &mut self,
+        now_ms: i64,
+        number: WriteNumber,
+        group_id: &str,
+        generation: i32,
+    ) -> Result<&mut Group, GroupError> {
         if !self.groups.contains_key(group_id) {
-            if commit.generation >= 0 {
+            if generation >= 0 {
                 return Err(GroupError::GroupIdNotFound);
             }
             let group = Group::new(ClassicGroup::new(now_ms), Offsets::since(number));
             self.groups.insert(group_id.to_owned(), group);
         }
-        let Some(group) = self.groups.get_mut(group_id) else {
-            return Err(GroupError::UnknownMemberId);
-        };
-        let instance = commit.instance_id.as_deref();
-        group
-            .classic
-            .check_commit(now_ms, &commit.member_id, instance, commit.generation)
+        let group = self.groups.get_mut(group_id);
+        group.ok_or(GroupError::UnknownMemberId)
     }
 
     /// The offsets of a commit are stored, or none of them is.

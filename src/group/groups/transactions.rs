@@ -2,12 +2,11 @@
 //!
 //! Of one producer one write is in flight at a time; what comes meanwhile waits.
 
-use super::{Group, Groups, Then};
+use super::{Groups, Then};
 use crate::coordinator::{Answer, Machine};
 use crate::group::asks::{Ask, Outcomes};
-use crate::group::classic::ClassicGroup;
 use crate::group::messages::{GroupError, TransactionEnd, TransactionalCommit};
-use crate::group::offsets::{Committed, Key, Offsets, WriteNumber};
+use crate::group::offsets::{Committed, Key, WriteNumber};
 use crate::group::pending::WaitingForProducer;
 use crate::group::persist;
 use crate::meta::{Op, paths};
@@ -61,7 +60,7 @@ impl Groups {
         self.store(now_ms, id, ops, then);
     }
 
-    /// A client outside any group makes the group.
+    /// Whether the commit is allowed.
     fn check_transactional(
         &mut self,
         now_ms: i64,
@@ -69,15 +68,7 @@ impl Groups {
         group_id: &str,
         commit: &TransactionalCommit,
     ) -> Result<(), GroupError> {
-        if !self.groups.contains_key(group_id) {
-            if commit.generation >= 0 {
-                return Err(GroupError::GroupIdNotFound);
-            }
-            let group = Group::new(ClassicGroup::new(now_ms), Offsets::since(number));
-            self.groups.insert(group_id.to_owned(), group);
-        }
-        let group = self.groups.get(group_id);
-        let group = group.ok_or(GroupError::UnknownMemberId)?;
+        let group = self.group_to_commit(now_ms, number, group_id, commit.generation)?;
         let instance = commit.instance_id.as_deref();
         let classic = &group.classic;
         classic.check_transactional_commit(&commit.member_id, instance, commit.generation)
