@@ -20,11 +20,13 @@
 //! | 61..   | records           | compressed as one block                                        |
 
 mod builder;
+mod compacted;
 mod marker;
 
 use bytes::BufMut;
 
 pub use builder::BatchBuilder;
+pub use compacted::{CompactError, write_no_records, write_some_records};
 pub use marker::{EndMarker, Outcome};
 
 /// Size of the header.

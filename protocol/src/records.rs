@@ -72,6 +72,31 @@ impl<'a> Records<'a> {
         }
     }
 
+    /// How many of the unpacked bytes were gone through.
+    pub(crate) fn position(&self) -> usize {
+        self.cursor.at
+    }
+
+    /// Attributes and timestamp delta of an encoded record, and the rest of it.
+    pub(crate) fn split_timestamp(encoded: &[u8]) -> Result<(u8, i64, &[u8]), RecordError> {
+        let mut cursor = Cursor {
+            bytes: encoded,
+            at: 0,
+        };
+        let mut split = || {
+            cursor.varint()?;
+            let attributes = cursor.take(1)?[0];
+            let delta = cursor.varint()?;
+            Ok((attributes, delta, cursor.at))
+        };
+        let (attributes, delta, at) = split().map_err(|what| RecordError {
+            record: 0,
+            position: 0,
+            what,
+        })?;
+        Ok((attributes, delta, &encoded[at..]))
+    }
+
     #[inline(always)]
     fn read(&mut self) -> Result<Record<'a>, &'static str> {
         let length = usize::try_from(self.cursor.varint()?).map_err(|_| "negative length")?;

@@ -147,7 +147,7 @@ fn put_field(out: &mut BytesMut, field: Option<&[u8]>) {
 }
 
 /// Zigzag varint, as records use it.
-fn put_varint(out: &mut BytesMut, value: i64) {
+pub(super) fn put_varint(out: &mut BytesMut, value: i64) {
     let mut zigzag = ((value << 1) ^ (value >> 63)) as u64;
     while zigzag >= 0x80 {
         out.put_u8(zigzag as u8 | 0x80);
