@@ -18,6 +18,7 @@ const WITHOUT_CYCLES: &[&str] = &[
     "src/group/classic",
     "src/group/groups",
     "src/log",
+    "src/log/compaction",
     "src/meta",
     "src/meta/zookeeper",
     "src/net",

@@ -62,6 +62,8 @@ impl WireError for LogError {
             Self::BatchLargerThanSegment(_) => ResponseError::RecordListTooLarge,
             Self::Producer(error) => error.wire(),
             Self::Damaged { .. } | Self::FetchedDamaged(_) => ResponseError::CorruptMessage,
+            // No request compacts.
+            Self::Stopped | Self::TooManyKeys { .. } => ResponseError::UnknownServerError,
         }
     }
 }

@@ -390,6 +390,14 @@ impl TopicConfig<'_> {
             .unwrap_or(0)
     }
 
+    /// As [`Self::number`], of a share from 0 to 1.
+    fn millionths(&self, name: &str) -> u32 {
+        let parsed = |text: &str| text.trim().parse::<f64>().ok();
+        let default = topic_key(name).and_then(|key| parsed(key.default));
+        let share = parsed(self.get(name)).or(default).unwrap_or(0.0);
+        (share.clamp(0.0, 1.0) * 1e6).round() as u32
+    }
+
     /// Whether segments are archived before they are deleted.
     pub fn archives(&self) -> bool {
         Value::boolean(self.get("archive.enable")).unwrap_or(false)
@@ -400,9 +408,16 @@ impl TopicConfig<'_> {
         let policy = self.get("cleanup.policy");
         let names =
             |policy: &str, wanted: &str| policy.split(',').any(|name| name.trim() == wanted);
+        let compact = names(policy, "compact");
+        let max_compaction_lag_ms = self.number("max.compaction.lag.ms");
+        let segment_ms = match compact {
+            // What is appended to is not compacted (Kafka's LogConfig.maxSegmentMs).
+            true => self.number("segment.ms").min(max_compaction_lag_ms),
+            false => self.number("segment.ms"),
+        };
         LogConfig {
             segment_bytes: self.number("segment.bytes") as u64,
-            segment_ms: self.number("segment.ms"),
+            segment_ms,
             segment_jitter_ms: self.number("segment.jitter.ms"),
             index_bytes_max: self.number("segment.index.bytes") as usize,
             index_interval_bytes: self.number("index.interval.bytes") as u64,
@@ -415,8 +430,12 @@ impl TopicConfig<'_> {
             timestamp_before_max_ms: self.number("message.timestamp.before.max.ms"),
             timestamp_after_max_ms: self.number("message.timestamp.after.max.ms"),
             file_delete_delay_ms: self.number("file.delete.delay.ms"),
-            compact: names(policy, "compact"),
+            compact,
             delete: names(policy, "delete"),
+            delete_retention_ms: self.number("delete.retention.ms"),
+            min_compaction_lag_ms: self.number("min.compaction.lag.ms"),
+            max_compaction_lag_ms,
+            min_cleanable_millionths: self.millionths("min.cleanable.dirty.ratio"),
             recompress: match self.get("compression.type") {
                 "uncompressed" => Some(Compression::None),
                 name => Compression::from_name(name),

@@ -42,6 +42,14 @@ pub struct LogConfig {
     pub compact: bool,
     /// `cleanup.policy` names delete: retention applies.
     pub delete: bool,
+    /// How long tombstones and the markers of compacted transactions stay (`delete.retention.ms`).
+    pub delete_retention_ms: i64,
+    /// A record stays at least this long before compaction takes it (`min.compaction.lag.ms`).
+    pub min_compaction_lag_ms: i64,
+    /// A record is compacted after this time at the latest (`max.compaction.lag.ms`).
+    pub max_compaction_lag_ms: i64,
+    /// Millionths of the log's bytes that are dirty before it is compacted (`min.cleanable.dirty.ratio`).
+    pub min_cleanable_millionths: u32,
     /// The topic's own codec (`compression.type`); `None` keeps the producer's.
     pub recompress: Option<Compression>,
     /// Replicas that acks=all needs (`min.insync.replicas`).
@@ -91,6 +99,10 @@ impl Default for LogConfig {
             file_delete_delay_ms: 60_000,
             compact: false,
             delete: true,
+            delete_retention_ms: 24 * 3_600_000,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
+            min_cleanable_millionths: 500_000,
             recompress: None,
             min_insync_replicas: 1,
             closed: Arc::default(),

@@ -270,6 +270,18 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
         *self.path.write() = path.to_path_buf();
     }
 
+    /// Renames the file with `rename`; whoever opens it meanwhile finds it under the one name or the other.
+    pub(super) fn rename(
+        &self,
+        rename: impl Fn(&Path) -> io::Result<()>,
+        to: &Path,
+    ) -> io::Result<()> {
+        let mut path = self.path.write();
+        rename(&path)?;
+        *path = to.to_path_buf();
+        Ok(())
+    }
+
     /// Maps what there is of the file; never changes it.
     fn open(&self) -> io::Result<()> {
         if self.counted.load(Ordering::Acquire) {

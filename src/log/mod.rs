@@ -7,6 +7,7 @@ mod append;
 mod archive;
 mod browse;
 mod checkpoint;
+mod compaction;
 mod config;
 mod copy;
 mod data_dir;
@@ -34,6 +35,7 @@ mod restore;
 mod retain;
 mod rewrite_lock;
 mod segment;
+mod segment_files;
 mod time_index;
 mod transaction_index;
 mod transactions;
@@ -59,6 +61,7 @@ pub use metaq_protocol::batch::Outcome;
 pub use append::{AppendRequest, Appended, FAST_PATH_BATCHES_MAX, Origin, ProducedBatch};
 pub use browse::{PassedBatch, SegmentFigures};
 pub use checkpoint::CheckpointError;
+pub use compaction::{Cleanable, Compacted, CompactionPass, KEY_MAP_BYTES_MIN, KeyMap};
 pub use config::LogConfig;
 pub(crate) use copy::copy_range;
 pub(crate) use data_dir::FUTURE;
@@ -129,6 +132,19 @@ pub enum LogError {
     /// A producer's batch that does not follow, or that its transaction does not let in.
     #[error(transparent)]
     Producer(#[from] ProducerError),
+    /// Compaction was to end, and did; nothing is lost by it.
+    #[error("the compaction was stopped")]
+    Stopped,
+    /// One batch has more keys than compaction may remember.
+    #[error(
+        "a batch of {records} records, and room for {capacity} keys (log.cleaner.dedupe.buffer.size)"
+    )]
+    TooManyKeys {
+        /// Of the batch.
+        records: usize,
+        /// Keys that fit.
+        capacity: usize,
+    },
     /// What a follower fetched does not go on where its log ends.
     #[error("fetched records begin at {offset}, and the log ends at {expected}")]
     UnexpectedOffset {

@@ -74,8 +74,14 @@ pub struct Log {
     topic_id_is_durable: Mutex<bool>,
     /// One at a time changes records that are there already.
     pub(super) rewriting: RewriteLock,
-    /// Before this offset records may be missing because compaction took them.
-    pub(super) cleaned_until: i64,
+    /// Before this offset newer records have superseded no record that is there: the first dirty offset.
+    pub(super) cleaned_until: AtomicI64,
+    /// A compaction that goes on: up to where, and the offset from which on it is done.
+    pub(super) compacting: Mutex<Option<(i64, i64)>>,
+    /// When tombstones that are there may go, as far as this process knows, ms.
+    pub(super) delete_horizon: AtomicI64,
+    /// What keys are hashed with, once it is known.
+    pub(super) key_seed: Mutex<Option<[u8; 16]>>,
     /// What lies before it is in the archive, as far as this process knows.
     pub(super) archived_until: AtomicI64,
     /// The leader epoch whose appends are on the fast path: writes to the active segment and nothing else; -1 for none.
@@ -116,7 +122,10 @@ impl Log {
             syncing: Mutex::new(()),
             topic_id_is_durable: Mutex::new(false),
             rewriting: RewriteLock::default(),
-            cleaned_until: 0,
+            cleaned_until: AtomicI64::new(0),
+            compacting: Mutex::default(),
+            delete_horizon: AtomicI64::new(i64::MAX),
+            key_seed: Mutex::default(),
             archived_until: AtomicI64::new(0),
             fast_path_epoch: AtomicI32::new(-1),
             fast_path_bytes: AtomicU64::new(0),
@@ -367,6 +376,7 @@ impl Log {
 
     /// Syncs, saves the producers and cuts the indexes: a clean close. Appends are refused afterwards.
     pub fn close(&self, now_ms: i64) -> Result<i64, LogError> {
+        let _rewriting = self.rewriting.lock();
         let synced = self.sync(now_ms)?.offset;
         let mut tail = self.tail.lock();
         if let Some(reason) = self.offline_reason() {
@@ -406,6 +416,7 @@ impl Log {
 
     /// Follows its directory, which was renamed; appends are refused from now on.
     pub fn moved_to(&self, dir: &Path) {
+        let _rewriting = self.rewriting.lock();
         let _appending = self.tail.lock();
         *self.offline.write() = Some("deleted".to_owned());
         *self.dir.write() = dir.to_path_buf();

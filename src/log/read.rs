@@ -183,7 +183,8 @@ impl Log {
         if offset < ends.log_start {
             return Err(out_of_range(offset, &ends));
         }
-        if self.config().compact || offset < self.cleaned_until {
+        let cleaned_until = self.cleaned_until.load(Ordering::Acquire);
+        if self.config().compact || offset < cleaned_until || segment.is_compacted() {
             return Ok(());
         }
         Err(LogError::Damaged {

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader};
 
 use super::LogError;
+use super::compaction::finish_swaps;
 use super::config::LogConfig;
 use super::disk::{Disk, DiskFile, create_dir_all};
 use super::epochs::LeaderEpochs;
@@ -162,8 +163,8 @@ impl Log {
             failed_sync::write_again(&segments, synced_end)?;
         }
         let promises_syncs = config.promises_syncs();
-        let mut log = Log::assemble(disk, dir, config, segments, ends, producers, epochs);
-        log.cleaned_until = cleaned_until;
+        let log = Log::assemble(disk, dir, config, segments, ends, producers, epochs);
+        log.note_compacted(cleaned_until);
         if promises_syncs || sync_failed {
             // What the process before had not synced is found here, and from now on read and acknowledged.
             log.sync(now_ms)?;
@@ -185,11 +186,12 @@ fn find_segments(location: &LogLocation<'_>) -> Result<Vec<Arc<Segment>>, LogErr
         disk, dir, config, ..
     } = *location;
     let (mut segments, mut aborted) = (Vec::new(), HashMap::new());
+    let (mut with_keys, mut is_interrupted) = (Vec::new(), false);
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        if name.ends_with(".deleted") || name.ends_with(".cleaned") || name.ends_with(".tmp") {
+        if name.ends_with(".deleted") || name.ends_with(".tmp") {
             disk.remove(&entry.path())?;
         } else if let Some(base_offset) = base_offset_of(name, "log") {
             let metadata = entry.metadata()?;
@@ -204,11 +206,22 @@ fn find_segments(location: &LogLocation<'_>) -> Result<Vec<Arc<Segment>>, LogErr
             segments.push(Arc::new(segment));
         } else if let Some(base_offset) = base_offset_of(name, "txnindex") {
             aborted.insert(base_offset, entry.metadata()?.len());
+        } else if let Some(base_offset) = base_offset_of(name, "keys") {
+            with_keys.push(base_offset);
+        } else if name.ends_with(".swap") || name.ends_with(".cleaned") {
+            is_interrupted = true;
         }
+    }
+    if is_interrupted {
+        finish_swaps(disk, dir)?;
+        return find_segments(location);
     }
     for segment in &segments {
         if let Some(bytes) = aborted.get(&segment.base_offset) {
             segment.aborted.found(*bytes);
+        }
+        if with_keys.contains(&segment.base_offset) {
+            segment.note_compacted();
         }
     }
     segments.sort_by_key(|segment| segment.base_offset);

@@ -1,13 +1,13 @@
 //! What changes records that are there already: one at a time, and known to those that copy the log meanwhile.
 //!
 //! Retention and DeleteRecords take segments from the front, truncation cuts off the end. Whoever does that holds
-//! [`Rewriting`] (as Redpanda's segment rewrite lock), then the tail. It may be held for long: what can be done later tries
-//! to get it, and truncation waits for it.
+//! [`Rewriting`] (as Redpanda's segment rewrite lock), then the tail. Compaction holds it for long: what can be done later tries
+//! to get it, and for truncation, closing and deletion, which wait for it, compaction gives up.
 //!
 //! Appending is no rewriting, nor is taking from the front: a copy of the log that is brought up to date step by step only
 //! has to begin anew where the count of rewrites has grown.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -17,6 +17,8 @@ pub(super) struct RewriteLock {
     lock: Mutex<()>,
     /// How often records were cut off or replaced.
     rewrites: AtomicU64,
+    /// How many wait for it.
+    waiting: AtomicU32,
 }
 
 /// The right to change records that are there.
@@ -33,9 +35,12 @@ impl RewriteLock {
 
     /// Waits until it is free.
     pub(super) fn lock(&self) -> Rewriting<'_> {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let held = self.lock.lock();
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
         Rewriting {
             of: self,
-            _held: self.lock.lock(),
+            _held: held,
         }
     }
 
@@ -49,6 +54,11 @@ impl RewriteLock {
 }
 
 impl Rewriting<'_> {
+    /// Whether somebody waits for it: what takes long gives it up.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.of.waiting.load(Ordering::Acquire) > 0
+    }
+
     /// Records are going to be cut off or replaced.
     pub(super) fn begin(&self) {
         self.of.rewrites.fetch_add(1, Ordering::AcqRel);

@@ -32,8 +32,8 @@ const LARGE_BATCH_BYTES: usize = 4 << 10;
 /// A segment of a log. Offsets in it are `base_offset ..`, positions are bytes from the file's start.
 pub struct Segment {
     pub(super) base_offset: i64,
-    disk: Arc<dyn Disk>,
-    path: Mutex<PathBuf>,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) path: Mutex<PathBuf>,
     file: Mutex<Option<Arc<dyn DiskFile>>>,
     bytes: AtomicU64,
     pub(super) offsets: OffsetIndex,
@@ -46,7 +46,9 @@ pub struct Segment {
     pub(super) modified_ms: AtomicI64,
     /// When the file was made, in ms: what `segment.ms` counts from where the first record carries no timestamp.
     created_ms: i64,
-    deleted: AtomicBool,
+    pub(super) deleted: AtomicBool,
+    /// Whether compaction was here: records may be missing.
+    compacted: AtomicBool,
     /// Whether both indexes were synced since the segment was sealed.
     indexes_synced: AtomicBool,
     /// Whether the directory was synced since the file was made: before that a power failure may take the file.
@@ -129,6 +131,7 @@ impl Segment {
             modified_ms: AtomicI64::new(age.modified_ms),
             created_ms: age.created_ms,
             deleted: AtomicBool::new(false),
+            compacted: AtomicBool::new(false),
             indexes_synced: AtomicBool::new(false),
             named: AtomicBool::new(false),
         }
@@ -182,7 +185,7 @@ impl Segment {
         self.close_indexes();
     }
 
-    fn close_indexes(&self) {
+    pub(super) fn close_indexes(&self) {
         self.offsets.file.close();
         self.times.file.close();
         self.aborted.close();
@@ -198,6 +201,7 @@ impl Segment {
 
     /// Cuts the file to `bytes`, and the indexes to what remains.
     pub(super) fn truncate(&self, bytes: u64) -> io::Result<()> {
+        self.remove_keys()?;
         self.file()?.set_len(bytes)?;
         self.bytes.store(bytes, Ordering::Release);
         Ok(())
@@ -313,6 +317,16 @@ impl Segment {
         self.indexes_synced.load(Ordering::Acquire)
     }
 
+    /// Whether compaction was here: records may be missing.
+    pub(super) fn is_compacted(&self) -> bool {
+        self.compacted.load(Ordering::Acquire)
+    }
+
+    /// Compaction was here.
+    pub(super) fn note_compacted(&self) {
+        self.compacted.store(true, Ordering::Release);
+    }
+
     /// Whether the file is found again by its name whatever happens.
     pub(super) fn is_named(&self) -> bool {
         self.named.load(Ordering::Acquire)
@@ -398,67 +412,6 @@ impl Segment {
             Ok(bytes)
         }
     }
-
-    /// Its files: the records and what stands beside them.
-    fn paths(&self) -> [PathBuf; 4] {
-        [
-            self.path(),
-            self.offsets.file.path(),
-            self.times.file.path(),
-            self.aborted.path(),
-        ]
-    }
-
-    fn set_path(&self, file: usize, path: &Path) {
-        match file {
-            0 => *self.path.lock() = path.to_path_buf(),
-            1 => self.offsets.file.set_path(path),
-            2 => self.times.file.set_path(path),
-            _ => self.aborted.set_path(path),
-        }
-    }
-
-    /// Renames the segment's files to `*.deleted`, so that a crash cannot bring them back half.
-    pub(super) fn mark_deleted(&self) -> io::Result<()> {
-        self.close_indexes();
-        for (file, from) in self.paths().iter().enumerate() {
-            let to = with_suffix(from, ".deleted");
-            match self.disk.rename(from, &to) {
-                Ok(()) => self.set_path(file, &to),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.deleted.store(true, Ordering::Release);
-        Ok(())
-    }
-
-    /// Unlinks the files of a segment that was marked deleted.
-    pub(super) fn unlink(&self) -> io::Result<()> {
-        self.close_files();
-        for path in self.paths() {
-            match self.disk.remove(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Follows its directory, which was renamed.
-    pub(super) fn moved_to(&self, dir: &Path) {
-        for (file, path) in self.paths().iter().enumerate() {
-            if let Some(name) = path.file_name() {
-                self.set_path(file, &dir.join(name));
-            }
-        }
-    }
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.to_path_buf().into_os_string();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 /// A forward walk over batch headers, reading a few KiB at a time.

@@ -112,6 +112,18 @@ impl TransactionIndex {
         *self.path.lock() = path.to_path_buf();
     }
 
+    /// Renames the file with `rename`; whoever opens it meanwhile finds it under the one name or the other.
+    pub(super) fn rename(
+        &self,
+        rename: impl Fn(&Path) -> io::Result<()>,
+        to: &Path,
+    ) -> io::Result<()> {
+        let mut path = self.path.lock();
+        rename(&path)?;
+        *path = to.to_path_buf();
+        Ok(())
+    }
+
     /// Lets go of the file; readers that hold it keep it.
     pub(super) fn close(&self) {
         *self.file.lock() = None;

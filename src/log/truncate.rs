@@ -156,6 +156,8 @@ impl Log {
         };
         self.replace_producers(producers);
         self.archived_until.fetch_min(end, Ordering::AcqRel);
+        self.cleaned_until.fetch_min(end, Ordering::AcqRel);
+        *self.compacting.lock() = None;
         for segment in cut {
             segment.unlink()?;
         }

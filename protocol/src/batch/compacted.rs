@@ -163,8 +163,10 @@ mod tests {
         (kept, out)
     }
 
-    /// Offset, timestamp, key, value and count of headers of each record.
-    fn records(batch: &[u8]) -> Vec<(i64, i64, Vec<u8>, Option<Vec<u8>>, usize)> {
+    /// Offset, timestamp, key, value and count of headers of a record.
+    type Whole = (i64, i64, Vec<u8>, Option<Vec<u8>>, usize);
+
+    fn records(batch: &[u8]) -> Vec<Whole> {
         let header = BatchHeader::parse(batch).unwrap();
         let codec = header.compression().unwrap();
         let stored = &batch[BATCH_HEADER_BYTES..];

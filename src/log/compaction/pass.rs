@@ -1,0 +1,528 @@
+//! One pass over a log: keys into the map, groups of segments, what is written anew.
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::super::LogError;
+use super::super::partition_log::Log;
+use super::super::reach::Reach;
+use super::super::rewrite_lock::Rewriting;
+use super::super::segment::{Segment, segment_of};
+use super::cleaned_segment::CleanedSegment;
+use super::key_index::{Facts, KeyIndex, KeyIndexWriter, NO_HORIZON, is_damaged};
+use super::key_map::{KeyHasher, KeyMap, KeySeed, KeyedOffset};
+use super::retention::Retention;
+use super::rewriter::{Source, Survivors, Times, changes_by_batch, is_newest, rewrite};
+use super::scan::{Aborted, ScanTarget, Scanned, scan};
+use super::swap::{remove_unfinished, swap};
+use super::{Compacted, CompactionPass};
+
+/// Bytes of an entry of `.index`, and of `.timeindex`.
+const INDEX_ENTRY_BYTES: [usize; 2] = [8, 12];
+
+/// Runs a pass; the caller forgets the keys.
+pub(super) fn run(
+    log: &Log,
+    rewriting: &Rewriting<'_>,
+    given: &mut CompactionPass<'_>,
+) -> Result<Compacted, LogError> {
+    let seed = seed_of(log)?;
+    let mut pass = Pass {
+        log,
+        rewriting,
+        segments: log.segments(),
+        seed,
+        hasher: KeyHasher::new(&seed),
+        times: Times {
+            now_ms: given.now_ms,
+            delete_retention_ms: log.config().delete_retention_ms,
+        },
+        throttle: given.throttle,
+        facts: HashMap::new(),
+        delete_horizon: NO_HORIZON,
+        done: Compacted::default(),
+    };
+    let first_dirty = log.cleaned_until().max(log.ends().log_start);
+    let (until, end) = match *log.compacting.lock() {
+        Some((until, below)) if until <= given.until => (until, below),
+        _ => (given.until, given.until),
+    };
+    given.keys.clear();
+    let from = pass.map(first_dirty, end, given.keys)?;
+    pass.done.keys = given.keys.len();
+    pass.apply(from, end, given.keys)?;
+    let is_done = from <= first_dirty || from >= end;
+    *log.compacting.lock() = (!is_done).then_some((until, from));
+    if is_done {
+        log.cleaned_until.fetch_max(until, Ordering::AcqRel);
+        let horizon = pass.delete_horizon;
+        log.delete_horizon.store(horizon, Ordering::Release);
+    }
+    pass.done.cleaned_until = log.cleaned_until();
+    Ok(pass.done)
+}
+
+struct Pass<'a> {
+    log: &'a Log,
+    rewriting: &'a Rewriting<'a>,
+    /// As they were when the pass began.
+    segments: Arc<Vec<Arc<Segment>>>,
+    seed: KeySeed,
+    hasher: KeyHasher,
+    times: Times,
+    throttle: &'a mut dyn FnMut(u64) -> bool,
+    /// Of segments of which every key is in the map, by base offset.
+    facts: HashMap<i64, Facts>,
+    /// When the first tombstone that is left may go, ms.
+    delete_horizon: i64,
+    done: Compacted,
+}
+
+/// What is known of a segment whose keys are to be compared.
+enum Known {
+    /// All its keys are in the map.
+    Mapped(Facts),
+    /// They are in an index.
+    Indexed(KeyIndex),
+}
+
+impl Known {
+    fn facts(&self) -> Facts {
+        match self {
+            Self::Mapped(facts) => *facts,
+            Self::Indexed(index) => index.facts,
+        }
+    }
+}
+
+impl Pass<'_> {
+    fn throttled(&mut self, bytes: u64) -> Result<(), LogError> {
+        throttle(self.throttle, self.rewriting, bytes)
+    }
+
+    /// How many segments begin before an offset.
+    fn before(&self, offset: i64) -> usize {
+        self.segments
+            .partition_point(|segment| segment.base_offset < offset)
+    }
+
+    fn aborted_in(&self, at: usize) -> Result<Aborted, LogError> {
+        let from = self.segments[at].base_offset;
+        let next = self.segments.get(at + 1);
+        let to = next.map_or(i64::MAX, |next| next.base_offset);
+        let all = self.log.aborted_between(from, to, Reach::Disk)?;
+        Ok(Aborted::new(all))
+    }
+
+    /// Puts the keys of records from `first_dirty` on and before `end` into the map, the newest segment first, as far as there
+    /// is room; returns the offset from which on all of them are in it.
+    fn map(&mut self, first_dirty: i64, end: i64, keys: &mut KeyMap) -> Result<i64, LogError> {
+        let mut from = end;
+        let dirty = segment_of(&self.segments, first_dirty)..self.before(end);
+        if first_dirty >= end {
+            return Ok(end);
+        }
+        let newest = dirty.end - 1;
+        for at in dirty.rev() {
+            if let Some(facts) = self.map_segment(at, 0, end, keys)? {
+                from = self.segments[at].base_offset;
+                // Of one that holds the end, later records are not in the map.
+                let next = self.segments.get(at + 1);
+                if next.is_some_and(|next| next.base_offset <= end) {
+                    self.facts.insert(from, facts);
+                }
+            } else if at == newest {
+                return self.map_end_of(at, end, keys);
+            } else {
+                break;
+            }
+        }
+        Ok(from)
+    }
+
+    /// Puts a segment's keys into the map; `None` where it is full. What is in it then is true all the same: a record that is
+    /// older than one of these goes.
+    fn map_segment(
+        &mut self,
+        at: usize,
+        position: u64,
+        end: i64,
+        keys: &mut KeyMap,
+    ) -> Result<Option<Facts>, LogError> {
+        let aborted = self.aborted_in(at)?;
+        let segment = self.segments[at].clone();
+        let (hasher, rewriting) = (self.hasher, self.rewriting);
+        let mut target = Mapping { keys, end };
+        let read_bytes = &mut self.done.read_bytes;
+        let mut hear = |bytes| {
+            *read_bytes += bytes;
+            throttle(self.throttle, rewriting, bytes)
+        };
+        match scan(
+            &segment,
+            position,
+            &hasher,
+            &aborted,
+            &mut target,
+            &mut hear,
+        )? {
+            Scanned::Whole(facts) => Ok(Some(facts)),
+            Scanned::Stopped => Ok(None),
+        }
+    }
+
+    /// As many of the last batches of a segment before `end` as have room in the map.
+    fn map_end_of(&mut self, at: usize, end: i64, keys: &mut KeyMap) -> Result<i64, LogError> {
+        let segment = self.segments[at].clone();
+        let mut batches = Vec::new();
+        let mut walk = segment.batches(0, segment.bytes())?;
+        while let Some(batch) = walk.next()? {
+            if batch.header.base_offset < end {
+                batches.push(batch);
+            }
+        }
+        let (mut left, mut first) = (keys.capacity(), None);
+        for batch in batches.iter().rev() {
+            let records = usize::try_from(batch.header.record_count).unwrap_or(0);
+            let Some(less) = left.checked_sub(records) else {
+                break;
+            };
+            (left, first) = (less, Some(batch));
+        }
+        let Some(first) = first else {
+            let last = batches.last().map_or(0, |batch| batch.header.record_count);
+            return Err(LogError::TooManyKeys {
+                records: usize::try_from(last).unwrap_or(0),
+                capacity: keys.capacity(),
+            });
+        };
+        keys.clear();
+        let from = first.header.base_offset;
+        match self.map_segment(at, first.position, end, keys)? {
+            Some(_) => Ok(from),
+            None => Err(LogError::TooManyKeys {
+                records: keys.len(),
+                capacity: keys.capacity(),
+            }),
+        }
+    }
+
+    /// Drops what the map supersedes, of all segments before `end`. All keys from `from` on are in the map.
+    fn apply(&mut self, from: i64, end: i64, keys: &mut KeyMap) -> Result<(), LogError> {
+        let mut retention = self
+            .log
+            .with_producers(|producers| Retention::new(producers, self.times.now_ms));
+        let (first_mapped, after) = (self.before(from), self.before(end));
+        // Where the range begins or ends within a segment, that one's keys are looked up like those of older ones.
+        let is_whole =
+            (first_mapped..after).all(|at| self.facts.contains_key(&self.segments[at].base_offset));
+        let mapped_from = if is_whole { first_mapped } else { after };
+        if !is_whole {
+            self.facts.clear();
+        }
+        for group in self.groups(0..mapped_from, end) {
+            self.apply_to(group, &mut retention, keys)?;
+        }
+        if mapped_from < after {
+            keys.sort();
+            for group in self.groups(mapped_from..after, end) {
+                self.apply_to(group, &mut retention, keys)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Segments that follow each other and fit into one (Kafka's Cleaner.groupSegmentsBySize).
+    fn groups(&self, range: Range<usize>, end: i64) -> Vec<Range<usize>> {
+        let config = self.log.config();
+        let index_max = config.index_bytes_max as u64;
+        let sizes = |at: usize| -> [u64; 3] {
+            let segment = &self.segments[at];
+            let entries = [
+                segment.offsets.file.entries().unwrap_or(0),
+                segment.times.file.entries().unwrap_or(0),
+            ];
+            [
+                segment.bytes(),
+                (entries[0] * INDEX_ENTRY_BYTES[0]) as u64,
+                (entries[1] * INDEX_ENTRY_BYTES[1]) as u64,
+            ]
+        };
+        let limits = [config.segment_bytes, index_max, index_max];
+        let mut groups: Vec<Range<usize>> = Vec::new();
+        let mut taken = [0; 3];
+        for at in range {
+            let size = sizes(at);
+            let next = self.segments.get(at + 1);
+            let last = next.map_or(end, |next| next.base_offset) - 1;
+            let fits = groups.last().is_some_and(|group| {
+                let span = last - self.segments[group.start].base_offset;
+                let mut all = taken.iter().zip(size).zip(limits);
+                span <= i64::from(i32::MAX) && all.all(|((taken, size), max)| taken + size <= max)
+            });
+            match groups.last_mut().filter(|_| fits) {
+                Some(group) => {
+                    group.end = at + 1;
+                    taken
+                        .iter_mut()
+                        .zip(size)
+                        .for_each(|(taken, size)| *taken += size);
+                }
+                None => {
+                    groups.push(at..at + 1);
+                    taken = size;
+                }
+            }
+        }
+        groups
+    }
+
+    /// Writes a group anew where something of it goes, or where it is more than one segment.
+    fn apply_to(
+        &mut self,
+        group: Range<usize>,
+        retention: &mut Retention,
+        keys: &KeyMap,
+    ) -> Result<(), LogError> {
+        let mut known = Vec::new();
+        let mut changes = group.len() > 1;
+        let mut walked = retention.clone();
+        for at in group.clone() {
+            let segment = self.segments[at].clone();
+            let of_segment = match self.facts.get(&segment.base_offset) {
+                Some(facts) => Known::Mapped(*facts),
+                None => Known::Indexed(self.index_of(at)?),
+            };
+            let facts = of_segment.facts();
+            if facts.needs_walk {
+                let aborted = self.aborted_in(at)?;
+                let ends_file = at + 1 == group.end;
+                changes |= changes_by_batch(&segment, &mut walked, &aborted, ends_file)?;
+            }
+            changes |= self.supersedes(&segment, &of_segment, keys)?;
+            known.push(of_segment);
+            self.throttled(0)?;
+        }
+        if changes {
+            return self.rewrite_group(group, known, retention, keys);
+        }
+        *retention = walked;
+        for (at, known) in group.zip(known) {
+            let segment = self.segments[at].clone();
+            self.keep(&segment, &known, keys)?;
+        }
+        Ok(())
+    }
+
+    /// The index of a segment's keys; made where there is none that fits.
+    fn index_of(&mut self, at: usize) -> Result<KeyIndex, LogError> {
+        let segment = self.segments[at].clone();
+        let disk = &*self.log.disk;
+        if let Some(index) = KeyIndex::open(disk, &segment)?
+            && index.seed == self.seed
+        {
+            return Ok(index);
+        }
+        let aborted = self.aborted_in(at)?;
+        let path = segment.keys_path();
+        let mut writer = KeyIndexWriter::create(disk, &path, segment.base_offset, &self.seed)?;
+        let (hasher, rewriting) = (self.hasher, self.rewriting);
+        let read_bytes = &mut self.done.read_bytes;
+        let mut hear = |bytes| {
+            *read_bytes += bytes;
+            throttle(self.throttle, rewriting, bytes)
+        };
+        let mut target = Indexing(&mut writer);
+        let scanned = scan(&segment, 0, &hasher, &aborted, &mut target, &mut hear)?;
+        if let Scanned::Whole(facts) = scanned {
+            writer.finish(segment.bytes(), &facts)?;
+        }
+        let index = KeyIndex::open(disk, &segment)?;
+        index.ok_or_else(|| {
+            io::Error::other(format!("{} is not what was written", path.display())).into()
+        })
+    }
+
+    /// Whether a record of a segment goes.
+    fn supersedes(
+        &mut self,
+        segment: &Segment,
+        known: &Known,
+        keys: &KeyMap,
+    ) -> Result<bool, LogError> {
+        let facts = known.facts();
+        let is_due = facts.delete_horizon <= self.times.now_ms;
+        if facts.has_unkeyed || facts.has_unstamped_tombstones || is_due {
+            return Ok(true);
+        }
+        match known {
+            Known::Mapped(facts) => {
+                let (from, to) = (segment.base_offset, self.end_of(segment));
+                let staying = keys.sorted(from).take_while(|key| key.offset < to).count();
+                Ok((staying as u64) < facts.records)
+            }
+            Known::Indexed(index) => {
+                let mut entries = index.entries();
+                let mut supersedes = false;
+                loop {
+                    match entries.next() {
+                        Ok(Some(key)) => supersedes |= !is_newest(keys, &key),
+                        Ok(None) => return Ok(supersedes),
+                        Err(error) if is_damaged(&error) => {
+                            // It is made again the next time.
+                            segment.remove_keys()?;
+                            return Err(error.into());
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The offset at which the segment after one begins.
+    fn end_of(&self, segment: &Segment) -> i64 {
+        let next = self.segments.get(self.before(segment.base_offset + 1));
+        next.map_or(i64::MAX, |next| next.base_offset)
+    }
+
+    /// A segment stays as it is: its keys are noted beside it, so that it need not be read again.
+    fn keep(&mut self, segment: &Segment, known: &Known, keys: &KeyMap) -> Result<(), LogError> {
+        let facts = known.facts();
+        self.delete_horizon = self.delete_horizon.min(facts.delete_horizon);
+        if let Known::Mapped(facts) = known {
+            let (from, to) = (segment.base_offset, self.end_of(segment));
+            let path = segment.keys_path();
+            let mut writer = KeyIndexWriter::create(&*self.log.disk, &path, from, &self.seed)?;
+            for key in keys.sorted(from).take_while(|key| key.offset < to) {
+                writer.add(&key)?;
+            }
+            writer.finish(segment.bytes(), facts)?;
+        }
+        Ok(())
+    }
+
+    fn rewrite_group(
+        &mut self,
+        group: Range<usize>,
+        known: Vec<Known>,
+        retention: &mut Retention,
+        keys: &KeyMap,
+    ) -> Result<(), LogError> {
+        let replaced = self.segments[group.clone()].to_vec();
+        let base = replaced[0].base_offset;
+        // A pass that failed may have left them.
+        remove_unfinished(self.log, base);
+        let written = self.write_group(&group, &known, retention, keys);
+        let swapped = written.and_then(|cleaned| {
+            self.rewriting.begin();
+            cleaned.note_compacted();
+            swap(self.log, &cleaned, &replaced).map(|()| cleaned)
+        });
+        let cleaned = match swapped {
+            Ok(cleaned) => cleaned,
+            Err(error) => {
+                if !self.log.is_offline() {
+                    remove_unfinished(self.log, base);
+                }
+                return Err(error);
+            }
+        };
+        let before: u64 = replaced.iter().map(|segment| segment.bytes()).sum();
+        self.done.before_bytes += before;
+        self.done.after_bytes += cleaned.bytes();
+        self.done.replaced.extend(replaced);
+        Ok(())
+    }
+
+    fn write_group(
+        &mut self,
+        group: &Range<usize>,
+        known: &[Known],
+        retention: &mut Retention,
+        keys: &KeyMap,
+    ) -> Result<Arc<Segment>, LogError> {
+        let first = self.segments[group.start].clone();
+        let mut to = CleanedSegment::create(self.log, &first, &self.seed)?;
+        for (at, known) in group.clone().zip(known) {
+            let segment = self.segments[at].clone();
+            let aborted = self.aborted_in(at)?;
+            let survivors = match known {
+                Known::Mapped(_) => Survivors::sorted(keys, segment.base_offset),
+                Known::Indexed(index) => Survivors::indexed(index.entries(), keys),
+            };
+            let source = Source {
+                segment: &segment,
+                facts: known.facts(),
+                aborted: &aborted,
+                survivors,
+                is_last: at + 1 == group.end,
+            };
+            let rewriting = self.rewriting;
+            let moved_bytes = &mut self.done.read_bytes;
+            let mut hear = |bytes| {
+                *moved_bytes += bytes;
+                throttle(self.throttle, rewriting, bytes)
+            };
+            rewrite(source, retention, self.times, &mut to, &mut hear)?;
+        }
+        self.delete_horizon = self.delete_horizon.min(to.facts.delete_horizon);
+        let cleaned = to.finish()?;
+        self.done.written_bytes += cleaned.bytes();
+        Ok(cleaned)
+    }
+}
+
+/// Puts keys into a map.
+struct Mapping<'a> {
+    keys: &'a mut KeyMap,
+    /// Records from here on are older than nothing in it.
+    end: i64,
+}
+
+impl ScanTarget for Mapping<'_> {
+    fn keyed(&mut self, key: &KeyedOffset) -> Result<bool, LogError> {
+        Ok(key.offset >= self.end || self.keys.insert(key))
+    }
+}
+
+/// Writes keys to an index.
+struct Indexing<'a>(&'a mut KeyIndexWriter);
+
+impl ScanTarget for Indexing<'_> {
+    fn keyed(&mut self, key: &KeyedOffset) -> Result<bool, LogError> {
+        self.0.add(key)?;
+        Ok(true)
+    }
+}
+
+fn throttle(
+    given: &mut dyn FnMut(u64) -> bool,
+    rewriting: &Rewriting<'_>,
+    bytes: u64,
+) -> Result<(), LogError> {
+    match !rewriting.is_wanted() && given(bytes) {
+        true => Ok(()),
+        false => Err(LogError::Stopped),
+    }
+}
+
+/// The secret that a log's keys are hashed with: that of an index that is there, or a new one.
+fn seed_of(log: &Log) -> Result<KeySeed, LogError> {
+    let mut known = log.key_seed.lock();
+    if let Some(seed) = *known {
+        return Ok(seed);
+    }
+    let mut seed = *uuid::Uuid::new_v4().as_bytes();
+    for segment in log.segments().iter() {
+        if let Some(index) = KeyIndex::open(&*log.disk, segment)? {
+            seed = index.seed;
+            break;
+        }
+    }
+    *known = Some(seed);
+    Ok(seed)
+}

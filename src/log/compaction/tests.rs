@@ -1,0 +1,532 @@
+//! Compaction against a model: of every record that was ever appended.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use metaq_protocol::batch::{
+    BATCH_HEADER_BYTES, BatchBuilder, BatchHeader, Compression, verify_crc,
+};
+use metaq_protocol::compression;
+use metaq_protocol::records::Records;
+
+use super::super::{
+    AppendRequest, Disk, DiskFile, LeftAs, Log, LogConfig, LogError, OpenMode, Outcome,
+    ProducedBatch, RealDisk, ToVerify, TransactionMarker, TransactionVersion, unlink_all,
+};
+use super::{Compacted, CompactionPass, KeyMap};
+
+const NOW: i64 = 1_700_000_000_000;
+const RETENTION: i64 = 1000;
+
+fn config() -> LogConfig {
+    LogConfig {
+        segment_bytes: 1500,
+        index_interval_bytes: 200,
+        compact: true,
+        delete: false,
+        delete_retention_ms: RETENTION,
+        ..LogConfig::default()
+    }
+}
+
+fn open(dir: &Path, mode: OpenMode, cleaned_until: i64) -> Log {
+    let left = LeftAs {
+        cleaned_until,
+        ..LeftAs::new(mode)
+    };
+    let opened = Log::open(Arc::new(RealDisk), dir, config(), left, NOW);
+    opened.unwrap().log
+}
+
+fn compact(log: &Log, keys: &mut KeyMap, now_ms: i64) -> Result<Option<Compacted>, LogError> {
+    log.sync(now_ms)?;
+    let end = log.ends().log_end.offset;
+    let stable = log.first_unstable(end).map_or(end, |at| at.offset);
+    let until = log.cleanable(stable, now_ms)?.end;
+    log.compact(&mut CompactionPass {
+        until,
+        keys,
+        now_ms,
+        throttle: &mut |_| true,
+    })
+}
+
+/// Passes until none has anything left to do; what was replaced is unlinked.
+fn compact_all(log: &Log, keys: &mut KeyMap, now_ms: i64) {
+    loop {
+        let done = compact(log, keys, now_ms).unwrap().unwrap();
+        unlink_all(&done.replaced);
+        if log.compacting.lock().is_none() {
+            return;
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stored {
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+    timestamp: i64,
+}
+
+/// All records of clients that are in the log, by offset, and the offsets of markers.
+fn read_all(log: &Log) -> (BTreeMap<i64, Stored>, Vec<i64>) {
+    let (mut all, mut markers) = (BTreeMap::new(), Vec::new());
+    let mut next = log.ends().log_start;
+    let limit = log.ends().log_end;
+    while let Some(slice) = log.read(next, 1, true, limit).unwrap() {
+        let mut bytes = vec![0; slice.bytes];
+        slice.file.read_at(&mut bytes, slice.position).unwrap();
+        let header = BatchHeader::parse(&bytes).unwrap();
+        assert!(verify_crc(&bytes), "at {next}");
+        assert!(header.last_offset() >= next, "at {next}: {header:?}");
+        next = header.last_offset() + 1;
+        if header.is_control() {
+            markers.push(header.base_offset);
+            continue;
+        }
+        if header.record_count == 0 {
+            continue;
+        }
+        let codec = header.compression().unwrap();
+        let packed = &bytes[BATCH_HEADER_BYTES..];
+        let unpacked = compression::decompress(codec, packed, 1 << 20).unwrap();
+        for record in Records::new(&header, &unpacked) {
+            let record = record.unwrap();
+            let stored = Stored {
+                key: record.key.unwrap().to_vec(),
+                value: record.value.map(<[u8]>::to_vec),
+                timestamp: record.timestamp,
+            };
+            assert!(all.insert(record.offset, stored).is_none());
+        }
+    }
+    assert_eq!(next, limit.offset, "the log's end is reached");
+    (all, markers)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Plain,
+    Open(i64),
+    Committed,
+    Aborted,
+}
+
+struct Producer {
+    id: i64,
+    epoch: i16,
+    sequence: i32,
+    is_open: bool,
+}
+
+/// A log, and what it is to hold.
+struct Model {
+    random: u64,
+    log: Log,
+    all: BTreeMap<i64, (Stored, Kind)>,
+    producers: Vec<Producer>,
+    now_ms: i64,
+    /// When a tombstone could first be gone: its deletion was seen in a pass at this time.
+    passes: Vec<i64>,
+}
+
+impl Model {
+    fn new(dir: &Path, seed: u64) -> Self {
+        let producer = |id| Producer {
+            id,
+            epoch: 0,
+            sequence: 0,
+            is_open: false,
+        };
+        Self {
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            log: open(dir, OpenMode::Clean, 0),
+            all: BTreeMap::new(),
+            producers: (1..5).map(producer).collect(),
+            now_ms: NOW,
+            passes: Vec::new(),
+        }
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) % end
+    }
+
+    fn records(&mut self) -> Vec<Stored> {
+        let count = 1 + self.below(6);
+        let record = |model: &mut Self| {
+            let key = model.below(25);
+            let size = model.below(60) as usize;
+            let value = (model.below(5) > 0).then(|| vec![key as u8; size]);
+            Stored {
+                key: format!("key {key}").into_bytes(),
+                value,
+                timestamp: model.now_ms - model.below(50) as i64,
+            }
+        };
+        (0..count).map(|_| record(self)).collect()
+    }
+
+    fn append(&mut self, request: AppendRequest) -> i64 {
+        let answers = self.log.append_with(&[request], 0, self.now_ms, |_| {});
+        let appended = answers.into_iter().next().unwrap();
+        appended.unwrap().base_offset
+    }
+
+    /// A batch of a producer, or of none.
+    fn produce(&mut self) {
+        let records = self.records();
+        let codec = [Compression::None, Compression::Lz4, Compression::Gzip];
+        let codec = codec[self.below(3) as usize];
+        let who = self.below(6) as usize;
+        let now_ms = self.now_ms;
+        let is_transactional = who < 2;
+        let mut builder = BatchBuilder::new().compression(codec);
+        if let Some(producer) = self.producers.get(who) {
+            builder = builder.producer(producer.id, producer.epoch, producer.sequence);
+        }
+        if is_transactional {
+            builder = builder.transactional();
+        }
+        for record in &records {
+            let (key, value) = (Some(&record.key[..]), record.value.as_deref());
+            builder = builder.push(key, value, &[], record.timestamp);
+        }
+        let bytes = builder.finish().unwrap();
+        let header = BatchHeader::parse(&bytes).unwrap();
+        let batches = vec![ProducedBatch { header, bytes }];
+        let request = match is_transactional {
+            false => AppendRequest::of_client(batches),
+            true => {
+                let producer = &self.producers[who];
+                let to_verify = ToVerify {
+                    producer_id: producer.id,
+                    producer_epoch: producer.epoch,
+                    base_sequence: producer.sequence,
+                    is_v2: true,
+                };
+                let verification = self.log.begin_verification(&to_verify, now_ms).unwrap();
+                AppendRequest::verified(batches, verification)
+            }
+        };
+        let base = self.append(request);
+        let mut kind = Kind::Plain;
+        if let Some(producer) = self.producers.get_mut(who) {
+            producer.sequence += records.len() as i32;
+            if is_transactional {
+                producer.is_open = true;
+                kind = Kind::Open(producer.id);
+            }
+        }
+        for (delta, record) in records.into_iter().enumerate() {
+            self.all.insert(base + delta as i64, (record, kind));
+        }
+    }
+
+    /// Ends the transaction of one of the two producers that have them.
+    fn end_transaction(&mut self) {
+        let who = self.below(2) as usize;
+        let outcome = match self.below(2) {
+            0 => Outcome::Commit,
+            _ => Outcome::Abort,
+        };
+        let producer = &mut self.producers[who];
+        producer.epoch += 1;
+        producer.sequence = 0;
+        producer.is_open = false;
+        let (id, producer_epoch) = (producer.id, producer.epoch);
+        let marker = TransactionMarker {
+            producer_id: id,
+            producer_epoch,
+            coordinator_epoch: 3,
+            outcome,
+            version: TransactionVersion::V2,
+        };
+        self.append(AppendRequest::of_marker(&marker, NOW).unwrap());
+        let ended = match outcome {
+            Outcome::Commit => Kind::Committed,
+            Outcome::Abort => Kind::Aborted,
+        };
+        for (_, kind) in self.all.values_mut() {
+            if *kind == Kind::Open(id) {
+                *kind = ended;
+            }
+        }
+    }
+
+    fn compact(&mut self, keys: &mut KeyMap) {
+        let done = compact(&self.log, keys, self.now_ms).unwrap().unwrap();
+        self.passes.push(self.now_ms);
+        unlink_all(&done.replaced);
+        self.check();
+    }
+
+    fn reopen(&mut self, dir: &Path) {
+        let cleaned_until = self.log.cleaned_until();
+        let synced_end = self.log.ends().synced_end;
+        let mode = match self.below(3) {
+            0 => {
+                self.log.close(self.now_ms).unwrap();
+                OpenMode::Clean
+            }
+            1 => OpenMode::AfterKill {
+                recovery_point: synced_end,
+            },
+            _ => OpenMode::AfterCrash {
+                recovery_point: synced_end,
+            },
+        };
+        let before = self.producers_known();
+        let end = self.log.ends().log_end;
+        self.log = open(dir, mode, cleaned_until);
+        assert_eq!(self.log.ends().log_end.offset, end.offset, "{mode:?}");
+        assert_eq!(self.producers_known(), before, "{mode:?}");
+        self.check();
+    }
+
+    /// Epoch, last sequence and open transaction of each producer.
+    fn producers_known(&self) -> BTreeMap<i64, (i16, i32, bool)> {
+        self.log.with_producers(|producers| {
+            let state = |(id, producer): (i64, &super::super::Producer)| {
+                let open = producer.is_in_transaction();
+                (id, (producer.epoch, producer.last_sequence(), open))
+            };
+            producers.iter().map(state).collect()
+        })
+    }
+
+    fn check(&self) {
+        let (there, _) = read_all(&self.log);
+        let cleaned_until = self.log.cleaned_until();
+        for (offset, stored) in &there {
+            assert_eq!(Some(stored), self.all.get(offset).map(|(stored, _)| stored));
+        }
+        let is_read = |kind: &Kind| matches!(kind, Kind::Plain | Kind::Committed);
+        let mut newest: HashMap<&[u8], i64> = HashMap::new();
+        let mut clean: HashMap<&[u8], i64> = HashMap::new();
+        for (offset, (stored, kind)) in &self.all {
+            if is_read(kind) {
+                newest.insert(&stored.key, *offset);
+                if *offset < cleaned_until {
+                    clean.insert(&stored.key, *offset);
+                }
+            }
+        }
+        for (key, offset) in &newest {
+            let (stored, _) = &self.all[offset];
+            let may_go = stored.value.is_none()
+                && self.passes.iter().any(|at| at + RETENTION <= self.now_ms);
+            assert!(
+                there.contains_key(offset) || may_go,
+                "the last record of {:?}, at {offset}, is gone",
+                String::from_utf8_lossy(key)
+            );
+        }
+        for (offset, (stored, kind)) in &self.all {
+            let is_there = there.contains_key(offset);
+            if *offset >= cleaned_until && matches!(kind, Kind::Open(_)) {
+                assert!(is_there, "{offset} of an open transaction is gone");
+            }
+            if *offset < cleaned_until {
+                let is_last = is_read(kind) && clean[&stored.key[..]] == *offset;
+                assert!(is_last || !is_there, "{offset} ({kind:?}) is there still");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_last_record_of_every_key_stays_and_no_other_that_was_gone_through() {
+    // More of them: METAQ_COMPACTION_SEEDS=first..end.
+    let seeds = match std::env::var("METAQ_COMPACTION_SEEDS") {
+        Ok(range) => {
+            let (first, end) = range.split_once("..").unwrap();
+            first.parse().unwrap()..end.parse().unwrap()
+        }
+        Err(_) => 0..10,
+    };
+    for seed in seeds {
+        println!("seed {seed}");
+        let dir = tempfile::tempdir().unwrap();
+        let mut model = Model::new(dir.path(), seed);
+        let slots = [1000, 1000, 40, 20][model.below(4) as usize];
+        let mut keys = KeyMap::with_slots(slots);
+        for _ in 0..150 {
+            match model.below(20) {
+                0..13 => model.produce(),
+                13..15 => model.end_transaction(),
+                15..18 => model.compact(&mut keys),
+                18 => model.reopen(dir.path()),
+                _ => model.now_ms += 400,
+            }
+        }
+    }
+}
+
+/// A disk that does nothing any more after so many changes: what a kill there leaves.
+struct Killed {
+    left: std::sync::atomic::AtomicI64,
+}
+
+impl Killed {
+    fn step(&self) -> std::io::Result<()> {
+        match self.left.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) > 0 {
+            true => Ok(()),
+            false => Err(std::io::Error::other("killed")),
+        }
+    }
+}
+
+impl Disk for Killed {
+    fn open(&self, path: &Path) -> std::io::Result<Arc<dyn DiskFile>> {
+        RealDisk.open(path)
+    }
+    fn create(&self, path: &Path) -> std::io::Result<Arc<dyn DiskFile>> {
+        self.step()?;
+        RealDisk.create(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        self.step()?;
+        RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> std::io::Result<()> {
+        self.step()?;
+        RealDisk.remove(path)
+    }
+    fn list(&self, dir: &Path) -> std::io::Result<Vec<super::super::DirEntry>> {
+        RealDisk.list(dir)
+    }
+    fn create_dir(&self, path: &Path) -> std::io::Result<()> {
+        RealDisk.create_dir(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> std::io::Result<()> {
+        RealDisk.remove_dir_all(path)
+    }
+    fn link(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        RealDisk.link(from, to)
+    }
+    fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        RealDisk.read(path)
+    }
+    fn replace(&self, path: &Path, content: &[u8]) -> std::io::Result<()> {
+        self.step()?;
+        RealDisk.replace(path, content)
+    }
+    fn reserve(&self, path: &Path, bytes: u64) -> std::io::Result<std::fs::File> {
+        RealDisk.reserve(path, bytes)
+    }
+    fn sync_dir(&self, path: &Path) -> std::io::Result<()> {
+        self.step()?;
+        RealDisk.sync_dir(path)
+    }
+}
+
+/// A log of several segments, some of aborted transactions, closed; and the last records of its keys.
+fn filled(dir: &Path) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
+    let mut model = Model::new(dir, 7);
+    for n in 0..40 {
+        model.produce();
+        if n % 8 == 7 {
+            model.end_transaction();
+        }
+    }
+    for _ in 0..8 {
+        model.end_transaction();
+    }
+    let end = model.log.ends().log_end.offset;
+    assert_eq!(model.log.first_unstable(end), None);
+    model.log.close(NOW).unwrap();
+    last_of(
+        model
+            .all
+            .values()
+            .filter(|(_, kind)| *kind != Kind::Aborted),
+    )
+}
+
+fn last_of<'a>(
+    all: impl Iterator<Item = &'a (Stored, Kind)>,
+) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
+    all.map(|(stored, _)| (stored.key.clone(), stored.value.clone()))
+        .collect()
+}
+
+#[test]
+fn a_kill_at_any_step_loses_nothing_and_the_next_pass_finishes() {
+    let origin = tempfile::tempdir().unwrap();
+    let expected = filled(origin.path());
+    for steps in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(origin.path()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+        }
+        let disk = Arc::new(Killed {
+            left: std::sync::atomic::AtomicI64::new(i64::MAX),
+        });
+        let left = LeftAs::new(OpenMode::Clean);
+        let log = Log::open(disk.clone(), dir.path(), config(), left, NOW);
+        let log = log.unwrap().log;
+        disk.left.store(steps, std::sync::atomic::Ordering::Relaxed);
+        let done = compact(&log, &mut KeyMap::with_slots(1000), NOW);
+        let end = log.ends();
+        drop(log);
+        let mode = match steps % 2 {
+            0 => OpenMode::AfterKill {
+                recovery_point: end.synced_end,
+            },
+            _ => OpenMode::AfterCrash {
+                recovery_point: end.synced_end,
+            },
+        };
+        for _ in 0..2 {
+            let log = open(dir.path(), mode, 0);
+            let names = RealDisk.list(dir.path()).unwrap();
+            let left = |name: &str| name.ends_with(".swap") || name.ends_with(".cleaned");
+            assert!(!names.iter().any(|entry| left(&entry.name)), "{steps}");
+            assert_eq!(log.ends().log_end.offset, end.log_end.offset, "{steps}");
+            let committed = readable(&log);
+            assert_eq!(committed, expected, "killed after {steps} steps");
+            compact_all(&log, &mut KeyMap::with_slots(1000), NOW);
+            assert_eq!(readable(&log), expected, "{steps}");
+        }
+        if matches!(done, Ok(Some(_))) {
+            assert!(steps > 40, "{steps} steps");
+            return;
+        }
+    }
+}
+
+/// The last record of each key as a reader of committed records sees it.
+fn readable(log: &Log) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
+    let end = log.ends().log_end.offset;
+    let aborted = log
+        .aborted_between(0, end, super::super::Reach::Disk)
+        .unwrap();
+    let aborted = super::scan::Aborted::new(aborted);
+    let mut last = BTreeMap::new();
+    for segment in log.segments().iter() {
+        let mut walk = segment.batches(0, segment.bytes()).unwrap();
+        while let Some(at) = walk.next().unwrap() {
+            let header = at.header;
+            if header.is_control() || aborted.has(&header) || header.record_count == 0 {
+                continue;
+            }
+            let bytes = segment.read_batch(&at).unwrap();
+            let codec = header.compression().unwrap();
+            let packed = &bytes[BATCH_HEADER_BYTES..];
+            let unpacked = compression::decompress(codec, packed, 1 << 20).unwrap();
+            for record in Records::new(&header, &unpacked) {
+                let record = record.unwrap();
+                let value = record.value.map(<[u8]>::to_vec);
+                last.insert(record.key.unwrap().to_vec(), value);
+            }
+        }
+    }
+    last
+}
