@@ -16,7 +16,7 @@ pub const LOG_STARTS: &str = "log-start-offset-checkpoint";
 /// High watermarks.
 pub const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 
-/// Up to where Kafka's cleaner has compacted; read only.
+/// Up to where logs are compacted, as Kafka's cleaner notes it.
 pub const CLEANED: &str = "cleaner-offset-checkpoint";
 
 /// A checkpoint that cannot be used.

@@ -19,8 +19,10 @@ pub const KEY_MAP_BYTES_MIN: usize = 1 << 20;
 const SLOT_BYTES: usize = size_of::<Slot>();
 /// Slots of a map that nothing was put into yet.
 const SLOTS_FIRST: usize = 1 << 10;
-/// Of ten slots, so many are used at the most (Kafka's `log.cleaner.io.buffer.load.factor`).
+/// Of ten slots, so many are used at the most where the map cannot grow (Kafka's `log.cleaner.io.buffer.load.factor`) …
 const LOAD_OF_TEN: usize = 9;
+/// … and where it can: fuller ones are slow.
+const LOAD_OF_TEN_GROWING: usize = 6;
 
 /// Hashes keys with a log's secret.
 #[derive(Clone, Copy)]
@@ -134,7 +136,7 @@ impl KeyMap {
     /// Puts in a key's record where it is newer than the one known; `false` where the map is full.
     pub(in crate::log) fn insert(&mut self, key: &KeyedOffset) -> bool {
         debug_assert!(!self.is_sorted && key.offset >= 0);
-        if self.used >= self.slots.len() * LOAD_OF_TEN / 10 && !self.grow() {
+        if !self.has_room() {
             // What is known already may be replaced.
             return match self.get(&key.hash) {
                 Some(known) if known >= key.offset => true,
@@ -156,6 +158,24 @@ impl KeyMap {
             *slot = new;
         }
         true
+    }
+
+    /// As [`Self::insert`], of many at a time; `false` where one of them did not fit.
+    pub(in crate::log) fn insert_all(&mut self, keys: &[KeyedOffset]) -> bool {
+        // The slots are far from each other: looked at first, they come into the cache side by side.
+        if !self.slots.is_empty() {
+            let seen = |seen, key: &KeyedOffset| seen ^ self.slots[self.home_of(&key.hash)].at;
+            std::hint::black_box(keys.iter().fold(0, seen));
+        }
+        keys.iter().all(|key| self.insert(key))
+    }
+
+    /// Whether one more key fits; the map may grow for it.
+    fn has_room(&mut self) -> bool {
+        let slots = self.slots.len();
+        self.used < slots * LOAD_OF_TEN_GROWING / 10
+            || self.grow()
+            || self.used < slots * LOAD_OF_TEN / 10
     }
 
     /// The offset of a key's newest record.
@@ -182,10 +202,15 @@ impl KeyMap {
         self.slots[first..].iter().map(Slot::key)
     }
 
+    /// Where a hash is looked for first.
+    fn home_of(&self, hash: &KeyHash) -> usize {
+        ((u128::from(hash[0]) * self.slots.len() as u128) >> 64) as usize
+    }
+
     /// Where a hash is, or belongs. There is always an empty slot.
     fn slot_of(&self, hash: &KeyHash) -> usize {
         let slots = self.slots.len();
-        let mut at = ((u128::from(hash[0]) * slots as u128) >> 64) as usize;
+        let mut at = self.home_of(hash);
         loop {
             let slot = &self.slots[at];
             if slot.is_empty() || slot.hash == *hash {

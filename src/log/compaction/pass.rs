@@ -23,6 +23,9 @@ use super::{Compacted, CompactionPass};
 /// Bytes of an entry of `.index`, and of `.timeindex`.
 const INDEX_ENTRY_BYTES: [usize; 2] = [8, 12];
 
+/// So many keys are put into the map at a time.
+const KEYS_AT_A_TIME: usize = 64;
+
 /// Runs a pass; the caller forgets the keys.
 pub(super) fn run(
     log: &Log,
@@ -155,7 +158,11 @@ impl Pass<'_> {
         let aborted = self.aborted_in(at)?;
         let segment = self.segments[at].clone();
         let (hasher, rewriting) = (self.hasher, self.rewriting);
-        let mut target = Mapping { keys, end };
+        let mut target = Mapping {
+            keys,
+            end,
+            waiting: Vec::with_capacity(KEYS_AT_A_TIME),
+        };
         let read_bytes = &mut self.done.read_bytes;
         let mut hear = |bytes| {
             *read_bytes += bytes;
@@ -462,12 +469,9 @@ impl Pass<'_> {
                 is_last: at + 1 == group.end,
             };
             let rewriting = self.rewriting;
-            let moved_bytes = &mut self.done.read_bytes;
-            let mut hear = |bytes| {
-                *moved_bytes += bytes;
-                throttle(self.throttle, rewriting, bytes)
-            };
-            rewrite(source, retention, self.times, &mut to, &mut hear)?;
+            let mut hear = |bytes| throttle(self.throttle, rewriting, bytes);
+            let read = rewrite(source, retention, self.times, &mut to, &mut hear)?;
+            self.done.read_bytes += read;
         }
         self.delete_horizon = self.delete_horizon.min(to.facts.delete_horizon);
         let cleaned = to.finish()?;
@@ -481,11 +485,24 @@ struct Mapping<'a> {
     keys: &'a mut KeyMap,
     /// Records from here on are older than nothing in it.
     end: i64,
+    waiting: Vec<KeyedOffset>,
 }
 
 impl ScanTarget for Mapping<'_> {
     fn keyed(&mut self, key: &KeyedOffset) -> Result<bool, LogError> {
-        Ok(key.offset >= self.end || self.keys.insert(key))
+        if key.offset < self.end {
+            self.waiting.push(*key);
+        }
+        match self.waiting.len() < KEYS_AT_A_TIME {
+            true => Ok(true),
+            false => self.batch_ended(),
+        }
+    }
+
+    fn batch_ended(&mut self) -> Result<bool, LogError> {
+        let fit = self.keys.insert_all(&self.waiting);
+        self.waiting.clear();
+        Ok(fit)
     }
 }
 

@@ -95,16 +95,18 @@ impl Times {
     }
 }
 
-/// Adds what stays of a segment to another one. `throttle` hears of the bytes that are read and written.
+/// Adds what stays of a segment to another one; returns how many bytes were read. `throttle` hears of those that are read and
+/// written.
 pub(super) fn rewrite(
     mut source: Source<'_>,
     retention: &mut Retention,
     times: Times,
     to: &mut CleanedSegment,
     throttle: &mut dyn FnMut(u64) -> Result<(), LogError>,
-) -> Result<(), LogError> {
+) -> Result<u64, LogError> {
     let mut reader = BatchReader::new(source.segment, 0)?;
-    let (mut staying, mut crc, mut written) = (Vec::new(), 0, to.written());
+    let (mut staying, mut crc) = (Vec::new(), 0);
+    let (mut all_read, mut written) = (0, to.written());
     loop {
         let mut read = 0;
         let Some(batch) = reader.next(&mut read)? else {
@@ -121,13 +123,14 @@ pub(super) fn rewrite(
         write(&source, &batch, fate, &mut staying, times, to)?;
         let moved = read + (to.written() - written);
         written = to.written();
+        all_read += read;
         if moved > 0 {
             throttle(moved)?;
         }
     }
     // What is known of a segment's keys is of that segment.
     match crc == source.facts.batches_crc {
-        true => Ok(()),
+        true => Ok(all_read),
         false => Err(damaged(
             source.segment,
             0,

@@ -58,6 +58,10 @@ impl Aborted {
 pub(super) trait ScanTarget {
     /// A record with a key that is not of an aborted transaction; `false` to stop.
     fn keyed(&mut self, key: &KeyedOffset) -> Result<bool, LogError>;
+    /// All records of a batch were given; `false` to stop.
+    fn batch_ended(&mut self) -> Result<bool, LogError> {
+        Ok(true)
+    }
 }
 
 /// How far a scan came.
@@ -126,7 +130,7 @@ fn scan_batch(
             return Ok(false);
         }
     }
-    Ok(true)
+    target.batch_ended()
 }
 
 /// A batch's records; `None` where they are too many to be unpacked at once. What is damaged is an error: it must not be
