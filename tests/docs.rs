@@ -14,6 +14,7 @@ fn kind(kind: Kind) -> String {
     };
     match kind {
         Kind::Int(low, high) | Kind::Long(low, high) => range(low, high),
+        Kind::Double(low, f64::MAX) => format!("number, from {low}"),
         Kind::Double(low, high) => format!("number, {low} to {high}"),
         Kind::Bool => "true or false".to_owned(),
         Kind::Choice(words) => words.join(", "),

@@ -22,6 +22,8 @@ pub struct BrokerKey {
 }
 
 const INT_MAX: i64 = i32::MAX as i64;
+/// More cleaners than any machine has disks.
+const CLEANER_THREADS_MAX: i64 = 256;
 
 macro_rules! key {
     ($name:literal, $metaq:expr, $kind:expr, $default:expr, $doc:literal) => {
@@ -68,6 +70,10 @@ const DYNAMIC: &[&str] = &[
     "delete.topic.enable",
     "fetch.max.bytes",
     "log.archive.dir",
+    "log.cleaner.backoff.ms",
+    "log.cleaner.dedupe.buffer.size",
+    "log.cleaner.io.max.bytes.per.second",
+    "log.cleaner.threads",
     "log.flush.offset.checkpoint.interval.ms",
     "log.level",
     "log.retention.check.interval.ms",
@@ -605,6 +611,41 @@ const OWN_KEYS: &[BrokerKey] = &[
         Kind::Int(1, INT_MAX),
         "60000",
         "How often recovery points are written, ms."
+    ),
+    key!(
+        "log.cleaner.enable",
+        None,
+        Kind::Bool,
+        "true",
+        "Whether topics with cleanup.policy compact are compacted; without it they only grow."
+    ),
+    key!(
+        "log.cleaner.threads",
+        None,
+        Kind::Int(0, CLEANER_THREADS_MAX),
+        "1",
+        "Threads that compact, each one log at a time; 0 for none."
+    ),
+    key!(
+        "log.cleaner.dedupe.buffer.size",
+        None,
+        Kind::Long(0, i64::MAX),
+        "134217728",
+        "Memory for the keys of the logs that are being compacted, of all threads together, bytes; at least 1 MiB a thread. It is taken while there is something to compact. How many keys go into it: docs/compaction.md."
+    ),
+    key!(
+        "log.cleaner.io.max.bytes.per.second",
+        None,
+        Kind::Double(1.0, f64::MAX),
+        "1.7976931348623157E308",
+        "What compaction may read and write, of all threads together, bytes per second."
+    ),
+    key!(
+        "log.cleaner.backoff.ms",
+        None,
+        Kind::Long(0, i64::MAX),
+        "15000",
+        "How long a cleaner that finds nothing to compact waits before it looks again, ms."
     ),
     key!(
         "log.archive.dir",

@@ -19,7 +19,9 @@ const ALWAYS_VERIFIED: &str = "partitions are always verified to be part of a tr
 const TREE_TRANSACTIONS: &str = "transactions are in the coordination tree, not in a topic";
 const NO_QUOTAS: &str = "quotas are not served yet";
 const NO_TIERS: &str = "there are no tiers of storage";
-const NO_CLEANER: &str = "logs are not compacted yet";
+const CLEANER_READS_BATCHES: &str =
+    "a cleaner holds one batch at a time, as large as max.message.bytes lets it be";
+const CLEANER_FILLS_TABLE: &str = "a cleaner's table of keys is filled as far as it stays fast; log.cleaner.dedupe.buffer.size is its memory";
 const NO_SHARES: &str = "share groups and KIP-848 groups are not served yet";
 const TREE_OFFSETS: &str = "offsets are in the coordination tree, not in a topic";
 const OWN_THREADS: &str =
@@ -122,18 +124,8 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
             "max.connections.per.ip.overrides",
         ],
     ),
-    (
-        NO_CLEANER,
-        &[
-            "log.cleaner.backoff.ms",
-            "log.cleaner.dedupe.buffer.size",
-            "log.cleaner.enable",
-            "log.cleaner.io.buffer.load.factor",
-            "log.cleaner.io.buffer.size",
-            "log.cleaner.io.max.bytes.per.second",
-            "log.cleaner.threads",
-        ],
-    ),
+    (CLEANER_READS_BATCHES, &["log.cleaner.io.buffer.size"]),
+    (CLEANER_FILLS_TABLE, &["log.cleaner.io.buffer.load.factor"]),
     (
         TREE_OFFSETS,
         &[

@@ -10,6 +10,9 @@ use super::{
     Config, ConfigError, Overrides, Setting, Source, TopicSection, WithoutEffect, ini, sections,
 };
 
+/// What each cleaner needs for its keys at least, bytes.
+const CLEANER_MEMORY_MIN: i64 = 1 << 20;
+
 impl Config {
     /// Reads a file (if any) and applies `KEY=VALUE` overrides.
     pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Self, ConfigError> {
@@ -147,6 +150,14 @@ impl Config {
                 "group.min.session.timeout.ms={low} is above group.max.session.timeout.ms={high}"
             )));
         }
+        // As Kafka's KafkaConfig: what the keys of a pass fit into.
+        let threads = self.number("log.cleaner.threads");
+        let memory = self.number("log.cleaner.dedupe.buffer.size");
+        if threads > 0 && memory / threads < CLEANER_MEMORY_MIN {
+            problems.push(Problem::general(format!(
+                "log.cleaner.dedupe.buffer.size={memory} is less than {CLEANER_MEMORY_MIN} for each of log.cleaner.threads={threads}"
+            )));
+        }
         problems
     }
 
@@ -241,6 +252,19 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let overrides: Vec<String> = overrides.iter().map(|entry| (*entry).to_owned()).collect();
         Config::load(Some(&path), &overrides).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_cleaner_has_a_mebibyte_for_its_keys() {
+        let of = |memory: &str| {
+            let memory = format!("log.cleaner.dedupe.buffer.size={memory}");
+            load("[system]\nlog.cleaner.threads=2\n", &[&memory])
+        };
+        assert!(of("2097152").is_ok());
+        let refused = of("2097151").unwrap_err();
+        assert!(refused.contains("log.cleaner.threads=2"), "{refused}");
+        let none = ["log.cleaner.threads=0", "log.cleaner.dedupe.buffer.size=0"];
+        assert!(load("", &none).is_ok());
     }
 
     #[test]

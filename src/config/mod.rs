@@ -139,6 +139,11 @@ impl Config {
         }
     }
 
+    /// The number in force of a key that may have a fraction.
+    pub fn fraction(&self, name: &str) -> f64 {
+        self.text(name).trim().parse().unwrap_or(0.0)
+    }
+
     /// The switch in force.
     pub fn flag(&self, name: &str) -> bool {
         Value::boolean(self.text(name)).unwrap_or(false)
