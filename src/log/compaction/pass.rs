@@ -42,6 +42,7 @@ pub(super) fn run(
         times: Times {
             now_ms: given.now_ms,
             delete_retention_ms: log.config().delete_retention_ms,
+            not_compared: (0, 0),
         },
         throttle: given.throttle,
         facts: HashMap::new(),
@@ -56,6 +57,7 @@ pub(super) fn run(
     given.keys.clear();
     let from = pass.map(first_dirty, end, given.keys)?;
     pass.done.keys = given.keys.len();
+    pass.times.not_compared = (first_dirty, from);
     pass.apply(from, end, given.keys)?;
     let is_done = from <= first_dirty || from >= end;
     *log.compacting.lock() = (!is_done).then_some((until, from));
@@ -361,7 +363,9 @@ impl Pass<'_> {
         keys: &KeyMap,
     ) -> Result<bool, LogError> {
         let facts = known.facts();
-        let is_due = facts.delete_horizon <= self.times.now_ms;
+        let (first_dirty, from) = self.times.not_compared;
+        let is_compared = segment.base_offset < first_dirty || self.end_of(segment) > from;
+        let is_due = facts.delete_horizon <= self.times.now_ms && is_compared;
         if facts.has_unkeyed || facts.has_unstamped_tombstones || is_due {
             return Ok(true);
         }

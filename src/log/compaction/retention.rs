@@ -5,7 +5,7 @@
 //! - A marker goes when no batch of its transaction is left, and `delete.retention.ms` after that was first seen: readers
 //!   that had seen records of the transaction have seen how it ended by then.
 //! - The last batch of a producer that is remembered stays, without records if need be: from it the producer's sequence is
-//!   known after a crash.
+//!   known after a crash. Where that is a marker, it stays whole: it fences older epochs.
 //! - The last batch of a segment stays too, so that the segment ends where it ended.
 
 use std::collections::{HashMap, HashSet};
@@ -92,7 +92,7 @@ impl Retention {
         marker: Option<EndMarker>,
         is_last: bool,
     ) -> (Fate, bool) {
-        let without_records = is_last || self.is_last_of_producer(header);
+        let without_records = is_last;
         if header.record_count == 0 {
             let fate = match without_records {
                 true => Fate::Stays,
@@ -106,6 +106,8 @@ impl Retention {
         let has_batches = self.with_batches.remove(&header.producer_id);
         let fate = match header.has_delete_horizon() {
             _ if has_batches => Fate::Stays,
+            // Without its record, which Kafka takes, nothing is known of its producer's epoch.
+            _ if self.is_last_of_producer(header) => Fate::Stays,
             false => Fate::Stamped,
             true if header.base_timestamp <= self.now_ms => Fate::Emptied { without_records },
             true => Fate::Stays,

@@ -87,9 +87,18 @@ pub(super) struct Source<'a> {
 pub(super) struct Times {
     pub(super) now_ms: i64,
     pub(super) delete_retention_ms: i64,
+    /// Tombstones between these offsets stay even when their time has come: older records of their keys may be there, and
+    /// would be read again.
+    pub(super) not_compared: (i64, i64),
 }
 
 impl Times {
+    /// Whether a tombstone goes whose time is this, ms.
+    fn is_due(&self, key: &KeyedOffset, horizon: i64) -> bool {
+        let (from, to) = self.not_compared;
+        horizon <= self.now_ms && !(from..to).contains(&key.offset)
+    }
+
     fn horizon(&self) -> i64 {
         self.now_ms.saturating_add(self.delete_retention_ms)
     }
@@ -216,8 +225,10 @@ fn write(
             without_records
         }
         Fate::ByKey { without_records } => {
-            let is_due = header.has_delete_horizon() && header.base_timestamp <= times.now_ms;
-            staying.retain(|key| !(key.is_tombstone && is_due));
+            if header.has_delete_horizon() {
+                let is_due = |key: &KeyedOffset| times.is_due(key, header.base_timestamp);
+                staying.retain(|key| !(key.is_tombstone && is_due(key)));
+            }
             let stamps = !header.has_delete_horizon() && staying.iter().any(|key| key.is_tombstone);
             let is_whole = staying.len() as i64 == i64::from(header.record_count);
             if is_whole && !stamps {

@@ -17,7 +17,7 @@ use super::super::{
 use super::{Compacted, CompactionPass, KeyMap};
 
 const NOW: i64 = 1_700_000_000_000;
-const RETENTION: i64 = 1000;
+const RETENTION: i64 = 300;
 
 fn config() -> LogConfig {
     LogConfig {
@@ -70,9 +70,12 @@ struct Stored {
     timestamp: i64,
 }
 
-/// All records of clients that are in the log, by offset, and the offsets of markers.
-fn read_all(log: &Log) -> (BTreeMap<i64, Stored>, Vec<i64>) {
-    let (mut all, mut markers) = (BTreeMap::new(), Vec::new());
+/// All records of clients that are in the log, by offset, and whether a reader of committed records is told that they were
+/// aborted.
+fn read_all(log: &Log) -> BTreeMap<i64, (Stored, bool)> {
+    let mut all = BTreeMap::new();
+    let aborted = log.aborted_between(0, i64::MAX, super::super::Reach::Disk);
+    let aborted = super::scan::Aborted::new(aborted.unwrap());
     let mut next = log.ends().log_start;
     let limit = log.ends().log_end;
     while let Some(slice) = log.read(next, 1, true, limit).unwrap() {
@@ -82,11 +85,7 @@ fn read_all(log: &Log) -> (BTreeMap<i64, Stored>, Vec<i64>) {
         assert!(verify_crc(&bytes), "at {next}");
         assert!(header.last_offset() >= next, "at {next}: {header:?}");
         next = header.last_offset() + 1;
-        if header.is_control() {
-            markers.push(header.base_offset);
-            continue;
-        }
-        if header.record_count == 0 {
+        if header.is_control() || header.record_count == 0 {
             continue;
         }
         let codec = header.compression().unwrap();
@@ -99,11 +98,12 @@ fn read_all(log: &Log) -> (BTreeMap<i64, Stored>, Vec<i64>) {
                 value: record.value.map(<[u8]>::to_vec),
                 timestamp: record.timestamp,
             };
-            assert!(all.insert(record.offset, stored).is_none());
+            let is_aborted = aborted.has(&header);
+            assert!(all.insert(record.offset, (stored, is_aborted)).is_none());
         }
     }
     assert_eq!(next, limit.offset, "the log's end is reached");
-    (all, markers)
+    all
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,6 +119,8 @@ struct Producer {
     epoch: i16,
     sequence: i32,
     is_open: bool,
+    /// It sends no more batches after so many of all, and its last ones are gone through many times.
+    batches_left: u64,
 }
 
 /// A log, and what it is to hold.
@@ -139,6 +141,7 @@ impl Model {
             epoch: 0,
             sequence: 0,
             is_open: false,
+            batches_left: (seed + id as u64 * 7) % 30,
         };
         Self {
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -183,7 +186,11 @@ impl Model {
         let records = self.records();
         let codec = [Compression::None, Compression::Lz4, Compression::Gzip];
         let codec = codec[self.below(3) as usize];
-        let who = self.below(6) as usize;
+        let mut who = self.below(6) as usize;
+        match self.producers.get_mut(who) {
+            Some(producer) if producer.batches_left > 0 => producer.batches_left -= 1,
+            _ => who = self.producers.len(),
+        }
         let now_ms = self.now_ms;
         let is_transactional = who < 2;
         let mut builder = BatchBuilder::new().compression(codec);
@@ -231,6 +238,9 @@ impl Model {
     /// Ends the transaction of one of the two producers that have them.
     fn end_transaction(&mut self) {
         let who = self.below(2) as usize;
+        if self.producers[who].batches_left == 0 && !self.producers[who].is_open {
+            return;
+        }
         let outcome = match self.below(2) {
             0 => Outcome::Commit,
             _ => Outcome::Abort,
@@ -283,6 +293,14 @@ impl Model {
         };
         let before = self.producers_known();
         let end = self.log.ends().log_end;
+        if self.below(2) == 0 {
+            // All that is known of producers is what the records say.
+            for entry in RealDisk.list(dir).unwrap() {
+                if entry.name.ends_with(".snapshot") {
+                    RealDisk.remove(&dir.join(entry.name)).unwrap();
+                }
+            }
+        }
         self.log = open(dir, mode, cleaned_until);
         assert_eq!(self.log.ends().log_end.offset, end.offset, "{mode:?}");
         assert_eq!(self.producers_known(), before, "{mode:?}");
@@ -301,10 +319,12 @@ impl Model {
     }
 
     fn check(&self) {
-        let (there, _) = read_all(&self.log);
+        let there = read_all(&self.log);
         let cleaned_until = self.log.cleaned_until();
-        for (offset, stored) in &there {
-            assert_eq!(Some(stored), self.all.get(offset).map(|(stored, _)| stored));
+        for (offset, (stored, is_aborted)) in &there {
+            let (expected, kind) = &self.all[offset];
+            assert_eq!(stored, expected);
+            assert_eq!(*is_aborted, *kind == Kind::Aborted, "{offset} {kind:?}");
         }
         let is_read = |kind: &Kind| matches!(kind, Kind::Plain | Kind::Committed);
         let mut newest: HashMap<&[u8], i64> = HashMap::new();
