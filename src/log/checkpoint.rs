@@ -1,7 +1,8 @@
 //! Kafka's checkpoint text files: a version line, a count, then one row a line.
 //!
-//! `recovery-point-offset-checkpoint`, `log-start-offset-checkpoint` and `replication-offset-checkpoint` hold
-//! `topic partition offset` rows for a whole data directory; `leader-epoch-checkpoint` has two columns.
+//! `recovery-point-offset-checkpoint`, `log-start-offset-checkpoint`, `replication-offset-checkpoint` and
+//! `cleaner-offset-checkpoint` hold `topic partition offset` rows for a whole data directory; `leader-epoch-checkpoint` has two
+//! columns.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,8 +16,7 @@ pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 pub const LOG_STARTS: &str = "log-start-offset-checkpoint";
 /// High watermarks.
 pub const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
-
-/// Up to where logs are compacted, as Kafka's cleaner notes it.
+/// Up to where partitions are compacted.
 pub const CLEANED: &str = "cleaner-offset-checkpoint";
 
 /// A checkpoint that cannot be used.

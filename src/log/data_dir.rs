@@ -5,7 +5,7 @@
 //!            meta.properties                      cluster id, broker id, directory id
 //!            .kafka_cleanshutdown                 present after a clean close only
 //!            metaq-running                        which run of the system it is, or was, used in
-//!            recovery-point-offset-checkpoint …   three checkpoints
+//!            recovery-point-offset-checkpoint …   four checkpoints
 //!            <topic>-<partition>/                 one a partition
 //!            <topic>-<partition>.<uuid>-delete/   being deleted
 //! ```
@@ -81,7 +81,7 @@ pub struct FoundPartition {
     pub path: PathBuf,
 }
 
-/// A partition's offsets in the three checkpoints.
+/// A partition's offsets in the four checkpoints.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PartitionOffsets {
     /// Synced up to here.
@@ -90,6 +90,8 @@ pub struct PartitionOffsets {
     pub log_start: i64,
     /// High watermark.
     pub high_watermark: i64,
+    /// Compacted up to here; 0 for not at all.
+    pub cleaned_until: i64,
 }
 
 /// How a data directory was left.
@@ -111,8 +113,6 @@ pub struct DataDir {
     _lock: File,
     left: Left,
     rows: Mutex<Rows>,
-    /// What Kafka's cleaner left.
-    cleaned: BTreeMap<TopicPartition, i64>,
 }
 
 impl DataDir {
@@ -154,8 +154,6 @@ impl DataDir {
             _lock: lock,
             left,
             rows: Mutex::new(rows),
-            cleaned: checkpoint::read_offsets(&*disk, &path.join(checkpoint::CLEANED))
-                .unwrap_or_default(),
         })
     }
 
@@ -342,12 +340,6 @@ impl DataDir {
         Ok(aside)
     }
 
-    /// Up to where Kafka has compacted a partition; 0 where it has not.
-    pub fn cleaned_until(&self, topic: &str, partition: i32) -> i64 {
-        let row = self.cleaned.get(&(topic.to_owned(), partition));
-        row.copied().unwrap_or(0)
-    }
-
     /// Notes that what is in the directory is whole as long as the system runs.
     pub fn note_running(&self) -> Result<(), DataDirError> {
         let Some(run) = this_run(&self.path) else {
@@ -385,17 +377,20 @@ fn ran_in(disk: &dyn Disk, path: &Path) -> Option<String> {
     String::from_utf8(disk.read(&path.join(RUNNING)).ok()?).ok()
 }
 
-/// Reads the three checkpoints. A damaged one is as good as none, as in Kafka: partitions are then checked from
-/// their beginning, and start at their first segment.
+/// Reads the four checkpoints. A damaged one is as good as none, as in Kafka: partitions are then checked from
+/// their beginning, start at their first segment, and are compacted again.
 fn load_checkpoints(disk: &dyn Disk, dir: &Path) -> BTreeMap<TopicPartition, PartitionOffsets> {
     type Set = fn(&mut PartitionOffsets, i64);
-    let columns: [(&str, Set); 3] = [
+    let columns: [(&str, Set); 4] = [
         (checkpoint::RECOVERY_POINTS, |offsets, at| {
             offsets.recovery_point = at
         }),
         (checkpoint::LOG_STARTS, |offsets, at| offsets.log_start = at),
         (checkpoint::HIGH_WATERMARKS, |offsets, at| {
             offsets.high_watermark = at
+        }),
+        (checkpoint::CLEANED, |offsets, at| {
+            offsets.cleaned_until = at
         }),
     ];
     let mut checkpoints: BTreeMap<TopicPartition, PartitionOffsets> = BTreeMap::new();
@@ -464,10 +459,11 @@ mod tests {
             recovery_point: 7,
             log_start: 5,
             high_watermark: 7,
+            cleaned_until: 6,
         };
         let rows = ["kept", "gone"].map(|topic| ((topic.to_owned(), 0), offsets));
         std::fs::create_dir(dir.path().join("kept-0")).unwrap();
-        data.checkpoint(BTreeMap::from(rows)).unwrap();
+        data.checkpoint(|| BTreeMap::from(rows)).unwrap();
         data.forget_missing([("kept", 0), ("gone", 0), ("new", 0)].into_iter())
             .unwrap();
         drop(data);

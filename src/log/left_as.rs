@@ -36,7 +36,7 @@ pub struct LeftAs {
     pub mode: OpenMode,
     /// The checkpointed start, 0 when unknown.
     pub log_start: i64,
-    /// Up to here Kafka's cleaner has compacted it, so that offsets may be missing; 0 for nowhere.
+    /// Up to here it was compacted, so that offsets may be missing; 0 for nowhere.
     pub cleaned_until: i64,
 }
 

@@ -126,6 +126,7 @@ fn offsets_of(partition: &Arc<Partition>) -> ((String, i32), PartitionOffsets) {
         recovery_point: ends.synced_end,
         log_start: ends.log_start,
         high_watermark: partition.high_watermark(),
+        cleaned_until: partition.log().cleaned_until(),
     };
     ((partition.topic().to_string(), partition.index()), at)
 }
@@ -399,7 +400,7 @@ impl Partitions {
     pub fn checkpoint(&self) -> std::io::Result<()> {
         let mut result = Ok(());
         for volume in &self.volumes {
-            if let Err(error) = volume.dir.checkpoint(self.offsets_in(volume)) {
+            if let Err(error) = volume.dir.checkpoint(|| self.offsets_in(volume)) {
                 tracing::error!(dir = %volume.dir.path().display(), %error, "cannot write the checkpoints");
                 result = Err(error);
             }

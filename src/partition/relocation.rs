@@ -296,6 +296,7 @@ impl Partitions {
             recovery_point: ends.synced_end,
             log_start: ends.log_start,
             high_watermark: old.high_watermark(),
+            cleaned_until: old.log().cleaned_until(),
         })
     }
 

@@ -210,7 +210,7 @@ impl Partitions {
             let left = LeftAs {
                 mode,
                 log_start: offsets.log_start,
-                cleaned_until: volume.dir.cleaned_until(&topic.topic, index),
+                cleaned_until: offsets.cleaned_until,
             };
             Log::open_with(
                 self.disk.clone(),
@@ -257,6 +257,12 @@ impl Partitions {
                 .store_topic_id_if_new(&topic.topic, index, topic.topic_id)?,
         }
         opened.log.begin_epoch(leader_epoch)?;
+        // It says more than there is: what is appended from here on was not compacted.
+        let cleaned_until = opened.log.cleaned_until();
+        if cleaned_until < offsets.cleaned_until {
+            let note = |until| volume.dir.note_cleaned(&topic.topic, index, until, || true);
+            note(cleaned_until)?;
+        }
         self.unclosed.lock().remove(&(topic.topic_id, index));
         let replica = Replica::new(
             topic.topic.clone(),

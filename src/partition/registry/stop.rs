@@ -93,7 +93,7 @@ impl Partitions {
             if offsets.is_empty() {
                 continue;
             }
-            if let Err(error) = volume.dir.checkpoint(offsets) {
+            if let Err(error) = volume.dir.checkpoint(|| offsets) {
                 tracing::error!(dir = %volume.dir.path().display(), %error, "cannot write the checkpoints");
             }
         }
