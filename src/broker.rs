@@ -27,7 +27,8 @@ use crate::mirror::{OFFSETS_MIRROR, OFFSETS_MIRROR_KEEP, OffsetsMirror};
 use crate::net::{Bound, Endpoint, EndpointError, Listener, Server, bind, listen_endpoints};
 use crate::observe::Observe;
 use crate::partition::{
-    Housekeeping, HousekeepingIntervals, InlineWrites, Partitions, PartitionsOptions, Workers,
+    Cleaner, CleanerOptions, Housekeeping, HousekeepingIntervals, InlineWrites, Partitions,
+    PartitionsOptions, Workers,
 };
 use crate::peer::Peers;
 use crate::slots::{ImageTopics, coordinate, own_slots};
@@ -108,11 +109,18 @@ pub struct Ground<L> {
 }
 
 /// Lets what was told its settings at the start follow the configuration.
-async fn follow_config(config: Arc<LiveConfig>, intervals: Arc<Mutex<HousekeepingIntervals>>) {
+async fn follow_config(
+    config: Arc<LiveConfig>,
+    intervals: Arc<Mutex<HousekeepingIntervals>>,
+    cleaner: Arc<Cleaner>,
+) {
     let mut changes = config.subscribe();
     while changes.changed().await.is_ok() {
         let now = config.load_full();
         *intervals.lock() = housekeeping_intervals(&now);
+        if let Err(error) = cleaner.set_options(cleaner_options(&now)) {
+            tracing::error!(%error, "cannot start a thread that compacts");
+        }
         crate::logging::set_levels(now.text("log.level"));
     }
 }
@@ -214,6 +222,12 @@ impl Broker {
         transactions.assign(&own).await?;
         let housekeeping =
             Housekeeping::start(partitions.clone(), housekeeping_intervals(&config))?;
+        let events_of_cleaner = observe.events.clone();
+        let cleaner = Cleaner::start(
+            partitions.clone(),
+            cleaner_options(&config),
+            events_of_cleaner,
+        )?;
         let sessions = config.number("max.incremental.fetch.session.cache.slots") as usize;
         let telemetry_bytes_max = config.number("telemetry.max.bytes") as usize;
         let mut server = Server::default();
@@ -221,6 +235,7 @@ impl Broker {
             config: live,
             cluster,
             partitions,
+            cleaner: Arc::new(cleaner),
             coordinator,
             transactions,
             peers,
@@ -250,7 +265,11 @@ impl Broker {
             cx.cluster.clone(),
             cx.observe.events.clone(),
         ));
-        tasks.spawn(follow_config(cx.config.clone(), housekeeping.intervals()));
+        tasks.spawn(follow_config(
+            cx.config.clone(),
+            housekeeping.intervals(),
+            cx.cleaner.clone(),
+        ));
         server.serve(&cx, listeners);
         Ok(Self {
             cx,
@@ -337,6 +356,7 @@ impl Broker {
         cx.transactions.stop();
         let closing = cx.clone();
         let close = move || {
+            closing.cleaner.stop();
             housekeeping.stop();
             closing.partitions.close();
         };
@@ -537,6 +557,16 @@ fn transaction_limits(config: &Config) -> TransactionLimits {
         timers_max: config.number("max.tx.timeout.timer.capacity") as usize,
         bytes_max: config.number("transactional.ids.max.bytes") as usize,
         two_phase: config.flag("transaction.two.phase.commit.enable"),
+    }
+}
+
+fn cleaner_options(config: &Config) -> CleanerOptions {
+    CleanerOptions {
+        is_enabled: config.flag("log.cleaner.enable"),
+        threads: config.number("log.cleaner.threads") as usize,
+        key_bytes: config.number("log.cleaner.dedupe.buffer.size") as u64,
+        bytes_per_second: config.fraction("log.cleaner.io.max.bytes.per.second"),
+        backoff: Duration::from_millis(config.number("log.cleaner.backoff.ms") as u64),
     }
 }
 

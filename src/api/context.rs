@@ -18,7 +18,7 @@ use crate::group::GroupCoordinator;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::observe::{EventKind, Happened, Observe};
-use crate::partition::Partitions;
+use crate::partition::{Cleaner, Partitions};
 use crate::peer::{Lane, PeerAddress, Peers};
 use crate::session::Session;
 use crate::telemetry::Telemetry;
@@ -32,6 +32,8 @@ pub struct Context {
     pub cluster: Arc<Cluster>,
     /// The partitions it leads.
     pub partitions: Arc<Partitions>,
+    /// Who compacts them.
+    pub cleaner: Arc<Cleaner>,
     /// The groups it coordinates.
     pub coordinator: GroupCoordinator,
     /// The transactional ids it coordinates.

@@ -43,13 +43,15 @@ pub enum EventKind {
     SlowSync,
     /// A transaction ended without its producer: it took too long, or a later producer took its place.
     Transaction,
+    /// A log was compacted, or cannot be.
+    Compaction,
     /// Somebody did something here that changes the broker.
     Action,
 }
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Rebalance,
         Self::ConnectionRejected,
         Self::RequestRejected,
@@ -59,6 +61,7 @@ impl EventKind {
         Self::PartitionOffline,
         Self::SlowSync,
         Self::Transaction,
+        Self::Compaction,
         Self::Action,
     ];
 
@@ -74,6 +77,7 @@ impl EventKind {
             Self::PartitionOffline => "partition_offline",
             Self::SlowSync => "slow_sync",
             Self::Transaction => "transaction",
+            Self::Compaction => "compaction",
             Self::Action => "action",
         }
     }

@@ -54,6 +54,8 @@ pub enum Step {
     Sync,
     /// The end of a sync of one partition: it covers what was appended before the pause.
     DuringSync,
+    /// A look for a log to compact, and a pass over it.
+    Compact,
 }
 
 impl Workers {

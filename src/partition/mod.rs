@@ -4,6 +4,7 @@
 mod ack_queue;
 mod acks;
 mod admission;
+mod cleaner;
 mod commit_group;
 mod executor;
 mod fetch_waiters;
@@ -32,6 +33,7 @@ mod transaction_tests;
 
 pub use acks::Acks;
 pub use admission::{Unpacking, admit};
+pub use cleaner::{Cleaner, CleanerFigures, CleanerOptions, LastPass, Uncleanable};
 pub use executor::{Step, Workers};
 pub use fetch_waiters::{FetchWaiter, Subscription};
 pub use handle::Partition;

@@ -10,7 +10,7 @@ mod stop;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -154,6 +154,8 @@ pub struct Partitions {
     workers: Workers,
     map: ArcSwap<Map>,
     changed: AtomicBool,
+    /// How often settings of logs were replaced.
+    reconfigured: AtomicU64,
     changes: Mutex<()>,
     /// See [`Partitions::lock_renames`]; taken before `changes`.
     renaming: Mutex<()>,
@@ -220,6 +222,7 @@ impl Partitions {
             workers: options.workers.clone(),
             map: ArcSwap::default(),
             changed: AtomicBool::new(true),
+            reconfigured: AtomicU64::new(0),
             changes: Mutex::new(()),
             renaming: Mutex::new(()),
             undeleted: Mutex::default(),
@@ -319,7 +322,13 @@ impl Partitions {
                 .online()
                 .for_each(|partition| partition.log().reconfigure(config.clone()));
             self.changed.store(true, Ordering::Release);
+            self.reconfigured.fetch_add(1, Ordering::AcqRel);
         }
+    }
+
+    /// How often settings of logs were replaced.
+    pub(super) fn reconfigured(&self) -> u64 {
+        self.reconfigured.load(Ordering::Acquire)
     }
 
     /// Whether partitions or their settings have changed since this was asked last.
@@ -352,9 +361,7 @@ impl Partitions {
         let dropped =
             moved.map_err(|_| LogError::Offline("the writer thread ended".to_owned()))??;
         if !dropped.is_empty() {
-            self.dropped
-                .lock()
-                .push((dropped, partition.log().config().file_delete_delay_ms));
+            self.drop_later(dropped, partition.log().config().file_delete_delay_ms);
         }
         Ok(())
     }
@@ -378,6 +385,11 @@ impl Partitions {
         std::mem::take(&mut self.set_aside.lock())
     }
 
+    /// Segments that no log has any more; their files go after a delay.
+    pub(super) fn drop_later(&self, segments: Vec<Arc<Segment>>, delay_ms: i64) {
+        self.dropped.lock().push((segments, delay_ms));
+    }
+
     pub(super) fn take_dropped(&self) -> Vec<(Vec<Arc<Segment>>, i64)> {
         std::mem::take(&mut self.dropped.lock())
     }
@@ -394,6 +406,17 @@ impl Partitions {
     /// The data directory that a partition is in.
     pub fn data_dir_of(&self, partition: &Partition) -> Option<&DataDir> {
         self.holding(partition).map(|(volume, _)| &volume.dir)
+    }
+
+    /// Notes durably up to where a partition is compacted; what was compacted is durable.
+    pub(super) fn note_cleaned(&self, partition: &Arc<Partition>) -> std::io::Result<()> {
+        let Some((volume, _)) = self.holding(partition) else {
+            return Ok(());
+        };
+        let (topic, index) = (partition.topic(), partition.index());
+        let until = partition.log().cleaned_until();
+        let is_current = || self.is_current(partition);
+        volume.dir.note_cleaned(topic, index, until, is_current)
     }
 
     /// Writes the checkpoints of all data directories; a failure of one leaves the others alone.

@@ -116,6 +116,13 @@ impl Partitions {
         .collect()
     }
 
+    /// Whether a partition is being copied to another directory, or waits to be.
+    pub(super) fn is_moving(&self, partition: &Partition) -> bool {
+        let moves = self.moves.lock();
+        let mut wanted = moves.wanted.keys();
+        wanted.any(|(topic, index)| topic == partition.topic() && *index == partition.index())
+    }
+
     /// Lets what is being copied go; a switch is finished.
     pub(super) fn stop_moving(&self) {
         let thread = {

@@ -28,6 +28,8 @@ use super::store::Kept;
 
 /// The time of day when everything begins.
 pub const EPOCH_MS: i64 = 1_700_000_000_000;
+/// Before a look for a log to compact.
+const COMPACT_STEP: Duration = Duration::from_millis(10);
 
 /// Where the tree is.
 #[derive(Clone)]
@@ -204,6 +206,8 @@ impl House {
                 Step::Sync => sync_ms_max,
                 Step::DuringSync if syncs_last => sync_ms_max,
                 Step::DuringSync => return Duration::ZERO,
+                // Nothing is drawn for it: seeds find what they found without compaction.
+                Step::Compact => return COMPACT_STEP,
             };
             Duration::from_millis(random.lock().below(ms_max))
         }))
