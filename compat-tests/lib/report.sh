@@ -10,6 +10,7 @@ trap 'rm -f "$rows"' EXIT
 for file in "$results"/*; do
   suite=$(basename "$file")
   [ "$coordination" = zookeeper ] && [ "$suite" != zookeeper ] && suite+=", three brokers"
+  suite=${suite/-zookeeper/, three brokers}
   grep -q '^CLIENT ' "$file" 2>/dev/null || continue
   sed -i "/^| $suite |/d" "$rows.old"
   while IFS='|' read -r client version language exercised prefix; do

@@ -1,5 +1,6 @@
-"""Exactly once with the transactions of five clients: each copies records from one topic to another, with the offsets that it
-read, in two processes that abort every third transaction. They and the broker are killed meanwhile. A reader of committed
+"""Exactly once with the transactions of several clients: each copies records from one topic to another, with the offsets that it
+read, in two processes that abort every third transaction. They and the broker are killed meanwhile; where three brokers form a
+cluster, one of them for so long that others coordinate what it had, and another one for a moment. A reader of committed
 records must then find every record once, in order, whoever wrote it.
 
 Then what a transaction is to others: aborted records are not seen, an old producer is fenced, a forgotten transaction is
@@ -19,12 +20,17 @@ from harness import BOOTSTRAP, BROKER_CTL, equal, run, unique, wait_for
 JARS, WORK = os.environ["JARS"], os.environ["WORK"]
 PARTITIONS = 3
 RECORDS = 1500
+# Of the brokers of a cluster, s.
+SESSION = int(os.environ.get("SESSION_TIMEOUT_MS", 0)) / 1000
+# Part of the names of clients and tests; all without it.
+CHOSEN = os.environ.get("TRANSACTIONS", "")
 admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
 
-print("CLIENT kafka-clients|4.4.0, 3.9.1, 2.8.2|Java|consume, transform and produce exactly once, versions 2 and 1 of transactions, through kill -9|transactions/java")
+print(f"CLIENT kafka-clients|{'4.4.0, 2.8.2' if SESSION else '4.4.0, 3.9.1, 2.8.2'}|Java|consume, transform and produce exactly once, versions 2 and 1 of transactions, through kill -9|transactions/java")
 print("CLIENT confluent-kafka (librdkafka)|2.16.1|Python|the same; fencing, aborts, timeouts|transactions/librdkafka")
 print("CLIENT franz-go|1.22.2|Go|the same|transactions/franz-go")
-print("CLIENT kafkajs|2.2.4|JavaScript|the same, offsets without a member's generation|transactions/kafkajs")
+if not SESSION:
+    print("CLIENT kafkajs|2.2.4|JavaScript|the same, offsets without a member's generation|transactions/kafkajs")
 print("CLIENT kafka-transactions|4.4.0|Java|list, describe, describe-producers, find-hanging, abort|transactions/tool")
 
 
@@ -44,6 +50,9 @@ CLIENTS = {
     "franz-go": ["../.work/go/compat", "transfer"],
     "kafkajs": ["node", "../.work/node/transfer.js"],
 }
+if SESSION:
+    for client in ("java-3.9", "kafkajs"):
+        del CLIENTS[client]
 
 
 def create(*names, partitions=PARTITIONS):
@@ -96,42 +105,93 @@ class Copier:
             return sum(line.startswith(what) for line in out)
 
 
-def copies_exactly_once(client):
+class Copy:
+    """What one client copies, in two processes."""
+
+    def __init__(self, client):
+        self.client = client
+        self.source, self.target, self.group = (unique(f"{client}-{what}") for what in ("in", "out", "group"))
+        self.copiers = []
+
+    def start(self):
+        self.copiers = [Copier(self.client, n, self.source, self.target, self.group) for n in range(2)]
+
+    def kill(self):
+        for copier in self.copiers:
+            copier.kill()
+
+    def said(self, what):
+        return sum(copier.said(what) for copier in self.copiers)
+
+    def is_complete(self):
+        return sum(len(values) for values in read(self.target).values()) >= RECORDS
+
+
+copies = [Copy(client) for client in CLIENTS if not CHOSEN or CHOSEN in client]
+fill = Producer({"bootstrap.servers": BOOTSTRAP, "enable.idempotence": True, "linger.ms": 5})
+
+
+def write(numbers):
+    for number in numbers:
+        for copy in copies:
+            fill.produce(copy.source, str(number), partition=number % PARTITIONS)
+        fill.poll(0)
+
+
+def each(what, condition, seconds=90):
+    """Waits until it is so of each copy."""
+    deadline = time.monotonic() + seconds
+    for copy in copies:
+        wait_for(f"{what} of {copy.client}", lambda: condition(copy), max(deadline - time.monotonic(), 1))
+
+
+def brokers(verb, *number):
+    subprocess.run([BROKER_CTL, verb, *map(str, number)], check=True)
+
+
+def kill_brokers(third):
+    if not SESSION:
+        brokers("kill9")
+        brokers("start")
+        return write(third)
+    brokers("kill9", 1)
+    write(third)
+    # Others coordinate what it had.
+    time.sleep(SESSION + 1)
+    brokers("start", 1)
+    brokers("kill9", 2)
+    brokers("start", 2)
+
+
+def all_copy_while_all_are_killed():
+    create(*(name for copy in copies for name in (copy.source, copy.target)))
+    thirds = [range(RECORDS * n // 3, RECORDS * (n + 1) // 3) for n in range(3)]
+    write(thirds[0])
+    try:
+        for copy in copies:
+            copy.start()
+        each("the first commits", lambda copy: copy.said("COMMITTED") > 2)
+        write(thirds[1])
+        kill_brokers(thirds[2])
+        before = {copy.client: copy.said("COMMITTED") for copy in copies}
+        each("commits after the kill", lambda copy: copy.is_complete() or copy.said("COMMITTED") > before[copy.client] + 2)
+        for copy in copies:
+            copy.copiers[0].kill()
+            copy.copiers[0].start()
+        equal(fill.flush(60), 0, "records that are not written")
+        each("all of it", lambda copy: copy.is_complete())
+        each("an abort", lambda copy: copy.said("ABORTED"))
+    finally:
+        for copy in copies:
+            copy.kill()
+
+
+def copied_exactly_once(copy):
     def test():
-        source, target, group = (unique(f"{client}-{what}") for what in ("in", "out", "group"))
-        create(source, target)
-        fill = Producer({"bootstrap.servers": BOOTSTRAP, "enable.idempotence": True, "linger.ms": 5})
-        written = 0
-
-        def write(count):
-            nonlocal written
-            for written in range(written, written + count):
-                fill.produce(source, str(written), partition=written % PARTITIONS)
-                fill.poll(0)
-            written += 1
-            fill.flush(60)
-
-        write(RECORDS // 3)
-        copiers = [Copier(client, n, source, target, group) for n in range(2)]
-        try:
-            wait_for("the first commits", lambda: sum(copier.said("COMMITTED") for copier in copiers) > 2, 60)
-            write(RECORDS // 3)
-            subprocess.run([BROKER_CTL, "kill9"], check=True)
-            subprocess.run([BROKER_CTL, "start"], check=True)
-            write(RECORDS // 3)
-            before = sum(copier.said("COMMITTED") for copier in copiers)
-            wait_for("commits after the broker's kill", lambda: sum(copier.said("COMMITTED") for copier in copiers) > before + 2, 60)
-            copiers[0].kill()
-            copiers[0].start()
-            wait_for("all of it", lambda: sum(len(values) for values in read(target).values()) >= RECORDS, 90)
-            wait_for("an abort", lambda: sum(copier.said("ABORTED") for copier in copiers), 30)
-        finally:
-            for copier in copiers:
-                copier.kill()
-        found = read(target)
+        found = read(copy.target)
         for n in range(PARTITIONS):
             equal(found[n], [str(value) for value in range(n, RECORDS, PARTITIONS)], f"partition {n}")
-        dirty = sum(len(values) for values in read(target, "read_uncommitted").values())
+        dirty = sum(len(values) for values in read(copy.target, "read_uncommitted").values())
         equal(dirty > RECORDS, True, "aborted records are there for who asks for them")
 
     return test
@@ -252,7 +312,12 @@ def the_tool_aborts_a_hanging_transaction():
     equal(tool("find-hanging", "--topic", topic, "--partition", "0"), [], "hanging ones")
 
 
-tests = {f"{client}/copies-exactly-once" if not client.startswith("java") else f"{client}-copies-exactly-once": copies_exactly_once(client) for client in CLIENTS}
+def name_of(client):
+    return f"{client}-copies-exactly-once" if client.startswith("java") else f"{client}/copies-exactly-once"
+
+
+tests = {"clients/all-copy-while-all-are-killed": all_copy_while_all_are_killed}
+tests |= {name_of(copy.client): copied_exactly_once(copy) for copy in copies}
 tests |= {
     "librdkafka/aborted-records-are-not-seen": aborted_records_are_not_seen,
     "librdkafka/open-records-hold-readers-back": open_records_hold_readers_back,
@@ -261,5 +326,4 @@ tests |= {
     "tool/sees-a-transaction-and-its-producer": the_tool_sees_a_transaction_and_its_producer,
     "tool/aborts-a-hanging-transaction": the_tool_aborts_a_hanging_transaction,
 }
-chosen = os.environ.get("TRANSACTIONS")
-run("transactions", {name: test for name, test in tests.items() if not chosen or chosen in name})
+run("transactions", {name: test for name, test in tests.items() if CHOSEN in name or (copies and name.startswith("clients"))})
