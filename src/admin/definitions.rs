@@ -159,6 +159,24 @@ metrics! {
     DISK_BYTES = gauge("metaq_disk", "Size of the file system of a data directory").unit("bytes").by(&["dir"], PER_DIR);
     DISK_FREE = gauge("metaq_disk_free", "What is free of it").unit("bytes").by(&["dir"], PER_DIR);
 
+    CLEANER_PASSES = counter("metaq_cleaner_passes", "Passes of compaction over a log that came to their end");
+    CLEANER_FAILURES = counter("metaq_cleaner_failures", "Passes of compaction that failed");
+    CLEANER_READ = counter("metaq_cleaner_read", "Bytes that compaction read").unit("bytes");
+    CLEANER_WRITTEN = counter("metaq_cleaner_written", "Bytes that compaction wrote").unit("bytes");
+    CLEANER_DROPPED = counter("metaq_cleaner_dropped", "Bytes by which compaction made logs smaller").unit("bytes");
+    CLEANER_DIRTY = gauge(
+        "metaq_cleaner_dirty_ratio_max",
+        "The largest share of bytes of a compacted log that are not compacted yet, 0 to 1, at the cleaners' last look"
+    );
+    CLEANER_OVERDUE = gauge(
+        "metaq_cleaner_overdue_partitions",
+        "Partitions with records older than max.compaction.lag.ms that are not compacted, at the cleaners' last look"
+    );
+    CLEANER_LONGEST = gauge("metaq_cleaner_longest_pass", "The longest of the last passes over each log").unit("seconds");
+    UNCLEANABLE = gauge("metaq_cleaner_uncleanable_partitions", "Partitions that cannot be compacted");
+    UNCLEANABLE_BYTES = gauge("metaq_cleaner_uncleanable", "Bytes that are not compacted because of that").unit("bytes");
+    CLEANER_DEAD = gauge("metaq_cleaner_dead_threads", "Threads that compact and ended by a bug");
+
     GROUPS = gauge("metaq_groups", "Groups that this broker coordinates");
     GROUP_LAG = gauge(
         "metaq_group_lag",

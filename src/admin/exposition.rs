@@ -20,6 +20,7 @@ use super::process;
 use crate::api::{Context, error_name};
 use crate::meta::SessionState;
 use crate::observe::{EventKind, SYNC_BUCKETS_US, SeriesKind};
+use crate::partition::CleanerFigures;
 use crate::transaction::TransactionCounts;
 
 /// A value at one moment.
@@ -56,6 +57,7 @@ pub(super) async fn render(cx: &Context) -> String {
     snapshot.add_connections(cx);
     snapshot.add_requests(cx);
     snapshot.add_logs(cx);
+    snapshot.add_cleaner(&cx.cleaner.figures());
     snapshot.add_groups(cx, groups.len());
     snapshot.add_transactions(&transactions);
     snapshot.add_coordination(cx);
@@ -259,6 +261,26 @@ impl Snapshot {
         }
         self.add(&all::DISK_BYTES, sizes);
         self.add(&all::DISK_FREE, free);
+    }
+
+    fn add_cleaner(&mut self, figures: &CleanerFigures) {
+        for (definition, count) in [
+            (&all::CLEANER_PASSES, figures.passes),
+            (&all::CLEANER_FAILURES, figures.failures),
+            (&all::CLEANER_READ, figures.read_bytes),
+            (&all::CLEANER_WRITTEN, figures.written_bytes),
+            (&all::CLEANER_DROPPED, figures.dropped_bytes),
+            (&all::CLEANER_OVERDUE, figures.overdue),
+            (&all::UNCLEANABLE, figures.uncleanable),
+            (&all::UNCLEANABLE_BYTES, figures.uncleanable_bytes),
+            (&all::CLEANER_DEAD, figures.dead_threads),
+        ] {
+            self.set(definition, count as i64);
+        }
+        let one = |value| vec![(Vec::new(), Value::Float(value))];
+        self.add(&all::CLEANER_DIRTY, one(figures.dirty_ratio_max));
+        let longest = figures.last_pass_ms_max as f64 / 1e3;
+        self.add(&all::CLEANER_LONGEST, one(longest));
     }
 
     fn add_groups(&mut self, cx: &Context, groups: usize) {

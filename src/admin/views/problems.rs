@@ -10,6 +10,7 @@ use crate::admin::blocking::blocking;
 use crate::admin::{Shared, lookout};
 use crate::meta::SessionState;
 use crate::observe::{Event, EventKind};
+use crate::partition::Uncleanable;
 
 /// A file system with less than this part free is nearly full.
 const FREE_PERCENT_MIN: f64 = 10.0;
@@ -28,7 +29,7 @@ pub(in crate::admin) struct Problem {
     /// `critical` where something is not served, or `warning`.
     pub(in crate::admin) severity: &'static str,
     /// A word for programs: `partitions_offline`, `session_suspended`, `fenced`, `task_ended`, `disk_nearly_full`,
-    /// `sync_slow`, `client_misbehaving`, `transactions_hanging`, `partitions_without_leader`, `files_nearly_exhausted`.
+    /// `sync_slow`, `client_misbehaving`, `transactions_hanging`, `partitions_uncleanable`, `partitions_without_leader`, `files_nearly_exhausted`.
     pub(in crate::admin) kind: &'static str,
     /// What is wrong.
     pub(in crate::admin) what: String,
@@ -68,6 +69,7 @@ pub(in crate::admin) async fn find(shared: &Shared) -> Vec<Problem> {
     let mut all = looked.await.unwrap_or_default();
     coordination(shared, &mut all);
     transactions(shared.cx.transactions.count().await.hanging, &mut all);
+    uncleanable(&shared.cx.cleaner.uncleanable(), &mut all);
     recent(shared, &mut all);
     all.sort_by_key(|found| found.severity != "critical");
     all
@@ -127,6 +129,28 @@ fn transactions(hanging: usize, all: &mut Vec<Problem>) {
         remedy,
         "/transactions",
     ));
+}
+
+fn uncleanable(logs: &[Uncleanable], all: &mut Vec<Problem>) {
+    let Some(first) = logs.first() else {
+        return;
+    };
+    let named = logs.iter().take(NAMED_MAX);
+    let names: Vec<String> = named
+        .map(|log| format!("{}-{}", log.topic, log.partition))
+        .collect();
+    let more = match logs.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let what = format!(
+        "{} cannot be compacted, and grow: {}{more}. {}",
+        count(logs.len(), "partition"),
+        names.join(", "),
+        first.reason
+    );
+    let page = "/events?kind=compaction";
+    all.push(problem("partitions_uncleanable", what, first.remedy, page));
 }
 
 fn coordination(shared: &Shared, all: &mut Vec<Problem>) {

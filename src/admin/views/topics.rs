@@ -131,6 +131,56 @@ pub(in crate::admin) struct TopicDetail {
     pub(in crate::admin) configurations: Vec<TopicConfigView>,
     /// Groups of this broker that committed offsets in it.
     pub(in crate::admin) groups: Vec<String>,
+    /// How it is compacted, where it is.
+    pub(in crate::admin) compaction: Option<CompactionView>,
+}
+
+/// How the partitions here of a compacted topic are compacted.
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+pub(in crate::admin) struct CompactionView {
+    /// The largest share of a partition's bytes that are not compacted yet, 0 to 1.
+    pub(in crate::admin) dirty_ratio_max: f64,
+    /// Partitions that cannot be compacted.
+    pub(in crate::admin) uncleanable: usize,
+    /// When the last pass since the broker's start ended, ms since 1970.
+    pub(in crate::admin) last_ms: Option<i64>,
+    /// How long it took, ms.
+    pub(in crate::admin) last_took_ms: Option<i64>,
+    /// Bytes that it wrote anew.
+    pub(in crate::admin) last_before_bytes: Option<u64>,
+    /// What they became.
+    pub(in crate::admin) last_after_bytes: Option<u64>,
+}
+
+impl CompactionView {
+    fn of(cx: &Context, topic: &Topic) -> Option<Self> {
+        let mut view = Self::default();
+        let mut is_compacted = false;
+        let here = cx.partitions.topic_by_id(topic.id)?;
+        for partition in here.online() {
+            let log = partition.log();
+            if !log.config().compact {
+                continue;
+            }
+            is_compacted = true;
+            let now_ms = cx.partitions.clock().now_ms();
+            if let Ok(cleanable) = log.cleanable(partition.last_stable_offset(), now_ms) {
+                view.dirty_ratio_max = view.dirty_ratio_max.max(cleanable.dirty_ratio());
+            }
+            if let Some(pass) = cx.cleaner.last_pass(partition)
+                && view.last_ms.is_none_or(|last| pass.at_ms > last)
+            {
+                view.last_ms = Some(pass.at_ms);
+                view.last_took_ms = Some(pass.took_ms);
+                view.last_before_bytes = Some(pass.before_bytes);
+                view.last_after_bytes = Some(pass.after_bytes);
+            }
+        }
+        let uncleanable = cx.cleaner.uncleanable();
+        let own = uncleanable.iter().filter(|log| log.topic == topic.name);
+        view.uncleanable = own.count();
+        is_compacted.then_some(view)
+    }
 }
 
 /// All topics that are asked for.
@@ -274,6 +324,7 @@ impl TopicDetail {
             },
             configurations: configurations(cx, topic),
             groups: Vec::new(),
+            compaction: CompactionView::of(cx, topic),
         })
     }
 }
