@@ -9,6 +9,8 @@
 //! due, not when the broker is ready for them.
 //! `load start --command COMMAND [--first-fetch yes]` times a broker's start to its first answer, or first records.
 //!
+//! `load keyed` produces records with keys at random out of `--keys`, for compacted topics.
+//!
 //! `load deaf` opens `--connections` that fetch from the topic and never read, until its standard input ends.
 //!
 //! `load wait --partitions N --pid BROKER` has a fetch wait for N partitions while one of them is appended to, and tells the
@@ -40,6 +42,8 @@ use metaq_protocol::protocol::{Request, StrBytes};
 mod commits;
 #[path = "deaf.rs"]
 mod deaf;
+#[path = "keyed.rs"]
+mod keyed;
 #[path = "paced.rs"]
 mod paced;
 #[path = "startup.rs"]
@@ -65,6 +69,7 @@ struct Options {
     fetch_bytes: usize,
     total_bytes: u64,
     groups: usize,
+    keys: u64,
     records_per_s: u64,
     run: Duration,
     /// The other side is no broker.
@@ -99,6 +104,7 @@ fn main() -> Result<(), Failure> {
         fetch_bytes: number("--fetch-bytes", 1 << 20)?.min(1 << 30) as usize,
         total_bytes: number("--total-mib", 1024)? << 20,
         groups: number("--groups", 1000)? as usize,
+        keys: number("--keys", 1_000_000)?,
         records_per_s: (number("--records-per-s", 5000)? as f64 * share) as u64,
         floor: given.contains_key("--floor"),
         run: Duration::from_secs(number("--seconds", 10)?),
@@ -135,6 +141,10 @@ fn main() -> Result<(), Failure> {
             create(&options)?;
             in_threads(&options, commits::commit)?
         }
+        "keyed" => {
+            create(&options)?;
+            in_threads(&options, keyed::keyed)?
+        }
         "transact" => {
             create(&options)?;
             in_threads(&options, transacting::transact)?
@@ -142,7 +152,7 @@ fn main() -> Result<(), Failure> {
         "zookeeper" => commits::set_one_by_one(&options)?,
         other => {
             return Err(format!(
-                "{other}: produce, fetch, paced, create, start, commit, transact, deaf, wait or zookeeper"
+                "{other}: produce, fetch, keyed, paced, create, start, commit, transact, deaf, wait or zookeeper"
             )
             .into());
         }

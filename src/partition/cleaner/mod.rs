@@ -4,6 +4,7 @@
 //! - What all of them together read and write stays within a rate, and what they remember within a memory.
 //! - A pass is given up at once where the broker shuts down, or the partition is deleted, moves, or is not compacted any more.
 //! - After a pass the log's `cleaner-offset-checkpoint` is written: what it says is on the disk by then.
+//! - They give way to other threads where processors are busy.
 //! - A log that fails rests, longer each time, and is told of; the others go on.
 //!
 //! Where there are no threads (`Workers::Steps`), a task makes the passes one after the other.
@@ -43,6 +44,8 @@ const TICK: Duration = Duration::from_millis(250);
 const IDLE_MIN: Duration = Duration::from_millis(50);
 /// How soon it is looked again where a sync is waited for.
 const SYNC_WAIT: Duration = Duration::from_secs(1);
+/// How nice a cleaner is to other threads (setpriority): its share of a busy processor is a third of theirs.
+const NICE: i32 = 5;
 /// So many bytes go by between two looks whether a pass goes on.
 const LOOK_BYTES: u64 = 64 << 10;
 
@@ -186,6 +189,8 @@ impl Shared {
                     *is_running = false;
                 }
             };
+            // Of this thread alone; whoever waits for an answer comes first. Where it is refused, all are equal.
+            let _ = rustix::process::setpriority_process(None, NICE);
             supervisor.run(&name, || self.run(number), died);
         })
     }
