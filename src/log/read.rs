@@ -145,11 +145,7 @@ impl Log {
         for (at, segment) in
             from.take_while(|(_, segment)| segment.base_offset <= limit.segment_base)
         {
-            let end = if segment.base_offset == limit.segment_base {
-                limit.position
-            } else {
-                segment.bytes()
-            };
+            let end = limit_in(&segments[at..], limit, reach)?;
             if let Some(found) = segment.batch_holding_within(reach, offset, end)? {
                 if found.header.base_offset > offset {
                     self.check_skip(offset, found.header.base_offset, segment)?;
@@ -215,6 +211,28 @@ impl Log {
     }
 }
 
+/// Where in the first of these segments a limit is, or its end where all of it is before the limit. Compaction may have
+/// written anew what the limit was found in.
+fn limit_in(
+    segments: &[Arc<Segment>],
+    limit: OffsetPosition,
+    reach: Reach,
+) -> Result<u64, LogError> {
+    let segment = &segments[0];
+    if segments
+        .get(1)
+        .is_some_and(|next| next.base_offset <= limit.offset)
+    {
+        return Ok(segment.bytes());
+    }
+    if segment.base_offset == limit.segment_base && !segment.is_compacted() {
+        return Ok(limit.position);
+    }
+    let bytes = segment.bytes();
+    let found = segment.batch_holding_within(reach, limit.offset, bytes)?;
+    Ok(found.map_or(bytes, |batch| batch.position))
+}
+
 /// An offset that what ends at a position of the first of these segments ends before, up to a limit.
 fn end_offset(
     segments: &[Arc<Segment>],
@@ -223,10 +241,11 @@ fn end_offset(
     reach: Reach,
 ) -> Result<i64, LogError> {
     let segment = &segments[0];
-    if segment.base_offset == limit.segment_base && end >= limit.position {
+    let next = segments.get(1).map(|next| next.base_offset);
+    let holds_limit = next.is_none_or(|next| next > limit.offset);
+    if holds_limit && end >= limit_in(segments, limit, reach)? {
         return Ok(limit.offset);
     }
-    let next = segments.get(1).map(|next| next.base_offset);
     let offset = segment.offsets.offset_after(reach, end)?.or(next);
     Ok(offset.map_or(limit.offset, |offset| offset.min(limit.offset)))
 }

@@ -388,6 +388,34 @@ fn the_last_record_of_every_key_stays_and_no_other_that_was_gone_through() {
     }
 }
 
+#[test]
+fn a_reader_whose_limit_was_found_before_a_pass_reads_whole_batches_up_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let log = open(dir.path(), OpenMode::Clean, 0);
+    let end = log.ends().log_end;
+    let limits: Vec<_> = (0..end.offset).map(|at| log.position_of(at)).collect();
+    let segments = log.segments().len();
+    for _ in 0..3 {
+        compact_all(&log, &mut KeyMap::with_slots(1000), NOW);
+    }
+    let merged = log.segments().len();
+    assert!(merged < segments, "{merged} of {segments}");
+    for limit in limits.into_iter().map(Result::unwrap) {
+        let mut next = log.ends().log_start;
+        while let Some(slice) = log.read(next, 1 << 20, false, limit).unwrap() {
+            let mut bytes = vec![0; slice.bytes];
+            slice.file.read_at(&mut bytes, slice.position).unwrap();
+            for batch in metaq_protocol::batch::Batches::new(&bytes) {
+                let (header, _) = batch.unwrap();
+                // A batch that holds the limit is before it where its own position is.
+                assert!(header.base_offset < limit.offset, "{limit:?}");
+                next = header.last_offset() + 1;
+            }
+        }
+    }
+}
+
 /// A disk that does nothing any more after so many changes: what a kill there leaves.
 struct Killed {
     left: std::sync::atomic::AtomicI64,
