@@ -73,6 +73,8 @@ install_failures() { jars zookeeper && jars clients-4.4.0 && install_python && i
 
 install_transactions() { install_java && jars kafka && install_python && install_go && install_node; }
 
+install_xa() { packages postgresql && jars xa; }
+
 install_zookeeper() { install_kcat && jars zookeeper && jars kafka && jars clients-4.4.0; }
 
 # Debian's browser; what drives it and what checks the pages from npm, what checks the API from PyPI.
