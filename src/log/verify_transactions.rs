@@ -13,11 +13,16 @@ pub(super) struct TransactionsSeen {
     open: HashMap<i64, i64>,
     /// The abort markers of the segment: producer, offset, and the first record where that is there.
     aborts: Vec<(i64, i64, Option<i64>)>,
+    /// The offset after the last batch.
+    end: i64,
+    /// Compaction may have taken records before this offset.
+    cleaned_end: i64,
 }
 
 impl TransactionsSeen {
     /// The next batch, whole.
     pub(super) fn batch(&mut self, header: &BatchHeader, bytes: &[u8]) {
+        self.end = header.last_offset() + 1;
         let producer_id = header.producer_id;
         if !header.is_transactional() {
             return;
@@ -33,6 +38,11 @@ impl TransactionsSeen {
         }
     }
 
+    /// Whether a transaction may begin at an offset of which the first record that is there is another one.
+    fn may_begin_at(&self, first_offset: i64, found: i64) -> bool {
+        first_offset == found || first_offset < found.min(self.cleaned_end)
+    }
+
     /// What is wrong with the index of the segment that was gone through. Where compaction took records, an index may know more
     /// than can be seen.
     pub(super) fn wrong_in(&mut self, segment: &Segment, is_cleaned: bool) -> Vec<String> {
@@ -43,13 +53,16 @@ impl TransactionsSeen {
             Err(error) => return vec![error.to_string()],
         };
         if is_cleaned {
+            self.cleaned_end = self.end;
             return Vec::new();
         }
         let mut wrong = Vec::new();
         for (producer_id, offset, first_offset) in &aborts {
             let entry = all.iter().find(|entry| entry.last_offset == *offset);
             let is_there = entry.is_some_and(|entry| {
-                entry.producer_id == *producer_id && Some(entry.first_offset) == *first_offset
+                let begins =
+                    first_offset.is_some_and(|at| self.may_begin_at(entry.first_offset, at));
+                entry.producer_id == *producer_id && begins
             });
             if first_offset.is_some() && !is_there {
                 let what = format!(
