@@ -332,7 +332,10 @@ impl Scan<'_> {
                     to: next.base_offset,
                 });
             }
-            if is_cut || trust::is_hole(next_offset, next.base_offset, config, left.cleaned_until) {
+            if is_cut
+                || trust::is_hole(next_offset, next.base_offset, config, left.cleaned_until)
+                || trust::is_lost(next_offset, next.base_offset, left)
+            {
                 keep = n + 1;
                 break;
             }

@@ -87,6 +87,12 @@ pub(super) fn is_hole(end: i64, next: i64, config: &LogConfig, cleaned_until: i6
     next != end && (next < end || (!config.compact && end >= cleaned_until))
 }
 
+/// Whether a crash took what is missing where one segment ends and the next begins, also of a compacted log: only what is synced
+/// is compacted.
+pub(super) fn is_lost(end: i64, next: i64, left: LeftAs) -> bool {
+    next > end && end >= left.mode.recovery_point() && end >= left.cleaned_until
+}
+
 /// The offset after a segment that was closed; its indexes are whole when this returns.
 pub(super) fn end_of(segment: &Segment, config: &LogConfig) -> Result<i64, LogError> {
     match look_at_end(segment, config)? {
