@@ -1,5 +1,5 @@
 //! Runs the simulations by the seed, on all processors:
-//! `simulate [--what log|syncs|rewrites|moves|broker|cluster|transactions] [--from N] [--seeds N] [--steps N]`. Prints failing seeds with their traces, and ends
+//! `simulate [--what log|syncs|rewrites|moves|compaction|broker|cluster|transactions] [--from N] [--seeds N] [--steps N]`. Prints failing seeds with their traces, and ends
 //! with exit code 1 when there are any. `benches/simulate` builds it and runs it.
 
 #[path = "../tests/simulation/admin.rs"]
@@ -8,6 +8,8 @@ mod admin;
 mod chance;
 #[path = "../tests/simulation/client.rs"]
 mod client;
+#[path = "../tests/simulation/compacted.rs"]
+mod compacted;
 #[path = "../tests/simulation/consumer.rs"]
 mod consumer;
 #[path = "../tests/simulation/disk.rs"]
@@ -82,6 +84,7 @@ impl Asked {
                         "syncs",
                         "rewrites",
                         "moves",
+                        "compaction",
                         "broker",
                         "cluster",
                         "transactions",
@@ -110,7 +113,7 @@ fn main() -> ExitCode {
     }
     let Some(asked) = Asked::read() else {
         eprintln!(
-            "simulate [--what log|syncs|rewrites|moves|broker|cluster|transactions] [--from N] [--seeds N] [--steps N]"
+            "simulate [--what log|syncs|rewrites|moves|compaction|broker|cluster|transactions] [--from N] [--seeds N] [--steps N]"
         );
         return ExitCode::from(2);
     };
@@ -130,6 +133,12 @@ fn main() -> ExitCode {
     if asked.wants("moves") {
         let one = |seed| moves::run(seed, asked.steps / MOVE_STEPS_DIVISOR);
         failed += run("moves", &asked, one);
+    }
+    if asked.wants("compaction") {
+        let one = |seed| compacted::run(seed, asked.steps / 2);
+        failed += run("compaction", &asked, one);
+        let passes = compacted::PASSES.load(std::sync::atomic::Ordering::Relaxed);
+        println!("compaction: {passes} passes");
     }
     if asked.wants("broker") {
         failed += run("broker", &asked, |seed| {

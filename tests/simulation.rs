@@ -1,4 +1,4 @@
-//! The log over a disk that forgets, a partition that moves between data directories of it, a whole broker over that disk, a
+//! The log over a disk that forgets, a partition that moves between data directories of it, a compacted topic, a whole broker over that disk, a
 //! faulty network and a faulty coordination store, and several brokers over one such store, by the seed. `benches/simulate`
 //! runs as many as one likes.
 //!
@@ -21,6 +21,8 @@ mod admin;
 mod chance;
 #[path = "simulation/client.rs"]
 mod client;
+#[path = "simulation/compacted.rs"]
+mod compacted;
 #[path = "simulation/consumer.rs"]
 mod consumer;
 #[path = "simulation/disk.rs"]
@@ -66,6 +68,8 @@ const SEEDS: u64 = 200;
 const STEPS: usize = 120;
 /// Steps of each seed of moves.
 const MOVE_STEPS: usize = 30;
+/// Steps of each seed of a compacted topic.
+const COMPACTED_STEPS: usize = 60;
 
 /// Seeds of several brokers in a usual run: each takes as long as several of the others.
 const CLUSTER_SEEDS: u64 = 60;
@@ -129,6 +133,20 @@ fn a_log_of_which_nothing_is_left_after_its_start_knows_of_no_open_transaction()
 #[test]
 fn a_partition_that_moves_is_there_once_with_all_that_was_acknowledged() {
     assert_clean(0..SEEDS, |seed| moves::run(seed, MOVE_STEPS));
+}
+
+#[test]
+fn a_compacted_topic_shows_the_last_value_of_every_key_whatever_happens() {
+    assert_clean(0..SEEDS, |seed| compacted::run(seed, COMPACTED_STEPS));
+    let passes = compacted::PASSES.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(passes > SEEDS, "{passes} passes");
+}
+
+#[test]
+fn what_the_power_took_between_two_segments_of_a_compacted_log_is_no_gap_of_compaction() {
+    for seed in [36, 186] {
+        compacted::run(seed, COMPACTED_STEPS).unwrap();
+    }
 }
 
 #[test]
