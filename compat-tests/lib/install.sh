@@ -45,6 +45,8 @@ install_tools() { jars kafka; }
 
 install_files() { jars kafka && jars clients-4.4.0; }
 
+install_compaction() { jars kafka && jars clients-4.4.0; }
+
 install_apps() {
   install_kcat && command_or_packages Burrow burrow && packages syslog-ng-core syslog-ng-mod-rdkafka curl || return
   local jars
