@@ -123,6 +123,13 @@ fn an_index_of_aborted_transactions_whose_sync_failed_is_written_again_at_the_ne
 }
 
 #[test]
+fn an_index_of_aborted_transactions_tells_of_none_that_the_power_took_with_all_records() {
+    for seed in [2026, 2550, 2925] {
+        compacted::run(seed, COMPACTED_STEPS).unwrap();
+    }
+}
+
+#[test]
 fn a_log_of_which_nothing_is_left_after_its_start_knows_of_no_open_transaction() {
     for seed in [674, 888] {
         log::run(seed, STEPS, Faults::Calls).unwrap();

@@ -28,31 +28,35 @@ pub(super) fn load_producers(
     let readable = segments[0].base_offset..=believed_until;
     let (from, mut producers) = producer_snapshot::load_newest(&**disk, dir, readable)?
         .unwrap_or((log.start, Producers::default()));
-    if from < log.end {
-        for segment in &segments[segment_of(segments, from)..] {
-            match replay(segment, from, &mut producers) {
-                Ok(aborted) => {
-                    let is_news = segment.aborted.replace_from(from, &aborted)?;
-                    // Those of what is appended to are synced when it is sealed, or scanned once more.
-                    if is_news && segment.indexes_are_synced() {
-                        segment.aborted.sync()?;
-                    }
+    // Also where no batch is left: an index may tell of markers that the power took.
+    for segment in &segments[segment_of(segments, from)..] {
+        match replay(segment, from, &mut producers) {
+            Ok(aborted) => {
+                // Of a segment that was gone through whole, nothing is believed that is not in it.
+                let believed = match segment.base_offset >= from {
+                    true => i64::MIN,
+                    false => from,
+                };
+                let is_news = segment.aborted.replace_from(believed, &aborted)?;
+                // Those of what is appended to are synced when it is sealed, or scanned once more.
+                if is_news && segment.indexes_are_synced() {
+                    segment.aborted.sync()?;
                 }
-                // Reads of that part say so; what was written after it is known.
-                Err(LogError::Damaged {
+            }
+            // Reads of that part say so; what was written after it is known.
+            Err(LogError::Damaged {
+                file,
+                position,
+                what,
+            }) => {
+                tracing::warn!(
                     file,
                     position,
                     what,
-                }) => {
-                    tracing::warn!(
-                        file,
-                        position,
-                        what,
-                        "producers after a damaged batch are not known"
-                    );
-                }
-                Err(error) => return Err(error),
+                    "producers after a damaged batch are not known"
+                );
             }
+            Err(error) => return Err(error),
         }
     }
     producers

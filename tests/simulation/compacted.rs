@@ -690,6 +690,11 @@ impl World<'_> {
             })
     }
 
+    fn is_aborted(&self, sent: &Sent) -> bool {
+        let decided = sent.transaction.map(|at| self.transactions[at].decided);
+        decided.is_some_and(|decided| decided != Some(Outcome::Commit))
+    }
+
     /// Holds what a reader from the start finds against what was acknowledged; nothing failed since the start.
     fn check(&mut self) -> Result<(), String> {
         let partition = self.broker().partitions.get(TOPIC, 0);
@@ -702,8 +707,7 @@ impl World<'_> {
         let (mut last, mut expected) = (BTreeMap::new(), BTreeMap::new());
         for (offset, number) in &shown {
             let sent = &self.sent[number];
-            let outcome = sent.transaction.map(|at| self.transactions[at].decided);
-            if matches!(outcome, Some(Some(Outcome::Abort) | None)) {
+            if self.is_aborted(sent) {
                 return Err(format!("{offset} is shown, which was not committed"));
             }
             last.insert(sent.key, (*offset, *number));
@@ -729,8 +733,13 @@ impl World<'_> {
             if found.is_some_and(|(found, _)| *found >= offset) {
                 continue;
             }
-            let may_be_gone =
-                self.sent[&number].is_tombstone && self.config.delete_retention_ms != FOR_EVER_MS;
+            // By a tombstone that went in its time, which may be one that nobody was told of.
+            let deletes = |sent: &Sent| {
+                let is_unheard = sent.offset.is_none() && !self.is_aborted(sent);
+                sent.key == key && sent.is_tombstone && is_unheard
+            };
+            let is_deleted = self.sent[&number].is_tombstone || self.sent.values().any(deletes);
+            let may_be_gone = is_deleted && self.config.delete_retention_ms != FOR_EVER_MS;
             if found.is_some() || !may_be_gone {
                 return Err(format!(
                     "of key {key} the last record at {offset} (number {number}) is not there: {found:?}"
