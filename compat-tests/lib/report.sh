@@ -9,8 +9,10 @@ trap 'rm -f "$rows"' EXIT
 [ -f "$report" ] && grep -E '^\| [a-z]' "$report" | grep -v '^| suite ' >"$rows.old" || : >"$rows.old"
 for file in "$results"/*; do
   suite=$(basename "$file")
-  [ "$coordination" = zookeeper ] && [ "$suite" != zookeeper ] && suite+=", three brokers"
-  suite=${suite/-zookeeper/, three brokers}
+  case "$coordination:$suite" in
+    *:zookeeper) ;;
+    *:*-zookeeper | zookeeper:*) suite="${suite%-zookeeper}, three brokers" ;;
+  esac
   grep -q '^CLIENT ' "$file" 2>/dev/null || continue
   sed -i "/^| $suite |/d" "$rows.old"
   while IFS='|' read -r client version language exercised prefix; do

@@ -127,7 +127,11 @@ class Copy:
         return sum(len(values) for values in read(self.target).values()) >= RECORDS
 
 
-copies = [Copy(client) for client in CLIENTS if not CHOSEN or CHOSEN in client]
+def name_of(client):
+    return f"{client}-copies-exactly-once" if client.startswith("java") else f"{client}/copies-exactly-once"
+
+
+copies = [Copy(client) for client in CLIENTS if not CHOSEN or CHOSEN in name_of(client)]
 fill = Producer({"bootstrap.servers": BOOTSTRAP, "enable.idempotence": True, "linger.ms": 5})
 
 
@@ -186,11 +190,21 @@ def all_copy_while_all_are_killed():
             copy.kill()
 
 
+def difference(expected, found):
+    """What is wrong with a list that is to be another one, in words."""
+    missing = [value for value in expected if value not in set(found)]
+    doubled = [value for value, times in collections.Counter(found).items() if times > 1]
+    order = next((f"{found[n]} after {found[n - 1]}" for n in range(1, len(found)) if int(found[n]) <= int(found[n - 1])), "")
+    return "" if found == expected else f"missing: {missing}, doubled: {doubled}, first in disorder: {order}"
+
+
 def copied_exactly_once(copy):
     def test():
-        found = read(copy.target)
-        for n in range(PARTITIONS):
-            equal(found[n], [str(value) for value in range(n, RECORDS, PARTITIONS)], f"partition {n}")
+        for topic in (copy.source, copy.target):
+            found = read(topic)
+            for n in range(PARTITIONS):
+                wrong = difference([str(value) for value in range(n, RECORDS, PARTITIONS)], found[n])
+                equal(wrong, "", f"{topic}, partition {n}")
         dirty = sum(len(values) for values in read(copy.target, "read_uncommitted").values())
         equal(dirty > RECORDS, True, "aborted records are there for who asks for them")
 
@@ -310,10 +324,6 @@ def the_tool_aborts_a_hanging_transaction():
     equal(dict(read(topic)), {}, "after the abort")
     equal(ends(topic, "read_committed")[0], 2, "last stable offset")
     equal(tool("find-hanging", "--topic", topic, "--partition", "0"), [], "hanging ones")
-
-
-def name_of(client):
-    return f"{client}-copies-exactly-once" if client.startswith("java") else f"{client}/copies-exactly-once"
 
 
 tests = {"clients/all-copy-while-all-are-killed": all_copy_while_all_are_killed}
