@@ -3,6 +3,7 @@
 //!
 //! `load produce|fetch --address HOST:PORT --topic T [--partitions 4] [--connections 4] [--in-flight 4]
 //!  [--record-bytes 1024] [--batch-bytes 16384] [--fetch-bytes 1048576] [--total-mib 1024] [--pid BROKER] [--config KEY=VALUE …]`
+//! With `--committed yes` a fetch reads committed records alone.
 //! With `--floor yes` the other side is a program of benches/floor.rs: answers are counted, not decoded.
 //!
 //! `load create` makes the topic. `load paced --records-per-s N [--share 1.0] --seconds N` sends batches when they are
@@ -72,6 +73,8 @@ struct Options {
     keys: u64,
     records_per_s: u64,
     run: Duration,
+    /// Fetches read committed records alone.
+    committed: bool,
     /// The other side is no broker.
     floor: bool,
     pid: Option<u32>,
@@ -106,6 +109,7 @@ fn main() -> Result<(), Failure> {
         groups: number("--groups", 1000)? as usize,
         keys: number("--keys", 1_000_000)?,
         records_per_s: (number("--records-per-s", 5000)? as f64 * share) as u64,
+        committed: given.contains_key("--committed"),
         floor: given.contains_key("--floor"),
         run: Duration::from_secs(number("--seconds", 10)?),
         pid: given.get("--pid").map(|pid| pid.parse()).transpose()?,
@@ -404,6 +408,7 @@ fn fetch_at(
         .with_max_wait_ms(0)
         .with_min_bytes(1)
         .with_max_bytes(options.fetch_bytes.max(4 << 20) as i32)
+        .with_isolation_level(i8::from(options.committed))
         .with_session_epoch(-1)
         .with_topics(vec![topic]);
     stream.write_all(&frame::encode_request(FETCH_VERSION, 1, "load", &request)?)?;

@@ -7,7 +7,7 @@
 //!
 //! A segment is deleted only when its whole file is in the archive, durably, under its name: linked, where both are on
 //! one file system, or copied beside, synced and renamed. What a kill leaves in between is done again, and finds what
-//! was done. A file in the archive is never written over. It is a segment of Kafka's format (`metaq log dump`).
+//! was done. A file in the archive is never written over, also not by what compaction left of its segment. It is a segment of Kafka's format (`metaq log dump`).
 
 use std::io;
 use std::path::Path;
@@ -52,7 +52,7 @@ impl Log {
     /// on a thread that appends wait for.
     pub fn archive(&self, segments: &[Arc<Segment>], dir: &Path) -> io::Result<()> {
         for segment in segments {
-            archive_segment(&*self.disk, &segment.path(), segment.base_offset, dir)?;
+            archive_segment(&*self.disk, segment, dir)?;
             let next = {
                 let all = self.segments.load();
                 let next = all
@@ -66,11 +66,13 @@ impl Log {
     }
 }
 
-fn archive_segment(disk: &dyn Disk, from: &Path, base_offset: i64, dir: &Path) -> io::Result<()> {
+fn archive_segment(disk: &dyn Disk, segment: &Segment, dir: &Path) -> io::Result<()> {
     create_dir_durably(disk, dir)?;
+    let (from, base_offset) = (&segment.path(), segment.base_offset);
     let to = dir.join(file_name(base_offset, "log"));
     if to.exists() {
-        return match is_same(disk, from, &to)? {
+        // What was archived before it was compacted has more records.
+        return match segment.is_compacted() || is_same(disk, from, &to)? {
             true => sync_dirs(disk, dir),
             false => Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
@@ -231,6 +233,19 @@ mod tests {
         assert!(error.to_string().contains("other records"), "{error}");
         assert!(log.retain(LATER, 30).unwrap().is_empty());
         assert_eq!(fs::read(&other).unwrap(), b"other records");
+    }
+
+    #[test]
+    fn what_was_archived_before_it_was_compacted_stays_in_the_archive() {
+        let (dir, archive) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let log = filled(dir.path());
+        let due = log.due_for_archive(LATER, 30).unwrap();
+        let earlier = archive.path().join(file_name(due[0].base_offset, "log"));
+        fs::write(&earlier, b"more records").unwrap();
+        due[0].note_compacted();
+        log.archive(&due, archive.path()).unwrap();
+        assert!(!log.retain(LATER, 30).unwrap().is_empty());
+        assert_eq!(fs::read(&earlier).unwrap(), b"more records");
     }
 
     #[test]
