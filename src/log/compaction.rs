@@ -93,8 +93,6 @@ pub struct Compacted {
     pub after_bytes: u64,
     /// Keys in the map.
     pub keys: usize,
-    /// The segments that were written anew, renamed to `*.deleted`: to be unlinked after `file.delete.delay.ms`.
-    pub replaced: Vec<Arc<Segment>>,
 }
 
 impl Log {
@@ -157,6 +155,12 @@ impl Log {
             false => cleaned_until,
         };
         self.cleaned_until.store(known, Ordering::Release);
+    }
+
+    /// The segments that passes have written anew since this was asked last, also those that did not come to their end. They are
+    /// renamed to `*.deleted`: to be unlinked after `file.delete.delay.ms`.
+    pub fn take_replaced(&self) -> Vec<Arc<Segment>> {
+        std::mem::take(&mut self.replaced.lock())
     }
 
     /// One pass of compaction. Takes as long as reading takes: on a thread of its own. `None` where somebody else rewrites the

@@ -78,6 +78,8 @@ pub struct Log {
     pub(super) cleaned_until: AtomicI64,
     /// A compaction that goes on: up to where, and the offset from which on it is done.
     pub(super) compacting: Mutex<Option<(i64, i64)>>,
+    /// Segments whose place others have taken, and nobody was told of yet.
+    pub(super) replaced: Mutex<Vec<Arc<Segment>>>,
     /// When tombstones that are there may go, as far as this process knows, ms.
     pub(super) delete_horizon: AtomicI64,
     /// What keys are hashed with, once it is known.
@@ -124,6 +126,7 @@ impl Log {
             rewriting: RewriteLock::default(),
             cleaned_until: AtomicI64::new(0),
             compacting: Mutex::default(),
+            replaced: Mutex::default(),
             delete_horizon: AtomicI64::new(i64::MAX),
             key_seed: Mutex::default(),
             archived_until: AtomicI64::new(0),

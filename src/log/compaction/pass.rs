@@ -445,7 +445,7 @@ impl Pass<'_> {
         let before: u64 = replaced.iter().map(|segment| segment.bytes()).sum();
         self.done.before_bytes += before;
         self.done.after_bytes += cleaned.bytes();
-        self.done.replaced.extend(replaced);
+        self.log.replaced.lock().extend(replaced);
         Ok(())
     }
 

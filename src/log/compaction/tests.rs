@@ -55,8 +55,8 @@ fn compact(log: &Log, keys: &mut KeyMap, now_ms: i64) -> Result<Option<Compacted
 /// Passes until none has anything left to do; what was replaced is unlinked.
 fn compact_all(log: &Log, keys: &mut KeyMap, now_ms: i64) {
     loop {
-        let done = compact(log, keys, now_ms).unwrap().unwrap();
-        unlink_all(&done.replaced);
+        compact(log, keys, now_ms).unwrap().unwrap();
+        unlink_all(&log.take_replaced());
         if log.compacting.lock().is_none() {
             return;
         }
@@ -270,9 +270,9 @@ impl Model {
     }
 
     fn compact(&mut self, keys: &mut KeyMap) {
-        let done = compact(&self.log, keys, self.now_ms).unwrap().unwrap();
+        compact(&self.log, keys, self.now_ms).unwrap().unwrap();
         self.passes.push(self.now_ms);
-        unlink_all(&done.replaced);
+        unlink_all(&self.log.take_replaced());
         self.check();
     }
 
@@ -414,6 +414,41 @@ fn a_reader_whose_limit_was_found_before_a_pass_reads_whole_batches_up_to_it() {
             }
         }
     }
+}
+
+#[test]
+fn a_pass_that_is_stopped_at_any_moment_loses_nothing_and_leaves_no_file_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let expected = filled(dir.path());
+    let log = open(dir.path(), OpenMode::Clean, 0);
+    let mut keys = KeyMap::with_slots(1000);
+    for asked in 0.. {
+        let mut left = asked;
+        let until = log.cleanable(i64::MAX, NOW).unwrap().end;
+        let done = log.compact(&mut CompactionPass {
+            until,
+            keys: &mut keys,
+            now_ms: NOW,
+            throttle: &mut |_| {
+                left -= 1;
+                left >= 0
+            },
+        });
+        unlink_all(&log.take_replaced());
+        let names = RealDisk.list(dir.path()).unwrap();
+        let is_left = |name: &str| {
+            [".cleaned", ".swap", ".deleted"]
+                .iter()
+                .any(|end| name.ends_with(end))
+        };
+        assert!(!names.iter().any(|entry| is_left(&entry.name)), "{asked}");
+        assert_eq!(readable(&log), expected, "{asked}");
+        match done {
+            Ok(_) => break,
+            Err(error) => assert!(matches!(error, LogError::Stopped), "{error}"),
+        }
+    }
+    assert!(log.cleaned_until() > 0);
 }
 
 /// A disk that does nothing any more after so many changes: what a kill there leaves.

@@ -309,8 +309,13 @@ impl Shared {
             keys: &mut keys,
             now_ms: clock.now_ms(),
             throttle: &mut throttle,
-        })?;
-        let Some(compacted) = compacted else {
+        });
+        let replaced = partition.log().take_replaced();
+        if !replaced.is_empty() {
+            let delay_ms = partition.log().config().file_delete_delay_ms;
+            self.partitions.drop_later(replaced, delay_ms);
+        }
+        let Some(compacted) = compacted? else {
             self.records.let_rest(key_of(partition));
             return Ok(());
         };
@@ -318,10 +323,6 @@ impl Shared {
         let pass = LastPass::of(&compacted, clock.now_ms(), began.elapsed());
         let was_dirty = choice.cleanable.dirty_bytes > 0;
         self.records.done(key_of(partition), pass, was_dirty);
-        if !compacted.replaced.is_empty() {
-            let delay_ms = partition.log().config().file_delete_delay_ms;
-            self.partitions.drop_later(compacted.replaced, delay_ms);
-        }
         if let Err(error) = self.partitions.note_cleaned(partition) {
             tracing::warn!(topic = %partition.topic(), partition = partition.index(), %error,
                 "cannot note how far the log is compacted; it is noted with the next checkpoint");
