@@ -14,6 +14,9 @@
 //! directory, without the row that is held, and with deletions that forget a failed rename: found within 400 to 2,000
 //! seeds. A mark that goes before its copy has a durable name took 1,200. Not found in 400 seeds: an undo that is not synced,
 //! a copy that is dropped though its undo failed, names that are not synced at an unclean start.
+//!
+//! Of a compacted topic it was tried without the bound of the last stable offset, which nine of ten seeds find. Without the bound of
+//! what is synced nothing is found in 200 seeds: a segment is synced when it is sealed, before a cleaner looks.
 
 #[path = "simulation/admin.rs"]
 mod admin;
