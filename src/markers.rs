@@ -122,7 +122,7 @@ impl MarkerWriter {
                     Marked::Done if left.remove(&at).is_some() => written.push(at),
                     Marked::Fenced => {
                         let (id, (topic, index)) = (&*markers.transactional_id, &at);
-                        tracing::error!(id, topic = &**topic, index, "a marker is fenced");
+                        tracing::info!(id, topic = &**topic, index, "a marker is fenced");
                         self.writing.lock().remove(&markers.number);
                         return;
                     }

@@ -32,8 +32,8 @@ pub(super) struct PendingOffsets {
     pub(super) offsets: BTreeMap<Key, Pending>,
     /// The number of the next node that some of them are stored in.
     pub(super) next_part: u64,
-    /// Some are on their way.
-    is_in_flight: bool,
+    /// Those that are on their way to be stored, while there is a write.
+    in_flight: Option<BTreeSet<Key>>,
 }
 
 /// What the open transactions have for one group, by producer id.
@@ -45,10 +45,14 @@ impl PendingByProducer {
         self.0.is_empty()
     }
 
-    /// Whether a transaction may replace an offset.
+    /// Whether a transaction may replace an offset, also by one that is not stored yet: whoever gets the partition meanwhile
+    /// must not begin before it (KIP-447; Kafka's hasPendingTransactionalOffsets).
     pub(super) fn has(&self, key: &Key) -> bool {
         let mut producers = self.0.values();
-        producers.any(|pending| pending.offsets.contains_key(key))
+        producers.any(|pending| {
+            let in_flight = pending.in_flight.as_ref();
+            pending.offsets.contains_key(key) || in_flight.is_some_and(|keys| keys.contains(key))
+        })
     }
 
     /// The producers whose transactions have one of these.
@@ -120,14 +124,14 @@ impl PendingByProducer {
     }
 
     /// Offsets of a producer are on their way.
-    pub(super) fn begin(&mut self, producer_id: i64) {
-        self.0.entry(producer_id).or_default().is_in_flight = true;
+    pub(super) fn begin(&mut self, producer_id: i64, keys: impl Iterator<Item = Key>) {
+        self.0.entry(producer_id).or_default().in_flight = Some(keys.collect());
     }
 
     /// They are stored, or refused.
     pub(super) fn finish(&mut self, producer_id: i64) {
         if let Some(pending) = self.0.get_mut(&producer_id) {
-            pending.is_in_flight = false;
+            pending.in_flight = None;
         }
         self.forget_empty();
     }
@@ -135,7 +139,7 @@ impl PendingByProducer {
     /// Forgets producers of which nothing is pending any more.
     fn forget_empty(&mut self) {
         self.0
-            .retain(|_, pending| pending.is_in_flight || !pending.offsets.is_empty());
+            .retain(|_, pending| pending.in_flight.is_some() || !pending.offsets.is_empty());
     }
 }
 

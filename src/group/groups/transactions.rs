@@ -41,7 +41,8 @@ impl Groups {
         let ops = match self.groups.get_mut(&group_id) {
             Some(group) => {
                 group.offsets.begin();
-                group.pending.begin(of.0);
+                let keys = offsets.iter().map(|(key, _)| key.clone());
+                group.pending.begin(of.0, keys);
                 let pending = &mut group.pending;
                 persist::pending_ops(&group_id, pending, of, &offsets, &identities)
             }

@@ -90,7 +90,7 @@ fn with_room() -> Bench {
 fn with_transaction() -> Bench {
     let mut bench = with_room();
     let mut added = bench.add(0, &[(0, 15)]);
-    assert_eq!(bench.unstable(), [0; 0], "not stored yet");
+    assert_eq!(bench.unstable(), [0], "it may be stored already");
     bench.store(Ok(()));
     assert_eq!(added.try_recv(), Ok(vec![Ok(())]));
     assert_eq!(bench.unstable(), [0]);
