@@ -389,6 +389,45 @@ fn the_last_record_of_every_key_stays_and_no_other_that_was_gone_through() {
 }
 
 #[test]
+fn nothing_goes_for_a_record_that_is_not_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), OpenMode::Clean, 0);
+    let append = |value: u8| {
+        let batch = BatchBuilder::new().push(Some(b"key"), Some(&[value; 800]), &[], NOW);
+        let bytes = batch.finish().unwrap();
+        let header = BatchHeader::parse(&bytes).unwrap();
+        let batches = vec![ProducedBatch { header, bytes }];
+        log.append(&[batches], 0, NOW).remove(0).unwrap();
+    };
+    let mut keys = KeyMap::with_slots(1000);
+    let mut compact = |until: i64| {
+        let pass = CompactionPass {
+            until,
+            keys: &mut keys,
+            now_ms: NOW,
+            throttle: &mut |_| true,
+        };
+        log.compact(&mut { pass }).unwrap().unwrap();
+    };
+    append(1);
+    append(2);
+    log.sync(NOW).unwrap();
+    // One a segment. What comes is in the files, and the power may take it.
+    for value in 3..9 {
+        append(value);
+    }
+    let end = log.cleanable(i64::MAX, NOW).unwrap().end;
+    assert_eq!(end, 2);
+    compact(end);
+    let there: Vec<i64> = read_all(&log).into_keys().collect();
+    assert_eq!(there, [1, 2, 3, 4, 5, 6, 7]);
+    log.sync(NOW).unwrap();
+    compact(log.cleanable(i64::MAX, NOW).unwrap().end);
+    let there: Vec<i64> = read_all(&log).into_keys().collect();
+    assert_eq!(there, [6, 7]);
+}
+
+#[test]
 fn a_reader_whose_limit_was_found_before_a_pass_reads_whole_batches_up_to_it() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path());
