@@ -157,30 +157,32 @@ impl Pass<'_> {
         end: i64,
         keys: &mut KeyMap,
     ) -> Result<Option<Facts>, LogError> {
-        let aborted = self.aborted_in(at)?;
-        let segment = self.segments[at].clone();
-        let (hasher, rewriting) = (self.hasher, self.rewriting);
         let mut target = Mapping {
             keys,
             end,
             waiting: Vec::with_capacity(KEYS_AT_A_TIME),
         };
+        Ok(match self.scan(at, position, &mut target)? {
+            Scanned::Whole(facts) => Some(facts),
+            Scanned::Stopped => None,
+        })
+    }
+
+    /// Goes through the records of a segment from a batch's position on.
+    fn scan(
+        &mut self,
+        at: usize,
+        position: u64,
+        target: &mut dyn ScanTarget,
+    ) -> Result<Scanned, LogError> {
+        let aborted = self.aborted_in(at)?;
         let read_bytes = &mut self.done.read_bytes;
         let mut hear = |bytes| {
             *read_bytes += bytes;
-            throttle(self.throttle, rewriting, bytes)
+            throttle(self.throttle, self.rewriting, bytes)
         };
-        match scan(
-            &segment,
-            position,
-            &hasher,
-            &aborted,
-            &mut target,
-            &mut hear,
-        )? {
-            Scanned::Whole(facts) => Ok(Some(facts)),
-            Scanned::Stopped => Ok(None),
-        }
+        let segment = &self.segments[at];
+        scan(segment, position, &self.hasher, &aborted, target, &mut hear)
     }
 
     /// As many of the last batches of a segment before `end` as have room in the map.
@@ -335,17 +337,9 @@ impl Pass<'_> {
         {
             return Ok(index);
         }
-        let aborted = self.aborted_in(at)?;
         let path = segment.keys_path();
         let mut writer = KeyIndexWriter::create(disk, &path, segment.base_offset, &self.seed)?;
-        let (hasher, rewriting) = (self.hasher, self.rewriting);
-        let read_bytes = &mut self.done.read_bytes;
-        let mut hear = |bytes| {
-            *read_bytes += bytes;
-            throttle(self.throttle, rewriting, bytes)
-        };
-        let mut target = Indexing(&mut writer);
-        let scanned = scan(&segment, 0, &hasher, &aborted, &mut target, &mut hear)?;
+        let scanned = self.scan(at, 0, &mut Indexing(&mut writer))?;
         if let Scanned::Whole(facts) = scanned {
             writer.finish(segment.bytes(), &facts)?;
         }
@@ -371,8 +365,7 @@ impl Pass<'_> {
         }
         match known {
             Known::Mapped(facts) => {
-                let (from, to) = (segment.base_offset, self.end_of(segment));
-                let staying = keys.sorted(from).take_while(|key| key.offset < to).count();
+                let staying = self.mapped(segment, keys).count();
                 Ok((staying as u64) < facts.records)
             }
             Known::Indexed(index) => {
@@ -394,6 +387,17 @@ impl Pass<'_> {
         }
     }
 
+    /// The records of a segment that are in the sorted map.
+    fn mapped<'k>(
+        &self,
+        segment: &Segment,
+        keys: &'k KeyMap,
+    ) -> impl Iterator<Item = KeyedOffset> + use<'k> {
+        let end = self.end_of(segment);
+        let from = keys.sorted(segment.base_offset);
+        from.take_while(move |key| key.offset < end)
+    }
+
     /// The offset at which the segment after one begins.
     fn end_of(&self, segment: &Segment) -> i64 {
         let next = self.segments.get(self.before(segment.base_offset + 1));
@@ -405,10 +409,9 @@ impl Pass<'_> {
         let facts = known.facts();
         self.delete_horizon = self.delete_horizon.min(facts.delete_horizon);
         if let Known::Mapped(facts) = known {
-            let (from, to) = (segment.base_offset, self.end_of(segment));
-            let path = segment.keys_path();
-            let mut writer = KeyIndexWriter::create(&*self.log.disk, &path, from, &self.seed)?;
-            for key in keys.sorted(from).take_while(|key| key.offset < to) {
+            let (path, base) = (segment.keys_path(), segment.base_offset);
+            let mut writer = KeyIndexWriter::create(&*self.log.disk, &path, base, &self.seed)?;
+            for key in self.mapped(segment, keys) {
                 writer.add(&key)?;
             }
             writer.finish(segment.bytes(), facts)?;
