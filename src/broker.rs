@@ -31,6 +31,7 @@ use crate::partition::{
     PartitionsOptions, Workers,
 };
 use crate::peer::Peers;
+use crate::replication;
 use crate::slots::{ImageTopics, coordinate, own_slots};
 use crate::telemetry::Telemetry;
 use crate::transaction::{TransactionCoordinator, TransactionLimits};
@@ -254,6 +255,7 @@ impl Broker {
         tasks.spawn(supervisor().watch("cluster", cx.cluster.clone().follow()));
         tasks.spawn(supervisor().watch("groups", coordinate(cx.clone(), events)));
         tasks.spawn(supervisor().watch("transactions", run_errands(cx.clone(), errands)));
+        tasks.spawn(supervisor().watch("replication", replication::run(cx.clone())));
         if let Some(feed) = cx.coordinator.mirror() {
             let (partitions, coordinator) = (cx.partitions.clone(), cx.coordinator.clone());
             let keep = Duration::from_millis(config.number(OFFSETS_MIRROR_KEEP).unsigned_abs());
@@ -401,6 +403,7 @@ fn open_partitions(
         // A disk that stands still leaves one of the runtime's threads.
         inline_writes: InlineWrites::new(network_threads().saturating_sub(1)),
         syncs: observe.syncs.clone(),
+        replica_lag_max: Duration::from_millis(config.number("replica.lag.time.max.ms") as u64),
     };
     if options.data_paths.is_empty() {
         return Err(StartError::NoDataPath);

@@ -53,6 +53,7 @@ pub mod notify;
 pub mod observe;
 pub mod partition;
 pub mod peer;
+pub mod replication;
 pub mod schedule;
 pub mod session;
 pub mod slots;

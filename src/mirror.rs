@@ -20,7 +20,7 @@ use crate::config::{TopicConfig, TopicOverrides};
 use crate::coordinator::{InternalTopic, Slot};
 use crate::group::{GroupCoordinator, MirrorFeed, MirrorRecord, MirrorUpdate};
 use crate::log::{LogError, ProducedBatch};
-use crate::partition::{Acks, Identity, Partition, Partitions, TopicToOpen};
+use crate::partition::{Acks, Identity, Partition, PartitionState, Partitions, TopicToOpen};
 
 /// The configuration that turns it on.
 pub const OFFSETS_MIRROR: &str = "offsets.topic.mirror";
@@ -212,7 +212,7 @@ impl OffsetsMirror {
             topic: name.into(),
             topic_id: INTERNAL_TOPIC_ID,
             config: TopicConfig { overrides, broker }.log(),
-            partitions: vec![(index, identity, epoch)],
+            partitions: vec![(index, identity, PartitionState::alone(epoch))],
         };
         let partitions = self.partitions.clone();
         let open = move || partitions.open_topics(vec![topic]);

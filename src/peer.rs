@@ -63,6 +63,10 @@ pub enum Lane {
     Markers,
     /// Partitions of transactions, which may wait for markers: one of [`Lane::ADDS`], by transactional id.
     Adds(usize),
+    /// What a follower fetches from its leader: by one of the connections that copy.
+    Fetches(usize),
+    /// Who is in sync.
+    InSync,
 }
 
 impl Lane {

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use metaq::clock::WallClock;
 use metaq::log::{LogConfig, LogError, LogOffsets, ProducedBatch, Reach, ReadWanted};
 use metaq::partition::{
-    Acks, Housekeeping, HousekeepingIntervals, Identity, Isolation, Partition, Partitions,
-    PartitionsOptions, ReadError, TopicToOpen,
+    Acks, Housekeeping, HousekeepingIntervals, Identity, Isolation, Partition, PartitionState,
+    Partitions, PartitionsOptions, ReadError, TopicToOpen,
 };
 use metaq_protocol::batch::{BATCH_HEADER_BYTES, BatchBuilder, BatchHeader, Batches};
 use metaq_protocol::records::Records;
@@ -205,7 +205,9 @@ impl World {
             topic: "t".into(),
             topic_id: Uuid::from_u128(7),
             config: self.config.clone(),
-            partitions: (0..PARTITIONS).map(|n| (n, identity(n), 0)).collect(),
+            partitions: (0..PARTITIONS)
+                .map(|n| (n, identity(n), PartitionState::alone(0)))
+                .collect(),
         };
         partitions.open_topics(vec![topic]);
         let opened = partitions.topic("t").unwrap();

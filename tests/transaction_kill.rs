@@ -14,7 +14,8 @@ use metaq::log::{
     TransactionMarker, TransactionVersion,
 };
 use metaq::partition::{
-    Acks, Identity, Isolation, Partition, Partitions, PartitionsOptions, TopicToOpen,
+    Acks, Identity, Isolation, Partition, PartitionState, Partitions, PartitionsOptions,
+    TopicToOpen,
 };
 use metaq_protocol::batch::{BatchBuilder, BatchHeader, Batches, EndMarker};
 use uuid::Uuid;
@@ -45,7 +46,7 @@ fn open(dir: &Path) -> (Partitions, Arc<Partition>) {
             index_interval_bytes: 500,
             ..LogConfig::default()
         },
-        partitions: vec![(0, identity, 0)],
+        partitions: vec![(0, identity, PartitionState::alone(0))],
     }]);
     let partition = partitions.get("t", 0).unwrap();
     (partitions, partition)

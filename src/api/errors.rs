@@ -52,6 +52,7 @@ impl WireError for LogError {
         match self {
             Self::NotLeader => ResponseError::NotLeaderOrFollower,
             Self::NotEnoughReplicas { .. } => ResponseError::NotEnoughReplicas,
+            Self::NotEnoughReplicasAfterAppend => ResponseError::NotEnoughReplicasAfterAppend,
             Self::Offline(_) | Self::NotCached | Self::Io(_) | Self::Hole { .. } => {
                 ResponseError::KafkaStorageError
             }

@@ -12,14 +12,16 @@
 //! - A client that asks for committed records gets what lies before the last stable offset, markers and aborted records too,
 //!   and is told which transactions of it were aborted; others are told of none (null), as by Kafka.
 //! - Where another broker leads, or in another epoch, v16 and later say which one and where it is (KIP-951).
-//! - Rack-aware reading from followers (KIP-392) waits for replication.
+//! - A follower (a broker that says its id) sees all that is written, and by what it asks for the leader knows how far it is. It
+//!   is asked to be a replica of the partition, in its present registration (KIP-903).
+//! - Clients of v11 and later may read from followers too (KIP-392), up to the high watermark that those know.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use metaq_protocol::ResponseError;
-use metaq_protocol::fetch_response::{self, FetchPiece, FetchedPartition, FetchedTopic};
+use metaq_protocol::fetch_response::{self, FetchPiece, FetchedTopic};
 use metaq_protocol::frame;
 use metaq_protocol::messages::fetch_response::NodeEndpoint;
 use metaq_protocol::messages::{ApiKey, FetchRequest};
@@ -29,12 +31,13 @@ use uuid::Uuid;
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
+use super::fetch_read::{FetchLimits, Fetched, read_one};
 use super::fetch_sessions::{FetchKind, LastSent, PartitionFetch, PartitionKey, SessionError};
 use super::reply::throttle_ms;
-use super::shared::{BY_ID_VERSION_MIN, current_leader, endpoints_of, name_of, partition_of};
+use super::shared::{current_leader, endpoints_of, name_of};
 use super::{Answer, Api, Body, Caller, Context, Order, Piece, Response, Stage};
-use crate::log::{AbortedTransaction, LogError, Reach, ReadWanted, Slice};
-use crate::partition::{FetchWaiter, Isolation, Partition, ReadError, ReadLimits};
+use crate::log::Slice;
+use crate::partition::{FetchWaiter, Isolation, Partition};
 
 /// From this version on clients name topics by id.
 const TOPIC_IDS_FROM: i16 = 13;
@@ -42,8 +45,6 @@ const TOPIC_IDS_FROM: i16 = 13;
 const ERROR_CODE_FROM: i16 = 7;
 /// From this version on an answer says who leads a partition that is another broker's (KIP-951).
 const LEADERS_FROM: i16 = 16;
-/// Before this version clients did not know KAFKA_STORAGE_ERROR.
-const STORAGE_ERROR_FROM: i16 = 6;
 /// Partitions that one request may name or forget.
 const PARTITIONS_MAX: usize = 100_000;
 /// A client that asks to wait longer is answered after this (Kafka's clients ask for 500).
@@ -52,7 +53,10 @@ const WAIT_MS_MAX: u64 = 5 * 60 * 1000;
 pub(super) const API: Api = Api {
     key: ApiKey::Fetch,
     order: Order::OnlyWaits,
-    needs: &[(Operation::Read, ResourceKind::Topic)],
+    needs: &[
+        (Operation::Read, ResourceKind::Topic),
+        (Operation::ClusterAction, ResourceKind::Cluster),
+    ],
     start: |cx, caller, request, mut stage| -> Answer {
         Box::pin(async move {
             let fetch: FetchRequest = frame::decode(&request)?;
@@ -114,24 +118,6 @@ struct Reading {
     is_enough: bool,
 }
 
-/// What one partition gives.
-struct Fetched {
-    partition: Option<Arc<Partition>>,
-    answer: FetchedPartition,
-    slice: Option<Slice>,
-    /// Bytes that it may give and does not, because its next batch is larger: they count as given where a fetch waits for
-    /// enough (Kafka's DelayedFetch.tryComplete).
-    withheld: usize,
-}
-
-/// What all partitions of a request have in common.
-struct FetchLimits<'a> {
-    caller: &'a Caller,
-    bytes_max: usize,
-    bytes_min: usize,
-    isolation: Isolation,
-}
-
 fn named_partitions(request: &FetchRequest) -> usize {
     let named = request.topics.iter().map(|topic| topic.partitions.len());
     let forgotten = request.forgotten_topics_data.iter();
@@ -163,17 +149,23 @@ async fn answer(
         .collect();
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0);
     let bytes_max = bytes_max.min(cx.config.fetch_bytes_max());
+    let follower = follower_of(&request);
+    if let Some((replica, epoch)) = follower
+        && let Err(error) = check_follower(cx, caller, replica, epoch)
+    {
+        return Answered::with_error(error);
+    }
     let limits = FetchLimits {
         caller,
+        follower,
         bytes_max,
         // More than the answer may hold never comes (Kafka's KafkaApis.handleFetchRequest).
         bytes_min: usize::try_from(request.min_bytes)
             .unwrap_or(0)
             .min(bytes_max),
-        isolation: if request.isolation_level == 1 {
-            Isolation::ReadCommitted
-        } else {
-            Isolation::ReadUncommitted
+        isolation: match request.isolation_level {
+            1 if follower.is_none() => Isolation::ReadCommitted,
+            _ => Isolation::ReadUncommitted,
         },
     };
     let deadline = Instant::now()
@@ -200,9 +192,11 @@ async fn answer(
         // What was read before this process was stopped is not given by a broker that leads no more.
         fetched = read(cx, &wanted, &limits).await.fetched;
     }
-    let mut noted = 0;
+    let (mut noted, is_follower) = (0, limits.follower.is_some());
     for (wanted, fetched) in wanted.iter().zip(&fetched) {
         match (&fetched.partition, &fetched.slice) {
+            // What followers take is no consumer's traffic.
+            (Some(_), Some(_)) if is_follower => {}
             (Some(partition), Some(slice)) => partition.traffic().sent(slice.bytes),
             (None, _) if noted < REFUSALS_NOTED_MAX => {
                 noted += 1;
@@ -212,6 +206,34 @@ async fn answer(
         }
     }
     assemble(cx, kind, wanted, fetched)
+}
+
+/// The broker that fetches as a follower, and its registration.
+fn follower_of(request: &FetchRequest) -> Option<(i32, i64)> {
+    let state = &request.replica_state;
+    let (id, epoch) = match request.replica_id.0 >= 0 {
+        // Before v15.
+        true => (request.replica_id.0, -1),
+        false => (state.replica_id.0, state.replica_epoch),
+    };
+    (id >= 0).then_some((id, epoch))
+}
+
+/// Whether a broker may fetch as a follower. One of an earlier life of the broker may not (KIP-903).
+fn check_follower(
+    cx: &Context,
+    caller: &Caller,
+    replica: i32,
+    epoch: i64,
+) -> Result<(), ResponseError> {
+    let right = Operation::ClusterAction;
+    authorize(cx, caller, right, Resource::Cluster).map_err(|denied| denied.wire())?;
+    let image = cx.cluster.image();
+    let known = image.brokers.get(&replica);
+    match known.is_some_and(|known| epoch == -1 || known.epoch <= epoch) {
+        true => Ok(()),
+        false => Err(ResponseError::NotLeaderOrFollower),
+    }
 }
 
 fn note_refusal(cx: &Context, caller: &Caller, wanted: &PartitionFetch, code: i16) {
@@ -243,6 +265,7 @@ fn wanted(request: &FetchRequest) -> Vec<PartitionFetch> {
             // As Kafka's FetchRequest: whatever is below zero is none.
             current_leader_epoch: partition.current_leader_epoch.max(-1),
             fetch_offset: partition.fetch_offset,
+            log_start: partition.log_start_offset,
             last_fetched_epoch: partition.last_fetched_epoch.max(-1),
             bytes_max: partition.partition_max_bytes,
             last_sent: None,
@@ -274,11 +297,13 @@ async fn wait(
     }
     let waiter = Arc::new(FetchWaiter::default());
     let mut draining = cx.draining.clone();
+    let is_follower = limits.follower.is_some();
     let mut subscriptions = Vec::with_capacity(wanted.len());
     for (number, fetched) in reading.fetched.iter().enumerate() {
-        let subscribe = |partition: &Arc<Partition>| partition.subscribe(&waiter, number);
+        let subscribe =
+            |partition: &Arc<Partition>| partition.subscribe(&waiter, number, is_follower);
         subscriptions.push(fetched.partition.as_ref().map(subscribe));
-        if fetched.has_moved() {
+        if fetched.has_moved(limits.follower) {
             // It moved before the subscription.
             waiter.note_moved(number);
         }
@@ -299,9 +324,9 @@ async fn wait(
                 && !Arc::ptr_eq(&before, now)
             {
                 // It goes on in another directory.
-                let renewed = now.subscribe(&waiter, number);
+                let renewed = now.subscribe(&waiter, number, is_follower);
                 subscriptions[number] = Some(renewed);
-                if reading.fetched[number].has_moved() {
+                if reading.fetched[number].has_moved(limits.follower) {
                     waiter.note_moved(number);
                 }
             }
@@ -354,136 +379,6 @@ impl Reading {
     }
 }
 
-impl Fetched {
-    /// Whether its partition can give more by now, or is not the one to ask any more.
-    fn has_moved(&self) -> bool {
-        let answered = (self.answer.high_watermark, self.answer.last_stable_offset);
-        self.partition.as_ref().is_some_and(|partition| {
-            let limits = partition.read_limits();
-            let now = (limits.high_watermark(), limits.last_stable_offset());
-            partition.is_deleted() || now != answered
-        })
-    }
-}
-
-/// Reads one partition, of a fetch that has so many bytes already.
-async fn read_one(
-    cx: &Arc<Context>,
-    wanted: &PartitionFetch,
-    limits: &FetchLimits<'_>,
-    bytes: usize,
-) -> Fetched {
-    let key = &wanted.key;
-    let refuse = |error: ResponseError| Fetched {
-        partition: None,
-        answer: FetchedPartition {
-            index: key.partition,
-            error_code: for_version(limits.caller.version, error).code(),
-            high_watermark: -1,
-            last_stable_offset: -1,
-            log_start_offset: -1,
-            // As Kafka's FetchResponse.partitionResponse, of what no log was asked for.
-            aborted: is_unread(error).then(Vec::new),
-            ..FetchedPartition::default()
-        },
-        slice: None,
-        withheld: 0,
-    };
-    if key.topic_id.is_nil() && limits.caller.version >= BY_ID_VERSION_MIN {
-        return refuse(ResponseError::UnknownTopicId);
-    }
-    let partition = match partition_of(cx, &key.topic, key.topic_id, key.partition) {
-        Ok(partition) => partition,
-        Err(error) => return refuse(error.wire()),
-    };
-    let topic = Resource::Topic(partition.topic());
-    if let Err(denied) = authorize(cx, limits.caller, Operation::Read, topic) {
-        return refuse(denied.wire());
-    }
-    if let Err(error) = partition.check_epoch(wanted.current_leader_epoch) {
-        return refuse(error.wire());
-    }
-    let left = limits.bytes_max.saturating_sub(bytes);
-    let to_read = ReadWanted {
-        offset: wanted.fetch_offset,
-        bytes_max: left.min(usize::try_from(wanted.bytes_max).unwrap_or(0)),
-        first_batch_whole: bytes == 0,
-    };
-    // Before the read: what comes in between is seen as a move.
-    let read_limits = partition.read_limits();
-    let readable_end = read_limits.readable_end(limits.isolation);
-    let diverging_epoch = match diverging_epoch(&partition, wanted) {
-        Ok(diverging_epoch) => diverging_epoch,
-        Err(error) => return refuse(error),
-    };
-    let read = match diverging_epoch {
-        Some(_) => Ok(None),
-        None => read_partition(cx, &partition, to_read, read_limits, limits.isolation).await,
-    };
-    let read = read.map(|read| match read {
-        Some((slice, aborted)) => (Some(slice), aborted),
-        None => (None, Vec::new()),
-    });
-    match read {
-        Ok((slice, aborted)) => Fetched {
-            answer: FetchedPartition {
-                index: key.partition,
-                error_code: 0,
-                high_watermark: read_limits.high_watermark(),
-                last_stable_offset: read_limits.last_stable_offset(),
-                log_start_offset: partition.log().ends().log_start,
-                aborted: (limits.isolation == Isolation::ReadCommitted
-                    && diverging_epoch.is_none())
-                .then(|| aborted.iter().map(as_told).collect()),
-                diverging_epoch,
-                current_leader: None,
-                records_bytes: slice.as_ref().map_or(0, |slice| slice.bytes),
-            },
-            withheld: match &slice {
-                None if diverging_epoch.is_none() && wanted.fetch_offset < readable_end => {
-                    usize::try_from(wanted.bytes_max).unwrap_or(0)
-                }
-                _ => 0,
-            },
-            slice,
-            partition: Some(partition),
-        },
-        Err(error) => refuse(error.wire()),
-    }
-}
-
-fn as_told(aborted: &AbortedTransaction) -> (i64, i64) {
-    (aborted.producer_id, aborted.first_offset)
-}
-
-/// As KafkaApis.maybeDownConvertStorageError: so that an old client asks again who leads.
-fn for_version(version: i16, error: ResponseError) -> ResponseError {
-    match error {
-        ResponseError::KafkaStorageError if version < STORAGE_ERROR_FROM => {
-            ResponseError::NotLeaderOrFollower
-        }
-        error => error,
-    }
-}
-
-/// Largest epoch that the log shares with a client, and where it ends, where the client read what is not in this log
-/// (KIP-320, 595; Kafka's Partition.readRecords).
-fn diverging_epoch(
-    partition: &Partition,
-    wanted: &PartitionFetch,
-) -> Result<Option<(i32, i64)>, ResponseError> {
-    if wanted.last_fetched_epoch == -1 {
-        return Ok(None);
-    }
-    let end = partition.epoch_end(wanted.last_fetched_epoch);
-    let (epoch, end_offset) = end.ok_or(ResponseError::OffsetOutOfRange)?;
-    if wanted.fetch_offset < partition.log().ends().log_start {
-        return Err(ResponseError::OffsetOutOfRange);
-    }
-    let diverges = epoch < wanted.last_fetched_epoch || end_offset < wanted.fetch_offset;
-    Ok(diverges.then_some((epoch, end_offset)))
-}
-
 /// Says of partitions that this broker does not lead, or in another epoch, who leads them, and where that is.
 fn name_leaders(cx: &Context, caller: &Caller, response: &mut fetch_response::Fetched) {
     if caller.version < LEADERS_FROM {
@@ -516,35 +411,6 @@ fn name_leaders(cx: &Context, caller: &Caller, response: &mut fetch_response::Fe
             .with_rack(rack)
     };
     response.endpoints = endpoints.into_iter().map(endpoint).collect();
-}
-
-/// Whether an error says that there is no such partition for the client, rather than that its log gives nothing.
-fn is_unread(error: ResponseError) -> bool {
-    matches!(
-        error,
-        ResponseError::UnknownTopicOrPartition
-            | ResponseError::UnknownTopicId
-            | ResponseError::TopicAuthorizationFailed
-    )
-}
-
-/// Reads on this thread what is in memory, and elsewhere what the disk must be waited for.
-async fn read_partition(
-    cx: &Context,
-    partition: &Arc<Partition>,
-    wanted: ReadWanted,
-    limits: ReadLimits,
-    isolation: Isolation,
-) -> Result<Option<(Slice, Vec<AbortedTransaction>)>, ReadError> {
-    match partition.read_below(&wanted, &limits, isolation, Reach::Cache) {
-        Err(ReadError::Log(LogError::NotCached)) => {}
-        read => return read,
-    }
-    let partition = partition.clone();
-    let read = move || partition.read_below(&wanted, &limits, isolation, Reach::Disk);
-    let panicked = || LogError::Offline("a read panicked; this is a bug".to_owned());
-    let read = cx.partitions.workers().unblock(read).await;
-    read.unwrap_or_else(|| Err(panicked().into()))
 }
 
 /// Groups what was fetched by topic; an incremental answer leaves out what did not change.

@@ -36,6 +36,8 @@ pub(super) struct PartitionFetch {
     pub(super) key: PartitionKey,
     pub(super) current_leader_epoch: i32,
     pub(super) fetch_offset: i64,
+    /// Where a follower's log starts, -1 of a consumer.
+    pub(super) log_start: i64,
     /// Of the record before `fetch_offset`; -1 where the client does not say.
     pub(super) last_fetched_epoch: i32,
     pub(super) bytes_max: i32,
@@ -332,6 +334,7 @@ mod tests {
             key: key(partition),
             current_leader_epoch: -1,
             fetch_offset,
+            log_start: -1,
             last_fetched_epoch: -1,
             bytes_max: 1,
             last_sent: None,

@@ -3,6 +3,8 @@
 //! - -1 latest (by isolation level), -2 earliest, -3 largest timestamp (v7+), -4 earliest local (v8+),
 //!   -5 latest tiered (v9+), -6 earliest that is to be uploaded (v11+); there are no tiers: offset -1.
 //! - A timestamp beyond all records answers offset -1 without an error.
+//! - A leader that does not know yet how far its partition is committed answers OFFSET_NOT_AVAILABLE, or LEADER_NOT_AVAILABLE
+//!   before v5 (KIP-207). A follower (a broker that says its id) is given the end of the log.
 //! - A partition that is named twice is INVALID_REQUEST, once; after it comes what a version does not know, and only then
 //!   what the partition says (Kafka's ReplicaManager.fetchOffset).
 
@@ -22,7 +24,7 @@ use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
 use super::shared::{named_twice, partition_of};
 use super::{Api, Caller, Context, Order, serve};
-use crate::partition::{Isolation, ListedOffset, OffsetSpec};
+use crate::partition::{Isolation, ListedOffset, OffsetSpec, Partition};
 
 pub(super) const API: Api = Api {
     key: ApiKey::ListOffsets,
@@ -31,15 +33,27 @@ pub(super) const API: Api = Api {
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
+/// From this version on OFFSET_NOT_AVAILABLE is known.
+const NOT_AVAILABLE_FROM: i16 = 5;
+
+/// What who asks sees of a log.
+#[derive(Clone, Copy)]
+enum Seen {
+    /// A follower, all that is written.
+    All,
+    /// A client.
+    By(Isolation),
+}
+
 async fn handle(
     cx: Arc<Context>,
     caller: Caller,
     request: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
-    let isolation = if request.isolation_level == 1 {
-        Isolation::ReadCommitted
-    } else {
-        Isolation::ReadUncommitted
+    let seen = match (request.replica_id.0 >= 0, request.isolation_level) {
+        (true, _) => Seen::All,
+        (false, 1) => Seen::By(Isolation::ReadCommitted),
+        (false, _) => Seen::By(Isolation::ReadUncommitted),
     };
     let mut noted = 0;
     // As Kafka's ListOffsetsRequest.duplicatePartitions.
@@ -65,7 +79,7 @@ async fn handle(
                     Err(ResponseError::InvalidRequest)
                 }
                 None if refused.contains(&name) => continue,
-                None => list(&cx, &caller, &topic.name, &asked, isolation).await,
+                None => list(&cx, &caller, &topic.name, &asked, seen).await,
             };
             partitions.push(match listed {
                 Ok(found) => response
@@ -103,7 +117,7 @@ async fn list(
     caller: &Caller,
     topic: &str,
     asked: &ListOffsetsPartition,
-    isolation: Isolation,
+    seen: Seen,
 ) -> Result<ListedOffset, ResponseError> {
     authorize(cx, caller, Operation::Describe, Resource::Topic(topic))
         .map_err(|denied| denied.wire())?;
@@ -121,6 +135,17 @@ async fn list(
             leader_epoch: -1,
         });
     };
+    let isolation = match seen {
+        Seen::By(isolation) => isolation,
+        Seen::All if spec == OffsetSpec::Latest => return Ok(log_end(&partition)),
+        Seen::All => Isolation::ReadUncommitted,
+    };
+    if !partition.knows_high_watermark() && spec != OffsetSpec::Earliest {
+        return Err(match caller.version >= NOT_AVAILABLE_FROM {
+            true => ResponseError::OffsetNotAvailable,
+            false => ResponseError::LeaderNotAvailable,
+        });
+    }
     let look = move || partition.list_offset(spec, isolation);
     let found = match spec {
         OffsetSpec::Timestamp(_) | OffsetSpec::MaxTimestamp => {
@@ -131,6 +156,15 @@ async fn list(
         _ => look(),
     };
     found.map_err(|error| error.wire())
+}
+
+/// The end of all that is written, as followers see it.
+fn log_end(partition: &Partition) -> ListedOffset {
+    ListedOffset {
+        offset: partition.log().ends().log_end.offset,
+        timestamp: -1,
+        leader_epoch: partition.leader_epoch(),
+    }
 }
 
 /// What a timestamp asks for, none where there never is any.

@@ -15,8 +15,8 @@
 //! - The first batch of a transaction in a partition is held until the transaction's coordinator has confirmed it, or, from
 //!   v12 on, made the partition part of it (KIP-890); later ones of the connection wait behind it.
 
-use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use metaq_protocol::ResponseError;
@@ -24,30 +24,28 @@ use metaq_protocol::batch::{BatchError, BatchHeader, Compression};
 use metaq_protocol::frame;
 use metaq_protocol::messages::produce_request::TopicProduceData;
 use metaq_protocol::messages::produce_response::{
-    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse,
-    TopicProduceResponse,
+    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
 };
 use metaq_protocol::messages::{ApiKey, BrokerId, ProduceRequest, ProduceResponse};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::context::{REFUSALS_NOTED_MAX, wire_name};
 use super::errors::WireError;
+use super::produce_refusal::{Refusal, refused};
 use super::produce_request::{overridden, refused_whole};
 use super::reply::Reply;
 use super::shared::{
-    BY_ID_VERSION_MIN, LookupError, current_leader, endpoints_of, message, name_of, partition_of,
-    text,
+    BY_ID_VERSION_MIN, LookupError, current_leader, endpoints_of, name_of, partition_of,
 };
 use super::transaction_check::{InTransaction, Support, check};
 use super::{Answer, Api, Body, Caller, Context, Order, Response};
 use crate::cluster::is_internal_name;
 use crate::log::{Appended, LogConfig, LogError, ProducedBatch, ToVerify, Verification};
 use crate::memory::NoMemory;
-use crate::partition::{
-    Acks, InvalidBatch, Partition, RECORD_ERRORS_MAX, RecordErrors, Unpacking, admit,
-};
+use crate::partition::{Acks, InvalidBatch, Partition, RECORD_ERRORS_MAX, Unpacking, admit};
 use crate::transaction::Producer;
 
 pub(super) const API: Api = Api {
@@ -61,13 +59,14 @@ pub(super) const API: Api = Api {
         Box::pin(async move {
             let produce: ProduceRequest = frame::decode(&request)?;
             drop(request.body);
-            let acks = produce.acks;
+            let (acks, timeout_ms) = (produce.acks, produce.timeout_ms);
             let queued = match refused_whole(&cx, &caller, &produce) {
                 Some((error, why)) => refuse_all(produce, error, &why),
                 None => queue(&cx, &caller, produce).await,
             };
             stage.ordered();
-            let mut response = answer(&cx, &caller, queued).await;
+            let deadline = commit_deadline(acks, timeout_ms);
+            let mut response = answer(&cx, &caller, queued, deadline).await;
             name_leaders(&cx, &caller, &mut response);
             let (response, throttle) = Reply::from(response).finish();
             drop(stage);
@@ -117,66 +116,6 @@ struct Unverified {
     acks: Acks,
     batches: Vec<ProducedBatch>,
     verification: Verification,
-}
-
-struct Refusal {
-    error: ResponseError,
-    text: String,
-    /// The log that refuses, where it is one.
-    partition: Option<Arc<Partition>>,
-    records: Option<RecordErrors>,
-}
-
-impl Refusal {
-    fn new(error: ResponseError, text: String) -> Self {
-        Self {
-            error,
-            text,
-            partition: None,
-            records: None,
-        }
-    }
-
-    fn of(partition: &Arc<Partition>, error: &(impl WireError + Display)) -> Self {
-        Self {
-            partition: Some(partition.clone()),
-            ..Self::new(error.wire(), error.to_string())
-        }
-    }
-
-    /// Whether the client reads why: as Kafka's LogAppendResult, where the reason is in the records; and what Kafka does not
-    /// know.
-    fn says_why(&self) -> bool {
-        let is_own = matches!(
-            self.error,
-            ResponseError::PolicyViolation | ResponseError::RequestTimedOut
-        );
-        let is_before_append = self.partition.is_none()
-            && matches!(
-                self.error,
-                ResponseError::CorruptMessage
-                    | ResponseError::InvalidProducerIdMapping
-                    | ResponseError::InvalidTxnState
-                    | ResponseError::NotEnoughReplicas
-            );
-        self.records.is_some() || is_own || is_before_append
-    }
-
-    /// As Kafka's ReplicaManager.appendToLocalLog: the log's start, unless the reason is not the log's.
-    fn log_start(&self) -> i64 {
-        match (&self.partition, self.error) {
-            (
-                _,
-                ResponseError::NotLeaderOrFollower
-                | ResponseError::MessageTooLarge
-                | ResponseError::RecordListTooLarge
-                | ResponseError::CorruptMessage
-                | ResponseError::KafkaStorageError,
-            )
-            | (None, _) => -1,
-            (Some(partition), _) => partition.log().ends().log_start,
-        }
-    }
 }
 
 struct QueuedTopic {
@@ -455,13 +394,24 @@ fn invalid(partition: &Arc<Partition>, error: InvalidBatch) -> Refusal {
     }
 }
 
-async fn answer(cx: &Context, caller: &Caller, queued: Vec<QueuedTopic>) -> ProduceResponse {
+/// Until when acks=all waits for followers; what was appended stays, and may still be committed (Kafka's DelayedProduce).
+fn commit_deadline(acks: i16, timeout_ms: i32) -> Option<Instant> {
+    let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+    (acks == -1).then(|| Instant::now() + timeout)
+}
+
+async fn answer(
+    cx: &Context,
+    caller: &Caller,
+    queued: Vec<QueuedTopic>,
+    deadline: Option<Instant>,
+) -> ProduceResponse {
     let mut topics = Vec::with_capacity(queued.len());
     let mut noted = 0;
     for topic in queued {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for (index, queued) in topic.partitions {
-            partitions.push(match outcome(cx, queued).await {
+            partitions.push(match outcome(cx, queued, deadline).await {
                 Ok(appended) => PartitionProduceResponse::default()
                     .with_index(index)
                     .with_base_offset(appended.base_offset)
@@ -489,7 +439,11 @@ async fn answer(cx: &Context, caller: &Caller, queued: Vec<QueuedTopic>) -> Prod
     ProduceResponse::default().with_responses(topics)
 }
 
-async fn outcome(cx: &Context, queued: Queued) -> Result<Appended, Refusal> {
+async fn outcome(
+    cx: &Context,
+    queued: Queued,
+    deadline: Option<Instant>,
+) -> Result<Appended, Refusal> {
     let (partition, answer) = match queued {
         Queued::Waiting(partition, answer) => (partition, answer),
         Queued::Refused(refusal) => return Err(refusal),
@@ -498,7 +452,18 @@ async fn outcome(cx: &Context, queued: Queued) -> Result<Appended, Refusal> {
             return Err(unverified(ResponseError::InvalidTxnState, Support::Add));
         }
     };
-    match answer.await {
+    // The disk alone is waited for as long as it takes.
+    let answered = match deadline.filter(|_| partition.replicas() > 1) {
+        None => answer.await,
+        Some(deadline) => match tokio::time::timeout_at(deadline, answer).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                let why = "not all replicas in sync have it yet".to_owned();
+                return Err(Refusal::new(ResponseError::RequestTimedOut, why));
+            }
+        },
+    };
+    match answered {
         // Others may act in this broker's place by now; the client asks who leads.
         Ok(Ok(_)) if !cx.cluster.may_act() => Err(Refusal::of(&partition, &LogError::NotLeader)),
         Ok(Ok(appended)) => Ok(appended),
@@ -508,17 +473,6 @@ async fn outcome(cx: &Context, queued: Queued) -> Result<Appended, Refusal> {
             Err(Refusal::of(&partition, &error))
         }
     }
-}
-
-fn refused(index: i32, refusal: &Refusal) -> PartitionProduceResponse {
-    PartitionProduceResponse::default()
-        .with_index(index)
-        .with_error_code(refusal.error.code())
-        .with_base_offset(-1)
-        .with_log_append_time_ms(-1)
-        .with_log_start_offset(refusal.log_start())
-        .with_record_errors(record_errors(refusal))
-        .with_error_message(refusal.says_why().then(|| text(&*refusal.text)))
 }
 
 /// Says of partitions that this broker does not lead who does, and where that is.
@@ -553,19 +507,6 @@ fn name_leaders(cx: &Context, caller: &Caller, response: &mut ProduceResponse) {
             .with_rack(rack)
     };
     response.node_endpoints = endpoints.into_iter().map(endpoint).collect();
-}
-
-fn record_errors(refusal: &Refusal) -> Vec<BatchIndexAndErrorMessage> {
-    let (Some(partition), Some(records)) = (&refusal.partition, &refusal.records) else {
-        return Vec::new();
-    };
-    let named = records.named.iter().map(|record| {
-        let text = record.text(partition.topic(), partition.index());
-        BatchIndexAndErrorMessage::default()
-            .with_batch_index(record.batch_index)
-            .with_batch_index_error_message(message(&text))
-    });
-    named.collect()
 }
 
 fn first_error(response: &ProduceResponse) -> Option<i16> {

@@ -73,6 +73,20 @@ pub(super) fn partition_of(
     id: Uuid,
     index: i32,
 ) -> Result<Arc<Partition>, LookupError> {
+    let partition = replica_of(cx, name, id, index)?;
+    match partition.is_leader() {
+        true => Ok(partition),
+        false => Err(PartitionError::NotLeader.into()),
+    }
+}
+
+/// The same of a partition that this broker leads or follows.
+pub(super) fn replica_of(
+    cx: &Context,
+    name: &str,
+    id: Uuid,
+    index: i32,
+) -> Result<Arc<Partition>, LookupError> {
     let found = if id.is_nil() {
         cx.partitions.get(name, index)
     } else if id == INTERNAL_TOPIC_ID {

@@ -17,6 +17,8 @@ pub(super) enum Step {
     Reconfigure(Arc<Topic>),
     /// This broker leads these, from the epoch on that the topic says.
     BecomeLeader(Arc<Topic>, Vec<i32>),
+    /// Of these, who keeps them or is in sync is another set; this broker's role is as it was.
+    UpdateState(Arc<Topic>, Vec<i32>),
 }
 
 /// What a broker is to a partition.
@@ -56,11 +58,16 @@ pub(super) fn reconcile(before: &Image, after: &Image, me: i32) -> Vec<Step> {
             continue;
         }
         let (mut stop, mut follow, mut lead) = (Vec::new(), Vec::new(), Vec::new());
+        let mut update = Vec::new();
         for (index, info) in new.partitions.iter().enumerate() {
-            let was = Role::of(old.and_then(|old| old.partitions.get(index)), me);
+            let before = old.and_then(|old| old.partitions.get(index));
+            let was = Role::of(before, me);
             let role = Role::of(Some(info), me);
             match role {
-                _ if role == was => {}
+                _ if role == was => {
+                    let is_kept = role != Role::Nothing && before != Some(info);
+                    update.extend(is_kept.then_some(index as i32));
+                }
                 Role::Nothing => stop.push(index as i32),
                 Role::Follower { .. } => follow.push(index as i32),
                 Role::Leader { .. } => lead.push(index as i32),
@@ -77,6 +84,9 @@ pub(super) fn reconcile(before: &Image, after: &Image, me: i32) -> Vec<Step> {
         }
         if !lead.is_empty() {
             begins.push(Step::BecomeLeader(new.clone(), lead));
+        }
+        if !update.is_empty() {
+            begins.push(Step::UpdateState(new.clone(), update));
         }
     }
     steps.extend(stops);
@@ -189,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn another_configuration_is_told_once_and_an_in_sync_set_concerns_nobody() {
+    fn another_configuration_is_told_once_and_another_in_sync_set_to_who_keeps_the_partition() {
         let plain = topic(7, &[(1, 0, &[1])]);
         let mut configured = plain.clone();
         let overrides = &mut configured.overrides.0;
@@ -198,6 +208,11 @@ mod tests {
         assert_eq!(steps(Some(plain.clone()), Some(configured)), [reconfigure]);
         let mut shrunk = plain.clone();
         shrunk.partitions[0].isr.clear();
-        assert_eq!(steps(Some(plain), Some(shrunk)), []);
+        let update = Step::UpdateState(Arc::new(shrunk.clone()), vec![0]);
+        assert_eq!(steps(Some(plain), Some(shrunk)), [update]);
+        let elsewhere = topic(7, &[(2, 0, &[2])]);
+        let mut shrunk = elsewhere.clone();
+        shrunk.partitions[0].isr.clear();
+        assert_eq!(steps(Some(elsewhere), Some(shrunk)), []);
     }
 }

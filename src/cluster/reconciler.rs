@@ -5,21 +5,30 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::image::Topic;
+use super::image::{PartitionInfo, Topic};
 use super::reconcile::Step;
 use crate::config::{LiveConfig, TopicConfig, TopicOverrides};
 use crate::log::LogConfig;
-use crate::partition::{OpenReport, Partitions, TopicToOpen};
+use crate::partition::{OpenReport, PartitionState, Partitions, TopicToOpen};
 
 /// This broker's partitions and the configuration that they get.
 pub(super) struct Reconciler {
+    broker_id: i32,
     config: Arc<LiveConfig>,
     partitions: Arc<Partitions>,
 }
 
 impl Reconciler {
-    pub(super) fn new(config: Arc<LiveConfig>, partitions: Arc<Partitions>) -> Self {
-        Self { config, partitions }
+    pub(super) fn new(
+        broker_id: i32,
+        config: Arc<LiveConfig>,
+        partitions: Arc<Partitions>,
+    ) -> Self {
+        Self {
+            broker_id,
+            config,
+            partitions,
+        }
     }
 
     /// What a topic gets from the broker's configuration, under its own overrides.
@@ -47,29 +56,42 @@ impl Reconciler {
     /// Does all steps. What ends has ended when this returns, and what begins can be used, but for what the report counts as
     /// offline. One `settle`s that opens what was there at start.
     pub(super) async fn carry_out(&self, steps: &[Step], settle: bool) -> Option<OpenReport> {
-        let (mut deleted, mut stopped, mut begun) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut deleted, mut stopped) = (Vec::new(), Vec::new());
+        let (mut roles, mut updates, mut opened) = (Vec::new(), Vec::new(), Vec::new());
         for step in steps {
             match step {
                 Step::Delete(topic) => deleted.push(topic.id),
-                // A follower copies nothing yet, so it is closed like what is kept elsewhere.
-                Step::Stop(topic, partitions) | Step::BecomeFollower(topic, partitions) => {
+                Step::Stop(topic, partitions) => {
                     stopped.extend(partitions.iter().map(|index| (topic.id, *index)));
                 }
                 Step::Reconfigure(topic) => self.reconfigure(topic),
-                Step::BecomeLeader(topic, partitions) => {
-                    stopped.extend(self.led_before(topic, partitions));
-                    begun.push(self.to_open(topic, partitions));
+                Step::BecomeFollower(topic, partitions) | Step::BecomeLeader(topic, partitions) => {
+                    let known = self.partitions.topic_by_id(topic.id);
+                    let is_open = |index: &&i32| {
+                        let known = known.as_ref();
+                        known.is_some_and(|known| known.is_open(**index))
+                    };
+                    let (open, closed): (Vec<_>, Vec<_>) = partitions.iter().partition(is_open);
+                    roles.extend(self.states(topic, open));
+                    if !closed.is_empty() {
+                        opened.push(self.to_open(topic, closed, settle));
+                    }
+                }
+                Step::UpdateState(topic, partitions) => {
+                    updates.extend(self.states(topic, partitions));
                 }
             }
         }
         self.partitions.delete(&deleted).await;
         self.partitions.stop(&stopped).await;
-        if begun.is_empty() && !settle {
+        self.partitions.take_roles(roles).await;
+        self.partitions.update_states(updates);
+        if opened.is_empty() && !settle {
             return Some(OpenReport::default());
         }
         let partitions = self.partitions.clone();
         let open = move || {
-            let report = partitions.open_topics(begun);
+            let report = partitions.open_topics(opened);
             if settle {
                 partitions.settle();
             }
@@ -78,26 +100,45 @@ impl Reconciler {
         self.partitions.workers().unblock(open).await
     }
 
-    /// Those that are open in an earlier epoch.
-    fn led_before(&self, topic: &Topic, partitions: &[i32]) -> Vec<(Uuid, i32)> {
-        let Some(here) = self.partitions.topic_by_id(topic.id) else {
-            return Vec::new();
+    fn states<'a>(
+        &self,
+        topic: &Topic,
+        partitions: impl IntoIterator<Item = &'a i32>,
+    ) -> Vec<(Uuid, i32, PartitionState)> {
+        let state = |index: &i32| {
+            let info = topic.partition(*index)?;
+            Some((topic.id, *index, self.state_of(info)))
         };
-        let is_open = |index: &&i32| here.is_open(**index);
-        let open = partitions.iter().filter(is_open);
-        open.map(|index| (topic.id, *index)).collect()
+        partitions.into_iter().filter_map(state).collect()
     }
 
-    fn to_open(&self, topic: &Topic, partitions: &[i32]) -> TopicToOpen {
+    fn state_of(&self, info: &PartitionInfo) -> PartitionState {
+        PartitionState {
+            own: self.broker_id,
+            leader: info.leader,
+            leader_epoch: info.leader_epoch,
+            partition_epoch: info.partition_epoch,
+            replicas: info.replicas.clone(),
+            isr: info.isr.clone(),
+        }
+    }
+
+    /// What is opened at start was led, if it was led here, in an earlier run of the broker: it may have less by now than its
+    /// followers have of that epoch, so it does not lead in it. The controller gives it another one.
+    fn to_open(&self, topic: &Topic, partitions: Vec<&i32>, at_start: bool) -> TopicToOpen {
         let info = |index: &i32| {
             let info = topic.partition(*index)?;
-            Some((*index, info.identity, info.leader_epoch))
+            let mut state = self.state_of(info);
+            if at_start && state.is_led_here() && state.is_replicated() {
+                state.leader = -1;
+            }
+            Some((*index, info.identity, state))
         };
         TopicToOpen {
             topic: topic.name.clone(),
             topic_id: topic.id,
             config: self.log_config(topic),
-            partitions: partitions.iter().filter_map(info).collect(),
+            partitions: partitions.into_iter().filter_map(info).collect(),
         }
     }
 }

@@ -56,9 +56,10 @@ impl View {
         partitions: Arc<Partitions>,
         cluster_id: String,
     ) -> Self {
+        let broker_id = config.number("broker.id") as i32;
         Self {
-            broker_id: config.number("broker.id") as i32,
-            reconciler: Reconciler::new(config.clone(), partitions.clone()),
+            broker_id,
+            reconciler: Reconciler::new(broker_id, config.clone(), partitions.clone()),
             config,
             meta,
             partitions,

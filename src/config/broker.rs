@@ -648,6 +648,55 @@ const OWN_KEYS: &[BrokerKey] = &[
         "How long a cleaner that finds nothing to compact waits before it looks again, ms."
     ),
     key!(
+        "num.replica.fetchers",
+        None,
+        Kind::Int(1, 64),
+        "1",
+        "Connections that this broker copies from each other broker by; partitions are spread over them."
+    ),
+    key!(
+        "replica.lag.time.max.ms",
+        None,
+        Kind::Long(1, i64::MAX),
+        "30000",
+        "A replica that has not had all that its leader has for longer falls out of sync, ms."
+    ),
+    key!(
+        "replica.fetch.max.bytes",
+        None,
+        Kind::Int(0, INT_MAX),
+        "1048576",
+        "What a follower fetches of a partition at a time, bytes; a batch that is larger comes whole."
+    ),
+    key!(
+        "replica.fetch.response.max.bytes",
+        None,
+        Kind::Int(0, INT_MAX),
+        "10485760",
+        "What a follower fetches at a time of all partitions of a connection, bytes."
+    ),
+    key!(
+        "replica.fetch.min.bytes",
+        None,
+        Kind::Int(0, INT_MAX),
+        "1",
+        "A follower's fetch waits at its leader until there are so many bytes, or for replica.fetch.wait.max.ms."
+    ),
+    key!(
+        "replica.fetch.wait.max.ms",
+        None,
+        Kind::Int(0, INT_MAX),
+        "500",
+        "How long a follower's fetch waits at its leader for records, ms; less than replica.lag.time.max.ms."
+    ),
+    key!(
+        "replica.fetch.backoff.ms",
+        None,
+        Kind::Int(0, INT_MAX),
+        "1000",
+        "Pause of a partition that could not be fetched, ms."
+    ),
+    key!(
         "log.archive.dir",
         Some("archivePath"),
         Kind::Text,

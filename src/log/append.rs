@@ -39,13 +39,16 @@ pub enum Origin {
     /// The coordinator of transactions: its markers get offsets and the leader epoch.
     Coordinator(TransactionVersion),
     /// The leader, whose records a follower copies: offsets and epochs are as they came, and go on where the log ends.
-    Replication,
+    Replication {
+        /// The epoch in which it was asked.
+        leader_epoch: i32,
+    },
 }
 
 impl Origin {
     /// Whether what it brings gets its offsets here.
     fn is_leaders(self) -> bool {
-        !matches!(self, Self::Replication)
+        !matches!(self, Self::Replication { .. })
     }
 }
 
@@ -78,6 +81,24 @@ impl AppendRequest {
             marker.is_some_and(|marker| marker.outcome == Outcome::Abort)
         };
         !matches!(self.origin, Origin::Coordinator(_)) || !self.batches.iter().any(aborts)
+    }
+
+    /// What a follower fetched from its leader in an epoch: whole batches one after the other.
+    pub fn of_fetched(records: &Bytes, leader_epoch: i32) -> Result<Self, LogError> {
+        let (mut batches, mut at) = (Vec::new(), 0);
+        for found in Batches::new(records) {
+            let damaged = |error: batch::BatchError| LogError::FetchedDamaged(error.to_string());
+            let (header, slice) = found.map_err(damaged)?;
+            if !batch::verify_crc(slice) {
+                let what = format!("the CRC of the batch at {} is wrong", header.base_offset);
+                return Err(LogError::FetchedDamaged(what));
+            }
+            let bytes = records.slice(at..at + slice.len());
+            at += slice.len();
+            batches.push(ProducedBatch { header, bytes });
+        }
+        let origin = Origin::Replication { leader_epoch };
+        Ok(Self { origin, batches })
     }
 
     /// What ends a transaction.
@@ -131,22 +152,7 @@ impl Log {
         leader_epoch: i32,
         now_ms: i64,
     ) -> Result<Appended, LogError> {
-        let (mut batches, mut at) = (Vec::new(), 0);
-        for found in Batches::new(records) {
-            let damaged = |error: batch::BatchError| LogError::FetchedDamaged(error.to_string());
-            let (header, slice) = found.map_err(damaged)?;
-            if !batch::verify_crc(slice) {
-                let what = format!("the CRC of the batch at {} is wrong", header.base_offset);
-                return Err(LogError::FetchedDamaged(what));
-            }
-            let bytes = records.slice(at..at + slice.len());
-            at += slice.len();
-            batches.push(ProducedBatch { header, bytes });
-        }
-        let request = AppendRequest {
-            origin: Origin::Replication,
-            batches,
-        };
+        let request = AppendRequest::of_fetched(records, leader_epoch)?;
         let mut answers = self.append_with(&[request], leader_epoch, now_ms, |_| {});
         let closed = || Err(LogError::Offline("nothing was appended".to_owned()));
         answers.pop().unwrap_or_else(closed)
@@ -291,7 +297,7 @@ impl<'a> AppendGroup<'a> {
         let stored = match request.origin {
             Origin::Client(verification) => self.admit(&request.batches, verification)?,
             Origin::Coordinator(version) => self.admit_markers(&request.batches, version)?,
-            Origin::Replication => self.admit_fetched(&request.batches)?,
+            Origin::Replication { .. } => self.admit_fetched(&request.batches)?,
         };
         if let Some(stored) = stored {
             return Ok(stored);

@@ -100,6 +100,12 @@ impl LeaderEpochs {
         self.entries.last().map(|entry| entry.epoch)
     }
 
+    /// Where the latest epoch began, if it is this one.
+    pub fn start_of_latest(&self, epoch: i32) -> Option<i64> {
+        let latest = self.entries.last().filter(|entry| entry.epoch == epoch);
+        latest.map(|entry| entry.start_offset)
+    }
+
     /// OffsetForLeaderEpoch's answer: the largest known epoch not above `epoch`, and where it ended.
     pub fn end_offset_for(&self, epoch: i32, log_end: i64) -> Option<(i32, i64)> {
         let latest = self.latest()?;

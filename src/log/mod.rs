@@ -107,6 +107,9 @@ pub enum LogError {
         /// `min.insync.replicas`.
         needed: usize,
     },
+    /// What acks=-1 waited for is in too few logs: replicas fell out of sync meanwhile.
+    #[error("too few replicas are in sync for what was appended")]
+    NotEnoughReplicasAfterAppend,
     /// The disk failed earlier; the text says where and how.
     #[error("log is offline: {0}")]
     Offline(String),

@@ -176,7 +176,7 @@ impl Log {
         self.offline.read().clone()
     }
 
-    pub(super) fn is_offline(&self) -> bool {
+    pub fn is_offline(&self) -> bool {
         self.offline.read().is_some()
     }
 

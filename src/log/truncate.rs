@@ -35,6 +35,11 @@ impl Log {
         let rewriting = self.rewriting.lock();
         let ends = self.ends();
         if offset >= ends.log_end.offset {
+            // An epoch that began at the end and in which nothing was written is not the leader's (Kafka's truncateTo).
+            let _appending = self.lock_tail();
+            if self.change_epochs(|epochs| epochs.truncate_from_end(offset)) {
+                self.store_epochs()?;
+            }
             return Ok(false);
         }
         if offset < ends.log_start {

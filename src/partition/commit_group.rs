@@ -84,7 +84,7 @@ impl Work for CommitContext {
     /// Who waits for a [`Job::Run`] sees that it is gone.
     fn refuse(job: Job, why: &str) {
         if let Job::Append { reply, .. } = job {
-            let _ = reply.send(Err(LogError::Offline(why.to_owned())));
+            reply.send(Err(LogError::Offline(why.to_owned())));
         }
     }
 
@@ -153,7 +153,7 @@ impl CommitGroup {
             // The process may have been stopped for longer than others wait.
             let replies = self.groups.into_iter().flat_map(|group| group.replies);
             for reply in replies {
-                let _ = reply.send(Err(LogError::NotLeader));
+                reply.send(Err(LogError::NotLeader));
             }
             return;
         }
@@ -169,7 +169,7 @@ impl CommitGroup {
         } in self.groups
         {
             let now_ms = context.clock.now_ms();
-            let work = || partition.append_group(&requests, replies, now_ms, journal.is_some());
+            let work = || partition.append_group(requests, replies, now_ms, journal.is_some());
             match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
                 Ok(wanted) => {
                     if wanted.sync {

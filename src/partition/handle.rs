@@ -3,8 +3,10 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::ack_queue::AppendReply;
 use super::acks::Acks;
 use super::fetch_waiters::{FetchWaiter, Subscription};
 use super::replica::Replica;
@@ -66,12 +68,36 @@ impl Partition {
         acks: Acks,
         request: Result<AppendRequest, LogError>,
     ) -> oneshot::Receiver<Result<Appended, LogError>> {
-        let (reply, answer) = oneshot::channel();
-        match self.check_in_sync(acks).and(request) {
+        let (sender, answer) = oneshot::channel();
+        let reply = AppendReply::new(acks, sender);
+        let checked = match self.is_leader() {
+            true => self.check_in_sync(acks),
+            false => Err(LogError::NotLeader),
+        };
+        match checked.and(request) {
             Ok(request) => self.writer.append(self.replica.clone(), request, reply),
-            Err(error) => drop(reply.send(Err(error))),
+            Err(error) => reply.send(Err(error)),
         }
         answer
+    }
+
+    /// Queues what a follower fetched from its leader in an epoch; the answer comes when it is written, and synced where the
+    /// topic syncs each message.
+    pub fn append_fetched(
+        &self,
+        records: &Bytes,
+        leader_epoch: i32,
+    ) -> Result<oneshot::Receiver<Result<Appended, LogError>>, LogError> {
+        let request = AppendRequest::of_fetched(records, leader_epoch)?;
+        let (sender, answer) = oneshot::channel();
+        let reply = AppendReply::new(Acks::Leader, sender);
+        self.writer.append(self.replica.clone(), request, reply);
+        Ok(answer)
+    }
+
+    /// The replica, for what is done by whoever writes.
+    pub(super) fn replica(&self) -> &Arc<Replica> {
+        &self.replica
     }
 
     /// Begins to verify a transactional batch, which the coordinator is then asked about; with what this gives it is
@@ -85,9 +111,19 @@ impl Partition {
         self.writer.sync_soon(&self.replica);
     }
 
-    /// Tells a waiting fetch, by the number that it gives the partition, whenever the readable end moves.
-    pub fn subscribe(&self, waiter: &Arc<FetchWaiter>, number: usize) -> Subscription {
-        Subscription::new(self.replica.waiters.clone(), waiter, number)
+    /// Tells a waiting fetch, by the number that it gives the partition, whenever what it may read moves: up to the readable
+    /// end, or for a follower up to the log's end.
+    pub fn subscribe(
+        &self,
+        waiter: &Arc<FetchWaiter>,
+        number: usize,
+        is_follower: bool,
+    ) -> Subscription {
+        let waiters = match is_follower {
+            true => &self.replica.follower_waiters,
+            false => &self.replica.waiters,
+        };
+        Subscription::new(waiters.clone(), waiter, number)
     }
 }
 

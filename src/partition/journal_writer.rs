@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use metaq_protocol::batch::BATCH_HEADER_BYTES;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::executor::{Filled, Step, Workers};
@@ -37,6 +38,10 @@ impl JournaledAppend {
     fn bytes(&self) -> usize {
         let bytes = |batch: &WrittenBatch| BATCH_HEADER_BYTES + batch.body.len();
         self.what.written.iter().map(bytes).sum()
+    }
+
+    fn entries(&self) -> usize {
+        self.what.written.len() + usize::from(self.what.cut.is_some())
     }
 }
 
@@ -83,12 +88,16 @@ impl JournalRecord {
     fn write(&mut self) -> io::Result<()> {
         let mut entries = Vec::with_capacity(self.parts.len());
         for part in &self.parts {
-            entries.extend(part.what.written.iter().map(|batch| Entry {
+            let entry = |batch| Entry {
                 topic_id: part.partition.topic_id(),
                 partition: part.partition.index(),
                 run_from: part.what.run_from,
-                batch: Some(batch),
-            }));
+                batch,
+            };
+            entries.extend(part.what.written.iter().map(|batch| entry(Some(batch))));
+            if part.what.cut.is_some() {
+                entries.push(entry(None));
+            }
         }
         self.range.write(&entries)?;
         self.is_durable = true;
@@ -192,6 +201,29 @@ impl Journaling {
         queue.filled.wake();
     }
 
+    /// Notes durably that logs are cut off at offsets: what was journaled of them from there on does not count. `false` for
+    /// those of which that could not be noted.
+    pub(super) async fn cut(&self, cuts: Vec<(Arc<Replica>, i64)>) -> Vec<bool> {
+        let (mut parts, mut noted) = (Vec::new(), Vec::new());
+        for (partition, offset) in cuts {
+            let (cut, answer) = oneshot::channel();
+            let end = partition.log().ends().log_end;
+            let what = ToJournal {
+                written: Vec::new(),
+                run_from: offset,
+                end,
+                cut: Some(cut),
+            };
+            parts.push(JournaledAppend { partition, what });
+            noted.push(answer);
+        }
+        self.push(parts);
+        let noted = noted
+            .into_iter()
+            .map(async |answer| answer.await == Ok(true));
+        futures_util::future::join_all(noted).await
+    }
+
     /// Finishes what is queued and ends the threads.
     pub(super) fn stop(&self) {
         self.journal.queue.state.lock().stopping = true;
@@ -269,8 +301,9 @@ impl JournalState {
     /// Those whose run the journal still has without a gap. What came before the others was synced instead of being journaled
     /// after they were queued: they are too, or recovery would miss it in their run.
     fn in_their_runs(&self, parts: Vec<JournaledAppend>) -> Vec<JournaledAppend> {
-        let is_in_run =
-            |part: &JournaledAppend| part.partition.is_run_of_journal(part.what.run_from);
+        let is_in_run = |part: &JournaledAppend| {
+            part.what.cut.is_some() || part.partition.is_run_of_journal(part.what.run_from)
+        };
         let (whole, torn): (Vec<_>, Vec<_>) = parts.into_iter().partition(is_in_run);
         for JournaledAppend { partition, .. } in torn {
             self.syncs.push(partition);
@@ -284,7 +317,7 @@ impl JournalState {
         writer: usize,
         parts: &[JournaledAppend],
     ) -> io::Result<Option<JournalRange>> {
-        let batches = parts.iter().map(|part| part.what.written.len()).sum();
+        let batches = parts.iter().map(JournaledAppend::entries).sum();
         let bytes = parts.iter().map(JournaledAppend::bytes).sum();
         let mut range = self.journal.range(writer, batches, bytes);
         if range.is_none() && self.journal.takes(batches, bytes) && self.switch()? {
@@ -334,6 +367,10 @@ impl JournalState {
             self.under_way[in_file] -= 1;
             self.next = Some(number + 1);
             for JournaledAppend { partition, what } in record.parts {
+                if let Some(cut) = what.cut {
+                    let _ = cut.send(true);
+                    continue;
+                }
                 partition.journaled(what.end);
                 if in_file != self.journal.active() {
                     self.syncs.push(partition.clone());
@@ -345,9 +382,14 @@ impl JournalState {
     }
 
     fn sync_instead(&self, parts: Vec<JournaledAppend>) {
-        for JournaledAppend { partition, .. } in parts {
-            partition.not_journaled();
-            self.syncs.push(partition);
+        for JournaledAppend { partition, what } in parts {
+            match what.cut {
+                Some(cut) => drop(cut.send(false)),
+                None => {
+                    partition.not_journaled();
+                    self.syncs.push(partition);
+                }
+            }
         }
     }
 }

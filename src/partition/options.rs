@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::executor::Workers;
 use super::inline_write::InlineWrites;
@@ -27,7 +28,12 @@ pub struct PartitionsOptions {
     pub inline_writes: InlineWrites,
     /// Where syncs are counted.
     pub syncs: Arc<Syncs>,
+    /// How long a replica may not have reached its leader's end and stay in sync (replica.lag.time.max.ms).
+    pub replica_lag_max: Duration,
 }
+
+/// Kafka's default of replica.lag.time.max.ms.
+const REPLICA_LAG_MAX: Duration = Duration::from_secs(30);
 
 impl PartitionsOptions {
     /// One thread for each kind of work, on the machine's clock.
@@ -41,6 +47,7 @@ impl PartitionsOptions {
             workers: Workers::default(),
             inline_writes: InlineWrites::new(0),
             syncs: Arc::default(),
+            replica_lag_max: REPLICA_LAG_MAX,
         }
     }
 }

@@ -2,10 +2,14 @@
 //!
 //! Look-ups read an immutable map behind an atomic pointer. Changes go through one lock and publish a new map.
 
+mod cut;
 mod delete;
 mod open;
 mod replace;
+mod roles;
 mod stop;
+
+pub use cut::{Cut, CutTo};
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -19,8 +23,10 @@ use uuid::Uuid;
 use super::commit_group::Gate;
 use super::executor::Workers;
 use super::handle::Partition;
+use super::isr_watch::IsrWatch;
 use super::moves::{self, Moves};
 use super::options::PartitionsOptions;
+use super::partition_state::PartitionState;
 use super::replica::Identity;
 use super::volume::{self, Volume};
 use super::writer::Writer;
@@ -41,8 +47,8 @@ pub struct TopicToOpen {
     pub topic_id: Uuid,
     /// Settings of its logs.
     pub config: LogConfig,
-    /// Index, identity and leader epoch of each partition that this broker keeps.
-    pub partitions: Vec<(i32, Identity, i32)>,
+    /// Index, identity and state of each partition that this broker keeps.
+    pub partitions: Vec<(i32, Identity, PartitionState)>,
 }
 
 /// Why there is no partition to work on.
@@ -168,6 +174,7 @@ pub struct Partitions {
     set_aside: Mutex<Vec<(PathBuf, i64)>>,
     dropped: Mutex<Vec<(Vec<Arc<Segment>>, i64)>>,
     gate: Gate,
+    isr_watch: Arc<IsrWatch>,
     supervisor: Supervisor,
 }
 
@@ -231,6 +238,7 @@ impl Partitions {
             set_aside: Mutex::default(),
             dropped: Mutex::default(),
             gate,
+            isr_watch: Arc::new(IsrWatch::new(options.replica_lag_max)),
             supervisor,
         })
     }
@@ -238,6 +246,11 @@ impl Partitions {
     /// Appends nothing from now on while the lease does not hold.
     pub fn hold_to(&self, lease: &Arc<Lease>) {
         let _ = self.gate.set(lease.clone());
+    }
+
+    /// Which led partitions have something to propose about who is in sync.
+    pub fn isr_watch(&self) -> &Arc<IsrWatch> {
+        &self.isr_watch
     }
 
     /// The time of day.
@@ -392,6 +405,13 @@ impl Partitions {
 
     pub(super) fn take_dropped(&self) -> Vec<(Vec<Arc<Segment>>, i64)> {
         std::mem::take(&mut self.dropped.lock())
+    }
+
+    /// The volume that a partition is in, by number.
+    fn volume_of(&self, partition: &Partition) -> Option<usize> {
+        let dir = partition.log().dir();
+        let mut volumes = self.volumes.iter();
+        volumes.position(|volume| dir.parent() == Some(volume.dir.path()))
     }
 
     fn holding(&self, partition: &Partition) -> Option<(&Volume, PathBuf)> {

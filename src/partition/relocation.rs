@@ -359,7 +359,7 @@ impl Partitions {
             topic: topic.clone(),
             topic_id: old.topic_id(),
             config: (*old.log().config()).clone(),
-            partitions: vec![(index, old.identity(), old.leader_epoch())],
+            partitions: vec![(index, old.identity(), old.state())],
         };
         if !self.replace(old, &to_open) {
             tracing::warn!(%topic, partition = index, "deleted, or led elsewhere, while it moved");

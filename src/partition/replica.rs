@@ -5,21 +5,22 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::ack_queue::{AckQueue, AppendReply, promise_of};
+use super::ack_queue::AppendReply;
 use super::acks::Acks;
 use super::fetch_waiters::Waiters;
+use super::isr_watch::IsrWatch;
+use super::partition_state::PartitionState;
+use super::progress::{Progress, Role, shows};
 use super::sync_turn::SyncTurn;
-use super::watermarks::{Isolation, Promise, ReadLimits, Watermarks};
+use super::watermarks::{ReadLimits, Watermarks};
 use crate::log::journal::WrittenBatch;
-use crate::log::{
-    AbortedTransaction, AppendRequest, FoundTimestamp, Log, LogError, OffsetPosition, Reach,
-    ReadWanted, Segment, Slice,
-};
+use crate::log::{AppendRequest, Log, LogError, OffsetPosition, Origin, Segment};
 
 /// A partition's name in MetaQ's model: the broker it was dealt to, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -130,19 +131,24 @@ pub struct Replica {
     identity: Identity,
     log: Log,
     leader_epoch: AtomicI32,
-    progress: Mutex<Progress>,
+    leads: AtomicBool,
+    pub(super) counts: ReplicaCounts,
+    pub(super) progress: Mutex<Progress>,
     /// What [`Progress`] says that readers may see; set with its lock, before anybody is answered.
-    limits: RwLock<ReadLimits>,
+    pub(super) limits: RwLock<ReadLimits>,
     pub(super) waiters: Arc<Waiters>,
+    /// Fetches of followers, which see all that is written.
+    pub(super) follower_waiters: Arc<Waiters>,
+    pub(super) isr_watch: Arc<IsrWatch>,
     pub(super) sync_turn: SyncTurn,
     deleted: AtomicBool,
     traffic: Traffic,
 }
 
-/// What is known of a partition's progress, and who waits for it.
-struct Progress {
-    watermarks: Watermarks,
-    acks: AckQueue,
+/// How many replicas the partition has, and how many are in sync.
+pub(super) struct ReplicaCounts {
+    pub(super) all: AtomicUsize,
+    pub(super) in_sync: AtomicUsize,
 }
 
 /// What an append brings a partition that has more bytes than this is synced in its own file: what is large is not written
@@ -165,48 +171,58 @@ pub(super) struct ToJournal {
     pub(super) run_from: i64,
     /// The log's end after it.
     pub(super) end: OffsetPosition,
-}
-
-/// What a topic shows its readers: what is durable, where it acknowledges nothing else.
-fn shows(log: &Log) -> Promise {
-    match log.config().syncs_every_append() {
-        true => Promise::Durable,
-        false => Promise::Written,
-    }
+    /// Nothing was appended: the log is going to be cut off at `run_from`; told whether that is noted.
+    pub(super) cut: Option<oneshot::Sender<bool>>,
 }
 
 impl Replica {
+    /// A replica over its log, as the cluster says that it is. Of one that other brokers keep too, no more may be read than
+    /// `high_watermark`, until it is known what is committed.
     pub(super) fn new(
-        topic: Arc<str>,
-        topic_id: Uuid,
-        index: i32,
-        identity: Identity,
+        named: (Arc<str>, Uuid, i32, Identity),
         log: Log,
-        leader_epoch: i32,
+        state: &PartitionState,
+        high_watermark: i64,
+        isr_watch: Arc<IsrWatch>,
     ) -> Self {
+        let (topic, topic_id, index, identity) = named;
         let ends = log.ends();
-        // Where it cannot be found, less is known to be durable.
+        // Where it cannot be found, less is known to be durable, or committed.
         let nowhere = OffsetPosition {
             offset: ends.log_start,
             segment_base: ends.log_start,
             position: 0,
         };
-        let synced = log.position_of(ends.synced_end).unwrap_or(nowhere);
-        let first_unstable = |high_watermark| log.first_unstable(high_watermark);
-        let unstable_at_end = first_unstable(ends.log_end.offset);
-        let mut watermarks = Watermarks::opened(ends.log_end, synced, unstable_at_end);
-        let (limits, _) = watermarks.advance(shows(&log), first_unstable);
-        let acks = AckQueue::default();
+        let position_of = |offset: i64| match offset > ends.log_start {
+            true => log.position_of(offset).unwrap_or(nowhere),
+            false => nowhere,
+        };
+        let synced = position_of(ends.synced_end);
+        let committed = match state.is_replicated() {
+            true => position_of(high_watermark),
+            false => ends.log_end,
+        };
+        let unstable = log.first_unstable(committed.offset);
+        let watermarks = Watermarks::opened(ends.log_end, synced, committed, unstable);
+        let mut progress = Progress::opened(&log, watermarks, state);
+        let (limits, _) = progress.advance(&log, isr_watch.lag_max);
         Self {
             topic,
             topic_id,
             index,
             identity,
             log,
-            leader_epoch: AtomicI32::new(leader_epoch),
-            progress: Mutex::new(Progress { watermarks, acks }),
+            leader_epoch: AtomicI32::new(state.leader_epoch),
+            leads: AtomicBool::new(state.is_led_here()),
+            counts: ReplicaCounts {
+                all: AtomicUsize::new(state.replicas.len()),
+                in_sync: AtomicUsize::new(state.isr.len()),
+            },
+            progress: Mutex::new(progress),
             limits: RwLock::new(limits),
             waiters: Arc::default(),
+            follower_waiters: Arc::default(),
+            isr_watch,
             sync_turn: SyncTurn::default(),
             deleted: AtomicBool::new(false),
             traffic: Traffic::default(),
@@ -243,6 +259,16 @@ impl Replica {
         self.leader_epoch.load(Ordering::Acquire)
     }
 
+    /// Whether this broker leads it.
+    pub fn is_leader(&self) -> bool {
+        self.leads.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_leads(&self, leads: bool, leader_epoch: i32) {
+        self.leader_epoch.store(leader_epoch, Ordering::Release);
+        self.leads.store(leads, Ordering::Release);
+    }
+
     /// Bytes that came and went since the start.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
@@ -255,7 +281,15 @@ impl Replica {
 
     pub(super) fn mark_deleted(&self) {
         self.deleted.store(true, Ordering::Release);
+        {
+            // It does not hear of followers any more.
+            let mut progress = self.progress.lock();
+            if let Role::Leader(_) = progress.role {
+                progress.acks.refuse_all(|| LogError::NotLeader);
+            }
+        }
         self.waiters.wake_all();
+        self.follower_waiters.wake_all();
     }
 
     /// Another broker leads it: what is appended here from now on is refused.
@@ -279,20 +313,24 @@ impl Replica {
         }
     }
 
-    /// How many replicas it has: this one, which has no other yet.
+    /// How many replicas it has.
     pub fn replicas(&self) -> usize {
-        1
+        self.counts.all.load(Ordering::Relaxed)
     }
 
-    /// How many replicas are in sync: this one, which has no other yet.
+    /// How many replicas are in sync, as the cluster says.
     pub fn in_sync_replicas(&self) -> usize {
-        1
+        self.counts.in_sync.load(Ordering::Relaxed)
+    }
+
+    fn needed_in_sync(&self, acks: Acks) -> usize {
+        let min_insync = self.log.config().min_insync_replicas;
+        acks.needed_in_sync(min_insync, self.replicas())
     }
 
     /// Whether enough replicas are in sync for what a producer waits for.
     pub fn check_in_sync(&self, acks: Acks) -> Result<(), LogError> {
-        let min_insync = self.log.config().min_insync_replicas;
-        let needed = acks.needed_in_sync(min_insync, self.replicas());
+        let needed = self.needed_in_sync(acks);
         let in_sync = self.in_sync_replicas();
         match in_sync < needed {
             true => Err(LogError::NotEnoughReplicas { in_sync, needed }),
@@ -300,76 +338,18 @@ impl Replica {
         }
     }
 
-    /// What readers may see at this moment.
-    pub fn read_limits(&self) -> ReadLimits {
-        *self.limits.read()
-    }
-
-    /// Readers may see what lies before this offset.
-    pub fn high_watermark(&self) -> i64 {
-        self.read_limits().high_watermark()
-    }
-
-    /// What lies before this offset survives a power failure, in the log's files or in the journal.
-    pub fn durable_offset(&self) -> i64 {
-        self.progress.lock().watermarks.durable().offset
-    }
-
-    /// Every transaction before this offset is decided. Without open transactions, the high watermark.
-    pub fn last_stable_offset(&self) -> i64 {
-        self.read_limits().last_stable_offset()
-    }
-
-    /// The end that readers of an isolation level see.
-    pub fn readable_end(&self, isolation: Isolation) -> i64 {
-        self.read_limits().readable_end(isolation)
-    }
-
-    /// The slice for a fetch; see [`Log::read_within`].
-    pub fn read(
-        &self,
-        wanted: &ReadWanted,
-        isolation: Isolation,
-        reach: Reach,
-    ) -> Result<Option<Slice>, ReadError> {
-        let limit = self.read_limits().of(isolation);
-        Ok(self.log.read_within(wanted, limit, reach)?)
-    }
-
-    /// As [`Self::read`], up to limits that were looked at before; with the aborted transactions in it where only committed
-    /// records are wanted.
-    pub fn read_below(
-        &self,
-        wanted: &ReadWanted,
-        limits: &ReadLimits,
-        isolation: Isolation,
-        reach: Reach,
-    ) -> Result<Option<(Slice, Vec<AbortedTransaction>)>, ReadError> {
-        let limit = limits.of(isolation);
-        Ok(match isolation {
-            Isolation::ReadUncommitted => {
-                let read = self.log.read_within(wanted, limit, reach)?;
-                read.map(|slice| (slice, Vec::new()))
-            }
-            Isolation::ReadCommitted => {
-                let read = self.log.read_committed_within(wanted, limit, reach)?;
-                read.map(|committed| (committed.slice, committed.aborted))
-            }
-        })
-    }
-
     /// Appends what several requests brought; called by the one that writes. `may_journal` says that there is a journal.
     pub(super) fn append_group(
         &self,
-        requests: &[AppendRequest],
-        replies: Vec<AppendReply>,
+        mut requests: Vec<AppendRequest>,
+        mut replies: Vec<AppendReply>,
         now_ms: i64,
         may_journal: bool,
     ) -> SyncNeeds {
-        if self.is_deleted() {
-            for reply in replies {
-                let _ = reply.send(Err(LogError::NotLeader));
-            }
+        if !requests.iter().all(|request| self.takes(request)) {
+            self.refuse_others(&mut requests, &mut replies);
+        }
+        if requests.is_empty() {
             return SyncNeeds::default();
         }
         let before = self.log.ends().log_end;
@@ -377,7 +357,7 @@ impl Replica {
         let (mut written, mut bytes, mut appended_bytes) = (Vec::new(), 0, 0);
         let results = self
             .log
-            .append_with(requests, self.leader_epoch(), now_ms, |batch| {
+            .append_with(&requests, self.leader_epoch(), now_ms, |batch| {
                 appended_bytes += (batch.head.len() + batch.body.len()) as u64;
                 if may_journal && syncs_every_append {
                     bytes += batch.body.len();
@@ -403,47 +383,80 @@ impl Replica {
                     written,
                     run_from,
                     end,
+                    cut: None,
                 });
             }
             for (result, reply) in results.into_iter().zip(replies) {
                 match result {
-                    Ok(appended)
-                        if !watermarks.holds(promise_of(&appended), appended.last_offset) =>
-                    {
+                    Ok(appended) if !reply.is_due(&appended, watermarks) => {
                         // Also a batch that was given to the journal before, and is sent again.
-                        wanted.sync |= !watermarks.waits_for_journal(appended.last_offset);
+                        wanted.sync |=
+                            reply.waits_for_sync(&appended, watermarks, shows(&self.log));
                         progress.acks.push(appended, reply);
                     }
                     result => answered.push((result, reply)),
                 }
             }
         });
+        if end.offset > before.offset {
+            self.follower_waiters.wake_all();
+        }
         for (result, reply) in answered {
-            let _ = reply.send(result);
+            reply.send(result);
         }
         wanted
     }
 
+    /// Whether it takes what was queued, in the role that it has by now.
+    fn takes(&self, request: &AppendRequest) -> bool {
+        let in_role = match request.origin {
+            Origin::Replication { leader_epoch } => {
+                !self.is_leader() && leader_epoch == self.leader_epoch()
+            }
+            Origin::Client(_) | Origin::Coordinator(_) => self.is_leader(),
+        };
+        in_role && !self.is_deleted()
+    }
+
+    fn refuse_others(&self, requests: &mut Vec<AppendRequest>, replies: &mut Vec<AppendReply>) {
+        let all = requests.drain(..).zip(replies.drain(..));
+        let (taken, refused): (Vec<_>, Vec<_>) = all.partition(|(request, _)| self.takes(request));
+        for (_, reply) in refused {
+            reply.send(Err(LogError::NotLeader));
+        }
+        (*requests, *replies) = taken.into_iter().unzip();
+    }
+
     /// Changes what is known of the log's progress, publishes what may be read by it, and then answers those whose promise
     /// became true; returns whether others wait for a sync of the log.
-    fn change(&self, change: impl FnOnce(&mut Progress)) -> bool {
+    pub(super) fn change(&self, change: impl FnOnce(&mut Progress)) -> bool {
         let (has_moved, reached, wants_sync) = {
             let mut progress = self.progress.lock();
             change(&mut progress);
-            let Progress { watermarks, acks } = &mut *progress;
-            let first_unstable = |high_watermark| self.log.first_unstable(high_watermark);
-            let (limits, has_moved) = watermarks.advance(shows(&self.log), first_unstable);
+            let (limits, has_moved) = progress.advance(&self.log, self.isr_watch.lag_max);
             if has_moved {
                 *self.limits.write() = limits;
             }
+            let Progress {
+                watermarks, acks, ..
+            } = &mut *progress;
             let reached = acks.take_reached(watermarks);
-            (has_moved, reached, acks.wants_sync(watermarks))
+            (
+                has_moved,
+                reached,
+                acks.wants_sync(watermarks, shows(&self.log)),
+            )
         };
         if has_moved {
             self.waiters.wake_all();
         }
+        let min_insync = self.needed_in_sync(Acks::All);
+        let is_under_min = self.in_sync_replicas() < min_insync;
         for (appended, reply) in reached {
-            let _ = reply.send(Ok(appended));
+            match is_under_min && reply.is_for_all() {
+                true => reply.send(Err(LogError::NotEnoughReplicasAfterAppend)),
+                false => reply.send(Ok(appended)),
+            }
         }
         wants_sync
     }
@@ -474,6 +487,11 @@ impl Replica {
     /// The journal holds, durably, what was given to it up to here.
     pub(super) fn journaled(&self, end: OffsetPosition) {
         self.change(|progress| progress.watermarks.journaled(end));
+    }
+
+    /// Whether the journal may hold anything of the log.
+    pub(super) fn was_journaled(&self) -> bool {
+        self.progress.lock().watermarks.was_journaled()
     }
 
     /// What was given to the journal is not in it: the log itself must be synced.
@@ -515,55 +533,7 @@ impl Replica {
     }
 
     fn refuse_waiting(&self, reason: &str) {
-        self.progress.lock().acks.refuse_all(reason);
-    }
-
-    /// Answers ListOffsets.
-    pub fn list_offset(
-        &self,
-        spec: OffsetSpec,
-        isolation: Isolation,
-    ) -> Result<ListedOffset, LogError> {
-        let limit = self.readable_end(isolation);
-        let log_start = self.log.ends().log_start;
-        let at = |offset| ListedOffset {
-            offset,
-            timestamp: -1,
-            leader_epoch: self.epoch_of(offset),
-        };
-        let found = |found: Option<FoundTimestamp>| match found {
-            Some(found) => ListedOffset {
-                offset: found.offset,
-                timestamp: found.timestamp,
-                leader_epoch: found.leader_epoch,
-            },
-            None => ListedOffset {
-                offset: -1,
-                timestamp: -1,
-                leader_epoch: -1,
-            },
-        };
-        Ok(match spec {
-            OffsetSpec::Earliest | OffsetSpec::EarliestLocal => at(log_start),
-            OffsetSpec::Latest => at(limit),
-            OffsetSpec::MaxTimestamp => found(self.log.find_max_timestamp(limit)?),
-            OffsetSpec::Timestamp(timestamp) => found(self.log.find_timestamp(timestamp, limit)?),
-        })
-    }
-
-    fn epoch_of(&self, offset: i64) -> i32 {
-        let epochs = self.log.epochs();
-        epochs
-            .epoch_of(offset)
-            .unwrap_or_else(|| self.leader_epoch())
-    }
-
-    /// The epoch at most `epoch` and where it ended, for OffsetForLeaderEpoch.
-    pub fn epoch_end(&self, epoch: i32) -> Option<(i32, i64)> {
-        let end = self.log.ends().log_end.offset;
-        if epoch == self.leader_epoch() {
-            return Some((epoch, end));
-        }
-        self.log.epochs().end_offset_for(epoch, end)
+        let refusal = || LogError::Offline(reason.to_owned());
+        self.progress.lock().acks.refuse_all(refusal);
     }
 }

@@ -97,7 +97,9 @@ fn topic(partitions: i32, config: LogConfig) -> TopicToOpen {
         topic: "t".into(),
         topic_id: Uuid::from_u128(7),
         config,
-        partitions: (0..partitions).map(|index| (index, identity, 0)).collect(),
+        partitions: (0..partitions)
+            .map(|index| (index, identity, PartitionState::alone(0)))
+            .collect(),
     }
 }
 

@@ -31,7 +31,7 @@ fn opened_in(dirs: &[&Path], config: LogConfig) -> (Partitions, Arc<Partition>) 
         topic: "t".into(),
         topic_id: Uuid::from_u128(7),
         config,
-        partitions: vec![(0, identity, 0)],
+        partitions: vec![(0, identity, PartitionState::alone(0))],
     }]);
     let partition = partitions.get("t", 0).unwrap();
     (partitions, partition)
@@ -123,7 +123,7 @@ async fn readers_of_committed_records_see_up_to_the_first_open_transaction_and_h
     one.send(&partition).await;
     assert_eq!(ends(&partition), (0, 3));
     let waiter = Arc::new(FetchWaiter::default());
-    let _subscription = partition.subscribe(&waiter, 4);
+    let _subscription = partition.subscribe(&waiter, 4, false);
     one.end(&partition, Outcome::Commit).await;
     assert_eq!(ends(&partition), (1, 4));
     let moved = tokio::time::timeout(SOON, waiter.moved()).await.unwrap();

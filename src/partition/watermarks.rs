@@ -5,9 +5,9 @@
 //! synced ≤ durable ≤ log end        last stable ≤ high watermark ≤ log end
 //! ```
 //!
-//! The high watermark is the log's end, or the durable end where the topic acknowledges only what is synced. The last stable
-//! offset is where the first transaction begins that is not decided below the high watermark, or else the high watermark.
-//! Neither goes back.
+//! The high watermark is the log's end, or the durable end where the topic acknowledges only what is synced; where other brokers
+//! keep the partition too, no more than what is committed. The last stable offset is where the first transaction begins that is
+//! not decided below the high watermark, or else the high watermark. Neither goes back, but where records are cut off.
 
 use crate::log::OffsetPosition;
 
@@ -29,6 +29,14 @@ impl ReadLimits {
     /// Every transaction before this offset is decided. Without transactions, the high watermark.
     pub fn last_stable_offset(&self) -> i64 {
         self.last_stable.offset
+    }
+
+    /// All that lies before a position, as followers see it.
+    pub fn all_before(end: OffsetPosition) -> Self {
+        Self {
+            high_watermark: end,
+            last_stable: end,
+        }
     }
 
     /// The end that readers of an isolation level see.
@@ -71,6 +79,17 @@ pub(super) enum Promise {
     Durable,
 }
 
+/// What bounds the high watermark beside this broker's own log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// Nothing: no other broker keeps the partition, or all that count have all of it.
+    None,
+    /// What is committed ends here.
+    At(OffsetPosition),
+    /// Nothing more is committed now.
+    Held,
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Watermarks {
@@ -90,13 +109,16 @@ struct JournalRun {
     queued: i64,
     /// The end of what is synced in it.
     journaled: OffsetPosition,
+    /// Whether anything was given to it since the log was opened.
+    was_used: bool,
 }
 
 impl Watermarks {
-    /// Of a log that was opened: all that is there was read from its files, and may be read.
+    /// Of a log that was opened, of which what lies before `high_watermark` may be read.
     pub(super) fn opened(
         log_end: OffsetPosition,
         synced: OffsetPosition,
+        high_watermark: OffsetPosition,
         first_unstable: Option<OffsetPosition>,
     ) -> Self {
         Self {
@@ -106,8 +128,9 @@ impl Watermarks {
                 from: i64::MAX,
                 queued: i64::MAX,
                 journaled: synced,
+                was_used: false,
             },
-            limits: ReadLimits::below(log_end, first_unstable),
+            limits: ReadLimits::below(high_watermark, first_unstable),
         }
     }
 
@@ -119,6 +142,16 @@ impl Watermarks {
             true => run.journaled,
             false => self.synced,
         }
+    }
+
+    /// What readers may see.
+    pub(super) fn limits(&self) -> ReadLimits {
+        self.limits
+    }
+
+    /// Readers may see what lies before this offset.
+    pub(super) fn high_watermark(&self) -> i64 {
+        self.limits.high_watermark()
     }
 
     /// Whether what is promised of the record at an offset is true.
@@ -143,7 +176,13 @@ impl Watermarks {
             run.from = from;
         }
         run.queued = end;
+        run.was_used = true;
         run.from
+    }
+
+    /// Whether the journal may hold anything of the log.
+    pub(super) fn was_journaled(&self) -> bool {
+        self.journal.was_used
     }
 
     /// The journal holds, durably, what was given to it up to here.
@@ -180,18 +219,43 @@ impl Watermarks {
         }
     }
 
-    /// What may be read now, where only what is durable is shown or all that is written; and whether more may than before.
-    /// `first_unstable` says for a high watermark where the first transaction begins that is not decided below it.
+    /// The log was cut off here, or begun anew: nothing after it was ever there.
+    pub(super) fn cut_to(
+        &mut self,
+        log_end: OffsetPosition,
+        synced: OffsetPosition,
+        first_unstable: impl FnOnce(i64) -> Option<OffsetPosition>,
+    ) {
+        let high_watermark = match self.limits.high_watermark.offset < log_end.offset {
+            true => self.limits.high_watermark,
+            false => log_end,
+        };
+        let was_used = self.journal.was_used;
+        let unstable = first_unstable(high_watermark.offset);
+        *self = Self::opened(log_end, synced, high_watermark, unstable);
+        self.journal.was_used = was_used;
+    }
+
+    /// The end of the log.
+    pub(super) fn log_end(&self) -> OffsetPosition {
+        self.log_end
+    }
+
+    /// What may be read now, where only what is durable is shown or all that is written, within a bound; and whether more may
+    /// than before. `first_unstable` says for a high watermark where the first transaction begins that is not decided below it.
     pub(super) fn advance(
         &mut self,
         shows: Promise,
+        bound: Bound,
         first_unstable: impl FnOnce(i64) -> Option<OffsetPosition>,
     ) -> (ReadLimits, bool) {
-        let reached = match shows {
-            Promise::Written => self.log_end,
-            Promise::Durable => self.durable(),
-        };
+        let own = self.own_end(shows);
         let before = self.limits;
+        let reached = match bound {
+            Bound::At(committed) if committed.offset < own.offset => committed,
+            Bound::Held => before.high_watermark,
+            Bound::None | Bound::At(_) => own,
+        };
         // Also at the same offset: a roll moves the position into the new segment.
         let high_watermark = match reached.offset >= before.high_watermark.offset {
             true => reached,
@@ -201,6 +265,14 @@ impl Watermarks {
         self.limits = ReadLimits::below(high_watermark, first_unstable);
         self.assert_ordered(before);
         (self.limits, self.limits != before)
+    }
+
+    /// As far as this replica has what is promised.
+    pub(super) fn own_end(&self, shows: Promise) -> OffsetPosition {
+        match shows {
+            Promise::Written => self.log_end,
+            Promise::Durable => self.durable(),
+        }
     }
 
     fn assert_ordered(&self, before: ReadLimits) {
@@ -230,21 +302,29 @@ mod tests {
     }
 
     fn watermark(watermarks: &mut Watermarks, shows: Promise) -> i64 {
-        watermarks.advance(shows, |_| None).0.high_watermark.offset
+        watermarks
+            .advance(shows, Bound::None, |_| None)
+            .0
+            .high_watermark
+            .offset
     }
 
     #[test]
     fn what_is_written_is_shown_at_once_where_nothing_else_is_promised() {
-        let mut watermarks = Watermarks::opened(at(5), at(3), None);
+        let mut watermarks = Watermarks::opened(at(5), at(3), at(5), None);
         assert!(watermarks.holds(Promise::Written, 4) && !watermarks.holds(Promise::Durable, 3));
         watermarks.appended(at(8));
         assert_eq!(watermark(&mut watermarks, Promise::Written), 8);
-        assert!(!watermarks.advance(Promise::Written, |_| None).1);
+        assert!(
+            !watermarks
+                .advance(Promise::Written, Bound::None, |_| None)
+                .1
+        );
     }
 
     #[test]
     fn the_high_watermark_never_goes_back_also_when_only_what_is_durable_is_shown_from_now_on() {
-        let mut watermarks = Watermarks::opened(at(5), at(5), None);
+        let mut watermarks = Watermarks::opened(at(5), at(5), at(5), None);
         watermarks.appended(at(8));
         assert_eq!(watermark(&mut watermarks, Promise::Written), 8);
         watermarks.appended(at(9));
@@ -256,13 +336,14 @@ mod tests {
     #[test]
     fn the_last_stable_offset_stays_before_what_is_not_decided_and_never_passes_the_high_watermark()
     {
-        let mut watermarks = Watermarks::opened(at(5), at(5), Some(at(2)));
+        let mut watermarks = Watermarks::opened(at(5), at(5), at(5), Some(at(2)));
         let mut stable = |end, first_unstable| {
             watermarks.appended(at(end));
-            let (limits, has_moved) = watermarks.advance(Promise::Durable, |high_watermark| {
-                assert_eq!(high_watermark, 5);
-                first_unstable
-            });
+            let (limits, has_moved) =
+                watermarks.advance(Promise::Durable, Bound::None, |high_watermark| {
+                    assert_eq!(high_watermark, 5);
+                    first_unstable
+                });
             (limits.last_stable.offset, has_moved)
         };
         assert_eq!(stable(6, Some(at(2))), (2, false));
@@ -276,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_run_of_the_journal_counts_once_what_lies_before_it_is_synced() {
-        let mut watermarks = Watermarks::opened(at(0), at(0), None);
+        let mut watermarks = Watermarks::opened(at(0), at(0), at(0), None);
         // Too large for the journal.
         watermarks.appended(at(3));
         watermarks.appended(at(4));
@@ -301,7 +382,7 @@ mod tests {
 
     #[test]
     fn what_a_journal_failed_to_take_waits_for_the_logs_own_sync() {
-        let mut watermarks = Watermarks::opened(at(0), at(0), None);
+        let mut watermarks = Watermarks::opened(at(0), at(0), at(0), None);
         watermarks.appended(at(2));
         watermarks.queue_in_journal(0, 2);
         watermarks.forget_journal();
@@ -309,5 +390,35 @@ mod tests {
         assert!(!watermarks.holds(Promise::Durable, 1) && !watermarks.waits_for_journal(1));
         watermarks.synced(at(2));
         assert!(watermarks.holds(Promise::Durable, 1));
+    }
+
+    #[test]
+    fn where_others_keep_the_partition_too_no_more_is_shown_than_is_committed() {
+        let mut watermarks = Watermarks::opened(at(5), at(0), at(3), None);
+        let mut shown = |end, bound| {
+            watermarks.appended(at(end));
+            let (limits, _) = watermarks.advance(Promise::Written, bound, |_| None);
+            limits.high_watermark.offset
+        };
+        assert_eq!(shown(5, Bound::At(at(4))), 4);
+        // A follower that joined has less.
+        assert_eq!(shown(6, Bound::At(at(2))), 4);
+        assert_eq!(shown(6, Bound::Held), 4);
+        assert_eq!(shown(7, Bound::At(at(9))), 7);
+        assert_eq!(shown(8, Bound::None), 8);
+    }
+
+    #[test]
+    fn what_is_cut_off_is_not_shown_and_not_in_the_journal() {
+        let mut watermarks = Watermarks::opened(at(0), at(0), at(0), None);
+        watermarks.appended(at(9));
+        watermarks.queue_in_journal(0, 9);
+        watermarks.journaled(at(9));
+        assert_eq!(watermark(&mut watermarks, Promise::Durable), 9);
+        watermarks.cut_to(at(4), at(2), |_| None);
+        assert_eq!(watermarks.limits.high_watermark.offset, 4);
+        assert!(!watermarks.holds(Promise::Durable, 2) && watermarks.was_journaled());
+        watermarks.appended(at(5));
+        assert!(!watermarks.waits_for_journal(4));
     }
 }

@@ -116,6 +116,11 @@ impl Writer {
         }
     }
 
+    /// The journal of the directory, where there is one.
+    pub(super) fn journal(&self) -> Option<&Journaling> {
+        self.queue.work.journal.as_ref()
+    }
+
     /// Syncs every partition by itself from now on.
     pub(super) fn do_without_journal(&self) {
         if let Some(journal) = &self.queue.work.journal {

@@ -20,7 +20,7 @@ use metaq::log::{
 use metaq::observe::Events;
 use metaq::partition::{
     Acks, Cleaner, CleanerOptions, Housekeeping, HousekeepingIntervals, Identity, Isolation,
-    Partition, Partitions, PartitionsOptions, TopicToOpen, Workers,
+    Partition, PartitionState, Partitions, PartitionsOptions, TopicToOpen, Workers,
 };
 use metaq_protocol::batch::{BATCH_HEADER_BYTES, BatchBuilder, BatchHeader, Batches, verify_crc};
 use metaq_protocol::records::Records;
@@ -522,7 +522,7 @@ impl World<'_> {
             topic: TOPIC.into(),
             topic_id: self.topic,
             config: self.config.clone(),
-            partitions: vec![(0, identity, 0)],
+            partitions: vec![(0, identity, PartitionState::alone(0))],
         };
         let _runtime = self.broker().runtime.enter();
         self.broker().partitions.open_topics(vec![topic]);

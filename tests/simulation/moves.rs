@@ -20,8 +20,8 @@ use metaq::log::{
     uuid_to_base64,
 };
 use metaq::partition::{
-    Acks, Identity, InlineWrites, Isolation, Partition, Partitions, PartitionsOptions, TopicToOpen,
-    Workers, with_inline_writes,
+    Acks, Identity, InlineWrites, Isolation, Partition, PartitionState, Partitions,
+    PartitionsOptions, TopicToOpen, Workers, with_inline_writes,
 };
 use metaq_protocol::batch::{BATCH_HEADER_BYTES, BatchBuilder, BatchHeader, Batches};
 use metaq_protocol::records::Records;
@@ -492,7 +492,7 @@ impl World<'_> {
             topic: TOPIC.into(),
             topic_id: self.topic.id,
             config: self.config.clone(),
-            partitions: vec![(0, identity, 0)],
+            partitions: vec![(0, identity, PartitionState::alone(0))],
         };
         let _runtime = self.broker().runtime.enter();
         self.broker().partitions.open_topics(vec![topic]);

@@ -121,12 +121,18 @@ impl DataDir {
         partition: i32,
         row: PartitionOffsets,
     ) -> io::Result<()> {
+        self.hold_rows(&[((topic.to_owned(), partition), row)])
+    }
+
+    /// The same of several partitions, with one write.
+    pub fn hold_rows(&self, held: &[(TopicPartition, PartitionOffsets)]) -> io::Result<()> {
         let mut rows = self.rows.lock();
-        let key = (topic.to_owned(), partition);
         let mut offsets = rows.known.clone();
-        offsets.insert(key.clone(), row);
-        self.write_checkpoints(&mut rows, offsets)?;
-        rows.held.insert(key, row);
+        offsets.extend(held.iter().cloned());
+        if offsets != rows.known || rows.are_in_doubt() {
+            self.write_checkpoints(&mut rows, offsets)?;
+        }
+        rows.held.extend(held.iter().cloned());
         Ok(())
     }
 

@@ -13,7 +13,9 @@ use super::{Cleaner, CleanerOptions};
 use crate::clock::WallClock;
 use crate::log::{LogConfig, ProducedBatch, RealDisk};
 use crate::observe::{EventKind, Events};
-use crate::partition::{Acks, Identity, Partition, Partitions, PartitionsOptions, TopicToOpen};
+use crate::partition::{
+    Acks, Identity, Partition, PartitionState, Partitions, PartitionsOptions, TopicToOpen,
+};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -51,7 +53,7 @@ impl World {
             topic: name.into(),
             topic_id: Uuid::from_u128(id),
             config,
-            partitions: vec![(0, identity, 0)],
+            partitions: vec![(0, identity, PartitionState::alone(0))],
         }]);
         assert_eq!(report.online, 1);
         self.partitions.get(name, 0).unwrap()

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::super::handle::Partition;
+use super::super::partition_state::PartitionState;
 use super::super::replica::{Identity, Replica};
 use super::super::volume::Volume;
 use super::{HostedPartition, Map, OpenReport, Partitions, TopicPartitions, TopicToOpen};
@@ -21,14 +22,14 @@ impl Partitions {
     /// Opens or creates partitions, several at a time, and makes them known. A partition that cannot be opened
     /// is offline; the others are not affected.
     pub fn open_topics(&self, topics: Vec<TopicToOpen>) -> OpenReport {
-        let work: Vec<(usize, i32, Identity, i32)> = topics
+        let work: Vec<(usize, i32, Identity, &PartitionState)> = topics
             .iter()
             .enumerate()
             .flat_map(|(n, topic)| {
                 topic
                     .partitions
                     .iter()
-                    .map(move |(index, id, epoch)| (n, *index, *id, *epoch))
+                    .map(move |(index, id, state)| (n, *index, *id, state))
             })
             .collect();
         let names = || {
@@ -44,14 +45,14 @@ impl Partitions {
         let opened = Mutex::new(Vec::with_capacity(work.len()));
         let grown: Vec<AtomicBool> = self.volumes.iter().map(|_| AtomicBool::default()).collect();
         let worker = || {
-            while let Some((n, index, identity, epoch)) =
+            while let Some((n, index, identity, state)) =
                 work.get(next.fetch_add(1, Ordering::Relaxed))
             {
                 let slot = match self.open_one(
                     &topics[*n],
                     *index,
                     *identity,
-                    *epoch,
+                    state,
                     (&scanned, &cut, &grown),
                 ) {
                     Ok(partition) => HostedPartition::Online(partition),
@@ -179,7 +180,7 @@ impl Partitions {
         topic: &TopicToOpen,
         index: i32,
         identity: Identity,
-        leader_epoch: i32,
+        state: &PartitionState,
         (scanned, cut, grown): (&AtomicU64, &AtomicU64, &[AtomicBool]),
     ) -> Result<Arc<Partition>, LogError> {
         let at = self.place(topic, index)?;
@@ -256,7 +257,9 @@ impl Partitions {
                 .dir
                 .store_topic_id_if_new(&topic.topic, index, topic.topic_id)?,
         }
-        opened.log.begin_epoch(leader_epoch)?;
+        if state.is_led_here() {
+            opened.log.begin_epoch(state.leader_epoch)?;
+        }
         // It says more than there is: what is appended from here on was not compacted.
         let cleaned_until = opened.log.cleaned_until();
         if cleaned_until < offsets.cleaned_until {
@@ -265,12 +268,11 @@ impl Partitions {
         }
         self.unclosed.lock().remove(&(topic.topic_id, index));
         let replica = Replica::new(
-            topic.topic.clone(),
-            topic.topic_id,
-            index,
-            identity,
+            (topic.topic.clone(), topic.topic_id, index, identity),
             opened.log,
-            leader_epoch,
+            state,
+            offsets.high_watermark,
+            self.isr_watch.clone(),
         );
         volume.partitions.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(Partition::new(replica, volume.writer.clone())))

@@ -55,7 +55,7 @@ impl Partitions {
                 to_open,
                 index,
                 old.identity(),
-                old.leader_epoch(),
+                &old.state(),
                 (&unused.0, &unused.1, &grown),
             ),
             // Not to be begun anew: it is in a copy or set aside.

@@ -106,7 +106,7 @@ mod tests {
 
     use crate::log::{LogConfig, LogError, ProducedBatch, RealDisk};
     use crate::partition::{
-        Acks, Identity, PartitionError, Partitions, PartitionsOptions, TopicToOpen,
+        Acks, Identity, PartitionError, PartitionState, Partitions, PartitionsOptions, TopicToOpen,
     };
 
     use super::*;
@@ -121,7 +121,7 @@ mod tests {
             topic_id: Uuid::from_u128(7),
             config: LogConfig::default(),
             partitions: (0..2)
-                .map(|index| (index, identity(index), leader_epoch))
+                .map(|index| (index, identity(index), PartitionState::alone(leader_epoch)))
                 .collect(),
         }
     }

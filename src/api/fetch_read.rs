@@ -1,0 +1,262 @@
+//! What one partition gives to a fetch: whether who asks may have it, what it may see, and what is known of it afterwards.
+
+use std::sync::Arc;
+
+use metaq_protocol::ResponseError;
+use metaq_protocol::fetch_response::FetchedPartition;
+
+use super::authorize::{Operation, Resource, authorize};
+use super::errors::WireError;
+use super::fetch_sessions::PartitionFetch;
+use super::shared::{BY_ID_VERSION_MIN, LookupError, partition_of, replica_of};
+use super::{Caller, Context};
+use crate::log::{AbortedTransaction, LogError, Reach, ReadWanted, Slice};
+use crate::partition::{FollowerFetch, Isolation, Partition, ReadError, ReadLimits};
+
+/// From this version on a client may read from followers (KIP-392).
+const ANY_REPLICA_FROM: i16 = 11;
+/// Before this version clients did not know KAFKA_STORAGE_ERROR.
+const STORAGE_ERROR_FROM: i16 = 6;
+/// What one partition gives.
+pub(super) struct Fetched {
+    pub(super) partition: Option<Arc<Partition>>,
+    pub(super) answer: FetchedPartition,
+    pub(super) slice: Option<Slice>,
+    /// Bytes that it may give and does not, because its next batch is larger: they count as given where a fetch waits for
+    /// enough (Kafka's DelayedFetch.tryComplete).
+    pub(super) withheld: usize,
+    /// Where the log ended, as far as who asks may see it.
+    seen_end: i64,
+}
+
+/// What all partitions of a request have in common.
+pub(super) struct FetchLimits<'a> {
+    pub(super) caller: &'a Caller,
+    /// The broker that fetches as a follower, and its registration; `None` for a consumer.
+    pub(super) follower: Option<(i32, i64)>,
+    pub(super) bytes_max: usize,
+    pub(super) bytes_min: usize,
+    pub(super) isolation: Isolation,
+}
+
+impl Fetched {
+    /// Whether its partition can give more by now, or is not the one to ask any more.
+    pub(super) fn has_moved(&self, follower: Option<(i32, i64)>) -> bool {
+        let answered = (self.answer.high_watermark, self.answer.last_stable_offset);
+        self.partition.as_ref().is_some_and(|partition| {
+            let limits = partition.read_limits();
+            let now = (limits.high_watermark(), limits.last_stable_offset());
+            let has_moved = match follower {
+                Some(_) => partition.log().ends().log_end.offset != self.seen_end,
+                None => now != answered,
+            };
+            partition.is_deleted() || has_moved
+        })
+    }
+}
+
+/// Reads one partition, of a fetch that has so many bytes already.
+pub(super) async fn read_one(
+    cx: &Arc<Context>,
+    wanted: &PartitionFetch,
+    limits: &FetchLimits<'_>,
+    bytes: usize,
+) -> Fetched {
+    let key = &wanted.key;
+    let refuse = |error: ResponseError| Fetched {
+        partition: None,
+        answer: FetchedPartition {
+            index: key.partition,
+            error_code: for_version(limits.caller.version, error).code(),
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            // As Kafka's FetchResponse.partitionResponse, of what no log was asked for.
+            aborted: is_unread(error).then(Vec::new),
+            ..FetchedPartition::default()
+        },
+        slice: None,
+        withheld: 0,
+        seen_end: -1,
+    };
+    if key.topic_id.is_nil() && limits.caller.version >= BY_ID_VERSION_MIN {
+        return refuse(ResponseError::UnknownTopicId);
+    }
+    let partition = match find(cx, wanted, limits) {
+        Ok(partition) => partition,
+        Err(error) => return refuse(error.wire()),
+    };
+    let topic = Resource::Topic(partition.topic());
+    let allowed = match limits.follower {
+        Some(_) => Ok(()),
+        None => authorize(cx, limits.caller, Operation::Read, topic),
+    };
+    if let Err(denied) = allowed {
+        return refuse(denied.wire());
+    }
+    if let Err(error) = partition.check_epoch(wanted.current_leader_epoch) {
+        return refuse(error.wire());
+    }
+    if let Some((replica, _)) = limits.follower
+        && !partition.has_follower(replica)
+    {
+        return refuse(match wanted.current_leader_epoch {
+            -1 => ResponseError::NotLeaderOrFollower,
+            _ => ResponseError::UnknownLeaderEpoch,
+        });
+    }
+    let left = limits.bytes_max.saturating_sub(bytes);
+    let to_read = ReadWanted {
+        offset: wanted.fetch_offset,
+        bytes_max: left.min(usize::try_from(wanted.bytes_max).unwrap_or(0)),
+        first_batch_whole: bytes == 0,
+    };
+    // Before the read: what comes in between is seen as a move.
+    let read_limits = partition.read_limits();
+    let log_end = partition.log().ends().log_end;
+    let readable_end = match limits.follower {
+        Some(_) => log_end.offset,
+        None => read_limits.readable_end(limits.isolation),
+    };
+    let diverging_epoch = match diverging_epoch(&partition, wanted) {
+        Ok(diverging_epoch) => diverging_epoch,
+        Err(error) => return refuse(error),
+    };
+    let read = match diverging_epoch {
+        Some(_) => Ok(None),
+        None => {
+            let within = match limits.follower {
+                Some(_) => ReadLimits::all_before(log_end),
+                None => read_limits,
+            };
+            read_partition(cx, &partition, to_read, within, limits.isolation).await
+        }
+    };
+    if let Some(follower) = limits.follower
+        && read.is_ok()
+        && diverging_epoch.is_none()
+        && !note_follower(&partition, wanted, follower)
+    {
+        return refuse(ResponseError::NotLeaderOrFollower);
+    }
+    let read = read.map(|read| match read {
+        Some((slice, aborted)) => (Some(slice), aborted),
+        None => (None, Vec::new()),
+    });
+    match read {
+        Ok((slice, aborted)) => Fetched {
+            answer: FetchedPartition {
+                index: key.partition,
+                error_code: 0,
+                high_watermark: read_limits.high_watermark(),
+                last_stable_offset: read_limits.last_stable_offset(),
+                log_start_offset: partition.log().ends().log_start,
+                aborted: (limits.isolation == Isolation::ReadCommitted
+                    && diverging_epoch.is_none())
+                .then(|| aborted.iter().map(as_told).collect()),
+                diverging_epoch,
+                current_leader: None,
+                records_bytes: slice.as_ref().map_or(0, |slice| slice.bytes),
+            },
+            withheld: match &slice {
+                None if diverging_epoch.is_none() && wanted.fetch_offset < readable_end => {
+                    usize::try_from(wanted.bytes_max).unwrap_or(0)
+                }
+                _ => 0,
+            },
+            slice,
+            partition: Some(partition),
+            seen_end: log_end.offset,
+        },
+        Err(error) => refuse(error.wire()),
+    }
+}
+
+/// The partition that is read: a follower, and a client that knows nothing of others, read from the leader (KIP-392).
+fn find(
+    cx: &Context,
+    wanted: &PartitionFetch,
+    limits: &FetchLimits<'_>,
+) -> Result<Arc<Partition>, LookupError> {
+    let key = &wanted.key;
+    let any_replica = limits.follower.is_none() && limits.caller.version >= ANY_REPLICA_FROM;
+    match any_replica {
+        true => replica_of(cx, &key.topic, key.topic_id, key.partition),
+        false => partition_of(cx, &key.topic, key.topic_id, key.partition),
+    }
+}
+
+/// Notes that a follower has what lies before what it asks for; `false` where it is of an earlier life of its broker (KIP-903).
+fn note_follower(
+    partition: &Partition,
+    wanted: &PartitionFetch,
+    (replica, broker_epoch): (i32, i64),
+) -> bool {
+    partition.follower_fetched(&FollowerFetch {
+        replica,
+        broker_epoch,
+        offset: wanted.fetch_offset,
+        log_start: wanted.log_start,
+    })
+}
+
+fn as_told(aborted: &AbortedTransaction) -> (i64, i64) {
+    (aborted.producer_id, aborted.first_offset)
+}
+
+/// As KafkaApis.maybeDownConvertStorageError: so that an old client asks again who leads.
+fn for_version(version: i16, error: ResponseError) -> ResponseError {
+    match error {
+        ResponseError::KafkaStorageError if version < STORAGE_ERROR_FROM => {
+            ResponseError::NotLeaderOrFollower
+        }
+        error => error,
+    }
+}
+
+/// Largest epoch that the log shares with a client, and where it ends, where the client read what is not in this log
+/// (KIP-320, 595; Kafka's Partition.readRecords).
+fn diverging_epoch(
+    partition: &Partition,
+    wanted: &PartitionFetch,
+) -> Result<Option<(i32, i64)>, ResponseError> {
+    if wanted.last_fetched_epoch == -1 {
+        return Ok(None);
+    }
+    let end = partition.epoch_end(wanted.last_fetched_epoch);
+    let (epoch, end_offset) = end.ok_or(ResponseError::OffsetOutOfRange)?;
+    if wanted.fetch_offset < partition.log().ends().log_start {
+        return Err(ResponseError::OffsetOutOfRange);
+    }
+    let diverges = epoch < wanted.last_fetched_epoch || end_offset < wanted.fetch_offset;
+    Ok(diverges.then_some((epoch, end_offset)))
+}
+
+/// Whether an error says that there is no such partition for the client, rather than that its log gives nothing.
+fn is_unread(error: ResponseError) -> bool {
+    matches!(
+        error,
+        ResponseError::UnknownTopicOrPartition
+            | ResponseError::UnknownTopicId
+            | ResponseError::TopicAuthorizationFailed
+    )
+}
+
+/// Reads on this thread what is in memory, and elsewhere what the disk must be waited for.
+async fn read_partition(
+    cx: &Context,
+    partition: &Arc<Partition>,
+    wanted: ReadWanted,
+    limits: ReadLimits,
+    isolation: Isolation,
+) -> Result<Option<(Slice, Vec<AbortedTransaction>)>, ReadError> {
+    match partition.read_below(&wanted, &limits, isolation, Reach::Cache) {
+        Err(ReadError::Log(LogError::NotCached)) => {}
+        read => return read,
+    }
+    let partition = partition.clone();
+    let read = move || partition.read_below(&wanted, &limits, isolation, Reach::Disk);
+    let panicked = || LogError::Offline("a read panicked; this is a bug".to_owned());
+    let read = cx.partitions.workers().unblock(read).await;
+    read.unwrap_or_else(|| Err(panicked().into()))
+}

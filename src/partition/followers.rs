@@ -1,0 +1,417 @@
+//! What a leader knows of its partition's other replicas: how far each is, which are in sync, and which it proposes to the
+//! controller to be (Kafka's Replica and the in-sync part of Partition). No clock, no locks.
+//!
+//! A record is committed once every member of the maximal in-sync set has it: those that the cluster says are in sync, and those
+//! that a proposal under way would add (KIP-497). While fewer than `min.insync.replicas` are in sync nothing is committed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::partition_state::PartitionState;
+
+/// How far a follower says that it is, by a fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowerFetch {
+    /// The follower.
+    pub replica: i32,
+    /// Its registration, -1 where it does not say (KIP-903).
+    pub broker_epoch: i64,
+    /// The end of its log.
+    pub offset: i64,
+    /// The start of its log, -1 where it does not say.
+    pub log_start: i64,
+}
+
+/// What a leader proposes to the controller (AlterPartition).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsrProposal {
+    /// The epoch in which this broker leads.
+    pub leader_epoch: i32,
+    /// The state that the proposal changes.
+    pub partition_epoch: i32,
+    /// Who is to be in sync, each with the registration that it fetched with; -1 where it is not known.
+    pub isr: Vec<(i32, i64)>,
+}
+
+/// How a follower is, for people and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowerState {
+    /// The broker.
+    pub replica: i32,
+    /// The end of its log, -1 where it has not fetched from this leader.
+    pub log_end: i64,
+    /// Whether it is in sync, as the cluster says.
+    pub is_in_sync: bool,
+    /// Since when it has not reached the leader's end; `None` where it never did in this epoch.
+    pub caught_up: Option<Instant>,
+}
+
+/// One follower.
+#[derive(Debug)]
+struct Follower {
+    /// -1 until it fetches.
+    end: i64,
+    log_start: i64,
+    broker_epoch: i64,
+    /// Its latest fetch, and the leader's end then.
+    last_fetch: Option<(Instant, i64)>,
+    /// When it had all that the leader had.
+    caught_up: Option<Instant>,
+}
+
+impl Follower {
+    /// One that is in sync is taken for caught up when the leader begins (Kafka's Replica.resetReplicaState).
+    fn new(is_in_sync: bool, now: Instant) -> Self {
+        Self {
+            end: -1,
+            log_start: -1,
+            broker_epoch: -1,
+            last_fetch: None,
+            caught_up: is_in_sync.then_some(now),
+        }
+    }
+
+    /// As Kafka's Replica.updateFetchStateOrThrow.
+    fn fetched(&mut self, fetch: &FollowerFetch, leader_end: i64, now: Instant) {
+        if fetch.offset >= leader_end {
+            self.caught_up = self.caught_up.max(Some(now));
+        } else if let Some((then, end)) = self.last_fetch
+            && fetch.offset >= end
+        {
+            self.caught_up = self.caught_up.max(Some(then));
+        }
+        self.end = fetch.offset;
+        self.log_start = fetch.log_start;
+        self.broker_epoch = fetch.broker_epoch;
+        self.last_fetch = Some((now, leader_end));
+    }
+
+    fn is_caught_up(&self, leader_end: i64, now: Instant, lag_max: Duration) -> bool {
+        let is_recent = |then| now.saturating_duration_since(then) <= lag_max;
+        self.end == leader_end || self.caught_up.is_some_and(is_recent)
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Followers {
+    own: i32,
+    leader_epoch: i32,
+    partition_epoch: i32,
+    replicas: usize,
+    isr: Vec<i32>,
+    /// The in-sync set of the proposal under way.
+    proposed: Option<Vec<i32>>,
+    /// Where the leader's epoch began: who is not that far cannot join.
+    epoch_start: i64,
+    followers: BTreeMap<i32, Follower>,
+}
+
+impl Followers {
+    /// Of a leader whose epoch begins at an offset.
+    pub(super) fn new(state: &PartitionState, epoch_start: i64, now: Instant) -> Self {
+        let mut followers = Self {
+            own: state.own,
+            leader_epoch: state.leader_epoch,
+            partition_epoch: state.partition_epoch,
+            replicas: 0,
+            isr: Vec::new(),
+            proposed: None,
+            epoch_start,
+            followers: BTreeMap::new(),
+        };
+        followers.take(state, now);
+        followers
+    }
+
+    fn take(&mut self, state: &PartitionState, now: Instant) {
+        self.partition_epoch = state.partition_epoch;
+        self.replicas = state.replicas.len();
+        self.isr.clone_from(&state.isr);
+        self.proposed = None;
+        let others = state.replicas.iter().filter(|id| **id != self.own);
+        self.followers.retain(|id, _| state.replicas.contains(id));
+        for id in others {
+            let is_in_sync = state.isr.contains(id);
+            let new = || Follower::new(is_in_sync, now);
+            self.followers.entry(*id).or_insert_with(new);
+        }
+    }
+
+    /// Takes over what the cluster says, unless it is older than what is known.
+    pub(super) fn update(&mut self, state: &PartitionState, now: Instant) {
+        if state.leader_epoch == self.leader_epoch && state.partition_epoch > self.partition_epoch {
+            self.take(state, now);
+        }
+    }
+
+    /// Whether a broker keeps the partition.
+    pub(super) fn has(&self, replica: i32) -> bool {
+        self.followers.contains_key(&replica)
+    }
+
+    /// Where the leader's epoch began.
+    pub(super) fn epoch_start(&self) -> i64 {
+        self.epoch_start
+    }
+
+    /// Notes a fetch; one of an earlier registration of the broker than one before says nothing (KIP-903).
+    pub(super) fn fetched(&mut self, fetch: &FollowerFetch, leader_end: i64, now: Instant) -> bool {
+        let Some(follower) = self.followers.get_mut(&fetch.replica) else {
+            return false;
+        };
+        if fetch.broker_epoch != -1 && follower.broker_epoch > fetch.broker_epoch {
+            return false;
+        }
+        follower.fetched(fetch, leader_end, now);
+        true
+    }
+
+    fn is_in_maximal_isr(&self, id: i32) -> bool {
+        let proposed = self.proposed.as_ref();
+        self.isr.contains(&id) || proposed.is_some_and(|isr| isr.contains(&id))
+    }
+
+    /// What is before it every replica has that counts; `None` while too few are in sync for anything to be committed. Who has
+    /// caught up of late and will be in sync soon counts too, so that it can join under load (Kafka's
+    /// Partition.maybeIncrementLeaderHW).
+    pub(super) fn committed_end(
+        &self,
+        leader_end: i64,
+        min_insync: usize,
+        now: Instant,
+        lag_max: Duration,
+    ) -> Option<i64> {
+        if self.isr.len() < min_insync.min(self.replicas) {
+            return None;
+        }
+        let counts = |(id, follower): &(&i32, &Follower)| {
+            self.is_in_maximal_isr(**id)
+                || (follower.end >= self.epoch_start
+                    && follower.is_caught_up(leader_end, now, lag_max))
+        };
+        let counting = self.followers.iter().filter(counts);
+        let least = counting.map(|(_, follower)| follower.end).min();
+        Some(least.unwrap_or(i64::MAX))
+    }
+
+    /// Whether a follower may join: it has all that is committed, and is in the leader's epoch (Kafka's
+    /// Partition.isFollowerInSync).
+    pub(super) fn may_join(&self, replica: i32, high_watermark: i64) -> bool {
+        let is_far_enough = |follower: &Follower| {
+            follower.end >= high_watermark && follower.end >= self.epoch_start
+        };
+        self.proposed.is_none()
+            && !self.isr.contains(&replica)
+            && self.followers.get(&replica).is_some_and(is_far_enough)
+    }
+
+    /// Who is in sync and has not been at the leader's end for longer than is allowed.
+    fn is_lagging(&self, id: i32, leader_end: i64, now: Instant, lag_max: Duration) -> bool {
+        let follower = self.followers.get(&id);
+        follower.is_some_and(|follower| !follower.is_caught_up(leader_end, now, lag_max))
+    }
+
+    /// Whether somebody who is in sync lags.
+    pub(super) fn has_laggards(&self, leader_end: i64, now: Instant, lag_max: Duration) -> bool {
+        let mut isr = self.isr.iter();
+        self.proposed.is_none() && isr.any(|id| self.is_lagging(*id, leader_end, now, lag_max))
+    }
+
+    /// Begins a proposal, where there is one to be made: who lags leaves, and who has what is committed and `is_eligible` joins.
+    pub(super) fn propose(
+        &mut self,
+        (leader_end, high_watermark): (i64, i64),
+        now: Instant,
+        lag_max: Duration,
+        is_eligible: impl Fn(i32, i64) -> bool,
+    ) -> Option<IsrProposal> {
+        if self.proposed.is_some() {
+            return None;
+        }
+        let stays = |id: &i32| !self.is_lagging(*id, leader_end, now, lag_max);
+        let mut isr: Vec<i32> = self.isr.iter().copied().filter(stays).collect();
+        for (id, follower) in &self.followers {
+            let joins =
+                self.may_join(*id, high_watermark) && is_eligible(*id, follower.broker_epoch);
+            if joins {
+                isr.push(*id);
+            }
+        }
+        if isr == self.isr {
+            return None;
+        }
+        let epoch_of = |id: &i32| {
+            self.followers
+                .get(id)
+                .map_or(-1, |known| known.broker_epoch)
+        };
+        let with_epochs = isr.iter().map(|id| (*id, epoch_of(id))).collect();
+        self.proposed = Some(isr);
+        Some(IsrProposal {
+            leader_epoch: self.leader_epoch,
+            partition_epoch: self.partition_epoch,
+            isr: with_epochs,
+        })
+    }
+
+    /// The proposal made from this state failed, and nothing came of it for sure; it may be made again.
+    pub(super) fn withdraw(&mut self, partition_epoch: i32) {
+        if self.partition_epoch == partition_epoch {
+            self.proposed = None;
+        }
+    }
+
+    /// How each follower is.
+    pub(super) fn states(&self) -> Vec<FollowerState> {
+        let state = |(id, follower): (&i32, &Follower)| FollowerState {
+            replica: *id,
+            log_end: follower.end,
+            is_in_sync: self.isr.contains(id),
+            caught_up: follower.caught_up,
+        };
+        self.followers.iter().map(state).collect()
+    }
+
+    /// The least start of log among the followers that are `live`; `None` where one of them has not said.
+    pub(super) fn least_log_start(&self, is_live: impl Fn(i32) -> bool) -> Option<i64> {
+        let live = self.followers.iter().filter(|(id, _)| is_live(**id));
+        let starts: Vec<i64> = live.map(|(_, follower)| follower.log_start).collect();
+        match starts.contains(&-1) {
+            true => None,
+            false => Some(starts.into_iter().min().unwrap_or(i64::MAX)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAG_MAX: Duration = Duration::from_secs(30);
+
+    fn state(isr: &[i32], partition_epoch: i32) -> PartitionState {
+        PartitionState {
+            own: 1,
+            leader: 1,
+            leader_epoch: 4,
+            partition_epoch,
+            replicas: vec![1, 2, 3],
+            isr: isr.to_vec(),
+        }
+    }
+
+    fn fetch(replica: i32, offset: i64) -> FollowerFetch {
+        FollowerFetch {
+            replica,
+            broker_epoch: 7,
+            offset,
+            log_start: 0,
+        }
+    }
+
+    fn any(_: i32, _: i64) -> bool {
+        true
+    }
+
+    #[test]
+    fn committed_is_what_all_that_are_in_sync_have() {
+        let now = Instant::now();
+        let mut followers = Followers::new(&state(&[1, 2], 1), 5, now);
+        let committed = |followers: &Followers| followers.committed_end(20, 2, now, LAG_MAX);
+        // It has not fetched yet.
+        assert_eq!(committed(&followers), Some(-1));
+        followers.fetched(&fetch(2, 12), 20, now);
+        assert_eq!(committed(&followers), Some(12));
+        // Far off, and not in sync.
+        followers.fetched(&fetch(3, 1), 20, now);
+        assert_eq!(committed(&followers), Some(12));
+        followers.update(&state(&[1], 2), now);
+        assert_eq!(committed(&followers), None);
+        // It may be back at once.
+        assert_eq!(followers.committed_end(20, 1, now, LAG_MAX), Some(12));
+        let later = now + 2 * LAG_MAX;
+        assert_eq!(
+            followers.committed_end(20, 1, later, LAG_MAX),
+            Some(i64::MAX)
+        );
+    }
+
+    #[test]
+    fn who_joins_counts_from_the_proposal_on_and_who_is_to_leave_until_it_is_answered() {
+        let now = Instant::now();
+        let mut followers = Followers::new(&state(&[1, 2], 1), 5, now);
+        followers.fetched(&fetch(2, 20), 20, now);
+        followers.fetched(&fetch(3, 18), 20, now);
+        assert!(followers.may_join(3, 18) && !followers.may_join(3, 19));
+        let later = now + 2 * LAG_MAX;
+        followers.fetched(&fetch(3, 18), 18, later);
+        let proposal = followers.propose((30, 18), later, LAG_MAX, any).unwrap();
+        assert_eq!(proposal.isr, [(1, -1), (3, 7)]);
+        assert_eq!((proposal.leader_epoch, proposal.partition_epoch), (4, 1));
+        assert_eq!(followers.committed_end(30, 2, later, LAG_MAX), Some(18));
+        assert!(followers.propose((30, 18), later, LAG_MAX, any).is_none());
+        followers.update(&state(&[1, 3], 2), later);
+        followers.fetched(&fetch(3, 25), 30, later);
+        assert_eq!(followers.committed_end(30, 2, later, LAG_MAX), Some(25));
+    }
+
+    #[test]
+    fn who_has_not_reached_the_leaders_epoch_or_is_not_eligible_does_not_join() {
+        let now = Instant::now();
+        let mut followers = Followers::new(&state(&[1, 2], 1), 15, now);
+        followers.fetched(&fetch(2, 20), 20, now);
+        followers.fetched(&fetch(3, 12), 20, now);
+        assert!(!followers.may_join(3, 10));
+        followers.fetched(&fetch(3, 15), 20, now);
+        let refuse = |_: i32, _: i64| false;
+        assert!(followers.propose((20, 10), now, LAG_MAX, refuse).is_none());
+        assert!(followers.propose((20, 10), now, LAG_MAX, any).is_some());
+    }
+
+    #[test]
+    fn a_fetch_of_an_earlier_life_of_a_broker_says_nothing() {
+        let now = Instant::now();
+        let mut followers = Followers::new(&state(&[1], 1), 0, now);
+        assert!(followers.fetched(&fetch(2, 3), 20, now));
+        let mut earlier = fetch(2, 20);
+        earlier.broker_epoch = 6;
+        assert!(!followers.fetched(&earlier, 20, now) && !followers.may_join(2, 20));
+        assert!(!followers.fetched(&fetch(9, 20), 20, now));
+    }
+
+    #[test]
+    fn a_follower_leaves_that_did_not_reach_the_leaders_end_for_too_long() {
+        let now = Instant::now();
+        let mut followers = Followers::new(&state(&[1, 2, 3], 1), 0, now);
+        let later = now + LAG_MAX / 2;
+        followers.fetched(&fetch(2, 10), 10, later);
+        // It reached what was the end at its fetch before.
+        followers.fetched(&fetch(2, 10), 20, later + LAG_MAX / 2);
+        let end = later + LAG_MAX;
+        assert!(followers.has_laggards(20, end, LAG_MAX));
+        let proposal = followers.propose((20, 5), end, LAG_MAX, any).unwrap();
+        assert_eq!(proposal.isr, [(1, -1), (2, 7)]);
+        // Not known what became of it.
+        assert!(!followers.has_laggards(20, end, LAG_MAX));
+        followers.withdraw(1);
+        assert!(followers.has_laggards(20, end, LAG_MAX));
+    }
+
+    #[test]
+    fn what_is_older_than_what_is_known_changes_nothing() {
+        let now = Instant::now();
+        let mut followers = Followers::new(&state(&[1, 2], 5), 0, now);
+        followers.update(&state(&[1], 5), now);
+        followers.update(&state(&[1], 4), now);
+        assert_eq!(followers.isr.len(), 2);
+        let mut other_epoch = state(&[1], 6);
+        other_epoch.leader_epoch = 5;
+        followers.update(&other_epoch, now);
+        assert_eq!(followers.isr.len(), 2);
+        followers.update(&state(&[1], 6), now);
+        assert_eq!((followers.isr.len(), followers.replicas), (1, 3));
+    }
+}

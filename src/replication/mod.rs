@@ -1,0 +1,31 @@
+//! Copies the partitions that this broker follows from their leaders, and tells the controller which followers of those that it
+//! leads are in sync.
+//!
+//! ```text
+//! run ─▶ {assignment, isr_proposals}      assignment ─▶ fetcher ─▶ {session, answer, out_of_range} ─▶ followed
+//! ```
+//!
+//! - `assignment` follows the cluster image: which partitions are copied from whom, by which connection.
+//! - `fetcher` is one connection's loop: it fetches, has what came appended, and fetches again from where the logs end then. So
+//!   what it asks for is what this broker has, durably where the topic syncs each message, and the leader may count on it.
+//! - `isr_proposals` sends AlterPartition.
+
+mod answer;
+mod assignment;
+mod fetcher;
+mod followed;
+mod isr_proposals;
+mod out_of_range;
+mod session;
+
+use std::sync::Arc;
+
+use crate::api::Context;
+
+/// Client id of what followers ask.
+const REPLICATION: &str = "metaq-replication";
+
+/// Follows the cluster until the broker ends.
+pub async fn run(cx: Arc<Context>) {
+    tokio::join!(assignment::follow(cx.clone()), isr_proposals::send(cx));
+}
