@@ -92,13 +92,19 @@ pub struct PartitionInfo {
     pub replicas: Vec<i32>,
     /// Those in sync.
     pub isr: Vec<i32>,
+    /// Those that have all that is committed and may lead where none that is in sync can (KIP-966).
+    pub elr: Vec<i32>,
+    /// Those that a reassignment adds; they are replicas already.
+    pub adding: Vec<i32>,
+    /// Those that go when it is complete; they are replicas still.
+    pub removing: Vec<i32>,
     /// -1 for none.
     pub leader: i32,
     /// Counts leaders.
     pub leader_epoch: i32,
     /// The leader epoch that it began with.
     pub first_epoch: i32,
-    /// Counts changes of leader and in-sync replicas.
+    /// Counts changes of leader, in-sync replicas and replicas.
     pub partition_epoch: i32,
 }
 
@@ -108,6 +114,9 @@ impl PartitionInfo {
         Self {
             identity,
             isr: replicas.clone(),
+            elr: Vec::new(),
+            adding: Vec::new(),
+            removing: Vec::new(),
             leader: replicas.first().copied().unwrap_or(-1),
             replicas,
             leader_epoch: first_epoch,
@@ -117,11 +126,12 @@ impl PartitionInfo {
     }
 
     /// Another leader or other in-sync replicas: the partition epoch grows by one, and the leader epoch where the leader is
-    /// another one (as Kafka's PartitionRegistration.merge).
+    /// another one (as Kafka's PartitionRegistration.merge). Who is in sync is eligible no other way.
     pub fn change_state(&mut self, leader: i32, isr: Vec<i32>) {
         self.leader_epoch += i32::from(leader != self.leader);
         self.partition_epoch += 1;
         (self.leader, self.isr) = (leader, isr);
+        self.elr.retain(|id| !self.isr.contains(id));
     }
 
     /// Whether leader and in-sync replicas are those that it began with.

@@ -124,6 +124,7 @@ fn topic_from(name: &str, topic: &Node, states: &[(String, Node)]) -> Result<Top
                 info.leader = state.leader;
                 info.leader_epoch = state.leader_epoch;
                 info.isr = state.isr;
+                (info.elr, info.adding, info.removing) = (state.elr, state.adding, state.removing);
                 info.partition_epoch = state.partition_epoch;
             }
         }
@@ -191,6 +192,9 @@ fn states_of(topic: &Topic, first: usize, infos: &[PartitionInfo]) -> PartitionS
         leader: info.leader,
         leader_epoch: info.leader_epoch,
         isr: info.isr.clone(),
+        elr: info.elr.clone(),
+        adding: info.adding.clone(),
+        removing: info.removing.clone(),
         partition_epoch: info.partition_epoch,
     };
     let changed = infos
@@ -272,6 +276,11 @@ mod tests {
             .map(|op| op.path().to_owned())
             .collect();
         assert_eq!(paths, ["/brokers/topics/t/partitions/0"]);
+        let mut moving = again.clone();
+        let info = &mut moving.partitions[200];
+        (info.elr, info.adding, info.removing) = (vec![2], vec![3], vec![1]);
+        store.multi(change(&moved, &moving)).await.unwrap();
+        assert_eq!(read(&store).await, Some(moving));
         let mut configured = again.clone();
         let overrides = &mut configured.overrides.0;
         overrides.insert("retention.ms".to_owned(), "1".to_owned());

@@ -73,7 +73,16 @@ pub struct PartitionStateRecord {
     pub leader_epoch: i32,
     /// Replicas that are in sync.
     pub isr: Vec<i32>,
-    /// Counts changes of all this.
+    /// Replicas that have all that is committed and may lead where none that is in sync can (KIP-966).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elr: Vec<i32>,
+    /// Replicas that a reassignment adds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adding: Vec<i32>,
+    /// Replicas that go when it is complete.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removing: Vec<i32>,
+    /// Counts changes of all this, and of the replicas.
     pub partition_epoch: i32,
 }
 

@@ -82,6 +82,9 @@ fn upgraded_topic(path: &str, node: &Node) -> Option<Vec<Op>> {
                 leader: partition.leader,
                 leader_epoch: partition.leader_epoch,
                 isr: partition.isr,
+                elr: Vec::new(),
+                adding: Vec::new(),
+                removing: Vec::new(),
                 partition_epoch: 0,
             };
             states.partitions.insert(index, state);
