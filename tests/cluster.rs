@@ -676,17 +676,31 @@ fn partitions_go_where_they_are_put_and_keep_their_identities() {
         .with_timeout_ms(10_000);
     let refused = client.ask(5, &request).topics[0].error_code;
     assert_eq!(refused, INVALID_REPLICA_ASSIGNMENT);
-    // Nor is what is not there pretended.
+    // Nor are there more replicas than brokers.
     const INVALID_REPLICATION_FACTOR: i16 = 38;
-    let twice = CreatableTopic::default()
-        .with_name(name("twice"))
-        .with_num_partitions(1)
-        .with_replication_factor(2);
-    let request = CreateTopicsRequest::default()
-        .with_topics(vec![twice])
-        .with_timeout_ms(10_000);
-    let refused = client.ask(5, &request).topics[0].error_code;
-    assert_eq!(refused, INVALID_REPLICATION_FACTOR);
+    let mut replicated = |topic: &str, factor: i16| {
+        let new = CreatableTopic::default()
+            .with_name(name(topic))
+            .with_num_partitions(2)
+            .with_replication_factor(factor);
+        let request = CreateTopicsRequest::default()
+            .with_topics(vec![new])
+            .with_timeout_ms(10_000);
+        client.ask(5, &request).topics[0].error_code
+    };
+    assert_eq!(replicated("thrice", 3), INVALID_REPLICATION_FACTOR);
+    assert_eq!(replicated("twice", 2), 0);
+    for node in &cluster.nodes {
+        let topic = node.metadata(Some(&["twice"])).topics.remove(0);
+        let mut partitions = topic.partitions;
+        partitions.sort_by_key(|partition| partition.partition_index);
+        for (partition, replicas) in partitions.iter().zip([[0, 1], [1, 0]]) {
+            let replicas = replicas.map(BrokerId);
+            assert_eq!(partition.leader_id, replicas[0]);
+            assert_eq!(partition.replica_nodes, replicas);
+            assert_eq!(partition.isr_nodes, replicas);
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The cluster as this broker sees it: brokers, topics, who leads what; and the changes to it.
 
 mod adopt;
+mod assignment;
 mod change_events;
 mod changes;
 #[allow(clippy::module_inception)]
@@ -24,6 +25,7 @@ mod topic_nodes;
 mod topics;
 mod view;
 
+pub use assignment::PARTITIONS_PER_TOPIC_MAX;
 pub use change_events::record_changes;
 pub use changes::{ClusterError, ConfigChange, MorePartitions, NewTopic};
 pub use cluster::{Cluster, OpenedTopics, cluster_id_of};
@@ -37,5 +39,4 @@ pub use names::{
     NameError, TOPIC_NAME_BYTES_MAX, check_topic_name, is_internal_name, is_reserved_name,
 };
 pub use producer_ids::ProducerIds;
-pub use topics::PARTITIONS_PER_TOPIC_MAX;
 pub use view::ClusterEvent;

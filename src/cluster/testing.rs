@@ -10,7 +10,7 @@ use super::cluster::Cluster;
 use super::image::{Broker, BrokerEndpoint};
 use crate::config::{Config, LiveConfig};
 use crate::log::{Disk, DiskFile, RealDisk, as_real_disk};
-use crate::meta::{MetaStore, Op};
+use crate::meta::{MetaStore, Op, paths};
 use crate::partition::{Partitions, PartitionsOptions};
 
 /// What the data directory of the tests calls itself.
@@ -84,6 +84,17 @@ pub(super) async fn alone(dir: &Path) -> Cluster {
     cluster.join(member(), DIRECTORY.to_owned()).await.unwrap();
     assert!(cluster.is_controller());
     cluster
+}
+
+/// Other brokers register in the tree, each without a process, and broker 0 learns of it.
+pub(super) async fn register(cluster: &Cluster, others: &[(i32, i64)]) {
+    for (id, epoch) in others {
+        let record = format!(
+            r#"{{"version":1,"epoch":{epoch},"endpoints":[],"rack":null,"directory_id":"dir-{id}","accept_publish":true,"metaq":"0"}}"#
+        );
+        put(cluster.meta(), &paths::broker_master(*id), &record).await;
+    }
+    cluster.membership.reload_brokers().await.unwrap();
 }
 
 pub(super) fn new_topic(name: &str, partitions: i32) -> NewTopic {

@@ -3,11 +3,12 @@
 //! A change is validated against the image, written to the coordination tree, applied to the image, and carried
 //! out on this broker's partitions, one change at a time. Other brokers follow by the tree.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::assignment::{check_partitions, check_reachable};
 use super::changes::{ClusterError, ConfigChange, MorePartitions, NewTopic, apply_change};
 use super::controller::Controller;
 use super::image::Topic;
@@ -17,9 +18,6 @@ use super::topic_nodes;
 use crate::config::{TopicConfig, TopicOverrides, topic_key};
 use crate::log::uuid_to_base64;
 use crate::meta::{MetaError, Op, gather, paths};
-
-/// Most partitions that one topic may have; a typing error should not fill the disk with directories.
-pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
 
 /// A topic as it is and as it shall be.
 struct Extension {
@@ -168,141 +166,6 @@ impl Controller {
         })
     }
 
-    /// The replicas of each partition of a new topic.
-    fn plan_replicas(
-        &self,
-        new: &NewTopic,
-        load: &mut Load,
-    ) -> Result<Vec<Vec<i32>>, ClusterError> {
-        if !new.assignments.is_empty() {
-            // As Kafka's ReplicationControlManager.createTopic.
-            let both = match (new.replication_factor, new.partitions) {
-                (-1, -1) => None,
-                (-1, _) => Some("numPartitions"),
-                _ => Some("replication factor"),
-            };
-            if let Some(set) = both {
-                return Err(ClusterError::Request(format!(
-                    "A manual partition assignment was specified, but {set} was not set to -1."
-                )));
-            }
-            return self.check_assignments(0, &new.assignments);
-        }
-        let partitions = match new.partitions {
-            -1 => self.view.config.load().partitions_for_topic(&new.name) * load.brokers() as i32,
-            n => n,
-        };
-        if partitions <= 0 {
-            return Err(ClusterError::Partitions(
-                "Number of partitions was set to an invalid non-positive value.".to_owned(),
-            ));
-        }
-        if partitions > PARTITIONS_PER_TOPIC_MAX {
-            return Err(ClusterError::Partitions(format!(
-                "Number of partitions must not be larger than {PARTITIONS_PER_TOPIC_MAX}."
-            )));
-        }
-        self.check_replication_factor(new.replication_factor)?;
-        Ok(load.deal(partitions as usize))
-    }
-
-    fn check_replication_factor(&self, asked: i16) -> Result<(), ClusterError> {
-        let factor = if asked == -1 {
-            self.view.config.number("default.replication.factor")
-        } else {
-            i64::from(asked)
-        };
-        let live = self.live_brokers().len();
-        if factor < 1 {
-            return Err(ClusterError::ReplicationFactor(
-                "Replication factor must be larger than 0, or -1 to use the default value."
-                    .to_owned(),
-            ));
-        }
-        if factor as usize > live {
-            return Err(ClusterError::ReplicationFactor(format!(
-                "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be reached because only {live} broker(s) are registered or some brokers have all their log directories cordoned."
-            )));
-        }
-        if factor > 1 {
-            return Err(ClusterError::ReplicationFactor(format!(
-                "Unable to replicate the partition {factor} time(s): partitions are not replicated yet, the only replication factor is 1."
-            )));
-        }
-        Ok(())
-    }
-
-    fn check_assignments(
-        &self,
-        first: i32,
-        assignments: &BTreeMap<i32, Vec<i32>>,
-    ) -> Result<Vec<Vec<i32>>, ClusterError> {
-        let live = self.live_brokers();
-        let mut all = Vec::with_capacity(assignments.len());
-        for (n, (index, replicas)) in assignments.iter().enumerate() {
-            if *index != first + n as i32 {
-                return Err(ClusterError::Assignment(
-                    "Partitions should be a consecutive 0-based integer sequence.".to_owned(),
-                ));
-            }
-            // In the order and the words of Kafka's ReplicationControlManager.validateManualPartitionAssignment.
-            let mut sorted = replicas.clone();
-            sorted.sort_unstable();
-            let refused = match sorted.first() {
-                None => Some("The manual partition assignment includes an empty replica list.".to_owned()),
-                Some(_) => sorted.iter().enumerate().find_map(|(at, id)| {
-                    let is_again = at > 0 && sorted[at - 1] == *id;
-                    match live.contains(id) {
-                        false => Some(format!(
-                            "The manual partition assignment includes broker {id}, but no such broker is registered."
-                        )),
-                        true => is_again.then(|| format!(
-                            "The manual partition assignment includes the broker {id} more than once."
-                        )),
-                    }
-                }),
-            };
-            if let Some(why) = refused {
-                return Err(ClusterError::Assignment(why));
-            }
-            if replicas.len() > 1 {
-                return Err(ClusterError::Assignment(format!(
-                    "The replicas {replicas:?} of partition {index} are several; partitions are not replicated yet."
-                )));
-            }
-            all.push(replicas.clone());
-        }
-        Ok(all)
-    }
-
-    fn live_brokers(&self) -> Vec<i32> {
-        let image = self.view.image();
-        if image.brokers.is_empty() {
-            vec![self.view.broker_id]
-        } else {
-            image.brokers.keys().copied().collect()
-        }
-    }
-
-    /// Live brokers that take partitions of new topics; all of them where none does.
-    fn placeable_brokers(&self) -> Vec<i32> {
-        let image = self.view.image();
-        let willing = image
-            .brokers
-            .values()
-            .filter(|broker| broker.accept_publish);
-        let willing: Vec<i32> = willing.map(|broker| broker.id).collect();
-        if willing.is_empty() {
-            self.live_brokers()
-        } else {
-            willing
-        }
-    }
-
-    fn load(&self) -> Load {
-        Load::of(&self.placeable_brokers(), &self.view.image())
-    }
-
     /// Extends topics; the answers stand in the order of the requests, each of which is for another topic.
     pub async fn create_partitions(
         &self,
@@ -382,12 +245,9 @@ impl Controller {
                 "The topic {name} currently has {have} partition(s); {count} would not be an increase."
             )));
         }
-        if count > PARTITIONS_PER_TOPIC_MAX {
-            return Err(ClusterError::Partitions(format!(
-                "Number of partitions must not be larger than {PARTITIONS_PER_TOPIC_MAX}."
-            )));
-        }
+        check_partitions(count)?;
         let more = (count - have) as usize;
+        let factor = topic.partitions.first().map(|info| info.replicas.len());
         let replicas = match &asked.assignments {
             Some(assignments) if assignments.len() != more => {
                 return Err(ClusterError::Assignment(format!(
@@ -397,9 +257,13 @@ impl Controller {
             }
             Some(assignments) => {
                 let by_index = (have..).zip(assignments.iter().cloned());
-                self.check_assignments(have, &by_index.collect())?
+                self.check_assignments(have, &by_index.collect(), factor)?
             }
-            None => load.deal(more),
+            None => {
+                let factor = factor.unwrap_or(1);
+                check_reachable(factor, load).map_err(ClusterError::ReplicationFactor)?;
+                load.deal(more, factor)
+            }
         };
         let mut extended = Topic::clone(topic);
         let dealt = Identities::of(topic).deal(&replicas);
