@@ -545,6 +545,7 @@ fn group_limits(config: &Config) -> GroupLimits {
         offsets_bytes_max: config.number("group.offsets.max.bytes") as usize,
         metadata_bytes_max: config.number("offset.metadata.max.bytes") as usize,
         offsets_retention_ms: config.number("offsets.retention.minutes") * 60_000,
+        producer_expiration_ms: config.number("producer.id.expiration.ms"),
         offsets_check_interval: Duration::from_millis(
             config.number("offsets.retention.check.interval.ms") as u64,
         ),

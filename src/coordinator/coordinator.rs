@@ -19,7 +19,7 @@ use tokio::task::AbortHandle;
 
 use super::clock::Clock;
 use super::error::CoordinatorError;
-use super::machine::{Answer, Loaded, Machine, Stored, StoredId};
+use super::machine::{Answer, Loaded, Machine, Stored, StoredSlot};
 use super::shard::{Command, Shard};
 use super::slot::{Slot, SlotPartition};
 use super::stored::{self, GuardedStore};
@@ -142,7 +142,7 @@ impl<M: Machine> Coordinator<M> {
             return Ok(());
         }
         let started = Instant::now();
-        let stored = stored::read(&self.shared.meta, M::ROOT, &new).await?;
+        let stored = stored::read(&self.shared.meta, (M::ROOT, M::SLOT_ROOT), &new).await?;
         let machines = self.load(owned, &stored).await?;
         self.change_states(|states| {
             for (slot, ownership, machine) in machines {
@@ -152,7 +152,7 @@ impl<M: Machine> Coordinator<M> {
         tracing::info!(
             topic = M::TOPIC.name(),
             slots = new.len(),
-            ids = stored.values().map(Vec::len).sum::<usize>(),
+            ids = stored.values().map(|slot| slot.ids.len()).sum::<usize>(),
             ms = started.elapsed().as_millis() as u64,
             "coordinating"
         );
@@ -204,7 +204,7 @@ impl<M: Machine> Coordinator<M> {
     async fn load(
         &self,
         owned: &BTreeMap<Slot, Ownership>,
-        stored: &BTreeMap<Slot, Vec<StoredId>>,
+        stored: &BTreeMap<Slot, StoredSlot>,
     ) -> Result<Vec<(Slot, Ownership, M)>, MetaError> {
         let (mut machines, mut unresolved) = self.load_once(owned, stored);
         if unresolved > 0 {
@@ -227,12 +227,12 @@ impl<M: Machine> Coordinator<M> {
     fn load_once(
         &self,
         owned: &BTreeMap<Slot, Ownership>,
-        stored: &BTreeMap<Slot, Vec<StoredId>>,
+        stored: &BTreeMap<Slot, StoredSlot>,
     ) -> (Vec<(Slot, Ownership, M)>, usize) {
         let now_ms = self.shared.clock.now_ms();
         let mut unresolved = 0;
         let mut machines = Vec::with_capacity(stored.len());
-        for (slot, ids) in stored {
+        for (slot, of_slot) in stored {
             let Some(ownership) = owned.get(slot) else {
                 continue;
             };
@@ -245,7 +245,7 @@ impl<M: Machine> Coordinator<M> {
                 partition: partition_of::<M>(*slot),
                 epoch: ownership.epoch,
                 now_ms,
-                ids,
+                slot: of_slot,
             });
             unresolved += more;
             machines.push((*slot, *ownership, machine));

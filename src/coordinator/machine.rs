@@ -56,6 +56,15 @@ pub struct StoredId {
     pub nodes: Vec<(String, Node)>,
 }
 
+/// What is stored of a slot.
+#[derive(Debug, Default)]
+pub struct StoredSlot {
+    /// All its ids.
+    pub ids: Vec<StoredId>,
+    /// Nodes of its own, below its child of [`Machine::SLOT_ROOT`], in no particular order.
+    pub nodes: Vec<(String, Node)>,
+}
+
 /// What the machine of a slot is made of.
 pub struct Stored<'a, M: Machine> {
     /// What the machines of all slots share.
@@ -68,8 +77,8 @@ pub struct Stored<'a, M: Machine> {
     pub epoch: i32,
     /// The time.
     pub now_ms: i64,
-    /// All ids of the slot.
-    pub ids: &'a [StoredId],
+    /// The slot's nodes.
+    pub slot: &'a StoredSlot,
 }
 
 /// A machine made of stored nodes.
@@ -86,6 +95,8 @@ pub trait Machine: Sized + Send + 'static {
     const TOPIC: InternalTopic;
     /// Its ids are the children of this node.
     const ROOT: &'static str;
+    /// Where slots have nodes of their own: below the children of this node, which are named by slots' numbers.
+    const SLOT_ROOT: Option<&'static str> = None;
     /// What the machines of all slots share: limits, where events go.
     type Context: Send + Sync + 'static;
     /// What is asked about one id, with its answer.

@@ -24,7 +24,7 @@ mod topics;
 
 pub use coordinator::{Coordinator, Ownership};
 pub use error::CoordinatorError;
-pub use machine::{Answer, Loaded, Machine, Stored, StoredId, Write};
+pub use machine::{Answer, Loaded, Machine, Stored, StoredId, StoredSlot, Write};
 pub use parts::{FoundRecord, PART_BYTES_MAX, Parts};
 pub use slot::{InternalTopic, Slot, SlotPartition};
 pub use topics::{TopicPartition, Topics};

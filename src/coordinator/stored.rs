@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::error::CoordinatorError;
-use super::machine::StoredId;
+use super::machine::{StoredId, StoredSlot};
 use super::slot::Slot;
 use crate::meta::{MetaError, MetaStore, Node, Op, paths};
 
@@ -53,12 +53,12 @@ impl GuardedStore {
     }
 }
 
-/// Reads the nodes of slots below `root`: an entry for each of the slots.
+/// Reads the nodes of slots: those of their ids below `root`, and their own below `slot_root`. An entry for each of the slots.
 pub(super) async fn read(
     meta: &MetaStore,
-    root: &'static str,
+    (root, slot_root): (&'static str, Option<&'static str>),
     slots: &BTreeSet<Slot>,
-) -> Result<BTreeMap<Slot, Vec<StoredId>>, MetaError> {
+) -> Result<BTreeMap<Slot, StoredSlot>, MetaError> {
     let nodes = match slots.len() == Slot::COUNT {
         true => meta.subtree(root).await?,
         false => read_some(meta, root, slots).await?,
@@ -69,14 +69,40 @@ pub(super) async fn read(
             by_id.entry(id).or_default().push((path, node));
         }
     }
-    let mut by_slot: BTreeMap<Slot, Vec<StoredId>> =
-        slots.iter().map(|slot| (*slot, Vec::new())).collect();
+    let mut by_slot: BTreeMap<Slot, StoredSlot> = slots
+        .iter()
+        .map(|slot| (*slot, StoredSlot::default()))
+        .collect();
     for (id, nodes) in by_id {
         if let Some(stored) = by_slot.get_mut(&Slot::of(&id)) {
-            stored.push(StoredId { id, nodes });
+            stored.ids.push(StoredId { id, nodes });
+        }
+    }
+    if let Some(root) = slot_root {
+        for (path, node) in read_own(meta, root, slots).await? {
+            let slot = paths::slot_of_child(root, &path).and_then(Slot::new);
+            if let Some(stored) = slot.and_then(|slot| by_slot.get_mut(&slot)) {
+                stored.nodes.push((path, node));
+            }
         }
     }
     Ok(by_slot)
+}
+
+async fn read_own(
+    meta: &MetaStore,
+    root: &'static str,
+    slots: &BTreeSet<Slot>,
+) -> Result<Vec<(String, Node)>, MetaError> {
+    if slots.len() == Slot::COUNT {
+        return meta.subtree(root).await;
+    }
+    let mut nodes = Vec::new();
+    for slot in slots {
+        let path = paths::child_for_slot(root, slot.number());
+        nodes.extend(meta.subtree(&path).await?);
+    }
+    Ok(nodes)
 }
 
 async fn read_some(
@@ -116,6 +142,8 @@ mod tests {
             "/coordinators/3",
             "/consumers/a/offsets/t/0-0",
             "/consumers/b%2fc",
+            "/own/3/7",
+            "/own/4/8",
         ];
         meta.multi(nodes.map(put).to_vec()).await.unwrap();
         meta
@@ -125,18 +153,33 @@ mod tests {
     async fn some_slots_read_the_same_of_an_id_as_all() {
         let dir = tempfile::tempdir().unwrap();
         let meta = store(&dir).await;
-        let all = read(&meta, ROOT, &Slot::all().collect()).await.unwrap();
+        let roots = (ROOT, Some("/own"));
+        let all = read(&meta, roots, &Slot::all().collect()).await.unwrap();
         assert_eq!(all.len(), Slot::COUNT);
         for id in ["a", "b/c"] {
-            let some = read(&meta, ROOT, &[Slot::of(id)].into()).await.unwrap();
+            let some = read(&meta, roots, &[Slot::of(id)].into()).await.unwrap();
             assert_eq!(some.len(), 1);
-            let of = |by_slot: &BTreeMap<Slot, Vec<StoredId>>| {
-                let stored = by_slot[&Slot::of(id)].iter().find(|stored| stored.id == id);
+            let of = |by_slot: &BTreeMap<Slot, StoredSlot>| {
+                let mut ids = by_slot[&Slot::of(id)].ids.iter();
+                let stored = ids.find(|stored| stored.id == id);
                 let nodes = stored.unwrap().nodes.iter();
                 nodes.map(|(path, _)| path.clone()).collect::<BTreeSet<_>>()
             };
             assert_eq!(of(&some), of(&all), "{id}");
             assert!(of(&some).contains(&paths::child(ROOT, id)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slot_has_its_own_nodes_whether_some_are_read_or_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = store(&dir).await;
+        let slot = Slot::new(3).unwrap();
+        for slots in [Slot::all().collect(), [slot].into()] {
+            let found = read(&meta, (ROOT, Some("/own")), &slots).await.unwrap();
+            let own = found[&slot].nodes.iter().map(|(path, _)| path.as_str());
+            let own: BTreeSet<&str> = own.filter(|path| *path != "/own/3").collect();
+            assert_eq!(own, ["/own/3/7"].into());
         }
     }
 

@@ -48,7 +48,7 @@ impl Machine for Numbers {
 
     fn load(stored: Stored<'_, Self>) -> Loaded<Self> {
         let mut numbers = BTreeMap::new();
-        for StoredId { id, nodes } in stored.ids {
+        for StoredId { id, nodes } in &stored.slot.ids {
             let data = std::str::from_utf8(&nodes[0].1.data).unwrap();
             numbers.insert(id.clone(), data.parse().unwrap());
         }

@@ -301,6 +301,7 @@ mod tests {
             offsets_bytes_max: 1 << 20,
             metadata_bytes_max: 100,
             offsets_retention_ms: 60_000,
+            producer_expiration_ms: 60_000,
             offsets_check_interval: Duration::from_secs(60),
         };
         let wall = WallClock::default();

@@ -33,6 +33,8 @@ pub struct GroupLimits {
     pub metadata_bytes_max: usize,
     /// `offsets.retention.minutes`, in ms.
     pub offsets_retention_ms: i64,
+    /// `producer.id.expiration.ms`: how long a producer is remembered after its last marker.
+    pub producer_expiration_ms: i64,
     /// `offsets.retention.check.interval.ms`.
     pub offsets_check_interval: Duration,
 }

@@ -3,7 +3,7 @@
 //! - `group_coordinator`: what the rest of the broker asks
 //! - `groups`: the machine: the groups of one slot
 //! - `group`: one group; `classic`: its members, a state machine without I/O; `offsets`: its offsets; `pending`: those of open
-//!   transactions, and the producers whose they are
+//!   transactions; `producers`: the producers that a slot knows
 //! - `persist`: groups and offsets as nodes of the coordination tree, and back; `record`: a group's own, in parts where
 //!   it is large
 //! - `mirror`: groups and offsets as records of `__consumer_offsets`
@@ -21,6 +21,7 @@ mod mirror;
 mod offsets;
 mod pending;
 mod persist;
+mod producers;
 mod record;
 mod reserved;
 mod subscription;

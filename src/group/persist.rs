@@ -11,16 +11,17 @@ use super::member::Member;
 use super::messages::{CommittedOffset, JoinRequest};
 use super::offsets::{Committed, Key, Offsets};
 use super::pending::PendingByProducer;
+use super::producers::{LastMarker, ProducerChange};
 use super::record;
 use super::reserved::GroupMemory;
 use super::subscription::{assigned_partitions, subscribed_topics};
-use crate::coordinator::{PART_BYTES_MAX, Parts, StoredId, Topics};
+use crate::coordinator::{PART_BYTES_MAX, Parts, Slot, StoredId, Topics};
 use crate::meta::paths::GroupNode;
 use crate::meta::records::{
     GroupRecord, MemberIdRecord, MemberRecord, OffsetRecord, PendingOffsetRecord,
-    PendingOffsetsRecord, RECORD_VERSION, decode, encode,
+    PendingOffsetsRecord, RECORD_VERSION, SlotProducerRecord, decode, encode,
 };
-use crate::meta::{MetaError, Op, paths};
+use crate::meta::{MetaError, Node, Op, paths};
 
 /// The steps that store a group with its members and owners; with the number of the write.
 pub(super) fn group_ops(
@@ -226,6 +227,40 @@ pub(super) fn decided_ops(
     });
     ops.push(Op::delete_tree(paths::group_pending(group_id, producer_id)));
     (ops, offsets)
+}
+
+/// The steps that store what a marker says of its producer.
+pub(super) fn producer_ops(slot: Slot, change: &ProducerChange) -> Vec<Op> {
+    let path = |producer_id| paths::slot_producer(slot.number(), producer_id);
+    let put = |marker: LastMarker| {
+        let record = SlotProducerRecord {
+            version: RECORD_VERSION,
+            epoch: marker.epoch,
+            coordinator_epoch: marker.coordinator_epoch,
+            at_ms: marker.at_ms,
+        };
+        Op::put(path(marker.producer_id), encode(&record))
+    };
+    let forget = |producer_id| Op::delete_tree(path(producer_id));
+    let put = change.marker.map(put).into_iter();
+    put.chain(change.forgotten.map(forget)).collect()
+}
+
+/// Reads the last markers of a slot's producers. A node that cannot be read is ignored: that producer is unknown.
+pub(super) fn load_markers(nodes: &[(String, Node)]) -> impl Iterator<Item = LastMarker> {
+    nodes.iter().filter_map(|(path, node)| {
+        let producer_id = paths::producer_of(path)?;
+        let record = decode::<SlotProducerRecord>(path, &node.data);
+        let record = record
+            .inspect_err(|error| tracing::error!(%error, "a producer's last marker is ignored"))
+            .ok()?;
+        Some(LastMarker {
+            producer_id,
+            epoch: record.epoch,
+            coordinator_epoch: record.coordinator_epoch,
+            at_ms: record.at_ms,
+        })
+    })
 }
 
 /// The step that removes an offset; `None` when the partition is not known (any more).

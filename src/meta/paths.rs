@@ -32,6 +32,8 @@ pub const DELETED: &str = "/brokers/deleted";
 pub const GROUPS: &str = "/consumers";
 /// All transactional ids.
 pub const TRANSACTIONS: &str = "/transactions";
+/// Producers of transactions that have offsets for groups, by slot.
+pub const PRODUCERS: &str = "/producers";
 /// The next block of producer ids.
 pub const PRODUCER_IDS: &str = "/producer-ids";
 
@@ -87,6 +89,31 @@ pub fn broker_master(id: i32) -> String {
 /// A slot of groups and transactional ids: who coordinates them.
 pub fn coordinator_slot(slot: usize) -> String {
     format!("{COORDINATORS}/{slot}")
+}
+
+/// A child of a node, for a slot.
+pub fn child_for_slot(root: &str, slot: usize) -> String {
+    format!("{root}/{slot}")
+}
+
+/// The slot that a node below the children of `root` belongs to.
+pub fn slot_of_child(root: &str, path: &str) -> Option<usize> {
+    let below = path.strip_prefix(root)?.strip_prefix('/')?;
+    below.split('/').next()?.parse().ok()
+}
+
+/// The last marker of a producer for the groups of a slot.
+pub fn slot_producer(slot: usize, producer_id: i64) -> String {
+    format!("{}/{producer_id}", child_for_slot(PRODUCERS, slot))
+}
+
+/// The producer whose last marker a node is.
+pub fn producer_of(path: &str) -> Option<i64> {
+    let (_, producer_id) = path
+        .strip_prefix(PRODUCERS)?
+        .strip_prefix('/')?
+        .split_once('/')?;
+    producer_id.parse().ok()
 }
 
 /// A child of a node, by a name that a client chose.
@@ -345,6 +372,22 @@ mod tests {
             &group_member("g", "m"),
         ] {
             assert_eq!(group_node(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_node_of_a_slot_says_which_slot_and_which_producer() {
+        let path = slot_producer(24, 1007);
+        assert_eq!(path, "/producers/24/1007");
+        assert_eq!(slot_of_child(PRODUCERS, &path), Some(24));
+        assert_eq!(producer_of(&path), Some(1007));
+        for other in [
+            "/producers",
+            "/producers/24",
+            "/producers/24/x",
+            PRODUCER_IDS,
+        ] {
+            assert_eq!(producer_of(other), None, "{other}");
         }
     }
 

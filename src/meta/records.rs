@@ -305,6 +305,19 @@ pub struct PendingOffsetRecord {
     pub offset: OffsetRecord,
 }
 
+/// `/producers/<slot>/<producer id>`: what the last marker of a transaction said that may have offsets for groups of the slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotProducerRecord {
+    /// Record version.
+    pub version: u32,
+    /// The producer's epoch.
+    pub epoch: i16,
+    /// That of the coordinator of its transaction.
+    pub coordinator_epoch: i32,
+    /// When it was stored, ms.
+    pub at_ms: i64,
+}
+
 /// `/transactions/<transactional id>`. What has its usual value is left out: there may be very many idle ones.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransactionRecord {

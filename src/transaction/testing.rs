@@ -18,8 +18,8 @@ use super::state::{Outcome, Producer, TransactionVersion};
 use super::transactions::{TransactionContext, Transactions};
 use crate::clock::WallClock;
 use crate::coordinator::{
-    Answer, CoordinatorError, Machine, SlotPartition, Stored, StoredId, TopicPartition, Topics,
-    Write,
+    Answer, CoordinatorError, Machine, SlotPartition, Stored, StoredId, StoredSlot, TopicPartition,
+    Topics, Write,
 };
 use crate::meta::{Node, Op, paths};
 use crate::observe::Events;
@@ -423,7 +423,10 @@ fn load(
         ids.entry(id).or_default().push((path.clone(), node));
     }
     let ids = ids.into_iter().map(|(id, nodes)| StoredId { id, nodes });
-    let ids: Vec<StoredId> = ids.collect();
+    let slot = StoredSlot {
+        ids: ids.collect(),
+        nodes: Vec::new(),
+    };
     let topics: Arc<dyn Topics> = topics.clone();
     let loaded = Transactions::load(Stored {
         context,
@@ -431,7 +434,7 @@ fn load(
         partition: SlotPartition::find(Transactions::TOPIC.name(), 7).unwrap(),
         epoch,
         now_ms,
-        ids: &ids,
+        slot: &slot,
     });
     loaded.machine
 }

@@ -29,11 +29,11 @@ use super::messages::{
 };
 use super::mirror::{MirrorFeed, SlotMirror};
 use super::offsets::{Committed, Key, Offsets, WriteNumber};
-use super::pending::SlotProducers;
 use super::persist;
+use super::producers::{LastMarker, SlotProducers};
 use super::reserved::GroupMemory;
 use crate::coordinator::{
-    Answer, CoordinatorError, InternalTopic, Loaded, Machine, Stored, Topics, Write,
+    Answer, CoordinatorError, InternalTopic, Loaded, Machine, Slot, Stored, Topics, Write,
 };
 use crate::memory::Memory;
 use crate::meta::{Op, paths};
@@ -97,6 +97,8 @@ pub(super) enum Then {
         end: TransactionEnd,
         number: WriteNumber,
         ended: Vec<EndedGroup>,
+        /// What is stored of it, if anything is.
+        marker: Option<LastMarker>,
         answer: Answer<Result<(), GroupError>>,
     },
     /// A group is removed.
@@ -123,6 +125,7 @@ pub(super) enum Then {
 pub(super) struct Groups {
     context: Arc<GroupContext>,
     topics: Arc<dyn Topics>,
+    slot: Slot,
     groups: HashMap<String, Group>,
     /// Timers of groups, ms.
     deadlines: BTreeSet<(i64, String)>,
@@ -139,6 +142,7 @@ pub(super) struct Groups {
 impl Machine for Groups {
     const TOPIC: InternalTopic = InternalTopic::ConsumerOffsets;
     const ROOT: &'static str = paths::GROUPS;
+    const SLOT_ROOT: Option<&'static str> = Some(paths::PRODUCERS);
     type Context = GroupContext;
     type Ask = Ask;
     type AskAll = AskAll;
@@ -148,22 +152,29 @@ impl Machine for Groups {
         let mut machine = Self {
             context: from.context.clone(),
             topics: from.topics.clone(),
-            groups: HashMap::with_capacity(from.ids.len()),
+            slot: from.partition.slot,
+            groups: HashMap::with_capacity(from.slot.ids.len()),
             deadlines: BTreeSet::new(),
             check_at_ms: from.now_ms,
             waiting: HashMap::new(),
             last_waiter: 0,
             last_number: 1,
             writes: Vec::new(),
-            producers: SlotProducers::new(FIRST_GUARD.fetch_add(GUARDS_A_SLOT, Ordering::Relaxed)),
+            producers: SlotProducers::new(
+                FIRST_GUARD.fetch_add(GUARDS_A_SLOT, Ordering::Relaxed),
+                from.context.limits.producer_expiration_ms,
+            ),
             mirror: SlotMirror {
                 feed: from.context.mirror.clone(),
                 slot: from.partition.slot,
                 epoch: from.epoch,
             },
         };
+        for marker in persist::load_markers(&from.slot.nodes) {
+            machine.producers.restore_marker(marker);
+        }
         let mut unresolved = 0;
-        for stored in from.ids {
+        for stored in &from.slot.ids {
             let memory = &from.context.offsets;
             let loaded = persist::load(stored, &**from.topics, memory, from.now_ms);
             unresolved += loaded.unresolved;
@@ -272,7 +283,7 @@ impl Machine for Groups {
             self.settle(&group_id);
         }
         if self.check_at_ms <= now_ms {
-            self.producers.expire(now_ms);
+            self.expire_producers(now_ms);
             let interval = self.context.limits.offsets_check_interval;
             self.check_at_ms = now_ms.saturating_add(interval.as_millis().max(1) as i64);
             self.expire(now_ms);
@@ -319,9 +330,10 @@ impl Machine for Groups {
                 end,
                 number,
                 ended,
+                marker,
                 answer,
             } => {
-                self.transaction_ended(now_ms, end, number, ended, stored);
+                self.transaction_ended(now_ms, (end, marker), number, ended, stored);
                 answer.send(stored);
                 self.producer_is_free(now_ms, end.producer_id);
             }

@@ -11,8 +11,8 @@ use crate::group::asks::{Ask, Outcomes};
 use crate::group::classic::State;
 use crate::group::messages::GroupError;
 use crate::group::offsets::{Key, WriteNumber};
-use crate::group::pending::WaitingForProducer;
 use crate::group::persist;
+use crate::group::producers::WaitingForProducer;
 use crate::meta::{Op, paths};
 
 impl Groups {

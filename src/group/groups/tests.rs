@@ -1,5 +1,6 @@
 //! The groups of a slot, with writes that are stored or refused as a test says.
 
+mod producers;
 mod transactions;
 
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::clock::WallClock;
-use crate::coordinator::{SlotPartition, StoredId};
+use crate::coordinator::{SlotPartition, StoredId, StoredSlot};
 use crate::group::asks::{FoundOffsets, OffsetsQuery};
 use crate::group::messages::{CommitOffsets, OffsetToCommit};
 use crate::group::testing::OneTopic;
@@ -18,6 +19,7 @@ use crate::meta::Node;
 
 const CHECK_INTERVAL_MS: i64 = 60_000;
 const RETENTION_MS: i64 = 3_600_000;
+const PRODUCER_EXPIRATION_MS: i64 = 7_200_000;
 /// For two offsets.
 const OFFSETS_BYTES_MAX: usize = 2500;
 const REFUSED: Result<(), CoordinatorError> = Err(CoordinatorError::NotAvailable);
@@ -31,7 +33,7 @@ struct Bench {
     tree: BTreeMap<String, Bytes>,
 }
 
-fn load(context: &Arc<GroupContext>, now_ms: i64, ids: &[StoredId]) -> Groups {
+fn load(context: &Arc<GroupContext>, now_ms: i64, slot: &StoredSlot) -> Groups {
     let topics: Arc<dyn Topics> = Arc::new(OneTopic);
     let loaded = Groups::load(Stored {
         context,
@@ -39,7 +41,7 @@ fn load(context: &Arc<GroupContext>, now_ms: i64, ids: &[StoredId]) -> Groups {
         partition: SlotPartition::find(Groups::TOPIC.name(), 0).unwrap(),
         epoch: 1,
         now_ms,
-        ids,
+        slot,
     });
     loaded.machine
 }
@@ -60,6 +62,7 @@ impl Bench {
             offsets_bytes_max,
             metadata_bytes_max: 100,
             offsets_retention_ms: RETENTION_MS,
+            producer_expiration_ms: PRODUCER_EXPIRATION_MS,
             offsets_check_interval: Duration::from_millis(CHECK_INTERVAL_MS as u64),
         };
         let context = Arc::new(GroupContext {
@@ -71,7 +74,7 @@ impl Bench {
             mirror: None,
         });
         Self {
-            groups: load(&context, 0, &[]),
+            groups: load(&context, 0, &StoredSlot::default()),
             context,
             now_ms: 0,
             tree: BTreeMap::new(),
@@ -85,14 +88,18 @@ impl Bench {
             version: 0,
             ephemeral: false,
         };
-        let nodes = self.tree.iter();
-        let stored = StoredId {
-            id: "g".to_owned(),
-            nodes: nodes
-                .map(|(path, data)| (path.clone(), node(data)))
-                .collect(),
+        let nodes = self
+            .tree
+            .iter()
+            .map(|(path, data)| (path.clone(), node(data)));
+        let (nodes, own) =
+            nodes.partition(|(path, _)| paths::is_at_or_below(path, &paths::group("g")));
+        let id = "g".to_owned();
+        let slot = StoredSlot {
+            ids: vec![StoredId { id, nodes }],
+            nodes: own,
         };
-        self.groups = load(&self.context, self.now_ms, &[stored]);
+        self.groups = load(&self.context, self.now_ms, &slot);
     }
 
     fn ask<T>(&mut self, ask: impl FnOnce(Answer<T>) -> Ask) -> oneshot::Receiver<T> {

@@ -7,8 +7,8 @@ use crate::coordinator::{Answer, Machine};
 use crate::group::asks::{Ask, Outcomes};
 use crate::group::messages::{GroupError, TransactionEnd, TransactionalCommit};
 use crate::group::offsets::{Committed, Key, WriteNumber};
-use crate::group::pending::WaitingForProducer;
 use crate::group::persist;
+use crate::group::producers::{LastMarker, WaitingForProducer};
 use crate::meta::{Op, paths};
 
 /// What a commit marker makes of a group's pending offsets.
@@ -148,12 +148,15 @@ impl Groups {
             ops.extend(more);
             ended.push((group_id, kept));
         }
+        let change = self.producers.change_for(&end, now_ms);
+        ops.extend(persist::producer_ops(self.slot, &change));
         self.producers.begin_change(end.producer_id, now_ms);
         let id = ended.first().map_or(String::new(), |(id, _)| id.clone());
         let then = Then::TransactionEnded {
             end,
             number,
             ended,
+            marker: change.marker,
             answer,
         };
         self.store(now_ms, id, ops, then);
@@ -163,7 +166,7 @@ impl Groups {
     pub(super) fn transaction_ended(
         &mut self,
         now_ms: i64,
-        end: TransactionEnd,
+        (end, marker): (TransactionEnd, Option<LastMarker>),
         number: WriteNumber,
         ended: Vec<EndedGroup>,
         stored: Result<(), GroupError>,
@@ -184,7 +187,7 @@ impl Groups {
             self.drop_if_nothing(&group_id);
         }
         if stored.is_ok() {
-            self.producers.ended(&end, now_ms);
+            self.producers.ended(&end, marker, now_ms);
         }
     }
 
@@ -196,5 +199,14 @@ impl Groups {
                 WaitingForProducer::End(end, answer) => self.end_transaction(now_ms, end, answer),
             }
         }
+    }
+
+    /// Forgets producers that were silent for long, with what is stored of them.
+    pub(super) fn expire_producers(&mut self, now_ms: i64) {
+        let expired = self.producers.expire(now_ms);
+        let path = |id: &i64| paths::slot_producer(self.slot.number(), *id);
+        let ops: Vec<Op> = expired.iter().map(path).map(Op::delete_tree).collect();
+        // What is refused is found again, and expires again, when the slot is loaded.
+        self.store(now_ms, String::new(), ops, Then::Nothing);
     }
 }

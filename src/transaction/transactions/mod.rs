@@ -93,7 +93,7 @@ impl Machine for Transactions {
             topics: from.topics.clone(),
             partition: from.partition,
             epoch: from.epoch,
-            ids: HashMap::with_capacity(from.ids.len()),
+            ids: HashMap::with_capacity(from.slot.ids.len()),
             deadlines: BTreeSet::new(),
             expire_at_ms: from.now_ms,
             spare: None,
@@ -105,7 +105,7 @@ impl Machine for Transactions {
             bytes: 0,
         };
         let mut unresolved = 0;
-        for stored in from.ids {
+        for stored in &from.slot.ids {
             match persist::load(stored, &**from.topics) {
                 Ok(None) => {}
                 Err(error) => tracing::error!(%error, "the transactional id is not known"),

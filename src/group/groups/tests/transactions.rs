@@ -219,6 +219,43 @@ fn a_producer_of_an_older_epoch_is_fenced_with_its_offsets_and_its_marker() {
     assert_eq!(bench.unstable(), [0]);
 }
 
+/// A marker of version 1, where transactions of a producer have one epoch.
+pub(super) fn version_1(producer_epoch: i16, coordinator_epoch: i32) -> TransactionEnd {
+    TransactionEnd {
+        producer_id: PRODUCER,
+        producer_epoch,
+        coordinator_epoch,
+        is_commit: true,
+        bumps_epoch: false,
+    }
+}
+
+#[test]
+fn a_late_marker_of_an_earlier_coordinator_does_not_end_the_next_transaction_after_a_failover() {
+    let mut bench = with_transaction();
+    bench.end_with(version_1(0, 2));
+    bench.store(Ok(()));
+    bench.reload();
+    bench.add(0, &[(0, 16)]);
+    bench.store(Ok(()));
+    let mut late = bench.end_with(version_1(0, 1));
+    bench.store(Ok(()));
+    let fenced = Err(GroupError::TransactionCoordinatorFenced);
+    assert_eq!(late.try_recv(), Ok(fenced));
+    assert_eq!(bench.unstable(), [0]);
+}
+
+#[test]
+fn a_producer_of_an_older_epoch_is_fenced_after_a_failover_too() {
+    let mut bench = with_transaction();
+    bench.end(1, true);
+    bench.store(Ok(()));
+    bench.reload();
+    assert_eq!(bench.verify(0), Err(GroupError::InvalidProducerEpoch));
+    let mut late = bench.end_with(version_1(0, 1));
+    assert_eq!(late.try_recv(), Ok(Err(GroupError::InvalidProducerEpoch)));
+}
+
 #[test]
 fn a_marker_that_is_refused_leaves_the_transaction_open_and_may_come_again() {
     let mut bench = with_transaction();
@@ -336,7 +373,11 @@ fn a_group_that_is_deleted_takes_what_is_pending_along_and_a_marker_waits_for_th
         assert_eq!(ended.try_recv(), Ok(Ok(())));
         match left {
             Some(left) => assert_eq!(bench.offsets(), Some(left)),
-            None => assert!(!bench.exists() && bench.tree.is_empty(), "{:?}", bench.tree),
+            None => {
+                let mut left = bench.tree.keys();
+                let is_of_producer = |path: &String| paths::producer_of(path) == Some(PRODUCER);
+                assert!(left.all(is_of_producer) && !bench.exists());
+            }
         }
         assert!(bench.unstable().is_empty() && !bench.has_pending_nodes());
     }
