@@ -19,6 +19,8 @@ pub(super) struct Group {
     pub(super) offsets: Offsets,
     /// Those of open transactions.
     pub(super) pending: PendingByProducer,
+    /// Whether transactions had some since the slot was loaded.
+    pub(super) has_transactions: bool,
     /// Set while its removal is in flight: asks that would change it, in order, which wait for the outcome.
     pub(super) removal: Option<Vec<Ask>>,
     /// Its timer, as it stands in the slot's list, ms.
@@ -32,6 +34,7 @@ impl Group {
             parts: Parts::default(),
             offsets,
             pending: PendingByProducer::default(),
+            has_transactions: false,
             removal: None,
             deadline_ms: None,
         }
@@ -70,6 +73,11 @@ impl Group {
             members: self.classic.members.len(),
             offsets: self.offsets.iter().map(offset).collect(),
         }
+    }
+
+    /// The number of a write as it is stored: with it another owner of the slot knows which of two offsets is the later one.
+    pub(super) fn number_to_store(&self, number: WriteNumber) -> Option<WriteNumber> {
+        self.has_transactions.then_some(number)
     }
 
     /// A commit is in flight.

@@ -5,7 +5,7 @@
 //! - `group`: one group; `classic`: its members, a state machine without I/O; `offsets`: its offsets; `pending`: those of open
 //!   transactions; `producers`: the producers that a slot knows
 //! - `persist`: groups and offsets as nodes of the coordination tree, and back; `record`: a group's own, in parts where
-//!   it is large
+//!   it is large; `stored_transactions`: the same of what transactions have for groups
 //! - `mirror`: groups and offsets as records of `__consumer_offsets`
 
 mod asks;
@@ -24,6 +24,7 @@ mod persist;
 mod producers;
 mod record;
 mod reserved;
+mod stored_transactions;
 mod subscription;
 #[cfg(test)]
 mod testing;

@@ -11,7 +11,7 @@ use super::reserved::Reserved;
 pub(super) type Key = (String, i32);
 
 /// Numbers commits and removals in the order in which they were asked for, which is the order in which the tree
-/// gets them. Their outcomes may come in another order.
+/// gets them. Their outcomes may come in another order. Those of one owner of the slot are above those that it found stored.
 pub(super) type WriteNumber = u64;
 
 /// An offset with its share of the memory of offsets.
@@ -76,9 +76,9 @@ impl Offsets {
         }
     }
 
-    /// Takes what is stored.
-    pub(super) fn restore(&mut self, key: Key, committed: Committed) {
-        self.stored.insert(key, (0, committed));
+    /// Takes what is stored, with the number of its write, 0 where that is not stored.
+    pub(super) fn restore(&mut self, key: Key, number: WriteNumber, committed: Committed) {
+        self.stored.insert(key, (number, committed));
     }
 
     /// A commit or a removal is in flight.
@@ -101,7 +101,7 @@ impl Offsets {
         let is_asked = self.asked.get(key).is_some_and(|asked| *asked > number);
         let is_stored = self.stored.get(key).is_some_and(|(stored, committed)| {
             match *stored == number {
-                // Both were read.
+                // Both were read, and stored by a version that stored no numbers.
                 true => committed.offset.commit_ms > offset.commit_ms,
                 false => *stored > number,
             }
@@ -221,8 +221,8 @@ mod tests {
             expire_ms,
             topic_id: None,
         };
-        offsets.restore(("t".to_owned(), 0), committed(offset(None)));
-        offsets.restore(("t".to_owned(), 1), committed(offset(Some(120))));
+        offsets.restore(("t".to_owned(), 0), 0, committed(offset(None)));
+        offsets.restore(("t".to_owned(), 1), 0, committed(offset(Some(120))));
         let expired = |now, since: Option<i64>| offsets.expired(now, 50, |_, _| since).len();
         assert_eq!(expired(119, Some(100)), 0);
         assert_eq!(expired(120, Some(100)), 1);
@@ -269,8 +269,8 @@ mod tests {
             topic_id: Some(id),
         };
         let mut offsets = Offsets::default();
-        offsets.restore(("t".to_owned(), 0), committed(of(old)));
-        offsets.restore(("t".to_owned(), 1), committed(of(new)));
+        offsets.restore(("t".to_owned(), 0), 0, committed(of(old)));
+        offsets.restore(("t".to_owned(), 1), 0, committed(of(new)));
         assert_eq!(offsets.orphans(|_| Some(new)), [("t".to_owned(), old)]);
         assert!(
             !offsets.remove_topic("t", old),

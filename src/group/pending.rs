@@ -9,7 +9,7 @@ use super::offsets::{Committed, Key, WriteNumber};
 /// An offset of a transaction.
 #[derive(Debug, Clone)]
 pub(super) struct Pending {
-    /// Of the write that stored it; 0 if it was read.
+    /// Of the write that stored it; 0 if that is not known.
     pub(super) number: WriteNumber,
     pub(super) committed: Committed,
 }
@@ -90,10 +90,10 @@ impl PendingByProducer {
     pub(super) fn restore(
         &mut self,
         (producer_id, part): (i64, u64),
-        offsets: impl IntoIterator<Item = (Key, Committed)>,
+        offsets: impl IntoIterator<Item = (Key, Pending)>,
     ) {
-        self.put(producer_id, 0, offsets);
         let of_producer = self.0.entry(producer_id).or_default();
+        of_producer.offsets.extend(offsets);
         of_producer.next_part = of_producer.next_part.max(part + 1);
     }
 

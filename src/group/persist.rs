@@ -9,19 +9,18 @@ use super::classic::{ClassicGroup, State};
 use super::limits::OFFSET_OVERHEAD_BYTES;
 use super::member::Member;
 use super::messages::{CommittedOffset, JoinRequest};
-use super::offsets::{Committed, Key, Offsets};
-use super::pending::PendingByProducer;
-use super::producers::{LastMarker, ProducerChange};
+use super::offsets::{Committed, Key, Offsets, WriteNumber};
+use super::pending::{Pending, PendingByProducer};
 use super::record;
 use super::reserved::GroupMemory;
 use super::subscription::{assigned_partitions, subscribed_topics};
-use crate::coordinator::{PART_BYTES_MAX, Parts, Slot, StoredId, Topics};
+use crate::coordinator::{Parts, StoredId, Topics};
 use crate::meta::paths::GroupNode;
 use crate::meta::records::{
     GroupRecord, MemberIdRecord, MemberRecord, OffsetRecord, PendingOffsetRecord,
-    PendingOffsetsRecord, RECORD_VERSION, SlotProducerRecord, decode, encode,
+    PendingOffsetsRecord, RECORD_VERSION, decode, encode,
 };
-use crate::meta::{MetaError, Node, Op, paths};
+use crate::meta::{MetaError, Op, paths};
 
 /// The steps that store a group with its members and owners; with the number of the write.
 pub(super) fn group_ops(
@@ -111,22 +110,31 @@ pub(super) fn offset_bytes(group_id: &str, topic: &str, offset: &CommittedOffset
 /// The steps that store offsets, each of a partition with an identity.
 pub(super) fn offset_ops(
     group_id: &str,
+    number: Option<WriteNumber>,
     offsets: &[(Key, Committed)],
     identities: &[String],
 ) -> Vec<Op> {
     let with_identity = offsets.iter().zip(identities);
     let op = |(((topic, _), committed), identity): (&(Key, Committed), &String)| {
-        offset_op(group_id, topic, identity, committed.offset())
+        offset_op(group_id, topic, identity, number, committed.offset())
     };
     with_identity.map(op).collect()
 }
 
-fn offset_op(group_id: &str, topic: &str, identity: &str, offset: &CommittedOffset) -> Op {
+/// The step that stores one.
+pub(super) fn offset_op(
+    group_id: &str,
+    topic: &str,
+    identity: &str,
+    number: Option<WriteNumber>,
+    offset: &CommittedOffset,
+) -> Op {
     let path = paths::group_offset(group_id, topic, identity);
-    Op::put(path, encode(&offset_record(offset)))
+    Op::put(path, encode(&offset_record(number, offset)))
 }
 
-fn offset_record(offset: &CommittedOffset) -> OffsetRecord {
+/// An offset as it is stored.
+pub(super) fn offset_record(number: Option<WriteNumber>, offset: &CommittedOffset) -> OffsetRecord {
     OffsetRecord {
         version: RECORD_VERSION,
         offset: offset.offset,
@@ -135,132 +143,8 @@ fn offset_record(offset: &CommittedOffset) -> OffsetRecord {
         commit_ms: offset.commit_ms,
         expire_ms: offset.expire_ms,
         topic_id: offset.topic_id,
+        number,
     }
-}
-
-/// The steps that store offsets of a producer's transaction, beside those that are stored already.
-pub(super) fn pending_ops(
-    group_id: &str,
-    pending: &mut PendingByProducer,
-    (producer_id, producer_epoch): (i64, i16),
-    offsets: &[(Key, Committed)],
-    identities: &[String],
-) -> Vec<Op> {
-    let mut parts: Vec<Vec<PendingOffsetRecord>> = Vec::new();
-    let mut bytes = usize::MAX;
-    for (((topic, _), committed), identity) in offsets.iter().zip(identities) {
-        let record = PendingOffsetRecord {
-            topic: topic.clone(),
-            partition: identity.clone(),
-            offset: offset_record(committed.offset()),
-        };
-        let more = encode(&record).len() + 1;
-        bytes = bytes.saturating_add(more);
-        if bytes > PART_BYTES_MAX {
-            parts.push(Vec::new());
-            bytes = more;
-        }
-        if let Some(part) = parts.last_mut() {
-            part.push(record);
-        }
-    }
-    let first = pending.take_parts(producer_id, parts.len() as u64);
-    let op = |(offsets, n)| {
-        let record = PendingOffsetsRecord {
-            version: RECORD_VERSION,
-            producer_epoch,
-            offsets,
-        };
-        let path = paths::group_pending_part(group_id, producer_id, n);
-        Op::put(path, encode(&record))
-    };
-    parts.into_iter().zip(first..).map(op).collect()
-}
-
-/// The steps that store a producer's pending offsets anew without some of them.
-pub(super) fn pending_without_ops(
-    group_id: &str,
-    pending: &mut PendingByProducer,
-    producer: (i64, i16),
-    without: &[Key],
-    topics: &dyn Topics,
-) -> Vec<Op> {
-    let mut left = Vec::new();
-    let mut identities = Vec::new();
-    for (key, offset) in pending.0.get(&producer.0).iter().flat_map(|of| &of.offsets) {
-        let found = topics.partition(&key.0, key.1);
-        if let Some(found) = found.filter(|_| !without.contains(key)) {
-            left.push((key.clone(), offset.committed.clone()));
-            identities.push(found.identity);
-        }
-    }
-    if left.is_empty() {
-        return vec![Op::delete_tree(paths::group_pending(group_id, producer.0))];
-    }
-    // In this order: a write may be made in several steps.
-    let before = pending.parts(producer.0);
-    let mut ops = pending_ops(group_id, pending, producer, &left, &identities);
-    let part = |n| Op::delete_tree(paths::group_pending_part(group_id, producer.0, n));
-    ops.extend((0..before).map(part));
-    ops
-}
-
-/// The steps that make pending offsets a group's, and remove what was pending; and which those are: not those of topics that
-/// are gone.
-pub(super) fn decided_ops(
-    group_id: &str,
-    producer_id: i64,
-    mut offsets: Vec<(Key, Committed)>,
-    topics: &dyn Topics,
-) -> (Vec<Op>, Vec<(Key, Committed)>) {
-    let mut ops = Vec::with_capacity(offsets.len() + 1);
-    offsets.retain(|((topic, index), committed)| {
-        let found = topics.partition(topic, *index);
-        let offset = committed.offset();
-        let found = found.filter(|found| offset.topic_id.is_none_or(|id| id == found.topic_id));
-        ops.extend(
-            found
-                .as_ref()
-                .map(|found| offset_op(group_id, topic, &found.identity, offset)),
-        );
-        found.is_some()
-    });
-    ops.push(Op::delete_tree(paths::group_pending(group_id, producer_id)));
-    (ops, offsets)
-}
-
-/// The steps that store what a marker says of its producer.
-pub(super) fn producer_ops(slot: Slot, change: &ProducerChange) -> Vec<Op> {
-    let path = |producer_id| paths::slot_producer(slot.number(), producer_id);
-    let put = |marker: LastMarker| {
-        let record = SlotProducerRecord {
-            version: RECORD_VERSION,
-            epoch: marker.epoch,
-            coordinator_epoch: marker.coordinator_epoch,
-            at_ms: marker.at_ms,
-        };
-        Op::put(path(marker.producer_id), encode(&record))
-    };
-    let forget = |producer_id| Op::delete_tree(path(producer_id));
-    let put = change.marker.map(put).into_iter();
-    put.chain(change.forgotten.map(forget)).collect()
-}
-
-/// Reads the last markers of a slot's producers. A node that cannot be read is ignored: that producer is unknown.
-pub(super) fn load_markers(nodes: &[(String, Node)]) -> impl Iterator<Item = LastMarker> {
-    nodes.iter().filter_map(|(path, node)| {
-        let producer_id = paths::producer_of(path)?;
-        let record = decode::<SlotProducerRecord>(path, &node.data);
-        let record = record
-            .inspect_err(|error| tracing::error!(%error, "a producer's last marker is ignored"))
-            .ok()?;
-        Some(LastMarker {
-            producer_id,
-            epoch: record.epoch,
-            coordinator_epoch: record.coordinator_epoch,
-            at_ms: record.at_ms,
-        })
-    })
 }
 
 /// The step that removes an offset; `None` when the partition is not known (any more).
@@ -292,6 +176,8 @@ pub(super) struct LoadedGroup {
     pub(super) producers: Vec<(i64, i16)>,
     /// Offsets of partitions that are not known.
     pub(super) unresolved: usize,
+    /// The highest number of a write that is stored.
+    pub(super) last_number: WriteNumber,
 }
 
 /// Reads a group from its nodes. A node that cannot be read is ignored: such a group begins without members, such an offset
@@ -318,6 +204,7 @@ pub(super) fn load(
         pending: PendingByProducer::default(),
         producers: Vec::new(),
         unresolved: 0,
+        last_number: 0,
     };
     let mut pending = Vec::new();
     for (path, node) in &stored.nodes {
@@ -345,10 +232,13 @@ pub(super) fn load(
         };
         let current = topics.id_of(&topic);
         if record.topic_id.is_none_or(|id| current == Some(id)) {
+            let number = loaded.number_of(&record);
             let offset = offset_from(record);
             let bytes = offset_bytes(&stored.id, &topic, &offset);
             let committed = Committed::new(offset, memory.reserve_anyway(bytes));
-            loaded.offsets.restore((topic, partition), committed);
+            loaded
+                .offsets
+                .restore((topic, partition), number, committed);
         } else {
             // Of an earlier topic, or of a later one that is not known here yet.
             loaded.unresolved += 1;
@@ -363,6 +253,13 @@ pub(super) fn load(
 }
 
 impl LoadedGroup {
+    /// The number of the write that stored an offset, 0 where it is not stored.
+    fn number_of(&mut self, record: &OffsetRecord) -> WriteNumber {
+        let number = record.number.unwrap_or(0);
+        self.last_number = self.last_number.max(number);
+        number
+    }
+
     fn restore_pending(
         &mut self,
         (producer_id, n): (i64, u64),
@@ -382,6 +279,7 @@ impl LoadedGroup {
                 self.unresolved += 1;
                 continue;
             };
+            let number = self.number_of(&offset);
             let offset = offset_from(offset);
             if offset
                 .topic_id
@@ -392,7 +290,7 @@ impl LoadedGroup {
             }
             let bytes = offset_bytes(&stored.id, &topic, &offset);
             let committed = Committed::new(offset, memory.reserve_anyway(bytes));
-            offsets.push(((topic, index), committed));
+            offsets.push(((topic, index), Pending { number, committed }));
         }
         self.pending.restore((producer_id, n), offsets);
         self.producers.push((producer_id, record.producer_epoch));
@@ -508,7 +406,7 @@ mod tests {
     }
 
     fn offset_of(partition: i32, topic_id: Uuid) -> Op {
-        offset_op("g", "t", &format!("0-{partition}"), &offset(topic_id))
+        offset_op("g", "t", &format!("0-{partition}"), None, &offset(topic_id))
     }
 
     /// What these operations leave of the group `g`.

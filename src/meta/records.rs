@@ -280,6 +280,10 @@ pub struct OffsetRecord {
     /// The topic's id; where it is another one, the offset is of an earlier topic of that name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic_id: Option<Uuid>,
+    /// The number of the write, where transactions have offsets for the group: a later one of the slot has a higher number,
+    /// whoever owns the slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
 }
 
 /// `/consumers/<group>/pending/<producer id>/<n>`.

@@ -24,10 +24,12 @@ impl Groups {
         let expire_ms = commit.retention_ms.map(|ms| now_ms.saturating_add(ms));
         let asked = commit.offsets;
         let (outcomes, offsets, identities) = self.to_store(now_ms, &group_id, expire_ms, asked);
-        let ops = persist::offset_ops(&group_id, &offsets, &identities);
+        let mut to_store = None;
         if let Some(group) = self.groups.get_mut(&group_id) {
             group.begin_commit(number, &offsets);
+            to_store = group.number_to_store(number);
         }
+        let ops = persist::offset_ops(&group_id, to_store, &offsets, &identities);
         self.reschedule(&group_id);
         let id = group_id.clone();
         let then = Then::Commit {

@@ -32,6 +32,7 @@ use super::offsets::{Committed, Key, Offsets, WriteNumber};
 use super::persist;
 use super::producers::{LastMarker, SlotProducers};
 use super::reserved::GroupMemory;
+use super::stored_transactions;
 use crate::coordinator::{
     Answer, CoordinatorError, InternalTopic, Loaded, Machine, Slot, Stored, Topics, Write,
 };
@@ -170,7 +171,7 @@ impl Machine for Groups {
                 epoch: from.epoch,
             },
         };
-        for marker in persist::load_markers(&from.slot.nodes) {
+        for marker in stored_transactions::load_markers(&from.slot.nodes) {
             machine.producers.restore_marker(marker);
         }
         let mut unresolved = 0;
@@ -189,7 +190,9 @@ impl Machine for Groups {
                     .producers
                     .restore(producer_id, epoch, id, from.now_ms);
             }
+            group.has_transactions = !loaded.pending.is_empty();
             group.pending = loaded.pending;
+            machine.last_number = machine.last_number.max(loaded.last_number);
             machine.groups.insert(stored.id.clone(), group);
             machine.reschedule(&stored.id);
         }

@@ -11,8 +11,8 @@ use crate::group::asks::{Ask, Outcomes};
 use crate::group::classic::State;
 use crate::group::messages::GroupError;
 use crate::group::offsets::{Key, WriteNumber};
-use crate::group::persist;
 use crate::group::producers::WaitingForProducer;
+use crate::group::{persist, stored_transactions};
 use crate::meta::{Op, paths};
 
 impl Groups {
@@ -130,7 +130,7 @@ impl Groups {
                 let epoch = self.producers.epoch(*producer_id);
                 let of = (*producer_id, epoch);
                 let pending = &mut group.pending;
-                ops.extend(persist::pending_without_ops(
+                ops.extend(stored_transactions::pending_without_ops(
                     &group_id,
                     pending,
                     of,

@@ -7,8 +7,8 @@ use crate::coordinator::{Answer, Machine};
 use crate::group::asks::{Ask, Outcomes};
 use crate::group::messages::{GroupError, TransactionEnd, TransactionalCommit};
 use crate::group::offsets::{Committed, Key, WriteNumber};
-use crate::group::persist;
 use crate::group::producers::{LastMarker, WaitingForProducer};
+use crate::group::stored_transactions;
 use crate::meta::{Op, paths};
 
 /// What a commit marker makes of a group's pending offsets.
@@ -43,8 +43,12 @@ impl Groups {
                 group.offsets.begin();
                 let keys = offsets.iter().map(|(key, _)| key.clone());
                 group.pending.begin(of.0, keys);
-                let pending = &mut group.pending;
-                persist::pending_ops(&group_id, pending, of, &offsets, &identities)
+                group.has_transactions = true;
+                let offsets = offsets.iter().zip(&identities);
+                let records = offsets.map(|((key, committed), identity)| {
+                    stored_transactions::pending_record(key, number, committed, identity)
+                });
+                stored_transactions::pending_ops(&group_id, &mut group.pending, of, records)
             }
             None => Vec::new(),
         };
@@ -144,12 +148,13 @@ impl Groups {
                 false => Vec::new(),
             };
             let topics = &*self.topics;
-            let (more, kept) = persist::decided_ops(&group_id, end.producer_id, offsets, topics);
+            let of = (end.producer_id, group.number_to_store(number));
+            let (more, kept) = stored_transactions::decided_ops(&group_id, of, offsets, topics);
             ops.extend(more);
             ended.push((group_id, kept));
         }
         let change = self.producers.change_for(&end, now_ms);
-        ops.extend(persist::producer_ops(self.slot, &change));
+        ops.extend(stored_transactions::producer_ops(self.slot, &change));
         self.producers.begin_change(end.producer_id, now_ms);
         let id = ended.first().map_or(String::new(), |(id, _)| id.clone());
         let then = Then::TransactionEnded {

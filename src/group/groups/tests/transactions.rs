@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::group::messages::{Guard, TransactionEnd, TransactionalCommit};
+use crate::group::stored_transactions;
 
 const PRODUCER: i64 = 7;
 
@@ -149,6 +150,36 @@ fn an_offset_that_was_committed_after_that_of_the_transaction_stays() {
         assert!(bench.unstable().is_empty());
         bench.reload();
         assert_eq!(bench.offsets(), Some(vec![(0, 17), (1, 20)]), "{reload}");
+    }
+}
+
+#[test]
+fn clocks_of_owners_do_not_say_which_of_two_offsets_is_the_later_one() {
+    for (first_ms, then_ms) in [(1000, 0), (0, 1000), (5, 5)] {
+        for transaction_is_later in [true, false] {
+            let mut bench = with_room();
+            let mut steps: [fn(&mut Bench); 2] = [
+                |bench| drop(bench.add(0, &[(0, 15)])),
+                |bench| drop(bench.commit(0, 17)),
+            ];
+            if transaction_is_later {
+                steps.reverse();
+            }
+            for (step, now_ms) in steps.iter().zip([first_ms, then_ms]) {
+                bench.now_ms = now_ms;
+                step(&mut bench);
+                bench.store(Ok(()));
+                bench.reload();
+            }
+            bench.end(1, true);
+            bench.store(Ok(()));
+            let expected = if transaction_is_later { 15 } else { 17 };
+            assert_eq!(
+                bench.offsets(),
+                Some(vec![(0, expected), (1, 20)]),
+                "{first_ms} {then_ms} {transaction_is_later}"
+            );
+        }
     }
 }
 
@@ -408,15 +439,18 @@ fn many_offsets_are_stored_in_parts_and_read_again() {
         let memory = bench.context.offsets.reserve_anyway(0);
         (key, Committed::new(offset, memory))
     };
-    let offsets = vec![(key, committed); identities.len()];
+    let record =
+        |identity: &String| stored_transactions::pending_record(&key, 2, &committed, identity);
     let of = (PRODUCER, 0);
-    let ops = persist::pending_ops("g", &mut group.pending, of, &offsets, &identities);
+    let records = identities.iter().map(record);
+    let ops = stored_transactions::pending_ops("g", &mut group.pending, of, records);
     assert!(ops.len() > 1);
     for op in &ops {
         let Op::Put { data, .. } = op else { panic!() };
         assert!(data.len() < crate::coordinator::PART_BYTES_MAX + 200);
     }
-    let more = persist::pending_ops("g", &mut group.pending, of, &offsets[..1], &identities[..1]);
+    let one = [record(&identities[0])];
+    let more = stored_transactions::pending_ops("g", &mut group.pending, of, one);
     let all: BTreeSet<_> = ops
         .iter()
         .chain(&more)
