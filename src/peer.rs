@@ -337,13 +337,15 @@ impl Connection {
         }
     }
 
-    /// Waits until a request's time is over and nothing at all was heard since it was sent: the peer is not there any more.
+    /// Waits until a request's time is over and nothing at all was heard in the second half of it: the peer is not there any
+    /// more. What was heard before may be the answers to earlier requests.
     async fn silence(&self, missed: &Notify) {
         loop {
             missed.notified().await;
             let (now, heard) = (Instant::now(), *self.heard.lock());
             let is_silent = |waiting: &Waiting| {
-                waiting.deadline <= now && heard.is_none_or(|heard| heard < waiting.sent)
+                let half = waiting.sent + (waiting.deadline - waiting.sent) / 2;
+                waiting.deadline <= now && heard.is_none_or(|heard| heard <= half)
             };
             if self.waiting.lock().values().any(is_silent) {
                 return;
@@ -494,6 +496,36 @@ mod tests {
             let silent = peers.ask(1, &at, request(1, "x"), short).await;
             assert_eq!(silent.unwrap_err().kind(), io::ErrorKind::TimedOut);
             while peers.ask(1, &at, request(1, "x"), short).await.is_err() {}
+        };
+        tokio::select! {
+            () = asks => {}
+            () = serves => {}
+            () = tokio::time::sleep(WAIT) => panic!("not connected anew"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_falls_silent_while_it_has_requests_is_connected_anew() {
+        let (listener, at) = listen().await;
+        let peers = Peers::default();
+        let serves = async {
+            let (mut silent, _) = listener.accept().await.unwrap();
+            let (first, _) = next(&mut silent).await;
+            next(&mut silent).await;
+            // After the other one was sent.
+            answer(&mut silent, first, "there").await;
+            let (mut stream, _) = listener.accept().await.unwrap();
+            loop {
+                let (id, _) = next(&mut stream).await;
+                answer(&mut stream, id, "there").await;
+            }
+        };
+        let wait = Duration::from_secs(1);
+        let asks = async {
+            let ask = || peers.ask(1, &at, request(1, "x"), wait);
+            let (answered, silent) = tokio::join!(ask(), ask());
+            assert!(answered.is_ok() && silent.is_err());
+            while peers.ask(1, &at, request(1, "x"), 2 * WAIT).await.is_err() {}
         };
         tokio::select! {
             () = asks => {}
