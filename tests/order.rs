@@ -601,6 +601,7 @@ fn every_api_is_paired_with_what_reads_it() {
         (ApiKey::CreateAcls, "changes nothing"),
         (ApiKey::DeleteAcls, "changes nothing"),
         (ApiKey::ElectLeaders, "changes nothing"),
+        (ApiKey::AlterPartition, "between brokers"),
         (ApiKey::ListPartitionReassignments, "changes nothing"),
         (ApiKey::DescribeClientQuotas, "changes nothing"),
         (ApiKey::DescribeQuorum, "changes nothing"),

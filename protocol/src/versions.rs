@@ -56,6 +56,8 @@ pub struct ApiRow {
     /// How many entries all arrays of a request may have together, tagged fields among them. Far above what clients ask
     /// for; a request that has more closes its connection.
     pub entries_max: usize,
+    /// Whether ApiVersions names it. The others brokers ask each other, and nobody else.
+    pub is_offered: bool,
 }
 
 /// What a request may name that is about topics and partitions, or of an API that is not served yet.
@@ -72,6 +74,14 @@ const fn row(key: ApiKey, name: &'static str, min: i16, max: i16, group: Handler
         max,
         group,
         entries_max: ENTRIES_MAX,
+        is_offered: true,
+    }
+}
+
+const fn between_brokers(row: ApiRow) -> ApiRow {
+    ApiRow {
+        is_offered: false,
+        ..row
     }
 }
 
@@ -342,6 +352,13 @@ pub const TABLE: &[ApiRow] = &[
             HandlerGroup::Admin,
         ),
     ),
+    between_brokers(row(
+        ApiKey::AlterPartition,
+        "AlterPartition",
+        2,
+        3,
+        HandlerGroup::Cluster,
+    )),
     with_entries(
         FEW_ENTRIES_MAX,
         row(
@@ -447,6 +464,11 @@ pub fn lookup(key: i16) -> Option<&'static ApiRow> {
         .binary_search_by_key(&key, |row| row.key)
         .ok()
         .map(|at| &TABLE[at])
+}
+
+/// Whether clients may ask for it.
+pub fn is_offered(key: i16) -> bool {
+    lookup(key).is_some_and(|row| row.is_offered)
 }
 
 #[cfg(test)]

@@ -8,16 +8,19 @@ fn generated() -> String {
     let mut out = String::from(
         "# The APIs served\n\nGenerated from `protocol/src/versions.rs`. The advertised minimum is lower than the served one where \
          clients decide on features by it, as in Apache Kafka. A request whose arrays have more entries together than may be \
-         closes its connection; Kafka knows no such limit.\n\n| key | API | advertised | served | part | entries at most |\n|---:|---|---|---|---|---:|\n",
+         closes its connection; Kafka knows no such limit. What is served between brokers ends the connection of anybody else, and \
+         ApiVersions does not name it.\n\n| key | API | advertised | served | part | entries at most |\n|---:|---|---|---|---|---:|\n",
     );
     for row in TABLE {
+        let advertised = match row.is_offered {
+            true => format!("{}–{}", row.advertised_min, row.max),
+            false => "between brokers".to_owned(),
+        };
         let _ = writeln!(
             out,
-            "| {} | {} | {}–{} | {}–{} | {} | {} |",
+            "| {} | {} | {advertised} | {}–{} | {} | {} |",
             row.key,
             row.name,
-            row.advertised_min,
-            row.max,
             row.min,
             row.max,
             row.group.name(),

@@ -143,6 +143,7 @@ const fn later(key: i16, name: &'static str, min: i16, max: i16) -> ApiRow {
         max,
         group: HandlerGroup::Producer,
         entries_max: ENTRIES_MAX,
+        is_offered: true,
     }
 }
 

@@ -88,7 +88,7 @@ fn is_software_name(text: &str) -> bool {
 fn table(has_subscriptions: bool) -> ApiVersionsResponse {
     let telemetry = [ApiKey::GetTelemetrySubscriptions, ApiKey::PushTelemetry];
     let is_told = |row: &&versions::ApiRow| {
-        has_subscriptions || telemetry.iter().all(|key| *key as i16 != row.key)
+        row.is_offered && (has_subscriptions || telemetry.iter().all(|key| *key as i16 != row.key))
     };
     let rows = versions::TABLE.iter().filter(is_told).map(told);
     ApiVersionsResponse::default().with_api_keys(rows.collect())

@@ -4,7 +4,7 @@ use metaq_protocol::ResponseError;
 use metaq_protocol::batch::BatchError;
 
 use super::authorize::{Denied, ResourceKind};
-use crate::cluster::ClusterError;
+use crate::cluster::{ClusterError, IsrRefusal};
 use crate::config::TopicConfigError;
 use crate::group::GroupError;
 use crate::log::{LogError, ProducerError};
@@ -149,6 +149,7 @@ impl WireError for ClusterError {
             Self::Config(_) | Self::ConfigChange(_) => ResponseError::InvalidConfig,
             Self::Request(_) => ResponseError::InvalidRequest,
             Self::NotController => ResponseError::NotController,
+            Self::StaleBroker => ResponseError::StaleBrokerEpoch,
             // Met at start only, before anything is served.
             Self::DuplicateBroker { .. } | Self::ForeignRoot(_) => {
                 ResponseError::UnknownServerError
@@ -159,6 +160,21 @@ impl WireError for ClusterError {
             Self::Meta(MetaError::TooLarge(_)) => ResponseError::InvalidPartitions,
             Self::Meta(_) => ResponseError::UnknownServerError,
             Self::Storage(_) | Self::DataDir(_) => ResponseError::KafkaStorageError,
+        }
+    }
+}
+
+impl WireError for IsrRefusal {
+    fn wire(&self) -> ResponseError {
+        match self {
+            Self::UnknownTopic => ResponseError::UnknownTopicId,
+            Self::UnknownPartition => ResponseError::UnknownTopicOrPartition,
+            Self::NotController => ResponseError::NotController,
+            Self::FencedLeaderEpoch => ResponseError::FencedLeaderEpoch,
+            Self::InvalidRequest => ResponseError::InvalidRequest,
+            Self::InvalidUpdateVersion => ResponseError::InvalidUpdateVersion,
+            Self::IneligibleReplica => ResponseError::IneligibleReplica,
+            Self::NewLeaderElected => ResponseError::NewLeaderElected,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::context::{Caller, Context};
 use super::shared::topic_name;
 use crate::cluster::Broker;
 
-/// Client id of what brokers send on; it is not sent on again.
+/// Client id of what brokers send on, and of what they ask each other; it is not sent on again.
 pub const FORWARDED: &str = "metaq-forwarded";
 /// CreateTopics in this version is understood by every broker of a cluster.
 const CREATE_TOPICS_VERSION: i16 = 5;
@@ -22,14 +22,18 @@ const CREATE_WAIT: Duration = Duration::from_secs(3);
 /// How long the controller may take for a request that is sent on to it (as Kafka's BrokerToControllerChannelManager).
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 
+/// Whether another broker asks, as it says itself: what it may do its right to cluster actions decides.
+pub(super) fn is_of_broker(caller: &Caller) -> bool {
+    caller.client_id.as_deref() == Some(FORWARDED)
+}
+
 /// The controller's answer, where this broker is not the controller and can reach it.
 pub(super) async fn to_controller(
     cx: &Context,
     caller: &Caller,
     frame: &RequestFrame,
 ) -> Option<Bytes> {
-    let forwarded = caller.client_id.as_deref() == Some(FORWARDED);
-    if forwarded || cx.cluster.is_controller() {
+    if is_of_broker(caller) || cx.cluster.is_controller() {
         return None;
     }
     let controller = controller(cx)?;

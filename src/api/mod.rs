@@ -4,6 +4,7 @@
 mod add_offsets_to_txn;
 mod add_partitions_to_txn;
 mod alter_configs;
+mod alter_partition;
 mod alter_replica_log_dirs;
 mod api_versions;
 mod applied;
@@ -76,6 +77,7 @@ use bytes::Bytes;
 use metaq_protocol::frame::{self, FrameError, RequestFrame};
 use metaq_protocol::messages::ApiKey;
 use metaq_protocol::protocol::Request;
+use metaq_protocol::versions;
 
 use crate::log::Slice;
 
@@ -195,6 +197,7 @@ const APIS: &[Api] = &[
     offset_delete::API,
     describe_client_quotas::API,
     describe_quorum::API,
+    alter_partition::API,
     update_features::API,
     describe_cluster::API,
     describe_producers::API,
@@ -224,7 +227,9 @@ fn needs_of(key: i16) -> Needs {
 /// Starts work on a request whose header was read. Nothing happens before the answer is polled first. The stage tells the
 /// request's connection what may begin next.
 pub fn start(cx: &Arc<Context>, caller: Caller, frame: RequestFrame, stage: Stage) -> Answer {
-    match api_of(frame.api_key) {
+    // What brokers ask each other is not known to anybody else.
+    let is_served = forward::is_of_broker(&caller) || versions::is_offered(frame.api_key);
+    match api_of(frame.api_key).filter(|_| is_served) {
         Some(api) => (api.start)(cx.clone(), caller, frame, stage),
         None => {
             let (key, version, correlation_id) =
@@ -290,7 +295,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use metaq_protocol::versions;
 
     #[test]
     fn every_api_of_the_version_table_has_a_handler_and_no_other() {

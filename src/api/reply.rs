@@ -82,6 +82,7 @@ throttled!(
     DeleteAclsRequest => DeleteAclsResponse,
     DescribeConfigsRequest => DescribeConfigsResponse,
     AlterConfigsRequest => AlterConfigsResponse,
+    AlterPartitionRequest => AlterPartitionResponse,
     AlterReplicaLogDirsRequest => AlterReplicaLogDirsResponse,
     DescribeLogDirsRequest => DescribeLogDirsResponse,
     CreatePartitionsRequest => CreatePartitionsResponse,

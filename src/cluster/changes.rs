@@ -55,6 +55,9 @@ pub enum ClusterError {
     /// This broker is not the controller.
     #[error("This broker is not the controller of the cluster.")]
     NotController,
+    /// A broker speaks of a registration that is not the one in force.
+    #[error("The broker's registration is another one.")]
+    StaleBroker,
     /// Another process has this broker's number.
     #[error(
         "broker id {id} is taken: {place} is registered with it, with another data directory (directory.id {directory_id} in its meta.properties); give this broker another brokerId, or stop that one"

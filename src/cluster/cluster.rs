@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use super::changes::ClusterError;
 use super::controller::Controller;
-use super::image::{Broker, Image};
+use super::image::{Broker, Image, PartitionInfo};
 use super::membership::{self, Membership};
+use super::partition_changes::{IsrProposal, IsrRefusal};
 use super::publish::Publisher;
 use super::topic_nodes;
 use super::view::{ClusterEvent, View};
@@ -118,6 +119,20 @@ impl Cluster {
     /// Whether this broker is the controller, as far as it knows.
     pub fn is_controller(&self) -> bool {
         self.controller.is_controller()
+    }
+
+    /// As the controller, changes the in-sync replicas of partitions as their leader proposes; see
+    /// [`Controller::alter_partitions`].
+    pub async fn alter_partitions(
+        &self,
+        leader: i32,
+        leader_registration: i64,
+        proposals: Vec<IsrProposal>,
+    ) -> Result<Vec<Result<PartitionInfo, IsrRefusal>>, ClusterError> {
+        let controller = &self.controller;
+        controller
+            .alter_partitions(leader, leader_registration, proposals)
+            .await
     }
 
     /// What a topic gets from the broker's configuration, under its own overrides.

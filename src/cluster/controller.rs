@@ -51,6 +51,13 @@ impl Controller {
         self.term.store(None);
     }
 
+    /// Gives the term up and looks at once who the controller is: where it is this broker still, it begins from what the
+    /// tree says.
+    pub(super) fn begin_anew(&self) {
+        self.term.store(None);
+        self.deposed.notify_one();
+    }
+
     /// Whether this broker is the controller, as far as it knows.
     pub fn is_controller(&self) -> bool {
         self.term.load().is_some() && self.view.may_act()
@@ -67,8 +74,7 @@ impl Controller {
         match self.view.meta.multi(all).await {
             Err(MetaError::BadVersion(path)) if path == paths::CONTROLLER_EPOCH => {
                 tracing::warn!("this broker is the controller no more");
-                self.term.store(None);
-                self.deposed.notify_one();
+                self.begin_anew();
                 Err(ClusterError::NotController)
             }
             result => Ok(result?),

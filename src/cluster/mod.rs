@@ -10,10 +10,12 @@ mod config_changes;
 mod configs;
 mod controller;
 mod deletions;
+mod elections;
 mod follow;
 mod image;
 mod membership;
 mod names;
+mod partition_changes;
 mod placement;
 mod producer_ids;
 mod publish;
@@ -38,5 +40,6 @@ pub use image::{
 pub use names::{
     NameError, TOPIC_NAME_BYTES_MAX, check_topic_name, is_internal_name, is_reserved_name,
 };
+pub use partition_changes::{IsrProposal, IsrRefusal};
 pub use producer_ids::ProducerIds;
 pub use view::ClusterEvent;

@@ -146,6 +146,14 @@ impl View {
         names: Option<&BTreeSet<String>>,
     ) -> Result<(), ClusterError> {
         let _change = self.lock_changes().await;
+        self.read_topics(names).await
+    }
+
+    /// The same, by the holder of the lock for changes.
+    pub(super) async fn read_topics(
+        &self,
+        names: Option<&BTreeSet<String>>,
+    ) -> Result<(), ClusterError> {
         let mut gone = Vec::new();
         let mut there = Vec::new();
         match names {

@@ -109,9 +109,14 @@ impl Client {
     }
 
     pub fn send<R: Request>(&mut self, version: i16, request: &R) {
+        self.send_as("test", version, request);
+    }
+
+    /// The same, under another name.
+    pub fn send_as<R: Request>(&mut self, client_id: &str, version: i16, request: &R) {
         self.correlation_id += 1;
-        let frame = frame::encode_request(version, self.correlation_id, "test", request).unwrap();
-        self.stream.write_all(&frame).unwrap();
+        let frame = frame::encode_request(version, self.correlation_id, client_id, request);
+        self.stream.write_all(&frame.unwrap()).unwrap();
     }
 
     pub fn receive<R: Request>(&mut self, version: i16) -> (i32, R::Response) {
