@@ -37,14 +37,23 @@ async fn handle(
     caller: Caller,
     request: AlterPartitionRequest,
 ) -> AlterPartitionResponse {
-    let answer = AlterPartitionResponse::default();
-    if let Err(denied) = authorize(&cx, &caller, Operation::ClusterAction, Resource::Cluster) {
-        return answer.with_error_code(denied.code());
+    match authorize(&cx, &caller, Operation::ClusterAction, Resource::Cluster) {
+        Err(denied) => AlterPartitionResponse::default().with_error_code(denied.code()),
+        Ok(()) => alter_partitions_here(&cx, request, caller.version).await,
     }
+}
+
+/// What this broker answers as the controller.
+pub async fn alter_partitions_here(
+    cx: &Context,
+    request: AlterPartitionRequest,
+    version: i16,
+) -> AlterPartitionResponse {
+    let answer = AlterPartitionResponse::default();
     let leader = request.broker_id.0;
     let proposals = request.topics.iter().flat_map(|topic| {
         let partitions = topic.partitions.iter();
-        partitions.map(|asked| proposal(topic.topic_id, asked, caller.version))
+        partitions.map(|asked| proposal(topic.topic_id, asked, version))
     });
     let altered = cx
         .cluster

@@ -85,6 +85,7 @@ use authorize::Needs;
 use order::Order;
 use reply::{Reply, Throttled};
 
+pub use alter_partition::alter_partitions_here;
 pub use api_versions::unsupported_version;
 pub use context::{Caller, Context, wire_name as error_name};
 pub use fetch_sessions::FetchSessions;

@@ -26,7 +26,7 @@ pub struct FollowerFetch {
 
 /// What a leader proposes to the controller (AlterPartition).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IsrProposal {
+pub struct IsrChange {
     /// The epoch in which this broker leads.
     pub leader_epoch: i32,
     /// The state that the proposal changes.
@@ -227,7 +227,7 @@ impl Followers {
         now: Instant,
         lag_max: Duration,
         is_eligible: impl Fn(i32, i64) -> bool,
-    ) -> Option<IsrProposal> {
+    ) -> Option<IsrChange> {
         if self.proposed.is_some() {
             return None;
         }
@@ -250,7 +250,7 @@ impl Followers {
         };
         let with_epochs = isr.iter().map(|id| (*id, epoch_of(id))).collect();
         self.proposed = Some(isr);
-        Some(IsrProposal {
+        Some(IsrChange {
             leader_epoch: self.leader_epoch,
             partition_epoch: self.partition_epoch,
             isr: with_epochs,

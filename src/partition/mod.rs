@@ -42,7 +42,7 @@ pub use admission::{Unpacking, admit};
 pub use cleaner::{Cleaner, CleanerFigures, CleanerOptions, LastPass, Uncleanable};
 pub use executor::{Step, Workers};
 pub use fetch_waiters::{FetchWaiter, Subscription};
-pub use followers::{FollowerFetch, FollowerState, IsrProposal};
+pub use followers::{FollowerFetch, FollowerState, IsrChange};
 pub use handle::Partition;
 pub use housekeeping::{Housekeeping, HousekeepingIntervals};
 pub use inline_write::{InlineWrites, with_inline_writes};

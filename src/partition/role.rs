@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use super::followers::{FollowerFetch, FollowerState, IsrProposal};
+use super::followers::{FollowerFetch, FollowerState, IsrChange};
 use super::partition_state::PartitionState;
 use super::progress::{Progress, Role};
 use super::replica::Replica;
@@ -61,6 +61,10 @@ impl Replica {
                 || state.partition_epoch <= known.partition_epoch
             {
                 return;
+            }
+            if self.is_leader() && state.isr != known.isr {
+                let (topic, partition, before) = (self.topic(), self.index(), &known.isr);
+                tracing::info!(%topic, partition, isr = ?state.isr, ?before, "in-sync replicas");
             }
             progress.state = state.clone();
             self.count(state);
@@ -118,7 +122,7 @@ impl Replica {
 
     /// Begins a proposal of who is in sync, where another set is due; those that would join must be eligible, by broker and
     /// registration.
-    pub fn begin_proposal(&self, is_eligible: impl Fn(i32, i64) -> bool) -> Option<IsrProposal> {
+    pub fn begin_proposal(&self, is_eligible: impl Fn(i32, i64) -> bool) -> Option<IsrChange> {
         let mut proposal = None;
         self.change(|progress| {
             if let Role::Leader(followers) = &mut progress.role {
@@ -132,7 +136,7 @@ impl Replica {
     }
 
     /// The proposal is over: the controller refused it for good.
-    pub fn withdraw_proposal(&self, proposal: &IsrProposal) {
+    pub fn withdraw_proposal(&self, proposal: &IsrChange) {
         self.change(|progress| {
             if let Role::Leader(followers) = &mut progress.role {
                 followers.withdraw(proposal.partition_epoch);

@@ -1,11 +1,214 @@
-//! Proposes to the controller who is in sync (AlterPartition; Kafka's AlterPartitionManager).
+//! Proposes to the controller who is in sync (AlterPartition; Kafka's AlterPartitionManager): what partitions want changed, all that
+//! is there in one request, one request at a time.
+//!
+//! A proposal of which it is not known what became of it is sent again as it is: who it would add may be in sync by now, and counts
+//! until the controller has said that it is not.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::api::Context;
+use metaq_protocol::ResponseError;
+use metaq_protocol::frame;
+use metaq_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
+use metaq_protocol::messages::alter_partition_response::PartitionData as Altered;
+use metaq_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse, BrokerId};
+use tokio::time::Instant;
+
+use super::followed::Key;
+use crate::api::{Context, FORWARDED, alter_partitions_here};
+use crate::cluster::Image;
+use crate::partition::{IsrChange, Partition};
+use crate::peer::Lane;
+
+/// AlterPartition in this version is understood by every broker of a cluster.
+const VERSION: i16 = 3;
+/// How long the controller may take.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Pause after a proposal without an answer, or one that was not taken.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Sends what partitions want proposed, until the broker ends.
 pub(super) async fn send(cx: Arc<Context>) {
-    let _ = cx;
-    std::future::pending::<()>().await;
+    let watch = cx.partitions.isr_watch().clone();
+    let mut proposals = Proposals {
+        cx: cx.clone(),
+        under_way: BTreeMap::new(),
+    };
+    // As Kafka's ReplicaManager: twice in the time that a replica may lag.
+    let mut looked = Instant::now();
+    loop {
+        let pause = match proposals.under_way.is_empty() {
+            true => watch.lag_max / 2,
+            false => PAUSE,
+        };
+        if let Ok(wanted) = tokio::time::timeout(pause, watch.wanted()).await {
+            wanted.into_iter().for_each(|key| proposals.begin(key));
+        }
+        if looked.elapsed() >= watch.lag_max / 2 {
+            looked = Instant::now();
+            let topics = cx.partitions.topics();
+            let led = topics.iter().flat_map(|topic| topic.online());
+            led.for_each(|partition| partition.look_for_laggards());
+        }
+        proposals.send().await;
+    }
+}
+
+struct Proposals {
+    cx: Arc<Context>,
+    /// Those that were not answered.
+    under_way: BTreeMap<Key, IsrChange>,
+}
+
+impl Proposals {
+    fn partition(&self, key: &Key) -> Option<Arc<Partition>> {
+        let topic = self.cx.partitions.topic_by_id(key.0)?;
+        topic.get(key.1).ok().cloned()
+    }
+
+    /// Begins the proposal that a partition wants, where it is due.
+    fn begin(&mut self, key: Key) {
+        let Some(partition) = self.partition(&key) else {
+            return;
+        };
+        let image = self.cx.cluster.image();
+        let change = partition.begin_proposal(|id, epoch| is_eligible(&image, id, epoch));
+        if let Some(change) = change {
+            self.under_way.insert(key, change);
+        }
+    }
+
+    /// Sends all that has no answer, and takes the answers.
+    async fn send(&mut self) {
+        let is_current = |key: &Key, change: &IsrChange| {
+            let partition = self.partition(key);
+            partition.is_some_and(|partition| {
+                let state = partition.state();
+                partition.is_leader()
+                    && state.leader_epoch == change.leader_epoch
+                    && state.partition_epoch == change.partition_epoch
+            })
+        };
+        let outdated: Vec<Key> = self
+            .under_way
+            .iter()
+            .filter(|(key, change)| !is_current(key, change))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in outdated {
+            self.under_way.remove(&key);
+        }
+        if self.under_way.is_empty() {
+            return;
+        }
+        match self.ask().await {
+            Ok(answer) if answer.error_code == 0 => {
+                for topic in answer.topics {
+                    for altered in topic.partitions {
+                        self.answered((topic.topic_id, altered.partition_index), &altered);
+                    }
+                }
+            }
+            Ok(answer) => {
+                let error = ResponseError::try_from_code(answer.error_code);
+                tracing::debug!(?error, "proposals of who is in sync are not taken now");
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "proposals of who is in sync have no answer");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// As Kafka's Partition.handleAlterPartitionError.
+    fn answered(&mut self, key: Key, altered: &Altered) {
+        let Some(partition) = self.partition(&key) else {
+            return;
+        };
+        match ResponseError::try_from_code(altered.error_code) {
+            None => {
+                self.under_way.remove(&key);
+                let mut state = partition.state();
+                if state.leader_epoch == altered.leader_epoch {
+                    state.partition_epoch = altered.partition_epoch;
+                    state.isr = altered.isr.iter().map(|id| id.0).collect();
+                    partition.update_state(&state);
+                }
+            }
+            Some(
+                error @ (ResponseError::IneligibleReplica | ResponseError::OperationNotAttempted),
+            ) => {
+                tracing::info!(topic = %partition.topic(), partition = key.1, ?error, "who is in sync stays");
+                if let Some(change) = self.under_way.remove(&key) {
+                    partition.withdraw_proposal(&change);
+                }
+            }
+            // Another state is on its way here, which ends the proposal; or the same is asked again.
+            Some(error) => {
+                tracing::debug!(topic = %partition.topic(), partition = key.1, ?error, "a proposal is not taken");
+            }
+        }
+    }
+
+    async fn ask(&self) -> io::Result<AlterPartitionResponse> {
+        let image = self.cx.cluster.image();
+        let own = self.cx.cluster.broker_id();
+        let away = || io::Error::from(io::ErrorKind::NotConnected);
+        let registered = image.brokers.get(&own).ok_or_else(away)?;
+        let request = AlterPartitionRequest::default()
+            .with_broker_id(BrokerId(own))
+            .with_broker_epoch(registered.epoch)
+            .with_topics(self.topics(&image));
+        if self.cx.cluster.is_controller() {
+            return Ok(alter_partitions_here(&self.cx, request, VERSION).await);
+        }
+        let controller = image.brokers.get(&image.controller_id);
+        let controller = controller.filter(|controller| controller.id != own);
+        let controller = controller.ok_or_else(away)?;
+        let frame = frame::encode_request(VERSION, 0, FORWARDED, &request);
+        let frame = frame.map_err(io::Error::other)?;
+        let answer = self
+            .cx
+            .ask_broker_on(Lane::InSync, controller, frame, ANSWER_MAX);
+        let answer = answer.await?;
+        let answer = answer.slice(answer.len().min(4)..);
+        let decoded = frame::decode_response::<AlterPartitionRequest>(VERSION, answer);
+        Ok(decoded.map_err(io::Error::other)?.1)
+    }
+
+    fn topics(&self, image: &Image) -> Vec<TopicData> {
+        let mut topics: Vec<TopicData> = Vec::new();
+        for ((topic_id, index), change) in &self.under_way {
+            let member = |(id, epoch): &(i32, i64)| {
+                let registered = image.brokers.get(id).map_or(-1, |broker| broker.epoch);
+                BrokerState::default()
+                    .with_broker_id(BrokerId(*id))
+                    // Who leads, or has not fetched yet, is in the registration that is known.
+                    .with_broker_epoch(if *epoch == -1 { registered } else { *epoch })
+            };
+            let partition = PartitionData::default()
+                .with_partition_index(*index)
+                .with_leader_epoch(change.leader_epoch)
+                .with_partition_epoch(change.partition_epoch)
+                .with_new_isr_with_epochs(change.isr.iter().map(member).collect());
+            match topics.last_mut() {
+                Some(topic) if topic.topic_id == *topic_id => topic.partitions.push(partition),
+                _ => topics.push(
+                    TopicData::default()
+                        .with_topic_id(*topic_id)
+                        .with_partitions(vec![partition]),
+                ),
+            }
+        }
+        topics
+    }
+}
+
+/// Who may join: it is there, in the registration that it fetched with (KIP-841, 903).
+fn is_eligible(image: &Image, id: i32, epoch: i64) -> bool {
+    let known = image.brokers.get(&id);
+    known.is_some_and(|known| epoch == -1 || known.epoch == epoch)
 }

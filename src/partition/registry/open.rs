@@ -152,19 +152,20 @@ impl Partitions {
     fn publish(&self, topics: &[TopicToOpen], opened: Vec<(usize, i32, HostedPartition)>) {
         let _change = self.changes.lock();
         let mut map = Map::clone(&self.map.load());
-        let mut fresh: HashMap<usize, TopicPartitions> = HashMap::new();
+        // A topic may stand there more than once.
+        let mut fresh: HashMap<Uuid, TopicPartitions> = HashMap::new();
         for (n, index, slot) in opened {
             let topic = &topics[n];
-            let entry = fresh
-                .entry(n)
-                .or_insert_with(|| match map.by_id.get(&topic.topic_id) {
+            let entry = fresh.entry(topic.topic_id).or_insert_with(|| {
+                match map.by_id.get(&topic.topic_id) {
                     Some(known) => TopicPartitions::clone(known),
                     None => TopicPartitions {
                         topic: topic.topic.clone(),
                         topic_id: topic.topic_id,
                         slots: BTreeMap::new(),
                     },
-                });
+                }
+            });
             entry.slots.insert(index, slot);
         }
         for topic in fresh.into_values().map(Arc::new) {
