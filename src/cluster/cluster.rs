@@ -164,6 +164,9 @@ impl Cluster {
         let report = self.view.config.reload()?;
         let change = self.view.lock_changes().await;
         self.view.reconfigure_topics();
+        if let Err(error) = self.controller.settle().await {
+            tracing::warn!(%error, "cannot choose leaders by the settings that are in force now");
+        }
         drop(change);
         if self.is_controller() {
             self.controller.create_named_topics().await;

@@ -115,7 +115,8 @@ impl Controller {
             configs.read_subscriptions();
         }
         self.view.put_in_force(configs);
-        Ok(())
+        // Topics take min.insync.replicas and unclean.leader.election.enable from the broker.
+        self.settle().await
     }
 
     /// What a list is appended to.

@@ -133,11 +133,15 @@ impl Controller {
         Ok(true)
     }
 
-    /// Changes are made only from an image that is as new as the election.
+    /// Changes are made only from an image that is as new as the election, and with leaders for the brokers that are there:
+    /// the controller before may not have come to it.
     async fn begin_term(&self, version: i32) -> Result<(), ClusterError> {
-        self.view.reload_topics(None).await?;
+        let change = self.view.lock_changes().await;
+        self.view.read_topics(None).await?;
         self.term.store(Some(Arc::new(Term { version })));
         self.controller_is(self.view.broker_id);
+        self.settle().await?;
+        drop(change);
         self.deal_slots().await
     }
 

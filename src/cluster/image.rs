@@ -134,6 +134,11 @@ impl PartitionInfo {
         self.elr.retain(|id| !self.isr.contains(id));
     }
 
+    /// Whether its one replica leads it: no other broker can, whatever happens.
+    pub fn is_alone(&self) -> bool {
+        self.replicas == [self.leader]
+    }
+
     /// Whether leader and in-sync replicas are those that it began with.
     pub fn is_as_it_began(&self) -> bool {
         let began = Self::new(self.identity, self.replicas.clone(), self.first_epoch);

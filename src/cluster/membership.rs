@@ -297,11 +297,7 @@ impl Membership {
             }
         }
         self.check_own(&mut brokers);
-        if self.view.image().brokers != brokers {
-            let ids: Vec<i32> = brokers.keys().copied().collect();
-            tracing::info!(?ids, "brokers of the cluster");
-            self.view.change_image(|image| image.brokers = brokers);
-        }
+        self.controller.brokers_are(brokers).await?;
         self.controller.deal_slots().await
     }
 

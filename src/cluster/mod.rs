@@ -21,6 +21,7 @@ mod producer_ids;
 mod publish;
 mod reconcile;
 mod reconciler;
+mod settlement;
 #[cfg(test)]
 mod testing;
 mod topic_nodes;

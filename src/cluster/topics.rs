@@ -315,6 +315,8 @@ impl Controller {
             overrides,
             ..Topic::clone(&topic)
         };
+        // Who may lead hangs on min.insync.replicas and unclean.leader.election.enable.
+        let changed = self.settled_by(changed);
         self.store(&topic, &changed).await?;
         self.view.apply(|image| image.put([changed])).await;
         Ok(())

@@ -26,6 +26,8 @@ pub const TOPICS_PUB: &str = "/brokers/topics-pub";
 pub const CLUSTER_ID: &str = "/cluster/id";
 /// All topics.
 pub const TOPICS: &str = "/brokers/topics";
+/// The registrations that all partitions have leaders for.
+pub const SETTLED: &str = "/brokers/settled";
 /// Topics whose deletion is not complete.
 pub const DELETED: &str = "/brokers/deleted";
 /// All groups.

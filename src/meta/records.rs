@@ -138,6 +138,15 @@ pub struct BrokerMasterRecord {
     pub metaq: String,
 }
 
+/// `/brokers/settled`: the registrations that the controller has chosen leaders and in-sync replicas for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettledRecord {
+    /// Record version.
+    pub version: u32,
+    /// The number of each live broker's registration.
+    pub brokers: BTreeMap<i32, i64>,
+}
+
 /// A listener in a [`BrokerMasterRecord`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointRecord {
