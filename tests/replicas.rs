@@ -1,14 +1,23 @@
 //! Who leads and who is in sync, as the controller writes it.
 
+#[path = "common/cluster.rs"]
+mod cluster;
 mod common;
+#[path = "common/zookeeper.rs"]
+mod zookeeper;
 
+use std::collections::BTreeSet;
+
+use cluster::{Cluster, LONG, Node, SESSION, SHORT_SESSION, within};
 use common::{Client, Running, name};
 use metaq::api::FORWARDED;
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
+use metaq_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
+use metaq_protocol::messages::metadata_response::MetadataResponsePartition;
 use metaq_protocol::messages::{
-    AlterPartitionRequest, AlterPartitionResponse, BrokerId, MetadataRequest,
+    AlterPartitionRequest, AlterPartitionResponse, BrokerId, CreateTopicsRequest, MetadataRequest,
 };
 use uuid::Uuid;
 
@@ -75,4 +84,94 @@ fn a_leaders_proposal_is_taken_from_a_broker_and_from_nobody_else() {
     other.send(3, &proposal(3, id, (0, 1), &[0]));
     assert!(other.is_closed());
     broker.stop();
+}
+
+/// Leader and in-sync replicas, in their order, of each partition.
+fn states(node: &Node, topic: &str) -> Vec<(i32, BTreeSet<i32>)> {
+    let topic = node.metadata(Some(&[topic])).topics.remove(0);
+    let mut partitions = topic.partitions;
+    partitions.sort_by_key(|partition| partition.partition_index);
+    let state = |partition: MetadataResponsePartition| {
+        let isr = partition.isr_nodes.iter().map(|id| id.0).collect();
+        (partition.leader_id.0, isr)
+    };
+    partitions.into_iter().map(state).collect()
+}
+
+/// Creates a topic with these replicas; all brokers know it when this returns.
+fn place(cluster: &Cluster, topic: &str, replicas: &[&[i32]]) {
+    let assignment = |(index, replicas): (i32, &&[i32])| {
+        CreatableReplicaAssignment::default()
+            .with_partition_index(index)
+            .with_broker_ids(replicas.iter().map(|id| BrokerId(*id)).collect())
+    };
+    let new = CreatableTopic::default()
+        .with_name(name(topic))
+        .with_num_partitions(-1)
+        .with_replication_factor(-1)
+        .with_assignments((0..).zip(replicas).map(assignment).collect());
+    let request = CreateTopicsRequest::default()
+        .with_topics(vec![new])
+        .with_timeout_ms(10_000);
+    let made = cluster.nodes[0].client().ask(5, &request);
+    assert_eq!(made.topics[0].error_code, 0);
+}
+
+fn isr(ids: &[i32]) -> BTreeSet<i32> {
+    ids.iter().copied().collect()
+}
+
+#[test]
+fn whoever_dies_is_followed_by_a_replica_in_sync_on_every_broker() {
+    let mut cluster = Cluster::start(3, &[SHORT_SESSION]);
+    place(&cluster, "t", &[&[0, 1, 2], &[1, 2, 0], &[2, 0, 1]]);
+    place(&cluster, "once", &[&[1]]);
+    // One that is the controller, and with it what it would have written.
+    let dead = cluster.nodes[0].controller();
+    cluster.nodes[dead as usize].kill();
+    let rest: Vec<i32> = (0..3).filter(|id| *id != dead).collect();
+    let took = within(SESSION + LONG, "others to lead", || {
+        rest.iter().all(|id| {
+            let states = states(&cluster.nodes[*id as usize], "t");
+            states
+                .iter()
+                .all(|(leader, in_sync)| rest.contains(leader) && *in_sync == isr(&rest))
+        })
+    });
+    println!("led again after {took:?}");
+    let survivor = &cluster.nodes[rest[0] as usize];
+    let heirs = states(survivor, "t");
+    // In the order of the replicas, and what is not led by it stays.
+    let heir = |replicas: [i32; 3]| replicas.into_iter().find(|id| *id != dead).unwrap();
+    let expected = [heir([0, 1, 2]), heir([1, 2, 0]), heir([2, 0, 1])];
+    let leaders: Vec<i32> = heirs.iter().map(|(leader, _)| *leader).collect();
+    assert_eq!(leaders, expected);
+    // It is back, and follows; what only it keeps it leads.
+    cluster.nodes[dead as usize].launch();
+    let back = &cluster.nodes[dead as usize];
+    within(LONG, "it to be known", || back.brokers() == [0, 1, 2]);
+    assert_eq!(states(back, "t"), heirs);
+    assert_eq!(states(back, "once"), [(1, isr(&[1]))]);
+    let settled = cluster.tree().get("/brokers/settled").unwrap();
+    assert!(settled.contains(&format!("\"{dead}\":2")), "{settled}");
+}
+
+#[test]
+fn a_quick_restart_of_a_leader_is_a_death() {
+    let mut cluster = Cluster::start(2, &["zk.zkSessionTimeoutMs=20000"]);
+    place(&cluster, "t", &[&[0, 1], &[1, 0]]);
+    place(&cluster, "once", &[&[1]]);
+    let dead = 1 - cluster.nodes[0].controller();
+    let other = 1 - dead;
+    cluster.nodes[dead as usize].kill();
+    cluster.nodes[dead as usize].launch();
+    let moved = (other, isr(&[other]));
+    within(LONG, "the other one to lead", || {
+        cluster
+            .nodes
+            .iter()
+            .all(|node| states(node, "t") == [moved.clone(), moved.clone()])
+    });
+    let once = states(&cluster.nodes[0], "once");
+    assert_eq!(once, [(1, isr(&[1]))]);
 }
