@@ -47,6 +47,7 @@ pub(super) fn run(
         throttle: given.throttle,
         facts: HashMap::new(),
         delete_horizon: NO_HORIZON,
+        stale_indexes: 0,
         done: Compacted::default(),
     };
     let first_dirty = log.cleaned_until().max(log.ends().log_start);
@@ -83,6 +84,8 @@ struct Pass<'a> {
     facts: HashMap<i64, Facts>,
     /// When the first tombstone that is left may go, ms.
     delete_horizon: i64,
+    /// Key indexes that were removed because they do not fit their segments.
+    stale_indexes: usize,
     done: Compacted,
 }
 
@@ -291,8 +294,25 @@ impl Pass<'_> {
         groups
     }
 
-    /// Writes a group anew where something of it goes, or where it is more than one segment.
+    /// Applies the keys to a group. A key index that does not fit its segment is made again.
     fn apply_to(
+        &mut self,
+        group: Range<usize>,
+        retention: &mut Retention,
+        keys: &KeyMap,
+    ) -> Result<(), LogError> {
+        for _ in group.clone() {
+            let (before, stale) = (retention.clone(), self.stale_indexes);
+            match self.apply_once(group.clone(), retention, keys) {
+                Err(_) if self.stale_indexes > stale => *retention = before,
+                applied => return applied,
+            }
+        }
+        self.apply_once(group, retention, keys)
+    }
+
+    /// Writes a group anew where something of it goes, or where it is more than one segment.
+    fn apply_once(
         &mut self,
         group: Range<usize>,
         retention: &mut Retention,
@@ -375,16 +395,29 @@ impl Pass<'_> {
                     match entries.next() {
                         Ok(Some(key)) => supersedes |= !is_newest(keys, &key),
                         Ok(None) => return Ok(supersedes),
-                        Err(error) if is_damaged(&error) => {
-                            // It is made again the next time.
-                            segment.remove_keys()?;
-                            return Err(error.into());
-                        }
-                        Err(error) => return Err(error.into()),
+                        Err(error) => return Err(self.note_stale(segment, error.into())),
                     }
                 }
             }
         }
+    }
+
+    /// Where an error may come from a segment's key index, that is removed; with what is wrong with the segment itself the next
+    /// one cannot be made.
+    fn note_stale(&mut self, segment: &Segment, error: LogError) -> LogError {
+        let is_stale = match &error {
+            LogError::Damaged { .. } => true,
+            LogError::Io(error) => is_damaged(error),
+            _ => false,
+        };
+        if is_stale {
+            tracing::warn!(file = %segment.keys_path().display(), %error, "a key index is made again");
+            match segment.remove_keys() {
+                Ok(()) => self.stale_indexes += 1,
+                Err(error) => return error.into(),
+            }
+        }
+        error
     }
 
     /// The records of a segment that are in the sorted map.
@@ -477,8 +510,11 @@ impl Pass<'_> {
             };
             let rewriting = self.rewriting;
             let mut hear = |bytes| throttle(self.throttle, rewriting, bytes);
-            let read = rewrite(source, retention, self.times, &mut to, &mut hear)?;
-            self.done.read_bytes += read;
+            let read = rewrite(source, retention, self.times, &mut to, &mut hear);
+            self.done.read_bytes += read.map_err(|error| match known {
+                Known::Indexed(_) => self.note_stale(&segment, error),
+                Known::Mapped(_) => error,
+            })?;
         }
         self.delete_horizon = self.delete_horizon.min(to.facts.delete_horizon);
         let cleaned = to.finish()?;

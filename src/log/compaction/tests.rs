@@ -10,10 +10,13 @@ use metaq_protocol::batch::{
 use metaq_protocol::compression;
 use metaq_protocol::records::Records;
 
+use super::super::segment::Segment;
 use super::super::{
     AppendRequest, Disk, DiskFile, LeftAs, Log, LogConfig, LogError, OpenMode, Outcome,
     ProducedBatch, RealDisk, ToVerify, TransactionMarker, TransactionVersion, unlink_all,
 };
+use super::key_index::{KeyIndex, KeyIndexWriter};
+use super::key_map::KeyedOffset;
 use super::{Compacted, CompactionPass, KeyMap};
 
 const NOW: i64 = 1_700_000_000_000;
@@ -620,6 +623,100 @@ fn a_kill_at_any_step_loses_nothing_and_the_next_pass_finishes() {
         if matches!(done, Ok(Some(_))) {
             assert!(steps > 40, "{steps} steps");
             return;
+        }
+    }
+}
+
+/// A key index that is not what its segment's batches say.
+#[derive(Clone, Copy, Debug)]
+enum Hostile {
+    /// Of other batches.
+    Digest,
+    /// With a record that is not there.
+    Record,
+    /// Torn.
+    Entries,
+}
+
+/// Writes the key index of a segment anew, not as it is.
+fn falsify(segment: &Segment, hostile: Hostile) {
+    let index = KeyIndex::open(&RealDisk, segment).unwrap().unwrap();
+    let mut facts = index.facts;
+    let mut keys = Vec::new();
+    let mut entries = index.entries();
+    while let Some(key) = entries.next().unwrap() {
+        keys.push(key);
+    }
+    let path = segment.keys_path();
+    match hostile {
+        Hostile::Digest => facts.batches_crc ^= 1,
+        Hostile::Record => {
+            let one = keys[0];
+            keys.insert(
+                0,
+                KeyedOffset {
+                    hash: [1, 2],
+                    ..one
+                },
+            );
+        }
+        Hostile::Entries => {}
+    }
+    let base = segment.base_offset;
+    let mut writer = KeyIndexWriter::create(&RealDisk, &path, base, &index.seed).unwrap();
+    keys.iter().for_each(|key| writer.add(key).unwrap());
+    writer.finish(segment.bytes(), &facts).unwrap();
+    if let Hostile::Entries = hostile {
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn key_indexes_that_do_not_fit_their_segments_are_made_again_by_the_same_pass() {
+    for hostile in [Hostile::Digest, Hostile::Record, Hostile::Entries] {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path());
+        let log = open(dir.path(), OpenMode::Clean, 0);
+        let mut keys = KeyMap::with_slots(1000);
+        compact_all(&log, &mut keys, NOW);
+        let mut falsified = 0;
+        for segment in log.segments().iter() {
+            if KeyIndex::open(&RealDisk, segment).unwrap().is_some() {
+                falsify(segment, hostile);
+                falsified += 1;
+            }
+        }
+        assert!(falsified > 1, "{falsified}");
+        let mut model = Model {
+            log,
+            ..Model::new(&dir.path().join("unused"), 3)
+        };
+        for _ in 0..40 {
+            let records = model.records();
+            let mut builder = BatchBuilder::new();
+            for record in &records {
+                let (key, value) = (Some(&record.key[..]), record.value.as_deref());
+                builder = builder.push(key, value, &[], record.timestamp);
+            }
+            let bytes = builder.finish().unwrap();
+            let header = BatchHeader::parse(&bytes).unwrap();
+            let batches = vec![ProducedBatch { header, bytes }];
+            model.append(AppendRequest::of_client(batches));
+        }
+        let expected = readable(&model.log);
+        let compacted = compact(&model.log, &mut keys, NOW);
+        assert!(matches!(compacted, Ok(Some(_))), "{hostile:?}");
+        assert_eq!(readable(&model.log), expected, "{hostile:?}");
+        for segment in model.log.segments().iter().rev().skip(1) {
+            let index = KeyIndex::open(&RealDisk, segment).unwrap().unwrap();
+            let mut entries = index.entries();
+            let mut before = -1;
+            while let Some(key) = entries.next().unwrap() {
+                assert!(key.offset > before, "{hostile:?}");
+                before = key.offset;
+            }
         }
     }
 }
