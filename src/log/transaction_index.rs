@@ -172,6 +172,12 @@ impl TransactionIndex {
         Ok(())
     }
 
+    /// Makes a file also where there is nothing to be in it.
+    pub(super) fn make(&self) -> io::Result<()> {
+        self.is_unsynced.store(true, Ordering::Release);
+        self.writable().map(drop)
+    }
+
     /// Keeps the transactions whose markers lie before an offset.
     pub(super) fn keep_before(&self, offset: i64) -> Result<(), LogError> {
         if self.is_empty() {

@@ -32,7 +32,8 @@ pub(super) struct CleanedSegment {
 }
 
 impl CleanedSegment {
-    /// Begins one that takes the place of segments from `first` on.
+    /// Begins one that takes the place of segments from `first` on. It has each file that the first one has: after a kill one of
+    /// the old one's would be taken for its own.
     pub(super) fn create(log: &Log, first: &Segment, seed: &KeySeed) -> Result<Self, LogError> {
         let config = log.config();
         let segment = Segment::new(
@@ -45,6 +46,9 @@ impl CleanedSegment {
         );
         segment.use_suffix(CLEANED);
         segment.create()?;
+        if !first.aborted.is_empty() {
+            segment.aborted.make()?;
+        }
         let keys =
             KeyIndexWriter::create(&*log.disk, &segment.keys_path(), first.base_offset, seed)?;
         Ok(Self {

@@ -143,13 +143,11 @@ fn finish_swap(
             remove(*old, extension)?;
         }
     }
-    let is_old_there = logs.contains(&base);
+    // Where one is missing, it has its name already: all were there when the `.log.swap` was named.
     for extension in BESIDE {
         let from = file_name(base, &format!("{extension}{SWAP}"));
         if names.contains(&from) {
             disk.rename(&dir.join(from), &dir.join(file_name(base, extension)))?;
-        } else if is_old_there {
-            remove(base, extension)?;
         }
     }
     disk.sync_dir(dir)?;
@@ -169,4 +167,74 @@ fn end_of(disk: &dyn Disk, log: &Path) -> io::Result<i64> {
         position += header.total_bytes() as u64;
     }
     Ok(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use metaq_protocol::batch::BatchBuilder;
+
+    use super::super::super::disk::RealDisk;
+    use super::*;
+
+    /// What is left of these files, each holding its name, after a start; names ending in `log.swap` hold a batch.
+    fn left_of(names: &[&str]) -> BTreeSet<(String, String)> {
+        let dir = tempfile::tempdir().unwrap();
+        let batch = BatchBuilder::new().push(Some(b"k"), Some(b"v"), &[], 1);
+        let batch = batch.finish().unwrap();
+        for name in names {
+            let path = dir.path().join(format!("{:020}.{name}", 0));
+            match *name {
+                "log.swap" => std::fs::write(path, &batch),
+                _ => std::fs::write(path, name),
+            }
+            .unwrap();
+        }
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        finish_swaps(&disk, dir.path()).unwrap();
+        let left = std::fs::read_dir(dir.path()).unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            let name = entry.file_name().to_str().unwrap()[21..].to_owned();
+            let what = std::fs::read(entry.path()).unwrap();
+            (name, String::from_utf8_lossy(&what).into_owned())
+        });
+        left.filter(|(name, _)| name != "log").collect()
+    }
+
+    const SWAPPED: [&str; 4] = ["index", "timeindex", "txnindex", "keys"];
+
+    fn expected(renamed: &[&str]) -> BTreeSet<(String, String)> {
+        let of = |name: &&str| match renamed.contains(name) {
+            true => (name.to_string(), name.to_string()),
+            false => (name.to_string(), format!("{name}.swap")),
+        };
+        SWAPPED.iter().map(of).collect()
+    }
+
+    #[test]
+    fn what_a_kill_left_beside_the_old_log_is_not_taken_for_that_of_the_new_one() {
+        let swaps = SWAPPED.map(|name| format!("{name}.swap"));
+        let mut begun: Vec<&str> = swaps.iter().map(String::as_str).collect();
+        begun.push("log.swap");
+        // Before, while and after the files of the old one are renamed.
+        for old in [
+            &["log", "index", "timeindex", "txnindex", "keys"][..],
+            &["log", "index", "timeindex", "txnindex"],
+            &["log.deleted", "index", "timeindex", "txnindex"],
+            &["log.deleted", "index.deleted", "timeindex", "txnindex"],
+            &["log.deleted", "txnindex.deleted"],
+        ] {
+            let mut left = left_of(&[&begun[..], old].concat());
+            left.retain(|(name, _)| !name.ends_with(".deleted"));
+            assert_eq!(left, expected(&[]), "{old:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_renamed_already_of_the_new_log_stays() {
+        let begun = ["log.swap", "timeindex.swap", "keys", "index", "txnindex"];
+        let stays = expected(&["keys", "index", "txnindex"]);
+        assert_eq!(left_of(&begun), stays);
+        // The old one is still there where a start was killed in the middle of this.
+        assert_eq!(left_of(&[&begun[..], &["log"]].concat()), stays);
+    }
 }

@@ -627,6 +627,26 @@ fn a_kill_at_any_step_loses_nothing_and_the_next_pass_finishes() {
     }
 }
 
+#[test]
+fn a_segment_without_aborted_transactions_has_an_index_of_them_where_the_one_before_it_had_some() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let log = open(dir.path(), OpenMode::Clean, 0);
+    let bytes = || {
+        let index = dir.path().join("00000000000000000000.txnindex");
+        std::fs::metadata(index).map(|index| index.len()).ok()
+    };
+    let mut keys = KeyMap::with_slots(1000);
+    let mut seen = vec![bytes()];
+    for pass in 0..4 {
+        compact_all(&log, &mut keys, NOW + pass * 2 * RETENTION);
+        seen.push(bytes());
+    }
+    seen.dedup();
+    assert!(seen.iter().any(|bytes| *bytes > Some(0)), "{seen:?}");
+    assert_eq!(seen[seen.len() - 2..], [Some(0), None]);
+}
+
 /// A key index that is not what its segment's batches say.
 #[derive(Clone, Copy, Debug)]
 enum Hostile {
