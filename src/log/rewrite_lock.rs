@@ -59,7 +59,8 @@ impl Rewriting<'_> {
         self.of.waiting.load(Ordering::Acquire) > 0
     }
 
-    /// Records are going to be cut off or replaced.
+    /// Records are going to be cut off or replaced. Where that is not done under the lock of the log's tail, it is said again
+    /// when it is done.
     pub(super) fn begin(&self) {
         self.of.rewrites.fetch_add(1, Ordering::AcqRel);
     }

@@ -467,7 +467,10 @@ impl Pass<'_> {
         let swapped = written.and_then(|cleaned| {
             self.rewriting.begin();
             cleaned.note_compacted();
-            swap(self.log, &cleaned, &replaced).map(|()| cleaned)
+            let swapped = swap(self.log, &cleaned, &replaced);
+            // Again for who began to copy in the middle of it.
+            self.rewriting.begin();
+            swapped.map(|()| cleaned)
         });
         let cleaned = match swapped {
             Ok(cleaned) => cleaned,

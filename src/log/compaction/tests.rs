@@ -494,8 +494,12 @@ fn a_pass_that_is_stopped_at_any_moment_loses_nothing_and_leaves_no_file_behind(
 }
 
 /// A disk that does nothing any more after so many changes: what a kill there leaves.
+#[derive(Default)]
 struct Killed {
     left: std::sync::atomic::AtomicI64,
+    log: std::sync::OnceLock<std::sync::Weak<Log>>,
+    /// The log's count of rewrites at each rename.
+    rewrites: std::sync::Mutex<Vec<u64>>,
 }
 
 impl Killed {
@@ -517,6 +521,9 @@ impl Disk for Killed {
     }
     fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
         self.step()?;
+        if let Some(log) = self.log.get().and_then(std::sync::Weak::upgrade) {
+            self.rewrites.lock().unwrap().push(log.rewrites());
+        }
         RealDisk.rename(from, to)
     }
     fn remove(&self, path: &Path) -> std::io::Result<()> {
@@ -582,6 +589,29 @@ fn last_of<'a>(
 }
 
 #[test]
+fn whoever_copies_the_log_at_any_moment_of_a_swap_finds_out() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let disk = Arc::new(Killed {
+        left: std::sync::atomic::AtomicI64::new(i64::MAX),
+        ..Killed::default()
+    });
+    let left = LeftAs::new(OpenMode::Clean);
+    let log = Log::open(disk.clone(), dir.path(), config(), left, NOW);
+    let log = Arc::new(log.unwrap().log);
+    let _ = disk.log.set(Arc::downgrade(&log));
+    let before = log.rewrites();
+    compact(&log, &mut KeyMap::with_slots(1000), NOW)
+        .unwrap()
+        .unwrap();
+    let seen = disk.rewrites.lock().unwrap();
+    assert!(seen.len() > 10, "{seen:?}");
+    // Who began before it, and who began in the middle of it.
+    let (first, last) = (seen[0], seen[seen.len() - 1]);
+    assert!(before < first && last < log.rewrites(), "{before} {seen:?}");
+}
+
+#[test]
 fn a_kill_at_any_step_loses_nothing_and_the_next_pass_finishes() {
     let origin = tempfile::tempdir().unwrap();
     let expected = filled(origin.path());
@@ -593,6 +623,7 @@ fn a_kill_at_any_step_loses_nothing_and_the_next_pass_finishes() {
         }
         let disk = Arc::new(Killed {
             left: std::sync::atomic::AtomicI64::new(i64::MAX),
+            ..Killed::default()
         });
         let left = LeftAs::new(OpenMode::Clean);
         let log = Log::open(disk.clone(), dir.path(), config(), left, NOW);
