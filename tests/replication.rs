@@ -6,13 +6,22 @@ mod common;
 #[path = "common/zookeeper.rs"]
 mod zookeeper;
 
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use cluster::{Cluster, LONG, Node, produce, within};
+use cluster::{Cluster, LONG, Node, SESSION, SHORT_SESSION, produce, within};
 use common::{Client, batch, name};
-use metaq_protocol::messages::ProduceRequest;
+use metaq_protocol::batch::{BatchBuilder, Batches, verify_crc};
+use metaq_protocol::frame;
+use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
 use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use metaq_protocol::messages::{MetadataRequest, ProduceRequest};
+use metaq_protocol::protocol::Request;
 
 const NOT_ENOUGH_REPLICAS: i16 = 19;
 
@@ -135,4 +144,175 @@ fn a_follower_that_stands_still_leaves_and_is_back_once_it_has_everything() {
     });
     assert_eq!(produce(&mut client, "t", p), (0, 21));
     until_equal(&cluster, &[0, 1, 2], "t", p);
+}
+
+/// A connection that may break.
+struct Link(TcpStream);
+
+impl Link {
+    fn to(address: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(15)))?;
+        stream.set_nodelay(true)?;
+        Ok(Self(stream))
+    }
+
+    fn ask<R: Request>(&mut self, version: i16, request: &R) -> io::Result<R::Response> {
+        let frame = frame::encode_request(version, 1, "load", request).map_err(io::Error::other)?;
+        self.0.write_all(&frame)?;
+        let mut length = [0; 4];
+        self.0.read_exact(&mut length)?;
+        let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+        self.0.read_exact(&mut answer)?;
+        let decoded = frame::decode_response::<R>(version, answer.into());
+        Ok(decoded.map_err(io::Error::other)?.1)
+    }
+}
+
+/// What clients of a cluster know: where its brokers are.
+#[derive(Clone)]
+struct Addresses(Vec<String>);
+
+impl Addresses {
+    fn of(cluster: &Cluster) -> Self {
+        Self(cluster.nodes.iter().map(Node::address).collect())
+    }
+
+    /// Who leads a partition, as any broker that answers says.
+    fn leader(&self, topic: &str, partition: i32) -> Option<i32> {
+        let asked = MetadataRequestTopic::default().with_name(Some(name(topic)));
+        let request = MetadataRequest::default().with_topics(Some(vec![asked]));
+        let ask = |address: &String| {
+            let metadata = Link::to(address)?.ask(9, &request)?;
+            let mut partitions = metadata.topics[0].partitions.iter();
+            let found = partitions.find(|found| found.partition_index == partition);
+            io::Result::Ok(found.map(|found| found.leader_id.0).filter(|id| *id >= 0))
+        };
+        self.0
+            .iter()
+            .find_map(|address| ask(address).ok().flatten())
+    }
+}
+
+/// What was acknowledged of one partition: offsets and values.
+type Acknowledged = Vec<(i64, String)>;
+
+/// Sends one record after the other to one partition, until it is told to stop, each until it is acknowledged.
+fn produce_until(
+    addresses: &Addresses,
+    topic: &str,
+    partition: i32,
+    stop: &AtomicBool,
+    longest: &Mutex<Duration>,
+) -> Acknowledged {
+    let mut acknowledged = Vec::new();
+    let mut link: Option<Link> = None;
+    let mut n = 0;
+    while !stop.load(Ordering::SeqCst) {
+        n += 1;
+        let value = format!("{partition}-{n}");
+        let began = Instant::now();
+        loop {
+            if link.is_none() {
+                let leader = addresses.leader(topic, partition);
+                let to = leader.map(|id| Link::to(&addresses.0[id as usize]));
+                link = to.and_then(Result::ok);
+            }
+            let answered = link
+                .as_mut()
+                .map(|link| link.ask(9, &record(topic, partition, &value)));
+            match answered {
+                Some(Ok(response)) => {
+                    let answer = &response.responses[0].partition_responses[0];
+                    if answer.error_code == 0 {
+                        acknowledged.push((answer.base_offset, value));
+                        break;
+                    }
+                }
+                Some(Err(_)) | None => {}
+            }
+            link = None;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut longest = longest.lock().unwrap();
+        *longest = began.elapsed().max(*longest);
+    }
+    acknowledged
+}
+
+fn record(topic: &str, partition: i32, value: &str) -> ProduceRequest {
+    let builder = BatchBuilder::new().push(None, Some(value.as_bytes()), &[], 1);
+    let data = PartitionProduceData::default()
+        .with_index(partition)
+        .with_records(Some(builder.finish().unwrap()));
+    let topic = TopicProduceData::default()
+        .with_name(name(topic))
+        .with_partition_data(vec![data]);
+    ProduceRequest::default()
+        .with_acks(-1)
+        .with_timeout_ms(5_000)
+        .with_topic_data(vec![topic])
+}
+
+/// Offsets and values of all records in the segments of a partition.
+fn records_in(node: &Node, topic: &str, partition: i32) -> BTreeMap<i64, String> {
+    let bytes = log_bytes(node, topic, partition);
+    let mut records = BTreeMap::new();
+    for found in Batches::new(&bytes) {
+        let (header, batch) = found.unwrap();
+        assert!(verify_crc(batch));
+        // One record a batch, its value between its attributes and its count of headers.
+        let text = String::from_utf8_lossy(&batch[61..]).into_owned();
+        let kept = |c: &char| c.is_ascii_digit() || *c == '-';
+        records.insert(header.base_offset, text.chars().filter(kept).collect());
+    }
+    records
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_brokers_are_killed_one_after_the_other() {
+    let mut settings = SETTINGS.to_vec();
+    settings.extend([SHORT_SESSION, "replica.lag.time.max.ms=2000"]);
+    let mut cluster = Cluster::start(3, &settings);
+    cluster.create(0, "t", 3);
+    let addresses = Addresses::of(&cluster);
+    let (stop, longest) = (AtomicBool::new(false), Mutex::new(Duration::ZERO));
+    let acknowledged: Vec<Acknowledged> = std::thread::scope(|scope| {
+        let produce = |partition| {
+            let (addresses, stop, longest) = (&addresses, &stop, &longest);
+            scope.spawn(move || produce_until(addresses, "t", partition, stop, longest))
+        };
+        let producers: Vec<_> = (0..3).map(produce).collect();
+        for victim in [1, 2, 0] {
+            std::thread::sleep(Duration::from_millis(500));
+            cluster.nodes[victim].kill();
+            std::thread::sleep(SESSION + Duration::from_secs(1));
+            cluster.nodes[victim].launch();
+            let node = &cluster.nodes[victim];
+            within(LONG, "all to be in sync", || {
+                (0..3).all(|partition| in_sync(node, "t", partition) == [0, 1, 2])
+            });
+        }
+        stop.store(true, Ordering::SeqCst);
+        producers
+            .into_iter()
+            .map(|one| one.join().unwrap())
+            .collect()
+    });
+    println!(
+        "longest without an acknowledgement: {:?}",
+        longest.lock().unwrap()
+    );
+    for (partition, acknowledged) in acknowledged.iter().enumerate() {
+        assert!(acknowledged.len() > 20, "{}", acknowledged.len());
+        until_equal(&cluster, &[0, 1, 2], "t", partition as i32);
+        let records = records_in(&cluster.nodes[0], "t", partition as i32);
+        for (offset, value) in acknowledged {
+            let kept = records.get(offset);
+            assert!(
+                kept.is_some_and(|kept| kept.contains(value.as_str())),
+                "{offset} {value} {kept:?}"
+            );
+        }
+    }
 }
