@@ -1,5 +1,5 @@
 //! Runs the simulations by the seed, on all processors:
-//! `simulate [--what log|syncs|rewrites|moves|compaction|broker|cluster|transactions] [--from N] [--seeds N] [--steps N]`. Prints failing seeds with their traces, and ends
+//! `simulate [--what log|syncs|rewrites|moves|compaction|broker|cluster|transactions|replicas] [--from N] [--seeds N] [--steps N]`. Prints failing seeds with their traces, and ends
 //! with exit code 1 when there are any. `benches/simulate` builds it and runs it.
 
 #[path = "../tests/simulation/admin.rs"]
@@ -88,6 +88,7 @@ impl Asked {
                         "broker",
                         "cluster",
                         "transactions",
+                        "replicas",
                     ]
                     .contains(&value.as_str()) =>
                 {
@@ -113,7 +114,7 @@ fn main() -> ExitCode {
     }
     let Some(asked) = Asked::read() else {
         eprintln!(
-            "simulate [--what log|syncs|rewrites|moves|compaction|broker|cluster|transactions] [--from N] [--seeds N] [--steps N]"
+            "simulate [--what log|syncs|rewrites|moves|compaction|broker|cluster|transactions|replicas] [--from N] [--seeds N] [--steps N]"
         );
         return ExitCode::from(2);
     };
@@ -152,6 +153,10 @@ fn main() -> ExitCode {
     if asked.wants("transactions") {
         let one = |seed| process::run(What::Transactions, seed, &[]);
         failed += run("transactions", &asked, one);
+    }
+    if asked.wants("replicas") {
+        let one = |seed| process::run(What::Replicas, seed, &[]);
+        failed += run("replicas", &asked, one);
     }
     ExitCode::from(u8::from(failed > 0))
 }

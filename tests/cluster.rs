@@ -28,6 +28,7 @@ use proxy::Proxy;
 use zookeeper::ZooKeeper;
 
 const NOT_LEADER: i16 = 6;
+const FENCED_LEADER_EPOCH: i16 = 74;
 const LEADER_NOT_AVAILABLE: i16 = 5;
 
 #[test]
@@ -773,13 +774,14 @@ fn directions_of_produce(client: &mut Client, version: i16) -> Directions {
     )
 }
 
-fn directions_of_fetch(client: &mut Client, version: i16) -> Directions {
+fn directions_of_fetch(client: &mut Client, version: i16, epoch: i32) -> Directions {
     let topics = client
         .ask(12, &MetadataRequest::default().with_topics(None))
         .topics;
     let mut request = common::fetch_request("t", 0, 60_000);
     request.topics[0].topic_id = topics[0].topic_id;
     request.topics[0].partitions[0].partition = 1;
+    request.topics[0].partitions[0].current_leader_epoch = epoch;
     let answer = client.ask(version, &request);
     let partition = &answer.responses[0].partitions[0];
     let leader = &partition.current_leader;
@@ -801,8 +803,11 @@ fn assert_names_the_leader(asked: &Node, leader: &Node, epoch: i32) {
     let named = (NOT_LEADER, (leader.id, epoch), vec![endpoint]);
     assert_eq!(directions_of_produce(client, 9), unnamed);
     assert_eq!(directions_of_produce(client, 10), named);
-    assert_eq!(directions_of_fetch(client, 15), unnamed);
-    assert_eq!(directions_of_fetch(client, 16), named);
+    // Newer clients may read from followers (KIP-392).
+    assert_eq!(directions_of_fetch(client, 10, -1), unnamed);
+    let (_, leader, endpoints) = named;
+    let fenced = (FENCED_LEADER_EPOCH, leader, endpoints);
+    assert_eq!(directions_of_fetch(client, 16, epoch - 1), fenced);
 }
 
 #[test]

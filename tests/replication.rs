@@ -15,12 +15,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cluster::{Cluster, LONG, Node, SESSION, SHORT_SESSION, produce, within};
-use common::{Client, batch, name};
+use common::{Client, batch, fetch_request, name};
 use metaq_protocol::batch::{BatchBuilder, Batches, verify_crc};
 use metaq_protocol::frame;
+use metaq_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsTopic,
+};
 use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
 use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use metaq_protocol::messages::{MetadataRequest, ProduceRequest};
+use metaq_protocol::messages::{DeleteRecordsRequest, MetadataRequest, ProduceRequest};
 use metaq_protocol::protocol::Request;
 
 const NOT_ENOUGH_REPLICAS: i16 = 19;
@@ -315,4 +318,61 @@ fn nothing_acknowledged_is_lost_when_brokers_are_killed_one_after_the_other() {
             );
         }
     }
+}
+
+#[test]
+fn a_consumer_is_sent_to_a_replica_in_its_rack_and_reads_there_what_is_committed() {
+    let settings = |rack: &'static str| {
+        vec![
+            "default.replication.factor=2",
+            "replica.selector.class=org.apache.kafka.common.replica.RackAwareReplicaSelector",
+            rack,
+        ]
+    };
+    let mut cluster = Cluster::start(1, &settings("broker.rack=a"));
+    cluster.add(1, &settings("broker.rack=b"));
+    let both = |node: &Node| node.brokers() == [0, 1];
+    within(LONG, "both brokers", || cluster.nodes.iter().all(both));
+    cluster.create(0, "t", 2);
+    let leaders = cluster.nodes[0].leaders("t");
+    let p = leaders.iter().position(|(id, _)| *id == 0).unwrap() as i32;
+    let (leader, follower) = (&cluster.nodes[0], &cluster.nodes[1]);
+    assert_eq!(produce(&mut leader.client(), "t", p), (0, 0));
+    let fetch = |node: &Node, rack: &str| {
+        let mut request = fetch_request("t", 0, 500).with_rack_id(rack.to_owned().into());
+        request.topics[0].partitions[0].partition = p;
+        let answer = node.client().ask(11, &request);
+        let data = answer.responses[0].partitions[0].clone();
+        let bytes = data.records.map_or(0, |records| records.len());
+        (data.error_code, data.preferred_read_replica.0, bytes > 0)
+    };
+    assert_eq!(fetch(leader, "b"), (0, 1, false));
+    assert_eq!(fetch(leader, "a"), (0, -1, true));
+    assert_eq!(fetch(leader, ""), (0, -1, true));
+    within(LONG, "the follower to hear what is committed", || {
+        fetch(follower, "b") == (0, -1, true)
+    });
+}
+
+#[test]
+fn records_are_deleted_on_every_replica_before_it_is_answered() {
+    let cluster = Cluster::start(3, &SETTINGS);
+    cluster.create(0, "t", 1);
+    let leader = cluster.nodes[0].leaders("t")[0].0 as usize;
+    let mut client = cluster.nodes[leader].client();
+    for n in 0..5 {
+        assert_eq!(produce(&mut client, "t", 0), (0, n));
+    }
+    let partition = DeleteRecordsPartition::default()
+        .with_partition_index(0)
+        .with_offset(3);
+    let topic = DeleteRecordsTopic::default()
+        .with_name(name("t"))
+        .with_partitions(vec![partition]);
+    let request = DeleteRecordsRequest::default()
+        .with_timeout_ms(10_000)
+        .with_topics(vec![topic]);
+    let answer = client.ask(1, &request);
+    let answer = &answer.topics[0].partitions[0];
+    assert_eq!((answer.error_code, answer.low_watermark), (0, 3));
 }

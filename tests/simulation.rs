@@ -79,6 +79,7 @@ const CLUSTER_SEEDS: u64 = 60;
 
 /// Seeds of transactions in a usual run.
 const TRANSACTION_SEEDS: u64 = 60;
+const REPLICA_SEEDS: u64 = 60;
 
 /// What makes a child of this binary run the seed that it is told.
 const CHILD: &[&str] = &["one_seed_of_the_broker", "--exact"];
@@ -349,4 +350,17 @@ fn transactions_are_whole_and_seen_once_whatever_fails_around_them() {
     assert_clean(0..TRANSACTION_SEEDS, |seed| {
         process::run(What::Transactions, seed, CHILD)
     });
+}
+
+#[test]
+fn replicas_keep_what_is_acknowledged_and_are_equal_in_the_end_whatever_fails_around_them() {
+    assert_clean(0..REPLICA_SEEDS, |seed| {
+        process::run(What::Replicas, seed, CHILD)
+    });
+}
+
+/// The journal had given up, and nothing could note any more that a log was cut off.
+#[test]
+fn a_follower_whose_journal_has_failed_is_cut_off_and_goes_on() {
+    process::run(What::Replicas, 10, CHILD).unwrap();
 }

@@ -52,6 +52,8 @@ pub struct FetchedPartition {
     pub diverging_epoch: Option<(i32, i64)>,
     /// Leader and its epoch, for a reader that asked another broker or in an old epoch; sent from version 12 on.
     pub current_leader: Option<(i32, i32)>,
+    /// The replica that the reader is to read from instead (KIP-392); sent from version 11 on.
+    pub preferred_read_replica: Option<i32>,
     /// How many bytes of records follow.
     pub records_bytes: usize,
 }
@@ -178,7 +180,8 @@ impl Out {
             }
         }
         if version >= 11 {
-            self.bytes.put_i32(-1);
+            self.bytes
+                .put_i32(partition.preferred_read_replica.unwrap_or(-1));
         }
         // Empty, never null: librdkafka fails on null records.
         self.length(partition.records_bytes);

@@ -3,16 +3,18 @@
 //! - Offset -1 stands for the high watermark; beyond it is OFFSET_OUT_OF_RANGE.
 //! - Refused with POLICY_VIOLATION where the cleanup policy does not name delete, as by Kafka.
 //! - Of a partition that is named several times the last offset counts, as by Kafka.
-//! - Answered after the new start is durable in log-start-offset-checkpoint.
+//! - Answered after the new start is durable in log-start-offset-checkpoint, and the followers that are there have moved theirs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
 };
 use metaq_protocol::messages::{ApiKey, DeleteRecordsRequest, DeleteRecordsResponse, TopicName};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
@@ -30,11 +32,16 @@ pub(super) const API: Api = Api {
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
+/// Between two looks at how far followers are, which say so when they fetch.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 async fn handle(
     cx: Arc<Context>,
     caller: Caller,
     request: DeleteRecordsRequest,
 ) -> DeleteRecordsResponse {
+    let deadline =
+        Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let mut offsets: HashMap<(TopicName, i32), i64> = HashMap::new();
     for topic in &request.topics {
         for asked in &topic.partitions {
@@ -75,17 +82,40 @@ async fn handle(
         // One write for all of them.
         let durable = cx.partitions.checkpoint_aside().await.map_err(LogError::Io);
         for (topic, at, partition) in moved {
+            let reached = match &durable {
+                Ok(()) => low_watermark(&cx, &partition, deadline).await,
+                Err(error) => Err(error.wire()),
+            };
             let answer = &mut topics[topic].partitions[at];
-            match &durable {
-                Ok(()) => answer.low_watermark = partition.log().ends().log_start,
+            match reached {
+                Ok(low_watermark) => answer.low_watermark = low_watermark,
                 Err(error) => {
-                    answer.error_code = error.wire().code();
+                    answer.error_code = error.code();
                     answer.low_watermark = -1;
                 }
             }
         }
     }
     DeleteRecordsResponse::default().with_topics(topics)
+}
+
+/// Waits until the replicas that are there have moved their starts as well (Kafka's DelayedDeleteRecords); the least of them.
+async fn low_watermark(
+    cx: &Context,
+    partition: &Partition,
+    deadline: Instant,
+) -> Result<i64, ResponseError> {
+    let start = partition.log().ends().log_start;
+    loop {
+        let image = cx.cluster.image();
+        let is_live = |id: i32| image.brokers.contains_key(&id);
+        match partition.least_log_start(is_live) {
+            Some(least) if least >= start => return Ok(start),
+            _ if !partition.is_leader() => return Err(ResponseError::NotLeaderOrFollower),
+            _ if Instant::now() >= deadline => return Err(ResponseError::RequestTimedOut),
+            _ => tokio::time::sleep(LOOK_AGAIN).await,
+        }
+    }
 }
 
 async fn delete(

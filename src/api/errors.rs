@@ -53,9 +53,11 @@ impl WireError for LogError {
             Self::NotLeader => ResponseError::NotLeaderOrFollower,
             Self::NotEnoughReplicas { .. } => ResponseError::NotEnoughReplicas,
             Self::NotEnoughReplicasAfterAppend => ResponseError::NotEnoughReplicasAfterAppend,
-            Self::Offline(_) | Self::NotCached | Self::Io(_) | Self::Hole { .. } => {
-                ResponseError::KafkaStorageError
-            }
+            Self::Offline(_)
+            | Self::NotCached
+            | Self::NotJournaled
+            | Self::Io(_)
+            | Self::Hole { .. } => ResponseError::KafkaStorageError,
             Self::OffsetOutOfRange { .. } | Self::UnexpectedOffset { .. } => {
                 ResponseError::OffsetOutOfRange
             }

@@ -45,6 +45,8 @@ const TOPIC_IDS_FROM: i16 = 13;
 const ERROR_CODE_FROM: i16 = 7;
 /// From this version on an answer says who leads a partition that is another broker's (KIP-951).
 const LEADERS_FROM: i16 = 16;
+/// The class of replica.selector.class by which consumers are sent to replicas near them.
+const RACK_AWARE: &str = "RackAwareReplicaSelector";
 /// Partitions that one request may name or forget.
 const PARTITIONS_MAX: usize = 100_000;
 /// A client that asks to wait longer is answered after this (Kafka's clients ask for 500).
@@ -155,8 +157,10 @@ async fn answer(
     {
         return Answered::with_error(error);
     }
+    let rack = request.rack_id.clone();
     let limits = FetchLimits {
         caller,
+        rack: (follower.is_none() && selects_by_rack(cx, &rack)).then_some(&*rack),
         follower,
         bytes_max,
         // More than the answer may hold never comes (Kafka's KafkaApis.handleFetchRequest).
@@ -206,6 +210,12 @@ async fn answer(
         }
     }
     assemble(cx, kind, wanted, fetched)
+}
+
+/// Whether a consumer in a rack is sent to a replica near it.
+fn selects_by_rack(cx: &Context, rack: &str) -> bool {
+    let selector = || cx.config.text("replica.selector.class");
+    !rack.is_empty() && selector().ends_with(RACK_AWARE)
 }
 
 /// The broker that fetches as a follower, and its registration.
@@ -360,6 +370,7 @@ impl Reading {
         self.withheld += fetched.withheld;
         self.is_enough |= fetched.answer.error_code != 0
             || fetched.answer.diverging_epoch.is_some()
+            || fetched.answer.preferred_read_replica.is_some()
             || self.bytes + self.withheld >= limits.bytes_min;
     }
 
@@ -432,7 +443,10 @@ fn assemble(
     for (wanted, Fetched { answer, slice, .. }) in wanted.into_iter().zip(fetched) {
         let ends = (answer.high_watermark, answer.log_start_offset);
         let records = slice.is_some();
-        let says_nothing = !records && answer.error_code == 0 && answer.diverging_epoch.is_none();
+        let says_nothing = !records
+            && answer.error_code == 0
+            && answer.diverging_epoch.is_none()
+            && answer.preferred_read_replica.is_none();
         if incremental && says_nothing && wanted.last_sent == Some(ends) {
             continue;
         }

@@ -11,7 +11,7 @@ use super::fetch_sessions::PartitionFetch;
 use super::shared::{BY_ID_VERSION_MIN, LookupError, partition_of, replica_of};
 use super::{Caller, Context};
 use crate::log::{AbortedTransaction, LogError, Reach, ReadWanted, Slice};
-use crate::partition::{FollowerFetch, Isolation, Partition, ReadError, ReadLimits};
+use crate::partition::{FollowerFetch, FollowerState, Isolation, Partition, ReadError, ReadLimits};
 
 /// From this version on a client may read from followers (KIP-392).
 const ANY_REPLICA_FROM: i16 = 11;
@@ -37,6 +37,8 @@ pub(super) struct FetchLimits<'a> {
     pub(super) bytes_max: usize,
     pub(super) bytes_min: usize,
     pub(super) isolation: Isolation,
+    /// Where a consumer is, where it is to read from a replica that is near.
+    pub(super) rack: Option<&'a str>,
 }
 
 impl Fetched {
@@ -122,8 +124,13 @@ pub(super) async fn read_one(
         Ok(diverging_epoch) => diverging_epoch,
         Err(error) => return refuse(error),
     };
+    let near = limits
+        .rack
+        .and_then(|rack| near_replica(cx, &partition, rack, wanted.fetch_offset));
     let read = match diverging_epoch {
         Some(_) => Ok(None),
+        // It reads there.
+        None if near.is_some() => Ok(None),
         None => {
             let within = match limits.follower {
                 Some(_) => ReadLimits::all_before(log_end),
@@ -156,10 +163,14 @@ pub(super) async fn read_one(
                 .then(|| aborted.iter().map(as_told).collect()),
                 diverging_epoch,
                 current_leader: None,
+                preferred_read_replica: near,
                 records_bytes: slice.as_ref().map_or(0, |slice| slice.bytes),
             },
             withheld: match &slice {
-                None if diverging_epoch.is_none() && wanted.fetch_offset < readable_end => {
+                None if diverging_epoch.is_none()
+                    && near.is_none()
+                    && wanted.fetch_offset < readable_end =>
+                {
                     usize::try_from(wanted.bytes_max).unwrap_or(0)
                 }
                 _ => 0,
@@ -184,6 +195,30 @@ fn find(
         true => replica_of(cx, &key.topic, key.topic_id, key.partition),
         false => partition_of(cx, &key.topic, key.topic_id, key.partition),
     }
+}
+
+/// A replica in the rack of a consumer that has what it asks for, where the leader is in another one: the one that is furthest
+/// (Kafka's RackAwareReplicaSelector).
+fn near_replica(cx: &Context, partition: &Partition, rack: &str, offset: i64) -> Option<i32> {
+    if !partition.is_leader() || partition.replicas() == 1 {
+        return None;
+    }
+    let image = cx.cluster.image();
+    let is_near = |id: &i32| {
+        let broker = image.brokers.get(id);
+        broker.is_some_and(|broker| broker.rack.as_deref() == Some(rack))
+    };
+    if is_near(&cx.cluster.broker_id()) {
+        return None;
+    }
+    let has = |follower: &FollowerState| {
+        let starts_before = (0..=offset).contains(&follower.log_start);
+        follower.is_in_sync && starts_before && follower.log_end >= offset
+    };
+    let all = partition.followers().into_iter();
+    let near = all.filter(|follower| is_near(&follower.replica) && has(follower));
+    let furthest = near.max_by_key(|follower| follower.log_end);
+    furthest.map(|follower| follower.replica)
 }
 
 /// Notes that a follower has what lies before what it asks for; `false` where it is of an earlier life of its broker (KIP-903).

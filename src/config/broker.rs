@@ -697,6 +697,17 @@ const OWN_KEYS: &[BrokerKey] = &[
         "Pause of a partition that could not be fetched, ms."
     ),
     key!(
+        "replica.selector.class",
+        None,
+        Kind::Choice(&[
+            "",
+            "org.apache.kafka.common.replica.LeaderSelector",
+            "org.apache.kafka.common.replica.RackAwareReplicaSelector"
+        ]),
+        "",
+        "Whom a consumer that says its client.rack is sent to (KIP-392): with RackAwareReplicaSelector to a replica in sync whose broker.rack it is, else to the leader."
+    ),
+    key!(
         "log.archive.dir",
         Some("archivePath"),
         Kind::Text,

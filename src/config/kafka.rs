@@ -72,7 +72,6 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
             "leader.imbalance.per.broker.percentage",
             "num.replica.alter.log.dirs.threads",
             "replica.high.watermark.checkpoint.interval.ms",
-            "replica.selector.class",
             "replica.socket.receive.buffer.bytes",
             "replica.socket.timeout.ms",
             "replication.quota.window.num",

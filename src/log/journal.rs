@@ -404,15 +404,26 @@ pub fn discard(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
             removed = true;
             continue;
         }
-        let file = disk.open(&found.path)?;
-        let discarded = header(DISCARDED, found.generation);
-        file.write_all_at(&mut [IoSlice::new(&discarded)], 0)?;
-        file.sync_data()?;
+        discard_file(disk, &found)?;
     }
     if removed {
         disk.sync_dir(dir)?;
     }
     Ok(())
+}
+
+/// The same, but for what was put aside.
+pub fn discard_written(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let all = files(disk, dir)?.into_iter();
+    let mut written = all.filter(|found| found.counts && !is_kept(&found.path));
+    written.try_for_each(|found| discard_file(disk, &found))
+}
+
+fn discard_file(disk: &dyn Disk, found: &JournalFile) -> io::Result<()> {
+    let file = disk.open(&found.path)?;
+    let discarded = header(DISCARDED, found.generation);
+    file.write_all_at(&mut [IoSlice::new(&discarded)], 0)?;
+    file.sync_data()
 }
 
 /// Puts the files aside, so that what is in them is found at the next start too.

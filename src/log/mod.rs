@@ -107,6 +107,9 @@ pub enum LogError {
         /// `min.insync.replicas`.
         needed: usize,
     },
+    /// The journal cannot note now that the log is cut off; it may later.
+    #[error("the journal cannot note now that the log is cut off")]
+    NotJournaled,
     /// What acks=-1 waited for is in too few logs: replicas fell out of sync meanwhile.
     #[error("too few replicas are in sync for what was appended")]
     NotEnoughReplicasAfterAppend,

@@ -42,6 +42,8 @@ pub struct FollowerState {
     pub replica: i32,
     /// The end of its log, -1 where it has not fetched from this leader.
     pub log_end: i64,
+    /// The start of its log, -1 where it has not said.
+    pub log_start: i64,
     /// Whether it is in sync, as the cluster says.
     pub is_in_sync: bool,
     /// Since when it has not reached the leader's end; `None` where it never did in this epoch.
@@ -269,6 +271,7 @@ impl Followers {
         let state = |(id, follower): (&i32, &Follower)| FollowerState {
             replica: *id,
             log_end: follower.end,
+            log_start: follower.log_start,
             is_in_sync: self.isr.contains(id),
             caught_up: follower.caught_up,
         };

@@ -21,7 +21,7 @@ use super::options::PartitionsOptions;
 use super::replica::{Replica, ToJournal};
 use super::sync_threads::SyncThreads;
 use crate::log::Disk;
-use crate::log::journal::{Entry, Journal, JournalRange, WrittenBatch};
+use crate::log::journal::{self, Entry, Journal, JournalRange, WrittenBatch};
 use crate::observe::Syncs;
 use crate::supervisor::Supervisor;
 
@@ -71,6 +71,8 @@ struct JournalState {
     next: Option<u64>,
     /// A journal record failed: none that was under way counts, nor any after it.
     failed: bool,
+    /// Nothing in the files counts any more.
+    discarded: bool,
     syncs: SyncThreads,
 }
 
@@ -145,6 +147,7 @@ impl Journaling {
                 over: BTreeMap::new(),
                 next: None,
                 failed: false,
+                discarded: false,
                 syncs: syncs.clone(),
             }),
             counted: options.syncs.clone(),
@@ -222,6 +225,11 @@ impl Journaling {
             .into_iter()
             .map(async |answer| answer.await == Ok(true));
         futures_util::future::join_all(noted).await
+    }
+
+    /// Discards what a journal holds that takes nothing any more, durably; `false` while a partition still needs it.
+    pub(super) fn dissolve(&self, disk: &dyn Disk, dir: &Path) -> bool {
+        self.journal.state_of_files.lock().dissolve(disk, dir)
     }
 
     /// Finishes what is queued and ends the threads.
@@ -328,6 +336,24 @@ impl JournalState {
             self.next.get_or_insert(range.number);
         }
         Ok(range)
+    }
+
+    fn dissolve(&mut self, disk: &dyn Disk, dir: &Path) -> bool {
+        for needed in &mut self.needed {
+            needed.retain(|_, (partition, end)| partition.needs_journal(*end));
+            let waiting = needed.values();
+            waiting.for_each(|(partition, _)| self.syncs.push(partition.clone()));
+        }
+        let is_needed = self.under_way.iter().any(|n| *n > 0)
+            || self.needed.iter().any(|needed| !needed.is_empty());
+        if is_needed || self.discarded {
+            return self.discarded;
+        }
+        match journal::discard_written(disk, dir) {
+            Ok(()) => self.discarded = true,
+            Err(error) => tracing::warn!(%error, "cannot discard the journal"),
+        }
+        self.discarded
     }
 
     /// Takes the other file, unless somebody still needs it.

@@ -130,12 +130,16 @@ impl Proposals {
         };
         match ResponseError::try_from_code(altered.error_code) {
             None => {
-                self.under_way.remove(&key);
+                let change = self.under_way.remove(&key);
                 let mut state = partition.state();
                 if state.leader_epoch == altered.leader_epoch {
                     state.partition_epoch = altered.partition_epoch;
                     state.isr = altered.isr.iter().map(|id| id.0).collect();
                     partition.update_state(&state);
+                }
+                if let Some(change) = change {
+                    // Where it changed nothing, no other state ends it.
+                    partition.withdraw_proposal(&change);
                 }
             }
             Some(

@@ -66,6 +66,8 @@ impl Topics {
 pub struct Admin {
     /// Whether the topic of transactions is created, in the place of the others.
     transactions: bool,
+    /// Of each topic.
+    pub replicas: i16,
     router: Router,
     topics: Topics,
     history: History,
@@ -83,6 +85,7 @@ impl Admin {
     ) -> Self {
         Self {
             transactions,
+            replicas: 1,
             router: Router::new("admin", brokers),
             topics,
             history,
@@ -137,11 +140,15 @@ impl Admin {
                 .with_name(text(name))
                 .with_value(Some(text(value)))
         });
+        let min_insync = CreatableTopicConfig::default()
+            .with_name(text("min.insync.replicas"))
+            .with_value(Some(text("2")));
+        let min_insync = (self.replicas > 1).then_some(min_insync);
         let wanted = CreatableTopic::default()
             .with_name(name(topic))
             .with_num_partitions(2)
-            .with_replication_factor(1)
-            .with_configs(config.into_iter().collect());
+            .with_replication_factor(self.replicas)
+            .with_configs(config.into_iter().chain(min_insync).collect());
         let request = CreateTopicsRequest::default()
             .with_topics(vec![wanted])
             .with_timeout_ms(TIMEOUT_MS);

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metaq::coordinator::Slot;
-use metaq::meta::records::{SlotRecord, TopicRecord, decode};
+use metaq::meta::records::{PartitionStatesRecord, SlotRecord, TopicRecord, decode};
 use metaq::meta::{
     Answer, Change, Lease, MetaError, MetaStore, Node, Op, Overlay, Session, SessionState, Store,
     Tree, paths,
@@ -222,8 +222,26 @@ impl Ensemble {
         )
     }
 
-    /// Whether a broker kept a partition at some time in between, ms. The one that does leads it.
+    /// Whether a broker led a partition at some time in between, ms: by its state, or while it has none as its first replica.
     pub fn led(&self, broker: usize, (topic, index): Place, span: (u64, u64)) -> bool {
+        let states = paths::partition_states_from(topic, 0);
+        let leader_in = |node: &Node| -> Option<i32> {
+            let record: PartitionStatesRecord = decode(&states, &node.data).ok()?;
+            Some(record.partitions.get(&index)?.leader)
+        };
+        let is_leader = |node: &Node| leader_in(node) == Some(broker as i32);
+        if self.was(&states, span, is_leader) {
+            return true;
+        }
+        let has_state = {
+            let state = self.state.lock();
+            let first = state.past.get(&states).and_then(|past| past.first());
+            first.is_some_and(|(at, _)| *at + CLOCKS_MS < span.0)
+        };
+        let is_without = |node: &Node| leader_in(node).is_none();
+        if has_state && !self.was(&states, span, is_without) {
+            return false;
+        }
         let path = paths::topic(topic);
         self.was(&path, span, |node| {
             let record: Option<TopicRecord> = decode(&path, &node.data).ok();
@@ -231,7 +249,7 @@ impl Ensemble {
                 let index = usize::try_from(index).ok()?;
                 record.partitions.get(index)
             });
-            partition.is_some_and(|partition| partition.replicas == [broker as i32])
+            partition.is_some_and(|partition| partition.replicas.first() == Some(&(broker as i32)))
         })
     }
 

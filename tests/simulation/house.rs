@@ -28,6 +28,8 @@ use super::store::Kept;
 
 /// The time of day when everything begins.
 pub const EPOCH_MS: i64 = 1_700_000_000_000;
+/// How long a replica may lag and stay in sync.
+const REPLICA_LAG_MAX: Duration = Duration::from_millis(700);
 /// Before a look for a log to compact.
 const COMPACT_STEP: Duration = Duration::from_millis(10);
 
@@ -46,6 +48,8 @@ pub struct House {
     pub index: usize,
     /// The partitions that are looked after.
     pub watched: &'static [Place],
+    /// Whether all brokers have a replica of each partition.
+    pub is_replicated: bool,
     /// Its name in the network.
     pub host: String,
     pub dir: PathBuf,
@@ -93,11 +97,18 @@ impl House {
             // A client creates them.
             Coordination::Shared(_) => String::new(),
         };
+        let replicas = match self.is_replicated {
+            true => {
+                let wait = random.between(50, 500);
+                format!("replica.fetch.wait.max.ms={wait}\nreplica.fetch.backoff.ms=200\n")
+            }
+            false => String::new(),
+        };
         format!(
             "[system]\nbrokerId={}\ndataPath={}\nnum.partitions=2\ngroup.min.session.timeout.ms=100\n\
              group.initial.rebalance.delay.ms=100\nlog.flush.offset.checkpoint.interval.ms=700\n\
              controlled.shutdown.drain.ms=300\nlog.segment.delete.delay.ms=100\n\
-             log.index.size.max.bytes={index_bytes}\nlog.index.interval.bytes={interval}\n{topics}",
+             log.index.size.max.bytes={index_bytes}\nlog.index.interval.bytes={interval}\n{replicas}{topics}",
             self.index,
             self.data_dir().display()
         )
@@ -165,6 +176,7 @@ impl House {
             workers: self.workers(),
             inline_writes: self.inline_writes.clone(),
             syncs: observe.syncs.clone(),
+            replica_lag_max: REPLICA_LAG_MAX,
             ..PartitionsOptions::new(config.data_paths())
         };
         let partitions = Partitions::open(Arc::new(self.disk.clone()), &options);
@@ -257,6 +269,19 @@ impl House {
         }
     }
 
+    /// All bytes of a partition's segments.
+    pub fn log_bytes(&self, (topic, index): Place) -> Vec<u8> {
+        let dir = self.data_dir().join(format!("{topic}-{index}"));
+        let entries = std::fs::read_dir(dir).into_iter().flatten();
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let mut segments: Vec<PathBuf> = paths
+            .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+            .collect();
+        segments.sort();
+        let read = |path: &PathBuf| std::fs::read(path).unwrap_or_default();
+        segments.iter().flat_map(read).collect()
+    }
+
     /// Looks for what must never happen inside.
     pub fn look_inside(&self) {
         let Some(context) = self.context() else {
@@ -283,6 +308,13 @@ impl House {
             Coordination::Alone(_) => self.watched.iter().all(is_online),
             Coordination::Shared(_) => {
                 let image = context.cluster.image();
+                if self.is_replicated {
+                    let is_there = |(topic, index): &&Place| {
+                        let topic = image.topic(topic);
+                        topic.is_some_and(|topic| topic.partition(*index).is_some())
+                    };
+                    return self.watched.iter().filter(is_there).all(is_online);
+                }
                 let leads = |(topic, index): &&Place| {
                     let info = image.topic(topic).and_then(|topic| topic.partition(*index));
                     info.is_some_and(|info| info.leader == self.index as i32)

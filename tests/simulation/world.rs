@@ -58,6 +58,8 @@ pub enum What {
     Cluster,
     /// Transactions on one broker, or on three.
     Transactions,
+    /// Three brokers, which all have a replica of each partition.
+    Replicas,
 }
 
 impl What {
@@ -66,27 +68,32 @@ impl What {
             Self::Broker => "broker",
             Self::Cluster => "cluster",
             Self::Transactions => "transactions",
+            Self::Replicas => "replicas",
         }
     }
 
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Broker, Self::Cluster, Self::Transactions]
-            .into_iter()
-            .find(|what| what.name() == name)
+        let all = [
+            Self::Broker,
+            Self::Cluster,
+            Self::Transactions,
+            Self::Replicas,
+        ];
+        all.into_iter().find(|what| what.name() == name)
     }
 
     /// Whether there is one broker with a store of its own.
     fn is_alone(self, seed: u64) -> bool {
         match self {
             Self::Broker => true,
-            Self::Cluster => false,
+            Self::Cluster | Self::Replicas => false,
             Self::Transactions => seed.is_multiple_of(2),
         }
     }
 
     fn watched(self) -> &'static [Place] {
         match self {
-            Self::Broker | Self::Cluster => &PLACES,
+            Self::Broker | Self::Cluster | Self::Replicas => &PLACES,
             Self::Transactions => &PAID_PLACES,
         }
     }
@@ -94,7 +101,7 @@ impl What {
     /// The clients that ways are cut to.
     fn clients(self) -> Vec<String> {
         match self {
-            Self::Broker | Self::Cluster => {
+            Self::Broker | Self::Cluster | Self::Replicas => {
                 let producers = (0..PRODUCERS).map(|n| format!("p{n}"));
                 producers
                     .chain((0..CONSUMERS).map(|n| format!("c{n}")))
@@ -107,7 +114,7 @@ impl What {
     /// How many clients write.
     fn writers(self) -> usize {
         match self {
-            Self::Broker | Self::Cluster => PRODUCERS,
+            Self::Broker | Self::Cluster | Self::Replicas => PRODUCERS,
             Self::Transactions => TRANSACTORS,
         }
     }
@@ -206,7 +213,7 @@ fn inline_writes_of(seed: u64) -> InlineWrites {
 fn hosts(what: What, seed: u64) -> Vec<String> {
     match (what, seed % 8) {
         _ if what.is_alone(seed) => vec!["broker".to_owned()],
-        (_, 5) => vec!["b0".to_owned()],
+        (What::Cluster | What::Transactions, 5) => vec!["b0".to_owned()],
         _ => (0..3).map(|n| format!("b{n}")).collect(),
     }
 }
@@ -233,6 +240,7 @@ fn build(
         let house = House {
             index,
             watched: what.watched(),
+            is_replicated: what == What::Replicas,
             host: host.clone(),
             dir: dir.join(host),
             disk: Disk::default(),
@@ -298,7 +306,11 @@ fn simulate(what: What, seed: u64, history: &History) -> Result<(), String> {
     let topics = Topics::default();
     if brokers.ensemble.is_some() {
         let (brokers, topics) = ((brokers.clone(), !usual), topics.clone());
-        let admin = Admin::new(brokers, topics, history.clone(), phase.clone(), part());
+        let mut admin = Admin::new(brokers, topics, history.clone(), phase.clone(), part());
+        if what == What::Replicas {
+            admin.replicas = 3;
+            history.is_replicated();
+        }
         sim.client("admin", async move {
             admin.run().await;
             Ok(())
@@ -380,7 +392,7 @@ impl World<'_> {
         let (read, history) = (logs.clone(), self.history.clone());
         let brokers = self.brokers.clone();
         let places: &[Place] = match self.what {
-            What::Broker | What::Cluster => &PLACES,
+            What::Broker | What::Cluster | What::Replicas => &PLACES,
             // They were read along.
             What::Transactions => &[],
         };
@@ -401,7 +413,46 @@ impl World<'_> {
             }
         }
         self.houses.iter().for_each(House::look_inside);
+        match self.what {
+            What::Replicas => self.compare_replicas(),
+            What::Broker | What::Cluster | What::Transactions => Ok(()),
+        }
+    }
+
+    /// All replicas have the same bytes.
+    fn compare_replicas(&self) -> Result<(), String> {
+        for (topic, index) in PLACES {
+            let logs: Vec<Vec<u8>> = self
+                .houses
+                .iter()
+                .map(|house| house.log_bytes((topic, index)))
+                .collect();
+            if logs.iter().any(|log| *log != logs[0]) {
+                let bytes: Vec<usize> = logs.iter().map(Vec::len).collect();
+                return Err(format!("{topic}-{index}: the replicas differ, {bytes:?}"));
+            }
+        }
         Ok(())
+    }
+
+    /// Whether all replicas of a cluster of them are as far as the leaders, and in sync.
+    fn replicas_differ(&self) -> Option<String> {
+        let all: Vec<_> = self.houses.iter().map(House::ends).collect();
+        let ends = |ends: &BTreeMap<Place, Ends>| -> Vec<(i64, i64)> {
+            let one = |ends: &Ends| (ends.log_start, ends.log_end);
+            ends.values().map(one).collect()
+        };
+        if all.iter().any(|one| ends(one) != ends(&all[0])) {
+            return Some(format!("replicas are at {all:?}"));
+        }
+        let image = self.houses[0].context()?.cluster.image();
+        PLACES.iter().find_map(|(topic, index)| {
+            let known = image.topic(topic).and_then(|topic| topic.partition(*index));
+            match known.is_some_and(|info| info.isr.len() == self.houses.len()) {
+                true => None,
+                false => Some(format!("{topic}-{index} is {known:?}")),
+            }
+        })
     }
 
     /// Time goes on for the store.
@@ -694,7 +745,7 @@ impl World<'_> {
             end.is_some_and(|end| committed == end || place.0 == CACHED && committed > end)
         };
         let is_read = match self.what {
-            What::Broker | What::Cluster => PLACES.iter().all(all),
+            What::Broker | What::Cluster | What::Replicas => PLACES.iter().all(all),
             What::Transactions => self.phase.reader_ended.load(Ordering::Relaxed),
         };
         self.phase.producers_ended.load(Ordering::Relaxed) == self.what.writers()
@@ -740,6 +791,11 @@ impl World<'_> {
         }
         if slots.iter().any(|(owner, _)| !brokers.contains(owner)) {
             return Some(format!("slots are with {slots:?}"));
+        }
+        if self.what == What::Replicas
+            && let Some(what) = self.replicas_differ()
+        {
+            return Some(what);
         }
         self.topics.contradiction(topics)
     }

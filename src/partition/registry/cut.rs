@@ -98,7 +98,7 @@ impl Partitions {
             cuts.iter().map(refusal).collect()
         };
         if !self.note_cuts_in_journal(at, &cuts).await {
-            return refuse("the journal cannot note that it is cut off now".to_owned());
+            return cuts.iter().map(|_| Err(LogError::NotJournaled)).collect();
         }
         let rows: Vec<_> = cuts.iter().map(Cut::row).collect();
         let (own, held) = (self.clone(), rows.clone());
@@ -124,7 +124,7 @@ impl Partitions {
     }
 
     /// Whether the journal notes, where it may hold something of them, that the logs are cut off.
-    async fn note_cuts_in_journal(&self, at: usize, cuts: &[Cut]) -> bool {
+    async fn note_cuts_in_journal(self: &Arc<Self>, at: usize, cuts: &[Cut]) -> bool {
         let Some(journal) = self.volumes[at].writer.journal() else {
             return true;
         };
@@ -136,6 +136,14 @@ impl Partitions {
                 replica.not_journaled();
                 noted.push((replica.clone(), cut.journaled_from()));
             }
+        }
+        if noted.is_empty() {
+            return true;
+        }
+        if !journal.is_usable() {
+            let (own, journal) = (self.clone(), journal.clone());
+            let dissolve = move || journal.dissolve(own.disk(), own.volumes[at].dir.path());
+            return self.workers.unblock(dissolve).await == Some(true);
         }
         journal.cut(noted).await.into_iter().all(|noted| noted)
     }
