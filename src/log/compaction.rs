@@ -19,6 +19,7 @@
 
 mod batch_reader;
 mod cleaned_segment;
+mod groups;
 mod key_index;
 mod key_map;
 mod pass;
@@ -161,6 +162,11 @@ impl Log {
     /// renamed to `*.deleted`: to be unlinked after `file.delete.delay.ms`.
     pub fn take_replaced(&self) -> Vec<Arc<Segment>> {
         std::mem::take(&mut self.replaced.lock())
+    }
+
+    /// Whether somebody waits for a pass to give the log up.
+    pub fn is_rewrite_wanted(&self) -> bool {
+        self.rewriting.is_wanted()
     }
 
     /// One pass of compaction. Takes as long as reading takes: on a thread of its own. `None` where somebody else rewrites the

@@ -33,6 +33,11 @@ impl RewriteLock {
         self.rewrites.load(Ordering::Acquire)
     }
 
+    /// Whether somebody waits for it: what takes long gives it up.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
     /// Waits until it is free.
     pub(super) fn lock(&self) -> Rewriting<'_> {
         self.waiting.fetch_add(1, Ordering::AcqRel);
@@ -54,9 +59,9 @@ impl RewriteLock {
 }
 
 impl Rewriting<'_> {
-    /// Whether somebody waits for it: what takes long gives it up.
+    /// As [`RewriteLock::is_wanted`].
     pub(super) fn is_wanted(&self) -> bool {
-        self.of.waiting.load(Ordering::Acquire) > 0
+        self.of.is_wanted()
     }
 
     /// Records are going to be cut off or replaced. Where that is not done under the lock of the log's tail, it is said again

@@ -38,7 +38,9 @@ const HEADER_BYTES: usize = 72;
 const ENTRY_BYTES: usize = 20;
 const TOMBSTONE: u32 = 1 << 31;
 /// Entries read or written at a time.
-const CHUNK_ENTRIES: usize = 32 << 10;
+pub(super) const CHUNK_ENTRIES: usize = 32 << 10;
+/// Bytes of them.
+pub(super) const CHUNK_BYTES: u64 = (CHUNK_ENTRIES * ENTRY_BYTES) as u64;
 /// There is no delete horizon.
 pub(super) const NO_HORIZON: i64 = i64::MAX;
 

@@ -6,22 +6,26 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use metaq_protocol::batch::BATCH_HEADER_BYTES;
+
 use super::super::LogError;
 use super::super::partition_log::Log;
 use super::super::reach::Reach;
 use super::super::rewrite_lock::Rewriting;
-use super::super::segment::{Segment, segment_of};
+use super::super::segment::{BatchAt, Segment, segment_of};
 use super::cleaned_segment::CleanedSegment;
-use super::key_index::{Facts, KeyIndex, KeyIndexWriter, NO_HORIZON, is_damaged};
+use super::groups::groups;
+use super::key_index::{
+    CHUNK_BYTES, CHUNK_ENTRIES, Facts, KeyIndex, KeyIndexWriter, NO_HORIZON, is_damaged,
+};
 use super::key_map::{KeyHasher, KeyMap, KeySeed, KeyedOffset};
 use super::retention::Retention;
-use super::rewriter::{Source, Survivors, Times, changes_by_batch, is_newest, rewrite};
+use super::rewriter::{
+    BATCHES_BETWEEN, Source, Survivors, Times, changes_by_batch, is_newest, rewrite,
+};
 use super::scan::{Aborted, ScanTarget, Scanned, scan};
 use super::swap::{remove_unfinished, swap};
 use super::{Compacted, CompactionPass};
-
-/// Bytes of an entry of `.index`, and of `.timeindex`.
-const INDEX_ENTRY_BYTES: [usize; 2] = [8, 12];
 
 /// So many keys are put into the map at a time.
 const KEYS_AT_A_TIME: usize = 64;
@@ -188,34 +192,53 @@ impl Pass<'_> {
         scan(segment, position, &self.hasher, &aborted, target, &mut hear)
     }
 
-    /// As many of the last batches of a segment before `end` as have room in the map.
-    fn map_end_of(&mut self, at: usize, end: i64, keys: &mut KeyMap) -> Result<i64, LogError> {
+    /// Goes through the headers of a segment's batches before `end`, with how many records they have, until it is to stop.
+    fn walk(
+        &mut self,
+        at: usize,
+        end: i64,
+        hear: &mut dyn FnMut(&BatchAt, u64) -> bool,
+    ) -> Result<(), LogError> {
         let segment = self.segments[at].clone();
-        let mut batches = Vec::new();
-        let mut walk = segment.batches(0, segment.bytes())?;
+        let (mut walk, mut walked) = (segment.batches(0, segment.bytes())?, 0);
         while let Some(batch) = walk.next()? {
-            if batch.header.base_offset < end {
-                batches.push(batch);
+            let records = u64::try_from(batch.header.record_count).unwrap_or(0);
+            if batch.header.base_offset >= end || !hear(&batch, records) {
+                break;
+            }
+            walked += 1;
+            if walked % BATCHES_BETWEEN == 0 {
+                self.throttled(BATCHES_BETWEEN * BATCH_HEADER_BYTES as u64)?;
             }
         }
-        let (mut left, mut first) = (keys.capacity(), None);
-        for batch in batches.iter().rev() {
-            let records = usize::try_from(batch.header.record_count).unwrap_or(0);
-            let Some(less) = left.checked_sub(records) else {
-                break;
-            };
-            (left, first) = (less, Some(batch));
-        }
-        let Some(first) = first else {
-            let last = batches.last().map_or(0, |batch| batch.header.record_count);
+        Ok(())
+    }
+
+    /// As many of the last batches of a segment before `end` as have room in the map.
+    fn map_end_of(&mut self, at: usize, end: i64, keys: &mut KeyMap) -> Result<i64, LogError> {
+        let capacity = keys.capacity() as u64;
+        let mut all = 0;
+        self.walk(at, end, &mut |_, records| {
+            all += records;
+            true
+        })?;
+        // Those before it do not fit beside those after it.
+        let (mut passed, mut first, mut last) = (0, None, 0);
+        self.walk(at, end, &mut |batch, records| {
+            if all - passed <= capacity {
+                first = Some((batch.header.base_offset, batch.position));
+            }
+            (passed, last) = (passed + records, records);
+            first.is_none()
+        })?;
+        let Some((from, position)) = first else {
             return Err(LogError::TooManyKeys {
-                records: usize::try_from(last).unwrap_or(0),
+                records: last as usize,
                 capacity: keys.capacity(),
             });
         };
         keys.clear();
-        let from = first.header.base_offset;
-        match self.map_segment(at, first.position, end, keys)? {
+        match self.map_segment(at, position, end, keys)? {
             Some(_) => Ok(from),
             None => Err(LogError::TooManyKeys {
                 records: keys.len(),
@@ -237,61 +260,16 @@ impl Pass<'_> {
         if !is_whole {
             self.facts.clear();
         }
-        for group in self.groups(0..mapped_from, end) {
+        for group in groups(&self.segments, &self.log.config(), 0..mapped_from, end) {
             self.apply_to(group, &mut retention, keys)?;
         }
         if mapped_from < after {
             keys.sort();
-            for group in self.groups(mapped_from..after, end) {
+            for group in groups(&self.segments, &self.log.config(), mapped_from..after, end) {
                 self.apply_to(group, &mut retention, keys)?;
             }
         }
         Ok(())
-    }
-
-    /// Segments that follow each other and fit into one (Kafka's Cleaner.groupSegmentsBySize).
-    fn groups(&self, range: Range<usize>, end: i64) -> Vec<Range<usize>> {
-        let config = self.log.config();
-        let index_max = config.index_bytes_max as u64;
-        let sizes = |at: usize| -> [u64; 3] {
-            let segment = &self.segments[at];
-            let entries = [
-                segment.offsets.file.entries().unwrap_or(0),
-                segment.times.file.entries().unwrap_or(0),
-            ];
-            [
-                segment.bytes(),
-                (entries[0] * INDEX_ENTRY_BYTES[0]) as u64,
-                (entries[1] * INDEX_ENTRY_BYTES[1]) as u64,
-            ]
-        };
-        let limits = [config.segment_bytes, index_max, index_max];
-        let mut groups: Vec<Range<usize>> = Vec::new();
-        let mut taken = [0; 3];
-        for at in range {
-            let size = sizes(at);
-            let next = self.segments.get(at + 1);
-            let last = next.map_or(end, |next| next.base_offset) - 1;
-            let fits = groups.last().is_some_and(|group| {
-                let span = last - self.segments[group.start].base_offset;
-                let mut all = taken.iter().zip(size).zip(limits);
-                span <= i64::from(i32::MAX) && all.all(|((taken, size), max)| taken + size <= max)
-            });
-            match groups.last_mut().filter(|_| fits) {
-                Some(group) => {
-                    group.end = at + 1;
-                    taken
-                        .iter_mut()
-                        .zip(size)
-                        .for_each(|(taken, size)| *taken += size);
-                }
-                None => {
-                    groups.push(at..at + 1);
-                    taken = size;
-                }
-            }
-        }
-        groups
     }
 
     /// Applies the keys to a group. A key index that does not fit its segment is made again.
@@ -331,7 +309,12 @@ impl Pass<'_> {
             if facts.needs_walk {
                 let aborted = self.aborted_in(at)?;
                 let ends_file = at + 1 == group.end;
-                changes |= changes_by_batch(&segment, &mut walked, &aborted, ends_file)?;
+                let read_bytes = &mut self.done.read_bytes;
+                let mut hear = |bytes| {
+                    *read_bytes += bytes;
+                    throttle(self.throttle, self.rewriting, bytes)
+                };
+                changes |= changes_by_batch(&segment, &mut walked, &aborted, ends_file, &mut hear)?;
             }
             changes |= self.supersedes(&segment, &of_segment, keys)?;
             known.push(of_segment);
@@ -391,13 +374,17 @@ impl Pass<'_> {
             Known::Indexed(index) => {
                 let mut entries = index.entries();
                 let mut supersedes = false;
-                loop {
+                for read in 1.. {
+                    if read % CHUNK_ENTRIES == 0 {
+                        self.throttled(CHUNK_BYTES)?;
+                    }
                     match entries.next() {
                         Ok(Some(key)) => supersedes |= !is_newest(keys, &key),
                         Ok(None) => return Ok(supersedes),
                         Err(error) => return Err(self.note_stale(segment, error.into())),
                     }
                 }
+                Ok(supersedes)
             }
         }
     }
@@ -444,8 +431,11 @@ impl Pass<'_> {
         if let Known::Mapped(facts) = known {
             let (path, base) = (segment.keys_path(), segment.base_offset);
             let mut writer = KeyIndexWriter::create(&*self.log.disk, &path, base, &self.seed)?;
-            for key in self.mapped(segment, keys) {
+            for (at, key) in self.mapped(segment, keys).enumerate() {
                 writer.add(&key)?;
+                if at % CHUNK_ENTRIES == CHUNK_ENTRIES - 1 {
+                    self.throttled(CHUNK_BYTES)?;
+                }
             }
             writer.finish(segment.bytes(), facts)?;
         }

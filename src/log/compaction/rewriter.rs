@@ -2,7 +2,7 @@
 
 use std::iter::Peekable;
 
-use metaq_protocol::batch::{EndMarker, write_no_records, write_some_records};
+use metaq_protocol::batch::{BATCH_HEADER_BYTES, EndMarker, write_no_records, write_some_records};
 use metaq_protocol::records::Record;
 
 use super::super::LogError;
@@ -13,6 +13,9 @@ use super::key_index::{Facts, KeyIndexEntries, add_to_crc};
 use super::key_map::{KeyMap, KeyedOffset};
 use super::retention::{Fate, Retention};
 use super::scan::{Aborted, unpack};
+
+/// Headers of batches that are read between two looks whether the pass goes on.
+pub(super) const BATCHES_BETWEEN: u64 = 1000;
 
 /// The records of a segment that stay by their keys, in the order of their offsets.
 pub(super) enum Survivors<'a> {
@@ -175,11 +178,16 @@ pub(super) fn changes_by_batch(
     retention: &mut Retention,
     aborted: &Aborted,
     ends_file: bool,
+    throttle: &mut dyn FnMut(u64) -> Result<(), LogError>,
 ) -> Result<bool, LogError> {
     let mut walk = segment.batches(0, segment.bytes())?;
-    let mut changes = false;
+    let (mut changes, mut walked) = (false, 0);
     while let Some(at) = walk.next()? {
         let header = at.header;
+        walked += 1;
+        if walked % BATCHES_BETWEEN == 0 {
+            throttle(BATCHES_BETWEEN * BATCH_HEADER_BYTES as u64)?;
+        }
         let is_last = ends_file && at.position + header.total_bytes() as u64 == segment.bytes();
         let bytes = match header.is_control() {
             true => segment.read_batch(&at)?,

@@ -38,8 +38,10 @@ use records::{Records, key_of, remedy_of};
 pub use options::CleanerOptions;
 pub use records::{CleanerFigures, LastPass, Uncleanable};
 
-/// How often settings that changed are looked for, and whether a pass still goes on while it pauses.
+/// How often settings that changed are looked for.
 const TICK: Duration = Duration::from_millis(250);
+/// How often it is looked whether a pass still goes on while it pauses: somebody may wait for the log.
+const LOOK: Duration = Duration::from_millis(10);
 /// Whatever `log.cleaner.backoff.ms` says: a look goes through all logs.
 const IDLE_MIN: Duration = Duration::from_millis(50);
 /// How soon it is looked again where a sync is waited for.
@@ -302,6 +304,7 @@ impl Shared {
             if bytes > 0 && moved < LOOK_BYTES {
                 return true;
             }
+            self.drop_replaced(partition);
             self.pause(number, partition, std::mem::take(&mut moved))
         };
         let compacted = partition.log().compact(&mut CompactionPass {
@@ -310,11 +313,7 @@ impl Shared {
             now_ms: clock.now_ms(),
             throttle: &mut throttle,
         });
-        let replaced = partition.log().take_replaced();
-        if !replaced.is_empty() {
-            let delay_ms = partition.log().config().file_delete_delay_ms;
-            self.partitions.drop_later(replaced, delay_ms);
-        }
+        self.drop_replaced(partition);
         let Some(compacted) = compacted? else {
             self.records.let_rest(key_of(partition));
             return Ok(());
@@ -330,12 +329,22 @@ impl Shared {
         Ok(())
     }
 
+    /// Has files unlinked whose place others have taken, also in the middle of a pass: it may take long, and the disk be full.
+    fn drop_replaced(&self, partition: &Partition) {
+        let replaced = partition.log().take_replaced();
+        if !replaced.is_empty() {
+            let delay_ms = partition.log().config().file_delete_delay_ms;
+            self.partitions.drop_later(replaced, delay_ms);
+        }
+    }
+
     /// Counts bytes, and sleeps as long as they are too many; whether the pass goes on.
     fn pause(&self, number: usize, partition: &Partition, bytes: u64) -> bool {
         let goes_on = |crew: &Crew| {
             self.goes_on(number, crew)
                 && is_compacted(partition)
                 && !self.partitions.is_moving(partition)
+                && !partition.log().is_rewrite_wanted()
         };
         let mut crew = self.crew.lock();
         let pause = match self.partitions.workers() {
@@ -348,7 +357,7 @@ impl Shared {
             if left.is_zero() {
                 return true;
             }
-            self.woken.wait_for(&mut crew, left.min(TICK));
+            self.woken.wait_for(&mut crew, left.min(LOOK));
         }
         false
     }

@@ -8,7 +8,7 @@ use metaq_protocol::batch::{BatchBuilder, BatchHeader};
 use uuid::Uuid;
 
 use super::choice::choose;
-use super::records::Records;
+use super::records::{Records, key_of};
 use super::{Cleaner, CleanerOptions};
 use crate::clock::WallClock;
 use crate::log::{LogConfig, ProducedBatch, RealDisk};
@@ -99,6 +99,45 @@ async fn fill_with(partition: &Partition, records: usize, value: &[u8]) {
             .unwrap();
     } // Only what is synced is compacted.
     partition.log().sync(1).unwrap();
+}
+
+/// A log that takes cleaners a long time, and one that is at it.
+async fn slowed(world: &World, bytes: usize) -> (Arc<Partition>, Cleaner) {
+    let config = LogConfig {
+        segment_bytes: 1 << 20,
+        ..config()
+    };
+    let partition = world.create("slow", 5, config);
+    let value: Vec<u8> = (0..20_000u32).map(|n| ((n * n) >> 7) as u8).collect();
+    fill_with(&partition, bytes / value.len(), &value).await;
+    let cleaner = world.clean(CleanerOptions {
+        bytes_per_second: 1000.0,
+        ..CleanerOptions::default()
+    });
+    let key = key_of(&partition);
+    until("at work", || cleaner.shared.records.is_at_work(key)).await;
+    (partition, cleaner)
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_log_does_not_wait_for_the_rate_of_the_cleaners() {
+    let world = World::new();
+    let (partition, cleaner) = slowed(&world, 3 << 20).await;
+    let waits = partition.clone();
+    // As a replica that follows another leader.
+    let truncates = tokio::task::spawn_blocking(move || {
+        let began = Instant::now();
+        let end = waits.log().ends().log_end.offset;
+        let truncated = waits.log().truncate_to(end - 1, 1);
+        (truncated, began.elapsed())
+    });
+    let (truncated, took) = tokio::time::timeout(DEADLINE, truncates)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(matches!(truncated, Ok(true)), "{truncated:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    cleaner.stop();
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
