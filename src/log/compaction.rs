@@ -34,8 +34,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::LogError;
-use super::partition_log::Log;
+use super::partition_log::{HORIZON_UNKNOWN, Log};
 use super::segment::{Segment, segment_of};
+
+use key_index::{KeyIndex, NO_HORIZON};
 
 pub use key_map::{KEY_MAP_BYTES_MIN, KeyMap};
 pub(super) use swap::finish_swaps;
@@ -139,8 +141,30 @@ impl Log {
                     &segments[first..],
                     now_ms.saturating_sub(config.max_compaction_lag_ms),
                 )?,
-            has_due_tombstones: self.delete_horizon.load(Ordering::Acquire) <= now_ms,
+            has_due_tombstones: self.delete_horizon()? <= now_ms,
         })
+    }
+
+    /// When the first of the tombstones that passes went through may go, ms: after a restart key indexes tell it.
+    fn delete_horizon(&self) -> Result<i64, LogError> {
+        let known = self.delete_horizon.load(Ordering::Acquire);
+        if known != HORIZON_UNKNOWN {
+            return Ok(known);
+        }
+        let mut horizon = NO_HORIZON;
+        for segment in self.segments().iter() {
+            if let Some(index) = KeyIndex::open(&*self.disk, segment)? {
+                horizon = horizon.min(index.facts.delete_horizon);
+            }
+        }
+        // A pass may have found another one meanwhile.
+        let found = self.delete_horizon.compare_exchange(
+            HORIZON_UNKNOWN,
+            horizon,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        Ok(found.map_or_else(|newer| newer, |_| horizon))
     }
 
     /// The first dirty offset: what is before it was compacted.

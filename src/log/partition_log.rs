@@ -80,7 +80,7 @@ pub struct Log {
     pub(super) compacting: Mutex<Option<(i64, i64)>>,
     /// Segments whose place others have taken, and nobody was told of yet.
     pub(super) replaced: Mutex<Vec<Arc<Segment>>>,
-    /// When tombstones that are there may go, as far as this process knows, ms.
+    /// When the first of the tombstones that are there may go, ms; [`HORIZON_UNKNOWN`] until somebody wants to know.
     pub(super) delete_horizon: AtomicI64,
     /// What keys are hashed with, once it is known.
     pub(super) key_seed: Mutex<Option<[u8; 16]>>,
@@ -92,6 +92,9 @@ pub struct Log {
     pub(super) fast_path_bytes: AtomicU64,
     pub(super) fast_path_until_ms: AtomicI64,
 }
+
+/// Nobody has looked for tombstones yet.
+pub(super) const HORIZON_UNKNOWN: i64 = i64::MIN;
 
 impl Log {
     pub(super) fn assemble(
@@ -127,7 +130,7 @@ impl Log {
             cleaned_until: AtomicI64::new(0),
             compacting: Mutex::default(),
             replaced: Mutex::default(),
-            delete_horizon: AtomicI64::new(i64::MAX),
+            delete_horizon: AtomicI64::new(HORIZON_UNKNOWN),
             key_seed: Mutex::default(),
             archived_until: AtomicI64::new(0),
             fast_path_epoch: AtomicI32::new(-1),

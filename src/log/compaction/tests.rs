@@ -589,6 +589,24 @@ fn last_of<'a>(
 }
 
 #[test]
+fn tombstones_whose_time_has_come_are_known_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let log = open(dir.path(), OpenMode::Clean, 0);
+    assert!(!log.cleanable(i64::MAX, NOW).unwrap().has_due_tombstones);
+    compact_all(&log, &mut KeyMap::with_slots(1000), NOW);
+    let cleaned_until = log.cleaned_until();
+    let is_due = |log: &Log, at| log.cleanable(i64::MAX, at).unwrap().has_due_tombstones;
+    assert!(is_due(&log, NOW + RETENTION));
+    log.close(NOW).unwrap();
+    let log = open(dir.path(), OpenMode::Clean, cleaned_until);
+    assert!(!is_due(&log, NOW + RETENTION - 1));
+    assert!(is_due(&log, NOW + RETENTION));
+    compact_all(&log, &mut KeyMap::with_slots(1000), NOW + RETENTION);
+    assert!(!is_due(&log, NOW + RETENTION));
+}
+
+#[test]
 fn whoever_copies_the_log_at_any_moment_of_a_swap_finds_out() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path());
