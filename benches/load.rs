@@ -19,7 +19,8 @@
 //!
 //! `load commit` commits offsets of `--groups` groups, one a request, `--seconds` long; the address may be several.
 //! `load transact` has each connection write and commit transactions of ten records, `--seconds` long; `records_per_s` are
-//! transactions then, the times are those of a commit, and `cpu_us_each` is the broker's CPU time of one.
+//! transactions then, the times are those of a commit, and `cpu_us_each` is the broker's CPU time of one. With `--abort-every N`
+//! each N-th is aborted.
 //! `load zookeeper` sets as many nodes of a ZooKeeper one by one, as a broker would that wrote each commit by itself.
 
 use std::collections::HashMap;
@@ -75,6 +76,8 @@ struct Options {
     run: Duration,
     /// Fetches read committed records alone.
     committed: bool,
+    /// Each so manieth transaction is aborted; 0 for none.
+    abort_every: usize,
     /// The other side is no broker.
     floor: bool,
     pid: Option<u32>,
@@ -110,6 +113,7 @@ fn main() -> Result<(), Failure> {
         keys: number("--keys", 1_000_000)?,
         records_per_s: (number("--records-per-s", 5000)? as f64 * share) as u64,
         committed: given.contains_key("--committed"),
+        abort_every: number("--abort-every", 0)? as usize,
         floor: given.contains_key("--floor"),
         run: Duration::from_secs(number("--seconds", 10)?),
         pid: given.get("--pid").map(|pid| pid.parse()).transpose()?,

@@ -1,5 +1,5 @@
 //! Transactions of version 2 (KIP-890): each connection is a producer that writes ten records to a partition of its own and
-//! commits, one transaction after the other.
+//! commits or aborts, one transaction after the other.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -99,19 +99,19 @@ impl Producer {
         Ok(bytes)
     }
 
-    fn commit(&mut self) -> Result<(), Failure> {
+    fn end(&mut self, commits: bool) -> Result<(), Failure> {
         let request = EndTxnRequest::default()
             .with_transactional_id(self.id.clone())
             .with_producer_id(self.producer.0)
             .with_producer_epoch(self.producer.1)
-            .with_committed(true);
+            .with_committed(commits);
         let ended = self.insist(END_VERSION, &request, |answer| answer.error_code)?;
         self.producer = (ended.producer_id, ended.producer_epoch);
         Ok(())
     }
 }
 
-/// One producer's transactions; what is counted as a record is a transaction, and its latency is that of the commit.
+/// One producer's transactions; what is counted as a record is a transaction, and its latency is that of its end.
 pub(super) fn transact(options: &Options, n: usize) -> Result<Measured, Failure> {
     let stream = TcpStream::connect(&options.address)?;
     stream.set_nodelay(true)?;
@@ -128,7 +128,8 @@ pub(super) fn transact(options: &Options, n: usize) -> Result<Measured, Failure>
     while started.elapsed() < options.run {
         bytes += producer.write(options, partition)?;
         let asked = Instant::now();
-        producer.commit()?;
+        let aborts = options.abort_every > 0 && latencies.len() % options.abort_every == 0;
+        producer.end(!aborts)?;
         latencies.push(asked.elapsed());
     }
     Ok((latencies.len() as u64, bytes, latencies))
