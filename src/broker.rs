@@ -337,7 +337,7 @@ impl Broker {
         )
     }
 
-    /// Stops accepting, answers what is in flight, closes every log cleanly.
+    /// Lets others lead what they can, stops accepting, answers what is in flight, closes every log cleanly.
     pub async fn shutdown(self) {
         let Self {
             cx,
@@ -350,6 +350,7 @@ impl Broker {
         if let Some(admin) = &admin {
             admin.not_ready();
         }
+        cx.cluster.hand_over().await;
         cx.coordinator.drain();
         cx.transactions.drain();
         server.stop().await;
@@ -504,6 +505,7 @@ fn member<L>(config: &Config, listeners: &[Bound<L>], advertised: &[Endpoint]) -
         endpoints: endpoints(listeners, advertised),
         rack,
         accept_publish: config.flag("accept.publish"),
+        shutting_down: false,
         epoch: 0,
     }
 }

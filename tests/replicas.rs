@@ -7,6 +7,7 @@ mod common;
 mod zookeeper;
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use cluster::{Cluster, LONG, Node, SESSION, SHORT_SESSION, within};
 use common::{Client, Running, name};
@@ -176,4 +177,38 @@ fn a_quick_restart_of_a_leader_is_a_death() {
     });
     let once = states(&cluster.nodes[0], "once");
     assert_eq!(once, [(1, isr(&[1]))]);
+}
+
+#[test]
+fn who_is_to_stop_hands_over_what_others_can_lead_before_it_does() {
+    let mut cluster = Cluster::start(3, &["zk.zkSessionTimeoutMs=20000"]);
+    place(&cluster, "t", &[&[0, 1, 2], &[1, 2, 0], &[2, 0, 1]]);
+    place(&cluster, "once", &[&[1]]);
+    // The controller too: it moves what it leads itself.
+    let controller = cluster.nodes[0].controller();
+    for going in [controller, (controller + 1) % 3] {
+        let rest: BTreeSet<i32> = cluster.nodes[2 - going as usize % 2]
+            .brokers()
+            .into_iter()
+            .collect();
+        let rest: BTreeSet<i32> = rest.into_iter().filter(|id| *id != going).collect();
+        let started = Instant::now();
+        assert!(cluster.nodes[going as usize].stop().success());
+        println!("stopped after {:?}", started.elapsed());
+        let log = cluster.nodes[going as usize].log();
+        assert!(log.contains("others lead and coordinate what they can"));
+        let witness = &cluster.nodes[*rest.first().unwrap() as usize];
+        within(LONG, "others to lead", || {
+            let states = states(witness, "t");
+            states
+                .iter()
+                .all(|(leader, isr)| rest.contains(leader) && !isr.contains(&going))
+        });
+        // It comes back, and follows.
+        cluster.nodes[going as usize].launch();
+        let all: Vec<i32> = (0..3).collect();
+        within(LONG, "it to be back", || {
+            cluster.nodes.iter().all(|node| node.brokers() == all)
+        });
+    }
 }

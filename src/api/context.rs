@@ -226,6 +226,7 @@ mod tests {
             endpoints: vec![endpoint("IN", "broker-7", 1), endpoint("OUT", "", 2)],
             rack: None,
             accept_publish: true,
+            shutting_down: false,
             epoch: 1,
         };
         let clients = Arc::new(Clients::new(crate::clock::WallClock::default()));

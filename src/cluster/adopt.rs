@@ -53,7 +53,7 @@ impl View {
                 "adopting a topic that was found in the data directory"
             );
             let replicas = vec![vec![self.broker_id]; partitions as usize];
-            let mut partitions = Identities::default().deal(&replicas);
+            let mut partitions = Identities::default().deal(&replicas, |_| true);
             // Epochs never go back, or clients would be fenced by their own records.
             for (index, partition) in partitions.iter_mut().enumerate() {
                 let epoch = self.partitions.latest_epoch(&name, index as i32);
@@ -69,7 +69,7 @@ impl View {
         }
         let writes: Vec<_> = adopted
             .iter()
-            .map(|topic| self.meta.multi(vec![topic_nodes::create(topic)]))
+            .map(|topic| self.meta.multi(topic_nodes::create(topic)))
             .collect();
         let mut made = Vec::new();
         for (topic, written) in adopted.into_iter().zip(writes) {

@@ -63,6 +63,7 @@ impl Controller {
         mut factor: Option<usize>,
     ) -> Result<Vec<Vec<i32>>, ClusterError> {
         let live = self.live_brokers();
+        let is_active = self.lasting();
         let mut all = Vec::with_capacity(assignments.len());
         for (n, (index, replicas)) in assignments.iter().enumerate() {
             if *index != first + n as i32 {
@@ -97,9 +98,24 @@ impl Controller {
                     replicas.len()
                 )));
             }
+            if !replicas.iter().any(|id| is_active(*id)) {
+                return Err(ClusterError::Assignment(format!(
+                    "All brokers specified in the manual partition assignment for partition {index} are fenced or in controlled shutdown."
+                )));
+            }
             all.push(replicas.clone());
         }
         Ok(all)
+    }
+
+    /// Which brokers can be in sync with a new partition.
+    pub(super) fn lasting(&self) -> impl Fn(i32) -> bool + use<> {
+        let image = self.view.image();
+        let lasting = match image.brokers.is_empty() {
+            true => vec![self.view.broker_id],
+            false => image.lasting_brokers(),
+        };
+        move |id| lasting.contains(&id)
     }
 
     fn live_brokers(&self) -> Vec<i32> {
@@ -114,7 +130,9 @@ impl Controller {
     /// What the brokers have that take new partitions.
     pub(super) fn load(&self) -> Load {
         let image = self.view.image();
-        let live = image.brokers.values().map(Host::of);
+        let lasting = self.lasting();
+        let live = image.brokers.values();
+        let live = live.filter(|broker| lasting(broker.id)).map(Host::of);
         // Before it is a member.
         let alone = image.brokers.is_empty();
         let own = alone.then(|| (self.view.broker_id, Host::default()));

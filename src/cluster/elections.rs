@@ -23,7 +23,8 @@ pub(super) struct Rules<'a> {
 impl Rules<'_> {
     /// Whether a broker may be in sync and lead.
     pub(super) fn is_active(&self, id: i32) -> bool {
-        self.brokers.contains_key(&id)
+        let broker = self.brokers.get(&id);
+        broker.is_some_and(|broker| !broker.shutting_down)
     }
 
     fn takes_messages(&self, id: i32) -> bool {
@@ -172,6 +173,11 @@ impl<'a> Change<'a> {
         if let Some(leader) = self.choose(&in_sync) {
             return (leader, in_sync, true);
         }
+        // One that is about to stop leads on until it is gone, where no other one is in sync.
+        let lasts = self.rules.brokers.contains_key(&self.before.leader);
+        if lasts && pool.contains(&self.before.leader) {
+            return (self.before.leader, vec![self.before.leader], true);
+        }
         // Where enough are in sync, by a setting that was changed, more is committed than the eligible ones have.
         let is_short = self.before.isr.len() < self.rules.min_isr;
         let eligible = in_order(&self.replicas, |id| {
@@ -251,6 +257,7 @@ mod tests {
                 endpoints: Vec::new(),
                 rack: None,
                 accept_publish: true,
+                shutting_down: false,
                 epoch: 1,
             };
             (*id, broker)

@@ -35,6 +35,8 @@ pub struct Broker {
     pub rack: Option<String>,
     /// Whether it takes partitions of new topics.
     pub accept_publish: bool,
+    /// Whether it is about to stop: what it leads others are to lead.
+    pub shutting_down: bool,
     /// Its registration's number.
     pub epoch: i64,
 }
@@ -123,6 +125,14 @@ impl PartitionInfo {
             first_epoch,
             partition_epoch: 0,
         }
+    }
+
+    /// A partition as it begins where not all of its replicas can be in sync: the first that can leads it.
+    pub fn begun(identity: Identity, replicas: Vec<i32>, is_active: impl Fn(i32) -> bool) -> Self {
+        let mut info = Self::new(identity, replicas, 0);
+        info.isr.retain(|id| is_active(*id));
+        info.leader = info.isr.first().copied().unwrap_or(-1);
+        info
     }
 
     /// Another leader or other in-sync replicas: the partition epoch grows by one, and the leader epoch where the leader is
@@ -284,6 +294,17 @@ impl Image {
     /// The broker that has a slot, if it is there.
     pub fn coordinator_of(&self, slot: Slot) -> Option<&Broker> {
         self.brokers.get(&self.slot(slot)?.owner)
+    }
+
+    /// Live brokers that are not about to stop; all live ones where all are.
+    pub fn lasting_brokers(&self) -> Vec<i32> {
+        let live = self.brokers.values();
+        let lasting = live.filter(|broker| !broker.shutting_down);
+        let lasting: Vec<i32> = lasting.map(|broker| broker.id).collect();
+        match lasting.is_empty() {
+            true => self.brokers.keys().copied().collect(),
+            false => lasting,
+        }
     }
 
     /// A topic by name.

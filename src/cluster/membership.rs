@@ -221,6 +221,35 @@ impl Membership {
         Ok(())
     }
 
+    /// Tells the controller that this broker is about to stop. What it leads, and the groups that it coordinates, are given
+    /// to others.
+    pub(super) async fn announce_end(&self) -> Result<(), ClusterError> {
+        let (member, directory_id) = {
+            let mut registration = self.registration.lock();
+            let Some(member) = &mut registration.member else {
+                return Ok(());
+            };
+            member.shutting_down = true;
+            (member.clone(), registration.directory_id.clone())
+        };
+        let path = paths::broker_master(member.id);
+        let Some(node) = self.view.meta.get(&path).await? else {
+            return Ok(());
+        };
+        let record: BrokerMasterRecord = decode(&path, &node.data)?;
+        if record.epoch != member.epoch {
+            return Ok(());
+        }
+        let data = encode(&master_record(&member, &directory_id, member.epoch));
+        let version = Some(node.version);
+        let told = self.view.meta.multi(vec![Op::Set {
+            path,
+            data,
+            version,
+        }]);
+        Ok(told.await?)
+    }
+
     async fn register(&self, member: &Broker, directory_id: &str) -> Result<i64, ClusterError> {
         let (path, master) = (paths::broker(member.id), paths::broker_master(member.id));
         loop {
@@ -329,6 +358,7 @@ fn master_record(member: &Broker, directory_id: &str, epoch: i64) -> BrokerMaste
         rack: member.rack.clone(),
         directory_id: directory_id.to_owned(),
         accept_publish: member.accept_publish,
+        shutting_down: member.shutting_down,
         metaq: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
@@ -367,6 +397,7 @@ fn from_record(id: i32, record: BrokerMasterRecord) -> Broker {
         endpoints: record.endpoints.into_iter().map(endpoint).collect(),
         rack: record.rack,
         accept_publish: record.accept_publish,
+        shutting_down: record.shutting_down,
         epoch: record.epoch,
     }
 }

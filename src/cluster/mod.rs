@@ -12,6 +12,7 @@ mod controller;
 mod deletions;
 mod elections;
 mod follow;
+mod hand_over;
 mod image;
 mod membership;
 mod names;

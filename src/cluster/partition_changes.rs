@@ -138,7 +138,7 @@ impl Controller {
         let info = info.ok_or(IsrRefusal::UnknownPartition)?;
         let rules = self.rules_for(&image, known);
         check(info, leader, proposal)?;
-        check_members(rules, &proposal.isr)?;
+        check_members(rules, leader, &proposal.isr)?;
         let mut change = Change::of(info, rules);
         change.isr = proposal.isr.iter().map(|(id, _)| *id).collect();
         let Some(after) = change.made() else {
@@ -231,10 +231,11 @@ fn check(info: &PartitionInfo, leader: i32, proposal: &IsrProposal) -> Result<()
 }
 
 /// Whether the members are there, as the leader saw them (KIP-841, KIP-903): a fetch of a former life of a broker adds
-/// nothing.
-fn check_members(rules: Rules<'_>, isr: &[(i32, i64)]) -> Result<(), IsrRefusal> {
+/// nothing. A leader that is about to stop leads on only where no other one is in sync; it may propose one.
+fn check_members(rules: Rules<'_>, leader: i32, isr: &[(i32, i64)]) -> Result<(), IsrRefusal> {
     let is_eligible = |(id, epoch): &(i32, i64)| {
-        let registered = rules.brokers.get(id).filter(|_| rules.is_active(*id));
+        let may_be = *id == leader || rules.is_active(*id);
+        let registered = rules.brokers.get(id).filter(|_| may_be);
         registered.is_some_and(|broker| *epoch == -1 || broker.epoch == *epoch)
     };
     match isr.iter().all(is_eligible) {

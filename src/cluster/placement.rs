@@ -19,11 +19,15 @@ impl Identities {
         Self(reached)
     }
 
-    /// Gives new partitions their identities: the home broker is the first replica.
-    pub(super) fn deal(&mut self, replicas: &[Vec<i32>]) -> Vec<PartitionInfo> {
+    /// Gives new partitions their identities: the home broker is the first replica. Those that are `active` are in sync.
+    pub(super) fn deal(
+        &mut self,
+        replicas: &[Vec<i32>],
+        active: impl Fn(i32) -> bool,
+    ) -> Vec<PartitionInfo> {
         let deal_one = |replicas: &Vec<i32>| {
             let home = replicas.first().copied().unwrap_or(-1);
-            PartitionInfo::new(self.next_of(home), replicas.clone(), 0)
+            PartitionInfo::begun(self.next_of(home), replicas.clone(), &active)
         };
         replicas.iter().map(deal_one).collect()
     }

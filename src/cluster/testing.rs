@@ -74,6 +74,7 @@ pub(super) fn member() -> Broker {
         }],
         rack: None,
         accept_publish: true,
+        shutting_down: false,
         epoch: 0,
     }
 }

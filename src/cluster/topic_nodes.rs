@@ -152,9 +152,14 @@ fn topic_record(topic: &Topic) -> TopicRecord {
     }
 }
 
-/// What makes a topic whose partitions are as they begin.
-pub(super) fn create(topic: &Topic) -> Op {
-    Op::create(paths::topic(&topic.name), encode(&topic_record(topic)))
+/// What makes a topic.
+pub(super) fn create(topic: &Topic) -> Vec<Op> {
+    let made = Op::create(paths::topic(&topic.name), encode(&topic_record(topic)));
+    let none = Topic {
+        partitions: Vec::new(),
+        ..topic.clone()
+    };
+    [made].into_iter().chain(states(&none, topic)).collect()
 }
 
 /// What removes a topic.
@@ -173,6 +178,13 @@ pub(super) fn change(before: &Topic, after: &Topic) -> Vec<Op> {
             version: None,
         });
     }
+    ops.extend(states(before, after));
+    ops
+}
+
+/// What makes the states of a topic's partitions others.
+fn states(before: &Topic, after: &Topic) -> Vec<Op> {
+    let mut ops = Vec::new();
     let chunk = paths::PARTITIONS_A_NODE as usize;
     for (n, infos) in after.partitions.chunks(chunk).enumerate() {
         let first = n * chunk;
@@ -263,7 +275,7 @@ mod tests {
         let mut made = topic(7, 250);
         made.partitions[249].first_epoch = 9;
         made.partitions[249].leader_epoch = 9;
-        store.multi(vec![create(&made)]).await.unwrap();
+        store.multi(create(&made)).await.unwrap();
         assert_eq!(read(&store).await, Some(made.clone()));
         assert_eq!(store.subtree(paths::TOPICS).await.unwrap().len(), 1);
         let moved = led_by(&led_by(&made, 3, 2), 249, 2);
@@ -295,7 +307,7 @@ mod tests {
      {
         let (_dir, store) = tree().await;
         let made = topic(7, 3);
-        store.multi(vec![create(&made)]).await.unwrap();
+        store.multi(create(&made)).await.unwrap();
         let other = led_by(&topic(8, 3), 1, 2);
         store.multi(change(&topic(8, 3), &other)).await.unwrap();
         assert_eq!(read(&store).await, Some(made.clone()));
@@ -310,16 +322,16 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_read_is_named_and_stops_nothing_else() {
         let (_dir, store) = tree().await;
-        store.multi(vec![create(&topic(7, 1))]).await.unwrap();
+        store.multi(create(&topic(7, 1))).await.unwrap();
         let states = paths::partition_states_from("states", 0);
         let mut other = topic(9, 1);
         other.name = "states".into();
         let ops = vec![
             Op::put(paths::topic("broken"), "no json".into()),
             Op::put(paths::topic("old"), r#"{"version":1,"topic_id":"00000000-0000-0000-0000-000000000007","partitions":[]}"#.into()),
-            create(&other),
             Op::put(states, "no json".into()),
         ];
+        let ops = create(&other).into_iter().chain(ops).collect();
         store.multi(ops).await.unwrap();
         let (topics, unreadable) = read_all(&store).await.unwrap();
         assert_eq!(topics, [topic(7, 1)]);

@@ -17,7 +17,7 @@ use super::placement::{Identities, Load};
 use super::topic_nodes;
 use crate::config::{TopicConfig, TopicOverrides, topic_key};
 use crate::log::uuid_to_base64;
-use crate::meta::{MetaError, Op, gather, paths};
+use crate::meta::{MetaError, gather};
 
 /// A topic as it is and as it shall be.
 struct Extension {
@@ -88,31 +88,27 @@ impl Controller {
     /// Writes new topics, as many together as one write holds.
     async fn store_new(&self, topics: &[&Topic]) -> Vec<Result<(), ClusterError>> {
         let mut results = Vec::with_capacity(topics.len());
-        let creates = topics.iter().map(|topic| vec![topic_nodes::create(topic)]);
-        for (_, part) in gather(creates) {
-            self.store_part(part, &mut results).await;
+        let creates = topics.iter().map(|topic| topic_nodes::create(topic));
+        for (count, part) in gather(creates) {
+            let (_, left) = topics.split_at(results.len());
+            match self.change_as_controller(part).await {
+                Ok(()) => results.extend((0..count).map(|_| Ok(()))),
+                // One of them is there already; that is not the others' fault.
+                Err(ClusterError::Meta(MetaError::NodeExists(_))) => {
+                    for topic in &left[..count] {
+                        let stored = self.change_as_controller(topic_nodes::create(topic));
+                        results.push(match stored.await {
+                            Err(ClusterError::Meta(MetaError::NodeExists(_))) => {
+                                Err(ClusterError::TopicExists(topic.name.to_string()))
+                            }
+                            stored => stored,
+                        });
+                    }
+                }
+                Err(error) => results.extend((0..count).map(|_| Err(error.repeated()))),
+            }
         }
         results
-    }
-
-    async fn store_part(&self, part: Vec<Op>, results: &mut Vec<Result<(), ClusterError>>) {
-        let count = part.len();
-        match self.change_as_controller(part.clone()).await {
-            Ok(()) => results.extend((0..count).map(|_| Ok(()))),
-            // One of them is there already; that is not the others' fault.
-            Err(ClusterError::Meta(MetaError::NodeExists(_))) => {
-                for op in part {
-                    let name = paths::unescape(op.path().rsplit('/').next().unwrap_or_default());
-                    results.push(match self.change_as_controller(vec![op]).await {
-                        Err(ClusterError::Meta(MetaError::NodeExists(_))) => {
-                            Err(ClusterError::TopicExists(name.unwrap_or_default()))
-                        }
-                        stored => stored,
-                    });
-                }
-            }
-            Err(error) => results.extend((0..count).map(|_| Err(error.repeated()))),
-        }
     }
 
     /// Creates the topics that the configuration names.
@@ -157,7 +153,7 @@ impl Controller {
         }
         overrides.validate(&self.view.reconciler().defaults_for(&new.name))?;
         let replicas = self.plan_replicas(new, load)?;
-        let partitions = Identities::default().deal(&replicas);
+        let partitions = Identities::default().deal(&replicas, self.lasting());
         Ok(Topic {
             name: new.name.as_str().into(),
             id: new_topic_id(),
@@ -266,7 +262,7 @@ impl Controller {
             }
         };
         let mut extended = Topic::clone(topic);
-        let dealt = Identities::of(topic).deal(&replicas);
+        let dealt = Identities::of(topic).deal(&replicas, self.lasting());
         extended.partitions.extend(dealt);
         Ok(Extension {
             before: topic.clone(),
