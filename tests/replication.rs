@@ -224,15 +224,12 @@ fn produce_until(
             let answered = link
                 .as_mut()
                 .map(|link| link.ask(9, &record(topic, partition, &value)));
-            match answered {
-                Some(Ok(response)) => {
-                    let answer = &response.responses[0].partition_responses[0];
-                    if answer.error_code == 0 {
-                        acknowledged.push((answer.base_offset, value));
-                        break;
-                    }
+            if let Some(Ok(response)) = answered {
+                let answer = &response.responses[0].partition_responses[0];
+                if answer.error_code == 0 {
+                    acknowledged.push((answer.base_offset, value));
+                    break;
                 }
-                Some(Err(_)) | None => {}
             }
             link = None;
             std::thread::sleep(Duration::from_millis(20));

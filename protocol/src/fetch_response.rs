@@ -290,6 +290,7 @@ mod tests {
             aborted,
             proptest::option::of((0..i32::MAX, 0..i64::MAX)),
             leader,
+            proptest::option::of(0..i32::MAX),
             0usize..300,
         )
             .prop_map(
@@ -302,6 +303,7 @@ mod tests {
                     aborted,
                     diverging_epoch,
                     current_leader,
+                    preferred_read_replica,
                     records_bytes,
                 )| {
                     FetchedPartition {
@@ -313,6 +315,7 @@ mod tests {
                         aborted,
                         diverging_epoch,
                         current_leader,
+                        preferred_read_replica,
                         records_bytes,
                     }
                 },
@@ -367,6 +370,9 @@ mod tests {
                 .with_log_start_offset(if version >= 5 { p.log_start_offset } else { -1 })
                 .with_aborted_transactions(aborted)
                 .with_records(Some(Bytes::from(vec![7; p.records_bytes])));
+            if let (true, Some(id)) = (version >= 11, p.preferred_read_replica) {
+                data.preferred_read_replica = BrokerId(id);
+            }
             if let (true, Some((epoch, end))) = (flexible, p.diverging_epoch) {
                 data.diverging_epoch = EpochEndOffset::default()
                     .with_epoch(epoch)
