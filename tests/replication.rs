@@ -269,13 +269,16 @@ fn records_in(node: &Node, topic: &str, partition: i32) -> BTreeMap<i64, String>
     records
 }
 
-#[test]
-fn nothing_acknowledged_is_lost_when_brokers_are_killed_one_after_the_other() {
-    let mut settings = SETTINGS.to_vec();
-    settings.extend([SHORT_SESSION, "replica.lag.time.max.ms=2000"]);
-    let mut cluster = Cluster::start(3, &settings);
-    cluster.create(0, "t", 3);
-    let addresses = Addresses::of(&cluster);
+fn until_in_sync(node: &Node) {
+    within(LONG, "all to be in sync", || {
+        (0..3).all(|partition| in_sync(node, "t", partition) == [0, 1, 2])
+    });
+}
+
+/// Does something while there is a producer for each partition of `t`; then all that was acknowledged must be there. The longest
+/// time that a record waited for its acknowledgement.
+fn while_producing(cluster: &mut Cluster, work: impl FnOnce(&mut Cluster)) -> Duration {
+    let addresses = Addresses::of(cluster);
     let (stop, longest) = (AtomicBool::new(false), Mutex::new(Duration::ZERO));
     let acknowledged: Vec<Acknowledged> = std::thread::scope(|scope| {
         let produce = |partition| {
@@ -283,29 +286,16 @@ fn nothing_acknowledged_is_lost_when_brokers_are_killed_one_after_the_other() {
             scope.spawn(move || produce_until(addresses, "t", partition, stop, longest))
         };
         let producers: Vec<_> = (0..3).map(produce).collect();
-        for victim in [1, 2, 0] {
-            std::thread::sleep(Duration::from_millis(500));
-            cluster.nodes[victim].kill();
-            std::thread::sleep(SESSION + Duration::from_secs(1));
-            cluster.nodes[victim].launch();
-            let node = &cluster.nodes[victim];
-            within(LONG, "all to be in sync", || {
-                (0..3).all(|partition| in_sync(node, "t", partition) == [0, 1, 2])
-            });
-        }
+        let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(cluster)));
         stop.store(true, Ordering::SeqCst);
-        producers
-            .into_iter()
-            .map(|one| one.join().unwrap())
-            .collect()
+        let joined = producers.into_iter().map(|one| one.join().unwrap());
+        let acknowledged = joined.collect();
+        worked.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        acknowledged
     });
-    println!(
-        "longest without an acknowledgement: {:?}",
-        longest.lock().unwrap()
-    );
     for (partition, acknowledged) in acknowledged.iter().enumerate() {
         assert!(acknowledged.len() > 20, "{}", acknowledged.len());
-        until_equal(&cluster, &[0, 1, 2], "t", partition as i32);
+        until_equal(cluster, &[0, 1, 2], "t", partition as i32);
         let records = records_in(&cluster.nodes[0], "t", partition as i32);
         for (offset, value) in acknowledged {
             let kept = records.get(offset);
@@ -315,6 +305,44 @@ fn nothing_acknowledged_is_lost_when_brokers_are_killed_one_after_the_other() {
             );
         }
     }
+    let longest = *longest.lock().unwrap();
+    longest
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_brokers_are_killed_one_after_the_other() {
+    let mut settings = SETTINGS.to_vec();
+    settings.extend([SHORT_SESSION, "replica.lag.time.max.ms=2000"]);
+    let mut cluster = Cluster::start(3, &settings);
+    cluster.create(0, "t", 3);
+    let longest = while_producing(&mut cluster, |cluster| {
+        for victim in [1, 2, 0] {
+            std::thread::sleep(Duration::from_millis(500));
+            cluster.nodes[victim].kill();
+            std::thread::sleep(SESSION + Duration::from_secs(1));
+            cluster.nodes[victim].launch();
+            until_in_sync(&cluster.nodes[victim]);
+        }
+    });
+    println!("killed: longest without an acknowledgement: {longest:?}");
+}
+
+#[test]
+fn brokers_that_stop_in_order_hand_over_what_they_lead() {
+    let mut cluster = Cluster::start(3, &SETTINGS);
+    cluster.create(0, "t", 3);
+    let longest = while_producing(&mut cluster, |cluster| {
+        for victim in [1, 2, 0] {
+            std::thread::sleep(Duration::from_millis(500));
+            assert!(cluster.nodes[victim].stop().success());
+            std::thread::sleep(Duration::from_millis(500));
+            cluster.nodes[victim].launch();
+            until_in_sync(&cluster.nodes[victim]);
+        }
+    });
+    // Their sessions last much longer.
+    assert!(longest < Duration::from_secs(10), "{longest:?}");
+    println!("stopped: longest without an acknowledgement: {longest:?}");
 }
 
 #[test]

@@ -23,6 +23,8 @@ METAQ = os.environ["METAQ"]
 SESSION = int(os.environ["SESSION_TIMEOUT_MS"]) / 1000
 BROKERS = range(3)
 PARTITIONS = range(6)
+# Of each partition.
+REPLICAS = int(os.environ.get("REPLICAS", "1"))
 
 print("CLIENT kafka-clients, confluent-kafka, franz-go|4.4.0, 2.16.1, 1.22.2|Java, Python, Go|producers and groups that go on while brokers and ZooKeeper are killed, stopped and cut off: nothing lost or doubled, no offset back, one owner a partition|failures/")
 
@@ -98,7 +100,9 @@ def all_go_on():
 
 def everybody_starts():
     admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
-    for future in admin.create_topics([NewTopic(client.topic, len(PARTITIONS), 1) for client in clients]).values():
+    config = {"min.insync.replicas": str((REPLICAS + 1) // 2)}
+    topics = [NewTopic(client.topic, len(PARTITIONS), REPLICAS, config=config) for client in clients]
+    for future in admin.create_topics(topics).values():
         future.result(20)
     for client in clients:
         client.start()

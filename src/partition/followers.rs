@@ -177,7 +177,7 @@ impl Followers {
     }
 
     /// What is before it every replica has that counts; `None` while too few are in sync for anything to be committed. Who has
-    /// caught up of late and will be in sync soon counts too, so that it can join under load (Kafka's
+    /// caught up of late, `is_eligible` and will be in sync soon counts too, so that it can join under load (Kafka's
     /// Partition.maybeIncrementLeaderHW).
     pub(super) fn committed_end(
         &self,
@@ -185,6 +185,7 @@ impl Followers {
         min_insync: usize,
         now: Instant,
         lag_max: Duration,
+        is_eligible: impl Fn(i32, i64) -> bool,
     ) -> Option<i64> {
         if self.isr.len() < min_insync.min(self.replicas) {
             return None;
@@ -192,7 +193,8 @@ impl Followers {
         let counts = |(id, follower): &(&i32, &Follower)| {
             self.is_in_maximal_isr(**id)
                 || (follower.end >= self.epoch_start
-                    && follower.is_caught_up(leader_end, now, lag_max))
+                    && follower.is_caught_up(leader_end, now, lag_max)
+                    && is_eligible(**id, follower.broker_epoch))
         };
         let counting = self.followers.iter().filter(counts);
         let least = counting.map(|(_, follower)| follower.end).min();
@@ -323,7 +325,7 @@ mod tests {
     fn committed_is_what_all_that_are_in_sync_have() {
         let now = Instant::now();
         let mut followers = Followers::new(&state(&[1, 2], 1), 5, now);
-        let committed = |followers: &Followers| followers.committed_end(20, 2, now, LAG_MAX);
+        let committed = |followers: &Followers| followers.committed_end(20, 2, now, LAG_MAX, any);
         // It has not fetched yet.
         assert_eq!(committed(&followers), Some(-1));
         followers.fetched(&fetch(2, 12), 20, now);
@@ -334,10 +336,14 @@ mod tests {
         followers.update(&state(&[1], 2), now);
         assert_eq!(committed(&followers), None);
         // It may be back at once.
-        assert_eq!(followers.committed_end(20, 1, now, LAG_MAX), Some(12));
+        assert_eq!(followers.committed_end(20, 1, now, LAG_MAX, any), Some(12));
+        // It is not there.
+        let refuse = |_: i32, _: i64| false;
+        let without = followers.committed_end(20, 1, now, LAG_MAX, refuse);
+        assert_eq!(without, Some(i64::MAX));
         let later = now + 2 * LAG_MAX;
         assert_eq!(
-            followers.committed_end(20, 1, later, LAG_MAX),
+            followers.committed_end(20, 1, later, LAG_MAX, any),
             Some(i64::MAX)
         );
     }
@@ -354,11 +360,17 @@ mod tests {
         let proposal = followers.propose((30, 18), later, LAG_MAX, any).unwrap();
         assert_eq!(proposal.isr, [(1, -1), (3, 7)]);
         assert_eq!((proposal.leader_epoch, proposal.partition_epoch), (4, 1));
-        assert_eq!(followers.committed_end(30, 2, later, LAG_MAX), Some(18));
+        assert_eq!(
+            followers.committed_end(30, 2, later, LAG_MAX, any),
+            Some(18)
+        );
         assert!(followers.propose((30, 18), later, LAG_MAX, any).is_none());
         followers.update(&state(&[1, 3], 2), later);
         followers.fetched(&fetch(3, 25), 30, later);
-        assert_eq!(followers.committed_end(30, 2, later, LAG_MAX), Some(25));
+        assert_eq!(
+            followers.committed_end(30, 2, later, LAG_MAX, any),
+            Some(25)
+        );
     }
 
     #[test]

@@ -2,12 +2,12 @@
 //! of it is committed. One struct, behind one lock.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::ack_queue::AckQueue;
 use super::followers::Followers;
+use super::isr_watch::IsrWatch;
 use super::partition_state::PartitionState;
 use super::watermarks::{Bound, Promise, ReadLimits, Watermarks};
 use crate::log::{Log, LogError, OffsetPosition};
@@ -98,14 +98,14 @@ impl Progress {
     }
 
     /// Moves what may be read as far as it may be by now; whether it moved.
-    pub(super) fn advance(&mut self, log: &Log, lag_max: Duration) -> (ReadLimits, bool) {
-        let bound = self.bound(log, lag_max);
+    pub(super) fn advance(&mut self, log: &Log, watch: &IsrWatch) -> (ReadLimits, bool) {
+        let bound = self.bound(log, watch);
         let first_unstable = |high_watermark| log.first_unstable(high_watermark);
         self.watermarks.advance(shows(log), bound, first_unstable)
     }
 
     /// What bounds the high watermark.
-    fn bound(&mut self, log: &Log, lag_max: Duration) -> Bound {
+    fn bound(&mut self, log: &Log, watch: &IsrWatch) -> Bound {
         if let Role::Alone = self.role {
             return Bound::None;
         }
@@ -117,7 +117,14 @@ impl Progress {
             Role::Leader(followers) => {
                 let min_insync = log.config().min_insync_replicas;
                 let leader_end = self.watermarks.log_end().offset;
-                followers.committed_end(leader_end, min_insync, Instant::now(), lag_max)
+                let is_eligible = |id, registration| watch.is_eligible(id, registration);
+                followers.committed_end(
+                    leader_end,
+                    min_insync,
+                    Instant::now(),
+                    watch.lag_max,
+                    is_eligible,
+                )
             }
         };
         match committed {

@@ -205,7 +205,7 @@ impl Replica {
         let unstable = log.first_unstable(committed.offset);
         let watermarks = Watermarks::opened(ends.log_end, synced, committed, unstable);
         let mut progress = Progress::opened(&log, watermarks, state);
-        let (limits, _) = progress.advance(&log, isr_watch.lag_max);
+        let (limits, _) = progress.advance(&log, &isr_watch);
         Self {
             topic,
             topic_id,
@@ -433,7 +433,7 @@ impl Replica {
         let (has_moved, reached, wants_sync) = {
             let mut progress = self.progress.lock();
             change(&mut progress);
-            let (limits, has_moved) = progress.advance(&self.log, self.isr_watch.lag_max);
+            let (limits, has_moved) = progress.advance(&self.log, &self.isr_watch);
             if has_moved {
                 *self.limits.write() = limits;
             }

@@ -52,6 +52,9 @@ pub(super) async fn follow(cx: Arc<Context>) {
     loop {
         changes.borrow_and_update();
         let now = cx.cluster.image();
+        let lasting = now.brokers.values().filter(|broker| !broker.shutting_down);
+        let eligible = lasting.map(|broker| (broker.id, broker.epoch)).collect();
+        cx.partitions.isr_watch().eligible_are(eligible);
         assignment.change(&before, &now);
         before = now;
         tokio::select! {

@@ -73,8 +73,8 @@ impl Proposals {
         let Some(partition) = self.partition(&key) else {
             return;
         };
-        let image = self.cx.cluster.image();
-        let change = partition.begin_proposal(|id, epoch| is_eligible(&image, id, epoch));
+        let watch = self.cx.partitions.isr_watch();
+        let change = partition.begin_proposal(|id, epoch| watch.is_eligible(id, epoch));
         if let Some(change) = change {
             self.under_way.insert(key, change);
         }
@@ -209,10 +209,4 @@ impl Proposals {
         }
         topics
     }
-}
-
-/// Who may join: it is there, in the registration that it fetched with (KIP-841, 903).
-fn is_eligible(image: &Image, id: i32, epoch: i64) -> bool {
-    let known = image.brokers.get(&id);
-    known.is_some_and(|known| epoch == -1 || known.epoch == epoch)
 }
