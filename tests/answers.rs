@@ -15,9 +15,11 @@ use metaq_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
 use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
 use metaq_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
+use metaq_protocol::messages::offset_delete_request::OffsetDeleteRequestTopic;
 use metaq_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
@@ -27,10 +29,10 @@ use metaq_protocol::messages::{
     AlterConfigsRequest, ApiKey, ApiVersionsRequest, BrokerId, CreateAclsRequest,
     CreateTopicsRequest, DeleteAclsRequest, DescribeAclsRequest, DescribeClientQuotasRequest,
     DescribeConfigsRequest, DescribeQuorumRequest, ElectLeadersRequest, FindCoordinatorRequest,
-    HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, LeaveGroupRequest,
-    ListOffsetsRequest, ListPartitionReassignmentsRequest, OffsetCommitRequest,
-    OffsetDeleteRequest, OffsetFetchRequest, ProducerId, SyncGroupRequest, UnregisterBrokerRequest,
-    UpdateFeaturesRequest, alter_configs_request,
+    GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+    LeaveGroupRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest,
+    OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, ProducerId, SyncGroupRequest,
+    UnregisterBrokerRequest, UpdateFeaturesRequest, alter_configs_request,
 };
 use metaq_protocol::protocol::StrBytes;
 
@@ -201,6 +203,55 @@ fn a_topic_id_of_zeros_is_no_topic_where_topics_are_named_by_id() {
     assert_eq!(produce(&mut client, 13, batch).error_code, unknown);
     let answer = client.ask(13, &fetch_request("t", 0, 0));
     assert_eq!(answer.responses[0].partitions[0].error_code, unknown);
+    broker.stop();
+}
+
+#[test]
+fn what_is_asked_for_by_an_unknown_id_has_no_name_in_the_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    let asked = MetadataRequestTopic::default()
+        .with_topic_id(uuid::Uuid::from_u128(7))
+        .with_name(Some(name("t")));
+    let request = MetadataRequest::default().with_topics(Some(vec![asked]));
+    let topic = &client.ask(12, &request).topics[0];
+    assert_eq!(topic.error_code, ResponseError::UnknownTopicId.code());
+    assert_eq!(
+        (&topic.name, topic.topic_id),
+        (&None, uuid::Uuid::from_u128(7))
+    );
+    broker.stop();
+}
+
+#[test]
+fn a_topic_that_is_named_without_partitions_is_in_the_answer_where_it_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    let partition = OffsetCommitRequestPartition::default().with_committed_offset(5);
+    let topic = OffsetCommitRequestTopic::default()
+        .with_name(name("t"))
+        .with_partitions(vec![partition]);
+    let commit = OffsetCommitRequest::default()
+        .with_group_id(GroupId(StrBytes::from_static_str("g")))
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![topic]);
+    assert_eq!(client.ask(8, &commit).topics[0].partitions[0].error_code, 0);
+    let topics =
+        ["t", "missing"].map(|topic| OffsetDeleteRequestTopic::default().with_name(name(topic)));
+    let request = OffsetDeleteRequest::default()
+        .with_group_id(GroupId(StrBytes::from_static_str("g")))
+        .with_topics(topics.into());
+    let answer = client.ask(0, &request);
+    let named: Vec<&str> = answer
+        .topics
+        .iter()
+        .map(|topic| topic.name.as_str())
+        .collect();
+    assert_eq!((answer.error_code, named), (0, vec!["missing"]));
     broker.stop();
 }
 

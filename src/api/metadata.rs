@@ -188,9 +188,11 @@ fn find(
     with_operations: bool,
 ) -> Result<Arc<Topic>, Box<MetadataResponseTopic>> {
     let refuse = |error: ResponseError| {
+        // Of an id nothing but the id is known.
+        let name = asked.name.clone().filter(|_| asked.topic_id.is_nil());
         let refusal = MetadataResponseTopic::default()
             .with_error_code(error.code())
-            .with_name(asked.name.clone())
+            .with_name(name)
             .with_is_internal(
                 asked
                     .name

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
+use metaq_protocol::messages::offset_delete_request::OffsetDeleteRequestTopic;
 use metaq_protocol::messages::offset_delete_response::{
     OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
@@ -67,7 +68,12 @@ async fn handle(
         let code = codes.get(&(topic.to_owned(), index));
         code.copied().unwrap_or(unknown)
     };
-    let topics = request.topics.iter().map(|topic| {
+    // As in Kafka, one without partitions is named where it is not there, or not to be read.
+    let is_named = |topic: &&OffsetDeleteRequestTopic| {
+        let name = topic.name.as_str();
+        !topic.partitions.is_empty() || may_read(name).is_err() || image.topic(name).is_none()
+    };
+    let topics = request.topics.iter().filter(is_named).map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             OffsetDeleteResponsePartition::default()
                 .with_partition_index(partition.partition_index)
