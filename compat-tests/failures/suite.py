@@ -24,9 +24,10 @@ SESSION = int(os.environ["SESSION_TIMEOUT_MS"]) / 1000
 BROKERS = range(3)
 PARTITIONS = range(6)
 # Of each partition.
-REPLICAS = int(os.environ.get("REPLICAS", "1"))
+SUITE = os.environ["SUITE"]
+REPLICAS = 3 if SUITE == "failures-replicas" else 1
 
-print("CLIENT kafka-clients, confluent-kafka, franz-go|4.4.0, 2.16.1, 1.22.2|Java, Python, Go|producers and groups that go on while brokers and ZooKeeper are killed, stopped and cut off: nothing lost or doubled, no offset back, one owner a partition|failures/")
+print(f"CLIENT kafka-clients, confluent-kafka, franz-go|4.4.0, 2.16.1, 1.22.2|Java, Python, Go|producers and groups that go on while brokers and ZooKeeper are killed, stopped and cut off: nothing lost or doubled, no offset back, one owner a partition{', each of three replicas' if REPLICAS > 1 else ''}|{SUITE}/")
 
 
 class Steady:
@@ -308,7 +309,7 @@ tests = [
     no_partition_has_two_owners,
 ]
 try:
-    run("failures", {test.__name__.replace("_", "-"): test for test in tests})
+    run(SUITE, {test.__name__.replace("_", "-"): test for test in tests})
 finally:
     watching = False
     for client in clients:
