@@ -253,6 +253,7 @@ impl Broker {
         let mut tasks = JoinSet::new();
         let supervisor = || cx.partitions.supervisor().clone();
         tasks.spawn(supervisor().watch("cluster", cx.cluster.clone().follow()));
+        tasks.spawn(supervisor().watch("leaders", cx.cluster.clone().balance_leaders()));
         tasks.spawn(supervisor().watch("groups", coordinate(cx.clone(), events)));
         tasks.spawn(supervisor().watch("transactions", run_errands(cx.clone(), errands)));
         tasks.spawn(supervisor().watch("replication", replication::run(cx.clone())));

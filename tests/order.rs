@@ -600,7 +600,7 @@ fn every_api_is_paired_with_what_reads_it() {
         (ApiKey::DescribeAcls, "changes nothing"),
         (ApiKey::CreateAcls, "changes nothing"),
         (ApiKey::DeleteAcls, "changes nothing"),
-        (ApiKey::ElectLeaders, "changes nothing"),
+        (ApiKey::ElectLeaders, "changes who leads: tests/replicas.rs"),
         (ApiKey::AlterPartition, "between brokers"),
         (ApiKey::ListPartitionReassignments, "changes nothing"),
         (ApiKey::DescribeClientQuotas, "changes nothing"),

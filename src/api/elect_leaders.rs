@@ -1,7 +1,7 @@
-//! ElectLeaders (key 43, v0–v2; KIP-183, 460): a partition has one replica, which leads it, so that no election is needed.
+//! ElectLeaders (key 43, v0–v2; KIP-183, 460): the controller elects the preferred leaders, or any replica where none leads.
 //!
 //! - Without a list of partitions (all of them) those that need no election are not named, as by Kafka.
-//! - Where the replica's broker is not there, PREFERRED_LEADER_NOT_AVAILABLE or ELIGIBLE_LEADERS_NOT_AVAILABLE.
+//! - Where nothing can be elected, PREFERRED_LEADER_NOT_AVAILABLE or ELIGIBLE_LEADERS_NOT_AVAILABLE.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use metaq_protocol::messages::{ApiKey, ElectLeadersRequest, ElectLeadersResponse
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::shared::{message, topic_name};
-use super::{Api, Caller, Context, Order, serve};
-use crate::cluster::{Image, Topic};
+use super::{Api, Caller, Context, Order, serve_by_controller};
+use crate::cluster::{Election, ElectionRefusal, Topic};
 
 pub(super) const API: Api = Api {
     key: ApiKey::ElectLeaders,
     order: Order::Alone,
     needs: &[(Operation::Alter, ResourceKind::Cluster)],
-    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
+    start: |cx, caller, frame, stage| serve_by_controller(cx, caller, frame, stage, handle),
 };
 
 /// A preferred leader is asked for.
@@ -40,7 +40,10 @@ async fn handle(
         return of_no_type(request);
     }
     let image = cx.cluster.image();
-    let is_preferred = caller.version == 0 || request.election_type == PREFERRED;
+    let election = match caller.version > 0 && request.election_type == UNCLEAN {
+        true => Election::Unclean,
+        false => Election::Preferred,
+    };
     let all = request.topic_partitions.is_none();
     let asked = request.topic_partitions.unwrap_or_else(|| {
         let every = |topic: &Arc<Topic>| {
@@ -50,70 +53,71 @@ async fn handle(
         };
         image.topics().map(every).collect()
     });
+    let wanted: Vec<(&str, i32)> = asked
+        .iter()
+        .flat_map(|topic| {
+            topic
+                .partitions
+                .iter()
+                .map(|index| (&**topic.topic, *index))
+        })
+        .collect();
+    let elected = cx
+        .cluster
+        .controller()
+        .elect_leaders(election, &wanted)
+        .await;
+    let elected = match elected {
+        Ok(elected) => elected,
+        Err(error) => return of_all(asked, error.wire(), &error),
+    };
+    let mut elected = elected.into_iter();
+    let needed = ElectionRefusal::NotNeeded;
     let results = asked.into_iter().map(|topic| {
-        let partitions = topic.partitions.iter();
-        let elected = partitions.map(|index| elect(&image, &topic.topic, *index, is_preferred));
-        let needed = ResponseError::ElectionNotNeeded.code();
+        let results = topic.partitions.iter().zip(&mut elected);
+        let results = results.filter(|(_, result)| !all || result.as_ref() != Err(&needed));
+        let results = results.map(|(index, result)| partition_result(*index, result));
         ReplicaElectionResult::default()
-            .with_partition_result(
-                elected
-                    .filter(|result| !all || result.error_code != needed)
-                    .collect(),
-            )
+            .with_partition_result(results.collect())
             .with_topic(topic.topic.clone())
     });
     ElectLeadersResponse::default().with_replica_election_results(results.collect())
 }
 
-/// Each partition has the error too (Kafka's ElectLeadersRequest.getErrorResponse).
+fn partition_result(index: i32, result: Result<(), ElectionRefusal>) -> PartitionResult {
+    let partition = PartitionResult::default().with_partition_id(index);
+    match result {
+        Ok(()) => partition.with_error_message(None),
+        Err(refusal) => partition
+            .with_error_code(refusal.code())
+            .with_error_message(message(&refusal)),
+    }
+}
+
 fn of_no_type(request: ElectLeadersRequest) -> ElectLeadersResponse {
-    let error = ResponseError::InvalidRequest.code();
     let why = format!("Unknown election type {}", request.election_type);
-    let topics = request.topic_partitions.unwrap_or_default().into_iter();
-    let results = topics.map(|topic| {
+    let asked = request.topic_partitions.unwrap_or_default();
+    of_all(asked, ResponseError::InvalidRequest, &why)
+}
+
+/// Each partition has the error too (Kafka's ElectLeadersRequest.getErrorResponse).
+fn of_all(
+    asked: Vec<TopicPartitions>,
+    error: ResponseError,
+    why: &impl std::fmt::Display,
+) -> ElectLeadersResponse {
+    let results = asked.into_iter().map(|topic| {
         let refused = |index: &i32| {
             PartitionResult::default()
                 .with_partition_id(*index)
-                .with_error_code(error)
-                .with_error_message(message(&why))
+                .with_error_code(error.code())
+                .with_error_message(message(why))
         };
         ReplicaElectionResult::default()
             .with_partition_result(topic.partitions.iter().map(refused).collect())
             .with_topic(topic.topic)
     });
     ElectLeadersResponse::default()
-        .with_error_code(error)
-        .with_replica_election_results(results.collect())
-}
-
-/// What becomes of one (Kafka's ReplicationControlManager.electLeader).
-fn elect(image: &Image, topic: &str, index: i32, is_preferred: bool) -> PartitionResult {
-    let unknown = ResponseError::UnknownTopicOrPartition;
-    let (error, why) = match image.topic(topic) {
-        None => (unknown, format!("No such topic as {topic}")),
-        Some(known) => match known.partition(index) {
-            None => (unknown, format!("No such partition as {topic}-{index}")),
-            Some(info) => {
-                let (error, why) = match (image.brokers.contains_key(&info.leader), is_preferred) {
-                    (true, _) => (
-                        ResponseError::ElectionNotNeeded,
-                        "Leader election not needed for topic partition.",
-                    ),
-                    (false, true) => (
-                        ResponseError::PreferredLeaderNotAvailable,
-                        "The preferred leader was not available.",
-                    ),
-                    (false, false) => (
-                        ResponseError::EligibleLeadersNotAvailable,
-                        "Eligible topic partition leaders are not available.",
-                    ),
-                };
-                (error, why.to_owned())
-            }
-        },
-    };
-    PartitionResult::default()
-        .with_partition_id(index)
         .with_error_code(error.code())
-        .with_error_message(message(&why))
+        .with_replica_election_results(results.collect())
 }

@@ -4,7 +4,7 @@ use metaq_protocol::ResponseError;
 use metaq_protocol::batch::BatchError;
 
 use super::authorize::{Denied, ResourceKind};
-use crate::cluster::{ClusterError, IsrRefusal};
+use crate::cluster::{ClusterError, ElectionRefusal, IsrRefusal};
 use crate::config::TopicConfigError;
 use crate::group::GroupError;
 use crate::log::{LogError, ProducerError};
@@ -177,6 +177,19 @@ impl WireError for IsrRefusal {
             Self::InvalidUpdateVersion => ResponseError::InvalidUpdateVersion,
             Self::IneligibleReplica => ResponseError::IneligibleReplica,
             Self::NewLeaderElected => ResponseError::NewLeaderElected,
+        }
+    }
+}
+
+impl WireError for ElectionRefusal {
+    fn wire(&self) -> ResponseError {
+        match self {
+            Self::UnknownTopic(_) | Self::UnknownPartition(..) => {
+                ResponseError::UnknownTopicOrPartition
+            }
+            Self::NotNeeded => ResponseError::ElectionNotNeeded,
+            Self::PreferredNotAvailable => ResponseError::PreferredLeaderNotAvailable,
+            Self::NoneEligible => ResponseError::EligibleLeadersNotAvailable,
         }
     }
 }

@@ -48,7 +48,6 @@ pub(super) enum Preference {
     /// The leader that is.
     Leader,
     /// The first replica.
-    #[allow(dead_code, reason = "no request asks for it yet")]
     FirstReplica,
 }
 

@@ -14,6 +14,7 @@ mod elections;
 mod follow;
 mod hand_over;
 mod image;
+mod leader_elections;
 mod membership;
 mod names;
 mod partition_changes;
@@ -39,6 +40,7 @@ pub use image::{
     Broker, BrokerEndpoint, INTERNAL_TOPIC_ID, Image, PartitionInfo, SlotInfo, Topic,
     parse_identity,
 };
+pub use leader_elections::{Election, ElectionRefusal};
 pub use names::{
     NameError, TOPIC_NAME_BYTES_MAX, check_topic_name, is_internal_name, is_reserved_name,
 };

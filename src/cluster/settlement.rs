@@ -127,7 +127,7 @@ mod tests {
     use super::super::cluster::Cluster;
     use super::super::configs::Configured;
     use super::super::image::PartitionInfo;
-    use super::super::testing::{alone, put, register, text};
+    use super::super::testing::{alone, dies, put, register, text};
     use super::*;
 
     /// Broker 0 as the controller, with others.
@@ -145,13 +145,6 @@ mod tests {
         }];
         let made = cluster.controller().create_topics(&wanted, false).await;
         assert!(made[0].is_ok(), "{made:?}");
-    }
-
-    /// A broker's session ends.
-    async fn dies(cluster: &Cluster, id: i32) {
-        let gone = vec![Op::delete(paths::broker_master(id))];
-        cluster.meta().multi(gone).await.unwrap();
-        cluster.membership.reload_brokers().await.unwrap();
     }
 
     fn partitions(cluster: &Cluster, name: &str) -> Vec<PartitionInfo> {

@@ -98,6 +98,13 @@ pub(super) async fn register(cluster: &Cluster, others: &[(i32, i64)]) {
     cluster.membership.reload_brokers().await.unwrap();
 }
 
+/// A broker's session ends.
+pub(super) async fn dies(cluster: &Cluster, id: i32) {
+    let gone = vec![Op::delete(paths::broker_master(id))];
+    cluster.meta().multi(gone).await.unwrap();
+    cluster.membership.reload_brokers().await.unwrap();
+}
+
 pub(super) fn new_topic(name: &str, partitions: i32) -> NewTopic {
     NewTopic {
         partitions,

@@ -648,6 +648,20 @@ const OWN_KEYS: &[BrokerKey] = &[
         "How long a cleaner that finds nothing to compact waits before it looks again, ms."
     ),
     key!(
+        "auto.leader.rebalance.enable",
+        None,
+        Kind::Bool,
+        "true",
+        "Whether the preferred leaders, the first of their lists of replicas, get the lead back once they are in sync."
+    ),
+    key!(
+        "leader.imbalance.check.interval.seconds",
+        None,
+        Kind::Long(1, 86_400),
+        "300",
+        "How often that is looked for, seconds."
+    ),
+    key!(
         "num.replica.fetchers",
         None,
         Kind::Int(1, 64),

@@ -13,6 +13,9 @@ pub(super) enum Foreign {
 const NO_KRAFT: &str =
     "there is no KRaft quorum: the coordination tree is embedded, or in ZooKeeper";
 const NO_REPLICAS: &str = "partitions are not replicated yet";
+const ALL_LEADERS_BACK: &str =
+    "all preferred leaders that are in sync are elected, as by Kafka's KRaft controller";
+const ELECTED_AT_ONCE: &str = "a leader is elected as soon as it can be";
 const EXACT_TIMEOUTS: &str =
     "a transaction is aborted when its timeout is over, not at the next look";
 const ALWAYS_VERIFIED: &str = "partitions are always verified to be part of a transaction";
@@ -67,9 +70,6 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
     (
         NO_REPLICAS,
         &[
-            "auto.leader.rebalance.enable",
-            "leader.imbalance.check.interval.seconds",
-            "leader.imbalance.per.broker.percentage",
             "num.replica.alter.log.dirs.threads",
             "replica.high.watermark.checkpoint.interval.ms",
             "replica.socket.receive.buffer.bytes",
@@ -78,13 +78,17 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
             "replication.quota.window.size.seconds",
             "alter.log.dirs.replication.quota.window.num",
             "alter.log.dirs.replication.quota.window.size.seconds",
-            "unclean.leader.election.interval.ms",
             "follower.fetch.last.tiered.offset.enable",
             "fetch.purgatory.purge.interval.requests",
             "producer.purgatory.purge.interval.requests",
             "delete.records.purgatory.purge.interval.requests",
         ],
     ),
+    (
+        ALL_LEADERS_BACK,
+        &["leader.imbalance.per.broker.percentage"],
+    ),
+    (ELECTED_AT_ONCE, &["unclean.leader.election.interval.ms"]),
     (
         EXACT_TIMEOUTS,
         &["transaction.abort.timed.out.transaction.cleanup.interval.ms"],
