@@ -364,7 +364,10 @@ impl Replica {
                     written.push(batch);
                 }
             });
-        self.traffic.appended(appended_bytes);
+        if self.is_leader() {
+            // What a follower copies is no producer's.
+            self.traffic.appended(appended_bytes);
+        }
         let end = self.log.ends().log_end;
         let mut wanted = SyncNeeds {
             // A sealed segment is synced soon, so that a crash need not scan it.

@@ -67,6 +67,10 @@ impl Replica {
                 tracing::info!(%topic, partition, isr = ?state.isr, ?before, "in-sync replicas");
             }
             progress.state = state.clone();
+            if !self.is_leader() && state.is_led_here() {
+                // It led in this epoch in an earlier run, and does not any more.
+                progress.state.leader = -1;
+            }
             self.count(state);
             match &mut progress.role {
                 Role::Leader(followers) => followers.update(state, now),

@@ -60,6 +60,8 @@ struct Copied {
     leader_epoch: i32,
     /// After how long it is tried again after the next failure.
     pause: Duration,
+    /// Until when it is left out.
+    rests_until: Option<Instant>,
 }
 
 /// What a fetcher knows.
@@ -77,6 +79,15 @@ struct Received {
     leader_epoch: i32,
     partition: Arc<Partition>,
     answer: Answer,
+}
+
+impl State {
+    /// Takes the rest of what was copied before from the queue.
+    fn rests_no_more(&mut self, key: Key, before: Option<Copied>) {
+        if let Some(until) = before.and_then(|before| before.rests_until) {
+            self.resting.remove(&(until, key));
+        }
+    }
 }
 
 impl Fetcher {
@@ -136,17 +147,18 @@ impl Fetcher {
     fn take_order(&self, state: &mut State, order: Order) {
         match order {
             Order::Follow(key, leader_epoch) => {
-                state.resting.retain(|(_, resting)| *resting != key);
                 let copied = Copied {
                     leader_epoch,
                     pause: PAUSE_MIN,
+                    rests_until: None,
                 };
-                state.copied.insert(key, copied);
+                let before = state.copied.insert(key, copied);
+                state.rests_no_more(key, before);
                 self.go_on(state, key);
             }
             Order::Forget(key) => {
-                state.copied.remove(&key);
-                state.resting.retain(|(_, resting)| *resting != key);
+                let before = state.copied.remove(&key);
+                state.rests_no_more(key, before);
                 state.session.forget(key);
             }
         }
@@ -170,7 +182,12 @@ impl Fetcher {
     fn try_later(&self, state: &mut State, key: Key) {
         state.session.forget(key);
         if let Some(copied) = state.copied.get_mut(&key) {
-            state.resting.insert((Instant::now() + copied.pause, key));
+            if let Some(until) = copied.rests_until {
+                state.resting.remove(&(until, key));
+            }
+            let until = Instant::now() + copied.pause;
+            copied.rests_until = Some(until);
+            state.resting.insert((until, key));
             copied.pause = (copied.pause * 2).min(self.pause_max());
         }
     }
@@ -182,6 +199,9 @@ impl Fetcher {
             && first.0 <= now
         {
             state.resting.remove(&first);
+            if let Some(copied) = state.copied.get_mut(&first.1) {
+                copied.rests_until = None;
+            }
             self.go_on(state, first.1);
         }
     }
@@ -402,8 +422,8 @@ impl Fetcher {
                 self.try_later(state, one.key);
             }
         }
-        let rests = state.resting.iter().any(|(_, key)| *key == one.key);
-        if !rests {
+        let copied = state.copied.get(&one.key);
+        if copied.is_some_and(|copied| copied.rests_until.is_none()) {
             self.go_on(state, one.key);
         }
     }

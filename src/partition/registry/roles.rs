@@ -79,3 +79,129 @@ fn take(replica: &Replica, state: &PartitionState) {
         replica.fail_sync(&reason);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use metaq_protocol::batch::{BatchBuilder, BatchHeader};
+    use tokio::sync::oneshot::error::TryRecvError;
+
+    use super::*;
+    use crate::log::{LogConfig, ProducedBatch, RealDisk};
+    use crate::partition::{
+        Acks, Cut, CutTo, FollowerFetch, Identity, PartitionsOptions, TopicToOpen,
+    };
+
+    const TOPIC: Uuid = Uuid::from_u128(7);
+
+    fn state(leader: i32, leader_epoch: i32, partition_epoch: i32) -> PartitionState {
+        PartitionState {
+            own: 1,
+            leader,
+            leader_epoch,
+            partition_epoch,
+            replicas: vec![1, 2],
+            isr: vec![1, 2],
+        }
+    }
+
+    fn open(dir: &std::path::Path, state: PartitionState) -> (Arc<Partitions>, Arc<Partition>) {
+        let options = PartitionsOptions::new(vec![dir.to_path_buf()]);
+        let partitions = Arc::new(Partitions::open(Arc::new(RealDisk), &options).unwrap());
+        let identity = Identity {
+            broker_id: 1,
+            number: 0,
+        };
+        let report = partitions.open_topics(vec![TopicToOpen {
+            topic: "t".into(),
+            topic_id: TOPIC,
+            config: LogConfig::default(),
+            partitions: vec![(0, identity, state)],
+        }]);
+        assert_eq!(report.online, 1);
+        let partition = partitions.get("t", 0).unwrap();
+        (partitions, partition)
+    }
+
+    fn batch() -> Vec<ProducedBatch> {
+        let bytes = BatchBuilder::new().push(None, Some(b"v"), &[], 1).finish();
+        let bytes = bytes.unwrap();
+        vec![ProducedBatch {
+            header: BatchHeader::parse(&bytes).unwrap(),
+            bytes,
+        }]
+    }
+
+    fn fetch(offset: i64) -> FollowerFetch {
+        FollowerFetch {
+            replica: 2,
+            broker_epoch: 1,
+            offset,
+            log_start: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_for_all_is_answered_when_the_follower_asks_for_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let (partitions, partition) = open(dir.path(), state(1, 3, 0));
+        assert!(partition.follower_fetched(&fetch(0)));
+        let mut all = partition.append(Acks::All, batch());
+        let one = partition.append(Acks::Leader, batch()).await.unwrap();
+        assert_eq!(one.unwrap().base_offset, 1);
+        assert_eq!(all.try_recv().unwrap_err(), TryRecvError::Empty);
+        assert_eq!(partition.high_watermark(), 0);
+        assert!(partition.follower_fetched(&fetch(1)));
+        assert_eq!(all.await.unwrap().unwrap().base_offset, 0);
+        assert_eq!(partition.high_watermark(), 1);
+        // Who is no replica says nothing.
+        let other = FollowerFetch {
+            replica: 9,
+            ..fetch(2)
+        };
+        assert!(!partition.follower_fetched(&other));
+        partitions.close();
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_follows_takes_nothing_and_answers_who_waits_and_is_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let (partitions, partition) = open(dir.path(), state(1, 3, 0));
+        let waiting = partition.append(Acks::All, batch());
+        let kept = partition.append(Acks::Leader, batch()).await.unwrap();
+        assert!(kept.is_ok());
+        partitions
+            .take_roles(vec![(TOPIC, 0, state(2, 4, 1))])
+            .await;
+        let refused = waiting.await.unwrap();
+        assert!(matches!(refused, Err(LogError::NotLeader)));
+        let refused = partition.append(Acks::Leader, batch()).await.unwrap();
+        assert!(matches!(refused, Err(LogError::NotLeader)));
+        let cut = |leader_epoch| Cut {
+            partition: partition.clone(),
+            leader_epoch,
+            to: CutTo::Offset(1),
+        };
+        // What its leader of an earlier epoch said does not count.
+        let done = partitions.cut_off(vec![cut(3)]).await;
+        assert!(matches!(done[..], [Ok(false)]));
+        let done = partitions.cut_off(vec![cut(4)]).await;
+        assert!(matches!(done[..], [Ok(true)]), "{done:?}");
+        assert_eq!(partition.log().ends().log_end.offset, 1);
+        partitions.close();
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_led_in_an_earlier_run_does_not_lead_in_that_epoch() {
+        let dir = tempfile::tempdir().unwrap();
+        let (partitions, partition) = open(dir.path(), state(-1, 3, 0));
+        partitions.update_states([(TOPIC, 0, state(1, 3, 1))]);
+        assert!(!partition.is_leader() && partition.state().leader == -1);
+        partitions
+            .take_roles(vec![(TOPIC, 0, state(1, 4, 2))])
+            .await;
+        assert!(partition.is_leader() && partition.leader_epoch() == 4);
+        partitions.close();
+    }
+}
