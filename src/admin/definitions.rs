@@ -203,6 +203,14 @@ metrics! {
     COORDINATOR_SLOTS = gauge("metaq_coordinator_slots", "Slots of groups that this broker coordinates");
     BROKERS = gauge("metaq_brokers", "Live brokers of the cluster");
     WITHOUT_LEADER = gauge("metaq_partitions_without_leader", "Partitions of the cluster whose broker is away");
+    UNDER_REPLICATED = gauge(
+        "metaq_partitions_under_replicated",
+        "Partitions that this broker leads and of which not all replicas are in sync (Kafka's UnderReplicatedPartitions)"
+    );
+    UNDER_MIN_ISR = gauge(
+        "metaq_partitions_under_min_isr",
+        "Partitions that this broker leads with fewer replicas in sync than min.insync.replicas (Kafka's UnderMinIsrPartitionCount): acks=all is refused"
+    );
 
     TELEMETRY_CLIENTS = gauge("metaq_telemetry_clients", "Clients that ask for or push telemetry (KIP-714)");
 

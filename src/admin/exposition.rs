@@ -20,7 +20,7 @@ use super::process;
 use crate::api::{Context, error_name};
 use crate::meta::SessionState;
 use crate::observe::{EventKind, SYNC_BUCKETS_US, SeriesKind};
-use crate::partition::CleanerFigures;
+use crate::partition::{Acks, CleanerFigures};
 use crate::transaction::TransactionCounts;
 
 /// A value at one moment.
@@ -324,6 +324,16 @@ impl Snapshot {
             |info: &&crate::cluster::PartitionInfo| !image.brokers.contains_key(&info.leader);
         let partitions = image.topics().flat_map(|topic| &topic.partitions);
         self.set(&all::WITHOUT_LEADER, partitions.filter(away).count() as i64);
+        let (mut under_replicated, mut under_min_isr) = (0, 0);
+        for topic in cx.partitions.topics() {
+            for partition in topic.online().filter(|partition| partition.is_leader()) {
+                let (all, in_sync) = (partition.replicas(), partition.in_sync_replicas());
+                under_replicated += i64::from(in_sync < all);
+                under_min_isr += i64::from(partition.check_in_sync(Acks::All).is_err());
+            }
+        }
+        self.set(&all::UNDER_REPLICATED, under_replicated);
+        self.set(&all::UNDER_MIN_ISR, under_min_isr);
     }
 
     fn add_process(&mut self, cx: &Context) {

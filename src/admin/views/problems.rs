@@ -29,7 +29,8 @@ pub(in crate::admin) struct Problem {
     /// `critical` where something is not served, or `warning`.
     pub(in crate::admin) severity: &'static str,
     /// A word for programs: `partitions_offline`, `session_suspended`, `fenced`, `task_ended`, `disk_nearly_full`,
-    /// `sync_slow`, `client_misbehaving`, `transactions_hanging`, `partitions_uncleanable`, `partitions_without_leader`, `files_nearly_exhausted`.
+    /// `sync_slow`, `client_misbehaving`, `transactions_hanging`, `partitions_uncleanable`, `partitions_without_leader`,
+    /// `partitions_under_replicated`, `files_nearly_exhausted`.
     pub(in crate::admin) kind: &'static str,
     /// What is wrong.
     pub(in crate::admin) what: String,
@@ -202,6 +203,23 @@ fn coordination(shared: &Shared, all: &mut Vec<Problem>) {
         );
         let remedy = "Start the brokers that the cluster page shows as away.";
         all.push(problem("partitions_without_leader", what, remedy, "/cluster").critical());
+    }
+    let partitions = image.topics().flat_map(|topic| &topic.partitions);
+    let lacking =
+        partitions.filter(|info| info.leader >= 0 && info.isr.len() < info.replicas.len());
+    let lacking = lacking.count();
+    if lacking > 0 {
+        let what = format!(
+            "{} of the cluster have replicas that are not in sync.",
+            count(lacking, "partition")
+        );
+        let remedy = "Start the brokers that are away; where they run, their logs say why a replica is not copied.";
+        all.push(problem(
+            "partitions_under_replicated",
+            what,
+            remedy,
+            "/cluster",
+        ));
     }
 }
 
