@@ -25,6 +25,9 @@ use metaq_protocol::messages::offset_fetch_request::{
 };
 use metaq_protocol::messages::produce_response::PartitionProduceResponse;
 use metaq_protocol::messages::update_features_request::FeatureUpdateKey;
+use metaq_protocol::messages::write_txn_markers_request::{
+    WritableTxnMarker, WritableTxnMarkerTopic,
+};
 use metaq_protocol::messages::{
     AlterConfigsRequest, ApiKey, ApiVersionsRequest, BrokerId, CreateAclsRequest,
     CreateTopicsRequest, DeleteAclsRequest, DescribeAclsRequest, DescribeClientQuotasRequest,
@@ -32,7 +35,7 @@ use metaq_protocol::messages::{
     GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
     LeaveGroupRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest,
     OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, ProducerId, SyncGroupRequest,
-    UnregisterBrokerRequest, UpdateFeaturesRequest, alter_configs_request,
+    UnregisterBrokerRequest, UpdateFeaturesRequest, WriteTxnMarkersRequest, alter_configs_request,
 };
 use metaq_protocol::protocol::StrBytes;
 
@@ -203,6 +206,28 @@ fn a_topic_id_of_zeros_is_no_topic_where_topics_are_named_by_id() {
     assert_eq!(produce(&mut client, 13, batch).error_code, unknown);
     let answer = client.ask(13, &fetch_request("t", 0, 0));
     assert_eq!(answer.responses[0].partitions[0].error_code, unknown);
+    broker.stop();
+}
+
+#[test]
+fn a_marker_without_a_producer_is_refused_only_where_there_is_a_partition() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    let topic = WritableTxnMarkerTopic::default()
+        .with_name(name("t"))
+        .with_partition_indexes(vec![0, 99]);
+    let marker = WritableTxnMarker::default()
+        .with_producer_id(ProducerId(-1))
+        .with_producer_epoch(-1)
+        .with_topics(vec![topic]);
+    let request = WriteTxnMarkersRequest::default().with_markers(vec![marker]);
+    let answer = client.ask(1, &request);
+    let partitions = &answer.markers[0].topics[0].partitions;
+    let codes: Vec<i16> = partitions.iter().map(|one| one.error_code).collect();
+    let missing = ResponseError::UnknownTopicOrPartition.code();
+    assert_eq!(codes, [-1, missing]);
     broker.stop();
 }
 

@@ -23,9 +23,6 @@ import org.apache.kafka.common.message.ApiMessageType;
  */
 public final class Differ {
     private final Link metaq;
-    /** What they change outlives a sequence, and Kafka makes an internal topic for it: ../transactions and tests/transactions.rs. */
-    private static final Set<Long> OF_TRANSACTIONS = Set.of(24L, 25L, 26L, 27L, 28L, 65L, 66L);
-
     private final Link kafka;
     private final Allowed allowed;
     private final TreeMap<ApiMessageType, Plan.Range> ranges = new TreeMap<>();
@@ -71,7 +68,7 @@ public final class Differ {
         Map<Long, long[]> theirs = versions(kafka);
         ours.forEach((key, range) -> {
             long[] other = theirs.get(key);
-            if (other == null || OF_TRANSACTIONS.contains(key)) return;
+            if (other == null) return;
             ApiMessageType api = ApiMessageType.fromApiKey(key.shortValue());
             // Produce is advertised from version 0, and served from where the schemas begin.
             long from = Math.max(Math.max(range[0], other[0]), api.lowestSupportedVersion());
@@ -87,6 +84,12 @@ public final class Differ {
             }
             Plan.Step producer = Plan.fixed(ApiMessageType.INIT_PRODUCER_ID, 0, Plan.map("transactional_id", null, "transaction_timeout_ms", 60_000L));
             for (int tries = 0; tries < 200 && !ask(link, producer).get("error_code").equals(0L); tries++) pause();
+            Plan.Step transactional = Plan.fixed(ApiMessageType.INIT_PRODUCER_ID, 0, Plan.map("transactional_id", "first", "transaction_timeout_ms", 60_000L));
+            for (int tries = 0; !ask(link, transactional).get("error_code").equals(0L); tries++) {
+                if (tries > 2000) throw new IOException("no coordinator of transactions");
+                ask(link, Plan.fixed(ApiMessageType.FIND_COORDINATOR, 2, Plan.map("key", "first", "key_type", 1L)));
+                pause();
+            }
         }
     }
 
@@ -108,7 +111,7 @@ public final class Differ {
     }
 
     private Map<String, Object> ask(Link link, Plan.Step step) throws IOException {
-        return ask(link, step, new Names(""));
+        return ask(link, step, new Names("", 0));
     }
 
     private Map<String, Object> ask(Link link, Plan.Step step, Names names) throws IOException {
@@ -187,8 +190,8 @@ public final class Differ {
     }
 
     private Result run(List<Plan.Step> steps, Draw.World world, boolean verbose, boolean counted) throws IOException {
-        Names ours = new Names(world.prefix());
-        Names theirs = new Names(world.prefix());
+        Names ours = new Names(world.prefix(), 1);
+        Names theirs = new Names(world.prefix(), 0);
         try {
             topics(metaq, world, ours);
             topics(kafka, world, theirs);
@@ -258,9 +261,20 @@ public final class Differ {
 
     /** Kafka's brokers apply what its controller has answered later, in order: so once a topic that is made now is there, all before it has been applied. */
     private void settle(Plan.Step step, Draw.World world, int number) throws IOException {
+        if (Plan.OF_TRANSACTIONS.contains(step.api().name) || step.api() == ApiMessageType.INIT_PRODUCER_ID) for (Link link : List.of(metaq, kafka)) markersWritten(link, world);
         if (!Set.of("CreateTopics", "DeleteTopics", "CreatePartitions", "AlterConfigs", "IncrementalAlterConfigs").contains(step.api().name)) return;
         List<Object> topic = List.of(Plan.map("name", world.prefix() + "settled-" + number, "num_partitions", 1L, "replication_factor", 1L, "assignments", List.of(), "configs", List.of()));
-        for (Link link : List.of(metaq, kafka)) create(link, topic, new Names(""));
+        for (Link link : List.of(metaq, kafka)) create(link, topic, new Names("", 0));
+    }
+
+    /** Transactions that end are over. */
+    private void markersWritten(Link link, Draw.World world) throws IOException {
+        Plan.Step describe = Plan.fixed(ApiMessageType.DESCRIBE_TRANSACTIONS, 0, Plan.map("transactional_ids", List.of(world.prefix() + "txn-1", world.prefix() + "txn-2")));
+        for (int tries = 0; tries < 400; tries++) {
+            List<?> found = (List<?>) ask(link, describe).get("transaction_states");
+            if (found.stream().noneMatch(one -> Wire.tree(one).get("transaction_state").toString().startsWith("Prepare"))) return;
+            pause();
+        }
     }
 
     private void cleanUp(Link link, Draw.World world, Names names) throws IOException {

@@ -24,6 +24,8 @@ final class Draw {
     private final World world;
     /** How often a value is an unusual one. */
     private final double wrongness;
+    /** Whether requests are of transactions, where others could be of them too. */
+    private final boolean transactions;
     final Set<String> tags = new TreeSet<>();
 
     /** What the requests of a sequence have in common: its topics and groups, which are its own. */
@@ -37,7 +39,8 @@ final class Draw {
         }
     }
 
-    Draw(ApiMessageType api, Random random, World world, double wrongness) {
+    Draw(ApiMessageType api, Random random, World world, double wrongness, boolean transactions) {
+        this.transactions = transactions;
         this.api = api;
         this.random = random;
         this.world = world;
@@ -86,7 +89,11 @@ final class Draw {
         return switch (type.toString()) {
             case "STRING", "COMPACT_STRING" -> text(name, path, siblings, false);
             case "NULLABLE_STRING", "COMPACT_NULLABLE_STRING" -> text(name, path, siblings, true);
-            case "BOOLEAN" -> random.nextInt(3) == 0;
+            case "BOOLEAN" -> {
+                boolean drawn = random.nextInt(3) == 0;
+                if (drawn && name.equals("verify_only")) tags.add("verify");
+                yield drawn;
+            }
             case "UUID" -> id();
             case "FLOAT64" -> 1.5;
             case "INT8", "INT16", "INT32", "INT64", "UINT16" -> number(name, siblings);
@@ -121,7 +128,7 @@ final class Draw {
     private static Object key(Object element) {
         if (!(element instanceof Map)) return element;
         Map<String, Object> tree = Wire.tree(element);
-        for (String name : List.of("name", "topic", "topic_name", "topic_id", "partition_index", "partition", "index", "group_id", "member_id", "feature", "entity_type")) {
+        for (String name : List.of("transactional_id", "producer_id", "name", "topic", "topic_name", "topic_id", "partition_index", "partition", "index", "group_id", "member_id", "feature", "entity_type")) {
             if (tree.containsKey(name)) return String.valueOf(tree.get(name));
         }
         return tree.containsKey("resource_type") ? tree.get("resource_type") + "/" + tree.get("resource_name") : element.toString();
@@ -170,6 +177,8 @@ final class Draw {
         public Object resolve(Names names) {
             return switch (what) {
                 case "producer" -> names.producer();
+                case "epoch" -> names.epoch();
+                case "coordinator" -> names.coordinatorEpoch();
                 case "session" -> names.session();
                 default -> names.generation();
             };
@@ -204,7 +213,14 @@ final class Draw {
                 return unusual() ? any("", "other") : nullable && random.nextInt(4) == 0 ? null : "range";
             case "reason":
                 return any(null, "", "why not");
+            case "v3_and_below_transactional_id", "transactional_ids":
+                return transactional();
+            case "transactional_id_pattern":
+                return unusual() ? any("(", "", world.prefix() + "nothing") : any(null, world.prefix() + "txn-.*");
+            case "state_filters":
+                return unusual() ? any("", "nonsense", "Dead") : any("Empty", "Ongoing", "CompleteCommit", "CompleteAbort");
             case "transactional_id":
+                if (transactions) return nullable && random.nextInt(4) == 0 ? null : transactional();
                 if (!unusual()) return null;
                 tags.add("transactional-id");
                 // Kafka makes an internal topic for any other, which later sequences would see.
@@ -234,6 +250,12 @@ final class Draw {
             default:
                 return nullable ? null : any("", "x");
         }
+    }
+
+    private String transactional() {
+        if (!unusual()) return world.prefix() + any("txn-1", "txn-1", "txn-1", "txn-2");
+        tags.add("transactional-id");
+        return any("", world.prefix() + "txn-unknown");
     }
 
     private String topic(boolean nullable) {
@@ -325,9 +347,13 @@ final class Draw {
             case "broker_ids" -> unusual ? any(1L, -1L) : 0L;
             case "count" -> unusual ? any(1L, 0L, -1L) : any(2L, 3L, 4L);
             case "offset" -> unusual ? any(100L, -2L) : any(0L, 1L, 2L, -1L);
+            // A later one would fence the coordinator's own markers.
+            case "coordinator_epoch" -> new Last("coordinator");
+            case "transaction_version" -> any(0L, 1L, 2L);
+            case "duration_filter" -> unusual ? any(-2L, 3_600_000L) : any(-1L, 0L);
             case "transaction_timeout_ms" -> unusual ? any(0L, -1L) : 60_000L;
-            case "producer_id" -> unusual ? any(new Last("producer"), 123L, -2L) : -1L;
-            case "producer_epoch" -> unusual ? any(0L, 5L, -2L) : -1L;
+            case "producer_id", "v3_and_below_producer_id", "producer_id_filters" -> transactions ? unusual ? any(-1L, 123L, -2L) : new Last("producer") : unusual ? any(new Last("producer"), 123L, -2L) : -1L;
+            case "producer_epoch", "v3_and_below_producer_epoch" -> transactions ? unusual ? any(0L, 1L, 5L, -1L) : new Last("epoch") : unusual ? any(0L, 5L, -2L) : -1L;
             case "resource_type" -> unusual ? any(0L, 1L, 3L, 8L, 99L, -1L) : any(2L, 2L, 2L, 2L, 4L, 16L, 32L);
             case "resource_types" -> unusual ? any(0L, 1L, 99L) : any(2L, 4L, 8L, 16L, 32L);
             case "config_operation" -> {

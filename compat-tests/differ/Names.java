@@ -22,11 +22,15 @@ final class Names {
     private final Map<String, String> shown = new LinkedHashMap<>();
     private final List<String> members = new ArrayList<>();
     private final List<Long> producers = new ArrayList<>();
+    private long epoch;
+    /** That of coordinators of transactions since the broker's start. */
+    private final long coordinatorEpoch;
     private long generation = -1;
     private long session;
 
-    Names(String prefix) {
+    Names(String prefix, long coordinatorEpoch) {
         this.prefix = prefix;
+        this.coordinatorEpoch = coordinatorEpoch;
     }
 
     Uuid topicId(String name) {
@@ -41,6 +45,15 @@ final class Names {
         return producers.isEmpty() ? 4242 : producers.get(producers.size() - 1);
     }
 
+    long coordinatorEpoch() {
+        return coordinatorEpoch;
+    }
+
+    /** That of the producer. */
+    long epoch() {
+        return epoch;
+    }
+
     long generation() {
         return generation;
     }
@@ -50,7 +63,7 @@ final class Names {
     }
 
     void learn(Object value) {
-        if (value instanceof List<?> list) list.forEach(this::learn);
+        if (value instanceof List<?> list) for (Object inner : list) if (!strange(inner)) learn(inner);
         if (!(value instanceof Map)) return;
         Map<String, Object> tree = Wire.tree(value);
         boolean right = Long.valueOf(0).equals(tree.get("error_code"));
@@ -61,6 +74,7 @@ final class Names {
         if (tree.get("member_id") instanceof String member && !member.isEmpty() && UUID.matcher(member).find() && !members.contains(member)) members.add(member);
         if (tree.get("generation_id") instanceof Long number && number >= 0) generation = number;
         if (tree.get("producer_id") instanceof Long number && number >= 0 && !producers.contains(number)) producers.add(number);
+        if (right && tree.get("producer_epoch") instanceof Long number && number >= 0) epoch = number;
         if (tree.get("session_id") instanceof Long number && number != 0) session = number;
         tree.values().forEach(this::learn);
     }
@@ -106,7 +120,7 @@ final class Names {
     /** Whether an element of a list is about something that another sequence has made. */
     private boolean strange(Object element) {
         if (!(element instanceof Map)) return false;
-        for (String key : List.of("name", "topic", "topic_name", "group_id", "resource_name")) {
+        for (String key : List.of("name", "topic", "topic_name", "group_id", "resource_name", "transactional_id")) {
             if (Wire.tree(element).get(key) instanceof String name && name.startsWith("df") && !name.startsWith(prefix) && name.matches("df\\d+-.*")) return true;
         }
         return false;

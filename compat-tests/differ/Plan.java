@@ -30,6 +30,10 @@ final class Plan {
         Set.of("CreateTopics", "DeleteTopics", "CreatePartitions", "DescribeConfigs", "AlterConfigs", "IncrementalAlterConfigs", "Metadata", "DescribeTopicPartitions", "DescribeLogDirs", "ElectLeaders"),
         Set.of());
 
+    /** They change what outlives a sequence, so they have a theme, and sequences, of their own. */
+    static final Set<String> OF_TRANSACTIONS = Set.of("AddPartitionsToTxn", "AddOffsetsToTxn", "EndTxn", "TxnOffsetCommit", "DescribeTransactions", "ListTransactions", "WriteTxnMarkers");
+    private static final Set<String> BESIDE_TRANSACTIONS = Set.of("InitProducerId", "DescribeProducers", "OffsetFetch");
+
     private final TreeMap<ApiMessageType, Range> ranges;
     private final Set<String> chosen;
 
@@ -42,17 +46,26 @@ final class Plan {
         Random random = new Random(seed * 0x9E3779B97F4A7C15L);
         random.nextLong();
         Set<String> theme = chosen.isEmpty() ? THEMES.get(random.nextInt(THEMES.size())) : chosen;
-        List<ApiMessageType> apis = ranges.keySet().stream().filter(api -> theme.isEmpty() || theme.contains(api.name)).toList();
+        boolean transactions = chosen.isEmpty() ? seed % 6 == 5 : chosen.stream().anyMatch(OF_TRANSACTIONS::contains);
+        List<ApiMessageType> apis = ranges.keySet().stream().filter(api -> chosen.isEmpty() && transactions
+            ? OF_TRANSACTIONS.contains(api.name) || BESIDE_TRANSACTIONS.contains(api.name)
+            : theme.contains(api.name) || theme.isEmpty() && !OF_TRANSACTIONS.contains(api.name)).toList();
         List<Step> steps = new ArrayList<>();
+        if (transactions) {
+            steps.addAll(transaction(random, world));
+            int more = 1 + random.nextInt(5);
+            for (int n = 0; n < more; n++) steps.add(step(apis.get(random.nextInt(apis.size())), new Random(random.nextLong()), world, true));
+            return steps;
+        }
         if (random.nextInt(10) < 6) steps.add(records(random, world));
         boolean groups = theme.contains("Heartbeat") || theme.contains("OffsetFetch") || theme.contains("DescribeGroups") || theme.contains("SyncGroup") || theme.contains("OffsetCommit");
         if (groups || random.nextInt(4) == 0) steps.addAll(group(random, world));
         int count = 1 + random.nextInt(5);
-        for (int n = 0; n < count; n++) steps.add(step(apis.get(random.nextInt(apis.size())), new Random(random.nextLong()), world));
+        for (int n = 0; n < count; n++) steps.add(step(apis.get(random.nextInt(apis.size())), new Random(random.nextLong()), world, false));
         return steps;
     }
 
-    private Step step(ApiMessageType api, Random random, Draw.World world) {
+    private Step step(ApiMessageType api, Random random, Draw.World world, boolean transactions) {
         Range range = ranges.get(api);
         int drawn = random.nextInt(20);
         double wrongness = drawn < 9 ? 0 : drawn < 17 ? 0.12 : 0.35;
@@ -62,7 +75,7 @@ final class Plan {
             version = (short) (random.nextBoolean() && range.least() > 0 ? range.least() - 1 : range.most() + 1);
             schema = version < schema ? range.from() : range.to();
         }
-        Draw draw = new Draw(api, random, world, wrongness);
+        Draw draw = new Draw(api, random, world, wrongness, transactions);
         Map<String, Object> tree = draw.request(schema);
         if (version != schema) draw.tags.add("version");
         if (random.nextInt(60) == 0) draw.tags.add(random.nextBoolean() ? "frame:longer" : "frame:cut");
@@ -77,6 +90,31 @@ final class Plan {
             if (random.nextBoolean()) topics.add(map("name", world.topic(n), "partition_data", List.of(partition)));
         }
         return fixed(ApiMessageType.PRODUCE, 9, map("transactional_id", null, "acks", -1L, "timeout_ms", 5_000L, "topic_data", topics));
+    }
+
+    /** A producer, with a transaction that has anything or nothing, of either version. */
+    private List<Step> transaction(Random random, Draw.World world) {
+        String id = world.prefix() + "txn-1";
+        Object producer = new Draw.Last("producer");
+        Object epoch = new Draw.Last("epoch");
+        List<Step> steps = new ArrayList<>();
+        if (random.nextInt(8) == 0) return steps;
+        steps.add(fixed(ApiMessageType.INIT_PRODUCER_ID, 4, map("transactional_id", id, "transaction_timeout_ms", 60_000L, "producer_id", -1L, "producer_epoch", -1L)));
+        if (random.nextBoolean()) {
+            steps.add(fixed(ApiMessageType.ADD_PARTITIONS_TO_TXN, 3, map("v3_and_below_transactional_id", id, "v3_and_below_producer_id", producer, "v3_and_below_producer_epoch", epoch,
+                "v3_and_below_topics", List.of(map("name", world.topic(0), "partitions", List.of(0L, 1L))))));
+        }
+        if (random.nextInt(3) == 0) {
+            String group = world.prefix() + "group-1";
+            steps.add(fixed(ApiMessageType.ADD_OFFSETS_TO_TXN, 3, map("transactional_id", id, "producer_id", producer, "producer_epoch", epoch, "group_id", group)));
+            Object partition = map("partition_index", 0L, "committed_offset", 3L, "committed_leader_epoch", -1L, "committed_metadata", "m");
+            steps.add(fixed(ApiMessageType.TXN_OFFSET_COMMIT, 3, map("transactional_id", id, "group_id", group, "producer_id", producer, "producer_epoch", epoch,
+                "generation_id", -1L, "generation_id_or_member_epoch", -1L, "member_id", "", "group_instance_id", null, "topics", List.of(map("name", world.topic(0), "partitions", List.of(partition))))));
+        }
+        if (random.nextInt(4) == 0) {
+            steps.add(fixed(ApiMessageType.END_TXN, random.nextBoolean() ? 5 : 3, map("transactional_id", id, "producer_id", producer, "producer_epoch", epoch, "committed", random.nextBoolean())));
+        }
+        return steps;
     }
 
     /** A group with a member, in any of its states. */

@@ -3,7 +3,8 @@
 //! - Each partition is answered by itself, once its marker is written with the promise of acks=all; all of a request are queued
 //!   before the first one is waited for.
 //! - v2 says by which rules the transaction is ended; v1 stands for those before version 2.
-//! - A marker without a producer, or of a version that nobody has, is UNKNOWN_SERVER_ERROR, as Kafka's exception is.
+//! - A marker without a producer, or of a version that nobody has, is UNKNOWN_SERVER_ERROR where the partition is there, as
+//!   Kafka's exception is.
 //! - Markers of one producer that follow each other are answered together, and a marker without partitions is not, as by
 //!   Kafka.
 //! - A partition that cannot be used is UNKNOWN_TOPIC_OR_PARTITION, as by Kafka; one that another broker leads is
@@ -68,16 +69,16 @@ async fn handle(
     let may_write = may_write(&cx, &caller);
     let mut queued = Vec::new();
     for asked in request.markers {
-        let marker = may_write.and_then(|()| marker_of(&asked));
+        let marker = marker_of(&asked);
         for topic in asked.topics {
             if topic.partition_indexes.is_empty() {
                 continue;
             }
             let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
             for index in topic.partition_indexes {
-                let one = match &marker {
-                    Ok(marker) => queue(&cx, marker, &topic.name, index).await,
-                    Err(error) => Err(*error),
+                let one = match may_write {
+                    Ok(()) => queue(&cx, &marker, &topic.name, index).await,
+                    Err(error) => Err(error),
                 };
                 partitions.push((index, one));
             }
@@ -123,7 +124,13 @@ fn marker_of(asked: &WritableTxnMarker) -> Result<TransactionMarker, ResponseErr
 /// Kafka's TransactionVersion.TV_UNKNOWN, which a leader appends nothing by.
 const UNKNOWN_VERSION: i8 = -1;
 
-async fn queue(cx: &Context, marker: &TransactionMarker, topic: &str, index: i32) -> Queued {
+/// Where there is no such partition, it does not matter what is wrong with the marker.
+async fn queue(
+    cx: &Context,
+    marker: &Result<TransactionMarker, ResponseError>,
+    topic: &str,
+    index: i32,
+) -> Queued {
     if topic == InternalTopic::ConsumerOffsets.name() {
         return end_in_groups(cx, marker, index);
     }
@@ -133,14 +140,20 @@ async fn queue(cx: &Context, marker: &TransactionMarker, topic: &str, index: i32
         }
         error => error.wire(),
     })?;
+    let marker = marker.as_ref().map_err(|error| *error)?;
     Ok(Waiting::Log(partition.append_marker(marker)))
 }
 
 /// Makes the transaction's offsets those of the groups of a slot, or drops them.
-fn end_in_groups(cx: &Context, marker: &TransactionMarker, index: i32) -> Queued {
+fn end_in_groups(
+    cx: &Context,
+    marker: &Result<TransactionMarker, ResponseError>,
+    index: i32,
+) -> Queued {
     let topic = InternalTopic::ConsumerOffsets.name();
     let found = SlotPartition::find(topic, index);
     let slot = found.ok_or(ResponseError::UnknownTopicOrPartition)?.slot;
+    let marker = marker.as_ref().map_err(|error| *error)?;
     let (groups, end) = (cx.coordinator.clone(), TransactionEnd::from(marker));
     let ended = async move { groups.end_transaction(slot, end).await };
     Ok(Waiting::Groups(tokio::spawn(ended)))
