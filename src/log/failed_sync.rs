@@ -56,6 +56,8 @@ pub(super) fn write_again(segments: &[Arc<Segment>], synced_end: i64) -> io::Res
             file.write_all_at(&mut [IoSlice::new(&buffer[..read])], position)?;
             position += read as u64;
         }
+        // Its length too: what was cut off must not come back after what is written from now on.
+        file.set_len(segment.bytes())?;
     }
     // Of a segment that ends there the index may be what could not be synced.
     for segment in &segments[segment_of(segments, synced_end.saturating_sub(1))..] {

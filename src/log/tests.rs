@@ -615,9 +615,16 @@ struct Failing {
     /// No room for indexes, while records still find some.
     full: Arc<AtomicBool>,
     syncs: Arc<AtomicU64>,
+    /// The length that a file was given last.
+    length: Arc<AtomicU64>,
 }
 
-struct FailingFile(Arc<dyn DiskFile>, Arc<AtomicBool>, Arc<AtomicU64>);
+struct FailingFile(
+    Arc<dyn DiskFile>,
+    Arc<AtomicBool>,
+    Arc<AtomicU64>,
+    Arc<AtomicU64>,
+);
 
 impl Disk for Failing {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -625,6 +632,7 @@ impl Disk for Failing {
             RealDisk.open(path)?,
             self.broken.clone(),
             self.syncs.clone(),
+            self.length.clone(),
         )))
     }
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -660,6 +668,7 @@ impl DiskFile for FailingFile {
         self.0.sync_data()
     }
     fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.3.store(bytes, Ordering::SeqCst);
         self.0.set_len(bytes)
     }
     fn size(&self) -> io::Result<u64> {
@@ -760,6 +769,33 @@ fn a_failed_sync_is_not_taken_for_a_success_later() {
         log.append(&[batch(1, NOW)], 0, NOW)[0],
         Err(LogError::Offline(_))
     ));
+}
+
+#[test]
+fn what_was_cut_off_by_a_sync_that_failed_does_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Failing::default();
+    let (broken, length) = (disk.broken.clone(), disk.length.clone());
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    let left = LeftAs::new(OpenMode::AfterCrash { recovery_point: 0 });
+    let log = open(dir.path(), config(), OpenMode::Clean).log;
+    append(&log, 3, NOW);
+    let bytes = log.bytes();
+    drop(log);
+    let path = dir.path().join("00000000000000000000.log");
+    let mut content = std::fs::read(&path).unwrap();
+    content.extend([1; 100]);
+    std::fs::write(&path, content).unwrap();
+    broken.store(true, Ordering::SeqCst);
+    assert!(Log::open(disk.clone(), dir.path(), config(), left, NOW).is_err());
+    broken.store(false, Ordering::SeqCst);
+    length.store(u64::MAX, Ordering::SeqCst);
+    // The page cache knows of the cut, and the device may not.
+    let left = LeftAs::new(OpenMode::AfterKill { recovery_point: 0 });
+    let log = Log::open(disk, dir.path(), config(), left, NOW)
+        .unwrap()
+        .log;
+    assert_eq!((log.bytes(), length.load(Ordering::SeqCst)), (bytes, bytes));
 }
 
 #[test]
