@@ -16,6 +16,9 @@ use metaq_protocol::messages::incremental_alter_configs_request::{
 };
 use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
+use metaq_protocol::messages::metadata_response::{
+    MetadataResponsePartition, MetadataResponseTopic,
+};
 use metaq_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
@@ -247,6 +250,34 @@ fn what_is_asked_for_by_an_unknown_id_has_no_name_in_the_answer() {
         (&topic.name, topic.topic_id),
         (&None, uuid::Uuid::from_u128(7))
     );
+    broker.stop();
+}
+
+#[test]
+fn slots_of_transactional_ids_are_shown_to_who_names_their_topic() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &["offsets.topic.mirror=true"]);
+    let mut client = broker.client();
+    let topic = "__transaction_state";
+    let named = MetadataRequestTopic::default().with_name(Some(name(topic)));
+    let mut request = MetadataRequest::default().with_topics(Some(vec![named]));
+    let found = &client.ask(9, &request).topics[0];
+    assert_eq!((found.error_code, found.is_internal), (0, true));
+    let led = |partition: &&MetadataResponsePartition| partition.leader_id == BrokerId(0);
+    assert_eq!(found.partitions.iter().filter(led).count(), 64);
+    request.topics = None;
+    let all = client.ask(9, &request).topics;
+    let is_it = |found: &MetadataResponseTopic| found.name == Some(name(topic));
+    assert!(!all.iter().any(is_it));
+    // It has no records.
+    let answer = client.ask(11, &fetch_request(topic, 0, 0));
+    let unknown = ResponseError::UnknownTopicOrPartition.code();
+    assert_eq!(answer.responses[0].partitions[0].error_code, unknown);
+    let resource = DescribeConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(name(topic).0);
+    let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+    assert_eq!(client.ask(4, &request).results[0].error_code, 0);
     broker.stop();
 }
 
@@ -569,11 +600,7 @@ fn nobody_makes_or_writes_to_kafkas_own_topics() {
         let request = CreateTopicsRequest::default().with_topics(vec![new]);
         client.ask(5, &request).topics[0].error_code
     };
-    for topic in [
-        "__cluster_metadata",
-        "__transaction_state",
-        "__share_group_state",
-    ] {
+    for topic in ["__cluster_metadata", "__share_group_state"] {
         assert_eq!(
             create(topic),
             ResponseError::InvalidRequest.code(),
@@ -581,7 +608,9 @@ fn nobody_makes_or_writes_to_kafkas_own_topics() {
         );
     }
     let exists = ResponseError::TopicAlreadyExists.code();
-    assert_eq!(create("__consumer_offsets"), exists);
+    for topic in ["__consumer_offsets", "__transaction_state"] {
+        assert_eq!(create(topic), exists, "{topic}");
+    }
     let batch = records(Compression::None, &[(true, now_ms())]);
     let request = produce_request("__consumer_offsets", batch, -1);
     let answer = client.ask(9, &request);

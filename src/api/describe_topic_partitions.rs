@@ -1,6 +1,6 @@
 //! DescribeTopicPartitions (key 75, v0; KIP-966): topics in name order, a bounded number of partitions at a time.
 //!
-//! - `__consumer_offsets`, when it is named, has the slots of groups as its partitions, as for Metadata.
+//! - `__consumer_offsets` and `__transaction_state`, when they are named, have slots as their partitions, as for Metadata.
 //! - An empty list means all topics. The cursor of an answer is where the next request goes on.
 
 use std::collections::BTreeSet;

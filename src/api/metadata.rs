@@ -3,8 +3,8 @@
 //! - A null list means all topics (an empty one in v0); an empty one none.
 //! - A missing topic is created on the way where that is allowed, and answered as created.
 //! - By id from v10 on; an unknown id is UNKNOWN_TOPIC_ID.
-//! - `__consumer_offsets`, when it is named, has the slots of groups as its partitions; it is among all topics where it has
-//!   records (offsets.topic.mirror).
+//! - `__consumer_offsets` and `__transaction_state`, when they are named, have the slots of groups and of transactional ids as their
+//!   partitions; the former is among all topics where it has records (offsets.topic.mirror).
 
 use std::collections::HashSet;
 use std::sync::Arc;

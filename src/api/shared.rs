@@ -120,11 +120,11 @@ fn elsewhere(cx: &Context, name: &str, id: Uuid, index: i32) -> LookupError {
     }
 }
 
-/// A topic whose records a client may ask for: the internal one has some where it is mirrored.
+/// A topic whose records a client may ask for: that of groups' offsets has some where it is mirrored.
 fn with_records(cx: &Context, image: &Image, name: &str) -> Option<Arc<Topic>> {
     match cx.coordinator.mirror() {
-        Some(_) => image.topic_or_internal(name),
-        None => image.topic(name).cloned(),
+        Some(_) if name == InternalTopic::ConsumerOffsets.name() => image.topic_or_internal(name),
+        _ => image.topic(name).cloned(),
     }
 }
 

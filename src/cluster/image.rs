@@ -318,12 +318,9 @@ impl Image {
         known.or_else(|| self.internal_topic(name).map(Arc::new))
     }
 
-    /// The slots as the internal topic of a name. There is no `__transaction_state` yet.
+    /// The slots as the internal topic of a name.
     pub fn internal_topic(&self, name: &str) -> Option<Topic> {
         let topic = InternalTopic::named(name)?;
-        if topic != InternalTopic::ConsumerOffsets {
-            return None;
-        }
         let partition = |slot: Slot| {
             self.slot(slot)
                 .unwrap_or(SlotInfo::UNOWNED)
@@ -407,9 +404,14 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_the_partitions_of_an_internal_topic() {
+    fn slots_are_the_partitions_of_both_internal_topics() {
+        for name in ["__consumer_offsets", "__transaction_state"] {
+            check_internal(name);
+        }
+    }
+
+    fn check_internal(name: &str) {
         let mut image = Image::default();
-        let name = "__consumer_offsets";
         let leaders = |image: &Image| {
             let partitions = image.topic_or_internal(name).unwrap().partitions.clone();
             let of = |info: PartitionInfo| (info.leader, info.leader_epoch, info.isr);
@@ -424,7 +426,7 @@ mod tests {
         };
         assert_eq!(leaders(&image)[5], (2, 7, vec![2]));
         assert_eq!(image.topics().count(), 0);
-        assert!(image.topic_or_internal("__transaction_state").is_none());
+        assert!(image.topic_or_internal("__share_group_state").is_none());
         // One that was made under the name before it was an internal one.
         image.put([topic(name, 1)]);
         assert_eq!(
