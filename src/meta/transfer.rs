@@ -1,11 +1,12 @@
 //! Taking a tree from one store to another, as a JSON file: topics, groups, offsets, configurations, ids. What
-//! belongs to running brokers (registrations, the controller, slots, members' nodes) is left out and made anew.
+//! belongs to running brokers (registrations, the controller, owners of slots, members' nodes) is left out and made anew. Epochs of
+//! slots are taken along: partitions know them from the markers of transactions, and refuse earlier ones.
 
 use bytes::Bytes;
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Serialize};
 
-use super::records::{ClusterRecord, RECORD_VERSION, decode};
+use super::records::{ClusterRecord, RECORD_VERSION, SlotRecord, decode, encode};
 use super::{MetaError, MetaStore, Node, Op, paths};
 
 /// What is taken along, each with everything below.
@@ -16,6 +17,8 @@ const TAKEN: &[&str] = &[
     "/config",
     "/acl",
     paths::GROUPS,
+    paths::COORDINATORS,
+    paths::PRODUCERS,
     paths::PRODUCER_IDS,
     "/transactions",
 ];
@@ -123,9 +126,18 @@ pub async fn export(store: &MetaStore) -> Result<Export, TransferError> {
         metaq: env!("CARGO_PKG_VERSION").to_owned(),
         nodes: nodes
             .into_iter()
-            .map(|(path, node)| ShownNode::new(path, &node))
+            .filter_map(|(path, node)| Some(ShownNode::new(path.clone(), &taken(&path, node)?)))
             .collect(),
     })
+}
+
+/// A node as it is taken along; `None` for a slot's that cannot be read.
+fn taken(path: &str, mut node: Node) -> Option<Node> {
+    if path.starts_with(paths::COORDINATORS) && path != paths::COORDINATORS {
+        let slot: SlotRecord = decode(path, &node.data).ok()?;
+        node.data = encode(&SlotRecord { owner: -1, ..slot });
+    }
+    Some(node)
 }
 
 /// Nodes below a group's `ids` are ephemeral, and made anew by the group's coordinator.
@@ -230,7 +242,8 @@ mod tests {
             put("/brokers/topics/t/partitions/0", "{\"partitions\":{}}"),
             put("/brokers/ids/0", "{}"),
             put("/controller_epoch", "{}"),
-            put("/coordinators/3", "{}"),
+            put("/coordinators/3", r#"{"version":1,"owner":4,"epoch":7}"#),
+            put("/producers/3/1007", "{}"),
             put("/consumers/g/offsets/t/0-0", "{\"offset\":7}"),
             put("/consumers/g/ids/m", "{}"),
             Op::put("/config/x/y", Bytes::from_static(&[0xff, 0])),
@@ -250,14 +263,14 @@ mod tests {
             &to.get("/config/x/y").await.unwrap().unwrap().data[..],
             [0xff, 0]
         );
-        for left in [
-            "/brokers/ids/0",
-            "/controller_epoch",
-            "/coordinators/3",
-            "/consumers/g/ids/m",
-        ] {
+        for left in ["/brokers/ids/0", "/controller_epoch", "/consumers/g/ids/m"] {
             assert!(to.get(left).await.unwrap().is_none(), "{left}");
         }
+        // The next owner's markers must not look older than those that logs have.
+        let slot = to.get("/coordinators/3").await.unwrap().unwrap();
+        let expected = br#"{"version":1,"owner":-1,"epoch":7}"#;
+        assert_eq!(&slot.data[..], expected);
+        assert!(to.get("/producers/3/1007").await.unwrap().is_some());
         // Once more changes nothing; something else is not written over.
         assert!(import(&to, &file).await.is_ok());
         to.multi(vec![put("/brokers/topics/t", "changed")])
