@@ -107,6 +107,10 @@ pub(super) async fn read_one(
             _ => ResponseError::UnknownLeaderEpoch,
         });
     }
+    if limits.follower.is_none() && !partition.is_leader() && lags(&partition, wanted) {
+        // It may be there at the leader (KIP-392).
+        return refuse(ResponseError::OffsetNotAvailable);
+    }
     let left = limits.bytes_max.saturating_sub(bytes);
     let to_read = ReadWanted {
         offset: wanted.fetch_offset,
@@ -195,6 +199,11 @@ fn find(
         true => replica_of(cx, &key.topic, key.topic_id, key.partition),
         false => partition_of(cx, &key.topic, key.topic_id, key.partition),
     }
+}
+
+/// Whether a follower does not have what lies before the offset that a consumer asks for.
+fn lags(partition: &Partition, wanted: &PartitionFetch) -> bool {
+    wanted.fetch_offset > partition.log().ends().log_end.offset
 }
 
 /// A replica in the rack of a consumer that has what it asks for, where the leader is in another one: the one that is furthest

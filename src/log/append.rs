@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use metaq_protocol::batch::{self, BATCH_HEADER_BYTES, BatchHeader, Batches, EndMarker, Outcome};
+use metaq_protocol::batch::{
+    self, BATCH_HEADER_BYTES, BatchError, BatchHeader, Batches, EndMarker, Outcome,
+};
 
 use super::LogError;
 use super::config::LogConfig;
@@ -83,12 +85,15 @@ impl AppendRequest {
         !matches!(self.origin, Origin::Coordinator(_)) || !self.batches.iter().any(aborts)
     }
 
-    /// What a follower fetched from its leader in an epoch: whole batches one after the other.
+    /// What a follower fetched from its leader in an epoch: whole batches one after the other. The last one may be cut off where
+    /// the leader gives no more bytes; it comes with the next fetch.
     pub fn of_fetched(records: &Bytes, leader_epoch: i32) -> Result<Self, LogError> {
         let (mut batches, mut at) = (Vec::new(), 0);
         for found in Batches::new(records) {
-            let damaged = |error: batch::BatchError| LogError::FetchedDamaged(error.to_string());
-            let (header, slice) = found.map_err(damaged)?;
+            let (header, slice) = match found {
+                Err(BatchError::Truncated { .. }) if !batches.is_empty() => break,
+                found => found.map_err(|error| LogError::FetchedDamaged(error.to_string()))?,
+            };
             if !batch::verify_crc(slice) {
                 let what = format!("the CRC of the batch at {} is wrong", header.base_offset);
                 return Err(LogError::FetchedDamaged(what));

@@ -100,7 +100,12 @@ impl House {
         let replicas = match self.is_replicated {
             true => {
                 let wait = random.between(50, 500);
-                format!("replica.fetch.wait.max.ms={wait}\nreplica.fetch.backoff.ms=200\n")
+                // Batches are cut off at the end of what is fetched.
+                let bytes = random.between(200, 3000);
+                format!(
+                    "replica.fetch.wait.max.ms={wait}\nreplica.fetch.backoff.ms=200\n\
+                     replica.fetch.max.bytes={bytes}\n"
+                )
             }
             false => String::new(),
         };

@@ -108,18 +108,16 @@ impl Partitions {
             Some(Err(error)) => return refuse(error.to_string()),
             None => return refuse("a checkpoint panicked; this is a bug".to_owned()),
         }
-        let (own, now_ms) = (self.clone(), self.clock.now_ms());
-        let carried_out = cuts.clone();
+        let (now_ms, carried_out) = (self.clock.now_ms(), cuts.clone());
         let carry_out = move || {
             let all = carried_out.iter();
-            let done: Vec<_> = all.map(|cut| cut.carry_out(now_ms)).collect();
-            // From here on the logs themselves say no more than there is.
-            for ((topic, index), _) in &rows {
-                own.volumes[at].dir.release_offsets(topic, *index);
-            }
-            done
+            all.map(|cut| cut.carry_out(now_ms)).collect::<Vec<_>>()
         };
         let done = self.volumes[at].writer.run(carry_out).await;
+        // From here on the logs themselves say no more than there is.
+        for ((topic, index), _) in &rows {
+            self.volumes[at].dir.release_offsets(topic, *index);
+        }
         done.unwrap_or_else(|_| refuse("the writer ended".to_owned()))
     }
 

@@ -84,7 +84,8 @@ fn take(replica: &Replica, state: &PartitionState) {
 mod tests {
     use std::sync::Arc;
 
-    use metaq_protocol::batch::{BatchBuilder, BatchHeader};
+    use bytes::Bytes;
+    use metaq_protocol::batch::{BatchBuilder, BatchHeader, header_for_append};
     use tokio::sync::oneshot::error::TryRecvError;
 
     use super::*;
@@ -189,6 +190,36 @@ mod tests {
         let done = partitions.cut_off(vec![cut(4)]).await;
         assert!(matches!(done[..], [Ok(true)]), "{done:?}");
         assert_eq!(partition.log().ends().log_end.offset, 1);
+        partitions.close();
+    }
+
+    #[tokio::test]
+    async fn of_what_is_fetched_the_whole_batches_are_taken_and_a_torn_one_comes_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (partitions, partition) = open(dir.path(), state(2, 3, 0));
+        let whole = &batch()[0].bytes;
+        let at = |offset| {
+            let head = header_for_append(whole, offset, 3, None);
+            [&head[..], &whole[head.len()..]].concat()
+        };
+        let all = [at(0), at(1), at(2)].concat();
+        for torn_by in [1, whole.len() - 1] {
+            let end = partition.log().ends().log_end.offset;
+            let from = end as usize * whole.len();
+            let fetched = Bytes::copy_from_slice(&all[from..all.len() - torn_by]);
+            let appended = partition.append_fetched(&fetched, 3).unwrap().await;
+            assert_eq!(appended.unwrap().unwrap().last_offset, 1);
+            assert_eq!(partition.log().ends().log_end.offset, 2);
+            let nothing = fetched.slice(..whole.len() - 1);
+            assert!(partition.append_fetched(&nothing, 3).is_err());
+            partitions
+                .cut_off(vec![Cut {
+                    partition: partition.clone(),
+                    leader_epoch: 3,
+                    to: CutTo::Offset(0),
+                }])
+                .await;
+        }
         partitions.close();
     }
 
