@@ -602,6 +602,10 @@ fn every_api_is_paired_with_what_reads_it() {
         (ApiKey::DeleteAcls, "changes nothing"),
         (ApiKey::ElectLeaders, "changes who leads: tests/replicas.rs"),
         (ApiKey::AlterPartition, "between brokers"),
+        (
+            ApiKey::AlterPartitionReassignments,
+            "begins a move that goes on after its answer",
+        ),
         (ApiKey::ListPartitionReassignments, "changes nothing"),
         (ApiKey::DescribeClientQuotas, "changes nothing"),
         (ApiKey::DescribeQuorum, "changes nothing"),

@@ -319,6 +319,13 @@ pub const TABLE: &[ApiRow] = &[
         HandlerGroup::Admin,
     ),
     row(
+        ApiKey::AlterPartitionReassignments,
+        "AlterPartitionReassignments",
+        0,
+        1,
+        HandlerGroup::Admin,
+    ),
+    row(
         ApiKey::ListPartitionReassignments,
         "ListPartitionReassignments",
         0,

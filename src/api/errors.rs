@@ -4,7 +4,7 @@ use metaq_protocol::ResponseError;
 use metaq_protocol::batch::BatchError;
 
 use super::authorize::{Denied, ResourceKind};
-use crate::cluster::{ClusterError, ElectionRefusal, IsrRefusal};
+use crate::cluster::{ClusterError, ElectionRefusal, IsrRefusal, ReassignmentRefusal};
 use crate::config::TopicConfigError;
 use crate::group::GroupError;
 use crate::log::{LogError, ProducerError};
@@ -190,6 +190,17 @@ impl WireError for ElectionRefusal {
             Self::NotNeeded => ResponseError::ElectionNotNeeded,
             Self::PreferredNotAvailable => ResponseError::PreferredLeaderNotAvailable,
             Self::NoneEligible => ResponseError::EligibleLeadersNotAvailable,
+        }
+    }
+}
+
+impl WireError for ReassignmentRefusal {
+    fn wire(&self) -> ResponseError {
+        match self {
+            Self::Unknown(_) => ResponseError::UnknownTopicOrPartition,
+            Self::NoneInProgress => ResponseError::NoReassignmentInProgress,
+            Self::Assignment(_) => ResponseError::InvalidReplicaAssignment,
+            Self::ReplicationFactor { .. } => ResponseError::InvalidReplicationFactor,
         }
     }
 }

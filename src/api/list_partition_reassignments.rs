@@ -1,15 +1,21 @@
-//! ListPartitionReassignments (key 46, v0; KIP-455): partitions do not move between brokers, so that there are none.
+//! ListPartitionReassignments (key 46, v0; KIP-455): which partitions move to other brokers.
+//!
+//! - Without a list of topics all that move; topics and partitions that are not there, or do not move, are left out.
 
 use std::sync::Arc;
 
+use metaq_protocol::messages::list_partition_reassignments_response::{
+    OngoingPartitionReassignment, OngoingTopicReassignment,
+};
 use metaq_protocol::messages::{
     ApiKey, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
 };
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
-use super::shared::message;
+use super::shared::{broker_ids, message, topic_name};
 use super::{Api, Caller, Context, Order, serve};
+use crate::cluster::Topic;
 
 pub(super) const API: Api = Api {
     key: ApiKey::ListPartitionReassignments,
@@ -21,13 +27,52 @@ pub(super) const API: Api = Api {
 async fn handle(
     cx: Arc<Context>,
     caller: Caller,
-    _request: ListPartitionReassignmentsRequest,
+    request: ListPartitionReassignmentsRequest,
 ) -> ListPartitionReassignmentsResponse {
-    let none = ListPartitionReassignmentsResponse::default();
-    match authorize(&cx, &caller, Operation::Describe, Resource::Cluster) {
-        Ok(()) => none.with_error_message(None),
-        Err(denied) => none
+    let answer = ListPartitionReassignmentsResponse::default();
+    if let Err(denied) = authorize(&cx, &caller, Operation::Describe, Resource::Cluster) {
+        return answer
             .with_error_code(denied.code())
-            .with_error_message(message(&denied)),
+            .with_error_message(message(&denied));
     }
+    let image = cx.cluster.image();
+    let topics: Vec<OngoingTopicReassignment> = match &request.topics {
+        None => {
+            let all = image.topics();
+            all.filter_map(|topic| ongoing(topic, 0..topic.partitions.len() as i32))
+                .collect()
+        }
+        Some(asked) => {
+            let known = asked.iter().filter_map(|asked| {
+                let topic = image.topic(&asked.name)?;
+                ongoing(topic, asked.partition_indexes.iter().copied())
+            });
+            known.collect()
+        }
+    };
+    answer.with_error_message(None).with_topics(topics)
+}
+
+/// The partitions of a topic that move; `None` where none does.
+fn ongoing(
+    topic: &Topic,
+    indices: impl IntoIterator<Item = i32>,
+) -> Option<OngoingTopicReassignment> {
+    let partitions = indices.into_iter().filter_map(|index| {
+        let info = topic.partition(index)?;
+        let moves = !info.adding.is_empty() || !info.removing.is_empty();
+        moves.then(|| {
+            OngoingPartitionReassignment::default()
+                .with_partition_index(index)
+                .with_replicas(broker_ids(&info.replicas))
+                .with_adding_replicas(broker_ids(&info.adding))
+                .with_removing_replicas(broker_ids(&info.removing))
+        })
+    });
+    let partitions: Vec<OngoingPartitionReassignment> = partitions.collect();
+    (!partitions.is_empty()).then(|| {
+        OngoingTopicReassignment::default()
+            .with_name(topic_name(&topic.name))
+            .with_partitions(partitions)
+    })
 }

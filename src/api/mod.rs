@@ -5,6 +5,7 @@ mod add_offsets_to_txn;
 mod add_partitions_to_txn;
 mod alter_configs;
 mod alter_partition;
+mod alter_partition_reassignments;
 mod alter_replica_log_dirs;
 mod api_versions;
 mod applied;
@@ -194,6 +195,7 @@ const APIS: &[Api] = &[
     delete_groups::API,
     elect_leaders::API,
     incremental_alter_configs::API,
+    alter_partition_reassignments::API,
     list_partition_reassignments::API,
     offset_delete::API,
     describe_client_quotas::API,

@@ -82,6 +82,7 @@ throttled!(
     DeleteAclsRequest => DeleteAclsResponse,
     DescribeConfigsRequest => DescribeConfigsResponse,
     AlterConfigsRequest => AlterConfigsResponse,
+    AlterPartitionReassignmentsRequest => AlterPartitionReassignmentsResponse,
     AlterPartitionRequest => AlterPartitionResponse,
     AlterReplicaLogDirsRequest => AlterReplicaLogDirsResponse,
     DescribeLogDirsRequest => DescribeLogDirsResponse,

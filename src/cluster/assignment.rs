@@ -62,7 +62,6 @@ impl Controller {
         assignments: &BTreeMap<i32, Vec<i32>>,
         mut factor: Option<usize>,
     ) -> Result<Vec<Vec<i32>>, ClusterError> {
-        let live = self.live_brokers();
         let is_active = self.lasting();
         let mut all = Vec::with_capacity(assignments.len());
         for (n, (index, replicas)) in assignments.iter().enumerate() {
@@ -71,26 +70,8 @@ impl Controller {
                     "Partitions should be a consecutive 0-based integer sequence.".to_owned(),
                 ));
             }
-            // In the order and the words of Kafka's ReplicationControlManager.validateManualPartitionAssignment.
-            let mut sorted = replicas.clone();
-            sorted.sort_unstable();
-            let refused = match sorted.first() {
-                None => Some("The manual partition assignment includes an empty replica list.".to_owned()),
-                Some(_) => sorted.iter().enumerate().find_map(|(at, id)| {
-                    let is_again = at > 0 && sorted[at - 1] == *id;
-                    match live.contains(id) {
-                        false => Some(format!(
-                            "The manual partition assignment includes broker {id}, but no such broker is registered."
-                        )),
-                        true => is_again.then(|| format!(
-                            "The manual partition assignment includes the broker {id} more than once."
-                        )),
-                    }
-                }),
-            };
-            if let Some(why) = refused {
-                return Err(ClusterError::Assignment(why));
-            }
+            self.check_replicas(replicas)
+                .map_err(ClusterError::Assignment)?;
             let before = *factor.get_or_insert(replicas.len());
             if replicas.len() != before {
                 return Err(ClusterError::Assignment(format!(
@@ -106,6 +87,32 @@ impl Controller {
             all.push(replicas.clone());
         }
         Ok(all)
+    }
+
+    /// Whether a partition can have these replicas; why not, in the order and the words of Kafka's
+    /// ReplicationControlManager.validateManualPartitionAssignment.
+    pub(super) fn check_replicas(&self, replicas: &[i32]) -> Result<(), String> {
+        let live = self.live_brokers();
+        let mut sorted = replicas.to_vec();
+        sorted.sort_unstable();
+        if sorted.is_empty() {
+            return Err(
+                "The manual partition assignment includes an empty replica list.".to_owned(),
+            );
+        }
+        for (at, id) in sorted.iter().enumerate() {
+            if !live.contains(id) {
+                return Err(format!(
+                    "The manual partition assignment includes broker {id}, but no such broker is registered."
+                ));
+            }
+            if at > 0 && sorted[at - 1] == *id {
+                return Err(format!(
+                    "The manual partition assignment includes the broker {id} more than once."
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Which brokers can be in sync with a new partition.

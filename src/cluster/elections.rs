@@ -158,11 +158,10 @@ impl<'a> Change<'a> {
             among(&self.before.isr, &has_all),
             among(&self.before.elr, &has_all),
             among(&self.before.isr, &any),
-            self.before.isr.clone(),
         ]
         .into_iter();
         let found = choices.find(|choice| !choice.is_empty());
-        found.unwrap_or_default()
+        found.unwrap_or_else(|| self.replicas.first().copied().into_iter().collect())
     }
 
     /// The leader, those in sync with it, and whether it has all that is committed. `pool` are those that were in sync.

@@ -21,6 +21,7 @@ mod partition_changes;
 mod placement;
 mod producer_ids;
 mod publish;
+mod reassignments;
 mod reconcile;
 mod reconciler;
 mod settlement;
@@ -46,4 +47,5 @@ pub use names::{
 };
 pub use partition_changes::{IsrProposal, IsrRefusal};
 pub use producer_ids::ProducerIds;
+pub use reassignments::{Reassignment, ReassignmentRefusal};
 pub use view::ClusterEvent;

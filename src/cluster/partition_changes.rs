@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(image.topic("t").unwrap().partition(0), Some(&info));
         let path = paths::partition_states_from("t", 0);
         let states = text(cluster.meta(), &path).await.unwrap();
-        let state = r#""0":{"leader":0,"leader_epoch":0,"isr":[0,2],"partition_epoch":1}"#;
+        let state = r#""0":{"leader":0,"leader_epoch":0,"replicas":[0,1,2],"isr":[0,2],"partition_epoch":1}"#;
         assert!(states.contains(state), "{states}");
         // The same once more comes from a state that is over; from the one that is, it changes nothing.
         let again = alter(&cluster, 0, vec![proposal(id, 0, &[(0, -1)])]).await;

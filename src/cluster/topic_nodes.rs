@@ -124,6 +124,9 @@ fn topic_from(name: &str, topic: &Node, states: &[(String, Node)]) -> Result<Top
                 info.leader = state.leader;
                 info.leader_epoch = state.leader_epoch;
                 info.isr = state.isr;
+                if !state.replicas.is_empty() {
+                    info.replicas = state.replicas;
+                }
                 (info.elr, info.adding, info.removing) = (state.elr, state.adding, state.removing);
                 info.partition_epoch = state.partition_epoch;
             }
@@ -171,7 +174,12 @@ pub(super) fn delete(topic: &Topic) -> Op {
 pub(super) fn change(before: &Topic, after: &Topic) -> Vec<Op> {
     let mut ops = Vec::new();
     let record = topic_record(after);
-    if record != topic_record(before) {
+    let mut known = topic_record(before);
+    // A partition that has a state of its own has its replicas there: a write of one node moves it.
+    for (known, partition) in known.partitions.iter_mut().zip(&record.partitions) {
+        known.replicas.clone_from(&partition.replicas);
+    }
+    if record != known {
         ops.push(Op::Set {
             path: paths::topic(&after.name),
             data: encode(&record),
@@ -203,6 +211,7 @@ fn states_of(topic: &Topic, first: usize, infos: &[PartitionInfo]) -> PartitionS
     let state = |info: &PartitionInfo| PartitionStateRecord {
         leader: info.leader,
         leader_epoch: info.leader_epoch,
+        replicas: info.replicas.clone(),
         isr: info.isr.clone(),
         elr: info.elr.clone(),
         adding: info.adding.clone(),

@@ -71,6 +71,9 @@ pub struct PartitionStateRecord {
     pub leader: i32,
     /// Counts leaders.
     pub leader_epoch: i32,
+    /// Broker ids that keep it, instead of those that the topic's node says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replicas: Vec<i32>,
     /// Replicas that are in sync.
     pub isr: Vec<i32>,
     /// Replicas that have all that is committed and may lead where none that is in sync can (KIP-966).

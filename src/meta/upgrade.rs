@@ -81,6 +81,7 @@ fn upgraded_topic(path: &str, node: &Node) -> Option<Vec<Op>> {
             let state = PartitionStateRecord {
                 leader: partition.leader,
                 leader_epoch: partition.leader_epoch,
+                replicas: Vec::new(),
                 isr: partition.isr,
                 elr: Vec::new(),
                 adding: Vec::new(),
