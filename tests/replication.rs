@@ -18,12 +18,18 @@ use cluster::{Cluster, LONG, Node, SESSION, SHORT_SESSION, produce, within};
 use common::{Client, batch, fetch_request, name};
 use metaq_protocol::batch::{BatchBuilder, Batches, verify_crc};
 use metaq_protocol::frame;
+use metaq_protocol::messages::alter_partition_reassignments_request::{
+    ReassignablePartition, ReassignableTopic,
+};
 use metaq_protocol::messages::delete_records_request::{
     DeleteRecordsPartition, DeleteRecordsTopic,
 };
 use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
 use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use metaq_protocol::messages::{DeleteRecordsRequest, MetadataRequest, ProduceRequest};
+use metaq_protocol::messages::{
+    AlterPartitionReassignmentsRequest, BrokerId, DeleteRecordsRequest, MetadataRequest,
+    ProduceRequest,
+};
 use metaq_protocol::protocol::Request;
 
 const NOT_ENOUGH_REPLICAS: i16 = 19;
@@ -305,8 +311,7 @@ fn while_producing(cluster: &mut Cluster, work: impl FnOnce(&mut Cluster)) -> Du
             );
         }
     }
-    let longest = *longest.lock().unwrap();
-    longest
+    longest.into_inner().unwrap()
 }
 
 #[test]
@@ -400,4 +405,56 @@ fn records_are_deleted_on_every_replica_before_it_is_answered() {
     let answer = client.ask(1, &request);
     let answer = &answer.topics[0].partitions[0];
     assert_eq!((answer.error_code, answer.low_watermark), (0, 3));
+}
+
+#[test]
+fn a_partition_moves_to_other_brokers_while_it_takes_records() {
+    let cluster = Cluster::start(
+        3,
+        &["default.replication.factor=2", "min.insync.replicas=2"],
+    );
+    cluster.create(0, "t", 3);
+    let replicas = |node: &Node| -> Vec<i32> {
+        let metadata = node.metadata(Some(&["t"]));
+        let mut partitions = metadata.topics[0].partitions.iter();
+        let found = partitions.find(|found| found.partition_index == 0);
+        let mut replicas: Vec<i32> = found.unwrap().replica_nodes.iter().map(|id| id.0).collect();
+        replicas.sort_unstable();
+        replicas
+    };
+    let before = replicas(&cluster.nodes[0]);
+    let other = (0..3).find(|id| !before.contains(id)).unwrap();
+    let leader = cluster.nodes[0].leaders("t")[0].0;
+    let goes = before.iter().copied().find(|id| *id != leader).unwrap();
+    let mut client = cluster.nodes[leader as usize].client();
+    for n in 0..5 {
+        assert_eq!(produce(&mut client, "t", 0), (0, n));
+    }
+    let partition = ReassignablePartition::default()
+        .with_partition_index(0)
+        .with_replicas(Some(vec![BrokerId(leader), BrokerId(other)]));
+    let topic = ReassignableTopic::default()
+        .with_name(name("t"))
+        .with_partitions(vec![partition]);
+    let request = AlterPartitionReassignmentsRequest::default()
+        .with_timeout_ms(10_000)
+        .with_topics(vec![topic]);
+    let answer = cluster.nodes[goes as usize].client().ask(0, &request);
+    assert_eq!(
+        (
+            answer.error_code,
+            answer.responses[0].partitions[0].error_code
+        ),
+        (0, 0)
+    );
+    let mut after = vec![leader, other];
+    after.sort_unstable();
+    within(LONG, "the replicas to be the others", || {
+        cluster
+            .nodes
+            .iter()
+            .all(|node| replicas(node) == after && in_sync(node, "t", 0) == after)
+    });
+    assert_eq!(produce(&mut client, "t", 0), (0, 5));
+    until_equal(&cluster, &[leader as usize, other as usize], "t", 0);
 }

@@ -253,7 +253,8 @@ impl History {
     pub fn acknowledged(&self, place: Place, power_losses: u32, base: i64, numbers: &[Number]) {
         let mut state = self.state.lock();
         state.note(format!("{place:?} {base}: acknowledged {numbers:?}"));
-        if state.is_late(place, power_losses) {
+        let may_be_lost = state.is_replicated && place.0 == CACHED && state.power_losses > 0;
+        if state.is_late(place, power_losses) || may_be_lost {
             return;
         }
         for (at, number) in (base..).zip(numbers) {

@@ -445,6 +445,19 @@ impl World<'_> {
         if all.iter().any(|one| ends(one) != ends(&all[0])) {
             return Some(format!("replicas are at {all:?}"));
         }
+        // A new leader hears of its followers when they fetch.
+        for house in &self.houses {
+            let context = house.context()?;
+            let uncommitted = PLACES.iter().find_map(|(topic, index)| {
+                let partition = context.partitions.get(topic, *index).ok()?;
+                let end = partition.log().ends().log_end.offset;
+                let is_lower = partition.is_leader() && partition.high_watermark() < end;
+                is_lower.then(|| format!("{topic}-{index} is not committed up to {end}"))
+            });
+            if uncommitted.is_some() {
+                return uncommitted;
+            }
+        }
         let image = self.houses[0].context()?.cluster.image();
         PLACES.iter().find_map(|(topic, index)| {
             let known = image.topic(topic).and_then(|topic| topic.partition(*index));
