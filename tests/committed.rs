@@ -18,7 +18,8 @@ use metaq_protocol::messages::write_txn_markers_request::{
     WritableTxnMarker, WritableTxnMarkerTopic,
 };
 use metaq_protocol::messages::{
-    DescribeProducersRequest, FetchRequest, ListOffsetsRequest, ProducerId, WriteTxnMarkersRequest,
+    BrokerId, DescribeProducersRequest, FetchRequest, ListOffsetsRequest, ProducerId,
+    WriteTxnMarkersRequest,
 };
 
 const READ_UNCOMMITTED: i8 = 0;
@@ -196,6 +197,7 @@ fn offsets_are_listed_up_to_what_the_isolation_level_shows() {
             .with_name(name("t"))
             .with_partitions(vec![partition]);
         let request = ListOffsetsRequest::default()
+            .with_replica_id(BrokerId(-1))
             .with_isolation_level(isolation)
             .with_topics(vec![topic]);
         let answer = client.ask(7, &request);

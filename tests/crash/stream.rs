@@ -274,7 +274,9 @@ fn earliest(client: &mut Client, topic: &str) -> i64 {
     let topic = ListOffsetsTopic::default()
         .with_name(name(topic))
         .with_partitions(vec![partition]);
-    let request = ListOffsetsRequest::default().with_topics(vec![topic]);
+    let request = ListOffsetsRequest::default()
+        .with_replica_id((-1).into())
+        .with_topics(vec![topic]);
     client.ask(5, &request).topics[0].partitions[0].offset
 }
 
