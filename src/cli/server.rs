@@ -30,8 +30,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 const TELL_PAUSE: Duration = Duration::from_secs(10);
 /// How much of the log is shown when it does not start, bytes.
 const TAIL_BYTES_MAX: u64 = 4000;
-const MODES_NOT_SERVED: &str =
-    "partitions are not replicated yet; start it as local, or without a word";
+const MODES_NOT_SERVED: &str = "samsa, gregor and slave are not served yet; start it as local, or without a word, and set \
+    default.replication.factor and min.insync.replicas (docs/replication.md)";
 
 /// See the module's documentation.
 #[derive(Debug, Args)]

@@ -12,7 +12,7 @@ pub(super) enum Foreign {
 
 const NO_KRAFT: &str =
     "there is no KRaft quorum: the coordination tree is embedded, or in ZooKeeper";
-const NO_REPLICAS: &str = "partitions are not replicated yet";
+const NO_REPLICAS: &str = "replication has no such setting here";
 const ALL_LEADERS_BACK: &str =
     "all preferred leaders that are in sync are elected, as by Kafka's KRaft controller";
 const ELECTED_AT_ONCE: &str = "a leader is elected as soon as it can be";
