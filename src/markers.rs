@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use metaq_protocol::ResponseError;
-use metaq_protocol::frame;
 use metaq_protocol::messages::write_txn_markers_request::{
     WritableTxnMarker, WritableTxnMarkerTopic,
 };
@@ -341,18 +340,12 @@ async fn ask(
         let image = cx.cluster.image();
         let broker = image.brokers.get(&id).ok_or("it is not there")?;
         let request = WriteTxnMarkersRequest::default().with_markers(markers);
-        let request = frame::encode_request(WRITE_VERSION, 0, TRANSACTIONS, &request)
-            .map_err(|error| error.to_string())?;
-        let answer = cx
-            .ask_broker_on(Lane::Markers, broker, request, ANSWER_MAX)
-            .await;
-        let answer = answer.map_err(|error| error.to_string())?;
-        let answer = answer.slice(answer.len().min(4)..);
-        frame::decode_response::<WriteTxnMarkersRequest>(WRITE_VERSION, answer)
-            .map_err(|error| error.to_string())
+        let (to, by) = ((Lane::Markers, broker), (TRANSACTIONS, WRITE_VERSION));
+        let answer = cx.call(to, by, &request, ANSWER_MAX).await;
+        answer.map_err(|error| error.to_string())
     };
     match asked.await {
-        Ok((_, response)) => answers_in(&response),
+        Ok(response) => answers_in(&response),
         Err::<_, String>(error) => {
             tracing::warn!(broker = id, error, "cannot write markers");
             HashMap::new()

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use metaq_protocol::ResponseError;
-use metaq_protocol::frame::{RequestFrame, api_name};
-use metaq_protocol::protocol::StrBytes;
+use metaq_protocol::frame::{RequestFrame, api_name, decode_response, encode_request};
+use metaq_protocol::protocol::{Request, StrBytes};
 use tokio::sync::watch;
 
 use super::fetch_sessions::FetchSessions;
@@ -23,6 +23,9 @@ use crate::peer::{Lane, PeerAddress, Peers};
 use crate::session::Session;
 use crate::telemetry::Telemetry;
 use crate::transaction::TransactionCoordinator;
+
+/// An answer's length, before it.
+const LENGTH_BYTES: usize = 4;
 
 /// The broker as handlers see it.
 pub struct Context {
@@ -105,6 +108,21 @@ impl Context {
         };
         let to = (broker.id, &address);
         self.peers.ask_on(lane, to, frame, wait).await
+    }
+
+    /// Sends a request under a client id, in a version that every broker understands, and reads the answer.
+    pub async fn call<R: Request>(
+        &self,
+        (lane, broker): (Lane, &Broker),
+        (client_id, version): (&str, i16),
+        request: &R,
+        wait: Duration,
+    ) -> io::Result<R::Response> {
+        let frame = encode_request(version, 0, client_id, request).map_err(io::Error::other)?;
+        let answer = self.ask_broker_on(lane, broker, frame, wait).await?;
+        let answer = answer.slice(answer.len().min(LENGTH_BYTES)..);
+        let decoded = decode_response::<R>(version, answer).map_err(io::Error::other)?;
+        Ok(decoded.1)
     }
 
     /// Notes that a request was refused, or what it asked of `subject`; what clients meet every day is left out. Nothing

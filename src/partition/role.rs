@@ -10,7 +10,7 @@ use super::followers::{FollowerFetch, FollowerState, IsrChange};
 use super::partition_state::PartitionState;
 use super::progress::{Progress, Role};
 use super::replica::Replica;
-use crate::log::{LogError, OffsetPosition, Segment};
+use crate::log::{Log, LogError, OffsetPosition, Segment};
 
 impl Replica {
     /// Takes the role that the cluster says it has; the log has begun the epoch before, where this broker leads in it. Called by
@@ -199,12 +199,9 @@ impl Replica {
         offset: i64,
         now_ms: i64,
     ) -> Result<bool, LogError> {
-        if self.is_leader() || self.leader_epoch() != leader_epoch || self.is_deleted() {
-            return Ok(false);
-        }
-        self.log().truncate_to(offset, now_ms)?;
-        self.log_was_cut();
-        Ok(true)
+        self.cut(leader_epoch, |log| {
+            log.truncate_to(offset, now_ms).map(|_| ())
+        })
     }
 
     /// Drops all records of a follower and goes on at an offset; otherwise as [`Self::cut_off`].
@@ -214,10 +211,18 @@ impl Replica {
         offset: i64,
         now_ms: i64,
     ) -> Result<bool, LogError> {
+        self.cut(leader_epoch, |log| log.start_anew_at(offset, now_ms))
+    }
+
+    fn cut(
+        &self,
+        leader_epoch: i32,
+        cut: impl FnOnce(&Log) -> Result<(), LogError>,
+    ) -> Result<bool, LogError> {
         if self.is_leader() || self.leader_epoch() != leader_epoch || self.is_deleted() {
             return Ok(false);
         }
-        self.log().start_anew_at(offset, now_ms)?;
+        cut(self.log())?;
         self.log_was_cut();
         Ok(true)
     }

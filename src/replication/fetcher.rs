@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use metaq_protocol::ResponseError;
-use metaq_protocol::frame;
 use metaq_protocol::messages::fetch_request::ReplicaState;
 use metaq_protocol::messages::fetch_response::PartitionData;
-use metaq_protocol::messages::{BrokerId, FetchRequest, FetchResponse};
+use metaq_protocol::messages::{BrokerId, FetchResponse};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -244,17 +243,15 @@ impl Fetcher {
             .with_max_wait_ms(wait_ms)
             .with_min_bytes(number("replica.fetch.min.bytes"))
             .with_max_bytes(number("replica.fetch.response.max.bytes"));
-        let request = frame::encode_request(FETCH_VERSION, 0, REPLICATION, &request);
-        let request = request.map_err(io::Error::other)?;
         let wait = ANSWER_MAX + Duration::from_millis(wait_ms as u64);
-        let lane = Lane::Fetches(self.number);
+        let (to, by) = (
+            (Lane::Fetches(self.number), leader),
+            (REPLICATION, FETCH_VERSION),
+        );
         self.is_waiting.store(true, Ordering::Release);
-        let answer = self.cx.ask_broker_on(lane, leader, request, wait).await;
+        let answer = self.cx.call(to, by, &request, wait).await;
         self.is_waiting.store(false, Ordering::Release);
-        let answer = answer?;
-        let answer = answer.slice(answer.len().min(4)..);
-        let decoded = frame::decode_response::<FetchRequest>(FETCH_VERSION, answer);
-        Ok(decoded.map_err(io::Error::other)?.1)
+        answer
     }
 
     async fn take_answer(&self, state: &mut State, response: FetchResponse) {

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metaq_protocol::ResponseError;
-use metaq_protocol::frame;
 use metaq_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
 use metaq_protocol::messages::alter_partition_response::PartitionData as Altered;
 use metaq_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse, BrokerId};
@@ -172,15 +171,8 @@ impl Proposals {
         let controller = image.brokers.get(&image.controller_id);
         let controller = controller.filter(|controller| controller.id != own);
         let controller = controller.ok_or_else(away)?;
-        let frame = frame::encode_request(VERSION, 0, FORWARDED, &request);
-        let frame = frame.map_err(io::Error::other)?;
-        let answer = self
-            .cx
-            .ask_broker_on(Lane::InSync, controller, frame, ANSWER_MAX);
-        let answer = answer.await?;
-        let answer = answer.slice(answer.len().min(4)..);
-        let decoded = frame::decode_response::<AlterPartitionRequest>(VERSION, answer);
-        Ok(decoded.map_err(io::Error::other)?.1)
+        let (to, by) = ((Lane::InSync, controller), (FORWARDED, VERSION));
+        self.cx.call(to, by, &request, ANSWER_MAX).await
     }
 
     fn topics(&self, image: &Image) -> Vec<TopicData> {

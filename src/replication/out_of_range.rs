@@ -4,7 +4,6 @@
 use std::io;
 use std::time::Duration;
 
-use metaq_protocol::frame;
 use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use metaq_protocol::messages::{BrokerId, ListOffsetsRequest, TopicName};
 use metaq_protocol::protocol::StrBytes;
@@ -60,16 +59,14 @@ async fn ask(
     let request = ListOffsetsRequest::default()
         .with_replica_id(BrokerId(cx.cluster.broker_id()))
         .with_topics(vec![topic]);
-    let request = frame::encode_request(LIST_OFFSETS_VERSION, 0, REPLICATION, &request);
-    let request = request.map_err(io::Error::other)?;
     let image = cx.cluster.image();
     let leader = image.brokers.get(&leader);
     let leader = leader.ok_or(io::ErrorKind::NotConnected)?;
-    let answer = cx.ask_broker_on(Lane::Forwards, leader, request, ANSWER_MAX);
-    let answer = answer.await?;
-    let answer = answer.slice(answer.len().min(4)..);
-    let decoded = frame::decode_response::<ListOffsetsRequest>(LIST_OFFSETS_VERSION, answer);
-    let (_, response) = decoded.map_err(io::Error::other)?;
+    let (to, by) = (
+        (Lane::Forwards, leader),
+        (REPLICATION, LIST_OFFSETS_VERSION),
+    );
+    let response = cx.call(to, by, &request, ANSWER_MAX).await?;
     let mut all = response.topics.iter().flat_map(|topic| &topic.partitions);
     let found = all.next().ok_or(io::ErrorKind::InvalidData)?;
     match found.error_code {
