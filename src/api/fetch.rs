@@ -31,13 +31,17 @@ use uuid::Uuid;
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
-use super::fetch_read::{FetchLimits, Fetched, read_one};
-use super::fetch_sessions::{FetchKind, LastSent, PartitionFetch, PartitionKey, SessionError};
+use super::fetch_line::{PartitionFetch, PartitionKey};
+use super::fetch_read::{FetchLimits, Fetched, Follower};
+use super::fetch_sessions::{
+    FetchKind, FollowerId, LastSent, SessionError, SessionRequest, SessionWatch,
+};
+use super::fetch_wait::Reading;
 use super::reply::throttle_ms;
 use super::shared::{current_leader, endpoints_of, name_of};
 use super::{Answer, Api, Body, Caller, Context, Order, Piece, Response, Stage};
 use crate::log::Slice;
-use crate::partition::{FetchWaiter, Isolation, Partition};
+use crate::partition::Isolation;
 
 /// From this version on clients name topics by id.
 const TOPIC_IDS_FROM: i16 = 13;
@@ -109,17 +113,6 @@ impl Answered {
     }
 }
 
-/// What all partitions give.
-struct Reading {
-    fetched: Vec<Fetched>,
-    /// Bytes of records.
-    bytes: usize,
-    /// Sum over the partitions.
-    withheld: usize,
-    /// There is enough, or something that is answered at once.
-    is_enough: bool,
-}
-
 fn named_partitions(request: &FetchRequest) -> usize {
     let named = request.topics.iter().map(|topic| topic.partitions.len());
     let forgotten = request.forgotten_topics_data.iter();
@@ -152,16 +145,29 @@ async fn answer(
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0);
     let bytes_max = bytes_max.min(cx.config.fetch_bytes_max());
     let follower = follower_of(&request);
-    if let Some((replica, epoch)) = follower
-        && let Err(error) = check_follower(cx, caller, replica, epoch)
+    if let Some(id) = follower
+        && let Err(error) = check_follower(cx, caller, id)
     {
         return Answered::with_error(error);
     }
+    let begun = cx.fetch_sessions.begin(SessionRequest {
+        id: request.session_id,
+        epoch: request.session_epoch,
+        by_id,
+        named: wanted(&request),
+        forgotten: &forgotten,
+        follower,
+    });
+    let begun = match begun {
+        Ok(begun) => begun,
+        Err(error) => return Answered::with_error(session_error(error)),
+    };
     let rack = request.rack_id.clone();
+    let clock = begun.watch.as_ref().map(|watch| watch.clock().clone());
     let limits = FetchLimits {
         caller,
         rack: (follower.is_none() && selects_by_rack(cx, &rack)).then_some(&*rack),
-        follower,
+        follower: follower.map(|id| Follower { id, clock }),
         bytes_max,
         // More than the answer may hold never comes (Kafka's KafkaApis.handleFetchRequest).
         bytes_min: usize::try_from(request.min_bytes)
@@ -172,34 +178,31 @@ async fn answer(
             _ => Isolation::ReadUncommitted,
         },
     };
-    let deadline = Instant::now()
-        + Duration::from_millis(
-            u64::try_from(request.max_wait_ms)
-                .unwrap_or(0)
-                .min(WAIT_MS_MAX),
-        );
-    let named = wanted(&request);
-    let begun = cx.fetch_sessions.begin(
-        request.session_id,
-        request.session_epoch,
-        by_id,
-        named,
-        &forgotten,
-    );
+    let wait_ms = u64::try_from(request.max_wait_ms).unwrap_or(0);
+    let deadline = Instant::now() + Duration::from_millis(wait_ms.min(WAIT_MS_MAX));
     drop(request);
-    let (kind, wanted) = match begun {
-        Ok(begun) => begun,
-        Err(error) => return Answered::with_error(session_error(error)),
-    };
-    let mut fetched = wait(cx, &wanted, &limits, deadline, stage).await;
+    let mut reading = Reading::new(cx, &limits, begun.wanted, begun.watch);
+    reading.wait(deadline, stage).await;
     if !cx.cluster.may_act() {
         // What was read before this process was stopped is not given by a broker that leads no more.
-        fetched = read(cx, &wanted, &limits).await.fetched;
+        reading.read_all().await;
     }
-    let (mut noted, is_follower) = (0, limits.follower.is_some());
-    for (wanted, fetched) in wanted.iter().zip(&fetched) {
+    let (wanted, fetched, watch) = reading.end();
+    note_fetched(cx, caller, &wanted, &fetched, follower.is_some());
+    assemble(cx, begun.kind, wanted, fetched, watch)
+}
+
+/// Notes what is sent, and what is refused. What followers take is no consumer's traffic.
+fn note_fetched(
+    cx: &Context,
+    caller: &Caller,
+    wanted: &[PartitionFetch],
+    fetched: &[Fetched],
+    is_follower: bool,
+) {
+    let mut noted = 0;
+    for (wanted, fetched) in wanted.iter().zip(fetched) {
         match (&fetched.partition, &fetched.slice) {
-            // What followers take is no consumer's traffic.
             (Some(_), Some(_)) if is_follower => {}
             (Some(partition), Some(slice)) => partition.traffic().sent(slice.bytes),
             (None, _) if noted < REFUSALS_NOTED_MAX => {
@@ -209,7 +212,6 @@ async fn answer(
             _ => {}
         }
     }
-    assemble(cx, kind, wanted, fetched)
 }
 
 /// Whether a consumer in a rack is sent to a replica near it.
@@ -218,8 +220,8 @@ fn selects_by_rack(cx: &Context, rack: &str) -> bool {
     !rack.is_empty() && selector().ends_with(RACK_AWARE)
 }
 
-/// The broker that fetches as a follower, and its registration.
-fn follower_of(request: &FetchRequest) -> Option<(i32, i64)> {
+/// The broker that fetches as a follower.
+fn follower_of(request: &FetchRequest) -> Option<FollowerId> {
     let state = &request.replica_state;
     let (id, epoch) = match request.replica_id.0 >= 0 {
         // Before v15.
@@ -233,8 +235,7 @@ fn follower_of(request: &FetchRequest) -> Option<(i32, i64)> {
 fn check_follower(
     cx: &Context,
     caller: &Caller,
-    replica: i32,
-    epoch: i64,
+    (replica, epoch): FollowerId,
 ) -> Result<(), ResponseError> {
     let right = Operation::ClusterAction;
     authorize(cx, caller, right, Resource::Cluster).map_err(|denied| denied.wire())?;
@@ -279,6 +280,7 @@ fn wanted(request: &FetchRequest) -> Vec<PartitionFetch> {
             last_fetched_epoch: partition.last_fetched_epoch.max(-1),
             bytes_max: partition.partition_max_bytes,
             last_sent: None,
+            slot: 0,
         }));
     }
     all
@@ -289,104 +291,6 @@ fn session_error(error: SessionError) -> ResponseError {
         SessionError::NotFound => ResponseError::FetchSessionIdNotFound,
         SessionError::WrongEpoch => ResponseError::InvalidFetchSessionEpoch,
         SessionError::TopicIds => ResponseError::FetchSessionTopicIdError,
-    }
-}
-
-/// Reads until there is enough, an error, or no more time; not into a shutdown. What waits costs by what moves: each time
-/// only the partitions that did are read again.
-async fn wait(
-    cx: &Arc<Context>,
-    wanted: &[PartitionFetch],
-    limits: &FetchLimits<'_>,
-    deadline: Instant,
-    stage: &mut Stage,
-) -> Vec<Fetched> {
-    let mut reading = read(cx, wanted, limits).await;
-    if reading.is_enough || Instant::now() >= deadline {
-        return reading.fetched;
-    }
-    let waiter = Arc::new(FetchWaiter::default());
-    let mut draining = cx.draining.clone();
-    let is_follower = limits.follower.is_some();
-    let mut subscriptions = Vec::with_capacity(wanted.len());
-    for (number, fetched) in reading.fetched.iter().enumerate() {
-        let subscribe =
-            |partition: &Arc<Partition>| partition.subscribe(&waiter, number, is_follower);
-        subscriptions.push(fetched.partition.as_ref().map(subscribe));
-        if fetched.has_moved(limits.follower) {
-            // It moved before the subscription.
-            waiter.note_moved(number);
-        }
-    }
-    stage.ordered();
-    loop {
-        let moved = tokio::select! {
-            moved = waiter.moved() => moved,
-            () = tokio::time::sleep_until(deadline) => return reading.fetched,
-            _ = draining.wait_for(|draining| *draining) => return reading.fetched,
-        };
-        for number in moved {
-            tokio::task::coop::consume_budget().await;
-            let before = reading.fetched[number].partition.clone();
-            reading.read_again(cx, wanted, limits, number).await;
-            let now = &reading.fetched[number].partition;
-            if let (Some(before), Some(now)) = (before, now)
-                && !Arc::ptr_eq(&before, now)
-            {
-                // It goes on in another directory.
-                let renewed = now.subscribe(&waiter, number, is_follower);
-                subscriptions[number] = Some(renewed);
-                if reading.fetched[number].has_moved(limits.follower) {
-                    waiter.note_moved(number);
-                }
-            }
-        }
-        if reading.is_enough {
-            return reading.fetched;
-        }
-    }
-}
-
-async fn read(cx: &Arc<Context>, wanted: &[PartitionFetch], limits: &FetchLimits<'_>) -> Reading {
-    let mut reading = Reading {
-        fetched: Vec::with_capacity(wanted.len()),
-        bytes: 0,
-        withheld: 0,
-        is_enough: wanted.is_empty() || limits.bytes_min == 0,
-    };
-    for wanted in wanted {
-        // Other tasks run too during a request that names very many.
-        tokio::task::coop::consume_budget().await;
-        let fetched = read_one(cx, wanted, limits, reading.bytes).await;
-        reading.add(&fetched, limits);
-        reading.fetched.push(fetched);
-    }
-    reading
-}
-
-impl Reading {
-    fn add(&mut self, fetched: &Fetched, limits: &FetchLimits<'_>) {
-        self.bytes += fetched.answer.records_bytes;
-        self.withheld += fetched.withheld;
-        self.is_enough |= fetched.answer.error_code != 0
-            || fetched.answer.diverging_epoch.is_some()
-            || fetched.answer.preferred_read_replica.is_some()
-            || self.bytes + self.withheld >= limits.bytes_min;
-    }
-
-    /// Reads one of the partitions again.
-    async fn read_again(
-        &mut self,
-        cx: &Arc<Context>,
-        wanted: &[PartitionFetch],
-        limits: &FetchLimits<'_>,
-        number: usize,
-    ) {
-        self.bytes -= self.fetched[number].answer.records_bytes;
-        self.withheld -= self.fetched[number].withheld;
-        let fetched = read_one(cx, &wanted[number], limits, self.bytes).await;
-        self.add(&fetched, limits);
-        self.fetched[number] = fetched;
     }
 }
 
@@ -430,6 +334,7 @@ fn assemble(
     kind: FetchKind,
     wanted: Vec<PartitionFetch>,
     fetched: Vec<Fetched>,
+    mut watch: Option<SessionWatch>,
 ) -> Answered {
     let (session_id, incremental) = match kind {
         FetchKind::Full(id) => (id, false),
@@ -440,13 +345,16 @@ fn assemble(
     let topics = &mut answered.response.topics;
     let mut sent = Vec::new();
     let mut places: HashMap<(Arc<str>, Uuid), usize> = HashMap::new();
-    for (wanted, Fetched { answer, slice, .. }) in wanted.into_iter().zip(fetched) {
+    for (wanted, fetched) in wanted.into_iter().zip(fetched) {
+        if let Some(watch) = &mut watch
+            && fetched.rests()
+        {
+            watch.is_read(wanted.slot);
+        }
+        let says_nothing = fetched.says_nothing();
+        let Fetched { answer, slice, .. } = fetched;
         let ends = (answer.high_watermark, answer.log_start_offset);
         let records = slice.is_some();
-        let says_nothing = !records
-            && answer.error_code == 0
-            && answer.diverging_epoch.is_none()
-            && answer.preferred_read_replica.is_none();
         if incremental && says_nothing && wanted.last_sent == Some(ends) {
             continue;
         }

@@ -7,11 +7,15 @@ use metaq_protocol::fetch_response::FetchedPartition;
 
 use super::authorize::{Operation, Resource, authorize};
 use super::errors::WireError;
-use super::fetch_sessions::PartitionFetch;
+use super::fetch_line::PartitionFetch;
+use super::fetch_sessions::FollowerId;
 use super::shared::{BY_ID_VERSION_MIN, LookupError, partition_of, replica_of};
 use super::{Caller, Context};
 use crate::log::{AbortedTransaction, LogError, Reach, ReadWanted, Slice};
-use crate::partition::{FollowerFetch, FollowerState, Isolation, Partition, ReadError, ReadLimits};
+use crate::partition::{
+    FollowerFetch, FollowerNoted, FollowerState, Isolation, Partition, ReadError, ReadLimits,
+    SessionClock,
+};
 
 /// From this version on a client may read from followers (KIP-392).
 const ANY_REPLICA_FROM: i16 = 11;
@@ -27,13 +31,22 @@ pub(super) struct Fetched {
     pub(super) withheld: usize,
     /// Where the log ended, as far as who asks may see it.
     seen_end: i64,
+    /// Whether who asks is a follower in sync.
+    is_in_sync: bool,
+}
+
+/// A broker that fetches as a follower.
+pub(super) struct Follower {
+    pub(super) id: FollowerId,
+    /// Of its session, where it has one.
+    pub(super) clock: Option<Arc<SessionClock>>,
 }
 
 /// What all partitions of a request have in common.
 pub(super) struct FetchLimits<'a> {
     pub(super) caller: &'a Caller,
-    /// The broker that fetches as a follower, and its registration; `None` for a consumer.
-    pub(super) follower: Option<(i32, i64)>,
+    /// `None` for a consumer.
+    pub(super) follower: Option<Follower>,
     pub(super) bytes_max: usize,
     pub(super) bytes_min: usize,
     pub(super) isolation: Isolation,
@@ -43,17 +56,34 @@ pub(super) struct FetchLimits<'a> {
 
 impl Fetched {
     /// Whether its partition can give more by now, or is not the one to ask any more.
-    pub(super) fn has_moved(&self, follower: Option<(i32, i64)>) -> bool {
+    pub(super) fn has_moved(&self, is_follower: bool) -> bool {
         let answered = (self.answer.high_watermark, self.answer.last_stable_offset);
         self.partition.as_ref().is_some_and(|partition| {
             let limits = partition.read_limits();
             let now = (limits.high_watermark(), limits.last_stable_offset());
-            let has_moved = match follower {
-                Some(_) => partition.log().ends().log_end.offset != self.seen_end,
-                None => now != answered,
+            let has_moved = match is_follower {
+                true => partition.log().ends().log_end.offset != self.seen_end,
+                false => now != answered,
             };
             partition.is_deleted() || has_moved
         })
+    }
+
+    /// Whether there is nothing to tell but where the partition ends.
+    pub(super) fn says_nothing(&self) -> bool {
+        self.slice.is_none() && !self.is_answered_at_once()
+    }
+
+    /// Whether it is told without waiting for more.
+    pub(super) fn is_answered_at_once(&self) -> bool {
+        self.answer.error_code != 0
+            || self.answer.diverging_epoch.is_some()
+            || self.answer.preferred_read_replica.is_some()
+    }
+
+    /// Whether a follower that is answered this need not look before the partition moves: it has it all, and is in sync.
+    pub(super) fn rests(&self) -> bool {
+        self.says_nothing() && self.withheld == 0 && self.is_in_sync
     }
 }
 
@@ -80,6 +110,7 @@ pub(super) async fn read_one(
         slice: None,
         withheld: 0,
         seen_end: -1,
+        is_in_sync: false,
     };
     if key.topic_id.is_nil() && limits.caller.version >= BY_ID_VERSION_MIN {
         return refuse(ResponseError::UnknownTopicId);
@@ -89,7 +120,7 @@ pub(super) async fn read_one(
         Err(error) => return refuse(error.wire()),
     };
     let topic = Resource::Topic(partition.topic());
-    let allowed = match limits.follower {
+    let allowed = match &limits.follower {
         Some(_) => Ok(()),
         None => authorize(cx, limits.caller, Operation::Read, topic),
     };
@@ -99,8 +130,8 @@ pub(super) async fn read_one(
     if let Err(error) = partition.check_epoch(wanted.current_leader_epoch) {
         return refuse(error.wire());
     }
-    if let Some((replica, _)) = limits.follower
-        && !partition.has_follower(replica)
+    if let Some(follower) = &limits.follower
+        && !partition.has_follower(follower.id.0)
     {
         return refuse(match wanted.current_leader_epoch {
             -1 => ResponseError::NotLeaderOrFollower,
@@ -120,7 +151,7 @@ pub(super) async fn read_one(
     // Before the read: what comes in between is seen as a move.
     let read_limits = partition.read_limits();
     let log_end = partition.log().ends().log_end;
-    let readable_end = match limits.follower {
+    let readable_end = match &limits.follower {
         Some(_) => log_end.offset,
         None => read_limits.readable_end(limits.isolation),
     };
@@ -136,19 +167,22 @@ pub(super) async fn read_one(
         // It reads there.
         None if near.is_some() => Ok(None),
         None => {
-            let within = match limits.follower {
+            let within = match &limits.follower {
                 Some(_) => ReadLimits::all_before(log_end),
                 None => read_limits,
             };
             read_partition(cx, &partition, to_read, within, limits.isolation).await
         }
     };
-    if let Some(follower) = limits.follower
+    let mut is_in_sync = false;
+    if let Some(follower) = &limits.follower
         && read.is_ok()
         && diverging_epoch.is_none()
-        && !note_follower(&partition, wanted, follower)
     {
-        return refuse(ResponseError::NotLeaderOrFollower);
+        match note_follower(&partition, wanted, follower) {
+            FollowerNoted::Refused => return refuse(ResponseError::NotLeaderOrFollower),
+            noted => is_in_sync = noted == FollowerNoted::InSync,
+        }
     }
     let read = read.map(|read| match read {
         Some((slice, aborted)) => (Some(slice), aborted),
@@ -182,13 +216,14 @@ pub(super) async fn read_one(
             slice,
             partition: Some(partition),
             seen_end: log_end.offset,
+            is_in_sync,
         },
         Err(error) => refuse(error.wire()),
     }
 }
 
 /// The partition that is read: a follower, and a client that knows nothing of others, read from the leader (KIP-392).
-fn find(
+pub(super) fn find(
     cx: &Context,
     wanted: &PartitionFetch,
     limits: &FetchLimits<'_>,
@@ -230,18 +265,20 @@ fn near_replica(cx: &Context, partition: &Partition, rack: &str, offset: i64) ->
     furthest.map(|follower| follower.replica)
 }
 
-/// Notes that a follower has what lies before what it asks for; `false` where it is of an earlier life of its broker (KIP-903).
+/// Notes that a follower has what lies before what it asks for.
 fn note_follower(
     partition: &Partition,
     wanted: &PartitionFetch,
-    (replica, broker_epoch): (i32, i64),
-) -> bool {
-    partition.follower_fetched(&FollowerFetch {
+    follower: &Follower,
+) -> FollowerNoted {
+    let (replica, broker_epoch) = follower.id;
+    let fetch = FollowerFetch {
         replica,
         broker_epoch,
         offset: wanted.fetch_offset,
         log_start: wanted.log_start,
-    })
+    };
+    partition.follower_fetched(&fetch, follower.clock.as_ref())
 }
 
 fn as_told(aborted: &AbortedTransaction) -> (i64, i64) {

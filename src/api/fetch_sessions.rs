@@ -4,98 +4,25 @@
 //! Bounded by `max.incremental.fetch.session.cache.slots`. When it is full, a session that was not used for two
 //! minutes gives way; otherwise the newcomer fetches without a session. What all sessions together remember is bounded
 //! in bytes too. Each session has its own lock; the one over all of them is held for a look-up only.
+//!
+//! The session of a follower waits for its partitions through all of its fetches: a fetch looks only at those that moved since
+//! they were read last, and at those of which more is due ([`SessionWatch`]).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::fetch_line::{Line, PartitionFetch, PartitionKey};
 use crate::cluster::TOPIC_NAME_BYTES_MAX;
+use crate::partition::{FetchWaiter, Partition, SessionClock};
 
 /// A session unused for this long may be evicted (Kafka's MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS).
 const EVICTION_AGE: Duration = Duration::from_secs(120);
-/// What all sessions together remember, bytes; who would go beyond fetches without a session. About 60,000 partitions.
+/// What all sessions together remember, bytes; who would go beyond fetches without a session. About 50,000 partitions.
 const BYTES_MAX: usize = 16 << 20;
-/// A partition in a session, without the topic's name: its key twice, what is wanted of it, and what the maps add.
-const PARTITION_BYTES: usize = 2 * size_of::<PartitionKey>() + size_of::<PartitionFetch>() + 48;
-
-/// A partition as a fetch names it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct PartitionKey {
-    pub(super) topic: Arc<str>,
-    /// Nil where the client names topics.
-    pub(super) topic_id: Uuid,
-    pub(super) partition: i32,
-}
-
-/// What a client wants of one partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PartitionFetch {
-    pub(super) key: PartitionKey,
-    pub(super) current_leader_epoch: i32,
-    pub(super) fetch_offset: i64,
-    /// Where a follower's log starts, -1 of a consumer.
-    pub(super) log_start: i64,
-    /// Of the record before `fetch_offset`; -1 where the client does not say.
-    pub(super) last_fetched_epoch: i32,
-    pub(super) bytes_max: i32,
-    /// High watermark and log start that were sent last; a change of them is sent even without records.
-    pub(super) last_sent: Option<(i64, i64)>,
-}
-
-/// What is wanted, each partition once, in the order in which they are served.
-#[derive(Default)]
-struct Line {
-    next: u64,
-    positions: HashMap<PartitionKey, u64>,
-    wanted: BTreeMap<u64, PartitionFetch>,
-    /// Sum over the partitions.
-    name_bytes: usize,
-}
-
-impl Line {
-    /// A known partition keeps its position and what was sent of it.
-    fn put(&mut self, mut new: PartitionFetch) {
-        if let Some(known) = self
-            .positions
-            .get(&new.key)
-            .and_then(|at| self.wanted.get_mut(at))
-        {
-            new.last_sent = known.last_sent;
-            *known = new;
-            return;
-        }
-        self.name_bytes += new.key.topic.len();
-        self.positions.insert(new.key.clone(), self.next);
-        self.wanted.insert(self.next, new);
-        self.next += 1;
-    }
-
-    fn remove(&mut self, key: &PartitionKey) -> Option<PartitionFetch> {
-        let removed = self.wanted.remove(&self.positions.remove(key)?)?;
-        self.name_bytes -= removed.key.topic.len();
-        Some(removed)
-    }
-
-    /// What it takes in memory, roughly.
-    fn bytes(&self) -> usize {
-        self.wanted.len() * PARTITION_BYTES + self.name_bytes
-    }
-
-    fn all(&self) -> Vec<PartitionFetch> {
-        self.wanted.values().cloned().collect()
-    }
-}
-
-impl FromIterator<PartitionFetch> for Line {
-    fn from_iter<I: IntoIterator<Item = PartitionFetch>>(named: I) -> Self {
-        let mut line = Self::default();
-        named.into_iter().for_each(|wanted| line.put(wanted));
-        line
-    }
-}
 
 /// What a fetch request is.
 pub(super) enum FetchKind {
@@ -120,10 +47,101 @@ pub(super) struct LastSent {
     pub(super) records: bool,
 }
 
+/// What a request is to be answered from.
+pub(super) struct Begun {
+    pub(super) kind: FetchKind,
+    /// What is to be read: all of the session, of a follower's session what may give something.
+    pub(super) wanted: Vec<PartitionFetch>,
+    /// Of a follower's session.
+    pub(super) watch: Option<SessionWatch>,
+}
+
+/// The broker that fetches as a follower, and its registration.
+pub(super) type FollowerId = (i32, i64);
+
+/// A request's session and what it names.
+pub(super) struct SessionRequest<'a> {
+    pub(super) id: i32,
+    pub(super) epoch: i32,
+    pub(super) by_id: bool,
+    pub(super) named: Vec<PartitionFetch>,
+    pub(super) forgotten: &'a [PartitionKey],
+    pub(super) follower: Option<FollowerId>,
+}
+
 struct Session {
     epoch: i32,
     by_id: bool,
     line: Line,
+    watcher: Option<Watcher>,
+}
+
+/// How a follower's session hears what moved.
+#[derive(Clone)]
+struct Watcher {
+    follower: FollowerId,
+    clock: Arc<SessionClock>,
+    waiter: Arc<FetchWaiter>,
+}
+
+impl Watcher {
+    fn new(follower: FollowerId) -> Self {
+        Self {
+            follower,
+            clock: Arc::new(SessionClock::new(tokio::time::Instant::now())),
+            waiter: Arc::default(),
+        }
+    }
+
+    /// For a request that looks at those slots.
+    fn watch(&self, session: &Arc<Mutex<Session>>, unread: BTreeSet<usize>) -> SessionWatch {
+        SessionWatch {
+            session: session.clone(),
+            watcher: self.clone(),
+            unread,
+        }
+    }
+}
+
+/// A fetch in a follower's session: which partitions it is to look at. Those that it does not call read are looked at by the
+/// session's next fetch again.
+pub(super) struct SessionWatch {
+    session: Arc<Mutex<Session>>,
+    watcher: Watcher,
+    unread: BTreeSet<usize>,
+}
+
+impl SessionWatch {
+    /// The clock of the session.
+    pub(super) fn clock(&self) -> &Arc<SessionClock> {
+        &self.watcher.clock
+    }
+
+    /// From now on the session hears when the partition of a slot moves.
+    pub(super) fn watch(&self, slot: usize, partition: &Arc<Partition>) {
+        let line = &mut self.session.lock().line;
+        line.watch(slot, partition, &self.watcher.waiter);
+    }
+
+    /// Waits until partitions are to be looked at; what is wanted of them.
+    pub(super) async fn moved(&mut self) -> Vec<PartitionFetch> {
+        let moved = self.watcher.waiter.moved().await;
+        self.unread.extend(&moved);
+        self.session.lock().line.of(moved)
+    }
+
+    /// The partition of a slot gives nothing more until it moves.
+    pub(super) fn is_read(&mut self, slot: usize) {
+        self.unread.remove(&slot);
+    }
+}
+
+impl Drop for SessionWatch {
+    fn drop(&mut self) {
+        for slot in &self.unread {
+            self.watcher.waiter.note(*slot);
+        }
+    }
 }
 
 /// A session in the cache.
@@ -185,63 +203,63 @@ impl FetchSessions {
         self.len() == 0
     }
 
-    /// Takes a request's session id, epoch and partitions; says what is to be fetched, each partition once.
-    pub(super) fn begin(
-        &self,
-        session_id: i32,
-        epoch: i32,
-        by_id: bool,
-        named: Vec<PartitionFetch>,
-        forgotten: &[PartitionKey],
-    ) -> Result<(FetchKind, Vec<PartitionFetch>), SessionError> {
+    /// Takes a request's session; says what is to be read, each partition once.
+    pub(super) fn begin(&self, request: SessionRequest<'_>) -> Result<Begun, SessionError> {
         // What no topic can be called is answered, but not remembered.
         let is_possible = |wanted: &PartitionFetch| wanted.key.topic.len() <= TOPIC_NAME_BYTES_MAX;
-        let are_possible = named.iter().all(is_possible);
-        if epoch == EPOCH_INITIAL || epoch == EPOCH_FINAL {
-            let line: Line = named.into_iter().collect();
-            let wanted = line.all();
-            let mut cache = self.cache.lock();
-            cache.remove(session_id);
-            if epoch == EPOCH_FINAL || !are_possible {
-                return Ok((FetchKind::Full(0), wanted));
-            }
-            let id = self.create(&mut cache, by_id, line);
-            return Ok((FetchKind::Full(id), wanted));
+        let are_possible = request.named.iter().all(is_possible);
+        if [EPOCH_INITIAL, EPOCH_FINAL].contains(&request.epoch) {
+            let is_kept = request.epoch == EPOCH_INITIAL && are_possible;
+            return Ok(self.begin_full(request, is_kept));
         }
+        let id = request.id;
         if !are_possible {
-            self.cache.lock().remove(session_id);
+            self.cache.lock().remove(id);
         }
-        let session = self.find(session_id).ok_or(SessionError::NotFound)?;
-        let (wanted, changed) = {
-            let mut session = session.lock();
-            if session.epoch != epoch {
-                return Err(SessionError::WrongEpoch);
+        let session = self.find(id).ok_or(SessionError::NotFound)?;
+        let (begun, bytes, changed) = go_on(&session, request)?;
+        match bytes {
+            0 => self.cache.lock().remove(id),
+            _ if changed => {
+                let mut cache = self.cache.lock();
+                if !cache.resize(id, bytes, self.bytes_max) {
+                    // The client begins anew, without a session.
+                    cache.remove(id);
+                    return Err(SessionError::NotFound);
+                }
             }
-            if session.by_id != by_id {
-                return Err(SessionError::TopicIds);
-            }
-            session.epoch = next_epoch(epoch);
-            let before = session.line.bytes();
-            for key in forgotten {
-                session.line.remove(key);
-            }
-            for new in named {
-                session.line.put(new);
-            }
-            let bytes = session.line.bytes();
-            (session.line.all(), (bytes != before).then_some(bytes))
+            _ => {}
+        }
+        Ok(begun)
+    }
+
+    fn begin_full(&self, request: SessionRequest<'_>, is_kept: bool) -> Begun {
+        let line: Line = request.named.into_iter().collect();
+        let wanted = line.all();
+        let mut cache = self.cache.lock();
+        cache.remove(request.id);
+        let session = Session {
+            epoch: 1,
+            by_id: request.by_id,
+            line,
+            watcher: request.follower.map(Watcher::new),
         };
-        if wanted.is_empty() {
-            self.cache.lock().remove(session_id);
-        } else if let Some(bytes) = changed {
-            let mut cache = self.cache.lock();
-            if !cache.resize(session_id, bytes, self.bytes_max) {
-                // The client begins anew, without a session.
-                cache.remove(session_id);
-                return Err(SessionError::NotFound);
-            }
+        let watcher = session.watcher.clone();
+        let created = is_kept.then(|| self.create(&mut cache, session)).flatten();
+        let Some((id, session)) = created else {
+            return Begun {
+                kind: FetchKind::Full(0),
+                wanted,
+                watch: None,
+            };
+        };
+        let unread = wanted.iter().map(|wanted| wanted.slot).collect();
+        let watcher = watcher.filter(|_| !wanted.is_empty());
+        Begun {
+            kind: FetchKind::Full(id),
+            wanted,
+            watch: watcher.map(|watcher| watcher.watch(&session, unread)),
         }
-        Ok((FetchKind::Incremental(session_id), wanted))
     }
 
     /// Remembers what an answer says; partitions with records go to the end of the line.
@@ -251,16 +269,7 @@ impl FetchSessions {
         };
         let line = &mut session.lock().line;
         for LastSent { key, ends, records } in answers {
-            if *records && let Some(mut known) = line.remove(key) {
-                known.last_sent = Some(*ends);
-                line.put(known);
-            } else if let Some(known) = line
-                .positions
-                .get(key)
-                .and_then(|at| line.wanted.get_mut(at))
-            {
-                known.last_sent = Some(*ends);
-            }
+            line.note_sent(key, *ends, *records);
         }
     }
 
@@ -271,8 +280,8 @@ impl FetchSessions {
         Some(slot.session.clone())
     }
 
-    fn create(&self, cache: &mut Cache, by_id: bool, line: Line) -> i32 {
-        let bytes = line.bytes();
+    fn create(&self, cache: &mut Cache, session: Session) -> Option<(i32, Arc<Mutex<Session>>)> {
+        let bytes = session.line.bytes();
         if cache.slots.len() >= self.slots || cache.bytes + bytes > self.bytes_max {
             let slots = cache.slots.iter();
             let oldest = slots
@@ -280,10 +289,10 @@ impl FetchSessions {
                 .map(|(id, slot)| (*id, slot.used));
             match oldest {
                 Some((id, used)) if used.elapsed() >= EVICTION_AGE => cache.remove(id),
-                _ => return 0,
+                _ => return None,
             };
             if cache.bytes + bytes > self.bytes_max {
-                return 0;
+                return None;
             }
         }
         let id = loop {
@@ -292,34 +301,77 @@ impl FetchSessions {
                 break id;
             }
         };
-        let session = Session {
-            epoch: 1,
-            by_id,
-            line,
-        };
+        let session = Arc::new(Mutex::new(session));
         let slot = CachedSession {
-            session: Arc::new(Mutex::new(session)),
+            session: session.clone(),
             used: Instant::now(),
             bytes,
         };
         cache.slots.insert(id, slot);
         cache.bytes += bytes;
-        id
+        Some((id, session))
     }
 }
 
-/// Epochs count from 1 and wrap there.
+/// Goes on with a session; its bytes, 0 when nothing is wanted any more, and whether they changed.
+fn go_on(
+    shared: &Arc<Mutex<Session>>,
+    request: SessionRequest<'_>,
+) -> Result<(Begun, usize, bool), SessionError> {
+    let mut session = shared.lock();
+    if session.epoch != request.epoch {
+        return Err(SessionError::WrongEpoch);
+    }
+    if session.by_id != request.by_id {
+        return Err(SessionError::TopicIds);
+    }
+    session.epoch = next_epoch(request.epoch);
+    let before = session.line.bytes();
+    for key in request.forgotten {
+        session.line.remove(key);
+    }
+    let named = request.named.into_iter();
+    let named: Vec<usize> = named.map(|new| session.line.put(new)).collect();
+    let kind = FetchKind::Incremental(request.id);
+    let watcher = session.watcher.clone().filter(|watcher| {
+        // Another one that goes on with a follower's session learns nothing of it that the follower must hear.
+        Some(watcher.follower) == request.follower && !session.line.is_empty()
+    });
+    let begun = match watcher {
+        Some(watcher) => {
+            watcher.clock.fetched(tokio::time::Instant::now());
+            let mut unread = watcher.waiter.take_moved();
+            unread.extend(named);
+            Begun {
+                kind,
+                wanted: session.line.of(unread.iter().copied()),
+                watch: Some(watcher.watch(shared, unread)),
+            }
+        }
+        None => Begun {
+            kind,
+            wanted: session.line.all(),
+            watch: None,
+        },
+    };
+    let bytes = session.line.bytes();
+    Ok((begun, bytes, bytes != before))
+}
+
 /// Begins a session, and ends one (Kafka's FetchMetadata); all others go on with one.
 const EPOCH_INITIAL: i32 = 0;
 const EPOCH_FINAL: i32 = -1;
 
+/// Epochs count from 1 and wrap there.
 fn next_epoch(epoch: i32) -> i32 {
     if epoch == i32::MAX { 1 } else { epoch + 1 }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::fetch_line::PARTITION_BYTES;
     use super::*;
+    use uuid::Uuid;
 
     fn key(partition: i32) -> PartitionKey {
         PartitionKey {
@@ -338,78 +390,140 @@ mod tests {
             last_fetched_epoch: -1,
             bytes_max: 1,
             last_sent: None,
+            slot: 0,
         }
+    }
+
+    /// A request of a client that names topics.
+    fn request(
+        (id, epoch): (i32, i32),
+        named: Vec<PartitionFetch>,
+        forgotten: &[PartitionKey],
+    ) -> SessionRequest<'_> {
+        SessionRequest {
+            id,
+            epoch,
+            by_id: false,
+            named,
+            forgotten,
+            follower: None,
+        }
+    }
+
+    /// The session of an answer that names everything; 0 where there is none.
+    fn full(begun: Result<Begun, SessionError>) -> i32 {
+        match begun.ok().map(|begun| begun.kind) {
+            Some(FetchKind::Full(id)) => id,
+            _ => panic!("not a full answer"),
+        }
+    }
+
+    /// Partitions and offsets that are to be read.
+    fn read(begun: &Begun) -> Vec<(i32, i64)> {
+        let wanted = begun.wanted.iter();
+        wanted
+            .map(|wanted| (wanted.key.partition, wanted.fetch_offset))
+            .collect()
     }
 
     #[test]
     fn a_session_remembers_and_forgets_partitions() {
         let sessions = FetchSessions::new(10);
-        let (kind, _) = sessions
-            .begin(0, 0, false, vec![wanted(0, 5), wanted(1, 5)], &[])
-            .unwrap();
-        let FetchKind::Full(id) = kind else { panic!() };
-        let (_, all) = sessions
-            .begin(id, 1, false, vec![wanted(1, 9)], &[])
-            .unwrap();
-        assert_eq!(all, [wanted(0, 5), wanted(1, 9)]);
-        let (_, all) = sessions.begin(id, 2, false, vec![], &[key(0)]).unwrap();
-        assert_eq!(all, [wanted(1, 9)]);
+        let named = vec![wanted(0, 5), wanted(1, 5)];
+        let id = full(sessions.begin(request((0, 0), named, &[])));
+        let begun = sessions.begin(request((id, 1), vec![wanted(1, 9)], &[]));
+        assert_eq!(read(&begun.unwrap()), [(0, 5), (1, 9)]);
+        let begun = sessions.begin(request((id, 2), vec![], &[key(0)]));
+        assert_eq!(read(&begun.unwrap()), [(1, 9)]);
+        let refused = |request: SessionRequest<'_>| sessions.begin(request).err();
         assert_eq!(
-            sessions.begin(id, 9, false, vec![], &[]).err(),
+            refused(request((id, 9), vec![], &[])),
             Some(SessionError::WrongEpoch)
         );
+        let by_id = SessionRequest {
+            by_id: true,
+            ..request((id, 3), vec![], &[])
+        };
+        assert_eq!(refused(by_id), Some(SessionError::TopicIds));
         assert_eq!(
-            sessions.begin(id, 3, true, vec![], &[]).err(),
-            Some(SessionError::TopicIds)
-        );
-        assert_eq!(
-            sessions.begin(id + 1, 3, true, vec![], &[]).err(),
+            refused(request((id + 1, 3), vec![], &[])),
             Some(SessionError::NotFound)
         );
-        sessions.begin(id, -1, false, vec![], &[]).unwrap();
+        sessions.begin(request((id, -1), vec![], &[])).unwrap();
         assert!(sessions.is_empty());
     }
 
     #[test]
     fn a_full_cache_makes_newcomers_fetch_without_a_session() {
         let sessions = FetchSessions::new(1);
-        assert!(matches!(
-            sessions.begin(0, 0, false, vec![wanted(0, 5)], &[]),
-            Ok((FetchKind::Full(1..), _))
-        ));
-        assert!(matches!(
-            sessions.begin(0, 0, false, vec![wanted(0, 5)], &[]),
-            Ok((FetchKind::Full(0), _))
-        ));
+        let begin = || full(sessions.begin(request((0, 0), vec![wanted(0, 5)], &[])));
+        assert!(begin() > 0);
+        assert_eq!(begin(), 0);
     }
 
     #[test]
     fn who_got_records_goes_to_the_end_of_the_line() {
         let sessions = FetchSessions::new(1);
-        let Ok((FetchKind::Full(id), _)) =
-            sessions.begin(0, 0, false, vec![wanted(0, 5), wanted(1, 5)], &[])
-        else {
-            panic!()
-        };
+        let named = vec![wanted(0, 5), wanted(1, 5)];
+        let id = full(sessions.begin(request((0, 0), named, &[])));
         let sent = LastSent {
             key: key(0),
             ends: (1, 0),
             records: true,
         };
         sessions.note_sent(id, &[sent]);
-        let (_, all) = sessions.begin(id, 1, false, vec![], &[]).unwrap();
-        assert_eq!(
-            all.iter().map(|w| w.key.partition).collect::<Vec<_>>(),
-            [1, 0]
-        );
+        let begun = sessions.begin(request((id, 1), vec![], &[])).unwrap();
+        assert_eq!(read(&begun), [(1, 5), (0, 5)]);
+        assert_eq!(begun.wanted[1].last_sent, Some((1, 0)));
     }
 
     #[test]
     fn a_partition_that_is_named_twice_is_fetched_once() {
         let sessions = FetchSessions::new(1);
         let named = vec![wanted(0, 5), wanted(1, 5), wanted(0, 7)];
-        let (_, all) = sessions.begin(0, -1, false, named, &[]).unwrap();
-        assert_eq!(all, [wanted(0, 7), wanted(1, 5)]);
+        let begun = sessions.begin(request((0, -1), named, &[])).unwrap();
+        assert_eq!(read(&begun), [(0, 7), (1, 5)]);
+    }
+
+    #[test]
+    fn a_followers_fetch_looks_at_what_it_names_and_at_what_is_due() {
+        let sessions = FetchSessions::new(1);
+        let follow = |(id, epoch), named, follower| {
+            let request = SessionRequest {
+                follower: Some(follower),
+                ..request((id, epoch), named, &[])
+            };
+            sessions.begin(request).unwrap()
+        };
+        let named = (0..4).map(|n| wanted(n, 5)).collect();
+        let begun = follow((0, 0), named, (7, 1));
+        let FetchKind::Full(id) = begun.kind else {
+            panic!()
+        };
+        assert_eq!(begun.wanted.len(), 4);
+        let mut watch = begun.watch.unwrap();
+        for slot in [0, 2, 3] {
+            watch.is_read(slot);
+        }
+        let waiter = watch.watcher.waiter.clone();
+        drop(watch);
+        // One of which more is due, one that moved and one that is named.
+        waiter.note_moved(3);
+        let begun = follow((id, 1), vec![wanted(0, 6)], (7, 1));
+        assert_eq!(read(&begun), [(0, 6), (1, 5), (3, 5)]);
+        // The answer was not made: they are looked at again.
+        drop(begun);
+        let begun = follow((id, 2), vec![], (7, 1));
+        assert_eq!(read(&begun), [(0, 6), (1, 5), (3, 5)]);
+        let mut watch = begun.watch.unwrap();
+        begun
+            .wanted
+            .iter()
+            .for_each(|wanted| watch.is_read(wanted.slot));
+        drop(watch);
+        // Somebody else is given everything.
+        assert_eq!(follow((id, 3), vec![], (7, 2)).wanted.len(), 4);
+        assert_eq!(follow((id, 4), vec![], (7, 1)).wanted.len(), 0);
     }
 
     #[test]
@@ -419,16 +533,11 @@ mod tests {
             ..FetchSessions::new(10)
         };
         let many = |from: i32, count: i32| (from..from + count).map(|n| wanted(n, 0)).collect();
-        let first = sessions.begin(0, 0, false, many(0, 50), &[]);
-        let Ok((FetchKind::Full(first @ 1..), _)) = first else {
-            panic!()
-        };
-        assert!(matches!(
-            sessions.begin(0, 0, false, many(0, 51), &[]),
-            Ok((FetchKind::Full(0), _))
-        ));
+        let first = full(sessions.begin(request((0, 0), many(0, 50), &[])));
+        assert!(first > 0);
+        assert_eq!(full(sessions.begin(request((0, 0), many(0, 51), &[]))), 0);
         assert_eq!(
-            sessions.begin(first, 1, false, many(50, 51), &[]).err(),
+            sessions.begin(request((first, 1), many(50, 51), &[])).err(),
             Some(SessionError::NotFound)
         );
         assert!(sessions.is_empty() && sessions.cache.lock().bytes == 0);

@@ -1,5 +1,6 @@
 //! Fetches that wait for a partition to grow. Nothing polls: what moves a partition's readable end tells each waiting fetch
-//! which of its partitions moved.
+//! which of its partitions moved. A follower's session waits through all of its fetches, so that what did not move costs none of
+//! them anything.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ impl FetchWaiter {
     /// Waits until a partition moves; the numbers of those that moved since this was asked last.
     pub async fn moved(&self) -> BTreeSet<usize> {
         loop {
-            let moved = std::mem::take(&mut *self.moved.lock());
+            let moved = self.take_moved();
             if !moved.is_empty() {
                 return moved;
             }
@@ -27,10 +28,20 @@ impl FetchWaiter {
         }
     }
 
+    /// The numbers of those that moved since this was asked last.
+    pub fn take_moved(&self) -> BTreeSet<usize> {
+        std::mem::take(&mut *self.moved.lock())
+    }
+
     /// Notes that a partition moved, or is to be looked at again.
     pub fn note_moved(&self, number: usize) {
-        self.moved.lock().insert(number);
+        self.note(number);
         self.notify.notify_one();
+    }
+
+    /// Notes that a partition is to be looked at again, for which a fetch need not be answered.
+    pub fn note(&self, number: usize) {
+        self.moved.lock().insert(number);
     }
 }
 
@@ -43,12 +54,22 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
+    /// The partition moved.
     pub(super) fn wake_all(&self) {
+        self.tell_all(FetchWaiter::note_moved);
+    }
+
+    /// What is said of the partition changed, for which nobody is woken.
+    pub(super) fn note_all(&self) {
+        self.tell_all(FetchWaiter::note);
+    }
+
+    fn tell_all(&self, tell: impl Fn(&FetchWaiter, usize)) {
         if self.count.load(Ordering::SeqCst) > 0 {
             let waiting = self.waiting.lock();
             waiting
                 .iter()
-                .for_each(|(waiter, number)| waiter.note_moved(*number));
+                .for_each(|(waiter, number)| tell(waiter, *number));
         }
     }
 
@@ -115,5 +136,8 @@ mod tests {
         partitions[0].wake_all();
         assert_eq!(waiter.moved().await, [0].into());
         assert_eq!(other.moved().await, [9].into());
+        partitions[2].note_all();
+        assert_eq!(waiter.take_moved(), [2].into());
+        assert_eq!(waiter.take_moved(), [].into());
     }
 }

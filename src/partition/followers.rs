@@ -5,11 +5,13 @@
 //! that a proposal under way would add (KIP-497). While fewer than `min.insync.replicas` are in sync nothing is committed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::partition_state::PartitionState;
+use super::session_clock::SessionClock;
 
 /// How far a follower says that it is, by a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,17 @@ pub struct FollowerFetch {
     pub offset: i64,
     /// The start of its log, -1 where it does not say.
     pub log_start: i64,
+}
+
+/// What a leader makes of a fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FollowerNoted {
+    /// The broker is no replica, or the fetch is one of an earlier life of it (KIP-903).
+    Refused,
+    /// The follower is in sync, as the cluster says.
+    InSync,
+    /// It is not.
+    OutOfSync,
 }
 
 /// What a leader proposes to the controller (AlterPartition).
@@ -61,6 +74,8 @@ struct Follower {
     last_fetch: Option<(Instant, i64)>,
     /// When it had all that the leader had.
     caught_up: Option<Instant>,
+    /// When it fetched last in its session, also where that fetch did not look at this partition because nothing moved.
+    clock: Option<Arc<SessionClock>>,
 }
 
 impl Follower {
@@ -72,7 +87,14 @@ impl Follower {
             broker_epoch: -1,
             last_fetch: None,
             caught_up: is_in_sync.then_some(now),
+            clock: None,
         }
+    }
+
+    /// When it had all that the leader had, as far as is known by now.
+    fn caught_up(&self, leader_end: i64) -> Option<Instant> {
+        let fetched = self.clock.as_ref().filter(|_| self.end == leader_end);
+        self.caught_up.max(fetched.map(|clock| clock.latest()))
     }
 
     /// As Kafka's Replica.updateFetchStateOrThrow.
@@ -160,15 +182,32 @@ impl Followers {
     }
 
     /// Notes a fetch; one of an earlier registration of the broker than one before says nothing (KIP-903).
-    pub(super) fn fetched(&mut self, fetch: &FollowerFetch, leader_end: i64, now: Instant) -> bool {
+    pub(super) fn fetched(
+        &mut self,
+        fetch: &FollowerFetch,
+        clock: Option<&Arc<SessionClock>>,
+        leader_end: i64,
+        now: Instant,
+    ) -> FollowerNoted {
         let Some(follower) = self.followers.get_mut(&fetch.replica) else {
-            return false;
+            return FollowerNoted::Refused;
         };
         if fetch.broker_epoch != -1 && follower.broker_epoch > fetch.broker_epoch {
-            return false;
+            return FollowerNoted::Refused;
         }
         follower.fetched(fetch, leader_end, now);
-        true
+        follower.clock = clock.cloned();
+        match self.isr.contains(&fetch.replica) {
+            true => FollowerNoted::InSync,
+            false => FollowerNoted::OutOfSync,
+        }
+    }
+
+    /// The leader's log ends further on than there from now on: who had it all had it at the latest fetch of its session.
+    pub(super) fn fall_behind(&mut self, leader_end: i64) {
+        for follower in self.followers.values_mut() {
+            follower.caught_up = follower.caught_up(leader_end);
+        }
     }
 
     fn is_in_maximal_isr(&self, id: i32) -> bool {
@@ -269,13 +308,13 @@ impl Followers {
     }
 
     /// How each follower is.
-    pub(super) fn states(&self) -> Vec<FollowerState> {
+    pub(super) fn states(&self, leader_end: i64) -> Vec<FollowerState> {
         let state = |(id, follower): (&i32, &Follower)| FollowerState {
             replica: *id,
             log_end: follower.end,
             log_start: follower.log_start,
             is_in_sync: self.isr.contains(id),
-            caught_up: follower.caught_up,
+            caught_up: follower.caught_up(leader_end),
         };
         self.followers.iter().map(state).collect()
     }
@@ -328,10 +367,10 @@ mod tests {
         let committed = |followers: &Followers| followers.committed_end(20, 2, now, LAG_MAX, any);
         // It has not fetched yet.
         assert_eq!(committed(&followers), Some(-1));
-        followers.fetched(&fetch(2, 12), 20, now);
+        followers.fetched(&fetch(2, 12), None, 20, now);
         assert_eq!(committed(&followers), Some(12));
         // Far off, and not in sync.
-        followers.fetched(&fetch(3, 1), 20, now);
+        followers.fetched(&fetch(3, 1), None, 20, now);
         assert_eq!(committed(&followers), Some(12));
         followers.update(&state(&[1], 2), now);
         assert_eq!(committed(&followers), None);
@@ -352,11 +391,11 @@ mod tests {
     fn who_joins_counts_from_the_proposal_on_and_who_is_to_leave_until_it_is_answered() {
         let now = Instant::now();
         let mut followers = Followers::new(&state(&[1, 2], 1), 5, now);
-        followers.fetched(&fetch(2, 20), 20, now);
-        followers.fetched(&fetch(3, 18), 20, now);
+        followers.fetched(&fetch(2, 20), None, 20, now);
+        followers.fetched(&fetch(3, 18), None, 20, now);
         assert!(followers.may_join(3, 18) && !followers.may_join(3, 19));
         let later = now + 2 * LAG_MAX;
-        followers.fetched(&fetch(3, 18), 18, later);
+        followers.fetched(&fetch(3, 18), None, 18, later);
         let proposal = followers.propose((30, 18), later, LAG_MAX, any).unwrap();
         assert_eq!(proposal.isr, [(1, -1), (3, 7)]);
         assert_eq!((proposal.leader_epoch, proposal.partition_epoch), (4, 1));
@@ -366,7 +405,7 @@ mod tests {
         );
         assert!(followers.propose((30, 18), later, LAG_MAX, any).is_none());
         followers.update(&state(&[1, 3], 2), later);
-        followers.fetched(&fetch(3, 25), 30, later);
+        followers.fetched(&fetch(3, 25), None, 30, later);
         assert_eq!(
             followers.committed_end(30, 2, later, LAG_MAX, any),
             Some(25)
@@ -377,10 +416,10 @@ mod tests {
     fn who_has_not_reached_the_leaders_epoch_or_is_not_eligible_does_not_join() {
         let now = Instant::now();
         let mut followers = Followers::new(&state(&[1, 2], 1), 15, now);
-        followers.fetched(&fetch(2, 20), 20, now);
-        followers.fetched(&fetch(3, 12), 20, now);
+        followers.fetched(&fetch(2, 20), None, 20, now);
+        followers.fetched(&fetch(3, 12), None, 20, now);
         assert!(!followers.may_join(3, 10));
-        followers.fetched(&fetch(3, 15), 20, now);
+        followers.fetched(&fetch(3, 15), None, 20, now);
         let refuse = |_: i32, _: i64| false;
         assert!(followers.propose((20, 10), now, LAG_MAX, refuse).is_none());
         assert!(followers.propose((20, 10), now, LAG_MAX, any).is_some());
@@ -390,11 +429,14 @@ mod tests {
     fn a_fetch_of_an_earlier_life_of_a_broker_says_nothing() {
         let now = Instant::now();
         let mut followers = Followers::new(&state(&[1], 1), 0, now);
-        assert!(followers.fetched(&fetch(2, 3), 20, now));
+        let noted = followers.fetched(&fetch(2, 3), None, 20, now);
+        assert_eq!(noted, FollowerNoted::OutOfSync);
         let mut earlier = fetch(2, 20);
         earlier.broker_epoch = 6;
-        assert!(!followers.fetched(&earlier, 20, now) && !followers.may_join(2, 20));
-        assert!(!followers.fetched(&fetch(9, 20), 20, now));
+        let noted = followers.fetched(&earlier, None, 20, now);
+        assert!(noted == FollowerNoted::Refused && !followers.may_join(2, 20));
+        let noted = followers.fetched(&fetch(9, 20), None, 20, now);
+        assert_eq!(noted, FollowerNoted::Refused);
     }
 
     #[test]
@@ -402,9 +444,9 @@ mod tests {
         let now = Instant::now();
         let mut followers = Followers::new(&state(&[1, 2, 3], 1), 0, now);
         let later = now + LAG_MAX / 2;
-        followers.fetched(&fetch(2, 10), 10, later);
+        followers.fetched(&fetch(2, 10), None, 10, later);
         // It reached what was the end at its fetch before.
-        followers.fetched(&fetch(2, 10), 20, later + LAG_MAX / 2);
+        followers.fetched(&fetch(2, 10), None, 20, later + LAG_MAX / 2);
         let end = later + LAG_MAX;
         assert!(followers.has_laggards(20, end, LAG_MAX));
         let proposal = followers.propose((20, 5), end, LAG_MAX, any).unwrap();
@@ -413,6 +455,28 @@ mod tests {
         assert!(!followers.has_laggards(20, end, LAG_MAX));
         followers.withdraw(1);
         assert!(followers.has_laggards(20, end, LAG_MAX));
+    }
+
+    #[test]
+    fn who_has_it_all_is_caught_up_as_of_its_sessions_latest_fetch() {
+        let now = Instant::now();
+        let mut followers = Followers::new(&state(&[1, 2, 3], 1), 0, now);
+        let (clock, other) = (Arc::new(SessionClock::new(now)), SessionClock::new(now));
+        followers.fetched(&fetch(2, 10), Some(&clock), 10, now);
+        followers.fetched(&fetch(3, 10), Some(&Arc::new(other)), 10, now);
+        // The session of one of them goes on; the log rests.
+        let later = now + 2 * LAG_MAX;
+        clock.fetched(later);
+        followers.fall_behind(10);
+        clock.fetched(later + LAG_MAX);
+        let proposal = followers.propose((20, 10), later, LAG_MAX, any).unwrap();
+        assert_eq!(proposal.isr, [(1, -1), (2, 7)]);
+        let caught_up = followers
+            .states(20)
+            .iter()
+            .map(|one| one.caught_up)
+            .collect::<Vec<_>>();
+        assert_eq!(caught_up, [Some(later), Some(now)]);
     }
 
     #[test]

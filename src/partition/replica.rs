@@ -378,6 +378,11 @@ impl Replica {
             !written.is_empty() && bytes <= PART_BYTES_MAX && self.log.is_named();
         let mut answered = Vec::with_capacity(replies.len());
         self.change(|progress| {
+            if end.offset > before.offset
+                && let Role::Leader(followers) = &mut progress.role
+            {
+                followers.fall_behind(before.offset);
+            }
             let watermarks = &mut progress.watermarks;
             watermarks.appended(end);
             if goes_into_journal {
@@ -452,6 +457,8 @@ impl Replica {
         };
         if has_moved {
             self.waiters.wake_all();
+            // Its next fetch tells a follower.
+            self.follower_waiters.note_all();
         }
         let min_insync = self.needed_in_sync(Acks::All);
         let is_under_min = self.in_sync_replicas() < min_insync;
@@ -485,6 +492,7 @@ impl Replica {
     /// What an open transaction holds back begins no earlier than the log.
     fn log_start_moved(&self) {
         self.change(|_| {});
+        self.follower_waiters.note_all();
     }
 
     /// The journal holds, durably, what was given to it up to here.
@@ -538,5 +546,6 @@ impl Replica {
     fn refuse_waiting(&self, reason: &str) {
         let refusal = || LogError::Offline(reason.to_owned());
         self.progress.lock().acks.refuse_all(refusal);
+        self.follower_waiters.wake_all();
     }
 }

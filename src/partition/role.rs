@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use super::followers::{FollowerFetch, FollowerState, IsrChange};
+use super::followers::{FollowerFetch, FollowerNoted, FollowerState, IsrChange};
 use super::partition_state::PartitionState;
 use super::progress::{Progress, Role};
 use super::replica::Replica;
+use super::session_clock::SessionClock;
 use crate::log::{Log, LogError, OffsetPosition, Segment};
 
 impl Replica {
@@ -80,24 +81,31 @@ impl Replica {
                 Role::Alone | Role::Follower { .. } => {}
             }
         });
+        // A follower's session does not look at who is in sync and has it all.
+        self.follower_waiters.note_all();
     }
 
-    /// Notes how far a follower is; `false` where it is no replica, or of an earlier life of its broker.
-    pub fn follower_fetched(&self, fetch: &FollowerFetch) -> bool {
+    /// Notes how far a follower is, by a fetch in a session that has a clock.
+    pub fn follower_fetched(
+        &self,
+        fetch: &FollowerFetch,
+        clock: Option<&Arc<SessionClock>>,
+    ) -> FollowerNoted {
         let now = Instant::now();
-        let (mut is_known, mut may_join) = (false, false);
+        let (mut noted, mut may_join) = (FollowerNoted::Refused, false);
         self.change(|progress| {
             if let Role::Leader(followers) = &mut progress.role {
                 let leader_end = progress.watermarks.log_end().offset;
-                is_known = followers.fetched(fetch, leader_end, now);
+                noted = followers.fetched(fetch, clock, leader_end, now);
                 let high_watermark = progress.watermarks.high_watermark();
-                may_join = is_known && followers.may_join(fetch.replica, high_watermark);
+                may_join = noted == FollowerNoted::OutOfSync
+                    && followers.may_join(fetch.replica, high_watermark);
             }
         });
         if may_join {
             self.isr_watch.want(self.topic_id(), self.index());
         }
-        is_known
+        noted
     }
 
     /// Whether a broker keeps it beside this one, which leads it.
@@ -150,8 +158,9 @@ impl Replica {
 
     /// How its followers are, where this broker leads it.
     pub fn followers(&self) -> Vec<FollowerState> {
-        match &self.progress.lock().role {
-            Role::Leader(followers) => followers.states(),
+        let progress = self.progress.lock();
+        match &progress.role {
+            Role::Leader(followers) => followers.states(progress.watermarks.log_end().offset),
             Role::Alone | Role::Follower { .. } => Vec::new(),
         }
     }

@@ -91,7 +91,8 @@ mod tests {
     use super::*;
     use crate::log::{LogConfig, ProducedBatch, RealDisk};
     use crate::partition::{
-        Acks, Cut, CutTo, FollowerFetch, Identity, PartitionsOptions, TopicToOpen,
+        Acks, Cut, CutTo, FetchWaiter, FollowerFetch, FollowerNoted, Identity, PartitionsOptions,
+        TopicToOpen,
     };
 
     const TOPIC: Uuid = Uuid::from_u128(7);
@@ -147,13 +148,14 @@ mod tests {
     async fn what_is_for_all_is_answered_when_the_follower_asks_for_more() {
         let dir = tempfile::tempdir().unwrap();
         let (partitions, partition) = open(dir.path(), state(1, 3, 0));
-        assert!(partition.follower_fetched(&fetch(0)));
+        partition.follower_fetched(&fetch(0), None);
         let mut all = partition.append(Acks::All, batch());
         let one = partition.append(Acks::Leader, batch()).await.unwrap();
         assert_eq!(one.unwrap().base_offset, 1);
         assert_eq!(all.try_recv().unwrap_err(), TryRecvError::Empty);
         assert_eq!(partition.high_watermark(), 0);
-        assert!(partition.follower_fetched(&fetch(1)));
+        let noted = partition.follower_fetched(&fetch(1), None);
+        assert_eq!(noted, FollowerNoted::InSync);
         assert_eq!(all.await.unwrap().unwrap().base_offset, 0);
         assert_eq!(partition.high_watermark(), 1);
         // Who is no replica says nothing.
@@ -161,7 +163,39 @@ mod tests {
             replica: 9,
             ..fetch(2)
         };
-        assert!(!partition.follower_fetched(&other));
+        let noted = partition.follower_fetched(&other, None);
+        assert_eq!(noted, FollowerNoted::Refused);
+        partitions.close();
+    }
+
+    #[tokio::test]
+    async fn a_followers_session_hears_of_all_that_its_next_fetch_is_to_tell() {
+        let dir = tempfile::tempdir().unwrap();
+        let (partitions, partition) = open(dir.path(), state(1, 3, 0));
+        partition.follower_fetched(&fetch(0), None);
+        let waiter = Arc::new(FetchWaiter::default());
+        let _subscription = partition.subscribe(&waiter, 5, true);
+        let appended = partition.append(Acks::Leader, batch()).await;
+        assert_eq!(appended.unwrap().unwrap().base_offset, 0);
+        assert_eq!(waiter.take_moved(), [5].into());
+        // It has it: the high watermark moves.
+        partition.follower_fetched(&fetch(1), None);
+        assert_eq!(waiter.take_moved(), [5].into());
+        partition.follower_fetched(&fetch(1), None);
+        assert_eq!(waiter.take_moved(), [].into());
+        let mut out = state(1, 3, 1);
+        out.isr = vec![1];
+        partition.update_state(&out);
+        assert_eq!(waiter.take_moved(), [5].into());
+        let noted = partition.follower_fetched(&fetch(1), None);
+        assert_eq!(noted, FollowerNoted::OutOfSync);
+        waiter.take_moved();
+        partitions.delete_records(&partition, 1).await.unwrap();
+        assert_eq!(waiter.take_moved(), [5].into());
+        partitions
+            .take_roles(vec![(TOPIC, 0, state(2, 4, 2))])
+            .await;
+        assert_eq!(waiter.take_moved(), [5].into());
         partitions.close();
     }
 
