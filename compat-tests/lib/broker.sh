@@ -70,27 +70,43 @@ cluster_ctl() { # dir brokers zookeeper-dir root
 }
 
 kafka_ctl() { # dir [heap [setting…]]
-  local dir=$1 heap=${2:-768m} ports classpath
-  read -r -a ports < <(free_ports 2)
+  kafka_cluster_ctl "$1" 1 "${2:-768m}" "${@:3}"
+}
+
+# One Kafka, or several that form a cluster, each a broker and a controller (KRaft).
+kafka_cluster_ctl() { # dir brokers heap [setting…]
+  local dir=$1 brokers=$2 heap=$3 ports n classpath data settings voters="" bootstrap="" commands=()
+  read -r -a ports < <(free_ports $((brokers * 2)))
   classpath=$(echo "$here_work"/jars/kafka/*.jar | tr ' ' ':')
-  {
-    echo "process.roles=broker,controller"
-    echo "node.id=0"
-    echo "controller.quorum.voters=0@127.0.0.1:${ports[1]}"
-    echo "listeners=PLAINTEXT://127.0.0.1:${ports[0]},CONTROLLER://127.0.0.1:${ports[1]}"
-    echo "advertised.listeners=PLAINTEXT://127.0.0.1:${ports[0]}"
-    echo "controller.listener.names=CONTROLLER"
-    echo "log.dirs=$dir/data"
-    printf '%s\n' offsets.topic.num.partitions=4 offsets.topic.replication.factor=1 \
-      transaction.state.log.replication.factor=1 transaction.state.log.min.isr=1 transaction.state.log.num.partitions=4 \
-      share.coordinator.state.topic.replication.factor=1 share.coordinator.state.topic.min.isr=1
-    printf '%s\n' $common_settings "${@:3}"
-  } >"$dir/server.properties"
-  if [ ! -d "$dir/data" ]; then
-    java -Xmx256m -cp "$classpath" kafka.tools.StorageTool format -t "$(printf 'metaqCompatTestsCluster' | cut -c1-22)" -c "$dir/server.properties" >"$dir/format.log" 2>&1 || { cat "$dir/format.log"; return 1; }
-  fi
-  echo "export BOOTSTRAP=127.0.0.1:${ports[0]} BROKER_CTL=$dir/ctl DATA=$dir/data AGAINST=kafka" >"$dir/env"
-  write_ctl "$dir" broker.log true "${ports[0]}" "java -Xms256m -Xmx$heap -XX:+UseG1GC -cp '$classpath' kafka.Kafka '$dir/server.properties'"
+  for n in $(seq 0 $((brokers - 1))); do
+    voters+=",$n@127.0.0.1:${ports[$((brokers + n))]}"
+    bootstrap+=",127.0.0.1:${ports[$n]}"
+  done
+  for n in $(seq 0 $((brokers - 1))); do
+    data=$dir/data settings=$dir/server.properties
+    [ "$brokers" -eq 1 ] || { data+=-$n; settings=$dir/server-$n.properties; }
+    {
+      echo "process.roles=broker,controller"
+      echo "node.id=$n"
+      echo "controller.quorum.voters=${voters#,}"
+      echo "listeners=PLAINTEXT://127.0.0.1:${ports[$n]},CONTROLLER://127.0.0.1:${ports[$((brokers + n))]}"
+      echo "advertised.listeners=PLAINTEXT://127.0.0.1:${ports[$n]}"
+      echo "controller.listener.names=CONTROLLER"
+      echo "log.dirs=$data"
+      printf '%s\n' offsets.topic.num.partitions=4 offsets.topic.replication.factor=1 \
+        transaction.state.log.replication.factor=1 transaction.state.log.min.isr=1 transaction.state.log.num.partitions=4 \
+        share.coordinator.state.topic.replication.factor=1 share.coordinator.state.topic.min.isr=1
+      printf '%s\n' $common_settings "${@:4}"
+    } >"$settings"
+    if [ ! -d "$data" ]; then
+      java -Xmx256m -cp "$classpath" kafka.tools.StorageTool format -t "$(printf 'metaqCompatTestsCluster' | cut -c1-22)" -c "$settings" >"$dir/format.log" 2>&1 || { cat "$dir/format.log"; return 1; }
+    fi
+    commands+=("${ports[$n]}" "java -Xms256m -Xmx$heap -XX:+UseG1GC -cp '$classpath' kafka.Kafka '$settings'")
+  done
+  data=$dir/data
+  [ "$brokers" -eq 1 ] || data+=-0
+  echo "export BOOTSTRAP=${bootstrap#,} BROKER_CTL=$dir/ctl DATA=$data AGAINST=kafka" >"$dir/env"
+  write_ctl "$dir" broker.log true "${commands[@]}"
 }
 
 # In sessions of their own: what starts a broker may be ended together with all that it started.
