@@ -4,6 +4,8 @@
 //! A peer answers the requests of one connection in their order, as Kafka's brokers do, so one that waits holds up those
 //! after it. Nothing is sent twice: what a broken connection leaves without an answer fails, and who asked decides.
 
+mod answers;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::pin::Pin;
@@ -12,10 +14,12 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
+
+use answers::AnswerReader;
 
 /// Requests to one peer that wait to be sent or answered.
 const REQUESTS_MAX: usize = 1024;
@@ -115,6 +119,8 @@ struct Asked {
 
 /// Who waits for an answer.
 struct Answer {
+    /// The request's correlation id.
+    id: i32,
     reply: oneshot::Sender<io::Result<Bytes>>,
     _room: OwnedSemaphorePermit,
 }
@@ -158,6 +164,7 @@ impl Peers {
             frame,
             deadline,
             answer: Answer {
+                id: correlation_id,
                 reply,
                 _room: take(&peer.room, 1)?,
             },
@@ -167,8 +174,7 @@ impl Peers {
             peer.missed.notify_one();
             return Err(io::ErrorKind::TimedOut.into());
         };
-        let answer = answer.map_err(|_| io::Error::from(io::ErrorKind::ConnectionAborted))??;
-        Ok(with_correlation_id(answer, LENGTH_BYTES, correlation_id))
+        answer.map_err(|_| io::Error::from(io::ErrorKind::ConnectionAborted))?
     }
 
     /// The peer of that number, at its present address.
@@ -306,11 +312,8 @@ impl Connection {
                     answer: asked.answer,
                 };
                 self.waiting.lock().insert(next_id, waiting);
-                let mut head = [0; BEFORE_ID + 4];
-                head.copy_from_slice(&asked.frame[..BEFORE_ID + 4]);
-                head[BEFORE_ID..].copy_from_slice(&next_id.to_be_bytes());
-                writer.write_all(&head).await?;
-                writer.write_all(&asked.frame[head.len()..]).await?;
+                let frame = with_correlation_id(asked.frame, next_id);
+                writer.write_all(&frame).await?;
             }
             next = requests.recv().await;
         }
@@ -318,21 +321,19 @@ impl Connection {
     }
 
     /// Receives answers; ends with an error.
-    async fn receive(&self, mut reader: impl AsyncRead + Unpin) -> io::Result<()> {
+    async fn receive(&self, reader: impl AsyncRead + Unpin) -> io::Result<()> {
+        let mut answers = AnswerReader::new(reader);
+        let heard = || *self.heard.lock() = Some(Instant::now());
         loop {
-            let length = reader.read_u32().await?;
-            *self.heard.lock() = Some(Instant::now());
-            if length as usize > ANSWER_BYTES_MAX {
-                let what = format!("an answer of {length} bytes");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-            }
-            let mut answer = BytesMut::zeroed(LENGTH_BYTES + length as usize);
-            answer[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
-            reader.read_exact(&mut answer[LENGTH_BYTES..]).await?;
-            let id = correlation_id(&answer, LENGTH_BYTES)?;
-            // Who asked may not wait any more.
-            if let Some(waiting) = self.waiting.lock().remove(&id) {
-                let _ = waiting.answer.reply.send(Ok(answer.freeze()));
+            let raw = answers.next(heard).await?;
+            let waiting = self.waiting.lock().remove(&raw.id);
+            match waiting.map(|waiting| waiting.answer) {
+                Some(answer) => {
+                    let answered = raw.with_id(answer.id);
+                    let _ = answer.reply.send(Ok(answered));
+                }
+                // Who asked may not wait any more.
+                None => raw.skip(),
             }
         }
     }
@@ -364,9 +365,10 @@ fn correlation_id(frame: &[u8], at: usize) -> io::Result<i32> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a frame without correlation id"))
 }
 
-fn with_correlation_id(frame: Bytes, at: usize, id: i32) -> Bytes {
+/// A request with another correlation id; without a copy where nobody else holds it.
+fn with_correlation_id(frame: Bytes, id: i32) -> Bytes {
     let mut frame = BytesMut::from(frame);
-    let mut place = &mut frame[at..at + 4];
+    let mut place = &mut frame[BEFORE_ID..BEFORE_ID + 4];
     place.put_i32(id);
     frame.freeze()
 }
@@ -374,6 +376,7 @@ fn with_correlation_id(frame: Bytes, at: usize, id: i32) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
     const WAIT: Duration = Duration::from_secs(10);
