@@ -12,7 +12,7 @@ use crate::admin::{Admin, TokenSource};
 use crate::api::{Context, FetchSessions, RequestLog, UNPACKING_BYTES_MAX};
 use crate::clock::WallClock;
 use crate::cluster::{
-    Broker as Member, BrokerEndpoint, Cluster, ClusterError, OpenedTopics, ProducerIds,
+    Broker as Member, BrokerEndpoint, Cluster, ClusterError, Directories, OpenedTopics, ProducerIds,
 };
 use crate::cluster::{cluster_id_of, record_changes};
 use crate::config::{Config, LiveConfig};
@@ -21,6 +21,7 @@ use crate::group::{GroupCoordinator, GroupLimits};
 use crate::log::{DataDirError, Disk, RealDisk};
 use crate::markers::run_errands;
 use crate::memory::Memory;
+use crate::meta::records::LossRecord;
 use crate::meta::{MetaError, MetaStore, ZooKeeperOptions, ZooKeeperTls};
 use crate::metrics::Metrics;
 use crate::mirror::{OFFSETS_MIRROR, OFFSETS_MIRROR_KEEP, OffsetsMirror};
@@ -195,10 +196,10 @@ impl Broker {
         let cluster = Arc::new(cluster);
         // With what was set at run time.
         let config = live.load_full();
-        let directory_id = property("directory.id")?.unwrap_or_default();
+        let directories = Directories::of(&partitions)?;
         let events = cluster.events();
         cluster
-            .join(member(&config, &listeners, &advertised), directory_id)
+            .join(member(&config, &listeners, &advertised), directories)
             .await?;
         let topics = Arc::new(ImageTopics(cluster.clone()));
         let limits = group_limits(&config);
@@ -507,6 +508,7 @@ fn member<L>(config: &Config, listeners: &[Bound<L>], advertised: &[Endpoint]) -
         rack,
         accept_publish: config.flag("accept.publish"),
         shutting_down: false,
+        lost: LossRecord::default(),
         epoch: 0,
     }
 }

@@ -9,7 +9,7 @@ mod zookeeper;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use cluster::{Cluster, LONG, Node, SESSION, SHORT_SESSION, within};
+use cluster::{Cluster, LONG, Node, SESSION, SHORT_SESSION, produce, within};
 use common::{Client, Running, name};
 use metaq::api::FORWARDED;
 use metaq_protocol::ResponseError;
@@ -215,4 +215,47 @@ fn who_is_to_stop_hands_over_what_others_can_lead_before_it_does() {
             cluster.nodes.iter().all(|node| node.brokers() == all)
         });
     }
+}
+
+/// What the power takes with it: that the system runs on, and the end of a log that was not synced.
+fn lose_power(node: &mut Node, topic: &str) {
+    node.kill();
+    std::fs::remove_file(node.data().join("metaq-running")).unwrap();
+    let segment = node
+        .data()
+        .join(format!("{topic}-0/00000000000000000000.log"));
+    let segment = std::fs::File::options().write(true).open(segment).unwrap();
+    segment
+        .set_len(segment.metadata().unwrap().len() / 2)
+        .unwrap();
+}
+
+#[test]
+fn the_last_in_sync_that_lost_power_waits_for_one_that_has_all_that_was_acknowledged() {
+    let mut cluster = Cluster::start(3, &[SHORT_SESSION, "min.insync.replicas=2"]);
+    place(&cluster, "t", &[&[0, 1, 2]]);
+    let mut client = cluster.nodes[0].client();
+    for n in 0..10 {
+        assert_eq!(produce(&mut client, "t", 0), (0, n));
+    }
+    for dead in [2, 1] {
+        cluster.nodes[dead].kill();
+        within(SESSION + LONG, "it to leave", || {
+            states(&cluster.nodes[0], "t")[0].1 == (0..dead as i32).collect()
+        });
+    }
+    lose_power(&mut cluster.nodes[0], "t");
+    cluster.nodes[0].launch();
+    // Broker 1 left while nothing was acknowledged any more.
+    assert_eq!(states(&cluster.nodes[0], "t"), [(-1, isr(&[1]))]);
+    let registered = cluster.tree().get("/brokers/ids/0").unwrap();
+    assert!(
+        registered.contains(r#""lost":{"unsynced":2}"#),
+        "{registered}"
+    );
+    cluster.nodes[1].launch();
+    within(LONG, "broker 1 to lead and broker 0 to be in sync", || {
+        states(&cluster.nodes[1], "t") == [(1, isr(&[0, 1]))]
+    });
+    assert_eq!(produce(&mut cluster.nodes[1].client(), "t", 0), (0, 10));
 }

@@ -228,6 +228,7 @@ impl Caller {
 mod tests {
     use super::*;
     use crate::cluster::BrokerEndpoint;
+    use crate::meta::records::LossRecord;
     use crate::observe::Clients;
     use crate::session::{ListenerInfo, SecurityProtocol};
 
@@ -245,6 +246,7 @@ mod tests {
             rack: None,
             accept_publish: true,
             shutting_down: false,
+            lost: LossRecord::default(),
             epoch: 1,
         };
         let clients = Arc::new(Clients::new(crate::clock::WallClock::default()));

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::changes::ClusterError;
 use super::controller::Controller;
 use super::image::{Broker, Image, PartitionInfo};
-use super::membership::{self, Membership};
+use super::membership::{self, Directories, Membership};
 use super::partition_changes::{IsrProposal, IsrRefusal};
 use super::publish::Publisher;
 use super::topic_nodes;
@@ -146,8 +146,8 @@ impl Cluster {
     }
 
     /// Becomes a member: registers, takes part in the election of the controller, and learns who else is there.
-    pub async fn join(&self, member: Broker, directory_id: String) -> Result<(), ClusterError> {
-        self.membership.join(member, directory_id).await?;
+    pub async fn join(&self, member: Broker, directories: Directories) -> Result<(), ClusterError> {
+        self.membership.join(member, directories).await?;
         if self.is_controller() {
             self.controller.create_named_topics().await;
         }

@@ -227,7 +227,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::super::testing::{
-        DIRECTORY, Refusing, alone, create, member, open, open_over, put, store, text,
+        Refusing, alone, create, directories, member, open, open_over, put, store, text,
     };
     use super::*;
 
@@ -291,7 +291,7 @@ mod tests {
         let (meta, disk) = (store(dir.path()), Refusing::default());
         let cluster = open_over(dir.path(), &meta, Arc::new(disk.clone()));
         let cluster = cluster.await.unwrap();
-        cluster.join(member(), DIRECTORY.to_owned()).await.unwrap();
+        cluster.join(member(), directories()).await.unwrap();
         create(&cluster, "a", 1).await;
         let topic = cluster.image().topic("a").unwrap().clone();
         let note = paths::deleted_topic(topic.id);

@@ -38,7 +38,7 @@ impl Rules<'_> {
 pub(super) struct Returned {
     /// They were gone for a moment: what they led and were in sync with, they are not any more.
     pub(super) renewed: BTreeSet<i32>,
-    /// They have less than they had.
+    /// They have less of the partition than they had.
     pub(super) lost: BTreeSet<i32>,
 }
 
@@ -112,10 +112,16 @@ impl<'a> Change<'a> {
         let gives_up = self.before.replicas.iter();
         let gives_up = gives_up.filter(|id| !replicas.contains(id)).count() > 0;
         let begins = leader != self.before.leader || gives_up || self.is_deposed;
+        let last_known_leader = match (leader, self.before.leader) {
+            (NO_LEADER, NO_LEADER) => self.before.last_known_leader,
+            (NO_LEADER, led) => led,
+            _ => NO_LEADER,
+        };
         let after = PartitionInfo {
             leader,
             isr,
             elr,
+            last_known_leader,
             leader_epoch: self.before.leader_epoch + i32::from(begins),
             replicas: self.replicas,
             adding: self.adding,
@@ -146,22 +152,25 @@ impl<'a> Change<'a> {
         (self.adding, self.removing) = (Vec::new(), Vec::new());
     }
 
-    /// Who stays in sync where none of those that were is left: the one whose return is waited for. That of a broker that
-    /// has less than it had only where no other one has all (Kafka's last known leader).
+    /// Who stays in sync where none of those that were is left: the one whose return is waited for. One that has less than it
+    /// had only where no other one has all: the last known leader then, alone, as by Kafka.
     fn held(&self) -> Vec<i32> {
-        let has_all = |id: i32| !self.lost.contains(&id);
-        let among = |had: &[i32], is_meant: &dyn Fn(i32) -> bool| {
-            in_order(&self.replicas, |id| had.contains(&id) && is_meant(id))
+        let has_all = |had: &[i32]| {
+            in_order(&self.replicas, |id| {
+                had.contains(&id) && !self.lost.contains(&id)
+            })
         };
-        let any = |_: i32| true;
-        let mut choices = [
-            among(&self.before.isr, &has_all),
-            among(&self.before.elr, &has_all),
-            among(&self.before.isr, &any),
-        ]
-        .into_iter();
-        let found = choices.find(|choice| !choice.is_empty());
-        found.unwrap_or_else(|| self.replicas.first().copied().into_iter().collect())
+        let mut choices = [has_all(&self.before.isr), has_all(&self.before.elr)].into_iter();
+        if let Some(found) = choices.find(|choice| !choice.is_empty()) {
+            return found;
+        }
+        let last = [self.before.leader, self.before.last_known_leader];
+        let mut last = last
+            .into_iter()
+            .chain(self.before.isr.iter().copied())
+            .chain(self.replicas.iter().copied());
+        let last = last.find(|id| self.replicas.contains(id));
+        last.into_iter().collect()
     }
 
     /// The leader, those in sync with it, and whether it has all that is committed. `pool` are those that were in sync.
@@ -242,337 +251,4 @@ pub(super) fn settled(
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::partition::Identity;
-
-    fn brokers(ids: &[i32]) -> BTreeMap<i32, Broker> {
-        let broker = |id: &i32| {
-            let broker = Broker {
-                id: *id,
-                endpoints: Vec::new(),
-                rack: None,
-                accept_publish: true,
-                shutting_down: false,
-                epoch: 1,
-            };
-            (*id, broker)
-        };
-        ids.iter().map(broker).collect()
-    }
-
-    fn partition(replicas: &[i32]) -> PartitionInfo {
-        let identity = Identity {
-            broker_id: replicas[0],
-            number: 0,
-        };
-        PartitionInfo::new(identity, replicas.to_vec(), 0)
-    }
-
-    fn rules(brokers: &BTreeMap<i32, Broker>, min_isr: usize) -> Rules<'_> {
-        Rules {
-            brokers,
-            min_isr,
-            unclean: false,
-        }
-    }
-
-    /// What becomes of it while these brokers are there; it as it is, where that is nothing.
-    fn with(before: &PartitionInfo, live: &[i32], min_isr: usize) -> PartitionInfo {
-        let brokers = brokers(live);
-        let after = settled(before, rules(&brokers, min_isr), &Returned::default());
-        after.unwrap_or_else(|| before.clone())
-    }
-
-    fn returned(renewed: &[i32], lost: &[i32]) -> Returned {
-        Returned {
-            renewed: renewed.iter().copied().collect(),
-            lost: lost.iter().copied().collect(),
-        }
-    }
-
-    /// Leader, in sync, eligible.
-    fn state(info: &PartitionInfo) -> (i32, Vec<i32>, Vec<i32>) {
-        (info.leader, info.isr.clone(), info.elr.clone())
-    }
-
-    fn epochs(info: &PartitionInfo) -> (i32, i32) {
-        (info.leader_epoch, info.partition_epoch)
-    }
-
-    #[test]
-    fn the_first_live_one_in_sync_leads_and_who_is_gone_leaves() {
-        let led = partition(&[1, 2, 3]);
-        let second = with(&led, &[2, 3], 1);
-        assert_eq!(
-            (state(&second), epochs(&second)),
-            ((2, vec![2, 3], vec![]), (1, 1))
-        );
-        let followed = with(&led, &[1, 3], 1);
-        assert_eq!(
-            (state(&followed), epochs(&followed)),
-            ((1, vec![1, 3], vec![]), (0, 1))
-        );
-        assert_eq!(with(&led, &[1, 2, 3], 1), led);
-        // Who comes back follows first.
-        assert_eq!(with(&second, &[1, 2, 3], 1), second);
-    }
-
-    #[test]
-    fn the_last_in_sync_is_waited_for_and_leads_when_it_is_back() {
-        let led = partition(&[1, 2, 3]);
-        let last = with(&with(&led, &[2, 3], 1), &[3], 1);
-        assert_eq!(
-            (state(&last), epochs(&last)),
-            ((3, vec![3], vec![]), (2, 2))
-        );
-        let none = with(&last, &[], 1);
-        assert_eq!(
-            (state(&none), epochs(&none)),
-            ((-1, vec![3], vec![]), (3, 3))
-        );
-        // The others have less.
-        assert_eq!(with(&none, &[1, 2], 1), none);
-        let back = with(&none, &[1, 3], 1);
-        assert_eq!(
-            (state(&back), epochs(&back)),
-            ((3, vec![3], vec![]), (4, 4))
-        );
-        // All at once: each of them has all, and the first to come back leads.
-        let none = with(&led, &[], 1);
-        assert_eq!(state(&none), (-1, vec![1, 2, 3], vec![]));
-        assert_eq!(state(&with(&none, &[2], 1)), (2, vec![2], vec![]));
-    }
-
-    #[test]
-    fn who_left_while_nothing_was_committed_is_eligible() {
-        let led = partition(&[1, 2, 3]);
-        let one = with(&with(&led, &[2, 3], 2), &[3], 2);
-        assert_eq!(state(&one), (3, vec![3], vec![2]));
-        // The last one dies and an eligible one is back: it has all that was committed.
-        let eligible = with(&one, &[2], 2);
-        assert_eq!(state(&eligible), (2, vec![2], vec![3]));
-        // Broker 1 left while two were in sync, and more was committed.
-        assert_eq!(state(&with(&one, &[1], 2)), (-1, vec![3], vec![2]));
-    }
-
-    #[test]
-    fn where_the_topic_lets_it_any_replica_leads_rather_than_none() {
-        let led = partition(&[1, 2, 3]);
-        let none = with(&with(&led, &[3], 1), &[], 1);
-        let brokers = brokers(&[2]);
-        let unclean = Rules {
-            unclean: true,
-            ..rules(&brokers, 2)
-        };
-        let after = settled(&none, unclean, &Returned::default()).unwrap();
-        assert_eq!(state(&after), (2, vec![2], vec![]));
-    }
-
-    #[test]
-    fn a_registration_that_is_replaced_is_a_death() {
-        let led = partition(&[1, 2]);
-        let live = brokers(&[1, 2]);
-        let after = |info: &PartitionInfo, returned: &Returned| {
-            let after = settled(info, rules(&live, 1), returned);
-            after.unwrap_or_else(|| info.clone())
-        };
-        let moved = after(&led, &returned(&[1], &[]));
-        assert_eq!(
-            (state(&moved), epochs(&moved)),
-            ((2, vec![2], vec![]), (1, 1))
-        );
-        // Alone in sync, it leads on, in a new epoch.
-        let alone = after(&moved, &returned(&[2], &[]));
-        assert_eq!(
-            (state(&alone), epochs(&alone)),
-            ((2, vec![2], vec![]), (2, 2))
-        );
-        let both = after(&led, &returned(&[1, 2], &[]));
-        assert_eq!(
-            (state(&both), epochs(&both)),
-            ((1, vec![1, 2], vec![]), (1, 1))
-        );
-    }
-
-    #[test]
-    fn who_came_back_with_less_is_counted_on_last() {
-        let one = with(&with(&partition(&[1, 2, 3]), &[2, 3], 2), &[3], 2);
-        assert_eq!(state(&one), (3, vec![3], vec![2]));
-        let none = with(&one, &[], 2);
-        let after = |live: &[i32], lost: &[i32]| {
-            let live = brokers(live);
-            let after = settled(&none, rules(&live, 2), &returned(&[], lost));
-            state(&after.unwrap_or_else(|| none.clone()))
-        };
-        assert_eq!(after(&[3], &[]), (3, vec![3], vec![2]));
-        // Not the empty one, but the one that has all, when it is back.
-        assert_eq!(after(&[3], &[3]), (-1, vec![2], vec![]));
-        assert_eq!(after(&[2, 3], &[3]), (2, vec![2], vec![]));
-        // Where no other one has all, it is better than none.
-        let alone = with(&with(&partition(&[1, 2]), &[1], 1), &[], 1);
-        let live = brokers(&[1, 2]);
-        let back = settled(&alone, rules(&live, 1), &returned(&[1], &[1]));
-        assert_eq!(state(&back.unwrap()), (1, vec![1], vec![]));
-    }
-
-    #[test]
-    fn a_broker_that_takes_no_messages_leads_only_where_no_other_can() {
-        let mut live = brokers(&[1, 2]);
-        live.get_mut(&1).unwrap().accept_publish = false;
-        let led = partition(&[1, 2]);
-        let after = settled(&led, rules(&live, 1), &Returned::default()).unwrap();
-        assert_eq!(state(&after), (2, vec![1, 2], vec![]));
-        live.remove(&2);
-        let after = settled(&after, rules(&live, 1), &Returned::default()).unwrap();
-        assert_eq!(state(&after), (1, vec![1], vec![]));
-    }
-
-    #[test]
-    fn a_partition_of_one_replica_is_led_by_that_one_for_ever() {
-        let only = partition(&[1]);
-        for (live, returned) in [(&[][..], returned(&[], &[])), (&[1], returned(&[1], &[1]))] {
-            let live = brokers(live);
-            assert_eq!(settled(&only, rules(&live, 1), &returned), None);
-        }
-    }
-
-    #[test]
-    fn a_reassignment_ends_when_all_that_it_adds_is_in_sync() {
-        let live = brokers(&[1, 2, 3, 4]);
-        let mut moving = partition(&[3, 4, 1, 2]);
-        (moving.isr, moving.leader) = (vec![1, 2], 1);
-        (moving.adding, moving.removing) = (vec![3, 4], vec![1, 2]);
-        let propose = |isr: &[i32]| {
-            let mut change = Change::of(&moving, rules(&live, 1));
-            change.isr = isr.to_vec();
-            change.made().unwrap()
-        };
-        let on_the_way = propose(&[1, 2, 3]);
-        assert_eq!(state(&on_the_way), (1, vec![3, 1, 2], vec![]));
-        assert_eq!((on_the_way.adding.len(), epochs(&on_the_way)), (2, (0, 1)));
-        let done = propose(&[1, 2, 3, 4]);
-        assert_eq!(
-            (state(&done), epochs(&done)),
-            ((3, vec![3, 4], vec![]), (1, 1))
-        );
-        assert_eq!(done.replicas, [3, 4]);
-        assert!(done.adding.is_empty() && done.removing.is_empty());
-    }
-
-    #[derive(Debug, Clone)]
-    enum Happens {
-        Live(Vec<i32>),
-        Back(Vec<i32>, Vec<i32>),
-        Proposed(Vec<i32>),
-        Preferred,
-        Moved(Vec<i32>),
-    }
-
-    fn some() -> impl Strategy<Value = Vec<i32>> {
-        proptest::sample::subsequence(vec![1, 2, 3, 4], 0..=4).prop_shuffle()
-    }
-
-    fn happens() -> impl Strategy<Value = Happens> {
-        prop_oneof![
-            4 => some().prop_map(Happens::Live),
-            1 => (some(), some()).prop_map(|(renewed, lost)| Happens::Back(renewed, lost)),
-            3 => some().prop_map(Happens::Proposed),
-            1 => Just(Happens::Preferred),
-            1 => some().prop_filter("none", |all| !all.is_empty()).prop_map(Happens::Moved),
-        ]
-    }
-
-    fn after(
-        before: &PartitionInfo,
-        what: &Happens,
-        live: &mut BTreeMap<i32, Broker>,
-        (min_isr, unclean): (usize, bool),
-    ) -> Option<PartitionInfo> {
-        if let Happens::Live(ids) = what {
-            *live = brokers(ids);
-        }
-        let rules = Rules {
-            unclean,
-            ..rules(live, min_isr)
-        };
-        let mut change = Change::of(before, rules);
-        match what {
-            Happens::Live(_) => return settled(before, rules, &Returned::default()),
-            Happens::Back(renewed, lost) => {
-                return settled(before, rules, &returned(renewed, lost));
-            }
-            // As what a leader may propose.
-            Happens::Proposed(isr) => {
-                change.isr = isr.clone();
-                change
-                    .isr
-                    .retain(|id| rules.is_active(*id) && before.replicas.contains(id));
-                if !rules.is_active(before.leader) || !change.isr.contains(&before.leader) {
-                    return None;
-                }
-            }
-            Happens::Preferred => change.preference = Preference::FirstReplica,
-            Happens::Moved(target) => {
-                let removing = in_order(&before.replicas, |id| !target.contains(&id));
-                change.adding = in_order(target, |id| !before.replicas.contains(&id));
-                change.replicas = target.iter().chain(&removing).copied().collect();
-                change.removing = removing;
-            }
-        }
-        change.made()
-    }
-
-    /// What is true of every change, whatever happens.
-    fn check(
-        before: &PartitionInfo,
-        after: &PartitionInfo,
-        has_all: &BTreeSet<i32>,
-        unclean: bool,
-    ) {
-        assert_eq!(after.partition_epoch, before.partition_epoch + 1);
-        let begun = after.leader_epoch - before.leader_epoch;
-        assert!(begun == 0 || begun == 1);
-        assert!(after.leader == before.leader || begun == 1);
-        assert!(!after.isr.is_empty());
-        let is_replica = |id: &i32| after.replicas.contains(id);
-        assert!(after.isr.iter().all(is_replica) && after.elr.iter().all(is_replica));
-        assert!(after.elr.iter().all(|id| !after.isr.contains(id)));
-        assert!(after.leader == NO_LEADER || after.isr.contains(&after.leader));
-        let had = |id: &i32| before.isr.contains(id) || before.elr.contains(id);
-        if after.leader != before.leader && after.leader != NO_LEADER && !unclean {
-            assert!(had(&after.leader) || has_all.contains(&after.leader));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_happens_no_leader_lacks_what_is_committed_and_no_epoch_goes_back(
-            all in proptest::collection::vec(happens(), 1..30),
-            min_isr in 1..=3_usize,
-            unclean in proptest::bool::weighted(0.2),
-        ) {
-            let mut live = brokers(&[1, 2, 3, 4]);
-            let mut info = partition(&[1, 2, 3]);
-            for what in &all {
-                let proposed = match what {
-                    Happens::Proposed(isr) => isr.iter().copied().collect(),
-                    _ => BTreeSet::new(),
-                };
-                if let Some(next) = after(&info, what, &mut live, (min_isr, unclean)) {
-                    check(&info, &next, &proposed, unclean);
-                    info = next;
-                }
-                // What was done is done.
-                let rules = Rules { unclean, ..rules(&live, min_isr) };
-                if let Some(next) = settled(&info, rules, &Returned::default()) {
-                    check(&info, &next, &BTreeSet::new(), unclean);
-                    prop_assert_eq!(settled(&next, rules, &Returned::default()), None);
-                    info = next;
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ use super::configs::Configs;
 use super::names;
 use crate::config::TopicOverrides;
 use crate::coordinator::{InternalTopic, Slot};
+use crate::meta::records::LossRecord;
 use crate::partition::Identity;
 
 /// Where clients of one listener find a broker.
@@ -37,6 +38,8 @@ pub struct Broker {
     pub accept_publish: bool,
     /// Whether it is about to stop: what it leads others are to lead.
     pub shutting_down: bool,
+    /// The latest of its registrations with less than it had had before.
+    pub lost: LossRecord,
     /// Its registration's number.
     pub epoch: i64,
 }
@@ -102,6 +105,8 @@ pub struct PartitionInfo {
     pub removing: Vec<i32>,
     /// -1 for none.
     pub leader: i32,
+    /// While none leads, who led last; -1 where one leads, or none ever did.
+    pub last_known_leader: i32,
     /// Counts leaders.
     pub leader_epoch: i32,
     /// The leader epoch that it began with.
@@ -120,6 +125,7 @@ impl PartitionInfo {
             adding: Vec::new(),
             removing: Vec::new(),
             leader: replicas.first().copied().unwrap_or(-1),
+            last_known_leader: -1,
             replicas,
             leader_epoch: first_epoch,
             first_epoch,
@@ -140,6 +146,10 @@ impl PartitionInfo {
     pub fn change_state(&mut self, leader: i32, isr: Vec<i32>) {
         self.leader_epoch += i32::from(leader != self.leader);
         self.partition_epoch += 1;
+        self.last_known_leader = match leader {
+            -1 => self.leader.max(self.last_known_leader),
+            _ => -1,
+        };
         (self.leader, self.isr) = (leader, isr);
         self.elr.retain(|id| !self.isr.contains(id));
     }

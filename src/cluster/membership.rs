@@ -13,11 +13,13 @@ use super::changes::ClusterError;
 use super::controller::Controller;
 use super::image::{Broker, BrokerEndpoint};
 use super::view::{ClusterEvent, View};
+use crate::log::DataDirError;
 use crate::meta::records::{
-    BrokerMasterRecord, BrokerRecord, ControllerEpochRecord, EndpointRecord, RECORD_VERSION,
-    decode, encode,
+    BrokerMasterRecord, BrokerRecord, ControllerEpochRecord, EndpointRecord, LossRecord,
+    RECORD_VERSION, decode, encode,
 };
 use crate::meta::{MetaError, MetaStore, Op, paths};
+use crate::partition::Partitions;
 
 /// How MetaQ's own brokers begin what they write to `/brokers/ids/<id>/master`.
 const METAQ_SCHEME: &[u8] = b"meta://";
@@ -25,11 +27,36 @@ const METAQ_SCHEME: &[u8] = b"meta://";
 /// Groups whose offsets tell whether a MetaQ wrote them.
 const LEGACY_GROUPS_LOOKED_AT: usize = 20;
 
+/// The data directories that a broker starts with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Directories {
+    /// Their ids. By the first one a broker knows its own registration.
+    pub ids: Vec<String>,
+    /// Whether the system ended, or was not seen to run on, while one of them was in use: what was not synced may be gone.
+    pub lost_unsynced: bool,
+}
+
+impl Directories {
+    /// Those of the partitions, all in use.
+    pub fn of(partitions: &Partitions) -> Result<Self, DataDirError> {
+        let mut directories = Self::default();
+        for dir in partitions.data_dirs() {
+            directories.ids.extend(dir.property("directory.id")?);
+            directories.lost_unsynced |= dir.may_have_lost();
+        }
+        Ok(directories)
+    }
+
+    fn first(&self) -> &str {
+        self.ids.first().map_or("", String::as_str)
+    }
+}
+
 /// What is registered, and as what.
 #[derive(Debug, Clone, Default)]
 struct Registration {
     member: Option<Broker>,
-    directory_id: String,
+    directories: Directories,
     /// The store's session that it was registered in.
     session: u64,
 }
@@ -142,11 +169,11 @@ impl Membership {
     pub(super) async fn join(
         &self,
         member: Broker,
-        directory_id: String,
+        directories: Directories,
     ) -> Result<(), ClusterError> {
         *self.registration.lock() = Registration {
             member: Some(member),
-            directory_id,
+            directories,
             session: 0,
         };
         self.rejoin().await
@@ -186,7 +213,7 @@ impl Membership {
         let session = self.view.meta.session().borrow().number;
         let Registration {
             member,
-            directory_id,
+            directories,
             session: registered_in,
         } = self.registration.lock().clone();
         let Some(mut member) = member else {
@@ -200,8 +227,8 @@ impl Membership {
             self.controller.resign();
             // What was coordinated in the session before is read anew.
             self.view.change_image(|image| image.slots.clear());
-            member.epoch = match self.register(&member, &directory_id).await {
-                Ok(epoch) => epoch,
+            (member.epoch, member.lost) = match self.register(&member, &directories).await {
+                Ok(registered) => registered,
                 Err(ClusterError::DuplicateBroker { place, .. }) if registered_in > 0 => {
                     self.fence(&place);
                     return Ok(());
@@ -210,6 +237,7 @@ impl Membership {
             };
             let mut registration = self.registration.lock();
             (registration.member, registration.session) = (Some(member), session);
+            registration.directories.lost_unsynced = false;
             self.view.meta.lease().claim(session);
         }
         self.reload_brokers().await?;
@@ -224,13 +252,13 @@ impl Membership {
     /// Tells the controller that this broker is about to stop. What it leads, and the groups that it coordinates, are given
     /// to others.
     pub(super) async fn announce_end(&self) -> Result<(), ClusterError> {
-        let (member, directory_id) = {
+        let (member, directories) = {
             let mut registration = self.registration.lock();
             let Some(member) = &mut registration.member else {
                 return Ok(());
             };
             member.shutting_down = true;
-            (member.clone(), registration.directory_id.clone())
+            (member.clone(), registration.directories.clone())
         };
         let path = paths::broker_master(member.id);
         let Some(node) = self.view.meta.get(&path).await? else {
@@ -240,7 +268,7 @@ impl Membership {
         if record.epoch != member.epoch {
             return Ok(());
         }
-        let data = encode(&master_record(&member, &directory_id, member.epoch));
+        let data = encode(&master_record(&member, directories.first(), member.epoch));
         let version = Some(node.version);
         let told = self.view.meta.multi(vec![Op::Set {
             path,
@@ -250,7 +278,13 @@ impl Membership {
         Ok(told.await?)
     }
 
-    async fn register(&self, member: &Broker, directory_id: &str) -> Result<i64, ClusterError> {
+    /// The registration's number, and what was lost by it or by earlier ones.
+    async fn register(
+        &self,
+        member: &Broker,
+        directories: &Directories,
+    ) -> Result<(i64, LossRecord), ClusterError> {
+        let directory_id = directories.first();
         let (path, master) = (paths::broker(member.id), paths::broker_master(member.id));
         loop {
             let counted = self.view.meta.get(&path).await?;
@@ -261,6 +295,7 @@ impl Membership {
                 _ => None,
             };
             let epoch = before.as_ref().map_or(1, |before| before.epoch + 1);
+            let lost = lost_by(before.as_ref(), directories, epoch);
             if let Some(before) = before.and_then(|before| before.directory_id)
                 && before != directory_id
             {
@@ -275,6 +310,8 @@ impl Membership {
                 version: RECORD_VERSION,
                 epoch,
                 directory_id: Some(directory_id.to_owned()),
+                directories: directories.ids.clone(),
+                lost,
             });
             let mut ops = vec![match counted {
                 Some(node) => Op::Set {
@@ -297,15 +334,20 @@ impl Membership {
                     version: Some(old.version),
                 });
             }
+            let registered = Broker {
+                lost,
+                ..member.clone()
+            };
             ops.push(Op::Create {
                 path: master.clone(),
-                data: encode(&master_record(member, directory_id, epoch)),
+                data: encode(&master_record(&registered, directory_id, epoch)),
                 ephemeral: true,
             });
             match self.view.meta.multi(ops).await {
                 Ok(()) => {
                     tracing::info!(id = member.id, epoch, "registered");
-                    return Ok(epoch);
+                    tell_loss(lost, epoch);
+                    return Ok((epoch, lost));
                 }
                 Err(MetaError::BadVersion(_) | MetaError::NodeExists(_) | MetaError::NoNode(_)) => {
                 }
@@ -350,6 +392,35 @@ impl Membership {
     }
 }
 
+/// What a registration says was lost: what the one before said, and what is found now. The mark stays for good; the controller
+/// notes beside it which registrations it has dealt with, so that no restart in between hides a loss from it.
+fn lost_by(before: Option<&BrokerRecord>, directories: &Directories, epoch: i64) -> LossRecord {
+    let mut lost = before.map_or(LossRecord::default(), |before| before.lost);
+    if directories.lost_unsynced {
+        lost.unsynced = epoch;
+    }
+    let had = before.into_iter().flat_map(|before| {
+        let first = before.directory_id.iter();
+        first.chain(&before.directories)
+    });
+    if had.into_iter().any(|id| !directories.ids.contains(id)) {
+        lost.directory = epoch;
+    }
+    lost
+}
+
+fn tell_loss(lost: LossRecord, epoch: i64) {
+    if lost.directory == epoch {
+        tracing::warn!(
+            "a data directory of before is not there: this broker is in sync with nothing until it has copied it"
+        );
+    } else if lost.unsynced == epoch {
+        tracing::warn!(
+            "the system did not run on since this broker ended: where a topic does not sync each message, this broker is in sync with nothing until it has copied what may be lost"
+        );
+    }
+}
+
 fn master_record(member: &Broker, directory_id: &str, epoch: i64) -> BrokerMasterRecord {
     BrokerMasterRecord {
         version: RECORD_VERSION,
@@ -359,6 +430,7 @@ fn master_record(member: &Broker, directory_id: &str, epoch: i64) -> BrokerMaste
         directory_id: directory_id.to_owned(),
         accept_publish: member.accept_publish,
         shutting_down: member.shutting_down,
+        lost: member.lost,
         metaq: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
@@ -398,13 +470,14 @@ fn from_record(id: i32, record: BrokerMasterRecord) -> Broker {
         rack: record.rack,
         accept_publish: record.accept_publish,
         shutting_down: record.shutting_down,
+        lost: record.lost,
         epoch: record.epoch,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{DIRECTORY, alone, member, open, put, store, text};
+    use super::super::testing::{DIRECTORY, alone, directories, member, open, put, store, text};
     use super::*;
 
     fn registered(directory_id: &str) -> String {
@@ -419,7 +492,7 @@ mod tests {
         let cluster = open(dir.path(), &meta).await.unwrap();
         put(&meta, &paths::broker(0), r#"{"version":1,"epoch":4}"#).await;
         put(&meta, &paths::broker_master(0), &registered(DIRECTORY)).await;
-        cluster.join(member(), DIRECTORY.to_owned()).await.unwrap();
+        cluster.join(member(), directories()).await.unwrap();
         assert_eq!(cluster.image().brokers[&0].epoch, 5);
         assert!(cluster.may_act() && cluster.is_controller());
     }
@@ -437,13 +510,46 @@ mod tests {
         assert_eq!(at(&older, "PLAINTEXT"), Some(9092));
     }
 
+    #[test]
+    fn what_was_lost_is_said_for_good_with_the_registration_that_found_it() {
+        let directories = |ids: &[&str], lost_unsynced| Directories {
+            ids: ids.iter().map(|id| (*id).to_owned()).collect(),
+            lost_unsynced,
+        };
+        let mut before: Option<BrokerRecord> = None;
+        let mut register = |now: &Directories| {
+            let epoch = before.as_ref().map_or(1, |before| before.epoch + 1);
+            let lost = lost_by(before.as_ref(), now, epoch);
+            let record = BrokerRecord {
+                version: RECORD_VERSION,
+                epoch,
+                directory_id: Some(now.first().to_owned()),
+                directories: now.ids.clone(),
+                lost,
+            };
+            // As it is read again.
+            before = Some(decode("/x", &encode(&record)).unwrap());
+            (lost.unsynced, lost.directory)
+        };
+        assert_eq!(register(&directories(&["a", "b"], false)), (0, 0));
+        assert_eq!(register(&directories(&["a", "b"], true)), (2, 0));
+        assert_eq!(register(&directories(&["b", "a", "c"], false)), (2, 0));
+        assert_eq!(register(&directories(&["a", "c"], false)), (2, 4));
+        assert_eq!(register(&directories(&["a", "c"], true)), (5, 4));
+        // By an earlier version, which says only the first one.
+        let mut earlier = before.unwrap();
+        earlier.directories.clear();
+        let lost = |ids: &[&str]| lost_by(Some(&earlier), &directories(ids, false), 6).directory;
+        assert_eq!((lost(&["c", "a"]), lost(&["c"])), (4, 6));
+    }
+
     #[tokio::test]
     async fn a_number_that_another_directory_has_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let meta = store(dir.path());
         let cluster = open(dir.path(), &meta).await.unwrap();
         put(&meta, &paths::broker_master(0), &registered("dir-b")).await;
-        let refused = cluster.join(member(), DIRECTORY.to_owned()).await;
+        let refused = cluster.join(member(), directories()).await;
         assert!(matches!(
             refused,
             Err(ClusterError::DuplicateBroker { id: 0, .. })

@@ -42,6 +42,7 @@ pub use image::{
     parse_identity,
 };
 pub use leader_elections::{Election, ElectionRefusal};
+pub use membership::Directories;
 pub use names::{
     NameError, TOPIC_NAME_BYTES_MAX, check_topic_name, is_internal_name, is_reserved_name,
 };

@@ -3,7 +3,8 @@
 //!
 //! `/brokers/settled` says which registrations that was done for. A broker that registered again in between is found by it,
 //! also by a controller that saw neither its death nor its return: it was gone, and leads nothing of what it led, or in a new
-//! epoch. The node is written after the partitions' states: what is done twice changes nothing the second time, but for an
+//! epoch. It also says which losses it was done for: a broker that has less than it had is in sync with nothing until it has copied
+//! it, and not eligible (KIP-966); the registration after that one does not hide it. The node is written after the partitions' states: what is done twice changes nothing the second time, but for an
 //! epoch that grows once more.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use super::controller::Controller;
 use super::elections::{Returned, settled};
 use super::image::{Broker, Image, Topic};
 use super::partition_changes::Planned;
+use crate::config::TopicConfig;
 use crate::meta::records::{RECORD_VERSION, SettledRecord, decode, encode};
 use crate::meta::{Op, paths};
 
@@ -39,24 +41,14 @@ impl Controller {
         }
         let image = self.view.image();
         let known = self.settled_for().await?;
-        let there: BTreeMap<i32, i64> = image
-            .brokers
-            .values()
-            .map(|broker| (broker.id, broker.epoch))
-            .collect();
-        let is_new = |(id, epoch): &(&i32, &i64)| known.get(id) != Some(epoch);
-        let renewed = there.iter().filter(is_new).map(|(id, _)| *id);
-        let returned = Returned {
-            renewed: renewed.collect(),
-            lost: BTreeSet::new(),
-        };
+        let arrivals = Arrivals::of(&image.brokers, &known);
         let mut planned = Planned::of(image.clone());
         let changed: usize = image
             .topics()
-            .map(|topic| self.settle_topic(&image, topic, &returned, &mut planned))
+            .map(|topic| self.settle_topic(&image, topic, &arrivals, &mut planned))
             .sum();
         if changed > 0 {
-            let live: Vec<&i32> = there.keys().collect();
+            let live: Vec<&i32> = image.brokers.keys().collect();
             tracing::info!(
                 partitions = changed,
                 ?live,
@@ -64,13 +56,10 @@ impl Controller {
             );
         }
         self.store_planned(planned).await?;
-        if known == there {
+        let record = settled_by_now(&image.brokers, &known);
+        if known == record {
             return Ok(());
         }
-        let record = SettledRecord {
-            version: RECORD_VERSION,
-            brokers: there,
-        };
         self.change_as_controller(vec![Op::put(paths::SETTLED, encode(&record))])
             .await
     }
@@ -80,7 +69,7 @@ impl Controller {
         &self,
         image: &Image,
         topic: &std::sync::Arc<Topic>,
-        returned: &Returned,
+        arrivals: &Arrivals,
         planned: &mut Planned,
     ) -> usize {
         let are_alone = topic.partitions.iter().all(|info| info.is_alone());
@@ -88,6 +77,10 @@ impl Controller {
             return 0;
         }
         let rules = self.rules_for(image, topic);
+        let returned = match self.syncs_every_message(topic) {
+            true => &arrivals.of_synced,
+            false => &arrivals.of_others,
+        };
         let mut changed = 0;
         for (index, info) in topic.partitions.iter().enumerate() {
             if let Some(info) = settled(info, rules, returned) {
@@ -96,6 +89,12 @@ impl Controller {
             }
         }
         changed
+    }
+
+    fn syncs_every_message(&self, topic: &Topic) -> bool {
+        let broker = &self.view.reconciler().defaults_for(&topic.name);
+        let overrides = &topic.overrides;
+        TopicConfig { overrides, broker }.log().syncs_every_append()
     }
 
     /// A topic with other settings, as its partitions are by them.
@@ -111,11 +110,64 @@ impl Controller {
     }
 
     /// The registrations that all partitions are settled for, as the tree says.
-    async fn settled_for(&self) -> Result<BTreeMap<i32, i64>, ClusterError> {
+    async fn settled_for(&self) -> Result<SettledRecord, ClusterError> {
         match self.view.meta.get(paths::SETTLED).await? {
-            Some(node) => Ok(decode::<SettledRecord>(paths::SETTLED, &node.data)?.brokers),
-            None => Ok(BTreeMap::new()),
+            Some(node) => Ok(decode(paths::SETTLED, &node.data)?),
+            None => Ok(SettledRecord {
+                version: RECORD_VERSION,
+                brokers: BTreeMap::new(),
+                lost: BTreeMap::new(),
+            }),
         }
+    }
+}
+
+/// Brokers that came since the partitions were settled.
+struct Arrivals {
+    /// As they are to topics that sync each message: they have what they acknowledged, where they have their directories.
+    of_synced: Returned,
+    /// As they are to other topics.
+    of_others: Returned,
+}
+
+impl Arrivals {
+    fn of(brokers: &BTreeMap<i32, Broker>, known: &SettledRecord) -> Self {
+        let is_new = |broker: &&Broker| known.brokers.get(&broker.id) != Some(&broker.epoch);
+        let (mut renewed, mut directory, mut unsynced) =
+            (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for broker in brokers.values().filter(is_new) {
+            let dealt_with = known.lost.get(&broker.id).copied().unwrap_or_default();
+            renewed.insert(broker.id);
+            if broker.lost.directory > dealt_with.directory {
+                directory.insert(broker.id);
+            }
+            if broker.lost.unsynced > dealt_with.unsynced {
+                unsynced.insert(broker.id);
+            }
+        }
+        unsynced.extend(&directory);
+        let returned = |lost| Returned {
+            renewed: renewed.clone(),
+            lost,
+        };
+        Self {
+            of_synced: returned(directory),
+            of_others: returned(unsynced),
+        }
+    }
+}
+
+/// What is settled, when it is for these brokers.
+fn settled_by_now(brokers: &BTreeMap<i32, Broker>, known: &SettledRecord) -> SettledRecord {
+    let there = brokers.values();
+    let mut lost = known.lost.clone();
+    for broker in there.clone().filter(|broker| !broker.lost.is_none()) {
+        lost.insert(broker.id, broker.lost);
+    }
+    SettledRecord {
+        version: RECORD_VERSION,
+        brokers: there.map(|broker| (broker.id, broker.epoch)).collect(),
+        lost,
     }
 }
 
@@ -283,6 +335,91 @@ mod tests {
         changed.await.unwrap();
         assert_eq!(states(&cluster, "t")[0].0, 0);
         check_tree(&cluster, "t").await;
+    }
+
+    /// Broker 1 is registered, as one that came back with less.
+    async fn comes_back(cluster: &Cluster, epoch: i64, lost: &str) {
+        let record = format!(
+            r#"{{"version":1,"epoch":{epoch},"endpoints":[],"rack":null,"directory_id":"dir-1","accept_publish":true,"lost":{lost},"metaq":"0"}}"#
+        );
+        put(cluster.meta(), &paths::broker_master(1), &record).await;
+        cluster.membership.reload_brokers().await.unwrap();
+    }
+
+    /// Broker 0, and topics of two replicas that need both, which broker 1 was the last to lead.
+    async fn led_by_one_last(dir: &std::path::Path) -> Cluster {
+        let cluster = with(dir, &[(1, 1), (2, 1)]).await;
+        for (name, flush) in [("synced", "1"), ("cached", "1000")] {
+            let setting = |key: &str, value: &str| (key.to_owned(), Some(value.to_owned()));
+            let new = NewTopic {
+                assignments: BTreeMap::from([(0, vec![1, 2])]),
+                config: vec![
+                    setting("flush.messages", flush),
+                    setting("min.insync.replicas", "2"),
+                ],
+                ..NewTopic::with_defaults(name)
+            };
+            let made = cluster.controller().create_topics(&[new], false).await;
+            assert!(made[0].is_ok());
+        }
+        for id in [2, 1] {
+            dies(&cluster, id).await;
+        }
+        assert_eq!(states(&cluster, "cached"), [(-1, vec![1], 1)]);
+        cluster
+    }
+
+    #[tokio::test]
+    async fn who_lost_what_was_not_synced_does_not_lead_where_another_one_has_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = led_by_one_last(dir.path()).await;
+        comes_back(&cluster, 2, r#"{"unsynced":2}"#).await;
+        assert_eq!(states(&cluster, "synced"), [(1, vec![1], 2)]);
+        assert_eq!(states(&cluster, "cached"), [(-1, vec![2], 1)]);
+        check_tree(&cluster, "cached").await;
+        register(&cluster, &[(2, 2)]).await;
+        assert_eq!(states(&cluster, "cached"), [(2, vec![2], 2)]);
+        // It is dealt with: the next registration, which says it still, is a restart like any other.
+        dies(&cluster, 1).await;
+        let alone = super::super::partition_changes::IsrProposal {
+            topic_id: cluster.image().topic("cached").unwrap().id,
+            index: 0,
+            leader_epoch: 2,
+            partition_epoch: partitions(&cluster, "cached")[0].partition_epoch,
+            isr: vec![(2, 2), (1, 3)],
+            is_recovering: false,
+        };
+        comes_back(&cluster, 3, r#"{"unsynced":2}"#).await;
+        let altered = cluster.alter_partitions(2, 2, vec![alone]).await;
+        assert!(altered.unwrap()[0].is_ok());
+        dies(&cluster, 2).await;
+        dies(&cluster, 1).await;
+        comes_back(&cluster, 4, r#"{"unsynced":2}"#).await;
+        assert_eq!(states(&cluster, "cached")[0].0, 1);
+        let settled = text(cluster.meta(), paths::SETTLED).await.unwrap();
+        assert!(
+            settled.contains(r#""lost":{"1":{"unsynced":2}}"#),
+            "{settled}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_loss_that_no_controller_saw_is_found_at_the_next_registration() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = led_by_one_last(dir.path()).await;
+        // Registration 2 found the loss, and was over before anybody looked.
+        comes_back(&cluster, 3, r#"{"unsynced":2}"#).await;
+        assert_eq!(states(&cluster, "cached"), [(-1, vec![2], 1)]);
+    }
+
+    #[tokio::test]
+    async fn who_comes_without_its_directory_has_lost_what_is_synced_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = led_by_one_last(dir.path()).await;
+        comes_back(&cluster, 2, r#"{"directory":2}"#).await;
+        for name in ["synced", "cached"] {
+            assert_eq!(states(&cluster, name), [(-1, vec![2], 1)]);
+        }
     }
 
     #[tokio::test]

@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::changes::{ClusterError, NewTopic};
 use super::cluster::Cluster;
 use super::image::{Broker, BrokerEndpoint};
+use super::membership::Directories;
 use crate::config::{Config, LiveConfig};
 use crate::log::{Disk, DiskFile, RealDisk, as_real_disk};
+use crate::meta::records::LossRecord;
 use crate::meta::{MetaStore, Op, paths};
 use crate::partition::{Partitions, PartitionsOptions};
 
@@ -38,6 +40,13 @@ impl Disk for Refusing {
 
 pub(super) fn store(dir: &Path) -> MetaStore {
     MetaStore::open_embedded(&dir.join("meta")).unwrap()
+}
+
+pub(super) fn directories() -> Directories {
+    Directories {
+        ids: vec![DIRECTORY.to_owned()],
+        lost_unsynced: false,
+    }
 }
 
 /// Broker 0 over a store, not a member yet.
@@ -75,6 +84,7 @@ pub(super) fn member() -> Broker {
         rack: None,
         accept_publish: true,
         shutting_down: false,
+        lost: LossRecord::default(),
         epoch: 0,
     }
 }
@@ -82,7 +92,7 @@ pub(super) fn member() -> Broker {
 /// Broker 0 as the controller of its cluster.
 pub(super) async fn alone(dir: &Path) -> Cluster {
     let cluster = open(dir, &store(dir)).await.unwrap();
-    cluster.join(member(), DIRECTORY.to_owned()).await.unwrap();
+    cluster.join(member(), directories()).await.unwrap();
     assert!(cluster.is_controller());
     cluster
 }

@@ -128,6 +128,7 @@ fn topic_from(name: &str, topic: &Node, states: &[(String, Node)]) -> Result<Top
                     info.replicas = state.replicas;
                 }
                 (info.elr, info.adding, info.removing) = (state.elr, state.adding, state.removing);
+                info.last_known_leader = state.last_known_leader.unwrap_or(-1);
                 info.partition_epoch = state.partition_epoch;
             }
         }
@@ -214,6 +215,7 @@ fn states_of(topic: &Topic, first: usize, infos: &[PartitionInfo]) -> PartitionS
         replicas: info.replicas.clone(),
         isr: info.isr.clone(),
         elr: info.elr.clone(),
+        last_known_leader: Some(info.last_known_leader).filter(|id| *id >= 0),
         adding: info.adding.clone(),
         removing: info.removing.clone(),
         partition_epoch: info.partition_epoch,
@@ -298,6 +300,7 @@ mod tests {
             .collect();
         assert_eq!(paths, ["/brokers/topics/t/partitions/0"]);
         let mut moving = again.clone();
+        moving.partitions[3].last_known_leader = 1;
         let info = &mut moving.partitions[200];
         (info.elr, info.adding, info.removing) = (vec![2], vec![3], vec![1]);
         store.multi(change(&moved, &moving)).await.unwrap();

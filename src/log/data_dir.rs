@@ -112,6 +112,8 @@ pub struct DataDir {
     /// Kept open: the lock goes with it.
     _lock: File,
     left: Left,
+    /// Whether it was in use before.
+    is_known: bool,
     rows: Mutex<Rows>,
 }
 
@@ -153,6 +155,7 @@ impl DataDir {
             path: path.to_path_buf(),
             _lock: lock,
             left,
+            is_known: path.join(META_PROPERTIES).exists(),
             rows: Mutex::new(rows),
         })
     }
@@ -170,6 +173,11 @@ impl DataDir {
     /// How it was left.
     pub fn left(&self) -> Left {
         self.left
+    }
+
+    /// Whether what was not synced may be gone from it.
+    pub fn may_have_lost(&self) -> bool {
+        self.left == Left::Crashed && self.is_known
     }
 
     /// A property of `meta.properties`, such as `cluster.id` or `node.id`.
@@ -477,6 +485,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = open(dir.path()).unwrap();
         assert_eq!(data.left(), Left::Crashed);
+        assert!(!data.may_have_lost());
         data.mark_clean().unwrap();
         drop(data);
         let data = open(dir.path()).unwrap();
@@ -485,6 +494,7 @@ mod tests {
         drop(data);
         let data = open(dir.path()).unwrap();
         assert_eq!(data.left(), Left::Crashed);
+        assert!(data.may_have_lost());
         data.note_running().unwrap();
         drop(data);
         assert_eq!(open(dir.path()).unwrap().left(), Left::Killed);

@@ -79,6 +79,9 @@ pub struct PartitionStateRecord {
     /// Replicas that have all that is committed and may lead where none that is in sync can (KIP-966).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elr: Vec<i32>,
+    /// While none leads, who led last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_known_leader: Option<i32>,
     /// Replicas that a reassignment adds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adding: Vec<i32>,
@@ -120,6 +123,34 @@ pub struct BrokerRecord {
     /// The first data directory of the latest one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory_id: Option<String>,
+    /// All data directories of the latest one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub directories: Vec<String>,
+    /// When it had less than it had had before.
+    #[serde(default, skip_serializing_if = "LossRecord::is_none")]
+    pub lost: LossRecord,
+}
+
+/// The latest registrations of a broker that came back with less than it had; 0 for none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossRecord {
+    /// After the system had ended without the broker having closed its logs: what was not synced may be gone.
+    #[serde(default, skip_serializing_if = "is_no_registration")]
+    pub unsynced: i64,
+    /// Without a data directory that it had: all in it is gone.
+    #[serde(default, skip_serializing_if = "is_no_registration")]
+    pub directory: i64,
+}
+
+impl LossRecord {
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn is_no_registration(number: &i64) -> bool {
+    *number == 0
 }
 
 /// `/brokers/ids/<id>/master`.
@@ -140,6 +171,9 @@ pub struct BrokerMasterRecord {
     /// Whether it is about to stop: it leads no more, where another one can.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shutting_down: bool,
+    /// The latest of its registrations with less than it had had before. An earlier version says nothing.
+    #[serde(default, skip_serializing_if = "LossRecord::is_none")]
+    pub lost: LossRecord,
     /// The program's version.
     pub metaq: String,
 }
@@ -151,6 +185,9 @@ pub struct SettledRecord {
     pub version: u32,
     /// The number of each live broker's registration.
     pub brokers: BTreeMap<i32, i64>,
+    /// What brokers had lost that was dealt with; of brokers that are away too.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lost: BTreeMap<i32, LossRecord>,
 }
 
 /// A listener in a [`BrokerMasterRecord`].

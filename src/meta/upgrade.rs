@@ -84,6 +84,7 @@ fn upgraded_topic(path: &str, node: &Node) -> Option<Vec<Op>> {
                 replicas: Vec::new(),
                 isr: partition.isr,
                 elr: Vec::new(),
+                last_known_leader: None,
                 adding: Vec::new(),
                 removing: Vec::new(),
                 partition_epoch: 0,
