@@ -15,10 +15,12 @@ use metaq::api::FORWARDED;
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
 use metaq_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
+use metaq_protocol::messages::describe_topic_partitions_request::TopicRequest;
 use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
 use metaq_protocol::messages::metadata_response::MetadataResponsePartition;
 use metaq_protocol::messages::{
-    AlterPartitionRequest, AlterPartitionResponse, BrokerId, CreateTopicsRequest, MetadataRequest,
+    AlterPartitionRequest, AlterPartitionResponse, BrokerId, CreateTopicsRequest,
+    DescribeTopicPartitionsRequest, MetadataRequest,
 };
 use uuid::Uuid;
 
@@ -217,6 +219,22 @@ fn who_is_to_stop_hands_over_what_others_can_lead_before_it_does() {
     }
 }
 
+/// Of the first partition of a topic, as DescribeTopicPartitions says it: the leader, the eligible ones, and who was last known to lead.
+fn may_lead(node: &Node, topic: &str) -> (i32, Vec<i32>, Vec<i32>) {
+    let asked = TopicRequest::default().with_name(name(topic));
+    let request = DescribeTopicPartitionsRequest::default()
+        .with_topics(vec![asked])
+        .with_response_partition_limit(10);
+    let topic = node.client().ask(0, &request).topics.remove(0);
+    let partition = &topic.partitions[0];
+    let ids = |ids: &Option<Vec<BrokerId>>| ids.as_ref().unwrap().iter().map(|id| id.0).collect();
+    (
+        partition.leader_id.0,
+        ids(&partition.eligible_leader_replicas),
+        ids(&partition.last_known_elr),
+    )
+}
+
 /// What the power takes with it: that the system runs on, and the end of a log that was not synced.
 fn lose_power(node: &mut Node, topic: &str) {
     node.kill();
@@ -244,8 +262,10 @@ fn the_last_in_sync_that_lost_power_waits_for_one_that_has_all_that_was_acknowle
             states(&cluster.nodes[0], "t")[0].1 == (0..dead as i32).collect()
         });
     }
+    assert_eq!(may_lead(&cluster.nodes[0], "t"), (0, vec![1], vec![]));
     lose_power(&mut cluster.nodes[0], "t");
     cluster.nodes[0].launch();
+    assert_eq!(may_lead(&cluster.nodes[0], "t"), (-1, vec![], vec![0]));
     // Broker 1 left while nothing was acknowledged any more.
     assert_eq!(states(&cluster.nodes[0], "t"), [(-1, isr(&[1]))]);
     let registered = cluster.tree().get("/brokers/ids/0").unwrap();
@@ -257,5 +277,6 @@ fn the_last_in_sync_that_lost_power_waits_for_one_that_has_all_that_was_acknowle
     within(LONG, "broker 1 to lead and broker 0 to be in sync", || {
         states(&cluster.nodes[1], "t") == [(1, isr(&[0, 1]))]
     });
+    assert_eq!(may_lead(&cluster.nodes[1], "t"), (1, vec![], vec![]));
     assert_eq!(produce(&mut cluster.nodes[1].client(), "t", 0), (0, 10));
 }

@@ -1,6 +1,9 @@
 //! DescribeTopicPartitions (key 75, v0; KIP-966): topics in name order, a bounded number of partitions at a time.
 //!
 //! - `__consumer_offsets` and `__transaction_state`, when they are named, have slots as their partitions, as for Metadata.
+//! - EligibleLeaderReplicas and LastKnownElr are never null, as by Kafka's KRaftMetadataCache. LastKnownElr is the last known
+//!   leader, while none leads (Kafka's PartitionChangeBuilder with useLastKnownLeaderInBalancedRecovery). Unlike Kafka's the in-sync
+//!   replicas are not empty then: they are those that may come back and lead.
 //! - An empty list means all topics. The cursor of an answer is where the next request goes on.
 
 use std::collections::BTreeSet;
@@ -19,7 +22,7 @@ use super::authorize::{Operation, Resource, ResourceKind, authorize, authorized_
 use super::errors::WireError;
 use super::shared::{broker_ids, leadership, mirrored_topic, topic_name};
 use super::{Api, Caller, Context, Order, serve};
-use crate::cluster::{Image, Topic, check_topic_name, is_internal_name};
+use crate::cluster::{Image, PartitionInfo, Topic, check_topic_name, is_internal_name};
 use crate::session::Session;
 
 /// `max.request.partition.size.limit` of Kafka.
@@ -138,6 +141,13 @@ fn cursor(name: &str, partition: usize) -> Cursor {
         .with_partition_index(partition as i32)
 }
 
+fn last_known_leader(info: &PartitionInfo) -> &[i32] {
+    match info.last_known_leader {
+        -1 => &[],
+        _ => std::slice::from_ref(&info.last_known_leader),
+    }
+}
+
 fn described(
     image: &Image,
     session: &Session,
@@ -155,8 +165,8 @@ fn described(
             .with_leader_epoch(info.leader_epoch)
             .with_replica_nodes(broker_ids(&info.replicas))
             .with_isr_nodes(broker_ids(&info.isr))
-            .with_eligible_leader_replicas(Some(Vec::new()))
-            .with_last_known_elr(Some(Vec::new()))
+            .with_eligible_leader_replicas(Some(broker_ids(&info.elr)))
+            .with_last_known_elr(Some(broker_ids(last_known_leader(info))))
             .with_offline_replicas(broker_ids(&offline))
     });
     DescribeTopicPartitionsResponseTopic::default()
