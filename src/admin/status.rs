@@ -45,6 +45,8 @@ pub(super) struct BrokerStatus {
     /// Counts its registrations.
     pub(super) epoch: i64,
     pub(super) controller: bool,
+    /// Whether it leads and coordinates only what no other one can (metaq cluster drain).
+    pub(super) drained: bool,
     /// Whether it is there; one that is away is shown as long as it has partitions.
     pub(super) live: bool,
     /// Partitions that it leads, or will when it is back.
@@ -85,6 +87,7 @@ impl ClusterStatus {
             rack: broker.rack.clone(),
             epoch: broker.epoch,
             controller: broker.id == image.controller_id,
+            drained: image.drained.contains(&broker.id),
             live: true,
             partitions: led_by(broker.id),
             slots: slots_of(broker.id),
@@ -102,6 +105,7 @@ impl ClusterStatus {
                 rack: None,
                 epoch: 0,
                 controller: false,
+                drained: image.drained.contains(&id),
                 live: false,
                 partitions: led_by(id),
                 slots: 0,

@@ -139,7 +139,9 @@ impl Controller {
         let image = self.view.image();
         let lasting = self.lasting();
         let live = image.brokers.values();
-        let live = live.filter(|broker| lasting(broker.id)).map(Host::of);
+        let live = live
+            .filter(|broker| lasting(broker.id))
+            .map(|broker| Host::of(broker, &image));
         // Before it is a member.
         let alone = image.brokers.is_empty();
         let own = alone.then(|| (self.view.broker_id, Host::default()));

@@ -68,7 +68,7 @@ impl Controller {
         changes: &[ConfigChange],
         validate_only: bool,
     ) -> Result<(), ClusterError> {
-        let _change = self.view.lock_changes().await;
+        let change = self.view.lock_changes().await;
         if !self.is_controller() {
             return Err(ClusterError::NotController);
         }
@@ -115,8 +115,17 @@ impl Controller {
             configs.read_subscriptions();
         }
         self.view.put_in_force(configs);
-        // Topics take min.insync.replicas and unclean.leader.election.enable from the broker.
-        self.settle().await
+        drop(change);
+        self.follow_settings().await
+    }
+
+    /// Where this broker is the controller, settles the partitions and the slots by the settings that are in force: topics take
+    /// min.insync.replicas and unclean.leader.election.enable from the broker, and a broker that is drained leads no more.
+    pub(super) async fn follow_settings(&self) -> Result<(), ClusterError> {
+        let change = self.view.lock_changes().await;
+        self.settle().await?;
+        drop(change);
+        self.deal_slots().await
     }
 
     /// What a list is appended to.

@@ -1,14 +1,16 @@
 //! What is set at run time for brokers, groups and client metrics: kept in the tree below `/config`, followed by every
 //! broker; `config_changes` puts it in force, and makes changes as the controller.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::config::{
-    CLIENT_METRICS_KEYS, ClientMetricsSubscription, GROUP_KEYS, Kind, Overrides, broker_key,
+    CLIENT_METRICS_KEYS, ClientMetricsSubscription, GROUP_KEYS, Kind, Overrides, Value, broker_key,
 };
 use crate::meta::paths;
 
+/// Set for a broker that is to lead only what no other one can.
+pub const DRAINED: &str = "broker.drained";
 /// Groups, and client metrics subscriptions, that have configurations of their own.
 pub const CONFIGURED_RESOURCES_MAX: usize = 10_000;
 /// The longest value that is kept, bytes.
@@ -109,6 +111,17 @@ impl Configs {
             true => self.of_mut(what).remove(name),
             false => self.of_mut(what).insert(name.to_owned(), overrides),
         };
+    }
+
+    /// Brokers that are drained.
+    pub(super) fn drained(&self) -> BTreeSet<i32> {
+        let is_drained = |overrides: &Overrides| {
+            let set = overrides.get(DRAINED);
+            set.is_some_and(|value| Value::boolean(value).unwrap_or(false))
+        };
+        let set = self.brokers.iter();
+        let set = set.filter(|(_, overrides)| is_drained(overrides));
+        set.filter_map(|(name, _)| name.parse().ok()).collect()
     }
 
     /// Whether there is a client metrics subscription.

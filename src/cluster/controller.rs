@@ -239,7 +239,7 @@ impl Controller {
         let owners: Vec<i32> = (0..Slot::COUNT)
             .map(|slot| slots.get(slot).map_or(-1, |info| info.owner))
             .collect();
-        let live = self.view.image().lasting_brokers();
+        let live = self.view.image().willing_brokers();
         let ops: Vec<Op> = deal_slots(&owners, &live)
             .into_iter()
             .map(|(slot, owner)| {

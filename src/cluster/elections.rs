@@ -14,6 +14,8 @@ use super::image::{Broker, PartitionInfo};
 pub(super) struct Rules<'a> {
     /// Live brokers.
     pub(super) brokers: &'a BTreeMap<i32, Broker>,
+    /// Those that lead only where no other one can.
+    pub(super) drained: &'a BTreeSet<i32>,
     /// In-sync replicas that acks=all needs (`min.insync.replicas`).
     pub(super) min_isr: usize,
     /// Whether any replica may lead where none is eligible (`unclean.leader.election.enable`).
@@ -27,9 +29,9 @@ impl Rules<'_> {
         broker.is_some_and(|broker| !broker.shutting_down)
     }
 
-    fn takes_messages(&self, id: i32) -> bool {
+    fn leads_willingly(&self, id: i32) -> bool {
         let broker = self.brokers.get(&id);
-        broker.is_some_and(|broker| broker.accept_publish)
+        broker.is_some_and(|broker| broker.accept_publish) && !self.drained.contains(&id)
     }
 }
 
@@ -200,11 +202,11 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// The one that leads of those that may, in the order of the replicas. A broker that takes no messages leads only where
-    /// no other one can.
+    /// The one that leads of those that may, in the order of the replicas. A broker that is drained, or takes no messages,
+    /// leads only where no other one can.
     fn choose(&self, candidates: &[i32]) -> Option<i32> {
-        let takes = |id: &i32| self.rules.takes_messages(*id);
-        let willing: Vec<i32> = candidates.iter().copied().filter(takes).collect();
+        let is_willing = |id: &i32| self.rules.leads_willingly(*id);
+        let willing: Vec<i32> = candidates.iter().copied().filter(is_willing).collect();
         let candidates = match willing.is_empty() {
             true => candidates,
             false => &willing,

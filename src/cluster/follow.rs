@@ -142,6 +142,8 @@ impl Cluster {
         }
         if stale.configs {
             self.view.reload_configs().await?;
+            // One that a controller before wrote, and did not come to.
+            self.controller.follow_settings().await?;
         }
         if stale.deletions {
             self.view.finish_deletions().await?;

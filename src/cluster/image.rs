@@ -213,6 +213,8 @@ pub struct Image {
     pub slots: Vec<SlotInfo>,
     /// What is set at run time for brokers, groups and client metrics.
     pub configs: Arc<Configs>,
+    /// Brokers that lead and coordinate only what no other one can (`broker.drained`).
+    pub drained: BTreeSet<i32>,
     /// Shared by images that differ in other things.
     topics: Arc<Topics>,
 }
@@ -282,6 +284,7 @@ impl Default for Image {
             controller_id: -1,
             slots: Vec::new(),
             configs: Arc::default(),
+            drained: BTreeSet::new(),
             topics: Arc::default(),
         }
     }
@@ -315,6 +318,23 @@ impl Image {
             true => self.brokers.keys().copied().collect(),
             false => lasting,
         }
+    }
+
+    /// Lasting brokers that are not drained; all lasting ones where all are.
+    pub fn willing_brokers(&self) -> Vec<i32> {
+        let lasting = self.lasting_brokers();
+        let willing = lasting.iter().filter(|id| !self.drained.contains(id));
+        let willing: Vec<i32> = willing.copied().collect();
+        match willing.is_empty() {
+            true => lasting,
+            false => willing,
+        }
+    }
+
+    /// Whether a broker leads also where another one could.
+    pub fn leads_willingly(&self, id: i32) -> bool {
+        let broker = self.brokers.get(&id);
+        broker.is_some_and(|broker| broker.accept_publish) && !self.drained.contains(&id)
     }
 
     /// A topic by name.

@@ -87,7 +87,9 @@ impl Controller {
         let image = self.view.image();
         let is_elsewhere = |info: &PartitionInfo| {
             let preferred = info.replicas.first();
-            preferred.is_some_and(|id| *id != info.leader && info.isr.contains(id))
+            preferred.is_some_and(|id| {
+                *id != info.leader && info.isr.contains(id) && image.leads_willingly(*id)
+            })
         };
         let elsewhere = image.topics().flat_map(|topic| {
             let infos = (0..).zip(&topic.partitions);

@@ -35,7 +35,7 @@ pub use assignment::PARTITIONS_PER_TOPIC_MAX;
 pub use change_events::record_changes;
 pub use changes::{ClusterError, ConfigChange, MorePartitions, NewTopic};
 pub use cluster::{Cluster, OpenedTopics, cluster_id_of};
-pub use configs::{CONFIG_VALUE_BYTES_MAX, CONFIGURED_RESOURCES_MAX, Configs, Configured};
+pub use configs::{CONFIG_VALUE_BYTES_MAX, CONFIGURED_RESOURCES_MAX, Configs, Configured, DRAINED};
 pub use controller::Controller;
 pub use image::{
     Broker, BrokerEndpoint, INTERNAL_TOPIC_ID, Image, PartitionInfo, SlotInfo, Topic,

@@ -166,6 +166,7 @@ impl Controller {
         let asked: usize = config.get("min.insync.replicas").parse().unwrap_or(1);
         Rules {
             brokers: &image.brokers,
+            drained: &image.drained,
             min_isr: asked.min(replicas),
             unclean: config.get("unclean.leader.election.enable") == "true",
         }

@@ -47,7 +47,8 @@ impl Identities {
 pub(super) struct Host {
     /// Where it stands; those that say nothing stand together.
     rack: Option<String>,
-    /// Whether it takes messages: such a one leads new partitions, and any other comes last among their replicas.
+    /// Whether it takes messages and is not drained: such a one leads new partitions, and any other comes last among their
+    /// replicas.
     takes_messages: bool,
     /// Partitions that it leads.
     led: usize,
@@ -56,10 +57,10 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn of(broker: &Broker) -> (i32, Self) {
+    pub(super) fn of(broker: &Broker, image: &Image) -> (i32, Self) {
         let host = Self {
             rack: broker.rack.clone(),
-            takes_messages: broker.accept_publish,
+            takes_messages: image.leads_willingly(broker.id),
             ..Self::default()
         };
         (broker.id, host)

@@ -337,6 +337,52 @@ mod tests {
         check_tree(&cluster, "t").await;
     }
 
+    #[tokio::test]
+    async fn a_broker_that_is_drained_leads_coordinates_and_gets_only_what_no_other_one_can_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = with(dir.path(), &[(1, 1), (2, 1)]).await;
+        create(&cluster, "t", 3, 3).await;
+        create(&cluster, "once", 3, 1).await;
+        let once = partitions(&cluster, "once");
+        let controller = cluster.controller();
+        let change = [ConfigChange::Set(
+            super::super::configs::DRAINED.to_owned(),
+            "true".to_owned(),
+        )];
+        let drained = controller.change_resource(Configured::Broker, "1", &change, false);
+        drained.await.unwrap();
+        let all: Vec<i32> = vec![0, 1, 2];
+        let mut moved = 0;
+        for (leader, mut isr, epoch) in states(&cluster, "t") {
+            isr.sort_unstable();
+            assert!(isr == all && leader != 1);
+            moved += epoch;
+        }
+        assert_eq!(moved, 1);
+        assert_eq!(partitions(&cluster, "once"), once);
+        let image = cluster.image();
+        assert!(image.slots.iter().all(|slot| slot.owner != 1));
+        create(&cluster, "new", 4, 3).await;
+        for info in partitions(&cluster, "new") {
+            assert_eq!(info.replicas[2], 1);
+        }
+        check_tree(&cluster, "t").await;
+        // It gets nothing back while it is drained.
+        assert_eq!(controller.elect_preferred().await.unwrap(), 0);
+        let change = [ConfigChange::Delete(
+            super::super::configs::DRAINED.to_owned(),
+        )];
+        let back = controller.change_resource(Configured::Broker, "1", &change, false);
+        back.await.unwrap();
+        assert_eq!(controller.elect_preferred().await.unwrap(), 1);
+        let leads = states(&cluster, "t")
+            .iter()
+            .filter(|(leader, ..)| *leader == 1)
+            .count();
+        assert_eq!(leads, 1);
+        assert!(cluster.image().slots.iter().any(|slot| slot.owner == 1));
+    }
+
     /// Broker 1 is registered, as one that came back with less.
     async fn comes_back(cluster: &Cluster, epoch: i64, lost: &str) {
         let record = format!(

@@ -111,6 +111,7 @@ impl View {
         let _change = self.image_lock.lock();
         let mut image = Image::clone(&self.image.load());
         change(&mut image);
+        image.drained = image.configs.drained();
         self.image.store(Arc::new(image));
         self.image_changed.send_replace(());
     }

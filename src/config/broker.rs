@@ -65,6 +65,7 @@ const DYNAMIC: &[&str] = &[
     "accept.publish",
     "accept.subscribe",
     "auto.create.topics.enable",
+    "broker.drained",
     "connections.max.idle.ms",
     "default.replication.factor",
     "delete.topic.enable",
@@ -653,6 +654,13 @@ const OWN_KEYS: &[BrokerKey] = &[
         Kind::Bool,
         "true",
         "Whether the preferred leaders, the first of their lists of replicas, get the lead back once they are in sync."
+    ),
+    key!(
+        "broker.drained",
+        None,
+        Kind::Bool,
+        "false",
+        "Whether this broker leads and coordinates only what no other one can. Set for a broker at run time by metaq cluster drain; in a file it means nothing."
     ),
     key!(
         "leader.imbalance.check.interval.seconds",

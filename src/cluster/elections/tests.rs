@@ -33,6 +33,7 @@ fn partition(replicas: &[i32]) -> PartitionInfo {
 fn rules(brokers: &BTreeMap<i32, Broker>, min_isr: usize) -> Rules<'_> {
     Rules {
         brokers,
+        drained: &NONE_LOST,
         min_isr,
         unclean: false,
     }
@@ -211,6 +212,39 @@ fn a_broker_that_takes_no_messages_leads_only_where_no_other_can() {
     live.remove(&2);
     let after = settled(&after, rules(&live, 1), &Returned::default()).unwrap();
     assert_eq!(state(&after), (1, vec![1], vec![]));
+}
+
+#[test]
+fn a_broker_that_is_drained_is_followed_by_another_one_and_gets_nothing_back_until_it_is_not() {
+    let live = brokers(&[1, 2]);
+    let drained = BTreeSet::from([1]);
+    let drained = Rules {
+        drained: &drained,
+        ..rules(&live, 1)
+    };
+    let led = partition(&[1, 2]);
+    let moved = settled(&led, drained, &Returned::default()).unwrap();
+    assert_eq!(
+        (state(&moved), epochs(&moved)),
+        ((2, vec![1, 2], vec![]), (1, 1))
+    );
+    let preferred = |rules| {
+        let mut change = Change::of(&moved, rules);
+        change.preference = Preference::FirstReplica;
+        change.made()
+    };
+    assert_eq!(preferred(drained), None);
+    assert_eq!(preferred(rules(&live, 1)).unwrap().leader, 1);
+    // Where no other one is in sync, it leads.
+    let alone = brokers(&[1]);
+    let alone = Rules {
+        brokers: &alone,
+        ..drained
+    };
+    assert_eq!(
+        settled(&moved, alone, &Returned::default()).unwrap().leader,
+        1
+    );
 }
 
 #[test]
