@@ -7,20 +7,24 @@ mod common;
 mod zookeeper;
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::Instant;
 
 use cluster::{Cluster, LONG, Node, SESSION, SHORT_SESSION, produce, within};
 use common::{Client, Running, name};
 use metaq::api::FORWARDED;
 use metaq_protocol::ResponseError;
+use metaq_protocol::messages::alter_partition_reassignments_request::{
+    ReassignablePartition, ReassignableTopic,
+};
 use metaq_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
 use metaq_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use metaq_protocol::messages::describe_topic_partitions_request::TopicRequest;
 use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
 use metaq_protocol::messages::metadata_response::MetadataResponsePartition;
 use metaq_protocol::messages::{
-    AlterPartitionRequest, AlterPartitionResponse, BrokerId, CreateTopicsRequest,
-    DescribeTopicPartitionsRequest, MetadataRequest,
+    AlterPartitionReassignmentsRequest, AlterPartitionRequest, AlterPartitionResponse, BrokerId,
+    CreateTopicsRequest, DescribeTopicPartitionsRequest, MetadataRequest,
 };
 use uuid::Uuid;
 
@@ -279,4 +283,203 @@ fn the_last_in_sync_that_lost_power_waits_for_one_that_has_all_that_was_acknowle
     });
     assert_eq!(may_lead(&cluster.nodes[1], "t"), (1, vec![], vec![]));
     assert_eq!(produce(&mut cluster.nodes[1].client(), "t", 0), (0, 10));
+}
+
+/// Runs `metaq` against a broker: exit code, what it printed, what it said.
+fn metaq(node: &Node, words: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_metaq"))
+        .args(words)
+        .args(["-b", &node.address()])
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let code = output.status.code().unwrap();
+    (code, text(&output.stdout), text(&output.stderr))
+}
+
+fn json(node: &Node, words: &[&str]) -> serde_json::Value {
+    let words: Vec<&str> = words.iter().copied().chain(["--json"]).collect();
+    let (_, out, told) = metaq(node, &words);
+    serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out} {told}"))
+}
+
+fn leads(node: &Node, topic: &str, id: i32) -> usize {
+    let states = states(node, topic);
+    states.iter().filter(|(leader, _)| *leader == id).count()
+}
+
+#[test]
+fn a_broker_that_is_drained_leads_only_what_no_other_one_can_until_it_is_undone() {
+    let mut cluster = Cluster::start(3, &["auto.leader.rebalance.enable=true"]);
+    place(&cluster, "t", &[&[0, 1, 2], &[1, 2, 0], &[2, 0, 1]]);
+    place(&cluster, "once", &[&[1]]);
+    let ask = &cluster.nodes[0];
+    let (code, _, told) = metaq(ask, &["cluster", "drain", "7"]);
+    assert!(code == 1 && told.contains("there is no broker 7"), "{told}");
+    let drained = json(ask, &["cluster", "drain", "1"]);
+    let left = &drained["left"];
+    assert_eq!(
+        (&drained["moved"], left.as_array().unwrap().len()),
+        (&1.into(), 1)
+    );
+    assert_eq!(
+        (&left[0]["topic"], &left[0]["why"]),
+        (&"once".into(), &"no other broker keeps it".into())
+    );
+    for node in &cluster.nodes {
+        within(LONG, "others to lead", || leads(node, "t", 1) == 0);
+    }
+    // It outlives the broker.
+    assert!(cluster.nodes[1].stop().success());
+    cluster.nodes[1].launch();
+    within(LONG, "it to be in sync", || {
+        states(&cluster.nodes[0], "t")
+            .iter()
+            .all(|(_, in_sync)| *in_sync == isr(&[0, 1, 2]))
+    });
+    let (_, elected, _) = metaq(&cluster.nodes[0], &["cluster", "balance", "--execute"]);
+    assert_eq!(leads(&cluster.nodes[0], "t", 1), 0, "{elected}");
+    let page = cluster.nodes[0].page("/api/cluster");
+    assert!(page.contains(r#""drained":true"#), "{page}");
+    let back = json(&cluster.nodes[0], &["cluster", "drain", "1", "--undo"]);
+    assert_eq!(back["later"], 0);
+    // Its share was given to others by the balance. Without what only it keeps, all of it can go.
+    assert_eq!(metaq(&cluster.nodes[0], &["topic", "delete", "once"]).0, 0);
+    let (code, ..) = metaq(&cluster.nodes[0], &["cluster", "balance", "--execute"]);
+    assert_eq!(code, 0);
+    within(LONG, "it to lead again", || {
+        leads(&cluster.nodes[0], "t", 1) == 1
+    });
+    let (code, out, _) = metaq(&cluster.nodes[0], &["cluster", "drain", "1"]);
+    assert!(
+        code == 0 && out.contains("others lead 1 partition"),
+        "{out}"
+    );
+}
+
+/// How many replicas of a topic each broker has, and how many of them are the first.
+fn shares(node: &Node, topic: &str, brokers: i32) -> Vec<(usize, usize)> {
+    let topic = node.metadata(Some(&[topic])).topics.remove(0);
+    let share = |id: i32| {
+        let keeps = topic
+            .partitions
+            .iter()
+            .filter(|one| one.replica_nodes.contains(&BrokerId(id)));
+        let first = topic
+            .partitions
+            .iter()
+            .filter(|one| one.replica_nodes[0] == BrokerId(id));
+        (keeps.count(), first.count())
+    };
+    (0..brokers).map(share).collect()
+}
+
+#[test]
+fn a_new_broker_gets_its_share_when_an_operator_says_so() {
+    let mut cluster = Cluster::start(2, &[]);
+    place(
+        &cluster,
+        "t",
+        &[&[0, 1], &[1, 0], &[0, 1], &[1, 0], &[0, 1], &[1, 0]],
+    );
+    assert_eq!(produce(&mut cluster.nodes[0].client(), "t", 0), (0, 0));
+    cluster.add(2, &[]);
+    within(LONG, "it to be known", || {
+        cluster.nodes.iter().all(|node| node.brokers() == [0, 1, 2])
+    });
+    let ask = &cluster.nodes[2];
+    let planned = json(ask, &["cluster", "balance"]);
+    assert_eq!(planned["moves"].as_array().unwrap().len(), 4, "{planned}");
+    assert_eq!(planned["brokers"][2]["replicas_planned"], 4);
+    assert_eq!(shares(ask, "t", 3), [(6, 3), (6, 3), (0, 0)]);
+    let (code, out, told) = metaq(ask, &["cluster", "balance", "--execute"]);
+    assert!(
+        code == 0 && told.contains("4 replicas copied"),
+        "{out} {told}"
+    );
+    assert_eq!(shares(ask, "t", 3), [(4, 2), (4, 2), (4, 2)]);
+    within(LONG, "each to lead its share", || {
+        (0..3).all(|id| leads(ask, "t", id) == 2)
+    });
+    let leader = states(ask, "t")[0].0 as usize;
+    assert_eq!(produce(&mut cluster.nodes[leader].client(), "t", 0), (0, 1));
+    let (code, out, told) = metaq(ask, &["cluster", "balance"]);
+    assert!(
+        code == 0 && told.contains("nothing to change"),
+        "{out} {told}"
+    );
+}
+
+#[test]
+fn a_topic_gets_other_brokers_and_more_replicas_and_what_is_under_way_is_taken_back() {
+    let cluster = Cluster::start(3, &[]);
+    place(&cluster, "t", &[&[0], &[0], &[0], &[0], &[0], &[0]]);
+    let ask = &cluster.nodes[1];
+    let reassign = |words: &[&str]| {
+        let words: Vec<&str> = ["topic", "reassign", "t"]
+            .iter()
+            .chain(words)
+            .copied()
+            .collect();
+        metaq(ask, &words)
+    };
+    let (code, out, told) = reassign(&["--replication-factor", "2"]);
+    assert!(
+        code == 0 && out.contains("COPIED TO") && told.contains("--execute does it"),
+        "{told}"
+    );
+    assert_eq!(shares(ask, "t", 3), [(6, 6), (0, 0), (0, 0)]);
+    let (code, _, told) = reassign(&["--replication-factor", "2", "--execute"]);
+    assert_eq!(code, 0, "{told}");
+    assert_eq!(shares(ask, "t", 3), [(4, 2), (4, 2), (4, 2)]);
+    let (code, _, told) = reassign(&["--brokers", "1,2", "--execute"]);
+    assert_eq!(code, 0, "{told}");
+    assert_eq!(shares(ask, "t", 3), [(0, 0), (6, 3), (6, 3)]);
+    for (wrong, why) in [
+        (
+            &["--replication-factor", "4"][..],
+            "4 replicas need as many brokers, and there are 3 brokers",
+        ),
+        (&["--brokers", "1,9"], "broker 9 is not there"),
+        (
+            &["--brokers", "1"],
+            "2 replicas need as many brokers, and there are 1 broker",
+        ),
+    ] {
+        let (code, _, told) = reassign(wrong);
+        assert!(code == 1 && told.contains(why), "{told}");
+    }
+    // One that cannot be done yet.
+    cluster.nodes[0].pause();
+    let partition =
+        ReassignablePartition::default().with_replicas(Some(vec![BrokerId(0), BrokerId(1)]));
+    let topic = ReassignableTopic::default()
+        .with_name(name("t"))
+        .with_partitions(vec![partition]);
+    let request = AlterPartitionReassignmentsRequest::default()
+        .with_timeout_ms(10_000)
+        .with_topics(vec![topic]);
+    let controller = &cluster.nodes[ask.controller() as usize];
+    if controller.id == 0 {
+        // It does nothing while it stands still.
+        cluster.nodes[0].resume();
+        return;
+    }
+    assert_eq!(controller.client().ask(0, &request).error_code, 0);
+    within(LONG, "it to move", || {
+        let status = json(ask, &["topic", "reassign", "t", "--status"]);
+        status[0]["adding"] == serde_json::json!([0])
+    });
+    let (code, _, told) = reassign(&[]);
+    assert!(code == 1 && told.contains("t-0 moves already"), "{told}");
+    let (code, _, told) = reassign(&["--cancel"]);
+    assert!(
+        code == 0 && told.contains("1 partition taken back"),
+        "{told}"
+    );
+    within(LONG, "nothing to move", || {
+        json(ask, &["topic", "reassign", "t", "--status"]) == serde_json::json!([])
+    });
+    cluster.nodes[0].resume();
+    assert_eq!(shares(ask, "t", 3), [(0, 0), (6, 3), (6, 3)]);
 }

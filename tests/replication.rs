@@ -351,6 +351,34 @@ fn brokers_that_stop_in_order_hand_over_what_they_lead() {
 }
 
 #[test]
+fn a_broker_that_is_drained_hands_over_what_it_leads_while_it_goes_on() {
+    let mut cluster = Cluster::start(3, &SETTINGS);
+    cluster.create(0, "t", 3);
+    let longest = while_producing(&mut cluster, |cluster| {
+        for victim in ["0", "1", "2"] {
+            for words in [
+                &["cluster", "drain", victim][..],
+                &["cluster", "drain", victim, "--undo"],
+            ] {
+                std::thread::sleep(Duration::from_millis(300));
+                let done = std::process::Command::new(env!("CARGO_BIN_EXE_metaq"))
+                    .args(words)
+                    .args(["-b", &cluster.nodes[0].address()])
+                    .output();
+                let done = done.unwrap();
+                assert!(
+                    done.status.success(),
+                    "{}",
+                    String::from_utf8_lossy(&done.stderr)
+                );
+            }
+        }
+    });
+    println!("drained: longest without an acknowledgement: {longest:?}");
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
+}
+
+#[test]
 fn a_consumer_is_sent_to_a_replica_in_its_rack_and_reads_there_what_is_committed() {
     let settings = |rack: &'static str| {
         vec![

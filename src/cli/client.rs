@@ -125,10 +125,7 @@ impl Client {
         &mut self,
         topics: Option<&[&str]>,
     ) -> Result<MetadataResponse, Failure> {
-        let asked = |name: &&str| {
-            let name = TopicName(StrBytes::from_string((*name).to_owned()));
-            MetadataRequestTopic::default().with_name(Some(name))
-        };
+        let asked = |name: &&str| MetadataRequestTopic::default().with_name(Some(topic_name(name)));
         let request = MetadataRequest::default()
             .with_topics(topics.map(|names| names.iter().map(asked).collect()))
             .with_allow_auto_topic_creation(false);
@@ -137,11 +134,9 @@ impl Client {
 
     /// Asks for a topic, so that a broker with auto.create.topics.enable creates it where it is missing.
     pub(super) fn create_by_asking(&mut self, topic: &str) -> Result<(), Failure> {
-        let name = TopicName(StrBytes::from_string(topic.to_owned()));
+        let asked = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
         let request = MetadataRequest::default()
-            .with_topics(Some(vec![
-                MetadataRequestTopic::default().with_name(Some(name)),
-            ]))
+            .with_topics(Some(vec![asked]))
             .with_allow_auto_topic_creation(true);
         self.ask(12, &request).map(drop)
     }
@@ -214,6 +209,11 @@ impl Client {
             std::thread::sleep(MOVE_PAUSE);
         }
     }
+}
+
+/// A topic's name, as a request has it.
+pub(super) fn topic_name(name: &str) -> TopicName {
+    TopicName(StrBytes::from_string(name.to_owned()))
 }
 
 /// The first of several addresses that answers.

@@ -1,9 +1,11 @@
-//! `metaq cluster status`.
+//! `metaq cluster status`, and `drain` (`drain.rs`) and `balance` (`balance.rs`).
 
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
+use super::balance::Balance;
+use super::drain::Drain;
 use super::http::Dashboard;
 use super::output::{or_dash, print};
 
@@ -23,6 +25,10 @@ enum Action {
         #[command(flatten)]
         dashboard: Dashboard,
     },
+    /// Have others lead and coordinate what a broker does, until --undo: before it is looked after, say.
+    Drain(Drain),
+    /// Propose moves after which all brokers keep and lead as much, spread over racks, with little to copy.
+    Balance(Balance),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,6 +39,8 @@ struct Broker {
     rack: Option<String>,
     epoch: i64,
     controller: bool,
+    #[serde(default)]
+    drained: bool,
     live: bool,
     partitions: usize,
     slots: usize,
@@ -64,6 +72,8 @@ impl Cluster {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self.action {
             Action::Status { dashboard } => status(&dashboard),
+            Action::Drain(drain) => drain.run(),
+            Action::Balance(balance) => balance.run(),
         }
     }
 }
@@ -82,6 +92,15 @@ fn status(dashboard: &Dashboard) -> Result<(), Failure> {
         0 => Ok(()),
         n => Err(format!("{n} partitions have no leader").into()),
     }
+}
+
+fn role(broker: &Broker) -> String {
+    let roles = [
+        (broker.controller, "controller"),
+        (broker.drained, "drained"),
+    ];
+    let has = roles.iter().filter(|(has, _)| *has);
+    has.map(|(_, role)| *role).collect::<Vec<_>>().join(", ")
 }
 
 fn show(status: &Status) -> Result<(), Failure> {
@@ -134,7 +153,7 @@ fn show(status: &Status) -> Result<(), Failure> {
             broker.epoch.to_string(),
             broker.partitions.to_string(),
             broker.slots.to_string(),
-            if broker.controller { "controller" } else { "" }.to_owned(),
+            role(broker),
         ]
     })
 }

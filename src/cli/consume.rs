@@ -18,8 +18,8 @@ use metaq_protocol::records::{Record, Records};
 use serde::Serialize;
 
 use super::Failure;
-use super::client::{Address, Client, check};
-use super::topic::{identity_of, metadata, offsets, topic_name};
+use super::client::{Address, Client, check, topic_name};
+use super::topic::{identity_of, metadata, offsets};
 
 /// A broker that has nothing new answers after this long, divided by the number of brokers that are asked in turn.
 const FETCH_WAIT_MS: i32 = 500;

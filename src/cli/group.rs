@@ -17,9 +17,9 @@ use metaq_protocol::protocol::StrBytes;
 use serde::Serialize;
 
 use super::Failure;
-use super::client::{Address, Client, check};
+use super::client::{Address, Client, check, topic_name};
 use super::output::{or_dash, print};
-use super::topic::{identity_of, metadata, offsets, topic_name};
+use super::topic::{identity_of, metadata, offsets};
 
 /// See the module's documentation.
 #[derive(Debug, Args)]

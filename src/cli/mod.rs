@@ -1,5 +1,6 @@
 //! The command line: starting the broker, and operator commands against a running one or its files.
 
+mod balance;
 mod client;
 mod clients;
 mod cluster;
@@ -7,17 +8,21 @@ mod config;
 mod consume;
 mod control;
 mod doctor;
+mod drain;
 mod group;
 mod http;
 mod log;
 mod loggers;
 mod manual;
 mod meta;
+mod moves;
 mod output;
 mod partition;
 mod partitioner;
 mod produce;
+mod reassign;
 mod server;
+mod spread;
 mod start;
 mod stats;
 mod status;
@@ -50,7 +55,7 @@ enum Subcommands {
     Status(status::Status),
     /// Watch what moves: topics, groups, clients.
     Top(top::Top),
-    /// Create, list, describe, alter and delete topics.
+    /// Create, list, describe, alter, move and delete topics.
     Topic(topic::Topic),
     /// Write records, a line each.
     Produce(produce::Produce),
@@ -62,7 +67,7 @@ enum Subcommands {
     Client(clients::ClientCommand),
     /// List transactions, and decide those whose producer does not come back.
     Txn(txn::TxnCommand),
-    /// Show the cluster.
+    /// Show the cluster, spread what it keeps, and take the lead from a broker.
     Cluster(cluster::Cluster),
     /// Read the coordination tree, or take it to another store.
     Meta(meta::Meta),

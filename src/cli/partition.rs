@@ -19,10 +19,10 @@ use metaq_protocol::protocol::StrBytes;
 use serde::Serialize;
 
 use super::Failure;
-use super::client::{Address, Client, check};
+use super::client::{Address, Client, check, topic_name};
 use super::config::{alter, describe};
 use super::output::{or_dash, print};
-use super::topic::{identity_of, metadata, offsets, topic_name};
+use super::topic::{identity_of, metadata, offsets};
 use crate::config::Value;
 
 const TOPIC_RESOURCE: i8 = 2;

@@ -20,9 +20,9 @@ use metaq_protocol::messages::{InitProducerIdRequest, ProduceRequest};
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
-use super::client::{Address, Client, check};
+use super::client::{Address, Client, check, topic_name};
 use super::partitioner::partition_for_key;
-use super::topic::{metadata, topic_name};
+use super::topic::metadata;
 use crate::clock::WallClock;
 
 /// Lines read ahead of what is sent.

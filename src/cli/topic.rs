@@ -1,4 +1,4 @@
-//! `metaq topic create|list|describe|alter|delete`.
+//! `metaq topic create|list|describe|alter|delete`, and `reassign` (`reassign.rs`).
 
 use std::collections::BTreeMap;
 
@@ -16,14 +16,15 @@ use metaq_protocol::messages::metadata_response::{
 };
 use metaq_protocol::messages::{
     BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
-    DescribeConfigsRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest, TopicName,
+    DescribeConfigsRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest,
 };
 use metaq_protocol::protocol::StrBytes;
 use serde::Serialize;
 
 use super::Failure;
-use super::client::{Address, Client, check};
+use super::client::{Address, Client, check, topic_name};
 use super::output::{or_dash, print};
+use super::reassign::Reassign;
 use crate::api::IDENTITY_TAG;
 
 const TOPIC_RESOURCE: i8 = 2;
@@ -92,6 +93,9 @@ enum Action {
         #[command(flatten)]
         address: Address,
     },
+    /// Propose other brokers for the partitions of topics, or more or fewer replicas: spread over racks, evenly, with little to
+    /// copy. Show or take back what moves.
+    Reassign(Reassign),
     /// Delete a topic with all its records.
     #[command(after_help = "Example: metaq topic delete orders")]
     Delete {
@@ -164,6 +168,7 @@ impl Topic {
                 }
                 partitions.map_or(Ok(()), |count| extend(&mut client, &name, count))
             }
+            Action::Reassign(reassign) => reassign.run(),
             Action::Delete { name, address } => {
                 let state = DeleteTopicState::default().with_name(Some(topic_name(&name)));
                 let request = DeleteTopicsRequest::default()
@@ -184,10 +189,6 @@ impl Topic {
 
 fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
-}
-
-pub(super) fn topic_name(name: &str) -> TopicName {
-    TopicName(text(name))
 }
 
 fn key_and_value(entry: &str) -> Result<(&str, &str), Failure> {
