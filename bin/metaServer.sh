@@ -2,7 +2,7 @@
 # Starts, stops and asks a metaq broker, in MetaQ's words: a thin layer over the subcommands of metaq.
 #
 # Exit codes as LSB init scripts: status is 0 while it runs, 3 when it is stopped, 1 when it died; 2 for wrong arguments,
-# 3 for what is not there yet, 5 without a program, 6 with a wrong configuration, 7 when it should run and does not.
+# 4 for slave-status without an answer, 5 without a program, 6 with a wrong configuration, 7 when it should run and does not.
 # METAQ_BIN names the program, METAQ_CONF the configuration, METAQ_OPTS more arguments (--set KEY=VALUE).
 # METAQ_LOGS is where logs and the pid file are, logs/ beside conf/ by default.
 # METAQ_BROKER and METAQ_DASHBOARD are where a running broker is asked, 127.0.0.1:9092 and 127.0.0.1:8120 by default.
@@ -16,7 +16,7 @@ usage() {
 usage: $0 VERB
   start [local|slave|samsa|gregor]   start it and wait until it is ready
   stop | restart | status | reload
-  slave-status                       replication is not there yet
+  slave-status                       what each broker keeps, and whether it is in sync
   stats [ITEM|TOPIC]                 figures of the broker
   query -topic T [-group G] [-partition P]
   open-partitions   -topic T -start A -end B
@@ -57,7 +57,7 @@ cd "$home" || exit 1
 case $verb in
   start | restart) exec "$metaq" server "$verb" "${options[@]}" "${start[@]}" ;;
   stop | status) exec "$metaq" server "$verb" "${pid_file[@]}" "${options[@]}" ;;
-  slave-status) exec "$metaq" server slave-status ;;
+  slave-status) exec "$metaq" server slave-status "${broker[@]}" "${options[@]}" ;;
   # shellcheck disable=SC2086 # METAQ_OPTS are several words
   reload) exec "$metaq" config reload --config "$conf" ${METAQ_OPTS:-} "${options[@]}" ;;
   stats) exec "$metaq" stats --dashboard "${METAQ_DASHBOARD:-127.0.0.1:8120}" "${options[@]}" ;;

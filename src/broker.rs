@@ -507,6 +507,7 @@ fn member<L>(config: &Config, listeners: &[Bound<L>], advertised: &[Endpoint]) -
         endpoints: endpoints(listeners, advertised),
         rack,
         accept_publish: config.flag("accept.publish"),
+        follows_only: config.flag("broker.follows.only"),
         shutting_down: false,
         lost: LossRecord::default(),
         epoch: 0,

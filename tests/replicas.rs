@@ -483,3 +483,99 @@ fn a_topic_gets_other_brokers_and_more_replicas_and_what_is_under_way_is_taken_b
     cluster.nodes[0].resume();
     assert_eq!(shares(ask, "t", 3), [(0, 0), (6, 3), (6, 3)]);
 }
+
+#[test]
+fn samsa_and_gregor_both_have_every_message_and_take_none_alone() {
+    let mut cluster =
+        Cluster::start_as(&[("samsa", &[SHORT_SESSION]), ("gregor", &[SHORT_SESSION])]);
+    // It takes both, and the first one was there alone.
+    within(LONG, "the topic of the file to be made", || {
+        let named = states(&cluster.nodes[1], "named");
+        named
+            .first()
+            .is_some_and(|(_, in_sync)| *in_sync == isr(&[0, 1]))
+    });
+    cluster.create(0, "t", 2);
+    assert_eq!(
+        states(&cluster.nodes[0], "t"),
+        [(0, isr(&[0, 1])), (1, isr(&[0, 1]))]
+    );
+    assert_eq!(produce(&mut cluster.nodes[0].client(), "t", 0), (0, 0));
+    cluster.nodes[0].kill();
+    within(SESSION + LONG, "gregor to lead", || {
+        leads(&cluster.nodes[1], "t", 1) == 2
+    });
+    let (code, _) = produce(&mut cluster.nodes[1].client(), "t", 0);
+    assert_eq!(code, ResponseError::NotEnoughReplicas.code());
+    cluster.nodes[0].launch();
+    within(LONG, "both to be in sync", || {
+        states(&cluster.nodes[1], "t")
+            .iter()
+            .all(|(_, in_sync)| *in_sync == isr(&[0, 1]))
+    });
+    let leader = states(&cluster.nodes[1], "t")[0].0;
+    assert_eq!(
+        produce(&mut cluster.nodes[leader as usize].client(), "t", 0),
+        (0, 1)
+    );
+}
+
+#[test]
+fn a_slave_has_a_copy_and_never_leads() {
+    let master = &[SHORT_SESSION, "default.replication.factor=2"];
+    let mut cluster = Cluster::start_as(&[("", master), ("slave", &[SHORT_SESSION])]);
+    within(LONG, "the topic of the file to be made", || {
+        states(&cluster.nodes[0], "named") == [(0, isr(&[0, 1]))]
+    });
+    cluster.create(0, "t", 2);
+    let (led, none) = ((0, isr(&[0, 1])), (-1, isr(&[0])));
+    assert_eq!(states(&cluster.nodes[0], "t"), [led.clone(), led.clone()]);
+    for n in 0..3 {
+        assert_eq!(produce(&mut cluster.nodes[0].client(), "t", 0), (0, n));
+    }
+    let (code, out, _) = {
+        let output = Command::new(env!("CARGO_BIN_EXE_metaq"))
+            .args([
+                "server",
+                "slave-status",
+                "--json",
+                "-b",
+                &cluster.nodes[1].address(),
+            ])
+            .output();
+        let output = output.unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            (),
+        )
+    };
+    let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (
+            code,
+            &told[1]["keeps"],
+            &told[1]["in_sync"],
+            &told[1]["leads"]
+        ),
+        (Some(0), &3.into(), &3.into(), &0.into())
+    );
+    // The master dies: nobody leads, and its end is not cut off for the slave's.
+    cluster.nodes[0].kill();
+    within(SESSION + LONG, "nobody to lead", || {
+        states(&cluster.nodes[1], "t") == [none.clone(), none.clone()]
+    });
+    cluster.nodes[0].launch();
+    within(
+        LONG,
+        "the master to lead, and the slave to be in sync",
+        || states(&cluster.nodes[0], "t") == [led.clone(), led.clone()],
+    );
+    assert_eq!(produce(&mut cluster.nodes[0].client(), "t", 0), (0, 3));
+    // Without the slave it goes on.
+    cluster.nodes[1].kill();
+    within(SESSION + LONG, "the slave to leave", || {
+        states(&cluster.nodes[0], "t")[0] == (0, isr(&[0]))
+    });
+    assert_eq!(produce(&mut cluster.nodes[0].client(), "t", 0), (0, 4));
+}

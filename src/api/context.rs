@@ -245,6 +245,7 @@ mod tests {
             endpoints: vec![endpoint("IN", "broker-7", 1), endpoint("OUT", "", 2)],
             rack: None,
             accept_publish: true,
+            follows_only: false,
             shutting_down: false,
             lost: LossRecord::default(),
             epoch: 1,

@@ -15,6 +15,7 @@ mod log;
 mod loggers;
 mod manual;
 mod meta;
+mod mode;
 mod moves;
 mod output;
 mod partition;
@@ -219,12 +220,7 @@ mod tests {
         let mut found = Vec::new();
         leaves(&Command::command(), "metaq", &mut found);
         // A broker that runs, what is not there, and texts for shells and for man.
-        let other = [
-            "metaq start",
-            "metaq server slave-status",
-            "metaq completions",
-            "metaq man",
-        ];
+        let other = ["metaq start", "metaq completions", "metaq man"];
         let without = found.iter().filter(|(path, command)| {
             let has = command
                 .get_arguments()

@@ -1,6 +1,7 @@
 //! `metaq server start|stop|restart|status|slave-status`: a broker in the background, with a pid file. The exit codes are
 //! those of LSB init scripts; `bin/metaServer.sh` is a thin layer over this.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::linux::net::SocketAddrExt;
@@ -11,18 +12,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
 
-use super::output::say;
+use super::client::{Address, Client};
+use super::mode::Mode;
+use super::moves::{Known, Layout};
+use super::output::{counted, print, say};
 use super::{ConfigArguments, ExitWith, Failure};
 use crate::config::Config;
 
 /// LSB: the program is dead and its pid file is there.
 const DEAD_WITH_PID_FILE: u8 = 1;
-/// LSB: status of a program that does not run; for other actions, one that is not implemented.
+/// LSB: status of a program that does not run.
 const NOT_RUNNING: u8 = 3;
-const UNIMPLEMENTED: u8 = 3;
 /// LSB: the program is not configured.
 const NOT_CONFIGURED: u8 = 6;
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
@@ -30,8 +34,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 const TELL_PAUSE: Duration = Duration::from_secs(10);
 /// How much of the log is shown when it does not start, bytes.
 const TAIL_BYTES_MAX: u64 = 4000;
-const MODES_NOT_SERVED: &str = "samsa, gregor and slave are not served yet; start it as local, or without a word, and set \
-    default.replication.factor and min.insync.replicas (docs/replication.md)";
+/// LSB: the status is not known.
+const NOT_KNOWN: u8 = 4;
 
 /// See the module's documentation.
 #[derive(Debug, Args)]
@@ -44,7 +48,7 @@ pub(super) struct Server {
 enum Action {
     /// Start a broker in the background and wait until it is ready; says why when it is not.
     #[command(
-        after_help = "Example: metaq server start -c conf/server.ini\nExit codes: 0 it runs; 1 it did not start; 3 the mode is not there; 6 the configuration is wrong."
+        after_help = "Example: metaq server start -c conf/server.ini\nExit codes: 0 it runs; 1 it did not start; 6 the configuration is wrong."
     )]
     Start(Begin),
     /// Stop it, and wait until it has ended.
@@ -56,9 +60,10 @@ enum Action {
     /// Whether it runs: exit code 0, 3 when it is stopped, 1 when it died and left its pid file.
     #[command(after_help = "Example: metaq server status -c conf/server.ini")]
     Status(Files),
-    /// Replication is not there yet: exit code 3.
-    #[command(after_help = "Example: metaq server slave-status")]
-    SlaveStatus,
+    /// Whether the copies are as far as what they are copied from: what each broker keeps, and how much of it is in sync. Exit
+    /// code 0 when all is, 1 when some is not, 4 when no broker answers.
+    #[command(after_help = "Example: metaq server slave-status -b broker-1:9092")]
+    SlaveStatus(Address),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -73,7 +78,7 @@ struct Files {
 
 #[derive(Debug, Args)]
 struct Begin {
-    /// local (embedded coordination); slave, samsa and gregor need replication, which is not there yet.
+    /// MetaQ's word for some settings (docs/replication.md): local, samsa and gregor, slave.
     mode: Option<Mode>,
     #[command(flatten)]
     config: ConfigArguments,
@@ -96,14 +101,6 @@ struct End {
     timeout: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Mode {
-    Local,
-    Slave,
-    Samsa,
-    Gregor,
-}
-
 impl Server {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self.action {
@@ -116,7 +113,7 @@ impl Server {
                 begin.run()
             }
             Action::Status(files) => status(&files.pid_file, files.json),
-            Action::SlaveStatus => Err(ExitWith::failure(UNIMPLEMENTED, MODES_NOT_SERVED)),
+            Action::SlaveStatus(address) => slave_status(&address),
         }
     }
 }
@@ -212,6 +209,49 @@ fn status(pid_file: &Path, json: bool) -> Result<(), Failure> {
     }
 }
 
+/// What a broker keeps of the partitions of a cluster.
+#[derive(Serialize)]
+struct Copies {
+    broker: i32,
+    live: bool,
+    keeps: usize,
+    in_sync: usize,
+    leads: usize,
+}
+
+fn slave_status(address: &Address) -> Result<(), Failure> {
+    let not_known = |error: Failure| ExitWith::failure(NOT_KNOWN, &error.to_string());
+    let mut client = Client::connect(address).map_err(not_known)?;
+    let layout = Layout::ask(&mut client, None).map_err(not_known)?;
+    let keepers = layout.partitions.iter().flat_map(|known| &known.replicas);
+    let brokers: BTreeSet<i32> = layout.racks.keys().chain(keepers).copied().collect();
+    let count =
+        |of: &dyn Fn(&Known) -> bool| layout.partitions.iter().filter(|known| of(known)).count();
+    let copies = |id: i32| Copies {
+        broker: id,
+        live: layout.racks.contains_key(&id),
+        keeps: count(&|known| known.replicas.contains(&id)),
+        in_sync: count(&|known| known.leader >= 0 && known.isr.contains(&id)),
+        leads: count(&|known| known.leader == id),
+    };
+    let rows: Vec<Copies> = brokers.into_iter().map(copies).collect();
+    let headings = ["BROKER", "", "KEEPS", "IN SYNC", "LEADS"];
+    print(address.json, &headings, &rows, |row| {
+        let live = if row.live { "live" } else { "away" };
+        vec![
+            row.broker.to_string(),
+            live.to_owned(),
+            row.keeps.to_string(),
+            row.in_sync.to_string(),
+            row.leads.to_string(),
+        ]
+    })?;
+    match rows.iter().map(|row| row.keeps - row.in_sync).sum() {
+        0 => Ok(()),
+        n => Err(format!("{} not in sync", counted(n as u64, "replica")).into()),
+    }
+}
+
 fn stop(files: &Files, timeout: Duration) -> Result<(), Failure> {
     let pid_file = &files.pid_file;
     let stopped = serde_json::json!({ "running": false });
@@ -287,26 +327,13 @@ impl Begin {
 
     /// Whether it can be started so.
     fn check(&self) -> Result<Config, Failure> {
-        match self.mode {
-            Some(Mode::Slave | Mode::Samsa | Mode::Gregor) => {
-                return Err(ExitWith::failure(UNIMPLEMENTED, MODES_NOT_SERVED));
-            }
-            Some(Mode::Local) | None => {}
-        }
         let config = self.arguments().load();
         config.map_err(|error| ExitWith::failure(NOT_CONFIGURED, &error.to_string()))
     }
 
     /// With what the mode says.
     fn arguments(&self) -> ConfigArguments {
-        let mut set = self.config.set.clone();
-        if self.mode == Some(Mode::Local) {
-            set.push("zk.zkEnable=false".to_owned());
-        }
-        ConfigArguments {
-            config: self.config.config.clone(),
-            set,
-        }
+        Mode::over(self.mode, &self.config)
     }
 }
 

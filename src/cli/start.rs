@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::mode::Mode;
 use super::{ConfigArguments, Failure};
 use crate::admin::TokenSource;
 use crate::broker::Broker;
@@ -24,8 +25,11 @@ const RUNTIME_CLOSE_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   metaq start
-  metaq start -c conf/server.ini --set serverPort=9093")]
+  metaq start -c conf/server.ini --set serverPort=9093
+  metaq start samsa -c conf/server.ini")]
 pub(super) struct Start {
+    /// MetaQ's word for some settings (docs/replication.md): local, samsa and gregor, slave.
+    mode: Option<Mode>,
     #[command(flatten)]
     config: ConfigArguments,
     /// Log as JSON lines.
@@ -35,7 +39,7 @@ pub(super) struct Start {
 
 impl Start {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let config = self.config.load()?;
+        let config = Mode::over(self.mode, &self.config).load()?;
         logging::start(&self.log_target(&config))?;
         raise_descriptor_limit();
         let mut runtime = tokio::runtime::Builder::new_multi_thread();

@@ -29,6 +29,12 @@ impl Rules<'_> {
         broker.is_some_and(|broker| !broker.shutting_down)
     }
 
+    /// Whether a broker never leads; one that is away may.
+    fn follows_only(&self, id: i32) -> bool {
+        let broker = self.brokers.get(&id);
+        broker.is_some_and(|broker| broker.follows_only)
+    }
+
     fn leads_willingly(&self, id: i32) -> bool {
         let broker = self.brokers.get(&id);
         broker.is_some_and(|broker| broker.accept_publish) && !self.drained.contains(&id)
@@ -99,9 +105,10 @@ impl<'a> Change<'a> {
         self.complete_reassignment();
         let replicas = &self.replicas;
         self.isr = in_order(replicas, |id| self.isr.contains(&id));
-        let pool = match self.isr.is_empty() {
-            true => self.held(),
-            false => self.isr.clone(),
+        let may_lead = |id: &i32| !self.rules.follows_only(*id);
+        let pool = match self.isr.iter().any(may_lead) {
+            true => self.isr.clone(),
+            false => self.held(),
         };
         let (leader, isr, is_clean) = self.elect(&pool);
         let elr = match !is_clean || isr.len() >= self.rules.min_isr {
@@ -154,12 +161,12 @@ impl<'a> Change<'a> {
         (self.adding, self.removing) = (Vec::new(), Vec::new());
     }
 
-    /// Who stays in sync where none of those that were is left: the one whose return is waited for. One that has less than it
+    /// Who stays in sync where none of those that were and may lead is left: the one whose return is waited for. One that has less than it
     /// had only where no other one has all: the last known leader then, alone, as by Kafka.
     fn held(&self) -> Vec<i32> {
         let has_all = |had: &[i32]| {
             in_order(&self.replicas, |id| {
-                had.contains(&id) && !self.lost.contains(&id)
+                had.contains(&id) && !self.lost.contains(&id) && !self.rules.follows_only(id)
             })
         };
         let mut choices = [has_all(&self.before.isr), has_all(&self.before.elr)].into_iter();
@@ -171,8 +178,12 @@ impl<'a> Change<'a> {
             .into_iter()
             .chain(self.before.isr.iter().copied())
             .chain(self.replicas.iter().copied());
-        let last = last.find(|id| self.replicas.contains(id));
-        last.into_iter().collect()
+        let may_lead = |id: &i32| self.replicas.contains(id) && !self.rules.follows_only(*id);
+        match last.find(may_lead) {
+            Some(last) => vec![last],
+            // Nobody ever leads it.
+            None => in_order(&self.replicas, |id| self.before.isr.contains(&id)),
+        }
     }
 
     /// The leader, those in sync with it, and whether it has all that is committed. `pool` are those that were in sync.
@@ -202,14 +213,16 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// The one that leads of those that may, in the order of the replicas. A broker that is drained, or takes no messages,
+    /// The one that leads of those that may, in the order of the replicas; none that only follows. A broker that is drained, or takes no messages,
     /// leads only where no other one can.
     fn choose(&self, candidates: &[i32]) -> Option<i32> {
+        let may_lead = |id: &i32| !self.rules.follows_only(*id);
+        let candidates: Vec<i32> = candidates.iter().copied().filter(may_lead).collect();
         let is_willing = |id: &i32| self.rules.leads_willingly(*id);
         let willing: Vec<i32> = candidates.iter().copied().filter(is_willing).collect();
         let candidates = match willing.is_empty() {
             true => candidates,
-            false => &willing,
+            false => willing,
         };
         let preferred = match self.preference {
             Preference::Leader => None,

@@ -153,6 +153,10 @@ impl Cluster {
         }
         if stale.brokers {
             self.membership.reload_brokers().await?;
+            if self.is_controller() {
+                // Those that take more brokers than there were.
+                self.controller.create_named_topics().await;
+            }
         }
         if stale.controller {
             self.membership.reload_controller().await?;

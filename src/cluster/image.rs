@@ -36,6 +36,8 @@ pub struct Broker {
     pub rack: Option<String>,
     /// Whether it takes partitions of new topics.
     pub accept_publish: bool,
+    /// Whether it never leads: it copies what others do.
+    pub follows_only: bool,
     /// Whether it is about to stop: what it leads others are to lead.
     pub shutting_down: bool,
     /// The latest of its registrations with less than it had had before.
@@ -334,7 +336,8 @@ impl Image {
     /// Whether a broker leads also where another one could.
     pub fn leads_willingly(&self, id: i32) -> bool {
         let broker = self.brokers.get(&id);
-        broker.is_some_and(|broker| broker.accept_publish) && !self.drained.contains(&id)
+        let leads = broker.is_some_and(|broker| broker.accept_publish && !broker.follows_only);
+        leads && !self.drained.contains(&id)
     }
 
     /// A topic by name.

@@ -83,6 +83,7 @@ pub(super) fn member() -> Broker {
         }],
         rack: None,
         accept_publish: true,
+        follows_only: false,
         shutting_down: false,
         lost: LossRecord::default(),
         epoch: 0,

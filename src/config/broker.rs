@@ -656,6 +656,13 @@ const OWN_KEYS: &[BrokerKey] = &[
         "Whether the preferred leaders, the first of their lists of replicas, get the lead back once they are in sync."
     ),
     key!(
+        "broker.follows.only",
+        None,
+        Kind::Bool,
+        "false",
+        "Whether this broker copies what others lead and never leads what they keep too (metaq start slave)."
+    ),
+    key!(
         "broker.drained",
         None,
         Kind::Bool,

@@ -168,6 +168,9 @@ pub struct BrokerMasterRecord {
     pub directory_id: String,
     /// Whether it takes partitions of new topics.
     pub accept_publish: bool,
+    /// Whether it never leads. An earlier version says nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follows_only: bool,
     /// Whether it is about to stop: it leads no more, where another one can.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shutting_down: bool,

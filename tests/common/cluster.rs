@@ -78,6 +78,11 @@ impl Node {
         }
     }
 
+    /// From now on it is started with one of MetaQ's words.
+    pub fn start_as(&mut self, mode: &str) {
+        self.arguments.insert(1, mode.to_owned());
+    }
+
     fn spawn(&self) -> Child {
         let log = std::fs::File::options()
             .create(true)
@@ -522,6 +527,29 @@ impl Cluster {
         let node = self.prepare(id, &self.servers, settings);
         self.nodes.push(node);
         self.nodes.last_mut().unwrap().launch();
+    }
+
+    /// Brokers that are started with MetaQ's words, or without one where it is empty, and know each other. The file of each names
+    /// a topic, `named`.
+    pub fn start_as(modes: &[(&str, &[&str])]) -> Self {
+        let mut cluster = Self::start(0, &[]);
+        for (id, (mode, settings)) in (0..).zip(modes) {
+            let mut node = cluster.prepare(id, &cluster.servers, settings);
+            if !mode.is_empty() {
+                node.start_as(mode);
+            }
+            let file = node.dir.join("server.ini");
+            std::fs::write(&file, "[topic=named]\n").unwrap();
+            let file = file.display().to_string();
+            node.arguments.extend(["--config".to_owned(), file]);
+            node.launch();
+            cluster.nodes.push(node);
+        }
+        let all: Vec<i32> = (0..modes.len() as i32).collect();
+        within(LONG, "all brokers to know each other", || {
+            cluster.nodes.iter().all(|node| node.brokers() == all)
+        });
+        cluster
     }
 
     pub fn prepare(&self, id: i32, servers: &str, settings: &[&str]) -> Node {

@@ -13,6 +13,7 @@ fn brokers(ids: &[i32]) -> BTreeMap<i32, Broker> {
             endpoints: Vec::new(),
             rack: None,
             accept_publish: true,
+            follows_only: false,
             shutting_down: false,
             lost: LossRecord::default(),
             epoch: 1,
@@ -245,6 +246,44 @@ fn a_broker_that_is_drained_is_followed_by_another_one_and_gets_nothing_back_unt
         settled(&moved, alone, &Returned::default()).unwrap().leader,
         1
     );
+}
+
+#[test]
+fn a_broker_that_only_follows_never_leads_and_the_others_are_waited_for() {
+    let with_slave = |ids: &[i32]| {
+        let mut live = brokers(ids);
+        if let Some(slave) = live.get_mut(&2) {
+            slave.follows_only = true;
+        }
+        live
+    };
+    let after = |info: &PartitionInfo, ids: &[i32], unclean| {
+        let live = with_slave(ids);
+        let rules = Rules {
+            unclean,
+            ..rules(&live, 1)
+        };
+        let after = settled(info, rules, &Returned::default());
+        after.unwrap_or_else(|| info.clone())
+    };
+    let led = partition(&[1, 2]);
+    assert_eq!(after(&led, &[1, 2], false), led);
+    // The master is away, and comes back: what only it has counts.
+    for unclean in [false, true] {
+        let none = after(&led, &[2], unclean);
+        assert_eq!(state(&none), (-1, vec![1], vec![]));
+        assert_eq!(state(&after(&none, &[1, 2], unclean)), (1, vec![1], vec![]));
+    }
+    // Both, and the slave is back first.
+    let none = after(&led, &[], false);
+    assert_eq!(state(&none), (-1, vec![1, 2], vec![]));
+    let none = after(&none, &[2], false);
+    assert_eq!(state(&none), (-1, vec![1], vec![]));
+    // The slave is gone: nothing else changes.
+    assert_eq!(state(&after(&led, &[1], false)), (1, vec![1], vec![]));
+    // Made to be led by it alone, it is led by none.
+    let two = partition(&[2, 3]);
+    assert_eq!(state(&after(&two, &[2, 3], false)), (3, vec![2, 3], vec![]));
 }
 
 #[test]
