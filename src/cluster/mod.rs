@@ -2,6 +2,7 @@
 
 mod adopt;
 mod assignment;
+mod assignment_nodes;
 mod change_events;
 mod changes;
 #[allow(clippy::module_inception)]

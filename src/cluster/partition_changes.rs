@@ -196,7 +196,7 @@ impl Controller {
     }
 
     /// Learns what became of topics some of whose nodes may have been written.
-    async fn read_again<'a>(&self, names: impl Iterator<Item = &'a Arc<str>>) {
+    pub(super) async fn read_again<'a>(&self, names: impl Iterator<Item = &'a Arc<str>>) {
         let names = names.map(|name| name.to_string()).collect();
         if let Err(error) = self.view.read_topics(Some(&names)).await {
             tracing::warn!(%error, "the state of partitions is not known; beginning anew as the controller");

@@ -1,16 +1,19 @@
 //! How a topic stands in the coordination tree: one node for what it is, and nodes for the state of its partitions, a hundred
 //! in each, where that is not as it began. So a topic is made by one write however many partitions it has, and a change of
-//! leader or of the in-sync replicas rewrites a few kilobytes.
+//! leader or of the in-sync replicas rewrites a few kilobytes. What the partitions of a large topic are stands in nodes of its own
+//! (`assignment_nodes`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
+use super::assignment_nodes::{TOPIC_NODE_BYTES_MAX, assignments_of, partitions_from};
 use super::image::{PartitionInfo, Topic, parse_identity};
 use crate::config::TopicOverrides;
 use crate::meta::records::{
-    AssignmentRecord, PartitionStateRecord, PartitionStatesRecord, RECORD_VERSION,
-    TOPIC_RECORD_VERSION, TopicRecord, decode, encode,
+    AssignmentRecord, LARGE_TOPIC_RECORD_VERSION, PartitionStateRecord, PartitionStatesRecord,
+    RECORD_VERSION, TOPIC_RECORD_VERSION, TopicRecord, decode, encode,
 };
 use crate::meta::{MetaError, MetaStore, Node, Op, paths};
 
@@ -21,7 +24,8 @@ const READS_AT_ONCE: usize = 256;
 #[derive(Default)]
 struct Nodes {
     topic: Option<Node>,
-    states: Vec<(String, Node)>,
+    /// Those below it, by their paths.
+    below: BTreeMap<String, Node>,
 }
 
 /// All topics of the tree, and the names of those whose nodes cannot be read.
@@ -34,20 +38,20 @@ pub(super) async fn read_all(
             continue;
         };
         let is_topic = path == paths::topic(&name);
-        let is_parent = path == paths::partition_states(&name);
         let of_topic = nodes.entry(name).or_default();
         match is_topic {
             true => of_topic.topic = Some(node),
-            false if is_parent => {}
-            false => of_topic.states.push((path, node)),
+            false => {
+                of_topic.below.insert(path, node);
+            }
         }
     }
     let (mut topics, mut unreadable) = (Vec::new(), BTreeSet::new());
-    for (name, Nodes { topic, states }) in nodes {
+    for (name, Nodes { topic, below }) in nodes {
         let Some(topic) = topic else {
             continue;
         };
-        match topic_from(&name, &topic, &states) {
+        match topic_from(&name, &topic, &below) {
             Ok(topic) => topics.push(topic),
             Err(error) => {
                 tracing::error!(topic = name, %error, "the topic is left as it is known here");
@@ -78,67 +82,82 @@ async fn read_one(
     let Some(node) = meta.get(&paths::topic(name)).await? else {
         return Ok(None);
     };
-    let parent = paths::partition_states(name);
-    let mut states = Vec::new();
-    for first in meta.children(&parent).await? {
-        let path = format!("{parent}/{first}");
-        if let Some(node) = meta.get(&path).await? {
-            states.push((path, node));
+    let mut below = BTreeMap::new();
+    let mut parents = vec![paths::partition_states(name)];
+    let record = decode::<TopicRecord>(&paths::topic(name), &node.data);
+    if record.is_ok_and(|record| record.version == LARGE_TOPIC_RECORD_VERSION) {
+        parents.push(paths::assignments(name));
+    }
+    for parent in parents {
+        for first in meta.children(&parent).await? {
+            let path = format!("{parent}/{first}");
+            if let Some(node) = meta.get(&path).await? {
+                below.insert(path, node);
+            }
         }
     }
-    Ok(Some(topic_from(name, &node, &states)))
+    Ok(Some(topic_from(name, &node, &below)))
 }
 
-/// A topic from its nodes.
-fn topic_from(name: &str, topic: &Node, states: &[(String, Node)]) -> Result<Topic, MetaError> {
+/// A topic from its nodes: its own, and those below it by their paths.
+fn topic_from(name: &str, node: &Node, below: &BTreeMap<String, Node>) -> Result<Topic, MetaError> {
     let path = paths::topic(name);
     let malformed = |what: String| MetaError::Malformed {
         path: path.clone(),
         what,
     };
-    let record: TopicRecord = decode(&path, &topic.data)?;
-    if record.version != TOPIC_RECORD_VERSION {
-        return Err(malformed(format!("version {}", record.version)));
-    }
-    let mut partitions = Vec::with_capacity(record.partitions.len());
-    for partition in record.partitions {
-        let identity = parse_identity(&partition.identity)
-            .ok_or_else(|| malformed(format!("{:?} is no brokerId-n", partition.identity)))?;
-        let first_epoch = partition.first_epoch;
-        partitions.push(PartitionInfo::new(
-            identity,
-            partition.replicas,
-            first_epoch,
-        ));
-    }
-    for (path, node) in states {
-        let states: PartitionStatesRecord = decode(path, &node.data)?;
-        if states.topic_id != record.topic_id {
-            continue;
-        }
-        for (index, state) in states.partitions {
-            let info = usize::try_from(index)
-                .ok()
-                .and_then(|index| partitions.get_mut(index));
-            if let Some(info) = info {
-                info.leader = state.leader;
-                info.leader_epoch = state.leader_epoch;
-                info.isr = state.isr;
-                if !state.replicas.is_empty() {
-                    info.replicas = state.replicas;
-                }
-                (info.elr, info.adding, info.removing) = (state.elr, state.adding, state.removing);
-                info.last_known_leader = state.last_known_leader.unwrap_or(-1);
-                info.partition_epoch = state.partition_epoch;
-            }
-        }
-    }
-    Ok(Topic {
+    let record: TopicRecord = decode(&path, &node.data)?;
+    let mut topic = Topic {
         name: name.into(),
         id: record.topic_id,
         overrides: TopicOverrides(record.config),
-        partitions,
-    })
+        partitions: Vec::with_capacity(record.partitions.len()),
+    };
+    match (record.version, record.partition_count) {
+        (TOPIC_RECORD_VERSION, _) => {
+            for partition in record.partitions {
+                let identity = parse_identity(&partition.identity).ok_or_else(|| {
+                    malformed(format!("{:?} is no brokerId-n", partition.identity))
+                })?;
+                let (replicas, first_epoch) = (partition.replicas, partition.first_epoch);
+                let info = PartitionInfo::new(identity, replicas, first_epoch);
+                topic.partitions.push(info);
+            }
+        }
+        (LARGE_TOPIC_RECORD_VERSION, Some(count)) => {
+            topic.partitions = partitions_from(&topic, count, below)?;
+        }
+        (version, _) => return Err(malformed(format!("version {version}"))),
+    }
+    let states = format!("{}/", paths::partition_states(name));
+    let of_partitions = below.range(states.clone()..);
+    for (path, node) in of_partitions.take_while(|(path, _)| path.starts_with(&states)) {
+        let record: PartitionStatesRecord = decode(path, &node.data)?;
+        if record.topic_id == topic.id {
+            take_states(&mut topic.partitions, record);
+        }
+    }
+    Ok(topic)
+}
+
+fn take_states(partitions: &mut [PartitionInfo], record: PartitionStatesRecord) {
+    for (index, state) in record.partitions {
+        let info = usize::try_from(index)
+            .ok()
+            .and_then(|index| partitions.get_mut(index));
+        let Some(info) = info else {
+            continue;
+        };
+        info.leader = state.leader;
+        info.leader_epoch = state.leader_epoch;
+        info.isr = state.isr;
+        if !state.replicas.is_empty() {
+            info.replicas = state.replicas;
+        }
+        (info.elr, info.adding, info.removing) = (state.elr, state.adding, state.removing);
+        info.last_known_leader = state.last_known_leader.unwrap_or(-1);
+        info.partition_epoch = state.partition_epoch;
+    }
 }
 
 /// The content of a topic's node.
@@ -152,18 +171,46 @@ fn topic_record(topic: &Topic) -> TopicRecord {
         version: TOPIC_RECORD_VERSION,
         topic_id: topic.id,
         config: topic.overrides.0.clone(),
+        partition_count: None,
         partitions: topic.partitions.iter().map(assignment).collect(),
     }
 }
 
-/// What makes a topic.
+/// What a topic is, in its own node and, where that would be too large, in those of its partitions.
+fn description(topic: &Topic) -> (Bytes, Vec<(String, Bytes)>) {
+    let whole = encode(&topic_record(topic));
+    if whole.len() <= TOPIC_NODE_BYTES_MAX {
+        return (whole, Vec::new());
+    }
+    let record = TopicRecord {
+        version: LARGE_TOPIC_RECORD_VERSION,
+        topic_id: topic.id,
+        config: topic.overrides.0.clone(),
+        partition_count: Some(topic.partitions.len() as i32),
+        partitions: Vec::new(),
+    };
+    (encode(&record), assignments_of(topic))
+}
+
+/// What makes a topic. All to the letter, in this order: what is only to be there would be made first, and its parents with it.
 pub(super) fn create(topic: &Topic) -> Vec<Op> {
-    let made = Op::create(paths::topic(&topic.name), encode(&topic_record(topic)));
+    let (own, assignments) = description(topic);
     let none = Topic {
         partitions: Vec::new(),
         ..topic.clone()
     };
-    [made].into_iter().chain(states(&none, topic)).collect()
+    let mut ops = vec![Op::create(paths::topic(&topic.name), own)];
+    let below = [
+        (paths::assignments(&topic.name), assignments),
+        (paths::partition_states(&topic.name), states(&none, topic)),
+    ];
+    for (parent, nodes) in below {
+        if !nodes.is_empty() {
+            ops.push(Op::create(parent, Bytes::new()));
+            ops.extend(nodes.into_iter().map(|(path, data)| Op::create(path, data)));
+        }
+    }
+    ops
 }
 
 /// What removes a topic.
@@ -171,29 +218,39 @@ pub(super) fn delete(topic: &Topic) -> Op {
     Op::delete_tree(paths::topic(&topic.name))
 }
 
-/// What makes a topic another one: its node where that differs, and those of the partitions whose state does.
+/// What makes a topic another one: the states of partitions that differ, and its description where that does. In this order each write of
+/// some of them leaves a topic that can be read: states say all of their partitions, and the topic's own node, which comes last,
+/// counts what is described.
 pub(super) fn change(before: &Topic, after: &Topic) -> Vec<Op> {
-    let mut ops = Vec::new();
-    let record = topic_record(after);
-    let mut known = topic_record(before);
-    // A partition that has a state of its own has its replicas there: a write of one node moves it.
-    for (known, partition) in known.partitions.iter_mut().zip(&record.partitions) {
-        known.replicas.clone_from(&partition.replicas);
-    }
-    if record != known {
+    let states = states(before, after).into_iter();
+    let mut ops: Vec<Op> = states.map(|(path, data)| Op::put(path, data)).collect();
+    if !are_described_alike(before, after) {
+        let (own, assignments) = description(after);
+        let assignments = assignments.into_iter();
+        ops.extend(assignments.map(|(path, data)| Op::put(path, data)));
         ops.push(Op::Set {
             path: paths::topic(&after.name),
-            data: encode(&record),
+            data: own,
             version: None,
         });
     }
-    ops.extend(states(before, after));
     ops
 }
 
-/// What makes the states of a topic's partitions others.
-fn states(before: &Topic, after: &Topic) -> Vec<Op> {
-    let mut ops = Vec::new();
+/// Whether what two topics are is the same, but for the state of their partitions. A partition that has a state of its own has its
+/// replicas there: a write of one node moves it.
+fn are_described_alike(one: &Topic, other: &Topic) -> bool {
+    let alike = |(a, b): (&PartitionInfo, &PartitionInfo)| {
+        (a.identity, a.first_epoch) == (b.identity, b.first_epoch)
+    };
+    (one.id, &one.overrides, one.partitions.len())
+        == (other.id, &other.overrides, other.partitions.len())
+        && one.partitions.iter().zip(&other.partitions).all(alike)
+}
+
+/// The nodes of the states of a topic's partitions that are others than before.
+fn states(before: &Topic, after: &Topic) -> Vec<(String, Bytes)> {
+    let mut nodes = Vec::new();
     let chunk = paths::PARTITIONS_A_NODE as usize;
     for (n, infos) in after.partitions.chunks(chunk).enumerate() {
         let first = n * chunk;
@@ -202,10 +259,10 @@ fn states(before: &Topic, after: &Topic) -> Vec<Op> {
         let known = &known[..known.len().min(chunk)];
         if states != states_of(before, first, known) {
             let path = paths::partition_states_from(&after.name, first as i32);
-            ops.push(Op::put(path, encode(&states)));
+            nodes.push((path, encode(&states)));
         }
     }
-    ops
+    nodes
 }
 
 fn states_of(topic: &Topic, first: usize, infos: &[PartitionInfo]) -> PartitionStatesRecord {
@@ -312,6 +369,87 @@ mod tests {
         assert_eq!(ops.len(), 1);
         assert_eq!(ops[0].path(), "/brokers/topics/t");
         assert_eq!(change(&again, &again), []);
+    }
+
+    #[tokio::test]
+    async fn a_topic_of_twenty_thousand_partitions_of_three_replicas_is_made_by_one_write_and_changed()
+     {
+        const WRITE_BYTES_MAX: usize = 512 << 10;
+        let (_dir, store) = tree().await;
+        let mut made = topic(7, 20_000);
+        for (n, info) in made.partitions.iter_mut().enumerate() {
+            // Numbers as large as somebody would give brokers.
+            let replicas = (0..3).map(|at| 1001 + (n as i32 + at) % 5).collect();
+            let identity = Identity {
+                broker_id: 1001 + n as i32 % 5,
+                number: n as i32 / 5,
+            };
+            *info = PartitionInfo::new(identity, replicas, 0);
+        }
+        let ops = create(&made);
+        let bytes: usize = ops.iter().map(|op| op.bytes() + 100).sum();
+        println!("{} nodes, {bytes} bytes", ops.len());
+        assert!(bytes < WRITE_BYTES_MAX, "{bytes}");
+        store.multi(ops).await.unwrap();
+        assert_eq!(read(&store).await, Some(made.clone()));
+        let moved = led_by(&made, 19_999, 1002);
+        let ops = change(&made, &moved);
+        assert_eq!(ops.len(), 1);
+        store.multi(ops).await.unwrap();
+        assert_eq!(read(&store).await, Some(moved.clone()));
+        // Other settings, more partitions, and others led elsewhere. Wherever the writes end, it is a topic of before or after.
+        let mut more = led_by(&moved, 7, 1003);
+        more.overrides
+            .0
+            .insert("retention.ms".to_owned(), "1".to_owned());
+        for number in 4000..5500 {
+            let identity = Identity {
+                broker_id: 1001,
+                number,
+            };
+            more.partitions
+                .push(PartitionInfo::new(identity, vec![1001, 1002, 1003], 0));
+        }
+        let ops = change(&moved, &more);
+        assert!(ops.iter().map(|op| op.bytes() + 100).sum::<usize>() < WRITE_BYTES_MAX);
+        for op in ops {
+            store.multi(vec![op]).await.unwrap();
+            let read = read(&store).await.unwrap();
+            for (n, info) in read.partitions.iter().enumerate() {
+                let before = moved.partitions.get(n);
+                assert!(
+                    before == Some(info) || more.partitions[n] == *info,
+                    "{n}: {info:?}"
+                );
+            }
+        }
+        assert_eq!(read(&store).await, Some(more.clone()));
+        store.multi(vec![delete(&more)]).await.unwrap();
+        assert!(store.subtree(paths::TOPICS).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_topic_that_outgrows_its_node_moves_to_others_and_a_smaller_one_stays_as_it_was_read()
+    {
+        let (_dir, store) = tree().await;
+        let small = topic(7, 4000);
+        store.multi(create(&small)).await.unwrap();
+        let node = store.get("/brokers/topics/t").await.unwrap().unwrap();
+        let record: TopicRecord = decode("/brokers/topics/t", &node.data).unwrap();
+        assert_eq!((record.version, record.partitions.len()), (2, 4000));
+        let large = topic(7, 15_000);
+        store.multi(change(&small, &large)).await.unwrap();
+        assert_eq!(read(&store).await, Some(large.clone()));
+        let node = store.get("/brokers/topics/t").await.unwrap().unwrap();
+        let record: TopicRecord = decode("/brokers/topics/t", &node.data).unwrap();
+        assert_eq!((record.version, record.partition_count), (3, Some(15_000)));
+        // One whose partitions are not there cannot be read, and stops nothing else.
+        store
+            .multi(vec![Op::delete("/brokers/topics/t/assignments/3000")])
+            .await
+            .unwrap();
+        let (topics, unreadable) = read_all(&store).await.unwrap();
+        assert!(topics.is_empty() && unreadable.contains("t"));
     }
 
     #[tokio::test]

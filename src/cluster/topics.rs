@@ -17,7 +17,7 @@ use super::placement::{Identities, Load};
 use super::topic_nodes;
 use crate::config::{TopicConfig, TopicOverrides, topic_key};
 use crate::log::uuid_to_base64;
-use crate::meta::{MetaError, gather};
+use crate::meta::{MULTI_BYTES_MAX, MetaError, Op, gather};
 
 /// A topic as it is and as it shall be.
 struct Extension {
@@ -320,10 +320,20 @@ impl Controller {
 
     async fn store(&self, before: &Topic, after: &Topic) -> Result<(), ClusterError> {
         let ops = topic_nodes::change(before, after);
-        match ops.is_empty() {
-            true => Ok(()),
-            false => self.change_as_controller(ops).await,
+        if ops.is_empty() {
+            return Ok(());
         }
+        if ops.iter().map(Op::bytes).sum::<usize>() <= MULTI_BYTES_MAX {
+            return self.change_as_controller(ops).await;
+        }
+        // Of a large topic each node is a change by itself, in their order.
+        for (_, ops) in gather(ops.into_iter().map(|op| vec![op])) {
+            if let Err(error) = self.change_as_controller(ops).await {
+                self.read_again([&after.name].into_iter()).await;
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -73,6 +73,19 @@ pub fn first_beside(partition: i32) -> i32 {
     partition - partition % PARTITIONS_A_NODE
 }
 
+/// Partitions of a large topic whose identities and replicas stand in one node.
+pub const ASSIGNMENTS_A_NODE: i32 = 1000;
+
+/// Identities and replicas of a topic's partitions, where they are too many for its own node.
+pub fn assignments(topic_name: &str) -> String {
+    format!("{}/assignments", topic(topic_name))
+}
+
+/// Those of [`ASSIGNMENTS_A_NODE`] partitions from this one on.
+pub fn assignments_from(topic_name: &str, first: i32) -> String {
+    format!("{}/{first}", assignments(topic_name))
+}
+
 /// The marker of a session.
 pub fn session_marker(session_id: i64) -> String {
     format!("{SESSIONS}/{session_id:016x}")
@@ -343,6 +356,8 @@ mod tests {
             let states = partition_states_from(name, first_beside(345));
             assert!(states.ends_with("/partitions/300"), "{states}");
             assert_eq!(topic_of(&states).as_deref(), Some(name));
+            let assignments = assignments_from(name, 2000);
+            assert_eq!(topic_of(&assignments).as_deref(), Some(name));
         }
         assert_eq!(topic_of(TOPICS), None);
         assert_eq!(topic_of("/brokers/topics-pub/t"), None);

@@ -13,6 +13,9 @@ use super::MetaError;
 pub const RECORD_VERSION: u32 = 1;
 /// Version of [`TopicRecord`]; earlier ones are rewritten at start.
 pub const TOPIC_RECORD_VERSION: u32 = 2;
+/// Version of a [`TopicRecord`] whose partitions are in nodes of their own ([`AssignmentsRecord`]): one that would not fit into a
+/// node otherwise.
+pub const LARGE_TOPIC_RECORD_VERSION: u32 = 3;
 
 /// `/cluster/id`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,15 +29,39 @@ pub struct ClusterRecord {
 /// `/brokers/topics/<topic>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicRecord {
-    /// [`TOPIC_RECORD_VERSION`].
+    /// [`TOPIC_RECORD_VERSION`], or [`LARGE_TOPIC_RECORD_VERSION`].
     pub version: u32,
     /// Topic id.
     pub topic_id: Uuid,
     /// The topic's own configurations.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
-    /// By dense index.
+    /// How many partitions a large topic has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition_count: Option<i32>,
+    /// By dense index; none of a large topic.
+    #[serde(default)]
     pub partitions: Vec<AssignmentRecord>,
+}
+
+/// `/brokers/topics/<topic>/assignments/<first index>`: what a thousand partitions of a large topic are, as short as it can be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignmentsRecord {
+    /// Record version.
+    pub version: u32,
+    /// The topic's id; where it is another one, they are of an earlier topic of that name.
+    pub topic_id: Uuid,
+    /// Broker ids that keep each partition; of one that has a state of its own the first alone, because the state says the others. The
+    /// first is the broker of the identity.
+    pub replicas: Vec<Vec<i32>>,
+    /// By broker the number that its first identity here has; the next ones count on.
+    pub numbers: BTreeMap<i32, i32>,
+    /// By index the identities that are others than that; the next ones count on from there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub identities: BTreeMap<i32, String>,
+    /// The leader epochs that partitions begin with, by index, where that is not 0.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub first_epochs: BTreeMap<i32, i32>,
 }
 
 /// One partition in a [`TopicRecord`]. While it has no state of its own its first replica leads it, and all are in sync.

@@ -101,6 +101,7 @@ fn upgraded_topic(path: &str, node: &Node) -> Option<Vec<Op>> {
         version: TOPIC_RECORD_VERSION,
         topic_id: old.topic_id,
         config: old.config,
+        partition_count: None,
         partitions,
     };
     let mut ops = vec![Op::Set {
