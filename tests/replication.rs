@@ -14,8 +14,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use cluster::{Cluster, LONG, Node, SESSION, SHORT_SESSION, produce, within};
-use common::{Client, batch, fetch_request, name};
+use common::{Client, batch, fetch_request, name, produce_request};
 use metaq_protocol::batch::{BatchBuilder, Batches, verify_crc};
 use metaq_protocol::frame;
 use metaq_protocol::messages::alter_partition_reassignments_request::{
@@ -412,6 +413,71 @@ fn a_consumer_is_sent_to_a_replica_in_its_rack_and_reads_there_what_is_committed
     });
 }
 
+/// Deletes the records of partition 0 before an offset; error code and low watermark.
+fn delete_before(client: &mut Client, topic: &str, offset: i64) -> (i16, i64) {
+    let partition = DeleteRecordsPartition::default()
+        .with_partition_index(0)
+        .with_offset(offset);
+    let topic = DeleteRecordsTopic::default()
+        .with_name(name(topic))
+        .with_partitions(vec![partition]);
+    let request = DeleteRecordsRequest::default()
+        .with_timeout_ms(10_000)
+        .with_topics(vec![topic]);
+    let answer = client.ask(1, &request);
+    let answer = &answer.topics[0].partitions[0];
+    (answer.error_code, answer.low_watermark)
+}
+
+/// Moves partition 0 to other brokers.
+fn reassign(node: &Node, topic: &str, replicas: &[i32]) {
+    let replicas = replicas.iter().map(|id| BrokerId(*id)).collect();
+    let partition = ReassignablePartition::default()
+        .with_partition_index(0)
+        .with_replicas(Some(replicas));
+    let topic = ReassignableTopic::default()
+        .with_name(name(topic))
+        .with_partitions(vec![partition]);
+    let request = AlterPartitionReassignmentsRequest::default()
+        .with_timeout_ms(10_000)
+        .with_topics(vec![topic]);
+    let answer = node.client().ask(0, &request);
+    let partition = &answer.responses[0].partitions[0];
+    assert_eq!((answer.error_code, partition.error_code), (0, 0));
+}
+
+/// Appends one batch, with acks=1; error code and offset.
+fn produce_batch(client: &mut Client, topic: &str, records: Bytes) -> (i16, i64) {
+    let response = client.ask(9, &produce_request(topic, records, 1));
+    let answer = &response.responses[0].partition_responses[0];
+    (answer.error_code, answer.base_offset)
+}
+
+#[test]
+fn a_new_replica_copies_a_log_that_starts_within_a_batch() {
+    let cluster = Cluster::start(
+        3,
+        &["default.replication.factor=2", "min.insync.replicas=2"],
+    );
+    cluster.create(0, "t", 1);
+    let leader = cluster.nodes[0].leaders("t")[0].0;
+    let mut client = cluster.nodes[leader as usize].client();
+    assert_eq!(produce_batch(&mut client, "t", batch(10)), (0, 0));
+    assert_eq!(produce(&mut client, "t", 0), (0, 10));
+    assert_eq!(delete_before(&mut client, "t", 5), (0, 5));
+    let other = {
+        let before = in_sync(&cluster.nodes[0], "t", 0);
+        (0..3).find(|id| !before.contains(id)).unwrap()
+    };
+    reassign(&cluster.nodes[0], "t", &[leader, other]);
+    let mut after = vec![leader, other];
+    after.sort_unstable();
+    within(LONG, "the new replica to be in sync", || {
+        in_sync(&cluster.nodes[0], "t", 0) == after
+    });
+    until_equal(&cluster, &[leader as usize, other as usize], "t", 0);
+}
+
 #[test]
 fn records_are_deleted_on_every_replica_before_it_is_answered() {
     let cluster = Cluster::start(3, &SETTINGS);
@@ -421,18 +487,7 @@ fn records_are_deleted_on_every_replica_before_it_is_answered() {
     for n in 0..5 {
         assert_eq!(produce(&mut client, "t", 0), (0, n));
     }
-    let partition = DeleteRecordsPartition::default()
-        .with_partition_index(0)
-        .with_offset(3);
-    let topic = DeleteRecordsTopic::default()
-        .with_name(name("t"))
-        .with_partitions(vec![partition]);
-    let request = DeleteRecordsRequest::default()
-        .with_timeout_ms(10_000)
-        .with_topics(vec![topic]);
-    let answer = client.ask(1, &request);
-    let answer = &answer.topics[0].partitions[0];
-    assert_eq!((answer.error_code, answer.low_watermark), (0, 3));
+    assert_eq!(delete_before(&mut client, "t", 3), (0, 3));
 }
 
 #[test]
@@ -458,23 +513,7 @@ fn a_partition_moves_to_other_brokers_while_it_takes_records() {
     for n in 0..5 {
         assert_eq!(produce(&mut client, "t", 0), (0, n));
     }
-    let partition = ReassignablePartition::default()
-        .with_partition_index(0)
-        .with_replicas(Some(vec![BrokerId(leader), BrokerId(other)]));
-    let topic = ReassignableTopic::default()
-        .with_name(name("t"))
-        .with_partitions(vec![partition]);
-    let request = AlterPartitionReassignmentsRequest::default()
-        .with_timeout_ms(10_000)
-        .with_topics(vec![topic]);
-    let answer = cluster.nodes[goes as usize].client().ask(0, &request);
-    assert_eq!(
-        (
-            answer.error_code,
-            answer.responses[0].partitions[0].error_code
-        ),
-        (0, 0)
-    );
+    reassign(&cluster.nodes[goes as usize], "t", &[leader, other]);
     let mut after = vec![leader, other];
     after.sort_unstable();
     within(LONG, "the replicas to be the others", || {

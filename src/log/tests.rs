@@ -55,6 +55,19 @@ fn read(log: &Log, offset: i64) -> Option<Slice> {
 }
 
 #[test]
+fn a_follower_takes_a_batch_that_is_larger_than_its_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), config(), OpenMode::Clean).log;
+    let large = batch(100, NOW).remove(0).bytes;
+    assert!(large.len() > 1000);
+    log.append_as_follower(&large, 0, NOW).unwrap();
+    append(&log, 1, NOW);
+    assert_eq!(log.ends().log_end.offset, 101);
+    assert_eq!(first_offset_of(&read(&log, 50).unwrap()), 0);
+    assert_eq!(first_offset_of(&read(&log, 100).unwrap()), 100);
+}
+
+#[test]
 fn what_a_crash_left_unsynced_is_synced_before_a_log_that_syncs_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let crash = OpenMode::AfterCrash { recovery_point: 0 };

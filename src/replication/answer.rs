@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use metaq_protocol::ResponseError;
+use metaq_protocol::batch::BatchHeader;
 use metaq_protocol::messages::fetch_response::PartitionData;
 
 use crate::log::{LeaderEpochs, LogError};
@@ -64,6 +65,13 @@ pub(super) fn cut_to(epochs: &LeaderEpochs, log_end: i64, epoch: i32, end_offset
     }
 }
 
+/// Where the first batch begins that an empty log is given, where that is before the log's end: the leader's log starts within it.
+pub(super) fn begins_before(records: &[u8], log_start: i64, log_end: i64) -> Option<i64> {
+    let first = BatchHeader::parse(records).ok()?;
+    let is_before = (0..log_end).contains(&first.base_offset) && log_end <= first.last_offset();
+    (log_start == log_end && is_before).then_some(first.base_offset)
+}
+
 /// Whether a failure of an append leaves a partition that another fetch cannot help.
 pub(super) fn is_final(error: &LogError) -> bool {
     matches!(error, LogError::Offline(_) | LogError::Io(_))
@@ -71,6 +79,8 @@ pub(super) fn is_final(error: &LogError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use metaq_protocol::batch::{BatchBuilder, header_for_append};
+
     use super::*;
 
     fn epochs(starts: &[(i32, i64)]) -> LeaderEpochs {
@@ -108,6 +118,28 @@ mod tests {
         assert_eq!(later, Answer::Later(error));
         let unknown = read(&data.with_error_code(9999));
         assert_eq!(unknown, Answer::Later(ResponseError::Unknown(9999)));
+    }
+
+    #[test]
+    fn an_empty_log_begins_where_the_batch_does_within_which_the_leaders_starts() {
+        let of = |base_offset: i64, records: usize| {
+            let mut builder = BatchBuilder::new();
+            for _ in 0..records {
+                builder = builder.push(None, Some(b"v"), &[], 1);
+            }
+            let mut bytes = builder.finish().unwrap().to_vec();
+            let head = header_for_append(&bytes, base_offset, 3, None);
+            bytes[..head.len()].copy_from_slice(&head);
+            bytes
+        };
+        assert_eq!(begins_before(&of(100, 10), 105, 105), Some(100));
+        assert_eq!(begins_before(&of(100, 10), 109, 109), Some(100));
+        // It goes on, or is something else.
+        assert_eq!(begins_before(&of(100, 10), 100, 100), None);
+        assert_eq!(begins_before(&of(100, 10), 110, 110), None);
+        assert_eq!(begins_before(&of(100, 10), 90, 105), None);
+        assert_eq!(begins_before(&of(-3, 10), 2, 2), None);
+        assert_eq!(begins_before(b"short", 2, 2), None);
     }
 
     #[test]

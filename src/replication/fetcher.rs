@@ -280,6 +280,7 @@ impl Fetcher {
                 received.extend(self.receive(state, key, data));
             }
         }
+        self.begin_with_first_batches(state, &received).await;
         self.append(state, &received).await;
         self.cut(state, &received).await;
         for one in &received {
@@ -304,6 +305,24 @@ impl Fetcher {
             partition,
             answer: answer::read(data),
         })
+    }
+
+    /// Where the leader's log starts within a batch, which comes whole, an empty log begins where the batch does (Kafka's
+    /// Partition.appendRecordsToFollowerOrFutureReplica).
+    async fn begin_with_first_batches(&self, state: &mut State, received: &[Received]) {
+        let mut cuts = Vec::new();
+        for one in received {
+            if let Answer::GoesOn {
+                records: Some(records),
+                ..
+            } = &one.answer
+            {
+                let ends = one.partition.log().ends();
+                let at = answer::begins_before(records, ends.log_start, ends.log_end.offset);
+                cuts.extend(at.map(|at| (one, CutTo::AnewAt(at))));
+            }
+        }
+        self.carry_out(state, cuts).await;
     }
 
     /// Has all records appended, and waits until they are, synced where the topic syncs each message.
@@ -353,10 +372,7 @@ impl Fetcher {
                     let to = cut_to(&log.epochs(), end, *epoch, *end_offset);
                     tracing::info!(topic = %one.partition.topic(), partition = one.partition.index(),
                         to, log_end = end, epoch, "cut off where the leader has something else");
-                    match to < ends.log_start {
-                        true => CutTo::AnewAt(to),
-                        false => CutTo::Offset(to),
-                    }
+                    CutTo::back_to(to, ends.log_start)
                 }
                 Answer::OutOfRange => {
                     match out_of_range::resolve(
@@ -379,17 +395,22 @@ impl Fetcher {
                 }
                 Answer::GoesOn { .. } | Answer::Later(_) => continue,
             };
-            let cut = Cut {
-                partition: one.partition.clone(),
-                leader_epoch: one.leader_epoch,
-                to,
-            };
-            cuts.push((one, cut));
+            cuts.push((one, to));
         }
+        self.carry_out(state, cuts).await;
+    }
+
+    async fn carry_out(&self, state: &mut State, cuts: Vec<(&Received, CutTo)>) {
         if cuts.is_empty() {
             return;
         }
-        let (of, cuts): (Vec<_>, Vec<_>) = cuts.into_iter().unzip();
+        let cut = |(one, to): (&Received, CutTo)| Cut {
+            partition: one.partition.clone(),
+            leader_epoch: one.leader_epoch,
+            to,
+        };
+        let of: Vec<&Received> = cuts.iter().map(|(one, _)| *one).collect();
+        let cuts = cuts.into_iter().map(cut).collect();
         for (one, result) in of.into_iter().zip(self.cx.partitions.cut_off(cuts).await) {
             if let Err(error) = result {
                 self.not_appended(state, one, &error);

@@ -27,9 +27,10 @@ pub(super) async fn resolve(
     partition: &Partition,
 ) -> io::Result<Option<CutTo>> {
     let end = ask(cx, leader, leader_epoch, partition, LATEST).await?;
-    let own_end = partition.log().ends().log_end.offset;
+    let ends = partition.log().ends();
+    let own_end = ends.log_end.offset;
     let to = match end < own_end {
-        true => Some(CutTo::Offset(end)),
+        true => Some(CutTo::back_to(end, ends.log_start)),
         false => {
             let start = ask(cx, leader, leader_epoch, partition, EARLIEST).await?;
             (start > own_end).then_some(CutTo::AnewAt(start))

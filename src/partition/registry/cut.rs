@@ -17,6 +17,17 @@ pub enum CutTo {
     AnewAt(i64),
 }
 
+impl CutTo {
+    /// Back to an offset, of a log that starts there: where it does not reach that far back, all goes (Kafka's
+    /// UnifiedLog.truncateTo).
+    pub fn back_to(offset: i64, log_start: i64) -> Self {
+        match offset < log_start {
+            true => Self::AnewAt(offset),
+            false => Self::Offset(offset),
+        }
+    }
+}
+
 /// A follower's log that is to be cut.
 #[derive(Clone)]
 pub struct Cut {

@@ -228,6 +228,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_follower_whose_leader_ends_before_its_start_begins_anew_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (partitions, partition) = open(dir.path(), state(2, 3, 0));
+        for (to, expected) in [
+            (CutTo::AnewAt(100), 100),
+            (CutTo::back_to(100, 100), 100),
+            (CutTo::back_to(40, 100), 40),
+        ] {
+            let cut = Cut {
+                partition: partition.clone(),
+                leader_epoch: 3,
+                to,
+            };
+            let done = partitions.cut_off(vec![cut]).await;
+            assert!(matches!(done[..], [Ok(true)]), "{done:?}");
+            let ends = partition.log().ends();
+            assert_eq!((ends.log_start, ends.log_end.offset), (expected, expected));
+        }
+        partitions.close();
+    }
+
+    #[tokio::test]
     async fn of_what_is_fetched_the_whole_batches_are_taken_and_a_torn_one_comes_again() {
         let dir = tempfile::tempdir().unwrap();
         let (partitions, partition) = open(dir.path(), state(2, 3, 0));
