@@ -1,5 +1,6 @@
 //! What readers and tools ask a replica: records within its limits, offsets, epochs.
 
+use super::progress::shows;
 use super::replica::{ListedOffset, OffsetSpec, ReadError, Replica};
 use super::watermarks::{Isolation, ReadLimits};
 use crate::log::{AbortedTransaction, FoundTimestamp, LogError, Reach, ReadWanted, Slice};
@@ -18,6 +19,12 @@ impl Replica {
     /// What lies before this offset survives a power failure, in the log's files or in the journal.
     pub fn durable_offset(&self) -> i64 {
         self.progress.lock().watermarks.durable().offset
+    }
+
+    /// Whether all that is written is as safe as the topic promises: synced, where it syncs each message.
+    pub fn has_all_as_promised(&self) -> bool {
+        let watermarks = &self.progress.lock().watermarks;
+        watermarks.own_end(shows(self.log())).offset == watermarks.log_end().offset
     }
 
     /// Every transaction before this offset is decided. Without open transactions, the high watermark.

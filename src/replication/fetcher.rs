@@ -169,6 +169,11 @@ impl Fetcher {
             return;
         };
         match followed::partition(&self.cx, key) {
+            // What it asks for would say more than it has.
+            Some(partition) if !partition.has_all_as_promised() => {
+                partition.sync_soon();
+                self.try_later(state, key);
+            }
             Some(partition) => {
                 let position = followed::position(&partition, copied.leader_epoch);
                 state.session.want(key, position);

@@ -250,6 +250,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_kill_left_unsynced_is_not_as_safe_as_a_topic_promises_that_syncs() {
+        let dir = tempfile::tempdir().unwrap();
+        let (killed, partition) = open(dir.path(), state(2, 3, 0));
+        let bytes = batch()[0].bytes.clone();
+        let appended = partition.append_fetched(&bytes, 3).unwrap().await;
+        assert!(appended.unwrap().is_ok() && partition.has_all_as_promised());
+        drop((killed, partition));
+        let (partitions, partition) = open(dir.path(), state(2, 3, 0));
+        assert_eq!(partition.log().ends().log_end.offset, 1);
+        assert!(partition.has_all_as_promised());
+        let syncs = LogConfig {
+            flush_messages: 1,
+            ..LogConfig::default()
+        };
+        partitions.reconfigure("t", &syncs);
+        assert!(!partition.has_all_as_promised());
+        partition.sync_soon();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !partition.has_all_as_promised() {
+            assert!(std::time::Instant::now() < deadline);
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        partitions.close();
+    }
+
+    #[tokio::test]
     async fn of_what_is_fetched_the_whole_batches_are_taken_and_a_torn_one_comes_again() {
         let dir = tempfile::tempdir().unwrap();
         let (partitions, partition) = open(dir.path(), state(2, 3, 0));
