@@ -277,8 +277,13 @@ impl Followers {
         let stays = |id: &i32| !self.is_lagging(*id, leader_end, now, lag_max);
         let mut isr: Vec<i32> = self.isr.iter().copied().filter(stays).collect();
         for (id, follower) in &self.followers {
-            let joins =
-                self.may_join(*id, high_watermark) && is_eligible(*id, follower.broker_epoch);
+            // One that asks no more is not back, whatever it had.
+            let asks = follower
+                .last_fetch
+                .is_some_and(|(then, _)| now.saturating_duration_since(then) <= lag_max);
+            let joins = asks
+                && self.may_join(*id, high_watermark)
+                && is_eligible(*id, follower.broker_epoch);
             if joins {
                 isr.push(*id);
             }
@@ -410,6 +415,17 @@ mod tests {
             followers.committed_end(30, 2, later, LAG_MAX, any),
             Some(25)
         );
+    }
+
+    #[test]
+    fn who_asks_no_more_does_not_join_with_another_one() {
+        let now = Instant::now();
+        let mut followers = Followers::new(&state(&[1], 1), 0, now);
+        followers.fetched(&fetch(2, 20), 20, now);
+        let later = now + 2 * LAG_MAX;
+        followers.fetched(&fetch(3, 20), 20, later);
+        let proposal = followers.propose((20, 20), later, LAG_MAX, any).unwrap();
+        assert_eq!(proposal.isr, [(1, -1), (3, 7)]);
     }
 
     #[test]
