@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::MutexGuard;
 
+use super::roles::take;
 use super::{HostedPartition, Map, Partitions, TopicPartitions, TopicToOpen};
 use crate::log::LogError;
 use crate::partition::Partition;
@@ -89,6 +90,11 @@ impl Partitions {
         };
         let mut changed = TopicPartitions::clone(topic);
         if let HostedPartition::Online(partition) = &slot {
+            // Another role may have begun since it was opened. Nobody else knows it yet.
+            let state = old.state();
+            if partition.state() != state {
+                take(partition.replica(), &state);
+            }
             partition.traffic().go_on_from(old.traffic());
             // It may have been changed meanwhile.
             partition.log().reconfigure((*old.log().config()).clone());
@@ -116,3 +122,70 @@ impl Partitions {
 
 /// Why a partition is offline whose directory has none of its names.
 const AWAY: &str = "its directory is away since a move that failed; start the broker anew";
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::log::{LogConfig, RealDisk};
+    use crate::partition::{Identity, PartitionState, PartitionsOptions};
+
+    const TOPIC: Uuid = Uuid::from_u128(7);
+
+    fn state(leader: i32, leader_epoch: i32) -> PartitionState {
+        PartitionState {
+            own: 1,
+            leader,
+            leader_epoch,
+            partition_epoch: leader_epoch,
+            replicas: vec![1, 2],
+            isr: vec![1, 2],
+        }
+    }
+
+    #[tokio::test]
+    async fn a_partition_that_moves_has_the_role_that_began_while_it_did() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = PartitionsOptions::new(vec![dir.path().to_path_buf()]);
+        let partitions = Arc::new(Partitions::open(Arc::new(RealDisk), &options).unwrap());
+        let identity = Identity {
+            broker_id: 1,
+            number: 0,
+        };
+        let to_open = TopicToOpen {
+            topic: "t".into(),
+            topic_id: TOPIC,
+            config: LogConfig::default(),
+            partitions: vec![(0, identity, state(1, 3))],
+        };
+        partitions.open_topics(vec![to_open.clone()]);
+        for (before, after) in [(state(1, 3), state(2, 4)), (state(2, 4), state(1, 5))] {
+            let old = partitions.get("t", 0).unwrap();
+            old.mark_moved();
+            old.log().close(0).unwrap();
+            let unused = (AtomicU64::new(0), AtomicU64::new(0));
+            let grown = [AtomicBool::default()];
+            let opened = partitions
+                .open_one(
+                    &to_open,
+                    0,
+                    identity,
+                    &before,
+                    (&unused.0, &unused.1, &grown),
+                )
+                .unwrap();
+            partitions.take_roles(vec![(TOPIC, 0, after.clone())]).await;
+            let slot = HostedPartition::Online(opened);
+            assert!(partitions.publish_instead(&old, slot));
+            let new = partitions.get("t", 0).unwrap();
+            assert!(!Arc::ptr_eq(&old, &new));
+            assert_eq!(
+                (new.state(), new.leader_epoch()),
+                (after.clone(), after.leader_epoch)
+            );
+            assert_eq!(new.is_leader(), after.is_led_here());
+        }
+        partitions.close();
+    }
+}

@@ -14,7 +14,18 @@ use crate::partition::replica::Replica;
 impl Partitions {
     /// Gives partitions their roles, by topic and index. Nothing is appended in an earlier role when this returns. Those that
     /// cannot take theirs are offline.
-    pub async fn take_roles(&self, roles: Vec<(Uuid, i32, PartitionState)>) {
+    pub async fn take_roles(&self, mut roles: Vec<(Uuid, i32, PartitionState)>) {
+        while !roles.is_empty() {
+            roles = self.take_roles_once(roles).await;
+        }
+    }
+
+    /// As [`Self::take_roles`]; those whose partition was replaced meanwhile, by what does not know of the role yet.
+    async fn take_roles_once(
+        &self,
+        roles: Vec<(Uuid, i32, PartitionState)>,
+    ) -> Vec<(Uuid, i32, PartitionState)> {
+        let mut given = Vec::new();
         let mut by_volume: BTreeMap<usize, Vec<(Arc<Replica>, PartitionState)>> = BTreeMap::new();
         for (topic_id, index, state) in roles {
             let topic = self.topic_by_id(topic_id);
@@ -22,9 +33,10 @@ impl Partitions {
                 continue;
             };
             if let Some(at) = self.volume_of(&partition) {
-                let taken = (partition.replica().clone(), state);
+                let taken = (partition.replica().clone(), state.clone());
                 by_volume.entry(at).or_default().push(taken);
             }
+            given.push((partition, state));
         }
         let mut under_way = Vec::new();
         for (at, taken) in by_volume {
@@ -39,6 +51,16 @@ impl Partitions {
             // A writer that has ended writes nothing in any role.
             let _ = done.await;
         }
+        let is_replaced = |partition: &Arc<Partition>| {
+            let (topic_id, index) = (partition.topic_id(), partition.index());
+            let known = self.topic_by_id(topic_id);
+            let known = known.and_then(|topic| topic.get(index).ok().cloned());
+            known.is_some_and(|known| !Arc::ptr_eq(&known, partition))
+        };
+        let missed = given.into_iter().filter(|(known, _)| is_replaced(known));
+        missed
+            .map(|(partition, state)| (partition.topic_id(), partition.index(), state))
+            .collect()
     }
 
     /// Moves a follower's log start to its leader's, as far as the follower knows that what is before it is committed.
@@ -61,16 +83,25 @@ impl Partitions {
     /// Takes over who is in sync in partitions that keep their roles.
     pub fn update_states(&self, states: impl IntoIterator<Item = (Uuid, i32, PartitionState)>) {
         for (topic_id, index, state) in states {
-            let topic = self.topic_by_id(topic_id);
-            if let Some(partition) = topic.and_then(|topic| topic.get(index).cloned().ok()) {
+            let find = || self.topic_by_id(topic_id)?.get(index).cloned().ok();
+            let mut updated = None;
+            // Once more where it was replaced meanwhile.
+            while let Some(partition) = find()
+                && !updated
+                    .as_ref()
+                    .is_some_and(|updated| Arc::ptr_eq(updated, &partition))
+            {
                 partition.update_state(&state);
+                updated = Some(partition);
             }
         }
     }
 }
 
-fn take(replica: &Replica, state: &PartitionState) {
-    if !state.is_led_here() {
+/// By whoever writes, or while nobody else knows the replica.
+pub(super) fn take(replica: &Replica, state: &PartitionState) {
+    // One that goes to another directory writes no more; what takes its place begins the epoch.
+    if !state.is_led_here() || replica.is_deleted() {
         replica.take_role(state);
         return;
     }
