@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cluster::{Cluster, LONG, Node, SESSION, SHORT_SESSION, produce, within};
-use common::{Client, batch, fetch_request, name, produce_request};
+use common::{Client, batch, fetch_request, name, now_ms, produce_request};
 use metaq_protocol::batch::{BatchBuilder, Batches, verify_crc};
 use metaq_protocol::frame;
 use metaq_protocol::messages::alter_partition_reassignments_request::{
@@ -476,6 +476,42 @@ fn a_new_replica_copies_a_log_that_starts_within_a_batch() {
         in_sync(&cluster.nodes[0], "t", 0) == after
     });
     until_equal(&cluster, &[leader as usize, other as usize], "t", 0);
+}
+
+#[test]
+fn a_replica_that_cannot_use_its_files_is_not_in_sync_and_leads_no_more() {
+    let mut settings = SETTINGS.to_vec();
+    settings.push("maxSegmentSize=1048576");
+    let cluster = Cluster::start(3, &settings);
+    cluster.create(0, "t", 1);
+    let value = vec![b'x'; 400 << 10];
+    let large = BatchBuilder::new().push(None, Some(&value), &[], now_ms());
+    let large = large.finish().unwrap();
+    for lost in 1..=2 {
+        let leader = cluster.nodes[0].leaders("t")[0].0;
+        // First one that leads, then one that follows.
+        let fails = match lost {
+            1 => leader,
+            _ => *in_sync(&cluster.nodes[0], "t", 0)
+                .iter()
+                .find(|id| **id != leader)
+                .unwrap(),
+        };
+        let node = &cluster.nodes[fails as usize];
+        std::fs::remove_dir_all(node.data().join("t-0")).unwrap();
+        let mut client = cluster.nodes[leader as usize].client();
+        // The next segment cannot be made.
+        for _ in 0..4 {
+            produce_batch(&mut client, "t", large.clone());
+        }
+        within(LONG, "the replica to be out of sync", || {
+            in_sync(&cluster.nodes[0], "t", 0).len() == 3 - lost
+        });
+        assert!(!in_sync(&cluster.nodes[0], "t", 0).contains(&fails));
+    }
+    let leader = cluster.nodes[0].leaders("t")[0].0 as usize;
+    let mut client = cluster.nodes[leader].client();
+    assert_eq!(produce_batch(&mut client, "t", batch(1)).0, 0);
 }
 
 #[test]

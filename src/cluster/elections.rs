@@ -75,7 +75,7 @@ pub(super) struct Change<'a> {
     /// See there.
     pub(super) preference: Preference,
     /// Those that have less than they had, and are counted on last.
-    lost: &'a BTreeSet<i32>,
+    pub(super) lost: &'a BTreeSet<i32>,
     /// The leader leads no more, or in a new epoch.
     is_deposed: bool,
 }

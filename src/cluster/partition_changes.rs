@@ -6,7 +6,7 @@
 //! term lasts, and the lock for changes is held from what is read to the image that follows. Where a write fails, what is in
 //! the tree is read again before the lock is given back, and where that fails too, the term ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -19,7 +19,8 @@ use super::topic_nodes;
 use crate::config::TopicConfig;
 use crate::meta::gather;
 
-/// A leader's proposal (AlterPartition).
+/// A leader's proposal (AlterPartition), or that of any replica in sync whose files cannot be used: that it is so no more. Where
+/// it led, another one does then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IsrProposal {
     /// The topic.
@@ -139,8 +140,13 @@ impl Controller {
         let rules = self.rules_for(&image, known);
         check(info, leader, proposal)?;
         check_members(rules, leader, &proposal.isr)?;
+        let led_by = info.leader;
         let mut change = Change::of(info, rules);
         change.isr = proposal.isr.iter().map(|(id, _)| *id).collect();
+        let resigned = BTreeSet::from([leader]);
+        if resigns(info, leader, proposal) {
+            change.lost = &resigned;
+        }
         let Some(after) = change.made() else {
             return Ok(info.clone());
         };
@@ -149,7 +155,7 @@ impl Controller {
             "in-sync replicas changed"
         );
         planned.put(known, proposal.index as usize, after.clone());
-        match after.leader == leader {
+        match after.leader == led_by {
             true => Ok(after),
             false => Err(IsrRefusal::NewLeaderElected),
         }
@@ -205,6 +211,16 @@ impl Controller {
     }
 }
 
+/// Whether a replica that is in sync proposes that the others are.
+fn resigns(info: &PartitionInfo, id: i32, proposal: &IsrProposal) -> bool {
+    let others = info.isr.iter().filter(|member| **member != id);
+    let mut others: Vec<i32> = others.copied().collect();
+    let mut proposed: Vec<i32> = proposal.isr.iter().map(|(id, _)| *id).collect();
+    others.sort_unstable();
+    proposed.sort_unstable();
+    info.isr.contains(&id) && !others.is_empty() && proposed == others
+}
+
 /// Whether a leader may propose this of a partition, in Kafka's order.
 fn check(info: &PartitionInfo, leader: i32, proposal: &IsrProposal) -> Result<(), IsrRefusal> {
     if proposal.leader_epoch > info.leader_epoch || proposal.partition_epoch > info.partition_epoch
@@ -214,7 +230,8 @@ fn check(info: &PartitionInfo, leader: i32, proposal: &IsrProposal) -> Result<()
     if proposal.leader_epoch < info.leader_epoch {
         return Err(IsrRefusal::FencedLeaderEpoch);
     }
-    if leader != info.leader {
+    let resigns = resigns(info, leader, proposal);
+    if leader != info.leader && !resigns {
         return Err(IsrRefusal::InvalidRequest);
     }
     if proposal.partition_epoch < info.partition_epoch {
@@ -225,7 +242,8 @@ fn check(info: &PartitionInfo, leader: i32, proposal: &IsrProposal) -> Result<()
     let are_different = isr.windows(2).all(|pair| pair[0] < pair[1]);
     let are_replicas = isr.iter().all(|id| info.replicas.contains(id));
     // None recovers for long here: an election that is not clean leaves a leader like any other.
-    if !are_different || !are_replicas || !isr.contains(&leader) || proposal.is_recovering {
+    let has_proposer = resigns || isr.contains(&leader);
+    if !are_different || !are_replicas || !has_proposer || proposal.is_recovering {
         return Err(IsrRefusal::InvalidRequest);
     }
     Ok(())
@@ -249,7 +267,7 @@ fn check_members(rules: Rules<'_>, leader: i32, isr: &[(i32, i64)]) -> Result<()
 mod tests {
     use super::super::changes::NewTopic;
     use super::super::cluster::Cluster;
-    use super::super::testing::{alone, register, text};
+    use super::super::testing::{alone, dies, register, text};
     use super::*;
     use crate::meta::paths;
 
@@ -367,6 +385,59 @@ mod tests {
         cluster.controller().begin_anew();
         let none = cluster.alter_partitions(0, 1, vec![good]).await;
         assert!(matches!(none, Err(ClusterError::NotController)));
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_cannot_use_its_files_takes_itself_out_and_another_one_leads() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cluster, id) = with_topic(dir.path()).await;
+        // One that follows.
+        let follower = alter(&cluster, 2, vec![proposal(id, 0, &[(0, -1), (1, -1)])]).await;
+        let info = follower[0].clone().unwrap();
+        assert_eq!((info.leader, info.leader_epoch), (0, 0));
+        assert_eq!(info.isr, [0, 1]);
+        // It is not in sync any more.
+        let mut again = proposal(id, 0, &[(0, -1)]);
+        again.partition_epoch = 1;
+        let refused = alter(&cluster, 2, vec![again.clone()]).await;
+        assert_eq!(refused, [Err(IsrRefusal::InvalidRequest)]);
+        // Nor may one that follows say it of others.
+        let refused = alter(
+            &cluster,
+            1,
+            vec![IsrProposal {
+                isr: vec![(1, -1)],
+                ..again.clone()
+            }],
+        );
+        assert_eq!(refused.await, [Err(IsrRefusal::InvalidRequest)]);
+        // The leader, whose follower has to be there.
+        again.isr = vec![(1, -1)];
+        dies(&cluster, 1).await;
+        let info = cluster.image().topic("t").unwrap().partitions[0].clone();
+        assert_eq!(info.isr, [0]);
+        register(&cluster, &[(1, 12), (2, 12)]).await;
+        let mut joins = proposal(id, 0, &[(0, -1), (1, -1)]);
+        joins.partition_epoch = info.partition_epoch;
+        let joined = alter(&cluster, 0, vec![joins]).await[0].clone().unwrap();
+        again.partition_epoch = joined.partition_epoch;
+        let resigned = alter(&cluster, 0, vec![again]).await;
+        assert_eq!(resigned, [Err(IsrRefusal::NewLeaderElected)]);
+        let info = cluster.image().topic("t").unwrap().partitions[0].clone();
+        assert_eq!((info.leader, info.leader_epoch), (1, 1));
+        assert_eq!(info.isr, [1]);
+        // It is not counted on either where too few are left.
+        let wanted = [NewTopic {
+            assignments: BTreeMap::from([(0, vec![0, 1])]),
+            config: vec![("min.insync.replicas".to_owned(), Some("2".to_owned()))],
+            ..NewTopic::with_defaults("u")
+        }];
+        let made = cluster.controller().create_topics(&wanted, false).await;
+        let id = made[0].as_ref().unwrap().id;
+        let resigned = alter(&cluster, 0, vec![proposal(id, 0, &[(1, -1)])]).await;
+        assert_eq!(resigned, [Err(IsrRefusal::NewLeaderElected)]);
+        let info = cluster.image().topic("u").unwrap().partitions[0].clone();
+        assert_eq!((info.isr, info.elr), (vec![1], vec![]));
     }
 
     #[tokio::test]

@@ -421,9 +421,9 @@ mod tests {
     fn who_asks_no_more_does_not_join_with_another_one() {
         let now = Instant::now();
         let mut followers = Followers::new(&state(&[1], 1), 0, now);
-        followers.fetched(&fetch(2, 20), 20, now);
+        followers.fetched(&fetch(2, 20), None, 20, now);
         let later = now + 2 * LAG_MAX;
-        followers.fetched(&fetch(3, 20), 20, later);
+        followers.fetched(&fetch(3, 20), None, 20, later);
         let proposal = followers.propose((20, 20), later, LAG_MAX, any).unwrap();
         assert_eq!(proposal.isr, [(1, -1), (3, 7)]);
     }

@@ -1,4 +1,5 @@
-//! Which led partitions have something to propose to the controller about who is in sync. Partitions say so when they find it out;
+//! Which partitions have something to propose to the controller about who is in sync: those that are led here, and those whose files
+//! cannot be used. Partitions say so when they find it out;
 //! who sends proposals takes them from here.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -409,6 +409,9 @@ impl Replica {
         if end.offset > before.offset {
             self.follower_waiters.wake_all();
         }
+        if self.log.is_offline() {
+            self.isr_watch.want(self.topic_id, self.index);
+        }
         for (result, reply) in answered {
             reply.send(result);
         }
@@ -547,5 +550,6 @@ impl Replica {
         let refusal = || LogError::Offline(reason.to_owned());
         self.progress.lock().acks.refuse_all(refusal);
         self.follower_waiters.wake_all();
+        self.isr_watch.want(self.topic_id, self.index);
     }
 }

@@ -1,10 +1,12 @@
 //! Proposes to the controller who is in sync (AlterPartition; Kafka's AlterPartitionManager): what partitions want changed, all that
 //! is there in one request, one request at a time.
 //!
+//! A replica in sync whose files cannot be used here, led or followed, proposes that the others are in sync: it resigns.
+//!
 //! A proposal of which it is not known what became of it is sent again as it is: who it would add may be in sync by now, and counts
 //! until the controller has said that it is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +19,8 @@ use tokio::time::Instant;
 
 use super::followed::Key;
 use crate::api::{Context, FORWARDED, alter_partitions_here};
-use crate::cluster::Image;
-use crate::partition::{IsrChange, Partition};
+use crate::cluster::{Image, PartitionInfo};
+use crate::partition::{IsrChange, Partition, PartitionError, TopicPartitions};
 use crate::peer::Lane;
 
 /// AlterPartition in this version is understood by every broker of a cluster.
@@ -27,6 +29,8 @@ const VERSION: i16 = 3;
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Pause after a proposal without an answer, or one that was not taken.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Pause after which partitions whose files cannot be used are looked at again.
+const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Sends what partitions want proposed, until the broker ends.
 pub(super) async fn send(cx: Arc<Context>) {
@@ -34,13 +38,15 @@ pub(super) async fn send(cx: Arc<Context>) {
     let mut proposals = Proposals {
         cx: cx.clone(),
         under_way: BTreeMap::new(),
+        failed: BTreeSet::new(),
     };
     // As Kafka's ReplicaManager: twice in the time that a replica may lag.
     let mut looked = Instant::now();
     loop {
-        let pause = match proposals.under_way.is_empty() {
-            true => watch.lag_max / 2,
-            false => PAUSE,
+        let pause = match (proposals.under_way.is_empty(), proposals.failed.is_empty()) {
+            (true, true) => watch.lag_max / 2,
+            (true, false) => FAILED_PAUSE.min(watch.lag_max / 2),
+            (false, _) => PAUSE,
         };
         if let Ok(wanted) = tokio::time::timeout(pause, watch.wanted()).await {
             wanted.into_iter().for_each(|key| proposals.begin(key));
@@ -50,7 +56,9 @@ pub(super) async fn send(cx: Arc<Context>) {
             let topics = cx.partitions.topics();
             let led = topics.iter().flat_map(|topic| topic.online());
             led.for_each(|partition| partition.look_for_laggards());
+            proposals.look_for_failed(&topics);
         }
+        proposals.resign();
         proposals.send().await;
     }
 }
@@ -59,6 +67,8 @@ struct Proposals {
     cx: Arc<Context>,
     /// Those that were not answered.
     under_way: BTreeMap<Key, IsrChange>,
+    /// Partitions whose files cannot be used here.
+    failed: BTreeSet<Key>,
 }
 
 impl Proposals {
@@ -67,8 +77,60 @@ impl Proposals {
         topic.get(key.1).ok().cloned()
     }
 
+    /// Whether the files of a partition cannot be used. One that goes to another directory is closed, and nothing else.
+    fn has_failed(&self, key: &Key) -> bool {
+        let topic = self.cx.partitions.topic_by_id(key.0);
+        topic.is_some_and(|topic| match topic.get(key.1) {
+            Ok(partition) => partition.log().is_offline() && !partition.is_deleted(),
+            Err(error) => matches!(error, PartitionError::Offline(_)),
+        })
+    }
+
+    /// The state of a partition, as far as it is known here.
+    fn info(&self, key: &Key) -> Option<PartitionInfo> {
+        let image = self.cx.cluster.image();
+        image.topic_by_id(key.0)?.partition(key.1).cloned()
+    }
+
+    /// Finds those whose failure nobody told of.
+    fn look_for_failed(&mut self, topics: &[Arc<TopicPartitions>]) {
+        for topic in topics {
+            let online = topic.online().map(|partition| partition.index());
+            let offline = topic.offline().map(|(index, _)| index);
+            let all = online.chain(offline).map(|index| (topic.topic_id, index));
+            let failed: Vec<Key> = all.filter(|key| self.has_failed(key)).collect();
+            self.failed.extend(failed);
+        }
+    }
+
+    /// Proposes of partitions whose files cannot be used that the others are in sync.
+    fn resign(&mut self) {
+        let own = self.cx.cluster.broker_id();
+        for key in std::mem::take(&mut self.failed) {
+            if !self.has_failed(&key) {
+                continue;
+            }
+            self.failed.insert(key);
+            let known = self.info(&key);
+            let known = known.filter(|info| info.isr.contains(&own) && info.isr.len() > 1);
+            if let Some(info) = known {
+                let others = info.isr.iter().filter(|id| **id != own);
+                let resignation = IsrChange {
+                    leader_epoch: info.leader_epoch,
+                    partition_epoch: info.partition_epoch,
+                    isr: others.map(|id| (*id, -1)).collect(),
+                };
+                self.under_way.insert(key, resignation);
+            }
+        }
+    }
+
     /// Begins the proposal that a partition wants, where it is due.
     fn begin(&mut self, key: Key) {
+        if self.has_failed(&key) {
+            self.failed.insert(key);
+            return;
+        }
         let Some(partition) = self.partition(&key) else {
             return;
         };
@@ -82,6 +144,13 @@ impl Proposals {
     /// Sends all that has no answer, and takes the answers.
     async fn send(&mut self) {
         let is_current = |key: &Key, change: &IsrChange| {
+            if self.has_failed(key) {
+                let known = self.info(key);
+                return known.is_some_and(|info| {
+                    info.leader_epoch == change.leader_epoch
+                        && info.partition_epoch == change.partition_epoch
+                });
+            }
             let partition = self.partition(key);
             partition.is_some_and(|partition| {
                 let state = partition.state();
@@ -124,6 +193,13 @@ impl Proposals {
 
     /// As Kafka's Partition.handleAlterPartitionError.
     fn answered(&mut self, key: Key, altered: &Altered) {
+        if self.has_failed(&key) {
+            // What became of it the image says; where it is not done, it is proposed again in a while.
+            let error = ResponseError::try_from_code(altered.error_code);
+            tracing::info!(topic_id = %key.0, partition = key.1, ?error, "cannot use its files, and resigned");
+            self.under_way.remove(&key);
+            return;
+        }
         let Some(partition) = self.partition(&key) else {
             return;
         };

@@ -82,6 +82,11 @@ impl Partitions {
             scanned_bytes: scanned.into_inner(),
             cut_bytes: cut.into_inner(),
         };
+        for (n, index, slot) in &opened {
+            if let HostedPartition::Offline(_) = slot {
+                self.isr_watch.want(topics[*n].topic_id, *index);
+            }
+        }
         self.publish(&topics, opened);
         report
     }
