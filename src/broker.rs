@@ -35,6 +35,7 @@ use crate::peer::Peers;
 use crate::replication;
 use crate::slots::{ImageTopics, coordinate, own_slots};
 use crate::telemetry::Telemetry;
+use crate::throttle::Throttles;
 use crate::transaction::{TransactionCoordinator, TransactionLimits};
 
 /// The embedded coordination store's file, in one of the data directories.
@@ -242,6 +243,7 @@ impl Broker {
             transactions,
             peers,
             producer_ids: ProducerIds::new(meta),
+            throttles: Throttles::default(),
             fetch_sessions: FetchSessions::new(sessions),
             memory,
             unpacking: Memory::new(Arc::default(), UNPACKING_BYTES_MAX as i64),

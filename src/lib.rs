@@ -15,6 +15,7 @@
 //! - [`meta`]: the coordination tree
 //! - [`config`]: `server.ini`, broker and topic configurations
 //! - [`telemetry`]: metrics that clients push
+//! - [`throttle`]: how fast throttled replicas are copied
 //! - [`partition`]: partitions of this broker, and who writes and syncs them
 //! - [`peer`]: connections to other brokers
 //! - [`coordinator`]: slots of ids, and the tasks that run their state machines
@@ -59,4 +60,5 @@ pub mod session;
 pub mod slots;
 pub mod supervisor;
 pub mod telemetry;
+pub mod throttle;
 pub mod transaction;

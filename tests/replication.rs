@@ -25,13 +25,16 @@ use metaq_protocol::messages::alter_partition_reassignments_request::{
 use metaq_protocol::messages::delete_records_request::{
     DeleteRecordsPartition, DeleteRecordsTopic,
 };
+use metaq_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
 use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
 use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use metaq_protocol::messages::{
-    AlterPartitionReassignmentsRequest, BrokerId, DeleteRecordsRequest, MetadataRequest,
-    ProduceRequest,
+    AlterPartitionReassignmentsRequest, BrokerId, DeleteRecordsRequest,
+    IncrementalAlterConfigsRequest, MetadataRequest, ProduceRequest,
 };
-use metaq_protocol::protocol::Request;
+use metaq_protocol::protocol::{Request, StrBytes};
 
 const NOT_ENOUGH_REPLICAS: i16 = 19;
 
@@ -512,6 +515,77 @@ fn a_replica_that_cannot_use_its_files_is_not_in_sync_and_leads_no_more() {
     let leader = cluster.nodes[0].leaders("t")[0].0 as usize;
     let mut client = cluster.nodes[leader].client();
     assert_eq!(produce_batch(&mut client, "t", batch(1)).0, 0);
+}
+
+/// Sets a configuration of a topic, or of a broker.
+fn configure(node: &Node, (kind, resource): (i8, &str), key: &str, value: &str) {
+    const SET: i8 = 0;
+    let config = AlterableConfig::default()
+        .with_name(StrBytes::from_string(key.to_owned()))
+        .with_config_operation(SET)
+        .with_value(Some(StrBytes::from_string(value.to_owned())));
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(kind)
+        .with_resource_name(StrBytes::from_string(resource.to_owned()))
+        .with_configs(vec![config]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    let answer = node.client().ask(1, &request);
+    assert_eq!(answer.responses[0].error_code, 0, "{answer:?}");
+}
+
+#[test]
+fn throttled_replicas_are_copied_no_faster_than_allowed_and_those_in_sync_do_not_wait() {
+    const TOPIC: i8 = 2;
+    const BROKER: i8 = 4;
+    const RATE: usize = 500_000;
+    let cluster = Cluster::start(
+        3,
+        &["default.replication.factor=2", "min.insync.replicas=2"],
+    );
+    let value = vec![b'x'; 400 << 10];
+    let large = BatchBuilder::new().push(None, Some(&value), &[], now_ms());
+    let large = large.finish().unwrap();
+    for side in ["leader", "follower"] {
+        cluster.create(0, side, 1);
+        let leader = cluster.nodes[0].leaders(side)[0].0;
+        let node = &cluster.nodes[leader as usize];
+        let mut client = node.client();
+        for _ in 0..8 {
+            assert_eq!(produce_batch(&mut client, side, large.clone()).0, 0);
+        }
+        let before = in_sync(node, side, 0);
+        let other = (0..3).find(|id| !before.contains(id)).unwrap();
+        let rate = format!("{side}.replication.throttled.rate");
+        for node in &cluster.nodes {
+            let broker = node.id.to_string();
+            configure(node, (BROKER, &broker), &rate, &RATE.to_string());
+        }
+        let who = match side {
+            "leader" => leader,
+            _ => other,
+        };
+        let replicas = format!("{side}.replication.throttled.replicas");
+        configure(node, (TOPIC, side), &replicas, &format!("0:{who}"));
+        let began = Instant::now();
+        let mut all = before.clone();
+        all.push(other);
+        all.sort_unstable();
+        reassign(node, side, &all);
+        // The follower that is in sync is not slower than before.
+        std::thread::sleep(Duration::from_secs(1));
+        for _ in 0..3 {
+            let asked = Instant::now();
+            assert_eq!(produce(&mut client, side, 0).0, 0);
+            assert!(asked.elapsed() < Duration::from_millis(1500), "{side}");
+        }
+        within(2 * LONG, "the new replica to be in sync", || {
+            in_sync(node, side, 0) == all
+        });
+        // What one fetch brings at once does not wait.
+        let least = (8 * large.len() - (1 << 20)) / RATE;
+        let took = began.elapsed();
+        assert!(took > Duration::from_secs(least as u64), "{side}: {took:?}");
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ use crate::partition::{Cleaner, Partitions};
 use crate::peer::{Lane, PeerAddress, Peers};
 use crate::session::Session;
 use crate::telemetry::Telemetry;
+use crate::throttle::Throttles;
 use crate::transaction::TransactionCoordinator;
 
 /// An answer's length, before it.
@@ -45,6 +46,8 @@ pub struct Context {
     pub peers: Peers,
     /// Producer ids.
     pub producer_ids: ProducerIds,
+    /// How fast throttled replicas are copied.
+    pub throttles: Throttles,
     /// Fetch sessions.
     pub fetch_sessions: FetchSessions,
     /// The memory that requests and answers may hold.

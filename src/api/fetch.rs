@@ -36,6 +36,7 @@ use super::fetch_read::{FetchLimits, Fetched, Follower};
 use super::fetch_sessions::{
     FetchKind, FollowerId, LastSent, SessionError, SessionRequest, SessionWatch,
 };
+use super::fetch_throttle;
 use super::fetch_wait::Reading;
 use super::reply::throttle_ms;
 use super::shared::{current_leader, endpoints_of, name_of};
@@ -203,7 +204,10 @@ fn note_fetched(
     let mut noted = 0;
     for (wanted, fetched) in wanted.iter().zip(fetched) {
         match (&fetched.partition, &fetched.slice) {
-            (Some(_), Some(_)) if is_follower => {}
+            // What followers take is no consumer's traffic.
+            (Some(partition), Some(slice)) if is_follower => {
+                fetch_throttle::note_sent(cx, partition, slice.bytes);
+            }
             (Some(partition), Some(slice)) => partition.traffic().sent(slice.bytes),
             (None, _) if noted < REFUSALS_NOTED_MAX => {
                 noted += 1;

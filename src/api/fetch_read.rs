@@ -9,6 +9,7 @@ use super::authorize::{Operation, Resource, authorize};
 use super::errors::WireError;
 use super::fetch_line::PartitionFetch;
 use super::fetch_sessions::FollowerId;
+use super::fetch_throttle::holds_back;
 use super::shared::{BY_ID_VERSION_MIN, LookupError, partition_of, replica_of};
 use super::{Caller, Context};
 use crate::log::{AbortedTransaction, LogError, Reach, ReadWanted, Slice};
@@ -159,6 +160,8 @@ pub(super) async fn read_one(
         Ok(diverging_epoch) => diverging_epoch,
         Err(error) => return refuse(error),
     };
+    let is_held_back = (limits.follower.as_ref())
+        .is_some_and(|follower| holds_back(cx, &partition, follower.id.0));
     let near = limits
         .rack
         .and_then(|rack| near_replica(cx, &partition, rack, wanted.fetch_offset));
@@ -166,6 +169,7 @@ pub(super) async fn read_one(
         Some(_) => Ok(None),
         // It reads there.
         None if near.is_some() => Ok(None),
+        None if is_held_back => Ok(None),
         None => {
             let within = match &limits.follower {
                 Some(_) => ReadLimits::all_before(log_end),
@@ -207,6 +211,7 @@ pub(super) async fn read_one(
             withheld: match &slice {
                 None if diverging_epoch.is_none()
                     && near.is_none()
+                    && !is_held_back
                     && wanted.fetch_offset < readable_end =>
                 {
                     usize::try_from(wanted.bytes_max).unwrap_or(0)

@@ -35,6 +35,7 @@ mod fetch;
 mod fetch_line;
 mod fetch_read;
 mod fetch_sessions;
+mod fetch_throttle;
 mod fetch_wait;
 mod find_coordinator;
 mod forward;

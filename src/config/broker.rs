@@ -70,6 +70,8 @@ const DYNAMIC: &[&str] = &[
     "default.replication.factor",
     "delete.topic.enable",
     "fetch.max.bytes",
+    "follower.replication.throttled.rate",
+    "leader.replication.throttled.rate",
     "log.archive.dir",
     "log.cleaner.backoff.ms",
     "log.cleaner.dedupe.buffer.size",
@@ -682,6 +684,20 @@ const OWN_KEYS: &[BrokerKey] = &[
         Kind::Int(1, 64),
         "1",
         "Connections that this broker copies from each other broker by; partitions are spread over them."
+    ),
+    key!(
+        "leader.replication.throttled.rate",
+        None,
+        Kind::Long(0, i64::MAX),
+        "9223372036854775807",
+        "What this broker gives followers of throttled replicas as their leader (leader.replication.throttled.replicas of topics), bytes a second; those that are in sync count, and do not wait."
+    ),
+    key!(
+        "follower.replication.throttled.rate",
+        None,
+        Kind::Long(0, i64::MAX),
+        "9223372036854775807",
+        "What this broker takes of throttled replicas as a follower (follower.replication.throttled.replicas of topics), bytes a second; those that are in sync count, and do not wait."
     ),
     key!(
         "replica.lag.time.max.ms",

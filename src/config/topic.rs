@@ -8,6 +8,7 @@ use metaq_protocol::batch::Compression;
 use super::value::{Kind, Value, ValueError};
 use crate::log::LogConfig;
 use crate::schedule::Schedule;
+use crate::throttle::ThrottledReplicas;
 
 /// One topic configuration.
 pub struct TopicKey {
@@ -128,7 +129,7 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         None,
         Kind::Replicas,
         "",
-        "Replicas whose replication is throttled on the follower's side."
+        "Replicas that are copied no faster than follower.replication.throttled.rate by the broker that has them, while they are not in sync: partition:broker with commas between, or * for all."
     ),
     key!(
         "index.interval.bytes",
@@ -142,7 +143,7 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         None,
         Kind::Replicas,
         "",
-        "Replicas whose replication is throttled on the leader's side."
+        "Replicas that lead, and give followers that are not in sync no more than leader.replication.throttled.rate: partition:broker with commas between, or * for all."
     ),
     key!(
         "local.retention.bytes",
@@ -398,6 +399,10 @@ impl TopicConfig<'_> {
         (share.clamp(0.0, 1.0) * 1e6).round() as u32
     }
 
+    fn throttled(&self, name: &str) -> ThrottledReplicas {
+        ThrottledReplicas::parse(self.get(name))
+    }
+
     /// Whether segments are archived before they are deleted.
     pub fn archives(&self) -> bool {
         Value::boolean(self.get("archive.enable")).unwrap_or(false)
@@ -444,6 +449,8 @@ impl TopicConfig<'_> {
             closed: Value::partitions(self.get("closed.partitions"))
                 .unwrap_or_default()
                 .into(),
+            leader_throttled: self.throttled("leader.replication.throttled.replicas"),
+            follower_throttled: self.throttled("follower.replication.throttled.replicas"),
             delete_when: Schedule::parse(self.get("delete.when")).ok().map(Arc::new),
             archive_dir: None,
         }

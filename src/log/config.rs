@@ -6,6 +6,7 @@ use std::sync::Arc;
 use metaq_protocol::batch::Compression;
 
 use crate::schedule::Schedule;
+use crate::throttle::ThrottledReplicas;
 
 /// Settings of one partition's log; replaced whole when the topic's configuration changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,10 @@ pub struct LogConfig {
     pub min_insync_replicas: usize,
     /// Partitions of the topic that take no messages (`closed.partitions`), in order.
     pub closed: Arc<[i32]>,
+    /// Replicas that are throttled where they lead (`leader.replication.throttled.replicas`).
+    pub leader_throttled: ThrottledReplicas,
+    /// Replicas that are throttled where they follow (`follower.replication.throttled.replicas`).
+    pub follower_throttled: ThrottledReplicas,
     /// When retention is applied (`delete.when`); `None` for regularly.
     pub delete_when: Option<Arc<Schedule>>,
     /// Where segments go before retention deletes them (`archive.enable`, `log.archive.dir`); `None` for nowhere.
@@ -106,6 +111,8 @@ impl Default for LogConfig {
             recompress: None,
             min_insync_replicas: 1,
             closed: Arc::default(),
+            leader_throttled: ThrottledReplicas::None,
+            follower_throttled: ThrottledReplicas::None,
             delete_when: None,
             archive_dir: None,
         }

@@ -174,12 +174,28 @@ impl Fetcher {
                 partition.sync_soon();
                 self.try_later(state, key);
             }
+            Some(partition) if self.is_held_back(&partition) => self.try_later(state, key),
             Some(partition) => {
                 let position = followed::position(&partition, copied.leader_epoch);
                 state.session.want(key, position);
             }
             None => self.try_later(state, key),
         }
+    }
+
+    fn is_throttled(&self, partition: &Partition) -> bool {
+        let throttled = &partition.log().config().follower_throttled;
+        throttled.has(partition.index(), self.cx.cluster.broker_id())
+    }
+
+    /// Whether it waits because it is throttled: one that is in sync does not, so that it stays so (Kafka's
+    /// RemoteLeaderEndPoint.shouldFollowerThrottle).
+    fn is_held_back(&self, partition: &Partition) -> bool {
+        let rate_max = || self.cx.config.number("follower.replication.throttled.rate");
+        let taken = &self.cx.throttles.follower;
+        self.is_throttled(partition)
+            && taken.is_exceeded(rate_max(), Instant::now())
+            && !partition.state().isr.contains(&self.cx.cluster.broker_id())
     }
 
     /// Leaves a partition out for a while.
@@ -341,6 +357,12 @@ impl Fetcher {
             else {
                 continue;
             };
+            if self.is_throttled(&one.partition) {
+                self.cx
+                    .throttles
+                    .follower
+                    .record(records.len(), Instant::now());
+            }
             match one.partition.append_fetched(records, one.leader_epoch) {
                 Ok(appending) => under_way.push(async move { (n, appending.await) }),
                 Err(error) => self.not_appended(state, one, &error),
