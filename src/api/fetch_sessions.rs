@@ -2,8 +2,8 @@
 //! client fetches, so that requests and answers name only what changed.
 //!
 //! Bounded by `max.incremental.fetch.session.cache.slots`. When it is full, a session that was not used for two
-//! minutes gives way; otherwise the newcomer fetches without a session. What all sessions together remember is bounded
-//! in bytes too. Each session has its own lock; the one over all of them is held for a look-up only.
+//! minutes gives way; otherwise the newcomer fetches without a session, unless it is a follower, to which any consumer's session
+//! gives way (Kafka's privileged sessions). What all sessions together remember is bounded in bytes too. Each session has its own lock; the one over all of them is held for a look-up only.
 //!
 //! The session of a follower waits for its partitions through all of its fetches: a fetch looks only at those that moved since
 //! they were read last, and at those of which more is due ([`SessionWatch`]).
@@ -21,8 +21,10 @@ use crate::partition::{FetchWaiter, Partition, SessionClock};
 
 /// A session unused for this long may be evicted (Kafka's MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS).
 const EVICTION_AGE: Duration = Duration::from_secs(120);
-/// What all sessions together remember, bytes; who would go beyond fetches without a session. About 50,000 partitions.
+/// What all sessions of consumers together remember, bytes; who would go beyond fetches without a session. About 50,000 partitions.
 const BYTES_MAX: usize = 16 << 20;
+/// The same of followers. About 200,000 partitions.
+const FOLLOWERS_BYTES_MAX: usize = 64 << 20;
 
 /// What a fetch request is.
 pub(super) enum FetchKind {
@@ -149,37 +151,74 @@ struct CachedSession {
     session: Arc<Mutex<Session>>,
     used: Instant,
     bytes: usize,
+    is_followers: bool,
+}
+
+/// A figure of the sessions of consumers, and of those of followers.
+#[derive(Default)]
+struct ByKind {
+    consumers: usize,
+    followers: usize,
+}
+
+impl ByKind {
+    fn of(&self, is_followers: bool) -> usize {
+        match is_followers {
+            true => self.followers,
+            false => self.consumers,
+        }
+    }
+
+    fn of_mut(&mut self, is_followers: bool) -> &mut usize {
+        match is_followers {
+            true => &mut self.followers,
+            false => &mut self.consumers,
+        }
+    }
 }
 
 #[derive(Default)]
 struct Cache {
     slots: HashMap<i32, CachedSession>,
-    /// Sum over the slots.
-    bytes: usize,
+    /// Sums over the slots.
+    bytes: ByKind,
 }
 
 impl Cache {
     fn remove(&mut self, id: i32) {
         if let Some(slot) = self.slots.remove(&id) {
-            self.bytes -= slot.bytes;
+            *self.bytes.of_mut(slot.is_followers) -= slot.bytes;
         }
     }
 
     /// Notes how large a session is by now; false when that is too much.
-    fn resize(&mut self, id: i32, bytes: usize, bytes_max: usize) -> bool {
+    fn resize(&mut self, id: i32, bytes: usize, bytes_max: &ByKind) -> bool {
         let Some(slot) = self.slots.get_mut(&id) else {
             return false;
         };
-        self.bytes = self.bytes - slot.bytes + bytes;
+        let all = self.bytes.of_mut(slot.is_followers);
+        *all = *all - slot.bytes + bytes;
         slot.bytes = bytes;
-        self.bytes <= bytes_max
+        *all <= bytes_max.of(slot.is_followers)
+    }
+
+    /// The session that gives way to another one: the one that was not used for longest, if that is long.
+    fn evictable(&self, to_follower: bool) -> Option<i32> {
+        let oldest = |only_consumers: bool| {
+            let slots = self.slots.iter();
+            let slots = slots.filter(|(_, slot)| !only_consumers || !slot.is_followers);
+            slots.min_by_key(|(_, slot)| slot.used)
+        };
+        let unused = oldest(false).filter(|(_, slot)| slot.used.elapsed() >= EVICTION_AGE);
+        let evictable = unused.or_else(|| oldest(true).filter(|_| to_follower));
+        evictable.map(|(id, _)| *id)
     }
 }
 
 /// All sessions.
 pub struct FetchSessions {
     slots: usize,
-    bytes_max: usize,
+    bytes_max: ByKind,
     cache: Mutex<Cache>,
 }
 
@@ -188,7 +227,10 @@ impl FetchSessions {
     pub fn new(slots: usize) -> Self {
         Self {
             slots,
-            bytes_max: BYTES_MAX,
+            bytes_max: ByKind {
+                consumers: BYTES_MAX,
+                followers: FOLLOWERS_BYTES_MAX,
+            },
             cache: Mutex::default(),
         }
     }
@@ -222,7 +264,7 @@ impl FetchSessions {
             0 => self.cache.lock().remove(id),
             _ if changed => {
                 let mut cache = self.cache.lock();
-                if !cache.resize(id, bytes, self.bytes_max) {
+                if !cache.resize(id, bytes, &self.bytes_max) {
                     // The client begins anew, without a session.
                     cache.remove(id);
                     return Err(SessionError::NotFound);
@@ -282,16 +324,13 @@ impl FetchSessions {
 
     fn create(&self, cache: &mut Cache, session: Session) -> Option<(i32, Arc<Mutex<Session>>)> {
         let bytes = session.line.bytes();
-        if cache.slots.len() >= self.slots || cache.bytes + bytes > self.bytes_max {
-            let slots = cache.slots.iter();
-            let oldest = slots
-                .min_by_key(|(_, slot)| slot.used)
-                .map(|(id, slot)| (*id, slot.used));
-            match oldest {
-                Some((id, used)) if used.elapsed() >= EVICTION_AGE => cache.remove(id),
-                _ => return None,
-            };
-            if cache.bytes + bytes > self.bytes_max {
+        let is_followers = session.watcher.is_some();
+        let has_room =
+            |cache: &Cache| cache.bytes.of(is_followers) + bytes <= self.bytes_max.of(is_followers);
+        if cache.slots.len() >= self.slots || !has_room(cache) {
+            let evicted = cache.evictable(is_followers)?;
+            cache.remove(evicted);
+            if !has_room(cache) {
                 return None;
             }
         }
@@ -306,9 +345,10 @@ impl FetchSessions {
             session: session.clone(),
             used: Instant::now(),
             bytes,
+            is_followers,
         };
         cache.slots.insert(id, slot);
-        cache.bytes += bytes;
+        *cache.bytes.of_mut(is_followers) += bytes;
         Some((id, session))
     }
 }
@@ -462,6 +502,25 @@ mod tests {
     }
 
     #[test]
+    fn a_consumers_session_gives_way_to_a_followers_and_not_the_other_way_round() {
+        let sessions = FetchSessions::new(2);
+        let begin = |follower| {
+            let request = SessionRequest {
+                follower,
+                ..request((0, 0), vec![wanted(0, 5)], &[])
+            };
+            full(sessions.begin(request))
+        };
+        let consumer = begin(None);
+        assert!(consumer > 0 && begin(Some((7, 1))) > 0);
+        assert!(begin(Some((8, 1))) > 0);
+        let gone = sessions.begin(request((consumer, 1), vec![], &[]));
+        assert_eq!(gone.err(), Some(SessionError::NotFound));
+        assert_eq!((begin(None), begin(Some((9, 1)))), (0, 0));
+        assert_eq!(sessions.cache.lock().bytes.consumers, 0);
+    }
+
+    #[test]
     fn who_got_records_goes_to_the_end_of_the_line() {
         let sessions = FetchSessions::new(1);
         let named = vec![wanted(0, 5), wanted(1, 5)];
@@ -529,7 +588,10 @@ mod tests {
     #[test]
     fn sessions_together_remember_a_bounded_number_of_bytes() {
         let sessions = FetchSessions {
-            bytes_max: 100 * (PARTITION_BYTES + 1),
+            bytes_max: ByKind {
+                consumers: 100 * (PARTITION_BYTES + 1),
+                followers: 0,
+            },
             ..FetchSessions::new(10)
         };
         let many = |from: i32, count: i32| (from..from + count).map(|n| wanted(n, 0)).collect();
@@ -540,6 +602,6 @@ mod tests {
             sessions.begin(request((first, 1), many(50, 51), &[])).err(),
             Some(SessionError::NotFound)
         );
-        assert!(sessions.is_empty() && sessions.cache.lock().bytes == 0);
+        assert!(sessions.is_empty() && sessions.cache.lock().bytes.consumers == 0);
     }
 }
