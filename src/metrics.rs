@@ -41,6 +41,16 @@ pub struct Metrics {
     pub handler_panics: AtomicU64,
     /// `metaq_request_memory_bytes`: held by requests that are not answered, and by answers that are not taken.
     pub request_memory_bytes: Arc<AtomicI64>,
+    /// `metaq_isr_shrinks_total`: in-sync replicas of partitions led here became fewer by a proposal.
+    pub isr_shrinks: AtomicU64,
+    /// `metaq_isr_expands_total`: they became more.
+    pub isr_expands: AtomicU64,
+    /// `metaq_isr_updates_failed_total`: proposals that the controller did not take.
+    pub isr_updates_failed: AtomicU64,
+    /// `metaq_replication_sent_bytes_total`: records that followers took.
+    pub replication_sent_bytes: AtomicU64,
+    /// `metaq_replication_received_bytes_total`: records that this broker took as a follower.
+    pub replication_received_bytes: AtomicU64,
     /// `metaq_request_errors_total` by API key and error code: as many as there are of both.
     errors: Mutex<BTreeMap<(i16, i16), u64>>,
 }
@@ -55,6 +65,11 @@ impl Default for Metrics {
             frames_malformed: AtomicU64::default(),
             handler_panics: AtomicU64::default(),
             request_memory_bytes: Arc::default(),
+            isr_shrinks: AtomicU64::default(),
+            isr_expands: AtomicU64::default(),
+            isr_updates_failed: AtomicU64::default(),
+            replication_sent_bytes: AtomicU64::default(),
+            replication_received_bytes: AtomicU64::default(),
             errors: Mutex::default(),
         }
     }

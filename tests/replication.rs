@@ -143,6 +143,19 @@ fn a_follower_that_stands_still_leaves_and_is_back_once_it_has_everything() {
     let mut left = vec![leader, followers[1].id];
     left.sort_unstable();
     assert_eq!(in_sync(node, "t", p), left);
+    let lags = replica_on_page(node, "t", p, followers[0].id);
+    let why = lags["why"].as_str().unwrap();
+    assert!(why.contains("replica.lag.time.max.ms"), "{lags}");
+    let behind = |what: &str| lags[what].as_u64().unwrap();
+    assert!((18..=20).contains(&behind("behind_messages")), "{lags}");
+    assert!(
+        behind("behind_bytes") > 18 * 60 && behind("behind_ms") >= 900,
+        "{lags}"
+    );
+    let other = replica_on_page(node, "t", p, followers[1].id);
+    assert_eq!(other["why"], serde_json::Value::Null);
+    assert_eq!(metric(node, "metaq_isr_shrinks_total"), 1.0);
+    assert!(metric(node, "metaq_follower_lag_max") >= 18.0);
     followers[1].pause();
     // Who has all that there is stays, as in Kafka: there has to be more.
     assert_eq!(produce_acks(&mut client, "t", p, 1), (0, 20));
@@ -157,6 +170,27 @@ fn a_follower_that_stands_still_leaves_and_is_back_once_it_has_everything() {
     });
     assert_eq!(produce(&mut client, "t", p), (0, 21));
     until_equal(&cluster, &[0, 1, 2], "t", p);
+    assert!(metric(node, "metaq_isr_expands_total") >= 1.0);
+    assert!(metric(node, "metaq_replication_sent_bytes_total") > 40.0 * 60.0);
+    assert!(metric(followers[0], "metaq_replication_received_bytes_total") > 20.0 * 60.0);
+}
+
+/// What a broker's dashboard says of a replica.
+fn replica_on_page(node: &Node, topic: &str, partition: i32, broker: i32) -> serde_json::Value {
+    let page = node.page(&format!("/api/topics/{topic}/partitions/{partition}"));
+    let body = &page[page.find('{').unwrap()..=page.rfind('}').unwrap()];
+    let detail: serde_json::Value = serde_json::from_str(body).unwrap();
+    let mut replicas = detail["replica_states"].as_array().unwrap().iter();
+    let found = replicas.find(|replica| replica["broker"] == broker);
+    found.unwrap().clone()
+}
+
+/// The value of a metric without labels.
+fn metric(node: &Node, name: &str) -> f64 {
+    let page = node.page("/metrics");
+    let mut lines = page.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap().trim().parse().unwrap()
 }
 
 /// A connection that may break.
@@ -578,6 +612,15 @@ fn throttled_replicas_are_copied_no_faster_than_allowed_and_those_in_sync_do_not
             assert_eq!(produce(&mut client, side, 0).0, 0);
             assert!(asked.elapsed() < Duration::from_millis(1500), "{side}");
         }
+        let added = replica_on_page(node, side, 0, other);
+        assert_eq!(added["is_added"], true);
+        assert!(
+            added["copied_percent"]
+                .as_f64()
+                .is_none_or(|copied| copied < 90.0),
+            "{added}"
+        );
+        assert_eq!(metric(node, "metaq_partitions_reassigning"), 1.0);
         within(2 * LONG, "the new replica to be in sync", || {
             in_sync(node, side, 0) == all
         });

@@ -212,6 +212,44 @@ metrics! {
         "Partitions that this broker leads with fewer replicas in sync than min.insync.replicas (Kafka's UnderMinIsrPartitionCount): acks=all is refused"
     );
 
+    AT_MIN_ISR = gauge(
+        "metaq_partitions_at_min_isr",
+        "Partitions that this broker leads with just min.insync.replicas in sync (Kafka's AtMinIsrPartitionCount): one less, and acks=all is refused"
+    );
+    LED = gauge("metaq_partitions_led", "Partitions that this broker leads (Kafka's LeaderCount)");
+    REASSIGNING = gauge(
+        "metaq_partitions_reassigning",
+        "Partitions that this broker leads and whose replicas move to other brokers (Kafka's ReassigningPartitions)"
+    );
+    ISR_SHRINKS = counter(
+        "metaq_isr_shrinks",
+        "How often replicas of partitions that this broker leads fell out of sync because they lagged (Kafka's IsrShrinksPerSec)"
+    );
+    ISR_EXPANDS = counter(
+        "metaq_isr_expands",
+        "How often replicas of partitions that this broker leads came to be in sync (Kafka's IsrExpandsPerSec)"
+    );
+    ISR_FAILED = counter(
+        "metaq_isr_updates_failed",
+        "Proposals of who is in sync that the controller refused for good (Kafka's FailedIsrUpdatesPerSec)"
+    );
+    REPLICA_LAG = gauge(
+        "metaq_replica_lag_max",
+        "Messages that the replica that follows furthest behind on this broker lacks of what its leader said is committed (Kafka's MaxLag of ReplicaFetcherManager)"
+    );
+    FOLLOWER_LAG = gauge(
+        "metaq_follower_lag_max",
+        "Messages that the follower furthest behind lacks of a partition that this broker leads; of those that have fetched from it"
+    );
+    REPLICATION_SENT = counter(
+        "metaq_replication_sent",
+        "Bytes of records sent to followers (Kafka's ReplicationBytesOutPerSec)"
+    ).unit("bytes");
+    REPLICATION_RECEIVED = counter(
+        "metaq_replication_received",
+        "Bytes of records taken as a follower (Kafka's ReplicationBytesInPerSec)"
+    ).unit("bytes");
+
     TELEMETRY_CLIENTS = gauge("metaq_telemetry_clients", "Clients that ask for or push telemetry (KIP-714)");
 
     PROCESS_CPU = counter("process_cpu", "User and system CPU time").unit("seconds");

@@ -324,16 +324,61 @@ impl Snapshot {
             |info: &&crate::cluster::PartitionInfo| !image.brokers.contains_key(&info.leader);
         let partitions = image.topics().flat_map(|topic| &topic.partitions);
         self.set(&all::WITHOUT_LEADER, partitions.filter(away).count() as i64);
-        let (mut under_replicated, mut under_min_isr) = (0, 0);
-        for topic in cx.partitions.topics() {
-            for partition in topic.online().filter(|partition| partition.is_leader()) {
-                let (all, in_sync) = (partition.replicas(), partition.in_sync_replicas());
-                under_replicated += i64::from(in_sync < all);
-                under_min_isr += i64::from(partition.check_in_sync(Acks::All).is_err());
+        let is_moving =
+            |info: &&crate::cluster::PartitionInfo| info.leader == own && info.is_moving();
+        let partitions = image.topics().flat_map(|topic| &topic.partitions);
+        let moving = partitions.filter(is_moving).count();
+        self.set(&all::REASSIGNING, moving as i64);
+        self.add_replicas(cx);
+    }
+
+    fn add_replicas(&mut self, cx: &Context) {
+        let (mut led, mut under_replicated, mut under_min_isr, mut at_min_isr) = (0, 0, 0, 0);
+        let (mut replica_lag, mut follower_lag) = (0, 0);
+        let topics = cx.partitions.topics();
+        for partition in topics.iter().flat_map(|topic| topic.online()) {
+            replica_lag = replica_lag.max(partition.follower_lag().unwrap_or(0));
+            if !partition.is_leader() {
+                continue;
+            }
+            let (all, in_sync) = (partition.replicas(), partition.in_sync_replicas());
+            let needed =
+                Acks::All.needed_in_sync(partition.log().config().min_insync_replicas, all);
+            led += 1;
+            under_replicated += i64::from(in_sync < all);
+            under_min_isr += i64::from(in_sync < needed);
+            at_min_isr += i64::from(in_sync == needed);
+            if all > 1 {
+                let end = partition.log().ends().log_end.offset;
+                let followers = partition.followers().into_iter();
+                let known = followers.filter(|follower| follower.log_end >= 0);
+                let lag = known.map(|follower| end - follower.log_end).max();
+                follower_lag = follower_lag.max(lag.unwrap_or(0));
             }
         }
-        self.set(&all::UNDER_REPLICATED, under_replicated);
-        self.set(&all::UNDER_MIN_ISR, under_min_isr);
+        for (definition, value) in [
+            (&all::LED, led),
+            (&all::UNDER_REPLICATED, under_replicated),
+            (&all::UNDER_MIN_ISR, under_min_isr),
+            (&all::AT_MIN_ISR, at_min_isr),
+            (&all::REPLICA_LAG, replica_lag),
+            (&all::FOLLOWER_LAG, follower_lag),
+        ] {
+            self.set(definition, value);
+        }
+        let metrics = &cx.metrics;
+        for (definition, value) in [
+            (&all::ISR_SHRINKS, &metrics.isr_shrinks),
+            (&all::ISR_EXPANDS, &metrics.isr_expands),
+            (&all::ISR_FAILED, &metrics.isr_updates_failed),
+            (&all::REPLICATION_SENT, &metrics.replication_sent_bytes),
+            (
+                &all::REPLICATION_RECEIVED,
+                &metrics.replication_received_bytes,
+            ),
+        ] {
+            self.set(definition, count(value));
+        }
     }
 
     fn add_process(&mut self, cx: &Context) {

@@ -2,6 +2,8 @@
 //! while more goes than leader.replication.throttled.rate; what goes to those that are in sync counts, and is not held back (Kafka's
 //! ReplicaManager.shouldLeaderThrottle).
 
+use std::sync::atomic::Ordering;
+
 use tokio::time::Instant;
 
 use super::Context;
@@ -20,8 +22,10 @@ pub(super) fn holds_back(cx: &Context, partition: &Partition, follower: i32) -> 
         && !partition.state().isr.contains(&follower)
 }
 
-/// So many bytes go to a follower.
+/// So many bytes go to a follower: counted, and against the rate where it is throttled.
 pub(super) fn note_sent(cx: &Context, partition: &Partition, bytes: usize) {
+    let sent = &cx.metrics.replication_sent_bytes;
+    sent.fetch_add(bytes as u64, Ordering::Relaxed);
     if is_throttled(cx, partition) {
         cx.throttles.leader.record(bytes, Instant::now());
     }

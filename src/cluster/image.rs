@@ -156,6 +156,11 @@ impl PartitionInfo {
         self.elr.retain(|id| !self.isr.contains(id));
     }
 
+    /// Whether its replicas move to other brokers.
+    pub fn is_moving(&self) -> bool {
+        !self.adding.is_empty() || !self.removing.is_empty()
+    }
+
     /// Whether its one replica leads it: no other broker can, whatever happens.
     pub fn is_alone(&self) -> bool {
         self.replicas == [self.leader]

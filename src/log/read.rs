@@ -209,6 +209,16 @@ impl Log {
             position,
         })
     }
+
+    /// Bytes of records at and after an offset, whole batches.
+    pub fn bytes_from(&self, offset: i64) -> Result<u64, LogError> {
+        let from = self.position_of(offset)?;
+        let segments = self.segments.load();
+        let rest = segments.iter();
+        let rest = rest.filter(|segment| segment.base_offset >= from.segment_base);
+        let bytes: u64 = rest.map(|segment| segment.bytes()).sum();
+        Ok(bytes.saturating_sub(from.position))
+    }
 }
 
 /// Where in the first of these segments a limit is, or its end where all of it is before the limit. Compaction may have

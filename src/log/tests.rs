@@ -55,6 +55,21 @@ fn read(log: &Log, offset: i64) -> Option<Slice> {
 }
 
 #[test]
+fn what_lies_after_an_offset_is_counted_in_whole_batches() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), config(), OpenMode::Clean).log;
+    let one = batch(2, NOW).remove(0).bytes.len() as u64;
+    for _ in 0..20 {
+        append(&log, 2, NOW);
+    }
+    assert!(log.segments().len() > 2);
+    for n in 0..=20 {
+        assert_eq!(log.bytes_from(2 * n as i64).unwrap(), (20 - n) * one);
+    }
+    assert_eq!(log.bytes_from(5).unwrap(), 18 * one);
+}
+
+#[test]
 fn a_follower_takes_a_batch_that_is_larger_than_its_segments() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), config(), OpenMode::Clean).log;

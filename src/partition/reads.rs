@@ -1,6 +1,6 @@
 //! What readers and tools ask a replica: records within its limits, offsets, epochs.
 
-use super::progress::shows;
+use super::progress::{Role, shows};
 use super::replica::{ListedOffset, OffsetSpec, ReadError, Replica};
 use super::watermarks::{Isolation, ReadLimits};
 use crate::log::{AbortedTransaction, FoundTimestamp, LogError, Reach, ReadWanted, Slice};
@@ -25,6 +25,17 @@ impl Replica {
     pub fn has_all_as_promised(&self) -> bool {
         let watermarks = &self.progress.lock().watermarks;
         watermarks.own_end(shows(self.log())).offset == watermarks.log_end().offset
+    }
+
+    /// How many messages a follower lacks of what its leader said is committed; `None` where it does not follow.
+    pub fn follower_lag(&self) -> Option<i64> {
+        let progress = self.progress.lock();
+        match &progress.role {
+            Role::Follower { high_watermark } => {
+                Some((high_watermark - progress.watermarks.log_end().offset).max(0))
+            }
+            Role::Alone | Role::Leader(_) => None,
+        }
     }
 
     /// Every transaction before this offset is decided. Without open transactions, the high watermark.

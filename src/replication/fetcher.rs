@@ -357,6 +357,8 @@ impl Fetcher {
             else {
                 continue;
             };
+            let received = &self.cx.metrics.replication_received_bytes;
+            received.fetch_add(records.len() as u64, Ordering::Relaxed);
             if self.is_throttled(&one.partition) {
                 self.cx
                     .throttles

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use metaq_protocol::ResponseError;
@@ -65,8 +66,8 @@ pub(super) async fn send(cx: Arc<Context>) {
 
 struct Proposals {
     cx: Arc<Context>,
-    /// Those that were not answered.
-    under_way: BTreeMap<Key, IsrChange>,
+    /// Those that were not answered, and how many are in sync before them.
+    under_way: BTreeMap<Key, (IsrChange, usize)>,
     /// Partitions whose files cannot be used here.
     failed: BTreeSet<Key>,
 }
@@ -120,7 +121,7 @@ impl Proposals {
                     partition_epoch: info.partition_epoch,
                     isr: others.map(|id| (*id, -1)).collect(),
                 };
-                self.under_way.insert(key, resignation);
+                self.under_way.insert(key, (resignation, info.isr.len()));
             }
         }
     }
@@ -135,9 +136,10 @@ impl Proposals {
             return;
         };
         let watch = self.cx.partitions.isr_watch();
+        let before = partition.state().isr.len();
         let change = partition.begin_proposal(|id, epoch| watch.is_eligible(id, epoch));
         if let Some(change) = change {
-            self.under_way.insert(key, change);
+            self.under_way.insert(key, (change, before));
         }
     }
 
@@ -162,7 +164,7 @@ impl Proposals {
         let outdated: Vec<Key> = self
             .under_way
             .iter()
-            .filter(|(key, change)| !is_current(key, change))
+            .filter(|(key, (change, _))| !is_current(key, change))
             .map(|(key, _)| *key)
             .collect();
         for key in outdated {
@@ -212,7 +214,8 @@ impl Proposals {
                     state.isr = altered.isr.iter().map(|id| id.0).collect();
                     partition.update_state(&state);
                 }
-                if let Some(change) = change {
+                if let Some((change, before)) = change {
+                    self.count(before, altered.isr.len());
                     // Where it changed nothing, no other state ends it.
                     partition.withdraw_proposal(&change);
                 }
@@ -220,8 +223,10 @@ impl Proposals {
             Some(
                 error @ (ResponseError::IneligibleReplica | ResponseError::OperationNotAttempted),
             ) => {
+                let failed = &self.cx.metrics.isr_updates_failed;
+                failed.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(topic = %partition.topic(), partition = key.1, ?error, "who is in sync stays");
-                if let Some(change) = self.under_way.remove(&key) {
+                if let Some((change, _)) = self.under_way.remove(&key) {
                     partition.withdraw_proposal(&change);
                 }
             }
@@ -230,6 +235,17 @@ impl Proposals {
                 tracing::debug!(topic = %partition.topic(), partition = key.1, ?error, "a proposal is not taken");
             }
         }
+    }
+
+    /// So many were in sync before a proposal, and are after it.
+    fn count(&self, before: usize, after: usize) {
+        let metrics = &self.cx.metrics;
+        let counted = match after.cmp(&before) {
+            std::cmp::Ordering::Less => &metrics.isr_shrinks,
+            std::cmp::Ordering::Equal => return,
+            std::cmp::Ordering::Greater => &metrics.isr_expands,
+        };
+        counted.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn ask(&self) -> io::Result<AlterPartitionResponse> {
@@ -253,7 +269,7 @@ impl Proposals {
 
     fn topics(&self, image: &Image) -> Vec<TopicData> {
         let mut topics: Vec<TopicData> = Vec::new();
-        for ((topic_id, index), change) in &self.under_way {
+        for ((topic_id, index), (change, _)) in &self.under_way {
             let member = |(id, epoch): &(i32, i64)| {
                 let registered = image.brokers.get(id).map_or(-1, |broker| broker.epoch);
                 BrokerState::default()

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::replicas::{self, ReplicaView};
 use super::topics::PartitionView;
 use crate::api::Context;
 use crate::partition::Partition;
@@ -27,6 +28,8 @@ pub(in crate::admin) struct PartitionDetail {
     pub(in crate::admin) replicas: Vec<i32>,
     /// Those in sync.
     pub(in crate::admin) isr: Vec<i32>,
+    /// How each replica is, in their order.
+    pub(in crate::admin) replica_states: Vec<ReplicaView>,
     /// Where its files are; `None` on other brokers.
     pub(in crate::admin) directory: Option<String>,
     /// What lies before it survives a power failure.
@@ -96,11 +99,13 @@ impl PartitionDetail {
         let image = cx.cluster.image();
         let topic = image.topic(topic)?;
         let info = topic.partition(index)?;
+        let here = cx.partitions.get(&topic.name, index).ok();
         let mut view = Self {
             topic: topic.name.to_string(),
             partition: PartitionView::of(cx, topic, index, info),
             replicas: info.replicas.clone(),
             isr: info.isr.clone(),
+            replica_states: replicas::of(cx, info, here.as_deref()),
             directory: None,
             durable_offset: None,
             segments: Vec::new(),
@@ -110,7 +115,7 @@ impl PartitionDetail {
             epochs: Vec::new(),
             files: BTreeMap::new(),
         };
-        if let Ok(partition) = cx.partitions.get(&topic.name, index) {
+        if let Some(partition) = here {
             view.fill(&partition);
         }
         Some(view)

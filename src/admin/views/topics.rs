@@ -83,6 +83,12 @@ pub(in crate::admin) struct PartitionView {
     pub(in crate::admin) leader_epoch: i32,
     /// Whether that broker is there.
     pub(in crate::admin) leader_live: bool,
+    /// How many brokers keep it.
+    pub(in crate::admin) replicas: usize,
+    /// How many of these are in sync.
+    pub(in crate::admin) in_sync: usize,
+    /// Whether its replicas move to other brokers.
+    pub(in crate::admin) moves: bool,
     /// Whether this broker leads it: what follows is known of those only.
     pub(in crate::admin) here: bool,
     /// Whether it takes no messages; it can be read.
@@ -250,6 +256,9 @@ impl PartitionView {
             leader: info.leader,
             leader_epoch: info.leader_epoch,
             leader_live: image.brokers.contains_key(&info.leader),
+            replicas: info.replicas.len(),
+            in_sync: info.isr.len(),
+            moves: info.is_moving(),
             here: info.leader == cx.cluster.broker_id(),
             closed: is_closed(cx, topic, index),
             offline: None,
