@@ -439,9 +439,9 @@ impl Replica {
     }
 
     /// Changes what is known of the log's progress, publishes what may be read by it, and then answers those whose promise
-    /// became true; returns whether others wait for a sync of the log.
-    pub(super) fn change(&self, change: impl FnOnce(&mut Progress)) -> bool {
-        let (has_moved, reached, wants_sync) = {
+    /// became true.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Progress)) {
+        let (has_moved, reached) = {
             let mut progress = self.progress.lock();
             change(&mut progress);
             let (limits, has_moved) = progress.advance(&self.log, &self.isr_watch);
@@ -451,12 +451,7 @@ impl Replica {
             let Progress {
                 watermarks, acks, ..
             } = &mut *progress;
-            let reached = acks.take_reached(watermarks);
-            (
-                has_moved,
-                reached,
-                acks.wants_sync(watermarks, shows(&self.log)),
-            )
+            (has_moved, acks.take_reached(watermarks))
         };
         if has_moved {
             self.waiters.wake_all();
@@ -471,7 +466,6 @@ impl Replica {
                 false => reply.send(Ok(appended)),
             }
         }
-        wants_sync
     }
 
     /// Moves the log's start to an offset ([`Log::advance_log_start`]); called by the one that writes.
@@ -527,7 +521,12 @@ impl Replica {
     /// whether more wait.
     pub(super) fn sync_to(&self, end: OffsetPosition, now_ms: i64) -> bool {
         match self.log.sync_to(end, now_ms) {
-            Ok(synced) => self.change(|progress| progress.watermarks.synced(synced)),
+            Ok(synced) => {
+                self.change(|progress| progress.watermarks.synced(synced));
+                let progress = self.progress.lock();
+                let watermarks = &progress.watermarks;
+                progress.acks.wants_sync(watermarks, shows(&self.log))
+            }
             Err(LogError::Offline(reason)) => {
                 self.refuse_waiting(&reason);
                 false
