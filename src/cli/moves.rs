@@ -110,7 +110,8 @@ fn leads_willingly(client: &mut Client, id: i32) -> Result<bool, Failure> {
         let found = configs.find(|config| config.name.as_str() == key);
         found.is_some_and(|config| config.value.as_deref() == Some(value))
     };
-    Ok(!is_set(DRAINED, "true") && !is_set("accept.publish", "false"))
+    let leads_less = is_set(DRAINED, "true") || is_set("broker.follows.only", "true");
+    Ok(!leads_less && !is_set("accept.publish", "false"))
 }
 
 /// A partition whose replicas are to be others, or in another order.

@@ -91,6 +91,15 @@ impl<'a> Plan<'a> {
         others.filter(|id| self.rack(**id) == rack).count()
     }
 
+    /// Whether somebody would lead a partition, without one of its replicas and with another broker: none keeps it alone that leads only
+    /// what no other one can, or never.
+    fn is_led(&self, n: usize, without: Option<i32>, with: Option<i32>) -> bool {
+        let leads = |id: i32| self.hosts.get(&id).is_some_and(|host| host.leads);
+        let replicas = self.partitions[n].iter().copied();
+        let mut rest = replicas.filter(|id| Some(*id) != without).chain(with);
+        rest.any(leads) || !self.hosts.values().any(|host| host.leads)
+    }
+
     /// Brokers that do not keep a partition.
     fn free(&self, n: usize) -> impl Iterator<Item = i32> {
         let replicas = &self.partitions[n];
@@ -124,7 +133,11 @@ impl<'a> Plan<'a> {
 
     fn resize(&mut self, n: usize, factor: usize) {
         while self.partitions[n].len() < factor {
-            let place = |id: &i32| (self.beside(n, self.rack(*id), None), self.load(*id), *id);
+            let place = |id: &i32| {
+                let is_left_alone = !self.is_led(n, None, Some(*id));
+                let beside = self.beside(n, self.rack(*id), None);
+                (is_left_alone, beside, self.load(*id), *id)
+            };
             let Some(id) = self.free(n).min_by_key(place) else {
                 return;
             };
@@ -133,7 +146,9 @@ impl<'a> Plan<'a> {
         while self.partitions[n].len() > factor {
             // The first stays as long as there is another one like it.
             let place = |(at, id): &(usize, i32)| {
-                (self.beside(n, self.rack(*id), None), self.load(*id), *at)
+                let others_lead = self.is_led(n, Some(*id), None);
+                let beside = self.beside(n, self.rack(*id), None);
+                (others_lead, beside, self.load(*id), *at)
             };
             let replicas = self.partitions[n].iter().copied().enumerate();
             let Some((_, id)) = replicas.max_by_key(place) else {
@@ -150,7 +165,9 @@ impl<'a> Plan<'a> {
             let doubled = doubled.filter(|id| self.beside(n, self.rack(*id), Some(*id)) > 0);
             let goes = doubled.max_by_key(|id| self.load(*id));
             let free = self.free(n);
-            let free = free.filter(|id| self.beside(n, self.rack(*id), None) == 0);
+            let free = free.filter(|id| {
+                self.beside(n, self.rack(*id), None) == 0 && self.is_led(n, goes, Some(*id))
+            });
             let comes = free.min_by_key(|id| (self.load(*id), *id));
             let (Some(goes), Some(comes)) = (goes, comes) else {
                 return;
@@ -193,7 +210,7 @@ impl<'a> Plan<'a> {
                     || self.beside(*n, to_rack, Some(from)) == 0
                     || self.beside(*n, self.rack(from), Some(from)) > 0
             };
-            !replicas.contains(&to) && keeps_racks()
+            !replicas.contains(&to) && keeps_racks() && self.is_led(*n, Some(from), Some(to))
         };
         let copied = self.copied.get(&from).into_iter().flatten().copied();
         if let Some(n) = copied.into_iter().find(can_go) {
@@ -395,6 +412,25 @@ mod tests {
         assert_eq!(first, BTreeMap::from([(0, 0), (1, 3), (2, 3)]));
         assert!(after.iter().all(|replicas| replicas[2] == 0));
         assert_eq!(copied(&before, &after), 0);
+    }
+
+    #[test]
+    fn a_broker_that_leads_unwillingly_keeps_nothing_alone() {
+        let mut all = alike(0..3);
+        all.get_mut(&0).unwrap().leads = false;
+        let alone = spread(&all, &vec![vec![1]; 6], None);
+        assert_eq!(
+            counts(&all, &alone, None),
+            BTreeMap::from([(0, 0), (1, 3), (2, 3)])
+        );
+        let fewer = spread(&all, &[vec![0, 1], vec![0, 2]], Some(1));
+        assert_eq!(fewer, [[1], [2]]);
+        let more = spread(&all, &[vec![], vec![]], Some(2));
+        assert!(more.iter().all(|replicas| replicas[0] != 0), "{more:?}");
+        // Where nobody leads willingly, all keep their share.
+        all.values_mut().for_each(|host| host.leads = false);
+        let even = spread(&all, &vec![vec![1]; 6], None);
+        assert_eq!(difference(&counts(&all, &even, None)), 0);
     }
 
     #[test]

@@ -112,6 +112,16 @@ impl Controller {
                 ));
             }
         }
+        let image = self.view.image();
+        let only_follows = |id: &i32| {
+            let broker = image.brokers.get(id);
+            broker.is_some_and(|broker| broker.follows_only)
+        };
+        if replicas.iter().all(only_follows) && !live.iter().all(only_follows) {
+            return Err(format!(
+                "The manual partition assignment includes only brokers that never lead ({replicas:?}, broker.follows.only)."
+            ));
+        }
         Ok(())
     }
 
@@ -182,8 +192,9 @@ mod tests {
     use super::super::changes::MorePartitions;
     use super::super::cluster::Cluster;
     use super::super::image::Topic;
-    use super::super::testing::{alone, new_topic, register};
+    use super::super::testing::{alone, new_topic, put, register};
     use super::*;
+    use crate::meta::paths;
 
     fn replicated(name: &str, partitions: i32, replication_factor: i16) -> NewTopic {
         NewTopic {
@@ -257,6 +268,26 @@ mod tests {
             let refused = create(&cluster, wrong).await;
             assert!(matches!(refused, Err(ClusterError::Assignment(said)) if said == why));
         }
+    }
+
+    #[tokio::test]
+    async fn what_only_brokers_that_never_lead_would_keep_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = alone(dir.path()).await;
+        let slave = r#"{"version":1,"epoch":1,"endpoints":[],"rack":null,"directory_id":"dir-1","accept_publish":false,"follows_only":true,"metaq":"0"}"#;
+        put(cluster.meta(), &paths::broker_master(1), slave).await;
+        register(&cluster, &[]).await;
+        let refused = create(&cluster, assigned("t", &[&[1]])).await;
+        let why = "The manual partition assignment includes only brokers that never lead ([1], broker.follows.only).";
+        assert!(matches!(refused, Err(ClusterError::Assignment(said)) if said == why));
+        let made = create(&cluster, assigned("t", &[&[0, 1]])).await.unwrap();
+        assert_eq!(
+            (made.partitions[0].leader, made.partitions[0].isr.len()),
+            (0, 2)
+        );
+        // Of its own accord nothing is led by it.
+        let made = create(&cluster, replicated("u", 4, 1)).await.unwrap();
+        assert_eq!(replicas(&made), [[0], [0], [0], [0]]);
     }
 
     #[tokio::test]
