@@ -181,10 +181,12 @@ impl Followers {
         self.epoch_start
     }
 
-    /// Notes a fetch; one of an earlier registration of the broker than one before says nothing (KIP-903).
+    /// Notes a fetch; one of an earlier registration of the broker than one before says nothing (KIP-903), unless it is the one
+    /// that the broker has: who claims a later one does not keep the broker out.
     pub(super) fn fetched(
         &mut self,
         fetch: &FollowerFetch,
+        is_registered: bool,
         clock: Option<&Arc<SessionClock>>,
         leader_end: i64,
         now: Instant,
@@ -192,7 +194,8 @@ impl Followers {
         let Some(follower) = self.followers.get_mut(&fetch.replica) else {
             return FollowerNoted::Refused;
         };
-        if fetch.broker_epoch != -1 && follower.broker_epoch > fetch.broker_epoch {
+        let is_earlier = fetch.broker_epoch != -1 && follower.broker_epoch > fetch.broker_epoch;
+        if is_earlier && !is_registered {
             return FollowerNoted::Refused;
         }
         follower.fetched(fetch, leader_end, now);
@@ -372,10 +375,10 @@ mod tests {
         let committed = |followers: &Followers| followers.committed_end(20, 2, now, LAG_MAX, any);
         // It has not fetched yet.
         assert_eq!(committed(&followers), Some(-1));
-        followers.fetched(&fetch(2, 12), None, 20, now);
+        followers.fetched(&fetch(2, 12), false, None, 20, now);
         assert_eq!(committed(&followers), Some(12));
         // Far off, and not in sync.
-        followers.fetched(&fetch(3, 1), None, 20, now);
+        followers.fetched(&fetch(3, 1), false, None, 20, now);
         assert_eq!(committed(&followers), Some(12));
         followers.update(&state(&[1], 2), now);
         assert_eq!(committed(&followers), None);
@@ -396,11 +399,11 @@ mod tests {
     fn who_joins_counts_from_the_proposal_on_and_who_is_to_leave_until_it_is_answered() {
         let now = Instant::now();
         let mut followers = Followers::new(&state(&[1, 2], 1), 5, now);
-        followers.fetched(&fetch(2, 20), None, 20, now);
-        followers.fetched(&fetch(3, 18), None, 20, now);
+        followers.fetched(&fetch(2, 20), false, None, 20, now);
+        followers.fetched(&fetch(3, 18), false, None, 20, now);
         assert!(followers.may_join(3, 18) && !followers.may_join(3, 19));
         let later = now + 2 * LAG_MAX;
-        followers.fetched(&fetch(3, 18), None, 18, later);
+        followers.fetched(&fetch(3, 18), false, None, 18, later);
         let proposal = followers.propose((30, 18), later, LAG_MAX, any).unwrap();
         assert_eq!(proposal.isr, [(1, -1), (3, 7)]);
         assert_eq!((proposal.leader_epoch, proposal.partition_epoch), (4, 1));
@@ -410,7 +413,7 @@ mod tests {
         );
         assert!(followers.propose((30, 18), later, LAG_MAX, any).is_none());
         followers.update(&state(&[1, 3], 2), later);
-        followers.fetched(&fetch(3, 25), None, 30, later);
+        followers.fetched(&fetch(3, 25), false, None, 30, later);
         assert_eq!(
             followers.committed_end(30, 2, later, LAG_MAX, any),
             Some(25)
@@ -421,9 +424,9 @@ mod tests {
     fn who_asks_no_more_does_not_join_with_another_one() {
         let now = Instant::now();
         let mut followers = Followers::new(&state(&[1], 1), 0, now);
-        followers.fetched(&fetch(2, 20), None, 20, now);
+        followers.fetched(&fetch(2, 20), false, None, 20, now);
         let later = now + 2 * LAG_MAX;
-        followers.fetched(&fetch(3, 20), None, 20, later);
+        followers.fetched(&fetch(3, 20), false, None, 20, later);
         let proposal = followers.propose((20, 20), later, LAG_MAX, any).unwrap();
         assert_eq!(proposal.isr, [(1, -1), (3, 7)]);
     }
@@ -432,10 +435,10 @@ mod tests {
     fn who_has_not_reached_the_leaders_epoch_or_is_not_eligible_does_not_join() {
         let now = Instant::now();
         let mut followers = Followers::new(&state(&[1, 2], 1), 15, now);
-        followers.fetched(&fetch(2, 20), None, 20, now);
-        followers.fetched(&fetch(3, 12), None, 20, now);
+        followers.fetched(&fetch(2, 20), false, None, 20, now);
+        followers.fetched(&fetch(3, 12), false, None, 20, now);
         assert!(!followers.may_join(3, 10));
-        followers.fetched(&fetch(3, 15), None, 20, now);
+        followers.fetched(&fetch(3, 15), false, None, 20, now);
         let refuse = |_: i32, _: i64| false;
         assert!(followers.propose((20, 10), now, LAG_MAX, refuse).is_none());
         assert!(followers.propose((20, 10), now, LAG_MAX, any).is_some());
@@ -445,14 +448,25 @@ mod tests {
     fn a_fetch_of_an_earlier_life_of_a_broker_says_nothing() {
         let now = Instant::now();
         let mut followers = Followers::new(&state(&[1], 1), 0, now);
-        let noted = followers.fetched(&fetch(2, 3), None, 20, now);
+        let noted = followers.fetched(&fetch(2, 3), false, None, 20, now);
         assert_eq!(noted, FollowerNoted::OutOfSync);
         let mut earlier = fetch(2, 20);
         earlier.broker_epoch = 6;
-        let noted = followers.fetched(&earlier, None, 20, now);
+        let noted = followers.fetched(&earlier, false, None, 20, now);
         assert!(noted == FollowerNoted::Refused && !followers.may_join(2, 20));
-        let noted = followers.fetched(&fetch(9, 20), None, 20, now);
+        let noted = followers.fetched(&fetch(9, 20), false, None, 20, now);
         assert_eq!(noted, FollowerNoted::Refused);
+    }
+
+    #[test]
+    fn who_claims_a_later_registration_does_not_keep_the_broker_out() {
+        let now = Instant::now();
+        let mut followers = Followers::new(&state(&[1], 1), 0, now);
+        let mut claimed = fetch(2, 3);
+        claimed.broker_epoch = i64::MAX;
+        followers.fetched(&claimed, false, None, 20, now);
+        let noted = followers.fetched(&fetch(2, 20), true, None, 20, now);
+        assert!(noted == FollowerNoted::OutOfSync && followers.may_join(2, 20));
     }
 
     #[test]
@@ -460,9 +474,9 @@ mod tests {
         let now = Instant::now();
         let mut followers = Followers::new(&state(&[1, 2, 3], 1), 0, now);
         let later = now + LAG_MAX / 2;
-        followers.fetched(&fetch(2, 10), None, 10, later);
+        followers.fetched(&fetch(2, 10), false, None, 10, later);
         // It reached what was the end at its fetch before.
-        followers.fetched(&fetch(2, 10), None, 20, later + LAG_MAX / 2);
+        followers.fetched(&fetch(2, 10), false, None, 20, later + LAG_MAX / 2);
         let end = later + LAG_MAX;
         assert!(followers.has_laggards(20, end, LAG_MAX));
         let proposal = followers.propose((20, 5), end, LAG_MAX, any).unwrap();
@@ -478,8 +492,8 @@ mod tests {
         let now = Instant::now();
         let mut followers = Followers::new(&state(&[1, 2, 3], 1), 0, now);
         let (clock, other) = (Arc::new(SessionClock::new(now)), SessionClock::new(now));
-        followers.fetched(&fetch(2, 10), Some(&clock), 10, now);
-        followers.fetched(&fetch(3, 10), Some(&Arc::new(other)), 10, now);
+        followers.fetched(&fetch(2, 10), false, Some(&clock), 10, now);
+        followers.fetched(&fetch(3, 10), false, Some(&Arc::new(other)), 10, now);
         // The session of one of them goes on; the log rests.
         let later = now + 2 * LAG_MAX;
         clock.fetched(later);

@@ -92,11 +92,14 @@ impl Replica {
         clock: Option<&Arc<SessionClock>>,
     ) -> FollowerNoted {
         let now = Instant::now();
+        let is_registered = self
+            .isr_watch
+            .is_eligible(fetch.replica, fetch.broker_epoch);
         let (mut noted, mut may_join) = (FollowerNoted::Refused, false);
         self.change(|progress| {
             if let Role::Leader(followers) = &mut progress.role {
                 let leader_end = progress.watermarks.log_end().offset;
-                noted = followers.fetched(fetch, clock, leader_end, now);
+                noted = followers.fetched(fetch, is_registered, clock, leader_end, now);
                 let high_watermark = progress.watermarks.high_watermark();
                 may_join = noted == FollowerNoted::OutOfSync
                     && followers.may_join(fetch.replica, high_watermark);
