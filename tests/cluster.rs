@@ -844,6 +844,8 @@ fn a_partition_is_led_where_the_tree_says_and_keeps_its_records_when_it_comes_ba
     });
     assert!(second.data().join("t-1").exists());
     assert_names_the_leader(second, first, 1);
+    // As long as a follower's fetch takes at most: it copies nothing, and cuts nothing off.
+    std::thread::sleep(Duration::from_secs(1));
     led_by(1, 2);
     within(LONG, "the leader that was", || {
         produce(&mut second.client(), "t", 1).0 == 0

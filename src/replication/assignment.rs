@@ -111,8 +111,9 @@ impl Assignment {
     /// From whom this broker copies a partition.
     fn source_of(&self, topic: &Topic, index: i32) -> Option<Source> {
         let info = topic.partition(index)?;
-        let is_followed =
-            info.leader >= 0 && info.leader != self.own && info.replicas.contains(&self.own);
+        // A leader that is none of the replicas, as somebody may write by hand, began a log of its own: nothing is cut off by it.
+        let keeps = |id| info.replicas.contains(&id);
+        let is_followed = info.leader != self.own && keeps(info.leader) && keeps(self.own);
         is_followed.then_some(Source {
             leader: info.leader,
             leader_epoch: info.leader_epoch,
