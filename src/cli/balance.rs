@@ -89,37 +89,46 @@ impl Balance {
             let n = counted(rest.len() as u64, "partition");
             eprintln!("{n} left alone: on a broker that is away, or moving already");
         }
-        if self.execute {
-            if !moves.is_empty() {
-                carry_out(&mut client, &moves)?;
-            }
-            lead(&mut client, &meant, &moves)?;
+        if self.execute && !moves.is_empty() {
+            carry_out(&mut client, &moves)?;
         }
-        tell(&moves, meant.len(), self.execute);
-        Ok(())
+        let elsewhere = led_elsewhere(&meant, &moves);
+        if !moves.is_empty() || elsewhere.is_empty() {
+            tell(&moves, meant.len(), self.execute);
+        }
+        lead(&mut client, &elsewhere, self.execute)
     }
 }
 
-/// Has the first replicas lead also what was even already.
-fn lead(client: &mut Client, meant: &[Known], moves: &[Move]) -> Result<(), Failure> {
+/// What is not moved, and not led by the first of its replicas.
+fn led_elsewhere<'a>(meant: &'a [Known], moves: &[Move]) -> Vec<(&'a str, i32)> {
     let moved: BTreeSet<(&str, i32)> = moves
         .iter()
         .map(|one| (one.topic.as_str(), one.partition))
         .collect();
-    let elsewhere = meant
+    meant
         .iter()
         .filter(|known| known.replicas.first() != Some(&known.leader))
         .map(|known| (known.topic.as_str(), known.partition))
-        .filter(|name| !moved.contains(name));
-    let elsewhere: Vec<(&str, i32)> = elsewhere.collect();
+        .filter(|name| !moved.contains(name))
+        .collect()
+}
+
+/// Has the first replicas lead also what was even already, or says that they would.
+fn lead(client: &mut Client, elsewhere: &[(&str, i32)], executes: bool) -> Result<(), Failure> {
     if elsewhere.is_empty() {
         return Ok(());
     }
-    let elected = elect_preferred(client, &elsewhere)?;
-    eprintln!(
-        "of {} more, {elected} are led by the first of their replicas again",
-        counted(elsewhere.len() as u64, "partition")
-    );
+    let counted = counted(elsewhere.len() as u64, "partition");
+    match executes {
+        true => {
+            let elected = elect_preferred(client, elsewhere)?;
+            eprintln!("of {counted} more, {elected} are led by the first of their replicas again");
+        }
+        false => eprintln!(
+            "{counted} more would be led by the first of their replicas again; --execute does it"
+        ),
+    }
     Ok(())
 }
 

@@ -24,8 +24,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 /// How long a coordinator or a leader may be on its way to another broker.
-const MOVE_WAIT: Duration = Duration::from_secs(10);
-const MOVE_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const MOVE_WAIT: Duration = Duration::from_secs(10);
+pub(super) const MOVE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Which broker to ask.
 #[derive(Debug, Args)]
@@ -162,6 +162,9 @@ impl Client {
     }
 
     fn broker(&mut self, id: i32) -> Result<&mut Connection, Failure> {
+        if id < 0 {
+            return Err(in_words(ResponseError::LeaderNotAvailable).into());
+        }
         if !self.brokers.contains_key(&id) {
             let metadata = self.metadata(Some(&[]))?;
             let broker = metadata

@@ -1,8 +1,10 @@
 //! `metaq topic create|list|describe|alter|delete`, and `reassign` (`reassign.rs`).
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use clap::{Args, Subcommand};
+use metaq_protocol::ResponseError;
 use metaq_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use metaq_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use metaq_protocol::messages::delete_topics_request::DeleteTopicState;
@@ -22,7 +24,7 @@ use metaq_protocol::protocol::StrBytes;
 use serde::Serialize;
 
 use super::Failure;
-use super::client::{Address, Client, check, topic_name};
+use super::client::{Address, Client, MOVE_PAUSE, MOVE_WAIT, check, topic_name};
 use super::output::{or_dash, print};
 use super::reassign::Reassign;
 use crate::api::IDENTITY_TAG;
@@ -290,13 +292,39 @@ pub(super) fn identity_of(partition: &MetadataResponsePartition) -> Option<Strin
 }
 
 /// Offsets of partitions of a topic: -1 for the ends, -2 for the starts, or a time in ms. A partition without a leader
-/// has none.
+/// has none; one whose leader changes is asked for again.
 pub(super) fn offsets(
     client: &mut Client,
     topic: &MetadataResponseTopic,
     partitions: &[i32],
     timestamp: i64,
 ) -> Result<BTreeMap<i32, i64>, Failure> {
+    let name = topic.name.clone().unwrap_or_default();
+    let until = Instant::now() + MOVE_WAIT;
+    let mut offsets = BTreeMap::new();
+    let (mut asked, mut left) = (topic.clone(), partitions.to_vec());
+    loop {
+        let moving = leaders_offsets(client, &asked, &left, timestamp, &mut offsets)?;
+        let Some((index, code)) = moving.first() else {
+            return Ok(offsets);
+        };
+        if Instant::now() > until {
+            check(&format!("{} partition {index}", &*name), *code, None)?;
+        }
+        std::thread::sleep(MOVE_PAUSE);
+        asked = metadata(client, &name)?;
+        left = moving.into_iter().map(|(index, _)| index).collect();
+    }
+}
+
+/// Asks the leaders that are known; those that are to be asked for again, each with its error.
+fn leaders_offsets(
+    client: &mut Client,
+    topic: &MetadataResponseTopic,
+    partitions: &[i32],
+    timestamp: i64,
+    offsets: &mut BTreeMap<i32, i64>,
+) -> Result<Vec<(i32, i16)>, Failure> {
     let name = topic.name.clone().unwrap_or_default();
     let mut by_leader: BTreeMap<i32, Vec<ListOffsetsPartition>> = BTreeMap::new();
     for partition in &topic.partitions {
@@ -310,7 +338,7 @@ pub(super) fn offsets(
                 .push(asked);
         }
     }
-    let mut offsets = BTreeMap::new();
+    let mut moving = Vec::new();
     for (leader, asked) in by_leader {
         let asked = ListOffsetsTopic::default()
             .with_name(name.clone())
@@ -327,12 +355,28 @@ pub(super) fn offsets(
             }
         };
         for partition in answered.into_iter().flat_map(|topic| topic.partitions) {
-            let what = format!("{} partition {}", &*name, partition.partition_index);
-            check(&what, partition.error_code, None)?;
-            offsets.insert(partition.partition_index, partition.offset);
+            let (index, code) = (partition.partition_index, partition.error_code);
+            if is_leader_moving(code) {
+                moving.push((index, code));
+                continue;
+            }
+            check(&format!("{} partition {index}", &*name), code, None)?;
+            offsets.insert(index, partition.offset);
         }
     }
-    Ok(offsets)
+    Ok(moving)
+}
+
+/// Whether an error says that another broker leads, or that the leader has just begun.
+fn is_leader_moving(code: i16) -> bool {
+    matches!(
+        ResponseError::try_from_code(code),
+        Some(
+            ResponseError::NotLeaderOrFollower
+                | ResponseError::LeaderNotAvailable
+                | ResponseError::OffsetNotAvailable
+        )
+    )
 }
 
 fn describe(client: &mut Client, name: &str, json: bool) -> Result<(), Failure> {

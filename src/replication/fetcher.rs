@@ -399,8 +399,10 @@ impl Fetcher {
                     let ends = log.ends();
                     let end = ends.log_end.offset;
                     let to = cut_to(&log.epochs(), end, *epoch, *end_offset);
-                    tracing::info!(topic = %one.partition.topic(), partition = one.partition.index(),
-                        to, log_end = end, epoch, "cut off where the leader has something else");
+                    if to < end {
+                        tracing::info!(topic = %one.partition.topic(), partition = one.partition.index(),
+                            to, log_end = end, epoch, "cut off where the leader has something else");
+                    }
                     CutTo::back_to(to, ends.log_start)
                 }
                 Answer::OutOfRange => {
