@@ -56,6 +56,7 @@ impl Replica {
     /// Takes over who is in sync, of the leader epoch that it is in.
     pub fn update_state(&self, state: &PartitionState) {
         let now = Instant::now();
+        let mut is_newer = false;
         self.change(|progress| {
             let known = &progress.state;
             if state.leader_epoch != known.leader_epoch
@@ -63,6 +64,7 @@ impl Replica {
             {
                 return;
             }
+            is_newer = true;
             if self.is_leader() && state.isr != known.isr {
                 let (topic, partition, before) = (self.topic(), self.index(), &known.isr);
                 tracing::info!(%topic, partition, isr = ?state.isr, ?before, "in-sync replicas");
@@ -81,8 +83,10 @@ impl Replica {
                 Role::Alone | Role::Follower { .. } => {}
             }
         });
-        // A follower's session does not look at who is in sync and has it all.
-        self.follower_waiters.note_all();
+        if is_newer {
+            // A follower's session does not look at who is in sync and has it all.
+            self.follower_waiters.note_all();
+        }
     }
 
     /// Notes how far a follower is, by a fetch in a session that has a clock.
