@@ -535,8 +535,12 @@ fn a_replica_that_cannot_use_its_files_is_not_in_sync_and_leads_no_more() {
                 .unwrap(),
         };
         let node = &cluster.nodes[fails as usize];
-        std::fs::remove_dir_all(node.data().join("t-0")).unwrap();
         let mut client = cluster.nodes[leader as usize].client();
+        // It may have heard later than the others that it leads.
+        within(LONG, "the leader to take records", || {
+            produce_batch(&mut client, "t", batch(1)).0 == 0
+        });
+        std::fs::remove_dir_all(node.data().join("t-0")).unwrap();
         // The next segment cannot be made.
         for _ in 0..4 {
             produce_batch(&mut client, "t", large.clone());
