@@ -18,6 +18,7 @@ use crate::cluster::{cluster_id_of, record_changes};
 use crate::config::{Config, LiveConfig};
 use crate::control::Control;
 use crate::group::{GroupCoordinator, GroupLimits};
+use crate::group_settings::LiveGroupSettings;
 use crate::log::{DataDirError, Disk, RealDisk};
 use crate::markers::run_errands;
 use crate::memory::Memory;
@@ -204,6 +205,10 @@ impl Broker {
             .await?;
         let topics = Arc::new(ImageTopics(cluster.clone()));
         let limits = group_limits(&config);
+        let group_settings = Arc::new(LiveGroupSettings {
+            cluster: cluster.clone(),
+            config: live.clone(),
+        });
         let events_of_groups = observe.events.clone();
         let wall = partitions.clock();
         let metrics = Metrics::default();
@@ -212,7 +217,7 @@ impl Broker {
         let coordinator = GroupCoordinator::new(
             meta.clone(),
             topics.clone(),
-            limits,
+            (limits, group_settings),
             wall,
             (events_of_groups, memory.clone()),
             config.flag(OFFSETS_MIRROR).then(Arc::default),

@@ -42,6 +42,7 @@ pub mod config;
 pub mod control;
 pub mod coordinator;
 pub mod group;
+pub mod group_settings;
 pub mod log;
 pub mod logging;
 pub mod markers;

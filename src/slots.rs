@@ -44,6 +44,24 @@ impl Topics for ImageTopics {
         Some(self.0.image().topic(topic)?.id)
     }
 
+    fn name_of(&self, id: Uuid) -> Option<String> {
+        Some(self.0.image().topic_by_id(id)?.name.to_string())
+    }
+
+    fn shape_of(&self, topic: &str) -> Option<(Uuid, i32)> {
+        let image = self.0.image();
+        let topic = image.topic(topic)?;
+        Some((topic.id, topic.partitions.len() as i32))
+    }
+
+    fn for_each_name(&self, tell: &mut dyn FnMut(&str)) {
+        self.0.image().topics().for_each(|topic| tell(&topic.name));
+    }
+
+    fn version(&self) -> u64 {
+        self.0.image().topics_version()
+    }
+
     fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(self.0.refresh_topics())
     }

@@ -620,6 +620,11 @@ fn every_api_is_paired_with_what_reads_it() {
         (ApiKey::EndTxn, "tests/transactions.rs"),
         (ApiKey::TxnOffsetCommit, "tests/transactions.rs"),
         (ApiKey::DescribeTransactions, "changes nothing"),
+        (
+            ApiKey::ConsumerGroupHeartbeat,
+            "its members ask one at a time",
+        ),
+        (ApiKey::ConsumerGroupDescribe, "changes nothing"),
         (ApiKey::ListTransactions, "changes nothing"),
         (
             ApiKey::AlterReplicaLogDirs,

@@ -42,6 +42,7 @@ install_java() {
 }
 
 install_tools() { jars kafka; }
+install_groups() { jars kafka; }
 
 install_files() { jars kafka && jars clients-4.4.0; }
 

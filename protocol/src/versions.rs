@@ -426,6 +426,23 @@ pub const TABLE: &[ApiRow] = &[
             HandlerGroup::Transaction,
         ),
     ),
+    row(
+        ApiKey::ConsumerGroupHeartbeat,
+        "ConsumerGroupHeartbeat",
+        0,
+        1,
+        HandlerGroup::Group,
+    ),
+    with_entries(
+        10_000,
+        row(
+            ApiKey::ConsumerGroupDescribe,
+            "ConsumerGroupDescribe",
+            0,
+            1,
+            HandlerGroup::Group,
+        ),
+    ),
     with_entries(
         FEW_ENTRIES_MAX,
         row(

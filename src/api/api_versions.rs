@@ -94,8 +94,8 @@ fn table(has_subscriptions: bool) -> ApiVersionsResponse {
     ApiVersionsResponse::default().with_api_keys(rows.collect())
 }
 
-/// The feature of transactions, and its level: the only one.
-pub(super) const TRANSACTION_VERSION: (&str, i16) = ("transaction.version", 2);
+/// The features that are in force, with their levels, which nobody can change.
+pub(super) const FEATURES: [(&str, i16); 2] = [("group.version", 1), ("transaction.version", 2)];
 /// A client takes what is finalized from an epoch above the one it knows, which is -1 at first.
 const FEATURES_EPOCH: i64 = 0;
 /// A feature's lowest level may be 0 from this version on (KAFKA-17011).
@@ -105,20 +105,23 @@ fn with_features(response: ApiVersionsResponse, version: i16) -> ApiVersionsResp
     if version < 3 {
         return response;
     }
-    let (name, level) = TRANSACTION_VERSION;
-    let finalized = FinalizedFeatureKey::default()
-        .with_name(text(name))
-        .with_min_version_level(level)
-        .with_max_version_level(level);
-    let supported = SupportedFeatureKey::default()
-        .with_name(text(name))
-        .with_min_version(0)
-        .with_max_version(level);
-    let supported = (version >= LEVEL_0_VERSION_MIN).then_some(supported);
+    let finalized = FEATURES.iter().map(|(name, level)| {
+        FinalizedFeatureKey::default()
+            .with_name(text(*name))
+            .with_min_version_level(*level)
+            .with_max_version_level(*level)
+    });
+    let supported = FEATURES.iter().map(|(name, level)| {
+        SupportedFeatureKey::default()
+            .with_name(text(*name))
+            .with_min_version(0)
+            .with_max_version(*level)
+    });
+    let supported = supported.filter(|_| version >= LEVEL_0_VERSION_MIN);
     response
-        .with_supported_features(supported.into_iter().collect())
+        .with_supported_features(supported.collect())
         .with_finalized_features_epoch(FEATURES_EPOCH)
-        .with_finalized_features(vec![finalized])
+        .with_finalized_features(finalized.collect())
 }
 
 fn told(row: &versions::ApiRow) -> ApiVersion {

@@ -357,11 +357,13 @@ fn group_entries(cx: &Context, group: &str) -> Vec<Entry> {
         if let Some(section) = from_file.get(key.name) {
             synonyms.push((key.name.into(), section.clone(), SOURCE_STATIC_BROKER));
         }
-        synonyms.push((
-            broker_synonym(key.name).into(),
-            key.default.to_owned(),
-            SOURCE_DEFAULT,
-        ));
+        let synonym = broker_synonym(key.name);
+        let config = cx.config.load();
+        if config.source(synonym).is_some() {
+            let value = config.text(synonym).to_owned();
+            synonyms.push((synonym.into(), value, SOURCE_STATIC_BROKER));
+        }
+        synonyms.push((synonym.into(), key.default.to_owned(), SOURCE_DEFAULT));
         Entry::new(key.name, key.kind, key.doc, synonyms)
     };
     GROUP_KEYS.iter().map(entry).collect()
@@ -370,6 +372,7 @@ fn group_entries(cx: &Context, group: &str) -> Vec<Entry> {
 /// What brokers call the default of a group's key (Kafka's GroupConfig), itself where they have no word for it.
 fn broker_synonym(name: &'static str) -> &'static str {
     match name {
+        "consumer.assignment.interval.ms" => "group.consumer.assignment.interval.ms",
         "consumer.heartbeat.interval.ms" => "group.consumer.heartbeat.interval.ms",
         "consumer.session.timeout.ms" => "group.consumer.session.timeout.ms",
         "share.heartbeat.interval.ms" => "group.share.heartbeat.interval.ms",

@@ -1,6 +1,6 @@
 //! DescribeGroups (key 15, v0–v6; KIP-430, 1043): state, members and assignments of groups.
 //!
-//! - A group that does not exist is Dead without an error; from v6 on GROUP_ID_NOT_FOUND with a message.
+//! - A group that does not exist, or is no classic one, is Dead without an error; from v6 on GROUP_ID_NOT_FOUND with a message.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::errors::WireError;
 use super::room::Room;
 use super::shared::{OPERATIONS_OMITTED, message, text};
 use super::{Api, Caller, Context, Order, serve};
-use crate::group::{GroupDescription, GroupError, MemberDescription};
+use crate::group::{Described, GroupDescription, GroupError, MemberDescription};
 
 /// What a member takes in an answer besides what it brought.
 const MEMBER_BYTES: usize = 400;
@@ -45,8 +45,8 @@ async fn handle(
         };
         // Not of one that is refused, or in newer versions is not there.
         let is_described = match &found {
-            Ok(Some(_)) => true,
-            Ok(None) => version < NOT_FOUND_VERSION_MIN,
+            Ok(Found::Classic(_)) => true,
+            Ok(_) => version < NOT_FOUND_VERSION_MIN,
             Err(_) => false,
         };
         let operations = match asked && is_described {
@@ -55,7 +55,7 @@ async fn handle(
         };
         let group = DescribedGroup::default().with_authorized_operations(operations);
         groups.push(match found {
-            Ok(Some(found)) => group
+            Ok(Found::Classic(found)) => group
                 .with_group_id(group_id)
                 .with_group_state(text(found.state))
                 .with_protocol_type(text(found.protocol_type))
@@ -67,33 +67,41 @@ async fn handle(
                         .map(|member| described(version, member))
                         .collect(),
                 ),
-            Ok(None) if version >= NOT_FOUND_VERSION_MIN => {
-                let why = format!("Group {} not found.", group_id.0);
+            Ok(other) if version >= NOT_FOUND_VERSION_MIN => {
+                let why = match other {
+                    Found::Nothing => format!("Group {} not found.", group_id.0),
+                    _ => format!("Group {} is not a classic group.", group_id.0),
+                };
                 group
                     .with_group_id(group_id)
                     .with_group_state(text("Dead"))
                     .with_error_code(GroupError::GroupIdNotFound.code())
                     .with_error_message(message(&why))
             }
-            Ok(None) => group.with_group_id(group_id).with_group_state(text("Dead")),
+            Ok(_) => group.with_group_id(group_id).with_group_state(text("Dead")),
             Err(error) => group.with_group_id(group_id).with_error_code(error.code()),
         });
     }
     DescribeGroupsResponse::default().with_groups(groups)
 }
 
+/// What there is of a name.
+enum Found {
+    Classic(GroupDescription),
+    /// A group of another protocol.
+    Other,
+    Nothing,
+}
+
 /// A group, where there is one, and where there is memory for it.
-async fn find(
-    cx: &Context,
-    room: &mut Room,
-    group_id: &str,
-) -> Result<Option<GroupDescription>, ResponseError> {
+async fn find(cx: &Context, room: &mut Room, group_id: &str) -> Result<Found, ResponseError> {
     match cx.coordinator.describe(group_id).await {
-        Ok(Some(found)) => room
+        Ok(Some(Described::Classic(found))) => room
             .grow(described_bytes(&found))
-            .map(|()| Some(found))
+            .map(|()| Found::Classic(found))
             .map_err(|error| error.wire(ResponseError::CoordinatorNotAvailable)),
-        Ok(None) => Ok(None),
+        Ok(Some(_)) => Ok(Found::Other),
+        Ok(None) => Ok(Found::Nothing),
         Err(error) => Err(error.wire()),
     }
 }

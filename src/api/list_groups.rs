@@ -22,9 +22,6 @@ pub(super) const API: Api = Api {
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
-/// Every group is one of the classic protocol.
-const GROUP_TYPE: &str = "classic";
-
 async fn handle(
     cx: Arc<Context>,
     caller: Caller,
@@ -48,7 +45,7 @@ async fn handle(
     let wanted = |group: &GroupListing| {
         is_visible(group)
             && among(&request.states_filter, group.state)
-            && among(&request.types_filter, GROUP_TYPE)
+            && among(&request.types_filter, group.kind.name())
     };
     let list = |group: GroupListing| {
         let listed = ListedGroup::default()
@@ -60,7 +57,7 @@ async fn handle(
             listed
         };
         if caller.version >= 5 {
-            listed.with_group_type(text(GROUP_TYPE))
+            listed.with_group_type(text(group.kind.name()))
         } else {
             listed
         }

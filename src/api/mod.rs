@@ -10,6 +10,8 @@ mod alter_replica_log_dirs;
 mod api_versions;
 mod applied;
 mod authorize;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod context;
 mod create_acls;
 mod create_partitions;
@@ -172,6 +174,8 @@ const APIS: &[Api] = &[
     find_coordinator::API,
     join_group::API,
     heartbeat::API,
+    consumer_group_heartbeat::API,
+    consumer_group_describe::API,
     leave_group::API,
     sync_group::API,
     describe_groups::API,

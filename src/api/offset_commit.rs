@@ -112,6 +112,7 @@ async fn handle(
             instance_id: optional(&request.group_instance_id),
             generation: request.generation_id_or_member_epoch,
             retention_ms: (request.retention_time_ms >= 0).then_some(request.retention_time_ms),
+            version: caller.version,
             offsets,
         };
         let codes: Vec<i16> = match cx

@@ -21,9 +21,9 @@ use metaq_protocol::messages::{ApiKey, OffsetFetchRequest, OffsetFetchResponse};
 use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize};
 use super::errors::{WireError, code_of};
 use super::room::ANSWER_BYTES_MAX;
-use super::shared::{OFFSETS_BY_ID_VERSION_MIN, text, topic_name};
+use super::shared::{OFFSETS_BY_ID_VERSION_MIN, optional, text, topic_name};
 use super::{Api, Caller, Context, Order, serve};
-use crate::group::{CommittedOffset, FoundOffset, OffsetsQuery};
+use crate::group::{AskingMember, CommittedOffset, FoundOffset, OffsetsQuery};
 use crate::memory::Share;
 
 pub(super) const API: Api = Api {
@@ -39,6 +39,22 @@ pub(super) const API: Api = Api {
 /// By topic; `None` for all.
 type NamedPartitions = Option<Vec<(String, Vec<i32>)>>;
 
+/// How offsets are asked for.
+struct How {
+    stable: bool,
+    member: AskingMember,
+}
+
+impl How {
+    fn of(group: &OffsetFetchRequestGroup, stable: bool) -> Self {
+        let member = AskingMember {
+            id: optional(&group.member_id),
+            epoch: group.member_epoch,
+        };
+        Self { stable, member }
+    }
+}
+
 async fn handle(
     cx: Arc<Context>,
     caller: Caller,
@@ -50,10 +66,10 @@ async fn handle(
         let mut reserved = Reserved::default();
         for group in request.groups {
             let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
-            let stable = request.require_stable;
+            let how = How::of(&group, request.require_stable);
             let found = match caller.version >= OFFSETS_BY_ID_VERSION_MIN {
-                true => fetch_by_id(&cx, &caller, (group, stable), &mut reserved).await,
-                false => fetch_by_name(&cx, &caller, (group, stable), &mut reserved).await,
+                true => fetch_by_id(&cx, &caller, (group, how), &mut reserved).await,
+                false => fetch_by_name(&cx, &caller, (group, how), &mut reserved).await,
             };
             groups.push(match found {
                 Ok(topics) => answer.with_topics(topics),
@@ -69,7 +85,11 @@ async fn handle(
     });
     let named = wanted.clone().filter(|_| caller.version < 2);
     let mut reserved = Reserved::default();
-    let wanted = (wanted, request.require_stable);
+    let how = How {
+        stable: request.require_stable,
+        member: AskingMember::NOBODY,
+    };
+    let wanted = (wanted, how);
     match fetch(&cx, &caller, &request.group_id, wanted, &mut reserved).await {
         Ok(topics) => {
             OffsetFetchResponse::default().with_topics(topics.into_iter().map(single).collect())
@@ -85,7 +105,7 @@ async fn handle(
 async fn fetch_by_name(
     cx: &Context,
     caller: &Caller,
-    (group, stable): (OffsetFetchRequestGroup, bool),
+    (group, how): (OffsetFetchRequestGroup, How),
     reserved: &mut Reserved,
 ) -> Result<Vec<OffsetFetchResponseTopics>, ResponseError> {
     let wanted: NamedPartitions = group.topics.map(|topics| {
@@ -93,7 +113,7 @@ async fn fetch_by_name(
         let named = named.map(|topic| (topic.name.to_string(), topic.partition_indexes));
         named.collect()
     });
-    let found = fetch(cx, caller, &group.group_id, (wanted, stable), reserved).await?;
+    let found = fetch(cx, caller, &group.group_id, (wanted, how), reserved).await?;
     Ok(found.into_iter().map(grouped).collect())
 }
 
@@ -101,7 +121,7 @@ async fn fetch_by_name(
 async fn fetch_by_id(
     cx: &Context,
     caller: &Caller,
-    (group, stable): (OffsetFetchRequestGroup, bool),
+    (group, how): (OffsetFetchRequestGroup, How),
     reserved: &mut Reserved,
 ) -> Result<Vec<OffsetFetchResponseTopics>, ResponseError> {
     let image = cx.cluster.image();
@@ -117,7 +137,7 @@ async fn fetch_by_id(
         }
         wanted
     });
-    let found = fetch(cx, caller, &group.group_id, (wanted, stable), reserved).await?;
+    let found = fetch(cx, caller, &group.group_id, (wanted, how), reserved).await?;
     let with_id = |mut topic: TopicOffsets| {
         let id = image.topic(&topic.name)?.id;
         for (_, offset) in topic.partitions.iter_mut().filter(|_| are_named) {
@@ -191,7 +211,7 @@ async fn fetch(
     cx: &Context,
     caller: &Caller,
     group_id: &str,
-    (wanted, stable): (NamedPartitions, bool),
+    (wanted, how): (NamedPartitions, How),
     reserved: &mut Reserved,
 ) -> Result<Vec<TopicOffsets>, ResponseError> {
     if reserved.bytes > ANSWER_BYTES_MAX {
@@ -207,9 +227,14 @@ async fn fetch(
         };
         topics.iter().flat_map(of_topic).collect()
     });
+    let query = OffsetsQuery {
+        keys,
+        stable: how.stable,
+        member: how.member,
+    };
     let found = cx
         .coordinator
-        .fetch_offsets(group_id, OffsetsQuery { keys, stable })
+        .fetch_offsets(group_id, query)
         .await
         .map_err(|error| error.wire())?;
     reserved.bytes += found.share.bytes();

@@ -102,6 +102,8 @@ throttled!(
     GetTelemetrySubscriptionsRequest => GetTelemetrySubscriptionsResponse,
     PushTelemetryRequest => PushTelemetryResponse,
     ListConfigResourcesRequest => ListConfigResourcesResponse,
+    ConsumerGroupHeartbeatRequest => ConsumerGroupHeartbeatResponse,
+    ConsumerGroupDescribeRequest => ConsumerGroupDescribeResponse,
     DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse,
 );
 

@@ -8,7 +8,7 @@ use metaq_protocol::messages::update_features_request::FeatureUpdateKey;
 use metaq_protocol::messages::update_features_response::UpdatableFeatureResult;
 use metaq_protocol::messages::{ApiKey, UpdateFeaturesRequest, UpdateFeaturesResponse};
 
-use super::api_versions::TRANSACTION_VERSION;
+use super::api_versions::FEATURES;
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::shared::message;
@@ -52,7 +52,7 @@ async fn handle(
     let id = cx.cluster.broker_id();
     let error = ResponseError::InvalidUpdateVersion;
     let is_refused = |update: &&FeatureUpdateKey| {
-        (update.feature.as_str(), update.max_version_level) != TRANSACTION_VERSION
+        !FEATURES.contains(&(update.feature.as_str(), update.max_version_level))
     };
     let Some(update) = request.feature_updates.iter().find(is_refused) else {
         return updated(response, caller.version, &request.feature_updates);
@@ -60,16 +60,12 @@ async fn handle(
     let (feature, level) = (&update.feature, update.max_version_level);
     // Upgrade, safe downgrade, unsafe downgrade.
     let is_type = caller.version == 0 || (1..=3).contains(&update.upgrade_type);
-    let reason = match level {
+    let known = FEATURES.iter().find(|(name, _)| feature.as_str() == *name);
+    let reason = match (level, known) {
         _ if !is_type => "The controller does not support the given upgrade type.".to_owned(),
-        ..0 => "A feature version cannot be less than 0.".to_owned(),
-        _ if feature.as_str() == TRANSACTION_VERSION.0 => {
-            format!(
-                "Its level is {} and cannot be changed.",
-                TRANSACTION_VERSION.1
-            )
-        }
-        0 => format!("Feature {feature} not found."),
+        (..0, _) => "A feature version cannot be less than 0.".to_owned(),
+        (_, Some((_, own))) => format!("Its level is {own} and cannot be changed."),
+        (0, None) => format!("Feature {feature} not found."),
         _ => format!("Local controller {id} does not support this feature."),
     };
     let why = format!(

@@ -3,21 +3,20 @@
 use std::collections::BTreeMap;
 
 use clap::{ArgGroup, Args, Subcommand};
-use metaq_protocol::messages::describe_groups_response::DescribedGroup;
 use metaq_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use metaq_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use metaq_protocol::messages::{
-    DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse,
-    GroupId, ListGroupsRequest, OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest,
-    OffsetFetchResponse,
+    DeleteGroupsRequest, DeleteGroupsResponse, ListGroupsRequest, OffsetCommitRequest,
+    OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
 };
 use metaq_protocol::protocol::StrBytes;
 use serde::Serialize;
 
 use super::Failure;
 use super::client::{Address, Client, check, topic_name};
+use super::group_members::{SeenGroup, group_id, seen};
 use super::output::{or_dash, print};
 use super::topic::{identity_of, metadata, offsets};
 
@@ -100,6 +99,8 @@ struct Reset {
 #[derive(Serialize)]
 struct Listed {
     group: String,
+    #[serde(rename = "type")]
+    kind: String,
     state: String,
     protocol_type: String,
 }
@@ -156,31 +157,34 @@ impl Group {
     }
 }
 
-fn group_id(group: &str) -> GroupId {
-    GroupId(StrBytes::from_string(group.to_owned()))
-}
-
 fn list(client: &mut Client, json: bool) -> Result<(), Failure> {
     let mut groups = Vec::new();
     for broker in client.metadata(Some(&[]))?.brokers {
-        let response = client.ask_broker(broker.node_id.0, 4, &ListGroupsRequest::default())?;
+        let response = client.ask_broker(broker.node_id.0, 5, &ListGroupsRequest::default())?;
         check("groups", response.error_code, None)?;
         groups.extend(response.groups);
     }
     groups.sort_by(|a, b| a.group_id.cmp(&b.group_id));
     let row = |group: &metaq_protocol::messages::list_groups_response::ListedGroup| Listed {
         group: group.group_id.to_string(),
+        kind: group.group_type.to_string(),
         state: group.group_state.to_string(),
         protocol_type: group.protocol_type.to_string(),
     };
     let rows: Vec<Listed> = groups.iter().map(row).collect();
-    print(json, &["GROUP", "STATE", "PROTOCOL"], &rows, |row| {
-        vec![
-            row.group.clone(),
-            row.state.clone(),
-            row.protocol_type.clone(),
-        ]
-    })
+    print(
+        json,
+        &["GROUP", "TYPE", "STATE", "PROTOCOL"],
+        &rows,
+        |row| {
+            vec![
+                row.group.clone(),
+                row.kind.clone(),
+                row.state.clone(),
+                row.protocol_type.clone(),
+            ]
+        },
+    )
 }
 
 /// Committed offsets by topic and partition.
@@ -215,34 +219,43 @@ pub(super) fn committed(
     Ok(offsets)
 }
 
-fn described(client: &mut Client, group: &str) -> Result<DescribedGroup, Failure> {
-    let request = DescribeGroupsRequest::default().with_groups(vec![group_id(group)]);
-    let error_of = |response: &DescribeGroupsResponse| {
-        response.groups.first().map_or(0, |group| group.error_code)
+/// What the group is, and which of its members are on their way to what they are to have.
+fn heading(group: &str, found: &SeenGroup) -> String {
+    let assignor = match &*found.protocol {
+        "" => "-",
+        name => name,
     };
-    let answer = client
-        .ask_coordinator(group, 5, &request, error_of)?
-        .groups
-        .into_iter()
-        .next()
-        .ok_or("the broker did not answer for the group")?;
-    check(group, answer.error_code, None)?;
-    if answer.group_state.as_str() == "Dead" {
-        return Err(format!("{group}: no such group").into());
+    let (kind, state, members) = (found.kind, &found.state, found.members.len());
+    let mut text =
+        format!("Group {group}: {kind}, {state}, {members} members, assignor {assignor}");
+    let Some((epoch, assignment_epoch)) = found.epochs else {
+        return text;
+    };
+    text.push_str(&format!(", epoch {epoch}"));
+    if epoch != assignment_epoch {
+        text.push_str(&format!(" (targets are of epoch {assignment_epoch})"));
     }
-    Ok(answer)
+    for member in &found.members {
+        let (has, of) = (member.count(), member.target.unwrap_or_default());
+        if member.epoch != Some(assignment_epoch) || has != of {
+            let epoch = member.epoch.unwrap_or_default();
+            let (client, host) = (&member.client, member.host.trim_start_matches('/'));
+            text.push_str(&format!(
+                "\n  {client} ({host}) is in epoch {epoch}, has {has} partitions and is to have {of}"
+            ));
+        }
+    }
+    text
 }
 
 fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure> {
-    let found = described(client, group)?;
+    let found = seen(client, group)?;
     let committed = committed(client, group)?;
     let mut owners = BTreeMap::new();
     for member in &found.members {
-        for (topic, partitions) in
-            crate::group::assigned_partitions(&member.member_assignment).unwrap_or_default()
-        {
+        for (topic, partitions) in &member.partitions {
             for partition in partitions {
-                owners.insert((topic.clone(), partition), member);
+                owners.insert((topic.clone(), *partition), member);
             }
         }
     }
@@ -283,30 +296,23 @@ fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure>
                 lag: offset
                     .zip(log_end)
                     .map(|(offset, end)| (end - offset).max(0)),
-                member: owner.map(|member| member.member_id.to_string()),
-                client: owner.map(|member| member.client_id.to_string()),
-                host: owner.map(|member| member.client_host.to_string()),
+                member: owner.map(|member| member.member.clone()),
+                client: owner.map(|member| member.client.clone()),
+                host: owner.map(|member| member.host.clone()),
                 topic: key.0,
                 partition: key.1,
             }
         })
         .collect();
     if json {
-        let whole = serde_json::json!({ "group": group, "state": found.group_state.as_str(),
-            "protocol": found.protocol_data.as_str(), "members": found.members.len(), "partitions": rows });
+        let (epoch, assignment_epoch) = found.epochs.unzip();
+        let whole = serde_json::json!({ "group": group, "type": found.kind, "state": found.state,
+            "protocol": found.protocol, "members": found.members.len(), "partitions": rows,
+            "epoch": epoch, "assignment_epoch": assignment_epoch, "each_member": found.members });
         println!("{}", serde_json::to_string_pretty(&whole)?);
         return Ok(());
     }
-    println!(
-        "Group {group}: {}, {} members, assignor {}",
-        found.group_state,
-        found.members.len(),
-        if found.protocol_data.is_empty() {
-            "-"
-        } else {
-            found.protocol_data.as_str()
-        }
-    );
+    println!("{}", heading(group, &found));
     let headings = [
         "TOPIC",
         "PARTITION",
@@ -354,7 +360,7 @@ impl Reset {
             eprintln!("Nothing was changed; add --execute to do it.");
             return Ok(());
         }
-        if let Ok(found) = described(&mut client, &self.group)
+        if let Ok(found) = seen(&mut client, &self.group)
             && !found.members.is_empty()
         {
             let members = found.members.len();

@@ -10,6 +10,7 @@ mod control;
 mod doctor;
 mod drain;
 mod group;
+mod group_members;
 mod http;
 mod log;
 mod loggers;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
@@ -226,9 +227,14 @@ pub struct Image {
     topics: Arc<Topics>,
 }
 
+/// Numbers the changes to the topics of all images of this process.
+static TOPICS_VERSIONS: AtomicU64 = AtomicU64::new(1);
+
 /// All topics.
 #[derive(Debug, Clone, Default)]
 struct Topics {
+    /// Another one after each change.
+    version: u64,
     by_name: BTreeMap<Arc<str>, Arc<Topic>>,
     by_id: HashMap<Uuid, Arc<Topic>>,
     /// Names that could collide with another one, each after what metrics make of it.
@@ -383,6 +389,11 @@ impl Image {
         self.topics.by_name.values()
     }
 
+    /// Another one whenever any topic may be another.
+    pub fn topics_version(&self) -> u64 {
+        self.topics.version
+    }
+
     /// Topics whose names come after `name`, or are it.
     pub fn topics_from(&self, name: &str) -> impl Iterator<Item = &Arc<Topic>> {
         self.topics
@@ -404,12 +415,14 @@ impl Image {
     /// Adds topics or puts them in the place of those of the same names.
     pub(super) fn put(&mut self, topics: impl IntoIterator<Item = Topic>) {
         let known = Arc::make_mut(&mut self.topics);
+        known.version = TOPICS_VERSIONS.fetch_add(1, Ordering::Relaxed);
         topics.into_iter().for_each(|topic| known.put(topic));
     }
 
     /// Removes topics.
     pub(super) fn remove<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) {
         let known = Arc::make_mut(&mut self.topics);
+        known.version = TOPICS_VERSIONS.fetch_add(1, Ordering::Relaxed);
         names.into_iter().for_each(|name| known.remove(name));
     }
 }

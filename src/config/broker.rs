@@ -546,6 +546,97 @@ const OWN_KEYS: &[BrokerKey] = &[
         "Members a group may have."
     ),
     key!(
+        "group.consumer.assignors",
+        None,
+        Kind::List(&["uniform", "range"]),
+        "uniform,range",
+        "Assignors that members of KIP-848 groups may prefer; the first is the default."
+    ),
+    key!(
+        "group.consumer.assignment.interval.ms",
+        None,
+        Kind::Int(0, INT_MAX),
+        "1000",
+        "At least so long between two assignments of a KIP-848 group, ms; the default of consumer.assignment.interval.ms."
+    ),
+    key!(
+        "group.consumer.heartbeat.interval.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "5000",
+        "How often members of KIP-848 groups report, ms; the default of consumer.heartbeat.interval.ms."
+    ),
+    key!(
+        "group.consumer.max.assignment.interval.ms",
+        None,
+        Kind::Int(0, INT_MAX),
+        "15000",
+        "The longest interval between assignments that a group may have, ms."
+    ),
+    key!(
+        "group.consumer.max.heartbeat.interval.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "15000",
+        "The longest heartbeat interval that a KIP-848 group may have, ms."
+    ),
+    key!(
+        "group.consumer.max.session.timeout.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "60000",
+        "The longest session timeout that a KIP-848 group may have, ms."
+    ),
+    key!(
+        "group.consumer.max.size",
+        None,
+        Kind::Int(1, INT_MAX),
+        "2147483647",
+        "Members that a KIP-848 group may have."
+    ),
+    key!(
+        "group.consumer.migration.policy",
+        None,
+        Kind::Choice(&["bidirectional", "upgrade", "downgrade", "disabled"]),
+        "bidirectional",
+        "Whether a group with members may go from the classic protocol to that of KIP-848 (upgrade) and back (downgrade)."
+    ),
+    key!(
+        "group.consumer.min.assignment.interval.ms",
+        None,
+        Kind::Int(0, INT_MAX),
+        "0",
+        "The shortest interval between assignments that a group may have, ms."
+    ),
+    key!(
+        "group.consumer.min.heartbeat.interval.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "5000",
+        "The shortest heartbeat interval that a KIP-848 group may have, ms."
+    ),
+    key!(
+        "group.consumer.min.session.timeout.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "45000",
+        "The shortest session timeout that a KIP-848 group may have, ms."
+    ),
+    key!(
+        "group.consumer.session.timeout.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "45000",
+        "A silent member of a KIP-848 group is thrown out after this, ms; the default of consumer.session.timeout.ms."
+    ),
+    key!(
+        "group.consumer.unsettled.heartbeat.interval.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "500",
+        "How often members of a KIP-848 group report that have not got their partitions yet, ms: they are told this instead of the usual interval, or 1 ms a member where that is more. As large as the usual interval: Kafka's way."
+    ),
+    key!(
         "group.members.max.bytes",
         None,
         Kind::Long(1 << 20, i64::MAX),

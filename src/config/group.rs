@@ -1,6 +1,6 @@
 //! Configurations of groups (Kafka's GroupConfig): in `[group=NAME]` of server.ini, or set at run time.
 //!
-//! They are about consumer groups of KIP-848 and share groups, which are not served yet: they are checked, kept and
+//! They are about consumer groups of KIP-848; those about share groups, which are not served yet, are checked, kept and
 //! described. Members of classic groups bring their session timeout and heartbeat interval themselves.
 
 use super::value::Kind;
@@ -22,16 +22,22 @@ pub struct GroupKey {
 /// Every configuration of groups, with the ranges that Kafka's brokers allow by default.
 pub const GROUP_KEYS: &[GroupKey] = &[
     GroupKey {
+        name: "consumer.assignment.interval.ms",
+        kind: Kind::Int(0, 15_000),
+        default: "1000",
+        doc: "At least so long between two assignments of a KIP-848 group, ms; without effect on classic groups.",
+    },
+    GroupKey {
         name: "consumer.heartbeat.interval.ms",
         kind: Kind::Int(5000, 15_000),
         default: "5000",
-        doc: "How often members of a KIP-848 group report, ms. Kept; without effect on classic groups.",
+        doc: "How often members of a KIP-848 group report, ms; without effect on classic groups.",
     },
     GroupKey {
         name: "consumer.session.timeout.ms",
         kind: Kind::Int(45_000, 60_000),
         default: "45000",
-        doc: "A silent member of a KIP-848 group is thrown out after this, ms. Kept; without effect on classic groups.",
+        doc: "A silent member of a KIP-848 group is thrown out after this, ms; without effect on classic groups.",
     },
     GroupKey {
         name: "share.auto.offset.reset",

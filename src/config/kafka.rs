@@ -25,7 +25,7 @@ const NO_TIERS: &str = "there are no tiers of storage";
 const CLEANER_READS_BATCHES: &str =
     "a cleaner holds one batch at a time, as large as max.message.bytes lets it be";
 const CLEANER_FILLS_TABLE: &str = "a cleaner's table of keys is filled as far as it stays fast; log.cleaner.dedupe.buffer.size is its memory";
-const NO_SHARES: &str = "share groups and KIP-848 groups are not served yet";
+const NO_SHARES: &str = "share groups and streams groups are not served yet";
 const TREE_OFFSETS: &str = "offsets are in the coordination tree, not in a topic";
 const OWN_THREADS: &str =
     "num.network.threads serve everything, and write beside one thread a data directory";
@@ -218,7 +218,14 @@ const PREFIXES_WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("remote.log.", NO_TIERS),
     ("rlmm.", NO_TIERS),
     ("rsm.", NO_TIERS),
-    ("group.consumer.", NO_SHARES),
+    (
+        "group.consumer.regex.",
+        "regular expressions are resolved when topics come or go, at most every ten seconds",
+    ),
+    (
+        "group.consumer.assignor.",
+        "assignors run where the group is coordinated",
+    ),
     ("group.share.", NO_SHARES),
     ("group.streams.", NO_SHARES),
     ("share.coordinator.", NO_SHARES),

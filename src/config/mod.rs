@@ -207,6 +207,11 @@ impl Config {
         merged
     }
 
+    /// Whether the file has sections of groups.
+    pub fn has_group_sections(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
     /// What the file's sections say of a group, a full name over a pattern.
     pub fn defaults_for_group(&self, group: &str) -> Overrides {
         let mut merged = Overrides::new();

@@ -131,6 +131,20 @@ impl Topics for LateTopics {
         (self.refreshed.load(Ordering::SeqCst) > 0).then_some(Uuid::nil())
     }
 
+    fn name_of(&self, _: Uuid) -> Option<String> {
+        None
+    }
+
+    fn shape_of(&self, _: &str) -> Option<(Uuid, i32)> {
+        None
+    }
+
+    fn for_each_name(&self, _: &mut dyn FnMut(&str)) {}
+
+    fn version(&self) -> u64 {
+        1
+    }
+
     fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         self.refreshed.fetch_add(1, Ordering::SeqCst);
         Box::pin(async {})

@@ -21,6 +21,14 @@ pub trait Topics: Send + Sync {
     fn index_of(&self, topic: &str, identity: &str) -> Option<i32>;
     /// The id of a topic.
     fn id_of(&self, topic: &str) -> Option<Uuid>;
+    /// The name of a topic.
+    fn name_of(&self, id: Uuid) -> Option<String>;
+    /// The id of a topic, and how many partitions it has.
+    fn shape_of(&self, topic: &str) -> Option<(Uuid, i32)>;
+    /// Tells the names of all topics.
+    fn for_each_name(&self, tell: &mut dyn FnMut(&str));
+    /// Another one whenever any topic may be another.
+    fn version(&self) -> u64;
     /// Makes the view as new as the tree: it may not know yet what stored nodes name.
     fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }

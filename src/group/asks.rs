@@ -2,8 +2,9 @@
 
 use uuid::Uuid;
 
+use super::consumer::{ConsumerHeartbeat, ConsumerReply, Refusal};
 use super::messages::{
-    CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, GroupSurvey, Guard,
+    CommitOffsets, CommittedOffset, Described, GroupError, GroupListing, GroupSurvey, Guard,
     Heartbeat, JoinReply, JoinRequest, LeaveMember, SyncReply, SyncRequest, TransactionEnd,
     TransactionalCommit,
 };
@@ -32,6 +33,25 @@ pub struct OffsetsQuery {
     pub keys: Option<Vec<(String, i32)>>,
     /// Not those that an open transaction may replace (KIP-447).
     pub stable: bool,
+    /// Who asks.
+    pub member: AskingMember,
+}
+
+/// The member of a consumer group that asks for offsets, or somebody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskingMember {
+    /// `None` where the request does not say.
+    pub id: Option<String>,
+    /// -1 where the request does not say.
+    pub epoch: i32,
+}
+
+impl AskingMember {
+    /// Nobody of the group.
+    pub const NOBODY: Self = Self {
+        id: None,
+        epoch: -1,
+    };
 }
 
 /// Asked of one group.
@@ -39,6 +59,10 @@ pub(super) enum Ask {
     Join(Box<JoinRequest>, Answer<Result<JoinReply, GroupError>>),
     Sync(SyncRequest, Answer<Result<SyncReply, GroupError>>),
     Heartbeat(Heartbeat, Answer<Result<(), GroupError>>),
+    ConsumerHeartbeat(
+        Box<ConsumerHeartbeat>,
+        Answer<Result<ConsumerReply, Refusal>>,
+    ),
     Leave(Vec<LeaveMember>, Answer<Outcomes>),
     Commit(CommitOffsets, Answer<Outcomes>),
     FetchOffsets(OffsetsQuery, Answer<Result<FoundOffsets, GroupError>>),
@@ -51,7 +75,7 @@ pub(super) enum Ask {
     CommitTransactional(TransactionalCommit, Answer<Outcomes>),
     /// Put off by the group's removal; it is about all groups of the slot.
     EndTransaction(TransactionEnd, Answer<Result<(), GroupError>>),
-    Describe(Answer<Option<GroupDescription>>),
+    Describe(Answer<Option<Described>>),
     Delete(Answer<Result<(), GroupError>>),
     DeleteOffsets(Vec<Key>, Answer<Result<Outcomes, GroupError>>),
 }

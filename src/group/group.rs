@@ -1,8 +1,11 @@
 //! A group with its offsets.
 
+use std::collections::VecDeque;
+
 use super::asks::{Ask, FoundOffsets, OffsetsQuery};
 use super::classic::{ClassicGroup, State};
-use super::messages::{CommittedOffset, GroupError, GroupListing, GroupSurvey};
+use super::consumer::{ConsumerGroup, StoredConsumerGroup, Unstored, WrittenParts};
+use super::messages::{CommittedOffset, GroupError, GroupKind, GroupListing, GroupSurvey};
 use super::offsets::{Committed, Key, Offsets, WriteNumber};
 use super::pending::PendingByProducer;
 use crate::coordinator::Parts;
@@ -11,10 +14,80 @@ use crate::memory::Memory;
 /// What an offset takes on its way to a client besides its texts, bytes, roughly.
 const FETCHED_OFFSET_BYTES: usize = 300;
 
+/// The members of a group, by its protocol. A group of offsets alone is a classic one.
+pub(super) enum Members {
+    Classic(Box<ClassicGroup>),
+    Consumer(Box<HostedConsumerGroup>),
+}
+
+/// An answer that holds once a change is stored.
+pub(super) type Held = Box<dyn FnOnce(Result<(), GroupError>) + Send>;
+
+/// A consumer group, and what of it is on its way to the tree.
+pub(super) struct HostedConsumerGroup {
+    pub(super) group: ConsumerGroup,
+    pub(super) nodes: StoredConsumerGroup,
+    /// The change up to which all is stored.
+    pub(super) stored: u64,
+    pub(super) in_flight: Option<InFlight>,
+    /// Answers, each with the change that it waits for.
+    pub(super) held: VecDeque<(u64, Held)>,
+    /// What could not be stored is stored again then, ms.
+    pub(super) store_again_ms: Option<i64>,
+}
+
+/// What of a consumer group is being stored.
+pub(super) struct InFlight {
+    /// Tells it from others.
+    pub(super) number: WriteNumber,
+    /// The change up to which it goes.
+    pub(super) change: u64,
+    /// Multis that are not stored yet.
+    pub(super) left: usize,
+    pub(super) failed: Option<GroupError>,
+    pub(super) what: Unstored,
+    pub(super) written: WrittenParts,
+}
+
+impl HostedConsumerGroup {
+    pub(super) fn new(group: ConsumerGroup, nodes: StoredConsumerGroup) -> Box<Self> {
+        Box::new(Self {
+            group,
+            nodes,
+            stored: 0,
+            in_flight: None,
+            held: VecDeque::new(),
+            store_again_ms: None,
+        })
+    }
+
+    /// Answers when a change is stored.
+    pub(super) fn hold(&mut self, change: u64, answer: Held) {
+        match change <= self.stored {
+            true => answer(Ok(())),
+            false => self.held.push_back((change, answer)),
+        }
+    }
+
+    /// The answers that wait for a change up to this one.
+    pub(super) fn held_up_to(&mut self, change: u64) -> Vec<Held> {
+        let (over, waiting) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|(of, _)| *of <= change);
+        self.held = waiting;
+        over.into_iter().map(|(_, answer)| answer).collect()
+    }
+
+    fn next_deadline(&self) -> Option<i64> {
+        let both = [self.group.next_deadline(), self.store_again_ms];
+        both.into_iter().flatten().min()
+    }
+}
+
 /// See the module's documentation.
 pub(super) struct Group {
-    pub(super) classic: ClassicGroup,
-    /// What its record is stored in.
+    pub(super) members: Members,
+    /// What the record of a classic group is stored in.
     pub(super) parts: Parts,
     pub(super) offsets: Offsets,
     /// Those of open transactions.
@@ -29,8 +102,12 @@ pub(super) struct Group {
 
 impl Group {
     pub(super) fn new(classic: ClassicGroup, offsets: Offsets) -> Self {
+        Self::of(Members::Classic(Box::new(classic)), offsets)
+    }
+
+    pub(super) fn of(members: Members, offsets: Offsets) -> Self {
         Self {
-            classic,
+            members,
             parts: Parts::default(),
             offsets,
             pending: PendingByProducer::default(),
@@ -40,26 +117,110 @@ impl Group {
         }
     }
 
+    /// Its members, where they are those of a classic group.
+    pub(super) fn classic(&self) -> Option<&ClassicGroup> {
+        match &self.members {
+            Members::Classic(classic) => Some(classic),
+            Members::Consumer(_) => None,
+        }
+    }
+
+    pub(super) fn classic_mut(&mut self) -> Option<&mut ClassicGroup> {
+        match &mut self.members {
+            Members::Classic(classic) => Some(classic),
+            Members::Consumer(_) => None,
+        }
+    }
+
+    /// Its members, where they are those of a consumer group.
+    pub(super) fn consumer(&self) -> Option<&ConsumerGroup> {
+        match &self.members {
+            Members::Classic(_) => None,
+            Members::Consumer(hosted) => Some(&hosted.group),
+        }
+    }
+
+    pub(super) fn consumer_mut(&mut self) -> Option<&mut HostedConsumerGroup> {
+        match &mut self.members {
+            Members::Classic(_) => None,
+            Members::Consumer(hosted) => Some(hosted),
+        }
+    }
+
+    pub(super) fn kind(&self) -> GroupKind {
+        match &self.members {
+            Members::Classic(_) => GroupKind::Classic,
+            Members::Consumer(_) => GroupKind::Consumer,
+        }
+    }
+
+    /// Kafka's name of its state.
+    pub(super) fn state(&self) -> &'static str {
+        match &self.members {
+            Members::Classic(classic) => classic.state.name(),
+            Members::Consumer(hosted) => hosted.group.state(),
+        }
+    }
+
+    /// When its timer is due, ms.
+    pub(super) fn next_deadline(&self) -> Option<i64> {
+        match &self.members {
+            Members::Classic(classic) => classic.next_deadline(),
+            Members::Consumer(hosted) => hosted.next_deadline(),
+        }
+    }
+
+    /// Whether members read a topic.
+    pub(super) fn subscribes(&self, topic: &str) -> bool {
+        match &self.members {
+            Members::Classic(classic) => classic.subscribes(topic),
+            Members::Consumer(hosted) => hosted.group.subscribes(topic),
+        }
+    }
+
     /// Whether it never had a member nor an offset.
     pub(super) fn is_nothing(&self) -> bool {
+        let never_had_members = match &self.members {
+            Members::Classic(classic) => classic.generation == 0 && classic.protocol_type.is_none(),
+            Members::Consumer(hosted) => hosted.group.epoch == 0 && hosted.held.is_empty(),
+        };
         self.has_no_members()
             && self.offsets.is_empty()
             && self.pending.is_empty()
             && self.removal.is_none()
-            && self.classic.generation == 0
-            && self.classic.protocol_type.is_none()
+            && never_had_members
     }
 
     /// Whether it has no members, and none that is about to join.
     pub(super) fn has_no_members(&self) -> bool {
-        self.classic.is_empty() && !self.classic.has_pending()
+        match &self.members {
+            Members::Classic(classic) => classic.is_empty() && !classic.has_pending(),
+            Members::Consumer(hosted) => hosted.group.members.is_empty(),
+        }
+    }
+
+    /// Whether Kafka calls it empty: members may still be about to join.
+    pub(super) fn is_empty(&self) -> bool {
+        match &self.members {
+            Members::Classic(classic) => classic.state == State::Empty,
+            Members::Consumer(hosted) => hosted.group.members.is_empty(),
+        }
+    }
+
+    /// Such as `consumer`; empty where it never had members.
+    fn protocol_type(&self) -> String {
+        match &self.members {
+            Members::Classic(classic) => classic.protocol_type.clone().unwrap_or_default(),
+            Members::Consumer(_) => "consumer".to_owned(),
+        }
     }
 
     pub(super) fn list(&self, group_id: &str) -> GroupListing {
         GroupListing {
             group_id: group_id.to_owned(),
-            protocol_type: self.classic.protocol_type.clone().unwrap_or_default(),
-            state: self.classic.state.name(),
+            kind: self.kind(),
+            protocol_type: self.protocol_type(),
+            state: self.state(),
         }
     }
 
@@ -69,8 +230,12 @@ impl Group {
         };
         GroupSurvey {
             group_id: group_id.to_owned(),
-            state: self.classic.state.name(),
-            members: self.classic.members.len(),
+            kind: self.kind(),
+            state: self.state(),
+            members: match &self.members {
+                Members::Classic(classic) => classic.members.len(),
+                Members::Consumer(hosted) => hosted.group.members.len(),
+            },
             offsets: self.offsets.iter().map(offset).collect(),
         }
     }
@@ -108,15 +273,20 @@ impl Group {
 
     /// Keys of offsets whose retention is over (KIP-211), but for those that a transaction may replace.
     pub(super) fn expired_offsets(&self, now_ms: i64, retention_ms: i64) -> Vec<Key> {
-        let classic = &self.classic;
-        let since = |topic: &str, offset: &CommittedOffset| {
-            match (classic.state, classic.protocol_type.is_some()) {
+        let since = |topic: &str, offset: &CommittedOffset| match &self.members {
+            Members::Classic(classic) => match (classic.state, classic.protocol_type.is_some()) {
                 // From when the group became empty, or from the commit if it never had a member.
                 (State::Empty, true) => Some(classic.changed_ms.max(offset.commit_ms)),
                 (State::Empty, false) => Some(offset.commit_ms),
                 (State::Stable, _) if !classic.subscribes(topic) => Some(offset.commit_ms),
                 _ => None,
-            }
+            },
+            // As Kafka's ConsumerGroup.offsetExpirationCondition; from when it became empty, where that is later.
+            Members::Consumer(hosted) => match &hosted.group {
+                group if group.members.is_empty() => Some(group.changed_ms.max(offset.commit_ms)),
+                group if !group.subscribes(topic) => Some(offset.commit_ms),
+                _ => None,
+            },
         };
         let mut expired = self.offsets.expired(now_ms, retention_ms, since);
         expired.retain(|key| !self.pending.has(key));
@@ -130,7 +300,14 @@ pub(super) fn fetch_offsets(
     wanted: OffsetsQuery,
     memory: &Memory,
 ) -> Result<FoundOffsets, GroupError> {
-    let OffsetsQuery { keys, stable } = wanted;
+    let OffsetsQuery {
+        keys,
+        stable,
+        member,
+    } = wanted;
+    if let Some(consumer) = group.and_then(Group::consumer) {
+        consumer.check_fetch(member.id.as_deref(), member.epoch)?;
+    }
     let share = memory.try_take(fetched_bytes(group, keys.as_ref()));
     let share = share.ok_or(GroupError::CoordinatorNotAvailable)?;
     let is_open = |key: &Key| stable && group.is_some_and(|group| group.pending.has(key));

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::asks::{Ask, AskAll, FoundOffsets, OffsetsQuery, Outcomes};
+use super::consumer::{ConsumerHeartbeat, ConsumerReply, ConsumerSettings, GroupSettings, Refusal};
 use super::groups::{GroupContext, Groups};
-use super::limits::{GROUP_ID_BYTES_MAX, GroupLimits, MEMBER_BYTES_MAX, MEMBER_OVERHEAD_BYTES};
+use super::limits::{
+    GROUP_ID_BYTES_MAX, GroupLimits, MEMBER_BYTES_MAX, MEMBER_ID_BYTES_MAX, MEMBER_OVERHEAD_BYTES,
+};
 use super::messages::{
-    CommitOffsets, GroupDescription, GroupError, GroupListing, GroupSurvey, Guard, Heartbeat,
-    JoinReply, JoinRequest, LeaveMember, SyncReply, SyncRequest, TransactionEnd,
-    TransactionalCommit,
+    CommitOffsets, Described, GroupError, GroupListing, GroupSurvey, Guard, Heartbeat, JoinReply,
+    JoinRequest, LeaveMember, SyncReply, SyncRequest, TransactionEnd, TransactionalCommit,
 };
 use super::mirror::MirrorFeed;
 use crate::clock::WallClock;
@@ -31,13 +33,14 @@ impl GroupCoordinator {
     pub fn new(
         meta: MetaStore,
         topics: Arc<dyn Topics>,
-        limits: GroupLimits,
+        (limits, settings): (GroupLimits, Arc<dyn GroupSettings>),
         wall: &WallClock,
         (events, memory): (Events, Memory),
         mirror: Option<Arc<MirrorFeed>>,
     ) -> Self {
         let context = GroupContext {
             limits,
+            settings,
             events,
             memory,
             mirror,
@@ -149,6 +152,39 @@ impl GroupCoordinator {
             .await?
     }
 
+    /// A heartbeat of a member that speaks KIP-848.
+    pub async fn consumer_heartbeat(
+        &self,
+        group_id: &str,
+        mut beat: ConsumerHeartbeat,
+    ) -> Result<ConsumerReply, Refusal> {
+        let GroupContext {
+            limits, members, ..
+        } = self.slots.context();
+        let texts = [&beat.regex, &beat.instance_id, &beat.rack_id];
+        let texts = texts.into_iter().flatten().map(String::len);
+        let topics = beat.topics.iter().flatten().map(String::len);
+        let bytes = texts.sum::<usize>() + topics.sum::<usize>();
+        if bytes > MEMBER_BYTES_MAX || beat.member_id.len() > MEMBER_ID_BYTES_MAX {
+            return Err(GroupError::InvalidRequest.into());
+        }
+        // What changes nothing takes nothing.
+        if beat.topics.is_some() || beat.regex.is_some() {
+            let names = group_id.len() + beat.client_id.len() + beat.member_id.len();
+            let bytes = 3 * (bytes + names) + MEMBER_OVERHEAD_BYTES;
+            let share = members.reserve(bytes, limits.members_bytes_max);
+            beat.reserved = Some(share.ok_or(GroupError::GroupMaxSizeReached)?);
+        }
+        let beat = Box::new(beat);
+        self.ask(group_id, |answer| Ask::ConsumerHeartbeat(beat, answer))
+            .await?
+    }
+
+    /// What is in force for a consumer group.
+    pub fn consumer_settings(&self, group_id: &str) -> ConsumerSettings {
+        self.slots.context().settings.consumer(group_id)
+    }
+
     /// Takes members out; an outcome for each.
     pub async fn leave(
         &self,
@@ -216,7 +252,7 @@ impl GroupCoordinator {
     }
 
     /// A group, if it exists.
-    pub async fn describe(&self, group_id: &str) -> Result<Option<GroupDescription>, GroupError> {
+    pub async fn describe(&self, group_id: &str) -> Result<Option<Described>, GroupError> {
         self.ask(group_id, Ask::Describe).await
     }
 
@@ -285,7 +321,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::group::testing::OneTopic;
+    use crate::group::testing::{OneTopic, fixed_settings};
 
     const MEMBERS_BYTES_MAX: usize = 64 << 10;
 
@@ -309,6 +345,7 @@ mod tests {
             Events::new(wall.clone()),
             Memory::new(Arc::default(), 1 << 20),
         );
+        let limits = (limits, fixed_settings());
         let groups = GroupCoordinator::new(meta, Arc::new(OneTopic), limits, &wall, with, None);
         let ownership = Ownership {
             epoch: 1,

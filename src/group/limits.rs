@@ -5,6 +5,9 @@ use std::time::Duration;
 /// What one join may bring, and a member's assignment may be, bytes: what Kafka's coordinator can store in one message.
 pub(super) const MEMBER_BYTES_MAX: usize = 1 << 20;
 
+/// Longest member id that a member may choose, bytes.
+pub(super) const MEMBER_ID_BYTES_MAX: usize = 1000;
+
 /// What a member and its group take besides what the join brings, bytes, roughly.
 pub(super) const MEMBER_OVERHEAD_BYTES: usize = 4 << 10;
 

@@ -32,7 +32,7 @@ pub(super) struct Member {
     /// Order of joining: the first one leads.
     pub(super) rank: u64,
     /// Its share of the memory for members.
-    reserved: Option<Reserved>,
+    pub(super) reserved: Option<Reserved>,
 }
 
 impl Member {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::consumer::ConsumerGroupDescription;
 use super::reserved::Reserved;
 use crate::coordinator::CoordinatorError;
 use crate::log::{Outcome, TransactionMarker, TransactionVersion};
@@ -53,6 +54,18 @@ pub enum GroupError {
     InvalidRequest,
     #[error("what there is to store of the group cannot be stored")]
     UnknownServerError,
+    #[error("the member has another epoch")]
+    FencedMemberEpoch,
+    #[error("the member epoch is not the member's")]
+    StaleMemberEpoch,
+    #[error("another member has the group.instance.id")]
+    UnreleasedInstanceId,
+    #[error("the assignor is not among group.consumer.assignors")]
+    UnsupportedAssignor,
+    #[error("the regular expression is not valid")]
+    InvalidRegularExpression,
+    #[error("members of this protocol must use a newer version of the request")]
+    UnsupportedVersion,
     #[error("an open transaction has an offset of the partition")]
     UnstableOffsetCommit,
     #[error("a newer instance of the producer is known")]
@@ -200,6 +213,8 @@ pub struct CommitOffsets {
     pub generation: i32,
     /// The request's own retention, ms (v2 to v4).
     pub retention_ms: Option<i64>,
+    /// The version of the request.
+    pub version: i16,
     /// What to store.
     pub offsets: Vec<OffsetToCommit>,
 }
@@ -303,11 +318,41 @@ pub struct GroupDescription {
     pub members: Vec<MemberDescription>,
 }
 
+/// Which protocol the members of a group speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupKind {
+    /// JoinGroup and SyncGroup, or nobody.
+    Classic,
+    /// ConsumerGroupHeartbeat (KIP-848).
+    Consumer,
+}
+
+impl GroupKind {
+    /// Kafka's name (GroupType).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Consumer => "consumer",
+        }
+    }
+}
+
+/// A group of any kind, described.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Described {
+    /// A classic group.
+    Classic(GroupDescription),
+    /// A consumer group.
+    Consumer(ConsumerGroupDescription),
+}
+
 /// A group with its offsets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupSurvey {
     /// Group id.
     pub group_id: String,
+    /// Its protocol.
+    pub kind: GroupKind,
     /// Kafka's name of the state.
     pub state: &'static str,
     /// How many members it has.
@@ -321,6 +366,8 @@ pub struct GroupSurvey {
 pub struct GroupListing {
     /// Group id.
     pub group_id: String,
+    /// Its protocol.
+    pub kind: GroupKind,
     /// Protocol type, empty without.
     pub protocol_type: String,
     /// Kafka's name of the state.

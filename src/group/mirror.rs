@@ -182,9 +182,15 @@ impl SlotMirror {
         self.tell(false, || keys.iter().map(record).collect());
     }
 
-    /// A group changed.
+    /// A classic group changed; the members of other groups are not mirrored.
     pub(super) fn group(&self, group_id: &str, group: &Group) {
-        self.tell(false, || vec![group_record(group_id, Some(&group.classic))]);
+        self.tell(false, || {
+            let classic = group.classic();
+            classic
+                .map(|classic| group_record(group_id, Some(classic)))
+                .into_iter()
+                .collect()
+        });
     }
 
     /// A group is removed with all that it had.
@@ -201,8 +207,9 @@ impl SlotMirror {
         self.tell(true, || {
             let mut records = Vec::new();
             for (group_id, group) in groups {
-                if group.classic.protocol_type.is_some() {
-                    records.push(group_record(group_id, Some(&group.classic)));
+                let classic = group.classic();
+                if let Some(classic) = classic.filter(|classic| classic.protocol_type.is_some()) {
+                    records.push(group_record(group_id, Some(classic)));
                 }
                 let offsets = group.offsets.iter();
                 records

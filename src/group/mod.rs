@@ -1,8 +1,8 @@
-//! Consumer groups: the classic protocol and offsets, as a machine of the [coordinator](crate::coordinator).
+//! Consumer groups: the classic protocol, that of KIP-848, and offsets, as a machine of the [coordinator](crate::coordinator).
 //!
 //! - `group_coordinator`: what the rest of the broker asks
 //! - `groups`: the machine: the groups of one slot
-//! - `group`: one group; `classic`: its members, a state machine without I/O; `offsets`: its offsets; `pending`: those of open
+//! - `group`: one group; `classic`: its members of the classic protocol, `consumer`: those of KIP-848, state machines without I/O; `offsets`: its offsets; `pending`: those of open
 //!   transactions; `producers`: the producers that a slot knows
 //! - `persist`: groups and offsets as nodes of the coordination tree, and back; `record`: a group's own, in parts where
 //!   it is large; `stored_transactions`: the same of what transactions have for groups
@@ -10,6 +10,7 @@
 
 mod asks;
 mod classic;
+mod consumer;
 #[allow(clippy::module_inception)] // the noun is the module's
 mod group;
 mod group_coordinator;
@@ -29,13 +30,17 @@ mod subscription;
 #[cfg(test)]
 mod testing;
 
-pub use asks::{FoundOffset, FoundOffsets, OffsetsQuery};
+pub use asks::{AskingMember, FoundOffset, FoundOffsets, OffsetsQuery};
+pub use consumer::{
+    Assignor, ConsumerGroupDescription, ConsumerHeartbeat, ConsumerMemberDescription,
+    ConsumerReply, ConsumerSettings, GroupSettings, MemberPartitions, MigrationPolicy, Refusal,
+};
 pub use group_coordinator::GroupCoordinator;
 pub use limits::GroupLimits;
 pub use messages::{
-    CommitOffsets, CommittedOffset, GroupDescription, GroupError, GroupListing, GroupSurvey, Guard,
-    Heartbeat, JoinReply, JoinRequest, LeaveMember, MemberDescription, OffsetToCommit, SyncReply,
-    SyncRequest, TransactionEnd, TransactionalCommit,
+    CommitOffsets, CommittedOffset, Described, GroupDescription, GroupError, GroupKind,
+    GroupListing, GroupSurvey, Guard, Heartbeat, JoinReply, JoinRequest, LeaveMember,
+    MemberDescription, OffsetToCommit, SyncReply, SyncRequest, TransactionEnd, TransactionalCommit,
 };
 pub use mirror::{MirrorFeed, MirrorRecord, MirrorUpdate};
 pub use reserved::Reserved;

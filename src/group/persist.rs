@@ -6,6 +6,8 @@ use bytes::Bytes;
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 
 use super::classic::{ClassicGroup, State};
+use super::consumer::{self, CONSUMER_TYPE, GroupSettings};
+use super::group::{HostedConsumerGroup, Members};
 use super::limits::OFFSET_OVERHEAD_BYTES;
 use super::member::Member;
 use super::messages::{CommittedOffset, JoinRequest};
@@ -168,7 +170,8 @@ pub(super) fn remove_group_op(group_id: &str) -> Op {
 
 /// A group that was found in the tree.
 pub(super) struct LoadedGroup {
-    pub(super) classic: ClassicGroup,
+    pub(super) members: Members,
+    /// Of the record of a classic group.
     pub(super) parts: Parts,
     pub(super) offsets: Offsets,
     pub(super) pending: PendingByProducer,
@@ -184,21 +187,13 @@ pub(super) struct LoadedGroup {
 /// is unknown.
 pub(super) fn load(
     stored: &StoredId,
-    topics: &dyn Topics,
+    (settings, topics): (&dyn GroupSettings, &dyn Topics),
     memory: &Arc<GroupMemory>,
     now_ms: i64,
 ) -> LoadedGroup {
-    let (record, parts) = record::read(stored);
-    let path = paths::group(&stored.id);
-    let group = record.and_then(|record| match record {
-        Some(record) => group_from(record, &path, now_ms),
-        None => Ok(ClassicGroup::new(now_ms)),
-    });
+    let (members, parts) = load_members(stored, (settings, topics), now_ms);
     let mut loaded = LoadedGroup {
-        classic: group.unwrap_or_else(|error| {
-            tracing::error!(%error, "the group begins without members");
-            ClassicGroup::new(now_ms)
-        }),
+        members,
         parts,
         offsets: Offsets::default(),
         pending: PendingByProducer::default(),
@@ -250,6 +245,36 @@ pub(super) fn load(
         loaded.restore_pending((producer_id, n), record, stored, topics, memory);
     }
     loaded
+}
+
+/// The members of a group, by its protocol.
+fn load_members(
+    stored: &StoredId,
+    (settings, topics): (&dyn GroupSettings, &dyn Topics),
+    now_ms: i64,
+) -> (Members, Parts) {
+    let nobody = |error: MetaError| {
+        tracing::error!(%error, "the group begins without members");
+        Members::Classic(Box::new(ClassicGroup::new(now_ms)))
+    };
+    let path = paths::group(&stored.id);
+    if record::type_of(stored).as_deref() == Some(CONSUMER_TYPE) {
+        let settings = settings.consumer(&stored.id);
+        return match consumer::load(stored, (&settings, topics), now_ms) {
+            Ok((group, nodes)) => {
+                let hosted = HostedConsumerGroup::new(group, nodes);
+                (Members::Consumer(hosted), Parts::default())
+            }
+            Err(error) => (nobody(error), Parts::default()),
+        };
+    }
+    let (record, parts) = record::read(stored);
+    let group = record.and_then(|record| match record {
+        Some(record) => group_from(record, &path, now_ms),
+        None => Ok(ClassicGroup::new(now_ms)),
+    });
+    let members = group.map(|group| Members::Classic(Box::new(group)));
+    (members.unwrap_or_else(nobody), parts)
 }
 
 impl LoadedGroup {
@@ -359,7 +384,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::group::testing::{OneTopic, TOPIC_ID};
+    use crate::group::testing::{OneTopic, TOPIC_ID, fixed_settings};
     use crate::meta::Node;
 
     fn member(id: &str) -> Member {
@@ -435,10 +460,17 @@ mod tests {
         let owner = paths::group_owner("g", "t", "0-2");
         assert!(ops.contains(&Op::put(owner, Bytes::from_static(b"a"))));
         ops.push(offset_of(1, TOPIC_ID));
-        let loaded = load(&stored(ops), &OneTopic, &Arc::default(), 1000);
+        let loaded = load(
+            &stored(ops),
+            (&*fixed_settings(), &OneTopic),
+            &Arc::default(),
+            1000,
+        );
         assert_eq!(loaded.unresolved, 0);
         assert_eq!(loaded.offsets.get("t", 1), Some(&offset(TOPIC_ID)));
-        let group = loaded.classic;
+        let Members::Classic(group) = loaded.members else {
+            panic!("a classic group");
+        };
         assert_eq!((group.state, group.generation), (State::Stable, 7));
         assert_eq!(group.leader, before.leader);
         assert_eq!(group.describe().members[0].client_id, "c");
@@ -454,7 +486,12 @@ mod tests {
     fn offsets_of_an_earlier_topic_of_the_name_and_of_unknown_partitions_are_not_loaded() {
         let of_earlier = offset_of(1, Uuid::from_u128(77));
         let ops = vec![of_earlier, offset_of(9, TOPIC_ID)];
-        let loaded = load(&stored(ops), &OneTopic, &Arc::default(), 0);
+        let loaded = load(
+            &stored(ops),
+            (&*fixed_settings(), &OneTopic),
+            &Arc::default(),
+            0,
+        );
         assert_eq!(loaded.offsets.len(), 0);
         // Perhaps only this broker does not know of them yet.
         assert_eq!(loaded.unresolved, 2);
@@ -468,8 +505,13 @@ mod tests {
             Op::put(paths::group_offset("g", "t", "0-0"), damaged),
             offset_of(1, TOPIC_ID),
         ];
-        let loaded = load(&stored(ops), &OneTopic, &Arc::default(), 0);
-        assert!(loaded.classic.is_empty());
+        let loaded = load(
+            &stored(ops),
+            (&*fixed_settings(), &OneTopic),
+            &Arc::default(),
+            0,
+        );
+        assert!(matches!(&loaded.members, Members::Classic(classic) if classic.is_empty()));
         assert_eq!(loaded.offsets.len(), 1);
     }
 }

@@ -23,6 +23,19 @@ pub(super) fn write(parts: &mut Parts, group_id: &str, record: &GroupRecord) -> 
     parts.write(&paths::group(group_id), node, || encode(&record.members))
 }
 
+/// What kind of group the record is of; `None` where there is none that can be read.
+pub(super) fn type_of(stored: &StoredId) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Typed {
+        #[serde(rename = "type")]
+        group_type: String,
+    }
+    let path = paths::group(&stored.id);
+    let found = FoundRecord::among(&path, stored).node?;
+    let typed: Typed = serde_json::from_slice(found).ok()?;
+    Some(typed.group_type)
+}
+
 /// Reads a group's record; `None` where it has none.
 pub(super) fn read(stored: &StoredId) -> (Result<Option<GroupRecord>, MetaError>, Parts) {
     let path = paths::group(&stored.id);

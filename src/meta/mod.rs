@@ -4,6 +4,7 @@
 //! Every change is a `multi` of create, set, delete and check, applied whole or not at all, and durable when it
 //! is answered. [`paths`] and [`records`] are the only places that know what the tree looks like.
 
+pub mod consumer_records;
 mod embedded;
 mod legacy;
 pub mod paths;

@@ -187,6 +187,16 @@ pub fn group_member(group_id: &str, member: &str) -> String {
     format!("{}/{}", group_ids(group_id), escape(member))
 }
 
+/// Members of a consumer group of KIP-848.
+pub fn consumer_members(group_id: &str) -> String {
+    format!("{}/members", group(group_id))
+}
+
+/// One of them.
+pub fn consumer_member(group_id: &str, member: &str) -> String {
+    format!("{}/{}", consumer_members(group_id), escape(member))
+}
+
 /// The offsets of a group.
 pub fn group_offsets(group_id: &str) -> String {
     format!("{}/offsets", group(group_id))
@@ -248,6 +258,8 @@ pub enum GroupNode<'a> {
         /// `brokerId-n`.
         identity: &'a str,
     },
+    /// See [`consumer_member`], or a part of it.
+    Member(String),
 }
 
 /// What a node at or below a group's keeps.
@@ -260,6 +272,7 @@ pub fn group_node(path: &str) -> Option<GroupNode<'_>> {
             producer_id: producer_id.parse().ok()?,
             n: n.parse().ok()?,
         }),
+        [_, "members", member, ..] => Some(GroupNode::Member(unescape(member)?)),
         [_, "offsets", topic, identity] => Some(GroupNode::Offset {
             topic: unescape(topic)?,
             identity,

@@ -51,6 +51,20 @@ impl Topics for SomeTopics {
         self.0.lock().get(topic).copied()
     }
 
+    fn name_of(&self, _: Uuid) -> Option<String> {
+        None
+    }
+
+    fn shape_of(&self, _: &str) -> Option<(Uuid, i32)> {
+        None
+    }
+
+    fn for_each_name(&self, _: &mut dyn FnMut(&str)) {}
+
+    fn version(&self) -> u64 {
+        1
+    }
+
     fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async {})
     }

@@ -6,11 +6,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::events::EventView;
+use super::group_members::{Seen, SeenMember};
 use super::{Page, Part};
 use crate::admin::remote;
 use crate::api::Context;
 use crate::coordinator::Slot;
-use crate::group::{GroupError, MemberDescription, OffsetsQuery, assigned_partitions};
+use crate::group::{AskingMember, GroupError, OffsetsQuery};
 use crate::observe::EventKind;
 
 /// Rows of a group's partitions that are shown: those that lag most.
@@ -23,7 +24,10 @@ const COMMIT_OLD_MS: i64 = 60_000;
 pub(in crate::admin) struct GroupView {
     /// Its id.
     pub(in crate::admin) group_id: String,
-    /// `Empty`, `PreparingRebalance`, `CompletingRebalance` or `Stable`.
+    /// `classic` or `consumer` (KIP-848).
+    pub(in crate::admin) kind: &'static str,
+    /// `Empty`, `PreparingRebalance`, `CompletingRebalance` or `Stable`; of a consumer group `Empty`, `Assigning`,
+    /// `Reconciling` or `Stable`.
     pub(in crate::admin) state: &'static str,
     /// How many members it has.
     pub(in crate::admin) members: usize,
@@ -40,7 +44,7 @@ pub(in crate::admin) struct GroupView {
 pub(in crate::admin) struct GroupDetail {
     /// The group.
     pub(in crate::admin) group: GroupView,
-    /// Its generation.
+    /// Its generation; of a consumer group its epoch.
     pub(in crate::admin) generation: i32,
     /// Protocol type, mostly `consumer`.
     pub(in crate::admin) protocol_type: String,
@@ -77,6 +81,8 @@ pub(in crate::admin) struct MemberView {
     pub(in crate::admin) partitions: Vec<String>,
     /// Messages that it has not read; what other brokers do not answer for is left out.
     pub(in crate::admin) lag: i64,
+    /// Of a member of a consumer group that has not what it is to have: why not, and for whom it waits.
+    pub(in crate::admin) standing: Option<String>,
 }
 
 /// A partition of a group.
@@ -120,6 +126,7 @@ pub(in crate::admin) async fn list(
     for group in groups {
         let lag = |part: &(String, i32, i64)| remote::lag_in(cx, &elsewhere, part);
         all.push(GroupView {
+            kind: group.kind.name(),
             state: group.state,
             members: group.members,
             partitions: group.offsets.len(),
@@ -176,7 +183,9 @@ impl GroupDetail {
         let wanted = OffsetsQuery {
             keys: None,
             stable: false,
+            member: AskingMember::NOBODY,
         };
+        let described = Seen::from(described);
         let offsets = cx
             .coordinator
             .fetch_offsets(group_id, wanted)
@@ -228,7 +237,7 @@ impl GroupDetail {
         cx: &Context,
         group_id: &str,
         coordinator: i32,
-        described: crate::group::GroupDescription,
+        described: Seen,
         mut rows: Vec<GroupPartitionView>,
     ) -> Self {
         let rebalances =
@@ -245,6 +254,7 @@ impl GroupDetail {
         let mut detail = Self {
             group: GroupView {
                 group_id: group_id.to_owned(),
+                kind: described.kind.name(),
                 state: described.state,
                 members: members.len(),
                 partitions: rows.len(),
@@ -274,23 +284,19 @@ impl GroupDetail {
 }
 
 /// Owners by topic and partition.
-fn owners(members: &[MemberDescription]) -> HashMap<(String, i32), &MemberDescription> {
+fn owners(members: &[SeenMember]) -> HashMap<(String, i32), &SeenMember> {
     let mut owners = HashMap::new();
     for member in members {
-        for (topic, partitions) in assigned_partitions(&member.assignment).unwrap_or_default() {
+        for (topic, partitions) in &member.partitions {
             for partition in partitions {
-                owners.insert((topic.clone(), partition), member);
+                owners.insert((topic.clone(), *partition), member);
             }
         }
     }
     owners
 }
 
-fn row(
-    cx: &Context,
-    key: &(String, i32),
-    owners: &HashMap<(String, i32), &MemberDescription>,
-) -> Row {
+fn row(cx: &Context, key: &(String, i32), owners: &HashMap<(String, i32), &SeenMember>) -> Row {
     let image = cx.cluster.image();
     let info = image.topic(&key.0).and_then(|topic| topic.partition(key.1));
     let owner = owners.get(key);
@@ -308,14 +314,9 @@ fn row(
         lag_bytes: None,
         lag_ms: None,
         owner: owner.map(|member| member.member_id.clone()),
-        owner_client: owner.map(|member| client_of(member)),
+        owner_client: owner.map(|member| member.client()),
     };
     (view, partition)
-}
-
-fn client_of(member: &MemberDescription) -> String {
-    let host = member.client_host.trim_start_matches('/');
-    format!("{} ({host})", member.client_id)
 }
 
 /// The group's lag in a partition; asks the disk.
@@ -342,7 +343,7 @@ fn measured((mut row, partition): Row, now_ms: i64) -> GroupPartitionView {
     row
 }
 
-fn member_view(member: &MemberDescription, rows: &[GroupPartitionView]) -> MemberView {
+fn member_view(member: &SeenMember, rows: &[GroupPartitionView]) -> MemberView {
     let own = rows
         .iter()
         .filter(|row| row.owner.as_ref() == Some(&member.member_id));
@@ -358,6 +359,7 @@ fn member_view(member: &MemberDescription, rows: &[GroupPartitionView]) -> Membe
         host: member.client_host.trim_start_matches('/').to_owned(),
         partitions,
         lag: own.filter_map(|row| row.lag).sum(),
+        standing: member.standing.clone(),
     }
 }
 
@@ -399,12 +401,20 @@ fn findings(detail: &GroupDetail, rows: &[GroupPartitionView], now_ms: i64) -> V
         });
         return found;
     }
-    if detail.group.state != "Stable" {
-        found.push(format!(
-            "The group is rebalancing ({}): its members do not read until it is over.",
-            detail.group.state
-        ));
-    }
+    found.extend(match (detail.group.kind, detail.group.state) {
+        (_, "Stable") => None,
+        ("consumer", state) => Some(format!(
+            "The group is rebalancing ({state}): members read on in what they keep."
+        )),
+        (_, state) => Some(format!(
+            "The group is rebalancing ({state}): its members do not read until it is over."
+        )),
+    });
+    let standing = detail.members.iter().filter_map(|member| {
+        let standing = member.standing.as_ref()?;
+        Some(format!("{} {standing}.", member.client_id))
+    });
+    found.extend(standing.take(3));
     let recent = |event: &&EventView| event.at_ms > now_ms - 10 * COMMIT_OLD_MS;
     let often = detail.rebalances.iter().filter(recent).count();
     if often >= 5 {
@@ -498,6 +508,7 @@ mod tests {
     fn found(rows: &[GroupPartitionView]) -> Vec<String> {
         let group = GroupView {
             group_id: "g".to_owned(),
+            kind: "classic",
             state: "Stable",
             members: 1,
             partitions: rows.len(),
@@ -520,6 +531,7 @@ mod tests {
                 host: "h".to_owned(),
                 partitions: vec!["t 0-0".to_owned()],
                 lag: 0,
+                standing: None,
             }],
             partitions: Vec::new(),
             rebalances: Vec::new(),

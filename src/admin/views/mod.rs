@@ -6,6 +6,7 @@ pub(super) mod configuration;
 pub(super) mod data_dirs;
 pub(super) mod events;
 pub(super) mod group;
+mod group_members;
 pub(super) mod history;
 pub(super) mod log_lines;
 pub(super) mod messages;

@@ -202,6 +202,36 @@ impl ClassicGroup {
         self.members.insert(member.id.clone(), member);
     }
 
+    /// The group is none of the classic protocol any more: who waits is told to join again.
+    pub(in crate::group) fn abandon(&mut self) -> Vec<Effect> {
+        let error = GroupError::RebalanceInProgress;
+        self.abandon_sync(error);
+        for member in self.members.values_mut() {
+            if let Some(waiter) = member.awaiting_join.take() {
+                self.effects.push(Effect::Join(waiter, Err(error)));
+            }
+        }
+        self.take_effects()
+    }
+
+    /// Its members come from a consumer group: they have what they are to have, and nobody has to join.
+    pub(in crate::group) fn converted(&mut self, now_ms: i64) {
+        self.protocol = self.choose_protocol();
+        let first = self.members.values().min_by_key(|member| member.rank);
+        self.leader = first.map(|member| member.id.clone());
+        for member in self.members.values_mut() {
+            member.has_synced = true;
+        }
+        self.state = State::Stable;
+        self.changed_ms = now_ms;
+    }
+
+    /// Begins a rebalance for a reason that no member gave.
+    pub(in crate::group) fn rebalance_because(&mut self, now_ms: i64, why: &str, limits: &Limits) {
+        self.because(String::new(), why);
+        self.prepare_or_go_on(now_ms, limits);
+    }
+
     pub(super) fn enter(&mut self, state: State, now_ms: i64) {
         debug_assert!(
             self.state.may_become(state),

@@ -1,9 +1,11 @@
 //! Offsets that are committed: known when they are stored.
 
 use super::{Group, Groups, Then};
-use crate::coordinator::Answer;
+use crate::coordinator::{Answer, Topics};
 use crate::group::asks::Outcomes;
 use crate::group::classic::ClassicGroup;
+use crate::group::consumer::{Commit, CommitKind};
+use crate::group::group::Members;
 use crate::group::messages::{CommitOffsets, CommittedOffset, GroupError, OffsetToCommit};
 use crate::group::offsets::{Committed, Key, Offsets, WriteNumber};
 use crate::group::persist::{self, offset_bytes};
@@ -18,11 +20,12 @@ impl Groups {
         answer: Answer<Outcomes>,
     ) {
         let number = self.number();
-        if let Err(error) = self.check_commit(now_ms, number, &group_id, &commit) {
-            return answer.send(vec![Err(error); commit.offsets.len()]);
-        }
+        let checks = match self.check_commit(now_ms, number, &group_id, &commit) {
+            Ok(checks) => checks,
+            Err(error) => return answer.send(vec![Err(error); commit.offsets.len()]),
+        };
         let expire_ms = commit.retention_ms.map(|ms| now_ms.saturating_add(ms));
-        let asked = commit.offsets;
+        let asked = commit.offsets.into_iter().zip(checks).collect();
         let (outcomes, offsets, identities) = self.to_store(now_ms, &group_id, expire_ms, asked);
         let mut to_store = None;
         if let Some(group) = self.groups.get_mut(&group_id) {
@@ -48,11 +51,15 @@ impl Groups {
         now_ms: i64,
         group_id: &str,
         expire_ms: Option<i64>,
-        asked: Vec<OffsetToCommit>,
+        asked: Vec<(OffsetToCommit, Result<(), GroupError>)>,
     ) -> (Outcomes, Vec<(Key, Committed)>, Vec<String>) {
         let (mut outcomes, mut offsets) = (Vec::new(), Vec::new());
         let mut identities = Vec::new();
-        for asked in asked {
+        for (asked, check) in asked {
+            if check.is_err() {
+                outcomes.push(check);
+                continue;
+            }
             if asked.metadata.len() > self.context.limits.metadata_bytes_max {
                 outcomes.push(Err(GroupError::OffsetMetadataTooLarge));
                 continue;
@@ -99,19 +106,31 @@ impl Groups {
         }
     }
 
-    /// Whether the commit is allowed.
+    /// What of the commit is allowed.
     fn check_commit(
         &mut self,
         now_ms: i64,
         number: WriteNumber,
         group_id: &str,
         commit: &CommitOffsets,
-    ) -> Result<(), GroupError> {
+    ) -> Result<Outcomes, GroupError> {
+        let topics = self.topics.clone();
         let group = self.group_to_commit(now_ms, number, group_id, commit.generation)?;
         let instance = commit.instance_id.as_deref();
-        group
-            .classic
-            .check_commit(now_ms, &commit.member_id, instance, commit.generation)
+        let member = (&*commit.member_id, instance, commit.generation);
+        match &mut group.members {
+            Members::Classic(classic) => {
+                let (id, instance, generation) = member;
+                classic.check_commit(now_ms, id, instance, generation)?;
+                Ok(vec![Ok(()); commit.offsets.len()])
+            }
+            Members::Consumer(hosted) => {
+                let version = commit.version;
+                let kind = CommitKind::Plain { version };
+                let allowed = hosted.group.check_commit(member, kind)?;
+                Ok(check_each(&allowed, &commit.offsets, &*topics))
+            }
+        }
     }
 
     /// The group that offsets are for. A client outside any group makes it.
@@ -157,4 +176,18 @@ impl Groups {
         self.drop_if_nothing(group_id);
         outcomes
     }
+}
+
+/// What of the offsets a member may commit.
+pub(super) fn check_each(
+    allowed: &Commit<'_>,
+    offsets: &[OffsetToCommit],
+    topics: &dyn Topics,
+) -> Outcomes {
+    let check = |asked: &OffsetToCommit| match topics.id_of(&asked.topic) {
+        Some(id) => allowed.check(id, asked.partition),
+        // What is not there is refused as that.
+        None => Ok(()),
+    };
+    offsets.iter().map(check).collect()
 }

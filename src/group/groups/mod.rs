@@ -1,12 +1,16 @@
 //! The groups of one slot as a machine of the coordinator: their timers, the requests that wait for them, and their writes.
 //!
-//! - here: members of classic groups, timers
+//! - here: the machine, and timers
+//! - `classic`: members of classic groups
+//! - `consumer`: consumer groups of KIP-848
 //! - `commits`: offsets that are committed
 //! - `transactions`: offsets of transactions, and their markers
 //! - `removals`: what is deleted, by request or because its retention is over
 //! - `tests`: of all files here, with writes that are stored or refused
 
+mod classic;
 mod commits;
+mod consumer;
 mod removals;
 #[cfg(test)]
 mod tests;
@@ -16,19 +20,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use uuid::Uuid;
-
 use super::asks::{Ask, AskAll, Outcomes};
-use super::classic::{Change, ClassicGroup, Effect, Limits, Rebalanced};
-use super::group::{Group, fetch_offsets};
+use super::classic::{Change, ClassicGroup, Limits};
+use super::consumer::GroupSettings;
+use super::group::{Group, Held, Members, fetch_offsets};
 use super::limits::GroupLimits;
 use super::member::Waiter;
-use super::messages::{
-    GroupError, Heartbeat, JoinReply, JoinRequest, LeaveMember, SyncReply, SyncRequest,
-    TransactionEnd,
-};
+use super::messages::{Described, GroupError, JoinReply, SyncReply, TransactionEnd};
 use super::mirror::{MirrorFeed, SlotMirror};
-use super::offsets::{Committed, Key, Offsets, WriteNumber};
+use super::offsets::{Committed, Key, WriteNumber};
 use super::persist;
 use super::producers::{LastMarker, SlotProducers};
 use super::reserved::GroupMemory;
@@ -38,7 +38,7 @@ use crate::coordinator::{
 };
 use crate::memory::Memory;
 use crate::meta::{Op, paths};
-use crate::observe::{EventKind, Events, Happened};
+use crate::observe::Events;
 use transactions::EndedGroup;
 
 /// Guards differ between all machines of this process.
@@ -49,6 +49,8 @@ const GUARDS_A_SLOT: u64 = 1 << 40;
 /// What the groups of all slots share.
 pub(super) struct GroupContext {
     pub(super) limits: GroupLimits,
+    /// What is in force for each consumer group.
+    pub(super) settings: Arc<dyn GroupSettings>,
     /// Reports rebalances.
     pub(super) events: Events,
     /// The memory that clients make the broker hold.
@@ -118,6 +120,13 @@ pub(super) enum Then {
         /// `None` if it was not asked for.
         answer: Option<(Outcomes, Answer<Result<Outcomes, GroupError>>)>,
     },
+    /// A part of what changed in a consumer group.
+    ConsumerGroup {
+        group_id: String,
+        number: WriteNumber,
+    },
+    /// Answers of a group that is of another protocol now.
+    Released { held: Vec<Held> },
     /// Nothing depends on it.
     Nothing,
 }
@@ -176,13 +185,15 @@ impl Machine for Groups {
         }
         let mut unresolved = 0;
         for stored in &from.slot.ids {
-            let memory = &from.context.offsets;
-            let loaded = persist::load(stored, &**from.topics, memory, from.now_ms);
+            let with = (&*from.context.settings, &**from.topics);
+            let loaded = persist::load(stored, with, &from.context.offsets, from.now_ms);
             unresolved += loaded.unresolved;
-            // Nodes that show a group's members went with the session that wrote them.
-            let members = persist::member_ops(&stored.id, &loaded.classic);
-            machine.store(from.now_ms, stored.id.clone(), members, Then::Nothing);
-            let mut group = Group::new(loaded.classic, loaded.offsets);
+            // Nodes that show a classic group's members went with the session that wrote them.
+            if let Members::Classic(classic) = &loaded.members {
+                let members = persist::member_ops(&stored.id, classic);
+                machine.store(from.now_ms, stored.id.clone(), members, Then::Nothing);
+            }
+            let mut group = Group::of(loaded.members, loaded.offsets);
             group.parts = loaded.parts;
             for (producer_id, epoch) in loaded.producers {
                 let id = &stored.id;
@@ -217,11 +228,10 @@ impl Machine for Groups {
                 answer.send(self.heartbeat(now_ms, &group_id, &beat));
                 self.settle(&group_id);
             }
-            Ask::Leave(members, answer) => {
-                let outcomes = self.leave(now_ms, &group_id, &members);
-                self.settle(&group_id);
-                answer.send(outcomes);
+            Ask::ConsumerHeartbeat(beat, answer) => {
+                self.consumer_heartbeat(now_ms, &group_id, *beat, answer);
             }
+            Ask::Leave(members, answer) => self.leave(now_ms, &group_id, &members, answer),
             Ask::Commit(commit, answer) => self.commit(now_ms, group_id, commit, answer),
             Ask::FetchOffsets(ask, answer) => {
                 let group = self.groups.get(&group_id);
@@ -237,8 +247,7 @@ impl Machine for Groups {
             }
             Ask::EndTransaction(end, answer) => self.end_transaction(now_ms, end, answer),
             Ask::Describe(answer) => {
-                let group = self.groups.get(&group_id);
-                answer.send(group.map(|group| group.classic.describe()));
+                answer.send(self.describe(&group_id));
             }
             Ask::Delete(answer) => self.delete(now_ms, group_id, answer),
             Ask::DeleteOffsets(keys, answer) => self.delete_offsets(now_ms, group_id, keys, answer),
@@ -279,11 +288,17 @@ impl Machine for Groups {
         let limits = self.classic_limits();
         let later = self.deadlines.split_off(&(now_ms + 1, String::new()));
         for (_, group_id) in std::mem::replace(&mut self.deadlines, later) {
-            if let Some(group) = self.groups.get_mut(&group_id) {
-                group.deadline_ms = None;
-                group.classic.tick(now_ms, &limits);
+            let Some(group) = self.groups.get_mut(&group_id) else {
+                continue;
+            };
+            group.deadline_ms = None;
+            match &mut group.members {
+                Members::Classic(classic) => {
+                    classic.tick(now_ms, &limits);
+                    self.settle(&group_id);
+                }
+                Members::Consumer(_) => self.tick_consumer(now_ms, &group_id),
             }
-            self.settle(&group_id);
         }
         if self.check_at_ms <= now_ms {
             self.expire_producers(now_ms);
@@ -358,6 +373,10 @@ impl Machine for Groups {
                     self.producer_is_free(now_ms, producer_id);
                 }
             }
+            Then::ConsumerGroup { group_id, number } => {
+                self.consumer_stored(now_ms, &group_id, number, stored);
+            }
+            Then::Released { held } => held.into_iter().for_each(|answer| answer(stored)),
             Then::Nothing => {}
         }
     }
@@ -400,135 +419,26 @@ impl Groups {
         self.last_waiter
     }
 
-    fn join(
-        &mut self,
-        now_ms: i64,
-        group_id: &str,
-        request: &JoinRequest,
-        answer: Answer<Result<JoinReply, GroupError>>,
-    ) {
-        if !self.groups.contains_key(group_id) {
-            if !request.member_id.is_empty() {
-                return answer.send(Err(GroupError::UnknownMemberId));
+    fn classic_mut(&mut self, group_id: &str) -> Option<&mut ClassicGroup> {
+        self.groups.get_mut(group_id)?.classic_mut()
+    }
+
+    fn describe(&self, group_id: &str) -> Option<Described> {
+        let group = self.groups.get(group_id)?;
+        Some(match &group.members {
+            Members::Classic(classic) => Described::Classic(classic.describe()),
+            Members::Consumer(hosted) => {
+                let settings = self.consumer_settings(group_id);
+                Described::Consumer(hosted.group.describe(&settings, &*self.topics))
             }
-            let offsets = Offsets::since(self.number());
-            let group = Group::new(ClassicGroup::new(now_ms), offsets);
-            self.groups.insert(group_id.to_owned(), group);
-        }
-        let limits = self.classic_limits();
-        let waiter = self.wait(Waiting::Join(answer));
-        let prefix = request.instance_id.as_deref().unwrap_or(&request.client_id);
-        let new_id = format!("{prefix}-{}", Uuid::new_v4());
-        if let Some(group) = self.groups.get_mut(group_id) {
-            group.classic.join(now_ms, waiter, new_id, request, &limits);
-        }
-        self.settle(group_id);
-    }
-
-    fn sync(
-        &mut self,
-        now_ms: i64,
-        group_id: &str,
-        request: SyncRequest,
-        answer: Answer<Result<SyncReply, GroupError>>,
-    ) {
-        if !self.groups.contains_key(group_id) {
-            return answer.send(Err(GroupError::UnknownMemberId));
-        }
-        let waiter = self.wait(Waiting::Sync(answer));
-        if let Some(group) = self.groups.get_mut(group_id) {
-            group.classic.sync(now_ms, waiter, request);
-        }
-        self.settle(group_id);
-    }
-
-    fn heartbeat(
-        &mut self,
-        now_ms: i64,
-        group_id: &str,
-        beat: &Heartbeat,
-    ) -> Result<(), GroupError> {
-        let group = self.groups.get_mut(group_id);
-        let group = group.ok_or(GroupError::UnknownMemberId)?;
-        let instance = beat.instance_id.as_deref();
-        group
-            .classic
-            .heartbeat(now_ms, &beat.member_id, instance, beat.generation)
-    }
-
-    fn leave(&mut self, now_ms: i64, group_id: &str, members: &[LeaveMember]) -> Outcomes {
-        let limits = self.classic_limits();
-        let mut group = self.groups.get_mut(group_id);
-        let leave = |leaving: &LeaveMember| match &mut group {
-            Some(group) => group.classic.leave(now_ms, leaving, &limits),
-            None => Err(GroupError::UnknownMemberId),
-        };
-        members.iter().map(leave).collect()
-    }
-
-    /// Carries out the group's effects, and updates its timer.
-    fn settle(&mut self, group_id: &str) {
-        let Some(group) = self.groups.get_mut(group_id) else {
-            return;
-        };
-        for over in group.classic.take_rebalanced() {
-            report(&self.context.events, group_id, &over);
-        }
-        for effect in group.classic.take_effects() {
-            match effect {
-                Effect::Join(waiter, reply) => {
-                    if let Some(Waiting::Join(answer)) = self.waiting.remove(&waiter) {
-                        answer.send(reply);
-                    }
-                }
-                Effect::Sync(waiter, reply) => {
-                    if let Some(Waiting::Sync(answer)) = self.waiting.remove(&waiter) {
-                        answer.send(reply);
-                    }
-                }
-                Effect::Persist(change) => {
-                    let (ops, number) = persist::group_ops(
-                        group_id,
-                        &group.classic,
-                        &mut group.parts,
-                        &*self.topics,
-                    );
-                    let id = group_id.to_owned();
-                    let then = Then::Group {
-                        group_id: id.clone(),
-                        change,
-                        number,
-                    };
-                    self.writes.push(Write { id, ops, then });
-                }
-            }
-        }
-        self.reschedule(group_id);
-        self.drop_if_nothing(group_id);
-    }
-
-    fn group_stored(
-        &mut self,
-        now_ms: i64,
-        group_id: &str,
-        change: Change,
-        stored: Result<(), GroupError>,
-    ) {
-        let limits = self.classic_limits();
-        if let Some(group) = self.groups.get_mut(group_id) {
-            group.classic.persisted(now_ms, change, stored, &limits);
-            if stored.is_ok() {
-                self.mirror.group(group_id, group);
-            }
-        }
-        self.settle(group_id);
+        })
     }
 
     fn reschedule(&mut self, group_id: &str) {
         let Some(group) = self.groups.get_mut(group_id) else {
             return;
         };
-        let next = group.classic.next_deadline();
+        let next = group.next_deadline();
         if next == group.deadline_ms {
             return;
         }
@@ -560,24 +470,4 @@ impl Groups {
             self.deadlines.remove(&(deadline_ms, group_id.to_owned()));
         }
     }
-}
-
-/// Reports a rebalance to people.
-fn report(events: &Events, group_id: &str, over: &Rebalanced) {
-    let (before, after) = over.members;
-    let mut detail = format!("generation {}, {before} → {after} members", over.generation);
-    if let Some((member, ms)) = &over.waited_for
-        && *ms > 0
-    {
-        detail.push_str(&format!("; last to join: {member} after {ms} ms"));
-    }
-    if over.missing > 0 {
-        detail.push_str(&format!("; {} did not rejoin in time", over.missing));
-    }
-    let rebalance = Happened::new(EventKind::Rebalance, group_id)
-        .who(&over.who)
-        .why(&over.why)
-        .detail(detail)
-        .took_ms(over.took_ms);
-    events.tell(rebalance);
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Groups, Then};
 use crate::coordinator::{Answer, Machine};
 use crate::group::asks::{Ask, Outcomes};
-use crate::group::classic::State;
+use crate::group::classic::ClassicGroup;
 use crate::group::messages::GroupError;
 use crate::group::offsets::{Key, WriteNumber};
 use crate::group::producers::WaitingForProducer;
@@ -24,7 +24,7 @@ impl Groups {
     ) {
         let refusal = match self.groups.get(&group_id) {
             None => Some(GroupError::GroupIdNotFound),
-            Some(group) if group.classic.state != State::Empty => Some(GroupError::NonEmptyGroup),
+            Some(group) if !group.is_empty() => Some(GroupError::NonEmptyGroup),
             Some(_) => None,
         };
         if let Some(error) = refusal {
@@ -86,11 +86,14 @@ impl Groups {
         let Some(group) = self.groups.get(&group_id) else {
             return answer.send(Err(GroupError::GroupIdNotFound));
         };
-        let is_active = group.classic.state != State::Empty;
-        if is_active && group.classic.protocol_type.as_deref() != Some("consumer") {
+        let is_active = !group.is_empty();
+        let classic = group.classic();
+        let is_other =
+            |classic: &ClassicGroup| classic.protocol_type.as_deref() != Some("consumer");
+        if is_active && classic.is_some_and(is_other) {
             return answer.send(Err(GroupError::NonEmptyGroup));
         }
-        let is_read = |key: &Key| is_active && group.classic.subscribes(&key.0);
+        let is_read = |key: &Key| is_active && group.subscribes(&key.0);
         // Also those whose offsets are only on their way.
         for producer_id in group.pending.0.keys() {
             if let Some(busy) = self.producers.busy(*producer_id) {

@@ -12,9 +12,9 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::clock::WallClock;
 use crate::coordinator::{SlotPartition, StoredId, StoredSlot};
-use crate::group::asks::{FoundOffsets, OffsetsQuery};
+use crate::group::asks::{AskingMember, FoundOffsets, OffsetsQuery};
 use crate::group::messages::{CommitOffsets, OffsetToCommit};
-use crate::group::testing::OneTopic;
+use crate::group::testing::{OneTopic, fixed_settings};
 use crate::meta::Node;
 
 const CHECK_INTERVAL_MS: i64 = 60_000;
@@ -67,6 +67,7 @@ impl Bench {
         };
         let context = Arc::new(GroupContext {
             limits,
+            settings: fixed_settings(),
             events: Events::new(WallClock::default()),
             memory: Memory::new(Arc::default(), 1 << 20),
             members: Arc::default(),
@@ -133,6 +134,7 @@ impl Bench {
 
     fn commit(&mut self, partition: i32, offset: i64) -> oneshot::Receiver<Outcomes> {
         let commit = CommitOffsets {
+            version: 9,
             member_id: String::new(),
             instance_id: None,
             generation: -1,
@@ -151,6 +153,7 @@ impl Bench {
     /// Offsets by partition, as a client fetches them; `None` if that is not answered at once.
     fn offsets(&mut self) -> Option<Vec<(i32, i64)>> {
         let wanted = OffsetsQuery {
+            member: AskingMember::NOBODY,
             keys: None,
             stable: false,
         };

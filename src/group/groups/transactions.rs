@@ -2,9 +2,12 @@
 //!
 //! Of one producer one write is in flight at a time; what comes meanwhile waits.
 
+use super::commits::check_each;
 use super::{Groups, Then};
 use crate::coordinator::{Answer, Machine};
 use crate::group::asks::{Ask, Outcomes};
+use crate::group::consumer::CommitKind;
+use crate::group::group::Members;
 use crate::group::messages::{GroupError, TransactionEnd, TransactionalCommit};
 use crate::group::offsets::{Committed, Key, WriteNumber};
 use crate::group::producers::{LastMarker, WaitingForProducer};
@@ -33,10 +36,11 @@ impl Groups {
         let checked = self.producers.check_commit(of, commit.guard);
         let checked =
             checked.and_then(|()| self.check_transactional(now_ms, number, &group_id, &commit));
-        if let Err(error) = checked {
-            return answer.send(vec![Err(error); commit.offsets.len()]);
-        }
-        let asked = commit.offsets;
+        let checks = match checked {
+            Ok(checks) => checks,
+            Err(error) => return answer.send(vec![Err(error); commit.offsets.len()]),
+        };
+        let asked = commit.offsets.into_iter().zip(checks).collect();
         let (outcomes, offsets, identities) = self.to_store(now_ms, &group_id, None, asked);
         let ops = match self.groups.get_mut(&group_id) {
             Some(group) => {
@@ -65,18 +69,31 @@ impl Groups {
         self.store(now_ms, id, ops, then);
     }
 
-    /// Whether the commit is allowed.
+    /// What of the commit is allowed.
     fn check_transactional(
         &mut self,
         now_ms: i64,
         number: WriteNumber,
         group_id: &str,
         commit: &TransactionalCommit,
-    ) -> Result<(), GroupError> {
+    ) -> Result<Outcomes, GroupError> {
+        let topics = self.topics.clone();
         let group = self.group_to_commit(now_ms, number, group_id, commit.generation)?;
         let instance = commit.instance_id.as_deref();
-        let classic = &group.classic;
-        classic.check_transactional_commit(&commit.member_id, instance, commit.generation)
+        let member = (&*commit.member_id, instance, commit.generation);
+        match &group.members {
+            Members::Classic(classic) => {
+                let (id, instance, generation) = member;
+                classic.check_transactional_commit(id, instance, generation)?;
+                Ok(vec![Ok(()); commit.offsets.len()])
+            }
+            Members::Consumer(hosted) => {
+                let allowed = hosted
+                    .group
+                    .check_commit(member, CommitKind::Transactional)?;
+                Ok(check_each(&allowed, &commit.offsets, &*topics))
+            }
+        }
     }
 
     /// Offsets of a transaction are stored, or none of them is.

@@ -1,5 +1,7 @@
 //! Offsets of transactions.
 
+use uuid::Uuid;
+
 use super::*;
 use crate::group::messages::{Guard, TransactionEnd, TransactionalCommit};
 use crate::group::stored_transactions;
@@ -67,6 +69,7 @@ impl Bench {
     fn unstable(&mut self) -> Vec<i32> {
         let keys = (0..4).map(|index| ("t".to_owned(), index)).collect();
         let wanted = OffsetsQuery {
+            member: AskingMember::NOBODY,
             keys: Some(keys),
             stable: true,
         };

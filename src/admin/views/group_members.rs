@@ -1,0 +1,138 @@
+//! The members of a group of any protocol, as its page shows them.
+
+use std::collections::HashMap;
+
+use crate::group::{
+    ConsumerGroupDescription, ConsumerMemberDescription, Described, GroupDescription, GroupKind,
+    MemberDescription, MemberPartitions, assigned_partitions,
+};
+
+/// A group with its members.
+pub(super) struct Seen {
+    pub(super) kind: GroupKind,
+    pub(super) state: &'static str,
+    /// Of a consumer group its epoch.
+    pub(super) generation: i32,
+    pub(super) protocol_type: String,
+    /// The assignor.
+    pub(super) protocol: String,
+    pub(super) members: Vec<SeenMember>,
+}
+
+/// A member.
+pub(super) struct SeenMember {
+    pub(super) member_id: String,
+    pub(super) instance_id: Option<String>,
+    pub(super) client_id: String,
+    pub(super) client_host: String,
+    pub(super) partitions: Vec<(String, Vec<i32>)>,
+    /// Where it stands, where there is more to say than what it has.
+    pub(super) standing: Option<String>,
+}
+
+impl SeenMember {
+    /// Its name for people.
+    pub(super) fn client(&self) -> String {
+        let host = self.client_host.trim_start_matches('/');
+        format!("{} ({host})", self.client_id)
+    }
+}
+
+impl From<Described> for Seen {
+    fn from(described: Described) -> Self {
+        match described {
+            Described::Classic(group) => of_classic(group),
+            Described::Consumer(group) => of_consumer(group),
+        }
+    }
+}
+
+fn of_classic(group: GroupDescription) -> Seen {
+    let member = |member: MemberDescription| SeenMember {
+        partitions: assigned_partitions(&member.assignment).unwrap_or_default(),
+        member_id: member.member_id,
+        instance_id: member.instance_id,
+        client_id: member.client_id,
+        client_host: member.client_host,
+        standing: None,
+    };
+    Seen {
+        kind: GroupKind::Classic,
+        state: group.state,
+        generation: group.generation,
+        protocol_type: group.protocol_type,
+        protocol: group.protocol,
+        members: group.members.into_iter().map(member).collect(),
+    }
+}
+
+fn of_consumer(group: ConsumerGroupDescription) -> Seen {
+    let names = group.members.iter();
+    let names: HashMap<String, String> = names
+        .map(|member| (member.member_id.clone(), member.client_id.clone()))
+        .collect();
+    let members = group.members.iter().map(|member| SeenMember {
+        member_id: member.member_id.clone(),
+        instance_id: member.instance_id.clone(),
+        client_id: member.client_id.clone(),
+        client_host: member.client_host.clone(),
+        partitions: without_ids(&member.assigned),
+        standing: standing(&group, member, &names),
+    });
+    Seen {
+        kind: GroupKind::Consumer,
+        state: group.state,
+        generation: group.epoch,
+        protocol_type: "consumer".to_owned(),
+        protocol: group.assignor.to_owned(),
+        members: members.collect(),
+    }
+}
+
+fn without_ids(partitions: &MemberPartitions) -> Vec<(String, Vec<i32>)> {
+    let topics = partitions.iter();
+    topics
+        .map(|(_, name, numbers)| (name.clone(), numbers.clone()))
+        .collect()
+}
+
+fn count(partitions: &MemberPartitions) -> usize {
+    partitions.iter().map(|(_, _, numbers)| numbers.len()).sum()
+}
+
+/// Why a member has not what it is to have yet, and for whom it waits.
+fn standing(
+    group: &ConsumerGroupDescription,
+    member: &ConsumerMemberDescription,
+    names: &HashMap<String, String>,
+) -> Option<String> {
+    let mut said = Vec::new();
+    if member.is_classic {
+        said.push("speaks the classic protocol".to_owned());
+    }
+    if member.epoch == -2 {
+        said.push("left for a while; its partitions wait for it".to_owned());
+    }
+    let revoking = count(&member.revoking);
+    if revoking > 0 {
+        said.push(format!(
+            "is asked to give up {revoking} and has not said yet that it has"
+        ));
+    }
+    if !member.waits_for.is_empty() {
+        let names: Vec<&str> = member
+            .waits_for
+            .iter()
+            .map(|id| names.get(id).map_or(&**id, String::as_str))
+            .collect();
+        said.push(format!("waits for partitions of {}", names.join(", ")));
+    }
+    let is_behind = member.epoch >= 0 && member.epoch < group.assignment_epoch;
+    if is_behind && said.is_empty() {
+        let (has, of) = (count(&member.assigned), count(&member.target));
+        said.push(format!(
+            "has {has}, is to have {of} from its next heartbeat on"
+        ));
+    }
+    (!said.is_empty()).then(|| format!("epoch {}: {}", member.epoch, said.join("; ")))
+}

@@ -1,0 +1,188 @@
+//! What the members of a consumer group read together: topics by name and by regular expression, and how those looked when the
+//! group last looked.
+//!
+//! Regular expressions are RE2's language with the names of groups and look-around of neither: the `regex` crate's. They
+//! must match whole names. They are resolved when a member brings a new one, and again when topics came or went, at most every
+//! [`REGEX_REFRESH_MIN_MS`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
+
+use regex::{Regex, RegexBuilder};
+use siphasher::sip::SipHasher13;
+use uuid::Uuid;
+
+use super::assignor::Counts;
+use super::member::Reads;
+use crate::coordinator::Topics;
+
+/// Expressions of a group are resolved anew after this at the earliest, ms (Kafka's REGEX_BATCH_REFRESH_MIN_INTERVAL_MS).
+pub(super) const REGEX_REFRESH_MIN_MS: i64 = 10_000;
+/// The memory that one expression may take, compiled, bytes.
+const REGEX_BYTES_MAX: usize = 1 << 20;
+
+/// An expression, and the topics that it matched.
+#[derive(Debug)]
+struct Resolved {
+    regex: Regex,
+    members: usize,
+    topics: BTreeSet<String>,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    /// How many members name a topic.
+    names: BTreeMap<String, usize>,
+    regexes: BTreeMap<String, Resolved>,
+    resolved_ms: i64,
+    /// The topics that expressions were resolved over.
+    resolved_version: u64,
+    has_new_regex: bool,
+    /// The topics that were looked at last.
+    seen_version: u64,
+    /// What they looked like.
+    pub(super) hash: u64,
+}
+
+/// Makes an expression of RE2's language, which must match whole names.
+pub(super) fn compile(pattern: &str) -> Result<Regex, regex::Error> {
+    let mut builder = RegexBuilder::new(&format!("^(?:{pattern})$"));
+    builder.size_limit(REGEX_BYTES_MAX);
+    builder.dfa_size_limit(REGEX_BYTES_MAX);
+    builder.build()
+}
+
+impl Subscriptions {
+    /// Whether a pattern is a member's already; such a one is valid.
+    pub(super) fn knows(&self, pattern: &str) -> bool {
+        self.regexes.contains_key(pattern)
+    }
+
+    /// A member reads these from now on.
+    pub(super) fn add(&mut self, what: &Reads) {
+        for name in &what.topics {
+            *self.names.entry(name.clone()).or_default() += 1;
+        }
+        let Some(pattern) = what.pattern() else {
+            return;
+        };
+        if let Some(known) = self.regexes.get_mut(pattern) {
+            known.members += 1;
+            return;
+        }
+        // Patterns were checked when they came.
+        if let Ok(regex) = compile(pattern) {
+            let resolved = Resolved {
+                regex,
+                members: 1,
+                topics: BTreeSet::new(),
+            };
+            self.regexes.insert(pattern.to_owned(), resolved);
+            self.has_new_regex = true;
+        }
+    }
+
+    /// A member reads these no more.
+    pub(super) fn remove(&mut self, what: &Reads) {
+        for name in &what.topics {
+            if let Some(members) = self.names.get_mut(name) {
+                *members -= 1;
+                if *members == 0 {
+                    self.names.remove(name);
+                }
+            }
+        }
+        if let Some(pattern) = what.pattern()
+            && let Some(known) = self.regexes.get_mut(pattern)
+        {
+            known.members -= 1;
+            if known.members == 0 {
+                self.regexes.remove(pattern);
+            }
+        }
+    }
+
+    /// Resolves expressions where that is due; whether any of them has other topics now.
+    pub(super) fn resolve(&mut self, now_ms: i64, topics: &dyn Topics) -> bool {
+        let version = topics.version();
+        let is_old = version != self.resolved_version
+            && now_ms >= self.resolved_ms.saturating_add(REGEX_REFRESH_MIN_MS);
+        if self.regexes.is_empty() || !(self.has_new_regex || is_old) {
+            return false;
+        }
+        (self.resolved_ms, self.resolved_version) = (now_ms, version);
+        self.has_new_regex = false;
+        let mut found: Vec<BTreeSet<String>> = vec![BTreeSet::new(); self.regexes.len()];
+        topics.for_each_name(&mut |name| {
+            for (known, found) in self.regexes.values().zip(&mut found) {
+                if known.regex.is_match(name) {
+                    found.insert(name.to_owned());
+                }
+            }
+        });
+        let mut is_changed = false;
+        for (known, found) in self.regexes.values_mut().zip(found) {
+            is_changed |= known.topics != found;
+            known.topics = found;
+        }
+        is_changed
+    }
+
+    /// Whether topics changed since they were looked at, or expressions can be resolved over newer ones.
+    pub(super) fn are_old(&self, now_ms: i64, topics: &dyn Topics) -> bool {
+        let version = topics.version();
+        let are_resolved = self.regexes.is_empty()
+            || version == self.resolved_version
+            || now_ms < self.resolved_ms.saturating_add(REGEX_REFRESH_MIN_MS);
+        version != self.seen_version || !are_resolved
+    }
+
+    /// Names of topics that a member reads, whether they exist or not.
+    pub(super) fn names_of<'a>(&'a self, what: &'a Reads) -> impl Iterator<Item = &'a String> {
+        let matched = what.pattern().and_then(|pattern| self.regexes.get(pattern));
+        let matched = matched.into_iter().flat_map(|known| &known.topics);
+        what.topics.iter().chain(matched)
+    }
+
+    /// Ids of topics that a member reads, of those that exist.
+    pub(super) fn ids_of(&self, what: &Reads, topics: &dyn Topics) -> BTreeSet<Uuid> {
+        let ids = self.names_of(what);
+        ids.filter_map(|name| topics.id_of(name)).collect()
+    }
+
+    /// Whether any member reads a topic.
+    pub(super) fn has(&self, topic: &str) -> bool {
+        self.names.contains_key(topic)
+            || self
+                .regexes
+                .values()
+                .any(|known| known.topics.contains(topic))
+    }
+
+    /// All topics that members read and that exist, with the number of their partitions.
+    pub(super) fn counts(&self, topics: &dyn Topics) -> Counts {
+        self.all_names()
+            .filter_map(|name| topics.shape_of(name))
+            .collect()
+    }
+
+    fn all_names(&self) -> impl Iterator<Item = &String> {
+        let matched = self.regexes.values().flat_map(|known| &known.topics);
+        self.names.keys().chain(matched)
+    }
+
+    /// Looks at the topics; whether they are others, or have other partitions, than when it last looked.
+    pub(super) fn look(&mut self, topics: &dyn Topics) -> bool {
+        self.seen_version = topics.version();
+        let names: BTreeSet<&String> = self.all_names().collect();
+        let mut hasher = SipHasher13::new();
+        for name in names {
+            if let Some((id, count)) = topics.shape_of(name) {
+                (name, id.as_u128(), count).hash(&mut hasher);
+            }
+        }
+        let hash = hasher.finish();
+        std::mem::replace(&mut self.hash, hash) != hash
+    }
+}

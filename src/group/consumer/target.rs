@@ -1,0 +1,100 @@
+//! The target of a consumer group: which member is to have which partitions.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::assignor::{Assignor, Candidate};
+use super::settings::ConsumerSettings;
+use super::{ConsumerGroup, Partitions};
+use crate::coordinator::Topics;
+
+impl ConsumerGroup {
+    /// The assignor that most members prefer, if any prefers one.
+    pub(super) fn preferred_assignor(&self) -> Option<Assignor> {
+        let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
+        let named = self.members.values();
+        for name in named.filter_map(|member| member.assignor.as_deref()) {
+            *votes.entry(name).or_default() += 1;
+        }
+        let most = votes.into_iter().max_by_key(|(_, votes)| *votes);
+        most.and_then(|(name, _)| Assignor::named(name))
+    }
+
+    /// When the next target may be made, ms.
+    pub(super) fn target_due_ms(&self, settings: &ConsumerSettings) -> i64 {
+        match self.assigned_ms {
+            0 => 0,
+            made_ms => made_ms.saturating_add(i64::from(settings.assignment_interval_ms)),
+        }
+    }
+
+    /// Makes a target for the group epoch, where there is none and the interval since the last one is over.
+    pub(super) fn make_target_if_due(
+        &mut self,
+        now_ms: i64,
+        settings: &ConsumerSettings,
+        topics: &dyn Topics,
+    ) {
+        if self.assignment_epoch >= self.epoch || self.members.is_empty() {
+            return;
+        }
+        let due_ms = self.target_due_ms(settings);
+        // A clock that went back far does not put it off for as long.
+        let is_ahead = self.assigned_ms > now_ms;
+        if now_ms < due_ms && !is_ahead {
+            self.due_ms = self.due_ms.min(due_ms);
+            return;
+        }
+        self.make_target(now_ms, settings, topics);
+    }
+
+    fn make_target(&mut self, now_ms: i64, settings: &ConsumerSettings, topics: &dyn Topics) {
+        let assignor = self
+            .preferred_assignor()
+            .unwrap_or(settings.default_assignor());
+        let counts = self.subscriptions.counts(topics);
+        let candidates = self.members.values().map(|member| Candidate {
+            member_id: &member.id,
+            instance_id: member.instance_id.as_deref(),
+            topics: self.subscriptions.ids_of(&member.reads, topics),
+            before: &member.target,
+        });
+        let candidates: Vec<Candidate<'_>> = candidates.collect();
+        let targets = assignor.assign(&candidates, &counts);
+        drop(candidates);
+        self.assignment_epoch = self.epoch;
+        self.assigned_ms = now_ms;
+        self.touch_head();
+        let change = self.change;
+        for (member, target) in self.members.values_mut().zip(targets) {
+            if member.target != target {
+                member.target = target;
+                member.target_epoch = self.assignment_epoch;
+                member.changed = change;
+                self.unstored.members.insert(member.id.clone());
+            }
+        }
+    }
+
+    /// The owner of a partition that a member waits for.
+    pub(super) fn owner_of(&self, topic: Uuid, partition: i32) -> Option<&str> {
+        self.owners.get(&(topic, partition)).map(String::as_str)
+    }
+
+    /// What of a member's target others still have.
+    pub(super) fn waits_for(&self, member_id: &str) -> Vec<(Uuid, i32, &str)> {
+        let Some(member) = self.members.get(member_id) else {
+            return Vec::new();
+        };
+        let target: &Partitions = &member.target;
+        let all = target
+            .iter()
+            .flat_map(|(topic, partitions)| partitions.iter().map(|n| (*topic, *n)));
+        let of_others = all.filter_map(|(topic, partition)| {
+            let owner = self.owner_of(topic, partition)?;
+            (owner != member_id).then_some((topic, partition, owner))
+        });
+        of_others.collect()
+    }
+}
