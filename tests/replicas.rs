@@ -303,6 +303,73 @@ fn json(node: &Node, words: &[&str]) -> serde_json::Value {
     serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out} {told}"))
 }
 
+#[test]
+fn a_clusters_status_shows_who_is_away_and_what_partitions_lack() {
+    let mut cluster = Cluster::start(3, &[SHORT_SESSION, "min.insync.replicas=2"]);
+    // Broker 2 leads nothing.
+    place(&cluster, "t", &[&[0, 1, 2], &[1, 0, 2]]);
+    place(&cluster, "pair", &[&[0, 2]]);
+    let status = |node: &Node| {
+        let output = Command::new(env!("CARGO_BIN_EXE_metaq"))
+            .args([
+                "cluster",
+                "status",
+                "-d",
+                &format!("127.0.0.1:{}", node.dashboard),
+            ])
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let (out, told) = (text(output.stdout), text(output.stderr));
+        (output.status.code().unwrap(), out, told)
+    };
+    let row = |out: &str, id: &str| -> Vec<String> {
+        let mut rows = out.lines().map(|line| {
+            line.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        });
+        let found = rows.find(|cells| {
+            let state = cells.get(1).map_or("", String::as_str);
+            cells[..1] == [id] && ["live", "stopping", "away"].contains(&state)
+        });
+        found.unwrap_or_default()
+    };
+    let (code, out, told) = status(&cluster.nodes[0]);
+    assert_eq!(code, 0, "{out}{told}");
+    assert!(
+        out.contains("2 topics, 3 partitions: 0 without a leader, 0 with replicas that are not in sync, 0 below"),
+        "{out}"
+    );
+    assert_eq!(row(&out, "2")[1], "live");
+    assert_eq!(row(&out, "2")[5..8], ["0", "3", "3"], "{out}");
+    cluster.nodes[2].kill();
+    within(SESSION + LONG, "it to leave", || {
+        states(&cluster.nodes[0], "pair") == [(0, isr(&[0]))]
+            && states(&cluster.nodes[0], "t")[1].1 == isr(&[0, 1])
+    });
+    let (code, out, told) = status(&cluster.nodes[0]);
+    assert!(
+        out.contains("0 without a leader, 3 with replicas that are not in sync, 1 below"),
+        "{out}"
+    );
+    assert_eq!(row(&out, "2")[1..3], ["away", "-"], "{out}");
+    assert_eq!(row(&out, "2")[5..8], ["0", "3", "0"], "{out}");
+    assert!(
+        code == 1 && told.contains("1 partition with fewer replicas in sync"),
+        "{told}"
+    );
+    // Nobody leads what the other one kept alone.
+    cluster.nodes[0].kill();
+    within(SESSION + LONG, "nobody to lead it", || {
+        let leader = |topic: &str| states(&cluster.nodes[1], topic)[0].0;
+        (leader("pair"), leader("t")) == (-1, 1)
+    });
+    let (code, out, _) = status(&cluster.nodes[1]);
+    assert!(code == 1 && row(&out, "-1").is_empty(), "{out}");
+    assert!(out.contains(": 1 without a leader"), "{out}");
+}
+
 fn leads(node: &Node, topic: &str, id: i32) -> usize {
     let states = states(node, topic);
     states.iter().filter(|(leader, _)| *leader == id).count()

@@ -7,7 +7,7 @@ use super::Failure;
 use super::balance::Balance;
 use super::drain::Drain;
 use super::http::Dashboard;
-use super::output::{or_dash, print};
+use super::output::{counted, or_dash, print};
 
 /// See the module's documentation.
 #[derive(Debug, Args)]
@@ -18,8 +18,9 @@ pub(super) struct Cluster {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show the brokers, the controller, and the session with the coordination store. The exit code is 1 when the
-    /// broker that is asked may not lead or partitions have no leader.
+    /// Show the brokers, the controller, the session with the coordination store, and how many partitions lack
+    /// something. The exit code is 1 when the broker that is asked may not lead, or when partitions have no leader or
+    /// fewer replicas in sync than min.insync.replicas.
     #[command(after_help = "Example: metaq cluster status -d broker-1:8120")]
     Status {
         #[command(flatten)]
@@ -34,6 +35,8 @@ enum Action {
 #[derive(Debug, Serialize, Deserialize)]
 struct Broker {
     id: i32,
+    /// `live`, `stopping` or `away`.
+    state: String,
     host: String,
     port: u16,
     rack: Option<String>,
@@ -41,8 +44,9 @@ struct Broker {
     controller: bool,
     #[serde(default)]
     drained: bool,
-    live: bool,
-    partitions: usize,
+    leads: usize,
+    replicas: usize,
+    in_sync: usize,
     slots: usize,
 }
 
@@ -66,6 +70,8 @@ struct Status {
     topics: usize,
     partitions: usize,
     partitions_without_leader: usize,
+    partitions_under_replicated: usize,
+    partitions_under_min_isr: usize,
 }
 
 impl Cluster {
@@ -88,9 +94,16 @@ fn status(dashboard: &Dashboard) -> Result<(), Failure> {
     if !status.coordination.may_act {
         return Err(format!("broker {} may not lead at this moment", status.broker_id).into());
     }
-    match status.partitions_without_leader {
-        0 => Ok(()),
-        n => Err(format!("{n} partitions have no leader").into()),
+    let lacking = [
+        (status.partitions_without_leader, "without a leader"),
+        (
+            status.partitions_under_min_isr,
+            "with fewer replicas in sync than min.insync.replicas",
+        ),
+    ];
+    match lacking.iter().find(|(n, _)| *n > 0) {
+        None => Ok(()),
+        Some((n, how)) => Err(format!("{} {how}", counted(*n as u64, "partition")).into()),
     }
 }
 
@@ -126,32 +139,46 @@ fn show(status: &Status) -> Result<(), Failure> {
     );
     println!("Coordination: {kind}, session {session_number} {session}{left}");
     println!(
-        "{} topics, {} partitions, {} without leader",
-        status.topics, status.partitions, status.partitions_without_leader
+        "{}, {}: {} without a leader, {} with replicas that are not in sync, {} below min.insync.replicas",
+        counted(status.topics as u64, "topic"),
+        counted(status.partitions as u64, "partition"),
+        status.partitions_without_leader,
+        status.partitions_under_replicated,
+        status.partitions_under_min_isr,
     );
     let headings = [
         "BROKER",
+        "STATE",
         "ADDRESS",
         "RACK",
         "EPOCH",
-        "PARTITIONS",
+        "LEADS",
+        "REPLICAS",
+        "IN SYNC",
         "GROUP SLOTS",
         "ROLE",
     ];
     print(false, &headings, &status.brokers, |broker| {
+        let is_away = broker.state == "away";
         let host = match broker.host.as_str() {
             "" => "*",
             host => host,
         };
         vec![
             broker.id.to_string(),
-            match broker.live {
-                true => format!("{host}:{}", broker.port),
-                false => "away".to_owned(),
+            broker.state.clone(),
+            match is_away {
+                true => "-".to_owned(),
+                false => format!("{host}:{}", broker.port),
             },
             or_dash(&broker.rack),
-            broker.epoch.to_string(),
-            broker.partitions.to_string(),
+            match is_away {
+                true => "-".to_owned(),
+                false => broker.epoch.to_string(),
+            },
+            broker.leads.to_string(),
+            broker.replicas.to_string(),
+            broker.in_sync.to_string(),
             broker.slots.to_string(),
             role(broker),
         ]

@@ -312,6 +312,14 @@ impl Image {
         }
     }
 
+    /// A cluster of which nothing but some topics is known.
+    #[cfg(test)]
+    pub fn of_topics(topics: impl IntoIterator<Item = Topic>) -> Self {
+        let mut image = Self::default();
+        image.put(topics);
+        image
+    }
+
     /// Who has a slot; `None` until the slots were dealt.
     pub fn slot(&self, slot: Slot) -> Option<SlotInfo> {
         self.slots.get(slot.number()).copied()

@@ -161,19 +161,22 @@ impl Controller {
         }
     }
 
+    /// In-sync replicas that acks=all needs of a topic: no more than there are replicas (Kafka's getTopicEffectiveMinIsr).
+    pub fn min_in_sync(&self, topic: &Topic) -> usize {
+        let broker = &self.view.reconciler().defaults_for(&topic.name);
+        let overrides = &topic.overrides;
+        min_isr(topic, &TopicConfig { overrides, broker })
+    }
+
     /// What elections of a topic go by.
     pub(super) fn rules_for<'a>(&self, image: &'a Image, topic: &Topic) -> Rules<'a> {
         let broker = &self.view.reconciler().defaults_for(&topic.name);
         let overrides = &topic.overrides;
         let config = TopicConfig { overrides, broker };
-        // Kafka's getTopicEffectiveMinIsr: no more than there are replicas.
-        let replicas = topic.partitions.first();
-        let replicas = replicas.map_or(1, |info| info.replicas.len());
-        let asked: usize = config.get("min.insync.replicas").parse().unwrap_or(1);
         Rules {
             brokers: &image.brokers,
             drained: &image.drained,
-            min_isr: asked.min(replicas),
+            min_isr: min_isr(topic, &config),
             unclean: config.get("unclean.leader.election.enable") == "true",
         }
     }
@@ -209,6 +212,13 @@ impl Controller {
             self.begin_anew();
         }
     }
+}
+
+fn min_isr(topic: &Topic, config: &TopicConfig<'_>) -> usize {
+    let replicas = topic.partitions.first();
+    let replicas = replicas.map_or(1, |info| info.replicas.len());
+    let asked: usize = config.get("min.insync.replicas").parse().unwrap_or(1);
+    asked.min(replicas)
 }
 
 /// Whether a replica that is in sync proposes that the others are.
