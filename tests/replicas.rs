@@ -383,7 +383,15 @@ fn a_broker_that_is_drained_leads_only_what_no_other_one_can_until_it_is_undone(
     let ask = &cluster.nodes[0];
     let (code, _, told) = metaq(ask, &["cluster", "drain", "7"]);
     assert!(code == 1 && told.contains("there is no broker 7"), "{told}");
+    for wrong in ["x", "-1", "1.5"] {
+        let (code, _, told) = metaq(ask, &["cluster", "drain", wrong]);
+        assert!(
+            code == 2 && told.contains("a broker's number is expected"),
+            "{told}"
+        );
+    }
     let drained = json(ask, &["cluster", "drain", "1"]);
+    assert_eq!(drained["was_drained"], false);
     let left = &drained["left"];
     assert_eq!(
         (&drained["moved"], left.as_array().unwrap().len()),
@@ -392,6 +400,11 @@ fn a_broker_that_is_drained_leads_only_what_no_other_one_can_until_it_is_undone(
     assert_eq!(
         (&left[0]["topic"], &left[0]["why"]),
         (&"once".into(), &"no other broker keeps it".into())
+    );
+    let (code, out, _) = metaq(ask, &["cluster", "drain", "1"]);
+    assert!(
+        code == 1 && out.contains("broker 1 was drained before: others lead 0 partitions"),
+        "{out}"
     );
     for node in &cluster.nodes {
         within(LONG, "others to lead", || leads(node, "t", 1) == 0);
@@ -409,7 +422,16 @@ fn a_broker_that_is_drained_leads_only_what_no_other_one_can_until_it_is_undone(
     let page = cluster.nodes[0].page("/api/cluster");
     assert!(page.contains(r#""drained":true"#), "{page}");
     let back = json(&cluster.nodes[0], &["cluster", "drain", "1", "--undo"]);
-    assert_eq!(back["later"], 0);
+    assert_eq!(
+        (&back["later"], &back["was_drained"]),
+        (&0.into(), &true.into())
+    );
+    // Whichever broker is asked, at once.
+    let (_, out, _) = metaq(&cluster.nodes[2], &["cluster", "drain", "1", "--undo"]);
+    assert!(
+        out.contains("broker 1 was not drained: it leads 0"),
+        "{out}"
+    );
     // Its share was given to others by the balance. Without what only it keeps, all of it can go.
     assert_eq!(metaq(&cluster.nodes[0], &["topic", "delete", "once"]).0, 0);
     let (code, ..) = metaq(&cluster.nodes[0], &["cluster", "balance", "--execute"]);
@@ -509,12 +531,27 @@ fn a_topic_gets_other_brokers_and_more_replicas_and_what_is_under_way_is_taken_b
         ),
         (&["--brokers", "1,9"], "broker 9 is not there"),
         (
+            &["--brokers", "0,1,0"],
+            "--brokers names broker 0 more than once",
+        ),
+        (
             &["--brokers", "1"],
             "2 replicas need as many brokers, and there are 1 broker",
         ),
     ] {
         let (code, _, told) = reassign(wrong);
         assert!(code == 1 && told.contains(why), "{told}");
+    }
+    for (wrong, why) in [
+        (
+            ["-r", "0"],
+            "a number of replicas is expected, which is 1 or more",
+        ),
+        (["-r", "many"], "a number of replicas is expected"),
+        (["--brokers", "1,x"], "a broker's number is expected"),
+    ] {
+        let (code, _, told) = reassign(&wrong);
+        assert!(code == 2 && told.contains(why), "{told}");
     }
     // One that cannot be done yet.
     cluster.nodes[0].pause();
@@ -539,14 +576,15 @@ fn a_topic_gets_other_brokers_and_more_replicas_and_what_is_under_way_is_taken_b
     });
     let (code, _, told) = reassign(&[]);
     assert!(code == 1 && told.contains("t-0 moves already"), "{told}");
-    let (code, _, told) = reassign(&["--cancel"]);
+    let (code, out, told) = reassign(&["--cancel"]);
     assert!(
-        code == 0 && told.contains("1 partition taken back"),
-        "{told}"
+        code == 0 && told.contains("1 partition taken back") && out.contains("IN SYNC"),
+        "{out} {told}"
     );
-    within(LONG, "nothing to move", || {
-        json(ask, &["topic", "reassign", "t", "--status"]) == serde_json::json!([])
-    });
+    // It is done when it is said.
+    let status = json(ask, &["topic", "reassign", "t", "--status"]);
+    assert_eq!(status, serde_json::json!([]));
+    assert_eq!(json(ask, &["topic", "reassign", "t", "--cancel"]), status);
     cluster.nodes[0].resume();
     assert_eq!(shares(ask, "t", 3), [(0, 0), (6, 3), (6, 3)]);
 }
@@ -639,6 +677,13 @@ fn a_slave_has_a_copy_and_never_leads() {
         || states(&cluster.nodes[0], "t") == [led.clone(), led.clone()],
     );
     assert_eq!(produce(&mut cluster.nodes[0].client(), "t", 0), (0, 3));
+    let (code, out, _) = metaq(&cluster.nodes[0], &["cluster", "drain", "0"]);
+    assert!(
+        code == 1 && out.contains("the others in sync only follow"),
+        "{out}"
+    );
+    let (code, ..) = metaq(&cluster.nodes[0], &["cluster", "drain", "0", "--undo"]);
+    assert_eq!(code, 0);
     // Without the slave it goes on.
     cluster.nodes[1].kill();
     within(SESSION + LONG, "the slave to leave", || {

@@ -17,12 +17,14 @@ use metaq_protocol::messages::{
 use metaq_protocol::protocol::{Request, StrBytes};
 
 use super::Failure;
+use super::words::in_words;
 use crate::api::CLI_CLIENT_ID;
 
 /// An answer that takes longer is given up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
+const METADATA_VERSION: i16 = 12;
 /// How long a coordinator or a leader may be on its way to another broker.
 pub(super) const MOVE_WAIT: Duration = Duration::from_secs(10);
 pub(super) const MOVE_PAUSE: Duration = Duration::from_millis(100);
@@ -125,11 +127,22 @@ impl Client {
         &mut self,
         topics: Option<&[&str]>,
     ) -> Result<MetadataResponse, Failure> {
-        let asked = |name: &&str| MetadataRequestTopic::default().with_name(Some(topic_name(name)));
-        let request = MetadataRequest::default()
-            .with_topics(topics.map(|names| names.iter().map(asked).collect()))
-            .with_allow_auto_topic_creation(false);
-        self.ask(12, &request)
+        self.ask(METADATA_VERSION, &metadata_request(topics))
+    }
+
+    /// As [`Self::metadata`], as the controller has it: it knows of a change first. The first broker is asked where there is
+    /// no controller, or where it cannot be reached.
+    pub(super) fn metadata_of_controller(
+        &mut self,
+        topics: Option<&[&str]>,
+    ) -> Result<MetadataResponse, Failure> {
+        let known = self.metadata(Some(&[]))?;
+        let controller = known.controller_id.0;
+        let request = metadata_request(topics);
+        match self.ask_broker(controller, METADATA_VERSION, &request) {
+            Ok(metadata) => Ok(metadata),
+            Err(_) => self.ask(METADATA_VERSION, &request),
+        }
     }
 
     /// Asks for a topic, so that a broker with auto.create.topics.enable creates it where it is missing.
@@ -138,7 +151,7 @@ impl Client {
         let request = MetadataRequest::default()
             .with_topics(Some(vec![asked]))
             .with_allow_auto_topic_creation(true);
-        self.ask(12, &request).map(drop)
+        self.ask(METADATA_VERSION, &request).map(drop)
     }
 
     /// Asks a broker by its id.
@@ -214,6 +227,13 @@ impl Client {
     }
 }
 
+fn metadata_request(topics: Option<&[&str]>) -> MetadataRequest {
+    let asked = |name: &&str| MetadataRequestTopic::default().with_name(Some(topic_name(name)));
+    MetadataRequest::default()
+        .with_topics(topics.map(|names| names.iter().map(asked).collect()))
+        .with_allow_auto_topic_creation(false)
+}
+
 /// A topic's name, as a request has it.
 pub(super) fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
@@ -241,27 +261,6 @@ fn is_moving(code: i16) -> bool {
                 | ResponseError::CoordinatorNotAvailable
         )
     )
-}
-
-/// What the commoner errors mean; the others by their names.
-fn in_words(error: ResponseError) -> String {
-    let words = match error {
-        ResponseError::UnknownTopicOrPartition => "no such topic or partition",
-        ResponseError::GroupIdNotFound => "no such group",
-        ResponseError::NonEmptyGroup => "the group has members",
-        ResponseError::NotController => "the cluster has no controller at this moment",
-        ResponseError::NotLeaderOrFollower => "the partition is led by another broker by now",
-        ResponseError::LeaderNotAvailable => "the partition has no leader at this moment",
-        ResponseError::CoordinatorNotAvailable => "the group has no coordinator at this moment",
-        ResponseError::LogDirNotFound => {
-            "no such data directory: it must be one of the broker's dataPath (log.dirs)"
-        }
-        ResponseError::KafkaStorageError => {
-            "the partition's files cannot be used; the broker's log says why"
-        }
-        other => return other.to_string(),
-    };
-    words.to_owned()
 }
 
 /// Makes an error code a failure, with the broker's message where there is one.

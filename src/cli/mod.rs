@@ -32,6 +32,7 @@ mod support;
 mod top;
 mod topic;
 mod txn;
+mod words;
 
 use std::io::Write;
 use std::path::PathBuf;

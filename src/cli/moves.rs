@@ -9,7 +9,7 @@ use metaq_protocol::messages::alter_partition_reassignments_request::{
 use metaq_protocol::messages::elect_leaders_request::TopicPartitions;
 use metaq_protocol::messages::{
     AlterPartitionReassignmentsRequest, BrokerId, ElectLeadersRequest,
-    ListPartitionReassignmentsRequest,
+    ListPartitionReassignmentsRequest, MetadataResponse,
 };
 use serde::Serialize;
 
@@ -29,7 +29,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(5);
 const LOST_AFTER: Duration = Duration::from_secs(10);
 
 /// A partition, and the brokers that keep it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Known {
     pub(super) topic: String,
     pub(super) partition: i32,
@@ -50,6 +50,15 @@ impl Layout {
         let names: Option<Vec<&str>> =
             topics.map(|topics| topics.iter().map(String::as_str).collect());
         let metadata = client.metadata(names.as_deref())?;
+        Self::of(&metadata, names.is_some())
+    }
+
+    /// Of all topics but internal ones, as the controller has it.
+    pub(super) fn of_controller(client: &mut Client) -> Result<Self, Failure> {
+        Self::of(&client.metadata_of_controller(None)?, false)
+    }
+
+    fn of(metadata: &MetadataResponse, must_be_there: bool) -> Result<Self, Failure> {
         let ids = |ids: &[BrokerId]| ids.iter().map(|id| id.0).collect::<Vec<i32>>();
         let rack = |rack: String| Some(rack).filter(|rack| !rack.is_empty());
         let racks = metadata.brokers.iter().map(|broker| {
@@ -61,7 +70,7 @@ impl Layout {
         for topic in &metadata.topics {
             let name = topic.name.as_ref().map(|name| name.to_string());
             let name = name.unwrap_or_default();
-            if names.is_some() {
+            if must_be_there {
                 check(&name, topic.error_code, None)?;
             } else if is_internal_name(&name) {
                 continue;
@@ -93,7 +102,7 @@ impl Layout {
         for (id, rack) in self.racks.iter().filter(|(id, _)| meant(id)) {
             let host = Host {
                 rack: rack.clone(),
-                leads: leads_willingly(client, *id)?,
+                leads: reluctance(client, *id)?.is_none(),
                 kept: 0,
             };
             hosts.insert(*id, host);
@@ -102,16 +111,33 @@ impl Layout {
     }
 }
 
-/// Whether a broker is to lead where another one could.
-fn leads_willingly(client: &mut Client, id: i32) -> Result<bool, Failure> {
+/// Why a broker does not lead where another one could.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reluctance {
+    /// It is drained.
+    Drained,
+    /// It never leads (`broker.follows.only`).
+    FollowsOnly,
+    /// It takes no messages (`accept.publish`).
+    TakesNothing,
+}
+
+/// Why a broker that is there does not lead where another one could; `None` where it does.
+pub(super) fn reluctance(client: &mut Client, id: i32) -> Result<Option<Reluctance>, Failure> {
     let configs = describe(client, Some(id), BROKER_RESOURCE, &id.to_string())?;
     let is_set = |key: &str, value: &str| {
         let mut configs = configs.iter();
         let found = configs.find(|config| config.name.as_str() == key);
         found.is_some_and(|config| config.value.as_deref() == Some(value))
     };
-    let leads_less = is_set(DRAINED, "true") || is_set("broker.follows.only", "true");
-    Ok(!leads_less && !is_set("accept.publish", "false"))
+    let reasons = [
+        (Reluctance::Drained, DRAINED, "true"),
+        (Reluctance::FollowsOnly, "broker.follows.only", "true"),
+        (Reluctance::TakesNothing, "accept.publish", "false"),
+    ];
+    let mut reasons = reasons.into_iter();
+    let found = reasons.find(|(_, key, value)| is_set(key, value));
+    Ok(found.map(|(reason, ..)| reason))
 }
 
 /// A partition whose replicas are to be others, or in another order.
