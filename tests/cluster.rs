@@ -278,13 +278,16 @@ fn without_zookeeper_the_start_fails_with_its_address() {
     let dir = tempfile::tempdir().unwrap();
     let port = zookeeper::free_ports(1)[0];
     let nowhere = format!("127.0.0.1:{port}");
-    let node = Node::prepare(dir.path(), 0, &nowhere, &["zk.zkConnectionTimeoutMs=500"]);
+    let node = Node::prepare(dir.path(), 0, &nowhere, &["zk.zkConnectionTimeoutMs=2500"]);
     let (status, log) = node.fails();
     assert!(!status.success());
     assert!(
         log.contains(&nowhere) && log.contains("zk.zkConnectionTimeoutMs"),
         "{log}"
     );
+    // It was said before what is waited for.
+    let waits = log.find("waiting for ZooKeeper").unwrap();
+    assert!(waits < log.find("was not reached within").unwrap(), "{log}");
 }
 
 #[test]

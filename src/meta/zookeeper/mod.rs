@@ -21,6 +21,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use zookeeper_client::{Acls, Client, CreateMode, CreateOptions, Error};
 
 use super::{Change, Lease, MetaError, Node, Op, Session, SessionState};
@@ -28,6 +29,9 @@ use in_flight::Request;
 
 /// Watched changes that a slow receiver may lag before it must re-read.
 const WATCH_BACKLOG: usize = 16 << 10;
+/// After how long it is said that the first connection is waited for, and how often again.
+const TOLD_AFTER: Duration = Duration::from_secs(2);
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 /// Reads that one call keeps under way.
 const READS_AT_ONCE: usize = 256;
 /// Changes that may wait to be sent.
@@ -142,6 +146,24 @@ pub(super) struct ZooKeeper {
     stop: watch::Sender<bool>,
 }
 
+/// Says again and again that the first connection is waited for, so that nobody takes the broker for one that hangs.
+async fn tell_of_waiting<T>(servers: &str, timeout: Duration) -> T {
+    let started = Instant::now();
+    let gives_up_after_s = timeout.as_secs();
+    let mut pause = TOLD_AFTER;
+    loop {
+        tokio::time::sleep(pause).await;
+        let waited_s = started.elapsed().as_secs();
+        tracing::warn!(
+            servers,
+            waited_s,
+            gives_up_after_s,
+            "waiting for ZooKeeper (zk.zkConnect), which does not answer"
+        );
+        pause = TOLD_EVERY;
+    }
+}
+
 impl ZooKeeper {
     pub(super) async fn connect(options: ZooKeeperOptions) -> Result<Self, MetaError> {
         let timeout = options.connection_timeout;
@@ -157,8 +179,11 @@ impl ZooKeeper {
             lease: Arc::new(Lease::ended()),
             changes: broadcast::channel(WATCH_BACKLOG).0,
         });
-        let client = tokio::time::timeout(timeout, keeper::connect(&shared))
-            .await
+        let client = tokio::select! {
+            client = tokio::time::timeout(timeout, keeper::connect(&shared)) => client,
+            never = tell_of_waiting(&place, timeout) => never,
+        };
+        let client = client
             .map_err(|_| {
                 unavailable(&format!(
                     "ZooKeeper at {place} was not reached within {} ms (zk.zkConnectionTimeoutMs)",
