@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
 use super::changes::ClusterError;
 use super::image::SlotInfo;
@@ -28,6 +28,9 @@ pub struct Controller {
     pub(super) view: Arc<View>,
     /// Set while this broker is the controller.
     term: ArcSwapOption<Term>,
+    /// Held from what is read of the slots to what is written of them: who changes a setting deals them, and so does who
+    /// hears of the change.
+    dealing: Mutex<()>,
     /// Told when this broker finds that it is not the controller that it took itself for.
     deposed: Notify,
 }
@@ -37,6 +40,7 @@ impl Controller {
         Self {
             view,
             term: ArcSwapOption::empty(),
+            dealing: Mutex::default(),
             deposed: Notify::new(),
         }
     }
@@ -232,6 +236,7 @@ impl Controller {
 
     /// As the controller, gives every slot to a live broker.
     pub(super) async fn deal_slots(&self) -> Result<(), ClusterError> {
+        let _dealing = self.dealing.lock().await;
         if !self.is_controller() {
             return Ok(());
         }
@@ -325,6 +330,20 @@ mod tests {
         )
         .await;
         cluster.controller().deal_slots().await.unwrap();
+        let slot = cluster.image().slots[3];
+        assert_eq!((slot.owner, slot.epoch), (0, 5));
+    }
+
+    #[tokio::test]
+    async fn two_that_deal_the_slots_at_once_do_not_find_each_others_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = alone(dir.path()).await;
+        let path = paths::coordinator_slot(3);
+        let gone = r#"{"version":1,"owner":9,"epoch":4}"#;
+        put(cluster.meta(), &path, gone).await;
+        let controller = cluster.controller();
+        let (one, other) = tokio::join!(controller.deal_slots(), controller.deal_slots());
+        assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
         let slot = cluster.image().slots[3];
         assert_eq!((slot.owner, slot.epoch), (0, 5));
     }
