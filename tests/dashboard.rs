@@ -501,6 +501,11 @@ fn every_page_of_a_new_broker_says_what_to_do_or_that_there_is_nothing() {
             !answer.body.contains(" style="),
             "{path}: the page's policy forbids it"
         );
+        // Until a script shows it.
+        assert!(
+            answer.body.contains(r#"id="pulse" hidden"#),
+            "{path} says something of live values without scripts"
+        );
     }
     assert_eq!(get(&broker, "/nothing").status, 404);
     broker.stop();

@@ -52,6 +52,7 @@
   let stream = null;
   const look = () => {
     const wanted = !document.hidden && document.querySelector("[data-live]");
+    if (wanted) pulse.hidden = false;
     if (wanted && !stream) {
       stream = new EventSource("/api/live");
       stream.onmessage = (event) => { say(true); update(JSON.parse(event.data)); };
