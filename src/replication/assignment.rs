@@ -2,18 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-
-use super::fetcher::{Fetcher, Order};
+use super::connections::{At, Connections, Order, Start};
+use super::fetcher::Fetcher;
 use super::followed::Key;
 use crate::api::Context;
 use crate::cluster::{Image, Topic};
-
-/// Connections to a leader beyond num.replica.fetchers: what is to be copied at once does not wait for a fetch that waits.
-const EXTRA_CONNECTIONS: usize = 2;
 
 /// Whom a partition is copied from, and in which epoch.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,31 +16,24 @@ struct Source {
     leader_epoch: i32,
 }
 
-/// A connection to a leader.
-struct Connection {
-    orders: mpsc::UnboundedSender<Vec<Order>>,
-    is_waiting: Arc<AtomicBool>,
-    partitions: usize,
-}
-
 /// See the module's documentation.
-struct Assignment {
+struct Assignment<F> {
     cx: Arc<Context>,
     own: i32,
-    connections: BTreeMap<(i32, usize), Connection>,
+    connections: Connections<F>,
     copied: BTreeMap<Key, (Source, usize)>,
-    fetchers: JoinSet<()>,
 }
 
 /// Follows the cluster image.
 pub(super) async fn follow(cx: Arc<Context>) {
     let mut changes = cx.cluster.image_changes();
+    let context = cx.clone();
+    let copy = move |start: Start| Fetcher::new(context.clone(), start).run();
     let mut assignment = Assignment {
         own: cx.cluster.broker_id(),
         cx: cx.clone(),
-        connections: BTreeMap::new(),
+        connections: Connections::new(copy),
         copied: BTreeMap::new(),
-        fetchers: JoinSet::new(),
     };
     let mut before = Arc::new(Image::default());
     loop {
@@ -59,12 +46,16 @@ pub(super) async fn follow(cx: Arc<Context>) {
         before = now;
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
-            Some(_) = assignment.fetchers.join_next() => {}
+            Some(at) = assignment.connections.panicked() => assignment.copy_again(at),
         }
     }
 }
 
-impl Assignment {
+impl<F, Work> Assignment<F>
+where
+    F: Fn(Start) -> Work,
+    Work: Future<Output = ()> + Send + 'static,
+{
     /// Gives orders for what changed between two images.
     fn change(&mut self, before: &Image, now: &Image) {
         let mut ended = Vec::new();
@@ -129,15 +120,7 @@ impl Assignment {
             }
         }
         for (at, orders) in orders {
-            let Some(connection) = self.connections.get_mut(&at) else {
-                continue;
-            };
-            connection.partitions = connection.partitions.saturating_sub(orders.len());
-            match connection.partitions {
-                // The fetcher ends with it.
-                0 => drop(self.connections.remove(&at)),
-                _ => drop(connection.orders.send(orders)),
-            }
+            self.connections.forget(at, orders);
         }
     }
 
@@ -148,63 +131,29 @@ impl Assignment {
         for (key, source) in partitions {
             let known = self.copied.get(&key).map(|(_, number)| *number);
             let number = known.unwrap_or_else(|| {
-                let number = *chosen.get_or_insert_with(|| self.free_connection(leader));
-                if let Some(connection) = self.connections.get_mut(&(leader, number)) {
-                    connection.partitions += 1;
-                }
-                number
+                let at = *chosen.get_or_insert_with(|| self.free_connection(leader));
+                self.connections.count_one_more(at);
+                at.1
             });
             self.copied.insert(key, (source, number));
             let order = Order::Follow(key, source.leader_epoch);
             orders.entry(number).or_default().push(order);
         }
         for (number, orders) in orders {
-            if let Some(connection) = self.connections.get(&(leader, number)) {
-                let _ = connection.orders.send(orders);
-            }
+            self.connections.order((leader, number), orders);
         }
     }
 
-    /// A connection that waits for nothing, or another one; where there are as many as may be, the one with the fewest
-    /// partitions.
-    fn free_connection(&mut self, leader: i32) -> usize {
+    fn free_connection(&mut self, leader: i32) -> At {
         let usual = self.cx.config.number("num.replica.fetchers").max(1) as usize;
-        let known = || self.connections.range((leader, 0)..=(leader, usize::MAX));
-        let by_load = |(_, connection): &(&(i32, usize), &Connection)| connection.partitions;
-        let free = known().filter(|(_, one)| !one.is_waiting.load(Ordering::Acquire));
-        let count = known().count();
-        if count >= usual
-            && let Some(((_, number), _)) = free.min_by_key(by_load)
-        {
-            return *number;
-        }
-        if count >= usual + EXTRA_CONNECTIONS
-            && let Some(((_, number), _)) = known().min_by_key(by_load)
-        {
-            return *number;
-        }
-        let is_taken = |number: &usize| self.connections.contains_key(&(leader, *number));
-        let number = (0..).find(|number| !is_taken(number)).unwrap_or_default();
-        self.connect(leader, number);
-        number
+        self.connections.free(leader, usual)
     }
 
-    fn connect(&mut self, leader: i32, number: usize) {
-        let (orders, receiver) = mpsc::unbounded_channel();
-        let is_waiting = Arc::new(AtomicBool::new(false));
-        let fetcher = Fetcher {
-            cx: self.cx.clone(),
-            leader,
-            number,
-            orders: receiver,
-            is_waiting: is_waiting.clone(),
-        };
-        self.fetchers.spawn(fetcher.run());
-        let connection = Connection {
-            orders,
-            is_waiting,
-            partitions: 0,
-        };
-        self.connections.insert((leader, number), connection);
+    /// The task of a connection has panicked: another one copies what it copied.
+    fn copy_again(&mut self, at: At) {
+        let copied = self.copied.iter();
+        let lost = copied.filter(|(_, (source, number))| (source.leader, *number) == at);
+        let orders = lost.map(|(key, (source, _))| Order::Follow(*key, source.leader_epoch));
+        self.connections.restart(at, orders.collect());
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::answer::{self, Answer};
+use super::connections::{Order, Start};
 use super::followed::{self, Key};
 use super::out_of_range;
 use super::session::Session;
@@ -32,26 +33,13 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Pause after a failure, doubled up to replica.fetch.backoff.ms.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 
-/// What a fetcher is to do with a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
-    /// Copy it from this fetcher's leader, which leads in an epoch.
-    Follow(Key, i32),
-    /// Copy it no more.
-    Forget(Key),
-}
-
 /// One connection to a leader.
 pub(super) struct Fetcher {
-    pub(super) cx: Arc<Context>,
-    /// Whom it fetches from.
-    pub(super) leader: i32,
-    /// Which of the connections to it.
-    pub(super) number: usize,
-    /// What it is to do; it ends with the sender.
-    pub(super) orders: mpsc::UnboundedReceiver<Vec<Order>>,
-    /// Whether a fetch waits at the leader: what is ordered now waits for its answer.
-    pub(super) is_waiting: Arc<AtomicBool>,
+    cx: Arc<Context>,
+    leader: i32,
+    number: usize,
+    orders: mpsc::UnboundedReceiver<Vec<Order>>,
+    is_waiting: Arc<AtomicBool>,
 }
 
 /// A partition that is copied.
@@ -90,6 +78,16 @@ impl State {
 }
 
 impl Fetcher {
+    pub(super) fn new(cx: Arc<Context>, start: Start) -> Self {
+        Self {
+            cx,
+            leader: start.leader,
+            number: start.number,
+            orders: start.orders,
+            is_waiting: start.is_waiting,
+        }
+    }
+
     /// Copies until there are no orders any more.
     pub(super) async fn run(mut self) {
         let mut state = State::default();
@@ -382,7 +380,7 @@ impl Fetcher {
     fn not_appended(&self, state: &mut State, one: &Received, error: &LogError) {
         let (topic, partition) = (one.partition.topic(), one.partition.index());
         if answer::is_final(error) {
-            tracing::error!(%topic, partition, %error, "the replica is not copied any more");
+            tracing::error!(%topic, partition, %error, "what was fetched cannot be written: the replica waits until its files can be used");
         } else {
             tracing::warn!(%topic, partition, %error, "what was fetched is not appended");
         }

@@ -2,16 +2,18 @@
 //! leads are in sync.
 //!
 //! ```text
-//! run ─▶ {assignment, isr_proposals}      assignment ─▶ fetcher ─▶ {session, answer, out_of_range} ─▶ followed
+//! run ─▶ {assignment, isr_proposals}      assignment ─▶ fetcher ─▶ {session, answer, out_of_range, connections} ─▶ followed
 //! ```
 //!
 //! - `assignment` follows the cluster image: which partitions are copied from whom, by which connection.
+//! - `connections` has the tasks, and starts one again that panicked.
 //! - `fetcher` is one connection's loop: it fetches, has what came appended, and fetches again from where the logs end then. So
 //!   what it asks for is what this broker has, durably where the topic syncs each message, and the leader may count on it.
 //! - `isr_proposals` sends AlterPartition.
 
 mod answer;
 mod assignment;
+mod connections;
 mod fetcher;
 mod followed;
 mod isr_proposals;
