@@ -19,6 +19,7 @@ use metaq_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse, Br
 use tokio::time::Instant;
 
 use super::followed::Key;
+use super::retries::Retries;
 use crate::api::{Context, FORWARDED, alter_partitions_here};
 use crate::cluster::{Image, PartitionInfo};
 use crate::partition::{IsrChange, Partition, PartitionError, TopicPartitions};
@@ -28,8 +29,6 @@ use crate::peer::Lane;
 const VERSION: i16 = 3;
 /// How long the controller may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Pause after a proposal without an answer, or one that was not taken.
-const PAUSE: Duration = Duration::from_millis(50);
 /// Pause after which partitions whose files cannot be used are looked at again.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
@@ -39,19 +38,27 @@ pub(super) async fn send(cx: Arc<Context>) {
     let mut proposals = Proposals {
         cx: cx.clone(),
         under_way: BTreeMap::new(),
+        wanted: BTreeSet::new(),
         failed: BTreeSet::new(),
+        resigned: Instant::now(),
+        retries: Retries::default(),
+        asked: (-1, Vec::new()),
     };
+    let mut images = cx.cluster.image_changes();
     // As Kafka's ReplicaManager: twice in the time that a replica may lag.
     let mut looked = Instant::now();
     loop {
-        let pause = match (proposals.under_way.is_empty(), proposals.failed.is_empty()) {
-            (true, true) => watch.lag_max / 2,
-            (true, false) => FAILED_PAUSE.min(watch.lag_max / 2),
-            (false, _) => PAUSE,
-        };
-        if let Ok(wanted) = tokio::time::timeout(pause, watch.wanted()).await {
-            wanted.into_iter().for_each(|key| proposals.begin(key));
+        let looks_again = looked + watch.lag_max / 2;
+        let until = proposals
+            .next_at()
+            .map_or(looks_again, |at| at.min(looks_again));
+        tokio::select! {
+            wanted = watch.wanted() => proposals.wanted.extend(wanted),
+            () = tokio::time::sleep_until(until) => {}
+            changed = images.changed() => if changed.is_err() { return },
         }
+        proposals.look_for_brokers();
+        proposals.begin_all();
         if looked.elapsed() >= watch.lag_max / 2 {
             looked = Instant::now();
             let topics = cx.partitions.topics();
@@ -68,8 +75,16 @@ struct Proposals {
     cx: Arc<Context>,
     /// Those that were not answered, and how many are in sync before them.
     under_way: BTreeMap<Key, (IsrChange, usize)>,
+    /// Partitions that have something to propose.
+    wanted: BTreeSet<Key>,
     /// Partitions whose files cannot be used here.
     failed: BTreeSet<Key>,
+    /// When those were looked at.
+    resigned: Instant,
+    /// Of partitions; and of the controller, where all was refused.
+    retries: Retries<Option<Key>>,
+    /// The controller that was asked, and the brokers that were registered then, with their registrations.
+    asked: (i32, Vec<(i32, i64, bool)>),
 }
 
 impl Proposals {
@@ -104,8 +119,45 @@ impl Proposals {
         }
     }
 
+    /// Until when there is nothing to do but for what is new; `None` where nothing is left to be done.
+    fn next_at(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let at = |key| self.retries.rests_until(&key, now).unwrap_or(now);
+        let keys = self.under_way.keys().chain(&self.wanted);
+        let asked = keys.map(|key| at(Some(*key)).max(at(None))).min();
+        let failed = (!self.failed.is_empty()).then(|| self.resigned + FAILED_PAUSE);
+        asked.into_iter().chain(failed).min()
+    }
+
+    fn rests(&self, key: Option<Key>) -> bool {
+        self.retries.rests_until(&key, Instant::now()).is_some()
+    }
+
+    /// Where another broker is the controller, or one is registered anew or gone, what was refused is asked at once.
+    fn look_for_brokers(&mut self) {
+        let image = self.cx.cluster.image();
+        let brokers = image.brokers.values();
+        let registered = brokers.map(|broker| (broker.id, broker.epoch, broker.shutting_down));
+        let now = (image.controller_id, registered.collect());
+        if now != self.asked {
+            self.asked = now;
+            self.retries.begin_anew();
+        }
+    }
+
+    /// Begins what is wanted and does not rest.
+    fn begin_all(&mut self) {
+        for key in std::mem::take(&mut self.wanted) {
+            match self.rests(Some(key)) {
+                true => drop(self.wanted.insert(key)),
+                false => self.begin(key),
+            }
+        }
+    }
+
     /// Proposes of partitions whose files cannot be used that the others are in sync.
     fn resign(&mut self) {
+        self.resigned = Instant::now();
         let own = self.cx.cluster.broker_id();
         for key in std::mem::take(&mut self.failed) {
             if !self.has_failed(&key) {
@@ -170,11 +222,17 @@ impl Proposals {
         for key in outdated {
             self.under_way.remove(&key);
         }
-        if self.under_way.is_empty() {
+        let keys = self.under_way.keys();
+        let due: BTreeSet<Key> = keys
+            .copied()
+            .filter(|key| !self.rests(Some(*key)))
+            .collect();
+        if due.is_empty() || self.rests(None) {
             return;
         }
-        match self.ask().await {
+        match self.ask(&due).await {
             Ok(answer) if answer.error_code == 0 => {
+                self.retries.taken(&None);
                 for topic in answer.topics {
                     for altered in topic.partitions {
                         self.answered((topic.topic_id, altered.partition_index), &altered);
@@ -184,17 +242,21 @@ impl Proposals {
             Ok(answer) => {
                 let error = ResponseError::try_from_code(answer.error_code);
                 tracing::debug!(?error, "proposals of who is in sync are not taken now");
-                tokio::time::sleep(PAUSE).await;
+                self.retries.refused(None, Instant::now());
             }
             Err(error) => {
                 tracing::debug!(%error, "proposals of who is in sync have no answer");
-                tokio::time::sleep(PAUSE).await;
+                self.retries.refused(None, Instant::now());
             }
         }
     }
 
     /// As Kafka's Partition.handleAlterPartitionError.
     fn answered(&mut self, key: Key, altered: &Altered) {
+        match altered.error_code {
+            0 => self.retries.taken(&Some(key)),
+            _ => self.retries.refused(Some(key), Instant::now()),
+        }
         if self.has_failed(&key) {
             // What became of it the image says; where it is not done, it is proposed again in a while.
             let error = ResponseError::try_from_code(altered.error_code);
@@ -248,7 +310,7 @@ impl Proposals {
         counted.fetch_add(1, Ordering::Relaxed);
     }
 
-    async fn ask(&self) -> io::Result<AlterPartitionResponse> {
+    async fn ask(&self, due: &BTreeSet<Key>) -> io::Result<AlterPartitionResponse> {
         let image = self.cx.cluster.image();
         let own = self.cx.cluster.broker_id();
         let away = || io::Error::from(io::ErrorKind::NotConnected);
@@ -256,7 +318,7 @@ impl Proposals {
         let request = AlterPartitionRequest::default()
             .with_broker_id(BrokerId(own))
             .with_broker_epoch(registered.epoch)
-            .with_topics(self.topics(&image));
+            .with_topics(self.topics(&image, due));
         if self.cx.cluster.is_controller() {
             return Ok(alter_partitions_here(&self.cx, request, VERSION).await);
         }
@@ -267,9 +329,10 @@ impl Proposals {
         self.cx.call(to, by, &request, ANSWER_MAX).await
     }
 
-    fn topics(&self, image: &Image) -> Vec<TopicData> {
+    fn topics(&self, image: &Image, due: &BTreeSet<Key>) -> Vec<TopicData> {
         let mut topics: Vec<TopicData> = Vec::new();
-        for ((topic_id, index), (change, _)) in &self.under_way {
+        let under_way = self.under_way.iter().filter(|(key, _)| due.contains(*key));
+        for ((topic_id, index), (change, _)) in under_way {
             let member = |(id, epoch): &(i32, i64)| {
                 let registered = image.brokers.get(id).map_or(-1, |broker| broker.epoch);
                 BrokerState::default()

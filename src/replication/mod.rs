@@ -2,14 +2,14 @@
 //! leads are in sync.
 //!
 //! ```text
-//! run ─▶ {assignment, isr_proposals}      assignment ─▶ fetcher ─▶ {session, answer, out_of_range, connections} ─▶ followed
+//! run ─▶ {assignment, isr_proposals ─▶ retries}      assignment ─▶ fetcher ─▶ {session, answer, out_of_range, connections} ─▶ followed
 //! ```
 //!
 //! - `assignment` follows the cluster image: which partitions are copied from whom, by which connection.
 //! - `connections` has the tasks, and starts one again that panicked.
 //! - `fetcher` is one connection's loop: it fetches, has what came appended, and fetches again from where the logs end then. So
 //!   what it asks for is what this broker has, durably where the topic syncs each message, and the leader may count on it.
-//! - `isr_proposals` sends AlterPartition.
+//! - `isr_proposals` sends AlterPartition, and what was refused ever later again (`retries`).
 
 mod answer;
 mod assignment;
@@ -18,6 +18,7 @@ mod fetcher;
 mod followed;
 mod isr_proposals;
 mod out_of_range;
+mod retries;
 mod session;
 
 use std::sync::Arc;
