@@ -353,6 +353,10 @@ fn a_clusters_status_shows_who_is_away_and_what_partitions_lack() {
         out.contains("0 without a leader, 3 with replicas that are not in sync, 1 below"),
         "{out}"
     );
+    within(LONG, "the leader to tell why", || {
+        let told = cluster.nodes[0].page("/api/events?kind=in_sync");
+        told.contains("out of sync: its broker is away") && told.contains("broker 2")
+    });
     assert_eq!(row(&out, "2")[1..3], ["away", "-"], "{out}");
     assert_eq!(row(&out, "2")[5..8], ["0", "3", "0"], "{out}");
     assert!(

@@ -48,6 +48,21 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// One of which nothing but its registration is known.
+    #[cfg(test)]
+    pub fn registered(id: i32, epoch: i64) -> Self {
+        Self {
+            id,
+            endpoints: Vec::new(),
+            rack: None,
+            accept_publish: true,
+            follows_only: false,
+            shutting_down: false,
+            lost: LossRecord::default(),
+            epoch,
+        }
+    }
+
     /// Where clients that came in by a listener find it; `None` where it has no such listener.
     pub fn endpoint(&self, listener: &str) -> Option<&BrokerEndpoint> {
         self.endpoints

@@ -45,13 +45,15 @@ pub enum EventKind {
     Transaction,
     /// A log was compacted, or cannot be.
     Compaction,
+    /// A replica fell out of sync, or is in sync again.
+    InSync,
     /// Somebody did something here that changes the broker.
     Action,
 }
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Rebalance,
         Self::ConnectionRejected,
         Self::RequestRejected,
@@ -62,6 +64,7 @@ impl EventKind {
         Self::SlowSync,
         Self::Transaction,
         Self::Compaction,
+        Self::InSync,
         Self::Action,
     ];
 
@@ -78,6 +81,7 @@ impl EventKind {
             Self::SlowSync => "slow_sync",
             Self::Transaction => "transaction",
             Self::Compaction => "compaction",
+            Self::InSync => "in_sync",
             Self::Action => "action",
         }
     }

@@ -19,10 +19,11 @@ use metaq_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse, Br
 use tokio::time::Instant;
 
 use super::followed::Key;
+use super::isr_history::{Laggard, Laggards};
 use super::retries::Retries;
 use crate::api::{Context, FORWARDED, alter_partitions_here};
 use crate::cluster::{Image, PartitionInfo};
-use crate::partition::{IsrChange, Partition, PartitionError, TopicPartitions};
+use crate::partition::{FollowerState, IsrChange, Partition, PartitionError, TopicPartitions};
 use crate::peer::Lane;
 
 /// AlterPartition in this version is understood by every broker of a cluster.
@@ -33,10 +34,11 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Sends what partitions want proposed, until the broker ends.
-pub(super) async fn send(cx: Arc<Context>) {
+pub(super) async fn send(cx: Arc<Context>, laggards: Arc<Laggards>) {
     let watch = cx.partitions.isr_watch().clone();
     let mut proposals = Proposals {
         cx: cx.clone(),
+        laggards,
         under_way: BTreeMap::new(),
         wanted: BTreeSet::new(),
         failed: BTreeSet::new(),
@@ -73,6 +75,8 @@ pub(super) async fn send(cx: Arc<Context>) {
 
 struct Proposals {
     cx: Arc<Context>,
+    /// Told whom a proposal takes out.
+    laggards: Arc<Laggards>,
     /// Those that were not answered, and how many are in sync before them.
     under_way: BTreeMap<Key, (IsrChange, usize)>,
     /// Partitions that have something to propose.
@@ -188,10 +192,12 @@ impl Proposals {
             return;
         };
         let watch = self.cx.partitions.isr_watch();
-        let before = partition.state().isr.len();
+        let before = partition.state().isr;
         let change = partition.begin_proposal(|id, epoch| watch.is_eligible(id, epoch));
         if let Some(change) = change {
-            self.under_way.insert(key, (change, before));
+            let laggards = laggards(&partition, &before, &change);
+            self.laggards.propose(key, change.partition_epoch, laggards);
+            self.under_way.insert(key, (change, before.len()));
         }
     }
 
@@ -356,4 +362,18 @@ impl Proposals {
         }
         topics
     }
+}
+
+/// Whom a proposal takes out, as they are at this moment.
+fn laggards(partition: &Partition, before: &[i32], change: &IsrChange) -> Vec<Laggard> {
+    let stays = |id: i32| change.isr.iter().any(|(member, _)| *member == id);
+    let end = partition.log().ends().log_end.offset;
+    let followers = partition.followers().into_iter();
+    let left = followers.filter(|one| before.contains(&one.replica) && !stays(one.replica));
+    let laggard = |one: FollowerState| Laggard {
+        replica: one.replica,
+        behind: (one.log_end >= 0).then(|| (end - one.log_end).max(0)),
+        lagged: one.caught_up.map(|then| then.elapsed()),
+    };
+    left.map(laggard).collect()
 }

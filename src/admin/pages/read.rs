@@ -376,7 +376,7 @@ struct Cluster {
 }
 
 pub(super) async fn cluster(visit: Visit) -> Response {
-    let kinds = [EventKind::Session, EventKind::Controller];
+    let kinds = [EventKind::Session, EventKind::Controller, EventKind::InSync];
     render(&Cluster {
         view: ClusterStatus::of(&visit.shared.cx),
         events: latest(&visit.shared.cx, &kinds, 50),

@@ -15,7 +15,7 @@ pub(in crate::admin) struct EventView {
     /// Counts events, by when they first happened.
     pub(in crate::admin) number: u64,
     /// `rebalance`, `connection_rejected`, `request_rejected`, `throttle`, `controller`, `session`, `partition_offline`,
-    /// `slow_sync`, `transaction`, `compaction` or `action`.
+    /// `slow_sync`, `transaction`, `compaction`, `in_sync` or `action`.
     pub(in crate::admin) kind: &'static str,
     /// When first, ms since 1970.
     pub(in crate::admin) at_ms: i64,
