@@ -527,6 +527,17 @@ fn a_topic_gets_other_brokers_and_more_replicas_and_what_is_under_way_is_taken_b
     assert_eq!(shares(ask, "t", 3), [(4, 2), (4, 2), (4, 2)]);
     let (code, _, told) = reassign(&["--brokers", "1,2", "--execute"]);
     assert_eq!(code, 0, "{told}");
+    let left = |node: &Node| {
+        let entries = std::fs::read_dir(node.data()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names
+            .filter(|name| name.starts_with("t-") && !name.ends_with("-delete"))
+            .count()
+    };
+    within(LONG, "the replicas of broker 0 to go", || {
+        left(&cluster.nodes[0]) == 0
+    });
+    assert_eq!(left(&cluster.nodes[1]), 6);
     assert_eq!(shares(ask, "t", 3), [(0, 0), (6, 3), (6, 3)]);
     for (wrong, why) in [
         (
@@ -591,6 +602,25 @@ fn a_topic_gets_other_brokers_and_more_replicas_and_what_is_under_way_is_taken_b
     assert_eq!(json(ask, &["topic", "reassign", "t", "--cancel"]), status);
     cluster.nodes[0].resume();
     assert_eq!(shares(ask, "t", 3), [(0, 0), (6, 3), (6, 3)]);
+}
+
+#[test]
+fn a_broker_that_was_away_when_its_replica_was_taken_away_removes_it_when_it_is_back() {
+    let mut cluster = Cluster::start(3, &[SHORT_SESSION]);
+    place(&cluster, "t", &[&[0, 1]]);
+    assert_eq!(produce(&mut cluster.nodes[0].client(), "t", 0), (0, 0));
+    cluster.nodes[0].kill();
+    within(SESSION + LONG, "broker 1 to lead", || {
+        states(&cluster.nodes[1], "t") == [(1, isr(&[1]))]
+    });
+    let words = ["topic", "reassign", "t", "--brokers", "1,2", "--execute"];
+    let (code, _, told) = metaq(&cluster.nodes[1], &words);
+    assert_eq!(code, 0, "{told}");
+    let replica = cluster.nodes[0].data().join("t-0");
+    assert!(replica.exists());
+    cluster.nodes[0].launch();
+    assert!(!replica.exists());
+    assert_eq!(produce(&mut cluster.nodes[1].client(), "t", 0), (0, 1));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Topics of partition directories that were found in the data directories and that the tree does not know.
+//! Partition directories that were found in the data directories: those of topics that the tree does not know, and those of
+//! replicas that this broker keeps no more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +16,47 @@ use crate::log::FoundPartition;
 use crate::meta::MetaError;
 
 impl View {
+    /// Removes what was found of partitions that this broker keeps no more: it was away when its replicas were taken away, which
+    /// began a leader epoch. Where the files know that epoch, the tree is an older one, and they stay.
+    pub(super) async fn remove_found_replicas(&self) {
+        let image = self.image();
+        let is_kept_no_more = |found: &FoundPartition| {
+            let topic = image.topic(&found.topic);
+            let topic = topic.filter(|topic| found.topic_id == Some(topic.id));
+            let info = topic.and_then(|topic| topic.partition(found.partition));
+            info.is_some_and(|info| {
+                let written = self.partitions.latest_epoch(&found.topic, found.partition);
+                !info.replicas.contains(&self.broker_id) && info.leader_epoch > written
+            })
+        };
+        let mut strays = self.partitions.found();
+        strays.retain(is_kept_no_more);
+        if strays.is_empty() {
+            return;
+        }
+        let partitions = self.partitions.clone();
+        let remove = move || {
+            for stray in strays {
+                let (topic, partition) = (&stray.topic, stray.partition);
+                match partitions.remove_found(&stray) {
+                    Ok(()) => {
+                        tracing::info!(
+                            topic,
+                            partition,
+                            "removed: this broker keeps no replica of it any more"
+                        );
+                    }
+                    Err(error) => {
+                        tracing::error!(topic, partition, %error, "cannot remove a replica that is kept no more");
+                    }
+                }
+            }
+        };
+        if self.partitions.workers().unblock(remove).await.is_none() {
+            tracing::error!("replicas that are kept no more are left where they are");
+        }
+    }
+
     /// Makes topics of partition directories that the tree does not know, such as another Kafka's.
     pub(super) async fn adopt_found(&self, deleted: &BTreeSet<Uuid>) -> Result<(), ClusterError> {
         let image = self.image();

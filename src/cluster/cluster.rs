@@ -212,6 +212,7 @@ async fn open_topics(view: &View) -> Result<OpenedTopics, ClusterError> {
     view.change_image(|image| image.put(topics));
     let deleted = view.finish_deletions().await?;
     view.adopt_found(&deleted).await?;
+    view.remove_found_replicas().await;
     let report = view.open_all().await;
     let report = report
         .ok_or_else(|| MetaError::Unavailable("opening the partitions panicked".to_owned()))?;

@@ -9,8 +9,8 @@ use super::image::{Image, PartitionInfo, Topic};
 pub(super) enum Step {
     /// The topic is gone, and its files with it.
     Delete(Arc<Topic>),
-    /// This broker keeps these no more; their files stay.
-    Stop(Arc<Topic>, Vec<i32>),
+    /// This broker keeps these no more, and their files go.
+    Remove(Arc<Topic>, Vec<i32>),
     /// Another broker leads these, or none does, and this one keeps a replica.
     BecomeFollower(Arc<Topic>, Vec<i32>),
     /// The topic's configuration is another one.
@@ -51,13 +51,13 @@ pub(super) fn reconcile(before: &Image, after: &Image, me: i32) -> Vec<Step> {
     let survives = |old: &Topic| after.topic(&old.name).is_some_and(|new| new.id == old.id);
     let gone = before.topics().filter(|old| !survives(old));
     steps.extend(gone.cloned().map(Step::Delete));
-    let (mut stops, mut configs, mut begins) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ends, mut configs, mut begins) = (Vec::new(), Vec::new(), Vec::new());
     for new in after.topics() {
         let old = before.topic(&new.name).filter(|old| old.id == new.id);
         if old.is_some_and(|old| Arc::ptr_eq(old, new)) {
             continue;
         }
-        let (mut stop, mut follow, mut lead) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut remove, mut follow, mut lead) = (Vec::new(), Vec::new(), Vec::new());
         let mut update = Vec::new();
         for (index, info) in new.partitions.iter().enumerate() {
             let before = old.and_then(|old| old.partitions.get(index));
@@ -68,16 +68,16 @@ pub(super) fn reconcile(before: &Image, after: &Image, me: i32) -> Vec<Step> {
                     let is_kept = role != Role::Nothing && before != Some(info);
                     update.extend(is_kept.then_some(index as i32));
                 }
-                Role::Nothing => stop.push(index as i32),
+                Role::Nothing => remove.push(index as i32),
                 Role::Follower { .. } => follow.push(index as i32),
                 Role::Leader { .. } => lead.push(index as i32),
             }
         }
-        if !stop.is_empty() {
-            stops.push(Step::Stop(new.clone(), stop));
+        if !remove.is_empty() {
+            ends.push(Step::Remove(new.clone(), remove));
         }
         if !follow.is_empty() {
-            stops.push(Step::BecomeFollower(new.clone(), follow));
+            ends.push(Step::BecomeFollower(new.clone(), follow));
         }
         if old.is_some_and(|old| old.overrides != new.overrides) {
             configs.push(Step::Reconfigure(new.clone()));
@@ -89,7 +89,7 @@ pub(super) fn reconcile(before: &Image, after: &Image, me: i32) -> Vec<Step> {
             begins.push(Step::UpdateState(new.clone(), update));
         }
     }
-    steps.extend(stops);
+    steps.extend(ends);
     steps.extend(configs);
     steps.extend(begins);
     steps
@@ -147,12 +147,12 @@ mod tests {
     }
 
     #[test]
-    fn what_another_broker_leads_by_now_is_given_up_and_what_comes_back_is_opened() {
+    fn what_others_keep_by_now_is_removed_and_what_comes_back_is_opened() {
         let here = topic(7, &[(1, 3, &[1])]);
         let elsewhere = topic(7, &[(2, 4, &[2])]);
         let back = topic(7, &[(1, 5, &[1])]);
-        let stop = Step::Stop(Arc::new(elsewhere.clone()), vec![0]);
-        assert_eq!(steps(Some(here), Some(elsewhere.clone())), [stop]);
+        let remove = Step::Remove(Arc::new(elsewhere.clone()), vec![0]);
+        assert_eq!(steps(Some(here), Some(elsewhere.clone())), [remove]);
         let lead = Step::BecomeLeader(Arc::new(back.clone()), vec![0]);
         assert_eq!(steps(Some(elsewhere), Some(back)), [lead]);
     }

@@ -9,7 +9,7 @@ use super::image::{PartitionInfo, Topic};
 use super::reconcile::Step;
 use crate::config::{LiveConfig, TopicConfig, TopicOverrides};
 use crate::log::LogConfig;
-use crate::partition::{OpenReport, PartitionState, Partitions, TopicToOpen};
+use crate::partition::{OpenReport, PartitionState, Partitions, Removal, TopicToOpen};
 
 /// This broker's partitions and the configuration that they get.
 pub(super) struct Reconciler {
@@ -56,14 +56,12 @@ impl Reconciler {
     /// Does all steps. What ends has ended when this returns, and what begins can be used, but for what the report counts as
     /// offline. One `settle`s that opens what was there at start.
     pub(super) async fn carry_out(&self, steps: &[Step], settle: bool) -> Option<OpenReport> {
-        let (mut deleted, mut stopped) = (Vec::new(), Vec::new());
+        let (mut deleted, mut removed) = (Vec::new(), Vec::new());
         let (mut roles, mut updates, mut opened) = (Vec::new(), Vec::new(), Vec::new());
         for step in steps {
             match step {
                 Step::Delete(topic) => deleted.push(topic.id),
-                Step::Stop(topic, partitions) => {
-                    stopped.extend(partitions.iter().map(|index| (topic.id, *index)));
-                }
+                Step::Remove(topic, partitions) => removed.extend(removals(topic, partitions)),
                 Step::Reconfigure(topic) => self.reconfigure(topic),
                 Step::BecomeFollower(topic, partitions) | Step::BecomeLeader(topic, partitions) => {
                     let known = self.partitions.topic_by_id(topic.id);
@@ -83,7 +81,7 @@ impl Reconciler {
             }
         }
         self.partitions.delete(&deleted).await;
-        self.partitions.stop(&stopped).await;
+        self.partitions.remove(&removed).await;
         self.partitions.take_roles(roles).await;
         self.partitions.update_states(updates);
         if opened.is_empty() && !settle {
@@ -141,4 +139,15 @@ impl Reconciler {
             partitions: partitions.into_iter().filter_map(info).collect(),
         }
     }
+}
+
+fn removals<'a>(topic: &'a Topic, partitions: &'a [i32]) -> impl Iterator<Item = Removal> + 'a {
+    partitions.iter().filter_map(|index| {
+        let info = topic.partition(*index)?;
+        Some(Removal {
+            topic_id: topic.id,
+            index: *index,
+            leader_epoch: info.leader_epoch,
+        })
+    })
 }

@@ -52,7 +52,7 @@ pub use isr_watch::IsrWatch;
 pub use options::PartitionsOptions;
 pub use partition_state::PartitionState;
 pub use registry::{
-    Cut, CutTo, OpenReport, PartitionError, Partitions, TopicPartitions, TopicToOpen,
+    Cut, CutTo, OpenReport, PartitionError, Partitions, Removal, TopicPartitions, TopicToOpen,
 };
 pub use relocation::MoveError;
 pub use replica::{Identity, ListedOffset, OffsetSpec, ReadError, Replica, Traffic};

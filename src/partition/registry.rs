@@ -5,11 +5,13 @@
 mod cut;
 mod delete;
 mod open;
+mod remove;
 mod replace;
 mod roles;
 mod stop;
 
 pub use cut::{Cut, CutTo};
+pub use remove::Removal;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};

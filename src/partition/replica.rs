@@ -297,6 +297,12 @@ impl Replica {
         self.mark_deleted();
     }
 
+    /// It was stopped, and nothing is appended any more: nobody will hear of a sync.
+    pub(super) fn refuse_stopped(&self) {
+        let mut progress = self.progress.lock();
+        progress.acks.refuse_all(|| LogError::NotLeader);
+    }
+
     /// The partition goes to another directory: what is appended here from now on is refused, and asked again.
     pub(super) fn mark_moved(&self) {
         self.mark_deleted();

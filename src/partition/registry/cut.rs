@@ -133,7 +133,7 @@ impl Partitions {
     }
 
     /// Whether the journal notes, where it may hold something of them, that the logs are cut off.
-    async fn note_cuts_in_journal(self: &Arc<Self>, at: usize, cuts: &[Cut]) -> bool {
+    pub(super) async fn note_cuts_in_journal(self: &Arc<Self>, at: usize, cuts: &[Cut]) -> bool {
         let Some(journal) = self.volumes[at].writer.journal() else {
             return true;
         };

@@ -127,7 +127,12 @@ impl Partitions {
 
     /// Whether the directory of a partition that is not open is this topic's. One without an id, which a failing disk or the
     /// power took, is whose name it has.
-    fn is_of(&self, volume: &Volume, topic: &TopicPartitions, index: i32) -> io::Result<bool> {
+    pub(super) fn is_of(
+        &self,
+        volume: &Volume,
+        topic: &TopicPartitions,
+        index: i32,
+    ) -> io::Result<bool> {
         let is_named_anew = self.map.load().by_name.contains_key(&topic.topic);
         let id = volume.dir.topic_id(&topic.topic, index)?;
         Ok(id.map_or(!is_named_anew, |id| id == topic.topic_id))
@@ -156,6 +161,11 @@ impl Partitions {
             return Ok(());
         };
         let _renaming = self.lock_renames();
+        if let Some(topic_id) = found.topic_id {
+            // Where it comes to be a replica again, that begins anew.
+            let known = (topic_id, found.partition);
+            volume.journaled.lock().remove(&known);
+        }
         if !found.path.try_exists()? {
             // Also where an earlier try went no further.
             return volume.dir.sync();

@@ -12,7 +12,9 @@ use super::super::handle::Partition;
 use super::super::partition_state::PartitionState;
 use super::super::replica::{Identity, Replica};
 use super::super::volume::Volume;
-use super::{HostedPartition, Map, OpenReport, Partitions, TopicPartitions, TopicToOpen};
+use super::{
+    HostedPartition, Map, OpenReport, PartitionError, Partitions, TopicPartitions, TopicToOpen,
+};
 use crate::log::journal;
 use crate::log::{
     DataDir, DataDirError, FoundPartition, Left, LeftAs, Log, LogError, OpenMode, uuid_to_base64,
@@ -114,10 +116,11 @@ impl Partitions {
         }
         let map = self.map.load();
         let left = volume.journaled.lock();
-        // What is of a partition that is online is in its log: in another directory, where it was moved there.
+        // What is of a partition that is online is in its log: in another directory, where it was moved there. One that this
+        // broker keeps no more is not known.
         let is_needed = |(topic_id, index): &(Uuid, i32)| {
             let topic = map.by_id.get(topic_id);
-            topic.is_some_and(|topic| topic.get(*index).is_err())
+            topic.is_some_and(|topic| matches!(topic.get(*index), Err(PartitionError::Offline(_))))
         };
         match left.keys().any(is_needed) {
             true => journal::keep(&*self.disk, volume.dir.path()),

@@ -21,6 +21,7 @@ impl Partitions {
                 let _ = volume.writer.run(|| ()).await;
                 volume.has_one_less();
             }
+            partition.refuse_stopped();
         }
         let own = self.clone();
         let close = move || {
