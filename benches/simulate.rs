@@ -28,6 +28,8 @@ mod moves;
 mod names;
 #[path = "../tests/simulation/network.rs"]
 mod network;
+#[path = "../tests/simulation/operator.rs"]
+mod operator;
 #[path = "../tests/simulation/process.rs"]
 mod process;
 #[path = "../tests/simulation/producer.rs"]

@@ -44,6 +44,8 @@ mod moves;
 mod names;
 #[path = "simulation/network.rs"]
 mod network;
+#[path = "simulation/operator.rs"]
+mod operator;
 #[path = "simulation/process.rs"]
 mod process;
 #[path = "simulation/producer.rs"]
@@ -363,4 +365,9 @@ fn replicas_keep_what_is_acknowledged_and_are_equal_in_the_end_whatever_fails_ar
 #[test]
 fn a_follower_whose_journal_has_failed_is_cut_off_and_goes_on() {
     process::run(What::Replicas, 10, CHILD).unwrap();
+}
+
+#[test]
+fn who_copies_hears_at_once_that_the_replica_was_taken_away_whose_sync_it_waits_for() {
+    process::run(What::Replicas, 29, CHILD).unwrap();
 }

@@ -316,7 +316,8 @@ impl House {
                 if self.is_replicated {
                     let is_there = |(topic, index): &&Place| {
                         let topic = image.topic(topic);
-                        topic.is_some_and(|topic| topic.partition(*index).is_some())
+                        let info = topic.and_then(|topic| topic.partition(*index));
+                        info.is_some_and(|info| info.replicas.contains(&(self.index as i32)))
                     };
                     return self.watched.iter().filter(is_there).all(is_online);
                 }

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use metaq::cluster::PartitionInfo;
 use metaq::partition::InlineWrites;
 use metaq_protocol::messages::FetchRequest;
 use metaq_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -29,6 +30,7 @@ use super::disk::{Disk, directory};
 use super::ensemble::{Ensemble, SESSION_TIMEOUT, Way};
 use super::history::{CACHED, End, Ends, History, Number, PAID_PLACES, PLACES, Place};
 use super::house::{Coordination, House};
+use super::operator::Operator;
 use super::producer::Producer;
 use super::random::Random;
 use super::router::{Brokers, Router};
@@ -127,6 +129,7 @@ pub struct Phase {
     over: Arc<AtomicBool>,
     producers_ended: Arc<AtomicUsize>,
     reader_ended: Arc<AtomicBool>,
+    moving: Arc<AtomicBool>,
 }
 
 impl Phase {
@@ -141,6 +144,16 @@ impl Phase {
     /// Whether all transactors have ended.
     pub fn producers_are_done(&self) -> bool {
         self.producers_ended.load(Ordering::Relaxed) == TRANSACTORS
+    }
+
+    /// An operator moves replicas.
+    fn moves_begin(&self) {
+        self.moving.store(true, Ordering::Relaxed);
+    }
+
+    /// All are to be where they were, and nobody moves them any more.
+    pub fn moves_ended(&self) {
+        self.moving.store(false, Ordering::Relaxed);
     }
 
     pub fn reader_ended(&self) {
@@ -207,6 +220,11 @@ fn inline_writes_of(seed: u64) -> InlineWrites {
     // By the simulation's clock no write takes any time.
     inline_writes.time_max = Duration::MAX;
     inline_writes
+}
+
+/// In every third seed of replicas an operator moves them.
+fn moves_replicas(seed: u64) -> bool {
+    seed % 3 == 2
 }
 
 /// Names of the brokers of a seed: every eighth cluster has one.
@@ -313,6 +331,15 @@ fn simulate(what: What, seed: u64, history: &History) -> Result<(), String> {
         }
         sim.client("admin", async move {
             admin.run().await;
+            Ok(())
+        });
+    }
+    if what == What::Replicas && moves_replicas(seed) {
+        phase.moves_begin();
+        let (brokers, phase) = (brokers.clone(), phase.clone());
+        let operator = Operator::new(brokers, history.clone(), phase, part());
+        sim.client("operator", async move {
+            operator.run().await;
             Ok(())
         });
     }
@@ -461,7 +488,9 @@ impl World<'_> {
         let image = self.houses[0].context()?.cluster.image();
         PLACES.iter().find_map(|(topic, index)| {
             let known = image.topic(topic).and_then(|topic| topic.partition(*index));
-            match known.is_some_and(|info| info.isr.len() == self.houses.len()) {
+            let is_everywhere =
+                |info: &PartitionInfo| info.isr.len() == self.houses.len() && !info.is_moving();
+            match known.is_some_and(is_everywhere) {
                 true => None,
                 false => Some(format!("{topic}-{index} is {known:?}")),
             }
@@ -771,6 +800,9 @@ impl World<'_> {
         self.brokers.ensemble.as_ref()?;
         if !self.topics.are_done() {
             return Some("topics still come and go".to_owned());
+        }
+        if self.phase.moving.load(Ordering::Relaxed) {
+            return Some("replicas still move".to_owned());
         }
         let mut views = Vec::new();
         for house in &self.houses {
