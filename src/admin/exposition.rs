@@ -335,6 +335,7 @@ impl Snapshot {
     fn add_replicas(&mut self, cx: &Context) {
         let (mut led, mut under_replicated, mut under_min_isr, mut at_min_isr) = (0, 0, 0, 0);
         let (mut replica_lag, mut follower_lag) = (0, 0);
+        let image = cx.cluster.image();
         let topics = cx.partitions.topics();
         for partition in topics.iter().flat_map(|topic| topic.online()) {
             replica_lag = replica_lag.max(partition.follower_lag().unwrap_or(0));
@@ -344,8 +345,12 @@ impl Snapshot {
             let (all, in_sync) = (partition.replicas(), partition.in_sync_replicas());
             let needed =
                 Acks::All.needed_in_sync(partition.log().config().min_insync_replicas, all);
+            // Those that a reassignment adds are not missed (Kafka's Partition.isUnderReplicated).
+            let info = image.topic_by_id(partition.topic_id());
+            let info = info.and_then(|topic| topic.partition(partition.index()));
+            let adding = info.map_or(0, |info| info.adding.len());
             led += 1;
-            under_replicated += i64::from(in_sync < all);
+            under_replicated += i64::from(in_sync + adding < all);
             under_min_isr += i64::from(in_sync < needed);
             at_min_isr += i64::from(in_sync == needed);
             if all > 1 {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::data_dirs::data_dirs;
 use crate::admin::blocking::blocking;
 use crate::admin::{Shared, lookout};
+use crate::cluster::PartitionInfo;
 use crate::meta::SessionState;
 use crate::observe::{Event, EventKind};
 use crate::partition::Uncleanable;
@@ -205,8 +206,9 @@ fn coordination(shared: &Shared, all: &mut Vec<Problem>) {
         all.push(problem("partitions_without_leader", what, remedy, "/cluster").critical());
     }
     let partitions = image.topics().flat_map(|topic| &topic.partitions);
-    let lacking =
-        partitions.filter(|info| info.leader >= 0 && info.isr.len() < info.replicas.len());
+    // Those that a reassignment adds are not missed.
+    let wanted = |info: &PartitionInfo| info.replicas.len() - info.adding.len();
+    let lacking = partitions.filter(|info| info.leader >= 0 && info.isr.len() < wanted(info));
     let lacking = lacking.count();
     if lacking > 0 {
         let what = format!(
