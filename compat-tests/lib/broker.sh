@@ -30,7 +30,7 @@ broker_up() { # dir against
 }
 
 # Several brokers that form a cluster below a root in a ZooKeeper.
-cluster_up() { # dir brokers zookeeper-dir root
+cluster_up() { # dir brokers zookeeper-dir root [setting…]
   cluster_ctl "$@" && "$1/ctl" start
 }
 
@@ -56,13 +56,13 @@ metaq_ctl() { # dir [setting…]
 # Others take over from a broker that was silent for this long.
 session_timeout_ms=4000
 
-cluster_ctl() { # dir brokers zookeeper-dir root
+cluster_ctl() { # dir brokers zookeeper-dir root [setting…]
   local dir=$1 brokers=$2 root_path=$4 ports n bootstrap="" commands=() ZOOKEEPER ZOOKEEPER_CTL
   . "$3/env"
   read -r -a ports < <(free_ports $((brokers * 2)))
   for n in $(seq 0 $((brokers - 1))); do
     commands+=("${ports[$n]}" "$(metaq_command "$dir/data-$n" "${ports[$n]}" "${ports[$((brokers + n))]}" "brokerId=$n" \
-      zk.zkEnable=true "zk.zkConnect=$ZOOKEEPER" "zk.zkRoot=$root_path" "zk.zkSessionTimeoutMs=$session_timeout_ms")")
+      zk.zkEnable=true "zk.zkConnect=$ZOOKEEPER" "zk.zkRoot=$root_path" "zk.zkSessionTimeoutMs=$session_timeout_ms" "${@:5}")")
     bootstrap+=",127.0.0.1:${ports[$n]}"
   done
   { echo "export BOOTSTRAP=${bootstrap#,} DASHBOARD=127.0.0.1:${ports[$brokers]} BROKER_CTL=$dir/ctl DATA=$dir/data-0 AGAINST= ZOOKEEPER=$ZOOKEEPER ZOOKEEPER_CTL=$ZOOKEEPER_CTL ZOOKEEPER_ROOT=$root_path SESSION_TIMEOUT_MS=$session_timeout_ms"; } >"$dir/env"

@@ -74,6 +74,8 @@ install_node() {
 
 install_failures() { jars zookeeper && jars clients-4.4.0 && install_python && install_go; }
 
+install_replicas() { jars zookeeper && install_python && command_or_packages strace strace && command_or_packages curl curl; }
+
 install_transactions() { install_java && jars kafka && install_python && install_go && install_node; }
 
 install_xa() { packages postgresql && jars xa; }
