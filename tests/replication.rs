@@ -540,7 +540,12 @@ fn a_replica_that_cannot_use_its_files_is_not_in_sync_and_leads_no_more() {
         within(LONG, "the leader to take records", || {
             produce_batch(&mut client, "t", batch(1)).0 == 0
         });
-        std::fs::remove_dir_all(node.data().join("t-0")).unwrap();
+        // A file may be made meanwhile.
+        let replica = node.data().join("t-0");
+        within(LONG, "its files to go", || {
+            let _ = std::fs::remove_dir_all(&replica);
+            !replica.exists()
+        });
         // The next segment cannot be made.
         for _ in 0..4 {
             produce_batch(&mut client, "t", large.clone());
