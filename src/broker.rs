@@ -34,6 +34,7 @@ use crate::partition::{
 };
 use crate::peer::Peers;
 use crate::replication;
+use crate::share::Shares;
 use crate::slots::{ImageTopics, coordinate, own_slots};
 use crate::telemetry::Telemetry;
 use crate::throttle::Throttles;
@@ -223,11 +224,13 @@ impl Broker {
             config.flag(OFFSETS_MIRROR).then(Arc::default),
         );
         let limits = transaction_limits(&config);
+        let shares = Shares::new(&meta, topics.clone(), wall);
         let (transactions, errands) =
             TransactionCoordinator::new(meta.clone(), topics, limits, wall, observe.events.clone());
         let own = own_slots(&cluster);
         coordinator.assign(&own).await?;
         transactions.assign(&own).await?;
+        shares.states.assign(&own).await?;
         let housekeeping =
             Housekeeping::start(partitions.clone(), housekeeping_intervals(&config))?;
         let events_of_cleaner = observe.events.clone();
@@ -246,6 +249,7 @@ impl Broker {
             cleaner: Arc::new(cleaner),
             coordinator,
             transactions,
+            shares,
             peers,
             producer_ids: ProducerIds::new(meta),
             throttles: Throttles::default(),
@@ -366,6 +370,7 @@ impl Broker {
         tasks.shutdown().await;
         cx.coordinator.stop();
         cx.transactions.stop();
+        cx.shares.stop();
         let closing = cx.clone();
         let close = move || {
             closing.cleaner.stop();

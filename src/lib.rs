@@ -21,6 +21,7 @@
 //! - [`coordinator`]: slots of ids, and the tasks that run their state machines
 //! - [`cluster`]: the cluster's image, membership, the controller
 //! - [`group`]: consumer groups and their offsets
+//! - [`share`]: what share groups do with the records of partitions
 //! - [`transaction`]: transactional ids and their transactions
 //! - [`mirror`]: `__consumer_offsets` as a log, for tools that read it
 //! - [`api`]: one file a Kafka API
@@ -58,6 +59,7 @@ pub mod peer;
 pub mod replication;
 pub mod schedule;
 pub mod session;
+pub mod share;
 pub mod slots;
 pub mod supervisor;
 pub mod telemetry;

@@ -71,6 +71,8 @@ pub enum Lane {
     Fetches(usize),
     /// Who is in sync.
     InSync,
+    /// What share groups have done with records.
+    Shares,
 }
 
 impl Lane {

@@ -4,7 +4,10 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::watch;
 
 use crate::observe::Client;
 
@@ -76,6 +79,32 @@ pub struct Session {
     listener: Arc<ListenerInfo>,
     authentication: Authentication,
     client: Arc<Client>,
+    /// Differs between all connections of this process.
+    id: u64,
+    /// Dropped with the session; there where somebody waits for that.
+    end: OnceLock<watch::Sender<()>>,
+}
+
+/// Numbers connections.
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
+/// Comes when a connection has ended and nothing of it is under way.
+#[derive(Debug)]
+pub struct SessionEnd {
+    id: u64,
+    end: watch::Receiver<()>,
+}
+
+impl SessionEnd {
+    /// Of the connection.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Waits for it.
+    pub async fn wait(mut self) {
+        while self.end.changed().await.is_ok() {}
+    }
 }
 
 impl Session {
@@ -88,7 +117,21 @@ impl Session {
             listener,
             authentication,
             client,
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            end: OnceLock::new(),
         }
+    }
+
+    /// Differs between all connections of this process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The session's end, for the first one that asks; `None` for others.
+    pub fn watch_end(&self) -> Option<SessionEnd> {
+        let (sender, end) = watch::channel(());
+        self.end.set(sender).ok()?;
+        Some(SessionEnd { id: self.id, end })
     }
 
     /// The listener that it came in by.
@@ -136,5 +179,21 @@ mod tests {
         assert_eq!(session.principal().to_string(), "User:ANONYMOUS");
         assert_eq!(session.listener().name, "PLAINTEXT");
         assert_eq!(session.peer_ip().to_string(), "10.0.0.7");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_session_is_told_to_the_first_one_that_asks() {
+        let client = Arc::new(Client::without_connection(([127, 0, 0, 1], 1).into(), "x"));
+        let session = Session::new(Arc::new(ListenerInfo::plaintext()), client.clone());
+        let other = Session::new(Arc::new(ListenerInfo::plaintext()), client);
+        assert_ne!(session.id(), other.id());
+        let end = session.watch_end().unwrap();
+        assert_eq!(end.id(), session.id());
+        assert!(session.watch_end().is_none());
+        let ended = tokio::spawn(end.wait());
+        tokio::task::yield_now().await;
+        assert!(!ended.is_finished());
+        drop(session);
+        ended.await.unwrap();
     }
 }

@@ -17,6 +17,9 @@ use crate::meta::MetaError;
 /// How long to wait before reading groups and transactional ids again.
 const ASSIGN_RETRY_PAUSE: Duration = Duration::from_millis(200);
 
+/// How often share partitions are looked for that this broker leads no more.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+
 /// The topics of the cluster's image.
 pub struct ImageTopics(pub Arc<Cluster>);
 
@@ -83,18 +86,37 @@ pub fn own_slots(cluster: &Cluster) -> BTreeMap<Slot, Ownership> {
 /// Coordinates the slots that this broker has now.
 async fn assign(cx: &Context) -> Result<(), MetaError> {
     let own = own_slots(&cx.cluster);
-    let (groups, transactions) =
-        tokio::join!(cx.coordinator.assign(&own), cx.transactions.assign(&own));
-    groups.and(transactions)
+    let (groups, transactions, shares) = tokio::join!(
+        cx.coordinator.assign(&own),
+        cx.transactions.assign(&own),
+        cx.shares.states.assign(&own),
+    );
+    groups.and(transactions).and(shares)
+}
+
+/// The epoch in which this broker leads a partition, if it does.
+fn led_in(cx: &Context, topic_id: Uuid, index: i32) -> Option<i32> {
+    let topic = cx.partitions.topic_by_id(topic_id)?;
+    let partition = topic.get(index).ok()?;
+    partition.is_leader().then(|| partition.leader_epoch())
 }
 
 /// Lets the coordinators follow the cluster.
 pub async fn coordinate(cx: Arc<Context>, mut events: broadcast::Receiver<ClusterEvent>) {
+    let mut sweep = tokio::time::interval(SWEEP_PAUSE);
     loop {
-        match events.recv().await {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            _ = sweep.tick() => {
+                cx.shares.partitions.sweep(|topic_id, index| led_in(&cx, topic_id, index));
+                continue;
+            }
+        };
+        match event {
             Ok(ClusterEvent::TopicDeleted(topic, id)) => {
                 cx.coordinator.topic_deleted(&topic, id).await;
                 cx.transactions.topic_deleted(&topic, id).await;
+                cx.shares.states.topic_deleted(id).await;
             }
             Err(broadcast::error::RecvError::Closed) => return,
             Ok(ClusterEvent::Slots) | Err(broadcast::error::RecvError::Lagged(_)) => {

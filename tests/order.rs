@@ -602,6 +602,16 @@ fn every_api_is_paired_with_what_reads_it() {
         (ApiKey::DeleteAcls, "changes nothing"),
         (ApiKey::ElectLeaders, "changes who leads: tests/replicas.rs"),
         (ApiKey::AlterPartition, "between brokers"),
+        (ApiKey::InitializeShareGroupState, "between brokers"),
+        (ApiKey::ReadShareGroupState, "between brokers"),
+        (ApiKey::WriteShareGroupState, "between brokers"),
+        (ApiKey::DeleteShareGroupState, "between brokers"),
+        (ApiKey::ReadShareGroupStateSummary, "between brokers"),
+        (ApiKey::ShareFetch, "its answer alone tells what it gives"),
+        (
+            ApiKey::ShareAcknowledge,
+            "read by ShareFetch: tests/shares.rs",
+        ),
         (
             ApiKey::AlterPartitionReassignments,
             "begins a move that goes on after its answer",

@@ -24,6 +24,8 @@ const WITHOUT_CYCLES: &[&str] = &[
     "src/net",
     "src/observe",
     "src/partition",
+    "src/share",
+    "src/share/partition",
     "src/telemetry",
     "src/transaction",
     "src/transaction/transactions",

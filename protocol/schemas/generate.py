@@ -31,6 +31,8 @@ MESSAGES = [
     "TxnOffsetCommit",
     "ShareFetch",
     "ShareAcknowledge",
+    "WriteShareGroupState",
+    "ReadShareGroupStateSummary",
     "DescribeShareGroupOffsets",
     "StreamsGroupHeartbeat",
     "StreamsGroupDescribe",

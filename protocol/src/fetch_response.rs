@@ -133,14 +133,19 @@ pub fn encode(
     }
     total += out.bytes.len();
     pieces.push(FetchPiece::Skeleton(out.bytes.freeze()));
-    set_length(&mut pieces, total + records_total - 4, version)?;
+    let length = total + records_total - 4;
+    set_length(&mut pieces, length, ("Fetch", version))?;
     Ok(pieces)
 }
 
 /// Writes the length prefix into the first piece.
-fn set_length(pieces: &mut [FetchPiece], length: usize, version: i16) -> Result<(), FrameError> {
+pub(crate) fn set_length(
+    pieces: &mut [FetchPiece],
+    length: usize,
+    (name, version): (&'static str, i16),
+) -> Result<(), FrameError> {
     let too_large = || FrameError::Encode {
-        name: "Fetch",
+        name,
         version,
         what: "larger than 2 GiB".to_owned(),
     };

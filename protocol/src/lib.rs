@@ -5,6 +5,7 @@
 //! - [`messages`]: requests and responses, the wire crate's and our own
 //! - [`frame`]: request and response frames
 //! - [`fetch_response`]: a Fetch response that leaves record bytes in files
+//! - [`share_fetch_response`]: the same of a ShareFetch response
 //! - [`batch`]: the record-batch header, and building batches
 //! - [`fuzz_entry`]: where hostile bytes enter, for the fuzzers
 //! - [`records`]: the records inside a batch
@@ -20,6 +21,7 @@ pub mod messages;
 pub mod record_stream;
 pub mod records;
 pub mod shape;
+pub mod share_fetch_response;
 pub mod versions;
 
 pub use kafka_protocol::error::ResponseError;

@@ -480,6 +480,55 @@ pub const TABLE: &[ApiRow] = &[
         0,
         HandlerGroup::Cluster,
     ),
+    between_brokers(row(
+        ApiKey::ShareFetch,
+        "ShareFetch",
+        1,
+        2,
+        HandlerGroup::Group,
+    )),
+    between_brokers(row(
+        ApiKey::ShareAcknowledge,
+        "ShareAcknowledge",
+        1,
+        2,
+        HandlerGroup::Group,
+    )),
+    between_brokers(row(
+        ApiKey::InitializeShareGroupState,
+        "InitializeShareGroupState",
+        0,
+        0,
+        HandlerGroup::Group,
+    )),
+    between_brokers(row(
+        ApiKey::ReadShareGroupState,
+        "ReadShareGroupState",
+        0,
+        0,
+        HandlerGroup::Group,
+    )),
+    between_brokers(row(
+        ApiKey::WriteShareGroupState,
+        "WriteShareGroupState",
+        0,
+        1,
+        HandlerGroup::Group,
+    )),
+    between_brokers(row(
+        ApiKey::DeleteShareGroupState,
+        "DeleteShareGroupState",
+        0,
+        0,
+        HandlerGroup::Group,
+    )),
+    between_brokers(row(
+        ApiKey::ReadShareGroupStateSummary,
+        "ReadShareGroupStateSummary",
+        0,
+        1,
+        HandlerGroup::Group,
+    )),
 ];
 
 /// The row of an API, when it is served.

@@ -21,6 +21,7 @@ use crate::observe::{EventKind, Happened, Observe};
 use crate::partition::{Cleaner, Partitions};
 use crate::peer::{Lane, PeerAddress, Peers};
 use crate::session::Session;
+use crate::share::Shares;
 use crate::telemetry::Telemetry;
 use crate::throttle::Throttles;
 use crate::transaction::TransactionCoordinator;
@@ -42,6 +43,8 @@ pub struct Context {
     pub coordinator: GroupCoordinator,
     /// The transactional ids it coordinates.
     pub transactions: TransactionCoordinator,
+    /// What it has of share groups, beside the groups.
+    pub shares: Shares,
     /// Connections to other brokers.
     pub peers: Peers,
     /// Producer ids.

@@ -10,6 +10,7 @@ use crate::group::GroupError;
 use crate::log::{LogError, ProducerError};
 use crate::meta::MetaError;
 use crate::partition::{InvalidBatch, PartitionError, ReadError, RecordErrors};
+use crate::share::{AcknowledgeError, ShareSessionError, ShareStateError};
 use crate::transaction::TransactionError;
 
 /// Has a Kafka error code.
@@ -92,6 +93,44 @@ impl WireError for ReadError {
             Self::FencedEpoch { .. } => ResponseError::FencedLeaderEpoch,
             Self::UnknownEpoch { .. } => ResponseError::UnknownLeaderEpoch,
             Self::Log(error) => error.wire(),
+        }
+    }
+}
+
+impl WireError for ShareStateError {
+    fn wire(&self) -> ResponseError {
+        use ResponseError as E;
+        match self {
+            Self::InvalidRequest => E::InvalidRequest,
+            Self::FencedLeaderEpoch => E::FencedLeaderEpoch,
+            Self::FencedStateEpoch => E::FencedStateEpoch,
+            Self::GroupIdNotFound => E::GroupIdNotFound,
+            Self::UnknownTopicOrPartition => E::UnknownTopicOrPartition,
+            Self::NotLeaderOrFollower => E::NotLeaderOrFollower,
+            Self::NotCoordinator => E::NotCoordinator,
+            Self::CoordinatorLoadInProgress => E::CoordinatorLoadInProgress,
+            Self::CoordinatorNotAvailable => E::CoordinatorNotAvailable,
+            Self::UnknownServerError => E::UnknownServerError,
+        }
+    }
+}
+
+impl WireError for AcknowledgeError {
+    fn wire(&self) -> ResponseError {
+        match self {
+            Self::InvalidRecordState => ResponseError::InvalidRecordState,
+            Self::InvalidRequest => ResponseError::InvalidRequest,
+        }
+    }
+}
+
+impl WireError for ShareSessionError {
+    fn wire(&self) -> ResponseError {
+        match self {
+            Self::NotFound => ResponseError::ShareSessionNotFound,
+            Self::InvalidEpoch => ResponseError::InvalidShareSessionEpoch,
+            Self::LimitReached => ResponseError::ShareSessionLimitReached,
+            Self::InvalidRequest => ResponseError::InvalidRequest,
         }
     }
 }

@@ -19,6 +19,7 @@ mod create_topics;
 mod delete_acls;
 mod delete_groups;
 mod delete_records;
+mod delete_share_group_state;
 mod delete_topics;
 mod describe_acls;
 mod describe_client_quotas;
@@ -46,6 +47,7 @@ mod heartbeat;
 mod in_transaction;
 mod incremental_alter_configs;
 mod init_producer_id;
+mod initialize_share_group_state;
 mod join_group;
 mod leave_group;
 mod list_config_resources;
@@ -63,15 +65,25 @@ mod produce;
 mod produce_refusal;
 mod produce_request;
 mod push_telemetry;
+mod read_share_group_state;
+mod read_share_group_state_summary;
 mod reply;
 mod request_log;
 mod room;
+mod share_acknowledge;
+mod share_acknowledgements;
+mod share_fetch;
+mod share_read;
+mod share_settings;
+mod share_states;
+mod share_wait;
 mod shared;
 mod sync_group;
 mod transaction_check;
 mod txn_offset_commit;
 mod unregister_broker;
 mod update_features;
+mod write_share_group_state;
 mod write_txn_markers;
 
 use std::future::Future;
@@ -218,6 +230,13 @@ const APIS: &[Api] = &[
     push_telemetry::API,
     list_config_resources::API,
     describe_topic_partitions::API,
+    share_fetch::API,
+    share_acknowledge::API,
+    initialize_share_group_state::API,
+    read_share_group_state::API,
+    write_share_group_state::API,
+    delete_share_group_state::API,
+    read_share_group_state_summary::API,
 ];
 
 fn api_of(key: i16) -> Option<&'static Api> {

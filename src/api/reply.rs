@@ -38,7 +38,7 @@ pub(super) trait Throttled {
     fn set_throttle_ms(&mut self, throttle_ms: i32);
 }
 
-/// The requests whose responses can: all but Fetch, whose encoder is `metaq_protocol::fetch_response`.
+/// The requests whose responses can: all but Fetch and ShareFetch, which have encoders of their own.
 macro_rules! throttled {
     ($($request:ident => $response:ident),* $(,)?) => {
         $(impl Throttled for $response {
@@ -105,6 +105,7 @@ throttled!(
     ConsumerGroupHeartbeatRequest => ConsumerGroupHeartbeatResponse,
     ConsumerGroupDescribeRequest => ConsumerGroupDescribeResponse,
     DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse,
+    ShareAcknowledgeRequest => ShareAcknowledgeResponse,
 );
 
 /// It has no field for it (Kafka's DescribeQuorumResponse.maybeSetThrottleTimeMs).
@@ -116,6 +117,23 @@ impl Throttled for DescribeQuorumResponse {
 impl Throttled for WriteTxnMarkersResponse {
     fn set_throttle_ms(&mut self, _: i32) {}
 }
+
+/// Those that brokers ask each other for have no field for it: brokers are not throttled.
+macro_rules! of_brokers {
+    ($($response:ident),* $(,)?) => {
+        $(impl Throttled for $response {
+            fn set_throttle_ms(&mut self, _: i32) {}
+        })*
+    };
+}
+
+of_brokers!(
+    InitializeShareGroupStateResponse,
+    ReadShareGroupStateResponse,
+    WriteShareGroupStateResponse,
+    DeleteShareGroupStateResponse,
+    ReadShareGroupStateSummaryResponse,
+);
 
 #[cfg(test)]
 mod tests {
@@ -155,13 +173,19 @@ mod tests {
     }
 
     #[test]
-    fn every_api_of_the_version_table_can_say_that_its_client_is_throttled_but_two() {
+    fn every_api_of_the_version_table_can_say_that_its_client_is_throttled_but_some() {
         let mut keys = check_all();
-        // One has an encoder of its own, the others have no field for it.
+        // Two have encoders of their own, the others have no field for it.
         let others = [
             ApiKey::Fetch,
             ApiKey::DescribeQuorum,
             ApiKey::WriteTxnMarkers,
+            ApiKey::ShareFetch,
+            ApiKey::InitializeShareGroupState,
+            ApiKey::ReadShareGroupState,
+            ApiKey::WriteShareGroupState,
+            ApiKey::DeleteShareGroupState,
+            ApiKey::ReadShareGroupStateSummary,
         ];
         keys.extend(others.map(|key| key as i16));
         keys.sort_unstable();

@@ -637,6 +637,34 @@ const OWN_KEYS: &[BrokerKey] = &[
         "How often members of a KIP-848 group report that have not got their partitions yet, ms: they are told this instead of the usual interval, or 1 ms a member where that is more. As large as the usual interval: Kafka's way."
     ),
     key!(
+        "group.share.delivery.count.limit",
+        None,
+        Kind::Int(2, 10),
+        "5",
+        "How often a record is given to members of a share group at most; then it is given to nobody any more. share.delivery.count.limit of a group wins."
+    ),
+    key!(
+        "group.share.max.share.sessions",
+        None,
+        Kind::Int(1, INT_MAX),
+        "2000",
+        "Share sessions that a broker keeps, one a member of a share group that fetches from it."
+    ),
+    key!(
+        "group.share.partition.max.record.locks",
+        None,
+        Kind::Int(100, 10_000),
+        "2000",
+        "How many records of a partition may be under way in a share group: from the first that is not done to the last one given out. share.partition.max.record.locks of a group wins."
+    ),
+    key!(
+        "group.share.record.lock.duration.ms",
+        None,
+        Kind::Int(1000, 3_600_000),
+        "30000",
+        "How long a record is one member's of a share group before it is given to another, ms. share.record.lock.duration.ms of a group wins."
+    ),
+    key!(
         "group.members.max.bytes",
         None,
         Kind::Long(1 << 20, i64::MAX),

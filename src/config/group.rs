@@ -3,6 +3,7 @@
 //! They are about consumer groups of KIP-848; those about share groups, which are not served yet, are checked, kept and
 //! described. Members of classic groups bring their session timeout and heartbeat interval themselves.
 
+use super::offset_reset::OffsetReset;
 use super::value::Kind;
 use super::{Overrides, nearest};
 
@@ -43,7 +44,13 @@ pub const GROUP_KEYS: &[GroupKey] = &[
         name: "share.auto.offset.reset",
         kind: Kind::Text,
         default: "latest",
-        doc: "Where a share group begins: earliest, latest or by_duration:PnDTnHnMn.nS. Kept; share groups are not served yet.",
+        doc: "Where a share group begins with a partition: earliest, latest or by_duration:PnDTnHnMn.nS.",
+    },
+    GroupKey {
+        name: "share.delivery.count.limit",
+        kind: Kind::Int(2, 10),
+        default: "5",
+        doc: "How often a record is given to members of a share group at most.",
     },
     GroupKey {
         name: "share.heartbeat.interval.ms",
@@ -55,13 +62,25 @@ pub const GROUP_KEYS: &[GroupKey] = &[
         name: "share.isolation.level",
         kind: Kind::Choice(&["read_committed", "read_uncommitted"]),
         default: "read_uncommitted",
-        doc: "Which records a share group gets. Kept; share groups are not served yet.",
+        doc: "Which records a share group gets.",
+    },
+    GroupKey {
+        name: "share.partition.max.record.locks",
+        kind: Kind::Int(100, 4000),
+        default: "2000",
+        doc: "How many records of a partition may be under way in a share group: from the first that is not done to the last one given out.",
     },
     GroupKey {
         name: "share.record.lock.duration.ms",
         kind: Kind::Int(15_000, 60_000),
         default: "30000",
-        doc: "How long a record is one member's, ms. Kept; share groups are not served yet.",
+        doc: "How long a record is one member's before it is given to another, ms.",
+    },
+    GroupKey {
+        name: "share.renew.acknowledge.enable",
+        kind: Kind::Bool,
+        default: "true",
+        doc: "Whether members of a share group may renew the locks of records that they have.",
     },
     GroupKey {
         name: "share.session.timeout.ms",
@@ -111,9 +130,7 @@ pub fn check_group(overrides: &Overrides) -> Result<(), String> {
 }
 
 fn is_offset_reset(value: &str) -> bool {
-    let is_duration = |text: &str| text.starts_with(['P', 'p']) && text.len() > 2;
-    matches!(value, "earliest" | "latest")
-        || value.strip_prefix("by_duration:").is_some_and(is_duration)
+    value.parse::<OffsetReset>().is_ok()
 }
 
 /// The name that a misspelt one may have meant.

@@ -11,6 +11,7 @@ mod ini;
 mod kafka;
 mod live;
 mod load;
+mod offset_reset;
 mod problem;
 mod sections;
 mod topic;
@@ -28,6 +29,7 @@ pub use client_metrics::{
 };
 pub use group::{GROUP_KEYS, GroupKey, check_group};
 pub use live::{Changed, LiveConfig, Reload};
+pub use offset_reset::OffsetReset;
 pub use sections::{GroupSection, TopicSection};
 pub use topic::{TOPIC_KEYS, TopicConfig, TopicConfigError, TopicKey, TopicOverrides, topic_key};
 pub use value::{Kind, Value, ValueError};

@@ -46,6 +46,8 @@ pub enum InternalTopic {
     ConsumerOffsets,
     /// `__transaction_state`: transactional ids.
     TransactionState,
+    /// `__share_group_state`: what share groups have done with records. Clients are not shown it.
+    ShareGroupState,
 }
 
 impl InternalTopic {
@@ -54,10 +56,11 @@ impl InternalTopic {
         match self {
             Self::ConsumerOffsets => "__consumer_offsets",
             Self::TransactionState => "__transaction_state",
+            Self::ShareGroupState => "__share_group_state",
         }
     }
 
-    /// The internal topic of a name.
+    /// The internal topic of a name that clients are shown.
     pub fn named(name: &str) -> Option<Self> {
         [Self::ConsumerOffsets, Self::TransactionState]
             .into_iter()

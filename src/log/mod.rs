@@ -36,6 +36,7 @@ mod retain;
 mod rewrite_lock;
 mod segment;
 mod segment_files;
+mod slice_batches;
 mod time_index;
 mod transaction_index;
 mod transactions;
@@ -86,6 +87,7 @@ pub use repair::{Cut, Repair, plan_repairs};
 pub use restore::JournaledBatch;
 pub use retain::unlink_all;
 pub use segment::{BatchAt, Segment};
+pub use slice_batches::SliceBatch;
 pub use transactions::{AbortedTransaction, TransactionMarker, TransactionVersion};
 pub use verifications::{ToVerify, Verification, VerificationGuard};
 pub use verify::{

@@ -10,6 +10,7 @@ mod legacy;
 pub mod paths;
 pub mod records;
 mod session;
+pub mod share_records;
 mod transfer;
 mod tree;
 mod upgrade;

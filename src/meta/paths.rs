@@ -36,6 +36,8 @@ pub const GROUPS: &str = "/consumers";
 pub const TRANSACTIONS: &str = "/transactions";
 /// Producers of transactions that have offsets for groups, by slot.
 pub const PRODUCERS: &str = "/producers";
+/// What share groups have done with the records of partitions.
+pub const SHARES: &str = "/shares";
 /// The next block of producer ids.
 pub const PRODUCER_IDS: &str = "/producer-ids";
 
@@ -160,6 +162,11 @@ pub fn deleted_topic(topic_id: uuid::Uuid) -> String {
 /// A transactional id: its producer, and its transaction.
 pub fn transaction(id: &str) -> String {
     child(TRANSACTIONS, id)
+}
+
+/// What is stored of a share partition, by its key.
+pub fn share(key: &str) -> String {
+    child(SHARES, key)
 }
 
 /// A group: type, generation, protocol, leader, members.

@@ -49,11 +49,13 @@ any! {
     ListOffsetsRequest of ListOffsetsRequest,
     OffsetCommitRequest of OffsetCommitRequest,
     OffsetFetchRequest of OffsetFetchRequest,
+    ReadShareGroupStateSummaryRequest of ReadShareGroupStateSummaryRequest,
     ShareAcknowledgeRequest of ShareAcknowledgeRequest,
     ShareFetchRequest of ShareFetchRequest,
     StreamsGroupDescribeRequest of StreamsGroupDescribeRequest,
     StreamsGroupHeartbeatRequest of StreamsGroupHeartbeatRequest,
     TxnOffsetCommitRequest of TxnOffsetCommitRequest,
+    WriteShareGroupStateRequest of WriteShareGroupStateRequest,
     WriteTxnMarkersRequest of WriteTxnMarkersRequest,
 }
 
@@ -67,10 +69,12 @@ any! {
     ListOffsetsResponse of ListOffsetsRequest,
     OffsetCommitResponse of OffsetCommitRequest,
     OffsetFetchResponse of OffsetFetchRequest,
+    ReadShareGroupStateSummaryResponse of ReadShareGroupStateSummaryRequest,
     ShareAcknowledgeResponse of ShareAcknowledgeRequest,
     ShareFetchResponse of ShareFetchRequest,
     StreamsGroupDescribeResponse of StreamsGroupDescribeRequest,
     StreamsGroupHeartbeatResponse of StreamsGroupHeartbeatRequest,
     TxnOffsetCommitResponse of TxnOffsetCommitRequest,
+    WriteShareGroupStateResponse of WriteShareGroupStateRequest,
     WriteTxnMarkersResponse of WriteTxnMarkersRequest,
 }

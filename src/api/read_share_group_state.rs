@@ -1,0 +1,92 @@
+//! ReadShareGroupState (key 84, v0; KIP-932): the leader of a partition begins to serve a group.
+//!
+//! - From brokers alone, which is why ApiVersions does not name it.
+//! - Each share partition is answered by itself; one whose coordinator is another broker is NOT_COORDINATOR.
+//! - A leader of an earlier epoch writes no more from then on.
+
+use std::sync::Arc;
+
+use metaq_protocol::messages::read_share_group_state_request::{PartitionData, ReadStateData};
+use metaq_protocol::messages::read_share_group_state_response::{
+    PartitionResult, ReadStateResult, StateBatch,
+};
+use metaq_protocol::messages::{ApiKey, ReadShareGroupStateRequest, ReadShareGroupStateResponse};
+use uuid::Uuid;
+
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::errors::WireError;
+use super::share_states::key_of;
+use super::shared::message;
+use super::{Api, Caller, Context, Order, serve};
+use crate::share::{ShareStateError, StoredState};
+
+pub(super) const API: Api = Api {
+    key: ApiKey::ReadShareGroupState,
+    order: Order::Alone,
+    needs: &[(Operation::ClusterAction, ResourceKind::Cluster)],
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
+};
+
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: ReadShareGroupStateRequest,
+) -> ReadShareGroupStateResponse {
+    let may = authorize(&cx, &caller, Operation::ClusterAction, Resource::Cluster);
+    let may = may.map_err(|denied| (denied.code(), message(&denied)));
+    let mut results = Vec::with_capacity(request.topics.len());
+    for ReadStateData {
+        topic_id,
+        partitions,
+        ..
+    } in request.topics
+    {
+        let mut answered = Vec::with_capacity(partitions.len());
+        for asked in partitions {
+            let index = asked.partition;
+            let outcome = match &may {
+                Err(denied) => Err(denied.clone()),
+                Ok(()) => read(&cx, &request.group_id, topic_id, &asked)
+                    .await
+                    .map_err(|error| (error.code(), message(&error))),
+            };
+            let result = PartitionResult::default().with_partition(index);
+            answered.push(match outcome {
+                Ok(state) => with_state(result, &state),
+                Err((code, why)) => result.with_error_code(code).with_error_message(why),
+            });
+        }
+        let result = ReadStateResult::default()
+            .with_topic_id(topic_id)
+            .with_partitions(answered);
+        results.push(result);
+    }
+    ReadShareGroupStateResponse::default().with_results(results)
+}
+
+async fn read(
+    cx: &Context,
+    group_id: &str,
+    topic_id: Uuid,
+    asked: &PartitionData,
+) -> Result<StoredState, ShareStateError> {
+    let key = key_of(cx, group_id, topic_id, asked.partition)?;
+    match asked.leader_epoch < 0 {
+        true => Err(ShareStateError::InvalidRequest),
+        false => cx.shares.states.read(&key, asked.leader_epoch).await,
+    }
+}
+
+fn with_state(result: PartitionResult, state: &StoredState) -> PartitionResult {
+    let batches = state.batches.iter().map(|batch| {
+        StateBatch::default()
+            .with_first_offset(batch.first)
+            .with_last_offset(batch.last)
+            .with_delivery_state(batch.state.id())
+            .with_delivery_count(batch.delivery_count)
+    });
+    result
+        .with_state_epoch(state.state_epoch)
+        .with_start_offset(state.start)
+        .with_state_batches(batches.collect())
+}

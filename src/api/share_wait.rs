@@ -1,0 +1,205 @@
+//! Draws records for a member of a share group, and waits until there are some: for the logs to grow, and for records that
+//! others give back.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Stage;
+use super::share_acknowledgements::{Member, Refusal};
+use super::share_read::{Given, ShareRoom, Shared, open};
+use super::share_settings::ShareSettings;
+use crate::partition::{FetchWaiter, Subscription};
+use crate::share::{AcquiredRecords, SharedPartition, Watching};
+
+/// What a member wants.
+pub(super) struct ShareWanted {
+    /// In the order in which they are looked at.
+    pub(super) partitions: Vec<SharedPartition>,
+    pub(super) records_max: i64,
+    pub(super) is_strict: bool,
+    pub(super) batch_size: i64,
+    pub(super) bytes_max: usize,
+    pub(super) bytes_min: usize,
+    pub(super) deadline: Instant,
+}
+
+/// What a partition gives: nothing, records, or an error.
+pub(super) struct Drawn {
+    pub(super) partition: SharedPartition,
+    pub(super) outcome: Result<Option<Given>, Refusal>,
+}
+
+/// One of the partitions.
+struct Line {
+    drawn: Drawn,
+    shared: Option<Shared>,
+}
+
+/// See the module's documentation.
+pub(super) struct Drawing<'a> {
+    member: &'a Member<'a>,
+    settings: &'a ShareSettings,
+    wanted: ShareWanted,
+    /// The member's name, as those that give it records keep it.
+    name: Arc<str>,
+    lines: Vec<Line>,
+    /// What was given, of what may be.
+    records: i64,
+    bytes: usize,
+}
+
+impl<'a> Drawing<'a> {
+    pub(super) fn new(
+        member: &'a Member<'a>,
+        settings: &'a ShareSettings,
+        wanted: ShareWanted,
+    ) -> Self {
+        let line = |partition: &SharedPartition| Line {
+            drawn: Drawn {
+                partition: *partition,
+                outcome: Ok(None),
+            },
+            shared: None,
+        };
+        Self {
+            member,
+            settings,
+            name: member.member_id.into(),
+            lines: wanted.partitions.iter().map(line).collect(),
+            wanted,
+            records: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Draws until something is given, every partition refuses, or there is no more time.
+    pub(super) async fn wait(mut self, stage: &mut Stage) -> Vec<Drawn> {
+        let wanted = &self.wanted;
+        if wanted.records_max > 0 && wanted.bytes_max > 0 && !self.lines.is_empty() {
+            self.draw_in_time(stage).await;
+        }
+        self.lines.into_iter().map(|line| line.drawn).collect()
+    }
+
+    async fn draw_in_time(&mut self, stage: &mut Stage) {
+        let all: BTreeSet<usize> = (0..self.lines.len()).collect();
+        self.look_at(&all).await;
+        let deadline = self.wanted.deadline;
+        if self.is_done() || Instant::now() >= deadline {
+            return self.draw_rest(&all).await;
+        }
+        let waiter = Arc::new(FetchWaiter::default());
+        let _watched = self.watch(&waiter);
+        // What moved before it was watched.
+        self.look_at(&all).await;
+        stage.ordered();
+        let mut draining = self.member.cx.draining.clone();
+        while !self.is_done() {
+            let moved = tokio::select! {
+                moved = waiter.moved() => Some(moved),
+                () = tokio::time::sleep_until(deadline) => None,
+                _ = draining.wait_for(|draining| *draining) => return,
+            };
+            match moved {
+                Some(moved) => self.look_at(&moved).await,
+                None => return self.draw_rest(&all).await,
+            }
+        }
+    }
+
+    fn watch(&self, waiter: &Arc<FetchWaiter>) -> Vec<(Subscription, Watching)> {
+        let lines = self.lines.iter().enumerate();
+        let watched = lines.filter_map(|(number, line)| {
+            let shared = line.shared.as_ref()?;
+            let log = shared.partition.subscribe(waiter, number, false);
+            Some((log, shared.leading.subscribe(waiter, number)))
+        });
+        watched.collect()
+    }
+
+    fn is_done(&self) -> bool {
+        let mut lines = self.lines.iter();
+        self.records > 0 || lines.all(|line| line.drawn.outcome.is_err())
+    }
+
+    /// Draws what there is, where it was not enough before.
+    async fn draw_rest(&mut self, all: &BTreeSet<usize>) {
+        if !self.is_done() && self.wanted.bytes_min > 1 {
+            self.draw(all).await;
+        }
+    }
+
+    /// Looks at some of the partitions; draws from them, or from all where they must have enough together.
+    async fn look_at(&mut self, numbers: &BTreeSet<usize>) {
+        for number in numbers {
+            self.open(*number).await;
+        }
+        if self.wanted.bytes_min <= 1 {
+            return self.draw(numbers).await;
+        }
+        let mut ahead = 0;
+        let room = self.room();
+        for line in &self.lines {
+            if let Some(shared) = &line.shared {
+                let found = shared.ahead(self.member.cx, self.settings, &room).await;
+                ahead += found.unwrap_or(0);
+            }
+        }
+        if ahead >= self.wanted.bytes_min.min(self.wanted.bytes_max) {
+            let all = (0..self.lines.len()).collect();
+            self.draw(&all).await;
+        }
+    }
+
+    async fn open(&mut self, number: usize) {
+        let line = &mut self.lines[number];
+        if line.shared.is_some() {
+            return;
+        }
+        match open(self.member, self.settings, line.drawn.partition).await {
+            Ok(shared) => line.shared = shared,
+            Err(refused) => line.drawn.outcome = Err(refused),
+        }
+    }
+
+    fn room(&self) -> ShareRoom {
+        let wanted = &self.wanted;
+        // Each has its part (Kafka's UniformPartitionMaxBytesStrategy).
+        let part = wanted.bytes_max / self.lines.len().max(1);
+        ShareRoom {
+            records: wanted.records_max - self.records,
+            bytes: part.min(wanted.bytes_max.saturating_sub(self.bytes)),
+            first_batch_whole: self.bytes == 0,
+            is_strict: wanted.is_strict,
+            batch_size: wanted.batch_size,
+        }
+    }
+
+    async fn draw(&mut self, numbers: &BTreeSet<usize>) {
+        for number in numbers {
+            // Other tasks run too during a request that names very many.
+            tokio::task::coop::consume_budget().await;
+            let room = self.room();
+            if room.records <= 0 {
+                return;
+            }
+            let line = &mut self.lines[*number];
+            let Some(shared) = &line.shared else {
+                continue;
+            };
+            let given = shared.give(self.member.cx, self.settings, &self.name, &room);
+            let given = given.await;
+            if let Ok(Some(given)) = &given {
+                self.records += given
+                    .acquired
+                    .iter()
+                    .map(AcquiredRecords::count)
+                    .sum::<i64>();
+                self.bytes += given.slice.bytes;
+            }
+            line.drawn.outcome = given;
+        }
+    }
+}

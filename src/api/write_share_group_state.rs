@@ -1,0 +1,100 @@
+//! WriteShareGroupState (key 85, v0–v1; KIP-932, 1226): the leader of a partition stores what a group has done.
+//!
+//! - From brokers alone, which is why ApiVersions does not name it.
+//! - Each share partition is answered by itself; one whose coordinator is another broker is NOT_COORDINATOR.
+//! - Answered when it is durable. FENCED_LEADER_EPOCH where a later leader has read it, FENCED_STATE_EPOCH where the offset was
+//!   set since.
+
+use std::sync::Arc;
+
+use metaq_protocol::messages::write_share_group_state_request::{PartitionData, WriteStateData};
+use metaq_protocol::messages::write_share_group_state_response::{
+    PartitionResult, WriteStateResult,
+};
+use metaq_protocol::messages::{ApiKey, WriteShareGroupStateRequest, WriteShareGroupStateResponse};
+use uuid::Uuid;
+
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::errors::WireError;
+use super::share_states::key_of;
+use super::shared::message;
+use super::{Api, Caller, Context, Order, serve};
+use crate::share::{RecordState, ShareStateError, StateBatch, WrittenState};
+
+pub(super) const API: Api = Api {
+    key: ApiKey::WriteShareGroupState,
+    order: Order::Alone,
+    needs: &[(Operation::ClusterAction, ResourceKind::Cluster)],
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
+};
+
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: WriteShareGroupStateRequest,
+) -> WriteShareGroupStateResponse {
+    let may = authorize(&cx, &caller, Operation::ClusterAction, Resource::Cluster);
+    let may = may.map_err(|denied| (denied.code(), message(&denied)));
+    let mut results = Vec::with_capacity(request.topics.len());
+    for WriteStateData {
+        topic_id,
+        partitions,
+        ..
+    } in request.topics
+    {
+        let mut answered = Vec::with_capacity(partitions.len());
+        for asked in partitions {
+            let index = asked.partition;
+            let outcome = match &may {
+                Err(denied) => Err(denied.clone()),
+                Ok(()) => write(&cx, &request.group_id, topic_id, &asked)
+                    .await
+                    .map_err(|error| (error.code(), message(&error))),
+            };
+            let result = PartitionResult::default().with_partition(index);
+            answered.push(match outcome {
+                Ok(()) => result,
+                Err((code, why)) => result.with_error_code(code).with_error_message(why),
+            });
+        }
+        let result = WriteStateResult::default()
+            .with_topic_id(topic_id)
+            .with_partitions(answered);
+        results.push(result);
+    }
+    WriteShareGroupStateResponse::default().with_results(results)
+}
+
+async fn write(
+    cx: &Context,
+    group_id: &str,
+    topic_id: Uuid,
+    asked: &PartitionData,
+) -> Result<(), ShareStateError> {
+    let key = key_of(cx, group_id, topic_id, asked.partition)?;
+    let batches = asked.state_batches.iter().map(|batch| {
+        Some(StateBatch {
+            first: batch.first_offset,
+            last: batch.last_offset,
+            state: RecordState::of_id(batch.delivery_state)?,
+            delivery_count: batch.delivery_count,
+        })
+    });
+    let batches: Option<Vec<StateBatch>> = batches.collect();
+    let batches = batches.filter(|batches| {
+        let is_in_order = batches.is_sorted_by(|before, after| before.last < after.first);
+        is_in_order && batches.iter().all(|batch| batch.first <= batch.last)
+    });
+    let batches = batches.ok_or(ShareStateError::InvalidRequest)?;
+    if asked.state_epoch < 0 || asked.leader_epoch < 0 {
+        return Err(ShareStateError::InvalidRequest);
+    }
+    let written = WrittenState {
+        state_epoch: asked.state_epoch,
+        leader_epoch: asked.leader_epoch,
+        start: asked.start_offset,
+        delivery_complete_count: asked.delivery_complete_count,
+        batches,
+    };
+    cx.shares.states.write(&key, written).await
+}

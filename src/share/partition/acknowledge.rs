@@ -1,0 +1,187 @@
+//! Members are done with records, or give them back; locks expire.
+
+use super::{Outcome, SharePartition, State, WriteNumber};
+use crate::share::limits::ShareLimits;
+
+/// What a member says of a range of records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// First offset.
+    pub first: i64,
+    /// Last offset.
+    pub last: i64,
+    /// One for all of them, or one for each: 0 for what is not in the log, 1 accept, 2 release, 3 reject, 4 renew.
+    pub types: Vec<i8>,
+}
+
+/// Why nothing of what a member says counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AcknowledgeError {
+    /// It does not have these records, or they are being stored.
+    #[error("the records are not acquired by this member")]
+    InvalidRecordState,
+    /// Nobody was given them.
+    #[error("the records were not given to any member")]
+    InvalidRequest,
+}
+
+/// What becomes of records.
+#[derive(Clone, Copy)]
+enum Said {
+    Done(Outcome),
+    Release,
+    Renew,
+}
+
+impl Said {
+    fn of(kind: i8) -> Option<Self> {
+        match kind {
+            0 | 3 => Some(Self::Done(Outcome::Archived)),
+            1 => Some(Self::Done(Outcome::Acknowledged)),
+            2 => Some(Self::Release),
+            4 => Some(Self::Renew),
+            _ => None,
+        }
+    }
+}
+
+/// The same type for some records.
+struct Run {
+    first: i64,
+    last: i64,
+    said: Said,
+}
+
+impl SharePartition {
+    /// A member says what it did with records it has: all of it counts, or nothing. The write that it counts with, if it is
+    /// to be stored.
+    pub fn acknowledge(
+        &mut self,
+        now_ms: i64,
+        limits: &ShareLimits,
+        member: &str,
+        said: &[Acknowledgement],
+    ) -> Result<Option<WriteNumber>, AcknowledgeError> {
+        let runs = self.runs(said)?;
+        let mut before = i64::MIN;
+        for run in &runs {
+            let renews_in_vain = matches!(run.said, Said::Renew) && !limits.may_renew;
+            let mut all = self.records.within(run.first, run.last);
+            let is_held = all.all(|range| range.value.is_held_by(member));
+            if run.first <= before || renews_in_vain || !is_held {
+                return Err(AcknowledgeError::InvalidRecordState);
+            }
+            before = run.last;
+        }
+        let mut is_stored = false;
+        for run in runs {
+            match run.said {
+                Said::Renew => self.renew((run.first, run.last), now_ms + limits.lock_ms),
+                Said::Done(outcome) => self.becomes((run.first, run.last), |_| outcome),
+                Said::Release => {
+                    let max = limits.delivery_count_max;
+                    self.becomes((run.first, run.last), |count| released(count, max));
+                }
+            }
+            is_stored |= !matches!(run.said, Said::Renew);
+        }
+        Ok(is_stored.then_some(self.next_write))
+    }
+
+    /// Runs of one type each, in order, without what is done already.
+    fn runs(&self, said: &[Acknowledgement]) -> Result<Vec<Run>, AcknowledgeError> {
+        let mut runs = Vec::new();
+        for batch in said {
+            let (start, end) = (self.records.start(), self.records.end());
+            if batch.last < start {
+                continue;
+            }
+            if start == end {
+                return Err(AcknowledgeError::InvalidRecordState);
+            }
+            if batch.last >= end {
+                return Err(AcknowledgeError::InvalidRequest);
+            }
+            let kinds = batch.types.chunk_by(|a, b| a == b);
+            let mut first = batch.first;
+            for kinds in kinds {
+                let said = Said::of(kinds[0]).ok_or(AcknowledgeError::InvalidRequest)?;
+                let last = match batch.types.len() {
+                    1 => batch.last,
+                    _ => first + kinds.len() as i64 - 1,
+                };
+                if last >= start {
+                    let first = first.max(start);
+                    runs.push(Run { first, last, said });
+                }
+                first = last + 1;
+            }
+        }
+        Ok(runs)
+    }
+
+    fn renew(&mut self, (first, last): (i64, i64), until: i64) {
+        self.records.change(first, last, |delivery| {
+            if let State::Acquired { until_ms, .. } = &mut delivery.state {
+                *until_ms = until;
+            }
+        });
+    }
+
+    /// Records become something when the next write is stored; which, by their delivery count.
+    fn becomes(&mut self, (first, last): (i64, i64), outcome: impl Fn(i16) -> Outcome) {
+        let number = self.next_write;
+        self.records.change(first, last, |delivery| {
+            delivery.change = Some((outcome(delivery.count), number));
+        });
+        self.has_changes = true;
+    }
+
+    /// A member goes: what it has is given back. The write with which it is, if it had something.
+    pub fn release(&mut self, limits: &ShareLimits, member: &str) -> Option<WriteNumber> {
+        self.release_where(limits, |who, _| who == member)
+    }
+
+    /// Locks that are over end.
+    pub fn tick(&mut self, now_ms: i64, limits: &ShareLimits) {
+        self.release_where(limits, |_, until_ms| until_ms <= now_ms);
+    }
+
+    fn release_where(
+        &mut self,
+        limits: &ShareLimits,
+        is_over: impl Fn(&str, i64) -> bool,
+    ) -> Option<WriteNumber> {
+        let (number, max) = (self.next_write, limits.delivery_count_max);
+        let mut is_any = false;
+        self.records.change_all(|delivery| {
+            if let State::Acquired { member, until_ms } = &delivery.state
+                && delivery.change.is_none()
+                && is_over(member, *until_ms)
+            {
+                delivery.change = Some((released(delivery.count, max), number));
+                is_any = true;
+            }
+        });
+        self.has_changes |= is_any;
+        is_any.then_some(number)
+    }
+
+    /// When the next lock is over, ms.
+    pub fn next_deadline(&self) -> Option<i64> {
+        let all = self.records.iter();
+        let untils = all.filter_map(|range| match &range.value.state {
+            State::Acquired { until_ms, .. } if range.value.change.is_none() => Some(*until_ms),
+            _ => None,
+        });
+        untils.min()
+    }
+}
+
+/// What becomes of records that are given back.
+fn released(count: i16, count_max: i16) -> Outcome {
+    match count >= count_max {
+        true => Outcome::Archived,
+        false => Outcome::Available,
+    }
+}
