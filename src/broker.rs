@@ -17,8 +17,8 @@ use crate::cluster::{
 use crate::cluster::{cluster_id_of, record_changes};
 use crate::config::{Config, LiveConfig};
 use crate::control::Control;
-use crate::group::{GroupCoordinator, GroupLimits};
-use crate::group_settings::LiveGroupSettings;
+use crate::group::GroupCoordinator;
+use crate::group_settings::{LiveGroupSettings, group_limits};
 use crate::log::{DataDirError, Disk, RealDisk};
 use crate::markers::run_errands;
 use crate::memory::Memory;
@@ -551,23 +551,6 @@ fn endpoints<L>(listeners: &[Bound<L>], advertised: &[Endpoint]) -> Vec<BrokerEn
         });
     }
     endpoints
-}
-
-fn group_limits(config: &Config) -> GroupLimits {
-    GroupLimits {
-        initial_rebalance_delay_ms: config.number("group.initial.rebalance.delay.ms"),
-        session_timeout_min_ms: config.number("group.min.session.timeout.ms") as i32,
-        session_timeout_max_ms: config.number("group.max.session.timeout.ms") as i32,
-        members_max: config.number("group.max.size") as usize,
-        members_bytes_max: config.number("group.members.max.bytes") as usize,
-        offsets_bytes_max: config.number("group.offsets.max.bytes") as usize,
-        metadata_bytes_max: config.number("offset.metadata.max.bytes") as usize,
-        offsets_retention_ms: config.number("offsets.retention.minutes") * 60_000,
-        producer_expiration_ms: config.number("producer.id.expiration.ms"),
-        offsets_check_interval: Duration::from_millis(
-            config.number("offsets.retention.check.interval.ms") as u64,
-        ),
-    }
 }
 
 fn transaction_limits(config: &Config) -> TransactionLimits {

@@ -2,10 +2,13 @@
 //! broker's limits (Kafka's GroupConfig and GroupCoordinatorConfig).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cluster::{Cluster, Configured};
 use crate::config::{Config, LiveConfig, Value};
-use crate::group::{Assignor, ConsumerSettings, GroupSettings, MigrationPolicy};
+use crate::group::{
+    Assignor, ConsumerSettings, GroupLimits, GroupSettings, MigrationPolicy, ShareGroupSettings,
+};
 
 /// The settings of groups, as they are now.
 pub struct LiveGroupSettings {
@@ -16,6 +19,32 @@ pub struct LiveGroupSettings {
 }
 
 impl GroupSettings for LiveGroupSettings {
+    fn share(&self, group_id: &str) -> ShareGroupSettings {
+        let image = self.cluster.image();
+        let config = self.config.load();
+        let set = image.configs.get(Configured::Group, group_id);
+        let from_file = match config.has_group_sections() {
+            true => config.defaults_for_group(group_id),
+            false => Default::default(),
+        };
+        let number = |key: &str| {
+            let own = format!("share.{key}");
+            let own = set
+                .and_then(|set| set.get(&own))
+                .or_else(|| from_file.get(&own));
+            let own = own.and_then(|value| Value::integer(value).ok());
+            let value = own.unwrap_or_else(|| config.number(&format!("group.share.{key}")));
+            let least = config.number(&format!("group.share.min.{key}"));
+            let most = config.number(&format!("group.share.max.{key}"));
+            value.min(most).max(least) as i32
+        };
+        ShareGroupSettings {
+            session_timeout_ms: number("session.timeout.ms"),
+            heartbeat_interval_ms: number("heartbeat.interval.ms"),
+            members_max: config.number("group.share.max.size") as usize,
+        }
+    }
+
     fn consumer(&self, group_id: &str) -> ConsumerSettings {
         let image = self.cluster.image();
         let config = self.config.load();
@@ -57,4 +86,22 @@ fn assignors(config: &Config) -> Vec<Assignor> {
     names
         .filter_map(|name| Assignor::named(name.trim()))
         .collect()
+}
+
+/// The limits of all groups.
+pub fn group_limits(config: &Config) -> GroupLimits {
+    GroupLimits {
+        initial_rebalance_delay_ms: config.number("group.initial.rebalance.delay.ms"),
+        session_timeout_min_ms: config.number("group.min.session.timeout.ms") as i32,
+        session_timeout_max_ms: config.number("group.max.session.timeout.ms") as i32,
+        members_max: config.number("group.max.size") as usize,
+        members_bytes_max: config.number("group.members.max.bytes") as usize,
+        offsets_bytes_max: config.number("group.offsets.max.bytes") as usize,
+        metadata_bytes_max: config.number("offset.metadata.max.bytes") as usize,
+        offsets_retention_ms: config.number("offsets.retention.minutes") * 60_000,
+        producer_expiration_ms: config.number("producer.id.expiration.ms"),
+        offsets_check_interval: Duration::from_millis(
+            config.number("offsets.retention.check.interval.ms") as u64,
+        ),
+    }
 }

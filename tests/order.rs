@@ -607,6 +607,11 @@ fn every_api_is_paired_with_what_reads_it() {
         (ApiKey::WriteShareGroupState, "between brokers"),
         (ApiKey::DeleteShareGroupState, "between brokers"),
         (ApiKey::ReadShareGroupStateSummary, "between brokers"),
+        (ApiKey::ShareGroupHeartbeat, "tests/shares.rs"),
+        (ApiKey::ShareGroupDescribe, "changes nothing"),
+        (ApiKey::DescribeShareGroupOffsets, "changes nothing"),
+        (ApiKey::AlterShareGroupOffsets, "tests/shares.rs"),
+        (ApiKey::DeleteShareGroupOffsets, "tests/shares.rs"),
         (ApiKey::ShareFetch, "its answer alone tells what it gives"),
         (
             ApiKey::ShareAcknowledge,

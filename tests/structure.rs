@@ -17,6 +17,7 @@ const WITHOUT_CYCLES: &[&str] = &[
     "src/group",
     "src/group/classic",
     "src/group/groups",
+    "src/group/share",
     "src/log",
     "src/log/compaction",
     "src/meta",

@@ -44,6 +44,8 @@ install_java() {
 install_tools() { jars kafka; }
 install_groups() { jars kafka; }
 
+install_shares() { jars kafka; }
+
 install_files() { jars kafka && jars clients-4.4.0; }
 
 install_compaction() { jars kafka && jars clients-4.4.0; }

@@ -480,20 +480,28 @@ pub const TABLE: &[ApiRow] = &[
         0,
         HandlerGroup::Cluster,
     ),
-    between_brokers(row(
-        ApiKey::ShareFetch,
-        "ShareFetch",
+    row(
+        ApiKey::ShareGroupHeartbeat,
+        "ShareGroupHeartbeat",
         1,
-        2,
+        1,
         HandlerGroup::Group,
-    )),
-    between_brokers(row(
+    ),
+    row(
+        ApiKey::ShareGroupDescribe,
+        "ShareGroupDescribe",
+        1,
+        1,
+        HandlerGroup::Group,
+    ),
+    row(ApiKey::ShareFetch, "ShareFetch", 1, 2, HandlerGroup::Group),
+    row(
         ApiKey::ShareAcknowledge,
         "ShareAcknowledge",
         1,
         2,
         HandlerGroup::Group,
-    )),
+    ),
     between_brokers(row(
         ApiKey::InitializeShareGroupState,
         "InitializeShareGroupState",
@@ -529,6 +537,27 @@ pub const TABLE: &[ApiRow] = &[
         1,
         HandlerGroup::Group,
     )),
+    row(
+        ApiKey::DescribeShareGroupOffsets,
+        "DescribeShareGroupOffsets",
+        0,
+        1,
+        HandlerGroup::Group,
+    ),
+    row(
+        ApiKey::AlterShareGroupOffsets,
+        "AlterShareGroupOffsets",
+        0,
+        0,
+        HandlerGroup::Group,
+    ),
+    row(
+        ApiKey::DeleteShareGroupOffsets,
+        "DeleteShareGroupOffsets",
+        0,
+        0,
+        HandlerGroup::Group,
+    ),
 ];
 
 /// The row of an API, when it is served.

@@ -95,7 +95,11 @@ fn table(has_subscriptions: bool) -> ApiVersionsResponse {
 }
 
 /// The features that are in force, with their levels, which nobody can change.
-pub(super) const FEATURES: [(&str, i16); 2] = [("group.version", 1), ("transaction.version", 2)];
+pub(super) const FEATURES: [(&str, i16); 3] = [
+    ("group.version", 1),
+    ("share.version", 1),
+    ("transaction.version", 2),
+];
 /// A client takes what is finalized from an epoch above the one it knows, which is -1 at first.
 const FEATURES_EPOCH: i64 = 0;
 /// A feature's lowest level may be 0 from this version on (KAFKA-17011).

@@ -1,6 +1,7 @@
 //! DeleteGroups (key 42, v0–v3; KIP-229, 1331): deletes empty groups with their offsets.
 //!
 //! - A group that is named twice is deleted and answered once.
+//! - Of a share group, what it has done with records goes first.
 //! - Errors have no text (v3): Kafka gives one to streams groups alone.
 
 use std::collections::HashSet;
@@ -10,8 +11,10 @@ use metaq_protocol::messages::delete_groups_response::DeletableGroupResult;
 use metaq_protocol::messages::{ApiKey, DeleteGroupsRequest, DeleteGroupsResponse};
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::delete_share_group_offsets::delete_states;
 use super::errors::{WireError, code_of};
 use super::{Api, Caller, Context, Order, serve};
+use crate::group::GroupError;
 
 pub(super) const API: Api = Api {
     key: ApiKey::DeleteGroups,
@@ -34,7 +37,7 @@ async fn handle(
         }
         let group = Resource::Group(&group_id);
         let code = match authorize(&cx, &caller, Operation::Delete, group) {
-            Ok(()) => code_of(&cx.coordinator.delete(&group_id).await),
+            Ok(()) => delete(&cx, &group_id).await,
             Err(denied) => denied.code(),
         };
         results.push(
@@ -44,4 +47,22 @@ async fn handle(
         );
     }
     DeleteGroupsResponse::default().with_results(results)
+}
+
+/// Deletes a group, of a share group first what is stored of its share partitions; an error code.
+async fn delete(cx: &Context, group_id: &str) -> i16 {
+    match cx.coordinator.share_partitions_if_empty(group_id).await {
+        Ok(topics) => {
+            for (topic_id, partitions) in topics {
+                let deleted = delete_states(cx, group_id, topic_id, &partitions).await;
+                if let Err((error, _)) = deleted {
+                    return error.code();
+                }
+            }
+        }
+        // It is no share group.
+        Err(GroupError::GroupIdNotFound) => {}
+        Err(error) => return error.code(),
+    }
+    code_of(&cx.coordinator.delete(group_id).await)
 }

@@ -1,7 +1,8 @@
 //! FindCoordinator (key 10, v0–v6; KIP-699, 890, 932): which broker coordinates a group, or a transactional id.
 //!
 //! - Either belongs to a slot by its id, and a slot to a live broker; without one it is COORDINATOR_NOT_AVAILABLE.
-//! - Share groups have no coordinator yet: INVALID_REQUEST with a message.
+//! - A share partition has one of its own, by its key `group:topic id:partition`; only brokers ask for it, and a key that is none is
+//!   INVALID_REQUEST.
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use super::errors::WireError;
 use super::shared::{INVALID_REQUEST, message, text};
 use super::{Api, Caller, Context, Order, serve};
 use crate::coordinator::Slot;
+use crate::share::ShareKey;
 
 pub(super) const API: Api = Api {
     key: ApiKey::FindCoordinator,
@@ -23,6 +25,7 @@ pub(super) const API: Api = Api {
     needs: &[
         (Operation::Describe, ResourceKind::Group),
         (Operation::Describe, ResourceKind::TransactionalId),
+        (Operation::ClusterAction, ResourceKind::Cluster),
     ],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
@@ -75,10 +78,15 @@ fn find(cx: &Context, caller: &Caller, key_type: i8, key: &str) -> FoundCoordina
     let resource = match key_type {
         KEY_TYPE_GROUP => Resource::Group(key),
         KEY_TYPE_TRANSACTION => Resource::TransactionalId(key),
-        KEY_TYPE_SHARE => return Err(invalid("Share groups have no coordinator here.")),
+        KEY_TYPE_SHARE if ShareKey::parse(key).is_none() => return Err(invalid(INVALID_REQUEST)),
+        KEY_TYPE_SHARE => Resource::Cluster,
         _ => return Err(invalid(INVALID_REQUEST)),
     };
-    authorize(cx, caller, Operation::Describe, resource)
+    let operation = match key_type {
+        KEY_TYPE_SHARE => Operation::ClusterAction,
+        _ => Operation::Describe,
+    };
+    authorize(cx, caller, operation, resource)
         .map_err(|denied| (denied.wire(), denied.to_string()))?;
     let image = cx.cluster.image();
     let found = image.coordinator_of(Slot::of(key));

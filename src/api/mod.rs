@@ -7,6 +7,7 @@ mod alter_configs;
 mod alter_partition;
 mod alter_partition_reassignments;
 mod alter_replica_log_dirs;
+mod alter_share_group_offsets;
 mod api_versions;
 mod applied;
 mod authorize;
@@ -19,6 +20,7 @@ mod create_topics;
 mod delete_acls;
 mod delete_groups;
 mod delete_records;
+mod delete_share_group_offsets;
 mod delete_share_group_state;
 mod delete_topics;
 mod describe_acls;
@@ -29,6 +31,7 @@ mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
 mod describe_quorum;
+mod describe_share_group_offsets;
 mod describe_topic_partitions;
 mod describe_transactions;
 mod elect_leaders;
@@ -73,8 +76,11 @@ mod room;
 mod share_acknowledge;
 mod share_acknowledgements;
 mod share_fetch;
+mod share_group_describe;
+mod share_group_heartbeat;
 mod share_read;
 mod share_settings;
+mod share_state_admin;
 mod share_states;
 mod share_wait;
 mod shared;
@@ -106,6 +112,7 @@ use reply::{Reply, Throttled};
 pub use alter_partition::alter_partitions_here;
 pub use api_versions::unsupported_version;
 pub use context::{Caller, Context, wire_name as error_name};
+pub use describe_share_group_offsets::share_starts;
 pub use fetch_sessions::FetchSessions;
 pub use forward::FORWARDED;
 pub use in_transaction::TRANSACTIONS;
@@ -230,6 +237,8 @@ const APIS: &[Api] = &[
     push_telemetry::API,
     list_config_resources::API,
     describe_topic_partitions::API,
+    share_group_heartbeat::API,
+    share_group_describe::API,
     share_fetch::API,
     share_acknowledge::API,
     initialize_share_group_state::API,
@@ -237,6 +246,9 @@ const APIS: &[Api] = &[
     write_share_group_state::API,
     delete_share_group_state::API,
     read_share_group_state_summary::API,
+    describe_share_group_offsets::API,
+    alter_share_group_offsets::API,
+    delete_share_group_offsets::API,
 ];
 
 fn api_of(key: i16) -> Option<&'static Api> {

@@ -105,7 +105,12 @@ throttled!(
     ConsumerGroupHeartbeatRequest => ConsumerGroupHeartbeatResponse,
     ConsumerGroupDescribeRequest => ConsumerGroupDescribeResponse,
     DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse,
+    ShareGroupHeartbeatRequest => ShareGroupHeartbeatResponse,
+    ShareGroupDescribeRequest => ShareGroupDescribeResponse,
     ShareAcknowledgeRequest => ShareAcknowledgeResponse,
+    DescribeShareGroupOffsetsRequest => DescribeShareGroupOffsetsResponse,
+    AlterShareGroupOffsetsRequest => AlterShareGroupOffsetsResponse,
+    DeleteShareGroupOffsetsRequest => DeleteShareGroupOffsetsResponse,
 );
 
 /// It has no field for it (Kafka's DescribeQuorumResponse.maybeSetThrottleTimeMs).

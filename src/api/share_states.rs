@@ -23,10 +23,10 @@ use crate::share::{
 /// How long another broker may take to answer. Its store may be slow.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// The versions that are asked in.
-const VERSION: i16 = 0;
+pub(super) const VERSION: i16 = 0;
 const WRITE_VERSION: i16 = 1;
 
-type Outcome<T> = Result<T, ShareStateError>;
+pub(super) type Outcome<T> = Result<T, ShareStateError>;
 
 /// The coordinators, for leaders of this broker.
 pub(super) struct ShareStates(pub(super) Arc<Context>);
@@ -44,14 +44,14 @@ impl ShareStore for ShareStates {
 }
 
 /// The broker that coordinates a share partition; `None` for this one.
-fn coordinator_of(cx: &Context, key: &ShareKey) -> Outcome<Option<Broker>> {
+pub(super) fn coordinator_of(cx: &Context, key: &ShareKey) -> Outcome<Option<Broker>> {
     let image = cx.cluster.image();
     let broker = image.coordinator_of(ShareCoordinator::slot_of(key));
     let broker = broker.ok_or(ShareStateError::CoordinatorNotAvailable)?;
     Ok((broker.id != cx.cluster.broker_id()).then(|| broker.clone()))
 }
 
-async fn ask<R: Request>(
+pub(super) async fn ask<R: Request>(
     cx: &Context,
     broker: &Broker,
     version: i16,
@@ -66,7 +66,7 @@ async fn ask<R: Request>(
 }
 
 /// What another broker answers, as its code says it.
-fn outcome_of(code: i16) -> Outcome<()> {
+pub(super) fn outcome_of(code: i16) -> Outcome<()> {
     use ResponseError as E;
     use ShareStateError as S;
     let Some(error) = ResponseError::try_from_code(code) else {
@@ -90,7 +90,7 @@ fn outcome_of(code: i16) -> Outcome<()> {
 }
 
 /// What a broker answers that does not say anything about the share partition.
-const NO_ANSWER: ShareStateError = ShareStateError::UnknownServerError;
+pub(super) const NO_ANSWER: ShareStateError = ShareStateError::UnknownServerError;
 
 async fn read(cx: &Context, key: &ShareKey, leader_epoch: i32) -> Outcome<StoredState> {
     let Some(broker) = coordinator_of(cx, key)? else {

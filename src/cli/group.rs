@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::Failure;
 use super::client::{Address, Client, check, topic_name};
-use super::group_members::{SeenGroup, group_id, seen};
+use super::group_members::{SeenGroup, Shared, group_id, seen, shared};
 use super::output::{or_dash, print};
 use super::topic::{identity_of, metadata, offsets};
 
@@ -250,7 +250,19 @@ fn heading(group: &str, found: &SeenGroup) -> String {
 
 fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure> {
     let found = seen(client, group)?;
-    let committed = committed(client, group)?;
+    let shared = match found.kind {
+        "share" => shared(client, group)?,
+        _ => Shared::new(),
+    };
+    let committed = match found.kind {
+        "share" => {
+            let starts = shared.iter();
+            starts
+                .filter_map(|(key, (start, _))| Some((key.clone(), (*start)?)))
+                .collect()
+        }
+        _ => committed(client, group)?,
+    };
     let mut owners = BTreeMap::new();
     for member in &found.members {
         for (topic, partitions) in &member.partitions {
@@ -293,9 +305,12 @@ fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure>
                 identity: identities.get(&key).cloned(),
                 offset,
                 log_end,
-                lag: offset
-                    .zip(log_end)
-                    .map(|(offset, end)| (end - offset).max(0)),
+                lag: match shared.get(&key) {
+                    Some((_, lag)) => *lag,
+                    None => offset
+                        .zip(log_end)
+                        .map(|(offset, end)| (end - offset).max(0)),
+                },
                 member: owner.map(|member| member.member.clone()),
                 client: owner.map(|member| member.client.clone()),
                 host: owner.map(|member| member.host.clone()),

@@ -1,13 +1,20 @@
 //! The members of a group of any protocol, as `metaq group` shows them.
 
+use std::collections::BTreeMap;
+
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::consumer_group_describe_response::{
     Assignment, DescribedGroup as ConsumerGroup, Member as ConsumerMember,
 };
 use metaq_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
+use metaq_protocol::messages::describe_share_group_offsets_request::DescribeShareGroupOffsetsRequestGroup;
+use metaq_protocol::messages::share_group_describe_response::{
+    DescribedGroup as ShareGroup, Member as ShareMember,
+};
 use metaq_protocol::messages::{
     ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, DescribeGroupsRequest,
-    DescribeGroupsResponse, GroupId,
+    DescribeGroupsResponse, DescribeShareGroupOffsetsRequest, DescribeShareGroupOffsetsResponse,
+    GroupId, ShareGroupDescribeRequest, ShareGroupDescribeResponse,
 };
 use metaq_protocol::protocol::StrBytes;
 use serde::Serialize;
@@ -18,7 +25,7 @@ use crate::group::assigned_partitions;
 
 /// A group with its members.
 pub(super) struct SeenGroup {
-    /// `classic` or `consumer`.
+    /// `classic`, `consumer` or `share`.
     pub(super) kind: &'static str,
     pub(super) state: String,
     /// The assignor; empty where there is none.
@@ -70,11 +77,71 @@ pub(super) fn seen(client: &mut Client, group: &str) -> Result<SeenGroup, Failur
     };
     let answer = client.ask_coordinator(group, 1, &request, error_of)?;
     let found = answer.groups.into_iter().next().ok_or(none)?;
+    if found.error_code != ResponseError::GroupIdNotFound.code() {
+        check(group, found.error_code, found.error_message.as_deref())?;
+        return Ok(of_consumer(found));
+    }
+    let request = ShareGroupDescribeRequest::default().with_group_ids(vec![group_id(group)]);
+    let error_of = |response: &ShareGroupDescribeResponse| {
+        response.groups.first().map_or(0, |group| group.error_code)
+    };
+    let answer = client.ask_coordinator(group, 1, &request, error_of)?;
+    let found = answer.groups.into_iter().next().ok_or(none)?;
     if found.error_code == ResponseError::GroupIdNotFound.code() {
         return Err(format!("{group}: no such group").into());
     }
     check(group, found.error_code, found.error_message.as_deref())?;
-    Ok(of_consumer(found))
+    Ok(of_share(found))
+}
+
+/// Where a share group is with each partition: everything before is done; and how many records are not.
+pub(super) fn shared(client: &mut Client, group: &str) -> Result<Shared, Failure> {
+    let asked = DescribeShareGroupOffsetsRequestGroup::default()
+        .with_group_id(group_id(group))
+        .with_topics(None);
+    let request = DescribeShareGroupOffsetsRequest::default().with_groups(vec![asked]);
+    let error_of = |response: &DescribeShareGroupOffsetsResponse| {
+        response.groups.first().map_or(0, |group| group.error_code)
+    };
+    let answer = client.ask_coordinator(group, 1, &request, error_of)?;
+    let mut all = Shared::new();
+    for found in answer.groups {
+        check(group, found.error_code, found.error_message.as_deref())?;
+        for topic in found.topics {
+            for partition in topic.partitions {
+                let key = (topic.topic_name.to_string(), partition.partition_index);
+                let known = |number: i64| (number >= 0).then_some(number);
+                all.insert(key, (known(partition.start_offset), known(partition.lag)));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// By topic and partition: start and lag, where they are known.
+pub(super) type Shared = BTreeMap<(String, i32), (Option<i64>, Option<i64>)>;
+
+fn of_share(found: ShareGroup) -> SeenGroup {
+    let member = |member: ShareMember| {
+        let topics = member.assignment.topic_partitions.iter();
+        SeenMember {
+            partitions: topics
+                .map(|topic| (topic.topic_name.to_string(), topic.partitions.clone()))
+                .collect(),
+            member: member.member_id.to_string(),
+            client: member.client_id.to_string(),
+            host: member.client_host.to_string(),
+            epoch: Some(member.member_epoch),
+            target: None,
+        }
+    };
+    SeenGroup {
+        kind: "share",
+        state: found.group_state.to_string(),
+        protocol: found.assignor_name.to_string(),
+        epochs: None,
+        members: found.members.into_iter().map(member).collect(),
+    }
 }
 
 fn of_classic(found: DescribedGroup) -> SeenGroup {

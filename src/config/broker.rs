@@ -644,11 +644,53 @@ const OWN_KEYS: &[BrokerKey] = &[
         "How often a record is given to members of a share group at most; then it is given to nobody any more. share.delivery.count.limit of a group wins."
     ),
     key!(
+        "group.share.heartbeat.interval.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "5000",
+        "How often members of share groups report, ms; the default of share.heartbeat.interval.ms."
+    ),
+    key!(
+        "group.share.max.heartbeat.interval.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "15000",
+        "The longest heartbeat interval that a share group may have, ms."
+    ),
+    key!(
+        "group.share.max.session.timeout.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "60000",
+        "The longest session timeout that a share group may have, ms."
+    ),
+    key!(
         "group.share.max.share.sessions",
         None,
         Kind::Int(1, INT_MAX),
         "2000",
         "Share sessions that a broker keeps, one a member of a share group that fetches from it."
+    ),
+    key!(
+        "group.share.max.size",
+        None,
+        Kind::Int(1, 1000),
+        "200",
+        "Members that a share group may have."
+    ),
+    key!(
+        "group.share.min.heartbeat.interval.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "5000",
+        "The shortest heartbeat interval that a share group may have, ms."
+    ),
+    key!(
+        "group.share.min.session.timeout.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "45000",
+        "The shortest session timeout that a share group may have, ms."
     ),
     key!(
         "group.share.partition.max.record.locks",
@@ -663,6 +705,13 @@ const OWN_KEYS: &[BrokerKey] = &[
         Kind::Int(1000, 3_600_000),
         "30000",
         "How long a record is one member's of a share group before it is given to another, ms. share.record.lock.duration.ms of a group wins."
+    ),
+    key!(
+        "group.share.session.timeout.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "45000",
+        "A silent member of a share group is thrown out after this, ms; the default of share.session.timeout.ms."
     ),
     key!(
         "group.members.max.bytes",

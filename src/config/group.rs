@@ -56,7 +56,7 @@ pub const GROUP_KEYS: &[GroupKey] = &[
         name: "share.heartbeat.interval.ms",
         kind: Kind::Int(5000, 15_000),
         default: "5000",
-        doc: "How often members of a share group report, ms. Kept; share groups are not served yet.",
+        doc: "How often members of a share group report, ms.",
     },
     GroupKey {
         name: "share.isolation.level",
@@ -86,7 +86,7 @@ pub const GROUP_KEYS: &[GroupKey] = &[
         name: "share.session.timeout.ms",
         kind: Kind::Int(45_000, 60_000),
         default: "45000",
-        doc: "A silent member of a share group is thrown out after this, ms. Kept; share groups are not served yet.",
+        doc: "A silent member of a share group is thrown out after this, ms.",
     },
     GroupKey {
         name: "streams.heartbeat.interval.ms",

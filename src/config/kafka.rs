@@ -25,7 +25,9 @@ const NO_TIERS: &str = "there are no tiers of storage";
 const CLEANER_READS_BATCHES: &str =
     "a cleaner holds one batch at a time, as large as max.message.bytes lets it be";
 const CLEANER_FILLS_TABLE: &str = "a cleaner's table of keys is filled as far as it stays fast; log.cleaner.dedupe.buffer.size is its memory";
-const NO_SHARES: &str = "share groups and streams groups are not served yet";
+const NO_STREAMS: &str = "streams groups are not served yet";
+const ONE_SHARE_ASSIGNOR: &str = "share groups have one assignor, and assign at once";
+const TREE_SHARES: &str = "what share groups do is stored in the coordination tree, not in a topic";
 const TREE_OFFSETS: &str = "offsets are in the coordination tree, not in a topic";
 const OWN_THREADS: &str =
     "num.network.threads serve everything, and write beside one thread a data directory";
@@ -226,9 +228,9 @@ const PREFIXES_WITHOUT_EFFECT: &[(&str, &str)] = &[
         "group.consumer.assignor.",
         "assignors run where the group is coordinated",
     ),
-    ("group.share.", NO_SHARES),
-    ("group.streams.", NO_SHARES),
-    ("share.coordinator.", NO_SHARES),
+    ("group.share.", ONE_SHARE_ASSIGNOR),
+    ("group.streams.", NO_STREAMS),
+    ("share.coordinator.", TREE_SHARES),
     (
         "zookeeper.ssl.",
         "zookeeper.tls and its kin set up encryption towards ZooKeeper",

@@ -9,6 +9,7 @@ use super::messages::{
     TransactionalCommit,
 };
 use super::offsets::Key;
+use super::share::{ShareHeartbeat, ShareRefusal, ShareReply};
 use crate::coordinator::Answer;
 use crate::memory::Share;
 
@@ -75,9 +76,35 @@ pub(super) enum Ask {
     CommitTransactional(TransactionalCommit, Answer<Outcomes>),
     /// Put off by the group's removal; it is about all groups of the slot.
     EndTransaction(TransactionEnd, Answer<Result<(), GroupError>>),
+    Share(ShareAsk),
     Describe(Answer<Option<Described>>),
     Delete(Answer<Result<(), GroupError>>),
     DeleteOffsets(Vec<Key>, Answer<Result<Outcomes, GroupError>>),
+}
+
+/// Partitions by topic.
+pub type ByTopic = Vec<(Uuid, Vec<i32>)>;
+
+/// Asked of one share group.
+pub(super) enum ShareAsk {
+    Heartbeat(
+        Box<ShareHeartbeat>,
+        Answer<Result<ShareReply, ShareRefusal>>,
+    ),
+    /// Share partitions are initialized, or could not be; by topic.
+    Initialized {
+        done: ByTopic,
+        failed: ByTopic,
+        answer: Answer<Result<(), GroupError>>,
+    },
+    /// Offsets of a group without members are to be set.
+    StateEpoch(Answer<Result<i32, GroupError>>),
+    ForgetTopic(Uuid, Answer<Result<(), GroupError>>),
+    /// Its share partitions: those that are initialized, or all, of a group that has no members.
+    Partitions {
+        if_empty: bool,
+        answer: Answer<Result<ByTopic, GroupError>>,
+    },
 }
 
 impl Ask {
@@ -85,7 +112,10 @@ impl Ask {
     pub(super) fn only_reads(&self) -> bool {
         matches!(
             self,
-            Self::FetchOffsets(..) | Self::Describe(_) | Self::VerifyTransaction { .. }
+            Self::FetchOffsets(..)
+                | Self::Describe(_)
+                | Self::VerifyTransaction { .. }
+                | Self::Share(ShareAsk::Partitions { .. })
         )
     }
 }

@@ -5,9 +5,11 @@ use std::collections::VecDeque;
 use super::asks::{Ask, FoundOffsets, OffsetsQuery};
 use super::classic::{ClassicGroup, State};
 use super::consumer::{ConsumerGroup, StoredConsumerGroup, Unstored, WrittenParts};
+use super::hosted_share::HostedShareGroup;
 use super::messages::{CommittedOffset, GroupError, GroupKind, GroupListing, GroupSurvey};
 use super::offsets::{Committed, Key, Offsets, WriteNumber};
 use super::pending::PendingByProducer;
+use super::share::ShareGroup;
 use crate::coordinator::Parts;
 use crate::memory::Memory;
 
@@ -18,6 +20,7 @@ const FETCHED_OFFSET_BYTES: usize = 300;
 pub(super) enum Members {
     Classic(Box<ClassicGroup>),
     Consumer(Box<HostedConsumerGroup>),
+    Share(Box<HostedShareGroup>),
 }
 
 /// An answer that holds once a change is stored.
@@ -121,36 +124,56 @@ impl Group {
     pub(super) fn classic(&self) -> Option<&ClassicGroup> {
         match &self.members {
             Members::Classic(classic) => Some(classic),
-            Members::Consumer(_) => None,
+            Members::Consumer(_) | Members::Share(_) => None,
         }
     }
 
     pub(super) fn classic_mut(&mut self) -> Option<&mut ClassicGroup> {
         match &mut self.members {
             Members::Classic(classic) => Some(classic),
-            Members::Consumer(_) => None,
+            Members::Consumer(_) | Members::Share(_) => None,
         }
     }
 
     /// Its members, where they are those of a consumer group.
     pub(super) fn consumer(&self) -> Option<&ConsumerGroup> {
         match &self.members {
-            Members::Classic(_) => None,
+            Members::Classic(_) | Members::Share(_) => None,
             Members::Consumer(hosted) => Some(&hosted.group),
         }
     }
 
     pub(super) fn consumer_mut(&mut self) -> Option<&mut HostedConsumerGroup> {
         match &mut self.members {
-            Members::Classic(_) => None,
+            Members::Classic(_) | Members::Share(_) => None,
             Members::Consumer(hosted) => Some(hosted),
         }
+    }
+
+    /// Its members, where they share partitions.
+    pub(super) fn share(&self) -> Option<&ShareGroup> {
+        match &self.members {
+            Members::Classic(_) | Members::Consumer(_) => None,
+            Members::Share(hosted) => Some(&hosted.group),
+        }
+    }
+
+    pub(super) fn share_mut(&mut self) -> Option<&mut HostedShareGroup> {
+        match &mut self.members {
+            Members::Classic(_) | Members::Consumer(_) => None,
+            Members::Share(hosted) => Some(hosted),
+        }
+    }
+
+    pub(super) fn is_share(&self) -> bool {
+        self.share().is_some()
     }
 
     pub(super) fn kind(&self) -> GroupKind {
         match &self.members {
             Members::Classic(_) => GroupKind::Classic,
             Members::Consumer(_) => GroupKind::Consumer,
+            Members::Share(_) => GroupKind::Share,
         }
     }
 
@@ -159,6 +182,7 @@ impl Group {
         match &self.members {
             Members::Classic(classic) => classic.state.name(),
             Members::Consumer(hosted) => hosted.group.state(),
+            Members::Share(hosted) => hosted.group.state(),
         }
     }
 
@@ -167,6 +191,7 @@ impl Group {
         match &self.members {
             Members::Classic(classic) => classic.next_deadline(),
             Members::Consumer(hosted) => hosted.next_deadline(),
+            Members::Share(hosted) => hosted.next_deadline(),
         }
     }
 
@@ -175,6 +200,7 @@ impl Group {
         match &self.members {
             Members::Classic(classic) => classic.subscribes(topic),
             Members::Consumer(hosted) => hosted.group.subscribes(topic),
+            Members::Share(hosted) => hosted.group.subscribes(topic),
         }
     }
 
@@ -183,6 +209,7 @@ impl Group {
         let never_had_members = match &self.members {
             Members::Classic(classic) => classic.generation == 0 && classic.protocol_type.is_none(),
             Members::Consumer(hosted) => hosted.group.epoch == 0 && hosted.held.is_empty(),
+            Members::Share(hosted) => hosted.group.epoch == 0 && hosted.held.is_empty(),
         };
         self.has_no_members()
             && self.offsets.is_empty()
@@ -196,6 +223,7 @@ impl Group {
         match &self.members {
             Members::Classic(classic) => classic.is_empty() && !classic.has_pending(),
             Members::Consumer(hosted) => hosted.group.members.is_empty(),
+            Members::Share(hosted) => hosted.group.members.is_empty(),
         }
     }
 
@@ -204,6 +232,7 @@ impl Group {
         match &self.members {
             Members::Classic(classic) => classic.state == State::Empty,
             Members::Consumer(hosted) => hosted.group.members.is_empty(),
+            Members::Share(hosted) => hosted.group.members.is_empty(),
         }
     }
 
@@ -212,6 +241,7 @@ impl Group {
         match &self.members {
             Members::Classic(classic) => classic.protocol_type.clone().unwrap_or_default(),
             Members::Consumer(_) => "consumer".to_owned(),
+            Members::Share(_) => "share".to_owned(),
         }
     }
 
@@ -235,6 +265,7 @@ impl Group {
             members: match &self.members {
                 Members::Classic(classic) => classic.members.len(),
                 Members::Consumer(hosted) => hosted.group.members.len(),
+                Members::Share(hosted) => hosted.group.members.len(),
             },
             offsets: self.offsets.iter().map(offset).collect(),
         }
@@ -287,6 +318,8 @@ impl Group {
                 group if !group.subscribes(topic) => Some(offset.commit_ms),
                 _ => None,
             },
+            // It has none.
+            Members::Share(_) => None,
         };
         let mut expired = self.offsets.expired(now_ms, retention_ms, since);
         expired.retain(|key| !self.pending.has(key));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::asks::{Ask, AskAll, FoundOffsets, OffsetsQuery, Outcomes};
+use super::asks::{Ask, AskAll, ByTopic, FoundOffsets, OffsetsQuery, Outcomes, ShareAsk};
 use super::consumer::{ConsumerHeartbeat, ConsumerReply, ConsumerSettings, GroupSettings, Refusal};
 use super::groups::{GroupContext, Groups};
 use super::limits::{
@@ -16,6 +16,7 @@ use super::messages::{
     JoinRequest, LeaveMember, SyncReply, SyncRequest, TransactionEnd, TransactionalCommit,
 };
 use super::mirror::MirrorFeed;
+use super::share::{ShareHeartbeat, ShareRefusal, ShareReply};
 use crate::clock::WallClock;
 use crate::coordinator::{Answer, Coordinator, Ownership, Slot, Topics};
 use crate::memory::Memory;
@@ -249,6 +250,91 @@ impl GroupCoordinator {
         self.slots
             .ask_slot_of(slot, |answer| AskAll::EndTransaction(end, answer))
             .await?
+    }
+
+    /// A heartbeat of a member of a share group.
+    pub async fn share_heartbeat(
+        &self,
+        group_id: &str,
+        mut beat: ShareHeartbeat,
+    ) -> Result<ShareReply, ShareRefusal> {
+        check_named(group_id)?;
+        let GroupContext {
+            limits, members, ..
+        } = self.slots.context();
+        let topics = beat.topics.iter().flatten().map(String::len);
+        let bytes = topics.sum::<usize>() + beat.rack.as_ref().map_or(0, String::len);
+        if bytes > MEMBER_BYTES_MAX {
+            return Err(GroupError::InvalidRequest.into());
+        }
+        if beat.topics.is_some() {
+            let names = group_id.len() + beat.client_id.len() + beat.member_id.len();
+            let bytes = 3 * (bytes + names) + MEMBER_OVERHEAD_BYTES;
+            let share = members.reserve(bytes, limits.members_bytes_max);
+            beat.reserved = Some(share.ok_or(GroupError::GroupMaxSizeReached)?);
+        }
+        let beat = Box::new(beat);
+        self.ask(group_id, |answer| {
+            Ask::Share(ShareAsk::Heartbeat(beat, answer))
+        })
+        .await?
+    }
+
+    /// Share partitions of a group are initialized, and others could not be; by topic.
+    pub async fn share_initialized(
+        &self,
+        group_id: &str,
+        done: ByTopic,
+        failed: ByTopic,
+    ) -> Result<(), GroupError> {
+        self.ask(group_id, |answer| {
+            Ask::Share(ShareAsk::Initialized {
+                done,
+                failed,
+                answer,
+            })
+        })
+        .await?
+    }
+
+    /// Offsets of a share group without members are to be set: with this state epoch. The group is made if there is none.
+    pub async fn share_state_epoch(&self, group_id: &str) -> Result<i32, GroupError> {
+        check_named(group_id)?;
+        self.ask(group_id, |answer| Ask::Share(ShareAsk::StateEpoch(answer)))
+            .await?
+    }
+
+    /// A share group has no more to do with a topic.
+    pub async fn share_forget_topic(
+        &self,
+        group_id: &str,
+        topic_id: Uuid,
+    ) -> Result<(), GroupError> {
+        self.ask(group_id, |answer| {
+            Ask::Share(ShareAsk::ForgetTopic(topic_id, answer))
+        })
+        .await?
+    }
+
+    /// The share partitions that a group began with, by topic.
+    pub async fn share_partitions(&self, group_id: &str) -> Result<ByTopic, GroupError> {
+        self.share_partitions_of(group_id, false).await
+    }
+
+    /// All that there may be of a share group that has no members.
+    pub async fn share_partitions_if_empty(&self, group_id: &str) -> Result<ByTopic, GroupError> {
+        self.share_partitions_of(group_id, true).await
+    }
+
+    async fn share_partitions_of(
+        &self,
+        group_id: &str,
+        if_empty: bool,
+    ) -> Result<ByTopic, GroupError> {
+        self.ask(group_id, |answer| {
+            Ask::Share(ShareAsk::Partitions { if_empty, answer })
+        })
+        .await?
     }
 
     /// A group, if it exists.

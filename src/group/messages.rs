@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::consumer::ConsumerGroupDescription;
 use super::reserved::Reserved;
+use super::share::ShareGroupDescription;
 use crate::coordinator::CoordinatorError;
 use crate::log::{Outcome, TransactionMarker, TransactionVersion};
 
@@ -325,6 +326,8 @@ pub enum GroupKind {
     Classic,
     /// ConsumerGroupHeartbeat (KIP-848).
     Consumer,
+    /// ShareGroupHeartbeat (KIP-932).
+    Share,
 }
 
 impl GroupKind {
@@ -333,6 +336,7 @@ impl GroupKind {
         match self {
             Self::Classic => "classic",
             Self::Consumer => "consumer",
+            Self::Share => "share",
         }
     }
 }
@@ -344,6 +348,8 @@ pub enum Described {
     Classic(GroupDescription),
     /// A consumer group.
     Consumer(ConsumerGroupDescription),
+    /// A share group.
+    Share(ShareGroupDescription),
 }
 
 /// A group with its offsets.

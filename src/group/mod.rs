@@ -15,6 +15,7 @@ mod consumer;
 mod group;
 mod group_coordinator;
 mod groups;
+mod hosted_share;
 mod limits;
 mod member;
 mod messages;
@@ -25,12 +26,13 @@ mod persist;
 mod producers;
 mod record;
 mod reserved;
+mod share;
 mod stored_transactions;
 mod subscription;
 #[cfg(test)]
 mod testing;
 
-pub use asks::{AskingMember, FoundOffset, FoundOffsets, OffsetsQuery};
+pub use asks::{AskingMember, ByTopic, FoundOffset, FoundOffsets, OffsetsQuery};
 pub use consumer::{
     Assignor, ConsumerGroupDescription, ConsumerHeartbeat, ConsumerMemberDescription,
     ConsumerReply, ConsumerSettings, GroupSettings, MemberPartitions, MigrationPolicy, Refusal,
@@ -44,4 +46,8 @@ pub use messages::{
 };
 pub use mirror::{MirrorFeed, MirrorRecord, MirrorUpdate};
 pub use reserved::Reserved;
+pub use share::{
+    ShareGroupDescription, ShareGroupSettings, ShareHeartbeat, ShareMemberDescription,
+    ShareRefusal, ShareReply, ToInitialize,
+};
 pub use subscription::assigned_partitions;

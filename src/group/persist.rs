@@ -8,6 +8,7 @@ use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use super::classic::{ClassicGroup, State};
 use super::consumer::{self, CONSUMER_TYPE, GroupSettings};
 use super::group::{HostedConsumerGroup, Members};
+use super::hosted_share::HostedShareGroup;
 use super::limits::OFFSET_OVERHEAD_BYTES;
 use super::member::Member;
 use super::messages::{CommittedOffset, JoinRequest};
@@ -15,6 +16,7 @@ use super::offsets::{Committed, Key, Offsets, WriteNumber};
 use super::pending::{Pending, PendingByProducer};
 use super::record;
 use super::reserved::GroupMemory;
+use super::share::{self, SHARE_TYPE};
 use super::subscription::{assigned_partitions, subscribed_topics};
 use crate::coordinator::{Parts, StoredId, Topics};
 use crate::meta::paths::GroupNode;
@@ -258,6 +260,17 @@ fn load_members(
         Members::Classic(Box::new(ClassicGroup::new(now_ms)))
     };
     let path = paths::group(&stored.id);
+    if record::type_of(stored).as_deref() == Some(SHARE_TYPE) {
+        let settings = settings.share(&stored.id);
+        let until_ms = now_ms + i64::from(settings.session_timeout_ms);
+        return match share::load(stored, until_ms) {
+            Ok((group, parts)) => {
+                let hosted = HostedShareGroup::new(group, parts);
+                (Members::Share(hosted), Parts::default())
+            }
+            Err(error) => (nobody(error), Parts::default()),
+        };
+    }
     if record::type_of(stored).as_deref() == Some(CONSUMER_TYPE) {
         let settings = settings.consumer(&stored.id);
         return match consumer::load(stored, (&settings, topics), now_ms) {

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::consumer::{Assignor, ConsumerSettings, GroupSettings, MigrationPolicy};
 
+use super::share::ShareGroupSettings;
 use crate::coordinator::{TopicPartition, Topics};
 
 /// Topic `t` with four partitions.
@@ -57,6 +58,14 @@ impl Topics for OneTopic {
 pub(super) struct FixedSettings(pub(super) ConsumerSettings);
 
 impl GroupSettings for FixedSettings {
+    fn share(&self, _: &str) -> ShareGroupSettings {
+        ShareGroupSettings {
+            session_timeout_ms: 45_000,
+            heartbeat_interval_ms: 5000,
+            members_max: 200,
+        }
+    }
+
     fn consumer(&self, _: &str) -> ConsumerSettings {
         self.0.clone()
     }

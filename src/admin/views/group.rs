@@ -9,9 +9,9 @@ use super::events::EventView;
 use super::group_members::{Seen, SeenMember};
 use super::{Page, Part};
 use crate::admin::remote;
-use crate::api::Context;
+use crate::api::{Context, share_starts};
 use crate::coordinator::Slot;
-use crate::group::{AskingMember, GroupError, OffsetsQuery};
+use crate::group::{AskingMember, CommittedOffset, GroupError, GroupKind, OffsetsQuery};
 use crate::observe::EventKind;
 
 /// Rows of a group's partitions that are shown: those that lag most.
@@ -24,7 +24,7 @@ const COMMIT_OLD_MS: i64 = 60_000;
 pub(in crate::admin) struct GroupView {
     /// Its id.
     pub(in crate::admin) group_id: String,
-    /// `classic` or `consumer` (KIP-848).
+    /// `classic`, `consumer` (KIP-848) or `share` (KIP-932).
     pub(in crate::admin) kind: &'static str,
     /// `Empty`, `PreparingRebalance`, `CompletingRebalance` or `Stable`; of a consumer group `Empty`, `Assigning`,
     /// `Reconciling` or `Stable`.
@@ -94,7 +94,7 @@ pub(in crate::admin) struct GroupPartitionView {
     pub(in crate::admin) partition: i32,
     /// `brokerId-n`.
     pub(in crate::admin) identity: String,
-    /// The next offset that the group will read; `None` where it committed none.
+    /// The next offset that the group will read; of a share group the first one that is not done. `None` where there is none.
     pub(in crate::admin) committed: Option<i64>,
     /// When it committed that, ms since 1970.
     pub(in crate::admin) committed_ms: Option<i64>,
@@ -156,6 +156,12 @@ pub(in crate::admin) enum NoGroup {
     Group(#[from] GroupError),
 }
 
+/// A topic and a partition's index.
+type Key = (String, i32);
+
+/// How far a group is, and when it said so, ms; as far as that is known.
+type Reached = Option<(i64, Option<i64>)>;
+
 /// A row before the disk was asked how much lies ahead.
 type Row = (
     GroupPartitionView,
@@ -186,18 +192,28 @@ impl GroupDetail {
             member: AskingMember::NOBODY,
         };
         let described = Seen::from(described);
-        let offsets = cx
-            .coordinator
-            .fetch_offsets(group_id, wanted)
-            .await?
-            .offsets;
+        let mut offsets: Vec<(Key, Reached)> = Vec::new();
+        match described.kind {
+            GroupKind::Share => {
+                let starts = share_starts(cx, group_id).await?.into_iter();
+                offsets.extend(starts.map(|(key, start)| (key, Some((start, None)))));
+            }
+            _ => {
+                let found = cx.coordinator.fetch_offsets(group_id, wanted).await?;
+                offsets.extend(found.offsets.into_iter().map(|(key, committed)| {
+                    let committed = committed.ok().flatten();
+                    let told =
+                        |committed: CommittedOffset| (committed.offset, Some(committed.commit_ms));
+                    (key, committed.map(told))
+                }));
+            }
+        }
         let owners = owners(&described.members);
         let mut rows: HashMap<(String, i32), Row> = HashMap::new();
         for (key, committed) in offsets {
             let mut row = row(cx, &key, &owners);
-            let committed = committed.ok().flatten();
-            row.0.committed = committed.as_ref().map(|committed| committed.offset);
-            row.0.committed_ms = committed.map(|committed| committed.commit_ms);
+            row.0.committed = committed.map(|(offset, _)| offset);
+            row.0.committed_ms = committed.and_then(|(_, at_ms)| at_ms);
             rows.insert(key, row);
         }
         for key in owners.keys() {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use crate::group::{
     ConsumerGroupDescription, ConsumerMemberDescription, Described, GroupDescription, GroupKind,
-    MemberDescription, MemberPartitions, assigned_partitions,
+    MemberDescription, MemberPartitions, ShareGroupDescription, ShareMemberDescription,
+    assigned_partitions,
 };
 
 /// A group with its members.
@@ -43,6 +44,7 @@ impl From<Described> for Seen {
         match described {
             Described::Classic(group) => of_classic(group),
             Described::Consumer(group) => of_consumer(group),
+            Described::Share(group) => of_share(group),
         }
     }
 }
@@ -86,6 +88,25 @@ fn of_consumer(group: ConsumerGroupDescription) -> Seen {
         protocol_type: "consumer".to_owned(),
         protocol: group.assignor.to_owned(),
         members: members.collect(),
+    }
+}
+
+fn of_share(group: ShareGroupDescription) -> Seen {
+    let member = |member: ShareMemberDescription| SeenMember {
+        member_id: member.member_id,
+        instance_id: None,
+        client_id: member.client_id,
+        client_host: member.client_host,
+        partitions: without_ids(&member.assigned),
+        standing: None,
+    };
+    Seen {
+        kind: GroupKind::Share,
+        state: group.state,
+        generation: group.epoch,
+        protocol_type: "share".to_owned(),
+        protocol: "simple".to_owned(),
+        members: group.members.into_iter().map(member).collect(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the configuration says of consumer groups.
 
 use super::assignor::Assignor;
+use crate::group::share::ShareGroupSettings;
 
 /// Whether a group with members may become one of the other protocol (`group.consumer.migration.policy`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,4 +71,6 @@ impl ConsumerSettings {
 pub trait GroupSettings: Send + Sync {
     /// For a group of this id.
     fn consumer(&self, group_id: &str) -> ConsumerSettings;
+    /// The same of a share group.
+    fn share(&self, group_id: &str) -> ShareGroupSettings;
 }

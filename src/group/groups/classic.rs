@@ -95,6 +95,9 @@ impl Groups {
             .map(|group| &mut group.members)
         {
             None => answer.send(vec![Err(GroupError::UnknownMemberId); members.len()]),
+            Some(Members::Share(_)) => {
+                answer.send(vec![Err(GroupError::UnknownMemberId); members.len()]);
+            }
             Some(Members::Consumer(_)) => self.leave_consumer(now_ms, group_id, members, answer),
             Some(Members::Classic(classic)) => {
                 let leave = |leaving: &LeaveMember| classic.leave(now_ms, leaving, &limits);

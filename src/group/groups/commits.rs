@@ -124,6 +124,7 @@ impl Groups {
                 classic.check_commit(now_ms, id, instance, generation)?;
                 Ok(vec![Ok(()); commit.offsets.len()])
             }
+            Members::Share(_) => Err(GroupError::GroupIdNotFound),
             Members::Consumer(hosted) => {
                 let version = commit.version;
                 let kind = CommitKind::Plain { version };

@@ -359,7 +359,7 @@ impl Groups {
             return Vec::new();
         };
         match std::mem::replace(&mut group.members, Members::Classic(Box::new(classic))) {
-            Members::Classic(_) => Vec::new(),
+            Members::Classic(_) | Members::Share(_) => Vec::new(),
             Members::Consumer(mut hosted) => {
                 group.parts = std::mem::take(&mut hosted.nodes.head);
                 hosted.held_up_to(u64::MAX)

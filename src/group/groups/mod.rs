@@ -3,6 +3,7 @@
 //! - here: the machine, and timers
 //! - `classic`: members of classic groups
 //! - `consumer`: consumer groups of KIP-848
+//! - `share`: share groups
 //! - `commits`: offsets that are committed
 //! - `transactions`: offsets of transactions, and their markers
 //! - `removals`: what is deleted, by request or because its retention is over
@@ -12,6 +13,7 @@ mod classic;
 mod commits;
 mod consumer;
 mod removals;
+mod share;
 #[cfg(test)]
 mod tests;
 mod transactions;
@@ -125,6 +127,11 @@ pub(super) enum Then {
         group_id: String,
         number: WriteNumber,
     },
+    /// What changed in a share group.
+    ShareGroup {
+        group_id: String,
+        number: WriteNumber,
+    },
     /// Answers of a group that is of another protocol now.
     Released { held: Vec<Held> },
     /// Nothing depends on it.
@@ -221,7 +228,11 @@ impl Machine for Groups {
         {
             return waiting.push(ask);
         }
+        let Some(ask) = self.refuse_of_share(&group_id, ask) else {
+            return;
+        };
         match ask {
+            Ask::Share(ask) => self.share_ask(now_ms, &group_id, ask),
             Ask::Join(request, answer) => self.join(now_ms, &group_id, &request, answer),
             Ask::Sync(request, answer) => self.sync(now_ms, &group_id, request, answer),
             Ask::Heartbeat(beat, answer) => {
@@ -272,7 +283,10 @@ impl Machine for Groups {
                         .collect(),
                 );
             }
-            AskAll::TopicDeleted(topic, id) => self.topic_deleted(now_ms, &topic, id),
+            AskAll::TopicDeleted(topic, id) => {
+                self.topic_deleted(now_ms, &topic, id);
+                self.topic_deleted_for_shares(now_ms, id);
+            }
             AskAll::EndTransaction(end, answer) => self.end_transaction(now_ms, end, answer),
             AskAll::Mirror => self.mirror.whole(&self.groups),
         }
@@ -298,6 +312,7 @@ impl Machine for Groups {
                     self.settle(&group_id);
                 }
                 Members::Consumer(_) => self.tick_consumer(now_ms, &group_id),
+                Members::Share(_) => self.tick_share(now_ms, &group_id),
             }
         }
         if self.check_at_ms <= now_ms {
@@ -376,6 +391,9 @@ impl Machine for Groups {
             Then::ConsumerGroup { group_id, number } => {
                 self.consumer_stored(now_ms, &group_id, number, stored);
             }
+            Then::ShareGroup { group_id, number } => {
+                self.share_stored(now_ms, &group_id, number, stored);
+            }
             Then::Released { held } => held.into_iter().for_each(|answer| answer(stored)),
             Then::Nothing => {}
         }
@@ -427,6 +445,7 @@ impl Groups {
         let group = self.groups.get(group_id)?;
         Some(match &group.members {
             Members::Classic(classic) => Described::Classic(classic.describe()),
+            Members::Share(hosted) => Described::Share(hosted.group.describe(&*self.topics)),
             Members::Consumer(hosted) => {
                 let settings = self.consumer_settings(group_id);
                 Described::Consumer(hosted.group.describe(&settings, &*self.topics))

@@ -200,7 +200,9 @@ impl Groups {
         let mut over = Vec::new();
         for (group_id, group) in &self.groups {
             // What is in flight may be a younger commit of the same offset, or the group's removal.
-            if group.removal.is_some() || group.offsets.are_in_flight() {
+            // A share group has none, and stays until somebody removes it.
+            let is_busy = group.removal.is_some() || group.offsets.are_in_flight();
+            if is_busy || group.is_share() {
                 continue;
             }
             let keys = group.expired_offsets(now_ms, retention_ms);

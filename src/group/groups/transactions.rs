@@ -87,6 +87,7 @@ impl Groups {
                 classic.check_transactional_commit(id, instance, generation)?;
                 Ok(vec![Ok(()); commit.offsets.len()])
             }
+            Members::Share(_) => Err(GroupError::GroupIdNotFound),
             Members::Consumer(hosted) => {
                 let allowed = hosted
                     .group

@@ -1,0 +1,109 @@
+//! DeleteShareGroupOffsets (key 92, v0; KIP-932): a share group without members has no more to do with topics.
+//!
+//! - A topic that the group has nothing of is UNKNOWN_TOPIC_OR_PARTITION, a group with members NON_EMPTY_GROUP.
+
+use std::sync::Arc;
+
+use metaq_protocol::ResponseError;
+use metaq_protocol::messages::delete_share_group_offsets_response::DeleteShareGroupOffsetsResponseTopic as DeletedTopic;
+use metaq_protocol::messages::{
+    ApiKey, DeleteShareGroupOffsetsRequest, DeleteShareGroupOffsetsResponse,
+};
+use uuid::Uuid;
+
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::errors::WireError;
+use super::share_acknowledgements::{Refusal, refusal, refusal_of};
+use super::share_state_admin::delete;
+use super::shared::text;
+use super::{Api, Caller, Context, Order, serve};
+use crate::group::GroupError;
+use crate::share::ShareKey;
+
+pub(super) const API: Api = Api {
+    key: ApiKey::DeleteShareGroupOffsets,
+    order: Order::Alone,
+    needs: &[
+        (Operation::Delete, ResourceKind::Group),
+        (Operation::Read, ResourceKind::Topic),
+    ],
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
+};
+
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: DeleteShareGroupOffsetsRequest,
+) -> DeleteShareGroupOffsetsResponse {
+    match delete_all(&cx, &caller, request).await {
+        Ok(topics) => DeleteShareGroupOffsetsResponse::default().with_responses(topics),
+        Err((error, why)) => DeleteShareGroupOffsetsResponse::default()
+            .with_error_code(error.code())
+            .with_error_message(Some(text(why))),
+    }
+}
+
+async fn delete_all(
+    cx: &Context,
+    caller: &Caller,
+    request: DeleteShareGroupOffsetsRequest,
+) -> Result<Vec<DeletedTopic>, Refusal> {
+    let group_id = &**request.group_id;
+    authorize(cx, caller, Operation::Delete, Resource::Group(group_id))
+        .map_err(|denied| (denied.wire(), denied.to_string()))?;
+    let of_group = |error: GroupError| (error.wire(), error.to_string());
+    let known = cx.coordinator.share_partitions_if_empty(group_id).await;
+    let known = known.map_err(of_group)?;
+    let image = cx.cluster.image();
+    let mut deleted = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let name = topic.topic_name;
+        let allowed = authorize(cx, caller, Operation::Read, Resource::Topic(&name));
+        let id = image.topic(&name).map(|topic| topic.id);
+        let partitions = known.iter().find(|(known, _)| Some(*known) == id);
+        let outcome = match (allowed, partitions) {
+            (Err(denied), _) => Err((denied.wire(), denied.to_string())),
+            (Ok(()), None) => Err(refusal(ResponseError::UnknownTopicOrPartition)),
+            (Ok(()), Some((id, partitions))) => delete_topic(cx, group_id, *id, partitions).await,
+        };
+        let answer = DeletedTopic::default()
+            .with_topic_name(name)
+            .with_topic_id(id.unwrap_or(Uuid::nil()));
+        deleted.push(match outcome {
+            Ok(()) => answer,
+            Err((error, why)) => answer
+                .with_error_code(error.code())
+                .with_error_message(Some(text(why))),
+        });
+    }
+    Ok(deleted)
+}
+
+async fn delete_topic(
+    cx: &Context,
+    group_id: &str,
+    topic_id: Uuid,
+    partitions: &[i32],
+) -> Result<(), Refusal> {
+    delete_states(cx, group_id, topic_id, partitions).await?;
+    let forgotten = cx.coordinator.share_forget_topic(group_id, topic_id).await;
+    forgotten.map_err(|error| (error.wire(), error.to_string()))
+}
+
+/// Forgets what a group has done with partitions.
+pub(super) async fn delete_states(
+    cx: &Context,
+    group_id: &str,
+    topic_id: Uuid,
+    partitions: &[i32],
+) -> Result<(), Refusal> {
+    for partition in partitions {
+        let key = ShareKey {
+            group_id: group_id.into(),
+            topic_id,
+            partition: *partition,
+        };
+        delete(cx, &key).await.map_err(refusal_of)?;
+    }
+    Ok(())
+}

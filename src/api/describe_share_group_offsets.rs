@@ -1,0 +1,263 @@
+//! DescribeShareGroupOffsets (key 90, v0–v1; KIP-932, 1226): how far share groups are with partitions.
+//!
+//! - Without topics all partitions that the group began with. What is not known is offset -1, not an error.
+//! - v1 says the lag: records up to the end of the log that are not done; -1 where nothing was done yet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use metaq_protocol::ResponseError;
+use metaq_protocol::messages::describe_share_group_offsets_request::DescribeShareGroupOffsetsRequestGroup as AskedGroup;
+use metaq_protocol::messages::describe_share_group_offsets_response::{
+    DescribeShareGroupOffsetsResponseGroup as DescribedGroup,
+    DescribeShareGroupOffsetsResponsePartition as DescribedPartition,
+    DescribeShareGroupOffsetsResponseTopic as DescribedTopic,
+};
+use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use metaq_protocol::messages::{
+    ApiKey, BrokerId, DescribeShareGroupOffsetsRequest, DescribeShareGroupOffsetsResponse,
+    ListOffsetsRequest,
+};
+use uuid::Uuid;
+
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::errors::WireError;
+use super::forward::FORWARDED;
+use super::share_acknowledgements::{Refusal, refusal};
+use super::share_state_admin::summary;
+use super::shared::{text, topic_name};
+use super::{Api, Caller, Context, Order, serve};
+use crate::group::GroupError;
+use crate::partition::Isolation;
+use crate::peer::Lane;
+use crate::share::ShareKey;
+
+/// Share partitions that are looked at at the same time.
+const LOOKED_AT_ONCE: usize = 64;
+/// How long a partition's leader may take to say where its log ends.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// A version of ListOffsets that every broker serves.
+const LIST_VERSION: i16 = 7;
+/// Stands for the end in ListOffsets.
+const LATEST: i64 = -1;
+/// Of offsets and lags that are not known.
+const UNKNOWN: i64 = -1;
+
+pub(super) const API: Api = Api {
+    key: ApiKey::DescribeShareGroupOffsets,
+    order: Order::Alone,
+    needs: &[
+        (Operation::Describe, ResourceKind::Group),
+        (Operation::Describe, ResourceKind::Topic),
+    ],
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
+};
+
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: DescribeShareGroupOffsetsRequest,
+) -> DescribeShareGroupOffsetsResponse {
+    let mut groups = Vec::with_capacity(request.groups.len());
+    for asked in request.groups {
+        let group = match describe(&cx, &caller, &asked).await {
+            Ok(topics) => DescribedGroup::default().with_topics(topics),
+            Err((error, why)) => DescribedGroup::default()
+                .with_error_code(error.code())
+                .with_error_message(Some(text(why))),
+        };
+        groups.push(group.with_group_id(asked.group_id));
+    }
+    DescribeShareGroupOffsetsResponse::default().with_groups(groups)
+}
+
+async fn describe(
+    cx: &Arc<Context>,
+    caller: &Caller,
+    asked: &AskedGroup,
+) -> Result<Vec<DescribedTopic>, Refusal> {
+    let group_id = &**asked.group_id;
+    authorize(cx, caller, Operation::Describe, Resource::Group(group_id))
+        .map_err(|denied| (denied.wire(), denied.to_string()))?;
+    let may_see = |name: &str| {
+        let topic = Resource::Topic(name);
+        authorize(cx, caller, Operation::Describe, topic).is_ok()
+    };
+    let image = cx.cluster.image();
+    let mut described = Vec::new();
+    let mut known: Vec<(Arc<str>, Uuid, Vec<i32>)> = Vec::new();
+    match &asked.topics {
+        None => {
+            let all = cx.coordinator.share_partitions(group_id).await;
+            let all = all.map_err(|error| (error.wire(), error.to_string()))?;
+            for (topic_id, partitions) in all {
+                if let Some(topic) = image.topic_by_id(topic_id)
+                    && may_see(&topic.name)
+                {
+                    known.push((topic.name.clone(), topic_id, partitions));
+                }
+            }
+        }
+        Some(topics) => {
+            for topic in topics {
+                let name = &*topic.topic_name;
+                match image.topic(name) {
+                    _ if !may_see(name) => described.push(without(
+                        name,
+                        &topic.partitions,
+                        Some(ResponseError::TopicAuthorizationFailed),
+                    )),
+                    None => described.push(without(name, &topic.partitions, None)),
+                    Some(found) => {
+                        known.push((found.name.clone(), found.id, topic.partitions.clone()));
+                    }
+                }
+            }
+        }
+    }
+    described.extend(look_at(cx, group_id, known).await);
+    Ok(described)
+}
+
+/// Where a share group is with the partitions that it began with: everything before is done.
+pub async fn share_starts(
+    cx: &Arc<Context>,
+    group_id: &str,
+) -> Result<Vec<((String, i32), i64)>, GroupError> {
+    let all = cx.coordinator.share_partitions(group_id).await?;
+    let image = cx.cluster.image();
+    let known = all.into_iter().filter_map(|(topic_id, partitions)| {
+        let topic = image.topic_by_id(topic_id)?;
+        Some((topic.name.clone(), topic_id, partitions))
+    });
+    let topics = look_at(cx, group_id, known.collect()).await;
+    let starts = topics.iter().flat_map(|topic| {
+        let partitions = topic.partitions.iter();
+        partitions.map(|partition| {
+            let key = (topic.topic_name.to_string(), partition.partition_index);
+            (key, partition.start_offset)
+        })
+    });
+    Ok(starts.filter(|(_, start)| *start >= 0).collect())
+}
+
+/// A topic of which nothing is known, or nothing is told.
+fn without(name: &str, partitions: &[i32], error: Option<ResponseError>) -> DescribedTopic {
+    let partitions = partitions.iter().map(|index| {
+        let partition = DescribedPartition::default()
+            .with_partition_index(*index)
+            .with_start_offset(UNKNOWN)
+            .with_lag(UNKNOWN);
+        match error {
+            None => partition,
+            Some(error) => partition
+                .with_error_code(error.code())
+                .with_error_message(Some(text(error.to_string()))),
+        }
+    });
+    DescribedTopic::default()
+        .with_topic_name(topic_name(name))
+        .with_partitions(partitions.collect())
+}
+
+async fn look_at(
+    cx: &Arc<Context>,
+    group_id: &str,
+    topics: Vec<(Arc<str>, Uuid, Vec<i32>)>,
+) -> Vec<DescribedTopic> {
+    let group: Arc<str> = group_id.into();
+    let all = topics
+        .iter()
+        .enumerate()
+        .flat_map(|(at, (name, id, partitions))| {
+            let group = &group;
+            partitions.iter().map(move |index| {
+                let key = ShareKey {
+                    group_id: group.clone(),
+                    topic_id: *id,
+                    partition: *index,
+                };
+                async move { (at, partition(cx, name, &key).await) }
+            })
+        });
+    let looks: Vec<_> = all.collect();
+    let found: Vec<(usize, DescribedPartition)> =
+        stream::iter(looks).buffered(LOOKED_AT_ONCE).collect().await;
+    let mut by_topic: BTreeMap<usize, Vec<DescribedPartition>> = BTreeMap::new();
+    for (at, partition) in found {
+        by_topic.entry(at).or_default().push(partition);
+    }
+    let described = topics.iter().enumerate().map(|(at, (name, id, _))| {
+        DescribedTopic::default()
+            .with_topic_name(topic_name(name))
+            .with_topic_id(*id)
+            .with_partitions(by_topic.remove(&at).unwrap_or_default())
+    });
+    described.collect()
+}
+
+async fn partition(cx: &Context, topic: &str, key: &ShareKey) -> DescribedPartition {
+    let described = DescribedPartition::default().with_partition_index(key.partition);
+    let summary = match summary(cx, key).await {
+        Ok(summary) => summary,
+        Err(error) => {
+            tracing::debug!(share = %key, %error, "cannot read what is stored");
+            return described.with_start_offset(UNKNOWN).with_lag(UNKNOWN);
+        }
+    };
+    let described = described
+        .with_start_offset(summary.start)
+        .with_leader_epoch(summary.leader_epoch.max(0))
+        .with_lag(UNKNOWN);
+    if summary.start < 0 || summary.delivery_complete_count < 0 {
+        return described;
+    }
+    match end_offset(cx, topic, key).await {
+        Ok(end) => {
+            let done = summary.start + i64::from(summary.delivery_complete_count);
+            described.with_lag((end - done).max(0))
+        }
+        Err((error, why)) => DescribedPartition::default()
+            .with_partition_index(key.partition)
+            .with_error_code(error.code())
+            .with_error_message(Some(text(why))),
+    }
+}
+
+/// Where a partition's log ends, as its leader says.
+async fn end_offset(cx: &Context, topic: &str, key: &ShareKey) -> Result<i64, Refusal> {
+    let here = cx.partitions.topic_by_id(key.topic_id);
+    let here = here.and_then(|topic| topic.get(key.partition).cloned().ok());
+    if let Some(partition) = here.filter(|partition| partition.is_leader()) {
+        return Ok(partition.readable_end(Isolation::ReadUncommitted));
+    }
+    let image = cx.cluster.image();
+    let found = image.topic_by_id(key.topic_id);
+    let leader = found.and_then(|topic| topic.partition(key.partition));
+    let leader = leader.and_then(|info| image.brokers.get(&info.leader));
+    let leader = leader.ok_or_else(|| refusal(ResponseError::LeaderNotAvailable))?;
+    let asked = ListOffsetsPartition::default()
+        .with_partition_index(key.partition)
+        .with_timestamp(LATEST);
+    let asked = ListOffsetsTopic::default()
+        .with_name(topic_name(topic))
+        .with_partitions(vec![asked]);
+    let request = ListOffsetsRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_topics(vec![asked]);
+    let to = (Lane::Forwards, leader);
+    let answer = cx
+        .call(to, (FORWARDED, LIST_VERSION), &request, ANSWER_MAX)
+        .await;
+    let answer = answer.map_err(|_| refusal(ResponseError::LeaderNotAvailable))?;
+    let mut found = answer.topics.iter().flat_map(|topic| &topic.partitions);
+    match found.next() {
+        Some(found) => match ResponseError::try_from_code(found.error_code) {
+            None => Ok(found.offset),
+            Some(error) => Err(refusal(error)),
+        },
+        None => Err(refusal(ResponseError::UnknownServerError)),
+    }
+}

@@ -1,0 +1,95 @@
+//! ShareGroupDescribe (key 77, v1; KIP-932): share groups with their members.
+//!
+//! - A group that does not exist, or is no share group, is GROUP_ID_NOT_FOUND with a message.
+
+use std::sync::Arc;
+
+use metaq_protocol::ResponseError;
+use metaq_protocol::messages::share_group_describe_response::{
+    Assignment, DescribedGroup, Member, TopicPartitions,
+};
+use metaq_protocol::messages::{
+    ApiKey, GroupId, ShareGroupDescribeRequest, ShareGroupDescribeResponse,
+};
+
+use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::errors::WireError;
+use super::share_acknowledgements::Refusal;
+use super::shared::{OPERATIONS_OMITTED, text, topic_name};
+use super::{Api, Caller, Context, Order, serve};
+use crate::group::{Described, ShareGroupDescription, ShareMemberDescription};
+
+/// The assignor of all share groups.
+const ASSIGNOR: &str = "simple";
+
+pub(super) const API: Api = Api {
+    key: ApiKey::ShareGroupDescribe,
+    order: Order::Alone,
+    needs: &[(Operation::Describe, ResourceKind::Group)],
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
+};
+
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: ShareGroupDescribeRequest,
+) -> ShareGroupDescribeResponse {
+    let mut groups = Vec::with_capacity(request.group_ids.len());
+    for group_id in request.group_ids {
+        let group = match describe(&cx, &caller, &group_id).await {
+            Ok(found) => described(found),
+            Err((error, why)) => DescribedGroup::default()
+                .with_error_code(error.code())
+                .with_error_message(Some(text(why))),
+        };
+        let group = group
+            .with_group_id(group_id)
+            .with_authorized_operations(OPERATIONS_OMITTED);
+        groups.push(group);
+    }
+    ShareGroupDescribeResponse::default().with_groups(groups)
+}
+
+async fn describe(
+    cx: &Context,
+    caller: &Caller,
+    group_id: &GroupId,
+) -> Result<ShareGroupDescription, Refusal> {
+    authorize(cx, caller, Operation::Describe, Resource::Group(group_id))
+        .map_err(|denied| (denied.wire(), denied.to_string()))?;
+    let found = cx.coordinator.describe(group_id).await;
+    let why = match found.map_err(|error| (error.wire(), error.to_string()))? {
+        Some(Described::Share(found)) => return Ok(found),
+        Some(_) => format!("Group {} is not a share group.", group_id.0),
+        None => format!("Group {} not found.", group_id.0),
+    };
+    Err((ResponseError::GroupIdNotFound, why))
+}
+
+fn described(found: ShareGroupDescription) -> DescribedGroup {
+    let members = found.members.into_iter().map(described_member);
+    DescribedGroup::default()
+        .with_group_state(text(found.state))
+        .with_group_epoch(found.epoch)
+        .with_assignment_epoch(found.assignment_epoch)
+        .with_assignor_name(text(ASSIGNOR))
+        .with_members(members.collect())
+}
+
+fn described_member(member: ShareMemberDescription) -> Member {
+    let assigned = member.assigned.into_iter().map(|(id, name, partitions)| {
+        TopicPartitions::default()
+            .with_topic_id(id)
+            .with_topic_name(topic_name(&name))
+            .with_partitions(partitions)
+    });
+    let topics = member.topics.iter().map(|name| topic_name(name));
+    Member::default()
+        .with_member_id(text(member.member_id))
+        .with_rack_id(member.rack.map(text))
+        .with_member_epoch(member.epoch)
+        .with_client_id(text(member.client_id))
+        .with_client_host(text(member.client_host))
+        .with_subscribed_topic_names(topics.collect())
+        .with_assignment(Assignment::default().with_topic_partitions(assigned.collect()))
+}

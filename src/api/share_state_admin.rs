@@ -1,0 +1,85 @@
+//! What the coordinator of a group does with the states of its share partitions, wherever their coordinators are.
+
+use metaq_protocol::messages::delete_share_group_state_request as delete_request;
+use metaq_protocol::messages::initialize_share_group_state_request as initialize_request;
+use metaq_protocol::messages::read_share_group_state_summary_request as summary_request;
+use metaq_protocol::messages::{
+    DeleteShareGroupStateRequest, InitializeShareGroupStateRequest,
+    ReadShareGroupStateSummaryRequest,
+};
+
+use super::context::Context;
+use super::share_states::{NO_ANSWER, Outcome, VERSION, ask, coordinator_of, outcome_of};
+use super::shared::text;
+use crate::share::{ShareKey, ShareSummary};
+
+/// The version in which summaries are asked for.
+const SUMMARY_VERSION: i16 = 1;
+
+/// A group begins with a partition, at an offset or where its configuration says (-1).
+pub(super) async fn initialize(
+    cx: &Context,
+    key: &ShareKey,
+    state_epoch: i32,
+    start: i64,
+) -> Outcome<()> {
+    let Some(broker) = coordinator_of(cx, key)? else {
+        return cx.shares.states.initialize(key, state_epoch, start).await;
+    };
+    let partition = initialize_request::PartitionData::default()
+        .with_partition(key.partition)
+        .with_state_epoch(state_epoch)
+        .with_start_offset(start);
+    let topic = initialize_request::InitializeStateData::default()
+        .with_topic_id(key.topic_id)
+        .with_partitions(vec![partition]);
+    let request = InitializeShareGroupStateRequest::default()
+        .with_group_id(text(&*key.group_id))
+        .with_topics(vec![topic]);
+    let answer = ask(cx, &broker, VERSION, &request).await?;
+    let mut found = answer.results.iter().flat_map(|topic| &topic.partitions);
+    outcome_of(found.next().ok_or(NO_ANSWER)?.error_code)
+}
+
+/// A group has no more to do with a partition.
+pub(super) async fn delete(cx: &Context, key: &ShareKey) -> Outcome<()> {
+    let Some(broker) = coordinator_of(cx, key)? else {
+        return cx.shares.states.delete(key).await;
+    };
+    let partition = delete_request::PartitionData::default().with_partition(key.partition);
+    let topic = delete_request::DeleteStateData::default()
+        .with_topic_id(key.topic_id)
+        .with_partitions(vec![partition]);
+    let request = DeleteShareGroupStateRequest::default()
+        .with_group_id(text(&*key.group_id))
+        .with_topics(vec![topic]);
+    let answer = ask(cx, &broker, VERSION, &request).await?;
+    let mut found = answer.results.iter().flat_map(|topic| &topic.partitions);
+    outcome_of(found.next().ok_or(NO_ANSWER)?.error_code)
+}
+
+/// What is stored of a share partition, in short.
+pub(super) async fn summary(cx: &Context, key: &ShareKey) -> Outcome<ShareSummary> {
+    let Some(broker) = coordinator_of(cx, key)? else {
+        return cx.shares.states.summary(key).await;
+    };
+    let partition = summary_request::PartitionData::default()
+        .with_partition(key.partition)
+        .with_leader_epoch(0);
+    let topic = summary_request::ReadStateSummaryData::default()
+        .with_topic_id(key.topic_id)
+        .with_partitions(vec![partition]);
+    let request = ReadShareGroupStateSummaryRequest::default()
+        .with_group_id(text(&*key.group_id))
+        .with_topics(vec![topic]);
+    let answer = ask(cx, &broker, SUMMARY_VERSION, &request).await?;
+    let mut found = answer.results.iter().flat_map(|topic| &topic.partitions);
+    let found = found.next().ok_or(NO_ANSWER)?;
+    outcome_of(found.error_code)?;
+    Ok(ShareSummary {
+        start: found.start_offset,
+        state_epoch: found.state_epoch,
+        leader_epoch: found.leader_epoch,
+        delivery_complete_count: found.delivery_complete_count,
+    })
+}

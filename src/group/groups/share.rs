@@ -1,0 +1,256 @@
+//! Share groups: what is asked of them, and how changes get to the tree. A group has one write under way; what changes
+//! meanwhile goes with the next one.
+
+use uuid::Uuid;
+
+use super::{Groups, Then};
+use crate::coordinator::{Answer, Parts, Write};
+use crate::group::asks::{Ask, ByTopic, ShareAsk};
+use crate::group::group::{Group, Members};
+use crate::group::hosted_share::{HostedShareGroup, ShareInFlight};
+use crate::group::messages::GroupError;
+use crate::group::offsets::{Offsets, WriteNumber};
+use crate::group::share::{self, ShareGroup, ShareHeartbeat, ShareRefusal, ShareReply};
+use crate::observe::{EventKind, Happened};
+
+/// What could not be stored is stored again after this, ms.
+const STORE_AGAIN_MS: i64 = 1_000;
+/// Epoch of a member that joins.
+const JOIN: i32 = 0;
+
+impl Groups {
+    /// Refuses what only groups of other protocols understand; what a share group does as they do is given back.
+    pub(super) fn refuse_of_share(&self, group_id: &str, ask: Ask) -> Option<Ask> {
+        let is_share = self.groups.get(group_id).is_some_and(Group::is_share);
+        if !is_share {
+            return Some(ask);
+        }
+        match ask {
+            Ask::Join(_, answer) => answer.send(Err(GroupError::InconsistentGroupProtocol)),
+            Ask::Sync(_, answer) => answer.send(Err(GroupError::UnknownMemberId)),
+            Ask::Heartbeat(_, answer) => answer.send(Err(GroupError::UnknownMemberId)),
+            Ask::Leave(members, answer) => {
+                answer.send(vec![Err(GroupError::UnknownMemberId); members.len()]);
+            }
+            Ask::ConsumerHeartbeat(_, answer) => {
+                answer.send(Err(GroupError::GroupIdNotFound.into()));
+            }
+            Ask::Commit(commit, answer) => {
+                answer.send(vec![Err(GroupError::GroupIdNotFound); commit.offsets.len()]);
+            }
+            Ask::CommitTransactional(commit, answer) => {
+                answer.send(vec![Err(GroupError::GroupIdNotFound); commit.offsets.len()]);
+            }
+            Ask::FetchOffsets(_, answer) => answer.send(Err(GroupError::GroupIdNotFound)),
+            Ask::DeleteOffsets(_, answer) => answer.send(Err(GroupError::GroupIdNotFound)),
+            ask => return Some(ask),
+        }
+        None
+    }
+
+    pub(super) fn share_ask(&mut self, now_ms: i64, group_id: &str, ask: ShareAsk) {
+        match ask {
+            ShareAsk::Heartbeat(beat, answer) => {
+                self.share_heartbeat(now_ms, group_id, *beat, answer);
+            }
+            ShareAsk::Initialized {
+                done,
+                failed,
+                answer,
+            } => {
+                let changed = self.change_share(now_ms, group_id, answer, |group| {
+                    for (topic_id, partitions) in &done {
+                        group.initialized(*topic_id, partitions);
+                    }
+                    for (topic_id, partitions) in &failed {
+                        group.not_initialized(*topic_id, partitions);
+                    }
+                    Ok(())
+                });
+                debug_assert!(changed || !self.groups.contains_key(group_id));
+            }
+            ShareAsk::StateEpoch(answer) => {
+                self.make_share(group_id);
+                self.change_share(now_ms, group_id, answer, |group| {
+                    match group.members.is_empty() {
+                        true => Ok(group.next_state_epoch()),
+                        false => Err(GroupError::NonEmptyGroup),
+                    }
+                });
+            }
+            ShareAsk::ForgetTopic(topic_id, answer) => {
+                self.change_share(now_ms, group_id, answer, |group| {
+                    group.forget_topic(topic_id);
+                    Ok(())
+                });
+            }
+            ShareAsk::Partitions { if_empty, answer } => {
+                answer.send(self.share_partitions(group_id, if_empty));
+            }
+        }
+    }
+
+    fn share_partitions(&self, group_id: &str, if_empty: bool) -> Result<ByTopic, GroupError> {
+        let group = self.groups.get(group_id).and_then(Group::share);
+        let group = group.ok_or(GroupError::GroupIdNotFound)?;
+        match if_empty {
+            true if !group.members.is_empty() => Err(GroupError::NonEmptyGroup),
+            true => Ok(group.all_partitions()),
+            false => Ok(group.initialized_partitions()),
+        }
+    }
+
+    fn share_heartbeat(
+        &mut self,
+        now_ms: i64,
+        group_id: &str,
+        beat: ShareHeartbeat,
+        answer: Answer<Result<ShareReply, ShareRefusal>>,
+    ) {
+        if beat.member_epoch == JOIN {
+            self.make_share(group_id);
+        }
+        let (settings, topics) = (self.context.settings.share(group_id), self.topics.clone());
+        let Some(hosted) = self.groups.get_mut(group_id).and_then(Group::share_mut) else {
+            let message = match self.groups.contains_key(group_id) {
+                true => format!("Group {group_id} is not a share group."),
+                false => format!("Share group {group_id} not found."),
+            };
+            let error = GroupError::GroupIdNotFound;
+            return answer.send(Err(ShareRefusal { error, message }));
+        };
+        match hosted
+            .group
+            .heartbeat(now_ms, (group_id, beat), &settings, &*topics)
+        {
+            Ok(reply) => hosted.hold(Box::new(move |stored| {
+                answer.send(stored.map(|()| reply).map_err(ShareRefusal::from));
+            })),
+            Err(refusal) => answer.send(Err(refusal)),
+        }
+        self.settle_share(now_ms, group_id);
+    }
+
+    /// Changes a share group; answers when that is stored. Whether there is such a group.
+    fn change_share<T: Send + 'static>(
+        &mut self,
+        now_ms: i64,
+        group_id: &str,
+        answer: Answer<Result<T, GroupError>>,
+        change: impl FnOnce(&mut ShareGroup) -> Result<T, GroupError>,
+    ) -> bool {
+        let Some(hosted) = self.groups.get_mut(group_id).and_then(Group::share_mut) else {
+            answer.send(Err(GroupError::GroupIdNotFound));
+            return false;
+        };
+        match change(&mut hosted.group) {
+            Ok(done) => hosted.hold(Box::new(move |stored| answer.send(stored.map(|()| done)))),
+            Err(error) => answer.send(Err(error)),
+        }
+        self.settle_share(now_ms, group_id);
+        true
+    }
+
+    /// Makes a share group, where there is no group of that name.
+    fn make_share(&mut self, group_id: &str) {
+        if !self.groups.contains_key(group_id) {
+            let hosted = HostedShareGroup::new(ShareGroup::new(), Parts::default());
+            let offsets = Offsets::since(self.number());
+            let group = Group::of(Members::Share(hosted), offsets);
+            self.groups.insert(group_id.to_owned(), group);
+        }
+    }
+
+    /// What is due in a share group.
+    pub(super) fn tick_share(&mut self, now_ms: i64, group_id: &str) {
+        if let Some(hosted) = self.groups.get_mut(group_id).and_then(Group::share_mut) {
+            if hosted.store_again_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+                hosted.store_again_ms = None;
+            }
+            hosted.group.tick(now_ms);
+        }
+        self.settle_share(now_ms, group_id);
+    }
+
+    /// Share groups have no more to do with a topic that is gone.
+    pub(super) fn topic_deleted_for_shares(&mut self, now_ms: i64, topic_id: Uuid) {
+        let had = self.groups.iter_mut().filter_map(|(id, group)| {
+            let hosted = group.share_mut()?;
+            hosted.group.forget_topic(topic_id).then(|| id.clone())
+        });
+        for group_id in had.collect::<Vec<_>>() {
+            self.settle_share(now_ms, &group_id);
+        }
+    }
+
+    /// Reports what happened, stores what changed, and updates the group's timer.
+    fn settle_share(&mut self, now_ms: i64, group_id: &str) {
+        let Some(hosted) = self.groups.get_mut(group_id).and_then(Group::share_mut) else {
+            return;
+        };
+        for (who, why) in hosted.group.take_told() {
+            let (epoch, members) = (hosted.group.epoch, hosted.group.members.len());
+            let rebalance = Happened::new(EventKind::Rebalance, group_id)
+                .who(&who)
+                .why(&why)
+                .detail(format!("group epoch {epoch}, {members} members"));
+            self.context.events.tell(rebalance);
+        }
+        self.flush_share(now_ms, group_id);
+        self.reschedule(group_id);
+        self.drop_if_nothing(group_id);
+    }
+
+    /// Stores what changed, where no write is under way.
+    fn flush_share(&mut self, _: i64, group_id: &str) {
+        let number = self.number();
+        let Some(hosted) = self.groups.get_mut(group_id).and_then(Group::share_mut) else {
+            return;
+        };
+        let waits = hosted.in_flight.is_some() || hosted.store_again_ms.is_some();
+        if waits || !hosted.group.is_unstored() {
+            return;
+        }
+        hosted.group.set_unstored(false);
+        let (ops, parts_number) = share::ops(group_id, &hosted.group, &mut hosted.parts);
+        hosted.in_flight = Some(ShareInFlight {
+            number,
+            parts_number,
+            change: hosted.group.change(),
+        });
+        let group_id = group_id.to_owned();
+        self.writes.push(Write {
+            id: group_id.clone(),
+            ops,
+            then: Then::ShareGroup { group_id, number },
+        });
+    }
+
+    pub(super) fn share_stored(
+        &mut self,
+        now_ms: i64,
+        group_id: &str,
+        number: WriteNumber,
+        stored: Result<(), GroupError>,
+    ) {
+        let Some(hosted) = self.groups.get_mut(group_id).and_then(Group::share_mut) else {
+            return;
+        };
+        let over = hosted.in_flight.take_if(|own| own.number == number);
+        let Some(over) = over else { return };
+        match stored {
+            Ok(()) => {
+                hosted.parts.stored(over.parts_number);
+                hosted.stored = over.change;
+            }
+            Err(_) => {
+                hosted.group.set_unstored(true);
+                hosted.store_again_ms = Some(now_ms + STORE_AGAIN_MS);
+            }
+        }
+        for answer in hosted.held_up_to(over.change) {
+            answer(stored);
+        }
+        self.settle_share(now_ms, group_id);
+    }
+}

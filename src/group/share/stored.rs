@@ -1,0 +1,104 @@
+//! A share group as a node of the coordination tree, and back.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::simple_assignor::Partitions;
+use super::{ShareGroup, ShareMember, TopicShares};
+use crate::coordinator::{FoundRecord, Parts, StoredId};
+use crate::meta::records::{RECORD_VERSION, decode, encode};
+use crate::meta::share_records::{ShareGroupRecord, ShareMemberRecord};
+use crate::meta::{MetaError, Op, paths};
+
+/// What the record of a share group says it is.
+pub(in crate::group) const SHARE_TYPE: &str = "share";
+
+/// The steps that store a share group, and the number of the write.
+pub(in crate::group) fn ops(
+    group_id: &str,
+    group: &ShareGroup,
+    parts: &mut Parts,
+) -> (Vec<Op>, u64) {
+    let members: Vec<ShareMemberRecord> = group.members.iter().map(member_record).collect();
+    let node = |parts: Option<_>| {
+        encode(&ShareGroupRecord {
+            version: RECORD_VERSION,
+            group_type: SHARE_TYPE.to_owned(),
+            epoch: group.epoch,
+            assignment_epoch: group.assignment_epoch,
+            initialized: group.initialized_partitions(),
+            members: match parts {
+                Some(_) => Vec::new(),
+                None => members.clone(),
+            },
+            parts,
+        })
+    };
+    parts.write(&paths::group(group_id), node, || encode(&members))
+}
+
+fn member_record((id, member): (&String, &ShareMember)) -> ShareMemberRecord {
+    let target = member.target.iter();
+    ShareMemberRecord {
+        member_id: id.clone(),
+        client_id: member.client_id.clone(),
+        client_host: member.client_host.clone(),
+        rack: member.rack.clone(),
+        topics: member.topics.iter().cloned().collect(),
+        target: target
+            .map(|(id, partitions)| (*id, partitions.iter().copied().collect()))
+            .collect(),
+    }
+}
+
+/// Reads a share group. Its members have until `session_until_ms` to report.
+pub(in crate::group) fn load(
+    stored: &StoredId,
+    session_until_ms: i64,
+) -> Result<(ShareGroup, Parts), MetaError> {
+    let path = paths::group(&stored.id);
+    let found = FoundRecord::among(&path, stored);
+    let Some(node) = found.node else {
+        return Ok((ShareGroup::new(), found.parts()));
+    };
+    let mut record: ShareGroupRecord = decode(&path, node)?;
+    if let Some(parts) = record.parts.take() {
+        record.members = decode(&path, &found.bulk(&path, &parts)?)?;
+    }
+    let mut group = ShareGroup::new();
+    group.epoch = record.epoch;
+    group.assignment_epoch = record.assignment_epoch;
+    for (topic_id, partitions) in record.initialized {
+        let shares = TopicShares {
+            initialized: partitions.into_iter().collect(),
+            initializing: BTreeMap::new(),
+        };
+        group.shares.insert(topic_id, shares);
+    }
+    for member in record.members {
+        let target = partitions_of(member.target);
+        let read = ShareMember {
+            client_id: member.client_id,
+            client_host: member.client_host,
+            rack: member.rack,
+            topics: member.topics.into_iter().collect(),
+            epoch: record.assignment_epoch,
+            previous_epoch: -1,
+            is_epoch_known: false,
+            assigned: target.clone(),
+            target,
+            session_until_ms,
+            reserved: None,
+        };
+        group.members.insert(member.member_id, read);
+    }
+    Ok((group, found.parts()))
+}
+
+fn partitions_of(partitions: Vec<(Uuid, Vec<i32>)>) -> Partitions {
+    let topics = partitions.into_iter();
+    topics
+        .map(|(id, partitions)| (id, partitions.into_iter().collect()))
+        .collect()
+}

@@ -1,0 +1,251 @@
+//! Members that join, report, leave, and what they are told.
+
+use std::pin::Pin;
+
+use super::*;
+use crate::coordinator::{Parts, StoredId, TopicPartition, Topics};
+use crate::group::messages::GroupError;
+use crate::meta::{Node, Op};
+
+const SETTINGS: ShareGroupSettings = ShareGroupSettings {
+    session_timeout_ms: 45_000,
+    heartbeat_interval_ms: 5000,
+    members_max: 4,
+};
+
+/// Topics with so many partitions each, with ids by position.
+struct Known(Vec<(&'static str, i32)>);
+
+fn id(n: usize) -> Uuid {
+    Uuid::from_u128(n as u128 + 1)
+}
+
+impl Topics for Known {
+    fn partition(&self, _: &str, _: i32) -> Option<TopicPartition> {
+        None
+    }
+
+    fn index_of(&self, _: &str, _: &str) -> Option<i32> {
+        None
+    }
+
+    fn id_of(&self, topic: &str) -> Option<Uuid> {
+        self.shape_of(topic).map(|(id, _)| id)
+    }
+
+    fn name_of(&self, _: Uuid) -> Option<String> {
+        None
+    }
+
+    fn shape_of(&self, topic: &str) -> Option<(Uuid, i32)> {
+        let at = self.0.iter().position(|(name, _)| *name == topic)?;
+        Some((id(at), self.0[at].1))
+    }
+
+    fn for_each_name(&self, tell: &mut dyn FnMut(&str)) {
+        self.0.iter().for_each(|(name, _)| tell(name));
+    }
+
+    fn version(&self) -> u64 {
+        1
+    }
+
+    fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async {})
+    }
+}
+
+fn beat(member: &str, epoch: i32, topics: Option<&[&str]>) -> ShareHeartbeat {
+    ShareHeartbeat {
+        member_id: member.to_owned(),
+        member_epoch: epoch,
+        rack: None,
+        topics: topics.map(|topics| topics.iter().map(|name| (*name).to_owned()).collect()),
+        client_id: "c".to_owned(),
+        client_host: "/h".to_owned(),
+        reserved: None,
+    }
+}
+
+fn report(
+    group: &mut ShareGroup,
+    topics: &Known,
+    member: &str,
+    epoch: i32,
+    reads: Option<&[&str]>,
+) -> Result<ShareReply, ShareRefusal> {
+    group.heartbeat(0, ("g", beat(member, epoch, reads)), &SETTINGS, topics)
+}
+
+/// Initializes what is asked for.
+fn initialize(group: &mut ShareGroup, reply: &ShareReply) {
+    for one in &reply.to_initialize {
+        group.initialized(one.topic_id, &[one.partition]);
+    }
+}
+
+/// A member that has joined, and what it reads.
+fn joined(group: &mut ShareGroup, topics: &Known, member: &str, reads: &[&str]) -> (i32, usize) {
+    let reply = report(group, topics, member, 0, Some(reads)).unwrap();
+    initialize(group, &reply);
+    let reply = report(group, topics, member, reply.member_epoch, Some(reads)).unwrap();
+    let assigned = reply.assignment.unwrap();
+    let count = assigned.iter().map(|(_, partitions)| partitions.len());
+    (reply.member_epoch, count.sum())
+}
+
+#[test]
+fn partitions_are_assigned_once_they_are_initialized() {
+    let topics = Known(vec![("t", 3)]);
+    let mut group = ShareGroup::new();
+    let reply = report(&mut group, &topics, "a", 0, Some(&["t", "nowhere"])).unwrap();
+    assert_eq!(reply.assignment, Some(Vec::new()));
+    let starts: Vec<(i32, i64)> = reply
+        .to_initialize
+        .iter()
+        .map(|one| (one.partition, one.start))
+        .collect();
+    assert_eq!(starts, [(0, -1), (1, -1), (2, -1)]);
+    let again = report(&mut group, &topics, "a", reply.member_epoch, None).unwrap();
+    assert_eq!(again.to_initialize, [], "it is under way");
+    assert_eq!(again.assignment, None);
+    initialize(&mut group, &reply);
+    let reply = report(&mut group, &topics, "a", again.member_epoch, None).unwrap();
+    assert_eq!(reply.assignment, Some(vec![(id(0), vec![0, 1, 2])]));
+    assert!(reply.member_epoch > again.member_epoch);
+    let quiet = report(&mut group, &topics, "a", reply.member_epoch, None).unwrap();
+    assert_eq!(
+        (quiet.assignment, quiet.member_epoch),
+        (None, reply.member_epoch)
+    );
+}
+
+#[test]
+fn partitions_that_a_topic_gets_later_are_read_from_their_beginning() {
+    let topics = Known(vec![("t", 1)]);
+    let mut group = ShareGroup::new();
+    let (epoch, _) = joined(&mut group, &topics, "a", &["t"]);
+    let more = Known(vec![("t", 2)]);
+    let reply = report(&mut group, &more, "a", epoch, None).unwrap();
+    let starts: Vec<(i32, i64)> = reply
+        .to_initialize
+        .iter()
+        .map(|one| (one.partition, one.start))
+        .collect();
+    assert_eq!(starts, [(1, 0)]);
+    group.not_initialized(id(0), &[1]);
+    let again = report(&mut group, &more, "a", reply.member_epoch, None).unwrap();
+    assert_eq!(again.to_initialize.len(), 1);
+}
+
+#[test]
+fn a_heartbeat_that_changes_nothing_is_not_stored() {
+    let topics = Known(vec![("t", 2)]);
+    let mut group = ShareGroup::new();
+    let (epoch, count) = joined(&mut group, &topics, "a", &["t"]);
+    assert_eq!(count, 2);
+    assert!(group.is_unstored());
+    group.set_unstored(false);
+    let change = group.change();
+    assert!(report(&mut group, &topics, "a", epoch, None).is_ok());
+    assert!(report(&mut group, &topics, "a", epoch, Some(&["t"])).is_ok());
+    assert!(!group.is_unstored());
+    assert_eq!(group.change(), change);
+    assert!(report(&mut group, &topics, "a", epoch, Some(&["u"])).is_ok());
+    assert!(group.is_unstored());
+}
+
+#[test]
+fn members_share_partitions_and_those_that_go_leave_them_to_others() {
+    let topics = Known(vec![("t", 2)]);
+    let mut group = ShareGroup::new();
+    let (a, _) = joined(&mut group, &topics, "a", &["t"]);
+    let (_, count) = joined(&mut group, &topics, "b", &["t"]);
+    assert_eq!(count, 1);
+    let reply = report(&mut group, &topics, "a", a, None).unwrap();
+    assert_eq!(reply.assignment.unwrap()[0].1.len(), 1);
+    let (_, count) = joined(&mut group, &topics, "c", &["t"]);
+    assert_eq!(count, 1, "shared with another one");
+    let left = report(&mut group, &topics, "b", -1, None).unwrap();
+    assert_eq!(left.member_epoch, -1);
+    assert_eq!(group.tick(44_999), [""; 0]);
+    assert_eq!(group.next_deadline(), Some(45_000));
+    assert_eq!(group.tick(45_000), ["a", "c"]);
+    assert_eq!(group.state(), "Empty");
+    assert_eq!(group.take_told().len(), 3);
+}
+
+#[test]
+fn a_member_that_is_not_what_it_says_is_refused() {
+    let topics = Known(vec![("t", 1)]);
+    let mut group = ShareGroup::new();
+    let error = |reply: Result<ShareReply, ShareRefusal>| reply.unwrap_err().error;
+    let unknown = error(report(&mut group, &topics, "a", 1, None));
+    assert_eq!(unknown, GroupError::UnknownMemberId);
+    assert_eq!(error(report(&mut group, &topics, "a", -1, None)), unknown);
+    let first = report(&mut group, &topics, "a", 0, Some(&["t"])).unwrap();
+    initialize(&mut group, &first);
+    let second = report(&mut group, &topics, "a", first.member_epoch, None).unwrap();
+    assert!(second.member_epoch > first.member_epoch);
+    // The answer may have been lost.
+    assert!(report(&mut group, &topics, "a", first.member_epoch, None).is_ok());
+    let (_, _) = joined(&mut group, &topics, "b", &["t"]);
+    let third = report(&mut group, &topics, "a", second.member_epoch, None).unwrap();
+    assert!(third.member_epoch > second.member_epoch);
+    let old = error(report(&mut group, &topics, "a", first.member_epoch, None));
+    assert_eq!(old, GroupError::FencedMemberEpoch);
+    let ahead = error(report(
+        &mut group,
+        &topics,
+        "a",
+        third.member_epoch + 1,
+        None,
+    ));
+    assert_eq!(ahead, GroupError::FencedMemberEpoch);
+    for member in ["c", "d"] {
+        joined(&mut group, &topics, member, &["t"]);
+    }
+    let full = error(report(&mut group, &topics, "e", 0, Some(&["t"])));
+    assert_eq!(full, GroupError::GroupMaxSizeReached);
+    assert!(report(&mut group, &topics, "a", 0, Some(&["t"])).is_ok());
+}
+
+#[test]
+fn a_coordinator_goes_on_with_what_is_stored_and_believes_members() {
+    let topics = Known(vec![("t", 4), ("u", 1)]);
+    let mut group = ShareGroup::new();
+    let (a, _) = joined(&mut group, &topics, "a", &["t"]);
+    joined(&mut group, &topics, "b", &["t", "u"]);
+    let (ops, _) = ops("g", &group, &mut Parts::default());
+    let nodes = ops.into_iter().map(|op| match op {
+        Op::Put { path, data, .. } => {
+            let node = Node {
+                data,
+                version: 0,
+                ephemeral: false,
+            };
+            (path, node)
+        }
+        other => panic!("{other:?}"),
+    });
+    let stored = StoredId {
+        id: "g".to_owned(),
+        nodes: nodes.collect(),
+    };
+    let (mut read, _) = load(&stored, 45_000).unwrap();
+    assert_eq!(
+        (read.epoch, read.assignment_epoch),
+        (group.epoch, group.assignment_epoch)
+    );
+    assert_eq!(
+        read.initialized_partitions(),
+        group.initialized_partitions()
+    );
+    assert_eq!(read.members.len(), 2);
+    // It was told of its epoch by the coordinator before.
+    let reply = report(&mut read, &topics, "a", a, None).unwrap();
+    assert!(reply.to_initialize.is_empty());
+    assert!(reply.member_epoch >= a);
+    let known = report(&mut read, &topics, "a", reply.member_epoch, None).unwrap();
+    assert_eq!(known.assignment, None);
+}

@@ -1,0 +1,498 @@
+//! Share groups (KIP-932) over the wire: members, what they are given, what they say of it, and what is stored.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Client, Running, batch, wait_for};
+use metaq_protocol::ResponseError;
+use metaq_protocol::messages::alter_share_group_offsets_request::{
+    AlterShareGroupOffsetsRequestPartition, AlterShareGroupOffsetsRequestTopic,
+};
+use metaq_protocol::messages::delete_share_group_offsets_request::DeleteShareGroupOffsetsRequestTopic;
+use metaq_protocol::messages::describe_share_group_offsets_request::DescribeShareGroupOffsetsRequestGroup;
+use metaq_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
+use metaq_protocol::messages::share_acknowledge_request::{
+    AcknowledgePartition, AcknowledgeTopic, AcknowledgementBatch as Acknowledged,
+};
+use metaq_protocol::messages::share_fetch_request::{
+    AcknowledgementBatch, FetchPartition, FetchTopic, ForgottenTopic,
+};
+use metaq_protocol::messages::share_fetch_response::PartitionData;
+use metaq_protocol::messages::*;
+use metaq_protocol::protocol::StrBytes;
+use uuid::Uuid;
+
+const GROUP: &str = "g";
+/// Of a configuration resource that is a group.
+const GROUP_RESOURCE: i8 = 32;
+
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+/// The topic's id.
+fn id_of(client: &mut Client, topic: &str) -> Uuid {
+    let request = MetadataRequest::default().with_topics(Some(vec![
+        metadata_request::MetadataRequestTopic::default().with_name(Some(common::name(topic))),
+    ]));
+    client.ask(12, &request).topics[0].topic_id
+}
+
+fn set(client: &mut Client, settings: &[(&str, &str)]) {
+    let configs = settings.iter().map(|(name, value)| {
+        AlterableConfig::default()
+            .with_name(text(name))
+            .with_value(Some(text(value)))
+    });
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(GROUP_RESOURCE)
+        .with_resource_name(text(GROUP))
+        .with_configs(configs.collect());
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    assert_eq!(client.ask(1, &request).responses[0].error_code, 0);
+}
+
+fn beat(member: &str, epoch: i32, topics: Option<&[&str]>) -> ShareGroupHeartbeatRequest {
+    ShareGroupHeartbeatRequest::default()
+        .with_group_id(GroupId(text(GROUP)))
+        .with_member_id(text(member))
+        .with_member_epoch(epoch)
+        .with_subscribed_topic_names(
+            topics.map(|topics| topics.iter().map(|topic| common::name(topic)).collect()),
+        )
+}
+
+/// First and last offset, and what is said of them.
+type Says = (i64, i64, &'static [i8]);
+
+/// A member that has joined and reads the topic.
+struct Member {
+    client: Client,
+    id: &'static str,
+    topic_id: Uuid,
+    session_epoch: i32,
+}
+
+impl Member {
+    fn join(broker: &Running, id: &'static str, topic: &str) -> Self {
+        let mut client = broker.client();
+        let joined = client.ask(1, &beat(id, 0, Some(&[topic])));
+        assert_eq!(joined.error_code, 0, "{:?}", joined.error_message);
+        let assignment = joined.assignment.unwrap();
+        assert_eq!(
+            assignment.topic_partitions.len(),
+            1,
+            "with the first answer"
+        );
+        Self {
+            topic_id: id_of(&mut client, topic),
+            client,
+            id,
+            session_epoch: 0,
+        }
+    }
+
+    fn request(&self, wait_ms: i32, says: &[(i64, i64, &[i8])]) -> ShareFetchRequest {
+        let said = says.iter().map(|(first, last, types)| {
+            AcknowledgementBatch::default()
+                .with_first_offset(*first)
+                .with_last_offset(*last)
+                .with_acknowledge_types(types.to_vec())
+        });
+        let partition = FetchPartition::default()
+            .with_partition_index(0)
+            .with_acknowledgement_batches(said.collect());
+        let topic = FetchTopic::default()
+            .with_topic_id(self.topic_id)
+            .with_partitions(vec![partition]);
+        ShareFetchRequest::default()
+            .with_group_id(Some(GroupId(text(GROUP))))
+            .with_member_id(Some(text(self.id)))
+            .with_share_session_epoch(self.session_epoch)
+            .with_max_wait_ms(wait_ms)
+            .with_min_bytes(1)
+            .with_max_bytes(1 << 20)
+            .with_max_records(500)
+            .with_batch_size(500)
+            .with_topics(vec![topic])
+    }
+
+    fn next_epoch(&mut self) {
+        self.session_epoch += 1;
+    }
+
+    /// Fetches, and says something of earlier records; what the partition answers, if anything.
+    fn fetch(&mut self, wait_ms: i32, says: &[(i64, i64, &[i8])]) -> Option<PartitionData> {
+        let request = self.request(wait_ms, says);
+        self.next_epoch();
+        let answer = self.client.ask(2, &request);
+        assert_eq!(answer.error_code, 0, "{:?}", answer.error_message);
+        assert_eq!(answer.acquisition_lock_timeout_ms, 30_000);
+        let topic = answer.responses.into_iter().next()?;
+        topic.partitions.into_iter().next()
+    }
+
+    /// What it is given: first, last, how often.
+    fn take(&mut self, wait_ms: i32, says: &[(i64, i64, &[i8])]) -> Vec<(i64, i64, i16)> {
+        let Some(data) = self.fetch(wait_ms, says) else {
+            return Vec::new();
+        };
+        assert_eq!((data.error_code, data.acknowledge_error_code), (0, 0));
+        let acquired = data.acquired_records.iter();
+        acquired
+            .map(|part| (part.first_offset, part.last_offset, part.delivery_count))
+            .collect()
+    }
+
+    fn acknowledge(&mut self, epoch: i32, says: &[(i64, i64, &[i8])]) -> (i16, i16) {
+        let said = says.iter().map(|(first, last, types)| {
+            Acknowledged::default()
+                .with_first_offset(*first)
+                .with_last_offset(*last)
+                .with_acknowledge_types(types.to_vec())
+        });
+        let partition = AcknowledgePartition::default()
+            .with_partition_index(0)
+            .with_acknowledgement_batches(said.collect());
+        let topic = AcknowledgeTopic::default()
+            .with_topic_id(self.topic_id)
+            .with_partitions(vec![partition]);
+        let request = ShareAcknowledgeRequest::default()
+            .with_group_id(Some(GroupId(text(GROUP))))
+            .with_member_id(Some(text(self.id)))
+            .with_share_session_epoch(epoch)
+            .with_topics(vec![topic]);
+        let answer = self.client.ask(2, &request);
+        if answer.error_code != 0 {
+            return (answer.error_code, 0);
+        }
+        self.next_epoch();
+        (0, answer.responses[0].partitions[0].error_code)
+    }
+}
+
+/// A broker with topic `t` of one partition, whose share group begins at its beginning.
+fn broker(dir: &tempfile::TempDir) -> Running {
+    let broker = Running::start(dir.path(), &["numPartitions=1"]);
+    let mut client = broker.client();
+    client.create("t");
+    set(&mut client, &[("share.auto.offset.reset", "earliest")]);
+    broker
+}
+
+/// Where the group is with the partition, and its lag.
+fn offset(client: &mut Client) -> (i64, i64) {
+    let group = DescribeShareGroupOffsetsRequestGroup::default()
+        .with_group_id(GroupId(text(GROUP)))
+        .with_topics(None);
+    let request = DescribeShareGroupOffsetsRequest::default().with_groups(vec![group]);
+    let answer = client.ask(1, &request);
+    let group = &answer.groups[0];
+    assert_eq!(group.error_code, 0);
+    let Some(topic) = group.topics.first() else {
+        return (-1, -1);
+    };
+    let partition = &topic.partitions[0];
+    (partition.start_offset, partition.lag)
+}
+
+#[test]
+fn records_are_given_to_one_member_until_it_says_what_it_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir);
+    let mut client = broker.client();
+    for _ in 0..2 {
+        client.produce("t", batch(10));
+    }
+    let mut a = Member::join(&broker, "a", "t");
+    let mut b = Member::join(&broker, "b", "t");
+    let data = a.fetch(1000, &[]).unwrap();
+    let acquired = &data.acquired_records;
+    assert_eq!((acquired[0].first_offset, acquired[0].last_offset), (0, 19));
+    let records = metaq_protocol::batch::Batches::new(&data.records);
+    assert_eq!(records.count(), 2);
+    assert_eq!(b.take(100, &[]), []);
+    // One of each: the rest of what it said first counts as well.
+    assert_eq!(
+        a.take(1000, &[(0, 4, &[1]), (5, 5, &[2]), (6, 6, &[3])]),
+        [(5, 5, 2)]
+    );
+    assert_eq!(offset(&mut client), (5, 14));
+    assert_eq!(a.acknowledge(2, &[(5, 5, &[1]), (7, 19, &[1])]), (0, 0));
+    assert_eq!(offset(&mut client), (20, 0));
+    assert_eq!(b.take(0, &[]), []);
+    broker.stop();
+}
+
+#[test]
+fn a_fetch_waits_for_records_and_for_what_others_give_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir);
+    let mut a = Member::join(&broker, "a", "t");
+    let mut b = Member::join(&broker, "b", "t");
+    let began = Instant::now();
+    assert_eq!(a.take(200, &[]), []);
+    assert!(began.elapsed() >= Duration::from_millis(200));
+    let request = a.request(20_000, &[]);
+    a.next_epoch();
+    a.client.send(2, &request);
+    broker.client().produce("t", batch(3));
+    let answer = a.client.receive::<ShareFetchRequest>(2).1;
+    assert_eq!(
+        answer.responses[0].partitions[0].acquired_records[0].last_offset,
+        2
+    );
+    let request = b.request(20_000, &[]);
+    b.next_epoch();
+    b.client.send(2, &request);
+    assert_eq!(a.acknowledge(2, &[(0, 2, &[1, 2, 1])]), (0, 0));
+    let answer = b.client.receive::<ShareFetchRequest>(2).1;
+    let acquired = &answer.responses[0].partitions[0].acquired_records;
+    assert_eq!(
+        (acquired[0].first_offset, acquired[0].delivery_count),
+        (1, 2)
+    );
+    assert!(began.elapsed() < Duration::from_secs(15));
+    broker.stop();
+}
+
+#[test]
+fn what_a_member_has_is_others_again_when_its_connection_or_its_session_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir);
+    broker.client().produce("t", batch(3));
+    let mut a = Member::join(&broker, "a", "t");
+    assert_eq!(a.take(1000, &[]), [(0, 2, 1)]);
+    drop(a);
+    let mut b = Member::join(&broker, "b", "t");
+    assert_eq!(b.take(10_000, &[]), [(0, 2, 2)]);
+    // The last request of a session acknowledges some, and gives back the rest.
+    assert_eq!(b.acknowledge(-1, &[(0, 0, &[1])]), (0, 0));
+    let mut c = Member::join(&broker, "c", "t");
+    assert_eq!(c.take(10_000, &[]), [(1, 2, 3)]);
+    // A member that leaves its group.
+    let left = c.client.ask(1, &beat("c", -1, None));
+    assert_eq!((left.error_code, left.member_epoch), (0, -1));
+    let mut d = Member::join(&broker, "d", "t");
+    let again: i64 = d.take(10_000, &[]).iter().map(|part| part.0).sum();
+    assert_eq!(again, 1, "those that may be poison come one by one");
+    broker.stop();
+}
+
+#[test]
+fn what_was_accepted_is_done_after_a_restart_and_what_was_held_comes_again_with_its_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = broker(&dir);
+    first.client().produce("t", batch(10));
+    let mut a = Member::join(&first, "a", "t");
+    assert_eq!(a.take(1000, &[]), [(0, 9, 1)]);
+    assert_eq!(
+        a.acknowledge(1, &[(0, 1, &[1]), (5, 6, &[1]), (7, 7, &[2])]),
+        (0, 0)
+    );
+    first.stop();
+    let second = Running::start(dir.path(), &["numPartitions=1"]);
+    let mut client = second.client();
+    let described = client.ask(
+        1,
+        &ShareGroupDescribeRequest::default().with_group_ids(vec![GroupId(text(GROUP))]),
+    );
+    assert_eq!(&*described.groups[0].group_state, "Stable");
+    assert_eq!(&*described.groups[0].members[0].member_id, "a");
+    let mut b = Member::join(&second, "b", "t");
+    assert_eq!(b.take(1000, &[]), [(2, 4, 2), (7, 9, 2)]);
+    second.stop();
+}
+
+#[test]
+fn requests_that_do_not_fit_are_refused_as_by_kafka() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir);
+    broker.client().produce("t", batch(3));
+    let mut a = Member::join(&broker, "a", "t");
+    let code = |error: ResponseError| error.code();
+    assert_eq!(
+        a.acknowledge(1, &[]).0,
+        code(ResponseError::ShareSessionNotFound)
+    );
+    assert_eq!(
+        a.acknowledge(0, &[]).0,
+        code(ResponseError::InvalidShareSessionEpoch)
+    );
+    let first = a.request(0, &[(0, 0, &[1])]);
+    let refused = a.client.ask(2, &first);
+    assert_eq!(refused.error_code, code(ResponseError::InvalidRequest));
+    assert_eq!(a.take(1000, &[]), [(0, 2, 1)]);
+    assert_eq!(
+        a.acknowledge(7, &[]).0,
+        code(ResponseError::InvalidShareSessionEpoch)
+    );
+    let said: [(&[Says], ResponseError); 4] = [
+        (&[(0, 3, &[1])], ResponseError::InvalidRequest),
+        (&[(0, 1, &[1, 1, 1])], ResponseError::InvalidRequest),
+        (&[(0, 0, &[4])], ResponseError::InvalidRequest),
+        (&[(2, 1, &[1])], ResponseError::InvalidRequest),
+    ];
+    for (said, error) in said {
+        let epoch = a.session_epoch;
+        assert_eq!(a.acknowledge(epoch, said), (0, code(error)), "{said:?}");
+    }
+    let mut b = Member::join(&broker, "b", "t");
+    b.take(0, &[]);
+    let other = b.acknowledge(1, &[(0, 2, &[1])]);
+    assert_eq!(other, (0, code(ResponseError::InvalidRecordState)));
+    // A topic that is not there.
+    a.topic_id = Uuid::from_u128(5);
+    let unknown = a.fetch(0, &[]).unwrap();
+    assert_eq!(unknown.error_code, code(ResponseError::UnknownTopicId));
+    let no_member = ShareFetchRequest::default().with_group_id(Some(GroupId(text(GROUP))));
+    let refused = a.client.ask(1, &no_member);
+    assert_eq!(refused.error_code, code(ResponseError::InvalidRequest));
+    broker.stop();
+}
+
+#[test]
+fn a_forgotten_partition_gives_nothing_and_a_renewal_asks_for_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir);
+    broker.client().produce("t", batch(3));
+    let mut a = Member::join(&broker, "a", "t");
+    assert_eq!(a.take(1000, &[]), [(0, 2, 1)]);
+    let renews = |a: &mut Member, max_records| {
+        let request = a
+            .request(0, &[(0, 2, &[4])])
+            .with_is_renew_ack(true)
+            .with_min_bytes(0)
+            .with_max_bytes(0)
+            .with_max_records(max_records);
+        a.client.ask(2, &request)
+    };
+    let refused = renews(&mut a, 1);
+    assert_eq!(refused.error_code, ResponseError::InvalidRequest.code());
+    let renewed = renews(&mut a, 0);
+    assert_eq!(renewed.error_code, 0);
+    assert_eq!(renewed.responses[0].partitions[0].acknowledge_error_code, 0);
+    a.next_epoch();
+    broker.client().produce("t", batch(3));
+    let forgotten = ForgottenTopic::default()
+        .with_topic_id(a.topic_id)
+        .with_partitions(vec![0]);
+    let request = a
+        .request(100, &[])
+        .with_topics(Vec::new())
+        .with_forgotten_topics_data(vec![forgotten]);
+    a.next_epoch();
+    assert_eq!(a.client.ask(2, &request).responses, []);
+    assert_eq!(a.take(1000, &[]), [(3, 5, 1)]);
+    broker.stop();
+}
+
+#[test]
+fn offsets_are_set_and_deleted_while_the_group_has_no_members() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir);
+    let mut client = broker.client();
+    client.produce("t", batch(10));
+    let mut a = Member::join(&broker, "a", "t");
+    assert_eq!(a.take(1000, &[]), [(0, 9, 1)]);
+    assert_eq!(a.acknowledge(1, &[(0, 9, &[1])]), (0, 0));
+    let alter = |client: &mut Client, start| {
+        let partition = AlterShareGroupOffsetsRequestPartition::default().with_start_offset(start);
+        let topic = AlterShareGroupOffsetsRequestTopic::default()
+            .with_topic_name(common::name("t"))
+            .with_partitions(vec![partition]);
+        let request = AlterShareGroupOffsetsRequest::default()
+            .with_group_id(GroupId(text(GROUP)))
+            .with_topics(vec![topic]);
+        client.ask(0, &request).error_code
+    };
+    let delete = |client: &mut Client| {
+        let topic =
+            DeleteShareGroupOffsetsRequestTopic::default().with_topic_name(common::name("t"));
+        let request = DeleteShareGroupOffsetsRequest::default()
+            .with_group_id(GroupId(text(GROUP)))
+            .with_topics(vec![topic]);
+        let answer = client.ask(0, &request);
+        (
+            answer.error_code,
+            answer.responses.first().map(|topic| topic.error_code),
+        )
+    };
+    let busy = ResponseError::NonEmptyGroup.code();
+    assert_eq!(alter(&mut client, 4), busy);
+    assert_eq!(delete(&mut client), (busy, None));
+    assert_eq!(a.client.ask(1, &beat("a", -1, None)).error_code, 0);
+    assert_eq!(alter(&mut client, 4), 0);
+    assert_eq!(offset(&mut client).0, 4);
+    let mut b = Member::join(&broker, "b", "t");
+    assert_eq!(
+        b.take(1000, &[]),
+        [(4, 9, 1)],
+        "also where a leader knew better"
+    );
+    assert_eq!(b.client.ask(1, &beat("b", -1, None)).error_code, 0);
+    assert_eq!(delete(&mut client), (0, Some(0)));
+    assert_eq!(offset(&mut client), (-1, -1));
+    let unknown = ResponseError::UnknownTopicOrPartition.code();
+    assert_eq!(delete(&mut client), (0, Some(unknown)));
+    broker.stop();
+}
+
+#[test]
+fn a_share_group_is_listed_described_and_deleted_as_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir);
+    let mut client = broker.client();
+    let a = Member::join(&broker, "a", "t");
+    let listed = client.ask(5, &ListGroupsRequest::default());
+    assert_eq!(listed.groups.len(), 1);
+    assert_eq!(&*listed.groups[0].group_type, "share");
+    let page = broker.page("/api/groups/g");
+    assert!(page.contains(r#""kind":"share""#), "{page}");
+    assert!(page.contains(r#""owner":"a""#), "{page}");
+    let describe = DescribeGroupsRequest::default().with_groups(vec![GroupId(text(GROUP))]);
+    let classic = client.ask(6, &describe);
+    assert_eq!(
+        classic.groups[0].error_code,
+        ResponseError::GroupIdNotFound.code()
+    );
+    let delete = DeleteGroupsRequest::default().with_groups_names(vec![GroupId(text(GROUP))]);
+    let busy = client.ask(2, &delete).results[0].error_code;
+    assert_eq!(busy, ResponseError::NonEmptyGroup.code());
+    drop(a);
+    assert_eq!(client.ask(1, &beat("a", -1, None)).error_code, 0);
+    assert_eq!(client.ask(2, &delete).results[0].error_code, 0);
+    let unknown = client.ask(1, &beat("a", 1, None));
+    assert_eq!(unknown.error_code, ResponseError::GroupIdNotFound.code());
+    assert_eq!(client.ask(5, &ListGroupsRequest::default()).groups, []);
+    broker.stop();
+}
+
+#[test]
+fn a_topic_that_is_deleted_takes_what_groups_did_with_it_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir);
+    let mut client = broker.client();
+    client.produce("t", batch(3));
+    let mut a = Member::join(&broker, "a", "t");
+    assert_eq!(a.take(1000, &[]), [(0, 2, 1)]);
+    assert_eq!(a.acknowledge(1, &[(0, 2, &[1])]), (0, 0));
+    let topic =
+        delete_topics_request::DeleteTopicState::default().with_name(Some(common::name("t")));
+    let request = DeleteTopicsRequest::default()
+        .with_topics(vec![topic])
+        .with_timeout_ms(10_000);
+    assert_eq!(client.ask(6, &request).responses[0].error_code, 0);
+    wait_for("the group forgets it", || offset(&mut client) == (-1, -1));
+    client.create("t");
+    client.produce("t", batch(2));
+    let again = a.client.ask(1, &beat("a", 0, Some(&["t"])));
+    assert_eq!(again.error_code, 0);
+    a.topic_id = id_of(&mut client, "t");
+    a.session_epoch = 0;
+    assert_eq!(a.take(1000, &[]), [(0, 1, 1)]);
+    broker.stop();
+}
