@@ -500,7 +500,7 @@ fn an_operator_sees_the_cluster_and_its_tree() {
         "{status}"
     );
     assert!(
-        status.contains("4 partitions, 0 without leader"),
+        status.contains("4 partitions: 0 without a leader"),
         "{status}"
     );
     let json = run(&["cluster", "status", "-d", &dashboard, "--json"]);

@@ -421,11 +421,18 @@ fn version_2_of_transactions_is_finalized_and_stays_so() {
     let request = ApiVersionsRequest::default()
         .with_client_software_name(StrBytes::from_static_str("test"))
         .with_client_software_version(StrBytes::from_static_str("1"));
-    for (version, supported) in [(3, 0), (4, 1)] {
+    for (version, supported) in [(3, 0), (4, 3)] {
         let answer = client.ask(version, &request);
-        let finalized = &answer.finalized_features[0];
-        assert_eq!(finalized.name.as_str(), "transaction.version");
-        assert_eq!(finalized.max_version_level, 2);
+        let finalized = answer.finalized_features.iter();
+        let levels: Vec<(&str, i16)> = finalized
+            .map(|feature| (feature.name.as_str(), feature.max_version_level))
+            .collect();
+        let all = [
+            ("group.version", 1),
+            ("share.version", 1),
+            ("transaction.version", 2),
+        ];
+        assert_eq!(levels, all);
         assert!(answer.finalized_features_epoch >= 0);
         assert_eq!(answer.supported_features.len(), supported);
     }

@@ -13,7 +13,7 @@ use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::shared::{message, optional, text};
 use super::{Api, Caller, Context, Order, serve};
-use crate::group::{Assignor, ConsumerHeartbeat, ConsumerReply, GroupError, Refusal};
+use crate::group::{ConsumerHeartbeat, ConsumerReply, GroupError, Refusal};
 
 pub(super) const API: Api = Api {
     key: ApiKey::ConsumerGroupHeartbeat,
@@ -60,8 +60,8 @@ async fn answer(
         authorize(cx, caller, Operation::Describe, Resource::Topic(topic)).map_err(denied)?;
     }
     let refused = |refusal: Refusal| (refusal.error.code(), refusal.message);
-    let settings = cx.coordinator.consumer_settings(&request.group_id);
-    check(&request, caller.version, &settings.assignors).map_err(refused)?;
+    check(&request, caller.version).map_err(refused)?;
+    check_assignor(cx, &request).map_err(refused)?;
     let group_id = request.group_id.to_string();
     let beat = heartbeat(caller, request);
     let answered = cx.coordinator.consumer_heartbeat(&group_id, beat).await;
@@ -69,11 +69,7 @@ async fn answer(
 }
 
 /// Whether the request makes sense (GroupCoordinatorService.throwIfConsumerGroupHeartbeatRequestIsInvalid).
-fn check(
-    request: &ConsumerGroupHeartbeatRequest,
-    version: i16,
-    assignors: &[Assignor],
-) -> Result<(), Refusal> {
+fn check(request: &ConsumerGroupHeartbeatRequest, version: i16) -> Result<(), Refusal> {
     let invalid = |why: &str| Refusal {
         error: GroupError::InvalidRequest,
         message: why.to_owned(),
@@ -102,9 +98,16 @@ fn check(
         ..LEAVE_FOR_A_WHILE => return Err(invalid("MemberEpoch is invalid.")),
         _ => {}
     }
+    Ok(())
+}
+
+/// Whether the assignor is one that members may prefer.
+fn check_assignor(cx: &Context, request: &ConsumerGroupHeartbeatRequest) -> Result<(), Refusal> {
     let Some(asked) = &request.server_assignor else {
         return Ok(());
     };
+    let settings = cx.coordinator.consumer_settings(&request.group_id);
+    let assignors = &settings.assignors;
     if assignors.iter().any(|known| known.name() == asked.as_str()) {
         return Ok(());
     }

@@ -244,7 +244,10 @@ impl Groups {
     fn flush(&mut self, now_ms: i64, group_id: &str) {
         let number = self.number();
         let topics = self.topics.clone();
-        let Some(hosted) = self.groups.get_mut(group_id).and_then(Group::consumer_mut) else {
+        let group = self.groups.get_mut(group_id);
+        // What is on its way to be removed is not written any more; if it stays, this comes again.
+        let group = group.filter(|group| group.removal.is_none());
+        let Some(hosted) = group.and_then(Group::consumer_mut) else {
             return;
         };
         let waits = hosted.in_flight.is_some() || hosted.store_again_ms.is_some();

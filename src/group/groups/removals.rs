@@ -9,6 +9,7 @@ use super::{Groups, Then};
 use crate::coordinator::{Answer, Machine};
 use crate::group::asks::{Ask, Outcomes};
 use crate::group::classic::ClassicGroup;
+use crate::group::group::Group;
 use crate::group::messages::GroupError;
 use crate::group::offsets::{Key, WriteNumber};
 use crate::group::producers::WaitingForProducer;
@@ -64,9 +65,21 @@ impl Groups {
                 if let Some(group) = self.groups.get(group_id) {
                     self.mirror.removed(group_id, group);
                 }
+                let consumer = self.groups.get_mut(group_id).and_then(Group::consumer_mut);
+                // What its members did last is stored: nothing of it is there any more.
+                for answer in consumer
+                    .map(|own| own.held_up_to(u64::MAX))
+                    .unwrap_or_default()
+                {
+                    answer(Ok(()));
+                }
                 self.forget(group_id);
             }
-            Err(_) => self.settle(group_id),
+            Err(_) => {
+                let settings = self.consumer_settings(group_id);
+                self.settle(group_id);
+                self.settle_consumer(now_ms, group_id, &settings);
+            }
         }
         if let Some(answer) = answer {
             answer.send(stored);

@@ -1,5 +1,6 @@
 //! The groups of a slot, with writes that are stored or refused as a test says.
 
+mod consumer;
 mod producers;
 mod transactions;
 

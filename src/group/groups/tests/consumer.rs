@@ -1,0 +1,99 @@
+//! Consumer groups of KIP-848, and when they are stored.
+
+use super::*;
+use crate::group::consumer::{ConsumerHeartbeat, ConsumerReply, Refusal};
+
+type Replied = oneshot::Receiver<Result<ConsumerReply, Refusal>>;
+
+fn beat(bench: &mut Bench, id: &str, epoch: i32) -> Replied {
+    let joins = epoch == 0;
+    let beat = ConsumerHeartbeat {
+        member_id: id.to_owned(),
+        member_epoch: epoch,
+        rebalance_timeout_ms: joins.then_some(60_000),
+        topics: joins.then(|| vec!["t".to_owned()]),
+        owned: joins.then(Vec::new),
+        ..ConsumerHeartbeat::default()
+    };
+    bench.ask(|answer| Ask::ConsumerHeartbeat(Box::new(beat), answer))
+}
+
+fn store_all(bench: &mut Bench) {
+    while bench.store(Ok(())) > 0 {}
+}
+
+#[test]
+fn an_answer_waits_until_what_it_says_is_stored_and_the_same_comes_after_a_takeover() {
+    let mut bench = Bench::new();
+    let mut answer = beat(&mut bench, "a", 0);
+    assert!(answer.try_recv().is_err(), "nothing is stored");
+    store_all(&mut bench);
+    let reply = answer.try_recv().unwrap().unwrap();
+    assert_eq!(reply.member_epoch, 1);
+    let assignment = reply.assignment.unwrap();
+    assert_eq!(assignment[0].1, [0, 1, 2, 3]);
+    assert_eq!(bench.store(Ok(())), 0);
+    bench.reload();
+    let mut again = beat(&mut bench, "a", 1);
+    let reply = again.try_recv().unwrap().unwrap();
+    assert_eq!((reply.member_epoch, reply.assignment), (1, None));
+    assert_eq!(bench.store(Ok(())), 0, "a heartbeat that changes nothing");
+}
+
+#[test]
+fn what_could_not_be_stored_is_an_error_and_is_stored_again() {
+    let mut bench = Bench::new();
+    let mut answer = beat(&mut bench, "a", 0);
+    bench.store(REFUSED);
+    let refused = answer.try_recv().unwrap().unwrap_err();
+    assert_eq!(refused.error, GroupError::CoordinatorNotAvailable);
+    assert_eq!(bench.store(Ok(())), 0, "not at once");
+    bench.now_ms += 1_000;
+    bench.groups.tick(bench.now_ms);
+    store_all(&mut bench);
+    let mut answer = beat(&mut bench, "a", 0);
+    assert_eq!(answer.try_recv().unwrap().unwrap().member_epoch, 1);
+    assert!(bench.tree.contains_key(&paths::consumer_member("g", "a")));
+}
+
+#[test]
+fn nothing_of_a_group_is_stored_after_its_removal() {
+    let mut bench = Bench::new();
+    let mut joined = beat(&mut bench, "a", 0);
+    // The first write is under way; what the member leaves is to be stored after it.
+    let mut left = beat(&mut bench, "a", -1);
+    let mut deleted = bench.ask(Ask::Delete);
+    store_all(&mut bench);
+    assert!(joined.try_recv().unwrap().is_ok());
+    assert!(left.try_recv().unwrap().is_ok());
+    assert_eq!(deleted.try_recv(), Ok(Ok(())));
+    assert!(bench.tree.is_empty(), "{:?}", bench.tree.keys());
+    assert!(!bench.exists());
+}
+
+#[test]
+fn a_removal_that_is_refused_leaves_the_group_as_its_members_left_it() {
+    let mut bench = Bench::new();
+    let _joined = beat(&mut bench, "a", 0);
+    let mut left = beat(&mut bench, "a", -1);
+    let mut deleted = bench.ask(Ask::Delete);
+    for (n, write) in bench.groups.take_writes().into_iter().enumerate() {
+        let outcome = match n {
+            0 => Ok(()),
+            _ => REFUSED,
+        };
+        for op in write.ops.into_iter().filter(|_| outcome.is_ok()) {
+            bench.apply(op);
+        }
+        bench.groups.stored(bench.now_ms, write.then, outcome);
+    }
+    assert!(deleted.try_recv().unwrap().is_err());
+    store_all(&mut bench);
+    assert!(left.try_recv().unwrap().is_ok());
+    bench.reload();
+    assert!(bench.exists());
+    let mut deleted = bench.ask(Ask::Delete);
+    store_all(&mut bench);
+    assert_eq!(deleted.try_recv(), Ok(Ok(())));
+    assert!(bench.tree.is_empty(), "{:?}", bench.tree.keys());
+}
