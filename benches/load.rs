@@ -17,6 +17,9 @@
 //! `load wait --partitions N --pid BROKER` has a fetch wait for N partitions while one of them is appended to, and tells the
 //! broker's CPU time an append.
 //!
+//! `load members --members N --partitions P --seconds S --pid BROKER` has the members of a group (KIP-848) join at once, and tells when
+//! all had their part, and what their heartbeats cost in the second half of the run.
+//!
 //! `load commit` commits offsets of `--groups` groups, one a request, `--seconds` long; the address may be several.
 //! `load transact` has each connection write and commit transactions of ten records, `--seconds` long; `records_per_s` are
 //! transactions then, the times are those of a commit, and `cpu_us_each` is the broker's CPU time of one. With `--abort-every N`
@@ -46,6 +49,8 @@ mod commits;
 mod deaf;
 #[path = "keyed.rs"]
 mod keyed;
+#[path = "members.rs"]
+mod members;
 #[path = "paced.rs"]
 mod paced;
 #[path = "startup.rs"]
@@ -71,6 +76,7 @@ struct Options {
     fetch_bytes: usize,
     total_bytes: u64,
     groups: usize,
+    members: usize,
     keys: u64,
     records_per_s: u64,
     run: Duration,
@@ -110,6 +116,7 @@ fn main() -> Result<(), Failure> {
         fetch_bytes: number("--fetch-bytes", 1 << 20)?.min(1 << 30) as usize,
         total_bytes: number("--total-mib", 1024)? << 20,
         groups: number("--groups", 1000)? as usize,
+        members: number("--members", 1000)?.max(1) as usize,
         keys: number("--keys", 1_000_000)?,
         records_per_s: (number("--records-per-s", 5000)? as f64 * share) as u64,
         committed: given.contains_key("--committed"),
@@ -128,6 +135,10 @@ fn main() -> Result<(), Failure> {
     }
     if mode == "deaf" {
         return deaf::stay(&options);
+    }
+    if mode == "members" {
+        create(&options)?;
+        return members::members(&options);
     }
     if mode == "wait" {
         create(&options)?;
@@ -160,7 +171,7 @@ fn main() -> Result<(), Failure> {
         "zookeeper" => commits::set_one_by_one(&options)?,
         other => {
             return Err(format!(
-                "{other}: produce, fetch, keyed, paced, create, start, commit, transact, deaf, wait or zookeeper"
+                "{other}: produce, fetch, keyed, paced, create, start, commit, transact, deaf, wait, members or zookeeper"
             )
             .into());
         }

@@ -195,6 +195,15 @@ impl Group {
         }
     }
 
+    /// All answers that wait for a change to be stored.
+    pub(super) fn take_held(&mut self) -> Vec<Held> {
+        match &mut self.members {
+            Members::Classic(_) => Vec::new(),
+            Members::Consumer(hosted) => hosted.held_up_to(u64::MAX),
+            Members::Share(hosted) => hosted.held_up_to(u64::MAX),
+        }
+    }
+
     /// Whether members read a topic.
     pub(super) fn subscribes(&self, topic: &str) -> bool {
         match &self.members {

@@ -285,7 +285,7 @@ impl Machine for Groups {
             }
             AskAll::TopicDeleted(topic, id) => {
                 self.topic_deleted(now_ms, &topic, id);
-                self.topic_deleted_for_shares(now_ms, id);
+                self.topic_deleted_for_shares(id);
             }
             AskAll::EndTransaction(end, answer) => self.end_transaction(now_ms, end, answer),
             AskAll::Mirror => self.mirror.whole(&self.groups),

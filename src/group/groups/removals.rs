@@ -65,12 +65,9 @@ impl Groups {
                 if let Some(group) = self.groups.get(group_id) {
                     self.mirror.removed(group_id, group);
                 }
-                let consumer = self.groups.get_mut(group_id).and_then(Group::consumer_mut);
+                let group = self.groups.get_mut(group_id);
                 // What its members did last is stored: nothing of it is there any more.
-                for answer in consumer
-                    .map(|own| own.held_up_to(u64::MAX))
-                    .unwrap_or_default()
-                {
+                for answer in group.map(Group::take_held).unwrap_or_default() {
                     answer(Ok(()));
                 }
                 self.forget(group_id);
@@ -79,6 +76,7 @@ impl Groups {
                 let settings = self.consumer_settings(group_id);
                 self.settle(group_id);
                 self.settle_consumer(now_ms, group_id, &settings);
+                self.settle_share(group_id);
             }
         }
         if let Some(answer) = answer {

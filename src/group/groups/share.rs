@@ -58,7 +58,8 @@ impl Groups {
                 failed,
                 answer,
             } => {
-                let changed = self.change_share(now_ms, group_id, answer, |group| {
+                // The group may be another one by now.
+                self.change_share(group_id, answer, |group| {
                     for (topic_id, partitions) in &done {
                         group.initialized(*topic_id, partitions);
                     }
@@ -67,19 +68,16 @@ impl Groups {
                     }
                     Ok(())
                 });
-                debug_assert!(changed || !self.groups.contains_key(group_id));
             }
             ShareAsk::StateEpoch(answer) => {
                 self.make_share(group_id);
-                self.change_share(now_ms, group_id, answer, |group| {
-                    match group.members.is_empty() {
-                        true => Ok(group.next_state_epoch()),
-                        false => Err(GroupError::NonEmptyGroup),
-                    }
+                self.change_share(group_id, answer, |group| match group.members.is_empty() {
+                    true => Ok(group.next_state_epoch()),
+                    false => Err(GroupError::NonEmptyGroup),
                 });
             }
             ShareAsk::ForgetTopic(topic_id, answer) => {
-                self.change_share(now_ms, group_id, answer, |group| {
+                self.change_share(group_id, answer, |group| {
                     group.forget_topic(topic_id);
                     Ok(())
                 });
@@ -128,27 +126,24 @@ impl Groups {
             })),
             Err(refusal) => answer.send(Err(refusal)),
         }
-        self.settle_share(now_ms, group_id);
+        self.settle_share(group_id);
     }
 
-    /// Changes a share group; answers when that is stored. Whether there is such a group.
+    /// Changes a share group; answers when that is stored.
     fn change_share<T: Send + 'static>(
         &mut self,
-        now_ms: i64,
         group_id: &str,
         answer: Answer<Result<T, GroupError>>,
         change: impl FnOnce(&mut ShareGroup) -> Result<T, GroupError>,
-    ) -> bool {
+    ) {
         let Some(hosted) = self.groups.get_mut(group_id).and_then(Group::share_mut) else {
-            answer.send(Err(GroupError::GroupIdNotFound));
-            return false;
+            return answer.send(Err(GroupError::GroupIdNotFound));
         };
         match change(&mut hosted.group) {
             Ok(done) => hosted.hold(Box::new(move |stored| answer.send(stored.map(|()| done)))),
             Err(error) => answer.send(Err(error)),
         }
-        self.settle_share(now_ms, group_id);
-        true
+        self.settle_share(group_id);
     }
 
     /// Makes a share group, where there is no group of that name.
@@ -169,22 +164,22 @@ impl Groups {
             }
             hosted.group.tick(now_ms);
         }
-        self.settle_share(now_ms, group_id);
+        self.settle_share(group_id);
     }
 
     /// Share groups have no more to do with a topic that is gone.
-    pub(super) fn topic_deleted_for_shares(&mut self, now_ms: i64, topic_id: Uuid) {
+    pub(super) fn topic_deleted_for_shares(&mut self, topic_id: Uuid) {
         let had = self.groups.iter_mut().filter_map(|(id, group)| {
             let hosted = group.share_mut()?;
             hosted.group.forget_topic(topic_id).then(|| id.clone())
         });
         for group_id in had.collect::<Vec<_>>() {
-            self.settle_share(now_ms, &group_id);
+            self.settle_share(&group_id);
         }
     }
 
     /// Reports what happened, stores what changed, and updates the group's timer.
-    fn settle_share(&mut self, now_ms: i64, group_id: &str) {
+    pub(super) fn settle_share(&mut self, group_id: &str) {
         let Some(hosted) = self.groups.get_mut(group_id).and_then(Group::share_mut) else {
             return;
         };
@@ -196,15 +191,18 @@ impl Groups {
                 .detail(format!("group epoch {epoch}, {members} members"));
             self.context.events.tell(rebalance);
         }
-        self.flush_share(now_ms, group_id);
+        self.flush_share(group_id);
         self.reschedule(group_id);
         self.drop_if_nothing(group_id);
     }
 
     /// Stores what changed, where no write is under way.
-    fn flush_share(&mut self, _: i64, group_id: &str) {
+    fn flush_share(&mut self, group_id: &str) {
         let number = self.number();
-        let Some(hosted) = self.groups.get_mut(group_id).and_then(Group::share_mut) else {
+        let group = self.groups.get_mut(group_id);
+        // What is on its way to be removed is not written any more; if it stays, this comes again.
+        let group = group.filter(|group| group.removal.is_none());
+        let Some(hosted) = group.and_then(Group::share_mut) else {
             return;
         };
         let waits = hosted.in_flight.is_some() || hosted.store_again_ms.is_some();
@@ -251,6 +249,6 @@ impl Groups {
         for answer in hosted.held_up_to(over.change) {
             answer(stored);
         }
-        self.settle_share(now_ms, group_id);
+        self.settle_share(group_id);
     }
 }
