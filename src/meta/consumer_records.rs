@@ -21,6 +21,8 @@ pub struct ConsumerGroupRecord {
     pub topics_hash: String,
     /// When it last became empty, ms.
     pub changed_ms: i64,
+    /// How many members it has: where there are others, a write stopped in the middle.
+    pub members: usize,
 }
 
 /// `/consumers/<group>/members/<member>`: a member of a consumer group of KIP-848.

@@ -75,10 +75,15 @@ impl ConsumerGroup {
                 let version = metadata
                     .get(..2)
                     .map_or(0, |v| i16::from_be_bytes([v[0], v[1]]));
-                into.assignment = assignment_bytes(version, &member.target, topics);
+                into.assignment = assignment_bytes(version, &member.assigned.partitions(), topics);
             }
         }
-        (group, self.epoch > self.assignment_epoch)
+        // Until they have joined again nobody may have what another one has to give up first.
+        let is_on_its_way =
+            |member: &ConsumerMember| !member.is_reconciled_to(self.assignment_epoch);
+        let rebalances =
+            self.epoch > self.assignment_epoch || self.members.values().any(is_on_its_way);
+        (group, rebalances)
     }
 }
 
@@ -93,6 +98,8 @@ fn check_upgrade(
         "the group does not use the consumer embedded protocol"
     } else if classic.members.len() > settings.members_max {
         "the group size exceeds the consumer group maximum size"
+    } else if classic.members.len() == settings.members_max {
+        return Err(GroupError::GroupMaxSizeReached.into());
     } else {
         return Ok(());
     };

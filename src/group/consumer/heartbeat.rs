@@ -235,6 +235,11 @@ impl ConsumerGroup {
         compile(pattern).map(drop).map_err(invalid)
     }
 
+    /// Whether a member that is new to any group may join with what it says.
+    pub(in crate::group) fn check_new(beat: &ConsumerHeartbeat) -> Result<(), Refusal> {
+        Self::new(0).check_pattern(beat.regex.as_deref())
+    }
+
     /// The member that speaks.
     fn member_of(&mut self, beat: &ConsumerHeartbeat) -> Result<Speaker, Refusal> {
         let joins = beat.member_epoch == JOIN;
@@ -250,7 +255,8 @@ impl ConsumerGroup {
             Some(instance) => {
                 let Some(member) = self.static_member(instance) else {
                     return match joins {
-                        true => Ok(Speaker::new(&beat.member_id)),
+                        // One that is known under its id until now has the instance id from now on.
+                        true => Ok(self.speaker(&beat.member_id)),
                         false => Err(refuse(
                             GroupError::UnknownMemberId,
                             format!("Instance id {instance} is unknown."),
@@ -271,18 +277,23 @@ impl ConsumerGroup {
 
     /// A member, taken out.
     pub(super) fn speaker(&mut self, id: &str) -> Speaker {
-        match self.members.remove(id) {
-            Some(member) => Speaker {
-                before: Some(member.reads.clone()),
-                is_stored: true,
-                member,
-            },
-            None => Speaker::new(id),
+        let Some(member) = self.members.remove(id) else {
+            return Speaker::new(id);
+        };
+        self.forget_instance(&member);
+        Speaker {
+            before: Some(member.reads.clone()),
+            is_stored: true,
+            member,
         }
     }
 
     /// A static member that comes back under another id, to what it had.
     pub(super) fn replace(&mut self, old_id: &str, id: &str) -> Speaker {
+        if id != old_id {
+            // Whoever had that id until now is the same client.
+            self.remove(id);
+        }
         let Some(mut member) = self.members.remove(old_id) else {
             return Speaker::new(id);
         };

@@ -201,7 +201,9 @@ impl ConsumerGroup {
     /// Puts in a member that is new or changed in what is stored of it. What it reads is told apart, by [`Self::reads`].
     fn put(&mut self, mut member: ConsumerMember) {
         member.changed = self.touch();
-        self.unstored.members.insert(member.id.clone());
+        let is_new = self.unstored.members.insert(member.id.clone());
+        // The head says how many there are.
+        self.unstored.head |= is_new && member.epoch == 0;
         self.put_unchanged(member);
     }
 
@@ -263,12 +265,18 @@ impl ConsumerGroup {
                 self.unstored.owners.insert(key);
             }
         }
+        self.unstored.head = true;
+        self.forget_instance(&member);
+        Some(member)
+    }
+
+    /// The member is none of its instance id any more.
+    fn forget_instance(&mut self, member: &ConsumerMember) {
         if let Some(instance) = &member.instance_id
-            && self.instances.get(instance).is_some_and(|of| of == id)
+            && self.instances.get(instance) == Some(&member.id)
         {
             self.instances.remove(instance);
         }
-        Some(member)
     }
 
     /// Throws members out (Kafka's consumerGroupFenceMembers, without the downgrade).

@@ -87,6 +87,7 @@ impl StoredConsumerGroup {
                 assignment_epoch: group.assignment_epoch,
                 topics_hash: format!("{:016x}", group.subscriptions.hash),
                 changed_ms: group.changed_ms,
+                members: group.members.len(),
             };
             let path = paths::group(group_id);
             let (ops, number) = self.head.write(&path, |_| encode(&head), Bytes::new);
@@ -273,12 +274,13 @@ pub(in crate::group) fn load(
         head: found.parts(),
         ..StoredConsumerGroup::default()
     };
-    let mut torn = false;
+    let (mut torn, mut members) = (false, None);
     if let Some(data) = found.node {
         let head: ConsumerGroupRecord = decode(&path, data)?;
         (group.epoch, group.assignment_epoch) = (head.epoch, head.assignment_epoch);
         group.subscriptions.hash = u64::from_str_radix(&head.topics_hash, 16).unwrap_or(0);
         group.changed_ms = head.changed_ms;
+        members = Some(head.members);
     }
     for (id, of_member) in by_member(stored) {
         match load_member(&stored.id, &id, &of_member, topics) {
@@ -295,6 +297,7 @@ pub(in crate::group) fn load(
             }
         }
     }
+    torn |= members.is_some_and(|members| members != group.members.len());
     group.settle_loaded(torn, now_ms, settings, topics);
     Ok((group, nodes))
 }
@@ -432,7 +435,9 @@ impl ConsumerGroup {
             if let Some(loser) = loser {
                 loser.assigned.remove(topic, partition);
                 loser.revoking.remove(topic, partition);
-                loser.state = MemberState::UnreleasedPartitions;
+                if loser.revoking.is_empty() {
+                    loser.state = MemberState::UnreleasedPartitions;
+                }
                 self.unstored.members.insert(loser.id.clone());
             }
             if is_ours {

@@ -1,9 +1,9 @@
 //! What the members of a consumer group read together: topics by name and by regular expression, and how those looked when the
 //! group last looked.
 //!
-//! Regular expressions are RE2's language with the names of groups and look-around of neither: the `regex` crate's. They
-//! must match whole names. They are resolved when a member brings a new one, and again when topics came or went, at most every
-//! [`REGEX_REFRESH_MIN_MS`].
+//! Regular expressions are RE2's language as the `regex` crate has it. They must match whole names. Each is resolved when a
+//! member brings it, and all again when topics came or went, at most every [`REGEX_REFRESH_MIN_MS`]. They are compiled for that alone:
+//! a short text can be a large machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
@@ -18,15 +18,15 @@ use crate::coordinator::Topics;
 
 /// Expressions of a group are resolved anew after this at the earliest, ms (Kafka's REGEX_BATCH_REFRESH_MIN_INTERVAL_MS).
 pub(super) const REGEX_REFRESH_MIN_MS: i64 = 10_000;
-/// The memory that one expression may take, compiled, bytes.
+/// The memory that one expression may take while it is compiled, bytes.
 const REGEX_BYTES_MAX: usize = 1 << 20;
 
 /// An expression, and the topics that it matched.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Resolved {
-    regex: Regex,
     members: usize,
     topics: BTreeSet<String>,
+    is_resolved: bool,
 }
 
 /// See the module's documentation.
@@ -53,6 +53,17 @@ pub(super) fn compile(pattern: &str) -> Result<Regex, regex::Error> {
     builder.build()
 }
 
+/// Names of the topics that an expression matches.
+fn matches(regex: &Regex, topics: &dyn Topics) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    topics.for_each_name(&mut |name| {
+        if regex.is_match(name) {
+            found.insert(name.to_owned());
+        }
+    });
+    found
+}
+
 impl Subscriptions {
     /// Whether a pattern is a member's already; such a one is valid.
     pub(super) fn knows(&self, pattern: &str) -> bool {
@@ -67,19 +78,16 @@ impl Subscriptions {
         let Some(pattern) = what.pattern() else {
             return;
         };
-        if let Some(known) = self.regexes.get_mut(pattern) {
-            known.members += 1;
-            return;
-        }
-        // Patterns were checked when they came.
-        if let Ok(regex) = compile(pattern) {
-            let resolved = Resolved {
-                regex,
-                members: 1,
-                topics: BTreeSet::new(),
-            };
-            self.regexes.insert(pattern.to_owned(), resolved);
-            self.has_new_regex = true;
+        match self.regexes.get_mut(pattern) {
+            Some(known) => known.members += 1,
+            None => {
+                let resolved = Resolved {
+                    members: 1,
+                    ..Resolved::default()
+                };
+                self.regexes.insert(pattern.to_owned(), resolved);
+                self.has_new_regex = true;
+            }
         }
     }
 
@@ -111,20 +119,20 @@ impl Subscriptions {
         if self.regexes.is_empty() || !(self.has_new_regex || is_old) {
             return false;
         }
-        (self.resolved_ms, self.resolved_version) = (now_ms, version);
+        // The first ones are resolved over the topics as they are now.
+        if is_old || self.resolved_version == 0 {
+            (self.resolved_ms, self.resolved_version) = (now_ms, version);
+        }
         self.has_new_regex = false;
-        let mut found: Vec<BTreeSet<String>> = vec![BTreeSet::new(); self.regexes.len()];
-        topics.for_each_name(&mut |name| {
-            for (known, found) in self.regexes.values().zip(&mut found) {
-                if known.regex.is_match(name) {
-                    found.insert(name.to_owned());
-                }
-            }
-        });
         let mut is_changed = false;
-        for (known, found) in self.regexes.values_mut().zip(found) {
-            is_changed |= known.topics != found;
-            known.topics = found;
+        for (pattern, known) in &mut self.regexes {
+            if is_old || !known.is_resolved {
+                // Patterns were checked when they came.
+                let found = compile(pattern)
+                    .map_or_else(|_| BTreeSet::new(), |regex| matches(&regex, topics));
+                is_changed |= known.topics != found;
+                (known.topics, known.is_resolved) = (found, true);
+            }
         }
         is_changed
     }

@@ -546,3 +546,79 @@ fn most_heartbeats_change_nothing_that_is_stored() {
     assert!(bench.group.take_unstored().is_empty());
     assert_eq!(bench.group.change(), change);
 }
+
+#[test]
+fn a_member_that_takes_anothers_id_leaves_nothing_of_it() {
+    let mut bench = Bench::new(&[("t", 4)]);
+    bench.join("a", &["t"]);
+    let of_instance = |instance: &str, id: &str| ConsumerHeartbeat {
+        instance_id: Some(instance.to_owned()),
+        ..joining(id, &["t"])
+    };
+    // The same member, which has an instance id from now on, and then another one.
+    for instance in ["i", "k"] {
+        let a = bench.beat(of_instance(instance, "a")).unwrap();
+        assert_eq!(bench.assignment(&a), Some(has("t", &[0, 1, 2, 3])));
+        assert_eq!(bench.group.members.len(), 1);
+    }
+    let gone = bench.beat(ConsumerHeartbeat {
+        instance_id: Some("i".to_owned()),
+        ..plain("a", 1)
+    });
+    assert_eq!(gone.unwrap_err().error, GroupError::UnknownMemberId);
+    // A static member that left comes back under the id of another one.
+    bench.join("b", &["t"]);
+    let leave = ConsumerHeartbeat {
+        instance_id: Some("k".to_owned()),
+        ..plain("a", -2)
+    };
+    bench.beat(leave).unwrap();
+    bench.beat(of_instance("k", "b")).unwrap();
+    assert_eq!(bench.group.members.len(), 1);
+    bench
+        .beat(ConsumerHeartbeat {
+            instance_id: Some("k".to_owned()),
+            ..plain("b", -1)
+        })
+        .unwrap();
+    let c = bench.join("c", &["t"]);
+    assert_eq!(
+        bench.assignment(&c),
+        Some(has("t", &[0, 1, 2, 3])),
+        "nobody has any of it"
+    );
+    assert!(!bench.group.subscribes("u"));
+}
+
+#[test]
+fn a_group_on_its_way_rebalances_when_it_becomes_classic() {
+    let mut bench = Bench::new(&[("t", 4)]);
+    let static_new = ConsumerHeartbeat {
+        instance_id: Some("i".to_owned()),
+        ..joining("a", &["t"])
+    };
+    bench.beat(static_new).unwrap();
+    bench.join_classic(&classic("b", &[])).unwrap();
+    // The static member comes back as a classic one before it has given anything up.
+    let request = JoinRequest {
+        instance_id: Some("i".to_owned()),
+        member_id: String::new(),
+        ..classic("", &[0, 1, 2, 3])
+    };
+    bench.join_classic(&request).unwrap();
+    assert!(bench.group.is_to_be_classic(&bench.settings));
+    let (classic_group, rebalances) = bench.group.to_classic(9_000, &bench.topics);
+    assert!(rebalances);
+    let mut all = Vec::new();
+    for member in classic_group.members.values() {
+        for (_, partitions) in assigned_partitions(&member.assignment).unwrap() {
+            all.extend(partitions);
+        }
+    }
+    let distinct: std::collections::BTreeSet<i32> = all.iter().copied().collect();
+    assert_eq!(
+        all.len(),
+        distinct.len(),
+        "nobody is given what another one has: {all:?}"
+    );
+}

@@ -37,7 +37,14 @@ impl Groups {
     ) {
         let settings = self.consumer_settings(group_id);
         let joins = beat.member_epoch == 0;
-        if let Err(refusal) = self.be_consumer_group(now_ms, group_id, joins, &settings) {
+        // Nothing is made of a group for a member that is refused.
+        let is_welcome = match joins {
+            true => ConsumerGroup::check_new(&beat),
+            false => Ok(()),
+        };
+        let made =
+            is_welcome.and_then(|()| self.be_consumer_group(now_ms, group_id, joins, &settings));
+        if let Err(refusal) = made {
             return answer.send(Err(refusal));
         }
         if beat.member_id.is_empty() {
