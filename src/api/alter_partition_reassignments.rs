@@ -17,7 +17,7 @@ use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::shared::message;
 use super::{Api, Caller, Context, Order, serve_by_controller};
-use crate::cluster::Reassignment;
+use crate::cluster::{Reassignment, ReassignmentRefusal};
 
 pub(super) const API: Api = Api {
     key: ApiKey::AlterPartitionReassignments,
@@ -74,7 +74,11 @@ async fn handle(
                 Ok(()) => partition,
                 Err(refusal) => partition
                     .with_error_code(refusal.code())
-                    .with_error_message(message(&refusal)),
+                    // Kafka gives a code alone where it has no more to say than the code does (ApiError.fromThrowable).
+                    .with_error_message(match refusal {
+                        ReassignmentRefusal::NoneInProgress => None,
+                        refusal => message(&refusal),
+                    }),
             }
         });
         ReassignableTopicResponse::default()

@@ -51,7 +51,10 @@ async fn delete_all(
     let group_id = &**request.group_id;
     authorize(cx, caller, Operation::Delete, Resource::Group(group_id))
         .map_err(|denied| (denied.wire(), denied.to_string()))?;
-    let of_group = |error: GroupError| (error.wire(), error.to_string());
+    let of_group = |error: GroupError| match error {
+        GroupError::GroupIdNotFound => (error.wire(), format!("Group {group_id} not found.")),
+        error => (error.wire(), error.to_string()),
+    };
     let known = cx.coordinator.share_partitions_if_empty(group_id).await;
     let known = known.map_err(of_group)?;
     let image = cx.cluster.image();

@@ -91,7 +91,11 @@ async fn describe(
     match &asked.topics {
         None => {
             let all = cx.coordinator.share_partitions(group_id).await;
-            let all = all.map_err(|error| (error.wire(), error.to_string()))?;
+            // As by Kafka, a group that is not there has none.
+            let all = match all {
+                Err(GroupError::GroupIdNotFound) => Vec::new(),
+                all => all.map_err(|error| (error.wire(), error.to_string()))?,
+            };
             for (topic_id, partitions) in all {
                 if let Some(topic) = image.topic_by_id(topic_id)
                     && may_see(&topic.name)

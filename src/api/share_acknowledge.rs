@@ -16,9 +16,9 @@ use metaq_protocol::messages::{ApiKey, ShareAcknowledgeRequest, ShareAcknowledge
 
 use super::authorize::{Operation, ResourceKind};
 use super::errors::WireError;
-use super::share_acknowledgements::{Member, Outcomes, Refusal, SaidOf};
+use super::share_acknowledgements::{Member, Outcomes, Refusal, SaidOf, check_named};
 use super::share_settings::ShareSettings;
-use super::shared::{current_leader, endpoints_of, text};
+use super::shared::{current_leader, endpoints_of, text, told};
 use super::{Api, Caller, Context, Order, serve};
 use crate::share::{Acknowledgement, FINAL_EPOCH};
 
@@ -44,7 +44,7 @@ async fn handle(
             cx.note(&caller, group_id, error.code(), &why);
             ShareAcknowledgeResponse::default()
                 .with_error_code(error.code())
-                .with_error_message(Some(text(why)))
+                .with_error_message(told(why))
         }
     }
 }
@@ -56,6 +56,8 @@ async fn acknowledge(
 ) -> Result<ShareAcknowledgeResponse, Refusal> {
     let group_id = request.group_id.as_ref().map(|id| &***id);
     let member = Member::of(cx, caller, group_id, request.member_id.as_deref())?;
+    let named = request.topics.iter().map(|topic| topic.partitions.len());
+    check_named(named.sum())?;
     let epoch = request.share_session_epoch;
     cx.shares
         .sessions

@@ -10,7 +10,7 @@ use super::authorize::{Operation, Resource, authorize};
 use super::errors::WireError;
 use super::share_settings::ShareSettings;
 use super::{Caller, Context};
-use crate::share::{Acknowledgement, ShareKey, ShareStateError, SharedPartition};
+use crate::share::{Acknowledgement, PARTITIONS_MAX, ShareKey, ShareStateError, SharedPartition};
 
 /// The type that renews a lock (KIP-1222).
 const RENEW: i8 = 4;
@@ -49,6 +49,15 @@ pub(super) struct Member<'a> {
     pub(super) member_id: &'a str,
 }
 
+/// Whether a request names no more partitions than a session may have, one that is named twice counted twice.
+pub(super) fn check_named(partitions: usize) -> Result<(), Refusal> {
+    if partitions <= PARTITIONS_MAX {
+        return Ok(());
+    }
+    let why = format!("The request names {partitions} partitions; {PARTITIONS_MAX} are the most.");
+    Err((ResponseError::InvalidRequest, why))
+}
+
 impl<'a> Member<'a> {
     /// The member of a request, if it may ask.
     pub(super) fn of(
@@ -57,6 +66,7 @@ impl<'a> Member<'a> {
         group_id: Option<&'a str>,
         member_id: Option<&'a str>,
     ) -> Result<Self, Refusal> {
+        // Kafka gives the code alone for a member id.
         let invalid = |why: &str| (ResponseError::InvalidRequest, why.to_owned());
         let group_id = group_id.ok_or_else(|| invalid("Invalid group id in the request."))?;
         authorize(cx, caller, Operation::Read, Resource::Group(group_id))
@@ -66,7 +76,7 @@ impl<'a> Member<'a> {
             cx,
             caller,
             group_id,
-            member_id: member_id.ok_or_else(|| invalid("Invalid member id in the request."))?,
+            member_id: member_id.ok_or_else(|| invalid(""))?,
         })
     }
 

@@ -26,11 +26,11 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::authorize::{Operation, ResourceKind};
-use super::share_acknowledgements::{Member, Outcomes, Refusal, SaidOf, release};
+use super::share_acknowledgements::{Member, Outcomes, Refusal, SaidOf, check_named, release};
 use super::share_read::{Given, session_refusal};
 use super::share_settings::ShareSettings;
 use super::share_wait::{Drawing, Drawn, ShareWanted};
-use super::shared::{current_leader, endpoints_of, text};
+use super::shared::{current_leader, endpoints_of, text, told};
 use super::{Answer, Api, Caller, Context, Order, Piece, Response, Stage};
 use crate::log::Slice;
 use crate::session::SessionEnd;
@@ -101,7 +101,7 @@ async fn answer(
         cx.note(caller, group_id, error.code(), &why);
         let response = ShareFetchResponse::default()
             .with_error_code(error.code())
-            .with_error_message(Some(text(why)));
+            .with_error_message(told(why));
         Answered {
             response,
             ..Answered::default()
@@ -117,6 +117,8 @@ async fn fetch(
 ) -> Result<Answered, Refusal> {
     let group_id = request.group_id.as_ref().map(|id| &***id);
     let member = Member::of(cx, caller, group_id, request.member_id.as_deref())?;
+    let named = request.topics.iter().map(|topic| topic.partitions.len());
+    check_named(named.sum())?;
     let renews = caller.version >= RENEW_FROM && request.is_renew_ack;
     if renews {
         check_renewal(request)?;
@@ -267,6 +269,7 @@ fn said_of(request: &ShareFetchRequest) -> Vec<SaidOf> {
 /// Groups what is given and what was acknowledged by topic.
 fn assemble(cx: &Context, caller: &Caller, drawn: Vec<Drawn>, outcomes: Outcomes) -> Answered {
     let mut parts: Vec<(SharedPartition, PartitionData, Option<Slice>)> = Vec::new();
+    let mut at_of: HashMap<SharedPartition, usize> = HashMap::new();
     let mut leaders = Vec::new();
     for Drawn { partition, outcome } in drawn {
         let (data, slice) = match outcome {
@@ -274,11 +277,11 @@ fn assemble(cx: &Context, caller: &Caller, drawn: Vec<Drawn>, outcomes: Outcomes
             Ok(Some(given)) => given_data(partition.1, given),
             Err(refused) => (refused_data(cx, partition, refused, &mut leaders), None),
         };
+        at_of.entry(partition).or_insert(parts.len());
         parts.push((partition, data, slice));
     }
     for (partition, outcome) in outcomes {
-        let at = parts.iter().position(|(there, _, _)| *there == partition);
-        let at = at.unwrap_or_else(|| {
+        let at = *at_of.entry(partition).or_insert_with(|| {
             let data = PartitionData::default().with_partition_index(partition.1);
             parts.push((partition, data, None));
             parts.len() - 1

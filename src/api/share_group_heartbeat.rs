@@ -21,7 +21,7 @@ use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::share_acknowledgements::{Refusal, is_member_id, release};
 use super::share_state_admin::initialize;
-use super::shared::text;
+use super::shared::told;
 use super::{Api, Caller, Context, Order, serve};
 use crate::group::{ShareHeartbeat, ShareRefusal, ShareReply, ToInitialize};
 use crate::share::ShareKey;
@@ -54,7 +54,7 @@ async fn handle(
             cx.note(&caller, &request.group_id, error.code(), &why);
             ShareGroupHeartbeatResponse::default()
                 .with_error_code(error.code())
-                .with_error_message(Some(text(why)))
+                .with_error_message(told(why))
         }
     }
 }
@@ -115,7 +115,8 @@ fn check(request: &ShareGroupHeartbeatRequest) -> Result<(), Refusal> {
     let why = if request.group_id.is_empty() {
         "GroupId can't be empty."
     } else if !is_member_id(&request.member_id) {
-        "Invalid member id in the request."
+        // Kafka gives the code alone.
+        ""
     } else if request.rack_id.as_ref().is_some_and(|rack| rack.is_empty()) {
         "RackId can't be empty."
     } else if request.member_epoch < LEAVE {

@@ -44,6 +44,11 @@ pub(super) fn message(error: &impl std::fmt::Display) -> Option<StrBytes> {
     Some(text(error.to_string()))
 }
 
+/// A message, where there is one.
+pub(super) fn told(why: String) -> Option<StrBytes> {
+    (!why.is_empty()).then(|| text(why))
+}
+
 /// Those that are named more than once.
 pub(super) fn named_twice<T: Clone + Eq + Hash>(all: impl IntoIterator<Item = T>) -> HashSet<T> {
     let mut named = HashSet::new();

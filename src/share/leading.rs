@@ -122,7 +122,16 @@ impl Leading {
             let mut stored = store.read(self.key.clone(), self.leader_epoch).await?;
             let log = begin().await?;
             if stored.start < 0 {
+                // Durable before anything is given out: another leader is to begin there too, not at a later end.
                 stored.start = log.begin;
+                let begun = WrittenState {
+                    state_epoch: stored.state_epoch,
+                    leader_epoch: self.leader_epoch,
+                    start: log.begin,
+                    delivery_complete_count: 0,
+                    batches: Vec::new(),
+                };
+                store.write(self.key.clone(), begun).await?;
             }
             let mut partition = SharePartition::new(&stored);
             partition.log_begins_at(log.start);

@@ -33,8 +33,8 @@ pub use partition::{
 };
 pub use record_state::{RecordState, StateBatch};
 pub use sessions::{
-    FINAL_EPOCH, INITIAL_EPOCH, ShareFetchSession, ShareFetching, ShareSessionError, ShareSessions,
-    SharedPartition,
+    FINAL_EPOCH, INITIAL_EPOCH, PARTITIONS_MAX, ShareFetchSession, ShareFetching,
+    ShareSessionError, ShareSessions, SharedPartition,
 };
 pub use share_coordinator::ShareCoordinator;
 pub use share_key::ShareKey;

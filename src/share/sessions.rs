@@ -18,7 +18,7 @@ pub const INITIAL_EPOCH: i32 = 0;
 pub const FINAL_EPOCH: i32 = -1;
 
 /// Partitions that a session may have.
-const PARTITIONS_MAX: usize = 10_000;
+pub const PARTITIONS_MAX: usize = 10_000;
 
 /// Why a request does not fit its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
