@@ -308,6 +308,39 @@ fn what_was_accepted_is_done_after_a_restart_and_what_was_held_comes_again_with_
 }
 
 #[test]
+fn a_group_that_began_at_the_end_gets_what_came_while_nobody_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = broker(&dir);
+    let mut client = first.client();
+    set(&mut client, &[("share.auto.offset.reset", "latest")]);
+    client.produce("t", batch(5));
+    // It begins, is given nothing, and says nothing.
+    let mut a = Member::join(&first, "a", "t");
+    assert_eq!(a.take(10, &[]), []);
+    client.produce("t", batch(10));
+    first.stop();
+    let second = Running::start(dir.path(), &["numPartitions=1"]);
+    let mut b = Member::join(&second, "b", "t");
+    assert_eq!(b.take(1000, &[]), [(5, 14, 1)]);
+    second.stop();
+}
+
+#[test]
+fn a_request_that_names_too_many_partitions_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir);
+    let mut a = Member::join(&broker, "a", "t");
+    let partition = |n| FetchPartition::default().with_partition_index(n);
+    let topic = FetchTopic::default()
+        .with_topic_id(a.topic_id)
+        .with_partitions((0..20_000).map(partition).collect());
+    let request = a.request(0, &[]).with_topics(vec![topic]);
+    let answer = a.client.ask(2, &request);
+    assert_eq!(answer.error_code, ResponseError::InvalidRequest.code());
+    broker.stop();
+}
+
+#[test]
 fn requests_that_do_not_fit_are_refused_as_by_kafka() {
     let dir = tempfile::tempdir().unwrap();
     let broker = broker(&dir);
