@@ -74,7 +74,8 @@ async fn initialize(
     asked: &PartitionData,
 ) -> Result<(), ShareStateError> {
     let key = key_of(cx, group_id, topic_id, asked.partition)?;
-    if asked.state_epoch < 0 {
+    let is_start = (-1..i64::MAX).contains(&asked.start_offset);
+    if asked.state_epoch < 0 || !is_start {
         return Err(ShareStateError::InvalidRequest);
     }
     let (state_epoch, start) = (asked.state_epoch, asked.start_offset);

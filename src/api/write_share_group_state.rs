@@ -83,10 +83,11 @@ async fn write(
     let batches: Option<Vec<StateBatch>> = batches.collect();
     let batches = batches.filter(|batches| {
         let is_in_order = batches.is_sorted_by(|before, after| before.last < after.first);
-        is_in_order && batches.iter().all(|batch| batch.first <= batch.last)
+        is_in_order && batches.iter().all(is_possible)
     });
     let batches = batches.ok_or(ShareStateError::InvalidRequest)?;
-    if asked.state_epoch < 0 || asked.leader_epoch < 0 {
+    let is_start = (-1..i64::MAX).contains(&asked.start_offset);
+    if asked.state_epoch < 0 || asked.leader_epoch < 0 || !is_start {
         return Err(ShareStateError::InvalidRequest);
     }
     let written = WrittenState {
@@ -97,4 +98,33 @@ async fn write(
         batches,
     };
     cx.shares.states.write(&key, written).await
+}
+
+/// Whether a log can have such records, and they can have been given out so often.
+fn is_possible(batch: &StateBatch) -> bool {
+    let is_range = batch.first >= 0 && batch.first <= batch.last && batch.last < i64::MAX;
+    is_range && batch.delivery_count >= 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_that_no_log_has_is_refused() {
+        let is_possible = |first, last, delivery_count| {
+            is_possible(&StateBatch {
+                first,
+                last,
+                state: RecordState::Available,
+                delivery_count,
+            })
+        };
+        assert!(is_possible(0, 0, 0));
+        assert!(is_possible(7, i64::MAX - 1, 1));
+        assert!(!is_possible(-1, 3, 1));
+        assert!(!is_possible(4, 3, 1));
+        assert!(!is_possible(0, i64::MAX, 1));
+        assert!(!is_possible(0, 3, -1));
+    }
 }

@@ -152,11 +152,12 @@ impl Leading {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut State, i64) -> T) -> Result<T, ShareStateError> {
+        let now_ms = self.now_ms();
+        let mut state = self.state.lock();
+        // It may have ended meanwhile: whoever waits from now on would be told nothing.
         if let Some(error) = *self.ended.lock() {
             return Err(error);
         }
-        let now_ms = self.now_ms();
-        let mut state = self.state.lock();
         match state.as_mut() {
             Some(state) => Ok(work(state, now_ms)),
             None => Err(ShareStateError::CoordinatorLoadInProgress),
