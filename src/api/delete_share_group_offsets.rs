@@ -51,9 +51,16 @@ async fn delete_all(
     let group_id = &**request.group_id;
     authorize(cx, caller, Operation::Delete, Resource::Group(group_id))
         .map_err(|denied| (denied.wire(), denied.to_string()))?;
-    let of_group = |error: GroupError| match error {
-        GroupError::GroupIdNotFound => (error.wire(), format!("Group {group_id} not found.")),
-        error => (error.wire(), error.to_string()),
+    let is_other = matches!(cx.coordinator.describe(group_id).await, Ok(Some(_)));
+    let of_group = |error: GroupError| match (error, is_other) {
+        (GroupError::GroupIdNotFound, true) => (
+            error.wire(),
+            format!("Group {group_id} is not a share group."),
+        ),
+        (GroupError::GroupIdNotFound, false) => {
+            (error.wire(), format!("Group {group_id} not found."))
+        }
+        (error, _) => (error.wire(), error.to_string()),
     };
     let known = cx.coordinator.share_partitions_if_empty(group_id).await;
     let known = known.map_err(of_group)?;
