@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use metaq_protocol::frame;
 use metaq_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
 use metaq_protocol::messages::{
-    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, GroupId,
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, FindCoordinatorRequest, GroupId,
 };
 use metaq_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use crate::{Failure, Options, cpu_seconds, read_frame, topic_name};
+use crate::{Failure, Options, ask, cpu_seconds, read_frame, topic_name};
 
 const VERSION: i16 = 1;
 
@@ -47,7 +47,7 @@ impl Member {
     fn request(&self, options: &Options) -> ConsumerGroupHeartbeatRequest {
         let text = |text: String| StrBytes::from_string(text);
         let request = ConsumerGroupHeartbeatRequest::default()
-            .with_group_id(GroupId(text(format!("members-of-{}", options.topic))))
+            .with_group_id(GroupId(text(group_of(options))))
             .with_member_id(text(self.id.clone()))
             .with_member_epoch(self.epoch)
             .with_rebalance_timeout_ms(-1);
@@ -78,6 +78,10 @@ impl Member {
         group: &Group<'_>,
         answer: ConsumerGroupHeartbeatResponse,
     ) -> Result<Duration, Failure> {
+        // The coordinator is not available, is loading, or was just chosen.
+        if matches!(answer.error_code, 14..=16) {
+            return Ok(Duration::from_millis(100));
+        }
         if answer.error_code != 0 {
             let why = answer.error_message.unwrap_or_default();
             return Err(format!("heartbeat failed with {}: {why}", answer.error_code).into());
@@ -151,9 +155,28 @@ fn connection(group: &Group<'_>, n: usize) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Kafka makes its internal topic when a coordinator is asked for.
+fn find_coordinator(options: &Options) -> Result<(), Failure> {
+    let request = FindCoordinatorRequest::default()
+        .with_coordinator_keys(vec![StrBytes::from_string(group_of(options))]);
+    for _ in 0..600 {
+        let found = ask(options, 4, &request)?;
+        if found.coordinators.iter().all(|found| found.error_code == 0) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Err("the group has no coordinator".into())
+}
+
+fn group_of(options: &Options) -> String {
+    format!("members-of-{}", options.topic)
+}
+
 /// Prints when all had their part, and what the heartbeats of the second half of the run cost.
 pub fn members(options: &Options) -> Result<(), Failure> {
     let pid = options.pid.ok_or("--pid")?;
+    find_coordinator(options)?;
     let started = Instant::now();
     let group = Group {
         options,
