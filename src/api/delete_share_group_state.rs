@@ -5,21 +5,18 @@
 
 use std::sync::Arc;
 
-use metaq_protocol::messages::delete_share_group_state_request::{DeleteStateData, PartitionData};
+use metaq_protocol::messages::delete_share_group_state_request::DeleteStateData;
 use metaq_protocol::messages::delete_share_group_state_response::{
     DeleteStateResult, PartitionResult,
 };
 use metaq_protocol::messages::{
     ApiKey, DeleteShareGroupStateRequest, DeleteShareGroupStateResponse,
 };
-use uuid::Uuid;
 
-use super::authorize::{Operation, Resource, ResourceKind, authorize};
-use super::errors::WireError;
-use super::share_states::key_of;
-use super::shared::message;
+use super::authorize::{Operation, ResourceKind};
+use super::share_state_requests::StateRequest;
 use super::{Api, Caller, Context, Order, serve};
-use crate::share::ShareStateError;
+use crate::share::{ShareKey, ShareStateError};
 
 pub(super) const API: Api = Api {
     key: ApiKey::DeleteShareGroupState,
@@ -33,8 +30,7 @@ async fn handle(
     caller: Caller,
     request: DeleteShareGroupStateRequest,
 ) -> DeleteShareGroupStateResponse {
-    let may = authorize(&cx, &caller, Operation::ClusterAction, Resource::Cluster);
-    let may = may.map_err(|denied| (denied.code(), message(&denied)));
+    let state_request = StateRequest::of(&cx, &caller, &request.group_id);
     let mut results = Vec::with_capacity(request.topics.len());
     for DeleteStateData {
         topic_id,
@@ -45,12 +41,8 @@ async fn handle(
         let mut answered = Vec::with_capacity(partitions.len());
         for asked in partitions {
             let index = asked.partition;
-            let outcome = match &may {
-                Err(denied) => Err(denied.clone()),
-                Ok(()) => delete(&cx, &request.group_id, topic_id, &asked)
-                    .await
-                    .map_err(|error| (error.code(), message(&error))),
-            };
+            let work = |key| delete(&cx, key);
+            let outcome = state_request.answer(topic_id, index, work).await;
             let result = PartitionResult::default().with_partition(index);
             answered.push(match outcome {
                 Ok(()) => result,
@@ -65,12 +57,6 @@ async fn handle(
     DeleteShareGroupStateResponse::default().with_results(results)
 }
 
-async fn delete(
-    cx: &Context,
-    group_id: &str,
-    topic_id: Uuid,
-    asked: &PartitionData,
-) -> Result<(), ShareStateError> {
-    let key = key_of(cx, group_id, topic_id, asked.partition)?;
+async fn delete(cx: &Context, key: ShareKey) -> Result<(), ShareStateError> {
     cx.shares.states.delete(&key).await
 }

@@ -14,14 +14,11 @@ use metaq_protocol::messages::initialize_share_group_state_response::{
 use metaq_protocol::messages::{
     ApiKey, InitializeShareGroupStateRequest, InitializeShareGroupStateResponse,
 };
-use uuid::Uuid;
 
-use super::authorize::{Operation, Resource, ResourceKind, authorize};
-use super::errors::WireError;
-use super::share_states::key_of;
-use super::shared::message;
+use super::authorize::{Operation, ResourceKind};
+use super::share_state_requests::StateRequest;
 use super::{Api, Caller, Context, Order, serve};
-use crate::share::ShareStateError;
+use crate::share::{ShareKey, ShareStateError};
 
 pub(super) const API: Api = Api {
     key: ApiKey::InitializeShareGroupState,
@@ -35,8 +32,7 @@ async fn handle(
     caller: Caller,
     request: InitializeShareGroupStateRequest,
 ) -> InitializeShareGroupStateResponse {
-    let may = authorize(&cx, &caller, Operation::ClusterAction, Resource::Cluster);
-    let may = may.map_err(|denied| (denied.code(), message(&denied)));
+    let state_request = StateRequest::of(&cx, &caller, &request.group_id);
     let mut results = Vec::with_capacity(request.topics.len());
     for InitializeStateData {
         topic_id,
@@ -47,12 +43,8 @@ async fn handle(
         let mut answered = Vec::with_capacity(partitions.len());
         for asked in partitions {
             let index = asked.partition;
-            let outcome = match &may {
-                Err(denied) => Err(denied.clone()),
-                Ok(()) => initialize(&cx, &request.group_id, topic_id, &asked)
-                    .await
-                    .map_err(|error| (error.code(), message(&error))),
-            };
+            let work = |key| initialize(&cx, key, &asked);
+            let outcome = state_request.answer(topic_id, index, work).await;
             let result = PartitionResult::default().with_partition(index);
             answered.push(match outcome {
                 Ok(()) => result,
@@ -69,11 +61,9 @@ async fn handle(
 
 async fn initialize(
     cx: &Context,
-    group_id: &str,
-    topic_id: Uuid,
+    key: ShareKey,
     asked: &PartitionData,
 ) -> Result<(), ShareStateError> {
-    let key = key_of(cx, group_id, topic_id, asked.partition)?;
     let is_start = (-1..i64::MAX).contains(&asked.start_offset);
     if asked.state_epoch < 0 || !is_start {
         return Err(ShareStateError::InvalidRequest);

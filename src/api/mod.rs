@@ -81,6 +81,7 @@ mod share_group_heartbeat;
 mod share_read;
 mod share_settings;
 mod share_state_admin;
+mod share_state_requests;
 mod share_states;
 mod share_wait;
 mod shared;

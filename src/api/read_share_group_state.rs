@@ -11,14 +11,11 @@ use metaq_protocol::messages::read_share_group_state_response::{
     PartitionResult, ReadStateResult, StateBatch,
 };
 use metaq_protocol::messages::{ApiKey, ReadShareGroupStateRequest, ReadShareGroupStateResponse};
-use uuid::Uuid;
 
-use super::authorize::{Operation, Resource, ResourceKind, authorize};
-use super::errors::WireError;
-use super::share_states::key_of;
-use super::shared::message;
+use super::authorize::{Operation, ResourceKind};
+use super::share_state_requests::StateRequest;
 use super::{Api, Caller, Context, Order, serve};
-use crate::share::{ShareStateError, StoredState};
+use crate::share::{ShareKey, ShareStateError, StoredState};
 
 pub(super) const API: Api = Api {
     key: ApiKey::ReadShareGroupState,
@@ -32,8 +29,7 @@ async fn handle(
     caller: Caller,
     request: ReadShareGroupStateRequest,
 ) -> ReadShareGroupStateResponse {
-    let may = authorize(&cx, &caller, Operation::ClusterAction, Resource::Cluster);
-    let may = may.map_err(|denied| (denied.code(), message(&denied)));
+    let state_request = StateRequest::of(&cx, &caller, &request.group_id);
     let mut results = Vec::with_capacity(request.topics.len());
     for ReadStateData {
         topic_id,
@@ -44,12 +40,8 @@ async fn handle(
         let mut answered = Vec::with_capacity(partitions.len());
         for asked in partitions {
             let index = asked.partition;
-            let outcome = match &may {
-                Err(denied) => Err(denied.clone()),
-                Ok(()) => read(&cx, &request.group_id, topic_id, &asked)
-                    .await
-                    .map_err(|error| (error.code(), message(&error))),
-            };
+            let work = |key| read(&cx, key, &asked);
+            let outcome = state_request.answer(topic_id, index, work).await;
             let result = PartitionResult::default().with_partition(index);
             answered.push(match outcome {
                 Ok(state) => with_state(result, &state),
@@ -66,11 +58,9 @@ async fn handle(
 
 async fn read(
     cx: &Context,
-    group_id: &str,
-    topic_id: Uuid,
+    key: ShareKey,
     asked: &PartitionData,
 ) -> Result<StoredState, ShareStateError> {
-    let key = key_of(cx, group_id, topic_id, asked.partition)?;
     match asked.leader_epoch < 0 {
         true => Err(ShareStateError::InvalidRequest),
         false => cx.shares.states.read(&key, asked.leader_epoch).await,

@@ -5,23 +5,18 @@
 
 use std::sync::Arc;
 
-use metaq_protocol::messages::read_share_group_state_summary_request::{
-    PartitionData, ReadStateSummaryData,
-};
+use metaq_protocol::messages::read_share_group_state_summary_request::ReadStateSummaryData;
 use metaq_protocol::messages::read_share_group_state_summary_response::{
     PartitionResult, ReadStateSummaryResult,
 };
 use metaq_protocol::messages::{
     ApiKey, ReadShareGroupStateSummaryRequest, ReadShareGroupStateSummaryResponse,
 };
-use uuid::Uuid;
 
-use super::authorize::{Operation, Resource, ResourceKind, authorize};
-use super::errors::WireError;
-use super::share_states::key_of;
-use super::shared::message;
+use super::authorize::{Operation, ResourceKind};
+use super::share_state_requests::StateRequest;
 use super::{Api, Caller, Context, Order, serve};
-use crate::share::{ShareStateError, ShareSummary};
+use crate::share::{ShareKey, ShareStateError, ShareSummary};
 
 pub(super) const API: Api = Api {
     key: ApiKey::ReadShareGroupStateSummary,
@@ -35,8 +30,7 @@ async fn handle(
     caller: Caller,
     request: ReadShareGroupStateSummaryRequest,
 ) -> ReadShareGroupStateSummaryResponse {
-    let may = authorize(&cx, &caller, Operation::ClusterAction, Resource::Cluster);
-    let may = may.map_err(|denied| (denied.code(), message(&denied)));
+    let state_request = StateRequest::of(&cx, &caller, &request.group_id);
     let mut results = Vec::with_capacity(request.topics.len());
     for ReadStateSummaryData {
         topic_id,
@@ -47,12 +41,8 @@ async fn handle(
         let mut answered = Vec::with_capacity(partitions.len());
         for asked in partitions {
             let index = asked.partition;
-            let outcome = match &may {
-                Err(denied) => Err(denied.clone()),
-                Ok(()) => read(&cx, &request.group_id, topic_id, &asked)
-                    .await
-                    .map_err(|error| (error.code(), message(&error))),
-            };
+            let work = |key| read(&cx, key);
+            let outcome = state_request.answer(topic_id, index, work).await;
             let result = PartitionResult::default().with_partition(index);
             answered.push(match outcome {
                 Ok(summary) => with_summary(result, summary),
@@ -67,13 +57,7 @@ async fn handle(
     ReadShareGroupStateSummaryResponse::default().with_results(results)
 }
 
-async fn read(
-    cx: &Context,
-    group_id: &str,
-    topic_id: Uuid,
-    asked: &PartitionData,
-) -> Result<ShareSummary, ShareStateError> {
-    let key = key_of(cx, group_id, topic_id, asked.partition)?;
+async fn read(cx: &Context, key: ShareKey) -> Result<ShareSummary, ShareStateError> {
     cx.shares.states.summary(&key).await
 }
 

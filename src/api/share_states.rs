@@ -153,25 +153,3 @@ async fn write(cx: &Context, key: &ShareKey, written: WrittenState) -> Outcome<(
     let mut found = answer.results.iter().flat_map(|topic| &topic.partitions);
     outcome_of(found.next().ok_or(NO_ANSWER)?.error_code)
 }
-
-/// Which share partition a request of another broker is about.
-pub(super) fn key_of(
-    cx: &Context,
-    group_id: &str,
-    topic_id: uuid::Uuid,
-    partition: i32,
-) -> Outcome<ShareKey> {
-    if group_id.is_empty() || topic_id.is_nil() || partition < 0 {
-        return Err(ShareStateError::InvalidRequest);
-    }
-    let image = cx.cluster.image();
-    let topic = image.topic_by_id(topic_id);
-    match topic.is_some_and(|topic| topic.partition(partition).is_some()) {
-        true => Ok(ShareKey {
-            group_id: group_id.into(),
-            topic_id,
-            partition,
-        }),
-        false => Err(ShareStateError::UnknownTopicOrPartition),
-    }
-}

@@ -12,14 +12,11 @@ use metaq_protocol::messages::write_share_group_state_response::{
     PartitionResult, WriteStateResult,
 };
 use metaq_protocol::messages::{ApiKey, WriteShareGroupStateRequest, WriteShareGroupStateResponse};
-use uuid::Uuid;
 
-use super::authorize::{Operation, Resource, ResourceKind, authorize};
-use super::errors::WireError;
-use super::share_states::key_of;
-use super::shared::message;
+use super::authorize::{Operation, ResourceKind};
+use super::share_state_requests::StateRequest;
 use super::{Api, Caller, Context, Order, serve};
-use crate::share::{RecordState, ShareStateError, StateBatch, WrittenState};
+use crate::share::{RecordState, ShareKey, ShareStateError, StateBatch, WrittenState};
 
 pub(super) const API: Api = Api {
     key: ApiKey::WriteShareGroupState,
@@ -33,8 +30,7 @@ async fn handle(
     caller: Caller,
     request: WriteShareGroupStateRequest,
 ) -> WriteShareGroupStateResponse {
-    let may = authorize(&cx, &caller, Operation::ClusterAction, Resource::Cluster);
-    let may = may.map_err(|denied| (denied.code(), message(&denied)));
+    let state_request = StateRequest::of(&cx, &caller, &request.group_id);
     let mut results = Vec::with_capacity(request.topics.len());
     for WriteStateData {
         topic_id,
@@ -45,12 +41,8 @@ async fn handle(
         let mut answered = Vec::with_capacity(partitions.len());
         for asked in partitions {
             let index = asked.partition;
-            let outcome = match &may {
-                Err(denied) => Err(denied.clone()),
-                Ok(()) => write(&cx, &request.group_id, topic_id, &asked)
-                    .await
-                    .map_err(|error| (error.code(), message(&error))),
-            };
+            let work = |key| write(&cx, key, &asked);
+            let outcome = state_request.answer(topic_id, index, work).await;
             let result = PartitionResult::default().with_partition(index);
             answered.push(match outcome {
                 Ok(()) => result,
@@ -65,13 +57,7 @@ async fn handle(
     WriteShareGroupStateResponse::default().with_results(results)
 }
 
-async fn write(
-    cx: &Context,
-    group_id: &str,
-    topic_id: Uuid,
-    asked: &PartitionData,
-) -> Result<(), ShareStateError> {
-    let key = key_of(cx, group_id, topic_id, asked.partition)?;
+async fn write(cx: &Context, key: ShareKey, asked: &PartitionData) -> Result<(), ShareStateError> {
     let batches = asked.state_batches.iter().map(|batch| {
         Some(StateBatch {
             first: batch.first_offset,
