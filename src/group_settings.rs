@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::{Cluster, Configured};
-use crate::config::{Config, LiveConfig, Value};
+use crate::config::{Config, GroupOverrides, LiveConfig};
 use crate::group::{
     Assignor, ConsumerSettings, GroupLimits, GroupSettings, MigrationPolicy, ShareGroupSettings,
 };
@@ -20,24 +20,10 @@ pub struct LiveGroupSettings {
 
 impl GroupSettings for LiveGroupSettings {
     fn share(&self, group_id: &str) -> ShareGroupSettings {
-        let image = self.cluster.image();
-        let config = self.config.load();
-        let set = image.configs.get(Configured::Group, group_id);
-        let from_file = match config.has_group_sections() {
-            true => config.defaults_for_group(group_id),
-            false => Default::default(),
-        };
-        let number = |key: &str| {
-            let own = format!("share.{key}");
-            let own = set
-                .and_then(|set| set.get(&own))
-                .or_else(|| from_file.get(&own));
-            let own = own.and_then(|value| Value::integer(value).ok());
-            let value = own.unwrap_or_else(|| config.number(&format!("group.share.{key}")));
-            let least = config.number(&format!("group.share.min.{key}"));
-            let most = config.number(&format!("group.share.max.{key}"));
-            value.min(most).max(least) as i32
-        };
+        let (image, config) = (self.cluster.image(), self.config.load());
+        let at_run_time = image.configs.get(Configured::Group, group_id);
+        let own = GroupOverrides::of(&config, group_id, at_run_time);
+        let number = |key| own.limited("share", key) as i32;
         ShareGroupSettings {
             session_timeout_ms: number("session.timeout.ms"),
             heartbeat_interval_ms: number("heartbeat.interval.ms"),
@@ -46,25 +32,10 @@ impl GroupSettings for LiveGroupSettings {
     }
 
     fn consumer(&self, group_id: &str) -> ConsumerSettings {
-        let image = self.cluster.image();
-        let config = self.config.load();
-        let set = image.configs.get(Configured::Group, group_id);
-        let from_file = match config.has_group_sections() {
-            true => config.defaults_for_group(group_id),
-            false => Default::default(),
-        };
-        // A key of groups, such as `session.timeout.ms`, which brokers have with a default and limits.
-        let number = |key: &str| {
-            let own = format!("consumer.{key}");
-            let own = set
-                .and_then(|set| set.get(&own))
-                .or_else(|| from_file.get(&own));
-            let own = own.and_then(|value| Value::integer(value).ok());
-            let value = own.unwrap_or_else(|| config.number(&format!("group.consumer.{key}")));
-            let least = config.number(&format!("group.consumer.min.{key}"));
-            let most = config.number(&format!("group.consumer.max.{key}"));
-            value.min(most).max(least) as i32
-        };
+        let (image, config) = (self.cluster.image(), self.config.load());
+        let at_run_time = image.configs.get(Configured::Group, group_id);
+        let own = GroupOverrides::of(&config, group_id, at_run_time);
+        let number = |key| own.limited("consumer", key) as i32;
         ConsumerSettings {
             session_timeout_ms: number("session.timeout.ms"),
             heartbeat_interval_ms: number("heartbeat.interval.ms"),

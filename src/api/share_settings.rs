@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use crate::cluster::Configured;
-use crate::config::OffsetReset;
+use crate::config::{GroupOverrides, OffsetReset};
 use crate::partition::Isolation;
 use crate::share::ShareLimits;
 
@@ -15,30 +15,22 @@ pub(super) struct ShareSettings {
 
 impl ShareSettings {
     pub(super) fn of(cx: &Context, group_id: &str) -> Self {
-        let image = cx.cluster.image();
-        let set = image.configs.get(Configured::Group, group_id);
-        let config = cx.config.load();
-        let in_file = config.defaults_for_group(group_id);
-        let own = |name: &str| {
-            let set = set.and_then(|set| set.get(name));
-            set.or_else(|| in_file.get(name)).map(String::as_str)
-        };
-        let number = |name: &str| {
-            let own = own(name).and_then(|text| text.parse::<i64>().ok());
-            own.unwrap_or_else(|| config.number(&format!("group.{name}")))
-        };
+        let (image, config) = (cx.cluster.image(), cx.config.load());
+        let at_run_time = image.configs.get(Configured::Group, group_id);
+        let set = GroupOverrides::of(&config, group_id, at_run_time);
         Self {
             limits: ShareLimits {
-                lock_ms: number("share.record.lock.duration.ms"),
-                delivery_count_max: number("share.delivery.count.limit") as i16,
-                locks_max: number("share.partition.max.record.locks"),
-                may_renew: own("share.renew.acknowledge.enable") != Some("false"),
+                lock_ms: set.number("share.record.lock.duration.ms"),
+                delivery_count_max: set.number("share.delivery.count.limit") as i16,
+                locks_max: set.number("share.partition.max.record.locks"),
+                may_renew: set.own("share.renew.acknowledge.enable") != Some("false"),
             },
-            isolation: match own("share.isolation.level") {
+            isolation: match set.own("share.isolation.level") {
                 Some("read_committed") => Isolation::ReadCommitted,
                 _ => Isolation::ReadUncommitted,
             },
-            reset: own("share.auto.offset.reset")
+            reset: set
+                .own("share.auto.offset.reset")
                 .and_then(|text| text.parse().ok())
                 .unwrap_or(OffsetReset::Latest),
         }

@@ -1,11 +1,10 @@
 //! Configurations of groups (Kafka's GroupConfig): in `[group=NAME]` of server.ini, or set at run time.
 //!
-//! They are about consumer groups of KIP-848; those about share groups, which are not served yet, are checked, kept and
-//! described. Members of classic groups bring their session timeout and heartbeat interval themselves.
+//! They are about consumer groups of KIP-848 and share groups. Members of classic groups bring their session timeout and heartbeat interval themselves.
 
 use super::offset_reset::OffsetReset;
-use super::value::Kind;
-use super::{Overrides, nearest};
+use super::value::{Kind, Value};
+use super::{Config, Overrides, nearest};
 
 /// One configuration of groups.
 #[derive(Debug)]
@@ -107,6 +106,43 @@ pub const GROUP_KEYS: &[GroupKey] = &[
         doc: "A silent member of a streams group is thrown out after this, ms. Kept; streams groups are not served yet.",
     },
 ];
+
+/// What is set for one group, over the broker's keys.
+pub struct GroupOverrides<'a> {
+    config: &'a Config,
+    at_run_time: Option<&'a Overrides>,
+    in_file: Overrides,
+}
+
+impl<'a> GroupOverrides<'a> {
+    /// Of a group for which this is set at run time.
+    pub fn of(config: &'a Config, group_id: &str, at_run_time: Option<&'a Overrides>) -> Self {
+        Self {
+            config,
+            at_run_time,
+            in_file: config.defaults_for_group(group_id),
+        }
+    }
+
+    /// What is set for the group: at run time, else in the file.
+    pub fn own(&self, name: &str) -> Option<&str> {
+        let set = self.at_run_time.and_then(|set| set.get(name));
+        set.or_else(|| self.in_file.get(name)).map(String::as_str)
+    }
+
+    /// The number in force; the broker's key has the same name after `group.`.
+    pub fn number(&self, name: &str) -> i64 {
+        let own = self.own(name).and_then(|value| Value::integer(value).ok());
+        own.unwrap_or_else(|| self.config.number(&format!("group.{name}")))
+    }
+
+    /// The same, within the broker's limits for groups of a kind, such as `group.consumer.min.session.timeout.ms`.
+    pub fn limited(&self, kind: &str, name: &str) -> i64 {
+        let limit = |which| self.config.number(&format!("group.{kind}.{which}.{name}"));
+        let value = self.number(&format!("{kind}.{name}"));
+        value.min(limit("max")).max(limit("min"))
+    }
+}
 
 /// The entry of a name.
 pub(super) fn group_key(name: &str) -> Option<&'static GroupKey> {

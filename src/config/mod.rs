@@ -27,7 +27,7 @@ pub use client_metrics::{
     CLIENT_METRICS_KEYS, ClientMetricsError, ClientMetricsKey, ClientMetricsSubscription,
     MatchParameter,
 };
-pub use group::{GROUP_KEYS, GroupKey, check_group};
+pub use group::{GROUP_KEYS, GroupKey, GroupOverrides, check_group};
 pub use live::{Changed, LiveConfig, Reload};
 pub use offset_reset::OffsetReset;
 pub use sections::{GroupSection, TopicSection};
@@ -207,11 +207,6 @@ impl Config {
             merged.0.extend(self.section_settings(topic).0);
         }
         merged
-    }
-
-    /// Whether the file has sections of groups.
-    pub fn has_group_sections(&self) -> bool {
-        !self.groups.is_empty()
     }
 
     /// What the file's sections say of a group, a full name over a pattern.
