@@ -23,7 +23,7 @@ use super::share_acknowledgements::{Refusal, is_member_id, release};
 use super::share_state_admin::initialize;
 use super::shared::told;
 use super::{Api, Caller, Context, Order, serve};
-use crate::group::{ShareHeartbeat, ShareRefusal, ShareReply, ToInitialize};
+use crate::group::{self, ShareHeartbeat, ShareReply, ToInitialize};
 use crate::share::ShareKey;
 
 /// Share partitions that are initialized at the same time.
@@ -129,7 +129,7 @@ fn check(request: &ShareGroupHeartbeatRequest) -> Result<(), Refusal> {
     Err((ResponseError::InvalidRequest, why.to_owned()))
 }
 
-fn refusal_of(refusal: ShareRefusal) -> Refusal {
+fn refusal_of(refusal: group::Refusal) -> Refusal {
     (refusal.error.wire(), refusal.message)
 }
 

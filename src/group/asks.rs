@@ -2,14 +2,14 @@
 
 use uuid::Uuid;
 
-use super::consumer::{ConsumerHeartbeat, ConsumerReply, Refusal};
+use super::consumer::{ConsumerHeartbeat, ConsumerReply};
 use super::messages::{
     CommitOffsets, CommittedOffset, Described, GroupError, GroupListing, GroupSurvey, Guard,
-    Heartbeat, JoinReply, JoinRequest, LeaveMember, SyncReply, SyncRequest, TransactionEnd,
-    TransactionalCommit,
+    Heartbeat, JoinReply, JoinRequest, LeaveMember, Refusal, SyncReply, SyncRequest,
+    TransactionEnd, TransactionalCommit,
 };
 use super::offsets::Key;
-use super::share::{ShareHeartbeat, ShareRefusal, ShareReply};
+use super::share::{ShareHeartbeat, ShareReply};
 use crate::coordinator::Answer;
 use crate::memory::Share;
 
@@ -87,10 +87,7 @@ pub type ByTopic = Vec<(Uuid, Vec<i32>)>;
 
 /// Asked of one share group.
 pub(super) enum ShareAsk {
-    Heartbeat(
-        Box<ShareHeartbeat>,
-        Answer<Result<ShareReply, ShareRefusal>>,
-    ),
+    Heartbeat(Box<ShareHeartbeat>, Answer<Result<ShareReply, Refusal>>),
     /// Share partitions are initialized, or could not be; by topic.
     Initialized {
         done: ByTopic,

@@ -1,10 +1,9 @@
 //! A group with its offsets.
 
-use std::collections::VecDeque;
-
 use super::asks::{Ask, FoundOffsets, OffsetsQuery};
 use super::classic::{ClassicGroup, State};
 use super::consumer::{ConsumerGroup, StoredConsumerGroup, Unstored, WrittenParts};
+use super::held_answers::{Held, HeldAnswers};
 use super::hosted_share::HostedShareGroup;
 use super::messages::{CommittedOffset, GroupError, GroupKind, GroupListing, GroupSurvey};
 use super::offsets::{Committed, Key, Offsets, WriteNumber};
@@ -23,18 +22,12 @@ pub(super) enum Members {
     Share(Box<HostedShareGroup>),
 }
 
-/// An answer that holds once a change is stored.
-pub(super) type Held = Box<dyn FnOnce(Result<(), GroupError>) + Send>;
-
 /// A consumer group, and what of it is on its way to the tree.
 pub(super) struct HostedConsumerGroup {
     pub(super) group: ConsumerGroup,
     pub(super) nodes: StoredConsumerGroup,
-    /// The change up to which all is stored.
-    pub(super) stored: u64,
     pub(super) in_flight: Option<InFlight>,
-    /// Answers, each with the change that it waits for.
-    pub(super) held: VecDeque<(u64, Held)>,
+    pub(super) held: HeldAnswers,
     /// What could not be stored is stored again then, ms.
     pub(super) store_again_ms: Option<i64>,
 }
@@ -57,28 +50,10 @@ impl HostedConsumerGroup {
         Box::new(Self {
             group,
             nodes,
-            stored: 0,
             in_flight: None,
-            held: VecDeque::new(),
+            held: HeldAnswers::since(0),
             store_again_ms: None,
         })
-    }
-
-    /// Answers when a change is stored.
-    pub(super) fn hold(&mut self, change: u64, answer: Held) {
-        match change <= self.stored {
-            true => answer(Ok(())),
-            false => self.held.push_back((change, answer)),
-        }
-    }
-
-    /// The answers that wait for a change up to this one.
-    pub(super) fn held_up_to(&mut self, change: u64) -> Vec<Held> {
-        let (over, waiting) = std::mem::take(&mut self.held)
-            .into_iter()
-            .partition::<VecDeque<_>, _>(|(of, _)| *of <= change);
-        self.held = waiting;
-        over.into_iter().map(|(_, answer)| answer).collect()
     }
 
     fn next_deadline(&self) -> Option<i64> {
@@ -199,8 +174,8 @@ impl Group {
     pub(super) fn take_held(&mut self) -> Vec<Held> {
         match &mut self.members {
             Members::Classic(_) => Vec::new(),
-            Members::Consumer(hosted) => hosted.held_up_to(u64::MAX),
-            Members::Share(hosted) => hosted.held_up_to(u64::MAX),
+            Members::Consumer(hosted) => hosted.held.take(),
+            Members::Share(hosted) => hosted.held.take(),
         }
     }
 
@@ -217,8 +192,8 @@ impl Group {
     pub(super) fn is_nothing(&self) -> bool {
         let never_had_members = match &self.members {
             Members::Classic(classic) => classic.generation == 0 && classic.protocol_type.is_none(),
-            Members::Consumer(hosted) => hosted.group.epoch == 0 && hosted.held.is_empty(),
-            Members::Share(hosted) => hosted.group.epoch == 0 && hosted.held.is_empty(),
+            Members::Consumer(hosted) => hosted.group.epoch == 0 && hosted.held.are_none(),
+            Members::Share(hosted) => hosted.group.epoch == 0 && hosted.held.are_none(),
         };
         self.has_no_members()
             && self.offsets.is_empty()

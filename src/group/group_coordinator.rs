@@ -6,17 +6,17 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::asks::{Ask, AskAll, ByTopic, FoundOffsets, OffsetsQuery, Outcomes, ShareAsk};
-use super::consumer::{ConsumerHeartbeat, ConsumerReply, ConsumerSettings, GroupSettings, Refusal};
+use super::consumer::{ConsumerHeartbeat, ConsumerReply, ConsumerSettings, GroupSettings};
 use super::groups::{GroupContext, Groups};
 use super::limits::{
     GROUP_ID_BYTES_MAX, GroupLimits, MEMBER_BYTES_MAX, MEMBER_ID_BYTES_MAX, MEMBER_OVERHEAD_BYTES,
 };
 use super::messages::{
     CommitOffsets, Described, GroupError, GroupListing, GroupSurvey, Guard, Heartbeat, JoinReply,
-    JoinRequest, LeaveMember, SyncReply, SyncRequest, TransactionEnd, TransactionalCommit,
+    JoinRequest, LeaveMember, Refusal, SyncReply, SyncRequest, TransactionEnd, TransactionalCommit,
 };
 use super::mirror::MirrorFeed;
-use super::share::{ShareHeartbeat, ShareRefusal, ShareReply};
+use super::share::{ShareHeartbeat, ShareReply};
 use crate::clock::WallClock;
 use crate::coordinator::{Answer, Coordinator, Ownership, Slot, Topics};
 use crate::memory::Memory;
@@ -257,7 +257,7 @@ impl GroupCoordinator {
         &self,
         group_id: &str,
         mut beat: ShareHeartbeat,
-    ) -> Result<ShareReply, ShareRefusal> {
+    ) -> Result<ShareReply, Refusal> {
         check_named(group_id)?;
         let GroupContext {
             limits, members, ..

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// What one join may bring, and a member's assignment may be, bytes: what Kafka's coordinator can store in one message.
 pub(super) const MEMBER_BYTES_MAX: usize = 1 << 20;
 
+/// What of a consumer group or a share group could not be stored is stored again after this, ms.
+pub(super) const STORE_AGAIN_MS: i64 = 1_000;
+
 /// Longest member id that a member may choose, bytes.
 pub(super) const MEMBER_ID_BYTES_MAX: usize = 1000;
 

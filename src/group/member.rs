@@ -8,6 +8,19 @@ use super::reserved::Reserved;
 /// Names a request that waits for its answer.
 pub type Waiter = u64;
 
+/// A member's name for people, whatever protocol it speaks.
+pub(super) fn member_label(
+    instance_id: Option<&str>,
+    client_id: &str,
+    client_host: &str,
+) -> String {
+    let host = client_host.trim_start_matches('/');
+    match instance_id {
+        Some(instance) => format!("{instance} ({client_id}, {host})"),
+        None => format!("{client_id} ({host})"),
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug, Clone)]
 pub(super) struct Member {

@@ -90,6 +90,23 @@ impl From<CoordinatorError> for GroupError {
     }
 }
 
+/// Why a heartbeat is refused, with what the client is told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// Chooses the code.
+    pub error: GroupError,
+    /// For people.
+    pub message: String,
+}
+
+impl From<GroupError> for Refusal {
+    fn from(error: GroupError) -> Self {
+        let message = error.to_string();
+        Self { error, message }
+    }
+}
+
 /// A member that wants to be in the next generation.
 #[derive(Debug, Clone)]
 pub struct JoinRequest {

@@ -2,8 +2,9 @@
 //!
 //! - `group_coordinator`: what the rest of the broker asks
 //! - `groups`: the machine: the groups of one slot
-//! - `group`: one group; `classic`: its members of the classic protocol, `consumer`: those of KIP-848, state machines without I/O; `offsets`: its offsets; `pending`: those of open
-//!   transactions; `producers`: the producers that a slot knows
+//! - `group`: one group; `classic`: its members of the classic protocol, `consumer`: those of KIP-848, `share`: those of a share
+//!   group, state machines without I/O; `held_answers`: what waits until their changes are stored
+//! - `offsets`: its offsets; `pending`: those of open transactions; `producers`: the producers that a slot knows
 //! - `persist`: groups and offsets as nodes of the coordination tree, and back; `record`: a group's own, in parts where
 //!   it is large; `stored_transactions`: the same of what transactions have for groups
 //! - `mirror`: groups and offsets as records of `__consumer_offsets`
@@ -15,12 +16,14 @@ mod consumer;
 mod group;
 mod group_coordinator;
 mod groups;
+mod held_answers;
 mod hosted_share;
 mod limits;
 mod member;
 mod messages;
 mod mirror;
 mod offsets;
+mod partitions;
 mod pending;
 mod persist;
 mod producers;
@@ -35,19 +38,20 @@ mod testing;
 pub use asks::{AskingMember, ByTopic, FoundOffset, FoundOffsets, OffsetsQuery};
 pub use consumer::{
     Assignor, ConsumerGroupDescription, ConsumerHeartbeat, ConsumerMemberDescription,
-    ConsumerReply, ConsumerSettings, GroupSettings, MemberPartitions, MigrationPolicy, Refusal,
+    ConsumerReply, ConsumerSettings, GroupSettings, MemberPartitions, MigrationPolicy,
 };
 pub use group_coordinator::GroupCoordinator;
 pub use limits::GroupLimits;
 pub use messages::{
     CommitOffsets, CommittedOffset, Described, GroupDescription, GroupError, GroupKind,
     GroupListing, GroupSurvey, Guard, Heartbeat, JoinReply, JoinRequest, LeaveMember,
-    MemberDescription, OffsetToCommit, SyncReply, SyncRequest, TransactionEnd, TransactionalCommit,
+    MemberDescription, OffsetToCommit, Refusal, SyncReply, SyncRequest, TransactionEnd,
+    TransactionalCommit,
 };
 pub use mirror::{MirrorFeed, MirrorRecord, MirrorUpdate};
 pub use reserved::Reserved;
 pub use share::{
-    ShareGroupDescription, ShareGroupSettings, ShareHeartbeat, ShareMemberDescription,
-    ShareRefusal, ShareReply, ToInitialize,
+    ShareGroupDescription, ShareGroupSettings, ShareHeartbeat, ShareMemberDescription, ShareReply,
+    ToInitialize,
 };
 pub use subscription::assigned_partitions;

@@ -2,6 +2,7 @@
 //! result.
 
 use super::{ClassicGroup, Member, State};
+use crate::group::member::member_label;
 
 /// Causes of one rebalance are noted until they are this long together: clients give them, as often as they like.
 const WHY_BYTES_MAX: usize = 1024;
@@ -47,11 +48,11 @@ pub(super) struct Rebalancing {
 
 /// A member's name for people.
 pub(super) fn label(member: &Member) -> String {
-    let host = member.client_host.trim_start_matches('/');
-    match &member.instance_id {
-        Some(instance) => format!("{instance} ({}, {host})", member.client_id),
-        None => format!("{} ({host})", member.client_id),
-    }
+    member_label(
+        member.instance_id.as_deref(),
+        &member.client_id,
+        &member.client_host,
+    )
 }
 
 impl ClassicGroup {

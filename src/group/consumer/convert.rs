@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::classic_members::CONSUMER_PROTOCOL;
-use super::heartbeat::{Refusal, refuse};
+use super::heartbeat::refuse;
 use super::member::ClassicProtocol;
 use super::partitions::{Assigned, Partitions};
 use super::settings::ConsumerSettings;
@@ -11,7 +11,7 @@ use super::{ConsumerGroup, ConsumerMember, Reads};
 use crate::coordinator::Topics;
 use crate::group::classic::{ClassicGroup, State};
 use crate::group::member::Member;
-use crate::group::messages::{GroupError, JoinRequest};
+use crate::group::messages::{GroupError, JoinRequest, Refusal};
 use crate::group::subscription::{assignment, assignment_bytes, subscription};
 
 impl ConsumerGroup {
@@ -32,15 +32,11 @@ impl ConsumerGroup {
             group.put(member);
             group.reads(None, &reads);
         }
-        let ids: Vec<String> = group.members.keys().cloned().collect();
         for member in classic.members.values() {
             group.heard(now_ms, &member.id, member.session_timeout_ms);
         }
-        tracing::info!(
-            group = group_id,
-            members = ids.len(),
-            "becomes a consumer group"
-        );
+        let members = group.members.len();
+        tracing::info!(group = group_id, members, "becomes a consumer group");
         group.subscriptions.look(topics);
         group.touch_head();
         Ok(group)

@@ -8,7 +8,7 @@ use super::settings::ConsumerSettings;
 use super::subscriptions::compile;
 use super::{ConsumerGroup, ConsumerMember, MemberState, Partitions, Reads, label};
 use crate::coordinator::Topics;
-use crate::group::messages::GroupError;
+use crate::group::messages::{GroupError, Refusal};
 use crate::group::reserved::Reserved;
 
 /// A member that wants to be in the group, or again without what it had.
@@ -20,23 +20,6 @@ const LEAVE_FOR_A_WHILE: i32 = -2;
 
 /// What a member says that it has.
 pub(super) type Owned<'a> = &'a [(Uuid, Vec<i32>)];
-
-/// Why a heartbeat is refused, with what the client is told.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Refusal {
-    /// Chooses the code.
-    pub error: GroupError,
-    /// For people.
-    pub message: String,
-}
-
-impl From<GroupError> for Refusal {
-    fn from(error: GroupError) -> Self {
-        let message = error.to_string();
-        Self { error, message }
-    }
-}
 
 /// A refusal with a text of its own.
 pub(super) fn refuse(error: GroupError, message: impl Into<String>) -> Refusal {

@@ -39,12 +39,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
 use crate::coordinator::Topics;
+use crate::group::member::member_label;
 use crate::group::messages::GroupError;
 
 pub use assignor::Assignor;
 pub(in crate::group) use convert::is_vacant;
 pub use described::{ConsumerGroupDescription, ConsumerMemberDescription, MemberPartitions};
-pub use heartbeat::{ConsumerHeartbeat, ConsumerReply, Refusal};
+pub use heartbeat::{ConsumerHeartbeat, ConsumerReply};
 pub(in crate::group) use member::{ConsumerMember, MemberState, Reads};
 pub use settings::{ConsumerSettings, GroupSettings, MigrationPolicy};
 pub(in crate::group) use stored::{
@@ -420,10 +421,10 @@ fn stale(member: &ConsumerMember) -> GroupError {
 }
 
 /// A member's name for people.
-pub(in crate::group) fn label(member: &ConsumerMember) -> String {
-    let host = member.client_host.trim_start_matches('/');
-    match &member.instance_id {
-        Some(instance) => format!("{instance} ({}, {host})", member.client_id),
-        None => format!("{} ({host})", member.client_id),
-    }
+fn label(member: &ConsumerMember) -> String {
+    member_label(
+        member.instance_id.as_deref(),
+        &member.client_id,
+        &member.client_host,
+    )
 }

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-/// Partitions that a member is to have.
-pub(in crate::group) type Partitions = BTreeMap<Uuid, BTreeSet<i32>>;
+pub(in crate::group) use crate::group::partitions::{Partitions, count};
 
 /// Partitions that a member has, each with the assignment epoch: the member epoch in which it got it (KIP-1251).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

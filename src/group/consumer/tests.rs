@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::*;
 use crate::coordinator::TopicPartition;
 use crate::group::classic::Limits;
-use crate::group::messages::{Heartbeat, JoinReply, JoinRequest, SyncRequest};
+use crate::group::messages::{Heartbeat, JoinReply, JoinRequest, Refusal, SyncRequest};
 use crate::group::subscription::assigned_partitions;
 use crate::group::testing::settings;
 

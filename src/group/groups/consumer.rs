@@ -8,20 +8,19 @@ use crate::coordinator::{Answer, Write};
 use crate::group::asks::Outcomes;
 use crate::group::classic::{ClassicGroup, Effect};
 use crate::group::consumer::{
-    self, ConsumerGroup, ConsumerHeartbeat, ConsumerReply, ConsumerSettings, Refusal,
-    StoredConsumerGroup, is_vacant,
+    self, ConsumerGroup, ConsumerHeartbeat, ConsumerReply, ConsumerSettings, StoredConsumerGroup,
+    is_vacant,
 };
-use crate::group::group::{Group, Held, HostedConsumerGroup, InFlight, Members};
+use crate::group::group::{Group, HostedConsumerGroup, InFlight, Members};
+use crate::group::held_answers::Held;
+use crate::group::limits::STORE_AGAIN_MS;
 use crate::group::messages::{
-    GroupError, Heartbeat, JoinReply, JoinRequest, LeaveMember, SyncReply, SyncRequest,
+    GroupError, Heartbeat, JoinReply, JoinRequest, LeaveMember, Refusal, SyncReply, SyncRequest,
 };
 use crate::group::offsets::{Offsets, WriteNumber};
 use crate::group::persist;
 use crate::meta::gather;
 use crate::observe::{EventKind, Happened};
-
-/// What could not be stored is stored again after this, ms.
-const STORE_AGAIN_MS: i64 = 1_000;
 
 impl Groups {
     pub(super) fn consumer_settings(&self, group_id: &str) -> ConsumerSettings {
@@ -36,14 +35,7 @@ impl Groups {
         answer: Answer<Result<ConsumerReply, Refusal>>,
     ) {
         let settings = self.consumer_settings(group_id);
-        let joins = beat.member_epoch == 0;
-        // Nothing is made of a group for a member that is refused.
-        let is_welcome = match joins {
-            true => ConsumerGroup::check_new(&beat),
-            false => Ok(()),
-        };
-        let made =
-            is_welcome.and_then(|()| self.be_consumer_group(now_ms, group_id, joins, &settings));
+        let made = self.be_consumer_group(now_ms, group_id, &beat, &settings);
         if let Err(refusal) = made {
             return answer.send(Err(refusal));
         }
@@ -61,7 +53,7 @@ impl Groups {
                 let held = move |stored: Result<(), GroupError>| {
                     answer.send(stored.map(|()| reply).map_err(Refusal::from));
                 };
-                hosted.hold(change, Box::new(held));
+                hosted.held.hold(change, Box::new(held));
             }
             Err(refusal) => answer.send(Err(refusal)),
         }
@@ -73,9 +65,18 @@ impl Groups {
         &mut self,
         now_ms: i64,
         group_id: &str,
-        joins: bool,
+        beat: &ConsumerHeartbeat,
         settings: &ConsumerSettings,
     ) -> Result<(), Refusal> {
+        let group = self.groups.get(group_id);
+        if group.is_some_and(|group| group.consumer().is_some()) {
+            return Ok(());
+        }
+        let joins = beat.member_epoch == 0;
+        if joins {
+            // Nothing is made of a group for a member that is refused.
+            ConsumerGroup::check_new(beat)?;
+        }
         let refuse = |message: String| Refusal {
             error: GroupError::GroupIdNotFound,
             message,
@@ -143,7 +144,7 @@ impl Groups {
                 let held = move |stored: Result<(), GroupError>| {
                     answer.send(stored.map(|()| reply));
                 };
-                hosted.hold(change, Box::new(held));
+                hosted.held.hold(change, Box::new(held));
             }
             Err(error) => answer.send(Err(error)),
         }
@@ -167,7 +168,7 @@ impl Groups {
                 let held = move |stored: Result<(), GroupError>| {
                     answer.send(stored.map(|()| reply));
                 };
-                hosted.hold(change, Box::new(held));
+                hosted.held.hold(change, Box::new(held));
             }
             Err(error) => answer.send(Err(error)),
         }
@@ -204,7 +205,7 @@ impl Groups {
             let outcomes = outcomes.into_iter();
             answer.send(outcomes.map(|outcome| outcome.and(stored)).collect());
         };
-        hosted.hold(change, Box::new(held));
+        hosted.held.hold(change, Box::new(held));
         self.settle_consumer(now_ms, group_id, &settings);
     }
 
@@ -310,7 +311,6 @@ impl Groups {
         let outcome = match over.failed {
             None => {
                 hosted.nodes.stored(over.written);
-                hosted.stored = over.change;
                 Ok(())
             }
             Some(error) => {
@@ -319,9 +319,7 @@ impl Groups {
                 Err(error)
             }
         };
-        for answer in hosted.held_up_to(over.change) {
-            answer(outcome);
-        }
+        hosted.held.settle(over.change, outcome);
         self.flush(now_ms, group_id);
         self.reschedule(group_id);
     }
@@ -372,7 +370,7 @@ impl Groups {
             Members::Classic(_) | Members::Share(_) => Vec::new(),
             Members::Consumer(mut hosted) => {
                 group.parts = std::mem::take(&mut hosted.nodes.head);
-                hosted.held_up_to(u64::MAX)
+                hosted.held.take()
             }
         }
     }

@@ -8,13 +8,12 @@ use crate::coordinator::{Answer, Parts, Write};
 use crate::group::asks::{Ask, ByTopic, ShareAsk};
 use crate::group::group::{Group, Members};
 use crate::group::hosted_share::{HostedShareGroup, ShareInFlight};
-use crate::group::messages::GroupError;
+use crate::group::limits::STORE_AGAIN_MS;
+use crate::group::messages::{GroupError, Refusal};
 use crate::group::offsets::{Offsets, WriteNumber};
-use crate::group::share::{self, ShareGroup, ShareHeartbeat, ShareRefusal, ShareReply};
+use crate::group::share::{self, ShareGroup, ShareHeartbeat, ShareReply};
 use crate::observe::{EventKind, Happened};
 
-/// What could not be stored is stored again after this, ms.
-const STORE_AGAIN_MS: i64 = 1_000;
 /// Epoch of a member that joins.
 const JOIN: i32 = 0;
 
@@ -103,7 +102,7 @@ impl Groups {
         now_ms: i64,
         group_id: &str,
         beat: ShareHeartbeat,
-        answer: Answer<Result<ShareReply, ShareRefusal>>,
+        answer: Answer<Result<ShareReply, Refusal>>,
     ) {
         if beat.member_epoch == JOIN {
             self.make_share(group_id);
@@ -115,14 +114,14 @@ impl Groups {
                 false => format!("Share group {group_id} not found."),
             };
             let error = GroupError::GroupIdNotFound;
-            return answer.send(Err(ShareRefusal { error, message }));
+            return answer.send(Err(Refusal { error, message }));
         };
         match hosted
             .group
             .heartbeat(now_ms, (group_id, beat), &settings, &*topics)
         {
             Ok(reply) => hosted.hold(Box::new(move |stored| {
-                answer.send(stored.map(|()| reply).map_err(ShareRefusal::from));
+                answer.send(stored.map(|()| reply).map_err(Refusal::from));
             })),
             Err(refusal) => answer.send(Err(refusal)),
         }
@@ -239,16 +238,13 @@ impl Groups {
         match stored {
             Ok(()) => {
                 hosted.parts.stored(over.parts_number);
-                hosted.stored = over.change;
             }
             Err(_) => {
                 hosted.group.set_unstored(true);
                 hosted.store_again_ms = Some(now_ms + STORE_AGAIN_MS);
             }
         }
-        for answer in hosted.held_up_to(over.change) {
-            answer(stored);
-        }
+        hosted.held.settle(over.change, stored);
         self.settle_share(group_id);
     }
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{ShareGroup, ShareGroupSettings, ShareMember};
 use crate::coordinator::Topics;
-use crate::group::messages::GroupError;
+use crate::group::messages::{GroupError, Refusal};
 use crate::group::reserved::Reserved;
 
 /// Epoch of a member that joins.
@@ -65,25 +65,8 @@ pub struct ShareReply {
     pub to_initialize: Vec<ToInitialize>,
 }
 
-/// Why a member is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct ShareRefusal {
-    /// As a Kafka error code.
-    pub error: GroupError,
-    /// For people.
-    pub message: String,
-}
-
-impl From<GroupError> for ShareRefusal {
-    fn from(error: GroupError) -> Self {
-        let message = error.to_string();
-        Self { error, message }
-    }
-}
-
-fn refuse<T>(error: GroupError, message: String) -> Result<T, ShareRefusal> {
-    Err(ShareRefusal { error, message })
+fn refuse<T>(error: GroupError, message: String) -> Result<T, Refusal> {
+    Err(Refusal { error, message })
 }
 
 impl ShareGroup {
@@ -94,7 +77,7 @@ impl ShareGroup {
         (group_id, beat): (&str, ShareHeartbeat),
         settings: &ShareGroupSettings,
         topics: &dyn Topics,
-    ) -> Result<ShareReply, ShareRefusal> {
+    ) -> Result<ShareReply, Refusal> {
         if beat.member_epoch == LEAVE {
             return self.leave(group_id, &beat.member_id);
         }
@@ -133,7 +116,7 @@ impl ShareGroup {
         })
     }
 
-    fn leave(&mut self, group_id: &str, member_id: &str) -> Result<ShareReply, ShareRefusal> {
+    fn leave(&mut self, group_id: &str, member_id: &str) -> Result<ShareReply, Refusal> {
         if !self.members.contains_key(member_id) {
             return refuse(GroupError::UnknownMemberId, unknown(group_id, member_id));
         }
@@ -151,7 +134,7 @@ impl ShareGroup {
         group_id: &str,
         beat: &ShareHeartbeat,
         settings: &ShareGroupSettings,
-    ) -> Result<(), ShareRefusal> {
+    ) -> Result<(), Refusal> {
         let Some(member) = self.members.get(&beat.member_id) else {
             if self.members.len() >= settings.members_max {
                 let max = settings.members_max;

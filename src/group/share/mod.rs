@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 pub use described::{ShareGroupDescription, ShareMemberDescription};
-pub use heartbeat::{ShareHeartbeat, ShareRefusal, ShareReply, ToInitialize};
+pub use heartbeat::{ShareHeartbeat, ShareReply, ToInitialize};
 pub(in crate::group) use member::ShareMember;
 pub(in crate::group) use stored::{SHARE_TYPE, load, ops};
 

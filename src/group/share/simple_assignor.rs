@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-/// Partitions by topic.
-pub(super) type Partitions = BTreeMap<Uuid, BTreeSet<i32>>;
+pub(super) use crate::group::partitions::Partitions;
+use crate::group::partitions::count;
 
 /// A member, as it is to be assigned partitions.
 pub(super) struct Reader<'a> {
@@ -51,10 +51,6 @@ pub(super) fn assign(members: &[Reader<'_>], partitions: &Partitions) -> Vec<Par
         share(&all, &readers, members, &mut assigned);
     }
     assigned
-}
-
-fn count(partitions: &Partitions) -> usize {
-    partitions.values().map(BTreeSet::len).sum()
 }
 
 fn has(partitions: &Partitions, (topic, index): Partition) -> bool {

@@ -4,7 +4,7 @@ use std::pin::Pin;
 
 use super::*;
 use crate::coordinator::{Parts, StoredId, TopicPartition, Topics};
-use crate::group::messages::GroupError;
+use crate::group::messages::{GroupError, Refusal};
 use crate::meta::{Node, Op};
 
 const SETTINGS: ShareGroupSettings = ShareGroupSettings {
@@ -73,7 +73,7 @@ fn report(
     member: &str,
     epoch: i32,
     reads: Option<&[&str]>,
-) -> Result<ShareReply, ShareRefusal> {
+) -> Result<ShareReply, Refusal> {
     group.heartbeat(0, ("g", beat(member, epoch, reads)), &SETTINGS, topics)
 }
 
@@ -179,7 +179,7 @@ fn members_share_partitions_and_those_that_go_leave_them_to_others() {
 fn a_member_that_is_not_what_it_says_is_refused() {
     let topics = Known(vec![("t", 1)]);
     let mut group = ShareGroup::new();
-    let error = |reply: Result<ShareReply, ShareRefusal>| reply.unwrap_err().error;
+    let error = |reply: Result<ShareReply, Refusal>| reply.unwrap_err().error;
     let unknown = error(report(&mut group, &topics, "a", 1, None));
     assert_eq!(unknown, GroupError::UnknownMemberId);
     assert_eq!(error(report(&mut group, &topics, "a", -1, None)), unknown);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use super::super::partitions::Partitions;
+use super::super::partitions::{Partitions, count};
 use super::{Candidate, Counts};
 
 pub(super) fn assign(candidates: &[Candidate<'_>], counts: &Counts) -> Vec<Partitions> {
@@ -75,7 +75,7 @@ impl Dealing {
             (*topic, (0..*count).rev().filter(is_free).collect())
         });
         Self {
-            loads: assigned.iter().map(load).collect(),
+            loads: assigned.iter().map(count).collect(),
             quotas: vec![usize::MAX; candidates.len()],
             readers: BTreeMap::new(),
             free: free.collect(),
@@ -214,8 +214,4 @@ impl Dealing {
         self.loads[member] -= usize::from(partition.is_some());
         partition
     }
-}
-
-fn load(partitions: &Partitions) -> usize {
-    partitions.values().map(BTreeSet::len).sum()
 }

@@ -1,7 +1,8 @@
 //! Consumer groups of KIP-848, and when they are stored.
 
 use super::*;
-use crate::group::consumer::{ConsumerHeartbeat, ConsumerReply, Refusal};
+use crate::group::consumer::{ConsumerHeartbeat, ConsumerReply};
+use crate::group::messages::Refusal;
 
 type Replied = oneshot::Receiver<Result<ConsumerReply, Refusal>>;
 
