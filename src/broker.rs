@@ -206,10 +206,7 @@ impl Broker {
             .await?;
         let topics = Arc::new(ImageTopics(cluster.clone()));
         let limits = group_limits(&config);
-        let group_settings = Arc::new(LiveGroupSettings {
-            cluster: cluster.clone(),
-            config: live.clone(),
-        });
+        let group_settings = Arc::new(LiveGroupSettings::new(cluster.clone(), live.clone()));
         let events_of_groups = observe.events.clone();
         let wall = partitions.clock();
         let metrics = Metrics::default();

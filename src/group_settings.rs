@@ -1,21 +1,52 @@
 //! What is in force for each group: set at run time, else by the file's sections, else by the broker's keys, and within the
 //! broker's limits (Kafka's GroupConfig and GroupCoordinatorConfig).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cluster::{Cluster, Configured};
+use parking_lot::Mutex;
+
+use crate::cluster::{Cluster, Configs, Configured};
 use crate::config::{Config, GroupOverrides, LiveConfig};
 use crate::group::{
     Assignor, ConsumerSettings, GroupLimits, GroupSettings, MigrationPolicy, ShareGroupSettings,
 };
 
+/// So many groups' settings are kept.
+const KEPT_MAX: usize = 10_000;
+
 /// The settings of groups, as they are now.
 pub struct LiveGroupSettings {
     /// What is set at run time.
-    pub cluster: Arc<Cluster>,
+    cluster: Arc<Cluster>,
     /// The broker's own.
-    pub config: Arc<LiveConfig>,
+    config: Arc<LiveConfig>,
+    /// Each heartbeat asks.
+    kept: Mutex<Kept>,
+}
+
+/// What follows for groups from what is set.
+struct Kept {
+    at_run_time: Arc<Configs>,
+    config: Arc<Config>,
+    consumer: HashMap<String, Arc<ConsumerSettings>>,
+}
+
+impl LiveGroupSettings {
+    /// Of a broker.
+    pub fn new(cluster: Arc<Cluster>, config: Arc<LiveConfig>) -> Self {
+        let kept = Kept {
+            at_run_time: cluster.image().configs.clone(),
+            config: config.load_full(),
+            consumer: HashMap::new(),
+        };
+        Self {
+            cluster,
+            config,
+            kept: Mutex::new(kept),
+        }
+    }
 }
 
 impl GroupSettings for LiveGroupSettings {
@@ -31,24 +62,43 @@ impl GroupSettings for LiveGroupSettings {
         }
     }
 
-    fn consumer(&self, group_id: &str) -> ConsumerSettings {
-        let (image, config) = (self.cluster.image(), self.config.load());
+    fn consumer(&self, group_id: &str) -> Arc<ConsumerSettings> {
+        let (image, config) = (self.cluster.image(), self.config.load_full());
+        let mut kept = self.kept.lock();
+        let is_same =
+            Arc::ptr_eq(&kept.at_run_time, &image.configs) && Arc::ptr_eq(&kept.config, &config);
+        if !is_same || kept.consumer.len() >= KEPT_MAX {
+            *kept = Kept {
+                at_run_time: image.configs.clone(),
+                config: config.clone(),
+                consumer: HashMap::new(),
+            };
+        }
+        if let Some(known) = kept.consumer.get(group_id) {
+            return known.clone();
+        }
         let at_run_time = image.configs.get(Configured::Group, group_id);
         let own = GroupOverrides::of(&config, group_id, at_run_time);
-        let number = |key| own.limited("consumer", key) as i32;
-        ConsumerSettings {
-            session_timeout_ms: number("session.timeout.ms"),
-            heartbeat_interval_ms: number("heartbeat.interval.ms"),
-            assignment_interval_ms: number("assignment.interval.ms"),
-            unsettled_heartbeat_interval_ms: config
-                .number("group.consumer.unsettled.heartbeat.interval.ms")
-                as i32,
-            members_max: config.number("group.consumer.max.size") as usize,
-            classic_members_max: config.number("group.max.size") as usize,
-            assignors: assignors(&config),
-            migration: MigrationPolicy::named(config.text("group.consumer.migration.policy"))
-                .unwrap_or(MigrationPolicy::Bidirectional),
-        }
+        let made = Arc::new(consumer_settings(&config, &own));
+        kept.consumer.insert(group_id.to_owned(), made.clone());
+        made
+    }
+}
+
+fn consumer_settings(config: &Config, own: &GroupOverrides<'_>) -> ConsumerSettings {
+    let number = |key| own.limited("consumer", key) as i32;
+    ConsumerSettings {
+        session_timeout_ms: number("session.timeout.ms"),
+        heartbeat_interval_ms: number("heartbeat.interval.ms"),
+        assignment_interval_ms: number("assignment.interval.ms"),
+        unsettled_heartbeat_interval_ms: config
+            .number("group.consumer.unsettled.heartbeat.interval.ms")
+            as i32,
+        members_max: config.number("group.consumer.max.size") as usize,
+        classic_members_max: config.number("group.max.size") as usize,
+        assignors: assignors(config),
+        migration: MigrationPolicy::named(config.text("group.consumer.migration.policy"))
+            .unwrap_or(MigrationPolicy::Bidirectional),
     }
 }
 

@@ -182,7 +182,7 @@ impl GroupCoordinator {
     }
 
     /// What is in force for a consumer group.
-    pub fn consumer_settings(&self, group_id: &str) -> ConsumerSettings {
+    pub fn consumer_settings(&self, group_id: &str) -> Arc<ConsumerSettings> {
         self.slots.context().settings.consumer(group_id)
     }
 

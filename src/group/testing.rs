@@ -66,8 +66,8 @@ impl GroupSettings for FixedSettings {
         }
     }
 
-    fn consumer(&self, _: &str) -> ConsumerSettings {
-        self.0.clone()
+    fn consumer(&self, _: &str) -> Arc<ConsumerSettings> {
+        Arc::new(self.0.clone())
     }
 }
 

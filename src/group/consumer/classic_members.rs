@@ -255,6 +255,7 @@ fn updated(
     member.reads = Reads {
         topics: subscription.topics.iter().cloned().collect(),
         regex: None,
+        assignor: member.reads.assignor.take(),
     };
     member.client_id.clone_from(&request.client_id);
     member.client_host.clone_from(&request.client_host);

@@ -153,6 +153,7 @@ fn of_classic_member(
         reads: Reads {
             topics: subscription.topics.into_iter().collect(),
             regex: None,
+            assignor: None,
         },
         classic: Some(ClassicProtocol {
             session_timeout_ms: member.session_timeout_ms,

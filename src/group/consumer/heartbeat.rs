@@ -479,7 +479,7 @@ fn updated(mut member: ConsumerMember, beat: &ConsumerHeartbeat) -> (ConsumerMem
     };
     set_text(&mut member.instance_id, &beat.instance_id);
     set_text(&mut member.rack_id, &beat.rack_id);
-    set_text(&mut member.assignor, &beat.assignor);
+    set_text(&mut member.reads.assignor, &beat.assignor);
     set_text(&mut member.reads.regex, &beat.regex);
     if let Some(timeout_ms) = beat.rebalance_timeout_ms {
         set(

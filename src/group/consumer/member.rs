@@ -53,6 +53,8 @@ pub(in crate::group) struct Reads {
     pub(in crate::group) topics: BTreeSet<String>,
     /// Topics by a regular expression; an empty one is none.
     pub(in crate::group) regex: Option<String>,
+    /// The assignor that it prefers to share them.
+    pub(in crate::group) assignor: Option<String>,
 }
 
 impl Reads {
@@ -75,8 +77,6 @@ pub(in crate::group) struct ConsumerMember {
     /// How long it may take to give partitions up, ms.
     pub(in crate::group) rebalance_timeout_ms: i32,
     pub(in crate::group) reads: Reads,
-    /// The assignor that it prefers.
-    pub(in crate::group) assignor: Option<String>,
     /// Where it speaks the classic protocol.
     pub(in crate::group) classic: Option<ClassicProtocol>,
     pub(in crate::group) state: MemberState,

@@ -1,5 +1,7 @@
 //! What the configuration says of consumer groups.
 
+use std::sync::Arc;
+
 use super::assignor::Assignor;
 use crate::group::share::ShareGroupSettings;
 
@@ -70,7 +72,7 @@ impl ConsumerSettings {
 /// Knows what is in force for each group.
 pub trait GroupSettings: Send + Sync {
     /// For a group of this id.
-    fn consumer(&self, group_id: &str) -> ConsumerSettings;
+    fn consumer(&self, group_id: &str) -> Arc<ConsumerSettings>;
     /// The same of a share group.
     fn share(&self, group_id: &str) -> ShareGroupSettings;
 }

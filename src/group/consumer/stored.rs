@@ -182,7 +182,7 @@ fn member_record(member: &ConsumerMember, topics: &dyn Topics) -> ConsumerMember
         rebalance_timeout_ms: member.rebalance_timeout_ms,
         topics: member.reads.topics.iter().cloned().collect(),
         regex: member.reads.regex.clone(),
-        assignor: member.assignor.clone(),
+        assignor: member.reads.assignor.clone(),
         classic,
         target_epoch: member.target_epoch,
         partitions: MemberPartitionsRecord {
@@ -361,8 +361,8 @@ fn load_member(
         reads: Reads {
             topics: record.topics.into_iter().collect(),
             regex: record.regex,
+            assignor: record.assignor,
         },
-        assignor: record.assignor,
         classic,
         state: state.ok_or_else(|| malformed("an unknown state"))?,
         epoch: record.epoch,

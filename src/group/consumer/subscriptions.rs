@@ -35,6 +35,8 @@ pub(super) struct Subscriptions {
     /// How many members name a topic.
     names: BTreeMap<String, usize>,
     regexes: BTreeMap<String, Resolved>,
+    /// How many members prefer an assignor.
+    assignors: BTreeMap<String, usize>,
     resolved_ms: i64,
     /// The topics that expressions were resolved over.
     resolved_version: u64,
@@ -64,6 +66,16 @@ fn matches(regex: &Regex, topics: &dyn Topics) -> BTreeSet<String> {
     found
 }
 
+/// One member less has to do with a name.
+fn one_less(members: &mut BTreeMap<String, usize>, name: &str) {
+    if let Some(count) = members.get_mut(name) {
+        *count -= 1;
+        if *count == 0 {
+            members.remove(name);
+        }
+    }
+}
+
 impl Subscriptions {
     /// Whether a pattern is a member's already; such a one is valid.
     pub(super) fn knows(&self, pattern: &str) -> bool {
@@ -74,6 +86,9 @@ impl Subscriptions {
     pub(super) fn add(&mut self, what: &Reads) {
         for name in &what.topics {
             *self.names.entry(name.clone()).or_default() += 1;
+        }
+        if let Some(name) = &what.assignor {
+            *self.assignors.entry(name.clone()).or_default() += 1;
         }
         let Some(pattern) = what.pattern() else {
             return;
@@ -94,12 +109,10 @@ impl Subscriptions {
     /// A member reads these no more.
     pub(super) fn remove(&mut self, what: &Reads) {
         for name in &what.topics {
-            if let Some(members) = self.names.get_mut(name) {
-                *members -= 1;
-                if *members == 0 {
-                    self.names.remove(name);
-                }
-            }
+            one_less(&mut self.names, name);
+        }
+        if let Some(name) = &what.assignor {
+            one_less(&mut self.assignors, name);
         }
         if let Some(pattern) = what.pattern()
             && let Some(known) = self.regexes.get_mut(pattern)
@@ -109,6 +122,13 @@ impl Subscriptions {
                 self.regexes.remove(pattern);
             }
         }
+    }
+
+    /// The assignor that most members prefer, if any prefers one.
+    pub(super) fn preferred_assignor(&self) -> Option<&str> {
+        let votes = self.assignors.iter();
+        let most = votes.max_by_key(|(_, members)| **members);
+        most.map(|(name, _)| &**name)
     }
 
     /// Resolves expressions where that is due; whether any of them has other topics now.

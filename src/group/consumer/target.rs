@@ -1,7 +1,5 @@
 //! The target of a consumer group: which member is to have which partitions.
 
-use std::collections::BTreeMap;
-
 use uuid::Uuid;
 
 use super::assignor::{Assignor, Candidate};
@@ -12,13 +10,7 @@ use crate::coordinator::Topics;
 impl ConsumerGroup {
     /// The assignor that most members prefer, if any prefers one.
     pub(super) fn preferred_assignor(&self) -> Option<Assignor> {
-        let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
-        let named = self.members.values();
-        for name in named.filter_map(|member| member.assignor.as_deref()) {
-            *votes.entry(name).or_default() += 1;
-        }
-        let most = votes.into_iter().max_by_key(|(_, votes)| *votes);
-        most.and_then(|(name, _)| Assignor::named(name))
+        Assignor::named(self.subscriptions.preferred_assignor()?)
     }
 
     /// When the next target may be made, ms.

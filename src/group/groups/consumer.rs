@@ -3,6 +3,8 @@
 //! A group has one write under way; what changes meanwhile goes with the next one. So a thousand members that join at once
 //! are a few writes.
 
+use std::sync::Arc;
+
 use super::{Groups, Then};
 use crate::coordinator::{Answer, Write};
 use crate::group::asks::Outcomes;
@@ -23,7 +25,7 @@ use crate::meta::gather;
 use crate::observe::{EventKind, Happened};
 
 impl Groups {
-    pub(super) fn consumer_settings(&self, group_id: &str) -> ConsumerSettings {
+    pub(super) fn consumer_settings(&self, group_id: &str) -> Arc<ConsumerSettings> {
         self.context.settings.consumer(group_id)
     }
 
