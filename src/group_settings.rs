@@ -11,6 +11,7 @@ use crate::cluster::{Cluster, Configs, Configured};
 use crate::config::{Config, GroupOverrides, LiveConfig};
 use crate::group::{
     Assignor, ConsumerSettings, GroupLimits, GroupSettings, MigrationPolicy, ShareGroupSettings,
+    StreamsSettings,
 };
 
 /// So many groups' settings are kept.
@@ -59,6 +60,35 @@ impl GroupSettings for LiveGroupSettings {
             session_timeout_ms: number("session.timeout.ms"),
             heartbeat_interval_ms: number("heartbeat.interval.ms"),
             members_max: config.number("group.share.max.size") as usize,
+        }
+    }
+
+    fn streams(&self, group_id: &str) -> StreamsSettings {
+        let (image, config) = (self.cluster.image(), self.config.load());
+        let at_run_time = image.configs.get(Configured::Group, group_id);
+        let own = GroupOverrides::of(&config, group_id, at_run_time);
+        let number = |key| own.limited("streams", key) as i32;
+        let standbys = own.number("streams.num.standby.replicas");
+        let tags = own.own("streams.rack.aware.assignment.tags");
+        let tags = tags.unwrap_or_else(|| config.text("group.streams.rack.aware.assignment.tags"));
+        let tags = tags.split(',').map(str::trim);
+        StreamsSettings {
+            session_timeout_ms: number("session.timeout.ms"),
+            heartbeat_interval_ms: number("heartbeat.interval.ms"),
+            unsettled_heartbeat_interval_ms: config
+                .number("group.streams.unsettled.heartbeat.interval.ms")
+                as i32,
+            assignment_interval_ms: number("assignment.interval.ms"),
+            initial_rebalance_delay_ms: own.number("streams.initial.rebalance.delay.ms") as i32,
+            members_max: config.number("group.streams.max.size") as usize,
+            standby_replicas: standbys.min(config.number("group.streams.max.standby.replicas"))
+                as usize,
+            rack_aware_tags: tags
+                .filter(|tag| !tag.is_empty())
+                .map(str::to_owned)
+                .collect(),
+            task_offset_interval_ms: config.number("group.streams.task.offset.interval.ms") as i32,
+            acceptable_recovery_lag: config.number("group.streams.acceptable.recovery.lag"),
         }
     }
 

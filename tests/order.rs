@@ -607,6 +607,8 @@ fn every_api_is_paired_with_what_reads_it() {
         (ApiKey::WriteShareGroupState, "between brokers"),
         (ApiKey::DeleteShareGroupState, "between brokers"),
         (ApiKey::ReadShareGroupStateSummary, "between brokers"),
+        (ApiKey::StreamsGroupHeartbeat, "tests/streams.rs"),
+        (ApiKey::StreamsGroupDescribe, "changes nothing"),
         (ApiKey::ShareGroupHeartbeat, "tests/shares.rs"),
         (ApiKey::ShareGroupDescribe, "changes nothing"),
         (ApiKey::DescribeShareGroupOffsets, "changes nothing"),

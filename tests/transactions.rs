@@ -430,6 +430,7 @@ fn version_2_of_transactions_is_finalized_and_stays_so() {
         let all = [
             ("group.version", 1),
             ("share.version", 1),
+            ("streams.version", 1),
             ("transaction.version", 2),
         ];
         assert_eq!(levels, all);

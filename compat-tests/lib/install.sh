@@ -46,6 +46,8 @@ install_groups() { jars kafka; }
 
 install_shares() { jars kafka; }
 
+install_streams() { jars kafka && jars streams; }
+
 install_files() { jars kafka && jars clients-4.4.0; }
 
 install_compaction() { jars kafka && jars clients-4.4.0; }

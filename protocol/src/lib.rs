@@ -12,6 +12,7 @@
 //! - [`record_stream`]: passing over records while they are unpacked
 //! - [`compression`]: the codecs, capped
 
+mod api_key;
 pub mod batch;
 pub mod compression;
 pub mod fetch_response;

@@ -41,6 +41,7 @@ pub mod write_share_group_state_response;
 pub mod write_txn_markers_request;
 pub mod write_txn_markers_response;
 
+pub use crate::api_key::ApiKey;
 pub use any::{AnyRequest, AnyResponse};
 pub use api_versions_request::ApiVersionsRequest;
 pub use api_versions_response::ApiVersionsResponse;

@@ -538,6 +538,20 @@ pub const TABLE: &[ApiRow] = &[
         HandlerGroup::Group,
     )),
     row(
+        ApiKey::StreamsGroupHeartbeat,
+        "StreamsGroupHeartbeat",
+        0,
+        1,
+        HandlerGroup::Group,
+    ),
+    row(
+        ApiKey::StreamsGroupDescribe,
+        "StreamsGroupDescribe",
+        0,
+        1,
+        HandlerGroup::Group,
+    ),
+    row(
         ApiKey::DescribeShareGroupOffsets,
         "DescribeShareGroupOffsets",
         0,

@@ -95,9 +95,10 @@ fn table(has_subscriptions: bool) -> ApiVersionsResponse {
 }
 
 /// The features that are in force, with their levels, which nobody can change.
-pub(super) const FEATURES: [(&str, i16); 3] = [
+pub(super) const FEATURES: [(&str, i16); 4] = [
     ("group.version", 1),
     ("share.version", 1),
+    ("streams.version", 1),
     ("transaction.version", 2),
 ];
 /// A client takes what is finalized from an epoch above the one it knows, which is -1 at first.

@@ -129,7 +129,7 @@ fn refuse_all(
     CreateTopicsResponse::default().with_topics(refused.collect())
 }
 
-fn new_topic(asked: &CreatableTopic) -> NewTopic {
+pub(super) fn new_topic(asked: &CreatableTopic) -> NewTopic {
     let replicas = |assignment: &metaq_protocol::messages::create_topics_request::CreatableReplicaAssignment| {
         (assignment.partition_index, assignment.broker_ids.iter().map(|id| id.0).collect())
     };

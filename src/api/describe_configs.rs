@@ -380,8 +380,12 @@ fn broker_synonym(name: &'static str) -> &'static str {
         "share.heartbeat.interval.ms" => "group.share.heartbeat.interval.ms",
         "share.record.lock.duration.ms" => "group.share.record.lock.duration.ms",
         "share.session.timeout.ms" => "group.share.session.timeout.ms",
+        "streams.assignment.interval.ms" => "group.streams.assignment.interval.ms",
+        "streams.assignor.name" => "group.streams.assignors",
         "streams.heartbeat.interval.ms" => "group.streams.heartbeat.interval.ms",
+        "streams.initial.rebalance.delay.ms" => "group.streams.initial.rebalance.delay.ms",
         "streams.num.standby.replicas" => "group.streams.num.standby.replicas",
+        "streams.rack.aware.assignment.tags" => "group.streams.rack.aware.assignment.tags",
         "streams.session.timeout.ms" => "group.streams.session.timeout.ms",
         name => name,
     }

@@ -293,6 +293,7 @@ impl WireError for GroupError {
             Self::UnreleasedInstanceId => ResponseError::UnreleasedInstanceId,
             Self::UnsupportedAssignor => ResponseError::UnsupportedAssignor,
             Self::InvalidRegularExpression => ResponseError::InvalidRegularExpression,
+            Self::StreamsInvalidTopology => ResponseError::StreamsInvalidTopology,
             Self::UnsupportedVersion => ResponseError::UnsupportedVersion,
             Self::UnstableOffsetCommit => ResponseError::UnstableOffsetCommit,
             Self::InvalidProducerEpoch => ResponseError::InvalidProducerEpoch,

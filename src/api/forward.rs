@@ -47,7 +47,7 @@ pub(super) async fn to_controller(
     }
 }
 
-fn controller(cx: &Context) -> Option<Broker> {
+pub(super) fn controller(cx: &Context) -> Option<Broker> {
     let image = cx.cluster.image();
     let controller = image.brokers.get(&image.controller_id)?;
     (controller.id != cx.cluster.broker_id()).then(|| controller.clone())

@@ -51,6 +51,7 @@ mod in_transaction;
 mod incremental_alter_configs;
 mod init_producer_id;
 mod initialize_share_group_state;
+mod internal_topics;
 mod join_group;
 mod leave_group;
 mod list_config_resources;
@@ -85,6 +86,8 @@ mod share_state_requests;
 mod share_states;
 mod share_wait;
 mod shared;
+mod streams_group_describe;
+mod streams_group_heartbeat;
 mod sync_group;
 mod transaction_check;
 mod txn_offset_commit;
@@ -250,6 +253,8 @@ const APIS: &[Api] = &[
     describe_share_group_offsets::API,
     alter_share_group_offsets::API,
     delete_share_group_offsets::API,
+    streams_group_heartbeat::API,
+    streams_group_describe::API,
 ];
 
 fn api_of(key: i16) -> Option<&'static Api> {

@@ -111,6 +111,8 @@ throttled!(
     DescribeShareGroupOffsetsRequest => DescribeShareGroupOffsetsResponse,
     AlterShareGroupOffsetsRequest => AlterShareGroupOffsetsResponse,
     DeleteShareGroupOffsetsRequest => DeleteShareGroupOffsetsResponse,
+    StreamsGroupHeartbeatRequest => StreamsGroupHeartbeatResponse,
+    StreamsGroupDescribeRequest => StreamsGroupDescribeResponse,
 );
 
 /// It has no field for it (Kafka's DescribeQuorumResponse.maybeSetThrottleTimeMs).

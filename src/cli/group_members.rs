@@ -11,10 +11,14 @@ use metaq_protocol::messages::describe_share_group_offsets_request::DescribeShar
 use metaq_protocol::messages::share_group_describe_response::{
     DescribedGroup as ShareGroup, Member as ShareMember,
 };
+use metaq_protocol::messages::streams_group_describe_response::{
+    DescribedGroup as StreamsGroup, Member as StreamsMember, TaskIds,
+};
 use metaq_protocol::messages::{
     ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, DescribeGroupsRequest,
     DescribeGroupsResponse, DescribeShareGroupOffsetsRequest, DescribeShareGroupOffsetsResponse,
-    GroupId, ShareGroupDescribeRequest, ShareGroupDescribeResponse,
+    GroupId, ShareGroupDescribeRequest, ShareGroupDescribeResponse, StreamsGroupDescribeRequest,
+    StreamsGroupDescribeResponse,
 };
 use metaq_protocol::protocol::StrBytes;
 use serde::Serialize;
@@ -25,12 +29,12 @@ use crate::group::assigned_partitions;
 
 /// A group with its members.
 pub(super) struct SeenGroup {
-    /// `classic`, `consumer` or `share`.
+    /// `classic`, `consumer`, `share` or `streams`.
     pub(super) kind: &'static str,
     pub(super) state: String,
     /// The assignor; empty where there is none.
     pub(super) protocol: String,
-    /// Of a consumer group: the group epoch, and the one that the targets are of.
+    /// Of a consumer or streams group: the group epoch, and the one that the targets are of.
     pub(super) epochs: Option<(i32, i32)>,
     pub(super) members: Vec<SeenMember>,
 }
@@ -41,10 +45,10 @@ pub(super) struct SeenMember {
     pub(super) member: String,
     pub(super) client: String,
     pub(super) host: String,
-    /// Of a consumer group.
+    /// Not of a classic group.
     pub(super) epoch: Option<i32>,
     pub(super) partitions: Vec<(String, Vec<i32>)>,
-    /// Of a consumer group: how many it is to have.
+    /// Of a consumer or streams group: how many it is to have.
     pub(super) target: Option<usize>,
 }
 
@@ -87,11 +91,63 @@ pub(super) fn seen(client: &mut Client, group: &str) -> Result<SeenGroup, Failur
     };
     let answer = client.ask_coordinator(group, 1, &request, error_of)?;
     let found = answer.groups.into_iter().next().ok_or(none)?;
+    if found.error_code != ResponseError::GroupIdNotFound.code() {
+        check(group, found.error_code, found.error_message.as_deref())?;
+        return Ok(of_share(found));
+    }
+    let request = StreamsGroupDescribeRequest::default().with_group_ids(vec![group_id(group)]);
+    let error_of = |response: &StreamsGroupDescribeResponse| {
+        response.groups.first().map_or(0, |group| group.error_code)
+    };
+    let answer = client.ask_coordinator(group, 1, &request, error_of)?;
+    let found = answer.groups.into_iter().next().ok_or(none)?;
     if found.error_code == ResponseError::GroupIdNotFound.code() {
         return Err(format!("{group}: no such group").into());
     }
     check(group, found.error_code, found.error_message.as_deref())?;
-    Ok(of_share(found))
+    Ok(of_streams(found))
+}
+
+/// Its partitions are those that its active tasks read.
+fn of_streams(found: StreamsGroup) -> SeenGroup {
+    let parts = found.topology.and_then(|topology| topology.subtopologies);
+    let mut inputs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for part in parts.into_iter().flatten() {
+        let made = part.repartition_source_topics.iter();
+        let topics = part
+            .source_topics
+            .iter()
+            .chain(made.map(|topic| &topic.name));
+        let topics = topics.map(|name| name.to_string());
+        inputs.insert(part.subtopology_id.to_string(), topics.collect());
+    }
+    let named = |tasks: &[TaskIds]| -> Vec<(String, Vec<i32>)> {
+        let of = tasks.iter().flat_map(|of| {
+            let topics = inputs.get(&*of.subtopology_id).into_iter().flatten();
+            topics.map(|topic| (topic.clone(), of.partitions.clone()))
+        });
+        of.collect()
+    };
+    let member = |member: StreamsMember| {
+        let target = named(&member.target_assignment.active_tasks);
+        SeenMember {
+            partitions: named(&member.assignment.active_tasks),
+            member: member.member_id.to_string(),
+            client: member.client_id.to_string(),
+            host: member.client_host.to_string(),
+            epoch: Some(member.member_epoch),
+            target: Some(target.iter().map(|(_, all)| all.len()).sum()),
+        }
+    };
+    SeenGroup {
+        kind: "streams",
+        state: found.group_state.to_string(),
+        protocol: found
+            .assignor_name
+            .map_or_else(String::new, |name| name.to_string()),
+        epochs: Some((found.group_epoch, found.assignment_epoch)),
+        members: found.members.into_iter().map(member).collect(),
+    }
 }
 
 /// Where a share group is with each partition: everything before is done; and how many records are not.

@@ -714,6 +714,132 @@ const OWN_KEYS: &[BrokerKey] = &[
         "A silent member of a share group is thrown out after this, ms; the default of share.session.timeout.ms."
     ),
     key!(
+        "group.streams.acceptable.recovery.lag",
+        None,
+        Kind::Long(0, i64::MAX),
+        "10000",
+        "Records that a copy of state in a streams group may be behind to count as up to date."
+    ),
+    key!(
+        "group.streams.assignment.interval.ms",
+        None,
+        Kind::Int(0, INT_MAX),
+        "1000",
+        "At least so long between two assignments of a streams group, ms; the default of streams.assignment.interval.ms."
+    ),
+    key!(
+        "group.streams.assignors",
+        None,
+        Kind::List(&["sticky"]),
+        "sticky",
+        "The assignors of streams groups; the first is the default of streams.assignor.name."
+    ),
+    key!(
+        "group.streams.heartbeat.interval.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "5000",
+        "How often members of streams groups report, ms; the default of streams.heartbeat.interval.ms."
+    ),
+    key!(
+        "group.streams.initial.rebalance.delay.ms",
+        None,
+        Kind::Int(0, INT_MAX),
+        "3000",
+        "How long a streams group waits for more members after the first one before it gives out tasks, ms; the default of streams.initial.rebalance.delay.ms."
+    ),
+    key!(
+        "group.streams.max.assignment.interval.ms",
+        None,
+        Kind::Int(0, INT_MAX),
+        "15000",
+        "The longest interval between assignments that a streams group may have, ms."
+    ),
+    key!(
+        "group.streams.max.heartbeat.interval.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "15000",
+        "The longest heartbeat interval that a streams group may have, ms."
+    ),
+    key!(
+        "group.streams.max.session.timeout.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "60000",
+        "The longest session timeout that a streams group may have, ms."
+    ),
+    key!(
+        "group.streams.max.size",
+        None,
+        Kind::Int(1, INT_MAX),
+        "2147483647",
+        "Members (threads) that a streams group may have."
+    ),
+    key!(
+        "group.streams.max.standby.replicas",
+        None,
+        Kind::Int(0, INT_MAX),
+        "2",
+        "The most standby replicas that a streams group may have."
+    ),
+    key!(
+        "group.streams.min.assignment.interval.ms",
+        None,
+        Kind::Int(0, INT_MAX),
+        "0",
+        "The shortest interval between assignments that a streams group may have, ms."
+    ),
+    key!(
+        "group.streams.min.heartbeat.interval.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "5000",
+        "The shortest heartbeat interval that a streams group may have, ms."
+    ),
+    key!(
+        "group.streams.min.session.timeout.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "45000",
+        "The shortest session timeout that a streams group may have, ms."
+    ),
+    key!(
+        "group.streams.num.standby.replicas",
+        None,
+        Kind::Int(0, INT_MAX),
+        "0",
+        "Copies of each task's state that a streams group keeps besides the one in use; the default of streams.num.standby.replicas."
+    ),
+    key!(
+        "group.streams.rack.aware.assignment.tags",
+        None,
+        Kind::Words,
+        "",
+        "Client tags that members of streams groups are to have; the default of streams.rack.aware.assignment.tags."
+    ),
+    key!(
+        "group.streams.session.timeout.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "45000",
+        "A silent member of a streams group is thrown out after this, ms; the default of streams.session.timeout.ms."
+    ),
+    key!(
+        "group.streams.task.offset.interval.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "60000",
+        "How often members of streams groups say how far their copies of state are, ms."
+    ),
+    key!(
+        "group.streams.unsettled.heartbeat.interval.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "500",
+        "How often members of a streams group report that have not got their tasks yet, ms: they are told this instead of the usual interval. As large as the usual interval: Kafka's way."
+    ),
+    key!(
         "group.members.max.bytes",
         None,
         Kind::Long(1 << 20, i64::MAX),

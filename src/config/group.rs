@@ -1,6 +1,6 @@
 //! Configurations of groups (Kafka's GroupConfig): in `[group=NAME]` of server.ini, or set at run time.
 //!
-//! They are about consumer groups of KIP-848 and share groups. Members of classic groups bring their session timeout and heartbeat interval themselves.
+//! They are about consumer groups of KIP-848, share groups and streams groups. Members of classic groups bring their session timeout and heartbeat interval themselves.
 
 use super::offset_reset::OffsetReset;
 use super::value::{Kind, Value};
@@ -88,22 +88,46 @@ pub const GROUP_KEYS: &[GroupKey] = &[
         doc: "A silent member of a share group is thrown out after this, ms.",
     },
     GroupKey {
+        name: "streams.assignment.interval.ms",
+        kind: Kind::Int(0, 15_000),
+        default: "1000",
+        doc: "At least so long between two assignments of a streams group, ms.",
+    },
+    GroupKey {
+        name: "streams.assignor.name",
+        kind: Kind::Choice(&["sticky"]),
+        default: "sticky",
+        doc: "The assignor of a streams group.",
+    },
+    GroupKey {
         name: "streams.heartbeat.interval.ms",
         kind: Kind::Int(5000, 15_000),
         default: "5000",
-        doc: "How often members of a streams group report, ms. Kept; streams groups are not served yet.",
+        doc: "How often members of a streams group report, ms.",
+    },
+    GroupKey {
+        name: "streams.initial.rebalance.delay.ms",
+        kind: Kind::Int(0, 2_147_483_647),
+        default: "3000",
+        doc: "How long a streams group waits for more members after the first one before it gives out tasks, ms.",
     },
     GroupKey {
         name: "streams.num.standby.replicas",
         kind: Kind::Int(0, 2),
         default: "0",
-        doc: "Standby tasks of a streams group. Kept; streams groups are not served yet.",
+        doc: "Copies of each task's state that a streams group keeps besides the one in use.",
+    },
+    GroupKey {
+        name: "streams.rack.aware.assignment.tags",
+        kind: Kind::Words,
+        default: "",
+        doc: "Client tags that members of a streams group are to have; those without are told so.",
     },
     GroupKey {
         name: "streams.session.timeout.ms",
         kind: Kind::Int(45_000, 60_000),
         default: "45000",
-        doc: "A silent member of a streams group is thrown out after this, ms. Kept; streams groups are not served yet.",
+        doc: "A silent member of a streams group is thrown out after this, ms.",
     },
 ];
 

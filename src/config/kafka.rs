@@ -25,7 +25,8 @@ const NO_TIERS: &str = "there are no tiers of storage";
 const CLEANER_READS_BATCHES: &str =
     "a cleaner holds one batch at a time, as large as max.message.bytes lets it be";
 const CLEANER_FILLS_TABLE: &str = "a cleaner's table of keys is filled as far as it stays fast; log.cleaner.dedupe.buffer.size is its memory";
-const NO_STREAMS: &str = "streams groups are not served yet";
+const ONE_STREAMS_ASSIGNOR: &str =
+    "streams groups have one assignor, no warm-up tasks and no plugin for descriptions";
 const ONE_SHARE_ASSIGNOR: &str = "share groups have one assignor, and assign at once";
 const TREE_SHARES: &str = "what share groups do is stored in the coordination tree, not in a topic";
 const TREE_OFFSETS: &str = "offsets are in the coordination tree, not in a topic";
@@ -229,7 +230,7 @@ const PREFIXES_WITHOUT_EFFECT: &[(&str, &str)] = &[
         "assignors run where the group is coordinated",
     ),
     ("group.share.", ONE_SHARE_ASSIGNOR),
-    ("group.streams.", NO_STREAMS),
+    ("group.streams.", ONE_STREAMS_ASSIGNOR),
     ("share.coordinator.", TREE_SHARES),
     (
         "zookeeper.ssl.",

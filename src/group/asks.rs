@@ -10,6 +10,7 @@ use super::messages::{
 };
 use super::offsets::Key;
 use super::share::{ShareHeartbeat, ShareReply};
+use super::streams::{StreamsHeartbeat, StreamsReply};
 use crate::coordinator::Answer;
 use crate::memory::Share;
 
@@ -77,6 +78,7 @@ pub(super) enum Ask {
     /// Put off by the group's removal; it is about all groups of the slot.
     EndTransaction(TransactionEnd, Answer<Result<(), GroupError>>),
     Share(ShareAsk),
+    StreamsHeartbeat(Box<StreamsHeartbeat>, Answer<Result<StreamsReply, Refusal>>),
     Describe(Answer<Option<Described>>),
     Delete(Answer<Result<(), GroupError>>),
     DeleteOffsets(Vec<Key>, Answer<Result<Outcomes, GroupError>>),

@@ -4,11 +4,13 @@ use super::asks::{Ask, FoundOffsets, OffsetsQuery};
 use super::classic::{ClassicGroup, State};
 use super::consumer::{ConsumerGroup, StoredConsumerGroup, Unstored, WrittenParts};
 use super::held_answers::{Held, HeldAnswers};
-use super::hosted_share::HostedShareGroup;
+use super::hosted_record::{HostedShareGroup, HostedStreamsGroup};
+use super::limits::INITIAL_EPOCH;
 use super::messages::{CommittedOffset, GroupError, GroupKind, GroupListing, GroupSurvey};
 use super::offsets::{Committed, Key, Offsets, WriteNumber};
 use super::pending::PendingByProducer;
 use super::share::ShareGroup;
+use super::streams::StreamsGroup;
 use crate::coordinator::Parts;
 use crate::memory::Memory;
 
@@ -20,6 +22,7 @@ pub(super) enum Members {
     Classic(Box<ClassicGroup>),
     Consumer(Box<HostedConsumerGroup>),
     Share(Box<HostedShareGroup>),
+    Streams(Box<HostedStreamsGroup>),
 }
 
 /// A consumer group, and what of it is on its way to the tree.
@@ -99,44 +102,59 @@ impl Group {
     pub(super) fn classic(&self) -> Option<&ClassicGroup> {
         match &self.members {
             Members::Classic(classic) => Some(classic),
-            Members::Consumer(_) | Members::Share(_) => None,
+            _ => None,
         }
     }
 
     pub(super) fn classic_mut(&mut self) -> Option<&mut ClassicGroup> {
         match &mut self.members {
             Members::Classic(classic) => Some(classic),
-            Members::Consumer(_) | Members::Share(_) => None,
+            _ => None,
         }
     }
 
     /// Its members, where they are those of a consumer group.
     pub(super) fn consumer(&self) -> Option<&ConsumerGroup> {
         match &self.members {
-            Members::Classic(_) | Members::Share(_) => None,
             Members::Consumer(hosted) => Some(&hosted.group),
+            _ => None,
         }
     }
 
     pub(super) fn consumer_mut(&mut self) -> Option<&mut HostedConsumerGroup> {
         match &mut self.members {
-            Members::Classic(_) | Members::Share(_) => None,
             Members::Consumer(hosted) => Some(hosted),
+            _ => None,
         }
     }
 
     /// Its members, where they share partitions.
     pub(super) fn share(&self) -> Option<&ShareGroup> {
         match &self.members {
-            Members::Classic(_) | Members::Consumer(_) => None,
             Members::Share(hosted) => Some(&hosted.group),
+            _ => None,
         }
     }
 
     pub(super) fn share_mut(&mut self) -> Option<&mut HostedShareGroup> {
         match &mut self.members {
-            Members::Classic(_) | Members::Consumer(_) => None,
             Members::Share(hosted) => Some(hosted),
+            _ => None,
+        }
+    }
+
+    /// Its members, where they are threads of a Kafka Streams application.
+    pub(super) fn streams(&self) -> Option<&StreamsGroup> {
+        match &self.members {
+            Members::Streams(hosted) => Some(&hosted.group),
+            _ => None,
+        }
+    }
+
+    pub(super) fn streams_mut(&mut self) -> Option<&mut HostedStreamsGroup> {
+        match &mut self.members {
+            Members::Streams(hosted) => Some(hosted),
+            _ => None,
         }
     }
 
@@ -149,6 +167,7 @@ impl Group {
             Members::Classic(_) => GroupKind::Classic,
             Members::Consumer(_) => GroupKind::Consumer,
             Members::Share(_) => GroupKind::Share,
+            Members::Streams(_) => GroupKind::Streams,
         }
     }
 
@@ -158,6 +177,7 @@ impl Group {
             Members::Classic(classic) => classic.state.name(),
             Members::Consumer(hosted) => hosted.group.state(),
             Members::Share(hosted) => hosted.group.state(),
+            Members::Streams(hosted) => hosted.group.state(),
         }
     }
 
@@ -167,6 +187,7 @@ impl Group {
             Members::Classic(classic) => classic.next_deadline(),
             Members::Consumer(hosted) => hosted.next_deadline(),
             Members::Share(hosted) => hosted.next_deadline(),
+            Members::Streams(hosted) => hosted.next_deadline(),
         }
     }
 
@@ -176,6 +197,7 @@ impl Group {
             Members::Classic(_) => Vec::new(),
             Members::Consumer(hosted) => hosted.held.take(),
             Members::Share(hosted) => hosted.held.take(),
+            Members::Streams(hosted) => hosted.held.take(),
         }
     }
 
@@ -185,6 +207,7 @@ impl Group {
             Members::Classic(classic) => classic.subscribes(topic),
             Members::Consumer(hosted) => hosted.group.subscribes(topic),
             Members::Share(hosted) => hosted.group.subscribes(topic),
+            Members::Streams(hosted) => hosted.group.subscribes(topic),
         }
     }
 
@@ -192,8 +215,13 @@ impl Group {
     pub(super) fn is_nothing(&self) -> bool {
         let never_had_members = match &self.members {
             Members::Classic(classic) => classic.generation == 0 && classic.protocol_type.is_none(),
-            Members::Consumer(hosted) => hosted.group.epoch == 0 && hosted.held.are_none(),
+            Members::Consumer(hosted) => {
+                hosted.group.epoch == INITIAL_EPOCH && hosted.held.are_none()
+            }
             Members::Share(hosted) => hosted.group.epoch == 0 && hosted.held.are_none(),
+            Members::Streams(hosted) => {
+                hosted.group.epoch == INITIAL_EPOCH && hosted.held.are_none()
+            }
         };
         self.has_no_members()
             && self.offsets.is_empty()
@@ -208,6 +236,7 @@ impl Group {
             Members::Classic(classic) => classic.is_empty() && !classic.has_pending(),
             Members::Consumer(hosted) => hosted.group.members.is_empty(),
             Members::Share(hosted) => hosted.group.members.is_empty(),
+            Members::Streams(hosted) => hosted.group.members.is_empty(),
         }
     }
 
@@ -217,6 +246,7 @@ impl Group {
             Members::Classic(classic) => classic.state == State::Empty,
             Members::Consumer(hosted) => hosted.group.members.is_empty(),
             Members::Share(hosted) => hosted.group.members.is_empty(),
+            Members::Streams(hosted) => hosted.group.members.is_empty(),
         }
     }
 
@@ -226,6 +256,7 @@ impl Group {
             Members::Classic(classic) => classic.protocol_type.clone().unwrap_or_default(),
             Members::Consumer(_) => "consumer".to_owned(),
             Members::Share(_) => "share".to_owned(),
+            Members::Streams(_) => "streams".to_owned(),
         }
     }
 
@@ -250,6 +281,7 @@ impl Group {
                 Members::Classic(classic) => classic.members.len(),
                 Members::Consumer(hosted) => hosted.group.members.len(),
                 Members::Share(hosted) => hosted.group.members.len(),
+                Members::Streams(hosted) => hosted.group.members.len(),
             },
             offsets: self.offsets.iter().map(offset).collect(),
         }
@@ -302,6 +334,11 @@ impl Group {
                 group if !group.subscribes(topic) => Some(offset.commit_ms),
                 _ => None,
             },
+            // As Kafka's StreamsGroup.offsetExpirationCondition.
+            Members::Streams(hosted) => match &hosted.group {
+                group if !group.subscribes(topic) => Some(offset.commit_ms),
+                _ => None,
+            },
             // It has none.
             Members::Share(_) => None,
         };
@@ -324,6 +361,9 @@ pub(super) fn fetch_offsets(
     } = wanted;
     if let Some(consumer) = group.and_then(Group::consumer) {
         consumer.check_fetch(member.id.as_deref(), member.epoch)?;
+    }
+    if let Some(streams) = group.and_then(Group::streams) {
+        streams.check_fetch(member.id.as_deref(), member.epoch)?;
     }
     let share = memory.try_take(fetched_bytes(group, keys.as_ref()));
     let share = share.ok_or(GroupError::CoordinatorNotAvailable)?;

@@ -17,6 +17,7 @@ use super::messages::{
 };
 use super::mirror::MirrorFeed;
 use super::share::{ShareHeartbeat, ShareReply};
+use super::streams::{StreamsHeartbeat, StreamsReply};
 use crate::clock::WallClock;
 use crate::coordinator::{Answer, Coordinator, Ownership, Slot, Topics};
 use crate::memory::Memory;
@@ -178,6 +179,38 @@ impl GroupCoordinator {
         }
         let beat = Box::new(beat);
         self.ask(group_id, |answer| Ask::ConsumerHeartbeat(beat, answer))
+            .await?
+    }
+
+    /// A heartbeat of a thread of a Kafka Streams application (KIP-1071).
+    pub async fn streams_heartbeat(
+        &self,
+        group_id: &str,
+        mut beat: StreamsHeartbeat,
+    ) -> Result<StreamsReply, Refusal> {
+        let GroupContext {
+            limits, members, ..
+        } = self.slots.context();
+        let (bytes, of_offsets) = (beat.bytes(), beat.offset_bytes());
+        let is_too_large = bytes.max(of_offsets) > MEMBER_BYTES_MAX;
+        if is_too_large || beat.member_id.len() > MEMBER_ID_BYTES_MAX {
+            return Err(GroupError::InvalidRequest.into());
+        }
+        let reserve = |bytes| {
+            let share = members.reserve(bytes, limits.members_bytes_max);
+            share.ok_or(GroupError::GroupMaxSizeReached)
+        };
+        // What changes nothing takes nothing.
+        if beat.topology.is_some() {
+            let names = group_id.len() + beat.client_id.len() + beat.member_id.len();
+            let bytes = 3 * (bytes + names) + MEMBER_OVERHEAD_BYTES;
+            beat.reserved = Some(reserve(bytes)?);
+        }
+        if of_offsets > 0 {
+            beat.reserved_offsets = Some(reserve(of_offsets)?);
+        }
+        let beat = Box::new(beat);
+        self.ask(group_id, |answer| Ask::StreamsHeartbeat(beat, answer))
             .await?
     }
 

@@ -5,6 +5,10 @@ use std::time::Duration;
 /// What one join may bring, and a member's assignment may be, bytes: what Kafka's coordinator can store in one message.
 pub(super) const MEMBER_BYTES_MAX: usize = 1 << 20;
 
+/// The epoch of a group of the new protocols before anything changes it (Kafka's TargetAssignmentMetadata.INITIAL): a member's
+/// epoch is above 0 as soon as it has joined.
+pub(super) const INITIAL_EPOCH: i32 = 1;
+
 /// What of a consumer group or a share group could not be stored is stored again after this, ms.
 pub(super) const STORE_AGAIN_MS: i64 = 1_000;
 

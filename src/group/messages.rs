@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::consumer::ConsumerGroupDescription;
 use super::reserved::Reserved;
 use super::share::ShareGroupDescription;
+use super::streams::StreamsGroupDescription;
 use crate::coordinator::CoordinatorError;
 use crate::log::{Outcome, TransactionMarker, TransactionVersion};
 
@@ -65,6 +66,8 @@ pub enum GroupError {
     UnsupportedAssignor,
     #[error("the regular expression is not valid")]
     InvalidRegularExpression,
+    #[error("no broker can run the topology")]
+    StreamsInvalidTopology,
     #[error("members of this protocol must use a newer version of the request")]
     UnsupportedVersion,
     #[error("an open transaction has an offset of the partition")]
@@ -345,6 +348,8 @@ pub enum GroupKind {
     Consumer,
     /// ShareGroupHeartbeat (KIP-932).
     Share,
+    /// StreamsGroupHeartbeat (KIP-1071).
+    Streams,
 }
 
 impl GroupKind {
@@ -354,6 +359,7 @@ impl GroupKind {
             Self::Classic => "classic",
             Self::Consumer => "consumer",
             Self::Share => "share",
+            Self::Streams => "streams",
         }
     }
 }
@@ -367,6 +373,8 @@ pub enum Described {
     Consumer(ConsumerGroupDescription),
     /// A share group.
     Share(ShareGroupDescription),
+    /// A streams group.
+    Streams(StreamsGroupDescription),
 }
 
 /// A group with its offsets.

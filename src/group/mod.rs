@@ -3,7 +3,7 @@
 //! - `group_coordinator`: what the rest of the broker asks
 //! - `groups`: the machine: the groups of one slot
 //! - `group`: one group; `classic`: its members of the classic protocol, `consumer`: those of KIP-848, `share`: those of a share
-//!   group, state machines without I/O; `held_answers`: what waits until their changes are stored
+//!   group, `streams`: threads of a Kafka Streams application (KIP-1071), state machines without I/O; `held_answers`: what waits until their changes are stored
 //! - `offsets`: its offsets; `pending`: those of open transactions; `producers`: the producers that a slot knows
 //! - `persist`: groups and offsets as nodes of the coordination tree, and back; `record`: a group's own, in parts where
 //!   it is large; `stored_transactions`: the same of what transactions have for groups
@@ -17,7 +17,7 @@ mod group;
 mod group_coordinator;
 mod groups;
 mod held_answers;
-mod hosted_share;
+mod hosted_record;
 mod limits;
 mod member;
 mod messages;
@@ -31,6 +31,7 @@ mod record;
 mod reserved;
 mod share;
 mod stored_transactions;
+mod streams;
 mod subscription;
 #[cfg(test)]
 mod testing;
@@ -53,5 +54,10 @@ pub use reserved::Reserved;
 pub use share::{
     ShareGroupDescription, ShareGroupSettings, ShareHeartbeat, ShareMemberDescription, ShareReply,
     ToInitialize,
+};
+pub use streams::{
+    Endpoint, EndpointPartitions, OwnedLists, Status, StatusCode, StreamsGroupDescription,
+    StreamsHeartbeat, StreamsMemberDescription, StreamsReply, StreamsSettings, TaskNumbers,
+    TaskOffset, TopicToCreate,
 };
 pub use subscription::assigned_partitions;

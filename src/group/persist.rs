@@ -8,7 +8,7 @@ use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use super::classic::{ClassicGroup, State};
 use super::consumer::{self, CONSUMER_TYPE, GroupSettings};
 use super::group::{HostedConsumerGroup, Members};
-use super::hosted_share::HostedShareGroup;
+use super::hosted_record::{HostedShareGroup, HostedStreamsGroup};
 use super::limits::OFFSET_OVERHEAD_BYTES;
 use super::member::Member;
 use super::messages::{CommittedOffset, JoinRequest};
@@ -17,6 +17,7 @@ use super::pending::{Pending, PendingByProducer};
 use super::record;
 use super::reserved::GroupMemory;
 use super::share::{self, SHARE_TYPE};
+use super::streams::{self, STREAMS_TYPE};
 use super::subscription::{assigned_partitions, subscribed_topics};
 use crate::coordinator::{Parts, StoredId, Topics};
 use crate::meta::paths::GroupNode;
@@ -267,6 +268,16 @@ fn load_members(
             Ok((group, parts)) => {
                 let hosted = HostedShareGroup::new(group, parts);
                 (Members::Share(hosted), Parts::default())
+            }
+            Err(error) => (nobody(error), Parts::default()),
+        };
+    }
+    if record::type_of(stored).as_deref() == Some(STREAMS_TYPE) {
+        let settings = settings.streams(&stored.id);
+        return match streams::load(stored, &settings, now_ms) {
+            Ok((group, parts)) => {
+                let hosted = HostedStreamsGroup::new(group, parts);
+                (Members::Streams(hosted), Parts::default())
             }
             Err(error) => (nobody(error), Parts::default()),
         };

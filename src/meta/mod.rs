@@ -11,6 +11,7 @@ pub mod paths;
 pub mod records;
 mod session;
 pub mod share_records;
+pub mod streams_records;
 mod transfer;
 mod tree;
 mod upgrade;

@@ -1,7 +1,7 @@
 //! A request and a response of any API.
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::{ApiKey, RequestKind, ResponseKind};
+use kafka_protocol::messages::{ApiKey as Known, RequestKind, ResponseKind};
 use kafka_protocol::protocol::{Decodable, Encodable, Request};
 
 use super::*;
@@ -22,7 +22,7 @@ macro_rules! any {
                     $(<$request as Request>::KEY => $message::decode(body, version).map(Self::$message),)*
                     _ => {
                         let unknown = |()| anyhow::Error::msg(format!("no API has key {key}"));
-                        let key = ApiKey::try_from(key).map_err(unknown)?;
+                        let key = Known::try_from(key).map_err(unknown)?;
                         $kind::decode(key, body, version).map(Self::Other)
                     }
                 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::group::{
     ConsumerGroupDescription, ConsumerMemberDescription, Described, GroupDescription, GroupKind,
     MemberDescription, MemberPartitions, ShareGroupDescription, ShareMemberDescription,
-    assigned_partitions,
+    StreamsGroupDescription, StreamsMemberDescription, TaskNumbers, assigned_partitions,
 };
 
 /// A group with its members.
@@ -45,6 +45,7 @@ impl From<Described> for Seen {
             Described::Classic(group) => of_classic(group),
             Described::Consumer(group) => of_consumer(group),
             Described::Share(group) => of_share(group),
+            Described::Streams(group) => of_streams(group),
         }
     }
 }
@@ -108,6 +109,93 @@ fn of_share(group: ShareGroupDescription) -> Seen {
         protocol: "simple".to_owned(),
         members: group.members.into_iter().map(member).collect(),
     }
+}
+
+fn of_streams(group: StreamsGroupDescription) -> Seen {
+    let names = group.members.iter();
+    let names: HashMap<String, String> = names
+        .map(|member| (member.member_id.clone(), member.client_id.clone()))
+        .collect();
+    let members = group.members.iter().map(|member| SeenMember {
+        member_id: member.member_id.clone(),
+        instance_id: member.instance_id.clone(),
+        client_id: member.client_id.clone(),
+        client_host: member.client_host.clone(),
+        partitions: partitions_of_tasks(&group, &member.assigned.active),
+        standing: streams_standing(&group, member, &names),
+    });
+    Seen {
+        kind: GroupKind::Streams,
+        state: group.state,
+        generation: group.epoch,
+        protocol_type: "streams".to_owned(),
+        protocol: "sticky".to_owned(),
+        members: members.collect(),
+    }
+}
+
+/// The partitions that tasks read; a topic may have fewer than its part of the application has tasks.
+fn partitions_of_tasks(
+    group: &StreamsGroupDescription,
+    tasks: &TaskNumbers,
+) -> Vec<(String, Vec<i32>)> {
+    let Some(topology) = &group.topology else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for (part, numbers) in tasks {
+        let part = topology.subtopologies.get(part);
+        let topics = part.into_iter().flat_map(|part| part.inputs());
+        found.extend(topics.map(|topic| (topic.clone(), numbers.clone())));
+    }
+    found
+}
+
+/// Which tasks a member has, and what it waits for.
+fn streams_standing(
+    group: &StreamsGroupDescription,
+    member: &StreamsMemberDescription,
+    names: &HashMap<String, String>,
+) -> Option<String> {
+    let list = |tasks: &TaskNumbers| {
+        let tasks = tasks
+            .iter()
+            .flat_map(|(part, numbers)| numbers.iter().map(move |n| format!("{part}_{n}")));
+        tasks.collect::<Vec<_>>().join(" ")
+    };
+    let mut said = Vec::new();
+    if member.epoch == -2 {
+        said.push("left for a while; its tasks wait for it".to_owned());
+    }
+    if !member.assigned.active.is_empty() {
+        said.push(format!("runs {}", list(&member.assigned.active)));
+    }
+    if !member.assigned.standby.is_empty() {
+        said.push(format!("stands by for {}", list(&member.assigned.standby)));
+    }
+    if !member.revoking.active.is_empty() || !member.revoking.standby.is_empty() {
+        let (active, standby) = (
+            list(&member.revoking.active),
+            list(&member.revoking.standby),
+        );
+        let tasks = format!("{active} {standby}");
+        let tasks = tasks.trim();
+        said.push(format!(
+            "is asked to give up {tasks} and has not said yet that it has"
+        ));
+    }
+    if !member.waits_for.is_empty() {
+        let names: Vec<&str> = member
+            .waits_for
+            .iter()
+            .map(|id| names.get(id).map_or(&**id, String::as_str))
+            .collect();
+        said.push(format!("waits for tasks of {}", names.join(", ")));
+    }
+    if let Some(why) = &group.hindrance {
+        said.push(why.clone());
+    }
+    (!said.is_empty()).then(|| format!("epoch {}: {}", member.epoch, said.join("; ")))
 }
 
 fn without_ids(partitions: &MemberPartitions) -> Vec<(String, Vec<i32>)> {

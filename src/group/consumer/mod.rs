@@ -39,6 +39,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
 use crate::coordinator::Topics;
+use crate::group::limits::INITIAL_EPOCH;
 use crate::group::member::member_label;
 use crate::group::messages::GroupError;
 
@@ -116,8 +117,8 @@ pub(in crate::group) struct Told {
 impl ConsumerGroup {
     pub(in crate::group) fn new(now_ms: i64) -> Self {
         Self {
-            epoch: 0,
-            assignment_epoch: 0,
+            epoch: INITIAL_EPOCH,
+            assignment_epoch: INITIAL_EPOCH,
             assigned_ms: 0,
             members: BTreeMap::new(),
             instances: HashMap::new(),

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::tests::{SomeTopics, joining, plain};
+use super::tests::{joining, plain};
 use super::*;
 use crate::coordinator::StoredId;
-use crate::group::testing::settings;
+use crate::group::testing::{SomeTopics, settings};
 use crate::meta::{Node, Op, paths};
 
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::assignor::Assignor;
 use crate::group::share::ShareGroupSettings;
+use crate::group::streams::StreamsSettings;
 
 /// Whether a group with members may become one of the other protocol (`group.consumer.migration.policy`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,4 +76,6 @@ pub trait GroupSettings: Send + Sync {
     fn consumer(&self, group_id: &str) -> Arc<ConsumerSettings>;
     /// The same of a share group.
     fn share(&self, group_id: &str) -> ShareGroupSettings;
+    /// The same of a streams group.
+    fn streams(&self, group_id: &str) -> StreamsSettings;
 }

@@ -4,84 +4,12 @@ mod migration;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::pin::Pin;
-
-use parking_lot::Mutex;
-use uuid::Uuid;
 
 use super::*;
-use crate::coordinator::TopicPartition;
 use crate::group::classic::Limits;
 use crate::group::messages::{Heartbeat, JoinReply, JoinRequest, Refusal, SyncRequest};
 use crate::group::subscription::assigned_partitions;
-use crate::group::testing::settings;
-
-/// Topics by name, each with a number of partitions.
-pub(super) struct SomeTopics {
-    counts: Mutex<BTreeMap<String, (Uuid, i32)>>,
-    version: Mutex<u64>,
-}
-
-impl SomeTopics {
-    pub(super) fn new(counts: &[(&str, i32)]) -> Self {
-        let topics = Self {
-            counts: Mutex::default(),
-            version: Mutex::new(1),
-        };
-        for (name, count) in counts {
-            topics.put(name, *count);
-        }
-        topics
-    }
-
-    pub(super) fn put(&self, name: &str, count: i32) {
-        let mut counts = self.counts.lock();
-        let next = Uuid::from_u128(counts.len() as u128 + 1);
-        let entry = counts.entry(name.to_owned()).or_insert((next, 0));
-        entry.1 = count;
-        *self.version.lock() += 1;
-    }
-}
-
-impl Topics for SomeTopics {
-    fn partition(&self, topic: &str, index: i32) -> Option<TopicPartition> {
-        let (topic_id, count) = self.shape_of(topic)?;
-        (0..count).contains(&index).then(|| TopicPartition {
-            topic_id,
-            identity: format!("0-{index}"),
-        })
-    }
-
-    fn index_of(&self, _: &str, identity: &str) -> Option<i32> {
-        identity.strip_prefix("0-")?.parse().ok()
-    }
-
-    fn id_of(&self, topic: &str) -> Option<Uuid> {
-        Some(self.shape_of(topic)?.0)
-    }
-
-    fn name_of(&self, id: Uuid) -> Option<String> {
-        let counts = self.counts.lock();
-        let found = counts.iter().find(|(_, (of, _))| *of == id);
-        found.map(|(name, _)| name.clone())
-    }
-
-    fn shape_of(&self, topic: &str) -> Option<(Uuid, i32)> {
-        self.counts.lock().get(topic).copied()
-    }
-
-    fn for_each_name(&self, tell: &mut dyn FnMut(&str)) {
-        self.counts.lock().keys().for_each(|name| tell(name));
-    }
-
-    fn version(&self) -> u64 {
-        *self.version.lock()
-    }
-
-    fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(async {})
-    }
-}
+use crate::group::testing::{SomeTopics, settings};
 
 /// A group with its topics and a clock.
 struct Bench {
@@ -228,33 +156,33 @@ fn classic(id: &str, owned: &[i32]) -> JoinRequest {
 fn a_second_member_gets_what_the_first_has_given_up_and_not_before() {
     let mut bench = Bench::new(&[("t", 4)]);
     let a = bench.join("a", &["t"]);
-    assert_eq!((a.member_epoch, &*a.member_id), (1, "a"));
+    assert_eq!((a.member_epoch, &*a.member_id), (2, "a"));
     assert_eq!(bench.assignment(&a), Some(has("t", &[0, 1, 2, 3])));
     assert_eq!(a.heartbeat_interval_ms, 5_000);
     let b = bench.join("b", &["t"]);
-    assert_eq!(b.member_epoch, 2);
+    assert_eq!(b.member_epoch, 3);
     assert_eq!(bench.assignment(&b), Some(Has::new()));
     // It is not where it is to be: it is to ask again soon.
     assert_eq!(b.heartbeat_interval_ms, 500);
     assert_eq!(bench.group.state(), "Reconciling");
     // The first one learns that it is to keep two; until it says so, the other waits.
-    let a = bench.beat(plain("a", 1)).unwrap();
+    let a = bench.beat(plain("a", 2)).unwrap();
     assert_eq!(
         (a.member_epoch, bench.assignment(&a)),
-        (1, Some(has("t", &[0, 1])))
+        (2, Some(has("t", &[0, 1])))
     );
-    let b = bench.beat(plain("b", 2)).unwrap();
-    assert_eq!((b.member_epoch, b.assignment), (2, None));
-    let a = bench.has("a", 1, &has("t", &[0, 1, 2]));
-    assert_eq!((a.member_epoch, a.assignment), (1, None));
-    let a = bench.has("a", 1, &has("t", &[0, 1]));
+    let b = bench.beat(plain("b", 3)).unwrap();
+    assert_eq!((b.member_epoch, b.assignment), (3, None));
+    let a = bench.has("a", 2, &has("t", &[0, 1, 2]));
     assert_eq!((a.member_epoch, a.assignment), (2, None));
-    let b = bench.beat(plain("b", 2)).unwrap();
+    let a = bench.has("a", 2, &has("t", &[0, 1]));
+    assert_eq!((a.member_epoch, a.assignment), (3, None));
+    let b = bench.beat(plain("b", 3)).unwrap();
     assert_eq!(bench.assignment(&b), Some(has("t", &[2, 3])));
     assert_eq!(bench.group.state(), "Stable");
-    assert_eq!(bench.group.check_fetch(Some("b"), 2), Ok(()));
+    assert_eq!(bench.group.check_fetch(Some("b"), 3), Ok(()));
     let stale = Err(GroupError::StaleMemberEpoch);
-    assert_eq!(bench.group.check_fetch(Some("b"), 1), stale);
+    assert_eq!(bench.group.check_fetch(Some("b"), 2), stale);
 }
 
 #[test]
@@ -262,15 +190,15 @@ fn a_lost_answer_repeated_gives_the_same_and_a_wrong_epoch_is_fenced() {
     let mut bench = Bench::new(&[("t", 4)]);
     bench.join("a", &["t"]);
     bench.join("b", &["t"]);
-    bench.beat(plain("a", 1)).unwrap();
+    bench.beat(plain("a", 2)).unwrap();
     // The answer that gives a epoch 2 is lost.
-    let first = bench.has("a", 1, &has("t", &[0, 1]));
-    let again = bench.has("a", 1, &has("t", &[0, 1]));
+    let first = bench.has("a", 2, &has("t", &[0, 1]));
+    let again = bench.has("a", 2, &has("t", &[0, 1]));
     assert_eq!(first.member_epoch, again.member_epoch);
     for (epoch, owned) in [
-        (3, Has::new()),
+        (4, Has::new()),
         (0x7fff_ffff, Has::new()),
-        (1, has("t", &[2])),
+        (2, has("t", &[2])),
     ] {
         let id = bench.topics.id_of("t").unwrap();
         let owned = owned.into_values().map(|partitions| (id, partitions));
@@ -281,7 +209,7 @@ fn a_lost_answer_repeated_gives_the_same_and_a_wrong_epoch_is_fenced() {
         let refused = bench.beat(beat).unwrap_err();
         assert_eq!(refused.error, GroupError::FencedMemberEpoch, "{epoch}");
     }
-    let unknown = bench.beat(plain("nobody", 1)).unwrap_err();
+    let unknown = bench.beat(plain("nobody", 2)).unwrap_err();
     assert_eq!(unknown.error, GroupError::UnknownMemberId);
     // It joins again with nothing, and has all that is its own at once.
     let a = bench.join("a", &["t"]);
@@ -305,7 +233,7 @@ fn a_silent_member_is_thrown_out_and_one_that_gives_nothing_up_too() {
     for _ in 0..12 {
         let reply = bench.beat(plain("b", b.member_epoch)).unwrap();
         assert_eq!(reply.member_epoch, b.member_epoch);
-        bench.beat(plain("c", 5)).ok();
+        bench.beat(plain("c", 6)).ok();
         bench.pass(5_000);
         bench.tick();
     }
@@ -341,7 +269,7 @@ fn a_static_member_comes_back_to_what_it_had_under_another_id() {
     let b = bench.beat(as_static(joining("b", &["t"]))).unwrap();
     assert!(b.member_epoch > a.member_epoch);
     assert_eq!(bench.assignment(&b), Some(has("t", &[0, 1])));
-    let fenced = bench.beat(as_static(plain("a", 1))).unwrap_err();
+    let fenced = bench.beat(as_static(plain("a", 2))).unwrap_err();
     assert_eq!(fenced.error, GroupError::FencedInstanceId);
     assert_eq!(bench.group.members.len(), 2);
     bench.beat(as_static(plain("b", -1))).unwrap();
@@ -393,7 +321,7 @@ fn targets_are_made_once_in_an_interval() {
     let c = bench.join("c", &["t"]);
     assert_eq!(
         (b.member_epoch, c.member_epoch),
-        (1, 1),
+        (2, 2),
         "by the old target"
     );
     assert_eq!(bench.group.state(), "Assigning");
@@ -419,19 +347,19 @@ fn commits_of_an_older_epoch_are_taken_for_what_the_member_has_had_since() {
     let mut bench = Bench::new(&[("t", 4)]);
     bench.join("a", &["t"]);
     bench.join("b", &["t"]);
-    bench.beat(plain("a", 1)).unwrap();
-    bench.has("a", 1, &has("t", &[0, 1]));
+    bench.beat(plain("a", 2)).unwrap();
+    bench.has("a", 2, &has("t", &[0, 1]));
     let id = bench.topics.id_of("t").unwrap();
     let kind = CommitKind::Plain { version: 9 };
-    let allowed = bench.group.check_commit(("a", None, 1), kind).unwrap();
+    let allowed = bench.group.check_commit(("a", None, 2), kind).unwrap();
     assert_eq!(allowed.check(id, 0), Ok(()));
     assert_eq!(allowed.check(id, 2), Err(GroupError::StaleMemberEpoch));
-    let all = bench.group.check_commit(("a", None, 2), kind).unwrap();
+    let all = bench.group.check_commit(("a", None, 3), kind).unwrap();
     assert_eq!(all.check(id, 2), Ok(()));
-    let later = bench.group.check_commit(("a", None, 3), kind);
+    let later = bench.group.check_commit(("a", None, 4), kind);
     assert_eq!(later.unwrap_err(), GroupError::StaleMemberEpoch);
     let old = CommitKind::Plain { version: 8 };
-    let old = bench.group.check_commit(("a", None, 2), old);
+    let old = bench.group.check_commit(("a", None, 3), old);
     assert_eq!(old.unwrap_err(), GroupError::UnsupportedVersion);
     let outside = bench.group.check_commit(("", None, -1), kind);
     assert_eq!(outside.unwrap_err(), GroupError::UnknownMemberId);
@@ -478,7 +406,7 @@ fn a_member_that_takes_anothers_id_leaves_nothing_of_it() {
     }
     let gone = bench.beat(ConsumerHeartbeat {
         instance_id: Some("i".to_owned()),
-        ..plain("a", 1)
+        ..plain("a", 2)
     });
     assert_eq!(gone.unwrap_err().error, GroupError::UnknownMemberId);
     // A static member that left comes back under the id of another one.

@@ -34,6 +34,7 @@ impl Groups {
         let prefix = request.instance_id.as_deref().unwrap_or(&request.client_id);
         let new_id = format!("{prefix}-{}", Uuid::new_v4());
         self.be_classic_if_empty(now_ms, group_id);
+        self.be_classic_if_streams(now_ms, group_id);
         let group = self.groups.get(group_id);
         if group.is_some_and(|group| group.consumer().is_some()) {
             return self.join_consumer(now_ms, group_id, (new_id, request), answer);
@@ -95,7 +96,7 @@ impl Groups {
             .map(|group| &mut group.members)
         {
             None => answer.send(vec![Err(GroupError::UnknownMemberId); members.len()]),
-            Some(Members::Share(_)) => {
+            Some(Members::Share(_) | Members::Streams(_)) => {
                 answer.send(vec![Err(GroupError::UnknownMemberId); members.len()]);
             }
             Some(Members::Consumer(_)) => self.leave_consumer(now_ms, group_id, members, answer),

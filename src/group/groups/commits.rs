@@ -125,6 +125,12 @@ impl Groups {
                 Ok(vec![Ok(()); commit.offsets.len()])
             }
             Members::Share(_) => Err(GroupError::GroupIdNotFound),
+            Members::Streams(hosted) => {
+                let version = Some(commit.version);
+                hosted
+                    .group
+                    .check_commit(member, version, keys_of(&commit.offsets))
+            }
             Members::Consumer(hosted) => {
                 let version = commit.version;
                 let kind = CommitKind::Plain { version };
@@ -177,6 +183,11 @@ impl Groups {
         self.drop_if_nothing(group_id);
         outcomes
     }
+}
+
+/// Topics and partitions of offsets.
+pub(super) fn keys_of(offsets: &[OffsetToCommit]) -> impl Iterator<Item = (&str, i32)> {
+    offsets.iter().map(|asked| (&*asked.topic, asked.partition))
 }
 
 /// What of the offsets a member may commit.

@@ -369,7 +369,7 @@ impl Groups {
             return Vec::new();
         };
         match std::mem::replace(&mut group.members, Members::Classic(Box::new(classic))) {
-            Members::Classic(_) | Members::Share(_) => Vec::new(),
+            Members::Classic(_) | Members::Share(_) | Members::Streams(_) => Vec::new(),
             Members::Consumer(mut hosted) => {
                 group.parts = std::mem::take(&mut hosted.nodes.head);
                 hosted.held.take()

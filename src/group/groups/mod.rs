@@ -3,7 +3,7 @@
 //! - here: the machine, and timers
 //! - `classic`: members of classic groups
 //! - `consumer`: consumer groups of KIP-848
-//! - `share`: share groups
+//! - `share`: share groups; `streams`: streams groups; `recorded`: how changes of both get to the tree
 //! - `commits`: offsets that are committed
 //! - `transactions`: offsets of transactions, and their markers
 //! - `removals`: what is deleted, by request or because its retention is over
@@ -12,8 +12,10 @@
 mod classic;
 mod commits;
 mod consumer;
+mod recorded;
 mod removals;
 mod share;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod transactions;
@@ -128,8 +130,8 @@ pub(super) enum Then {
         group_id: String,
         number: WriteNumber,
     },
-    /// What changed in a share group.
-    ShareGroup {
+    /// What changed in a group that is stored in one record.
+    RecordedGroup {
         group_id: String,
         number: WriteNumber,
     },
@@ -232,8 +234,14 @@ impl Machine for Groups {
         let Some(ask) = self.refuse_of_share(&group_id, ask) else {
             return;
         };
+        let Some(ask) = self.refuse_of_streams(&group_id, ask) else {
+            return;
+        };
         match ask {
             Ask::Share(ask) => self.share_ask(now_ms, &group_id, ask),
+            Ask::StreamsHeartbeat(beat, answer) => {
+                self.streams_heartbeat(now_ms, &group_id, *beat, answer);
+            }
             Ask::Join(request, answer) => self.join(now_ms, &group_id, &request, answer),
             Ask::Sync(request, answer) => self.sync(now_ms, &group_id, request, answer),
             Ask::Heartbeat(beat, answer) => {
@@ -314,6 +322,7 @@ impl Machine for Groups {
                 }
                 Members::Consumer(_) => self.tick_consumer(now_ms, &group_id),
                 Members::Share(_) => self.tick_share(now_ms, &group_id),
+                Members::Streams(_) => self.tick_streams(now_ms, &group_id),
             }
         }
         if self.check_at_ms <= now_ms {
@@ -392,8 +401,8 @@ impl Machine for Groups {
             Then::ConsumerGroup { group_id, number } => {
                 self.consumer_stored(now_ms, &group_id, number, stored);
             }
-            Then::ShareGroup { group_id, number } => {
-                self.share_stored(now_ms, &group_id, number, stored);
+            Then::RecordedGroup { group_id, number } => {
+                self.recorded_stored(now_ms, &group_id, number, stored);
             }
             Then::Released { held } => held.into_iter().for_each(|answer| answer(stored)),
             Then::Nothing => {}
@@ -447,6 +456,7 @@ impl Groups {
         Some(match &group.members {
             Members::Classic(classic) => Described::Classic(classic.describe()),
             Members::Share(hosted) => Described::Share(hosted.group.describe(&*self.topics)),
+            Members::Streams(hosted) => Described::Streams(hosted.group.describe()),
             Members::Consumer(hosted) => {
                 let settings = self.consumer_settings(group_id);
                 Described::Consumer(hosted.group.describe(&settings, &*self.topics))

@@ -13,6 +13,8 @@ use crate::group::group::Group;
 use crate::group::messages::GroupError;
 use crate::group::offsets::{Key, WriteNumber};
 use crate::group::producers::WaitingForProducer;
+use crate::group::share::ShareGroup;
+use crate::group::streams::StreamsGroup;
 use crate::group::{persist, stored_transactions};
 use crate::meta::{Op, paths};
 
@@ -76,7 +78,8 @@ impl Groups {
                 let settings = self.consumer_settings(group_id);
                 self.settle(group_id);
                 self.settle_consumer(now_ms, group_id, &settings);
-                self.settle_share(group_id);
+                self.settle_recorded::<ShareGroup>(group_id);
+                self.settle_recorded::<StreamsGroup>(group_id);
             }
         }
         if let Some(answer) = answer {

@@ -1,18 +1,15 @@
-//! Share groups: what is asked of them, and how changes get to the tree. A group has one write under way; what changes
-//! meanwhile goes with the next one.
+//! Share groups: what is asked of them.
 
 use uuid::Uuid;
 
-use super::{Groups, Then};
-use crate::coordinator::{Answer, Parts, Write};
+use super::Groups;
+use crate::coordinator::{Answer, Parts};
 use crate::group::asks::{Ask, ByTopic, ShareAsk};
 use crate::group::group::{Group, Members};
-use crate::group::hosted_share::{HostedShareGroup, ShareInFlight};
-use crate::group::limits::STORE_AGAIN_MS;
+use crate::group::hosted_record::HostedShareGroup;
 use crate::group::messages::{GroupError, Refusal};
-use crate::group::offsets::{Offsets, WriteNumber};
-use crate::group::share::{self, ShareGroup, ShareHeartbeat, ShareReply};
-use crate::observe::{EventKind, Happened};
+use crate::group::offsets::Offsets;
+use crate::group::share::{ShareGroup, ShareHeartbeat, ShareReply};
 
 /// Epoch of a member that joins.
 const JOIN: i32 = 0;
@@ -125,7 +122,7 @@ impl Groups {
             })),
             Err(refusal) => answer.send(Err(refusal)),
         }
-        self.settle_share(group_id);
+        self.settle_recorded::<ShareGroup>(group_id);
     }
 
     /// Changes a share group; answers when that is stored.
@@ -142,7 +139,7 @@ impl Groups {
             Ok(done) => hosted.hold(Box::new(move |stored| answer.send(stored.map(|()| done)))),
             Err(error) => answer.send(Err(error)),
         }
-        self.settle_share(group_id);
+        self.settle_recorded::<ShareGroup>(group_id);
     }
 
     /// Makes a share group, where there is no group of that name.
@@ -158,12 +155,10 @@ impl Groups {
     /// What is due in a share group.
     pub(super) fn tick_share(&mut self, now_ms: i64, group_id: &str) {
         if let Some(hosted) = self.groups.get_mut(group_id).and_then(Group::share_mut) {
-            if hosted.store_again_ms.is_some_and(|at_ms| at_ms <= now_ms) {
-                hosted.store_again_ms = None;
-            }
+            hosted.tick(now_ms);
             hosted.group.tick(now_ms);
         }
-        self.settle_share(group_id);
+        self.settle_recorded::<ShareGroup>(group_id);
     }
 
     /// Share groups have no more to do with a topic that is gone.
@@ -173,78 +168,7 @@ impl Groups {
             hosted.group.forget_topic(topic_id).then(|| id.clone())
         });
         for group_id in had.collect::<Vec<_>>() {
-            self.settle_share(&group_id);
+            self.settle_recorded::<ShareGroup>(&group_id);
         }
-    }
-
-    /// Reports what happened, stores what changed, and updates the group's timer.
-    pub(super) fn settle_share(&mut self, group_id: &str) {
-        let Some(hosted) = self.groups.get_mut(group_id).and_then(Group::share_mut) else {
-            return;
-        };
-        for (who, why) in hosted.group.take_told() {
-            let (epoch, members) = (hosted.group.epoch, hosted.group.members.len());
-            let rebalance = Happened::new(EventKind::Rebalance, group_id)
-                .who(&who)
-                .why(&why)
-                .detail(format!("group epoch {epoch}, {members} members"));
-            self.context.events.tell(rebalance);
-        }
-        self.flush_share(group_id);
-        self.reschedule(group_id);
-        self.drop_if_nothing(group_id);
-    }
-
-    /// Stores what changed, where no write is under way.
-    fn flush_share(&mut self, group_id: &str) {
-        let number = self.number();
-        let group = self.groups.get_mut(group_id);
-        // What is on its way to be removed is not written any more; if it stays, this comes again.
-        let group = group.filter(|group| group.removal.is_none());
-        let Some(hosted) = group.and_then(Group::share_mut) else {
-            return;
-        };
-        let waits = hosted.in_flight.is_some() || hosted.store_again_ms.is_some();
-        if waits || !hosted.group.is_unstored() {
-            return;
-        }
-        hosted.group.set_unstored(false);
-        let (ops, parts_number) = share::ops(group_id, &hosted.group, &mut hosted.parts);
-        hosted.in_flight = Some(ShareInFlight {
-            number,
-            parts_number,
-            change: hosted.group.change(),
-        });
-        let group_id = group_id.to_owned();
-        self.writes.push(Write {
-            id: group_id.clone(),
-            ops,
-            then: Then::ShareGroup { group_id, number },
-        });
-    }
-
-    pub(super) fn share_stored(
-        &mut self,
-        now_ms: i64,
-        group_id: &str,
-        number: WriteNumber,
-        stored: Result<(), GroupError>,
-    ) {
-        let Some(hosted) = self.groups.get_mut(group_id).and_then(Group::share_mut) else {
-            return;
-        };
-        let over = hosted.in_flight.take_if(|own| own.number == number);
-        let Some(over) = over else { return };
-        match stored {
-            Ok(()) => {
-                hosted.parts.stored(over.parts_number);
-            }
-            Err(_) => {
-                hosted.group.set_unstored(true);
-                hosted.store_again_ms = Some(now_ms + STORE_AGAIN_MS);
-            }
-        }
-        hosted.held.settle(over.change, stored);
-        self.settle_share(group_id);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Of one producer one write is in flight at a time; what comes meanwhile waits.
 
-use super::commits::check_each;
+use super::commits::{check_each, keys_of};
 use super::{Groups, Then};
 use crate::coordinator::{Answer, Machine};
 use crate::group::asks::{Ask, Outcomes};
@@ -88,6 +88,10 @@ impl Groups {
                 Ok(vec![Ok(()); commit.offsets.len()])
             }
             Members::Share(_) => Err(GroupError::GroupIdNotFound),
+            Members::Streams(hosted) => {
+                let keys = keys_of(&commit.offsets);
+                hosted.group.check_commit(member, None, keys)
+            }
             Members::Consumer(hosted) => {
                 let allowed = hosted
                     .group

@@ -9,18 +9,18 @@ fn a_classic_member_beside_a_new_one_gives_up_and_joins_again() {
     let given = bench.join_classic(&classic("", &[])).unwrap();
     assert_eq!((given.generation, &*given.member_id), (-1, "new-c"));
     let b = bench.join_classic(&classic("new-c", &[])).unwrap();
-    assert_eq!((b.generation, b.protocol.as_deref()), (2, Some("range")));
+    assert_eq!((b.generation, b.protocol.as_deref()), (3, Some("range")));
     assert_eq!((&*b.leader, b.members.len()), ("", 0), "nobody leads");
-    assert_eq!(bench.sync_classic("new-c", 2), Ok(Has::new()));
+    assert_eq!(bench.sync_classic("new-c", 3), Ok(Has::new()));
     assert_eq!(
-        bench.heartbeat_classic("new-c", 2),
+        bench.heartbeat_classic("new-c", 3),
         Ok(()),
         "others still have its part"
     );
-    bench.beat(plain("a", 1)).unwrap();
-    bench.has("a", 1, &has("t", &[0, 1]));
+    bench.beat(plain("a", 2)).unwrap();
+    bench.has("a", 2, &has("t", &[0, 1]));
     let rejoin = Err(GroupError::RebalanceInProgress);
-    assert_eq!(bench.heartbeat_classic("new-c", 2), rejoin);
+    assert_eq!(bench.heartbeat_classic("new-c", 3), rejoin);
     let b = bench.join_classic(&classic("new-c", &[])).unwrap();
     assert_eq!(
         bench.sync_classic("new-c", b.generation),
@@ -37,10 +37,10 @@ fn a_classic_member_beside_a_new_one_gives_up_and_joins_again() {
     let b = bench.join_classic(&classic("new-c", &kept["t"])).unwrap();
     assert_eq!(bench.sync_classic("new-c", b.generation), Ok(kept));
     assert_eq!(bench.heartbeat_classic("new-c", b.generation), Ok(()));
-    let wrong = bench.heartbeat_classic("new-c", 1);
+    let wrong = bench.heartbeat_classic("new-c", 2);
     assert_eq!(wrong, Err(GroupError::IllegalGeneration));
     assert_eq!(
-        bench.heartbeat_classic("a", 2),
+        bench.heartbeat_classic("a", 3),
         Err(GroupError::UnknownMemberId)
     );
     bench.settings.migration = MigrationPolicy::Disabled;
@@ -53,8 +53,8 @@ fn when_the_last_new_member_leaves_the_group_is_classic_again_with_the_same_part
     let mut bench = Bench::new(&[("t", 4)]);
     bench.join("a", &["t"]);
     bench.join_classic(&classic("b", &[])).unwrap();
-    bench.beat(plain("a", 1)).unwrap();
-    bench.has("a", 1, &has("t", &[0, 1]));
+    bench.beat(plain("a", 2)).unwrap();
+    bench.has("a", 2, &has("t", &[0, 1]));
     let b = bench.join_classic(&classic("b", &[])).unwrap();
     assert_eq!(bench.sync_classic("b", b.generation), Ok(has("t", &[2, 3])));
     assert!(!bench.group.is_to_be_classic(&bench.settings));

@@ -30,14 +30,14 @@ fn an_answer_waits_until_what_it_says_is_stored_and_the_same_comes_after_a_takeo
     assert!(answer.try_recv().is_err(), "nothing is stored");
     store_all(&mut bench);
     let reply = answer.try_recv().unwrap().unwrap();
-    assert_eq!(reply.member_epoch, 1);
+    assert_eq!(reply.member_epoch, 2);
     let assignment = reply.assignment.unwrap();
     assert_eq!(assignment[0].1, [0, 1, 2, 3]);
     assert_eq!(bench.store(Ok(())), 0);
     bench.reload();
-    let mut again = beat(&mut bench, "a", 1);
+    let mut again = beat(&mut bench, "a", 2);
     let reply = again.try_recv().unwrap().unwrap();
-    assert_eq!((reply.member_epoch, reply.assignment), (1, None));
+    assert_eq!((reply.member_epoch, reply.assignment), (2, None));
     assert_eq!(bench.store(Ok(())), 0, "a heartbeat that changes nothing");
 }
 
@@ -53,7 +53,7 @@ fn what_could_not_be_stored_is_an_error_and_is_stored_again() {
     bench.groups.tick(bench.now_ms);
     store_all(&mut bench);
     let mut answer = beat(&mut bench, "a", 0);
-    assert_eq!(answer.try_recv().unwrap().unwrap().member_epoch, 1);
+    assert_eq!(answer.try_recv().unwrap().unwrap().member_epoch, 2);
     assert!(bench.tree.contains_key(&paths::consumer_member("g", "a")));
 }
 

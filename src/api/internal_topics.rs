@@ -1,0 +1,108 @@
+//! Making topics that a group needs, by this broker or by the controller in its stead.
+
+use std::time::Duration;
+
+use metaq_protocol::ResponseError;
+use metaq_protocol::frame;
+use metaq_protocol::messages::CreateTopicsRequest;
+use metaq_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+
+use super::applied::{Expected, wait_until_applied};
+use super::context::Context;
+use super::create_topics::{are_too_many, new_topic};
+use super::forward::{FORWARDED, controller};
+use super::shared::{text, topic_name};
+use crate::cluster::{ClusterError, NewTopic};
+use crate::group::TopicToCreate;
+
+/// CreateTopics in this version is understood by every broker of a cluster.
+const CREATE_TOPICS_VERSION: i16 = 5;
+/// How long the controller may take.
+const CREATE_TIMEOUT_MS: i32 = 10_000;
+/// How long a member waits for its topics, ms; it asks again.
+const WAIT_MS: i32 = 3_000;
+
+/// Makes topics; those that could not be made, and why. One that somebody else made meanwhile is made.
+pub(super) async fn create_internal(
+    cx: &Context,
+    topics: &[TopicToCreate],
+) -> Vec<(String, String)> {
+    let topics: Vec<CreatableTopic> = topics.iter().map(creatable).collect();
+    let all_failed = |why: &str| {
+        let names = topics.iter().map(|topic| topic.name.to_string());
+        names.map(|name| (name, why.to_owned())).collect()
+    };
+    let new: Vec<NewTopic> = topics.iter().map(new_topic).collect();
+    if are_too_many(cx, &new) {
+        return all_failed("Excessively large number of partitions per request.");
+    }
+    if cx.cluster.is_controller() {
+        return create_here(cx, &new).await;
+    }
+    let Some(controller) = controller(cx) else {
+        return all_failed("the controller is not known");
+    };
+    let names: Vec<String> = new.into_iter().map(|topic| topic.name).collect();
+    let request = CreateTopicsRequest::default()
+        .with_topics(topics.clone())
+        .with_timeout_ms(CREATE_TIMEOUT_MS);
+    let Ok(asked) = frame::encode_request(CREATE_TOPICS_VERSION, 0, FORWARDED, &request) else {
+        return all_failed("the request cannot be said");
+    };
+    let wait = Duration::from_millis(WAIT_MS as u64);
+    let answer = cx.ask_broker(&controller, asked, wait).await;
+    let answer = answer
+        .map_err(|error| error.to_string())
+        .and_then(|answer| {
+            frame::decode_response::<CreateTopicsRequest>(CREATE_TOPICS_VERSION, answer)
+                .map_err(|error| error.to_string())
+        });
+    match answer {
+        Err(why) => all_failed(&why),
+        Ok((_, answer)) => {
+            cx.cluster.wait_for_topics(&names).await;
+            let there = [0, ResponseError::TopicAlreadyExists.code()];
+            let failed = answer.topics.into_iter();
+            let failed = failed.filter(|topic| !there.contains(&topic.error_code));
+            failed
+                .map(|topic| {
+                    let code = topic.error_code;
+                    let why = topic.error_message.map(|why| why.to_string());
+                    let why = why.unwrap_or_else(|| format!("error {code}"));
+                    (topic.name.to_string(), why)
+                })
+                .collect()
+        }
+    }
+}
+
+async fn create_here(cx: &Context, topics: &[NewTopic]) -> Vec<(String, String)> {
+    let results = cx.cluster.controller().create_topics(topics, false).await;
+    let (mut created, mut failed) = (Vec::new(), Vec::new());
+    for (topic, result) in topics.iter().zip(results) {
+        match result {
+            Ok(known) => {
+                tracing::info!(topic = topic.name, "made for a streams group");
+                let partitions = known.partitions.len();
+                created.push(Expected::There(topic.name.clone(), known.id, partitions));
+            }
+            Err(ClusterError::TopicExists(_)) => {}
+            Err(error) => failed.push((topic.name.clone(), error.to_string())),
+        }
+    }
+    wait_until_applied(cx, &created, WAIT_MS).await;
+    failed
+}
+
+fn creatable(topic: &TopicToCreate) -> CreatableTopic {
+    let config = |(key, value): (&String, &String)| {
+        CreatableTopicConfig::default()
+            .with_name(text(key.clone()))
+            .with_value(Some(text(value.clone())))
+    };
+    CreatableTopic::default()
+        .with_name(topic_name(&topic.name))
+        .with_num_partitions(topic.partitions)
+        .with_replication_factor(topic.replication_factor.unwrap_or(-1))
+        .with_configs(topic.configs.iter().map(config).collect())
+}
