@@ -83,6 +83,7 @@ mod share_read;
 mod share_settings;
 mod share_state_admin;
 mod share_state_requests;
+mod share_state_tags;
 mod share_states;
 mod share_wait;
 mod shared;

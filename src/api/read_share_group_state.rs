@@ -3,6 +3,7 @@
 //! - From brokers alone, which is why ApiVersions does not name it.
 //! - Each share partition is answered by itself; one whose coordinator is another broker is NOT_COORDINATOR.
 //! - A leader of an earlier epoch writes no more from then on.
+//! - What is stored of records beyond the end of a new leader's log is forgotten.
 
 use std::sync::Arc;
 
@@ -14,8 +15,9 @@ use metaq_protocol::messages::{ApiKey, ReadShareGroupStateRequest, ReadShareGrou
 
 use super::authorize::{Operation, ResourceKind};
 use super::share_state_requests::StateRequest;
+use super::share_state_tags::{numbers, set_numbers};
 use super::{Api, Caller, Context, Order, serve};
-use crate::share::{ShareKey, ShareStateError, StoredState};
+use crate::share::{Reading, ShareKey, ShareStateError, StoredState};
 
 pub(super) const API: Api = Api {
     key: ApiKey::ReadShareGroupState,
@@ -61,10 +63,16 @@ async fn read(
     key: ShareKey,
     asked: &PartitionData,
 ) -> Result<StoredState, ShareStateError> {
-    match asked.leader_epoch < 0 {
-        true => Err(ShareStateError::InvalidRequest),
-        false => cx.shares.states.read(&key, asked.leader_epoch).await,
+    if asked.leader_epoch < 0 {
+        return Err(ShareStateError::InvalidRequest);
     }
+    let said = numbers(&asked.unknown_tagged_fields);
+    let log_end = said.and_then(|[end]| i64::try_from(end).ok());
+    let reading = Reading {
+        leader_epoch: asked.leader_epoch,
+        log_end: log_end.unwrap_or(i64::MAX),
+    };
+    cx.shares.states.read(&key, reading).await
 }
 
 fn with_state(result: PartitionResult, state: &StoredState) -> PartitionResult {
@@ -75,8 +83,10 @@ fn with_state(result: PartitionResult, state: &StoredState) -> PartitionResult {
             .with_delivery_state(batch.state.id())
             .with_delivery_count(batch.delivery_count)
     });
-    result
+    let mut result = result
         .with_state_epoch(state.state_epoch)
         .with_start_offset(state.start)
-        .with_state_batches(batches.collect())
+        .with_state_batches(batches.collect());
+    set_numbers(&mut result.unknown_tagged_fields, &[state.reading]);
+    result
 }

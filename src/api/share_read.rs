@@ -14,7 +14,7 @@ use crate::config::OffsetReset;
 use crate::log::{AbortedTransaction, LogError, Reach, ReadWanted, Slice, SliceBatch};
 use crate::partition::{Isolation, OffsetSpec, Partition, ReadError};
 use crate::share::{
-    Acquire, AcquiredRecords, BatchSpan, Leading, LogBounds, ShareStateError, ShareStore,
+    Acquire, AcquiredRecords, BatchSpan, Leading, LogBounds, Reading, ShareStateError, ShareStore,
     SharedPartition,
 };
 
@@ -76,12 +76,15 @@ pub(super) async fn open(
     let partition = partition.map_err(|error| (error.wire(), error.to_string()))?;
     let key = member.key(shared);
     let store: Arc<dyn ShareStore> = Arc::new(ShareStates(cx.clone()));
-    let at = (&key, partition.leader_epoch());
+    let reading = Reading {
+        leader_epoch: partition.leader_epoch(),
+        log_end: partition.log().ends().log_end.offset,
+    };
     let begin = || bounds(cx, &partition, settings.reset);
     let opened = cx
         .shares
         .partitions
-        .open(at, &store, settings.limits, begin);
+        .open((&key, reading), &store, settings.limits, begin);
     match opened.await {
         Ok(leading) => Ok(Some(Shared { partition, leading })),
         Err(OpenError::State(error)) if error.may_heal() => Ok(None),

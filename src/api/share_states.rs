@@ -12,12 +12,13 @@ use metaq_protocol::protocol::Request;
 
 use super::context::Context;
 use super::forward::FORWARDED;
+use super::share_state_tags::{numbers, set_numbers};
 use super::shared::text;
 use crate::cluster::Broker;
 use crate::peer::Lane;
 use crate::share::{
-    RecordState, ShareCoordinator, ShareKey, ShareStateError, ShareStore, StateBatch, StoredState,
-    Storing, WrittenState,
+    Reading, RecordState, ShareCoordinator, ShareKey, ShareStateError, ShareStore, StateBatch,
+    StoredState, Storing, WriteOrder, WrittenState,
 };
 
 /// How long another broker may take to answer. Its store may be slow.
@@ -32,9 +33,9 @@ pub(super) type Outcome<T> = Result<T, ShareStateError>;
 pub(super) struct ShareStates(pub(super) Arc<Context>);
 
 impl ShareStore for ShareStates {
-    fn read(&self, key: ShareKey, leader_epoch: i32) -> Storing<StoredState> {
+    fn read(&self, key: ShareKey, reading: Reading) -> Storing<StoredState> {
         let cx = self.0.clone();
-        Box::pin(async move { read(&cx, &key, leader_epoch).await })
+        Box::pin(async move { read(&cx, &key, reading).await })
     }
 
     fn write(&self, key: ShareKey, written: WrittenState) -> Storing<()> {
@@ -92,13 +93,17 @@ pub(super) fn outcome_of(code: i16) -> Outcome<()> {
 /// What a broker answers that does not say anything about the share partition.
 pub(super) const NO_ANSWER: ShareStateError = ShareStateError::UnknownServerError;
 
-async fn read(cx: &Context, key: &ShareKey, leader_epoch: i32) -> Outcome<StoredState> {
+async fn read(cx: &Context, key: &ShareKey, reading: Reading) -> Outcome<StoredState> {
     let Some(broker) = coordinator_of(cx, key)? else {
-        return cx.shares.states.read(key, leader_epoch).await;
+        return cx.shares.states.read(key, reading).await;
     };
-    let partition = read_request::PartitionData::default()
+    let mut partition = read_request::PartitionData::default()
         .with_partition(key.partition)
-        .with_leader_epoch(leader_epoch);
+        .with_leader_epoch(reading.leader_epoch);
+    set_numbers(
+        &mut partition.unknown_tagged_fields,
+        &[reading.log_end as u64],
+    );
     let topic = read_request::ReadStateData::default()
         .with_topic_id(key.topic_id)
         .with_partitions(vec![partition]);
@@ -118,7 +123,9 @@ async fn read(cx: &Context, key: &ShareKey, leader_epoch: i32) -> Outcome<Stored
             delivery_count: batch.delivery_count,
         })
     });
+    let [number] = numbers(&found.unknown_tagged_fields).unwrap_or_default();
     Ok(StoredState {
+        reading: number,
         start: found.start_offset,
         state_epoch: found.state_epoch,
         batches: batches.collect::<Option<_>>().ok_or(NO_ANSWER)?,
@@ -136,13 +143,15 @@ async fn write(cx: &Context, key: &ShareKey, written: WrittenState) -> Outcome<(
             .with_delivery_state(batch.state.id())
             .with_delivery_count(batch.delivery_count)
     });
-    let partition = write_request::PartitionData::default()
+    let mut partition = write_request::PartitionData::default()
         .with_partition(key.partition)
         .with_state_epoch(written.state_epoch)
         .with_leader_epoch(written.leader_epoch)
         .with_start_offset(written.start)
         .with_delivery_complete_count(written.delivery_complete_count)
         .with_state_batches(batches.collect());
+    let WriteOrder { reading, number } = written.order;
+    set_numbers(&mut partition.unknown_tagged_fields, &[reading, number]);
     let topic = write_request::WriteStateData::default()
         .with_topic_id(key.topic_id)
         .with_partitions(vec![partition]);

@@ -4,6 +4,7 @@
 //! - Each share partition is answered by itself; one whose coordinator is another broker is NOT_COORDINATOR.
 //! - Answered when it is durable. FENCED_LEADER_EPOCH where a later leader has read it, FENCED_STATE_EPOCH where the offset was
 //!   set since.
+//! - A write that arrives after a later one is FENCED_LEADER_EPOCH: its leader has told members that it does not count.
 
 use std::sync::Arc;
 
@@ -15,8 +16,9 @@ use metaq_protocol::messages::{ApiKey, WriteShareGroupStateRequest, WriteShareGr
 
 use super::authorize::{Operation, ResourceKind};
 use super::share_state_requests::StateRequest;
+use super::share_state_tags::numbers;
 use super::{Api, Caller, Context, Order, serve};
-use crate::share::{RecordState, ShareKey, ShareStateError, StateBatch, WrittenState};
+use crate::share::{RecordState, ShareKey, ShareStateError, StateBatch, WriteOrder, WrittenState};
 
 pub(super) const API: Api = Api {
     key: ApiKey::WriteShareGroupState,
@@ -76,7 +78,9 @@ async fn write(cx: &Context, key: ShareKey, asked: &PartitionData) -> Result<(),
     if asked.state_epoch < 0 || asked.leader_epoch < 0 || !is_start {
         return Err(ShareStateError::InvalidRequest);
     }
+    let [reading, number] = numbers(&asked.unknown_tagged_fields).unwrap_or_default();
     let written = WrittenState {
+        order: WriteOrder { reading, number },
         state_epoch: asked.state_epoch,
         leader_epoch: asked.leader_epoch,
         start: asked.start_offset,

@@ -15,7 +15,8 @@ use super::partition::{
     StateWrite, StoredState, WriteNumber,
 };
 use super::share_key::ShareKey;
-use super::stored_share::WrittenState;
+use super::share_states::Reading;
+use super::stored_share::{NOT_SET, WriteOrder, WrittenState};
 use crate::partition::FetchWaiter;
 
 /// What cannot be stored for this long is refused.
@@ -30,7 +31,7 @@ pub type Storing<T> = Pin<Box<dyn Future<Output = Result<T, ShareStateError>> + 
 /// The coordinators of share partitions, wherever they are.
 pub trait ShareStore: Send + Sync + 'static {
     /// See [`super::ShareCoordinator::read`].
-    fn read(&self, key: ShareKey, leader_epoch: i32) -> Storing<StoredState>;
+    fn read(&self, key: ShareKey, reading: Reading) -> Storing<StoredState>;
     /// See [`super::ShareCoordinator::write`].
     fn write(&self, key: ShareKey, written: WrittenState) -> Storing<()>;
 }
@@ -40,6 +41,8 @@ pub type Acknowledged = oneshot::Receiver<Result<(), ShareStateError>>;
 
 struct State {
     partition: SharePartition,
+    /// The coordinator's number of the read that it goes on from.
+    reading: u64,
     /// As they were when they were asked for last.
     limits: ShareLimits,
     /// Who waits for which write.
@@ -49,7 +52,8 @@ struct State {
 /// See the module's documentation.
 pub struct Leading {
     key: ShareKey,
-    leader_epoch: i32,
+    /// As the partition's leader, when it began to lead it for the group.
+    reading: Reading,
     /// Times of locks count from here.
     epoch: Instant,
     loaded: OnceCell<()>,
@@ -83,10 +87,10 @@ enum Next {
 }
 
 impl Leading {
-    pub(super) fn new(key: ShareKey, leader_epoch: i32) -> Self {
+    pub(super) fn new(key: ShareKey, reading: Reading) -> Self {
         Self {
             key,
-            leader_epoch,
+            reading,
             epoch: Instant::now(),
             loaded: OnceCell::new(),
             state: Mutex::new(None),
@@ -99,7 +103,7 @@ impl Leading {
     }
 
     pub(super) fn leader_epoch(&self) -> i32 {
-        self.leader_epoch
+        self.reading.leader_epoch
     }
 
     pub(super) fn key(&self) -> &ShareKey {
@@ -119,32 +123,55 @@ impl Leading {
         F: Future<Output = Result<LogBounds, E>>,
     {
         let load = || async {
-            let mut stored = store.read(self.key.clone(), self.leader_epoch).await?;
+            let mut stored = store.read(self.key.clone(), self.reading).await?;
             let log = begin().await?;
-            if stored.start < 0 {
-                // Durable before anything is given out: another leader is to begin there too, not at a later end.
-                stored.start = log.begin;
-                let begun = WrittenState {
-                    state_epoch: stored.state_epoch,
-                    leader_epoch: self.leader_epoch,
-                    start: log.begin,
-                    delivery_complete_count: 0,
-                    batches: Vec::new(),
-                };
-                store.write(self.key.clone(), begun).await?;
+            if stored.start == NOT_SET {
+                self.begin_at(&**store, &stored, log.begin).await?;
+                // As it is stored now: one that led it before and was late may have begun it meanwhile.
+                stored = store.read(self.key.clone(), self.reading).await?;
             }
             let mut partition = SharePartition::new(&stored);
             partition.log_begins_at(log.start);
             partition.log_ends_at(log.end);
-            *self.state.lock() = Some(State {
+            let mut state = self.state.lock();
+            if let Some(error) = self.ended() {
+                return Err(error.into());
+            }
+            *state = Some(State {
                 partition,
+                reading: stored.reading,
                 limits,
                 waiting: Vec::new(),
             });
+            drop(state);
             tokio::spawn(self.clone().run(store.clone(), pause));
             Ok::<(), E>(())
         };
         self.loaded.get_or_try_init(load).await.map(|_| ())
+    }
+
+    /// Stores where the group begins, before anything is given out: another leader is to begin there too, not at a later end.
+    async fn begin_at(
+        &self,
+        store: &dyn ShareStore,
+        stored: &StoredState,
+        start: i64,
+    ) -> Result<(), ShareStateError> {
+        if let Some(error) = self.ended() {
+            return Err(error);
+        }
+        let begun = WrittenState {
+            order: WriteOrder {
+                reading: stored.reading,
+                number: 0,
+            },
+            state_epoch: stored.state_epoch,
+            leader_epoch: self.reading.leader_epoch,
+            start,
+            delivery_complete_count: 0,
+            batches: Vec::new(),
+        };
+        store.write(self.key.clone(), begun).await
     }
 
     fn now_ms(&self) -> i64 {
@@ -281,7 +308,10 @@ impl Leading {
             let is_held = all.iter().any(|part| part.held.is_some());
             !is_held && state.waiting.is_empty() && !state.partition.wants_write()
         });
-        self.used.lock().elapsed() >= for_at_least && rests.unwrap_or(true)
+        // What is being loaded is about to be used.
+        let rests =
+            rests.unwrap_or_else(|error| error != ShareStateError::CoordinatorLoadInProgress);
+        self.used.lock().elapsed() >= for_at_least && rests
     }
 
     /// Writes what there is to write, a write at a time, and lets locks expire.
@@ -335,10 +365,15 @@ impl Leading {
         store: &dyn ShareStore,
         write: StateWrite,
     ) -> Result<(), ShareStateError> {
-        let state_epoch = self.with(|state, _| state.partition.state_epoch())?;
+        let known = |state: &mut State, _| (state.partition.state_epoch(), state.reading);
+        let (state_epoch, reading) = self.with(known)?;
         let written = WrittenState {
+            order: WriteOrder {
+                reading,
+                number: write.number,
+            },
             state_epoch,
-            leader_epoch: self.leader_epoch,
+            leader_epoch: self.reading.leader_epoch,
             start: write.start,
             delivery_complete_count: write.delivery_complete_count,
             batches: write.batches,

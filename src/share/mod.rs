@@ -39,6 +39,6 @@ pub use sessions::{
 pub use share_coordinator::ShareCoordinator;
 pub use share_key::ShareKey;
 pub use share_partitions::SharePartitions;
-pub use share_states::ShareSummary;
+pub use share_states::{Reading, ShareSummary};
 pub use shares::Shares;
-pub use stored_share::{NOT_SET, WrittenState};
+pub use stored_share::{NOT_SET, WriteOrder, WrittenState};

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::error::ShareStateError;
 use super::partition::StoredState;
 use super::share_key::ShareKey;
-use super::share_states::{Ask, AskAll, ShareStates, ShareSummary};
+use super::share_states::{Ask, AskAll, Reading, ShareStates, ShareSummary};
 use super::stored_share::WrittenState;
 use crate::clock::WallClock;
 use crate::coordinator::{Answer, Coordinator, Ownership, Slot, Topics};
@@ -60,9 +60,8 @@ impl ShareCoordinator {
     }
 
     /// The leader of an epoch begins to serve a share partition; those of earlier epochs write no more.
-    pub async fn read(&self, key: &ShareKey, leader_epoch: i32) -> Outcome<StoredState> {
-        self.ask(key, |answer| Ask::Read(leader_epoch, answer))
-            .await
+    pub async fn read(&self, key: &ShareKey, reading: Reading) -> Outcome<StoredState> {
+        self.ask(key, |answer| Ask::Read(reading, answer)).await
     }
 
     /// Stores what a leader has done; durable when it is answered.

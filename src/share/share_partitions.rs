@@ -11,6 +11,7 @@ use super::error::ShareStateError;
 use super::leading::{Leading, LogBounds, ShareStore};
 use super::limits::ShareLimits;
 use super::share_key::ShareKey;
+use super::share_states::Reading;
 
 /// Those that nobody asks for are forgotten after this; what is stored of them stays.
 const IDLE_MAX: Duration = Duration::from_secs(300);
@@ -41,7 +42,7 @@ impl SharePartitions {
     /// not. `begin` looks at the log.
     pub async fn open<E: From<ShareStateError>, F>(
         &self,
-        (key, leader_epoch): (&ShareKey, i32),
+        (key, reading): (&ShareKey, Reading),
         store: &Arc<dyn ShareStore>,
         limits: ShareLimits,
         begin: impl FnOnce() -> F,
@@ -49,7 +50,7 @@ impl SharePartitions {
     where
         F: Future<Output = Result<LogBounds, E>>,
     {
-        let leading = self.find(key, leader_epoch);
+        let leading = self.find(key, reading)?;
         let loaded = leading.load(store, limits, self.write_pause, begin).await;
         match loaded {
             Ok(()) => Ok(leading),
@@ -60,17 +61,21 @@ impl SharePartitions {
         }
     }
 
-    fn find(&self, key: &ShareKey, leader_epoch: i32) -> Arc<Leading> {
+    fn find(&self, key: &ShareKey, reading: Reading) -> Result<Arc<Leading>, ShareStateError> {
         let mut known = self.known.lock();
         if let Some(leading) = known.get(key) {
-            if leading.leader_epoch() == leader_epoch && leading.ended().is_none() {
-                return leading.clone();
+            if leading.leader_epoch() == reading.leader_epoch && leading.ended().is_none() {
+                return Ok(leading.clone());
+            }
+            // Who asks has looked at the partition before it was led anew.
+            if leading.leader_epoch() > reading.leader_epoch {
+                return Err(ShareStateError::NotLeaderOrFollower);
             }
             leading.end(ShareStateError::NotLeaderOrFollower);
         }
-        let leading = Arc::new(Leading::new(key.clone(), leader_epoch));
+        let leading = Arc::new(Leading::new(key.clone(), reading));
         known.insert(key.clone(), leading.clone());
-        leading
+        Ok(leading)
     }
 
     fn forget(&self, leading: &Arc<Leading>) {
@@ -116,5 +121,140 @@ impl SharePartitions {
         for (_, leading) in self.known.lock().drain() {
             leading.end(ShareStateError::NotLeaderOrFollower);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::share::partition::StoredState;
+    use crate::share::stored_share::WrittenState;
+    use crate::share::{NOT_SET, Storing};
+
+    /// A coordinator of which each read waits for leave, and that counts what is written.
+    struct Slow {
+        leave: Arc<Semaphore>,
+        written: Arc<Mutex<Vec<WrittenState>>>,
+    }
+
+    impl ShareStore for Slow {
+        fn read(&self, _: ShareKey, _: Reading) -> Storing<StoredState> {
+            let (leave, written) = (self.leave.clone(), self.written.clone());
+            Box::pin(async move {
+                leave.acquire().await.unwrap().forget();
+                let start = written.lock().last().map_or(NOT_SET, |last| last.start);
+                Ok(StoredState {
+                    reading: 1,
+                    start,
+                    state_epoch: 0,
+                    batches: Vec::new(),
+                })
+            })
+        }
+
+        fn write(&self, _: ShareKey, written: WrittenState) -> Storing<()> {
+            self.written.lock().push(written);
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    const LIMITS: ShareLimits = ShareLimits {
+        lock_ms: 30_000,
+        delivery_count_max: 5,
+        locks_max: 2000,
+        may_renew: true,
+    };
+
+    fn key() -> ShareKey {
+        ShareKey {
+            group_id: "g".into(),
+            topic_id: Uuid::from_u128(1),
+            partition: 0,
+        }
+    }
+
+    fn led(leader_epoch: i32) -> Reading {
+        Reading {
+            leader_epoch,
+            log_end: 10,
+        }
+    }
+
+    struct Bench {
+        partitions: Arc<SharePartitions>,
+        leave: Arc<Semaphore>,
+        written: Arc<Mutex<Vec<WrittenState>>>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self {
+                partitions: Arc::new(SharePartitions::new(Duration::ZERO)),
+                leave: Arc::new(Semaphore::new(0)),
+                written: Arc::default(),
+            }
+        }
+
+        /// Opens a share partition in a task, as far as it gets.
+        async fn open(
+            &self,
+            leader_epoch: i32,
+        ) -> tokio::task::JoinHandle<Result<Arc<Leading>, ShareStateError>> {
+            let store: Arc<dyn ShareStore> = Arc::new(Slow {
+                leave: self.leave.clone(),
+                written: self.written.clone(),
+            });
+            let partitions = self.partitions.clone();
+            let opening = tokio::spawn(async move {
+                let bounds = LogBounds {
+                    start: 0,
+                    end: 10,
+                    begin: 10,
+                };
+                let at = (&key(), led(leader_epoch));
+                let begin = || async { Ok::<_, ShareStateError>(bounds) };
+                partitions.open(at, &store, LIMITS, begin).await
+            });
+            tokio::task::yield_now().await;
+            opening
+        }
+    }
+
+    #[tokio::test]
+    async fn who_knows_an_earlier_leader_epoch_does_not_end_what_is_led_in_a_later_one() {
+        let bench = Bench::new();
+        bench.leave.add_permits(2);
+        let newer = bench.open(2).await.await.unwrap().unwrap();
+        let older = bench.open(1).await.await.unwrap();
+        assert_eq!(older.err(), Some(ShareStateError::NotLeaderOrFollower));
+        assert_eq!(newer.ended(), None);
+        assert!(bench.partitions.get(&key()).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_ends_while_it_is_loaded_begins_nothing_and_is_not_served() {
+        let bench = Bench::new();
+        let opening = bench.open(1).await;
+        // Another member of the group begins with it too.
+        bench.partitions.forget_group("g");
+        assert!(bench.partitions.get(&key()).is_some());
+        bench.partitions.sweep(|_, _| Some(2));
+        bench.leave.add_permits(2);
+        let opened = opening.await.unwrap();
+        assert_eq!(opened.err(), Some(ShareStateError::NotLeaderOrFollower));
+        assert_eq!(*bench.written.lock(), []);
+        assert!(bench.partitions.get(&key()).is_none());
+    }
+
+    #[tokio::test]
+    async fn where_a_group_begins_is_stored_before_it_is_served() {
+        let bench = Bench::new();
+        bench.leave.add_permits(2);
+        let leading = bench.open(1).await.await.unwrap().unwrap();
+        let starts: Vec<i64> = bench.written.lock().iter().map(|one| one.start).collect();
+        assert_eq!(starts, [10]);
+        assert_eq!(leading.next_offset(LIMITS, 0), Ok(Some((10, 0))));
     }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::error::ShareStateError;
 use super::partition::StoredState;
 use super::share_key::ShareKey;
-use super::stored_share::{NOT_SET, StoredShare, WrittenState};
+use super::stored_share::{NOT_SET, StoredShare, WriteOrder, WrittenState};
 use crate::coordinator::{
     Answer, CoordinatorError, InternalTopic, Loaded, Machine, Parts, Stored, Write,
 };
@@ -44,12 +44,21 @@ impl ShareSummary {
     };
 }
 
+/// The leader of a partition begins to serve it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// The leader's.
+    pub leader_epoch: i32,
+    /// Where its log ends; `i64::MAX` where that is not said.
+    pub log_end: i64,
+}
+
 /// What is asked about one share partition.
 pub(super) enum Ask {
     /// A group begins with it, or its offset is set: state epoch and start.
     Initialize(i32, i64, Answer<Outcome<()>>),
     /// The leader of an epoch begins to serve it.
-    Read(i32, Answer<Outcome<StoredState>>),
+    Read(Reading, Answer<Outcome<StoredState>>),
     /// Its leader has something to store.
     Write(WrittenState, Answer<Outcome<()>>),
     /// Its group has no more to do with it.
@@ -84,6 +93,8 @@ pub(super) struct Written {
 struct Entry {
     share: Option<StoredShare>,
     parts: Parts,
+    /// Of the latest write that was let through.
+    latest: WriteOrder,
     /// A write is being stored.
     is_writing: bool,
     waiting: VecDeque<Ask>,
@@ -218,26 +229,32 @@ impl ShareStates {
     }
 
     fn answer(&mut self, id: &str, ask: Ask) {
-        let there = self.entries.get(id).and_then(|entry| entry.share.as_ref());
+        let entry = self.entries.get(id);
+        let latest = entry.map_or(WriteOrder::default(), |entry| entry.latest);
+        let there = entry.and_then(|entry| entry.share.as_ref());
         match ask {
-            Ask::Initialize(state_epoch, start, answer) => {
-                match there.is_some_and(|share| share.state_epoch > state_epoch) {
-                    true => answer.send(Err(ShareStateError::FencedStateEpoch)),
-                    false => {
-                        let share = StoredShare::initialized(state_epoch, start);
-                        self.write(id, Some(share), Then::Done(answer));
-                    }
+            Ask::Initialize(state_epoch, start, answer) => match there {
+                Some(share) if share.state_epoch > state_epoch => {
+                    answer.send(Err(ShareStateError::FencedStateEpoch));
                 }
-            }
-            Ask::Read(leader_epoch, answer) => match there {
+                // It came twice, or late. What was done since is kept, where Kafka begins anew.
+                Some(share) if share.state_epoch == state_epoch => answer.send(Ok(())),
+                _ => {
+                    let share = StoredShare::initialized(state_epoch, start);
+                    self.write(id, Some(share), Then::Done(answer));
+                }
+            },
+            Ask::Read(reading, answer) => match there {
                 None => answer.send(Err(ShareStateError::InvalidRequest)),
-                Some(share) => match share.check_leader(leader_epoch) {
+                Some(share) => match share.check_leader(reading.leader_epoch) {
                     Err(error) => answer.send(Err(error)),
-                    Ok(()) if share.leader_epoch == leader_epoch => answer.send(Ok(share.state())),
+                    Ok(()) if share.leader_epoch == reading.leader_epoch => {
+                        answer.send(Ok(share.state(latest.reading + 1)));
+                    }
                     // The leader before writes nothing from now on.
                     Ok(()) => {
-                        let (state, mut share) = (share.state(), share.clone());
-                        share.leader_epoch = leader_epoch;
+                        let share = share.led(reading.leader_epoch, reading.log_end);
+                        let state = share.state(latest.reading + 1);
                         self.write(id, Some(share), Then::Read(state, answer));
                     }
                 },
@@ -245,7 +262,16 @@ impl ShareStates {
             Ask::Write(written, answer) => {
                 let there = there.ok_or(ShareStateError::InvalidRequest);
                 match there.and_then(|share| share.with(&written)) {
-                    Ok(share) => self.write(id, Some(share), Then::Done(answer)),
+                    // Its leader has given it up.
+                    Ok(_) if written.order < latest && written.order.reading > 0 => {
+                        answer.send(Err(ShareStateError::FencedLeaderEpoch));
+                    }
+                    Ok(share) => {
+                        if let Some(entry) = self.entries.get_mut(id) {
+                            entry.latest = latest.max(written.order);
+                        }
+                        self.write(id, Some(share), Then::Done(answer));
+                    }
                     Err(error) => answer.send(Err(error)),
                 }
             }
@@ -291,5 +317,124 @@ impl ShareStates {
             let (answer, _) = Answer::new();
             self.handle(0, id, Ask::Delete(answer));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::share::record_state::{RecordState, StateBatch};
+
+    fn states() -> ShareStates {
+        ShareStates {
+            entries: HashMap::new(),
+            writes: Vec::new(),
+        }
+    }
+
+    const ID: &str = "g:AAAAAAAAAAAAAAAAAAAAAQ:0";
+
+    /// Asks, and stores what is to be written.
+    fn ask<T>(states: &mut ShareStates, ask: impl FnOnce(Answer<Outcome<T>>) -> Ask) -> Outcome<T> {
+        let (answer, mut answered) = Answer::new();
+        states.handle(0, ID.to_owned(), ask(answer));
+        for write in states.take_writes() {
+            states.stored(0, write.then, Ok(()));
+        }
+        answered.try_recv().unwrap()
+    }
+
+    fn initialize(states: &mut ShareStates, state_epoch: i32, start: i64) -> Outcome<()> {
+        ask(states, |answer| Ask::Initialize(state_epoch, start, answer))
+    }
+
+    fn read(states: &mut ShareStates, leader_epoch: i32, log_end: i64) -> StoredState {
+        let reading = Reading {
+            leader_epoch,
+            log_end,
+        };
+        ask(states, |answer| Ask::Read(reading, answer)).unwrap()
+    }
+
+    fn done(first: i64, last: i64) -> StateBatch {
+        StateBatch {
+            first,
+            last,
+            state: RecordState::Acknowledged,
+            delivery_count: 1,
+        }
+    }
+
+    fn write(
+        states: &mut ShareStates,
+        (reading, number): (u64, u64),
+        start: i64,
+        batches: &[StateBatch],
+    ) -> Outcome<()> {
+        let written = WrittenState {
+            order: WriteOrder { reading, number },
+            state_epoch: 3,
+            leader_epoch: 1,
+            start,
+            delivery_complete_count: 0,
+            batches: batches.to_vec(),
+        };
+        ask(states, |answer| Ask::Write(written, answer))
+    }
+
+    #[test]
+    fn an_initialize_that_comes_twice_keeps_what_was_done_since_and_a_later_one_begins_anew() {
+        let mut states = states();
+        assert_eq!(initialize(&mut states, 3, 0), Ok(()));
+        let reading = read(&mut states, 1, 100).reading;
+        assert_eq!(write(&mut states, (reading, 1), 40, &[]), Ok(()));
+        assert_eq!(initialize(&mut states, 3, 0), Ok(()));
+        assert_eq!(read(&mut states, 1, 100).start, 40);
+        let fenced = Err(ShareStateError::FencedStateEpoch);
+        assert_eq!(initialize(&mut states, 2, 0), fenced);
+        assert_eq!(initialize(&mut states, 4, 7), Ok(()));
+        assert_eq!(read(&mut states, 1, 100).start, 7);
+    }
+
+    #[test]
+    fn a_write_that_arrives_after_a_later_one_is_refused() {
+        let mut states = states();
+        initialize(&mut states, 3, 0).unwrap();
+        let reading = read(&mut states, 1, 100).reading;
+        assert_eq!(write(&mut states, (reading, 2), 0, &[done(5, 5)]), Ok(()));
+        let fenced = Err(ShareStateError::FencedLeaderEpoch);
+        assert_eq!(write(&mut states, (reading, 1), 9, &[]), fenced);
+        // The same one again is not a later one.
+        assert_eq!(write(&mut states, (reading, 2), 0, &[done(5, 5)]), Ok(()));
+        let again = read(&mut states, 1, 100);
+        assert_eq!((again.start, again.batches), (0, vec![done(5, 5)]));
+        assert!(again.reading > reading);
+        assert_eq!(write(&mut states, (again.reading, 0), 1, &[]), Ok(()));
+        assert_eq!(write(&mut states, (reading, 3), 9, &[]), fenced);
+        assert_eq!(read(&mut states, 1, 100).start, 1);
+        // A broker of an earlier version does not say what its writes come after.
+        assert_eq!(write(&mut states, (0, 0), 2, &[]), Ok(()));
+    }
+
+    #[test]
+    fn a_new_leader_whose_log_ends_earlier_forgets_what_was_done_with_lost_records() {
+        let mut states = states();
+        initialize(&mut states, 3, 0).unwrap();
+        let reading = read(&mut states, 0, 100).reading;
+        let batches = [done(20, 29), done(40, 59)];
+        assert_eq!(write(&mut states, (reading, 1), 10, &batches), Ok(()));
+        let same = read(&mut states, 1, 60);
+        assert_eq!((same.start, &same.batches[..]), (10, &batches[..]));
+        let cut = read(&mut states, 2, 50);
+        assert_eq!(
+            (cut.start, cut.batches),
+            (10, vec![done(20, 29), done(40, 49)])
+        );
+        let cut = read(&mut states, 3, 5);
+        assert_eq!((cut.start, cut.batches), (5, vec![]));
+        // It is the first leader of an epoch that knows it: later ones of the same may be late.
+        assert_eq!(read(&mut states, 3, 2).start, 5);
+        let summary = ask(&mut states, Ask::Summary).unwrap();
+        assert_eq!((summary.start, summary.delivery_complete_count), (5, 0));
     }
 }

@@ -27,9 +27,21 @@ pub(super) struct StoredShare {
     pub(super) batches: Vec<StateBatch>,
 }
 
+/// The place of a write among all of one share partition, in order: a write that took long may arrive after a later one, or
+/// after the leader has read the state again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct WriteOrder {
+    /// The read from which the leader goes on, as the coordinator numbered it; 0 where that is not known.
+    pub reading: u64,
+    /// Counts the leader's writes since.
+    pub number: u64,
+}
+
 /// What a leader writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrittenState {
+    /// Its place among others.
+    pub order: WriteOrder,
     /// As the leader read it.
     pub state_epoch: i32,
     /// The leader's.
@@ -55,8 +67,9 @@ impl StoredShare {
     }
 
     /// What the leader of an epoch reads.
-    pub(super) fn state(&self) -> StoredState {
+    pub(super) fn state(&self, reading: u64) -> StoredState {
         StoredState {
+            reading,
             start: self.start,
             state_epoch: self.state_epoch,
             batches: self.batches.clone(),
@@ -69,6 +82,26 @@ impl StoredShare {
             true => Err(ShareStateError::FencedLeaderEpoch),
             false => Ok(()),
         }
+    }
+
+    /// As the first leader of an epoch finds it whose log ends at an offset: what is stored of records beyond that is about
+    /// records that are lost, and other ones come in their place.
+    pub(super) fn led(&self, leader_epoch: i32, log_end: i64) -> Self {
+        let mut led = self.clone();
+        led.leader_epoch = leader_epoch;
+        let last = self.batches.last().map_or(i64::MIN, |batch| batch.last);
+        if self.start <= log_end && last < log_end {
+            return led;
+        }
+        led.start = self.start.min(log_end);
+        led.batches.retain(|batch| batch.first < log_end);
+        for batch in &mut led.batches {
+            batch.last = batch.last.min(log_end - 1);
+        }
+        let done = led.batches.iter().filter(|batch| batch.state.is_terminal());
+        let complete: i64 = done.map(|batch| batch.last - batch.first + 1).sum();
+        led.delivery_complete_count = i32::try_from(complete).unwrap_or(i32::MAX);
+        led
     }
 
     /// What is to be stored for what a leader writes (ShareCoordinatorShard.generateShareStateRecord).

@@ -117,6 +117,8 @@ impl Delivery {
 /// What is read of a share partition when its leader begins to serve it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredState {
+    /// The coordinator's number of this read, which the leader's writes go on from; 0 where it is not known.
+    pub reading: u64,
     /// Everything before it is done.
     pub start: i64,
     /// Counts how often its offsets were set from outside.

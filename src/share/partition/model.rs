@@ -109,6 +109,7 @@ fn log() -> Vec<BatchSpan> {
 impl World {
     fn new() -> Self {
         let store = StoredState {
+            reading: 1,
             start: 0,
             state_epoch: 0,
             batches: Vec::new(),

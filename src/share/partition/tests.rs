@@ -14,6 +14,7 @@ const LIMITS: ShareLimits = ShareLimits {
 
 fn empty() -> SharePartition {
     SharePartition::new(&StoredState {
+        reading: 1,
         start: 0,
         state_epoch: 0,
         batches: Vec::new(),
@@ -374,6 +375,7 @@ fn records_of_aborted_transactions_are_left_out() {
 fn a_leader_goes_on_with_what_is_stored() {
     use RecordState::{Acknowledged, Available};
     let partition = SharePartition::new(&StoredState {
+        reading: 1,
         start: 10,
         state_epoch: 3,
         batches: vec![
