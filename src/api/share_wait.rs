@@ -35,6 +35,8 @@ pub(super) struct Drawn {
 struct Line {
     drawn: Drawn,
     shared: Option<Shared>,
+    /// Bytes that it has to give, where that is known.
+    ahead: Option<usize>,
 }
 
 /// See the module's documentation.
@@ -62,6 +64,7 @@ impl<'a> Drawing<'a> {
                 outcome: Ok(None),
             },
             shared: None,
+            ahead: None,
         };
         Self {
             member,
@@ -135,21 +138,26 @@ impl<'a> Drawing<'a> {
     async fn look_at(&mut self, numbers: &BTreeSet<usize>) {
         for number in numbers {
             self.open(*number).await;
+            self.lines[*number].ahead = None;
         }
         if self.wanted.bytes_min <= 1 {
             return self.draw(numbers).await;
         }
         let mut ahead = 0;
         let room = self.room();
-        for line in &self.lines {
-            if let Some(shared) = &line.shared {
+        for line in &mut self.lines {
+            // Only those that moved are looked at, each time one does.
+            if let (Some(shared), None) = (&line.shared, line.ahead) {
                 let found = shared.ahead(self.member.cx, self.settings, &room).await;
-                ahead += found.unwrap_or(0);
+                line.ahead = Some(found.unwrap_or(0));
             }
+            ahead += line.ahead.unwrap_or(0);
         }
         if ahead >= self.wanted.bytes_min.min(self.wanted.bytes_max) {
             let all = (0..self.lines.len()).collect();
             self.draw(&all).await;
+            // Others may have been given some of it.
+            self.lines.iter_mut().for_each(|line| line.ahead = None);
         }
     }
 

@@ -19,6 +19,8 @@ pub const FINAL_EPOCH: i32 = -1;
 
 /// Partitions that a session may have.
 pub const PARTITIONS_MAX: usize = 10_000;
+/// Partitions that all sessions together may have: 24 bytes each.
+const PARTITIONS_OF_ALL_MAX: usize = 1_000_000;
 
 /// Why a request does not fit its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -63,9 +65,20 @@ pub enum ShareFetching {
 }
 
 /// See the module's documentation.
-#[derive(Default)]
 pub struct ShareSessions {
-    sessions: Mutex<HashMap<Key, Session>>,
+    all: Mutex<AllSessions>,
+}
+
+struct AllSessions {
+    sessions: HashMap<Key, Session>,
+    /// How many more partitions they may have.
+    room: usize,
+}
+
+impl Default for ShareSessions {
+    fn default() -> Self {
+        Self::with_room(PARTITIONS_OF_ALL_MAX)
+    }
 }
 
 /// A fetch's part that is about its session.
@@ -86,6 +99,13 @@ pub struct ShareFetchSession<'a> {
 }
 
 impl ShareSessions {
+    fn with_room(room: usize) -> Self {
+        let sessions = HashMap::new();
+        Self {
+            all: Mutex::new(AllSessions { sessions, room }),
+        }
+    }
+
     /// A member fetches (SharePartitionManager.newContext). A session whose client is there already is begun anew.
     pub fn fetch(
         &self,
@@ -94,7 +114,8 @@ impl ShareSessions {
         asked: &ShareFetchSession<'_>,
     ) -> Result<ShareFetching, ShareSessionError> {
         let key = (Arc::from(group_id), Arc::from(member));
-        let mut sessions = self.sessions.lock();
+        let mut all = self.all.lock();
+        let AllSessions { sessions, room } = &mut *all;
         match asked.epoch {
             FINAL_EPOCH if !sessions.contains_key(&key) => Err(ShareSessionError::NotFound),
             // What it acknowledges may be of any partition, so those that are named do not count.
@@ -108,7 +129,11 @@ impl ShareSessions {
                     return Err(ShareSessionError::LimitReached);
                 }
                 let mut partitions = Vec::new();
-                add(&mut partitions, asked.named)?;
+                let before = sessions
+                    .get(&key)
+                    .map_or(0, |session| session.partitions.len());
+                add(&mut partitions, asked.named, *room + before)?;
+                *room = *room + before - partitions.len();
                 let session = Session {
                     epoch: next(INITIAL_EPOCH),
                     connection: asked.connection,
@@ -125,9 +150,11 @@ impl ShareSessions {
                 if session.epoch != epoch {
                     return Err(ShareSessionError::InvalidEpoch);
                 }
-                add(&mut session.partitions, asked.named)?;
+                let before = session.partitions.len();
+                add(&mut session.partitions, asked.named, *room + before)?;
                 let forgotten: HashSet<&SharedPartition> = asked.forgotten.iter().collect();
                 session.partitions.retain(|one| !forgotten.contains(one));
+                *room = *room + before - session.partitions.len();
                 session.epoch = next(epoch);
                 // Each time another one is first.
                 let mut partitions = session.partitions.clone();
@@ -149,8 +176,9 @@ impl ShareSessions {
             return Err(ShareSessionError::InvalidEpoch);
         }
         let key = (Arc::from(group_id), Arc::from(member));
-        let mut sessions = self.sessions.lock();
-        let session = sessions.get_mut(&key).ok_or(ShareSessionError::NotFound)?;
+        let mut all = self.all.lock();
+        let session = all.sessions.get_mut(&key);
+        let session = session.ok_or(ShareSessionError::NotFound)?;
         if epoch != FINAL_EPOCH {
             if session.epoch != epoch {
                 return Err(ShareSessionError::InvalidEpoch);
@@ -163,29 +191,37 @@ impl ShareSessions {
     /// Ends a session; its partitions.
     pub fn end(&self, group_id: &str, member: &str) -> Vec<SharedPartition> {
         let key = (Arc::from(group_id), Arc::from(member));
-        let ended = self.sessions.lock().remove(&key);
-        ended.map_or_else(Vec::new, |session| session.partitions)
+        let mut all = self.all.lock();
+        let ended = all.sessions.remove(&key);
+        let partitions = ended.map_or_else(Vec::new, |session| session.partitions);
+        all.room += partitions.len();
+        partitions
     }
 
     /// The sessions of a connection that is gone end; who had them, with their partitions.
     pub fn disconnected(&self, connection: u64) -> Vec<(Arc<str>, Arc<str>, Vec<SharedPartition>)> {
-        let mut sessions = self.sessions.lock();
+        let mut all = self.all.lock();
+        let AllSessions { sessions, room } = &mut *all;
         let ended = sessions.extract_if(|_, session| session.connection == connection);
         ended
-            .map(|((group_id, member), session)| (group_id, member, session.partitions))
+            .map(|((group_id, member), session)| {
+                *room += session.partitions.len();
+                (group_id, member, session.partitions)
+            })
             .collect()
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.sessions.lock().len()
+        self.all.lock().sessions.len()
     }
 }
 
-/// Adds those that are not there, if they are not too many.
+/// Adds those that are not there, if they are not too many, and with those that are there not more than `all_max`.
 fn add(
     partitions: &mut Vec<SharedPartition>,
     named: &[SharedPartition],
+    all_max: usize,
 ) -> Result<(), ShareSessionError> {
     if named.is_empty() {
         return Ok(());
@@ -193,7 +229,7 @@ fn add(
     let mut there: HashSet<SharedPartition> = partitions.iter().copied().collect();
     let new = named.iter().filter(|one| there.insert(**one));
     let new: Vec<SharedPartition> = new.copied().collect();
-    if partitions.len() + new.len() > PARTITIONS_MAX {
+    if partitions.len() + new.len() > PARTITIONS_MAX.min(all_max) {
         return Err(ShareSessionError::LimitReached);
     }
     partitions.extend(new);
@@ -312,6 +348,33 @@ mod tests {
         let others: Vec<SharedPartition> = most[1..].to_vec();
         assert!(fetch(&sessions, 2, &[], &others).is_ok());
         assert_eq!(sessions.end("g", "m"), [one(0)]);
+    }
+
+    #[test]
+    fn all_sessions_together_have_not_too_many_partitions() {
+        let sessions = ShareSessions::with_room(3);
+        let fetch = |member: &str, epoch, named: &[SharedPartition], forgotten: &[_]| {
+            let asked = ShareFetchSession {
+                epoch,
+                connection: 7,
+                named,
+                forgotten,
+                acknowledges: false,
+                sessions_max: 10,
+            };
+            sessions.fetch("g", member, &asked).is_ok()
+        };
+        assert!(fetch("a", 0, &[one(0), one(1)], &[]));
+        assert!(fetch("a", 0, &[one(0), one(1)], &[]), "it begins anew");
+        assert!(!fetch("b", 0, &[one(0), one(1)], &[]));
+        assert!(fetch("b", 0, &[one(0)], &[]));
+        assert!(!fetch("b", 1, &[one(1)], &[]));
+        assert!(fetch("a", 1, &[], &[one(1)]));
+        assert!(fetch("b", 1, &[one(1)], &[]));
+        sessions.end("g", "b");
+        assert!(fetch("a", 2, &[one(1), one(2)], &[]));
+        assert_eq!(sessions.disconnected(7).len(), 1);
+        assert!(fetch("c", 0, &[one(0), one(1), one(2)], &[]));
     }
 
     #[test]
