@@ -59,6 +59,7 @@ impl GroupSettings for LiveGroupSettings {
         ShareGroupSettings {
             session_timeout_ms: number("session.timeout.ms"),
             heartbeat_interval_ms: number("heartbeat.interval.ms"),
+            assignment_interval_ms: number("assignment.interval.ms"),
             members_max: config.number("group.share.max.size") as usize,
         }
     }
@@ -148,6 +149,7 @@ pub fn group_limits(config: &Config) -> GroupLimits {
         members_max: config.number("group.max.size") as usize,
         members_bytes_max: config.number("group.members.max.bytes") as usize,
         offsets_bytes_max: config.number("group.offsets.max.bytes") as usize,
+        share_groups_max: config.number("group.share.max.groups") as usize,
         metadata_bytes_max: config.number("offset.metadata.max.bytes") as usize,
         offsets_retention_ms: config.number("offsets.retention.minutes") * 60_000,
         producer_expiration_ms: config.number("producer.id.expiration.ms"),

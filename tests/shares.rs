@@ -176,7 +176,8 @@ impl Member {
 
 /// A broker with topic `t` of one partition, whose share group begins at its beginning.
 fn broker(dir: &tempfile::TempDir) -> Running {
-    let broker = Running::start(dir.path(), &["numPartitions=1"]);
+    let settings = ["numPartitions=1", "group.share.assignment.interval.ms=0"];
+    let broker = Running::start(dir.path(), &settings);
     let mut client = broker.client();
     client.create("t");
     set(&mut client, &[("share.auto.offset.reset", "earliest")]);
@@ -423,6 +424,99 @@ fn a_forgotten_partition_gives_nothing_and_a_renewal_asks_for_nothing() {
     broker.stop();
 }
 
+/// Sets the group's offset of the partition; the group's error and the partition's.
+fn alter(client: &mut Client, start: i64) -> i16 {
+    let partition = AlterShareGroupOffsetsRequestPartition::default().with_start_offset(start);
+    let topic = AlterShareGroupOffsetsRequestTopic::default()
+        .with_topic_name(common::name("t"))
+        .with_partitions(vec![partition]);
+    let request = AlterShareGroupOffsetsRequest::default()
+        .with_group_id(GroupId(text(GROUP)))
+        .with_topics(vec![topic]);
+    let answer = client.ask(0, &request);
+    let partitions = answer.responses.iter().flat_map(|topic| &topic.partitions);
+    let codes = partitions.map(|partition| partition.error_code);
+    codes
+        .chain([answer.error_code])
+        .find(|code| *code != 0)
+        .unwrap_or(0)
+}
+
+/// What a broker would tell the coordinator of the share partition.
+fn initialize_state(client: &mut Client, topic_id: Uuid, state_epoch: i32) {
+    let partition = initialize_share_group_state_request::PartitionData::default()
+        .with_state_epoch(state_epoch)
+        .with_start_offset(3);
+    let topic = initialize_share_group_state_request::InitializeStateData::default()
+        .with_topic_id(topic_id)
+        .with_partitions(vec![partition]);
+    let request = InitializeShareGroupStateRequest::default()
+        .with_group_id(text(GROUP))
+        .with_topics(vec![topic]);
+    client.send_as(metaq::api::FORWARDED, 0, &request);
+    let (_, answer) = client.receive::<InitializeShareGroupStateRequest>(0);
+    assert_eq!(answer.results[0].partitions[0].error_code, 0);
+}
+
+fn delete_state(client: &mut Client, topic_id: Uuid) {
+    let topic = delete_share_group_state_request::DeleteStateData::default()
+        .with_topic_id(topic_id)
+        .with_partitions(vec![Default::default()]);
+    let request = DeleteShareGroupStateRequest::default()
+        .with_group_id(text(GROUP))
+        .with_topics(vec![topic]);
+    client.send_as(metaq::api::FORWARDED, 0, &request);
+    let (_, answer) = client.receive::<DeleteShareGroupStateRequest>(0);
+    assert_eq!(answer.results[0].partitions[0].error_code, 0);
+}
+
+#[test]
+fn an_offset_beyond_the_end_of_the_log_is_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir);
+    let mut client = broker.client();
+    client.produce("t", batch(10));
+    assert_eq!(alter(&mut client, 1000), 0);
+    assert_eq!(offset(&mut client).0, 10);
+    assert_eq!(alter(&mut client, -2), ResponseError::InvalidRequest.code());
+    client.produce("t", batch(10));
+    let mut a = Member::join(&broker, "a", "t");
+    assert_eq!(a.take(1000, &[]), [(10, 19, 1)]);
+    broker.stop();
+}
+
+#[test]
+fn what_an_earlier_group_of_the_name_left_is_not_in_the_way_of_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir);
+    let mut client = broker.client();
+    let topic_id = id_of(&mut client, "t");
+    client.produce("t", batch(10));
+    initialize_state(&mut client, topic_id, 50);
+    let mut a = Member::join(&broker, "a", "t");
+    assert_eq!(a.take(1000, &[]), [(0, 9, 1)]);
+    assert_eq!(a.client.ask(1, &beat("a", -1, None)).error_code, 0);
+    initialize_state(&mut client, topic_id, 90);
+    assert_eq!(alter(&mut client, 6), 0);
+    assert_eq!(offset(&mut client).0, 6);
+    broker.stop();
+}
+
+#[test]
+fn a_group_goes_on_where_what_is_stored_of_a_partition_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir);
+    let mut client = broker.client();
+    let topic_id = id_of(&mut client, "t");
+    client.produce("t", batch(10));
+    let mut a = Member::join(&broker, "a", "t");
+    delete_state(&mut client, topic_id);
+    assert_eq!(a.take(1000, &[]), [(0, 9, 1)]);
+    assert_eq!(a.acknowledge(1, &[(0, 9, &[1])]), (0, 0));
+    assert_eq!(offset(&mut client).0, 10);
+    broker.stop();
+}
+
 #[test]
 fn offsets_are_set_and_deleted_while_the_group_has_no_members() {
     let dir = tempfile::tempdir().unwrap();
@@ -432,16 +526,6 @@ fn offsets_are_set_and_deleted_while_the_group_has_no_members() {
     let mut a = Member::join(&broker, "a", "t");
     assert_eq!(a.take(1000, &[]), [(0, 9, 1)]);
     assert_eq!(a.acknowledge(1, &[(0, 9, &[1])]), (0, 0));
-    let alter = |client: &mut Client, start| {
-        let partition = AlterShareGroupOffsetsRequestPartition::default().with_start_offset(start);
-        let topic = AlterShareGroupOffsetsRequestTopic::default()
-            .with_topic_name(common::name("t"))
-            .with_partitions(vec![partition]);
-        let request = AlterShareGroupOffsetsRequest::default()
-            .with_group_id(GroupId(text(GROUP)))
-            .with_topics(vec![topic]);
-        client.ask(0, &request).error_code
-    };
     let delete = |client: &mut Client| {
         let topic =
             DeleteShareGroupOffsetsRequestTopic::default().with_topic_name(common::name("t"));

@@ -2,6 +2,7 @@
 //!
 //! - A group that does not exist is made. One with members is NON_EMPTY_GROUP.
 //! - What was done with records of the partition before is forgotten; a leader that still knows it is fenced by the state epoch.
+//! - An offset beyond the end of the log is the end. A member that joins meanwhile is not assigned the partition until it is set.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,17 +13,19 @@ use metaq_protocol::messages::alter_share_group_offsets_response::{
     AlterShareGroupOffsetsResponseTopic as AlteredTopic,
 };
 use metaq_protocol::messages::{
-    AlterShareGroupOffsetsRequest, AlterShareGroupOffsetsResponse, ApiKey,
+    AlterShareGroupOffsetsRequest, AlterShareGroupOffsetsResponse, ApiKey, TopicName,
 };
 use uuid::Uuid;
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::describe_share_group_offsets::end_offset;
 use super::errors::WireError;
 use super::share_acknowledgements::{Refusal, refusal, refusal_of};
-use super::share_state_admin::initialize;
+use super::share_state_admin::{initialize, summary};
 use super::shared::text;
 use super::{Api, Caller, Context, Order, serve};
-use crate::share::ShareKey;
+use crate::group::GroupError;
+use crate::share::{ShareKey, ShareStateError};
 
 pub(super) const API: Api = Api {
     key: ApiKey::AlterShareGroupOffsets,
@@ -33,6 +36,12 @@ pub(super) const API: Api = Api {
     ],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
+
+/// Where a group begins as its configuration says.
+const AS_CONFIGURED: i64 = -1;
+
+/// A topic's name, id and partitions.
+type Altered = (TopicName, Uuid, Vec<Asked>);
 
 /// A partition whose offset is to be set, and why it is not.
 struct Asked {
@@ -55,7 +64,7 @@ async fn handle(
 }
 
 async fn alter(
-    cx: &Context,
+    cx: &Arc<Context>,
     caller: &Caller,
     request: AlterShareGroupOffsetsRequest,
 ) -> Result<Vec<AlteredTopic>, Refusal> {
@@ -85,27 +94,8 @@ async fn alter(
         let id = found.map_or(Uuid::nil(), |found| found.id);
         topics.push((topic.topic_name, id, partitions));
     }
-    let state_epoch = cx.coordinator.share_state_epoch(group_id).await;
-    let state_epoch = state_epoch.map_err(|error| (error.wire(), error.to_string()))?;
-    let mut set: BTreeMap<Uuid, Vec<i32>> = BTreeMap::new();
-    for (_, topic_id, partitions) in &mut topics {
-        for asked in partitions.iter_mut().filter(|asked| asked.outcome.is_ok()) {
-            let key = ShareKey {
-                group_id: group_id.into(),
-                topic_id: *topic_id,
-                partition: asked.index,
-            };
-            let outcome = initialize(cx, &key, state_epoch, asked.start).await;
-            asked.outcome = outcome.map_err(refusal_of);
-            if asked.outcome.is_ok() {
-                set.entry(*topic_id).or_default().push(asked.index);
-            }
-        }
-    }
-    let set = set.into_iter().collect();
-    let told = cx.coordinator.share_initialized(group_id, set, Vec::new());
-    told.await
-        .map_err(|error| (error.wire(), error.to_string()))?;
+    bound(cx, group_id, &mut topics).await;
+    let topics = set_again_where_fenced(cx, group_id, topics).await?;
     let altered = topics.into_iter().map(|(name, id, partitions)| {
         AlteredTopic::default()
             .with_topic_name(name)
@@ -113,6 +103,105 @@ async fn alter(
             .with_partitions(partitions.into_iter().map(altered_partition).collect())
     });
     Ok(altered.collect())
+}
+
+/// A group that went on beyond the end of a log would leave out what comes there. As for consumer groups, whose tool does so
+/// itself, such an offset means the end.
+async fn bound(cx: &Context, group_id: &str, topics: &mut [Altered]) {
+    for (name, topic_id, partitions) in topics {
+        for asked in partitions.iter_mut().filter(|asked| asked.outcome.is_ok()) {
+            let key = key(group_id, *topic_id, asked.index);
+            match end_offset(cx, name, &key).await {
+                _ if asked.start < AS_CONFIGURED => {
+                    asked.outcome = Err(refusal(ResponseError::InvalidRequest));
+                }
+                Ok(end) => asked.start = asked.start.min(end),
+                Err(refused) => asked.outcome = Err(refused),
+            }
+        }
+    }
+}
+
+fn key(group_id: &str, topic_id: Uuid, partition: i32) -> ShareKey {
+    ShareKey {
+        group_id: group_id.into(),
+        topic_id,
+        partition,
+    }
+}
+
+/// Sets them, and once more where something of an earlier group of this name was in the way.
+async fn set_again_where_fenced(
+    cx: &Arc<Context>,
+    group_id: &str,
+    topics: Vec<Altered>,
+) -> Result<Vec<Altered>, Refusal> {
+    let (cx, group_id) = (cx.clone(), group_id.to_owned());
+    // It goes on where the client does not wait for it: no member is assigned what is being set.
+    let going_on = tokio::spawn(async move {
+        let (mut topics, beyond) = set(&cx, &group_id, topics).await?;
+        if beyond > 0 {
+            (topics, _) = set(&cx, &group_id, topics).await?;
+        }
+        Ok(topics)
+    });
+    let panicked = |_| Err(refusal(ResponseError::UnknownServerError));
+    going_on.await.unwrap_or_else(panicked)
+}
+
+/// Whether it is to be set, or to be set again.
+fn is_wanted(asked: &Asked) -> bool {
+    let fenced = ResponseError::FencedStateEpoch;
+    asked
+        .outcome
+        .as_ref()
+        .map_or_else(|(error, _)| *error == fenced, |()| true)
+}
+
+/// Sets them with the group's next state epoch; and the latest one of those that have a later one, 0 for none.
+async fn set(
+    cx: &Context,
+    group_id: &str,
+    mut topics: Vec<Altered>,
+) -> Result<(Vec<Altered>, i32), Refusal> {
+    let wanted = topics.iter().map(|(_, topic_id, partitions)| {
+        let wanted = partitions.iter().filter(|asked| is_wanted(asked));
+        (*topic_id, wanted.map(|asked| asked.index).collect())
+    });
+    let wanted = wanted.filter(|(_, partitions): &(Uuid, Vec<i32>)| !partitions.is_empty());
+    let wanted: Vec<(Uuid, Vec<i32>)> = wanted.collect();
+    let refused = |error: GroupError| (error.wire(), error.to_string());
+    let state_epoch = cx.coordinator.share_alter(group_id, wanted).await;
+    let state_epoch = state_epoch.map_err(refused)?;
+    let (mut done, mut failed) = (
+        BTreeMap::<_, Vec<i32>>::new(),
+        BTreeMap::<_, Vec<i32>>::new(),
+    );
+    let mut beyond = 0;
+    for (_, topic_id, partitions) in &mut topics {
+        for asked in partitions.iter_mut().filter(|asked| is_wanted(asked)) {
+            let key = key(group_id, *topic_id, asked.index);
+            let outcome = initialize(cx, &key, state_epoch, asked.start).await;
+            if outcome == Err(ShareStateError::FencedStateEpoch)
+                && let Ok(there) = summary(cx, &key).await
+            {
+                beyond = beyond.max(there.state_epoch);
+            }
+            let which = match outcome.is_ok() {
+                true => &mut done,
+                false => &mut failed,
+            };
+            which.entry(*topic_id).or_default().push(asked.index);
+            asked.outcome = outcome.map_err(|error| match error {
+                ShareStateError::FencedStateEpoch => refusal(ResponseError::FencedStateEpoch),
+                error => refusal_of(error),
+            });
+        }
+    }
+    let outcomes = (done.into_iter().collect(), failed.into_iter().collect());
+    let told = cx.coordinator.share_initialized(group_id, outcomes, beyond);
+    told.await.map_err(refused)?;
+    Ok((topics, beyond))
 }
 
 fn altered_partition(asked: Asked) -> AlteredPartition {

@@ -1,7 +1,8 @@
 //! DeleteGroups (key 42, v0–v3; KIP-229, 1331): deletes empty groups with their offsets.
 //!
 //! - A group that is named twice is deleted and answered once.
-//! - Of a share group, what it has done with records goes first.
+//! - A share group forgets its share partitions first, then what is stored of them goes, then the group: one that stays because a
+//!   member joins meanwhile begins anew, and one that stays because a broker died can be deleted again.
 //! - Errors have no text (v3): Kafka gives one to streams groups alone.
 
 use std::collections::HashSet;
@@ -49,12 +50,13 @@ async fn handle(
     DeleteGroupsResponse::default().with_results(results)
 }
 
-/// Deletes a group, of a share group first what is stored of its share partitions; an error code.
+/// Deletes a group, and of a share group what is stored of its share partitions; an error code.
 async fn delete(cx: &Context, group_id: &str) -> i16 {
-    match cx.coordinator.share_partitions_if_empty(group_id).await {
-        Ok(topics) => {
-            for (topic_id, partitions) in topics {
-                let deleted = delete_states(cx, group_id, topic_id, &partitions).await;
+    match cx.coordinator.share_delete(group_id, None).await {
+        Ok(known) => {
+            for (topic_id, partitions) in &known.topics {
+                let what = (*topic_id, partitions.as_slice());
+                let deleted = delete_states(cx, group_id, what, known.state_epoch).await;
                 if let Err((error, _)) = deleted {
                     return error.code();
                 }

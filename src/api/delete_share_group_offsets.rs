@@ -1,5 +1,6 @@
 //! DeleteShareGroupOffsets (key 92, v0; KIP-932): a share group without members has no more to do with topics.
 //!
+//! - The group forgets them first, then what is stored goes: a broker that dies between leaves something to delete again.
 //! - A topic that the group has nothing of is UNKNOWN_TOPIC_OR_PARTITION, a group with members NON_EMPTY_GROUP.
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::share_acknowledgements::{Refusal, refusal, refusal_of};
 use super::share_state_admin::delete;
 use super::shared::text;
 use super::{Api, Caller, Context, Order, serve};
-use crate::group::GroupError;
+use crate::group::{GroupError, ToDelete};
 use crate::share::ShareKey;
 
 pub(super) const API: Api = Api {
@@ -62,23 +63,31 @@ async fn delete_all(
         }
         (error, _) => (error.wire(), error.to_string()),
     };
-    let known = cx.coordinator.share_partitions_if_empty(group_id).await;
-    let known = known.map_err(of_group)?;
     let image = cx.cluster.image();
+    let ids: Vec<Option<Result<Uuid, Refusal>>> = request
+        .topics
+        .iter()
+        .map(|topic| {
+            let name = Resource::Topic(&topic.topic_name);
+            if let Err(denied) = authorize(cx, caller, Operation::Read, name) {
+                return Some(Err((denied.wire(), denied.to_string())));
+            }
+            image.topic(&topic.topic_name).map(|topic| Ok(topic.id))
+        })
+        .collect();
+    let wanted = ids.iter().flatten().filter_map(|id| id.as_ref().ok());
+    let wanted: Vec<Uuid> = wanted.copied().collect();
+    let known = cx.coordinator.share_delete(group_id, Some(wanted)).await;
+    let known = known.map_err(of_group)?;
     let mut deleted = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        let name = topic.topic_name;
-        let allowed = authorize(cx, caller, Operation::Read, Resource::Topic(&name));
-        let id = image.topic(&name).map(|topic| topic.id);
-        let partitions = known.iter().find(|(known, _)| Some(*known) == id);
-        let outcome = match (allowed, partitions) {
-            (Err(denied), _) => Err((denied.wire(), denied.to_string())),
-            (Ok(()), None) => Err(refusal(ResponseError::UnknownTopicOrPartition)),
-            (Ok(()), Some((id, partitions))) => delete_topic(cx, group_id, *id, partitions).await,
+    for (topic, id) in request.topics.into_iter().zip(ids) {
+        let answer = DeletedTopic::default().with_topic_name(topic.topic_name);
+        let (id, outcome) = match id {
+            Some(Err(refused)) => (None, Err(refused)),
+            None => (None, Err(unknown())),
+            Some(Ok(id)) => (Some(id), delete_topic(cx, group_id, id, &known).await),
         };
-        let answer = DeletedTopic::default()
-            .with_topic_name(name)
-            .with_topic_id(id.unwrap_or(Uuid::nil()));
+        let answer = answer.with_topic_id(id.unwrap_or(Uuid::nil()));
         deleted.push(match outcome {
             Ok(()) => answer,
             Err((error, why)) => answer
@@ -89,23 +98,31 @@ async fn delete_all(
     Ok(deleted)
 }
 
+fn unknown() -> Refusal {
+    refusal(ResponseError::UnknownTopicOrPartition)
+}
+
 async fn delete_topic(
     cx: &Context,
     group_id: &str,
     topic_id: Uuid,
-    partitions: &[i32],
+    known: &ToDelete,
 ) -> Result<(), Refusal> {
-    delete_states(cx, group_id, topic_id, partitions).await?;
-    let forgotten = cx.coordinator.share_forget_topic(group_id, topic_id).await;
-    forgotten.map_err(|error| (error.wire(), error.to_string()))
+    let mut topics = known.topics.iter();
+    let found = topics.find(|(known, _)| *known == topic_id);
+    let (_, partitions) = found.ok_or_else(unknown)?;
+    let what = (topic_id, partitions.as_slice());
+    delete_states(cx, group_id, what, known.state_epoch).await?;
+    let told = cx.coordinator.share_deleted(group_id, topic_id).await;
+    told.map_err(|error| (error.wire(), error.to_string()))
 }
 
-/// Forgets what a group has done with partitions.
+/// Forgets what a group has done with partitions of a topic, up to a state epoch.
 pub(super) async fn delete_states(
     cx: &Context,
     group_id: &str,
-    topic_id: Uuid,
-    partitions: &[i32],
+    (topic_id, partitions): (Uuid, &[i32]),
+    state_epoch: i32,
 ) -> Result<(), Refusal> {
     for partition in partitions {
         let key = ShareKey {
@@ -113,7 +130,7 @@ pub(super) async fn delete_states(
             topic_id,
             partition: *partition,
         };
-        delete(cx, &key).await.map_err(refusal_of)?;
+        delete(cx, &key, state_epoch).await.map_err(refusal_of)?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! - From brokers alone, which is why ApiVersions does not name it.
 //! - Each share partition is answered by itself; one whose coordinator is another broker is NOT_COORDINATOR.
+//! - What was initialized with a later state epoch than the group had when it was told to delete stays.
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use metaq_protocol::messages::{
 
 use super::authorize::{Operation, ResourceKind};
 use super::share_state_requests::StateRequest;
+use super::share_state_tags::numbers;
 use super::{Api, Caller, Context, Order, serve};
 use crate::share::{ShareKey, ShareStateError};
 
@@ -41,7 +43,9 @@ async fn handle(
         let mut answered = Vec::with_capacity(partitions.len());
         for asked in partitions {
             let index = asked.partition;
-            let work = |key| delete(&cx, key);
+            let said = numbers(&asked.unknown_tagged_fields);
+            let state_epoch = said.and_then(|[epoch]| i32::try_from(epoch).ok());
+            let work = |key| delete(&cx, key, state_epoch.unwrap_or(i32::MAX));
             let outcome = state_request.answer(topic_id, index, work).await;
             let result = PartitionResult::default().with_partition(index);
             answered.push(match outcome {
@@ -57,6 +61,6 @@ async fn handle(
     DeleteShareGroupStateResponse::default().with_results(results)
 }
 
-async fn delete(cx: &Context, key: ShareKey) -> Result<(), ShareStateError> {
-    cx.shares.states.delete(&key).await
+async fn delete(cx: &Context, key: ShareKey, state_epoch: i32) -> Result<(), ShareStateError> {
+    cx.shares.states.delete(&key, state_epoch).await
 }

@@ -375,6 +375,7 @@ fn broker_synonym(name: &'static str) -> &'static str {
         "consumer.assignment.interval.ms" => "group.consumer.assignment.interval.ms",
         "consumer.heartbeat.interval.ms" => "group.consumer.heartbeat.interval.ms",
         "consumer.session.timeout.ms" => "group.consumer.session.timeout.ms",
+        "share.assignment.interval.ms" => "group.share.assignment.interval.ms",
         "share.delivery.count.limit" => "group.share.delivery.count.limit",
         "share.partition.max.record.locks" => "group.share.partition.max.record.locks",
         "share.heartbeat.interval.ms" => "group.share.heartbeat.interval.ms",

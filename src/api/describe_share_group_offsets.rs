@@ -231,7 +231,7 @@ async fn partition(cx: &Context, topic: &str, key: &ShareKey) -> DescribedPartit
 }
 
 /// Where a partition's log ends, as its leader says.
-async fn end_offset(cx: &Context, topic: &str, key: &ShareKey) -> Result<i64, Refusal> {
+pub(super) async fn end_offset(cx: &Context, topic: &str, key: &ShareKey) -> Result<i64, Refusal> {
     let here = cx.partitions.topic_by_id(key.topic_id);
     let here = here.and_then(|topic| topic.get(key.partition).cloned().ok());
     if let Some(partition) = here.filter(|partition| partition.is_leader()) {

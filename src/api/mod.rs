@@ -79,6 +79,7 @@ mod share_acknowledgements;
 mod share_fetch;
 mod share_group_describe;
 mod share_group_heartbeat;
+mod share_lost_state;
 mod share_read;
 mod share_settings;
 mod share_state_admin;

@@ -20,14 +20,16 @@ use uuid::Uuid;
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::share_acknowledgements::{Refusal, is_member_id, release};
-use super::share_state_admin::initialize;
+use super::share_state_admin::{initialize, summary};
 use super::shared::told;
 use super::{Api, Caller, Context, Order, serve};
 use crate::group::{self, ShareHeartbeat, ShareReply, ToInitialize};
-use crate::share::ShareKey;
+use crate::share::{ShareKey, ShareStateError};
 
 /// Share partitions that are initialized at the same time.
 const INITIALIZED_AT_ONCE: usize = 64;
+/// How often it is tried at once: again where something of an earlier group of the name is in the way.
+const INITIALIZE_ROUNDS_MAX: usize = 2;
 /// Epoch of a member that joins, and of one that leaves.
 const JOIN: i32 = 0;
 const LEAVE: i32 = -1;
@@ -89,22 +91,26 @@ async fn heartbeat(
         release(cx, group_id, &request.member_id, &partitions);
         return Ok(reply);
     }
-    if reply.to_initialize.is_empty() {
-        return Ok(reply);
-    }
-    // It goes on where the client does not wait for it.
-    let going_on = tokio::spawn(initialize_all(
-        cx.clone(),
-        group_id.to_owned(),
-        reply.to_initialize.clone(),
-    ));
-    if going_on.await.unwrap_or(false) {
+    let mut reply = reply;
+    for _ in 0..INITIALIZE_ROUNDS_MAX {
+        if reply.to_initialize.is_empty() {
+            break;
+        }
+        // It goes on where the client does not wait for it.
+        let going_on = tokio::spawn(initialize_all(
+            cx.clone(),
+            group_id.to_owned(),
+            reply.to_initialize.clone(),
+        ));
+        if !going_on.await.unwrap_or(false) {
+            break;
+        }
         let again = ShareHeartbeat {
             member_epoch: reply.member_epoch,
-            ..beat
+            ..beat.clone()
         };
         let again = cx.coordinator.share_heartbeat(group_id, again).await;
-        return again.map_err(refusal_of);
+        reply = again.map_err(refusal_of)?;
     }
     Ok(reply)
 }
@@ -133,10 +139,10 @@ fn refusal_of(refusal: group::Refusal) -> Refusal {
     (refusal.error.wire(), refusal.message)
 }
 
-/// Initializes share partitions, and tells the group which are; whether any is.
+/// Initializes share partitions, and tells the group which are; whether the group has more to do now.
 async fn initialize_all(cx: Arc<Context>, group_id: String, all: Vec<ToInitialize>) -> bool {
     let group: Arc<str> = group_id.as_str().into();
-    let outcomes: Vec<(ToInitialize, bool)> = stream::iter(all)
+    let outcomes: Vec<(ToInitialize, bool, i32)> = stream::iter(all)
         .map(|one| {
             let (cx, group) = (&cx, group.clone());
             async move {
@@ -149,7 +155,15 @@ async fn initialize_all(cx: Arc<Context>, group_id: String, all: Vec<ToInitializ
                 if let Err(error) = &done {
                     tracing::warn!(share = %key, %error, "cannot initialize");
                 }
-                (one, done.is_ok())
+                let there = match done {
+                    Err(ShareStateError::FencedStateEpoch) => summary(cx, &key).await.ok(),
+                    _ => None,
+                };
+                (
+                    one,
+                    done.is_ok(),
+                    there.map_or(0, |there| there.state_epoch),
+                )
             }
         })
         .buffer_unordered(INITIALIZED_AT_ONCE)
@@ -157,14 +171,18 @@ async fn initialize_all(cx: Arc<Context>, group_id: String, all: Vec<ToInitializ
         .await;
     let of = |is_done: bool| {
         let mut topics: BTreeMap<Uuid, Vec<i32>> = BTreeMap::new();
-        for (one, _) in outcomes.iter().filter(|(_, done)| *done == is_done) {
+        for (one, ..) in outcomes.iter().filter(|(_, done, _)| *done == is_done) {
             topics.entry(one.topic_id).or_default().push(one.partition);
         }
         topics.into_iter().collect::<Vec<_>>()
     };
+    let beyond = outcomes.iter().map(|(.., beyond)| *beyond).max();
+    let beyond = beyond.unwrap_or(0);
     let (done, failed) = (of(true), of(false));
-    let is_any = !done.is_empty();
-    let told = cx.coordinator.share_initialized(&group_id, done, failed);
+    let is_any = !done.is_empty() || beyond > 0;
+    let told = cx
+        .coordinator
+        .share_initialized(&group_id, (done, failed), beyond);
     told.await.is_ok() && is_any
 }
 

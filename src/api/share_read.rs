@@ -7,6 +7,7 @@ use metaq_protocol::ResponseError;
 use super::Context;
 use super::errors::WireError;
 use super::share_acknowledgements::{Member, Refusal, refusal, refusal_of};
+use super::share_lost_state::initialize_lost;
 use super::share_settings::ShareSettings;
 use super::share_states::ShareStates;
 use super::shared::partition_of;
@@ -81,11 +82,14 @@ pub(super) async fn open(
         log_end: partition.log().ends().log_end.offset,
     };
     let begin = || bounds(cx, &partition, settings.reset);
-    let opened = cx
-        .shares
-        .partitions
-        .open((&key, reading), &store, settings.limits, begin);
-    match opened.await {
+    let (all, at) = (&cx.shares.partitions, (&key, reading));
+    let mut opened = all.open(at, &store, settings.limits, begin).await;
+    if let Err(OpenError::State(ShareStateError::InvalidRequest)) = opened
+        && initialize_lost(cx, &key).await
+    {
+        opened = all.open(at, &store, settings.limits, begin).await;
+    }
+    match opened {
         Ok(leading) => Ok(Some(Shared { partition, leading })),
         Err(OpenError::State(error)) if error.may_heal() => Ok(None),
         Err(OpenError::State(error)) => Err(refusal_of(error)),

@@ -9,6 +9,7 @@ use metaq_protocol::messages::{
 };
 
 use super::context::Context;
+use super::share_state_tags::set_numbers;
 use super::share_states::{NO_ANSWER, Outcome, VERSION, ask, coordinator_of, outcome_of};
 use super::shared::text;
 use crate::share::{ShareKey, ShareSummary};
@@ -41,12 +42,16 @@ pub(super) async fn initialize(
     outcome_of(found.next().ok_or(NO_ANSWER)?.error_code)
 }
 
-/// A group has no more to do with a partition.
-pub(super) async fn delete(cx: &Context, key: &ShareKey) -> Outcome<()> {
+/// A group has no more to do with a partition, unless it has a later state epoch.
+pub(super) async fn delete(cx: &Context, key: &ShareKey, state_epoch: i32) -> Outcome<()> {
     let Some(broker) = coordinator_of(cx, key)? else {
-        return cx.shares.states.delete(key).await;
+        return cx.shares.states.delete(key, state_epoch).await;
     };
-    let partition = delete_request::PartitionData::default().with_partition(key.partition);
+    let mut partition = delete_request::PartitionData::default().with_partition(key.partition);
+    set_numbers(
+        &mut partition.unknown_tagged_fields,
+        &[u64::from(state_epoch.unsigned_abs())],
+    );
     let topic = delete_request::DeleteStateData::default()
         .with_topic_id(key.topic_id)
         .with_partitions(vec![partition]);

@@ -637,6 +637,13 @@ const OWN_KEYS: &[BrokerKey] = &[
         "How often members of a KIP-848 group report that have not got their partitions yet, ms: they are told this instead of the usual interval, or 1 ms a member where that is more. As large as the usual interval: Kafka's way."
     ),
     key!(
+        "group.share.assignment.interval.ms",
+        None,
+        Kind::Int(0, INT_MAX),
+        "1000",
+        "At least so long between two assignments of a share group, ms; the default of share.assignment.interval.ms."
+    ),
+    key!(
         "group.share.delivery.count.limit",
         None,
         Kind::Int(2, 10),
@@ -649,6 +656,20 @@ const OWN_KEYS: &[BrokerKey] = &[
         Kind::Int(1, INT_MAX),
         "5000",
         "How often members of share groups report, ms; the default of share.heartbeat.interval.ms."
+    ),
+    key!(
+        "group.share.max.assignment.interval.ms",
+        None,
+        Kind::Int(0, INT_MAX),
+        "15000",
+        "The longest assignment interval that a share group may have, ms."
+    ),
+    key!(
+        "group.share.max.groups",
+        None,
+        Kind::Int(1, INT_MAX),
+        "10000",
+        "Share groups that a broker coordinates at most: a member that would begin another one is refused."
     ),
     key!(
         "group.share.max.heartbeat.interval.ms",
@@ -677,6 +698,13 @@ const OWN_KEYS: &[BrokerKey] = &[
         Kind::Int(1, 1000),
         "200",
         "Members that a share group may have."
+    ),
+    key!(
+        "group.share.min.assignment.interval.ms",
+        None,
+        Kind::Int(0, INT_MAX),
+        "0",
+        "The shortest assignment interval that a share group may have, ms."
     ),
     key!(
         "group.share.min.heartbeat.interval.ms",

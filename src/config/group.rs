@@ -40,6 +40,12 @@ pub const GROUP_KEYS: &[GroupKey] = &[
         doc: "A silent member of a KIP-848 group is thrown out after this, ms; without effect on classic groups.",
     },
     GroupKey {
+        name: "share.assignment.interval.ms",
+        kind: Kind::Int(0, 15_000),
+        default: "1000",
+        doc: "At least so long between two assignments of a share group, ms.",
+    },
+    GroupKey {
         name: "share.auto.offset.reset",
         kind: Kind::Text,
         default: "latest",

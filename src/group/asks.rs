@@ -9,7 +9,7 @@ use super::messages::{
     TransactionEnd, TransactionalCommit,
 };
 use super::offsets::Key;
-use super::share::{ShareHeartbeat, ShareReply};
+use super::share::{ShareHeartbeat, ShareReply, ToDelete};
 use super::streams::{StreamsHeartbeat, StreamsReply};
 use crate::coordinator::Answer;
 use crate::memory::Share;
@@ -94,16 +94,18 @@ pub(super) enum ShareAsk {
     Initialized {
         done: ByTopic,
         failed: ByTopic,
+        /// The latest state epoch of what is in their way; 0 for none.
+        beyond: i32,
         answer: Answer<Result<(), GroupError>>,
     },
-    /// Offsets of a group without members are to be set.
-    StateEpoch(Answer<Result<i32, GroupError>>),
-    ForgetTopic(Uuid, Answer<Result<(), GroupError>>),
-    /// Its share partitions: those that are initialized, or all, of a group that has no members.
-    Partitions {
-        if_empty: bool,
-        answer: Answer<Result<ByTopic, GroupError>>,
-    },
+    /// Offsets of a group without members are to be set: with which state epoch.
+    Alter(ByTopic, Answer<Result<i32, GroupError>>),
+    /// A group without members is to have no more to do with some topics, or with all.
+    Delete(Option<Vec<Uuid>>, Answer<Result<ToDelete, GroupError>>),
+    /// Nothing is stored of a topic any more.
+    Deleted(Uuid, Answer<Result<(), GroupError>>),
+    /// Its share partitions that are initialized.
+    Partitions(Answer<Result<ByTopic, GroupError>>),
 }
 
 impl Ask {
@@ -114,7 +116,7 @@ impl Ask {
             Self::FetchOffsets(..)
                 | Self::Describe(_)
                 | Self::VerifyTransaction { .. }
-                | Self::Share(ShareAsk::Partitions { .. })
+                | Self::Share(ShareAsk::Partitions(_))
         )
     }
 }

@@ -16,7 +16,7 @@ use super::messages::{
     JoinRequest, LeaveMember, Refusal, SyncReply, SyncRequest, TransactionEnd, TransactionalCommit,
 };
 use super::mirror::MirrorFeed;
-use super::share::{ShareHeartbeat, ShareReply};
+use super::share::{ShareHeartbeat, ShareReply, ToDelete};
 use super::streams::{StreamsHeartbeat, StreamsReply};
 use crate::clock::WallClock;
 use crate::coordinator::{Answer, Coordinator, Ownership, Slot, Topics};
@@ -48,6 +48,7 @@ impl GroupCoordinator {
             mirror,
             members: Arc::default(),
             offsets: Arc::default(),
+            share_groups: Arc::default(),
         };
         Self {
             slots: Coordinator::new(meta, topics, wall, context),
@@ -313,61 +314,60 @@ impl GroupCoordinator {
         .await?
     }
 
-    /// Share partitions of a group are initialized, and others could not be; by topic.
+    /// Share partitions of a group are initialized, and others could not be; by topic. `beyond` is the latest state epoch that
+    /// others of them have, 0 for none.
     pub async fn share_initialized(
         &self,
         group_id: &str,
-        done: ByTopic,
-        failed: ByTopic,
+        (done, failed): (ByTopic, ByTopic),
+        beyond: i32,
     ) -> Result<(), GroupError> {
         self.ask(group_id, |answer| {
             Ask::Share(ShareAsk::Initialized {
                 done,
                 failed,
+                beyond,
                 answer,
             })
         })
         .await?
     }
 
-    /// Offsets of a share group without members are to be set: with this state epoch. The group is made if there is none.
-    pub async fn share_state_epoch(&self, group_id: &str) -> Result<i32, GroupError> {
+    /// Offsets of a share group without members are to be set: with this state epoch. The group is made if there is none. No
+    /// member is assigned these until [`Self::share_initialized`] says how it ended.
+    pub async fn share_alter(&self, group_id: &str, topics: ByTopic) -> Result<i32, GroupError> {
         check_named(group_id)?;
-        self.ask(group_id, |answer| Ask::Share(ShareAsk::StateEpoch(answer)))
-            .await?
+        self.ask(group_id, |answer| {
+            Ask::Share(ShareAsk::Alter(topics, answer))
+        })
+        .await?
     }
 
-    /// A share group has no more to do with a topic.
-    pub async fn share_forget_topic(
+    /// A share group without members is to have no more to do with some topics, or with all: what of them may be stored, which
+    /// is remembered until [`Self::share_deleted`] says that it is gone.
+    pub async fn share_delete(
         &self,
         group_id: &str,
-        topic_id: Uuid,
-    ) -> Result<(), GroupError> {
+        topics: Option<Vec<Uuid>>,
+    ) -> Result<ToDelete, GroupError> {
         self.ask(group_id, |answer| {
-            Ask::Share(ShareAsk::ForgetTopic(topic_id, answer))
+            Ask::Share(ShareAsk::Delete(topics, answer))
+        })
+        .await?
+    }
+
+    /// Nothing is stored any more of what was to be deleted of a topic.
+    pub async fn share_deleted(&self, group_id: &str, topic_id: Uuid) -> Result<(), GroupError> {
+        self.ask(group_id, |answer| {
+            Ask::Share(ShareAsk::Deleted(topic_id, answer))
         })
         .await?
     }
 
     /// The share partitions that a group began with, by topic.
     pub async fn share_partitions(&self, group_id: &str) -> Result<ByTopic, GroupError> {
-        self.share_partitions_of(group_id, false).await
-    }
-
-    /// All that there may be of a share group that has no members.
-    pub async fn share_partitions_if_empty(&self, group_id: &str) -> Result<ByTopic, GroupError> {
-        self.share_partitions_of(group_id, true).await
-    }
-
-    async fn share_partitions_of(
-        &self,
-        group_id: &str,
-        if_empty: bool,
-    ) -> Result<ByTopic, GroupError> {
-        self.ask(group_id, |answer| {
-            Ask::Share(ShareAsk::Partitions { if_empty, answer })
-        })
-        .await?
+        self.ask(group_id, |answer| Ask::Share(ShareAsk::Partitions(answer)))
+            .await?
     }
 
     /// A group, if it exists.
@@ -454,6 +454,7 @@ mod tests {
             members_max: 10,
             members_bytes_max: MEMBERS_BYTES_MAX,
             offsets_bytes_max: 1 << 20,
+            share_groups_max: 10,
             metadata_bytes_max: 100,
             offsets_retention_ms: 60_000,
             producer_expiration_ms: 60_000,

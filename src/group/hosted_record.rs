@@ -2,6 +2,7 @@
 
 use super::held_answers::{Held, HeldAnswers};
 use super::offsets::WriteNumber;
+use super::reserved::Reserved;
 use super::share::{self, ShareGroup};
 use super::streams::{self, StreamsGroup};
 use crate::coordinator::Parts;
@@ -28,6 +29,8 @@ pub(super) trait RecordedGroup: Sized {
 /// See the module's documentation.
 pub(super) struct Hosted<G> {
     pub(super) group: G,
+    /// Its place among those that a broker may coordinate, of a share group.
+    pub(super) place: Option<Reserved>,
     /// What its record is stored in.
     pub(super) parts: Parts,
     pub(super) in_flight: Option<RecordInFlight>,
@@ -56,6 +59,7 @@ impl<G: RecordedGroup> Hosted<G> {
         Box::new(Self {
             held: HeldAnswers::since(group.change()),
             group,
+            place: None,
             parts,
             in_flight: None,
             store_again_ms: None,

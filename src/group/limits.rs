@@ -39,6 +39,8 @@ pub struct GroupLimits {
     pub members_bytes_max: usize,
     /// `group.offsets.max.bytes`: of all groups together.
     pub offsets_bytes_max: usize,
+    /// `group.share.max.groups`.
+    pub share_groups_max: usize,
     /// `offset.metadata.max.bytes`.
     pub metadata_bytes_max: usize,
     /// `offsets.retention.minutes`, in ms.

@@ -53,7 +53,7 @@ pub use mirror::{MirrorFeed, MirrorRecord, MirrorUpdate};
 pub use reserved::Reserved;
 pub use share::{
     ShareGroupDescription, ShareGroupSettings, ShareHeartbeat, ShareMemberDescription, ShareReply,
-    ToInitialize,
+    ToDelete, ToInitialize,
 };
 pub use streams::{
     Endpoint, EndpointPartitions, OwnedLists, Status, StatusCode, StreamsGroupDescription,

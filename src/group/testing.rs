@@ -130,6 +130,7 @@ pub(super) struct FixedSettings(pub(super) ConsumerSettings);
 impl GroupSettings for FixedSettings {
     fn share(&self, _: &str) -> ShareGroupSettings {
         ShareGroupSettings {
+            assignment_interval_ms: 0,
             session_timeout_ms: 45_000,
             heartbeat_interval_ms: 5000,
             members_max: 200,

@@ -19,6 +19,12 @@ pub struct ShareGroupRecord {
     pub assignment_epoch: i32,
     /// Topic ids, each with its partitions whose share partitions are initialized.
     pub initialized: Vec<(Uuid, Vec<i32>)>,
+    /// Topic ids, each with the partitions of which something may be stored that is to be deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deleting: Vec<(Uuid, Vec<i32>)>,
+    /// Topic ids, each with the one number of partitions that it had when the group met it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub met: Vec<(Uuid, Vec<i32>)>,
     /// Its members; none where they are in parts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<ShareMemberRecord>,

@@ -69,9 +69,10 @@ impl ShareCoordinator {
         self.ask(key, |answer| Ask::Write(written, answer)).await
     }
 
-    /// Forgets a share partition.
-    pub async fn delete(&self, key: &ShareKey) -> Outcome<()> {
-        self.ask(key, Ask::Delete).await
+    /// Forgets a share partition, unless its state epoch is a later one.
+    pub async fn delete(&self, key: &ShareKey, state_epoch: i32) -> Outcome<()> {
+        self.ask(key, |answer| Ask::Delete(state_epoch, answer))
+            .await
     }
 
     /// What is stored, in short.

@@ -61,8 +61,8 @@ pub(super) enum Ask {
     Read(Reading, Answer<Outcome<StoredState>>),
     /// Its leader has something to store.
     Write(WrittenState, Answer<Outcome<()>>),
-    /// Its group has no more to do with it.
-    Delete(Answer<Outcome<()>>),
+    /// Its group has no more to do with it, as far as its state epoch is no later one.
+    Delete(i32, Answer<Outcome<()>>),
     Summary(Answer<Outcome<ShareSummary>>),
 }
 
@@ -275,9 +275,12 @@ impl ShareStates {
                     Err(error) => answer.send(Err(error)),
                 }
             }
-            Ask::Delete(answer) => match there {
-                None => answer.send(Ok(())),
-                Some(_) => self.write(id, None, Then::Done(answer)),
+            Ask::Delete(state_epoch, answer) => match there {
+                Some(share) if share.state_epoch <= state_epoch => {
+                    self.write(id, None, Then::Done(answer));
+                }
+                // It was initialized anew since, or never was.
+                _ => answer.send(Ok(())),
             },
             Ask::Summary(answer) => {
                 let summary = there.map_or(ShareSummary::NONE, |share| ShareSummary {
@@ -315,7 +318,7 @@ impl ShareStates {
         let gone: Vec<String> = self.entries.keys().filter(is_of).cloned().collect();
         for id in gone {
             let (answer, _) = Answer::new();
-            self.handle(0, id, Ask::Delete(answer));
+            self.handle(0, id, Ask::Delete(i32::MAX, answer));
         }
     }
 }
@@ -394,6 +397,20 @@ mod tests {
         assert_eq!(initialize(&mut states, 2, 0), fenced);
         assert_eq!(initialize(&mut states, 4, 7), Ok(()));
         assert_eq!(read(&mut states, 1, 100).start, 7);
+    }
+
+    #[test]
+    fn what_was_initialized_since_is_not_deleted() {
+        let mut states = states();
+        let delete = |states: &mut ShareStates, state_epoch| {
+            ask(states, |answer| Ask::Delete(state_epoch, answer)).unwrap();
+            ask(states, Ask::Summary).unwrap().state_epoch
+        };
+        assert_eq!(initialize(&mut states, 4, 7), Ok(()));
+        assert_eq!(delete(&mut states, 3), 4);
+        assert_eq!(delete(&mut states, 4), 0);
+        assert_eq!(initialize(&mut states, 1, 7), Ok(()));
+        assert_eq!(delete(&mut states, i32::MAX), 0);
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub(super) struct GroupContext {
     pub(super) members: Arc<GroupMemory>,
     /// The memory that offsets take.
     pub(super) offsets: Arc<GroupMemory>,
+    /// How many share groups there are.
+    pub(super) share_groups: Arc<GroupMemory>,
     /// Where what becomes known is queued for `__consumer_offsets`.
     pub(super) mirror: Option<Arc<MirrorFeed>>,
 }
@@ -204,6 +206,9 @@ impl Machine for Groups {
                 machine.store(from.now_ms, stored.id.clone(), members, Then::Nothing);
             }
             let mut group = Group::of(loaded.members, loaded.offsets);
+            if let Some(hosted) = group.share_mut() {
+                hosted.place = Some(from.context.share_groups.reserve_anyway(1));
+            }
             group.parts = loaded.parts;
             for (producer_id, epoch) in loaded.producers {
                 let id = &stored.id;

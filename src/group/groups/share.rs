@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::Groups;
 use crate::coordinator::{Answer, Parts};
-use crate::group::asks::{Ask, ByTopic, ShareAsk};
+use crate::group::asks::{Ask, ShareAsk};
 use crate::group::group::{Group, Members};
 use crate::group::hosted_record::HostedShareGroup;
 use crate::group::messages::{GroupError, Refusal};
@@ -13,6 +13,13 @@ use crate::group::share::{ShareGroup, ShareHeartbeat, ShareReply};
 
 /// Epoch of a member that joins.
 const JOIN: i32 = 0;
+
+fn check_empty(group: &ShareGroup) -> Result<(), GroupError> {
+    match group.members.is_empty() {
+        true => Ok(()),
+        false => Err(GroupError::NonEmptyGroup),
+    }
+}
 
 impl Groups {
     /// Refuses what only groups of other protocols understand; what a share group does as they do is given back.
@@ -52,10 +59,12 @@ impl Groups {
             ShareAsk::Initialized {
                 done,
                 failed,
+                beyond,
                 answer,
             } => {
                 // The group may be another one by now.
                 self.change_share(group_id, answer, |group| {
+                    group.passes(beyond);
                     for (topic_id, partitions) in &done {
                         group.initialized(*topic_id, partitions);
                     }
@@ -65,32 +74,32 @@ impl Groups {
                     Ok(())
                 });
             }
-            ShareAsk::StateEpoch(answer) => {
-                self.make_share(group_id);
-                self.change_share(group_id, answer, |group| match group.members.is_empty() {
-                    true => Ok(group.next_state_epoch()),
-                    false => Err(GroupError::NonEmptyGroup),
+            ShareAsk::Alter(topics, answer) => {
+                if let Err(refusal) = self.make_share(group_id) {
+                    return answer.send(Err(refusal.error));
+                }
+                self.change_share(group_id, answer, |group| {
+                    check_empty(group)?;
+                    Ok(group.alter(now_ms, &topics))
                 });
             }
-            ShareAsk::ForgetTopic(topic_id, answer) => {
+            ShareAsk::Delete(topics, answer) => {
                 self.change_share(group_id, answer, |group| {
-                    group.forget_topic(topic_id);
+                    check_empty(group)?;
+                    Ok(group.delete(topics.as_deref()))
+                });
+            }
+            ShareAsk::Deleted(topic_id, answer) => {
+                self.change_share(group_id, answer, |group| {
+                    group.deleted(topic_id);
                     Ok(())
                 });
             }
-            ShareAsk::Partitions { if_empty, answer } => {
-                answer.send(self.share_partitions(group_id, if_empty));
+            ShareAsk::Partitions(answer) => {
+                let group = self.groups.get(group_id).and_then(Group::share);
+                let known = group.map(ShareGroup::initialized_partitions);
+                answer.send(known.ok_or(GroupError::GroupIdNotFound));
             }
-        }
-    }
-
-    fn share_partitions(&self, group_id: &str, if_empty: bool) -> Result<ByTopic, GroupError> {
-        let group = self.groups.get(group_id).and_then(Group::share);
-        let group = group.ok_or(GroupError::GroupIdNotFound)?;
-        match if_empty {
-            true if !group.members.is_empty() => Err(GroupError::NonEmptyGroup),
-            true => Ok(group.all_partitions()),
-            false => Ok(group.initialized_partitions()),
         }
     }
 
@@ -101,8 +110,10 @@ impl Groups {
         beat: ShareHeartbeat,
         answer: Answer<Result<ShareReply, Refusal>>,
     ) {
-        if beat.member_epoch == JOIN {
-            self.make_share(group_id);
+        if beat.member_epoch == JOIN
+            && let Err(refusal) = self.make_share(group_id)
+        {
+            return answer.send(Err(refusal));
         }
         let (settings, topics) = (self.context.settings.share(group_id), self.topics.clone());
         let Some(hosted) = self.groups.get_mut(group_id).and_then(Group::share_mut) else {
@@ -143,13 +154,22 @@ impl Groups {
     }
 
     /// Makes a share group, where there is no group of that name.
-    fn make_share(&mut self, group_id: &str) {
-        if !self.groups.contains_key(group_id) {
-            let hosted = HostedShareGroup::new(ShareGroup::new(), Parts::default());
-            let offsets = Offsets::since(self.number());
-            let group = Group::of(Members::Share(hosted), offsets);
-            self.groups.insert(group_id.to_owned(), group);
+    fn make_share(&mut self, group_id: &str) -> Result<(), Refusal> {
+        if self.groups.contains_key(group_id) {
+            return Ok(());
         }
+        let max = self.context.limits.share_groups_max;
+        let Some(place) = self.context.share_groups.reserve(1, max) else {
+            let message = format!("The broker has reached its maximum of {max} share groups.");
+            let error = GroupError::GroupMaxSizeReached;
+            return Err(Refusal { error, message });
+        };
+        let mut hosted = HostedShareGroup::new(ShareGroup::new(), Parts::default());
+        hosted.place = Some(place);
+        let offsets = Offsets::since(self.number());
+        let group = Group::of(Members::Share(hosted), offsets);
+        self.groups.insert(group_id.to_owned(), group);
+        Ok(())
     }
 
     /// What is due in a share group.

@@ -61,6 +61,7 @@ impl Bench {
             members_max: 10,
             members_bytes_max: 1 << 20,
             offsets_bytes_max,
+            share_groups_max: 10,
             metadata_bytes_max: 100,
             offsets_retention_ms: RETENTION_MS,
             producer_expiration_ms: PRODUCER_EXPIRATION_MS,
@@ -73,6 +74,7 @@ impl Bench {
             memory: Memory::new(Arc::default(), 1 << 20),
             members: Arc::default(),
             offsets: Arc::default(),
+            share_groups: Arc::default(),
             mirror: None,
         });
         Self {

@@ -13,13 +13,6 @@ use crate::group::reserved::Reserved;
 const JOIN: i32 = 0;
 /// Epoch of a member that leaves.
 const LEAVE: i32 = -1;
-/// What is being initialized for longer is initialized again, ms (group.share.initialize.retry.interval.ms).
-const INITIALIZE_AGAIN_MS: i64 = 30_000;
-/// Where a group begins with partitions of a topic that it does not know, as its configuration says; and with those that a
-/// topic gets later, so that no record is left out.
-const AS_CONFIGURED: i64 = -1;
-const FROM_THE_BEGINNING: i64 = 0;
-
 /// What a member says.
 #[derive(Debug, Clone)]
 pub struct ShareHeartbeat {
@@ -87,21 +80,23 @@ impl ShareGroup {
         if self.update(beat) | self.look_at_topics(topics) {
             self.bump();
         }
-        self.assign();
+        let due_ms = self.assign(now_ms, settings);
         let to_initialize = self.begin_initializing(now_ms);
         let assignment_epoch = self.assignment_epoch;
         let Some(member) = self.members.get_mut(&member_id) else {
             return Err(GroupError::UnknownMemberId.into());
         };
         member.session_until_ms = now_ms + i64::from(settings.session_timeout_ms);
+        self.sessions_until_ms = self.sessions_until_ms.min(member.session_until_ms);
+        let mut is_another = false;
         if !member.is_epoch_known || member.epoch != assignment_epoch {
             member.previous_epoch = member.epoch;
             member.epoch = assignment_epoch;
             member.is_epoch_known = true;
-        }
-        let is_another = member.assigned != member.target;
-        if is_another {
-            member.assigned = member.target.clone();
+            is_another = member.assigned != member.target;
+            if is_another {
+                member.assigned = member.target.clone();
+            }
         }
         let told = member.assigned.iter();
         let assignment = (is_full || is_another).then(|| {
@@ -110,7 +105,13 @@ impl ShareGroup {
         });
         Ok(ShareReply {
             member_epoch: member.epoch,
-            heartbeat_interval_ms: settings.heartbeat_interval_ms,
+            heartbeat_interval_ms: match due_ms {
+                None => settings.heartbeat_interval_ms,
+                // It is told then.
+                Some(due_ms) => settings
+                    .heartbeat_interval_ms
+                    .min((due_ms - now_ms).clamp(1, i64::from(i32::MAX)) as i32),
+            },
             assignment,
             to_initialize,
         })
@@ -192,6 +193,9 @@ impl ShareGroup {
             reads_others |= member.topics != topics;
             member.topics = topics;
         }
+        if reads_others {
+            self.seen_version = None;
+        }
         if is_another {
             self.changed();
         }
@@ -200,6 +204,11 @@ impl ShareGroup {
 
     /// Whether the topics that members read are others than before.
     fn look_at_topics(&mut self, topics: &dyn Topics) -> bool {
+        let version = topics.version();
+        if self.seen_version == Some(version) {
+            return false;
+        }
+        self.seen_version = Some(version);
         let names: BTreeSet<&String> = self
             .members
             .values()
@@ -210,34 +219,35 @@ impl ShareGroup {
             .filter_map(|name| Some((name.clone(), topics.shape_of(name)?)))
             .collect();
         let is_another = seen != self.seen;
+        if is_another {
+            self.initialize_due_ms = i64::MIN;
+        }
         self.seen = seen;
         is_another
     }
 
     /// The share partitions that are not initialized yet.
     fn begin_initializing(&mut self, now_ms: i64) -> Vec<ToInitialize> {
+        if now_ms < self.initialize_due_ms {
+            return Vec::new();
+        }
         let mut all = Vec::new();
-        let state_epoch = self.epoch;
+        let (mut due_ms, mut is_met) = (i64::MAX, false);
         for (topic_id, count) in self.seen.values() {
             let shares = self.shares.entry(*topic_id).or_default();
-            let start = match shares.initialized.is_empty() {
-                true => AS_CONFIGURED,
-                false => FROM_THE_BEGINNING,
-            };
-            for partition in 0..*count {
-                let since = shares.initializing.get(&partition);
-                let is_under_way = since.is_some_and(|ms| now_ms < ms + INITIALIZE_AGAIN_MS);
-                if shares.initialized.contains(&partition) || is_under_way {
-                    continue;
-                }
-                shares.initializing.insert(partition, now_ms);
-                all.push(ToInitialize {
-                    topic_id: *topic_id,
-                    partition,
-                    state_epoch,
-                    start,
-                });
-            }
+            is_met |= shares.met_with.is_none();
+            let begun = shares.begin(now_ms, *count, self.epoch);
+            all.extend(begun.into_iter().map(|one| ToInitialize {
+                topic_id: *topic_id,
+                partition: one.partition,
+                state_epoch: one.state_epoch,
+                start: one.start,
+            }));
+            due_ms = due_ms.min(shares.due_ms().unwrap_or(i64::MAX));
+        }
+        self.initialize_due_ms = due_ms;
+        if is_met {
+            self.changed();
         }
         all
     }

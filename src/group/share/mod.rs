@@ -15,6 +15,7 @@
 //! their targets is not stored: after a change of the coordinator each is believed, up to the group epoch.
 //!
 //! - `heartbeat`: members report; `simple_assignor`: who reads what; `member`: one of them
+//! - `topic_shares`: its share partitions of a topic
 //! - `stored`: the group as a node of the tree, and back; `described`: for people
 
 mod described;
@@ -24,6 +25,7 @@ mod simple_assignor;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod topic_shares;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +37,7 @@ pub(in crate::group) use member::ShareMember;
 pub(in crate::group) use stored::{SHARE_TYPE, load, ops};
 
 use simple_assignor::{Partitions, Reader, assign};
+use topic_shares::TopicShares;
 
 /// What the configuration says of a share group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,16 +46,19 @@ pub struct ShareGroupSettings {
     pub session_timeout_ms: i32,
     /// `share.heartbeat.interval.ms`.
     pub heartbeat_interval_ms: i32,
+    /// `share.assignment.interval.ms`.
+    pub assignment_interval_ms: i32,
     /// `group.share.max.size`.
     pub members_max: usize,
 }
 
-/// What is known of a topic's share partitions.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct TopicShares {
-    initialized: BTreeSet<i32>,
-    /// Since when they are being initialized, ms.
-    initializing: BTreeMap<i32, i64>,
+/// What is to be deleted of what is stored of share partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToDelete {
+    /// What has a later one is of a time after this.
+    pub state_epoch: i32,
+    /// By topic.
+    pub topics: Vec<(Uuid, Vec<i32>)>,
 }
 
 /// See the module's documentation.
@@ -66,6 +72,14 @@ pub(in crate::group) struct ShareGroup {
     shares: BTreeMap<Uuid, TopicShares>,
     /// Topics that members read as they were when they were looked at last: name, id, partitions.
     seen: BTreeMap<String, (Uuid, i32)>,
+    /// The version of the topics then; `None` where members read others since.
+    seen_version: Option<u64>,
+    /// When it is to be looked for share partitions that are to be initialized, ms.
+    initialize_due_ms: i64,
+    /// When a target was made that has partitions, ms.
+    assigned_ms: Option<i64>,
+    /// No session ends before, ms.
+    sessions_until_ms: i64,
     /// Counts changes.
     change: u64,
     is_unstored: bool,
@@ -81,6 +95,10 @@ impl ShareGroup {
             members: BTreeMap::new(),
             shares: BTreeMap::new(),
             seen: BTreeMap::new(),
+            seen_version: None,
+            initialize_due_ms: i64::MIN,
+            assigned_ms: None,
+            sessions_until_ms: i64::MAX,
             change: 0,
             is_unstored: false,
             told: Vec::new(),
@@ -129,22 +147,6 @@ impl ShareGroup {
             .collect()
     }
 
-    /// All share partitions of which something may be stored, by topic.
-    pub(in crate::group) fn all_partitions(&self) -> Vec<(Uuid, Vec<i32>)> {
-        let shares = self.shares.iter();
-        let all = shares.map(|(id, shares)| {
-            let initializing = shares.initializing.keys();
-            let all: BTreeSet<i32> = shares
-                .initialized
-                .iter()
-                .chain(initializing)
-                .copied()
-                .collect();
-            (*id, all.into_iter().collect())
-        });
-        all.collect()
-    }
-
     fn changed(&mut self) {
         self.change += 1;
         self.is_unstored = true;
@@ -158,12 +160,8 @@ impl ShareGroup {
     /// Share partitions are initialized: members can be assigned them.
     pub(in crate::group) fn initialized(&mut self, topic_id: Uuid, partitions: &[i32]) {
         let shares = self.shares.entry(topic_id).or_default();
-        let mut is_new = false;
-        for partition in partitions {
-            shares.initializing.remove(partition);
-            is_new |= shares.initialized.insert(*partition);
-        }
-        if is_new {
+        let new = partitions.iter().filter(|one| shares.initialized(**one));
+        if new.count() > 0 {
             // The target is made anew with the next heartbeat.
             self.bump();
         }
@@ -171,15 +169,29 @@ impl ShareGroup {
 
     /// Share partitions could not be initialized; that is tried again with the next heartbeat.
     pub(in crate::group) fn not_initialized(&mut self, topic_id: Uuid, partitions: &[i32]) {
+        self.initialize_due_ms = i64::MIN;
         if let Some(shares) = self.shares.get_mut(&topic_id) {
-            for partition in partitions {
-                shares.initializing.remove(partition);
+            let again = partitions
+                .iter()
+                .filter(|one| shares.not_initialized(**one));
+            if again.count() > 0 {
+                self.bump();
             }
         }
     }
 
-    /// The group has no more to do with a topic; whether it had.
+    /// Something is stored with a state epoch that this group has not reached: of an earlier group of its name. What it
+    /// initializes from now on has later ones.
+    pub(in crate::group) fn passes(&mut self, state_epoch: i32) {
+        if state_epoch >= self.epoch {
+            self.epoch = state_epoch;
+            self.bump();
+        }
+    }
+
+    /// The group has no more to do with a topic, of which nothing is stored any more; whether it had.
     pub(in crate::group) fn forget_topic(&mut self, topic_id: Uuid) -> bool {
+        self.initialize_due_ms = i64::MIN;
         let had = self.shares.remove(&topic_id).is_some();
         if had {
             self.changed();
@@ -187,47 +199,102 @@ impl ShareGroup {
         had
     }
 
-    /// An operator sets offsets of an empty group: the state epoch with which they are set.
-    pub(in crate::group) fn next_state_epoch(&mut self) -> i32 {
+    /// An operator sets offsets of an empty group: the state epoch with which they are set. Nobody is assigned these share
+    /// partitions until [`Self::initialized`] or [`Self::not_initialized`] says that it is over.
+    pub(in crate::group) fn alter(&mut self, now_ms: i64, topics: &[(Uuid, Vec<i32>)]) -> i32 {
+        for (topic_id, partitions) in topics {
+            let shares = self.shares.entry(*topic_id).or_default();
+            partitions.iter().for_each(|one| shares.alter(now_ms, *one));
+        }
+        self.bump_empty();
+        self.epoch
+    }
+
+    /// An empty group has no more to do with some topics, or with all: what of them may be stored, and the latest state epoch
+    /// that it has. It is known as such until [`Self::deleted`].
+    pub(in crate::group) fn delete(&mut self, topics: Option<&[Uuid]>) -> ToDelete {
+        let shares = self.shares.iter_mut();
+        let some = shares.filter(|(id, _)| topics.is_none_or(|topics| topics.contains(id)));
+        let to_delete = ToDelete {
+            state_epoch: self.epoch,
+            topics: some.map(|(id, shares)| (*id, shares.delete())).collect(),
+        };
+        self.bump_empty();
+        to_delete
+    }
+
+    /// Nothing is stored any more of what was to be deleted of a topic.
+    pub(in crate::group) fn deleted(&mut self, topic_id: Uuid) {
+        if let Some(shares) = self.shares.get_mut(&topic_id) {
+            if shares.deleted() {
+                self.shares.remove(&topic_id);
+            }
+            self.changed();
+        }
+    }
+
+    /// The next epoch of a group without members, which has no target to be made.
+    fn bump_empty(&mut self) {
+        self.initialize_due_ms = i64::MIN;
         self.bump();
         self.assignment_epoch = self.epoch;
-        self.epoch
     }
 
     /// When [`Self::tick`] has something to do, ms.
     pub(in crate::group) fn next_deadline(&self) -> Option<i64> {
-        let members = self.members.values();
-        members.map(|member| member.session_until_ms).min()
+        (!self.members.is_empty()).then_some(self.sessions_until_ms)
     }
 
     /// Members that were not heard of in time are gone; who they are.
     pub(in crate::group) fn tick(&mut self, now_ms: i64) -> Vec<String> {
+        // Each heartbeat would look at all members otherwise.
+        if now_ms < self.sessions_until_ms {
+            return Vec::new();
+        }
         let members = self.members.iter();
         let gone = members.filter(|(_, member)| member.session_until_ms <= now_ms);
         let gone: Vec<String> = gone.map(|(id, _)| id.clone()).collect();
         for id in &gone {
             self.remove(id, "its session timed out");
         }
+        let sessions = self.members.values().map(|member| member.session_until_ms);
+        self.sessions_until_ms = sessions.min().unwrap_or(i64::MAX);
         gone
     }
 
     fn remove(&mut self, member_id: &str, why: &str) {
         if let Some(member) = self.members.remove(member_id) {
             self.told.push((member.client_id, why.to_owned()));
+            self.seen_version = None;
             self.bump();
         }
     }
 
-    /// Gives each member a target, where the group changed since.
-    fn assign(&mut self) {
+    /// Gives each member a target, where the group changed since; when it can be, ms, where that is too early.
+    fn assign(&mut self, now_ms: i64, settings: &ShareGroupSettings) -> Option<i64> {
         if self.assignment_epoch >= self.epoch {
-            return;
+            return None;
         }
+        // A clock that went back far does not put it off for as long.
+        let made_ms = self.assigned_ms.filter(|made_ms| *made_ms <= now_ms);
+        let due_ms = made_ms.map(|ms| ms + i64::from(settings.assignment_interval_ms));
+        if due_ms.is_some_and(|due_ms| now_ms < due_ms) {
+            return due_ms;
+        }
+        self.make_target();
+        let mut targets = self.members.values().map(|member| &member.target);
+        if targets.any(|target| !target.is_empty()) {
+            self.assigned_ms = Some(now_ms);
+        }
+        None
+    }
+
+    fn make_target(&mut self) {
         self.assignment_epoch = self.epoch;
         let partitions: Partitions = self
             .shares
             .iter()
-            .map(|(id, shares)| (*id, shares.initialized.clone()))
+            .map(|(id, shares)| (*id, shares.assignable()))
             .collect();
         let id_of = |name: &String| self.seen.get(name).map(|(id, _)| *id);
         let subscriptions: Vec<BTreeSet<Uuid>> = self

@@ -1,7 +1,5 @@
 //! A share group as a node of the coordination tree, and back.
 
-use std::collections::BTreeMap;
-
 use uuid::Uuid;
 
 use super::simple_assignor::Partitions;
@@ -28,6 +26,8 @@ pub(in crate::group) fn ops(
             epoch: group.epoch,
             assignment_epoch: group.assignment_epoch,
             initialized: group.initialized_partitions(),
+            deleting: by_topic(group, |shares| shares.deleting.iter().copied().collect()),
+            met: by_topic(group, |shares| shares.met_with.into_iter().collect()),
             members: match parts {
                 Some(_) => Vec::new(),
                 None => members.clone(),
@@ -36,6 +36,12 @@ pub(in crate::group) fn ops(
         })
     };
     parts.write(&paths::group(group_id), node, || encode(&members))
+}
+
+/// What is known of topics, of those of which something is.
+fn by_topic(group: &ShareGroup, known: impl Fn(&TopicShares) -> Vec<i32>) -> Vec<(Uuid, Vec<i32>)> {
+    let all = group.shares.iter().map(|(id, shares)| (*id, known(shares)));
+    all.filter(|(_, known)| !known.is_empty()).collect()
 }
 
 fn member_record((id, member): (&String, &ShareMember)) -> ShareMemberRecord {
@@ -70,12 +76,18 @@ pub(in crate::group) fn load(
     group.epoch = record.epoch;
     group.assignment_epoch = record.assignment_epoch;
     for (topic_id, partitions) in record.initialized {
-        let shares = TopicShares {
-            initialized: partitions.into_iter().collect(),
-            initializing: BTreeMap::new(),
-        };
-        group.shares.insert(topic_id, shares);
+        let shares = group.shares.entry(topic_id).or_default();
+        shares.initialized = partitions.into_iter().collect();
     }
+    for (topic_id, partitions) in record.deleting {
+        let shares = group.shares.entry(topic_id).or_default();
+        shares.deleting = partitions.into_iter().collect();
+    }
+    for (topic_id, met_with) in record.met {
+        let shares = group.shares.entry(topic_id).or_default();
+        shares.met_with = met_with.first().copied();
+    }
+    group.sessions_until_ms = session_until_ms;
     for member in record.members {
         let target = partitions_of(member.target);
         let read = ShareMember {

@@ -10,6 +10,7 @@ use crate::meta::{Node, Op};
 const SETTINGS: ShareGroupSettings = ShareGroupSettings {
     session_timeout_ms: 45_000,
     heartbeat_interval_ms: 5000,
+    assignment_interval_ms: 0,
     members_max: 4,
 };
 
@@ -47,7 +48,7 @@ impl Topics for Known {
     }
 
     fn version(&self) -> u64 {
-        1
+        self.0.iter().map(|(_, count)| 1000 + *count as u64).sum()
     }
 
     fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -75,6 +76,27 @@ fn report(
     reads: Option<&[&str]>,
 ) -> Result<ShareReply, Refusal> {
     group.heartbeat(0, ("g", beat(member, epoch, reads)), &SETTINGS, topics)
+}
+
+/// As the next coordinator of the group finds it.
+fn stored_and_read(group: &ShareGroup) -> ShareGroup {
+    let (ops, _) = ops("g", group, &mut Parts::default());
+    let nodes = ops.into_iter().map(|op| match op {
+        Op::Put { path, data, .. } => {
+            let node = Node {
+                data,
+                version: 0,
+                ephemeral: false,
+            };
+            (path, node)
+        }
+        other => panic!("{other:?}"),
+    });
+    let stored = StoredId {
+        id: "g".to_owned(),
+        nodes: nodes.collect(),
+    };
+    load(&stored, 45_000).unwrap().0
 }
 
 /// Initializes what is asked for.
@@ -136,6 +158,133 @@ fn partitions_that_a_topic_gets_later_are_read_from_their_beginning() {
     group.not_initialized(id(0), &[1]);
     let again = report(&mut group, &more, "a", reply.member_epoch, None).unwrap();
     assert_eq!(again.to_initialize.len(), 1);
+}
+
+/// What is to be initialized: partition, where it begins, state epoch.
+fn begun(reply: &ShareReply) -> Vec<(i32, i64, i32)> {
+    let all = reply.to_initialize.iter();
+    all.map(|one| (one.partition, one.start, one.state_epoch))
+        .collect()
+}
+
+#[test]
+fn what_could_not_be_initialized_begins_where_the_others_do_and_with_the_same_state_epoch() {
+    let topics = Known(vec![("t", 2)]);
+    let mut group = ShareGroup::new();
+    let first = report(&mut group, &topics, "a", 0, Some(&["t"])).unwrap();
+    let state_epoch = first.to_initialize[0].state_epoch;
+    group.initialized(id(0), &[0]);
+    // Nothing is heard of the other one: that it is, may be said late.
+    let late = group.heartbeat(
+        40_000,
+        ("g", beat("a", first.member_epoch, None)),
+        &SETTINGS,
+        &topics,
+    );
+    assert_eq!(begun(&late.unwrap()), [(1, -1, state_epoch)]);
+    group.not_initialized(id(0), &[1]);
+    let mut read = stored_and_read(&group);
+    let again = report(&mut read, &topics, "a", first.member_epoch, None).unwrap();
+    assert_eq!(again.to_initialize[0].start, -1, "also after a restart");
+}
+
+#[test]
+fn a_group_passes_the_state_epoch_that_an_earlier_one_of_its_name_left() {
+    let topics = Known(vec![("t", 1)]);
+    let mut group = ShareGroup::new();
+    let first = report(&mut group, &topics, "a", 0, Some(&["t"])).unwrap();
+    group.passes(77);
+    group.not_initialized(id(0), &[0]);
+    let again = report(&mut group, &topics, "a", first.member_epoch, None).unwrap();
+    assert_eq!(begun(&again), [(0, -1, 78)]);
+    let epoch = group.epoch;
+    group.passes(70);
+    assert_eq!(group.epoch, epoch, "it has set that one itself");
+}
+
+#[test]
+fn nobody_is_assigned_a_partition_whose_offset_is_being_set() {
+    let topics = Known(vec![("t", 2)]);
+    let mut group = ShareGroup::new();
+    joined(&mut group, &topics, "a", &["t"]);
+    report(&mut group, &topics, "a", -1, None).unwrap();
+    let before = group.epoch;
+    assert!(group.alter(0, &[(id(0), vec![1])]) > before);
+    let (epoch, count) = joined(&mut group, &topics, "b", &["t"]);
+    assert_eq!(count, 1);
+    group.initialized(id(0), &[1]);
+    let reply = report(&mut group, &topics, "b", epoch, None).unwrap();
+    assert_eq!(reply.assignment, Some(vec![(id(0), vec![0, 1])]));
+    // The same where it could not be set.
+    report(&mut group, &topics, "b", -1, None).unwrap();
+    group.alter(0, &[(id(0), vec![1])]);
+    let (epoch, _) = joined(&mut group, &topics, "c", &["t"]);
+    group.not_initialized(id(0), &[1]);
+    let reply = report(&mut group, &topics, "c", epoch, None).unwrap();
+    assert_eq!(reply.assignment, Some(vec![(id(0), vec![0, 1])]));
+    assert_eq!(begun(&reply), []);
+}
+
+#[test]
+fn what_is_to_be_deleted_is_remembered_and_begins_anew_with_a_later_state_epoch() {
+    let topics = Known(vec![("t", 2), ("u", 1)]);
+    let mut group = ShareGroup::new();
+    joined(&mut group, &topics, "a", &["t", "u"]);
+    report(&mut group, &topics, "a", -1, None).unwrap();
+    let known = group.delete(Some(&[id(0), id(7)]));
+    assert_eq!(known.topics, [(id(0), vec![0, 1])]);
+    assert_eq!(group.initialized_partitions(), [(id(1), vec![0])]);
+    let mut read = stored_and_read(&group);
+    let all = read.delete(None);
+    assert_eq!(all.topics, [(id(0), vec![0, 1]), (id(1), vec![0])]);
+    assert!(all.state_epoch > known.state_epoch);
+    let joins = report(&mut read, &topics, "a", 0, Some(&["t"])).unwrap();
+    let mut begun = begun(&joins).into_iter();
+    assert!(begun.all(|(_, start, state_epoch)| start == -1 && state_epoch > all.state_epoch));
+    read.deleted(id(1));
+    let left = stored_and_read(&read);
+    assert_eq!(left.shares.keys().collect::<Vec<_>>(), [&id(0)]);
+}
+
+#[test]
+fn targets_are_made_at_most_once_an_interval_and_members_report_when_it_is_over() {
+    let topics = Known(vec![("t", 2)]);
+    let settings = ShareGroupSettings {
+        assignment_interval_ms: 1000,
+        ..SETTINGS
+    };
+    let mut group = ShareGroup::new();
+    let report = |group: &mut ShareGroup, now_ms, member: &str, epoch, reads| {
+        let beat = ("g", beat(member, epoch, reads));
+        group.heartbeat(now_ms, beat, &settings, &topics).unwrap()
+    };
+    let first = report(&mut group, 0, "a", 0, Some(&["t"][..]));
+    initialize(&mut group, &first);
+    let a = report(&mut group, 10, "a", first.member_epoch, None);
+    assert_eq!(a.assignment.unwrap()[0].1, [0, 1], "with the first answer");
+    let b = report(&mut group, 300, "b", 0, Some(&["t"][..]));
+    assert_eq!(
+        (b.assignment, b.heartbeat_interval_ms),
+        (Some(Vec::new()), 710)
+    );
+    let b = report(&mut group, 1010, "b", b.member_epoch, None);
+    assert_eq!(b.assignment.unwrap()[0].1.len(), 1);
+    assert_eq!(b.heartbeat_interval_ms, 5000);
+}
+
+#[test]
+fn a_heartbeat_that_changes_nothing_looks_at_no_topic_and_at_no_partition() {
+    let topics = Known(vec![("t", 2)]);
+    let mut group = ShareGroup::new();
+    let (epoch, _) = joined(&mut group, &topics, "a", &["t"]);
+    // They would be found if they were looked at.
+    let unchanged = Known(vec![("nothing", 2)]);
+    group.shares.clear();
+    let quiet = report(&mut group, &unchanged, "a", epoch, None).unwrap();
+    assert_eq!((quiet.member_epoch, begun(&quiet)), (epoch, vec![]));
+    let more = Known(vec![("t", 3)]);
+    let looks = report(&mut group, &more, "a", epoch, None).unwrap();
+    assert_eq!(begun(&looks).len(), 3);
 }
 
 #[test]
@@ -216,23 +365,7 @@ fn a_coordinator_goes_on_with_what_is_stored_and_believes_members() {
     let mut group = ShareGroup::new();
     let (a, _) = joined(&mut group, &topics, "a", &["t"]);
     joined(&mut group, &topics, "b", &["t", "u"]);
-    let (ops, _) = ops("g", &group, &mut Parts::default());
-    let nodes = ops.into_iter().map(|op| match op {
-        Op::Put { path, data, .. } => {
-            let node = Node {
-                data,
-                version: 0,
-                ephemeral: false,
-            };
-            (path, node)
-        }
-        other => panic!("{other:?}"),
-    });
-    let stored = StoredId {
-        id: "g".to_owned(),
-        nodes: nodes.collect(),
-    };
-    let (mut read, _) = load(&stored, 45_000).unwrap();
+    let mut read = stored_and_read(&group);
     assert_eq!(
         (read.epoch, read.assignment_epoch),
         (group.epoch, group.assignment_epoch)
