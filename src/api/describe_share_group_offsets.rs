@@ -26,6 +26,7 @@ use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::forward::FORWARDED;
 use super::share_acknowledgements::{Refusal, refusal};
+use super::share_in_flight::{describe_here, is_asked};
 use super::share_state_admin::summary;
 use super::shared::{text, topic_name};
 use super::{Api, Caller, Context, Order, serve};
@@ -121,7 +122,10 @@ async fn describe(
             }
         }
     }
-    described.extend(look_at(cx, group_id, known).await);
+    match is_asked(asked) {
+        true => described.extend(look_here(cx, group_id, known)),
+        false => described.extend(look_at(cx, group_id, known).await),
+    }
     Ok(described)
 }
 
@@ -164,6 +168,28 @@ fn without(name: &str, partitions: &[i32], error: Option<ResponseError>) -> Desc
     DescribedTopic::default()
         .with_topic_name(topic_name(name))
         .with_partitions(partitions.collect())
+}
+
+/// What is in flight of partitions that this broker leads.
+fn look_here(
+    cx: &Context,
+    group_id: &str,
+    topics: Vec<(Arc<str>, Uuid, Vec<i32>)>,
+) -> Vec<DescribedTopic> {
+    let topics = topics.into_iter();
+    let described = topics.map(|(name, topic_id, partitions)| {
+        let mut topic = without(&name, &partitions, None).with_topic_id(topic_id);
+        for partition in &mut topic.partitions {
+            let key = ShareKey {
+                group_id: group_id.into(),
+                topic_id,
+                partition: partition.partition_index,
+            };
+            describe_here(cx, &key, partition);
+        }
+        topic
+    });
+    described.collect()
 }
 
 async fn look_at(

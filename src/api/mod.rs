@@ -79,6 +79,7 @@ mod share_acknowledgements;
 mod share_fetch;
 mod share_group_describe;
 mod share_group_heartbeat;
+mod share_in_flight;
 mod share_lost_state;
 mod share_read;
 mod share_settings;
@@ -127,6 +128,10 @@ pub use metadata::{CLI_CLIENT_ID, IDENTITY_TAG};
 pub use order::{Gate, Stage};
 pub use produce::UNPACKING_BYTES_MAX;
 pub use request_log::{REQUEST_LOG_TIME_DEFAULT, REQUEST_LOG_TIME_MAX, RequestLog};
+pub use share_in_flight::{
+    AcquiredRange, IN_FLIGHT_VERSION, ShareInFlight, in_flight_answer, in_flight_request,
+    share_in_flight,
+};
 
 /// A part of an answer.
 pub enum Piece {

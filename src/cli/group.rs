@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::Failure;
 use super::client::{Address, Client, check, topic_name};
 use super::group_members::{SeenGroup, Shared, group_id, seen, shared};
+use super::in_flight::{ByLeader, in_flight};
 use super::output::{or_dash, print};
 use super::topic::{identity_of, metadata, offsets};
 
@@ -276,6 +277,7 @@ fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure>
     keys.dedup();
     let mut ends: BTreeMap<(String, i32), i64> = BTreeMap::new();
     let mut identities: BTreeMap<(String, i32), String> = BTreeMap::new();
+    let mut leaders = ByLeader::new();
     for topic in keys
         .iter()
         .map(|(topic, _)| topic)
@@ -288,6 +290,11 @@ fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure>
             .collect();
         let found = metadata(client, topic)?;
         for partition in &found.partitions {
+            if of_topic.contains(&partition.partition_index) {
+                let topics = leaders.entry(partition.leader_id.0).or_default();
+                let partitions: &mut Vec<i32> = topics.entry(topic.clone()).or_default();
+                partitions.push(partition.partition_index);
+            }
             let key = (topic.clone(), partition.partition_index);
             identities.extend(identity_of(partition).map(|identity| (key, identity)));
         }
@@ -319,11 +326,17 @@ fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure>
             }
         })
         .collect();
+    let in_flight = (found.kind == "share").then(|| {
+        let members = &found.members;
+        in_flight(client, group, &leaders, members)
+    });
     if json {
         let (epoch, assignment_epoch) = found.epochs.unzip();
         let whole = serde_json::json!({ "group": group, "type": found.kind, "state": found.state,
             "protocol": found.protocol, "members": found.members.len(), "partitions": rows,
-            "epoch": epoch, "assignment_epoch": assignment_epoch, "each_member": found.members });
+            "epoch": epoch, "assignment_epoch": assignment_epoch, "each_member": found.members,
+            "in_flight": in_flight.as_ref().map(|found| &found.ranges),
+            "in_flight_left_out": in_flight.as_ref().map(|found| found.left_out) });
         println!("{}", serde_json::to_string_pretty(&whole)?);
         return Ok(());
     }
@@ -351,7 +364,8 @@ fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure>
             or_dash(&row.client),
             or_dash(&row.host),
         ]
-    })
+    })?;
+    in_flight.map_or(Ok(()), |found| found.show())
 }
 
 impl Reset {

@@ -12,6 +12,7 @@ mod drain;
 mod group;
 mod group_members;
 mod http;
+mod in_flight;
 mod log;
 mod loggers;
 mod manual;

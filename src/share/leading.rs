@@ -255,13 +255,14 @@ impl Leading {
         waits.ok().flatten()
     }
 
-    /// What is under way; locks as ms from now.
+    /// What is under way; times as ms before now and from now on.
     pub fn in_flight(&self) -> Vec<InFlight> {
         let found = self.with(|state, now_ms| {
             let mut all = state.partition.in_flight();
             for part in &mut all {
-                if let Some((_, until_ms)) = &mut part.held {
-                    *until_ms -= now_ms;
+                if let Some(held) = &mut part.held {
+                    held.since_ms = now_ms - held.since_ms;
+                    held.until_ms -= now_ms;
                 }
             }
             all

@@ -28,7 +28,7 @@ pub use error::ShareStateError;
 pub use leading::{Acknowledged, Leading, LogBounds, ShareStore, Storing, Watching};
 pub use limits::ShareLimits;
 pub use partition::{
-    AcknowledgeError, Acknowledgement, Acquire, AcquiredRecords, BatchSpan, InFlight,
+    AcknowledgeError, Acknowledgement, Acquire, AcquiredRecords, BatchSpan, Held, InFlight,
     SharePartition, StateWrite, StoredState, WriteNumber,
 };
 pub use record_state::{RecordState, StateBatch};

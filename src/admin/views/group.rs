@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::events::EventView;
 use super::group_members::{Seen, SeenMember};
+use super::in_flight::{self, InFlightView};
 use super::{Page, Part};
 use crate::admin::remote;
 use crate::api::{Context, share_starts};
@@ -62,6 +63,8 @@ pub(in crate::admin) struct GroupDetail {
     pub(in crate::admin) members: Vec<MemberView>,
     /// Its partitions, those that lag most first.
     pub(in crate::admin) partitions: Vec<GroupPartitionView>,
+    /// Of a share group what members have at this moment, by partition; of partitions whose leader does not answer nothing.
+    pub(in crate::admin) in_flight: Vec<InFlightView>,
     /// Its rebalances, newest first: who set them off, why, and how long they took.
     pub(in crate::admin) rebalances: Vec<EventView>,
 }
@@ -246,7 +249,21 @@ impl GroupDetail {
         let rows = tokio::task::spawn_blocking(measure)
             .await
             .unwrap_or_default();
-        Ok(Self::assemble(cx, group_id, coordinator, described, rows))
+        let in_flight = match described.kind {
+            GroupKind::Share => {
+                let partitions = rows.iter();
+                let partitions =
+                    partitions.map(|row| (row.topic.clone(), row.partition, row.identity.clone()));
+                let partitions: Vec<_> = partitions.collect();
+                in_flight::of(cx, group_id, &described.members, &partitions).await
+            }
+            _ => Vec::new(),
+        };
+        let detail = Self::assemble(cx, group_id, coordinator, described, rows);
+        Ok(Self {
+            in_flight,
+            ..detail
+        })
     }
 
     fn assemble(
@@ -289,6 +306,7 @@ impl GroupDetail {
             findings: Vec::new(),
             members,
             partitions: Vec::new(),
+            in_flight: Vec::new(),
             rebalances: rebalances.into_iter().map(EventView::from).collect(),
         };
         let now_ms = cx.partitions.clock().now_ms();
@@ -550,6 +568,7 @@ mod tests {
                 standing: None,
             }],
             partitions: Vec::new(),
+            in_flight: Vec::new(),
             rebalances: Vec::new(),
         };
         findings(&detail, rows, 0)

@@ -8,6 +8,7 @@ pub(super) mod events;
 pub(super) mod group;
 mod group_members;
 pub(super) mod history;
+mod in_flight;
 pub(super) mod log_lines;
 pub(super) mod messages;
 pub(super) mod partition;

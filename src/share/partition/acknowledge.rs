@@ -155,7 +155,9 @@ impl SharePartition {
         let (number, max) = (self.next_write, limits.delivery_count_max);
         let mut is_any = false;
         self.records.change_all(|delivery| {
-            if let State::Acquired { member, until_ms } = &delivery.state
+            if let State::Acquired {
+                member, until_ms, ..
+            } = &delivery.state
                 && delivery.change.is_none()
                 && is_over(member, *until_ms)
             {

@@ -150,6 +150,7 @@ impl SharePartition {
             count = delivery.count;
             delivery.state = State::Acquired {
                 member: wanted.member.clone(),
+                since_ms: now_ms,
                 until_ms: now_ms.saturating_add(limits.lock_ms),
             };
         });

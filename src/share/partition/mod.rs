@@ -38,6 +38,8 @@ enum State {
     Available,
     Acquired {
         member: Arc<str>,
+        /// Since when, ms.
+        since_ms: i64,
         /// When its lock expires, ms.
         until_ms: i64,
     },
@@ -127,6 +129,17 @@ pub struct StoredState {
     pub batches: Vec<StateBatch>,
 }
 
+/// Who has records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The member.
+    pub member: Arc<str>,
+    /// Since when, ms.
+    pub since_ms: i64,
+    /// When its lock expires, ms.
+    pub until_ms: i64,
+}
+
 /// What is under way, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InFlight {
@@ -136,8 +149,8 @@ pub struct InFlight {
     pub last: i64,
     /// Of all of them.
     pub state: RecordState,
-    /// Who has them, and until when, ms.
-    pub held: Option<(Arc<str>, i64)>,
+    /// Who has them.
+    pub held: Option<Held>,
     /// How often they were given to a member.
     pub delivery_count: i16,
 }
@@ -231,7 +244,15 @@ impl SharePartition {
             last: range.last,
             state: range.value.state.record_state(),
             held: match &range.value.state {
-                State::Acquired { member, until_ms } => Some((member.clone(), *until_ms)),
+                State::Acquired {
+                    member,
+                    since_ms,
+                    until_ms,
+                } => Some(Held {
+                    member: member.clone(),
+                    since_ms: *since_ms,
+                    until_ms: *until_ms,
+                }),
                 _ => None,
             },
             delivery_count: range.value.count,

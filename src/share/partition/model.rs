@@ -343,7 +343,7 @@ impl World {
                 let held = part
                     .held
                     .as_ref()
-                    .map(|(who, until)| (who.to_string(), *until));
+                    .map(|held| (held.member.to_string(), held.until_ms));
                 let expected = record.held.map(|(who, until)| (format!("m{who}"), until));
                 prop_assert_eq!(held, expected, "{}", at);
                 prop_assert_eq!(part.delivery_count, record.count, "{}", at);
