@@ -78,6 +78,25 @@ fn a_fetch_waits_for_records_and_for_what_others_give_back() {
 }
 
 #[test]
+fn a_record_that_is_released_is_given_out_again_when_its_pause_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir);
+    let mut client = broker.client();
+    client.produce("t", batch(10));
+    set(&mut client, &[("share.retry.backoff.ms", "700")]);
+    let mut a = Member::join(&broker, "a", "t");
+    assert_eq!(a.take(1000, &[]), [(0, 9, 1)]);
+    let began = Instant::now();
+    assert_eq!(a.take(300, &[(0, 0, &[2])]), []);
+    let mut b = Member::join(&broker, "b", "t");
+    assert_eq!(b.take(5000, &[]), [(0, 0, 2)]);
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(700), "{took:?}");
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    broker.stop();
+}
+
+#[test]
 fn what_a_member_has_is_others_again_when_its_connection_or_its_session_ends() {
     let dir = tempfile::tempdir().unwrap();
     let broker = broker(&dir);

@@ -22,6 +22,10 @@ impl ShareSettings {
             limits: ShareLimits {
                 lock_ms: set.number("share.record.lock.duration.ms"),
                 delivery_count_max: set.number("share.delivery.count.limit") as i16,
+                retry_backoff_ms: set
+                    .own("share.retry.backoff.ms")
+                    .and_then(|text| text.parse().ok())
+                    .unwrap_or_default(),
                 locks_max: set.number("share.partition.max.record.locks"),
                 may_renew: set.own("share.renew.acknowledge.enable") != Some("false"),
             },

@@ -88,6 +88,12 @@ pub const GROUP_KEYS: &[GroupKey] = &[
         doc: "Whether members of a share group may renew the locks of records that they have.",
     },
     GroupKey {
+        name: "share.retry.backoff.ms",
+        kind: Kind::Int(0, 3_600_000),
+        default: "0",
+        doc: "How long a record that was released, or whose lock was over, is given to nobody, ms. MetaQ's own.",
+    },
+    GroupKey {
         name: "share.session.timeout.ms",
         kind: Kind::Int(45_000, 60_000),
         default: "45000",

@@ -247,8 +247,8 @@ impl Leading {
 
     /// A member is gone: what it has is others' again, when that is stored.
     pub fn release(&self, member: &str) -> Option<Acknowledged> {
-        let waits = self.with(|state, _| {
-            let number = state.partition.release(&state.limits, member)?;
+        let waits = self.with(|state, now_ms| {
+            let number = state.partition.release(now_ms, &state.limits, member)?;
             Some(wait_for(state, number))
         });
         self.wake.notify_one();
@@ -346,19 +346,24 @@ impl Leading {
     fn next(&self, next_write: Instant) -> Next {
         let now = Instant::now();
         let next = self.with(|state, now_ms| {
-            state.partition.tick(now_ms, &state.limits);
+            let is_again = state.partition.tick(now_ms, &state.limits);
             let wants_write = state.partition.wants_write();
             if wants_write && next_write <= now {
-                return state.partition.take_write().map(Next::Write);
+                return (is_again, state.partition.take_write().map(Next::Write));
             }
             let deadline = state.partition.next_deadline();
             let deadline = deadline.map(|at_ms| {
                 self.epoch + Duration::from_millis(at_ms.unsigned_abs()) + Duration::from_millis(1)
             });
             let write = wants_write.then_some(next_write);
-            Some(Next::Wait(deadline.into_iter().chain(write).min()))
+            let until = deadline.into_iter().chain(write).min();
+            (is_again, Some(Next::Wait(until)))
         });
-        next.ok().flatten().unwrap_or(Next::End)
+        let (is_again, next) = next.unwrap_or_default();
+        if is_again {
+            self.wake_fetches();
+        }
+        next.unwrap_or(Next::End)
     }
 
     async fn store(

@@ -7,6 +7,8 @@ pub struct ShareLimits {
     pub lock_ms: i64,
     /// How often a record is given to members at most.
     pub delivery_count_max: i16,
+    /// How long records that are given back are nobody's before they are given out again, ms.
+    pub retry_backoff_ms: i64,
     /// How many records of a partition may be under way, from the first that is not done to the last one given out.
     pub locks_max: i64,
     /// Whether a member may renew its locks (KIP-1222).

@@ -163,6 +163,7 @@ mod tests {
     const LIMITS: ShareLimits = ShareLimits {
         lock_ms: 30_000,
         delivery_count_max: 5,
+        retry_backoff_ms: 0,
         locks_max: 2000,
         may_renew: true,
     };

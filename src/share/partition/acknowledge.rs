@@ -77,10 +77,11 @@ impl SharePartition {
         for run in runs {
             match run.said {
                 Said::Renew => self.renew((run.first, run.last), now_ms + limits.lock_ms),
-                Said::Done(outcome) => self.becomes((run.first, run.last), |_| outcome),
+                Said::Done(outcome) => self.becomes((run.first, run.last), 0, |_| outcome),
                 Said::Release => {
-                    let max = limits.delivery_count_max;
-                    self.becomes((run.first, run.last), |count| released(count, max));
+                    let (max, again_ms) = (limits.delivery_count_max, again_ms(now_ms, limits));
+                    let outcome = |count| released(count, max);
+                    self.becomes((run.first, run.last), again_ms, outcome);
                 }
             }
             is_stored |= !matches!(run.said, Said::Renew);
@@ -129,30 +130,52 @@ impl SharePartition {
     }
 
     /// Records become something when the next write is stored; which, by their delivery count.
-    fn becomes(&mut self, (first, last): (i64, i64), outcome: impl Fn(i16) -> Outcome) {
+    fn becomes(
+        &mut self,
+        (first, last): (i64, i64),
+        again_ms: i64,
+        outcome: impl Fn(i16) -> Outcome,
+    ) {
         let number = self.next_write;
         self.records.change(first, last, |delivery| {
+            delivery.again_ms = again_ms;
             delivery.change = Some((outcome(delivery.count), number));
         });
         self.has_changes = true;
     }
 
     /// A member goes: what it has is given back. The write with which it is, if it had something.
-    pub fn release(&mut self, limits: &ShareLimits, member: &str) -> Option<WriteNumber> {
-        self.release_where(limits, |who, _| who == member)
+    pub fn release(
+        &mut self,
+        now_ms: i64,
+        limits: &ShareLimits,
+        member: &str,
+    ) -> Option<WriteNumber> {
+        self.release_where(now_ms, limits, |who, _| who == member)
     }
 
-    /// Locks that are over end.
-    pub fn tick(&mut self, now_ms: i64, limits: &ShareLimits) {
-        self.release_where(limits, |_, until_ms| until_ms <= now_ms);
+    /// Locks that are over end; whether records that were given back can be given out again now.
+    pub fn tick(&mut self, now_ms: i64, limits: &ShareLimits) -> bool {
+        self.release_where(now_ms, limits, |_, until_ms| until_ms <= now_ms);
+        let mut is_any = false;
+        self.records.change_all(|delivery| {
+            let is_over = (1..=now_ms).contains(&delivery.again_ms);
+            if delivery.state == State::Available && is_over {
+                delivery.again_ms = 0;
+                is_any = true;
+            }
+        });
+        is_any
     }
 
     fn release_where(
         &mut self,
+        now_ms: i64,
         limits: &ShareLimits,
         is_over: impl Fn(&str, i64) -> bool,
     ) -> Option<WriteNumber> {
         let (number, max) = (self.next_write, limits.delivery_count_max);
+        let again_ms = again_ms(now_ms, limits);
         let mut is_any = false;
         self.records.change_all(|delivery| {
             if let State::Acquired {
@@ -162,6 +185,7 @@ impl SharePartition {
                 && is_over(member, *until_ms)
             {
                 delivery.change = Some((released(delivery.count, max), number));
+                delivery.again_ms = again_ms;
                 is_any = true;
             }
         });
@@ -169,14 +193,23 @@ impl SharePartition {
         is_any.then_some(number)
     }
 
-    /// When the next lock is over, ms.
+    /// When the next lock is over, or the next record can be given out again, ms.
     pub fn next_deadline(&self) -> Option<i64> {
         let all = self.records.iter();
         let untils = all.filter_map(|range| match &range.value.state {
             State::Acquired { until_ms, .. } if range.value.change.is_none() => Some(*until_ms),
+            State::Available if range.value.again_ms > 0 => Some(range.value.again_ms),
             _ => None,
         });
         untils.min()
+    }
+}
+
+/// When records that are given back now can be given out again, ms; 0 for at once.
+fn again_ms(now_ms: i64, limits: &ShareLimits) -> i64 {
+    match limits.retry_backoff_ms {
+        0 => 0,
+        backoff_ms => now_ms.saturating_add(backoff_ms).max(1),
     }
 }
 

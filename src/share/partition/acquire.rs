@@ -181,7 +181,7 @@ impl SharePartition {
             return;
         }
         self.records.change(first, last, |delivery| {
-            if delivery.is_available() {
+            if delivery.state == State::Available {
                 delivery.state = State::Archived;
             }
         });

@@ -92,6 +92,8 @@ struct Delivery {
     counting: WriteNumber,
     /// What becomes of it, and the write that stores that.
     change: Option<(Outcome, WriteNumber)>,
+    /// Given back, it is given to nobody before then, ms; 0 for at once.
+    again_ms: i64,
 }
 
 impl Delivery {
@@ -102,11 +104,12 @@ impl Delivery {
             stored_count: count,
             counting: 0,
             change: None,
+            again_ms: 0,
         }
     }
 
     fn is_available(&self) -> bool {
-        self.state == State::Available
+        self.state == State::Available && self.again_ms == 0
     }
 
     /// Whether a member has it, and nothing waits to be stored of it.

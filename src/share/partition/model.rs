@@ -13,6 +13,7 @@ const LOG_END: i64 = 60;
 const LIMITS: ShareLimits = ShareLimits {
     lock_ms: 100,
     delivery_count_max: 3,
+    retry_backoff_ms: 0,
     locks_max: 25,
     may_renew: true,
 };
@@ -139,7 +140,7 @@ impl World {
                 kind,
             } => self.acknowledge(*member, *skip, *count, *kind)?,
             Step::Release(member) => {
-                let number = self.partition.release(&LIMITS, &name(*member));
+                let number = self.partition.release(self.now_ms, &LIMITS, &name(*member));
                 self.given_back(number, |held, _| held == *member);
             }
             Step::Time(ms) => {

@@ -8,6 +8,7 @@ use crate::share::limits::ShareLimits;
 const LIMITS: ShareLimits = ShareLimits {
     lock_ms: 1000,
     delivery_count_max: 5,
+    retry_backoff_ms: 0,
     locks_max: 100,
     may_renew: true,
 };
@@ -179,7 +180,7 @@ fn records_that_may_be_poison_are_tried_with_fewer_others_and_last_alone() {
     for _ in 0..4 {
         let acquired = acquire(&mut partition, "a", 40);
         sizes.push(acquired.iter().map(|part| part.1 - part.0 + 1).sum::<i64>());
-        partition.release(&LIMITS, "a");
+        partition.release(0, &LIMITS, "a");
         store(&mut partition);
     }
     // Three times all; then those that came three times by halves.
@@ -254,6 +255,35 @@ fn a_lock_ends_in_time_unless_it_is_renewed() {
     };
     let refused = partition.acknowledge(1000, &refused, "a", &[say(0, 9, &[4])]);
     assert_eq!(refused, Err(AcknowledgeError::InvalidRecordState));
+}
+
+#[test]
+fn what_is_given_back_is_given_to_nobody_for_a_while() {
+    let limits = ShareLimits {
+        retry_backoff_ms: 500,
+        ..LIMITS
+    };
+    let mut partition = empty();
+    acquire(&mut partition, "a", 20);
+    let said = partition.acknowledge(100, &limits, "a", &[say(0, 9, &[2])]);
+    assert!(said.is_ok());
+    store(&mut partition);
+    assert_eq!(partition.next_offset(), 20);
+    assert_eq!(partition.next_deadline(), Some(600));
+    assert!(!partition.tick(599, &limits));
+    assert!(partition.tick(600, &limits));
+    assert_eq!(partition.next_offset(), 0);
+    assert_eq!(
+        acquire_at(&mut partition, 600, "b", 100, true),
+        [(0, 9, 2), (20, 89, 1)]
+    );
+    // A lock that is over is the same.
+    assert!(!partition.tick(1000, &limits));
+    store(&mut partition);
+    assert_eq!(partition.next_offset(), 90);
+    assert!(!partition.tick(1499, &limits));
+    assert!(partition.tick(1500, &limits));
+    assert_eq!(partition.next_offset(), 10);
 }
 
 #[test]

@@ -103,6 +103,9 @@ impl SharePartition {
                 && by == number
             {
                 delivery.change = None;
+                if !is_stored {
+                    delivery.again_ms = 0;
+                }
                 if is_stored {
                     delivery.stored_count = delivery.count;
                     delivery.state = outcome.state();
