@@ -218,7 +218,7 @@ impl Group {
             Members::Consumer(hosted) => {
                 hosted.group.epoch == INITIAL_EPOCH && hosted.held.are_none()
             }
-            Members::Share(hosted) => hosted.group.epoch == 0 && hosted.held.are_none(),
+            Members::Share(hosted) => hosted.group.epoch == INITIAL_EPOCH && hosted.held.are_none(),
             Members::Streams(hosted) => {
                 hosted.group.epoch == INITIAL_EPOCH && hosted.held.are_none()
             }

@@ -31,6 +31,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
+use crate::group::limits::INITIAL_EPOCH;
+
 pub use described::{ShareGroupDescription, ShareMemberDescription};
 pub use heartbeat::{ShareHeartbeat, ShareReply, ToInitialize};
 pub(in crate::group) use member::ShareMember;
@@ -90,8 +92,8 @@ pub(in crate::group) struct ShareGroup {
 impl ShareGroup {
     pub(in crate::group) fn new() -> Self {
         Self {
-            epoch: 0,
-            assignment_epoch: 0,
+            epoch: INITIAL_EPOCH,
+            assignment_epoch: INITIAL_EPOCH,
             members: BTreeMap::new(),
             shares: BTreeMap::new(),
             seen: BTreeMap::new(),
