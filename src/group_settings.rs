@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::cluster::{Cluster, Configs, Configured};
-use crate::config::{Config, GroupOverrides, LiveConfig};
+use crate::config::{CONSUME_MODE, Config, GroupOverrides, LiveConfig};
 use crate::group::{
     Assignor, ConsumerSettings, GroupLimits, GroupSettings, MigrationPolicy, ShareGroupSettings,
     StreamsSettings,
@@ -51,6 +51,13 @@ impl LiveGroupSettings {
 }
 
 impl GroupSettings for LiveGroupSettings {
+    fn is_broadcast(&self, group_id: &str) -> bool {
+        let (image, config) = (self.cluster.image(), self.config.load());
+        let at_run_time = image.configs.get(Configured::Group, group_id);
+        let own = GroupOverrides::of(&config, group_id, at_run_time);
+        own.own(CONSUME_MODE) == Some("broadcast")
+    }
+
     fn share(&self, group_id: &str) -> ShareGroupSettings {
         let (image, config) = (self.cluster.image(), self.config.load());
         let at_run_time = image.configs.get(Configured::Group, group_id);

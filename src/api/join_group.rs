@@ -53,6 +53,7 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: JoinGroupRequest) -> 
         member_id_required: version >= 4,
         can_skip_assignment: version >= 9,
         reason: optional(&request.reason).unwrap_or_default(),
+        connection: Some(caller.session.id()),
         reserved: None,
     };
     match cx.coordinator.join(&group_id, join).await {

@@ -2,7 +2,8 @@
 //!
 //! - Topics are named by their ids alone from v10 on. What was committed in a deleted topic of the same name is not told.
 //! - A null list of topics (v2+) means all. Several groups at a time from v8 on.
-//! - A member's id and epoch (v9) do not matter to a classic group, as by Kafka.
+//! - A member's id and epoch (v9) do not matter to a classic group, as by Kafka. In a broadcast group a member gets its own
+//!   offsets: told by its id, else by the connection that it joined by, else by its client id; others get the slowest member's.
 //! - Offset -1 where nothing was committed.
 //! - With `require_stable` (v7+) UNSTABLE_OFFSET_COMMIT for partitions that an open transaction has an offset of.
 
@@ -46,13 +47,20 @@ struct How {
 }
 
 impl How {
-    fn of(group: &OffsetFetchRequestGroup, stable: bool) -> Self {
+    fn of(caller: &Caller, group: &OffsetFetchRequestGroup, stable: bool) -> Self {
         let member = AskingMember {
             id: optional(&group.member_id),
             epoch: group.member_epoch,
+            by: by(caller),
         };
         Self { stable, member }
     }
+}
+
+/// What tells a member where the request names none.
+fn by(caller: &Caller) -> Option<(u64, String)> {
+    let client_id = optional(&caller.client_id).unwrap_or_default();
+    Some((caller.session.id(), client_id))
 }
 
 async fn handle(
@@ -66,7 +74,7 @@ async fn handle(
         let mut reserved = Reserved::default();
         for group in request.groups {
             let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
-            let how = How::of(&group, request.require_stable);
+            let how = How::of(&caller, &group, request.require_stable);
             let found = match caller.version >= OFFSETS_BY_ID_VERSION_MIN {
                 true => fetch_by_id(&cx, &caller, (group, how), &mut reserved).await,
                 false => fetch_by_name(&cx, &caller, (group, how), &mut reserved).await,
@@ -87,7 +95,10 @@ async fn handle(
     let mut reserved = Reserved::default();
     let how = How {
         stable: request.require_stable,
-        member: AskingMember::NOBODY,
+        member: AskingMember {
+            by: by(&caller),
+            ..AskingMember::NOBODY
+        },
     };
     let wanted = (wanted, how);
     match fetch(&cx, &caller, &request.group_id, wanted, &mut reserved).await {

@@ -1,6 +1,6 @@
 //! `metaq group list|describe|delete|reset-offsets`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{ArgGroup, Args, Subcommand};
 use metaq_protocol::messages::offset_commit_request::{
@@ -16,10 +16,11 @@ use serde::Serialize;
 
 use super::Failure;
 use super::client::{Address, Client, check, topic_name};
-use super::group_members::{SeenGroup, Shared, group_id, seen, shared};
+use super::group_members::{SeenGroup, SeenMember, Shared, group_id, seen, shared};
 use super::in_flight::{ByLeader, in_flight};
 use super::output::{or_dash, print};
 use super::topic::{identity_of, metadata, offsets};
+use crate::group::BROADCAST_PROTOCOL;
 
 /// See the module's documentation.
 #[derive(Debug, Args)]
@@ -193,14 +194,26 @@ pub(super) fn committed(
     client: &mut Client,
     group: &str,
 ) -> Result<BTreeMap<(String, i32), i64>, Failure> {
+    committed_of(client, group, None)
+}
+
+/// The same of one member of a broadcast group.
+fn committed_of(
+    client: &mut Client,
+    group: &str,
+    member: Option<&str>,
+) -> Result<BTreeMap<(String, i32), i64>, Failure> {
+    let member = member.map(|id| StrBytes::from_string(id.to_owned()));
+    let version = if member.is_some() { 9 } else { 8 };
     let asked = OffsetFetchRequestGroup::default()
         .with_group_id(group_id(group))
+        .with_member_id(member)
         .with_topics(None);
     let request = OffsetFetchRequest::default().with_groups(vec![asked]);
     let error_of = |response: &OffsetFetchResponse| {
         response.groups.first().map_or(0, |group| group.error_code)
     };
-    let response = client.ask_coordinator(group, 8, &request, error_of)?;
+    let response = client.ask_coordinator(group, version, &request, error_of)?;
     let mut offsets = BTreeMap::new();
     for answer in response.groups {
         check(group, answer.error_code, None)?;
@@ -249,6 +262,43 @@ fn heading(group: &str, found: &SeenGroup) -> String {
     text
 }
 
+/// A partition, the member that reads it, and where that is.
+type Place<'a> = ((String, i32), Option<&'a SeenMember>, Option<i64>);
+
+fn places<'a>(committed: &BTreeMap<(String, i32), i64>, found: &'a SeenGroup) -> Vec<Place<'a>> {
+    let mut owners = BTreeMap::new();
+    for member in &found.members {
+        owners.extend(member.keys().map(|key| (key, member)));
+    }
+    let keys: BTreeSet<&(String, i32)> = committed.keys().chain(owners.keys()).collect();
+    let keys = keys.into_iter().cloned();
+    keys.map(|key| {
+        let (owner, offset) = (owners.get(&key).copied(), committed.get(&key).copied());
+        (key, owner, offset)
+    })
+    .collect()
+}
+
+/// Of a broadcast group: each member has all, each its own offsets.
+fn places_of_each<'a>(
+    client: &mut Client,
+    group: &str,
+    found: &'a SeenGroup,
+) -> Result<Vec<Place<'a>>, Failure> {
+    let mut places = Vec::new();
+    for member in &found.members {
+        let own = committed_of(client, group, Some(&member.member))?;
+        let keys: BTreeSet<(String, i32)> = own.keys().cloned().chain(member.keys()).collect();
+        let of_member = keys.into_iter().map(|key| {
+            let offset = own.get(&key).copied();
+            (key, Some(member), offset)
+        });
+        places.extend(of_member);
+    }
+    places.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+    Ok(places)
+}
+
 fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure> {
     let found = seen(client, group)?;
     let shared = match found.kind {
@@ -264,25 +314,16 @@ fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure>
         }
         _ => committed(client, group)?,
     };
-    let mut owners = BTreeMap::new();
-    for member in &found.members {
-        for (topic, partitions) in &member.partitions {
-            for partition in partitions {
-                owners.insert((topic.clone(), *partition), member);
-            }
-        }
-    }
-    let mut keys: Vec<(String, i32)> = committed.keys().chain(owners.keys()).cloned().collect();
-    keys.sort();
+    let places = match found.protocol == BROADCAST_PROTOCOL {
+        true => places_of_each(client, group, &found)?,
+        false => places(&committed, &found),
+    };
+    let mut keys: Vec<(String, i32)> = places.iter().map(|(key, _, _)| key.clone()).collect();
     keys.dedup();
     let mut ends: BTreeMap<(String, i32), i64> = BTreeMap::new();
     let mut identities: BTreeMap<(String, i32), String> = BTreeMap::new();
     let mut leaders = ByLeader::new();
-    for topic in keys
-        .iter()
-        .map(|(topic, _)| topic)
-        .collect::<std::collections::BTreeSet<_>>()
-    {
+    for topic in keys.iter().map(|(topic, _)| topic).collect::<BTreeSet<_>>() {
         let of_topic: Vec<i32> = keys
             .iter()
             .filter(|(name, _)| name == topic)
@@ -302,12 +343,10 @@ fn describe(client: &mut Client, group: &str, json: bool) -> Result<(), Failure>
             ends.insert((topic.clone(), index), end);
         }
     }
-    let rows: Vec<Lag> = keys
+    let rows: Vec<Lag> = places
         .into_iter()
-        .map(|key| {
+        .map(|(key, owner, offset)| {
             let log_end = ends.get(&key).copied();
-            let offset = committed.get(&key).copied();
-            let owner = owners.get(&key);
             Lag {
                 identity: identities.get(&key).cloned(),
                 offset,

@@ -53,6 +53,12 @@ pub(super) struct SeenMember {
 }
 
 impl SeenMember {
+    /// Its partitions.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (String, i32)> {
+        let topics = self.partitions.iter();
+        topics.flat_map(|(topic, all)| all.iter().map(|partition| (topic.clone(), *partition)))
+    }
+
     pub(super) fn count(&self) -> usize {
         self.partitions.iter().map(|(_, all)| all.len()).sum()
     }

@@ -1,10 +1,13 @@
 //! Configurations of groups (Kafka's GroupConfig): in `[group=NAME]` of server.ini, or set at run time.
 //!
-//! They are about consumer groups of KIP-848, share groups and streams groups. Members of classic groups bring their session timeout and heartbeat interval themselves.
+//! They are about consumer groups of KIP-848, share groups and streams groups, but for the mode. Members of classic groups bring their session timeout and heartbeat interval themselves.
 
 use super::offset_reset::OffsetReset;
 use super::value::{Kind, Value};
 use super::{Config, Overrides, nearest};
+
+/// MetaQ's own: whether the members of a group share its messages, or each gets all of them.
+pub const CONSUME_MODE: &str = "metaq.consume.mode";
 
 /// One configuration of groups.
 #[derive(Debug)]
@@ -38,6 +41,12 @@ pub const GROUP_KEYS: &[GroupKey] = &[
         kind: Kind::Int(45_000, 60_000),
         default: "45000",
         doc: "A silent member of a KIP-848 group is thrown out after this, ms; without effect on classic groups.",
+    },
+    GroupKey {
+        name: CONSUME_MODE,
+        kind: Kind::Choice(&["broadcast", "cluster"]),
+        default: "cluster",
+        doc: "cluster: the members of a classic group share its messages. broadcast: each member gets all of them. Takes effect when the group has no members.",
     },
     GroupKey {
         name: "share.assignment.interval.ms",

@@ -27,7 +27,7 @@ pub use client_metrics::{
     CLIENT_METRICS_KEYS, ClientMetricsError, ClientMetricsKey, ClientMetricsSubscription,
     MatchParameter,
 };
-pub use group::{GROUP_KEYS, GroupKey, GroupOverrides, check_group};
+pub use group::{CONSUME_MODE, GROUP_KEYS, GroupKey, GroupOverrides, check_group};
 pub use live::{Changed, LiveConfig, Reload};
 pub use offset_reset::OffsetReset;
 pub use sections::{GroupSection, TopicSection};

@@ -46,6 +46,9 @@ pub struct AskingMember {
     pub id: Option<String>,
     /// -1 where the request does not say.
     pub epoch: i32,
+    /// The connection that it comes by, and the client's name for itself, where they are known: these tell a member of a
+    /// broadcast group where the request does not.
+    pub by: Option<(u64, String)>,
 }
 
 impl AskingMember {
@@ -53,6 +56,7 @@ impl AskingMember {
     pub const NOBODY: Self = Self {
         id: None,
         epoch: -1,
+        by: None,
     };
 }
 

@@ -15,7 +15,7 @@ use crate::coordinator::Parts;
 use crate::memory::Memory;
 
 /// What an offset takes on its way to a client besides its texts, bytes, roughly.
-const FETCHED_OFFSET_BYTES: usize = 300;
+pub(super) const FETCHED_OFFSET_BYTES: usize = 300;
 
 /// The members of a group, by its protocol. A group of offsets alone is a classic one.
 pub(super) enum Members {

@@ -21,6 +21,7 @@ use super::streams::{StreamsHeartbeat, StreamsReply};
 use crate::clock::WallClock;
 use crate::coordinator::{Answer, Coordinator, Ownership, Slot, Topics};
 use crate::memory::Memory;
+use crate::meta::paths::SOLO;
 use crate::meta::{MetaError, MetaStore};
 use crate::observe::Events;
 
@@ -84,7 +85,7 @@ impl GroupCoordinator {
         ask: impl FnOnce(Answer<T>) -> Ask,
         queued: impl FnOnce(),
     ) -> Result<T, GroupError> {
-        if group_id.len() > GROUP_ID_BYTES_MAX {
+        if group_id.len() > GROUP_ID_BYTES_MAX || group_id.contains(SOLO) {
             return Err(GroupError::InvalidGroupId);
         }
         Ok(self.slots.ask(group_id, ask, queued).await?)
@@ -427,7 +428,8 @@ impl GroupCoordinator {
 
 /// What has members has a name; offsets alone may be without (Kafka's GroupCoordinatorService).
 fn check_named(group_id: &str) -> Result<(), GroupError> {
-    match group_id.is_empty() || group_id.len() > GROUP_ID_BYTES_MAX {
+    let is_named = !group_id.is_empty() && !group_id.contains(SOLO);
+    match !is_named || group_id.len() > GROUP_ID_BYTES_MAX {
         true => Err(GroupError::InvalidGroupId),
         false => Ok(()),
     }
@@ -489,6 +491,7 @@ mod tests {
             member_id_required: true,
             can_skip_assignment: true,
             reason: String::new(),
+            connection: None,
             reserved: None,
         }
     }
@@ -498,7 +501,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let groups = groups(&dir).await;
         let long = "g".repeat(GROUP_ID_BYTES_MAX + 1);
-        for id in ["", &long] {
+        for id in ["", &long, "a\0members\0m"] {
             let refused = groups.join(id, join(0)).await;
             assert_eq!(refused, Err(GroupError::InvalidGroupId));
         }

@@ -42,6 +42,8 @@ pub(super) struct Member {
     pub(super) has_synced: bool,
     /// Joined since the last generation.
     pub(super) is_new: bool,
+    /// The connection that it joined by.
+    pub(super) connection: Option<u64>,
     /// Order of joining: the first one leads.
     pub(super) rank: u64,
     /// Its share of the memory for members.
@@ -64,6 +66,7 @@ impl Member {
             deadline_ms: i64::MAX,
             has_synced: true,
             is_new: true,
+            connection: None,
             rank,
             reserved: None,
         };
@@ -79,6 +82,7 @@ impl Member {
         // Any is allowed, and a negative one is 0 (Kafka's ClassicGroup.rebalanceTimeoutMs).
         self.rebalance_timeout_ms = request.rebalance_timeout_ms.max(0);
         self.protocols.clone_from(&request.protocols);
+        self.connection = request.connection;
         self.reserved.clone_from(&request.reserved);
     }
 

@@ -135,6 +135,8 @@ pub struct JoinRequest {
     pub can_skip_assignment: bool,
     /// Why it joins, for the log (KIP-800).
     pub reason: String,
+    /// The connection that it comes by, where that is known: OffsetFetch names no member of a classic group.
+    pub connection: Option<u64>,
     /// Its share of the memory for members; set by the coordinator.
     pub reserved: Option<Reserved>,
 }

@@ -7,7 +7,7 @@
 //! Keys and values are those of Kafka's GroupCoordinatorRecordHelpers: OffsetCommitKey 1 and GroupMetadataKey 2, values in
 //! version 3, which every reader of the topic knows.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -19,6 +19,7 @@ use super::classic::ClassicGroup;
 use super::group::Group;
 use super::messages::CommittedOffset;
 use super::offsets::Key;
+use super::solo::Solo;
 use crate::coordinator::Slot;
 
 /// Bytes of changes that wait to be appended, of all slots together.
@@ -179,13 +180,15 @@ impl SlotMirror {
             let known = group.and_then(|group| group.offsets.get(&key.0, key.1));
             offset_record(group_id, key, known)
         };
-        self.tell(false, || keys.iter().map(record).collect());
+        if is_mirrored(group_id) {
+            self.tell(false, || keys.iter().map(record).collect());
+        }
     }
 
     /// A classic group changed; the members of other groups are not mirrored.
     pub(super) fn group(&self, group_id: &str, group: &Group) {
         self.tell(false, || {
-            let classic = group.classic();
+            let classic = group.classic().filter(|_| is_mirrored(group_id));
             classic
                 .map(|classic| group_record(group_id, Some(classic)))
                 .into_iter()
@@ -195,6 +198,9 @@ impl SlotMirror {
 
     /// A group is removed with all that it had.
     pub(super) fn removed(&self, group_id: &str, group: &Group) {
+        if !is_mirrored(group_id) {
+            return;
+        }
         self.tell(false, || {
             let gone = group.offsets.iter();
             let gone = gone.map(|(key, _)| offset_record(group_id, key, None));
@@ -203,10 +209,11 @@ impl SlotMirror {
     }
 
     /// All groups of the slot.
-    pub(super) fn whole(&self, groups: &HashMap<String, Group>) {
+    pub(super) fn whole(&self, groups: &BTreeMap<String, Group>) {
         self.tell(true, || {
             let mut records = Vec::new();
-            for (group_id, group) in groups {
+            let all = groups.iter();
+            for (group_id, group) in all.filter(|(id, _)| is_mirrored(id)) {
                 let classic = group.classic();
                 if let Some(classic) = classic.filter(|classic| classic.protocol_type.is_some()) {
                     records.push(group_record(group_id, Some(classic)));
@@ -246,6 +253,11 @@ impl SlotMirror {
             });
         }
     }
+}
+
+/// Kafka has no words for members of broadcast groups.
+fn is_mirrored(group_id: &str) -> bool {
+    Solo::of(group_id).is_none()
 }
 
 /// OffsetCommitKey and OffsetCommitValue.
@@ -393,6 +405,7 @@ mod tests {
                 member_id_required: false,
                 can_skip_assignment: false,
                 reason: String::new(),
+                connection: None,
                 reserved: None,
             };
             group.restore(Member::new(id.to_owned(), 0, &request), 0);

@@ -7,6 +7,7 @@
 //! - `offsets`: its offsets; `pending`: those of open transactions; `producers`: the producers that a slot knows
 //! - `persist`: groups and offsets as nodes of the coordination tree, and back; `record`: a group's own, in parts where
 //!   it is large; `stored_transactions`: the same of what transactions have for groups
+//! - `solo`: the groups that a broadcast group is made of
 //! - `mirror`: groups and offsets as records of `__consumer_offsets`
 
 mod asks;
@@ -30,6 +31,7 @@ mod producers;
 mod record;
 mod reserved;
 mod share;
+mod solo;
 mod stored_transactions;
 mod streams;
 mod subscription;
@@ -55,6 +57,7 @@ pub use share::{
     ShareGroupDescription, ShareGroupSettings, ShareHeartbeat, ShareMemberDescription, ShareReply,
     ToDelete, ToInitialize,
 };
+pub use solo::BROADCAST_PROTOCOL;
 pub use streams::{
     Endpoint, EndpointPartitions, OwnedLists, Status, StatusCode, StreamsGroupDescription,
     StreamsHeartbeat, StreamsMemberDescription, StreamsReply, StreamsSettings, TaskNumbers,

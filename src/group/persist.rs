@@ -389,6 +389,7 @@ fn group_from(record: GroupRecord, path: &str, now_ms: i64) -> Result<ClassicGro
             member_id_required: false,
             can_skip_assignment: false,
             reason: String::new(),
+            connection: None,
             reserved: None,
         };
         let mut member = Member::new(stored.member_id, 0, &request);
@@ -424,6 +425,7 @@ mod tests {
             member_id_required: false,
             can_skip_assignment: false,
             reason: String::new(),
+            connection: None,
             reserved: None,
         };
         let mut member = Member::new(id.to_owned(), 0, &request);

@@ -169,9 +169,28 @@ pub fn share(key: &str) -> String {
     child(SHARES, key)
 }
 
-/// A group: type, generation, protocol, leader, members.
+/// Parts the id of a broadcast group from what stands for one of its members; no client's group id has it.
+pub const SOLO: char = '\0';
+
+/// A group: type, generation, protocol, leader, members. What stands for a member of a broadcast group is below that, at
+/// `broadcast/<kind>/<name>`.
 pub fn group(group: &str) -> String {
-    child(GROUPS, group)
+    let mut parts = group.splitn(3, SOLO);
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(group), Some(kind), Some(name)) => {
+            format!("{}/broadcast/{kind}/{}", child(GROUPS, group), escape(name))
+        }
+        _ => child(GROUPS, group),
+    }
+}
+
+/// What stands for a member of a broadcast group, by a node at or below its own.
+pub fn solo_of(group_id: &str, path: &str) -> Option<String> {
+    let below = path.strip_prefix(GROUPS)?.strip_prefix('/')?;
+    let mut elements = below.split('/').skip(1);
+    let is_solo = elements.next()? == "broadcast";
+    let (kind, name) = (elements.next()?, unescape(elements.next()?)?);
+    is_solo.then(|| format!("{group_id}{SOLO}{kind}{SOLO}{name}"))
 }
 
 /// Who owns what in a group.
@@ -273,7 +292,11 @@ pub enum GroupNode<'a> {
 pub fn group_node(path: &str) -> Option<GroupNode<'_>> {
     let below = path.strip_prefix(GROUPS)?.strip_prefix('/')?;
     let elements: Vec<&str> = below.split('/').collect();
-    match elements[..] {
+    let elements = match elements[..] {
+        [_, "broadcast", _, _, ..] => &elements[3..],
+        _ => &elements[..],
+    };
+    match *elements {
         [_] => Some(GroupNode::Group),
         [_, "pending", producer_id, n] => Some(GroupNode::Pending {
             producer_id: producer_id.parse().ok()?,
@@ -400,6 +423,12 @@ mod tests {
                 n: 2
             })
         );
+        let solo = format!("g{SOLO}clients{SOLO}a/b");
+        let path = group_offset(&solo, "t", "1-2");
+        assert_eq!(path, "/consumers/g/broadcast/clients/a%2fb/offsets/t/1-2");
+        assert!(matches!(group_node(&path), Some(GroupNode::Offset { .. })));
+        assert_eq!(solo_of("g", &path), Some(solo));
+        assert_eq!(solo_of("g", &group_offset("g", "t", "1-2")), None);
         let node = group("a/b");
         assert_eq!(part_of(&node, &part(&node, 7, 2)), Some((7, 2)));
         assert_eq!(part_of(&node, &group_member("a/b", "m")), None);

@@ -21,7 +21,8 @@ use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProdu
 use metaq_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use metaq_protocol::messages::{
     CreateTopicsRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest,
-    MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, SyncGroupRequest,
+    LeaveGroupRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest,
+    SyncGroupRequest,
 };
 use metaq_protocol::protocol::StrBytes;
 use parking_lot::{Condvar, Mutex};
@@ -396,6 +397,14 @@ impl Member {
             .with_generation_id(self.generation)
             .with_member_id(text(&self.id));
         client.ask(3, &request).error_code
+    }
+
+    /// Leaves by its id, or is gone already.
+    pub fn leave(&self, client: &mut Client) -> i16 {
+        let request = LeaveGroupRequest::default()
+            .with_group_id(group_id(&self.group))
+            .with_member_id(text(&self.id));
+        client.ask(2, &request).error_code
     }
 
     pub fn commit(&self, client: &mut Client, topic: &str, partition: i32, offset: i64) -> i16 {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::events::EventView;
 use super::group_members::{Seen, SeenMember};
 use super::in_flight::{self, InFlightView};
+use super::member_views::{MemberOffsetView, MemberView, OwnOffsets, PartitionEnd};
 use super::{Page, Part};
 use crate::admin::remote;
 use crate::api::{Context, share_starts};
@@ -67,25 +68,6 @@ pub(in crate::admin) struct GroupDetail {
     pub(in crate::admin) in_flight: Vec<InFlightView>,
     /// Its rebalances, newest first: who set them off, why, and how long they took.
     pub(in crate::admin) rebalances: Vec<EventView>,
-}
-
-/// A member.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub(in crate::admin) struct MemberView {
-    /// Its id.
-    pub(in crate::admin) member_id: String,
-    /// `group.instance.id` of a static member.
-    pub(in crate::admin) instance_id: Option<String>,
-    /// The client's name for itself.
-    pub(in crate::admin) client_id: String,
-    /// Where it connects from.
-    pub(in crate::admin) host: String,
-    /// Its partitions as `topic brokerId-n`.
-    pub(in crate::admin) partitions: Vec<String>,
-    /// Messages that it has not read; what other brokers do not answer for is left out.
-    pub(in crate::admin) lag: i64,
-    /// Of a member of a consumer group that has not what it is to have: why not, and for whom it waits.
-    pub(in crate::admin) standing: Option<String>,
 }
 
 /// A partition of a group.
@@ -211,6 +193,7 @@ impl GroupDetail {
                 }));
             }
         }
+        let own = OwnOffsets::of(cx, group_id, &described).await?;
         let owners = owners(&described.members);
         let mut rows: HashMap<(String, i32), Row> = HashMap::new();
         for (key, committed) in offsets {
@@ -259,7 +242,7 @@ impl GroupDetail {
             }
             _ => Vec::new(),
         };
-        let detail = Self::assemble(cx, group_id, coordinator, described, rows);
+        let detail = Self::assemble(cx, group_id, (described, own), rows);
         Ok(Self {
             in_flight,
             ..detail
@@ -269,20 +252,28 @@ impl GroupDetail {
     fn assemble(
         cx: &Context,
         group_id: &str,
-        coordinator: i32,
-        described: Seen,
+        (described, own): (Seen, OwnOffsets),
         mut rows: Vec<GroupPartitionView>,
     ) -> Self {
+        if own.are_each_members() {
+            // Every member has each.
+            rows.iter_mut()
+                .for_each(|row| (row.owner, row.owner_client) = (None, None));
+        }
         let rebalances =
             cx.observe
                 .events
                 .latest_where(&[EventKind::Rebalance], usize::MAX, |event| {
                     event.subject == group_id
                 });
+        let ends: Vec<PartitionEnd<'_>> = rows.iter().map(end_of).collect();
         let members = described
             .members
             .iter()
-            .map(|member| member_view(member, &rows));
+            .map(|member| match own.of_member(member, &ends) {
+                Some(offsets) => member_of_broadcast(member, offsets),
+                None => member_view(member, &rows),
+            });
         let members: Vec<MemberView> = members.collect();
         let mut detail = Self {
             group: GroupView {
@@ -300,7 +291,8 @@ impl GroupDetail {
             generation: described.generation,
             protocol_type: described.protocol_type,
             protocol: described.protocol,
-            coordinator,
+            // It is asked for its own alone.
+            coordinator: cx.cluster.broker_id(),
             lag_bytes: rows.iter().filter_map(|row| row.lag_bytes).sum(),
             lag_ms: rows.iter().filter_map(|row| row.lag_ms).max(),
             findings: Vec::new(),
@@ -393,7 +385,26 @@ fn member_view(member: &SeenMember, rows: &[GroupPartitionView]) -> MemberView {
         host: member.client_host.trim_start_matches('/').to_owned(),
         partitions,
         lag: own.filter_map(|row| row.lag).sum(),
+        offsets: Vec::new(),
         standing: member.standing.clone(),
+    }
+}
+
+fn end_of(row: &GroupPartitionView) -> PartitionEnd<'_> {
+    PartitionEnd {
+        topic: &row.topic,
+        partition: row.partition,
+        identity: &row.identity,
+        high_watermark: row.high_watermark,
+    }
+}
+
+fn member_of_broadcast(member: &SeenMember, offsets: Vec<MemberOffsetView>) -> MemberView {
+    MemberView {
+        partitions: Vec::new(),
+        lag: offsets.iter().filter_map(|own| own.lag).sum(),
+        offsets,
+        ..member_view(member, &[])
     }
 }
 
@@ -565,6 +576,7 @@ mod tests {
                 host: "h".to_owned(),
                 partitions: vec!["t 0-0".to_owned()],
                 lag: 0,
+                offsets: Vec::new(),
                 standing: None,
             }],
             partitions: Vec::new(),

@@ -10,6 +10,7 @@ mod group_members;
 pub(super) mod history;
 mod in_flight;
 pub(super) mod log_lines;
+mod member_views;
 pub(super) mod messages;
 pub(super) mod partition;
 mod payload;

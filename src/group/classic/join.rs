@@ -207,7 +207,9 @@ impl ClassicGroup {
         member.heard(now_ms);
         self.members.insert(new_id.clone(), member);
         match self.state {
-            State::Stable if same_topics && self.choose_protocol() == self.protocol => {
+            State::Stable
+                if same_topics && !limits.alone && self.choose_protocol() == self.protocol =>
+            {
                 let leads = self.leader.as_deref() == Some(&*new_id);
                 let mut reply = self.current(&new_id);
                 if request.can_skip_assignment {

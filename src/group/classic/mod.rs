@@ -102,6 +102,8 @@ pub(in crate::group) enum Change {
 pub(in crate::group) struct Limits {
     pub(in crate::group) initial_rebalance_delay_ms: i64,
     pub(in crate::group) members_max: usize,
+    /// The group is of one member, which leads it whatever it was before.
+    pub(in crate::group) alone: bool,
 }
 
 /// A member that was given an id and has not come back with it.
@@ -223,6 +225,13 @@ impl ClassicGroup {
             member.has_synced = true;
         }
         self.state = State::Stable;
+        self.changed_ms = now_ms;
+    }
+
+    /// Somebody outside uses its offsets, though it has no members.
+    pub(in crate::group) fn was_in_use(&mut self, now_ms: i64) {
+        self.protocol_type
+            .get_or_insert_with(|| "consumer".to_owned());
         self.changed_ms = now_ms;
     }
 

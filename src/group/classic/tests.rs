@@ -5,6 +5,7 @@ use crate::group::messages::{JoinRequest, LeaveMember, SyncRequest};
 const LIMITS: Limits = Limits {
     initial_rebalance_delay_ms: 0,
     members_max: 10,
+    alone: false,
 };
 
 fn request(member_id: &str, protocols: &[(&str, &[u8])]) -> JoinRequest {
@@ -23,6 +24,7 @@ fn request(member_id: &str, protocols: &[(&str, &[u8])]) -> JoinRequest {
         member_id_required: false,
         can_skip_assignment: true,
         reason: String::new(),
+        connection: None,
         reserved: None,
     }
 }
@@ -215,6 +217,7 @@ fn the_initial_delay_gathers_members_and_grows_while_they_come() {
     let limits = Limits {
         initial_rebalance_delay_ms: 3_000,
         members_max: 10,
+        alone: false,
     };
     let mut group = ClassicGroup::new(0);
     group.join(0, 1, "a".into(), &range(""), &limits);
@@ -368,6 +371,7 @@ fn a_full_group_takes_no_more() {
     let limits = Limits {
         initial_rebalance_delay_ms: 0,
         members_max: 1,
+        alone: false,
     };
     let mut group = ClassicGroup::new(0);
     group.join(0, 1, "a".into(), &range(""), &limits);

@@ -186,6 +186,7 @@ fn to_classic_member(member: &ConsumerMember) -> Member {
         member_id_required: false,
         can_skip_assignment: false,
         reason: String::new(),
+        connection: None,
         reserved: member.reserved.clone(),
     };
     Member::new(member.id.clone(), 0, &request)

@@ -78,4 +78,8 @@ pub trait GroupSettings: Send + Sync {
     fn share(&self, group_id: &str) -> ShareGroupSettings;
     /// The same of a streams group.
     fn streams(&self, group_id: &str) -> StreamsSettings;
+    /// Whether every member of the group gets every message (`metaq.consume.mode`).
+    fn is_broadcast(&self, _group_id: &str) -> bool {
+        false
+    }
 }

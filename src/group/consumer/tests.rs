@@ -148,6 +148,7 @@ fn classic(id: &str, owned: &[i32]) -> JoinRequest {
         member_id_required: true,
         can_skip_assignment: true,
         reason: String::new(),
+        connection: None,
         reserved: None,
     }
 }

@@ -13,6 +13,7 @@ use crate::group::messages::{
 };
 use crate::group::offsets::Offsets;
 use crate::group::persist;
+use crate::group::solo::Solo;
 use crate::observe::{EventKind, Events, Happened};
 
 impl Groups {
@@ -31,15 +32,17 @@ impl Groups {
             let group = Group::new(ClassicGroup::new(now_ms), offsets);
             self.groups.insert(group_id.to_owned(), group);
         }
-        let prefix = request.instance_id.as_deref().unwrap_or(&request.client_id);
-        let new_id = format!("{prefix}-{}", Uuid::new_v4());
+        let new_id = match Solo::of(group_id) {
+            Some(Solo::Member(id)) => id.to_owned(),
+            _ => new_member_id(request),
+        };
         self.be_classic_if_empty(now_ms, group_id);
         self.be_classic_if_streams(now_ms, group_id);
         let group = self.groups.get(group_id);
         if group.is_some_and(|group| group.consumer().is_some()) {
             return self.join_consumer(now_ms, group_id, (new_id, request), answer);
         }
-        let limits = self.classic_limits();
+        let limits = self.limits_of(group_id);
         let waiter = self.wait(Waiting::Join(answer));
         if let Some(classic) = self.classic_mut(group_id) {
             classic.join(now_ms, waiter, new_id, request, &limits);
@@ -129,8 +132,12 @@ impl Groups {
         let Members::Classic(classic) = &mut group.members else {
             return;
         };
+        let is_solo = Solo::of(group_id).is_some();
         for over in classic.take_rebalanced() {
-            report(&self.context.events, group_id, &over);
+            // A member that stands alone makes nobody wait.
+            if !is_solo {
+                report(&self.context.events, group_id, &over);
+            }
         }
         for effect in classic.take_effects() {
             match effect {
@@ -145,6 +152,9 @@ impl Groups {
 
     /// Stores a classic group.
     pub(super) fn persist(&mut self, group_id: &str, change: Change) {
+        if matches!(change, Change::Emptied { .. }) && self.ends_with_its_member(group_id) {
+            return self.end_solo(group_id);
+        }
         let Some(group) = self.groups.get_mut(group_id) else {
             return;
         };
@@ -168,7 +178,7 @@ impl Groups {
         change: Change,
         stored: Result<(), GroupError>,
     ) {
-        let limits = self.classic_limits();
+        let limits = self.limits_of(group_id);
         if let Some(classic) = self.classic_mut(group_id) {
             classic.persisted(now_ms, change, stored, &limits);
         }
@@ -177,6 +187,12 @@ impl Groups {
         }
         self.settle(group_id);
     }
+}
+
+/// A name for a new member, as Kafka's.
+pub(super) fn new_member_id(request: &JoinRequest) -> String {
+    let prefix = request.instance_id.as_deref().unwrap_or(&request.client_id);
+    format!("{prefix}-{}", Uuid::new_v4())
 }
 
 /// Reports a rebalance to people.

@@ -1,6 +1,7 @@
 //! The groups of one slot as a machine of the coordinator: their timers, the requests that wait for them, and their writes.
 //!
 //! - here: the machine, and timers
+//! - `broadcast`: groups whose members get everything each: what is asked of them goes to the members' own groups
 //! - `classic`: members of classic groups
 //! - `consumer`: consumer groups of KIP-848
 //! - `share`: share groups; `streams`: streams groups; `recorded`: how changes of both get to the tree
@@ -9,6 +10,7 @@
 //! - `removals`: what is deleted, by request or because its retention is over
 //! - `tests`: of all files here, with writes that are stored or refused
 
+mod broadcast;
 mod classic;
 mod commits;
 mod consumer;
@@ -20,7 +22,7 @@ mod streams;
 mod tests;
 mod transactions;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,9 +39,10 @@ use super::offsets::{Committed, Key, WriteNumber};
 use super::persist;
 use super::producers::{LastMarker, SlotProducers};
 use super::reserved::GroupMemory;
+use super::solo::{self, Solo};
 use super::stored_transactions;
 use crate::coordinator::{
-    Answer, CoordinatorError, InternalTopic, Loaded, Machine, Slot, Stored, Topics, Write,
+    Answer, CoordinatorError, InternalTopic, Loaded, Machine, Slot, Stored, StoredId, Topics, Write,
 };
 use crate::memory::Memory;
 use crate::meta::{Op, paths};
@@ -76,6 +79,9 @@ enum Waiting {
     Sync(Answer<Result<SyncReply, GroupError>>),
 }
 
+/// What is committed for one of several groups.
+pub(super) type CommitOfOne = (String, WriteNumber, Vec<(Key, Committed)>);
+
 /// What goes on when a write is stored.
 pub(super) enum Then {
     /// A group with its members and assignment.
@@ -90,6 +96,12 @@ pub(super) enum Then {
         group_id: String,
         number: WriteNumber,
         offsets: Vec<(Key, Committed)>,
+        outcomes: Outcomes,
+        answer: Answer<Outcomes>,
+    },
+    /// The same offsets of several groups.
+    CommitOfEach {
+        commits: Vec<CommitOfOne>,
         outcomes: Outcomes,
         answer: Answer<Outcomes>,
     },
@@ -148,7 +160,8 @@ pub(super) struct Groups {
     context: Arc<GroupContext>,
     topics: Arc<dyn Topics>,
     slot: Slot,
-    groups: HashMap<String, Group>,
+    /// Those that a broadcast group is made of follow it.
+    groups: BTreeMap<String, Group>,
     /// Timers of groups, ms.
     deadlines: BTreeSet<(i64, String)>,
     /// When retention is checked, ms.
@@ -175,7 +188,7 @@ impl Machine for Groups {
             context: from.context.clone(),
             topics: from.topics.clone(),
             slot: from.partition.slot,
-            groups: HashMap::with_capacity(from.slot.ids.len()),
+            groups: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             check_at_ms: from.now_ms,
             waiting: HashMap::new(),
@@ -197,30 +210,15 @@ impl Machine for Groups {
         }
         let mut unresolved = 0;
         for stored in &from.slot.ids {
-            let with = (&*from.context.settings, &**from.topics);
-            let loaded = persist::load(stored, with, &from.context.offsets, from.now_ms);
-            unresolved += loaded.unresolved;
-            // Nodes that show a classic group's members went with the session that wrote them.
-            if let Members::Classic(classic) = &loaded.members {
-                let members = persist::member_ops(&stored.id, classic);
-                machine.store(from.now_ms, stored.id.clone(), members, Then::Nothing);
-            }
-            let mut group = Group::of(loaded.members, loaded.offsets);
-            if let Some(hosted) = group.share_mut() {
-                hosted.place = Some(from.context.share_groups.reserve_anyway(1));
-            }
-            group.parts = loaded.parts;
-            for (producer_id, epoch) in loaded.producers {
-                let id = &stored.id;
-                machine
-                    .producers
-                    .restore(producer_id, epoch, id, from.now_ms);
-            }
-            group.has_transactions = !loaded.pending.is_empty();
-            group.pending = loaded.pending;
-            machine.last_number = machine.last_number.max(loaded.last_number);
-            machine.groups.insert(stored.id.clone(), group);
-            machine.reschedule(&stored.id);
+            unresolved += match solo::stored_apart(stored) {
+                None => machine.restore(from.now_ms, stored),
+                Some(apart) => {
+                    let restored = apart.iter().map(|one| machine.restore(from.now_ms, one));
+                    let unresolved = restored.sum();
+                    machine.drop_if_nothing(&stored.id);
+                    unresolved
+                }
+            };
         }
         machine.mirror.whole(&machine.groups);
         Loaded {
@@ -230,16 +228,19 @@ impl Machine for Groups {
     }
 
     fn handle(&mut self, now_ms: i64, group_id: String, ask: Ask) {
-        let group = self.groups.get_mut(&group_id);
-        if let Some(waiting) = group.and_then(|group| group.removal.as_mut())
-            && !ask.only_reads()
-        {
-            return waiting.push(ask);
-        }
+        let Some(ask) = self.wait_for_removal(&group_id, ask) else {
+            return;
+        };
         let Some(ask) = self.refuse_of_share(&group_id, ask) else {
             return;
         };
         let Some(ask) = self.refuse_of_streams(&group_id, ask) else {
+            return;
+        };
+        let Some((group_id, ask)) = self.of_broadcast(now_ms, group_id, ask) else {
+            return;
+        };
+        let Some(ask) = self.wait_for_removal(&group_id, ask) else {
             return;
         };
         match ask {
@@ -282,20 +283,12 @@ impl Machine for Groups {
     fn handle_all(&mut self, now_ms: i64, ask: AskAll) {
         match ask {
             AskAll::List(answer) => {
-                answer.send(
-                    self.groups
-                        .iter()
-                        .map(|(id, group)| group.list(id))
-                        .collect(),
-                );
+                let all = self.shown();
+                answer.send(all.into_iter().map(|shown| self.list(shown)).collect());
             }
             AskAll::Survey(answer) => {
-                answer.send(
-                    self.groups
-                        .iter()
-                        .map(|(id, group)| group.survey(id))
-                        .collect(),
-                );
+                let all = self.shown();
+                answer.send(all.into_iter().map(|shown| self.survey(shown)).collect());
             }
             AskAll::TopicDeleted(topic, id) => {
                 self.topic_deleted(now_ms, &topic, id);
@@ -322,6 +315,7 @@ impl Machine for Groups {
             group.deadline_ms = None;
             match &mut group.members {
                 Members::Classic(classic) => {
+                    // What is alone has no delay that could be under way.
                     classic.tick(now_ms, &limits);
                     self.settle(&group_id);
                 }
@@ -359,6 +353,16 @@ impl Machine for Groups {
                 answer,
             } => {
                 let outcomes = self.committed(&group_id, number, offsets, outcomes, stored);
+                answer.send(outcomes);
+            }
+            Then::CommitOfEach {
+                commits,
+                mut outcomes,
+                answer,
+            } => {
+                for (group_id, number, offsets) in commits {
+                    outcomes = self.committed(&group_id, number, offsets, outcomes, stored);
+                }
                 answer.send(outcomes);
             }
             Then::Pending {
@@ -429,6 +433,64 @@ impl Groups {
         Limits {
             initial_rebalance_delay_ms,
             members_max,
+            alone: false,
+        }
+    }
+
+    /// The same for a group, which may be of one member.
+    fn limits_of(&self, group_id: &str) -> Limits {
+        let limits = self.classic_limits();
+        match Solo::of(group_id) {
+            None => limits,
+            Some(_) => Limits {
+                initial_rebalance_delay_ms: 0,
+                alone: true,
+                ..limits
+            },
+        }
+    }
+
+    /// Takes what is stored of a group; says how many nodes name partitions that are not known.
+    fn restore(&mut self, now_ms: i64, stored: &StoredId) -> usize {
+        let context = self.context.clone();
+        let with = (&*context.settings, &*self.topics);
+        let loaded = persist::load(stored, with, &context.offsets, now_ms);
+        // Nodes that show a classic group's members went with the session that wrote them.
+        if let Members::Classic(classic) = &loaded.members {
+            let members = persist::member_ops(&stored.id, classic);
+            self.store(now_ms, stored.id.clone(), members, Then::Nothing);
+        }
+        let mut group = Group::of(loaded.members, loaded.offsets);
+        if let Some(hosted) = group.share_mut() {
+            hosted.place = Some(context.share_groups.reserve_anyway(1));
+        }
+        group.parts = loaded.parts;
+        for (producer_id, epoch) in loaded.producers {
+            let id = &stored.id;
+            self.producers.restore(producer_id, epoch, id, now_ms);
+        }
+        group.has_transactions = !loaded.pending.is_empty();
+        group.pending = loaded.pending;
+        self.last_number = self.last_number.max(loaded.last_number);
+        if let (Some(Solo::Client(_)), Some(classic)) = (Solo::of(&stored.id), group.classic_mut())
+        {
+            // Perhaps it was until now.
+            classic.was_in_use(now_ms);
+        }
+        self.groups.insert(stored.id.clone(), group);
+        self.reschedule(&stored.id);
+        loaded.unresolved
+    }
+
+    /// An ask that would change a group waits while the group is being removed.
+    fn wait_for_removal(&mut self, group_id: &str, ask: Ask) -> Option<Ask> {
+        let group = self.groups.get_mut(group_id);
+        match group.and_then(|group| group.removal.as_mut()) {
+            Some(waiting) if !ask.only_reads() => {
+                waiting.push(ask);
+                None
+            }
+            _ => Some(ask),
         }
     }
 

@@ -37,7 +37,7 @@ impl Groups {
     }
 
     /// Removes a group; until that is stored or refused, asks that would change the group wait.
-    fn remove(
+    pub(super) fn remove(
         &mut self,
         now_ms: i64,
         group_id: String,
@@ -76,6 +76,7 @@ impl Groups {
             }
             Err(_) => {
                 let settings = self.consumer_settings(group_id);
+                self.solo_not_ended(now_ms, group_id);
                 self.settle(group_id);
                 self.settle_consumer(now_ms, group_id, &settings);
                 self.settle_recorded::<ShareGroup>(group_id);
@@ -129,7 +130,7 @@ impl Groups {
     }
 
     /// Removes offsets; they are known until that is stored.
-    fn remove_offsets(
+    pub(super) fn remove_offsets(
         &mut self,
         now_ms: i64,
         group_id: String,
@@ -212,18 +213,20 @@ impl Groups {
         self.remove_orphans(now_ms);
         let retention_ms = self.context.limits.offsets_retention_ms;
         let mut over = Vec::new();
+        let in_use = self.client_ids_in_use(now_ms);
         for (group_id, group) in &self.groups {
             // What is in flight may be a younger commit of the same offset, or the group's removal.
             // A share group has none, and stays until somebody removes it.
             let is_busy = group.removal.is_some() || group.offsets.are_in_flight();
-            if is_busy || group.is_share() {
+            if is_busy || group.is_share() || in_use.contains(group_id) {
                 continue;
             }
             let keys = group.expired_offsets(now_ms, retention_ms);
             // As Kafka's GroupMetadataManager: an empty group without offsets goes at once.
             let is_over = group.has_no_members()
                 && keys.len() == group.offsets.len()
-                && group.pending.is_empty();
+                && group.pending.is_empty()
+                && self.solos(group_id).next().is_none();
             if is_over || !keys.is_empty() {
                 over.push((group_id.clone(), keys, is_over));
             }

@@ -1,5 +1,6 @@
 //! The groups of a slot, with writes that are stored or refused as a test says.
 
+mod broadcast;
 mod consumer;
 mod producers;
 mod transactions;
@@ -54,6 +55,10 @@ impl Bench {
 
     /// With so much memory for offsets.
     fn with_room(offsets_bytes_max: usize) -> Self {
+        Self::with(offsets_bytes_max, fixed_settings())
+    }
+
+    fn with(offsets_bytes_max: usize, settings: Arc<dyn GroupSettings>) -> Self {
         let limits = GroupLimits {
             initial_rebalance_delay_ms: 0,
             session_timeout_min_ms: 1,
@@ -69,7 +74,7 @@ impl Bench {
         };
         let context = Arc::new(GroupContext {
             limits,
-            settings: fixed_settings(),
+            settings,
             events: Events::new(WallClock::default()),
             memory: Memory::new(Arc::default(), 1 << 20),
             members: Arc::default(),

@@ -73,6 +73,7 @@ fn when_the_last_new_member_leaves_the_group_is_classic_again_with_the_same_part
     let limits = Limits {
         initial_rebalance_delay_ms: 0,
         members_max: 10,
+        alone: false,
     };
     classic_group.rebalance_because(9_000, "a test", &limits);
     let with = (&bench.settings, &bench.topics as &dyn Topics);

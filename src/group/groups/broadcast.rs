@@ -1,0 +1,564 @@
+//! Broadcast groups (`metaq.consume.mode`; MetaQ's own, Kafka has no such thing): every member gets every message.
+//!
+//! What is asked about such a group goes to the [solo group](Solo) of the member that asks, or is answered for all of them.
+//! A member alone leads its group, so its client assigns it all that it reads, with whatever assignor it has.
+//!
+//! - The mode takes effect when the group has no members: with members it stays as it is.
+//! - OffsetFetch names no member before version 9, and classic clients name none later: then the connection tells which
+//!   JoinGroup came by it, or else the client id does, where it is that of members with the same offsets.
+//! - Anybody else is told the offsets of the slowest member that is there, or of the slowest of all where none is.
+//! - Offsets that are committed from outside are those of every member.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::classic::new_member_id;
+use super::{Groups, Then};
+use crate::coordinator::Answer;
+use crate::group::asks::{Ask, AskingMember, FoundOffsets, OffsetsQuery, Outcomes};
+use crate::group::classic::{Change, ClassicGroup};
+use crate::group::group::{FETCHED_OFFSET_BYTES, Group};
+use crate::group::messages::{
+    CommitOffsets, CommittedOffset, Described, GroupDescription, GroupError, GroupKind,
+    GroupListing, GroupSurvey, JoinRequest, LeaveMember, Refusal, TransactionalCommit,
+};
+use crate::group::offsets::{Key, Offsets};
+use crate::group::persist;
+use crate::group::solo::{BROADCAST_PROTOCOL, Solo, group_of};
+use crate::meta::paths::SOLO;
+
+/// A group as it is shown to people.
+#[derive(Clone, Copy)]
+pub(super) enum Shown<'a> {
+    Ordinary(&'a str, &'a Group),
+    Broadcast(&'a str),
+}
+
+impl Groups {
+    /// The solo groups of a group, by id.
+    pub(super) fn solos(
+        &self,
+        group_id: &str,
+    ) -> impl Iterator<Item = (&String, &Group)> + use<'_> {
+        let after = char::from(SOLO as u8 + 1);
+        self.groups
+            .range(format!("{group_id}{SOLO}")..format!("{group_id}{after}"))
+    }
+
+    /// Whether the group's members stand alone, or would.
+    fn is_broadcast(&self, group_id: &str) -> bool {
+        match self.groups.get(group_id) {
+            Some(group) if group.is_share() || !group.has_no_members() => false,
+            _ => {
+                self.solos(group_id).any(|(_, solo)| is_there(solo))
+                    || self.context.settings.is_broadcast(group_id)
+            }
+        }
+    }
+
+    /// Whether there is a broadcast group of the name to show.
+    fn is_shown_as_broadcast(&self, group_id: &str) -> bool {
+        self.solos(group_id).next().is_some()
+            && (!self.groups.contains_key(group_id) || self.is_broadcast(group_id))
+    }
+
+    /// All groups, those that belong together as one.
+    pub(super) fn shown(&self) -> Vec<Shown<'_>> {
+        let solos = self.groups.keys().filter_map(|id| group_of(id));
+        let mut broadcast: BTreeSet<&str> = solos.collect();
+        broadcast.retain(|id| self.is_shown_as_broadcast(id));
+        let ordinary = self
+            .groups
+            .iter()
+            .filter(|(id, _)| Solo::of(id).is_none() && !broadcast.contains(id.as_str()));
+        let ordinary = ordinary.map(|(id, group)| Shown::Ordinary(id, group));
+        let broadcast = broadcast.iter().map(|id| Shown::Broadcast(id));
+        ordinary.chain(broadcast).collect()
+    }
+
+    pub(super) fn list(&self, shown: Shown<'_>) -> GroupListing {
+        match shown {
+            Shown::Ordinary(id, group) => group.list(id),
+            Shown::Broadcast(id) => GroupListing {
+                group_id: id.to_owned(),
+                kind: GroupKind::Classic,
+                protocol_type: "consumer".to_owned(),
+                state: self.broadcast_state(id),
+            },
+        }
+    }
+
+    pub(super) fn survey(&self, shown: Shown<'_>) -> GroupSurvey {
+        let (id, group) = match shown {
+            Shown::Ordinary(id, group) => return group.survey(id),
+            Shown::Broadcast(id) => (id, self.slowest(id)),
+        };
+        let offsets = group.into_iter();
+        GroupSurvey {
+            group_id: id.to_owned(),
+            kind: GroupKind::Classic,
+            state: self.broadcast_state(id),
+            members: self.solos(id).filter(|(_, solo)| is_there(solo)).count(),
+            offsets: offsets
+                .map(|((topic, partition), committed)| (topic, partition, committed.offset))
+                .collect(),
+        }
+    }
+
+    fn broadcast_state(&self, group_id: &str) -> &'static str {
+        match self.solos(group_id).any(|(_, solo)| is_there(solo)) {
+            true => "Stable",
+            false => "Empty",
+        }
+    }
+
+    /// Where an ask goes on: one about a broadcast group with a solo group of it. `None` where it is answered.
+    pub(super) fn of_broadcast(
+        &mut self,
+        now_ms: i64,
+        group_id: String,
+        ask: Ask,
+    ) -> Option<(String, Ask)> {
+        if Solo::of(&group_id).is_some() {
+            return Some((group_id, ask));
+        }
+        match ask {
+            Ask::Delete(answer) if self.solos(&group_id).next().is_some() => {
+                self.delete_with_solos(now_ms, group_id, answer);
+            }
+            Ask::Describe(answer) if self.is_shown_as_broadcast(&group_id) => {
+                answer.send(Some(Described::Classic(self.describe_broadcast(&group_id))));
+            }
+            Ask::FetchOffsets(query, answer) if self.is_shown_as_broadcast(&group_id) => {
+                match self.reader(&group_id, &query.member) {
+                    Some(id) => return Some((id, Ask::FetchOffsets(query, answer))),
+                    None => answer.send(self.fetch_slowest(&group_id, query)),
+                }
+            }
+            Ask::DeleteOffsets(keys, answer) if self.is_shown_as_broadcast(&group_id) => {
+                self.delete_offsets_of_each(now_ms, &group_id, &keys, answer);
+            }
+            ask if self.is_broadcast(&group_id) => return self.hand_on(now_ms, group_id, ask),
+            ask => return Some((group_id, ask)),
+        }
+        None
+    }
+
+    /// What a member asks, or somebody who would be one.
+    fn hand_on(&mut self, now_ms: i64, group_id: String, ask: Ask) -> Option<(String, Ask)> {
+        let unknown = GroupError::UnknownMemberId;
+        match ask {
+            Ask::Join(request, answer) => match self.solo_to_join(&group_id, &request) {
+                Ok(id) => return Some((id, Ask::Join(request, answer))),
+                Err(error) => answer.send(Err(error)),
+            },
+            Ask::Sync(request, answer) => {
+                let member = (&*request.member_id, request.instance_id.as_deref());
+                match self.solo_of(&group_id, member) {
+                    Some(id) => return Some((id, Ask::Sync(request, answer))),
+                    None => answer.send(Err(unknown)),
+                }
+            }
+            Ask::Heartbeat(beat, answer) => {
+                let member = (&*beat.member_id, beat.instance_id.as_deref());
+                match self.solo_of(&group_id, member) {
+                    Some(id) => return Some((id, Ask::Heartbeat(beat, answer))),
+                    None => answer.send(Err(unknown)),
+                }
+            }
+            Ask::Leave(members, answer) => {
+                let leave = |leaving| self.leave_solo(now_ms, &group_id, leaving);
+                answer.send(members.iter().map(leave).collect());
+            }
+            Ask::Commit(commit, answer) => {
+                return self.commit_to_solo(now_ms, group_id, commit, answer);
+            }
+            Ask::CommitTransactional(commit, answer) => {
+                return self.commit_transactional_to_solo(&group_id, commit, answer);
+            }
+            Ask::ConsumerHeartbeat(_, answer) => answer.send(Err(Refusal {
+                error: GroupError::InvalidRequest,
+                message: format!(
+                    "Group {group_id} is a broadcast group (metaq.consume.mode), whose members use group.protocol=classic."
+                ),
+            })),
+            ask => return Some((group_id, ask)),
+        }
+        None
+    }
+
+    /// The solo group of a member. A static member may leave out what it is called.
+    fn solo_of(
+        &self,
+        group_id: &str,
+        (member_id, instance): (&str, Option<&str>),
+    ) -> Option<String> {
+        let named = instance.map(Solo::Instance).into_iter();
+        let mut named = named.chain([Solo::Member(member_id)]);
+        let known = named.find_map(|solo| {
+            let id = solo.id_in(group_id);
+            self.groups.contains_key(&id).then_some(id)
+        });
+        let is_of = |solo: &Group| {
+            let classic = solo.classic();
+            classic.is_some_and(|classic| classic.members.contains_key(member_id))
+        };
+        let with_it = || self.solos(group_id).find(|(_, solo)| is_of(solo));
+        known.or_else(|| with_it().map(|(id, _)| id.clone()))
+    }
+
+    fn solo_to_join(&self, group_id: &str, request: &JoinRequest) -> Result<String, GroupError> {
+        let id = match (&request.instance_id, &*request.member_id) {
+            (Some(instance), _) => Solo::Instance(instance).id_in(group_id),
+            (None, "") => Solo::Member(&new_member_id(request)).id_in(group_id),
+            (None, member_id) => self
+                .solo_of(group_id, (member_id, None))
+                .ok_or(GroupError::UnknownMemberId)?,
+        };
+        let has_place = self.groups.get(&id).is_some_and(is_there);
+        let there = || self.solos(group_id).filter(|(_, solo)| is_there(solo));
+        match has_place || there().count() < self.context.limits.members_max {
+            true => Ok(id),
+            false => Err(GroupError::GroupMaxSizeReached),
+        }
+    }
+
+    fn leave_solo(
+        &mut self,
+        now_ms: i64,
+        group_id: &str,
+        leaving: &LeaveMember,
+    ) -> Result<(), GroupError> {
+        let member = (&*leaving.member_id, leaving.instance_id.as_deref());
+        let id = self.solo_of(group_id, member);
+        let id = id.ok_or(GroupError::UnknownMemberId)?;
+        let limits = self.limits_of(&id);
+        let classic = self.classic_mut(&id).ok_or(GroupError::UnknownMemberId)?;
+        let outcome = classic.leave(now_ms, leaving, &limits);
+        self.settle(&id);
+        outcome
+    }
+
+    /// Where the offsets of a solo group's member are kept.
+    fn offsets_of(&self, id: &str) -> String {
+        let solo = self.groups.get(id).and_then(Group::classic);
+        let member = solo.and_then(|classic| classic.members.values().next());
+        match (Solo::of(id), group_of(id), member) {
+            (Some(Solo::Member(_)), Some(group_id), Some(member))
+                if !member.client_id.is_empty() =>
+            {
+                Solo::Client(&member.client_id).id_in(group_id)
+            }
+            _ => id.to_owned(),
+        }
+    }
+
+    fn commit_to_solo(
+        &mut self,
+        now_ms: i64,
+        group_id: String,
+        mut commit: CommitOffsets,
+        answer: Answer<Outcomes>,
+    ) -> Option<(String, Ask)> {
+        let instance = commit.instance_id.clone();
+        let generation = commit.generation;
+        if generation < 0 && commit.member_id.is_empty() && instance.is_none() {
+            self.commit_of_each(now_ms, group_id, commit, answer);
+            return None;
+        }
+        let Some(id) = self.solo_of(&group_id, (&commit.member_id, instance.as_deref())) else {
+            let unknown = Err(GroupError::UnknownMemberId);
+            answer.send(vec![unknown; commit.offsets.len()]);
+            return None;
+        };
+        let owner = self.offsets_of(&id);
+        if owner != id {
+            let classic = self.classic_mut(&id);
+            let checked = classic.map_or(Err(GroupError::UnknownMemberId), |classic| {
+                classic.check_commit(now_ms, &commit.member_id, instance.as_deref(), generation)
+            });
+            self.reschedule(&id);
+            if let Err(error) = checked {
+                answer.send(vec![Err(error); commit.offsets.len()]);
+                return None;
+            }
+            // Where they are kept there are no members.
+            (commit.member_id, commit.instance_id, commit.generation) = (String::new(), None, -1);
+        }
+        Some((owner, Ask::Commit(commit, answer)))
+    }
+
+    fn commit_transactional_to_solo(
+        &mut self,
+        group_id: &str,
+        mut commit: TransactionalCommit,
+        answer: Answer<Outcomes>,
+    ) -> Option<(String, Ask)> {
+        let instance = commit.instance_id.clone();
+        let member = (&*commit.member_id, instance.as_deref());
+        let id = self.solo_of(group_id, member);
+        let checked = id.ok_or(GroupError::UnknownMemberId).and_then(|id| {
+            let classic = self.groups.get(&id).and_then(Group::classic);
+            let classic = classic.ok_or(GroupError::UnknownMemberId)?;
+            classic.check_transactional_commit(member.0, member.1, commit.generation)?;
+            Ok(id)
+        });
+        match checked {
+            Ok(id) => {
+                let owner = self.offsets_of(&id);
+                if owner != id {
+                    commit.member_id.clear();
+                    (commit.instance_id, commit.generation) = (None, -1);
+                }
+                Some((owner, Ask::CommitTransactional(commit, answer)))
+            }
+            Err(error) => {
+                answer.send(vec![Err(error); commit.offsets.len()]);
+                None
+            }
+        }
+    }
+
+    /// Offsets from outside, for a group without members: all that have some get these.
+    fn commit_of_each(
+        &mut self,
+        now_ms: i64,
+        group_id: String,
+        commit: CommitOffsets,
+        answer: Answer<Outcomes>,
+    ) {
+        let refuse = |error| vec![Err(error); commit.offsets.len()];
+        if self.solos(&group_id).any(|(_, solo)| is_there(solo)) {
+            return answer.send(refuse(GroupError::UnknownMemberId));
+        }
+        let ids = self.ids_with_offsets(&group_id);
+        if ids.is_empty() {
+            return answer.send(refuse(GroupError::GroupIdNotFound));
+        }
+        let expire_ms = commit.retention_ms.map(|ms| now_ms.saturating_add(ms));
+        let mut outcomes: Outcomes = vec![Ok(()); commit.offsets.len()];
+        let (mut commits, mut ops) = (Vec::new(), Vec::new());
+        for id in ids {
+            let number = self.number();
+            let asked = commit.offsets.iter().cloned().zip(outcomes).collect();
+            let (checked, offsets, identities) = self.to_store(now_ms, &id, expire_ms, asked);
+            outcomes = checked;
+            let group = self.groups.get_mut(&id);
+            let to_store = group.and_then(|group| {
+                group.begin_commit(number, &offsets);
+                group.number_to_store(number)
+            });
+            ops.extend(persist::offset_ops(&id, to_store, &offsets, &identities));
+            commits.push((id, number, offsets));
+        }
+        let then = Then::CommitOfEach {
+            commits,
+            outcomes,
+            answer,
+        };
+        self.store(now_ms, group_id, ops, then);
+    }
+
+    fn ids_with_offsets(&self, group_id: &str) -> Vec<String> {
+        let solos = self.solos(group_id);
+        let with_offsets = solos.filter(|(_, solo)| !solo.offsets.is_empty());
+        with_offsets.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Where the offsets are that a member asks for; `None` where no member asks.
+    fn reader(&self, group_id: &str, asking: &AskingMember) -> Option<String> {
+        if let Some(member_id) = &asking.id {
+            let id = self.solo_of(group_id, (member_id, None))?;
+            return Some(self.offsets_of(&id));
+        }
+        let (connection, client_id) = asking.by.as_ref()?;
+        let mut by_client_id = BTreeSet::new();
+        for (id, solo) in self.solos(group_id) {
+            for member in solo
+                .classic()
+                .into_iter()
+                .flat_map(|all| all.members.values())
+            {
+                if member.connection == Some(*connection) {
+                    return Some(self.offsets_of(id));
+                }
+                if member.client_id == *client_id {
+                    by_client_id.insert(self.offsets_of(id));
+                }
+            }
+        }
+        // Where they are several, it is not known which.
+        by_client_id.pop_first().filter(|_| by_client_id.is_empty())
+    }
+
+    /// Where the slowest is in each partition: of the members that are there, of those that have an offset.
+    fn slowest(&self, group_id: &str) -> BTreeMap<Key, CommittedOffset> {
+        let there = self.solos(group_id).filter(|(_, solo)| is_there(solo));
+        let mut ids: BTreeSet<String> = there.map(|(id, _)| self.offsets_of(id)).collect();
+        if ids.is_empty() {
+            ids.extend(self.ids_with_offsets(group_id));
+        }
+        let mut slowest: BTreeMap<Key, CommittedOffset> = BTreeMap::new();
+        let groups = ids.iter().filter_map(|id| self.groups.get(id));
+        for (key, offset) in groups.flat_map(|group| group.offsets.iter()) {
+            match slowest.get_mut(key) {
+                Some(known) if known.offset <= offset.offset => {}
+                Some(known) => known.clone_from(offset),
+                None => {
+                    slowest.insert(key.clone(), offset.clone());
+                }
+            }
+        }
+        slowest
+    }
+
+    fn fetch_slowest(
+        &self,
+        group_id: &str,
+        query: OffsetsQuery,
+    ) -> Result<FoundOffsets, GroupError> {
+        let slowest = self.slowest(group_id);
+        let keys = query
+            .keys
+            .unwrap_or_else(|| slowest.keys().cloned().collect());
+        let bytes = |key: &Key| {
+            let text = slowest.get(key).map_or(0, |offset| offset.metadata.len());
+            FETCHED_OFFSET_BYTES + key.0.len() + text
+        };
+        let share = self.context.memory.try_take(keys.iter().map(bytes).sum());
+        let share = share.ok_or(GroupError::CoordinatorNotAvailable)?;
+        let is_open = |key: &Key| self.solos(group_id).any(|(_, solo)| solo.pending.has(key));
+        let found = |key: Key| match query.stable && is_open(&key) {
+            true => (key, Err(GroupError::UnstableOffsetCommit)),
+            false => {
+                let offset = slowest.get(&key).cloned();
+                (key, Ok(offset))
+            }
+        };
+        let offsets = keys.into_iter().map(found).collect();
+        Ok(FoundOffsets { offsets, share })
+    }
+
+    fn describe_broadcast(&self, group_id: &str) -> GroupDescription {
+        let alone = self.solos(group_id).filter_map(|(_, solo)| solo.classic());
+        let described: Vec<_> = alone.map(ClassicGroup::describe).collect();
+        let generation = described.iter().map(|alone| alone.generation).max();
+        let state = self.broadcast_state(group_id);
+        GroupDescription {
+            state,
+            protocol_type: "consumer".to_owned(),
+            protocol: match state {
+                "Empty" => String::new(),
+                _ => BROADCAST_PROTOCOL.to_owned(),
+            },
+            generation: generation.unwrap_or(0),
+            members: described
+                .into_iter()
+                .flat_map(|alone| alone.members)
+                .collect(),
+        }
+    }
+
+    fn delete_with_solos(
+        &mut self,
+        now_ms: i64,
+        group_id: String,
+        answer: Answer<Result<(), GroupError>>,
+    ) {
+        let own = self.groups.get(&group_id).into_iter();
+        let mut all = own.chain(self.solos(&group_id).map(|(_, solo)| solo));
+        let has_members = all.any(|group| !group.is_empty());
+        drop(all);
+        if has_members {
+            return answer.send(Err(GroupError::NonEmptyGroup));
+        }
+        let solos: Vec<String> = self.solos(&group_id).map(|(id, _)| id.clone()).collect();
+        for id in solos {
+            if self
+                .groups
+                .get(&id)
+                .is_some_and(|solo| solo.removal.is_none())
+            {
+                self.remove(now_ms, id, None);
+            }
+        }
+        // All that is stored is below the group's own node.
+        if !self.groups.contains_key(&group_id) {
+            let offsets = Offsets::since(self.number());
+            let group = Group::new(ClassicGroup::new(now_ms), offsets);
+            self.groups.insert(group_id.clone(), group);
+        }
+        self.remove(now_ms, group_id, Some(answer));
+    }
+
+    fn delete_offsets_of_each(
+        &mut self,
+        now_ms: i64,
+        group_id: &str,
+        keys: &[Key],
+        answer: Answer<Result<Outcomes, GroupError>>,
+    ) {
+        let is_read = |key: &Key| {
+            self.solos(group_id)
+                .any(|(_, solo)| is_there(solo) && solo.subscribes(&key.0))
+        };
+        let (read, free): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(is_read);
+        let outcome = |key: &Key| match read.contains(key) {
+            true => Err(GroupError::GroupSubscribedToTopic),
+            false => Ok(()),
+        };
+        let outcomes = keys.iter().map(outcome).collect();
+        let mut ids = self.ids_with_offsets(group_id);
+        let Some(last) = ids.pop() else {
+            return answer.send(Ok(outcomes));
+        };
+        for id in ids {
+            self.remove_offsets(now_ms, id, free.clone(), None);
+        }
+        // Writes of a slot are stored in their order.
+        self.remove_offsets(now_ms, last, free, Some((outcomes, answer)));
+    }
+
+    /// A member is gone that had a solo group only while it was there: the group goes too.
+    pub(super) fn ends_with_its_member(&self, id: &str) -> bool {
+        matches!(Solo::of(id), Some(Solo::Member(_)))
+    }
+
+    pub(super) fn end_solo(&mut self, id: &str) {
+        let classic = self.groups.get(id).and_then(Group::classic);
+        let now_ms = classic.map_or(0, |classic| classic.changed_ms);
+        self.remove(now_ms, id.to_owned(), None);
+    }
+
+    /// The end of a solo group could not be stored: it is tried again.
+    pub(super) fn solo_not_ended(&mut self, now_ms: i64, id: &str) {
+        let limits = self.limits_of(id);
+        let ends = self.ends_with_its_member(id);
+        if let Some(classic) = self
+            .classic_mut(id)
+            .filter(|classic| ends && classic.is_empty())
+        {
+            let generation = classic.generation;
+            let refused = Err(GroupError::CoordinatorNotAvailable);
+            classic.persisted(now_ms, Change::Emptied { generation }, refused, &limits);
+        }
+    }
+
+    /// Retention of offsets that are kept by client id begins when no such member is there any more, as that of other
+    /// groups: those whose members are there now.
+    pub(super) fn client_ids_in_use(&mut self, now_ms: i64) -> BTreeSet<String> {
+        let solos = self.groups.iter();
+        let there = solos.filter(|(id, solo)| self.ends_with_its_member(id) && is_there(solo));
+        let in_use: BTreeSet<String> = there.map(|(id, _)| self.offsets_of(id)).collect();
+        for id in &in_use {
+            if let Some(classic) = self.classic_mut(id).filter(|classic| classic.is_empty()) {
+                classic.was_in_use(now_ms);
+            }
+        }
+        in_use
+    }
+}
+
+/// Whether its member is there, or about to be.
+fn is_there(solo: &Group) -> bool {
+    !solo.has_no_members()
+}

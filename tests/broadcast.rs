@@ -1,0 +1,211 @@
+//! Broadcast groups, whose members get everything each, as their clients and operators see them.
+
+#[path = "common/cluster.rs"]
+mod cluster;
+mod common;
+#[path = "common/zookeeper.rs"]
+mod zookeeper;
+
+use std::process::Command;
+
+use cluster::{Cluster, LONG, Member, Node, commit, committed, create, until_produced, within};
+use common::Client;
+use metaq_protocol::messages::{
+    ConsumerGroupHeartbeatRequest, DescribeGroupsRequest, GroupId, ListGroupsRequest,
+};
+use metaq_protocol::protocol::StrBytes;
+
+const GROUP: &str = "push";
+
+fn group_id() -> GroupId {
+    GroupId(StrBytes::from_static_str(GROUP))
+}
+
+/// What `metaq` prints.
+fn metaq(node: &Node, words: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_metaq"))
+        .args(words)
+        .args(["--bootstrap", &node.address()])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{words:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn broadcast(node: &Node) {
+    let mode = "metaq.consume.mode=broadcast";
+    metaq(node, &["config", "set", "group", GROUP, mode]);
+}
+
+/// All of a topic with two partitions.
+fn all_of(topic: &str) -> Vec<u8> {
+    let mut assignment = vec![0, 0, 0, 0, 0, 1, 0, topic.len() as u8];
+    assignment.extend(topic.as_bytes());
+    assignment.extend([0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff]);
+    assignment
+}
+
+/// A member that has a connection of its own.
+struct Reader {
+    client: Client,
+    member: Member,
+}
+
+impl Reader {
+    fn join(node: &Node, instance: Option<&str>) -> Self {
+        let mut client = node.client();
+        let member = Member::join_assigned(&mut client, GROUP, instance, "t", all_of("t"));
+        Self { client, member }
+    }
+
+    fn commit(&mut self, offset: i64) -> i16 {
+        self.member.commit(&mut self.client, "t", 0, offset)
+    }
+
+    fn committed(&mut self) -> Result<i64, i16> {
+        committed(&mut self.client, GROUP, "t", 0)
+    }
+}
+
+fn each_member_has_offsets_of_its_own(node: &mut Node) {
+    create(&mut node.client(), "t", 2);
+    for _ in 0..3 {
+        until_produced(node, "t", 0);
+    }
+    broadcast(node);
+    let instances = [Some("i"), Some("j"), None, None];
+    let mut readers = instances.map(|instance| Reader::join(node, instance));
+    for (reader, offset) in readers.iter_mut().zip([3, 2, 0, 1]) {
+        assert_eq!(reader.commit(offset), 0);
+    }
+    // The last two call themselves the same.
+    let own = readers.each_mut().map(Reader::committed);
+    assert_eq!(own, [Ok(3), Ok(2), Ok(1), Ok(1)]);
+    for reader in &mut readers {
+        assert_eq!(reader.member.heartbeat(&mut reader.client), 0);
+        let assigned = reader.member.assignment(&mut reader.client);
+        assert_eq!(assigned, Ok(all_of("t")));
+    }
+    shown(node);
+    node.kill();
+    node.launch();
+    within(LONG, "the group is there again", || {
+        committed(&mut node.client(), GROUP, "u", 0) == Ok(-1)
+    });
+    for (reader, expected) in readers.iter_mut().zip([3, 2, 1, 1]) {
+        reader.client = node.client();
+        assert_eq!(
+            reader.member.heartbeat(&mut reader.client),
+            0,
+            "not joined again"
+        );
+        assert_eq!(reader.commit(expected), 0);
+    }
+    let mut back = instances.map(|instance| Reader::join(node, instance));
+    let own = back.each_mut().map(Reader::committed);
+    assert_eq!(own, [Ok(3), Ok(2), Ok(1), Ok(1)]);
+    // Whose name was taken over learns of it, the others do not notice.
+    let codes = readers
+        .each_mut()
+        .map(|reader| reader.member.heartbeat(&mut reader.client));
+    assert_eq!(codes, [25, 25, 0, 0]);
+}
+
+/// What others see: the group once, with all members, and the slowest one's offset.
+fn shown(node: &Node) {
+    let mut admin = node.client();
+    // It calls itself as some members do.
+    admin.send_as("admin", 2, &ListGroupsRequest::default());
+    let (_, listed) = admin.receive::<ListGroupsRequest>(2);
+    let listed: Vec<&str> = listed
+        .groups
+        .iter()
+        .map(|group| &*group.group_id.0)
+        .collect();
+    assert_eq!(listed, [GROUP]);
+    let request = DescribeGroupsRequest::default().with_groups(vec![group_id()]);
+    let described = &admin.ask(5, &request).groups[0];
+    assert_eq!(&*described.group_state, "Stable");
+    assert_eq!(described.members.len(), 4);
+    for member in &described.members {
+        assert_eq!(member.member_assignment.to_vec(), all_of("t"));
+    }
+    let told = metaq(node, &["group", "describe", GROUP]);
+    let lags: Vec<Vec<&str>> = told
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|words| words.len() > 5 && words[0] == "t" && words[1] == "0")
+        .map(|words| words[3..6].to_vec())
+        .collect();
+    assert_eq!(lags.len(), 4, "{told}");
+    for expected in [["3", "3", "0"], ["2", "3", "1"], ["1", "3", "2"]] {
+        assert!(lags.contains(&expected.to_vec()), "{told}");
+    }
+    let page = node.page(&format!("/groups/{GROUP}"));
+    for expected in ["at 3 (0 behind)", "at 2 (1 behind)", "at 1 (2 behind)"] {
+        assert!(page.contains(expected), "{expected}: {page}");
+    }
+    let page = node.page(&format!("/api/groups/{GROUP}"));
+    let group: serde_json::Value =
+        serde_json::from_str(page.split("\r\n\r\n").last().unwrap()).unwrap();
+    let of_partition_0 = group["partitions"].as_array().unwrap().iter();
+    let mut of_partition_0 = of_partition_0.filter(|row| row["partition"] == 0);
+    let row = of_partition_0.next().unwrap();
+    assert_eq!((&row["committed"], &row["lag"]), (&1.into(), &2.into()));
+}
+
+#[test]
+fn members_have_offsets_of_their_own_that_outlive_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    each_member_has_offsets_of_its_own(&mut Node::start(dir.path(), 0, "", &[]));
+}
+
+#[test]
+fn members_have_offsets_of_their_own_that_outlive_a_kill_on_zookeeper() {
+    let mut cluster = Cluster::start(1, &[]);
+    each_member_has_offsets_of_its_own(&mut cluster.nodes[0]);
+    let tree = cluster.tree();
+    for (of, offset) in [("instances/j", 2), ("clients/test", 1)] {
+        let path = format!("/consumers/{GROUP}/broadcast/{of}/offsets/t/0-0");
+        let node = tree.get(&path).unwrap();
+        assert!(node.contains(&format!("\"offset\":{offset}")), "{node}");
+    }
+}
+
+#[test]
+fn offsets_are_set_for_all_members_from_outside_while_none_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), 0, "", &[]);
+    create(&mut node.client(), "t", 2);
+    broadcast(&node);
+    let mut admin = node.client();
+    let nobody = (-1, "");
+    assert_eq!(
+        commit(&mut admin, GROUP, nobody, "t", 0, 7),
+        22,
+        "it has nobody yet"
+    );
+    let mut reader = Reader::join(&node, Some("i"));
+    assert_eq!(reader.commit(9), 0);
+    assert_eq!(commit(&mut admin, GROUP, nobody, "t", 0, 7), 25);
+    reader.member.leave(&mut reader.client);
+    assert_eq!(commit(&mut admin, GROUP, nobody, "t", 0, 7), 0);
+    assert_eq!(Reader::join(&node, Some("i")).committed(), Ok(7));
+}
+
+#[test]
+fn a_member_of_the_consumer_protocol_is_told_why_it_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), 0, "", &[]);
+    broadcast(&node);
+    let beat = ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(group_id())
+        .with_member_id(StrBytes::from_static_str("m"))
+        .with_rebalance_timeout_ms(30_000)
+        .with_subscribed_topic_names(Some(Vec::new()))
+        .with_topic_partitions(Some(Vec::new()));
+    let refused = node.client().ask(1, &beat);
+    assert_eq!(refused.error_code, 42);
+    let why = refused.error_message.unwrap();
+    assert!(why.contains("metaq.consume.mode"), "{why}");
+}
