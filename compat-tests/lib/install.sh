@@ -48,6 +48,8 @@ install_shares() { jars kafka; }
 
 install_streams() { jars kafka && jars streams; }
 
+install_broadcast() { jars kafka && install_python && install_kcat; }
+
 install_files() { jars kafka && jars clients-4.4.0; }
 
 install_compaction() { jars kafka && jars clients-4.4.0; }
