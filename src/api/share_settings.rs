@@ -27,6 +27,9 @@ impl ShareSettings {
                     .and_then(|text| text.parse().ok())
                     .unwrap_or_default(),
                 locks_max: set.number("share.partition.max.record.locks"),
+                has_dead_letters: set
+                    .own("errors.deadletterqueue.topic.name")
+                    .is_some_and(|name| !name.is_empty()),
                 may_renew: set.own("share.renew.acknowledge.enable") != Some("false"),
             },
             isolation: match set.own("share.isolation.level") {

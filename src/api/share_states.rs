@@ -11,14 +11,15 @@ use metaq_protocol::messages::{ReadShareGroupStateRequest, WriteShareGroupStateR
 use metaq_protocol::protocol::Request;
 
 use super::context::Context;
+use super::dead_letters::bury;
 use super::forward::FORWARDED;
 use super::share_state_tags::{numbers, set_numbers};
 use super::shared::text;
 use crate::cluster::Broker;
 use crate::peer::Lane;
 use crate::share::{
-    Reading, RecordState, ShareCoordinator, ShareKey, ShareStateError, ShareStore, StateBatch,
-    StoredState, Storing, WriteOrder, WrittenState,
+    DeadLetters, Reading, RecordState, ShareCoordinator, ShareKey, ShareStateError, ShareStore,
+    StateBatch, StoredState, Storing, WriteOrder, WrittenState,
 };
 
 /// How long another broker may take to answer. Its store may be slow.
@@ -36,6 +37,11 @@ impl ShareStore for ShareStates {
     fn read(&self, key: ShareKey, reading: Reading) -> Storing<StoredState> {
         let cx = self.0.clone();
         Box::pin(async move { read(&cx, &key, reading).await })
+    }
+
+    fn bury(&self, key: ShareKey, letters: DeadLetters) -> Storing<i64> {
+        let cx = self.0.clone();
+        Box::pin(async move { bury(&cx, &key, letters).await })
     }
 
     fn write(&self, key: ShareKey, written: WrittenState) -> Storing<()> {

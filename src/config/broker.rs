@@ -504,6 +504,20 @@ const OWN_KEYS: &[BrokerKey] = &[
         "Requests of one connection that are worked on at a time; the next one is read when one is answered."
     ),
     key!(
+        "errors.deadletterqueue.auto.create.topics.enable",
+        None,
+        Kind::Bool,
+        "false",
+        "Whether a dead-letter topic that a share group names and that is not there is created."
+    ),
+    key!(
+        "errors.deadletterqueue.topic.name.prefix",
+        None,
+        Kind::Text,
+        "dlq.",
+        "What names of dead-letter topics begin with; records go to no other one. Empty: any name will do."
+    ),
+    key!(
         "fetch.max.bytes",
         Some("maxTransferSize"),
         Kind::Int(1024, INT_MAX),

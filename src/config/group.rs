@@ -43,6 +43,18 @@ pub const GROUP_KEYS: &[GroupKey] = &[
         doc: "A silent member of a KIP-848 group is thrown out after this, ms; without effect on classic groups.",
     },
     GroupKey {
+        name: "errors.deadletterqueue.copy.record.enable",
+        kind: Kind::Bool,
+        default: "false",
+        doc: "Whether dead letters of a share group have key, value and headers of the record, not only where it was and why.",
+    },
+    GroupKey {
+        name: "errors.deadletterqueue.topic.name",
+        kind: Kind::Text,
+        default: "",
+        doc: "The topic that records of a share group go to that are rejected, or were given out too often. Empty: none.",
+    },
+    GroupKey {
         name: CONSUME_MODE,
         kind: Kind::Choice(&["broadcast", "cluster"]),
         default: "cluster",
@@ -201,6 +213,9 @@ pub fn check_group(overrides: &Overrides) -> Result<(), String> {
         key.kind
             .check(value)
             .map_err(|error| format!("Invalid value {value} for configuration {name}: {error}"))?;
+        if *name == "errors.deadletterqueue.topic.name" && value.starts_with("__") {
+            return Err(format!("{name}: DLQ topic name must not start with '__'"));
+        }
         if *name == "share.auto.offset.reset" && !is_offset_reset(value) {
             return Err(format!(
                 "Invalid value {value} for configuration {name}: must be earliest, latest or by_duration:PnDTnHnMn.nS"
@@ -238,5 +253,6 @@ mod tests {
         );
         assert!(of("consumer.session.timeout.ms", "1").is_err());
         assert!(of("share.auto.offset.reset", "sometimes").is_err());
+        assert!(of("errors.deadletterqueue.topic.name", "__x").is_err());
     }
 }

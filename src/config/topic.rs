@@ -104,6 +104,13 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         "When retention is applied: second minute hour day month weekday in the machine's time zone, such as 0 0 6,18 * * ? (deleteWhen). Empty for every log.retention.check.interval.ms."
     ),
     key!(
+        "errors.deadletterqueue.group.enable",
+        None,
+        Kind::Bool,
+        "false",
+        "Whether share groups may name it as their dead-letter topic."
+    ),
+    key!(
         "file.delete.delay.ms",
         Some("log.segment.delete.delay.ms"),
         Kind::Long(0, i64::MAX),

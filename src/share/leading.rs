@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::error::ShareStateError;
 use super::limits::ShareLimits;
 use super::partition::{
-    AcknowledgeError, Acknowledgement, Acquire, AcquiredRecords, InFlight, SharePartition,
-    StateWrite, StoredState, WriteNumber,
+    AcknowledgeError, Acknowledgement, Acquire, AcquiredRecords, DeadLetters, InFlight,
+    SharePartition, StateWrite, StoredState, WriteNumber,
 };
 use super::share_key::ShareKey;
 use super::share_states::Reading;
@@ -24,6 +24,8 @@ const STORE_MAX: Duration = Duration::from_secs(10);
 /// Pause before a write is tried again, doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The longest before dead letters are copied again that could not be.
+const COPY_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Something that is being read or stored.
 pub type Storing<T> = Pin<Box<dyn Future<Output = Result<T, ShareStateError>> + Send>>;
@@ -34,6 +36,8 @@ pub trait ShareStore: Send + Sync + 'static {
     fn read(&self, key: ShareKey, reading: Reading) -> Storing<StoredState>;
     /// See [`super::ShareCoordinator::write`].
     fn write(&self, key: ShareKey, written: WrittenState) -> Storing<()>;
+    /// Copies records to the group's dead-letter topic; the last one that is copied, or of which there is nothing to copy.
+    fn bury(&self, key: ShareKey, letters: DeadLetters) -> Storing<i64>;
 }
 
 /// When what a member said counts, or that it does not.
@@ -82,6 +86,7 @@ pub struct LogBounds {
 /// What the task does next.
 enum Next {
     Write(StateWrite),
+    Copy(DeadLetters),
     Wait(Option<Instant>),
     End,
 }
@@ -307,7 +312,8 @@ impl Leading {
         let rests = self.with(|state, _| {
             let all = state.partition.in_flight();
             let is_held = all.iter().any(|part| part.held.is_some());
-            !is_held && state.waiting.is_empty() && !state.partition.wants_write()
+            let is_busy = state.partition.wants_write() || state.partition.has_dead_letters();
+            !is_held && state.waiting.is_empty() && !is_busy
         });
         // What is being loaded is about to be used.
         let rests =
@@ -326,6 +332,9 @@ impl Leading {
                     let number = write.number;
                     let outcome = self.store(&*store, write).await;
                     self.stored(number, outcome);
+                }
+                Next::Copy(letters) => {
+                    tokio::spawn(self.clone().copy(store.clone(), letters));
                 }
                 Next::Wait(until) => {
                     let timer = async {
@@ -351,6 +360,9 @@ impl Leading {
             if wants_write && next_write <= now {
                 return (is_again, state.partition.take_write().map(Next::Write));
             }
+            if let Some(letters) = state.partition.take_dead_letters() {
+                return (is_again, Some(Next::Copy(letters)));
+            }
             let deadline = state.partition.next_deadline();
             let deadline = deadline.map(|at_ms| {
                 self.epoch + Duration::from_millis(at_ms.unsigned_abs()) + Duration::from_millis(1)
@@ -364,6 +376,25 @@ impl Leading {
             self.wake_fetches();
         }
         next.unwrap_or(Next::End)
+    }
+
+    /// Copies dead letters, again and again until they are. What is said of other records goes on meanwhile.
+    async fn copy(self: Arc<Self>, store: Arc<dyn ShareStore>, letters: DeadLetters) {
+        let mut pause = PAUSE_MIN;
+        while self.ended().is_none() {
+            match store.bury(self.key.clone(), letters).await {
+                Ok(last) => {
+                    // It may have ended meanwhile.
+                    let _ = self.with(|state, _| state.partition.copied(&letters, last));
+                    return self.wake.notify_one();
+                }
+                Err(error) => {
+                    tracing::debug!(share = %self.key, %error, "cannot copy dead letters")
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(COPY_PAUSE_MAX);
+        }
     }
 
     async fn store(

@@ -11,6 +11,8 @@ pub struct ShareLimits {
     pub retry_backoff_ms: i64,
     /// How many records of a partition may be under way, from the first that is not done to the last one given out.
     pub locks_max: i64,
+    /// Whether records that nobody is given any more are copied to a dead-letter topic first (KIP-1191).
+    pub has_dead_letters: bool,
     /// Whether a member may renew its locks (KIP-1222).
     pub may_renew: bool,
 }

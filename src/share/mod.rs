@@ -28,8 +28,8 @@ pub use error::ShareStateError;
 pub use leading::{Acknowledged, Leading, LogBounds, ShareStore, Storing, Watching};
 pub use limits::ShareLimits;
 pub use partition::{
-    AcknowledgeError, Acknowledgement, Acquire, AcquiredRecords, BatchSpan, Held, InFlight,
-    SharePartition, StateWrite, StoredState, WriteNumber,
+    AcknowledgeError, Acknowledgement, Acquire, AcquiredRecords, BatchSpan, DeadLetters, Death,
+    Held, InFlight, SharePartition, StateWrite, StoredState, WriteNumber,
 };
 pub use record_state::{RecordState, StateBatch};
 pub use sessions::{

@@ -129,7 +129,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::share::partition::StoredState;
+    use crate::share::partition::{DeadLetters, StoredState};
     use crate::share::stored_share::WrittenState;
     use crate::share::{NOT_SET, Storing};
 
@@ -154,6 +154,10 @@ mod tests {
             })
         }
 
+        fn bury(&self, _: ShareKey, letters: DeadLetters) -> Storing<i64> {
+            Box::pin(async move { Ok(letters.last) })
+        }
+
         fn write(&self, _: ShareKey, written: WrittenState) -> Storing<()> {
             self.written.lock().push(written);
             Box::pin(async { Ok(()) })
@@ -165,6 +169,7 @@ mod tests {
         delivery_count_max: 5,
         retry_backoff_ms: 0,
         locks_max: 2000,
+        has_dead_letters: false,
         may_renew: true,
     };
 

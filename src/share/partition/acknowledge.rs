@@ -1,6 +1,6 @@
 //! Members are done with records, or give them back; locks expire.
 
-use super::{Outcome, SharePartition, State, WriteNumber};
+use super::{Death, Outcome, SharePartition, State, WriteNumber};
 use crate::share::limits::ShareLimits;
 
 /// What a member says of a range of records.
@@ -29,6 +29,7 @@ pub enum AcknowledgeError {
 #[derive(Clone, Copy)]
 enum Said {
     Done(Outcome),
+    Reject,
     Release,
     Renew,
 }
@@ -36,7 +37,8 @@ enum Said {
 impl Said {
     fn of(kind: i8) -> Option<Self> {
         match kind {
-            0 | 3 => Some(Self::Done(Outcome::Archived)),
+            0 => Some(Self::Done(Outcome::Archived)),
+            3 => Some(Self::Reject),
             1 => Some(Self::Done(Outcome::Acknowledged)),
             2 => Some(Self::Release),
             4 => Some(Self::Renew),
@@ -78,9 +80,13 @@ impl SharePartition {
             match run.said {
                 Said::Renew => self.renew((run.first, run.last), now_ms + limits.lock_ms),
                 Said::Done(outcome) => self.becomes((run.first, run.last), 0, |_| outcome),
+                Said::Reject => {
+                    let outcome = Outcome::dead(limits, Death::Rejected);
+                    self.becomes((run.first, run.last), 0, |_| outcome);
+                }
                 Said::Release => {
-                    let (max, again_ms) = (limits.delivery_count_max, again_ms(now_ms, limits));
-                    let outcome = |count| released(count, max);
+                    let again_ms = again_ms(now_ms, limits);
+                    let outcome = |count| released(count, limits);
                     self.becomes((run.first, run.last), again_ms, outcome);
                 }
             }
@@ -174,7 +180,7 @@ impl SharePartition {
         limits: &ShareLimits,
         is_over: impl Fn(&str, i64) -> bool,
     ) -> Option<WriteNumber> {
-        let (number, max) = (self.next_write, limits.delivery_count_max);
+        let number = self.next_write;
         let again_ms = again_ms(now_ms, limits);
         let mut is_any = false;
         self.records.change_all(|delivery| {
@@ -184,7 +190,7 @@ impl SharePartition {
                 && delivery.change.is_none()
                 && is_over(member, *until_ms)
             {
-                delivery.change = Some((released(delivery.count, max), number));
+                delivery.change = Some((released(delivery.count, limits), number));
                 delivery.again_ms = again_ms;
                 is_any = true;
             }
@@ -214,9 +220,9 @@ fn again_ms(now_ms: i64, limits: &ShareLimits) -> i64 {
 }
 
 /// What becomes of records that are given back.
-fn released(count: i16, count_max: i16) -> Outcome {
-    match count >= count_max {
-        true => Outcome::Archived,
+fn released(count: i16, limits: &ShareLimits) -> Outcome {
+    match count >= limits.delivery_count_max {
+        true => Outcome::dead(limits, Death::TooOften),
         false => Outcome::Available,
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! - `acquire`: records are given to a member, which has them until its lock expires
 //! - `acknowledge`: a member is done with records, or gives them back; locks expire, members go
+//! - `dead_letters`: what is rejected, or was given out too often, is copied to a dead-letter topic before it is done
 //! - `writes`: what is to be stored, and what follows when it is
 //!
 //! A change of what is done with a record counts when it is stored, and not before: until then the record is its member's,
@@ -17,6 +18,7 @@
 
 mod acknowledge;
 mod acquire;
+mod dead_letters;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
@@ -27,6 +29,7 @@ use std::sync::Arc;
 
 pub use acknowledge::{AcknowledgeError, Acknowledgement};
 pub use acquire::{Acquire, AcquiredRecords, BatchSpan};
+pub use dead_letters::{DeadLetters, Death};
 pub use writes::{StateWrite, WriteNumber};
 
 use super::ranges::Ranges;
@@ -44,6 +47,13 @@ enum State {
         until_ms: i64,
     },
     Acknowledged,
+    /// It is to be copied to the dead-letter topic.
+    Archiving {
+        /// Where that is known: it is not stored.
+        death: Option<Death>,
+        /// What is left is to store that it is archived.
+        is_copied: bool,
+    },
     Archived,
 }
 
@@ -57,6 +67,7 @@ impl State {
             Self::Available => RecordState::Available,
             Self::Acquired { .. } => RecordState::Acquired,
             Self::Acknowledged => RecordState::Acknowledged,
+            Self::Archiving { .. } => RecordState::Archiving,
             Self::Archived => RecordState::Archived,
         }
     }
@@ -67,6 +78,7 @@ impl State {
 enum Outcome {
     Available,
     Acknowledged,
+    Archiving(Death),
     Archived,
 }
 
@@ -75,6 +87,10 @@ impl Outcome {
         match self {
             Self::Available => State::Available,
             Self::Acknowledged => State::Acknowledged,
+            Self::Archiving(death) => State::Archiving {
+                death: Some(death),
+                is_copied: false,
+            },
             Self::Archived => State::Archived,
         }
     }
@@ -169,6 +185,8 @@ pub struct SharePartition {
     writing: Option<WriteNumber>,
     /// Something waits for the next write.
     has_changes: bool,
+    /// Some dead letters are being copied.
+    is_copying: bool,
 }
 
 impl SharePartition {
@@ -183,9 +201,12 @@ impl SharePartition {
             let state = match batch.state {
                 RecordState::Acknowledged => State::Acknowledged,
                 RecordState::Archived => State::Archived,
-                RecordState::Available | RecordState::Acquired | RecordState::Archiving => {
-                    State::Available
-                }
+                // A leader before may have copied it: once more does no harm.
+                RecordState::Archiving => State::Archiving {
+                    death: None,
+                    is_copied: false,
+                },
+                RecordState::Available | RecordState::Acquired => State::Available,
             };
             records.extend(batch.last, Delivery::new(state, batch.delivery_count));
         }
@@ -195,6 +216,7 @@ impl SharePartition {
             next_write: 1,
             writing: None,
             has_changes: false,
+            is_copying: false,
         };
         partition.move_start();
         partition

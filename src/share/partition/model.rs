@@ -15,6 +15,7 @@ const LIMITS: ShareLimits = ShareLimits {
     delivery_count_max: 3,
     retry_backoff_ms: 0,
     locks_max: 25,
+    has_dead_letters: false,
     may_renew: true,
 };
 

@@ -10,6 +10,7 @@ const LIMITS: ShareLimits = ShareLimits {
     delivery_count_max: 5,
     retry_backoff_ms: 0,
     locks_max: 100,
+    has_dead_letters: false,
     may_renew: true,
 };
 
@@ -284,6 +285,79 @@ fn what_is_given_back_is_given_to_nobody_for_a_while() {
     assert!(!partition.tick(1499, &limits));
     assert!(partition.tick(1500, &limits));
     assert_eq!(partition.next_offset(), 10);
+}
+
+#[test]
+fn dead_letters_are_copied_before_they_are_done_and_again_by_a_leader_that_does_not_know() {
+    let limits = ShareLimits {
+        has_dead_letters: true,
+        delivery_count_max: 2,
+        ..LIMITS
+    };
+    let mut partition = empty();
+    acquire(&mut partition, "a", 20);
+    let said = [say(0, 3, &[3]), say(4, 4, &[0]), say(5, 9, &[1])];
+    assert!(partition.acknowledge(0, &limits, "a", &said).is_ok());
+    assert_eq!(
+        partition.take_dead_letters(),
+        None,
+        "that is not stored yet"
+    );
+    let write = store(&mut partition);
+    let archiving = batch(0, 3, RecordState::Archiving, 1);
+    assert_eq!((write.start, write.batches[0]), (0, archiving));
+    let mut letters = DeadLetters {
+        first: 0,
+        last: 3,
+        delivery_count: 1,
+        death: Some(Death::Rejected),
+    };
+    assert_eq!(partition.take_dead_letters(), Some(letters));
+    assert_eq!(partition.take_dead_letters(), None, "they are being copied");
+    // A part of them.
+    partition.copied(&letters, 1);
+    let write = partition.take_write().unwrap();
+    assert_eq!((write.start, write.batches.as_slice()), (2, &[][..]));
+    partition.stored(write.number, false);
+    (letters.first, letters.last) = (2, 3);
+    assert_eq!(
+        partition.take_dead_letters(),
+        Some(letters),
+        "and not the first ones"
+    );
+    let write = store(&mut partition);
+    assert_eq!(write.start, 2);
+    // The next leader.
+    let stored = StoredState {
+        reading: 1,
+        start: 2,
+        state_epoch: 0,
+        batches: vec![batch(2, 3, RecordState::Archiving, 1)],
+    };
+    let mut next = SharePartition::new(&stored);
+    assert_eq!(next.next_offset(), 4, "nobody is given them");
+    letters.death = None;
+    assert_eq!(next.take_dead_letters(), Some(letters));
+    assert!(next.has_dead_letters());
+    next.copied(&letters, 3);
+    store(&mut next);
+    assert_eq!((next.start(), next.has_dead_letters()), (4, false));
+}
+
+#[test]
+fn what_is_given_out_too_often_is_a_dead_letter() {
+    let limits = ShareLimits {
+        has_dead_letters: true,
+        delivery_count_max: 1,
+        ..LIMITS
+    };
+    let mut partition = empty();
+    acquire(&mut partition, "a", 20);
+    partition.tick(1000, &limits);
+    store(&mut partition);
+    let letters = partition.take_dead_letters().unwrap();
+    assert_eq!((letters.first, letters.last), (0, 19));
+    assert_eq!(letters.death, Some(Death::TooOften));
 }
 
 #[test]

@@ -25,6 +25,7 @@ impl Delivery {
         match self.change {
             Some((Outcome::Available, by)) if by == number => Some(RecordState::Available),
             Some((Outcome::Acknowledged, by)) if by == number => Some(RecordState::Acknowledged),
+            Some((Outcome::Archiving(_), by)) if by == number => Some(RecordState::Archiving),
             Some((Outcome::Archived, by)) if by == number => Some(RecordState::Archived),
             // Its lock ends with this leader; the count goes on.
             _ if self.counting == number => Some(RecordState::Available),
@@ -92,6 +93,7 @@ impl SharePartition {
     pub fn stored(&mut self, number: WriteNumber, is_stored: bool) {
         debug_assert_eq!(self.writing, Some(number));
         self.writing = None;
+        let (next, mut is_again) = (self.next_write, false);
         self.records.change_all(|delivery| {
             if delivery.counting == number {
                 delivery.counting = 0;
@@ -109,9 +111,17 @@ impl SharePartition {
                 if is_stored {
                     delivery.stored_count = delivery.count;
                     delivery.state = outcome.state();
+                } else if let State::Archiving {
+                    is_copied: true, ..
+                } = delivery.state
+                {
+                    // It is not copied again.
+                    delivery.change = Some((outcome, next));
+                    is_again = true;
                 }
             }
         });
+        self.has_changes |= is_again;
         self.move_start();
     }
 }
