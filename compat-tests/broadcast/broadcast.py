@@ -87,10 +87,12 @@ def each_gets_everything():
     admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
     for future in admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1)]).values():
         future.result(30)
+    # These are killed, and come back as other members.
+    killed_soon_gone = "session.timeout.ms=6000"
     eager = "partition.assignment.strategy=org.apache.kafka.clients.consumer.RangeAssignor"
     cooperative = "partition.assignment.strategy=org.apache.kafka.clients.consumer.CooperativeStickyAssignor"
-    with_java("java-eager", eager, "group.instance.id=java-eager")
-    with_python("python-eager", "partition.assignment.strategy=range", "client.id=python-eager")
+    with_java("java-eager", eager, "group.instance.id=java-eager", killed_soon_gone)
+    with_python("python-eager", "partition.assignment.strategy=range", "client.id=python-eager", killed_soon_gone)
     # The others come while these read.
     produce(range(MESSAGES // 2))
     with_java("java-cooperative", cooperative, "client.id=java-cooperative")
