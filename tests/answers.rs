@@ -686,7 +686,7 @@ fn what_is_not_served_is_refused_in_the_apis_own_form() {
         assert_eq!(quorum.error_code, ResponseError::UnsupportedVersion.code());
         let update = FeatureUpdateKey::default()
             .with_feature(StrBytes::from_static_str("streams.version"))
-            .with_max_version_level(1);
+            .with_max_version_level(2);
         let request = UpdateFeaturesRequest::default().with_feature_updates(vec![update]);
         let updated = client.ask(version, &request);
         let refused = ResponseError::InvalidUpdateVersion.code();

@@ -421,7 +421,7 @@ fn version_2_of_transactions_is_finalized_and_stays_so() {
     let request = ApiVersionsRequest::default()
         .with_client_software_name(StrBytes::from_static_str("test"))
         .with_client_software_version(StrBytes::from_static_str("1"));
-    for (version, supported) in [(3, 0), (4, 3)] {
+    for (version, supported) in [(3, 0), (4, 4)] {
         let answer = client.ask(version, &request);
         let finalized = answer.finalized_features.iter();
         let levels: Vec<(&str, i16)> = finalized
@@ -429,7 +429,7 @@ fn version_2_of_transactions_is_finalized_and_stays_so() {
             .collect();
         let all = [
             ("group.version", 1),
-            ("share.version", 1),
+            ("share.version", 2),
             ("streams.version", 1),
             ("transaction.version", 2),
         ];

@@ -97,7 +97,7 @@ fn table(has_subscriptions: bool) -> ApiVersionsResponse {
 /// The features that are in force, with their levels, which nobody can change.
 pub(super) const FEATURES: [(&str, i16); 4] = [
     ("group.version", 1),
-    ("share.version", 1),
+    ("share.version", 2),
     ("streams.version", 1),
     ("transaction.version", 2),
 ];

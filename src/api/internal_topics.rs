@@ -42,7 +42,6 @@ pub(super) async fn create_internal(
     let Some(controller) = controller(cx) else {
         return all_failed("the controller is not known");
     };
-    let names: Vec<String> = new.into_iter().map(|topic| topic.name).collect();
     let request = CreateTopicsRequest::default()
         .with_topics(topics.clone())
         .with_timeout_ms(CREATE_TIMEOUT_MS);
@@ -60,11 +59,14 @@ pub(super) async fn create_internal(
     match answer {
         Err(why) => all_failed(&why),
         Ok((_, answer)) => {
-            cx.cluster.wait_for_topics(&names).await;
             let there = [0, ResponseError::TopicAlreadyExists.code()];
-            let failed = answer.topics.into_iter();
-            let failed = failed.filter(|topic| !there.contains(&topic.error_code));
+            let topics = answer.topics.into_iter();
+            let (made, failed): (Vec<_>, Vec<_>) =
+                topics.partition(|topic| there.contains(&topic.error_code));
+            let made: Vec<String> = made.iter().map(|topic| topic.name.to_string()).collect();
+            cx.cluster.wait_for_topics(&made).await;
             failed
+                .into_iter()
                 .map(|topic| {
                     let code = topic.error_code;
                     let why = topic.error_message.map(|why| why.to_string());

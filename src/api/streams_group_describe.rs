@@ -15,7 +15,7 @@ use metaq_protocol::messages::streams_group_describe_response::{
 };
 use metaq_protocol::messages::{ApiKey, GroupId, TopicName};
 
-use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::authorize::{Operation, Resource, ResourceKind, authorize, authorized_operations};
 use super::errors::WireError;
 use super::share_acknowledgements::Refusal;
 use super::shared::{OPERATIONS_OMITTED, text, topic_name};
@@ -35,7 +35,10 @@ const NOT_STORED: i8 = 1;
 pub(super) const API: Api = Api {
     key: ApiKey::StreamsGroupDescribe,
     order: Order::Alone,
-    needs: &[(Operation::Describe, ResourceKind::Group)],
+    needs: &[
+        (Operation::Describe, ResourceKind::Group),
+        (Operation::Describe, ResourceKind::Topic),
+    ],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
@@ -46,7 +49,12 @@ async fn handle(
 ) -> StreamsGroupDescribeResponse {
     let mut groups = Vec::with_capacity(request.group_ids.len());
     for group_id in request.group_ids {
-        let group = match describe(&cx, &caller, &group_id).await {
+        let found = describe(&cx, &caller, &group_id).await;
+        let operations = match request.include_authorized_operations && found.is_ok() {
+            true => authorized_operations(&caller.session, Resource::Group(&group_id)),
+            false => OPERATIONS_OMITTED,
+        };
+        let group = match found {
             Ok(found) => described(found, caller.version, request.include_topology_description),
             Err((error, why)) => DescribedGroup::default()
                 .with_error_code(error.code())
@@ -54,7 +62,7 @@ async fn handle(
         };
         let group = group
             .with_group_id(group_id)
-            .with_authorized_operations(OPERATIONS_OMITTED);
+            .with_authorized_operations(operations);
         groups.push(group);
     }
     StreamsGroupDescribeResponse::default().with_groups(groups)
@@ -69,11 +77,40 @@ async fn describe(
         .map_err(|denied| (denied.wire(), denied.to_string()))?;
     let found = cx.coordinator.describe(group_id).await;
     let why = match found.map_err(|error| (error.wire(), error.to_string()))? {
-        Some(Described::Streams(found)) => return Ok(found),
+        Some(Described::Streams(found)) => return visible(cx, caller, found),
         Some(_) => format!("Group {} is not a streams group.", group_id.0),
         None => format!("Group {} not found.", group_id.0),
     };
     Err((ResponseError::GroupIdNotFound, why))
+}
+
+/// As KafkaApis: a group with a topic that the client may not describe is not described.
+fn visible(
+    cx: &Context,
+    caller: &Caller,
+    found: StreamsGroupDescription,
+) -> Result<StreamsGroupDescription, Refusal> {
+    let parts = found
+        .topology
+        .iter()
+        .flat_map(|of| of.subtopologies.values());
+    let mut names = parts.flat_map(|part| {
+        part.inputs()
+            .chain(part.made())
+            .chain(&part.repartition_sink_topics)
+    });
+    let may_see =
+        |name: &String| authorize(cx, caller, Operation::Describe, Resource::Topic(name)).is_ok();
+    let is_visible = names.all(may_see);
+    drop(names);
+    match is_visible {
+        true => Ok(found),
+        false => Err((
+            ResponseError::TopicAuthorizationFailed,
+            "The described group uses topics that the client is not authorized to describe."
+                .to_owned(),
+        )),
+    }
 }
 
 fn described(

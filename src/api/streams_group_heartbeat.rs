@@ -7,7 +7,7 @@
 //!   is told so there.
 //! - STREAMS_INVALID_TOPOLOGY where no broker can run the topology, FENCED_MEMBER_EPOCH where the member must join anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use metaq_protocol::messages::ApiKey;
@@ -74,10 +74,10 @@ async fn answer(
     let refused = |refusal: Refusal| (refusal.error.code(), refusal.message);
     let group = Resource::Group(&request.group_id);
     authorize(cx, caller, Operation::Read, group).map_err(denied)?;
+    check_names(&request).map_err(refused)?;
     for topic in request.topology.iter().flat_map(topics_of) {
         authorize(cx, caller, Operation::Describe, Resource::Topic(topic)).map_err(denied)?;
     }
-    check_names(&request).map_err(refused)?;
     check(&request).map_err(refused)?;
     let group_id = request.group_id.to_string();
     let beat = heartbeat(caller, request).map_err(refused)?;
@@ -112,7 +112,10 @@ fn topics_of(topology: &asked::Topology) -> impl Iterator<Item = &str> {
 
 /// As KafkaApis.handleStreamsGroupHeartbeat.
 fn check_names(request: &StreamsGroupHeartbeatRequest) -> Result<(), Refusal> {
-    let names = || request.topology.iter().flat_map(topics_of);
+    let mut named = HashSet::new();
+    let names = request.topology.iter().flat_map(topics_of);
+    let names: Vec<&str> = names.filter(|name| named.insert(*name)).collect();
+    let names = || names.iter().copied();
     let refuse = |message: String| {
         Err(Refusal {
             error: GroupError::StreamsInvalidTopology,
@@ -271,8 +274,7 @@ fn heartbeat(
         client_id: optional(&caller.client_id).unwrap_or_default(),
         client_host: caller.host(),
         version: caller.version,
-        reserved: None,
-        reserved_offsets: None,
+        reserved: Default::default(),
     })
 }
 

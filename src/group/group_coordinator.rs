@@ -193,8 +193,10 @@ impl GroupCoordinator {
         let GroupContext {
             limits, members, ..
         } = self.slots.context();
-        let (bytes, of_offsets) = (beat.bytes(), beat.offset_bytes());
-        let is_too_large = bytes.max(of_offsets) > MEMBER_BYTES_MAX;
+        let (bytes, of_topology) = (beat.bytes(), beat.topology_bytes());
+        let (of_offsets, of_ends) = beat.offset_bytes();
+        let sizes = [bytes, of_topology, of_offsets, of_ends, beat.owned_bytes()];
+        let is_too_large = sizes.into_iter().any(|bytes| bytes > MEMBER_BYTES_MAX);
         if is_too_large || beat.member_id.len() > MEMBER_ID_BYTES_MAX {
             return Err(GroupError::InvalidRequest.into());
         }
@@ -202,14 +204,20 @@ impl GroupCoordinator {
             let share = members.reserve(bytes, limits.members_bytes_max);
             share.ok_or(GroupError::GroupMaxSizeReached)
         };
-        // What changes nothing takes nothing.
-        if beat.topology.is_some() {
+        // What changes nothing takes nothing. What is kept is in the coordination tree too.
+        if beat.topology.is_some() || bytes > 0 {
             let names = group_id.len() + beat.client_id.len() + beat.member_id.len();
             let bytes = 3 * (bytes + names) + MEMBER_OVERHEAD_BYTES;
-            beat.reserved = Some(reserve(bytes)?);
+            beat.reserved.member = Some(reserve(bytes)?);
         }
-        if of_offsets > 0 {
-            beat.reserved_offsets = Some(reserve(of_offsets)?);
+        if of_topology > 0 {
+            beat.reserved.topology = Some(reserve(3 * of_topology)?);
+        }
+        if beat.offsets.is_some() {
+            beat.reserved.offsets = Some(reserve(of_offsets)?);
+        }
+        if beat.end_offsets.is_some() {
+            beat.reserved.end_offsets = Some(reserve(of_ends)?);
         }
         let beat = Box::new(beat);
         self.ask(group_id, |answer| Ask::StreamsHeartbeat(beat, answer))

@@ -152,6 +152,11 @@ impl Subtopology {
             .chain(repartitioned.map(|topic| &topic.name))
     }
 
+    /// Names of the topics that the group makes for it.
+    pub fn made(&self) -> impl Iterator<Item = &String> {
+        self.internal_topics().map(|topic| &topic.name)
+    }
+
     /// The topics that the group makes for it.
     pub fn internal_topics(&self) -> impl Iterator<Item = &InternalTopicRecord> {
         self.repartition_source_topics
@@ -163,10 +168,9 @@ impl Subtopology {
 impl Topology {
     /// Names of all topics that must be there.
     pub fn required_topics(&self) -> impl Iterator<Item = &String> {
-        self.subtopologies.values().flat_map(|part| {
-            let internal = part.internal_topics().map(|topic| &topic.name);
-            part.source_topics.iter().chain(internal)
-        })
+        self.subtopologies
+            .values()
+            .flat_map(|part| part.source_topics.iter().chain(part.made()))
     }
 
     /// The part that reads a topic.

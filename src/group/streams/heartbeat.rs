@@ -3,7 +3,7 @@
 use super::endpoints;
 use super::member::{MemberMetadata, MemberState, StreamsMember, TaskOffsets};
 use super::messages::{OwnedLists, StreamsHeartbeat, StreamsReply};
-use super::readiness::Readiness;
+use super::readiness::{Readiness, TopicToCreate};
 use super::reconciliation::Reconciliation;
 use super::settings::StreamsSettings;
 use super::status::{Status, StatusCode};
@@ -116,19 +116,33 @@ impl StreamsGroup {
         if member.metadata.endpoint != endpoint || is_other && has_endpoint {
             self.endpoint_epoch += 1;
         }
-        Ok(self.reply(
+        let to_create = self.take_missing_topics(now_ms, settings);
+        let reply = self.reply(
             (&member_id, joins || is_other || !knows),
             &beat,
             delayed,
             settings,
             topics,
-        ))
+        );
+        Ok(StreamsReply { to_create, ..reply })
+    }
+
+    /// The topics that this member is to have made: those that are missing, unless another one is at it, or failed just now.
+    fn take_missing_topics(
+        &mut self,
+        now_ms: i64,
+        settings: &StreamsSettings,
+    ) -> Vec<TopicToCreate> {
+        let readiness = self.readiness.as_ref();
+        let missing = readiness.map_or(&[][..], |found| &found.to_create);
+        if missing.is_empty() || now_ms < self.create_again_ms {
+            return Vec::new();
+        }
+        self.create_again_ms = now_ms + i64::from(settings.heartbeat_interval_ms);
+        missing.to_vec()
     }
 
     fn leave(&mut self, group_id: &str, beat: &StreamsHeartbeat) -> Result<StreamsReply, Refusal> {
-        if beat.shuts_down {
-            self.shutdown_by.get_or_insert(beat.member_id.clone());
-        }
         let id = match &beat.instance_id {
             None => match self.members.contains_key(&beat.member_id) {
                 true => beat.member_id.clone(),
@@ -136,6 +150,9 @@ impl StreamsGroup {
             },
             Some(instance) => self.own_instance(instance, &beat.member_id)?,
         };
+        if beat.shuts_down {
+            self.shutdown_by.get_or_insert(id.clone());
+        }
         let is_for_a_while = beat.instance_id.is_some() && beat.member_epoch == LEAVE_FOR_A_WHILE;
         match is_for_a_while {
             true => self.leave_for_a_while(&id),
@@ -246,12 +263,13 @@ impl StreamsGroup {
         };
         match &self.topology {
             None => {
-                if let Err(why) = Readiness::of(brought, topics) {
-                    return refuse(GroupError::StreamsInvalidTopology, why);
-                }
+                let readiness = match Readiness::of(brought, topics) {
+                    Ok(readiness) => readiness,
+                    Err(why) => return refuse(GroupError::StreamsInvalidTopology, why),
+                };
                 self.topology = Some(brought.clone());
-                self.reserved.clone_from(&beat.reserved);
-                self.readiness = None;
+                self.reserved.clone_from(&beat.reserved.topology);
+                self.seen(topics, Some(readiness));
                 Ok(())
             }
             Some(own) if own.epoch > brought.epoch || own == brought => Ok(()),
@@ -409,7 +427,7 @@ impl StreamsGroup {
             tasks: tells.then(|| lists(&member.assigned)),
             endpoint_epoch: self.endpoint_epoch,
             endpoints,
-            to_create: readiness.map_or_else(Vec::new, |found| found.to_create.clone()),
+            to_create: Vec::new(),
         }
     }
 
@@ -499,12 +517,7 @@ fn take_offsets(member: &mut StreamsMember, beat: &mut StreamsHeartbeat) {
     };
     set(&mut member.offsets, beat.offsets.take());
     set(&mut member.end_offsets, beat.end_offsets.take());
-    if beat.reserved.is_some() {
-        member.reserved = beat.reserved.take();
-    }
-    if beat.reserved_offsets.is_some() {
-        member.reserved_offsets = beat.reserved_offsets.take();
-    }
+    member.reserved.take(&mut beat.reserved);
 }
 
 fn owned(lists: &OwnedLists) -> OwnedTasks {

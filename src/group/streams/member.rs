@@ -85,6 +85,33 @@ pub struct Endpoint {
     pub port: u16,
 }
 
+/// What of the memory for members a heartbeat takes, for what is kept of it.
+#[derive(Debug, Clone, Default)]
+pub struct Shares {
+    /// What the member says of itself.
+    pub member: Option<Reserved>,
+    /// The topology.
+    pub topology: Option<Reserved>,
+    /// How far its copies of state are.
+    pub offsets: Option<Reserved>,
+    /// How far they could be.
+    pub end_offsets: Option<Reserved>,
+}
+
+impl Shares {
+    /// Those of a later heartbeat come in the place of these.
+    pub(super) fn take(&mut self, later: &mut Self) {
+        let set = |own: &mut Option<Reserved>, later: &mut Option<Reserved>| {
+            if later.is_some() {
+                *own = later.take();
+            }
+        };
+        set(&mut self.member, &mut later.member);
+        set(&mut self.offsets, &mut later.offsets);
+        set(&mut self.end_offsets, &mut later.end_offsets);
+    }
+}
+
 /// Positions in changelogs, by subtopology and partition.
 pub(in crate::group) type TaskOffsets = BTreeMap<(String, i32), i64>;
 
@@ -110,10 +137,8 @@ pub(in crate::group) struct StreamsMember {
     pub(super) session_deadline_ms: i64,
     /// It must have given tasks up by then, ms.
     pub(super) revocation_deadline_ms: Option<i64>,
-    /// Its share of what groups may hold in memory.
-    pub(super) reserved: Option<Reserved>,
-    /// The same for offsets.
-    pub(super) reserved_offsets: Option<Reserved>,
+    /// Its shares of what groups may hold in memory; not the topology's, which is the group's.
+    pub(super) reserved: Shares,
 }
 
 impl StreamsMember {
@@ -131,8 +156,7 @@ impl StreamsMember {
             end_offsets: TaskOffsets::new(),
             session_deadline_ms: i64::MAX,
             revocation_deadline_ms: None,
-            reserved: None,
-            reserved_offsets: None,
+            reserved: Shares::default(),
         }
     }
 

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::endpoints::EndpointPartitions;
-use super::member::Endpoint;
+use super::member::{Endpoint, Shares};
 use super::readiness::TopicToCreate;
 use super::status::Status;
-use crate::group::reserved::Reserved;
 use crate::meta::streams_records::{Subtopology, Topology};
 
 /// Partitions of subtopologies.
@@ -60,10 +59,8 @@ pub struct StreamsHeartbeat {
     pub client_host: String,
     /// Of the request.
     pub version: i16,
-    /// Its share of the memory for members; set by the coordinator.
-    pub reserved: Option<Reserved>,
-    /// The same for how far its copies of state are.
-    pub reserved_offsets: Option<Reserved>,
+    /// Its shares of the memory for members; set by the coordinator.
+    pub reserved: Shares,
 }
 
 /// What an entry of a map takes besides its text, bytes, roughly.
@@ -77,14 +74,31 @@ impl StreamsHeartbeat {
         let endpoint = self.endpoint.iter().map(|endpoint| endpoint.host.len());
         let tags = self.client_tags.iter().flatten();
         let tags = tags.map(|(key, value)| ENTRY_BYTES + key.len() + value.len());
-        let topology = self.topology.iter().map(topology_bytes);
-        texts.chain(endpoint).chain(tags).chain(topology).sum()
+        texts.chain(endpoint).chain(tags).sum()
     }
 
-    /// What its offsets take, bytes, roughly.
-    pub(in crate::group) fn offset_bytes(&self) -> usize {
-        let offsets = self.offsets.iter().chain(&self.end_offsets).flatten();
-        offsets.map(|((name, _), _)| ENTRY_BYTES + name.len()).sum()
+    /// What the topology takes, bytes, roughly.
+    pub(in crate::group) fn topology_bytes(&self) -> usize {
+        self.topology.as_ref().map_or(0, topology_bytes)
+    }
+
+    /// What its offsets take, and the ends, bytes, roughly.
+    pub(in crate::group) fn offset_bytes(&self) -> (usize, usize) {
+        let bytes = |offsets: &Option<BTreeMap<(String, i32), i64>>| {
+            let offsets = offsets.iter().flatten();
+            offsets.map(|((name, _), _)| ENTRY_BYTES + name.len()).sum()
+        };
+        (bytes(&self.offsets), bytes(&self.end_offsets))
+    }
+
+    /// What it says that the member has, bytes, roughly; nothing of that is kept.
+    pub(in crate::group) fn owned_bytes(&self) -> usize {
+        let owned = self.owned.iter();
+        let lists = owned.flat_map(|owned| [&owned.active, &owned.standby, &owned.warmup]);
+        let lists = lists.flatten();
+        lists
+            .map(|(name, partitions)| ENTRY_BYTES + name.len() + 4 * partitions.len())
+            .sum()
     }
 }
 

@@ -80,6 +80,8 @@ pub(in crate::group) struct StreamsGroup {
     /// Of the topology whose topics are as it needs them; -1 for none.
     validated_topology_epoch: i32,
     readiness: Option<Readiness>,
+    /// Topics that are missing are made by one member, and by another one from then on, ms.
+    create_again_ms: i64,
     /// The topics that were looked at last, and what they looked like.
     seen_version: u64,
     topics_hash: u64,
@@ -112,6 +114,7 @@ impl StreamsGroup {
             reserved: None,
             validated_topology_epoch: -1,
             readiness: None,
+            create_again_ms: 0,
             seen_version: 0,
             topics_hash: 0,
             assignment_configs: BTreeMap::new(),
@@ -263,7 +266,10 @@ impl StreamsGroup {
 
     /// Makes a target for the group epoch, where there is none and nothing delays it; what delays it otherwise.
     fn make_target_if_due(&mut self, now_ms: i64, settings: &StreamsSettings) -> Option<Status> {
-        if self.delayed_until_ms.is_some_and(|until| until > now_ms) {
+        // A clock that went back far delays nothing for as long.
+        let delay_ms = i64::from(settings.initial_rebalance_delay_ms);
+        let waits = |until: i64| until > now_ms && until <= now_ms.saturating_add(delay_ms);
+        if self.delayed_until_ms.is_some_and(waits) {
             return Some(delayed("initial rebalance delay"));
         }
         self.delayed_until_ms = None;
@@ -307,20 +313,35 @@ impl StreamsGroup {
         if self.readiness.is_some() && topics.version() == self.seen_version {
             return Ok(false);
         }
-        let hash = readiness::hash(topology, topics);
-        let is_other = hash != self.topics_hash;
-        if self.readiness.is_none() || is_other {
-            self.readiness = Some(Readiness::of(topology, topics)?);
-            self.endpoint_epoch += i32::from(is_other);
+        let is_other = readiness::hash(topology, topics) != self.topics_hash;
+        let readiness = match self.readiness.is_none() || is_other {
+            true => Some(Readiness::of(topology, topics)?),
+            false => None,
+        };
+        Ok(self.seen(topics, readiness))
+    }
+
+    /// The topics are as they are now, from which this follows, where it is something else than before; whether the target is to
+    /// be made anew.
+    fn seen(&mut self, topics: &dyn Topics, readiness: Option<Readiness>) -> bool {
+        let Some(topology) = &self.topology else {
+            return false;
+        };
+        if readiness.is_some() {
+            self.readiness = readiness;
+            self.create_again_ms = 0;
         }
-        (self.topics_hash, self.seen_version) = (hash, topics.version());
+        let hash = readiness::hash(topology, topics);
+        let is_other = std::mem::replace(&mut self.topics_hash, hash) != hash;
+        self.seen_version = topics.version();
+        self.endpoint_epoch += i32::from(is_other);
         let is_ready = self.readiness.as_ref().is_some_and(Readiness::is_ready);
         let validated = match is_ready {
             true => topology.epoch,
             false => -1,
         };
         let was = std::mem::replace(&mut self.validated_topology_epoch, validated);
-        Ok(is_other || was != validated)
+        is_other || was != validated
     }
 
     /// Whether offsets may be committed: by a member in its epoch, or in an older one for partitions of tasks that it has had

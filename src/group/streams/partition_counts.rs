@@ -15,20 +15,26 @@ pub(super) type Counts = BTreeMap<String, i32>;
 
 /// What is known of topics while the numbers are found.
 pub(super) struct PartitionCounts<'a> {
-    topology: &'a Topology,
     topics: &'a dyn Topics,
     decided: Counts,
+    /// Repartition topics, and those of them whose number the application says.
+    made: BTreeSet<&'a str>,
+    fixed: BTreeSet<&'a str>,
 }
 
 impl<'a> PartitionCounts<'a> {
     /// The numbers of all topics that the group makes; all topics that it does not make are there.
     pub(super) fn decide(topology: &'a Topology, topics: &'a dyn Topics) -> Result<Self, NotReady> {
+        let parts = topology.subtopologies.values();
+        let made = parts.flat_map(|part| &part.repartition_source_topics);
+        let fixed = made.clone().filter(|topic| topic.partitions != 0);
         let mut counts = Self {
-            topology,
             topics,
             decided: Counts::new(),
+            fixed: fixed.map(|topic| &*topic.name).collect(),
+            made: made.map(|topic| &*topic.name).collect(),
         };
-        counts.decided = counts.of_repartition_topics()?;
+        counts.decided = of_repartition_topics(topology, &|topic| counts.of(topic))?;
         for part in topology.subtopologies.values() {
             for group in &part.copartition_groups {
                 let together = counts.copartitioned(part, group)?;
@@ -63,60 +69,7 @@ impl<'a> PartitionCounts<'a> {
         });
         let counts = counts.collect::<Result<Vec<i32>, NotReady>>()?;
         let most = counts.into_iter().max();
-        most.ok_or_else(|| {
-            NotReady::invalid(format!("No source topics found for subtopology {name}"))
-        })
-    }
-
-    fn of_repartition_topics(&self) -> Result<Counts, NotReady> {
-        let parts = || self.topology.subtopologies.values();
-        let said = parts().flat_map(|part| &part.repartition_source_topics);
-        let said = said.filter(|topic| topic.partitions != 0);
-        let mut counts: Counts = said
-            .map(|topic| (topic.name.clone(), topic.partitions))
-            .collect();
-        // A topic may depend on another one of these.
-        loop {
-            let (mut is_missing, mut is_found) = (false, false);
-            for part in parts() {
-                for sink in &part.repartition_sink_topics {
-                    if counts.contains_key(sink) {
-                        continue;
-                    }
-                    match self.of_writer(part, &counts) {
-                        Some(count) => {
-                            counts.insert(sink.clone(), count);
-                            is_found = true;
-                        }
-                        None => is_missing = true,
-                    }
-                }
-            }
-            if !is_missing {
-                break;
-            }
-            if !is_found {
-                return Err(NotReady::invalid(
-                    "Failed to compute number of partitions for all repartition topics. There may be loops in the topology that cannot be resolved.",
-                ));
-            }
-        }
-        let mut sources = parts().flat_map(|part| &part.repartition_source_topics);
-        if sources.any(|topic| !counts.contains_key(&topic.name)) {
-            return Err(NotReady::invalid(
-                "Failed to compute number of partitions for all repartition topics, because a repartition source topic is never used as a sink topic.",
-            ));
-        }
-        Ok(counts)
-    }
-
-    /// As many as the topic with the most partitions that the writer reads; `None` where none of them is known.
-    fn of_writer(&self, part: &Subtopology, counts: &Counts) -> Option<i32> {
-        let repartitioned = part.repartition_source_topics.iter();
-        let repartitioned = repartitioned.filter_map(|topic| counts.get(&topic.name).copied());
-        let sources = part.source_topics.iter();
-        let sources = sources.filter_map(|topic| self.of(topic));
-        repartitioned.chain(sources).max()
+        most.ok_or_else(|| no_sources(name))
     }
 
     /// The numbers of the repartition topics of a group that is read together.
@@ -125,8 +78,7 @@ impl<'a> PartitionCounts<'a> {
         part: &Subtopology,
         group: &CopartitionGroup,
     ) -> Result<Counts, NotReady> {
-        let names = members(part, group)
-            .ok_or_else(|| NotReady::invalid("A copartition group names a topic that is none"))?;
+        let names = members(part, group).ok_or_else(no_place)?;
         if names.is_empty() {
             return Ok(Counts::new());
         }
@@ -136,22 +88,19 @@ impl<'a> PartitionCounts<'a> {
                 || NotReady::invalid(format!("Number of partitions is not set for topic: {name}"));
             all.insert(name.clone(), self.of(name).ok_or_else(no_count)?);
         }
-        let (made, there): (Counts, Counts) =
-            all.into_iter().partition(|(name, _)| self.is_made(name));
-        let fixed = self.fixed();
+        let (made, there): (Counts, Counts) = all
+            .into_iter()
+            .partition(|(name, _)| self.made.contains(&**name));
         let count = if !there.is_empty() {
             same(&there, &there)?
-        } else if !fixed.is_empty() {
-            let of_fixed = fixed
-                .iter()
-                .filter_map(|name| Some(((*name).clone(), self.of(name)?)));
-            same(&of_fixed.collect(), &made)?
+        } else if !self.fixed.is_empty() {
+            self.of_fixed(&made)?
         } else {
             made.values().copied().max().unwrap_or_default()
         };
         let differs = made
             .iter()
-            .find(|(name, is)| fixed.contains(name) && **is != count);
+            .find(|(name, is)| self.fixed.contains(&***name) && **is != count);
         if let Some((name, is)) = differs {
             return Err(NotReady::incorrectly_partitioned(format!(
                 "Number of partitions [{is}] of repartition topic [{name}] doesn't match number of partitions [{count}] of the source topic."
@@ -159,20 +108,98 @@ impl<'a> PartitionCounts<'a> {
         }
         Ok(made.into_keys().map(|name| (name, count)).collect())
     }
+}
 
-    fn is_made(&self, topic: &str) -> bool {
-        let parts = self.topology.subtopologies.values();
-        let mut made = parts.flat_map(|part| &part.repartition_source_topics);
-        made.any(|made| made.name == topic)
+impl PartitionCounts<'_> {
+    /// The number that all topics have whose number the application says.
+    fn of_fixed(&self, told: &Counts) -> Result<i32, NotReady> {
+        let mut numbers = self.fixed.iter().filter_map(|name| self.of(name));
+        let first = numbers.next().unwrap_or_default();
+        match numbers.all(|number| number == first) {
+            true => Ok(first),
+            false => Err(not_the_same(told)),
+        }
     }
+}
 
-    /// Repartition topics whose number the application says.
-    fn fixed(&self) -> BTreeSet<&String> {
-        let parts = self.topology.subtopologies.values();
-        let made = parts.flat_map(|part| &part.repartition_source_topics);
-        let fixed = made.filter(|topic| topic.partitions != 0);
-        fixed.map(|topic| &topic.name).collect()
+/// Whether a topology can be run at all, whatever its topics look like.
+pub(super) fn check_shape(topology: &Topology) -> Result<(), NotReady> {
+    for (name, part) in &topology.subtopologies {
+        if part.inputs().next().is_none() {
+            return Err(no_sources(name));
+        }
+        if let Some(topic) = part.internal_topics().find(|topic| topic.partitions < 0) {
+            let (name, count) = (&topic.name, topic.partitions);
+            let why = format!("Number of partitions {count} of topic {name} is invalid");
+            return Err(NotReady::invalid(why));
+        }
+        for group in &part.copartition_groups {
+            members(part, group).ok_or_else(no_place)?;
+        }
     }
+    // Whether they can be found at all does not depend on how many there are.
+    of_repartition_topics(topology, &|_| Some(1)).map(drop)
+}
+
+/// The numbers of all repartition topics; `of` says those of topics that are there.
+fn of_repartition_topics(
+    topology: &Topology,
+    of: &dyn Fn(&str) -> Option<i32>,
+) -> Result<Counts, NotReady> {
+    let parts = || topology.subtopologies.values();
+    let said = parts().flat_map(|part| &part.repartition_source_topics);
+    let said = said.filter(|topic| topic.partitions != 0);
+    let mut counts: Counts = said
+        .map(|topic| (topic.name.clone(), topic.partitions))
+        .collect();
+    // A topic may depend on another one of these. Who has said all that it writes is not asked again.
+    let mut writers: Vec<&Subtopology> = parts()
+        .filter(|part| !part.repartition_sink_topics.is_empty())
+        .collect();
+    while !writers.is_empty() {
+        let before = writers.len();
+        writers.retain(|part| match of_writer(part, &counts, of) {
+            Some(count) => {
+                for sink in &part.repartition_sink_topics {
+                    counts.entry(sink.clone()).or_insert(count);
+                }
+                false
+            }
+            None => part
+                .repartition_sink_topics
+                .iter()
+                .any(|sink| !counts.contains_key(sink)),
+        });
+        if writers.len() == before {
+            return Err(NotReady::invalid(
+                "Failed to compute number of partitions for all repartition topics. There may be loops in the topology that cannot be resolved.",
+            ));
+        }
+    }
+    let mut sources = parts().flat_map(|part| &part.repartition_source_topics);
+    if sources.any(|topic| !counts.contains_key(&topic.name)) {
+        return Err(NotReady::invalid(NEVER_WRITTEN));
+    }
+    Ok(counts)
+}
+
+/// As many as the topic with the most partitions that the writer reads; `None` where none of them is known.
+fn of_writer(part: &Subtopology, counts: &Counts, of: &dyn Fn(&str) -> Option<i32>) -> Option<i32> {
+    let repartitioned = part.repartition_source_topics.iter();
+    let repartitioned = repartitioned.filter_map(|topic| counts.get(&topic.name).copied());
+    let sources = part.source_topics.iter();
+    let sources = sources.filter_map(|topic| of(topic));
+    repartitioned.chain(sources).max()
+}
+
+const NEVER_WRITTEN: &str = "Failed to compute number of partitions for all repartition topics, because a repartition source topic is never used as a sink topic.";
+
+fn no_sources(name: &str) -> NotReady {
+    NotReady::invalid(format!("No source topics found for subtopology {name}"))
+}
+
+fn no_place() -> NotReady {
+    NotReady::invalid("A copartition group names a topic that is none")
 }
 
 /// The topics of a group, by their places; `None` where a place is none.
@@ -193,12 +220,14 @@ fn same(counts: &Counts, told: &Counts) -> Result<i32, NotReady> {
     let numbers: BTreeSet<i32> = counts.values().copied().collect();
     match numbers.first() {
         Some(count) if numbers.len() == 1 => Ok(*count),
-        _ => {
-            let told: Vec<String> = told.iter().map(|(name, n)| format!("{name}={n}")).collect();
-            Err(NotReady::incorrectly_partitioned(format!(
-                "Following topics do not have the same number of partitions: [{{{}}}]",
-                told.join(", ")
-            )))
-        }
+        _ => Err(not_the_same(told)),
     }
+}
+
+fn not_the_same(told: &Counts) -> NotReady {
+    let told: Vec<String> = told.iter().map(|(name, n)| format!("{name}={n}")).collect();
+    NotReady::incorrectly_partitioned(format!(
+        "Following topics do not have the same number of partitions: [{{{}}}]",
+        told.join(", ")
+    ))
 }

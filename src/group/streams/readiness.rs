@@ -1,16 +1,18 @@
 //! Whether the topics of an application are as it needs them, how many tasks it has then, and which topics are to be made
 //! (Kafka's InternalTopicManager).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{Hash, Hasher};
 
 use siphasher::sip::SipHasher13;
 
-use super::partition_counts::PartitionCounts;
+use super::partition_counts::{PartitionCounts, check_shape};
 use super::status::{Status, StatusCode};
 use crate::coordinator::Topics;
 use crate::meta::streams_records::{Subtopology, Topology};
 
+/// Tasks that an application may have, standby tasks not counted.
+pub(super) const TASKS_MAX: i64 = 100_000;
 /// Topics that a status names.
 const NAMED_MAX: usize = 3;
 
@@ -86,6 +88,7 @@ impl Readiness {
     }
 
     fn examine(topology: &Topology, topics: &dyn Topics) -> Result<Self, NotReady> {
+        check_shape(topology)?;
         let sources = topology.subtopologies.values();
         let sources = sources.flat_map(|part| &part.source_topics);
         let missing: BTreeSet<&str> = sources
@@ -102,12 +105,19 @@ impl Readiness {
         }
         let counts = PartitionCounts::decide(topology, topics)?;
         let mut found = Self::default();
+        let mut named = HashSet::new();
+        let mut all: i64 = 0;
         for (name, part) in &topology.subtopologies {
             let tasks = counts.tasks_of(name, part)?;
             let is_stateful = !part.changelog_topics.is_empty();
             let part_found = Part { tasks, is_stateful };
             found.parts.insert(name.clone(), part_found);
-            found.look_at_internal(part, &counts, topics)?;
+            all += i64::from(tasks);
+            if all > TASKS_MAX {
+                let why = format!("The application has more than {TASKS_MAX} tasks");
+                return Err(NotReady::incorrectly_partitioned(why));
+            }
+            found.look_at_internal(part, &counts, &mut named, topics)?;
         }
         if !found.to_create.is_empty() {
             let missing: BTreeSet<&str> =
@@ -119,10 +129,11 @@ impl Readiness {
         Ok(found)
     }
 
-    fn look_at_internal(
+    fn look_at_internal<'a>(
         &mut self,
-        part: &Subtopology,
+        part: &'a Subtopology,
         counts: &PartitionCounts<'_>,
+        named: &mut HashSet<&'a str>,
         topics: &dyn Topics,
     ) -> Result<(), NotReady> {
         for topic in part.internal_topics() {
@@ -144,7 +155,7 @@ impl Readiness {
                     )));
                 }
                 Some(_) => {}
-                None if self.to_create.iter().any(|known| known.name == *name) => {}
+                None if !named.insert(name) => {}
                 None => self.to_create.push(TopicToCreate {
                     name: name.clone(),
                     partitions: wanted,

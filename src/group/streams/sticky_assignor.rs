@@ -2,6 +2,7 @@
 //! where a copy of their state is, and are spread over processes and their threads evenly. No two threads of a process have to
 //! do with the same task. Kafka walks through members in the order of a hash table; here they come in the order of their ids.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::readiness::Part;
@@ -161,7 +162,7 @@ impl<'a> Assigning<'a> {
         self.copies = copies
             .into_iter()
             .map(|(task, mut found)| {
-                found.sort_by_key(|(stands_by, offset, _)| (!stands_by, -offset));
+                found.sort_by_key(|(stands_by, offset, _)| (!stands_by, Reverse(*offset)));
                 (task, found.into_iter().map(|(_, _, who)| who).collect())
             })
             .collect();

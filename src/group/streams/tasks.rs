@@ -15,8 +15,8 @@ impl TaskSet {
     pub(in crate::group) fn of(lists: impl IntoIterator<Item = (String, Vec<i32>)>) -> Self {
         let mut set = Self::default();
         for (subtopology, partitions) in lists {
-            for partition in partitions {
-                set.insert((subtopology.clone(), partition));
+            if !partitions.is_empty() {
+                set.0.entry(subtopology).or_default().extend(partitions);
             }
         }
         set

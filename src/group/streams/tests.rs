@@ -1,5 +1,7 @@
 //! Streams groups, step by step.
 
+mod limits;
+
 use std::collections::BTreeMap;
 
 use super::*;
