@@ -194,9 +194,17 @@ fn members_keep_their_tasks_and_their_offsets_over_a_restart() {
     assert_eq!(told.active_tasks, None, "nothing changed");
     assert_eq!(told.status, Some(Vec::new()));
     let request = StreamsGroupDescribeRequest::default().with_group_ids(vec![GroupId(text(GROUP))]);
-    let group = &client.ask(VERSION, &request).groups[0];
+    let described = client.ask(VERSION, &request);
+    let group = &described.groups[0];
     assert_eq!((&*group.group_state, group.group_epoch), ("Stable", epoch));
     assert_eq!(group.assignor_name.as_deref(), Some("sticky"));
+    let nameless = StreamsGroupDescribeRequest::default().with_group_ids(vec![GroupId(text(""))]);
+    let nameless = &client.ask(VERSION, &nameless).groups[0];
+    let invalid = ResponseError::InvalidGroupId.code();
+    assert_eq!(
+        (nameless.error_code, &nameless.error_message),
+        (invalid, &None)
+    );
     let member = &group.members[0];
     assert_eq!(member.assignment, member.target_assignment);
     let parts = group.topology.as_ref().unwrap().subtopologies.as_ref();

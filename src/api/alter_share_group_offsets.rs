@@ -87,7 +87,10 @@ async fn alter(
             outcome: match (&allowed, &found) {
                 (Err(denied), _) => Err((denied.wire(), denied.to_string())),
                 (Ok(()), Some(found)) if found.partition(asked.partition_index).is_some() => Ok(()),
-                _ => Err(refusal(ResponseError::UnknownTopicOrPartition)),
+                _ => Err((
+                    ResponseError::UnknownTopicOrPartition,
+                    "This server does not host this topic-partition.".to_owned(),
+                )),
             },
         });
         let partitions: Vec<Asked> = partitions.collect();

@@ -18,7 +18,7 @@ use metaq_protocol::messages::{ApiKey, GroupId, TopicName};
 use super::authorize::{Operation, Resource, ResourceKind, authorize, authorized_operations};
 use super::errors::WireError;
 use super::share_acknowledgements::Refusal;
-use super::shared::{OPERATIONS_OMITTED, text, topic_name};
+use super::shared::{OPERATIONS_OMITTED, text, told, topic_name};
 use super::{Api, Caller, Context, Order, serve};
 use crate::group::{
     Described, StreamsGroupDescription, StreamsMemberDescription, TaskNumbers, TaskOffset,
@@ -58,7 +58,7 @@ async fn handle(
             Ok(found) => described(found, caller.version, request.include_topology_description),
             Err((error, why)) => DescribedGroup::default()
                 .with_error_code(error.code())
-                .with_error_message(Some(text(why))),
+                .with_error_message(told(why)),
         };
         let group = group
             .with_group_id(group_id)
@@ -75,6 +75,10 @@ async fn describe(
 ) -> Result<StreamsGroupDescription, Refusal> {
     authorize(cx, caller, Operation::Describe, Resource::Group(group_id))
         .map_err(|denied| (denied.wire(), denied.to_string()))?;
+    if group_id.is_empty() {
+        // Kafka gives the code alone.
+        return Err((ResponseError::InvalidGroupId, String::new()));
+    }
     let found = cx.coordinator.describe(group_id).await;
     let why = match found.map_err(|error| (error.wire(), error.to_string()))? {
         Some(Described::Streams(found)) => return visible(cx, caller, found),
