@@ -23,7 +23,7 @@ pub struct LiveGroupSettings {
     cluster: Arc<Cluster>,
     /// The broker's own.
     config: Arc<LiveConfig>,
-    /// Each heartbeat asks.
+    /// Each heartbeat asks, and each commit of a group without members.
     kept: Mutex<Kept>,
 }
 
@@ -31,7 +31,15 @@ pub struct LiveGroupSettings {
 struct Kept {
     at_run_time: Arc<Configs>,
     config: Arc<Config>,
-    consumer: HashMap<String, Arc<ConsumerSettings>>,
+    groups: HashMap<String, Arc<OfGroup>>,
+}
+
+/// What is in force for one group, of whatever kind it is.
+struct OfGroup {
+    is_broadcast: bool,
+    share: ShareGroupSettings,
+    streams: StreamsSettings,
+    consumer: Arc<ConsumerSettings>,
 }
 
 impl LiveGroupSettings {
@@ -40,7 +48,7 @@ impl LiveGroupSettings {
         let kept = Kept {
             at_run_time: cluster.image().configs.clone(),
             config: config.load_full(),
-            consumer: HashMap::new(),
+            groups: HashMap::new(),
         };
         Self {
             cluster,
@@ -48,78 +56,86 @@ impl LiveGroupSettings {
             kept: Mutex::new(kept),
         }
     }
-}
 
-impl GroupSettings for LiveGroupSettings {
-    fn is_broadcast(&self, group_id: &str) -> bool {
-        let (image, config) = (self.cluster.image(), self.config.load());
-        let at_run_time = image.configs.get(Configured::Group, group_id);
-        let own = GroupOverrides::of(&config, group_id, at_run_time);
-        own.own(CONSUME_MODE) == Some("broadcast")
-    }
-
-    fn share(&self, group_id: &str) -> ShareGroupSettings {
-        let (image, config) = (self.cluster.image(), self.config.load());
-        let at_run_time = image.configs.get(Configured::Group, group_id);
-        let own = GroupOverrides::of(&config, group_id, at_run_time);
-        let number = |key| own.limited("share", key) as i32;
-        ShareGroupSettings {
-            session_timeout_ms: number("session.timeout.ms"),
-            heartbeat_interval_ms: number("heartbeat.interval.ms"),
-            assignment_interval_ms: number("assignment.interval.ms"),
-            members_max: config.number("group.share.max.size") as usize,
-        }
-    }
-
-    fn streams(&self, group_id: &str) -> StreamsSettings {
-        let (image, config) = (self.cluster.image(), self.config.load());
-        let at_run_time = image.configs.get(Configured::Group, group_id);
-        let own = GroupOverrides::of(&config, group_id, at_run_time);
-        let number = |key| own.limited("streams", key) as i32;
-        let standbys = own.number("streams.num.standby.replicas");
-        let tags = own.own("streams.rack.aware.assignment.tags");
-        let tags = tags.unwrap_or_else(|| config.text("group.streams.rack.aware.assignment.tags"));
-        let tags = tags.split(',').map(str::trim);
-        StreamsSettings {
-            session_timeout_ms: number("session.timeout.ms"),
-            heartbeat_interval_ms: number("heartbeat.interval.ms"),
-            unsettled_heartbeat_interval_ms: config
-                .number("group.streams.unsettled.heartbeat.interval.ms")
-                as i32,
-            assignment_interval_ms: number("assignment.interval.ms"),
-            initial_rebalance_delay_ms: own.number("streams.initial.rebalance.delay.ms") as i32,
-            members_max: config.number("group.streams.max.size") as usize,
-            standby_replicas: standbys.min(config.number("group.streams.max.standby.replicas"))
-                as usize,
-            rack_aware_tags: tags
-                .filter(|tag| !tag.is_empty())
-                .map(str::to_owned)
-                .collect(),
-            task_offset_interval_ms: config.number("group.streams.task.offset.interval.ms") as i32,
-            acceptable_recovery_lag: config.number("group.streams.acceptable.recovery.lag"),
-        }
-    }
-
-    fn consumer(&self, group_id: &str) -> Arc<ConsumerSettings> {
+    fn of(&self, group_id: &str) -> Arc<OfGroup> {
         let (image, config) = (self.cluster.image(), self.config.load_full());
         let mut kept = self.kept.lock();
         let is_same =
             Arc::ptr_eq(&kept.at_run_time, &image.configs) && Arc::ptr_eq(&kept.config, &config);
-        if !is_same || kept.consumer.len() >= KEPT_MAX {
+        if !is_same || kept.groups.len() >= KEPT_MAX {
             *kept = Kept {
                 at_run_time: image.configs.clone(),
                 config: config.clone(),
-                consumer: HashMap::new(),
+                groups: HashMap::new(),
             };
         }
-        if let Some(known) = kept.consumer.get(group_id) {
+        if let Some(known) = kept.groups.get(group_id) {
             return known.clone();
         }
         let at_run_time = image.configs.get(Configured::Group, group_id);
         let own = GroupOverrides::of(&config, group_id, at_run_time);
-        let made = Arc::new(consumer_settings(&config, &own));
-        kept.consumer.insert(group_id.to_owned(), made.clone());
+        let made = Arc::new(OfGroup {
+            is_broadcast: own.own(CONSUME_MODE) == Some("broadcast"),
+            share: share_settings(&config, &own),
+            streams: streams_settings(&config, &own),
+            consumer: Arc::new(consumer_settings(&config, &own)),
+        });
+        kept.groups.insert(group_id.to_owned(), made.clone());
         made
+    }
+}
+
+impl GroupSettings for LiveGroupSettings {
+    fn is_broadcast(&self, group_id: &str) -> bool {
+        self.of(group_id).is_broadcast
+    }
+
+    fn share(&self, group_id: &str) -> ShareGroupSettings {
+        self.of(group_id).share
+    }
+
+    fn streams(&self, group_id: &str) -> StreamsSettings {
+        self.of(group_id).streams.clone()
+    }
+
+    fn consumer(&self, group_id: &str) -> Arc<ConsumerSettings> {
+        self.of(group_id).consumer.clone()
+    }
+}
+
+fn share_settings(config: &Config, own: &GroupOverrides<'_>) -> ShareGroupSettings {
+    let number = |key| own.limited("share", key) as i32;
+    ShareGroupSettings {
+        session_timeout_ms: number("session.timeout.ms"),
+        heartbeat_interval_ms: number("heartbeat.interval.ms"),
+        assignment_interval_ms: number("assignment.interval.ms"),
+        members_max: config.number("group.share.max.size") as usize,
+    }
+}
+
+fn streams_settings(config: &Config, own: &GroupOverrides<'_>) -> StreamsSettings {
+    let number = |key| own.limited("streams", key) as i32;
+    let standbys = own.number("streams.num.standby.replicas");
+    let tags = own.own("streams.rack.aware.assignment.tags");
+    let tags = tags.unwrap_or_else(|| config.text("group.streams.rack.aware.assignment.tags"));
+    let tags = tags.split(',').map(str::trim);
+    StreamsSettings {
+        session_timeout_ms: number("session.timeout.ms"),
+        heartbeat_interval_ms: number("heartbeat.interval.ms"),
+        unsettled_heartbeat_interval_ms: config
+            .number("group.streams.unsettled.heartbeat.interval.ms")
+            as i32,
+        assignment_interval_ms: number("assignment.interval.ms"),
+        initial_rebalance_delay_ms: own.number("streams.initial.rebalance.delay.ms") as i32,
+        members_max: config.number("group.streams.max.size") as usize,
+        standby_replicas: standbys.min(config.number("group.streams.max.standby.replicas"))
+            as usize,
+        rack_aware_tags: tags
+            .filter(|tag| !tag.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        task_offset_interval_ms: config.number("group.streams.task.offset.interval.ms") as i32,
+        acceptable_recovery_lag: config.number("group.streams.acceptable.recovery.lag"),
     }
 }
 

@@ -84,62 +84,40 @@ impl<G: RecordedGroup> Hosted<G> {
     }
 }
 
-impl RecordedGroup for ShareGroup {
-    fn change(&self) -> u64 {
-        self.change()
-    }
+/// Both kinds have these methods themselves.
+macro_rules! recorded {
+    ($group:ty, $ops:path) => {
+        impl RecordedGroup for $group {
+            fn change(&self) -> u64 {
+                self.change()
+            }
 
-    fn is_unstored(&self) -> bool {
-        self.is_unstored()
-    }
+            fn is_unstored(&self) -> bool {
+                self.is_unstored()
+            }
 
-    fn set_unstored(&mut self, is_unstored: bool) {
-        self.set_unstored(is_unstored);
-    }
+            fn set_unstored(&mut self, is_unstored: bool) {
+                self.set_unstored(is_unstored);
+            }
 
-    fn next_deadline(&self) -> Option<i64> {
-        self.next_deadline()
-    }
+            fn next_deadline(&self) -> Option<i64> {
+                self.next_deadline()
+            }
 
-    fn take_told(&mut self) -> Vec<(String, String)> {
-        self.take_told()
-    }
+            fn take_told(&mut self) -> Vec<(String, String)> {
+                self.take_told()
+            }
 
-    fn size(&self) -> (i32, usize) {
-        (self.epoch, self.members.len())
-    }
+            fn size(&self) -> (i32, usize) {
+                (self.epoch, self.members.len())
+            }
 
-    fn ops(&self, group_id: &str, parts: &mut Parts) -> (Vec<Op>, u64) {
-        share::ops(group_id, self, parts)
-    }
+            fn ops(&self, group_id: &str, parts: &mut Parts) -> (Vec<Op>, u64) {
+                $ops(group_id, self, parts)
+            }
+        }
+    };
 }
 
-impl RecordedGroup for StreamsGroup {
-    fn change(&self) -> u64 {
-        self.change()
-    }
-
-    fn is_unstored(&self) -> bool {
-        self.is_unstored()
-    }
-
-    fn set_unstored(&mut self, is_unstored: bool) {
-        self.set_unstored(is_unstored);
-    }
-
-    fn next_deadline(&self) -> Option<i64> {
-        self.next_deadline()
-    }
-
-    fn take_told(&mut self) -> Vec<(String, String)> {
-        self.take_told()
-    }
-
-    fn size(&self) -> (i32, usize) {
-        (self.epoch, self.members.len())
-    }
-
-    fn ops(&self, group_id: &str, parts: &mut Parts) -> (Vec<Op>, u64) {
-        streams::ops(group_id, self, parts)
-    }
-}
+recorded!(ShareGroup, share::ops);
+recorded!(StreamsGroup, streams::ops);

@@ -185,17 +185,19 @@ fn streams_standing(
         ));
     }
     if !member.waits_for.is_empty() {
-        let names: Vec<&str> = member
-            .waits_for
-            .iter()
-            .map(|id| names.get(id).map_or(&**id, String::as_str))
-            .collect();
-        said.push(format!("waits for tasks of {}", names.join(", ")));
+        let names = clients(&member.waits_for, names);
+        said.push(format!("waits for tasks of {names}"));
     }
     if let Some(why) = &group.hindrance {
         said.push(why.clone());
     }
     (!said.is_empty()).then(|| format!("epoch {}: {}", member.epoch, said.join("; ")))
+}
+
+/// Client ids of members, in a list; the id of one whose client is not known.
+fn clients(ids: &[String], names: &HashMap<String, String>) -> String {
+    let names = ids.iter().map(|id| names.get(id).unwrap_or(id).as_str());
+    names.collect::<Vec<_>>().join(", ")
 }
 
 fn without_ids(partitions: &MemberPartitions) -> Vec<(String, Vec<i32>)> {
@@ -229,12 +231,8 @@ fn standing(
         ));
     }
     if !member.waits_for.is_empty() {
-        let names: Vec<&str> = member
-            .waits_for
-            .iter()
-            .map(|id| names.get(id).map_or(&**id, String::as_str))
-            .collect();
-        said.push(format!("waits for partitions of {}", names.join(", ")));
+        let names = clients(&member.waits_for, names);
+        said.push(format!("waits for partitions of {names}"));
     }
     let is_behind = member.epoch >= 0 && member.epoch < group.assignment_epoch;
     if is_behind && said.is_empty() {
