@@ -1,5 +1,5 @@
 //! Runs the simulations by the seed, on all processors:
-//! `simulate [--what log|syncs|rewrites|moves|compaction|broker|cluster|transactions|replicas] [--from N] [--seeds N] [--steps N]`. Prints failing seeds with their traces, and ends
+//! `simulate [--what log|syncs|rewrites|moves|compaction|broker|cluster|transactions|replicas|groups] [--from N] [--seeds N] [--steps N]`. Prints failing seeds with their traces, and ends
 //! with exit code 1 when there are any. `benches/simulate` builds it and runs it.
 
 #[path = "../tests/simulation/admin.rs"]
@@ -22,6 +22,8 @@ mod history;
 mod house;
 #[path = "../tests/simulation/log.rs"]
 mod log;
+#[path = "../tests/simulation/member.rs"]
+mod member;
 #[path = "../tests/simulation/moves.rs"]
 mod moves;
 #[path = "../tests/simulation/names.rs"]
@@ -30,22 +32,30 @@ mod names;
 mod network;
 #[path = "../tests/simulation/operator.rs"]
 mod operator;
+#[path = "../tests/simulation/owner.rs"]
+mod owner;
 #[path = "../tests/simulation/process.rs"]
 mod process;
 #[path = "../tests/simulation/producer.rs"]
 mod producer;
 #[path = "../tests/simulation/random.rs"]
 mod random;
+#[path = "../tests/simulation/receiver.rs"]
+mod receiver;
 #[path = "../tests/simulation/router.rs"]
 mod router;
 #[path = "../tests/simulation/seeds.rs"]
 mod seeds;
+#[path = "../tests/simulation/sharer.rs"]
+mod sharer;
 #[path = "../tests/simulation/store.rs"]
 mod store;
 #[path = "../tests/simulation/transactions.rs"]
 mod transactions;
 #[path = "../tests/simulation/transactor.rs"]
 mod transactor;
+#[path = "../tests/simulation/work.rs"]
+mod work;
 #[path = "../tests/simulation/world.rs"]
 mod world;
 
@@ -91,6 +101,7 @@ impl Asked {
                         "cluster",
                         "transactions",
                         "replicas",
+                        "groups",
                     ]
                     .contains(&value.as_str()) =>
                 {
@@ -116,7 +127,7 @@ fn main() -> ExitCode {
     }
     let Some(asked) = Asked::read() else {
         eprintln!(
-            "simulate [--what log|syncs|rewrites|moves|compaction|broker|cluster|transactions|replicas] [--from N] [--seeds N] [--steps N]"
+            "simulate [--what log|syncs|rewrites|moves|compaction|broker|cluster|transactions|replicas|groups] [--from N] [--seeds N] [--steps N]"
         );
         return ExitCode::from(2);
     };
@@ -155,6 +166,10 @@ fn main() -> ExitCode {
     if asked.wants("transactions") {
         let one = |seed| process::run(What::Transactions, seed, &[]);
         failed += run("transactions", &asked, one);
+    }
+    if asked.wants("groups") {
+        let one = |seed| process::run(What::Groups, seed, &[]);
+        failed += run("groups", &asked, one);
     }
     if asked.wants("replicas") {
         let one = |seed| process::run(What::Replicas, seed, &[]);

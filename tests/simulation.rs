@@ -1,5 +1,5 @@
 //! The log over a disk that forgets, a partition that moves between data directories of it, a compacted topic, a whole broker over that disk, a
-//! faulty network and a faulty coordination store, and several brokers over one such store, by the seed. `benches/simulate`
+//! faulty network and a faulty coordination store, and several brokers over one such store, with plain clients, transactions, and groups of all kinds, by the seed. `benches/simulate`
 //! runs as many as one likes.
 //!
 //! Found this way, and kept as named seeds below: what each of them was is in its name.
@@ -38,6 +38,8 @@ mod history;
 mod house;
 #[path = "simulation/log.rs"]
 mod log;
+#[path = "simulation/member.rs"]
+mod member;
 #[path = "simulation/moves.rs"]
 mod moves;
 #[path = "simulation/names.rs"]
@@ -46,22 +48,30 @@ mod names;
 mod network;
 #[path = "simulation/operator.rs"]
 mod operator;
+#[path = "simulation/owner.rs"]
+mod owner;
 #[path = "simulation/process.rs"]
 mod process;
 #[path = "simulation/producer.rs"]
 mod producer;
 #[path = "simulation/random.rs"]
 mod random;
+#[path = "simulation/receiver.rs"]
+mod receiver;
 #[path = "simulation/router.rs"]
 mod router;
 #[path = "simulation/seeds.rs"]
 mod seeds;
+#[path = "simulation/sharer.rs"]
+mod sharer;
 #[path = "simulation/store.rs"]
 mod store;
 #[path = "simulation/transactions.rs"]
 mod transactions;
 #[path = "simulation/transactor.rs"]
 mod transactor;
+#[path = "simulation/work.rs"]
+mod work;
 #[path = "simulation/world.rs"]
 mod world;
 
@@ -82,6 +92,8 @@ const CLUSTER_SEEDS: u64 = 60;
 /// Seeds of transactions in a usual run.
 const TRANSACTION_SEEDS: u64 = 60;
 const REPLICA_SEEDS: u64 = 60;
+/// Seeds of groups in a usual run.
+const GROUP_SEEDS: u64 = 30;
 
 /// What makes a child of this binary run the seed that it is told.
 const CHILD: &[&str] = &["one_seed_of_the_broker", "--exact"];
@@ -358,6 +370,13 @@ fn transactions_are_whole_and_seen_once_whatever_fails_around_them() {
 fn replicas_keep_what_is_acknowledged_and_are_equal_in_the_end_whatever_fails_around_them() {
     assert_clean(0..REPLICA_SEEDS, |seed| {
         process::run(What::Replicas, seed, CHILD)
+    });
+}
+
+#[test]
+fn groups_of_each_kind_give_out_what_there_is_and_lose_nothing_whatever_fails_around_them() {
+    assert_clean(0..GROUP_SEEDS, |seed| {
+        process::run(What::Groups, seed, CHILD)
     });
 }
 

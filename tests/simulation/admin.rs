@@ -10,7 +10,7 @@ use metaq_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest};
 use parking_lot::Mutex;
 
 use super::client::{NoAnswer, name, text};
-use super::history::{CACHED, History, PAID, SYNCED};
+use super::history::{CACHED, History, SYNCED};
 use super::random::Random;
 use super::router::{Brokers, Router};
 use super::world::Phase;
@@ -64,8 +64,8 @@ impl Topics {
 }
 
 pub struct Admin {
-    /// Whether the topic of transactions is created, in the place of the others.
-    transactions: bool,
+    /// What is created in the place of the usual topics, and with how many partitions.
+    only: Option<(&'static str, i32)>,
     /// Of each topic.
     pub replicas: i16,
     router: Router,
@@ -77,14 +77,14 @@ pub struct Admin {
 
 impl Admin {
     pub fn new(
-        (brokers, transactions): (Brokers, bool),
+        (brokers, only): (Brokers, Option<(&'static str, i32)>),
         topics: Topics,
         history: History,
         phase: Phase,
         random: Random,
     ) -> Self {
         Self {
-            transactions,
+            only,
             replicas: 1,
             router: Router::new("admin", brokers),
             topics,
@@ -103,12 +103,12 @@ impl Admin {
         ];
         let flushed = flushed[self.random.below(4) as usize];
         let synced = Some(("flush.messages", "1"));
-        let topics = match self.transactions {
-            true => vec![(PAID, synced)],
-            false => vec![(SYNCED, synced), (CACHED, flushed)],
+        let topics = match self.only {
+            Some((topic, partitions)) => vec![(topic, partitions, synced)],
+            None => vec![(SYNCED, 2, synced), (CACHED, 2, flushed)],
         };
-        for (topic, config) in topics {
-            while self.create(topic, config).await != Fate::There {
+        for (topic, partitions, config) in topics {
+            while self.create((topic, partitions), config).await != Fate::There {
                 self.pause(100).await;
             }
             self.topics.is(topic, Fate::There);
@@ -121,7 +121,7 @@ impl Admin {
             n += 1;
             let fate = match self.random.one_in(3) {
                 true => self.delete(&topic).await,
-                false => self.create(&topic, None).await,
+                false => self.create((&topic, 2), None).await,
             };
             self.topics.is(&topic, fate);
         }
@@ -134,7 +134,11 @@ impl Admin {
     }
 
     /// What is known of a topic after it was asked for.
-    async fn create(&mut self, topic: &str, config: Option<(&str, &str)>) -> Fate {
+    async fn create(
+        &mut self,
+        (topic, partitions): (&str, i32),
+        config: Option<(&str, &str)>,
+    ) -> Fate {
         let config = config.map(|(name, value)| {
             CreatableTopicConfig::default()
                 .with_name(text(name))
@@ -146,7 +150,7 @@ impl Admin {
         let min_insync = (self.replicas > 1).then_some(min_insync);
         let wanted = CreatableTopic::default()
             .with_name(name(topic))
-            .with_num_partitions(2)
+            .with_num_partitions(partitions)
             .with_replication_factor(self.replicas)
             .with_configs(config.into_iter().chain(min_insync).collect());
         let request = CreateTopicsRequest::default()

@@ -23,7 +23,7 @@ use metaq_protocol::records::Records;
 use tokio::time::Instant;
 
 use super::client::{NoAnswer, name, text};
-use super::history::{CACHED, History, Number, PLACES, Place, SYNCED};
+use super::history::{CACHED, History, Number, PLACES, Place, SYNCED, WORK};
 use super::random::Random;
 use super::router::{Brokers, Router, now_ms};
 use super::world::Phase;
@@ -126,7 +126,7 @@ impl Consumer {
     async fn join(&mut self) -> Result<Option<JoinGroupResponse>, NoAnswer> {
         let protocol = JoinGroupRequestProtocol::default()
             .with_name(text("any"))
-            .with_metadata(subscription());
+            .with_metadata(subscription(&[SYNCED, CACHED]));
         let request = JoinGroupRequest::default()
             .with_group_id(group())
             .with_session_timeout_ms(SESSION_MS)
@@ -469,8 +469,8 @@ fn group() -> GroupId {
 }
 
 fn place_of(topic: &str, partition: i32) -> Place {
-    let topic = if topic == SYNCED { SYNCED } else { CACHED };
-    (topic, partition)
+    let topic = [SYNCED, WORK].into_iter().find(|known| *known == topic);
+    (topic.unwrap_or(CACHED), partition)
 }
 
 fn by_topic<T>(places: impl Iterator<Item = (Place, T)>) -> BTreeMap<&'static str, Vec<(i32, T)>> {
@@ -482,11 +482,11 @@ fn by_topic<T>(places: impl Iterator<Item = (Place, T)>) -> BTreeMap<&'static st
 }
 
 /// ConsumerProtocol's subscription, version 0: topics, user data.
-fn subscription() -> Bytes {
+pub fn subscription(topics: &[&str]) -> Bytes {
     let mut out = BytesMut::new();
     out.put_i16(0);
-    out.put_i32(2);
-    for topic in [SYNCED, CACHED] {
+    out.put_i32(topics.len() as i32);
+    for topic in topics {
         put_text(&mut out, topic);
     }
     out.put_i32(-1);
@@ -494,7 +494,7 @@ fn subscription() -> Bytes {
 }
 
 /// ConsumerProtocol's assignment, version 0: topics with partitions, user data.
-fn assignment(places: &[Place]) -> Bytes {
+pub fn assignment(places: &[Place]) -> Bytes {
     let mut out = BytesMut::new();
     let topics = by_topic(places.iter().map(|place| (*place, ())));
     out.put_i16(0);
@@ -515,7 +515,7 @@ fn put_text(out: &mut BytesMut, text: &str) {
     out.put_slice(text.as_bytes());
 }
 
-fn assigned(assignment: &[u8]) -> Vec<Place> {
+pub fn assigned(assignment: &[u8]) -> Vec<Place> {
     let topics = metaq::group::assigned_partitions(assignment).unwrap_or_default();
     let places = topics.iter().flat_map(|(topic, partitions)| {
         let place = |index: &i32| place_of(topic, *index);

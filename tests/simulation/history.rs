@@ -29,6 +29,9 @@ pub const CACHED: &str = "cached";
 /// What transactions write to; synced too.
 pub const PAID: &str = "paid";
 pub const PAID_PLACES: [Place; 2] = [(PAID, 0), (PAID, 1)];
+/// What groups of all kinds work on; synced too.
+pub const WORK: &str = "work";
+pub const WORK_PLACES: [Place; 4] = [(WORK, 0), (WORK, 1), (WORK, 2), (WORK, 3)];
 pub const PLACES: [Place; 4] = [(SYNCED, 0), (SYNCED, 1), (CACHED, 0), (CACHED, 1)];
 
 /// Where a log begins and ends, and up to where it is synced.

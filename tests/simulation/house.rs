@@ -21,10 +21,13 @@ use tokio::sync::Notify;
 use super::client::PORT;
 use super::disk::{Disk, damage_indexes};
 use super::ensemble::Ensemble;
-use super::history::{CACHED, End, Ends, History, PAID, PAID_PLACES, Place, SYNCED};
+use super::history::{
+    CACHED, End, Ends, History, PAID, PAID_PLACES, Place, SYNCED, WORK, WORK_PLACES,
+};
 use super::network::{Listener, peers};
 use super::random::Random;
 use super::store::Kept;
+use super::{receiver, work};
 
 /// The time of day when everything begins.
 pub const EPOCH_MS: i64 = 1_700_000_000_000;
@@ -88,11 +91,14 @@ impl House {
         let flushed = ["", "", "flush.messages=4\n", "flush.ms=150\n"][random.below(4) as usize];
         let topics = match &self.store {
             Coordination::Alone(_) => {
-                let paid = match self.watched == PAID_PLACES {
-                    true => format!("[topic={PAID}]\nflush.messages=1\n"),
-                    false => String::new(),
+                let more = match () {
+                    () if self.watched == PAID_PLACES => Some(PAID),
+                    () if self.watched == WORK_PLACES => Some(WORK),
+                    () => None,
                 };
-                format!("[topic={SYNCED}]\nflush.messages=1\n[topic={CACHED}]\n{flushed}{paid}")
+                let more = more.map(|topic| format!("[topic={topic}]\nflush.messages=1\n"));
+                let more = more.unwrap_or_default();
+                format!("[topic={SYNCED}]\nflush.messages=1\n[topic={CACHED}]\n{flushed}{more}")
             }
             // A client creates them.
             Coordination::Shared(_) => String::new(),
@@ -109,11 +115,20 @@ impl House {
             }
             false => String::new(),
         };
+        let groups = match self.watched == WORK_PLACES {
+            true => settings_of_groups(),
+            false => String::new(),
+        };
+        let partitions = if groups.is_empty() {
+            2
+        } else {
+            WORK_PLACES.len()
+        };
         format!(
-            "[system]\nbrokerId={}\ndataPath={}\nnum.partitions=2\ngroup.min.session.timeout.ms=100\n\
+            "[system]\nbrokerId={}\ndataPath={}\nnum.partitions={partitions}\ngroup.min.session.timeout.ms=100\n\
              group.initial.rebalance.delay.ms=100\nlog.flush.offset.checkpoint.interval.ms=700\n\
              controlled.shutdown.drain.ms=300\nlog.segment.delete.delay.ms=100\n\
-             log.index.size.max.bytes={index_bytes}\nlog.index.interval.bytes={interval}\n{replicas}{topics}",
+             log.index.size.max.bytes={index_bytes}\nlog.index.interval.bytes={interval}\n{replicas}{groups}{topics}",
             self.index,
             self.data_dir().display()
         )
@@ -329,6 +344,29 @@ impl House {
             }
         }
     }
+}
+
+/// Short times for groups of all kinds, and one group that is a broadcast.
+fn settings_of_groups() -> String {
+    let session = work::SESSION_MS;
+    let kinds = ["consumer", "share", "streams"];
+    let mut settings: String = kinds
+        .map(|kind| {
+            format!(
+                "group.{kind}.min.session.timeout.ms={session}\ngroup.{kind}.session.timeout.ms={session}\n\
+                 group.{kind}.min.heartbeat.interval.ms=50\ngroup.{kind}.heartbeat.interval.ms=100\n\
+                 group.{kind}.assignment.interval.ms=50\n"
+            )
+        })
+        .concat();
+    let (deliveries, group) = (work::DELIVERIES_MAX, receiver::GROUP);
+    settings.push_str(&format!(
+        "group.streams.initial.rebalance.delay.ms=100\ngroup.share.record.lock.duration.ms=1000\n\
+         group.share.delivery.count.limit={deliveries}\n\
+         [group={group}]\nmetaq.consume.mode=broadcast\n[group={}]\nshare.auto.offset.reset=earliest\n",
+        super::sharer::GROUP
+    ));
+    settings
 }
 
 fn ends_of(context: &Context, watched: &[Place]) -> BTreeMap<Place, Ends> {

@@ -28,14 +28,21 @@ use super::client::name;
 use super::consumer::{Consumer, GROUP, records_of};
 use super::disk::{Disk, directory};
 use super::ensemble::{Ensemble, SESSION_TIMEOUT, Way};
-use super::history::{CACHED, End, Ends, History, Number, PAID_PLACES, PLACES, Place};
+use super::history::{
+    CACHED, End, Ends, History, Number, PAID, PAID_PLACES, PLACES, Place, WORK, WORK_PLACES,
+};
 use super::house::{Coordination, House};
+use super::member::Member;
 use super::operator::Operator;
+use super::owner::{self, Kind, Owner};
 use super::producer::Producer;
 use super::random::Random;
+use super::receiver::{self, Receiver};
 use super::router::{Brokers, Router};
+use super::sharer::{self, Sharer};
 use super::store::{Kept, Mood};
 use super::transactor::{Ledger, Transactor, read_along};
+use super::work::{Work, feed};
 
 pub use super::house::EPOCH_MS;
 
@@ -49,6 +56,10 @@ const READER_WAIT: Duration = Duration::from_secs(2);
 const PRODUCERS: usize = 3;
 const CONSUMERS: usize = 3;
 const TRANSACTORS: usize = 2;
+/// Of a group of each kind.
+const MEMBERS: usize = 3;
+/// Members of the broadcast group.
+const RECEIVERS: [&str; 2] = ["r0", "r1"];
 /// Ticks between two faults, for one broker and for more.
 const TICKS_A_FAULT: u64 = 35;
 const TICKS_A_FAULT_AMONG_MORE: u64 = 22;
@@ -62,6 +73,8 @@ pub enum What {
     Transactions,
     /// Three brokers, which all have a replica of each partition.
     Replicas,
+    /// A consumer group, a share group, a streams group and a broadcast group, on one broker, or on three.
+    Groups,
 }
 
 impl What {
@@ -71,6 +84,7 @@ impl What {
             Self::Cluster => "cluster",
             Self::Transactions => "transactions",
             Self::Replicas => "replicas",
+            Self::Groups => "groups",
         }
     }
 
@@ -80,6 +94,7 @@ impl What {
             Self::Cluster,
             Self::Transactions,
             Self::Replicas,
+            Self::Groups,
         ];
         all.into_iter().find(|what| what.name() == name)
     }
@@ -89,7 +104,7 @@ impl What {
         match self {
             Self::Broker => true,
             Self::Cluster | Self::Replicas => false,
-            Self::Transactions => seed.is_multiple_of(2),
+            Self::Transactions | Self::Groups => seed.is_multiple_of(2),
         }
     }
 
@@ -97,6 +112,16 @@ impl What {
         match self {
             Self::Broker | Self::Cluster | Self::Replicas => &PLACES,
             Self::Transactions => &PAID_PLACES,
+            Self::Groups => &WORK_PLACES,
+        }
+    }
+
+    /// The only topic that is created, where it is not the usual ones, and its partitions.
+    fn only_topic(self) -> Option<(&'static str, i32)> {
+        match self {
+            Self::Broker | Self::Cluster | Self::Replicas => None,
+            Self::Transactions => Some((PAID, 2)),
+            Self::Groups => Some((WORK, 4)),
         }
     }
 
@@ -110,6 +135,11 @@ impl What {
                     .collect()
             }
             Self::Transactions => (0..TRANSACTORS).map(|n| format!("x{n}")).collect(),
+            Self::Groups => {
+                let members =
+                    (0..MEMBERS).flat_map(|n| ["w", "s", "a"].map(|kind| format!("{kind}{n}")));
+                members.chain(RECEIVERS.map(str::to_owned)).collect()
+            }
         }
     }
 
@@ -118,6 +148,7 @@ impl What {
         match self {
             Self::Broker | Self::Cluster | Self::Replicas => PRODUCERS,
             Self::Transactions => TRANSACTORS,
+            Self::Groups => 1,
         }
     }
 }
@@ -190,6 +221,8 @@ struct World<'a> {
     brokers: Brokers,
     /// What became of the topics that come and go.
     topics: Topics,
+    /// What became of the records that groups work on.
+    work: Work,
 }
 
 /// By its number, of which broker.
@@ -231,7 +264,7 @@ fn moves_replicas(seed: u64) -> bool {
 fn hosts(what: What, seed: u64) -> Vec<String> {
     match (what, seed % 8) {
         _ if what.is_alone(seed) => vec!["broker".to_owned()],
-        (What::Cluster | What::Transactions, 5) => vec!["b0".to_owned()],
+        (What::Cluster | What::Transactions | What::Groups, 5) => vec!["b0".to_owned()],
         _ => (0..3).map(|n| format!("b{n}")).collect(),
     }
 }
@@ -300,7 +333,8 @@ fn simulate(what: What, seed: u64, history: &History) -> Result<(), String> {
         let served = house.clone();
         sim.host(&*house.host, move || served.clone().serve());
     }
-    let usual = what != What::Transactions;
+    let usual = what.only_topic().is_none();
+    let work = Work::new(history.clone());
     for n in (0..PRODUCERS).filter(|_| usual) {
         let idempotent = n > 0;
         let (brokers, phase) = (brokers.clone(), phase.clone());
@@ -318,12 +352,14 @@ fn simulate(what: What, seed: u64, history: &History) -> Result<(), String> {
             Ok(())
         });
     }
-    if !usual {
-        transact(&mut sim, &brokers, history, &phase, &mut part);
+    match what {
+        What::Broker | What::Cluster | What::Replicas => {}
+        What::Transactions => transact(&mut sim, &brokers, history, &phase, &mut part),
+        What::Groups => gather(&mut sim, &brokers, (history, &work), &phase, &mut part),
     }
     let topics = Topics::default();
     if brokers.ensemble.is_some() {
-        let (brokers, topics) = ((brokers.clone(), !usual), topics.clone());
+        let (brokers, topics) = ((brokers.clone(), what.only_topic()), topics.clone());
         let mut admin = Admin::new(brokers, topics, history.clone(), phase.clone(), part());
         if what == What::Replicas {
             admin.replicas = 3;
@@ -359,6 +395,7 @@ fn simulate(what: What, seed: u64, history: &History) -> Result<(), String> {
         repairs: Vec::new(),
         brokers,
         topics,
+        work,
     };
     let lived = world.live();
     let houses = world.houses.iter();
@@ -366,6 +403,9 @@ fn simulate(what: What, seed: u64, history: &History) -> Result<(), String> {
     history.note(|| format!("connections wrote {written} rounds"));
     if let Some(ensemble) = &world.brokers.ensemble {
         history.note(|| ensemble.summary(GROUP));
+    }
+    if what == What::Groups {
+        history.note(|| world.work.summary());
     }
     lived
 }
@@ -390,6 +430,53 @@ fn transact(
     let (brokers, history, phase) = (brokers.clone(), history.clone(), phase.clone());
     sim.client("bank-reader", async move {
         read_along(brokers, history, ledger, phase).await;
+        Ok(())
+    });
+}
+
+/// Adds members of groups of all kinds, and who writes what they work on.
+fn gather(
+    sim: &mut Sim<'_>,
+    brokers: &Brokers,
+    (history, work): (&History, &Work),
+    phase: &Phase,
+    part: &mut impl FnMut() -> Random,
+) {
+    let mut member = |name: &str, group| {
+        let told = (history.clone(), work.clone());
+        Member::new(name, group, brokers.clone(), told, (phase.clone(), part()))
+    };
+    for n in 0..MEMBERS {
+        let owners = [
+            ("w", owner::CONSUMERS, Kind::Consumer),
+            ("a", owner::STREAMS, Kind::Streams),
+        ];
+        for (letter, group, kind) in owners {
+            let name = format!("{letter}{n}");
+            let owner = Owner::new(kind, member(&name, group));
+            sim.client(name, async move {
+                owner.run().await;
+                Ok(())
+            });
+        }
+        let name = format!("s{n}");
+        let sharer = Sharer::new(member(&name, sharer::GROUP));
+        sim.client(name, async move {
+            sharer.run().await;
+            Ok(())
+        });
+    }
+    for instance in RECEIVERS {
+        let receiver = Receiver::new(instance, member(instance, receiver::GROUP));
+        sim.client(instance, async move {
+            receiver.run().await;
+            Ok(())
+        });
+    }
+    let (brokers, history, phase) = (brokers.clone(), history.clone(), phase.clone());
+    let random = part();
+    sim.client("feeder", async move {
+        feed(brokers, history, phase, random).await;
         Ok(())
     });
 }
@@ -421,7 +508,7 @@ impl World<'_> {
         let places: &[Place] = match self.what {
             What::Broker | What::Cluster | What::Replicas => &PLACES,
             // They were read along.
-            What::Transactions => &[],
+            What::Transactions | What::Groups => &[],
         };
         self.sim.client("reader", async move {
             for place in places.iter().copied() {
@@ -442,7 +529,7 @@ impl World<'_> {
         self.houses.iter().for_each(House::look_inside);
         match self.what {
             What::Replicas => self.compare_replicas(),
-            What::Broker | What::Cluster | What::Transactions => Ok(()),
+            What::Broker | What::Cluster | What::Transactions | What::Groups => Ok(()),
         }
     }
 
@@ -789,6 +876,7 @@ impl World<'_> {
         let is_read = match self.what {
             What::Broker | What::Cluster | What::Replicas => PLACES.iter().all(all),
             What::Transactions => self.phase.reader_ended.load(Ordering::Relaxed),
+            What::Groups => self.work_left().is_none(),
         };
         self.phase.producers_ended.load(Ordering::Relaxed) == self.what.writers()
             && is_read
@@ -845,8 +933,19 @@ impl World<'_> {
         self.topics.contradiction(topics)
     }
 
+    /// What groups have not come to.
+    fn work_left(&self) -> Option<String> {
+        let [first, second] = RECEIVERS;
+        let committed = [owner::CONSUMERS, first, second];
+        let owned = [owner::CONSUMERS, owner::STREAMS];
+        self.work.lacks(&self.ends(), (&owned, &committed))
+    }
+
     /// What it did not come to.
     fn late(&self) -> String {
+        if let Some(left) = self.work_left().filter(|_| self.what == What::Groups) {
+            return format!("it does not come to its end: {left}");
+        }
         let committed: Vec<i64> = PLACES
             .iter()
             .map(|place| self.history.committed_end(*place))
