@@ -17,6 +17,9 @@
 //!
 //! Of a compacted topic it was tried without the bound of the last stable offset, which nine of ten seeds find. Without the bound of
 //! what is synced nothing is found in 200 seeds: a segment is synced when it is sealed, before a cleaner looks.
+//!
+//! Of groups it was tried with partitions given away that others have, states of share partitions that are not read at a start, and
+//! acknowledgements answered before they are stored: found within four seeds; and with commits of anybody taken: within eighteen.
 
 #[path = "simulation/admin.rs"]
 mod admin;

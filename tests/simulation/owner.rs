@@ -98,6 +98,11 @@ impl Owner {
         if self.topic_id.is_none() {
             self.topic_id = Some(self.member.topic_id().await?);
         }
+        // Clients commit whether a heartbeat is due or not.
+        if self.kind == Kind::Consumer && self.member.random.one_in(4) {
+            self.member.read(&mut self.positions).await;
+            self.commit().await?;
+        }
         let told = self.beat(self.epoch).await?;
         self.hear(told);
         if self.kind == Kind::Consumer {
@@ -312,13 +317,15 @@ impl Owner {
             .with_member_id(text(&self.id))
             .with_generation_id_or_member_epoch(self.epoch)
             .with_topics(vec![topic]);
-        let (_, stored) = self.member.ask(9, &request).await?;
+        let (sent_ms, stored) = self.member.ask(9, &request).await?;
         for partition in &stored.topics[0].partitions {
             let index = partition.partition_index;
             match self.member.said(partition.error_code) {
                 Said::Done => {
                     let offset = self.positions[&index];
-                    self.member.work.committed(CONSUMERS, index, offset);
+                    let work = &self.member.work;
+                    work.committed_by(CONSUMERS, &self.id, (index, sent_ms));
+                    work.committed(CONSUMERS, index, offset);
                     self.committed.insert(index, offset);
                 }
                 Said::Elsewhere => {}

@@ -36,7 +36,8 @@ pub type Item = i32;
 /// Who owns what in one group.
 #[derive(Default)]
 struct Owner {
-    items: BTreeSet<Item>,
+    /// And since when it knows, ms.
+    items: BTreeMap<Item, u64>,
     /// When it sent what was answered last, ms.
     heard_ms: u64,
 }
@@ -99,10 +100,12 @@ impl Work {
         let own = owners.entry(member.to_owned()).or_default();
         own.heard_ms = sent_ms;
         let Some(items) = items else { return true };
-        let taken: Vec<Item> = items.difference(&own.items).copied().collect();
-        own.items.clone_from(items);
+        own.items.retain(|item, _| items.contains(item));
+        let is_new = |item: &&Item| !own.items.contains_key(*item);
+        let taken: Vec<Item> = items.iter().filter(is_new).copied().collect();
+        own.items.extend(taken.iter().map(|item| (*item, now_ms)));
         for (other, owner) in owners.iter_mut().filter(|(other, _)| *other != member) {
-            for item in taken.iter().filter(|item| owner.items.contains(item)) {
+            for item in taken.iter().filter(|item| owner.items.contains_key(item)) {
                 if owner.heard_ms + SESSION_MS > now_ms + CLOCKS_MS {
                     self.history.fail(format!(
                         "{group}: {item} is {member}'s, and {other}'s of whom was heard at {} ms",
@@ -111,7 +114,7 @@ impl Work {
                 }
             }
             // It was away for too long.
-            owner.items.retain(|item| !taken.contains(item));
+            owner.items.retain(|item, _| !taken.contains(item));
         }
         true
     }
@@ -120,6 +123,20 @@ impl Work {
     pub fn gone(&self, group: &'static str, member: &str) {
         let mut book = self.book.lock();
         book.owners.entry(group).or_default().remove(member);
+    }
+
+    /// What a member sent to be committed at `sent_ms` was: nobody else may have had the partition by then.
+    pub fn committed_by(&self, group: &'static str, member: &str, (item, sent_ms): (Item, u64)) {
+        let book = self.book.lock();
+        let owners = book.owners.get(group).into_iter().flatten();
+        for (other, owner) in owners.filter(|(other, _)| *other != member) {
+            let since_ms = owner.items.get(&item);
+            if let Some(since_ms) = since_ms.filter(|since| **since + CLOCKS_MS < sent_ms) {
+                self.history.fail(format!(
+                    "{group}: {member} committed {item} at {sent_ms} ms, which is {other}'s since {since_ms} ms"
+                ));
+            }
+        }
     }
 
     /// `who` is about to commit an offset.
@@ -200,7 +217,7 @@ impl Work {
             let members = book.owners.get(group);
             let items = members.into_iter().flatten();
             let items: Vec<Item> = items
-                .flat_map(|(_, owner)| owner.items.iter().copied())
+                .flat_map(|(_, owner)| owner.items.keys().copied())
                 .collect();
             if items.len() != WORK_PLACES.len() {
                 return Some(format!("{group}: {items:?} are owned"));
