@@ -9,7 +9,8 @@ import org.apache.kafka.clients.producer.*;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.serialization.*;
 
-/** Share consumers that acknowledge every record by itself, and one that waits for single records: BOOTSTRAP PID RECORDS CONSUMERS. Prints JSON. */
+/** Share consumers that acknowledge every record by itself, and one that waits for single records: BOOTSTRAP PID RECORDS CONSUMERS. Prints JSON.
+ *  With a fifth argument, SECONDS, RECORDS are produced and acknowledged each second for so long. */
 public class ShareLoad {
     static String bootstrap;
 
@@ -17,6 +18,10 @@ public class ShareLoad {
         bootstrap = args[0];
         long pid = Long.parseLong(args[1]);
         int records = Integer.parseInt(args[2]), consumers = Integer.parseInt(args[3]);
+        if (args.length > 4) {
+            try (Admin admin = Admin.create(Map.of("bootstrap.servers", bootstrap))) { paced(admin, records, consumers, Integer.parseInt(args[4])); }
+            System.exit(0);
+        }
         try (Admin admin = Admin.create(Map.of("bootstrap.servers", bootstrap))) {
             // Both brokers' code and the clients' own is run once before anything is counted.
             acknowledge(admin, "warm", pid, records / 5, consumers);
@@ -89,6 +94,46 @@ public class ShareLoad {
         double cpu = cpu(pid) - before;
         for (var thread : threads) thread.join();
         return new double[] {records / seconds, cpu * 1e6 / records};
+    }
+
+    /** So many records a second are produced and acknowledged one by one; prints how many a second were, once all are joined and warm. */
+    static void paced(Admin admin, int rate, int consumers, int seconds) throws Exception {
+        prepare(admin, "paced", 4);
+        var done = new AtomicBoolean();
+        var acknowledged = new AtomicLong();
+        var threads = new ArrayList<Thread>();
+        for (int n = 0; n < consumers; n++) {
+            var thread = new Thread(() -> {
+                try (var consumer = consumer("paced", 500)) {
+                    while (!done.get()) {
+                        for (var record : consumer.poll(Duration.ofMillis(100))) {
+                            consumer.acknowledge(record, AcknowledgeType.ACCEPT);
+                            acknowledged.incrementAndGet();
+                        }
+                        consumer.commitAsync();
+                    }
+                }
+            });
+            thread.start();
+            threads.add(thread);
+        }
+        try (var producer = producer()) {
+            long began = System.nanoTime(), sent = 0, counted = 0, from = 0;
+            int warm = 10;
+            while (System.nanoTime() - began < (warm + seconds) * 1_000_000_000L) {
+                long due = (System.nanoTime() - began) * rate / 1_000_000_000L;
+                for (; sent < due; sent++) producer.send(new ProducerRecord<>("paced", (int) (sent % 4), null, new byte[100]));
+                if (from == 0 && System.nanoTime() - began > warm * 1_000_000_000L) {
+                    from = System.nanoTime();
+                    counted = acknowledged.get();
+                    System.out.println("warm");
+                }
+                Thread.sleep(1);
+            }
+            System.out.printf(Locale.ROOT, "%.0f%n", (acknowledged.get() - counted) * 1e9 / (System.nanoTime() - from));
+        }
+        done.set(true);
+        for (var thread : threads) thread.join();
     }
 
     /** From the call of send to the record's arrival at the one consumer of an idle system, ms: median and 99th percentile. */

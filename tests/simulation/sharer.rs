@@ -1,6 +1,6 @@
 //! A member of a share group (KIP-932): it is given records, says of each that it is done, or gives it back, or says nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use metaq_protocol::messages::share_acknowledge_request::{
@@ -13,7 +13,7 @@ use metaq_protocol::messages::{
 use uuid::Uuid;
 
 use super::client::{NoAnswer, name, text};
-use super::history::{WORK, WORK_PLACES};
+use super::history::WORK;
 use super::member::{Member, Said, Whim};
 use super::router::now_ms;
 
@@ -40,6 +40,8 @@ pub struct Sharer {
     topic_id: Option<Uuid>,
     id: String,
     epoch: i32,
+    /// The partitions that it was told to read. What others have not been told of may begin anew.
+    assigned: BTreeSet<i32>,
     /// The next epoch of the session with each broker.
     sessions: BTreeMap<usize, i32>,
 }
@@ -51,6 +53,7 @@ impl Sharer {
             member,
             topic_id: None,
             epoch: 0,
+            assigned: BTreeSet::new(),
             sessions: BTreeMap::new(),
         }
     }
@@ -76,6 +79,7 @@ impl Sharer {
     fn begin_anew(&mut self) {
         self.id = self.member.next_id();
         self.epoch = 0;
+        self.assigned.clear();
         self.sessions.clear();
     }
 
@@ -101,7 +105,7 @@ impl Sharer {
             self.member.history.fail(what);
         }
         self.epoch = epoch;
-        let places = WORK_PLACES.into_iter();
+        let places = self.assigned.iter().map(|index| (WORK, *index));
         let by_leader = self.member.router.by_leader(places).await?;
         for (leader, places) in by_leader {
             let indexes: Vec<i32> = places.iter().map(|place| place.1).collect();
@@ -121,6 +125,10 @@ impl Sharer {
             .with_member_epoch(epoch)
             .with_subscribed_topic_names((epoch != LEAVE).then(|| vec![name(WORK)]));
         let (_, told) = self.member.ask(1, &request).await?;
+        if let Some(assignment) = told.assignment {
+            let topics = assignment.topic_partitions.into_iter();
+            self.assigned = topics.flat_map(|topic| topic.partitions).collect();
+        }
         Ok((told.error_code, told.member_epoch))
     }
 
