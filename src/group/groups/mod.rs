@@ -155,6 +155,11 @@ pub(super) enum Then {
     Nothing,
 }
 
+fn check_interval_ms(context: &GroupContext) -> i64 {
+    let interval = context.limits.offsets_check_interval;
+    interval.as_millis().max(1) as i64
+}
+
 /// See the module's documentation.
 pub(super) struct Groups {
     context: Arc<GroupContext>,
@@ -164,8 +169,11 @@ pub(super) struct Groups {
     groups: BTreeMap<String, Group>,
     /// Timers of groups, ms.
     deadlines: BTreeSet<(i64, String)>,
-    /// When retention is checked, ms.
+    /// When it is checked what is over, ms.
     check_at_ms: i64,
+    /// Before this no group or offset expires, ms: as with Kafka, whoever comes to a new coordinator finds an empty group still.
+    /// A member of KIP-848 does not outlive the loss of its group, as it does that of its membership.
+    expires_from_ms: i64,
     waiting: HashMap<Waiter, Waiting>,
     last_waiter: Waiter,
     last_number: WriteNumber,
@@ -191,6 +199,7 @@ impl Machine for Groups {
             groups: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             check_at_ms: from.now_ms,
+            expires_from_ms: from.now_ms.saturating_add(check_interval_ms(from.context)),
             waiting: HashMap::new(),
             last_waiter: 0,
             last_number: 1,
@@ -325,10 +334,12 @@ impl Machine for Groups {
             }
         }
         if self.check_at_ms <= now_ms {
+            self.check_at_ms = now_ms.saturating_add(check_interval_ms(&self.context));
             self.expire_producers(now_ms);
-            let interval = self.context.limits.offsets_check_interval;
-            self.check_at_ms = now_ms.saturating_add(interval.as_millis().max(1) as i64);
-            self.expire(now_ms);
+            self.remove_orphans(now_ms);
+            if self.expires_from_ms <= now_ms {
+                self.expire(now_ms);
+            }
         }
     }
 

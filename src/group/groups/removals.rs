@@ -210,7 +210,6 @@ impl Groups {
 
     /// Removes offsets whose retention is over, and groups that have nothing left.
     pub(super) fn expire(&mut self, now_ms: i64) {
-        self.remove_orphans(now_ms);
         let retention_ms = self.context.limits.offsets_retention_ms;
         let mut over = Vec::new();
         let in_use = self.client_ids_in_use(now_ms);
@@ -243,7 +242,7 @@ impl Groups {
     }
 
     /// Offsets of topics that are gone; usually their deletion was noticed.
-    fn remove_orphans(&mut self, now_ms: i64) {
+    pub(super) fn remove_orphans(&mut self, now_ms: i64) {
         let groups = self.groups.values();
         let orphans =
             groups.flat_map(|group| group.offsets.orphans(|topic| self.topics.id_of(topic)));

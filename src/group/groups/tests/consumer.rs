@@ -41,6 +41,26 @@ fn an_answer_waits_until_what_it_says_is_stored_and_the_same_comes_after_a_takeo
     assert_eq!(bench.store(Ok(())), 0, "a heartbeat that changes nothing");
 }
 
+/// Java's consumer ends when it is told that there is no such group, and joins again when it is told that it is no member.
+#[test]
+fn a_group_whose_members_were_thrown_out_is_there_for_a_while_after_a_takeover() {
+    let mut bench = Bench::new();
+    let _joined = beat(&mut bench, "a", 0);
+    store_all(&mut bench);
+    bench.now_ms += 50_000;
+    bench.groups.tick(bench.now_ms);
+    store_all(&mut bench);
+    bench.reload();
+    bench.groups.tick(bench.now_ms);
+    store_all(&mut bench);
+    let late = beat(&mut bench, "a", 2).try_recv().unwrap().unwrap_err();
+    assert_eq!(late.error, GroupError::UnknownMemberId);
+    bench.now_ms += CHECK_INTERVAL_MS;
+    bench.groups.tick(bench.now_ms);
+    store_all(&mut bench);
+    assert!(!bench.exists());
+}
+
 #[test]
 fn what_could_not_be_stored_is_an_error_and_is_stored_again() {
     let mut bench = Bench::new();
