@@ -52,14 +52,14 @@ public class ShareLoad {
         return consumer;
     }
 
-    static Producer<byte[], byte[]> producer() {
-        return new KafkaProducer<>(Map.of("bootstrap.servers", bootstrap), new ByteArraySerializer(), new ByteArraySerializer());
+    static Producer<byte[], byte[]> producer(int lingerMs) {
+        return new KafkaProducer<>(Map.of("bootstrap.servers", bootstrap, "linger.ms", lingerMs), new ByteArraySerializer(), new ByteArraySerializer());
     }
 
     /** Records a second, and CPU of the broker a record, us. */
     static double[] acknowledge(Admin admin, String name, long pid, int records, int consumers) throws Exception {
         prepare(admin, name, 8);
-        try (var producer = producer()) {
+        try (var producer = producer(5)) {
             for (int n = 0; n < records; n++) producer.send(new ProducerRecord<>(name, n % 8, null, new byte[100]));
         }
         var seen = ConcurrentHashMap.<Long>newKeySet();
@@ -117,7 +117,7 @@ public class ShareLoad {
             thread.start();
             threads.add(thread);
         }
-        try (var producer = producer()) {
+        try (var producer = producer(5)) {
             long began = System.nanoTime(), sent = 0, counted = 0, from = 0;
             int warm = 10;
             while (System.nanoTime() - began < (warm + seconds) * 1_000_000_000L) {
@@ -140,7 +140,8 @@ public class ShareLoad {
     static double[] waits(Admin admin, String name) throws Exception {
         prepare(admin, name, 1);
         var waits = new ArrayList<Double>();
-        try (var producer = producer(); var consumer = consumer(name, 500)) {
+        // By default the producer itself waits 5 ms, on either broker.
+        try (var producer = producer(0); var consumer = consumer(name, 500)) {
             var arrived = new SynchronousQueue<Long>();
             var done = new AtomicBoolean();
             var reader = new Thread(() -> {

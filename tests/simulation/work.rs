@@ -161,10 +161,11 @@ impl Work {
 
     /// An offset was told to somebody who asked when `at_least` was committed.
     pub fn found(&self, (who, partition): (&str, i32), at_least: i64, offset: i64) {
-        let book = self.book.lock();
-        let commits = book.commits.get(&(who.to_owned(), partition));
-        let sent = commits.map_or(0, |commits| commits.sent);
-        let offset = offset.max(0);
+        let mut book = self.book.lock();
+        let commits = book.commits.entry((who.to_owned(), partition)).or_default();
+        let (sent, offset) = (commits.sent, offset.max(0));
+        // Also where the answer was lost.
+        commits.answered = commits.answered.max(offset);
         if !(at_least..=sent).contains(&offset) {
             self.history.fail(format!(
                 "{who}: the offset of {partition} is {offset}, not {at_least} to {sent}"
