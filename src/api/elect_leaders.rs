@@ -2,6 +2,8 @@
 //!
 //! - Without a list of partitions (all of them) those that need no election are not named, as by Kafka.
 //! - Where nothing can be elected, PREFERRED_LEADER_NOT_AVAILABLE or ELIGIBLE_LEADERS_NOT_AVAILABLE.
+//! - An unclean election of a partition with ordering=strict is ELIGIBLE_LEADERS_NOT_AVAILABLE, with what to do instead.
+//! - Election type 100, which Kafka does not have, has another replica in sync lead such a partition (`metaq partition fail-over`).
 
 use std::sync::Arc;
 
@@ -27,6 +29,8 @@ pub(super) const API: Api = Api {
 const PREFERRED: i8 = 0;
 /// Any replica is.
 const UNCLEAN: i8 = 1;
+/// Any replica in sync is, though the order is strict; MetaQ's own.
+pub const FAIL_OVER: i8 = 100;
 
 async fn handle(
     cx: Arc<Context>,
@@ -36,14 +40,14 @@ async fn handle(
     if let Err(denied) = authorize(&cx, &caller, Operation::Alter, Resource::Cluster) {
         return ElectLeadersResponse::default().with_error_code(denied.code());
     }
-    if caller.version > 0 && !matches!(request.election_type, PREFERRED | UNCLEAN) {
-        return of_no_type(request);
-    }
-    let image = cx.cluster.image();
-    let election = match caller.version > 0 && request.election_type == UNCLEAN {
-        true => Election::Unclean,
-        false => Election::Preferred,
+    let election = match request.election_type {
+        _ if caller.version == 0 => Election::Preferred,
+        PREFERRED => Election::Preferred,
+        UNCLEAN => Election::Unclean,
+        FAIL_OVER => Election::FailOver,
+        _ => return of_no_type(request),
     };
+    let image = cx.cluster.image();
     let all = request.topic_partitions.is_none();
     let asked = request.topic_partitions.unwrap_or_else(|| {
         let every = |topic: &Arc<Topic>| {

@@ -228,7 +228,10 @@ impl WireError for ElectionRefusal {
             }
             Self::NotNeeded => ResponseError::ElectionNotNeeded,
             Self::PreferredNotAvailable => ResponseError::PreferredLeaderNotAvailable,
-            Self::NoneEligible => ResponseError::EligibleLeadersNotAvailable,
+            Self::NoneEligible | Self::StrictOrder { .. } | Self::NoneInSync(..) => {
+                ResponseError::EligibleLeadersNotAvailable
+            }
+            Self::OrdinaryOrder(_) => ResponseError::InvalidRequest,
         }
     }
 }

@@ -123,6 +123,7 @@ pub use alter_partition::alter_partitions_here;
 pub use api_versions::unsupported_version;
 pub use context::{Caller, Context, wire_name as error_name};
 pub use describe_share_group_offsets::share_starts;
+pub use elect_leaders::FAIL_OVER;
 pub use fetch_sessions::FetchSessions;
 pub use forward::FORWARDED;
 pub use in_transaction::TRANSACTIONS;

@@ -1,6 +1,6 @@
 //! `metaq cluster drain`: others lead what a broker leads, until that is undone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -9,7 +9,9 @@ use serde::Serialize;
 use super::Failure;
 use super::client::{Address, Client};
 use super::config::alter;
-use super::moves::{BROKER_RESOURCE, Known, Layout, Reluctance, elect_preferred, reluctance};
+use super::moves::{
+    BROKER_RESOURCE, Known, Layout, Reluctance, elect_preferred, is_strictly_ordered, reluctance,
+};
 use super::output::{counted, print, say};
 use super::reassign::broker_number;
 use crate::cluster::DRAINED;
@@ -24,8 +26,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug, Args)]
 #[command(
     after_help = "It outlives restarts of the broker, and is undone by --undo alone. The broker goes on copying what others lead,
-and leads what no other one that is in sync can: that is listed, and the exit code is 1. It stays the controller,
-where it is that.
+and leads what no other one that is in sync can, and what has ordering=strict: that is listed, and the exit code is 1.
+It stays the controller, where it is that.
 
 Examples:
   metaq cluster drain 2
@@ -119,10 +121,14 @@ impl Drain {
                 others.insert(id, reluctance);
             }
         }
+        let strict = strictly_ordered(client, &before)?;
         let until = Instant::now() + MOVE_WAIT;
         let left = loop {
             let left = self.leads(&Layout::of_controller(client)?);
-            let may_go = |known: &Known| known.isr.iter().any(|id| others.get(id) == Some(&None));
+            let may_go = |known: &Known| {
+                let leads = |id: &i32| others.get(id) == Some(&None);
+                known.isr.iter().any(leads) && !strict.contains(&known.topic)
+            };
             if !left.iter().any(may_go) || Instant::now() > until {
                 break left;
             }
@@ -137,16 +143,15 @@ impl Drain {
         if was_drained.is_some() {
             self.until_it_knows(client, true);
         }
-        let left = left.iter().map(|known| self.stays(known, &others));
-        self.tell(moved, left.collect(), was_drained)
-    }
-
-    fn stays(&self, known: &Known, others: &Others) -> Stays {
-        Stays {
+        let left = left.iter().map(|known| Stays {
             topic: known.topic.clone(),
             partition: known.partition,
-            why: why_it_stays(known, self.broker, others),
-        }
+            why: match strict.contains(&known.topic) {
+                true => "its order is strict: it has no other leader",
+                false => why_it_stays(known, self.broker, &others),
+            },
+        });
+        self.tell(moved, left.collect(), was_drained)
     }
 
     fn tell(
@@ -231,6 +236,18 @@ impl Drain {
         say(self.address.json, &told, &sentence);
         Ok(())
     }
+}
+
+/// The topics of partitions that have ordering=strict.
+fn strictly_ordered(client: &mut Client, of: &[Known]) -> Result<BTreeSet<String>, Failure> {
+    let topics: BTreeSet<&String> = of.iter().map(|known| &known.topic).collect();
+    let mut strict = BTreeSet::new();
+    for topic in topics {
+        if is_strictly_ordered(client, topic)? {
+            strict.insert(topic.clone());
+        }
+    }
+    Ok(strict)
 }
 
 /// Why no other broker leads a partition. `others` are those that are there.

@@ -20,6 +20,7 @@ use super::spread::{Host, Hosts, spread};
 use crate::cluster::{DRAINED, is_internal_name};
 
 pub(super) const BROKER_RESOURCE: i8 = 4;
+pub(super) const TOPIC_RESOURCE: i8 = 2;
 const TIMEOUT_MS: i32 = 30_000;
 const PREFERRED: i8 = 0;
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -138,6 +139,14 @@ pub(super) fn reluctance(client: &mut Client, id: i32) -> Result<Option<Reluctan
     let mut reasons = reasons.into_iter();
     let found = reasons.find(|(_, key, value)| is_set(key, value));
     Ok(found.map(|(reason, ..)| reason))
+}
+
+/// Whether the home broker of each of a topic's partitions alone leads it.
+pub(super) fn is_strictly_ordered(client: &mut Client, topic: &str) -> Result<bool, Failure> {
+    let configs = describe(client, None, TOPIC_RESOURCE, topic)?;
+    let mut configs = configs.iter();
+    let found = configs.find(|config| config.name.as_str() == "ordering");
+    Ok(found.is_some_and(|config| config.value.as_deref() == Some("strict")))
 }
 
 /// A partition whose replicas are to be others, or in another order.

@@ -1,4 +1,4 @@
-//! `metaq partition list|open|close|delete|move`.
+//! `metaq partition list|open|close|delete|move|fail-over`.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,9 +11,10 @@ use metaq_protocol::messages::delete_records_request::{
     DeleteRecordsPartition, DeleteRecordsTopic,
 };
 use metaq_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
+use metaq_protocol::messages::elect_leaders_request::TopicPartitions;
 use metaq_protocol::messages::metadata_response::MetadataResponseTopic;
 use metaq_protocol::messages::{
-    AlterReplicaLogDirsRequest, DeleteRecordsRequest, DescribeLogDirsRequest,
+    AlterReplicaLogDirsRequest, DeleteRecordsRequest, DescribeLogDirsRequest, ElectLeadersRequest,
 };
 use metaq_protocol::protocol::StrBytes;
 use serde::Serialize;
@@ -21,15 +22,18 @@ use serde::Serialize;
 use super::Failure;
 use super::client::{Address, Client, check, topic_name};
 use super::config::{alter, describe};
+use super::moves::TOPIC_RESOURCE;
 use super::output::{or_dash, print};
 use super::topic::{identity_of, metadata, offsets};
+use crate::api::FAIL_OVER;
 use crate::config::Value;
 
-const TOPIC_RESOURCE: i8 = 2;
 const CLOSED: &str = "closed.partitions";
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 const TIMEOUT_MS: i32 = 30_000;
+const NOT_ACCEPTED: &str = "with ordering=strict a partition waits for its home broker, so that its order never breaks. \
+    --accept-reordering has another replica that is in sync lead; metaq partition fail-over --help says what that costs";
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 /// See the module's documentation.
@@ -88,6 +92,25 @@ enum Action {
         /// Do not wait until they are there.
         #[arg(long)]
         no_wait: bool,
+        #[command(flatten)]
+        address: Address,
+    },
+    /// Have another replica lead partitions that wait for their home broker because the topic has ordering=strict.
+    #[command(
+        after_help = "A replica that is in sync leads, until the home broker is in sync again: then that one leads. What
+the home broker alone has (acks=1) is cut off when it is back, and what its producers had in flight
+may be taken twice or in another order, where they are not idempotent.
+
+Where the home broker does not come back, give the partitions another one (metaq topic reassign).
+
+Example: metaq partition fail-over --topic binlog --start 0 --accept-reordering"
+    )]
+    FailOver {
+        #[command(flatten)]
+        which: Which,
+        /// Take it that the order may break where the lead changes.
+        #[arg(long)]
+        accept_reordering: bool,
         #[command(flatten)]
         address: Address,
     },
@@ -171,6 +194,14 @@ impl Partition {
                 no_wait,
                 address,
             } => move_to(&which, &to, no_wait, &address),
+            Action::FailOver {
+                which,
+                accept_reordering,
+                address,
+            } => match accept_reordering {
+                true => fail_over(&which, &address),
+                false => Err(NOT_ACCEPTED.into()),
+            },
         }
     }
 }
@@ -413,5 +444,40 @@ fn move_to(which: &Which, to: &str, no_wait: bool, address: &Address) -> Result<
             eprintln!("{moving} of {} partitions still move", indexes.len());
         }
         std::thread::sleep(LOOK_PAUSE);
+    }
+}
+
+/// Has another replica that is in sync lead.
+fn fail_over(which: &Which, address: &Address) -> Result<(), Failure> {
+    let mut client = Client::connect(address)?;
+    let topic = metadata(&mut client, &which.topic)?;
+    let indexes = which.indexes(&topic)?;
+    let asked = TopicPartitions::default()
+        .with_topic(topic_name(&which.topic))
+        .with_partitions(indexes.clone());
+    let request = ElectLeadersRequest::default()
+        .with_election_type(FAIL_OVER)
+        .with_topic_partitions(Some(vec![asked]))
+        .with_timeout_ms(TIMEOUT_MS);
+    let response = client.ask(2, &request)?;
+    check("fail-over", response.error_code, None)?;
+    let results = response.replica_election_results.iter();
+    let results = results.flat_map(|topic| &topic.partition_result);
+    let (mut done, mut refused) = (Vec::new(), Vec::new());
+    for result in results {
+        let what = format!("{} partition {}", which.topic, result.partition_id);
+        match check(&what, result.error_code, result.error_message.as_deref()) {
+            Ok(()) => done.push(result.partition_id),
+            Err(failure) => refused.push(failure),
+        }
+    }
+    if !done.is_empty() {
+        let what = "another replica leads until the home broker is in sync again";
+        said(address, &which.topic, &done, what);
+    }
+    match refused.len() {
+        0 => Ok(()),
+        1 => Err(refused.remove(0)),
+        n => Err(format!("{n} partitions are refused, such as {}", refused[0]).into()),
     }
 }

@@ -10,13 +10,15 @@ use uuid::Uuid;
 
 use super::changes::ClusterError;
 use super::controller::Controller;
-use super::image::{Broker, Image, PartitionInfo};
+use super::image::{Broker, Image, PartitionInfo, Topic};
 use super::membership::{self, Directories, Membership};
 use super::partition_changes::{IsrProposal, IsrRefusal};
 use super::publish::Publisher;
 use super::topic_nodes;
 use super::view::{ClusterEvent, View};
-use crate::config::{ClientMetricsSubscription, ConfigError, LiveConfig, Reload, TopicOverrides};
+use crate::config::{
+    ClientMetricsSubscription, ConfigError, LiveConfig, Reload, TopicConfig, TopicOverrides,
+};
 use crate::log::uuid_to_base64;
 use crate::meta::records::{ClusterRecord, RECORD_VERSION, decode, encode};
 use crate::meta::{Change, MetaError, MetaStore, Op, paths, upgrade_topics};
@@ -138,6 +140,13 @@ impl Cluster {
     /// What a topic gets from the broker's configuration, under its own overrides.
     pub fn defaults_for(&self, topic: &str) -> TopicOverrides {
         self.view.reconciler().defaults_for(topic)
+    }
+
+    /// Whether the home broker of each of a topic's partitions alone leads it.
+    pub fn is_strictly_ordered(&self, topic: &Topic) -> bool {
+        let broker = &self.defaults_for(&topic.name);
+        let overrides = &topic.overrides;
+        TopicConfig { overrides, broker }.is_strictly_ordered()
     }
 
     /// All client metrics subscriptions, by name.

@@ -4,6 +4,10 @@
 //! Who may lead, in this order: a replica that is in sync; one that is eligible (`elr`), because nothing is committed while
 //! fewer are in sync than `min.insync.replicas`, so that it has all that is; where the topic lets it, any replica. The in-sync
 //! replicas of a partition that none leads are those that may come back and lead: unlike Kafka's they are never empty.
+//!
+//! Where the topic's order is strict (`ordering`), its home broker leads and no other one: the first replica, or as long as
+//! that one lacks what is committed, the one that led last. While neither is there nobody leads, and all that were in sync
+//! stay so, because nothing is added. See [`Change::elect_strictly`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +24,8 @@ pub(super) struct Rules<'a> {
     pub(super) min_isr: usize,
     /// Whether any replica may lead where none is eligible (`unclean.leader.election.enable`).
     pub(super) unclean: bool,
+    /// Whether the home broker alone leads (`ordering=strict`), also where the topic lets any replica lead.
+    pub(super) strict: bool,
 }
 
 impl Rules<'_> {
@@ -57,6 +63,8 @@ pub(super) enum Preference {
     Leader,
     /// The first replica.
     FirstReplica,
+    /// Any that has all, also where the order is strict: an operator's fail-over.
+    AnyInSync,
 }
 
 /// A change to a partition: its parts are set, and [`Change::made`] tells the state that follows.
@@ -188,6 +196,9 @@ impl<'a> Change<'a> {
 
     /// The leader, those in sync with it, and whether it has all that is committed. `pool` are those that were in sync.
     fn elect(&self, pool: &[i32]) -> (i32, Vec<i32>, bool) {
+        if self.rules.strict {
+            return self.elect_strictly(pool);
+        }
         let active = |id: &i32| self.rules.is_active(*id);
         let in_sync: Vec<i32> = pool.iter().copied().filter(active).collect();
         if let Some(leader) = self.choose(&in_sync) {
@@ -198,11 +209,7 @@ impl<'a> Change<'a> {
         if lasts && pool.contains(&self.before.leader) {
             return (self.before.leader, vec![self.before.leader], true);
         }
-        // Where enough are in sync, by a setting that was changed, more is committed than the eligible ones have.
-        let is_short = self.before.isr.len() < self.rules.min_isr;
-        let eligible = in_order(&self.replicas, |id| {
-            is_short && self.before.elr.contains(&id) && !self.lost.contains(&id) && active(&id)
-        });
+        let eligible = self.eligible();
         if let Some(leader) = self.choose(&eligible) {
             return (leader, vec![leader], true);
         }
@@ -211,6 +218,69 @@ impl<'a> Change<'a> {
             Some(leader) => (leader, vec![leader], false),
             None => (NO_LEADER, pool.to_vec(), true),
         }
+    }
+
+    /// Those that are there, and have all that is committed though they are not in sync.
+    fn eligible(&self) -> Vec<i32> {
+        // Where enough are in sync, by a setting that was changed, more is committed than these have.
+        let is_short = self.before.isr.len() < self.rules.min_isr;
+        in_order(&self.replicas, |id| {
+            let has_all = self.before.elr.contains(&id) && !self.lost.contains(&id);
+            is_short && has_all && self.rules.is_active(id)
+        })
+    }
+
+    /// As [`Self::elect`], where the order is strict. A home broker that is drained leads, and one that is about to stop leads until
+    /// it is gone. While it is waited for, those that were in sync stay so.
+    fn elect_strictly(&self, pool: &[i32]) -> (i32, Vec<i32>, bool) {
+        let stays = |id: &i32| self.rules.is_active(*id) || self.lasts_as_leader(*id);
+        let in_sync: Vec<i32> = pool.iter().copied().filter(stays).collect();
+        let eligible = self.eligible();
+        let mut candidates = self.home();
+        if self.preference == Preference::AnyInSync {
+            candidates.extend(in_sync.iter().chain(&eligible));
+        }
+        candidates.retain(|id| !self.rules.follows_only(*id));
+        let first_of = |those: &[i32]| candidates.iter().copied().find(|id| those.contains(id));
+        if let Some(leader) = first_of(&in_sync) {
+            return (leader, in_sync, true);
+        }
+        if let Some(leader) = first_of(&eligible) {
+            return (leader, vec![leader], true);
+        }
+        let waiting = in_order(&self.replicas, |id| {
+            self.before.isr.contains(&id) && !self.lost.contains(&id)
+        });
+        match waiting.iter().any(|id| !self.rules.follows_only(*id)) {
+            true => (NO_LEADER, waiting, true),
+            false => (NO_LEADER, self.held(), true),
+        }
+    }
+
+    /// Who may lead where the order is strict, where it has all that is committed: the first replica, then the one that led
+    /// last. While replicas move only that one: the first of them is the home broker from when the move is over.
+    fn home(&self) -> Vec<i32> {
+        let last = match self.before.leader {
+            NO_LEADER => self.before.last_known_leader,
+            leader => leader,
+        };
+        let moves = !self.adding.is_empty() || !self.removing.is_empty();
+        let mut may_lead = self.replicas.iter().copied();
+        let first = may_lead.find(|id| !self.rules.follows_only(*id));
+        let first = first.filter(|_| !moves || last == NO_LEADER);
+        first.into_iter().chain([last]).collect()
+    }
+
+    /// Whether it leads and is registered, though perhaps about to stop.
+    fn lasts_as_leader(&self, id: i32) -> bool {
+        id == self.before.leader && self.rules.brokers.contains_key(&id)
+    }
+
+    /// Whether a broker that would leave the in-sync replicas of ordinary order stays in those of strict order: who leads it
+    /// again after a restart, and until it is gone, with all that it had.
+    fn stays_at_home(&self, id: i32) -> bool {
+        let is_there = self.rules.is_active(id) || self.lasts_as_leader(id);
+        self.rules.strict && is_there && !self.lost.contains(&id) && self.home().contains(&id)
     }
 
     /// The one that leads of those that may, in the order of the replicas; none that only follows. A broker that is drained, or takes no messages,
@@ -225,7 +295,7 @@ impl<'a> Change<'a> {
             false => willing,
         };
         let preferred = match self.preference {
-            Preference::Leader => None,
+            Preference::Leader | Preference::AnyInSync => None,
             Preference::FirstReplica => self.replicas.first().copied(),
         };
         let preferred = [preferred, Some(self.before.leader)].into_iter().flatten();
@@ -261,7 +331,9 @@ pub(super) fn settled(
     change.lost = &returned.lost;
     change.is_deposed = returned.renewed.contains(&before.leader);
     let left = |id: &i32| returned.renewed.contains(id) || returned.lost.contains(id);
-    change.isr.retain(|id| rules.is_active(*id) && !left(id));
+    let is_in_sync = |id: &i32| rules.is_active(*id) && !left(id) || change.stays_at_home(*id);
+    let in_sync = before.isr.iter().copied().filter(is_in_sync);
+    change.isr = in_sync.collect();
     change.made()
 }
 

@@ -3,12 +3,13 @@
 //! It says so in its registration. The controller, whoever that is by then, settles the partitions without it and deals its
 //! groups to others; the broker waits until the image says that they have them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::cluster::Cluster;
-use super::image::Image;
+use super::image::{PartitionInfo, Topic};
 
 /// How long a broker that is to stop waits for others to lead what it leads.
 const HAND_OVER_MAX: Duration = Duration::from_secs(5);
@@ -29,7 +30,7 @@ impl Cluster {
         let done = async {
             while {
                 images.borrow_and_update();
-                has_more_than_its_own(&self.image(), own)
+                self.has_more_than_its_own(own)
             } && images.changed().await.is_ok()
             {}
         };
@@ -42,27 +43,30 @@ impl Cluster {
         };
         tracing::info!(?took, "others lead and coordinate what they can");
     }
-}
-
-/// Whether a broker that is about to stop has something that another one can have.
-fn has_more_than_its_own(image: &Image, id: i32) -> bool {
-    let Some(own) = image.brokers.get(&id) else {
-        return false;
-    };
-    if !own.shutting_down {
-        // This broker has not heard of it itself.
-        return true;
+    /// Whether a broker that is about to stop has something that another one can have. What it leads in strict order none can.
+    fn has_more_than_its_own(&self, id: i32) -> bool {
+        let image = self.image();
+        let Some(own) = image.brokers.get(&id) else {
+            return false;
+        };
+        if !own.shutting_down {
+            // This broker has not heard of it itself.
+            return true;
+        }
+        let lasts = |other: &i32| {
+            let other = image.brokers.get(other);
+            other.is_some_and(|other| !other.shutting_down)
+        };
+        if !image.brokers.keys().any(lasts) {
+            return false;
+        }
+        let coordinates = image.slots.iter().any(|slot| slot.owner == id);
+        let is_led = |info: &PartitionInfo| info.leader == id && info.isr.iter().any(lasts);
+        let may_go = |topic: &Arc<Topic>| {
+            topic.partitions.iter().any(is_led) && !self.is_strictly_ordered(topic)
+        };
+        coordinates || image.topics().any(may_go)
     }
-    let lasts = |other: &i32| {
-        let other = image.brokers.get(other);
-        other.is_some_and(|other| !other.shutting_down)
-    };
-    if !image.brokers.keys().any(lasts) {
-        return false;
-    }
-    let coordinates = image.slots.iter().any(|slot| slot.owner == id);
-    let mut partitions = image.topics().flat_map(|topic| &topic.partitions);
-    coordinates || partitions.any(|info| info.leader == id && info.isr.iter().any(lasts))
 }
 
 #[cfg(test)]
@@ -90,6 +94,12 @@ mod tests {
             NewTopic {
                 partitions: 2,
                 ..NewTopic::with_defaults("once")
+            },
+            NewTopic {
+                partitions: 2,
+                replication_factor: 2,
+                config: vec![("ordering".to_owned(), Some("strict".to_owned()))],
+                ..NewTopic::with_defaults("strict")
             },
         ];
         let made = cluster.controller().create_topics(&wanted, false).await;
@@ -119,6 +129,8 @@ mod tests {
         assert_eq!(led("t"), [(1, vec![1]), (1, vec![1])]);
         // What is kept once it leads until it is gone.
         assert_eq!(led("once"), [(0, vec![0]), (1, vec![1])]);
+        // And what is kept in strict order, with who is in sync.
+        assert_eq!(led("strict"), [(0, vec![0, 1]), (1, vec![1])]);
         assert!(image.slots.iter().all(|slot| slot.owner == 1));
         // The other one goes too: nothing can be had by anybody.
         let going = text(cluster.meta(), &paths::broker_master(1))
@@ -130,7 +142,7 @@ mod tests {
         );
         put(cluster.meta(), &paths::broker_master(1), &going).await;
         cluster.membership.reload_brokers().await.unwrap();
-        assert!(!has_more_than_its_own(&cluster.image(), 1));
+        assert!(!cluster.has_more_than_its_own(1));
         let led = &cluster.image().topic("t").unwrap().partitions[0].clone();
         assert_eq!((led.leader, &led.isr[..]), (1, &[1][..]));
     }

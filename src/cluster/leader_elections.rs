@@ -1,5 +1,5 @@
-//! Elections that somebody asks for: the preferred leader back, or any replica rather than none (ElectLeaders, KIP-183, 460);
-//! and the preferred leaders back by themselves.
+//! Elections that somebody asks for: the preferred leader back, or any replica rather than none (ElectLeaders, KIP-183, 460),
+//! or one that is in sync where the order is strict; and the preferred leaders back by themselves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,10 @@ use super::partition_changes::Planned;
 pub enum Election {
     /// The first replica, where it is in sync.
     Preferred,
-    /// Any replica, where none leads.
+    /// Any replica, where none leads and the order is not strict.
     Unclean,
+    /// Any replica that is in sync, where none leads because the order is strict.
+    FailOver,
 }
 
 /// Why none is elected; Kafka's ReplicationControlManager.electLeader.
@@ -38,6 +40,28 @@ pub enum ElectionRefusal {
     /// No replica is there.
     #[error("Eligible topic partition leaders are not available.")]
     NoneEligible,
+    /// Its home broker alone leads it.
+    #[error(
+        "{topic}-{index} has ordering=strict, and waits for its home broker {home}. Start that one, or have another replica that is in sync lead: metaq partition fail-over --topic {topic} --start {index} --accept-reordering"
+    )]
+    StrictOrder {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        index: i32,
+        /// The broker.
+        home: i32,
+    },
+    /// Others lead it anyway, where they can.
+    #[error(
+        "{0} has ordering=ordinary: a replica that is in sync leads without being asked to, and any other one by an unclean election."
+    )]
+    OrdinaryOrder(String),
+    /// Its order is strict, and who is there lacks what is committed.
+    #[error(
+        "No replica of {0}-{1} that is in sync is there. Start a broker that keeps one, or give the topic ordering=ordinary, with which an unclean election has one lead that lacks records."
+    )]
+    NoneInSync(String, i32),
 }
 
 /// Preferred leaders that are elected in one go (Kafka's ReplicationControlManager.maxElectionsPerImbalance).
@@ -77,7 +101,27 @@ impl Controller {
         let topic = planned.topic(name).unwrap_or(known);
         let unknown = || ElectionRefusal::UnknownPartition(name.to_owned(), index);
         let info = topic.partition(index).ok_or_else(unknown)?;
-        let after = elected(info, self.rules_for(image, known), election)?;
+        let rules = self.rules_for(image, known);
+        let is_led = rules.brokers.contains_key(&info.leader);
+        match (election, rules.strict) {
+            (Election::Unclean, true) if !is_led => {
+                return Err(ElectionRefusal::StrictOrder {
+                    topic: name.to_owned(),
+                    index,
+                    home: info.replicas.first().copied().unwrap_or(-1),
+                });
+            }
+            (Election::FailOver, false) => {
+                return Err(ElectionRefusal::OrdinaryOrder(name.to_owned()));
+            }
+            _ => {}
+        }
+        let after = elected(info, rules, election).map_err(|refusal| match refusal {
+            ElectionRefusal::NoneEligible if election == Election::FailOver => {
+                ElectionRefusal::NoneInSync(name.to_owned(), index)
+            }
+            refusal => refusal,
+        })?;
         planned.put(known, index as usize, after);
         Ok(())
     }
@@ -135,12 +179,12 @@ fn elected(
 ) -> Result<PartitionInfo, ElectionRefusal> {
     let is_led = rules.brokers.contains_key(&info.leader);
     let is_preferred = info.replicas.first() == Some(&info.leader);
-    if is_led && (election == Election::Unclean || is_preferred) {
+    if is_led && (election != Election::Preferred || is_preferred) {
         return Err(ElectionRefusal::NotNeeded);
     }
     let none = match election {
         Election::Preferred => ElectionRefusal::PreferredNotAvailable,
-        Election::Unclean => ElectionRefusal::NoneEligible,
+        Election::Unclean | Election::FailOver => ElectionRefusal::NoneEligible,
     };
     if info.is_alone() {
         return Err(none);
@@ -150,7 +194,10 @@ fn elected(
         ..rules
     };
     let mut change = Change::of(info, rules);
-    change.preference = Preference::FirstReplica;
+    change.preference = match election {
+        Election::Preferred | Election::Unclean => Preference::FirstReplica,
+        Election::FailOver => Preference::AnyInSync,
+    };
     change.made().ok_or(none)
 }
 
@@ -227,6 +274,76 @@ mod tests {
         assert_eq!(cluster.controller.elect_preferred().await.unwrap(), 1);
         assert_eq!(state(&cluster, 0), (1, vec![1, 2, 0]));
         assert_eq!(cluster.controller.elect_preferred().await.unwrap(), 0);
+    }
+
+    /// Sets how a topic's partitions are ordered.
+    async fn order(cluster: &Cluster, ordering: &str) {
+        let set = super::super::changes::ConfigChange::Set("ordering".to_owned(), ordering.into());
+        let sets = [set];
+        let changed = cluster.controller().change_config("t", &sets, false);
+        changed.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn in_strict_order_only_an_operator_has_another_one_lead_and_the_home_broker_gets_it_back()
+     {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = with_topic(dir.path()).await;
+        let refused = elect(&cluster, Election::FailOver, &[("t", 0)]).await;
+        assert_eq!(
+            refused,
+            [Err(ElectionRefusal::OrdinaryOrder("t".to_owned()))]
+        );
+        order(&cluster, "strict").await;
+        let fails_over = [("t", 0), ("once", 0)];
+        let refused = elect(&cluster, Election::FailOver, &fails_over).await;
+        let ordinary = Err(ElectionRefusal::OrdinaryOrder("once".to_owned()));
+        assert_eq!(refused, [Err(ElectionRefusal::NotNeeded), ordinary]);
+        dies(&cluster, 1).await;
+        assert_eq!(state(&cluster, 0), (-1, vec![1, 2, 0]));
+        assert_eq!(state(&cluster, 1), (0, vec![0, 2]));
+        let unclean = elect(&cluster, Election::Unclean, &[("t", 0), ("t", 1)]).await;
+        let waits = ElectionRefusal::StrictOrder {
+            topic: "t".to_owned(),
+            index: 0,
+            home: 1,
+        };
+        assert!(waits.to_string().contains("waits for its home broker 1"));
+        assert_eq!(unclean, [Err(waits), Err(ElectionRefusal::NotNeeded)]);
+        let preferred = elect(&cluster, Election::Preferred, &[("t", 0)]).await;
+        assert_eq!(preferred, [Err(ElectionRefusal::PreferredNotAvailable)]);
+        let done = elect(&cluster, Election::FailOver, &[("t", 0)]).await;
+        assert_eq!(done, [Ok(())]);
+        assert_eq!(state(&cluster, 0), (2, vec![2, 0]));
+        // It is back, and leads when the other one finds it in sync.
+        register(&cluster, &[(1, 2)]).await;
+        assert_eq!(state(&cluster, 0), (2, vec![2, 0]));
+        let known = cluster.image().topic("t").unwrap().partitions[0].clone();
+        let proposal = super::super::partition_changes::IsrProposal {
+            topic_id: cluster.image().topic("t").unwrap().id,
+            index: 0,
+            leader_epoch: known.leader_epoch,
+            partition_epoch: known.partition_epoch,
+            isr: vec![(0, -1), (1, 2), (2, 1)],
+            is_recovering: false,
+        };
+        let altered = cluster.alter_partitions(2, 1, vec![proposal]).await;
+        let elsewhere = super::super::partition_changes::IsrRefusal::NewLeaderElected;
+        assert_eq!(altered.unwrap(), [Err(elsewhere)]);
+        assert_eq!(state(&cluster, 0), (1, vec![1, 2, 0]));
+        // Ordinary again while none leads: another one does at once.
+        dies(&cluster, 1).await;
+        assert_eq!(state(&cluster, 0).0, -1);
+        order(&cluster, "ordinary").await;
+        assert_eq!(state(&cluster, 0), (2, vec![2, 0]));
+        // Strict while another one leads: it leads on, because the home broker lacks what that one took.
+        order(&cluster, "strict").await;
+        assert_eq!(state(&cluster, 0), (2, vec![2, 0]));
+        for id in [0, 2] {
+            dies(&cluster, id).await;
+        }
+        let none = elect(&cluster, Election::FailOver, &[("t", 0)]).await;
+        assert_eq!(none, [Err(ElectionRefusal::NoneInSync("t".to_owned(), 0))]);
     }
 
     #[tokio::test]

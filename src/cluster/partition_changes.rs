@@ -178,6 +178,7 @@ impl Controller {
             drained: &image.drained,
             min_isr: min_isr(topic, &config),
             unclean: config.get("unclean.leader.election.enable") == "true",
+            strict: config.is_strictly_ordered(),
         }
     }
 

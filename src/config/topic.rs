@@ -223,6 +223,13 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         "Replicas that must have a record before acks=all is answered."
     ),
     key!(
+        "ordering",
+        None,
+        Kind::Choice(&["ordinary", "strict"]),
+        "ordinary",
+        "What happens to a partition whose leader is gone: ordinary has another replica that is in sync lead it; with strict it waits for its home broker, the first replica, or for metaq partition fail-over (docs/groups.md)."
+    ),
+    key!(
         "preallocate",
         Some("log.preallocate"),
         Kind::Bool,
@@ -408,6 +415,11 @@ impl TopicConfig<'_> {
 
     fn throttled(&self, name: &str) -> ThrottledReplicas {
         ThrottledReplicas::parse(self.get(name))
+    }
+
+    /// Whether the home broker of a partition alone leads it.
+    pub fn is_strictly_ordered(&self) -> bool {
+        self.get("ordering") == "strict"
     }
 
     /// Whether segments are archived before they are deleted.

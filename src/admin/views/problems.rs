@@ -1,6 +1,7 @@
 //! What is wrong, and what to do about it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -8,7 +9,7 @@ use serde::Serialize;
 use super::data_dirs::data_dirs;
 use crate::admin::blocking::blocking;
 use crate::admin::{Shared, lookout};
-use crate::cluster::PartitionInfo;
+use crate::cluster::{PartitionInfo, Topic};
 use crate::meta::SessionState;
 use crate::observe::{Event, EventKind};
 use crate::partition::Uncleanable;
@@ -194,16 +195,27 @@ fn coordination(shared: &Shared, all: &mut Vec<Problem>) {
         });
     }
     let image = cx.cluster.image();
-    let partitions = image.topics().flat_map(|topic| &topic.partitions);
-    let away = partitions.filter(|info| !image.brokers.contains_key(&info.leader));
-    let away = away.count();
-    if away > 0 {
+    let is_led = |info: &PartitionInfo| image.brokers.contains_key(&info.leader);
+    let topics = image.topics();
+    let waits = topics.filter(|topic| !topic.partitions.iter().all(is_led));
+    let waiting: Vec<_> = waits.collect();
+    if !waiting.is_empty() {
+        let partitions = waiting.iter().flat_map(|topic| &topic.partitions);
+        let away = partitions.filter(|info| !is_led(info)).count();
         let what = format!(
             "{} of the cluster wait for a broker that is away.",
             count(away, "partition")
         );
-        let remedy = "Start the brokers that the cluster page shows as away.";
-        all.push(problem("partitions_without_leader", what, remedy, "/cluster").critical());
+        let is_strict = |topic: &&&Arc<Topic>| cx.cluster.is_strictly_ordered(topic);
+        let remedy = match waiting.iter().find(is_strict) {
+            Some(topic) => format!(
+                "Start the brokers that the cluster page shows as away. {} has ordering=strict: where its home broker does \
+                    not come back, metaq partition fail-over has another replica lead.",
+                topic.name
+            ),
+            None => "Start the brokers that the cluster page shows as away.".to_owned(),
+        };
+        all.push(problem("partitions_without_leader", what, &remedy, "/cluster").critical());
     }
     let partitions = image.topics().flat_map(|topic| &topic.partitions);
     // Those that a reassignment adds are not missed.

@@ -1,5 +1,7 @@
 //! What becomes of leaders and in-sync replicas, case by case and by chance.
 
+mod strict;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -37,6 +39,7 @@ fn rules(brokers: &BTreeMap<i32, Broker>, min_isr: usize) -> Rules<'_> {
         drained: &NONE_LOST,
         min_isr,
         unclean: false,
+        strict: false,
     }
 }
 
@@ -324,6 +327,7 @@ enum Happens {
     Back(Vec<i32>, Vec<i32>),
     Proposed(Vec<i32>),
     Preferred,
+    FailsOver,
     Moved(Vec<i32>),
 }
 
@@ -337,6 +341,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         1 => (some(), some()).prop_map(|(renewed, lost)| Happens::Back(renewed, lost)),
         3 => some().prop_map(Happens::Proposed),
         1 => Just(Happens::Preferred),
+        1 => Just(Happens::FailsOver),
         1 => some().prop_filter("none", |all| !all.is_empty()).prop_map(Happens::Moved),
     ]
 }
@@ -345,13 +350,14 @@ fn after(
     before: &PartitionInfo,
     what: &Happens,
     live: &mut BTreeMap<i32, Broker>,
-    (min_isr, unclean): (usize, bool),
+    (min_isr, unclean, strict): (usize, bool, bool),
 ) -> Option<PartitionInfo> {
     if let Happens::Live(ids) = what {
         *live = brokers(ids);
     }
     let rules = Rules {
         unclean,
+        strict,
         ..rules(live, min_isr)
     };
     let mut change = Change::of(before, rules);
@@ -371,6 +377,7 @@ fn after(
             }
         }
         Happens::Preferred => change.preference = Preference::FirstReplica,
+        Happens::FailsOver => change.preference = Preference::AnyInSync,
         Happens::Moved(target) => {
             let removing = in_order(&before.replicas, |id| !target.contains(&id));
             change.adding = in_order(target, |id| !before.replicas.contains(&id));
@@ -395,6 +402,13 @@ fn check(before: &PartitionInfo, after: &PartitionInfo) {
     assert!(after.leader == NO_LEADER || after.last_known_leader == NO_LEADER);
 }
 
+/// Where the order is strict, nobody leads but the first replica, or who led before.
+fn check_home(before: &PartitionInfo, after: &PartitionInfo) {
+    let led = [before.leader, before.last_known_leader];
+    let may_lead = after.replicas.first() == Some(&after.leader) || led.contains(&after.leader);
+    assert!(after.leader == NO_LEADER || may_lead);
+}
+
 /// Who has all that is committed. What is committed is what all in sync have, when they are enough.
 struct Whole(BTreeSet<i32>);
 
@@ -417,7 +431,7 @@ impl Whole {
             let counted = before.isr.iter().chain(&before.elr);
             let better: Vec<&i32> = counted.filter(|id| self.0.contains(id)).collect();
             assert!(
-                rules.unclean || better.is_empty(),
+                rules.unclean && !rules.strict || better.is_empty(),
                 "{} leads, {better:?} have all: {before:?}",
                 after.leader
             );
@@ -436,6 +450,7 @@ proptest! {
         all in proptest::collection::vec(happens(), 1..30),
         min_isr in 1..=3_usize,
         unclean in proptest::bool::weighted(0.2),
+        strict in proptest::bool::weighted(0.4),
     ) {
         let mut live = brokers(&[1, 2, 3, 4]);
         let mut info = partition(&[1, 2, 3]);
@@ -446,20 +461,26 @@ proptest! {
                 lost.retain(|id| live.contains_key(id));
                 renewed.extend(&*lost);
             }
-            let next = after(&info, &what, &mut live, (min_isr, unclean));
-            let rules = Rules { unclean, ..rules(&live, min_isr) };
+            let next = after(&info, &what, &mut live, (min_isr, unclean, strict));
+            let rules = Rules { unclean, strict, ..rules(&live, min_isr) };
             match (&what, &next) {
                 (Happens::Proposed(_), None) => {}
                 _ => whole.loses(&what),
             }
             if let Some(next) = next {
                 check(&info, &next);
+                if strict && !matches!(what, Happens::FailsOver) {
+                    check_home(&info, &next);
+                }
                 whole.follows(&info, &next, rules);
                 info = next;
             }
             // What was done is done.
             if let Some(next) = settled(&info, rules, &Returned::default()) {
                 check(&info, &next);
+                if strict {
+                    check_home(&info, &next);
+                }
                 whole.follows(&info, &next, rules);
                 prop_assert_eq!(settled(&next, rules, &Returned::default()), None);
                 info = next;
