@@ -13,6 +13,8 @@ import org.apache.kafka.common.serialization.*;
 /** Consumer groups of KIP-848 with Kafka's own consumer: assignment, rebalances without a pause, fencing, static members, regular expressions, migration. */
 public class Groups {
     static final String BOOTSTRAP = System.getenv("BOOTSTRAP");
+    static final String BROKER_CTL = System.getenv("BROKER_CTL");
+    static final int BROKERS = BOOTSTRAP.split(",").length;
     static final String RUN = UUID.randomUUID().toString().substring(0, 8);
     static final Duration SHORT = Duration.ofMillis(100);
     static Admin admin;
@@ -24,19 +26,21 @@ public class Groups {
         System.out.println("CLIENT kafka-clients|4.4.0|Java|consumer groups of KIP-848: assignment, rebalances, static members, regular expressions, migration of a running group|groups/");
         admin = Admin.create(Map.of("bootstrap.servers", BOOTSTRAP));
         producer = new KafkaProducer<>(Map.of("bootstrap.servers", BOOTSTRAP), new StringSerializer(), new StringSerializer());
-        test("members-share-partitions", Groups::members_share_partitions);
-        test("a-member-that-joins-disturbs-nobody", Groups::joining_disturbs_nobody);
-        test("a-member-that-dies-is-replaced", Groups::death);
-        test("static-member-comes-back", Groups::static_member);
-        test("regular-expression", Groups::regular_expression);
-        test("range-assignor", Groups::range_assignor);
-        test("transactional-offsets", Groups::transactional_offsets);
-        test("described-by-admin", Groups::described);
-        test("migration-of-a-running-group", Groups::migration);
+        test(args, "members-share-partitions", Groups::members_share_partitions);
+        test(args, "a-member-that-joins-disturbs-nobody", Groups::joining_disturbs_nobody);
+        test(args, "a-member-that-dies-is-replaced", Groups::death);
+        test(args, "static-member-comes-back", Groups::static_member);
+        test(args, "regular-expression", Groups::regular_expression);
+        test(args, "range-assignor", Groups::range_assignor);
+        test(args, "transactional-offsets", Groups::transactional_offsets);
+        test(args, "described-by-admin", Groups::described);
+        test(args, "migration-of-a-running-group", Groups::migration);
+        if (BROKERS > 1) test(args, "one-broker-after-the-other-killed", Groups::killed_brokers);
         Runtime.getRuntime().halt(0);
     }
 
-    static void test(String name, Test test) {
+    static void test(String[] args, String name, Test test) {
+        if (args.length > 0 && !List.of(args).contains(name)) return;
         long start = System.currentTimeMillis();
         try {
             test.run();
@@ -63,6 +67,8 @@ public class Groups {
         for (Future<RecordMetadata> one : sent) one.get();
     }
 
+    record Read(int partition, long offset, long atMs) {}
+
     /** A consumer in a thread of its own. */
     static class Member implements AutoCloseable, Runnable, ConsumerRebalanceListener {
         final KafkaConsumer<String, String> consumer;
@@ -70,6 +76,7 @@ public class Groups {
         final AtomicBoolean stop = new AtomicBoolean();
         final Set<TopicPartition> assigned = ConcurrentHashMap.newKeySet();
         final Queue<ConsumerRecord<String, String>> records = new ConcurrentLinkedQueue<>();
+        final Queue<Read> reads = new ConcurrentLinkedQueue<>();
         final AtomicInteger revocations = new AtomicInteger(), losses = new AtomicInteger();
         final boolean leave;
         volatile Throwable failure;
@@ -99,6 +106,7 @@ public class Groups {
                         if (last > 0) longestPauseMs = Math.max(longestPauseMs, now - last);
                         last = now;
                         records.add(record);
+                        reads.add(new Read(record.partition(), record.offset(), now));
                     }
                 }
                 if (leave) consumer.close();
@@ -283,10 +291,12 @@ public class Groups {
         admin.deleteConsumerGroups(List.of(group)).all().get();
     }
 
-    /** A running classic group becomes a consumer group member by member, and a classic one again; no record is read out of turn. */
+    /** A running classic group becomes a consumer group member by member, and a classic one again; no record is read out of turn, and no partition waits long. */
     static void migration() throws Exception {
         String topic = topic("migrated", 4), group = "migrated-" + RUN;
-        Map<String, Object> classic = Map.of("group.protocol", "classic", "partition.assignment.strategy", "org.apache.kafka.clients.consumer.CooperativeStickyAssignor");
+        // A classic member hears only with its next heartbeat that another one left.
+        Map<String, Object> classic = Map.of("group.protocol", "classic", "heartbeat.interval.ms", "1000",
+            "partition.assignment.strategy", "org.apache.kafka.clients.consumer.CooperativeStickyAssignor");
         AtomicBoolean stop = new AtomicBoolean();
         AtomicInteger sent = new AtomicInteger();
         Thread load = new Thread(() -> { for (int n = 0; !stop.get(); n++) try { for (int p = 0; p < 4; p++) produce(topic, p, n, n + 1); sent.set(n + 1); Thread.sleep(5); } catch (Exception e) { return; } });
@@ -320,17 +330,105 @@ public class Groups {
         await("all is read", 60, () -> read(all.toArray(new Member[0])).size() == sent.get() * 4);
         five.close();
         six.close();
-        for (Member member : all) {
-            Map<Integer, Long> last = new HashMap<>();
-            for (ConsumerRecord<String, String> record : member.records) {
-                Long before = last.put(record.partition(), record.offset());
-                check(before == null || before < record.offset(), "offset " + record.offset() + " after " + before);
-            }
-            System.err.println("longest pause " + member.longestPauseMs + " ms, " + member.losses + " lost");
+        // Who reads a partition goes on where the one before it ended, and soon.
+        List<Read> reads = all.stream().flatMap(member -> member.reads.stream()).sorted(Comparator.comparing(Read::atMs)).toList();
+        Map<Integer, Read> last = new HashMap<>();
+        long longestPauseMs = 0;
+        for (Read read : reads) {
+            Read before = last.put(read.partition, read);
+            if (before == null) continue;
+            check(read.offset == before.offset + 1, "offset " + read.offset + " after " + before.offset);
+            longestPauseMs = Math.max(longestPauseMs, read.atMs - before.atMs);
         }
+        System.err.println("longest pause of a partition " + longestPauseMs + " ms");
+        // Kafka's members of the new protocol hear every five seconds only what they are to have.
+        check(longestPauseMs < 3000 || "kafka".equals(System.getenv("AGAINST")), "a partition paused for " + longestPauseMs + " ms");
     }
 
     static GroupType type(String group) throws Exception {
         return admin.listGroups().all().get().stream().filter(one -> one.groupId().equals(group)).findFirst().get().type().get();
+    }
+
+    static void ctl(String verb, int broker) throws Exception {
+        Process process = new ProcessBuilder(BROKER_CTL, verb, "" + broker).inheritIO().start();
+        check(process.waitFor() == 0, verb + " " + broker);
+    }
+
+    /** Without any one broker every record is read once and in order, and no member gives up a partition. */
+    static void killed_brokers() throws Exception {
+        String topic = "killed-" + RUN, group = "killed-" + RUN;
+        int partitions = 6;
+        admin.createTopics(List.of(new NewTopic(topic, partitions, (short) 3).configs(Map.of("min.insync.replicas", "2")))).all().get();
+        AtomicBoolean stop = new AtomicBoolean();
+        AtomicReference<Throwable> failure = new AtomicReference<>();
+        long[] sent = new long[partitions];
+        try (Member a = member(group, topic); Member b = member(group, topic); Member c = member(group, topic)) {
+            await("each has two", 30, () -> shared(partitions, a, b, c) && a.assigned.size() == 2 && b.assigned.size() == 2);
+            int epoch = described(group).groupEpoch().get(), given = a.revocations.get() + b.revocations.get() + c.revocations.get();
+            Thread load = new Thread(() -> {
+                try {
+                    while (!stop.get()) {
+                        for (int p = 0; p < partitions; p++) {
+                            producer.send(new ProducerRecord<>(topic, p, null, ""), (where, error) -> { if (error != null) failure.compareAndSet(null, error); });
+                            sent[p]++;
+                        }
+                        Thread.sleep(5);
+                    }
+                    producer.flush();
+                } catch (Throwable thrown) {
+                    failure.compareAndSet(null, thrown);
+                }
+            });
+            load.start();
+            goesOn(partitions, a, b, c);
+            int coordinator = described(group).coordinator().id();
+            int other = admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic).partitions().stream().map(one -> one.leader().id())
+                .filter(id -> id != coordinator).findFirst().get();
+            for (int broker : List.of(coordinator, other)) {
+                ctl("kill9", broker);
+                long began = System.currentTimeMillis();
+                goesOn(partitions, a, b, c);
+                System.err.println("without broker " + broker + " after " + (System.currentTimeMillis() - began) + " ms");
+                ctl("start", broker);
+                goesOn(partitions, a, b, c);
+            }
+            stop.set(true);
+            load.join();
+            check(failure.get() == null, failure.get());
+            long all = Arrays.stream(sent).sum();
+            await("all is read", 40, () -> read(a, b, c).size() == all);
+            check(a.revocations.get() + b.revocations.get() + c.revocations.get() == given, "a partition was given up");
+            for (Member member : List.of(a, b, c)) {
+                check(member.losses.get() == 0, "it lost " + member.losses);
+                Map<Integer, Long> last = new HashMap<>();
+                for (ConsumerRecord<String, String> record : member.records) {
+                    long next = last.getOrDefault(record.partition(), -1L) + 1;
+                    check(record.offset() == next, "offset " + record.offset() + " for " + next);
+                    last.put(record.partition(), record.offset());
+                }
+            }
+            check(described(group).groupEpoch().get() == epoch, "the group changed: " + described(group));
+        }
+        Map<TopicPartition, OffsetAndMetadata> offsets = admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata().get();
+        for (int p = 0; p < partitions; p++) check(offsets.get(new TopicPartition(topic, p)).offset() == sent[p], offsets + " for " + sent[p] + " of " + p);
+    }
+
+    static ConsumerGroupDescription described(String group) throws Exception {
+        return admin.describeConsumerGroups(List.of(group)).all().get().get(group);
+    }
+
+    /** Of each partition more is read. */
+    static void goesOn(int partitions, Member... members) throws Exception {
+        int[] before = counts(partitions, members);
+        await("more of each partition", 40, () -> {
+            int[] now = counts(partitions, members);
+            return IntStream.range(0, partitions).allMatch(p -> now[p] > before[p] + 20);
+        });
+    }
+
+    static int[] counts(int partitions, Member... members) {
+        int[] counts = new int[partitions];
+        for (Member member : members) member.records.forEach(record -> counts[record.partition()]++);
+        return counts;
     }
 }

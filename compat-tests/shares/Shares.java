@@ -15,6 +15,7 @@ import org.apache.kafka.common.serialization.*;
 public class Shares {
     static final String BOOTSTRAP = System.getenv("BOOTSTRAP");
     static final String BROKER_CTL = System.getenv("BROKER_CTL");
+    static final int BROKERS = BOOTSTRAP.split(",").length;
     static final String RUN = UUID.randomUUID().toString().substring(0, 8);
     static final Duration SHORT = Duration.ofMillis(200);
     static Admin admin;
@@ -37,6 +38,7 @@ public class Shares {
         test(args, "read-committed", Shares::read_committed);
         test(args, "tools", Shares::tools);
         test(args, "killed-broker", Shares::killed_broker);
+        if (BROKERS > 1) test(args, "one-broker-after-the-other-killed", Failover::run);
         Runtime.getRuntime().halt(0);
     }
 
@@ -60,6 +62,16 @@ public class Shares {
         String topic = name + "-" + RUN;
         admin.createTopics(List.of(new NewTopic(topic, partitions, (short) 1))).all().get();
         return topic;
+    }
+
+    /** A topic that goes on without any one of three brokers. */
+    static void replicated(String topic, int partitions) throws Exception {
+        NewTopic asked = new NewTopic(topic, partitions, (short) 3).configs(Map.of("min.insync.replicas", "2"));
+        admin.createTopics(List.of(asked)).all().get();
+    }
+
+    static int leader(String topic, int partition) throws Exception {
+        return admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic).partitions().get(partition).leader().id();
     }
 
     /** A share group that begins with the first record, and has these settings. */
@@ -117,7 +129,7 @@ public class Shares {
     }
 
     static void await(Callable<Boolean> holds, String what) throws Exception {
-        long end = System.currentTimeMillis() + 20_000;
+        long end = System.currentTimeMillis() + 40_000;
         while (!holds.call()) {
             check(System.currentTimeMillis() < end, "not in time: " + what);
             Thread.sleep(50);
@@ -402,9 +414,12 @@ public class Shares {
         check(!tool("--list").contains(group), "the group is gone");
     }
 
-    static void ctl(String verb) throws Exception {
-        Process process = new ProcessBuilder(BROKER_CTL, verb).inheritIO().start();
-        check(process.waitFor() == 0, verb);
+    /** Does something to the broker, to all brokers of a cluster, or to those named. */
+    static void ctl(String verb, int... brokers) throws Exception {
+        List<String> command = new ArrayList<>(List.of(BROKER_CTL, verb));
+        for (int broker : brokers) command.add("" + broker);
+        Process process = new ProcessBuilder(command).inheritIO().start();
+        check(process.waitFor() == 0, command);
     }
 
     /** What was told as accepted is never seen again, also after a kill. */

@@ -21,6 +21,9 @@ import org.apache.kafka.streams.state.*;
 public class Streams {
     static final String BOOTSTRAP = System.getenv("BOOTSTRAP");
     static final String BROKER_CTL = System.getenv("BROKER_CTL");
+    static final int BROKERS = BOOTSTRAP.split(",").length;
+    /** Where there are several, so that none of them is needed. */
+    static final short REPLICAS = (short) BROKERS;
     static final String WORK = System.getenv("WORK");
     static final String RUN = UUID.randomUUID().toString().substring(0, 8);
     static Admin admin;
@@ -32,17 +35,19 @@ public class Streams {
         System.out.println("CLIENT Kafka Streams|4.4.0|Java|group.protocol=streams: tasks, standby replicas, exactly once, kill -9, kafka-streams-groups|streams/");
         admin = Admin.create(Map.of("bootstrap.servers", BOOTSTRAP));
         producer = new KafkaProducer<>(Map.of("bootstrap.servers", BOOTSTRAP), new StringSerializer(), new StringSerializer());
-        test("tasks-over-threads-and-processes", Streams::tasks_over_threads);
-        test("a-process-that-leaves-is-replaced", Streams::leaving);
-        test("standby-replicas", Streams::standbys);
-        test("exactly-once-through-kill", Streams::exactly_once);
-        test("a-source-topic-that-comes-later", Streams::missing_source);
-        test("topics-that-do-not-fit", Streams::not_copartitioned);
-        test("kafka-streams-groups", Streams::tool);
+        test(args, "tasks-over-threads-and-processes", Streams::tasks_over_threads);
+        test(args, "a-process-that-leaves-is-replaced", Streams::leaving);
+        test(args, "standby-replicas", Streams::standbys);
+        test(args, "exactly-once-through-kill", Streams::exactly_once);
+        if (BROKERS > 1) test(args, "one-broker-after-the-other-killed", Streams::killed_brokers);
+        test(args, "a-source-topic-that-comes-later", Streams::missing_source);
+        test(args, "topics-that-do-not-fit", Streams::not_copartitioned);
+        test(args, "kafka-streams-groups", Streams::tool);
         Runtime.getRuntime().halt(0);
     }
 
-    static void test(String name, Test test) {
+    static void test(String[] args, String name, Test test) {
+        if (args.length > 0 && !List.of(args).contains(name)) return;
         long start = System.currentTimeMillis();
         try {
             test.run();
@@ -70,7 +75,8 @@ public class Streams {
     }
 
     static void topic(String name, int partitions) throws Exception {
-        admin.createTopics(List.of(new NewTopic(name, partitions, (short) 1))).all().get();
+        NewTopic asked = new NewTopic(name, partitions, REPLICAS).configs(REPLICAS > 1 ? Map.of("min.insync.replicas", "2") : Map.of());
+        admin.createTopics(List.of(asked)).all().get();
     }
 
     static final List<KafkaStreams> running = new ArrayList<>();
@@ -98,6 +104,7 @@ public class Streams {
         config.put("application.id", application);
         config.put("bootstrap.servers", BOOTSTRAP);
         config.put("group.protocol", "streams");
+        config.put("replication.factor", (int) REPLICAS);
         config.put("state.dir", WORK + "/state-" + application + "-" + process);
         config.put("default.key.serde", Serdes.StringSerde.class);
         config.put("default.value.serde", Serdes.StringSerde.class);
@@ -254,6 +261,10 @@ public class Streams {
         second.close(Duration.ofSeconds(10));
         send(in, 30);
         until("counted by one", () -> counted(out, 90));
+        each_count_once(out);
+    }
+
+    static void each_count_once(String out) {
         var each = new HashMap<String, Long>();
         for (var entry : read(out)) {
             check(entry.getValue() == each.getOrDefault(entry.getKey(), 0L) + 1, entry + " after " + each.get(entry.getKey()));
@@ -261,8 +272,40 @@ public class Streams {
         }
     }
 
-    static void ctl(String what) throws Exception {
-        check(new ProcessBuilder(BROKER_CTL, what).redirectErrorStream(true).redirectOutput(ProcessBuilder.Redirect.DISCARD).start().waitFor() == 0, BROKER_CTL + " " + what);
+    /** Exactly once without the group's coordinator, and without a leader of what it reads. */
+    static void killed_brokers() throws Exception {
+        String in = "in-h-" + RUN, out = "out-h-" + RUN, app = "app-h-" + RUN;
+        topic(in, 3);
+        topic(out, 1);
+        start(app, 1, 1, counter(in, out), "exactly_once_v2");
+        start(app, 2, 1, counter(in, out), "exactly_once_v2");
+        until("settled", () -> settled(app, 2, 6));
+        send(in, 10);
+        until("counted", () -> counted(out, 10));
+        int coordinator = describe(app).coordinator().id();
+        int other = admin.describeTopics(List.of(in)).allTopicNames().get().get(in).partitions().stream().map(one -> one.leader().id())
+            .filter(id -> id != coordinator).findFirst().get();
+        int each = 10;
+        for (int broker : List.of(coordinator, other)) {
+            ctl("kill9", "" + broker);
+            send(in, 10);
+            int with = each += 10;
+            until("counted without broker " + broker, () -> counted(out, with));
+            check(describe(app).coordinator().id() != broker, "it coordinates still");
+            ctl("start", "" + broker);
+            until("settled", () -> settled(app, 2, 6));
+        }
+        send(in, 10);
+        int all = each + 10;
+        until("counted by all", () -> counted(out, all));
+        each_count_once(out);
+    }
+
+    /** Does something to the broker, to all brokers of a cluster, or to those named. */
+    static void ctl(String... words) throws Exception {
+        var command = new ArrayList<>(List.of(BROKER_CTL));
+        command.addAll(List.of(words));
+        check(new ProcessBuilder(command).redirectErrorStream(true).redirectOutput(ProcessBuilder.Redirect.DISCARD).start().waitFor() == 0, command);
     }
 
     static void missing_source() throws Exception {
@@ -286,7 +329,8 @@ public class Streams {
         builder.<String, String>stream(left).join(table, (a, b) -> a + b).to(out);
         start(app, 1, 1, builder.build(), "at_least_once");
         until("told why", () -> failures.stream().anyMatch(failure -> String.valueOf(failure).contains("do not have the same number of partitions")));
-        check(describe(app).groupState() == GroupState.NOT_READY || describe(app).groupState() == GroupState.EMPTY, describe(app));
+        var found = describe(app);
+        check(found.groupState() == GroupState.NOT_READY || found.groupState() == GroupState.EMPTY, found);
     }
 
     /** A tool of Kafka's in a process of its own: what it printed. */
