@@ -14,6 +14,7 @@ use metaq_protocol::messages::alter_share_group_offsets_request::{
 use metaq_protocol::messages::delete_share_group_offsets_request::DeleteShareGroupOffsetsRequestTopic;
 use metaq_protocol::messages::share_fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use metaq_protocol::messages::*;
+use metaq_protocol::protocol::StrBytes;
 use share_members::{GROUP, Member, Says, beat, broker, id_of, offset, set, text};
 use uuid::Uuid;
 
@@ -447,5 +448,102 @@ fn a_topic_that_is_deleted_takes_what_groups_did_with_it_along() {
     a.topic_id = id_of(&mut client, "t");
     a.session_epoch = 0;
     assert_eq!(a.take(1000, &[]), [(0, 1, 1)]);
+    broker.stop();
+}
+
+/// A code, and the text beside it.
+fn refused(error: ResponseError, why: Option<&str>) -> (i16, Option<StrBytes>) {
+    (error.code(), why.map(text))
+}
+
+#[test]
+fn what_is_no_share_group_is_refused_in_kafkas_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir);
+    let mut client = broker.client();
+    let commit = OffsetCommitRequest::default()
+        .with_group_id(GroupId(text("c")))
+        .with_topics(vec![
+            offset_commit_request::OffsetCommitRequestTopic::default()
+                .with_name(common::name("t"))
+                .with_partitions(vec![Default::default()]),
+        ]);
+    let committed = &client.ask(8, &commit).topics[0].partitions[0];
+    assert_eq!(committed.error_code, 0);
+    let mut alter = |group: &str| {
+        let request = AlterShareGroupOffsetsRequest::default().with_group_id(GroupId(text(group)));
+        let answer = client.ask(0, &request);
+        (answer.error_code, answer.error_message)
+    };
+    let (nameless, other) = (
+        refused(
+            ResponseError::InvalidGroupId,
+            Some("The group id is invalid."),
+        ),
+        refused(
+            ResponseError::GroupIdNotFound,
+            Some("Group c is not a share group."),
+        ),
+    );
+    assert_eq!(alter(""), nameless);
+    assert_eq!(alter("c"), other);
+    let mut delete = |group: &str| {
+        let topics = ["t", "nowhere"].map(|name| {
+            DeleteShareGroupOffsetsRequestTopic::default().with_topic_name(common::name(name))
+        });
+        let request = DeleteShareGroupOffsetsRequest::default()
+            .with_group_id(GroupId(text(group)))
+            .with_topics(topics.to_vec());
+        let answer = client.ask(0, &request);
+        let of_topics = answer.responses.into_iter();
+        let of_topics = of_topics.map(|topic| (topic.topic_id, topic.error_message));
+        let of_topics: Vec<_> = of_topics.collect();
+        ((answer.error_code, answer.error_message), of_topics)
+    };
+    assert_eq!(delete("").0, nameless);
+    assert_eq!(delete("c").0, other);
+    let unknown = refused(ResponseError::GroupIdNotFound, Some("Group u not found."));
+    assert_eq!(delete("u").0, unknown);
+    let a = Member::join(&broker, "a", "t");
+    let busy = refused(
+        ResponseError::NonEmptyGroup,
+        Some("The group is not empty."),
+    );
+    assert_eq!(delete(GROUP).0, busy);
+    drop(a);
+    assert_eq!(broker.client().ask(1, &beat("a", -1, None)).error_code, 0);
+    assert_eq!(delete(GROUP).0, (0, None));
+    let nothing = "There is no offset information to delete.";
+    let nowhere = "This server does not host this topic-partition.";
+    let nil = Uuid::nil();
+    let of_topics = vec![(nil, Some(text(nothing))), (nil, Some(text(nowhere)))];
+    assert_eq!(delete(GROUP), ((0, None), of_topics));
+    broker.stop();
+}
+
+#[test]
+fn what_describes_no_share_group_or_names_no_member_is_refused_as_by_kafka() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir);
+    let mut client = broker.client();
+    let _a = Member::join(&broker, "a", "t");
+    let names = [GROUP, ""].map(|name| GroupId(text(name)));
+    let request = ShareGroupDescribeRequest::default()
+        .with_group_ids(names.to_vec())
+        .with_include_authorized_operations(true);
+    let groups = client.ask(1, &request).groups;
+    assert_eq!(groups[0].error_code, 0);
+    assert_ne!(groups[0].authorized_operations, i32::MIN);
+    assert_eq!(groups[1].authorized_operations, i32::MIN);
+    let described = (groups[1].error_code, groups[1].error_message.clone());
+    assert_eq!(described, refused(ResponseError::InvalidGroupId, None));
+    let invalid = refused(ResponseError::InvalidRequest, None);
+    let nobody = beat("", 0, Some(&["t"])).with_group_id(GroupId(text("")));
+    let answer = client.ask(1, &nobody);
+    assert_eq!((answer.error_code, answer.error_message), invalid);
+    let answer = client.ask(2, &ShareFetchRequest::default().with_group_id(None));
+    assert_eq!((answer.error_code, answer.error_message), invalid);
+    let answer = client.ask(2, &ShareAcknowledgeRequest::default().with_group_id(None));
+    assert_eq!((answer.error_code, answer.error_message), invalid);
     broker.stop();
 }

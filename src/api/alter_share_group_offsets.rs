@@ -21,10 +21,9 @@ use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::describe_share_group_offsets::end_offset;
 use super::errors::WireError;
 use super::share_acknowledgements::{Refusal, refusal, refusal_of};
-use super::share_state_admin::{initialize, summary};
+use super::share_state_admin::{group_refusal, initialize, summary};
 use super::shared::text;
 use super::{Api, Caller, Context, Order, serve};
-use crate::group::GroupError;
 use crate::share::{ShareKey, ShareStateError};
 
 pub(super) const API: Api = Api {
@@ -87,15 +86,15 @@ async fn alter(
             outcome: match (&allowed, &found) {
                 (Err(denied), _) => Err((denied.wire(), denied.to_string())),
                 (Ok(()), Some(found)) if found.partition(asked.partition_index).is_some() => Ok(()),
-                _ => Err((
-                    ResponseError::UnknownTopicOrPartition,
-                    "This server does not host this topic-partition.".to_owned(),
-                )),
+                _ => Err(refusal(ResponseError::UnknownTopicOrPartition)),
             },
         });
         let partitions: Vec<Asked> = partitions.collect();
         let id = found.map_or(Uuid::nil(), |found| found.id);
-        topics.push((topic.topic_name, id, partitions));
+        // As by Kafka, nothing is said of a topic that is not there and of which nothing was asked.
+        if !id.is_nil() || !partitions.is_empty() {
+            topics.push((topic.topic_name, id, partitions));
+        }
     }
     bound(cx, group_id, &mut topics).await;
     let topics = set_again_where_fenced(cx, group_id, topics).await?;
@@ -173,9 +172,10 @@ async fn set(
     });
     let wanted = wanted.filter(|(_, partitions): &(Uuid, Vec<i32>)| !partitions.is_empty());
     let wanted: Vec<(Uuid, Vec<i32>)> = wanted.collect();
-    let refused = |error: GroupError| (error.wire(), error.to_string());
-    let state_epoch = cx.coordinator.share_alter(group_id, wanted).await;
-    let state_epoch = state_epoch.map_err(refused)?;
+    let state_epoch = match cx.coordinator.share_alter(group_id, wanted).await {
+        Ok(state_epoch) => state_epoch,
+        Err(error) => return Err(group_refusal(cx, group_id, error).await),
+    };
     let (mut done, mut failed) = (
         BTreeMap::<_, Vec<i32>>::new(),
         BTreeMap::<_, Vec<i32>>::new(),
@@ -203,7 +203,7 @@ async fn set(
     }
     let outcomes = (done.into_iter().collect(), failed.into_iter().collect());
     let told = cx.coordinator.share_initialized(group_id, outcomes, beyond);
-    told.await.map_err(refused)?;
+    told.await.map_err(|error| refusal(error.wire()))?;
     Ok((topics, beyond))
 }
 

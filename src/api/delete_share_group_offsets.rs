@@ -15,10 +15,9 @@ use uuid::Uuid;
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::share_acknowledgements::{Refusal, refusal, refusal_of};
-use super::share_state_admin::delete;
+use super::share_state_admin::{delete, group_refusal};
 use super::shared::text;
 use super::{Api, Caller, Context, Order, serve};
-use crate::group::{GroupError, ToDelete};
 use crate::share::ShareKey;
 
 pub(super) const API: Api = Api {
@@ -30,6 +29,10 @@ pub(super) const API: Api = Api {
     ],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
+
+const UNKNOWN: ResponseError = ResponseError::UnknownTopicOrPartition;
+/// Kafka's words for a topic that a group has nothing of.
+const NOTHING_THERE: &str = "There is no offset information to delete.";
 
 async fn handle(
     cx: Arc<Context>,
@@ -52,17 +55,6 @@ async fn delete_all(
     let group_id = &**request.group_id;
     authorize(cx, caller, Operation::Delete, Resource::Group(group_id))
         .map_err(|denied| (denied.wire(), denied.to_string()))?;
-    let is_other = matches!(cx.coordinator.describe(group_id).await, Ok(Some(_)));
-    let of_group = |error: GroupError| match (error, is_other) {
-        (GroupError::GroupIdNotFound, true) => (
-            error.wire(),
-            format!("Group {group_id} is not a share group."),
-        ),
-        (GroupError::GroupIdNotFound, false) => {
-            (error.wire(), format!("Group {group_id} not found."))
-        }
-        (error, _) => (error.wire(), error.to_string()),
-    };
     let image = cx.cluster.image();
     let ids: Vec<Option<Result<Uuid, Refusal>>> = request
         .topics
@@ -77,17 +69,26 @@ async fn delete_all(
         .collect();
     let wanted = ids.iter().flatten().filter_map(|id| id.as_ref().ok());
     let wanted: Vec<Uuid> = wanted.copied().collect();
-    let known = cx.coordinator.share_delete(group_id, Some(wanted)).await;
-    let known = known.map_err(of_group)?;
+    let known = match cx.coordinator.share_delete(group_id, Some(wanted)).await {
+        Ok(known) => known,
+        Err(error) => return Err(group_refusal(cx, group_id, error).await),
+    };
     let mut deleted = Vec::with_capacity(request.topics.len());
     for (topic, id) in request.topics.into_iter().zip(ids) {
         let answer = DeletedTopic::default().with_topic_name(topic.topic_name);
         let (id, outcome) = match id {
-            Some(Err(refused)) => (None, Err(refused)),
-            None => (None, Err(unknown())),
-            Some(Ok(id)) => (Some(id), delete_topic(cx, group_id, id, &known).await),
+            Some(Err(refused)) => (Uuid::nil(), Err(refused)),
+            None => (Uuid::nil(), Err(refusal(UNKNOWN))),
+            Some(Ok(id)) => match known.topics.iter().find(|(known, _)| *known == id) {
+                None => (Uuid::nil(), Err((UNKNOWN, NOTHING_THERE.to_owned()))),
+                Some((_, partitions)) => {
+                    let what = (id, partitions.as_slice());
+                    let done = delete_topic(cx, group_id, what, known.state_epoch).await;
+                    (id, done)
+                }
+            },
         };
-        let answer = answer.with_topic_id(id.unwrap_or(Uuid::nil()));
+        let answer = answer.with_topic_id(id);
         deleted.push(match outcome {
             Ok(()) => answer,
             Err((error, why)) => answer
@@ -98,23 +99,15 @@ async fn delete_all(
     Ok(deleted)
 }
 
-fn unknown() -> Refusal {
-    refusal(ResponseError::UnknownTopicOrPartition)
-}
-
 async fn delete_topic(
     cx: &Context,
     group_id: &str,
-    topic_id: Uuid,
-    known: &ToDelete,
+    what: (Uuid, &[i32]),
+    state_epoch: i32,
 ) -> Result<(), Refusal> {
-    let mut topics = known.topics.iter();
-    let found = topics.find(|(known, _)| *known == topic_id);
-    let (_, partitions) = found.ok_or_else(unknown)?;
-    let what = (topic_id, partitions.as_slice());
-    delete_states(cx, group_id, what, known.state_epoch).await?;
-    let told = cx.coordinator.share_deleted(group_id, topic_id).await;
-    told.map_err(|error| (error.wire(), error.to_string()))
+    delete_states(cx, group_id, what, state_epoch).await?;
+    let told = cx.coordinator.share_deleted(group_id, what.0).await;
+    told.map_err(|error| refusal(error.wire()))
 }
 
 /// Forgets what a group has done with partitions of a topic, up to a state epoch.

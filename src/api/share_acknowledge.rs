@@ -18,7 +18,7 @@ use super::authorize::{Operation, ResourceKind};
 use super::errors::WireError;
 use super::share_acknowledgements::{Member, Outcomes, Refusal, SaidOf, check_named};
 use super::share_settings::ShareSettings;
-use super::shared::{current_leader, endpoints_of, text, told};
+use super::shared::{current_leader, endpoints_of, text};
 use super::{Api, Caller, Context, Order, serve};
 use crate::share::{Acknowledgement, FINAL_EPOCH};
 
@@ -42,9 +42,8 @@ async fn handle(
         Err((error, why)) => {
             let group_id = request.group_id.as_deref().map_or("", |id| id);
             cx.note(&caller, group_id, error.code(), &why);
-            ShareAcknowledgeResponse::default()
-                .with_error_code(error.code())
-                .with_error_message(told(why))
+            // Kafka gives the code alone.
+            ShareAcknowledgeResponse::default().with_error_code(error.code())
         }
     }
 }

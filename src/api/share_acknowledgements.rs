@@ -22,9 +22,24 @@ const RENEW_FROM: i16 = 2;
 /// Why something is refused, and with which text.
 pub(super) type Refusal = (ResponseError, String);
 
-/// The error with its own text.
+/// The error in Kafka's words, where they are not the name of the code.
 pub(super) fn refusal(error: ResponseError) -> Refusal {
-    (error, error.to_string())
+    use ResponseError as E;
+    let why = match error {
+        E::CoordinatorLoadInProgress => {
+            "The coordinator is loading and hence can't process requests."
+        }
+        E::CoordinatorNotAvailable => "The coordinator is not available.",
+        E::InvalidGroupId => "The group id is invalid.",
+        E::NonEmptyGroup => "The group is not empty.",
+        E::NotCoordinator => "This is not the correct coordinator.",
+        E::UnknownServerError => {
+            "The server experienced an unexpected error when processing the request."
+        }
+        E::UnknownTopicOrPartition => "This server does not host this topic-partition.",
+        _ => return (error, error.to_string()),
+    };
+    (error, why.to_owned())
 }
 
 /// Whether a text can be the id of a member.
@@ -66,7 +81,7 @@ impl<'a> Member<'a> {
         group_id: Option<&'a str>,
         member_id: Option<&'a str>,
     ) -> Result<Self, Refusal> {
-        // Kafka gives the code alone for a member id.
+        // The texts are for the operator: Kafka gives clients the code alone.
         let invalid = |why: &str| (ResponseError::InvalidRequest, why.to_owned());
         let group_id = group_id.ok_or_else(|| invalid("Invalid group id in the request."))?;
         authorize(cx, caller, Operation::Read, Resource::Group(group_id))
@@ -76,7 +91,7 @@ impl<'a> Member<'a> {
             cx,
             caller,
             group_id,
-            member_id: member_id.ok_or_else(|| invalid(""))?,
+            member_id: member_id.ok_or_else(|| invalid("Invalid member id in the request."))?,
         })
     }
 

@@ -30,7 +30,7 @@ use super::share_acknowledgements::{Member, Outcomes, Refusal, SaidOf, check_nam
 use super::share_read::{Given, session_refusal};
 use super::share_settings::ShareSettings;
 use super::share_wait::{Drawing, Drawn, ShareWanted};
-use super::shared::{current_leader, endpoints_of, text, told};
+use super::shared::{current_leader, endpoints_of, text};
 use super::{Answer, Api, Caller, Context, Order, Piece, Response, Stage};
 use crate::log::Slice;
 use crate::session::SessionEnd;
@@ -99,9 +99,8 @@ async fn answer(
     answered.unwrap_or_else(|(error, why)| {
         let group_id = request.group_id.as_deref().map_or("", |id| id);
         cx.note(caller, group_id, error.code(), &why);
-        let response = ShareFetchResponse::default()
-            .with_error_code(error.code())
-            .with_error_message(told(why));
+        // Kafka gives the code alone.
+        let response = ShareFetchResponse::default().with_error_code(error.code());
         Answered {
             response,
             ..Answered::default()

@@ -1,6 +1,7 @@
 //! ShareGroupDescribe (key 77, v1; KIP-932): share groups with their members.
 //!
 //! - A group that does not exist, or is no share group, is GROUP_ID_NOT_FOUND with a message.
+//! - Without a name it is INVALID_GROUP_ID.
 
 use std::sync::Arc;
 
@@ -12,10 +13,10 @@ use metaq_protocol::messages::{
     ApiKey, GroupId, ShareGroupDescribeRequest, ShareGroupDescribeResponse,
 };
 
-use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::authorize::{Operation, Resource, ResourceKind, authorize, authorized_operations};
 use super::errors::WireError;
 use super::share_acknowledgements::Refusal;
-use super::shared::{OPERATIONS_OMITTED, text, topic_name};
+use super::shared::{OPERATIONS_OMITTED, text, told, topic_name};
 use super::{Api, Caller, Context, Order, serve};
 use crate::group::{Described, ShareGroupDescription, ShareMemberDescription};
 
@@ -25,7 +26,10 @@ const ASSIGNOR: &str = "simple";
 pub(super) const API: Api = Api {
     key: ApiKey::ShareGroupDescribe,
     order: Order::Alone,
-    needs: &[(Operation::Describe, ResourceKind::Group)],
+    needs: &[
+        (Operation::Describe, ResourceKind::Group),
+        (Operation::Describe, ResourceKind::Topic),
+    ],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
@@ -36,15 +40,20 @@ async fn handle(
 ) -> ShareGroupDescribeResponse {
     let mut groups = Vec::with_capacity(request.group_ids.len());
     for group_id in request.group_ids {
-        let group = match describe(&cx, &caller, &group_id).await {
+        let found = describe(&cx, &caller, &group_id).await;
+        let operations = match request.include_authorized_operations && found.is_ok() {
+            true => authorized_operations(&caller.session, Resource::Group(&group_id)),
+            false => OPERATIONS_OMITTED,
+        };
+        let group = match found {
             Ok(found) => described(found),
             Err((error, why)) => DescribedGroup::default()
                 .with_error_code(error.code())
-                .with_error_message(Some(text(why))),
+                .with_error_message(told(why)),
         };
         let group = group
             .with_group_id(group_id)
-            .with_authorized_operations(OPERATIONS_OMITTED);
+            .with_authorized_operations(operations);
         groups.push(group);
     }
     ShareGroupDescribeResponse::default().with_groups(groups)
@@ -57,13 +66,34 @@ async fn describe(
 ) -> Result<ShareGroupDescription, Refusal> {
     authorize(cx, caller, Operation::Describe, Resource::Group(group_id))
         .map_err(|denied| (denied.wire(), denied.to_string()))?;
+    if group_id.is_empty() {
+        // Kafka gives the code alone.
+        return Err((ResponseError::InvalidGroupId, String::new()));
+    }
     let found = cx.coordinator.describe(group_id).await;
     let why = match found.map_err(|error| (error.wire(), error.to_string()))? {
-        Some(Described::Share(found)) => return Ok(found),
+        Some(Described::Share(found)) => return visible(cx, caller, found),
         Some(_) => format!("Group {} is not a share group.", group_id.0),
         None => format!("Group {} not found.", group_id.0),
     };
     Err((ResponseError::GroupIdNotFound, why))
+}
+
+/// As KafkaApis: a group with a topic that the client may not describe is not described.
+fn visible(
+    cx: &Context,
+    caller: &Caller,
+    found: ShareGroupDescription,
+) -> Result<ShareGroupDescription, Refusal> {
+    let assigned = found.members.iter().flat_map(|member| &member.assigned);
+    let denied = assigned.into_iter().find_map(|(_, name, _)| {
+        authorize(cx, caller, Operation::Describe, Resource::Topic(name)).err()
+    });
+    let Some(denied) = denied else {
+        return Ok(found);
+    };
+    let why = "The group has described topic(s) that the client is not authorized to describe.";
+    Err((denied.wire(), why.to_owned()))
 }
 
 fn described(found: ShareGroupDescription) -> DescribedGroup {

@@ -115,14 +115,14 @@ async fn heartbeat(
     Ok(reply)
 }
 
-/// As GroupCoordinatorService.throwIfShareGroupHeartbeatRequestIsInvalid.
+/// As KafkaApis and GroupCoordinatorService.throwIfShareGroupHeartbeatRequestIsInvalid, in their order.
 fn check(request: &ShareGroupHeartbeatRequest) -> Result<(), Refusal> {
     let topics = request.subscribed_topic_names.as_ref();
-    let why = if request.group_id.is_empty() {
-        "GroupId can't be empty."
-    } else if !is_member_id(&request.member_id) {
+    let why = if !is_member_id(&request.member_id) {
         // Kafka gives the code alone.
         ""
+    } else if request.group_id.is_empty() {
+        "GroupId can't be empty."
     } else if request.rack_id.as_ref().is_some_and(|rack| rack.is_empty()) {
         "RackId can't be empty."
     } else if request.member_epoch < LEAVE {

@@ -9,10 +9,25 @@ use metaq_protocol::messages::{
 };
 
 use super::context::Context;
+use super::errors::WireError;
+use super::share_acknowledgements::{Refusal, refusal};
 use super::share_state_tags::set_numbers;
 use super::share_states::{NO_ANSWER, Outcome, VERSION, ask, coordinator_of, outcome_of};
 use super::shared::text;
+use crate::group::GroupError;
 use crate::share::{ShareKey, ShareSummary};
+
+/// Why a share group's offsets are neither set nor deleted, in Kafka's words.
+pub(super) async fn group_refusal(cx: &Context, group_id: &str, error: GroupError) -> Refusal {
+    if error != GroupError::GroupIdNotFound {
+        return refusal(error.wire());
+    }
+    let why = match cx.coordinator.describe(group_id).await {
+        Ok(Some(_)) => format!("Group {group_id} is not a share group."),
+        _ => format!("Group {group_id} not found."),
+    };
+    (error.wire(), why)
+}
 
 /// The version in which summaries are asked for.
 const SUMMARY_VERSION: i16 = 1;

@@ -359,6 +359,7 @@ impl GroupCoordinator {
         group_id: &str,
         topics: Option<Vec<Uuid>>,
     ) -> Result<ToDelete, GroupError> {
+        check_named(group_id)?;
         self.ask(group_id, |answer| {
             Ask::Share(ShareAsk::Delete(topics, answer))
         })

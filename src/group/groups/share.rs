@@ -13,6 +13,8 @@ use crate::group::share::{ShareGroup, ShareHeartbeat, ShareReply};
 
 /// Epoch of a member that joins.
 const JOIN: i32 = 0;
+/// Of one that leaves.
+const LEAVE: i32 = -1;
 
 fn check_empty(group: &ShareGroup) -> Result<(), GroupError> {
     match group.members.is_empty() {
@@ -119,6 +121,8 @@ impl Groups {
         let Some(hosted) = self.groups.get_mut(group_id).and_then(Group::share_mut) else {
             let message = match self.groups.contains_key(group_id) {
                 true => format!("Group {group_id} is not a share group."),
+                // As GroupMetadataManager words them.
+                false if beat.member_epoch == LEAVE => format!("Group {group_id} not found."),
                 false => format!("Share group {group_id} not found."),
             };
             let error = GroupError::GroupIdNotFound;
