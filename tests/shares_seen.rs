@@ -6,11 +6,11 @@ mod share_members;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use common::{Running, batch};
 use serde_json::Value;
-use share_members::{GROUP, Member, broker};
+use share_members::{GROUP, Member, beat, broker, offset};
 
 fn get(broker: &Running, path: &str) -> String {
     let address = broker.broker().dashboard_address().unwrap();
@@ -22,14 +22,17 @@ fn get(broker: &Running, path: &str) -> String {
     answer.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
-fn describe(broker: &Running, options: &[&str]) -> String {
+fn group(broker: &Running, verb: &str, options: &[&str]) -> Output {
     let address = broker.address().to_string();
-    let arguments = ["group", "describe", GROUP, "-b", &address];
-    let output = Command::new(env!("CARGO_BIN_EXE_metaq"))
-        .args(arguments)
+    Command::new(env!("CARGO_BIN_EXE_metaq"))
+        .args(["group", verb, GROUP, "-b", &address])
         .args(options)
         .output()
-        .unwrap();
+        .unwrap()
+}
+
+fn describe(broker: &Running, options: &[&str]) -> String {
+    let output = group(broker, "describe", options);
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
@@ -96,5 +99,43 @@ fn ranges_beyond_the_first_hundred_are_counted() {
     assert_eq!(part["ranges"].as_array().unwrap().len(), 100);
     assert!(get(&broker, "/groups/g").contains("25 more ranges of 125 records in all"));
     assert!(describe(&broker, &[]).contains("and 25 more ranges"));
+    broker.stop();
+}
+
+#[test]
+fn an_operator_sets_where_a_share_group_without_members_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir);
+    let mut client = broker.client();
+    client.produce("t", batch(10));
+    let mut a = Member::join(&broker, "a", "t");
+    assert_eq!(a.take(1000, &[]), [(0, 9, 1)]);
+    assert_eq!(a.acknowledge(1, &[(0, 3, &[1]), (6, 6, &[1])]), (0, 0));
+    let reset = |to: &[&str]| {
+        let options = [&["-t", "t", "--json"], to].concat();
+        let output = group(&broker, "reset-offsets", &options);
+        let plan = serde_json::from_slice::<Value>(&output.stdout).unwrap();
+        let planned = (plan[0]["from"].as_i64(), plan[0]["to"].as_i64().unwrap());
+        (planned, String::from_utf8(output.stderr).unwrap())
+    };
+    let (planned, told) = reset(&["--to-earliest", "--execute"]);
+    assert_eq!(planned, (Some(4), 0));
+    assert!(told.contains("has 1 members"), "{told}");
+    assert_eq!(client.ask(1, &beat("a", -1, None)).error_code, 0);
+    let (planned, told) = reset(&["--shift-by", "-2"]);
+    assert_eq!(planned, (Some(4), 2));
+    assert!(told.contains("Nothing was changed"), "{told}");
+    assert_eq!(offset(&mut client), (4, 5));
+    assert_eq!(reset(&["--shift-by", "-2", "--execute"]).0, (Some(4), 2));
+    // What was done behind that is forgotten, and nothing is known of a lag before a member is back.
+    assert_eq!(offset(&mut client).0, 2);
+    let mut b = Member::join(&broker, "b", "t");
+    assert_eq!(b.take(1000, &[]), [(2, 9, 1)]);
+    assert_eq!(b.acknowledge(1, &[(2, 9, &[1])]), (0, 0));
+    assert_eq!(client.ask(1, &beat("b", -1, None)).error_code, 0);
+    assert_eq!(reset(&["--to-offset", "99", "--execute"]).0, (Some(10), 10));
+    assert_eq!(reset(&["--to-offset", "7", "--execute"]).0, (Some(10), 7));
+    let mut c = Member::join(&broker, "c", "t");
+    assert_eq!(c.take(1000, &[]), [(7, 9, 1)]);
     broker.stop();
 }

@@ -11,6 +11,7 @@ mod doctor;
 mod drain;
 mod group;
 mod group_members;
+mod group_offsets;
 mod http;
 mod in_flight;
 mod log;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Failure;
 use super::client::{Address, Client};
-use super::group::committed;
+use super::group_offsets::committed;
 use super::http;
 use super::output::{or_dash, print};
 use super::topic::{identity_of, metadata, offsets};
