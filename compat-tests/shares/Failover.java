@@ -9,8 +9,9 @@ import org.apache.kafka.common.*;
 /** Brokers of a cluster are killed, one at a time, while members of a share group work and records come. */
 class Failover {
     static final int PARTITIONS = 6, MEMBERS = 4;
-    final String topic = "failover-" + Shares.RUN, group;
-    final Set<String> produced = ConcurrentHashMap.newKeySet();
+    final String topic, group;
+    /** Where each record is. */
+    final Map<String, RecordMetadata> produced = new ConcurrentHashMap<>();
     /** Those of which the group said so, and was told that it counts. */
     final Set<String> accepted = ConcurrentHashMap.newKeySet();
     /** Those of which somebody said so and had no answer: it may count. */
@@ -20,28 +21,42 @@ class Failover {
     final AtomicReference<Throwable> failure = new AtomicReference<>();
     final AtomicBoolean stop = new AtomicBoolean(), produce = new AtomicBoolean(true);
 
-    Failover() throws Exception {
-        Shares.replicated(topic, PARTITIONS);
-        group = Shares.group("failover", Map.of());
+    Failover(String name, Map<String, String> settings) throws Exception {
+        topic = name + "-" + Shares.RUN;
+        Shares.replicated(topic, PARTITIONS, Map.of());
+        group = Shares.group(name, settings);
     }
 
-    static void run() throws Exception { new Failover().test(); }
+    static void run() throws Exception { new Failover("failover", Map.of()).test(); }
+
+    /** What a member says of a record. */
+    AcknowledgeType answer(ConsumerRecord<String, String> record) {
+        // Each fifth is somebody else's the first time.
+        return record.deliveryCount().get() > 1 || record.offset() % 5 != 0 ? AcknowledgeType.ACCEPT : AcknowledgeType.RELEASE;
+    }
+
+    /** Whether nobody ever accepts it. */
+    boolean isDead(String value) { return false; }
+
+    /** Each is killed when the one before it is back. */
+    List<Callable<Integer>> victims() {
+        return List.of(() -> Shares.admin.describeShareGroups(List.of(group)).all().get().get(group).coordinator().id(), () -> Shares.leader(topic, 0));
+    }
 
     void test() throws Exception {
         List<Thread> members = new ArrayList<>();
         for (int n = 0; n < MEMBERS; n++) members.add(start(this::member));
         Thread load = start(this::load);
         goesOn();
-        int coordinator = Shares.admin.describeShareGroups(List.of(group)).all().get().get(group).coordinator().id();
-        without(coordinator);
-        without(Shares.leader(topic, 0));
+        for (Callable<Integer> victim : victims()) without(victim.call());
         produce.set(false);
         load.join();
         for (int partition = 0; partition < PARTITIONS; partition++) Shares.allDone(group, topic, partition);
         stop.set(true);
         for (Thread member : members) member.join();
         if (failure.get() != null) throw new AssertionError(failure.get());
-        Set<String> lost = new TreeSet<>(produced);
+        Set<String> lost = new TreeSet<>(produced.keySet());
+        lost.removeIf(this::isDead);
         lost.removeAll(accepted);
         lost.removeAll(unanswered);
         Shares.check(lost.isEmpty(), "nobody accepted " + lost);
@@ -91,7 +106,7 @@ class Failover {
         for (int n = 0; produce.get(); n++) {
             String value = "" + n;
             Shares.producer.send(new ProducerRecord<>(topic, n % PARTITIONS, null, value), (where, error) -> {
-                if (error == null) produced.add(value);
+                if (error == null) produced.put(value, where);
                 else failure.compareAndSet(null, error);
             });
             Thread.sleep(2);
@@ -110,10 +125,9 @@ class Failover {
                     int count = record.deliveryCount().get();
                     int highest = counts.merge(record.value(), count, Math::max);
                     Shares.check(count == highest, record + " came after delivery " + highest);
-                    // Each fifth is somebody else's the first time.
-                    boolean isMine = count > 1 || record.offset() % 5 != 0;
-                    consumer.acknowledge(record, isMine ? AcknowledgeType.ACCEPT : AcknowledgeType.RELEASE);
-                    if (isMine) said.computeIfAbsent(record.partition(), key -> new ArrayList<>()).add(record.value());
+                    AcknowledgeType answer = answer(record);
+                    consumer.acknowledge(record, answer);
+                    if (answer == AcknowledgeType.ACCEPT) said.computeIfAbsent(record.partition(), key -> new ArrayList<>()).add(record.value());
                 }
                 consumer.commitSync().forEach((where, error) -> {
                     List<String> counted = said.getOrDefault(where.partition(), List.of());

@@ -24,7 +24,7 @@ public class Shares {
     interface Test { void run() throws Exception; }
 
     public static void main(String[] args) throws Exception {
-        System.out.println("CLIENT kafka-clients|4.4.0|Java|share groups of KIP-932: acknowledge, release, reject, renew, crashes, kafka-share-groups|shares/");
+        System.out.println("CLIENT kafka-clients|4.4.0|Java|share groups of KIP-932: acknowledge, release, reject, renew, crashes, dead letters, kafka-share-groups|shares/");
         admin = Admin.create(Map.of("bootstrap.servers", BOOTSTRAP));
         producer = new KafkaProducer<>(Map.of("bootstrap.servers", BOOTSTRAP), new StringSerializer(), new StringSerializer());
         test(args, "implicit", Shares::implicit);
@@ -38,7 +38,11 @@ public class Shares {
         test(args, "read-committed", Shares::read_committed);
         test(args, "tools", Shares::tools);
         test(args, "killed-broker", Shares::killed_broker);
-        if (BROKERS > 1) test(args, "one-broker-after-the-other-killed", Failover::run);
+        test(args, "dead-letters", DeadLetters::copied);
+        if (BROKERS > 1) {
+            test(args, "one-broker-after-the-other-killed", Failover::run);
+            test(args, "dead-letters-while-brokers-are-killed", DeadLetters::run);
+        }
         Runtime.getRuntime().halt(0);
     }
 
@@ -65,9 +69,10 @@ public class Shares {
     }
 
     /** A topic that goes on without any one of three brokers. */
-    static void replicated(String topic, int partitions) throws Exception {
-        NewTopic asked = new NewTopic(topic, partitions, (short) 3).configs(Map.of("min.insync.replicas", "2"));
-        admin.createTopics(List.of(asked)).all().get();
+    static void replicated(String topic, int partitions, Map<String, String> settings) throws Exception {
+        Map<String, String> all = new HashMap<>(Map.of("min.insync.replicas", "2"));
+        all.putAll(settings);
+        admin.createTopics(List.of(new NewTopic(topic, partitions, (short) 3).configs(all))).all().get();
     }
 
     static int leader(String topic, int partition) throws Exception {
