@@ -113,7 +113,9 @@ by any Kafka admin tool or `metaq topic alter`. `*` in the name matches anything
 const GROUPS: &str = "
 ## Groups
 
-In `[group=NAME]` of server.ini, or at run time by any Kafka admin tool or `metaq config set group NAME KEY=VALUE`.
+In `[group=NAME]` of server.ini, or at run time by any Kafka admin tool or `metaq config set group NAME KEY=VALUE`. Where the
+broker has keys for the least and the most, such as `group.consumer.min.session.timeout.ms`, these hold; the ranges here are
+their defaults.
 
 ";
 

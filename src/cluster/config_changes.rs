@@ -155,7 +155,10 @@ impl Controller {
         }
         match what {
             Configured::Broker => check_broker(&self.view.config.load(), overrides),
-            Configured::Group => check_group(overrides).map_err(ClusterError::ConfigChange),
+            Configured::Group => {
+                let checked = check_group(&self.view.config.load(), overrides);
+                checked.map_err(ClusterError::ConfigChange)
+            }
             Configured::ClientMetrics => {
                 ClientMetricsSubscription::parse(name, overrides).map_err(ClusterError::from)?;
                 Ok(())

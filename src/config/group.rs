@@ -4,7 +4,7 @@
 
 use super::offset_reset::OffsetReset;
 use super::value::{Kind, Value};
-use super::{Config, Overrides, nearest};
+use super::{Config, Overrides, broker_key, nearest};
 
 /// MetaQ's own: whether the members of a group share its messages, or each gets all of them.
 pub const CONSUME_MODE: &str = "metaq.consume.mode";
@@ -22,7 +22,7 @@ pub struct GroupKey {
     pub doc: &'static str,
 }
 
-/// Every configuration of groups, with the ranges that Kafka's brokers allow by default.
+/// Every configuration of groups, with the ranges that brokers allow by default.
 pub const GROUP_KEYS: &[GroupKey] = &[
     GroupKey {
         name: "consumer.assignment.interval.ms",
@@ -206,23 +206,74 @@ pub(super) fn group_key(name: &str) -> Option<&'static GroupKey> {
     GROUP_KEYS.iter().find(|key| key.name == name)
 }
 
-/// Checks a group's configurations; the text says what is wrong.
-pub fn check_group(overrides: &Overrides) -> Result<(), String> {
+impl GroupKey {
+    /// Its values at a broker, whose keys for groups of a kind limit some of them.
+    fn kind_at(&self, config: &Config) -> Kind {
+        let (Kind::Int(low, high), Some((kind, name))) = (self.kind, self.name.split_once('.'))
+        else {
+            return self.kind;
+        };
+        let name = name.strip_prefix("num.").unwrap_or(name);
+        let limit = |which| {
+            let key = broker_key(&format!("group.{kind}.{which}.{name}"))?;
+            Some(config.number(key.name))
+        };
+        Kind::Int(limit("min").unwrap_or(low), limit("max").unwrap_or(high))
+    }
+}
+
+/// Checks a group's configurations against a broker's; the text says what is wrong.
+pub fn check_group(config: &Config, overrides: &Overrides) -> Result<(), String> {
     for (name, value) in overrides {
-        let key = group_key(name).ok_or_else(|| format!("Unknown group config name: {name}"))?;
-        key.kind
-            .check(value)
-            .map_err(|error| format!("Invalid value {value} for configuration {name}: {error}"))?;
-        if *name == "errors.deadletterqueue.topic.name" && value.starts_with("__") {
-            return Err(format!("{name}: DLQ topic name must not start with '__'"));
-        }
-        if *name == "share.auto.offset.reset" && !is_offset_reset(value) {
-            return Err(format!(
-                "Invalid value {value} for configuration {name}: must be earliest, latest or by_duration:PnDTnHnMn.nS"
-            ));
-        }
+        check_value(config, name, value)?;
+    }
+    check_sessions(config, overrides)
+}
+
+/// Checks one of them by itself.
+pub(super) fn check_value(config: &Config, name: &str, value: &str) -> Result<(), String> {
+    let key = group_key(name).ok_or_else(|| format!("Unknown group config name: {name}"))?;
+    key.kind_at(config)
+        .check(value)
+        .map_err(|error| format!("Invalid value {value} for configuration {name}: {error}"))?;
+    if name == "errors.deadletterqueue.topic.name" && value.starts_with("__") {
+        return Err(format!("{name}: DLQ topic name must not start with '__'"));
+    }
+    if name == "share.auto.offset.reset" && !is_offset_reset(value) {
+        return Err(format!(
+            "Invalid value {value} for configuration {name}: must be earliest, latest or by_duration:PnDTnHnMn.nS"
+        ));
     }
     Ok(())
+}
+
+/// Checks what spans two of them.
+pub(super) fn check_sessions(config: &Config, overrides: &Overrides) -> Result<(), String> {
+    for kind in ["consumer", "share", "streams"] {
+        check_session(config, overrides, kind)?;
+    }
+    Ok(())
+}
+
+/// A member's session lasts longer than it is silent (GroupConfig.validateSessionExceedsHeartbeat).
+fn check_session(config: &Config, overrides: &Overrides, kind: &str) -> Result<(), String> {
+    let (session, heartbeat) = (
+        format!("{kind}.session.timeout.ms"),
+        format!("{kind}.heartbeat.interval.ms"),
+    );
+    if !overrides.contains_key(&session) && !overrides.contains_key(&heartbeat) {
+        return Ok(());
+    }
+    let number = |name: &str| {
+        let own = overrides
+            .get(name)
+            .and_then(|value| Value::integer(value).ok());
+        own.unwrap_or_else(|| config.number(&format!("group.{name}")))
+    };
+    match number(&session) > number(&heartbeat) {
+        true => Ok(()),
+        false => Err(format!("{session} must be greater than {heartbeat}")),
+    }
 }
 
 fn is_offset_reset(value: &str) -> bool {
@@ -240,8 +291,10 @@ mod tests {
 
     #[test]
     fn every_default_is_valid_and_unknown_names_are_refused() {
+        let config = Config::default();
         let of = |name: &str, value: &str| {
-            check_group(&Overrides::from([(name.to_owned(), value.to_owned())]))
+            let one = Overrides::from([(name.to_owned(), value.to_owned())]);
+            check_group(&config, &one)
         };
         for key in GROUP_KEYS {
             assert_eq!(of(key.name, key.default), Ok(()), "{}", key.name);
@@ -254,5 +307,57 @@ mod tests {
         assert!(of("consumer.session.timeout.ms", "1").is_err());
         assert!(of("share.auto.offset.reset", "sometimes").is_err());
         assert!(of("errors.deadletterqueue.topic.name", "__x").is_err());
+    }
+
+    #[test]
+    fn the_brokers_limits_are_those_of_its_groups() {
+        let set = [
+            "group.consumer.min.session.timeout.ms=6000",
+            "group.share.max.session.timeout.ms=90000",
+            "group.streams.max.standby.replicas=4",
+        ];
+        let config = Config::load(None, &set.map(str::to_owned)).unwrap();
+        let of = |config: &Config, pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter();
+            let pairs = pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            check_group(config, &pairs.collect())
+        };
+        for one in [
+            ("consumer.session.timeout.ms", "6000"),
+            ("share.session.timeout.ms", "90000"),
+            ("streams.num.standby.replicas", "4"),
+        ] {
+            assert_eq!(of(&config, &[one]), Ok(()));
+            assert!(of(&Config::default(), &[one]).is_err(), "{one:?}");
+        }
+        let both = [
+            ("consumer.session.timeout.ms", "6000"),
+            ("consumer.heartbeat.interval.ms", "6000"),
+        ];
+        let refused = of(&config, &both).unwrap_err();
+        assert!(refused.contains("must be greater than"), "{refused}");
+    }
+
+    #[test]
+    fn a_file_may_set_for_a_group_what_the_command_line_allows() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("server.ini");
+        let text = "[group=g]\nconsumer.session.timeout.ms=4000\nconsumer.heartbeat.interval.ms=1000\n[system]\nserverPort=1\n";
+        std::fs::write(&file, text).unwrap();
+        let refused = Config::load(Some(&file), &[]).unwrap_err().to_string();
+        assert!(refused.contains("line 2"), "{refused}");
+        let set = [
+            "group.consumer.min.session.timeout.ms=1000",
+            "group.consumer.min.heartbeat.interval.ms=1000",
+        ]
+        .map(str::to_owned);
+        // Not longer than the broker's own heartbeat interval, but than the group's.
+        let config = Config::load(Some(&file), &set).unwrap();
+        let group = GroupOverrides::of(&config, "g", None);
+        assert_eq!(group.limited("consumer", "session.timeout.ms"), 4000);
+        let text = text.replace("=4000", "=1000");
+        std::fs::write(&file, text).unwrap();
+        let refused = Config::load(Some(&file), &set).unwrap_err().to_string();
+        assert!(refused.contains("must be greater than"), "{refused}");
     }
 }

@@ -33,18 +33,18 @@ impl Config {
             command_line: overrides.to_vec(),
             ..Self::default()
         };
-        let mut mistakes = Vec::new();
+        let (mut problems, mut groups) = (Vec::new(), Vec::new());
         if let Some(path) = file {
             let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
                 path: path.to_path_buf(),
                 source,
             })?;
-            let problems = config.read(&text);
-            mistakes.extend(problems.iter().map(|problem| problem.describe(file)));
+            (problems, groups) = config.read(&text);
         }
+        let mut refused = Vec::new();
         let mut from_command_line = BTreeMap::new();
         for entry in overrides {
-            let mut refuse = |what: String| mistakes.push(format!("--set {entry}: {what}"));
+            let mut refuse = |what: String| refused.push(format!("--set {entry}: {what}"));
             let Some((key, value)) = entry.split_once('=') else {
                 refuse("expected KEY=VALUE".to_owned());
                 continue;
@@ -63,17 +63,27 @@ impl Config {
             }
         }
         config.settings.extend(from_command_line);
-        let problems = config.finish();
-        mistakes.extend(problems.iter().map(|problem| problem.describe(file)));
+        // The broker's settings, wherever they are, say which values groups may have.
+        for (pattern, section) in groups {
+            let read = sections::read_group(&config, &pattern, &section, &mut problems);
+            config.groups.push(read);
+        }
+        problems.sort_by_key(|problem| problem.line);
+        let describe = |problem: &Problem| problem.describe(file);
+        let mut mistakes: Vec<String> = problems.iter().map(describe).collect();
+        mistakes.extend(refused);
+        mistakes.extend(config.finish().iter().map(describe));
         Ok((config, mistakes))
     }
 
-    fn read(&mut self, text: &str) -> Vec<Problem> {
+    /// Reads a file but for its sections of groups, which are given back with their names.
+    fn read(&mut self, text: &str) -> (Vec<Problem>, Vec<(String, ini::Section)>) {
         let (sections, wrong) = ini::parse(text);
         let wrong = wrong
             .into_iter()
             .map(|error| Problem::at(error.line, error.what));
         let mut problems: Vec<Problem> = wrong.collect();
+        let mut groups = Vec::new();
         for section in sections {
             match section.name.split_once('=') {
                 None if section.name == "system" || section.name == "zookeeper" => {
@@ -85,8 +95,7 @@ impl Config {
                     self.topics.push(read.0);
                 }
                 Some(("group", pattern)) => {
-                    let read = sections::read_group(pattern.trim(), &section, &mut problems);
-                    self.groups.push(read);
+                    groups.push((pattern.trim().to_owned(), section));
                 }
                 _ => problems.push(Problem::at(
                     section.line,
@@ -94,8 +103,7 @@ impl Config {
                 )),
             }
         }
-        problems.sort_by_key(|problem| problem.line);
-        problems
+        (problems, groups)
     }
 
     fn read_settings(&mut self, section: &ini::Section, problems: &mut Vec<Problem>) {

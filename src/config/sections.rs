@@ -6,7 +6,7 @@ use std::fmt;
 use super::problem::Problem;
 use super::value::Value;
 use super::{
-    Overrides, Source, TOPIC_KEYS, TopicOverrides, WithoutEffect, broker, check_group, group, ini,
+    Config, Overrides, Source, TOPIC_KEYS, TopicOverrides, WithoutEffect, broker, group, ini,
     nearest, topic_key,
 };
 
@@ -197,6 +197,7 @@ fn read_topic_entry<'a>(
 
 /// Reads a group's section.
 pub(super) fn read_group(
+    config: &Config,
     pattern: &str,
     section: &ini::Section,
     problems: &mut Vec<Problem>,
@@ -207,9 +208,10 @@ pub(super) fn read_group(
     }
     let mut overrides = Overrides::new();
     for entry in &section.entries {
-        let one = Overrides::from([(entry.key.clone(), entry.value.clone())]);
-        match check_group(&one) {
-            Ok(()) => overrides.extend(one),
+        match group::check_value(config, &entry.key, &entry.value) {
+            Ok(()) => {
+                overrides.insert(entry.key.clone(), entry.value.clone());
+            }
             Err(what) if group::group_key(&entry.key).is_none() => {
                 let hint = group::nearest_group_key(&entry.key)
                     .map_or(String::new(), |near| format!("; did you mean {near}?"));
@@ -218,6 +220,9 @@ pub(super) fn read_group(
             }
             Err(what) => problems.push(Problem::at(entry.line, what)),
         }
+    }
+    if let Err(what) = group::check_sessions(config, &overrides) {
+        problems.push(Problem::at(section.line, what));
     }
     GroupSection {
         pattern: pattern.to_owned(),
