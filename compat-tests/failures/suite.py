@@ -27,7 +27,7 @@ PARTITIONS = range(6)
 SUITE = os.environ["SUITE"]
 REPLICAS = 3 if SUITE == "failures-replicas" else 1
 
-print(f"CLIENT kafka-clients, confluent-kafka, franz-go|4.4.0, 2.16.1, 1.22.2|Java, Python, Go|producers and groups that go on while brokers and ZooKeeper are killed, stopped and cut off: nothing lost or doubled, no offset back, one owner a partition{', each of three replicas' if REPLICAS > 1 else ''}|{SUITE}/")
+print(f"CLIENT kafka-clients, confluent-kafka, franz-go|4.4.0, 2.16.1, 1.22.3|Java, Python, Go|producers and groups that go on while brokers and ZooKeeper are killed, stopped and cut off: nothing lost or doubled, no offset back, one owner a partition{', each of three replicas' if REPLICAS > 1 else ''}|{SUITE}/")
 
 
 class Steady:

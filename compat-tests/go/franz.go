@@ -44,7 +44,7 @@ func franzRead(topic string, count int, offset kgo.Offset) []*kgo.Record {
 }
 
 func runFranz() {
-	fmt.Println("CLIENT franz-go|1.22.2|Go|codecs, acks, cooperative group, dying member, admin, idempotence across kill -9, topic recreated|franz-go/")
+	fmt.Println("CLIENT franz-go|1.22.3|Go|codecs, acks, cooperative group, dying member, admin, idempotence across kill -9, topic recreated|franz-go/")
 	run("franz-go", []test{
 		{"round-trips", franzRoundTrips},
 		{"large-messages", franzLarge},

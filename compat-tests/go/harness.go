@@ -131,6 +131,18 @@ func main() {
 		runTransfer(os.Args[2], os.Args[3], os.Args[4], os.Args[5])
 		return
 	}
+	if len(os.Args) == 4 && os.Args[1] == "member" {
+		runMember(os.Args[2], os.Args[3])
+		return
+	}
+	if len(os.Args) == 2 && os.Args[1] == "groups" {
+		runGroups()
+		return
+	}
+	if len(os.Args) == 2 && os.Args[1] == "shares" {
+		runShares()
+		return
+	}
 	runFranz()
 	runSarama()
 	runSegment()

@@ -39,6 +39,8 @@ metaq_bin() { echo "${METAQ_BIN:-$root/target/release/metaq}"; }
 
 # Settings that both brokers understand.
 common_settings="group.initial.rebalance.delay.ms=0 log.retention.check.interval.ms=2000 log.segment.delete.delay.ms=1000"
+# What tests that do not wait so long set for their groups.
+common_settings+=" group.consumer.min.session.timeout.ms=6000 group.consumer.min.heartbeat.interval.ms=1000"
 
 metaq_command() { # data port dashboard-port [setting…]
   local sets=""

@@ -42,9 +42,9 @@ install_java() {
 }
 
 install_tools() { jars kafka; }
-install_groups() { jars kafka; }
+install_groups() { jars kafka && install_python && install_go; }
 
-install_shares() { jars kafka; }
+install_shares() { jars kafka && install_python && install_go; }
 
 install_streams() { jars kafka && jars streams; }
 
