@@ -158,9 +158,13 @@ fn consumer_settings(config: &Config, own: &GroupOverrides<'_>) -> ConsumerSetti
 
 fn assignors(config: &Config) -> Vec<Assignor> {
     let names = config.text("group.consumer.assignors").split(',');
-    names
-        .filter_map(|name| Assignor::named(name.trim()))
-        .collect()
+    let mut known = Vec::new();
+    for assignor in names.filter_map(|name| Assignor::named(name.trim())) {
+        if !known.contains(&assignor) {
+            known.push(assignor);
+        }
+    }
+    known
 }
 
 /// The limits of all groups.
@@ -179,5 +183,22 @@ pub fn group_limits(config: &Config) -> GroupLimits {
         offsets_check_interval: Duration::from_millis(
             config.number("offsets.retention.check.interval.ms") as u64,
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn assignors_are_known_by_their_names_and_by_kafkas_classes() {
+        let of = |text: &str| {
+            let setting = format!("group.consumer.assignors={text}");
+            Config::load(None, &[setting]).map(|config| assignors(&config))
+        };
+        let class = "org.apache.kafka.coordinator.group.assignor.RangeAssignor";
+        let both = vec![Assignor::Range, Assignor::Uniform];
+        assert_eq!(of(&format!("{class}, uniform,range")).unwrap(), both);
+        assert!(of("com.example.MyAssignor").is_err());
     }
 }

@@ -562,9 +562,14 @@ const OWN_KEYS: &[BrokerKey] = &[
     key!(
         "group.consumer.assignors",
         None,
-        Kind::List(&["uniform", "range"]),
+        Kind::List(&[
+            "uniform",
+            "range",
+            "org.apache.kafka.coordinator.group.assignor.UniformAssignor",
+            "org.apache.kafka.coordinator.group.assignor.RangeAssignor"
+        ]),
         "uniform,range",
-        "Assignors that members of KIP-848 groups may prefer; the first is the default."
+        "Assignors that members of KIP-848 groups may prefer, by their names or Kafka's classes; the first is the default."
     ),
     key!(
         "group.consumer.assignment.interval.ms",
@@ -656,6 +661,16 @@ const OWN_KEYS: &[BrokerKey] = &[
         Kind::Int(0, INT_MAX),
         "1000",
         "At least so long between two assignments of a share group, ms; the default of share.assignment.interval.ms."
+    ),
+    key!(
+        "group.share.assignors",
+        None,
+        Kind::List(&[
+            "simple",
+            "org.apache.kafka.coordinator.group.assignor.SimpleAssignor"
+        ]),
+        "simple",
+        "The assignor of share groups, by its name or Kafka's class: there is one."
     ),
     key!(
         "group.share.delivery.count.limit",
@@ -772,9 +787,12 @@ const OWN_KEYS: &[BrokerKey] = &[
     key!(
         "group.streams.assignors",
         None,
-        Kind::List(&["sticky"]),
+        Kind::List(&[
+            "sticky",
+            "org.apache.kafka.coordinator.group.streams.assignor.StickyTaskAssignor"
+        ]),
         "sticky",
-        "The assignors of streams groups; the first is the default of streams.assignor.name."
+        "The assignors of streams groups, by their names or Kafka's classes; the first is the default of streams.assignor.name."
     ),
     key!(
         "group.streams.heartbeat.interval.ms",

@@ -49,11 +49,18 @@ impl Assignor {
         }
     }
 
-    /// The assignor of a name.
+    /// Kafka's class.
+    fn class(self) -> &'static str {
+        match self {
+            Self::Uniform => "org.apache.kafka.coordinator.group.assignor.UniformAssignor",
+            Self::Range => "org.apache.kafka.coordinator.group.assignor.RangeAssignor",
+        }
+    }
+
+    /// The assignor of a name, or of Kafka's class, as a broker's configuration may give it.
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|assignor| assignor.name() == name)
+        let is_it = |assignor: &Self| assignor.name() == name || assignor.class() == name;
+        Self::ALL.into_iter().find(is_it)
     }
 
     /// What each candidate is to have, in their order.
