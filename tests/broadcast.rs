@@ -9,9 +9,16 @@ mod zookeeper;
 use std::process::Command;
 
 use cluster::{Cluster, LONG, Member, Node, commit, committed, create, until_produced, within};
-use common::Client;
+use common::{Client, name};
+use metaq_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use metaq_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
 use metaq_protocol::messages::{
-    ConsumerGroupHeartbeatRequest, DescribeGroupsRequest, GroupId, ListGroupsRequest,
+    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
+    DescribeGroupsRequest, GroupId, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
 };
 use metaq_protocol::protocol::StrBytes;
 
@@ -193,19 +200,191 @@ fn offsets_are_set_for_all_members_from_outside_while_none_is_there() {
     assert_eq!(Reader::join(&node, Some("i")).committed(), Ok(7));
 }
 
+/// A member that speaks KIP-848.
+struct Newer {
+    client: Client,
+    id: &'static str,
+    instance: Option<&'static str>,
+    epoch: i32,
+}
+
+impl Newer {
+    fn join(node: &Node, id: &'static str, instance: Option<&'static str>) -> Self {
+        let mut member = Self {
+            client: node.client(),
+            id,
+            instance,
+            epoch: 0,
+        };
+        let answer = member.beat();
+        assert_eq!(answer.error_code, 0, "{:?}", answer.error_message);
+        let assigned = &answer.assignment.unwrap().topic_partitions;
+        assert_eq!(
+            (assigned.len(), &assigned[0].partitions[..]),
+            (1, &[0, 1][..])
+        );
+        member.epoch = answer.member_epoch;
+        member
+    }
+
+    fn beat(&mut self) -> ConsumerGroupHeartbeatResponse {
+        let joins = self.epoch == 0;
+        // As librdkafka does.
+        let instance = self.instance.filter(|_| self.epoch <= 0);
+        let beat = ConsumerGroupHeartbeatRequest::default()
+            .with_group_id(group_id())
+            .with_member_id(StrBytes::from_static_str(self.id))
+            .with_member_epoch(self.epoch)
+            .with_instance_id(instance.map(StrBytes::from_static_str))
+            .with_rebalance_timeout_ms(if joins { 30_000 } else { -1 })
+            .with_subscribed_topic_names(joins.then(|| vec![name("t")]))
+            .with_topic_partitions(joins.then(Vec::new));
+        self.client.ask(1, &beat)
+    }
+
+    fn commit(&mut self, offset: i64) -> i16 {
+        let one = OffsetCommitRequestPartition::default().with_committed_offset(offset);
+        let topic = OffsetCommitRequestTopic::default()
+            .with_name(name("t"))
+            .with_partitions(vec![one]);
+        let request = OffsetCommitRequest::default()
+            .with_group_id(group_id())
+            .with_generation_id_or_member_epoch(self.epoch)
+            .with_member_id(StrBytes::from_static_str(self.id))
+            .with_group_instance_id(self.instance.map(StrBytes::from_static_str))
+            .with_topics(vec![topic]);
+        let answer = self.client.ask(9, &request);
+        answer.topics[0].partitions[0].error_code
+    }
+
+    fn committed(&mut self, epoch: i32) -> Result<i64, i16> {
+        let topic = OffsetFetchRequestTopics::default()
+            .with_name(name("t"))
+            .with_partition_indexes(vec![0]);
+        let asked = OffsetFetchRequestGroup::default()
+            .with_group_id(group_id())
+            .with_member_id(Some(StrBytes::from_static_str(self.id)))
+            .with_member_epoch(epoch)
+            .with_topics(Some(vec![topic]));
+        let request = OffsetFetchRequest::default().with_groups(vec![asked]);
+        let answer = self.client.ask(9, &request);
+        match answer.groups[0].error_code {
+            0 => Ok(answer.groups[0].topics[0].partitions[0].committed_offset),
+            code => Err(code),
+        }
+    }
+}
+
+const STALE_MEMBER_EPOCH: i16 = 113;
+const GROUP_ID_NOT_FOUND: i16 = 69;
+
+fn members_of_the_newer_protocol_stand_alone_too(node: &mut Node) {
+    create(&mut node.client(), "t", 2);
+    for _ in 0..3 {
+        until_produced(node, "t", 0);
+    }
+    broadcast(node);
+    let instances = [("a", Some("i")), ("b", Some("j")), ("c", None), ("d", None)];
+    let mut members = instances.map(|(id, instance)| Newer::join(node, id, instance));
+    // One of the older protocol beside them, that calls itself as the last two do.
+    let mut classic = Reader::join(node, None);
+    for (member, offset) in members.iter_mut().zip([3, 2, 0, 1]) {
+        assert_eq!(member.commit(offset), 0);
+    }
+    let own = members
+        .each_mut()
+        .map(|member| member.committed(member.epoch));
+    assert_eq!(own, [Ok(3), Ok(2), Ok(1), Ok(1)]);
+    assert_eq!(classic.committed(), Ok(1));
+    let epoch = members[0].epoch;
+    assert_eq!(members[0].committed(epoch + 1), Err(STALE_MEMBER_EPOCH));
+    // Without its id, by its connection: as librdkafka does.
+    let unnamed = members
+        .each_mut()
+        .map(|member| committed(&mut member.client, GROUP, "t", 0));
+    assert_eq!(unnamed, [Ok(3), Ok(2), Ok(1), Ok(1)]);
+    for member in &mut members {
+        let answer = member.beat();
+        assert_eq!((answer.error_code, answer.member_epoch), (0, member.epoch));
+    }
+    seen_as_a_consumer_group(node);
+    node.kill();
+    node.launch();
+    within(LONG, "the group is there again", || {
+        committed(&mut node.client(), GROUP, "u", 0) == Ok(-1)
+    });
+    for (member, expected) in members.iter_mut().zip([3, 2, 1, 1]) {
+        member.client = node.client();
+        assert_eq!(member.beat().error_code, 0, "not joined again");
+        assert_eq!(member.committed(member.epoch), Ok(expected));
+    }
+    // All leave, and the offsets are those of the names.
+    classic.client = node.client();
+    assert_eq!(classic.member.leave(&mut classic.client), 0);
+    for member in &mut members {
+        member.epoch = -1;
+        assert_eq!(member.beat().error_code, 0);
+    }
+    let mut back = [
+        Newer::join(node, "e", Some("j")),
+        Newer::join(node, "f", None),
+    ];
+    let own = back.each_mut().map(|member| member.committed(member.epoch));
+    assert_eq!(own, [Ok(2), Ok(1)]);
+}
+
+/// What others see of members of both protocols.
+fn seen_as_a_consumer_group(node: &Node) {
+    let mut admin = node.client();
+    let request = DescribeGroupsRequest::default().with_groups(vec![group_id()]);
+    let described = &admin.ask(6, &request).groups[0];
+    assert_eq!(described.error_code, GROUP_ID_NOT_FOUND);
+    let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![group_id()]);
+    let described = &admin.ask(1, &request).groups[0];
+    assert_eq!(described.error_code, 0);
+    assert_eq!(&*described.group_state, "Stable");
+    assert_eq!(&*described.assignor_name, "broadcast");
+    assert_eq!(described.members.len(), 5);
+    for member in &described.members {
+        let assigned = &member.assignment.topic_partitions;
+        assert_eq!(
+            (assigned.len(), &assigned[0].partitions[..]),
+            (1, &[0, 1][..])
+        );
+        assert_eq!(member.target_assignment, member.assignment);
+        let is_classic = member.member_type == 0;
+        assert_eq!(
+            is_classic,
+            !["a", "b", "c", "d"].contains(&&*member.member_id)
+        );
+    }
+    let told = metaq(node, &["group", "describe", GROUP]);
+    let lines = told
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let of_partition_0: Vec<_> = lines
+        .filter(|words| words.len() > 5 && words[0] == "t" && words[1] == "0")
+        .map(|words| words[3..6].to_vec())
+        .collect();
+    assert_eq!(of_partition_0.len(), 5, "{told}");
+    for expected in [["3", "3", "0"], ["2", "3", "1"], ["1", "3", "2"]] {
+        assert!(of_partition_0.contains(&expected.to_vec()), "{told}");
+    }
+    assert!(!told.contains("is in epoch"), "{told}");
+    let page = node.page(&format!("/groups/{GROUP}"));
+    for expected in ["at 3 (0 behind)", "at 2 (1 behind)", "at 1 (2 behind)"] {
+        assert!(page.contains(expected), "{expected}: {page}");
+    }
+}
+
 #[test]
-fn a_member_of_the_consumer_protocol_is_told_why_it_is_refused() {
+fn members_of_the_newer_protocol_have_offsets_of_their_own_that_outlive_a_kill() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(dir.path(), 0, "", &[]);
-    broadcast(&node);
-    let beat = ConsumerGroupHeartbeatRequest::default()
-        .with_group_id(group_id())
-        .with_member_id(StrBytes::from_static_str("m"))
-        .with_rebalance_timeout_ms(30_000)
-        .with_subscribed_topic_names(Some(Vec::new()))
-        .with_topic_partitions(Some(Vec::new()));
-    let refused = node.client().ask(1, &beat);
-    assert_eq!(refused.error_code, 42);
-    let why = refused.error_message.unwrap();
-    assert!(why.contains("metaq.consume.mode"), "{why}");
+    members_of_the_newer_protocol_stand_alone_too(&mut Node::start(dir.path(), 0, "", &[]));
+}
+
+#[test]
+fn members_of_the_newer_protocol_have_offsets_of_their_own_that_outlive_a_kill_on_zookeeper() {
+    let mut cluster = Cluster::start(1, &[]);
+    members_of_the_newer_protocol_stand_alone_too(&mut cluster.nodes[0]);
 }

@@ -1,4 +1,4 @@
-"""Five members of one broadcast group, each with another client or assignor, as processes that can be killed."""
+"""Members of one broadcast group, each with another client, protocol or assignor, as processes that can be killed."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from harness import BOOTSTRAP, equal, run, unique, wait_for
 
-print("CLIENT kcat, kafka-clients, confluent-kafka|Debian's, 4.4.0, " + version() + "|C, Java, Python|five members of a broadcast group that get everything each, one killed and back; kafka-configs, kafka-consumer-groups|broadcast/")
+print("CLIENT kcat, kafka-clients, confluent-kafka|Debian's, 4.4.0, " + version() + "|C, Java, Python|members of a broadcast group, of both protocols, that get everything each, two killed and back; kafka-configs, kafka-consumer-groups|broadcast/")
 WORK = os.environ["WORK"]
 GROUP, TOPIC = unique("push"), unique("settings")
 MESSAGES, PARTITIONS = 100_000, 4
@@ -60,12 +60,12 @@ class Reader:
         equal(sorted(self.values()), list(expected), self.name)
 
 
-def with_java(name, *settings):
-    return Reader(name, ["java", "-Xmx160m", "-XX:TieredStopAtLevel=1", "Reader", GROUP, TOPIC, *settings])
+def with_java(name, *settings, topic=TOPIC):
+    return Reader(name, ["java", "-Xmx160m", "-XX:TieredStopAtLevel=1", "Reader", GROUP, topic, *settings])
 
 
-def with_python(name, *settings):
-    return Reader(name, [sys.executable, "reader.py", GROUP, TOPIC, *settings])
+def with_python(name, *settings, topic=TOPIC):
+    return Reader(name, [sys.executable, "reader.py", GROUP, topic, *settings])
 
 
 def with_kcat(name, *settings):
@@ -98,6 +98,12 @@ def each_gets_everything():
     with_java("java-cooperative", cooperative, "client.id=java-cooperative")
     with_python("python-cooperative", "partition.assignment.strategy=cooperative-sticky", "group.instance.id=python-cooperative")
     with_kcat("kcat", "group.instance.id=kcat")
+    # The broker assigns to these.
+    newer = "group.protocol=consumer"
+    with_java("java-newer", newer, "group.instance.id=java-newer")
+    with_java("java-regex", newer, "client.id=java-regex", topic=f"^{TOPIC}$")
+    with_python("python-newer", newer, "client.id=python-newer")
+    with_python("python-regex", newer, "group.instance.id=python-regex", topic=f"^{TOPIC}$")
     produce(range(MESSAGES // 2, MESSAGES))
     for reader in READERS:
         reader.wait_for(range(MESSAGES))
@@ -111,14 +117,14 @@ def lags(rows):
 def shown_by_the_tools():
     def all_committed():
         rows = consumer_groups()
-        return len(rows) == 5 * PARTITIONS and all(row[5] == "0" for row in rows) and rows
+        return len(rows) == len(READERS) * PARTITIONS and all(row[5] == "0" for row in rows) and rows
 
     rows = wait_for("the lag to be shown as none", all_committed)
-    equal(len(lags(rows)), 5 * PARTITIONS, "members and partitions")
+    equal(len(lags(rows)), len(READERS) * PARTITIONS, "members and partitions")
     members = consumer_groups("--members")
-    equal(sorted(row[-1] for row in members), [str(PARTITIONS)] * 5, "partitions of each member")
+    equal(sorted(row[-1] for row in members), [str(PARTITIONS)] * len(READERS), "partitions of each member")
     state = consumer_groups("--state")
-    equal(("Stable" in state[0], "broadcast" in state[0], state[0][-1]), (True, True, "5"), f"state {state}")
+    equal(("Stable" in state[0], "broadcast" in state[0], state[0][-1]), (True, True, str(len(READERS))), f"state {state}")
 
 
 def killed_and_back():
@@ -147,7 +153,7 @@ def the_slowest_members_lag():
             told = json.loads(subprocess.run(metaq, capture_output=True, check=True).stdout)["partitions"]
             # Two of them have librdkafka's own client id.
             behind = {row["member"]: row["lag"] for row in told}
-            return len(told) == 5 * PARTITIONS and sum(lag != 0 for lag in behind.values()) == 1
+            return len(told) == len(READERS) * PARTITIONS and sum(lag != 0 for lag in behind.values()) == 1
 
         wait_for("the others to have committed", only_it_lags)
         equal({int(row[5]) for row in consumer_groups()}, {10}, "lag")

@@ -159,6 +159,7 @@ fn heartbeat(caller: &Caller, request: ConsumerGroupHeartbeatRequest) -> Consume
         owned,
         client_id: optional(&caller.client_id).unwrap_or_default(),
         client_host: caller.host(),
+        connection: Some(caller.session.id()),
         reserved: None,
     }
 }

@@ -3,7 +3,8 @@
 //! - Topics are named by their ids alone from v10 on. What was committed in a deleted topic of the same name is not told.
 //! - A null list of topics (v2+) means all. Several groups at a time from v8 on.
 //! - A member's id and epoch (v9) do not matter to a classic group, as by Kafka. In a broadcast group a member gets its own
-//!   offsets: told by its id, else by the connection that it joined by, else by its client id; others get the slowest member's.
+//!   offsets: told by its id, else by the connection that it speaks by, else by its client id; others get the slowest member's.
+//!   There a member that is named without an epoch is one that somebody else looks at.
 //! - Offset -1 where nothing was committed.
 //! - With `require_stable` (v7+) UNSTABLE_OFFSET_COMMIT for partitions that an open transaction has an offset of.
 

@@ -154,7 +154,10 @@ fn heading(group: &str, found: &SeenGroup) -> String {
     }
     for member in &found.members {
         let (has, of) = (member.count(), member.target.unwrap_or_default());
-        if member.epoch != Some(assignment_epoch) || has != of {
+        // In a broadcast group each member has an epoch of its own.
+        let is_behind =
+            member.epoch != Some(assignment_epoch) && found.protocol != BROADCAST_PROTOCOL;
+        if is_behind || has != of {
             let epoch = member.epoch.unwrap_or_default();
             let (client, host) = (&member.client, member.host.trim_start_matches('/'));
             text.push_str(&format!(

@@ -58,7 +58,7 @@ pub const GROUP_KEYS: &[GroupKey] = &[
         name: CONSUME_MODE,
         kind: Kind::Choice(&["broadcast", "cluster"]),
         default: "cluster",
-        doc: "cluster: the members of a classic group share its messages. broadcast: each member gets all of them. Takes effect when the group has no members.",
+        doc: "cluster: the members of a group share its messages. broadcast: each member gets all of them, with either protocol. Takes effect when the group has no members.",
     },
     GroupKey {
         name: "share.assignment.interval.ms",

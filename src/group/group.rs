@@ -65,6 +65,14 @@ impl HostedConsumerGroup {
     }
 }
 
+/// The member of a group that has one.
+pub(super) struct OnlyMember<'a> {
+    pub(super) id: &'a str,
+    pub(super) client_id: &'a str,
+    /// That it joined by, or last spoke by.
+    pub(super) connection: Option<u64>,
+}
+
 /// See the module's documentation.
 pub(super) struct Group {
     pub(super) members: Members,
@@ -125,6 +133,29 @@ impl Group {
         match &mut self.members {
             Members::Consumer(hosted) => Some(hosted),
             _ => None,
+        }
+    }
+
+    /// The member of a group that has one.
+    pub(super) fn only_member(&self) -> Option<OnlyMember<'_>> {
+        match &self.members {
+            Members::Classic(classic) => {
+                let (id, member) = classic.members.first_key_value()?;
+                Some(OnlyMember {
+                    id,
+                    client_id: &member.client_id,
+                    connection: member.connection,
+                })
+            }
+            Members::Consumer(hosted) => {
+                let (id, member) = hosted.group.members.first_key_value()?;
+                Some(OnlyMember {
+                    id,
+                    client_id: &member.client_id,
+                    connection: member.connection,
+                })
+            }
+            Members::Share(_) | Members::Streams(_) => None,
         }
     }
 

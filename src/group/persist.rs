@@ -17,6 +17,7 @@ use super::pending::{Pending, PendingByProducer};
 use super::record;
 use super::reserved::GroupMemory;
 use super::share::{self, SHARE_TYPE};
+use super::solo::group_of;
 use super::streams::{self, STREAMS_TYPE};
 use super::subscription::{assigned_partitions, subscribed_topics};
 use crate::coordinator::{Parts, StoredId, Topics};
@@ -283,7 +284,7 @@ fn load_members(
         };
     }
     if record::type_of(stored).as_deref() == Some(CONSUMER_TYPE) {
-        let settings = settings.consumer(&stored.id);
+        let settings = settings.consumer(group_of(&stored.id).unwrap_or(&stored.id));
         return match consumer::load(stored, (&settings, topics), now_ms) {
             Ok((group, nodes)) => {
                 let hosted = HostedConsumerGroup::new(group, nodes);

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use crate::group::{
-    ConsumerGroupDescription, ConsumerMemberDescription, Described, GroupDescription, GroupKind,
-    MemberDescription, MemberPartitions, ShareGroupDescription, ShareMemberDescription,
-    StreamsGroupDescription, StreamsMemberDescription, TaskNumbers, assigned_partitions,
+    BROADCAST_PROTOCOL, ConsumerGroupDescription, ConsumerMemberDescription, Described,
+    GroupDescription, GroupKind, MemberDescription, MemberPartitions, ShareGroupDescription,
+    ShareMemberDescription, StreamsGroupDescription, StreamsMemberDescription, TaskNumbers,
+    assigned_partitions,
 };
 
 /// A group with its members.
@@ -234,7 +235,10 @@ fn standing(
         let names = clients(&member.waits_for, names);
         said.push(format!("waits for partitions of {names}"));
     }
-    let is_behind = member.epoch >= 0 && member.epoch < group.assignment_epoch;
+    // In a broadcast group each member has an epoch of its own.
+    let is_behind = member.epoch >= 0
+        && member.epoch < group.assignment_epoch
+        && group.assignor != BROADCAST_PROTOCOL;
     if is_behind && said.is_empty() {
         let (has, of) = (count(&member.assigned), count(&member.target));
         said.push(format!(

@@ -259,6 +259,7 @@ fn updated(
     };
     member.client_id.clone_from(&request.client_id);
     member.client_host.clone_from(&request.client_host);
+    member.connection = request.connection;
     member.classic = Some(ClassicProtocol {
         session_timeout_ms: request.session_timeout_ms,
         protocols: request.protocols.clone(),

@@ -149,6 +149,7 @@ fn of_classic_member(
         rack_id: subscription.rack,
         client_id: member.client_id.clone(),
         client_host: member.client_host.clone(),
+        connection: member.connection,
         rebalance_timeout_ms: member.rebalance_timeout_ms,
         reads: Reads {
             topics: subscription.topics.into_iter().collect(),
@@ -186,7 +187,7 @@ fn to_classic_member(member: &ConsumerMember) -> Member {
         member_id_required: false,
         can_skip_assignment: false,
         reason: String::new(),
-        connection: None,
+        connection: member.connection,
         reserved: member.reserved.clone(),
     };
     Member::new(member.id.clone(), 0, &request)

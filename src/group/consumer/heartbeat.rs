@@ -52,6 +52,8 @@ pub struct ConsumerHeartbeat {
     pub client_id: String,
     /// Where it connects from.
     pub client_host: String,
+    /// The connection that it comes by.
+    pub connection: Option<u64>,
     /// Its share of the memory for members; set by the coordinator.
     pub reserved: Option<Reserved>,
 }
@@ -173,6 +175,7 @@ impl ConsumerGroup {
             return None;
         }
         member.session_deadline_ms = now_ms + i64::from(settings.session_timeout_ms);
+        member.connection = beat.connection;
         Some(ConsumerReply {
             member_id: member.id.clone(),
             member_epoch: member.epoch,
@@ -502,6 +505,7 @@ fn updated(mut member: ConsumerMember, beat: &ConsumerHeartbeat) -> (ConsumerMem
         beat.client_host.clone(),
         &mut is_changed,
     );
+    member.connection = beat.connection;
     // It was one of the classic protocol until now.
     member.classic = None;
     (member.join_deadline_ms, member.sync_deadline_ms) = (None, None);

@@ -74,6 +74,8 @@ pub(in crate::group) struct ConsumerMember {
     pub(in crate::group) rack_id: Option<String>,
     pub(in crate::group) client_id: String,
     pub(in crate::group) client_host: String,
+    /// The connection that it last spoke by; it is not stored.
+    pub(in crate::group) connection: Option<u64>,
     /// How long it may take to give partitions up, ms.
     pub(in crate::group) rebalance_timeout_ms: i32,
     pub(in crate::group) reads: Reads,

@@ -1,37 +1,36 @@
 //! Broadcast groups (`metaq.consume.mode`; MetaQ's own, Kafka has no such thing): every member gets every message.
 //!
 //! What is asked about such a group goes to the [solo group](Solo) of the member that asks, or is answered for all of them.
-//! A member alone leads its group, so its client assigns it all that it reads, with whatever assignor it has.
+//! A member alone leads its group, so its client assigns it all that it reads, with whatever assignor it has; one that speaks KIP-848
+//! is assigned all of it here. `shown` has what people see of such a group.
 //!
 //! - The mode takes effect when the group has no members: with members it stays as it is.
-//! - OffsetFetch names no member before version 9, and classic clients name none later: then the connection tells which
-//!   JoinGroup came by it, or else the client id does, where it is that of members with the same offsets.
+//! - OffsetFetch names no member before version 9, and some clients name none later: then the connection tells which
+//!   member joined or spoke by it, or else the client id does, where it is that of members with the same offsets.
 //! - Anybody else is told the offsets of the slowest member that is there, or of the slowest of all where none is.
 //! - Offsets that are committed from outside are those of every member.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use uuid::Uuid;
+
 use super::classic::new_member_id;
+use super::commits::check_each;
 use super::{Groups, Then};
 use crate::coordinator::Answer;
 use crate::group::asks::{Ask, AskingMember, FoundOffsets, OffsetsQuery, Outcomes};
 use crate::group::classic::{Change, ClassicGroup};
-use crate::group::group::{FETCHED_OFFSET_BYTES, Group};
+use crate::group::consumer::{CommitKind, ConsumerHeartbeat};
+use crate::group::group::{FETCHED_OFFSET_BYTES, Group, Members};
+use crate::group::limits::STORE_AGAIN_MS;
 use crate::group::messages::{
-    CommitOffsets, CommittedOffset, Described, GroupDescription, GroupError, GroupKind,
-    GroupListing, GroupSurvey, JoinRequest, LeaveMember, Refusal, TransactionalCommit,
+    CommitOffsets, CommittedOffset, GroupError, JoinRequest, LeaveMember, Refusal,
+    TransactionalCommit,
 };
 use crate::group::offsets::{Key, Offsets};
 use crate::group::persist;
-use crate::group::solo::{BROADCAST_PROTOCOL, Solo, group_of};
+use crate::group::solo::{Solo, group_of};
 use crate::meta::paths::SOLO;
-
-/// A group as it is shown to people.
-#[derive(Clone, Copy)]
-pub(super) enum Shown<'a> {
-    Ordinary(&'a str, &'a Group),
-    Broadcast(&'a str),
-}
 
 impl Groups {
     /// The solo groups of a group, by id.
@@ -45,69 +44,13 @@ impl Groups {
     }
 
     /// Whether the group's members stand alone, or would.
-    fn is_broadcast(&self, group_id: &str) -> bool {
+    pub(super) fn is_broadcast(&self, group_id: &str) -> bool {
         match self.groups.get(group_id) {
             Some(group) if group.is_share() || !group.has_no_members() => false,
             _ => {
                 self.solos(group_id).any(|(_, solo)| is_there(solo))
                     || self.context.settings.is_broadcast(group_id)
             }
-        }
-    }
-
-    /// Whether there is a broadcast group of the name to show.
-    fn is_shown_as_broadcast(&self, group_id: &str) -> bool {
-        self.solos(group_id).next().is_some()
-            && (!self.groups.contains_key(group_id) || self.is_broadcast(group_id))
-    }
-
-    /// All groups, those that belong together as one.
-    pub(super) fn shown(&self) -> Vec<Shown<'_>> {
-        let solos = self.groups.keys().filter_map(|id| group_of(id));
-        let mut broadcast: BTreeSet<&str> = solos.collect();
-        broadcast.retain(|id| self.is_shown_as_broadcast(id));
-        let ordinary = self
-            .groups
-            .iter()
-            .filter(|(id, _)| Solo::of(id).is_none() && !broadcast.contains(id.as_str()));
-        let ordinary = ordinary.map(|(id, group)| Shown::Ordinary(id, group));
-        let broadcast = broadcast.iter().map(|id| Shown::Broadcast(id));
-        ordinary.chain(broadcast).collect()
-    }
-
-    pub(super) fn list(&self, shown: Shown<'_>) -> GroupListing {
-        match shown {
-            Shown::Ordinary(id, group) => group.list(id),
-            Shown::Broadcast(id) => GroupListing {
-                group_id: id.to_owned(),
-                kind: GroupKind::Classic,
-                protocol_type: "consumer".to_owned(),
-                state: self.broadcast_state(id),
-            },
-        }
-    }
-
-    pub(super) fn survey(&self, shown: Shown<'_>) -> GroupSurvey {
-        let (id, group) = match shown {
-            Shown::Ordinary(id, group) => return group.survey(id),
-            Shown::Broadcast(id) => (id, self.slowest(id)),
-        };
-        let offsets = group.into_iter();
-        GroupSurvey {
-            group_id: id.to_owned(),
-            kind: GroupKind::Classic,
-            state: self.broadcast_state(id),
-            members: self.solos(id).filter(|(_, solo)| is_there(solo)).count(),
-            offsets: offsets
-                .map(|((topic, partition), committed)| (topic, partition, committed.offset))
-                .collect(),
-        }
-    }
-
-    fn broadcast_state(&self, group_id: &str) -> &'static str {
-        match self.solos(group_id).any(|(_, solo)| is_there(solo)) {
-            true => "Stable",
-            false => "Empty",
         }
     }
 
@@ -126,12 +69,15 @@ impl Groups {
                 self.delete_with_solos(now_ms, group_id, answer);
             }
             Ask::Describe(answer) if self.is_shown_as_broadcast(&group_id) => {
-                answer.send(Some(Described::Classic(self.describe_broadcast(&group_id))));
+                answer.send(Some(self.describe_broadcast(&group_id)));
             }
-            Ask::FetchOffsets(query, answer) if self.is_shown_as_broadcast(&group_id) => {
-                match self.reader(&group_id, &query.member) {
-                    Some(id) => return Some((id, Ask::FetchOffsets(query, answer))),
-                    None => answer.send(self.fetch_slowest(&group_id, query)),
+            Ask::FetchOffsets(mut query, answer) if self.is_shown_as_broadcast(&group_id) => {
+                let reader = self.reader(&group_id, &query.member);
+                query.member = AskingMember::NOBODY;
+                match reader {
+                    Ok(Some(id)) => return Some((id, Ask::FetchOffsets(query, answer))),
+                    Ok(None) => answer.send(self.fetch_slowest(&group_id, query)),
+                    Err(error) => answer.send(Err(error)),
                 }
             }
             Ask::DeleteOffsets(keys, answer) if self.is_shown_as_broadcast(&group_id) => {
@@ -175,12 +121,12 @@ impl Groups {
             Ask::CommitTransactional(commit, answer) => {
                 return self.commit_transactional_to_solo(&group_id, commit, answer);
             }
-            Ask::ConsumerHeartbeat(_, answer) => answer.send(Err(Refusal {
-                error: GroupError::InvalidRequest,
-                message: format!(
-                    "Group {group_id} is a broadcast group (metaq.consume.mode), whose members use group.protocol=classic."
-                ),
-            })),
+            Ask::ConsumerHeartbeat(mut beat, answer) => {
+                match self.solo_to_beat(&group_id, &mut beat) {
+                    Ok(id) => return Some((id, Ask::ConsumerHeartbeat(beat, answer))),
+                    Err(refusal) => answer.send(Err(refusal)),
+                }
+            }
             ask => return Some((group_id, ask)),
         }
         None
@@ -199,8 +145,8 @@ impl Groups {
             self.groups.contains_key(&id).then_some(id)
         });
         let is_of = |solo: &Group| {
-            let classic = solo.classic();
-            classic.is_some_and(|classic| classic.members.contains_key(member_id))
+            let member = solo.only_member();
+            member.is_some_and(|member| member.id == member_id)
         };
         let with_it = || self.solos(group_id).find(|(_, solo)| is_of(solo));
         known.or_else(|| with_it().map(|(id, _)| id.clone()))
@@ -214,11 +160,51 @@ impl Groups {
                 .solo_of(group_id, (member_id, None))
                 .ok_or(GroupError::UnknownMemberId)?,
         };
-        let has_place = self.groups.get(&id).is_some_and(is_there);
-        let there = || self.solos(group_id).filter(|(_, solo)| is_there(solo));
-        match has_place || there().count() < self.context.limits.members_max {
+        match self.has_place(group_id, &id, self.context.limits.members_max) {
             true => Ok(id),
             false => Err(GroupError::GroupMaxSizeReached),
+        }
+    }
+
+    /// Whether a solo group has its member, or may get one.
+    fn has_place(&self, group_id: &str, id: &str, members_max: usize) -> bool {
+        let there = || self.solos(group_id).filter(|(_, solo)| is_there(solo));
+        self.groups.get(id).is_some_and(is_there) || there().count() < members_max
+    }
+
+    /// The solo group of a member that speaks KIP-848.
+    fn solo_to_beat(
+        &self,
+        group_id: &str,
+        beat: &mut ConsumerHeartbeat,
+    ) -> Result<String, Refusal> {
+        if beat.member_id.is_empty() {
+            beat.member_id = Uuid::new_v4().to_string();
+        }
+        let joins = beat.member_epoch == 0;
+        let id = match &beat.instance_id {
+            Some(instance) => Some(Solo::Instance(instance).id_in(group_id)),
+            None if joins => Some(Solo::Member(&beat.member_id).id_in(group_id)),
+            // librdkafka says its instance id only when it joins.
+            None => self.solo_of(group_id, (&beat.member_id, None)),
+        };
+        let known = id.filter(|id| joins || self.groups.contains_key(id));
+        let id = known.ok_or_else(|| Refusal {
+            error: GroupError::UnknownMemberId,
+            message: format!(
+                "Member {} is not a member of group {group_id}.",
+                beat.member_id
+            ),
+        })?;
+        let members_max = self.consumer_settings(group_id).members_max;
+        match !joins || self.has_place(group_id, &id, members_max) {
+            true => Ok(id),
+            false => Err(Refusal {
+                error: GroupError::GroupMaxSizeReached,
+                message: format!(
+                    "The consumer group has reached its maximum capacity of {members_max} members."
+                ),
+            }),
         }
     }
 
@@ -232,21 +218,30 @@ impl Groups {
         let id = self.solo_of(group_id, member);
         let id = id.ok_or(GroupError::UnknownMemberId)?;
         let limits = self.limits_of(&id);
-        let classic = self.classic_mut(&id).ok_or(GroupError::UnknownMemberId)?;
-        let outcome = classic.leave(now_ms, leaving, &limits);
+        let settings = self.consumer_settings(&id);
+        let outcome = match self.groups.get_mut(&id).map(|group| &mut group.members) {
+            Some(Members::Classic(classic)) => classic.leave(now_ms, leaving, &limits),
+            Some(Members::Consumer(hosted)) => {
+                let left = hosted
+                    .group
+                    .leave_all(now_ms, std::slice::from_ref(leaving));
+                left.into_iter().collect()
+            }
+            _ => Err(GroupError::UnknownMemberId),
+        };
         self.settle(&id);
+        self.settle_consumer(now_ms, &id, &settings);
         outcome
     }
 
     /// Where the offsets of a solo group's member are kept.
     fn offsets_of(&self, id: &str) -> String {
-        let solo = self.groups.get(id).and_then(Group::classic);
-        let member = solo.and_then(|classic| classic.members.values().next());
+        let member = self.groups.get(id).and_then(Group::only_member);
         match (Solo::of(id), group_of(id), member) {
             (Some(Solo::Member(_)), Some(group_id), Some(member))
                 if !member.client_id.is_empty() =>
             {
-                Solo::Client(&member.client_id).id_in(group_id)
+                Solo::Client(member.client_id).id_in(group_id)
             }
             _ => id.to_owned(),
         }
@@ -272,12 +267,11 @@ impl Groups {
         };
         let owner = self.offsets_of(&id);
         if owner != id {
-            let classic = self.classic_mut(&id);
-            let checked = classic.map_or(Err(GroupError::UnknownMemberId), |classic| {
-                classic.check_commit(now_ms, &commit.member_id, instance.as_deref(), generation)
-            });
+            let checks = self.check_commit(now_ms, 0, &id, &commit);
             self.reschedule(&id);
-            if let Err(error) = checked {
+            // Of a member whose epoch is over it may be that only some are refused: then it tries all of them again.
+            let refused = checks.and_then(|checks| checks.into_iter().collect::<Result<(), _>>());
+            if let Err(error) = refused {
                 answer.send(vec![Err(error); commit.offsets.len()]);
                 return None;
             }
@@ -297,9 +291,21 @@ impl Groups {
         let member = (&*commit.member_id, instance.as_deref());
         let id = self.solo_of(group_id, member);
         let checked = id.ok_or(GroupError::UnknownMemberId).and_then(|id| {
-            let classic = self.groups.get(&id).and_then(Group::classic);
-            let classic = classic.ok_or(GroupError::UnknownMemberId)?;
-            classic.check_transactional_commit(member.0, member.1, commit.generation)?;
+            let generation = commit.generation;
+            match self.groups.get(&id).map(|group| &group.members) {
+                Some(Members::Classic(classic)) => {
+                    classic.check_transactional_commit(member.0, member.1, generation)?;
+                }
+                Some(Members::Consumer(hosted)) => {
+                    let member = (member.0, member.1, generation);
+                    let allowed = hosted
+                        .group
+                        .check_commit(member, CommitKind::Transactional)?;
+                    let each = check_each(&allowed, &commit.offsets, &*self.topics);
+                    each.into_iter().collect::<Result<(), _>>()?;
+                }
+                _ => return Err(GroupError::UnknownMemberId),
+            }
             Ok(id)
         });
         match checked {
@@ -364,34 +370,43 @@ impl Groups {
         with_offsets.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Where the offsets are that a member asks for; `None` where no member asks.
-    fn reader(&self, group_id: &str, asking: &AskingMember) -> Option<String> {
+    /// Where the offsets are that a member asks for; `None` where no member asks. Who names a member but no epoch looks at its
+    /// offsets from outside, or at those of all where it is gone.
+    fn reader(&self, group_id: &str, asking: &AskingMember) -> Result<Option<String>, GroupError> {
         if let Some(member_id) = &asking.id {
-            let id = self.solo_of(group_id, (member_id, None))?;
-            return Some(self.offsets_of(&id));
+            let Some(id) = self.solo_of(group_id, (member_id, None)) else {
+                return match asking.epoch {
+                    ..0 => Ok(None),
+                    _ => Err(GroupError::UnknownMemberId),
+                };
+            };
+            let consumer = self.groups.get(&id).and_then(Group::consumer);
+            if let Some(consumer) = consumer.filter(|_| asking.epoch >= 0) {
+                consumer.check_fetch(Some(member_id), asking.epoch)?;
+            }
+            return Ok(Some(self.offsets_of(&id)));
         }
-        let (connection, client_id) = asking.by.as_ref()?;
+        let Some((connection, client_id)) = asking.by.as_ref() else {
+            return Ok(None);
+        };
         let mut by_client_id = BTreeSet::new();
         for (id, solo) in self.solos(group_id) {
-            for member in solo
-                .classic()
-                .into_iter()
-                .flat_map(|all| all.members.values())
-            {
-                if member.connection == Some(*connection) {
-                    return Some(self.offsets_of(id));
-                }
-                if member.client_id == *client_id {
-                    by_client_id.insert(self.offsets_of(id));
-                }
+            let Some(member) = solo.only_member() else {
+                continue;
+            };
+            if member.connection == Some(*connection) {
+                return Ok(Some(self.offsets_of(id)));
+            }
+            if member.client_id == client_id {
+                by_client_id.insert(self.offsets_of(id));
             }
         }
         // Where they are several, it is not known which.
-        by_client_id.pop_first().filter(|_| by_client_id.is_empty())
+        Ok(by_client_id.pop_first().filter(|_| by_client_id.is_empty()))
     }
 
     /// Where the slowest is in each partition: of the members that are there, of those that have an offset.
-    fn slowest(&self, group_id: &str) -> BTreeMap<Key, CommittedOffset> {
+    pub(super) fn slowest(&self, group_id: &str) -> BTreeMap<Key, CommittedOffset> {
         let there = self.solos(group_id).filter(|(_, solo)| is_there(solo));
         let mut ids: BTreeSet<String> = there.map(|(id, _)| self.offsets_of(id)).collect();
         if ids.is_empty() {
@@ -436,26 +451,6 @@ impl Groups {
         };
         let offsets = keys.into_iter().map(found).collect();
         Ok(FoundOffsets { offsets, share })
-    }
-
-    fn describe_broadcast(&self, group_id: &str) -> GroupDescription {
-        let alone = self.solos(group_id).filter_map(|(_, solo)| solo.classic());
-        let described: Vec<_> = alone.map(ClassicGroup::describe).collect();
-        let generation = described.iter().map(|alone| alone.generation).max();
-        let state = self.broadcast_state(group_id);
-        GroupDescription {
-            state,
-            protocol_type: "consumer".to_owned(),
-            protocol: match state {
-                "Empty" => String::new(),
-                _ => BROADCAST_PROTOCOL.to_owned(),
-            },
-            generation: generation.unwrap_or(0),
-            members: described
-                .into_iter()
-                .flat_map(|alone| alone.members)
-                .collect(),
-        }
     }
 
     fn delete_with_solos(
@@ -541,6 +536,11 @@ impl Groups {
             let refused = Err(GroupError::CoordinatorNotAvailable);
             classic.persisted(now_ms, Change::Emptied { generation }, refused, &limits);
         }
+        if let Some(hosted) = self.groups.get_mut(id).and_then(Group::consumer_mut)
+            && ends
+        {
+            hosted.store_again_ms = Some(now_ms + STORE_AGAIN_MS);
+        }
     }
 
     /// Retention of offsets that are kept by client id begins when no such member is there any more, as that of other
@@ -559,6 +559,6 @@ impl Groups {
 }
 
 /// Whether its member is there, or about to be.
-fn is_there(solo: &Group) -> bool {
+pub(super) fn is_there(solo: &Group) -> bool {
     !solo.has_no_members()
 }

@@ -107,7 +107,7 @@ impl Groups {
     }
 
     /// What of the commit is allowed.
-    fn check_commit(
+    pub(super) fn check_commit(
         &mut self,
         now_ms: i64,
         number: WriteNumber,

@@ -21,12 +21,24 @@ use crate::group::messages::{
 };
 use crate::group::offsets::{Offsets, WriteNumber};
 use crate::group::persist;
+use crate::group::solo::group_of;
 use crate::meta::gather;
 use crate::observe::{EventKind, Happened};
 
 impl Groups {
+    /// What is in force for a group. One that stands for a member of a broadcast group has nobody to share with: its target is
+    /// made as soon as something changes.
     pub(super) fn consumer_settings(&self, group_id: &str) -> Arc<ConsumerSettings> {
-        self.context.settings.consumer(group_id)
+        match group_of(group_id) {
+            None => self.context.settings.consumer(group_id),
+            Some(of) => {
+                let settings = self.context.settings.consumer(of);
+                Arc::new(ConsumerSettings {
+                    assignment_interval_ms: 0,
+                    ..ConsumerSettings::clone(&settings)
+                })
+            }
+        }
     }
 
     pub(super) fn consumer_heartbeat(
@@ -234,7 +246,9 @@ impl Groups {
         let Some(hosted) = self.groups.get_mut(group_id).and_then(Group::consumer_mut) else {
             return;
         };
-        for told in hosted.group.take_told() {
+        let told = hosted.group.take_told();
+        // A member that stands alone makes nobody wait.
+        for told in told.into_iter().filter(|_| group_of(group_id).is_none()) {
             let (epoch, members) = (hosted.group.epoch, hosted.group.members.len());
             let rebalance = Happened::new(EventKind::Rebalance, group_id)
                 .who(&told.who)
@@ -242,12 +256,24 @@ impl Groups {
                 .detail(format!("group epoch {epoch}, {members} members"));
             self.context.events.tell(rebalance);
         }
+        let is_over = hosted.group.members.is_empty() && hosted.store_again_ms.is_none();
         match hosted.group.is_to_be_classic(settings) {
             true => self.become_classic(now_ms, group_id),
+            false if is_over && self.ends_with_its_member(group_id) => {
+                self.end_solo_of_consumer(now_ms, group_id);
+            }
             false => self.flush(now_ms, group_id),
         }
         self.reschedule(group_id);
         self.drop_if_nothing(group_id);
+    }
+
+    /// A solo group whose member is gone goes too, where it ever had one and that is not under way.
+    fn end_solo_of_consumer(&mut self, now_ms: i64, group_id: &str) {
+        let group = self.groups.get(group_id);
+        if group.is_some_and(|group| group.removal.is_none() && !group.is_nothing()) {
+            self.remove(now_ms, group_id.to_owned(), None);
+        }
     }
 
     /// Stores what changed, where no write is under way.

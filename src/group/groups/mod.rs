@@ -1,7 +1,8 @@
 //! The groups of one slot as a machine of the coordinator: their timers, the requests that wait for them, and their writes.
 //!
 //! - here: the machine, and timers
-//! - `broadcast`: groups whose members get everything each: what is asked of them goes to the members' own groups
+//! - `broadcast`: groups whose members get everything each: what is asked of them goes to the members' own groups; `shown`: what
+//!   people see of groups
 //! - `classic`: members of classic groups
 //! - `consumer`: consumer groups of KIP-848
 //! - `share`: share groups; `streams`: streams groups; `recorded`: how changes of both get to the tree
@@ -17,6 +18,7 @@ mod consumer;
 mod recorded;
 mod removals;
 mod share;
+mod shown;
 mod streams;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The groups of a slot, with writes that are stored or refused as a test says.
 
 mod broadcast;
+mod broadcast_consumer;
 mod consumer;
 mod producers;
 mod transactions;

@@ -11,9 +11,9 @@ use crate::group::{ConsumerSettings, ShareGroupSettings};
 const ALL: &[u8] = b"\0\0\0\0\0\x01\0\x01t\0\0\0\x02\0\0\0\0\0\0\0\x01\0\0\0\0";
 /// Reads `t`.
 const READS_T: &[u8] = b"\0\0\0\0\0\x01\0\x01t\0\0\0\0";
-const SESSION_MS: i64 = 10_000;
+pub(super) const SESSION_MS: i64 = 10_000;
 
-struct Mode(AtomicBool);
+pub(super) struct Mode(pub(super) AtomicBool);
 
 impl GroupSettings for Mode {
     fn consumer(&self, group_id: &str) -> Arc<ConsumerSettings> {
@@ -33,20 +33,24 @@ impl GroupSettings for Mode {
     }
 }
 
-fn bench() -> (Bench, Arc<Mode>) {
+pub(super) fn bench() -> (Bench, Arc<Mode>) {
     let mode = Arc::new(Mode(AtomicBool::new(true)));
     (Bench::with(1 << 20, mode.clone()), mode)
 }
 
 /// How a member calls itself, and the connection that it has.
 #[derive(Clone, Copy)]
-struct Name {
+pub(super) struct Name {
     client_id: &'static str,
     instance: Option<&'static str>,
     connection: u64,
 }
 
-fn named(client_id: &'static str, instance: Option<&'static str>, connection: u64) -> Name {
+pub(super) fn named(
+    client_id: &'static str,
+    instance: Option<&'static str>,
+    connection: u64,
+) -> Name {
     Name {
         client_id,
         instance,
@@ -55,7 +59,7 @@ fn named(client_id: &'static str, instance: Option<&'static str>, connection: u6
 }
 
 /// A member of a generation.
-struct Joined {
+pub(super) struct Joined {
     id: String,
     name: Name,
     generation: i32,
@@ -84,7 +88,7 @@ impl Bench {
     }
 
     /// A member that joins, by its own choice alone in its generation, and takes everything.
-    fn join(&mut self, name: Name) -> Joined {
+    pub(super) fn join(&mut self, name: Name) -> Joined {
         let mut reply = self.try_join(name, "").unwrap();
         if reply.generation < 0 {
             reply = self.try_join(name, &reply.member_id).unwrap();
@@ -109,7 +113,7 @@ impl Bench {
         }
     }
 
-    fn beat(&mut self, member: &Joined) -> Result<(), GroupError> {
+    pub(super) fn beat(&mut self, member: &Joined) -> Result<(), GroupError> {
         let beat = Heartbeat {
             member_id: member.id.clone(),
             instance_id: member.name.instance.map(str::to_owned),
@@ -120,7 +124,7 @@ impl Bench {
         answer.blocking_recv().unwrap()
     }
 
-    fn commit_of(&mut self, member: &Joined, offset: i64) -> Result<(), GroupError> {
+    pub(super) fn commit_of(&mut self, member: &Joined, offset: i64) -> Result<(), GroupError> {
         let commit = CommitOffsets {
             version: 9,
             member_id: member.id.clone(),
@@ -141,7 +145,7 @@ impl Bench {
     }
 
     /// The offset of partition 0 for who asks by a connection under a client id; -1 where there is none.
-    fn offset_for(&mut self, member: AskingMember) -> i64 {
+    pub(super) fn offset_for(&mut self, member: AskingMember) -> i64 {
         let wanted = OffsetsQuery {
             keys: Some(vec![("t".to_owned(), 0)]),
             stable: true,
@@ -160,7 +164,7 @@ impl Bench {
         })
     }
 
-    fn leave(&mut self, member: &Joined) {
+    pub(super) fn leave(&mut self, member: &Joined) {
         let leaving = LeaveMember {
             member_id: member.id.clone(),
             instance_id: member.name.instance.map(str::to_owned),
