@@ -1,7 +1,7 @@
 //! DescribeShareGroupOffsets (key 90, v0–v1; KIP-932, 1226): how far share groups are with partitions.
 //!
 //! - Without topics all partitions that the group began with. What is not known is offset -1, not an error.
-//! - v1 says the lag: records up to the end of the log that are not done; -1 where nothing was done yet.
+//! - v1 says the lag: records up to the end of the log that are not done; -1 where nobody has read yet and no offset was set.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

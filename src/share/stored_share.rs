@@ -61,7 +61,8 @@ impl StoredShare {
             start,
             state_epoch,
             leader_epoch: -1,
-            delivery_complete_count: -1,
+            // As in ShareGroupOffset: from a start that is set, nothing is done.
+            delivery_complete_count: if start == NOT_SET { -1 } else { 0 },
             batches: Vec::new(),
         }
     }
