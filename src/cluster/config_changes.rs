@@ -156,7 +156,7 @@ impl Controller {
         match what {
             Configured::Broker => check_broker(&self.view.config.load(), overrides),
             Configured::Group => {
-                let checked = check_group(&self.view.config.load(), overrides);
+                let checked = check_group(&self.view.config.load(), name, overrides);
                 checked.map_err(ClusterError::ConfigChange)
             }
             Configured::ClientMetrics => {

@@ -222,19 +222,30 @@ impl GroupKey {
     }
 }
 
-/// Checks a group's configurations against a broker's; the text says what is wrong.
-pub fn check_group(config: &Config, overrides: &Overrides) -> Result<(), String> {
+/// Checks what is set for a group at run time against a broker's configuration; the text says what is wrong.
+pub fn check_group(config: &Config, group_id: &str, overrides: &Overrides) -> Result<(), String> {
     for (name, value) in overrides {
-        check_value(config, name, value)?;
+        let key = group_key(name).ok_or_else(|| format!("Unknown group config name: {name}"))?;
+        check_value(key, key.kind_at(config), value)?;
     }
-    check_sessions(config, overrides)
+    let in_force = GroupOverrides::of(config, group_id, Some(overrides));
+    check_sessions(&in_force, overrides)
 }
 
-/// Checks one of them by itself.
-pub(super) fn check_value(config: &Config, name: &str, value: &str) -> Result<(), String> {
+/// Checks one that a file sets. What the broker's limits do not allow, and Kafka's defaults do, is brought within the limits
+/// where it is used: they may have been narrowed since.
+pub(super) fn check_in_file(config: &Config, name: &str, value: &str) -> Result<(), String> {
     let key = group_key(name).ok_or_else(|| format!("Unknown group config name: {name}"))?;
-    key.kind_at(config)
-        .check(value)
+    let kind = match (key.kind, key.kind_at(config)) {
+        (Kind::Int(low, high), Kind::Int(least, most)) => Kind::Int(low.min(least), high.max(most)),
+        (kind, _) => kind,
+    };
+    check_value(key, kind, value)
+}
+
+fn check_value(key: &GroupKey, kind: Kind, value: &str) -> Result<(), String> {
+    let name = key.name;
+    kind.check(value)
         .map_err(|error| format!("Invalid value {value} for configuration {name}: {error}"))?;
     if name == "errors.deadletterqueue.topic.name" && value.starts_with("__") {
         return Err(format!("{name}: DLQ topic name must not start with '__'"));
@@ -247,33 +258,20 @@ pub(super) fn check_value(config: &Config, name: &str, value: &str) -> Result<()
     Ok(())
 }
 
-/// Checks what spans two of them.
-pub(super) fn check_sessions(config: &Config, overrides: &Overrides) -> Result<(), String> {
+/// Checks that members' sessions last longer than they are silent, for the kinds of groups of which this sets something
+/// (GroupConfig.validateSessionExceedsHeartbeat).
+pub(super) fn check_sessions(in_force: &GroupOverrides<'_>, set: &Overrides) -> Result<(), String> {
     for kind in ["consumer", "share", "streams"] {
-        check_session(config, overrides, kind)?;
+        let names = ["session.timeout.ms", "heartbeat.interval.ms"];
+        let sets = |name: &&str| set.contains_key(&format!("{kind}.{name}"));
+        let [session, heartbeat] = names.map(|name| in_force.limited(kind, name));
+        if names.iter().any(sets) && session <= heartbeat {
+            return Err(format!(
+                "{kind}.session.timeout.ms ({session}) must be greater than {kind}.heartbeat.interval.ms ({heartbeat})"
+            ));
+        }
     }
     Ok(())
-}
-
-/// A member's session lasts longer than it is silent (GroupConfig.validateSessionExceedsHeartbeat).
-fn check_session(config: &Config, overrides: &Overrides, kind: &str) -> Result<(), String> {
-    let (session, heartbeat) = (
-        format!("{kind}.session.timeout.ms"),
-        format!("{kind}.heartbeat.interval.ms"),
-    );
-    if !overrides.contains_key(&session) && !overrides.contains_key(&heartbeat) {
-        return Ok(());
-    }
-    let number = |name: &str| {
-        let own = overrides
-            .get(name)
-            .and_then(|value| Value::integer(value).ok());
-        own.unwrap_or_else(|| config.number(&format!("group.{name}")))
-    };
-    match number(&session) > number(&heartbeat) {
-        true => Ok(()),
-        false => Err(format!("{session} must be greater than {heartbeat}")),
-    }
 }
 
 fn is_offset_reset(value: &str) -> bool {
@@ -294,7 +292,7 @@ mod tests {
         let config = Config::default();
         let of = |name: &str, value: &str| {
             let one = Overrides::from([(name.to_owned(), value.to_owned())]);
-            check_group(&config, &one)
+            check_group(&config, "g", &one)
         };
         for key in GROUP_KEYS {
             assert_eq!(of(key.name, key.default), Ok(()), "{}", key.name);
@@ -320,7 +318,7 @@ mod tests {
         let of = |config: &Config, pairs: &[(&str, &str)]| {
             let pairs = pairs.iter();
             let pairs = pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            check_group(config, &pairs.collect())
+            check_group(config, "g", &pairs.collect())
         };
         for one in [
             ("consumer.session.timeout.ms", "6000"),
@@ -336,6 +334,39 @@ mod tests {
         ];
         let refused = of(&config, &both).unwrap_err();
         assert!(refused.contains("must be greater than"), "{refused}");
+    }
+
+    #[test]
+    fn a_session_is_longer_than_the_heartbeat_interval_that_is_in_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let load = |text: &str| {
+            let file = dir.path().join("server.ini");
+            let limits = "[system]\ngroup.consumer.min.session.timeout.ms=4000\ngroup.consumer.min.heartbeat.interval.ms=1000\n";
+            std::fs::write(&file, format!("{limits}{text}")).unwrap();
+            Config::load(Some(&file), &[])
+        };
+        let session = "[group=g]\nconsumer.session.timeout.ms=4000\n";
+        assert!(load(session).is_err(), "the broker's interval is longer");
+        let all = "[group=*]\nconsumer.heartbeat.interval.ms=1000\n";
+        assert!(load(&format!("{all}{session}")).is_ok());
+        let rare = load("[group=jobs*]\nconsumer.heartbeat.interval.ms=15000\n").unwrap();
+        let set = |id: &str| {
+            let name = "consumer.session.timeout.ms".to_owned();
+            check_group(&rare, id, &Overrides::from([(name, "10000".to_owned())]))
+        };
+        assert!(set("jobs-a").is_err());
+        assert_eq!(set("other"), Ok(()));
+    }
+
+    #[test]
+    fn limits_that_are_narrowed_keep_no_file_from_being_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("server.ini");
+        let text = "[system]\ngroup.consumer.max.heartbeat.interval.ms=10000\n[group=g]\nconsumer.heartbeat.interval.ms=15000\n";
+        std::fs::write(&file, text).unwrap();
+        let config = Config::load(Some(&file), &[]).unwrap();
+        let group = GroupOverrides::of(&config, "g", None);
+        assert_eq!(group.limited("consumer", "heartbeat.interval.ms"), 10_000);
     }
 
     #[test]

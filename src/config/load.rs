@@ -7,7 +7,8 @@ use super::broker::{self, broker_key};
 use super::problem::Problem;
 use super::topic::TOPIC_KEYS;
 use super::{
-    Config, ConfigError, Overrides, Setting, Source, TopicSection, WithoutEffect, ini, sections,
+    Config, ConfigError, GroupOverrides, Overrides, Setting, Source, TopicSection, WithoutEffect,
+    group, ini, sections,
 };
 
 /// What each cleaner needs for its keys at least, bytes.
@@ -64,9 +65,15 @@ impl Config {
         }
         config.settings.extend(from_command_line);
         // The broker's settings, wherever they are, say which values groups may have.
-        for (pattern, section) in groups {
-            let read = sections::read_group(&config, &pattern, &section, &mut problems);
+        for (pattern, section) in &groups {
+            let read = sections::read_group(&config, pattern, section, &mut problems);
             config.groups.push(read);
+        }
+        for ((_, section), read) in groups.iter().zip(&config.groups) {
+            let in_force = GroupOverrides::of(&config, &read.pattern, None);
+            if let Err(what) = group::check_sessions(&in_force, &read.overrides) {
+                problems.push(Problem::at(section.line, what));
+            }
         }
         problems.sort_by_key(|problem| problem.line);
         let describe = |problem: &Problem| problem.describe(file);

@@ -208,7 +208,7 @@ pub(super) fn read_group(
     }
     let mut overrides = Overrides::new();
     for entry in &section.entries {
-        match group::check_value(config, &entry.key, &entry.value) {
+        match group::check_in_file(config, &entry.key, &entry.value) {
             Ok(()) => {
                 overrides.insert(entry.key.clone(), entry.value.clone());
             }
@@ -220,9 +220,6 @@ pub(super) fn read_group(
             }
             Err(what) => problems.push(Problem::at(entry.line, what)),
         }
-    }
-    if let Err(what) = group::check_sessions(config, &overrides) {
-        problems.push(Problem::at(section.line, what));
     }
     GroupSection {
         pattern: pattern.to_owned(),
