@@ -111,6 +111,7 @@ impl Drain {
         was_drained: Option<bool>,
     ) -> Result<(), Failure> {
         let before = self.leads(before);
+        let strict = strictly_ordered(client, &before);
         self.set(client, Some("true"))?;
         let mut others = Others::new();
         for id in Layout::of_controller(client)?.racks.into_keys() {
@@ -121,7 +122,6 @@ impl Drain {
                 others.insert(id, reluctance);
             }
         }
-        let strict = strictly_ordered(client, &before)?;
         let until = Instant::now() + MOVE_WAIT;
         let left = loop {
             let left = self.leads(&Layout::of_controller(client)?);
@@ -238,16 +238,11 @@ impl Drain {
     }
 }
 
-/// The topics of partitions that have ordering=strict.
-fn strictly_ordered(client: &mut Client, of: &[Known]) -> Result<BTreeSet<String>, Failure> {
+/// The topics of partitions that have ordering=strict, of those that are there and may be seen.
+fn strictly_ordered(client: &mut Client, of: &[Known]) -> BTreeSet<String> {
     let topics: BTreeSet<&String> = of.iter().map(|known| &known.topic).collect();
-    let mut strict = BTreeSet::new();
-    for topic in topics {
-        if is_strictly_ordered(client, topic)? {
-            strict.insert(topic.clone());
-        }
-    }
-    Ok(strict)
+    let is_strict = |topic: &&String| is_strictly_ordered(client, topic).unwrap_or(false);
+    topics.into_iter().filter(is_strict).cloned().collect()
 }
 
 /// Why no other broker leads a partition. `others` are those that are there.

@@ -160,9 +160,11 @@ impl<'a> Change<'a> {
         let isr: Vec<i32> = self.isr.iter().copied().filter(stays).collect();
         let replicas: Vec<i32> = self.replicas.iter().copied().filter(stays).collect();
         let has = |wanted: &[i32]| wanted.iter().all(|id| isr.contains(id));
-        // Of fewer replicas all are to be in sync: else there would be less in sync than before.
+        // Of fewer replicas all are to be in sync: else there would be less in sync than before. So are those where the order is
+        // strict, of which the first alone may lead.
         let is_smaller = self.adding.len() < self.removing.len();
-        if isr.is_empty() || !has(&self.adding) || is_smaller && !has(&replicas) {
+        let are_all_wanted = is_smaller || self.rules.strict;
+        if isr.is_empty() || !has(&self.adding) || are_all_wanted && !has(&replicas) {
             return;
         }
         (self.isr, self.replicas) = (isr, replicas);
@@ -248,8 +250,10 @@ impl<'a> Change<'a> {
         if let Some(leader) = first_of(&eligible) {
             return (leader, vec![leader], true);
         }
+        // Who is found in sync by this change has all, too.
         let waiting = in_order(&self.replicas, |id| {
-            self.before.isr.contains(&id) && !self.lost.contains(&id)
+            let is_in_sync = self.before.isr.contains(&id) || self.isr.contains(&id);
+            is_in_sync && !self.lost.contains(&id)
         });
         match waiting.iter().any(|id| !self.rules.follows_only(*id)) {
             true => (NO_LEADER, waiting, true),
@@ -305,7 +309,7 @@ impl<'a> Change<'a> {
 }
 
 /// Of a partition that none leads.
-const NO_LEADER: i32 = -1;
+pub(super) const NO_LEADER: i32 = -1;
 
 fn in_order(replicas: &[i32], is_meant: impl Fn(i32) -> bool) -> Vec<i32> {
     replicas

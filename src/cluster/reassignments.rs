@@ -5,7 +5,7 @@
 
 use super::changes::ClusterError;
 use super::controller::Controller;
-use super::elections::{Change, Rules};
+use super::elections::{Change, NO_LEADER, Rules};
 use super::image::PartitionInfo;
 use super::partition_changes::Planned;
 
@@ -80,6 +80,12 @@ impl Controller {
         let rules = self.rules_for(&image, known);
         let after = match &wanted.replicas {
             None => cancelled(info, rules, &format!("{topic}:{index}"))?,
+            Some(_) if rules.strict && info.leader == NO_LEADER => {
+                return Err(ReassignmentRefusal::Assignment(format!(
+                    "{topic}:{index} waits for its home broker (ordering=strict), without which the others may lack records. \
+                     To go on without it, have another replica lead first: metaq partition fail-over."
+                )));
+            }
             Some(target) => {
                 let checked = self.check_replicas(target);
                 checked.map_err(ReassignmentRefusal::Assignment)?;
@@ -125,7 +131,7 @@ fn cancelled(
     change.isr = without(&info.isr, &info.adding);
     (change.adding, change.removing) = (Vec::new(), Vec::new());
     if change.isr.is_empty() {
-        if !rules.unclean {
+        if !rules.unclean || rules.strict {
             return Err(ReassignmentRefusal::Assignment(format!(
                 "Unable to revert partition assignment for {name} because it would require an unclean leader election."
             )));

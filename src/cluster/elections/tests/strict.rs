@@ -125,3 +125,30 @@ fn in_strict_order_a_reassignment_gives_the_lead_to_the_new_home_when_it_is_over
         ((3, vec![3, 4], vec![]), vec![3, 4])
     );
 }
+
+#[test]
+fn in_strict_order_a_reassignment_is_over_when_those_that_stay_are_in_sync_too() {
+    let mut moving = partition(&[2, 3, 1]);
+    (moving.isr, moving.leader) = (vec![1], 1);
+    (moving.adding, moving.removing) = (vec![3], vec![1]);
+    for live in [brokers(&[1, 2, 3]), brokers(&[1, 3])] {
+        let mut change = Change::of(&moving, strict(&live));
+        change.isr = vec![1, 3];
+        let after = change.made().unwrap();
+        assert_eq!(
+            (state(&after), &after.replicas),
+            ((1, vec![3, 1], vec![]), &vec![2, 3, 1])
+        );
+        // The one that stays is back, with less than is committed.
+        let all = brokers(&[1, 2, 3]);
+        let back = strictly(&after, &all, &returned(&[2], &[]));
+        assert_eq!(state(&back), (1, vec![3, 1], vec![]));
+        let mut change = Change::of(&back, strict(&all));
+        change.isr = vec![1, 2, 3];
+        let done = change.made().unwrap();
+        assert_eq!(
+            (state(&done), done.replicas),
+            ((2, vec![2, 3], vec![]), vec![2, 3])
+        );
+    }
+}
