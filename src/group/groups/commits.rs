@@ -10,6 +10,7 @@ use crate::group::messages::{CommitOffsets, CommittedOffset, GroupError, OffsetT
 use crate::group::offsets::{Committed, Key, Offsets, WriteNumber};
 use crate::group::persist::{self, offset_bytes};
 use crate::group::reserved::Reserved;
+use crate::group::solo::group_of;
 
 impl Groups {
     pub(super) fn commit(
@@ -150,7 +151,11 @@ impl Groups {
     ) -> Result<&mut Group, GroupError> {
         if !self.groups.contains_key(group_id) {
             if generation >= 0 {
-                return Err(GroupError::GroupIdNotFound);
+                return Err(match group_of(group_id) {
+                    // It went with its member.
+                    Some(_) => GroupError::UnknownMemberId,
+                    None => GroupError::GroupIdNotFound,
+                });
             }
             let group = Group::new(ClassicGroup::new(now_ms), Offsets::since(number));
             self.groups.insert(group_id.to_owned(), group);

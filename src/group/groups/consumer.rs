@@ -10,8 +10,8 @@ use crate::coordinator::{Answer, Write};
 use crate::group::asks::Outcomes;
 use crate::group::classic::{ClassicGroup, Effect};
 use crate::group::consumer::{
-    self, ConsumerGroup, ConsumerHeartbeat, ConsumerReply, ConsumerSettings, StoredConsumerGroup,
-    is_vacant,
+    self, ConsumerGroup, ConsumerHeartbeat, ConsumerReply, ConsumerSettings, MigrationPolicy,
+    StoredConsumerGroup, is_vacant,
 };
 use crate::group::group::{Group, HostedConsumerGroup, InFlight, Members};
 use crate::group::held_answers::Held;
@@ -27,7 +27,7 @@ use crate::observe::{EventKind, Happened};
 
 impl Groups {
     /// What is in force for a group. One that stands for a member of a broadcast group has nobody to share with: its target is
-    /// made as soon as something changes.
+    /// made as soon as something changes, and its member may change its protocol.
     pub(super) fn consumer_settings(&self, group_id: &str) -> Arc<ConsumerSettings> {
         match group_of(group_id) {
             None => self.context.settings.consumer(group_id),
@@ -35,6 +35,7 @@ impl Groups {
                 let settings = self.context.settings.consumer(of);
                 Arc::new(ConsumerSettings {
                     assignment_interval_ms: 0,
+                    migration: MigrationPolicy::Bidirectional,
                     ..ConsumerSettings::clone(&settings)
                 })
             }
@@ -96,6 +97,14 @@ impl Groups {
             message,
         };
         let Some(group) = self.groups.get_mut(group_id) else {
+            if !joins && let Some(of) = group_of(group_id) {
+                // It went with its member, who may come back to the broadcast group.
+                let member = &beat.member_id;
+                return Err(Refusal {
+                    error: GroupError::UnknownMemberId,
+                    message: format!("Member {member} is not a member of group {of}."),
+                });
+            }
             if !joins {
                 return Err(refuse(format!("Group {group_id} not found.")));
             }

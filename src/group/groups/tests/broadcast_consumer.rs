@@ -309,3 +309,26 @@ fn the_end_of_a_member_that_could_not_be_stored_is_stored_later() {
             .any(|path| path.contains("broadcast/members/"))
     );
 }
+
+/// Java's consumer ends when it is told that there is no such group.
+#[test]
+fn a_member_that_reports_while_its_end_is_stored_is_told_that_it_is_none_and_joins_again() {
+    let (mut bench, _) = bench();
+    let epoch = bench.comes(A);
+    bench.now_ms += 60_000;
+    bench.groups.tick(bench.now_ms);
+    // The removal is on its way.
+    let beat = ConsumerHeartbeat {
+        member_id: A.id.to_owned(),
+        member_epoch: epoch,
+        client_id: A.client_id.to_owned(),
+        connection: Some(connection_of(A)),
+        ..ConsumerHeartbeat::default()
+    };
+    let late = bench.ask(|answer| Ask::ConsumerHeartbeat(Box::new(beat), answer));
+    bench.store_all();
+    let refused = late.blocking_recv().unwrap().unwrap_err();
+    assert_eq!(refused.error, GroupError::UnknownMemberId);
+    assert!(!refused.message.contains('\0'), "{}", refused.message);
+    bench.comes(A);
+}
