@@ -305,6 +305,8 @@ public class Groups {
         List<Member> all = new ArrayList<>(List.of(one, two));
         await("both have two", 60, () -> shared(4, one, two) && one.assigned.size() == 2);
         check(type(group) == GroupType.CLASSIC, type(group));
+        // Before, a cooperative member of the classic protocol may have read on in what it then gave up, and not committed that.
+        long beganMs = System.currentTimeMillis();
         // Up: one after the other is replaced.
         one.close();
         Member three = member(group, topic);
@@ -331,7 +333,7 @@ public class Groups {
         five.close();
         six.close();
         // Who reads a partition goes on where the one before it ended, and soon.
-        List<Read> reads = all.stream().flatMap(member -> member.reads.stream()).sorted(Comparator.comparing(Read::atMs)).toList();
+        List<Read> reads = all.stream().flatMap(member -> member.reads.stream()).filter(read -> read.atMs >= beganMs).sorted(Comparator.comparing(Read::atMs)).toList();
         Map<Integer, Read> last = new HashMap<>();
         long longestPauseMs = 0;
         for (Read read : reads) {
