@@ -62,8 +62,8 @@ async fn delete(cx: &Context, group_id: &str) -> i16 {
                 }
             }
         }
-        // It is no share group.
-        Err(GroupError::GroupIdNotFound) => {}
+        // It is no share group, or has no name that one could have.
+        Err(GroupError::GroupIdNotFound | GroupError::InvalidGroupId) => {}
         Err(error) => return error.code(),
     }
     code_of(&cx.coordinator.delete(group_id).await)
