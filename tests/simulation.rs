@@ -1,6 +1,6 @@
-//! The log over a disk that forgets, a partition that moves between data directories of it, a compacted topic, a whole broker over that disk, a
-//! faulty network and a faulty coordination store, and several brokers over one such store, with plain clients, transactions, and groups of all kinds, by the seed. `benches/simulate`
-//! runs as many as one likes.
+//! By the seed: the log over a disk that forgets, a partition that moves between data directories of it, a compacted topic; a whole
+//! broker over that disk, a faulty network and a faulty coordination store; several brokers over one such store, with plain clients,
+//! transactions, and groups of all kinds. `benches/simulate` runs as many as one likes.
 //!
 //! Found this way, and kept as named seeds below: what each of them was is in its name.
 //!
