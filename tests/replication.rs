@@ -19,9 +19,6 @@ use cluster::{Cluster, LONG, Node, SESSION, SHORT_SESSION, produce, within};
 use common::{Client, batch, fetch_request, name, now_ms, produce_request};
 use metaq_protocol::batch::{BatchBuilder, Batches, verify_crc};
 use metaq_protocol::frame;
-use metaq_protocol::messages::alter_partition_reassignments_request::{
-    ReassignablePartition, ReassignableTopic,
-};
 use metaq_protocol::messages::delete_records_request::{
     DeleteRecordsPartition, DeleteRecordsTopic,
 };
@@ -31,8 +28,7 @@ use metaq_protocol::messages::incremental_alter_configs_request::{
 use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
 use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use metaq_protocol::messages::{
-    AlterPartitionReassignmentsRequest, BrokerId, DeleteRecordsRequest,
-    IncrementalAlterConfigsRequest, MetadataRequest, ProduceRequest,
+    DeleteRecordsRequest, IncrementalAlterConfigsRequest, MetadataRequest, ProduceRequest,
 };
 use metaq_protocol::protocol::{Request, StrBytes};
 
@@ -466,23 +462,6 @@ fn delete_before(client: &mut Client, topic: &str, offset: i64) -> (i16, i64) {
     (answer.error_code, answer.low_watermark)
 }
 
-/// Moves partition 0 to other brokers.
-fn reassign(node: &Node, topic: &str, replicas: &[i32]) {
-    let replicas = replicas.iter().map(|id| BrokerId(*id)).collect();
-    let partition = ReassignablePartition::default()
-        .with_partition_index(0)
-        .with_replicas(Some(replicas));
-    let topic = ReassignableTopic::default()
-        .with_name(name(topic))
-        .with_partitions(vec![partition]);
-    let request = AlterPartitionReassignmentsRequest::default()
-        .with_timeout_ms(10_000)
-        .with_topics(vec![topic]);
-    let answer = node.client().ask(0, &request);
-    let partition = &answer.responses[0].partitions[0];
-    assert_eq!((answer.error_code, partition.error_code), (0, 0));
-}
-
 /// Appends one batch, with acks=1; error code and offset.
 fn produce_batch(client: &mut Client, topic: &str, records: Bytes) -> (i16, i64) {
     let response = client.ask(9, &produce_request(topic, records, 1));
@@ -506,7 +485,7 @@ fn a_new_replica_copies_a_log_that_starts_within_a_batch() {
         let before = in_sync(&cluster.nodes[0], "t", 0);
         (0..3).find(|id| !before.contains(id)).unwrap()
     };
-    reassign(&cluster.nodes[0], "t", &[leader, other]);
+    cluster.nodes[0].reassign("t", 0, &[leader, other]);
     let mut after = vec![leader, other];
     after.sort_unstable();
     within(LONG, "the new replica to be in sync", || {
@@ -613,7 +592,7 @@ fn throttled_replicas_are_copied_no_faster_than_allowed_and_those_in_sync_do_not
         let mut all = before.clone();
         all.push(other);
         all.sort_unstable();
-        reassign(node, side, &all);
+        node.reassign(side, 0, &all);
         // The follower that is in sync is not slower than before.
         std::thread::sleep(Duration::from_secs(1));
         for _ in 0..3 {
@@ -675,7 +654,7 @@ fn a_partition_moves_to_other_brokers_while_it_takes_records() {
     for n in 0..5 {
         assert_eq!(produce(&mut client, "t", 0), (0, n));
     }
-    reassign(&cluster.nodes[goes as usize], "t", &[leader, other]);
+    cluster.nodes[goes as usize].reassign("t", 0, &[leader, other]);
     let mut after = vec![leader, other];
     after.sort_unstable();
     within(LONG, "the replicas to be the others", || {

@@ -15,17 +15,13 @@ use std::time::Duration;
 
 use cluster::{Cluster, LONG, Node, SHORT_SESSION, produce, within};
 use common::{Client, name};
-use metaq_protocol::messages::alter_partition_reassignments_request::{
-    ReassignablePartition, ReassignableTopic,
-};
 use metaq_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
 use metaq_protocol::messages::elect_leaders_request::TopicPartitions;
 use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
 use metaq_protocol::messages::{
-    AlterPartitionReassignmentsRequest, BrokerId, CreateTopicsRequest, ElectLeadersRequest,
-    MetadataRequest,
+    BrokerId, CreateTopicsRequest, ElectLeadersRequest, MetadataRequest,
 };
 use metaq_protocol::protocol::StrBytes;
 use ordered::{Addresses, Book, End, Member, produce_in_order, read_all, record};
@@ -102,21 +98,6 @@ fn append(client: &mut Client, topic: &str, numbers: std::ops::Range<usize>) {
 fn append_one(client: &mut Client, topic: &str, n: usize) -> i16 {
     let answer = client.ask(9, &record(topic, 0, n, 1, None));
     answer.responses[0].partition_responses[0].error_code
-}
-
-fn reassign(node: &Node, topic: &str, partition: i32, replicas: &[i32]) {
-    let partition = ReassignablePartition::default()
-        .with_partition_index(partition)
-        .with_replicas(Some(replicas.iter().copied().map(BrokerId).collect()));
-    let topic = ReassignableTopic::default()
-        .with_name(name(topic))
-        .with_partitions(vec![partition]);
-    let request = AlterPartitionReassignmentsRequest::default()
-        .with_timeout_ms(10_000)
-        .with_topics(vec![topic]);
-    let answer = node.client().ask(0, &request);
-    let partition = &answer.responses[0].partitions[0];
-    assert_eq!((answer.error_code, partition.error_code), (0, 0));
 }
 
 /// Two topics on the same brokers, of which the one that leads both dies with records that it acknowledged and the other one has not got
@@ -227,7 +208,7 @@ impl Run<'_> {
         let cluster = &*self.cluster;
         let home = led_by(&cluster.nodes[0], "moved")[partition];
         let (next, last) = ((home + 1) % 3, (home + 2) % 3);
-        reassign(&cluster.nodes[0], "moved", partition as i32, &[next, last]);
+        cluster.nodes[0].reassign("moved", partition as i32, &[next, last]);
         within(2 * LONG, "the new home broker to lead", || {
             led_by(&cluster.nodes[0], "moved")[partition] == next
         });

@@ -207,9 +207,8 @@ impl<'a> Change<'a> {
             return (leader, in_sync, true);
         }
         // One that is about to stop leads on until it is gone, where no other one is in sync.
-        let lasts = self.rules.brokers.contains_key(&self.before.leader);
-        if lasts && pool.contains(&self.before.leader) {
-            return (self.before.leader, vec![self.before.leader], true);
+        if let Some(leader) = pool.iter().copied().find(|id| self.lasts_as_leader(*id)) {
+            return (leader, vec![leader], true);
         }
         let eligible = self.eligible();
         if let Some(leader) = self.choose(&eligible) {
@@ -235,8 +234,8 @@ impl<'a> Change<'a> {
     /// As [`Self::elect`], where the order is strict. A home broker that is drained leads, and one that is about to stop leads until
     /// it is gone. While it is waited for, those that were in sync stay so.
     fn elect_strictly(&self, pool: &[i32]) -> (i32, Vec<i32>, bool) {
-        let stays = |id: &i32| self.rules.is_active(*id) || self.lasts_as_leader(*id);
-        let in_sync: Vec<i32> = pool.iter().copied().filter(stays).collect();
+        let is_there = |id: &i32| self.is_there(*id);
+        let in_sync: Vec<i32> = pool.iter().copied().filter(is_there).collect();
         let eligible = self.eligible();
         let mut candidates = self.home();
         if self.preference == Preference::AnyInSync {
@@ -280,11 +279,16 @@ impl<'a> Change<'a> {
         id == self.before.leader && self.rules.brokers.contains_key(&id)
     }
 
+    /// Whether it is active, or leads and is about to stop.
+    fn is_there(&self, id: i32) -> bool {
+        self.rules.is_active(id) || self.lasts_as_leader(id)
+    }
+
     /// Whether a broker that would leave the in-sync replicas of ordinary order stays in those of strict order: who leads it
     /// again after a restart, and until it is gone, with all that it had.
     fn stays_at_home(&self, id: i32) -> bool {
-        let is_there = self.rules.is_active(id) || self.lasts_as_leader(id);
-        self.rules.strict && is_there && !self.lost.contains(&id) && self.home().contains(&id)
+        let has_all = self.is_there(id) && !self.lost.contains(&id);
+        self.rules.strict && has_all && self.home().contains(&id)
     }
 
     /// The one that leads of those that may, in the order of the replicas; none that only follows. A broker that is drained, or takes no messages,

@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use metaq::meta::{MetaStore, ZooKeeperOptions};
+use metaq_protocol::messages::alter_partition_reassignments_request::{
+    ReassignablePartition, ReassignableTopic,
+};
 use metaq_protocol::messages::create_topics_request::CreatableTopic;
 use metaq_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use metaq_protocol::messages::metadata_response::MetadataResponse;
@@ -20,9 +23,9 @@ use metaq_protocol::messages::offset_fetch_request::{
 use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use metaq_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use metaq_protocol::messages::{
-    CreateTopicsRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest,
-    LeaveGroupRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest,
-    SyncGroupRequest,
+    AlterPartitionReassignmentsRequest, BrokerId, CreateTopicsRequest, FindCoordinatorRequest,
+    GroupId, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, MetadataRequest,
+    OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, SyncGroupRequest,
 };
 use metaq_protocol::protocol::StrBytes;
 use parking_lot::{Condvar, Mutex};
@@ -179,6 +182,22 @@ impl Node {
             let _ = stream.read_to_string(&mut answer);
         }
         answer
+    }
+
+    /// Has a partition of a topic moved to other replicas.
+    pub fn reassign(&self, topic: &str, partition: i32, replicas: &[i32]) {
+        let partition = ReassignablePartition::default()
+            .with_partition_index(partition)
+            .with_replicas(Some(replicas.iter().copied().map(BrokerId).collect()));
+        let topic = ReassignableTopic::default()
+            .with_name(name(topic))
+            .with_partitions(vec![partition]);
+        let request = AlterPartitionReassignmentsRequest::default()
+            .with_timeout_ms(10_000)
+            .with_topics(vec![topic]);
+        let answer = self.client().ask(0, &request);
+        let partition = &answer.responses[0].partitions[0];
+        assert_eq!((answer.error_code, partition.error_code), (0, 0));
     }
 
     /// What it says of the cluster and of some topics, or of all.
