@@ -1,5 +1,8 @@
 # syslog-ng with its kafka-c destination and a buffer on disk ships numbered lines of a file, while the broker is killed and away.
-version=$(syslog-ng -V | head -n 1 | grep -oE '[0-9]+\.[0-9.]+' | head -n 1)
+unpacked=$(dirname "$JARS")/unpacked/syslog-ng
+modules=$(dirname "$(find "$unpacked" -name libkafka.so)")
+syslog_ng() { LD_LIBRARY_PATH="$(dirname "$modules")" exec "$unpacked/usr/sbin/syslog-ng" --module-path "$modules" "$@"; }
+version=$(syslog_ng -V | head -n 1 | grep -oE '[0-9]+\.[0-9.]+' | head -n 1)
 echo "CLIENT syslog-ng kafka-c|$version|C|lines of a file with a buffer on disk, through kill -9 and a broker that is away|apps/syslog-ng"
 dir=$WORK/syslog-ng topic=syslog-ng
 mkdir -p "$dir/buffer"
@@ -18,7 +21,7 @@ destination kafka {
 };
 log { source(lines); destination(kafka); };
 CONF
-syslog-ng -F -f "$dir/syslog-ng.conf" -R "$dir/persist" -p "$dir/pid" -c "$dir/ctl" >"$dir/out" 2>&1 &
+syslog_ng -F -f "$dir/syslog-ng.conf" -R "$dir/persist" -p "$dir/pid" -c "$dir/ctl" >"$dir/out" 2>&1 &
 syslog=$!
 trap 'kill $syslog 2>/dev/null' EXIT
 send() { seq -f 'line %.0f' "$1" "$2" >>"$dir/app.log"; } # from to

@@ -11,7 +11,8 @@ alone() { flock "$here_work/install.lock" "$@"; }
 
 packages() { # package…
   local missing=()
-  for package in "$@"; do dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package"); done
+  # What was removed and left its settings is known to dpkg too.
+  for package in "$@"; do dpkg -s "$package" 2>/dev/null | grep -q '^Status: install ok installed' || missing+=("$package"); done
   [ ${#missing[@]} -eq 0 ] && return
   alone sh -c 'apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"' sh "${missing[@]}"
 }
@@ -19,6 +20,13 @@ packages() { # package…
 command_or_packages() { # command package…
   local command=$1; shift
   command -v "$command" >/dev/null || packages "$@"
+}
+
+# Debian packages below unpacked/NAME and not in the system: for those that would remove what another suite needs.
+unpacked() { # name package…
+  local to="$here_work/unpacked/$1"
+  [ -f "$to/.complete" ] && return
+  alone sh -c 'to=$1; shift; apt-get update -q && rm -rf "$to" && mkdir -p "$to" && cd "$to" && apt-get download -q "$@" && for file in *.deb; do dpkg -x "$file" . || exit; done && rm -- *.deb && touch .complete' sh "$to" "${@:2}"
 }
 
 # The jars of lib/maven/NAME.xml below jars/NAME, and anew when it changes: .complete holds its checksum.
@@ -55,7 +63,9 @@ install_files() { jars kafka && jars clients-4.4.0; }
 install_compaction() { jars kafka && jars clients-4.4.0; }
 
 install_apps() {
-  install_kcat && command_or_packages Burrow burrow && packages syslog-ng-core syslog-ng-mod-rdkafka curl || return
+  install_kcat && command_or_packages Burrow burrow && packages curl libcap2 libglib2.0-0 libivykis0 libjson-c5 libnet1 libpcre3 librdkafka1 libsystemd0 libwrap0 || return
+  # As packages of the system they and rsyslog remove each other.
+  unpacked syslog-ng syslog-ng-core syslog-ng-mod-rdkafka || return
   local jars
   for jars in kafka zookeeper streams mirrormaker mirrormaker-3 flink; do jars "$jars" || return; done
 }
