@@ -48,15 +48,46 @@ impl ListenerInfo {
 }
 
 /// Who a client is (Kafka's KafkaPrincipal).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Principal {
     kind: Cow<'static, str>,
     name: Cow<'static, str>,
 }
 
+impl Principal {
+    /// Of a kind, which is `User` mostly, and a name.
+    pub fn new(kind: &str, name: &str) -> Self {
+        Self {
+            kind: Cow::Owned(kind.to_owned()),
+            name: Cow::Owned(name.to_owned()),
+        }
+    }
+
+    /// A user.
+    pub fn user(name: &str) -> Self {
+        Self {
+            kind: Cow::Borrowed(USER),
+            name: Cow::Owned(name.to_owned()),
+        }
+    }
+
+    /// What it is, mostly `User`.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// Its name among those of its kind.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// The kind of principals that clients are (KafkaPrincipal.USER_TYPE).
+const USER: &str = "User";
+
 /// Whoever does not authenticate (KafkaPrincipal.ANONYMOUS).
 static ANONYMOUS: Principal = Principal {
-    kind: Cow::Borrowed("User"),
+    kind: Cow::Borrowed(USER),
     name: Cow::Borrowed("ANONYMOUS"),
 };
 
@@ -67,10 +98,12 @@ impl fmt::Display for Principal {
 }
 
 /// How far a connection's authentication is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authentication {
     /// The listener asks for none: every client is `User:ANONYMOUS`.
     NotRequired,
+    /// The client is known.
+    Done(Principal),
 }
 
 /// See the module's documentation.
@@ -122,6 +155,18 @@ impl Session {
         }
     }
 
+    /// The same of a client that is known.
+    pub fn of_principal(
+        listener: Arc<ListenerInfo>,
+        client: Arc<Client>,
+        principal: Principal,
+    ) -> Self {
+        Self {
+            authentication: Authentication::Done(principal),
+            ..Self::new(listener, client)
+        }
+    }
+
     /// Differs between all connections of this process.
     pub fn id(&self) -> u64 {
         self.id
@@ -141,8 +186,9 @@ impl Session {
 
     /// Who the client is.
     pub fn principal(&self) -> &Principal {
-        match self.authentication {
+        match &self.authentication {
             Authentication::NotRequired => &ANONYMOUS,
+            Authentication::Done(principal) => principal,
         }
     }
 
