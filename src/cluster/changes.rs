@@ -110,6 +110,7 @@ impl ClusterError {
             Configured::Broker => "broker",
             Configured::Group => "group",
             Configured::ClientMetrics => "client metrics",
+            Configured::User | Configured::Client | Configured::Ip => "quota",
         };
         match self {
             Self::Config(TopicConfigError::Unknown(name)) => {

@@ -10,6 +10,7 @@ use super::configs::{
     UNKNOWN_CONFIGS_MAX,
 };
 use super::controller::Controller;
+use super::entities::Entity;
 use super::view::View;
 use crate::config::{ClientMetricsSubscription, Config, Overrides, broker_key, check_group};
 use crate::meta::records::{ConfigRecord, RECORD_VERSION, decode, encode};
@@ -21,16 +22,18 @@ impl View {
         let _change = self.lock_changes().await;
         let mut configs = Configs::default();
         for what in Configured::ALL {
-            let root = format!("{}/{}", paths::CONFIG, what.element());
+            let root = what.root();
             for (path, node) in self.meta.subtree(&root).await? {
-                let element = path.rsplit('/').next().unwrap_or_default();
-                let Some(name) = paths::unescape(element).filter(|_| path != root) else {
+                let below = path.strip_prefix(&root).unwrap_or_default();
+                let Some(name) = name_of(what, below.trim_start_matches('/')) else {
                     continue;
                 };
-                let is_default = what == Configured::Broker && name == paths::CONFIG_DEFAULT;
-                let name = if is_default { "" } else { &name };
+                // One that is there for those below it only.
+                if node.data.is_empty() {
+                    continue;
+                }
                 match decode::<ConfigRecord>(&path, &node.data) {
-                    Ok(record) => configs.put(what, name, record.config),
+                    Ok(record) => configs.put(what, &name, record.config),
                     Err(error) => tracing::error!(%error, "a configuration is left out"),
                 }
             }
@@ -41,7 +44,12 @@ impl View {
     }
 
     pub(super) fn put_in_force(&self, configs: Configs) {
-        let of = |name: &str| configs.brokers.get(name).cloned().unwrap_or_default();
+        let of = |name: &str| {
+            configs
+                .get(Configured::Broker, name)
+                .cloned()
+                .unwrap_or_default()
+        };
         let changed = self
             .config
             .set_dynamic(&of(""), &of(&self.broker_id.to_string()));
@@ -136,7 +144,7 @@ impl Controller {
                 let from_file = self.view.config.load().defaults_for_group(name);
                 from_file.get(key).cloned().unwrap_or_default()
             }
-            Configured::ClientMetrics => String::new(),
+            _ => String::new(),
         }
     }
 
@@ -163,8 +171,19 @@ impl Controller {
                 ClientMetricsSubscription::parse(name, overrides).map_err(ClusterError::from)?;
                 Ok(())
             }
+            Configured::User | Configured::Client | Configured::Ip => Ok(()),
         }
     }
+}
+
+/// The name in [`Configs`] of the node that has a path below its kind's.
+fn name_of(what: Configured, below: &str) -> Option<String> {
+    if Configured::ENTITIES.contains(&what) {
+        return Some(Entity::parse(what, below)?.key());
+    }
+    let name = paths::unescape(below).filter(|_| !below.is_empty())?;
+    let is_default = what == Configured::Broker && name == paths::CONFIG_DEFAULT;
+    Some(if is_default { String::new() } else { name })
 }
 
 fn check_resource_name(what: Configured, name: &str) -> Result<(), ClusterError> {
@@ -179,6 +198,9 @@ fn check_resource_name(what: Configured, name: &str) -> Result<(), ClusterError>
         Configured::Group if name.is_empty() => request("Default group resources are not allowed."),
         Configured::ClientMetrics if name.is_empty() => request("Subscription name can't be empty"),
         Configured::Group | Configured::ClientMetrics => Ok(()),
+        Configured::User | Configured::Client | Configured::Ip => {
+            request("Quotas and credentials are changed by requests of their own.")
+        }
     }
 }
 

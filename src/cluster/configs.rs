@@ -1,7 +1,9 @@
-//! What is set at run time for brokers, groups and client metrics: kept in the tree below `/config`, followed by every
-//! broker; `config_changes` puts it in force, and makes changes as the controller.
+//! What is set at run time for brokers, groups, client metrics, users, client ids and addresses: kept in the tree below
+//! `/config`, followed by every broker; `config_changes` puts it in force, and makes changes as the controller, as
+//! `entity_changes` does of quotas and credentials.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use crate::config::{
@@ -11,7 +13,7 @@ use crate::meta::paths;
 
 /// Set for a broker that is to lead only what no other one can.
 pub const DRAINED: &str = "broker.drained";
-/// Groups, and client metrics subscriptions, that have configurations of their own.
+/// Of one kind, such as groups or users, those that have configurations of their own.
 pub const CONFIGURED_RESOURCES_MAX: usize = 10_000;
 /// The longest value that is kept, bytes.
 pub const CONFIG_VALUE_BYTES_MAX: usize = 32 << 10;
@@ -21,7 +23,7 @@ pub const UNKNOWN_CONFIGS_MAX: usize = 20;
 pub const CONFIG_NAME_BYTES_MAX: usize = 256;
 
 /// Whose configuration is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Configured {
     /// A broker by its number, or all of them by the empty name.
     Broker,
@@ -29,19 +31,43 @@ pub enum Configured {
     Group,
     /// A client metrics subscription.
     ClientMetrics,
+    /// A user, or a user's client id: quotas and, of users, credentials.
+    User,
+    /// A client id of whichever user: quotas.
+    Client,
+    /// An address: quotas.
+    Ip,
 }
 
 impl Configured {
-    pub(super) const ALL: [Self; 3] = [Self::Broker, Self::Group, Self::ClientMetrics];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Broker,
+        Self::Group,
+        Self::ClientMetrics,
+        Self::User,
+        Self::Client,
+        Self::Ip,
+    ];
+    /// Those of quotas and credentials, whose names are paths (`Entity::key`).
+    pub(super) const ENTITIES: [Self; 3] = [Self::User, Self::Client, Self::Ip];
 
-    pub(super) fn element(self) -> &'static str {
+    fn element(self) -> &'static str {
         match self {
             Self::Broker => "brokers",
             Self::Group => "groups",
             Self::ClientMetrics => "client-metrics",
+            Self::User => "users",
+            Self::Client => "clients",
+            Self::Ip => "ips",
         }
     }
 
+    /// The node that all of them are below.
+    pub(super) fn root(self) -> String {
+        format!("{}/{}", paths::CONFIG, self.element())
+    }
+
+    /// Of what is no entity.
     pub(super) fn path(self, name: &str) -> String {
         match (self, name) {
             (Self::Broker, "") => paths::config(self.element(), paths::CONFIG_DEFAULT),
@@ -60,56 +86,60 @@ impl Configured {
                 let found = CLIENT_METRICS_KEYS.iter().find(|known| known.name == key);
                 found.map(|known| known.kind)
             }
+            Self::User | Self::Client | Self::Ip => None,
         }
     }
 }
 
-/// What is set at run time, by name.
-#[derive(Debug, Clone, Default)]
+/// What is set at run time, by kind and name.
+#[derive(Clone, Default)]
 pub struct Configs {
-    pub(super) brokers: BTreeMap<String, Overrides>,
-    groups: BTreeMap<String, Overrides>,
-    client_metrics: BTreeMap<String, Overrides>,
+    by_kind: BTreeMap<Configured, Arc<BTreeMap<String, Overrides>>>,
     pub(super) subscriptions: Arc<Vec<ClientMetricsSubscription>>,
 }
 
+/// How many of each kind there are: the values may be credentials.
+impl fmt::Debug for Configs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = self.by_kind.iter().map(|(what, of)| (what, of.len()));
+        f.debug_map().entries(counts).finish()
+    }
+}
+
 impl Configs {
-    fn of(&self, what: Configured) -> &BTreeMap<String, Overrides> {
-        match what {
-            Configured::Broker => &self.brokers,
-            Configured::Group => &self.groups,
-            Configured::ClientMetrics => &self.client_metrics,
-        }
+    /// Those of a kind that have settings, with them, in the order of their names.
+    pub(super) fn all(&self, what: Configured) -> impl Iterator<Item = (&String, &Overrides)> {
+        self.by_kind.get(&what).into_iter().flat_map(|of| of.iter())
     }
 
-    fn of_mut(&mut self, what: Configured) -> &mut BTreeMap<String, Overrides> {
-        match what {
-            Configured::Broker => &mut self.brokers,
-            Configured::Group => &mut self.groups,
-            Configured::ClientMetrics => &mut self.client_metrics,
-        }
+    /// Whether one whose name begins so has settings.
+    pub(super) fn has_below(&self, what: Configured, beginning: &str) -> bool {
+        let of = self.by_kind.get(&what);
+        let next = of.and_then(|of| of.range(beginning.to_owned()..).next());
+        next.is_some_and(|(name, _)| name.starts_with(beginning))
     }
 
     /// What is set for one of them.
     pub fn get(&self, what: Configured, name: &str) -> Option<&Overrides> {
-        self.of(what).get(name)
+        self.by_kind.get(&what)?.get(name)
     }
 
     /// Those that have settings.
     pub fn names(&self, what: Configured) -> impl Iterator<Item = &str> {
-        self.of(what).keys().map(String::as_str)
+        self.all(what).map(|(name, _)| name.as_str())
     }
 
     /// Whether one more may have settings, where it has none.
     pub(super) fn has_room_for(&self, what: Configured, name: &str) -> bool {
-        let configured = self.of(what);
-        configured.contains_key(name) || configured.len() < CONFIGURED_RESOURCES_MAX
+        let of = self.by_kind.get(&what);
+        of.is_none_or(|of| of.contains_key(name) || of.len() < CONFIGURED_RESOURCES_MAX)
     }
 
     pub(super) fn put(&mut self, what: Configured, name: &str, overrides: Overrides) {
+        let of = Arc::make_mut(self.by_kind.entry(what).or_default());
         match overrides.is_empty() {
-            true => self.of_mut(what).remove(name),
-            false => self.of_mut(what).insert(name.to_owned(), overrides),
+            true => of.remove(name),
+            false => of.insert(name.to_owned(), overrides),
         };
     }
 
@@ -119,18 +149,19 @@ impl Configs {
             let set = overrides.get(DRAINED);
             set.is_some_and(|value| Value::boolean(value).unwrap_or(false))
         };
-        let set = self.brokers.iter();
+        let set = self.all(Configured::Broker);
         let set = set.filter(|(_, overrides)| is_drained(overrides));
         set.filter_map(|(name, _)| name.parse().ok()).collect()
     }
 
     /// Whether there is a client metrics subscription.
     pub fn has_subscriptions(&self) -> bool {
-        !self.client_metrics.is_empty()
+        self.all(Configured::ClientMetrics).next().is_some()
     }
 
     pub(super) fn read_subscriptions(&mut self) {
-        let parsed = self.client_metrics.iter().filter_map(|(name, overrides)| {
+        let all = self.all(Configured::ClientMetrics);
+        let parsed = all.filter_map(|(name, overrides)| {
             let parsed = ClientMetricsSubscription::parse(name, overrides);
             parsed
                 .inspect_err(|error| tracing::warn!(name, %error, "a client metrics subscription is left out"))

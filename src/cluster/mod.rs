@@ -12,6 +12,8 @@ mod configs;
 mod controller;
 mod deletions;
 mod elections;
+mod entities;
+mod entity_changes;
 mod follow;
 mod hand_over;
 mod image;
@@ -38,6 +40,8 @@ pub use changes::{ClusterError, ConfigChange, MorePartitions, NewTopic};
 pub use cluster::{Cluster, OpenedTopics, cluster_id_of};
 pub use configs::{CONFIG_VALUE_BYTES_MAX, CONFIGURED_RESOURCES_MAX, Configs, Configured, DRAINED};
 pub use controller::Controller;
+pub use entities::{ENTITY_KEYS_MAX, ENTITY_NAME_BYTES_MAX, Entity, EntityName};
+pub use entity_changes::EntityChange;
 pub use image::{
     Broker, BrokerEndpoint, INTERNAL_TOPIC_ID, Image, PartitionInfo, SlotInfo, Topic,
     parse_identity,

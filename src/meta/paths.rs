@@ -317,9 +317,19 @@ pub const CONFIG: &str = "/config";
 pub const CONFIG_DEFAULT: &str = "<default>";
 
 /// What was set at run time for a broker, a group, or a client metrics subscription: `/config/<kind>/<name>`, where the
-/// kind is `brokers`, `groups` or `client-metrics`.
+/// kind is `brokers`, `groups` or `client-metrics`. Those of `users`, `clients` and `ips` are named by [`entity`]; a user's
+/// client id has `/config/users/<user>/clients/<client id>`.
 pub fn config(kind: &str, name: &str) -> String {
     format!("{CONFIG}/{kind}/{}", escape(name))
+}
+
+/// The element of a user, a client id or an address in [`CONFIG`], `None` for the default of its kind, whose element no name has.
+pub fn entity(name: Option<&str>) -> String {
+    match name.map(escape) {
+        None => CONFIG_DEFAULT.to_owned(),
+        Some(element) if element == CONFIG_DEFAULT => element.replace('<', "%3c"),
+        Some(element) => element,
+    }
 }
 
 /// Makes a name one path element.
