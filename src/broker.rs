@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::{Admin, TokenSource};
 use crate::api::{Context, FetchSessions, RequestLog, UNPACKING_BYTES_MAX};
+use crate::broker_security::{self, PeerSecurityError, certificates, follow_certificates};
 use crate::clock::WallClock;
 use crate::cluster::{
     Broker as Member, BrokerEndpoint, Cluster, ClusterError, Directories, OpenedTopics, ProducerIds,
@@ -26,7 +27,9 @@ use crate::meta::records::LossRecord;
 use crate::meta::{MetaError, MetaStore, ZooKeeperOptions, ZooKeeperTls};
 use crate::metrics::Metrics;
 use crate::mirror::{OFFSETS_MIRROR, OFFSETS_MIRROR_KEEP, OffsetsMirror};
-use crate::net::{Bound, Endpoint, EndpointError, Listener, Server, bind, listen_endpoints};
+use crate::net::{
+    BindError, Bound, Endpoint, EndpointError, Listener, Server, bind, listen_endpoints,
+};
 use crate::observe::Observe;
 use crate::partition::{
     Cleaner, CleanerOptions, Housekeeping, HousekeepingIntervals, InlineWrites, Partitions,
@@ -39,6 +42,7 @@ use crate::slots::{ImageTopics, coordinate, own_slots};
 use crate::telemetry::Telemetry;
 use crate::throttle::Throttles;
 use crate::transaction::{TransactionCoordinator, TransactionLimits};
+use crate::users::{LiveUsers, UserError};
 
 /// The embedded coordination store's file, in one of the data directories.
 const META_FILE: &str = "metaq-meta.redb";
@@ -79,7 +83,16 @@ pub enum StartError {
     /// A listener's address is wrong.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
-    /// A listener or a thread cannot be had.
+    /// A listener cannot be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// It cannot authenticate to other brokers.
+    #[error(transparent)]
+    Peers(#[from] PeerSecurityError),
+    /// A user of the configuration.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// A thread cannot be had.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
@@ -144,7 +157,8 @@ impl Broker {
         }
         let (endpoints, advertised) = listen_endpoints(&config)?;
         // Bound first, so that a taken port is found before anything is opened.
-        let listeners = bind(&endpoints).await?;
+        let listeners = bind(&config, &endpoints).await?;
+        let certificates = certificates(&listeners);
         let admin = Admin::bind(&config).await?;
         let observe = Arc::new(Observe::new(&WallClock::default()));
         let partitions = open_partitions(&config, &observe, disk)?;
@@ -160,11 +174,14 @@ impl Broker {
             meta,
             listeners,
             advertised,
-            peers: Peers::default(),
+            peers: broker_security::peers(&config, &endpoints)?,
             observe,
         };
         let mut broker = Self::start_on(ground, config).await?;
         broker.admin = Some(admin.serve(broker.cx.clone())?);
+        if !certificates.is_empty() {
+            broker.tasks.spawn(follow_certificates(certificates));
+        }
         if let Some(control) = Control::bind(&broker.cx) {
             broker.tasks.spawn(control.serve(broker.cx.clone()));
         }
@@ -236,6 +253,7 @@ impl Broker {
             cleaner_options(&config),
             events_of_cleaner,
         )?;
+        let users = Arc::new(LiveUsers::new(cluster.clone(), &config)?);
         let sessions = config.number("max.incremental.fetch.session.cache.slots") as usize;
         let telemetry_bytes_max = config.number("telemetry.max.bytes") as usize;
         let mut server = Server::default();
@@ -248,6 +266,7 @@ impl Broker {
             transactions,
             shares,
             peers,
+            users,
             producer_ids: ProducerIds::new(meta),
             throttles: Throttles::default(),
             fetch_sessions: FetchSessions::new(sessions),

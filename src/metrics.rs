@@ -37,6 +37,12 @@ pub struct Metrics {
     pub connections_rejected: AtomicU64,
     /// `metaq_frames_malformed_total`: frames that closed their connection.
     pub frames_malformed: AtomicU64,
+    /// `metaq_handshakes_failed_total`: connections whose handshake of TLS failed or took too long.
+    pub handshakes_failed: AtomicU64,
+    /// `metaq_authentications_total`: clients that authenticated with SASL.
+    pub authentications: AtomicU64,
+    /// `metaq_authentications_failed_total`: tries that failed.
+    pub authentications_failed: AtomicU64,
     /// `metaq_handler_panics_total`: requests that ended in a bug.
     pub handler_panics: AtomicU64,
     /// `metaq_request_memory_bytes`: held by requests that are not answered, and by answers that are not taken.
@@ -63,6 +69,9 @@ impl Default for Metrics {
             connections_accepted: AtomicU64::default(),
             connections_rejected: AtomicU64::default(),
             frames_malformed: AtomicU64::default(),
+            handshakes_failed: AtomicU64::default(),
+            authentications: AtomicU64::default(),
+            authentications_failed: AtomicU64::default(),
             handler_panics: AtomicU64::default(),
             request_memory_bytes: Arc::default(),
             isr_shrinks: AtomicU64::default(),

@@ -5,6 +5,7 @@
 //! after it. Nothing is sent twice: what a broken connection leaves without an answer fails, and who asked decides.
 
 mod answers;
+mod secured;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -20,6 +21,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use answers::AnswerReader;
+
+pub use secured::{PeerSecurity, secured};
 
 /// Requests to one peer that wait to be sent or answered.
 const REQUESTS_MAX: usize = 1024;

@@ -1,21 +1,29 @@
 //! One client's connection, as everything that serves it sees it: the listener that it came in by, who the client is, and
 //! where it is. Made once for each connection; every request of it shares it.
 
-use std::borrow::Cow;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::observe::Client;
+use crate::principal::{ANONYMOUS, Principal};
+use crate::security::{Exchange, Mechanism, PrincipalMapping, subject};
 
 /// What protects the connections of a listener (Kafka's SecurityProtocol).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecurityProtocol {
     /// Nothing: neither encrypted nor authenticated.
     Plaintext,
+    /// TLS: encrypted, and authenticated where clients show certificates.
+    Ssl,
+    /// SASL: authenticated, not encrypted.
+    SaslPlaintext,
+    /// SASL over TLS.
+    SaslSsl,
 }
 
 impl SecurityProtocol {
@@ -23,99 +31,114 @@ impl SecurityProtocol {
     pub fn name(self) -> &'static str {
         match self {
             Self::Plaintext => "PLAINTEXT",
+            Self::Ssl => "SSL",
+            Self::SaslPlaintext => "SASL_PLAINTEXT",
+            Self::SaslSsl => "SASL_SSL",
         }
+    }
+
+    /// The protocol of a name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        let all = [
+            Self::Plaintext,
+            Self::Ssl,
+            Self::SaslPlaintext,
+            Self::SaslSsl,
+        ];
+        all.into_iter().find(|known| known.name() == name)
+    }
+
+    /// Whether connections are encrypted.
+    pub fn has_tls(self) -> bool {
+        matches!(self, Self::Ssl | Self::SaslSsl)
+    }
+
+    /// Whether clients authenticate with SASL.
+    pub fn has_sasl(self) -> bool {
+        matches!(self, Self::SaslPlaintext | Self::SaslSsl)
     }
 }
 
+/// How clients of a listener authenticate.
+#[derive(Debug, Clone, Default)]
+pub struct ListenerAuthentication {
+    /// Mechanisms of SASL.
+    pub mechanisms: Vec<Mechanism>,
+    /// A connection with SASL authenticates again within this time.
+    pub reauthentication_max: Option<Duration>,
+    /// Makes users of certificates.
+    pub mapping: PrincipalMapping,
+}
+
 /// A listener, as its connections know it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ListenerInfo {
     /// Its name; brokers tell a client the endpoints of the listener that it came in by.
     pub name: String,
     /// What protects its connections.
     pub protocol: SecurityProtocol,
+    /// Brokers speak to each other by it.
+    pub is_between_brokers: bool,
+    /// How its clients authenticate.
+    pub authentication: ListenerAuthentication,
 }
 
+/// Names are unique in a broker.
+impl PartialEq for ListenerInfo {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, self.protocol) == (&other.name, other.protocol)
+    }
+}
+
+impl Eq for ListenerInfo {}
+
 impl ListenerInfo {
+    /// A listener whose clients have nothing to authenticate with.
+    pub fn new(name: &str, protocol: SecurityProtocol) -> Self {
+        Self {
+            name: name.to_owned(),
+            protocol,
+            is_between_brokers: false,
+            authentication: ListenerAuthentication::default(),
+        }
+    }
+
     /// The listener that is there without any configuration, named after its protocol as in Kafka.
     pub fn plaintext() -> Self {
         let protocol = SecurityProtocol::Plaintext;
         Self {
-            name: protocol.name().to_owned(),
-            protocol,
+            is_between_brokers: true,
+            ..Self::new(protocol.name(), protocol)
         }
     }
-}
-
-/// Who a client is (Kafka's KafkaPrincipal).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Principal {
-    kind: Cow<'static, str>,
-    name: Cow<'static, str>,
-}
-
-impl Principal {
-    /// Of a kind, which is `User` mostly, and a name.
-    pub fn new(kind: &str, name: &str) -> Self {
-        Self {
-            kind: Cow::Owned(kind.to_owned()),
-            name: Cow::Owned(name.to_owned()),
-        }
-    }
-
-    /// A user.
-    pub fn user(name: &str) -> Self {
-        Self {
-            kind: Cow::Borrowed(USER),
-            name: Cow::Owned(name.to_owned()),
-        }
-    }
-
-    /// What it is, mostly `User`.
-    pub fn kind(&self) -> &str {
-        &self.kind
-    }
-
-    /// Its name among those of its kind.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-}
-
-/// The kind of principals that clients are (KafkaPrincipal.USER_TYPE).
-const USER: &str = "User";
-
-/// Whoever does not authenticate (KafkaPrincipal.ANONYMOUS).
-static ANONYMOUS: Principal = Principal {
-    kind: Cow::Borrowed(USER),
-    name: Cow::Borrowed("ANONYMOUS"),
-};
-
-impl fmt::Display for Principal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.kind, self.name)
-    }
-}
-
-/// How far a connection's authentication is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Authentication {
-    /// The listener asks for none: every client is `User:ANONYMOUS`.
-    NotRequired,
-    /// The client is known.
-    Done(Principal),
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Session {
     listener: Arc<ListenerInfo>,
-    authentication: Authentication,
+    /// Who the client is, once that is known.
+    principal: OnceLock<Principal>,
+    /// Exchanges of SASL.
+    exchange: Mutex<Exchange>,
+    /// Until when it must authenticate again, ms since the process began.
+    authenticate_by_ms: AtomicU64,
+    /// The state of users by which its client was looked at last.
+    users_seen: AtomicU64,
     client: Arc<Client>,
     /// Differs between all connections of this process.
     id: u64,
     /// Dropped with the session; there where somebody waits for that.
     end: OnceLock<watch::Sender<()>>,
+}
+
+/// No time at all.
+const NEVER_MS: u64 = u64::MAX;
+
+/// Milliseconds since the first time that somebody asked.
+fn uptime_ms() -> u64 {
+    static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    BEGUN.elapsed().as_millis() as u64
 }
 
 /// Numbers connections.
@@ -143,12 +166,12 @@ impl SessionEnd {
 impl Session {
     /// A connection that came in by a listener; `client` is its entry in the register of connections.
     pub fn new(listener: Arc<ListenerInfo>, client: Arc<Client>) -> Self {
-        let authentication = match listener.protocol {
-            SecurityProtocol::Plaintext => Authentication::NotRequired,
-        };
         Self {
             listener,
-            authentication,
+            principal: OnceLock::new(),
+            exchange: Mutex::default(),
+            authenticate_by_ms: AtomicU64::new(NEVER_MS),
+            users_seen: AtomicU64::new(0),
             client,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             end: OnceLock::new(),
@@ -161,10 +184,50 @@ impl Session {
         client: Arc<Client>,
         principal: Principal,
     ) -> Self {
-        Self {
-            authentication: Authentication::Done(principal),
-            ..Self::new(listener, client)
+        let session = Self::new(listener, client);
+        let _ = session.principal.set(principal);
+        session
+    }
+
+    /// Takes the certificate that the client has shown and proved to own: without SASL it says who the client is.
+    pub fn set_certificate(&self, certificate: &[u8]) {
+        if self.listener.protocol.has_sasl() {
+            return;
         }
+        if let Some(subject) = subject(certificate) {
+            let name = self.listener.authentication.mapping.name_of(&subject);
+            let _ = self.principal.set(Principal::user(&name));
+        }
+    }
+
+    /// Whether the client may ask for whatever it has the right to.
+    pub fn is_authenticated(&self) -> bool {
+        !self.listener.protocol.has_sasl() || self.principal.get().is_some()
+    }
+
+    /// Its exchanges of SASL.
+    pub fn exchange(&self) -> &Mutex<Exchange> {
+        &self.exchange
+    }
+
+    /// Notes who the client is, and for how long: it must authenticate again before that is over.
+    pub fn authenticated(&self, user: &str, lifetime: Option<Duration>) {
+        let _ = self.principal.set(Principal::user(user));
+        let by = lifetime.map_or(NEVER_MS, |lifetime| {
+            uptime_ms().saturating_add(lifetime.as_millis() as u64)
+        });
+        self.authenticate_by_ms.store(by, Ordering::Relaxed);
+    }
+
+    /// Whether it should have authenticated again by now.
+    pub fn is_expired(&self) -> bool {
+        let by = self.authenticate_by_ms.load(Ordering::Relaxed);
+        by != NEVER_MS && by < uptime_ms()
+    }
+
+    /// Whether users are not as they were when this was asked last.
+    pub fn has_not_seen(&self, users: u64) -> bool {
+        self.users_seen.swap(users, Ordering::Relaxed) != users
     }
 
     /// Differs between all connections of this process.
@@ -184,12 +247,9 @@ impl Session {
         &self.listener
     }
 
-    /// Who the client is.
+    /// Who the client is; anonymous as long as that is not known.
     pub fn principal(&self) -> &Principal {
-        match &self.authentication {
-            Authentication::NotRequired => &ANONYMOUS,
-            Authentication::Done(principal) => principal,
-        }
+        self.principal.get().unwrap_or(&ANONYMOUS)
     }
 
     /// Where the client connects from.

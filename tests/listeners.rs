@@ -153,10 +153,7 @@ fn a_broker_that_lacks_a_clients_listener_is_not_there_for_it() {
     let broker = Running::start(dir.path(), &[]);
     broker.client().create("t");
     let mut server = Server::default();
-    let info = ListenerInfo {
-        name: "OTHER".to_owned(),
-        protocol: SecurityProtocol::Plaintext,
-    };
+    let info = ListenerInfo::new("OTHER", SecurityProtocol::Plaintext);
     let address = serve_slow(&mut server, &broker, info);
     let topic = MetadataRequestTopic::default().with_name(Some(common::name("t")));
     let request = MetadataRequest::default().with_topics(Some(vec![topic]));

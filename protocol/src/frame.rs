@@ -245,15 +245,18 @@ pub fn encode_request<R: Request>(
     Ok(out.freeze())
 }
 
-/// A received request as a frame to send on, under another client id.
-pub fn forward_request(request: &RequestFrame, client_id: &str) -> Result<Bytes, FrameError> {
+/// A received request as a frame to send on.
+pub fn forward_request(request: &RequestFrame) -> Result<Bytes, FrameError> {
     let failed = |what: &str| FrameError::Encode {
         name: api_name(request.api_key),
         version: request.version,
         what: what.to_owned(),
     };
     let key = ApiKey::try_from(request.api_key).map_err(|()| failed("not a known API"))?;
-    let id_bytes = i16::try_from(client_id.len()).map_err(|_| failed("client id is too long"))?;
+    let client_id = request.client_id.as_deref();
+    let id_bytes = client_id.map_or(Ok(-1), |id| i16::try_from(id.len()));
+    let id_bytes = id_bytes.map_err(|_| failed("client id is too long"))?;
+    let client_id = client_id.unwrap_or_default();
     let mut out = BytesMut::with_capacity(request.body.len() + client_id.len() + 32);
     out.put_i32(0);
     out.put_i16(request.api_key);

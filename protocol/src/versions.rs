@@ -158,6 +158,16 @@ pub const TABLE: &[ApiRow] = &[
     with_entries(
         FEW_ENTRIES_MAX,
         row(
+            ApiKey::SaslHandshake,
+            "SaslHandshake",
+            0,
+            1,
+            HandlerGroup::Cluster,
+        ),
+    ),
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(
             ApiKey::ApiVersions,
             "ApiVersions",
             0,
@@ -287,6 +297,16 @@ pub const TABLE: &[ApiRow] = &[
         5,
         HandlerGroup::Admin,
     ),
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(
+            ApiKey::SaslAuthenticate,
+            "SaslAuthenticate",
+            0,
+            2,
+            HandlerGroup::Cluster,
+        ),
+    ),
     row(
         ApiKey::CreatePartitions,
         "CreatePartitions",
@@ -352,6 +372,26 @@ pub const TABLE: &[ApiRow] = &[
     with_entries(
         FEW_ENTRIES_MAX,
         row(
+            ApiKey::DescribeUserScramCredentials,
+            "DescribeUserScramCredentials",
+            0,
+            0,
+            HandlerGroup::Admin,
+        ),
+    ),
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(
+            ApiKey::AlterUserScramCredentials,
+            "AlterUserScramCredentials",
+            0,
+            0,
+            HandlerGroup::Admin,
+        ),
+    ),
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(
             ApiKey::DescribeQuorum,
             "DescribeQuorum",
             0,
@@ -376,6 +416,10 @@ pub const TABLE: &[ApiRow] = &[
             HandlerGroup::Admin,
         ),
     ),
+    between_brokers(with_entries(
+        FEW_ENTRIES_MAX,
+        row(ApiKey::Envelope, "Envelope", 0, 0, HandlerGroup::Cluster),
+    )),
     with_entries(
         FEW_ENTRIES_MAX,
         row(

@@ -97,6 +97,9 @@ metrics! {
     CONNECTIONS_ACCEPTED = counter("metaq_connections_accepted", "Connections accepted");
     CONNECTIONS_REJECTED = counter("metaq_connections_rejected", "Connections closed because of a limit");
     FRAMES_MALFORMED = counter("metaq_frames_malformed", "Frames that closed their connection");
+    HANDSHAKES_FAILED = counter("metaq_handshakes_failed", "Connections whose handshake of TLS failed or took too long");
+    AUTHENTICATIONS = counter("metaq_authentications", "Clients that authenticated with SASL");
+    AUTHENTICATIONS_FAILED = counter("metaq_authentications_failed", "Tries to authenticate with SASL that failed");
     HANDLER_PANICS = counter("metaq_handler_panics", "Requests that ended in a bug");
     REQUEST_MEMORY = gauge("metaq_request_memory", "Memory held by unanswered requests and by answers that are not taken").unit("bytes");
     FETCH_SESSIONS = gauge("metaq_fetch_sessions", "Fetch sessions");

@@ -128,6 +128,10 @@ impl Snapshot {
             count(&metrics.connections_rejected),
         );
         self.set(&all::FRAMES_MALFORMED, count(&metrics.frames_malformed));
+        self.set(&all::HANDSHAKES_FAILED, count(&metrics.handshakes_failed));
+        self.set(&all::AUTHENTICATIONS, count(&metrics.authentications));
+        let failed = &metrics.authentications_failed;
+        self.set(&all::AUTHENTICATIONS_FAILED, count(failed));
         self.set(&all::HANDLER_PANICS, count(&metrics.handler_panics));
         self.set(&all::REQUEST_MEMORY, now(&metrics.request_memory_bytes));
         self.set(&all::FETCH_SESSIONS, cx.fetch_sessions.len() as i64);

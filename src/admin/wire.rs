@@ -21,12 +21,8 @@ const NAME: &str = "metaq-dashboard";
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
 /// The listener of those who ask by the dashboard.
-static LISTENER: LazyLock<Arc<ListenerInfo>> = LazyLock::new(|| {
-    Arc::new(ListenerInfo {
-        name: "DASHBOARD".to_owned(),
-        protocol: SecurityProtocol::Plaintext,
-    })
-});
+static LISTENER: LazyLock<Arc<ListenerInfo>> =
+    LazyLock::new(|| Arc::new(ListenerInfo::new("DASHBOARD", SecurityProtocol::Plaintext)));
 
 fn session_of(peer: SocketAddr) -> Arc<Session> {
     let client = Arc::new(Client::without_connection(peer, NAME));

@@ -14,12 +14,8 @@ use crate::session::{ListenerInfo, SecurityProtocol, Session};
 /// What it calls itself.
 const NAME: &str = "metaq-broker";
 
-static LISTENER: LazyLock<Arc<ListenerInfo>> = LazyLock::new(|| {
-    Arc::new(ListenerInfo {
-        name: "BROKER".to_owned(),
-        protocol: SecurityProtocol::Plaintext,
-    })
-});
+static LISTENER: LazyLock<Arc<ListenerInfo>> =
+    LazyLock::new(|| Arc::new(ListenerInfo::new("BROKER", SecurityProtocol::Plaintext)));
 
 /// The answer; `None` where it cannot be asked.
 pub(super) async fn ask_here<R: Request>(

@@ -25,6 +25,7 @@ use crate::share::Shares;
 use crate::telemetry::Telemetry;
 use crate::throttle::Throttles;
 use crate::transaction::TransactionCoordinator;
+use crate::users::LiveUsers;
 
 /// An answer's length, before it.
 const LENGTH_BYTES: usize = 4;
@@ -47,6 +48,8 @@ pub struct Context {
     pub shares: Shares,
     /// Connections to other brokers.
     pub peers: Peers,
+    /// Who may authenticate.
+    pub users: Arc<LiveUsers>,
     /// Producer ids.
     pub producer_ids: ProducerIds,
     /// How fast throttled replicas are copied.
@@ -199,6 +202,8 @@ pub struct Caller {
     pub version: i16,
     /// Of the request.
     pub correlation_id: i32,
+    /// Another broker sent it on for a client (KIP-590).
+    pub is_forwarded: bool,
 }
 
 impl Caller {
@@ -210,6 +215,7 @@ impl Caller {
             key: frame.api_key,
             version: frame.version,
             correlation_id: frame.correlation_id,
+            is_forwarded: false,
         }
     }
 
@@ -260,16 +266,14 @@ mod tests {
         let local = "[::ffff:192.0.2.1]:99".parse().unwrap();
         let registered = clients.connected(local, local);
         let found = |listener: &str| {
-            let info = ListenerInfo {
-                name: listener.to_owned(),
-                protocol: SecurityProtocol::Plaintext,
-            };
+            let info = ListenerInfo::new(listener, SecurityProtocol::Plaintext);
             let caller = Caller {
                 session: Arc::new(Session::new(Arc::new(info), registered.client().clone())),
                 client_id: None,
                 key: 0,
                 version: 0,
                 correlation_id: 0,
+                is_forwarded: false,
             };
             caller.endpoint_of(&broker)
         };

@@ -8,13 +8,16 @@ use metaq_protocol::messages::CreateTopicsRequest;
 use metaq_protocol::messages::create_topics_request::CreatableTopic;
 
 use super::context::{Caller, Context};
+use super::envelope;
 use super::shared::topic_name;
 use crate::cluster::Broker;
+use crate::peer::Lane;
 
 /// Client id of what brokers send on, and of what they ask each other; it is not sent on again.
 pub const FORWARDED: &str = "metaq-forwarded";
 /// CreateTopics in this version is understood by every broker of a cluster.
 const CREATE_TOPICS_VERSION: i16 = 5;
+const ENVELOPE_VERSION: i16 = 0;
 const CREATE_TIMEOUT_MS: i32 = 10_000;
 /// How long a client that asked for a missing topic waits for the controller.
 const CREATE_WAIT: Duration = Duration::from_secs(3);
@@ -24,7 +27,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// Whether another broker asks, as it says itself: what it may do its right to cluster actions decides.
 pub(super) fn is_of_broker(caller: &Caller) -> bool {
-    caller.client_id.as_deref() == Some(FORWARDED)
+    caller.is_forwarded || caller.client_id.as_deref() == Some(FORWARDED)
 }
 
 /// The controller's answer, where this broker is not the controller and can reach it.
@@ -37,14 +40,22 @@ pub(super) async fn to_controller(
         return None;
     }
     let controller = controller(cx)?;
-    let request = frame::forward_request(frame, FORWARDED).ok()?;
-    match cx.ask_broker(&controller, request, ANSWER_MAX).await {
-        Ok(answer) => Some(answer),
-        Err(error) => {
-            tracing::warn!(controller = controller.id, %error, "the controller did not answer");
-            None
-        }
-    }
+    let lane = (Lane::Forwards, &controller);
+    let request = envelope::around(caller, frame)?;
+    let answer = cx
+        .call(lane, (FORWARDED, ENVELOPE_VERSION), &request, ANSWER_MAX)
+        .await;
+    let failed = match answer.map(envelope::content) {
+        Ok(Ok(answer)) => return Some(answer),
+        Ok(Err(code)) => format!("error {code}"),
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!(
+        controller = controller.id,
+        failed,
+        "the controller did not answer"
+    );
+    None
 }
 
 pub(super) fn controller(cx: &Context) -> Option<Broker> {

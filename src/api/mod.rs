@@ -3,11 +3,13 @@
 
 mod add_offsets_to_txn;
 mod add_partitions_to_txn;
+mod admission;
 mod alter_configs;
 mod alter_partition;
 mod alter_partition_reassignments;
 mod alter_replica_log_dirs;
 mod alter_share_group_offsets;
+mod alter_user_scram_credentials;
 mod api_versions;
 mod applied;
 mod ask_here;
@@ -37,8 +39,10 @@ mod describe_quorum;
 mod describe_share_group_offsets;
 mod describe_topic_partitions;
 mod describe_transactions;
+mod describe_user_scram_credentials;
 mod elect_leaders;
 mod end_txn;
+mod envelope;
 mod errors;
 mod fetch;
 mod fetch_line;
@@ -77,6 +81,8 @@ mod read_share_group_state_summary;
 mod reply;
 mod request_log;
 mod room;
+mod sasl_authenticate;
+mod sasl_handshake;
 mod share_acknowledge;
 mod share_acknowledgements;
 mod share_fetch;
@@ -119,6 +125,7 @@ use authorize::Needs;
 use order::Order;
 use reply::{Reply, Throttled};
 
+pub use admission::{expects_token, refusal, take_token};
 pub use alter_partition::alter_partitions_here;
 pub use api_versions::unsupported_version;
 pub use context::{Caller, Context, wire_name as error_name};
@@ -167,6 +174,8 @@ pub struct Response {
 pub enum Body {
     /// Send these in order.
     Send(Vec<Piece>),
+    /// Send this, and close the connection.
+    Last(Piece),
     /// Nothing is to be sent (acks=0).
     Silence,
     /// The connection is to be closed; the text says why.
@@ -213,6 +222,7 @@ const APIS: &[Api] = &[
     leave_group::API,
     sync_group::API,
     describe_groups::API,
+    sasl_handshake::API,
     list_groups::API,
     api_versions::API,
     create_topics::API,
@@ -231,6 +241,7 @@ const APIS: &[Api] = &[
     describe_configs::API,
     alter_configs::API,
     alter_replica_log_dirs::API,
+    sasl_authenticate::API,
     describe_log_dirs::API,
     create_partitions::API,
     delete_groups::API,
@@ -240,7 +251,10 @@ const APIS: &[Api] = &[
     list_partition_reassignments::API,
     offset_delete::API,
     describe_client_quotas::API,
+    describe_user_scram_credentials::API,
+    alter_user_scram_credentials::API,
     describe_quorum::API,
+    envelope::API,
     alter_partition::API,
     update_features::API,
     describe_cluster::API,
@@ -320,10 +334,15 @@ where
         let request = frame::decode::<R>(&frame)?;
         let (key, version, correlation_id) = (frame.api_key, frame.version, frame.correlation_id);
         drop(frame);
-        let (response, throttle) = handle(cx, caller, request).await.into().finish();
+        let reply = handle(cx, caller, request).await.into();
+        let is_last = reply.is_last();
+        let (response, throttle) = reply.finish();
         drop(stage);
         let bytes = frame::encode_response(key, version, correlation_id, &response)?;
-        let body = bytes.into();
+        let body = match is_last {
+            true => Body::Last(Piece::Bytes(bytes)),
+            false => bytes.into(),
+        };
         Ok(Response { body, throttle })
     })
 }
@@ -373,7 +392,9 @@ mod tests {
         assert_eq!(
             for_everybody.map(|api| api.key).collect::<Vec<_>>(),
             [
+                ApiKey::SaslHandshake,
                 ApiKey::ApiVersions,
+                ApiKey::SaslAuthenticate,
                 ApiKey::DescribeCluster,
                 ApiKey::GetTelemetrySubscriptions,
                 ApiKey::PushTelemetry,

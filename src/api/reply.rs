@@ -11,12 +11,33 @@ use metaq_protocol::messages::*;
 pub(super) struct Reply<R> {
     response: R,
     throttle: Duration,
+    /// The connection ends after it.
+    is_last: bool,
 }
 
 impl<R> From<R> for Reply<R> {
     fn from(response: R) -> Self {
         let throttle = Duration::ZERO;
-        Self { response, throttle }
+        Self {
+            response,
+            throttle,
+            is_last: false,
+        }
+    }
+}
+
+impl<R> Reply<R> {
+    /// A response after which the connection ends.
+    pub(super) fn last(response: R) -> Self {
+        Self {
+            is_last: true,
+            ..Self::from(response)
+        }
+    }
+
+    /// Whether the connection ends after it.
+    pub(super) fn is_last(&self) -> bool {
+        self.is_last
     }
 }
 
@@ -77,6 +98,8 @@ throttled!(
     AddOffsetsToTxnRequest => AddOffsetsToTxnResponse,
     EndTxnRequest => EndTxnResponse,
     TxnOffsetCommitRequest => TxnOffsetCommitResponse,
+    DescribeUserScramCredentialsRequest => DescribeUserScramCredentialsResponse,
+    AlterUserScramCredentialsRequest => AlterUserScramCredentialsResponse,
     DescribeAclsRequest => DescribeAclsResponse,
     CreateAclsRequest => CreateAclsResponse,
     DeleteAclsRequest => DeleteAclsResponse,
@@ -114,6 +137,20 @@ throttled!(
     StreamsGroupHeartbeatRequest => StreamsGroupHeartbeatResponse,
     StreamsGroupDescribeRequest => StreamsGroupDescribeResponse,
 );
+
+/// They have no field for it: a client that authenticates is not known yet.
+impl Throttled for SaslHandshakeResponse {
+    fn set_throttle_ms(&mut self, _: i32) {}
+}
+
+impl Throttled for SaslAuthenticateResponse {
+    fn set_throttle_ms(&mut self, _: i32) {}
+}
+
+/// It has no field for it: what is inside has.
+impl Throttled for EnvelopeResponse {
+    fn set_throttle_ms(&mut self, _: i32) {}
+}
 
 /// It has no field for it (Kafka's DescribeQuorumResponse.maybeSetThrottleTimeMs).
 impl Throttled for DescribeQuorumResponse {
@@ -167,6 +204,7 @@ mod tests {
             let reply = Reply {
                 response,
                 throttle: THROTTLE,
+                is_last: false,
             };
             let (response, throttle) = reply.finish();
             assert_eq!(throttle, THROTTLE);
@@ -193,6 +231,9 @@ mod tests {
             ApiKey::WriteShareGroupState,
             ApiKey::DeleteShareGroupState,
             ApiKey::ReadShareGroupStateSummary,
+            ApiKey::SaslHandshake,
+            ApiKey::SaslAuthenticate,
+            ApiKey::Envelope,
         ];
         keys.extend(others.map(|key| key as i16));
         keys.sort_unstable();

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,19 +13,24 @@ use metaq_protocol::ResponseError;
 use metaq_protocol::frame;
 use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
 use metaq_protocol::messages::{
-    FindCoordinatorRequest, MetadataRequest, MetadataResponse, TopicName,
+    FindCoordinatorRequest, MetadataRequest, MetadataResponse, SaslAuthenticateRequest,
+    SaslHandshakeRequest, TopicName,
 };
 use metaq_protocol::protocol::{Request, StrBytes};
 
 use super::Failure;
+use super::client_security::{ClientSecurity, Stream};
 use super::words::in_words;
 use crate::api::CLI_CLIENT_ID;
+use crate::security::{SaslClient, SaslIdentity};
 
 /// An answer that takes longer is given up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 const METADATA_VERSION: i16 = 12;
+/// Names the file of client properties for all commands.
+const COMMAND_CONFIG_VARIABLE: &str = "METAQ_COMMAND_CONFIG";
 /// How long a coordinator or a leader may be on its way to another broker.
 pub(super) const MOVE_WAIT: Duration = Duration::from_secs(10);
 pub(super) const MOVE_PAUSE: Duration = Duration::from_millis(100);
@@ -41,34 +47,69 @@ pub(super) struct Address {
         value_name = "HOST:PORT"
     )]
     bootstrap: String,
+    /// File of Kafka's client properties (security.protocol, sasl.…, ssl.…) where the listener asks for them; METAQ_COMMAND_CONFIG names
+    /// one for all commands.
+    #[arg(long, value_name = "FILE")]
+    command_config: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
 }
 
+impl Address {
+    fn security(&self) -> Result<ClientSecurity, Failure> {
+        let of_all = std::env::var_os(COMMAND_CONFIG_VARIABLE).map(PathBuf::from);
+        let file = self.command_config.clone().or(of_all);
+        ClientSecurity::load(file.as_deref())
+    }
+}
+
 /// A connection to one broker.
 struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     next_correlation_id: i32,
 }
 
 impl Connection {
-    fn open(address: &str) -> Result<Self, Failure> {
+    fn open(address: &str, security: &ClientSecurity) -> Result<Self, Failure> {
         let stream = TcpStream::connect(address)
             .map_err(|error| format!("cannot reach a broker at {address}: {error}"))?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let mut connection = Self {
+            stream: security.protect(host, stream)?,
             next_correlation_id: 0,
-        })
+        };
+        if let Some(identity) = &security.identity {
+            connection.authenticate(identity)?;
+        }
+        Ok(connection)
+    }
+
+    fn authenticate(&mut self, identity: &SaslIdentity) -> Result<(), Failure> {
+        let mechanism = StrBytes::from_static_str(identity.mechanism.name());
+        let handshake = SaslHandshakeRequest::default().with_mechanism(mechanism);
+        check("SASL", self.ask(1, &handshake)?.error_code, None)?;
+        let (mut client, first) = SaslClient::begin(identity);
+        let mut next = Some(first);
+        while let Some(message) = next {
+            let request = SaslAuthenticateRequest::default().with_auth_bytes(message.into());
+            let answer = self.ask(1, &request)?;
+            let why = answer.error_message.as_deref();
+            check(&identity.user, answer.error_code, why)?;
+            next = client.on(&answer.auth_bytes)?;
+        }
+        Ok(())
     }
 
     fn tell<R: Request>(&mut self, version: i16, request: &R) -> Result<(), Failure> {
         self.next_correlation_id += 1;
         let sent =
             frame::encode_request(version, self.next_correlation_id, CLI_CLIENT_ID, request)?;
-        Ok(self.stream.write_all(&sent)?)
+        self.stream.write_all(&sent)?;
+        Ok(self.stream.flush()?)
     }
 
     fn ask<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response, Failure> {
@@ -92,6 +133,7 @@ impl Connection {
 /// Connections to a cluster.
 pub(super) struct Client {
     bootstrap: String,
+    security: ClientSecurity,
     first: Connection,
     /// By broker id, as far as they were needed.
     brokers: BTreeMap<i32, Connection>,
@@ -99,8 +141,10 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn connect(address: &Address) -> Result<Self, Failure> {
+        let security = address.security()?;
         Ok(Self {
-            first: open_any(&address.bootstrap)?,
+            first: open_any(&address.bootstrap, &security)?,
+            security,
             bootstrap: address.bootstrap.clone(),
             brokers: BTreeMap::new(),
         })
@@ -109,7 +153,7 @@ impl Client {
     /// Connects anew, after an error.
     pub(super) fn reconnect(&mut self) -> Result<(), Failure> {
         self.brokers.clear();
-        self.first = open_any(&self.bootstrap)?;
+        self.first = open_any(&self.bootstrap, &self.security)?;
         Ok(())
     }
 
@@ -185,7 +229,8 @@ impl Client {
                 .iter()
                 .find(|broker| broker.node_id.0 == id);
             let broker = broker.ok_or_else(|| format!("broker {id} is away"))?;
-            let connection = Connection::open(&format!("{}:{}", &*broker.host, broker.port))?;
+            let address = format!("{}:{}", &*broker.host, broker.port);
+            let connection = Connection::open(&address, &self.security)?;
             self.brokers.insert(id, connection);
         }
         match self.brokers.get_mut(&id) {
@@ -240,10 +285,10 @@ pub(super) fn topic_name(name: &str) -> TopicName {
 }
 
 /// The first of several addresses that answers.
-fn open_any(addresses: &str) -> Result<Connection, Failure> {
+fn open_any(addresses: &str, security: &ClientSecurity) -> Result<Connection, Failure> {
     let mut reached = Err("no broker is named".into());
     for one in addresses.split(',') {
-        reached = Connection::open(one.trim());
+        reached = Connection::open(one.trim(), security);
         if reached.is_ok() {
             break;
         }

@@ -2,6 +2,7 @@
 
 mod balance;
 mod client;
+mod client_security;
 mod clients;
 mod cluster;
 mod config;
@@ -25,6 +26,7 @@ mod partition;
 mod partitioner;
 mod produce;
 mod reassign;
+mod secure;
 mod server;
 mod spread;
 mod start;
@@ -34,6 +36,7 @@ mod support;
 mod top;
 mod topic;
 mod txn;
+mod user;
 mod words;
 
 use std::io::Write;
@@ -70,6 +73,10 @@ enum Subcommands {
     Group(group::Group),
     /// List and describe clients, and those that were refused.
     Client(clients::ClientCommand),
+    /// Add, list and remove the users that authenticate with SASL.
+    User(user::UserCommand),
+    /// Make certificates, an admin and a configuration with which nobody gets in who is not known.
+    Secure(secure::Secure),
     /// List transactions, and decide those whose producer does not come back.
     Txn(txn::TxnCommand),
     /// Show the cluster, spread what it keeps, and take the lead from a broker.
@@ -162,6 +169,8 @@ pub fn run(command: Command) -> ExitCode {
         Subcommands::Consume(consume) => consume.run(),
         Subcommands::Group(group) => group.run(),
         Subcommands::Client(client) => client.run(),
+        Subcommands::User(user) => user.run(),
+        Subcommands::Secure(secure) => secure.run(),
         Subcommands::Txn(txn) => txn.run(),
         Subcommands::Cluster(cluster) => cluster.run(),
         Subcommands::Meta(meta) => meta.run(),

@@ -43,7 +43,8 @@ impl View {
         Ok(())
     }
 
-    pub(super) fn put_in_force(&self, configs: Configs) {
+    pub(super) fn put_in_force(&self, mut configs: Configs) {
+        configs.revision = self.image().configs.revision + 1;
         let of = |name: &str| {
             configs
                 .get(Configured::Broker, name)

@@ -96,6 +96,8 @@ impl Configured {
 pub struct Configs {
     by_kind: BTreeMap<Configured, Arc<BTreeMap<String, Overrides>>>,
     pub(super) subscriptions: Arc<Vec<ClientMetricsSubscription>>,
+    /// Counts changes.
+    pub(super) revision: u64,
 }
 
 /// How many of each kind there are: the values may be credentials.
@@ -122,6 +124,11 @@ impl Configs {
     /// What is set for one of them.
     pub fn get(&self, what: Configured, name: &str) -> Option<&Overrides> {
         self.by_kind.get(&what)?.get(name)
+    }
+
+    /// Another number after each change.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// Those that have settings.

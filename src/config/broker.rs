@@ -3,6 +3,7 @@
 use strsim::levenshtein;
 
 use super::kafka::{self, Foreign};
+use super::security::{SECURITY_KEYS, is_secret};
 use super::topic::TOPIC_KEYS;
 use super::value::{Kind, Value};
 
@@ -37,6 +38,8 @@ macro_rules! key {
     };
 }
 
+pub(super) use key;
+
 impl BrokerKey {
     /// Accepted, but nothing follows from it.
     pub fn is_without_effect(&self) -> bool {
@@ -45,7 +48,7 @@ impl BrokerKey {
 
     /// Whether its value is never shown.
     pub fn is_secret(&self) -> bool {
-        matches!(self.name, "zookeeper.auth" | "dashboard.token")
+        matches!(self.name, "zookeeper.auth" | "dashboard.token") || is_secret(self.name)
     }
 
     /// Whether it changes while the broker runs: by IncrementalAlterConfigs, for one broker or all, and by `reload`.
@@ -1189,7 +1192,8 @@ pub fn broker_keys() -> impl Iterator<Item = BrokerKey> {
             doc: key.doc,
         })
     });
-    OWN_KEYS.iter().copied().chain(of_topics)
+    let own = OWN_KEYS.iter().chain(SECURITY_KEYS).copied();
+    own.chain(of_topics)
 }
 
 /// The entry of a name, Kafka's or MetaQ's.
@@ -1234,7 +1238,7 @@ pub fn canonical(name: &str, value: &str) -> Result<Canonical, String> {
             (Some(key), _) => Ok(vec![(key.name, value.to_owned())]),
             (None, Some(Foreign::WithoutEffect(_))) => Ok(Vec::new()),
             (None, Some(Foreign::NotServed(missing))) => {
-                Err(format!("{name} is not served yet: {missing}"))
+                Err(format!("{name} is not served: {missing}"))
             }
             (None, None) => Err(unknown(name)),
         },
@@ -1395,8 +1399,8 @@ mod tests {
         assert!(canonical("num.io.threads", "8").is_ok());
         assert!(foreign_without_effect("num.io.threads").is_some());
         assert!(canonical("remote.log.storage.system.enable", "false").is_ok());
-        let refused = canonical("ssl.keystore.location", "/x").unwrap_err();
-        assert!(refused.contains("not served yet"), "{refused}");
+        let refused = canonical("sasl.kerberos.service.name", "x").unwrap_err();
+        assert!(refused.contains("not served"), "{refused}");
         assert!(
             canonical("num.oi.threads", "8")
                 .unwrap_err()

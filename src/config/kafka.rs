@@ -34,7 +34,9 @@ const OWN_THREADS: &str =
     "num.network.threads serve everything, and write beside one thread a data directory";
 const NO_REPORTERS: &str = "metrics are on /metrics of the dashboard's port";
 const KERNEL_BUFFERS: &str = "the system sizes the buffers of sockets";
-const ONE_PROTOCOL: &str = "every listener is PLAINTEXT";
+const ONE_VERSION: &str = "brokers speak one version to each other";
+
+const OWN_TLS: &str = "TLS is the program's own, not Java's";
 
 /// Names, with what the broker does instead.
 const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
@@ -118,7 +120,6 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
             "controller.quota.window.size.seconds",
             "quota.window.num",
             "quota.window.size.seconds",
-            "connection.failed.authentication.delay.ms",
             "max.connection.creation.rate",
             "max.connections.per.ip.overrides",
         ],
@@ -173,11 +174,9 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        ONE_PROTOCOL,
+        ONE_VERSION,
         &[
-            "inter.broker.listener.name",
             "inter.broker.protocol.version",
-            "listener.security.protocol.map",
             "log.message.format.version",
             "control.plane.listener.name",
         ],
@@ -233,25 +232,51 @@ const PREFIXES_WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("group.streams.", ONE_STREAMS_ASSIGNOR),
     ("share.coordinator.", TREE_SHARES),
     (
+        "password.encoder.",
+        "no password is kept in the coordination tree",
+    ),
+    ("ssl.protocol", OWN_TLS),
+    ("ssl.provider", OWN_TLS),
+    ("ssl.keymanager.algorithm", OWN_TLS),
+    ("ssl.trustmanager.algorithm", OWN_TLS),
+    ("ssl.secure.random.implementation", OWN_TLS),
+    (
+        "ssl.allow.",
+        "certificates are read again whatever they name",
+    ),
+    (
         "zookeeper.ssl.",
         "zookeeper.tls and its kin set up encryption towards ZooKeeper",
     ),
 ];
 
-/// Beginnings of names that are refused.
-const PREFIXES_NOT_SERVED: &[&str] = &[
-    "ssl.",
-    "sasl.",
-    "listener.name.",
-    "security.",
-    "authorizer.",
-    "super.users",
-    "allow.everyone.if.no.acl.found",
-    "principal.builder.class",
-    "password.encoder.",
-    "delegation.token.",
-    "connections.max.reauth.ms",
+/// Beginnings of names that are refused, because a broker that leaves them out would stand open, with what is missing.
+const PREFIXES_NOT_SERVED: &[(&str, &str)] = &[
+    ("sasl.kerberos.", "Kerberos is not offered"),
+    ("sasl.jaas.config", JAAS),
+    ("sasl.oauthbearer.", "OAUTHBEARER is not offered yet"),
+    ("sasl.server.callback.handler.class", NO_PLUGINS),
+    ("sasl.login.", NO_PLUGINS),
+    ("sasl.client.callback.handler.class", NO_PLUGINS),
+    ("authorizer.", NO_ACLS),
+    ("super.users", NO_ACLS),
+    ("allow.everyone.if.no.acl.found", NO_ACLS),
+    (
+        "principal.builder.class",
+        "ssl.principal.mapping.rules make names of certificates",
+    ),
+    ("delegation.token.", "delegation tokens are not offered yet"),
+    ("ssl.keystore.password", PEM_ALONE),
+    ("ssl.truststore.password", PEM_ALONE),
+    ("ssl.key.password", PEM_ALONE),
+    ("ssl.engine.factory.class", NO_PLUGINS),
+    ("security.providers", NO_PLUGINS),
 ];
+
+const JAAS: &str = "users are kept in the coordination tree (metaq user add), the first one is admin.user, and the brokers' own inter.broker.user";
+const NO_ACLS: &str = "this version has no ACLs; keep the port in a network that you trust";
+const NO_PLUGINS: &str = "there are no plug-ins";
+const PEM_ALONE: &str = "keys and certificates are PEM files that need no password: openssl pkcs8 -in KEY -out KEY.pem decrypts a key";
 
 /// What becomes of a name that is Kafka's.
 pub(super) fn foreign(name: &str) -> Option<Foreign> {
@@ -265,12 +290,8 @@ pub(super) fn foreign(name: &str) -> Option<Foreign> {
     if let Some((_, instead)) = PREFIXES_WITHOUT_EFFECT.iter().find(begins) {
         return Some(Foreign::WithoutEffect(instead));
     }
-    let refused = PREFIXES_NOT_SERVED
-        .iter()
-        .any(|prefix| name.starts_with(prefix));
-    refused.then_some(Foreign::NotServed(
-        "this version has no TLS, SASL, ACLs or delegation tokens; keep the port in a network that you trust",
-    ))
+    let refused = PREFIXES_NOT_SERVED.iter().find(begins)?;
+    Some(Foreign::NotServed(refused.1))
 }
 
 #[cfg(test)]
@@ -287,7 +308,7 @@ mod tests {
             assert!(
                 !PREFIXES_NOT_SERVED
                     .iter()
-                    .any(|prefix| name.starts_with(prefix)),
+                    .any(|(prefix, _)| name.starts_with(prefix)),
                 "{name}"
             );
         }

@@ -8,9 +8,11 @@ use super::problem::Problem;
 use super::topic::TOPIC_KEYS;
 use super::{
     Config, ConfigError, GroupOverrides, Overrides, Setting, Source, TopicSection, WithoutEffect,
-    group, ini, sections,
+    group, ini, listener, sections,
 };
 
+/// Sections of the broker's settings.
+const SETTINGS_SECTIONS: &[&str] = &["system", "security", "zookeeper"];
 /// What each cleaner needs for its keys at least, bytes.
 const CLEANER_MEMORY_MIN: i64 = 1 << 20;
 
@@ -51,6 +53,14 @@ impl Config {
                 continue;
             };
             let source = Source::CommandLine;
+            if let Some(named) = listener::parse_name(key.trim()) {
+                let settings = &mut config.listener_settings;
+                let added = named.and_then(|named| {
+                    listener::add(settings, named, (key.trim(), value.trim()), source)
+                });
+                added.unwrap_or_else(refuse);
+                continue;
+            }
             match add(
                 &mut from_command_line,
                 key.trim(),
@@ -93,13 +103,19 @@ impl Config {
         let mut groups = Vec::new();
         for section in sections {
             match section.name.split_once('=') {
-                None if section.name == "system" || section.name == "zookeeper" => {
+                None if SETTINGS_SECTIONS.contains(&section.name.as_str()) => {
                     self.read_settings(&section, &mut problems);
                 }
                 Some(("topic", pattern)) => {
                     let read = sections::read_topic(pattern.trim(), &section, &mut problems);
                     self.others_without_effect.extend(read.1);
                     self.topics.push(read.0);
+                }
+                Some(("listener", name)) => {
+                    let settings = &mut self.listener_settings;
+                    let read =
+                        listener::read_section(name.trim(), &section, settings, &mut problems);
+                    self.listeners.push(read);
                 }
                 Some(("group", pattern)) => {
                     groups.push((pattern.trim().to_owned(), section));
@@ -121,6 +137,16 @@ impl Config {
                 continue;
             }
             let source = Source::File(entry.line);
+            if let Some(named) = listener::parse_name(&entry.key) {
+                let settings = &mut self.listener_settings;
+                let pair = (entry.key.as_str(), entry.value.as_str());
+                if let Err(what) =
+                    named.and_then(|named| listener::add(settings, named, pair, source))
+                {
+                    problems.push(Problem::at(entry.line, what));
+                }
+                continue;
+            }
             match add(&mut self.settings, &entry.key, &entry.value, source.clone()) {
                 Ok(()) => self
                     .others_without_effect

@@ -9,11 +9,13 @@ mod client_metrics;
 mod group;
 mod ini;
 mod kafka;
+mod listener;
 mod live;
 mod load;
 mod offset_reset;
 mod problem;
 mod sections;
+mod security;
 mod topic;
 mod value;
 
@@ -28,6 +30,7 @@ pub use client_metrics::{
     MatchParameter,
 };
 pub use group::{CONSUME_MODE, GROUP_KEYS, GroupKey, GroupOverrides, check_group};
+pub use listener::ListenerSection;
 pub use live::{Changed, LiveConfig, Reload};
 pub use offset_reset::OffsetReset;
 pub use sections::{GroupSection, TopicSection};
@@ -105,6 +108,8 @@ pub struct Config {
     dynamic: BTreeMap<&'static str, Setting>,
     topics: Vec<TopicSection>,
     groups: Vec<GroupSection>,
+    listeners: Vec<ListenerSection>,
+    listener_settings: listener::ListenerSettings,
     others_without_effect: Vec<WithoutEffect>,
     topic_defaults: TopicOverrides,
     /// No topic is withheld; spares the hot path the look-ups.

@@ -31,18 +31,6 @@ const METAQ_TOPIC_KEYS: &[&str] = &[
     "stat",
     "dataPath",
 ];
-/// Sections of features that are not there, with what is missing.
-const SECTIONS_NOT_SERVED: &[(&str, &str)] = &[
-    (
-        "security",
-        "this version has no TLS, SASL, ACLs or quotas; keep the port in a network that you trust",
-    ),
-    (
-        "listener",
-        "this version has PLAINTEXT listeners alone; listeners and advertised.listeners in [system] name them",
-    ),
-];
-
 /// A `[topic=NAME]` section; `*` in the name matches anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSection {
@@ -95,16 +83,9 @@ fn entries(overrides: &Overrides) -> impl Iterator<Item = String> {
 
 /// What is wrong with a section's name.
 pub(super) fn unknown_section(name: &str) -> String {
-    let kind = name.split_once('=').map_or(name, |(kind, _)| kind);
-    let not_served = SECTIONS_NOT_SERVED
-        .iter()
-        .find(|(section, _)| *section == kind);
-    match not_served {
-        Some((_, instead)) => format!("[{name}] is not served yet: {instead}"),
-        None => format!(
-            "unknown section [{name}]; there are [system], [zookeeper], [topic=NAME] and [group=NAME]"
-        ),
-    }
+    format!(
+        "unknown section [{name}]; there are [system], [security], [zookeeper], [listener=NAME], [topic=NAME] and [group=NAME]"
+    )
 }
 
 /// Reads a topic's section, with what has no effect in it.

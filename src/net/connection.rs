@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use metaq_protocol::frame::{self, FrameError, RequestFrame};
@@ -46,8 +47,12 @@ const UNSENT_BYTES_MAX: usize = 1 << 20;
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) frame_bytes_max: usize,
+    /// As long as the client has to authenticate.
+    pub(super) unknown_frame_bytes_max: usize,
     /// A frame that has begun may make no progress for this long.
     pub(super) stall_max: Duration,
+    /// Handshakes may take this long together.
+    pub(super) authentication_max: Duration,
     pub(super) in_flight_max: usize,
     /// `None` for never.
     pub(super) idle_max: Option<Duration>,
@@ -61,6 +66,14 @@ struct Arrived {
     share: Share,
     at: Instant,
     bytes: usize,
+}
+
+/// Why a connection ends after an answer.
+enum Ending {
+    /// The client did something wrong, or we did.
+    Fault(String),
+    /// The answer says why.
+    Told,
 }
 
 struct Connection<S> {
@@ -79,6 +92,8 @@ struct Connection<S> {
     unsent: Arc<AtomicUsize>,
     /// Until when nothing is read, because the client was throttled (KIP-219).
     muted_until: Option<Instant>,
+    /// Whether the client was seen to be authenticated: larger frames are taken.
+    is_known: bool,
     /// What it called itself last, copied: what came with a frame would keep all of it for as long as a request waits.
     client_id: Option<StrBytes>,
 }
@@ -135,9 +150,14 @@ impl<S: Socket> Connection<S> {
             .fetch_add(1, Ordering::Relaxed);
         let registered = cx.observe.clients.connected(peer, local);
         let memory = cx.memory.clone();
+        let session = Arc::new(Session::new(listener, registered.client().clone()));
+        let frame_bytes_max = match session.is_authenticated() {
+            true => settings.frame_bytes_max,
+            false => settings.unknown_frame_bytes_max,
+        };
         Self {
-            session: Arc::new(Session::new(listener, registered.client().clone())),
-            reader: FrameReader::new(settings.frame_bytes_max, settings.stall_max, memory),
+            session,
+            reader: FrameReader::new(frame_bytes_max, settings.stall_max, memory),
             cx,
             _permit: permit,
             stream,
@@ -148,6 +168,7 @@ impl<S: Socket> Connection<S> {
             registered,
             unsent: Arc::default(),
             muted_until: None,
+            is_known: false,
             client_id: None,
         }
     }
@@ -155,18 +176,27 @@ impl<S: Socket> Connection<S> {
     /// Makes it ready to be read and written; whether it is, in time and before the shutdown.
     async fn establish(&mut self, shutdown: watch::Receiver<bool>) -> bool {
         let _ = self.stream.set_nodelay();
-        let established = tokio::time::timeout(self.settings.stall_max, self.stream.establish());
+        let in_time = self.settings.authentication_max;
+        let established = tokio::time::timeout(in_time, self.stream.establish());
         let established = tokio::select! {
             biased;
             established = established => established,
             () = stopped(shutdown) => return false,
         };
         let error = match established {
-            Ok(Ok(())) => return true,
+            Ok(Ok(())) => {
+                if let Some(certificate) = self.stream.peer_certificate() {
+                    self.session.set_certificate(certificate);
+                }
+                return true;
+            }
             Ok(Err(error)) => error,
             Err(_) => io::ErrorKind::TimedOut.into(),
         };
         tracing::debug!(peer = %self.session.peer(), %error, "the connection was not established");
+        let metrics = &self.cx.metrics;
+        metrics.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+        self.record_end(&format!("the connection was not established: {error}"));
         false
     }
 
@@ -176,10 +206,18 @@ impl<S: Socket> Connection<S> {
         let idle_max = self.settings.idle_max.unwrap_or(never);
         let mut stop = pin!(stopped(shutdown.clone()));
         // The end of being muted, or of being idle; set anew when it is over, not at every request.
-        let mut timer = pin!(tokio::time::sleep(idle_max));
+        let first_max = match self.session.is_authenticated() {
+            true => idle_max,
+            false => self.settings.authentication_max.min(idle_max),
+        };
+        let mut timer = pin!(tokio::time::sleep(first_max));
         let mut busy_at = Instant::now();
         loop {
             let is_muted = self.muted_until.is_some();
+            if !self.is_known && self.session.is_authenticated() {
+                self.is_known = true;
+                self.reader.set_bytes_max(self.settings.frame_bytes_max);
+            }
             let may_read = !is_muted
                 && self.held.is_none()
                 && self.in_flight.len() < self.settings.in_flight_max
@@ -215,6 +253,9 @@ impl<S: Socket> Connection<S> {
                     Err(fault) => return Some(fault.to_string()),
                 },
                 () = &mut timer, if is_idle || is_muted => {
+                    if !self.session.is_authenticated() {
+                        return Some("the client did not authenticate in time".to_owned());
+                    }
                     if self.muted_until.take().is_some() {
                         busy_at = Instant::now();
                     }
@@ -241,6 +282,10 @@ impl<S: Socket> Connection<S> {
     fn arrived(&mut self, frame: Frame) -> Result<(), Option<String>> {
         let (at, request_bytes) = (Instant::now(), frame.bytes.len());
         let share = frame.share;
+        if api::expects_token(&self.session) {
+            self.take_token(frame.bytes, share);
+            return Ok(());
+        }
         let frame = match frame::parse_request(frame.bytes) {
             Ok(request) => request.with(frame.checked),
             Err(FrameError::UnsupportedVersion {
@@ -267,6 +312,20 @@ impl<S: Socket> Connection<S> {
         Ok(())
     }
 
+    /// Answers a message of a mechanism that came without a request.
+    fn take_token(&mut self, token: Bytes, mut share: Share) {
+        let (cx, session) = (self.cx.clone(), self.session.clone());
+        let unsent = self.unsent.clone();
+        self.in_flight.push_back(Box::pin(async move {
+            let body = api::take_token(&cx, &session, token).await;
+            let outcome = Outcome::Answered(body.into());
+            let memory_bytes = outcome.memory_bytes();
+            share.become_answer(memory_bytes);
+            unsent.fetch_add(memory_bytes, Ordering::Relaxed);
+            Ready { outcome, share }
+        }));
+    }
+
     /// Answers what needs no work, after what came before it.
     fn answer_now(&mut self, response: Response, mut share: Share) {
         let outcome = Outcome::Answered(response);
@@ -289,6 +348,9 @@ impl<S: Socket> Connection<S> {
             return;
         };
         let key = frame.api_key;
+        if let Some(why) = api::refusal(&self.cx, &self.session, key) {
+            return self.answer_now(Body::Close(why).into(), share);
+        }
         let session = self.session.clone();
         let client = session.client();
         client.asked(key, frame.version, request_bytes);
@@ -348,7 +410,11 @@ impl<S: Socket> Connection<S> {
             reserved: reserved + self.unsent.load(Ordering::Relaxed),
         };
         match send_all(&mut self.stream, pieces, &patience).await {
-            Ok(()) => ending.map_or(Ok(()), |why| Err(Some(why))),
+            Ok(()) => match ending {
+                None => Ok(()),
+                Some(Ending::Told) => Err(None),
+                Some(Ending::Fault(why)) => Err(Some(why)),
+            },
             Err(SendError::Peer(_)) => Err(None),
             Err(error @ SendError::MemoryWanted) => Err(Some(error.to_string())),
             Err(error @ SendError::File(_)) => {
@@ -360,7 +426,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Adds an answer's pieces; returns why the connection must end after them.
-    fn collect(&mut self, outcome: Outcome, pieces: &mut Vec<Piece>) -> Option<String> {
+    fn collect(&mut self, outcome: Outcome, pieces: &mut Vec<Piece>) -> Option<Ending> {
         self.unsent
             .fetch_sub(outcome.memory_bytes(), Ordering::Relaxed);
         match outcome {
@@ -373,17 +439,22 @@ impl<S: Socket> Connection<S> {
                         pieces.extend(answer);
                         None
                     }
+                    Body::Last(answer) => {
+                        pieces.push(answer);
+                        Some(Ending::Told)
+                    }
                     Body::Silence => None,
-                    Body::Close(why) => Some(why),
+                    Body::Close(why) => Some(Ending::Fault(why)),
                 }
             }
-            Outcome::Failed(error) => Some(error.to_string()),
+            Outcome::Failed(error) => Some(Ending::Fault(error.to_string())),
             Outcome::Panicked => {
                 self.cx
                     .metrics
                     .handler_panics
                     .fetch_add(1, Ordering::Relaxed);
-                Some("a handler panicked; this is a bug".to_owned())
+                let why = "a handler panicked; this is a bug".to_owned();
+                Some(Ending::Fault(why))
             }
         }
     }
@@ -425,7 +496,9 @@ impl<S: Socket> Connection<S> {
 /// What other brokers send on comes from many clients, each of which waits for its own answer.
 fn is_of_peer(frame: &RequestFrame) -> bool {
     let client_id = frame.client_id.as_deref();
-    client_id == Some(FORWARDED) || client_id == Some(TRANSACTIONS)
+    frame.api_key == ApiKey::Envelope as i16
+        || client_id == Some(FORWARDED)
+        || client_id == Some(TRANSACTIONS)
 }
 
 fn is_admitted(gate: &Gate, held: &Option<Arrived>) -> bool {
@@ -492,7 +565,9 @@ mod tests {
         };
         let settings = Settings {
             frame_bytes_max: 1 << 20,
+            unknown_frame_bytes_max: 1 << 20,
             stall_max: Duration::from_secs(30),
+            authentication_max: Duration::from_secs(30),
             in_flight_max: 4,
             idle_max: Some(THROTTLE / 2),
             drain: Duration::ZERO,

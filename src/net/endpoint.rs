@@ -2,12 +2,18 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::config::Config;
-use crate::session::ListenerInfo;
+use super::any_socket::AnyListener;
+use crate::config::{Config, Value};
+use crate::security::{
+    ClientAuth, Mechanism, PemSource, PrincipalMapping, ServerTls, TlsError, TlsSettings,
+};
+use crate::session::{ListenerAuthentication, ListenerInfo, SecurityProtocol};
 
 /// Connections that may wait to be accepted, where the system allows as many: after a restart all clients come at once, and
 /// one that finds no room tries again after a second, then three, then seven.
@@ -44,28 +50,110 @@ pub struct EndpointError {
     pub what: &'static str,
 }
 
-/// The addresses to bind, and those to give to clients, of the listeners for which they are configured.
+/// The addresses to bind, and those to give to clients, of the listeners for which they are configured. Brokers speak to each
+/// other by the first listener of both.
 pub fn listen_endpoints(config: &Config) -> Result<(Vec<Endpoint>, Vec<Endpoint>), EndpointError> {
-    let host_and_port = Endpoint {
-        listener: Arc::new(ListenerInfo::plaintext()),
-        host: config.text("host.name").to_owned(),
-        port: config.number("port") as u16,
-    };
     let parse = |key, list: &str| {
         let endpoints = list
             .split(',')
-            .map(|endpoint| parse_endpoint(key, endpoint.trim()));
+            .map(|endpoint| parse_endpoint(config, key, endpoint.trim()));
         endpoints.collect::<Result<Vec<_>, _>>()
     };
-    let listeners = match config.text("listeners") {
-        "" => vec![host_and_port.clone()],
+    let sections = section_endpoints(config)?;
+    let host_and_port = || -> Result<Endpoint, EndpointError> {
+        Ok(Endpoint {
+            listener: listener_info(config, "port", "PLAINTEXT")?,
+            host: config.text("host.name").to_owned(),
+            port: config.number("port") as u16,
+        })
+    };
+    let mut listeners = match config.text("listeners") {
+        "" if !sections.0.is_empty() => Vec::new(),
+        "" => vec![host_and_port()?],
         listeners => parse("listeners", listeners)?,
     };
-    let advertised = match config.text("advertised.listeners") {
-        "" if host_and_port.host.is_empty() => Vec::new(),
-        "" => vec![host_and_port],
+    let mut advertised = match config.text("advertised.listeners") {
+        "" if config.text("host.name").is_empty() || !sections.0.is_empty() => Vec::new(),
+        "" => vec![host_and_port()?],
         advertised => parse("advertised.listeners", advertised)?,
     };
+    listeners.extend(sections.0);
+    advertised.extend(sections.1);
+    let between_brokers = inter_broker_listener(config, &listeners)?;
+    for endpoints in [&mut listeners, &mut advertised] {
+        endpoints.sort_by_key(|endpoint| endpoint.listener.name != between_brokers);
+        for endpoint in endpoints {
+            let listener = Arc::make_mut(&mut endpoint.listener);
+            listener.is_between_brokers = listener.name == between_brokers;
+        }
+    }
+    check_advertised(config, &advertised)?;
+    Ok((listeners, advertised))
+}
+
+/// What sections say of addresses.
+fn section_endpoints(config: &Config) -> Result<(Vec<Endpoint>, Vec<Endpoint>), EndpointError> {
+    let (mut listeners, mut advertised) = (Vec::new(), Vec::new());
+    for section in config.listener_sections() {
+        let Some(port) = section.port else { continue };
+        let listener = listener_info(config, "listener", &section.name)?;
+        if let Some(address) = &section.advertised {
+            let named = format!("{}://{address}", section.name);
+            advertised.push(parse_endpoint(config, "advertised", &named)?);
+        }
+        listeners.push(Endpoint {
+            listener,
+            host: section.host.clone(),
+            port,
+        });
+    }
+    Ok((listeners, advertised))
+}
+
+/// The name of the listener that brokers speak to each other by.
+pub fn inter_broker_listener(
+    config: &Config,
+    listeners: &[Endpoint],
+) -> Result<String, EndpointError> {
+    let error = |key: &'static str, what| EndpointError {
+        key,
+        value: config.text(key).to_owned(),
+        what,
+    };
+    match config.text("inter.broker.listener.name") {
+        "" => {
+            let protocol = config.text("security.inter.broker.protocol");
+            let of_protocol = |endpoint: &&Endpoint| endpoint.listener.protocol.name() == protocol;
+            let found = listeners.iter().find(of_protocol);
+            // A broker that is alone speaks to nobody.
+            let found = found.or(match config.flag("zookeeper.enable") {
+                true => None,
+                false => listeners.first(),
+            });
+            let none = || {
+                error(
+                    "security.inter.broker.protocol",
+                    "no listener has this protocol; inter.broker.listener.name names the one that brokers speak to each other by",
+                )
+            };
+            found
+                .map(|endpoint| endpoint.listener.name.clone())
+                .ok_or_else(none)
+        }
+        name if listeners
+            .iter()
+            .any(|endpoint| endpoint.listener.name == name) =>
+        {
+            Ok(name.to_owned())
+        }
+        _ => Err(error(
+            "inter.broker.listener.name",
+            "there is no such listener",
+        )),
+    }
+}
+
+fn check_advertised(config: &Config, advertised: &[Endpoint]) -> Result<(), EndpointError> {
     let twice = |endpoint: &Endpoint| {
         let of_same = advertised
             .iter()
@@ -79,7 +167,7 @@ pub fn listen_endpoints(config: &Config) -> Result<(Vec<Endpoint>, Vec<Endpoint>
     let what = match () {
         () if advertised.iter().any(twice) => "a listener has one address for clients",
         () if advertised.iter().any(Endpoint::is_unspecified) => remedy,
-        () => return Ok((listeners, advertised)),
+        () => return Ok(()),
     };
     Err(EndpointError {
         key,
@@ -93,11 +181,84 @@ pub fn listen_endpoints(config: &Config) -> Result<(Vec<Endpoint>, Vec<Endpoint>
     })
 }
 
+/// What is set of a listener: its protocol, and how its clients authenticate.
+fn listener_info(
+    config: &Config,
+    key: &'static str,
+    name: &str,
+) -> Result<Arc<ListenerInfo>, EndpointError> {
+    let error = |what| EndpointError {
+        key,
+        value: name.to_owned(),
+        what,
+    };
+    let protocol = config.listener_protocol(name);
+    let protocol = protocol.and_then(SecurityProtocol::by_name);
+    let protocol = protocol.ok_or_else(|| error("listener.security.protocol.map does not say what protects this listener: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"))?;
+    let mechanisms = config.listener_words(name, "sasl.enabled.mechanisms");
+    let mechanisms: Vec<Mechanism> = mechanisms
+        .iter()
+        .filter_map(|name| Mechanism::by_name(name))
+        .collect();
+    if protocol.has_sasl() && mechanisms.is_empty() {
+        return Err(error("a listener with SASL needs sasl.enabled.mechanisms"));
+    }
+    let rules = config.listener_text(name, "ssl.principal.mapping.rules");
+    let mapping = PrincipalMapping::parse(rules)
+        .map_err(|_| error("its ssl.principal.mapping.rules are no rules of the form RULE:pattern/replacement/[LU]"))?;
+    let reauth_ms = Value::integer(config.listener_text(name, "connections.max.reauth.ms"));
+    let reauth_ms = reauth_ms.unwrap_or(0).unsigned_abs();
+    Ok(Arc::new(ListenerInfo {
+        authentication: ListenerAuthentication {
+            mechanisms,
+            reauthentication_max: (reauth_ms > 0).then(|| Duration::from_millis(reauth_ms)),
+            mapping,
+        },
+        ..ListenerInfo::new(name, protocol)
+    }))
+}
+
+/// What is set of TLS for a listener; for this broker's own connections by the name of the listener between brokers.
+pub fn tls_settings(config: &Config, listener: &str) -> TlsSettings {
+    let text =
+        |key| Some(config.listener_text(listener, key).to_owned()).filter(|text| !text.is_empty());
+    let file = |key| text(key).map(|path| PemSource::File(PathBuf::from(path)));
+    let written = |key| text(key).map(|pem| PemSource::Text { key, pem });
+    let keystore = || file("ssl.keystore.location");
+    let certificate = file("tls.certificate")
+        .or_else(|| written("ssl.keystore.certificate.chain"))
+        .or_else(keystore);
+    let key = file("tls.key")
+        .or_else(|| written("ssl.keystore.key"))
+        .or_else(keystore);
+    let authorities = file("tls.ca")
+        .or_else(|| written("ssl.truststore.certificates"))
+        .or_else(|| file("ssl.truststore.location"));
+    TlsSettings {
+        identity: certificate.zip(key),
+        authorities,
+        client_auth: match config.listener_text(listener, "ssl.client.auth") {
+            "required" => ClientAuth::Required,
+            "requested" => ClientAuth::Requested,
+            _ => ClientAuth::None,
+        },
+        versions: config.listener_words(listener, "ssl.enabled.protocols"),
+        suites: config.listener_words(listener, "ssl.cipher.suites"),
+        verify_host: !config
+            .text("ssl.endpoint.identification.algorithm")
+            .is_empty(),
+    }
+}
+
 // As Kafka's SocketServerConfigs and KafkaConfig say it, and what to do.
 const UNSPECIFIED_ADVERTISED: &str = "advertised.listeners cannot use the nonroutable meta-address. Use a routable IP address, or leave it out: then each client is told the address that it connected to";
 const UNSPECIFIED_HOST_NAME: &str = "clients cannot be told a nonroutable meta-address. Use a routable IP address, or leave it empty to bind every address: then each client is told the address that it connected to";
 
-fn parse_endpoint(key: &'static str, value: &str) -> Result<Endpoint, EndpointError> {
+fn parse_endpoint(
+    config: &Config,
+    key: &'static str,
+    value: &str,
+) -> Result<Endpoint, EndpointError> {
     let error = |what| EndpointError {
         key,
         value: value.to_owned(),
@@ -105,11 +266,7 @@ fn parse_endpoint(key: &'static str, value: &str) -> Result<Endpoint, EndpointEr
     };
     let (name, address) = value
         .split_once("://")
-        .ok_or_else(|| error("expected PLAINTEXT://host:port"))?;
-    let listener = ListenerInfo::plaintext();
-    if name != listener.name {
-        return Err(error("only PLAINTEXT listeners are served"));
-    }
+        .ok_or_else(|| error("expected NAME://host:port"))?;
     let (host, port) = address
         .rsplit_once(':')
         .ok_or_else(|| error("the port is missing"))?;
@@ -121,7 +278,7 @@ fn parse_endpoint(key: &'static str, value: &str) -> Result<Endpoint, EndpointEr
         .trim_end_matches(']')
         .to_owned();
     Ok(Endpoint {
-        listener: Arc::new(listener),
+        listener: listener_info(config, key, name)?,
         host,
         port,
     })
@@ -137,8 +294,22 @@ pub struct Bound<L> {
     pub socket: L,
 }
 
-/// Binds all endpoints.
-pub async fn bind(endpoints: &[Endpoint]) -> io::Result<Vec<Bound<TcpListener>>> {
+/// Why a listener cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Its address.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Its certificates.
+    #[error("listener {0}: {1}")]
+    Tls(String, TlsError),
+}
+
+/// Binds all endpoints, and reads their certificates.
+pub async fn bind(
+    config: &Config,
+    endpoints: &[Endpoint],
+) -> Result<Vec<Bound<AnyListener>>, BindError> {
     let mut listeners = Vec::with_capacity(endpoints.len());
     for Endpoint {
         listener,
@@ -160,13 +331,22 @@ pub async fn bind(endpoints: &[Endpoint]) -> io::Result<Vec<Bound<TcpListener>>>
                 format!("cannot listen on {host}:{port}: {error}"),
             )
         };
-        let socket = bound.map_err(named)?;
+        let tcp = bound.map_err(named)?;
         // It listens already; this only makes the queue longer.
-        rustix::net::listen(&socket, ACCEPT_QUEUE_MAX)?;
+        rustix::net::listen(&tcp, ACCEPT_QUEUE_MAX).map_err(io::Error::from)?;
+        let tls = listener.protocol.has_tls().then(|| {
+            let settings = tls_settings(config, &listener.name);
+            let opened = ServerTls::open(settings);
+            let opened = opened.map_err(|error| BindError::Tls(listener.name.clone(), error));
+            opened.map(Arc::new)
+        });
         listeners.push(Bound {
             info: listener.clone(),
-            address: socket.local_addr()?,
-            socket,
+            address: tcp.local_addr()?,
+            socket: AnyListener {
+                tls: tls.transpose()?,
+                tcp,
+            },
         });
     }
     Ok(listeners)
@@ -201,7 +381,7 @@ mod tests {
             listed.unwrap(),
             (vec![at("", 1), at("::1", 2)], vec![at("x", 3)])
         );
-        assert!(endpoints(&["listeners=SSL://a:1"]).is_err());
+        assert!(endpoints(&["listeners=NOBODY://a:1"]).is_err());
         assert!(endpoints(&["listeners=a:1"]).is_err());
         let twice = "advertised.listeners=PLAINTEXT://x:3,PLAINTEXT://y:3";
         assert!(endpoints(&[twice]).is_err());

@@ -121,6 +121,11 @@ impl FrameReader {
         }
     }
 
+    /// Takes frames up to another size from now on.
+    pub(super) fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+    }
+
     /// The next frame without its length, or `None` when the peer closed the connection between frames.
     /// Dropping the future loses nothing.
     pub(super) async fn next<S: AsyncRead + Unpin>(

@@ -1,5 +1,6 @@
 //! Listeners and connections: frames in, answers out, in order, within limits.
 
+mod any_socket;
 mod connection;
 mod endpoint;
 mod file_read;
@@ -10,7 +11,12 @@ mod send;
 mod server;
 mod shutdown;
 mod socket;
+mod tls_socket;
 
-pub use endpoint::{Bound, Endpoint, EndpointError, bind, listen_endpoints};
+pub use any_socket::{AnyListener, AnySocket};
+pub use endpoint::{
+    BindError, Bound, Endpoint, EndpointError, bind, inter_broker_listener, listen_endpoints,
+    tls_settings,
+};
 pub use server::Server;
 pub use socket::{Listener, Socket};

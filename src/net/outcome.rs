@@ -46,6 +46,10 @@ impl Outcome {
                 body: Body::Send(pieces),
                 ..
             }) => pieces,
+            Self::Answered(Response {
+                body: Body::Last(piece),
+                ..
+            }) => std::slice::from_ref(piece),
             _ => &[],
         }
     }
@@ -55,6 +59,7 @@ impl Outcome {
         let result = match self {
             Self::Answered(response) => match &response.body {
                 Body::Send(_) => "answered",
+                Body::Last(_) => "answered, and closed",
                 Body::Silence => "not to be answered",
                 Body::Close(why) => why,
             },

@@ -82,7 +82,9 @@ impl Settings {
         let idle_ms = config.number("connections.max.idle.ms");
         Self {
             frame_bytes_max: config.number("socket.request.max.bytes") as usize,
+            unknown_frame_bytes_max: config.number("sasl.server.max.receive.size") as usize,
             stall_max: ms("socket.request.stall.ms"),
+            authentication_max: ms("authentication.timeout.ms"),
             in_flight_max: config.number("max.inflight.requests.per.connection") as usize,
             idle_max: u64::try_from(idle_ms).ok().map(Duration::from_millis),
             drain: ms("controlled.shutdown.drain.ms"),

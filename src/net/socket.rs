@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use rustix::net::SendFlags;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, Interest};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use super::file_read::read_in_background;
 use crate::log::DiskFile;
@@ -32,6 +33,16 @@ pub trait Socket: AsyncRead + Unpin + Send + 'static {
     /// encrypted one. Called first, in the connection's own task and for a limited time.
     fn establish(&mut self) -> impl Future<Output = io::Result<()>> + Send {
         std::future::ready(Ok(()))
+    }
+
+    /// The certificate that the peer has shown and proved to own.
+    fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
+        None
+    }
+
+    /// How it is encrypted, for people.
+    fn agreed(&self) -> Option<String> {
+        None
     }
 
     /// Sends from memory as soon as something is taken; returns how much. `more` says that more follows at once.
@@ -80,14 +91,6 @@ async fn copy_file<S: Socket + ?Sized>(
     match read {
         0 => Ok(0),
         read => socket.send_bytes(&copied[..read], bytes > read).await,
-    }
-}
-
-impl Listener for TcpListener {
-    type Socket = TcpStream;
-
-    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        Self::accept(self).await
     }
 }
 

@@ -1,0 +1,124 @@
+//! SaslAuthenticate (key 36, v0–v2; KIP-152, KIP-368): one message of a mechanism. A client that fails is told so after
+//! `connection.failed.authentication.delay.ms`, and its connection ends, as by Kafka's SaslServerAuthenticator.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use metaq_protocol::ResponseError;
+use metaq_protocol::messages::{ApiKey, SaslAuthenticateRequest, SaslAuthenticateResponse};
+
+use super::reply::Reply;
+use super::shared::message;
+use super::{Api, Body, Caller, Context, Order, serve};
+use crate::security::{Failure, Mechanism, Progress, Users};
+use crate::session::Session;
+
+pub(super) const API: Api = Api {
+    key: ApiKey::SaslAuthenticate,
+    order: Order::Alone,
+    needs: &[],
+    start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
+};
+
+/// As Kafka's KafkaApis says it.
+const TOO_LATE: &str = "SaslAuthenticate request received after successful authentication";
+
+async fn handle(
+    cx: Arc<Context>,
+    caller: Caller,
+    request: SaslAuthenticateRequest,
+) -> Reply<SaslAuthenticateResponse> {
+    let answer = SaslAuthenticateResponse::default();
+    let refused = |error: ResponseError, why: &str| {
+        let answer = SaslAuthenticateResponse::default();
+        let answer = answer.with_error_code(error.code());
+        answer.with_error_message(message(&why))
+    };
+    match take(&cx, &caller.session, request.auth_bytes.clone()).await {
+        // No mechanism is chosen.
+        None => {
+            let answer = refused(ResponseError::IllegalSaslState, TOO_LATE);
+            match caller.session.is_authenticated() {
+                true => answer.into(),
+                false => Reply::last(answer),
+            }
+        }
+        Some(Ok(Progress::Continue(bytes))) => answer.with_auth_bytes(bytes.into()).into(),
+        Some(Ok(Progress::Done { user, message })) => {
+            let lifetime = authenticated(&cx, &caller.session, &user);
+            tracing::debug!(peer = %caller.session.peer(), user, "authenticated");
+            let lifetime_ms = lifetime.map_or(0, |lifetime| lifetime.as_millis() as i64);
+            let answer = answer.with_auth_bytes(message.into());
+            answer.with_session_lifetime_ms(lifetime_ms).into()
+        }
+        Some(Err(failure)) => {
+            let error = ResponseError::SaslAuthenticationFailed;
+            let why = failure.to_string();
+            cx.note(&caller, "client", error.code(), &why);
+            delay(&cx).await;
+            Reply::last(refused(error, &why))
+        }
+    }
+}
+
+/// What a message that came without a request is answered with (SaslHandshake v0).
+pub(super) async fn raw(cx: &Context, session: &Session, token: Bytes) -> Body {
+    let answer = match take(cx, session, token).await {
+        Some(Ok(Progress::Continue(answer))) => answer,
+        Some(Ok(Progress::Done { user, message })) => {
+            authenticated(cx, session, &user);
+            message
+        }
+        Some(Err(failure)) => {
+            delay(cx).await;
+            return Body::Close(failure.to_string());
+        }
+        None => return Body::Close("no mechanism of SASL is chosen".to_owned()),
+    };
+    let mut framed = BytesMut::with_capacity(4 + answer.len());
+    framed.put_u32(answer.len() as u32);
+    framed.put_slice(&answer);
+    framed.freeze().into()
+}
+
+/// Takes a message of the mechanism that was chosen; `None` where none was.
+async fn take(
+    cx: &Context,
+    session: &Session,
+    message: Bytes,
+) -> Option<Result<Progress, Failure>> {
+    let users: Arc<dyn Users> = cx.users.clone();
+    let mechanism = session.exchange().lock().mechanism()?;
+    if mechanism != Mechanism::Plain {
+        return session.exchange().lock().on(&message, users.as_ref());
+    }
+    // To look at a password takes milliseconds, and no other connection waits for that.
+    let mut exchange = std::mem::take(&mut *session.exchange().lock());
+    let work = tokio::task::spawn_blocking(move || {
+        let progress = exchange.on(&message, users.as_ref());
+        (exchange, progress)
+    });
+    let (exchange, progress) = work.await.ok()?;
+    *session.exchange().lock() = exchange;
+    progress
+}
+
+/// Notes who a client is; for how long.
+fn authenticated(cx: &Context, session: &Session, user: &str) -> Option<Duration> {
+    cx.metrics.authentications.fetch_add(1, Ordering::Relaxed);
+    let lifetime = session.listener().authentication.reauthentication_max;
+    session.authenticated(user, lifetime);
+    lifetime
+}
+
+/// Who tries passwords has to wait.
+pub(super) async fn delay(cx: &Context) {
+    let failed = &cx.metrics.authentications_failed;
+    failed.fetch_add(1, Ordering::Relaxed);
+    let delay_ms = cx
+        .config
+        .number("connection.failed.authentication.delay.ms");
+    tokio::time::sleep(Duration::from_millis(delay_ms.unsigned_abs())).await;
+}

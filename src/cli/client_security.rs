@@ -1,0 +1,194 @@
+//! How the operator commands protect a connection and say who they are: a file of Kafka's client properties, as Kafka's own tools
+//! take it with --command-config.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
+
+use super::Failure;
+use crate::security::{ClientAuth, Mechanism, PemSource, SaslIdentity, TlsSettings};
+use crate::session::SecurityProtocol;
+
+/// Both directions of a connection.
+pub(super) trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
+
+/// See the module's documentation.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ClientSecurity {
+    tls: Option<Arc<rustls::ClientConfig>>,
+    pub(super) identity: Option<SaslIdentity>,
+}
+
+/// What such a file may say here; everything else in it is another program's.
+const SECURITY_PREFIXES: [&str; 3] = ["security.", "sasl.", "ssl."];
+
+impl ClientSecurity {
+    /// Reads a file of properties; nothing is protected without one.
+    pub(super) fn load(file: Option<&Path>) -> Result<Self, Failure> {
+        let Some(file) = file else {
+            return Ok(Self::default());
+        };
+        let text = fs::read_to_string(file)
+            .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        let security = Self::parse(&properties(&text));
+        security.map_err(|error| format!("{}: {error}", file.display()).into())
+    }
+
+    fn parse(properties: &BTreeMap<String, String>) -> Result<Self, Failure> {
+        let text = |key: &str| properties.get(key).map(String::as_str).unwrap_or_default();
+        let protocol = match text("security.protocol") {
+            "" => SecurityProtocol::Plaintext,
+            name => SecurityProtocol::by_name(name)
+                .ok_or_else(|| format!("security.protocol={name} is not known"))?,
+        };
+        let tls = match protocol.has_tls() {
+            true => Some(Arc::new(tls_settings(properties)?.client_config()?)),
+            false => None,
+        };
+        let identity = match protocol.has_sasl() {
+            true => Some(identity(properties)?),
+            false => None,
+        };
+        Ok(Self { tls, identity })
+    }
+
+    /// Protects a connection to a host.
+    pub(super) fn protect(
+        &self,
+        host: &str,
+        stream: TcpStream,
+    ) -> Result<Box<dyn Stream>, Failure> {
+        let Some(config) = &self.tls else {
+            return Ok(Box::new(stream));
+        };
+        let name = ServerName::try_from(host.to_owned())?;
+        let connection = ClientConnection::new(config.clone(), name)?;
+        let mut stream = StreamOwned::new(connection, stream);
+        while stream.conn.is_handshaking() {
+            let done = stream.conn.complete_io(&mut stream.sock);
+            done.map_err(|error| format!("TLS with {host} failed: {error}"))?;
+        }
+        Ok(Box::new(stream))
+    }
+}
+
+fn tls_settings(properties: &BTreeMap<String, String>) -> Result<TlsSettings, Failure> {
+    let text = |key: &str| properties.get(key).filter(|text| !text.is_empty());
+    for store in ["ssl.truststore.type", "ssl.keystore.type"] {
+        if text(store).is_some_and(|kind| kind != "PEM") {
+            return Err(format!("{store} has to be PEM").into());
+        }
+    }
+    let file = |key| text(key).map(|path| PemSource::File(PathBuf::from(path)));
+    let written = |key: &'static str| {
+        let pem = text(key)?.clone();
+        Some(PemSource::Text { key, pem })
+    };
+    let keystore = || file("ssl.keystore.location");
+    let certificate = written("ssl.keystore.certificate.chain").or_else(keystore);
+    let key = written("ssl.keystore.key").or_else(keystore);
+    let versions = text("ssl.enabled.protocols").map_or("TLSv1.2,TLSv1.3", String::as_str);
+    let versions = versions.split(',').map(|version| version.trim().to_owned());
+    let verify_host = properties
+        .get("ssl.endpoint.identification.algorithm")
+        .is_none_or(|algorithm| !algorithm.is_empty());
+    Ok(TlsSettings {
+        identity: certificate.zip(key),
+        authorities: written("ssl.truststore.certificates")
+            .or_else(|| file("ssl.truststore.location")),
+        client_auth: ClientAuth::None,
+        versions: versions.collect(),
+        suites: Vec::new(),
+        verify_host,
+    })
+}
+
+fn identity(properties: &BTreeMap<String, String>) -> Result<SaslIdentity, Failure> {
+    let text = |key: &str| properties.get(key).map(String::as_str).unwrap_or_default();
+    let name = text("sasl.mechanism");
+    let mechanism = Mechanism::by_name(name).ok_or_else(|| {
+        format!("sasl.mechanism={name} is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512")
+    })?;
+    let jaas = text("sasl.jaas.config");
+    let (user, password) = (option_of(jaas, "username"), option_of(jaas, "password"));
+    let (Some(user), Some(password)) = (user, password) else {
+        return Err("sasl.jaas.config has no username=\"…\" and password=\"…\"".into());
+    };
+    Ok(SaslIdentity {
+        mechanism,
+        user,
+        password,
+    })
+}
+
+/// The value of an option in a JAAS configuration.
+fn option_of(jaas: &str, name: &str) -> Option<String> {
+    let (_, rest) = jaas.split_once(&format!("{name}="))?;
+    let rest = rest.strip_prefix('"')?;
+    let mut value = String::new();
+    let mut letters = rest.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' => return Some(value),
+            '\\' => value.extend(letters.next()),
+            letter => value.push(letter),
+        }
+    }
+    None
+}
+
+/// The entries of a Java properties file; lines may go on after a backslash.
+fn properties(text: &str) -> BTreeMap<String, String> {
+    let joined = text.replace("\\\r\n", "").replace("\\\n", "");
+    let lines = joined.lines().map(str::trim);
+    let lines = lines.filter(|line| !line.starts_with(['#', '!']));
+    let entries = lines.filter_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        Some((key.trim().to_owned(), value.trim().to_owned()))
+    });
+    let ours = |key: &str| {
+        SECURITY_PREFIXES
+            .iter()
+            .any(|prefix| key.starts_with(prefix))
+    };
+    entries.filter(|(key, _)| ours(key)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_kafkas_tools_says_who_asks() {
+        let text = "# comment\nbootstrap.servers=x\nsecurity.protocol = SASL_PLAINTEXT\nsasl.mechanism=SCRAM-SHA-512\nsasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required \\\n  username=\"admin\" \\\n  password=\"a\\\"b=c\";\n";
+        let security = ClientSecurity::parse(&properties(text)).unwrap();
+        let identity = security.identity.unwrap();
+        assert_eq!((&*identity.user, &*identity.password), ("admin", "a\"b=c"));
+        assert!(security.tls.is_none());
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let refused = |text: &str| {
+            ClientSecurity::parse(&properties(text))
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(refused("security.protocol=X").contains("is not known"));
+        assert!(refused("security.protocol=SASL_PLAINTEXT").contains("sasl.mechanism"));
+        assert!(
+            refused("security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN")
+                .contains("sasl.jaas.config")
+        );
+        assert!(refused("security.protocol=SSL").contains("ssl.truststore.location"));
+        assert!(refused("security.protocol=SSL\nssl.truststore.type=JKS").contains("PEM"));
+    }
+}

@@ -1,0 +1,251 @@
+//! Broker configurations of listeners, TLS and SASL.
+
+use super::broker::{BrokerKey, key};
+use super::value::Kind;
+
+const INT_MAX: i64 = i32::MAX as i64;
+
+/// What protects the connections of a listener.
+const PROTOCOLS: &[&str] = &["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
+
+/// The table.
+pub(super) const SECURITY_KEYS: &[BrokerKey] = &[
+    key!(
+        "listener.security.protocol.map",
+        None,
+        Kind::Text,
+        "PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL",
+        "What protects the connections of each listener, as NAME:PROTOCOL separated by commas: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."
+    ),
+    key!(
+        "inter.broker.listener.name",
+        None,
+        Kind::Text,
+        "",
+        "The listener that brokers speak to each other by. Empty: the first one of security.inter.broker.protocol."
+    ),
+    key!(
+        "security.inter.broker.protocol",
+        None,
+        Kind::Choice(PROTOCOLS),
+        "PLAINTEXT",
+        "What protects the connections between brokers, where inter.broker.listener.name is not set."
+    ),
+    key!(
+        "inter.broker.user",
+        None,
+        Kind::Text,
+        "",
+        "The user that this broker is to other brokers, on an inter-broker listener with SASL. It is a super user on this broker, with inter.broker.password."
+    ),
+    key!(
+        "inter.broker.password",
+        None,
+        Kind::Text,
+        "",
+        "Its password, the same on all brokers. METAQ_INTER_BROKER_PASSWORD in the environment is another place for it."
+    ),
+    key!(
+        "admin.user",
+        None,
+        Kind::Text,
+        "",
+        "A user that is there without the coordination tree, to make the first others: a super user on this broker, with admin.password."
+    ),
+    key!(
+        "admin.password",
+        None,
+        Kind::Text,
+        "",
+        "Its password. METAQ_ADMIN_PASSWORD in the environment is another place for it."
+    ),
+    key!(
+        "tls.certificate",
+        None,
+        Kind::Text,
+        "",
+        "PEM file with this broker's certificate and those between it and the authority. Read again when it changes."
+    ),
+    key!(
+        "tls.key",
+        None,
+        Kind::Text,
+        "",
+        "PEM file with the certificate's private key, not encrypted."
+    ),
+    key!(
+        "tls.ca",
+        None,
+        Kind::Text,
+        "",
+        "PEM file with the authorities of clients' and other brokers' certificates."
+    ),
+    key!(
+        "ssl.keystore.location",
+        None,
+        Kind::Text,
+        "",
+        "PEM file with private key and certificates, as Kafka has it; instead of tls.certificate and tls.key."
+    ),
+    key!(
+        "ssl.keystore.type",
+        None,
+        Kind::Choice(&["PEM"]),
+        "PEM",
+        "PEM alone: openssl pkcs12 -in KEYSTORE -nodes -out KEYSTORE.pem converts a PKCS#12 keystore, and keytool -importkeystore -deststoretype PKCS12 a JKS one into that."
+    ),
+    key!(
+        "ssl.keystore.certificate.chain",
+        None,
+        Kind::Text,
+        "",
+        "The certificates themselves as PEM, lines separated by \\n; instead of a file."
+    ),
+    key!(
+        "ssl.keystore.key",
+        None,
+        Kind::Text,
+        "",
+        "The private key itself as PEM, lines separated by \\n; instead of a file."
+    ),
+    key!(
+        "ssl.truststore.location",
+        None,
+        Kind::Text,
+        "",
+        "PEM file with authorities, as Kafka has it; instead of tls.ca."
+    ),
+    key!(
+        "ssl.truststore.type",
+        None,
+        Kind::Choice(&["PEM"]),
+        "PEM",
+        "PEM alone: keytool -exportcert -rfc -alias NAME -keystore TRUSTSTORE converts each authority of a JKS truststore."
+    ),
+    key!(
+        "ssl.truststore.certificates",
+        None,
+        Kind::Text,
+        "",
+        "The authorities themselves as PEM, lines separated by \\n; instead of a file."
+    ),
+    key!(
+        "ssl.client.auth",
+        None,
+        Kind::Choice(&["none", "requested", "required"]),
+        "none",
+        "Whether clients show certificates: then each is the user that its certificate names."
+    ),
+    key!(
+        "ssl.enabled.protocols",
+        None,
+        Kind::List(&["TLSv1.2", "TLSv1.3"]),
+        "TLSv1.2,TLSv1.3",
+        "Versions of TLS."
+    ),
+    key!(
+        "ssl.cipher.suites",
+        None,
+        Kind::Words,
+        "",
+        "Cipher suites by their names of RFC 8446 and 5289; empty for all that are safe."
+    ),
+    key!(
+        "ssl.principal.mapping.rules",
+        None,
+        Kind::Text,
+        "DEFAULT",
+        "What makes a user's name of a certificate's subject: DEFAULT, or RULE:pattern/replacement/[LU], separated by commas (KIP-371)."
+    ),
+    key!(
+        "ssl.endpoint.identification.algorithm",
+        None,
+        Kind::Choice(&["https", ""]),
+        "https",
+        "https: another broker's certificate must be for the name that was connected to. Empty: any certificate of the authorities will do."
+    ),
+    key!(
+        "sasl.enabled.mechanisms",
+        None,
+        Kind::List(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]),
+        "SCRAM-SHA-512,SCRAM-SHA-256",
+        "How clients of listeners with SASL may authenticate."
+    ),
+    key!(
+        "sasl.mechanism.inter.broker.protocol",
+        None,
+        Kind::Choice(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]),
+        "SCRAM-SHA-512",
+        "How this broker authenticates to others."
+    ),
+    key!(
+        "sasl.server.max.receive.size",
+        None,
+        Kind::Int(1024, INT_MAX),
+        "524288",
+        "Largest request of a client that has not authenticated, bytes."
+    ),
+    key!(
+        "authentication.timeout.ms",
+        None,
+        Kind::Int(1, INT_MAX),
+        "10000",
+        "A connection whose handshakes of TLS and SASL take longer is closed, ms."
+    ),
+    key!(
+        "connection.failed.authentication.delay.ms",
+        None,
+        Kind::Int(0, 60_000),
+        "100",
+        "How long a client waits for the answer that it could not be authenticated, ms."
+    ),
+    key!(
+        "connections.max.reauth.ms",
+        None,
+        Kind::Long(0, i64::MAX),
+        "0",
+        "A connection with SASL must authenticate again within this time, ms (KIP-368); 0 for never."
+    ),
+];
+
+/// What a listener may have of its own, as `listener.name.NAME.KEY` or in its section.
+const OF_LISTENERS: &[&str] = &[
+    "tls.certificate",
+    "tls.key",
+    "tls.ca",
+    "ssl.keystore.location",
+    "ssl.keystore.type",
+    "ssl.keystore.certificate.chain",
+    "ssl.keystore.key",
+    "ssl.truststore.location",
+    "ssl.truststore.type",
+    "ssl.truststore.certificates",
+    "ssl.client.auth",
+    "ssl.enabled.protocols",
+    "ssl.cipher.suites",
+    "ssl.principal.mapping.rules",
+    "sasl.enabled.mechanisms",
+    "connections.max.reauth.ms",
+];
+
+/// What is never shown.
+const SECRETS: &[&str] = &[
+    "admin.password",
+    "inter.broker.password",
+    "ssl.keystore.key",
+];
+
+/// Whether a listener may have its own.
+pub(super) fn is_of_listeners(name: &str) -> bool {
+    OF_LISTENERS.contains(&name)
+}
+
+/// Whether a value is never shown.
+pub(super) fn is_secret(name: &str) -> bool {
+    SECRETS.contains(&name)
+}
+
+/// The protocols' names.
+pub(super) fn is_protocol(name: &str) -> bool {
+    PROTOCOLS.contains(&name)
+}

@@ -1,0 +1,111 @@
+//! Connections to other brokers over TLS and SASL, as the listener between brokers asks for.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use metaq_protocol::frame::{decode_response, encode_request};
+use metaq_protocol::messages::{SaslAuthenticateRequest, SaslHandshakeRequest};
+use metaq_protocol::protocol::{Request, StrBytes};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::{Connect, PeerAddress, PeerStream};
+use crate::security::{SaslClient, SaslIdentity, TlsSettings};
+
+/// What this broker calls itself before it is known.
+const CLIENT_ID: &str = "metaq-broker";
+const HANDSHAKE_VERSION: i16 = 1;
+const AUTHENTICATE_VERSION: i16 = 1;
+/// Largest answer that is taken while authenticating, bytes.
+const ANSWER_BYTES_MAX: u32 = 64 << 10;
+
+/// What protects the connections to other brokers.
+#[derive(Debug, Clone, Default)]
+pub struct PeerSecurity {
+    /// There where they are encrypted.
+    pub tls: Option<TlsSettings>,
+    /// There where brokers authenticate.
+    pub identity: Option<SaslIdentity>,
+}
+
+/// Makes connections that are protected so. Certificates are read for each: they may change.
+pub fn secured(security: PeerSecurity) -> Connect {
+    let security = Arc::new(security);
+    Arc::new(move |address| Box::pin(connect(security.clone(), address.clone())))
+}
+
+async fn connect(security: Arc<PeerSecurity>, address: PeerAddress) -> io::Result<PeerStream> {
+    let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = &security.tls else {
+        let (mut reader, mut writer) = stream.into_split();
+        authenticate(&security, &mut reader, &mut writer).await?;
+        return Ok((Box::new(reader), Box::new(writer)));
+    };
+    let config = tls.client_config().map_err(io::Error::other)?;
+    let name = ServerName::try_from(address.host.clone()).map_err(io::Error::other)?;
+    let connector = TlsConnector::from(Arc::new(config));
+    let stream = connector.connect(name, stream).await?;
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    authenticate(&security, &mut reader, &mut writer).await?;
+    Ok((Box::new(reader), Box::new(writer)))
+}
+
+async fn authenticate(
+    security: &PeerSecurity,
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
+) -> io::Result<()> {
+    let Some(identity) = &security.identity else {
+        return Ok(());
+    };
+    let mechanism = StrBytes::from_static_str(identity.mechanism.name());
+    let handshake = SaslHandshakeRequest::default().with_mechanism(mechanism);
+    let answer = ask(reader, writer, HANDSHAKE_VERSION, &handshake).await?;
+    refused(answer.error_code, None)?;
+    let (mut client, first) = SaslClient::begin(identity);
+    let mut next = Some(first);
+    while let Some(message) = next {
+        let request = SaslAuthenticateRequest::default().with_auth_bytes(message.into());
+        let answer = ask(reader, writer, AUTHENTICATE_VERSION, &request).await?;
+        refused(answer.error_code, answer.error_message.as_deref())?;
+        next = client.on(&answer.auth_bytes).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+fn refused(code: i16, why: Option<&str>) -> io::Result<()> {
+    match code {
+        0 => Ok(()),
+        code => {
+            let why = why.unwrap_or("the mechanism is not enabled there");
+            let text = format!("the broker refused to authenticate this one ({code}): {why}");
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+        }
+    }
+}
+
+async fn ask<R: Request>(
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
+    version: i16,
+    request: &R,
+) -> io::Result<R::Response> {
+    let frame = encode_request(version, 0, CLIENT_ID, request).map_err(io::Error::other)?;
+    writer.write_all(&frame).await?;
+    writer.flush().await?;
+    let length = reader.read_u32().await?;
+    if length > ANSWER_BYTES_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the answer is too large",
+        ));
+    }
+    let mut answer = vec![0; length as usize];
+    reader.read_exact(&mut answer).await?;
+    let decoded = decode_response::<R>(version, Bytes::from(answer));
+    Ok(decoded.map_err(io::Error::other)?.1)
+}

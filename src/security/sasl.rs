@@ -1,0 +1,435 @@
+//! One connection's SASL exchanges: SaslHandshake chooses a mechanism, SaslAuthenticate carries its messages (KIP-43, KIP-152),
+//! and a connection that is authenticated may do it again (KIP-368), as the same user by the same mechanism.
+
+use super::scram::{ClientFirst, Credential, ScramError, ScramMechanism, ScramServer};
+
+/// The longest message of a mechanism by default, bytes (`sasl.server.max.receive.size`).
+pub const TOKEN_BYTES_MAX: usize = 512 << 10;
+/// The longest user name or password of PLAIN, bytes.
+const PLAIN_BYTES_MAX: usize = 4096;
+
+/// A mechanism.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mechanism {
+    /// User and password as they are (RFC 4616).
+    Plain,
+    /// A proof of the password.
+    Scram(ScramMechanism),
+}
+
+impl Mechanism {
+    /// All there are.
+    pub const ALL: [Self; 3] = [
+        Self::Plain,
+        Self::Scram(ScramMechanism::Sha256),
+        Self::Scram(ScramMechanism::Sha512),
+    ];
+
+    /// As SaslHandshake names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::Scram(mechanism) => mechanism.name(),
+        }
+    }
+
+    /// The mechanism of a name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.name() == name)
+    }
+}
+
+/// Who has which credentials.
+pub trait Users: Send + Sync {
+    /// What is kept of a user's password for a mechanism.
+    fn credential(&self, user: &str, mechanism: ScramMechanism) -> Option<Credential>;
+
+    /// Something that is the same for as long as this process runs, and that nobody else knows.
+    fn secret(&self) -> &[u8];
+
+    /// Whether a credential is that of a password, as [`Credential::is_of_password`], which takes milliseconds.
+    fn is_of_password(
+        &self,
+        mechanism: ScramMechanism,
+        credential: &Credential,
+        password: &str,
+    ) -> bool {
+        credential.is_of_password(mechanism, password)
+    }
+}
+
+/// What a message brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// The client has to answer this.
+    Continue(Vec<u8>),
+    /// The client is this user; it gets the message.
+    Done {
+        /// Who it is.
+        user: String,
+        /// What is sent.
+        message: Vec<u8>,
+    },
+}
+
+/// Why authentication failed, as clients are told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// As SaslServerAuthenticator says it for whatever is wrong within a mechanism.
+    #[error(
+        "Authentication failed during {phase} due to invalid credentials with SASL mechanism {mechanism}"
+    )]
+    Credentials {
+        /// The mechanism.
+        mechanism: &'static str,
+        /// `authentication` or `re-authentication`.
+        phase: &'static str,
+    },
+    /// As PlainSaslServer says it.
+    #[error("Authentication failed: Invalid username or password")]
+    Password,
+    /// No user in a message of PLAIN.
+    #[error("Authentication failed: username not specified")]
+    NoUser,
+    /// No password in it.
+    #[error("Authentication failed: password not specified")]
+    NoPassword,
+    /// It wants to be somebody else.
+    #[error(
+        "Authentication failed: Client requested an authorization id that is different from username"
+    )]
+    AnotherIdentity,
+    /// Not what RFC 4616 says.
+    #[error("Invalid SASL/PLAIN response: expected 3 tokens, got {0}")]
+    Tokens(usize),
+    /// It comes back as somebody else (KIP-368).
+    #[error("Cannot change principals during re-authentication from User.{from}: User.{to}")]
+    AnotherUser {
+        /// Who it was.
+        from: String,
+        /// Who it wants to be.
+        to: String,
+    },
+}
+
+/// How far an exchange is.
+#[derive(Debug)]
+enum Stage {
+    /// No mechanism is chosen.
+    Idle,
+    /// Its first message is to come.
+    Chosen(Mechanism),
+    /// Its last message is to come.
+    Proving {
+        mechanism: ScramMechanism,
+        user: String,
+        server: Box<ScramServer>,
+    },
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Exchange {
+    stage: Stage,
+    /// Messages come without requests around them (SaslHandshake v0).
+    is_raw: bool,
+    /// Who the connection belongs to since its first authentication.
+    known: Option<(String, Mechanism)>,
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        Self {
+            stage: Stage::Idle,
+            is_raw: false,
+            known: None,
+        }
+    }
+}
+
+/// A message of PLAIN.
+struct Password {
+    user: String,
+    password: String,
+    /// It wants to be somebody else.
+    is_other: bool,
+}
+
+impl Exchange {
+    /// Chooses a mechanism; whether it may: a connection stays with its first one.
+    pub fn choose(&mut self, mechanism: Mechanism, is_raw: bool) -> bool {
+        self.is_raw = is_raw;
+        let may = self
+            .known
+            .as_ref()
+            .is_none_or(|(_, known)| *known == mechanism);
+        self.stage = match may {
+            true => Stage::Chosen(mechanism),
+            false => Stage::Idle,
+        };
+        may
+    }
+
+    /// Whether the next message comes without a request around it.
+    pub fn expects_token(&self) -> bool {
+        self.is_raw && self.mechanism().is_some()
+    }
+
+    /// The mechanism that was chosen and is not done.
+    pub fn mechanism(&self) -> Option<Mechanism> {
+        match &self.stage {
+            Stage::Idle => None,
+            Stage::Chosen(mechanism) => Some(*mechanism),
+            Stage::Proving { mechanism, .. } => Some(Mechanism::Scram(*mechanism)),
+        }
+    }
+
+    fn phase(&self) -> &'static str {
+        match self.known {
+            None => "authentication",
+            Some(_) => "re-authentication",
+        }
+    }
+
+    /// Takes a message. `None` where no mechanism was chosen. It may take milliseconds.
+    pub fn on(&mut self, message: &[u8], users: &dyn Users) -> Option<Result<Progress, Failure>> {
+        let mechanism = self.mechanism()?.name();
+        let phase = self.phase();
+        let failed = |error: ScramError| {
+            tracing::debug!(mechanism, %error, "an exchange of SASL failed");
+            Failure::Credentials { mechanism, phase }
+        };
+        let progress = match std::mem::replace(&mut self.stage, Stage::Idle) {
+            Stage::Idle => return None,
+            Stage::Chosen(Mechanism::Plain) => plain(message, users),
+            Stage::Chosen(Mechanism::Scram(mechanism)) => {
+                self.begin_scram(mechanism, message, users).map_err(failed)
+            }
+            Stage::Proving { user, server, .. } => {
+                let proved = server.finish(message).map_err(failed);
+                proved.map(|proof| Progress::Done {
+                    user,
+                    message: proof.into_bytes(),
+                })
+            }
+        };
+        Some(progress.and_then(|progress| self.check_user(progress, mechanism)))
+    }
+
+    fn begin_scram(
+        &mut self,
+        mechanism: ScramMechanism,
+        message: &[u8],
+        users: &dyn Users,
+    ) -> Result<Progress, ScramError> {
+        let first = ClientFirst::parse(message)?;
+        let credential = match first.is_token {
+            true => None,
+            false => users.credential(&first.user, mechanism),
+        };
+        let (server, answer) = ScramServer::begin(mechanism, &first, credential, users.secret());
+        self.stage = Stage::Proving {
+            mechanism,
+            user: first.user,
+            server: Box::new(server),
+        };
+        Ok(Progress::Continue(answer.into_bytes()))
+    }
+
+    /// A connection stays the same user's.
+    fn check_user(
+        &mut self,
+        progress: Progress,
+        mechanism: &'static str,
+    ) -> Result<Progress, Failure> {
+        let Progress::Done { user, .. } = &progress else {
+            return Ok(progress);
+        };
+        match &self.known {
+            Some((known, _)) if known != user => Err(Failure::AnotherUser {
+                from: known.clone(),
+                to: user.clone(),
+            }),
+            Some(_) => Ok(progress),
+            None => {
+                let mechanism = Mechanism::by_name(mechanism);
+                self.known = mechanism.map(|mechanism| (user.clone(), mechanism));
+                Ok(progress)
+            }
+        }
+    }
+}
+
+impl Password {
+    fn parse(message: &[u8]) -> Result<Self, Failure> {
+        let text = std::str::from_utf8(message).map_err(|_| Failure::Tokens(0))?;
+        let tokens: Vec<&str> = text.splitn(4, '\0').collect();
+        let [identity, user, password] = tokens[..] else {
+            return Err(Failure::Tokens(tokens.len()));
+        };
+        match () {
+            () if user.is_empty() => Err(Failure::NoUser),
+            () if password.is_empty() => Err(Failure::NoPassword),
+            () if user.len() > PLAIN_BYTES_MAX || password.len() > PLAIN_BYTES_MAX => {
+                Err(Failure::Password)
+            }
+            () => Ok(Self {
+                is_other: !identity.is_empty() && identity != user,
+                user: user.to_owned(),
+                password: password.to_owned(),
+            }),
+        }
+    }
+}
+
+/// Looks whether a password is right, by whichever credential is kept. It takes as long for a user who is not known.
+fn plain(message: &[u8], users: &dyn Users) -> Result<Progress, Failure> {
+    let Password {
+        user,
+        password,
+        is_other,
+    } = Password::parse(message)?;
+    let mut mechanisms = ScramMechanism::ALL.into_iter();
+    let found = mechanisms.find_map(|mechanism| {
+        let credential = users.credential(&user, mechanism)?;
+        Some((mechanism, credential))
+    });
+    let is_right = match found {
+        Some((mechanism, credential)) => users.is_of_password(mechanism, &credential, &password),
+        None => {
+            let mechanism = ScramMechanism::Sha256;
+            Credential::of_nobody(mechanism, users.secret(), &user)
+                .is_of_password(mechanism, &password)
+        }
+    };
+    match is_right {
+        true if is_other => Err(Failure::AnotherIdentity),
+        true => Ok(Progress::Done {
+            user,
+            message: Vec::new(),
+        }),
+        false => Err(Failure::Password),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::scram::{ITERATIONS_MIN, ScramClient};
+    use super::*;
+
+    struct One(Credential);
+
+    impl Users for One {
+        fn credential(&self, user: &str, mechanism: ScramMechanism) -> Option<Credential> {
+            let is_known = user == "u" && mechanism == ScramMechanism::Sha256;
+            is_known.then(|| self.0.clone())
+        }
+
+        fn secret(&self) -> &[u8] {
+            b"secret"
+        }
+    }
+
+    fn users() -> Arc<dyn Users> {
+        let mechanism = ScramMechanism::Sha256;
+        Arc::new(One(Credential::of_password(
+            mechanism,
+            "right",
+            ITERATIONS_MIN,
+        )))
+    }
+
+    fn ask_plain(message: &[u8]) -> Result<Progress, Failure> {
+        let mut exchange = Exchange::default();
+        assert!(exchange.choose(Mechanism::Plain, false));
+        exchange.on(message, users().as_ref()).unwrap()
+    }
+
+    #[test]
+    fn plain_takes_the_right_password_and_says_no_more_than_kafka_of_a_wrong_one() {
+        let done = Progress::Done {
+            user: "u".to_owned(),
+            message: Vec::new(),
+        };
+        assert_eq!(ask_plain(b"\0u\0right"), Ok(done.clone()));
+        assert_eq!(ask_plain(b"u\0u\0right"), Ok(done));
+        assert_eq!(ask_plain(b"\0u\0wrong"), Err(Failure::Password));
+        assert_eq!(ask_plain(b"\0nobody\0right"), Err(Failure::Password));
+        assert_eq!(ask_plain(b"v\0u\0right"), Err(Failure::AnotherIdentity));
+        assert_eq!(ask_plain(b"v\0u\0wrong"), Err(Failure::Password));
+        assert_eq!(ask_plain(b"\0\0right"), Err(Failure::NoUser));
+        assert_eq!(ask_plain(b"\0u\0"), Err(Failure::NoPassword));
+        assert_eq!(ask_plain(b"u\0right"), Err(Failure::Tokens(2)));
+        assert_eq!(ask_plain(b"\0u\0right\0"), Err(Failure::Tokens(4)));
+    }
+
+    fn ask_scram(exchange: &mut Exchange, user: &str, password: &str) -> Result<String, Failure> {
+        let mechanism = ScramMechanism::Sha256;
+        assert!(exchange.choose(Mechanism::Scram(mechanism), false));
+        let (mut client, first) = ScramClient::begin(mechanism, user, password);
+        let Progress::Continue(answer) = exchange
+            .on(first.as_bytes(), users_kept().as_ref())
+            .unwrap()?
+        else {
+            panic!("it is not done yet");
+        };
+        let last = client.prove(&answer).unwrap();
+        match exchange
+            .on(last.as_bytes(), users_kept().as_ref())
+            .unwrap()?
+        {
+            Progress::Done { user, message } => {
+                client.verify(&message).unwrap();
+                Ok(user)
+            }
+            Progress::Continue(_) => panic!("it goes on"),
+        }
+    }
+
+    fn users_kept() -> Arc<dyn Users> {
+        static USERS: std::sync::OnceLock<Arc<dyn Users>> = std::sync::OnceLock::new();
+        USERS.get_or_init(users).clone()
+    }
+
+    #[test]
+    fn a_connection_comes_back_as_the_same_user_by_the_same_mechanism() {
+        let mut exchange = Exchange::default();
+        let failed = |phase| Failure::Credentials {
+            mechanism: "SCRAM-SHA-256",
+            phase,
+        };
+        assert_eq!(
+            ask_scram(&mut exchange, "u", "wrong"),
+            Err(failed("authentication"))
+        );
+        assert_eq!(ask_scram(&mut exchange, "u", "right"), Ok("u".to_owned()));
+        assert_eq!(ask_scram(&mut exchange, "u", "right"), Ok("u".to_owned()));
+        assert_eq!(
+            ask_scram(&mut exchange, "u", "wrong"),
+            Err(failed("re-authentication"))
+        );
+        assert!(!exchange.choose(Mechanism::Plain, false));
+        assert_eq!(exchange.on(b"\0u\0right", users().as_ref()), None);
+        exchange.known = Some(("v".to_owned(), Mechanism::Scram(ScramMechanism::Sha256)));
+        assert!(matches!(
+            ask_scram(&mut exchange, "u", "right"),
+            Err(Failure::AnotherUser { .. })
+        ));
+    }
+
+    #[test]
+    fn nothing_is_taken_before_a_mechanism_is_chosen_or_after_it_failed() {
+        let mut exchange = Exchange::default();
+        assert_eq!(exchange.on(b"\0u\0right", users().as_ref()), None);
+        assert!(exchange.choose(Mechanism::Plain, false));
+        assert!(
+            exchange
+                .on(b"\0u\0wrong", users().as_ref())
+                .unwrap()
+                .is_err()
+        );
+        assert_eq!(exchange.on(b"\0u\0right", users().as_ref()), None);
+    }
+}

@@ -1,0 +1,75 @@
+//! The client's side of SASL, as brokers and the operator's commands authenticate: a message to send, until the server is done.
+
+use super::sasl::Mechanism;
+use super::scram::{ScramClient, ScramError};
+
+/// What somebody authenticates with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SaslIdentity {
+    /// How.
+    pub mechanism: Mechanism,
+    /// As whom.
+    pub user: String,
+    /// With which password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for SaslIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "SaslIdentity({} by {})",
+            self.user,
+            self.mechanism.name()
+        )
+    }
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// What the server says next ends it.
+    Last,
+    Challenge(ScramClient),
+    Proof(ScramClient),
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct SaslClient {
+    stage: Stage,
+}
+
+impl SaslClient {
+    /// Begins: the first message beside it.
+    pub fn begin(identity: &SaslIdentity) -> (Self, Vec<u8>) {
+        let SaslIdentity {
+            mechanism,
+            user,
+            password,
+        } = identity;
+        match mechanism {
+            Mechanism::Plain => {
+                let stage = Stage::Last;
+                (Self { stage }, format!("\0{user}\0{password}").into_bytes())
+            }
+            Mechanism::Scram(mechanism) => {
+                let (client, first) = ScramClient::begin(*mechanism, user, password);
+                let stage = Stage::Challenge(client);
+                (Self { stage }, first.into_bytes())
+            }
+        }
+    }
+
+    /// What to send next; `None` when it is done.
+    pub fn on(&mut self, message: &[u8]) -> Result<Option<Vec<u8>>, ScramError> {
+        match std::mem::replace(&mut self.stage, Stage::Last) {
+            Stage::Last => Ok(None),
+            Stage::Challenge(mut client) => {
+                let proof = client.prove(message)?;
+                self.stage = Stage::Proof(client);
+                Ok(Some(proof.into_bytes()))
+            }
+            Stage::Proof(client) => client.verify(message).map(|()| None),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The users that may authenticate: those in the coordination tree, with what SCRAM keeps of their passwords, and the few that the
+//! configuration names, which are there without it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use aws_lc_rs::hmac;
+use parking_lot::Mutex;
+
+use crate::cluster::{Cluster, Entity};
+use crate::config::Config;
+use crate::security::{Credential, ITERATIONS_DEFAULT, ScramMechanism, Users, random_bytes};
+
+/// Passwords that were right are remembered so many at a time, as keyed hashes: each PLAIN would take milliseconds else.
+const REMEMBERED_MAX: usize = 10_000;
+const SECRET_BYTES: usize = 32;
+
+/// A user of the configuration: the setting of its name, and that of its password.
+const LOCAL: [(&str, &str); 2] = [
+    ("admin.user", "admin.password"),
+    ("inter.broker.user", "inter.broker.password"),
+];
+
+/// A user of the configuration that has no password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is set and {1} is not")]
+pub struct UserError(&'static str, &'static str);
+
+struct Local {
+    name: String,
+    credentials: Vec<(ScramMechanism, Credential)>,
+}
+
+/// See the module's documentation.
+pub struct LiveUsers {
+    cluster: Arc<Cluster>,
+    local: Vec<Local>,
+    secret: Vec<u8>,
+    /// By stored key: what a right password was, hashed with the secret.
+    remembered: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
+}
+
+/// The users that the configuration names, who may do everything.
+pub fn local_users(config: &Config) -> Result<Vec<(String, String)>, UserError> {
+    let named = LOCAL.into_iter().filter_map(|(user, password)| {
+        let name = config.text(user);
+        let missing = UserError(user, password);
+        let pair = || Some((name.to_owned(), config.password(password)?));
+        (!name.is_empty()).then(|| pair().ok_or(missing))
+    });
+    named.collect()
+}
+
+impl LiveUsers {
+    /// Those of a cluster and of the configuration.
+    pub fn new(cluster: Arc<Cluster>, config: &Config) -> Result<Self, UserError> {
+        let local = local_users(config)?.into_iter().map(|(name, password)| {
+            let credential = |mechanism| {
+                let credential = Credential::of_password(mechanism, &password, ITERATIONS_DEFAULT);
+                (mechanism, credential)
+            };
+            Local {
+                credentials: ScramMechanism::ALL.map(credential).to_vec(),
+                name,
+            }
+        });
+        Ok(Self {
+            cluster,
+            local: local.collect(),
+            secret: random_bytes(SECRET_BYTES),
+            remembered: Mutex::default(),
+        })
+    }
+
+    /// Whether there is such a user.
+    pub fn knows(&self, user: &str) -> bool {
+        let mut mechanisms = ScramMechanism::ALL.into_iter();
+        mechanisms.any(|mechanism| self.credential(user, mechanism).is_some())
+    }
+
+    /// Another number after users of the tree changed.
+    pub fn revision(&self) -> u64 {
+        self.cluster.image().configs.revision()
+    }
+
+    fn seal(&self, password: &str) -> Vec<u8> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.secret);
+        hmac::sign(&key, password.as_bytes()).as_ref().to_vec()
+    }
+}
+
+impl Users for LiveUsers {
+    fn credential(&self, user: &str, mechanism: ScramMechanism) -> Option<Credential> {
+        if let Some(local) = self.local.iter().find(|local| local.name == user) {
+            let mut credentials = local.credentials.iter();
+            let found = credentials.find(|(known, _)| *known == mechanism);
+            return found.map(|(_, credential)| credential.clone());
+        }
+        let image = self.cluster.image();
+        let kept = image.configs.of_entity(&Entity::user(user))?;
+        Credential::from_text(kept.get(mechanism.name())?)
+    }
+
+    fn secret(&self) -> &[u8] {
+        &self.secret
+    }
+
+    fn is_of_password(
+        &self,
+        mechanism: ScramMechanism,
+        credential: &Credential,
+        password: &str,
+    ) -> bool {
+        let sealed = self.seal(password);
+        let known = self.remembered.lock().get(&credential.stored_key).cloned();
+        if known
+            .is_some_and(|known| bool::from(subtle::ConstantTimeEq::ct_eq(&known[..], &sealed[..])))
+        {
+            return true;
+        }
+        let is_right = credential.is_of_password(mechanism, password);
+        if is_right {
+            let mut remembered = self.remembered.lock();
+            if remembered.len() >= REMEMBERED_MAX {
+                remembered.clear();
+            }
+            remembered.insert(credential.stored_key.clone(), sealed);
+        }
+        is_right
+    }
+}
