@@ -344,7 +344,7 @@ impl ScramServer {
         if BASE64.encode(self.gs2_header.as_bytes()) != binding {
             return Err(ScramError::ChannelBinding);
         }
-        // librdkafka puts its own before it once more, and Kafka's ScramSaslServer lets it.
+        // librdkafka before 2.6 puts its own before it once more, as Kafka let it before 3.7.2. What is random of ours ends it.
         if !nonce.ends_with(&self.nonce) {
             return Err(ScramError::Nonce);
         }
