@@ -9,6 +9,7 @@
 //! - [`memory`]: the one budget of all memory that clients can make the broker use
 //! - [`observe`]: events, connected clients, the last hours, the log's tail
 //! - [`session`]: a client's connection: its listener, who it is, where it is
+//! - [`security`]: access control lists, and what they decide
 //! - [`logging`]: where the log goes, and its levels
 //! - [`metrics`]: what is counted
 //! - [`log`]: sequential segment files, byte for byte as Kafka's

@@ -1,14 +1,27 @@
-//! Who clients are, what protects their connections, and what they may do: plain types. What each API asks is of the API;
-//! where users and access control lists are kept is of the cluster.
+//! Who clients are, what protects their connections, and what they may do (KIP-11, KIP-290): plain types. Where users and access
+//! control lists are stored is of the cluster; what each API asks is of the API.
 
+mod acls;
+mod authorizer;
+mod binding;
 mod distinguished_name;
+mod filter;
+mod host;
 mod principal_mapping;
 mod sasl;
 mod sasl_client;
 mod scram;
 mod tls;
 
+pub use acls::{Acls, Finding};
+pub use authorizer::{Authorizer, SUPER_KIND, SuperUserError};
+pub use binding::{
+    Binding, CLUSTER_NAME, Entry, Operation, Pattern, PatternKind, Permission, ResourceKind,
+    WILDCARD,
+};
 pub use distinguished_name::subject;
+pub use filter::{Filter, Wanted, WantedKind};
+pub use host::{HostError, HostPattern};
 pub use principal_mapping::{MappingError, PrincipalMapping};
 pub use sasl::{Exchange, Failure, Mechanism, Progress, TOKEN_BYTES_MAX, Users};
 pub use sasl_client::{SaslClient, SaslIdentity};
