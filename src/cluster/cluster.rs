@@ -23,6 +23,7 @@ use crate::log::uuid_to_base64;
 use crate::meta::records::{ClusterRecord, RECORD_VERSION, decode, encode};
 use crate::meta::{Change, MetaError, MetaStore, Op, paths, upgrade_topics};
 use crate::partition::{OpenReport, Partitions};
+use crate::security::Acls;
 
 /// What opening the cluster's topics found.
 #[derive(Debug, Clone, Copy, Default)]
@@ -81,6 +82,11 @@ impl Cluster {
     /// The cluster at this moment.
     pub fn image(&self) -> Arc<Image> {
         self.view.image()
+    }
+
+    /// Looks at the access control lists that are in force.
+    pub fn with_acls<T>(&self, look: impl FnOnce(&Acls) -> T) -> T {
+        self.view.with_image(|image| look(&image.acls))
     }
 
     /// Told whenever the image is another one.
@@ -217,6 +223,7 @@ async fn open_topics(view: &View) -> Result<OpenedTopics, ClusterError> {
         tracing::info!(topics = upgraded, "brought the tree to this version's form");
     }
     view.reload_configs().await?;
+    view.reload_acls(None).await?;
     let (topics, _) = topic_nodes::read_all(&view.meta).await?;
     view.change_image(|image| image.put(topics));
     let deleted = view.finish_deletions().await?;

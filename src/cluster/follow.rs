@@ -27,6 +27,7 @@ struct Stale {
     slots: bool,
     deletions: bool,
     configs: bool,
+    acls: BTreeSet<String>,
     topics: BTreeSet<String>,
 }
 
@@ -49,6 +50,8 @@ impl Stale {
                 self.deletions = true;
             } else if below(paths::CONFIG) {
                 self.configs = true;
+            } else if below(paths::ACLS) {
+                self.acls.insert(path.clone());
             } else if below(paths::COORDINATORS) {
                 self.slots = true;
             } else if path == paths::CONTROLLER {
@@ -136,6 +139,7 @@ impl Cluster {
         if stale.everything {
             self.view.finish_deletions().await?;
             self.view.reload_configs().await?;
+            self.view.reload_acls(None).await?;
             self.view.reload_topics(None).await?;
             self.membership.rejoin().await?;
             return self.publish_topics().await;
@@ -144,6 +148,9 @@ impl Cluster {
             self.view.reload_configs().await?;
             // One that a controller before wrote, and did not come to.
             self.controller.follow_settings().await?;
+        }
+        if !stale.acls.is_empty() {
+            self.view.reload_acls(Some(&stale.acls)).await?;
         }
         if stale.deletions {
             self.view.finish_deletions().await?;
@@ -208,6 +215,7 @@ mod tests {
         assert!(stale(&["/brokers/ids/3/master"]).brokers);
         assert!(stale(&["/brokers/deleted/x"]).deletions);
         assert!(stale(&["/config/brokers/0"]).configs);
+        assert_eq!(stale(&["/acl/literal/topic/t"]).acls.len(), 1);
         assert!(stale(&["/coordinators/3"]).slots);
         assert!(stale(&["/controller"]).controller);
         let nothing = stale(&["/brokers/topics-pub/t/0-m", "/controller_epoch"]);

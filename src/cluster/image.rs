@@ -12,6 +12,7 @@ use crate::config::TopicOverrides;
 use crate::coordinator::{InternalTopic, Slot};
 use crate::meta::records::LossRecord;
 use crate::partition::Identity;
+use crate::security::Acls;
 
 /// Where clients of one listener find a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -236,6 +237,8 @@ pub struct Image {
     pub slots: Vec<SlotInfo>,
     /// What is set at run time for brokers, groups and client metrics.
     pub configs: Arc<Configs>,
+    /// Who may do what. Another one after each change.
+    pub acls: Arc<Acls>,
     /// Brokers that lead and coordinate only what no other one can (`broker.drained`).
     pub drained: BTreeSet<i32>,
     /// Shared by images that differ in other things.
@@ -312,6 +315,7 @@ impl Default for Image {
             controller_id: -1,
             slots: Vec::new(),
             configs: Arc::default(),
+            acls: Arc::default(),
             drained: BTreeSet::new(),
             topics: Arc::default(),
         }

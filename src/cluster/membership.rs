@@ -143,6 +143,7 @@ pub(super) async fn ensure_base(meta: &MetaStore) -> Result<(), ClusterError> {
         (paths::DELETED, Bytes::new()),
         (paths::GROUPS, Bytes::new()),
         (paths::COORDINATORS, Bytes::new()),
+        (paths::ACLS, Bytes::new()),
         (paths::CONTROLLER_EPOCH, epoch),
     ];
     for (path, data) in nodes {

@@ -1,5 +1,6 @@
 //! The cluster as this broker sees it: brokers, topics, who leads what; and the changes to it.
 
+mod acl_changes;
 mod adopt;
 mod assignment;
 mod assignment_nodes;
@@ -34,6 +35,9 @@ mod topic_nodes;
 mod topics;
 mod view;
 
+pub use acl_changes::{
+    ACL_BINDINGS_MAX, ACL_CHANGES_A_REQUEST_MAX, ACL_PATTERN_BYTES_MAX, AclRefusal,
+};
 pub use assignment::PARTITIONS_PER_TOPIC_MAX;
 pub use change_events::record_changes;
 pub use changes::{ClusterError, ConfigChange, MorePartitions, NewTopic};

@@ -75,6 +75,11 @@ impl View {
         self.image.load_full()
     }
 
+    /// The same where it is only looked at, which costs less.
+    pub(super) fn with_image<T>(&self, look: impl FnOnce(&Image) -> T) -> T {
+        look(&self.image.load())
+    }
+
     pub(super) fn image_changes(&self) -> watch::Receiver<()> {
         self.image_changed.subscribe()
     }

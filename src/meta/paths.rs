@@ -9,7 +9,7 @@ use std::fmt::Write;
 use data_encoding::HEXLOWER_PERMISSIVE;
 
 /// What every broker watches, with everything below.
-pub const WATCHED: &[&str] = &["/brokers", "/controller", "/coordinators", "/config"];
+pub const WATCHED: &[&str] = &["/brokers", "/controller", "/coordinators", "/config", ACLS];
 /// One marker a session, by which a broker learns whether a change was made before its connection was lost.
 pub const SESSIONS: &str = "/sessions";
 /// Live brokers.
@@ -330,6 +330,22 @@ pub fn entity(name: Option<&str>) -> String {
         Some(element) if element == CONFIG_DEFAULT => element.replace('<', "%3c"),
         Some(element) => element,
     }
+/// Access control lists, below it by pattern: see [`acl`].
+pub const ACLS: &str = "/acl";
+
+/// Who may do what to the resources of a pattern: `/acl/<kind of pattern>/<kind of resource>/<name>`, both kinds in small
+/// letters.
+pub fn acl(kind: &str, resource: &str, name: &str) -> String {
+    let (kind, resource) = (kind.to_ascii_lowercase(), resource.to_ascii_lowercase());
+    format!("{ACLS}/{kind}/{resource}/{}", escape(name))
+}
+
+/// The two kinds and the name of the pattern whose node it is.
+pub fn acl_of(path: &str) -> Option<(&str, &str, String)> {
+    let below = path.strip_prefix(ACLS)?.strip_prefix('/')?;
+    let (kind, below) = below.split_once('/')?;
+    let (resource, name) = below.split_once('/')?;
+    Some((kind, resource, unescape(name)?))
 }
 
 /// Makes a name one path element.
@@ -414,6 +430,17 @@ mod tests {
         }
         assert_eq!(topic_of(TOPICS), None);
         assert_eq!(topic_of("/brokers/topics-pub/t"), None);
+    }
+
+    #[test]
+    fn a_pattern_is_known_by_its_node() {
+        for name in ["orders", "*", "a/b", "."] {
+            let path = acl("Prefixed", "TransactionalId", name);
+            let of = ("prefixed", "transactionalid", name.to_owned());
+            assert_eq!(acl_of(&path), Some(of));
+        }
+        assert_eq!(acl("Literal", "Topic", "a/b"), "/acl/literal/topic/a%2fb");
+        assert!(acl_of("/acl/literal/topic").is_none() && acl_of("/acl").is_none());
     }
 
     #[test]

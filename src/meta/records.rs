@@ -128,6 +128,28 @@ pub struct ConfigRecord {
     pub config: BTreeMap<String, String>,
 }
 
+/// `/acl/<kind of pattern>/<kind of resource>/<name>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AclRecord {
+    /// Record version.
+    pub version: u32,
+    /// Who may or may not do what to the resources of the pattern.
+    pub acls: Vec<AclEntryRecord>,
+}
+
+/// One entry of an [`AclRecord`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AclEntryRecord {
+    /// As `User:name`.
+    pub principal: String,
+    /// From where; `*` for everywhere.
+    pub host: String,
+    /// What, in Kafka's words, such as `DescribeConfigs`.
+    pub operation: String,
+    /// `Allow` or `Deny`.
+    pub permission: String,
+}
+
 /// `/brokers/deleted/<topic id>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeletedTopicRecord {

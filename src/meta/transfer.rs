@@ -15,7 +15,7 @@ const TAKEN: &[&str] = &[
     paths::TOPICS,
     paths::DELETED,
     "/config",
-    "/acl",
+    paths::ACLS,
     paths::GROUPS,
     paths::COORDINATORS,
     paths::PRODUCERS,
@@ -246,6 +246,7 @@ mod tests {
             put("/producers/3/1007", "{}"),
             put("/consumers/g/offsets/t/0-0", "{\"offset\":7}"),
             put("/consumers/g/ids/m", "{}"),
+            put("/acl/literal/topic/*", "{\"acls\":[]}"),
             Op::put("/config/x/y", Bytes::from_static(&[0xff, 0])),
         ];
         from.multi(ops).await.unwrap();
@@ -259,6 +260,8 @@ mod tests {
         assert_eq!(&offset.data[..], b"{\"offset\":7}");
         let states = to.get("/brokers/topics/t/partitions/0").await.unwrap();
         assert_eq!(&states.unwrap().data[..], b"{\"partitions\":{}}");
+        let acl = to.get("/acl/literal/topic/*").await.unwrap().unwrap();
+        assert_eq!(&acl.data[..], b"{\"acls\":[]}");
         assert_eq!(
             &to.get("/config/x/y").await.unwrap().unwrap().data[..],
             [0xff, 0]
