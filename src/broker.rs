@@ -268,6 +268,7 @@ impl Broker {
             peers,
             users,
             producer_ids: ProducerIds::new(meta),
+            authorizer: config.authorizer(),
             throttles: Throttles::default(),
             fetch_sessions: FetchSessions::new(sessions),
             memory,

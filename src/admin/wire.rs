@@ -12,7 +12,8 @@ use metaq_protocol::protocol::Request;
 use super::errors::ApiError;
 use crate::api::{self, Body, Caller, Context, Piece, Stage};
 use crate::observe::Client;
-use crate::session::{ListenerInfo, SecurityProtocol, Session};
+use crate::security::SUPER_KIND;
+use crate::session::{ListenerInfo, Principal, SecurityProtocol, Session};
 
 /// What the dashboard calls itself.
 const NAME: &str = "metaq-dashboard";
@@ -24,9 +25,11 @@ const ANSWER_MAX: Duration = Duration::from_secs(20);
 static LISTENER: LazyLock<Arc<ListenerInfo>> =
     LazyLock::new(|| Arc::new(ListenerInfo::new("DASHBOARD", SecurityProtocol::Plaintext)));
 
+/// The dashboard asks for its own permission, its token, and is above access control lists.
 fn session_of(peer: SocketAddr) -> Arc<Session> {
     let client = Arc::new(Client::without_connection(peer, NAME));
-    Arc::new(Session::new(LISTENER.clone(), client))
+    let principal = Principal::new(SUPER_KIND, NAME);
+    Arc::new(Session::of_principal(LISTENER.clone(), client, principal))
 }
 
 /// Asks this broker for a visitor.

@@ -1,40 +1,17 @@
 //! Whether a client may do what it asks for (KIP-11): the one door for all APIs. What an API needs stands in its row of the
 //! table; handlers ask here by resource, in their first lines.
 //!
-//! Everything is allowed to everybody, but for what MetaQ's `acceptPublish` and `acceptSubscribe` take away from all.
+//! With an authorizer the access control lists decide (see [`crate::security`]); without one everything is allowed to
+//! everybody, but for what MetaQ's `acceptPublish` and `acceptSubscribe` take away from all.
 
 use std::fmt;
 
 use metaq_protocol::messages::ApiKey;
 
 use super::context::{Caller, Context};
+use crate::security::CLUSTER_NAME;
+pub(super) use crate::security::{Operation, ResourceKind};
 use crate::session::Session;
-
-/// What is done to a resource (Kafka's AclOperation).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Operation {
-    Read = 3,
-    Write = 4,
-    Create = 5,
-    Delete = 6,
-    Alter = 7,
-    Describe = 8,
-    ClusterAction = 9,
-    DescribeConfigs = 10,
-    AlterConfigs = 11,
-    IdempotentWrite = 12,
-    TwoPhaseCommit = 15,
-}
-
-/// Of what kind a resource is (Kafka's ResourceType).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ResourceKind {
-    Topic,
-    Group,
-    Cluster,
-    TransactionalId,
-}
 
 /// What something is done to.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +29,15 @@ impl Resource<'_> {
             Self::Group(_) => ResourceKind::Group,
             Self::Cluster => ResourceKind::Cluster,
             Self::TransactionalId(_) => ResourceKind::TransactionalId,
+        }
+    }
+}
+
+impl Resource<'_> {
+    fn name(&self) -> &str {
+        match self {
+            Self::Topic(name) | Self::Group(name) | Self::TransactionalId(name) => name,
+            Self::Cluster => CLUSTER_NAME,
         }
     }
 }
@@ -79,7 +65,7 @@ pub(super) struct Denied {
     why: String,
 }
 
-/// Whether a client may do this.
+/// Whether a client may do this, where it asked for it by name: what is denied is seen by [`denied`].
 #[inline]
 pub(super) fn authorize(
     cx: &Context,
@@ -87,24 +73,68 @@ pub(super) fn authorize(
     operation: Operation,
     resource: Resource<'_>,
 ) -> Result<(), Denied> {
-    let kind = resource.kind();
+    check_table(caller, operation, resource.kind());
+    if let Resource::Topic(topic) = resource {
+        accepts(cx, caller.key, topic)?;
+    }
+    match allows(cx, &caller.session, operation, resource) {
+        true => Ok(()),
+        false => Err(denied(caller, operation, resource)),
+    }
+}
+
+/// Whether a client may do this, where only what it may is shown to it: nothing is denied then.
+#[inline]
+pub(super) fn is_permitted(
+    cx: &Context,
+    caller: &Caller,
+    operation: Operation,
+    resource: Resource<'_>,
+) -> bool {
+    check_table(caller, operation, resource.kind());
+    allows(cx, &caller.session, operation, resource)
+}
+
+/// Whether a client may do something to any resource of a kind.
+pub(super) fn is_permitted_some(
+    cx: &Context,
+    caller: &Caller,
+    operation: Operation,
+    kind: ResourceKind,
+) -> bool {
+    check_table(caller, operation, kind);
+    let Some(authorizer) = &cx.authorizer else {
+        return true;
+    };
+    let who = (caller.session.principal(), caller.session.peer_ip());
+    cx.cluster
+        .with_acls(|acls| authorizer.allows_some(acls, who, operation, kind))
+}
+
+#[inline]
+fn check_table(caller: &Caller, operation: Operation, kind: ResourceKind) {
     debug_assert!(
         super::needs_of(caller.key).contains(&(operation, kind)),
         "the table does not say that API {} needs {operation:?} of a {kind:?}",
         caller.key
     );
-    if let Resource::Topic(topic) = resource {
-        accepts(cx, caller.key, topic)?;
-    }
-    match allows(&caller.session, operation, resource) {
-        true => Ok(()),
-        false => Err(Denied {
-            kind,
-            why: format!(
-                "{} may not do {operation:?} to {resource}",
-                caller.session.principal()
-            ),
-        }),
+}
+
+/// Every decision that denies what a client asked for by name comes by here, once for each resource.
+#[cold]
+fn denied(caller: &Caller, operation: Operation, resource: Resource<'_>) -> Denied {
+    let principal = caller.session.principal();
+    tracing::debug!(
+        %principal,
+        host = %caller.session.peer_ip(),
+        api = caller.key,
+        operation = operation.word(),
+        %resource,
+        "denied"
+    );
+    Denied {
+        kind: resource.kind(),
+        why: format!("{principal} may not do {operation:?} to {resource}"),
     }
 }
 
@@ -143,16 +173,34 @@ fn accepts(cx: &Context, key: i16, topic: &str) -> Result<(), Denied> {
 
 /// Whether a principal has a right; without an authorizer everybody has every one.
 #[inline]
-fn allows(_: &Session, _: Operation, _: Resource<'_>) -> bool {
-    true
+fn allows(cx: &Context, session: &Session, operation: Operation, resource: Resource<'_>) -> bool {
+    let Some(authorizer) = &cx.authorizer else {
+        return true;
+    };
+    let who = (session.principal(), session.peer_ip());
+    let of = (resource.kind(), resource.name());
+    cx.cluster
+        .with_acls(|acls| authorizer.allows(acls, who, operation, of))
+}
+
+/// The same of the cluster, which are none for a client that may not describe it (Kafka's DescribeCluster and Metadata).
+pub(super) fn authorized_cluster_operations(cx: &Context, session: &Session) -> i32 {
+    match allows(cx, session, Operation::Describe, Resource::Cluster) {
+        true => authorized_operations(cx, session, Resource::Cluster),
+        false => 0,
+    }
 }
 
 /// The operations that a client may do to a resource, one bit for each by its code (KIP-430).
-pub(super) fn authorized_operations(session: &Session, resource: Resource<'_>) -> i32 {
+pub(super) fn authorized_operations(
+    cx: &Context,
+    session: &Session,
+    resource: Resource<'_>,
+) -> i32 {
     supported_operations(resource.kind())
         .iter()
-        .filter(|operation| allows(session, **operation, resource))
-        .fold(0, |bits, operation| bits | 1 << (*operation as u8))
+        .filter(|operation| allows(cx, session, **operation, resource))
+        .fold(0, |bits, operation| bits | 1 << operation.code())
 }
 
 /// What can be done to resources of a kind (Kafka's AclEntry.supportedOperations).
@@ -180,25 +228,24 @@ fn supported_operations(kind: ResourceKind) -> &'static [Operation] {
             AlterConfigs,
             IdempotentWrite,
         ],
+        ResourceKind::DelegationToken => &[Describe],
+        ResourceKind::User => &[CreateTokens, DescribeTokens],
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::observe::Client;
-    use crate::session::ListenerInfo;
 
     #[test]
-    fn every_operation_is_allowed_and_answered_in_kafkas_bits() {
-        let client = Arc::new(Client::without_connection(([127, 0, 0, 1], 1).into(), "x"));
-        let session = Session::new(Arc::new(ListenerInfo::plaintext()), client);
-        let bits = |resource| authorized_operations(&session, resource);
-        // As Kafka 4.1 answers without an authorizer.
-        assert_eq!(bits(Resource::Topic("t")), 0b1101_1111_1000);
-        assert_eq!(bits(Resource::Group("g")), 0b1101_0100_1000);
-        assert_eq!(bits(Resource::Cluster), 0b1_1111_1010_0000);
+    fn operations_are_answered_in_kafkas_bits() {
+        let bits = |kind| {
+            let all = supported_operations(kind).iter();
+            all.fold(0, |bits, operation| bits | 1 << operation.code())
+        };
+        // As Kafka 4.4 answers without an authorizer.
+        assert_eq!(bits(ResourceKind::Topic), 0b1101_1111_1000);
+        assert_eq!(bits(ResourceKind::Group), 0b1101_0100_1000);
+        assert_eq!(bits(ResourceKind::Cluster), 0b1_1111_1010_0000);
     }
 }

@@ -48,7 +48,7 @@ async fn handle(
             Err(denied) => Err((denied.wire(), None)),
         };
         let operations = match request.include_authorized_operations && found.is_ok() {
-            true => authorized_operations(&caller.session, resource),
+            true => authorized_operations(&cx, &caller.session, resource),
             false => OPERATIONS_OMITTED,
         };
         groups.push(described(group_id, found).with_authorized_operations(operations));

@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::observe::{EventKind, Happened, Observe};
 use crate::partition::{Cleaner, Partitions};
 use crate::peer::{Lane, PeerAddress, Peers};
+use crate::security::Authorizer;
 use crate::session::Session;
 use crate::share::Shares;
 use crate::telemetry::Telemetry;
@@ -34,6 +35,8 @@ const LENGTH_BYTES: usize = 4;
 pub struct Context {
     /// The configuration in force.
     pub config: Arc<LiveConfig>,
+    /// Who decides what clients may do, where anybody does.
+    pub authorizer: Option<Authorizer>,
     /// The cluster.
     pub cluster: Arc<Cluster>,
     /// The partitions it leads.

@@ -8,7 +8,7 @@ use metaq_protocol::ResponseError;
 use metaq_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use metaq_protocol::messages::{ApiKey, BrokerId, DescribeClusterRequest, DescribeClusterResponse};
 
-use super::authorize::{Resource, authorized_operations};
+use super::authorize::authorized_cluster_operations;
 use super::shared::{OPERATIONS_OMITTED, message, text};
 use super::{Api, Caller, Context, Order, serve};
 
@@ -58,7 +58,7 @@ async fn handle(
         .with_controller_id(BrokerId(image.controller_id))
         .with_brokers(brokers.collect())
         .with_cluster_authorized_operations(if asked {
-            authorized_operations(&caller.session, Resource::Cluster)
+            authorized_cluster_operations(&cx, &caller.session)
         } else {
             OPERATIONS_OMITTED
         })

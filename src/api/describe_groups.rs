@@ -50,7 +50,7 @@ async fn handle(
             Err(_) => false,
         };
         let operations = match asked && is_described {
-            true => authorized_operations(&caller.session, resource),
+            true => authorized_operations(&cx, &caller.session, resource),
             false => OPERATIONS_OMITTED,
         };
         let group = DescribedGroup::default().with_authorized_operations(operations);

@@ -100,6 +100,7 @@ async fn handle(
                     ResponseError::UnknownTopicOrPartition
                     | ResponseError::InvalidTopicException => refusal
                         .with_topic_authorized_operations(authorized_operations(
+                            &cx,
                             &caller.session,
                             resource,
                         )),
@@ -112,7 +113,7 @@ async fn handle(
         let end = topic.partitions.len().min(start.saturating_add(left));
         response
             .topics
-            .push(described(&image, &caller.session, &topic, start..end));
+            .push(described(&cx, &image, &caller.session, &topic, start..end));
         left -= end.saturating_sub(start);
         if end < topic.partitions.len() {
             response.next_cursor = Some(cursor(&name, end));
@@ -149,6 +150,7 @@ fn last_known_leader(info: &PartitionInfo) -> &[i32] {
 }
 
 fn described(
+    cx: &Context,
     image: &Image,
     session: &Session,
     topic: &Topic,
@@ -174,6 +176,7 @@ fn described(
         .with_topic_id(topic.id)
         .with_is_internal(is_internal_name(&topic.name))
         .with_topic_authorized_operations(authorized_operations(
+            cx,
             session,
             Resource::Topic(&topic.name),
         ))

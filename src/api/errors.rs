@@ -4,7 +4,7 @@ use metaq_protocol::ResponseError;
 use metaq_protocol::batch::BatchError;
 
 use super::authorize::{Denied, ResourceKind};
-use crate::cluster::{ClusterError, ElectionRefusal, IsrRefusal, ReassignmentRefusal};
+use crate::cluster::{AclRefusal, ClusterError, ElectionRefusal, IsrRefusal, ReassignmentRefusal};
 use crate::config::TopicConfigError;
 use crate::group::GroupError;
 use crate::log::{LogError, ProducerError};
@@ -34,6 +34,10 @@ impl WireError for Denied {
             ResourceKind::Group => ResponseError::GroupAuthorizationFailed,
             ResourceKind::Cluster => ResponseError::ClusterAuthorizationFailed,
             ResourceKind::TransactionalId => ResponseError::TransactionalIdAuthorizationFailed,
+            // As Kafka, which has no code for users.
+            ResourceKind::DelegationToken | ResourceKind::User => {
+                ResponseError::DelegationTokenAuthorizationFailed
+            }
         }
     }
 }
@@ -201,6 +205,15 @@ impl WireError for ClusterError {
             Self::Meta(MetaError::TooLarge(_)) => ResponseError::InvalidPartitions,
             Self::Meta(_) => ResponseError::UnknownServerError,
             Self::Storage(_) | Self::DataDir(_) => ResponseError::KafkaStorageError,
+        }
+    }
+}
+
+impl WireError for AclRefusal {
+    fn wire(&self) -> ResponseError {
+        match self {
+            Self::Bindings | Self::Pattern | Self::Creations => ResponseError::PolicyViolation,
+            Self::Deletions => ResponseError::InvalidRequest,
         }
     }
 }

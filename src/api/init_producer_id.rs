@@ -15,7 +15,7 @@ use std::sync::Arc;
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::{ApiKey, InitProducerIdRequest, InitProducerIdResponse, ProducerId};
 
-use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize};
+use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize, is_permitted_some};
 use super::errors::WireError;
 use super::in_transaction::fenced_before;
 use super::{Api, Caller, Context, Order, serve};
@@ -26,6 +26,7 @@ pub(super) const API: Api = Api {
     order: Order::Alone,
     needs: &[
         (Operation::IdempotentWrite, ResourceKind::Cluster),
+        (Operation::Write, ResourceKind::Topic),
         (Operation::Write, ResourceKind::TransactionalId),
         (Operation::TwoPhaseCommit, ResourceKind::TransactionalId),
     ],
@@ -81,7 +82,11 @@ async fn handle(
 
 fn may_begin(cx: &Context, caller: &Caller, request: &InitProducerIdRequest) -> Result<(), Denied> {
     let Some(id) = &request.transactional_id else {
-        return authorize(cx, caller, Operation::IdempotentWrite, Resource::Cluster);
+        // Who may write to any topic may do so idempotently (KIP-679).
+        return match is_permitted_some(cx, caller, Operation::Write, ResourceKind::Topic) {
+            true => Ok(()),
+            false => authorize(cx, caller, Operation::IdempotentWrite, Resource::Cluster),
+        };
     };
     let id = Resource::TransactionalId(id);
     authorize(cx, caller, Operation::Write, id)?;

@@ -14,10 +14,13 @@ use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
 use metaq_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
-use metaq_protocol::messages::{ApiKey, BrokerId, MetadataRequest, MetadataResponse};
+use metaq_protocol::messages::{ApiKey, BrokerId, MetadataRequest, MetadataResponse, TopicName};
 
 use super::applied::{Expected, answer_when_applied, wait_until_applied};
-use super::authorize::{Operation, Resource, ResourceKind, authorize, authorized_operations};
+use super::authorize::{
+    Operation, Resource, ResourceKind, authorize, authorized_cluster_operations,
+    authorized_operations, is_permitted, permitted,
+};
 use super::context::REFUSALS_NOTED_MAX;
 use super::create_topics::are_too_many;
 use super::errors::WireError;
@@ -35,6 +38,7 @@ pub(super) const API: Api = Api {
         (Operation::Describe, ResourceKind::Topic),
         (Operation::Create, ResourceKind::Topic),
         (Operation::Create, ResourceKind::Cluster),
+        (Operation::Describe, ResourceKind::Cluster),
     ],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
@@ -62,15 +66,16 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
         named.insert((topic.topic_id, name))
     });
     let may_create = caller.version < 4 || request.allow_auto_topic_creation;
-    if may_create && cx.config.flag("auto.create.topics.enable") {
-        create_missing(&cx, &caller, &asked).await;
-    }
+    let uncreated = match may_create && cx.config.flag("auto.create.topics.enable") {
+        true => create_missing(&cx, &caller, &asked).await,
+        false => HashSet::new(),
+    };
     let image = cx.cluster.image();
     let with_operations = request.include_topic_authorized_operations;
-    let describe = |topic: &Arc<Topic>| described(&caller, &image, topic, with_operations);
+    let describe = |topic: &Arc<Topic>| described(&cx, &caller, &image, topic, with_operations);
     let may_describe = |topic: &&Arc<Topic>| {
         let topic = Resource::Topic(&topic.name);
-        authorize(&cx, &caller, Operation::Describe, topic).is_ok()
+        is_permitted(&cx, &caller, Operation::Describe, topic)
     };
     let topics: Vec<MetadataResponseTopic> = match all {
         true => {
@@ -81,7 +86,7 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
         false => asked
             .iter()
             .map(|asked| {
-                find(&cx, &caller, &image, asked, with_operations)
+                find(&cx, &caller, &image, &uncreated, asked, with_operations)
                     .map_or_else(|refusal| *refusal, |topic| describe(&topic))
             })
             .collect(),
@@ -108,7 +113,7 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: MetadataRequest) -> M
         .with_controller_id(BrokerId(image.controller_id))
         .with_topics(topics)
         .with_cluster_authorized_operations(if with_operations {
-            authorized_operations(&caller.session, Resource::Cluster)
+            authorized_cluster_operations(&cx, &caller.session)
         } else {
             OPERATIONS_OMITTED
         })
@@ -137,24 +142,37 @@ fn of_no_name(version: i16, asked: &[MetadataRequestTopic]) -> Option<MetadataRe
     Some(refusal)
 }
 
-async fn create_missing(cx: &Context, caller: &Caller, asked: &[MetadataRequestTopic]) {
+/// Creates topics that are missing, where the client may see and create them; those that it may see and not create.
+async fn create_missing(
+    cx: &Context,
+    caller: &Caller,
+    asked: &[MetadataRequestTopic],
+) -> HashSet<TopicName> {
     let image = cx.cluster.image();
     let names = asked
         .iter()
         .filter(|topic| topic.topic_id.is_nil())
         .filter_map(|topic| topic.name.as_ref());
-    let may_create_all = authorize(cx, caller, Operation::Create, Resource::Cluster).is_ok();
-    let may_create = |name: &str| {
-        may_create_all || authorize(cx, caller, Operation::Create, Resource::Topic(name)).is_ok()
+    let is_missing = |name: &&TopicName| {
+        image.topic_or_internal(name).is_none()
+            && is_permitted(cx, caller, Operation::Describe, Resource::Topic(name))
     };
-    let may_be_made = |name: &str| check_topic_name(name).is_ok() && !is_reserved_name(name);
-    let is_missing = |name: &str| image.topic_or_internal(name).is_none();
-    let missing = |name: &&str| is_missing(name) && may_be_made(name) && may_create(name);
-    let missing: Vec<NewTopic> = names
-        .map(|name| name.as_str())
-        .filter(missing)
-        .map(NewTopic::with_defaults)
-        .collect();
+    let may_create_all = is_permitted(cx, caller, Operation::Create, Resource::Cluster);
+    let (missing, denied) = permitted(names.filter(is_missing), |name| match may_create_all {
+        true => Ok(()),
+        false => authorize(cx, caller, Operation::Create, Resource::Topic(name)),
+    });
+    let may_be_made = |name: &&TopicName| check_topic_name(name).is_ok() && !is_reserved_name(name);
+    let missing = missing.into_iter().filter(may_be_made);
+    create(
+        cx,
+        missing.map(|name| NewTopic::with_defaults(name)).collect(),
+    )
+    .await;
+    denied.into_iter().map(|(name, _)| name.clone()).collect()
+}
+
+async fn create(cx: &Context, missing: Vec<NewTopic>) {
     if missing.is_empty() || are_too_many(cx, &missing) {
         return;
     }
@@ -184,6 +202,7 @@ fn find(
     cx: &Context,
     caller: &Caller,
     image: &Image,
+    uncreated: &HashSet<TopicName>,
     asked: &MetadataRequestTopic,
     with_operations: bool,
 ) -> Result<Arc<Topic>, Box<MetadataResponseTopic>> {
@@ -204,8 +223,9 @@ fn find(
         Box::new(refusal)
     };
     let may_describe = |name: &str| {
+        // Whether it is an internal one is not told either.
         authorize(cx, caller, Operation::Describe, Resource::Topic(name))
-            .map_err(|denied| refuse(denied.wire()))
+            .map_err(|denied| Box::new(refuse(denied.wire()).with_is_internal(false)))
     };
     if !asked.topic_id.is_nil() {
         let known = image.topic_by_id(asked.topic_id).cloned();
@@ -216,16 +236,23 @@ fn find(
     // Of what is not there too, as by Kafka.
     let nothing = |error: ResponseError| {
         let operations = match with_operations {
-            true => authorized_operations(&caller.session, Resource::Topic(name)),
+            true => authorized_operations(cx, &caller.session, Resource::Topic(name)),
             false => OPERATIONS_OMITTED,
         };
         let refusal = refuse(error).with_topic_authorized_operations(operations);
         Box::new(refusal)
     };
+    may_describe(name)?;
+    if asked
+        .name
+        .as_ref()
+        .is_some_and(|name| uncreated.contains(name))
+    {
+        return Err(refuse(ResponseError::TopicAuthorizationFailed));
+    }
     if check_topic_name(name).is_err() {
         return Err(nothing(ResponseError::InvalidTopicException));
     }
-    may_describe(name)?;
     image
         .topic_or_internal(name)
         .ok_or_else(|| nothing(crate::partition::PartitionError::Unknown.wire()))
@@ -243,6 +270,7 @@ pub const CLI_CLIENT_ID: &str = "metaq-cli";
 pub const IDENTITY_TAG: i32 = 10_000;
 
 fn described(
+    cx: &Context,
     caller: &Caller,
     image: &Image,
     topic: &Topic,
@@ -280,7 +308,7 @@ fn described(
         .with_is_internal(is_internal_name(&topic.name))
         .with_partitions(topic.partitions.iter().enumerate().map(partition).collect())
         .with_topic_authorized_operations(if with_operations {
-            authorized_operations(&caller.session, Resource::Topic(&topic.name))
+            authorized_operations(cx, &caller.session, Resource::Topic(&topic.name))
         } else {
             OPERATIONS_OMITTED
         })

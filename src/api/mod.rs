@@ -1,6 +1,7 @@
 //! One file a Kafka API, named for it. A handler gets a decoded request and gives the latest version's response
 //! type; the loops that they share (look up, fill the error, keep order) live here and in `shared`.
 
+mod acl_bindings;
 mod add_offsets_to_txn;
 mod add_partitions_to_txn;
 mod admission;
@@ -367,6 +368,22 @@ where
             None => serve(cx, caller, frame, stage, handle).await,
         }
     })
+}
+
+/// Ends the connection of a request that is not to be read any further, and starts any other one.
+fn unless<R: Request>(
+    is_unreadable: fn(&R) -> bool,
+    why: &str,
+    frame: RequestFrame,
+    start: impl FnOnce(RequestFrame) -> Answer,
+) -> Answer {
+    match frame::decode::<R>(&frame) {
+        Ok(request) if is_unreadable(&request) => {
+            let why = why.to_owned();
+            Box::pin(async { Ok(Body::Close(why).into()) })
+        }
+        _ => start(frame),
+    }
 }
 
 #[cfg(test)]

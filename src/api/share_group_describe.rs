@@ -42,7 +42,7 @@ async fn handle(
     for group_id in request.group_ids {
         let found = describe(&cx, &caller, &group_id).await;
         let operations = match request.include_authorized_operations && found.is_ok() {
-            true => authorized_operations(&caller.session, Resource::Group(&group_id)),
+            true => authorized_operations(&cx, &caller.session, Resource::Group(&group_id)),
             false => OPERATIONS_OMITTED,
         };
         let group = match found {

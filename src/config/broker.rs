@@ -91,6 +91,13 @@ const DYNAMIC: &[&str] = &[
     "socket.request.stall.ms",
 ];
 
+/// None, and what Kafka calls the one that there is.
+const AUTHORIZERS: &[&str] = &[
+    "",
+    "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "kafka.security.authorizer.AclAuthorizer",
+];
+
 /// The broker's own configurations. Defaults for topics come beside them from [`TOPIC_KEYS`].
 const OWN_KEYS: &[BrokerKey] = &[
     key!(
@@ -134,6 +141,27 @@ const OWN_KEYS: &[BrokerKey] = &[
         Kind::Text,
         "",
         "Address told to clients as PLAINTEXT://host:port."
+    ),
+    key!(
+        "authorizer.class.name",
+        None,
+        Kind::Choice(AUTHORIZERS),
+        "",
+        "Who decides what clients may do: Kafka's StandardAuthorizer by access control lists (its older AclAuthorizer is the same here), or nobody, and everything is allowed."
+    ),
+    key!(
+        "super.users",
+        None,
+        Kind::Text,
+        "",
+        "Principals that may do everything whatever the access control lists say, as User:a;User:b."
+    ),
+    key!(
+        "allow.everyone.if.no.acl.found",
+        None,
+        Kind::Bool,
+        "false",
+        "Whether everybody may do everything to a resource that no access control list is of."
     ),
     key!(
         "dashboard.http.port",

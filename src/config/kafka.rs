@@ -258,9 +258,6 @@ const PREFIXES_NOT_SERVED: &[(&str, &str)] = &[
     ("sasl.server.callback.handler.class", NO_PLUGINS),
     ("sasl.login.", NO_PLUGINS),
     ("sasl.client.callback.handler.class", NO_PLUGINS),
-    ("authorizer.", NO_ACLS),
-    ("super.users", NO_ACLS),
-    ("allow.everyone.if.no.acl.found", NO_ACLS),
     (
         "principal.builder.class",
         "ssl.principal.mapping.rules make names of certificates",
@@ -274,7 +271,6 @@ const PREFIXES_NOT_SERVED: &[(&str, &str)] = &[
 ];
 
 const JAAS: &str = "users are kept in the coordination tree (metaq user add), the first one is admin.user, and the brokers' own inter.broker.user";
-const NO_ACLS: &str = "this version has no ACLs; keep the port in a network that you trust";
 const NO_PLUGINS: &str = "there are no plug-ins";
 const PEM_ALONE: &str = "keys and certificates are PEM files that need no password: openssl pkcs8 -in KEY -out KEY.pem decrypts a key";
 

@@ -191,6 +191,9 @@ impl Config {
                 "group.min.session.timeout.ms={low} is above group.max.session.timeout.ms={high}"
             )));
         }
+        if let Err(error) = self.read_authorizer() {
+            problems.push(Problem::general(format!("super.users: {error}")));
+        }
         // As Kafka's KafkaConfig: what the keys of a pass fit into.
         let threads = self.number("log.cleaner.threads");
         let memory = self.number("log.cleaner.dedupe.buffer.size");

@@ -22,6 +22,8 @@ mod value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::security::{Authorizer, SuperUserError};
+
 pub use broker::{
     BrokerKey, broker_key, broker_keys, canonical, nearest, unknown as unknown_broker_key,
 };
@@ -154,6 +156,20 @@ impl Config {
     /// The switch in force.
     pub fn flag(&self, name: &str) -> bool {
         Value::boolean(self.text(name)).unwrap_or(false)
+    }
+
+    /// Who decides what clients may do, where anybody does.
+    pub fn authorizer(&self) -> Option<Authorizer> {
+        // A configuration whose super users cannot be read is refused when it is loaded.
+        self.read_authorizer()
+            .unwrap_or_else(|_| Some(Authorizer::default()))
+    }
+
+    fn read_authorizer(&self) -> Result<Option<Authorizer>, SuperUserError> {
+        let allow_without_acls = self.flag("allow.everyone.if.no.acl.found");
+        let authorizer = Authorizer::new(self.text("super.users"), allow_without_acls)?;
+        let is_on = !self.text("authorizer.class.name").is_empty();
+        Ok(is_on.then_some(authorizer))
     }
 
     /// Where a setting came from; `None` for a default.

@@ -330,6 +330,8 @@ pub fn entity(name: Option<&str>) -> String {
         Some(element) if element == CONFIG_DEFAULT => element.replace('<', "%3c"),
         Some(element) => element,
     }
+}
+
 /// Access control lists, below it by pattern: see [`acl`].
 pub const ACLS: &str = "/acl";
 

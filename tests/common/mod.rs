@@ -69,6 +69,18 @@ impl Running {
         Client::connect(self.address())
     }
 
+    /// One that comes from another address of this machine.
+    pub fn client_from(&self, host: [u8; 4]) -> Client {
+        let stream = self.runtime.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind((host, 0).into()).unwrap();
+            let stream = socket.connect(self.address()).await.unwrap();
+            stream.into_std().unwrap()
+        });
+        stream.set_nonblocking(false).unwrap();
+        Client::over(stream)
+    }
+
     /// The body and status of a page of the dashboard.
     pub fn page(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.broker().dashboard_address().unwrap()).unwrap();
@@ -97,7 +109,10 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Self::over(TcpStream::connect(address).unwrap())
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
