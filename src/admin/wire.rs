@@ -12,8 +12,9 @@ use metaq_protocol::protocol::Request;
 use super::errors::ApiError;
 use crate::api::{self, Body, Caller, Context, Piece, Stage};
 use crate::observe::Client;
+use crate::principal::Principal;
 use crate::security::SUPER_KIND;
-use crate::session::{ListenerInfo, Principal, SecurityProtocol, Session};
+use crate::session::{ListenerInfo, SecurityProtocol, Session};
 
 /// What the dashboard calls itself.
 const NAME: &str = "metaq-dashboard";

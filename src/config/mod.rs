@@ -167,7 +167,14 @@ impl Config {
 
     fn read_authorizer(&self) -> Result<Option<Authorizer>, SuperUserError> {
         let allow_without_acls = self.flag("allow.everyone.if.no.acl.found");
-        let authorizer = Authorizer::new(self.text("super.users"), allow_without_acls)?;
+        let mut authorizer = Authorizer::new(self.text("super.users"), allow_without_acls)?;
+        // They are there to make everybody else.
+        for user in ["admin.user", "inter.broker.user"] {
+            match self.text(user) {
+                "" => {}
+                user => authorizer = authorizer.with_super_user(user),
+            }
+        }
         let is_on = !self.text("authorizer.class.name").is_empty();
         Ok(is_on.then_some(authorizer))
     }

@@ -44,6 +44,12 @@ impl Authorizer {
         })
     }
 
+    /// With one more super user.
+    pub fn with_super_user(mut self, user: &str) -> Self {
+        self.super_users.insert(Principal::user(user));
+        self
+    }
+
     /// Whether a principal may do everything.
     pub fn is_super(&self, principal: &Principal) -> bool {
         principal.kind() == SUPER_KIND || self.super_users.contains(principal)
