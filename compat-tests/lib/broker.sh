@@ -129,3 +129,39 @@ write_ctl() { # dir log ready [port command]…
   } >"$dir/ctl"
   chmod +x "$dir/ctl"
 }
+
+# Several brokers that form a cluster and take nobody who is not known: TLS and SASL between them too, access control lists, and for
+# clients a listener for each way in. Adds to DIR/env SECURITY, where certificates and clients' settings are, and the
+# addresses of each way.
+secured_ctl() { # dir brokers zookeeper-dir root [setting…]
+  local dir=$1 brokers=$2 root_path=$4 ports n way settings password bootstrap="" commands=() ZOOKEEPER ZOOKEEPER_CTL
+  local security=$dir/security
+  declare -A addresses=()
+  . "$3/env"
+  "$(metaq_bin)" secure --directory "$security" --host 127.0.0.1 >"$dir/secure.log" || return
+  password=$(sed -n 's/^admin.password=//p' "$security/server.ini")
+  read -r -a ports < <(free_ports $((brokers * 5)))
+  for n in $(seq 0 $((brokers - 1))); do
+    local listeners="" at=$n
+    for way in SASL_SSL SASL_PLAINTEXT SSL PLAINTEXT; do
+      listeners+=",$way://127.0.0.1:${ports[$at]}"
+      addresses[$way]+=",127.0.0.1:${ports[$at]}"
+      at=$((at + brokers))
+    done
+    settings=("listeners=${listeners#,}" "advertised.listeners=${listeners#,}" inter.broker.listener.name=SASL_SSL
+      "tls.certificate=$security/broker.pem" "tls.key=$security/broker.key" "tls.ca=$security/ca.pem"
+      listener.name.ssl.ssl.client.auth=required 'listener.name.ssl.ssl.principal.mapping.rules=RULE:^CN=(.*?)(,.*)?$/$1/,DEFAULT'
+      sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512 admin.user=admin "admin.password=$password"
+      inter.broker.user=broker inter.broker.password=between-brokers
+      authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+      "brokerId=$n" zk.zkEnable=true "zk.zkConnect=$ZOOKEEPER" "zk.zkRoot=$root_path" "zk.zkSessionTimeoutMs=$session_timeout_ms" "${@:5}")
+    commands+=("${ports[$n]}" "'$(metaq_bin)' start --set dashboardHttpPort=${ports[$at]} --set dataPath='$dir/data-$n'$(printf " --set '%s'" $common_settings "${settings[@]}") \${EXTRA:-}")
+  done
+  {
+    echo "export BROKER_CTL=$dir/ctl SECURITY=$security AGAINST= ADMIN_PASSWORD=$password"
+    echo "export BOOTSTRAP=${addresses[SASL_SSL]#,} SASL_PLAINTEXT=${addresses[SASL_PLAINTEXT]#,} SSL=${addresses[SSL]#,} PLAINTEXT=${addresses[PLAINTEXT]#,}"
+    echo "export METAQ_COMMAND_CONFIG=$security/client.properties"
+    echo "export ZOOKEEPER=$ZOOKEEPER ZOOKEEPER_CTL=$ZOOKEEPER_CTL ZOOKEEPER_ROOT=$root_path SESSION_TIMEOUT_MS=$session_timeout_ms"
+  } >"$dir/env"
+  write_ctl "$dir" broker.log true "${commands[@]}"
+}
