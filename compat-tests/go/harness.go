@@ -135,6 +135,11 @@ func main() {
 		runMember(os.Args[2], os.Args[3])
 		return
 	}
+	if len(os.Args) == 2 && os.Args[1] == "security" {
+		fmt.Println("CLIENT franz-go|1.22.3|Go|every mechanism over TLS and without, a certificate|security/franz-go/")
+		run("security/franz-go", securityTests())
+		return
+	}
 	if len(os.Args) == 2 && os.Args[1] == "groups" {
 		runGroups()
 		return

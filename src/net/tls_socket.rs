@@ -48,6 +48,8 @@ pub struct TlsSocket {
     outgoing: BytesMut,
     /// Nothing more comes.
     is_ended: bool,
+    /// A record was wrong: nothing more is taken in or sent.
+    is_broken: bool,
 }
 
 fn invalid(error: rustls::Error) -> io::Error {
@@ -66,7 +68,14 @@ fn take_in(
     loop {
         let UnbufferedStatus { discard, state } = tls.process_tls_records(&mut records[taken..]);
         let mut discarded = discard;
-        match state.map_err(invalid)? {
+        let state = match state {
+            Ok(state) => state,
+            Err(error) => {
+                alert(tls, &mut records[taken + discard..], outgoing);
+                return Err(invalid(error));
+            }
+        };
+        match state {
             ConnectionState::ReadTraffic(mut traffic) => {
                 while let Some(record) = traffic.next_record() {
                     let record = record.map_err(invalid)?;
@@ -86,6 +95,14 @@ fn take_in(
             _ => return Ok((taken + discarded, false)),
         }
         taken += discarded;
+    }
+}
+
+/// Adds what tells the peer of an error. Nothing more is taken in after one.
+fn alert(tls: &mut UnbufferedServerConnection, records: &mut [u8], outgoing: &mut BytesMut) {
+    let UnbufferedStatus { state, .. } = tls.process_tls_records(records);
+    if let Ok(ConnectionState::EncodeTlsData(mut data)) = state {
+        let _ = encode(outgoing, |room| data.encode(room));
     }
 }
 
@@ -121,6 +138,7 @@ impl TlsSocket {
             plain: BytesMut::new(),
             outgoing: BytesMut::new(),
             is_ended: false,
+            is_broken: false,
         })
     }
 
@@ -173,8 +191,8 @@ impl TlsSocket {
                 Ok(taken) => taken,
                 Err(error) => {
                     // The peer is told why, where it still listens.
-                    let _ = take_in(&mut self.tls, &mut [], outgoing, &mut plain);
                     let _ = self.tcp.try_write(outgoing);
+                    self.is_broken = true;
                     return Err(error);
                 }
             };
@@ -193,6 +211,9 @@ impl TlsSocket {
 
     /// Encrypts and begins to send.
     fn seal(&mut self, plain: &[u8]) -> io::Result<()> {
+        if self.is_broken {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let records = plain.len().div_ceil(RECORD_PLAIN_BYTES);
         // A change of keys may come before them.
         let room = plain.len() + (records + 2) * RECORD_OVERHEAD_BYTES;
@@ -342,7 +363,7 @@ impl Socket for TlsSocket {
 /// The peer is told that nothing more comes, so that it can tell an end from a cut.
 impl Drop for TlsSocket {
     fn drop(&mut self) {
-        if !self.outgoing.is_empty() || self.tls.is_handshaking() {
+        if self.is_broken || !self.outgoing.is_empty() || self.tls.is_handshaking() {
             return;
         }
         let UnbufferedStatus { state, .. } = self.tls.process_tls_records(&mut self.incoming);
