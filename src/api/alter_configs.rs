@@ -13,9 +13,11 @@ use metaq_protocol::messages::alter_configs_response::AlterConfigsResourceRespon
 use metaq_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse, ApiKey};
 
 use super::authorize::{Operation, ResourceKind, authorize};
-use super::describe_configs::{BROKER, CLIENT_METRICS, GROUP, TOPIC, config_resource};
+use super::describe_configs::{
+    BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC, config_resource,
+};
 use super::errors::WireError;
-use super::shared::{message, named_twice, optional};
+use super::shared::{named_twice, optional, told};
 use super::{Api, Caller, Context, Order, serve_by_controller};
 use crate::cluster::{ConfigChange, Configured};
 
@@ -73,7 +75,7 @@ async fn handle(
             Ok(()) => response,
             Err((error, why)) => response
                 .with_error_code(error.code())
-                .with_error_message(message(&why)),
+                .with_error_message(told(why)),
         });
     }
     let outcomes = responses.iter().map(|response| {
@@ -108,8 +110,14 @@ pub(super) fn may_alter(
     name: &str,
 ) -> Result<(), (ResponseError, String)> {
     let resource = config_resource(resource_type, name);
-    authorize(cx, caller, Operation::AlterConfigs, resource)
-        .map_err(|denied| (denied.wire(), denied.to_string()))
+    authorize(cx, caller, Operation::AlterConfigs, resource).map_err(|denied| {
+        let why = match resource_type {
+            // Kafka gives the code alone.
+            BROKER_LOGGER => String::new(),
+            _ => denied.to_string(),
+        };
+        (denied.wire(), why)
+    })
 }
 
 /// Changes the configurations of one resource.
@@ -120,7 +128,6 @@ pub(super) async fn apply(
     changes: &[ConfigChange],
     validate_only: bool,
 ) -> Result<(), (ResponseError, String)> {
-    may_alter(cx, caller, resource_type, name)?;
     let what = match resource_type {
         TOPIC => None,
         BROKER => Some(Configured::Broker),
@@ -130,6 +137,7 @@ pub(super) async fn apply(
             return Err((ResponseError::InvalidRequest, unknown_type(other)));
         }
     };
+    may_alter(cx, caller, resource_type, name)?;
     let changed = match what {
         None => {
             cx.cluster

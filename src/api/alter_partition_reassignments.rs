@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use metaq_protocol::messages::alter_partition_reassignments_request::ReassignableTopic;
 use metaq_protocol::messages::alter_partition_reassignments_response::{
     ReassignablePartitionResponse, ReassignableTopicResponse,
 };
@@ -13,7 +14,7 @@ use metaq_protocol::messages::{
     AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, ApiKey,
 };
 
-use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::shared::message;
 use super::{Api, Caller, Context, Order, serve_by_controller};
@@ -44,6 +45,9 @@ async fn handle(
                 .with_error_message(message(&why))
         };
     if let Err(denied) = authorize(&cx, &caller, Operation::Alter, Resource::Cluster) {
+        // Each partition has the error too, and the rest its default (AlterPartitionReassignmentsRequest.getErrorResponse).
+        answer.allow_replication_factor_change = true;
+        answer.responses = of_all(request.topics, &denied);
         return refused(answer, denied.code(), &denied);
     }
     let wanted = request.topics.iter().flat_map(|topic| {
@@ -95,4 +99,19 @@ async fn handle(
     });
     cx.note_all(&caller, outcomes);
     answer
+}
+
+fn of_all(asked: Vec<ReassignableTopic>, denied: &Denied) -> Vec<ReassignableTopicResponse> {
+    let topics = asked.into_iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| {
+            ReassignablePartitionResponse::default()
+                .with_partition_index(partition.partition_index)
+                .with_error_code(denied.code())
+                .with_error_message(message(denied))
+        });
+        ReassignableTopicResponse::default()
+            .with_partitions(partitions.collect())
+            .with_name(topic.name)
+    });
+    topics.collect()
 }

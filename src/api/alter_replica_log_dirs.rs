@@ -14,7 +14,7 @@ use metaq_protocol::messages::alter_replica_log_dirs_response::{
 };
 use metaq_protocol::messages::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, ApiKey};
 
-use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::shared::topic_name;
 use super::{Api, Caller, Context, Order, serve};
@@ -32,7 +32,9 @@ async fn handle(
     caller: Caller,
     request: AlterReplicaLogDirsRequest,
 ) -> AlterReplicaLogDirsResponse {
-    let may_alter = authorize(&cx, &caller, Operation::Alter, Resource::Cluster);
+    if let Err(denied) = authorize(&cx, &caller, Operation::Alter, Resource::Cluster) {
+        return of_all(request, &denied);
+    }
     let mut wanted: BTreeMap<&str, BTreeMap<i32, &str>> = BTreeMap::new();
     for dir in &request.dirs {
         for topic in &dir.topics {
@@ -47,10 +49,7 @@ async fn handle(
         for (index, dir) in indexes {
             // Other tasks run too during a request that names very many.
             tokio::task::coop::consume_budget().await;
-            let begun = match &may_alter {
-                Ok(()) => begin(&cx, topic, index, dir),
-                Err(denied) => Err(denied.wire()),
-            };
+            let begun = begin(&cx, topic, index, dir);
             let error_code = begun.err().map_or(0, |error| error.code());
             let result = AlterReplicaLogDirPartitionResult::default()
                 .with_partition_index(index)
@@ -64,6 +63,22 @@ async fn handle(
         );
     }
     AlterReplicaLogDirsResponse::default().with_results(results)
+}
+
+/// Everything as it is named, with the error (Kafka's AlterReplicaLogDirsRequest.getErrorResponse).
+fn of_all(request: AlterReplicaLogDirsRequest, denied: &Denied) -> AlterReplicaLogDirsResponse {
+    let topics = request.dirs.into_iter().flat_map(|dir| dir.topics);
+    let results = topics.map(|topic| {
+        let partitions = topic.partitions.iter().map(|index| {
+            AlterReplicaLogDirPartitionResult::default()
+                .with_partition_index(*index)
+                .with_error_code(denied.code())
+        });
+        AlterReplicaLogDirTopicResult::default()
+            .with_partitions(partitions.collect())
+            .with_topic_name(topic.name)
+    });
+    AlterReplicaLogDirsResponse::default().with_results(results.collect())
 }
 
 /// The directory is looked at first (Kafka's ReplicaManager.alterReplicaLogDirs).

@@ -73,7 +73,7 @@ async fn find(cx: &Context, caller: &Caller, room: &mut Room, group_id: &GroupId
     // As KafkaApis: a group with a topic that the client may not describe is not described.
     let denied = {
         let all = group.members.iter();
-        let mut topics = all.flat_map(|member| member.topics.iter().chain(names(member)));
+        let mut topics = all.flat_map(names);
         topics.find_map(|topic| {
             let topic = Resource::Topic(topic);
             authorize(cx, caller, Operation::Describe, topic).err()

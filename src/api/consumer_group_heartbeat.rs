@@ -9,9 +9,9 @@ use metaq_protocol::messages::{
 };
 use metaq_protocol::protocol::StrBytes;
 
-use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
-use super::shared::{message, optional, text};
+use super::shared::{optional, text, told};
 use super::{Api, Caller, Context, Order, serve};
 use crate::group::{ConsumerHeartbeat, ConsumerReply, GroupError, Refusal};
 
@@ -43,7 +43,7 @@ async fn handle(
             cx.note(&caller, &group, code, &why);
             ConsumerGroupHeartbeatResponse::default()
                 .with_error_code(code)
-                .with_error_message(message(&why))
+                .with_error_message(told(why))
         }
     }
 }
@@ -53,7 +53,8 @@ async fn answer(
     caller: &Caller,
     request: ConsumerGroupHeartbeatRequest,
 ) -> Result<ConsumerReply, (i16, String)> {
-    let denied = |denied: super::authorize::Denied| (denied.code(), denied.to_string());
+    // Kafka gives the code alone.
+    let denied = |denied: Denied| (denied.code(), String::new());
     let group = Resource::Group(&request.group_id);
     authorize(cx, caller, Operation::Read, group).map_err(denied)?;
     for topic in request.subscribed_topic_names.iter().flatten() {

@@ -82,7 +82,7 @@ async fn create(
         Err(why) => refused(ResponseError::InvalidRequest, &why),
         Ok(_) => match made.next() {
             Some(Err(refusal)) => refused(refusal.wire(), &refusal.to_string()),
-            _ => AclCreationResult::default().with_error_message(None),
+            _ => AclCreationResult::default().with_error_message(message(&"")),
         },
     });
     Ok(results.collect())

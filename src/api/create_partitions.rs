@@ -62,7 +62,10 @@ async fn handle(
         })
         .collect();
     let denied = denied.into_iter();
-    results.extend(denied.map(|(topic, why)| refused(topic.name.clone(), &why)));
+    // Kafka gives the code alone.
+    results.extend(
+        denied.map(|(topic, denied)| refused(topic.name.clone(), &denied).with_error_message(None)),
+    );
     let duplicate = ClusterError::Request(DUPLICATE_NAME.to_owned());
     let twice = named.iter().filter(|(_, count)| **count > 1);
     results.extend(twice.map(|(name, _)| refused(topic_name(name), &duplicate)));

@@ -16,12 +16,15 @@ use metaq_protocol::messages::create_topics_response::{
 use metaq_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse, TopicName};
 
 use super::applied::{Expected, wait_until_applied};
-use super::authorize::{Operation, Resource, ResourceKind, authorize, permitted};
+use super::authorize::{Operation, Resource, ResourceKind, authorize, is_permitted, permitted};
 use super::describe_configs::topic_entries;
 use super::errors::WireError;
 use super::shared::{DUPLICATE_NAME, message, named_twice, optional, text};
 use super::{Api, Caller, Context, Order, serve_by_controller};
 use crate::cluster::{ClusterError, NewTopic, Topic};
+
+/// As Kafka's ControllerApis says it.
+const DENIED: &str = "Authorization failed.";
 
 /// Kafka's ReplicationControlManager.MAX_PARTITIONS_PER_BATCH.
 const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
@@ -42,7 +45,7 @@ async fn handle(
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
     let twice = named_twice(request.topics.iter().map(|topic| topic.name.clone()));
-    let may_create_all = authorize(&cx, &caller, Operation::Create, Resource::Cluster).is_ok();
+    let may_create_all = is_permitted(&cx, &caller, Operation::Create, Resource::Cluster);
     let may_create = |topic: &&CreatableTopic| match may_create_all {
         true => Ok(()),
         false => authorize(
@@ -84,7 +87,9 @@ async fn handle(
         .collect();
     let duplicate = ClusterError::Request(DUPLICATE_NAME.to_owned());
     let denied = denied.into_iter();
-    topics.extend(denied.map(|(topic, why)| refused(topic.name.clone(), &why)));
+    topics.extend(denied.map(|(topic, denied)| {
+        refused(topic.name.clone(), &denied).with_error_message(message(&DENIED))
+    }));
     topics.extend(twice.into_iter().map(|name| refused(name, &duplicate)));
     let outcomes = topics.iter().map(|topic| {
         let why = topic.error_message.as_deref().unwrap_or_default();

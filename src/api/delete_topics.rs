@@ -14,7 +14,7 @@ use metaq_protocol::messages::{ApiKey, DeleteTopicsRequest, DeleteTopicsResponse
 use uuid::Uuid;
 
 use super::applied::{Expected, wait_until_applied};
-use super::authorize::{Operation, Resource, ResourceKind, authorize, permitted};
+use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize, is_permitted};
 use super::errors::WireError;
 use super::shared::{DUPLICATE_NAME, message, topic_name};
 use super::{Api, Caller, Context, Order, serve_by_controller};
@@ -23,7 +23,11 @@ use crate::cluster::{ClusterError, Image, Topic};
 pub(super) const API: Api = Api {
     key: ApiKey::DeleteTopics,
     order: Order::Alone,
-    needs: &[(Operation::Delete, ResourceKind::Topic)],
+    needs: &[
+        (Operation::Delete, ResourceKind::Cluster),
+        (Operation::Delete, ResourceKind::Topic),
+        (Operation::Describe, ResourceKind::Topic),
+    ],
     start: |cx, caller, frame, stage| serve_by_controller(cx, caller, frame, stage, handle),
 };
 
@@ -45,15 +49,12 @@ async fn handle(
             .collect(),
     };
     let is_controller = cx.cluster.is_controller();
-    let (topics, mut responses) = find(&cx.cluster.image(), is_controller, asked);
-    let (topics, denied) = permitted(topics, |topic| {
-        let topic = Resource::Topic(&topic.name);
-        authorize(&cx, &caller, Operation::Delete, topic)
-    });
-    responses.extend(denied.into_iter().map(|(topic, why)| {
-        let name = Some(topic_name(&topic.name));
-        refused(name, topic.id, &why)
-    }));
+    let may_delete_all = is_permitted(&cx, &caller, Operation::Delete, Resource::Cluster);
+    let may = |operation: Operation, name: &str| match may_delete_all {
+        true => Ok(()),
+        false => authorize(&cx, &caller, operation, Resource::Topic(name)),
+    };
+    let (topics, mut responses) = find(&cx.cluster.image(), is_controller, asked, may);
     let outcomes = cx.cluster.controller().delete_topics(&topics).await;
     for (topic, outcome) in topics.iter().zip(outcomes) {
         let name = Some(topic_name(&topic.name));
@@ -88,6 +89,7 @@ fn find(
     image: &Image,
     is_controller: bool,
     asked: Vec<(Option<TopicName>, Uuid)>,
+    may: impl Fn(Operation, &str) -> Result<(), Denied>,
 ) -> (Vec<Arc<Topic>>, Vec<DeletableTopicResult>) {
     let request = |why: &str| ClusterError::Request(why.to_owned());
     let unknown = |error: ClusterError| match is_controller {
@@ -115,17 +117,23 @@ fn find(
         }
     }
     for (name, count) in names {
-        let known = image.topic(&name);
-        let refusal = match known {
-            _ if count > 1 => request(DUPLICATE_NAME),
-            None => unknown(ClusterError::UnknownTopic),
-            Some(topic) if found.contains_key(&topic.id) => request(ID_WAS_SUPPLIED),
-            Some(topic) => {
-                found.insert(topic.id, topic.clone());
-                continue;
-            }
-        };
-        refusals.push(refused(Some(name), Uuid::nil(), &refusal));
+        let deny = |denied: &Denied| refused(Some(name.clone()), Uuid::nil(), denied);
+        let refuse = |error: &ClusterError| refused(Some(name.clone()), Uuid::nil(), error);
+        refusals.push(match image.topic(&name) {
+            _ if count > 1 => refuse(&request(DUPLICATE_NAME)),
+            known => match (may(Operation::Describe, &name), known) {
+                (Err(denied), _) => deny(&denied),
+                (Ok(()), None) => refuse(&unknown(ClusterError::UnknownTopic)),
+                (Ok(()), Some(topic)) => match may(Operation::Delete, &name) {
+                    Err(denied) => deny(&denied),
+                    Ok(()) if found.contains_key(&topic.id) => refuse(&request(ID_WAS_SUPPLIED)),
+                    Ok(()) => {
+                        found.insert(topic.id, topic.clone());
+                        continue;
+                    }
+                },
+            },
+        });
     }
     (found.into_values().collect(), refusals)
 }
@@ -165,7 +173,7 @@ mod tests {
             (None, id),
             named("nowhere"),
         ];
-        let (topics, refusals) = find(&image, true, asked);
+        let (topics, refusals) = find(&image, true, asked, |_, _| Ok(()));
         assert!(topics.is_empty());
         let why: Vec<&str> = refusals
             .iter()
@@ -189,7 +197,7 @@ mod tests {
                 (Some(topic_name("t")), Uuid::nil()),
                 (None, Uuid::from_u128(7)),
             ];
-            let (_, refusals) = find(&Image::default(), is_controller, asked);
+            let (_, refusals) = find(&Image::default(), is_controller, asked, |_, _| Ok(()));
             let mut codes: Vec<i16> = refusals.iter().map(|refusal| refusal.error_code).collect();
             codes.sort_unstable();
             codes

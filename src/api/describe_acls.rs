@@ -63,7 +63,7 @@ async fn handle(
             );
             let found = cx.cluster.with_acls(|acls| found(acls, &filter));
             return DescribeAclsResponse::default()
-                .with_error_message(None)
+                .with_error_message(message(&""))
                 .with_resources(found);
         }
     };

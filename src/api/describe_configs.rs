@@ -302,7 +302,7 @@ fn broker_entries(cx: &Context) -> Vec<Entry> {
         synonyms.push((key.name.into(), key.default.to_owned(), SOURCE_DEFAULT));
         Entry {
             read_only: !key.is_dynamic(),
-            sensitive: key.is_secret(),
+            sensitive: key.is_secret() || key.is_of_plugin(),
             ..Entry::new(key.name, key.kind, key.doc, synonyms)
         }
     };

@@ -41,14 +41,16 @@ async fn handle(
         let may_read = authorize(&cx, &caller, Operation::Read, Resource::Topic(&topic.name));
         let mut partition = |index: i32| {
             let answer = PartitionResponse::default().with_partition_index(index);
-            if let Err(denied) = &may_read {
-                return answer.with_error_code(denied.code());
-            }
             if let Err(error) = check_topic_name(&topic.name) {
                 let error = ClusterError::Name(error);
                 return answer
                     .with_error_code(error.code())
                     .with_error_message(message(&error));
+            }
+            if let Err(denied) = &may_read {
+                return answer
+                    .with_error_code(denied.code())
+                    .with_error_message(message(denied));
             }
             let producers = |partition: Arc<Partition>| {
                 partition.log().with_producers(|all| {

@@ -28,7 +28,7 @@ use super::forward::FORWARDED;
 use super::share_acknowledgements::{Refusal, refusal};
 use super::share_in_flight::{describe_here, is_asked};
 use super::share_state_admin::summary;
-use super::shared::{text, topic_name};
+use super::shared::{text, told, topic_name};
 use super::{Api, Caller, Context, Order, serve};
 use crate::group::GroupError;
 use crate::partition::Isolation;
@@ -67,7 +67,7 @@ async fn handle(
             Ok(topics) => DescribedGroup::default().with_topics(topics),
             Err((error, why)) => DescribedGroup::default()
                 .with_error_code(error.code())
-                .with_error_message(Some(text(why))),
+                .with_error_message(told(why)),
         };
         groups.push(group.with_group_id(asked.group_id));
     }
@@ -80,8 +80,9 @@ async fn describe(
     asked: &AskedGroup,
 ) -> Result<Vec<DescribedTopic>, Refusal> {
     let group_id = &**asked.group_id;
+    // Kafka gives the code alone.
     authorize(cx, caller, Operation::Describe, Resource::Group(group_id))
-        .map_err(|denied| (denied.wire(), denied.to_string()))?;
+        .map_err(|denied| (denied.wire(), String::new()))?;
     let may_see = |name: &str| {
         let topic = Resource::Topic(name);
         authorize(cx, caller, Operation::Describe, topic).is_ok()

@@ -38,14 +38,15 @@ async fn handle(
     request: ElectLeadersRequest,
 ) -> ElectLeadersResponse {
     if let Err(denied) = authorize(&cx, &caller, Operation::Alter, Resource::Cluster) {
-        return ElectLeadersResponse::default().with_error_code(denied.code());
+        let asked = request.topic_partitions.unwrap_or_default();
+        return of_all(caller.version, asked, denied.wire(), &denied);
     }
     let election = match request.election_type {
         _ if caller.version == 0 => Election::Preferred,
         PREFERRED => Election::Preferred,
         UNCLEAN => Election::Unclean,
         FAIL_OVER => Election::FailOver,
-        _ => return of_no_type(request),
+        _ => return of_no_type(caller.version, request),
     };
     let image = cx.cluster.image();
     let all = request.topic_partitions.is_none();
@@ -73,7 +74,7 @@ async fn handle(
         .await;
     let elected = match elected {
         Ok(elected) => elected,
-        Err(error) => return of_all(asked, error.wire(), &error),
+        Err(error) => return of_all(caller.version, asked, error.wire(), &error),
     };
     let mut elected = elected.into_iter();
     let needed = ElectionRefusal::NotNeeded;
@@ -98,14 +99,15 @@ fn partition_result(index: i32, result: Result<(), ElectionRefusal>) -> Partitio
     }
 }
 
-fn of_no_type(request: ElectLeadersRequest) -> ElectLeadersResponse {
+fn of_no_type(version: i16, request: ElectLeadersRequest) -> ElectLeadersResponse {
     let why = format!("Unknown election type {}", request.election_type);
     let asked = request.topic_partitions.unwrap_or_default();
-    of_all(asked, ResponseError::InvalidRequest, &why)
+    of_all(version, asked, ResponseError::InvalidRequest, &why)
 }
 
-/// Each partition has the error too (Kafka's ElectLeadersRequest.getErrorResponse).
+/// Each partition has the error too, and alone in version 0 (Kafka's ElectLeadersRequest.getErrorResponse).
 fn of_all(
+    version: i16,
     asked: Vec<TopicPartitions>,
     error: ResponseError,
     why: &impl std::fmt::Display,
@@ -122,6 +124,6 @@ fn of_all(
             .with_topic(topic.topic)
     });
     ElectLeadersResponse::default()
-        .with_error_code(error.code())
+        .with_error_code(if version > 0 { error.code() } else { 0 })
         .with_replica_election_results(results.collect())
 }

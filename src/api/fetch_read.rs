@@ -10,7 +10,7 @@ use super::errors::WireError;
 use super::fetch_line::PartitionFetch;
 use super::fetch_sessions::FollowerId;
 use super::fetch_throttle::holds_back;
-use super::shared::{BY_ID_VERSION_MIN, LookupError, partition_of, replica_of};
+use super::shared::{BY_ID_VERSION_MIN, LookupError, found_name, partition_of, replica_of};
 use super::{Caller, Context};
 use crate::log::{AbortedTransaction, LogError, Reach, ReadWanted, Slice};
 use crate::partition::{
@@ -116,18 +116,22 @@ pub(super) async fn read_one(
     if key.topic_id.is_nil() && limits.caller.version >= BY_ID_VERSION_MIN {
         return refuse(ResponseError::UnknownTopicId);
     }
-    let partition = match find(cx, wanted, limits) {
-        Ok(partition) => partition,
-        Err(error) => return refuse(error.wire()),
-    };
-    let topic = Resource::Topic(partition.topic());
-    let allowed = match &limits.follower {
-        Some(_) => Ok(()),
-        None => authorize(cx, limits.caller, Operation::Read, topic),
+    let found = find(cx, wanted, limits);
+    let named = found_name(cx, &found, &key.topic, key.topic_id);
+    // Before what is wrong with the partition: that says what is there.
+    let allowed = match (&limits.follower, &named) {
+        (None, Some(topic)) => {
+            authorize(cx, limits.caller, Operation::Read, Resource::Topic(topic))
+        }
+        _ => Ok(()),
     };
     if let Err(denied) = allowed {
         return refuse(denied.wire());
     }
+    let partition = match found {
+        Ok(partition) => partition,
+        Err(error) => return refuse(error.wire()),
+    };
     if let Err(error) = partition.check_epoch(wanted.current_leader_epoch) {
         return refuse(error.wire());
     }

@@ -86,8 +86,14 @@ fn find(cx: &Context, caller: &Caller, key_type: i8, key: &str) -> FoundCoordina
         KEY_TYPE_SHARE => Operation::ClusterAction,
         _ => Operation::Describe,
     };
-    authorize(cx, caller, operation, resource)
-        .map_err(|denied| (denied.wire(), denied.to_string()))?;
+    authorize(cx, caller, operation, resource).map_err(|denied| {
+        let why = match caller.version {
+            ..4 => denied.to_string(),
+            // Kafka gives the code alone.
+            _ => String::new(),
+        };
+        (denied.wire(), why)
+    })?;
     let image = cx.cluster.image();
     let found = image.coordinator_of(Slot::of(key));
     match found.and_then(|broker| Some((broker.id, caller.endpoint_of(broker)?))) {

@@ -19,7 +19,7 @@ use metaq_protocol::messages::{
 use super::alter_configs::{DUPLICATE_KEYS, NAMED_TWICE, apply, may_alter, no_value, unknown_type};
 use super::authorize::{Operation, ResourceKind};
 use super::describe_configs::{BROKER_LOGGER, KINDS};
-use super::shared::{message, named_twice, optional};
+use super::shared::{named_twice, optional, told};
 use super::{Answer, Api, Body, Caller, Context, Order, forward, serve};
 use crate::cluster::ConfigChange;
 use crate::logging;
@@ -75,7 +75,7 @@ async fn handle(
             Ok(()) => response,
             Err((error, why)) => response
                 .with_error_code(error.code())
-                .with_error_message(message(&why)),
+                .with_error_message(told(why)),
         });
     }
     let outcomes = responses.iter().map(|response| {

@@ -26,7 +26,7 @@ pub(super) const API: Api = Api {
 async fn handle(cx: Arc<Context>, caller: Caller, request: JoinGroupRequest) -> JoinGroupResponse {
     let group = Resource::Group(&request.group_id);
     if let Err(denied) = authorize(&cx, &caller, Operation::Read, group) {
-        return failed(caller.version, &denied).with_member_id(request.member_id);
+        return failed(caller.version, &denied);
     }
     let group_id = request.group_id.to_string();
     let member_id = request.member_id.clone();

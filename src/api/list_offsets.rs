@@ -12,14 +12,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
-use metaq_protocol::messages::list_offsets_request::ListOffsetsPartition;
+use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use metaq_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
 use metaq_protocol::messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse};
 use uuid::Uuid;
 
-use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize};
 use super::context::REFUSALS_NOTED_MAX;
 use super::errors::WireError;
 use super::shared::{named_twice, partition_of};
@@ -64,6 +64,12 @@ async fn handle(
     let mut refused = HashSet::new();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
+        let resource = Resource::Topic(&topic.name);
+        if let Err(denied) = authorize(&cx, &caller, Operation::Describe, resource) {
+            cx.note(&caller, &topic.name, denied.code(), "");
+            topics.push(of_denied(topic, &denied));
+            continue;
+        }
         // It is not answered, as by Kafka.
         if topic.partitions.is_empty() {
             continue;
@@ -79,7 +85,7 @@ async fn handle(
                     Err(ResponseError::InvalidRequest)
                 }
                 None if refused.contains(&name) => continue,
-                None => list(&cx, &caller, &topic.name, &asked, seen).await,
+                None => list(&cx, caller.version, &topic.name, &asked, seen).await,
             };
             partitions.push(match listed {
                 Ok(found) => response
@@ -112,16 +118,28 @@ async fn handle(
     ListOffsetsResponse::default().with_topics(topics)
 }
 
+/// Everything as it is named, also what is named twice (KafkaApis.handleListOffsetRequest).
+fn of_denied(topic: ListOffsetsTopic, denied: &Denied) -> ListOffsetsTopicResponse {
+    let partitions = topic.partitions.iter().map(|asked| {
+        ListOffsetsPartitionResponse::default()
+            .with_partition_index(asked.partition_index)
+            .with_error_code(denied.code())
+            .with_offset(-1)
+            .with_timestamp(-1)
+    });
+    ListOffsetsTopicResponse::default()
+        .with_partitions(partitions.collect())
+        .with_name(topic.name)
+}
+
 async fn list(
     cx: &Context,
-    caller: &Caller,
+    version: i16,
     topic: &str,
     asked: &ListOffsetsPartition,
     seen: Seen,
 ) -> Result<ListedOffset, ResponseError> {
-    authorize(cx, caller, Operation::Describe, Resource::Topic(topic))
-        .map_err(|denied| denied.wire())?;
-    let spec = spec(asked.timestamp, caller.version)?;
+    let spec = spec(asked.timestamp, version)?;
     let partition = partition_of(cx, topic, Uuid::nil(), asked.partition_index)
         .map_err(|error| error.wire())?;
     partition
@@ -141,7 +159,7 @@ async fn list(
         Seen::All => Isolation::ReadUncommitted,
     };
     if !partition.knows_high_watermark() && spec != OffsetSpec::Earliest {
-        return Err(match caller.version >= NOT_AVAILABLE_FROM {
+        return Err(match version >= NOT_AVAILABLE_FROM {
             true => ResponseError::OffsetNotAvailable,
             false => ResponseError::LeaderNotAvailable,
         });

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use metaq_protocol::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
 use metaq_protocol::messages::list_partition_reassignments_response::{
     OngoingPartitionReassignment, OngoingTopicReassignment,
 };
@@ -32,6 +33,7 @@ async fn handle(
     let answer = ListPartitionReassignmentsResponse::default();
     if let Err(denied) = authorize(&cx, &caller, Operation::Describe, Resource::Cluster) {
         return answer
+            .with_topics(request.topics.into_iter().flatten().map(as_asked).collect())
             .with_error_code(denied.code())
             .with_error_message(message(&denied));
     }
@@ -51,6 +53,16 @@ async fn handle(
         }
     };
     answer.with_error_message(None).with_topics(topics)
+}
+
+/// What a request asks for, without anything of it (Kafka's ListPartitionReassignmentsRequest.getErrorResponse).
+fn as_asked(asked: ListPartitionReassignmentsTopics) -> OngoingTopicReassignment {
+    let indexes = asked.partition_indexes.into_iter();
+    let partitions =
+        indexes.map(|index| OngoingPartitionReassignment::default().with_partition_index(index));
+    OngoingTopicReassignment::default()
+        .with_name(asked.name)
+        .with_partitions(partitions.collect())
 }
 
 /// The partitions of a topic that move; `None` where none does.

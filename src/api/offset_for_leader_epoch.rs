@@ -10,7 +10,7 @@ use metaq_protocol::messages::offset_for_leader_epoch_response::{
 use metaq_protocol::messages::{ApiKey, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 use uuid::Uuid;
 
-use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::authorize::{Operation, Resource, ResourceKind, authorize, is_permitted};
 use super::errors::WireError;
 use super::shared::partition_of;
 use super::{Api, Caller, Context, Order, serve};
@@ -18,7 +18,10 @@ use super::{Api, Caller, Context, Order, serve};
 pub(super) const API: Api = Api {
     key: ApiKey::OffsetForLeaderEpoch,
     order: Order::Alone,
-    needs: &[(Operation::Describe, ResourceKind::Topic)],
+    needs: &[
+        (Operation::ClusterAction, ResourceKind::Cluster),
+        (Operation::Describe, ResourceKind::Topic),
+    ],
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
@@ -27,13 +30,19 @@ async fn handle(
     caller: Caller,
     request: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
+    // Brokers may ask of every topic.
+    let right = Operation::ClusterAction;
+    let may_ask_all = is_permitted(&cx, &caller, right, Resource::Cluster);
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
             let answer = EpochEndOffset::default().with_partition(asked.partition);
             let resource = Resource::Topic(&topic.topic);
-            let may_describe = authorize(&cx, &caller, Operation::Describe, resource);
+            let may_describe = match may_ask_all {
+                true => Ok(()),
+                false => authorize(&cx, &caller, Operation::Describe, resource),
+            };
             let found = may_describe.map_err(|denied| denied.wire()).and_then(|()| {
                 partition_of(&cx, &topic.topic, Uuid::nil(), asked.partition)
                     .map_err(|error| error.wire())

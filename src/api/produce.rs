@@ -38,7 +38,7 @@ use super::produce_refusal::{Refusal, refused};
 use super::produce_request::{overridden, refused_whole};
 use super::reply::Reply;
 use super::shared::{
-    BY_ID_VERSION_MIN, LookupError, current_leader, endpoints_of, name_of, partition_of,
+    BY_ID_VERSION_MIN, LookupError, current_leader, endpoints_of, found_name, name_of, partition_of,
 };
 use super::transaction_check::{InTransaction, Support, check};
 use super::{Answer, Api, Body, Caller, Context, Order, Response};
@@ -273,19 +273,18 @@ async fn append(
         let error = LookupError::UnknownTopicId;
         return Err(Refusal::new(error.wire(), error.to_string()));
     }
+    let found = partition_of(cx, name, id, index);
+    let named = found_name(cx, &found, name, id);
+    // Before what is wrong with the partition: that says what is there.
+    if let Some(topic) = &named {
+        authorize(cx, caller, Operation::Write, Resource::Topic(topic))
+            .map_err(|denied| Refusal::new(denied.wire(), String::new()))?;
+    }
     if is_internal_name(name) && cx.cluster.image().internal_topic(name).is_some() {
         let text = format!("Cannot append to internal topic {name}");
         return Err(Refusal::new(ResponseError::InvalidTopicException, text));
     }
-    let partition = partition_of(cx, name, id, index)
-        .map_err(|error| Refusal::new(error.wire(), error.to_string()))?;
-    authorize(
-        cx,
-        caller,
-        Operation::Write,
-        Resource::Topic(partition.topic()),
-    )
-    .map_err(|denied| Refusal::new(denied.wire(), denied.to_string()))?;
+    let partition = found.map_err(|error| Refusal::new(error.wire(), error.to_string()))?;
     check_version(caller.version, &records)?;
     let acks = Acks::of_wire(acks).ok_or_else(|| {
         let text = format!("acks={acks} is not -1, 0 or 1");

@@ -65,9 +65,9 @@ async fn describe(
     group_id: &GroupId,
 ) -> Result<ShareGroupDescription, Refusal> {
     authorize(cx, caller, Operation::Describe, Resource::Group(group_id))
-        .map_err(|denied| (denied.wire(), denied.to_string()))?;
+        .map_err(|denied| (denied.wire(), String::new()))?;
+    // Kafka gives the code alone.
     if group_id.is_empty() {
-        // Kafka gives the code alone.
         return Err((ResponseError::InvalidGroupId, String::new()));
     }
     let found = cx.coordinator.describe(group_id).await;

@@ -1,5 +1,6 @@
 //! What several APIs do alike.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
@@ -108,6 +109,25 @@ pub(super) fn replica_of(
         Ok(_) => Err(PartitionError::NotLeader.into()),
         Err(PartitionError::Unknown) => Err(elsewhere(cx, name, id, index)),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// The name of the topic that a request names by name or id, whether its partition was found here or not; `None` for an id that
+/// no topic has.
+pub(super) fn found_name<'a, E>(
+    cx: &Context,
+    found: &'a Result<Arc<Partition>, E>,
+    name: &'a str,
+    id: Uuid,
+) -> Option<Cow<'a, str>> {
+    match found {
+        Ok(partition) => Some((&**partition.topic()).into()),
+        Err(_) if id.is_nil() => Some(name.into()),
+        Err(_) => {
+            let image = cx.cluster.image();
+            let topic = image.topic_by_id(id)?;
+            Some(topic.name.to_string().into())
+        }
     }
 }
 

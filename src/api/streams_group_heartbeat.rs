@@ -70,7 +70,8 @@ async fn answer(
     caller: &Caller,
     request: StreamsGroupHeartbeatRequest,
 ) -> Result<StreamsReply, (i16, String)> {
-    let denied = |denied: Denied| (denied.code(), denied.to_string());
+    // Kafka gives the code alone.
+    let denied = |denied: Denied| (denied.code(), String::new());
     let refused = |refusal: Refusal| (refusal.error.code(), refusal.message);
     let group = Resource::Group(&request.group_id);
     authorize(cx, caller, Operation::Read, group).map_err(denied)?;

@@ -26,15 +26,15 @@ pub(super) const API: Api = Api {
 const PROTOCOL_VERSION_MIN: i16 = 5;
 
 async fn handle(cx: Arc<Context>, caller: Caller, request: SyncGroupRequest) -> SyncGroupResponse {
-    let group = Resource::Group(&request.group_id);
-    if let Err(denied) = authorize(&cx, &caller, Operation::Read, group) {
-        return SyncGroupResponse::default().with_error_code(denied.code());
-    }
     let is_named = request.protocol_type.is_some() && request.protocol_name.is_some();
     if caller.version >= PROTOCOL_VERSION_MIN && !is_named {
         let error = ResponseError::InconsistentGroupProtocol.code();
         cx.note(&caller, &request.group_id, error, "no protocol is named");
         return SyncGroupResponse::default().with_error_code(error);
+    }
+    let group = Resource::Group(&request.group_id);
+    if let Err(denied) = authorize(&cx, &caller, Operation::Read, group) {
+        return SyncGroupResponse::default().with_error_code(denied.code());
     }
     let sync = SyncRequest {
         member_id: request.member_id.to_string(),

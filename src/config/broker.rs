@@ -51,6 +51,11 @@ impl BrokerKey {
         matches!(self.name, "zookeeper.auth" | "dashboard.token") || is_secret(self.name)
     }
 
+    /// Whether Kafka's brokers leave it to a plugin: they do not know whether it is a secret, and do not tell it.
+    pub fn is_of_plugin(&self) -> bool {
+        matches!(self.name, "super.users" | "allow.everyone.if.no.acl.found")
+    }
+
     /// Whether it changes while the broker runs: by IncrementalAlterConfigs, for one broker or all, and by `reload`.
     pub fn is_dynamic(&self) -> bool {
         let is_of_topics = || {

@@ -116,6 +116,38 @@ coded! {
     }
 }
 
+impl ResourceKind {
+    /// What can be done to resources of this kind (Kafka's AclEntry.supportedOperations).
+    pub const fn operations(self) -> &'static [Operation] {
+        use Operation::*;
+        match self {
+            Self::Topic => &[
+                Read,
+                Write,
+                Create,
+                Delete,
+                Alter,
+                Describe,
+                DescribeConfigs,
+                AlterConfigs,
+            ],
+            Self::Group => &[Read, Delete, Describe, DescribeConfigs, AlterConfigs],
+            Self::TransactionalId => &[Describe, Write, TwoPhaseCommit],
+            Self::Cluster => &[
+                Create,
+                Alter,
+                Describe,
+                ClusterAction,
+                DescribeConfigs,
+                AlterConfigs,
+                IdempotentWrite,
+            ],
+            Self::DelegationToken => &[Describe],
+            Self::User => &[CreateTokens, DescribeTokens],
+        }
+    }
+}
+
 /// Which resources an entry is of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pattern {
@@ -167,5 +199,17 @@ mod tests {
             Some(Operation::DescribeConfigs)
         );
         assert_eq!(Operation::ALL.len(), 14);
+    }
+
+    #[test]
+    fn operations_of_a_kind_have_kafkas_bits() {
+        let bits = |kind: ResourceKind| {
+            let all = kind.operations().iter();
+            all.fold(0, |bits, operation| bits | 1 << operation.code())
+        };
+        // As Kafka 4.4 answers without an authorizer.
+        assert_eq!(bits(ResourceKind::Topic), 0b1101_1111_1000);
+        assert_eq!(bits(ResourceKind::Group), 0b1101_0100_1000);
+        assert_eq!(bits(ResourceKind::Cluster), 0b1_1111_1010_0000);
     }
 }
