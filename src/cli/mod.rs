@@ -1,5 +1,7 @@
 //! The command line: starting the broker, and operator commands against a running one or its files.
 
+mod acl;
+mod acl_words;
 mod balance;
 mod client;
 mod client_security;
@@ -89,6 +91,8 @@ enum Subcommands {
     Log(log::Log),
     /// Check, show and change configurations.
     Config(config::ConfigCommand),
+    /// List, add and remove access control lists: who may do what.
+    Acl(acl::Acl),
     /// Show and change what a running broker logs.
     Loggers(loggers::Loggers),
     /// List, open, close, empty and move partitions.
@@ -177,6 +181,7 @@ pub fn run(command: Command) -> ExitCode {
         Subcommands::Doctor(doctor) => doctor.run(),
         Subcommands::Log(log) => log.run(),
         Subcommands::Config(config) => config.run(),
+        Subcommands::Acl(acl) => acl.run(),
         Subcommands::Loggers(loggers) => loggers.run(),
         Subcommands::Partition(partition) => partition.run(),
         Subcommands::Stats(stats) => stats.run(),
