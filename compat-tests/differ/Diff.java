@@ -17,7 +17,8 @@ final class Diff {
     }
 
     private static final List<String> KEYS = List.of("transactional_id", "producer_id", "topic_id", "name", "topic", "topic_name", "group_id", "key", "member_id", "partition_index",
-        "partition", "index", "partition_id", "resource_type", "resource_name", "api_key", "node_id", "broker_id", "log_dir", "batch_index", "entity_type");
+        "partition", "index", "partition_id", "resource_type", "resource_name", "api_key", "node_id", "broker_id", "log_dir", "batch_index", "entity_type",
+        "pattern_type", "principal", "operation", "permission_type");
 
     private final List<Found> all = new ArrayList<>();
 

@@ -15,15 +15,23 @@ import org.apache.kafka.common.message.ApiMessageType;
 /**
  * The same requests to metaq and to Apache Kafka, and where their answers differ.
  *
- *     Differ METAQ KAFKA ALLOWED [--seed N] [--count N] [--seconds S] [--apis A,B] [--sequence SEED]
+ *     Differ METAQ KAFKA ALLOWED [--seed N] [--count N] [--seconds S] [--apis A,B] [--sequence SEED] [--from HOST]
  *
  * Sequences of up to five requests over topics and groups of their own, made from a seed by Kafka's message schemas.
  * A sequence ends with its first difference that is not allowed, and is tried again then: what does not come again is said
  * and not counted. Of each sort of difference the first is shortened to the requests that it needs and printed.
+ *
+ * With --from requests come from that host, which has rights drawn for each sequence ({@link Rights}); both brokers have an
+ * authorizer then, and everything is allowed until there are access control lists.
  */
 public final class Differ {
     private final Link metaq;
     private final Link kafka;
+    /** The same connections, or where there are rights those of who has all of them. */
+    private final Link metaqAdmin;
+    private final Link kafkaAdmin;
+    /** Whose rights are drawn, if anybody's. */
+    private final String from;
     private final Allowed allowed;
     private final TreeMap<ApiMessageType, Plan.Range> ranges = new TreeMap<>();
     private final Map<String, Integer> sorts = new LinkedHashMap<>();
@@ -32,20 +40,23 @@ public final class Differ {
     private final Map<String, Integer> differing = new TreeMap<>();
     private long worlds = System.currentTimeMillis() / 100 % 10_000_000;
 
-    private Differ(String metaq, String kafka, Allowed allowed) {
-        this.metaq = new Link(metaq);
-        this.kafka = new Link(kafka);
+    private Differ(String metaq, String kafka, Allowed allowed, String from) {
+        this.metaq = new Link(metaq, from);
+        this.kafka = new Link(kafka, from);
+        this.metaqAdmin = from == null ? this.metaq : new Link(metaq, null);
+        this.kafkaAdmin = from == null ? this.kafka : new Link(kafka, null);
+        this.from = from;
         this.allowed = allowed;
     }
 
     public static void main(String[] args) throws Exception {
         Map<String, String> options = new HashMap<>();
         for (int n = 3; n + 1 < args.length; n += 2) options.put(args[n], args[n + 1]);
-        if (args.length < 3 || args.length % 2 == 0 || !Set.of("--seed", "--count", "--seconds", "--apis", "--sequence").containsAll(options.keySet())) {
-            System.err.println("Differ METAQ KAFKA ALLOWED [--seed N] [--count N] [--seconds S] [--apis A,B] [--sequence SEED]");
+        if (args.length < 3 || args.length % 2 == 0 || !Set.of("--seed", "--count", "--seconds", "--apis", "--sequence", "--from").containsAll(options.keySet())) {
+            System.err.println("Differ METAQ KAFKA ALLOWED [--seed N] [--count N] [--seconds S] [--apis A,B] [--sequence SEED] [--from HOST]");
             System.exit(2);
         }
-        Differ differ = new Differ(args[0], args[1], new Allowed(Path.of(args[2])));
+        Differ differ = new Differ(args[0], args[1], new Allowed(Path.of(args[2])), options.get("--from"));
         differ.meet();
         Set<String> apis = Arrays.stream(options.getOrDefault("--apis", "").split(",")).filter(one -> !one.isEmpty()).collect(Collectors.toSet());
         Plan plan = new Plan(differ.ranges, apis);
@@ -64,8 +75,9 @@ public final class Differ {
 
     /** The versions that both serve; and both their coordinators are there. */
     private void meet() throws IOException {
-        Map<Long, long[]> ours = versions(metaq);
-        Map<Long, long[]> theirs = versions(kafka);
+        if (from != null) for (Link link : admins()) Rights.ofAdmin().give(asker(link));
+        Map<Long, long[]> ours = versions(metaqAdmin);
+        Map<Long, long[]> theirs = versions(kafkaAdmin);
         ours.forEach((key, range) -> {
             long[] other = theirs.get(key);
             if (other == null) return;
@@ -74,7 +86,7 @@ public final class Differ {
             long from = Math.max(Math.max(range[0], other[0]), api.lowestSupportedVersion());
             ranges.put(api, new Plan.Range((short) from, (short) Math.min(range[1], other[1]), (short) Math.min(range[0], other[0]), (short) Math.max(range[1], other[1])));
         });
-        for (Link link : List.of(metaq, kafka)) {
+        for (Link link : admins()) {
             for (int tries = 0; ; tries++) {
                 Map<String, Object> answer = ask(link, Plan.fixed(ApiMessageType.OFFSET_FETCH, 5, Plan.map("group_id", "first", "topics", null)));
                 if (answer.get("error_code").equals(0L)) break;
@@ -102,7 +114,24 @@ public final class Differ {
         return result;
     }
 
-    private static void pause() {
+    /** Asks one broker. */
+    interface Asker {
+        Map<String, Object> ask(Plan.Step step) throws IOException;
+    }
+
+    private Asker asker(Link link) {
+        return step -> ask(link, step);
+    }
+
+    private List<Link> admins() {
+        return List.of(metaqAdmin, kafkaAdmin);
+    }
+
+    private Rights rights(long seed, Draw.World world) {
+        return from == null ? null : Rights.draw(seed, world, from);
+    }
+
+    static void pause() {
         try {
             Thread.sleep(5);
         } catch (InterruptedException error) {
@@ -123,7 +152,7 @@ public final class Differ {
     }
 
     /** What one run of a plan came to: the differences of its last step, none where all was well. */
-    private record Result(List<Plan.Step> steps, Object metaq, Object kafka, List<Diff.Found> found) {
+    private record Result(List<Plan.Step> steps, Rights rights, Object metaq, Object kafka, List<Diff.Found> found) {
         String sort() {
             Diff.Found chosen = found.stream().filter(one -> one.path().endsWith("error_code")).findFirst().orElse(found.get(0));
             return steps.get(steps.size() - 1).api().name + " " + chosen.kind() + ": metaq " + brief(chosen.metaq()) + ", Kafka " + brief(chosen.kafka());
@@ -137,11 +166,11 @@ public final class Differ {
 
     private void sequence(Plan plan, long seed, boolean verbose) throws IOException {
         Draw.World world = world();
-        Result result = run(plan.of(seed, world), world, verbose, true);
+        Result result = run(plan.of(seed, world), rights(seed, world), world, verbose, true);
         if (result.found().isEmpty()) return;
         String sort = result.sort();
         Draw.World again = world();
-        if (run(plan.of(seed, again), again, false, false).found().isEmpty()) {
+        if (run(plan.of(seed, again), rights(seed, again), again, false, false).found().isEmpty()) {
             // Something took longer than it does.
             System.out.println("# once, and not again, --sequence " + seed + ": " + sort);
             return;
@@ -166,7 +195,7 @@ public final class Differ {
             fewer.remove((Integer) n);
             Draw.World world = world();
             List<Plan.Step> all = plan.of(seed, world);
-            Result result = run(fewer.stream().map(all::get).toList(), world, false, false);
+            Result result = run(fewer.stream().map(all::get).toList(), rights(seed, world), world, false, false);
             if (result.found().isEmpty() || !result.sort().equals(whole.sort())) continue;
             best = result;
             kept = fewer;
@@ -176,6 +205,7 @@ public final class Differ {
 
     private void print(Result result, long seed) {
         System.out.println("== " + result.sort() + " (--sequence " + seed + ")");
+        if (result.rights() != null) System.out.println("-- " + result.rights());
         for (Plan.Step step : result.steps()) System.out.println("-- " + step);
         for (Object answer : new Object[] {result.metaq(), result.kafka()}) {
             StringBuilder out = new StringBuilder(answer == result.metaq() ? "-- metaq: " : "-- Kafka: ");
@@ -189,33 +219,40 @@ public final class Differ {
         System.out.flush();
     }
 
-    private Result run(List<Plan.Step> steps, Draw.World world, boolean verbose, boolean counted) throws IOException {
+    private Result run(List<Plan.Step> steps, Rights rights, Draw.World world, boolean verbose, boolean counted) throws IOException {
         Names ours = new Names(world.prefix(), 1);
         Names theirs = new Names(world.prefix(), 0);
         try {
-            topics(metaq, world, ours);
-            topics(kafka, world, theirs);
+            topics(metaqAdmin, world, ours);
+            topics(kafkaAdmin, world, theirs);
+            if (rights != null) for (Link link : admins()) rights.give(asker(link));
             List<Plan.Step> done = new ArrayList<>();
             for (Plan.Step step : steps) {
                 done.add(step);
                 if (counted) asked.merge(step.api().name, 1, Integer::sum);
-                step(step, metaq, ours);
-                step(step, kafka, theirs);
-                Object metaqs = outcome(step, metaq, ours);
-                Object kafkas = outcome(step, kafka, theirs);
+                boolean prepares = step.tags().contains("prepares");
+                Link one = prepares ? metaqAdmin : metaq;
+                Link other = prepares ? kafkaAdmin : kafka;
+                step(step, one, ours);
+                step(step, other, theirs);
+                Object metaqs = outcome(step, one, ours);
+                Object kafkas = outcome(step, other, theirs);
                 boolean[] ended = new boolean[1];
                 List<Diff.Found> found = Diff.between(metaqs, kafkas).stream()
-                    .map(one -> one.path().isEmpty() ? new Diff.Found("<answer>", one.metaq(), one.kafka()) : one)
-                    .filter(one -> !allowed.allows(step.api().name, step.version(), one, step.tags(), ended)).toList();
-                if (verbose) print(new Result(List.of(step), metaqs, kafkas, found.isEmpty() ? List.of(new Diff.Found("no difference", "", "")) : found), 0);
-                if (!found.isEmpty()) return new Result(done, metaqs, kafkas, found);
+                    .map(difference -> difference.path().isEmpty() ? new Diff.Found("<answer>", difference.metaq(), difference.kafka()) : difference)
+                    .filter(difference -> !allowed.allows(step.api().name, step.version(), difference, step.tags(), ended)).toList();
+                if (verbose) print(new Result(List.of(step), rights, metaqs, kafkas, found.isEmpty() ? List.of(new Diff.Found("no difference", "", "")) : found), 0);
+                if (!found.isEmpty()) return new Result(done, rights, metaqs, kafkas, found);
                 if (ended[0]) break;
                 settle(step, world, done.size());
             }
-            return new Result(done, null, null, List.of());
+            return new Result(done, rights, null, null, List.of());
         } finally {
-            cleanUp(metaq, world, ours);
-            cleanUp(kafka, world, theirs);
+            metaq.close();
+            kafka.close();
+            if (rights != null) for (Link link : admins()) rights.take(asker(link));
+            cleanUp(metaqAdmin, world, ours);
+            cleanUp(kafkaAdmin, world, theirs);
         }
     }
 
@@ -261,10 +298,10 @@ public final class Differ {
 
     /** Kafka's brokers apply what its controller has answered later, in order: so once a topic that is made now is there, all before it has been applied. */
     private void settle(Plan.Step step, Draw.World world, int number) throws IOException {
-        if (Plan.OF_TRANSACTIONS.contains(step.api().name) || step.api() == ApiMessageType.INIT_PRODUCER_ID) for (Link link : List.of(metaq, kafka)) markersWritten(link, world);
-        if (!Set.of("CreateTopics", "DeleteTopics", "CreatePartitions", "AlterConfigs", "IncrementalAlterConfigs").contains(step.api().name)) return;
+        if (Plan.OF_TRANSACTIONS.contains(step.api().name) || step.api() == ApiMessageType.INIT_PRODUCER_ID) for (Link link : admins()) markersWritten(link, world);
+        if (!Set.of("CreateTopics", "DeleteTopics", "CreatePartitions", "AlterConfigs", "IncrementalAlterConfigs", "CreateAcls", "DeleteAcls").contains(step.api().name)) return;
         List<Object> topic = List.of(Plan.map("name", world.prefix() + "settled-" + number, "num_partitions", 1L, "replication_factor", 1L, "assignments", List.of(), "configs", List.of()));
-        for (Link link : List.of(metaq, kafka)) create(link, topic, new Names("", 0));
+        for (Link link : admins()) create(link, topic, new Names("", 0));
     }
 
     /** Transactions that end are over. */

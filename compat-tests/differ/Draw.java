@@ -62,7 +62,20 @@ final class Draw {
         if (api == ApiMessageType.UPDATE_FEATURES && version > 0) tree.put("validate_only", true);
         if (api == ApiMessageType.JOIN_GROUP && version == 0 && tree.get("session_timeout_ms").equals(10_000L)) tree.put("session_timeout_ms", 1_500L);
         if (api == ApiMessageType.CREATE_TOPICS || api == ApiMessageType.CREATE_PARTITIONS || api == ApiMessageType.DELETE_TOPICS) tree.put("timeout_ms", 5_000L);
+        // Of nobody: what they are given outlives the sequence.
+        if (tree.get("creations") instanceof List<?> creations) for (Object one : creations) nowhere(Wire.tree(one), "host");
+        if (tree.get("filters") instanceof List<?> filters) for (Object one : filters) nowhere(Wire.tree(one), "host_filter");
+        if (api == ApiMessageType.DESCRIBE_ACLS) nowhere(tree, "host_filter");
         if (tree.get("acks") instanceof Long acks && acks == 0) tags.add("acks-0");
+    }
+
+    private void nowhere(Map<String, Object> tree, String name) {
+        List<String> hosts = Rights.NOWHERE;
+        tree.put(name, name.equals("host") && unusual() ? any("", "192.0.2.0/33", "192.0.2/24") : hosts.get(random.nextInt(hosts.size())));
+    }
+
+    private boolean ofAcls() {
+        return api == ApiMessageType.CREATE_ACLS || api == ApiMessageType.DELETE_ACLS || api == ApiMessageType.DESCRIBE_ACLS;
     }
 
     private Map<String, Object> struct(Schema schema, String path) {
@@ -234,11 +247,11 @@ final class Draw {
             case "entity_type":
                 return any("user", "client-id", "ip", "other");
             case "match", "principal_filter", "principal":
-                return any(nullable ? null : "User:a", "User:a", "");
+                return any(nullable ? null : "User:a", "User:a", unusual() ? "" : "User:*", unusual() ? "a" : "Kind:a:b");
             case "host", "host_filter":
                 return any("*", "127.0.0.1");
             case "resource_name_filter":
-                return any(nullable ? null : "x", "x");
+                return any(nullable ? null : "x", "x", world.topic(0), "*");
             case "feature":
                 return any("no.such.feature", "");
             case "path":
@@ -276,6 +289,7 @@ final class Draw {
     }
 
     private String resource(Map<String, Object> siblings) {
+        if (ofAcls()) return Long.valueOf(4).equals(siblings.get("resource_type")) && !unusual() ? "kafka-cluster" : any(world.topic(0), "x", "*", unusual() ? "" : "y");
         if (siblings.get("resource_type") instanceof Long sort) {
             tags.add("resource:" + sort);
             if (sort == 2) return topic(false);
@@ -296,8 +310,25 @@ final class Draw {
         return random.nextInt(3) == 0 ? new byte[0] : new byte[] {0, 1, 2, 3};
     }
 
+    private long ofAcl(String name, boolean unusual) {
+        boolean creates = api == ApiMessageType.CREATE_ACLS;
+        if (unusual) {
+            long code = any(0L, 1L, 2L, 99L, -1L);
+            if (code == 1 || code == 2 && name.equals("resource_pattern_type")) tags.add("acl:any");
+            return code;
+        }
+        return switch (name) {
+            case "resource_type", "resource_type_filter" -> creates ? any(2L, 3L, 4L, 5L, 6L, 7L) : any(1L, 1L, 2L, 3L, 4L);
+            case "resource_pattern_type", "pattern_type_filter" -> creates ? any(3L, 4L) : any(1L, 1L, 2L, 3L, 4L);
+            case "operation" -> creates ? any(2L, 3L, 4L, 8L, 15L) : any(1L, 1L, 2L, 3L);
+            case "permission_type" -> creates ? any(2L, 3L) : any(1L, 1L, 2L, 3L);
+            default -> 0L;
+        };
+    }
+
     private Object number(String name, Map<String, Object> siblings) {
         boolean unusual = unusual();
+        if (ofAcls()) return ofAcl(name, unusual);
         long most = Integer.MAX_VALUE;
         return switch (name) {
             case "acks" -> unusual ? any(0L, 2L, -2L) : any(-1L, 1L);

@@ -14,10 +14,13 @@ final class Link implements AutoCloseable {
     private static final int ANSWER_MS_MAX = 8_000;
 
     private final InetSocketAddress address;
+    /** Where the connection comes from, if that is not left to the system. */
+    private final String from;
     private Socket socket;
     private int correlationId;
 
-    Link(String address) {
+    Link(String address, String from) {
+        this.from = from;
         int colon = address.lastIndexOf(':');
         this.address = new InetSocketAddress(address.substring(0, colon), Integer.parseInt(address.substring(colon + 1)));
     }
@@ -52,6 +55,7 @@ final class Link implements AutoCloseable {
         if (socket == null) {
             socket = new Socket();
             socket.setTcpNoDelay(true);
+            if (from != null) socket.bind(new InetSocketAddress(from, 0));
             socket.connect(address, 5_000);
             socket.setSoTimeout(ANSWER_MS_MAX);
         }

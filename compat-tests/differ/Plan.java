@@ -53,6 +53,7 @@ final class Plan {
         List<Step> steps = new ArrayList<>();
         if (transactions) {
             steps.addAll(transaction(random, world));
+            steps.forEach(step -> step.tags().add("prepares"));
             int more = 1 + random.nextInt(5);
             for (int n = 0; n < more; n++) steps.add(step(apis.get(random.nextInt(apis.size())), new Random(random.nextLong()), world, true));
             return steps;
@@ -60,6 +61,7 @@ final class Plan {
         if (random.nextInt(10) < 6) steps.add(records(random, world));
         boolean groups = theme.contains("Heartbeat") || theme.contains("OffsetFetch") || theme.contains("DescribeGroups") || theme.contains("SyncGroup") || theme.contains("OffsetCommit");
         if (groups || random.nextInt(4) == 0) steps.addAll(group(random, world));
+        steps.forEach(step -> step.tags().add("prepares"));
         int count = 1 + random.nextInt(5);
         for (int n = 0; n < count; n++) steps.add(step(apis.get(random.nextInt(apis.size())), new Random(random.nextLong()), world, false));
         return steps;

@@ -71,6 +71,7 @@ install_apps() {
 }
 
 install_differ() { jars kafka; }
+install_acls() { install_differ; }
 
 install_python() {
   [ -f "$here_work/venv/.complete-$(cksum <"$here/python/requirements.txt" | cut -d' ' -f1)" ] && return
