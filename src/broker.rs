@@ -36,6 +36,7 @@ use crate::partition::{
     PartitionsOptions, Workers,
 };
 use crate::peer::Peers;
+use crate::quota::{self, Quotas};
 use crate::replication;
 use crate::share::Shares;
 use crate::slots::{ImageTopics, coordinate, own_slots};
@@ -270,6 +271,7 @@ impl Broker {
             producer_ids: ProducerIds::new(meta),
             authorizer: config.authorizer(),
             throttles: Throttles::default(),
+            quotas: Arc::new(Quotas::new(quota::Options::of(&config))),
             fetch_sessions: FetchSessions::new(sessions),
             memory,
             unpacking: Memory::new(Arc::default(), UNPACKING_BYTES_MAX as i64),
@@ -285,6 +287,8 @@ impl Broker {
         tasks.spawn(supervisor().watch("leaders", cx.cluster.clone().balance_leaders()));
         tasks.spawn(supervisor().watch("groups", coordinate(cx.clone(), events)));
         tasks.spawn(supervisor().watch("transactions", run_errands(cx.clone(), errands)));
+        let of_quotas = quota::follow(cx.cluster.clone(), cx.quotas.clone());
+        tasks.spawn(supervisor().watch("quotas", of_quotas));
         tasks.spawn(supervisor().watch("replication", replication::run(cx.clone())));
         if let Some(feed) = cx.coordinator.mirror() {
             let (partitions, coordinator) = (cx.partitions.clone(), cx.coordinator.clone());

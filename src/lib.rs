@@ -21,6 +21,7 @@
 //! - [`peer`]: connections to other brokers
 //! - [`coordinator`]: slots of ids, and the tasks that run their state machines
 //! - [`cluster`]: the cluster's image, membership, the controller
+//! - [`quota`]: how much each client may do, and how long it is to wait
 //! - [`group`]: consumer groups and their offsets
 //! - [`share`]: what share groups do with the records of partitions
 //! - [`transaction`]: transactional ids and their transactions
@@ -59,6 +60,7 @@ pub mod observe;
 pub mod partition;
 pub mod peer;
 pub mod principal;
+pub mod quota;
 pub mod replication;
 pub mod schedule;
 pub mod security;

@@ -35,6 +35,10 @@ pub struct Metrics {
     pub connections_accepted: AtomicU64,
     /// `metaq_connections_rejected_total`: closed at once because of a limit.
     pub connections_rejected: AtomicU64,
+    /// `metaq_connections_throttled_total`: closed later, because their addresses made too many a second.
+    pub connections_throttled: AtomicU64,
+    /// Those of them that are not closed yet.
+    pub connections_held: Arc<AtomicU64>,
     /// `metaq_frames_malformed_total`: frames that closed their connection.
     pub frames_malformed: AtomicU64,
     /// `metaq_handshakes_failed_total`: connections whose handshake of TLS failed or took too long.
@@ -68,6 +72,8 @@ impl Default for Metrics {
             connections: AtomicI64::default(),
             connections_accepted: AtomicU64::default(),
             connections_rejected: AtomicU64::default(),
+            connections_throttled: AtomicU64::default(),
+            connections_held: Arc::default(),
             frames_malformed: AtomicU64::default(),
             handshakes_failed: AtomicU64::default(),
             authentications: AtomicU64::default(),

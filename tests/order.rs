@@ -633,6 +633,10 @@ fn every_api_is_paired_with_what_reads_it() {
         ),
         (ApiKey::ListPartitionReassignments, "changes nothing"),
         (ApiKey::DescribeClientQuotas, "changes nothing"),
+        (
+            ApiKey::AlterClientQuotas,
+            "tests/quotas.rs: read by DescribeClientQuotas",
+        ),
         (ApiKey::DescribeQuorum, "changes nothing"),
         (ApiKey::UpdateFeatures, "changes nothing"),
         (ApiKey::UnregisterBroker, "changes nothing"),

@@ -25,6 +25,7 @@ const WITHOUT_CYCLES: &[&str] = &[
     "src/net",
     "src/observe",
     "src/partition",
+    "src/quota",
     "src/security",
     "src/share",
     "src/share/partition",

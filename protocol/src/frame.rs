@@ -72,6 +72,9 @@ pub enum FrameError {
     },
 }
 
+/// Of a request's header: key, version, correlation id, and the length of the client id.
+const HEADER_BYTES: usize = 2 + 2 + 4 + 2;
+
 /// A request whose header was read.
 #[derive(Debug, Clone)]
 pub struct RequestFrame {
@@ -90,6 +93,12 @@ pub struct RequestFrame {
 }
 
 impl RequestFrame {
+    /// Its length on the wire, without what says it and without tagged fields of the header.
+    pub fn bytes(&self) -> usize {
+        let client_id = self.client_id.as_ref().map_or(0, |id| id.len());
+        HEADER_BYTES + client_id + self.body.len()
+    }
+
     /// With what [`check`] found in the same frame: its body is not checked again.
     pub fn with(mut self, checked: Option<Checked>) -> Self {
         self.is_checked = checked.is_some();

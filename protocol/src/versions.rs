@@ -372,6 +372,16 @@ pub const TABLE: &[ApiRow] = &[
     with_entries(
         FEW_ENTRIES_MAX,
         row(
+            ApiKey::AlterClientQuotas,
+            "AlterClientQuotas",
+            0,
+            1,
+            HandlerGroup::Admin,
+        ),
+    ),
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(
             ApiKey::DescribeUserScramCredentials,
             "DescribeUserScramCredentials",
             0,

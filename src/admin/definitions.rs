@@ -95,6 +95,7 @@ metrics! {
 
     CONNECTIONS = gauge("metaq_connections", "Open connections");
     CONNECTIONS_ACCEPTED = counter("metaq_connections_accepted", "Connections accepted");
+    CONNECTIONS_THROTTLED = counter("metaq_connections_throttled", "Connections closed later, because their addresses made too many a second");
     CONNECTIONS_REJECTED = counter("metaq_connections_rejected", "Connections closed because of a limit");
     FRAMES_MALFORMED = counter("metaq_frames_malformed", "Frames that closed their connection");
     HANDSHAKES_FAILED = counter("metaq_handshakes_failed", "Connections whose handshake of TLS failed or took too long");

@@ -124,6 +124,10 @@ impl Snapshot {
             count(&metrics.connections_accepted),
         );
         self.set(
+            &all::CONNECTIONS_THROTTLED,
+            count(&metrics.connections_throttled),
+        );
+        self.set(
             &all::CONNECTIONS_REJECTED,
             count(&metrics.connections_rejected),
         );

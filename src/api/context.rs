@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::fetch_sessions::FetchSessions;
 use super::request_log::RequestLog;
+use super::thread_time::ThreadTime;
 use crate::cluster::{Broker, Cluster, ProducerIds};
 use crate::config::LiveConfig;
 use crate::group::GroupCoordinator;
@@ -20,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::observe::{EventKind, Happened, Observe};
 use crate::partition::{Cleaner, Partitions};
 use crate::peer::{Lane, PeerAddress, Peers};
+use crate::quota::Quotas;
 use crate::security::Authorizer;
 use crate::session::Session;
 use crate::share::Shares;
@@ -57,6 +59,8 @@ pub struct Context {
     pub producer_ids: ProducerIds,
     /// How fast throttled replicas are copied.
     pub throttles: Throttles,
+    /// How much each client may do.
+    pub quotas: Arc<Quotas>,
     /// Fetch sessions.
     pub fetch_sessions: FetchSessions,
     /// The memory that requests and answers may hold.
@@ -207,6 +211,8 @@ pub struct Caller {
     pub correlation_id: i32,
     /// Another broker sent it on for a client (KIP-590).
     pub is_forwarded: bool,
+    /// How long the request keeps a thread; there while somebody has a quota of that.
+    pub thread_time: Option<Arc<ThreadTime>>,
 }
 
 impl Caller {
@@ -219,6 +225,7 @@ impl Caller {
             version: frame.version,
             correlation_id: frame.correlation_id,
             is_forwarded: false,
+            thread_time: None,
         }
     }
 
@@ -277,6 +284,7 @@ mod tests {
                 version: 0,
                 correlation_id: 0,
                 is_forwarded: false,
+                thread_time: None,
             };
             caller.endpoint_of(&broker)
         };

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::create_partitions_request::CreatePartitionsTopic;
@@ -14,10 +15,15 @@ use metaq_protocol::messages::{
 
 use super::applied::{Expected, wait_until_applied};
 use super::authorize::{Operation, Resource, ResourceKind, authorize, permitted};
+use super::charge::Mutations;
 use super::errors::WireError;
+use super::reply::Reply;
 use super::shared::{DUPLICATE_NAME, text, topic_name};
 use super::{Api, Caller, Context, Order, serve_by_controller};
-use crate::cluster::{ClusterError, MorePartitions};
+use crate::cluster::{ClusterError, MorePartitions, Topic};
+
+/// From this version on a quota of partitions is strict (KIP-599).
+const STRICT_FROM: i16 = 3;
 
 pub(super) const API: Api = Api {
     key: ApiKey::CreatePartitions,
@@ -30,7 +36,7 @@ async fn handle(
     cx: Arc<Context>,
     caller: Caller,
     request: CreatePartitionsRequest,
-) -> CreatePartitionsResponse {
+) -> Reply<CreatePartitionsResponse> {
     let mut named: HashMap<&str, usize> = HashMap::new();
     for topic in &request.topics {
         *named.entry(topic.name.as_str()).or_default() += 1;
@@ -42,11 +48,7 @@ async fn handle(
         authorize(&cx, &caller, Operation::Alter, topic)
     });
     let wanted: Vec<MorePartitions> = once.iter().map(|topic| more_partitions(topic)).collect();
-    let outcomes = cx
-        .cluster
-        .controller()
-        .create_partitions(&wanted, request.validate_only)
-        .await;
+    let (outcomes, throttle) = extend(&cx, &caller, &wanted, request.validate_only).await;
     let mut extended = Vec::new();
     if !request.validate_only {
         extended.extend(outcomes.iter().flatten().map(|topic| {
@@ -75,7 +77,47 @@ async fn handle(
     });
     cx.note_all(&caller, outcomes);
     wait_until_applied(&cx, &extended, request.timeout_ms).await;
-    CreatePartitionsResponse::default().with_results(results)
+    let response = CreatePartitionsResponse::default().with_results(results);
+    Reply::with_throttle(response, throttle)
+}
+
+/// Extends topics, as many as the client's quota allows, and says how long it is to wait then.
+async fn extend(
+    cx: &Context,
+    caller: &Caller,
+    wanted: &[MorePartitions],
+    validate_only: bool,
+) -> (Vec<Result<Arc<Topic>, ClusterError>>, Duration) {
+    let controller = cx.cluster.controller();
+    let Some(mut mutations) = Mutations::of(cx, caller, STRICT_FROM) else {
+        let outcomes = controller.create_partitions(wanted, validate_only).await;
+        return (outcomes, Duration::ZERO);
+    };
+    let image = cx.cluster.image();
+    // What is refused for another reason costs nothing.
+    let mut outcomes = controller.create_partitions(wanted, true).await;
+    for (topic, outcome) in wanted.iter().zip(&mut outcomes) {
+        let has = image
+            .topic(&topic.name)
+            .map_or(0, |topic| topic.partitions.len());
+        let more = usize::try_from(topic.count)
+            .unwrap_or(0)
+            .saturating_sub(has);
+        if outcome.is_ok()
+            && let Err(exceeded) = mutations.record(more)
+        {
+            *outcome = Err(exceeded);
+        }
+    }
+    if !validate_only {
+        let allowed: Vec<usize> = (0..wanted.len()).filter(|n| outcomes[*n].is_ok()).collect();
+        let topics: Vec<MorePartitions> = allowed.iter().map(|n| wanted[*n].clone()).collect();
+        let extended = controller.create_partitions(&topics, false).await;
+        for (n, extended) in allowed.into_iter().zip(extended) {
+            outcomes[n] = extended;
+        }
+    }
+    (outcomes, mutations.throttle())
 }
 
 fn more_partitions(topic: &CreatePartitionsTopic) -> MorePartitions {

@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::create_topics_request::CreatableTopic;
@@ -17,8 +18,10 @@ use metaq_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse
 
 use super::applied::{Expected, wait_until_applied};
 use super::authorize::{Operation, Resource, ResourceKind, authorize, is_permitted, permitted};
+use super::charge::Mutations;
 use super::describe_configs::topic_entries;
 use super::errors::WireError;
+use super::reply::Reply;
 use super::shared::{DUPLICATE_NAME, message, named_twice, optional, text};
 use super::{Api, Caller, Context, Order, serve_by_controller};
 use crate::cluster::{ClusterError, NewTopic, Topic};
@@ -26,6 +29,8 @@ use crate::cluster::{ClusterError, NewTopic, Topic};
 /// As Kafka's ControllerApis says it.
 const DENIED: &str = "Authorization failed.";
 
+/// From this version on a quota of partitions is strict (KIP-599).
+const STRICT_FROM: i16 = 6;
 /// Kafka's ReplicationControlManager.MAX_PARTITIONS_PER_BATCH.
 const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
 
@@ -43,7 +48,7 @@ async fn handle(
     cx: Arc<Context>,
     caller: Caller,
     request: CreateTopicsRequest,
-) -> CreateTopicsResponse {
+) -> Reply<CreateTopicsResponse> {
     let twice = named_twice(request.topics.iter().map(|topic| topic.name.clone()));
     let may_create_all = is_permitted(&cx, &caller, Operation::Create, Resource::Cluster);
     let may_create = |topic: &&CreatableTopic| match may_create_all {
@@ -62,13 +67,9 @@ async fn handle(
     let (once, denied) = permitted(once, may_create);
     let wanted: Vec<NewTopic> = once.iter().map(|topic| new_topic(topic)).collect();
     if are_too_many(&cx, &wanted) {
-        return refuse_all(&cx, &caller, &request);
+        return refuse_all(&cx, &caller, &request).into();
     }
-    let outcomes = cx
-        .cluster
-        .controller()
-        .create_topics(&wanted, request.validate_only)
-        .await;
+    let (outcomes, throttle) = create(&cx, &caller, &wanted, request.validate_only).await;
     if !request.validate_only {
         let created = outcomes
             .iter()
@@ -96,7 +97,42 @@ async fn handle(
         (topic.name.as_str(), topic.error_code, why)
     });
     cx.note_all(&caller, outcomes);
-    CreateTopicsResponse::default().with_topics(topics)
+    Reply::with_throttle(
+        CreateTopicsResponse::default().with_topics(topics),
+        throttle,
+    )
+}
+
+/// Creates topics, as many as the client's quota allows, and says how long it is to wait then.
+async fn create(
+    cx: &Context,
+    caller: &Caller,
+    wanted: &[NewTopic],
+    validate_only: bool,
+) -> (Vec<Result<Arc<Topic>, ClusterError>>, Duration) {
+    let controller = cx.cluster.controller();
+    let Some(mut mutations) = Mutations::of(cx, caller, STRICT_FROM) else {
+        let outcomes = controller.create_topics(wanted, validate_only).await;
+        return (outcomes, Duration::ZERO);
+    };
+    // What is refused for another reason costs nothing.
+    let mut outcomes = controller.create_topics(wanted, true).await;
+    for outcome in &mut outcomes {
+        if let Ok(topic) = outcome
+            && let Err(exceeded) = mutations.record(topic.partitions.len())
+        {
+            *outcome = Err(exceeded);
+        }
+    }
+    if !validate_only {
+        let allowed: Vec<usize> = (0..wanted.len()).filter(|n| outcomes[*n].is_ok()).collect();
+        let topics: Vec<NewTopic> = allowed.iter().map(|n| wanted[*n].clone()).collect();
+        let created = controller.create_topics(&topics, false).await;
+        for (n, created) in allowed.into_iter().zip(created) {
+            outcomes[n] = created;
+        }
+    }
+    (outcomes, mutations.throttle())
 }
 
 /// Whether topics have more partitions together than may be created at once.

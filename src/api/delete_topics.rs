@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use metaq_protocol::messages::delete_topics_response::DeletableTopicResult;
 use metaq_protocol::messages::{ApiKey, DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
@@ -15,10 +16,15 @@ use uuid::Uuid;
 
 use super::applied::{Expected, wait_until_applied};
 use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize, is_permitted};
+use super::charge::Mutations;
 use super::errors::WireError;
+use super::reply::Reply;
 use super::shared::{DUPLICATE_NAME, message, topic_name};
 use super::{Api, Caller, Context, Order, serve_by_controller};
 use crate::cluster::{ClusterError, Image, Topic};
+
+/// From this version on a quota of partitions is strict (KIP-599).
+const STRICT_FROM: i16 = 5;
 
 pub(super) const API: Api = Api {
     key: ApiKey::DeleteTopics,
@@ -35,7 +41,7 @@ async fn handle(
     cx: Arc<Context>,
     caller: Caller,
     request: DeleteTopicsRequest,
-) -> DeleteTopicsResponse {
+) -> Reply<DeleteTopicsResponse> {
     let asked: Vec<(Option<TopicName>, Uuid)> = match caller.version {
         6.. => request
             .topics
@@ -55,6 +61,16 @@ async fn handle(
         false => authorize(&cx, &caller, operation, Resource::Topic(name)),
     };
     let (topics, mut responses) = find(&cx.cluster.image(), is_controller, asked, may);
+    let mut mutations = Mutations::of(&cx, &caller, STRICT_FROM);
+    let (topics, exceeded): (Vec<_>, Vec<_>) = topics.into_iter().partition(|topic| {
+        let mutations = mutations.as_mut();
+        mutations.is_none_or(|mutations| mutations.record(topic.partitions.len()).is_ok())
+    });
+    let throttle = mutations.map_or(Duration::ZERO, |mutations| mutations.throttle());
+    responses.extend(exceeded.into_iter().map(|topic| {
+        let name = Some(topic_name(&topic.name));
+        refused(name, topic.id, &ClusterError::QuotaExceeded)
+    }));
     let outcomes = cx.cluster.controller().delete_topics(&topics).await;
     for (topic, outcome) in topics.iter().zip(outcomes) {
         let name = Some(topic_name(&topic.name));
@@ -81,7 +97,8 @@ async fn handle(
     });
     let deleted: Vec<Expected> = deleted.collect();
     wait_until_applied(&cx, &deleted, request.timeout_ms).await;
-    DeleteTopicsResponse::default().with_responses(responses)
+    let response = DeleteTopicsResponse::default().with_responses(responses);
+    Reply::with_throttle(response, throttle)
 }
 
 /// The topics that are meant, each once, and the answers for those that are not to be deleted (Kafka's ControllerApis).
@@ -110,9 +127,17 @@ fn find(
     for (id, count) in ids {
         match image.topic_by_id(id) {
             _ if count > 1 => refusals.push(refused(None, id, &request(DUPLICATE_ID))),
-            Some(topic) => {
-                found.insert(id, topic.clone());
-            }
+            Some(topic) => match may(Operation::Delete, &topic.name) {
+                Ok(()) => {
+                    found.insert(id, topic.clone());
+                }
+                // The name of a topic that one may not describe is not told.
+                Err(denied) => {
+                    let shown = may(Operation::Describe, &topic.name).is_ok();
+                    let name = shown.then(|| topic_name(&topic.name));
+                    refusals.push(refused(name, id, &denied));
+                }
+            },
             None => refusals.push(refused(None, id, &unknown(ClusterError::UnknownTopicId))),
         }
     }

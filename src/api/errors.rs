@@ -193,6 +193,7 @@ impl WireError for ClusterError {
             Self::Assignment(_) => ResponseError::InvalidReplicaAssignment,
             Self::Config(_) | Self::ConfigChange(_) => ResponseError::InvalidConfig,
             Self::Request(_) => ResponseError::InvalidRequest,
+            Self::QuotaExceeded => ResponseError::ThrottlingQuotaExceeded,
             Self::NotController => ResponseError::NotController,
             Self::StaleBroker => ResponseError::StaleBrokerEpoch,
             // Met at start only, before anything is served.

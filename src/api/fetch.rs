@@ -14,6 +14,8 @@
 //! - Where another broker leads, or in another epoch, v16 and later say which one and where it is (KIP-951).
 //! - A follower (a broker that says its id) sees all that is written, and by what it asks for the leader knows how far it is. It
 //!   is asked to be a replica of the partition, in its present registration (KIP-903).
+//! - Where a client's quotas allow no more the answer is empty, and says for how long (KIP-219); the limit of bytes is lowered to
+//!   what they allow still.
 //! - Clients of v11 and later may read from followers too (KIP-392), up to the high watermark that those know.
 
 use std::collections::HashMap;
@@ -40,7 +42,7 @@ use super::fetch_throttle;
 use super::fetch_wait::Reading;
 use super::reply::throttle_ms;
 use super::shared::{current_leader, endpoints_of, name_of};
-use super::{Answer, Api, Body, Caller, Context, Order, Piece, Response, Stage};
+use super::{Answer, Api, Body, Caller, Context, Order, Piece, Response, Stage, charge};
 use crate::log::Slice;
 use crate::partition::Isolation;
 
@@ -114,6 +116,21 @@ impl Answered {
     }
 }
 
+/// Gives nothing: a session goes on, and one that is to begin does so with the next request (Kafka's
+/// FetchContext.getThrottledResponse).
+fn withhold(cx: &Context, kind: FetchKind, throttle: Duration) -> Answered {
+    let mut answered = Answered {
+        throttle,
+        ..Answered::default()
+    };
+    match kind {
+        FetchKind::Incremental(id) => answered.response.session_id = id,
+        FetchKind::Full(0) => {}
+        FetchKind::Full(id) => cx.fetch_sessions.end(id),
+    }
+    answered
+}
+
 fn named_partitions(request: &FetchRequest) -> usize {
     let named = request.topics.iter().map(|topic| topic.partitions.len());
     let forgotten = request.forgotten_topics_data.iter();
@@ -146,6 +163,10 @@ async fn answer(
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0);
     let bytes_max = bytes_max.min(cx.config.fetch_bytes_max());
     let follower = follower_of(&request);
+    let bytes_max = match follower {
+        None => bytes_max.min(charge::fetch_bytes_max(cx, caller)),
+        Some(_) => bytes_max,
+    };
     if let Some(id) = follower
         && let Err(error) = check_follower(cx, caller, id)
     {
@@ -189,8 +210,24 @@ async fn answer(
         reading.read_all().await;
     }
     let (wanted, fetched, watch) = reading.end();
+    let throttle = match follower.is_none() && cx.quotas.has_any() {
+        true => {
+            let slices = fetched.iter().flat_map(|fetched| &fetched.slice);
+            let bytes = slices.map(|slice| slice.bytes).sum();
+            let given = charge::charge_fetched(cx, caller, bytes);
+            if !given.is_given {
+                return withhold(cx, begun.kind, given.throttle);
+            }
+            given.throttle
+        }
+        // Brokers are not throttled.
+        false => Duration::ZERO,
+    };
     note_fetched(cx, caller, &wanted, &fetched, follower.is_some());
-    assemble(cx, begun.kind, wanted, fetched, watch)
+    Answered {
+        throttle,
+        ..assemble(cx, begun.kind, wanted, fetched, watch)
+    }
 }
 
 /// Notes what is sent, and what is refused. What followers take is no consumer's traffic.

@@ -235,6 +235,11 @@ impl FetchSessions {
         }
     }
 
+    /// Forgets a session of which nothing was told to anybody.
+    pub(super) fn end(&self, id: i32) {
+        self.cache.lock().remove(id);
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.cache.lock().slots.len()

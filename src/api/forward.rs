@@ -13,6 +13,8 @@ use super::shared::topic_name;
 use crate::cluster::Broker;
 use crate::peer::Lane;
 
+/// An answer's length, before it.
+pub(super) const LENGTH_BYTES: usize = 4;
 /// Client id of what brokers send on, and of what they ask each other; it is not sent on again.
 pub const FORWARDED: &str = "metaq-forwarded";
 /// CreateTopics in this version is understood by every broker of a cluster.

@@ -5,6 +5,7 @@ mod acl_bindings;
 mod add_offsets_to_txn;
 mod add_partitions_to_txn;
 mod admission;
+mod alter_client_quotas;
 mod alter_configs;
 mod alter_partition;
 mod alter_partition_reassignments;
@@ -15,6 +16,7 @@ mod api_versions;
 mod applied;
 mod ask_here;
 mod authorize;
+mod charge;
 mod consumer_group_describe;
 mod consumer_group_heartbeat;
 mod context;
@@ -102,6 +104,7 @@ mod shared;
 mod streams_group_describe;
 mod streams_group_heartbeat;
 mod sync_group;
+mod thread_time;
 mod transaction_check;
 mod txn_offset_commit;
 mod unregister_broker;
@@ -114,13 +117,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use metaq_protocol::frame::{self, FrameError, RequestFrame};
 use metaq_protocol::messages::ApiKey;
 use metaq_protocol::protocol::Request;
 use metaq_protocol::versions;
 
 use crate::log::Slice;
+use crate::quota::QuotaKind;
 
 use authorize::Needs;
 use order::Order;
@@ -129,6 +133,7 @@ use reply::{Reply, Throttled};
 pub use admission::{expects_token, refusal, take_token};
 pub use alter_partition::alter_partitions_here;
 pub use api_versions::unsupported_version;
+pub use charge::charge_sending;
 pub use context::{Caller, Context, wire_name as error_name};
 pub use describe_share_group_offsets::share_starts;
 pub use elect_leaders::FAIL_OVER;
@@ -144,6 +149,7 @@ pub use share_in_flight::{
     AcquiredRange, IN_FLIGHT_VERSION, ShareInFlight, in_flight_answer, in_flight_request,
     share_in_flight,
 };
+pub use thread_time::ThreadTime;
 
 /// A part of an answer.
 pub enum Piece {
@@ -252,6 +258,7 @@ const APIS: &[Api] = &[
     list_partition_reassignments::API,
     offset_delete::API,
     describe_client_quotas::API,
+    alter_client_quotas::API,
     describe_user_scram_credentials::API,
     alter_user_scram_credentials::API,
     describe_quorum::API,
@@ -335,8 +342,16 @@ where
         let request = frame::decode::<R>(&frame)?;
         let (key, version, correlation_id) = (frame.api_key, frame.version, frame.correlation_id);
         drop(frame);
-        let reply = handle(cx, caller, request).await.into();
+        // Without any quota nobody is charged.
+        let charged = cx.quotas.has_any().then(|| (cx.clone(), caller.clone()));
+        let mut reply = handle(cx, caller, request).await.into();
         let is_last = reply.is_last();
+        if let Some((cx, caller)) = charged {
+            let of_partitions = (QuotaKind::ControllerMutation, reply.throttle());
+            let of_time = charge::charge_time(&cx, &caller);
+            let throttle = charge::settle(&cx, &caller, of_partitions, of_time);
+            reply = reply.throttled(throttle);
+        }
         let (response, throttle) = reply.finish();
         drop(stage);
         let bytes = frame::encode_response(key, version, correlation_id, &response)?;
@@ -364,6 +379,10 @@ where
 {
     Box::pin(async move {
         match forward::to_controller(&cx, &caller, &frame).await {
+            Some(bytes) if cx.quotas.has_any() => {
+                let charged = charge_forwarded::<R>(&cx, &caller, bytes.clone());
+                Ok(charged.unwrap_or_else(|| Body::from(bytes).into()))
+            }
             Some(bytes) => Ok(Body::from(bytes).into()),
             None => serve(cx, caller, frame, stage, handle).await,
         }
@@ -384,6 +403,28 @@ fn unless<R: Request>(
         }
         _ => start(frame),
     }
+}
+
+/// The controller's answer, with the longer of what it and this broker say of the client's quotas (Kafka's
+/// RequestHandlerHelper.sendForwardedResponse). `None` where it says nothing that is understood.
+fn charge_forwarded<R>(cx: &Context, caller: &Caller, mut answer: Bytes) -> Option<Response>
+where
+    R: Request,
+    R::Response: Throttled,
+{
+    answer.advance(forward::LENGTH_BYTES.min(answer.len()));
+    let (_, response) = frame::decode_response::<R>(caller.version, answer).ok()?;
+    let by_controller = u64::try_from(response.throttle_ms()).unwrap_or(0);
+    let by_controller = Duration::from_millis(by_controller);
+    let of_time = charge::charge_time(cx, caller);
+    let by_controller = (QuotaKind::ControllerMutation, by_controller);
+    let throttle = charge::settle(cx, caller, by_controller, of_time);
+    let (response, throttle) = Reply::with_throttle(response, throttle).finish();
+    let (key, version, id) = (caller.key, caller.version, caller.correlation_id);
+    let body = frame::encode_response(key, version, id, &response)
+        .ok()?
+        .into();
+    Some(Response { body, throttle })
 }
 
 #[cfg(test)]

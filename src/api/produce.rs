@@ -41,11 +41,12 @@ use super::shared::{
     BY_ID_VERSION_MIN, LookupError, current_leader, endpoints_of, found_name, name_of, partition_of,
 };
 use super::transaction_check::{InTransaction, Support, check};
-use super::{Answer, Api, Body, Caller, Context, Order, Response};
+use super::{Answer, Api, Body, Caller, Context, Order, Response, charge};
 use crate::cluster::is_internal_name;
 use crate::log::{Appended, LogConfig, LogError, ProducedBatch, ToVerify, Verification};
 use crate::memory::NoMemory;
 use crate::partition::{Acks, InvalidBatch, Partition, RECORD_ERRORS_MAX, Unpacking, admit};
+use crate::quota::QuotaKind;
 use crate::transaction::Producer;
 
 pub(super) const API: Api = Api {
@@ -58,6 +59,7 @@ pub(super) const API: Api = Api {
     start: |cx, caller, request, mut stage| -> Answer {
         Box::pin(async move {
             let produce: ProduceRequest = frame::decode(&request)?;
+            let request_bytes = request.bytes();
             drop(request.body);
             let (acks, timeout_ms) = (produce.acks, produce.timeout_ms);
             let queued = match refused_whole(&cx, &caller, &produce) {
@@ -68,7 +70,8 @@ pub(super) const API: Api = Api {
             let deadline = commit_deadline(acks, timeout_ms);
             let mut response = answer(&cx, &caller, queued, deadline).await;
             name_leaders(&cx, &caller, &mut response);
-            let (response, throttle) = Reply::from(response).finish();
+            let throttle = charge_produced(&cx, &caller, acks, request_bytes);
+            let (response, throttle) = Reply::with_throttle(response, throttle).finish();
             drop(stage);
             if acks == 0 {
                 let body = match first_error(&response) {
@@ -90,6 +93,21 @@ pub(super) const API: Api = Api {
         })
     },
 };
+
+/// How long a client waits for what it produced. Of the time that it took nothing is said where nothing is answered (Kafka's
+/// KafkaApis.handleProduceRequest).
+fn charge_produced(cx: &Context, caller: &Caller, acks: i16, bytes: usize) -> Duration {
+    if !cx.quotas.has_any() {
+        return Duration::ZERO;
+    }
+    let kind = QuotaKind::Produce;
+    let of_bytes = charge::charge(cx, caller, kind, bytes);
+    let of_time = match acks {
+        0 => Duration::ZERO,
+        _ => charge::charge_time(cx, caller),
+    };
+    charge::settle(cx, caller, (kind, of_bytes), of_time)
+}
 
 /// Memory that produced batches may take while they are unpacked, bytes, beside that of requests.
 pub const UNPACKING_BYTES_MAX: usize = 32 << 20;

@@ -1,7 +1,8 @@
 //! What a handler answers, and how long its client is to send nothing more (KIP-219): the answer leaves at once and says
 //! so, and the connection reads the next request after that time.
 //!
-//! No quota is enforced yet, so whatever a handler returns has a throttle of zero.
+//! A handler says what it was told of the quotas of what it did; that of the time that a request takes is charged when it
+//! is done.
 
 use std::time::Duration;
 
@@ -39,6 +40,24 @@ impl<R> Reply<R> {
     pub(super) fn is_last(&self) -> bool {
         self.is_last
     }
+
+    /// A response whose client is to wait, because of partitions that it created or deleted.
+    pub(super) fn with_throttle(response: R, throttle: Duration) -> Self {
+        Self {
+            throttle,
+            ..Self::from(response)
+        }
+    }
+
+    /// How long its client is to wait as far as its handler knows.
+    pub(super) fn throttle(&self) -> Duration {
+        self.throttle
+    }
+
+    /// The same, and how long it is to wait altogether.
+    pub(super) fn throttled(self, throttle: Duration) -> Self {
+        Self { throttle, ..self }
+    }
 }
 
 impl<R: Throttled> Reply<R> {
@@ -57,6 +76,11 @@ pub(super) fn throttle_ms(throttle: Duration) -> i32 {
 /// A response that can say how long its client is to send nothing more.
 pub(super) trait Throttled {
     fn set_throttle_ms(&mut self, throttle_ms: i32);
+
+    /// What it says.
+    fn throttle_ms(&self) -> i32 {
+        0
+    }
 }
 
 /// The requests whose responses can: all but Fetch and ShareFetch, which have encoders of their own.
@@ -65,6 +89,10 @@ macro_rules! throttled {
         $(impl Throttled for $response {
             fn set_throttle_ms(&mut self, throttle_ms: i32) {
                 self.throttle_time_ms = throttle_ms;
+            }
+
+            fn throttle_ms(&self) -> i32 {
+                self.throttle_time_ms
             }
         })*
 
@@ -116,6 +144,7 @@ throttled!(
     ListPartitionReassignmentsRequest => ListPartitionReassignmentsResponse,
     OffsetDeleteRequest => OffsetDeleteResponse,
     DescribeClientQuotasRequest => DescribeClientQuotasResponse,
+    AlterClientQuotasRequest => AlterClientQuotasResponse,
     UpdateFeaturesRequest => UpdateFeaturesResponse,
     DescribeClusterRequest => DescribeClusterResponse,
     DescribeProducersRequest => DescribeProducersResponse,

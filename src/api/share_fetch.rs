@@ -26,13 +26,15 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::authorize::{Operation, ResourceKind};
+use super::reply::throttle_ms;
 use super::share_acknowledgements::{Member, Outcomes, Refusal, SaidOf, check_named, release};
 use super::share_read::{Given, session_refusal};
 use super::share_settings::ShareSettings;
 use super::share_wait::{Drawing, Drawn, ShareWanted};
 use super::shared::{current_leader, endpoints_of, text};
-use super::{Answer, Api, Caller, Context, Order, Piece, Response, Stage};
+use super::{Answer, Api, Body, Caller, Context, Order, Piece, Response, Stage, charge};
 use crate::log::Slice;
+use crate::quota::QuotaKind;
 use crate::session::SessionEnd;
 use crate::share::{
     Acknowledgement, FINAL_EPOCH, ShareFetchSession, ShareFetching, ShareSessionError,
@@ -60,9 +62,11 @@ pub(super) const API: Api = Api {
             let answered = answer(&cx, &caller, &fetch, &mut stage).await;
             drop(stage);
             let Answered {
-                response,
+                mut response,
                 mut slices,
             } = answered;
+            let throttle = charge_given(&cx, &caller, &slices);
+            response.throttle_time_ms = throttle_ms(throttle);
             let bytes = |topic, partition| {
                 let slice = slices.get(&(topic, partition));
                 slice.map_or(0, |slice: &Slice| slice.bytes)
@@ -75,12 +79,29 @@ pub(super) const API: Api = Api {
                     slices.remove(&(topic, partition)).map(Piece::File)
                 }
             };
-            Ok(Response::from(super::Body::Send(
-                frame.into_iter().filter_map(fill).collect(),
-            )))
+            Ok(Response {
+                body: Body::Send(frame.into_iter().filter_map(fill).collect()),
+                throttle,
+            })
         })
     },
 };
+
+/// How long a client waits for what it is given. It is given it in any case: others cannot have it any more.
+fn charge_given(
+    cx: &Context,
+    caller: &Caller,
+    slices: &HashMap<(usize, usize), Slice>,
+) -> Duration {
+    if !cx.quotas.has_any() {
+        return Duration::ZERO;
+    }
+    let kind = QuotaKind::Fetch;
+    let bytes = slices.values().map(|slice| slice.bytes).sum();
+    let of_bytes = charge::charge(cx, caller, kind, bytes);
+    let of_time = charge::charge_time(cx, caller);
+    charge::settle(cx, caller, (kind, of_bytes), of_time)
+}
 
 #[derive(Default)]
 struct Answered {

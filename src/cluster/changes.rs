@@ -49,6 +49,9 @@ pub enum ClusterError {
     /// Numbers given both explicitly and by assignment.
     #[error("{0}")]
     Request(String),
+    /// The client created or deleted as many partitions as it may.
+    #[error("The throttling quota has been exceeded.")]
+    QuotaExceeded,
     /// Topics may not be deleted here.
     #[error("Topic deletion is disabled.")]
     DeletionDisabled,

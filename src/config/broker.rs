@@ -88,6 +88,7 @@ const DYNAMIC: &[&str] = &[
     "log.flush.offset.checkpoint.interval.ms",
     "log.level",
     "log.retention.check.interval.ms",
+    "max.connection.creation.rate",
     "max.connections",
     "max.connections.per.ip",
     "max.inflight.requests.per.connection",
@@ -102,6 +103,11 @@ const AUTHORIZERS: &[&str] = &[
     "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "kafka.security.authorizer.AclAuthorizer",
 ];
+
+/// The most samples that quotas are held by.
+const QUOTA_SAMPLES_MAX: i64 = 3600;
+/// The longest of them, s.
+const QUOTA_SAMPLE_SECONDS_MAX: i64 = 3600;
 
 /// The broker's own configurations. Defaults for topics come beside them from [`TOPIC_KEYS`].
 const OWN_KEYS: &[BrokerKey] = &[
@@ -524,6 +530,41 @@ const OWN_KEYS: &[BrokerKey] = &[
         Kind::Int(0, INT_MAX),
         "2147483647",
         "Connections at a time from one address."
+    ),
+    key!(
+        "max.connection.creation.rate",
+        None,
+        Kind::Int(1, INT_MAX),
+        "2147483647",
+        "Connections that are accepted a second; more wait to be accepted."
+    ),
+    key!(
+        "quota.window.num",
+        None,
+        Kind::Int(1, QUOTA_SAMPLES_MAX),
+        "11",
+        "Samples by which quotas of bytes, request time and connections are held: all but the one under way are counted."
+    ),
+    key!(
+        "quota.window.size.seconds",
+        None,
+        Kind::Int(1, QUOTA_SAMPLE_SECONDS_MAX),
+        "1",
+        "How long such a sample is, s; a request's client waits for as long at most for the time that it took."
+    ),
+    key!(
+        "controller.quota.window.num",
+        None,
+        Kind::Int(1, QUOTA_SAMPLES_MAX),
+        "11",
+        "Samples by which quotas of partitions are held: as many as come in all of them may be created or deleted at once."
+    ),
+    key!(
+        "controller.quota.window.size.seconds",
+        None,
+        Kind::Int(1, QUOTA_SAMPLE_SECONDS_MAX),
+        "1",
+        "How long such a sample is, s."
     ),
     key!(
         "connections.max.idle.ms",

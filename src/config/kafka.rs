@@ -20,7 +20,8 @@ const EXACT_TIMEOUTS: &str =
     "a transaction is aborted when its timeout is over, not at the next look";
 const ALWAYS_VERIFIED: &str = "partitions are always verified to be part of a transaction";
 const TREE_TRANSACTIONS: &str = "transactions are in the coordination tree, not in a topic";
-const NO_QUOTAS: &str = "quotas are not served yet";
+const NO_QUOTAS: &str =
+    "quotas are those of docs/quotas.md; max.connections.per.ip is for all addresses";
 const NO_TIERS: &str = "there are no tiers of storage";
 const CLEANER_READS_BATCHES: &str =
     "a cleaner holds one batch at a time, as large as max.message.bytes lets it be";
@@ -116,11 +117,6 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
         NO_QUOTAS,
         &[
             "client.quota.callback.class",
-            "controller.quota.window.num",
-            "controller.quota.window.size.seconds",
-            "quota.window.num",
-            "quota.window.size.seconds",
-            "max.connection.creation.rate",
             "max.connections.per.ip.overrides",
         ],
     ),

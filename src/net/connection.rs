@@ -30,11 +30,12 @@ use super::send::{Patience, SendError, send_all};
 use super::shutdown::stopped;
 use super::socket::Socket;
 use crate::api::{
-    self, Body, Caller, Context, FORWARDED, Gate, Piece, Response, Stage, TRANSACTIONS,
+    self, Body, Caller, Context, FORWARDED, Gate, Piece, Response, Stage, TRANSACTIONS, ThreadTime,
 };
 use crate::memory::Share;
 use crate::observe::{EventKind, Happened, Registered};
 use crate::partition::with_inline_writes;
+use crate::quota::{QuotaKind, Who};
 use crate::session::{ListenerInfo, Session};
 
 /// Answers that are ready together are sent together, up to this many.
@@ -364,12 +365,20 @@ impl<S: Socket> Connection<S> {
             true => Stage::free(),
             false => self.gate.begin(key),
         };
-        let caller = Caller::of(self.session.clone(), &frame);
+        let mut caller = Caller::of(self.session.clone(), &frame);
         let cx = self.cx.clone();
+        let is_timed = cx.quotas.has(QuotaKind::Request) && !is_of_peer(&frame);
+        let time = is_timed.then(Arc::<ThreadTime>::default);
+        caller.thread_time.clone_from(&time);
         let unsent = self.unsent.clone();
         let logged = (cx.request_log.is_armed() && cx.request_log.wants(&frame))
             .then(|| Box::new(caller.clone()));
-        let work = AssertUnwindSafe(api::start(&self.cx, caller, frame, stage)).catch_unwind();
+        let work = api::start(&self.cx, caller, frame, stage);
+        let work = match time {
+            Some(time) => Box::pin(time.of(work)),
+            None => work,
+        };
+        let work = AssertUnwindSafe(work).catch_unwind();
         self.in_flight.push_back(Box::pin(async move {
             let outcome = match work.await {
                 Ok(Ok(response)) => Outcome::Answered(response),
@@ -409,7 +418,21 @@ impl<S: Socket> Connection<S> {
             memory: &self.cx.memory,
             reserved: reserved + self.unsent.load(Ordering::Relaxed),
         };
-        match send_all(&mut self.stream, pieces, &patience).await {
+        let sending = send_all(&mut self.stream, pieces, &patience);
+        let sent = match self.cx.quotas.has(QuotaKind::Request) {
+            true => {
+                let time = Arc::<ThreadTime>::default();
+                let sent = time.clone().of(sending).await;
+                let who = Who {
+                    user: self.session.principal().name(),
+                    client_id: self.client_id.as_deref().unwrap_or_default(),
+                };
+                api::charge_sending(&self.cx, who, time.spent());
+                sent
+            }
+            false => sending.await,
+        };
+        match sent {
             Ok(()) => match ending {
                 None => Ok(()),
                 Some(Ending::Told) => Err(None),

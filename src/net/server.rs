@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::connection::{self, Accepted, Settings};
 use super::endpoint::Bound;
@@ -20,6 +21,11 @@ use crate::observe::{EventKind, Happened};
 
 /// Pause after accept failed, as it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections that all listeners together may be sent a second.
+const CREATION_RATE: &str = "max.connection.creation.rate";
+/// Connections that are kept to be closed later; more are closed at once.
+const HELD_MAX: u64 = 1000;
 
 /// How long after the end of the drain connections may take to notice it.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
@@ -114,6 +120,19 @@ async fn accept<L: Listener>(
             accepted = socket.accept() => match accepted {
                 Ok((stream, peer)) => {
                     let config = cx.config.load();
+                    let throttled = cx.quotas.connect(peer.ip().to_canonical(), Instant::now());
+                    if !throttled.is_zero() {
+                        hold(&cx, &mut connections, (stream, peer), throttled);
+                        continue;
+                    }
+                    let rate_max = config.number(CREATION_RATE);
+                    if rate_max < i64::from(i32::MAX) {
+                        let wait = cx.quotas.connect_any(rate_max as f64, Instant::now());
+                        tokio::select! {
+                            () = tokio::time::sleep(wait) => {}
+                            () = &mut stopping => break,
+                        }
+                    }
                     match limits.take(ConnectionsMax::of(&config), peer.ip()) {
                         Ok(permit) => {
                             let accepted = Accepted { listener: info.clone(), stream, peer, permit };
@@ -134,6 +153,30 @@ async fn accept<L: Listener>(
     }
     drop(socket);
     while connections.join_next().await.is_some() {}
+}
+
+/// Keeps a connection of an address that made too many, and closes it when it may come again (Kafka's SocketServer.Acceptor).
+fn hold<S: Send + 'static>(
+    cx: &Arc<Context>,
+    connections: &mut JoinSet<()>,
+    (stream, peer): (S, SocketAddr),
+    throttled: Duration,
+) {
+    let metrics = &cx.metrics;
+    metrics
+        .connections_throttled
+        .fetch_add(1, Ordering::Relaxed);
+    tracing::debug!(%peer, ?throttled, "connection throttled: too many a second from its address");
+    let held = metrics.connections_held.clone();
+    if held.fetch_add(1, Ordering::Relaxed) >= HELD_MAX {
+        held.fetch_sub(1, Ordering::Relaxed);
+        return;
+    }
+    connections.spawn(async move {
+        tokio::time::sleep(throttled).await;
+        drop(stream);
+        held.fetch_sub(1, Ordering::Relaxed);
+    });
 }
 
 /// Notes that a connection was closed at once, because of a limit.
