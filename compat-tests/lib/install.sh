@@ -60,6 +60,8 @@ install_broadcast() { jars kafka && install_python && install_kcat; }
 
 install_files() { jars kafka && jars clients-4.4.0; }
 
+install_quotas() { jars kafka && command_or_packages curl curl; }
+
 install_compaction() { jars kafka && jars clients-4.4.0; }
 
 install_apps() {

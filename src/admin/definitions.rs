@@ -76,6 +76,9 @@ impl Definition {
     }
 }
 
+/// Series of quotas by whom they count.
+pub(super) const QUOTA_SERIES_MAX: usize = 200;
+const PER_QUOTA: &str = "200, throttled ones first";
 const PER_API: &str = "one an API that was asked";
 const PER_TOPIC: &str = "metrics.topics.max";
 const PER_PARTITION: &str = "metrics.partitions.max";
@@ -97,6 +100,12 @@ metrics! {
     CONNECTIONS_ACCEPTED = counter("metaq_connections_accepted", "Connections accepted");
     CONNECTIONS_THROTTLED = counter("metaq_connections_throttled", "Connections closed later, because their addresses made too many a second");
     CONNECTIONS_REJECTED = counter("metaq_connections_rejected", "Connections closed because of a limit");
+    QUOTA_LIMIT = gauge("metaq_quota_limit", "The quota in force of those that did something: bytes, percent of a thread or partitions a second").by(&["quota", "user", "client_id"], PER_QUOTA);
+    QUOTA_RATE = gauge("metaq_quota_rate", "What they did of it a second (Kafka's byte-rate, request-time and mutation-rate)").by(&["quota", "user", "client_id"], PER_QUOTA);
+    QUOTA_TOKENS = gauge("metaq_quota_tokens", "Partitions that they may create or delete at once (Kafka's tokens)").by(&["quota", "user", "client_id"], PER_QUOTA);
+    QUOTA_THROTTLES = counter("metaq_quota_throttles", "How often they were throttled").by(&["quota", "user", "client_id"], PER_QUOTA);
+    QUOTA_THROTTLE_TIME = counter("metaq_quota_throttle_time", "For how long they were told to wait (Kafka's throttle-time)").unit("seconds").by(&["quota", "user", "client_id"], PER_QUOTA);
+    QUOTA_THROTTLED = gauge("metaq_quota_throttled", "How many are throttled now").by(&["quota"], "4");
     FRAMES_MALFORMED = counter("metaq_frames_malformed", "Frames that closed their connection");
     HANDSHAKES_FAILED = counter("metaq_handshakes_failed", "Connections whose handshake of TLS failed or took too long");
     AUTHENTICATIONS = counter("metaq_authentications", "Clients that authenticated with SASL");

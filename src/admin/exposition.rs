@@ -21,6 +21,7 @@ use crate::api::{Context, error_name};
 use crate::meta::SessionState;
 use crate::observe::{EventKind, SYNC_BUCKETS_US, SeriesKind};
 use crate::partition::{Acks, CleanerFigures};
+use crate::quota::{Counts, QuotaKind};
 use crate::transaction::TransactionCounts;
 
 /// A value at one moment.
@@ -55,6 +56,7 @@ pub(super) async fn render(cx: &Context) -> String {
     let transactions = cx.transactions.count().await;
     let mut snapshot = Snapshot::default();
     snapshot.add_connections(cx);
+    snapshot.add_quotas(cx);
     snapshot.add_requests(cx);
     snapshot.add_logs(cx);
     snapshot.add_cleaner(&cx.cleaner.figures());
@@ -140,6 +142,41 @@ impl Snapshot {
         self.set(&all::REQUEST_MEMORY, now(&metrics.request_memory_bytes));
         self.set(&all::FETCH_SESSIONS, cx.fetch_sessions.len() as i64);
         self.set(&all::TELEMETRY_CLIENTS, cx.telemetry.len() as i64);
+    }
+
+    fn add_quotas(&mut self, cx: &Context) {
+        let mut all = cx.quotas.counts(tokio::time::Instant::now());
+        let throttled = QuotaKind::ALL.into_iter().map(|kind| {
+            let throttled = all.iter().filter(|one| one.kind == kind);
+            let throttled = throttled.filter(|one| one.throttling.is_some()).count();
+            (
+                vec![Cow::Borrowed(kind.key())],
+                Value::Int(throttled as i64),
+            )
+        });
+        self.add(&all::QUOTA_THROTTLED, throttled.collect());
+        all.sort_by_key(|one| one.throttling.is_none());
+        all.truncate(all::QUOTA_SERIES_MAX);
+        type Of = fn(&Counts) -> Option<Value>;
+        let columns: [(&'static Definition, Of); 5] = [
+            (&all::QUOTA_LIMIT, |one| Some(Value::Float(one.rule.limit))),
+            (&all::QUOTA_RATE, |one| Some(Value::Float(one.rate))),
+            (&all::QUOTA_TOKENS, |one| one.tokens.map(Value::Float)),
+            (&all::QUOTA_THROTTLES, |one| {
+                Some(Value::Int(one.throttles as i64))
+            }),
+            (&all::QUOTA_THROTTLE_TIME, |one| {
+                Some(Value::Float(one.throttled_for.as_secs_f64()))
+            }),
+        ];
+        for (definition, of) in columns {
+            let series = all.iter().filter_map(|one| {
+                let user = Cow::Owned(one.user.clone());
+                let client = Cow::Owned(one.client_id.clone());
+                Some((vec![Cow::Borrowed(one.kind.key()), user, client], of(one)?))
+            });
+            self.add(definition, series.collect());
+        }
     }
 
     fn add_requests(&mut self, cx: &Context) {

@@ -27,6 +27,7 @@ mod output;
 mod partition;
 mod partitioner;
 mod produce;
+mod quota;
 mod reassign;
 mod secure;
 mod server;
@@ -79,6 +80,8 @@ enum Subcommands {
     User(user::UserCommand),
     /// Make certificates, an admin and a configuration with which nobody gets in who is not known.
     Secure(secure::Secure),
+    /// List, set and remove how much users, client ids and addresses may do.
+    Quota(quota::QuotaCommand),
     /// List transactions, and decide those whose producer does not come back.
     Txn(txn::TxnCommand),
     /// Show the cluster, spread what it keeps, and take the lead from a broker.
@@ -175,6 +178,7 @@ pub fn run(command: Command) -> ExitCode {
         Subcommands::Client(client) => client.run(),
         Subcommands::User(user) => user.run(),
         Subcommands::Secure(secure) => secure.run(),
+        Subcommands::Quota(quota) => quota.run(),
         Subcommands::Txn(txn) => txn.run(),
         Subcommands::Cluster(cluster) => cluster.run(),
         Subcommands::Meta(meta) => meta.run(),

@@ -31,6 +31,7 @@ const METAQ_TOPIC_KEYS: &[&str] = &[
     "stat",
     "dataPath",
 ];
+
 /// A `[topic=NAME]` section; `*` in the name matches anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSection {

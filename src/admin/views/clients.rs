@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::events::{EventView, latest};
+use super::quotas::{QuotaView, quotas_of};
 use super::{Page, Part};
 use crate::api::Context;
 use crate::observe::{ClientSnapshot, EventKind};
@@ -121,6 +122,8 @@ pub(in crate::admin) struct ClientsView {
     pub(in crate::admin) rejections: Vec<EventView>,
     /// How many of which software are connected, most first.
     pub(in crate::admin) software: Vec<SoftwareView>,
+    /// Those that have quotas and did something, who is throttled first.
+    pub(in crate::admin) quotas: Vec<QuotaView>,
 }
 
 /// A client library.
@@ -233,6 +236,7 @@ impl ClientsView {
             ended: ended.into_iter().map(ClientView::from).collect(),
             rejections: latest(cx, &kinds, REFUSALS_SHOWN),
             software,
+            quotas: quotas_of(cx),
         }
     }
 }

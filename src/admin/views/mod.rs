@@ -15,6 +15,7 @@ pub(super) mod messages;
 pub(super) mod partition;
 mod payload;
 pub(super) mod problems;
+pub(super) mod quotas;
 pub(super) mod replicas;
 pub(super) mod topics;
 pub(super) mod transactions;
