@@ -10,6 +10,8 @@ use tokio::task::JoinSet;
 
 use crate::admin::{Admin, TokenSource};
 use crate::api::{Context, FetchSessions, RequestLog, UNPACKING_BYTES_MAX};
+use crate::audit::AuditLog;
+use crate::broker_options::{cleaner_options, housekeeping_intervals, transaction_limits};
 use crate::broker_security::{self, PeerSecurityError, certificates, follow_certificates};
 use crate::clock::WallClock;
 use crate::cluster::{
@@ -32,8 +34,8 @@ use crate::net::{
 };
 use crate::observe::Observe;
 use crate::partition::{
-    Cleaner, CleanerOptions, Housekeeping, HousekeepingIntervals, InlineWrites, Partitions,
-    PartitionsOptions, Workers,
+    Cleaner, Housekeeping, HousekeepingIntervals, InlineWrites, Partitions, PartitionsOptions,
+    Workers,
 };
 use crate::peer::Peers;
 use crate::quota::{self, Quotas};
@@ -42,7 +44,7 @@ use crate::share::Shares;
 use crate::slots::{ImageTopics, coordinate, own_slots};
 use crate::telemetry::Telemetry;
 use crate::throttle::Throttles;
-use crate::transaction::{TransactionCoordinator, TransactionLimits};
+use crate::transaction::TransactionCoordinator;
 use crate::users::{LiveUsers, UserError};
 
 /// The embedded coordination store's file, in one of the data directories.
@@ -268,6 +270,7 @@ impl Broker {
             shares,
             peers,
             users,
+            audit: AuditLog::open(&config)?,
             producer_ids: ProducerIds::new(meta),
             authorizer: config.authorizer(),
             throttles: Throttles::default(),
@@ -572,35 +575,4 @@ fn endpoints<L>(listeners: &[Bound<L>], advertised: &[Endpoint]) -> Vec<BrokerEn
         });
     }
     endpoints
-}
-
-fn transaction_limits(config: &Config) -> TransactionLimits {
-    TransactionLimits {
-        timeout_ms_max: config.number("transaction.max.timeout.ms") as i32,
-        expiration_ms: config.number("transactional.id.expiration.ms"),
-        expiration_check_ms: config
-            .number("transaction.remove.expired.transaction.cleanup.interval.ms"),
-        timers_max: config.number("max.tx.timeout.timer.capacity") as usize,
-        bytes_max: config.number("transactional.ids.max.bytes") as usize,
-        two_phase: config.flag("transaction.two.phase.commit.enable"),
-    }
-}
-
-fn cleaner_options(config: &Config) -> CleanerOptions {
-    CleanerOptions {
-        is_enabled: config.flag("log.cleaner.enable"),
-        threads: config.number("log.cleaner.threads") as usize,
-        key_bytes: config.number("log.cleaner.dedupe.buffer.size") as u64,
-        bytes_per_second: config.fraction("log.cleaner.io.max.bytes.per.second"),
-        backoff: Duration::from_millis(config.number("log.cleaner.backoff.ms") as u64),
-    }
-}
-
-fn housekeeping_intervals(config: &Config) -> HousekeepingIntervals {
-    let ms = |name| Duration::from_millis(config.number(name) as u64);
-    HousekeepingIntervals {
-        retention: ms("log.retention.check.interval.ms"),
-        checkpoint: ms("log.flush.offset.checkpoint.interval.ms"),
-        producer_expiration_ms: config.number("producer.id.expiration.ms"),
-    }
 }

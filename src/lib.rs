@@ -8,6 +8,7 @@
 //! - [`notify`]: messages to systemd
 //! - [`memory`]: the one budget of all memory that clients can make the broker use
 //! - [`observe`]: events, connected clients, the last hours, the log's tail
+//! - [`decisions`]: what a connection was allowed lately
 //! - [`session`]: a client's connection: its listener, who it is, where it is
 //! - [`security`]: access control lists, and what they decide
 //! - [`logging`]: where the log goes, and its levels
@@ -37,7 +38,9 @@
 
 pub mod admin;
 pub mod api;
+pub mod audit;
 pub mod broker;
+pub mod broker_options;
 pub mod broker_security;
 pub mod cli;
 pub mod clock;
@@ -45,6 +48,7 @@ pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod coordinator;
+pub mod decisions;
 pub mod group;
 pub mod group_settings;
 pub mod log;

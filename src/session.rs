@@ -2,13 +2,14 @@
 //! where it is. Made once for each connection; every request of it shares it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::decisions::Decisions;
 use crate::observe::Client;
 use crate::principal::{ANONYMOUS, Principal};
 use crate::security::{Exchange, Mechanism, PrincipalMapping, subject};
@@ -68,6 +69,8 @@ pub struct ListenerAuthentication {
     pub reauthentication_max: Option<Duration>,
     /// Makes users of certificates.
     pub mapping: PrincipalMapping,
+    /// Who brokers are to each other.
+    pub brokers_user: Option<String>,
 }
 
 /// A listener, as its connections know it.
@@ -125,7 +128,10 @@ pub struct Session {
     authenticate_by_ms: AtomicU64,
     /// The state of users by which its client was looked at last.
     users_seen: AtomicU64,
+    /// Its client may ask for nothing any more.
+    is_ended: AtomicBool,
     client: Arc<Client>,
+    decisions: Decisions,
     /// Differs between all connections of this process.
     id: u64,
     /// Dropped with the session; there where somebody waits for that.
@@ -172,7 +178,9 @@ impl Session {
             exchange: Mutex::default(),
             authenticate_by_ms: AtomicU64::new(NEVER_MS),
             users_seen: AtomicU64::new(0),
+            is_ended: AtomicBool::new(false),
             client,
+            decisions: Decisions::default(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             end: OnceLock::new(),
         }
@@ -189,14 +197,17 @@ impl Session {
         session
     }
 
-    /// Takes the certificate that the client has shown and proved to own: without SASL it says who the client is.
-    pub fn set_certificate(&self, certificate: &[u8]) {
+    /// Takes the certificate that the client has shown and proved to own: without SASL it says who the client is. Whether it
+    /// says anything.
+    pub fn set_certificate(&self, certificate: &[u8]) -> bool {
         if self.listener.protocol.has_sasl() {
-            return;
+            return true;
         }
-        if let Some(subject) = subject(certificate) {
-            let name = self.listener.authentication.mapping.name_of(&subject);
-            let _ = self.principal.set(Principal::user(&name));
+        let mapping = &self.listener.authentication.mapping;
+        let name = subject(certificate).and_then(|subject| mapping.name_of(&subject));
+        match name {
+            Some(name) => self.principal.set(Principal::user(&name)).is_ok(),
+            None => false,
         }
     }
 
@@ -225,6 +236,26 @@ impl Session {
         by != NEVER_MS && by < uptime_ms()
     }
 
+    /// Lets its client ask for nothing any more.
+    pub fn end_for_good(&self) {
+        self.is_ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its client may ask for nothing any more.
+    pub fn is_over(&self) -> bool {
+        self.is_ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client may be another broker: it came in by the listener between them, and as their user where that is asked.
+    pub fn may_be_broker(&self) -> bool {
+        let listener = &self.listener;
+        let is_brokers_user = || {
+            let user = listener.authentication.brokers_user.as_deref();
+            user == Some(self.principal().name())
+        };
+        listener.is_between_brokers && (!listener.protocol.has_sasl() || is_brokers_user())
+    }
+
     /// Whether users are not as they were when this was asked last.
     pub fn has_not_seen(&self, users: u64) -> bool {
         self.users_seen.swap(users, Ordering::Relaxed) != users
@@ -250,6 +281,11 @@ impl Session {
     /// Who the client is; anonymous as long as that is not known.
     pub fn principal(&self) -> &Principal {
         self.principal.get().unwrap_or(&ANONYMOUS)
+    }
+
+    /// What the client was allowed lately: it is who it is for as long as the connection lasts.
+    pub fn decisions(&self) -> &Decisions {
+        &self.decisions
     }
 
     /// Where the client connects from.

@@ -18,8 +18,9 @@ use metaq_protocol::messages::alter_user_scram_credentials_request::{
 };
 use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
 use metaq_protocol::messages::{
-    AlterUserScramCredentialsRequest, ApiVersionsRequest, DescribeUserScramCredentialsRequest,
-    MetadataRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
+    AlterUserScramCredentialsRequest, ApiVersionsRequest, DeleteGroupsRequest,
+    DescribeUserScramCredentialsRequest, MetadataRequest, SaslAuthenticateRequest,
+    SaslHandshakeRequest,
 };
 use metaq_protocol::protocol::{Request, StrBytes};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -571,5 +572,67 @@ fn a_certificate_that_is_wrong_ends_its_connection_and_nothing_else() {
     assert!(client.is_served());
     let panics = &broker.broker().context().metrics.handler_panics;
     assert_eq!(panics.load(std::sync::atomic::Ordering::Relaxed), 0);
+    broker.stop();
+}
+
+#[test]
+fn what_changes_something_and_what_is_refused_is_in_the_audit_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("audit.log");
+    let path = format!("audit.log.path={}", log.display());
+    let acls = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer";
+    let broker = sasl(&dir.path().join("data"), &[&path, acls]);
+    add_user(&broker, "alice", "alice-secret");
+    let mut alice = Asking::plain(&broker);
+    assert_eq!(alice.authenticate(SCRAM, ("alice", "alice-secret")).0, 0);
+    let delete = DeleteGroupsRequest::default().with_groups_names(vec![text("payroll").into()]);
+    let denied = ResponseError::GroupAuthorizationFailed.code();
+    assert_eq!(alice.ask(2, &delete).unwrap().results[0].error_code, denied);
+    let failed = ResponseError::SaslAuthenticationFailed.code();
+    let mut nobody = Asking::plain(&broker);
+    assert_eq!(nobody.authenticate(SCRAM, ("nobody", "x")).0, failed);
+    let said = |parts: &[&str]| {
+        let lines = std::fs::read_to_string(&log).unwrap_or_default();
+        lines
+            .lines()
+            .any(|line| parts.iter().all(|part| line.contains(part)))
+    };
+    for parts in [
+        [
+            "User:admin",
+            "AlterUserScramCredentials",
+            "set alice",
+            "asked",
+        ],
+        ["User:alice", "DeleteGroups", "payroll", "asked"],
+        ["User:alice", "DeleteGroups", "group payroll", "refused"],
+        ["User:ANONYMOUS", "SaslAuthenticate", "127.0.0.1", "refused"],
+    ] {
+        wait_for("a line", || said(&parts));
+    }
+    let all = std::fs::read_to_string(&log).unwrap();
+    assert!(
+        !all.contains("alice-secret") && !all.contains("salt"),
+        "{all}"
+    );
+    broker.stop();
+}
+
+#[test]
+fn the_dashboard_of_a_broker_that_asks_who_clients_are_gives_nothing_without_its_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let status = |broker: &Running, path: &str| {
+        let mut stream = TcpStream::connect(broker.broker().dashboard_address().unwrap()).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+    let broker = sasl(dir.path(), &[]);
+    add_user(&broker, "alice", "alice-secret");
+    for path in ["/api/meta/tree?path=/config/users", "/api/clients", "/"] {
+        assert_ne!(status(&broker, path), "200", "{path}");
+    }
+    assert_eq!(status(&broker, "/healthz"), "200");
     broker.stop();
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use common::{batch, wait_for};
 use metaq::admin::{METRICS, MetricKind};
-use process::Process;
+use process::{Process, metaq};
 
 /// Names of the families that a page describes.
 fn described(page: &str) -> BTreeSet<String> {
@@ -33,6 +33,31 @@ fn everything_that_is_documented_is_given_and_nothing_else() {
     let mut client = process.client();
     client.create("t");
     assert_eq!(client.produce("t", batch(3)).0, 0);
+    // Whoever does something has quotas.
+    let at = process.address().to_string();
+    let quotas = ["producer_byte_rate=1e9", "controller_mutation_rate=1e6"];
+    let set = [
+        "quota",
+        "set",
+        "--default-user",
+        quotas[0],
+        quotas[1],
+        "-b",
+        &at,
+    ];
+    assert_eq!(metaq(&set).0, Some(0));
+    let (code, listed, _) = metaq(&["quota", "list", "-b", &at]);
+    assert_eq!(code, Some(0));
+    assert!(listed.contains("(default)") && listed.contains("producer_byte_rate=1000000000"));
+    let mut made = 0;
+    wait_for("the quotas to be in force", || {
+        let name = format!("made-{made}");
+        made += 1;
+        assert_eq!(metaq(&["topic", "create", &name, "-b", &at]).0, Some(0));
+        client.produce(&name, batch(3));
+        let page = process.page("/metrics");
+        series(&page, "metaq_quota_tokens") > 0 && series(&page, "metaq_quota_rate") > 1
+    });
     // Refused, and counted.
     assert_ne!(client.produce("none", batch(1)).0, 0);
     client.fetch("t", 0);
@@ -68,6 +93,10 @@ fn everything_that_is_documented_is_given_and_nothing_else() {
             "{line} in {page}"
         );
     }
+    let removed = metaq(&["quota", "remove", "--default-user", "-b", &at]);
+    assert_eq!(removed.0, Some(0));
+    let (_, listed, _) = metaq(&["quota", "list", "--json", "-b", &at]);
+    assert_eq!(listed.trim(), "[]");
 }
 
 #[test]

@@ -40,6 +40,7 @@ const FILE_LINES_MAX: usize = 600;
 /// Files of long tables, files of tests and generated ones, which may be longer.
 const MAY_BE_LONG: &[&str] = &[
     "protocol/src/messages/streams_group_describe_response.rs",
+    "protocol/src/versions.rs",
     "src/config/broker.rs",
     "src/log/compaction/tests.rs",
     "src/log/tests.rs",

@@ -89,7 +89,7 @@ impl Access {
         Ok(Self {
             token,
             source,
-            read_needs_token: config.flag("dashboard.read.token"),
+            read_needs_token: config.flag("dashboard.read.token") || config.is_secured(),
             cookie,
             sessions: Mutex::default(),
         })

@@ -108,6 +108,7 @@ metrics! {
     QUOTA_THROTTLED = gauge("metaq_quota_throttled", "How many are throttled now").by(&["quota"], "4");
     FRAMES_MALFORMED = counter("metaq_frames_malformed", "Frames that closed their connection");
     HANDSHAKES_FAILED = counter("metaq_handshakes_failed", "Connections whose handshake of TLS failed or took too long");
+    AUDIT_LINES_DROPPED = counter("metaq_audit_lines_dropped", "Lines that the audit log could not keep");
     AUTHENTICATIONS = counter("metaq_authentications", "Clients that authenticated with SASL");
     AUTHENTICATIONS_FAILED = counter("metaq_authentications_failed", "Tries to authenticate with SASL that failed");
     HANDLER_PANICS = counter("metaq_handler_panics", "Requests that ended in a bug");

@@ -136,6 +136,7 @@ impl Snapshot {
         self.set(&all::FRAMES_MALFORMED, count(&metrics.frames_malformed));
         self.set(&all::HANDSHAKES_FAILED, count(&metrics.handshakes_failed));
         self.set(&all::AUTHENTICATIONS, count(&metrics.authentications));
+        self.set(&all::AUDIT_LINES_DROPPED, cx.audit.dropped() as i64);
         let failed = &metrics.authentications_failed;
         self.set(&all::AUTHENTICATIONS_FAILED, count(failed));
         self.set(&all::HANDLER_PANICS, count(&metrics.handler_panics));

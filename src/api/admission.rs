@@ -26,12 +26,19 @@ pub fn refusal(cx: &Context, session: &Session, key: i16) -> Option<String> {
             "unexpected request {api} of a client that has not authenticated"
         ));
     }
+    if session.is_over() {
+        return Some("the user is not there any more".to_owned());
+    }
     if session.is_expired() {
         return Some("the client did not authenticate again in time".to_owned());
     }
     let user = session.principal().name();
     let is_gone = session.has_not_seen(cx.users.revision()) && !cx.users.knows(user);
-    is_gone.then(|| format!("the user {user} is not there any more"))
+    is_gone.then(|| {
+        // What was sent with it is not done either.
+        session.end_for_good();
+        format!("the user {user} is not there any more")
+    })
 }
 
 /// Whether the next frame of a connection is a message of a mechanism without a request around it (SaslHandshake v0).

@@ -153,10 +153,12 @@ pub(super) async fn apply(
         }
     };
     if changed.is_ok() && !validate_only {
+        // A value may be a secret.
+        let keys: Vec<&str> = changes.iter().map(ConfigChange::key).collect();
         tracing::info!(
             resource_type,
             name,
-            ?changes,
+            ?keys,
             "configuration changed by a client"
         );
     }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::context::{Caller, Context};
-use super::forward::FORWARDED;
+use super::forward::{FORWARDED, is_of_broker};
 use crate::cluster::{Broker, Image};
 
 /// Metadata has tagged fields in this version, and every broker of a cluster understands it.
@@ -141,7 +141,7 @@ pub(super) async fn answer_when_applied(
     caller: &Caller,
     request: &MetadataRequest,
 ) -> Option<MetadataResponse> {
-    if caller.client_id.as_deref() != Some(FORWARDED) {
+    if !is_of_broker(caller) {
         return None;
     }
     let asked = request.unknown_tagged_fields.get(&EXPECTED_TAG)?;

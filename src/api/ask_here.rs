@@ -9,6 +9,8 @@ use metaq_protocol::protocol::Request;
 
 use super::{Body, Caller, Context, Piece, Stage, start};
 use crate::observe::Client;
+use crate::principal::Principal;
+use crate::security::SUPER_KIND;
 use crate::session::{ListenerInfo, SecurityProtocol, Session};
 
 /// What it calls itself.
@@ -27,7 +29,9 @@ pub(super) async fn ask_here<R: Request>(
     let frame = frame::parse_request(framed.slice(LENGTH_BYTES..)).ok()?;
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let client = Arc::new(Client::without_connection(peer, NAME));
-    let session = Arc::new(Session::new(LISTENER.clone(), client));
+    // Whom it asks for may do it: that was looked at.
+    let principal = Principal::new(SUPER_KIND, NAME);
+    let session = Arc::new(Session::of_principal(LISTENER.clone(), client, principal));
     let caller = Caller::of(session, &frame);
     let answer = start(cx, caller, frame, Stage::free()).await.ok()?;
     let Body::Send(pieces) = answer.body else {

@@ -9,6 +9,7 @@ use std::fmt;
 
 use metaq_protocol::messages::ApiKey;
 
+use super::audit;
 use super::context::{Caller, Context};
 use crate::security::CLUSTER_NAME;
 pub(super) use crate::security::{Operation, ResourceKind};
@@ -80,7 +81,7 @@ pub(super) fn authorize(
     }
     match allows(cx, &caller.session, operation, resource) {
         true => Ok(()),
-        false => Err(denied(caller, operation, resource)),
+        false => Err(denied(cx, caller, operation, resource)),
     }
 }
 
@@ -123,7 +124,7 @@ fn check_table(caller: &Caller, operation: Operation, kind: ResourceKind) {
 
 /// Every decision that denies what a client asked for by name comes by here, once for each resource.
 #[cold]
-fn denied(caller: &Caller, operation: Operation, resource: Resource<'_>) -> Denied {
+fn denied(cx: &Context, caller: &Caller, operation: Operation, resource: Resource<'_>) -> Denied {
     let principal = caller.session.principal();
     tracing::debug!(
         %principal,
@@ -134,6 +135,8 @@ fn denied(caller: &Caller, operation: Operation, resource: Resource<'_>) -> Deni
         "denied"
     );
     let kind = resource.kind();
+    let missing = format!("{} is not allowed", operation.word());
+    audit::denied(&cx.audit, &caller.asker(), resource.to_string(), missing);
     let why = Cow::Borrowed(why(kind));
     Denied { kind, why }
 }
@@ -193,9 +196,14 @@ fn allows(cx: &Context, session: &Session, operation: Operation, resource: Resou
         return true;
     };
     let who = (session.principal(), session.peer_ip());
-    let of = (resource.kind(), resource.name());
-    cx.cluster
-        .with_acls(|acls| authorizer.allows(acls, who, operation, of))
+    let (kind, name) = (resource.kind(), resource.name());
+    cx.cluster.with_acls(|acls| {
+        let decide = || authorizer.allows(acls, who, operation, (kind, name));
+        let deed = (operation.code(), kind.code());
+        session
+            .decisions()
+            .recall(acls.version(), deed, name, decide)
+    })
 }
 
 /// The same of the cluster, which are none for a client that may not describe it (Kafka's DescribeCluster and Metadata).

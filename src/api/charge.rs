@@ -101,12 +101,14 @@ pub(super) struct Mutations<'a> {
 impl<'a> Mutations<'a> {
     /// `None` where nobody has such a quota.
     pub(super) fn of(cx: &'a Context, caller: &'a Caller, strict_from: i16) -> Option<Self> {
-        cx.quotas.has(QuotaKind::ControllerMutation).then(|| Self {
-            cx,
-            caller,
-            is_strict: caller.version >= strict_from,
-            throttle: Duration::ZERO,
-        })
+        cx.quotas
+            .has(QuotaKind::ControllerMutation)
+            .then_some(Self {
+                cx,
+                caller,
+                is_strict: caller.version >= strict_from,
+                throttle: Duration::ZERO,
+            })
     }
 
     /// So many partitions are created or deleted.

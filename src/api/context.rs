@@ -10,9 +10,11 @@ use metaq_protocol::frame::{RequestFrame, api_name, decode_response, encode_requ
 use metaq_protocol::protocol::{Request, StrBytes};
 use tokio::sync::watch;
 
+use super::audit::{self, Asker};
 use super::fetch_sessions::FetchSessions;
 use super::request_log::RequestLog;
 use super::thread_time::ThreadTime;
+use crate::audit::AuditLog;
 use crate::cluster::{Broker, Cluster, ProducerIds};
 use crate::config::LiveConfig;
 use crate::group::GroupCoordinator;
@@ -74,6 +76,8 @@ pub struct Context {
     pub request_log: RequestLog,
     /// Metrics that clients push.
     pub telemetry: Telemetry,
+    /// Who did what.
+    pub audit: AuditLog,
     /// What it remembers of itself, for people.
     pub observe: Arc<Observe>,
     /// Becomes true when the broker shuts down: what waits is answered.
@@ -152,6 +156,7 @@ impl Context {
             "" => wire_name(error),
             why => format!("{}: {why}", wire_name(error)),
         };
+        audit::refused(&self.audit, &caller.asker(), subject, (error, &why));
         let api = api_name(caller.key);
         self.metrics.refused(caller.key, error.code());
         let now_ms = self.partitions.clock().now_ms();
@@ -226,6 +231,15 @@ impl Caller {
             correlation_id: frame.correlation_id,
             is_forwarded: false,
             thread_time: None,
+        }
+    }
+
+    /// The same, for the audit log.
+    pub(super) fn asker(&self) -> Asker<'_> {
+        Asker {
+            session: &self.session,
+            client_id: self.client_id.as_deref(),
+            key: self.key,
         }
     }
 

@@ -26,6 +26,9 @@ use super::shared::{DUPLICATE_NAME, message, named_twice, optional, text};
 use super::{Api, Caller, Context, Order, serve_by_controller};
 use crate::cluster::{ClusterError, NewTopic, Topic};
 
+/// Kafka's topic of its own metadata.
+const CLUSTER_METADATA: &str = "__cluster_metadata";
+
 /// As Kafka's ControllerApis says it.
 const DENIED: &str = "Authorization failed.";
 
@@ -40,6 +43,7 @@ pub(super) const API: Api = Api {
     needs: &[
         (Operation::Create, ResourceKind::Cluster),
         (Operation::Create, ResourceKind::Topic),
+        (Operation::DescribeConfigs, ResourceKind::Topic),
     ],
     start: |cx, caller, frame, stage| serve_by_controller(cx, caller, frame, stage, handle),
 };
@@ -53,6 +57,8 @@ async fn handle(
     let may_create_all = is_permitted(&cx, &caller, Operation::Create, Resource::Cluster);
     let may_create = |topic: &&CreatableTopic| match may_create_all {
         true => Ok(()),
+        // Refused to everybody.
+        false if topic.name.as_str() == CLUSTER_METADATA => Ok(()),
         false => authorize(
             &cx,
             &caller,
@@ -82,7 +88,7 @@ async fn handle(
         .iter()
         .zip(outcomes)
         .map(|(asked, outcome)| match outcome {
-            Ok(topic) => created(&cx, caller.version, &topic),
+            Ok(topic) => created(&cx, &caller, &topic),
             Err(error) => refused(asked.name.clone(), &error),
         })
         .collect();
@@ -187,12 +193,19 @@ pub(super) fn new_topic(asked: &CreatableTopic) -> NewTopic {
     }
 }
 
-fn created(cx: &Context, version: i16, topic: &Topic) -> CreatableTopicResult {
+fn created(cx: &Context, caller: &Caller, topic: &Topic) -> CreatableTopicResult {
+    let version = caller.version;
     let result = CreatableTopicResult::default()
         .with_name(super::shared::topic_name(&topic.name))
         .with_error_message(None);
     if version < 5 {
         return result;
+    }
+    let right = Operation::DescribeConfigs;
+    if let Err(denied) = authorize(cx, caller, right, Resource::Topic(&topic.name)) {
+        let result = result.with_topic_config_error_code(denied.code());
+        let result = result.with_num_partitions(-1).with_replication_factor(-1);
+        return with_id(result.with_configs(Some(Vec::new())), version, topic);
     }
     let configs = topic_entries(cx, topic).into_iter().map(|entry| {
         CreatableTopicConfigs::default()
@@ -208,6 +221,10 @@ fn created(cx: &Context, version: i16, topic: &Topic) -> CreatableTopicResult {
         .with_num_partitions(topic.partitions.len() as i32)
         .with_replication_factor(replicas as i16)
         .with_configs(Some(configs.collect()));
+    with_id(result, version, topic)
+}
+
+fn with_id(result: CreatableTopicResult, version: i16, topic: &Topic) -> CreatableTopicResult {
     match version {
         ..7 => result,
         // Also of one that is only looked at, as by Kafka.

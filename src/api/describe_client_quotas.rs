@@ -81,8 +81,9 @@ async fn handle(
                 .with_values(values),
         );
     }
+    // A success has the empty message, which is Kafka's default.
     DescribeClientQuotasResponse::default()
-        .with_error_message(None)
+        .with_error_message(message(&""))
         .with_entries(Some(entries))
 }
 

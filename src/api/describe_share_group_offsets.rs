@@ -22,7 +22,7 @@ use metaq_protocol::messages::{
 };
 use uuid::Uuid;
 
-use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::forward::FORWARDED;
 use super::share_acknowledgements::{Refusal, refusal};
@@ -85,7 +85,7 @@ async fn describe(
         .map_err(|denied| (denied.wire(), String::new()))?;
     let may_see = |name: &str| {
         let topic = Resource::Topic(name);
-        authorize(cx, caller, Operation::Describe, topic).is_ok()
+        authorize(cx, caller, Operation::Describe, topic)
     };
     let image = cx.cluster.image();
     let mut described = Vec::new();
@@ -100,7 +100,7 @@ async fn describe(
             };
             for (topic_id, partitions) in all {
                 if let Some(topic) = image.topic_by_id(topic_id)
-                    && may_see(&topic.name)
+                    && may_see(&topic.name).is_ok()
                 {
                     known.push((topic.name.clone(), topic_id, partitions));
                 }
@@ -109,14 +109,12 @@ async fn describe(
         Some(topics) => {
             for topic in topics {
                 let name = &*topic.topic_name;
-                match image.topic(name) {
-                    _ if !may_see(name) => described.push(without(
-                        name,
-                        &topic.partitions,
-                        Some(ResponseError::TopicAuthorizationFailed),
-                    )),
-                    None => described.push(without(name, &topic.partitions, None)),
-                    Some(found) => {
+                match (may_see(name), image.topic(name)) {
+                    (Err(denied), _) => {
+                        described.push(without(name, &topic.partitions, Some(&denied)));
+                    }
+                    (Ok(()), None) => described.push(without(name, &topic.partitions, None)),
+                    (Ok(()), Some(found)) => {
                         known.push((found.name.clone(), found.id, topic.partitions.clone()));
                     }
                 }
@@ -153,7 +151,7 @@ pub async fn share_starts(
 }
 
 /// A topic of which nothing is known, or nothing is told.
-fn without(name: &str, partitions: &[i32], error: Option<ResponseError>) -> DescribedTopic {
+fn without(name: &str, partitions: &[i32], error: Option<&Denied>) -> DescribedTopic {
     let partitions = partitions.iter().map(|index| {
         let partition = DescribedPartition::default()
             .with_partition_index(*index)

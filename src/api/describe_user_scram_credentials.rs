@@ -27,7 +27,7 @@ pub(super) const API: Api = Api {
     start: |cx, caller, frame, stage| serve(cx, caller, frame, stage, handle),
 };
 
-// As Kafka's ScramImage says it.
+// As Kafka's ScramImage says it. A success has the empty message.
 const TWICE: &str =
     "Cannot describe SCRAM credentials for the same user twice in a single request: ";
 const UNKNOWN: &str = "Attempt to describe a user credential that does not exist: ";
@@ -73,12 +73,12 @@ async fn handle(
             () if infos.is_empty() => refused(ResponseError::ResourceNotFound, UNKNOWN),
             () => result
                 .clone()
-                .with_error_message(None)
+                .with_error_message(message(&""))
                 .with_credential_infos(infos),
         }
     });
     answer
-        .with_error_message(None)
+        .with_error_message(message(&""))
         .with_results(results.collect())
 }
 

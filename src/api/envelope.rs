@@ -73,7 +73,7 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: EnvelopeRequest) -> E
     if let Err(denied) = authorize(&cx, &caller, Operation::ClusterAction, Resource::Cluster) {
         return refused(denied.wire());
     }
-    if !caller.session.listener().is_between_brokers {
+    if !caller.session.may_be_broker() {
         return refused(ResponseError::ClusterAuthorizationFailed);
     }
     let Some((client, frame)) = opened(&caller, request) else {

@@ -27,9 +27,11 @@ const CREATE_WAIT: Duration = Duration::from_secs(3);
 /// How long the controller may take for a request that is sent on to it (as Kafka's BrokerToControllerChannelManager).
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 
-/// Whether another broker asks, as it says itself: what it may do its right to cluster actions decides.
+/// Whether another broker asks: as it says itself, where only brokers come in. What it may do its right to cluster actions
+/// decides.
 pub(super) fn is_of_broker(caller: &Caller) -> bool {
-    caller.is_forwarded || caller.client_id.as_deref() == Some(FORWARDED)
+    let says_so = caller.client_id.as_deref() == Some(FORWARDED);
+    caller.is_forwarded || says_so && caller.session.may_be_broker()
 }
 
 /// The controller's answer, where this broker is not the controller and can reach it.

@@ -15,6 +15,7 @@ mod alter_user_scram_credentials;
 mod api_versions;
 mod applied;
 mod ask_here;
+mod audit;
 mod authorize;
 mod charge;
 mod consumer_group_describe;
@@ -310,7 +311,12 @@ pub fn start(cx: &Arc<Context>, caller: Caller, frame: RequestFrame, stage: Stag
     // What brokers ask each other is not known to anybody else.
     let is_served = forward::is_of_broker(&caller) || versions::is_offered(frame.api_key);
     match api_of(frame.api_key).filter(|_| is_served) {
-        Some(api) => (api.start)(cx.clone(), caller, frame, stage),
+        Some(api) => {
+            if !caller.is_forwarded {
+                audit::asked(&cx.audit, &caller.asker(), &frame);
+            }
+            (api.start)(cx.clone(), caller, frame, stage)
+        }
         None => {
             let (key, version, correlation_id) =
                 (frame.api_key, frame.version, frame.correlation_id);

@@ -9,6 +9,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::{ApiKey, SaslAuthenticateRequest, SaslAuthenticateResponse};
 
+use tokio::sync::Semaphore;
+
 use super::reply::Reply;
 use super::shared::message;
 use super::{Api, Body, Caller, Context, Order, serve};
@@ -24,6 +26,9 @@ pub(super) const API: Api = Api {
 
 /// As Kafka's KafkaApis says it.
 const TOO_LATE: &str = "SaslAuthenticate request received after successful authentication";
+
+/// So many passwords are looked at at a time: threads that read files for consumers are left.
+static PASSWORDS: Semaphore = Semaphore::const_new(2);
 
 async fn handle(
     cx: Arc<Context>,
@@ -95,6 +100,7 @@ async fn take(
         return session.exchange().lock().on(&message, users.as_ref());
     }
     // To look at a password takes milliseconds, and no other connection waits for that.
+    let _turn = PASSWORDS.acquire().await.ok()?;
     let mut exchange = std::mem::take(&mut *session.exchange().lock());
     let work = tokio::task::spawn_blocking(move || {
         let progress = exchange.on(&message, users.as_ref());

@@ -129,6 +129,8 @@ impl Secure {
                 "host.name",
                 "serverPort",
                 "port",
+                "dashboardHttpHost",
+                "dashboard.http.host",
             ];
             let key = line.split('=').next().unwrap_or_default().trim_end();
             keys.contains(&key)
@@ -203,6 +205,9 @@ inter.broker.listener.name=SECURE
 ; Nobody may do anything but those who are allowed to: metaq acl add.
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:{admin};User:metaq-broker
+audit.log.path={audit}
+; The dashboard has no TLS: it is for this machine, and asks for its token.
+dashboardHttpHost=127.0.0.1
 
 [listener=SECURE]
 protocol=SASL_SSL
@@ -213,6 +218,7 @@ tls.key={key}
 tls.ca={ca}
 ",
             admin = self.admin,
+            audit = files.path("audit.log"),
             port = self.port,
             certificate = files.path("broker.pem"),
             key = files.path("broker.key"),

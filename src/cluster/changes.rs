@@ -178,6 +178,17 @@ pub enum ConfigChange {
     Clear,
 }
 
+impl ConfigChange {
+    /// Which configuration; none for all of them.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Set(key, _) | Self::Append(key, _) | Self::Subtract(key, _) => key,
+            Self::Delete(key) => key,
+            Self::Clear => "",
+        }
+    }
+}
+
 /// Applies one step to settings. `kind_of` knows the keys; `default_of` tells what a list is appended to where it is not
 /// set itself.
 pub(super) fn apply_change(

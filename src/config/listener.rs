@@ -173,6 +173,19 @@ impl Config {
         Some(protocol.trim())
     }
 
+    /// Whether clients have to say who they are, or rights are looked at: then nothing is given to just anybody.
+    pub fn is_secured(&self) -> bool {
+        let listed = self.text("listeners").split(',');
+        let listed = listed.filter_map(|listener| listener.trim().split_once("://"));
+        let names = listed.map(|(name, _)| name);
+        let sections = self.listeners.iter().map(|section| section.name.as_str());
+        let is_secured = |name: &str| {
+            let protocol = self.listener_protocol(name).unwrap_or_default();
+            protocol != "PLAINTEXT"
+        };
+        !self.text("authorizer.class.name").is_empty() || names.chain(sections).any(is_secured)
+    }
+
     /// A password: from the configuration, or from the environment.
     pub fn password(&self, key: &'static str) -> Option<String> {
         let variable = format!("METAQ_{}", key.to_uppercase().replace('.', "_"));

@@ -200,6 +200,27 @@ pub(super) const SECURITY_KEYS: &[BrokerKey] = &[
         "How long a client waits for the answer that it could not be authenticated, ms."
     ),
     key!(
+        "audit.log.path",
+        None,
+        Kind::Text,
+        "",
+        "File of the audit log: who changed what, and what was refused to whom, as lines of JSON. Empty for none."
+    ),
+    key!(
+        "audit.log.max.bytes",
+        None,
+        Kind::Long(1024, i64::MAX),
+        "104857600",
+        "Size at which it is rotated, bytes."
+    ),
+    key!(
+        "audit.log.files.max",
+        None,
+        Kind::Int(0, 1000),
+        "10",
+        "Older files of it that are kept, as PATH.1 and so on."
+    ),
+    key!(
         "connections.max.reauth.ms",
         None,
         Kind::Long(0, i64::MAX),

@@ -4,34 +4,32 @@
 //!
 //! A malformed frame or a panic in a handler ends this connection and nothing else.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesOrdered, StreamExt};
-use metaq_protocol::frame::{self, FrameError, RequestFrame};
+use metaq_protocol::frame::{self, FrameError};
 use metaq_protocol::messages::ApiKey;
 use metaq_protocol::protocol::StrBytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::arrived::{Arrived, admitted, is_admitted, is_of_peer};
 use super::frame_reader::{Frame, FrameReader, ReadFault};
 use super::limits::ConnectionPermit;
 use super::outcome::{Outcome, Ready};
 use super::send::{Patience, SendError, send_all};
 use super::shutdown::stopped;
 use super::socket::Socket;
-use crate::api::{
-    self, Body, Caller, Context, FORWARDED, Gate, Piece, Response, Stage, TRANSACTIONS, ThreadTime,
-};
+use crate::api::{self, Body, Caller, Context, Gate, Piece, Response, Stage, ThreadTime};
 use crate::memory::Share;
 use crate::observe::{EventKind, Happened, Registered};
 use crate::partition::with_inline_writes;
@@ -58,15 +56,6 @@ pub(super) struct Settings {
     /// `None` for never.
     pub(super) idle_max: Option<Duration>,
     pub(super) drain: Duration,
-}
-
-/// A request that was read.
-struct Arrived {
-    frame: RequestFrame,
-    /// Its share of the request memory.
-    share: Share,
-    at: Instant,
-    bytes: usize,
 }
 
 /// Why a connection ends after an answer.
@@ -186,10 +175,14 @@ impl<S: Socket> Connection<S> {
         };
         let error = match established {
             Ok(Ok(())) => {
-                if let Some(certificate) = self.stream.peer_certificate() {
-                    self.session.set_certificate(certificate);
+                let certificate = self.stream.peer_certificate();
+                let is_named = |certificate| self.session.set_certificate(certificate);
+                match certificate.is_none_or(|certificate| is_named(certificate)) {
+                    true => return true,
+                    false => io::Error::other(
+                        "the certificate names no user (ssl.principal.mapping.rules)",
+                    ),
                 }
-                return true;
             }
             Ok(Err(error)) => error,
             Err(_) => io::ErrorKind::TimedOut.into(),
@@ -241,7 +234,7 @@ impl<S: Socket> Connection<S> {
                     }
                 }
                 // What is in flight was polled just now.
-                () = admitted(&self.gate, &self.held), if self.held.is_some() && !is_muted => self.begin_held(),
+                () = admitted(&self.session, &self.gate, &self.held), if self.held.is_some() && !is_muted => self.begin_held(),
                 () = &mut stop => return Box::pin(self.drain(idle_max)).await,
                 read = self.reader.next(&mut self.stream), if may_read => match read {
                     Ok(Some(frame)) => {
@@ -307,7 +300,7 @@ impl<S: Socket> Connection<S> {
             at,
             bytes: request_bytes,
         });
-        if is_admitted(&self.gate, &self.held) {
+        if is_admitted(&self.session, &self.gate, &self.held) {
             self.begin_held();
         }
         Ok(())
@@ -361,13 +354,15 @@ impl<S: Socket> Connection<S> {
             self.client_id = name.map(|name| StrBytes::from_string(name.to_owned()));
         }
         frame.client_id.clone_from(&self.client_id);
-        let stage = match is_of_peer(&frame) {
+        let stage = match is_of_peer(&self.session, &frame) {
             true => Stage::free(),
             false => self.gate.begin(key),
         };
         let mut caller = Caller::of(self.session.clone(), &frame);
         let cx = self.cx.clone();
-        let is_timed = cx.quotas.has(QuotaKind::Request) && !is_of_peer(&frame);
+        let is_timed = cx.quotas.has(QuotaKind::Request)
+            && self.session.is_authenticated()
+            && !is_of_peer(&self.session, &frame);
         let time = is_timed.then(Arc::<ThreadTime>::default);
         caller.thread_time.clone_from(&time);
         let unsent = self.unsent.clone();
@@ -419,7 +414,8 @@ impl<S: Socket> Connection<S> {
             reserved: reserved + self.unsent.load(Ordering::Relaxed),
         };
         let sending = send_all(&mut self.stream, pieces, &patience);
-        let sent = match self.cx.quotas.has(QuotaKind::Request) {
+        let is_timed = self.cx.quotas.has(QuotaKind::Request) && self.session.is_authenticated();
+        let sent = match is_timed {
             true => {
                 let time = Arc::<ThreadTime>::default();
                 let sent = time.clone().of(sending).await;
@@ -514,29 +510,6 @@ impl<S: Socket> Connection<S> {
             Ok(Ok(())) | Err(_) => None,
         }
     }
-}
-
-/// What other brokers send on comes from many clients, each of which waits for its own answer.
-fn is_of_peer(frame: &RequestFrame) -> bool {
-    let client_id = frame.client_id.as_deref();
-    frame.api_key == ApiKey::Envelope as i16
-        || client_id == Some(FORWARDED)
-        || client_id == Some(TRANSACTIONS)
-}
-
-fn is_admitted(gate: &Gate, held: &Option<Arrived>) -> bool {
-    let admits =
-        |arrived: &Arrived| is_of_peer(&arrived.frame) || gate.admits(arrived.frame.api_key);
-    held.as_ref().is_some_and(admits)
-}
-
-/// Waits until the held request may begin. Only requests in flight change that, and the connection is polled when they are.
-async fn admitted(gate: &Gate, held: &Option<Arrived>) {
-    poll_fn(|_| match is_admitted(gate, held) {
-        true => Poll::Ready(()),
-        false => Poll::Pending,
-    })
-    .await
 }
 
 /// Waits for the end of the time that answers may take in a shutdown.

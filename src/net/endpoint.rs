@@ -213,6 +213,8 @@ fn listener_info(
             mechanisms,
             reauthentication_max: (reauth_ms > 0).then(|| Duration::from_millis(reauth_ms)),
             mapping,
+            brokers_user: Some(config.text("inter.broker.user").to_owned())
+                .filter(|user| !user.is_empty()),
         },
         ..ListenerInfo::new(name, protocol)
     }))

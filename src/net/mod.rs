@@ -1,6 +1,7 @@
 //! Listeners and connections: frames in, answers out, in order, within limits.
 
 mod any_socket;
+mod arrived;
 mod connection;
 mod endpoint;
 mod file_read;

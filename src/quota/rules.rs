@@ -66,18 +66,18 @@ pub struct Rule {
     /// How much.
     pub limit: f64,
     /// What is counted together.
-    pub counted: Counted,
+    pub counted: CountedBy,
 }
 
 /// Of whom what is done is counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counted {
+pub enum CountedBy {
     /// Of a user's connections with one client id.
-    ByBoth,
+    Both,
     /// Of all connections of a user.
-    ByUser,
+    User,
     /// Of all connections with a client id.
-    ByClient,
+    Client,
 }
 
 /// All quotas. See the module's documentation.
@@ -140,7 +140,7 @@ impl Rules {
         let limits = self.limits.get(&kind)?;
         let matching = PRECEDENCE
             .iter()
-            .filter(|(_, counted)| *counted == Counted::ByUser || !client.is_empty());
+            .filter(|(_, counted)| *counted == CountedBy::User || !client.is_empty());
         for (entity, counted) in matching {
             if let Some((entity, limit)) = limits.get_key_value(&entity(user, client)) {
                 return Some(Rule {
@@ -158,29 +158,29 @@ impl Rules {
 type ToEntity = fn(&str, &str) -> Entity;
 
 /// The most specific first.
-const PRECEDENCE: [(ToEntity, Counted); 8] = [
+const PRECEDENCE: [(ToEntity, CountedBy); 8] = [
     (
         |user, client| Entity::UserClient(named(user), named(client)),
-        Counted::ByBoth,
+        CountedBy::Both,
     ),
     (
         |user, _| Entity::UserClient(named(user), EntityName::Default),
-        Counted::ByBoth,
+        CountedBy::Both,
     ),
-    (|user, _| Entity::User(named(user)), Counted::ByUser),
+    (|user, _| Entity::User(named(user)), CountedBy::User),
     (
         |_, client| Entity::UserClient(EntityName::Default, named(client)),
-        Counted::ByBoth,
+        CountedBy::Both,
     ),
     (
         |_, _| Entity::UserClient(EntityName::Default, EntityName::Default),
-        Counted::ByBoth,
+        CountedBy::Both,
     ),
-    (|_, _| Entity::User(EntityName::Default), Counted::ByUser),
-    (|_, client| Entity::Client(named(client)), Counted::ByClient),
+    (|_, _| Entity::User(EntityName::Default), CountedBy::User),
+    (|_, client| Entity::Client(named(client)), CountedBy::Client),
     (
         |_, _| Entity::Client(EntityName::Default),
-        Counted::ByClient,
+        CountedBy::Client,
     ),
 ];
 

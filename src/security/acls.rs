@@ -6,15 +6,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::binding::{Entry, Operation, Pattern, PatternKind, Permission, ResourceKind, WILDCARD};
 use super::filter::Filter;
 use super::host::HostPattern;
 use crate::principal::Principal;
 
-/// Whoever authenticates, or does not.
-const EVERYBODY: (&str, &str) = ("User", WILDCARD);
+/// Whoever authenticates, or does not; the name first, because it tells principals apart sooner than the kind.
+const EVERYBODY: (&str, &str) = (WILDCARD, "User");
 
 /// What access control lists say of a deed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +51,7 @@ impl Rule {
     fn new(entry: &Entry) -> Self {
         let (kind, name) = entry.principal.split_once(':').unwrap_or_default();
         Self {
-            principal: (kind.into(), name.into()),
+            principal: (name.into(), kind.into()),
             host: HostPattern::parse(&entry.host).unwrap_or(HostPattern::None),
             operation: entry.operation,
             permission: entry.permission,
@@ -83,6 +85,8 @@ struct Entries {
     written: Vec<Entry>,
     /// The same, by principal.
     rules: Vec<Rule>,
+    /// Those of everybody.
+    of_everybody: Range<usize>,
 }
 
 impl Entries {
@@ -90,20 +94,27 @@ impl Entries {
         written.sort_unstable();
         written.dedup();
         let mut rules: Vec<Rule> = written.iter().map(Rule::new).collect();
-        rules.sort_by(|a, b| a.principal.cmp(&b.principal));
-        Self { written, rules }
+        rules.sort_by(|a, b| a.principal().cmp(&b.principal()));
+        let range = |principal: (&str, &str)| {
+            let first = rules.partition_point(|rule| rule.principal() < principal);
+            first..rules.partition_point(|rule| rule.principal() <= principal)
+        };
+        Self {
+            of_everybody: range(EVERYBODY),
+            written,
+            rules,
+        }
     }
 
     /// Those of a principal, or of everybody, from a host.
     fn of<'a>(&'a self, actor: Actor<'a>) -> impl Iterator<Item = &'a Rule> {
-        let of = move |principal: (&'a str, &'a str)| {
-            let first = self
-                .rules
-                .partition_point(|rule| rule.principal() < principal);
-            let rules = self.rules[first..].iter();
-            rules.take_while(move |rule| rule.principal() == principal)
-        };
-        let both = of(actor.principal).chain(of(EVERYBODY));
+        let principal = actor.principal;
+        let first = self
+            .rules
+            .partition_point(|rule| rule.principal() < principal);
+        let own = self.rules[first..].iter();
+        let own = own.take_while(move |rule| rule.principal() == principal);
+        let both = own.chain(&self.rules[self.of_everybody.clone()]);
         both.filter(move |rule| rule.host.contains(actor.host))
     }
 
@@ -197,7 +208,11 @@ pub struct Acls {
     /// By the code of the kind of resource, from the first on.
     by_kind: [OfKind; ResourceKind::ALL.len()],
     count: usize,
+    version: u64,
 }
+
+/// Numbers the lists of this process that are not empty from the beginning.
+static NEXT_VERSION: AtomicU64 = AtomicU64::new(1);
 
 impl Acls {
     /// The entries of patterns.
@@ -227,7 +242,13 @@ impl Acls {
                 .sum(),
             by_pattern,
             by_kind,
+            version: NEXT_VERSION.fetch_add(1, Ordering::Relaxed),
         }
+    }
+
+    /// Another one after each change.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// How many bindings there are.
@@ -324,7 +345,7 @@ fn position(resource: ResourceKind) -> usize {
 
 fn actor(principal: &Principal, host: IpAddr) -> Actor<'_> {
     Actor {
-        principal: (principal.kind(), principal.name()),
+        principal: (principal.name(), principal.kind()),
         host,
     }
 }

@@ -1,7 +1,6 @@
 //! The decision (Kafka's StandardAuthorizer): what the access control lists say, who stands above them, and what is so where
 //! they say nothing.
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 
 use super::acls::{Acls, Finding};
@@ -23,7 +22,8 @@ pub struct SuperUserError(String);
 /// See the module's documentation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Authorizer {
-    super_users: HashSet<Principal>,
+    /// Few: looked through.
+    super_users: Vec<Principal>,
     allow_without_acls: bool,
 }
 
@@ -46,7 +46,7 @@ impl Authorizer {
 
     /// With one more super user.
     pub fn with_super_user(mut self, user: &str) -> Self {
-        self.super_users.insert(Principal::user(user));
+        self.super_users.push(Principal::user(user));
         self
     }
 

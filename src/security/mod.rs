@@ -11,6 +11,7 @@ mod principal_mapping;
 mod sasl;
 mod sasl_client;
 mod scram;
+mod scram_exchange;
 mod tls;
 
 pub use acls::{Acls, Finding};
@@ -26,7 +27,8 @@ pub use principal_mapping::{MappingError, PrincipalMapping};
 pub use sasl::{Exchange, Failure, Mechanism, Progress, TOKEN_BYTES_MAX, Users};
 pub use sasl_client::{SaslClient, SaslIdentity};
 pub use scram::{
-    Credential, ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERATIONS_MIN, ScramClient, ScramError,
-    ScramMechanism, random_bytes, salted_password,
+    Credential, ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERATIONS_MIN, ScramMechanism, random_bytes,
+    salted_password,
 };
+pub use scram_exchange::{ScramClient, ScramError};
 pub use tls::{ClientAuth, PemSource, ServerTls, TlsError, TlsSettings};

@@ -1,6 +1,6 @@
 //! `ssl.principal.mapping.rules` (KIP-371): what a client's certificate calls it, made into a short name. The first rule
-//! whose pattern is the whole subject decides; without one that is, the subject itself is the name, as in Kafka's
-//! SslPrincipalMapper.
+//! whose pattern is the whole subject decides; who meets none of the rules has no name, and is refused, as by Kafka's
+//! SslPrincipalMapper. Without rules the subject is the name.
 
 use regex::Regex;
 
@@ -54,27 +54,27 @@ impl PrincipalMapping {
         Ok(Self { rules: all })
     }
 
-    /// The name of a client whose certificate has this subject.
-    pub fn name_of(&self, subject: &str) -> String {
+    /// The name of a client whose certificate has this subject; `None` where no rule is for it.
+    pub fn name_of(&self, subject: &str) -> Option<String> {
         for rule in &self.rules {
             match rule {
-                Rule::Default => return subject.to_owned(),
+                Rule::Default => return Some(subject.to_owned()),
                 Rule::Replace {
                     pattern,
                     replacement,
                     case,
                 } if pattern.is_match(subject) => {
                     let name = pattern.replace(subject, replacement.as_str());
-                    return match case {
+                    return Some(match case {
                         Case::AsIs => name.into_owned(),
                         Case::Lower => name.to_lowercase(),
                         Case::Upper => name.to_uppercase(),
-                    };
+                    });
                 }
                 Rule::Replace { .. } => {}
             }
         }
-        subject.to_owned()
+        self.rules.is_empty().then(|| subject.to_owned())
     }
 }
 
@@ -153,7 +153,8 @@ mod tests {
     use super::*;
 
     fn name(rules: &str, subject: &str) -> String {
-        PrincipalMapping::parse(rules).unwrap().name_of(subject)
+        let named = PrincipalMapping::parse(rules).unwrap().name_of(subject);
+        named.unwrap_or_else(|| "nobody".to_owned())
     }
 
     #[test]
@@ -179,7 +180,7 @@ mod tests {
     fn without_rules_the_subject_is_the_name() {
         assert_eq!(name("", "CN=a,O=b"), "CN=a,O=b");
         assert_eq!(name("DEFAULT", "CN=a,O=b"), "CN=a,O=b");
-        assert_eq!(name("RULE:^CN=x$/y/", "CN=a"), "CN=a");
+        assert_eq!(name("RULE:^CN=x$/y/", "CN=a"), "nobody");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! One connection's SASL exchanges: SaslHandshake chooses a mechanism, SaslAuthenticate carries its messages (KIP-43, KIP-152),
 //! and a connection that is authenticated may do it again (KIP-368), as the same user by the same mechanism.
 
-use super::scram::{ClientFirst, Credential, ScramError, ScramMechanism, ScramServer};
+use super::scram::{Credential, ScramMechanism};
+use super::scram_exchange::{ClientFirst, ScramError, ScramServer};
 
 /// The longest message of a mechanism by default, bytes (`sasl.server.max.receive.size`).
 pub const TOKEN_BYTES_MAX: usize = 512 << 10;
@@ -316,7 +317,8 @@ fn plain(message: &[u8], users: &dyn Users) -> Result<Progress, Failure> {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::scram::{ITERATIONS_MIN, ScramClient};
+    use super::super::scram::ITERATIONS_MIN;
+    use super::super::scram_exchange::ScramClient;
     use super::*;
 
     struct One(Credential);

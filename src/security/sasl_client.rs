@@ -1,7 +1,7 @@
 //! The client's side of SASL, as brokers and the operator's commands authenticate: a message to send, until the server is done.
 
 use super::sasl::Mechanism;
-use super::scram::{ScramClient, ScramError};
+use super::scram_exchange::{ScramClient, ScramError};
 
 /// What somebody authenticates with.
 #[derive(Clone, PartialEq, Eq)]

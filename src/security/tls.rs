@@ -19,7 +19,7 @@ use rustls::{
 };
 
 /// Where PEM comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum PemSource {
     /// A file.
     File(PathBuf),
@@ -86,6 +86,13 @@ pub enum TlsError {
 const IDENTITY_MISSING: &str = "a listener with TLS needs ssl.keystore.location (a PEM file with key and certificates), or tls.certificate and tls.key";
 const AUTHORITIES_MISSING: &str = "ssl.client.auth needs the authorities of clients' certificates: ssl.truststore.location (a PEM file), or tls.ca";
 const TRUST_MISSING: &str = "connections with TLS need the authorities of brokers' certificates: ssl.truststore.location (a PEM file), or tls.ca";
+
+/// Without what it holds, which may be a key.
+impl std::fmt::Debug for PemSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PemSource({})", self.name())
+    }
+}
 
 impl PemSource {
     fn read(&self) -> Result<Vec<u8>, TlsError> {

@@ -1,0 +1,289 @@
+//! What goes to the audit log: every request that changes something, as it came, by the broker that its client is connected to; and
+//! what was refused: because a right is missing, because somebody could not say who it is, or of a request that changes
+//! something.
+
+use metaq_protocol::ResponseError;
+use metaq_protocol::frame::{self, RequestFrame, api_name};
+use metaq_protocol::messages::*;
+use metaq_protocol::protocol::Request;
+
+use crate::audit::{AuditLog, Audited};
+use crate::session::Session;
+
+/// Longer texts of clients are cut, letters.
+const TEXT_LETTERS_MAX: usize = 256;
+/// So many things of one request are named.
+const SUBJECTS_MAX: usize = 16;
+
+/// Who asked.
+pub(super) struct Asker<'a> {
+    pub(super) session: &'a Session,
+    pub(super) client_id: Option<&'a str>,
+    /// API key of the request.
+    pub(super) key: i16,
+}
+
+/// Notes a request that changes something.
+pub(super) fn asked(log: &AuditLog, who: &Asker<'_>, frame: &RequestFrame) {
+    if log.is_on()
+        && let Some(subjects) = subjects(frame)
+    {
+        log.tell(line(who, subjects, None));
+    }
+}
+
+/// Notes a refusal.
+pub(super) fn refused(
+    log: &AuditLog,
+    who: &Asker<'_>,
+    subject: &str,
+    (error, why): (ResponseError, &str),
+) {
+    let is_wanted = is_unknown(error) || changes(who.key) && !is_of_rights(error);
+    if log.is_on() && is_wanted {
+        let subjects = vec![subject.to_owned()];
+        let line = line(who, subjects, Some(why.to_owned()));
+        log.tell_refusal(line, who.session.is_authenticated());
+    }
+}
+
+/// Notes that a right is missing.
+pub(super) fn denied(log: &AuditLog, who: &Asker<'_>, subject: String, why: String) {
+    if log.is_on() {
+        let line = line(who, vec![subject], Some(why));
+        log.tell_refusal(line, who.session.is_authenticated());
+    }
+}
+
+/// What clients say is kept as far as it is of a length that means well.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(TEXT_LETTERS_MAX) {
+        None => text.to_owned(),
+        Some((at, _)) => format!("{}…", &text[..at]),
+    }
+}
+
+fn line(who: &Asker<'_>, subjects: Vec<String>, why: Option<String>) -> Audited {
+    let session = who.session;
+    Audited {
+        time: jiff::Timestamp::now().to_string(),
+        principal: cut(&session.principal().to_string()),
+        host: session.peer_ip().to_string(),
+        listener: session.listener().name.clone(),
+        client_id: cut(who.client_id.unwrap_or_default()),
+        api: api_name(who.key).to_string(),
+        subjects: subjects.iter().map(|subject| cut(subject)).collect(),
+        outcome: if why.is_none() { "asked" } else { "refused" },
+        why: why.as_deref().map(cut),
+        missing: 0,
+    }
+}
+
+/// Whoever cannot say who it is.
+fn is_unknown(error: ResponseError) -> bool {
+    matches!(
+        error,
+        ResponseError::SaslAuthenticationFailed | ResponseError::UnsupportedSaslMechanism
+    )
+}
+
+/// What [`denied`] has noted already.
+fn is_of_rights(error: ResponseError) -> bool {
+    matches!(
+        error,
+        ResponseError::TopicAuthorizationFailed
+            | ResponseError::GroupAuthorizationFailed
+            | ResponseError::ClusterAuthorizationFailed
+            | ResponseError::TransactionalIdAuthorizationFailed
+            | ResponseError::DelegationTokenAuthorizationFailed
+    )
+}
+
+fn changes(key: i16) -> bool {
+    TABLE.iter().any(|(known, _)| *known as i16 == key)
+}
+
+fn subjects(frame: &RequestFrame) -> Option<Vec<String>> {
+    let (_, read) = TABLE.iter().find(|(key, _)| *key as i16 == frame.api_key)?;
+    read(frame)
+}
+
+type Read = fn(&RequestFrame) -> Option<Vec<String>>;
+
+/// The requests that change something and what they name; never values, which may be secrets.
+const TABLE: &[(ApiKey, Read)] = &[
+    (ApiKey::CreateTopics, |frame| {
+        named::<CreateTopicsRequest, _>(frame, |asked| {
+            each(&asked.topics, |topic| topic.name.to_string())
+        })
+    }),
+    (ApiKey::DeleteTopics, |frame| {
+        named::<DeleteTopicsRequest, _>(frame, |asked| {
+            let of_old = each(&asked.topic_names, |name| name.to_string());
+            let of_new = each(&asked.topics, |topic| match &topic.name {
+                Some(name) => name.to_string(),
+                None => topic.topic_id.to_string(),
+            });
+            of_old.into_iter().chain(of_new).collect()
+        })
+    }),
+    (ApiKey::DeleteRecords, |frame| {
+        named::<DeleteRecordsRequest, _>(frame, |asked| {
+            each(&asked.topics, |topic| topic.name.to_string())
+        })
+    }),
+    (ApiKey::CreatePartitions, |frame| {
+        named::<CreatePartitionsRequest, _>(frame, |asked| {
+            each(&asked.topics, |topic| {
+                format!("{} to {}", *topic.name, topic.count)
+            })
+        })
+    }),
+    (ApiKey::AlterConfigs, |frame| {
+        named::<AlterConfigsRequest, _>(frame, |asked| {
+            each(&asked.resources, |one| {
+                let names = each(&one.configs, |config| config.name.to_string());
+                format!(
+                    "{} {}: {}",
+                    resource(one.resource_type),
+                    one.resource_name,
+                    names.join(", ")
+                )
+            })
+        })
+    }),
+    (ApiKey::IncrementalAlterConfigs, |frame| {
+        named::<IncrementalAlterConfigsRequest, _>(frame, |asked| {
+            each(&asked.resources, |one| {
+                let names = each(&one.configs, |config| config.name.to_string());
+                format!(
+                    "{} {}: {}",
+                    resource(one.resource_type),
+                    one.resource_name,
+                    names.join(", ")
+                )
+            })
+        })
+    }),
+    (ApiKey::AlterReplicaLogDirs, |frame| {
+        named::<AlterReplicaLogDirsRequest, _>(frame, |asked| {
+            each(&asked.dirs, |dir| dir.path.to_string())
+        })
+    }),
+    (ApiKey::AlterPartitionReassignments, |frame| {
+        named::<AlterPartitionReassignmentsRequest, _>(frame, |asked| {
+            each(&asked.topics, |topic| topic.name.to_string())
+        })
+    }),
+    (ApiKey::ElectLeaders, |frame| {
+        named::<ElectLeadersRequest, _>(frame, |asked| match &asked.topic_partitions {
+            Some(topics) => each(topics, |topic| topic.topic.to_string()),
+            None => vec!["all partitions".to_owned()],
+        })
+    }),
+    (ApiKey::DeleteGroups, |frame| {
+        named::<DeleteGroupsRequest, _>(frame, |asked| {
+            each(&asked.groups_names, |group| group.to_string())
+        })
+    }),
+    (ApiKey::OffsetDelete, |frame| {
+        named::<OffsetDeleteRequest, _>(frame, |asked| vec![asked.group_id.to_string()])
+    }),
+    (ApiKey::AlterShareGroupOffsets, |frame| {
+        named::<AlterShareGroupOffsetsRequest, _>(frame, |asked| vec![asked.group_id.to_string()])
+    }),
+    (ApiKey::DeleteShareGroupOffsets, |frame| {
+        named::<DeleteShareGroupOffsetsRequest, _>(frame, |asked| vec![asked.group_id.to_string()])
+    }),
+    (ApiKey::CreateAcls, |frame| {
+        named::<CreateAclsRequest, _>(frame, |asked| {
+            each(&asked.creations, |one| {
+                format!(
+                    "{} {} to {} of kind {}: operation {}, permission {}",
+                    one.principal,
+                    one.host,
+                    one.resource_name,
+                    one.resource_type,
+                    one.operation,
+                    one.permission_type
+                )
+            })
+        })
+    }),
+    (ApiKey::DeleteAcls, |frame| {
+        named::<DeleteAclsRequest, _>(frame, |asked| {
+            each(&asked.filters, |one| {
+                let any = |text: &Option<metaq_protocol::protocol::StrBytes>| {
+                    text.as_ref().map_or("any".to_owned(), ToString::to_string)
+                };
+                let (who, what) = (any(&one.principal_filter), any(&one.resource_name_filter));
+                format!("{who} to {what} of kind {}", one.resource_type_filter)
+            })
+        })
+    }),
+    (ApiKey::AlterClientQuotas, |frame| {
+        named::<AlterClientQuotasRequest, _>(frame, |asked| {
+            each(&asked.entries, |entry| {
+                let of = each(&entry.entity, |part| {
+                    let name = part.entity_name.as_ref();
+                    let name = name.map_or("<default>".to_owned(), ToString::to_string);
+                    format!("{} {name}", part.entity_type)
+                });
+                let keys = each(&entry.ops, |op| op.key.to_string());
+                format!("{}: {}", of.join(", "), keys.join(", "))
+            })
+        })
+    }),
+    (ApiKey::AlterUserScramCredentials, |frame| {
+        named::<AlterUserScramCredentialsRequest, _>(frame, |asked| {
+            let deleted = each(&asked.deletions, |one| format!("delete {}", one.name));
+            let set = each(&asked.upsertions, |one| format!("set {}", one.name));
+            deleted.into_iter().chain(set).collect()
+        })
+    }),
+    (ApiKey::UpdateFeatures, |frame| {
+        named::<UpdateFeaturesRequest, _>(frame, |asked| {
+            each(&asked.feature_updates, |one| one.feature.to_string())
+        })
+    }),
+    (ApiKey::UnregisterBroker, |frame| {
+        named::<UnregisterBrokerRequest, _>(frame, |asked| vec![asked.broker_id.to_string()])
+    }),
+    (ApiKey::WriteTxnMarkers, |frame| {
+        named::<WriteTxnMarkersRequest, _>(frame, |asked| {
+            each(&asked.markers, |marker| {
+                format!("producer {}", *marker.producer_id)
+            })
+        })
+    }),
+];
+
+fn named<R: Request, F: FnOnce(&R) -> Vec<String>>(
+    frame: &RequestFrame,
+    name: F,
+) -> Option<Vec<String>> {
+    let request = frame::decode::<R>(frame).ok()?;
+    let mut subjects = name(&request);
+    if subjects.len() > SUBJECTS_MAX {
+        let more = subjects.len() - SUBJECTS_MAX;
+        subjects.truncate(SUBJECTS_MAX);
+        subjects.push(format!("and {more} more"));
+    }
+    Some(subjects)
+}
+
+fn each<T>(all: &[T], name: impl Fn(&T) -> String) -> Vec<String> {
+    all.iter().map(name).collect()
+}
+
+/// As Kafka's ConfigResource names it.
+fn resource(kind: i8) -> &'static str {
+    match kind {
+        2 => "topic",
+        4 => "broker",
+        8 => "broker logger",
+        16 => "client metrics",
+        32 => "group",
+        _ => "resource",
+    }
+}
