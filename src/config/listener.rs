@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::broker::{BrokerKey, broker_key, nearest};
+use super::broker::{broker_key, nearest};
+use super::key::BrokerKey;
 use super::problem::Problem;
 use super::security::{is_of_listeners, is_protocol};
 use super::value::Value;

@@ -9,6 +9,7 @@ mod client_metrics;
 mod group;
 mod ini;
 mod kafka;
+mod key;
 mod listener;
 mod live;
 mod load;
@@ -24,14 +25,13 @@ use std::path::{Path, PathBuf};
 
 use crate::security::{Authorizer, SuperUserError};
 
-pub use broker::{
-    BrokerKey, broker_key, broker_keys, canonical, nearest, unknown as unknown_broker_key,
-};
+pub use broker::{broker_key, broker_keys, canonical, nearest, unknown as unknown_broker_key};
 pub use client_metrics::{
     CLIENT_METRICS_KEYS, ClientMetricsError, ClientMetricsKey, ClientMetricsSubscription,
     MatchParameter,
 };
 pub use group::{CONSUME_MODE, GROUP_KEYS, GroupKey, GroupOverrides, check_group};
+pub use key::BrokerKey;
 pub use listener::ListenerSection;
 pub use live::{Changed, LiveConfig, Reload};
 pub use offset_reset::OffsetReset;

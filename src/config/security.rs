@@ -1,6 +1,6 @@
 //! Broker configurations of listeners, TLS and SASL.
 
-use super::broker::{BrokerKey, key};
+use super::key::{BrokerKey, key};
 use super::value::Kind;
 
 const INT_MAX: i64 = i32::MAX as i64;

@@ -27,6 +27,7 @@ use super::frame_reader::{Frame, FrameReader, ReadFault};
 use super::limits::ConnectionPermit;
 use super::outcome::{Outcome, Ready};
 use super::send::{Patience, SendError, send_all};
+use super::settings::Settings;
 use super::shutdown::stopped;
 use super::socket::Socket;
 use crate::api::{self, Body, Caller, Context, Gate, Piece, Response, Stage, ThreadTime};
@@ -41,22 +42,6 @@ const ANSWERS_JOINED_MAX: usize = 64;
 
 /// Nothing more is read while answers of this size wait in memory for those before them.
 const UNSENT_BYTES_MAX: usize = 1 << 20;
-
-/// What connections have in common.
-#[derive(Clone)]
-pub(super) struct Settings {
-    pub(super) frame_bytes_max: usize,
-    /// As long as the client has to authenticate.
-    pub(super) unknown_frame_bytes_max: usize,
-    /// A frame that has begun may make no progress for this long.
-    pub(super) stall_max: Duration,
-    /// Handshakes may take this long together.
-    pub(super) authentication_max: Duration,
-    pub(super) in_flight_max: usize,
-    /// `None` for never.
-    pub(super) idle_max: Option<Duration>,
-    pub(super) drain: Duration,
-}
 
 /// Why a connection ends after an answer.
 enum Ending {

@@ -10,6 +10,7 @@ mod limits;
 mod outcome;
 mod send;
 mod server;
+mod settings;
 mod shutdown;
 mod socket;
 mod tls_socket;

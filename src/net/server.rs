@@ -10,9 +10,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::connection::{self, Accepted, Settings};
+use super::connection::{self, Accepted};
 use super::endpoint::Bound;
 use super::limits::{ConnectionLimits, ConnectionsMax};
+use super::settings::Settings;
 use super::shutdown::stopped;
 use super::socket::Listener;
 use crate::api::Context;
@@ -77,23 +78,6 @@ impl Server {
         {
             tracing::warn!("connections did not end in time and are dropped");
             self.tasks.shutdown().await;
-        }
-    }
-}
-
-impl Settings {
-    /// What the configuration says of a connection that begins.
-    fn of(config: &Config) -> Self {
-        let ms = |name| Duration::from_millis(config.number(name) as u64);
-        let idle_ms = config.number("connections.max.idle.ms");
-        Self {
-            frame_bytes_max: config.number("socket.request.max.bytes") as usize,
-            unknown_frame_bytes_max: config.number("sasl.server.max.receive.size") as usize,
-            stall_max: ms("socket.request.stall.ms"),
-            authentication_max: ms("authentication.timeout.ms"),
-            in_flight_max: config.number("max.inflight.requests.per.connection") as usize,
-            idle_max: u64::try_from(idle_ms).ok().map(Duration::from_millis),
-            drain: ms("controlled.shutdown.drain.ms"),
         }
     }
 }

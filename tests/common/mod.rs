@@ -86,7 +86,8 @@ impl Running {
         let mut stream = TcpStream::connect(self.broker().dashboard_address().unwrap()).unwrap();
         write!(
             stream,
-            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {}\r\n\r\n",
+            self.broker().dashboard_token().unwrap().0
         )
         .unwrap();
         let mut answer = String::new();
