@@ -43,9 +43,8 @@ def confluent(protocol, mechanism=None):
     seen = set()
 
     def read():
-        message = consumer.poll(1)
-        if message is not None and not message.error() and message.value().startswith(mark + b" "):
-            seen.add(message.value())
+        messages = consumer.consume(5000, 0.5)
+        seen.update(message.value() for message in messages if not message.error() and message.value().startswith(mark + b" "))
         return len(seen) == COUNT
 
     wait_for("records", read)
