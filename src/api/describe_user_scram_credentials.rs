@@ -41,7 +41,7 @@ async fn handle(
     if let Err(denied) = authorize(&cx, &caller, Operation::Describe, Resource::Cluster) {
         return answer
             .with_error_code(denied.code())
-            .with_error_message(message(&denied));
+            .with_error_message(None);
     }
     let image = cx.cluster.image();
     let mut asked: BTreeMap<String, bool> = BTreeMap::new();
