@@ -272,8 +272,10 @@ ssl.ca.location={ca}
             .map(|(path, what)| format!("  {path}: {what}"));
         let lines: Vec<String> = lines.collect();
         let (server, client) = (files.path("server.ini"), files.path("client.properties"));
+        let host = self.hosts.first().map_or("localhost", String::as_str);
+        let to = format!("-b {host}:{} --command-config {client}", self.port);
         let sentence = format!(
-            "Made:\n{}\nThe certificate is valid for {DAYS} days; its file may be replaced while the broker runs.\nStart:      metaq start -c {server}\nTry:        metaq topic create t --command-config {client}\nAnd kcat:   echo hello | kcat -F {} -P -t t\nA user:     METAQ_PASSWORD=… metaq user add alice --command-config {client}\nIts rights: metaq acl add --allow-principal User:alice --producer --topic t --command-config {client}",
+            "Made:\n{}\nThe certificate is valid for {DAYS} days; its file may be replaced while the broker runs.\nStart:      metaq start -c {server}\nTry:        metaq topic create t {to}\nAnd kcat:   echo hello | kcat -F {} -P -t t\nA user:     METAQ_PASSWORD=… metaq user add alice {to}\nIts rights: metaq acl add --allow-principal User:alice --producer --topic t {to}",
             lines.join("\n"),
             files.path("kcat.conf"),
         );
