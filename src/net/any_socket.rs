@@ -111,7 +111,8 @@ impl Socket for AnySocket {
     async fn send_bytes(&mut self, bytes: &[u8], more: bool) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.send_bytes(bytes, more).await,
-            Self::Tls(stream) => stream.send_bytes(bytes, more).await,
+            // A plain connection keeps no room for what an encrypted one does.
+            Self::Tls(stream) => Box::pin(stream.send_bytes(bytes, more)).await,
         }
     }
 
@@ -123,7 +124,7 @@ impl Socket for AnySocket {
     ) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.send_file(file, position, bytes).await,
-            Self::Tls(stream) => stream.send_file(file, position, bytes).await,
+            Self::Tls(stream) => Box::pin(stream.send_file(file, position, bytes)).await,
         }
     }
 }

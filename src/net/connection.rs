@@ -398,12 +398,13 @@ impl<S: Socket> Connection<S> {
             memory: &self.cx.memory,
             reserved: reserved + self.unsent.load(Ordering::Relaxed),
         };
-        let sending = send_all(&mut self.stream, pieces, &patience);
         let is_timed = self.cx.quotas.has(QuotaKind::Request) && self.session.is_authenticated();
         let sent = match is_timed {
             true => {
                 let time = Arc::<ThreadTime>::default();
-                let sent = time.clone().of(sending).await;
+                // Whoever has no quota keeps no room for this.
+                let sending = send_all(&mut self.stream, pieces, &patience);
+                let sent = Box::pin(time.clone().of(sending)).await;
                 let who = Who {
                     user: self.session.principal().name(),
                     client_id: self.client_id.as_deref().unwrap_or_default(),
@@ -411,7 +412,7 @@ impl<S: Socket> Connection<S> {
                 api::charge_sending(&self.cx, who, time.spent());
                 sent
             }
-            false => sending.await,
+            false => send_all(&mut self.stream, pieces, &patience).await,
         };
         match sent {
             Ok(()) => match ending {
