@@ -588,7 +588,10 @@ fn no_value_of_any_field_stops_the_broker_or_takes_its_memory() {
         largest: broker.resident(),
         slowest: Duration::ZERO,
     };
-    for row in versions::TABLE {
+    // A quota that it sets would hold up all that follows; its values are in tests/quotas.rs.
+    let sets_quotas = metaq_protocol::messages::ApiKey::AlterClientQuotas as i16;
+    let rows = versions::TABLE.iter();
+    for row in rows.filter(|row| row.key != sets_quotas) {
         let mut before = None;
         for version in row.min..=row.max {
             let shape = shape_of(row.key, Direction::Request, version).unwrap();
