@@ -2,10 +2,8 @@
 //! rotated by size; written by a thread, so that nothing waits for it. What does not fit into its queue is counted, and the
 //! next line that does says how many are missing.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -15,6 +13,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::rotation::Rotating;
 
 /// Lines that may wait to be written.
 const LINES_WAITING_MAX: usize = 4096;
@@ -91,13 +90,12 @@ impl AuditLog {
         if path.is_empty() {
             return Ok(Self::default());
         }
-        let mut file = Rotated::open(
-            Path::new(path),
-            config.number("audit.log.max.bytes") as u64,
-            config.number("audit.log.files.max") as usize,
-        )?;
+        let bytes_max = config.number("audit.log.max.bytes") as u64;
+        // The present one is one of them.
+        let files_max = config.number("audit.log.files.max") as usize + 1;
+        let mut file = Rotating::open(Path::new(path), bytes_max, files_max, MODE)?;
         let (lines, received) = sync_channel(LINES_WAITING_MAX);
-        let write = move || file.write_all(&received);
+        let write = move || write_all(&mut file, &received);
         std::thread::Builder::new()
             .name("audit".to_owned())
             .spawn(write)?;
@@ -150,74 +148,18 @@ impl AuditLog {
     }
 }
 
-/// A file that another one takes the place of when it is large.
-struct Rotated {
-    path: PathBuf,
-    bytes_max: u64,
-    files_max: usize,
-    file: File,
-    bytes: u64,
-}
-
-impl Rotated {
-    fn open(path: &Path, bytes_max: u64, files_max: usize) -> io::Result<Self> {
-        let named = |error: io::Error| {
-            let what = format!("cannot write the audit log {}: {error}", path.display());
-            io::Error::new(error.kind(), what)
-        };
-        let file = append_to(path).map_err(named)?;
-        Ok(Self {
-            bytes: file.metadata()?.len(),
-            path: path.to_owned(),
-            bytes_max,
-            files_max,
-            file,
-        })
-    }
-
-    fn write_all(&mut self, lines: &Receiver<Audited>) {
-        while let Ok(line) = lines.recv() {
-            if let Err(error) = self.write(&line) {
-                tracing::error!(path = %self.path.display(), %error, "the audit log cannot be written");
-            }
+fn write_all(file: &mut Rotating, lines: &Receiver<Audited>) {
+    while let Ok(line) = lines.recv() {
+        if let Err(error) = write(file, &line) {
+            tracing::error!(%error, "the audit log cannot be written");
         }
-    }
-
-    fn write(&mut self, line: &Audited) -> io::Result<()> {
-        let mut text = serde_json::to_vec(line).map_err(io::Error::other)?;
-        text.push(b'\n');
-        if self.bytes > 0 && self.bytes + text.len() as u64 > self.bytes_max {
-            self.rotate()?;
-        }
-        self.file.write_all(&text)?;
-        self.bytes += text.len() as u64;
-        Ok(())
-    }
-
-    /// audit.log becomes audit.log.1, that audit.log.2, and the oldest goes.
-    fn rotate(&mut self) -> io::Result<()> {
-        let numbered = |n: usize| {
-            let mut name = self.path.clone().into_os_string();
-            name.push(format!(".{n}"));
-            PathBuf::from(name)
-        };
-        let _ = fs::remove_file(numbered(self.files_max));
-        for n in (1..self.files_max).rev() {
-            let _ = fs::rename(numbered(n), numbered(n + 1));
-        }
-        match self.files_max {
-            0 => fs::remove_file(&self.path)?,
-            _ => fs::rename(&self.path, numbered(1))?,
-        }
-        self.file = append_to(&self.path)?;
-        self.bytes = 0;
-        Ok(())
     }
 }
 
-fn append_to(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.append(true).create(true).mode(MODE).open(path)
+fn write(file: &mut Rotating, line: &Audited) -> io::Result<()> {
+    let mut text = serde_json::to_vec(line).map_err(io::Error::other)?;
+    text.push(b'\n');
+    file.write(&text)
 }
 
 #[cfg(test)]
@@ -243,11 +185,11 @@ mod tests {
     fn the_file_is_rotated_and_so_many_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.log");
-        let mut file = Rotated::open(&path, 1000, 2).unwrap();
+        let mut file = Rotating::open(&path, 1000, 3, MODE).unwrap();
         for n in 0..100 {
-            file.write(&line(n)).unwrap();
+            write(&mut file, &line(n)).unwrap();
         }
-        let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default();
         assert!(read("audit.log").contains("topic 99"));
         assert!(!read("audit.log.1").is_empty() && !read("audit.log.2").is_empty());
         assert!(read("audit.log.3").is_empty());
@@ -258,8 +200,11 @@ mod tests {
             assert!(parsed.all(|line| line.unwrap()["principal"] == "User:a"));
         }
         // It goes on where it ended.
-        let again = Rotated::open(&path, 1000, 2).unwrap();
-        assert_eq!(again.bytes, read("audit.log").len() as u64);
+        let before = read("audit.log");
+        let mut again = Rotating::open(&path, 1000, 3, MODE).unwrap();
+        write(&mut again, &line(100)).unwrap();
+        let is_set_aside = read("audit.log.1") == before;
+        assert!(is_set_aside || read("audit.log").starts_with(&before));
     }
 
     #[test]

@@ -66,6 +66,7 @@ pub mod peer;
 pub mod principal;
 pub mod quota;
 pub mod replication;
+pub mod rotation;
 pub mod schedule;
 pub mod security;
 pub mod session;

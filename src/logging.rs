@@ -5,9 +5,8 @@
 //! time last until the broker ends.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -18,6 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::observe::log_tail;
+use crate::rotation::Rotating;
 
 /// The logger of everything.
 pub const ROOT: &str = "root";
@@ -132,7 +132,7 @@ pub fn start(target: &LogTarget) -> io::Result<()> {
     let lines = tracing_subscriber::fmt::layer().log_internal_errors(false);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match &target.file {
         Some(path) => {
-            let file = Rotating::open(path, target.file_bytes_max, target.files_max)?;
+            let file = Rotating::open(path, target.file_bytes_max, target.files_max, MODE)?;
             let file = Arc::new(Mutex::new(file));
             let lines = lines
                 .with_writer(move || Forgiving(Shared(file.clone())))
@@ -285,6 +285,9 @@ impl<W: Write> Write for Forgiving<W> {
     }
 }
 
+/// As the umask allows.
+const MODE: u32 = 0o666;
+
 struct Shared(Arc<Mutex<Rotating>>);
 
 impl Write for Shared {
@@ -296,71 +299,6 @@ impl Write for Shared {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// A log's file; when it is full it becomes `.1`, what was `.1` becomes `.2`, and the oldest goes.
-struct Rotating {
-    path: PathBuf,
-    file: File,
-    bytes: u64,
-    bytes_max: u64,
-    files_max: usize,
-}
-
-impl Rotating {
-    fn open(path: &Path, bytes_max: u64, files_max: usize) -> io::Result<Self> {
-        let named = |error: io::Error| {
-            let what = format!("cannot write the log to {}: {error}", path.display());
-            io::Error::new(error.kind(), what)
-        };
-        if let Some(parent) = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-        {
-            std::fs::create_dir_all(parent).map_err(named)?;
-        }
-        let file = append(path).map_err(named)?;
-        let bytes = file.metadata()?.len();
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            bytes,
-            bytes_max,
-            files_max,
-        })
-    }
-
-    /// Writes a whole line or none, so that no line is in two files.
-    fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.bytes > 0 && self.bytes + line.len() as u64 > self.bytes_max {
-            self.rotate()?;
-        }
-        self.file.write_all(line)?;
-        self.bytes += line.len() as u64;
-        Ok(())
-    }
-
-    fn rotate(&mut self) -> io::Result<()> {
-        let name = |n: usize| {
-            let mut name = self.path.clone().into_os_string();
-            name.push(format!(".{n}"));
-            PathBuf::from(name)
-        };
-        for n in (1..self.files_max.saturating_sub(1)).rev() {
-            let _ = std::fs::rename(name(n), name(n + 1));
-        }
-        match self.files_max {
-            ..2 => std::fs::remove_file(&self.path)?,
-            _ => std::fs::rename(&self.path, name(1))?,
-        }
-        self.file = append(&self.path)?;
-        self.bytes = 0;
-        Ok(())
-    }
-}
-
-fn append(path: &Path) -> io::Result<File> {
-    File::options().create(true).append(true).open(path)
 }
 
 #[cfg(test)]
@@ -408,34 +346,5 @@ mod tests {
         let mut sorted = LOGGERS.to_vec();
         sorted.sort_unstable();
         assert_eq!(sorted, LOGGERS);
-    }
-
-    #[test]
-    fn a_full_file_is_set_aside_and_the_oldest_goes() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("logs/metaq.log");
-        let mut file = Rotating::open(&path, 10, 3).unwrap();
-        for line in [
-            "first\n",
-            "second\n",
-            "third\n",
-            "fourth\n",
-            "much too long for a file\n",
-            "x\n",
-        ] {
-            file.write(line.as_bytes()).unwrap();
-        }
-        let text = |name: &str| std::fs::read_to_string(dir.path().join("logs").join(name)).ok();
-        assert_eq!(text("metaq.log").as_deref(), Some("x\n"));
-        assert_eq!(
-            text("metaq.log.1").as_deref(),
-            Some("much too long for a file\n")
-        );
-        assert_eq!(text("metaq.log.2").as_deref(), Some("fourth\n"));
-        assert_eq!(text("metaq.log.3"), None);
-        // What is there is counted.
-        let mut again = Rotating::open(&path, 10, 3).unwrap();
-        again.write(b"123456789\n").unwrap();
-        assert_eq!(text("metaq.log").as_deref(), Some("123456789\n"));
     }
 }

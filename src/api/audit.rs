@@ -8,6 +8,7 @@ use metaq_protocol::messages::*;
 use metaq_protocol::protocol::Request;
 
 use crate::audit::{AuditLog, Audited};
+use crate::observe;
 use crate::session::Session;
 
 /// Longer texts of clients are cut, letters.
@@ -57,10 +58,7 @@ pub(super) fn denied(log: &AuditLog, who: &Asker<'_>, subject: String, why: Stri
 
 /// What clients say is kept as far as it is of a length that means well.
 fn cut(text: &str) -> String {
-    match text.char_indices().nth(TEXT_LETTERS_MAX) {
-        None => text.to_owned(),
-        Some((at, _)) => format!("{}…", &text[..at]),
-    }
+    observe::cut(text, TEXT_LETTERS_MAX)
 }
 
 fn line(who: &Asker<'_>, subjects: Vec<String>, why: Option<String>) -> Audited {
@@ -143,12 +141,7 @@ const TABLE: &[(ApiKey, Read)] = &[
         named::<AlterConfigsRequest, _>(frame, |asked| {
             each(&asked.resources, |one| {
                 let names = each(&one.configs, |config| config.name.to_string());
-                format!(
-                    "{} {}: {}",
-                    resource(one.resource_type),
-                    one.resource_name,
-                    names.join(", ")
-                )
+                configured(one.resource_type, &one.resource_name, &names)
             })
         })
     }),
@@ -156,12 +149,7 @@ const TABLE: &[(ApiKey, Read)] = &[
         named::<IncrementalAlterConfigsRequest, _>(frame, |asked| {
             each(&asked.resources, |one| {
                 let names = each(&one.configs, |config| config.name.to_string());
-                format!(
-                    "{} {}: {}",
-                    resource(one.resource_type),
-                    one.resource_name,
-                    names.join(", ")
-                )
+                configured(one.resource_type, &one.resource_name, &names)
             })
         })
     }),
@@ -274,6 +262,11 @@ fn named<R: Request, F: FnOnce(&R) -> Vec<String>>(
 
 fn each<T>(all: &[T], name: impl Fn(&T) -> String) -> Vec<String> {
     all.iter().map(name).collect()
+}
+
+/// A resource, and which of its configurations.
+fn configured(kind: i8, name: &str, keys: &[String]) -> String {
+    format!("{} {name}: {}", resource(kind), keys.join(", "))
 }
 
 /// As Kafka's ConfigResource names it.

@@ -101,13 +101,6 @@ impl Socket for AnySocket {
         }
     }
 
-    fn agreed(&self) -> Option<String> {
-        match self {
-            Self::Plain(_) => None,
-            Self::Tls(stream) => stream.agreed(),
-        }
-    }
-
     async fn send_bytes(&mut self, bytes: &[u8], more: bool) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.send_bytes(bytes, more).await,

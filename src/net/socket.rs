@@ -40,11 +40,6 @@ pub trait Socket: AsyncRead + Unpin + Send + 'static {
         None
     }
 
-    /// How it is encrypted, for people.
-    fn agreed(&self) -> Option<String> {
-        None
-    }
-
     /// Sends from memory as soon as something is taken; returns how much. `more` says that more follows at once.
     fn send_bytes(
         &mut self,

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
+use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -145,17 +145,6 @@ impl TlsSocket {
     /// The certificate that the client has shown and proved to own.
     pub(super) fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
         self.tls.peer_certificates()?.first()
-    }
-
-    /// Version and suite, for people.
-    pub(super) fn agreed(&self) -> Option<String> {
-        let version = match self.tls.protocol_version()? {
-            ProtocolVersion::TLSv1_2 => "TLSv1.2",
-            ProtocolVersion::TLSv1_3 => "TLSv1.3",
-            _ => "TLS",
-        };
-        let suite = self.tls.negotiated_cipher_suite()?;
-        Some(format!("{version} {:?}", suite.suite()))
     }
 
     /// Reads what is there, takes it in, and gives what it brings to `plain` with what is left of `room`. An error of

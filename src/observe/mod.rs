@@ -64,7 +64,7 @@ impl Observe {
 }
 
 /// At most so many characters of a text that others chose.
-fn cut(text: &str, chars_max: usize) -> String {
+pub fn cut(text: &str, chars_max: usize) -> String {
     match text.char_indices().nth(chars_max) {
         None => text.to_owned(),
         Some((at, _)) => format!("{}…", &text[..at]),

@@ -24,7 +24,7 @@ pub use distinguished_name::subject;
 pub use filter::{Filter, Wanted, WantedKind};
 pub use host::{HostError, HostPattern};
 pub use principal_mapping::{MappingError, PrincipalMapping};
-pub use sasl::{Exchange, Failure, Mechanism, Progress, TOKEN_BYTES_MAX, Users};
+pub use sasl::{Exchange, Failure, Mechanism, Progress, Users};
 pub use sasl_client::{SaslClient, SaslIdentity};
 pub use scram::{
     Credential, ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERATIONS_MIN, ScramMechanism, random_bytes,

@@ -4,8 +4,6 @@
 use super::scram::{Credential, ScramMechanism};
 use super::scram_exchange::{ClientFirst, ScramError, ScramServer};
 
-/// The longest message of a mechanism by default, bytes (`sasl.server.max.receive.size`).
-pub const TOKEN_BYTES_MAX: usize = 512 << 10;
 /// The longest user name or password of PLAIN, bytes.
 const PLAIN_BYTES_MAX: usize = 4096;
 

@@ -1,7 +1,7 @@
 //! Certificates and keys of listeners and of this broker's own connections, as PEM: read, checked, and read again when the
 //! files change, without ending a connection.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -355,17 +355,5 @@ impl ServerTls {
         let read = self.settings.server_config()?;
         self.current.store(Arc::new(read));
         Ok(true)
-    }
-
-    /// The files, for people.
-    pub fn files(&self) -> Vec<&Path> {
-        let identity = self.settings.identity.iter().flat_map(|(a, b)| [a, b]);
-        identity
-            .chain(&self.settings.authorities)
-            .filter_map(|source| match source {
-                PemSource::File(path) => Some(path.as_path()),
-                PemSource::Text { .. } => None,
-            })
-            .collect()
     }
 }
