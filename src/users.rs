@@ -8,18 +8,12 @@ use aws_lc_rs::hmac;
 use parking_lot::Mutex;
 
 use crate::cluster::{Cluster, Entity};
-use crate::config::Config;
+use crate::config::{Config, LOCAL_USERS};
 use crate::security::{Credential, ITERATIONS_DEFAULT, ScramMechanism, Users, random_bytes};
 
 /// Passwords that were right are remembered so many at a time, as keyed hashes: each PLAIN would take milliseconds else.
 const REMEMBERED_MAX: usize = 10_000;
 const SECRET_BYTES: usize = 32;
-
-/// A user of the configuration: the setting of its name, and that of its password.
-const LOCAL: [(&str, &str); 2] = [
-    ("admin.user", "admin.password"),
-    ("inter.broker.user", "inter.broker.password"),
-];
 
 /// A user of the configuration that has no password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,8 +35,8 @@ pub struct LiveUsers {
 }
 
 /// The users that the configuration names, who may do everything.
-pub fn local_users(config: &Config) -> Result<Vec<(String, String)>, UserError> {
-    let named = LOCAL.into_iter().filter_map(|(user, password)| {
+fn local_users(config: &Config) -> Result<Vec<(String, String)>, UserError> {
+    let named = LOCAL_USERS.into_iter().filter_map(|(user, password)| {
         let name = config.text(user);
         let missing = UserError(user, password);
         let pair = || Some((name.to_owned(), config.password(password)?));

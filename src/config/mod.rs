@@ -36,6 +36,7 @@ pub use listener::ListenerSection;
 pub use live::{Changed, LiveConfig, Reload};
 pub use offset_reset::OffsetReset;
 pub use sections::{GroupSection, TopicSection};
+pub use security::LOCAL_USERS;
 pub use topic::{TOPIC_KEYS, TopicConfig, TopicConfigError, TopicKey, TopicOverrides, topic_key};
 pub use value::{Kind, Value, ValueError};
 
@@ -168,8 +169,7 @@ impl Config {
     fn read_authorizer(&self) -> Result<Option<Authorizer>, SuperUserError> {
         let allow_without_acls = self.flag("allow.everyone.if.no.acl.found");
         let mut authorizer = Authorizer::new(self.text("super.users"), allow_without_acls)?;
-        // They are there to make everybody else.
-        for user in ["admin.user", "inter.broker.user"] {
+        for (user, _) in LOCAL_USERS {
             match self.text(user) {
                 "" => {}
                 user => authorizer = authorizer.with_super_user(user),

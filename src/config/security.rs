@@ -249,6 +249,13 @@ const OF_LISTENERS: &[&str] = &[
     "connections.max.reauth.ms",
 ];
 
+/// The users that are there without the coordination tree, and their passwords: who makes the others, and who brokers are to each
+/// other. They may do everything.
+pub const LOCAL_USERS: [(&str, &str); 2] = [
+    ("admin.user", "admin.password"),
+    ("inter.broker.user", "inter.broker.password"),
+];
+
 /// What is never shown.
 const SECRETS: &[&str] = &[
     "admin.password",
