@@ -3,6 +3,7 @@
 //   java Quotas.java BOOTSTRAP consume TOPIC CLIENT SECONDS     the same of what was read
 //   java Quotas.java BOOTSTRAP create PREFIX SECONDS            partitions, after what may be created at once
 //   java Quotas.java BOOTSTRAP connect SECONDS                  connections that were served
+//   java Quotas.java BOOTSTRAP ask CLIENT SECONDS               answers, with as many questions under way as the broker takes
 import java.io.DataInputStream;
 import java.io.DataOutputStream;
 import java.net.InetSocketAddress;
@@ -43,6 +44,7 @@ public class Quotas {
             case "consume" -> consume(arguments[2], arguments[3], Long.parseLong(arguments[4]) * 1000);
             case "create" -> create(arguments[2], Long.parseLong(arguments[3]) * 1000);
             case "connect" -> connect(Long.parseLong(arguments[2]) * 1000);
+            case "ask" -> ask(arguments[2], Long.parseLong(arguments[3]) * 1000);
             default -> throw new IllegalArgumentException(arguments[1]);
         }
         System.exit(0);
@@ -174,5 +176,32 @@ public class Quotas {
             }
         }
         System.out.println(served);
+    }
+
+    static void ask(String client, long ms) throws Exception {
+        String[] at = bootstrap.split(":");
+        byte[] name = client.getBytes(java.nio.charset.StandardCharsets.UTF_8);
+        // Metadata v1 of all topics, correlation id 1.
+        var asked = java.nio.ByteBuffer.allocate(4 + 10 + name.length + 4);
+        asked.putInt(10 + name.length + 4).putShort((short) 3).putShort((short) 1).putInt(1).putShort((short) name.length).put(name).putInt(-1);
+        long began = now();
+        try (Socket socket = new Socket(at[0], Integer.parseInt(at[1]))) {
+            Thread asking = new Thread(() -> {
+                try {
+                    while (true) socket.getOutputStream().write(asked.array());
+                } catch (java.io.IOException closed) {
+                    return;
+                }
+            });
+            asking.setDaemon(true);
+            asking.start();
+            var answers = new DataInputStream(new java.io.BufferedInputStream(socket.getInputStream(), 1 << 16));
+            int answered = 0;
+            while (now() - began < ms) {
+                answers.skipNBytes(answers.readInt());
+                answered++;
+            }
+            System.out.println(answered);
+        }
     }
 }
