@@ -12,7 +12,9 @@ use crate::admin::{Admin, TokenSource};
 use crate::api::{Context, FetchSessions, RequestLog, UNPACKING_BYTES_MAX};
 use crate::audit::AuditLog;
 use crate::broker_options::{cleaner_options, housekeeping_intervals, transaction_limits};
-use crate::broker_security::{self, PeerSecurityError, certificates, follow_certificates};
+use crate::broker_security::{
+    self, PeerSecurityError, certificates, follow_certificates, token_providers,
+};
 use crate::clock::WallClock;
 use crate::cluster::{
     Broker as Member, BrokerEndpoint, Cluster, ClusterError, Directories, OpenedTopics, ProducerIds,
@@ -22,6 +24,7 @@ use crate::config::{Config, LiveConfig};
 use crate::control::Control;
 use crate::group::GroupCoordinator;
 use crate::group_settings::{LiveGroupSettings, group_limits};
+use crate::jwks::JwksError;
 use crate::log::{DataDirError, Disk, RealDisk};
 use crate::markers::run_errands;
 use crate::memory::Memory;
@@ -92,6 +95,9 @@ pub enum StartError {
     /// It cannot authenticate to other brokers.
     #[error(transparent)]
     Peers(#[from] PeerSecurityError),
+    /// It cannot tell whose bearer tokens to take.
+    #[error(transparent)]
+    Tokens(#[from] JwksError),
     /// A user of the configuration.
     #[error(transparent)]
     User(#[from] UserError),
@@ -162,6 +168,7 @@ impl Broker {
         // Bound first, so that a taken port is found before anything is opened.
         let listeners = bind(&config, &endpoints).await?;
         let certificates = certificates(&listeners);
+        let token_providers = token_providers(&config, &endpoints)?;
         let admin = Admin::bind(&config).await?;
         let observe = Arc::new(Observe::new(&WallClock::default()));
         let partitions = open_partitions(&config, &observe, disk)?;
@@ -184,6 +191,9 @@ impl Broker {
         broker.admin = Some(admin.serve(broker.cx.clone())?);
         if !certificates.is_empty() {
             broker.tasks.spawn(follow_certificates(certificates));
+        }
+        for (keys, tokens) in token_providers {
+            broker.tasks.spawn(keys.follow(tokens));
         }
         if let Some(control) = Control::bind(&broker.cx) {
             broker.tasks.spawn(control.serve(broker.cx.clone()));

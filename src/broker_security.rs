@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::net::{AnyListener, Bound, Endpoint, tls_settings};
+use crate::jwks::{JwksError, ProviderKeys};
+use crate::net::{AnyListener, Bound, Endpoint, provider_keys, tls_settings};
 use crate::peer::{PeerSecurity, Peers, secured};
-use crate::security::{Mechanism, SaslIdentity, ServerTls};
+use crate::security::{BearerTokens, Mechanism, SaslIdentity, ServerTls};
 
 /// How often certificates' files are looked at.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
@@ -61,6 +62,31 @@ pub fn certificates(listeners: &[Bound<AnyListener>]) -> Vec<(String, Arc<Server
         Some((bound.info.name.clone(), tls.clone()))
     });
     with_tls.collect()
+}
+
+/// Whose bearer tokens listeners take, with the keys that are there from the start.
+pub fn token_providers(
+    config: &Config,
+    listeners: &[Endpoint],
+) -> Result<Vec<(ProviderKeys, Arc<BearerTokens>)>, JwksError> {
+    let with_tokens = listeners.iter().filter_map(|endpoint| {
+        let listener = &endpoint.listener;
+        let tokens = listener.authentication.tokens.clone()?;
+        if tokens.is_unsecured() {
+            tracing::warn!(
+                listener = listener.name,
+                "takes bearer tokens without a signature, which anybody can make"
+            );
+            return None;
+        }
+        let keys = provider_keys(config, &listener.name)?;
+        Some((listener, keys, tokens))
+    });
+    let begun = with_tokens.map(|(listener, keys, tokens)| {
+        tracing::info!(listener = listener.name, provider = %keys.source, "takes bearer tokens");
+        keys.begin(&tokens).map(|()| (keys, tokens))
+    });
+    begun.collect()
 }
 
 /// Reads certificates again when their files change. Connections that are there stay.

@@ -51,6 +51,7 @@ pub mod coordinator;
 pub mod decisions;
 pub mod group;
 pub mod group_settings;
+pub mod jwks;
 pub mod log;
 pub mod logging;
 pub mod markers;

@@ -12,7 +12,9 @@ use tokio::sync::watch;
 use crate::decisions::Decisions;
 use crate::observe::Client;
 use crate::principal::{ANONYMOUS, Principal};
-use crate::security::{Exchange, Mechanism, PrincipalMapping, subject};
+use crate::security::{
+    Authenticated, BearerTokens, Exchange, Mechanism, PrincipalMapping, subject,
+};
 
 /// What protects the connections of a listener (Kafka's SecurityProtocol).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +73,8 @@ pub struct ListenerAuthentication {
     pub mapping: PrincipalMapping,
     /// Who brokers are to each other.
     pub brokers_user: Option<String>,
+    /// Whose bearer tokens are taken.
+    pub tokens: Option<Arc<BearerTokens>>,
 }
 
 /// A listener, as its connections know it.
@@ -128,6 +132,8 @@ pub struct Session {
     authenticate_by_ms: AtomicU64,
     /// The state of users by which its client was looked at last.
     users_seen: AtomicU64,
+    /// Its client is a user that the broker has credentials of.
+    has_credential: AtomicBool,
     /// Its client may ask for nothing any more.
     is_ended: AtomicBool,
     client: Arc<Client>,
@@ -178,6 +184,7 @@ impl Session {
             exchange: Mutex::default(),
             authenticate_by_ms: AtomicU64::new(NEVER_MS),
             users_seen: AtomicU64::new(0),
+            has_credential: AtomicBool::new(false),
             is_ended: AtomicBool::new(false),
             client,
             decisions: Decisions::default(),
@@ -222,12 +229,19 @@ impl Session {
     }
 
     /// Notes who the client is, and for how long: it must authenticate again before that is over.
-    pub fn authenticated(&self, user: &str, lifetime: Option<Duration>) {
-        let _ = self.principal.set(Principal::user(user));
+    pub fn authenticated(&self, who: &Authenticated, lifetime: Option<Duration>) {
+        let _ = self.principal.set(Principal::user(&who.user));
+        self.has_credential
+            .store(who.has_credential, Ordering::Relaxed);
         let by = lifetime.map_or(NEVER_MS, |lifetime| {
             uptime_ms().saturating_add(lifetime.as_millis() as u64)
         });
         self.authenticate_by_ms.store(by, Ordering::Relaxed);
+    }
+
+    /// Whether its client is there for as long as the broker has credentials of the user.
+    pub fn has_credential(&self) -> bool {
+        self.has_credential.load(Ordering::Relaxed)
     }
 
     /// Whether it should have authenticated again by now.

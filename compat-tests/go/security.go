@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/oauth"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
@@ -36,6 +37,12 @@ func mechanism(name, password string) sasl.Mechanism {
 		return plain.Auth{User: user, Pass: password}.AsMechanism()
 	case "SCRAM-SHA-256":
 		return scram.Auth{User: user, Pass: password}.AsSha256Mechanism()
+	case "OAUTHBEARER":
+		name := "alice"
+		if password == "wrong" {
+			name = password
+		}
+		return oauth.Auth{Token: string(must(os.ReadFile(os.Getenv("SECURITY") + "/" + name + ".jwt")))}.AsMechanism()
 	default:
 		return scram.Auth{User: user, Pass: password}.AsSha512Mechanism()
 	}
@@ -95,7 +102,10 @@ func securedRefused(protocol, name string) {
 func securityTests() []test {
 	tests := []test{{"SSL", func() { securedWorks("SSL", "") }}}
 	for _, protocol := range []string{"SASL_SSL", "SASL_PLAINTEXT"} {
-		for _, name := range []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} {
+		for _, name := range []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"} {
+			if name == "OAUTHBEARER" && protocol != "SASL_SSL" {
+				continue
+			}
 			way := protocol + "-" + name
 			tests = append(tests, test{way, func() { securedWorks(protocol, name) }})
 			tests = append(tests, test{way + "-wrong", func() { securedRefused(protocol, name) }})

@@ -130,6 +130,20 @@ write_ctl() { # dir log ready [port command]…
   chmod +x "$dir/ctl"
 }
 
+# An identity provider: its keys as a JSON Web Key Set, and a token about alice, and one that somebody else has signed.
+identity_provider() { # dir
+  local dir=$1 name claims modulus
+  b64url() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
+  claims="{\"sub\":\"alice\",\"aud\":\"kafka\",\"iss\":\"https://id.example\",\"iat\":$(date +%s),\"exp\":$(($(date +%s) + 7200))}"
+  for name in alice wrong; do
+    openssl genrsa -out "$dir/$name-provider.key" 2048 2>/dev/null || return
+    printf '%s.%s' "$(printf '{"alg":"RS256","kid":"one"}' | b64url)" "$(printf '%s' "$claims" | b64url)" >"$dir/$name.signed"
+    printf '%s.%s' "$(cat "$dir/$name.signed")" "$(openssl dgst -sha256 -sign "$dir/$name-provider.key" "$dir/$name.signed" | b64url)" >"$dir/$name.jwt"
+  done
+  modulus=$(openssl rsa -in "$dir/alice-provider.key" -noout -modulus | cut -d= -f2 | sed 's/../\\x&/g')
+  printf '{"keys":[{"kty":"RSA","kid":"one","alg":"RS256","use":"sig","e":"AQAB","n":"%s"}]}' "$(printf '%b' "$modulus" | b64url)" >"$dir/jwks.json"
+}
+
 # Several brokers that form a cluster and take nobody who is not known: TLS and SASL between them too, access control lists, and for
 # clients a listener for each way in. Adds to DIR/env SECURITY, where certificates and clients' settings are, and the
 # addresses of each way.
@@ -139,6 +153,7 @@ secured_ctl() { # dir brokers zookeeper-dir root [setting…]
   declare -A addresses=()
   . "$3/env"
   "$(metaq_bin)" secure --directory "$security" --host 127.0.0.1 >"$dir/secure.log" || return
+  identity_provider "$security" || return
   password=$(sed -n 's/^admin.password=//p' "$security/server.ini")
   read -r -a ports < <(free_ports $((brokers * 5)))
   for n in $(seq 0 $((brokers - 1))); do
@@ -151,7 +166,10 @@ secured_ctl() { # dir brokers zookeeper-dir root [setting…]
     settings=("listeners=${listeners#,}" "advertised.listeners=${listeners#,}" inter.broker.listener.name=SASL_SSL
       "tls.certificate=$security/broker.pem" "tls.key=$security/broker.key" "tls.ca=$security/ca.pem"
       listener.name.ssl.ssl.client.auth=required 'listener.name.ssl.ssl.principal.mapping.rules=RULE:^CN=(.*?)(,.*)?$/$1/,DEFAULT'
-      sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512 admin.user=admin "admin.password=$password"
+      sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
+      listener.name.sasl_plaintext.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+      "sasl.oauthbearer.jwks.endpoint.url=file://$security/jwks.json" sasl.oauthbearer.expected.audience=kafka
+      sasl.oauthbearer.expected.issuer=https://id.example admin.user=admin "admin.password=$password"
       inter.broker.user=broker inter.broker.password=between-brokers
       authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
       "brokerId=$n" zk.zkEnable=true "zk.zkConnect=$ZOOKEEPER" "zk.zkRoot=$root_path" "zk.zkSessionTimeoutMs=$session_timeout_ms" "${@:5}")

@@ -28,6 +28,8 @@ public class Security {
                 test(protocol + "-" + mechanism + "-wrong", () -> refused(settings(protocol, mechanism, USER, "wrong"), SaslAuthenticationException.class));
             }
         }
+        test("SASL_SSL-OAUTHBEARER", () -> works(token("alice")));
+        test("SASL_SSL-OAUTHBEARER-wrong", () -> refused(token("wrong"), SaslAuthenticationException.class));
         test("SSL", () -> works(certificate("alice")));
         test("SSL-without-certificate", () -> refused(certificate(null), SslAuthenticationException.class));
         test("mechanism-that-is-not-enabled", Security::unsupported);
@@ -67,6 +69,18 @@ public class Security {
         all.put("ssl.truststore.location", DIR + "/ca.pem");
         all.put("default.api.timeout.ms", 20000);
         all.put("request.timeout.ms", 10000);
+        return all;
+    }
+
+    /** With a token of an identity provider, from a file. */
+    static Map<String, Object> token(String name) {
+        String url = "file://" + DIR + "/" + name + ".jwt";
+        System.setProperty("org.apache.kafka.sasl.oauthbearer.allowed.urls", "file://" + DIR + "/alice.jwt,file://" + DIR + "/wrong.jwt");
+        System.setProperty("org.apache.kafka.sasl.oauthbearer.allowed.files", DIR + "/alice.jwt," + DIR + "/wrong.jwt");
+        Map<String, Object> all = settings("SASL_SSL", "OAUTHBEARER", "", "");
+        all.put("sasl.jaas.config", "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;");
+        all.put("sasl.login.callback.handler.class", "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginCallbackHandler");
+        all.put("sasl.oauthbearer.token.endpoint.url", url);
         return all;
     }
 
@@ -121,7 +135,7 @@ public class Security {
     }
 
     static void unsupported() throws Exception {
-        Map<String, Object> all = settings("SASL_SSL", "SCRAM-SHA-512", USER, PASSWORD);
+        Map<String, Object> all = settings("SASL_PLAINTEXT", "SCRAM-SHA-512", USER, PASSWORD);
         all.put("sasl.mechanism", "OAUTHBEARER");
         all.put("sasl.jaas.config", "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=\"alice\";");
         refused(all, UnsupportedSaslMechanismException.class);
@@ -207,6 +221,7 @@ public class Security {
     static void again() throws Exception {
         for (String mechanism : List.of("PLAIN", "SCRAM-SHA-512"))
             under_load(settings("SASL_SSL", mechanism, USER, PASSWORD), 8, () -> {});
+        under_load(token("alice"), 8, () -> {});
     }
 
     static void sh(String... command) throws Exception {

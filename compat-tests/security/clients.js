@@ -17,7 +17,7 @@ const client = (protocol, mechanism, secret = password) => new Kafka({
   logLevel: logLevel.NOTHING,
   retry: { initialRetryTime: 50, retries: 5 },
   ssl: protocol === 'SASL_PLAINTEXT' ? false : mechanism ? { ca } : { ca, cert: file('alice.pem'), key: file('alice.key') },
-  sasl: mechanism && { mechanism: mechanism.toLowerCase(), username, password: secret },
+  sasl: mechanism === 'OAUTHBEARER' ? { mechanism: 'oauthbearer', oauthBearerProvider: async () => ({ value: file(secret === 'wrong' ? 'wrong.jwt' : 'alice.jwt') }) } : mechanism && { mechanism: mechanism.toLowerCase(), username, password: secret },
 })
 
 const works = (protocol, mechanism) => async () => {
@@ -42,7 +42,8 @@ const isRefused = (protocol, mechanism) => async () => {
   equal('error', error, 'KafkaJSSASLAuthenticationError')
 }
 
-const tests = { SSL: works('SSL') }
+const oauth = ['SASL_SSL', 'OAUTHBEARER']
+const tests = { SSL: works('SSL'), 'SASL_SSL-OAUTHBEARER': works(...oauth), 'SASL_SSL-OAUTHBEARER-wrong': isRefused(...oauth) }
 for (const protocol of ['SASL_SSL', 'SASL_PLAINTEXT']) {
   for (const mechanism of ['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512']) {
     tests[`${protocol}-${mechanism}`] = works(protocol, mechanism)

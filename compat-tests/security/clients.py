@@ -4,10 +4,13 @@ import asyncio
 import importlib.metadata
 import os
 import ssl
+import time
 
 import aiokafka
+import aiokafka.abc
 import confluent_kafka
 import kafka
+import kafka.sasl.oauth
 
 from harness import BOOTSTRAP, equal, run, unique, wait_for
 
@@ -15,7 +18,13 @@ SECURITY, TOPIC = os.environ["SECURITY"], os.environ["TOPIC"]
 USER, PASSWORD = os.environ["USER_NAME"], os.environ["USER_PASSWORD"]
 SERVERS = {"SASL_SSL": BOOTSTRAP, "SASL_PLAINTEXT": os.environ["SASL_PLAINTEXT"], "SSL": os.environ["SSL"]}
 WAYS = [(protocol, mechanism) for protocol in ("SASL_SSL", "SASL_PLAINTEXT") for mechanism in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")]
+OAUTH = ("SASL_SSL", "OAUTHBEARER")
 COUNT = 100
+
+
+def token(name="alice"):
+    with open(f"{SECURITY}/{name}.jwt", encoding="ascii") as file:
+        return file.read()
 
 
 def name(way):
@@ -27,6 +36,9 @@ def name(way):
 
 def confluent_settings(protocol, mechanism, password):
     settings = {"bootstrap.servers": SERVERS[protocol], "security.protocol": protocol, "ssl.ca.location": f"{SECURITY}/ca.pem", "log_level": 0}
+    if mechanism == "OAUTHBEARER":
+        shown = token("wrong" if password == "wrong" else "alice")
+        return {**settings, "sasl.mechanism": mechanism, "oauth_cb": lambda _: (shown, time.time() + 3600)}
     if mechanism:
         return {**settings, "sasl.mechanism": mechanism, "sasl.username": USER, "sasl.password": password}
     return {**settings, "ssl.certificate.location": f"{SECURITY}/alice.pem", "ssl.key.location": f"{SECURITY}/alice.key"}
@@ -70,10 +82,17 @@ def confluent_no_right():
 # kafka-python
 
 
+class KafkaPythonToken(kafka.sasl.oauth.AbstractTokenProvider):
+    def token(self):
+        return token()
+
+
 def kafka_python_settings(protocol, mechanism, password):
     settings = {"bootstrap_servers": SERVERS[protocol].split(","), "security_protocol": protocol}
     if protocol != "SASL_PLAINTEXT":
         settings["ssl_cafile"] = f"{SECURITY}/ca.pem"
+    if mechanism == "OAUTHBEARER":
+        return {**settings, "sasl_mechanism": mechanism, "sasl_oauth_token_provider": KafkaPythonToken()}
     if mechanism:
         return {**settings, "sasl_mechanism": mechanism, "sasl_plain_username": USER, "sasl_plain_password": password}
     return {**settings, "ssl_certfile": f"{SECURITY}/alice.pem", "ssl_keyfile": f"{SECURITY}/alice.key"}
@@ -100,10 +119,17 @@ def kafka_python(protocol, mechanism=None):
 # aiokafka
 
 
+class AioToken(aiokafka.abc.AbstractTokenProvider):
+    async def token(self):
+        return token()
+
+
 def aio_settings(protocol, mechanism, password):
     settings = {"bootstrap_servers": SERVERS[protocol], "security_protocol": protocol}
     if protocol != "SASL_PLAINTEXT":
         settings["ssl_context"] = ssl.create_default_context(cafile=f"{SECURITY}/ca.pem")
+    if mechanism == "OAUTHBEARER":
+        return {**settings, "sasl_mechanism": mechanism, "sasl_oauth_token_provider": AioToken()}
     return {**settings, "sasl_mechanism": mechanism, "sasl_plain_username": USER, "sasl_plain_password": password}
 
 
@@ -128,10 +154,10 @@ what = "every mechanism over TLS and without"
 for client in ("confluent-kafka", "kafka-python", "aiokafka"):
     print(f"CLIENT {client}|{importlib.metadata.version(client)}|Python|{what}|security/{client}/")
 run("security/confluent-kafka", {
-    **{name(way): lambda way=way: confluent(*way) for way in WAYS},
+    **{name(way): lambda way=way: confluent(*way) for way in [*WAYS, OAUTH]},
     "SSL": lambda: confluent("SSL"),
-    **{f"{name(way)}-wrong": lambda way=way: confluent_wrong(*way) for way in WAYS},
+    **{f"{name(way)}-wrong": lambda way=way: confluent_wrong(*way) for way in [*WAYS, OAUTH]},
     "no-right": confluent_no_right,
 })
-run("security/kafka-python", {**{name(way): lambda way=way: kafka_python(*way) for way in WAYS}, "SSL": lambda: kafka_python("SSL")})
-run("security/aiokafka", {name(way): lambda way=way: aio(*way) for way in WAYS})
+run("security/kafka-python", {**{name(way): lambda way=way: kafka_python(*way) for way in [*WAYS, OAUTH]}, "SSL": lambda: kafka_python("SSL")})
+run("security/aiokafka", {name(way): lambda way=way: aio(*way) for way in [*WAYS, OAUTH]})

@@ -33,7 +33,9 @@ pub fn refusal(cx: &Context, session: &Session, key: i16) -> Option<String> {
         return Some("the client did not authenticate again in time".to_owned());
     }
     let user = session.principal().name();
-    let is_gone = session.has_not_seen(cx.users.revision()) && !cx.users.knows(user);
+    let is_gone = session.has_credential()
+        && session.has_not_seen(cx.users.revision())
+        && !cx.users.knows(user);
     is_gone.then(|| {
         // What was sent with it is not done either.
         session.end_for_good();

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use metaq_protocol::ResponseError;
@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use super::reply::Reply;
 use super::shared::message;
 use super::{Api, Body, Caller, Context, Order, serve};
-use crate::security::{Failure, Mechanism, Progress, Users};
+use crate::security::{Authenticated, Failure, Mechanism, Progress, Users};
 use crate::session::Session;
 
 pub(super) const API: Api = Api {
@@ -50,10 +50,19 @@ async fn handle(
                 false => Reply::last(answer),
             }
         }
+        Some(Ok(Progress::Refused(why))) => {
+            cx.note(
+                &caller,
+                "client",
+                ResponseError::SaslAuthenticationFailed.code(),
+                &why,
+            );
+            answer.with_auth_bytes(why.into_bytes().into()).into()
+        }
         Some(Ok(Progress::Continue(bytes))) => answer.with_auth_bytes(bytes.into()).into(),
-        Some(Ok(Progress::Done { user, message })) => {
-            let lifetime = authenticated(&cx, &caller.session, &user);
-            tracing::debug!(peer = %caller.session.peer(), user, "authenticated");
+        Some(Ok(Progress::Done { who, message })) => {
+            let lifetime = authenticated(&cx, &caller.session, &who);
+            tracing::debug!(peer = %caller.session.peer(), user = who.user, "authenticated");
             let lifetime_ms = lifetime.map_or(0, |lifetime| lifetime.as_millis() as i64);
             let answer = answer.with_auth_bytes(message.into());
             answer.with_session_lifetime_ms(lifetime_ms).into()
@@ -61,7 +70,10 @@ async fn handle(
         Some(Err(failure)) => {
             let error = ResponseError::SaslAuthenticationFailed;
             let why = failure.to_string();
-            cx.note(&caller, "client", error.code(), &why);
+            // Of a token that was said before.
+            if !matches!(failure, Failure::Token(_)) {
+                cx.note(&caller, "client", error.code(), &why);
+            }
             delay(&cx).await;
             Reply::last(refused(error, &why))
         }
@@ -72,8 +84,9 @@ async fn handle(
 pub(super) async fn raw(cx: &Context, session: &Session, token: Bytes) -> Body {
     let answer = match take(cx, session, token).await {
         Some(Ok(Progress::Continue(answer))) => answer,
-        Some(Ok(Progress::Done { user, message })) => {
-            authenticated(cx, session, &user);
+        Some(Ok(Progress::Refused(why))) => why.into_bytes(),
+        Some(Ok(Progress::Done { who, message })) => {
+            authenticated(cx, session, &who);
             message
         }
         Some(Err(failure)) => {
@@ -97,13 +110,17 @@ async fn take(
     let users: Arc<dyn Users> = cx.users.clone();
     let mechanism = session.exchange().lock().mechanism()?;
     if mechanism != Mechanism::Plain {
-        return session.exchange().lock().on(&message, users.as_ref());
+        let tokens = session.listener().authentication.tokens.as_deref();
+        return session
+            .exchange()
+            .lock()
+            .on(&message, users.as_ref(), tokens);
     }
     // To look at a password takes milliseconds, and no other connection waits for that.
     let _turn = PASSWORDS.acquire().await.ok()?;
     let mut exchange = std::mem::take(&mut *session.exchange().lock());
     let work = tokio::task::spawn_blocking(move || {
-        let progress = exchange.on(&message, users.as_ref());
+        let progress = exchange.on(&message, users.as_ref(), None);
         (exchange, progress)
     });
     let (exchange, progress) = work.await.ok()?;
@@ -111,11 +128,16 @@ async fn take(
     progress
 }
 
-/// Notes who a client is; for how long.
-fn authenticated(cx: &Context, session: &Session, user: &str) -> Option<Duration> {
+/// Notes who a client is; for how long: as long as what it showed is good, and no longer than its listener lets it.
+fn authenticated(cx: &Context, session: &Session, who: &Authenticated) -> Option<Duration> {
     cx.metrics.authentications.fetch_add(1, Ordering::Relaxed);
-    let lifetime = session.listener().authentication.reauthentication_max;
-    session.authenticated(user, lifetime);
+    let of_listener = session.listener().authentication.reauthentication_max;
+    let of_proof = who.expires.map(|expires| {
+        let left = expires.duration_since(SystemTime::now());
+        left.unwrap_or_default()
+    });
+    let lifetime = of_listener.into_iter().chain(of_proof).min();
+    session.authenticated(who, lifetime);
     lifetime
 }
 

@@ -115,8 +115,15 @@ fn identity(properties: &BTreeMap<String, String>) -> Result<SaslIdentity, Failu
     let text = |key: &str| properties.get(key).map(String::as_str).unwrap_or_default();
     let name = text("sasl.mechanism");
     let mechanism = Mechanism::by_name(name).ok_or_else(|| {
-        format!("sasl.mechanism={name} is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512")
+        format!("sasl.mechanism={name} is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER")
     })?;
+    if mechanism == Mechanism::OAuthBearer {
+        return Ok(SaslIdentity {
+            mechanism,
+            user: String::new(),
+            password: token(text("sasl.oauthbearer.token.endpoint.url"))?,
+        });
+    }
     let jaas = text("sasl.jaas.config");
     let (user, password) = (option_of(jaas, "username"), option_of(jaas, "password"));
     let (Some(user), Some(password)) = (user, password) else {
@@ -127,6 +134,15 @@ fn identity(properties: &BTreeMap<String, String>) -> Result<SaslIdentity, Failu
         user,
         password,
     })
+}
+
+/// The bearer token in a file, as Kafka's FileJwtRetriever takes it.
+fn token(url: &str) -> Result<String, Failure> {
+    let path = url.strip_prefix("file://").ok_or(
+        "OAUTHBEARER takes its token from a file here: sasl.oauthbearer.token.endpoint.url=file:///…",
+    )?;
+    let text = fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+    Ok(text.trim().to_owned())
 }
 
 /// The value of an option in a JAAS configuration.

@@ -250,7 +250,10 @@ const PREFIXES_WITHOUT_EFFECT: &[(&str, &str)] = &[
 const PREFIXES_NOT_SERVED: &[(&str, &str)] = &[
     ("sasl.kerberos.", "Kerberos is not offered"),
     ("sasl.jaas.config", JAAS),
-    ("sasl.oauthbearer.", "OAUTHBEARER is not offered yet"),
+    (
+        "sasl.oauthbearer.",
+        "brokers take tokens of OAUTHBEARER, and have none of their own: they are users to each other (inter.broker.user)",
+    ),
     ("sasl.server.callback.handler.class", NO_PLUGINS),
     ("sasl.login.", NO_PLUGINS),
     ("sasl.client.callback.handler.class", NO_PLUGINS),

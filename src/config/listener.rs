@@ -42,6 +42,11 @@ pub(super) fn parse_name(written: &str) -> Option<Result<(String, BrokerKey), St
             "{written}: users are kept in the coordination tree (metaq user add), the first one is admin.user, and the brokers' own inter.broker.user"
         )));
     }
+    // Kafka has what is of one mechanism below the mechanism's name.
+    let key = match key.strip_prefix("oauthbearer.") {
+        Some(own) if own.starts_with("sasl.oauthbearer.") => own,
+        _ => key,
+    };
     let known = broker_key(key).filter(|known| is_of_listeners(known.name));
     let none = || format!("{written}: {key} cannot be set for one listener");
     Some(

@@ -167,7 +167,7 @@ pub(super) const SECURITY_KEYS: &[BrokerKey] = &[
     key!(
         "sasl.enabled.mechanisms",
         None,
-        Kind::List(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]),
+        Kind::List(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]),
         "SCRAM-SHA-512,SCRAM-SHA-256",
         "How clients of listeners with SASL may authenticate."
     ),
@@ -177,6 +177,104 @@ pub(super) const SECURITY_KEYS: &[BrokerKey] = &[
         Kind::Choice(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]),
         "SCRAM-SHA-512",
         "How this broker authenticates to others."
+    ),
+    key!(
+        "sasl.oauthbearer.jwks.endpoint.url",
+        None,
+        Kind::Text,
+        "",
+        "Where the identity provider's keys are, as a JSON Web Key Set: https://…, http://… or file:///…. OAUTHBEARER needs it."
+    ),
+    key!(
+        "sasl.oauthbearer.jwks.ca",
+        None,
+        Kind::Text,
+        "",
+        "PEM file with the authorities of the identity provider's certificate. Empty: those of the system."
+    ),
+    key!(
+        "sasl.oauthbearer.jwks.endpoint.refresh.ms",
+        None,
+        Kind::Long(1, i64::MAX),
+        "3600000",
+        "How often the identity provider is asked for its keys, ms. It is asked at once when a token names a key that is not there."
+    ),
+    key!(
+        "sasl.oauthbearer.jwks.endpoint.retry.backoff.ms",
+        None,
+        Kind::Long(1, i64::MAX),
+        "100",
+        "How long to wait after the identity provider could not be asked, ms; twice as long after each further time."
+    ),
+    key!(
+        "sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms",
+        None,
+        Kind::Long(1, i64::MAX),
+        "10000",
+        "The longest of these waits, ms."
+    ),
+    key!(
+        "sasl.oauthbearer.expected.audience",
+        None,
+        Kind::Words,
+        "",
+        "Whom tokens are for: one of these is in their claim aud. OAUTHBEARER needs it, or sasl.oauthbearer.allow.unverified.audience."
+    ),
+    key!(
+        "sasl.oauthbearer.expected.issuer",
+        None,
+        Kind::Text,
+        "",
+        "Who made tokens: their claim iss. OAUTHBEARER needs it, or sasl.oauthbearer.allow.unverified.issuer."
+    ),
+    key!(
+        "sasl.oauthbearer.allow.unverified.audience",
+        None,
+        Kind::Bool,
+        "false",
+        "Whether tokens that were made for others are taken too, where sasl.oauthbearer.expected.audience is empty."
+    ),
+    key!(
+        "sasl.oauthbearer.allow.unverified.issuer",
+        None,
+        Kind::Bool,
+        "false",
+        "Whether tokens of whatever issuer are taken, where sasl.oauthbearer.expected.issuer is empty."
+    ),
+    key!(
+        "sasl.oauthbearer.clock.skew.seconds",
+        None,
+        Kind::Int(0, 86_400),
+        "30",
+        "How far the identity provider's clock may differ, s."
+    ),
+    key!(
+        "sasl.oauthbearer.scope.claim.name",
+        None,
+        Kind::Text,
+        "scope",
+        "The claim with a token's scopes, as text with spaces or as a list."
+    ),
+    key!(
+        "sasl.oauthbearer.sub.claim.name",
+        None,
+        Kind::Text,
+        "sub",
+        "The claim with the user's name."
+    ),
+    key!(
+        "sasl.oauthbearer.required.scope",
+        None,
+        Kind::Words,
+        "",
+        "Scopes that each token must have. Empty: none."
+    ),
+    key!(
+        "sasl.oauthbearer.unsecured",
+        None,
+        Kind::Bool,
+        "false",
+        "Whether tokens without a signature are taken, and no others: anybody can make those, for tests."
     ),
     key!(
         "sasl.server.max.receive.size",
@@ -246,6 +344,20 @@ const OF_LISTENERS: &[&str] = &[
     "ssl.cipher.suites",
     "ssl.principal.mapping.rules",
     "sasl.enabled.mechanisms",
+    "sasl.oauthbearer.jwks.endpoint.url",
+    "sasl.oauthbearer.jwks.ca",
+    "sasl.oauthbearer.jwks.endpoint.refresh.ms",
+    "sasl.oauthbearer.jwks.endpoint.retry.backoff.ms",
+    "sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms",
+    "sasl.oauthbearer.expected.audience",
+    "sasl.oauthbearer.expected.issuer",
+    "sasl.oauthbearer.allow.unverified.audience",
+    "sasl.oauthbearer.allow.unverified.issuer",
+    "sasl.oauthbearer.clock.skew.seconds",
+    "sasl.oauthbearer.scope.claim.name",
+    "sasl.oauthbearer.sub.claim.name",
+    "sasl.oauthbearer.required.scope",
+    "sasl.oauthbearer.unsecured",
     "connections.max.reauth.ms",
 ];
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use super::any_socket::AnyListener;
+use super::bearer::bearer_tokens;
 use crate::config::{Config, Value};
 use crate::security::{
     ClientAuth, Mechanism, PemSource, PrincipalMapping, ServerTls, TlsError, TlsSettings,
@@ -203,6 +204,11 @@ fn listener_info(
     if protocol.has_sasl() && mechanisms.is_empty() {
         return Err(error("a listener with SASL needs sasl.enabled.mechanisms"));
     }
+    let takes_tokens = protocol.has_sasl() && mechanisms.contains(&Mechanism::OAuthBearer);
+    let tokens = match takes_tokens {
+        true => Some(bearer_tokens(config, name).map_err(error)?),
+        false => None,
+    };
     let rules = config.listener_text(name, "ssl.principal.mapping.rules");
     let mapping = PrincipalMapping::parse(rules)
         .map_err(|_| error("its ssl.principal.mapping.rules are no rules of the form RULE:pattern/replacement/[LU]"))?;
@@ -215,6 +221,7 @@ fn listener_info(
             mapping,
             brokers_user: Some(config.text("inter.broker.user").to_owned())
                 .filter(|user| !user.is_empty()),
+            tokens,
         },
         ..ListenerInfo::new(name, protocol)
     }))

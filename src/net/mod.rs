@@ -2,6 +2,7 @@
 
 mod any_socket;
 mod arrived;
+mod bearer;
 mod connection;
 mod endpoint;
 mod file_read;
@@ -16,6 +17,7 @@ mod socket;
 mod tls_socket;
 
 pub use any_socket::{AnyListener, AnySocket};
+pub use bearer::provider_keys;
 pub use endpoint::{
     BindError, Bound, Endpoint, EndpointError, bind, inter_broker_listener, listen_endpoints,
     tls_settings,

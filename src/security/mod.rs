@@ -3,6 +3,8 @@
 
 mod acls;
 mod authorizer;
+mod bearer;
+mod bearer_message;
 mod binding;
 mod distinguished_name;
 mod filter;
@@ -13,9 +15,11 @@ mod sasl_client;
 mod scram;
 mod scram_exchange;
 mod tls;
+mod wanted_keys;
 
 pub use acls::{Acls, Finding};
 pub use authorizer::{Authorizer, SUPER_KIND, SuperUserError};
+pub use bearer::{BearerSettings, BearerTokens, KEYS_MAX, KeysError, TOKEN_BYTES_MAX};
 pub use binding::{
     Binding, CLUSTER_NAME, Entry, Operation, Pattern, PatternKind, Permission, ResourceKind,
     WILDCARD,
@@ -24,7 +28,7 @@ pub use distinguished_name::subject;
 pub use filter::{Filter, Wanted, WantedKind};
 pub use host::{HostError, HostPattern};
 pub use principal_mapping::{MappingError, PrincipalMapping};
-pub use sasl::{Exchange, Failure, Mechanism, Progress, Users};
+pub use sasl::{Authenticated, Exchange, Failure, Mechanism, Progress, Users};
 pub use sasl_client::{SaslClient, SaslIdentity};
 pub use scram::{
     Credential, ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERATIONS_MIN, ScramMechanism, random_bytes,

@@ -1,6 +1,10 @@
 //! One connection's SASL exchanges: SaslHandshake chooses a mechanism, SaslAuthenticate carries its messages (KIP-43, KIP-152),
 //! and a connection that is authenticated may do it again (KIP-368), as the same user by the same mechanism.
 
+use std::time::SystemTime;
+
+use super::bearer::BearerTokens;
+use super::bearer_message::{InitialResponse, is_acknowledgement, refusal};
 use super::scram::{Credential, ScramMechanism};
 use super::scram_exchange::{ClientFirst, ScramError, ScramServer};
 
@@ -14,14 +18,17 @@ pub enum Mechanism {
     Plain,
     /// A proof of the password.
     Scram(ScramMechanism),
+    /// A token of an identity provider (RFC 7628).
+    OAuthBearer,
 }
 
 impl Mechanism {
     /// All there are.
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 4] = [
         Self::Plain,
         Self::Scram(ScramMechanism::Sha256),
         Self::Scram(ScramMechanism::Sha512),
+        Self::OAuthBearer,
     ];
 
     /// As SaslHandshake names it.
@@ -29,6 +36,7 @@ impl Mechanism {
         match self {
             Self::Plain => "PLAIN",
             Self::Scram(mechanism) => mechanism.name(),
+            Self::OAuthBearer => "OAUTHBEARER",
         }
     }
 
@@ -57,15 +65,38 @@ pub trait Users: Send + Sync {
     }
 }
 
+/// Who a client has proved to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authenticated {
+    /// The user.
+    pub user: String,
+    /// What it was proved with is good until then; `None` for good.
+    pub expires: Option<SystemTime>,
+    /// The user is one that [`Users`] has credentials of.
+    pub has_credential: bool,
+}
+
+impl Authenticated {
+    fn by_credential(user: String) -> Self {
+        Self {
+            user,
+            expires: None,
+            has_credential: true,
+        }
+    }
+}
+
 /// What a message brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// The client has to answer this.
     Continue(Vec<u8>),
-    /// The client is this user; it gets the message.
+    /// The client's token is not taken, and this says why; it is to say that it has read that.
+    Refused(String),
+    /// The client is known; it gets the message.
     Done {
         /// Who it is.
-        user: String,
+        who: Authenticated,
         /// What is sent.
         message: Vec<u8>,
     },
@@ -101,6 +132,19 @@ pub enum Failure {
     /// Not what RFC 4616 says.
     #[error("Invalid SASL/PLAIN response: expected 3 tokens, got {0}")]
     Tokens(usize),
+    /// A token that was not taken, as its client was told before.
+    #[error("{0}")]
+    Token(String),
+    /// A token of somebody else than the client wants to be.
+    #[error(
+        "Authentication failed: Client requested an authorization id ({asked}) that is different from the token's principal name ({named})"
+    )]
+    OtherToken {
+        /// Who it wants to be.
+        asked: String,
+        /// Whom the token names.
+        named: String,
+    },
     /// It comes back as somebody else (KIP-368).
     #[error("Cannot change principals during re-authentication from User.{from}: User.{to}")]
     AnotherUser {
@@ -124,6 +168,8 @@ enum Stage {
         user: String,
         server: Box<ScramServer>,
     },
+    /// Its token was not taken, and it is to say that it has read why.
+    Refused(String),
 }
 
 /// See the module's documentation.
@@ -180,6 +226,7 @@ impl Exchange {
             Stage::Idle => None,
             Stage::Chosen(mechanism) => Some(*mechanism),
             Stage::Proving { mechanism, .. } => Some(Mechanism::Scram(*mechanism)),
+            Stage::Refused(_) => Some(Mechanism::OAuthBearer),
         }
     }
 
@@ -190,8 +237,13 @@ impl Exchange {
         }
     }
 
-    /// Takes a message. `None` where no mechanism was chosen. It may take milliseconds.
-    pub fn on(&mut self, message: &[u8], users: &dyn Users) -> Option<Result<Progress, Failure>> {
+    /// Takes a message. `None` where no mechanism was chosen. It may take milliseconds. Without `tokens` no bearer token is taken.
+    pub fn on(
+        &mut self,
+        message: &[u8],
+        users: &dyn Users,
+        tokens: Option<&BearerTokens>,
+    ) -> Option<Result<Progress, Failure>> {
         let mechanism = self.mechanism()?.name();
         let phase = self.phase();
         let failed = |error: ScramError| {
@@ -207,12 +259,55 @@ impl Exchange {
             Stage::Proving { user, server, .. } => {
                 let proved = server.finish(message).map_err(failed);
                 proved.map(|proof| Progress::Done {
-                    user,
+                    who: Authenticated::by_credential(user),
                     message: proof.into_bytes(),
                 })
             }
+            Stage::Chosen(Mechanism::OAuthBearer) => self.bearer(message, tokens),
+            Stage::Refused(why) if is_acknowledgement(message) => Err(Failure::Token(why)),
+            Stage::Refused(_) => Err(Failure::Credentials { mechanism, phase }),
         };
         Some(progress.and_then(|progress| self.check_user(progress, mechanism)))
+    }
+
+    /// Looks at a bearer token.
+    fn bearer(
+        &mut self,
+        message: &[u8],
+        tokens: Option<&BearerTokens>,
+    ) -> Result<Progress, Failure> {
+        let failed = || Failure::Credentials {
+            mechanism: Mechanism::OAuthBearer.name(),
+            phase: self.phase(),
+        };
+        let tokens = tokens.ok_or_else(failed)?;
+        let first = InitialResponse::parse(message).map_err(|error| {
+            tracing::debug!(%error, "an exchange of SASL failed");
+            failed()
+        })?;
+        let bearer = match tokens.verify(first.token) {
+            Ok(bearer) => bearer,
+            Err(error) => {
+                tracing::warn!(%error, "a bearer token was not taken");
+                let (status, scope) = tokens.status(&error);
+                let why = refusal(status, scope.as_deref());
+                self.stage = Stage::Refused(why.clone());
+                return Ok(Progress::Refused(why));
+            }
+        };
+        if !first.identity.is_empty() && first.identity != bearer.user {
+            return Err(Failure::OtherToken {
+                asked: first.identity.to_owned(),
+                named: bearer.user,
+            });
+        }
+        let who = Authenticated {
+            user: bearer.user,
+            expires: Some(bearer.expires),
+            has_credential: false,
+        };
+        let message = Vec::new();
+        Ok(Progress::Done { who, message })
     }
 
     fn begin_scram(
@@ -241,9 +336,10 @@ impl Exchange {
         progress: Progress,
         mechanism: &'static str,
     ) -> Result<Progress, Failure> {
-        let Progress::Done { user, .. } = &progress else {
+        let Progress::Done { who, .. } = &progress else {
             return Ok(progress);
         };
+        let user = &who.user;
         match &self.known {
             Some((known, _)) if known != user => Err(Failure::AnotherUser {
                 from: known.clone(),
@@ -304,7 +400,7 @@ fn plain(message: &[u8], users: &dyn Users) -> Result<Progress, Failure> {
     match is_right {
         true if is_other => Err(Failure::AnotherIdentity),
         true => Ok(Progress::Done {
-            user,
+            who: Authenticated::by_credential(user),
             message: Vec::new(),
         }),
         false => Err(Failure::Password),
@@ -344,13 +440,13 @@ mod tests {
     fn ask_plain(message: &[u8]) -> Result<Progress, Failure> {
         let mut exchange = Exchange::default();
         assert!(exchange.choose(Mechanism::Plain, false));
-        exchange.on(message, users().as_ref()).unwrap()
+        exchange.on(message, users().as_ref(), None).unwrap()
     }
 
     #[test]
     fn plain_takes_the_right_password_and_says_no_more_than_kafka_of_a_wrong_one() {
         let done = Progress::Done {
-            user: "u".to_owned(),
+            who: Authenticated::by_credential("u".to_owned()),
             message: Vec::new(),
         };
         assert_eq!(ask_plain(b"\0u\0right"), Ok(done.clone()));
@@ -370,21 +466,21 @@ mod tests {
         assert!(exchange.choose(Mechanism::Scram(mechanism), false));
         let (mut client, first) = ScramClient::begin(mechanism, user, password);
         let Progress::Continue(answer) = exchange
-            .on(first.as_bytes(), users_kept().as_ref())
+            .on(first.as_bytes(), users_kept().as_ref(), None)
             .unwrap()?
         else {
             panic!("it is not done yet");
         };
         let last = client.prove(&answer).unwrap();
         match exchange
-            .on(last.as_bytes(), users_kept().as_ref())
+            .on(last.as_bytes(), users_kept().as_ref(), None)
             .unwrap()?
         {
-            Progress::Done { user, message } => {
+            Progress::Done { who, message } => {
                 client.verify(&message).unwrap();
-                Ok(user)
+                Ok(who.user)
             }
-            Progress::Continue(_) => panic!("it goes on"),
+            _ => panic!("it goes on"),
         }
     }
 
@@ -411,7 +507,7 @@ mod tests {
             Err(failed("re-authentication"))
         );
         assert!(!exchange.choose(Mechanism::Plain, false));
-        assert_eq!(exchange.on(b"\0u\0right", users().as_ref()), None);
+        assert_eq!(exchange.on(b"\0u\0right", users().as_ref(), None), None);
         exchange.known = Some(("v".to_owned(), Mechanism::Scram(ScramMechanism::Sha256)));
         assert!(matches!(
             ask_scram(&mut exchange, "u", "right"),
@@ -422,14 +518,14 @@ mod tests {
     #[test]
     fn nothing_is_taken_before_a_mechanism_is_chosen_or_after_it_failed() {
         let mut exchange = Exchange::default();
-        assert_eq!(exchange.on(b"\0u\0right", users().as_ref()), None);
+        assert_eq!(exchange.on(b"\0u\0right", users().as_ref(), None), None);
         assert!(exchange.choose(Mechanism::Plain, false));
         assert!(
             exchange
-                .on(b"\0u\0wrong", users().as_ref())
+                .on(b"\0u\0wrong", users().as_ref(), None)
                 .unwrap()
                 .is_err()
         );
-        assert_eq!(exchange.on(b"\0u\0right", users().as_ref()), None);
+        assert_eq!(exchange.on(b"\0u\0right", users().as_ref(), None), None);
     }
 }

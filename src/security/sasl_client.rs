@@ -1,5 +1,6 @@
 //! The client's side of SASL, as brokers and the operator's commands authenticate: a message to send, until the server is done.
 
+use super::bearer_message::{ACKNOWLEDGEMENT, initial_response};
 use super::sasl::Mechanism;
 use super::scram_exchange::{ScramClient, ScramError};
 
@@ -8,9 +9,9 @@ use super::scram_exchange::{ScramClient, ScramError};
 pub struct SaslIdentity {
     /// How.
     pub mechanism: Mechanism,
-    /// As whom.
+    /// As whom; a bearer token says it itself.
     pub user: String,
-    /// With which password.
+    /// With which password, or bearer token.
     pub password: String,
 }
 
@@ -29,6 +30,8 @@ impl std::fmt::Debug for SaslIdentity {
 enum Stage {
     /// What the server says next ends it.
     Last,
+    /// What the server says next ends it, or says why the token is not taken.
+    Token,
     Challenge(ScramClient),
     Proof(ScramClient),
 }
@@ -52,6 +55,10 @@ impl SaslClient {
                 let stage = Stage::Last;
                 (Self { stage }, format!("\0{user}\0{password}").into_bytes())
             }
+            Mechanism::OAuthBearer => {
+                let stage = Stage::Token;
+                (Self { stage }, initial_response(password))
+            }
             Mechanism::Scram(mechanism) => {
                 let (client, first) = ScramClient::begin(*mechanism, user, password);
                 let stage = Stage::Challenge(client);
@@ -64,6 +71,8 @@ impl SaslClient {
     pub fn on(&mut self, message: &[u8]) -> Result<Option<Vec<u8>>, ScramError> {
         match std::mem::replace(&mut self.stage, Stage::Last) {
             Stage::Last => Ok(None),
+            Stage::Token if message.is_empty() => Ok(None),
+            Stage::Token => Ok(Some(ACKNOWLEDGEMENT.to_vec())),
             Stage::Challenge(mut client) => {
                 let proof = client.prove(message)?;
                 self.stage = Stage::Proof(client);

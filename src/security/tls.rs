@@ -142,6 +142,17 @@ impl PemSource {
         }
     }
 
+    /// Its certificates as authorities that are trusted.
+    pub fn roots(&self) -> Result<Arc<RootCertStore>, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in self.certificates()? {
+            roots
+                .add(certificate)
+                .map_err(|error| self.wrong(error.to_string()))?;
+        }
+        Ok(Arc::new(roots))
+    }
+
     fn key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
         let content = self.read()?;
         self.check_form(&content)?;
@@ -190,13 +201,7 @@ impl TlsSettings {
         let Some(source) = &self.authorities else {
             return Ok(None);
         };
-        let mut roots = RootCertStore::empty();
-        for certificate in source.certificates()? {
-            roots
-                .add(certificate)
-                .map_err(|error| source.wrong(error.to_string()))?;
-        }
-        Ok(Some(Arc::new(roots)))
+        source.roots().map(Some)
     }
 
     fn server_config(&self) -> Result<ServerConfig, TlsError> {
