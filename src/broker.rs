@@ -19,7 +19,7 @@ use crate::clock::WallClock;
 use crate::cluster::{
     Broker as Member, BrokerEndpoint, Cluster, ClusterError, Directories, OpenedTopics, ProducerIds,
 };
-use crate::cluster::{cluster_id_of, record_changes};
+use crate::cluster::{cluster_id_of, record_changes, unknown_users_secret};
 use crate::config::{Config, LiveConfig};
 use crate::control::Control;
 use crate::group::GroupCoordinator;
@@ -266,7 +266,13 @@ impl Broker {
             cleaner_options(&config),
             events_of_cleaner,
         )?;
-        let users = Arc::new(LiveUsers::new(cluster.clone(), &config)?);
+        let mut of_listeners = listeners.iter().map(|bound| &bound.info);
+        let secret = match of_listeners.any(|listener| listener.protocol.has_sasl()) {
+            true => unknown_users_secret(&meta).await?,
+            // Nobody says who they are.
+            false => Vec::new(),
+        };
+        let users = Arc::new(LiveUsers::new(cluster.clone(), &config, secret)?);
         let sessions = config.number("max.incremental.fetch.session.cache.slots") as usize;
         let telemetry_bytes_max = config.number("telemetry.max.bytes") as usize;
         let mut server = Server::default();

@@ -29,7 +29,10 @@ struct Local {
 pub struct LiveUsers {
     cluster: Arc<Cluster>,
     local: Vec<Local>,
+    /// The same on all brokers.
     secret: Vec<u8>,
+    /// Of this process.
+    seal: hmac::Key,
     /// By stored key: what a right password was, hashed with the secret.
     remembered: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
 }
@@ -46,8 +49,8 @@ fn local_users(config: &Config) -> Result<Vec<(String, String)>, UserError> {
 }
 
 impl LiveUsers {
-    /// Those of a cluster and of the configuration.
-    pub fn new(cluster: Arc<Cluster>, config: &Config) -> Result<Self, UserError> {
+    /// Those of a cluster and of the configuration; `secret` makes salts for users who are not known.
+    pub fn new(cluster: Arc<Cluster>, config: &Config, secret: Vec<u8>) -> Result<Self, UserError> {
         let local = local_users(config)?.into_iter().map(|(name, password)| {
             let credential = |mechanism| {
                 let credential = Credential::of_password(mechanism, &password, ITERATIONS_DEFAULT);
@@ -61,7 +64,8 @@ impl LiveUsers {
         Ok(Self {
             cluster,
             local: local.collect(),
-            secret: random_bytes(SECRET_BYTES),
+            secret,
+            seal: hmac::Key::new(hmac::HMAC_SHA256, &random_bytes(SECRET_BYTES)),
             remembered: Mutex::default(),
         })
     }
@@ -78,8 +82,9 @@ impl LiveUsers {
     }
 
     fn seal(&self, password: &str) -> Vec<u8> {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.secret);
-        hmac::sign(&key, password.as_bytes()).as_ref().to_vec()
+        hmac::sign(&self.seal, password.as_bytes())
+            .as_ref()
+            .to_vec()
     }
 }
 

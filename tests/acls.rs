@@ -136,6 +136,27 @@ fn who_has_no_right_sees_nothing_and_who_is_given_one_has_it_at_once_until_it_is
 }
 
 #[test]
+fn who_says_that_it_is_a_broker_and_may_not_be_one_gets_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = closed(dir.path());
+    let (mut admin, mut other) = (broker.client(), broker.client_from([127, 0, 0, 2]));
+    admin.produce("t", batch(1));
+    allow(&mut admin, TOPIC, "t", READ);
+    let as_broker = fetch_request("t", 0, 0).with_replica_id(0.into());
+    let answer = other.ask(12, &as_broker);
+    assert_eq!(answer.error_code, 0);
+    let partition = &answer.responses[0].partitions[0];
+    assert_eq!(partition.error_code, DENIED);
+    assert!(
+        partition
+            .records
+            .as_ref()
+            .is_none_or(|records| records.is_empty())
+    );
+    broker.stop();
+}
+
+#[test]
 fn a_missing_topic_is_created_for_who_may_create_it() {
     let dir = tempfile::tempdir().unwrap();
     let broker = closed(dir.path());

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use common::{Client, Running, batch, wait_for};
+use metaq::api::FORWARDED;
 use metaq::security::{Mechanism, SaslClient, SaslIdentity, ScramMechanism, salted_password};
 use metaq_protocol::ResponseError;
 use metaq_protocol::frame;
@@ -18,11 +19,11 @@ use metaq_protocol::messages::alter_user_scram_credentials_request::{
 };
 use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
 use metaq_protocol::messages::{
-    AlterUserScramCredentialsRequest, ApiVersionsRequest, DeleteGroupsRequest,
-    DescribeUserScramCredentialsRequest, MetadataRequest, SaslAuthenticateRequest,
-    SaslHandshakeRequest,
+    AlterUserScramCredentialsRequest, ApiVersionsRequest, CreateTopicsRequest,
+    DefaultPrincipalData, DeleteGroupsRequest, DescribeUserScramCredentialsRequest,
+    EnvelopeRequest, MetadataRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
 };
-use metaq_protocol::protocol::{Request, StrBytes};
+use metaq_protocol::protocol::{Encodable, Request, StrBytes};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -198,6 +199,84 @@ fn nothing_but_authentication_is_taken_from_who_is_not_known() {
     let started = Instant::now();
     assert!(Asking::plain(&broker).receive().is_none());
     assert!(started.elapsed() >= Duration::from_millis(900));
+    // One that asks all the time, and never says who it is.
+    let started = Instant::now();
+    let mut client = Asking::plain(&broker);
+    let versions = ApiVersionsRequest::default();
+    while client.ask(0, &versions).is_some() {
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+    assert!(started.elapsed() >= Duration::from_millis(900));
+    broker.stop();
+}
+
+/// What somebody is told of a user's password before anything is proved.
+fn told(broker: &Running, user: &str) -> String {
+    let mut client = Asking::plain(broker);
+    assert_eq!(client.choose("SCRAM-SHA-256"), Some(0));
+    let first = format!("n,,n={user},r=nonce").into_bytes();
+    let request = SaslAuthenticateRequest::default().with_auth_bytes(first.into());
+    let answer = client.ask(1, &request).unwrap();
+    let text = String::from_utf8(answer.auth_bytes.to_vec()).unwrap();
+    text.split_once(',').unwrap().1.to_owned()
+}
+
+#[test]
+fn a_user_who_is_not_known_has_the_same_salt_after_a_restart_as_one_who_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = sasl(dir.path(), &[]);
+    add_user(&broker, "alice", "alice-secret");
+    let before = [told(&broker, "alice"), told(&broker, "nobody")];
+    assert_ne!(before[1], told(&broker, "somebody"));
+    broker.stop();
+    let broker = sasl(dir.path(), &[]);
+    assert_eq!([told(&broker, "alice"), told(&broker, "nobody")], before);
+    broker.stop();
+}
+
+#[test]
+fn an_envelope_holds_what_brokers_send_on_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let between = [
+        "inter.broker.user=admin",
+        "inter.broker.password=admin-secret",
+    ];
+    let broker = sasl(dir.path(), &between);
+    let mut client = Asking::plain(&broker);
+    assert_eq!(client.authenticate(SCRAM, ADMIN).0, 0);
+    let mut principal = BytesMut::new();
+    principal.put_i16(0);
+    let alice = DefaultPrincipalData::default();
+    let alice = alice.with_type(text("User")).with_name(text("alice"));
+    alice.encode(&mut principal, 0).unwrap();
+    let mut enclosed = |frame: Bytes| {
+        let request = EnvelopeRequest::default()
+            .with_request_data(frame.slice(4..))
+            .with_request_principal(Some(principal.clone().freeze()))
+            .with_client_host_address(Bytes::from_static(&[127, 0, 0, 1]));
+        // Whoever asks so is a broker.
+        let framed = frame::encode_request(0, 1, FORWARDED, &request).unwrap();
+        client.0.write_all(&framed).unwrap();
+        let answer = client.receive().unwrap();
+        let (_, answer) = frame::decode_response::<EnvelopeRequest>(0, answer).unwrap();
+        answer.error_code
+    };
+    let create = CreateTopicsRequest::default();
+    assert_eq!(
+        enclosed(frame::encode_request(5, 1, "x", &create).unwrap()),
+        0
+    );
+    let refused = ResponseError::InvalidRequest.code();
+    let metadata = MetadataRequest::default();
+    assert_eq!(
+        enclosed(frame::encode_request(9, 1, "x", &metadata).unwrap()),
+        refused
+    );
+    let handshake = SaslHandshakeRequest::default();
+    assert_eq!(
+        enclosed(frame::encode_request(1, 1, "x", &handshake).unwrap()),
+        refused
+    );
     broker.stop();
 }
 
@@ -606,7 +685,7 @@ fn what_changes_something_and_what_is_refused_is_in_the_audit_log() {
         ],
         ["User:alice", "DeleteGroups", "payroll", "asked"],
         ["User:alice", "DeleteGroups", "group payroll", "refused"],
-        ["User:ANONYMOUS", "SaslAuthenticate", "127.0.0.1", "refused"],
+        ["User:ANONYMOUS", "SaslAuthenticate", "nobody", "refused"],
     ] {
         wait_for("a line", || said(&parts));
     }

@@ -9,11 +9,11 @@ use metaq_protocol::messages::{
 };
 use metaq_protocol::protocol::StrBytes;
 
-use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize};
+use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize, is_permitted};
 use super::errors::WireError;
 use super::shared::{optional, text, told};
 use super::{Api, Caller, Context, Order, serve};
-use crate::group::{ConsumerHeartbeat, ConsumerReply, GroupError, Refusal};
+use crate::group::{ConsumerHeartbeat, ConsumerReply, GroupError, Refusal, VisibleTopics};
 
 pub(super) const API: Api = Api {
     key: ApiKey::ConsumerGroupHeartbeat,
@@ -49,7 +49,7 @@ async fn handle(
 }
 
 async fn answer(
-    cx: &Context,
+    cx: &Arc<Context>,
     caller: &Caller,
     request: ConsumerGroupHeartbeatRequest,
 ) -> Result<ConsumerReply, (i16, String)> {
@@ -64,7 +64,10 @@ async fn answer(
     check(&request, caller.version).map_err(refused)?;
     check_assignor(cx, &request).map_err(refused)?;
     let group_id = request.group_id.to_string();
-    let beat = heartbeat(caller, request);
+    let beat = ConsumerHeartbeat {
+        visible: visible(cx, caller),
+        ..heartbeat(caller, request)
+    };
     let answered = cx.coordinator.consumer_heartbeat(&group_id, beat).await;
     answered.map_err(refused)
 }
@@ -136,6 +139,17 @@ fn check_join(request: &ConsumerGroupHeartbeatRequest) -> Result<(), &'static st
     Ok(())
 }
 
+/// The topics that a client may know of.
+fn visible(cx: &Arc<Context>, caller: &Caller) -> VisibleTopics {
+    if cx.authorizer.is_none() {
+        return VisibleTopics::default();
+    }
+    let (cx, caller) = (cx.clone(), caller.clone());
+    VisibleTopics::of(move |topic| {
+        is_permitted(&cx, &caller, Operation::Describe, Resource::Topic(topic))
+    })
+}
+
 fn heartbeat(caller: &Caller, request: ConsumerGroupHeartbeatRequest) -> ConsumerHeartbeat {
     let owned = request.topic_partitions.map(|topics| {
         let topics = topics.into_iter();
@@ -160,6 +174,7 @@ fn heartbeat(caller: &Caller, request: ConsumerGroupHeartbeatRequest) -> Consume
         owned,
         client_id: optional(&caller.client_id).unwrap_or_default(),
         client_host: caller.host(),
+        visible: VisibleTopics::default(),
         connection: Some(caller.session.id()),
         reserved: None,
     }

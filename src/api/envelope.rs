@@ -103,7 +103,7 @@ fn opened(caller: &Caller, envelope: EnvelopeRequest) -> Option<(Caller, Request
         _ => return None,
     };
     let frame = frame::parse_request(envelope.request_data).ok()?;
-    if frame.api_key == ApiKey::Envelope as i16 {
+    if !super::is_sent_on(frame.api_key) {
         return None;
     }
     let name = frame.client_id.as_deref().unwrap_or_default();

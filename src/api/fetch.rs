@@ -32,7 +32,6 @@ use uuid::Uuid;
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::context::REFUSALS_NOTED_MAX;
-use super::errors::WireError;
 use super::fetch_line::{PartitionFetch, PartitionKey};
 use super::fetch_read::{FetchLimits, Fetched, Follower};
 use super::fetch_sessions::{
@@ -167,8 +166,12 @@ async fn answer(
         None => bytes_max.min(charge::fetch_bytes_max(cx, caller)),
         Some(_) => bytes_max,
     };
+    // One that may not be a follower is none, and gets nothing.
+    let is_denied = follower.is_some()
+        && authorize(cx, caller, Operation::ClusterAction, Resource::Cluster).is_err();
+    let follower = follower.filter(|_| !is_denied);
     if let Some(id) = follower
-        && let Err(error) = check_follower(cx, caller, id)
+        && let Err(error) = check_follower(cx, id)
     {
         return Answered::with_error(error);
     }
@@ -190,6 +193,7 @@ async fn answer(
         caller,
         rack: (follower.is_none() && selects_by_rack(cx, &rack)).then_some(&*rack),
         follower: follower.map(|id| Follower { id, clock }),
+        is_denied,
         bytes_max,
         // More than the answer may hold never comes (Kafka's KafkaApis.handleFetchRequest).
         bytes_min: usize::try_from(request.min_bytes)
@@ -273,13 +277,7 @@ fn follower_of(request: &FetchRequest) -> Option<FollowerId> {
 }
 
 /// Whether a broker may fetch as a follower. One of an earlier life of the broker may not (KIP-903).
-fn check_follower(
-    cx: &Context,
-    caller: &Caller,
-    (replica, epoch): FollowerId,
-) -> Result<(), ResponseError> {
-    let right = Operation::ClusterAction;
-    authorize(cx, caller, right, Resource::Cluster).map_err(|denied| denied.wire())?;
+fn check_follower(cx: &Context, (replica, epoch): FollowerId) -> Result<(), ResponseError> {
     let image = cx.cluster.image();
     let known = image.brokers.get(&replica);
     match known.is_some_and(|known| epoch == -1 || known.epoch <= epoch) {

@@ -48,6 +48,8 @@ pub(super) struct FetchLimits<'a> {
     pub(super) caller: &'a Caller,
     /// `None` for a consumer.
     pub(super) follower: Option<Follower>,
+    /// Says that it is a follower and has no right to be one.
+    pub(super) is_denied: bool,
     pub(super) bytes_max: usize,
     pub(super) bytes_min: usize,
     pub(super) isolation: Isolation,
@@ -115,6 +117,9 @@ pub(super) async fn read_one(
     };
     if key.topic_id.is_nil() && limits.caller.version >= BY_ID_VERSION_MIN {
         return refuse(ResponseError::UnknownTopicId);
+    }
+    if limits.is_denied {
+        return refuse(ResponseError::TopicAuthorizationFailed);
     }
     let found = find(cx, wanted, limits);
     let named = found_name(cx, &found, &key.topic, key.topic_id);

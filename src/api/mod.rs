@@ -291,8 +291,28 @@ const APIS: &[Api] = &[
     streams_group_describe::API,
 ];
 
+/// What [`serve_by_controller`] serves.
+const SENT_ON: &[ApiKey] = &[
+    ApiKey::CreateTopics,
+    ApiKey::DeleteTopics,
+    ApiKey::CreateAcls,
+    ApiKey::DeleteAcls,
+    ApiKey::AlterConfigs,
+    ApiKey::CreatePartitions,
+    ApiKey::ElectLeaders,
+    ApiKey::IncrementalAlterConfigs,
+    ApiKey::AlterPartitionReassignments,
+    ApiKey::AlterClientQuotas,
+    ApiKey::AlterUserScramCredentials,
+];
+
 fn api_of(key: i16) -> Option<&'static Api> {
     APIS.iter().find(|api| api.key as i16 == key)
+}
+
+/// Whether brokers send a client's request of an API on to the controller (`forwardable` of Kafka's ApiKeys).
+fn is_sent_on(key: i16) -> bool {
+    SENT_ON.iter().any(|sent| *sent as i16 == key)
 }
 
 /// What may begin before a request of an API is done.
@@ -383,6 +403,7 @@ where
     R::Response: Throttled + Send,
     F: Future<Output: Into<Reply<R::Response>>> + Send + 'static,
 {
+    debug_assert!(is_sent_on(caller.key), "{} is not in SENT_ON", caller.key);
     Box::pin(async move {
         match forward::to_controller(&cx, &caller, &frame).await {
             Some(bytes) if cx.quotas.has_any() => {

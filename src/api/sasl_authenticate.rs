@@ -72,7 +72,8 @@ async fn handle(
             let why = failure.to_string();
             // Of a token that was said before.
             if !matches!(failure, Failure::Token(_)) {
-                cx.note(&caller, "client", error.code(), &why);
+                let tried = caller.session.exchange().lock().tried().to_owned();
+                cx.note(&caller, &tried, error.code(), &why);
             }
             delay(&cx).await;
             Reply::last(refused(error, &why))

@@ -5,6 +5,9 @@
 
 use std::sync::Arc;
 
+use data_encoding::BASE64;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::{Mutex, broadcast, watch};
 use uuid::Uuid;
 
@@ -20,10 +23,10 @@ use crate::config::{
     ClientMetricsSubscription, ConfigError, LiveConfig, Reload, TopicConfig, TopicOverrides,
 };
 use crate::log::uuid_to_base64;
-use crate::meta::records::{ClusterRecord, RECORD_VERSION, decode, encode};
+use crate::meta::records::{ClusterRecord, RECORD_VERSION, UnknownUsersRecord, decode, encode};
 use crate::meta::{Change, MetaError, MetaStore, Op, paths, upgrade_topics};
 use crate::partition::{OpenReport, Partitions};
-use crate::security::Acls;
+use crate::security::{Acls, random_bytes};
 
 /// What opening the cluster's topics found.
 #[derive(Debug, Clone, Copy, Default)]
@@ -238,6 +241,9 @@ async fn open_topics(view: &View) -> Result<OpenedTopics, ClusterError> {
     })
 }
 
+/// Length of a secret that a cluster keeps.
+const SECRET_BYTES: usize = 32;
+
 /// The id of the cluster that a tree is of, if any.
 pub async fn cluster_id_of(meta: &MetaStore) -> Result<Option<String>, MetaError> {
     let Some(node) = meta.get(paths::CLUSTER_ID).await? else {
@@ -252,20 +258,38 @@ async fn ensure_cluster_id(
     meta: &MetaStore,
     on_disk: Option<String>,
 ) -> Result<String, ClusterError> {
-    if let Some(known) = cluster_id_of(meta).await? {
-        return Ok(known);
-    }
-    let cluster_id = on_disk.unwrap_or_else(|| uuid_to_base64(Uuid::new_v4()));
-    let data = encode(&ClusterRecord {
+    let fresh = ClusterRecord {
         version: RECORD_VERSION,
-        cluster_id: cluster_id.clone(),
-    });
-    match meta.multi(vec![Op::create(paths::CLUSTER_ID, data)]).await {
+        cluster_id: on_disk.unwrap_or_else(|| uuid_to_base64(Uuid::new_v4())),
+    };
+    Ok(ensure(meta, paths::CLUSTER_ID, fresh).await?.cluster_id)
+}
+
+/// What makes salts for users who are not known; the first broker of a cluster chooses it.
+pub async fn unknown_users_secret(meta: &MetaStore) -> Result<Vec<u8>, MetaError> {
+    let fresh = UnknownUsersRecord {
+        version: RECORD_VERSION,
+        secret: BASE64.encode(&random_bytes(SECRET_BYTES)),
+    };
+    let kept = ensure(meta, paths::UNKNOWN_USERS, fresh).await?;
+    Ok(kept.secret.into_bytes())
+}
+
+/// A record that is created once: as it is there, or as it is from now on.
+async fn ensure<T: Serialize + DeserializeOwned>(
+    meta: &MetaStore,
+    path: &str,
+    fresh: T,
+) -> Result<T, MetaError> {
+    if let Some(node) = meta.get(path).await? {
+        return decode(path, &node.data);
+    }
+    match meta.multi(vec![Op::create(path, encode(&fresh))]).await {
         Err(MetaError::NodeExists(_)) => {
-            let node = meta.get(paths::CLUSTER_ID).await?;
+            let node = meta.get(path).await?;
             let data = node.map(|node| node.data).unwrap_or_default();
-            Ok(decode::<ClusterRecord>(paths::CLUSTER_ID, &data)?.cluster_id)
+            decode(path, &data)
         }
-        created => created.map(|()| cluster_id).map_err(ClusterError::from),
+        created => created.map(|()| fresh),
     }
 }

@@ -41,7 +41,7 @@ pub use acl_changes::{
 pub use assignment::PARTITIONS_PER_TOPIC_MAX;
 pub use change_events::record_changes;
 pub use changes::{ClusterError, ConfigChange, MorePartitions, NewTopic};
-pub use cluster::{Cluster, OpenedTopics, cluster_id_of};
+pub use cluster::{Cluster, OpenedTopics, cluster_id_of, unknown_users_secret};
 pub use configs::{CONFIG_VALUE_BYTES_MAX, CONFIGURED_RESOURCES_MAX, Configs, Configured, DRAINED};
 pub use controller::Controller;
 pub use entities::{ENTITY_KEYS_MAX, ENTITY_NAME_BYTES_MAX, Entity, EntityName};

@@ -42,6 +42,7 @@ pub use asks::{AskingMember, ByTopic, FoundOffset, FoundOffsets, OffsetsQuery};
 pub use consumer::{
     Assignor, ConsumerGroupDescription, ConsumerHeartbeat, ConsumerMemberDescription,
     ConsumerReply, ConsumerSettings, GroupSettings, MemberPartitions, MigrationPolicy,
+    VisibleTopics,
 };
 pub use group_coordinator::GroupCoordinator;
 pub use limits::GroupLimits;

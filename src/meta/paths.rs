@@ -24,6 +24,8 @@ pub const COORDINATORS: &str = "/coordinators";
 pub const TOPICS_PUB: &str = "/brokers/topics-pub";
 /// The cluster's id, created once.
 pub const CLUSTER_ID: &str = "/cluster/id";
+/// What makes salts for users who are not known, created once.
+pub const UNKNOWN_USERS: &str = "/cluster/unknown-users";
 /// All topics.
 pub const TOPICS: &str = "/brokers/topics";
 /// The registrations that all partitions have leaders for.

@@ -26,6 +26,16 @@ pub struct ClusterRecord {
     pub cluster_id: String,
 }
 
+/// `/cluster/unknown-users`: the same on all brokers, so that a user who is not known gets the same salt from each, as one
+/// who is does.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnknownUsersRecord {
+    /// Record version.
+    pub version: u32,
+    /// 32 random bytes in base64.
+    pub secret: String,
+}
+
 /// `/brokers/topics/<topic>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicRecord {

@@ -189,6 +189,7 @@ impl<S: Socket> Connection<S> {
             true => idle_max,
             false => self.settings.authentication_max.min(idle_max),
         };
+        let known_by = Instant::now() + first_max;
         let mut timer = pin!(tokio::time::sleep(first_max));
         let mut busy_at = Instant::now();
         loop {
@@ -196,6 +197,10 @@ impl<S: Socket> Connection<S> {
             if !self.is_known && self.session.is_authenticated() {
                 self.is_known = true;
                 self.reader.set_bytes_max(self.settings.frame_bytes_max);
+            }
+            // However much it asks meanwhile.
+            if !self.is_known && Instant::now() >= known_by {
+                return Some("the client did not authenticate in time".to_owned());
             }
             let may_read = !is_muted
                 && self.held.is_none()
@@ -231,9 +236,9 @@ impl<S: Socket> Connection<S> {
                     Err(ReadFault::Io(_) | ReadFault::Cut) => return None,
                     Err(fault) => return Some(fault.to_string()),
                 },
-                () = &mut timer, if is_idle || is_muted => {
-                    if !self.session.is_authenticated() {
-                        return Some("the client did not authenticate in time".to_owned());
+                () = &mut timer, if is_idle || is_muted || !self.is_known => {
+                    if !self.is_known {
+                        continue;
                     }
                     if self.muted_until.take().is_some() {
                         busy_at = Instant::now();

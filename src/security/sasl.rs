@@ -51,7 +51,7 @@ pub trait Users: Send + Sync {
     /// What is kept of a user's password for a mechanism.
     fn credential(&self, user: &str, mechanism: ScramMechanism) -> Option<Credential>;
 
-    /// Something that is the same for as long as this process runs, and that nobody else knows.
+    /// Something that stays the same, on all brokers, and that nobody else knows.
     fn secret(&self) -> &[u8];
 
     /// Whether a credential is that of a password, as [`Credential::is_of_password`], which takes milliseconds.
@@ -180,6 +180,8 @@ pub struct Exchange {
     is_raw: bool,
     /// Who the connection belongs to since its first authentication.
     known: Option<(String, Mechanism)>,
+    /// Who it wants to be, as far as it is of a length that means well.
+    tried: String,
 }
 
 impl Default for Exchange {
@@ -188,9 +190,13 @@ impl Default for Exchange {
             stage: Stage::Idle,
             is_raw: false,
             known: None,
+            tried: String::new(),
         }
     }
 }
+
+/// A longer name of a user who is tried is cut, letters.
+const TRIED_LETTERS_MAX: usize = 256;
 
 /// A message of PLAIN.
 struct Password {
@@ -230,6 +236,15 @@ impl Exchange {
         }
     }
 
+    /// The user that the last message which named one wants to be; empty where none did.
+    pub fn tried(&self) -> &str {
+        &self.tried
+    }
+
+    fn tries(&mut self, user: &str) {
+        self.tried = user.chars().take(TRIED_LETTERS_MAX).collect();
+    }
+
     fn phase(&self) -> &'static str {
         match self.known {
             None => "authentication",
@@ -252,7 +267,10 @@ impl Exchange {
         };
         let progress = match std::mem::replace(&mut self.stage, Stage::Idle) {
             Stage::Idle => return None,
-            Stage::Chosen(Mechanism::Plain) => plain(message, users),
+            Stage::Chosen(Mechanism::Plain) => Password::parse(message).and_then(|password| {
+                self.tries(&password.user);
+                plain(password, users)
+            }),
             Stage::Chosen(Mechanism::Scram(mechanism)) => {
                 self.begin_scram(mechanism, message, users).map_err(failed)
             }
@@ -317,6 +335,7 @@ impl Exchange {
         users: &dyn Users,
     ) -> Result<Progress, ScramError> {
         let first = ClientFirst::parse(message)?;
+        self.tries(&first.user);
         let credential = match first.is_token {
             true => None,
             false => users.credential(&first.user, mechanism),
@@ -378,12 +397,12 @@ impl Password {
 }
 
 /// Looks whether a password is right, by whichever credential is kept. It takes as long for a user who is not known.
-fn plain(message: &[u8], users: &dyn Users) -> Result<Progress, Failure> {
+fn plain(asked: Password, users: &dyn Users) -> Result<Progress, Failure> {
     let Password {
         user,
         password,
         is_other,
-    } = Password::parse(message)?;
+    } = asked;
     let mut mechanisms = ScramMechanism::ALL.into_iter();
     let found = mechanisms.find_map(|mechanism| {
         let credential = users.credential(&user, mechanism)?;

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::heartbeat::{Speaker, check_fenced};
 use super::member::ClassicProtocol;
 use super::settings::{ConsumerSettings, MigrationPolicy};
+use super::visible::VisibleTopics;
 use super::{ConsumerGroup, ConsumerMember, MemberState, Reads, label};
 use crate::coordinator::Topics;
 use crate::group::messages::{
@@ -51,7 +52,9 @@ impl ConsumerGroup {
         let (who, reads) = (label(&member), member.reads.clone());
         self.put(member);
         let reads_others = self.reads(before.as_ref(), &reads);
-        self.look_at_topics(now_ms, (&who, reads_others), topics);
+        // Its protocol has no regular expressions.
+        let visible = VisibleTopics::default();
+        self.look_at_topics(now_ms, (&who, reads_others), topics, &visible);
         self.make_target_if_due(now_ms, settings, topics);
         let owned = subscription.owned.iter();
         let owned = owned

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::reconciliation::Reconciliation;
 use super::settings::ConsumerSettings;
 use super::subscriptions::compile;
+use super::visible::VisibleTopics;
 use super::{ConsumerGroup, ConsumerMember, MemberState, Partitions, Reads, label};
 use crate::coordinator::Topics;
 use crate::group::messages::{GroupError, Refusal};
@@ -52,6 +53,8 @@ pub struct ConsumerHeartbeat {
     pub client_id: String,
     /// Where it connects from.
     pub client_host: String,
+    /// The topics that it may know of.
+    pub visible: VisibleTopics,
     /// The connection that it comes by.
     pub connection: Option<u64>,
     /// Its share of the memory for members; set by the coordinator.
@@ -140,7 +143,7 @@ impl ConsumerGroup {
             false => self.put_unchanged(member),
         }
         let reads_others = self.reads(before.as_ref(), &reads);
-        self.look_at_topics(now_ms, (&who, reads_others), topics);
+        self.look_at_topics(now_ms, (&who, reads_others), topics, &beat.visible);
         let default = settings.default_assignor();
         if assignor.unwrap_or(default) != self.preferred_assignor().unwrap_or(default) {
             self.bump_epoch(&who, "members prefer another assignor");
@@ -309,8 +312,9 @@ impl ConsumerGroup {
         now_ms: i64,
         (who, reads_others): (&str, bool),
         topics: &dyn Topics,
+        visible: &VisibleTopics,
     ) {
-        let is_resolved = self.subscriptions.resolve(now_ms, topics);
+        let is_resolved = self.subscriptions.resolve(now_ms, topics, visible);
         if !is_resolved && !reads_others && !self.subscriptions.are_old(now_ms, topics) {
             return;
         }

@@ -33,6 +33,7 @@ mod subscriptions;
 mod target;
 #[cfg(test)]
 mod tests;
+mod visible;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -52,6 +53,7 @@ pub use settings::{ConsumerSettings, GroupSettings, MigrationPolicy};
 pub(in crate::group) use stored::{
     CONSUMER_TYPE, StoredConsumerGroup, WrittenParts, load, remove_ops,
 };
+pub use visible::VisibleTopics;
 
 use partitions::Partitions;
 use reconciliation::Owners;

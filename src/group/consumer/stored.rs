@@ -473,7 +473,7 @@ impl ConsumerGroup {
                 member.revocation_deadline_ms = Some(now_ms + timeout_ms);
             }
         }
-        self.subscriptions.resolve(now_ms, topics);
+        self.subscriptions.resolve_unchecked(now_ms, topics);
         let hash = self.subscriptions.hash;
         let look_different = self.subscriptions.look(topics) && hash != 0;
         if !self.members.is_empty() && (torn || is_behind || look_different) {

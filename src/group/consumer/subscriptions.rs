@@ -2,7 +2,8 @@
 //! group last looked.
 //!
 //! Regular expressions are RE2's language as the `regex` crate has it. They must match whole names. Each is resolved when a
-//! member brings it, and all again when topics came or went, at most every [`REGEX_REFRESH_MIN_MS`]. They are compiled for that alone:
+//! member brings it, and all again when topics came or went, at most every [`REGEX_REFRESH_MIN_MS`], over the topics that the member
+//! whose heartbeat it is may know of. They are compiled for that alone:
 //! a short text can be a large machine.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use uuid::Uuid;
 
 use super::assignor::Counts;
 use super::member::Reads;
+use super::visible::VisibleTopics;
 use crate::coordinator::Topics;
 
 /// Expressions of a group are resolved anew after this at the earliest, ms (Kafka's REGEX_BATCH_REFRESH_MIN_INTERVAL_MS).
@@ -41,6 +43,8 @@ pub(super) struct Subscriptions {
     /// The topics that expressions were resolved over.
     resolved_version: u64,
     has_new_regex: bool,
+    /// They were resolved without anybody's rights, as the group was read.
+    are_unchecked: bool,
     /// The topics that were looked at last.
     seen_version: u64,
     /// What they looked like.
@@ -56,10 +60,10 @@ pub(super) fn compile(pattern: &str) -> Result<Regex, regex::Error> {
 }
 
 /// Names of the topics that an expression matches.
-fn matches(regex: &Regex, topics: &dyn Topics) -> BTreeSet<String> {
+fn matches(regex: &Regex, topics: &dyn Topics, visible: &VisibleTopics) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     topics.for_each_name(&mut |name| {
-        if regex.is_match(name) {
+        if regex.is_match(name) && visible.has(name) {
             found.insert(name.to_owned());
         }
     });
@@ -132,10 +136,16 @@ impl Subscriptions {
     }
 
     /// Resolves expressions where that is due; whether any of them has other topics now.
-    pub(super) fn resolve(&mut self, now_ms: i64, topics: &dyn Topics) -> bool {
+    pub(super) fn resolve(
+        &mut self,
+        now_ms: i64,
+        topics: &dyn Topics,
+        visible: &VisibleTopics,
+    ) -> bool {
         let version = topics.version();
-        let is_old = version != self.resolved_version
+        let is_due = version != self.resolved_version
             && now_ms >= self.resolved_ms.saturating_add(REGEX_REFRESH_MIN_MS);
+        let is_old = is_due || std::mem::take(&mut self.are_unchecked);
         if self.regexes.is_empty() || !(self.has_new_regex || is_old) {
             return false;
         }
@@ -148,8 +158,10 @@ impl Subscriptions {
         for (pattern, known) in &mut self.regexes {
             if is_old || !known.is_resolved {
                 // Patterns were checked when they came.
-                let found = compile(pattern)
-                    .map_or_else(|_| BTreeSet::new(), |regex| matches(&regex, topics));
+                let found = compile(pattern).map_or_else(
+                    |_| BTreeSet::new(),
+                    |regex| matches(&regex, topics, visible),
+                );
                 is_changed |= known.topics != found;
                 (known.topics, known.is_resolved) = (found, true);
             }
@@ -157,12 +169,20 @@ impl Subscriptions {
         is_changed
     }
 
+    /// Resolves them as the group is read, when no member is there yet: by the next heartbeat again.
+    pub(super) fn resolve_unchecked(&mut self, now_ms: i64, topics: &dyn Topics) {
+        self.are_unchecked = true;
+        self.resolve(now_ms, topics, &VisibleTopics::default());
+        self.are_unchecked = !self.regexes.is_empty();
+    }
+
     /// Whether topics changed since they were looked at, or expressions can be resolved over newer ones.
     pub(super) fn are_old(&self, now_ms: i64, topics: &dyn Topics) -> bool {
         let version = topics.version();
         let are_resolved = self.regexes.is_empty()
-            || version == self.resolved_version
-            || now_ms < self.resolved_ms.saturating_add(REGEX_REFRESH_MIN_MS);
+            || !self.are_unchecked
+                && (version == self.resolved_version
+                    || now_ms < self.resolved_ms.saturating_add(REGEX_REFRESH_MIN_MS));
         version != self.seen_version || !are_resolved
     }
 

@@ -5,6 +5,7 @@ mod migration;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use super::subscriptions::REGEX_REFRESH_MIN_MS;
 use super::*;
 use crate::group::classic::Limits;
 use crate::group::messages::{Heartbeat, JoinReply, JoinRequest, Refusal, SyncRequest};
@@ -310,6 +311,40 @@ fn topics_that_come_grow_and_go_make_a_new_target() {
     let refused = bench.beat(bad).unwrap_err();
     assert_eq!(refused.error, GroupError::InvalidRegularExpression);
     assert_eq!(bench.group.members.len(), 1);
+}
+
+#[test]
+fn an_expression_matches_no_topic_that_the_member_may_not_know_of() {
+    let mut bench = Bench::new(&[("t-open", 1), ("t-hidden", 1)]);
+    let by = |hidden: bool, beat: ConsumerHeartbeat| ConsumerHeartbeat {
+        visible: VisibleTopics::of(move |topic| !hidden || topic != "t-hidden"),
+        ..beat
+    };
+    let joins = ConsumerHeartbeat {
+        topics: None,
+        regex: Some("t-.*".to_owned()),
+        ..joining("a", &[])
+    };
+    let a = bench.beat(by(true, joins)).unwrap();
+    assert_eq!(bench.assignment(&a), Some(has("t-open", &[0])));
+    // After it was read again by another coordinator, without anybody's rights, the next heartbeat decides.
+    let all = VisibleTopics::default();
+    bench
+        .group
+        .subscriptions
+        .resolve_unchecked(0, &bench.topics);
+    assert!(bench.group.subscribes("t-hidden"));
+    let a = bench.beat(by(true, plain("a", a.member_epoch))).unwrap();
+    assert!(!bench.group.subscribes("t-hidden"));
+    // With new rights it is there once topics changed.
+    bench.topics.put("other", 1);
+    bench.pass(REGEX_REFRESH_MIN_MS);
+    let beat = ConsumerHeartbeat {
+        visible: all,
+        ..plain("a", a.member_epoch)
+    };
+    bench.beat(beat).unwrap();
+    assert!(bench.group.subscribes("t-hidden"));
 }
 
 #[test]
