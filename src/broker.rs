@@ -47,6 +47,7 @@ use crate::share::Shares;
 use crate::slots::{ImageTopics, coordinate, own_slots};
 use crate::telemetry::Telemetry;
 use crate::throttle::Throttles;
+use crate::tokens::{self, LiveTokens};
 use crate::transaction::TransactionCoordinator;
 use crate::users::{LiveUsers, UserError};
 
@@ -272,7 +273,8 @@ impl Broker {
             // Nobody says who they are.
             false => Vec::new(),
         };
-        let users = Arc::new(LiveUsers::new(cluster.clone(), &config, secret)?);
+        let tokens = Arc::new(LiveTokens::new(cluster.clone(), &config, wall.clone()));
+        let users = LiveUsers::new(cluster.clone(), tokens.clone(), &config, secret)?;
         let sessions = config.number("max.incremental.fetch.session.cache.slots") as usize;
         let telemetry_bytes_max = config.number("telemetry.max.bytes") as usize;
         let mut server = Server::default();
@@ -285,7 +287,8 @@ impl Broker {
             transactions,
             shares,
             peers,
-            users,
+            users: Arc::new(users),
+            tokens,
             audit: AuditLog::open(&config)?,
             producer_ids: ProducerIds::new(meta),
             authorizer: config.authorizer(),
@@ -306,6 +309,10 @@ impl Broker {
         tasks.spawn(supervisor().watch("leaders", cx.cluster.clone().balance_leaders()));
         tasks.spawn(supervisor().watch("groups", coordinate(cx.clone(), events)));
         tasks.spawn(supervisor().watch("transactions", run_errands(cx.clone(), errands)));
+        let interval = config.number("delegation.token.expiry.check.interval.ms");
+        let interval = Duration::from_millis(interval.unsigned_abs());
+        let of_tokens = tokens::remove_expired(cx.tokens.clone(), interval);
+        tasks.spawn(supervisor().watch("tokens", of_tokens));
         let of_quotas = quota::follow(cx.cluster.clone(), cx.quotas.clone());
         tasks.spawn(supervisor().watch("quotas", of_quotas));
         tasks.spawn(supervisor().watch("replication", replication::run(cx.clone())));

@@ -40,6 +40,7 @@ pub fn peers(config: &Config, listeners: &[Endpoint]) -> Result<Peers, PeerSecur
             mechanism,
             user: user.to_owned(),
             password,
+            is_token: false,
         }),
         _ => None,
     };

@@ -76,5 +76,6 @@ pub mod slots;
 pub mod supervisor;
 pub mod telemetry;
 pub mod throttle;
+pub mod tokens;
 pub mod transaction;
 pub mod users;

@@ -10,16 +10,16 @@ pub struct Principal {
     name: Cow<'static, str>,
 }
 
-/// The kind of principals that clients are (KafkaPrincipal.USER_TYPE).
-const USER: &str = "User";
-
 /// Whoever does not authenticate (KafkaPrincipal.ANONYMOUS).
 pub static ANONYMOUS: Principal = Principal {
-    kind: Cow::Borrowed(USER),
+    kind: Cow::Borrowed(Principal::USER),
     name: Cow::Borrowed("ANONYMOUS"),
 };
 
 impl Principal {
+    /// The kind of principals that clients are (KafkaPrincipal.USER_TYPE).
+    pub const USER: &'static str = "User";
+
     /// Of a kind, which is `User` mostly, and a name.
     pub fn new(kind: &str, name: &str) -> Self {
         Self {
@@ -31,7 +31,7 @@ impl Principal {
     /// A user.
     pub fn user(name: &str) -> Self {
         Self {
-            kind: Cow::Borrowed(USER),
+            kind: Cow::Borrowed(Principal::USER),
             name: Cow::Owned(name.to_owned()),
         }
     }

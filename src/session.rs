@@ -13,7 +13,7 @@ use crate::decisions::Decisions;
 use crate::observe::Client;
 use crate::principal::{ANONYMOUS, Principal};
 use crate::security::{
-    Authenticated, BearerTokens, Exchange, Mechanism, PrincipalMapping, subject,
+    Authenticated, BearerTokens, Exchange, Mechanism, PrincipalMapping, Proof, subject,
 };
 
 /// What protects the connections of a listener (Kafka's SecurityProtocol).
@@ -126,14 +126,16 @@ pub struct Session {
     listener: Arc<ListenerInfo>,
     /// Who the client is, once that is known.
     principal: OnceLock<Principal>,
+    /// The delegation token that it was authenticated with last.
+    token: Mutex<Option<Arc<str>>>,
     /// Exchanges of SASL.
     exchange: Mutex<Exchange>,
     /// Until when it must authenticate again, ms since the process began.
     authenticate_by_ms: AtomicU64,
     /// The state of users by which its client was looked at last.
     users_seen: AtomicU64,
-    /// Its client is a user that the broker has credentials of.
-    has_credential: AtomicBool,
+    /// Its client has logged in with a password.
+    has_password: AtomicBool,
     /// Its client may ask for nothing any more.
     is_ended: AtomicBool,
     client: Arc<Client>,
@@ -146,6 +148,13 @@ pub struct Session {
 
 /// No time at all.
 const NEVER_MS: u64 = u64::MAX;
+/// A state of users that never is.
+const NOTHING_SEEN: u64 = u64::MAX;
+
+/// When so much time has gone by, ms since the process began.
+fn in_time(lifetime: Duration) -> u64 {
+    uptime_ms().saturating_add(u64::try_from(lifetime.as_millis()).unwrap_or(NEVER_MS))
+}
 
 /// Milliseconds since the first time that somebody asked.
 fn uptime_ms() -> u64 {
@@ -181,10 +190,11 @@ impl Session {
         Self {
             listener,
             principal: OnceLock::new(),
+            token: Mutex::default(),
             exchange: Mutex::default(),
             authenticate_by_ms: AtomicU64::new(NEVER_MS),
             users_seen: AtomicU64::new(0),
-            has_credential: AtomicBool::new(false),
+            has_password: AtomicBool::new(false),
             is_ended: AtomicBool::new(false),
             client,
             decisions: Decisions::default(),
@@ -231,17 +241,38 @@ impl Session {
     /// Notes who the client is, and for how long: it must authenticate again before that is over.
     pub fn authenticated(&self, who: &Authenticated, lifetime: Option<Duration>) {
         let _ = self.principal.set(Principal::user(&who.user));
-        self.has_credential
-            .store(who.has_credential, Ordering::Relaxed);
-        let by = lifetime.map_or(NEVER_MS, |lifetime| {
-            uptime_ms().saturating_add(lifetime.as_millis() as u64)
-        });
+        *self.token.lock() = match &who.proof {
+            Proof::DelegationToken(id) => Some(Arc::from(id.as_str())),
+            _ => None,
+        };
+        let has_password = who.proof == Proof::Password;
+        self.has_password.store(has_password, Ordering::Relaxed);
+        // Users and tokens may have changed since it was looked at what it says.
+        self.users_seen.store(NOTHING_SEEN, Ordering::Relaxed);
+        let by = lifetime.map_or(NEVER_MS, in_time);
         self.authenticate_by_ms.store(by, Ordering::Relaxed);
     }
 
-    /// Whether its client is there for as long as the broker has credentials of the user.
-    pub fn has_credential(&self) -> bool {
-        self.has_credential.load(Ordering::Relaxed)
+    /// Lets it end earlier, where it would not end within this time.
+    pub fn ends_within(&self, lifetime: Duration) {
+        self.authenticate_by_ms
+            .fetch_min(in_time(lifetime), Ordering::Relaxed);
+    }
+
+    /// The id of the delegation token that its client has logged in with; empty of a client of another broker.
+    pub fn token(&self) -> Option<Arc<str>> {
+        self.token.lock().clone()
+    }
+
+    /// The same of a client that another broker says to have logged in with one.
+    pub fn with_some_token(self) -> Self {
+        *self.token.lock() = Some(Arc::from(""));
+        self
+    }
+
+    /// Whether its client has logged in with a password: then it is served for as long as there is such a user.
+    pub fn has_password(&self) -> bool {
+        self.has_password.load(Ordering::Relaxed)
     }
 
     /// Whether it should have authenticated again by now.
@@ -260,12 +291,13 @@ impl Session {
         self.is_ended.load(Ordering::Relaxed)
     }
 
-    /// Whether the client may be another broker: it came in by the listener between them, and as their user where that is asked.
+    /// Whether the client may be another broker: it came in by the listener between them, and as their user where that is asked,
+    /// which a delegation token does not make it.
     pub fn may_be_broker(&self) -> bool {
         let listener = &self.listener;
         let is_brokers_user = || {
             let user = listener.authentication.brokers_user.as_deref();
-            user == Some(self.principal().name())
+            user == Some(self.principal().name()) && self.token().is_none()
         };
         listener.is_between_brokers && (!listener.protocol.has_sasl() || is_brokers_user())
     }

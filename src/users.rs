@@ -9,7 +9,10 @@ use parking_lot::Mutex;
 
 use crate::cluster::{Cluster, Entity};
 use crate::config::{Config, LOCAL_USERS};
-use crate::security::{Credential, ITERATIONS_DEFAULT, ScramMechanism, Users, random_bytes};
+use crate::security::{
+    Credential, ITERATIONS_DEFAULT, ScramMechanism, TokenLogin, Users, random_bytes,
+};
+use crate::tokens::LiveTokens;
 
 /// Passwords that were right are remembered so many at a time, as keyed hashes: each PLAIN would take milliseconds else.
 const REMEMBERED_MAX: usize = 10_000;
@@ -28,6 +31,7 @@ struct Local {
 /// See the module's documentation.
 pub struct LiveUsers {
     cluster: Arc<Cluster>,
+    tokens: Arc<LiveTokens>,
     local: Vec<Local>,
     /// The same on all brokers.
     secret: Vec<u8>,
@@ -50,7 +54,12 @@ fn local_users(config: &Config) -> Result<Vec<(String, String)>, UserError> {
 
 impl LiveUsers {
     /// Those of a cluster and of the configuration; `secret` makes salts for users who are not known.
-    pub fn new(cluster: Arc<Cluster>, config: &Config, secret: Vec<u8>) -> Result<Self, UserError> {
+    pub fn new(
+        cluster: Arc<Cluster>,
+        tokens: Arc<LiveTokens>,
+        config: &Config,
+        secret: Vec<u8>,
+    ) -> Result<Self, UserError> {
         let local = local_users(config)?.into_iter().map(|(name, password)| {
             let credential = |mechanism| {
                 let credential = Credential::of_password(mechanism, &password, ITERATIONS_DEFAULT);
@@ -63,6 +72,7 @@ impl LiveUsers {
         });
         Ok(Self {
             cluster,
+            tokens,
             local: local.collect(),
             secret,
             seal: hmac::Key::new(hmac::HMAC_SHA256, &random_bytes(SECRET_BYTES)),
@@ -76,9 +86,11 @@ impl LiveUsers {
         mechanisms.any(|mechanism| self.credential(user, mechanism).is_some())
     }
 
-    /// Another number after users of the tree changed.
+    /// Another number after users or delegation tokens of the tree changed.
     pub fn revision(&self) -> u64 {
-        self.cluster.image().configs.revision()
+        // Both only grow.
+        let image = self.cluster.image();
+        image.configs.revision() + image.tokens.version()
     }
 
     fn seal(&self, password: &str) -> Vec<u8> {
@@ -98,6 +110,11 @@ impl Users for LiveUsers {
         let image = self.cluster.image();
         let kept = image.configs.of_entity(&Entity::user(user))?;
         Credential::from_text(kept.get(mechanism.name())?)
+    }
+
+    fn token(&self, id: &str, mechanism: ScramMechanism) -> Option<TokenLogin> {
+        let (owner, credential) = self.tokens.login(id, mechanism)?;
+        Some(TokenLogin { owner, credential })
     }
 
     fn secret(&self) -> &[u8] {

@@ -1,5 +1,7 @@
 //! Listeners with TLS and SASL, as clients that mean well and others meet them.
 
+#[path = "common/asking.rs"]
+mod asking;
 mod common;
 
 use std::io::{Read, Write};
@@ -8,10 +10,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use asking::{Asking, text};
 use bytes::{BufMut, Bytes, BytesMut};
 use common::{Client, Running, batch, wait_for};
 use metaq::api::FORWARDED;
-use metaq::security::{Mechanism, SaslClient, SaslIdentity, ScramMechanism, salted_password};
+use metaq::security::{Mechanism, ScramMechanism, salted_password};
 use metaq_protocol::ResponseError;
 use metaq_protocol::frame;
 use metaq_protocol::messages::alter_user_scram_credentials_request::{
@@ -23,7 +26,7 @@ use metaq_protocol::messages::{
     DefaultPrincipalData, DeleteGroupsRequest, DescribeUserScramCredentialsRequest,
     EnvelopeRequest, MetadataRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
 };
-use metaq_protocol::protocol::{Encodable, Request, StrBytes};
+use metaq_protocol::protocol::Encodable;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -31,80 +34,6 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 const ADMIN: (&str, &str) = ("admin", "admin-secret");
 const SCRAM: Mechanism = Mechanism::Scram(ScramMechanism::Sha256);
-
-fn text(text: &str) -> StrBytes {
-    StrBytes::from_string(text.to_owned())
-}
-
-/// Both directions of a connection.
-trait Stream: Read + Write {}
-impl<S: Read + Write> Stream for S {}
-
-/// A connection that asks one thing after the other.
-struct Asking(Box<dyn Stream>);
-
-impl Asking {
-    fn plain(broker: &Running) -> Self {
-        let stream = TcpStream::connect(broker.address()).unwrap();
-        let timeout = Some(Duration::from_secs(20));
-        stream.set_read_timeout(timeout).unwrap();
-        Self(Box::new(stream))
-    }
-
-    fn send<R: Request>(&mut self, version: i16, request: &R) {
-        let framed = frame::encode_request(version, 1, "test", request).unwrap();
-        self.0.write_all(&framed).unwrap();
-        self.0.flush().unwrap();
-    }
-
-    /// The next frame; `None` where the broker closed the connection.
-    fn receive(&mut self) -> Option<Bytes> {
-        let mut length = [0; 4];
-        self.0.read_exact(&mut length).ok()?;
-        let mut answer = vec![0; u32::from_be_bytes(length) as usize];
-        self.0.read_exact(&mut answer).ok()?;
-        Some(answer.into())
-    }
-
-    fn ask<R: Request>(&mut self, version: i16, request: &R) -> Option<R::Response> {
-        self.send(version, request);
-        let decoded = frame::decode_response::<R>(version, self.receive()?);
-        Some(decoded.unwrap().1)
-    }
-
-    fn choose(&mut self, mechanism: &str) -> Option<i16> {
-        let request = SaslHandshakeRequest::default().with_mechanism(text(mechanism));
-        Some(self.ask(1, &request)?.error_code)
-    }
-
-    /// Authenticates; the error's code and the lifetime.
-    fn authenticate(&mut self, mechanism: Mechanism, (user, password): (&str, &str)) -> (i16, i64) {
-        assert_eq!(self.choose(mechanism.name()), Some(0));
-        let identity = SaslIdentity {
-            mechanism,
-            user: user.to_owned(),
-            password: password.to_owned(),
-        };
-        let (mut client, first) = SaslClient::begin(&identity);
-        let (mut next, mut lifetime) = (Some(first), 0);
-        while let Some(message) = next {
-            let request = SaslAuthenticateRequest::default().with_auth_bytes(message.into());
-            let answer = self.ask(1, &request).unwrap();
-            if answer.error_code != 0 {
-                return (answer.error_code, 0);
-            }
-            lifetime = answer.session_lifetime_ms;
-            next = client.on(&answer.auth_bytes).unwrap();
-        }
-        (0, lifetime)
-    }
-
-    /// Whether the broker answers who it takes for known.
-    fn is_served(&mut self) -> bool {
-        let request = MetadataRequest::default().with_topics(Some(Vec::new()));
-        self.ask(12, &request).is_some()
-    }
-}
 
 fn sasl(data: &Path, more: &[&str]) -> Running {
     let mut settings = vec![
@@ -129,7 +58,7 @@ fn upsertion(user: &str, password: &str) -> ScramCredentialUpsertion {
 }
 
 fn add_user(broker: &Running, user: &str, password: &str) {
-    let mut admin = Asking::plain(broker);
+    let mut admin = Asking::plain(broker.address());
     assert_eq!(admin.authenticate(SCRAM, ADMIN).0, 0);
     let request = AlterUserScramCredentialsRequest::default();
     let request = request.with_upsertions(vec![upsertion(user, password)]);
@@ -143,7 +72,7 @@ fn a_client_is_served_once_it_is_known_by_each_mechanism() {
     let broker = sasl(dir.path(), &[]);
     add_user(&broker, "alice", "alice-secret");
     for mechanism in [Mechanism::Plain, SCRAM] {
-        let mut client = Asking::plain(&broker);
+        let mut client = Asking::plain(broker.address());
         let versions = ApiVersionsRequest::default();
         assert!(client.ask(0, &versions).is_some());
         assert_eq!(
@@ -152,7 +81,7 @@ fn a_client_is_served_once_it_is_known_by_each_mechanism() {
         );
         assert!(client.is_served());
         for wrong in [("alice", "wrong"), ("nobody", "alice-secret")] {
-            let mut client = Asking::plain(&broker);
+            let mut client = Asking::plain(broker.address());
             let failed = ResponseError::SaslAuthenticationFailed.code();
             assert_eq!(client.authenticate(mechanism, wrong).0, failed);
             assert!(client.receive().is_none(), "it is closed");
@@ -161,7 +90,7 @@ fn a_client_is_served_once_it_is_known_by_each_mechanism() {
     // Kept over a restart, as they are in the tree.
     broker.stop();
     let broker = sasl(dir.path(), &[]);
-    let mut client = Asking::plain(&broker);
+    let mut client = Asking::plain(broker.address());
     assert_eq!(client.authenticate(SCRAM, ("alice", "alice-secret")).0, 0);
     broker.stop();
 }
@@ -170,12 +99,12 @@ fn a_client_is_served_once_it_is_known_by_each_mechanism() {
 fn nothing_but_authentication_is_taken_from_who_is_not_known() {
     let dir = tempfile::tempdir().unwrap();
     let broker = sasl(dir.path(), &["authentication.timeout.ms=1000"]);
-    assert!(!Asking::plain(&broker).is_served());
+    assert!(!Asking::plain(broker.address()).is_served());
     // Not in the middle of an exchange either, nor together with its last message.
-    let mut client = Asking::plain(&broker);
+    let mut client = Asking::plain(broker.address());
     assert_eq!(client.choose("PLAIN"), Some(0));
     assert!(!client.is_served());
-    let mut client = Asking::plain(&broker);
+    let mut client = Asking::plain(broker.address());
     assert_eq!(client.choose("PLAIN"), Some(0));
     let wrong = SaslAuthenticateRequest::default().with_auth_bytes("\0admin\0wrong".into());
     client.send(1, &wrong);
@@ -186,22 +115,22 @@ fn nothing_but_authentication_is_taken_from_who_is_not_known() {
         "what was sent with it is not done"
     );
     // A mechanism that is not enabled.
-    let mut client = Asking::plain(&broker);
+    let mut client = Asking::plain(broker.address());
     let unsupported = ResponseError::UnsupportedSaslMechanism.code();
     assert_eq!(client.choose("GSSAPI"), Some(unsupported));
     assert!(client.receive().is_none());
     // A large frame, of which only the length is sent.
-    let mut client = Asking::plain(&broker);
+    let mut client = Asking::plain(broker.address());
     client.0.write_all(&(600_000_i32).to_be_bytes()).unwrap();
     client.0.write_all(&[0; 8]).unwrap();
     assert!(client.receive().is_none());
     // One that says nothing.
     let started = Instant::now();
-    assert!(Asking::plain(&broker).receive().is_none());
+    assert!(Asking::plain(broker.address()).receive().is_none());
     assert!(started.elapsed() >= Duration::from_millis(900));
     // One that asks all the time, and never says who it is.
     let started = Instant::now();
-    let mut client = Asking::plain(&broker);
+    let mut client = Asking::plain(broker.address());
     let versions = ApiVersionsRequest::default();
     while client.ask(0, &versions).is_some() {
         assert!(started.elapsed() < Duration::from_secs(10));
@@ -212,7 +141,7 @@ fn nothing_but_authentication_is_taken_from_who_is_not_known() {
 
 /// What somebody is told of a user's password before anything is proved.
 fn told(broker: &Running, user: &str) -> String {
-    let mut client = Asking::plain(broker);
+    let mut client = Asking::plain(broker.address());
     assert_eq!(client.choose("SCRAM-SHA-256"), Some(0));
     let first = format!("n,,n={user},r=nonce").into_bytes();
     let request = SaslAuthenticateRequest::default().with_auth_bytes(first.into());
@@ -242,7 +171,7 @@ fn an_envelope_holds_what_brokers_send_on_and_nothing_else() {
         "inter.broker.password=admin-secret",
     ];
     let broker = sasl(dir.path(), &between);
-    let mut client = Asking::plain(&broker);
+    let mut client = Asking::plain(broker.address());
     assert_eq!(client.authenticate(SCRAM, ADMIN).0, 0);
     let mut principal = BytesMut::new();
     principal.put_i16(0);
@@ -284,7 +213,7 @@ fn an_envelope_holds_what_brokers_send_on_and_nothing_else() {
 fn who_is_known_may_send_large_requests() {
     let dir = tempfile::tempdir().unwrap();
     let broker = sasl(dir.path(), &["sasl.server.max.receive.size=1024"]);
-    let mut client = Asking::plain(&broker);
+    let mut client = Asking::plain(broker.address());
     assert_eq!(client.authenticate(SCRAM, ADMIN).0, 0);
     let name = "x".repeat(200);
     let topics =
@@ -300,7 +229,7 @@ fn who_is_known_may_send_large_requests() {
 fn messages_without_requests_around_them_are_understood() {
     let dir = tempfile::tempdir().unwrap();
     let broker = sasl(dir.path(), &[]);
-    let mut client = Asking::plain(&broker);
+    let mut client = Asking::plain(broker.address());
     let handshake = SaslHandshakeRequest::default().with_mechanism(text("PLAIN"));
     assert_eq!(client.ask(0, &handshake).unwrap().error_code, 0);
     let token = b"\0admin\0admin-secret";
@@ -319,7 +248,7 @@ fn a_connection_authenticates_again_in_time_as_the_same_user() {
     let dir = tempfile::tempdir().unwrap();
     let broker = sasl(dir.path(), &["connections.max.reauth.ms=700"]);
     add_user(&broker, "alice", "alice-secret");
-    let mut client = Asking::plain(&broker);
+    let mut client = Asking::plain(broker.address());
     let until = Instant::now() + Duration::from_millis(1500);
     while Instant::now() < until {
         assert_eq!(client.authenticate(SCRAM, ADMIN), (0, 700));
@@ -328,7 +257,7 @@ fn a_connection_authenticates_again_in_time_as_the_same_user() {
     }
     std::thread::sleep(Duration::from_millis(800));
     assert!(!client.is_served(), "its time is over");
-    let mut client = Asking::plain(&broker);
+    let mut client = Asking::plain(broker.address());
     assert_eq!(client.authenticate(SCRAM, ADMIN).0, 0);
     let failed = ResponseError::SaslAuthenticationFailed.code();
     assert_eq!(
@@ -344,12 +273,12 @@ fn a_user_that_is_removed_is_served_no_more() {
     let dir = tempfile::tempdir().unwrap();
     let broker = sasl(dir.path(), &[]);
     add_user(&broker, "alice", "alice-secret");
-    let mut alice = Asking::plain(&broker);
+    let mut alice = Asking::plain(broker.address());
     assert_eq!(alice.authenticate(SCRAM, ("alice", "alice-secret")).0, 0);
     assert!(alice.is_served());
     add_user(&broker, "bob", "bobs-secret");
     assert!(alice.is_served(), "others may come");
-    let mut admin = Asking::plain(&broker);
+    let mut admin = Asking::plain(broker.address());
     assert_eq!(admin.authenticate(SCRAM, ADMIN).0, 0);
     let deletion = ScramCredentialDeletion::default()
         .with_name(text("alice"))
@@ -613,7 +542,7 @@ fn plaintext_on_a_port_with_tls_and_the_other_way_round_are_closed() {
     let authority = Authority::new();
     write_files(dir.path(), &authority, "broker");
     let broker = tls(dir.path(), &["authentication.timeout.ms=1000"]);
-    assert!(!Asking::plain(&broker).is_served());
+    assert!(!Asking::plain(broker.address()).is_served());
     // Half a handshake.
     let mut half = TcpStream::connect(broker.address()).unwrap();
     half.set_read_timeout(Some(Duration::from_secs(20)))
@@ -662,13 +591,13 @@ fn what_changes_something_and_what_is_refused_is_in_the_audit_log() {
     let acls = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer";
     let broker = sasl(&dir.path().join("data"), &[&path, acls]);
     add_user(&broker, "alice", "alice-secret");
-    let mut alice = Asking::plain(&broker);
+    let mut alice = Asking::plain(broker.address());
     assert_eq!(alice.authenticate(SCRAM, ("alice", "alice-secret")).0, 0);
     let delete = DeleteGroupsRequest::default().with_groups_names(vec![text("payroll").into()]);
     let denied = ResponseError::GroupAuthorizationFailed.code();
     assert_eq!(alice.ask(2, &delete).unwrap().results[0].error_code, denied);
     let failed = ResponseError::SaslAuthenticationFailed.code();
-    let mut nobody = Asking::plain(&broker);
+    let mut nobody = Asking::plain(broker.address());
     assert_eq!(nobody.authenticate(SCRAM, ("nobody", "x")).0, failed);
     let said = |parts: &[&str]| {
         let lines = std::fs::read_to_string(&log).unwrap_or_default();

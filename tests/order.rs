@@ -604,6 +604,13 @@ fn every_api_is_paired_with_what_reads_it() {
             ApiKey::AlterUserScramCredentials,
             "read when a client authenticates: tests/authentication.rs",
         ),
+        (
+            ApiKey::CreateDelegationToken,
+            "read when a client authenticates: tests/delegation_tokens.rs",
+        ),
+        (ApiKey::RenewDelegationToken, "tests/delegation_tokens.rs"),
+        (ApiKey::ExpireDelegationToken, "tests/delegation_tokens.rs"),
+        (ApiKey::DescribeDelegationToken, "changes nothing"),
         (ApiKey::Envelope, "between brokers"),
         (ApiKey::DescribeAcls, "changes nothing"),
         (ApiKey::CreateAcls, "changes nothing"),

@@ -317,6 +317,46 @@ pub const TABLE: &[ApiRow] = &[
     with_entries(
         10_000,
         row(
+            ApiKey::CreateDelegationToken,
+            "CreateDelegationToken",
+            1,
+            3,
+            HandlerGroup::Admin,
+        ),
+    ),
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(
+            ApiKey::RenewDelegationToken,
+            "RenewDelegationToken",
+            1,
+            2,
+            HandlerGroup::Admin,
+        ),
+    ),
+    with_entries(
+        FEW_ENTRIES_MAX,
+        row(
+            ApiKey::ExpireDelegationToken,
+            "ExpireDelegationToken",
+            1,
+            2,
+            HandlerGroup::Admin,
+        ),
+    ),
+    with_entries(
+        10_000,
+        row(
+            ApiKey::DescribeDelegationToken,
+            "DescribeDelegationToken",
+            1,
+            3,
+            HandlerGroup::Admin,
+        ),
+    ),
+    with_entries(
+        10_000,
+        row(
             ApiKey::DeleteGroups,
             "DeleteGroups",
             0,

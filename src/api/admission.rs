@@ -1,5 +1,5 @@
 //! Whether a connection's next request may begin at all: a client that has to authenticate does that first, and again when its
-//! time is over (KIP-368), and a user who is not there any more is not served on.
+//! time is over (KIP-368), and a user or delegation token that is not there any more is not served on.
 
 use bytes::Bytes;
 use metaq_protocol::frame::api_name;
@@ -27,20 +27,33 @@ pub fn refusal(cx: &Context, session: &Session, key: i16) -> Option<String> {
         ));
     }
     if session.is_over() {
-        return Some("the user is not there any more".to_owned());
+        return Some("the user or token is not there any more".to_owned());
     }
     if session.is_expired() {
         return Some("the client did not authenticate again in time".to_owned());
     }
-    let user = session.principal().name();
-    let is_gone = session.has_credential()
-        && session.has_not_seen(cx.users.revision())
-        && !cx.users.knows(user);
-    is_gone.then(|| {
+    let is_checked = session.has_not_seen(cx.users.revision());
+    let gone = is_checked.then(|| whose_is_gone(cx, session)).flatten();
+    gone.map(|who| {
         // What was sent with it is not done either.
         session.end_for_good();
-        format!("the user {user} is not there any more")
+        format!("{who} is not there any more")
     })
+}
+
+/// The user or delegation token that a client has logged in with, where that is not there any more. A token that is good for a
+/// shorter time by now ends the connection then.
+fn whose_is_gone(cx: &Context, session: &Session) -> Option<String> {
+    let user = session.principal().name();
+    let Some(token) = session.token() else {
+        let is_gone = session.has_password() && !cx.users.knows(user);
+        return is_gone.then(|| format!("the user {user}"));
+    };
+    match cx.tokens.left(&token) {
+        Some(left) => session.ends_within(left),
+        None => return Some(format!("the delegation token {token} of {user}")),
+    }
+    None
 }
 
 /// Whether the next frame of a connection is a message of a mechanism without a request around it (SaslHandshake v0).

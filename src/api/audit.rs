@@ -10,6 +10,7 @@ use metaq_protocol::protocol::Request;
 use crate::audit::{AuditLog, Audited};
 use crate::observe;
 use crate::session::Session;
+use crate::tokens::LiveTokens;
 
 /// Longer texts of clients are cut, letters.
 const TEXT_LETTERS_MAX: usize = 256;
@@ -25,9 +26,9 @@ pub(super) struct Asker<'a> {
 }
 
 /// Notes a request that changes something.
-pub(super) fn asked(log: &AuditLog, who: &Asker<'_>, frame: &RequestFrame) {
+pub(super) fn asked(log: &AuditLog, who: &Asker<'_>, frame: &RequestFrame, tokens: &LiveTokens) {
     if log.is_on()
-        && let Some(subjects) = subjects(frame)
+        && let Some(subjects) = subjects(frame, tokens)
     {
         log.tell(line(who, subjects, None));
     }
@@ -101,21 +102,21 @@ fn changes(key: i16) -> bool {
     TABLE.iter().any(|(known, _)| *known as i16 == key)
 }
 
-fn subjects(frame: &RequestFrame) -> Option<Vec<String>> {
+fn subjects(frame: &RequestFrame, tokens: &LiveTokens) -> Option<Vec<String>> {
     let (_, read) = TABLE.iter().find(|(key, _)| *key as i16 == frame.api_key)?;
-    read(frame)
+    read(frame, tokens)
 }
 
-type Read = fn(&RequestFrame) -> Option<Vec<String>>;
+type Read = fn(&RequestFrame, &LiveTokens) -> Option<Vec<String>>;
 
 /// The requests that change something and what they name; never values, which may be secrets.
 const TABLE: &[(ApiKey, Read)] = &[
-    (ApiKey::CreateTopics, |frame| {
+    (ApiKey::CreateTopics, |frame, _| {
         named::<CreateTopicsRequest, _>(frame, |asked| {
             each(&asked.topics, |topic| topic.name.to_string())
         })
     }),
-    (ApiKey::DeleteTopics, |frame| {
+    (ApiKey::DeleteTopics, |frame, _| {
         named::<DeleteTopicsRequest, _>(frame, |asked| {
             let of_old = each(&asked.topic_names, |name| name.to_string());
             let of_new = each(&asked.topics, |topic| match &topic.name {
@@ -125,19 +126,19 @@ const TABLE: &[(ApiKey, Read)] = &[
             of_old.into_iter().chain(of_new).collect()
         })
     }),
-    (ApiKey::DeleteRecords, |frame| {
+    (ApiKey::DeleteRecords, |frame, _| {
         named::<DeleteRecordsRequest, _>(frame, |asked| {
             each(&asked.topics, |topic| topic.name.to_string())
         })
     }),
-    (ApiKey::CreatePartitions, |frame| {
+    (ApiKey::CreatePartitions, |frame, _| {
         named::<CreatePartitionsRequest, _>(frame, |asked| {
             each(&asked.topics, |topic| {
                 format!("{} to {}", *topic.name, topic.count)
             })
         })
     }),
-    (ApiKey::AlterConfigs, |frame| {
+    (ApiKey::AlterConfigs, |frame, _| {
         named::<AlterConfigsRequest, _>(frame, |asked| {
             each(&asked.resources, |one| {
                 let names = each(&one.configs, |config| config.name.to_string());
@@ -145,7 +146,7 @@ const TABLE: &[(ApiKey, Read)] = &[
             })
         })
     }),
-    (ApiKey::IncrementalAlterConfigs, |frame| {
+    (ApiKey::IncrementalAlterConfigs, |frame, _| {
         named::<IncrementalAlterConfigsRequest, _>(frame, |asked| {
             each(&asked.resources, |one| {
                 let names = each(&one.configs, |config| config.name.to_string());
@@ -153,37 +154,37 @@ const TABLE: &[(ApiKey, Read)] = &[
             })
         })
     }),
-    (ApiKey::AlterReplicaLogDirs, |frame| {
+    (ApiKey::AlterReplicaLogDirs, |frame, _| {
         named::<AlterReplicaLogDirsRequest, _>(frame, |asked| {
             each(&asked.dirs, |dir| dir.path.to_string())
         })
     }),
-    (ApiKey::AlterPartitionReassignments, |frame| {
+    (ApiKey::AlterPartitionReassignments, |frame, _| {
         named::<AlterPartitionReassignmentsRequest, _>(frame, |asked| {
             each(&asked.topics, |topic| topic.name.to_string())
         })
     }),
-    (ApiKey::ElectLeaders, |frame| {
+    (ApiKey::ElectLeaders, |frame, _| {
         named::<ElectLeadersRequest, _>(frame, |asked| match &asked.topic_partitions {
             Some(topics) => each(topics, |topic| topic.topic.to_string()),
             None => vec!["all partitions".to_owned()],
         })
     }),
-    (ApiKey::DeleteGroups, |frame| {
+    (ApiKey::DeleteGroups, |frame, _| {
         named::<DeleteGroupsRequest, _>(frame, |asked| {
             each(&asked.groups_names, |group| group.to_string())
         })
     }),
-    (ApiKey::OffsetDelete, |frame| {
+    (ApiKey::OffsetDelete, |frame, _| {
         named::<OffsetDeleteRequest, _>(frame, |asked| vec![asked.group_id.to_string()])
     }),
-    (ApiKey::AlterShareGroupOffsets, |frame| {
+    (ApiKey::AlterShareGroupOffsets, |frame, _| {
         named::<AlterShareGroupOffsetsRequest, _>(frame, |asked| vec![asked.group_id.to_string()])
     }),
-    (ApiKey::DeleteShareGroupOffsets, |frame| {
+    (ApiKey::DeleteShareGroupOffsets, |frame, _| {
         named::<DeleteShareGroupOffsetsRequest, _>(frame, |asked| vec![asked.group_id.to_string()])
     }),
-    (ApiKey::CreateAcls, |frame| {
+    (ApiKey::CreateAcls, |frame, _| {
         named::<CreateAclsRequest, _>(frame, |asked| {
             each(&asked.creations, |one| {
                 format!(
@@ -198,7 +199,7 @@ const TABLE: &[(ApiKey, Read)] = &[
             })
         })
     }),
-    (ApiKey::DeleteAcls, |frame| {
+    (ApiKey::DeleteAcls, |frame, _| {
         named::<DeleteAclsRequest, _>(frame, |asked| {
             each(&asked.filters, |one| {
                 let any = |text: &Option<metaq_protocol::protocol::StrBytes>| {
@@ -209,7 +210,7 @@ const TABLE: &[(ApiKey, Read)] = &[
             })
         })
     }),
-    (ApiKey::AlterClientQuotas, |frame| {
+    (ApiKey::AlterClientQuotas, |frame, _| {
         named::<AlterClientQuotasRequest, _>(frame, |asked| {
             each(&asked.entries, |entry| {
                 let of = each(&entry.entity, |part| {
@@ -222,22 +223,38 @@ const TABLE: &[(ApiKey, Read)] = &[
             })
         })
     }),
-    (ApiKey::AlterUserScramCredentials, |frame| {
+    (ApiKey::AlterUserScramCredentials, |frame, _| {
         named::<AlterUserScramCredentialsRequest, _>(frame, |asked| {
             let deleted = each(&asked.deletions, |one| format!("delete {}", one.name));
             let set = each(&asked.upsertions, |one| format!("set {}", one.name));
             deleted.into_iter().chain(set).collect()
         })
     }),
-    (ApiKey::UpdateFeatures, |frame| {
+    (ApiKey::CreateDelegationToken, |frame, _| {
+        named::<CreateDelegationTokenRequest, _>(frame, |asked| {
+            let owner = asked.owner_principal_name.as_deref().unwrap_or_default();
+            let kind = asked.owner_principal_type.as_deref().unwrap_or_default();
+            vec![match owner {
+                "" => "for itself".to_owned(),
+                owner => format!("for {kind}:{owner}"),
+            }]
+        })
+    }),
+    (ApiKey::RenewDelegationToken, |frame, tokens| {
+        named::<RenewDelegationTokenRequest, _>(frame, |asked| vec![token(tokens, &asked.hmac)])
+    }),
+    (ApiKey::ExpireDelegationToken, |frame, tokens| {
+        named::<ExpireDelegationTokenRequest, _>(frame, |asked| vec![token(tokens, &asked.hmac)])
+    }),
+    (ApiKey::UpdateFeatures, |frame, _| {
         named::<UpdateFeaturesRequest, _>(frame, |asked| {
             each(&asked.feature_updates, |one| one.feature.to_string())
         })
     }),
-    (ApiKey::UnregisterBroker, |frame| {
+    (ApiKey::UnregisterBroker, |frame, _| {
         named::<UnregisterBrokerRequest, _>(frame, |asked| vec![asked.broker_id.to_string()])
     }),
-    (ApiKey::WriteTxnMarkers, |frame| {
+    (ApiKey::WriteTxnMarkers, |frame, _| {
         named::<WriteTxnMarkersRequest, _>(frame, |asked| {
             each(&asked.markers, |marker| {
                 format!("producer {}", *marker.producer_id)
@@ -262,6 +279,14 @@ fn named<R: Request, F: FnOnce(&R) -> Vec<String>>(
 
 fn each<T>(all: &[T], name: impl Fn(&T) -> String) -> Vec<String> {
     all.iter().map(name).collect()
+}
+
+/// A delegation token by its id: its HMAC is what logs in.
+fn token(tokens: &LiveTokens, hmac: &[u8]) -> String {
+    match tokens.of_hmac(hmac) {
+        Some(token) => format!("token {}", token.id),
+        None => "a token that is not known".to_owned(),
+    }
 }
 
 /// A resource, and which of its configurations.

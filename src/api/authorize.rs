@@ -22,6 +22,10 @@ pub(super) enum Resource<'a> {
     Group(&'a str),
     Cluster,
     TransactionalId(&'a str),
+    /// By its id.
+    DelegationToken(&'a str),
+    /// As `User:name`.
+    User(&'a str),
 }
 
 impl Resource<'_> {
@@ -31,6 +35,8 @@ impl Resource<'_> {
             Self::Group(_) => ResourceKind::Group,
             Self::Cluster => ResourceKind::Cluster,
             Self::TransactionalId(_) => ResourceKind::TransactionalId,
+            Self::DelegationToken(_) => ResourceKind::DelegationToken,
+            Self::User(_) => ResourceKind::User,
         }
     }
 }
@@ -38,7 +44,11 @@ impl Resource<'_> {
 impl Resource<'_> {
     fn name(&self) -> &str {
         match self {
-            Self::Topic(name) | Self::Group(name) | Self::TransactionalId(name) => name,
+            Self::Topic(name)
+            | Self::Group(name)
+            | Self::TransactionalId(name)
+            | Self::DelegationToken(name)
+            | Self::User(name) => name,
             Self::Cluster => CLUSTER_NAME,
         }
     }
@@ -51,6 +61,8 @@ impl fmt::Display for Resource<'_> {
             Self::Group(id) => write!(f, "group {id}"),
             Self::Cluster => write!(f, "the cluster"),
             Self::TransactionalId(id) => write!(f, "transactional id {id}"),
+            Self::DelegationToken(id) => write!(f, "delegation token {id}"),
+            Self::User(name) => write!(f, "tokens of {name}"),
         }
     }
 }

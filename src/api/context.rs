@@ -29,6 +29,7 @@ use crate::session::Session;
 use crate::share::Shares;
 use crate::telemetry::Telemetry;
 use crate::throttle::Throttles;
+use crate::tokens::LiveTokens;
 use crate::transaction::TransactionCoordinator;
 use crate::users::LiveUsers;
 
@@ -57,6 +58,8 @@ pub struct Context {
     pub peers: Peers,
     /// Who may authenticate.
     pub users: Arc<LiveUsers>,
+    /// Delegation tokens.
+    pub tokens: Arc<LiveTokens>,
     /// Producer ids.
     pub producer_ids: ProducerIds,
     /// How fast throttled replicas are copied.

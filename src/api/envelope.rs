@@ -36,7 +36,8 @@ pub(super) fn around(caller: &Caller, frame: &RequestFrame) -> Option<EnvelopeRe
     let principal = caller.session.principal();
     let data = DefaultPrincipalData::default()
         .with_type(text(principal.kind()))
-        .with_name(text(principal.name()));
+        .with_name(text(principal.name()))
+        .with_token_authenticated(caller.session.token().is_some());
     let mut encoded = BytesMut::new();
     encoded.put_i16(PRINCIPAL_VERSION);
     data.encode(&mut encoded, PRINCIPAL_VERSION).ok()?;
@@ -108,9 +109,14 @@ fn opened(caller: &Caller, envelope: EnvelopeRequest) -> Option<(Caller, Request
     }
     let name = frame.client_id.as_deref().unwrap_or_default();
     let client = Arc::new(Client::without_connection(SocketAddr::new(ip, 0), name));
+    let is_by_token = principal.token_authenticated;
     let principal = Principal::new(&principal._type, &principal.name);
     let listener = Arc::new(caller.session.listener().clone());
-    let session = Arc::new(Session::of_principal(listener, client, principal));
+    let session = Session::of_principal(listener, client, principal);
+    let session = Arc::new(match is_by_token {
+        true => session.with_some_token(),
+        false => session,
+    });
     let client = Caller {
         is_forwarded: true,
         ..Caller::of(session, &frame)

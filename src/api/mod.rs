@@ -22,10 +22,12 @@ mod consumer_group_describe;
 mod consumer_group_heartbeat;
 mod context;
 mod create_acls;
+mod create_delegation_token;
 mod create_partitions;
 mod create_topics;
 mod dead_letter_batch;
 mod dead_letters;
+mod delegation_tokens;
 mod delete_acls;
 mod delete_groups;
 mod delete_records;
@@ -36,6 +38,7 @@ mod describe_acls;
 mod describe_client_quotas;
 mod describe_cluster;
 mod describe_configs;
+mod describe_delegation_token;
 mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
@@ -48,6 +51,7 @@ mod elect_leaders;
 mod end_txn;
 mod envelope;
 mod errors;
+mod expire_delegation_token;
 mod fetch;
 mod fetch_line;
 mod fetch_read;
@@ -82,6 +86,7 @@ mod produce_request;
 mod push_telemetry;
 mod read_share_group_state;
 mod read_share_group_state_summary;
+mod renew_delegation_token;
 mod reply;
 mod request_log;
 mod room;
@@ -252,6 +257,10 @@ const APIS: &[Api] = &[
     sasl_authenticate::API,
     describe_log_dirs::API,
     create_partitions::API,
+    create_delegation_token::API,
+    renew_delegation_token::API,
+    expire_delegation_token::API,
+    describe_delegation_token::API,
     delete_groups::API,
     elect_leaders::API,
     incremental_alter_configs::API,
@@ -299,6 +308,9 @@ const SENT_ON: &[ApiKey] = &[
     ApiKey::DeleteAcls,
     ApiKey::AlterConfigs,
     ApiKey::CreatePartitions,
+    ApiKey::CreateDelegationToken,
+    ApiKey::RenewDelegationToken,
+    ApiKey::ExpireDelegationToken,
     ApiKey::ElectLeaders,
     ApiKey::IncrementalAlterConfigs,
     ApiKey::AlterPartitionReassignments,
@@ -333,7 +345,7 @@ pub fn start(cx: &Arc<Context>, caller: Caller, frame: RequestFrame, stage: Stag
     match api_of(frame.api_key).filter(|_| is_served) {
         Some(api) => {
             if !caller.is_forwarded {
-                audit::asked(&cx.audit, &caller.asker(), &frame);
+                audit::asked(&cx.audit, &caller.asker(), &frame, &cx.tokens);
             }
             (api.start)(cx.clone(), caller, frame, stage)
         }
@@ -480,6 +492,9 @@ mod tests {
                 ApiKey::SaslHandshake,
                 ApiKey::ApiVersions,
                 ApiKey::SaslAuthenticate,
+                // A token's owner and renewers may.
+                ApiKey::RenewDelegationToken,
+                ApiKey::ExpireDelegationToken,
                 ApiKey::DescribeCluster,
                 ApiKey::GetTelemetrySubscriptions,
                 ApiKey::PushTelemetry,

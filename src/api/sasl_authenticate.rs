@@ -1,5 +1,6 @@
 //! SaslAuthenticate (key 36, v0–v2; KIP-152, KIP-368): one message of a mechanism. A client that fails is told so after
-//! `connection.failed.authentication.delay.ms`, and its connection ends, as by Kafka's SaslServerAuthenticator.
+//! `connection.failed.authentication.delay.ms`, and its connection ends, as by Kafka's SaslServerAuthenticator. Who comes with a
+//! delegation token (KIP-48) has to authenticate again before the token expires.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +15,7 @@ use tokio::sync::Semaphore;
 use super::reply::Reply;
 use super::shared::message;
 use super::{Api, Body, Caller, Context, Order, serve};
-use crate::security::{Authenticated, Failure, Mechanism, Progress, Users};
+use crate::security::{Authenticated, Failure, Mechanism, Progress, Proof, Users};
 use crate::session::Session;
 
 pub(super) const API: Api = Api {
@@ -110,14 +111,14 @@ async fn take(
 ) -> Option<Result<Progress, Failure>> {
     let users: Arc<dyn Users> = cx.users.clone();
     let mechanism = session.exchange().lock().mechanism()?;
-    if mechanism != Mechanism::Plain {
+    if mechanism != Mechanism::Plain && !names_token(&message) {
         let tokens = session.listener().authentication.tokens.as_deref();
         return session
             .exchange()
             .lock()
             .on(&message, users.as_ref(), tokens);
     }
-    // To look at a password takes milliseconds, and no other connection waits for that.
+    // To look at a password, or at a token for the first time, takes milliseconds, and no other connection waits for that.
     let _turn = PASSWORDS.acquire().await.ok()?;
     let mut exchange = std::mem::take(&mut *session.exchange().lock());
     let work = tokio::task::spawn_blocking(move || {
@@ -129,14 +130,25 @@ async fn take(
     progress
 }
 
+/// Whether a message may be the first one of a client with a delegation token.
+fn names_token(message: &[u8]) -> bool {
+    let name = b"tokenauth=";
+    message.windows(name.len()).any(|part| part == name)
+}
+
 /// Notes who a client is; for how long: as long as what it showed is good, and no longer than its listener lets it.
 fn authenticated(cx: &Context, session: &Session, who: &Authenticated) -> Option<Duration> {
     cx.metrics.authentications.fetch_add(1, Ordering::Relaxed);
     let of_listener = session.listener().authentication.reauthentication_max;
-    let of_proof = who.expires.map(|expires| {
-        let left = expires.duration_since(SystemTime::now());
-        left.unwrap_or_default()
-    });
+    let of_proof = match &who.proof {
+        Proof::Password => None,
+        // One that is gone meanwhile is found to be so at the next request.
+        Proof::DelegationToken(id) => Some(cx.tokens.left(id).unwrap_or_default()),
+        Proof::BearerToken(expires) => {
+            let left = expires.duration_since(SystemTime::now());
+            Some(left.unwrap_or_default())
+        }
+    };
     let lifetime = of_listener.into_iter().chain(of_proof).min();
     session.authenticated(who, lifetime);
     lifetime

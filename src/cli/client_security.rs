@@ -120,6 +120,7 @@ fn identity(properties: &BTreeMap<String, String>) -> Result<SaslIdentity, Failu
     if mechanism == Mechanism::OAuthBearer {
         return Ok(SaslIdentity {
             mechanism,
+            is_token: false,
             user: String::new(),
             password: token(text("sasl.oauthbearer.token.endpoint.url"))?,
         });
@@ -133,6 +134,7 @@ fn identity(properties: &BTreeMap<String, String>) -> Result<SaslIdentity, Failu
         mechanism,
         user,
         password,
+        is_token: is_true(jaas, "tokenauth"),
     })
 }
 
@@ -143,6 +145,14 @@ fn token(url: &str) -> Result<String, Failure> {
     )?;
     let text = fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
     Ok(text.trim().to_owned())
+}
+
+/// Whether an option of a JAAS configuration is true, with or without quotes around it.
+fn is_true(jaas: &str, name: &str) -> bool {
+    let value = jaas.split_once(&format!("{name}=")).map(|(_, rest)| rest);
+    let value = value.map(|rest| rest.trim_start_matches('"'));
+    let word = value.and_then(|rest| rest.get(..4));
+    word.is_some_and(|word| word.eq_ignore_ascii_case("true"))
 }
 
 /// The value of an option in a JAAS configuration.
@@ -189,6 +199,23 @@ mod tests {
         let identity = security.identity.unwrap();
         assert_eq!((&*identity.user, &*identity.password), ("admin", "a\"b=c"));
         assert!(security.tls.is_none());
+    }
+
+    #[test]
+    fn a_file_may_say_that_the_user_is_a_delegation_token() {
+        let is_token = |option: &str| {
+            let text = format!(
+                "security.protocol=SASL_PLAINTEXT\nsasl.mechanism=SCRAM-SHA-256\nsasl.jaas.config=x required username=\"id\" password=\"hmac\" {option};\n"
+            );
+            let security = ClientSecurity::parse(&properties(&text)).unwrap();
+            security.identity.unwrap().is_token
+        };
+        for yes in ["tokenauth=\"true\"", "tokenauth=true", "tokenauth=\"True\""] {
+            assert!(is_token(yes), "{yes}");
+        }
+        for no in ["", "tokenauth=\"false\"", "tokenauth=\"\"", "tokenauth"] {
+            assert!(!is_token(no), "{no}");
+        }
     }
 
     #[test]

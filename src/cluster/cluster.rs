@@ -227,6 +227,7 @@ async fn open_topics(view: &View) -> Result<OpenedTopics, ClusterError> {
     }
     view.reload_configs().await?;
     view.reload_acls(None).await?;
+    view.reload_tokens(None).await?;
     let (topics, _) = topic_nodes::read_all(&view.meta).await?;
     view.change_image(|image| image.put(topics));
     let deleted = view.finish_deletions().await?;

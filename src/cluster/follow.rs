@@ -28,6 +28,7 @@ struct Stale {
     deletions: bool,
     configs: bool,
     acls: BTreeSet<String>,
+    tokens: BTreeSet<String>,
     topics: BTreeSet<String>,
 }
 
@@ -52,6 +53,8 @@ impl Stale {
                 self.configs = true;
             } else if below(paths::ACLS) {
                 self.acls.insert(path.clone());
+            } else if below(paths::TOKENS) {
+                self.tokens.extend(paths::token_of(path));
             } else if below(paths::COORDINATORS) {
                 self.slots = true;
             } else if path == paths::CONTROLLER {
@@ -140,6 +143,7 @@ impl Cluster {
             self.view.finish_deletions().await?;
             self.view.reload_configs().await?;
             self.view.reload_acls(None).await?;
+            self.view.reload_tokens(None).await?;
             self.view.reload_topics(None).await?;
             self.membership.rejoin().await?;
             return self.publish_topics().await;
@@ -151,6 +155,9 @@ impl Cluster {
         }
         if !stale.acls.is_empty() {
             self.view.reload_acls(Some(&stale.acls)).await?;
+        }
+        if !stale.tokens.is_empty() {
+            self.view.reload_tokens(Some(&stale.tokens)).await?;
         }
         if stale.deletions {
             self.view.finish_deletions().await?;
@@ -216,6 +223,8 @@ mod tests {
         assert!(stale(&["/brokers/deleted/x"]).deletions);
         assert!(stale(&["/config/brokers/0"]).configs);
         assert_eq!(stale(&["/acl/literal/topic/t"]).acls.len(), 1);
+        let tokens = stale(&["/tokens", "/tokens/a-b"]).tokens;
+        assert_eq!(tokens, BTreeSet::from(["a-b".to_owned()]));
         assert!(stale(&["/coordinators/3"]).slots);
         assert!(stale(&["/controller"]).controller);
         let nothing = stale(&["/brokers/topics-pub/t/0-m", "/controller_epoch"]);

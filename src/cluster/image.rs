@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::configs::Configs;
 use super::names;
+use super::tokens::Tokens;
 use crate::config::TopicOverrides;
 use crate::coordinator::{InternalTopic, Slot};
 use crate::meta::records::LossRecord;
@@ -239,6 +240,8 @@ pub struct Image {
     pub configs: Arc<Configs>,
     /// Who may do what. Another one after each change.
     pub acls: Arc<Acls>,
+    /// Delegation tokens, expired ones too until they are removed. Another one after each change.
+    pub tokens: Arc<Tokens>,
     /// Brokers that lead and coordinate only what no other one can (`broker.drained`).
     pub drained: BTreeSet<i32>,
     /// Shared by images that differ in other things.
@@ -316,6 +319,7 @@ impl Default for Image {
             slots: Vec::new(),
             configs: Arc::default(),
             acls: Arc::default(),
+            tokens: Arc::default(),
             drained: BTreeSet::new(),
             topics: Arc::default(),
         }

@@ -144,6 +144,7 @@ pub(super) async fn ensure_base(meta: &MetaStore) -> Result<(), ClusterError> {
         (paths::GROUPS, Bytes::new()),
         (paths::COORDINATORS, Bytes::new()),
         (paths::ACLS, Bytes::new()),
+        (paths::TOKENS, Bytes::new()),
         (paths::CONTROLLER_EPOCH, epoch),
     ];
     for (path, data) in nodes {

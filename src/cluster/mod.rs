@@ -31,6 +31,8 @@ mod reconciler;
 mod settlement;
 #[cfg(test)]
 mod testing;
+mod token_changes;
+mod tokens;
 mod topic_nodes;
 mod topics;
 mod view;
@@ -58,4 +60,6 @@ pub use names::{
 pub use partition_changes::{IsrProposal, IsrRefusal};
 pub use producer_ids::ProducerIds;
 pub use reassignments::{Reassignment, ReassignmentRefusal};
+pub use token_changes::{TOKEN_BYTES_MAX, TOKENS_MAX, TokenRefusal};
+pub use tokens::{Token, Tokens};
 pub use view::ClusterEvent;

@@ -261,7 +261,6 @@ const PREFIXES_NOT_SERVED: &[(&str, &str)] = &[
         "principal.builder.class",
         "ssl.principal.mapping.rules make names of certificates",
     ),
-    ("delegation.token.", "delegation tokens are not offered yet"),
     ("ssl.keystore.password", PEM_ALONE),
     ("ssl.truststore.password", PEM_ALONE),
     ("ssl.key.password", PEM_ALONE),

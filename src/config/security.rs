@@ -319,6 +319,34 @@ pub(super) const SECURITY_KEYS: &[BrokerKey] = &[
         "Older files of it that are kept, as PATH.1 and so on."
     ),
     key!(
+        "delegation.token.secret.key",
+        None,
+        Kind::Text,
+        "",
+        "The key that delegation tokens are made and checked with, the same on all brokers; empty for no tokens. METAQ_DELEGATION_TOKEN_SECRET_KEY in the environment is another place for it."
+    ),
+    key!(
+        "delegation.token.max.lifetime.ms",
+        None,
+        Kind::Long(1, i64::MAX),
+        "604800000",
+        "How long a delegation token can be renewed at most, ms; its maker may ask for less."
+    ),
+    key!(
+        "delegation.token.expiry.time.ms",
+        None,
+        Kind::Long(1, i64::MAX),
+        "86400000",
+        "How long a delegation token is good before it has to be renewed, ms."
+    ),
+    key!(
+        "delegation.token.expiry.check.interval.ms",
+        None,
+        Kind::Long(1, i64::MAX),
+        "3600000",
+        "How often the controller removes delegation tokens that have expired, ms. They are good for nothing before that too."
+    ),
+    key!(
         "connections.max.reauth.ms",
         None,
         Kind::Long(0, i64::MAX),
@@ -371,6 +399,7 @@ pub const LOCAL_USERS: [(&str, &str); 2] = [
 /// What is never shown.
 const SECRETS: &[&str] = &[
     "admin.password",
+    "delegation.token.secret.key",
     "inter.broker.password",
     "ssl.keystore.key",
 ];

@@ -9,7 +9,14 @@ use std::fmt::Write;
 use data_encoding::HEXLOWER_PERMISSIVE;
 
 /// What every broker watches, with everything below.
-pub const WATCHED: &[&str] = &["/brokers", "/controller", "/coordinators", "/config", ACLS];
+pub const WATCHED: &[&str] = &[
+    "/brokers",
+    "/controller",
+    "/coordinators",
+    "/config",
+    ACLS,
+    TOKENS,
+];
 /// One marker a session, by which a broker learns whether a change was made before its connection was lost.
 pub const SESSIONS: &str = "/sessions";
 /// Live brokers.
@@ -350,6 +357,20 @@ pub fn acl_of(path: &str) -> Option<(&str, &str, String)> {
     let (kind, below) = below.split_once('/')?;
     let (resource, name) = below.split_once('/')?;
     Some((kind, resource, unescape(name)?))
+}
+
+/// Delegation tokens.
+pub const TOKENS: &str = "/tokens";
+
+/// A delegation token, by its id: `/tokens/<id>`.
+pub fn token(id: &str) -> String {
+    format!("{TOKENS}/{}", escape(id))
+}
+
+/// The id of the delegation token whose node it is.
+pub fn token_of(path: &str) -> Option<String> {
+    let element = path.strip_prefix(TOKENS)?.strip_prefix('/')?;
+    (!element.contains('/')).then(|| unescape(element))?
 }
 
 /// Makes a name one path element.

@@ -160,6 +160,35 @@ pub struct AclEntryRecord {
     pub permission: String,
 }
 
+/// `/tokens/<id>`: all there is to know of a delegation token but what it is made with, which is not in the tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// Record version.
+    pub version: u32,
+    /// Who logs in with it.
+    pub owner: PrincipalRecord,
+    /// Who asked for it.
+    pub requester: PrincipalRecord,
+    /// Who may renew it beside the owner.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub renewers: Vec<PrincipalRecord>,
+    /// When it was made, ms since 1970.
+    pub issued_ms: i64,
+    /// Until when it is good, ms since 1970.
+    pub expires_ms: i64,
+    /// Until when it can be renewed, ms since 1970.
+    pub max_ms: i64,
+}
+
+/// A principal in a [`TokenRecord`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrincipalRecord {
+    /// Mostly `User`.
+    pub kind: String,
+    /// Its name among those of its kind.
+    pub name: String,
+}
+
 /// `/brokers/deleted/<topic id>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeletedTopicRecord {

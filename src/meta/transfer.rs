@@ -16,6 +16,7 @@ const TAKEN: &[&str] = &[
     paths::DELETED,
     "/config",
     paths::ACLS,
+    paths::TOKENS,
     paths::GROUPS,
     paths::COORDINATORS,
     paths::PRODUCERS,
@@ -247,6 +248,7 @@ mod tests {
             put("/consumers/g/offsets/t/0-0", "{\"offset\":7}"),
             put("/consumers/g/ids/m", "{}"),
             put("/acl/literal/topic/*", "{\"acls\":[]}"),
+            put("/tokens/abc", "{\"owner\":\"User:a\"}"),
             Op::put("/config/x/y", Bytes::from_static(&[0xff, 0])),
         ];
         from.multi(ops).await.unwrap();
@@ -262,6 +264,7 @@ mod tests {
         assert_eq!(&states.unwrap().data[..], b"{\"partitions\":{}}");
         let acl = to.get("/acl/literal/topic/*").await.unwrap().unwrap();
         assert_eq!(&acl.data[..], b"{\"acls\":[]}");
+        assert!(to.get("/tokens/abc").await.unwrap().is_some());
         assert_eq!(
             &to.get("/config/x/y").await.unwrap().unwrap().data[..],
             [0xff, 0]

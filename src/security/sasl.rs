@@ -1,5 +1,6 @@
 //! One connection's SASL exchanges: SaslHandshake chooses a mechanism, SaslAuthenticate carries its messages (KIP-43, KIP-152),
-//! and a connection that is authenticated may do it again (KIP-368), as the same user by the same mechanism.
+//! and a connection that is authenticated may do it again (KIP-368), as the same user by the same mechanism. By SCRAM with
+//! `tokenauth=true` a client proves to have a delegation token, and is the token's owner (KIP-48).
 
 use std::time::SystemTime;
 
@@ -46,10 +47,22 @@ impl Mechanism {
     }
 }
 
+/// A delegation token that somebody may log in with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenLogin {
+    /// Who logs in with it.
+    pub owner: String,
+    /// What SCRAM needs to know of it.
+    pub credential: Credential,
+}
+
 /// Who has which credentials.
 pub trait Users: Send + Sync {
     /// What is kept of a user's password for a mechanism.
     fn credential(&self, user: &str, mechanism: ScramMechanism) -> Option<Credential>;
+
+    /// A delegation token that is good, by its id. It may take milliseconds.
+    fn token(&self, id: &str, mechanism: ScramMechanism) -> Option<TokenLogin>;
 
     /// Something that stays the same, on all brokers, and that nobody else knows.
     fn secret(&self) -> &[u8];
@@ -70,18 +83,26 @@ pub trait Users: Send + Sync {
 pub struct Authenticated {
     /// The user.
     pub user: String,
-    /// What it was proved with is good until then; `None` for good.
-    pub expires: Option<SystemTime>,
-    /// The user is one that [`Users`] has credentials of.
-    pub has_credential: bool,
+    /// What it was proved with.
+    pub proof: Proof,
+}
+
+/// What a client has proved with who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// A password that [`Users`] has a credential of.
+    Password,
+    /// A delegation token, by its id; it makes a client its owner.
+    DelegationToken(String),
+    /// A token of an identity provider, good until then.
+    BearerToken(SystemTime),
 }
 
 impl Authenticated {
-    fn by_credential(user: String) -> Self {
+    fn by_password(user: String) -> Self {
         Self {
             user,
-            expires: None,
-            has_credential: true,
+            proof: Proof::Password,
         }
     }
 }
@@ -166,6 +187,7 @@ enum Stage {
     Proving {
         mechanism: ScramMechanism,
         user: String,
+        token: Option<String>,
         server: Box<ScramServer>,
     },
     /// Its token was not taken, and it is to say that it has read why.
@@ -274,10 +296,18 @@ impl Exchange {
             Stage::Chosen(Mechanism::Scram(mechanism)) => {
                 self.begin_scram(mechanism, message, users).map_err(failed)
             }
-            Stage::Proving { user, server, .. } => {
+            Stage::Proving {
+                user,
+                token,
+                server,
+                ..
+            } => {
                 let proved = server.finish(message).map_err(failed);
                 proved.map(|proof| Progress::Done {
-                    who: Authenticated::by_credential(user),
+                    who: Authenticated {
+                        user,
+                        proof: token.map_or(Proof::Password, Proof::DelegationToken),
+                    },
                     message: proof.into_bytes(),
                 })
             }
@@ -321,8 +351,7 @@ impl Exchange {
         }
         let who = Authenticated {
             user: bearer.user,
-            expires: Some(bearer.expires),
-            has_credential: false,
+            proof: Proof::BearerToken(bearer.expires),
         };
         let message = Vec::new();
         Ok(Progress::Done { who, message })
@@ -336,14 +365,22 @@ impl Exchange {
     ) -> Result<Progress, ScramError> {
         let first = ClientFirst::parse(message)?;
         self.tries(&first.user);
-        let credential = match first.is_token {
-            true => None,
-            false => users.credential(&first.user, mechanism),
+        // A token and a user of the same name are never taken for each other.
+        let (user, credential) = match first.is_token {
+            true => users.token(&first.user, mechanism).map_or_else(
+                || (first.user.clone(), None),
+                |login| (login.owner, Some(login.credential)),
+            ),
+            false => {
+                let credential = users.credential(&first.user, mechanism);
+                (first.user.clone(), credential)
+            }
         };
         let (server, answer) = ScramServer::begin(mechanism, &first, credential, users.secret());
         self.stage = Stage::Proving {
             mechanism,
-            user: first.user,
+            user,
+            token: first.is_token.then_some(first.user),
             server: Box::new(server),
         };
         Ok(Progress::Continue(answer.into_bytes()))
@@ -419,7 +456,7 @@ fn plain(asked: Password, users: &dyn Users) -> Result<Progress, Failure> {
     match is_right {
         true if is_other => Err(Failure::AnotherIdentity),
         true => Ok(Progress::Done {
-            who: Authenticated::by_credential(user),
+            who: Authenticated::by_password(user),
             message: Vec::new(),
         }),
         false => Err(Failure::Password),
@@ -440,6 +477,14 @@ mod tests {
         fn credential(&self, user: &str, mechanism: ScramMechanism) -> Option<Credential> {
             let is_known = user == "u" && mechanism == ScramMechanism::Sha256;
             is_known.then(|| self.0.clone())
+        }
+
+        fn token(&self, id: &str, mechanism: ScramMechanism) -> Option<TokenLogin> {
+            let is_known = id == "t" && mechanism == ScramMechanism::Sha256;
+            is_known.then(|| TokenLogin {
+                owner: "u".to_owned(),
+                credential: self.0.clone(),
+            })
         }
 
         fn secret(&self) -> &[u8] {
@@ -465,7 +510,7 @@ mod tests {
     #[test]
     fn plain_takes_the_right_password_and_says_no_more_than_kafka_of_a_wrong_one() {
         let done = Progress::Done {
-            who: Authenticated::by_credential("u".to_owned()),
+            who: Authenticated::by_password("u".to_owned()),
             message: Vec::new(),
         };
         assert_eq!(ask_plain(b"\0u\0right"), Ok(done.clone()));
@@ -481,9 +526,17 @@ mod tests {
     }
 
     fn ask_scram(exchange: &mut Exchange, user: &str, password: &str) -> Result<String, Failure> {
+        let begun = ScramClient::begin(ScramMechanism::Sha256, user, password);
+        finish_scram(exchange, begun).map(|(user, _)| user)
+    }
+
+    /// Who it is, and the token.
+    fn finish_scram(
+        exchange: &mut Exchange,
+        (mut client, first): (ScramClient, String),
+    ) -> Result<(String, Option<String>), Failure> {
         let mechanism = ScramMechanism::Sha256;
         assert!(exchange.choose(Mechanism::Scram(mechanism), false));
-        let (mut client, first) = ScramClient::begin(mechanism, user, password);
         let Progress::Continue(answer) = exchange
             .on(first.as_bytes(), users_kept().as_ref(), None)
             .unwrap()?
@@ -497,7 +550,11 @@ mod tests {
         {
             Progress::Done { who, message } => {
                 client.verify(&message).unwrap();
-                Ok(who.user)
+                let token = match who.proof {
+                    Proof::DelegationToken(id) => Some(id),
+                    _ => None,
+                };
+                Ok((who.user, token))
             }
             _ => panic!("it goes on"),
         }
@@ -532,6 +589,29 @@ mod tests {
             ask_scram(&mut exchange, "u", "right"),
             Err(Failure::AnotherUser { .. })
         ));
+    }
+
+    #[test]
+    fn who_has_a_token_is_its_owner_and_tokens_and_users_are_not_taken_for_each_other() {
+        let ask = |exchange: &mut Exchange, id: &str, password: &str| {
+            let begun = ScramClient::begin_with_token(ScramMechanism::Sha256, id, password);
+            finish_scram(exchange, begun)
+        };
+        let failed = Err(Failure::Credentials {
+            mechanism: "SCRAM-SHA-256",
+            phase: "authentication",
+        });
+        let mut exchange = Exchange::default();
+        assert_eq!(ask(&mut exchange, "t", "wrong"), failed);
+        assert_eq!(ask(&mut exchange, "u", "right"), failed);
+        assert_eq!(ask(&mut exchange, "nobody", "right"), failed);
+        let as_user = ask_scram(&mut exchange, "t", "right");
+        assert_eq!(as_user, failed.clone().map(|(user, _)| user));
+        let by_token = Ok(("u".to_owned(), Some("t".to_owned())));
+        assert_eq!(ask(&mut exchange, "t", "right"), by_token);
+        // The same principal comes back without a token, and with it again.
+        assert_eq!(ask_scram(&mut exchange, "u", "right"), Ok("u".to_owned()));
+        assert_eq!(ask(&mut exchange, "t", "right"), by_token);
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub struct SaslIdentity {
     pub user: String,
     /// With which password, or bearer token.
     pub password: String,
+    /// The user is the id of a delegation token, and the password its HMAC in base64 (KIP-48). Only SCRAM can say so.
+    pub is_token: bool,
 }
 
 impl std::fmt::Debug for SaslIdentity {
@@ -49,6 +51,7 @@ impl SaslClient {
             mechanism,
             user,
             password,
+            is_token,
         } = identity;
         match mechanism {
             Mechanism::Plain => {
@@ -60,7 +63,11 @@ impl SaslClient {
                 (Self { stage }, initial_response(password))
             }
             Mechanism::Scram(mechanism) => {
-                let (client, first) = ScramClient::begin(*mechanism, user, password);
+                let begin = match is_token {
+                    true => ScramClient::begin_with_token,
+                    false => ScramClient::begin,
+                };
+                let (client, first) = begin(*mechanism, user, password);
                 let stage = Stage::Challenge(client);
                 (Self { stage }, first.into_bytes())
             }

@@ -85,7 +85,7 @@ impl ClientFirst {
             _ => {}
         }
         Ok(Self {
-            is_token: parts.any(|extension| extension == "tokenauth=true"),
+            is_token: parts.any(is_token_extension),
             gs2_header: text[..text.len() - bare.len()].to_owned(),
             nonce: nonce.to_owned(),
             bare: bare.to_owned(),
@@ -190,8 +190,22 @@ impl std::fmt::Debug for ScramClient {
 impl ScramClient {
     /// Begins an exchange: its first message beside it.
     pub fn begin(mechanism: ScramMechanism, user: &str, password: &str) -> (Self, String) {
+        Self::begin_with(mechanism, user, password, "")
+    }
+
+    /// The same with a delegation token: its id, and its HMAC in base64.
+    pub fn begin_with_token(mechanism: ScramMechanism, id: &str, hmac: &str) -> (Self, String) {
+        Self::begin_with(mechanism, id, hmac, ",tokenauth=true")
+    }
+
+    fn begin_with(
+        mechanism: ScramMechanism,
+        user: &str,
+        password: &str,
+        extensions: &str,
+    ) -> (Self, String) {
         let nonce = new_nonce();
-        let bare = format!("n={},r={nonce}", escape(user));
+        let bare = format!("n={},r={nonce}{extensions}", escape(user));
         let first = format!("n,,{bare}");
         let client = Self {
             mechanism,
@@ -248,6 +262,12 @@ impl ScramClient {
             false => Err(ScramError::Server),
         }
     }
+}
+
+/// What says that the user is a delegation token's id (Kafka's ScramExtensions); Java takes the word in any case.
+fn is_token_extension(extension: &str) -> bool {
+    let value = extension.strip_prefix("tokenauth=");
+    value.is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
 fn new_nonce() -> String {
@@ -388,6 +408,18 @@ mod tests {
         assert_eq!(parse(&long), Err(ScramError::Malformed));
         let token = ClientFirst::parse(b"n,,n=u,r=x,tokenauth=true").unwrap();
         assert!(token.is_token);
+        let of_java = ClientFirst::parse(b"n,,n=u,r=x,a=b,tokenauth=TRUE").unwrap();
+        assert!(of_java.is_token);
+        for other in [
+            "tokenauth=false",
+            "tokenauth=",
+            "tokenauth",
+            "xtokenauth=true",
+        ] {
+            let first = format!("n,,n=u,r=x,{other}");
+            let first = ClientFirst::parse(first.as_bytes()).unwrap();
+            assert!(!first.is_token, "{other}");
+        }
     }
 
     /// A server that has answered a client's first message, and the client's last.

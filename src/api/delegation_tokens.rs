@@ -1,0 +1,52 @@
+//! What the APIs of delegation tokens have in common (KIP-48): who may ask at all, and which token is meant.
+
+use std::sync::Arc;
+
+use metaq_protocol::ResponseError;
+
+use super::errors::WireError;
+use super::{Caller, Context};
+use crate::cluster::{Token, TokenRefusal};
+use crate::principal::ANONYMOUS;
+use crate::session::SecurityProtocol;
+
+/// Where a time should be, in an answer that has none (Kafka's DelegationTokenManager.ERROR_TIMESTAMP).
+pub(super) const NO_TIME: i64 = -1;
+
+/// Whether a client may ask for tokens: it says who it is, and not by a token (Kafka's allowTokenRequests). How a client of
+/// another broker is connected that broker has looked at.
+pub(super) fn is_allowed(caller: &Caller) -> bool {
+    let session = &caller.session;
+    let is_anybody = match session.listener().protocol {
+        SecurityProtocol::Plaintext => true,
+        SecurityProtocol::Ssl => *session.principal() == ANONYMOUS,
+        SecurityProtocol::SaslPlaintext | SecurityProtocol::SaslSsl => false,
+    };
+    session.token().is_none() && (caller.is_forwarded || !is_anybody)
+}
+
+/// The token that a client asks to change, by its HMAC.
+pub(super) fn token_to_change(
+    cx: &Context,
+    caller: &Caller,
+    hmac: &[u8],
+) -> Result<Arc<Token>, ResponseError> {
+    if !cx.tokens.is_enabled() {
+        return Err(ResponseError::DelegationTokenAuthDisabled);
+    }
+    let token = cx.tokens.of_hmac(hmac);
+    let token = token.ok_or(ResponseError::DelegationTokenNotFound)?;
+    match token.may_be_changed_by(caller.session.principal()) {
+        true => Ok(token),
+        false => Err(ResponseError::DelegationTokenOwnerMismatch),
+    }
+}
+
+impl WireError for TokenRefusal {
+    fn wire(&self) -> ResponseError {
+        match self {
+            Self::Tokens | Self::Bytes | Self::Renewers => ResponseError::PolicyViolation,
+            Self::Gone => ResponseError::DelegationTokenNotFound,
+        }
+    }
+}
