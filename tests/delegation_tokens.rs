@@ -8,6 +8,7 @@ mod common;
 mod zookeeper;
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -671,6 +672,74 @@ fn neither_tree_nor_log_nor_configurations_tell_what_lets_in() {
         assert!(!text.contains(&hmac) && !text.contains("planted-secret"));
     }
     assert_eq!(expire(&mut alice, &made.hmac, -1).0, 0);
+    broker.stop();
+}
+
+/// Runs `metaq token` as who a file of client properties says; what it printed.
+fn metaq_token(broker: &Running, config: &Path, words: &[&str]) -> Result<String, String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_metaq"))
+        .arg("token")
+        .args(words)
+        .args(["-b", &broker.address().to_string()])
+        .args(["--command-config", config.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match output.status.success() {
+        true => Ok(text(&output.stdout)),
+        false => Err(text(&output.stderr)),
+    }
+}
+
+#[test]
+fn metaq_token_makes_lists_renews_and_ends_tokens_and_what_it_shows_logs_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = with_users(&dir.path().join("data"), &[SECRET, AUTHORIZER]);
+    let file = |name: &str, lines: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(
+            &path,
+            format!("security.protocol=SASL_PLAINTEXT\n{lines}\n"),
+        )
+        .unwrap();
+        path
+    };
+    let of_user = |user: &str| {
+        let jaas = format!("sasl.jaas.config=x required username=\"{user}\" password=\"{user}\";");
+        file(user, &format!("sasl.mechanism=SCRAM-SHA-256\n{jaas}"))
+    };
+    let (alice, bob) = (of_user("alice"), of_user("bob"));
+    let ask = |config: &Path, words: &[&str]| metaq_token(&broker, config, words);
+    let made = ask(&alice, &["create", "--renewer", "User:bob"]).unwrap();
+    let (said, properties) = made.split_once('\n').unwrap();
+    let id = said.split(' ').nth(1).unwrap();
+    let listed = ask(&bob, &["list"]).unwrap();
+    assert!(
+        listed.contains(id) && listed.contains("User:alice"),
+        "{listed}"
+    );
+    assert!(!listed.contains("password"), "{listed}");
+    let of_nobody = ask(&alice, &["list", "--owner", "User:nobody", "--json"]);
+    assert_eq!(of_nobody.unwrap().trim(), "[]");
+    let renewed = ask(&bob, &["renew", id, "--period-ms", "60000", "--json"]).unwrap();
+    assert!(renewed.contains("expires_ms"), "{renewed}");
+    // What was shown logs in, and who comes with a token may not ask for tokens.
+    let bearer = file("bearer", properties);
+    let refused = ask(&bearer, &["list"]).unwrap_err();
+    assert!(
+        refused.contains("by something else than a delegation token"),
+        "{refused}"
+    );
+    let denied = ask(&bob, &["create", "--owner", "User:alice"]).unwrap_err();
+    assert!(denied.contains("tokens of others"), "{denied}");
+    let unknown = ask(&alice, &["expire", "unknown"]).unwrap_err();
+    assert!(unknown.contains("no token unknown"), "{unknown}");
+    let wrong = ask(&alice, &["create", "--renewer", "bob"]).unwrap_err();
+    assert!(wrong.contains("no principal"), "{wrong}");
+    let removed = ask(&alice, &["expire", id]).unwrap();
+    assert_eq!(removed.trim(), format!("{id} is removed"));
+    let ended = ask(&bearer, &["list"]).unwrap_err();
+    assert!(ended.contains("invalid credentials"), "{ended}");
     broker.stop();
 }
 

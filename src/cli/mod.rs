@@ -36,6 +36,7 @@ mod start;
 mod stats;
 mod status;
 mod support;
+mod token;
 mod top;
 mod topic;
 mod txn;
@@ -78,6 +79,8 @@ enum Subcommands {
     Client(clients::ClientCommand),
     /// Add, list and remove the users that authenticate with SASL.
     User(user::UserCommand),
+    /// Make, renew, end and list delegation tokens, with which programs log in for a user.
+    Token(token::TokenCommand),
     /// Make certificates, an admin and a configuration with which nobody gets in who is not known.
     Secure(secure::Secure),
     /// List, set and remove how much users, client ids and addresses may do.
@@ -177,6 +180,7 @@ pub fn run(command: Command) -> ExitCode {
         Subcommands::Group(group) => group.run(),
         Subcommands::Client(client) => client.run(),
         Subcommands::User(user) => user.run(),
+        Subcommands::Token(token) => token.run(),
         Subcommands::Secure(secure) => secure.run(),
         Subcommands::Quota(quota) => quota.run(),
         Subcommands::Txn(txn) => txn.run(),

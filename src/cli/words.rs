@@ -41,6 +41,17 @@ fn sentence(error: ResponseError) -> Option<&'static str> {
         E::GroupAuthorizationFailed => "you may not use this group",
         E::ClusterAuthorizationFailed => "you may not do this to the cluster",
         E::TransactionalIdAuthorizationFailed => "you may not use this transactional id",
+        E::DelegationTokenAuthDisabled => {
+            "the brokers have no delegation tokens: delegation.token.secret.key is not set"
+        }
+        E::DelegationTokenNotFound => "there is no such delegation token",
+        E::DelegationTokenExpired => "the delegation token has expired",
+        E::DelegationTokenOwnerMismatch => "only its owner and its renewers may do that",
+        E::DelegationTokenRequestNotAllowed => {
+            "only who says who it is by something else than a delegation token may ask for them"
+        }
+        E::DelegationTokenAuthorizationFailed => "you may not do this to tokens of others",
+        E::InvalidPrincipalType => "only users, such as User:alice, renew delegation tokens",
         E::UnsupportedVersion => "the broker is of a version that cannot do this",
         E::TopicAlreadyExists => "there is such a topic already",
         E::InvalidTopicException => "no topic can have that name",
