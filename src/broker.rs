@@ -13,7 +13,8 @@ use crate::api::{Context, FetchSessions, RequestLog, UNPACKING_BYTES_MAX};
 use crate::audit::AuditLog;
 use crate::broker_options::{cleaner_options, housekeeping_intervals, transaction_limits};
 use crate::broker_security::{
-    self, PeerSecurityError, certificates, follow_certificates, token_providers,
+    self, DashboardTlsError, PeerSecurityError, certificates, follow_certificates,
+    open_dashboard_tls, token_providers,
 };
 use crate::clock::WallClock;
 use crate::cluster::{
@@ -93,6 +94,9 @@ pub enum StartError {
     /// A listener cannot be had.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The dashboard's certificates.
+    #[error(transparent)]
+    DashboardTls(#[from] DashboardTlsError),
     /// It cannot authenticate to other brokers.
     #[error(transparent)]
     Peers(#[from] PeerSecurityError),
@@ -168,9 +172,10 @@ impl Broker {
         let (endpoints, advertised) = listen_endpoints(&config)?;
         // Bound first, so that a taken port is found before anything is opened.
         let listeners = bind(&config, &endpoints).await?;
-        let certificates = certificates(&listeners);
+        let dashboard_tls = open_dashboard_tls(&config, &endpoints)?;
+        let certificates = certificates(&listeners, dashboard_tls.as_ref());
         let token_providers = token_providers(&config, &endpoints)?;
-        let admin = Admin::bind(&config).await?;
+        let admin = Admin::bind(&config, dashboard_tls).await?;
         let observe = Arc::new(Observe::new(&WallClock::default()));
         let partitions = open_partitions(&config, &observe, disk)?;
         for dir in partitions.data_dirs() {
@@ -368,9 +373,8 @@ impl Broker {
     /// One line for people: version, listener, cluster, data, what was opened, how long it took.
     pub fn ready_line(&self) -> String {
         let listeners: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
-        let dashboard = self
-            .dashboard_address()
-            .map_or("none".to_owned(), |address| format!("http://{address}"));
+        let dashboard = self.admin.as_ref().and_then(Admin::url);
+        let dashboard = dashboard.unwrap_or_else(|| "none".to_owned());
         let paths: Vec<String> = self
             .cx
             .config

@@ -1,13 +1,16 @@
 //! What a broker makes of its configuration's security: the way to other brokers, and certificates that follow their files.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
 use crate::jwks::{JwksError, ProviderKeys};
-use crate::net::{AnyListener, Bound, Endpoint, provider_keys, tls_settings};
+use crate::net::{AnyListener, Bound, Endpoint, listen_endpoints, provider_keys, tls_settings};
 use crate::peer::{PeerSecurity, Peers, secured};
-use crate::security::{BearerTokens, Mechanism, SaslIdentity, ServerTls};
+use crate::security::{
+    BearerTokens, ClientAuth, Mechanism, PemSource, SaslIdentity, ServerTls, TlsError, TlsSettings,
+};
 
 /// How often certificates' files are looked at.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
@@ -56,13 +59,87 @@ pub fn peers(config: &Config, listeners: &[Endpoint]) -> Result<Peers, PeerSecur
     })))
 }
 
-/// The certificates of listeners, by the listener's name.
-pub fn certificates(listeners: &[Bound<AnyListener>]) -> Vec<(String, Arc<ServerTls>)> {
+/// Why the dashboard has no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum DashboardTlsError {
+    /// Half of it is set.
+    #[error("dashboard.tls.certificate and dashboard.tls.key go together: one of them is not set")]
+    Half,
+    /// What is set cannot be used.
+    #[error("dashboard.tls: {0}")]
+    Tls(#[from] TlsError),
+}
+
+/// The name that certificates of the dashboard's port have in the log.
+const DASHBOARD: &str = "dashboard";
+
+/// The listener whose certificate is the dashboard's, where that has none of its own.
+fn certified_by(listeners: &[Endpoint]) -> String {
+    let mut found = listeners.iter().map(|endpoint| &endpoint.listener);
+    let listener = found.find(|listener| listener.protocol.has_tls());
+    listener.map_or_else(|| DASHBOARD.to_owned(), |found| found.name.clone())
+}
+
+/// What is set of TLS for the dashboard's port; `None` where it has none. Its certificate is its own, or that of the first
+/// listener with TLS; who visits is not asked for one.
+fn dashboard_tls(
+    config: &Config,
+    listeners: &[Endpoint],
+) -> Result<Option<TlsSettings>, DashboardTlsError> {
+    if !config.flag("dashboard.tls") {
+        return Ok(None);
+    }
+    let settings = tls_settings(config, &certified_by(listeners));
+    let file = |key| {
+        let path = Some(config.text(key)).filter(|path| !path.is_empty())?;
+        Some(PemSource::File(PathBuf::from(path)))
+    };
+    let own = (file("dashboard.tls.certificate"), file("dashboard.tls.key"));
+    let identity = match own {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => settings.identity,
+        _ => return Err(DashboardTlsError::Half),
+    };
+    Ok(Some(TlsSettings {
+        identity,
+        authorities: None,
+        client_auth: ClientAuth::None,
+        ..settings
+    }))
+}
+
+/// What this machine trusts to ask the dashboard, where it has TLS and authorities are set.
+pub fn dashboard_trust(config: &Config) -> Option<TlsSettings> {
+    let (listeners, _) = listen_endpoints(config).ok()?;
+    let settings = tls_settings(config, &certified_by(&listeners));
+    let is_known = config.flag("dashboard.tls") && settings.authorities.is_some();
+    is_known.then_some(TlsSettings {
+        identity: None,
+        ..settings
+    })
+}
+
+/// Reads the certificates of the dashboard's port, where it has TLS.
+pub fn open_dashboard_tls(
+    config: &Config,
+    listeners: &[Endpoint],
+) -> Result<Option<Arc<ServerTls>>, DashboardTlsError> {
+    let settings = dashboard_tls(config, listeners)?;
+    let opened = settings.map(ServerTls::open).transpose()?;
+    Ok(opened.map(Arc::new))
+}
+
+/// The certificates of listeners and of the dashboard, by the name that they have in the log.
+pub fn certificates(
+    listeners: &[Bound<AnyListener>],
+    dashboard: Option<&Arc<ServerTls>>,
+) -> Vec<(String, Arc<ServerTls>)> {
     let with_tls = listeners.iter().filter_map(|bound| {
         let tls = bound.socket.tls()?;
         Some((bound.info.name.clone(), tls.clone()))
     });
-    with_tls.collect()
+    let dashboard = dashboard.map(|tls| (DASHBOARD.to_owned(), tls.clone()));
+    with_tls.chain(dashboard).collect()
 }
 
 /// Whose bearer tokens listeners take, with the keys that are there from the start.

@@ -86,6 +86,15 @@ impl LiveUsers {
         mechanisms.any(|mechanism| self.credential(user, mechanism).is_some())
     }
 
+    /// Stands for what is kept of a user's password as long as this process runs: something else once it is another one,
+    /// nothing where there is no such user.
+    pub fn mark_of(&self, user: &str) -> Option<Vec<u8>> {
+        let mechanisms = ScramMechanism::ALL.into_iter();
+        let kept = mechanisms.filter_map(|mechanism| self.credential(user, mechanism));
+        let keys: Vec<String> = kept.map(|credential| credential.to_text()).collect();
+        (!keys.is_empty()).then(|| self.seal(&keys.join("\n")))
+    }
+
     /// Another number after users or delegation tokens of the tree changed.
     pub fn revision(&self) -> u64 {
         // Both only grow.

@@ -248,7 +248,7 @@ fn what_is_wrong_with_one_binding_is_told_of_it_alone_and_code_zero_ends_the_con
 }
 
 #[test]
-fn the_dashboard_asks_for_its_token_and_not_for_bindings() {
+fn who_has_the_dashboards_token_is_above_bindings() {
     let dir = tempfile::tempdir().unwrap();
     let broker = closed(dir.path());
     wait_for("the topic's page", || {

@@ -1,35 +1,38 @@
-//! Who may do what on the dashboard's port.
+//! Who visits the dashboard's port: who has its token, or a user with password.
 //!
-//! Actions need the token: as `Authorization: Bearer`, as the field `token` of a form, or as a session that was opened with
-//! it (a cookie that scripts cannot read and that other sites' pages cannot send). They must not come from another site:
-//! a browser says where a request comes from in `Sec-Fetch-Site` and `Origin`, and what says that it comes from elsewhere
-//! is refused whatever else it brings. Reading needs the token where `dashboard.read.token` says so.
+//! The token comes as `Authorization: Bearer`, as the field `token` of a form, or as a session that was opened with it; where
+//! clients have to say who they are (`Config::is_secured`), users come as `Authorization: Basic` or as a session. A session is
+//! a cookie that scripts cannot read and that other sites' pages cannot send. Actions must not come from another site: a
+//! browser says where a request comes from in `Sec-Fetch-Site` and `Origin`, and what says that it comes from elsewhere is
+//! refused whatever else it brings.
 
-use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, header};
-use parking_lot::Mutex;
+use data_encoding::BASE64;
 use subtle::ConstantTimeEq;
-use uuid::Uuid;
+use tokio::sync::Semaphore;
 
+use super::attempts::Attempts;
+use super::sessions::{SESSION_MAX, Sessions, Who, random};
 use crate::config::Config;
+use crate::security::is_password_of;
+use crate::users::LiveUsers;
 
 /// The file in the first data directory that holds a token that was made here.
 pub(super) const TOKEN_FILE: &str = "dashboard.token";
 /// The session's cookie, before what tells the broker: browsers send the cookies of all ports of a host.
 const COOKIE: &str = "metaq_session_";
-/// A session ends after this.
-pub(super) const SESSION_MAX: Duration = Duration::from_secs(12 * 3600);
-/// Sessions at a time; the oldest ends when another one begins.
-const SESSIONS_MAX: usize = 64;
-/// Who brings a wrong token is answered after this.
-pub(super) const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(300);
+/// Who brings a wrong token or password is answered after this.
+pub(super) const WRONG_PAUSE: Duration = Duration::from_millis(300);
 /// A shorter token in the configuration is worth a warning.
 const TOKEN_CHARS_WANTED: usize = 16;
+/// Passwords that are looked at at a time: each takes a processor for milliseconds.
+const CHECKS_MAX: usize = 2;
 
 /// Where the token came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,14 +45,30 @@ pub enum TokenSource {
     New,
 }
 
-/// The token, and who showed it.
+/// The token, the users, and who logged in.
 pub(super) struct Access {
     token: String,
     pub(super) source: TokenSource,
     read_needs_token: bool,
+    /// There where users are asked for.
+    users: Option<Arc<LiveUsers>>,
     /// Name of the session's cookie.
     cookie: String,
-    sessions: Mutex<VecDeque<(String, Instant)>>,
+    /// Whether the cookie goes over TLS alone.
+    has_tls: bool,
+    sessions: Sessions,
+    attempts: Attempts,
+    checks: Semaphore,
+}
+
+/// What a dashboard's access is made of, beside the configuration.
+pub(super) struct AccessParts {
+    /// Name of the session's cookie.
+    pub(super) cookie: String,
+    /// Whether the port has TLS.
+    pub(super) has_tls: bool,
+    /// Who may authenticate.
+    pub(super) users: Option<Arc<LiveUsers>>,
 }
 
 /// Why a request is refused.
@@ -57,10 +76,29 @@ pub(super) struct Access {
 pub(super) enum Refusal {
     #[error("this needs the dashboard's token: metaq start printed it, or dashboard.token sets it")]
     NoToken,
+    #[error("log in as a user, or with the dashboard's token")]
+    NotKnown,
     #[error("the token is not the dashboard's")]
     WrongToken,
+    #[error("user or password is wrong")]
+    WrongPassword,
+    #[error("too many logins from this address failed: wait {0} s")]
+    TooMany(u64),
     #[error("the request comes from a page of another site")]
     OtherSite,
+}
+
+/// Who is known, and by which session, where it is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) who: Who,
+    pub(super) session: Option<String>,
+}
+
+impl From<Who> for Known {
+    fn from(who: Who) -> Self {
+        Self { who, session: None }
+    }
 }
 
 /// The cookie of a broker's dashboard.
@@ -69,14 +107,36 @@ pub(super) fn cookie_of(cluster_id: &str, broker_id: i32) -> String {
     format!("{COOKIE}{checksum:08x}")
 }
 
-/// 244 random bits.
-fn random() -> String {
-    format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
+/// What a request shows in its header.
+enum Shown<'a> {
+    Token(&'a str),
+    Password(String, String),
+    Nothing,
+}
+
+impl<'a> Shown<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let value = headers.get(header::AUTHORIZATION);
+        let value = value.and_then(|value| value.to_str().ok());
+        let Some((scheme, rest)) = value.and_then(|value| value.split_once(' ')) else {
+            return Self::Nothing;
+        };
+        match scheme.to_ascii_lowercase().as_str() {
+            "bearer" => Self::Token(rest.trim()),
+            "basic" => {
+                let decoded = BASE64.decode(rest.trim().as_bytes()).unwrap_or_default();
+                let text = String::from_utf8(decoded).unwrap_or_default();
+                let (user, password) = text.split_once(':').unwrap_or_default();
+                Self::Password(user.to_owned(), password.to_owned())
+            }
+            _ => Self::Nothing,
+        }
+    }
 }
 
 impl Access {
-    /// Takes the configured token, or the one of an earlier start, or makes one. `cookie` is the name of the session's.
-    pub(super) fn open(config: &Config, cookie: String) -> io::Result<Self> {
+    /// Takes the configured token, or the one of an earlier start, or makes one.
+    pub(super) fn open(config: &Config, parts: AccessParts) -> io::Result<Self> {
         let (token, source) = match config.text("dashboard.token") {
             "" => kept_token(&config.data_paths())?,
             token => (token.to_owned(), TokenSource::Configuration),
@@ -86,12 +146,17 @@ impl Access {
                 "dashboard.token has fewer than {TOKEN_CHARS_WANTED} characters and may be guessed"
             );
         }
+        let idle_ms = config.number("dashboard.session.idle.ms").unsigned_abs();
         Ok(Self {
             token,
             source,
-            read_needs_token: config.flag("dashboard.read.token") || config.is_secured(),
-            cookie,
-            sessions: Mutex::default(),
+            read_needs_token: config.flag("dashboard.read.token"),
+            users: parts.users.filter(|_| config.is_secured()),
+            cookie: parts.cookie,
+            has_tls: parts.has_tls,
+            sessions: Sessions::new(Duration::from_millis(idle_ms)),
+            attempts: Attempts::default(),
+            checks: Semaphore::new(CHECKS_MAX),
         })
     }
 
@@ -99,89 +164,124 @@ impl Access {
         &self.token
     }
 
-    /// In a time that does not tell how much of it is right.
-    fn is_token(&self, given: &str) -> bool {
-        given.as_bytes().ct_eq(self.token.as_bytes()).into()
+    /// Whether users may log in, and everybody has to.
+    pub(super) fn takes_users(&self) -> bool {
+        self.users.is_some()
     }
 
-    /// Whether the request shows that it may do something. `form_token` is what a form brought.
-    pub(super) fn check(
+    /// Who asks to read or to act; nobody where that is not told and need not be. Where everybody may read, a token that comes
+    /// along is not looked at: a page would tell at once whether it is right.
+    pub(super) async fn identify(
         &self,
         headers: &HeaderMap,
-        form_token: Option<&str>,
-    ) -> Result<(), Refusal> {
-        let bearer = headers.get(header::AUTHORIZATION);
-        let bearer = bearer.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-        let form_token = form_token.filter(|token| !token.is_empty());
-        if let Some(given) = bearer.or(form_token) {
-            return match self.is_token(given.trim()) {
-                true => Ok(()),
-                false => Err(Refusal::WrongToken),
-            };
-        }
-        match self.session_of(headers) {
-            Some(id) if self.is_session(id) => Ok(()),
-            _ => Err(Refusal::NoToken),
-        }
-    }
-
-    /// Whether the request may change something.
-    pub(super) fn check_action(
-        &self,
-        headers: &HeaderMap,
-        form_token: Option<&str>,
-    ) -> Result<(), Refusal> {
-        match comes_from_elsewhere(headers) {
-            true => Err(Refusal::OtherSite),
-            false => self.check(headers, form_token),
-        }
-    }
-
-    /// Whether the request may read.
-    pub(super) fn check_reading(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        match self.read_needs_token {
-            true => self.check(headers, None),
-            false => Ok(()),
-        }
-    }
-
-    /// Whether the visitor has logged in. A token that comes along is not looked at here: a page would tell at once, and to
-    /// the one who asks, whether it is right.
-    pub(super) fn is_known(&self, headers: &HeaderMap) -> bool {
-        self.session_of(headers)
-            .is_some_and(|id| self.is_session(id))
-    }
-
-    fn is_session(&self, id: &str) -> bool {
-        let sessions = self.sessions.lock();
-        let is_it = |(known, until): &(String, Instant)| {
-            *until > Instant::now() && bool::from(known.as_bytes().ct_eq(id.as_bytes()))
+        from: IpAddr,
+        acts: bool,
+    ) -> Result<Known, Refusal> {
+        let is_asked = acts || self.takes_users() || self.read_needs_token;
+        let known = match Shown::of(headers) {
+            _ if !is_asked => self.of_session(headers),
+            Shown::Token(token) => Some(self.check_token(token, from)?.into()),
+            Shown::Password(user, password) if self.takes_users() => {
+                Some(self.check_password(&user, password, from).await?.into())
+            }
+            _ => self.of_session(headers),
         };
-        sessions.iter().any(is_it)
+        match known {
+            Some(known) => Ok(known),
+            None if self.takes_users() => Err(Refusal::NotKnown),
+            None if self.read_needs_token => Err(Refusal::NoToken),
+            None => Ok(Who::Nobody.into()),
+        }
+    }
+
+    /// Who logged in, by the session that a request belongs to.
+    pub(super) fn of_session(&self, headers: &HeaderMap) -> Option<Known> {
+        let id = self.session_of(headers)?;
+        let who = self.sessions.find(id, Instant::now(), true)?;
+        let session = Some(id.to_owned());
+        self.is_who(&who).then_some(Known { who, session })
+    }
+
+    /// Whether somebody is still who it was: the user is there and has the same password, the session goes on.
+    pub(super) fn is_still(&self, known: &Known) -> bool {
+        let goes_on = |id: &String| self.sessions.find(id, Instant::now(), false).is_some();
+        self.is_who(&known.who) && known.session.as_ref().is_none_or(goes_on)
+    }
+
+    fn is_who(&self, who: &Who) -> bool {
+        match (who, &self.users) {
+            (Who::User { name, mark }, Some(users)) => users.mark_of(name).as_ref() == Some(mark),
+            (Who::User { .. }, None) => false,
+            (Who::Nobody | Who::Token, _) => true,
+        }
+    }
+
+    /// Whether a token is the dashboard's, in a time that does not tell how much of it is right.
+    pub(super) fn check_token(&self, given: &str, from: IpAddr) -> Result<Who, Refusal> {
+        self.check_attempts(from)?;
+        match bool::from(given.as_bytes().ct_eq(self.token.as_bytes())) {
+            true => Ok(Who::Token),
+            false => {
+                self.attempts.failed(from, Instant::now());
+                Err(Refusal::WrongToken)
+            }
+        }
+    }
+
+    /// Whether a password is a user's.
+    pub(super) async fn check_password(
+        &self,
+        user: &str,
+        password: String,
+        from: IpAddr,
+    ) -> Result<Who, Refusal> {
+        let Some(users) = self.users.clone() else {
+            return Err(Refusal::WrongPassword);
+        };
+        let Ok(_turn) = self.checks.acquire().await else {
+            return Err(Refusal::WrongPassword);
+        };
+        self.check_attempts(from)?;
+        // Before the password is looked at: it may change meanwhile.
+        let mark = users.mark_of(user);
+        let name: Arc<str> = user.into();
+        let asked = name.clone();
+        let checked =
+            tokio::task::spawn_blocking(move || is_password_of(&*users, &asked, &password));
+        match (checked.await, mark) {
+            (Ok(true), Some(mark)) => Ok(Who::User { name, mark }),
+            _ => {
+                self.attempts.failed(from, Instant::now());
+                Err(Refusal::WrongPassword)
+            }
+        }
+    }
+
+    fn check_attempts(&self, from: IpAddr) -> Result<(), Refusal> {
+        match self.attempts.wait_of(from, Instant::now()) {
+            None => Ok(()),
+            Some(wait) => Err(Refusal::TooMany(wait.as_secs() + 1)),
+        }
+    }
+
+    fn set_cookie(&self, id: &str, seconds: u64) -> String {
+        let name = &self.cookie;
+        let secure = if self.has_tls { "; Secure" } else { "" };
+        format!("{name}={id}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}")
     }
 
     /// Opens a session; its cookie.
-    pub(super) fn open_session(&self) -> String {
-        let id = random();
-        let mut sessions = self.sessions.lock();
-        let now = Instant::now();
-        sessions.retain(|(_, until)| *until > now);
-        if sessions.len() >= SESSIONS_MAX {
-            sessions.pop_front();
-        }
-        sessions.push_back((id.clone(), now + SESSION_MAX));
-        let seconds = SESSION_MAX.as_secs();
-        let name = &self.cookie;
-        format!("{name}={id}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}")
+    pub(super) fn open_session(&self, who: Who) -> String {
+        let id = self.sessions.open(who, Instant::now());
+        self.set_cookie(&id, SESSION_MAX.as_secs())
     }
 
     /// Ends a session; the cookie that takes it from the browser.
     pub(super) fn close_session(&self, headers: &HeaderMap) -> String {
         if let Some(id) = self.session_of(headers) {
-            self.sessions.lock().retain(|(known, _)| known != id);
+            self.sessions.close(id);
         }
-        let name = &self.cookie;
-        format!("{name}=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0")
+        self.set_cookie("", 0)
     }
 
     fn session_of<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
@@ -194,7 +294,7 @@ impl Access {
 }
 
 /// Whether a browser says that another site's page sends this. Programs that are no browsers say nothing.
-fn comes_from_elsewhere(headers: &HeaderMap) -> bool {
+pub(super) fn comes_from_elsewhere(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     if let Some(site) = text(header::HeaderName::from_static("sec-fetch-site"))
         && !matches!(site, "same-origin" | "none")
@@ -207,6 +307,15 @@ fn comes_from_elsewhere(headers: &HeaderMap) -> bool {
     let origin = origin.split_once("://").map(|(_, host)| host);
     let host = text(header::HOST);
     origin.is_none() || origin != host
+}
+
+/// The token of a broker with this configuration, where it is set or was made.
+pub fn token_of(config: &Config) -> Option<String> {
+    let set = Some(config.text("dashboard.token").to_owned()).filter(|token| !token.is_empty());
+    set.or_else(|| {
+        let kept = std::fs::read_to_string(config.data_paths().first()?.join(TOKEN_FILE)).ok()?;
+        Some(kept.trim().to_owned()).filter(|token| !token.is_empty())
+    })
 }
 
 /// The token of the file in the first data directory; made when there is none.
@@ -248,9 +357,16 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    fn access(settings: &[&str]) -> Access {
+    const FROM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn access(settings: &[&str], has_tls: bool) -> Access {
         let settings: Vec<String> = settings.iter().map(|text| (*text).to_owned()).collect();
-        Access::open(&Config::load(None, &settings).unwrap(), "c".to_owned()).unwrap()
+        let parts = AccessParts {
+            cookie: "c".to_owned(),
+            has_tls,
+            users: None,
+        };
+        Access::open(&Config::load(None, &settings).unwrap(), parts).unwrap()
     }
 
     fn headers(all: &[(&'static str, &str)]) -> HeaderMap {
@@ -265,8 +381,8 @@ mod tests {
     fn a_token_that_was_made_is_kept_for_its_owner_alone() {
         let dir = tempfile::tempdir().unwrap();
         let data = format!("dataPath={}", dir.path().display());
-        let first = access(&[&data]);
-        let second = access(&[&data]);
+        let first = access(&[&data], false);
+        let second = access(&[&data], false);
         assert_eq!(
             (first.source, second.source),
             (TokenSource::New, TokenSource::File)
@@ -277,27 +393,54 @@ mod tests {
         assert_eq!(mode.permissions().mode() & 0o777, 0o600);
     }
 
-    #[test]
-    fn the_token_is_taken_as_bearer_form_field_or_session_and_nothing_else_is() {
-        let access = access(&["dashboard.token=open sesame, please"]);
-        let none = headers(&[]);
-        assert_eq!(access.check(&none, None), Err(Refusal::NoToken));
-        assert_eq!(access.check(&none, Some("open")), Err(Refusal::WrongToken));
-        assert_eq!(access.check(&none, Some("open sesame, please")), Ok(()));
+    #[tokio::test]
+    async fn the_token_is_taken_as_bearer_or_session_and_nothing_else_is() {
+        let access = access(&["dashboard.token=open sesame, please"], false);
+        let who = async |headers: &HeaderMap| {
+            let known = access.identify(headers, FROM, true).await;
+            known.map(|known| known.who)
+        };
+        assert_eq!(who(&headers(&[])).await, Ok(Who::Nobody));
         let bearer = headers(&[("authorization", "Bearer open sesame, please")]);
-        assert_eq!(access.check(&bearer, None), Ok(()));
-        let cookie = access.open_session();
+        assert_eq!(who(&bearer).await, Ok(Who::Token));
+        let wrong = headers(&[("authorization", "Bearer open")]);
+        assert_eq!(who(&wrong).await, Err(Refusal::WrongToken));
+        // Users are not asked for here.
+        let basic = headers(&[("authorization", "Basic YTpi")]);
+        assert_eq!(who(&basic).await, Ok(Who::Nobody));
+        let cookie = access.open_session(Who::Token);
         let cookie = cookie.split(';').next().unwrap();
         let known = headers(&[("cookie", &format!("a=b; {cookie}"))]);
-        assert_eq!(access.check(&known, None), Ok(()));
+        assert_eq!(who(&known).await, Ok(Who::Token));
         access.close_session(&known);
-        assert_eq!(access.check(&known, None), Err(Refusal::NoToken));
+        assert_eq!(who(&known).await, Ok(Who::Nobody));
+    }
+
+    #[tokio::test]
+    async fn an_address_with_too_many_wrong_tokens_is_not_listened_to() {
+        let access = access(&["dashboard.token=0123456789abcdef"], false);
+        let right = headers(&[("authorization", "Bearer 0123456789abcdef")]);
+        for _ in 0..super::super::attempts::FAILED_MAX {
+            assert!(access.identify(&right, FROM, true).await.is_ok());
+            assert_eq!(access.check_token("x", FROM), Err(Refusal::WrongToken));
+        }
+        let refused = access.identify(&right, FROM, true).await;
+        assert!(matches!(refused, Err(Refusal::TooMany(1..=61))));
+        let elsewhere = IpAddr::from([10, 0, 0, 1]);
+        assert!(access.identify(&right, elsewhere, true).await.is_ok());
     }
 
     #[test]
-    fn what_another_site_sends_is_refused_with_any_token() {
-        let access = access(&["dashboard.token=0123456789abcdef"]);
-        let token = ("authorization", "Bearer 0123456789abcdef");
+    fn a_cookie_is_for_its_site_alone_and_under_tls_for_nothing_else() {
+        let attributes = "; HttpOnly; SameSite=Strict; Path=/; Max-Age=43200";
+        let plain = access(&["dashboard.token=0123456789abcdef"], false).open_session(Who::Token);
+        assert!(plain.ends_with(attributes), "{plain}");
+        let tls = access(&["dashboard.token=0123456789abcdef"], true).open_session(Who::Token);
+        assert!(tls.ends_with(&format!("{attributes}; Secure")), "{tls}");
+    }
+
+    #[test]
+    fn what_another_site_sends_is_seen() {
         let host = ("host", "broker:8120");
         for elsewhere in [
             ("origin", "http://evil.example"),
@@ -305,27 +448,14 @@ mod tests {
             ("sec-fetch-site", "cross-site"),
             ("sec-fetch-site", "same-site"),
         ] {
-            let asked = headers(&[token, host, elsewhere]);
-            assert_eq!(access.check_action(&asked, None), Err(Refusal::OtherSite));
+            assert!(comes_from_elsewhere(&headers(&[host, elsewhere])));
         }
         for own in [
             ("origin", "http://broker:8120"),
             ("sec-fetch-site", "same-origin"),
         ] {
-            assert_eq!(
-                access.check_action(&headers(&[token, host, own]), None),
-                Ok(())
-            );
+            assert!(!comes_from_elsewhere(&headers(&[host, own])));
         }
-        assert_eq!(access.check_action(&headers(&[token, host]), None), Ok(()));
-    }
-
-    #[test]
-    fn sessions_are_bounded() {
-        let access = access(&["dashboard.token=0123456789abcdef"]);
-        for _ in 0..SESSIONS_MAX * 2 {
-            access.open_session();
-        }
-        assert_eq!(access.sessions.lock().len(), SESSIONS_MAX);
+        assert!(!comes_from_elsewhere(&headers(&[host])));
     }
 }

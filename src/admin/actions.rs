@@ -2,7 +2,6 @@
 //! it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
@@ -23,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::errors::ApiError;
 use super::views::transactions;
+use super::visitor::Visitor;
 use super::wire::{ask, ask_broker};
 use crate::api::Context;
 use crate::config::broker_key;
@@ -113,10 +113,6 @@ pub(super) struct ChangedView {
     pub(super) to: String,
 }
 
-/// Who acts.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Actor(pub(super) SocketAddr);
-
 pub(super) fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
@@ -126,11 +122,11 @@ pub(super) fn named(topic: &str) -> TopicName {
 }
 
 /// Tells of an action.
-pub(super) fn tell(cx: &Context, actor: Actor, subject: &str, what: &str) {
-    let who = actor.0.ip().to_canonical();
-    tracing::info!(peer = %who, subject, what, "done on the dashboard");
+pub(super) fn tell(cx: &Context, actor: &Visitor, subject: &str, what: &str) {
+    let who = actor.label();
+    tracing::info!(who, subject, what, "done on the dashboard");
     let done = Happened::new(EventKind::Action, subject);
-    cx.observe.events.tell(done.who(who.to_string()).why(what));
+    cx.observe.events.tell(done.who(who).why(what));
 }
 
 /// The refusal that a response carries.
@@ -141,6 +137,9 @@ pub(super) fn outcome(code: i16, message: Option<&StrBytes>) -> Result<(), ApiEr
     use ResponseError as E;
     let status = match error {
         E::UnknownTopicOrPartition | E::GroupIdNotFound => StatusCode::NOT_FOUND,
+        E::TopicAuthorizationFailed
+        | E::GroupAuthorizationFailed
+        | E::ClusterAuthorizationFailed => StatusCode::FORBIDDEN,
         E::TopicAlreadyExists
         | E::NonEmptyGroup
         | E::UnknownMemberId
@@ -174,7 +173,7 @@ fn word(error: ResponseError) -> String {
 /// Creates a topic.
 pub(super) async fn create_topic(
     cx: &Arc<Context>,
-    actor: Actor,
+    actor: &Visitor,
     wanted: &CreateTopic,
 ) -> Result<Done, ApiError> {
     let config = |(name, value): (&String, &String)| {
@@ -190,7 +189,7 @@ pub(super) async fn create_topic(
     let request = CreateTopicsRequest::default()
         .with_topics(vec![topic])
         .with_timeout_ms(TIMEOUT_MS);
-    let response = ask(cx, actor.0, 7, &request).await?;
+    let response = ask(cx, actor.session(), 7, &request).await?;
     for topic in &response.topics {
         outcome(topic.error_code, topic.error_message.as_ref())?;
     }
@@ -214,7 +213,7 @@ pub(super) async fn create_topic(
 /// Deletes a topic.
 pub(super) async fn delete_topic(
     cx: &Arc<Context>,
-    actor: Actor,
+    actor: &Visitor,
     topic: &str,
 ) -> Result<Done, ApiError> {
     let request = DeleteTopicsRequest::default()
@@ -222,7 +221,7 @@ pub(super) async fn delete_topic(
             DeleteTopicState::default().with_name(Some(named(topic))),
         ])
         .with_timeout_ms(TIMEOUT_MS);
-    let response = ask(cx, actor.0, 6, &request).await?;
+    let response = ask(cx, actor.session(), 6, &request).await?;
     for result in &response.responses {
         outcome(result.error_code, result.error_message.as_ref())?;
     }
@@ -234,7 +233,7 @@ pub(super) async fn delete_topic(
 /// Changes a topic's configurations.
 pub(super) async fn alter_topic(
     cx: &Arc<Context>,
-    actor: Actor,
+    actor: &Visitor,
     topic: &str,
     changes: &AlterTopic,
 ) -> Result<Done, ApiError> {
@@ -258,7 +257,7 @@ pub(super) async fn alter_topic(
         .with_resource_name(text(topic))
         .with_configs(configs);
     let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
-    let response = ask(cx, actor.0, 1, &request).await?;
+    let response = ask(cx, actor.session(), 1, &request).await?;
     for result in &response.responses {
         outcome(result.error_code, result.error_message.as_ref())?;
     }
@@ -277,7 +276,7 @@ pub(super) async fn alter_topic(
 /// Lets a partition take no messages, or take them again; it can be read all the while.
 pub(super) async fn set_closed(
     cx: &Arc<Context>,
-    actor: Actor,
+    actor: &Visitor,
     topic: &str,
     partition: i32,
     closed: bool,
@@ -304,7 +303,7 @@ pub(super) async fn set_closed(
         .with_resource_name(text(topic))
         .with_configs(vec![config]);
     let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
-    let response = ask(cx, actor.0, 1, &request).await?;
+    let response = ask(cx, actor.session(), 1, &request).await?;
     for result in &response.responses {
         outcome(result.error_code, result.error_message.as_ref())?;
     }
@@ -314,7 +313,7 @@ pub(super) async fn set_closed(
 }
 
 /// Reads the configuration file again.
-pub(super) async fn reload(cx: &Arc<Context>, actor: Actor) -> Result<ReloadView, ApiError> {
+pub(super) async fn reload(cx: &Arc<Context>, actor: &Visitor) -> Result<ReloadView, ApiError> {
     let report = cx.cluster.reload_config().await;
     let report = report.map_err(|error| ApiError::bad(error.to_string()))?;
     tell(cx, actor, "configuration", "read again");
@@ -343,7 +342,7 @@ pub(super) async fn reload(cx: &Arc<Context>, actor: Actor) -> Result<ReloadView
 /// Gives a topic more partitions.
 pub(super) async fn add_partitions(
     cx: &Arc<Context>,
-    actor: Actor,
+    actor: &Visitor,
     topic: &str,
     wanted: &AddPartitions,
 ) -> Result<Done, ApiError> {
@@ -354,7 +353,7 @@ pub(super) async fn add_partitions(
     let request = CreatePartitionsRequest::default()
         .with_topics(vec![more])
         .with_timeout_ms(TIMEOUT_MS);
-    let response = ask(cx, actor.0, 3, &request).await?;
+    let response = ask(cx, actor.session(), 3, &request).await?;
     for result in &response.results {
         outcome(result.error_code, result.error_message.as_ref())?;
     }
@@ -367,7 +366,7 @@ pub(super) async fn add_partitions(
 /// Ends a transaction without its client.
 pub(super) async fn end_transaction(
     cx: &Arc<Context>,
-    actor: Actor,
+    actor: &Visitor,
     id: &str,
     outcome: Outcome,
 ) -> Result<Done, ApiError> {
@@ -385,7 +384,7 @@ pub(super) async fn end_transaction(
 /// Forgets what an operator decided of a transaction of two phases.
 pub(super) async fn forget_decision(
     cx: &Arc<Context>,
-    actor: Actor,
+    actor: &Visitor,
     id: &str,
 ) -> Result<Done, ApiError> {
     transactions::check_here(cx, id)?;
@@ -404,12 +403,12 @@ pub(super) fn coordinator_of(cx: &Context, group_id: &str) -> i32 {
 /// Deletes a group that has no members.
 pub(super) async fn delete_group(
     cx: &Arc<Context>,
-    actor: Actor,
+    actor: &Visitor,
     group: &str,
 ) -> Result<Done, ApiError> {
     let request = DeleteGroupsRequest::default().with_groups_names(vec![GroupId(text(group))]);
     let broker = coordinator_of(cx, group);
-    let response = ask_broker(cx, actor.0, broker, 2, &request).await?;
+    let response = ask_broker(cx, actor.session(), broker, 2, &request).await?;
     for result in &response.results {
         outcome(result.error_code, None)?;
     }

@@ -29,12 +29,13 @@ use super::views::partition::PartitionDetail;
 use super::views::topics::{self, TopicDetail, TopicView, TopicsAsked};
 use super::views::transactions::{self, TransactionDetail, TransactionView};
 use super::views::{Page, Part};
+use super::visitor::Visitor;
 use super::{Shared, live, tree};
 use crate::log::Outcome;
 
 /// Everything that can be asked.
 #[rustfmt::skip]
-fn operations() -> Vec<Operation> {
+pub(super) fn operations() -> Vec<Operation> {
     vec![
         read("/api/broker", "broker", "This broker at a glance, and what is wrong", schema::<BrokerView>, || get(broker)),
         read("/api/cluster", "cluster", "The cluster as this broker sees it", schema::<ClusterStatus>, || get(cluster)),
@@ -82,27 +83,33 @@ async fn cluster(State(shared): State<Shared>) -> Json<ClusterStatus> {
 
 async fn list_topics(
     State(shared): State<Shared>,
+    visitor: Visitor,
     Asked(asked): Asked<TopicsAsked>,
 ) -> Answered<Page<TopicView>> {
     Ok(Json(
-        blocking(&shared, move |shared| topics::list(shared, &asked)).await?,
+        blocking(&shared, move |shared| {
+            topics::list(shared, &visitor, &asked)
+        })
+        .await?,
     ))
 }
 
 /// A topic, with the groups that read it.
 pub(super) async fn topic_detail(
     shared: &Shared,
+    visitor: &Visitor,
     name: String,
     part: Part,
 ) -> Result<TopicDetail, ApiError> {
-    let wanted = name.clone();
+    let (wanted, looking) = (name.clone(), visitor.clone());
     let found = blocking(shared, move |shared| {
-        TopicDetail::of(shared, &wanted, &part)
+        TopicDetail::of(shared, &looking, &wanted, &part)
     })
     .await?;
     let mut found = found.ok_or_else(|| ApiError::not_found(format!("topic {name}")))?;
     for group in shared.cx.coordinator.survey().await {
-        if group.offsets.iter().any(|(topic, ..)| *topic == name) {
+        let reads = group.offsets.iter().any(|(topic, ..)| *topic == name);
+        if reads && visitor.sees_group(&shared.cx, &group.group_id) {
             found.groups.push(group.group_id);
         }
     }
@@ -111,21 +118,23 @@ pub(super) async fn topic_detail(
 
 async fn topic(
     State(shared): State<Shared>,
+    visitor: Visitor,
     Named(name): Named<String>,
     Asked(part): Asked<Part>,
 ) -> Answered<TopicDetail> {
-    Ok(Json(topic_detail(&shared, name, part).await?))
+    Ok(Json(topic_detail(&shared, &visitor, name, part).await?))
 }
 
 /// A partition with what is in it.
 pub(super) async fn partition_detail(
     shared: &Shared,
+    visitor: Visitor,
     topic: String,
     index: i32,
 ) -> Result<PartitionDetail, ApiError> {
     let name = topic.clone();
     let found = blocking(shared, move |shared| {
-        PartitionDetail::of(&shared.cx, &name, index)
+        PartitionDetail::of(&shared.cx, &visitor, &name, index)
     })
     .await?;
     found.ok_or_else(|| ApiError::not_found(format!("partition {index} of {topic}")))
@@ -133,9 +142,12 @@ pub(super) async fn partition_detail(
 
 async fn partition(
     State(shared): State<Shared>,
+    visitor: Visitor,
     Named((topic, index)): Named<(String, i32)>,
 ) -> Answered<PartitionDetail> {
-    Ok(Json(partition_detail(&shared, topic, index).await?))
+    Ok(Json(
+        partition_detail(&shared, visitor, topic, index).await?,
+    ))
 }
 
 /// Messages; few are read at a time, so that visitors cannot keep the disk and the memory busy.
@@ -178,30 +190,36 @@ async fn read_messages(
 
 async fn list_groups(
     State(shared): State<Shared>,
+    visitor: Visitor,
     Asked(part): Asked<Part>,
 ) -> Json<Page<GroupView>> {
-    Json(group::list(&shared.cx, &part, false).await)
+    Json(group::list(&shared.cx, &visitor, &part, false).await)
 }
 
 async fn one_group(
     State(shared): State<Shared>,
+    visitor: Visitor,
     Named(name): Named<String>,
 ) -> Answered<GroupDetail> {
-    Ok(Json(GroupDetail::of(&shared.cx, &name).await?))
+    Ok(Json(GroupDetail::of(&shared.cx, &visitor, &name).await?))
 }
 
 async fn list_transactions(
     State(shared): State<Shared>,
+    visitor: Visitor,
     Asked(part): Asked<Part>,
 ) -> Answered<Page<TransactionView>> {
-    Ok(Json(transactions::list(&shared.cx, &part).await?))
+    Ok(Json(transactions::list(&shared.cx, &visitor, &part).await?))
 }
 
 async fn one_transaction(
     State(shared): State<Shared>,
+    visitor: Visitor,
     Named(id): Named<String>,
 ) -> Answered<TransactionDetail> {
-    Ok(Json(TransactionDetail::of(&shared.cx, &id).await?))
+    Ok(Json(
+        TransactionDetail::of(&shared.cx, &visitor, &id).await?,
+    ))
 }
 
 async fn commit_transaction(
@@ -209,7 +227,7 @@ async fn commit_transaction(
     Acting(actor): Acting,
     Named(id): Named<String>,
 ) -> Answered<Done> {
-    let done = actions::end_transaction(&shared.cx, actor, &id, Outcome::Commit);
+    let done = actions::end_transaction(&shared.cx, &actor, &id, Outcome::Commit);
     Ok(Json(done.await?))
 }
 
@@ -218,7 +236,7 @@ async fn abort_transaction(
     Acting(actor): Acting,
     Named(id): Named<String>,
 ) -> Answered<Done> {
-    let done = actions::end_transaction(&shared.cx, actor, &id, Outcome::Abort);
+    let done = actions::end_transaction(&shared.cx, &actor, &id, Outcome::Abort);
     Ok(Json(done.await?))
 }
 
@@ -228,12 +246,16 @@ async fn forget_decision(
     Named(id): Named<String>,
 ) -> Answered<Done> {
     Ok(Json(
-        actions::forget_decision(&shared.cx, actor, &id).await?,
+        actions::forget_decision(&shared.cx, &actor, &id).await?,
     ))
 }
 
-async fn clients(State(shared): State<Shared>, Asked(part): Asked<Part>) -> Json<ClientsView> {
-    Json(ClientsView::of(&shared.cx, &part))
+async fn clients(
+    State(shared): State<Shared>,
+    visitor: Visitor,
+    Asked(part): Asked<Part>,
+) -> Json<ClientsView> {
+    Json(ClientsView::of(&shared.cx, &visitor, &part))
 }
 
 async fn client(State(shared): State<Shared>, Named(number): Named<u64>) -> Answered<ClientDetail> {
@@ -255,9 +277,10 @@ async fn events(
 
 async fn history(
     State(shared): State<Shared>,
+    visitor: Visitor,
     Asked(asked): Asked<HistoryAsked>,
 ) -> Json<HistoryView> {
-    Json(HistoryView::of(&shared.cx, &asked))
+    Json(HistoryView::of(&shared.cx, &visitor, &asked))
 }
 
 async fn configuration(State(shared): State<Shared>) -> Json<ConfigurationView> {
@@ -283,7 +306,7 @@ async fn create_topic(
 ) -> Answered<Done> {
     let wanted = body(&headers, &bytes)?;
     Ok(Json(
-        actions::create_topic(&shared.cx, actor, &wanted).await?,
+        actions::create_topic(&shared.cx, &actor, &wanted).await?,
     ))
 }
 
@@ -292,7 +315,9 @@ async fn delete_topic(
     Acting(actor): Acting,
     Named(name): Named<String>,
 ) -> Answered<Done> {
-    Ok(Json(actions::delete_topic(&shared.cx, actor, &name).await?))
+    Ok(Json(
+        actions::delete_topic(&shared.cx, &actor, &name).await?,
+    ))
 }
 
 async fn alter_topic(
@@ -304,7 +329,7 @@ async fn alter_topic(
 ) -> Answered<Done> {
     let changes = body(&headers, &bytes)?;
     Ok(Json(
-        actions::alter_topic(&shared.cx, actor, &name, &changes).await?,
+        actions::alter_topic(&shared.cx, &actor, &name, &changes).await?,
     ))
 }
 
@@ -317,7 +342,7 @@ async fn add_partitions(
 ) -> Answered<Done> {
     let wanted = body(&headers, &bytes)?;
     Ok(Json(
-        actions::add_partitions(&shared.cx, actor, &name, &wanted).await?,
+        actions::add_partitions(&shared.cx, &actor, &name, &wanted).await?,
     ))
 }
 
@@ -326,7 +351,7 @@ async fn close_partition(
     Acting(actor): Acting,
     Named((topic, partition)): Named<(String, i32)>,
 ) -> Answered<Done> {
-    let done = actions::set_closed(&shared.cx, actor, &topic, partition, true);
+    let done = actions::set_closed(&shared.cx, &actor, &topic, partition, true);
     Ok(Json(done.await?))
 }
 
@@ -335,12 +360,12 @@ async fn open_partition(
     Acting(actor): Acting,
     Named((topic, partition)): Named<(String, i32)>,
 ) -> Answered<Done> {
-    let done = actions::set_closed(&shared.cx, actor, &topic, partition, false);
+    let done = actions::set_closed(&shared.cx, &actor, &topic, partition, false);
     Ok(Json(done.await?))
 }
 
 async fn reload(State(shared): State<Shared>, Acting(actor): Acting) -> Answered<ReloadView> {
-    Ok(Json(actions::reload(&shared.cx, actor).await?))
+    Ok(Json(actions::reload(&shared.cx, &actor).await?))
 }
 
 async fn reset_offsets(
@@ -352,7 +377,7 @@ async fn reset_offsets(
 ) -> Answered<ResetPlan> {
     let wanted = body(&headers, &bytes)?;
     Ok(Json(
-        offsets::reset(&shared.cx, actor, &name, &wanted).await?,
+        offsets::reset(&shared.cx, &actor, &name, &wanted).await?,
     ))
 }
 
@@ -361,7 +386,9 @@ async fn delete_group(
     Acting(actor): Acting,
     Named(name): Named<String>,
 ) -> Answered<Done> {
-    Ok(Json(actions::delete_group(&shared.cx, actor, &name).await?))
+    Ok(Json(
+        actions::delete_group(&shared.cx, &actor, &name).await?,
+    ))
 }
 
 /// The API's routes. `cookie` is the name of a session's.

@@ -74,6 +74,9 @@ impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let (status, word) = match refusal {
             Refusal::NoToken => (StatusCode::UNAUTHORIZED, "no_token"),
+            Refusal::NotKnown => (StatusCode::UNAUTHORIZED, "not_known"),
+            Refusal::WrongPassword => (StatusCode::UNAUTHORIZED, "wrong_password"),
+            Refusal::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_logins"),
             Refusal::WrongToken => (StatusCode::UNAUTHORIZED, "wrong_token"),
             Refusal::OtherSite => (StatusCode::FORBIDDEN, "other_site"),
         };

@@ -7,10 +7,10 @@ use axum::http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 
 use super::Shared;
-use super::access::WRONG_TOKEN_PAUSE;
-use super::actions;
+use super::access::{Refusal, WRONG_PAUSE};
 use super::errors::ApiError;
 use super::listener::Peer;
+use super::visitor::Visitor;
 
 /// What follows the `?`.
 pub(super) struct Asked<T>(pub(super) T);
@@ -41,19 +41,21 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Shared> for Named<T> {
 }
 
 /// A visitor who may act. Nothing of the body is read before that is known.
-pub(super) struct Acting(pub(super) actions::Actor);
+pub(super) struct Acting(pub(super) Visitor);
 
 impl FromRequestParts<Shared> for Acting {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, ApiError> {
-        let peer = Peer::of(parts);
-        if let Err(refusal) = shared.access.check_action(&parts.headers, None) {
-            tracing::warn!(%peer, path = parts.uri.path(), %refusal, "an action was refused on the dashboard");
-            tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
-            return Err(refusal.into());
+        let Ok(visitor) = Visitor::from_request_parts(parts, shared).await;
+        if !visitor.is_known() {
+            let peer = Peer::of(parts);
+            tracing::warn!(%peer, path = parts.uri.path(), "an action was refused on the dashboard");
+            tokio::time::sleep(WRONG_PAUSE).await;
+            return Err(Refusal::NoToken.into());
         }
-        Ok(Self(actions::Actor(peer)))
+        visitor.audit_action(&shared.cx, parts).await;
+        Ok(Self(visitor))
     }
 }
 

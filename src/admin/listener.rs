@@ -1,5 +1,6 @@
 //! The dashboard's connections: a bounded number, and none that is silent for long, so that visitors cannot use up what
-//! the clients' connections need.
+//! the clients' connections need. Where the port has TLS, a connection comes to its requests after a handshake, which counts
+//! as a connection and has the deadline of those of clients; who speaks plain HTTP there is told so.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -7,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,7 +19,12 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
+use tokio_rustls::TlsAcceptor;
+
+use crate::api;
+use crate::security::ServerTls;
 
 /// A connection on which nothing comes and goes for this long is closed. Event streams say something more often.
 const IDLE_MAX: Duration = Duration::from_secs(60);
@@ -29,19 +36,47 @@ const REFUSALS_MAX: usize = 16;
 /// closing before all was read would take it away.
 const REFUSAL_WAIT: Duration = Duration::from_secs(1);
 const REFUSAL_BYTES_MAX: usize = 16 * 1024;
-const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 57\r\nRetry-After: 5\r\nConnection: close\r\n\r\n\
     too many connections: see dashboard.http.max.connections\n";
+/// What who speaks plain HTTP on a port with TLS is told.
+const NEEDS_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 55\r\nConnection: close\r\n\r\n\
+    this port has TLS: ask for it with https:// before it.\n";
+/// What a client that begins a handshake sends first (RFC 8446, 5.1).
+const HANDSHAKE: u8 = 22;
+
+/// A connection to the port, of either kind.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// What the port's connections have in common.
+pub(super) struct Settings {
+    /// The broker.
+    pub(super) cx: Arc<api::Context>,
+    /// At most so many at a time.
+    pub(super) connections_max: usize,
+    /// There where they are encrypted.
+    pub(super) tls: Option<Arc<ServerTls>>,
+}
 
 /// A listener that answers what is above its limit with 503. One address has half of the permits at most, so that it cannot
 /// keep others from looking whether the broker lives.
 pub(super) struct Limited {
     listener: TcpListener,
+    cx: Arc<api::Context>,
+    tls: Option<Arc<ServerTls>>,
     permits: Arc<Semaphore>,
     per_address_max: usize,
     addresses: Addresses,
     refusals: Arc<Semaphore>,
+    /// Connections on their way to their first request.
+    handshakes: JoinSet<Option<(Accepted, SocketAddr)>>,
 }
+
+/// A connection whose requests can be read.
+type Accepted = Visitor<Box<dyn Stream>>;
 
 /// How many connections each address has.
 type Addresses = Arc<Mutex<HashMap<IpAddr, usize>>>;
@@ -66,16 +101,50 @@ impl Drop for ConnectionPermit {
 }
 
 impl Limited {
-    /// At most `connections_max` at a time.
-    pub(super) fn new(listener: TcpListener, connections_max: usize) -> Self {
-        let connections_max = connections_max.min(Semaphore::MAX_PERMITS);
+    pub(super) fn new(listener: TcpListener, settings: Settings) -> Self {
+        let connections_max = settings.connections_max.min(Semaphore::MAX_PERMITS);
         Self {
             listener,
+            cx: settings.cx,
+            tls: settings.tls,
             permits: Arc::new(Semaphore::new(connections_max)),
             per_address_max: connections_max.div_ceil(2),
             addresses: Addresses::default(),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
+            handshakes: JoinSet::new(),
         }
+    }
+
+    fn acceptor(&self) -> Option<TlsAcceptor> {
+        let tls = self.tls.as_ref()?;
+        Some(TlsAcceptor::from(tls.config()))
+    }
+
+    /// Takes a connection in: at once, or after its handshake.
+    fn begin(&mut self, stream: TcpStream, peer: SocketAddr) -> Option<Accepted> {
+        let Some(permit) = self.permit(peer.ip()) else {
+            self.refuse(stream, peer);
+            return None;
+        };
+        let Some(acceptor) = self.acceptor() else {
+            return Some(Visitor::new(Box::new(stream), Some(permit), IDLE_MAX));
+        };
+        let cx = self.cx.clone();
+        self.handshakes.spawn(async move {
+            let ms = cx.config.load().number("authentication.timeout.ms");
+            let in_time = Duration::from_millis(ms.unsigned_abs());
+            let established = tokio::time::timeout(in_time, establish(stream, acceptor)).await;
+            match established.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Ok(stream) => Some((Visitor::new(stream, Some(permit), IDLE_MAX), peer)),
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "dashboard: the connection was not established");
+                    let failed = &cx.metrics.handshakes_failed;
+                    failed.fetch_add(1, Ordering::Relaxed);
+                    None
+                }
+            }
+        });
+        None
     }
 
     /// Says that there are too many.
@@ -84,9 +153,16 @@ impl Limited {
         let Ok(permit) = self.refusals.clone().try_acquire_owned() else {
             return;
         };
+        let acceptor = self.acceptor();
+        let told = async move {
+            match acceptor {
+                None => tell(stream, TOO_MANY).await,
+                Some(acceptor) => tell(establish(stream, acceptor).await?, TOO_MANY).await,
+            }
+        };
         tokio::spawn(async move {
             // Whoever is gone or too slow hears nothing.
-            let _ = tokio::time::timeout(REFUSAL_WAIT, tell_refusal(stream)).await;
+            let _ = tokio::time::timeout(REFUSAL_WAIT, told).await;
             drop(permit);
         });
     }
@@ -107,14 +183,29 @@ impl Limited {
     }
 }
 
-async fn tell_refusal(mut stream: TcpStream) -> io::Result<()> {
+/// Does the handshake; who does not begin one is told what is missing.
+async fn establish(stream: TcpStream, acceptor: TlsAcceptor) -> io::Result<Box<dyn Stream>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE {
+        let told = tokio::time::timeout(REFUSAL_WAIT, tell(stream, NEEDS_TLS));
+        let _ = told.await;
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "no handshake of TLS",
+        ));
+    }
+    Ok(Box::new(acceptor.accept(stream).await?))
+}
+
+/// Answers one request without looking at it.
+async fn tell(mut stream: impl Stream, answer: &[u8]) -> io::Result<()> {
     let mut request = Vec::new();
     while !request.windows(4).any(|four| four == b"\r\n\r\n") {
         if request.len() > REFUSAL_BYTES_MAX || stream.read_buf(&mut request).await? == 0 {
             return Ok(());
         }
     }
-    stream.write_all(REFUSAL).await?;
+    stream.write_all(answer).await?;
     stream.shutdown().await?;
     let mut rest = stream.take(REFUSAL_BYTES_MAX as u64);
     tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
@@ -140,19 +231,25 @@ impl Connected<IncomingStream<'_, Limited>> for Peer {
 }
 
 impl axum::serve::Listener for Limited {
-    type Io = Visitor<TcpStream>;
+    type Io = Accepted;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
-            match self.listener.accept().await {
-                Ok((stream, peer)) => match self.permit(peer.ip()) {
-                    Some(permit) => return (Visitor::new(stream, Some(permit), IDLE_MAX), peer),
-                    None => self.refuse(stream, peer),
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, peer)) => if let Some(accepted) = self.begin(stream, peer) {
+                        return (accepted, peer);
+                    },
+                    Err(error) => {
+                        tracing::warn!(%error, "dashboard: cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
                 },
-                Err(error) => {
-                    tracing::warn!(%error, "dashboard: cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                Some(done) = self.handshakes.join_next(), if !self.handshakes.is_empty() => {
+                    if let Ok(Some(established)) = done {
+                        return established;
+                    }
                 }
             }
         }
@@ -234,9 +331,11 @@ mod tests {
 
     #[test]
     fn a_refusal_has_the_length_that_it_says() {
-        let text = std::str::from_utf8(REFUSAL).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
+        for refusal in [TOO_MANY, NEEDS_TLS] {
+            let text = std::str::from_utf8(refusal).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
+        }
     }
 
     #[tokio::test]

@@ -18,6 +18,9 @@ use super::Shared;
 use super::errors::ApiError;
 use super::meter::Reading;
 use super::views::broker::RatesView;
+use super::visitor::Visitor;
+use crate::api::Resource;
+use crate::security::Operation;
 
 /// Viewers at a time.
 const VIEWERS_MAX: usize = 32;
@@ -49,9 +52,15 @@ pub(super) struct LiveView {
     groups: Option<BTreeMap<String, f64>>,
 }
 
+/// What is sent, for those who may see all of it as text already.
+struct Told {
+    view: LiveView,
+    text: String,
+}
+
 /// Viewers and their producer.
 pub(super) struct Live {
-    values: broadcast::Sender<Arc<str>>,
+    values: broadcast::Sender<Arc<Told>>,
     runs: AtomicBool,
 }
 
@@ -65,7 +74,7 @@ impl Default for Live {
 }
 
 /// `/api/live`: a stream of [`LiveView`], one a second.
-pub(super) async fn serve(State(shared): State<Shared>) -> Response {
+pub(super) async fn serve(State(shared): State<Shared>, visitor: Visitor) -> Response {
     let live = &shared.live;
     if live.values.receiver_count() >= VIEWERS_MAX {
         return ApiError::busy("too many viewers look already").into_response();
@@ -74,12 +83,14 @@ pub(super) async fn serve(State(shared): State<Shared>) -> Response {
     if !live.runs.swap(true, Ordering::AcqRel) {
         tokio::spawn(produce(shared.clone()));
     }
-    let events = stream::unfold(values, |mut values| async move {
+    let viewer = (values, shared.clone(), visitor);
+    let events = stream::unfold(viewer, |(mut values, shared, visitor)| async move {
         loop {
             match values.recv().await {
-                Ok(value) => {
-                    let event = Ok::<_, Infallible>(Event::default().data(&*value));
-                    return Some((event, values));
+                Ok(told) => {
+                    let text = text_for(&shared, &visitor, &told)?;
+                    let event = Ok::<_, Infallible>(Event::default().data(text));
+                    return Some((event, (values, shared, visitor)));
                 }
                 // A viewer that is slow misses values.
                 Err(broadcast::error::RecvError::Lagged(_)) => {}
@@ -89,6 +100,26 @@ pub(super) async fn serve(State(shared): State<Shared>) -> Response {
     });
     let alive = KeepAlive::default();
     Sse::new(events).keep_alive(alive).into_response()
+}
+
+/// What a viewer is sent: of topics and groups those that it may see. Nothing more once it may not look, or is not who it
+/// was.
+fn text_for(shared: &Shared, visitor: &Visitor, told: &Told) -> Option<String> {
+    let cx = &shared.cx;
+    let may = shared.access.is_still(visitor.known())
+        && visitor.may(cx, Operation::Describe, Resource::Cluster);
+    match may {
+        false => None,
+        true if visitor.may_all(cx) => Some(told.text.clone()),
+        true => {
+            let mut view = told.view.clone();
+            view.topics.retain(|topic, _| visitor.sees_topic(cx, topic));
+            if let Some(groups) = &mut view.groups {
+                groups.retain(|group, _| visitor.sees_group(cx, group));
+            }
+            serde_json::to_string(&view).ok()
+        }
+    }
 }
 
 async fn produce(shared: Shared) {
@@ -116,9 +147,9 @@ async fn produce(shared: Shared) {
         {
             let with_lags = count % LAGS_EVERY == 0;
             count += 1;
-            let value = value(&shared, now, &then, with_lags).await;
-            if let Ok(text) = serde_json::to_string(&value) {
-                let _ = shared.live.values.send(text.into());
+            let view = value(&shared, now, &then, with_lags).await;
+            if let Ok(text) = serde_json::to_string(&view) {
+                let _ = shared.live.values.send(Arc::new(Told { view, text }));
             }
         }
     }

@@ -1,7 +1,8 @@
 //! The dashboard port: pages for people, the same as JSON, metrics, health.
 //!
 //! - `/`, and the pages that it leads to ([`pages`]); the same data as JSON under `/api` ([`api`]), described by
-//!   `/api/openapi.json`. What changes something needs the token ([`access`]).
+//!   `/api/openapi.json`. Who visits is found out by [`access`], what each page and each action needs stands in [`rights`],
+//!   and [`guard`] asks for it.
 //! - `/healthz`: 200 while the process serves at all; 503 when a thread or a task that it needs has ended by a bug, so
 //!   that it must be started anew.
 //! - `/readyz`: 200 when clients are answered; 503 with a reason while starting, draining, or with partitions
@@ -11,11 +12,13 @@
 mod access;
 mod actions;
 mod api;
+mod attempts;
 mod blocking;
 mod definitions;
 mod errors;
 mod exposition;
 mod extract;
+mod guard;
 mod listener;
 mod live;
 mod lookout;
@@ -26,9 +29,12 @@ mod operation;
 mod pages;
 mod process;
 mod remote;
+mod rights;
+mod sessions;
 mod status;
 mod tree;
 mod views;
+mod visitor;
 mod wire;
 
 use std::net::SocketAddr;
@@ -37,10 +43,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::middleware;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -49,8 +55,9 @@ use tokio::task::JoinHandle;
 use crate::api::Context;
 use crate::config::Config;
 use crate::meta::SessionState;
+use crate::security::ServerTls;
 
-pub use access::TokenSource;
+pub use access::{TokenSource, token_of};
 pub use definitions::{Definition, METRICS, MetricKind};
 
 /// Visitors whose messages are read at a time; each may need tens of MiB.
@@ -64,11 +71,13 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 pub struct Bound {
     listener: TcpListener,
     connections_max: usize,
+    tls: Option<Arc<ServerTls>>,
 }
 
 /// The dashboard while it serves.
 pub struct Admin {
     address: Option<SocketAddr>,
+    has_tls: bool,
     ready: Arc<AtomicBool>,
     token: (String, TokenSource),
     tasks: [JoinHandle<()>; 2],
@@ -86,8 +95,8 @@ struct Shared {
 }
 
 impl Admin {
-    /// Binds the port; nothing is answered yet.
-    pub async fn bind(config: &Config) -> std::io::Result<Bound> {
+    /// Binds the port, which has TLS where there are certificates; nothing is answered yet.
+    pub async fn bind(config: &Config, tls: Option<Arc<ServerTls>>) -> std::io::Result<Bound> {
         let port = config.number("dashboard.http.port") as u16;
         let host = match config.text("dashboard.http.host") {
             "" => config.text("host.name"),
@@ -109,12 +118,19 @@ impl Admin {
         Ok(Bound {
             listener: bound.map_err(named)?,
             connections_max: config.number("dashboard.http.max.connections") as usize,
+            tls,
         })
     }
 
     /// Where it is served.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// The same for a browser.
+    pub fn url(&self) -> Option<String> {
+        let scheme = if self.has_tls { "https" } else { "http" };
+        Some(format!("{scheme}://{}", self.address?))
     }
 
     /// The token that actions need, and where it came from.
@@ -137,9 +153,15 @@ impl Bound {
     /// Begins to answer.
     pub fn serve(self, cx: Arc<Context>) -> std::io::Result<Admin> {
         let address = self.listener.local_addr().ok();
+        let has_tls = self.tls.is_some();
         let cluster_id = &cx.cluster.image().cluster_id;
         let cookie = access::cookie_of(cluster_id, cx.cluster.broker_id());
-        let access = Arc::new(access::Access::open(&cx.config.load(), cookie.clone())?);
+        let parts = access::AccessParts {
+            cookie: cookie.clone(),
+            has_tls,
+            users: Some(cx.users.clone()),
+        };
+        let access = Arc::new(access::Access::open(&cx.config.load(), parts)?);
         let shared = Shared {
             access: access.clone(),
             ready: Arc::new(AtomicBool::new(true)),
@@ -149,7 +171,12 @@ impl Bound {
             cx,
         };
         let lookout = lookout::watch(shared.cx.clone(), shared.rates.clone());
-        let listener = listener::Limited::new(self.listener, self.connections_max);
+        let settings = listener::Settings {
+            cx: shared.cx.clone(),
+            connections_max: self.connections_max,
+            tls: self.tls,
+        };
+        let listener = listener::Limited::new(self.listener, settings);
         let router =
             router(&shared, &cookie).into_make_service_with_connect_info::<listener::Peer>();
         let serve = tokio::spawn(async move {
@@ -159,6 +186,7 @@ impl Bound {
         });
         Ok(Admin {
             address,
+            has_tls,
             ready: shared.ready,
             token: (access.token().to_owned(), access.source),
             tasks: [serve, tokio::spawn(lookout)],
@@ -170,7 +198,7 @@ fn router(shared: &Shared, cookie: &str) -> Router {
     let guarded = Router::new()
         .merge(pages::router())
         .merge(api::router(cookie));
-    let guarded = guarded.layer(middleware::from_fn_with_state(shared.clone(), guard));
+    let guarded = guarded.layer(middleware::from_fn_with_state(shared.clone(), guard::guard));
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -178,43 +206,6 @@ fn router(shared: &Shared, cookie: &str) -> Router {
         .merge(guarded)
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(shared.clone())
-}
-
-/// Who may not read is sent to log in; every answer says what a browser may do with it.
-async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let is_open = path == "/login" || path.starts_with("/assets/");
-    let refused = match is_open {
-        true => None,
-        false => shared.access.check_reading(request.headers()).err(),
-    };
-    if matches!(refused, Some(access::Refusal::WrongToken)) {
-        tokio::time::sleep(access::WRONG_TOKEN_PAUSE).await;
-    }
-    let mut response = match refused {
-        Some(refusal) if path.starts_with("/api") => {
-            errors::ApiError::from(refusal).into_response()
-        }
-        Some(_) => pages::refuse(&shared, &request.into_parts().0),
-        None if path.starts_with("/api") => next.run(request).await,
-        None => {
-            let (parts, body) = request.into_parts();
-            let asked = parts.clone();
-            let response = next.run(Request::from_parts(parts, body)).await;
-            let error = response.extensions().get::<errors::ApiError>().cloned();
-            match error {
-                None => response,
-                Some(error) => {
-                    let mut page = pages::explain(&shared, &asked, error);
-                    let allow = response.headers().get(header::ALLOW);
-                    allow.map(|allow| page.headers_mut().insert(header::ALLOW, allow.clone()));
-                    page
-                }
-            }
-        }
-    };
-    pages::guard(response.headers_mut());
-    response
 }
 
 async fn healthz(State(shared): State<Shared>) -> (StatusCode, String) {

@@ -17,10 +17,13 @@ use metaq_protocol::protocol::StrBytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::actions::{Actor, coordinator_of, named, outcome, tell, text};
+use super::actions::{coordinator_of, named, outcome, tell, text};
 use super::errors::ApiError;
+use super::rights;
+use super::visitor::Visitor;
 use super::wire::ask_broker;
-use crate::api::Context;
+use crate::api::{Context, Resource};
+use crate::security::Operation;
 
 /// Where a group shall go on in a topic.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -64,10 +67,13 @@ pub(super) struct PlannedOffset {
 /// Sets where a group without members goes on, or tells where it would.
 pub(super) async fn reset(
     cx: &Arc<Context>,
-    actor: Actor,
+    actor: &Visitor,
     group: &str,
     wanted: &ResetOffsets,
 ) -> Result<ResetPlan, ApiError> {
+    // As a commit asks for it; other brokers, which are asked for the rest, do not know who asks.
+    let topic = Resource::Topic(&wanted.topic);
+    rights::require(cx, actor, Operation::Read, topic)?;
     let image = cx.cluster.image();
     let Some(topic) = image.topic(&wanted.topic).cloned() else {
         return Err(ApiError::not_found(format!("topic {}", wanted.topic)));
@@ -120,7 +126,7 @@ pub(super) async fn reset(
 
 async fn committed(
     cx: &Arc<Context>,
-    actor: Actor,
+    actor: &Visitor,
     group: &str,
     topic: &str,
     partitions: &[i32],
@@ -131,7 +137,7 @@ async fn committed(
     let request = OffsetFetchRequest::default()
         .with_group_id(GroupId(text(group)))
         .with_topics(Some(vec![asked]));
-    let response = ask_broker(cx, actor.0, coordinator_of(cx, group), 7, &request).await?;
+    let response = ask_broker(cx, actor.session(), coordinator_of(cx, group), 7, &request).await?;
     outcome(response.error_code, None)?;
     let found = response.topics.iter().flat_map(|topic| &topic.partitions);
     let found = found.filter(|partition| partition.committed_offset >= 0);
@@ -142,7 +148,7 @@ async fn committed(
 
 async fn commit(
     cx: &Arc<Context>,
-    actor: Actor,
+    actor: &Visitor,
     group: &str,
     topic: &str,
     planned: &[PlannedOffset],
@@ -161,7 +167,7 @@ async fn commit(
         .with_group_id(GroupId(text(group)))
         .with_generation_id_or_member_epoch(-1)
         .with_topics(vec![topic]);
-    let response = ask_broker(cx, actor.0, coordinator_of(cx, group), 8, &request).await?;
+    let response = ask_broker(cx, actor.session(), coordinator_of(cx, group), 8, &request).await?;
     for partition in response.topics.iter().flat_map(|topic| &topic.partitions) {
         if partition.error_code == ResponseError::UnknownMemberId.code() {
             let message =
@@ -180,7 +186,7 @@ async fn commit(
 /// A partition whose new offset is looked for.
 struct Target<'a> {
     cx: &'a Arc<Context>,
-    actor: Actor,
+    actor: &'a Visitor,
     topic: &'a str,
     index: i32,
     leader: i32,
@@ -228,7 +234,7 @@ impl Target<'_> {
         let request = ListOffsetsRequest::default()
             .with_replica_id(BrokerId(-1))
             .with_topics(vec![topic]);
-        let response = ask_broker(self.cx, self.actor.0, self.leader, 7, &request).await?;
+        let response = ask_broker(self.cx, self.actor.session(), self.leader, 7, &request).await?;
         let found = response
             .topics
             .iter()

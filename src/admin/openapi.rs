@@ -35,7 +35,8 @@ pub(super) fn document(operations: &[Operation], cookie: &str) -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "description": "What the dashboard shows, as JSON, and what can be done there. Times are ms since 1970, sizes bytes. \
                 Errors are {error, message}. What changes something needs the token that metaq start printed or \
-                dashboard.token sets.",
+                dashboard.token sets, or, where clients have to say who they are, a user with the rights that Kafka's \
+                APIs would ask for; then reading does too.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
@@ -45,6 +46,7 @@ pub(super) fn document(operations: &[Operation], cookie: &str) -> Value {
             "schemas": generator.take_definitions(true),
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer"},
+                "user": {"type": "http", "scheme": "basic"},
                 "session": {"type": "apiKey", "in": "cookie", "name": cookie},
             },
         },
@@ -85,8 +87,8 @@ fn describe(operation: &Operation, generator: &mut SchemaGenerator, error: &Sche
         "parameters": parameters,
         "responses": responses,
         "security": match operation.acts {
-            true => json!([{"token": []}, {"session": []}]),
-            false => json!([{}, {"token": []}, {"session": []}]),
+            true => json!([{"token": []}, {"user": []}, {"session": []}]),
+            false => json!([{}, {"token": []}, {"user": []}, {"session": []}]),
         },
     });
     if let (Some(body), Some(fields)) = (operation.body, described.as_object_mut()) {
@@ -101,10 +103,10 @@ fn describe(operation: &Operation, generator: &mut SchemaGenerator, error: &Sche
 fn statuses(operation: &Operation) -> &'static [&'static str] {
     match (operation.acts, operation.body.is_some()) {
         (true, true) => &[
-            "400", "401", "403", "404", "409", "413", "415", "421", "503",
+            "400", "401", "403", "404", "409", "413", "415", "421", "429", "503",
         ],
-        (true, false) => &["400", "401", "403", "404", "409", "421", "503"],
-        (false, _) => &["400", "401", "404", "421", "503"],
+        (true, false) => &["400", "401", "403", "404", "409", "421", "429", "503"],
+        (false, _) => &["400", "401", "403", "404", "421", "429", "503"],
     }
 }
 

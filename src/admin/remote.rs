@@ -9,9 +9,10 @@ use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use metaq_protocol::messages::{BrokerId, ListOffsetsRequest, TopicName};
 use metaq_protocol::protocol::StrBytes;
 
-use super::wire::ask_broker;
+use super::wire::{ask_broker, own_session};
 use crate::api::Context;
 use crate::group::GroupSurvey;
+use crate::session::ListenerInfo;
 
 /// A broker that does not answer within this is left out.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -94,8 +95,9 @@ async fn ask_one(
     let request = ListOffsetsRequest::default()
         .with_replica_id(BrokerId(-1))
         .with_topics(topics.into_iter().map(topic).collect());
-    let peer = ([127, 0, 0, 1], 0).into();
-    let asked = ask_broker(cx, peer, leader, VERSION, &request);
+    let listener = Arc::new(ListenerInfo::plaintext());
+    let session = own_session(listener, ([127, 0, 0, 1], 0).into());
+    let asked = ask_broker(cx, &session, leader, VERSION, &request);
     let Ok(Ok(answer)) = tokio::time::timeout(ANSWER_MAX, asked).await else {
         return Vec::new();
     };

@@ -12,7 +12,8 @@ use tokio::sync::broadcast::error::RecvError;
 use super::Shared;
 use super::errors::ApiError;
 use super::extract::{Asked as AskedFor, Named};
-use crate::meta::{Change, MetaStore, ShownNode, paths};
+use super::visitor::Visitor;
+use crate::meta::{Change, ShownNode, paths};
 
 /// What follows the `?`.
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
@@ -30,6 +31,7 @@ fn top() -> String {
 /// one a line, or `*` where anything may have changed.
 pub(super) async fn serve(
     State(shared): State<Shared>,
+    visitor: Visitor,
     Named(what): Named<String>,
     AskedFor(Asked { path }): AskedFor<Asked>,
 ) -> Response {
@@ -52,7 +54,7 @@ pub(super) async fn serve(
                 .map(|(path, node)| ShownNode::new(path, &node));
             axum::Json(shown.collect::<Vec<_>>()).into_response()
         }),
-        "watch" => return watch(meta, path),
+        "watch" => return watch(&shared, visitor, path),
         _ => {
             return ApiError::not_found("such question; ask get, ls, tree or watch")
                 .into_response();
@@ -61,8 +63,15 @@ pub(super) async fn serve(
     answer.unwrap_or_else(|error| ApiError::failed(error).into_response())
 }
 
-fn watch(meta: &MetaStore, below: String) -> Response {
-    let events = stream::unfold((meta.watch(), below), |(mut changes, below)| async move {
+fn watch(shared: &Shared, visitor: Visitor, below: String) -> Response {
+    let changes = shared.cx.cluster.meta().watch();
+    // Until the visitor may not look any more, or is not who it was.
+    let access = (shared.clone(), visitor);
+    let may = |(shared, visitor): &(Shared, Visitor)| {
+        shared.access.is_still(visitor.known()) && visitor.may_all(&shared.cx)
+    };
+    let watched = (changes, below, access);
+    let events = stream::unfold(watched, move |(mut changes, below, access)| async move {
         loop {
             let line = match changes.recv().await {
                 Ok(Change::Paths(paths)) => {
@@ -75,8 +84,9 @@ fn watch(meta: &MetaStore, below: String) -> Response {
                 Err(RecvError::Closed) => return None,
             };
             if !line.is_empty() {
+                may(&access).then_some(())?;
                 let event = Ok::<_, Infallible>(Event::default().data(line));
-                return Some((event, (changes, below)));
+                return Some((event, (changes, below, access)));
             }
         }
     });

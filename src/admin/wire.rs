@@ -2,7 +2,7 @@
 //! client's request, to the controller or the coordinator.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,35 +14,31 @@ use crate::api::{self, Body, Caller, Context, Piece, Stage};
 use crate::observe::Client;
 use crate::principal::Principal;
 use crate::security::SUPER_KIND;
-use crate::session::{ListenerInfo, SecurityProtocol, Session};
+use crate::session::{ListenerInfo, Session};
 
 /// What the dashboard calls itself.
-const NAME: &str = "metaq-dashboard";
+pub(super) const NAME: &str = "metaq-dashboard";
 
 /// How long another broker may take.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
-/// The listener of those who ask by the dashboard.
-static LISTENER: LazyLock<Arc<ListenerInfo>> =
-    LazyLock::new(|| Arc::new(ListenerInfo::new("DASHBOARD", SecurityProtocol::Plaintext)));
-
-/// The dashboard asks for its own permission, its token, and is above access control lists.
-fn session_of(peer: SocketAddr) -> Arc<Session> {
+/// The dashboard itself, for what it shows to everybody and for who has its token: it is above access control lists.
+pub(super) fn own_session(listener: Arc<ListenerInfo>, peer: SocketAddr) -> Arc<Session> {
     let client = Arc::new(Client::without_connection(peer, NAME));
     let principal = Principal::new(SUPER_KIND, NAME);
-    Arc::new(Session::of_principal(LISTENER.clone(), client, principal))
+    Arc::new(Session::of_principal(listener, client, principal))
 }
 
-/// Asks this broker for a visitor.
+/// Asks this broker for a visitor, who is asked for its rights as a client is.
 pub(super) async fn ask<R: Request>(
     cx: &Arc<Context>,
-    peer: SocketAddr,
+    session: &Arc<Session>,
     version: i16,
     request: &R,
 ) -> Result<R::Response, ApiError> {
     let framed = frame::encode_request(version, 1, NAME, request).map_err(ApiError::failed)?;
     let frame = frame::parse_request(framed.slice(4..)).map_err(ApiError::failed)?;
-    let caller = Caller::of(session_of(peer), &frame);
+    let caller = Caller::of(session.clone(), &frame);
     let answer = api::start(cx, caller, frame, Stage::free())
         .await
         .map_err(ApiError::failed)?;
@@ -58,16 +54,17 @@ pub(super) async fn ask<R: Request>(
     decode::<R>(version, whole.freeze())
 }
 
-/// Asks the broker of that number, which may be this one.
+/// Asks the broker of that number, which may be this one. Another one is asked by this broker itself: what the visitor may do
+/// has to be known before.
 pub(super) async fn ask_broker<R: Request>(
     cx: &Arc<Context>,
-    peer: SocketAddr,
+    session: &Arc<Session>,
     broker: i32,
     version: i16,
     request: &R,
 ) -> Result<R::Response, ApiError> {
     if broker == cx.cluster.broker_id() {
-        return ask(cx, peer, version, request).await;
+        return ask(cx, session, version, request).await;
     }
     let image = cx.cluster.image();
     let Some(other) = image.brokers.get(&broker) else {

@@ -17,10 +17,14 @@ use crate::session::Session;
 
 /// What something is done to.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Resource<'a> {
+pub enum Resource<'a> {
+    /// A topic, by its name.
     Topic(&'a str),
+    /// A group, by its id.
     Group(&'a str),
+    /// The cluster itself.
     Cluster,
+    /// A transactional id.
     TransactionalId(&'a str),
     /// By its id.
     DelegationToken(&'a str),
@@ -123,6 +127,23 @@ pub(super) fn is_permitted_some(
     let who = (caller.session.principal(), caller.session.peer_ip());
     cx.cluster
         .with_acls(|acls| authorizer.allows_some(acls, who, operation, kind))
+}
+
+/// Whether a principal has a right that is asked for by none of the APIs, such as those of the dashboard's pages, which have a
+/// table of their own.
+pub fn has_right(
+    cx: &Context,
+    session: &Session,
+    operation: Operation,
+    resource: Resource<'_>,
+) -> bool {
+    allows(cx, session, operation, resource)
+}
+
+/// Whether a principal may do everything: a super user, or anybody where there is no authorizer.
+pub fn has_all_rights(cx: &Context, session: &Session) -> bool {
+    let authorizer = cx.authorizer.as_ref();
+    authorizer.is_none_or(|authorizer| authorizer.is_super(session.principal()))
 }
 
 #[inline]

@@ -139,6 +139,7 @@ use reply::{Reply, Throttled};
 pub use admission::{expects_token, refusal, take_token};
 pub use alter_partition::alter_partitions_here;
 pub use api_versions::unsupported_version;
+pub use authorize::{Resource, has_all_rights, has_right};
 pub use charge::charge_sending;
 pub use context::{Caller, Context, wire_name as error_name};
 pub use describe_share_group_offsets::share_starts;

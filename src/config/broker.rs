@@ -193,14 +193,14 @@ const OWN_KEYS: &[BrokerKey] = &[
         None,
         Kind::Text,
         "",
-        "The token that actions on the dashboard need; empty: `metaq start` makes one, keeps it in the file dashboard.token of the first data directory, and prints it."
+        "The token that actions on the dashboard need, where no user has the right to them; empty: `metaq start` makes one, keeps it in the file dashboard.token of the first data directory, and prints it."
     ),
     key!(
         "dashboard.read.token",
         None,
         Kind::Bool,
         "false",
-        "Whether reading the dashboard and its API needs the token too; /healthz, /readyz and /metrics never do."
+        "Whether reading the dashboard and its API needs the token too; /healthz, /readyz and /metrics never do. Where clients have to say who they are, reading needs the token or a user in any case."
     ),
     key!(
         "accept.publish",

@@ -185,6 +185,9 @@ impl Config {
         let listed = listed.filter_map(|listener| listener.trim().split_once("://"));
         let names = listed.map(|(name, _)| name);
         let sections = self.listeners.iter().map(|section| section.name.as_str());
+        // The listener that is there where none is named.
+        let unnamed = self.text("listeners").is_empty() && self.listeners.is_empty();
+        let sections = sections.chain(unnamed.then_some("PLAINTEXT"));
         let is_secured = |name: &str| {
             let protocol = self.listener_protocol(name).unwrap_or_default();
             protocol != "PLAINTEXT"

@@ -165,6 +165,34 @@ pub(super) const SECURITY_KEYS: &[BrokerKey] = &[
         "https: another broker's certificate must be for the name that was connected to. Empty: any certificate of the authorities will do."
     ),
     key!(
+        "dashboard.tls",
+        None,
+        Kind::Bool,
+        "false",
+        "Whether the dashboard's port has TLS: it is https then, and nothing else."
+    ),
+    key!(
+        "dashboard.tls.certificate",
+        None,
+        Kind::Text,
+        "",
+        "PEM file with the dashboard's certificate and those between it and the authority. Empty: certificate and key of the first listener with TLS, or without one those that are set for all. Read again when it changes."
+    ),
+    key!(
+        "dashboard.tls.key",
+        None,
+        Kind::Text,
+        "",
+        "PEM file with that certificate's private key, not encrypted."
+    ),
+    key!(
+        "dashboard.session.idle.ms",
+        None,
+        Kind::Long(1000, i64::MAX),
+        "3600000",
+        "A visitor who logged in on the dashboard and asks for nothing for this long has to log in again, ms; after 12 hours everybody has to."
+    ),
+    key!(
         "sasl.enabled.mechanisms",
         None,
         Kind::List(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]),

@@ -28,7 +28,9 @@ pub use distinguished_name::subject;
 pub use filter::{Filter, Wanted, WantedKind};
 pub use host::{HostError, HostPattern};
 pub use principal_mapping::{MappingError, PrincipalMapping};
-pub use sasl::{Authenticated, Exchange, Failure, Mechanism, Progress, Proof, TokenLogin, Users};
+pub use sasl::{
+    Authenticated, Exchange, Failure, Mechanism, Progress, Proof, TokenLogin, Users, is_password_of,
+};
 pub use sasl_client::{SaslClient, SaslIdentity};
 pub use scram::{
     Credential, ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERATIONS_MIN, ScramMechanism, random_bytes,

@@ -433,27 +433,35 @@ impl Password {
     }
 }
 
-/// Looks whether a password is right, by whichever credential is kept. It takes as long for a user who is not known.
+/// Whether a password is a user's, by whichever credential is kept. It takes as long for a user who is not known:
+/// milliseconds.
+pub fn is_password_of(users: &dyn Users, user: &str, password: &str) -> bool {
+    if user.len() > PLAIN_BYTES_MAX || password.len() > PLAIN_BYTES_MAX {
+        return false;
+    }
+    let mut mechanisms = ScramMechanism::ALL.into_iter();
+    let found = mechanisms.find_map(|mechanism| {
+        let credential = users.credential(user, mechanism)?;
+        Some((mechanism, credential))
+    });
+    match found {
+        Some((mechanism, credential)) => users.is_of_password(mechanism, &credential, password),
+        None => {
+            let mechanism = ScramMechanism::Sha256;
+            Credential::of_nobody(mechanism, users.secret(), user)
+                .is_of_password(mechanism, password)
+        }
+    }
+}
+
+/// Looks whether the password of a message of PLAIN is right.
 fn plain(asked: Password, users: &dyn Users) -> Result<Progress, Failure> {
     let Password {
         user,
         password,
         is_other,
     } = asked;
-    let mut mechanisms = ScramMechanism::ALL.into_iter();
-    let found = mechanisms.find_map(|mechanism| {
-        let credential = users.credential(&user, mechanism)?;
-        Some((mechanism, credential))
-    });
-    let is_right = match found {
-        Some((mechanism, credential)) => users.is_of_password(mechanism, &credential, &password),
-        None => {
-            let mechanism = ScramMechanism::Sha256;
-            Credential::of_nobody(mechanism, users.secret(), &user)
-                .is_of_password(mechanism, &password)
-        }
-    };
-    match is_right {
+    match is_password_of(users, &user, &password) {
         true if is_other => Err(Failure::AnotherIdentity),
         true => Ok(Progress::Done {
             who: Authenticated::by_password(user),

@@ -3,28 +3,30 @@
 use std::collections::BTreeMap;
 
 use askama::Template;
-use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, FromRequest, Request};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::{Frame, Visit, format, render};
 use crate::admin::Shared;
-use crate::admin::access::WRONG_TOKEN_PAUSE;
-use crate::admin::actions::{self, Actor, AddPartitions, AlterTopic, ChangedView, CreateTopic};
+use crate::admin::access::Refusal;
+use crate::admin::actions::{self, AddPartitions, AlterTopic, ChangedView, CreateTopic};
 use crate::admin::errors::ApiError;
-use crate::admin::extract::{Asked, Named};
+use crate::admin::extract::Named;
+use crate::admin::guard::note_refusal;
 use crate::admin::listener::Peer;
 use crate::admin::offsets::{self, ResetOffsets, ResetPlan};
+use crate::admin::visitor::Visitor;
 use crate::log::Outcome;
 
 /// What an action's form brings, from a visitor who may act.
 pub(super) struct Acted<T> {
     visit: Visit,
     form: T,
-    actor: Actor,
+    actor: Visitor,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -37,29 +39,40 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Acted<T> {
     type Rejection = Response;
 
     async fn from_request(request: Request, shared: &Shared) -> Result<Self, Response> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let visit = Visit::of(shared, &parts);
         let (headers, path) = (parts.headers.clone(), parts.uri.path().to_owned());
-        let peer = Peer::of(&parts);
-        let bytes = axum::body::Bytes::from_request(Request::from_parts(parts, body), shared);
-        let bytes = match bytes.await {
+        let whole = Request::from_parts(parts.clone(), body);
+        let bytes = match axum::body::Bytes::from_request(whole, shared).await {
             Ok(bytes) => bytes,
             Err(error) => return Err(visit.fail(ApiError::bad(error.body_text()), "/")),
         };
         let token = read_form::<Token>(&headers, bytes.clone(), shared).await;
         let token = token.map_or_else(|_| String::new(), |form| form.token);
-        if let Err(refusal) = shared.access.check_action(&headers, Some(&token)) {
-            tracing::warn!(%peer, path, %refusal, "an action was refused on the dashboard");
-            tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
-            return Err(visit.fail(refusal.into(), &back_of(&path)));
-        }
+        let actor = match actor(shared, &parts, &visit, &token) {
+            Ok(actor) => actor,
+            Err(refusal) => {
+                note_refusal(shared, &parts, None, refusal).await;
+                return Err(visit.fail(refusal.into(), &back_of(&path)));
+            }
+        };
+        actor.audit_action(&shared.cx, &mut parts).await;
         match read_form::<T>(&headers, bytes, shared).await {
-            Ok(form) => Ok(Self {
-                visit,
-                form,
-                actor: Actor(peer),
-            }),
+            Ok(form) => Ok(Self { visit, form, actor }),
             Err(why) => Err(visit.fail(ApiError::bad(why), &back_of(&path))),
+        }
+    }
+}
+
+/// Who acts: the visitor that was let in, or who brings the token in the form.
+fn actor(shared: &Shared, parts: &Parts, visit: &Visit, token: &str) -> Result<Visitor, Refusal> {
+    match token.trim() {
+        _ if visit.visitor.is_known() => Ok(visit.visitor.clone()),
+        "" => Err(Refusal::NoToken),
+        token => {
+            let peer = Peer::of(parts);
+            let who = shared.access.check_token(token, peer.ip())?;
+            Ok(Visitor::new(who.into(), peer))
         }
     }
 }
@@ -148,7 +161,7 @@ impl CreateForm {
 pub(super) async fn create_topic(acted: Acted<CreateForm>) -> Response {
     let cx = acted.visit.shared.cx.clone();
     let done = match acted.form.wanted() {
-        Ok(wanted) => actions::create_topic(&cx, acted.actor, &wanted).await,
+        Ok(wanted) => actions::create_topic(&cx, &acted.actor, &wanted).await,
         Err(error) => Err(error),
     };
     let to = format!("/topics/{}", format::path(acted.form.name.trim()));
@@ -163,7 +176,7 @@ pub(super) struct AlterForm {
 pub(super) async fn alter_topic(Named(name): Named<String>, acted: Acted<AlterForm>) -> Response {
     let cx = acted.visit.shared.cx.clone();
     let done = match settings(&acted.form.settings) {
-        Ok(changes) => actions::alter_topic(&cx, acted.actor, &name, &changes).await,
+        Ok(changes) => actions::alter_topic(&cx, &acted.actor, &name, &changes).await,
         Err(error) => Err(error),
     };
     let page = format!("/topics/{}", format::path(&name));
@@ -179,7 +192,7 @@ pub(super) async fn extend_topic(Named(name): Named<String>, acted: Acted<Extend
     let cx = acted.visit.shared.cx.clone();
     let done = match number(&acted.form.count, "The number of partitions") {
         Ok(Some(count)) => {
-            actions::add_partitions(&cx, acted.actor, &name, &AddPartitions { count }).await
+            actions::add_partitions(&cx, &acted.actor, &name, &AddPartitions { count }).await
         }
         Ok(None) => Err(ApiError::bad("How many partitions?")),
         Err(error) => Err(error),
@@ -212,7 +225,7 @@ async fn set_closed(
     closed: bool,
 ) -> Response {
     let cx = acted.visit.shared.cx.clone();
-    let done = actions::set_closed(&cx, acted.actor, &topic, partition, closed).await;
+    let done = actions::set_closed(&cx, &acted.actor, &topic, partition, closed).await;
     let page = format!("/topics/{}/partitions/{partition}", format::path(&topic));
     let word = if closed { "closed" } else { "opened" };
     acted.end(done, word, &page, &page)
@@ -228,7 +241,7 @@ struct ReloadPage {
 
 pub(super) async fn reload(acted: Acted<NoFields>) -> Response {
     let cx = acted.visit.shared.cx.clone();
-    match actions::reload(&cx, acted.actor).await {
+    match actions::reload(&cx, &acted.actor).await {
         Ok(report) => {
             let overruled = "Overruled by what was set at run time or on the command line";
             let mut sections = vec![
@@ -265,7 +278,7 @@ impl DeleteForm {
 pub(super) async fn delete_topic(Named(name): Named<String>, acted: Acted<DeleteForm>) -> Response {
     let cx = acted.visit.shared.cx.clone();
     let done = match acted.form.confirms(&name) {
-        Ok(()) => actions::delete_topic(&cx, acted.actor, &name).await,
+        Ok(()) => actions::delete_topic(&cx, &acted.actor, &name).await,
         Err(error) => Err(error),
     };
     let page = format!("/topics/{}", format::path(&name));
@@ -275,7 +288,7 @@ pub(super) async fn delete_topic(Named(name): Named<String>, acted: Acted<Delete
 pub(super) async fn delete_group(Named(name): Named<String>, acted: Acted<DeleteForm>) -> Response {
     let cx = acted.visit.shared.cx.clone();
     let done = match acted.form.confirms(&name) {
-        Ok(()) => actions::delete_group(&cx, acted.actor, &name).await,
+        Ok(()) => actions::delete_group(&cx, &acted.actor, &name).await,
         Err(error) => Err(error),
     };
     let page = format!("/groups/{}", format::path(&name));
@@ -304,7 +317,7 @@ async fn end_transaction(
 ) -> Response {
     let cx = acted.visit.shared.cx.clone();
     let done = match acted.form.confirms(id) {
-        Ok(()) => actions::end_transaction(&cx, acted.actor, id, outcome).await,
+        Ok(()) => actions::end_transaction(&cx, &acted.actor, id, outcome).await,
         Err(error) => Err(error),
     };
     let page = format!("/transactions/{}", format::path(id));
@@ -317,7 +330,7 @@ pub(super) async fn forget_decision(
 ) -> Response {
     let cx = acted.visit.shared.cx.clone();
     let done = match acted.form.confirms(&id) {
-        Ok(()) => actions::forget_decision(&cx, acted.actor, &id).await,
+        Ok(()) => actions::forget_decision(&cx, &acted.actor, &id).await,
         Err(error) => Err(error),
     };
     let page = format!("/transactions/{}", format::path(&id));
@@ -367,7 +380,7 @@ struct PlanPage {
 pub(super) async fn reset_group(Named(group): Named<String>, acted: Acted<ResetForm>) -> Response {
     let cx = acted.visit.shared.cx.clone();
     let done = match acted.form.wanted() {
-        Ok(wanted) => offsets::reset(&cx, acted.actor, &group, &wanted).await,
+        Ok(wanted) => offsets::reset(&cx, &acted.actor, &group, &wanted).await,
         Err(error) => Err(error),
     };
     match done {
@@ -382,93 +395,6 @@ pub(super) async fn reset_group(Named(group): Named<String>, acted: Acted<ResetF
     }
 }
 
-#[derive(Template)]
-#[template(path = "login.html")]
-pub(super) struct LoginPage {
-    frame: Frame,
-    then: String,
-    wrong: Option<String>,
-}
-
-impl LoginPage {
-    pub(super) fn new(frame: Frame, then: String, wrong: Option<String>) -> Self {
-        Self { frame, then, wrong }
-    }
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Then {
-    then: String,
-}
-
-pub(super) async fn login_page(visit: Visit, Asked(asked): Asked<Then>) -> Response {
-    render(&LoginPage::new(visit.frame, local(&asked.then), None))
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct LoginForm {
-    token: String,
-    then: String,
-}
-
-/// A path of this port: no visitor is sent elsewhere.
-fn local(path: &str) -> String {
-    let is_local = path.starts_with('/')
-        && !path.starts_with("//")
-        && !path.contains(['\\', '\r', '\n'])
-        && path.is_ascii();
-    match is_local {
-        true => path.to_owned(),
-        false => "/".to_owned(),
-    }
-}
-
-pub(super) async fn login(
-    visit: Visit,
-    headers: HeaderMap,
-    form: Result<Form<LoginForm>, FormRejection>,
-) -> Response {
-    let Form(form) = match form {
-        Ok(form) => form,
-        Err(error) => return visit.fail(ApiError::bad(error.body_text()), "/login"),
-    };
-    let then = local(&form.then);
-    match visit
-        .shared
-        .access
-        .check_action(&headers, Some(&form.token))
-    {
-        Ok(()) if !form.token.is_empty() => {
-            let cookie = [(header::SET_COOKIE, visit.shared.access.open_session())];
-            (cookie, Redirect::to(&then)).into_response()
-        }
-        checked => {
-            tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
-            let why = checked.err().map(|refusal| refusal.to_string());
-            let error = axum::http::StatusCode::UNAUTHORIZED;
-            let page = LoginPage::new(
-                visit.frame,
-                then,
-                why.or(Some("The token is missing.".to_owned())),
-            );
-            (error, render(&page)).into_response()
-        }
-    }
-}
-
-pub(super) async fn logout(visit: Visit, headers: HeaderMap) -> Response {
-    if let Err(refusal) = visit.shared.access.check_action(&headers, None) {
-        return visit.fail(refusal.into(), "/");
-    }
-    let cookie = [(
-        header::SET_COOKIE,
-        visit.shared.access.close_session(&headers),
-    )];
-    (cookie, Redirect::to("/?done=logged-out")).into_response()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -480,18 +406,5 @@ mod tests {
         assert_eq!(changes.set["cleanup.policy"], "a=b");
         assert_eq!(changes.unset, ["flush.ms"]);
         assert!(settings("retention.ms").is_err());
-    }
-
-    #[test]
-    fn nobody_is_sent_to_another_site_after_the_login() {
-        assert_eq!(local("/topics?sort=bytes"), "/topics?sort=bytes");
-        for elsewhere in [
-            "//evil.example",
-            "http://evil.example",
-            "/\\evil.example",
-            "",
-        ] {
-            assert_eq!(local(elsewhere), "/");
-        }
     }
 }

@@ -4,19 +4,27 @@ mod browse;
 mod chart;
 pub(super) mod format;
 mod forms;
+mod login;
 mod read;
 
 use askama::Template;
 use axum::Router;
 use axum::extract::FromRequestParts;
+use axum::handler::Handler;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 
 use super::Shared;
 use super::errors::ApiError;
+use super::listener::Peer;
+use super::rights;
+use super::sessions::Who;
 use super::views::Page;
+use super::visitor::Visitor;
+
+pub(super) use login::ask_to_log_in;
 
 const STYLE: &str = include_str!("../../../templates/assets/style.css");
 const SCRIPT: &str = include_str!("../../../templates/assets/live.js");
@@ -62,8 +70,8 @@ struct Frame {
     section: &'static str,
     /// Where the visitor is, escaped for a query.
     here: String,
-    /// Whether the visitor has shown the token.
-    known: bool,
+    /// Who the visitor is, where that is known.
+    name: Option<String>,
     done: Option<&'static str>,
 }
 
@@ -71,6 +79,7 @@ struct Frame {
 struct Visit {
     shared: Shared,
     frame: Frame,
+    visitor: Visitor,
 }
 
 impl FromRequestParts<Shared> for Visit {
@@ -86,6 +95,9 @@ impl FromRequestParts<Shared> for Visit {
 
 impl Visit {
     fn of(shared: &Shared, parts: &Parts) -> Self {
+        let nobody = || Visitor::new(Who::Nobody.into(), Peer::of(parts));
+        let visitor = parts.extensions.get::<Visitor>().cloned();
+        let visitor = visitor.unwrap_or_else(nobody);
         let path = parts.uri.path();
         let image = shared.cx.cluster.image();
         let own = image.brokers.get(&shared.cx.cluster.broker_id());
@@ -107,10 +119,11 @@ impl Visit {
                 pages: PAGES,
                 section: section.map_or("", |(section, _)| section),
                 here: format::path(path),
-                known: shared.access.is_known(&parts.headers),
+                name: visitor.name().map(str::to_owned),
                 done: done.map(|(_, sentence)| *sentence),
             },
             shared: shared.clone(),
+            visitor,
         }
     }
 
@@ -120,6 +133,7 @@ impl Visit {
             StatusCode::NOT_FOUND => "Not found",
             StatusCode::UNAUTHORIZED => "The token is needed",
             StatusCode::FORBIDDEN => "Refused",
+            StatusCode::TOO_MANY_REQUESTS => "Too many logins failed",
             StatusCode::MISDIRECTED_REQUEST => "On another broker",
             StatusCode::BAD_REQUEST | StatusCode::CONFLICT => "This cannot be done",
             _ => "This did not work",
@@ -204,62 +218,84 @@ pub(super) fn explain(shared: &Shared, parts: &Parts, error: ApiError) -> Respon
     Visit::of(shared, parts).fail(error, "/")
 }
 
-/// What a visitor sees who may not read.
-pub(super) fn refuse(shared: &Shared, parts: &Parts) -> Response {
-    let visit = Visit::of(shared, parts);
-    let then = match parts.method == axum::http::Method::GET {
-        true => parts.uri.path_and_query().map_or("/", |path| path.as_str()),
-        false => "/",
-    };
-    let page = forms::LoginPage::new(visit.frame, then.to_owned(), None);
-    (StatusCode::UNAUTHORIZED, render(&page)).into_response()
+/// A page, or what is done there.
+pub(super) struct Route {
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    handler: MethodRouter<Shared>,
+}
+
+fn shown<T: 'static, H: Handler<T, Shared>>(path: &'static str, handler: H) -> Route {
+    Route {
+        method: "get",
+        path,
+        handler: get(handler),
+    }
+}
+
+fn done<T: 'static, H: Handler<T, Shared>>(path: &'static str, handler: H) -> Route {
+    Route {
+        method: "post",
+        path,
+        handler: post(handler),
+    }
+}
+
+/// Whether a path is open to everybody: where visitors log in, and what that page loads.
+pub(super) fn is_open(path: &str) -> bool {
+    matches!(path, "/login" | "/logout") || path.starts_with("/assets/")
+}
+
+/// All pages.
+#[rustfmt::skip]
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        shown("/", read::home),
+        shown("/topics", read::topics),
+        done("/topics", forms::create_topic),
+        shown("/topics/{topic}", read::topic),
+        done("/topics/{topic}/alter", forms::alter_topic),
+        done("/topics/{topic}/extend", forms::extend_topic),
+        done("/topics/{topic}/delete", forms::delete_topic),
+        shown("/topics/{topic}/partitions/{partition}", read::partition),
+        shown("/topics/{topic}/partitions/{partition}/messages", browse::messages),
+        done("/topics/{topic}/partitions/{partition}/close", forms::close_partition),
+        done("/topics/{topic}/partitions/{partition}/open", forms::open_partition),
+        shown("/groups", read::groups),
+        shown("/groups/{group}", read::group),
+        done("/groups/{group}/reset", forms::reset_group),
+        done("/groups/{group}/delete", forms::delete_group),
+        shown("/transactions", read::transactions),
+        shown("/transactions/{id}", read::transaction),
+        done("/transactions/{id}/commit", forms::commit_transaction),
+        done("/transactions/{id}/abort", forms::abort_transaction),
+        done("/transactions/{id}/forget", forms::forget_decision),
+        shown("/clients", read::clients),
+        shown("/clients/{number}", read::client),
+        shown("/cluster", read::cluster),
+        shown("/events", read::events),
+        shown("/configuration", read::configuration),
+        done("/configuration/reload", forms::reload),
+        shown("/log", read::log),
+        shown("/process", read::process),
+        shown("/login", login::page),
+        done("/login", login::login),
+        done("/logout", login::logout),
+        shown("/assets/style.css", || async { asset("text/css; charset=utf-8", STYLE) }),
+        shown("/assets/live.js", || async { asset("text/javascript; charset=utf-8", SCRIPT) }),
+        shown("/assets/icon.svg", || async { asset("image/svg+xml", ICON) }),
+    ]
 }
 
 /// The pages' routes.
 pub(super) fn router() -> Router<Shared> {
-    let partition = "/topics/{topic}/partitions/{partition}";
-    Router::new()
-        .route("/", get(read::home))
-        .route("/topics", get(read::topics).post(forms::create_topic))
-        .route("/topics/{topic}", get(read::topic))
-        .route("/topics/{topic}/alter", post(forms::alter_topic))
-        .route("/topics/{topic}/extend", post(forms::extend_topic))
-        .route("/topics/{topic}/delete", post(forms::delete_topic))
-        .route(partition, get(read::partition))
-        .route(&format!("{partition}/messages"), get(browse::messages))
-        .route(&format!("{partition}/close"), post(forms::close_partition))
-        .route(&format!("{partition}/open"), post(forms::open_partition))
-        .route("/groups", get(read::groups))
-        .route("/groups/{group}", get(read::group))
-        .route("/groups/{group}/reset", post(forms::reset_group))
-        .route("/groups/{group}/delete", post(forms::delete_group))
-        .route("/transactions", get(read::transactions))
-        .route("/transactions/{id}", get(read::transaction))
-        .route("/transactions/{id}/commit", post(forms::commit_transaction))
-        .route("/transactions/{id}/abort", post(forms::abort_transaction))
-        .route("/transactions/{id}/forget", post(forms::forget_decision))
-        .route("/clients", get(read::clients))
-        .route("/clients/{number}", get(read::client))
-        .route("/cluster", get(read::cluster))
-        .route("/events", get(read::events))
-        .route("/configuration", get(read::configuration))
-        .route("/configuration/reload", post(forms::reload))
-        .route("/log", get(read::log))
-        .route("/process", get(read::process))
-        .route("/login", get(forms::login_page).post(forms::login))
-        .route("/logout", post(forms::logout))
-        .route(
-            "/assets/style.css",
-            get(|| async { asset("text/css; charset=utf-8", STYLE) }),
-        )
-        .route(
-            "/assets/live.js",
-            get(|| async { asset("text/javascript; charset=utf-8", SCRIPT) }),
-        )
-        .route(
-            "/assets/icon.svg",
-            get(|| async { asset("image/svg+xml", ICON) }),
-        )
+    let add = |router: Router<Shared>, route: Route| {
+        let row = rights::row_of(route.method, route.path);
+        debug_assert!(row.is_some() || is_open(route.path), "{}", route.path);
+        router.route(route.path, route.handler)
+    };
+    let router = routes().into_iter().fold(Router::new(), add);
+    router
         .fallback(unknown)
         .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
 }

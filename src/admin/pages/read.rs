@@ -24,6 +24,8 @@ use crate::admin::views::partition::PartitionDetail;
 use crate::admin::views::topics::{self, TopicDetail, TopicView, TopicsAsked};
 use crate::admin::views::transactions::{self, TransactionDetail, TransactionView};
 use crate::admin::views::{Page, Part};
+use crate::admin::visitor::Visitor;
+use crate::api::Context;
 use crate::observe::{EventKind, SeriesKind, SyncSnapshot};
 
 /// Rows of the lists on the home page.
@@ -67,15 +69,18 @@ fn rendered(charts: Vec<Chart>) -> Vec<String> {
     all.collect()
 }
 
-/// The partitions of this broker that take most space.
-fn largest(shared: &Shared) -> Vec<Large> {
+/// The partitions of this broker that take most space, of topics that the visitor may see.
+fn largest(shared: &Shared, visitor: &Visitor) -> Vec<Large> {
     let mut all = Vec::new();
     let mut total = 0;
     for topic in shared.cx.partitions.topics() {
+        let sees = visitor.sees_topic(&shared.cx, &topic.topic);
         for partition in topic.online() {
             let bytes = partition.log().bytes();
             total += bytes;
-            all.push((bytes, partition.clone()));
+            if sees {
+                all.push((bytes, partition.clone()));
+            }
         }
     }
     all.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
@@ -89,10 +94,18 @@ fn largest(shared: &Shared) -> Vec<Large> {
     all.into_iter().take(HOME_ROWS).map(large).collect()
 }
 
+/// The latest ones of groups that the visitor may see.
+fn rebalances(cx: &Context, visitor: &Visitor) -> Vec<EventView> {
+    let all = latest(cx, &[EventKind::Rebalance], usize::MAX).into_iter();
+    let seen = all.filter(|event| visitor.sees_group(cx, &event.subject));
+    seen.take(HOME_ROWS).collect()
+}
+
 pub(super) async fn home(visit: Visit, Asked(asked): Asked<HistoryAsked>) -> Response {
     let shared = visit.shared.clone();
     let cx = &shared.cx;
-    let history = HistoryView::of(cx, &asked);
+    let visitor = visit.visitor.clone();
+    let history = HistoryView::of(cx, &visitor, &asked);
     let first = Part {
         limit: Some(HOME_ROWS as u16),
         ..Part::default()
@@ -106,9 +119,11 @@ pub(super) async fn home(visit: Visit, Asked(asked): Asked<HistoryAsked>) -> Res
         charts: rendered(of_broker(&history)),
         span: span.map_or("6 hours", |(_, name)| name),
         spans: SPANS,
-        groups: group::list(cx, &first, true).await.items,
-        partitions: blocking(&shared, largest).await.unwrap_or_default(),
-        rebalances: latest(cx, &[EventKind::Rebalance], HOME_ROWS),
+        groups: group::list(cx, &visitor, &first, true).await.items,
+        rebalances: rebalances(cx, &visitor),
+        partitions: blocking(&shared, move |shared| largest(shared, &visitor))
+            .await
+            .unwrap_or_default(),
         rejections: latest(cx, &rejected, HOME_ROWS),
         frame: visit.frame,
     })
@@ -136,7 +151,11 @@ pub(super) async fn topics(visit: Visit, Asked(asked): Asked<TopicsAsked>) -> Re
     let (filter, sort) = (asked.filter.clone().unwrap_or_default(), asked.sort.clone());
     let sort = sort.unwrap_or_else(|| "name".to_owned());
     let limit = asked.part().limit();
-    let page = match blocking(&visit.shared, move |shared| topics::list(shared, &asked)).await {
+    let visitor = visit.visitor.clone();
+    let listed = blocking(&visit.shared, move |shared| {
+        topics::list(shared, &visitor, &asked)
+    });
+    let page = match listed.await {
         Ok(page) => page,
         Err(error) => return visit.fail(error, "/"),
     };
@@ -168,7 +187,7 @@ pub(super) async fn topic(
     Asked(part): Asked<Part>,
 ) -> Response {
     let limit = part.limit();
-    let detail = match api::topic_detail(&visit.shared, name, part).await {
+    let detail = match api::topic_detail(&visit.shared, &visit.visitor, name, part).await {
         Ok(detail) => detail,
         Err(error) => return visit.fail(error, "/topics"),
     };
@@ -204,7 +223,7 @@ pub(super) async fn partition(
     Named((topic, index)): Named<(String, i32)>,
 ) -> Response {
     let back = format!("/topics/{}", format::path(&topic));
-    match api::partition_detail(&visit.shared, topic, index).await {
+    match api::partition_detail(&visit.shared, visit.visitor.clone(), topic, index).await {
         Ok(detail) => render(&Partition {
             frame: visit.frame,
             detail,
@@ -225,7 +244,7 @@ struct Groups {
 }
 
 pub(super) async fn groups(visit: Visit, Asked(part): Asked<Part>) -> Response {
-    let page = group::list(&visit.shared.cx, &part, true).await;
+    let page = group::list(&visit.shared.cx, &visit.visitor, &part, true).await;
     let filter = part.filter.clone().unwrap_or_default();
     let parts = Parts2::of(&page, "/groups", &[("filter", &filter)], part.limit());
     render(&Groups {
@@ -247,7 +266,7 @@ struct Group {
 }
 
 pub(super) async fn group(visit: Visit, Named(name): Named<String>) -> Response {
-    let detail = match GroupDetail::of(&visit.shared.cx, &name).await {
+    let detail = match GroupDetail::of(&visit.shared.cx, &visit.visitor, &name).await {
         Ok(detail) => detail,
         Err(error) => return visit.fail(error.into(), "/groups"),
     };
@@ -286,7 +305,7 @@ struct Transactions {
 }
 
 pub(super) async fn transactions(visit: Visit, Asked(part): Asked<Part>) -> Response {
-    let page = match transactions::list(&visit.shared.cx, &part).await {
+    let page = match transactions::list(&visit.shared.cx, &visit.visitor, &part).await {
         Ok(page) => page,
         Err(error) => return visit.fail(error.into(), "/"),
     };
@@ -309,7 +328,7 @@ struct Transaction {
 }
 
 pub(super) async fn transaction(visit: Visit, Named(id): Named<String>) -> Response {
-    match TransactionDetail::of(&visit.shared.cx, &id).await {
+    match TransactionDetail::of(&visit.shared.cx, &visit.visitor, &id).await {
         Ok(detail) => render(&Transaction {
             frame: visit.frame,
             detail,
@@ -329,7 +348,7 @@ struct Clients {
 }
 
 pub(super) async fn clients(visit: Visit, Asked(part): Asked<Part>) -> Response {
-    let mut view = ClientsView::of(&visit.shared.cx, &part);
+    let mut view = ClientsView::of(&visit.shared.cx, &visit.visitor, &part);
     let filter = part.filter.clone().unwrap_or_default();
     render(&Clients {
         parts: Parts2::of(

@@ -7,8 +7,10 @@ use serde::Serialize;
 use super::events::{EventView, latest};
 use super::quotas::{QuotaView, quotas_of};
 use super::{Page, Part};
-use crate::api::Context;
+use crate::admin::visitor::Visitor;
+use crate::api::{Context, Resource};
 use crate::observe::{ClientSnapshot, EventKind};
+use crate::security::Operation;
 
 /// Events of refusals that are shown.
 const REFUSALS_SHOWN: usize = 200;
@@ -122,7 +124,7 @@ pub(in crate::admin) struct ClientsView {
     pub(in crate::admin) rejections: Vec<EventView>,
     /// How many of which software are connected, most first.
     pub(in crate::admin) software: Vec<SoftwareView>,
-    /// Those that have quotas and did something, who is throttled first.
+    /// Those that have quotas and did something, who is throttled first; nothing without DescribeConfigs on the cluster.
     pub(in crate::admin) quotas: Vec<QuotaView>,
 }
 
@@ -211,7 +213,7 @@ pub(in crate::admin) struct ClientDetail {
 }
 
 impl ClientsView {
-    pub(in crate::admin) fn of(cx: &Context, part: &Part) -> Self {
+    pub(in crate::admin) fn of(cx: &Context, visitor: &Visitor, part: &Part) -> Self {
         let live = cx.observe.clients.live();
         let mut software = std::collections::HashMap::<String, usize>::new();
         let mut all = Vec::with_capacity(live.len());
@@ -236,7 +238,11 @@ impl ClientsView {
             ended: ended.into_iter().map(ClientView::from).collect(),
             rejections: latest(cx, &kinds, REFUSALS_SHOWN),
             software,
-            quotas: quotas_of(cx),
+            // As DescribeClientQuotas asks for it.
+            quotas: match visitor.may(cx, Operation::DescribeConfigs, Resource::Cluster) {
+                true => quotas_of(cx),
+                false => Vec::new(),
+            },
         }
     }
 }

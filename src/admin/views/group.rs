@@ -6,14 +6,16 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::events::EventView;
+pub(in crate::admin) use super::group_members::NoGroup;
 use super::group_members::{Seen, SeenMember};
 use super::in_flight::{self, InFlightView};
 use super::member_views::{MemberOffsetView, MemberView, OwnOffsets, PartitionEnd};
 use super::{Page, Part};
 use crate::admin::remote;
+use crate::admin::visitor::Visitor;
 use crate::api::{Context, share_starts};
 use crate::coordinator::Slot;
-use crate::group::{AskingMember, CommittedOffset, GroupError, GroupKind, OffsetsQuery};
+use crate::group::{AskingMember, CommittedOffset, GroupKind, OffsetsQuery};
 use crate::observe::EventKind;
 
 /// Rows of a group's partitions that are shown: those that lag most.
@@ -97,16 +99,17 @@ pub(in crate::admin) struct GroupPartitionView {
     pub(in crate::admin) owner_client: Option<String>,
 }
 
-/// All groups that this broker coordinates.
+/// All groups that this broker coordinates and that the visitor may see.
 pub(in crate::admin) async fn list(
     cx: &std::sync::Arc<Context>,
+    visitor: &Visitor,
     part: &Part,
     by_lag: bool,
 ) -> Page<GroupView> {
     let mut all = Vec::new();
     let rebalances = cx.observe.events.remembered(EventKind::Rebalance);
     let mut groups = cx.coordinator.survey().await;
-    groups.retain(|group| part.wants(&group.group_id));
+    groups.retain(|group| part.wants(&group.group_id) && visitor.sees_group(cx, &group.group_id));
     let elsewhere = remote::ends_of(cx, &groups).await;
     for group in groups {
         let lag = |part: &(String, i32, i64)| remote::lag_in(cx, &elsewhere, part);
@@ -130,17 +133,6 @@ pub(in crate::admin) async fn list(
     part.of(all)
 }
 
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub(in crate::admin) enum NoGroup {
-    #[error("there is no group {0}")]
-    Unknown(String),
-    #[error("broker {0} coordinates this group; ask its dashboard")]
-    Elsewhere(i32),
-    #[error(transparent)]
-    Group(#[from] GroupError),
-}
-
 /// A topic and a partition's index.
 type Key = (String, i32);
 
@@ -156,6 +148,7 @@ type Row = (
 impl GroupDetail {
     pub(in crate::admin) async fn of(
         cx: &std::sync::Arc<Context>,
+        visitor: &Visitor,
         group_id: &str,
     ) -> Result<Self, NoGroup> {
         let image = cx.cluster.image();
@@ -176,7 +169,8 @@ impl GroupDetail {
             stable: false,
             member: AskingMember::NOBODY,
         };
-        let described = Seen::from(described);
+        let mut described = Seen::from(described);
+        described.keep_topics(|topic| visitor.sees_topic(cx, topic));
         let mut offsets: Vec<(Key, Reached)> = Vec::new();
         match described.kind {
             GroupKind::Share => {
@@ -193,6 +187,7 @@ impl GroupDetail {
                 }));
             }
         }
+        offsets.retain(|((topic, _), _)| visitor.sees_topic(cx, topic));
         let own = OwnOffsets::of(cx, group_id, &described).await?;
         let owners = owners(&described.members);
         let mut rows: HashMap<(String, i32), Row> = HashMap::new();

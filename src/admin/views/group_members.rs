@@ -4,10 +4,21 @@ use std::collections::HashMap;
 
 use crate::group::{
     BROADCAST_PROTOCOL, ConsumerGroupDescription, ConsumerMemberDescription, Described,
-    GroupDescription, GroupKind, MemberDescription, MemberPartitions, ShareGroupDescription,
-    ShareMemberDescription, StreamsGroupDescription, StreamsMemberDescription, TaskNumbers,
-    assigned_partitions,
+    GroupDescription, GroupError, GroupKind, MemberDescription, MemberPartitions,
+    ShareGroupDescription, ShareMemberDescription, StreamsGroupDescription,
+    StreamsMemberDescription, TaskNumbers, assigned_partitions,
 };
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::admin) enum NoGroup {
+    #[error("there is no group {0}")]
+    Unknown(String),
+    #[error("broker {0} coordinates this group; ask its dashboard")]
+    Elsewhere(i32),
+    #[error(transparent)]
+    Group(#[from] GroupError),
+}
 
 /// A group with its members.
 pub(super) struct Seen {
@@ -30,6 +41,15 @@ pub(super) struct SeenMember {
     pub(super) partitions: Vec<(String, Vec<i32>)>,
     /// Where it stands, where there is more to say than what it has.
     pub(super) standing: Option<String>,
+}
+
+impl Seen {
+    /// Leaves out what members have of topics that are not there for the visitor.
+    pub(super) fn keep_topics(&mut self, is_seen: impl Fn(&str) -> bool) {
+        for member in &mut self.members {
+            member.partitions.retain(|(topic, _)| is_seen(topic));
+        }
+    }
 }
 
 impl SeenMember {

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::admin::visitor::Visitor;
 use crate::api::Context;
 use crate::observe::{Sample, SeriesKind};
 
@@ -81,10 +82,14 @@ impl HistoryAsked {
 }
 
 impl HistoryView {
-    pub(in crate::admin) fn of(cx: &Context, asked: &HistoryAsked) -> Self {
+    pub(in crate::admin) fn of(cx: &Context, visitor: &Visitor, asked: &HistoryAsked) -> Self {
         let from_ms = from_ms(cx, asked);
         let samples = thin(cx.observe.history.since(from_ms));
         let column = |of: fn(&Sample) -> f64| samples.iter().map(of).collect::<Vec<f64>>();
+        let is_seen = |kind, name: &str| match kind {
+            SeriesKind::GroupLag => visitor.sees_group(cx, name),
+            SeriesKind::TopicIn | SeriesKind::TopicOut => visitor.sees_topic(cx, name),
+        };
         let series = |kind| {
             let found = cx.observe.history.series(kind, from_ms);
             let view = |series: crate::observe::Series| {
@@ -95,7 +100,9 @@ impl HistoryView {
                     values: points.iter().map(|point| point.value).collect(),
                 }
             };
-            found.into_iter().map(view).collect()
+            let found = found.into_iter();
+            let seen = found.filter(|series| is_seen(kind, &series.name));
+            seen.map(view).collect()
         };
         Self {
             at_ms: samples.iter().map(|sample| sample.at_ms).collect(),

@@ -7,8 +7,10 @@ use serde::Serialize;
 
 use super::replicas::{self, ReplicaView};
 use super::topics::PartitionView;
-use crate::api::Context;
+use crate::admin::visitor::Visitor;
+use crate::api::{Context, Resource};
 use crate::partition::Partition;
+use crate::security::Operation;
 
 /// Segments that are shown: the latest.
 const SEGMENTS_SHOWN: usize = 200;
@@ -38,7 +40,7 @@ pub(in crate::admin) struct PartitionDetail {
     pub(in crate::admin) segments: Vec<SegmentView>,
     /// How many segments there are.
     pub(in crate::admin) segments_total: usize,
-    /// Idempotent producers that wrote last, the latest first.
+    /// Idempotent producers that wrote last, the latest first; nothing without Read on the topic.
     pub(in crate::admin) producers: Vec<ProducerView>,
     /// How many producers are remembered.
     pub(in crate::admin) producers_total: usize,
@@ -95,7 +97,12 @@ pub(in crate::admin) struct EpochView {
 
 impl PartitionDetail {
     /// May wait for the disk; `None` where there is no such partition.
-    pub(in crate::admin) fn of(cx: &Context, topic: &str, index: i32) -> Option<Self> {
+    pub(in crate::admin) fn of(
+        cx: &Context,
+        visitor: &Visitor,
+        topic: &str,
+        index: i32,
+    ) -> Option<Self> {
         let image = cx.cluster.image();
         let topic = image.topic(topic)?;
         let info = topic.partition(index)?;
@@ -117,6 +124,10 @@ impl PartitionDetail {
         };
         if let Some(partition) = here {
             view.fill(&partition);
+        }
+        // As DescribeProducers asks for it.
+        if !visitor.may(cx, Operation::Read, Resource::Topic(&topic.name)) {
+            view.producers.clear();
         }
         Some(view)
     }

@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Page, Part};
 use crate::admin::Shared;
-use crate::api::Context;
+use crate::admin::visitor::Visitor;
+use crate::api::{Context, Resource};
 use crate::cluster::{PartitionInfo, Topic};
 use crate::config::{TOPIC_KEYS, TopicConfig};
 use crate::partition::Partition;
+use crate::security::Operation;
 
 /// A topic.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -40,7 +42,7 @@ pub(in crate::admin) struct TopicView {
     pub(in crate::admin) accept_publish: bool,
     /// Whether messages are given out (acceptSubscribe).
     pub(in crate::admin) accept_subscribe: bool,
-    /// Its own configurations.
+    /// Its own configurations; nothing without DescribeConfigs on the topic.
     pub(in crate::admin) overrides: BTreeMap<String, String>,
 }
 
@@ -133,7 +135,7 @@ pub(in crate::admin) struct TopicDetail {
     pub(in crate::admin) topic: TopicView,
     /// Its partitions, or a part of them.
     pub(in crate::admin) partitions: Page<PartitionView>,
-    /// Its configurations.
+    /// Its configurations; nothing without DescribeConfigs on the topic.
     pub(in crate::admin) configurations: Vec<TopicConfigView>,
     /// Groups of this broker that committed offsets in it.
     pub(in crate::admin) groups: Vec<String>,
@@ -189,12 +191,30 @@ impl CompactionView {
     }
 }
 
-/// All topics that are asked for.
-pub(in crate::admin) fn list(shared: &Shared, asked: &TopicsAsked) -> Page<TopicView> {
+/// Whether a visitor may see what is configured of a topic.
+fn sees_configurations(cx: &Context, visitor: &Visitor, topic: &str) -> bool {
+    visitor.may(cx, Operation::DescribeConfigs, Resource::Topic(topic))
+}
+
+/// All topics that are asked for and that the visitor may see.
+pub(in crate::admin) fn list(
+    shared: &Shared,
+    visitor: &Visitor,
+    asked: &TopicsAsked,
+) -> Page<TopicView> {
     let part = asked.part();
-    let image = shared.cx.cluster.image();
+    let cx = &shared.cx;
+    let image = cx.cluster.image();
     let wanted = image.topics().filter(|topic| part.wants(&topic.name));
-    let mut all: Vec<TopicView> = wanted.map(|topic| TopicView::of(shared, topic)).collect();
+    let seen = wanted.filter(|topic| visitor.sees_topic(cx, &topic.name));
+    let view = |topic: &Arc<Topic>| {
+        let mut view = TopicView::of(shared, topic);
+        if !sees_configurations(cx, visitor, &topic.name) {
+            view.overrides.clear();
+        }
+        view
+    };
+    let mut all: Vec<TopicView> = seen.map(view).collect();
     match asked.sort.as_deref() {
         Some("bytes") => all.sort_by_key(|topic| std::cmp::Reverse(topic.bytes)),
         Some("messages") => all.sort_by_key(|topic| std::cmp::Reverse(topic.messages)),
@@ -317,14 +337,20 @@ impl TopicDetail {
     }
 
     /// May wait for a lock of a partition; `None` where there is no such topic.
-    pub(in crate::admin) fn of(shared: &Shared, name: &str, part: &Part) -> Option<Self> {
+    pub(in crate::admin) fn of(
+        shared: &Shared,
+        visitor: &Visitor,
+        name: &str,
+        part: &Part,
+    ) -> Option<Self> {
         let cx = &shared.cx;
         let image = cx.cluster.image();
         let topic = image.topic(name)?;
         let (offset, limit) = (part.offset(), part.limit());
         let partitions = topic.partitions.iter().enumerate().skip(offset).take(limit);
         let view = |(index, info)| PartitionView::of(cx, topic, index as i32, info);
-        Some(Self {
+        let sees_configurations = sees_configurations(cx, visitor, name);
+        let mut detail = Self {
             topic: TopicView::of(shared, topic),
             partitions: Page {
                 total: topic.partitions.len(),
@@ -334,7 +360,12 @@ impl TopicDetail {
             configurations: configurations(cx, topic),
             groups: Vec::new(),
             compaction: CompactionView::of(cx, topic),
-        })
+        };
+        if !sees_configurations {
+            detail.configurations.clear();
+            detail.topic.overrides.clear();
+        }
+        Some(detail)
     }
 }
 

@@ -5,9 +5,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Page, Part};
-use crate::api::Context;
+use crate::admin::visitor::Visitor;
+use crate::api::{Context, Resource};
 use crate::coordinator::Slot;
 use crate::log::Outcome;
+use crate::security::Operation;
 use crate::transaction::{HANGING_MS, State, TransactionDescription, TransactionError};
 
 /// A transactional id.
@@ -82,16 +84,21 @@ impl TransactionView {
     }
 }
 
-/// Transactions: those that do not come to an end first, then open ones by age, then the others by id.
+/// Transactions that the visitor may see: those that do not come to an end first, then open ones by age, then the others by id.
 pub(in crate::admin) async fn list(
     cx: &Context,
+    visitor: &Visitor,
     part: &Part,
 ) -> Result<Page<TransactionView>, TransactionError> {
     let now_ms = cx.partitions.clock().now_ms();
     let all = cx.transactions.list().await?;
     let wanted = all
         .iter()
-        .filter(|found| part.wants(&found.transactional_id));
+        .filter(|found| part.wants(&found.transactional_id))
+        .filter(|found| {
+            let id = Resource::TransactionalId(&found.transactional_id);
+            visitor.may(cx, Operation::Describe, id)
+        });
     let mut views: Vec<TransactionView> = wanted
         .map(|found| TransactionView::of(found, now_ms))
         .collect();
@@ -110,7 +117,7 @@ pub(in crate::admin) async fn list(
 pub(in crate::admin) struct TransactionDetail {
     /// At a glance.
     pub(in crate::admin) transaction: TransactionView,
-    /// Its partitions.
+    /// Its partitions, of topics that the visitor may see.
     pub(in crate::admin) partitions: Vec<TransactionPartitionView>,
 }
 
@@ -147,7 +154,11 @@ pub(in crate::admin) fn check_here(cx: &Context, id: &str) -> Result<(), NoTrans
 }
 
 impl TransactionDetail {
-    pub(in crate::admin) async fn of(cx: &Context, id: &str) -> Result<Self, NoTransaction> {
+    pub(in crate::admin) async fn of(
+        cx: &Context,
+        visitor: &Visitor,
+        id: &str,
+    ) -> Result<Self, NoTransaction> {
         check_here(cx, id)?;
         let found = cx.transactions.describe(id).await?;
         let image = cx.cluster.image();
@@ -163,6 +174,8 @@ impl TransactionDetail {
             }
         };
         let partitions = found.partitions.iter();
+        // As DescribeTransactions.
+        let partitions = partitions.filter(|(topic, _)| visitor.sees_topic(cx, topic));
         let partitions = partitions.map(|(topic, index)| partition(topic, index));
         Ok(Self {
             partitions: partitions.collect(),
