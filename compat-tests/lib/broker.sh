@@ -171,14 +171,14 @@ secured_ctl() { # dir brokers zookeeper-dir root [setting…]
       "sasl.oauthbearer.jwks.endpoint.url=file://$security/jwks.json" sasl.oauthbearer.expected.audience=kafka
       sasl.oauthbearer.expected.issuer=https://id.example admin.user=admin "admin.password=$password"
       inter.broker.user=broker inter.broker.password=between-brokers
-      authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+      authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer dashboard.tls=true
       "brokerId=$n" zk.zkEnable=true "zk.zkConnect=$ZOOKEEPER" "zk.zkRoot=$root_path" "zk.zkSessionTimeoutMs=$session_timeout_ms" "${@:5}")
     commands+=("${ports[$n]}" "'$(metaq_bin)' start --set dashboardHttpPort=${ports[$at]} --set dataPath='$dir/data-$n'$(printf " --set '%s'" $common_settings "${settings[@]}") \${EXTRA:-}")
   done
   {
     echo "export BROKER_CTL=$dir/ctl SECURITY=$security AGAINST= ADMIN_PASSWORD=$password"
     echo "export BOOTSTRAP=${addresses[SASL_SSL]#,} SASL_PLAINTEXT=${addresses[SASL_PLAINTEXT]#,} SSL=${addresses[SSL]#,} PLAINTEXT=${addresses[PLAINTEXT]#,}"
-    echo "export METAQ_COMMAND_CONFIG=$security/client.properties"
+    echo "export METAQ_COMMAND_CONFIG=$security/client.properties DASHBOARD=127.0.0.1:${ports[$((brokers * 4))]}"
     echo "export ZOOKEEPER=$ZOOKEEPER ZOOKEEPER_CTL=$ZOOKEEPER_CTL ZOOKEEPER_ROOT=$root_path SESSION_TIMEOUT_MS=$session_timeout_ms"
   } >"$dir/env"
   write_ctl "$dir" broker.log true "${commands[@]}"

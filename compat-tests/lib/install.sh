@@ -99,7 +99,7 @@ install_transactions() { install_java && jars kafka && install_python && install
 
 install_xa() { packages postgresql && jars xa; }
 
-install_security() { install_kcat && jars kafka && install_python && install_go && install_node && command_or_packages openssl openssl; }
+install_security() { install_kcat && jars kafka && install_python && install_go && install_node && command_or_packages openssl openssl && command_or_packages curl curl; }
 
 install_zookeeper() { install_kcat && jars zookeeper && jars kafka && jars clients-4.4.0; }
 

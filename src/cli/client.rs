@@ -19,7 +19,7 @@ use metaq_protocol::messages::{
 use metaq_protocol::protocol::{Request, StrBytes};
 
 use super::Failure;
-use super::client_security::{ClientSecurity, Stream};
+use super::client_security::{ClientSecurity, Stream, command_config};
 use super::words::in_words;
 use crate::api::CLI_CLIENT_ID;
 use crate::security::{SaslClient, SaslIdentity};
@@ -29,8 +29,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 const METADATA_VERSION: i16 = 12;
-/// Names the file of client properties for all commands.
-const COMMAND_CONFIG_VARIABLE: &str = "METAQ_COMMAND_CONFIG";
 /// How long a coordinator or a leader may be on its way to another broker.
 pub(super) const MOVE_WAIT: Duration = Duration::from_secs(10);
 pub(super) const MOVE_PAUSE: Duration = Duration::from_millis(100);
@@ -58,9 +56,7 @@ pub(super) struct Address {
 
 impl Address {
     fn security(&self) -> Result<ClientSecurity, Failure> {
-        let of_all = std::env::var_os(COMMAND_CONFIG_VARIABLE).map(PathBuf::from);
-        let file = self.command_config.clone().or(of_all);
-        ClientSecurity::load(file.as_deref())
+        ClientSecurity::load(command_config(self.command_config.clone()).as_deref())
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,14 +16,39 @@ use crate::security::{ClientAuth, Mechanism, PemSource, SaslIdentity, TlsSetting
 use crate::session::SecurityProtocol;
 
 /// Both directions of a connection.
-pub(super) trait Stream: Read + Write {}
+pub(super) trait Stream: Read + Write + Send {}
 
-impl<S: Read + Write> Stream for S {}
+impl<S: Read + Write + Send> Stream for S {}
+
+/// Names the file of client properties for all commands.
+const COMMAND_CONFIG_VARIABLE: &str = "METAQ_COMMAND_CONFIG";
+
+/// The file of client properties: the one that is given, or that of all commands.
+pub(super) fn command_config(given: Option<PathBuf>) -> Option<PathBuf> {
+    given.or_else(|| std::env::var_os(COMMAND_CONFIG_VARIABLE).map(PathBuf::from))
+}
+
+/// Does a handshake of TLS with a host.
+pub(super) fn begin_tls(
+    config: &Arc<rustls::ClientConfig>,
+    host: &str,
+    stream: TcpStream,
+) -> io::Result<Box<dyn Stream>> {
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let connection = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
+    let mut stream = StreamOwned::new(connection, stream);
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock)?;
+    }
+    Ok(Box::new(stream))
+}
 
 /// See the module's documentation.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ClientSecurity {
     tls: Option<Arc<rustls::ClientConfig>>,
+    /// Whom a dashboard with TLS has to be known by, also where listeners have none.
+    trusted: Option<Arc<rustls::ClientConfig>>,
     pub(super) identity: Option<SaslIdentity>,
 }
 
@@ -53,11 +78,48 @@ impl ClientSecurity {
             true => Some(Arc::new(tls_settings(properties)?.client_config()?)),
             false => None,
         };
+        let names_authorities = ["ssl.truststore.location", "ssl.truststore.certificates"]
+            .iter()
+            .any(|key| !text(key).is_empty());
+        let trusted = match &tls {
+            None if names_authorities => Some(Arc::new(tls_settings(properties)?.client_config()?)),
+            tls => tls.clone(),
+        };
         let identity = match protocol.has_sasl() {
             true => Some(identity(properties)?),
             false => None,
         };
-        Ok(Self { tls, identity })
+        Ok(Self {
+            tls,
+            trusted,
+            identity,
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_identity(identity: SaslIdentity) -> Self {
+        Self {
+            identity: Some(identity),
+            ..Self::default()
+        }
+    }
+
+    /// Whether listeners have TLS.
+    pub(super) fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// How a dashboard with TLS is asked, where its authorities are known.
+    pub(super) fn trusted(&self) -> Option<Arc<rustls::ClientConfig>> {
+        self.trusted.clone()
+    }
+
+    /// Trusts these authorities, where no others are known.
+    pub(super) fn trust(&mut self, settings: TlsSettings) -> Result<(), Failure> {
+        if self.trusted.is_none() {
+            self.trusted = Some(Arc::new(settings.client_config()?));
+        }
+        Ok(())
     }
 
     /// Protects a connection to a host.
@@ -69,14 +131,8 @@ impl ClientSecurity {
         let Some(config) = &self.tls else {
             return Ok(Box::new(stream));
         };
-        let name = ServerName::try_from(host.to_owned())?;
-        let connection = ClientConnection::new(config.clone(), name)?;
-        let mut stream = StreamOwned::new(connection, stream);
-        while stream.conn.is_handshaking() {
-            let done = stream.conn.complete_io(&mut stream.sock);
-            done.map_err(|error| format!("TLS with {host} failed: {error}"))?;
-        }
-        Ok(Box::new(stream))
+        let begun = begin_tls(config, host, stream);
+        begun.map_err(|error| format!("TLS with {host} failed: {error}").into())
     }
 }
 

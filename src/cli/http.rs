@@ -1,13 +1,20 @@
-//! A broker's dashboard port: one request a connection.
+//! A broker's dashboard port: one request a connection, by TLS where the dashboard has it.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use data_encoding::BASE64;
 use serde::de::DeserializeOwned;
 
 use super::Failure;
+use super::client_security::{ClientSecurity, Stream, begin_tls, command_config};
+use crate::admin::token_of;
+use crate::broker_security::dashboard_trust;
+use crate::config::Config;
 
 /// An answer that takes longer is given up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -16,100 +23,245 @@ const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
 /// Holds the dashboard's token, where reading needs one, and for whatever changes something.
 const TOKEN_VARIABLE: &str = "METAQ_TOKEN";
+const ADDRESS_DEFAULT: &str = "127.0.0.1:8120";
 
 /// Which broker's dashboard to ask.
 #[derive(Debug, Args)]
 pub(super) struct Dashboard {
-    /// Address of a broker's dashboard. METAQ_TOKEN holds its token, where reading needs one.
-    #[arg(
-        short,
-        long,
-        default_value = "127.0.0.1:8120",
-        value_name = "HOST:PORT"
-    )]
-    dashboard: String,
+    /// Address of a broker's dashboard; 127.0.0.1:8120 without. With https:// before it TLS is a must, with http:// it has
+    /// none; else the file of --command-config decides. METAQ_TOKEN holds the dashboard's token.
+    #[arg(short, long, value_name = "HOST:PORT")]
+    dashboard: Option<String>,
+    /// File of Kafka's client properties, with the user (sasl.jaas.config) and the authority (ssl.truststore.location) where
+    /// the dashboard asks for them; METAQ_COMMAND_CONFIG names one for all commands.
+    #[arg(long, value_name = "FILE")]
+    command_config: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
 }
 
 impl Dashboard {
-    /// Host and port.
-    pub(super) fn address(&self) -> &str {
-        &self.dashboard
+    /// The dashboard that is meant.
+    pub(super) fn target(&self) -> Result<Target, Failure> {
+        let security =
+            ClientSecurity::load(command_config(self.command_config.clone()).as_deref())?;
+        let written = self.dashboard.as_deref().unwrap_or(ADDRESS_DEFAULT);
+        Target::new(written, &security)
+    }
+
+    /// The same, or that of a configuration where none is named.
+    pub(super) fn target_or_of(&self, config: &Config) -> Result<Target, Failure> {
+        match &self.dashboard {
+            Some(_) => self.target(),
+            None => Target::of(config),
+        }
     }
 
     /// The JSON at a path.
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        get(&self.dashboard, path)
+        self.target()?.get(path)
     }
 
     /// Has something done, and returns what the dashboard says of it.
     pub(super) fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        let answer = request(&self.dashboard, "POST", path)?;
-        Ok(serde_json::from_str(&read(&self.dashboard, path, answer)?)?)
+        let target = self.target()?;
+        let answer = target.request("POST", path)?;
+        Ok(serde_json::from_str(&target.read(path, answer)?)?)
     }
 }
 
-/// The text at a path of a dashboard.
-pub(super) fn text(address: &str, path: &str) -> Result<String, Failure> {
-    read(address, path, open(address, path)?)
+/// Whether what is sent is encrypted.
+#[derive(Debug, Clone)]
+enum Transport {
+    Plain,
+    Tls(Arc<rustls::ClientConfig>),
+    /// By TLS, or plain where the dashboard has none: on this machine alone.
+    Either(Arc<rustls::ClientConfig>),
 }
 
-/// The whole body of an answer, where that is no refusal.
-fn read(
-    address: &str,
-    path: &str,
-    (status, mut body): (u16, BufReader<TcpStream>),
-) -> Result<String, Failure> {
-    let mut text = String::new();
-    Read::take(&mut body, ANSWER_BYTES_MAX).read_to_string(&mut text)?;
-    match status {
-        200 => Ok(text),
-        _ => Err(format!("{address}{path}: status {status}: {}", text.trim()).into()),
+/// A dashboard, and how it is asked.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    /// Host and port.
+    address: String,
+    transport: Transport,
+    /// The header that says who asks; empty for nobody.
+    authorization: String,
+}
+
+/// The beginning of an answer: its status, and the body to read on.
+type Answer = (u16, BufReader<Box<dyn Stream>>);
+
+fn host_of(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+fn is_this_machine(address: &str) -> bool {
+    let host = host_of(address);
+    host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}\r\n")
+}
+
+const NO_AUTHORITY: &str = "https needs the authority of the dashboard's certificate: --command-config or METAQ_COMMAND_CONFIG names a file with ssl.truststore.location";
+
+impl Target {
+    /// The one at an address as it is written. A password goes over plain HTTP on this machine alone, or where http:// is written.
+    fn new(written: &str, security: &ClientSecurity) -> Result<Self, Failure> {
+        let trusted = security.trusted();
+        let (address, transport) = match (written.split_once("://"), trusted) {
+            (Some(("http", address)), _) => (address, Transport::Plain),
+            (Some(("https", address)), Some(trusted)) => (address, Transport::Tls(trusted)),
+            (Some(("https", _)), None) => return Err(NO_AUTHORITY.into()),
+            (Some((scheme, _)), _) => {
+                return Err(format!("{scheme}:// is neither https:// nor http://").into());
+            }
+            (None, Some(trusted)) if security.has_tls() => match is_this_machine(written) {
+                true => (written, Transport::Either(trusted)),
+                false => (written, Transport::Tls(trusted)),
+            },
+            (None, _) => (written, Transport::Plain),
+        };
+        let address = address.trim_end_matches('/').to_owned();
+        let is_plain = matches!(transport, Transport::Plain) && !written.contains("://");
+        let may_tell = !is_plain || is_this_machine(&address);
+        let authorization = match (std::env::var(TOKEN_VARIABLE), &security.identity) {
+            (Ok(token), _) => bearer(&token),
+            (Err(_), Some(identity)) if may_tell => {
+                let pair = format!("{}:{}", identity.user, identity.password);
+                format!(
+                    "Authorization: Basic {}\r\n",
+                    BASE64.encode(pair.as_bytes())
+                )
+            }
+            _ => String::new(),
+        };
+        Ok(Self {
+            address,
+            transport,
+            authorization,
+        })
     }
-}
 
-/// The JSON at a path of a dashboard.
-pub(super) fn get<T: DeserializeOwned>(address: &str, path: &str) -> Result<T, Failure> {
-    Ok(serde_json::from_str(&text(address, path)?)?)
-}
+    /// The one of a broker with this configuration, on this machine: with its token, and its authorities.
+    pub(super) fn of(config: &Config) -> Result<Self, Failure> {
+        let host = match config.text("dashboard.http.host") {
+            "" => match config.text("host.name") {
+                "" => "127.0.0.1",
+                host => host,
+            },
+            host => host,
+        };
+        let scheme = if config.flag("dashboard.tls") {
+            "https"
+        } else {
+            "http"
+        };
+        let written = format!("{scheme}://{host}:{}", config.number("dashboard.http.port"));
+        let mut security = ClientSecurity::load(command_config(None).as_deref())?;
+        if let Some(trust) = dashboard_trust(config) {
+            security.trust(trust)?;
+        }
+        let mut target = Self::new(&written, &security)?;
+        if std::env::var_os(TOKEN_VARIABLE).is_none()
+            && let Some(token) = token_of(config)
+        {
+            target.authorization = bearer(&token);
+        }
+        Ok(target)
+    }
 
-/// Asks for a path; the status, and the body to read on. The answer is not chunked, because it is asked for as
-/// HTTP/1.0.
-pub(super) fn open(address: &str, path: &str) -> Result<(u16, BufReader<TcpStream>), Failure> {
-    request(address, "GET", path)
-}
+    /// Host and port.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
 
-fn request(
-    address: &str,
-    method: &str,
-    path: &str,
-) -> Result<(u16, BufReader<TcpStream>), Failure> {
-    let mut stream = TcpStream::connect(address)
-        .map_err(|error| format!("cannot reach a dashboard at {address}: {error}"))?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    let token = match std::env::var(TOKEN_VARIABLE) {
-        Ok(token) => format!("Authorization: Bearer {token}\r\n"),
-        Err(_) => String::new(),
-    };
-    write!(
-        stream,
-        "{method} {path} HTTP/1.0\r\nContent-Length: 0\r\nHost: {address}\r\n{token}\r\n"
-    )?;
-    let mut answer = BufReader::new(stream);
-    let mut line = String::new();
-    answer.read_line(&mut line)?;
-    let status = line
-        .split_whitespace()
-        .nth(1)
-        .and_then(|code| code.parse().ok());
-    let status = status.ok_or_else(|| format!("{address} does not answer as a dashboard does"))?;
-    while !line.trim().is_empty() {
-        line.clear();
+    /// The text at a path.
+    pub(super) fn text(&self, path: &str) -> Result<String, Failure> {
+        self.read(path, self.open(path)?)
+    }
+
+    /// The JSON at a path.
+    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        Ok(serde_json::from_str(&self.text(path)?)?)
+    }
+
+    /// The whole body of an answer, where that is no refusal.
+    fn read(&self, path: &str, (status, mut body): Answer) -> Result<String, Failure> {
+        let mut text = String::new();
+        Read::take(&mut body, ANSWER_BYTES_MAX).read_to_string(&mut text)?;
+        match status {
+            200 => Ok(text),
+            _ => Err(format!("{}{path}: status {status}: {}", self.address, text.trim()).into()),
+        }
+    }
+
+    /// Asks for a path; the status, and the body to read on. The answer is not chunked, because it is asked for as
+    /// HTTP/1.0.
+    pub(super) fn open(&self, path: &str) -> Result<Answer, Failure> {
+        self.request("GET", path)
+    }
+
+    fn connect(&self) -> Result<Box<dyn Stream>, Failure> {
+        let address = &self.address;
+        let plain = || -> Result<TcpStream, Failure> {
+            let stream = TcpStream::connect(address)
+                .map_err(|error| format!("cannot reach a dashboard at {address}: {error}"))?;
+            stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+            Ok(stream)
+        };
+        let (Transport::Tls(config) | Transport::Either(config)) = &self.transport else {
+            return Ok(Box::new(plain()?));
+        };
+        match begin_tls(config, host_of(address), plain()?) {
+            Ok(stream) => Ok(stream),
+            Err(error) if is_no_tls(&error) => match &self.transport {
+                Transport::Either(_) => Ok(Box::new(plain()?)),
+                _ => Err(format!(
+                    "the dashboard at {address} has no TLS; http://{address} asks it in plain text"
+                )
+                .into()),
+            },
+            Err(error) => {
+                Err(format!("TLS with the dashboard at {address} failed: {error}").into())
+            }
+        }
+    }
+
+    fn request(&self, method: &str, path: &str) -> Result<Answer, Failure> {
+        let (address, authorization) = (&self.address, &self.authorization);
+        let mut stream = self.connect()?;
+        write!(
+            stream,
+            "{method} {path} HTTP/1.0\r\nContent-Length: 0\r\nHost: {address}\r\n{authorization}\r\n"
+        )?;
+        stream.flush()?;
+        let mut answer = BufReader::new(stream);
+        let mut line = String::new();
         answer.read_line(&mut line)?;
+        let status = line
+            .split_whitespace()
+            .nth(1)
+            .and_then(|code| code.parse().ok());
+        let status =
+            status.ok_or_else(|| format!("{address} does not answer as a dashboard does"))?;
+        while !line.trim().is_empty() {
+            line.clear();
+            answer.read_line(&mut line)?;
+        }
+        Ok((status, answer))
     }
-    Ok((status, answer))
+}
+
+/// Whether the other side answered something that is no TLS at all.
+fn is_no_tls(error: &io::Error) -> bool {
+    let inner = error.get_ref();
+    let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidMessage(_)))
 }
 
 /// A text as one element of a path.
@@ -129,4 +281,39 @@ pub(super) fn escape(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::security::{Mechanism, SaslIdentity};
+
+    fn with_password() -> ClientSecurity {
+        ClientSecurity::of_identity(SaslIdentity {
+            mechanism: Mechanism::Plain,
+            user: "a".to_owned(),
+            password: "b".to_owned(),
+        })
+    }
+
+    #[test]
+    fn a_password_goes_in_plain_text_where_it_was_said_and_on_this_machine_alone() {
+        let told = |written: &str| {
+            let target = Target::new(written, &with_password()).unwrap();
+            (target.address, !target.authorization.is_empty())
+        };
+        let expected = |address: &str, told| (address.to_owned(), told);
+        assert_eq!(told("broker:8120"), expected("broker:8120", false));
+        assert_eq!(told("http://broker:8120/"), expected("broker:8120", true));
+        for here in ["127.0.0.1:8120", "localhost:1", "[::1]:1"] {
+            assert_eq!(told(here), expected(here, true));
+        }
+    }
+
+    #[test]
+    fn https_without_an_authority_and_other_schemes_are_refused() {
+        for written in ["https://broker:8120", "ftp://broker:8120"] {
+            assert!(Target::new(written, &with_password()).is_err());
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::http;
+use super::http::{self, Target};
 use super::output::{or_dash, print, say};
 use super::{ConfigArguments, Failure};
 use crate::broker::{StartError, open_existing_store, open_store};
@@ -125,7 +125,7 @@ impl Meta {
 /// The tree itself, or a broker that has it open.
 enum Source {
     Store(MetaStore),
-    Broker(String),
+    Broker(Target),
 }
 
 impl Source {
@@ -138,18 +138,12 @@ impl Source {
             return Err(error.into());
         }
         // A broker holds the file.
-        let host = match config.text("dashboard.http.host") {
-            "" => match config.text("host.name") {
-                "" => "127.0.0.1",
-                host => host,
-            },
-            host => host,
-        };
-        let address = format!("{host}:{}", config.number("dashboard.http.port"));
-        match http::get::<serde_json::Value>(&address, "/api/cluster") {
+        let target = Target::of(config)?;
+        match target.get::<serde_json::Value>("/api/cluster") {
             Ok(_) => {
+                let address = target.address();
                 eprintln!("A broker has the store open; asking its dashboard at {address}.");
-                Ok(Self::Broker(address))
+                Ok(Self::Broker(target))
             }
             Err(unreachable) => Err(format!("{error}; and {unreachable}").into()),
         }
@@ -167,7 +161,7 @@ impl Looked {
         let source = Source::open(&self.config.load()?).await?;
         let names: Vec<String> = match &source {
             Source::Store(store) => store.children(&self.path).await?,
-            Source::Broker(address) => http::get(address, &self.asked("ls"))?,
+            Source::Broker(target) => target.get(&self.asked("ls"))?,
         };
         self.check_there(&source, names.is_empty()).await?;
         source.close().await;
@@ -181,7 +175,7 @@ impl Looked {
                 let node = store.get(&self.path).await?;
                 Ok(node.map(|node| ShownNode::new(self.path.clone(), &node)))
             }
-            Source::Broker(address) => http::get(address, &self.asked("get")),
+            Source::Broker(target) => target.get(&self.asked("get")),
         }
     }
 
@@ -213,7 +207,7 @@ impl Looked {
                 let shown = |(path, node)| ShownNode::new(path, &node);
                 nodes.into_iter().map(shown).collect()
             }
-            Source::Broker(address) => http::get(address, &self.asked("tree"))?,
+            Source::Broker(target) => target.get(&self.asked("tree"))?,
         };
         self.check_there(&source, nodes.is_empty()).await?;
         source.close().await;
@@ -236,7 +230,7 @@ impl Looked {
     async fn watch(&self) -> Result<(), Failure> {
         let store = match Source::open(&self.config.load()?).await? {
             Source::Store(store) => store,
-            Source::Broker(address) => return self.watch_broker(&address),
+            Source::Broker(target) => return self.watch_broker(&target),
         };
         let mut changes = store.watch();
         loop {
@@ -252,10 +246,10 @@ impl Looked {
         }
     }
 
-    fn watch_broker(&self, address: &str) -> Result<(), Failure> {
-        let (status, body) = http::open(address, &self.asked("watch"))?;
+    fn watch_broker(&self, target: &Target) -> Result<(), Failure> {
+        let (status, body) = target.open(&self.asked("watch"))?;
         if status != 200 {
-            return Err(format!("{address}: status {status}").into());
+            return Err(format!("{}: status {status}", target.address()).into());
         }
         for line in body.lines() {
             if let Some(path) = line?.strip_prefix("data:") {

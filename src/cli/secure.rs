@@ -131,6 +131,9 @@ impl Secure {
                 "port",
                 "dashboardHttpHost",
                 "dashboard.http.host",
+                "dashboard.tls",
+                "dashboard.tls.certificate",
+                "dashboard.tls.key",
             ];
             let key = line.split('=').next().unwrap_or_default().trim_end();
             keys.contains(&key)
@@ -206,7 +209,9 @@ inter.broker.listener.name=SECURE
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:{admin};User:metaq-broker
 audit.log.path={audit}
-; The dashboard has no TLS: it is for this machine, and asks for its token.
+; The dashboard has the listener's certificate, and asks who one is. Without the last line others can reach it too, and with it
+; /metrics, which asks nobody.
+dashboard.tls=true
 dashboardHttpHost=127.0.0.1
 
 [listener=SECURE]
@@ -275,9 +280,10 @@ ssl.ca.location={ca}
         let host = self.hosts.first().map_or("localhost", String::as_str);
         let to = format!("-b {host}:{} --command-config {client}", self.port);
         let sentence = format!(
-            "Made:\n{}\nThe certificate is valid for {DAYS} days; its file may be replaced while the broker runs.\nStart:      metaq start -c {server}\nTry:        metaq topic create t {to}\nAnd kcat:   echo hello | kcat -F {} -P -t t\nA user:     METAQ_PASSWORD=… metaq user add alice {to}\nIts rights: metaq acl add --allow-principal User:alice --producer --topic t {to}",
+            "Made:\n{}\nThe certificate is valid for {DAYS} days; its file may be replaced while the broker runs.\nStart:      metaq start -c {server}\nTry:        metaq topic create t {to}\nLook:       metaq status --command-config {client}, or https://localhost:8120 as {admin}\nAnd kcat:   echo hello | kcat -F {} -P -t t\nA user:     METAQ_PASSWORD=… metaq user add alice {to}\nIts rights: metaq acl add --allow-principal User:alice --producer --topic t {to}",
             lines.join("\n"),
             files.path("kcat.conf"),
+            admin = self.admin,
         );
         say(self.json, &json!({ "files": made }), &sentence);
     }

@@ -34,7 +34,7 @@ struct Figure {
 
 impl Stats {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let (status, page) = http::open(self.dashboard.address(), "/metrics")?;
+        let (status, page) = self.dashboard.target()?.open("/metrics")?;
         let mut text = String::new();
         page.take(PAGE_BYTES_MAX).read_to_string(&mut text)?;
         if status != 200 {

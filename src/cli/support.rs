@@ -8,7 +8,7 @@ use clap::Args;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::http::{self, Dashboard};
+use super::http::Dashboard;
 use super::{ConfigArguments, Failure};
 use crate::config::Config;
 
@@ -96,17 +96,20 @@ impl SupportBundle {
     }
 
     fn fill(&self, bundle: &mut Bundle) -> Result<(), Failure> {
+        let config = self.config.load_leniently();
         for (name, path) in PAGES {
-            bundle.add(
-                &format!("broker/{name}"),
-                http::text(self.dashboard.address(), path),
-            )?;
+            let target = match &config {
+                Ok(config) => self.dashboard.target_or_of(config),
+                Err(_) => self.dashboard.target(),
+            };
+            let text = target.and_then(|target| target.text(path));
+            bundle.add(&format!("broker/{name}"), text)?;
         }
         for path in SYSTEM {
             let name = format!("system{}", path.replacen("/proc", "", 1));
             bundle.add(&name, std::fs::read_to_string(path).map_err(Failure::from))?;
         }
-        let config = match self.config.load_leniently() {
+        let config = match config {
             Ok(config) => config,
             Err(error) => return bundle.add("configuration.txt", Err(error.into())),
         };

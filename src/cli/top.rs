@@ -13,7 +13,7 @@ use crossterm::{cursor, event, execute, queue, terminal};
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
-use super::http::{self, Dashboard};
+use super::http::{Dashboard, Target};
 use super::output::{bytes, count, duration, plain};
 use super::status::Rates;
 
@@ -112,7 +112,7 @@ type Before = Option<(Instant, BTreeMap<u64, Client>)>;
 
 impl Top {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let live = follow(self.dashboard.address())?;
+        let live = follow(&self.dashboard.target()?)?;
         let mut before = None;
         if self.dashboard.json || !io::stdout().is_terminal() {
             // Rates of clients need two looks.
@@ -188,9 +188,10 @@ impl Top {
 const ENDED: &str = "the broker tells nothing any more";
 
 /// Follows `/api/live` on a thread of its own.
-fn follow(address: &str) -> Result<Receiver<Result<Live, Failure>>, Failure> {
-    let (status, stream) = http::open(address, "/api/live")?;
+fn follow(target: &Target) -> Result<Receiver<Result<Live, Failure>>, Failure> {
+    let (status, stream) = target.open("/api/live")?;
     if status != 200 {
+        let address = target.address();
         return Err(format!("the dashboard at {address} answers with status {status}").into());
     }
     let (sender, receiver) = mpsc::sync_channel(1);
