@@ -6,7 +6,7 @@
 //! - What SCRAM needs is made when somebody logs in with a token for the first time, and kept: it takes milliseconds.
 //! - A token that has expired lets nobody in, whether it is removed already or not.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,8 +58,8 @@ fn at_most(own_ms: i64, asked_ms: i64) -> i64 {
 struct Made {
     /// Of which tokens.
     version: u64,
-    hmacs: HashMap<String, Vec<u8>>,
-    ids: HashMap<Vec<u8>, String>,
+    known: HashSet<String>,
+    ids_by_hmac: HashMap<Vec<u8>, String>,
     credentials: HashMap<(String, ScramMechanism), Credential>,
 }
 
@@ -70,15 +70,15 @@ impl Made {
             return;
         }
         self.version = tokens.version();
-        self.ids.retain(|_, id| tokens.get(id).is_some());
-        self.hmacs.retain(|id, _| tokens.get(id).is_some());
-        self.credentials
-            .retain(|(id, _), _| tokens.get(id).is_some());
+        let is_there = |id: &String| tokens.get(id).is_some();
+        self.known.retain(is_there);
+        self.ids_by_hmac.retain(|_, id| is_there(id));
+        self.credentials.retain(|(id, _), _| is_there(id));
         for token in tokens.all() {
-            if !self.hmacs.contains_key(&token.id) {
-                let hmac = hmac::sign(key, token.id.as_bytes()).as_ref().to_vec();
-                self.ids.insert(hmac.clone(), token.id.clone());
-                self.hmacs.insert(token.id.clone(), hmac);
+            if self.known.insert(token.id.clone()) {
+                let hmac = hmac::sign(key, token.id.as_bytes());
+                self.ids_by_hmac
+                    .insert(hmac.as_ref().to_vec(), token.id.clone());
             }
         }
     }
@@ -141,7 +141,7 @@ impl LiveTokens {
 
     /// The token of an HMAC, expired or not.
     pub fn of_hmac(&self, hmac: &[u8]) -> Option<Arc<Token>> {
-        self.with_made(|made, tokens| tokens.get(made.ids.get(hmac)?).cloned())?
+        self.with_made(|made, tokens| tokens.get(made.ids_by_hmac.get(hmac)?).cloned())?
     }
 
     /// A token that somebody may log in with: not expired, and of a user, because who logs in is one.
@@ -161,7 +161,8 @@ impl LiveTokens {
         Some(Duration::from_millis(left_ms.unsigned_abs()))
     }
 
-    /// The owner of a token that somebody may log in with, and what SCRAM needs to know of it.
+    /// The owner of a token that somebody may log in with, and what SCRAM needs to know of it. The first time takes longer than
+    /// for what is no token: ids cannot be guessed, and are no secret to who has them.
     pub fn login(&self, id: &str, mechanism: ScramMechanism) -> Option<(String, Credential)> {
         let token = self.good(id)?;
         let owner = token.owner.name().to_owned();

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use common::{batch, fetch_request, wait_for};
 use crowd::{
-    QUEUE, ask_versions, connect, connections, raise_descriptor_limit, turn, warm, witness,
+    QUEUE, ask_versions, connect, connect_to, connections, raise_descriptor_limit, turn,
+    wait_for_long, warm, witness,
 };
 use metaq_protocol::batch::BatchBuilder;
 use metaq_protocol::frame;
@@ -28,6 +29,9 @@ use random::Random;
 const CROWD: usize = 10_000;
 /// What a connection may cost, bytes of the broker's memory.
 const CONNECTION_BYTES_MAX: usize = 6 << 10;
+
+/// What one may cost that never ends its handshake.
+const HANDSHAKE_BYTES_MAX: usize = 10_000;
 
 fn assert_small(broker: &Process, before: usize, what: &str) {
     let each = broker.resident().saturating_sub(before) / CROWD;
@@ -95,6 +99,52 @@ fn ten_thousand_slow_senders_hold_little_and_nobody_up() {
     assert_eq!(held(), 0);
     witness(&mut client);
     assert_eq!(broker.signal("-TERM").code(), Some(0));
+}
+
+#[test]
+fn ten_thousand_handshakes_that_never_end_hold_little_and_nobody_up() {
+    raise_descriptor_limit(CROWD);
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let file = |name: &str, text: String| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (key, certificate) = (
+        file("key.pem", key.serialize_pem()),
+        file("certificate.pem", certificate.pem()),
+    );
+    // The first one is for the witness.
+    let settings = [
+        "listeners=PLAINTEXT://127.0.0.1:0,SSL://127.0.0.1:0",
+        &format!("tls.key={key}"),
+        &format!("tls.certificate={certificate}"),
+        "authentication.timeout.ms=30000",
+    ];
+    let broker = warm(&dir.path().join("data"), &settings);
+    let before = broker.resident();
+    let mut client = broker.client();
+    let mut crowd = connect_to(&broker, broker.second_address(), CROWD);
+    // The beginning of a ClientHello: a record of 512 bytes, of which few come.
+    for half in &mut crowd {
+        half.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]).unwrap();
+    }
+    witness(&mut client);
+    let each = broker.resident().saturating_sub(before) / CROWD;
+    println!("handshakes that never end: {each} bytes each");
+    assert!(each < HANDSHAKE_BYTES_MAX, "{each} bytes each");
+    // Somebody new is served meanwhile.
+    let came = Instant::now();
+    ask_versions(&mut TcpStream::connect(broker.address()).unwrap());
+    println!("a new client waits {:?}", came.elapsed());
+    witness(&mut client);
+    wait_for_long("the handshakes to be over", || connections(&broker) == 1);
+    assert_eq!(broker.metric("metaq_handshakes_failed_total"), CROWD as i64);
+    witness(&mut client);
 }
 
 /// Something that a broken or malicious client may send.

@@ -136,7 +136,7 @@ impl Controller {
             Err(ClusterError::Meta(MetaError::NoNode(_))) => return Ok(Err(TokenRefusal::Gone)),
             changed => changed?,
         }
-        tracing::info!(id, owner = %token.owner, expires_ms, "delegation token changed");
+        tracing::info!(id, expires_ms, "delegation token changed");
         self.view
             .put_tokens(known.with([(id.to_owned(), Some(token))]));
         Ok(Ok(()))
@@ -164,7 +164,7 @@ impl Controller {
             self.change_as_controller(ops).await?;
             let gone: Vec<_> = left.by_ref().take(count).collect();
             for token in &gone {
-                tracing::info!(id = token.id, owner = %token.owner, "delegation token removed");
+                tracing::info!(id = token.id, "delegation token removed");
             }
             let tokens = self.view.image().tokens.clone();
             let gone = gone.into_iter().map(|token| (token.id.clone(), None));

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "every test binary uses a part of this")]
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use metaq_protocol::frame;
@@ -61,7 +61,11 @@ pub fn warm(data: &std::path::Path, settings: &[&str]) -> Process {
 }
 
 pub fn connect(broker: &Process, count: usize) -> Vec<TcpStream> {
-    let address = broker.address();
+    connect_to(broker, broker.address(), count)
+}
+
+/// The same to another of its listeners.
+pub fn connect_to(broker: &Process, address: SocketAddr, count: usize) -> Vec<TcpStream> {
     let before = connections(broker);
     let mut connected = Vec::with_capacity(count);
     while connected.len() < count {
@@ -77,6 +81,15 @@ pub fn connect(broker: &Process, count: usize) -> Vec<TcpStream> {
 
 pub fn connections(broker: &Process) -> i64 {
     broker.metric("metaq_connections")
+}
+
+/// Waits for what a timeout of 30 s brings about.
+pub fn wait_for_long(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited 60 s for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 pub fn ask_versions(stream: &mut TcpStream) {

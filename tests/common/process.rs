@@ -71,6 +71,13 @@ impl Process {
         self.word_behind("listening on ").parse().unwrap()
     }
 
+    /// Of its second listener.
+    pub fn second_address(&self) -> SocketAddr {
+        let behind = self.ready.split("listening on ").nth(1);
+        let second = behind.and_then(|addresses| addresses.split(", ").nth(1));
+        second.unwrap().parse().unwrap()
+    }
+
     /// Host and port of the dashboard.
     pub fn dashboard(&self) -> &str {
         self.word_behind("dashboard http://")
