@@ -2,27 +2,31 @@
 //! correlation id.
 //!
 //! A peer answers the requests of one connection in their order, as Kafka's brokers do, so one that waits holds up those
-//! after it. Nothing is sent twice: what a broken connection leaves without an answer fails, and who asked decides.
+//! after it. Nothing is sent twice: what a broken connection leaves without an answer fails, and who asked decides. Where a peer
+//! wants brokers to authenticate again within some time (KIP-368), another connection takes the place of the one before in time.
 
 mod answers;
+mod correlation;
 mod secured;
+mod stream;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use answers::AnswerReader;
+use correlation::{BEFORE_ID, correlation_id, with_correlation_id};
+use stream::connect_tcp;
 
 pub use secured::{PeerSecurity, secured};
+pub use stream::{Connect, Connecting, PeerStream};
 
 /// Requests to one peer that wait to be sent or answered.
 const REQUESTS_MAX: usize = 1024;
@@ -35,8 +39,10 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Pause after a connection that could not be made, doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Length, API key and version; the correlation id stands after them.
-const BEFORE_ID: usize = 8;
+/// Of a connection's lifetime so much is used: what is sent then arrives before its end.
+const LIFETIME_USED: f64 = 0.8;
+/// How often a connection that takes no more requests is looked at, whether all answers have come.
+const FINISH_PAUSE: Duration = Duration::from_millis(50);
 /// Length; an answer's correlation id stands after it.
 const LENGTH_BYTES: usize = 4;
 
@@ -48,18 +54,6 @@ pub struct PeerAddress {
     /// Port.
     pub port: u16,
 }
-
-/// Both directions of a connection to a peer.
-pub type PeerStream = (
-    Box<dyn AsyncRead + Send + Unpin>,
-    Box<dyn AsyncWrite + Send + Unpin>,
-);
-
-/// A connection that is being made.
-pub type Connecting = Pin<Box<dyn Future<Output = io::Result<PeerStream>> + Send>>;
-
-/// Makes connections: over TCP, or over a simulated network.
-pub type Connect = Arc<dyn Fn(&PeerAddress) -> Connecting + Send + Sync>;
 
 /// One of the connections to a peer. Answers come in order, so what may wait for other requests has its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,13 +88,6 @@ impl Default for Peers {
     fn default() -> Self {
         Self::over(Arc::new(|address| Box::pin(connect_tcp(address.clone()))))
     }
-}
-
-async fn connect_tcp(address: PeerAddress) -> io::Result<PeerStream> {
-    let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
-    let _ = stream.set_nodelay(true);
-    let (reader, writer) = stream.into_split();
-    Ok((Box::new(reader), Box::new(writer)))
 }
 
 /// One peer, as those see it who ask.
@@ -238,7 +225,7 @@ async fn keep(
         match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => {
                 pause = PAUSE_MIN;
-                let error = Connection::default()
+                let error = Arc::new(Connection::default())
                     .serve(stream, first, &mut requests, &missed)
                     .await;
                 tracing::debug!(host = address.host, port = address.port, %error, "the connection to a broker ended");
@@ -271,6 +258,14 @@ struct Connection {
     heard: Mutex<Option<Instant>>,
 }
 
+/// What was sent by a connection.
+enum Sent {
+    /// All there is: nobody may ask any more.
+    All,
+    /// What came before its time was over.
+    UntilOver,
+}
+
 struct Waiting {
     sent: Instant,
     deadline: Instant,
@@ -278,26 +273,61 @@ struct Waiting {
 }
 
 impl Connection {
-    /// Sends and receives until the connection ends; why it did.
+    /// Sends and receives until the connection ends, or takes no more requests; why it did.
     async fn serve(
-        self,
-        (reader, writer): PeerStream,
+        self: Arc<Self>,
+        stream: PeerStream,
         first: Asked,
         requests: &mut mpsc::Receiver<Asked>,
         missed: &Notify,
     ) -> io::Error {
+        let PeerStream {
+            reader,
+            mut writer,
+            lifetime,
+        } = stream;
+        let over = lifetime.map(|lifetime| Instant::now() + lifetime.mul_f64(LIFETIME_USED));
+        let receiver = self.clone();
+        let mut receiving = Box::pin(async move { receiver.receive(reader).await });
         let ended = tokio::select! {
-            Err(error) = self.receive(reader) => error,
-            ended = self.send(writer, first, requests) => match ended {
+            Err(error) = &mut receiving => error,
+            ended = self.send(&mut writer, first, requests, over) => match ended {
                 Err(error) => error,
-                Ok(()) => io::ErrorKind::NotConnected.into(),
+                Ok(Sent::All) => io::ErrorKind::NotConnected.into(),
+                Ok(Sent::UntilOver) => {
+                    let rest = async move {
+                        self.finish(receiving).await;
+                        drop(writer);
+                    };
+                    tokio::spawn(rest);
+                    return io::Error::other("its time is over");
+                }
             },
             () = self.silence(missed) => io::ErrorKind::TimedOut.into(),
         };
-        for (_, waiting) in self.waiting.into_inner() {
-            let _ = waiting.answer.reply.send(Err(repeated(&ended)));
-        }
+        self.fail(&ended);
         ended
+    }
+
+    /// Nobody gets an answer any more.
+    fn fail(&self, why: &io::Error) {
+        for (_, waiting) in self.waiting.lock().drain() {
+            let _ = waiting.answer.reply.send(Err(repeated(why)));
+        }
+    }
+
+    /// Takes the answers that are to come yet.
+    async fn finish(&self, mut receiving: impl Future<Output = io::Result<()>> + Unpin) {
+        let deadlines = |waiting: &HashMap<i32, Waiting>| {
+            let deadlines = waiting.values().map(|waiting| waiting.deadline);
+            deadlines.max().filter(|last| *last > Instant::now())
+        };
+        while deadlines(&self.waiting.lock()).is_some() {
+            if let Ok(Err(error)) = tokio::time::timeout(FINISH_PAUSE, &mut receiving).await {
+                return self.fail(&error);
+            }
+        }
+        self.fail(&io::ErrorKind::TimedOut.into());
     }
 
     async fn send(
@@ -305,7 +335,8 @@ impl Connection {
         mut writer: impl AsyncWrite + Unpin,
         first: Asked,
         requests: &mut mpsc::Receiver<Asked>,
-    ) -> io::Result<()> {
+        over: Option<Instant>,
+    ) -> io::Result<Sent> {
         let mut next_id = 0;
         let mut next = Some(first);
         while let Some(asked) = next {
@@ -320,9 +351,16 @@ impl Connection {
                 let frame = with_correlation_id(asked.frame, next_id);
                 writer.write_all(&frame).await?;
             }
-            next = requests.recv().await;
+            next = match over {
+                None => requests.recv().await,
+                Some(over) if over <= Instant::now() => return Ok(Sent::UntilOver),
+                Some(over) => match tokio::time::timeout_at(over, requests.recv()).await {
+                    Ok(next) => next,
+                    Err(_) => return Ok(Sent::UntilOver),
+                },
+            };
         }
-        Ok(())
+        Ok(Sent::All)
     }
 
     /// Receives answers; ends with an error.
@@ -360,29 +398,12 @@ impl Connection {
     }
 }
 
-/// The correlation id in a frame.
-fn correlation_id(frame: &[u8], at: usize) -> io::Result<i32> {
-    let bytes = frame
-        .get(at..at + 4)
-        .and_then(|bytes| bytes.try_into().ok());
-    bytes
-        .map(i32::from_be_bytes)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a frame without correlation id"))
-}
-
-/// A request with another correlation id; without a copy where nobody else holds it.
-fn with_correlation_id(frame: Bytes, id: i32) -> Bytes {
-    let mut frame = BytesMut::from(frame);
-    let mut place = &mut frame[BEFORE_ID..BEFORE_ID + 4];
-    place.put_i32(id);
-    frame.freeze()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::{BufMut, BytesMut};
     use tokio::io::AsyncReadExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     const WAIT: Duration = Duration::from_secs(10);
 

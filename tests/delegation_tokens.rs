@@ -743,9 +743,17 @@ fn metaq_token_makes_lists_renews_and_ends_tokens_and_what_it_shows_logs_in() {
     broker.stop();
 }
 
+/// A place of its own in ZooKeeper.
+fn new_root() -> String {
+    static ROOTS: AtomicU32 = AtomicU32::new(0);
+    let root = ROOTS.fetch_add(1, Ordering::Relaxed);
+    format!("/tokens-{}-{root}", std::process::id())
+}
+
 /// A broker of a cluster.
-fn member(data: &Path, id: i32, root: &str) -> Running {
+fn member(data: &Path, id: i32, root: &str, setting: &str) -> Running {
     let more = [
+        setting.to_owned(),
         format!("brokerId={id}"),
         "zk.zkEnable=true".to_owned(),
         format!("zk.zkConnect={}", zookeeper::shared().address()),
@@ -760,31 +768,53 @@ fn member(data: &Path, id: i32, root: &str) -> Running {
     start(&data.join(id.to_string()), &more)
 }
 
-#[test]
-fn a_token_is_good_on_all_brokers_whichever_was_asked_and_ends_on_all() {
-    static ROOTS: AtomicU32 = AtomicU32::new(0);
-    let root = ROOTS.fetch_add(1, Ordering::Relaxed);
-    let root = format!("/tokens-{}-{root}", std::process::id());
-    let dir = tempfile::tempdir().unwrap();
-    let brokers = [0, 1].map(|id| member(dir.path(), id, &root));
-    let is_controller = |broker: &&Running| broker.broker().context().cluster.is_controller();
+/// The controller, and another broker.
+fn two_brokers(data: &Path, setting: &str) -> (Running, Running) {
+    let root = new_root();
+    let [one, other] = [0, 1].map(|id| member(data, id, &root, setting));
     wait_for("both to know a controller", || {
-        let knows = |broker: &Running| {
+        [&one, &other].into_iter().all(|broker| {
             let image = broker.broker().context().cluster.image();
             image.controller_id >= 0 && image.brokers.len() == 2
-        };
-        brokers.iter().all(knows)
+        })
     });
-    let controller = brokers.iter().find(is_controller).unwrap();
-    let other = brokers
-        .iter()
-        .find(|broker| !is_controller(broker))
-        .unwrap();
+    match one.broker().context().cluster.is_controller() {
+        true => (one, other),
+        false => (other, one),
+    }
+}
+
+fn knows(broker: &Running, user: &str) -> bool {
+    let mut client = Asking::plain(broker.address());
+    client.authenticate(SHA_256, (user, user)).0 == 0
+}
+
+#[test]
+fn requests_for_the_controller_get_there_while_brokers_have_to_authenticate_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let often = "connections.max.reauth.ms=1000";
+    let (controller, other) = two_brokers(dir.path(), often);
+    add_users(&other, &["alice"]);
+    wait_for("the user", || {
+        knows(&other, "alice") && knows(&controller, "alice")
+    });
+    for pause_ms in [0, 300, 700, 900, 1100, 1500, 700, 300] {
+        std::thread::sleep(Duration::from_millis(pause_ms));
+        let made = create(&mut of_user(&other, "alice"), &[]);
+        assert_eq!(&*made.principal_name, "alice");
+    }
+    assert_eq!(seen(&mut of_user(&controller, "alice"), None).len(), 8);
+    other.stop();
+    controller.stop();
+}
+
+#[test]
+fn a_token_is_good_on_all_brokers_whichever_was_asked_and_ends_on_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let started = two_brokers(dir.path(), "connections.max.reauth.ms=0");
+    let (controller, other) = (&started.0, &started.1);
+    let brokers = [controller, other];
     add_users(other, &["alice", "bob"]);
-    let knows = |broker: &Running, user: &str| {
-        let mut client = Asking::plain(broker.address());
-        client.authenticate(SHA_256, (user, user)).0 == 0
-    };
     wait_for("the users", || {
         brokers.iter().all(|broker| knows(broker, "bob"))
     });
@@ -794,7 +824,7 @@ fn a_token_is_good_on_all_brokers_whichever_was_asked_and_ends_on_all() {
     wait_for("the token", || {
         brokers.iter().all(|broker| lets_in(broker, &made))
     });
-    let mut bearers = [controller, other].map(|broker| with_token(broker, SHA_512, &made).0);
+    let mut bearers = brokers.map(|broker| with_token(broker, SHA_512, &made).0);
     assert!(bearers.iter_mut().all(Asking::is_served));
     // What is not allowed to a token is not allowed by way of another broker either.
     let not_allowed = E::DelegationTokenRequestNotAllowed.code();
@@ -812,7 +842,6 @@ fn a_token_is_good_on_all_brokers_whichever_was_asked_and_ends_on_all() {
         wait_for("the end of what is open", || !bearer.is_served());
     }
     assert!(brokers.iter().all(|broker| !lets_in(broker, &made)));
-    for broker in brokers {
-        broker.stop();
-    }
+    started.1.stop();
+    started.0.stop();
 }

@@ -6,7 +6,8 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::{ANSWER_BYTES_MAX, LENGTH_BYTES, correlation_id};
+use super::correlation::correlation_id;
+use super::{ANSWER_BYTES_MAX, LENGTH_BYTES};
 
 /// A read has at least this much room.
 const ROOM_MIN: usize = 16 << 10;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use metaq_protocol::frame::{decode_response, encode_request};
@@ -42,39 +43,43 @@ async fn connect(security: Arc<PeerSecurity>, address: PeerAddress) -> io::Resul
     let _ = stream.set_nodelay(true);
     let Some(tls) = &security.tls else {
         let (mut reader, mut writer) = stream.into_split();
-        authenticate(&security, &mut reader, &mut writer).await?;
-        return Ok((Box::new(reader), Box::new(writer)));
+        let lifetime = authenticate(&security, &mut reader, &mut writer).await?;
+        let stream = PeerStream::lasting(reader, writer);
+        return Ok(PeerStream { lifetime, ..stream });
     };
     let config = tls.client_config().map_err(io::Error::other)?;
     let name = ServerName::try_from(address.host.clone()).map_err(io::Error::other)?;
     let connector = TlsConnector::from(Arc::new(config));
     let stream = connector.connect(name, stream).await?;
     let (mut reader, mut writer) = tokio::io::split(stream);
-    authenticate(&security, &mut reader, &mut writer).await?;
-    Ok((Box::new(reader), Box::new(writer)))
+    let lifetime = authenticate(&security, &mut reader, &mut writer).await?;
+    let stream = PeerStream::lasting(reader, writer);
+    Ok(PeerStream { lifetime, ..stream })
 }
 
+/// Says who this broker is; for how long the other one takes its word.
 async fn authenticate(
     security: &PeerSecurity,
     reader: &mut (impl AsyncRead + Unpin),
     writer: &mut (impl AsyncWrite + Unpin),
-) -> io::Result<()> {
+) -> io::Result<Option<Duration>> {
     let Some(identity) = &security.identity else {
-        return Ok(());
+        return Ok(None);
     };
     let mechanism = StrBytes::from_static_str(identity.mechanism.name());
     let handshake = SaslHandshakeRequest::default().with_mechanism(mechanism);
     let answer = ask(reader, writer, HANDSHAKE_VERSION, &handshake).await?;
     refused(answer.error_code, None)?;
     let (mut client, first) = SaslClient::begin(identity);
-    let mut next = Some(first);
+    let (mut next, mut lifetime_ms) = (Some(first), 0);
     while let Some(message) = next {
         let request = SaslAuthenticateRequest::default().with_auth_bytes(message.into());
         let answer = ask(reader, writer, AUTHENTICATE_VERSION, &request).await?;
         refused(answer.error_code, answer.error_message.as_deref())?;
+        lifetime_ms = u64::try_from(answer.session_lifetime_ms).unwrap_or(0);
         next = client.on(&answer.auth_bytes).map_err(io::Error::other)?;
     }
-    Ok(())
+    Ok((lifetime_ms > 0).then(|| Duration::from_millis(lifetime_ms)))
 }
 
 fn refused(code: i16, why: Option<&str>) -> io::Result<()> {

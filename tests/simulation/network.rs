@@ -18,7 +18,7 @@ pub fn peers() -> Peers {
 async fn connect(address: PeerAddress) -> io::Result<PeerStream> {
     let stream = turmoil::net::TcpStream::connect((address.host.as_str(), address.port)).await?;
     let (reader, writer) = stream.into_split();
-    Ok((Box::new(reader), Box::new(writer)))
+    Ok(PeerStream::lasting(reader, writer))
 }
 
 /// A listener in the simulation.
