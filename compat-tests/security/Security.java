@@ -9,6 +9,7 @@ import org.apache.kafka.clients.consumer.*;
 import org.apache.kafka.clients.producer.*;
 import org.apache.kafka.common.*;
 import org.apache.kafka.common.errors.*;
+import org.apache.kafka.common.security.token.delegation.DelegationToken;
 import org.apache.kafka.common.serialization.*;
 
 /** Kafka's own client: every mechanism over both protocols, a certificate, and what happens to a connection whose user, certificate or time is gone. */
@@ -21,7 +22,7 @@ public class Security {
     interface Test { void run() throws Exception; }
 
     public static void main(String[] args) throws Exception {
-        System.out.println("CLIENT kafka-clients|4.4.0|Java|every mechanism over TLS and without, certificates, wrong passwords, authenticating again under load, users and certificates that change|security/java-");
+        System.out.println("CLIENT kafka-clients|4.4.0|Java|every mechanism over TLS and without, certificates, delegation tokens, wrong passwords, authenticating again under load, users, tokens and certificates that change|security/java-");
         for (String protocol : List.of("SASL_SSL", "SASL_PLAINTEXT")) {
             for (String mechanism : List.of("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")) {
                 test(protocol + "-" + mechanism, () -> works(settings(protocol, mechanism, USER, PASSWORD)));
@@ -34,6 +35,13 @@ public class Security {
         test("SSL-without-certificate", () -> refused(certificate(null), SslAuthenticationException.class));
         test("mechanism-that-is-not-enabled", Security::unsupported);
         test("no-right", Security::no_right);
+        for (String protocol : List.of("SASL_SSL", "SASL_PLAINTEXT"))
+            for (String mechanism : List.of("SCRAM-SHA-256", "SCRAM-SHA-512"))
+                test("token-" + protocol + "-" + mechanism, () -> with_token(protocol, mechanism));
+        test("token-wrong", Security::wrong_token);
+        test("token-authenticates-again-under-load", Security::token_again);
+        test("token-not-renewed", Security::token_over);
+        test("token-removed-while-connected", Security::removed_token);
         test("user-removed-while-connected", Security::removed_user);
         test("right-removed-while-connected", Security::removed_right);
         test("authenticates-again-under-load", Security::again);
@@ -185,6 +193,79 @@ public class Security {
                 try { producer.send(new ProducerRecord<>(pattern.name(), "x")).get(); return false; }
                 catch (ExecutionException failure) { return failure.getCause() instanceof TopicAuthorizationException; }
             });
+        }
+    }
+
+    static Map<String, Object> settings(String protocol, String mechanism, DelegationToken token) {
+        Map<String, Object> all = settings(protocol, mechanism, token.tokenInfo().tokenId(), token.hmacAsBase64String());
+        all.put("sasl.jaas.config", all.get("sasl.jaas.config").toString().replace(";", " tokenauth=\"true\";"));
+        all.put("reconnect.backoff.max.ms", 100);
+        return all;
+    }
+
+    /** A token of the user's own, once all brokers know it. */
+    static DelegationToken token(long lifetime_ms) throws Exception {
+        try (var admin = Admin.create(settings("SASL_SSL", "SCRAM-SHA-512", USER, PASSWORD))) {
+            var token = admin.createDelegationToken(new CreateDelegationTokenOptions().maxLifetimeMs(lifetime_ms)).delegationToken().get();
+            check(token.tokenInfo().owner().getName().equals(USER), token);
+            for (String server : ENV.get("BOOTSTRAP").split(",")) {
+                var one = settings("SASL_SSL", "SCRAM-SHA-256", token);
+                one.put("bootstrap.servers", server);
+                eventually(() -> { try (var bearer = Admin.create(one)) { bearer.describeCluster().nodes().get(); return true; } });
+            }
+            return token;
+        }
+    }
+
+    static void with_token(String protocol, String mechanism) throws Exception { works(settings(protocol, mechanism, token(-1))); }
+
+    static void wrong_token() throws Exception {
+        var token = token(-1);
+        for (String mechanism : List.of("SCRAM-SHA-256", "SCRAM-SHA-512")) {
+            var wrong = settings("SASL_SSL", mechanism, token);
+            wrong.put("sasl.jaas.config", wrong.get("sasl.jaas.config").toString().replace(token.hmacAsBase64String(), "AAAA"));
+            refused(wrong, SaslAuthenticationException.class);
+            // The user is no token, and the token no user.
+            var user = settings("SASL_SSL", mechanism, USER, PASSWORD);
+            user.put("sasl.jaas.config", user.get("sasl.jaas.config").toString().replace(";", " tokenauth=\"true\";"));
+            refused(user, SaslAuthenticationException.class);
+            refused(settings("SASL_SSL", mechanism, token.tokenInfo().tokenId(), token.hmacAsBase64String()), SaslAuthenticationException.class);
+        }
+    }
+
+    /** Good for three seconds at a time, and renewed each second. */
+    static void token_again() throws Exception {
+        var token = token(60_000);
+        try (var admin = Admin.create(settings("SASL_SSL", "SCRAM-SHA-512", USER, PASSWORD))) {
+            under_load(settings("SASL_SSL", "SCRAM-SHA-512", token), 9, () -> {
+                for (int n = 0; n < 8; n++) {
+                    long until = admin.renewDelegationToken(token.hmac(), new RenewDelegationTokenOptions().renewTimePeriodMs(3000)).expiryTimestamp().get();
+                    check(until <= System.currentTimeMillis() + 3000, until);
+                    Thread.sleep(1000);
+                }
+                admin.renewDelegationToken(token.hmac(), new RenewDelegationTokenOptions().renewTimePeriodMs(30_000)).expiryTimestamp().get();
+            });
+        }
+    }
+
+    static void ends(DelegationToken token, Test how) throws Exception {
+        try (var bearer = Admin.create(settings("SASL_SSL", "SCRAM-SHA-512", token))) {
+            bearer.describeCluster().nodes().get();
+            how.run();
+            eventually(() -> {
+                try { bearer.describeCluster().nodes().get(); return false; }
+                catch (ExecutionException failure) { return failure.getCause() instanceof SaslAuthenticationException; }
+            });
+        }
+    }
+
+    static void token_over() throws Exception { ends(token(4000), () -> {}); }
+
+    static void removed_token() throws Exception {
+        var token = token(-1);
+        try (var admin = Admin.create(settings("SASL_SSL", "SCRAM-SHA-512", USER, PASSWORD))) {
+            ends(token, () -> admin.expireDelegationToken(token.hmac(), new ExpireDelegationTokenOptions().expiryTimePeriodMs(-1)).expiryTimestamp().get());
+            check(admin.describeDelegationToken().delegationTokens().get().stream().noneMatch(one -> one.tokenInfo().tokenId().equals(token.tokenInfo().tokenId())), "it is there");
         }
     }
 
