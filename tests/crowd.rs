@@ -131,7 +131,8 @@ fn ten_thousand_handshakes_that_never_end_hold_little_and_nobody_up() {
     let mut crowd = connect_to(&broker, broker.second_address(), CROWD);
     // The beginning of a ClientHello: a record of 512 bytes, of which few come.
     for half in &mut crowd {
-        half.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]).unwrap();
+        half.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3])
+            .unwrap();
     }
     witness(&mut client);
     let each = broker.resident().saturating_sub(before) / CROWD;

@@ -291,6 +291,7 @@ mod tests {
     fn with_password() -> ClientSecurity {
         ClientSecurity::of_identity(SaslIdentity {
             mechanism: Mechanism::Plain,
+            is_token: false,
             user: "a".to_owned(),
             password: "b".to_owned(),
         })
