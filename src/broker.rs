@@ -44,6 +44,7 @@ use crate::partition::{
 use crate::peer::Peers;
 use crate::quota::{self, Quotas};
 use crate::replication;
+use crate::security::random_bytes;
 use crate::share::Shares;
 use crate::slots::{ImageTopics, coordinate, own_slots};
 use crate::telemetry::Telemetry;
@@ -59,6 +60,9 @@ const EMBEDDED: &str = "embedded";
 
 /// How long the coordination store may take to be closed.
 const META_CLOSE_MAX: Duration = Duration::from_secs(5);
+
+/// Length of a secret that nobody else needs.
+const SECRET_BYTES: usize = 32;
 
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -275,8 +279,8 @@ impl Broker {
         let mut of_listeners = listeners.iter().map(|bound| &bound.info);
         let secret = match of_listeners.any(|listener| listener.protocol.has_sasl()) {
             true => unknown_users_secret(&meta).await?,
-            // Nobody says who they are.
-            false => Vec::new(),
+            // Nobody says who they are, but on the dashboard.
+            false => random_bytes(SECRET_BYTES),
         };
         let tokens = Arc::new(LiveTokens::new(cluster.clone(), &config, wall.clone()));
         let users = LiveUsers::new(cluster.clone(), tokens.clone(), &config, secret)?;

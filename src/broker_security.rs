@@ -161,6 +161,12 @@ pub fn token_providers(
         Some((listener, keys, tokens))
     });
     let begun = with_tokens.map(|(listener, keys, tokens)| {
+        if keys.is_unprotected() {
+            tracing::warn!(
+                listener = listener.name,
+                "the identity provider's keys come over http: whoever is on the way can make tokens"
+            );
+        }
         tracing::info!(listener = listener.name, provider = %keys.source, "takes bearer tokens");
         keys.begin(&tokens).map(|()| (keys, tokens))
     });

@@ -85,6 +85,11 @@ impl ProviderKeys {
         JwksError(self.source.to_string(), why.to_string())
     }
 
+    /// Whether whoever is on the way could give others.
+    pub fn is_unprotected(&self) -> bool {
+        matches!(&self.source, KeySource::Url(uri) if uri.scheme_str() == Some("http"))
+    }
+
     /// Reads a file for the first time: one that cannot be used is a mistake of the configuration. A provider may come later.
     pub fn begin(&self, tokens: &BearerTokens) -> Result<(), JwksError> {
         let KeySource::File(path) = &self.source else {
@@ -124,6 +129,9 @@ impl ProviderKeys {
 
     fn take(&self, text: &str, tokens: &BearerTokens) -> bool {
         match tokens.set_keys(text) {
+            Ok(0) => {
+                tracing::error!(source = %self.source, "no key of the identity provider can be used, and no token is taken");
+            }
             Ok(count) => {
                 tracing::debug!(source = %self.source, count, "keys of the identity provider were read")
             }

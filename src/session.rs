@@ -239,8 +239,12 @@ impl Session {
     }
 
     /// Notes who the client is, and for how long: it must authenticate again before that is over.
-    pub fn authenticated(&self, who: &Authenticated, lifetime: Option<Duration>) {
-        let _ = self.principal.set(Principal::user(&who.user));
+    /// Whether it could: a connection stays the same user's.
+    pub fn authenticated(&self, who: &Authenticated, lifetime: Option<Duration>) -> bool {
+        let principal = Principal::user(&who.user);
+        if *self.principal.get_or_init(|| principal.clone()) != principal {
+            return false;
+        }
         *self.token.lock() = match &who.proof {
             Proof::DelegationToken(id) => Some(Arc::from(id.as_str())),
             _ => None,
@@ -251,6 +255,7 @@ impl Session {
         self.users_seen.store(NOTHING_SEEN, Ordering::Relaxed);
         let by = lifetime.map_or(NEVER_MS, in_time);
         self.authenticate_by_ms.store(by, Ordering::Relaxed);
+        true
     }
 
     /// Lets it end earlier, where it would not end within this time.

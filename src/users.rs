@@ -9,9 +9,7 @@ use parking_lot::Mutex;
 
 use crate::cluster::{Cluster, Entity};
 use crate::config::{Config, LOCAL_USERS};
-use crate::security::{
-    Credential, ITERATIONS_DEFAULT, ScramMechanism, TokenLogin, Users, random_bytes,
-};
+use crate::security::{Credential, ScramMechanism, TokenLogin, Users, random_bytes};
 use crate::tokens::LiveTokens;
 
 /// Passwords that were right are remembered so many at a time, as keyed hashes: each PLAIN would take milliseconds else.
@@ -61,8 +59,9 @@ impl LiveUsers {
         secret: Vec<u8>,
     ) -> Result<Self, UserError> {
         let local = local_users(config)?.into_iter().map(|(name, password)| {
+            // With a salt like those of users who are not known: who they are is not to be found out.
             let credential = |mechanism| {
-                let credential = Credential::of_password(mechanism, &password, ITERATIONS_DEFAULT);
+                let credential = Credential::of_local(mechanism, &secret, &name, &password);
                 (mechanism, credential)
             };
             Local {

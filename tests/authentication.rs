@@ -136,6 +136,13 @@ fn nothing_but_authentication_is_taken_from_who_is_not_known() {
         assert!(started.elapsed() < Duration::from_secs(10));
     }
     assert!(started.elapsed() >= Duration::from_millis(900));
+    // And one that does not read what it is answered.
+    let started = Instant::now();
+    let mut client = Asking::plain(broker.address());
+    let asked = frame::encode_request(0, 1, "test", &versions).unwrap();
+    while client.0.write_all(&asked).is_ok() {
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
     broker.stop();
 }
 
@@ -160,6 +167,62 @@ fn a_user_who_is_not_known_has_the_same_salt_after_a_restart_as_one_who_is() {
     broker.stop();
     let broker = sasl(dir.path(), &[]);
     assert_eq!([told(&broker, "alice"), told(&broker, "nobody")], before);
+    broker.stop();
+}
+
+#[test]
+fn messages_without_requests_do_not_let_a_connection_become_somebody_elses() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("audit.log");
+    let path = format!("audit.log.path={}", log.display());
+    let broker = sasl(&dir.path().join("data"), &[&path]);
+    add_user(&broker, "alice", "alice-secret");
+    add_user(&broker, "bob", "bob-secret");
+    let raw = |message: &[u8]| {
+        let mut framed = (message.len() as i32).to_be_bytes().to_vec();
+        framed.extend(message);
+        framed
+    };
+    let handshake = |version: i16| {
+        let plain = SaslHandshakeRequest::default().with_mechanism(text("PLAIN"));
+        frame::encode_request(version, 1, "test", &plain).unwrap()
+    };
+    let as_bob = SaslAuthenticateRequest::default().with_auth_bytes("\0bob\0bob-secret".into());
+    for first in [
+        "\0alice\0wrong",
+        "\0alice\0alice-secret",
+        "\0bob\0bob-secret",
+    ] {
+        let mut client = Asking::plain(broker.address());
+        let plain = Mechanism::Plain;
+        assert_eq!(client.authenticate(plain, ("alice", "alice-secret")).0, 0);
+        // All at once: what comes after a message waits until it is answered.
+        let mut all = handshake(0).to_vec();
+        all.extend(raw(first.as_bytes()));
+        all.extend(&handshake(1)[..]);
+        all.extend(&frame::encode_request(1, 2, "test", &as_bob).unwrap()[..]);
+        client.0.write_all(&all).unwrap();
+        let mut answers = Vec::new();
+        while let Some(answer) = client.receive() {
+            answers.push(answer);
+        }
+        // The last one is the refusal: bob's right password does not make the connection his.
+        let last = answers.pop().unwrap();
+        if first.ends_with("alice-secret") {
+            let (_, refused) = frame::decode_response::<SaslAuthenticateRequest>(1, last).unwrap();
+            let why = "Cannot change principals during re-authentication from User.alice: User.bob";
+            assert_eq!(refused.error_message.as_deref(), Some(why));
+        }
+        assert!(!client.is_served());
+    }
+    // Whoever fails so is in the audit log too.
+    wait_for("the lines", || {
+        let lines = std::fs::read_to_string(&log).unwrap_or_default();
+        let refused = lines
+            .lines()
+            .filter(|line| line.contains("SaslAuthenticate"));
+        refused.filter(|line| line.contains("refused")).count() == 3
+    });
     broker.stop();
 }
 

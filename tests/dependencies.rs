@@ -33,7 +33,6 @@ const BANNED: &[&str] = &[
     "mimalloc",
     "reqwest",
     "chrono",
-    "time",
 ];
 
 /// Name, version and license of each package that is compiled in, on this system.

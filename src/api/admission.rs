@@ -1,6 +1,8 @@
 //! Whether a connection's next request may begin at all: a client that has to authenticate does that first, and again when its
 //! time is over (KIP-368), and a user or delegation token that is not there any more is not served on.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use metaq_protocol::frame::api_name;
 use metaq_protocol::messages::ApiKey;
@@ -62,6 +64,6 @@ pub fn expects_token(session: &Session) -> bool {
 }
 
 /// What such a message is answered with.
-pub async fn take_token(cx: &Context, session: &Session, token: Bytes) -> Body {
+pub async fn take_token(cx: &Context, session: &Arc<Session>, token: Bytes) -> Body {
     sasl_authenticate::raw(cx, session, token).await
 }

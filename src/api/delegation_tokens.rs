@@ -45,7 +45,10 @@ pub(super) fn token_to_change(
 impl WireError for TokenRefusal {
     fn wire(&self) -> ResponseError {
         match self {
-            Self::Tokens | Self::Bytes | Self::Renewers => ResponseError::PolicyViolation,
+            Self::Tokens | Self::OfOne | Self::Bytes | Self::Names | Self::Renewers => {
+                ResponseError::PolicyViolation
+            }
+            Self::Expired => ResponseError::DelegationTokenExpired,
             Self::Gone => ResponseError::DelegationTokenNotFound,
         }
     }

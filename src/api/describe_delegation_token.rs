@@ -5,6 +5,7 @@
 //! - With no owners at all (an empty list) there are none; null asks for all.
 //! - Those that have expired are among them until they are removed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
@@ -50,7 +51,7 @@ async fn handle(
         cx.note(&caller, "delegation tokens", error.code(), "");
         return answer.with_error_code(error.code());
     }
-    let owners: Option<Vec<Principal>> = request.owners.map(|owners| {
+    let owners: Option<HashSet<Principal>> = request.owners.map(|owners| {
         let owners = owners.iter();
         owners
             .map(|owner| Principal::new(&owner.principal_type, &owner.principal_name))
@@ -58,14 +59,18 @@ async fn handle(
     });
     let image = cx.cluster.image();
     let tokens = image.tokens.all();
-    let shown = tokens
-        .filter(|token| is_asked_for(token, owners.as_deref()) && may_see(&cx, &caller, token));
+    let shown =
+        tokens.filter(|token| is_asked_for(token, owners.as_ref()) && may_see(&cx, &caller, token));
     let described = shown.map(|token| describe(&cx, caller.version, token));
     answer.with_tokens(described.collect())
 }
 
-fn is_asked_for(token: &Token, owners: Option<&[Principal]>) -> bool {
-    owners.is_none_or(|owners| owners.iter().any(|owner| token.is_of(owner)))
+/// Whether one of those who are named has to do with a token.
+fn is_asked_for(token: &Token, owners: Option<&HashSet<Principal>>) -> bool {
+    owners.is_none_or(|owners| {
+        let named = [&token.owner, &token.requester].into_iter();
+        named.chain(&token.renewers).any(|who| owners.contains(who))
+    })
 }
 
 fn may_see(cx: &Context, caller: &Caller, token: &Token) -> bool {

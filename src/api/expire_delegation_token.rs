@@ -65,7 +65,9 @@ async fn expire(
         return Err(ResponseError::DelegationTokenExpired);
     }
     let expires_ms = now_ms.saturating_add(period_ms).min(token.max_ms);
-    let changed = controller.set_token_expiry(&token.id, expires_ms).await;
+    let changed = controller
+        .set_token_expiry(&token.id, now_ms, expires_ms)
+        .await;
     changed
         .map_err(|error| error.wire())?
         .map_err(|refusal| refusal.wire())?;

@@ -58,7 +58,9 @@ async fn renew(
     let token = token_to_change(cx, caller, &request.hmac)?;
     let expires_ms = cx.tokens.renewed_ms(&token, request.renew_period_ms);
     let controller = cx.cluster.controller();
-    let changed = controller.set_token_expiry(&token.id, expires_ms).await;
+    let changed = controller
+        .set_token_expiry(&token.id, cx.tokens.now_ms(), expires_ms)
+        .await;
     changed
         .map_err(|error| error.wire())?
         .map_err(|refusal| refusal.wire())?;

@@ -42,7 +42,7 @@ async fn handle(
         let answer = answer.with_error_code(error.code());
         answer.with_error_message(message(&why))
     };
-    match take(&cx, &caller.session, request.auth_bytes.clone()).await {
+    match progress(&cx, &caller, request.auth_bytes.clone()).await {
         // No mechanism is chosen.
         None => {
             let answer = refused(ResponseError::IllegalSaslState, TOO_LATE);
@@ -51,50 +51,75 @@ async fn handle(
                 false => Reply::last(answer),
             }
         }
-        Some(Ok(Progress::Refused(why))) => {
-            cx.note(
-                &caller,
-                "client",
-                ResponseError::SaslAuthenticationFailed.code(),
-                &why,
-            );
-            answer.with_auth_bytes(why.into_bytes().into()).into()
-        }
-        Some(Ok(Progress::Continue(bytes))) => answer.with_auth_bytes(bytes.into()).into(),
-        Some(Ok(Progress::Done { who, message })) => {
-            let lifetime = authenticated(&cx, &caller.session, &who);
-            tracing::debug!(peer = %caller.session.peer(), user = who.user, "authenticated");
-            let lifetime_ms = lifetime.map_or(0, |lifetime| lifetime.as_millis() as i64);
+        Some(Ok(Step::Goes(bytes))) => answer.with_auth_bytes(bytes.into()).into(),
+        Some(Ok(Step::Done { message, lifetime })) => {
+            let lifetime_ms = lifetime.map_or(0, |lifetime| {
+                i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX)
+            });
             let answer = answer.with_auth_bytes(message.into());
             answer.with_session_lifetime_ms(lifetime_ms).into()
         }
         Some(Err(failure)) => {
             let error = ResponseError::SaslAuthenticationFailed;
-            let why = failure.to_string();
-            // Of a token that was said before.
-            if !matches!(failure, Failure::Token(_)) {
-                let tried = caller.session.exchange().lock().tried().to_owned();
-                cx.note(&caller, &tried, error.code(), &why);
-            }
-            delay(&cx).await;
-            Reply::last(refused(error, &why))
+            Reply::last(refused(error, &failure.to_string()))
         }
     }
 }
 
+/// What a message has led to.
+enum Step {
+    /// The client has to answer this.
+    Goes(Vec<u8>),
+    /// It is known now.
+    Done {
+        message: Vec<u8>,
+        /// For how long.
+        lifetime: Option<Duration>,
+    },
+}
+
+/// Takes a message, and notes what came of it; who has failed has waited when this returns. `None` where no mechanism was chosen.
+async fn progress(cx: &Context, caller: &Caller, message: Bytes) -> Option<Result<Step, Failure>> {
+    let session = &caller.session;
+    let error = ResponseError::SaslAuthenticationFailed.code();
+    let failure = match take(cx, session, message).await? {
+        Ok(Progress::Continue(bytes)) => return Some(Ok(Step::Goes(bytes))),
+        Ok(Progress::Refused(why)) => {
+            cx.note(caller, "bearer token", error, &why);
+            return Some(Ok(Step::Goes(why.into_bytes())));
+        }
+        Ok(Progress::Done { who, message }) => match authenticated(cx, session, &who) {
+            Ok(lifetime) => {
+                tracing::debug!(peer = %session.peer(), user = who.user, "authenticated");
+                return Some(Ok(Step::Done { message, lifetime }));
+            }
+            Err(failure) => failure,
+        },
+        Err(failure) => failure,
+    };
+    // Of a token that was said before.
+    if !matches!(failure, Failure::Token(_)) {
+        let tried = session.exchange().lock().tried().to_owned();
+        cx.note(caller, &tried, error, &failure.to_string());
+    }
+    delay(cx).await;
+    Some(Err(failure))
+}
+
 /// What a message that came without a request is answered with (SaslHandshake v0).
-pub(super) async fn raw(cx: &Context, session: &Session, token: Bytes) -> Body {
-    let answer = match take(cx, session, token).await {
-        Some(Ok(Progress::Continue(answer))) => answer,
-        Some(Ok(Progress::Refused(why))) => why.into_bytes(),
-        Some(Ok(Progress::Done { who, message })) => {
-            authenticated(cx, session, &who);
-            message
-        }
-        Some(Err(failure)) => {
-            delay(cx).await;
-            return Body::Close(failure.to_string());
-        }
+pub(super) async fn raw(cx: &Context, session: &Arc<Session>, token: Bytes) -> Body {
+    let caller = Caller {
+        session: session.clone(),
+        client_id: None,
+        key: ApiKey::SaslAuthenticate as i16,
+        version: 0,
+        correlation_id: 0,
+        is_forwarded: false,
+        thread_time: None,
+    };
+    let answer = match progress(cx, &caller, token).await {
+        Some(Ok(Step::Goes(message) | Step::Done { message, .. })) => message,
+        Some(Err(failure)) => return Body::Close(failure.to_string()),
         None => return Body::Close("no mechanism of SASL is chosen".to_owned()),
     };
     let mut framed = BytesMut::with_capacity(4 + answer.len());
@@ -111,7 +136,12 @@ async fn take(
 ) -> Option<Result<Progress, Failure>> {
     let users: Arc<dyn Users> = cx.users.clone();
     let mechanism = session.exchange().lock().mechanism()?;
-    if mechanism != Mechanism::Plain && !names_token(&message) {
+    let is_slow = match mechanism {
+        Mechanism::Plain => true,
+        Mechanism::Scram(_) => names_token(&message),
+        Mechanism::OAuthBearer => false,
+    };
+    if !is_slow {
         let tokens = session.listener().authentication.tokens.as_deref();
         return session
             .exchange()
@@ -120,7 +150,7 @@ async fn take(
     }
     // To look at a password, or at a token for the first time, takes milliseconds, and no other connection waits for that.
     let _turn = PASSWORDS.acquire().await.ok()?;
-    let mut exchange = std::mem::take(&mut *session.exchange().lock());
+    let mut exchange = session.exchange().lock().take();
     let work = tokio::task::spawn_blocking(move || {
         let progress = exchange.on(&message, users.as_ref(), None);
         (exchange, progress)
@@ -137,7 +167,11 @@ fn names_token(message: &[u8]) -> bool {
 }
 
 /// Notes who a client is; for how long: as long as what it showed is good, and no longer than its listener lets it.
-fn authenticated(cx: &Context, session: &Session, who: &Authenticated) -> Option<Duration> {
+fn authenticated(
+    cx: &Context,
+    session: &Session,
+    who: &Authenticated,
+) -> Result<Option<Duration>, Failure> {
     cx.metrics.authentications.fetch_add(1, Ordering::Relaxed);
     let of_listener = session.listener().authentication.reauthentication_max;
     let of_proof = match &who.proof {
@@ -150,8 +184,17 @@ fn authenticated(cx: &Context, session: &Session, who: &Authenticated) -> Option
         }
     };
     let lifetime = of_listener.into_iter().chain(of_proof).min();
-    session.authenticated(who, lifetime);
-    lifetime
+    match session.authenticated(who, lifetime) {
+        true => Ok(lifetime),
+        // It was somebody else's until now.
+        false => {
+            session.end_for_good();
+            Err(Failure::AnotherUser {
+                from: session.principal().name().to_owned(),
+                to: who.user.clone(),
+            })
+        }
+    }
 }
 
 /// Who tries passwords has to wait.

@@ -20,6 +20,10 @@ pub const TOKENS_MAX: usize = 20_000;
 pub const TOKEN_BYTES_MAX: usize = 256 << 10;
 /// Principals of all tokens at most that are renewers.
 pub const TOKEN_RENEWERS_MAX: usize = 500_000;
+/// Bytes of all names in all tokens at most.
+pub const TOKEN_NAMES_BYTES_MAX: usize = 32 << 20;
+/// Tokens at most that one principal has asked for: it leaves the rest to others.
+pub const TOKENS_OF_ONE_MAX: usize = 5_000;
 /// Nodes that are read at the same time.
 const READS_AT_ONCE: usize = 64;
 
@@ -32,9 +36,18 @@ pub enum TokenRefusal {
     /// It has more or longer renewers than it may.
     #[error("a delegation token has {TOKEN_BYTES_MAX} bytes at most")]
     Bytes,
+    /// Who asks for it has as many as one may have.
+    #[error("there are {TOKENS_OF_ONE_MAX} delegation tokens of this user, which is the most")]
+    OfOne,
+    /// The names in all of them are as long as they may be.
+    #[error("the names in delegation tokens have {TOKEN_NAMES_BYTES_MAX} bytes at most")]
+    Names,
     /// All of them have as many renewers as they may.
     #[error("delegation tokens have {TOKEN_RENEWERS_MAX} renewers at most")]
     Renewers,
+    /// It is good for nothing any more.
+    #[error("the delegation token has expired")]
+    Expired,
     /// There is no such token.
     #[error("there is no such delegation token")]
     Gone,
@@ -95,9 +108,15 @@ impl Controller {
         let known = self.view.image().tokens.clone();
         let data = encode(&record_of(&token));
         let renewers = known.all().map(|token| token.renewers.len()).sum::<usize>();
+        let names = known.all().map(|token| token.names_bytes()).sum::<usize>();
+        let of_one = known
+            .all()
+            .filter(|other| other.requester == token.requester);
         let refusal = match () {
             () if known.count() >= TOKENS_MAX => Some(TokenRefusal::Tokens),
+            () if of_one.count() >= TOKENS_OF_ONE_MAX => Some(TokenRefusal::OfOne),
             () if data.len() > TOKEN_BYTES_MAX => Some(TokenRefusal::Bytes),
+            () if names + token.names_bytes() > TOKEN_NAMES_BYTES_MAX => Some(TokenRefusal::Names),
             () if renewers + token.renewers.len() > TOKEN_RENEWERS_MAX => {
                 Some(TokenRefusal::Renewers)
             }
@@ -114,10 +133,11 @@ impl Controller {
         Ok(Ok(()))
     }
 
-    /// Lets a token be good until another time, ms since 1970.
+    /// Lets a token that is good at this time be good until another one, ms since 1970.
     pub async fn set_token_expiry(
         &self,
         id: &str,
+        now_ms: i64,
         expires_ms: i64,
     ) -> Result<Result<(), TokenRefusal>, ClusterError> {
         let _change = self.view.lock_changes().await;
@@ -125,6 +145,10 @@ impl Controller {
         let Some(token) = known.get(id) else {
             return Ok(Err(TokenRefusal::Gone));
         };
+        // It may have been ended since it was looked at.
+        if token.is_expired(now_ms) {
+            return Ok(Err(TokenRefusal::Expired));
+        }
         let mut token = Token::clone(token);
         token.expires_ms = expires_ms;
         let op = Op::Set {
@@ -230,7 +254,7 @@ mod tests {
             renewers: (0..renewers).map(renewer).collect(),
             issued_ms: 1,
             expires_ms: 2,
-            max_ms: 3,
+            max_ms: 30,
         }
     }
 
@@ -244,9 +268,9 @@ mod tests {
         let node = cluster.meta().get("/tokens/a-b").await.unwrap().unwrap();
         assert_eq!(
             std::str::from_utf8(&node.data).unwrap(),
-            r#"{"version":1,"owner":{"kind":"User","name":"o"},"requester":{"kind":"User","name":"q"},"renewers":[{"kind":"User","name":"r0"}],"issued_ms":1,"expires_ms":2,"max_ms":3}"#
+            r#"{"version":1,"owner":{"kind":"User","name":"o"},"requester":{"kind":"User","name":"q"},"renewers":[{"kind":"User","name":"r0"}],"issued_ms":1,"expires_ms":2,"max_ms":30}"#
         );
-        let changed = controller.set_token_expiry("a-b", 7).await.unwrap();
+        let changed = controller.set_token_expiry("a-b", 1, 7).await.unwrap();
         assert_eq!(changed, Ok(()));
         let before = cluster.image().tokens.clone();
         cluster.view.reload_tokens(None).await.unwrap();
@@ -255,9 +279,11 @@ mod tests {
         let read = after.get("a-b").unwrap();
         assert_eq!(Some(read), before.get("a-b"));
         assert_eq!(read.expires_ms, 7);
+        let late = controller.set_token_expiry("a-b", 8, 9).await.unwrap();
+        assert_eq!(late, Err(TokenRefusal::Expired));
         controller.remove_token("a-b").await.unwrap();
         assert!(cluster.meta().get("/tokens/a-b").await.unwrap().is_none());
-        let gone = controller.set_token_expiry("a-b", 9).await.unwrap();
+        let gone = controller.set_token_expiry("a-b", 1, 9).await.unwrap();
         assert_eq!(gone, Err(TokenRefusal::Gone));
     }
 
@@ -309,5 +335,19 @@ mod tests {
         assert_eq!(create(token("x", 0)).await, Ok(()));
         with(TOKENS_MAX, 0);
         assert_eq!(create(token("y", 0)).await, Err(TokenRefusal::Tokens));
+        with(TOKENS_OF_ONE_MAX, 0);
+        assert_eq!(create(token("y", 0)).await, Err(TokenRefusal::OfOne));
+        let other = Token {
+            requester: Principal::user("r"),
+            ..token("y", 0)
+        };
+        assert_eq!(create(other).await, Ok(()));
+        let long = Token {
+            renewers: vec![Principal::user(&"x".repeat(TOKEN_NAMES_BYTES_MAX))],
+            ..token("long", 0)
+        };
+        let long = [("long".to_owned(), Some(long))];
+        cluster.view.put_tokens(Tokens::default().with(long));
+        assert_eq!(create(token("z", 0)).await, Err(TokenRefusal::Names));
     }
 }

@@ -37,6 +37,13 @@ impl Token {
         self.owner == *who || self.renewers.contains(who)
     }
 
+    /// Bytes of all names in it.
+    pub fn names_bytes(&self) -> usize {
+        let named = [&self.owner, &self.requester].into_iter();
+        let named = named.chain(&self.renewers);
+        named.map(|who| who.kind().len() + who.name().len()).sum()
+    }
+
     /// Whether somebody has to do with it: who has may see it.
     pub fn is_of(&self, who: &Principal) -> bool {
         self.requester == *who || self.may_be_changed_by(who)

@@ -37,6 +37,9 @@ use crate::partition::with_inline_writes;
 use crate::quota::{QuotaKind, Who};
 use crate::session::{ListenerInfo, Session};
 
+/// Why a connection ends.
+const NOT_KNOWN_IN_TIME: &str = "the client did not authenticate in time";
+
 /// Answers that are ready together are sent together, up to this many.
 const ANSWERS_JOINED_MAX: usize = 64;
 
@@ -69,6 +72,8 @@ struct Connection<S> {
     muted_until: Option<Instant>,
     /// Whether the client was seen to be authenticated: larger frames are taken.
     is_known: bool,
+    /// A message of a mechanism that came without a request is being answered.
+    has_token: bool,
     /// What it called itself last, copied: what came with a frame would keep all of it for as long as a request waits.
     client_id: Option<StrBytes>,
 }
@@ -144,6 +149,7 @@ impl<S: Socket> Connection<S> {
             unsent: Arc::default(),
             muted_until: None,
             is_known: false,
+            has_token: false,
             client_id: None,
         }
     }
@@ -200,17 +206,28 @@ impl<S: Socket> Connection<S> {
             }
             // However much it asks meanwhile.
             if !self.is_known && Instant::now() >= known_by {
-                return Some("the client did not authenticate in time".to_owned());
+                return Some(NOT_KNOWN_IN_TIME.to_owned());
             }
+            let is_idle = self.in_flight.is_empty();
+            // What comes after a message of a mechanism waits until that is answered.
+            self.has_token &= !is_idle;
             let may_read = !is_muted
+                && !self.has_token
                 && self.held.is_none()
                 && self.in_flight.len() < self.settings.in_flight_max
                 && self.unsent.load(Ordering::Relaxed) < UNSENT_BYTES_MAX;
-            let is_idle = self.in_flight.is_empty();
             tokio::select! {
                 biased;
                 Some(ready) = self.in_flight.next(), if !is_idle => {
                     let drained = drained(shutdown.clone(), self.settings.drain);
+                    // However slowly it reads.
+                    let is_known = self.is_known;
+                    let too_late = async move {
+                        match is_known {
+                            true => std::future::pending().await,
+                            false => tokio::time::sleep_until(known_by).await,
+                        }
+                    };
                     tokio::select! {
                         biased;
                         sent = self.send(ready, idle_max) => match sent {
@@ -218,6 +235,7 @@ impl<S: Socket> Connection<S> {
                             Err(why) => return why,
                         },
                         () = drained => return None,
+                        () = too_late => return Some(NOT_KNOWN_IN_TIME.to_owned()),
                     }
                     if let Some(until) = self.muted_until {
                         timer.as_mut().reset(until);
@@ -300,6 +318,7 @@ impl<S: Socket> Connection<S> {
     fn take_token(&mut self, token: Bytes, mut share: Share) {
         let (cx, session) = (self.cx.clone(), self.session.clone());
         let unsent = self.unsent.clone();
+        self.has_token = true;
         self.in_flight.push_back(Box::pin(async move {
             let body = api::take_token(&cx, &session, token).await;
             let outcome = Outcome::Answered(body.into());

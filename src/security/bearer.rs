@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::crypto::verify;
-use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse};
+use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, decode_header};
 use serde_json::{Map, Value};
 
@@ -73,12 +73,15 @@ pub enum KeysError {
     /// Not a JWK set.
     #[error("not a JSON Web Key Set: {0}")]
     Json(#[from] serde_json::Error),
-    /// None in it can verify a signature.
-    #[error("there is no key in it that verifies signatures (RSA, EC P-256 and P-384, Ed25519)")]
-    None,
     /// More than [`KEYS_MAX`].
     #[error("there are {0} keys in it, and {KEYS_MAX} at most may be")]
     TooMany(usize),
+}
+
+/// A JSON Web Key Set; its keys are looked at one by one.
+#[derive(serde::Deserialize)]
+struct KeySet {
+    keys: Vec<Value>,
 }
 
 struct Key {
@@ -142,22 +145,22 @@ impl BearerTokens {
         self.settings.is_unsecured
     }
 
-    /// Takes a provider's keys instead of those that were there; how many of them can be used.
+    /// Takes a provider's keys instead of those that were there; how many of them can be used. Where that is none, no token is
+    /// taken: a provider that has taken all its keys back means it.
     pub fn set_keys(&self, text: &str) -> Result<usize, KeysError> {
-        let read: JwkSet = serde_json::from_str(text)?;
+        let read: KeySet = serde_json::from_str(text)?;
         if read.keys.len() > KEYS_MAX {
             return Err(KeysError::TooMany(read.keys.len()));
         }
-        let keys: Vec<Key> = read.keys.iter().filter_map(usable).collect();
-        match keys.len() {
-            0 => Err(KeysError::None),
-            count => {
-                self.wanted
-                    .found(keys.iter().filter_map(|key| key.id.as_deref()));
-                self.keys.store(Arc::new(keys));
-                Ok(count)
-            }
-        }
+        // One that is not understood says nothing of the others.
+        let known = read.keys.into_iter();
+        let known = known.filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
+        let keys: Vec<Key> = known.filter_map(|key| usable(&key)).collect();
+        self.wanted
+            .found(keys.iter().filter_map(|key| key.id.as_deref()));
+        let count = keys.len();
+        self.keys.store(Arc::new(keys));
+        Ok(count)
     }
 
     /// Comes when a token named a key that is not there.

@@ -217,6 +217,8 @@ impl Default for Exchange {
     }
 }
 
+/// A longer reason is cut, letters: clients have a say in it.
+const REASON_LETTERS_MAX: usize = 200;
 /// A longer name of a user who is tried is cut, letters.
 const TRIED_LETTERS_MAX: usize = 256;
 
@@ -241,6 +243,15 @@ impl Exchange {
             false => Stage::Idle,
         };
         may
+    }
+
+    /// Takes it away to work on it; what stays takes no message, and knows whose the connection is.
+    pub fn take(&mut self) -> Self {
+        let stays = Self {
+            known: self.known.clone(),
+            ..Self::default()
+        };
+        std::mem::replace(self, stays)
     }
 
     /// Whether the next message comes without a request around it.
@@ -336,7 +347,9 @@ impl Exchange {
         let bearer = match tokens.verify(first.token) {
             Ok(bearer) => bearer,
             Err(error) => {
-                tracing::warn!(%error, "a bearer token was not taken");
+                let error_text: String =
+                    error.to_string().chars().take(REASON_LETTERS_MAX).collect();
+                tracing::debug!(error = ?error_text, "a bearer token was not taken");
                 let (status, scope) = tokens.status(&error);
                 let why = refusal(status, scope.as_deref());
                 self.stage = Stage::Refused(why.clone());

@@ -190,12 +190,23 @@ impl Credential {
         })
     }
 
-    /// One for somebody who is not known: the same at each try, and nobody's password.
-    pub(super) fn of_nobody(mechanism: ScramMechanism, secret: &[u8], user: &str) -> Self {
+    /// Of a user's password that is kept nowhere else: the same on all brokers with the secret.
+    pub fn of_local(mechanism: ScramMechanism, secret: &[u8], user: &str, password: &str) -> Self {
+        let salt = Self::salt(mechanism, secret, user);
+        let salted = mechanism.salted(password.as_bytes(), &salt, ITERATIONS_DEFAULT);
+        Self::of_salted(mechanism, salt, &salted, ITERATIONS_DEFAULT)
+    }
+
+    fn salt(mechanism: ScramMechanism, secret: &[u8], user: &str) -> Vec<u8> {
         let mut salt = mechanism.sign(secret, user.as_bytes());
         salt.truncate(SALT_BYTES);
+        salt
+    }
+
+    /// One for somebody who is not known: the same at each try, and nobody's password.
+    pub(super) fn of_nobody(mechanism: ScramMechanism, secret: &[u8], user: &str) -> Self {
         Self {
-            salt,
+            salt: Self::salt(mechanism, secret, user),
             stored_key: random_bytes(mechanism.key_bytes()),
             server_key: random_bytes(mechanism.key_bytes()),
             iterations: ITERATIONS_DEFAULT,

@@ -72,8 +72,8 @@ pub(super) struct LoginForm {
 fn local(path: &str) -> String {
     let is_local = path.starts_with('/')
         && !path.starts_with("//")
-        && !path.contains(['\\', '\r', '\n'])
-        && path.is_ascii();
+        && !path.contains('\\')
+        && path.bytes().all(|byte| byte.is_ascii_graphic());
     match is_local {
         true => path.to_owned(),
         false => "/".to_owned(),
@@ -138,6 +138,7 @@ mod tests {
     fn nobody_is_sent_to_another_site_after_the_login() {
         assert_eq!(local("/topics?sort=bytes"), "/topics?sort=bytes");
         for elsewhere in [
+            "/\t/evil.example",
             "//evil.example",
             "http://evil.example",
             "/\\evil.example",
