@@ -10,7 +10,7 @@ import aiokafka
 import aiokafka.abc
 import confluent_kafka
 import kafka
-import kafka.sasl.oauth
+import kafka.net.sasl.oauth
 
 from harness import BOOTSTRAP, equal, run, unique, wait_for
 
@@ -82,7 +82,7 @@ def confluent_no_right():
 # kafka-python
 
 
-class KafkaPythonToken(kafka.sasl.oauth.AbstractTokenProvider):
+class KafkaPythonToken(kafka.net.sasl.oauth.AbstractTokenProvider):
     def token(self):
         return token()
 
