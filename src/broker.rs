@@ -18,9 +18,9 @@ use crate::broker_security::{
 };
 use crate::clock::WallClock;
 use crate::cluster::{
-    Broker as Member, BrokerEndpoint, Cluster, ClusterError, Directories, OpenedTopics, ProducerIds,
+    Broker as Member, BrokerEndpoint, Cluster, ClusterError, Directories, OpenedTopics,
+    ProducerIds, cluster_id_of, record_changes,
 };
-use crate::cluster::{cluster_id_of, record_changes, unknown_users_secret};
 use crate::config::{Config, LiveConfig};
 use crate::control::Control;
 use crate::group::GroupCoordinator;
@@ -44,7 +44,6 @@ use crate::partition::{
 use crate::peer::Peers;
 use crate::quota::{self, Quotas};
 use crate::replication;
-use crate::security::random_bytes;
 use crate::share::Shares;
 use crate::slots::{ImageTopics, coordinate, own_slots};
 use crate::telemetry::Telemetry;
@@ -60,9 +59,6 @@ const EMBEDDED: &str = "embedded";
 
 /// How long the coordination store may take to be closed.
 const META_CLOSE_MAX: Duration = Duration::from_secs(5);
-
-/// Length of a secret that nobody else needs.
-const SECRET_BYTES: usize = 32;
 
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -270,18 +266,10 @@ impl Broker {
         shares.states.assign(&own).await?;
         let housekeeping =
             Housekeeping::start(partitions.clone(), housekeeping_intervals(&config))?;
-        let events_of_cleaner = observe.events.clone();
-        let cleaner = Cleaner::start(
-            partitions.clone(),
-            cleaner_options(&config),
-            events_of_cleaner,
-        )?;
-        let mut of_listeners = listeners.iter().map(|bound| &bound.info);
-        let secret = match of_listeners.any(|listener| listener.protocol.has_sasl()) {
-            true => unknown_users_secret(&meta).await?,
-            // Nobody says who they are, but on the dashboard.
-            false => random_bytes(SECRET_BYTES),
-        };
+        let told = observe.events.clone();
+        let cleaner = Cleaner::start(partitions.clone(), cleaner_options(&config), told)?;
+        let has_sasl = listeners.iter().any(|bound| bound.info.protocol.has_sasl());
+        let secret = broker_security::salt_secret(&meta, has_sasl).await?;
         let tokens = Arc::new(LiveTokens::new(cluster.clone(), &config, wall.clone()));
         let users = LiveUsers::new(cluster.clone(), tokens.clone(), &config, secret)?;
         let sessions = config.number("max.incremental.fetch.session.cache.slots") as usize;

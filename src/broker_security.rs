@@ -4,14 +4,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cluster::unknown_users_secret;
 use crate::config::Config;
 use crate::jwks::{JwksError, ProviderKeys};
+use crate::meta::{MetaError, MetaStore};
 use crate::net::{AnyListener, Bound, Endpoint, listen_endpoints, provider_keys, tls_settings};
 use crate::peer::{PeerSecurity, Peers, secured};
 use crate::security::{
     BearerTokens, ClientAuth, Mechanism, PemSource, SaslIdentity, ServerTls, TlsError, TlsSettings,
+    random_bytes,
 };
 
+/// Length of a secret that no other broker needs.
+const SECRET_BYTES: usize = 32;
 /// How often certificates' files are looked at.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -23,6 +28,15 @@ pub enum PeerSecurityError {
         "the listener between brokers has SASL: inter.broker.user and inter.broker.password say who this broker is"
     )]
     NoUser,
+}
+
+/// What makes the salts of users who are not known: the same on all brokers where clients log in by a listener.
+pub async fn salt_secret(meta: &MetaStore, has_sasl: bool) -> Result<Vec<u8>, MetaError> {
+    match has_sasl {
+        true => unknown_users_secret(meta).await,
+        // Nobody says who they are, but on the dashboard.
+        false => Ok(random_bytes(SECRET_BYTES)),
+    }
 }
 
 /// The way to other brokers, as the listener between them asks for.

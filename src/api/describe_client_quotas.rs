@@ -15,7 +15,7 @@ use metaq_protocol::messages::{ApiKey, DescribeClientQuotasRequest, DescribeClie
 use super::alter_client_quotas::{CLIENT_ID, IP, USER};
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
-use super::shared::{message, text};
+use super::shared::{message, text, told};
 use super::{Api, Caller, Context, Order, serve};
 use crate::cluster::{Entity, EntityName};
 use crate::quota::limits_of;
@@ -43,12 +43,13 @@ async fn handle(
         cx.note(&caller, "", error.code(), why);
         DescribeClientQuotasResponse::default()
             .with_error_code(error.code())
-            .with_error_message(message(&why))
+            .with_error_message(told(why.to_owned()))
             .with_entries(None)
     };
     let right = Operation::DescribeConfigs;
     if let Err(denied) = authorize(&cx, &caller, right, Resource::Cluster) {
-        return refuse(denied.wire(), &denied.to_string());
+        // Kafka says nothing that the code does not say (ApiError).
+        return refuse(denied.wire(), "");
     }
     let filter = match filter(&request.components) {
         Ok(filter) => filter,
