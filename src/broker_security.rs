@@ -12,11 +12,9 @@ use crate::net::{AnyListener, Bound, Endpoint, listen_endpoints, provider_keys, 
 use crate::peer::{PeerSecurity, Peers, secured};
 use crate::security::{
     BearerTokens, ClientAuth, Mechanism, PemSource, SaslIdentity, ServerTls, TlsError, TlsSettings,
-    random_bytes,
+    random_secret,
 };
 
-/// Length of a secret that no other broker needs.
-const SECRET_BYTES: usize = 32;
 /// How often certificates' files are looked at.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -35,7 +33,7 @@ pub async fn salt_secret(meta: &MetaStore, has_sasl: bool) -> Result<Vec<u8>, Me
     match has_sasl {
         true => unknown_users_secret(meta).await,
         // Nobody says who they are, but on the dashboard.
-        false => Ok(random_bytes(SECRET_BYTES)),
+        false => Ok(random_secret()),
     }
 }
 

@@ -120,11 +120,6 @@ impl LiveTokens {
         self.clock.now_ms()
     }
 
-    /// Another number after tokens changed.
-    pub fn revision(&self) -> u64 {
-        self.cluster.image().tokens.version()
-    }
-
     fn with_made<T>(&self, look: impl FnOnce(&mut Made, &Tokens) -> T) -> Option<T> {
         let key = self.key.as_ref()?;
         let tokens = self.cluster.image().tokens.clone();

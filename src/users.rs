@@ -9,12 +9,11 @@ use parking_lot::Mutex;
 
 use crate::cluster::{Cluster, Entity};
 use crate::config::{Config, LOCAL_USERS};
-use crate::security::{Credential, ScramMechanism, TokenLogin, Users, random_bytes};
+use crate::security::{Credential, ScramMechanism, TokenLogin, Users, random_secret};
 use crate::tokens::LiveTokens;
 
 /// Passwords that were right are remembered so many at a time, as keyed hashes: each PLAIN would take milliseconds else.
 const REMEMBERED_MAX: usize = 10_000;
-const SECRET_BYTES: usize = 32;
 
 /// A user of the configuration that has no password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -74,7 +73,7 @@ impl LiveUsers {
             tokens,
             local: local.collect(),
             secret,
-            seal: hmac::Key::new(hmac::HMAC_SHA256, &random_bytes(SECRET_BYTES)),
+            seal: hmac::Key::new(hmac::HMAC_SHA256, &random_secret()),
             remembered: Mutex::default(),
         })
     }

@@ -64,10 +64,7 @@ async fn answer(
     check(&request, caller.version).map_err(refused)?;
     check_assignor(cx, &request).map_err(refused)?;
     let group_id = request.group_id.to_string();
-    let beat = ConsumerHeartbeat {
-        visible: visible(cx, caller),
-        ..heartbeat(caller, request)
-    };
+    let beat = heartbeat(cx, caller, request);
     let answered = cx.coordinator.consumer_heartbeat(&group_id, beat).await;
     answered.map_err(refused)
 }
@@ -150,7 +147,11 @@ fn visible(cx: &Arc<Context>, caller: &Caller) -> VisibleTopics {
     })
 }
 
-fn heartbeat(caller: &Caller, request: ConsumerGroupHeartbeatRequest) -> ConsumerHeartbeat {
+fn heartbeat(
+    cx: &Arc<Context>,
+    caller: &Caller,
+    request: ConsumerGroupHeartbeatRequest,
+) -> ConsumerHeartbeat {
     let owned = request.topic_partitions.map(|topics| {
         let topics = topics.into_iter();
         topics
@@ -174,7 +175,7 @@ fn heartbeat(caller: &Caller, request: ConsumerGroupHeartbeatRequest) -> Consume
         owned,
         client_id: optional(&caller.client_id).unwrap_or_default(),
         client_host: caller.host(),
-        visible: VisibleTopics::default(),
+        visible: visible(cx, caller),
         connection: Some(caller.session.id()),
         reserved: None,
     }

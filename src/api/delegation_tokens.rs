@@ -42,6 +42,32 @@ pub(super) fn token_to_change(
     }
 }
 
+/// Lets a token be good until another time, ms since 1970, which it returns.
+pub(super) async fn set_expiry(
+    cx: &Context,
+    token: &Token,
+    expires_ms: i64,
+) -> Result<i64, ResponseError> {
+    let controller = cx.cluster.controller();
+    let changed = controller
+        .set_token_expiry(&token.id, cx.tokens.now_ms(), expires_ms)
+        .await;
+    changed
+        .map_err(|error| error.wire())?
+        .map_err(|refusal| refusal.wire())?;
+    Ok(expires_ms)
+}
+
+/// Notes why a token is not changed, and returns what its answer has for a time: what the controller refuses has another one than what
+/// is refused before (as in Kafka's ControllerApis).
+pub(super) fn refused_ms(cx: &Context, caller: &Caller, error: ResponseError) -> i64 {
+    cx.note(caller, "delegation token", error.code(), "");
+    match error {
+        ResponseError::DelegationTokenRequestNotAllowed => NO_TIME,
+        _ => 0,
+    }
+}
+
 impl WireError for TokenRefusal {
     fn wire(&self) -> ResponseError {
         match self {

@@ -8,7 +8,7 @@ use metaq_protocol::messages::{
     ApiKey, ExpireDelegationTokenRequest, ExpireDelegationTokenResponse,
 };
 
-use super::delegation_tokens::{NO_TIME, is_allowed, token_to_change};
+use super::delegation_tokens::{is_allowed, refused_ms, set_expiry, token_to_change};
 use super::errors::WireError;
 use super::{Api, Caller, Context, Order, serve, serve_by_controller};
 
@@ -30,16 +30,9 @@ async fn handle(
     let answer = ExpireDelegationTokenResponse::default();
     match expire(&cx, &caller, &request).await {
         Ok(expires_ms) => answer.with_expiry_timestamp_ms(expires_ms),
-        Err(error) => {
-            cx.note(&caller, "delegation token", error.code(), "");
-            let time_ms = match error {
-                ResponseError::DelegationTokenRequestNotAllowed => NO_TIME,
-                _ => 0,
-            };
-            answer
-                .with_error_code(error.code())
-                .with_expiry_timestamp_ms(time_ms)
-        }
+        Err(error) => answer
+            .with_error_code(error.code())
+            .with_expiry_timestamp_ms(refused_ms(&cx, &caller, error)),
     }
 }
 
@@ -65,11 +58,5 @@ async fn expire(
         return Err(ResponseError::DelegationTokenExpired);
     }
     let expires_ms = now_ms.saturating_add(period_ms).min(token.max_ms);
-    let changed = controller
-        .set_token_expiry(&token.id, now_ms, expires_ms)
-        .await;
-    changed
-        .map_err(|error| error.wire())?
-        .map_err(|refusal| refusal.wire())?;
-    Ok(expires_ms)
+    set_expiry(cx, &token, expires_ms).await
 }

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::{ApiKey, RenewDelegationTokenRequest, RenewDelegationTokenResponse};
 
-use super::delegation_tokens::{NO_TIME, is_allowed, token_to_change};
-use super::errors::WireError;
+use super::delegation_tokens::{is_allowed, refused_ms, set_expiry, token_to_change};
 use super::{Api, Caller, Context, Order, serve, serve_by_controller};
 
 pub(super) const API: Api = Api {
@@ -28,16 +27,9 @@ async fn handle(
     let answer = RenewDelegationTokenResponse::default();
     match renew(&cx, &caller, &request).await {
         Ok(expires_ms) => answer.with_expiry_timestamp_ms(expires_ms),
-        Err(error) => {
-            cx.note(&caller, "delegation token", error.code(), "");
-            let time_ms = match error {
-                ResponseError::DelegationTokenRequestNotAllowed => NO_TIME,
-                _ => 0,
-            };
-            answer
-                .with_error_code(error.code())
-                .with_expiry_timestamp_ms(time_ms)
-        }
+        Err(error) => answer
+            .with_error_code(error.code())
+            .with_expiry_timestamp_ms(refused_ms(&cx, &caller, error)),
     }
 }
 
@@ -57,12 +49,5 @@ async fn renew(
     }
     let token = token_to_change(cx, caller, &request.hmac)?;
     let expires_ms = cx.tokens.renewed_ms(&token, request.renew_period_ms);
-    let controller = cx.cluster.controller();
-    let changed = controller
-        .set_token_expiry(&token.id, cx.tokens.now_ms(), expires_ms)
-        .await;
-    changed
-        .map_err(|error| error.wire())?
-        .map_err(|refusal| refusal.wire())?;
-    Ok(expires_ms)
+    set_expiry(cx, &token, expires_ms).await
 }

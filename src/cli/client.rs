@@ -19,7 +19,7 @@ use metaq_protocol::messages::{
 use metaq_protocol::protocol::{Request, StrBytes};
 
 use super::Failure;
-use super::client_security::{ClientSecurity, Stream, command_config};
+use super::client_security::{ClientSecurity, Stream, command_config, host_of};
 use super::words::in_words;
 use crate::api::CLI_CLIENT_ID;
 use crate::security::{SaslClient, SaslIdentity};
@@ -72,10 +72,8 @@ impl Connection {
             .map_err(|error| format!("cannot reach a broker at {address}: {error}"))?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_nodelay(true)?;
-        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-        let host = host.trim_start_matches('[').trim_end_matches(']');
         let mut connection = Self {
-            stream: security.protect(host, stream)?,
+            stream: security.protect(host_of(address), stream)?,
             next_correlation_id: 0,
         };
         if let Some(identity) = &security.identity {

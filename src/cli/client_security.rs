@@ -52,6 +52,12 @@ pub(super) struct ClientSecurity {
     pub(super) identity: Option<SaslIdentity>,
 }
 
+/// The host of an address `HOST:PORT`, an IPv6 one without its brackets.
+pub(super) fn host_of(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
 /// What such a file may say here; everything else in it is another program's.
 const SECURITY_PREFIXES: [&str; 3] = ["security.", "sasl.", "ssl."];
 

@@ -11,7 +11,7 @@ use data_encoding::BASE64;
 use serde::de::DeserializeOwned;
 
 use super::Failure;
-use super::client_security::{ClientSecurity, Stream, begin_tls, command_config};
+use super::client_security::{ClientSecurity, Stream, begin_tls, command_config, host_of};
 use crate::admin::token_of;
 use crate::broker_security::dashboard_trust;
 use crate::config::Config;
@@ -92,11 +92,6 @@ pub(super) struct Target {
 
 /// The beginning of an answer: its status, and the body to read on.
 type Answer = (u16, BufReader<Box<dyn Stream>>);
-
-fn host_of(address: &str) -> &str {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    host.trim_start_matches('[').trim_end_matches(']')
-}
 
 fn is_this_machine(address: &str) -> bool {
     let host = host_of(address);

@@ -26,7 +26,7 @@ use crate::log::uuid_to_base64;
 use crate::meta::records::{ClusterRecord, RECORD_VERSION, UnknownUsersRecord, decode, encode};
 use crate::meta::{Change, MetaError, MetaStore, Op, paths, upgrade_topics};
 use crate::partition::{OpenReport, Partitions};
-use crate::security::{Acls, random_bytes};
+use crate::security::{Acls, random_secret};
 
 /// What opening the cluster's topics found.
 #[derive(Debug, Clone, Copy, Default)]
@@ -242,9 +242,6 @@ async fn open_topics(view: &View) -> Result<OpenedTopics, ClusterError> {
     })
 }
 
-/// Length of a secret that a cluster keeps.
-const SECRET_BYTES: usize = 32;
-
 /// The id of the cluster that a tree is of, if any.
 pub async fn cluster_id_of(meta: &MetaStore) -> Result<Option<String>, MetaError> {
     let Some(node) = meta.get(paths::CLUSTER_ID).await? else {
@@ -270,7 +267,7 @@ async fn ensure_cluster_id(
 pub async fn unknown_users_secret(meta: &MetaStore) -> Result<Vec<u8>, MetaError> {
     let fresh = UnknownUsersRecord {
         version: RECORD_VERSION,
-        secret: BASE64.encode(&random_bytes(SECRET_BYTES)),
+        secret: BASE64.encode(&random_secret()),
     };
     let kept = ensure(meta, paths::UNKNOWN_USERS, fresh).await?;
     Ok(kept.secret.into_bytes())

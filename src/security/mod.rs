@@ -34,7 +34,7 @@ pub use sasl::{
 pub use sasl_client::{SaslClient, SaslIdentity};
 pub use scram::{
     Credential, ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERATIONS_MIN, ScramMechanism, random_bytes,
-    salted_password,
+    random_secret, salted_password,
 };
 pub use scram_exchange::{ScramClient, ScramError};
 pub use tls::{ClientAuth, PemSource, ServerTls, TlsError, TlsSettings};

@@ -112,6 +112,14 @@ impl std::fmt::Debug for Credential {
     }
 }
 
+/// Length of a secret that a broker or a cluster makes for itself.
+const SECRET_BYTES: usize = 32;
+
+/// A secret that nobody can guess.
+pub fn random_secret() -> Vec<u8> {
+    random_bytes(SECRET_BYTES)
+}
+
 /// So many random bytes.
 pub fn random_bytes(count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
