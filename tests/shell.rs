@@ -275,13 +275,14 @@ fn a_broker_is_seen_in_one_screen_and_from_all_sides() {
     );
     let mut held = shell.process.client();
     held.create("held");
-    let (code, out, err) = metaq(&["client", "list", "-d", &dashboard, "--json"]);
-    let clients: serde_json::Value = serde_json::from_str(&out).expect(&err);
-    assert_eq!(
-        (code, clients.as_array().unwrap().len()),
-        (Some(0), 1),
-        "{out}"
-    );
+    // Until the broker has noticed that the one that produced has gone.
+    let mut clients = serde_json::Value::Null;
+    common::wait_for("one client", || {
+        let (code, out, err) = metaq(&["client", "list", "-d", &dashboard, "--json"]);
+        assert_eq!(code, Some(0), "{err}");
+        clients = serde_json::from_str(&out).expect(&err);
+        clients.as_array().unwrap().len() == 1
+    });
     let number = clients[0]["number"].to_string();
     let (code, out, err) = metaq(&["client", "describe", &number, "-d", &dashboard]);
     assert!(code == Some(0) && out.contains("Metadata"), "{out}{err}");
