@@ -227,6 +227,15 @@ fn one_bad_partition_fails_all_of_its_transaction() {
     let denied = E::TopicAuthorizationFailed.code();
     let codes = producer.add(&mut client, 3, &[("t", 0), ("__consumer_offsets", 3)]);
     assert_eq!(codes, [not_tried, denied]);
+    let all = [("t", 0), ("__consumer_offsets", 3), ("u", 0)];
+    let codes = producer.add(&mut client, 3, &all);
+    assert_eq!(codes, [not_tried, denied, unknown]);
+    let unnamed = Producer {
+        transactional_id: "",
+        ..producer
+    };
+    let codes = unnamed.add(&mut client, 3, &[("t", 0), ("t", 9)]);
+    assert_eq!(codes, [not_tried, unknown], "before the id is looked at");
     let abortable = E::TransactionAbortable.code();
     assert_eq!(producer.add_as_broker(&mut client, true, "t", 0), abortable);
     assert_eq!(producer.add(&mut client, 0, &[("t", 0)]), [0]);

@@ -2,7 +2,8 @@
 //!
 //! - v0 to v3 come from clients before version 2 of transactions, one transaction at a time; those from v4 on come from the
 //!   leaders of partitions, for several, and may only look whether the partitions are part of it already.
-//! - One bad partition fails all of its transaction: it gets its own error, the others OPERATION_NOT_ATTEMPTED.
+//! - One bad partition fails all of its transaction: it gets its own error, the others OPERATION_NOT_ATTEMPTED. That comes
+//!   before all that the coordinator looks at, as in KafkaApis.
 //! - A fenced producer is INVALID_PRODUCER_EPOCH before v2.
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use metaq_protocol::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResp
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
-use super::in_transaction::{Membership, fenced_before, here};
+use super::in_transaction::{Membership, fenced_before, here, is_known};
 use super::{Api, Caller, Context, Order, serve};
 use crate::coordinator::InternalTopic;
 use crate::transaction::{AddPartitions, Producer, TransactionVersion};
@@ -163,12 +164,16 @@ fn refusals(
         None => authorize(cx, caller, Operation::Write, Resource::Topic(topic))
             .map_err(|denied| denied.wire()),
     };
-    let denied = partitions.iter().map(|(topic, _)| may_write(topic).err());
-    let denied: Vec<Option<ResponseError>> = denied.collect();
-    if denied.iter().all(Option::is_none) {
+    let refused = |(topic, index): &(String, i32)| match may_write(topic) {
+        Err(error) => Some(error),
+        Ok(()) if !is_known(cx, topic, *index) => Some(ResponseError::UnknownTopicOrPartition),
+        Ok(()) => None,
+    };
+    let refused: Vec<Option<ResponseError>> = partitions.iter().map(refused).collect();
+    if refused.iter().all(Option::is_none) {
         return None;
     }
     let not_tried =
         |error: Option<ResponseError>| Some(error.unwrap_or(ResponseError::OperationNotAttempted));
-    Some(denied.into_iter().map(not_tried).collect())
+    Some(refused.into_iter().map(not_tried).collect())
 }

@@ -91,12 +91,7 @@ pub(super) async fn here(
 
 /// One partition that is not there fails all of them; the others were not tried.
 fn not_added(cx: &Context, partitions: &[(String, i32)]) -> Outcomes {
-    let image = cx.cluster.image();
-    let is_known = |(topic, index): &(String, i32)| {
-        let topic = image.topic_or_internal(topic);
-        topic.is_some_and(|topic| topic.partition(*index).is_some())
-    };
-    let outcome = |partition: &(String, i32)| match is_known(partition) {
+    let outcome = |(topic, index): &(String, i32)| match is_known(cx, topic, *index) {
         true => Err(ResponseError::OperationNotAttempted),
         false => Err(ResponseError::UnknownTopicOrPartition),
     };
@@ -106,6 +101,13 @@ fn not_added(cx: &Context, partitions: &[(String, i32)]) -> Outcomes {
         // It came to be known meanwhile.
         false => vec![Err(ResponseError::UnknownTopicOrPartition); partitions.len()],
     }
+}
+
+/// Whether the cluster has a partition.
+pub(super) fn is_known(cx: &Context, topic: &str, index: i32) -> bool {
+    let image = cx.cluster.image();
+    let topic = image.topic_or_internal(topic);
+    topic.is_some_and(|topic| topic.partition(index).is_some())
 }
 
 async fn ask(
