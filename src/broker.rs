@@ -182,6 +182,7 @@ impl Broker {
             dir.check_owner(config.number("broker.id") as i32)?;
         }
         let meta = open_store(&config).await?;
+        broker_security::warn_of_open_nodes(&config, &meta).await?;
         if meta.kind() != EMBEDDED {
             leave_embedded_store(&config, &partitions, &meta).await?;
         }
@@ -548,6 +549,7 @@ fn zookeeper_options(config: &Config) -> Result<ZooKeeperOptions, MetaError> {
     Ok(ZooKeeperOptions {
         servers: config.text("zookeeper.connect").to_owned(),
         root: config.text("zookeeper.root").to_owned(),
+        set_acl: config.flag("zookeeper.set.acl"),
         session_timeout: ms("zookeeper.session.timeout.ms"),
         connection_timeout: ms("zookeeper.connection.timeout.ms"),
         auth,

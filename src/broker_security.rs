@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cluster::unknown_users_secret;
 use crate::config::Config;
 use crate::jwks::{JwksError, ProviderKeys};
-use crate::meta::{MetaError, MetaStore};
+use crate::meta::{MetaError, MetaStore, paths};
 use crate::net::{AnyListener, Bound, Endpoint, listen_endpoints, provider_keys, tls_settings};
 use crate::peer::{PeerSecurity, Peers, secured};
 use crate::security::{
@@ -35,6 +35,24 @@ pub async fn salt_secret(meta: &MetaStore, has_sasl: bool) -> Result<Vec<u8>, Me
         // Nobody says who they are, but on the dashboard.
         false => Ok(random_secret()),
     }
+}
+
+/// Nodes that say who may do what: whoever can change them can be anybody.
+const NODES_OF_SECURITY: &[&str] = &["/", paths::CONFIG, paths::ACLS, paths::TOKENS];
+
+/// Says that everybody who reaches ZooKeeper can change who may do what, where clients have to say who they are.
+pub async fn warn_of_open_nodes(config: &Config, meta: &MetaStore) -> Result<(), MetaError> {
+    if !config.is_secured() {
+        return Ok(());
+    }
+    let open = meta.open_nodes(NODES_OF_SECURITY).await?;
+    if !open.is_empty() {
+        tracing::warn!(
+            nodes = open.join(" "),
+            "whoever reaches ZooKeeper can read users and change rights: set zk.zkAuth, then metaq meta protect"
+        );
+    }
+    Ok(())
 }
 
 /// The way to other brokers, as the listener between them asks for.

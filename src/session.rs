@@ -40,6 +40,11 @@ impl SecurityProtocol {
         }
     }
 
+    /// Whether its connections begin with a handshake of TLS or SASL.
+    pub fn has_handshake(self) -> bool {
+        self != Self::Plaintext
+    }
+
     /// The protocol of a name.
     pub fn by_name(name: &str) -> Option<Self> {
         let all = [

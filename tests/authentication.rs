@@ -273,6 +273,30 @@ fn an_envelope_holds_what_brokers_send_on_and_nothing_else() {
 }
 
 #[test]
+fn an_address_has_few_connections_at_a_time_that_are_not_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let limit = "max.unauthenticated.connections.per.ip=2";
+    let broker = sasl(dir.path(), &[limit]);
+    let connect = || {
+        let mut client = Asking::plain(broker.address());
+        let answer = client.ask(0, &ApiVersionsRequest::default());
+        (client, answer.is_some())
+    };
+    let (mut first, _) = connect();
+    let (second, is_taken) = connect();
+    assert!(is_taken);
+    assert!(!connect().1, "one more");
+    assert_eq!(first.authenticate(SCRAM, ADMIN).0, 0);
+    let (third, is_taken) = connect();
+    assert!(is_taken, "the first is known");
+    assert!(!connect().1, "one more again");
+    drop((second, third));
+    wait_for("those that are gone to be noticed", || connect().1);
+    assert!(first.is_served());
+    broker.stop();
+}
+
+#[test]
 fn who_is_known_may_send_large_requests() {
     let dir = tempfile::tempdir().unwrap();
     let broker = sasl(dir.path(), &["sasl.server.max.receive.size=1024"]);

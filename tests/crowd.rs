@@ -124,6 +124,7 @@ fn ten_thousand_handshakes_that_never_end_hold_little_and_nobody_up() {
         &format!("tls.key={key}"),
         &format!("tls.certificate={certificate}"),
         "authentication.timeout.ms=30000",
+        "max.unauthenticated.connections.per.ip=20000",
     ];
     let broker = warm(&dir.path().join("data"), &settings);
     let before = broker.resident();

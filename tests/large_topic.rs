@@ -28,6 +28,7 @@ async fn connect() -> MetaStore {
         session_timeout: Duration::from_secs(20),
         connection_timeout: Duration::from_secs(20),
         auth: None,
+        set_acl: true,
         tls: None,
     };
     MetaStore::connect_zookeeper(options).await.unwrap()

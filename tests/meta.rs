@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use metaq::meta::{
-    Change, MetaError, MetaStore, Op, SessionState, ZooKeeperOptions, ZooKeeperTls, paths,
+    Change, MetaError, MetaStore, NodeAccess, Op, SessionState, ZooKeeperOptions, ZooKeeperTls,
+    paths,
 };
 use proxy::Proxy;
 use zookeeper::ZooKeeper;
@@ -46,6 +47,7 @@ fn options(servers: &str, root: &str, timeout: Duration) -> ZooKeeperOptions {
         session_timeout: timeout,
         connection_timeout: Duration::from_secs(20),
         auth: None,
+        set_acl: true,
         tls: None,
     }
 }
@@ -564,6 +566,65 @@ async fn what_a_user_creates_is_that_users_alone() {
     let again = MetaStore::connect_zookeeper(own).await.unwrap();
     assert!(again.get("/private").await.unwrap().is_some());
     again.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_tree_is_given_to_a_user_and_opened_again() {
+    let servers = zookeeper::shared().address();
+    let (root, timeout) = (fresh_root(), Duration::from_secs(5));
+    let open = options(&servers, &root, timeout);
+    let stranger = MetaStore::connect_zookeeper(open.clone()).await.unwrap();
+    let made = vec![
+        create("/config"),
+        create("/config/users"),
+        ephemeral("/here"),
+    ];
+    stranger.multi(made).await.unwrap();
+    // What brokers make with a user, as long as others have none.
+    let mut meanwhile = open.clone();
+    meanwhile.auth = Some(("digest".to_owned(), "metaq:secret".to_owned()));
+    meanwhile.set_acl = false;
+    let own = MetaStore::connect_zookeeper(meanwhile).await.unwrap();
+    own.multi(vec![create("/acl")]).await.unwrap();
+    let made = ["/", "/acl", "/config", "/config/users", "/here"];
+    let all = own.nodes_unlike(NodeAccess::Owner).await.unwrap();
+    let (markers, others): (Vec<_>, Vec<_>) = all
+        .iter()
+        .partition(|path| path.starts_with(paths::SESSIONS));
+    assert_eq!(others, made);
+    assert!(!markers.is_empty());
+    let asked = ["/", "/config", "/nothing"];
+    assert_eq!(own.open_nodes(&asked).await.unwrap(), ["/", "/config"]);
+    for path in &all {
+        assert!(own.set_access(path, NodeAccess::Owner).await.unwrap());
+    }
+    assert_eq!(own.nodes_unlike(NodeAccess::Owner).await.unwrap(), [""; 0]);
+    let gone = own.set_access("/nothing", NodeAccess::Owner).await;
+    assert!(!gone.unwrap());
+    let refused = stranger.get("/config/users").await.unwrap_err();
+    assert!(
+        refused.to_string().to_lowercase().contains("auth"),
+        "{refused}"
+    );
+    let refused = stranger
+        .set_access("/acl", NodeAccess::Owner)
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("zk.zkAuth"), "{refused}");
+    assert!(
+        stranger
+            .set_access("/acl", NodeAccess::Everybody)
+            .await
+            .is_err()
+    );
+    let closed = own.nodes_unlike(NodeAccess::Everybody).await.unwrap();
+    assert_eq!(closed, all);
+    for path in &closed {
+        assert!(own.set_access(path, NodeAccess::Everybody).await.unwrap());
+    }
+    assert!(stranger.get("/config/users").await.unwrap().is_some());
+    stranger.close().await;
+    own.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! `metaq meta ls|get|tree|watch|export|import|metaq-offsets`: the coordination tree, wherever the configuration says
+//! `metaq meta ls|get|tree|watch|export|import|protect|metaq-offsets`: the coordination tree, wherever the configuration says
 //! that it is. While a broker has the embedded store open, the tree is read through its dashboard.
 
 use std::io::BufRead;
@@ -13,7 +13,7 @@ use crate::broker::{StartError, open_existing_store, open_store};
 use crate::config::Config;
 use crate::meta::paths::is_at_or_below;
 use crate::meta::{
-    Change, Export, LegacyOffset, MetaError, MetaStore, ShownNode, export, import,
+    Change, Export, LegacyOffset, MetaError, MetaStore, NodeAccess, ShownNode, export, import,
     read_legacy_offsets,
 };
 
@@ -55,6 +55,24 @@ enum Action {
     Import {
         /// What to read.
         file: PathBuf,
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give all nodes in ZooKeeper to the user of zk.zkAuth alone, or with --open back to everybody; brokers may run. Lists them
+    /// alone without --execute.
+    #[command(
+        after_help = "Examples:\n  metaq meta protect -c conf/server.ini\n  metaq meta protect -c conf/server.ini --execute\n  metaq meta protect -c conf/server.ini --open --execute"
+    )]
+    Protect {
+        /// Everybody may use them.
+        #[arg(long)]
+        open: bool,
+        /// Do it.
+        #[arg(long)]
+        execute: bool,
         #[command(flatten)]
         config: ConfigArguments,
         /// Print JSON.
@@ -107,6 +125,18 @@ impl Meta {
                 }
                 Action::Import { file, config, json } => {
                     read_import(&file, &config.load()?, json).await
+                }
+                Action::Protect {
+                    open,
+                    execute,
+                    config,
+                    json,
+                } => {
+                    let access = match open {
+                        true => NodeAccess::Everybody,
+                        false => NodeAccess::Owner,
+                    };
+                    protect(&config.load()?, access, execute, json).await
                 }
                 Action::MetaqOffsets { root, config, json } => {
                     let mut config = config;
@@ -319,6 +349,59 @@ async fn read_import(file: &std::path::Path, config: &Config, json: bool) -> Res
         &sentence,
     );
     Ok(())
+}
+
+async fn protect(
+    config: &Config,
+    access: NodeAccess,
+    execute: bool,
+    json: bool,
+) -> Result<(), Failure> {
+    if !config.flag("zookeeper.enable") {
+        let why = "the tree is in a file: its permissions protect it. zk.zkEnable=true is for a tree in ZooKeeper";
+        return Err(why.into());
+    }
+    if config.text("zookeeper.auth").is_empty() {
+        return Err("zk.zkAuth names the user that the nodes belong to".into());
+    }
+    let store = open_existing_store(config).await?;
+    let done = set_access(&store, access, execute).await;
+    store.close().await;
+    let nodes = done?;
+    let whose = match access {
+        NodeAccess::Owner => "belong to the user of zk.zkAuth alone",
+        NodeAccess::Everybody => "are open to everybody",
+    };
+    let count = nodes.len();
+    let sentence = match execute {
+        true => format!("{count} nodes {whose} now"),
+        false => {
+            let told: String = nodes.iter().map(|path| format!("{path}\n")).collect();
+            format!("{told}{count} nodes would change; --execute does it: they {whose} then")
+        }
+    };
+    let done = serde_json::json!({ "nodes": nodes, "executed": execute });
+    say(json, &done, &sentence);
+    Ok(())
+}
+
+/// The nodes that are not as wanted; made so.
+async fn set_access(
+    store: &MetaStore,
+    access: NodeAccess,
+    execute: bool,
+) -> Result<Vec<String>, MetaError> {
+    let mut nodes = store.nodes_unlike(access).await?;
+    if execute {
+        let mut set = Vec::new();
+        for path in nodes {
+            if store.set_access(&path, access).await? {
+                set.push(path);
+            }
+        }
+        nodes = set;
+    }
+    Ok(nodes)
 }
 
 fn show_legacy(offsets: &[LegacyOffset], json: bool) -> Result<(), Failure> {

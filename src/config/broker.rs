@@ -64,6 +64,7 @@ const DYNAMIC: &[&str] = &[
     "max.connections",
     "max.connections.per.ip",
     "max.inflight.requests.per.connection",
+    "max.unauthenticated.connections.per.ip",
     "num.partitions",
     "producer.id.expiration.ms",
     "socket.request.stall.ms",
@@ -264,6 +265,13 @@ const OWN_KEYS: &[BrokerKey] = &[
         Kind::Text,
         "",
         "Scheme and credentials as digest:user:password. What the broker creates then belongs to that user alone."
+    ),
+    key!(
+        "zookeeper.set.acl",
+        Some("zk.zkSetAcl"),
+        Kind::Bool,
+        "true",
+        "Whether nodes belong to the user of zk.zkAuth; false while brokers get it one after the other."
     ),
     key!(
         "zookeeper.tls",
@@ -502,6 +510,13 @@ const OWN_KEYS: &[BrokerKey] = &[
         Kind::Int(0, INT_MAX),
         "2147483647",
         "Connections at a time from one address."
+    ),
+    key!(
+        "max.unauthenticated.connections.per.ip",
+        None,
+        Kind::Int(1, INT_MAX),
+        "1000",
+        "Connections at a time from one address that have not finished their handshakes of TLS and SASL; more are closed, and their clients try again."
     ),
     key!(
         "max.connection.creation.rate",

@@ -226,6 +226,15 @@ pub enum Change {
     Everything,
 }
 
+/// Who may read and change a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeAccess {
+    /// The user of `zk.zkAuth` alone.
+    Owner,
+    /// Everybody who reaches ZooKeeper.
+    Everybody,
+}
+
 #[derive(Clone)]
 enum Backend {
     Embedded(Arc<embedded::Embedded>),
@@ -372,6 +381,33 @@ impl MetaStore {
             Backend::Embedded(store) => store.lease(),
             Backend::ZooKeeper(store) => store.lease(),
             Backend::Other(store) => store.lease(),
+        }
+    }
+
+    /// Which of these nodes are there and open to everybody who reaches ZooKeeper; none of another store's.
+    pub async fn open_nodes(&self, paths: &[&str]) -> Result<Vec<String>, MetaError> {
+        match &self.backend {
+            Backend::ZooKeeper(store) => {
+                let paths = paths.iter().map(|path| (*path).to_owned());
+                store.open_nodes(paths).await
+            }
+            Backend::Embedded(_) | Backend::Other(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// The nodes in ZooKeeper that are not as `access` wants them, in path order.
+    pub async fn nodes_unlike(&self, access: NodeAccess) -> Result<Vec<String>, MetaError> {
+        match &self.backend {
+            Backend::ZooKeeper(store) => store.nodes_unlike(access).await,
+            Backend::Embedded(_) | Backend::Other(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Sets who may use a node in ZooKeeper; whether it is there.
+    pub async fn set_access(&self, path: &str, access: NodeAccess) -> Result<bool, MetaError> {
+        match &self.backend {
+            Backend::ZooKeeper(store) => store.set_access(path, access).await,
+            Backend::Embedded(_) | Backend::Other(_) => Ok(false),
         }
     }
 

@@ -56,7 +56,7 @@ enum Ending {
 
 struct Connection<S> {
     cx: Arc<Context>,
-    _permit: ConnectionPermit,
+    permit: ConnectionPermit,
     stream: S,
     session: Arc<Session>,
     settings: Settings,
@@ -139,7 +139,7 @@ impl<S: Socket> Connection<S> {
             session,
             reader: FrameReader::new(frame_bytes_max, settings.stall_max, memory),
             cx,
-            _permit: permit,
+            permit,
             stream,
             settings,
             held: None,
@@ -202,6 +202,7 @@ impl<S: Socket> Connection<S> {
             let is_muted = self.muted_until.is_some();
             if !self.is_known && self.session.is_authenticated() {
                 self.is_known = true;
+                self.permit.set_known();
                 self.reader.set_bytes_max(self.settings.frame_bytes_max);
             }
             // However much it asks meanwhile.

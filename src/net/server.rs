@@ -87,6 +87,7 @@ impl ConnectionsMax {
         Self {
             total: config.number("max.connections") as usize,
             per_ip: config.number("max.connections.per.ip") as usize,
+            unknown_per_ip: config.number("max.unauthenticated.connections.per.ip") as usize,
         }
     }
 }
@@ -117,7 +118,7 @@ async fn accept<L: Listener>(
                             () = &mut stopping => break,
                         }
                     }
-                    match limits.take(ConnectionsMax::of(&config), peer.ip()) {
+                    match limits.take(ConnectionsMax::of(&config), peer.ip().to_canonical(), info.protocol.has_handshake()) {
                         Ok(permit) => {
                             let accepted = Accepted { listener: info.clone(), stream, peer, permit };
                             let settings = Settings::of(&config);

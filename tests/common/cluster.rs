@@ -87,6 +87,17 @@ impl Node {
         self.arguments.insert(1, mode.to_owned());
     }
 
+    /// Starts with another value from now on.
+    pub fn set(&mut self, setting: &str) {
+        let key = &setting[..=setting.find('=').unwrap()];
+        match self.arguments.iter_mut().find(|word| word.starts_with(key)) {
+            Some(found) => setting.clone_into(found),
+            None => self
+                .arguments
+                .extend(["--set".to_owned(), setting.to_owned()]),
+        }
+    }
+
     fn spawn(&self) -> Child {
         let log = std::fs::File::options()
             .create(true)
@@ -289,6 +300,7 @@ impl Tree {
             session_timeout: Duration::from_secs(20),
             connection_timeout: Duration::from_secs(20),
             auth: None,
+            set_acl: true,
             tls: None,
         };
         let store = runtime

@@ -3,11 +3,13 @@
 //! - [`keeper`] keeps the session: connects, extends the lease, tells of suspension, loss and renewal, watches.
 //! - [`in_flight`] sends changes: several multis at a time, each made of all that is waiting and does not conflict.
 //! - [`plan`] turns the store's operations into ZooKeeper's.
+//! - [`access`] says whose nodes are.
 //!
 //! A lost connection leaves it open whether a change was made. Puts, tree deletions and checks are sent again,
 //! which changes nothing when they were; with any other change a marker node of the session is set in the same
 //! multi, and read to learn what happened.
 
+mod access;
 mod in_flight;
 mod keeper;
 mod plan;
@@ -48,8 +50,10 @@ pub struct ZooKeeperOptions {
     pub session_timeout: Duration,
     /// For the first connection.
     pub connection_timeout: Duration,
-    /// Scheme and credentials such as `digest` and `user:password`. What is created then belongs to that user alone.
+    /// Scheme and credentials such as `digest` and `user:password`.
     pub auth: Option<(String, String)>,
+    /// Whether what is created belongs to the user of `auth` alone.
+    pub set_acl: bool,
     /// Encrypts the connection.
     pub tls: Option<ZooKeeperTls>,
 }
@@ -81,9 +85,10 @@ impl Shared {
             true => CreateMode::Ephemeral,
             false => CreateMode::Persistent,
         };
-        mode.with_acls(match self.options.auth {
-            Some(_) => Acls::creator_all(),
-            None => Acls::anyone_all(),
+        let is_owned = self.options.set_acl && self.options.auth.is_some();
+        mode.with_acls(match is_owned {
+            true => Acls::creator_all(),
+            false => Acls::anyone_all(),
         })
     }
 

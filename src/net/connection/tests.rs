@@ -29,8 +29,9 @@ async fn connection(cx: &Arc<Context>) -> (Connection<TcpStream>, TcpStream) {
     let max = ConnectionsMax {
         total: 1,
         per_ip: 1,
+        unknown_per_ip: 1,
     };
-    let permit = Arc::new(ConnectionLimits::default()).take(max, peer.ip());
+    let permit = Arc::new(ConnectionLimits::default()).take(max, peer.ip(), false);
     let accepted = Accepted {
         listener: Arc::new(ListenerInfo::plaintext()),
         stream,
