@@ -5,7 +5,7 @@
 # 4 for slave-status without an answer, 5 without a program, 6 with a wrong configuration, 7 when it should run and does not.
 # METAQ_BIN names the program, METAQ_CONF the configuration, METAQ_OPTS more arguments (--set KEY=VALUE).
 # METAQ_LOGS is where logs and the pid file are, logs/ beside conf/ by default.
-# METAQ_BROKER and METAQ_DASHBOARD are where a running broker is asked, 127.0.0.1:9092 and 127.0.0.1:8120 by default.
+# METAQ_BROKER and METAQ_DASHBOARD are where a running broker is asked; by default where its configuration says that it is.
 set -u
 home=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 conf=${METAQ_CONF:-$home/conf/server.ini}
@@ -48,11 +48,19 @@ verb=${1:-}
 [ $# -gt 0 ] && shift
 words "$@"
 pid_file=(--pid-file "$logs/metaq.pid")
-broker=(--bootstrap "${METAQ_BROKER:-127.0.0.1:9092}")
 # shellcheck disable=SC2206 # METAQ_OPTS are several words
 start=("${pid_file[@]}" --log-file "$logs/metaq.log" --config "$conf" ${METAQ_OPTS:-})
 # Relative data directories are beside conf/.
 cd "$home" || exit 1
+
+# Of this broker, and of no other one on the machine.
+case $verb in
+  slave-status | stats | query | *-partitions)
+    # shellcheck disable=SC2086 # METAQ_OPTS are several words
+    address=$("$metaq" server address --config "$conf" ${METAQ_OPTS:-}) || exit 6
+    broker=(--bootstrap "${METAQ_BROKER:-${address% *}}")
+    dashboard=(--dashboard "${METAQ_DASHBOARD:-${address#* }}") ;;
+esac
 
 case $verb in
   start | restart) exec "$metaq" server "$verb" "${options[@]}" "${start[@]}" ;;
@@ -60,7 +68,7 @@ case $verb in
   slave-status) exec "$metaq" server slave-status "${broker[@]}" "${options[@]}" ;;
   # shellcheck disable=SC2086 # METAQ_OPTS are several words
   reload) exec "$metaq" config reload --config "$conf" ${METAQ_OPTS:-} "${options[@]}" ;;
-  stats) exec "$metaq" stats --dashboard "${METAQ_DASHBOARD:-127.0.0.1:8120}" "${options[@]}" ;;
+  stats) exec "$metaq" stats "${dashboard[@]}" "${options[@]}" ;;
   query) exec "$metaq" query "${broker[@]}" "${options[@]}" ;;
   open-partitions | close-partitions | delete-partitions | move-partitions)
     exec "$metaq" partition "${verb%-partitions}" "${broker[@]}" "${options[@]}" ;;

@@ -4,15 +4,13 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Instant;
 
-use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::per_second::PerSecond;
 use crate::rotation::Rotating;
 
 /// Lines that may wait to be written.
@@ -55,31 +53,25 @@ fn is_zero(count: &u64) -> bool {
 }
 
 /// See the module's documentation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct AuditLog {
     /// `None` where there is none.
     lines: Option<SyncSender<Audited>>,
     missing: AtomicU64,
     dropped: AtomicU64,
-    refusals: Mutex<PerSecond>,
-    of_unknown: Mutex<PerSecond>,
+    refusals: PerSecond,
+    of_unknown: PerSecond,
 }
 
-/// How many there were in the present second.
-#[derive(Debug, Default)]
-struct PerSecond {
-    second: u64,
-    count: u64,
-}
-
-impl PerSecond {
-    /// Whether one more may be.
-    fn takes(&mut self, second: u64, max: u64) -> bool {
-        if self.second != second {
-            *self = Self { second, count: 0 };
+impl Default for AuditLog {
+    fn default() -> Self {
+        Self {
+            lines: None,
+            missing: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            refusals: PerSecond::new(REFUSALS_A_SECOND_MAX),
+            of_unknown: PerSecond::new(UNKNOWN_A_SECOND_MAX),
         }
-        self.count += 1;
-        self.count <= max
     }
 }
 
@@ -118,15 +110,13 @@ impl AuditLog {
     /// Adds a line about a refusal, where there are not too many already: whoever is refused can ask again and again, and what
     /// others did is not to be rotated away by that.
     pub fn tell_refusal(&self, line: Audited, is_known: bool) {
-        static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
-        let second = BEGUN.elapsed().as_secs();
         let takes = match is_known {
-            true => self.refusals.lock().takes(second, REFUSALS_A_SECOND_MAX),
-            false => self.of_unknown.lock().takes(second, UNKNOWN_A_SECOND_MAX),
+            true => self.refusals.take(),
+            false => self.of_unknown.take(),
         };
         match takes {
-            true => self.tell(line),
-            false => {
+            Some(_) => self.tell(line),
+            None => {
                 self.missing.fetch_add(1, Ordering::Relaxed);
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             }

@@ -196,9 +196,8 @@ impl Broker {
         };
         let mut broker = Self::start_on(ground, config).await?;
         broker.admin = Some(admin.serve(broker.cx.clone())?);
-        if !certificates.is_empty() {
-            broker.tasks.spawn(follow_certificates(certificates));
-        }
+        let follow = follow_certificates(broker.cx.clone(), certificates);
+        broker.tasks.spawn(follow);
         for (keys, tokens) in token_providers {
             broker.tasks.spawn(keys.follow(tokens));
         }
@@ -287,6 +286,7 @@ impl Broker {
             peers,
             users: Arc::new(users),
             tokens,
+            certificates: Default::default(),
             audit: AuditLog::open(&config)?,
             producer_ids: ProducerIds::new(meta),
             authorizer: config.authorizer(),

@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
+use crate::api::Context;
+use crate::certificates::{CertificateLeft, CertificateState, EXPIRES_SOON_DAYS, ListenerTls};
 use crate::cluster::unknown_users_secret;
 use crate::config::Config;
 use crate::jwks::{JwksError, ProviderKeys};
@@ -17,6 +21,8 @@ use crate::security::{
 
 /// How often certificates' files are looked at.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is said that a certificate is about to be over, or is over.
+const EXPIRY_TOLD_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// Why a broker cannot speak to others.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -163,7 +169,7 @@ pub fn open_dashboard_tls(
 pub fn certificates(
     listeners: &[Bound<AnyListener>],
     dashboard: Option<&Arc<ServerTls>>,
-) -> Vec<(String, Arc<ServerTls>)> {
+) -> Vec<ListenerTls> {
     let with_tls = listeners.iter().filter_map(|bound| {
         let tls = bound.socket.tls()?;
         Some((bound.info.name.clone(), tls.clone()))
@@ -203,9 +209,15 @@ pub fn token_providers(
     begun.collect()
 }
 
-/// Reads certificates again when their files change. Connections that are there stay.
-pub async fn follow_certificates(certificates: Vec<(String, Arc<ServerTls>)>) {
-    loop {
+/// Reads certificates again when their files change, and says when they are about to be over. Connections that are there stay.
+pub async fn follow_certificates(cx: Arc<Context>, certificates: Vec<ListenerTls>) {
+    cx.certificates.set(certificates.clone());
+    let mut told_at: Option<Instant> = None;
+    while !certificates.is_empty() {
+        if told_at.is_none_or(|at| at.elapsed() >= EXPIRY_TOLD_EVERY) {
+            told_at = Some(Instant::now());
+            cx.certificates.states().iter().for_each(tell_of_expiry);
+        }
         tokio::time::sleep(REFRESH_INTERVAL).await;
         for (listener, tls) in &certificates {
             let tls = tls.clone();
@@ -218,5 +230,21 @@ pub async fn follow_certificates(certificates: Vec<(String, Arc<ServerTls>)>) {
                 Ok(Ok(false)) | Err(_) => {}
             }
         }
+    }
+}
+
+fn tell_of_expiry(certificate: &CertificateState) {
+    let listener = &certificate.listener;
+    match certificate.left(Timestamp::now()) {
+        CertificateLeft::Expired => {
+            tracing::error!(
+                listener,
+                "the certificate has expired: no client that looks at it connects"
+            );
+        }
+        CertificateLeft::Days(days) if days < EXPIRES_SOON_DAYS => {
+            tracing::warn!(listener, days, "the certificate expires soon");
+        }
+        CertificateLeft::Days(_) => {}
     }
 }

@@ -228,7 +228,11 @@ impl Session {
         let mapping = &self.listener.authentication.mapping;
         let name = subject(certificate).and_then(|subject| mapping.name_of(&subject));
         match name {
-            Some(name) => self.principal.set(Principal::user(&name)).is_ok(),
+            Some(name) => {
+                let principal = Principal::user(&name);
+                self.client.authenticated_as(&principal.to_string());
+                self.principal.set(principal).is_ok()
+            }
             None => false,
         }
     }
@@ -250,6 +254,7 @@ impl Session {
         if *self.principal.get_or_init(|| principal.clone()) != principal {
             return false;
         }
+        self.client.authenticated_as(&principal.to_string());
         *self.token.lock() = match &who.proof {
             Proof::DelegationToken(id) => Some(Arc::from(id.as_str())),
             _ => None,

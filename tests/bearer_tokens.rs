@@ -49,9 +49,9 @@ impl Key {
     }
 
     /// A token about a user that is good for so many seconds.
-    fn token(&self, user: &str, seconds: u64) -> String {
+    fn token(&self, user: &str, seconds: i64) -> String {
         let claims = json!({
-            "sub": user, "aud": "kafka", "iss": "https://id.example", "iat": now() - 100, "exp": now() + seconds
+            "sub": user, "aud": "kafka", "iss": "https://id.example", "iat": now() - 100, "exp": now().saturating_add_signed(seconds)
         });
         let mut header = Header::new(Algorithm::ES256);
         header.kid = Some(self.id.to_owned());
@@ -118,6 +118,38 @@ fn start(data: &Path, source: &str, more: &[&str]) -> Running {
     ];
     settings.extend(more);
     Running::start(data, &settings)
+}
+
+#[test]
+fn what_is_wrong_with_a_token_is_told_to_the_operator_and_not_to_its_bearer() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = Key::new("a");
+    let file = dir.path().join("keys.json");
+    std::fs::write(&file, key_set(&[&key])).unwrap();
+    let source = format!("file://{}", file.display());
+    let audit = dir.path().join("audit.log");
+    let path = format!("audit.log.path={}", audit.display());
+    let broker = start(&dir.path().join("data"), &source, &[&path]);
+    let wrong = [
+        (key.token("alice", -600), "claim exp: the token has expired"),
+        (
+            key.token("admin", 600),
+            "claim sub: this user is of the broker's own configuration",
+        ),
+        (
+            Key::new("b").token("alice", 600),
+            "no key of the provider has the token's key id",
+        ),
+        ("none".to_owned(), "not a JWT"),
+    ];
+    for (token, why) in wrong {
+        assert_eq!(show(&broker, &token).err().as_deref(), Some(REFUSED));
+        wait_for(why, || {
+            let lines = std::fs::read_to_string(&audit).unwrap_or_default();
+            lines.contains(why)
+        });
+    }
+    broker.stop();
 }
 
 #[test]

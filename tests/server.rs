@@ -12,7 +12,6 @@ struct Unpacked {
     _dir: tempfile::TempDir,
     home: PathBuf,
     broker: String,
-    dashboard: String,
 }
 
 fn free_port() -> u16 {
@@ -72,7 +71,6 @@ impl Unpacked {
             _dir: dir,
             home,
             broker: format!("127.0.0.1:{port}"),
-            dashboard: format!("127.0.0.1:{dashboard}"),
         }
     }
 
@@ -80,8 +78,9 @@ impl Unpacked {
     fn run(&self, words: &[&str]) -> (Option<i32>, String) {
         let output = Command::new(self.home.join("bin/metaServer.sh"))
             .args(words)
-            .env("METAQ_BROKER", &self.broker)
-            .env("METAQ_DASHBOARD", &self.dashboard)
+            // It is asked where its own configuration says.
+            .env_remove("METAQ_BROKER")
+            .env_remove("METAQ_DASHBOARD")
             .env_remove("METAQ_BIN")
             .current_dir("/")
             .output()

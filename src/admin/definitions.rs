@@ -108,6 +108,8 @@ metrics! {
     QUOTA_THROTTLED = gauge("metaq_quota_throttled", "How many are throttled now").by(&["quota"], "4");
     FRAMES_MALFORMED = counter("metaq_frames_malformed", "Frames that closed their connection");
     HANDSHAKES_FAILED = counter("metaq_handshakes_failed", "Connections whose handshake of TLS failed or took too long");
+    CERTIFICATE_EXPIRY = gauge("metaq_certificate_expiry_timestamp", "Until when the certificate that a listener shows is good, since 1970").unit("seconds").by(&["listener"], "one a listener with TLS");
+    CERTIFICATE_UNUSABLE = gauge("metaq_certificate_unusable", "1 when what is in a listener's files now cannot be used, and what was read before is shown on").by(&["listener"], "one a listener with TLS");
     AUDIT_LINES_DROPPED = counter("metaq_audit_lines_dropped", "Lines that the audit log could not keep");
     AUTHENTICATIONS = counter("metaq_authentications", "Clients that authenticated with SASL");
     AUTHENTICATIONS_FAILED = counter("metaq_authentications_failed", "Tries to authenticate with SASL that failed");

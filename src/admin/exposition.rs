@@ -18,6 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::definitions::{self as all, Definition, METRICS, MetricKind};
 use super::process;
 use crate::api::{Context, error_name};
+use crate::certificates::CertificateState;
 use crate::meta::SessionState;
 use crate::observe::{EventKind, SYNC_BUCKETS_US, SeriesKind};
 use crate::partition::{Acks, CleanerFigures};
@@ -56,6 +57,7 @@ pub(super) async fn render(cx: &Context) -> String {
     let transactions = cx.transactions.count().await;
     let mut snapshot = Snapshot::default();
     snapshot.add_connections(cx);
+    snapshot.add_certificates(cx);
     snapshot.add_quotas(cx);
     snapshot.add_requests(cx);
     snapshot.add_logs(cx);
@@ -143,6 +145,25 @@ impl Snapshot {
         self.set(&all::REQUEST_MEMORY, now(&metrics.request_memory_bytes));
         self.set(&all::FETCH_SESSIONS, cx.fetch_sessions.len() as i64);
         self.set(&all::TELEMETRY_CLIENTS, cx.telemetry.len() as i64);
+    }
+
+    fn add_certificates(&mut self, cx: &Context) {
+        let states = cx.certificates.states();
+        let by_listener = |value: fn(&CertificateState) -> i64| {
+            let one = |state: &CertificateState| {
+                (
+                    vec![Cow::Owned(state.listener.clone())],
+                    Value::Int(value(state)),
+                )
+            };
+            states.iter().map(one).collect()
+        };
+        self.add(
+            &all::CERTIFICATE_EXPIRY,
+            by_listener(|state| state.expires_s),
+        );
+        let is_unusable = |state: &CertificateState| i64::from(state.failure.is_some());
+        self.add(&all::CERTIFICATE_UNUSABLE, by_listener(is_unusable));
     }
 
     fn add_quotas(&mut self, cx: &Context) {

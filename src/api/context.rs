@@ -15,6 +15,7 @@ use super::fetch_sessions::FetchSessions;
 use super::request_log::RequestLog;
 use super::thread_time::ThreadTime;
 use crate::audit::AuditLog;
+use crate::certificates::Certificates;
 use crate::cluster::{Broker, Cluster, ProducerIds};
 use crate::config::LiveConfig;
 use crate::group::GroupCoordinator;
@@ -79,6 +80,8 @@ pub struct Context {
     pub request_log: RequestLog,
     /// Metrics that clients push.
     pub telemetry: Telemetry,
+    /// The certificates that it shows.
+    pub certificates: Certificates,
     /// Who did what.
     pub audit: AuditLog,
     /// What it remembers of itself, for people.

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use super::reply::Reply;
 use super::shared::message;
 use super::{Api, Body, Caller, Context, Order, serve};
+use crate::per_second::PerSecond;
 use crate::security::{Authenticated, Failure, Mechanism, Progress, Proof, Users};
 use crate::session::Session;
 
@@ -27,6 +28,9 @@ pub(super) const API: Api = Api {
 
 /// As Kafka's KafkaApis says it.
 const TOO_LATE: &str = "SaslAuthenticate request received after successful authentication";
+
+/// Failures of all connections that are told in the log.
+const FAILURES_LOGGED_A_SECOND_MAX: u64 = 10;
 
 /// So many passwords are looked at at a time: threads that read files for consumers are left.
 static PASSWORDS: Semaphore = Semaphore::const_new(2);
@@ -84,9 +88,10 @@ async fn progress(cx: &Context, caller: &Caller, message: Bytes) -> Option<Resul
     let error = ResponseError::SaslAuthenticationFailed.code();
     let failure = match take(cx, session, message).await? {
         Ok(Progress::Continue(bytes)) => return Some(Ok(Step::Goes(bytes))),
-        Ok(Progress::Refused(why)) => {
+        Ok(Progress::Refused { answer, why }) => {
             cx.note(caller, "bearer token", error, &why);
-            return Some(Ok(Step::Goes(why.into_bytes())));
+            tell_refusal(session, "bearer token", &why);
+            return Some(Ok(Step::Goes(answer.into_bytes())));
         }
         Ok(Progress::Done { who, message }) => match authenticated(cx, session, &who) {
             Ok(lifetime) => {
@@ -101,9 +106,19 @@ async fn progress(cx: &Context, caller: &Caller, message: Bytes) -> Option<Resul
     if !matches!(failure, Failure::Token(_)) {
         let tried = session.exchange().lock().tried().to_owned();
         cx.note(caller, &tried, error, &failure.to_string());
+        tell_refusal(session, &tried, &failure.to_string());
     }
     delay(cx).await;
     Some(Err(failure))
+}
+
+/// Says in the log who could not log in, as Kafka does; of very many some.
+fn tell_refusal(session: &Session, user: &str, why: &str) {
+    static TOLD: PerSecond = PerSecond::new(FAILURES_LOGGED_A_SECOND_MAX);
+    if let Some(untold) = TOLD.take() {
+        let (peer, listener) = (session.peer(), &session.listener().name);
+        tracing::info!(%peer, listener, ?user, ?why, untold, "authentication failed");
+    }
 }
 
 /// What a message that came without a request is answered with (SaslHandshake v0).

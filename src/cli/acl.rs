@@ -9,11 +9,11 @@ use metaq_protocol::protocol::StrBytes;
 use serde::Serialize;
 
 use super::Failure;
-use super::acl_words::{Entries, Resources};
+use super::acl_words::{Entries, Resources, WantedDeed};
 use super::client::{Address, Client};
 use super::output::print;
 use super::words::in_words;
-use crate::security::{Binding, Operation, PatternKind, Permission, ResourceKind};
+use crate::security::{Binding, Operation, PatternKind, Permission, ResourceKind, WantedKind};
 
 /// Of all three APIs.
 const VERSION: i16 = 3;
@@ -54,9 +54,10 @@ enum Action {
         #[command(flatten)]
         address: Address,
     },
-    /// Remove bindings: those that the options mean, or without principals all of the resources.
+    /// Remove bindings: what is not named may be anything, so a principal alone means all that it has, and a topic alone
+    /// what everybody has of it. The exit code is 1 where there is nothing of the kind.
     #[command(
-        after_help = "Examples:\n  metaq acl remove --allow-principal User:billing --producer --topic orders\n  metaq acl remove --topic orders"
+        after_help = "Examples:\n  metaq acl remove --allow-principal User:billing\n  metaq acl remove --allow-principal User:billing --producer --topic orders\n  metaq acl remove --topic orders"
     )]
     Remove {
         #[command(flatten)]
@@ -258,38 +259,39 @@ fn shown(Binding { pattern, entry }: &Binding) -> Shown {
     )
 }
 
+/// What is to be removed: what the options leave open may be anything.
 fn filters(resources: &Resources, entries: &Entries) -> Result<Vec<DeleteAclsFilter>, Failure> {
-    if !entries.is_of_nobody() {
-        let bindings = entries.bindings(resources)?;
-        let filters = bindings.iter().map(|Binding { pattern, entry }| {
-            DeleteAclsFilter::default()
-                .with_resource_type_filter(pattern.resource.code())
-                .with_resource_name_filter(Some(text(&pattern.name)))
-                .with_pattern_type_filter(pattern.kind.code())
-                .with_principal_filter(Some(text(&entry.principal)))
-                .with_host_filter(Some(text(&entry.host)))
-                .with_operation(entry.operation.code())
-                .with_permission_type(entry.permission.code())
-        });
-        return Ok(filters.collect());
+    let (wanted, who) = (entries.deeds_wanted(resources)?, entries.who_wanted());
+    if wanted == [WantedDeed::default()] && entries.is_of_nobody() {
+        let why = "name resources or principals: all bindings are not removed at once";
+        return Err(why.into());
     }
-    let named = resources.named();
-    if named.is_empty() {
-        return Err(
-            "name resources, or principals of some: all bindings are not removed at once".into(),
-        );
+    let mut filters = Vec::new();
+    for deed in &wanted {
+        let (kind, name) = match &deed.resource {
+            Some((kind, name)) => (kind.code(), Some(text(name))),
+            None => (ANY, None),
+        };
+        // The cluster has one name.
+        let pattern = match &deed.resource {
+            Some((ResourceKind::Cluster, _)) => WantedKind::Any,
+            Some(_) => resources.wanted_kind(),
+            None => WantedKind::Any,
+        };
+        let filter = DeleteAclsFilter::default()
+            .with_resource_type_filter(kind)
+            .with_resource_name_filter(name)
+            .with_pattern_type_filter(pattern.code())
+            .with_operation(deed.operation.map_or(ANY, Operation::code));
+        filters.extend(who.iter().map(|who| {
+            filter
+                .clone()
+                .with_principal_filter(who.principal.map(text))
+                .with_host_filter(who.host.map(text))
+                .with_permission_type(who.permission.map_or(ANY, Permission::code))
+        }));
     }
-    let filters = named.iter().map(|(kind, name)| {
-        DeleteAclsFilter::default()
-            .with_resource_type_filter(kind.code())
-            .with_resource_name_filter(Some(text(name)))
-            .with_pattern_type_filter(resources.wanted_kind().code())
-            .with_principal_filter(None)
-            .with_host_filter(None)
-            .with_operation(ANY)
-            .with_permission_type(ANY)
-    });
-    Ok(filters.collect())
+    Ok(filters)
 }
 
 fn remove(resources: &Resources, entries: &Entries, address: &Address) -> Result<(), Failure> {
@@ -309,9 +311,8 @@ fn remove(resources: &Resources, entries: &Entries, address: &Address) -> Result
     }
     removed.sort();
     removed.dedup();
-    if removed.is_empty() && !address.json {
-        println!("nothing is removed: there is no such binding");
-        return Ok(());
+    if removed.is_empty() {
+        return Err("nothing is removed: there is no such binding (metaq acl list)".into());
     }
     print(address.json, HEADINGS, &removed, Shown::cells)
 }

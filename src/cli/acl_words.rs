@@ -91,16 +91,16 @@ pub(super) struct Entries {
     /// Who may not, whatever else allows it.
     #[arg(long, value_name = "PRINCIPAL")]
     deny_principal: Vec<String>,
-    /// From where, an address or a range such as 10.0.0.0/8; everywhere by default.
+    /// From where, an address or a range such as 10.0.0.0/8; to add, everywhere by default.
     #[arg(long, value_name = "HOST")]
     host: Vec<String>,
-    /// From where who may may; over --host.
+    /// From where they may who may; over --host.
     #[arg(long, value_name = "HOST")]
     allow_host: Vec<String>,
-    /// From where who may not may not; over --host.
+    /// From where they may not who may not; over --host.
     #[arg(long, value_name = "HOST")]
     deny_host: Vec<String>,
-    /// What, such as Read or DescribeConfigs; All by default.
+    /// What, such as Read or DescribeConfigs; to add, All by default.
     #[arg(long, value_name = "OPERATION", value_parser = operation)]
     operation: Vec<Operation>,
     /// What a producer needs of the topics and transactional ids: Write, Describe, Create.
@@ -112,6 +112,27 @@ pub(super) struct Entries {
     /// With --producer: IdempotentWrite to the cluster too.
     #[arg(long)]
     idempotent: bool,
+}
+
+/// What is done to what, of bindings that are looked for; `None` for anything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct WantedDeed {
+    pub(super) resource: Option<(ResourceKind, String)>,
+    pub(super) operation: Option<Operation>,
+}
+
+/// Who may or may not do it from where, of bindings that are looked for; `None` for anything.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WantedWho<'a> {
+    pub(super) principal: Option<&'a str>,
+    pub(super) host: Option<&'a str>,
+    pub(super) permission: Option<Permission>,
+}
+
+/// Each of these, or anything where there are none.
+fn any_of(named: &[String]) -> impl Iterator<Item = Option<&str>> {
+    let anything = named.is_empty().then_some(None);
+    named.iter().map(|one| Some(one.as_str())).chain(anything)
 }
 
 fn operation(text: &str) -> Result<Operation, String> {
@@ -160,6 +181,64 @@ impl Entries {
         Ok(deeds)
     }
 
+    /// What is done to what, of bindings that are looked for.
+    pub(super) fn deeds_wanted(&self, resources: &Resources) -> Result<Vec<WantedDeed>, Failure> {
+        let names_deeds = self.producer || self.consumer || !self.operation.is_empty();
+        if names_deeds {
+            let wanted = |(kind, name, operation)| WantedDeed {
+                resource: Some((kind, name)),
+                operation: Some(operation),
+            };
+            return Ok(self.deeds(resources)?.into_iter().map(wanted).collect());
+        }
+        let named = resources.named();
+        let wanted = |(kind, name): (ResourceKind, &str)| WantedDeed {
+            resource: Some((kind, name.to_owned())),
+            operation: None,
+        };
+        Ok(match named.is_empty() {
+            true => vec![WantedDeed::default()],
+            false => named.into_iter().map(wanted).collect(),
+        })
+    }
+
+    /// Who, from where, of bindings that are looked for.
+    pub(super) fn who_wanted(&self) -> Vec<WantedWho<'_>> {
+        let allowed = (
+            Some(Permission::Allow),
+            &self.allow_principal,
+            &self.allow_host,
+        );
+        let denied = (
+            Some(Permission::Deny),
+            &self.deny_principal,
+            &self.deny_host,
+        );
+        let mut wanted = Vec::new();
+        for (permission, principals, own_hosts) in [allowed, denied] {
+            let hosts = if own_hosts.is_empty() {
+                &self.host
+            } else {
+                own_hosts
+            };
+            for principal in principals {
+                wanted.extend(any_of(hosts).map(|host| WantedWho {
+                    principal: Some(principal),
+                    host,
+                    permission,
+                }));
+            }
+        }
+        if self.is_of_nobody() {
+            wanted.extend(any_of(&self.host).map(|host| WantedWho {
+                principal: None,
+                host,
+                permission: None,
+            }));
+        }
+        wanted
+    }
+
     fn operations(&self, kind: ResourceKind) -> Result<Vec<Operation>, Failure> {
         use Operation as Op;
         let mut all = Vec::new();
@@ -203,7 +282,7 @@ impl Entries {
     /// The bindings that are meant.
     pub(super) fn bindings(&self, resources: &Resources) -> Result<Vec<Binding>, Failure> {
         let WantedKind::Only(pattern_kind) = resources.wanted_kind() else {
-            return Err("with principals the pattern type is literal or prefixed".into());
+            return Err("what is added has the pattern type literal or prefixed".into());
         };
         let hosts = |own: &[String]| -> Vec<String> {
             let hosts = if own.is_empty() { &self.host } else { own };
@@ -312,6 +391,37 @@ mod tests {
             ]
         );
         assert!(meant("--consumer --allow-principal User:a --topic t").is_err());
+    }
+
+    #[test]
+    fn what_is_not_named_may_be_anything_of_what_is_removed() {
+        let wanted = |line: &str| {
+            let words = std::iter::once("x").chain(line.split_whitespace());
+            let line = Line::try_parse_from(words).unwrap();
+            let deeds = line.entries.deeds_wanted(&line.resources).unwrap();
+            let deeds = deeds.iter().map(|deed| {
+                let resource = deed.resource.as_ref().map(|(_, name)| name.clone());
+                (resource, deed.operation.map(Operation::word))
+            });
+            let who = line.entries.who_wanted().into_iter().map(|who| {
+                let permission = who.permission.map(Permission::word);
+                let text = |part: Option<&str>| part.map(str::to_owned);
+                (text(who.principal), text(who.host), permission)
+            });
+            (deeds.collect::<Vec<_>>(), who.collect::<Vec<_>>())
+        };
+        let some = |text: &str| Some(text.to_owned());
+        let (deeds, who) = wanted("--allow-principal User:a");
+        assert_eq!(deeds, [(None, None)]);
+        assert_eq!(who, [(some("User:a"), None, Some("Allow"))]);
+        let (deeds, who) = wanted("--topic t --topic u");
+        assert_eq!(deeds, [(some("t"), None), (some("u"), None)]);
+        assert_eq!(who, [(None, None, None)]);
+        let (deeds, who) =
+            wanted("--deny-principal User:a --host h --host i --topic t --operation Read");
+        assert_eq!(deeds, [(some("t"), Some("Read"))]);
+        let denied = |host| (some("User:a"), some(host), Some("Deny"));
+        assert_eq!(who, [denied("h"), denied("i")]);
     }
 
     #[test]

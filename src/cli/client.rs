@@ -33,18 +33,21 @@ const METADATA_VERSION: i16 = 12;
 pub(super) const MOVE_WAIT: Duration = Duration::from_secs(10);
 pub(super) const MOVE_PAUSE: Duration = Duration::from_millis(100);
 
+/// The broker that is asked where nothing says which.
+const BOOTSTRAP: &str = "127.0.0.1:9092";
+
 /// Which broker to ask.
 #[derive(Debug, Args)]
 pub(super) struct Address {
-    /// Address of a broker, or several, separated by commas: the first that answers is asked.
+    /// Address of a broker, or several, separated by commas: the first that answers is asked. Without it bootstrap.servers of
+    /// --command-config, or 127.0.0.1:9092.
     #[arg(
         short,
         long,
         visible_alias = "bootstrap-server",
-        default_value = "127.0.0.1:9092",
         value_name = "HOST:PORT"
     )]
-    bootstrap: String,
+    bootstrap: Option<String>,
     /// File of Kafka's client properties (security.protocol, sasl.…, ssl.…) where the listener asks for them; METAQ_COMMAND_CONFIG names
     /// one for all commands.
     #[arg(long, value_name = "FILE")]
@@ -136,10 +139,14 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn connect(address: &Address) -> Result<Self, Failure> {
         let security = address.security()?;
+        let bootstrap = address.bootstrap.clone();
+        let bootstrap = bootstrap
+            .or_else(|| security.servers.clone())
+            .unwrap_or_else(|| BOOTSTRAP.to_owned());
         Ok(Self {
-            first: open_any(&address.bootstrap, &security)?,
+            first: open_any(&bootstrap, &security)?,
             security,
-            bootstrap: address.bootstrap.clone(),
+            bootstrap,
             brokers: BTreeMap::new(),
         })
     }

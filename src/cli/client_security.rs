@@ -50,6 +50,8 @@ pub(super) struct ClientSecurity {
     /// Whom a dashboard with TLS has to be known by, also where listeners have none.
     trusted: Option<Arc<rustls::ClientConfig>>,
     pub(super) identity: Option<SaslIdentity>,
+    /// The brokers to ask, where it says that.
+    pub(super) servers: Option<String>,
 }
 
 /// The host of an address `HOST:PORT`, an IPv6 one without its brackets.
@@ -59,7 +61,8 @@ pub(super) fn host_of(address: &str) -> &str {
 }
 
 /// What such a file may say here; everything else in it is another program's.
-const SECURITY_PREFIXES: [&str; 3] = ["security.", "sasl.", "ssl."];
+const OWN_PREFIXES: [&str; 4] = ["security.", "sasl.", "ssl.", SERVERS];
+const SERVERS: &str = "bootstrap.servers";
 
 impl ClientSecurity {
     /// Reads a file of properties; nothing is protected without one.
@@ -97,6 +100,7 @@ impl ClientSecurity {
         };
         Ok(Self {
             tls,
+            servers: properties.get(SERVERS).cloned(),
             trusted,
             identity,
         })
@@ -242,11 +246,7 @@ fn properties(text: &str) -> BTreeMap<String, String> {
         let (key, value) = line.split_once('=')?;
         Some((key.trim().to_owned(), value.trim().to_owned()))
     });
-    let ours = |key: &str| {
-        SECURITY_PREFIXES
-            .iter()
-            .any(|prefix| key.starts_with(prefix))
-    };
+    let ours = |key: &str| OWN_PREFIXES.iter().any(|prefix| key.starts_with(prefix));
     entries.filter(|(key, _)| ours(key)).collect()
 }
 
@@ -261,6 +261,7 @@ mod tests {
         let identity = security.identity.unwrap();
         assert_eq!((&*identity.user, &*identity.password), ("admin", "a\"b=c"));
         assert!(security.tls.is_none());
+        assert_eq!(security.servers.as_deref(), Some("x"));
     }
 
     #[test]

@@ -22,9 +22,11 @@ pub(super) struct ClientCommand {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List open connections.
-    #[command(after_help = "Example: metaq client list --filter shipper")]
+    #[command(
+        after_help = "Examples:\n  metaq client list --filter shipper\n  metaq client list --filter User:billing"
+    )]
     List {
-        /// Only those whose name contains this.
+        /// Only those whose client id, user, address or software contains this.
         #[arg(long)]
         filter: Option<String>,
         #[command(flatten)]
@@ -63,6 +65,7 @@ struct Connection {
     number: u64,
     peer: String,
     client_id: String,
+    user: String,
     software: String,
     software_version: String,
     connected_ms: i64,
@@ -117,12 +120,13 @@ fn list(dashboard: &Dashboard, filter: Option<&str>) -> Result<(), Failure> {
         }
     }
     let headings = [
-        "NUMBER", "PEER", "CLIENT", "SOFTWARE", "REQUESTS", "SENT", "GOT", "REFUSED",
+        "NUMBER", "PEER", "USER", "CLIENT", "SOFTWARE", "REQUESTS", "SENT", "GOT", "REFUSED",
     ];
     print(dashboard.json, &headings, &all, |client| {
         vec![
             client.number.to_string(),
             client.peer.clone(),
+            client.user.clone(),
             client.client_id.clone(),
             format!("{} {}", client.software, client.software_version),
             client.requests.to_string(),
@@ -148,6 +152,9 @@ fn describe(dashboard: &Dashboard, number: u64) -> Result<(), Failure> {
         plain(&client.software),
         plain(&client.software_version)
     );
+    if !client.user.is_empty() {
+        println!("User: {}", plain(&client.user));
+    }
     println!(
         "{} requests, {} sent, {} got, {} refused, {} ms throttled",
         client.requests,

@@ -142,8 +142,8 @@ impl Target {
         })
     }
 
-    /// The one of a broker with this configuration, on this machine: with its token, and its authorities.
-    pub(super) fn of(config: &Config) -> Result<Self, Failure> {
+    /// Where the one of a broker with this configuration is, on this machine.
+    pub(super) fn written(config: &Config) -> String {
         let host = match config.text("dashboard.http.host") {
             "" => match config.text("host.name") {
                 "" => "127.0.0.1",
@@ -156,7 +156,12 @@ impl Target {
         } else {
             "http"
         };
-        let written = format!("{scheme}://{host}:{}", config.number("dashboard.http.port"));
+        format!("{scheme}://{host}:{}", config.number("dashboard.http.port"))
+    }
+
+    /// The one of a broker with this configuration, on this machine: with its token, and its authorities.
+    pub(super) fn of(config: &Config) -> Result<Self, Failure> {
+        let written = Self::written(config);
         let mut security = ClientSecurity::load(command_config(None).as_deref())?;
         if let Some(trust) = dashboard_trust(config) {
             security.trust(trust)?;

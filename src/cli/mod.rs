@@ -2,7 +2,9 @@
 
 mod acl;
 mod acl_words;
+mod authority;
 mod balance;
+mod certificate;
 mod client;
 mod client_security;
 mod clients;
@@ -83,6 +85,8 @@ enum Subcommands {
     Token(token::TokenCommand),
     /// Make certificates, an admin and a configuration with which nobody gets in who is not known.
     Secure(secure::Secure),
+    /// Sign certificates for more brokers and for clients, and the next ones.
+    Certificate(certificate::Certificate),
     /// List, set and remove how much users, client ids and addresses may do.
     Quota(quota::QuotaCommand),
     /// List transactions, and decide those whose producer does not come back.
@@ -182,6 +186,7 @@ pub fn run(command: Command) -> ExitCode {
         Subcommands::User(user) => user.run(),
         Subcommands::Token(token) => token.run(),
         Subcommands::Secure(secure) => secure.run(),
+        Subcommands::Certificate(certificate) => certificate.run(),
         Subcommands::Quota(quota) => quota.run(),
         Subcommands::Txn(txn) => txn.run(),
         Subcommands::Cluster(cluster) => cluster.run(),

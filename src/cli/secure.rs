@@ -1,30 +1,21 @@
 //! `metaq secure`: a first setup with TLS, users and access control lists in one command: an authority and a certificate of one's own, an
 //! admin, a server.ini, and files for clients.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use data_encoding::BASE64URL_NOPAD;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
-};
 use serde_json::json;
 
 use super::Failure;
+use super::authority::{Authority, Certified, DAYS, Files, PRIVATE_MODE, PUBLIC_MODE};
 use super::output::say;
 use crate::security::random_bytes;
 
 /// Bytes of a password that is made.
 const PASSWORD_BYTES: usize = 18;
-/// How long the certificates are valid, days.
-const DAYS: u32 = 825;
-/// Files that only their owner reads.
-const PRIVATE_MODE: u32 = 0o600;
-const PUBLIC_MODE: u32 = 0o644;
 
 /// See the module's documentation.
 #[derive(Debug, Args)]
@@ -52,38 +43,6 @@ pub(super) struct Secure {
     json: bool,
 }
 
-/// The files, in the order in which they are made.
-struct Files {
-    directory: PathBuf,
-    made: Vec<(String, &'static str)>,
-}
-
-impl Files {
-    fn path(&self, name: &str) -> String {
-        self.directory.join(name).display().to_string()
-    }
-
-    fn write(
-        &mut self,
-        name: &str,
-        what: &'static str,
-        text: &str,
-        mode: u32,
-    ) -> Result<(), Failure> {
-        let path = self.directory.join(name);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&path)
-            .map_err(|error| format!("cannot make {}: {error}", path.display()))?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        self.made.push((path.display().to_string(), what));
-        Ok(())
-    }
-}
-
 impl Secure {
     pub(super) fn run(self) -> Result<(), Failure> {
         let before = self.configuration()?;
@@ -91,6 +50,7 @@ impl Secure {
             .map_err(|error| format!("cannot make {}: {error}", self.directory.display()))?;
         let mut files = Files {
             directory: self.directory.canonicalize()?,
+            replace: false,
             made: Vec::new(),
         };
         for name in ["ca.pem", "server.ini", "client.properties"] {
@@ -143,51 +103,19 @@ impl Secure {
     }
 
     fn certificates(&self, files: &mut Files) -> Result<(), Failure> {
-        let mut authority = CertificateParams::default();
-        authority
-            .distinguished_name
-            .push(DnType::CommonName, "metaq authority");
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        valid_for_days(&mut authority, DAYS * 4);
-        let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
-        let mut names = vec![
-            "localhost".to_owned(),
-            "127.0.0.1".to_owned(),
-            "::1".to_owned(),
-        ];
-        names.extend(self.hosts.iter().cloned());
-        let mut broker = CertificateParams::new(names)?;
-        let name = self.hosts.first().map_or("localhost", String::as_str);
-        broker.distinguished_name.push(DnType::CommonName, name);
-        broker.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        broker.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
-        valid_for_days(&mut broker, DAYS);
-        let key = KeyPair::generate()?;
-        let certificate = broker.signed_by(&key, &authority)?;
-        let private = PRIVATE_MODE;
+        let authority = Authority::make("metaq authority")?;
+        let made = authority.sign(Certified::Broker { names: &self.hosts })?;
         files.write(
             "ca.pem",
             "the authority that clients trust",
-            &authority.pem(),
+            &authority.certificate,
             PUBLIC_MODE,
         )?;
-        files.write(
-            "ca.key",
-            "its key; keep it elsewhere",
-            &authority.key().serialize_pem(),
-            private,
-        )?;
-        files.write(
-            "broker.pem",
-            "the broker's certificate",
-            &certificate.pem(),
-            PUBLIC_MODE,
-        )?;
-        files.write("broker.key", "its key", &key.serialize_pem(), private)
+        let (what, key) = ("its key; keep it elsewhere", authority.key());
+        files.write("ca.key", what, &key, PRIVATE_MODE)?;
+        let what = "the broker's certificate";
+        files.write("broker.pem", what, &made.certificate, PUBLIC_MODE)?;
+        files.write("broker.key", "its key", &made.key, PRIVATE_MODE)
     }
 
     fn server(&self, files: &mut Files, before: &str, password: &str) -> Result<(), Failure> {
@@ -278,11 +206,14 @@ ssl.ca.location={ca}
         let lines: Vec<String> = lines.collect();
         let (server, client) = (files.path("server.ini"), files.path("client.properties"));
         let host = self.hosts.first().map_or("localhost", String::as_str);
-        let to = format!("-b {host}:{} --command-config {client}", self.port);
+        let unknown = match (host, self.port).to_socket_addrs() {
+            Ok(_) => String::new(),
+            Err(error) => format!("\n{host} is not known on this machine: {error}\n"),
+        };
         let sentence = format!(
-            "Made:\n{}\nThe certificate is valid for {DAYS} days; its file may be replaced while the broker runs.\nStart:      metaq start -c {server}\nTry:        metaq topic create t {to}\nLook:       metaq status --command-config {client}, or https://localhost:8120 as {admin}\nAnd kcat:   echo hello | kcat -F {} -P -t t\nA user:     METAQ_PASSWORD=… metaq user add alice {to}\nIts rights: metaq acl add --allow-principal User:alice --producer --topic t {to}",
-            lines.join("\n"),
-            files.path("kcat.conf"),
+            "Made:\n{lines}\nThe certificate is valid for {DAYS} days (metaq certificate broker --replace makes the next one).\n{unknown}\nStart:      metaq start -c {server}\nThen:       export METAQ_COMMAND_CONFIG={client}\nTry:        metaq topic create orders\nLook:       metaq status, or https://localhost:8120 as {admin}; dashboardHttpHost opens it to other machines\nAnd kcat:   echo hello | kcat -F {kcat} -P -t orders\nA user:     METAQ_PASSWORD=… metaq user add billing\nIts rights: metaq acl add --allow-principal User:billing --producer --topic orders\nIts files:  those of the admin with its own name and password",
+            lines = lines.join("\n"),
+            kcat = files.path("kcat.conf"),
             admin = self.admin,
         );
         say(self.json, &json!({ "files": made }), &sentence);
@@ -292,12 +223,4 @@ ssl.ca.location={ca}
 fn read(file: &Path) -> Result<String, Failure> {
     let text = fs::read_to_string(file);
     text.map_err(|error| format!("cannot read {}: {error}", file.display()).into())
-}
-
-/// From an hour ago, so that clocks may differ.
-fn valid_for_days(params: &mut CertificateParams, days: u32) {
-    let now = std::time::SystemTime::now();
-    let hour = std::time::Duration::from_secs(3600);
-    params.not_before = (now - hour).into();
-    params.not_after = (now + hour * 24 * days).into();
 }

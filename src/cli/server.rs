@@ -15,13 +15,16 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
+use serde_json::json;
 
 use super::client::{Address, Client};
+use super::http::Target;
 use super::mode::Mode;
 use super::moves::{Known, Layout};
 use super::output::{counted, print, say};
 use super::{ConfigArguments, ExitWith, Failure};
 use crate::config::Config;
+use crate::net::listen_endpoints;
 
 /// LSB: the program is dead and its pid file is there.
 const DEAD_WITH_PID_FILE: u8 = 1;
@@ -64,6 +67,15 @@ enum Action {
     /// code 0 when all is, 1 when some is not, 4 when no broker answers.
     #[command(after_help = "Example: metaq server slave-status -b broker-1:9092")]
     SlaveStatus(Address),
+    /// Print where the broker of a configuration is asked on this machine: clients' address, and the dashboard's.
+    #[command(after_help = "Example: metaq server address -c conf/server.ini")]
+    Address {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Clone, Args)]
@@ -114,8 +126,28 @@ impl Server {
             }
             Action::Status(files) => status(&files.pid_file, files.json),
             Action::SlaveStatus(address) => slave_status(&address),
+            Action::Address { config, json } => address(&config.load()?, json),
         }
     }
+}
+
+/// Where a broker is asked: by a listener without TLS and SASL where there is one.
+fn address(config: &Config, json: bool) -> Result<(), Failure> {
+    let (mut listeners, _) = listen_endpoints(config)?;
+    listeners.sort_by_key(|endpoint| endpoint.listener.protocol.has_handshake());
+    let listener = listeners.first().ok_or("there is no listener")?;
+    let host = match listener.host.as_str() {
+        "" | "0.0.0.0" | "::" => "127.0.0.1",
+        host => host,
+    };
+    let bootstrap = match host.contains(':') {
+        true => format!("[{host}]:{}", listener.port),
+        false => format!("{host}:{}", listener.port),
+    };
+    let dashboard = Target::written(config);
+    let told = json!({ "bootstrap": bootstrap, "dashboard": dashboard });
+    say(json, &told, &format!("{bootstrap} {dashboard}"));
+    Ok(())
 }
 
 /// A process, known again by the time it started: numbers are given anew, and all of them after a reboot.

@@ -6,6 +6,8 @@
 //! The table `nodes` maps a path to: version i32 big-endian, then the data.
 
 use std::collections::VecDeque;
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +22,8 @@ use super::tree::{Overlay, Tree};
 use super::{Change, Lease, MetaError, Node, Op, Session, SessionState, paths};
 
 const NODES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("nodes");
+/// Of the file.
+const MODE: u32 = 0o600;
 /// One commit takes in so much, bytes: its pages are in memory until it is written.
 const COMMIT_BYTES_MAX: usize = 4 << 20;
 /// What the file's pages may take in memory, bytes: all reading is done in the tree.
@@ -149,7 +153,21 @@ impl Drop for Embedded {
     }
 }
 
+/// Only its owner reads the file: what users log in with is derived from what it holds.
+fn keep_private(file: &Path) -> std::io::Result<()> {
+    let options = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(MODE)
+        .open(file)?;
+    if let Err(error) = options.set_permissions(Permissions::from_mode(MODE)) {
+        tracing::warn!(file = %file.display(), %error, "others may read the coordination store");
+    }
+    Ok(())
+}
+
 fn load(file: &Path) -> Result<(Database, Tree), redb::Error> {
+    keep_private(file)?;
     let database = Database::builder()
         .set_cache_size(CACHE_BYTES)
         .create(file)?;

@@ -34,11 +34,15 @@ use crate::api::{self, Body, Caller, Context, Gate, Piece, Response, Stage, Thre
 use crate::memory::Share;
 use crate::observe::{EventKind, Happened, Registered};
 use crate::partition::with_inline_writes;
+use crate::per_second::PerSecond;
 use crate::quota::{QuotaKind, Who};
 use crate::session::{ListenerInfo, Session};
 
 /// Why a connection ends.
 const NOT_KNOWN_IN_TIME: &str = "the client did not authenticate in time";
+
+/// Failed handshakes of all connections that are told in the log.
+const FAILURES_LOGGED_A_SECOND_MAX: u64 = 10;
 
 /// Answers that are ready together are sent together, up to this many.
 const ANSWERS_JOINED_MAX: usize = 64;
@@ -178,7 +182,11 @@ impl<S: Socket> Connection<S> {
             Ok(Err(error)) => error,
             Err(_) => io::ErrorKind::TimedOut.into(),
         };
-        tracing::debug!(peer = %self.session.peer(), %error, "the connection was not established");
+        static TOLD: PerSecond = PerSecond::new(FAILURES_LOGGED_A_SECOND_MAX);
+        if let Some(untold) = TOLD.take() {
+            let listener = &self.session.listener().name;
+            tracing::info!(peer = %self.session.peer(), listener, %error, untold, "the connection was not established");
+        }
         let metrics = &self.cx.metrics;
         metrics.handshakes_failed.fetch_add(1, Ordering::Relaxed);
         self.record_end(&format!("the connection was not established: {error}"));

@@ -40,6 +40,7 @@ pub struct Client {
 #[derive(Debug, Default, Clone)]
 struct Names {
     client_id: String,
+    user: String,
     software: String,
     software_version: String,
     last_error: Option<(i64, String)>,
@@ -67,6 +68,8 @@ pub struct ClientSnapshot {
     pub connected_ms: i64,
     /// Its name for itself; empty before the first request, or where it has none.
     pub client_id: String,
+    /// Who it is, as `User:NAME`; empty where it did not have to say.
+    pub user: String,
     /// The client library (KIP-511); empty where it does not say.
     pub software: String,
     /// Its version.
@@ -152,6 +155,11 @@ impl Client {
         self.names.lock().client_id = cut(client_id, CLIENT_TEXT_CHARS_MAX);
     }
 
+    /// It is known to be this principal's.
+    pub fn authenticated_as(&self, principal: &str) {
+        self.names.lock().user = cut(principal, CLIENT_TEXT_CHARS_MAX);
+    }
+
     /// It is this software (ApiVersions v3 and later).
     pub fn is_software(&self, name: &str, version: &str) {
         let mut names = self.names.lock();
@@ -202,6 +210,7 @@ impl Client {
             local: self.local,
             connected_ms: self.connected_ms,
             client_id: names.client_id,
+            user: names.user,
             software: names.software,
             software_version: names.software_version,
             requests: load(&self.requests),
@@ -329,6 +338,7 @@ mod tests {
         let registered = clients.connected(address(1), address(9092));
         let client = registered.client();
         client.named("app");
+        client.authenticated_as("User:alice");
         client.is_software("librdkafka", "2.3.0");
         client.asked(0, 9, 100);
         client.asked(0, 9, 50);
@@ -339,6 +349,7 @@ mod tests {
         assert_eq!((seen.requests, seen.request_bytes), (4, 161));
         assert_eq!((seen.response_bytes, seen.errors), (30, 0));
         assert_eq!(seen.client_id, "app");
+        assert_eq!(seen.user, "User:alice");
         assert_eq!(seen.software_version, "2.3.0");
         let used = |key, version| UsedApi { key, version };
         assert_eq!(seen.apis, [used(0, 9), used(18, 0)]);

@@ -31,6 +31,12 @@ pub fn subject(certificate: &[u8]) -> Option<String> {
     Some(names.join(","))
 }
 
+/// Until when a certificate in DER is good, s since 1970; `None` where it is no certificate.
+pub fn expires_s(certificate: &[u8]) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
 fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
     let identifier = attribute.attr_type().to_id_string();
     let keyword = KEYWORDS.iter().find(|(known, _)| *known == identifier);

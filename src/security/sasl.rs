@@ -112,8 +112,13 @@ impl Authenticated {
 pub enum Progress {
     /// The client has to answer this.
     Continue(Vec<u8>),
-    /// The client's token is not taken, and this says why; it is to say that it has read that.
-    Refused(String),
+    /// The client's token is not taken; it is to say that it has read the answer.
+    Refused {
+        /// What it is told.
+        answer: String,
+        /// What is wrong with the token, for the operator.
+        why: String,
+    },
     /// The client is known; it gets the message.
     Done {
         /// Who it is.
@@ -349,11 +354,13 @@ impl Exchange {
             Err(error) => {
                 let error_text: String =
                     error.to_string().chars().take(REASON_LETTERS_MAX).collect();
-                tracing::debug!(error = ?error_text, "a bearer token was not taken");
                 let (status, scope) = tokens.status(&error);
-                let why = refusal(status, scope.as_deref());
-                self.stage = Stage::Refused(why.clone());
-                return Ok(Progress::Refused(why));
+                let answer = refusal(status, scope.as_deref());
+                self.stage = Stage::Refused(answer.clone());
+                return Ok(Progress::Refused {
+                    answer,
+                    why: error_text,
+                });
             }
         };
         if !first.identity.is_empty() && first.identity != bearer.user {

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
@@ -17,6 +18,8 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
     SignatureScheme, SupportedProtocolVersion,
 };
+
+use super::distinguished_name::expires_s;
 
 /// Where PEM comes from.
 #[derive(Clone, PartialEq, Eq)]
@@ -78,6 +81,9 @@ pub enum TlsError {
     /// What rustls says.
     #[error("{0}")]
     Tls(#[from] rustls::Error),
+    /// It is over already.
+    #[error("{0}: the certificate has expired, {1}")]
+    Expired(String, String),
     /// No authority, or none that can be one.
     #[error("the trusted authorities cannot be used: {0}")]
     Authorities(String),
@@ -265,6 +271,17 @@ impl TlsSettings {
         }
     }
 
+    /// Until when the certificate and those that stand between it and the authority are good, s since 1970.
+    pub fn expires_s(&self) -> Result<i64, TlsError> {
+        let Some((source, _)) = &self.identity else {
+            return Err(TlsError::Missing(IDENTITY_MISSING));
+        };
+        let certificates = source.certificates()?;
+        let expiries = certificates.iter().filter_map(|one| expires_s(one));
+        let first = expiries.min();
+        first.ok_or_else(|| source.wrong("there is no certificate in it that can be read"))
+    }
+
     /// What the files hold now, as a digest.
     fn fingerprint(&self) -> Vec<u8> {
         let mut all = digest::Context::new(&digest::SHA256);
@@ -274,6 +291,11 @@ impl TlsSettings {
         }
         all.finish().as_ref().to_vec()
     }
+}
+
+/// A time as people write it.
+fn told(s: i64) -> String {
+    jiff::Timestamp::from_second(s).map_or_else(|_| s.to_string(), |time| time.to_string())
 }
 
 /// Trusts an authority's certificate whatever name it is for (`ssl.endpoint.identification.algorithm=`).
@@ -328,8 +350,12 @@ impl ServerCertVerifier for AnyName {
 pub struct ServerTls {
     settings: TlsSettings,
     current: ArcSwap<ServerConfig>,
+    /// Until when what is shown is good, s since 1970.
+    expires_s: AtomicI64,
     /// What was read last.
     seen: Mutex<Vec<u8>>,
+    /// Why that cannot be used.
+    failure: Mutex<Option<String>>,
 }
 
 impl ServerTls {
@@ -338,7 +364,9 @@ impl ServerTls {
         let seen = settings.fingerprint();
         Ok(Self {
             current: ArcSwap::from_pointee(settings.server_config()?),
+            expires_s: settings.expires_s()?.into(),
             seen: Mutex::new(seen),
+            failure: Mutex::default(),
             settings,
         })
     }
@@ -348,8 +376,18 @@ impl ServerTls {
         self.current.load_full()
     }
 
-    /// Reads the files again where they hold something else; whether they did. What is wrong leaves all as it was, and is
-    /// told once.
+    /// Until when the certificate is good that is shown, s since 1970.
+    pub fn expires_s(&self) -> i64 {
+        self.expires_s.load(Ordering::Relaxed)
+    }
+
+    /// Why what is in the files now cannot be used.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().clone()
+    }
+
+    /// Reads the files again where they hold something else; whether they did. What is wrong, or over while what is shown is
+    /// not, leaves all as it was, and is told once.
     pub fn refresh(&self) -> Result<bool, TlsError> {
         let now = self.settings.fingerprint();
         let mut seen = self.seen.lock();
@@ -357,8 +395,25 @@ impl ServerTls {
             return Ok(false);
         }
         *seen = now;
-        let read = self.settings.server_config()?;
-        self.current.store(Arc::new(read));
-        Ok(true)
+        let read = self.read_again();
+        *self.failure.lock() = read.as_ref().err().map(TlsError::to_string);
+        read.map(|()| true)
+    }
+
+    fn read_again(&self) -> Result<(), TlsError> {
+        let config = self.settings.server_config()?;
+        let expires_s = self.settings.expires_s()?;
+        let now_s = jiff::Timestamp::now().as_second();
+        if expires_s <= now_s && self.expires_s() > now_s {
+            let name = self
+                .settings
+                .identity
+                .as_ref()
+                .map(|(source, _)| source.name());
+            return Err(TlsError::Expired(name.unwrap_or_default(), told(expires_s)));
+        }
+        self.current.store(Arc::new(config));
+        self.expires_s.store(expires_s, Ordering::Relaxed);
+        Ok(())
     }
 }

@@ -26,6 +26,8 @@ pub(in crate::admin) struct ClientView {
     pub(in crate::admin) listener: String,
     /// Its name for itself; may be empty.
     pub(in crate::admin) client_id: String,
+    /// Who it is, as `User:NAME`; empty where it did not have to say.
+    pub(in crate::admin) user: String,
     /// The client library; empty where it does not say.
     pub(in crate::admin) software: String,
     /// Its version.
@@ -97,6 +99,7 @@ impl From<ClientSnapshot> for ClientView {
             peer: plain(of.peer),
             listener: plain(of.local),
             client_id: of.client_id,
+            user: of.user,
             software: of.software,
             software_version: of.software_version,
             connected_ms: of.connected_ms,
@@ -220,7 +223,7 @@ impl ClientsView {
         for client in live {
             let view = ClientView::from(client.snapshot());
             *software.entry(view.software_text()).or_default() += 1;
-            let wanted = [&view.client_id, &view.peer, &view.software];
+            let wanted = [&view.client_id, &view.user, &view.peer, &view.software];
             if wanted.iter().any(|text| part.wants(text)) {
                 all.push(view);
             }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::data_dirs::data_dirs;
 use crate::admin::blocking::blocking;
 use crate::admin::{Shared, lookout};
+use crate::certificates::{CertificateLeft, CertificateState, EXPIRES_SOON_DAYS};
 use crate::cluster::{PartitionInfo, Topic};
 use crate::meta::SessionState;
 use crate::observe::{Event, EventKind};
@@ -32,7 +33,7 @@ pub(in crate::admin) struct Problem {
     pub(in crate::admin) severity: &'static str,
     /// A word for programs: `partitions_offline`, `session_suspended`, `fenced`, `task_ended`, `disk_nearly_full`,
     /// `sync_slow`, `client_misbehaving`, `transactions_hanging`, `partitions_uncleanable`, `partitions_without_leader`,
-    /// `partitions_under_replicated`, `files_nearly_exhausted`.
+    /// `partitions_under_replicated`, `files_nearly_exhausted`, `certificate_expires`, `certificate_unusable`.
     pub(in crate::admin) kind: &'static str,
     /// What is wrong.
     pub(in crate::admin) what: String,
@@ -73,6 +74,10 @@ pub(in crate::admin) async fn find(shared: &Shared) -> Vec<Problem> {
     coordination(shared, &mut all);
     transactions(shared.cx.transactions.count().await.hanging, &mut all);
     uncleanable(&shared.cx.cleaner.uncleanable(), &mut all);
+    let now = jiff::Timestamp::now();
+    for certificate in shared.cx.certificates.states() {
+        certificates(&certificate, now, &mut all);
+    }
     recent(shared, &mut all);
     all.sort_by_key(|found| found.severity != "critical");
     all
@@ -252,6 +257,37 @@ fn disks(shared: &Shared, all: &mut Vec<Problem>) {
             true => found.critical(),
             false => found,
         });
+    }
+}
+
+fn certificates(certificate: &CertificateState, now: jiff::Timestamp, all: &mut Vec<Problem>) {
+    let listener = &certificate.listener;
+    if let Some(why) = &certificate.failure {
+        let what = format!("The certificate of {listener} cannot be read again: {why}.");
+        let remedy = "The one that was read before is shown on. Put right what is in its files; they are read within seconds.";
+        all.push(problem(
+            "certificate_unusable",
+            what,
+            remedy,
+            "/configuration",
+        ));
+    }
+    let remedy = "Replace its files (docs/security.md, Certificates); they are read within seconds, and no connection ends.";
+    let found = |what| problem("certificate_expires", what, remedy, "/configuration");
+    match certificate.left(now) {
+        CertificateLeft::Expired => {
+            let what = format!(
+                "The certificate of {listener} has expired: clients do not connect any more."
+            );
+            all.push(found(what).critical());
+        }
+        CertificateLeft::Days(days) if days < EXPIRES_SOON_DAYS => {
+            let left = count(days as usize, "day");
+            all.push(found(format!(
+                "The certificate of {listener} is good for {left} only."
+            )));
+        }
+        CertificateLeft::Days(_) => {}
     }
 }
 

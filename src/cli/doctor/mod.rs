@@ -1,5 +1,6 @@
 //! `metaq doctor`: what on this machine stands in a broker's way, and what to change. It changes nothing.
 
+mod certificates;
 mod coordination;
 mod disk;
 mod host;
@@ -95,6 +96,7 @@ impl Doctor {
         }
         findings.extend(host::check(&config));
         findings.extend(disk::check(&config));
+        findings.extend(certificates::check(&config)?);
         findings.extend(coordination::check(&config)?);
         self.show(&findings)?;
         let failed = |finding: &&Finding| finding.level == Level::Failed;

@@ -1,0 +1,158 @@
+//! An authority of one's own, and the certificates that it signs: as files.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+
+use super::Failure;
+
+/// How long the certificates are valid, days.
+pub(super) const DAYS: u32 = 825;
+/// Files that only their owner reads.
+pub(super) const PRIVATE_MODE: u32 = 0o600;
+pub(super) const PUBLIC_MODE: u32 = 0o644;
+/// Names that every broker's certificate is for.
+const OWN_NAMES: &[&str] = &["localhost", "127.0.0.1", "::1"];
+
+/// See the module's documentation.
+pub(super) struct Authority {
+    /// PEM.
+    pub(super) certificate: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// Whom a certificate is for.
+pub(super) enum Certified<'a> {
+    /// A broker, by the names and addresses that clients connect to, besides localhost.
+    Broker { names: &'a [String] },
+    /// A client: the user of that name.
+    Client { name: &'a str },
+}
+
+/// A certificate that was signed, and its key; PEM.
+pub(super) struct Signed {
+    pub(super) certificate: String,
+    pub(super) key: String,
+}
+
+impl Authority {
+    /// A new one.
+    pub(super) fn make(name: &str) -> Result<Self, Failure> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        valid_for_days(&mut params, DAYS * 4);
+        let key = KeyPair::generate()?;
+        let certificate = params.self_signed(&key)?.pem();
+        Ok(Self {
+            certificate,
+            issuer: Issuer::new(params, key),
+        })
+    }
+
+    /// The one whose files these are.
+    pub(super) fn open(certificate: &Path, key: &Path) -> Result<Self, Failure> {
+        let wrong = |path: &Path, error: rcgen::Error| format!("{}: {error}", path.display());
+        let (text, key_text) = (read(certificate)?, read(key)?);
+        let key_pair = KeyPair::from_pem(&key_text).map_err(|error| wrong(key, error))?;
+        let issuer = Issuer::from_ca_cert_pem(&text, key_pair);
+        Ok(Self {
+            certificate: text,
+            issuer: issuer.map_err(|error| wrong(certificate, error))?,
+        })
+    }
+
+    /// Its key, PEM.
+    pub(super) fn key(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    /// A certificate with a key of its own.
+    pub(super) fn sign(&self, whom: Certified<'_>) -> Result<Signed, Failure> {
+        use ExtendedKeyUsagePurpose as Purpose;
+        let (name, names, purposes) = match whom {
+            Certified::Broker { names } => {
+                let first = names.first().map_or("localhost", String::as_str);
+                let own = OWN_NAMES.iter().map(|name| (*name).to_owned());
+                let all: Vec<String> = own.chain(names.iter().cloned()).collect();
+                // Brokers are clients of each other.
+                (first, all, vec![Purpose::ServerAuth, Purpose::ClientAuth])
+            }
+            Certified::Client { name } => (name, Vec::new(), vec![Purpose::ClientAuth]),
+        };
+        let mut params = CertificateParams::new(names)?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = purposes;
+        valid_for_days(&mut params, DAYS);
+        let key = KeyPair::generate()?;
+        Ok(Signed {
+            certificate: params.signed_by(&key, &self.issuer)?.pem(),
+            key: key.serialize_pem(),
+        })
+    }
+}
+
+/// From an hour ago, so that clocks may differ.
+fn valid_for_days(params: &mut CertificateParams, days: u32) {
+    let now = std::time::SystemTime::now();
+    let hour = std::time::Duration::from_secs(3600);
+    params.not_before = (now - hour).into();
+    params.not_after = (now + hour * 24 * days).into();
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    let text = fs::read_to_string(file);
+    text.map_err(|error| format!("cannot read {}: {error}", file.display()).into())
+}
+
+/// The files that a command makes, in the order in which it does.
+pub(super) struct Files {
+    pub(super) directory: PathBuf,
+    /// Whether they take the place of those that are there.
+    pub(super) replace: bool,
+    pub(super) made: Vec<(String, &'static str)>,
+}
+
+impl Files {
+    pub(super) fn path(&self, name: &str) -> String {
+        self.directory.join(name).display().to_string()
+    }
+
+    pub(super) fn write(
+        &mut self,
+        name: &str,
+        what: &'static str,
+        text: &str,
+        mode: u32,
+    ) -> Result<(), Failure> {
+        let path = self.directory.join(name);
+        let new = match self.replace {
+            true => self.directory.join(format!(".{name}.new")),
+            false => path.clone(),
+        };
+        if self.replace {
+            let _ = fs::remove_file(&new);
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&new)
+            .map_err(|error| format!("cannot make {}: {error}", new.display()))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        if self.replace {
+            fs::rename(&new, &path)?;
+        }
+        self.made.push((path.display().to_string(), what));
+        Ok(())
+    }
+}

@@ -1,0 +1,60 @@
+//! The certificates of listeners with TLS: whether they can be read, and until when they are good.
+
+use jiff::Timestamp;
+
+use super::super::Failure;
+use super::Finding;
+use crate::certificates::EXPIRES_SOON_DAYS;
+use crate::config::Config;
+use crate::net::{listen_endpoints, tls_settings};
+use crate::security::ServerTls;
+
+const CHECK: &str = "certificate";
+const SECONDS_A_DAY: i64 = 86_400;
+
+/// All of them.
+pub(super) fn check(config: &Config) -> Result<Vec<Finding>, Failure> {
+    let (listeners, _) = listen_endpoints(config)?;
+    let with_tls = listeners
+        .iter()
+        .filter(|endpoint| endpoint.listener.protocol.has_tls());
+    let findings = with_tls.map(|endpoint| of_listener(config, &endpoint.listener.name));
+    Ok(findings.collect())
+}
+
+fn of_listener(config: &Config, listener: &str) -> Finding {
+    let remedy = "see docs/security.md, Certificates";
+    match ServerTls::open(tls_settings(config, listener)) {
+        Ok(tls) => until(listener, tls.expires_s(), Timestamp::now().as_second()),
+        Err(error) => Finding::failed(CHECK, format!("{listener}: {error}"), remedy),
+    }
+}
+
+fn until(listener: &str, expires_s: i64, now_s: i64) -> Finding {
+    let remedy =
+        "replace its files: a running broker reads them within seconds, and no connection ends";
+    let days = (expires_s - now_s) / SECONDS_A_DAY;
+    match expires_s - now_s {
+        ..=0 => Finding::failed(CHECK, format!("{listener}: it has expired"), remedy),
+        _ if days < EXPIRES_SOON_DAYS => {
+            let found = format!("{listener}: it is good for {days} days only");
+            Finding::warning(CHECK, found, remedy)
+        }
+        _ => Finding::ok(CHECK, format!("{listener}: good for {days} days")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_spoken_of_before_it_is_over() {
+        let level = |left_s| until("SSL", 1_000_000 + left_s, 1_000_000).level;
+        assert_eq!(level(0), Level::Failed);
+        assert_eq!(level(1), Level::Warning);
+        assert_eq!(level(EXPIRES_SOON_DAYS * SECONDS_A_DAY - 1), Level::Warning);
+        assert_eq!(level(EXPIRES_SOON_DAYS * SECONDS_A_DAY), Level::Ok);
+    }
+}
