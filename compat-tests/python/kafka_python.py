@@ -82,6 +82,8 @@ class Member:
 
     def __init__(self, topic, group):
         self.client, self.got, self.owned, self.stop = consumer(topic, group_id=group), [], set(), threading.Event()
+        # A leader that does not know the topic yet gives nobody anything of it, and may not notice when it does.
+        self.client.partitions_for_topic(topic)
         self.thread = threading.Thread(target=self.loop, daemon=True)
         self.thread.start()
 
