@@ -8,8 +8,8 @@ import org.apache.kafka.common.serialization.StringDeserializer;
  * KEY=VALUE… of its configuration. */
 public class Reader {
     public static void main(String[] args) throws IOException {
-        Map<String, Object> config = new HashMap<>(Map.of("bootstrap.servers", System.getenv("BOOTSTRAP"), "group.id", args[0],
-            "auto.offset.reset", "earliest", "auto.commit.interval.ms", "300"));
+        Map<String, Object> config = Access.config("group.id", args[0],
+            "auto.offset.reset", "earliest", "auto.commit.interval.ms", "300");
         for (String setting : Arrays.copyOfRange(args, 2, args.length)) config.put(setting.split("=", 2)[0], setting.split("=", 2)[1]);
         BufferedWriter out = new BufferedWriter(new OutputStreamWriter(System.out));
         try (KafkaConsumer<String, String> consumer = new KafkaConsumer<>(config, new StringDeserializer(), new StringDeserializer())) {

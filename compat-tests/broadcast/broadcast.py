@@ -9,7 +9,7 @@ import sys
 from confluent_kafka import Producer, version
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from harness import BOOTSTRAP, equal, run, unique, wait_for
+from harness import BOOTSTRAP, SETTINGS, TOOL_OPTIONS, equal, run, unique, wait_for
 
 print("CLIENT kcat, kafka-clients, confluent-kafka|Debian's, 4.4.0, " + version() + "|C, Java, Python|members of a broadcast group, of both protocols, that get everything each, two killed and back; kafka-configs, kafka-consumer-groups|broadcast/")
 WORK = os.environ["WORK"]
@@ -24,7 +24,7 @@ def java(name, *arguments):
 
 
 def tool(name, *arguments):
-    return java(name, "--bootstrap-server", BOOTSTRAP, *arguments)
+    return java(name, *TOOL_OPTIONS, *arguments)
 
 
 def consumer_groups(*arguments):
@@ -74,7 +74,7 @@ def with_kcat(name, *settings):
 
 
 def produce(values):
-    client = Producer({"bootstrap.servers": BOOTSTRAP, "linger.ms": 5, "queue.buffering.max.messages": MESSAGES})
+    client = Producer({**SETTINGS, "linger.ms": 5, "queue.buffering.max.messages": MESSAGES})
     failed = []
     for value in values:
         client.produce(TOPIC, str(value), partition=value % PARTITIONS, on_delivery=lambda error, _: error and failed.append(error))
@@ -84,7 +84,7 @@ def produce(values):
 
 def each_gets_everything():
     tool("org.apache.kafka.tools.ConfigCommand", "--alter", "--entity-type", "groups", "--entity-name", GROUP, "--add-config", "metaq.consume.mode=broadcast")
-    admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
+    admin = AdminClient(SETTINGS)
     for future in admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1)]).values():
         future.result(30)
     # These are killed, and come back as other members.

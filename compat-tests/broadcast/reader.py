@@ -1,11 +1,11 @@
 """Reads a topic as a member of a group, and prints the values: GROUP TOPIC KEY=VALUE… of its configuration."""
 
-import os
 import sys
 
 from confluent_kafka import Consumer
+from harness import SETTINGS
 
-settings = {"bootstrap.servers": os.environ["BOOTSTRAP"], "group.id": sys.argv[1], "auto.offset.reset": "earliest", "auto.commit.interval.ms": 300}
+settings = {**SETTINGS, "group.id": sys.argv[1], "auto.offset.reset": "earliest", "auto.commit.interval.ms": 300}
 settings.update(setting.split("=", 1) for setting in sys.argv[3:])
 consumer = Consumer(settings)
 consumer.subscribe([sys.argv[2]])

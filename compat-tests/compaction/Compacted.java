@@ -13,7 +13,6 @@ import org.apache.kafka.common.serialization.*;
  * what a reader of committed records from the start ends up with.
  */
 public class Compacted {
-    static final String BOOTSTRAP = System.getenv("BOOTSTRAP");
     /** Compacted with tombstones that stay, compacted with ones that go, not compacted. */
     static final String KEPT = "compacted", SHORT = "compacted-short", TWIN = "twin";
     static final List<String> ALL = List.of(KEPT, SHORT, TWIN);
@@ -35,7 +34,7 @@ public class Compacted {
         Map<String, String> compacted = Map.of("segment.bytes", "1048576", "cleanup.policy", "compact", "min.cleanable.dirty.ratio", "0.01");
         Map<String, String> quick = new HashMap<>(compacted);
         quick.put("delete.retention.ms", "" + SHORT_MS);
-        try (Admin admin = Admin.create(Map.of("bootstrap.servers", BOOTSTRAP))) {
+        try (Admin admin = Admin.create(Access.config())) {
             admin.createTopics(List.of(
                 new NewTopic(KEPT, 1, (short) 1).configs(compacted),
                 new NewTopic(SHORT, 1, (short) 1).configs(quick),
@@ -44,7 +43,7 @@ public class Compacted {
     }
 
     static KafkaProducer<String, String> producer(String transactionalId, String codec) {
-        Map<String, Object> config = new HashMap<>(Map.of("bootstrap.servers", BOOTSTRAP, "enable.idempotence", true, "linger.ms", 2, "batch.size", 20000, "compression.type", codec));
+        Map<String, Object> config = Access.config("enable.idempotence", true, "linger.ms", 2, "batch.size", 20000, "compression.type", codec);
         if (transactionalId != null) config.put("transactional.id", transactionalId);
         KafkaProducer<String, String> producer = new KafkaProducer<>(config, new StringSerializer(), new StringSerializer());
         if (transactionalId != null) producer.initTransactions();
@@ -98,7 +97,7 @@ public class Compacted {
 
     /** The last value of every key by its hash, and how much there was. */
     static void last(String topic) throws Exception {
-        Map<String, Object> config = Map.of("bootstrap.servers", BOOTSTRAP, "isolation.level", "read_committed", "check.crcs", true);
+        Map<String, Object> config = Access.config("isolation.level", "read_committed", "check.crcs", true);
         TreeMap<String, String> values = new TreeMap<>();
         int records = 0, tombstones = 0;
         try (KafkaConsumer<String, String> consumer = new KafkaConsumer<>(config, new StringDeserializer(), new StringDeserializer())) {
@@ -125,7 +124,7 @@ public class Compacted {
 
     /** A producer that lives while its log is compacted and the broker restarted: all of its records once, in order. */
     static void goesOn(Path checkpoint, String ctl) throws Exception {
-        Map<String, Object> config = Map.of("bootstrap.servers", BOOTSTRAP, "enable.idempotence", true, "batch.size", 4000);
+        Map<String, Object> config = Access.config("enable.idempotence", true, "batch.size", 4000);
         List<Long> offsets = new ArrayList<>();
         try (KafkaProducer<String, String> producer = new KafkaProducer<>(config, new StringSerializer(), new StringSerializer())) {
             for (int n = 0; n < 30; n++) offsets.add(producer.send(new ProducerRecord<>(KEPT, "goes on", "first " + n)).get().offset());

@@ -34,7 +34,7 @@ public class Steady {
     }
 
     static void produce(String topic) {
-        Map<String, Object> config = Map.of("bootstrap.servers", System.getenv("BOOTSTRAP"), "acks", "all", "enable.idempotence", true,
+        Map<String, Object> config = Access.config("acks", "all", "enable.idempotence", true,
             "delivery.timeout.ms", 120_000, "request.timeout.ms", 5_000, "linger.ms", 5);
         try (KafkaProducer<String, String> producer = new KafkaProducer<>(config, new StringSerializer(), new StringSerializer())) {
             for (int n = 0; producing; n++) {
@@ -56,7 +56,7 @@ public class Steady {
     }
 
     static void read(String topic, String group, String name) {
-        Map<String, Object> config = Map.of("bootstrap.servers", System.getenv("BOOTSTRAP"), "group.id", group, "auto.offset.reset", "earliest",
+        Map<String, Object> config = Access.config("group.id", group, "auto.offset.reset", "earliest",
             "enable.auto.commit", false, "request.timeout.ms", 5_000, "default.api.timeout.ms", 60_000);
         try (KafkaConsumer<String, String> consumer = new KafkaConsumer<>(config, new StringDeserializer(), new StringDeserializer())) {
             consumer.subscribe(List.of(topic), new ConsumerRebalanceListener() {

@@ -1,14 +1,13 @@
 """One librdkafka producer and two members of a group until standard input ends; says what it was told (suite.py)."""
 
-import os
 import sys
 import threading
 import time
 
 from confluent_kafka import Consumer, KafkaException, Producer
+from harness import SETTINGS
 
 TOPIC, GROUP = sys.argv[1:3]
-BOOTSTRAP = os.environ["BOOTSTRAP"]
 lock = threading.Lock()
 producing = reading = True
 
@@ -26,7 +25,7 @@ def told(error, message):
 
 
 def produce():
-    producer = Producer({"bootstrap.servers": BOOTSTRAP, "enable.idempotence": True, "delivery.timeout.ms": 120_000, "socket.timeout.ms": 5_000, "linger.ms": 5})
+    producer = Producer({**SETTINGS, "enable.idempotence": True, "delivery.timeout.ms": 120_000, "socket.timeout.ms": 5_000, "linger.ms": 5})
     n = 0
     while producing:
         producer.produce(TOPIC, f"r{n}", partition=n % 6, on_delivery=told)
@@ -40,7 +39,7 @@ def partitions(assigned):
 
 
 def read(name):
-    consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": GROUP, "auto.offset.reset": "earliest", "enable.auto.commit": False, "socket.timeout.ms": 5_000})
+    consumer = Consumer({**SETTINGS, "group.id": GROUP, "auto.offset.reset": "earliest", "enable.auto.commit": False, "socket.timeout.ms": 5_000})
     consumer.subscribe([TOPIC], on_assign=lambda _, assigned: say("ASSIGNED", name, partitions(assigned)), on_revoke=lambda _, revoked: say("REVOKED", name, partitions(revoked)), on_lost=lambda _, lost: say("LOST", name, partitions(lost)))
     while reading:
         messages = [message for message in consumer.consume(500, 0.1) if not message.error()]

@@ -16,7 +16,7 @@ import time
 
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from harness import BOOTSTRAP, BROKER_CTL, equal, run, unique, wait_for
+from harness import BOOTSTRAP, BROKER_CTL, SETTINGS, equal, run, unique, wait_for
 
 ZOOKEEPER_CTL = os.environ["ZOOKEEPER_CTL"]
 METAQ = os.environ["METAQ"]
@@ -100,7 +100,7 @@ def all_go_on():
 
 
 def everybody_starts():
-    admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
+    admin = AdminClient(SETTINGS)
     config = {"min.insync.replicas": str((REPLICAS + 1) // 2)}
     topics = [NewTopic(client.topic, len(PARTITIONS), REPLICAS, config=config) for client in clients]
     for future in admin.create_topics(topics).values():
@@ -216,7 +216,7 @@ def brokers_stop_in_order_one_by_one():
 
 def stored(topic):
     """All that is in a topic, by partition: (offset, value)."""
-    consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "unused", "enable.auto.commit": False})
+    consumer = Consumer({**SETTINGS, "group.id": "unused", "enable.auto.commit": False})
     ends = {partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), 20)[1] for partition in PARTITIONS}
     consumer.assign([TopicPartition(topic, partition, 0) for partition in PARTITIONS])
     found = collections.defaultdict(list)

@@ -19,7 +19,7 @@ func within(seconds int) (context.Context, context.CancelFunc) {
 }
 
 func franz(options ...kgo.Opt) *kgo.Client {
-	return must(kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(bootstrap...), kgo.MetadataMinAge(100 * time.Millisecond)}, options...)...))
+	return must(kgo.NewClient(franzAccess(append([]kgo.Opt{kgo.MetadataMinAge(100 * time.Millisecond)}, options...)...)...))
 }
 
 func franzCreate(topic string, partitions int32) {

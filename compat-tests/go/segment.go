@@ -10,6 +10,7 @@ import (
 )
 
 func runSegment() {
+	segmentAccess()
 	fmt.Println("CLIENT kafka-go|0.4.51|Go|codecs, acks, group reader, resume, admin|kafka-go/")
 	run("kafka-go", []test{
 		{"round-trips", segmentRoundTrips},

@@ -61,8 +61,8 @@ func runSteady(topic, group string) {
 }
 
 func steadyProduce(ctx context.Context, topic string) {
-	client := must(kgo.NewClient(kgo.SeedBrokers(bootstrap...), kgo.DefaultProduceTopic(topic), kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.RecordDeliveryTimeout(120*time.Second), kgo.ProduceRequestTimeout(5*time.Second), kgo.ProducerLinger(5*time.Millisecond)))
+	client := must(kgo.NewClient(franzAccess(kgo.DefaultProduceTopic(topic), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.RecordDeliveryTimeout(120*time.Second), kgo.ProduceRequestTimeout(5*time.Second), kgo.ProducerLinger(5*time.Millisecond))...))
 	defer client.Close()
 	for n := 0; ctx.Err() == nil; n++ {
 		value := fmt.Sprint("f", n)
@@ -80,11 +80,13 @@ func steadyProduce(ctx context.Context, topic string) {
 
 func steadyRead(ctx context.Context, topic, group, name string) {
 	told := func(what string) func(context.Context, *kgo.Client, map[string][]int32) {
-		return func(_ context.Context, _ *kgo.Client, partitions map[string][]int32) { say(what, name, partitionList(partitions)) }
+		return func(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+			say(what, name, partitionList(partitions))
+		}
 	}
-	client := must(kgo.NewClient(kgo.SeedBrokers(bootstrap...), kgo.ConsumeTopics(topic), kgo.ConsumerGroup(group), kgo.DisableAutoCommit(),
+	client := must(kgo.NewClient(franzAccess(kgo.ConsumeTopics(topic), kgo.ConsumerGroup(group), kgo.DisableAutoCommit(),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.BlockRebalanceOnPoll(),
-		kgo.OnPartitionsAssigned(told("ASSIGNED")), kgo.OnPartitionsRevoked(told("REVOKED")), kgo.OnPartitionsLost(told("LOST"))))
+		kgo.OnPartitionsAssigned(told("ASSIGNED")), kgo.OnPartitionsRevoked(told("REVOKED")), kgo.OnPartitionsLost(told("LOST")))...))
 	defer client.Close()
 	for ctx.Err() == nil {
 		poll, done := context.WithTimeout(ctx, 200*time.Millisecond)

@@ -19,10 +19,10 @@ func runTransfer(from, to, group, id string) {
 }
 
 func transfer(from, to, group, id string) error {
-	session, err := kgo.NewGroupTransactSession(kgo.SeedBrokers(bootstrap...), kgo.TransactionalID(id), kgo.ConsumerGroup(group), kgo.ConsumeTopics(from),
+	session, err := kgo.NewGroupTransactSession(franzAccess(kgo.TransactionalID(id), kgo.ConsumerGroup(group), kgo.ConsumeTopics(from),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.RequireStableFetchOffsets(), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.TransactionTimeout(20*time.Second), kgo.SessionTimeout(6*time.Second),
-		kgo.RecordDeliveryTimeout(20*time.Second), kgo.FetchMaxWait(200*time.Millisecond))
+		kgo.RecordDeliveryTimeout(20*time.Second), kgo.FetchMaxWait(200*time.Millisecond))...)
 	if err != nil {
 		return err
 	}

@@ -12,9 +12,8 @@ import org.apache.kafka.common.serialization.*;
 
 /** Consumer groups of KIP-848 with Kafka's own consumer: assignment, rebalances without a pause, fencing, static members, regular expressions, migration. */
 public class Groups {
-    static final String BOOTSTRAP = System.getenv("BOOTSTRAP");
     static final String BROKER_CTL = System.getenv("BROKER_CTL");
-    static final int BROKERS = BOOTSTRAP.split(",").length;
+    static final int BROKERS = System.getenv("BOOTSTRAP").split(",").length;
     static final String RUN = UUID.randomUUID().toString().substring(0, 8);
     static final Duration SHORT = Duration.ofMillis(100);
     static Admin admin;
@@ -24,8 +23,8 @@ public class Groups {
 
     public static void main(String[] args) throws Exception {
         System.out.println("CLIENT kafka-clients|4.4.0|Java|consumer groups of KIP-848: assignment, rebalances, static members, regular expressions, migration of a running group|groups/");
-        admin = Admin.create(Map.of("bootstrap.servers", BOOTSTRAP));
-        producer = new KafkaProducer<>(Map.of("bootstrap.servers", BOOTSTRAP), new StringSerializer(), new StringSerializer());
+        admin = Admin.create(Access.config());
+        producer = new KafkaProducer<>(Access.config(), new StringSerializer(), new StringSerializer());
         test(args, "members-share-partitions", Groups::members_share_partitions);
         test(args, "a-member-that-joins-disturbs-nobody", Groups::joining_disturbs_nobody);
         test(args, "a-member-that-dies-is-replaced", Groups::death);
@@ -83,8 +82,8 @@ public class Groups {
         volatile long longestPauseMs;
 
         Member(String group, boolean leave, Map<String, Object> more) {
-            Map<String, Object> config = new HashMap<>(Map.of("bootstrap.servers", BOOTSTRAP, "group.id", group, "group.protocol", "consumer",
-                "auto.offset.reset", "earliest", "auto.commit.interval.ms", "200"));
+            Map<String, Object> config = Access.config("group.id", group, "group.protocol", "consumer",
+                "auto.offset.reset", "earliest", "auto.commit.interval.ms", "200");
             config.putAll(more);
             this.leave = leave;
             consumer = new KafkaConsumer<>(config, new StringDeserializer(), new StringDeserializer());
@@ -246,7 +245,7 @@ public class Groups {
     static void transactional_offsets() throws Exception {
         String topic = topic("txn", 1), group = "txn-" + RUN;
         produce(topic, 0, 0, 10);
-        Map<String, Object> config = Map.of("bootstrap.servers", BOOTSTRAP, "transactional.id", "txn-" + RUN);
+        Map<String, Object> config = Access.config("transactional.id", "txn-" + RUN);
         try (KafkaConsumer<String, String> consumer = new Member(group, true, Map.of("enable.auto.commit", "false")).consumer;
              Producer<String, String> transactional = new KafkaProducer<>(config, new StringSerializer(), new StringSerializer())) {
             transactional.initTransactions();

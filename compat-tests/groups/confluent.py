@@ -9,13 +9,13 @@ import confluent_kafka
 from confluent_kafka import Consumer, ConsumerGroupState, ConsumerGroupTopicPartitions, ConsumerGroupType, KafkaException, TopicPartition
 
 from grouped import admin, create, group_with, produce
-from harness import BOOTSTRAP, broker, equal, run, unique, wait_for
+from harness import SETTINGS, broker, equal, run, unique, wait_for
 
 PARTITIONS = 4
 
 
 def consumer(group, **more):
-    settings = {"bootstrap.servers": BOOTSTRAP, "group.id": group, "group.protocol": "consumer", "auto.offset.reset": "earliest", "auto.commit.interval.ms": 300, "topic.metadata.refresh.interval.ms": 1000}
+    settings = {**SETTINGS, "group.id": group, "group.protocol": "consumer", "auto.offset.reset": "earliest", "auto.commit.interval.ms": 300, "topic.metadata.refresh.interval.ms": 1000}
     settings.update({name.replace("_", "."): value for name, value in more.items()})
     return Consumer(settings)
 

@@ -17,7 +17,7 @@ import org.apache.kafka.common.serialization.*;
 
 /** The Java client, compiled against each version: records, groups, administration, idempotence. */
 public class Compat {
-    static final String BOOTSTRAP = System.getenv("BOOTSTRAP");
+    static final int BROKERS = System.getenv("BOOTSTRAP").split(",").length;
     static final String CTL = System.getenv("BROKER_CTL");
     static final String CLIENT = "java-" + System.getProperty("client.version");
     static Admin admin;
@@ -27,7 +27,7 @@ public class Compat {
 
     public static void main(String[] args) throws Exception {
         System.out.println("CLIENT kafka-clients|" + System.getProperty("client.version") + "|Java|codecs, acks, groups (range, cooperative, static, dying member, default rebalance delay), admin, idempotence across kill -9, topic recreated|" + CLIENT + "/");
-        admin = Admin.create(Map.of("bootstrap.servers", BOOTSTRAP));
+        admin = Admin.create(Access.config());
         test("round-trips", Compat::roundTrips);
         test("large-messages", Compat::largeMessages);
         test("offsets-and-times", Compat::offsetsAndTimes);
@@ -40,7 +40,7 @@ public class Compat {
         test("configurations that change while brokers run", Compat::dynamicConfigurations);
         // One metaq, and a client that pushes (3.7 and later).
         boolean pushes = ConfigResource.Type.forId((byte) 16) != ConfigResource.Type.UNKNOWN;
-        if (pushes && System.getenv("DASHBOARD") != null && !BOOTSTRAP.contains(",")) test("telemetry-is-shown", Compat::telemetry);
+        if (pushes && System.getenv("DASHBOARD") != null && BROKERS == 1) test("telemetry-is-shown", Compat::telemetry);
         test("auto-creation", Compat::autoCreation);
         test("topic-recreated", Compat::topicRecreated);
         test("idempotent-kill-9", Compat::idempotent);
@@ -92,14 +92,14 @@ public class Compat {
     }
 
     static KafkaProducer<byte[], byte[]> producer(Object... settings) {
-        Map<String, Object> config = new HashMap<>(Map.of("bootstrap.servers", BOOTSTRAP, "linger.ms", 2));
+        Map<String, Object> config = Access.config("linger.ms", 2);
         for (int n = 0; n < settings.length; n += 2) config.put((String) settings[n], settings[n + 1]);
         return new KafkaProducer<>(config, new ByteArraySerializer(), new ByteArraySerializer());
     }
 
     static KafkaConsumer<byte[], byte[]> consumer(Object... settings) {
-        Map<String, Object> config = new HashMap<>(Map.of("bootstrap.servers", BOOTSTRAP, "auto.offset.reset", "earliest",
-            "enable.auto.commit", false, "session.timeout.ms", 6000, "heartbeat.interval.ms", 300, "metadata.max.age.ms", 2000));
+        Map<String, Object> config = Access.config("auto.offset.reset", "earliest",
+            "enable.auto.commit", false, "session.timeout.ms", 6000, "heartbeat.interval.ms", 300, "metadata.max.age.ms", 2000);
         for (int n = 0; n < settings.length; n += 2) config.put((String) settings[n], settings[n + 1]);
         return new KafkaConsumer<>(config, new ByteArrayDeserializer(), new ByteArrayDeserializer());
     }
@@ -384,7 +384,7 @@ public class Compat {
             equal(error.getCause().getClass(), GroupIdNotFoundException.class);
         }
         Set<Integer> nodes = admin.describeCluster().nodes().get().stream().map(Node::id).collect(Collectors.toSet());
-        equal(nodes.size(), BOOTSTRAP.split(",").length);
+        equal(nodes.size(), BROKERS);
         equal(nodes.contains(admin.describeCluster().controller().get().id()), true);
         int node = leader(partition);
         equal(admin.describeLogDirs(List.of(node)).descriptions().get(node).get().values().stream().anyMatch(d -> d.replicaInfos().containsKey(partition)), true);
@@ -487,7 +487,7 @@ public class Compat {
         set(resource, "interval.ms", "500");
         set(resource, "metrics", "org.apache.kafka.producer.");
         set(resource, "match", "client_id=" + name + ",client_software_name=apache-kafka-java");
-        Map<String, Object> config = Map.of("bootstrap.servers", BOOTSTRAP, "client.id", name,
+        Map<String, Object> config = Access.config("client.id", name,
             "key.serializer", StringSerializer.class, "value.serializer", StringSerializer.class);
         try (Producer<String, String> producer = new KafkaProducer<>(config)) {
             waitFor("pushed metrics", () -> {
@@ -507,8 +507,9 @@ public class Compat {
     static final java.net.http.HttpClient browser = java.net.http.HttpClient.newHttpClient();
 
     static String page(String path) throws Exception {
-        java.net.http.HttpRequest request = java.net.http.HttpRequest.newBuilder(java.net.URI.create("http://" + System.getenv("DASHBOARD") + path)).build();
-        return browser.send(request, java.net.http.HttpResponse.BodyHandlers.ofString()).body();
+        java.net.http.HttpRequest.Builder request = java.net.http.HttpRequest.newBuilder(java.net.URI.create("http://" + System.getenv("DASHBOARD") + path));
+        Access.basic().ifPresent(known -> request.header("Authorization", known));
+        return browser.send(request.build(), java.net.http.HttpResponse.BodyHandlers.ofString()).body();
     }
 
     static void autoCreation() throws Exception {

@@ -42,18 +42,83 @@ common_settings="group.initial.rebalance.delay.ms=0 log.retention.check.interval
 # What tests that do not wait so long set for their groups.
 common_settings+=" group.consumer.min.session.timeout.ms=6000 group.consumer.min.heartbeat.interval.ms=1000"
 
+start_command() { # setting…
+  # shellcheck disable=SC2086
+  echo "'$(metaq_bin)' start$(printf " --set '%s'" $common_settings "$@") \${EXTRA:-}"
+}
+
 metaq_command() { # data port dashboard-port [setting…]
-  local sets=""
-  for setting in $common_settings "${@:4}"; do sets+=" --set $setting"; done
-  echo "'$(metaq_bin)' start --set serverPort=$2 --set dashboardHttpPort=$3 --set hostName=127.0.0.1 --set dataPath='$1'$sets \${EXTRA:-}"
+  local settings=("dataPath=$1" "dashboardHttpPort=$3")
+  if is_secured; then
+    local address=SASL_SSL://127.0.0.1:$2
+    mapfile -t -O ${#settings[@]} settings < <(secured_settings "$(dirname "$1")/security")
+    settings+=("listeners=$address" "advertised.listeners=$address" sasl.enabled.mechanisms=SCRAM-SHA-512,SCRAM-SHA-256,PLAIN)
+  else
+    settings+=("serverPort=$2" hostName=127.0.0.1)
+  fi
+  start_command "${settings[@]}" "${@:4}"
 }
 
 metaq_ctl() { # dir [setting…]
   local dir=$1 ports
+  secure_suite "$dir" || return
   read -r -a ports < <(free_ports 2)
-  { echo "export BOOTSTRAP=127.0.0.1:${ports[0]} DASHBOARD=127.0.0.1:${ports[1]} BROKER_CTL=$dir/ctl DATA=$dir/data AGAINST="; } >"$dir/env"
+  { echo "export BOOTSTRAP=127.0.0.1:${ports[0]} DASHBOARD=127.0.0.1:${ports[1]} BROKER_CTL=$dir/ctl DATA=$dir/data AGAINST="; client_env "$dir"; } >"$dir/env"
   write_ctl "$dir" broker.log true "${ports[0]}" "$(metaq_command "$dir/data" "${ports[0]}" "${ports[1]}" "${@:2}")"
 }
+
+# Whether brokers take nobody who is not known (`run --security sasl_ssl`).
+is_secured() { [ "${security:-plaintext}" = sasl_ssl ]; }
+
+# Below DIR/security: certificates, the admin's client.properties, and whom the brokers are to each other.
+secure() { # dir
+  "$(metaq_bin)" secure --directory "$1/security" --host 127.0.0.1 >"$1/secure.log"
+}
+
+# What brokers with certificates of `secure` need: those, who administers, who they are to each other, and access control lists.
+secured_settings() { # security-dir
+  printf '%s\n' "tls.certificate=$1/broker.pem" "tls.key=$1/broker.key" "tls.ca=$1/ca.pem" inter.broker.listener.name=SASL_SSL \
+    authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+  grep -E '^(admin|inter\.broker)\.(user|password)=' "$1/server.ini"
+}
+
+# Certificates for a suite, and how its clients come in: as a user of the suite's name, whom `admit` adds.
+secure_suite() { # dir
+  is_secured || return 0
+  local security_dir=$1/security user
+  user=$(basename "$1")
+  secure "$1" || return
+  sed "s/username=\"[^\"]*\" password=\"[^\"]*\"/username=\"$user\" password=\"secret-of-$user\"/; /^bootstrap.servers=/d" "$security_dir/client.properties" >"$security_dir/suite.properties"
+  sed "s/^sasl.username=.*/sasl.username=$user/; s/^sasl.password=.*/sasl.password=secret-of-$user/; /^bootstrap.servers=/d" "$security_dir/kcat.conf" >"$security_dir/suite.conf"
+}
+
+# What a suite is told of that. Nothing without security.
+client_env() { # dir
+  is_secured || return 0
+  local security_dir=$1/security user
+  user=$(basename "$1")
+  echo "export CLIENT_USER=$user CLIENT_PASSWORD=secret-of-$user CLIENT_MECHANISM=$(sed -n 's/^sasl.mechanism=//p' "$security_dir/suite.properties") CLIENT_CA=$security_dir/ca.pem"
+  echo "export CLIENT_PROPERTIES=$security_dir/suite.properties METAQ_COMMAND_CONFIG=$security_dir/suite.properties KCAT_CONFIG=$security_dir/suite.conf"
+}
+
+# Adds the suite's user to brokers that run, with rights to everything: by access control lists, which a super user would not ask.
+admit() ( # dir
+  is_secured || return 0
+  . "$1/env"
+  suite_properties=$METAQ_COMMAND_CONFIG
+  export METAQ_COMMAND_CONFIG=$1/security/client.properties METAQ_PASSWORD=$CLIENT_PASSWORD
+  "$(metaq_bin)" user add "$CLIENT_USER" -b "$BOOTSTRAP" &&
+    "$(metaq_bin)" acl add --allow-principal "User:$CLIENT_USER" --cluster --topic '*' --group '*' --transactional-id '*' --delegation-token '*' -b "$BOOTSTRAP" || return
+  export METAQ_COMMAND_CONFIG=$suite_properties
+  for server in ${BOOTSTRAP//,/ }; do
+    for _ in $(seq 100); do
+      [ "$("$(metaq_bin)" acl list -b "$server" | grep -c "User:$CLIENT_USER")" -lt 5 ] || continue 2
+      sleep 0.1
+    done
+    echo "the broker at $server does not know $CLIENT_USER and its rights"
+    return 1
+  done
+)
 
 # Others take over from a broker that was silent for this long.
 session_timeout_ms=4000
@@ -61,13 +126,14 @@ session_timeout_ms=4000
 cluster_ctl() { # dir brokers zookeeper-dir root [setting…]
   local dir=$1 brokers=$2 root_path=$4 ports n bootstrap="" commands=() ZOOKEEPER ZOOKEEPER_CTL
   . "$3/env"
+  secure_suite "$dir" || return
   read -r -a ports < <(free_ports $((brokers * 2)))
   for n in $(seq 0 $((brokers - 1))); do
     commands+=("${ports[$n]}" "$(metaq_command "$dir/data-$n" "${ports[$n]}" "${ports[$((brokers + n))]}" "brokerId=$n" \
       zk.zkEnable=true "zk.zkConnect=$ZOOKEEPER" "zk.zkRoot=$root_path" "zk.zkSessionTimeoutMs=$session_timeout_ms" "${@:5}")")
     bootstrap+=",127.0.0.1:${ports[$n]}"
   done
-  { echo "export BOOTSTRAP=${bootstrap#,} DASHBOARD=127.0.0.1:${ports[$brokers]} BROKER_CTL=$dir/ctl DATA=$dir/data-0 AGAINST= ZOOKEEPER=$ZOOKEEPER ZOOKEEPER_CTL=$ZOOKEEPER_CTL ZOOKEEPER_ROOT=$root_path SESSION_TIMEOUT_MS=$session_timeout_ms"; } >"$dir/env"
+  { echo "export BOOTSTRAP=${bootstrap#,} DASHBOARD=127.0.0.1:${ports[$brokers]} BROKER_CTL=$dir/ctl DATA=$dir/data-0 AGAINST= ZOOKEEPER=$ZOOKEEPER ZOOKEEPER_CTL=$ZOOKEEPER_CTL ZOOKEEPER_ROOT=$root_path SESSION_TIMEOUT_MS=$session_timeout_ms"; client_env "$dir"; } >"$dir/env"
   write_ctl "$dir" broker.log brokers_know_each_other "${commands[@]}"
 }
 
@@ -148,13 +214,13 @@ identity_provider() { # dir
 # clients a listener for each way in. Adds to DIR/env SECURITY, where certificates and clients' settings are, and the
 # addresses of each way.
 secured_ctl() { # dir brokers zookeeper-dir root [setting…]
-  local dir=$1 brokers=$2 root_path=$4 ports n way settings password bootstrap="" commands=() ZOOKEEPER ZOOKEEPER_CTL
-  local security=$dir/security
+  local dir=$1 brokers=$2 root_path=$4 ports n way settings password commands=() ZOOKEEPER ZOOKEEPER_CTL
+  local security_dir=$dir/security
   declare -A addresses=()
   . "$3/env"
-  "$(metaq_bin)" secure --directory "$security" --host 127.0.0.1 >"$dir/secure.log" || return
-  identity_provider "$security" || return
-  password=$(sed -n 's/^admin.password=//p' "$security/server.ini")
+  secure "$dir" || return
+  identity_provider "$security_dir" || return
+  password=$(sed -n 's/^admin.password=//p' "$security_dir/server.ini")
   read -r -a ports < <(free_ports $((brokers * 5)))
   for n in $(seq 0 $((brokers - 1))); do
     local listeners="" at=$n
@@ -163,22 +229,20 @@ secured_ctl() { # dir brokers zookeeper-dir root [setting…]
       addresses[$way]+=",127.0.0.1:${ports[$at]}"
       at=$((at + brokers))
     done
-    settings=("listeners=${listeners#,}" "advertised.listeners=${listeners#,}" inter.broker.listener.name=SASL_SSL
-      "tls.certificate=$security/broker.pem" "tls.key=$security/broker.key" "tls.ca=$security/ca.pem"
+    mapfile -t settings < <(secured_settings "$security_dir")
+    settings+=("dataPath=$dir/data-$n" "dashboardHttpPort=${ports[$at]}" "listeners=${listeners#,}" "advertised.listeners=${listeners#,}"
       listener.name.ssl.ssl.client.auth=required 'listener.name.ssl.ssl.principal.mapping.rules=RULE:^CN=(.*?)(,.*)?$/$1/,DEFAULT'
       sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
       listener.name.sasl_plaintext.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
-      "sasl.oauthbearer.jwks.endpoint.url=file://$security/jwks.json" sasl.oauthbearer.expected.audience=kafka
-      sasl.oauthbearer.expected.issuer=https://id.example admin.user=admin "admin.password=$password"
-      inter.broker.user=broker inter.broker.password=between-brokers
-      authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer dashboard.tls=true
+      "sasl.oauthbearer.jwks.endpoint.url=file://$security_dir/jwks.json" sasl.oauthbearer.expected.audience=kafka
+      sasl.oauthbearer.expected.issuer=https://id.example dashboard.tls=true
       "brokerId=$n" zk.zkEnable=true "zk.zkConnect=$ZOOKEEPER" "zk.zkRoot=$root_path" "zk.zkSessionTimeoutMs=$session_timeout_ms" "${@:5}")
-    commands+=("${ports[$n]}" "'$(metaq_bin)' start --set dashboardHttpPort=${ports[$at]} --set dataPath='$dir/data-$n'$(printf " --set '%s'" $common_settings "${settings[@]}") \${EXTRA:-}")
+    commands+=("${ports[$n]}" "$(start_command "${settings[@]}")")
   done
   {
-    echo "export BROKER_CTL=$dir/ctl SECURITY=$security AGAINST= ADMIN_PASSWORD=$password"
+    echo "export BROKER_CTL=$dir/ctl SECURITY=$security_dir AGAINST= ADMIN_PASSWORD=$password"
     echo "export BOOTSTRAP=${addresses[SASL_SSL]#,} SASL_PLAINTEXT=${addresses[SASL_PLAINTEXT]#,} SSL=${addresses[SSL]#,} PLAINTEXT=${addresses[PLAINTEXT]#,}"
-    echo "export METAQ_COMMAND_CONFIG=$security/client.properties DASHBOARD=127.0.0.1:${ports[$((brokers * 4))]}"
+    echo "export METAQ_COMMAND_CONFIG=$security_dir/client.properties DASHBOARD=127.0.0.1:${ports[$((brokers * 4))]}"
     echo "export ZOOKEEPER=$ZOOKEEPER ZOOKEEPER_CTL=$ZOOKEEPER_CTL ZOOKEEPER_ROOT=$root_path SESSION_TIMEOUT_MS=$session_timeout_ms"
   } >"$dir/env"
   write_ctl "$dir" broker.log true "${commands[@]}"

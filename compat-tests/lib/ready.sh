@@ -4,6 +4,8 @@
 brokers_know_each_other() {
   local running=()
   for n in "$@"; do running+=("${ports[$n]}"); done
+  # As the admin, where they take nobody who is not known.
+  [ ! -f "$dir/security/suite.properties" ] || running=(--properties "$dir/security/client.properties" "${running[@]}")
   python3 "$lib/members.py" "${running[@]}"
 }
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Writes the report card from the suites' output: a row a client. Rows of suites that did not run are kept, and so are
-# those of the other coordination.
+# those of the other coordination and of the other security.
 set -u
-results=$1 against=$2 report=$3 coordination=$4
+results=$1 against=$2 report=$3 coordination=$4 security=$5
 [ "$against" = metaq ] || exit 0
 rows=$(mktemp)
 trap 'rm -f "$rows"' EXIT
@@ -13,6 +13,7 @@ for file in "$results"/*; do
     *:zookeeper) ;;
     *:*-zookeeper | zookeeper:*) suite="${suite%-zookeeper}, three brokers" ;;
   esac
+  [ "$security" = plaintext ] || suite+=", secured"
   grep -q '^CLIENT ' "$file" 2>/dev/null || continue
   sed -i "/^| $suite |/d" "$rows.old"
   while IFS='|' read -r client version language exercised prefix; do

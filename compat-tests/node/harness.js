@@ -1,9 +1,15 @@
 // What the Node suites share: naming, waiting, reporting.
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { promisify } from 'node:util'
 
 export const bootstrap = process.env.BOOTSTRAP.split(',')
+const { CLIENT_USER: username, CLIENT_PASSWORD: password, CLIENT_MECHANISM: mechanism, CLIENT_CA: authority } = process.env
+const tls = authority && { ca: [readFileSync(authority)] }
+/** How kafkajs, and how @platformatic/kafka, comes to a broker that takes nobody who is not known. */
+export const kafkajsAccess = authority ? { ssl: tls, sasl: { mechanism: mechanism.toLowerCase(), username, password } } : {}
+export const platformaticAccess = authority ? { tls, sasl: { mechanism, username, password } } : {}
 export const records = [
   { key: Buffer.from('k'), value: Buffer.from('v'), headers: { h: Buffer.from('1'), empty: Buffer.from('') } },
   { key: null, value: Buffer.from('no key'), headers: {} },

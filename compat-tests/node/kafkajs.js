@@ -1,12 +1,12 @@
 // KafkaJS: a client written in JavaScript.
 import { createRequire } from 'node:module'
 import kafkajs from 'kafkajs'
-import { bootstrap, broker, describe, equal, records, run, unique, waitFor } from './harness.js'
+import { bootstrap, broker, describe, equal, kafkajsAccess, records, run, unique, waitFor } from './harness.js'
 
 const { Kafka, CompressionTypes, logLevel } = kafkajs
 const version = createRequire(import.meta.url)('kafkajs/package.json').version
 console.log(`CLIENT kafkajs|${version}|JavaScript|gzip, acks, group of two, resume, admin, idempotence across a restart, topic recreated|kafkajs/`)
-const kafka = new Kafka({ brokers: bootstrap, logLevel: logLevel.NOTHING, retry: { initialRetryTime: 50, retries: 30, maxRetryTime: 500 } })
+const kafka = new Kafka({ ...kafkajsAccess, brokers: bootstrap, logLevel: logLevel.NOTHING, retry: { initialRetryTime: 50, retries: 30, maxRetryTime: 500 } })
 
 const withAdmin = async (work) => {
   const admin = kafka.admin()

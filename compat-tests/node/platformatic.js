@@ -2,11 +2,11 @@
 import { readFileSync } from 'node:fs'
 import zlib from 'node:zlib'
 import { Admin, Consumer, ListOffsetTimestamps, MessagesStreamModes, Producer } from '@platformatic/kafka'
-import { bootstrap, describe, equal, records, run, unique, waitFor } from './harness.js'
+import { bootstrap, describe, equal, platformaticAccess, records, run, unique, waitFor } from './harness.js'
 
 const version = JSON.parse(readFileSync(new URL('node_modules/@platformatic/kafka/package.json', import.meta.url))).version
 console.log(`CLIENT @platformatic/kafka|${version}|TypeScript|codecs, acks, group of two, admin|platformatic/`)
-const base = () => ({ clientId: 'compat', bootstrapBrokers: bootstrap, retries: 20, retryDelay: 100 })
+const base = () => ({ ...platformaticAccess, clientId: 'compat', bootstrapBrokers: bootstrap, retries: 20, retryDelay: 100 })
 
 async function withAdmin(work) {
   const admin = new Admin(base())

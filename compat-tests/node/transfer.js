@@ -2,14 +2,14 @@
 // (../transactions/suite.py). Every third transaction is aborted and done again. After any error it begins anew.
 
 import kafkajs from 'kafkajs'
+import { bootstrap, kafkajsAccess } from './harness.js'
 
 const { Kafka, logLevel } = kafkajs
 
 const [from, to, group, id] = process.argv.slice(2)
-const brokers = process.env.BOOTSTRAP.split(',')
 
 async function transfer() {
-  const kafka = new Kafka({ clientId: id, brokers, logLevel: logLevel.NOTHING, requestTimeout: 5000, retry: { retries: 8, initialRetryTime: 100 } })
+  const kafka = new Kafka({ ...kafkajsAccess, clientId: id, brokers: bootstrap, logLevel: logLevel.NOTHING, requestTimeout: 5000, retry: { retries: 8, initialRetryTime: 100 } })
   const producer = kafka.producer({ transactionalId: id, idempotent: true, maxInFlightRequests: 1, transactionTimeout: 20000 })
   const consumer = kafka.consumer({ groupId: group, readUncommitted: false, sessionTimeout: 6000, rebalanceTimeout: 6000, heartbeatInterval: 500, maxWaitTimeInMs: 200 })
   await producer.connect()

@@ -6,20 +6,20 @@ import aiokafka
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from harness import BOOTSTRAP, CODECS, RECORDS, broker, equal, run, unique, wait_for
+from harness import CODECS, KEYWORDS, RECORDS, broker, equal, run, unique, wait_for
 
 print(f"CLIENT aiokafka|{aiokafka.__version__}|Python|codecs, acks, group of two, idempotence across kill -9|aiokafka/")
 
 
 async def create(topic, partitions=1):
-    admin = AIOKafkaAdminClient(bootstrap_servers=BOOTSTRAP)
+    admin = AIOKafkaAdminClient(**KEYWORDS)
     await admin.start()
     await admin.create_topics([NewTopic(topic, partitions, 1)])
     await admin.close()
 
 
 async def read(topic, count):
-    client = AIOKafkaConsumer(bootstrap_servers=BOOTSTRAP, auto_offset_reset="earliest")
+    client = AIOKafkaConsumer(**KEYWORDS, auto_offset_reset="earliest")
     await client.start()
     client.assign([TopicPartition(topic, 0)])
     await client.seek_to_beginning()
@@ -36,7 +36,7 @@ async def round_trips():
         topic = unique(codec)
         await create(topic)
         for acks in ("all", 1, 0):
-            producer = AIOKafkaProducer(bootstrap_servers=BOOTSTRAP, acks=acks, compression_type=None if codec == "none" else codec)
+            producer = AIOKafkaProducer(**KEYWORDS, acks=acks, compression_type=None if codec == "none" else codec)
             await producer.start()
             for key, value, headers in RECORDS:
                 await producer.send_and_wait(topic, value, key, 0, headers=[(n, v) for n, v in headers if v is not None])
@@ -48,7 +48,7 @@ async def round_trips():
 async def group_of_two():
     topic, group = unique("group"), unique("group")
     await create(topic, 4)
-    members = [AIOKafkaConsumer(topic, bootstrap_servers=BOOTSTRAP, group_id=group, auto_offset_reset="earliest", session_timeout_ms=6000, heartbeat_interval_ms=500) for _ in range(2)]
+    members = [AIOKafkaConsumer(topic, **KEYWORDS, group_id=group, auto_offset_reset="earliest", session_timeout_ms=6000, heartbeat_interval_ms=500) for _ in range(2)]
     await asyncio.gather(*(member.start() for member in members))
     got = []
 
@@ -65,7 +65,7 @@ async def group_of_two():
         raise AssertionError("waited too long")
 
     await until(lambda: sorted(len(m.assignment()) for m in members) == [2, 2])
-    producer = AIOKafkaProducer(bootstrap_servers=BOOTSTRAP)
+    producer = AIOKafkaProducer(**KEYWORDS)
     await producer.start()
     for n in range(200):
         await producer.send(topic, str(n).encode(), partition=n % 4)
@@ -80,7 +80,7 @@ async def group_of_two():
 async def idempotent_across_kill_9():
     topic = unique("idempotent")
     await create(topic)
-    producer = AIOKafkaProducer(bootstrap_servers=BOOTSTRAP, enable_idempotence=True, request_timeout_ms=60000)
+    producer = AIOKafkaProducer(**KEYWORDS, enable_idempotence=True, request_timeout_ms=60000)
     await producer.start()
     futures = [await producer.send(topic, str(n).encode(), partition=0) for n in range(3000)]
     await futures[1000]

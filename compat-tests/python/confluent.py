@@ -7,10 +7,10 @@ import confluent_kafka
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigEntry, ConfigResource, AlterConfigOpType, NewPartitions, NewTopic, OffsetSpec, ResourceType
 
-from harness import BOOTSTRAP, CODECS, RECORDS, broker, equal, run, unique, wait_for
+from harness import BOOTSTRAP, CODECS, RECORDS, SETTINGS, broker, equal, run, unique, wait_for
 
 print(f"CLIENT confluent-kafka|{confluent_kafka.version()[0] if isinstance(confluent_kafka.version(), tuple) else confluent_kafka.version()}|Python|codecs, acks, groups (eager, cooperative, static), admin, idempotence across kill -9, topic recreated|confluent-kafka/")
-admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
+admin = AdminClient(SETTINGS)
 
 
 def create(topic, partitions=1, **config):
@@ -19,7 +19,7 @@ def create(topic, partitions=1, **config):
 
 
 def producer(**config):
-    return Producer({"bootstrap.servers": BOOTSTRAP, "linger.ms": 5, **{k.replace("_", "."): v for k, v in config.items()}})
+    return Producer({**SETTINGS, "linger.ms": 5, **{k.replace("_", "."): v for k, v in config.items()}})
 
 
 def produce(topic, records, partition=0, **config):
@@ -33,7 +33,7 @@ def produce(topic, records, partition=0, **config):
 
 
 def consumer(group=None, **config):
-    settings = {"bootstrap.servers": BOOTSTRAP, "group.id": group or unique("g"), "auto.offset.reset": "earliest", "enable.auto.commit": False, "session.timeout.ms": 6000, "heartbeat.interval.ms": 500}
+    settings = {**SETTINGS, "group.id": group or unique("g"), "auto.offset.reset": "earliest", "enable.auto.commit": False, "session.timeout.ms": 6000, "heartbeat.interval.ms": 500}
     settings.update({k.replace("_", "."): v for k, v in config.items()})
     return Consumer(settings)
 

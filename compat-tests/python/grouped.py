@@ -3,9 +3,9 @@
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
-from harness import BOOTSTRAP, equal, unique
+from harness import SETTINGS, equal, unique
 
-admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
+admin = AdminClient(SETTINGS)
 
 
 def create(topic, partitions):
@@ -16,7 +16,7 @@ def create(topic, partitions):
 def produce(topic, values, partitions):
     """Numbers, one partition after the other."""
     failed = []
-    client = Producer({"bootstrap.servers": BOOTSTRAP, "linger.ms": 5})
+    client = Producer({**SETTINGS, "linger.ms": 5})
     for value in values:
         client.produce(topic, str(value), partition=value % partitions, on_delivery=lambda error, _: error and failed.append(error))
     client.flush(60)

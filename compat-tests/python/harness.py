@@ -1,6 +1,7 @@
 """What the three Python suites share: naming, waiting, reporting."""
 
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -9,6 +10,18 @@ import uuid
 
 BOOTSTRAP = os.environ["BOOTSTRAP"]
 BROKER_CTL = os.environ.get("BROKER_CTL", "")
+# How clients come to the broker: librdkafka's settings, what kafka-python and aiokafka are called with, options of Kafka's tools, and
+# of curl for the dashboard.
+SETTINGS = {"bootstrap.servers": BOOTSTRAP}
+KEYWORDS = {"bootstrap_servers": BOOTSTRAP}
+TOOL_OPTIONS = ["--bootstrap-server", BOOTSTRAP]
+CURL_OPTIONS = []
+if "CLIENT_USER" in os.environ:
+    USER, PASSWORD, MECHANISM, CA = (os.environ[f"CLIENT_{name}"] for name in ("USER", "PASSWORD", "MECHANISM", "CA"))
+    SETTINGS |= {"security.protocol": "SASL_SSL", "sasl.mechanism": MECHANISM, "sasl.username": USER, "sasl.password": PASSWORD, "ssl.ca.location": CA}
+    KEYWORDS |= {"security_protocol": "SASL_SSL", "sasl_mechanism": MECHANISM, "sasl_plain_username": USER, "sasl_plain_password": PASSWORD, "ssl_context": ssl.create_default_context(cafile=CA)}
+    TOOL_OPTIONS += ["--command-config", os.environ["CLIENT_PROPERTIES"]]
+    CURL_OPTIONS += ["-u", f"{USER}:{PASSWORD}"]
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 # Key, value, headers: nulls, empties, binary, a header key twice.
 RECORDS = [

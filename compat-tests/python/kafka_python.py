@@ -8,13 +8,13 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.errors import MessageSizeTooLargeError
 
-from harness import BOOTSTRAP, CODECS, RECORDS, equal, run, unique, wait_for
+from harness import CODECS, KEYWORDS, RECORDS, equal, run, unique, wait_for
 
 print(f"CLIENT kafka-python|{kafka.__version__}|Python|codecs, acks, offsets and times, group of two, resume, large messages|kafka-python/")
 
 
 def produce(topic, records, **config):
-    producer = KafkaProducer(bootstrap_servers=BOOTSTRAP, **config)
+    producer = KafkaProducer(**KEYWORDS, **config)
     futures = [producer.send(topic, value, key, [(n, v) for n, v in headers if v is not None], partition=0) for key, value, headers in records]
     for future in futures:
         future.get(30)
@@ -22,7 +22,7 @@ def produce(topic, records, **config):
 
 
 def consumer(*topics, **config):
-    settings = {"bootstrap_servers": BOOTSTRAP, "auto_offset_reset": "earliest", "enable_auto_commit": False, "session_timeout_ms": 6000, "heartbeat_interval_ms": 500}
+    settings = {**KEYWORDS, "auto_offset_reset": "earliest", "enable_auto_commit": False, "session_timeout_ms": 6000, "heartbeat_interval_ms": 500}
     return KafkaConsumer(*topics, **{**settings, **config})
 
 
@@ -64,7 +64,7 @@ def large_messages():
 
 def offsets_and_times():
     topic, base = unique("offsets"), int(time.time() * 1000) - 200_000
-    producer = KafkaProducer(bootstrap_servers=BOOTSTRAP)
+    producer = KafkaProducer(**KEYWORDS)
     for n in range(50):
         producer.send(topic, str(n).encode(), partition=0, timestamp_ms=base + n * 1000)
     producer.close()
@@ -100,12 +100,12 @@ class Member:
 
 def group_of_two():
     topic, group = unique("group"), unique("group")
-    admin = KafkaAdminClient(bootstrap_servers=BOOTSTRAP)
+    admin = KafkaAdminClient(**KEYWORDS)
     admin.create_topics({topic: {"num_partitions": 4, "replication_factor": 1}})
     admin.close()
     first, second = Member(topic, group), Member(topic, group)
     wait_for("a shared topic", lambda: len(first.owned) == len(second.owned) == 2)
-    producer = KafkaProducer(bootstrap_servers=BOOTSTRAP)
+    producer = KafkaProducer(**KEYWORDS)
     for n in range(200):
         producer.send(topic, str(n).encode(), partition=n % 4)
     producer.close()

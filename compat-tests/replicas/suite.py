@@ -13,7 +13,7 @@ import time
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from harness import BOOTSTRAP, BROKER_CTL, equal, run, unique, wait_for
+from harness import BOOTSTRAP, BROKER_CTL, CURL_OPTIONS, SETTINGS, equal, run, unique, wait_for
 
 METAQ, WORK, DASHBOARD = os.environ["METAQ"], pathlib.Path(os.environ["WORK"]), os.environ["DASHBOARD"]
 BROKERS, PARTITIONS = range(3), range(3)
@@ -39,7 +39,7 @@ class Load:
             self.acknowledged[message.partition()].append((time.monotonic(), message.offset(), message.value()))
 
     def produce(self):
-        producer = Producer({"bootstrap.servers": BOOTSTRAP, "enable.idempotence": True, "delivery.timeout.ms": 60_000, "socket.timeout.ms": 5_000, "linger.ms": 5})
+        producer = Producer({**SETTINGS, "enable.idempotence": True, "delivery.timeout.ms": 60_000, "socket.timeout.ms": 5_000, "linger.ms": 5})
         n = 0
         while self.goes_on:
             # Random enough not to be compressed away by anybody.
@@ -93,7 +93,7 @@ def follows_only():
 
 def starts():
     config = {"min.insync.replicas": "2"}
-    admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
+    admin = AdminClient(SETTINGS)
     wanted = [NewTopic(TOPIC, len(PARTITIONS), 3, config=config), NewTopic(FILL, 1, 3, config=config)]
     for future in admin.create_topics(wanted).values():
         future.result(20)
@@ -122,7 +122,7 @@ def a_follower_with_a_slow_disk_falls_out_and_comes_back():
     try:
         wait_for("it to fall out of sync", lambda: lacks() > 0, 20)
         load.goes_on_everywhere()
-        events = subprocess.run(["curl", "-s", f"http://{DASHBOARD}/api/events?kind=in_sync"], capture_output=True, text=True).stdout
+        events = subprocess.run(["curl", "-s", *CURL_OPTIONS, f"http://{DASHBOARD}/api/events?kind=in_sync"], capture_output=True, text=True).stdout
     finally:
         traced.send_signal(signal.SIGINT)
         traced.wait(20)
@@ -163,7 +163,7 @@ def a_follower_with_a_full_disk_keeps_nobody_from_going_on():
     own_mounts = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
     subprocess.run([*own_mounts, "sh", "-c", small], check=True)
     all_in_sync()
-    filler = Producer({"bootstrap.servers": BOOTSTRAP, "linger.ms": 20})
+    filler = Producer({**SETTINGS, "linger.ms": 20})
     for _ in range(400):
         filler.produce(FILL, os.urandom(100_000), partition=0)
         filler.poll(0)
@@ -183,7 +183,7 @@ def everything_acknowledged_is_there_once_and_in_order():
     load.goes_on = False
     load.thread.join(70)
     equal(load.failed, [], "not acknowledged")
-    consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "unused", "enable.auto.commit": False})
+    consumer = Consumer({**SETTINGS, "group.id": "unused", "enable.auto.commit": False})
     ends = {partition: consumer.get_watermark_offsets(TopicPartition(TOPIC, partition), 20)[1] for partition in PARTITIONS}
     consumer.assign([TopicPartition(TOPIC, partition, 0) for partition in PARTITIONS])
     found = {partition: {} for partition in PARTITIONS}

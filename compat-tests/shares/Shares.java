@@ -13,9 +13,8 @@ import org.apache.kafka.common.serialization.*;
 
 /** Share groups with Kafka's own share consumer: records shared by many, acknowledged one by one, released, rejected, renewed, taken over from the dead. */
 public class Shares {
-    static final String BOOTSTRAP = System.getenv("BOOTSTRAP");
     static final String BROKER_CTL = System.getenv("BROKER_CTL");
-    static final int BROKERS = BOOTSTRAP.split(",").length;
+    static final int BROKERS = System.getenv("BOOTSTRAP").split(",").length;
     static final String RUN = UUID.randomUUID().toString().substring(0, 8);
     static final Duration SHORT = Duration.ofMillis(200);
     static Admin admin;
@@ -25,8 +24,8 @@ public class Shares {
 
     public static void main(String[] args) throws Exception {
         System.out.println("CLIENT kafka-clients|4.4.0|Java|share groups of KIP-932: acknowledge, release, reject, renew, crashes, dead letters, kafka-share-groups|shares/");
-        admin = Admin.create(Map.of("bootstrap.servers", BOOTSTRAP));
-        producer = new KafkaProducer<>(Map.of("bootstrap.servers", BOOTSTRAP), new StringSerializer(), new StringSerializer());
+        admin = Admin.create(Access.config());
+        producer = new KafkaProducer<>(Access.config(), new StringSerializer(), new StringSerializer());
         test(args, "implicit", Shares::implicit);
         test(args, "explicit", Shares::explicit);
         test(args, "release-and-reject", Shares::release_and_reject);
@@ -97,7 +96,7 @@ public class Shares {
     }
 
     static KafkaShareConsumer<String, String> consumer(String group, String mode, Map<String, Object> more) {
-        Map<String, Object> config = new HashMap<>(Map.of("bootstrap.servers", BOOTSTRAP, "group.id", group, "share.acknowledgement.mode", mode));
+        Map<String, Object> config = Access.config("group.id", group, "share.acknowledgement.mode", mode);
         config.putAll(more);
         return new KafkaShareConsumer<>(config, new StringDeserializer(), new StringDeserializer());
     }
@@ -350,7 +349,7 @@ public class Shares {
 
     static void read_committed() throws Exception {
         String topic = topic("committed", 1), group = group("committed", Map.of("share.isolation.level", "read_committed"));
-        Map<String, Object> config = Map.of("bootstrap.servers", BOOTSTRAP, "transactional.id", "shares-" + RUN);
+        Map<String, Object> config = Access.config("transactional.id", "shares-" + RUN);
         try (KafkaProducer<String, String> transactional = new KafkaProducer<>(config, new StringSerializer(), new StringSerializer());
              KafkaShareConsumer<String, String> consumer = consumer(group, "implicit", Map.of())) {
             transactional.initTransactions();
@@ -372,8 +371,8 @@ public class Shares {
 
     static String tool(String... args) throws Exception {
         List<String> command = new ArrayList<>(List.of(ProcessHandle.current().info().command().orElse("java"), "-Xmx128m", "-cp",
-            System.getProperty("java.class.path"), "org.apache.kafka.tools.consumer.group.ShareGroupCommand", "--bootstrap-server", BOOTSTRAP));
-        command.addAll(List.of(args));
+            System.getProperty("java.class.path"), "org.apache.kafka.tools.consumer.group.ShareGroupCommand"));
+        command.addAll(Access.options(args));
         Process process = new ProcessBuilder(command).redirectErrorStream(true).start();
         String out = new String(process.getInputStream().readAllBytes());
         process.waitFor();

@@ -8,13 +8,13 @@ import confluent_kafka
 from confluent_kafka import AcknowledgeType, ShareConsumer
 
 from grouped import create, group_with, produce
-from harness import BOOTSTRAP, broker, equal, run, unique, wait_for
+from harness import SETTINGS, broker, equal, run, unique, wait_for
 
 EARLIEST = {"share_auto_offset_reset": "earliest"}
 
 
 def consumer(group, mode, topic, **more):
-    settings = {"bootstrap.servers": BOOTSTRAP, "group.id": group, "share.acknowledgement.mode": mode}
+    settings = {**SETTINGS, "group.id": group, "share.acknowledgement.mode": mode}
     settings.update({name.replace("_", "."): value for name, value in more.items()})
     client = ShareConsumer(settings)
     client.subscribe([topic])

@@ -19,9 +19,8 @@ import org.apache.kafka.streams.state.*;
 
 /** Kafka Streams with group.protocol=streams: tasks over threads and processes, standby replicas, exactly once, crashes, tools. */
 public class Streams {
-    static final String BOOTSTRAP = System.getenv("BOOTSTRAP");
     static final String BROKER_CTL = System.getenv("BROKER_CTL");
-    static final int BROKERS = BOOTSTRAP.split(",").length;
+    static final int BROKERS = System.getenv("BOOTSTRAP").split(",").length;
     /** Where there are several, so that none of them is needed. */
     static final short REPLICAS = (short) BROKERS;
     static final String WORK = System.getenv("WORK");
@@ -33,8 +32,8 @@ public class Streams {
 
     public static void main(String[] args) throws Exception {
         System.out.println("CLIENT Kafka Streams|4.4.0|Java|group.protocol=streams: tasks, standby replicas, exactly once, kill -9, kafka-streams-groups|streams/");
-        admin = Admin.create(Map.of("bootstrap.servers", BOOTSTRAP));
-        producer = new KafkaProducer<>(Map.of("bootstrap.servers", BOOTSTRAP), new StringSerializer(), new StringSerializer());
+        admin = Admin.create(Access.config());
+        producer = new KafkaProducer<>(Access.config(), new StringSerializer(), new StringSerializer());
         test(args, "tasks-over-threads-and-processes", Streams::tasks_over_threads);
         test(args, "a-process-that-leaves-is-replaced", Streams::leaving);
         test(args, "standby-replicas", Streams::standbys);
@@ -102,7 +101,7 @@ public class Streams {
     static KafkaStreams start(String application, int process, int threads, Topology topology, String guarantee) {
         var config = new Properties();
         config.put("application.id", application);
-        config.put("bootstrap.servers", BOOTSTRAP);
+        config.putAll(Access.config());
         config.put("group.protocol", "streams");
         config.put("replication.factor", (int) REPLICAS);
         config.put("state.dir", WORK + "/state-" + application + "-" + process);
@@ -129,7 +128,7 @@ public class Streams {
     }
 
     static List<Map.Entry<String, Long>> read(String topic) {
-        var config = Map.<String, Object>of("bootstrap.servers", BOOTSTRAP, "isolation.level", "read_committed", "auto.offset.reset", "earliest");
+        var config = Access.config("isolation.level", "read_committed", "auto.offset.reset", "earliest");
         try (var consumer = new KafkaConsumer<>(config, new StringDeserializer(), new StringDeserializer())) {
             var partitions = consumer.partitionsFor(topic).stream().map(p -> new TopicPartition(topic, p.partition())).toList();
             consumer.assign(partitions);
@@ -335,8 +334,8 @@ public class Streams {
 
     /** A tool of Kafka's in a process of its own: what it printed. */
     static String tool(String... arguments) throws Exception {
-        var command = new ArrayList<>(List.of("java", "-cp", System.getProperty("java.class.path"), "org.apache.kafka.tools.streams.StreamsGroupCommand", "--bootstrap-server", BOOTSTRAP));
-        command.addAll(List.of(arguments));
+        var command = new ArrayList<>(List.of("java", "-cp", System.getProperty("java.class.path"), "org.apache.kafka.tools.streams.StreamsGroupCommand"));
+        command.addAll(Access.options(arguments));
         var process = new ProcessBuilder(command).redirectErrorStream(true).start();
         var text = new String(process.getInputStream().readAllBytes());
         check(process.waitFor() == 0, text);

@@ -8,7 +8,6 @@ import org.apache.kafka.common.utils.internals.Exit;
 
 /** The command-line tools of Kafka, called in one JVM, with their output compared. */
 public class Tools {
-    static final String BOOTSTRAP = System.getenv("BOOTSTRAP");
     static final PrintStream OUT = System.out;
     static final String RUN = UUID.randomUUID().toString().substring(0, 8);
 
@@ -45,12 +44,14 @@ public class Tools {
         System.err.println("tools/" + name + " took " + (System.currentTimeMillis() - start) + " ms");
     }
 
-    /** Runs a tool's main and gives what it printed; --bootstrap-server is added. */
+    /** Runs a tool's main and gives what it printed; --bootstrap-server and what else it needs to come in are added. */
     static String tool(String type, String... args) throws Exception {
-        return call(type, null, Stream.concat(Stream.of("--bootstrap-server", BOOTSTRAP), Stream.of(args)).toArray(String[]::new));
+        return fed(type, null, args);
     }
 
-    static String call(String type, String input, String... args) throws Exception {
+    /** The same for a tool that reads standard input. */
+    static String fed(String type, String input, String... more) throws Exception {
+        String[] args = Access.options(more).toArray(String[]::new);
         ByteArrayOutputStream printed = new ByteArrayOutputStream();
         PrintStream to = new PrintStream(printed, true);
         InputStream in = System.in;
@@ -132,7 +133,7 @@ public class Tools {
 
     static void produce(String topic, int count) throws Exception {
         String lines = IntStream.range(0, count).mapToObj(n -> "k" + n % 7 + ":v" + n).collect(Collectors.joining("\n", "", "\n"));
-        call("org.apache.kafka.tools.ConsoleProducer", lines, "--bootstrap-server", BOOTSTRAP, "--topic", topic, "--property", "parse.key=true", "--property", "key.separator=:", "--sync", "--timeout", "5");
+        fed("org.apache.kafka.tools.ConsoleProducer", lines, "--topic", topic, "--property", "parse.key=true", "--property", "key.separator=:", "--sync", "--timeout", "5");
     }
 
     static void console() throws Exception {
@@ -202,8 +203,8 @@ public class Tools {
 
     /** In a process of its own: these tools print from threads that outlive their main. */
     static String process(String type, String... args) throws Exception {
-        List<String> command = new ArrayList<>(List.of("java", "-Xmx128m", "-cp", System.getProperty("java.class.path"), type, "--bootstrap-server", BOOTSTRAP));
-        command.addAll(List.of(args));
+        List<String> command = new ArrayList<>(List.of("java", "-Xmx128m", "-cp", System.getProperty("java.class.path"), type));
+        command.addAll(Access.options(args));
         Process process = new ProcessBuilder(command).redirectErrorStream(true).start();
         return new String(process.getInputStream().readAllBytes());
     }
@@ -218,7 +219,7 @@ public class Tools {
     static void perf() throws Exception {
         String topic = topic("perf");
         create(topic, 2);
-        contains(call("org.apache.kafka.tools.ProducerPerformance", null, "--topic", topic, "--num-records", "20000", "--record-size", "500", "--throughput", "-1", "--producer-props", "bootstrap.servers=" + BOOTSTRAP), "20000 records sent");
+        contains(tool("org.apache.kafka.tools.ProducerPerformance", "--topic", topic, "--num-records", "20000", "--record-size", "500", "--throughput", "-1"), "20000 records sent");
         contains(tool("org.apache.kafka.tools.ConsumerPerformance", "--topic", topic, "--messages", "20000", "--timeout", "20000"), "20000");
     }
 }

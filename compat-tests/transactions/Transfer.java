@@ -22,9 +22,9 @@ public class Transfer {
     }
 
     static void transfer(String from, String to, String group, String id) {
-        Map<String, Object> producing = Map.of("bootstrap.servers", System.getenv("BOOTSTRAP"), "transactional.id", id,
+        Map<String, Object> producing = Access.config("transactional.id", id,
             "request.timeout.ms", 5_000, "delivery.timeout.ms", 20_000, "max.block.ms", 20_000, "transaction.timeout.ms", 20_000);
-        Map<String, Object> reading = Map.of("bootstrap.servers", System.getenv("BOOTSTRAP"), "group.id", group, "auto.offset.reset", "earliest",
+        Map<String, Object> reading = Access.config("group.id", group, "auto.offset.reset", "earliest",
             "enable.auto.commit", false, "isolation.level", "read_committed", "max.poll.records", 50, "session.timeout.ms", 6_000,
             "request.timeout.ms", 5_000, "default.api.timeout.ms", 20_000);
         try (KafkaProducer<String, String> producer = new KafkaProducer<>(producing, new StringSerializer(), new StringSerializer());

@@ -15,7 +15,7 @@ import time
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from harness import BOOTSTRAP, BROKER_CTL, equal, run, unique, wait_for
+from harness import BROKER_CTL, SETTINGS, TOOL_OPTIONS, equal, run, unique, wait_for
 
 JARS, WORK = os.environ["JARS"], os.environ["WORK"]
 PARTITIONS = 3
@@ -24,7 +24,7 @@ RECORDS = 1500
 SESSION = int(os.environ.get("SESSION_TIMEOUT_MS", 0)) / 1000
 # Part of the names of clients and tests; all without it.
 CHOSEN = os.environ.get("TRANSACTIONS", "")
-admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
+admin = AdminClient(SETTINGS)
 
 print(f"CLIENT kafka-clients|{'4.4.0, 2.8.2' if SESSION else '4.4.0, 3.9.1, 2.8.2'}|Java|consume, transform and produce exactly once, versions 2 and 1 of transactions, through kill -9|transactions/java")
 print("CLIENT confluent-kafka (librdkafka)|2.16.1|Python|the same; fencing, aborts, timeouts|transactions/librdkafka")
@@ -61,7 +61,7 @@ def create(*names, partitions=PARTITIONS):
 
 
 def ends(topic, isolation):
-    consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "unused", "isolation.level": isolation})
+    consumer = Consumer({**SETTINGS, "group.id": "unused", "isolation.level": isolation})
     found = {n: consumer.get_watermark_offsets(TopicPartition(topic, n), 20)[1] for n in range(PARTITIONS)}
     consumer.close()
     return found
@@ -69,7 +69,7 @@ def ends(topic, isolation):
 
 def read(topic, isolation="read_committed", partitions=PARTITIONS):
     """All that can be read now, by partition."""
-    consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "unused", "enable.auto.commit": False, "isolation.level": isolation, "enable.partition.eof": True})
+    consumer = Consumer({**SETTINGS, "group.id": "unused", "enable.auto.commit": False, "isolation.level": isolation, "enable.partition.eof": True})
     consumer.assign([TopicPartition(topic, n, 0) for n in range(partitions)])
     found, at_end = collections.defaultdict(list), set()
     deadline = time.monotonic() + 60
@@ -132,7 +132,7 @@ def name_of(client):
 
 
 copies = [Copy(client) for client in CLIENTS if not CHOSEN or CHOSEN in name_of(client)]
-fill = Producer({"bootstrap.servers": BOOTSTRAP, "enable.idempotence": True, "linger.ms": 5})
+fill = Producer({**SETTINGS, "enable.idempotence": True, "linger.ms": 5})
 
 
 def write(numbers):
@@ -212,7 +212,7 @@ def copied_exactly_once(copy):
 
 
 def transactional(transactional_id, **more):
-    producer = Producer({"bootstrap.servers": BOOTSTRAP, "transactional.id": transactional_id, **more})
+    producer = Producer({**SETTINGS, "transactional.id": transactional_id, **more})
     producer.init_transactions(20)
     return producer
 
@@ -242,7 +242,7 @@ def aborted_records_are_not_seen():
 def open_records_hold_readers_back():
     topic = unique("open")
     create(topic)
-    producer, other = transactional(unique("id")), Producer({"bootstrap.servers": BOOTSTRAP})
+    producer, other = transactional(unique("id")), Producer(SETTINGS)
     producer.begin_transaction()
     producer.produce(topic, "open", partition=0)
     producer.flush(20)
@@ -280,7 +280,7 @@ def a_forgotten_transaction_is_aborted():
     producer.begin_transaction()
     producer.produce(topic, "forgotten", partition=0)
     producer.flush(20)
-    other = Producer({"bootstrap.servers": BOOTSTRAP})
+    other = Producer(SETTINGS)
     other.produce(topic, "after", partition=0)
     other.flush(20)
     equal(dict(read(topic)), {}, "while it is open")
@@ -288,7 +288,7 @@ def a_forgotten_transaction_is_aborted():
 
 
 def tool(*arguments):
-    done = subprocess.run(["java", "-cp", class_path("kafka"), "org.apache.kafka.tools.TransactionsCommand", "--bootstrap-server", BOOTSTRAP, *arguments], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["java", "-cp", class_path("kafka"), "org.apache.kafka.tools.TransactionsCommand", *TOOL_OPTIONS, *arguments], capture_output=True, text=True, timeout=60)
     if done.returncode != 0:
         raise AssertionError(f"{arguments}: {done.stdout} {done.stderr}")
     rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]

@@ -11,9 +11,9 @@ import threading
 import time
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from harness import SETTINGS
 
 FROM, TO, GROUP, ID = sys.argv[1:5]
-BOOTSTRAP = os.environ["BOOTSTRAP"]
 
 
 HANGS_AFTER = 12
@@ -39,8 +39,8 @@ def rewind(consumer):
 
 def transfer():
     global moved
-    producer = Producer({"bootstrap.servers": BOOTSTRAP, "transactional.id": ID, "transaction.timeout.ms": 20_000, "socket.timeout.ms": 5_000})
-    consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": GROUP, "auto.offset.reset": "earliest", "enable.auto.commit": False, "isolation.level": "read_committed", "session.timeout.ms": 6_000, "socket.timeout.ms": 5_000})
+    producer = Producer({**SETTINGS, "transactional.id": ID, "transaction.timeout.ms": 20_000, "socket.timeout.ms": 5_000})
+    consumer = Consumer({**SETTINGS, "group.id": GROUP, "auto.offset.reset": "earliest", "enable.auto.commit": False, "isolation.level": "read_committed", "session.timeout.ms": 6_000, "socket.timeout.ms": 5_000})
     # librdkafka may hang where a producer goes whose broker is away.
     kept.append(producer)
     producer.init_transactions(20)

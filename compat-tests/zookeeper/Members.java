@@ -18,7 +18,7 @@ public class Members {
     }
 
     static void read(String topic, String group) {
-        Map<String, Object> config = Map.of("bootstrap.servers", System.getenv("BOOTSTRAP"), "group.id", group, "auto.offset.reset", "earliest",
+        Map<String, Object> config = Access.config("group.id", group, "auto.offset.reset", "earliest",
             "enable.auto.commit", false, "session.timeout.ms", 10_000, "heartbeat.interval.ms", 500, "metadata.max.age.ms", 2000);
         try (KafkaConsumer<byte[], byte[]> consumer = new KafkaConsumer<>(config, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
             consumer.subscribe(List.of(topic));

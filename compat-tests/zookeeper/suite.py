@@ -7,7 +7,7 @@ import re
 import subprocess
 import time
 
-from harness import BOOTSTRAP, BROKER_CTL, equal, run, unique
+from harness import BOOTSTRAP, BROKER_CTL, TOOL_OPTIONS, equal, run, unique
 
 JARS, ROOT, ZOOKEEPER_CTL = (os.environ[name] for name in ("JARS", "ZOOKEEPER_ROOT", "ZOOKEEPER_CTL"))
 TOPIC, GROUP = unique("topic"), unique("group")
@@ -94,7 +94,7 @@ def is_led(*brokers):
 
 def consumer_groups():
     """Member and offset by partition, as kafka-consumer-groups prints them; all records are read."""
-    printed, _ = java("kafka", "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", "--bootstrap-server", BOOTSTRAP, "--describe", "--group", GROUP)
+    printed, _ = java("kafka", "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", *TOOL_OPTIONS, "--describe", "--group", GROUP)
     rows = [line.split() for line in printed.splitlines() if line.startswith(GROUP)]
     equal(sorted(int(row[2]) for row in rows), list(PARTITIONS), f"partitions in {printed}")
     rows = {int(partition): (member, int(offset), int(end)) for _, _, partition, offset, end, _, member, *_ in rows if offset != "-"}
@@ -129,7 +129,7 @@ def both_agree():
 
 
 def the_cluster():
-    java("kafka", "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", BOOTSTRAP, "--create", "--topic", TOPIC, "--partitions", "10", "--replication-factor", "1")
+    java("kafka", "org.apache.kafka.tools.TopicCommand", *TOOL_OPTIONS, "--create", "--topic", TOPIC, "--partitions", "10", "--replication-factor", "1")
     masters = [f"{ROOT}/brokers/ids/{broker}/master" for broker in HOMES]
     topic, ids, controller, *stats = zkcli(
         f"get {ROOT}/brokers/topics/{TOPIC}", f"ls {ROOT}/brokers/ids", f"get {ROOT}/controller", *(f"stat {path}" for path in [*masters, f"{ROOT}/controller"]))

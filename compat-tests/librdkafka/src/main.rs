@@ -33,6 +33,13 @@ fn unique(name: &str) -> String {
 fn config(extra: &[(&str, &str)]) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", bootstrap());
+    if let Ok(authority) = std::env::var("CLIENT_CA") {
+        config.set("security.protocol", "SASL_SSL");
+        config.set("ssl.ca.location", authority);
+        for (key, name) in [("mechanism", "MECHANISM"), ("username", "USER"), ("password", "PASSWORD")] {
+            config.set(format!("sasl.{key}"), std::env::var(format!("CLIENT_{name}")).expect("it goes with CLIENT_CA"));
+        }
+    }
     extra.iter().for_each(|(key, value)| {
         config.set(*key, *value);
     });
