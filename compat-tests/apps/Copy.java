@@ -1,3 +1,4 @@
+import java.util.Properties;
 import org.apache.flink.api.common.eventtime.WatermarkStrategy;
 import org.apache.flink.api.common.serialization.SimpleStringSchema;
 import org.apache.flink.configuration.Configuration;
@@ -13,23 +14,25 @@ public class Copy {
     public static void main(String[] arguments) throws Exception {
         var config = new Configuration();
         config.setString("execution.checkpointing.interval", "500ms");
-        config.setString("execution.checkpointing.dir", "file://" + arguments[1]);
+        config.setString("execution.checkpointing.dir", "file://" + arguments[0]);
         config.setString("restart-strategy.type", "fixed-delay");
         config.setString("restart-strategy.fixed-delay.attempts", "1000");
         config.setString("restart-strategy.fixed-delay.delay", "1s");
         config.setString("taskmanager.memory.network.max", "32m");
         config.setString("taskmanager.memory.managed.size", "16m");
+        var access = new Properties();
+        access.putAll(Access.config());
         var environment = StreamExecutionEnvironment.getExecutionEnvironment(config);
         environment.setParallelism(2);
         var source = KafkaSource.<String>builder()
-            .setBootstrapServers(arguments[0])
+            .setProperties(access)
             .setTopics("flink-in")
             .setGroupId("flink")
             .setStartingOffsets(OffsetsInitializer.earliest())
             .setValueOnlyDeserializer(new SimpleStringSchema())
             .build();
         var sink = KafkaSink.<String>builder()
-            .setBootstrapServers(arguments[0])
+            .setKafkaProducerConfig(access)
             .setDeliveryGuarantee(DeliveryGuarantee.AT_LEAST_ONCE)
             .setRecordSerializer(KafkaRecordSerializationSchema.builder()
                 .setTopic("flink-out")

@@ -17,8 +17,8 @@ public class Words {
     public static void main(String[] arguments) throws Exception {
         var config = new Properties();
         config.put(StreamsConfig.APPLICATION_ID_CONFIG, "words");
-        config.put(StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, arguments[0]);
-        config.put(StreamsConfig.STATE_DIR_CONFIG, arguments[1]);
+        config.putAll(Access.config());
+        config.put(StreamsConfig.STATE_DIR_CONFIG, arguments[0]);
         config.put(StreamsConfig.DEFAULT_KEY_SERDE_CLASS_CONFIG, Serdes.StringSerde.class);
         config.put(StreamsConfig.DEFAULT_VALUE_SERDE_CLASS_CONFIG, Serdes.StringSerde.class);
         config.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, StreamsConfig.EXACTLY_ONCE_V2);

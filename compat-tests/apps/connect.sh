@@ -33,6 +33,7 @@ session.timeout.ms=6000
 heartbeat.interval.ms=1000
 scheduled.rebalance.max.delay.ms=1000
 CONF
+  for prefix in "" producer. consumer. admin.; do access "$prefix"; done >>"$dir/worker-$1.properties"
   java -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$jars:$classes" org.apache.kafka.connect.cli.ConnectDistributed "$dir/worker-$1.properties" >>"$dir/out-$1" 2>&1 &
   workers[$1]=$!
 }
@@ -46,7 +47,7 @@ grown() { local now; read -r -a now <<<"$(ends numbers)"; [ $((now[0] - $1)) -gt
 numbers() { kcat -b "$BOOTSTRAP" -C -t numbers -p "$1" -e -q 2>/dev/null; } # partition
 in_order() { seq 0 $(($(wc -l <"$1") - 1)) | cmp -s - "$1"; } # file
 
-java -cp "$(class_path kafka)" org.apache.kafka.tools.TopicCommand --bootstrap-server "$BOOTSTRAP" --create --topic numbers --partitions 2 >/dev/null 2>&1
+kafka_tool TopicCommand --create --topic numbers --partitions 2 >/dev/null
 begin 0
 begin 1
 config='{"connector.class":"Numbers","tasks.max":"2","topic":"numbers","until.file":"'$dir/until'","exactly.once.support":"required","transaction.boundary":"poll"}'

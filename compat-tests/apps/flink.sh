@@ -3,13 +3,13 @@ version=$(basename "$JARS"/flink/flink-clients-*.jar .jar); version=${version##*
 echo "CLIENT Flink|$version|Java|a job from topic to topic with checkpoints, at least once through kill -9|apps/flink"
 dir=$WORK/flink classes=$WORK/flink/classes jars=$(class_path flink)
 mkdir -p "$classes"
-if ! javac -nowarn -cp "$jars" -d "$classes" "$apps/Copy.java" 2>"$dir/javac"; then
+if ! javac -nowarn -cp "$jars" -d "$classes" "$here/lib/Access.java" "$apps/Copy.java" 2>"$dir/javac"; then
   fail flink/compile "$(head -n 1 "$dir/javac")"
   exit
 fi
-java -cp "$(class_path kafka)" org.apache.kafka.tools.TopicCommand --bootstrap-server "$BOOTSTRAP" --create --topic flink-in --partitions 2 >/dev/null 2>&1
+kafka_tool TopicCommand --create --topic flink-in --partitions 2 >/dev/null
 open=(--add-opens java.base/java.lang=ALL-UNNAMED --add-opens java.base/java.util=ALL-UNNAMED --add-opens java.base/java.nio=ALL-UNNAMED)
-java -Xmx640m -XX:+UseSerialGC "${open[@]}" -cp "$jars:$classes" Copy "$BOOTSTRAP" "$dir/checkpoints" >"$dir/out" 2>&1 &
+java -Xmx640m -XX:+UseSerialGC "${open[@]}" -cp "$jars:$classes" Copy "$dir/checkpoints" >"$dir/out" 2>&1 &
 flink=$!
 trap 'kill $flink 2>/dev/null' EXIT
 distinct() { topic_lines "$BOOTSTRAP" flink-out | sort -u | wc -l; }
@@ -22,6 +22,6 @@ seq 5001 6000 | kcat -b "$BOOTSTRAP" -P -t flink-in
 until_true '[ "$(distinct)" = 6000 ]' || true
 check flink/nothing-missing "[ $(distinct) = 6000 ]" "$(distinct) of 6000"
 # Its checkpoints commit offsets for people to see.
-committed() { kcat -b "$BOOTSTRAP" -Q -t flink-in:0:-1 >/dev/null 2>&1; java -cp "$(class_path kafka)" org.apache.kafka.tools.consumer.group.ConsumerGroupCommand --bootstrap-server "$BOOTSTRAP" --describe --offsets --group flink 2>/dev/null | awk '$2 == "flink-in" {n += $4} END {print n + 0}'; }
+committed() { kcat -b "$BOOTSTRAP" -Q -t flink-in:0:-1 >/dev/null 2>&1; kafka_tool consumer.group.ConsumerGroupCommand --describe --offsets --group flink | awk '$2 == "flink-in" {n += $4} END {print n + 0}'; }
 until_true '[ "$(committed)" = 6000 ]' || true
 check flink/commits-offsets '[ "$(committed)" = 6000 ]' "$(committed) of 6000"

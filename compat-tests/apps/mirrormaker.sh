@@ -6,7 +6,6 @@ kafka_ctl "$kafka" >"$kafka/ctl.log" 2>&1 && "$kafka/ctl" start
 METAQ_BOOTSTRAP=$BOOTSTRAP METAQ_CTL=$BROKER_CTL
 other=$(sed -n 's/.*BOOTSTRAP=\([^ ]*\).*/\1/p' "$kafka/env")
 trap 'kill $mirror 2>/dev/null; "$kafka/ctl" kill9' EXIT
-topics() { java -cp "$(class_path kafka)" org.apache.kafka.tools.TopicCommand --bootstrap-server "$@" 2>/dev/null; }
 configs() { java -cp "$(class_path kafka)" org.apache.kafka.tools.ConfigCommand --bootstrap-server "$@" 2>/dev/null; }
 distinct() { topic_lines "$1" "$2" | sort -u | wc -l; } # broker topic
 
@@ -16,7 +15,7 @@ for release in mirrormaker mirrormaker-3; do
   echo "CLIENT MirrorMaker 2|$version|Java|a topic, its configuration and a group's offsets from metaq to Kafka and back, through kill -9|$name"
   dir=$WORK/mirrormaker/$version
   mkdir -p "$dir"
-  topics "$METAQ_BOOTSTRAP" --create --topic "$topic" --partitions 2 --config retention.ms=7200000 >/dev/null
+  kafka_tool TopicCommand --create --topic "$topic" --partitions 2 --config retention.ms=7200000 >/dev/null
   cat >"$dir/mm2.properties" <<CONF
 clusters = here, there
 here.bootstrap.servers = $METAQ_BOOTSTRAP
@@ -43,6 +42,7 @@ offset.flush.interval.ms = 1000
 # Or a topic that comes back would be taken for one in a circle.
 replication.policy.class = org.apache.kafka.connect.mirror.DefaultReplicationPolicy
 CONF
+  access here. >>"$dir/mm2.properties"
   seq 1 2000 | kcat -b "$METAQ_BOOTSTRAP" -P -t "$topic"
   java -Xmx384m -XX:+UseSerialGC -cp "$(class_path "$release")" org.apache.kafka.connect.mirror.MirrorMaker "$dir/mm2.properties" >"$dir/out" 2>&1 &
   mirror=$!
@@ -61,15 +61,15 @@ CONF
   until_true '[ "$(offsets)" -ge 1 ]' || true
   check "mirrormaker-$version/group-offsets" '[ "$(offsets)" -ge 1 ]' "none at the other cluster"
   # Back: what Kafka has comes to metaq under both names.
-  echo back-1 | kcat -b "$other" -P -t "from-kafka-$topic"
+  echo back-1 | kcat_at "$other" -P -t "from-kafka-$topic"
   kill "$mirror"; wait "$mirror" 2>/dev/null
   sed -i "s/^there->here.topics.*/there->here.topics = from-kafka-$topic/; s/^here->there.enabled.*/here->there.enabled = false/" "$dir/mm2.properties"
-  seq 1 1000 | kcat -b "$other" -P -t "from-kafka-$topic"
+  seq 1 1000 | kcat_at "$other" -P -t "from-kafka-$topic"
   java -Xmx384m -XX:+UseSerialGC -cp "$(class_path "$release")" org.apache.kafka.connect.mirror.MirrorMaker "$dir/mm2.properties" >>"$dir/out" 2>&1 &
   mirror=$!
   until_true '[ "$(distinct "$METAQ_BOOTSTRAP" "there.from-kafka-$topic")" = 1001 ]' || true
   "$METAQ_CTL" kill9 && "$METAQ_CTL" start
-  seq 1001 2000 | kcat -b "$other" -P -t "from-kafka-$topic"
+  seq 1001 2000 | kcat_at "$other" -P -t "from-kafka-$topic"
   until_true '[ "$(distinct "$METAQ_BOOTSTRAP" "there.from-kafka-$topic")" = 2001 ]' || true
   check "mirrormaker-$version/from-kafka" '[ "$(distinct "$METAQ_BOOTSTRAP" "there.from-kafka-$topic")" = 2001 ]' "$(distinct "$METAQ_BOOTSTRAP" "there.from-kafka-$topic") of 2001"
   kill "$mirror"; wait "$mirror" 2>/dev/null

@@ -4,12 +4,12 @@ version=$(basename "$JARS"/streams/kafka-streams-*.jar .jar); version=${version#
 echo "CLIENT Kafka Streams|$version|Java|repartition and changelog topics, a store restored, at least once through kill -9|apps/streams"
 classes=$WORK/streams/classes jars=$(class_path streams)
 mkdir -p "$classes"
-if ! javac -nowarn -cp "$jars" -d "$classes" "$apps/Counter.java" 2>"$WORK/streams/javac"; then
+if ! javac -nowarn -cp "$jars" -d "$classes" "$here/lib/Access.java" "$apps/Counter.java" 2>"$WORK/streams/javac"; then
   fail streams/compile "$(head -n 1 "$WORK/streams/javac")"
   exit
 fi
 begin() {
-  java -Xmx256m -XX:+UseSerialGC -cp "$jars:$classes" Counter "$BOOTSTRAP" "$WORK/streams/state" >>"$WORK/streams/out" 2>&1 &
+  java -Xmx256m -XX:+UseSerialGC -cp "$jars:$classes" Counter "$WORK/streams/state" >>"$WORK/streams/out" 2>&1 &
   streams=$!
 }
 end() { kill "$streams" 2>/dev/null; wait "$streams" 2>/dev/null; }
@@ -17,10 +17,9 @@ send() { seq "$1" "$2" | kcat -b "$BOOTSTRAP" -P -t streams-in -p "$(($1 % 2))";
 passed_on() { topic_lines "$BOOTSTRAP" streams-out | sort -un | wc -l; }
 trap end EXIT
 
-kafka_topics="java -cp $(class_path kafka) org.apache.kafka.tools.TopicCommand --bootstrap-server $BOOTSTRAP"
-$kafka_topics --create --topic streams-in --partitions 2 >/dev/null 2>&1
-$kafka_topics --create --topic streams-out --partitions 1 >/dev/null 2>&1
-$kafka_topics --create --topic streams-counts --partitions 1 >/dev/null 2>&1
+kafka_tool TopicCommand --create --topic streams-in --partitions 2 >/dev/null
+kafka_tool TopicCommand --create --topic streams-out --partitions 1 >/dev/null
+kafka_tool TopicCommand --create --topic streams-counts --partitions 1 >/dev/null
 begin
 send 1 5000
 until_true '[ "$(passed_on)" = 5000 ]' || true
@@ -39,5 +38,5 @@ until_true '[ "$(passed_on)" = 11000 ]' || true
 counted() { topic_lines "$BOOTSTRAP" streams-counts | awk -F= '$2 > most[$1] {most[$1] = $2} END {for (key in most) if (most[key] >= 1100) n++; print n + 0}'; }
 until_true '[ "$(counted)" = 10 ]' || true
 check streams/store-is-restored "[ $(counted) = 10 ]" "$(counted) of 10 keys"
-internal=$($kafka_topics --list 2>/dev/null | grep -cE '^counter-.*-(repartition|changelog)$')
+internal=$(kafka_tool TopicCommand --list | grep -cE '^counter-.*-(repartition|changelog)$')
 check streams/internal-topics "[ $internal = 2 ]" "$internal"

@@ -7,6 +7,8 @@ echo "CLIENT syslog-ng kafka-c|$version|C|lines of a file with a buffer on disk,
 dir=$WORK/syslog-ng topic=syslog-ng
 mkdir -p "$dir/buffer"
 : >"$dir/app.log"
+access=""
+[ -z "${KCAT_CONFIG:-}" ] || access=$(sed 's/^\([^=]*\)=\(.*\)/\1("\2")/' "$KCAT_CONFIG" | tr '\n' ' ')
 cat >"$dir/syslog-ng.conf" <<CONF
 @version: 3.38
 options { stats-freq(0); };
@@ -15,7 +17,7 @@ destination kafka {
   kafka-c(
     bootstrap-servers("$BOOTSTRAP") topic("$topic") message("\$MSG\n")
     time-reopen(1) retries(1000)
-    config(queue.buffering.max.ms("5"))
+    config(queue.buffering.max.ms("5") $access)
     disk-buffer(reliable(yes) dir("$dir/buffer") disk-buf-size(100000000) mem-buf-size(1000000))
   );
 };

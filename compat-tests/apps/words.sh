@@ -5,13 +5,13 @@ version=$(basename "$JARS"/streams/kafka-streams-*.jar .jar); version=${version#
 echo "CLIENT Kafka Streams|$version|Java|word count with exactly_once_v2: every count of every word once, through kill -9 of broker and program|apps/words"
 dir=$WORK/words classes=$WORK/words/classes jars=$(class_path streams)
 mkdir -p "$classes"
-if ! javac -nowarn -cp "$jars" -d "$classes" "$apps/Words.java" 2>"$dir/javac"; then
+if ! javac -nowarn -cp "$jars" -d "$classes" "$here/lib/Access.java" "$apps/Words.java" 2>"$dir/javac"; then
   fail words/compile "$(head -n 1 "$dir/javac")"
   exit
 fi
 declare -A processes
 begin() { # name
-  java -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$jars:$classes" Words "$BOOTSTRAP" "$dir/state-$1" >>"$dir/out-$1" 2>&1 &
+  java -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$jars:$classes" Words "$dir/state-$1" >>"$dir/out-$1" 2>&1 &
   processes[$1]=$!
 }
 kill9() { echo "$SECONDS s: $1 is killed at line $(cat "$dir/sent")" >&2; kill -9 "${processes[$1]}"; wait "${processes[$1]}" 2>/dev/null; }
@@ -28,8 +28,7 @@ counted() { topic_lines "$BOOTSTRAP" words-out; }
 last_counts() { counted | awk -F= '{last[$1] = $2} END {for (word in last) print word "=" last[word]}' | sort; }
 is_true() { [ "$(last_counts)" = "$(truth)" ]; }
 
-kafka_topics="java -cp $(class_path kafka) org.apache.kafka.tools.TopicCommand --bootstrap-server $BOOTSTRAP"
-for topic in words-in words-out; do $kafka_topics --create --topic "$topic" --partitions 2 >/dev/null 2>&1; done
+for topic in words-in words-out; do kafka_tool TopicCommand --create --topic "$topic" --partitions 2 >/dev/null; done
 begin one
 begin two
 send 1 1000

@@ -42,10 +42,9 @@ public class Application {
     private static final int PARTITIONS = 2;
     private static final Duration AGREE = Duration.ofSeconds(60);
 
-    private final String bootstrap = System.getenv("BOOTSTRAP");
     private final Path told = Path.of(System.getenv("WORK"), "told");
     private final PGXADataSource database = new PGXADataSource();
-    private final Cluster cluster = new Cluster(bootstrap);
+    private final Cluster cluster = new Cluster(System.getenv("BOOTSTRAP"));
     private final TransactionManager manager;
     /** The connection of the recovery that is on, or was last. */
     private XAConnection recovering;
@@ -245,7 +244,7 @@ public class Application {
     /** Committed ones, up to the ends. */
     private List<Integer> records() {
         List<Integer> records = new ArrayList<>();
-        Map<String, Object> config = Map.of("bootstrap.servers", bootstrap, "isolation.level", "read_committed", "auto.offset.reset", "earliest", "enable.auto.commit", false);
+        Map<String, Object> config = Access.config("isolation.level", "read_committed", "auto.offset.reset", "earliest", "enable.auto.commit", false);
         try (KafkaConsumer<String, String> consumer = new KafkaConsumer<>(config, new StringDeserializer(), new StringDeserializer())) {
             List<TopicPartition> partitions = List.of(new TopicPartition(TOPIC, 0), new TopicPartition(TOPIC, 1));
             consumer.assign(partitions);

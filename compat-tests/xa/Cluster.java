@@ -15,6 +15,10 @@ import org.apache.kafka.common.message.FindCoordinatorRequestData;
 import org.apache.kafka.common.message.FindCoordinatorResponseData;
 import org.apache.kafka.common.message.MetadataRequestData;
 import org.apache.kafka.common.message.MetadataResponseData;
+import org.apache.kafka.common.message.SaslAuthenticateRequestData;
+import org.apache.kafka.common.message.SaslAuthenticateResponseData;
+import org.apache.kafka.common.message.SaslHandshakeRequestData;
+import org.apache.kafka.common.message.SaslHandshakeResponseData;
 import org.apache.kafka.common.protocol.ApiMessage;
 import org.apache.kafka.common.protocol.ByteBufferAccessor;
 import org.apache.kafka.common.protocol.Errors;
@@ -126,11 +130,12 @@ final class Cluster implements AutoCloseable {
         try {
             Socket socket = sockets.get(address);
             if (socket == null) {
-                socket = new Socket();
+                socket = Access.socket();
                 sockets.put(address, socket);
                 socket.setTcpNoDelay(true);
                 socket.setSoTimeout(ANSWER_MS_MAX);
                 socket.connect(address, ANSWER_MS_MAX);
+                if (Access.plain().isPresent()) logIn(socket, Access.plain().get());
             }
             write(socket, request);
             return read(socket, request);
@@ -139,6 +144,15 @@ final class Cluster implements AutoCloseable {
             if (socket != null) socket.close();
             throw failed;
         }
+    }
+
+    private void logIn(Socket socket, byte[] token) throws IOException {
+        var handshake = new Request<>(new SaslHandshakeRequestData().setMechanism("PLAIN"), 1, new SaslHandshakeResponseData());
+        write(socket, handshake);
+        check(read(socket, handshake).errorCode());
+        var authenticate = new Request<>(new SaslAuthenticateRequestData().setAuthBytes(token), 2, new SaslAuthenticateResponseData());
+        write(socket, authenticate);
+        check(read(socket, authenticate).errorCode());
     }
 
     private void write(Socket socket, Request<?> request) throws IOException {
