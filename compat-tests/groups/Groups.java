@@ -66,7 +66,9 @@ public class Groups {
         for (Future<RecordMetadata> one : sent) one.get();
     }
 
-    record Read(int partition, long offset, long atMs) {}
+    static final AtomicInteger NUMBER = new AtomicInteger();
+
+    record Read(int partition, long offset, long atMs, String by) {}
 
     /** A consumer in a thread of its own. */
     static class Member implements AutoCloseable, Runnable, ConsumerRebalanceListener {
@@ -78,6 +80,7 @@ public class Groups {
         final Queue<Read> reads = new ConcurrentLinkedQueue<>();
         final AtomicInteger revocations = new AtomicInteger(), losses = new AtomicInteger();
         final boolean leave;
+        final String name;
         volatile Throwable failure;
         volatile long longestPauseMs;
 
@@ -86,6 +89,7 @@ public class Groups {
                 "auto.offset.reset", "earliest", "auto.commit.interval.ms", "200");
             config.putAll(more);
             this.leave = leave;
+            name = config.get("group.protocol") + " member " + NUMBER.incrementAndGet();
             consumer = new KafkaConsumer<>(config, new StringDeserializer(), new StringDeserializer());
             thread = new Thread(this);
         }
@@ -105,7 +109,7 @@ public class Groups {
                         if (last > 0) longestPauseMs = Math.max(longestPauseMs, now - last);
                         last = now;
                         records.add(record);
-                        reads.add(new Read(record.partition(), record.offset(), now));
+                        reads.add(new Read(record.partition(), record.offset(), now, name));
                     }
                 }
                 if (leave) consumer.close();
@@ -338,7 +342,7 @@ public class Groups {
         for (Read read : reads) {
             Read before = last.put(read.partition, read);
             if (before == null) continue;
-            check(read.offset == before.offset + 1, "offset " + read.offset + " after " + before.offset);
+            check(read.offset == before.offset + 1, read + " after " + before);
             longestPauseMs = Math.max(longestPauseMs, read.atMs - before.atMs);
         }
         System.err.println("longest pause of a partition " + longestPauseMs + " ms");
