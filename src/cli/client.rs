@@ -2,7 +2,7 @@
 //! broker knows, that one.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -19,8 +19,9 @@ use metaq_protocol::messages::{
 use metaq_protocol::protocol::{Request, StrBytes};
 
 use super::Failure;
-use super::client_security::{ClientSecurity, Stream, command_config, host_of};
+use super::client_security::{ClientSecurity, Stream, command_config};
 use super::words::in_words;
+use super::wrong_listener::{closed, has_no_sasl, has_tls, is_alert, is_end, of_tls, tls_in_words};
 use crate::api::CLI_CLIENT_ID;
 use crate::security::{SaslClient, SaslIdentity};
 
@@ -66,6 +67,11 @@ impl Address {
 /// A connection to one broker.
 struct Connection {
     stream: Box<dyn Stream>,
+    address: String,
+    has_tls: bool,
+    has_sasl: bool,
+    /// Whether the broker has said anything yet.
+    is_answered: bool,
     next_correlation_id: i32,
 }
 
@@ -76,7 +82,11 @@ impl Connection {
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_nodelay(true)?;
         let mut connection = Self {
-            stream: security.protect(host_of(address), stream)?,
+            stream: security.protect(address, stream)?,
+            address: address.to_owned(),
+            has_tls: security.has_tls(),
+            has_sasl: security.identity.is_some(),
+            is_answered: false,
             next_correlation_id: 0,
         };
         if let Some(identity) = &security.identity {
@@ -88,7 +98,21 @@ impl Connection {
     fn authenticate(&mut self, identity: &SaslIdentity) -> Result<(), Failure> {
         let mechanism = StrBytes::from_static_str(identity.mechanism.name());
         let handshake = SaslHandshakeRequest::default().with_mechanism(mechanism);
-        check("SASL", self.ask(1, &handshake)?.error_code, None)?;
+        let answer = self.ask(1, &handshake)?;
+        match ResponseError::try_from_code(answer.error_code) {
+            Some(ResponseError::IllegalSaslState) => {
+                return Err(has_no_sasl(&self.address, self.has_tls).into());
+            }
+            Some(ResponseError::UnsupportedSaslMechanism) => {
+                let has: Vec<&str> = answer.mechanisms.iter().map(|name| &**name).collect();
+                let (name, has) = (identity.mechanism.name(), has.join(", "));
+                let address = &self.address;
+                return Err(
+                    format!("the listener at {address} has no {name}: it has {has}").into(),
+                );
+            }
+            _ => check("SASL", answer.error_code, None)?,
+        }
         let (mut client, first) = SaslClient::begin(identity);
         let mut next = Some(first);
         while let Some(message) = next {
@@ -105,20 +129,53 @@ impl Connection {
         self.next_correlation_id += 1;
         let sent =
             frame::encode_request(version, self.next_correlation_id, CLI_CLIENT_ID, request)?;
-        self.stream.write_all(&sent)?;
-        Ok(self.stream.flush()?)
+        self.send(&sent).map_err(|error| self.failure(&error))
+    }
+
+    /// Sends; where the other side has gone, the last that it said tells more than that nothing can be sent.
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let sent = self.stream.write_all(bytes);
+        let sent = sent.and_then(|()| self.stream.flush());
+        sent.map_err(|error| match self.stream.read(&mut [0]) {
+            Err(last) if of_tls(&last).is_some() => last,
+            _ => error,
+        })
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) -> Result<(), Failure> {
+        let received = self.stream.read_exact(bytes);
+        received.map_err(|error| self.failure(&error))
+    }
+
+    /// Why nothing can be sent or received.
+    fn failure(&self, error: &io::Error) -> Failure {
+        let address = &self.address;
+        match error.kind() {
+            _ if of_tls(error).is_some() => format!("{address}: {}", tls_in_words(error)),
+            io::ErrorKind::WouldBlock => {
+                format!("{address} does not answer within {ANSWER_TIMEOUT:?}")
+            }
+            _ if !is_end(error) => format!("{address}: {error}"),
+            _ if self.is_answered => format!("{address} closed the connection"),
+            _ => closed(address, self.has_tls, self.has_sasl),
+        }
+        .into()
     }
 
     fn ask<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response, Failure> {
         self.tell(version, request)?;
         let mut length = [0; 4];
-        self.stream.read_exact(&mut length)?;
+        self.receive(&mut length)?;
+        if is_alert(length) && !self.has_tls {
+            return Err(has_tls(&self.address).into());
+        }
         let length = usize::try_from(i32::from_be_bytes(length)).unwrap_or(usize::MAX);
         if length > ANSWER_BYTES_MAX {
             return Err(format!("the answer claims {length} bytes; is this a Kafka port?").into());
         }
         let mut answer = vec![0; length];
-        self.stream.read_exact(&mut answer)?;
+        self.receive(&mut answer)?;
+        self.is_answered = true;
         let (correlation_id, response) = frame::decode_response::<R>(version, Bytes::from(answer))?;
         if correlation_id != self.next_correlation_id {
             return Err("the answer belongs to another request".into());

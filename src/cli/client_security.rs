@@ -12,6 +12,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 
 use super::Failure;
+use super::wrong_listener::tls_in_words;
 use crate::security::{ClientAuth, Mechanism, PemSource, SaslIdentity, TlsSettings};
 use crate::session::SecurityProtocol;
 
@@ -132,17 +133,20 @@ impl ClientSecurity {
         Ok(())
     }
 
-    /// Protects a connection to a host.
+    /// Protects a connection to an address.
     pub(super) fn protect(
         &self,
-        host: &str,
+        address: &str,
         stream: TcpStream,
     ) -> Result<Box<dyn Stream>, Failure> {
         let Some(config) = &self.tls else {
             return Ok(Box::new(stream));
         };
-        let begun = begin_tls(config, host, stream);
-        begun.map_err(|error| format!("TLS with {host} failed: {error}").into())
+        let begun = begin_tls(config, host_of(address), stream);
+        begun.map_err(|error| {
+            let why = tls_in_words(&error);
+            format!("TLS with {address} failed: {why}").into()
+        })
     }
 }
 

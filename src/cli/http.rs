@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::Failure;
 use super::client_security::{ClientSecurity, Stream, begin_tls, command_config, host_of};
+use super::wrong_listener::{of_tls, tls_in_words};
 use crate::admin::token_of;
 use crate::broker_security::dashboard_trust;
 use crate::config::Config;
@@ -227,7 +228,8 @@ impl Target {
                 .into()),
             },
             Err(error) => {
-                Err(format!("TLS with the dashboard at {address} failed: {error}").into())
+                let why = tls_in_words(&error);
+                Err(format!("TLS with the dashboard at {address} failed: {why}").into())
             }
         }
     }
@@ -259,9 +261,7 @@ impl Target {
 
 /// Whether the other side answered something that is no TLS at all.
 fn is_no_tls(error: &io::Error) -> bool {
-    let inner = error.get_ref();
-    let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    matches!(inner, Some(rustls::Error::InvalidMessage(_)))
+    matches!(of_tls(error), Some(rustls::Error::InvalidMessage(_)))
 }
 
 /// A text as one element of a path.

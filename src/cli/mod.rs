@@ -44,6 +44,7 @@ mod topic;
 mod txn;
 mod user;
 mod words;
+mod wrong_listener;
 
 use std::io::Write;
 use std::path::PathBuf;

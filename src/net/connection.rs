@@ -40,6 +40,7 @@ use crate::session::{ListenerInfo, Session};
 
 /// Why a connection ends.
 const NOT_KNOWN_IN_TIME: &str = "the client did not authenticate in time";
+const NO_TLS: &str = "the client speaks no TLS, which this listener does";
 
 /// Failed handshakes of all connections that are told in the log.
 const FAILURES_LOGGED_A_SECOND_MAX: u64 = 10;
@@ -182,14 +183,18 @@ impl<S: Socket> Connection<S> {
             Ok(Err(error)) => error,
             Err(_) => io::ErrorKind::TimedOut.into(),
         };
+        let why = match is_no_tls(&error) {
+            true => NO_TLS.to_owned(),
+            false => error.to_string(),
+        };
         static TOLD: PerSecond = PerSecond::new(FAILURES_LOGGED_A_SECOND_MAX);
         if let Some(untold) = TOLD.take() {
             let listener = &self.session.listener().name;
-            tracing::info!(peer = %self.session.peer(), listener, %error, untold, "the connection was not established");
+            tracing::info!(peer = %self.session.peer(), listener, why, untold, "the connection was not established");
         }
         let metrics = &self.cx.metrics;
         metrics.handshakes_failed.fetch_add(1, Ordering::Relaxed);
-        self.record_end(&format!("the connection was not established: {error}"));
+        self.record_end(&format!("the connection was not established: {why}"));
         false
     }
 
@@ -529,6 +534,14 @@ impl<S: Socket> Connection<S> {
             Ok(Ok(())) | Err(_) => None,
         }
     }
+}
+
+/// Whether a handshake of TLS failed because what came was none.
+fn is_no_tls(error: &io::Error) -> bool {
+    let inner = error.get_ref();
+    let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let unknown = rustls::InvalidMessage::InvalidContentType;
+    inner == Some(&rustls::Error::InvalidMessage(unknown))
 }
 
 /// Waits for the end of the time that answers may take in a shutdown.

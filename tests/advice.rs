@@ -1,0 +1,187 @@
+//! What the commands tell somebody who asks the wrong listener, may not do something, or made a mistake: what is wrong, and what
+//! to set.
+
+mod common;
+#[path = "common/process.rs"]
+mod process;
+
+use std::path::{Path, PathBuf};
+
+use process::{Process, metaq};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+/// The listeners of a bench, in the order of its ready line.
+const LISTENERS: [&str; 5] = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL", "MTLS"];
+
+/// A broker with a listener of every kind, as the program itself. Who comes in by the plain one may do everything.
+struct Bench {
+    process: Process,
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn start(more: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        write_certificates(dir.path());
+        let file = |key: &str, name: &str| format!("{key}={}", dir.path().join(name).display());
+        let listeners = LISTENERS
+            .map(|name| format!("{name}://127.0.0.1:0"))
+            .join(",");
+        let own = [
+            format!("listeners={listeners}"),
+            file("tls.certificate", "broker.pem"),
+            file("tls.key", "broker.key"),
+            file("tls.ca", "ca.pem"),
+            file("audit.log.path", "audit.log"),
+        ];
+        let mut settings = vec![
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL,MTLS:SSL",
+            "listener.name.mtls.ssl.client.auth=required",
+            "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256",
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users=User:ANONYMOUS",
+            "admin.user=admin",
+            "admin.password=admin-secret",
+        ];
+        settings.extend(own.iter().map(String::as_str));
+        settings.extend(more);
+        let log = dir.path().join("broker.log");
+        let process = Process::start_logging(&dir.path().join("data"), &settings, &log);
+        Self { process, dir }
+    }
+
+    fn address(&self, listener: &str) -> String {
+        let ready = &self.process.ready;
+        let all = ready.split("listening on ").nth(1).unwrap();
+        let at = LISTENERS.iter().position(|name| *name == listener);
+        all.split(", ").nth(at.unwrap()).unwrap().trim().to_owned()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A file of client properties.
+    fn properties(&self, name: &str, text: &str) -> String {
+        let file = self.file(name);
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+
+    fn trusting(&self, protocol: &str, authority: &str) -> String {
+        let authority = self.file(authority);
+        format!(
+            "security.protocol={protocol}\nssl.truststore.location={}\n",
+            authority.display()
+        )
+    }
+}
+
+fn write_certificates(dir: &Path) {
+    let authority = || {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    };
+    let (own, other) = (authority(), authority());
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let params = CertificateParams::new(names.to_vec()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, &own).unwrap();
+    let other_key = KeyPair::generate().unwrap().serialize_pem();
+    let files = [
+        ("ca.pem", own.pem()),
+        ("other-ca.pem", other.pem()),
+        ("broker.pem", certificate.pem()),
+        ("broker.key", key.serialize_pem()),
+        ("other.key", other_key),
+    ];
+    for (name, pem) in files {
+        std::fs::write(dir.join(name), pem).unwrap();
+    }
+}
+
+fn sasl(protocol: &str, mechanism: &str, user: &str, password: &str) -> String {
+    format!(
+        "security.protocol={protocol}\nsasl.mechanism={mechanism}\nsasl.jaas.config=x required username=\"{user}\" password=\"{password}\";\n"
+    )
+}
+
+#[test]
+fn a_client_at_the_wrong_listener_is_told_what_to_set() {
+    let bench = Bench::start(&[]);
+    let ssl = bench.properties("ssl", &bench.trusting("SSL", "ca.pem"));
+    let stranger = bench.properties("stranger", &bench.trusting("SSL", "other-ca.pem"));
+    let admin = |protocol| sasl(protocol, "PLAIN", "admin", "admin-secret");
+    let plain_sasl = bench.properties("sasl", &admin("SASL_PLAINTEXT"));
+    let both = admin("SASL_SSL") + &bench.trusting("SASL_SSL", "ca.pem");
+    let sasl_ssl = bench.properties("sasl_ssl", &both);
+    let sha512 = sasl("SASL_PLAINTEXT", "SCRAM-SHA-512", "admin", "admin-secret");
+    let sha512 = bench.properties("sha512", &sha512);
+    let none = bench.properties("none", "");
+    let cases = [
+        (
+            "SSL",
+            &none,
+            "has TLS: set security.protocol=SSL or SASL_SSL",
+        ),
+        ("SASL_SSL", &plain_sasl, "has TLS: set security.protocol="),
+        (
+            "SASL_SSL",
+            &ssl,
+            "a listener with SASL wants security.protocol=SASL_SSL",
+        ),
+        (
+            "SASL_PLAINTEXT",
+            &none,
+            "a listener with SASL wants security.protocol=SASL_PLAINTEXT",
+        ),
+        (
+            "PLAINTEXT",
+            &plain_sasl,
+            "has no SASL: set security.protocol=PLAINTEXT",
+        ),
+        ("SSL", &sasl_ssl, "has no SASL: set security.protocol=SSL"),
+        (
+            "PLAINTEXT",
+            &ssl,
+            "speaks no TLS: set security.protocol=PLAINTEXT or SASL_PLAINTEXT",
+        ),
+        (
+            "SSL",
+            &stranger,
+            "signed by none of the authorities in ssl.truststore.location",
+        ),
+        (
+            "MTLS",
+            &ssl,
+            "asks for a certificate: ssl.keystore.location",
+        ),
+        (
+            "SASL_PLAINTEXT",
+            &sha512,
+            "has no SCRAM-SHA-512: it has PLAIN, SCRAM-SHA-256",
+        ),
+    ];
+    for (listener, properties, expected) in cases {
+        let address = bench.address(listener);
+        let words = [
+            "topic",
+            "list",
+            "-b",
+            &address,
+            "--command-config",
+            properties,
+        ];
+        let (code, _, err) = metaq(&words);
+        assert!(
+            code == Some(1) && err.contains(expected) && err.contains(&address),
+            "{listener} with {properties}: {err}"
+        );
+    }
+    let log = std::fs::read_to_string(bench.file("broker.log")).unwrap();
+    assert!(
+        log.contains("the client speaks no TLS, which this listener does"),
+        "{log}"
+    );
+}
