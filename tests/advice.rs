@@ -6,12 +6,16 @@ mod common;
 mod process;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
+use common::wait_for;
 use process::{Process, metaq};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 /// The listeners of a bench, in the order of its ready line.
 const LISTENERS: [&str; 5] = ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL", "MTLS"];
+const ALICE: &str = "alice-secret";
 
 /// A broker with a listener of every kind, as the program itself. Who comes in by the plain one may do everything.
 struct Bench {
@@ -75,6 +79,31 @@ impl Bench {
             authority.display()
         )
     }
+
+    /// As whoever comes in by the plain listener.
+    fn as_all(&self, words: &[&str]) -> (Option<i32>, String, String) {
+        metaq(&[words, &["-b", &self.address("PLAINTEXT")]].concat())
+    }
+
+    /// As alice, who is added.
+    fn as_alice(&self, words: &[&str]) -> (Option<i32>, String, String) {
+        let properties = self.properties("alice", &sasl("SASL_PLAINTEXT", "PLAIN", "alice", ALICE));
+        let address = self.address("SASL_PLAINTEXT");
+        metaq(&[words, &["-b", &address, "--command-config", &properties]].concat())
+    }
+
+    fn add_alice(&self) {
+        let address = self.address("PLAINTEXT");
+        let (code, err) = with_password(ALICE, &["user", "add", "alice", "-b", &address]);
+        assert_eq!(code, Some(0), "{err}");
+    }
+
+    /// The lines of the audit log that have a text.
+    fn audited(&self, text: &str) -> Vec<String> {
+        let log = std::fs::read_to_string(self.file("audit.log")).unwrap_or_default();
+        let lines = log.lines().filter(|line| line.contains(text));
+        lines.map(str::to_owned).collect()
+    }
 }
 
 fn write_certificates(dir: &Path) {
@@ -105,6 +134,17 @@ fn sasl(protocol: &str, mechanism: &str, user: &str, password: &str) -> String {
     format!(
         "security.protocol={protocol}\nsasl.mechanism={mechanism}\nsasl.jaas.config=x required username=\"{user}\" password=\"{password}\";\n"
     )
+}
+
+/// Runs the program with a password in the environment.
+fn with_password(password: &str, words: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_metaq"))
+        .args(words)
+        .env("METAQ_PASSWORD", password)
+        .output()
+        .unwrap();
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), err)
 }
 
 #[test]
@@ -183,5 +223,111 @@ fn a_client_at_the_wrong_listener_is_told_what_to_set() {
     assert!(
         log.contains("the client speaks no TLS, which this listener does"),
         "{log}"
+    );
+}
+
+#[test]
+fn a_right_that_is_missing_is_named() {
+    let bench = Bench::start(&[]);
+    bench.add_alice();
+    assert_eq!(bench.as_all(&["topic", "create", "orders"]).0, Some(0));
+    let lacks = |words: &[&str], expected: &str| {
+        let (code, _, err) = bench.as_alice(words);
+        assert!(
+            code == Some(1) && err.contains(expected),
+            "{words:?}: {err}"
+        );
+    };
+    lacks(
+        &["produce", "orders", "/dev/null"],
+        "you need Write on topic orders",
+    );
+    lacks(
+        &["consume", "orders", "-e"],
+        "you need Describe on topic orders",
+    );
+    let allow = |operation: &str, resource: &[&str]| {
+        let words = [
+            "acl",
+            "add",
+            "--allow-principal",
+            "User:alice",
+            "--operation",
+            operation,
+        ];
+        let (code, _, err) = bench.as_all(&[&words, resource].concat());
+        assert_eq!(code, Some(0), "{err}");
+    };
+    allow("Describe", &["--topic", "orders"]);
+    allow("Describe", &["--topic", "missing"]);
+    allow("IdempotentWrite", &["--cluster"]);
+    let line = bench.file("line");
+    std::fs::write(&line, "a line\n").unwrap();
+    let line = line.to_str().unwrap();
+    let of_cluster = "you need DescribeConfigs on the cluster";
+    wait_for("the rights", || {
+        bench.as_alice(&["topic", "describe", "orders"]).0 == Some(0)
+    });
+    assert_eq!(bench.as_all(&["produce", "orders", line]).0, Some(0));
+    lacks(
+        &["consume", "orders", "-e"],
+        "you need Read on topic orders",
+    );
+    lacks(
+        &["produce", "orders", line],
+        "you need Write on topic orders",
+    );
+    lacks(
+        &["produce", "missing", line],
+        "you need Create on topic missing",
+    );
+    lacks(
+        &["topic", "delete", "orders"],
+        "you need Delete on topic orders",
+    );
+    lacks(
+        &["topic", "alter", "orders", "-o", "retention.ms=1"],
+        "you need AlterConfigs on topic orders",
+    );
+    lacks(&["config", "show"], of_cluster);
+    lacks(&["loggers", "list"], of_cluster);
+    lacks(&["quota", "list"], of_cluster);
+    lacks(&["user", "list"], "you need Describe on the cluster");
+    lacks(&["group", "describe", "g"], "you need Describe on group g");
+}
+
+#[test]
+fn who_may_not_produce_is_refused_once_and_not_for_seconds() {
+    let bench = Bench::start(&[]);
+    bench.add_alice();
+    let begun = Instant::now();
+    let (code, _, err) = bench.as_alice(&["produce", "other", "--acks", "1", "/dev/null"]);
+    assert!(
+        code == Some(1) && err.contains("you need Write on topic other"),
+        "{err}"
+    );
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+    wait_for("the refusal", || !bench.audited("topic other").is_empty());
+    assert!(bench.audited("topic other").len() <= 3);
+}
+
+#[test]
+fn a_broker_that_gives_nobody_messages_is_told_from_a_right_that_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(dir.path(), &["acceptSubscribe=false"]);
+    let address = process.address().to_string();
+    assert_eq!(metaq(&["topic", "create", "t", "-b", &address]).0, Some(0));
+    let line = dir.path().join("line");
+    std::fs::write(&line, "a line\n").unwrap();
+    let (code, _, err) = metaq(&["produce", "t", line.to_str().unwrap(), "-b", &address]);
+    assert_eq!(code, Some(0), "{err}");
+    let (code, _, err) = metaq(&["consume", "t", "-e", "-b", &address]);
+    assert!(
+        code == Some(1) && err.contains("acceptSubscribe") && !err.contains("you need"),
+        "{err}"
     );
 }

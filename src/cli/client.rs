@@ -20,10 +20,11 @@ use metaq_protocol::protocol::{Request, StrBytes};
 
 use super::Failure;
 use super::client_security::{ClientSecurity, Stream, command_config};
+use super::refused::{check, check_right, needed};
 use super::words::in_words;
 use super::wrong_listener::{closed, has_no_sasl, has_tls, is_alert, is_end, of_tls, tls_in_words};
 use crate::api::CLI_CLIENT_ID;
-use crate::security::{SaslClient, SaslIdentity};
+use crate::security::{Operation, SaslClient, SaslIdentity};
 
 /// An answer that takes longer is given up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -247,13 +248,42 @@ impl Client {
         }
     }
 
-    /// Asks for a topic, so that a broker with auto.create.topics.enable creates it where it is missing.
-    pub(super) fn create_by_asking(&mut self, topic: &str) -> Result<(), Failure> {
+    /// Whether a broker says of a topic that an operation on it is allowed (KIP-430).
+    fn may(&mut self, topic: &str, operation: Operation) -> bool {
+        let request =
+            metadata_request(Some(&[topic])).with_include_topic_authorized_operations(true);
+        let answer = self.ask(METADATA_VERSION, &request);
+        let described = answer
+            .ok()
+            .and_then(|answer| answer.topics.into_iter().next());
+        described.is_some_and(|topic| {
+            topic.error_code == 0 && topic.topic_authorized_operations & 1 << operation.code() != 0
+        })
+    }
+
+    /// As [`check`], of messages that are taken for a topic or given out: a broker that does so for nobody refuses them by the
+    /// code of a right that is missing.
+    pub(super) fn check_messages(
+        &mut self,
+        (what, topic): (&str, &str),
+        (code, message): (i16, Option<&str>),
+        operation: Operation,
+    ) -> Result<(), Failure> {
+        let is_of_topic = code == ResponseError::TopicAuthorizationFailed.code();
+        if !is_of_topic || self.may(topic, operation) {
+            return check(what, code, message);
+        }
+        Err(needed(operation, &format!("topic {topic}")))
+    }
+
+    /// Asks for a topic, so that a broker with auto.create.topics.enable creates it where it is missing; the error's code.
+    pub(super) fn create_by_asking(&mut self, topic: &str) -> Result<i16, Failure> {
         let asked = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
         let request = MetadataRequest::default()
             .with_topics(Some(vec![asked]))
             .with_allow_auto_topic_creation(true);
-        self.ask(METADATA_VERSION, &request).map(drop)
+        let answer = self.ask(METADATA_VERSION, &request)?;
+        Ok(answer.topics.first().map_or(0, |topic| topic.error_code))
     }
 
     /// Asks a broker by its id.
@@ -323,7 +353,9 @@ impl Client {
                 }
             }
             if !is_moving(code) || Instant::now() > until {
-                check(group, code, found.error_message.as_deref())?;
+                let refused = (code, found.error_message.as_deref());
+                let right = (Operation::Describe, &*format!("group {group}"));
+                check_right(group, refused, right)?;
             }
             std::thread::sleep(MOVE_PAUSE);
         }
@@ -364,16 +396,4 @@ fn is_moving(code: i16) -> bool {
                 | ResponseError::CoordinatorNotAvailable
         )
     )
-}
-
-/// Makes an error code a failure, with the broker's message where there is one.
-pub(super) fn check(what: &str, code: i16, message: Option<&str>) -> Result<(), Failure> {
-    match ResponseError::try_from_code(code) {
-        None => Ok(()),
-        Some(error) => Err(format!(
-            "{what}: {}",
-            message.map_or_else(|| in_words(error), str::to_owned)
-        )
-        .into()),
-    }
 }

@@ -12,13 +12,15 @@ use metaq_protocol::messages::{DescribeConfigsRequest, IncrementalAlterConfigsRe
 use metaq_protocol::protocol::StrBytes;
 use serde::Serialize;
 
-use super::client::{Address, Client, check};
+use super::client::{Address, Client};
 use super::control;
 use super::output::print;
+use super::refused::{check_right, is_lacking};
 use super::{ConfigArguments, Failure};
 use crate::config::{Config, Reload, Source, broker_key, broker_keys, unknown_broker_key};
 use crate::control::Order;
 use crate::net::listen_endpoints;
+use crate::security::Operation;
 
 /// Kafka's number of the operation that puts a configuration back.
 const DELETE: i8 = 1;
@@ -323,8 +325,10 @@ pub(super) fn asked_broker(client: &mut Client) -> Result<i32, Failure> {
     let brokers = client.metadata(Some(&[]))?.brokers;
     for broker in &brokers {
         let id = broker.node_id.0;
-        if describe(client, None, Resource::Broker.code(), &id.to_string()).is_ok() {
-            return Ok(id);
+        match describe(client, None, Resource::Broker.code(), &id.to_string()) {
+            Ok(_) => return Ok(id),
+            Err(error) if is_lacking(&error) => return Err(error),
+            Err(_) => {}
         }
     }
     Err("which broker is asked? name its number".into())
@@ -348,7 +352,9 @@ pub(super) fn describe(
     };
     let result = response.results.into_iter().next();
     let result = result.ok_or("the broker did not answer")?;
-    check(name, result.error_code, result.error_message.as_deref())?;
+    let refused = (result.error_code, result.error_message.as_deref());
+    let right = (Operation::DescribeConfigs, &*resource_in_words(kind, name));
+    check_right(name, refused, right)?;
     Ok(result.configs)
 }
 
@@ -398,7 +404,18 @@ pub(super) fn alter(
     let result = response.responses.first();
     let result = result.ok_or("the broker did not answer")?;
     let what = if name.is_empty() { "default" } else { name };
-    check(what, result.error_code, result.error_message.as_deref())
+    let refused = (result.error_code, result.error_message.as_deref());
+    let right = (Operation::AlterConfigs, &*resource_in_words(kind, name));
+    check_right(what, refused, right)
+}
+
+/// What somebody needs a right to, for the configurations of a resource.
+fn resource_in_words(kind: i8, name: &str) -> String {
+    match kind {
+        _ if kind == Resource::Topic.code() => format!("topic {name}"),
+        _ if kind == Resource::Group.code() => format!("group {name}"),
+        _ => "the cluster".to_owned(),
+    }
 }
 
 pub(super) fn show_reload(report: &Reload, json: bool) -> Result<(), Failure> {

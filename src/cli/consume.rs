@@ -18,8 +18,10 @@ use metaq_protocol::records::{Record, Records};
 use serde::Serialize;
 
 use super::Failure;
-use super::client::{Address, Client, check, topic_name};
+use super::client::{Address, Client, topic_name};
+use super::refused::check;
 use super::topic::{identity_of, metadata, offsets};
+use crate::security::Operation;
 
 /// A broker that has nothing new answers after this long, divided by the number of brokers that are asked in turn.
 const FETCH_WAIT_MS: i32 = 500;
@@ -311,7 +313,9 @@ impl Consumer {
         let index = data.partition_index;
         let what = format!("{} partition {index}", self.topic);
         if let Some(error) = ResponseError::try_from_code(data.error_code) {
-            let failure = check(&what, data.error_code, None);
+            let refused = (data.error_code, None);
+            let about = (&*what, &*self.topic);
+            let failure = self.client.check_messages(about, refused, Operation::Read);
             return match error.is_retriable() {
                 true => failure,
                 false => failure.map_err(|error| Lasting(error.to_string()).into()),

@@ -7,13 +7,15 @@ use metaq_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse, ListGr
 use serde::Serialize;
 
 use super::Failure;
-use super::client::{Address, Client, check};
-use super::group_members::{SeenGroup, SeenMember, Shared, group_id, seen, shared};
+use super::client::{Address, Client};
+use super::group_members::{SeenGroup, SeenMember, Shared, check_group, group_id, seen, shared};
 use super::group_offsets::{Reset, committed, committed_of, starts};
 use super::in_flight::{ByLeader, in_flight};
 use super::output::{or_dash, print};
+use super::refused::check;
 use super::topic::{identity_of, metadata, offsets};
 use crate::group::BROADCAST_PROTOCOL;
+use crate::security::Operation;
 
 /// See the module's documentation.
 #[derive(Debug, Args)]
@@ -97,7 +99,7 @@ impl Group {
                     .results
                     .first()
                     .ok_or("the broker did not answer for the group")?;
-                check(&group, result.error_code, None)?;
+                check_group(&group, (result.error_code, None), Operation::Delete)?;
                 println!("{group} deleted");
                 Ok(())
             }

@@ -24,8 +24,10 @@ use metaq_protocol::protocol::StrBytes;
 use serde::Serialize;
 
 use super::Failure;
-use super::client::{Client, check};
+use super::client::Client;
+use super::refused::check_right;
 use crate::group::assigned_partitions;
+use crate::security::Operation;
 
 /// A group with its members.
 pub(super) struct SeenGroup {
@@ -68,6 +70,15 @@ pub(super) fn group_id(group: &str) -> GroupId {
     GroupId(StrBytes::from_string(group.to_owned()))
 }
 
+/// Fails where a broker refused an operation on a group.
+pub(super) fn check_group(
+    group: &str,
+    refused: (i16, Option<&str>),
+    operation: Operation,
+) -> Result<(), Failure> {
+    check_right(group, refused, (operation, &format!("group {group}")))
+}
+
 /// A group of any protocol.
 pub(super) fn seen(client: &mut Client, group: &str) -> Result<SeenGroup, Failure> {
     let request = DescribeGroupsRequest::default().with_groups(vec![group_id(group)]);
@@ -78,7 +89,7 @@ pub(super) fn seen(client: &mut Client, group: &str) -> Result<SeenGroup, Failur
     let none = "the broker did not answer for the group";
     let found = answer.groups.into_iter().next().ok_or(none)?;
     if found.error_code != ResponseError::GroupIdNotFound.code() {
-        check(group, found.error_code, None)?;
+        check_group(group, (found.error_code, None), Operation::Describe)?;
         return Ok(of_classic(found));
     }
     let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![group_id(group)]);
@@ -88,7 +99,8 @@ pub(super) fn seen(client: &mut Client, group: &str) -> Result<SeenGroup, Failur
     let answer = client.ask_coordinator(group, 1, &request, error_of)?;
     let found = answer.groups.into_iter().next().ok_or(none)?;
     if found.error_code != ResponseError::GroupIdNotFound.code() {
-        check(group, found.error_code, found.error_message.as_deref())?;
+        let refused = (found.error_code, found.error_message.as_deref());
+        check_group(group, refused, Operation::Describe)?;
         return Ok(of_consumer(found));
     }
     let request = ShareGroupDescribeRequest::default().with_group_ids(vec![group_id(group)]);
@@ -98,7 +110,8 @@ pub(super) fn seen(client: &mut Client, group: &str) -> Result<SeenGroup, Failur
     let answer = client.ask_coordinator(group, 1, &request, error_of)?;
     let found = answer.groups.into_iter().next().ok_or(none)?;
     if found.error_code != ResponseError::GroupIdNotFound.code() {
-        check(group, found.error_code, found.error_message.as_deref())?;
+        let refused = (found.error_code, found.error_message.as_deref());
+        check_group(group, refused, Operation::Describe)?;
         return Ok(of_share(found));
     }
     let request = StreamsGroupDescribeRequest::default().with_group_ids(vec![group_id(group)]);
@@ -110,7 +123,8 @@ pub(super) fn seen(client: &mut Client, group: &str) -> Result<SeenGroup, Failur
     if found.error_code == ResponseError::GroupIdNotFound.code() {
         return Err(format!("{group}: no such group").into());
     }
-    check(group, found.error_code, found.error_message.as_deref())?;
+    let refused = (found.error_code, found.error_message.as_deref());
+    check_group(group, refused, Operation::Describe)?;
     Ok(of_streams(found))
 }
 
@@ -168,7 +182,8 @@ pub(super) fn shared(client: &mut Client, group: &str) -> Result<Shared, Failure
     let answer = client.ask_coordinator(group, 1, &request, error_of)?;
     let mut all = Shared::new();
     for found in answer.groups {
-        check(group, found.error_code, found.error_message.as_deref())?;
+        let refused = (found.error_code, found.error_message.as_deref());
+        check_group(group, refused, Operation::Describe)?;
         for topic in found.topics {
             for partition in topic.partitions {
                 let key = (topic.topic_name.to_string(), partition.partition_index);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::{ArgGroup, Args};
+use metaq_protocol::ResponseError;
 use metaq_protocol::messages::alter_share_group_offsets_request::{
     AlterShareGroupOffsetsRequestPartition, AlterShareGroupOffsetsRequestTopic,
 };
@@ -18,10 +19,12 @@ use metaq_protocol::protocol::StrBytes;
 use serde::Serialize;
 
 use super::Failure;
-use super::client::{Address, Client, check, topic_name};
-use super::group_members::{Shared, group_id, seen, shared};
+use super::client::{Address, Client, topic_name};
+use super::group_members::{Shared, check_group, group_id, seen, shared};
 use super::output::{or_dash, print};
+use super::refused::check_right;
 use super::topic::{metadata, offsets};
+use crate::security::Operation;
 
 /// `metaq group reset-offsets`: where a group without members goes on.
 #[derive(Debug, Args)]
@@ -97,7 +100,7 @@ pub(super) fn committed_of(
     let response = client.ask_coordinator(group, version, &request, error_of)?;
     let mut offsets = BTreeMap::new();
     for answer in response.groups {
-        check(group, answer.error_code, None)?;
+        check_group(group, (answer.error_code, None), Operation::Describe)?;
         for topic in answer.topics {
             for partition in topic
                 .partitions
@@ -190,8 +193,8 @@ impl Reset {
             .into_iter()
             .flat_map(|topic| topic.partitions)
         {
-            let what = format!("{} partition {}", self.topic, partition.partition_index);
-            check(&what, partition.error_code, None)?;
+            let refused = (partition.error_code, None);
+            self.check_partition(partition.partition_index, refused)?;
         }
         Ok(())
     }
@@ -211,14 +214,23 @@ impl Reset {
             .with_topics(vec![topic]);
         let error_of = |response: &AlterShareGroupOffsetsResponse| response.error_code;
         let answer = client.ask_coordinator(&self.group, 0, &request, error_of)?;
-        let why = answer.error_message.as_deref();
-        check(&self.group, answer.error_code, why)?;
+        let refused = (answer.error_code, answer.error_message.as_deref());
+        check_group(&self.group, refused, Operation::Read)?;
         for partition in answer.responses.iter().flat_map(|topic| &topic.partitions) {
-            let what = format!("{} partition {}", self.topic, partition.partition_index);
-            let why = partition.error_message.as_deref();
-            check(&what, partition.error_code, why)?;
+            let refused = (partition.error_code, partition.error_message.as_deref());
+            self.check_partition(partition.partition_index, refused)?;
         }
         Ok(())
+    }
+
+    /// Fails where the offset of a partition was refused.
+    fn check_partition(&self, index: i32, refused: (i16, Option<&str>)) -> Result<(), Failure> {
+        let resource = match refused.0 == ResponseError::GroupAuthorizationFailed.code() {
+            true => format!("group {}", self.group),
+            false => format!("topic {}", self.topic),
+        };
+        let what = format!("{} partition {index}", self.topic);
+        check_right(&what, refused, (Operation::Read, &resource))
     }
 
     fn plan(

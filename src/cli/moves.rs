@@ -14,10 +14,12 @@ use metaq_protocol::messages::{
 use serde::Serialize;
 
 use super::Failure;
-use super::client::{Client, check, topic_name};
+use super::client::{Client, topic_name};
 use super::config::describe;
+use super::refused::{check, check_right};
 use super::spread::{Host, Hosts, spread};
 use crate::cluster::{DRAINED, is_internal_name};
+use crate::security::Operation;
 
 pub(super) const BROKER_RESOURCE: i8 = 4;
 pub(super) const TOPIC_RESOURCE: i8 = 2;
@@ -197,11 +199,8 @@ pub(super) fn ongoing(client: &mut Client) -> Result<Vec<Ongoing>, Failure> {
         .with_timeout_ms(TIMEOUT_MS)
         .with_topics(None);
     let response = client.ask(0, &request)?;
-    check(
-        "moves",
-        response.error_code,
-        response.error_message.as_deref(),
-    )?;
+    let refused = (response.error_code, response.error_message.as_deref());
+    check_right("moves", refused, (Operation::Describe, "the cluster"))?;
     let ids = |ids: &[BrokerId]| ids.iter().map(|id| id.0).collect();
     let mut all = Vec::new();
     for topic in &response.topics {
@@ -238,11 +237,8 @@ pub(super) fn submit(
         .with_timeout_ms(TIMEOUT_MS)
         .with_topics(topics.collect());
     let response = client.ask(0, &request)?;
-    check(
-        "moves",
-        response.error_code,
-        response.error_message.as_deref(),
-    )?;
+    let refused = (response.error_code, response.error_message.as_deref());
+    check_right("moves", refused, (Operation::Alter, "the cluster"))?;
     let mut refused = Vec::new();
     for topic in &response.responses {
         for partition in &topic.partitions {
@@ -324,7 +320,8 @@ pub(super) fn elect_preferred(
         .with_topic_partitions(Some(topics.collect()))
         .with_timeout_ms(TIMEOUT_MS);
     let response = client.ask(2, &request)?;
-    check("elections", response.error_code, None)?;
+    let refused = (response.error_code, None);
+    check_right("elections", refused, (Operation::Alter, "the cluster"))?;
     let results = response.replica_election_results.iter();
     let results = results.flat_map(|topic| &topic.partition_result);
     Ok(results.filter(|result| result.error_code == 0).count())

@@ -20,13 +20,15 @@ use metaq_protocol::protocol::StrBytes;
 use serde::Serialize;
 
 use super::Failure;
-use super::client::{Address, Client, check, topic_name};
+use super::client::{Address, Client, topic_name};
 use super::config::{alter, describe};
 use super::moves::TOPIC_RESOURCE;
 use super::output::{or_dash, print};
+use super::refused::{check, check_right};
 use super::topic::{identity_of, metadata, offsets};
 use crate::api::FAIL_OVER;
 use crate::config::Value;
+use crate::security::Operation;
 
 const CLOSED: &str = "closed.partitions";
 const APPEND: i8 = 2;
@@ -270,7 +272,8 @@ fn delete(which: &Which, address: &Address) -> Result<(), Failure> {
         let response = client.ask_broker(leader, 2, &request)?;
         for partition in response.topics.iter().flat_map(|topic| &topic.partitions) {
             let what = format!("{} partition {}", which.topic, partition.partition_index);
-            check(&what, partition.error_code, None)?;
+            let right = (Operation::Delete, &*format!("topic {}", which.topic));
+            check_right(&what, (partition.error_code, None), right)?;
         }
     }
     said(address, &which.topic, &indexes, "emptied");
@@ -407,7 +410,8 @@ fn move_to(which: &Which, to: &str, no_wait: bool, address: &Address) -> Result<
                 "{} partition {} to {to}",
                 which.topic, partition.partition_index
             );
-            check(&what, partition.error_code, None)?;
+            let right = (Operation::Alter, "the cluster");
+            check_right(&what, (partition.error_code, None), right)?;
         }
     }
     if no_wait {
@@ -460,7 +464,8 @@ fn fail_over(which: &Which, address: &Address) -> Result<(), Failure> {
         .with_topic_partitions(Some(vec![asked]))
         .with_timeout_ms(TIMEOUT_MS);
     let response = client.ask(2, &request)?;
-    check("fail-over", response.error_code, None)?;
+    let right = (Operation::Alter, "the cluster");
+    check_right("fail-over", (response.error_code, None), right)?;
     let results = response.replica_election_results.iter();
     let results = results.flat_map(|topic| &topic.partition_result);
     let (mut done, mut refused) = (Vec::new(), Vec::new());

@@ -5,32 +5,28 @@
 //!   and order per partition is kept. With acks=1 it may be stored twice.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use data_encoding::HEXLOWER_PERMISSIVE;
 use metaq_protocol::ResponseError;
 use metaq_protocol::batch::{BatchBuilder, Compression, next_sequence};
 use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use metaq_protocol::messages::{InitProducerIdRequest, ProduceRequest};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::Failure;
-use super::client::{Address, Client, check, topic_name};
+use super::client::{Address, Client, topic_name};
+use super::lines::{Outgoing, from_json, read_lines, unhex};
 use super::partitioner::partition_for_key;
+use super::refused::{check, check_right, is_lacking, is_lasting, needed};
 use super::topic::metadata;
 use crate::clock::WallClock;
+use crate::security::Operation;
 
-/// Lines read ahead of what is sent.
-const LINES_AHEAD_MAX: usize = 1024;
-/// A longer line is an error, bytes: no broker takes it with its defaults.
-const LINE_BYTES_MAX: u64 = 64 << 20;
-/// What a record takes besides its key, value and headers, bytes at most.
-const RECORD_OVERHEAD_BYTES: usize = 32;
 /// How long a topic may take to be created.
 const TOPIC_WAIT: Duration = Duration::from_secs(3);
 /// The pause before something is sent again.
@@ -116,48 +112,6 @@ impl Acks {
 
 fn codec(name: &str) -> Result<Compression, String> {
     Compression::from_name(name).ok_or_else(|| format!("no such codec: {name}"))
-}
-
-/// A record as `--input json` reads it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct JsonRecord {
-    key: Option<String>,
-    key_hex: Option<String>,
-    value: Option<String>,
-    value_hex: Option<String>,
-    headers: Vec<JsonHeader>,
-    partition: Option<i32>,
-    timestamp: Option<i64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct JsonHeader {
-    name: String,
-    value: Option<String>,
-    value_hex: Option<String>,
-}
-
-/// A record to be sent.
-#[derive(Debug, Default)]
-struct Outgoing {
-    key: Option<Vec<u8>>,
-    value: Option<Vec<u8>>,
-    headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    partition: Option<i32>,
-    timestamp: Option<i64>,
-}
-
-impl Outgoing {
-    fn bytes(&self) -> usize {
-        let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-        let headers = self.headers.iter();
-        let headers: usize = headers
-            .map(|(name, value)| name.len() + len(value) + 8)
-            .sum();
-        len(&self.key) + len(&self.value) + headers + RECORD_OVERHEAD_BYTES
-    }
 }
 
 /// Records of one partition that are sent together.
@@ -310,13 +264,16 @@ impl Produce {
 impl Producer {
     fn open(asked: &Produce) -> Result<Self, Failure> {
         let mut client = Client::connect(&asked.address)?;
+        let topic = format!("topic {}", asked.topic);
         let producer = match asked.acks {
             Acks::All => {
                 let request = InitProducerIdRequest::default()
                     .with_transactional_id(None)
                     .with_transaction_timeout_ms(0);
                 let answer = client.ask(2, &request)?;
-                check("a producer id", answer.error_code, None)?;
+                // Who may write to any topic may have one.
+                let refused = (answer.error_code, None);
+                check_right("a producer id", refused, (Operation::Write, &topic))?;
                 Some((answer.producer_id.0, answer.producer_epoch))
             }
             _ => None,
@@ -342,12 +299,20 @@ impl Producer {
     /// Waits for the topic, which asking for it may create.
     fn find_topic(&mut self) -> Result<(), Failure> {
         let until = Instant::now() + TOPIC_WAIT.min(self.timeout);
-        self.client.create_by_asking(&self.topic)?;
+        let code = self.client.create_by_asking(&self.topic)?;
+        let created = check(&self.topic, code, None);
         while let Err(error) = self.find_leaders() {
-            if Instant::now() > until {
-                return Err(error);
+            let topic = format!("topic {}", self.topic);
+            match &created {
+                _ if is_lacking(&error) => return Err(needed(Operation::Write, &topic)),
+                Err(_) if code == ResponseError::TopicAuthorizationFailed.code() => {
+                    let why = needed(Operation::Create, &topic);
+                    return Err(format!("{error}: to have it created {why}").into());
+                }
+                Err(refused) if is_lasting(refused) => return created,
+                _ if is_lasting(&error) || Instant::now() > until => return Err(error),
+                _ => std::thread::sleep(RETRY_PAUSE),
             }
-            std::thread::sleep(RETRY_PAUSE);
         }
         self.sequences.resize(self.leaders.len(), 0);
         Ok(())
@@ -517,83 +482,17 @@ impl Producer {
             Some(error) if error.is_retriable() => {
                 check(what, answered.error_code, message).map(|()| Ok(None))
             }
-            Some(_) => Ok(check(what, answered.error_code, message).map(|()| None)),
-        }
-    }
-}
-
-/// The lines of a file, read ahead by a thread of its own, so that waiting for one does not keep those before it.
-fn read_lines(reader: Box<dyn Read + Send>) -> Receiver<io::Result<Vec<u8>>> {
-    let (sender, receiver) = mpsc::sync_channel(LINES_AHEAD_MAX);
-    std::thread::spawn(move || {
-        let mut reader = BufReader::with_capacity(256 << 10, reader);
-        loop {
-            let mut line = Vec::new();
-            let read = (&mut reader)
-                .take(LINE_BYTES_MAX)
-                .read_until(b'\n', &mut line);
-            let item = match read {
-                Ok(0) => return,
-                Ok(_) if line.last() == Some(&b'\n') => {
-                    line.pop();
-                    Ok(line)
-                }
-                Ok(n) if n as u64 == LINE_BYTES_MAX => Err(io::Error::other(format!(
-                    "longer than {LINE_BYTES_MAX} bytes"
-                ))),
-                Ok(_) => Ok(line),
-                Err(error) => Err(error),
-            };
-            let last = item.is_err();
-            if sender.send(item).is_err() || last {
-                return;
+            Some(_) => {
+                let (about, refused) = ((what, &*self.topic), (answered.error_code, message));
+                let checked = self.client.check_messages(about, refused, Operation::Write);
+                Ok(checked.map(|()| None))
             }
         }
-    });
-    receiver
-}
-
-fn from_json(line: &[u8]) -> Result<Outgoing, String> {
-    let json: JsonRecord = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    let bytes = |text: Option<String>, hex: Option<String>| match (text, hex) {
-        (None, Some(hex)) => unhex(hex.as_bytes()).map(Some),
-        (text, _) => Ok(text.map(String::into_bytes)),
-    };
-    let mut headers = Vec::with_capacity(json.headers.len());
-    for header in json.headers {
-        let value = bytes(header.value, header.value_hex)?;
-        headers.push((header.name.into_bytes(), value));
     }
-    Ok(Outgoing {
-        key: bytes(json.key, json.key_hex)?,
-        value: bytes(json.value, json.value_hex)?,
-        headers,
-        partition: json.partition,
-        timestamp: json.timestamp,
-    })
-}
-
-fn unhex(digits: &[u8]) -> Result<Vec<u8>, String> {
-    let bytes = HEXLOWER_PERMISSIVE.decode(digits);
-    bytes.map_err(|_| "not pairs of hexadecimal digits".to_owned())
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes
         .windows(wanted.len())
         .position(|window| window == wanted)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn digits_are_bytes_in_pairs_and_nothing_else_is() {
-        assert_eq!(unhex(b"00fFA0"), Ok(vec![0, 0xff, 0xa0]));
-        for wrong in ["0", "0g", "+f", "0x00", "00 01"] {
-            let error = unhex(wrong.as_bytes()).unwrap_err();
-            assert_eq!(error, "not pairs of hexadecimal digits", "{wrong}");
-        }
-    }
 }

@@ -8,8 +8,10 @@ use metaq_protocol::protocol::StrBytes;
 use serde::Serialize;
 
 use super::Failure;
-use super::client::{Address, Client, check};
+use super::client::{Address, Client};
 use super::output::{plain, print, say};
+use super::refused::check_right;
+use crate::security::Operation;
 
 /// Whose quotas they are has a name.
 const EXACT: i8 = 0;
@@ -203,7 +205,12 @@ fn list(
         .with_components(of.iter().map(component).collect())
         .with_strict(strict);
     let answer = client.ask(1, &request)?;
-    check("quotas", answer.error_code, answer.error_message.as_deref())?;
+    let refused = (answer.error_code, answer.error_message.as_deref());
+    check_right(
+        "quotas",
+        refused,
+        (Operation::DescribeConfigs, "the cluster"),
+    )?;
     let listed = |entry: describe_client_quotas_response::EntryData| {
         let entity = entry.entity.into_iter().map(|part| {
             let name = part.entity_name.map(|name| name.to_string());
@@ -245,7 +252,8 @@ fn alter(
     let request = AlterClientQuotasRequest::default().with_entries(vec![entry]);
     let answer = client.ask(1, &request)?;
     for entry in answer.entries {
-        check("quotas", entry.error_code, entry.error_message.as_deref())?;
+        let refused = (entry.error_code, entry.error_message.as_deref());
+        check_right("quotas", refused, (Operation::AlterConfigs, "the cluster"))?;
     }
     Ok(())
 }

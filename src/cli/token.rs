@@ -15,8 +15,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Failure;
-use super::client::{Address, Client, check};
+use super::client::{Address, Client};
 use super::output::{print, say};
+use super::refused::check;
 
 /// Of CreateDelegationToken and DescribeDelegationToken.
 const VERSION: i16 = 3;

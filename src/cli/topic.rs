@@ -24,10 +24,12 @@ use metaq_protocol::protocol::StrBytes;
 use serde::Serialize;
 
 use super::Failure;
-use super::client::{Address, Client, MOVE_PAUSE, MOVE_WAIT, check, topic_name};
+use super::client::{Address, Client, MOVE_PAUSE, MOVE_WAIT, topic_name};
 use super::output::{or_dash, print};
 use super::reassign::Reassign;
+use super::refused::{check, check_right};
 use crate::api::IDENTITY_TAG;
+use crate::security::Operation;
 
 const TOPIC_RESOURCE: i8 = 2;
 const SOURCE_TOPIC: i8 = 1;
@@ -181,7 +183,8 @@ impl Topic {
                     .responses
                     .first()
                     .ok_or("the broker did not answer for the topic")?;
-                check(&name, result.error_code, result.error_message.as_deref())?;
+                let refused = (result.error_code, result.error_message.as_deref());
+                check_topic(&name, refused, Operation::Delete)?;
                 println!("{name} deleted");
                 Ok(())
             }
@@ -229,7 +232,8 @@ fn create(
         .topics
         .first()
         .ok_or("the broker did not answer for the topic")?;
-    check(name, result.error_code, result.error_message.as_deref())?;
+    let refused = (result.error_code, result.error_message.as_deref());
+    check_topic(name, refused, Operation::Create)?;
     let done = if dry_run {
         "would be created"
     } else {
@@ -270,6 +274,15 @@ fn list(client: &mut Client, json: bool) -> Result<(), Failure> {
     )
 }
 
+/// Fails where a broker refused an operation on a topic.
+fn check_topic(
+    name: &str,
+    refused: (i16, Option<&str>),
+    operation: Operation,
+) -> Result<(), Failure> {
+    check_right(name, refused, (operation, &format!("topic {name}")))
+}
+
 /// A topic with its partitions in order.
 pub(super) fn metadata(client: &mut Client, name: &str) -> Result<MetadataResponseTopic, Failure> {
     let mut topic = client
@@ -278,7 +291,7 @@ pub(super) fn metadata(client: &mut Client, name: &str) -> Result<MetadataRespon
         .into_iter()
         .next()
         .ok_or("the broker did not answer for the topic")?;
-    check(name, topic.error_code, None)?;
+    check_topic(name, (topic.error_code, None), Operation::Describe)?;
     topic
         .partitions
         .sort_by_key(|partition| partition.partition_index);
@@ -498,7 +511,8 @@ fn alter(
         .responses
         .first()
         .ok_or("the broker did not answer for the topic")?;
-    check(name, result.error_code, result.error_message.as_deref())?;
+    let refused = (result.error_code, result.error_message.as_deref());
+    check_topic(name, refused, Operation::AlterConfigs)?;
     println!("{name} configured");
     Ok(())
 }
@@ -516,7 +530,8 @@ fn extend(client: &mut Client, name: &str, count: i32) -> Result<(), Failure> {
         .results
         .first()
         .ok_or("the broker did not answer for the topic")?;
-    check(name, result.error_code, result.error_message.as_deref())?;
+    let refused = (result.error_code, result.error_message.as_deref());
+    check_topic(name, refused, Operation::Alter)?;
     println!("{name} has {count} partitions");
     Ok(())
 }

@@ -14,10 +14,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Failure;
-use super::client::{Address, Client, check};
+use super::client::{Address, Client};
 use super::output::{print, say};
+use super::refused::check_right;
 use crate::security::{
-    ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERATIONS_MIN, ScramMechanism, salted_password,
+    ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERATIONS_MIN, Operation, ScramMechanism, salted_password,
 };
 
 /// Holds a password that is not to stand on the command line.
@@ -171,11 +172,8 @@ fn name(user: &str) -> StrBytes {
 
 fn alter(client: &mut Client, request: &AlterUserScramCredentialsRequest) -> Result<(), Failure> {
     for result in client.ask(0, request)?.results {
-        check(
-            &result.user,
-            result.error_code,
-            result.error_message.as_deref(),
-        )?;
+        let refused = (result.error_code, result.error_message.as_deref());
+        check_right(&result.user, refused, (Operation::Alter, "the cluster"))?;
     }
     Ok(())
 }
@@ -185,7 +183,8 @@ fn users(client: &mut Client) -> Result<Vec<Row>, Failure> {
         0,
         &DescribeUserScramCredentialsRequest::default().with_users(None),
     )?;
-    check("users", answer.error_code, answer.error_message.as_deref())?;
+    let refused = (answer.error_code, answer.error_message.as_deref());
+    check_right("users", refused, (Operation::Describe, "the cluster"))?;
     let rows = answer.results.into_iter().map(|result| {
         let codes = result.credential_infos.iter().map(|info| info.mechanism);
         let mechanisms = codes.filter_map(ScramMechanism::by_code);

@@ -36,7 +36,7 @@ fn sentence(error: ResponseError) -> Option<&'static str> {
             "written, but fewer replicas were in sync then than min.insync.replicas"
         }
         E::TopicAuthorizationFailed => {
-            "the broker does not take or give messages (acceptPublish, acceptSubscribe), or you may not"
+            "you may not do this to the topic, or the broker does it for nobody (acceptPublish, acceptSubscribe)"
         }
         E::GroupAuthorizationFailed => "you may not use this group",
         E::ClusterAuthorizationFailed => "you may not do this to the cluster",
