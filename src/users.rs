@@ -22,6 +22,8 @@ pub struct UserError(&'static str, &'static str);
 
 struct Local {
     name: String,
+    /// The key of its password.
+    password_key: &'static str,
     credentials: Vec<(ScramMechanism, Credential)>,
 }
 
@@ -39,14 +41,19 @@ pub struct LiveUsers {
 }
 
 /// The users that the configuration names, who may do everything.
-fn local_users(config: &Config) -> Result<Vec<(String, String)>, UserError> {
+fn local_users(config: &Config) -> Result<Vec<(String, &'static str, String)>, UserError> {
     let named = LOCAL_USERS.into_iter().filter_map(|(user, password)| {
         let name = config.text(user);
         let missing = UserError(user, password);
-        let pair = || Some((name.to_owned(), config.password(password)?));
-        (!name.is_empty()).then(|| pair().ok_or(missing))
+        let found = || Some((name.to_owned(), password, config.password(password)?));
+        (!name.is_empty()).then(|| found().ok_or(missing))
     });
     named.collect()
+}
+
+/// Whether the users of a configuration can be had.
+pub fn check_local_users(config: &Config) -> Result<(), UserError> {
+    local_users(config).map(drop)
 }
 
 impl LiveUsers {
@@ -57,7 +64,8 @@ impl LiveUsers {
         config: &Config,
         secret: Vec<u8>,
     ) -> Result<Self, UserError> {
-        let local = local_users(config)?.into_iter().map(|(name, password)| {
+        let found = local_users(config)?.into_iter();
+        let local = found.map(|(name, password_key, password)| {
             // With a salt like those of users who are not known: who they are is not to be found out.
             let credential = |mechanism| {
                 let credential = Credential::of_local(mechanism, &secret, &name, &password);
@@ -65,6 +73,7 @@ impl LiveUsers {
             };
             Local {
                 credentials: ScramMechanism::ALL.map(credential).to_vec(),
+                password_key,
                 name,
             }
         });
@@ -82,6 +91,14 @@ impl LiveUsers {
     pub fn knows(&self, user: &str) -> bool {
         let mut mechanisms = ScramMechanism::ALL.into_iter();
         mechanisms.any(|mechanism| self.credential(user, mechanism).is_some())
+    }
+
+    /// The key of the password of a user whom the configuration names: what the tree has of it is not looked at.
+    pub fn password_key(&self, user: &str) -> Option<&'static str> {
+        let mut local = self.local.iter();
+        local
+            .find(|local| local.name == user)
+            .map(|local| local.password_key)
     }
 
     /// Stands for what is kept of a user's password as long as this process runs: something else once it is another one,

@@ -331,3 +331,20 @@ fn a_broker_that_gives_nobody_messages_is_told_from_a_right_that_is_missing() {
         "{err}"
     );
 }
+
+#[test]
+fn a_password_of_a_user_of_the_configuration_is_not_taken_without_effect() {
+    let bench = Bench::start(&[]);
+    let address = bench.address("PLAINTEXT");
+    let (code, err) = with_password("another-secret", &["user", "add", "admin", "-b", &address]);
+    let expected = "this user is in the configuration: set admin.password and restart";
+    assert!(code == Some(1) && err.contains(expected), "{err}");
+    let words = ["user", "passwd", "admin", "-b", &address];
+    let (code, err) = with_password("another-secret", &words);
+    assert!(code == Some(1) && err.contains("admin.password"), "{err}");
+    let (_, out, _) = bench.as_all(&["user", "list"]);
+    assert!(
+        out.trim_start().starts_with("USER") && !out.contains("admin"),
+        "{out}"
+    );
+}

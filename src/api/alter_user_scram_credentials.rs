@@ -1,5 +1,6 @@
 //! AlterUserScramCredentials (key 51, v0; KIP-554): sets and removes what SCRAM keeps of users' passwords, in the order and the
-//! words of Kafka's ScramControlManager. A request names a user once, whatever the mechanism.
+//! words of Kafka's ScramControlManager. A request names a user once, whatever the mechanism. A password of a user whom the
+//! configuration names (admin.user, inter.broker.user) would have no effect, and is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -84,7 +85,7 @@ impl Asked {
             asked.delete(cx, deletion);
         }
         for upsertion in &request.upsertions {
-            asked.upsert(upsertion);
+            asked.upsert(cx, upsertion);
         }
         asked
     }
@@ -124,12 +125,20 @@ impl Asked {
         }
     }
 
-    fn upsert(&mut self, upsertion: &ScramCredentialUpsertion) {
+    fn upsert(&mut self, cx: &Context, upsertion: &ScramCredentialUpsertion) {
         let user = upsertion.name.to_string();
         if !self.is_first(&user) {
             return;
         }
-        match credential(&user, upsertion) {
+        let found = credential(&user, upsertion);
+        let found = found.and_then(|credential| match cx.users.password_key(&user) {
+            None => Ok(credential),
+            Some(key) => {
+                let why = format!("this user is in the configuration: set {key} and restart");
+                Err(refusal(ResponseError::UnacceptableCredential, &why))
+            }
+        });
+        match found {
             Ok(credential) => {
                 self.upsertions.insert(user, credential);
             }

@@ -116,7 +116,7 @@ impl One {
                 )
                 .into());
             }
-            (true, false) => return Err(format!("there is no user {user}").into()),
+            (true, false) => return Err(no_user(&user)),
             _ => {}
         }
         let password = password()?;
@@ -145,7 +145,7 @@ fn delete(user: &str, address: &Address) -> Result<(), Failure> {
     let mut client = Client::connect(address)?;
     let rows = users(&mut client)?;
     let Some(row) = rows.iter().find(|row| row.user == user) else {
-        return Err(format!("there is no user {user}").into());
+        return Err(no_user(user));
     };
     for mechanism in row
         .mechanisms
@@ -164,6 +164,13 @@ fn delete(user: &str, address: &Address) -> Result<(), Failure> {
         &format!("{user} is deleted"),
     );
     Ok(())
+}
+
+fn no_user(user: &str) -> Failure {
+    format!(
+        "there is no user {user}; of one that the configuration names (admin.user, inter.broker.user) admin.password and inter.broker.password are set there"
+    )
+    .into()
 }
 
 fn name(user: &str) -> StrBytes {
