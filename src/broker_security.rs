@@ -12,12 +12,15 @@ use crate::cluster::unknown_users_secret;
 use crate::config::Config;
 use crate::jwks::{JwksError, ProviderKeys};
 use crate::meta::{MetaError, MetaStore, paths};
-use crate::net::{AnyListener, Bound, Endpoint, listen_endpoints, provider_keys, tls_settings};
+use crate::net::{
+    AnyListener, Bound, Endpoint, listen_endpoints, open_tls, provider_keys, tls_settings,
+};
 use crate::peer::{PeerSecurity, Peers, secured};
 use crate::security::{
     BearerTokens, ClientAuth, Mechanism, PemSource, SaslIdentity, ServerTls, TlsError, TlsSettings,
     random_secret,
 };
+use crate::users::check_local_users;
 
 /// How often certificates' files are looked at.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
@@ -207,6 +210,37 @@ pub fn token_providers(
         keys.begin(&tokens).map(|()| (keys, tokens))
     });
     begun.collect()
+}
+
+/// What is wrong with what a configuration says of listeners, certificates, keys and users: what keeps a broker from starting,
+/// told without binding anything.
+pub fn mistakes(config: &Config) -> Vec<String> {
+    let (listeners, _) = match listen_endpoints(config) {
+        Ok(endpoints) => endpoints,
+        Err(error) => return vec![error.to_string()],
+    };
+    let of_certificates = listeners.iter().filter_map(|endpoint| {
+        let opened = open_tls(config, &endpoint.listener);
+        opened.err().map(|error| error.to_string())
+    });
+    let mut mistakes: Vec<String> = of_certificates.collect();
+    let others = [
+        open_dashboard_tls(config, &listeners)
+            .err()
+            .map(|error| error.to_string()),
+        token_providers(config, &listeners)
+            .err()
+            .map(|error| error.to_string()),
+        peers(config, &listeners)
+            .err()
+            .map(|error| error.to_string()),
+        check_local_users(config)
+            .err()
+            .map(|error| error.to_string()),
+    ];
+    mistakes.extend(others.into_iter().flatten());
+    mistakes.dedup();
+    mistakes
 }
 
 /// Reads certificates again when their files change, and says when they are about to be over. Connections that are there stay.

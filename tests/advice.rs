@@ -348,3 +348,74 @@ fn a_password_of_a_user_of_the_configuration_is_not_taken_without_effect() {
         "{out}"
     );
 }
+
+#[test]
+fn what_a_check_finds_is_what_would_keep_a_broker_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    write_certificates(dir.path());
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    std::fs::write(at("store.p12"), [0x30, 0x82, 0, 0]).unwrap();
+    let cases = [
+        (
+            String::new(),
+            "listener SSL: a listener with TLS needs".to_owned(),
+        ),
+        (
+            format!(
+                "tls.certificate={}\ntls.key={}\n",
+                at("broker.pem"),
+                at("no.key")
+            ),
+            format!("cannot read {}", at("no.key")),
+        ),
+        (
+            format!(
+                "tls.certificate={}\ntls.key={}\n",
+                at("broker.pem"),
+                at("other.key")
+            ),
+            format!(
+                "{}: the private key does not fit the certificate in {}",
+                at("other.key"),
+                at("broker.pem")
+            ),
+        ),
+        (
+            format!("ssl.keystore.location={}\n", at("store.p12")),
+            "openssl pkcs12 -in".to_owned(),
+        ),
+        (
+            "ssl.keystore.type=PKCS12\n".to_owned(),
+            "openssl pkcs12 -in KEYSTORE -nodes".to_owned(),
+        ),
+    ];
+    let file = at("server.ini");
+    for (lines, expected) in cases {
+        let text = format!(
+            "[system]\nlisteners=SSL://127.0.0.1:0\nsecurity.inter.broker.protocol=SSL\n{lines}"
+        );
+        std::fs::write(&file, text).unwrap();
+        let (code, out, _) = metaq(&["config", "check", &file]);
+        assert!(
+            code == Some(1) && out.contains(&expected),
+            "{expected}: {out}"
+        );
+        let data = format!("dataPath={}", at("data"));
+        let set = ["--set", &data, "--set", "dashboardHttpPort=0"];
+        let (code, _, err) = metaq(&[&["start", "-c", &file], &set[..]].concat());
+        assert!(
+            code == Some(1) && err.contains(&expected),
+            "{expected}: {err}"
+        );
+    }
+    let jwks = at("keys.json");
+    let text = format!(
+        "[system]\nlisteners=SASL_PLAINTEXT://127.0.0.1:0\nsasl.enabled.mechanisms=OAUTHBEARER\nsasl.oauthbearer.jwks.endpoint.url=file://{jwks}\nsasl.oauthbearer.expected.audience=a\nsasl.oauthbearer.expected.issuer=b\nadmin.user=admin\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let (code, out, _) = metaq(&["config", "check", &file]);
+    assert!(
+        code == Some(1) && out.contains(&jwks) && out.contains("admin.password is not"),
+        "{out}"
+    );
+}

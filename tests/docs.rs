@@ -89,7 +89,7 @@ Also understood: `node.id` (broker.id), `log.dir`, `maxTxTimeoutInSeconds` (tran
 deletes, and `archive,168,DIRECTORY` says where to. Kafka's other names for brokers are accepted without effect, so that a \
 server.properties can be taken over, and each says what the broker does instead; those of security are refused.
 
-`metaq config check FILE` tells everything that is wrong in a file. `metaq config show` tells what is in force, where it is \
+`metaq config check FILE` tells everything that is wrong in a file, and in the certificates, keys and users that it names. `metaq config show` tells what is in force, where it is \
 from, and what changes at run time. The order, the later over the earlier: the default, server.ini, `--set`, what is set at \
 run time for all brokers (`metaq config set broker default KEY=VALUE`), and for one (`metaq config set broker 0 KEY=VALUE`). \
 What is set at run time is kept in the coordination tree and outlives restarts. `metaq config reload`, SIGHUP and \

@@ -153,8 +153,12 @@ impl ClientSecurity {
 fn tls_settings(properties: &BTreeMap<String, String>) -> Result<TlsSettings, Failure> {
     let text = |key: &str| properties.get(key).filter(|text| !text.is_empty());
     for store in ["ssl.truststore.type", "ssl.keystore.type"] {
-        if text(store).is_some_and(|kind| kind != "PEM") {
-            return Err(format!("{store} has to be PEM").into());
+        if let Some(kind) = text(store).filter(|kind| *kind != "PEM") {
+            let file = text(&store.replace("type", "location")).map_or("STORE", String::as_str);
+            return Err(format!(
+                "{store}={kind}: it has to be PEM; convert it: openssl pkcs12 -in {file} -nodes -out {file}.pem (a JKS one with keytool -importkeystore -deststoretype PKCS12 before)"
+            )
+            .into());
         }
     }
     let file = |key| text(key).map(|path| PemSource::File(PathBuf::from(path)));
@@ -299,6 +303,7 @@ mod tests {
                 .contains("sasl.jaas.config")
         );
         assert!(refused("security.protocol=SSL").contains("ssl.truststore.location"));
-        assert!(refused("security.protocol=SSL\nssl.truststore.type=JKS").contains("PEM"));
+        let jks = "security.protocol=SSL\nssl.truststore.type=JKS\nssl.truststore.location=/a.p12";
+        assert!(refused(jks).contains("openssl pkcs12 -in /a.p12 -nodes"));
     }
 }

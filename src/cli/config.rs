@@ -17,9 +17,9 @@ use super::control;
 use super::output::print;
 use super::refused::{check_right, is_lacking};
 use super::{ConfigArguments, Failure};
+use crate::broker_security::mistakes;
 use crate::config::{Config, Reload, Source, broker_key, broker_keys, unknown_broker_key};
 use crate::control::Order;
-use crate::net::listen_endpoints;
 use crate::security::Operation;
 
 /// Kafka's number of the operation that puts a configuration back.
@@ -220,11 +220,7 @@ fn done(address: &Address, what: &str) -> Result<(), Failure> {
 
 fn check_file(file: &std::path::Path, set: &[String], json: bool) -> Result<(), Failure> {
     let (config, mut errors) = Config::examine(Some(file), set)?;
-    errors.extend(
-        listen_endpoints(&config)
-            .err()
-            .map(|error| error.to_string()),
-    );
+    errors.extend(mistakes(&config));
     let warn = |setting: crate::config::WithoutEffect| {
         let at = match setting.source {
             Source::File(line) => format!("{}: line {line}", file.display()),

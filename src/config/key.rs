@@ -1,6 +1,6 @@
 //! One row of the table of broker configurations.
 
-use super::value::Kind;
+use super::value::{Kind, ValueError};
 
 /// One broker configuration.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +15,17 @@ pub struct BrokerKey {
     pub default: &'static str,
     /// What it does, with unit.
     pub doc: &'static str,
+}
+
+impl BrokerKey {
+    /// Why it cannot have a value; of a store that is no PEM, how to make it one.
+    pub(super) fn wrong(&self, (written, value): (&str, &str), error: &ValueError) -> String {
+        let remedy = match self.name.ends_with("store.type") {
+            true => format!(". {}", self.doc),
+            false => String::new(),
+        };
+        format!("{written}={value}: {error}{remedy}")
+    }
 }
 
 macro_rules! key {

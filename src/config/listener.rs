@@ -64,7 +64,7 @@ pub(super) fn add(
     source: Source,
 ) -> Result<(), String> {
     let checked = key.kind.check(value);
-    checked.map_err(|error| format!("{written}={value}: {error}"))?;
+    checked.map_err(|error| key.wrong((written, value), &error))?;
     let setting = Setting {
         written: written.to_owned(),
         value: key.kind.plain(value.to_owned()),

@@ -254,7 +254,7 @@ fn add(
         if let Some(key) = broker_key(name) {
             key.kind
                 .check(canonical)
-                .map_err(|error| format!("{written}={value}: {error}"))?;
+                .map_err(|error| key.wrong((written, value), &error))?;
             *canonical = key.kind.plain(std::mem::take(canonical));
         }
         if let Some(other) = settings.get(name).filter(|other| other.value != *canonical) {

@@ -314,6 +314,13 @@ pub enum BindError {
     Tls(String, TlsError),
 }
 
+/// Reads the certificates of a listener, where it has TLS.
+pub fn open_tls(config: &Config, listener: &ListenerInfo) -> Result<Option<ServerTls>, BindError> {
+    let settings = (listener.protocol.has_tls()).then(|| tls_settings(config, &listener.name));
+    let opened = settings.map(ServerTls::open).transpose();
+    opened.map_err(|error| BindError::Tls(listener.name.clone(), error))
+}
+
 /// Binds all endpoints, and reads their certificates.
 pub async fn bind(
     config: &Config,
@@ -343,17 +350,12 @@ pub async fn bind(
         let tcp = bound.map_err(named)?;
         // It listens already; this only makes the queue longer.
         rustix::net::listen(&tcp, ACCEPT_QUEUE_MAX).map_err(io::Error::from)?;
-        let tls = listener.protocol.has_tls().then(|| {
-            let settings = tls_settings(config, &listener.name);
-            let opened = ServerTls::open(settings);
-            let opened = opened.map_err(|error| BindError::Tls(listener.name.clone(), error));
-            opened.map(Arc::new)
-        });
+        let tls = open_tls(config, listener)?;
         listeners.push(Bound {
             info: listener.clone(),
             address: tcp.local_addr()?,
             socket: AnyListener {
-                tls: tls.transpose()?,
+                tls: tls.map(Arc::new),
                 tcp,
             },
         });

@@ -20,7 +20,7 @@ pub use any_socket::{AnyListener, AnySocket};
 pub use bearer::provider_keys;
 pub use endpoint::{
     BindError, Bound, Endpoint, EndpointError, bind, inter_broker_listener, listen_endpoints,
-    tls_settings,
+    open_tls, tls_settings,
 };
 pub use server::Server;
 pub use socket::{Listener, Socket};

@@ -233,7 +233,8 @@ impl TlsSettings {
             Some((certificate, key)) => (certificate.certificates()?, key.key()?),
             None => return Err(TlsError::Missing(IDENTITY_MISSING)),
         };
-        let mut config = builder.with_single_cert(certificate, key)?;
+        let config = builder.with_single_cert(certificate, key);
+        let mut config = config.map_err(|error| self.of_identity(error))?;
         if self.client_auth != ClientAuth::None {
             // A certificate is looked at anew for each connection.
             config.send_tls13_tickets = 0;
@@ -265,7 +266,8 @@ impl TlsSettings {
         };
         match &self.identity {
             Some((certificate, key)) => {
-                Ok(builder.with_client_auth_cert(certificate.certificates()?, key.key()?)?)
+                let config = builder.with_client_auth_cert(certificate.certificates()?, key.key()?);
+                config.map_err(|error| self.of_identity(error))
             }
             None => Ok(builder.with_no_client_auth()),
         }
@@ -280,6 +282,17 @@ impl TlsSettings {
         let expiries = certificates.iter().filter_map(|one| expires_s(one));
         let first = expiries.min();
         first.ok_or_else(|| source.wrong("there is no certificate in it that can be read"))
+    }
+
+    /// An error about certificate and key, with the names of both where they do not fit.
+    fn of_identity(&self, error: rustls::Error) -> TlsError {
+        match (&error, &self.identity) {
+            (rustls::Error::InconsistentKeys(_), Some((certificate, key))) => key.wrong(format!(
+                "the private key does not fit the certificate in {}",
+                certificate.name()
+            )),
+            _ => error.into(),
+        }
     }
 
     /// What the files hold now, as a digest.
