@@ -350,6 +350,30 @@ fn a_password_of_a_user_of_the_configuration_is_not_taken_without_effect() {
 }
 
 #[test]
+fn a_dashboard_that_refuses_is_told_by_its_sentence_and_from_one_that_is_away() {
+    let bench = Bench::start(&["dashboard.read.token=true"]);
+    let dashboard = bench.process.dashboard().to_owned();
+    for command in ["status", "top"] {
+        let (code, _, err) = metaq(&[command, "-d", &dashboard]);
+        let wanted = if command == "status" { 5 } else { 1 };
+        assert!(
+            code == Some(wanted) && err.contains("log in as a user") && !err.contains('{'),
+            "{code:?} {err}"
+        );
+    }
+    let token = sasl("SASL_PLAINTEXT", "SCRAM-SHA-256", "id", "hmac");
+    let token = token.replace(';', " tokenauth=\"true\";");
+    let token = bench.properties("token", &token);
+    let (code, _, err) = metaq(&["status", "-d", &dashboard, "--command-config", &token]);
+    assert!(
+        code == Some(5) && err.contains("the dashboard takes no tokens"),
+        "{code:?} {err}"
+    );
+    let (code, _, _) = metaq(&["status", "-d", "127.0.0.1:1"]);
+    assert_eq!(code, Some(4));
+}
+
+#[test]
 fn what_a_check_finds_is_what_would_keep_a_broker_from_starting() {
     let dir = tempfile::tempdir().unwrap();
     write_certificates(dir.path());

@@ -16,6 +16,7 @@ use super::wrong_listener::{of_tls, tls_in_words};
 use crate::admin::token_of;
 use crate::broker_security::dashboard_trust;
 use crate::config::Config;
+use crate::security::SaslIdentity;
 
 /// An answer that takes longer is given up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -89,7 +90,23 @@ pub(super) struct Target {
     transport: Transport,
     /// The header that says who asks; empty for nobody.
     authorization: String,
+    /// Whether who asks is known by a token of Kafka's listeners, which is not shown here.
+    has_token: bool,
 }
+
+/// A dashboard that answered, but not with what was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+struct Refusal {
+    what: String,
+}
+
+/// Whether a dashboard was there, and refused what was asked for.
+pub(super) fn is_refusal(failure: &Failure) -> bool {
+    failure.is::<Refusal>()
+}
+
+const NO_TOKENS: &str = "the dashboard takes no tokens of Kafka's listeners: --command-config has to name a user with a password, or METAQ_TOKEN holds the dashboard's token";
 
 /// The beginning of an answer: its status, and the body to read on.
 type Answer = (u16, BufReader<Box<dyn Stream>>);
@@ -125,9 +142,12 @@ impl Target {
         let address = address.trim_end_matches('/').to_owned();
         let is_plain = matches!(transport, Transport::Plain) && !written.contains("://");
         let may_tell = !is_plain || is_this_machine(&address);
-        let authorization = match (std::env::var(TOKEN_VARIABLE), &security.identity) {
-            (Ok(token), _) => bearer(&token),
-            (Err(_), Some(identity)) if may_tell => {
+        let identity = security.identity.as_ref();
+        let own_token = std::env::var(TOKEN_VARIABLE).ok();
+        let has_token = own_token.is_none() && identity.is_some_and(SaslIdentity::is_of_token);
+        let authorization = match (own_token, identity) {
+            (Some(token), _) => bearer(&token),
+            (None, Some(identity)) if may_tell && !has_token => {
                 let pair = format!("{}:{}", identity.user, identity.password);
                 format!(
                     "Authorization: Basic {}\r\n",
@@ -140,6 +160,7 @@ impl Target {
             address,
             transport,
             authorization,
+            has_token,
         })
     }
 
@@ -172,6 +193,7 @@ impl Target {
             && let Some(token) = token_of(config)
         {
             target.authorization = bearer(&token);
+            target.has_token = false;
         }
         Ok(target)
     }
@@ -183,7 +205,7 @@ impl Target {
 
     /// The text at a path.
     pub(super) fn text(&self, path: &str) -> Result<String, Failure> {
-        self.read(path, self.open(path)?)
+        self.read(path, self.request("GET", path)?)
     }
 
     /// The JSON at a path.
@@ -197,14 +219,32 @@ impl Target {
         Read::take(&mut body, ANSWER_BYTES_MAX).read_to_string(&mut text)?;
         match status {
             200 => Ok(text),
-            _ => Err(format!("{}{path}: status {status}: {}", self.address, text.trim()).into()),
+            _ => Err(self.refusal(path, status, text.trim()).into()),
         }
     }
 
-    /// Asks for a path; the status, and the body to read on. The answer is not chunked, because it is asked for as
-    /// HTTP/1.0.
-    pub(super) fn open(&self, path: &str) -> Result<Answer, Failure> {
-        self.request("GET", path)
+    /// What an answer that is none says, in its own words where it has some.
+    fn refusal(&self, path: &str, status: u16, text: &str) -> Refusal {
+        let address = &self.address;
+        let view = serde_json::from_str::<serde_json::Value>(text).ok();
+        let message = view.as_ref().and_then(|view| view["message"].as_str());
+        let what = match message {
+            _ if status == 401 && self.has_token => format!("{address}: {NO_TOKENS}"),
+            Some(message) => format!("{address}: {message}"),
+            None => format!("{address}{path}: status {status}: {text}"),
+        };
+        Refusal { what }
+    }
+
+    /// What is at a path, to read on while it comes.
+    pub(super) fn follow(&self, path: &str) -> Result<impl BufRead + Send + use<>, Failure> {
+        match self.request("GET", path)? {
+            (200, body) => Ok(body),
+            refused => match self.read(path, refused) {
+                Err(refusal) => Err(refusal),
+                Ok(_) => Err(format!("{}{path}: no answer", self.address).into()),
+            },
+        }
     }
 
     fn connect(&self) -> Result<Box<dyn Stream>, Failure> {
@@ -234,6 +274,7 @@ impl Target {
         }
     }
 
+    /// Asks for a path. The answer is not chunked, because it is asked for as HTTP/1.0.
     fn request(&self, method: &str, path: &str) -> Result<Answer, Failure> {
         let (address, authorization) = (&self.address, &self.authorization);
         let mut stream = self.connect()?;
@@ -286,15 +327,35 @@ pub(super) fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::security::{Mechanism, SaslIdentity};
+    use crate::security::Mechanism;
 
-    fn with_password() -> ClientSecurity {
+    fn with(mechanism: Mechanism, is_token: bool) -> ClientSecurity {
         ClientSecurity::of_identity(SaslIdentity {
-            mechanism: Mechanism::Plain,
-            is_token: false,
+            mechanism,
+            is_token,
             user: "a".to_owned(),
             password: "b".to_owned(),
         })
+    }
+
+    fn with_password() -> ClientSecurity {
+        with(Mechanism::Plain, false)
+    }
+
+    #[test]
+    fn tokens_of_listeners_are_not_shown_to_a_dashboard_which_does_not_take_them() {
+        let body = r#"{"error":"not_known","message":"log in"}"#;
+        for (mechanism, is_token) in [(Mechanism::Plain, true), (Mechanism::OAuthBearer, false)] {
+            let target = Target::new("127.0.0.1:1", &with(mechanism, is_token)).unwrap();
+            assert_eq!(target.authorization, "");
+            let refusal = target.refusal("/api/broker", 401, body);
+            assert!(refusal.what.contains("takes no tokens"), "{refusal}");
+        }
+        let target = Target::new("127.0.0.1:1", &with_password()).unwrap();
+        let refusal = target.refusal("/api/broker", 401, body);
+        assert_eq!(refusal.what, "127.0.0.1:1: log in");
+        let refusal = target.refusal("/x", 500, "<html>");
+        assert_eq!(refusal.what, "127.0.0.1:1/x: status 500: <html>");
     }
 
     #[test]

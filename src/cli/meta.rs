@@ -277,10 +277,7 @@ impl Looked {
     }
 
     fn watch_broker(&self, target: &Target) -> Result<(), Failure> {
-        let (status, body) = target.open(&self.asked("watch"))?;
-        if status != 200 {
-            return Err(format!("{}: status {status}", target.address()).into());
-        }
+        let body = target.follow(&self.asked("watch"))?;
         for line in body.lines() {
             if let Some(path) = line?.strip_prefix("data:") {
                 self.tell(path.trim());

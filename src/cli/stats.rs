@@ -1,7 +1,5 @@
 //! `metaq stats` and `metaq query`, MetaQ's words for looking at figures and offsets.
 
-use std::io::Read;
-
 use clap::Args;
 use serde::Serialize;
 
@@ -11,9 +9,6 @@ use super::group_offsets::committed;
 use super::http;
 use super::output::{or_dash, print};
 use super::topic::{identity_of, metadata, offsets};
-
-/// The most that is read of a page of figures, bytes.
-const PAGE_BYTES_MAX: u64 = 256 << 20;
 
 /// Show the broker's figures, those of one item, or those of one topic.
 #[derive(Debug, Args)]
@@ -34,12 +29,7 @@ struct Figure {
 
 impl Stats {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let (status, page) = self.dashboard.target()?.open("/metrics")?;
-        let mut text = String::new();
-        page.take(PAGE_BYTES_MAX).read_to_string(&mut text)?;
-        if status != 200 {
-            return Err(format!("the dashboard answers with status {status}").into());
-        }
+        let text = self.dashboard.target()?.text("/metrics")?;
         let figures = figures(&text, self.item.as_deref());
         if figures.is_empty() {
             let item = self.item.unwrap_or_default();

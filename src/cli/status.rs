@@ -3,17 +3,20 @@
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::http::Dashboard;
+use super::http::{Dashboard, is_refusal};
 use super::output::{bytes, count, counted, duration, plain};
 use super::{ExitWith, Failure};
 
 /// LSB: the status is not known.
 const NOT_KNOWN: u8 = 4;
+/// The broker is there, and does not tell who asks.
+const NOT_TOLD: u8 = 5;
 
 /// See the module's documentation.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes: 0 all is well; 1 something is wrong; 4 not known, because the broker does not answer.
+    after_help = "Exit codes: 0 all is well; 1 something is wrong; 4 not known, because the broker does not answer; 5 it
+answers, but does not tell who asks: a user, a password or a right is missing or wrong, or too many logins failed.
 
 Examples:
   metaq status
@@ -87,10 +90,14 @@ struct Problem {
 
 impl Status {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let broker: Broker = self
-            .dashboard
-            .get("/api/broker")
-            .map_err(|error| ExitWith::failure(NOT_KNOWN, &error.to_string()))?;
+        let broker: Broker = self.dashboard.get("/api/broker").map_err(|error| {
+            let code = if is_refusal(&error) {
+                NOT_TOLD
+            } else {
+                NOT_KNOWN
+            };
+            ExitWith::failure(code, &error.to_string())
+        })?;
         match self.dashboard.json {
             true => println!("{}", serde_json::to_string_pretty(&broker)?),
             false => show(&broker),

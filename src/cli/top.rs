@@ -189,11 +189,7 @@ const ENDED: &str = "the broker tells nothing any more";
 
 /// Follows `/api/live` on a thread of its own.
 fn follow(target: &Target) -> Result<Receiver<Result<Live, Failure>>, Failure> {
-    let (status, stream) = target.open("/api/live")?;
-    if status != 200 {
-        let address = target.address();
-        return Err(format!("the dashboard at {address} answers with status {status}").into());
-    }
+    let stream = target.follow("/api/live")?;
     let (sender, receiver) = mpsc::sync_channel(1);
     std::thread::spawn(move || {
         for line in stream.lines() {
