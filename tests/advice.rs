@@ -374,6 +374,44 @@ fn a_dashboard_that_refuses_is_told_by_its_sentence_and_from_one_that_is_away() 
 }
 
 #[test]
+fn a_support_bundle_is_asked_for_by_tls_and_fails_where_the_broker_tells_nothing() {
+    let bench = Bench::start(&["dashboard.tls=true"]);
+    let ready = &bench.process.ready;
+    let dashboard = ready.split("dashboard https://").nth(1).unwrap();
+    let port = dashboard
+        .split(',')
+        .next()
+        .unwrap()
+        .rsplit(':')
+        .next()
+        .unwrap();
+    let port = format!("dashboardHttpPort={}", port.trim());
+    let both =
+        sasl("SASL_SSL", "PLAIN", "admin", "admin-secret") + &bench.trusting("SASL_SSL", "ca.pem");
+    let properties = bench.properties("admin", &both);
+    let bundle = |name: &str, more: &[&str]| {
+        let file = bench.file(name);
+        let file = file.to_str().unwrap();
+        metaq(&[&["support-bundle", "--set", &port, "-o", file], more].concat())
+    };
+    let (code, out, err) = bundle("a.tar.gz", &["--command-config", &properties]);
+    assert!(
+        code == Some(0) && !out.contains("broker/broker.json: missing"),
+        "{out}{err}"
+    );
+    let (code, out, err) = bundle("b.tar.gz", &[]);
+    assert!(
+        code == Some(1) && out.contains("Written to") && err.contains("the broker told nothing"),
+        "{out}{err}"
+    );
+    let (code, _, err) = bundle("b.tar.gz", &[]);
+    assert!(
+        code == Some(1) && err.contains("--output names another file"),
+        "{err}"
+    );
+}
+
+#[test]
 fn what_a_check_finds_is_what_would_keep_a_broker_from_starting() {
     let dir = tempfile::tempdir().unwrap();
     write_certificates(dir.path());

@@ -56,7 +56,7 @@ impl Dashboard {
     pub(super) fn target_or_of(&self, config: &Config) -> Result<Target, Failure> {
         match &self.dashboard {
             Some(_) => self.target(),
-            None => Target::of(config),
+            None => Target::of(config, self.command_config.clone()),
         }
     }
 
@@ -164,8 +164,8 @@ impl Target {
         })
     }
 
-    /// Where the one of a broker with this configuration is, on this machine.
-    pub(super) fn written(config: &Config) -> String {
+    /// Host and port of the one of a broker with this configuration, on this machine.
+    fn place(config: &Config) -> String {
         let host = match config.text("dashboard.http.host") {
             "" => match config.text("host.name") {
                 "" => "127.0.0.1",
@@ -173,18 +173,28 @@ impl Target {
             },
             host => host,
         };
-        let scheme = if config.flag("dashboard.tls") {
-            "https"
-        } else {
-            "http"
-        };
-        format!("{scheme}://{host}:{}", config.number("dashboard.http.port"))
+        format!("{host}:{}", config.number("dashboard.http.port"))
     }
 
-    /// The one of a broker with this configuration, on this machine: with its token, and its authorities.
-    pub(super) fn of(config: &Config) -> Result<Self, Failure> {
-        let written = Self::written(config);
-        let mut security = ClientSecurity::load(command_config(None).as_deref())?;
+    /// Where that is, with its scheme.
+    pub(super) fn written(config: &Config) -> String {
+        let scheme = match config.flag("dashboard.tls") {
+            true => "https",
+            false => "http",
+        };
+        format!("{scheme}://{}", Self::place(config))
+    }
+
+    /// The one of a broker with this configuration, on this machine: with its token, and its authorities beside those of the
+    /// file of client properties, where that is given.
+    pub(super) fn of(config: &Config, given: Option<PathBuf>) -> Result<Self, Failure> {
+        let mut security = ClientSecurity::load(command_config(given).as_deref())?;
+        // No file says whether it has TLS.
+        let is_open = !config.flag("dashboard.tls") && config.file().is_none();
+        let written = match is_open && security.has_tls() {
+            true => Self::place(config),
+            false => Self::written(config),
+        };
         if let Some(trust) = dashboard_trust(config) {
             security.trust(trust)?;
         }

@@ -168,7 +168,7 @@ impl Source {
             return Err(error.into());
         }
         // A broker holds the file.
-        let target = Target::of(config)?;
+        let target = Target::of(config, None)?;
         match target.get::<serde_json::Value>("/api/cluster") {
             Ok(_) => {
                 let address = target.address();

@@ -1,7 +1,7 @@
 //! `metaq support-bundle`: one archive with what somebody needs who is to help. No messages, no keys, no secrets.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -54,7 +54,8 @@ const SYSTEM: &[&str] = &[
 /// See the module's documentation.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "What cannot be had, because the broker does not run for instance, is named in the archive's MANIFEST.
+    after_help = "What cannot be had, because the broker does not run for instance, is named in the archive's MANIFEST; the exit
+code is 1 where the broker tells nothing at all.
 Names of topics, groups and clients and addresses are in it: look into it before you send it.
 
 Examples:
@@ -78,12 +79,19 @@ struct Bundle {
 
 impl SupportBundle {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let named = |error: std::io::Error| format!("{}: {error}", self.output.display());
+        let named = |error: std::io::Error| {
+            let file = self.output.display();
+            match error.kind() {
+                ErrorKind::AlreadyExists => format!("{file} exists: --output names another file"),
+                _ => format!("{file}: {error}"),
+            }
+        };
         let file = File::create_new(&self.output).map_err(named)?;
         let mut bundle = Bundle {
             archive: tar::Builder::new(GzEncoder::new(file, Compression::default())),
             manifest: format!("metaq {}\n", env!("CARGO_PKG_VERSION")),
         };
+        let told = self.ask_broker(&mut bundle)?;
         self.fill(&mut bundle)?;
         let manifest = std::mem::take(&mut bundle.manifest);
         bundle.put("MANIFEST", manifest.as_bytes())?;
@@ -92,19 +100,30 @@ impl SupportBundle {
             true => println!("{}", serde_json::json!({ "file": self.output })),
             false => print!("{manifest}\nWritten to {}.\n", self.output.display()),
         }
-        Ok(())
+        told.map_err(|why| format!("the broker told nothing: {why}").into())
     }
 
-    fn fill(&self, bundle: &mut Bundle) -> Result<(), Failure> {
+    /// Adds what the broker tells; the last reason why it does not, where it tells nothing at all.
+    fn ask_broker(&self, bundle: &mut Bundle) -> Result<Result<(), String>, Failure> {
         let config = self.config.load_leniently();
+        let mut told = Err("it was asked nothing".to_owned());
         for (name, path) in PAGES {
             let target = match &config {
                 Ok(config) => self.dashboard.target_or_of(config),
                 Err(_) => self.dashboard.target(),
             };
             let text = target.and_then(|target| target.text(path));
+            told = match (&text, told) {
+                (Err(why), Err(_)) => Err(why.to_string()),
+                _ => Ok(()),
+            };
             bundle.add(&format!("broker/{name}"), text)?;
         }
+        Ok(told)
+    }
+
+    fn fill(&self, bundle: &mut Bundle) -> Result<(), Failure> {
+        let config = self.config.load_leniently();
         for path in SYSTEM {
             let name = format!("system{}", path.replacen("/proc", "", 1));
             bundle.add(&name, std::fs::read_to_string(path).map_err(Failure::from))?;
