@@ -547,7 +547,22 @@ fn an_operator_sees_a_transaction_of_two_phases_and_decides_about_it() {
     txn(&broker, &["forget", "pay/1"]).unwrap();
     assert_eq!(txn(&broker, &["list", "--open"]).unwrap().trim(), "[]");
     let twice = txn(&broker, &["commit", "pay/1"]).unwrap_err();
-    assert!(twice.contains("another state"), "{twice}");
+    assert!(twice.contains("no open transaction"), "{twice}");
+    let again = txn(&broker, &["forget", "pay/1"]).unwrap_err();
+    assert!(
+        again.contains("no recorded decision about pay/1"),
+        "{again}"
+    );
+    let one = init_request("one");
+    let producer = init_with(&mut client, 6, "one", &one).unwrap();
+    assert_eq!(producer.add_as_broker(&mut client, false, "t", 0), 0);
+    let commit = txn(&broker, &["commit", "one"]).unwrap_err();
+    assert!(
+        commit.contains("has one phase: it can only be aborted"),
+        "{commit}"
+    );
+    assert!(!commit.contains('{'), "{commit}");
+    txn(&broker, &["abort", "one"]).unwrap();
     let unknown = txn(&broker, &["abort", "nobody"]).unwrap_err();
     assert!(unknown.contains("no such transactional id"), "{unknown}");
     broker.stop();

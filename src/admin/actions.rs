@@ -29,6 +29,7 @@ use crate::config::broker_key;
 use crate::coordinator::Slot;
 use crate::log::Outcome;
 use crate::observe::{EventKind, Happened};
+use crate::transaction::{State, TransactionError};
 
 /// How long the cluster may take to make a change.
 const TIMEOUT_MS: i32 = 30_000;
@@ -371,7 +372,9 @@ pub(super) async fn end_transaction(
     outcome: Outcome,
 ) -> Result<Done, ApiError> {
     transactions::check_here(cx, id)?;
-    cx.transactions.decide(id, outcome).await?;
+    if let Err(error) = cx.transactions.decide(id, outcome).await {
+        return Err(not_ended(cx, id, error).await);
+    }
     let what = match outcome {
         Outcome::Commit => "committed the transaction",
         Outcome::Abort => "aborted the transaction",
@@ -381,6 +384,24 @@ pub(super) async fn end_transaction(
     Ok(Done { message })
 }
 
+/// Why a transaction cannot be ended so.
+async fn not_ended(cx: &Context, id: &str, error: TransactionError) -> ApiError {
+    if error != TransactionError::InvalidTxnState {
+        return error.into();
+    }
+    let message = match cx.transactions.describe(id).await {
+        Ok(found) if found.state == State::Ongoing && !found.is_two_phase() => {
+            format!("The transaction of {id} has one phase: it can only be aborted.")
+        }
+        Ok(found) => format!(
+            "{id} has no open transaction: its state is {}.",
+            found.state.name()
+        ),
+        Err(error) => return error.into(),
+    };
+    ApiError::new(StatusCode::CONFLICT, "conflict", message)
+}
+
 /// Forgets what an operator decided of a transaction of two phases.
 pub(super) async fn forget_decision(
     cx: &Arc<Context>,
@@ -388,7 +409,15 @@ pub(super) async fn forget_decision(
     id: &str,
 ) -> Result<Done, ApiError> {
     transactions::check_here(cx, id)?;
-    cx.transactions.forget_decision(id).await?;
+    if let Err(error) = cx.transactions.forget_decision(id).await {
+        let is_there = cx.transactions.describe(id).await.is_ok();
+        return Err(match error {
+            TransactionError::TransactionalIdNotFound if is_there => {
+                ApiError::not_found(format!("recorded decision about {id}"))
+            }
+            error => error.into(),
+        });
+    }
     tell(cx, actor, id, "forgot the decision");
     let message = format!("Forgot the decision about {id}.");
     Ok(Done { message })
