@@ -350,6 +350,31 @@ fn a_password_of_a_user_of_the_configuration_is_not_taken_without_effect() {
 }
 
 #[test]
+fn a_quota_of_somebody_else_and_one_that_is_not_there_are_said() {
+    let bench = Bench::start(&[]);
+    let (code, _, err) =
+        bench.as_all(&["quota", "set", "--user", "a", "connection_creation_rate=5"]);
+    assert!(
+        code == Some(1) && err.contains("a quota of addresses: --ip or --default-ip"),
+        "{err}"
+    );
+    let (code, _, err) = bench.as_all(&["quota", "set", "--default-ip", "producer_byte_rate=5"]);
+    assert!(
+        code == Some(1) && err.contains("a quota of users and client ids"),
+        "{err}"
+    );
+    let remove = ["quota", "remove", "--user", "a", "producer_byte_rate"];
+    assert_eq!(bench.as_all(&remove).1, "nothing was set\n");
+    let set = ["quota", "set", "--user", "a", "producer_byte_rate=5"];
+    assert_eq!(bench.as_all(&set).1, "set\n");
+    assert_eq!(bench.as_all(&remove).1, "removed\n");
+    assert_eq!(
+        bench.as_all(&["quota", "remove", "--user", "a"]).1,
+        "nothing was set\n"
+    );
+}
+
+#[test]
 fn a_dashboard_that_refuses_is_told_by_its_sentence_and_from_one_that_is_away() {
     let bench = Bench::start(&["dashboard.read.token=true"]);
     let dashboard = bench.process.dashboard().to_owned();

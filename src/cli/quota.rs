@@ -112,6 +112,29 @@ impl Of {
     }
 }
 
+/// The quotas of addresses.
+const OF_ADDRESSES: &str = "connection_creation_rate";
+/// The quotas of users and client ids.
+const OF_CLIENTS: [&str; 4] = [
+    "producer_byte_rate",
+    "consumer_byte_rate",
+    "request_percentage",
+    "controller_mutation_rate",
+];
+
+/// Whether somebody can have a quota; one that nobody has is for the broker to refuse.
+fn check_fits(of: &[(&str, Option<&str>)], key: &str) -> Result<(), Failure> {
+    let is_address = of.iter().any(|(kind, _)| *kind == "ip");
+    let wanted = match () {
+        () if key == OF_ADDRESSES && !is_address => "addresses: --ip or --default-ip",
+        () if OF_CLIENTS.contains(&key) && is_address => {
+            "users and client ids: --user, --client-id, --default-user, --default-client-id"
+        }
+        () => return Ok(()),
+    };
+    Err(format!("{key} is a quota of {wanted}").into())
+}
+
 /// The quotas of an entity.
 #[derive(Debug, Serialize)]
 struct Listed {
@@ -157,33 +180,52 @@ impl QuotaCommand {
                     Ok((key.trim().to_owned(), Some(value)))
                 };
                 let changes: Result<Vec<_>, String> = settings.iter().map(setting).collect();
-                alter(&mut Client::connect(&address)?, &of.named()?, changes?)?;
+                let (named, changes) = (of.named()?, changes?);
+                for (key, _) in &changes {
+                    check_fits(&named, key)?;
+                }
+                alter(&mut Client::connect(&address)?, &named, changes)?;
                 say(address.json, &serde_json::json!({ "set": settings }), "set");
                 Ok(())
             }
             Action::Remove { of, keys, address } => {
-                let mut client = Client::connect(&address)?;
                 let named = of.named()?;
-                let keys = match keys.is_empty() {
-                    false => keys,
-                    true => {
-                        let own = list(&mut client, &named, true)?;
-                        own.into_iter()
-                            .flat_map(|one| one.quotas.into_keys())
-                            .collect()
-                    }
-                };
-                let changes = keys.iter().map(|key| (key.clone(), None)).collect();
-                alter(&mut client, &named, changes)?;
-                say(
-                    address.json,
-                    &serde_json::json!({ "removed": keys }),
-                    "removed",
-                );
-                Ok(())
+                for key in &keys {
+                    check_fits(&named, key)?;
+                }
+                remove(&mut Client::connect(&address)?, &named, keys, address.json)
             }
         }
     }
+}
+
+/// Removes quotas of somebody, all where none is named.
+fn remove(
+    client: &mut Client,
+    of: &[(&str, Option<&str>)],
+    mut keys: Vec<String>,
+    json: bool,
+) -> Result<(), Failure> {
+    let own = list(client, of, true)?;
+    let set: Vec<String> = own
+        .into_iter()
+        .flat_map(|one| one.quotas.into_keys())
+        .collect();
+    if keys.is_empty() {
+        keys.clone_from(&set);
+    }
+    if !keys.is_empty() {
+        let changes = keys.iter().map(|key| (key.clone(), None)).collect();
+        alter(client, of, changes)?;
+    }
+    let (removed, others): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| set.contains(key));
+    let sentence = match (removed.is_empty(), others.is_empty()) {
+        (false, true) => "removed".to_owned(),
+        (false, false) => format!("removed; not set was {}", others.join(", ")),
+        (true, _) => "nothing was set".to_owned(),
+    };
+    say(json, &serde_json::json!({ "removed": removed }), &sentence);
+    Ok(())
 }
 
 fn text(text: &str) -> StrBytes {
