@@ -375,6 +375,49 @@ fn a_quota_of_somebody_else_and_one_that_is_not_there_are_said() {
 }
 
 #[test]
+fn the_audit_log_says_in_words_what_was_asked() {
+    let bench = Bench::start(&[]);
+    bench.add_alice();
+    let words = [
+        "acl",
+        "add",
+        "--allow-principal",
+        "User:alice",
+        "--operation",
+        "Read",
+        "--topic",
+        "ord",
+        "--resource-pattern-type",
+        "prefixed",
+    ];
+    let (code, _, err) = bench.as_all(&words);
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(bench.as_all(&["topic", "create", "orders"]).0, Some(0));
+    let alter = ["config", "set", "topic", "orders", "retention.ms=1000"];
+    assert_eq!(bench.as_all(&alter).0, Some(0));
+    let unset = ["config", "unset", "topic", "orders", "retention.ms"];
+    assert_eq!(bench.as_all(&unset).0, Some(0));
+    bench.as_all(&[
+        "config",
+        "set",
+        "broker",
+        "default",
+        "ssl.keystore.key=planted-key",
+    ]);
+    for told in [
+        "Allow User:alice from *: Read on Topic ord*",
+        "topic orders: retention.ms=1000",
+        "topic orders: delete retention.ms",
+        "broker default: ssl.keystore.key\"",
+        "set alice SCRAM-SHA-256",
+        "set alice SCRAM-SHA-512",
+    ] {
+        wait_for(told, || bench.audited(told).len() == 1);
+    }
+    assert!(bench.audited("planted-key").is_empty());
+}
+
+#[test]
 fn a_dashboard_that_refuses_is_told_by_its_sentence_and_from_one_that_is_away() {
     let bench = Bench::start(&["dashboard.read.token=true"]);
     let dashboard = bench.process.dashboard().to_owned();

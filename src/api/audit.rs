@@ -8,7 +8,9 @@ use metaq_protocol::messages::*;
 use metaq_protocol::protocol::Request;
 
 use crate::audit::{AuditLog, Audited};
+use crate::config::broker_key;
 use crate::observe;
+use crate::security::{Operation, PatternKind, Permission, ResourceKind, ScramMechanism};
 use crate::session::Session;
 use crate::tokens::LiveTokens;
 
@@ -109,7 +111,7 @@ fn subjects(frame: &RequestFrame, tokens: &LiveTokens) -> Option<Vec<String>> {
 
 type Read = fn(&RequestFrame, &LiveTokens) -> Option<Vec<String>>;
 
-/// The requests that change something and what they name; never values, which may be secrets.
+/// The requests that change something and what they name; of values those of configurations that are no secrets.
 const TABLE: &[(ApiKey, Read)] = &[
     (ApiKey::CreateTopics, |frame, _| {
         named::<CreateTopicsRequest, _>(frame, |asked| {
@@ -141,16 +143,27 @@ const TABLE: &[(ApiKey, Read)] = &[
     (ApiKey::AlterConfigs, |frame, _| {
         named::<AlterConfigsRequest, _>(frame, |asked| {
             each(&asked.resources, |one| {
-                let names = each(&one.configs, |config| config.name.to_string());
-                configured(one.resource_type, &one.resource_name, &names)
+                let sets = each(&one.configs, |config| {
+                    let value = config.value.as_deref().unwrap_or_default();
+                    set(one.resource_type, &config.name, "=", value)
+                });
+                configured(one.resource_type, &one.resource_name, &sets)
             })
         })
     }),
     (ApiKey::IncrementalAlterConfigs, |frame, _| {
         named::<IncrementalAlterConfigsRequest, _>(frame, |asked| {
             each(&asked.resources, |one| {
-                let names = each(&one.configs, |config| config.name.to_string());
-                configured(one.resource_type, &one.resource_name, &names)
+                let changes = each(&one.configs, |config| {
+                    let value = config.value.as_deref().unwrap_or_default();
+                    match config.config_operation {
+                        DELETE => format!("delete {}", &*config.name),
+                        APPEND => set(one.resource_type, &config.name, "+=", value),
+                        SUBTRACT => set(one.resource_type, &config.name, "-=", value),
+                        _ => set(one.resource_type, &config.name, "=", value),
+                    }
+                });
+                configured(one.resource_type, &one.resource_name, &changes)
             })
         })
     }),
@@ -187,14 +200,16 @@ const TABLE: &[(ApiKey, Read)] = &[
     (ApiKey::CreateAcls, |frame, _| {
         named::<CreateAclsRequest, _>(frame, |asked| {
             each(&asked.creations, |one| {
-                format!(
-                    "{} {} to {} of kind {}: operation {}, permission {}",
-                    one.principal,
-                    one.host,
-                    one.resource_name,
+                let what = on(
                     one.resource_type,
-                    one.operation,
-                    one.permission_type
+                    &one.resource_name,
+                    one.resource_pattern_type,
+                );
+                let may = word(Permission::from_code(one.permission_type), Permission::word);
+                let done = word(Operation::from_code(one.operation), Operation::word);
+                format!(
+                    "{may} {} from {}: {done} on {what}",
+                    one.principal, one.host
                 )
             })
         })
@@ -205,8 +220,12 @@ const TABLE: &[(ApiKey, Read)] = &[
                 let any = |text: &Option<metaq_protocol::protocol::StrBytes>| {
                     text.as_ref().map_or("any".to_owned(), ToString::to_string)
                 };
-                let (who, what) = (any(&one.principal_filter), any(&one.resource_name_filter));
-                format!("{who} to {what} of kind {}", one.resource_type_filter)
+                let (who, from) = (any(&one.principal_filter), any(&one.host_filter));
+                let name = any(&one.resource_name_filter);
+                let what = on(one.resource_type_filter, &name, one.pattern_type_filter);
+                let may = word(Permission::from_code(one.permission_type), Permission::word);
+                let done = word(Operation::from_code(one.operation), Operation::word);
+                format!("{may} {who} from {from}: {done} on {what}")
             })
         })
     }),
@@ -225,8 +244,13 @@ const TABLE: &[(ApiKey, Read)] = &[
     }),
     (ApiKey::AlterUserScramCredentials, |frame, _| {
         named::<AlterUserScramCredentialsRequest, _>(frame, |asked| {
-            let deleted = each(&asked.deletions, |one| format!("delete {}", one.name));
-            let set = each(&asked.upsertions, |one| format!("set {}", one.name));
+            let by = |code| word(ScramMechanism::by_code(code), |known| known.name());
+            let deleted = each(&asked.deletions, |one| {
+                format!("delete {} {}", &*one.name, by(one.mechanism))
+            });
+            let set = each(&asked.upsertions, |one| {
+                format!("set {} {}", &*one.name, by(one.mechanism))
+            });
             deleted.into_iter().chain(set).collect()
         })
     }),
@@ -289,16 +313,48 @@ fn token(tokens: &LiveTokens, hmac: &[u8]) -> String {
     }
 }
 
-/// A resource, and which of its configurations.
-fn configured(kind: i8, name: &str, keys: &[String]) -> String {
-    format!("{} {name}: {}", resource(kind), keys.join(", "))
+/// What a code stands for; in filters some stand for all.
+fn word<T>(known: Option<T>, name: impl FnOnce(T) -> &'static str) -> &'static str {
+    known.map_or("any", name)
 }
+
+/// What an access control list is about.
+fn on(kind: i8, name: &str, pattern: i8) -> String {
+    let kind = word(ResourceKind::from_code(kind), ResourceKind::word);
+    match PatternKind::from_code(pattern) {
+        Some(PatternKind::Prefixed) => format!("{kind} {name}*"),
+        _ => format!("{kind} {name}"),
+    }
+}
+
+/// KIP-339's operations on a configuration, beside that which sets it.
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
+
+/// A configuration with what it is set to, unless that is a secret: of a key of brokers that is not known, nobody can say.
+fn set(kind: i8, key: &str, how: &str, value: &str) -> String {
+    let is_secret = kind == BROKER && broker_key(key).is_none_or(|known| known.is_secret());
+    match is_secret {
+        true => key.to_owned(),
+        false => format!("{key}{how}{value}"),
+    }
+}
+
+/// A resource, and what is done to its configurations.
+fn configured(kind: i8, name: &str, changes: &[String]) -> String {
+    let name = if name.is_empty() { "default" } else { name };
+    format!("{} {name}: {}", resource(kind), changes.join(", "))
+}
+
+/// As Kafka numbers it.
+const BROKER: i8 = 4;
 
 /// As Kafka's ConfigResource names it.
 fn resource(kind: i8) -> &'static str {
     match kind {
         2 => "topic",
-        4 => "broker",
+        BROKER => "broker",
         8 => "broker logger",
         16 => "client metrics",
         32 => "group",
