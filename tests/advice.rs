@@ -6,10 +6,12 @@ mod common;
 mod process;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::wait_for;
+use metaq_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use metaq_protocol::messages::{GroupId, JoinGroupRequest};
 use process::{Process, metaq};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
@@ -547,5 +549,85 @@ fn what_a_check_finds_is_what_would_keep_a_broker_from_starting() {
     assert!(
         code == Some(1) && out.contains(&jwks) && out.contains("admin.password is not"),
         "{out}"
+    );
+}
+
+#[test]
+fn what_is_no_secret_is_not_called_one() {
+    let bench = Bench::start(&[]);
+    let (code, out, err) = bench.as_all(&["config", "show"]);
+    assert_eq!(code, Some(0), "{err}");
+    let line = |key: &str| {
+        let found = out
+            .lines()
+            .find(|line| line.split_whitespace().next() == Some(key));
+        found
+            .unwrap_or_else(|| panic!("no {key} in {out}"))
+            .to_owned()
+    };
+    assert!(line("admin.password").contains("(secret)"));
+    assert!(!line("ssl.keystore.key").contains("(secret)"));
+    assert!(line("super.users").contains("(not told"));
+    assert!(line("allow.everyone.if.no.acl.found").contains(" false "));
+}
+
+#[test]
+fn a_lone_broker_that_is_drained_is_told_once_and_who_reads_no_more_gets_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(dir.path(), &[]);
+    let address = process.address().to_string();
+    assert_eq!(metaq(&["topic", "create", "t", "-b", &address]).0, Some(0));
+    let (code, out, err) = metaq(&["cluster", "drain", "0", "-b", &address]);
+    assert!(
+        code == Some(1)
+            && out.contains("others lead 0 of 1 partition that it led")
+            && err.contains("leads 1 partition still"),
+        "{out}{err}"
+    );
+    let mut man = Command::new(env!("CARGO_BIN_EXE_metaq"))
+        .arg("man")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(man.stdout.take());
+    let ended = man.wait_with_output().unwrap();
+    assert!(
+        ended.status.success() && ended.stderr.is_empty(),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn a_plan_for_a_group_with_members_is_refused_before_it_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(dir.path(), &["group.initial.rebalance.delay.ms=0"]);
+    let address = process.address().to_string();
+    let mut client = process.client();
+    client.create("t");
+    let protocol = JoinGroupRequestProtocol::default().with_name("range".into());
+    let join = JoinGroupRequest::default()
+        .with_group_id(GroupId("g".into()))
+        .with_session_timeout_ms(30_000)
+        .with_rebalance_timeout_ms(30_000)
+        .with_protocol_type("consumer".into())
+        .with_protocols(vec![protocol]);
+    assert_eq!(client.ask(3, &join).error_code, 0);
+    let reset = [
+        "group",
+        "reset-offsets",
+        "g",
+        "-t",
+        "t",
+        "--to-offset",
+        "0",
+        "--execute",
+        "-b",
+        &address,
+    ];
+    let (code, out, err) = metaq(&reset);
+    assert!(
+        code == Some(1) && out.is_empty() && err.contains("g has 1 member;"),
+        "{out}{err}"
     );
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::Failure;
 use super::http::{Dashboard, escape};
 use super::output::{bytes, or_dash, plain, print};
+use crate::observe::cut;
 
 /// See the module's documentation.
 #[derive(Debug, Args)]
@@ -94,6 +95,8 @@ struct Rejection {
     why: String,
 }
 
+/// Longer names are cut in a table, letters.
+const NAME_LETTERS_MAX: usize = 64;
 /// Connections that are asked for at a time.
 const PAGE: usize = 1000;
 
@@ -180,8 +183,8 @@ fn refused(dashboard: &Dashboard) -> Result<(), Failure> {
             vec![
                 when.map_or(one.at_ms.to_string(), |when| format!("{when:.0}")),
                 one.count.to_string(),
-                one.subject.clone(),
-                one.who.clone(),
+                cut(&one.subject, NAME_LETTERS_MAX),
+                cut(&one.who, NAME_LETTERS_MAX),
                 one.why.clone(),
             ]
         },

@@ -25,6 +25,8 @@ use crate::security::Operation;
 /// Kafka's number of the operation that puts a configuration back.
 const DELETE: i8 = 1;
 pub(super) const BROKER_LOGGER_RESOURCE: i8 = 8;
+/// Kafka's number of a default.
+const DEFAULT_SOURCE: i8 = 5;
 
 /// See the module's documentation.
 #[derive(Debug, Args)]
@@ -164,7 +166,10 @@ impl ConfigCommand {
                     let dynamic = if shown.dynamic { "yes" } else { "" };
                     vec![
                         shown.name.clone(),
-                        shown.value.clone().unwrap_or_else(|| "(secret)".to_owned()),
+                        shown
+                            .value
+                            .clone()
+                            .unwrap_or_else(|| not_shown(&shown.name).to_owned()),
                         shown.source.clone(),
                         dynamic.to_owned(),
                     ]
@@ -252,10 +257,21 @@ fn check_file(file: &std::path::Path, set: &[String], json: bool) -> Result<(), 
     }
 }
 
+/// What stands for a value that is not told: of a secret, or as in Kafka of what an authorizer reads.
+fn not_shown(name: &str) -> &'static str {
+    match broker_key(name).is_some_and(|key| key.is_of_plugin()) {
+        true => "(not told: see the file, metaq config show -c)",
+        false => "(secret)",
+    }
+}
+
 fn of_file(config: &Config) -> Vec<Shown> {
     let shown = |key: crate::config::BrokerKey| Shown {
         name: key.name.to_owned(),
-        value: (!key.is_secret()).then(|| config.text(key.name).to_owned()),
+        value: match config.text(key.name) {
+            value if !value.is_empty() && key.is_secret() => None,
+            value => Some(value.to_owned()),
+        },
         source: match config.source(key.name) {
             None => "default".to_owned(),
             Some(Source::File(line)) => format!("line {line}"),
@@ -305,6 +321,10 @@ fn of_resource(
         .to_owned(),
         dynamic: !config.read_only,
         value: match config.is_sensitive {
+            // Nothing is set that nobody may see.
+            true if config.config_source == DEFAULT_SOURCE => {
+                broker_key(&config.name).map(|key| key.default.to_owned())
+            }
             true => None,
             false => Some(
                 config

@@ -151,12 +151,12 @@ impl Drain {
                 false => why_it_stays(known, self.broker, &others),
             },
         });
-        self.tell(moved, left.collect(), was_drained)
+        self.tell((moved, before.len()), left.collect(), was_drained)
     }
 
     fn tell(
         &self,
-        moved: usize,
+        (moved, led): (usize, usize),
         left: Vec<Stays>,
         was_drained: Option<bool>,
     ) -> Result<(), Failure> {
@@ -179,7 +179,10 @@ impl Drain {
                     },
                 )?;
             }
-            let moved = counted(moved as u64, "partition");
+            let moved = match left.is_empty() {
+                true => counted(moved as u64, "partition"),
+                false => format!("{moved} of {}", counted(led as u64, "partition")),
+            };
             match was_drained {
                 None => println!("broker {id} is away, and drained when it is back"),
                 Some(true) => {

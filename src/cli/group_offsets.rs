@@ -21,7 +21,7 @@ use serde::Serialize;
 use super::Failure;
 use super::client::{Address, Client, topic_name};
 use super::group_members::{Shared, check_group, group_id, seen, shared};
-use super::output::{or_dash, print};
+use super::output::{counted, or_dash, print};
 use super::refused::check_right;
 use super::topic::{metadata, offsets};
 use crate::security::Operation;
@@ -135,6 +135,12 @@ impl Reset {
             true => starts(&shared(&mut client, &self.group)?),
             false => committed(&mut client, &self.group)?,
         };
+        let members = found.map_or(0, |found| found.members.len());
+        if self.execute && members > 0 {
+            let members = counted(members as u64, "member");
+            let group = &self.group;
+            return Err(format!("{group} has {members}; offsets change while it has none").into());
+        }
         let plan = self.plan(&mut client, &before)?;
         print(
             self.address.json,
@@ -152,12 +158,6 @@ impl Reset {
         if !self.execute {
             eprintln!("Nothing was changed; add --execute to do it.");
             return Ok(());
-        }
-        let members = found.map_or(0, |found| found.members.len());
-        if members > 0 {
-            let group = &self.group;
-            let why = format!("{group} has {members} members; offsets change while it has none");
-            return Err(why.into());
         }
         match is_share {
             true => self.alter(&mut client, &plan),

@@ -34,6 +34,14 @@ pub(super) struct Man {
     dir: Option<PathBuf>,
 }
 
+/// Who reads it may have seen enough, as `head` has.
+fn print(text: &[u8]) -> Result<(), Failure> {
+    match io::stdout().write_all(text) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => Ok(printed?),
+    }
+}
+
 impl Completions {
     pub(super) fn run(self) -> Result<(), Failure> {
         let shell = match self.shell {
@@ -43,7 +51,7 @@ impl Completions {
         };
         let mut text = Vec::new();
         clap_complete::generate(shell, &mut Command::command(), "metaq", &mut text);
-        Ok(io::stdout().write_all(&text)?)
+        print(&text)
     }
 }
 
@@ -58,7 +66,7 @@ impl Man {
             None => {
                 let mut text = Vec::new();
                 clap_mangen::Man::new(command).render(&mut text)?;
-                Ok(io::stdout().write_all(&text)?)
+                print(&text)
             }
         }
     }

@@ -86,7 +86,7 @@ impl UserCommand {
             Action::Passwd(one) => one.set(true),
             Action::List { address } => {
                 let rows = users(&mut Client::connect(&address)?)?;
-                print(address.json, &["user", "mechanisms"], &rows, |row| {
+                print(address.json, &["USER", "MECHANISMS"], &rows, |row| {
                     vec![row.user.clone(), row.mechanisms.join(", ")]
                 })
             }
