@@ -94,10 +94,10 @@ pub(super) struct Entries {
     /// From where, an address or a range such as 10.0.0.0/8; to add, everywhere by default.
     #[arg(long, value_name = "HOST")]
     host: Vec<String>,
-    /// From where they may who may; over --host.
+    /// From where those of --allow-principal may; instead of --host.
     #[arg(long, value_name = "HOST")]
     allow_host: Vec<String>,
-    /// From where they may not who may not; over --host.
+    /// From where those of --deny-principal may not; instead of --host.
     #[arg(long, value_name = "HOST")]
     deny_host: Vec<String>,
     /// What, such as Read or DescribeConfigs; to add, All by default.
