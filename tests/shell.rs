@@ -270,9 +270,11 @@ fn a_broker_is_seen_in_one_screen_and_from_all_sides() {
     let dashboard = shell.process.dashboard().to_string();
     let (code, out, err) = metaq(&["status", "-d", &dashboard]);
     assert!(
-        code == Some(0) && out.contains("1 topic with 1 partition here, 0 offline"),
+        out.contains("1 topic with 1 partition here, 0 offline"),
         "{out}{err}"
     );
+    // Nothing is wrong, but that this machine's disk may be nearly full.
+    assert_eq!(code == Some(0), !out.contains("left ("), "{out}{err}");
     let mut held = shell.process.client();
     held.create("held");
     // Until the broker has noticed that the one that produced has gone.
