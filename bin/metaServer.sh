@@ -54,10 +54,15 @@ start=("${pid_file[@]}" --log-file "$logs/metaq.log" --config "$conf" ${METAQ_OP
 cd "$home" || exit 1
 
 # Of this broker, and of no other one on the machine.
+address="" asked=""
+case $verb in
+  stats) asked=${METAQ_DASHBOARD:-} ;;
+  slave-status | query | *-partitions) asked=${METAQ_BROKER:-} ;;
+esac
 case $verb in
   slave-status | stats | query | *-partitions)
     # shellcheck disable=SC2086 # METAQ_OPTS are several words
-    address=$("$metaq" server address --config "$conf" ${METAQ_OPTS:-}) || exit 6
+    [ -n "$asked" ] || address=$("$metaq" server address --config "$conf" ${METAQ_OPTS:-}) || exit 6
     broker=(--bootstrap "${METAQ_BROKER:-${address% *}}")
     dashboard=(--dashboard "${METAQ_DASHBOARD:-${address#* }}") ;;
 esac

@@ -55,6 +55,12 @@ pub async fn warn_of_open_nodes(config: &Config, meta: &MetaStore) -> Result<(),
         return Ok(());
     }
     let open = meta.open_nodes(NODES_OF_SECURITY).await?;
+    let makes_open = !config.text("zookeeper.auth").is_empty() && !config.flag("zookeeper.set.acl");
+    if makes_open && config.flag("zookeeper.enable") {
+        tracing::warn!(
+            "what this broker makes in ZooKeeper is open to everybody (zk.zkSetAcl=false)"
+        );
+    }
     if !open.is_empty() {
         tracing::warn!(
             nodes = open.join(" "),

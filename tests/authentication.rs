@@ -80,6 +80,9 @@ fn a_client_is_served_once_it_is_known_by_each_mechanism() {
             (0, 0)
         );
         assert!(client.is_served());
+        let live = broker.broker().context().observe.clients.live();
+        let users = live.iter().map(|client| client.snapshot().user);
+        assert!(users.into_iter().any(|user| user == "User:alice"));
         for wrong in [("alice", "wrong"), ("nobody", "alice-secret")] {
             let mut client = Asking::plain(broker.address());
             let failed = ResponseError::SaslAuthenticationFailed.code();

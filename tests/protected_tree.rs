@@ -66,6 +66,8 @@ fn brokers_get_a_user_one_after_the_other_and_the_tree_is_theirs_then() {
         &["zk.zkAuth=digest:metaq:secret", "zk.zkSetAcl=false"],
     );
     assert!(is_open(&cluster));
+    let refused = cluster.nodes[0].command(&["meta", "protect", "--execute"]);
+    assert!(refused.unwrap_err().contains("brokers 0, 1 run without"));
     roll(&mut cluster, &["zk.zkSetAcl=true"]);
     let protect = |cluster: &Cluster, more: &[&str]| {
         let words = [&["meta", "protect"], more].concat();

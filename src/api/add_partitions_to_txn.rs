@@ -2,8 +2,8 @@
 //!
 //! - v0 to v3 come from clients before version 2 of transactions, one transaction at a time; those from v4 on come from the
 //!   leaders of partitions, for several, and may only look whether the partitions are part of it already.
-//! - One bad partition fails all of its transaction: it gets its own error, the others OPERATION_NOT_ATTEMPTED. That comes
-//!   before all that the coordinator looks at, as in KafkaApis.
+//! - One bad partition fails all of its transaction: it gets its own error, the others OPERATION_NOT_ATTEMPTED. To clients
+//!   that comes before all that the coordinator looks at, as in KafkaApis.
 //! - A fenced producer is INVALID_PRODUCER_EPOCH before v2.
 
 use std::sync::Arc;
@@ -151,6 +151,7 @@ fn refusals(
     caller: &Caller,
     transaction: &AddPartitionsToTxnTransaction,
 ) -> Option<Vec<Option<ResponseError>>> {
+    // Brokers ask of those that they lead, and are answered by what the transaction has.
     if caller.version >= BROKERS_VERSION_MIN {
         return None;
     }

@@ -8,7 +8,7 @@ use metaq_protocol::messages::*;
 use metaq_protocol::protocol::Request;
 
 use crate::audit::{AuditLog, Audited};
-use crate::config::broker_key;
+use crate::config::{broker_key, topic_key};
 use crate::observe;
 use crate::security::{Operation, PatternKind, Permission, ResourceKind, ScramMechanism};
 use crate::session::Session;
@@ -16,6 +16,9 @@ use crate::tokens::LiveTokens;
 
 /// Longer texts of clients are cut, letters.
 const TEXT_LETTERS_MAX: usize = 256;
+/// Of a configuration's value, and of the name of what it is of.
+const VALUE_LETTERS_MAX: usize = 64;
+const NAME_LETTERS_MAX: usize = 128;
 /// So many things of one request are named.
 const SUBJECTS_MAX: usize = 16;
 
@@ -142,18 +145,19 @@ const TABLE: &[(ApiKey, Read)] = &[
     }),
     (ApiKey::AlterConfigs, |frame, _| {
         named::<AlterConfigsRequest, _>(frame, |asked| {
-            each(&asked.resources, |one| {
+            let resources = asked.resources.iter().flat_map(|one| {
                 let sets = each(&one.configs, |config| {
                     let value = config.value.as_deref().unwrap_or_default();
                     set(one.resource_type, &config.name, "=", value)
                 });
                 configured(one.resource_type, &one.resource_name, &sets)
-            })
+            });
+            resources.collect()
         })
     }),
     (ApiKey::IncrementalAlterConfigs, |frame, _| {
         named::<IncrementalAlterConfigsRequest, _>(frame, |asked| {
-            each(&asked.resources, |one| {
+            let resources = asked.resources.iter().flat_map(|one| {
                 let changes = each(&one.configs, |config| {
                     let value = config.value.as_deref().unwrap_or_default();
                     match config.config_operation {
@@ -164,7 +168,8 @@ const TABLE: &[(ApiKey, Read)] = &[
                     }
                 });
                 configured(one.resource_type, &one.resource_name, &changes)
-            })
+            });
+            resources.collect()
         })
     }),
     (ApiKey::AlterReplicaLogDirs, |frame, _| {
@@ -322,7 +327,7 @@ fn word<T>(known: Option<T>, name: impl FnOnce(T) -> &'static str) -> &'static s
 fn on(kind: i8, name: &str, pattern: i8) -> String {
     let kind = word(ResourceKind::from_code(kind), ResourceKind::word);
     match PatternKind::from_code(pattern) {
-        Some(PatternKind::Prefixed) => format!("{kind} {name}*"),
+        Some(PatternKind::Prefixed) => format!("{kind} {name} and what begins so"),
         _ => format!("{kind} {name}"),
     }
 }
@@ -332,30 +337,47 @@ const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
-/// A configuration with what it is set to, unless that is a secret: of a key of brokers that is not known, nobody can say.
+/// A configuration with what it is set to, where that is known to be no secret: a password may be given to the wrong kind of
+/// resource, or to a key that nobody knows.
 fn set(kind: i8, key: &str, how: &str, value: &str) -> String {
-    let is_secret = kind == BROKER && broker_key(key).is_none_or(|known| known.is_secret());
-    match is_secret {
-        true => key.to_owned(),
-        false => format!("{key}{how}{value}"),
+    let is_known = match kind {
+        TOPIC => topic_key(key).is_some(),
+        BROKER => broker_key(key).is_some(),
+        BROKER_LOGGER => true,
+        _ => false,
+    };
+    let is_secret = broker_key(key).is_some_and(|known| known.is_secret());
+    match is_known && !is_secret {
+        true => format!("{key}{how}{:?}", observe::cut(value, VALUE_LETTERS_MAX)),
+        false => key.to_owned(),
     }
 }
 
-/// A resource, and what is done to its configurations.
-fn configured(kind: i8, name: &str, changes: &[String]) -> String {
+/// What is done to a resource's configurations, one by one: a long one hides no other.
+fn configured(kind: i8, name: &str, changes: &[String]) -> Vec<String> {
     let name = if name.is_empty() { "default" } else { name };
-    format!("{} {name}: {}", resource(kind), changes.join(", "))
+    let of = format!(
+        "{} {}",
+        resource(kind),
+        observe::cut(name, NAME_LETTERS_MAX)
+    );
+    match changes.is_empty() {
+        true => vec![format!("{of}: nothing")],
+        false => each(changes, |change| format!("{of}: {change}")),
+    }
 }
 
-/// As Kafka numbers it.
+/// As Kafka's ConfigResource numbers them.
+const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+const BROKER_LOGGER: i8 = 8;
 
 /// As Kafka's ConfigResource names it.
 fn resource(kind: i8) -> &'static str {
     match kind {
-        2 => "topic",
+        TOPIC => "topic",
         BROKER => "broker",
-        8 => "broker logger",
+        BROKER_LOGGER => "broker logger",
         16 => "client metrics",
         32 => "group",
         _ => "resource",

@@ -276,7 +276,7 @@ fn filters(resources: &Resources, entries: &Entries) -> Result<Vec<DeleteAclsFil
         let pattern = match &deed.resource {
             Some((ResourceKind::Cluster, _)) => WantedKind::Any,
             Some(_) => resources.wanted_kind(),
-            None => WantedKind::Any,
+            None => resources.wanted_kind_of_all(),
         };
         let filter = DeleteAclsFilter::default()
             .with_resource_type_filter(kind)

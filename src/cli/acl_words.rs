@@ -29,14 +29,9 @@ pub(super) struct Resources {
     /// A user whose delegation tokens are meant, as User:NAME.
     #[arg(long, value_name = "USER")]
     user_principal: Vec<String>,
-    /// How names are meant.
-    #[arg(
-        long,
-        visible_alias = "pattern",
-        default_value = "literal",
-        value_name = "TYPE"
-    )]
-    resource_pattern_type: PatternType,
+    /// How names are meant; literal where it is not given.
+    #[arg(long, visible_alias = "pattern", value_name = "TYPE")]
+    resource_pattern_type: Option<PatternType>,
 }
 
 /// How names are meant (Kafka's PatternType).
@@ -72,8 +67,16 @@ impl Resources {
         all.concat()
     }
 
-    pub(super) fn wanted_kind(&self) -> WantedKind {
+    /// Of patterns whose names may be anything.
+    pub(super) fn wanted_kind_of_all(&self) -> WantedKind {
         match self.resource_pattern_type {
+            Some(_) => self.wanted_kind(),
+            None => WantedKind::Any,
+        }
+    }
+
+    pub(super) fn wanted_kind(&self) -> WantedKind {
+        match self.resource_pattern_type.unwrap_or(PatternType::Literal) {
             PatternType::Literal => WantedKind::Only(PatternKind::Literal),
             PatternType::Prefixed => WantedKind::Only(PatternKind::Prefixed),
             PatternType::Any => WantedKind::Any,
@@ -183,6 +186,7 @@ impl Entries {
 
     /// What is done to what, of bindings that are looked for.
     pub(super) fn deeds_wanted(&self, resources: &Resources) -> Result<Vec<WantedDeed>, Failure> {
+        self.check_pairs()?;
         let names_deeds = self.producer || self.consumer || !self.operation.is_empty();
         if names_deeds {
             let wanted = |(kind, name, operation)| WantedDeed {
@@ -230,13 +234,43 @@ impl Entries {
             }
         }
         if self.is_of_nobody() {
-            wanted.extend(any_of(&self.host).map(|host| WantedWho {
-                principal: None,
-                host,
-                permission: None,
-            }));
+            let of_anybody = |permission| {
+                move |host| WantedWho {
+                    principal: None,
+                    host,
+                    permission,
+                }
+            };
+            let own = [
+                (Permission::Allow, &self.allow_host),
+                (Permission::Deny, &self.deny_host),
+            ];
+            for (permission, hosts) in own {
+                let hosts = hosts.iter().map(|host| Some(host.as_str()));
+                wanted.extend(hosts.map(of_anybody(Some(permission))));
+            }
+            if wanted.is_empty() {
+                wanted.extend(any_of(&self.host).map(of_anybody(None)));
+            }
         }
         wanted
+    }
+
+    /// An option that would say nothing is a mistake: what is removed is not more than what was meant.
+    fn check_pairs(&self) -> Result<(), Failure> {
+        if self.idempotent && !self.producer {
+            return Err("--idempotent goes with --producer".into());
+        }
+        if self.is_of_nobody() {
+            return Ok(());
+        }
+        if !self.allow_host.is_empty() && self.allow_principal.is_empty() {
+            return Err("--allow-host goes with --allow-principal".into());
+        }
+        if !self.deny_host.is_empty() && self.deny_principal.is_empty() {
+            return Err("--deny-host goes with --deny-principal".into());
+        }
+        Ok(())
     }
 
     fn operations(&self, kind: ResourceKind) -> Result<Vec<Operation>, Failure> {
@@ -422,6 +456,20 @@ mod tests {
         assert_eq!(deeds, [(some("t"), Some("Read"))]);
         let denied = |host| (some("User:a"), some(host), Some("Deny"));
         assert_eq!(who, [denied("h"), denied("i")]);
+        let (_, who) = wanted("--topic t --allow-host h");
+        assert_eq!(who, [(None, some("h"), Some("Allow"))]);
+        for mistaken in [
+            "--allow-principal User:a --deny-host h",
+            "--deny-principal User:a --allow-host h",
+            "--allow-principal User:a --idempotent",
+        ] {
+            let words = std::iter::once("x").chain(mistaken.split_whitespace());
+            let line = Line::try_parse_from(words).unwrap();
+            assert!(
+                line.entries.deeds_wanted(&line.resources).is_err(),
+                "{mistaken}"
+            );
+        }
     }
 
     #[test]

@@ -10,6 +10,11 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
 use super::Failure;
 
 /// How long the certificates are valid, days.
@@ -62,6 +67,13 @@ impl Authority {
         let wrong = |path: &Path, error: rcgen::Error| format!("{}: {error}", path.display());
         let (text, key_text) = (read(certificate)?, read(key)?);
         let key_pair = KeyPair::from_pem(&key_text).map_err(|error| wrong(key, error))?;
+        check_authority(certificate, &text, &key_pair).map_err(|why| {
+            format!(
+                "{} cannot sign with {}: {why}",
+                certificate.display(),
+                key.display()
+            )
+        })?;
         let issuer = Issuer::from_ca_cert_pem(&text, key_pair);
         Ok(Self {
             certificate: text,
@@ -100,6 +112,23 @@ impl Authority {
     }
 }
 
+/// What was signed with another key, by what is no authority or is over, nobody would trust.
+fn check_authority(file: &Path, text: &str, key: &KeyPair) -> Result<(), String> {
+    let der = CertificateDer::from_pem_slice(text.as_bytes())
+        .map_err(|error| format!("{}: {error}", file.display()))?;
+    let (_, certificate) =
+        X509Certificate::from_der(&der).map_err(|error| format!("{}: {error}", file.display()))?;
+    let own = certificate.public_key().subject_public_key.data.as_ref();
+    match () {
+        () if own != key.public_key_raw() => Err("the key is not the certificate's".to_owned()),
+        () if !certificate.is_ca() => Err("the certificate is no authority's".to_owned()),
+        () if !certificate.validity().is_valid() => {
+            Err("the authority's certificate is over".to_owned())
+        }
+        () => Ok(()),
+    }
+}
+
 /// From an hour ago, so that clocks may differ.
 fn valid_for_days(params: &mut CertificateParams, days: u32) {
     let now = std::time::SystemTime::now();
@@ -124,6 +153,21 @@ pub(super) struct Files {
 impl Files {
     pub(super) fn path(&self, name: &str) -> String {
         self.directory.join(name).display().to_string()
+    }
+
+    /// Before any is made: that none of these is there, unless they are to be replaced.
+    pub(super) fn check_free(&self, names: &[String]) -> Result<(), Failure> {
+        let mut taken = names
+            .iter()
+            .filter(|name| self.directory.join(name).exists());
+        match taken.next() {
+            Some(name) if !self.replace => Err(format!(
+                "{} is there already: --replace takes its place",
+                self.path(name)
+            )
+            .into()),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn write(

@@ -100,20 +100,29 @@ impl Certificate {
 }
 
 /// A name of files, and no way to somewhere else.
-fn check_name(name: &str) -> Result<(), Failure> {
+fn check_name(name: &str, taken: &[&str]) -> Result<(), Failure> {
     let is_plain = |letter: char| letter.is_alphanumeric() || "-_.@".contains(letter);
     let is_good = !name.is_empty() && !name.starts_with('.') && name.chars().all(is_plain);
-    match is_good && name != "ca" {
+    match is_good && !taken.contains(&name) {
         true => Ok(()),
-        false => Err(format!("{name:?} cannot name files: letters, digits and -_.@ can").into()),
+        false => Err(format!(
+            "{name:?} cannot name files: letters, digits and -_.@ can, and {} are taken",
+            taken.join(", ")
+        )
+        .into()),
     }
 }
 
+/// Names of files that `metaq secure` has made for others than brokers, and for all.
+const NOT_OF_BROKERS: &[&str] = &["ca", "client", "kcat", "server", "audit"];
+const NOT_OF_CLIENTS: &[&str] = &["ca", "client", "kcat", "server", "audit", "broker"];
+
 fn broker(hosts: &[String], name: &str, place: &Place) -> Result<(), Failure> {
-    check_name(name)?;
+    check_name(name, NOT_OF_BROKERS)?;
     let (authority, mut files) = place.open()?;
-    let signed = authority.sign(Certified::Broker { names: hosts })?;
     let (key, certificate) = (format!("{name}.key"), format!("{name}.pem"));
+    files.check_free(&[key.clone(), certificate.clone()])?;
+    let signed = authority.sign(Certified::Broker { names: hosts })?;
     files.write(&key, "the key", &signed.key, PRIVATE_MODE)?;
     let what = "the broker's certificate";
     files.write(&certificate, what, &signed.certificate, PUBLIC_MODE)?;
@@ -128,8 +137,9 @@ fn broker(hosts: &[String], name: &str, place: &Place) -> Result<(), Failure> {
 }
 
 fn client(name: &str, place: &Place) -> Result<(), Failure> {
-    check_name(name)?;
+    check_name(name, NOT_OF_CLIENTS)?;
     let (authority, mut files) = place.open()?;
+    files.check_free(&["pem", "properties", "conf"].map(|kind| format!("{name}.{kind}")))?;
     let signed = authority.sign(Certified::Client { name })?;
     let (pem, ca) = (format!("{name}.pem"), files.path("ca.pem"));
     let both = format!("{}{}", signed.key, signed.certificate);

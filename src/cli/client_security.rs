@@ -101,7 +101,10 @@ impl ClientSecurity {
         };
         Ok(Self {
             tls,
-            servers: properties.get(SERVERS).cloned(),
+            servers: properties
+                .get(SERVERS)
+                .filter(|servers| !servers.is_empty())
+                .cloned(),
             trusted,
             identity,
         })

@@ -116,6 +116,15 @@ fn is_this_machine(address: &str) -> bool {
     host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
+/// How what is bound to a host and a port is reached on this machine.
+pub(super) fn reached(host: &str, port: u16) -> String {
+    match host.trim_start_matches('[').trim_end_matches(']') {
+        "" | "0.0.0.0" | "::" => format!("127.0.0.1:{port}"),
+        host if host.contains(':') => format!("[{host}]:{port}"),
+        host => format!("{host}:{port}"),
+    }
+}
+
 fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}\r\n")
 }
@@ -167,13 +176,10 @@ impl Target {
     /// Host and port of the one of a broker with this configuration, on this machine.
     fn place(config: &Config) -> String {
         let host = match config.text("dashboard.http.host") {
-            "" => match config.text("host.name") {
-                "" => "127.0.0.1",
-                host => host,
-            },
+            "" => config.text("host.name"),
             host => host,
         };
-        format!("{host}:{}", config.number("dashboard.http.port"))
+        reached(host, config.number("dashboard.http.port") as u16)
     }
 
     /// Where that is, with its scheme.

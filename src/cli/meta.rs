@@ -1,17 +1,19 @@
 //! `metaq meta ls|get|tree|watch|export|import|protect|metaq-offsets`: the coordination tree, wherever the configuration says
 //! that it is. While a broker has the embedded store open, the tree is read through its dashboard.
 
-use std::io::BufRead;
+use std::io::{BufRead, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::authority::PRIVATE_MODE;
 use super::http::{self, Target};
 use super::output::{or_dash, print, say};
 use super::{ConfigArguments, Failure};
 use crate::broker::{StartError, open_existing_store, open_store};
 use crate::config::Config;
-use crate::meta::paths::is_at_or_below;
+use crate::meta::paths::{self, is_at_or_below};
 use crate::meta::{
     Change, Export, LegacyOffset, MetaError, MetaStore, NodeAccess, ShownNode, export, import,
     read_legacy_offsets,
@@ -73,6 +75,9 @@ enum Action {
         /// Do it.
         #[arg(long)]
         execute: bool,
+        /// Also where brokers run that have no user.
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         config: ConfigArguments,
         /// Print JSON.
@@ -129,6 +134,7 @@ impl Meta {
                 Action::Protect {
                     open,
                     execute,
+                    force,
                     config,
                     json,
                 } => {
@@ -136,7 +142,7 @@ impl Meta {
                         true => NodeAccess::Everybody,
                         false => NodeAccess::Owner,
                     };
-                    protect(&config.load()?, access, execute, json).await
+                    protect(&config.load()?, access, (execute, force), json).await
                 }
                 Action::MetaqOffsets { root, config, json } => {
                     let mut config = config;
@@ -319,7 +325,7 @@ async fn write_export(file: &std::path::Path, config: &Config, json: bool) -> Re
         println!("{text}");
         return Ok(());
     }
-    std::fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+    write_private(file, &text).map_err(|error| format!("{}: {error}", file.display()))?;
     let nodes = exported.nodes.len();
     let sentence = format!("{nodes} nodes written to {}", file.display());
     say(
@@ -328,6 +334,15 @@ async fn write_export(file: &std::path::Path, config: &Config, json: bool) -> Re
         &sentence,
     );
     Ok(())
+}
+
+/// Only its owner reads it: it has what users log in with.
+fn write_private(file: &std::path::Path, text: &str) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true);
+    let mut opened = options.mode(PRIVATE_MODE).open(file)?;
+    opened.set_permissions(std::fs::Permissions::from_mode(PRIVATE_MODE))?;
+    opened.write_all(text.as_bytes())
 }
 
 async fn read_import(file: &std::path::Path, config: &Config, json: bool) -> Result<(), Failure> {
@@ -351,7 +366,7 @@ async fn read_import(file: &std::path::Path, config: &Config, json: bool) -> Res
 async fn protect(
     config: &Config,
     access: NodeAccess,
-    execute: bool,
+    (execute, force): (bool, bool),
     json: bool,
 ) -> Result<(), Failure> {
     if !config.flag("zookeeper.enable") {
@@ -362,7 +377,16 @@ async fn protect(
         return Err("zk.zkAuth names the user that the nodes belong to".into());
     }
     let store = open_existing_store(config).await?;
-    let done = set_access(&store, access, execute).await;
+    let done = match shut_out(&store, access).await {
+        Ok(brokers) if execute && !force && !brokers.is_empty() => {
+            Err(MetaError::Unavailable(format!(
+                "brokers {} run without zk.zkAuth, or with zk.zkSetAcl=false: restart them first, or they lose the tree (--force)",
+                brokers.join(", ")
+            )))
+        }
+        Ok(_) => set_access(&store, access, execute).await,
+        Err(error) => Err(error),
+    };
     store.close().await;
     let nodes = done?;
     let whose = match access {
@@ -380,6 +404,25 @@ async fn protect(
     let done = serde_json::json!({ "nodes": nodes, "executed": execute });
     say(json, &done, &sentence);
     Ok(())
+}
+
+/// The brokers whose registrations everybody may change: they have made them without the user, or not yet as its own.
+async fn shut_out(store: &MetaStore, access: NodeAccess) -> Result<Vec<String>, MetaError> {
+    if access == NodeAccess::Everybody {
+        return Ok(Vec::new());
+    }
+    let registered = store.subtree(paths::BROKERS).await?;
+    let live = registered.iter().filter(|(_, node)| node.ephemeral);
+    let paths: Vec<&str> = live.map(|(path, _)| path.as_str()).collect();
+    let open = store.open_nodes(&paths).await?;
+    let id = |path: &String| {
+        let below = path.strip_prefix(paths::BROKERS).unwrap_or(path);
+        let id = below.trim_start_matches('/').split('/').next();
+        id.unwrap_or_default().to_owned()
+    };
+    let mut ids: Vec<String> = open.iter().map(id).collect();
+    ids.dedup();
+    Ok(ids)
 }
 
 /// The nodes that are not as wanted; made so.

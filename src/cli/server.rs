@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::client::{Address, Client};
-use super::http::Target;
+use super::http::{Target, reached};
 use super::mode::Mode;
 use super::moves::{Known, Layout};
 use super::output::{counted, print, say};
@@ -136,14 +136,7 @@ fn address(config: &Config, json: bool) -> Result<(), Failure> {
     let (mut listeners, _) = listen_endpoints(config)?;
     listeners.sort_by_key(|endpoint| endpoint.listener.protocol.has_handshake());
     let listener = listeners.first().ok_or("there is no listener")?;
-    let host = match listener.host.as_str() {
-        "" | "0.0.0.0" | "::" => "127.0.0.1",
-        host => host,
-    };
-    let bootstrap = match host.contains(':') {
-        true => format!("[{host}]:{}", listener.port),
-        false => format!("{host}:{}", listener.port),
-    };
+    let bootstrap = reached(&listener.host, listener.port);
     let dashboard = Target::written(config);
     let told = json!({ "bootstrap": bootstrap, "dashboard": dashboard });
     say(json, &told, &format!("{bootstrap} {dashboard}"));

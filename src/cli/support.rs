@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use super::authority::PRIVATE_MODE;
 use super::http::Dashboard;
 use super::{ConfigArguments, Failure};
 use crate::config::Config;
@@ -86,7 +88,9 @@ impl SupportBundle {
                 _ => format!("{file}: {error}"),
             }
         };
-        let file = File::create_new(&self.output).map_err(named)?;
+        let mut options = File::options();
+        let options = options.write(true).create_new(true).mode(PRIVATE_MODE);
+        let file = options.open(&self.output).map_err(named)?;
         let mut bundle = Bundle {
             archive: tar::Builder::new(GzEncoder::new(file, Compression::default())),
             manifest: format!("metaq {}\n", env!("CARGO_PKG_VERSION")),
@@ -113,10 +117,13 @@ impl SupportBundle {
                 Err(_) => self.dashboard.target(),
             };
             let text = target.and_then(|target| target.text(path));
-            told = match (&text, told) {
-                (Err(why), Err(_)) => Err(why.to_string()),
-                _ => Ok(()),
-            };
+            // Others need no user, and tell little.
+            if path.starts_with("/api/") {
+                told = match (&text, told) {
+                    (Err(why), Err(_)) => Err(why.to_string()),
+                    _ => Ok(()),
+                };
+            }
             bundle.add(&format!("broker/{name}"), text)?;
         }
         Ok(told)

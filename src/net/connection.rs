@@ -233,6 +233,10 @@ impl<S: Socket> Connection<S> {
             tokio::select! {
                 biased;
                 Some(ready) = self.in_flight.next(), if !is_idle => {
+                    // Before the client hears of it, and comes with its next connection.
+                    if !self.is_known && self.session.is_authenticated() {
+                        self.permit.set_known();
+                    }
                     let drained = drained(shutdown.clone(), self.settings.drain);
                     // However slowly it reads.
                     let is_known = self.is_known;

@@ -19,9 +19,13 @@ use super::socket::Listener;
 use crate::api::Context;
 use crate::config::Config;
 use crate::observe::{EventKind, Happened};
+use crate::per_second::PerSecond;
 
 /// Pause after accept failed, as it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Refused connections that are told in the log.
+const REFUSALS_LOGGED_A_SECOND_MAX: u64 = 10;
 
 /// Connections that all listeners together may be sent a second.
 const CREATION_RATE: &str = "max.connection.creation.rate";
@@ -169,7 +173,10 @@ fn refuse(cx: &Context, peer: SocketAddr, limit: &str) {
     cx.metrics
         .connections_rejected
         .fetch_add(1, Ordering::Relaxed);
-    tracing::warn!(%peer, limit, "connection refused: too many connections");
+    static TOLD: PerSecond = PerSecond::new(REFUSALS_LOGGED_A_SECOND_MAX);
+    if let Some(untold) = TOLD.take() {
+        tracing::warn!(%peer, limit, untold, "connection refused: too many connections");
+    }
     let ip = peer.ip().to_canonical().to_string();
     let refused = Happened::new(EventKind::ConnectionRejected, "connection").who(&ip);
     let refused = refused.why(format!("too many connections ({limit})"));

@@ -273,15 +273,14 @@ impl TlsSettings {
         }
     }
 
-    /// Until when the certificate and those that stand between it and the authority are good, s since 1970.
+    /// Until when the certificate is good, s since 1970. Others in its file may be there for nothing.
     pub fn expires_s(&self) -> Result<i64, TlsError> {
         let Some((source, _)) = &self.identity else {
             return Err(TlsError::Missing(IDENTITY_MISSING));
         };
         let certificates = source.certificates()?;
-        let expiries = certificates.iter().filter_map(|one| expires_s(one));
-        let first = expiries.min();
-        first.ok_or_else(|| source.wrong("there is no certificate in it that can be read"))
+        let leaf = certificates.first().and_then(|first| expires_s(first));
+        leaf.ok_or_else(|| source.wrong("there is no certificate in it that can be read"))
     }
 
     /// An error about certificate and key, with the names of both where they do not fit.
