@@ -407,7 +407,9 @@ fn a_broker_that_is_drained_leads_only_what_no_other_one_can_until_it_is_undone(
     );
     let (code, out, _) = metaq(ask, &["cluster", "drain", "1"]);
     assert!(
-        code == 1 && out.contains("broker 1 was drained before: others lead 0 partitions"),
+        code == 1
+            && out
+                .contains("broker 1 was drained before: others lead 0 of 1 partition that it led"),
         "{out}"
     );
     for node in &cluster.nodes {
