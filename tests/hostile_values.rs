@@ -24,7 +24,7 @@ use process::Process;
 /// What the broker may hold in memory, whatever it is asked.
 const RESIDENT_MAX: usize = 512 << 20;
 /// So long an attacker waits for an answer, or for the end of its connection.
-const ATTACK_MAX: Duration = Duration::from_secs(60);
+const ATTACK_MAX: Duration = Duration::from_secs(180);
 /// So long anybody else waits at most. Far above what an answer takes, so that a busy machine is no failure.
 const WITNESS_MAX: Duration = Duration::from_secs(5);
 const WITNESS_PAUSE: Duration = Duration::from_millis(5);
