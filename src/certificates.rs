@@ -36,13 +36,20 @@ pub enum CertificateLeft {
     Days(i64),
 }
 
+impl CertificateLeft {
+    /// Of one that is good until then, s since 1970.
+    pub fn of(expires_s: i64, now_s: i64) -> Self {
+        match expires_s - now_s {
+            ..=0 => Self::Expired,
+            left => Self::Days(left / 86_400),
+        }
+    }
+}
+
 impl CertificateState {
     /// For how long it is good.
     pub fn left(&self, now: jiff::Timestamp) -> CertificateLeft {
-        match self.expires_s - now.as_second() {
-            ..=0 => CertificateLeft::Expired,
-            left => CertificateLeft::Days(left / 86_400),
-        }
+        CertificateLeft::of(self.expires_s, now.as_second())
     }
 }
 

@@ -137,7 +137,7 @@ fn valid_for_days(params: &mut CertificateParams, days: u32) {
     params.not_after = (now + hour * 24 * days).into();
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
+pub(super) fn read(file: &Path) -> Result<String, Failure> {
     let text = fs::read_to_string(file);
     text.map_err(|error| format!("cannot read {}: {error}", file.display()).into())
 }

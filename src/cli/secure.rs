@@ -3,14 +3,14 @@
 
 use std::fs;
 use std::net::ToSocketAddrs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
 
 use super::Failure;
-use super::authority::{Authority, Certified, DAYS, Files, PRIVATE_MODE, PUBLIC_MODE};
+use super::authority::{Authority, Certified, DAYS, Files, PRIVATE_MODE, PUBLIC_MODE, read};
 use super::output::say;
 use crate::security::random_bytes;
 
@@ -218,9 +218,4 @@ ssl.ca.location={ca}
         );
         say(self.json, &json!({ "files": made }), &sentence);
     }
-}
-
-fn read(file: &Path) -> Result<String, Failure> {
-    let text = fs::read_to_string(file);
-    text.map_err(|error| format!("cannot read {}: {error}", file.display()).into())
 }

@@ -4,13 +4,12 @@ use jiff::Timestamp;
 
 use super::super::Failure;
 use super::Finding;
-use crate::certificates::EXPIRES_SOON_DAYS;
+use crate::certificates::{CertificateLeft, EXPIRES_SOON_DAYS};
 use crate::config::Config;
 use crate::net::{listen_endpoints, tls_settings};
 use crate::security::ServerTls;
 
 const CHECK: &str = "certificate";
-const SECONDS_A_DAY: i64 = 86_400;
 
 /// All of them.
 pub(super) fn check(config: &Config) -> Result<Vec<Finding>, Failure> {
@@ -33,14 +32,17 @@ fn of_listener(config: &Config, listener: &str) -> Finding {
 fn until(listener: &str, expires_s: i64, now_s: i64) -> Finding {
     let remedy =
         "replace its files: a running broker reads them within seconds, and no connection ends";
-    let days = (expires_s - now_s) / SECONDS_A_DAY;
-    match expires_s - now_s {
-        ..=0 => Finding::failed(CHECK, format!("{listener}: it has expired"), remedy),
-        _ if days < EXPIRES_SOON_DAYS => {
+    match CertificateLeft::of(expires_s, now_s) {
+        CertificateLeft::Expired => {
+            Finding::failed(CHECK, format!("{listener}: it has expired"), remedy)
+        }
+        CertificateLeft::Days(days) if days < EXPIRES_SOON_DAYS => {
             let found = format!("{listener}: it is good for {days} days only");
             Finding::warning(CHECK, found, remedy)
         }
-        _ => Finding::ok(CHECK, format!("{listener}: good for {days} days")),
+        CertificateLeft::Days(days) => {
+            Finding::ok(CHECK, format!("{listener}: good for {days} days"))
+        }
     }
 }
 
@@ -48,6 +50,8 @@ fn until(listener: &str, expires_s: i64, now_s: i64) -> Finding {
 mod tests {
     use super::super::Level;
     use super::*;
+
+    const SECONDS_A_DAY: i64 = 86_400;
 
     #[test]
     fn a_certificate_is_spoken_of_before_it_is_over() {
