@@ -10,6 +10,8 @@
 //! due, not when the broker is ready for them.
 //! `load start --command COMMAND [--first-fetch yes]` times a broker's start to its first answer, or first records.
 //!
+//! `load ask` sends Metadata requests of all topics, `--in-flight` in one write, `--seconds` long.
+//!
 //! `load keyed` produces records with keys at random out of `--keys`, for compacted topics.
 //!
 //! `load deaf` opens `--connections` that fetch from the topic and never read, until its standard input ends.
@@ -43,6 +45,8 @@ use metaq_protocol::messages::{
 };
 use metaq_protocol::protocol::{Request, StrBytes};
 
+#[path = "asking.rs"]
+mod asking;
 #[path = "commits.rs"]
 mod commits;
 #[path = "deaf.rs"]
@@ -168,10 +172,11 @@ fn main() -> Result<(), Failure> {
             create(&options)?;
             in_threads(&options, transacting::transact)?
         }
+        "ask" => in_threads(&options, asking::asking)?,
         "zookeeper" => commits::set_one_by_one(&options)?,
         other => {
             return Err(format!(
-                "{other}: produce, fetch, keyed, paced, create, start, commit, transact, deaf, wait, members or zookeeper"
+                "{other}: produce, fetch, keyed, paced, create, start, commit, transact, ask, deaf, wait, members or zookeeper"
             )
             .into());
         }
@@ -193,7 +198,7 @@ fn main() -> Result<(), Failure> {
     };
     let gib = bytes as f64 / (1u64 << 30) as f64;
     println!(
-        "{{\"records_per_s\": {:.0}, \"mib_per_s\": {:.1}, \"cpu_s_per_gib\": {:.3}, \"cpu_us_each\": {:.1}, \"p50_ms\": {:.2}, \"p99_ms\": {:.2}, \"p999_ms\": {:.2}, \"rss_mib\": {:.1}}}",
+        "{{\"records_per_s\": {:.0}, \"mib_per_s\": {:.1}, \"cpu_s_per_gib\": {:.3}, \"cpu_us_each\": {:.2}, \"p50_ms\": {:.2}, \"p99_ms\": {:.2}, \"p999_ms\": {:.2}, \"rss_mib\": {:.1}}}",
         records as f64 / seconds,
         bytes as f64 / seconds / (1 << 20) as f64,
         cpu / gib,

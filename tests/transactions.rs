@@ -9,14 +9,17 @@ mod zookeeper;
 
 use std::path::Path;
 
+use bytes::Bytes;
 use cluster::{LONG, Node, within};
 use common::{Client, Running, name, wait_for};
 use metaq_protocol::ResponseError as E;
+use metaq_protocol::batch::BatchBuilder;
 use metaq_protocol::messages::add_partitions_to_txn_request::{
     AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
 };
 use metaq_protocol::messages::describe_transactions_response::TransactionState;
 use metaq_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use metaq_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use metaq_protocol::messages::*;
 use metaq_protocol::protocol::StrBytes;
 
@@ -240,6 +243,94 @@ fn one_bad_partition_fails_all_of_its_transaction() {
     assert_eq!(producer.add_as_broker(&mut client, true, "t", 0), abortable);
     assert_eq!(producer.add(&mut client, 0, &[("t", 0)]), [0]);
     assert_eq!(producer.add_as_broker(&mut client, true, "t", 0), 0);
+    broker.stop();
+}
+
+/// A batch of a transaction without a key, which a compacted topic does not take.
+fn keyless(id: i64, epoch: i16) -> Bytes {
+    let builder = BatchBuilder::new().producer(id, epoch, 0).transactional();
+    let builder = builder.push(None, Some(b"v"), &[], common::now_ms());
+    builder.finish().unwrap()
+}
+
+/// What is answered of each partition: code, log's start, reason.
+fn produced(
+    client: &mut Client,
+    (version, acks, id): (i16, i16, &'static str),
+    batches: &[(&str, i32, Bytes)],
+) -> Vec<(i16, i64, Option<String>)> {
+    let topics = batches.iter().map(|(topic, index, records)| {
+        let data = PartitionProduceData::default()
+            .with_index(*index)
+            .with_records(Some(records.clone()));
+        TopicProduceData::default()
+            .with_name(name(topic))
+            .with_partition_data(vec![data])
+    });
+    let request = ProduceRequest::default()
+        .with_transactional_id(Some(transactional_id(id)))
+        .with_acks(acks)
+        .with_timeout_ms(5000)
+        .with_topic_data(topics.collect());
+    let answer = client.ask(version, &request);
+    let partitions = answer.responses.into_iter();
+    let partitions = partitions.flat_map(|topic| topic.partition_responses);
+    let told = partitions.map(|one| {
+        let reason = one.error_message.map(|text| text.to_string());
+        (one.error_code, one.log_start_offset, reason)
+    });
+    told.collect()
+}
+
+/// Kafka's ReplicaManager.handleProduceAppend.
+#[test]
+fn what_the_coordinator_says_of_a_batch_comes_before_what_is_wrong_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &["log.cleanup.policy=compact"]);
+    let mut client = broker.client();
+    client.create("t");
+    let producer = init(&mut client, "app");
+    let batch = keyless(producer.id, producer.epoch);
+    let not_added = "Partition was not added to the transaction".to_owned();
+    let not_added = (E::InvalidTxnState.code(), -1, Some(not_added));
+    for acks in [-1, 5] {
+        let of = [("t", 0, batch.clone()), ("t", 9, batch.clone())];
+        let told = produced(&mut client, (9, acks, "app"), &of);
+        let missing = (E::UnknownTopicOrPartition.code(), -1, None);
+        assert_eq!(told, [not_added.clone(), missing], "acks={acks}");
+    }
+    let of = [("t", 0, batch.clone())];
+    let unknown = (E::InvalidProducerIdMapping.code(), -1, None);
+    let told = produced(&mut client, (9, -1, "other"), &of);
+    assert_eq!(told, [unknown]);
+
+    assert_eq!(producer.add(&mut client, 3, &[("t", 0)]), [0]);
+    let told = produced(&mut client, (9, 5, "app"), &of);
+    assert_eq!(told, [(E::InvalidRequiredAcks.code(), -1, None)]);
+    let told = produced(&mut client, (9, -1, "app"), &of);
+    let text = told[0].2.clone().unwrap();
+    assert_eq!((told[0].0, told[0].1), (E::InvalidRecord.code(), 0));
+    assert!(text.contains("without key"), "{text}");
+    broker.stop();
+}
+
+#[test]
+fn a_request_has_batches_of_one_transaction_alone_as_far_as_their_partitions_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (broker, mut client) = start(dir.path());
+    client.create("u");
+    let producer = init(&mut client, "app");
+    assert_eq!(producer.add(&mut client, 3, &[("t", 0)]), [0]);
+    let (own, others) = (keyless(producer.id, 0), keyless(producer.id + 1, 0));
+    let several = "Transactional records contained more than one producer ID".to_owned();
+    let several = (E::InvalidProducerIdMapping.code(), -1, Some(several));
+    let of = [("t", 0, own.clone()), ("u", 0, others.clone())];
+    let told = produced(&mut client, (9, -1, "app"), &of);
+    assert_eq!(told, [several.clone(), several]);
+    let of = [("t", 0, own), ("u", 9, others)];
+    let told = produced(&mut client, (9, -1, "app"), &of);
+    let missing = (E::UnknownTopicOrPartition.code(), -1, None);
+    assert_eq!(told, [(0, 0, None), missing]);
     broker.stop();
 }
 

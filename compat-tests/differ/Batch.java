@@ -28,6 +28,7 @@ final class Batch implements Wire.Symbol {
     private final List<byte[]> values = new ArrayList<>();
     private int codec;
     private boolean ofProducer;
+    private boolean ofTransaction;
     private long epoch = -1;
     private long sequence = -1;
     private long baseOffset;
@@ -66,10 +67,21 @@ final class Batch implements Wire.Symbol {
         return batch;
     }
 
+    /** Of the transaction that the sequence's producer has open, most often: its epoch is what is given here more than the broker gave out. */
+    static Batch drawTransactional(Random random, long nowMs, boolean keyed, double wrongness, Set<String> tags) {
+        Batch batch = draw(random, nowMs, keyed, wrongness, tags);
+        batch.ofProducer = true;
+        batch.ofTransaction = random.nextDouble() >= wrongness;
+        batch.epoch = random.nextDouble() < wrongness ? random.nextInt(3) - 1 : 0;
+        batch.sequence = random.nextInt(3) > 0 ? 0 : random.nextInt(4);
+        tags.add("batch:producer");
+        return batch;
+    }
+
     @Override
     public String toString() {
         return times.size() + " records, keys " + keys.stream().map(Wire::text).toList() + ", codec " + CODECS[codec] + ", times from " + times.get(0)
-            + (ofProducer ? ", producer's epoch " + epoch + " and sequence " + sequence : "") + (wrong.isEmpty() ? "" : ", wrong: " + wrong);
+            + (ofTransaction ? ", transactional" : "") + (ofProducer ? ", producer's epoch " + epoch + " and sequence " + sequence : "") + (wrong.isEmpty() ? "" : ", wrong: " + wrong);
     }
 
     @Override
@@ -113,7 +125,7 @@ final class Batch implements Wire.Symbol {
         }
         byte[] packed = pack(records.flip());
         ByteBuffer out = ByteBuffer.allocate(HEADER_BYTES + packed.length);
-        int attributes = codec;
+        int attributes = codec | (ofTransaction ? 16 : 0);
         switch (wrong) {
             case "codec-5": attributes = 5; break;
             case "transactional": attributes |= 16; break;
@@ -128,7 +140,7 @@ final class Batch implements Wire.Symbol {
         out.putLong(wrong.equals("base-offset") ? 7 : baseOffset).putInt(out.capacity() - 12);
         out.putInt(wrong.equals("leader-epoch") ? 3 : (int) leaderEpoch).put((byte) 2).putInt(0).putShort((short) attributes);
         out.putInt(wrong.equals("last-delta") ? count + 1 : count - 1).putLong(base).putLong(newest);
-        out.putLong(ofProducer ? names.producer() : -1).putShort((short) epoch).putInt((int) sequence).putInt(told).put(packed);
+        out.putLong(ofProducer ? names.producer() : -1).putShort((short) (ofTransaction ? names.epoch() + epoch : epoch)).putInt((int) sequence).putInt(told).put(packed);
         CRC32C crc = new CRC32C();
         crc.update(out.array(), 21, out.capacity() - 21);
         out.putInt(17, (int) crc.getValue());
@@ -214,7 +226,10 @@ final class Batch implements Wire.Symbol {
         CRC32C crc = new CRC32C();
         crc.update(in.slice(21, in.capacity() - 21));
         tree.put("crc", (int) crc.getValue() == in.getInt(17) ? "right" : "wrong");
-        tree.put("records_bytes", unpacked(in, attributes & 7));
+        Object records = unpacked(in, attributes & 7);
+        // A marker ends with the epoch of its coordinator, which begins at another number at each broker, and the number of headers.
+        if ((attributes & 32) != 0 && records instanceof byte[] bytes && bytes.length > 5) java.util.Arrays.fill(bytes, bytes.length - 5, bytes.length - 1, (byte) 0);
+        tree.put("records_bytes", records);
         return tree;
     }
 

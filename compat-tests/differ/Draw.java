@@ -111,7 +111,10 @@ final class Draw {
             case "FLOAT64" -> 1.5;
             case "INT8", "INT16", "INT32", "INT64", "UINT16" -> number(name, siblings);
             case "BYTES", "COMPACT_BYTES", "NULLABLE_BYTES", "COMPACT_NULLABLE_BYTES" -> bytes(name);
-            default -> Batch.draw(random, world.nowMs(), random.nextInt(3) > 0, wrongness, tags);
+            default -> {
+                boolean keyed = random.nextInt(3) > 0;
+                yield transactions ? Batch.drawTransactional(random, world.nowMs(), keyed, wrongness, tags) : Batch.draw(random, world.nowMs(), keyed, wrongness, tags);
+            }
         };
     }
 

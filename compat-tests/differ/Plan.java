@@ -32,7 +32,7 @@ final class Plan {
 
     /** They change what outlives a sequence, so they have a theme, and sequences, of their own. */
     static final Set<String> OF_TRANSACTIONS = Set.of("AddPartitionsToTxn", "AddOffsetsToTxn", "EndTxn", "TxnOffsetCommit", "DescribeTransactions", "ListTransactions", "WriteTxnMarkers");
-    private static final Set<String> BESIDE_TRANSACTIONS = Set.of("InitProducerId", "DescribeProducers", "OffsetFetch");
+    private static final Set<String> BESIDE_TRANSACTIONS = Set.of("InitProducerId", "DescribeProducers", "OffsetFetch", "Produce", "Fetch", "ListOffsets");
 
     private final TreeMap<ApiMessageType, Range> ranges;
     private final Set<String> chosen;
@@ -105,6 +105,10 @@ final class Plan {
         if (random.nextBoolean()) {
             steps.add(fixed(ApiMessageType.ADD_PARTITIONS_TO_TXN, 3, map("v3_and_below_transactional_id", id, "v3_and_below_producer_id", producer, "v3_and_below_producer_epoch", epoch,
                 "v3_and_below_topics", List.of(map("name", world.topic(0), "partitions", List.of(0L, 1L))))));
+            if (random.nextBoolean()) steps.add(produced(random, world, id, 9));
+        } else if (random.nextBoolean()) {
+            // Version 2 of transactions: what is written to is part of them.
+            steps.add(produced(random, world, id, 12));
         }
         if (random.nextInt(3) == 0) {
             String group = world.prefix() + "group-1";
@@ -117,6 +121,12 @@ final class Plan {
             steps.add(fixed(ApiMessageType.END_TXN, random.nextBoolean() ? 5 : 3, map("transactional_id", id, "producer_id", producer, "producer_epoch", epoch, "committed", random.nextBoolean())));
         }
         return steps;
+    }
+
+    private Step produced(Random random, Draw.World world, String id, int version) {
+        Object partition = map("index", 0L, "records", Batch.drawTransactional(random, world.nowMs(), true, 0, new TreeSet<>()));
+        return fixed(ApiMessageType.PRODUCE, version, map("transactional_id", id, "acks", -1L, "timeout_ms", 5_000L,
+            "topic_data", List.of(map("name", world.topic(0), "partition_data", List.of(partition)))));
     }
 
     /** A group with a member, in any of its states. */

@@ -81,6 +81,7 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod order;
 mod produce;
+mod produce_queue;
 mod produce_refusal;
 mod produce_request;
 mod push_telemetry;
@@ -150,7 +151,7 @@ pub use in_transaction::TRANSACTIONS;
 pub use in_transaction::{Membership, in_transaction};
 pub use metadata::{CLI_CLIENT_ID, IDENTITY_TAG};
 pub use order::{Gate, Stage};
-pub use produce::UNPACKING_BYTES_MAX;
+pub use produce_queue::UNPACKING_BYTES_MAX;
 pub use request_log::{REQUEST_LOG_TIME_DEFAULT, REQUEST_LOG_TIME_MAX, RequestLog};
 pub use share_in_flight::{
     AcquiredRange, IN_FLIGHT_VERSION, ShareInFlight, in_flight_answer, in_flight_request,

@@ -53,7 +53,7 @@ impl Refusal {
                     | ResponseError::InvalidTxnState
                     | ResponseError::NotEnoughReplicas
             );
-        self.records.is_some() || is_own || is_before_append
+        !self.text.is_empty() && (self.records.is_some() || is_own || is_before_append)
     }
 
     /// As Kafka's ReplicaManager.appendToLocalLog: the log's start, unless the reason is not the log's.

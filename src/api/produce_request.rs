@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use metaq_protocol::ResponseError;
-use metaq_protocol::messages::ProduceRequest;
+use metaq_protocol::messages::{ProduceRequest, TransactionalId};
 
 use super::authorize::{Operation, Resource, authorize};
 use super::{Caller, Context};
@@ -18,33 +18,28 @@ pub(super) fn refused_whole(
     if let Some(why) = unreadable(request) {
         return Some((ResponseError::CorruptMessage, why));
     }
-    let topics = request.topic_data.iter();
-    let records = topics.flat_map(|topic| &topic.partition_data);
-    let records = records.filter_map(|data| data.records.as_ref());
-    let mut producers = records.filter_map(|records| transaction_of(records));
-    let first = producers.next()?;
-    let may_write = request.transactional_id.as_ref().is_some_and(|id| {
+    let may_write = |id: &TransactionalId| {
         let of_transaction = Resource::TransactionalId(id);
         authorize(cx, caller, Operation::Write, of_transaction).is_ok()
-    });
-    if !may_write {
+    };
+    let is_refused =
+        has_transactional(request) && !request.transactional_id.as_ref().is_some_and(may_write);
+    is_refused.then(|| {
         let error = ResponseError::TransactionalIdAuthorizationFailed;
-        return Some((error, String::new()));
-    }
-    let has_id = |producer: &Producer| producer.id >= 0;
-    let mut with_id = std::iter::once(first).chain(producers).filter(has_id);
-    let first = with_id.next();
-    let is_other = with_id.any(|producer| Some(producer) != first);
-    is_other.then(|| {
-        (
-            ResponseError::InvalidProducerIdMapping,
-            "Transactional records contained more than one producer ID".to_owned(),
-        )
+        (error, String::new())
     })
 }
 
+/// Whether a batch of the request is part of a transaction.
+pub(super) fn has_transactional(request: &ProduceRequest) -> bool {
+    let topics = request.topic_data.iter();
+    let records = topics.flat_map(|topic| &topic.partition_data);
+    let mut records = records.filter_map(|data| data.records.as_ref());
+    records.any(|records| transaction_of(records).is_some())
+}
+
 /// Whose transaction a batch is part of, if it is of one.
-fn transaction_of(records: &[u8]) -> Option<Producer> {
+pub(super) fn transaction_of(records: &[u8]) -> Option<Producer> {
     const MAGIC_AT: usize = 16;
     const ATTRIBUTES_AT: usize = 21;
     const PRODUCER_AT: usize = 43;

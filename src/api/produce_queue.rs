@@ -1,0 +1,398 @@
+//! What a Produce request queues: the records of each partition, in the order in which Kafka looks for what is wrong with them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use metaq_protocol::ResponseError;
+use metaq_protocol::batch::{BatchError, BatchHeader, Compression};
+use metaq_protocol::messages::produce_request::TopicProduceData;
+use metaq_protocol::messages::{ProduceRequest, TopicName};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::authorize::{Operation, Resource, authorize};
+use super::context::wire_name;
+use super::errors::WireError;
+use super::produce_refusal::Refusal;
+use super::produce_request::{has_transactional, overridden, transaction_of};
+use super::shared::{BY_ID_VERSION_MIN, LookupError, found_name, partition_of};
+use super::transaction_check::{InTransaction, Support, check};
+use super::{Caller, Context};
+use crate::cluster::is_internal_name;
+use crate::log::{Appended, LogConfig, LogError, ProducedBatch, ToVerify, Verification};
+use crate::memory::NoMemory;
+use crate::partition::{Acks, InvalidBatch, Partition, RECORD_ERRORS_MAX, Unpacking, admit};
+use crate::transaction::Producer;
+
+/// Memory that produced batches may take while they are unpacked, bytes, beside that of requests.
+pub const UNPACKING_BYTES_MAX: usize = 32 << 20;
+
+/// zstd came with this version (KIP-110).
+const ZSTD_VERSION_MIN: i16 = 7;
+
+/// What becomes of the records of a partition.
+pub(super) enum Queued {
+    Waiting(
+        Arc<Partition>,
+        oneshot::Receiver<Result<Appended, LogError>>,
+    ),
+    /// Not queued yet: its transaction's coordinator is asked first.
+    Found(Box<Found>),
+    Refused(Refusal),
+}
+
+/// Records, and the partition that is there for them.
+pub(super) struct Found {
+    pub(super) partition: Arc<Partition>,
+    records: Bytes,
+    verification: Verification,
+}
+
+/// The records of a topic.
+pub(super) struct QueuedTopic {
+    pub(super) name: TopicName,
+    pub(super) id: Uuid,
+    pub(super) partitions: Vec<(i32, Queued)>,
+}
+
+/// Queues what is valid; done before the next request of the connection begins.
+pub(super) async fn queue(
+    cx: &Context,
+    caller: &Caller,
+    request: ProduceRequest,
+) -> Vec<QueuedTopic> {
+    let acks = request.acks;
+    let mut topics = Vec::with_capacity(request.topic_data.len());
+    let mut named = 0;
+    let overridden = overridden(&request);
+    let transaction = request.transactional_id.clone();
+    let transaction = transaction.filter(|_| has_transactional(&request));
+    for (place, topic) in request.topic_data.into_iter().enumerate() {
+        let mut partitions = Vec::with_capacity(topic.partition_data.len());
+        for (at, data) in topic.partition_data.into_iter().enumerate() {
+            if overridden.contains(&(place, at)) {
+                continue;
+            }
+            let records = data.records.unwrap_or_default();
+            let name = (&*topic.name.0, topic.topic_id);
+            let queued = match find(cx, caller, name, data.index, records) {
+                Err(refusal) => Queued::Refused(refusal),
+                Ok(found) if transaction.is_some() => Queued::Found(Box::new(found)),
+                Ok(found) => append(cx, acks, found, &mut named).await,
+            };
+            partitions.push((data.index, queued));
+        }
+        // One of no partitions is not answered, as by Kafka.
+        if partitions.is_empty() {
+            continue;
+        }
+        topics.push(QueuedTopic {
+            name: topic.name,
+            id: topic.topic_id,
+            partitions,
+        });
+    }
+    if let Some(id) = transaction {
+        queue_transactional(cx, caller, &id, acks, &mut topics).await;
+    }
+    topics
+}
+
+/// Refuses all records of a request.
+pub(super) fn refuse_all(
+    request: ProduceRequest,
+    error: ResponseError,
+    why: &str,
+) -> Vec<QueuedTopic> {
+    let refused = || Queued::Refused(Refusal::new(error, why.to_owned()));
+    let topic = |topic: TopicProduceData| QueuedTopic {
+        name: topic.name,
+        id: topic.topic_id,
+        partitions: topic
+            .partition_data
+            .iter()
+            .map(|data| (data.index, refused()))
+            .collect(),
+    };
+    let topics = request.topic_data.into_iter().map(topic);
+    topics
+        .filter(|topic| !topic.partitions.is_empty())
+        .collect()
+}
+
+/// Queues what was found, of a request that has batches of a transaction: those once the coordinator has confirmed them, before
+/// anything else is looked at (Kafka's ReplicaManager.handleProduceAppend).
+async fn queue_transactional(
+    cx: &Context,
+    caller: &Caller,
+    id: &str,
+    acks: i16,
+    topics: &mut [QueuedTopic],
+) {
+    let partitions = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+    let mut all: Vec<&mut Queued> = partitions.map(|(_, queued)| queued).collect();
+    match one_producer(&all) {
+        Err(SeveralProducers) => {
+            for queued in all {
+                *queued = Queued::Refused(Refusal::new(
+                    ResponseError::InvalidProducerIdMapping,
+                    "Transactional records contained more than one producer ID".to_owned(),
+                ));
+            }
+            return;
+        }
+        Ok(None) => {}
+        Ok(Some(producer)) => {
+            let of = InTransaction {
+                transactional_id: id,
+                producer,
+                support: Support::of_produce(caller.version),
+            };
+            verify(cx, of, &mut all).await;
+        }
+    }
+    let mut named = 0;
+    for queued in all {
+        // What it is until it is known what it becomes.
+        let refused = Refusal::new(ResponseError::UnknownServerError, String::new());
+        *queued = match std::mem::replace(queued, Queued::Refused(refused)) {
+            Queued::Found(found) => append(cx, acks, *found, &mut named).await,
+            other => other,
+        };
+    }
+}
+
+/// Batches of a request are parts of transactions of several producers.
+struct SeveralProducers;
+
+/// Whose transaction the batches are part of.
+fn one_producer(all: &[&mut Queued]) -> Result<Option<Producer>, SeveralProducers> {
+    let producers = all.iter().filter_map(|queued| match queued {
+        Queued::Found(found) => transaction_of(&found.records),
+        _ => None,
+    });
+    let mut producers = producers.filter(|producer| producer.id >= 0);
+    let first = producers.next();
+    match producers.any(|producer| Some(producer) != first) {
+        true => Err(SeveralProducers),
+        false => Ok(first),
+    }
+}
+
+/// Asks the transaction's coordinator about all partitions that are new to it.
+async fn verify(cx: &Context, of: InTransaction<'_>, all: &mut [&mut Queued]) {
+    let mut waiting = Vec::with_capacity(all.len());
+    let mut named = Vec::with_capacity(all.len());
+    for queued in all {
+        let Queued::Found(found) = &mut **queued else {
+            continue;
+        };
+        match begin_verification(found, of.support) {
+            Ok(Verification::NotNeeded) => {}
+            Ok(verification) => {
+                found.verification = verification;
+                let partition = &found.partition;
+                named.push((partition.topic().to_string(), partition.index()));
+                waiting.push(queued);
+            }
+            Err(error) => {
+                **queued = Queued::Refused(Refusal::new(error.wire(), error.to_string()));
+            }
+        }
+    }
+    if waiting.is_empty() {
+        return;
+    }
+    for (queued, outcome) in waiting.into_iter().zip(check(cx, of, named).await) {
+        if let Err(error) = outcome {
+            **queued = Queued::Refused(unverified(error, of.support));
+        }
+    }
+}
+
+/// A batch that is no part of a transaction needs none.
+fn begin_verification(found: &Found, support: Support) -> Result<Verification, LogError> {
+    let header = BatchHeader::parse(&found.records);
+    let Some(first) = header.ok().filter(BatchHeader::is_transactional) else {
+        return Ok(Verification::NotNeeded);
+    };
+    found.partition.begin_verification(&ToVerify {
+        producer_id: first.producer_id,
+        producer_epoch: first.producer_epoch,
+        base_sequence: first.base_sequence,
+        is_v2: support == Support::Add,
+    })
+}
+
+/// What a client is told whose transaction could not be confirmed (Kafka's ReplicaManager.handleProduceAppend).
+fn unverified(error: ResponseError, support: Support) -> Refusal {
+    let is_passing = match error {
+        ResponseError::NetworkException
+        | ResponseError::CoordinatorLoadInProgress
+        | ResponseError::CoordinatorNotAvailable
+        | ResponseError::NotCoordinator => true,
+        ResponseError::ConcurrentTransactions => support != Support::Add,
+        _ => false,
+    };
+    match (error, is_passing) {
+        // Older clients try that again.
+        (_, true) => Refusal::new(
+            ResponseError::NotEnoughReplicas,
+            format!(
+                "Unable to verify the partition has been added to the transaction. Underlying error: {}",
+                wire_name(error)
+            ),
+        ),
+        (ResponseError::InvalidTxnState, _) => Refusal::new(
+            error,
+            "Partition was not added to the transaction".to_owned(),
+        ),
+        _ => Refusal::new(error, String::new()),
+    }
+}
+
+/// The partition that records are for, where the client may write to it.
+fn find(
+    cx: &Context,
+    caller: &Caller,
+    (name, id): (&str, Uuid),
+    index: i32,
+    records: Bytes,
+) -> Result<Found, Refusal> {
+    if id.is_nil() && caller.version >= BY_ID_VERSION_MIN {
+        let error = LookupError::UnknownTopicId;
+        return Err(Refusal::new(error.wire(), error.to_string()));
+    }
+    let found = partition_of(cx, name, id, index);
+    let named = found_name(cx, &found, name, id);
+    // Before what is wrong with the partition: that says what is there.
+    if let Some(topic) = &named {
+        authorize(cx, caller, Operation::Write, Resource::Topic(topic))
+            .map_err(|denied| Refusal::new(denied.wire(), String::new()))?;
+    }
+    if is_internal_name(name) && cx.cluster.image().internal_topic(name).is_some() {
+        let text = format!("Cannot append to internal topic {name}");
+        return Err(Refusal::new(ResponseError::InvalidTopicException, text));
+    }
+    let partition = found.map_err(|error| Refusal::new(error.wire(), error.to_string()))?;
+    check_version(caller.version, &records)?;
+    Ok(Found {
+        partition,
+        records,
+        verification: Verification::NotNeeded,
+    })
+}
+
+/// Queues what is valid. `named` counts the records of this request that are named as reasons.
+async fn append(cx: &Context, acks: i16, found: Found, named: &mut usize) -> Queued {
+    let Found {
+        partition,
+        records,
+        verification,
+    } = found;
+    match admitted(cx, acks, &partition, &records).await {
+        Ok((acks, batches)) => {
+            let answer = partition.append_verified(acks, batches, verification);
+            Queued::Waiting(partition, answer)
+        }
+        Err(mut refusal) => {
+            if let Some(records) = &mut refusal.records {
+                records.named.truncate(RECORD_ERRORS_MAX - *named);
+                *named += records.named.len();
+            }
+            Queued::Refused(refusal)
+        }
+    }
+}
+
+/// The batches of records that a partition takes.
+async fn admitted(
+    cx: &Context,
+    acks: i16,
+    partition: &Arc<Partition>,
+    records: &Bytes,
+) -> Result<(Acks, Vec<ProducedBatch>), Refusal> {
+    let acks = Acks::of_wire(acks).ok_or_else(|| {
+        let text = format!("acks={acks} is not -1, 0 or 1");
+        Refusal::new(ResponseError::InvalidRequiredAcks, text)
+    })?;
+    let config = partition.log().config();
+    if config.is_closed(partition.index()) {
+        let text = format!(
+            "partition {} of {} is closed: it takes no messages (closed.partitions; metaq partition open)",
+            partition.identity(),
+            partition.topic()
+        );
+        return Err(Refusal::new(ResponseError::PolicyViolation, text));
+    }
+    let in_sync = partition.check_in_sync(acks);
+    in_sync.map_err(|error| Refusal::of(partition, &error))?;
+    let batches = unpacked(cx, partition, records, &config).await?;
+    Ok((acks, batches))
+}
+
+/// What a version of the request does not carry (Kafka's ProduceRequest.validateRecords).
+fn check_version(version: i16, records: &[u8]) -> Result<(), Refusal> {
+    let codec = || BatchHeader::parse(records).ok()?.compression().ok();
+    match version < ZSTD_VERSION_MIN && codec() == Some(Compression::Zstd) {
+        true => Err(Refusal::new(
+            ResponseError::UnsupportedCompressionType,
+            format!(
+                "Produce requests with version {version} are not allowed to use ZStandard compression"
+            ),
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Checks record data, once there is memory for unpacking them.
+async fn unpacked(
+    cx: &Context,
+    partition: &Arc<Partition>,
+    records: &Bytes,
+    config: &LogConfig,
+) -> Result<Vec<ProducedBatch>, Refusal> {
+    let now_ms = cx.partitions.clock().now_ms();
+    let mut unpacking = Unpacking::of(records, config);
+    loop {
+        let (memory, bytes) = match unpacking.bytes > UNPACKING_BYTES_MAX {
+            // More than half, so that there is one at a time; never all, because the request itself is there too.
+            true => (
+                &cx.memory,
+                unpacking.bytes.min(cx.memory.bytes_max() / 8 * 5),
+            ),
+            false => (&cx.unpacking, unpacking.bytes),
+        };
+        let mut share = memory.empty_share();
+        if bytes > 0 {
+            let granted = memory.grow(&mut share, bytes, bytes);
+            let no_memory = |NoMemory| {
+                let text = "there was no memory for unpacking the batch in time".to_owned();
+                Refusal::new(ResponseError::RequestTimedOut, text)
+            };
+            granted.await.map_err(no_memory)?;
+        }
+        let error = match admit(records, config, now_ms, unpacking) {
+            Ok(batches) => return Ok(batches),
+            Err(error) => error,
+        };
+        let again = unpacking.after(&error);
+        unpacking = again.ok_or_else(|| invalid(partition, error))?;
+    }
+}
+
+fn invalid(partition: &Arc<Partition>, error: InvalidBatch) -> Refusal {
+    match error {
+        // Not for the log to say.
+        InvalidBatch::NotOneBatch(_) | InvalidBatch::Batch(BatchError::Magic(_)) => {
+            Refusal::new(error.wire(), error.to_string())
+        }
+        InvalidBatch::Refused(records) => Refusal {
+            error: records.wire(),
+            text: records.text(partition.topic(), partition.index()),
+            partition: Some(partition.clone()),
+            records: Some(records),
+        },
+        error => Refusal::of(partition, &error),
+    }
+}
