@@ -303,6 +303,13 @@ fn what_the_coordinator_says_of_a_batch_comes_before_what_is_wrong_with_it() {
     let unknown = (E::InvalidProducerIdMapping.code(), -1, None);
     let told = produced(&mut client, (9, -1, "other"), &of);
     assert_eq!(told, [unknown]);
+    // But for what no request carries (ProduceRequest.validateRecords): nothing becomes part of the transaction by it.
+    let twice = [("t", 0, [batch.clone(), batch.clone()].concat().into())];
+    for version in [9, 12] {
+        let told = produced(&mut client, (version, -1, "app"), &twice);
+        assert_eq!(told, [(E::InvalidRecord.code(), -1, None)]);
+    }
+    assert_eq!(state(&mut client, "app"), "Empty");
 
     assert_eq!(producer.add(&mut client, 3, &[("t", 0)]), [0]);
     let told = produced(&mut client, (9, 5, "app"), &of);
@@ -498,7 +505,7 @@ fn transactions_are_listed_by_state_producer_age_and_pattern() {
         one
     );
     assert_eq!(
-        list(request().with_state_filters(vec![text("nonsense")])),
+        list(request().with_state_filters(vec![text("nonsense"), text("nonsense")])),
         (0, vec![], 1)
     );
     assert_eq!(

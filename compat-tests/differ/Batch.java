@@ -70,7 +70,8 @@ final class Batch implements Wire.Symbol {
     /** Of the transaction that the sequence's producer has open, most often: its epoch is what is given here more than the broker gave out. */
     static Batch drawTransactional(Random random, long nowMs, boolean keyed, double wrongness, Set<String> tags) {
         Batch batch = draw(random, nowMs, keyed, wrongness, tags);
-        batch.ofProducer = true;
+        // One of nobody is no part of a transaction, whatever it says.
+        batch.ofProducer = random.nextDouble() >= wrongness / 2;
         batch.ofTransaction = random.nextDouble() >= wrongness;
         batch.epoch = random.nextDouble() < wrongness ? random.nextInt(3) - 1 : 0;
         batch.sequence = random.nextInt(3) > 0 ? 0 : random.nextInt(4);

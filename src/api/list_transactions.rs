@@ -3,7 +3,7 @@
 //! - By state, producer id, how long they last already (v1), and a regular expression that takes the whole id (v2).
 //! - Names of states that are not known are told back. PrepareEpochFence is one that Kafka has and nothing is in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
@@ -76,7 +76,13 @@ struct Wanted {
 impl Wanted {
     fn new(cx: &Context, request: &ListTransactionsRequest) -> Result<Self, regex::Error> {
         let (mut states, mut unknown_states) = (Vec::new(), Vec::new());
-        for name in &request.state_filters {
+        let mut asked = HashSet::new();
+        // Kafka names what it does not know once.
+        for name in request
+            .state_filters
+            .iter()
+            .filter(|name| asked.insert(*name))
+        {
             match State::named(name) {
                 Some(state) => states.push(state),
                 None if NEVER_IN.contains(&name.as_str()) => {}

@@ -21,7 +21,9 @@ use super::{Caller, Context};
 use crate::cluster::is_internal_name;
 use crate::log::{Appended, LogConfig, LogError, ProducedBatch, ToVerify, Verification};
 use crate::memory::NoMemory;
-use crate::partition::{Acks, InvalidBatch, Partition, RECORD_ERRORS_MAX, Unpacking, admit};
+use crate::partition::{
+    Acks, InvalidBatch, Partition, RECORD_ERRORS_MAX, Unpacking, admit, one_batch,
+};
 use crate::transaction::Producer;
 
 /// Memory that produced batches may take while they are unpacked, bytes, beside that of requests.
@@ -67,6 +69,7 @@ pub(super) async fn queue(
     let overridden = overridden(&request);
     let transaction = request.transactional_id.clone();
     let transaction = transaction.filter(|_| has_transactional(&request));
+    let mut producers = Vec::new();
     for (place, topic) in request.topic_data.into_iter().enumerate() {
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for (at, data) in topic.partition_data.into_iter().enumerate() {
@@ -75,7 +78,12 @@ pub(super) async fn queue(
             }
             let records = data.records.unwrap_or_default();
             let name = (&*topic.name.0, topic.topic_id);
-            let queued = match find(cx, caller, name, data.index, records) {
+            let producer = transaction_of(&records).filter(|producer| producer.id >= 0);
+            let found = find(cx, caller, name, data.index, records);
+            if is_counted(&found) {
+                producers.extend(producer);
+            }
+            let queued = match found {
                 Err(refusal) => Queued::Refused(refusal),
                 Ok(found) if transaction.is_some() => Queued::Found(Box::new(found)),
                 Ok(found) => append(cx, acks, found, &mut named).await,
@@ -93,7 +101,19 @@ pub(super) async fn queue(
         });
     }
     if let Some(id) = transaction {
-        queue_transactional(cx, caller, &id, acks, &mut topics).await;
+        let partitions = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        let mut all: Vec<&mut Queued> = partitions.map(|(_, queued)| queued).collect();
+        match one_of(&producers) {
+            Err(several) => all.iter_mut().for_each(|queued| refuse(queued, &several)),
+            Ok(producer) => {
+                let of = producer.map(|producer| InTransaction {
+                    transactional_id: &id,
+                    producer,
+                    support: Support::of_produce(caller.version),
+                });
+                queue_transactional(cx, of, acks, &mut all).await;
+            }
+        }
     }
     topics
 }
@@ -120,62 +140,54 @@ pub(super) fn refuse_all(
         .collect()
 }
 
+/// Whether the producer of a partition's batch is looked at: of one that is there, whoever leads it.
+fn is_counted(found: &Result<Found, Refusal>) -> bool {
+    match found {
+        Ok(_) => true,
+        Err(refusal) => matches!(
+            refusal.error,
+            ResponseError::NotLeaderOrFollower | ResponseError::InvalidTopicException
+        ),
+    }
+}
+
+/// Batches of a request are parts of transactions of several producers.
+#[derive(Debug, thiserror::Error)]
+#[error("Transactional records contained more than one producer ID")]
+struct SeveralProducers;
+
+/// Whose transaction the batches are part of.
+fn one_of(producers: &[Producer]) -> Result<Option<Producer>, SeveralProducers> {
+    match producers.split_first() {
+        Some((first, others)) if others.iter().any(|other| other != first) => Err(SeveralProducers),
+        first => Ok(first.map(|(first, _)| *first)),
+    }
+}
+
+fn refuse(queued: &mut Queued, why: &SeveralProducers) {
+    let error = ResponseError::InvalidProducerIdMapping;
+    *queued = Queued::Refused(Refusal::new(error, why.to_string()));
+}
+
 /// Queues what was found, of a request that has batches of a transaction: those once the coordinator has confirmed them, before
 /// anything else is looked at (Kafka's ReplicaManager.handleProduceAppend).
 async fn queue_transactional(
     cx: &Context,
-    caller: &Caller,
-    id: &str,
+    of: Option<InTransaction<'_>>,
     acks: i16,
-    topics: &mut [QueuedTopic],
+    all: &mut [&mut Queued],
 ) {
-    let partitions = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
-    let mut all: Vec<&mut Queued> = partitions.map(|(_, queued)| queued).collect();
-    match one_producer(&all) {
-        Err(SeveralProducers) => {
-            for queued in all {
-                *queued = Queued::Refused(Refusal::new(
-                    ResponseError::InvalidProducerIdMapping,
-                    "Transactional records contained more than one producer ID".to_owned(),
-                ));
-            }
-            return;
-        }
-        Ok(None) => {}
-        Ok(Some(producer)) => {
-            let of = InTransaction {
-                transactional_id: id,
-                producer,
-                support: Support::of_produce(caller.version),
-            };
-            verify(cx, of, &mut all).await;
-        }
+    if let Some(of) = of {
+        verify(cx, of, all).await;
     }
     let mut named = 0;
     for queued in all {
         // What it is until it is known what it becomes.
         let refused = Refusal::new(ResponseError::UnknownServerError, String::new());
-        *queued = match std::mem::replace(queued, Queued::Refused(refused)) {
+        **queued = match std::mem::replace(*queued, Queued::Refused(refused)) {
             Queued::Found(found) => append(cx, acks, *found, &mut named).await,
             other => other,
         };
-    }
-}
-
-/// Batches of a request are parts of transactions of several producers.
-struct SeveralProducers;
-
-/// Whose transaction the batches are part of.
-fn one_producer(all: &[&mut Queued]) -> Result<Option<Producer>, SeveralProducers> {
-    let producers = all.iter().filter_map(|queued| match queued {
-        Queued::Found(found) => transaction_of(&found.records),
-        _ => None,
-    });
-    let mut producers = producers.filter(|producer| producer.id >= 0);
-    let first = producers.next();
-    match producers.any(|producer| Some(producer) != first) {
-        true => Err(SeveralProducers),
-        false => Ok(first),
     }
 }
 
@@ -190,10 +202,9 @@ async fn verify(cx: &Context, of: InTransaction<'_>, all: &mut [&mut Queued]) {
         match begin_verification(found, of.support) {
             Ok(Verification::NotNeeded) => {}
             Ok(verification) => {
-                found.verification = verification;
                 let partition = &found.partition;
                 named.push((partition.topic().to_string(), partition.index()));
-                waiting.push(queued);
+                waiting.push((queued, verification));
             }
             Err(error) => {
                 **queued = Queued::Refused(Refusal::new(error.wire(), error.to_string()));
@@ -203,17 +214,29 @@ async fn verify(cx: &Context, of: InTransaction<'_>, all: &mut [&mut Queued]) {
     if waiting.is_empty() {
         return;
     }
-    for (queued, outcome) in waiting.into_iter().zip(check(cx, of, named).await) {
-        if let Err(error) = outcome {
-            **queued = Queued::Refused(unverified(error, of.support));
+    let mut outcomes = check(cx, of, named).await.into_iter();
+    for (queued, verification) in waiting {
+        // Nothing that the coordinator has not spoken of counts as confirmed.
+        let outcome = outcomes.next();
+        match outcome.unwrap_or(Err(ResponseError::InvalidTxnState)) {
+            Ok(()) => confirm(queued, verification),
+            Err(error) => **queued = Queued::Refused(unverified(error, of.support)),
         }
+    }
+}
+
+fn confirm(queued: &mut Queued, verification: Verification) {
+    if let Queued::Found(found) = queued {
+        found.verification = verification;
     }
 }
 
 /// A batch that is no part of a transaction needs none.
 fn begin_verification(found: &Found, support: Support) -> Result<Verification, LogError> {
     let header = BatchHeader::parse(&found.records);
-    let Some(first) = header.ok().filter(BatchHeader::is_transactional) else {
+    let is_of_producer =
+        |header: &BatchHeader| header.is_transactional() && header.producer_id >= 0;
+    let Some(first) = header.ok().filter(is_of_producer) else {
         return Ok(Verification::NotNeeded);
     };
     found.partition.begin_verification(&ToVerify {
@@ -275,7 +298,7 @@ fn find(
         return Err(Refusal::new(ResponseError::InvalidTopicException, text));
     }
     let partition = found.map_err(|error| Refusal::new(error.wire(), error.to_string()))?;
-    check_version(caller.version, &records)?;
+    check_records(caller.version, &records)?;
     Ok(Found {
         partition,
         records,
@@ -331,18 +354,27 @@ async fn admitted(
     Ok((acks, batches))
 }
 
-/// What a version of the request does not carry (Kafka's ProduceRequest.validateRecords).
-fn check_version(version: i16, records: &[u8]) -> Result<(), Refusal> {
+/// What a request does not carry, whatever the partition (Kafka's ProduceRequest.validateRecords).
+fn check_records(version: i16, records: &Bytes) -> Result<(), Refusal> {
+    let refuse = |error: InvalidBatch| Err(Refusal::new(error.wire(), error.to_string()));
+    let several = match one_batch(records) {
+        Err(error @ InvalidBatch::NotOneBatch(2..)) => Some(error),
+        Err(error @ (InvalidBatch::NotOneBatch(_) | InvalidBatch::Batch(BatchError::Magic(_)))) => {
+            return refuse(error);
+        }
+        // Anything else is the log's to say.
+        _ => None,
+    };
     let codec = || BatchHeader::parse(records).ok()?.compression().ok();
-    match version < ZSTD_VERSION_MIN && codec() == Some(Compression::Zstd) {
-        true => Err(Refusal::new(
+    if version < ZSTD_VERSION_MIN && codec() == Some(Compression::Zstd) {
+        return Err(Refusal::new(
             ResponseError::UnsupportedCompressionType,
             format!(
                 "Produce requests with version {version} are not allowed to use ZStandard compression"
             ),
-        )),
-        false => Ok(()),
+        ));
     }
+    several.map_or(Ok(()), refuse)
 }
 
 /// Checks record data, once there is memory for unpacking them.
@@ -383,10 +415,6 @@ async fn unpacked(
 
 fn invalid(partition: &Arc<Partition>, error: InvalidBatch) -> Refusal {
     match error {
-        // Not for the log to say.
-        InvalidBatch::NotOneBatch(_) | InvalidBatch::Batch(BatchError::Magic(_)) => {
-            Refusal::new(error.wire(), error.to_string())
-        }
         InvalidBatch::Refused(records) => Refusal {
             error: records.wire(),
             text: records.text(partition.topic(), partition.index()),

@@ -134,24 +134,28 @@ pub fn admit(
     now_ms: i64,
     unpacking: Unpacking,
 ) -> Result<Vec<ProducedBatch>, InvalidBatch> {
-    let mut batches = Vec::with_capacity(1);
-    let mut at = 0;
+    let batch = one_batch(bytes)?;
+    admit_one(batch, config, now_ms, unpacking).map(|batch| vec![batch])
+}
+
+/// The batch that produced bytes are.
+pub fn one_batch(bytes: &Bytes) -> Result<Bytes, InvalidBatch> {
+    let mut first = None;
+    let (mut count, mut at) = (0, 0);
     for found in Batches::new(bytes) {
         let (_, slice) = match found {
             // As for Kafka: what is not whole is no batch.
-            Err(BatchError::Truncated { .. }) if batches.is_empty() => break,
+            Err(BatchError::Truncated { .. }) if count == 0 => break,
             found => found?,
         };
-        batches.push(bytes.slice(at..at + slice.len()));
-        at += slice.len();
+        let batch = at..at + slice.len();
+        (count, at) = (count + 1, batch.end);
+        first.get_or_insert(batch);
     }
-    if batches.len() != 1 {
-        return Err(InvalidBatch::NotOneBatch(batches.len()));
+    match first {
+        Some(first) if count == 1 => Ok(bytes.slice(first)),
+        _ => Err(InvalidBatch::NotOneBatch(count)),
     }
-    batches
-        .into_iter()
-        .map(|batch| admit_one(batch, config, now_ms, unpacking))
-        .collect()
 }
 
 fn admit_one(

@@ -39,7 +39,7 @@ mod tests;
 mod transaction_tests;
 
 pub use acks::Acks;
-pub use admission::{Unpacking, admit};
+pub use admission::{Unpacking, admit, one_batch};
 pub use cleaner::{Cleaner, CleanerFigures, CleanerOptions, LastPass, Uncleanable};
 pub use executor::{Step, Workers};
 pub use fetch_waiters::{FetchWaiter, Subscription};
