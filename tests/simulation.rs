@@ -178,6 +178,11 @@ fn what_the_power_took_between_two_segments_of_a_compacted_log_is_no_gap_of_comp
 }
 
 #[test]
+fn an_index_whose_last_entry_lost_its_position_with_the_power_is_no_damage() {
+    compacted::run(520_386, COMPACTED_STEPS).unwrap();
+}
+
+#[test]
 fn a_sync_that_fails_while_a_log_is_recovered_takes_nothing_of_it_at_the_start_after_that() {
     for seed in [549, 5594] {
         moves::run(seed, MOVE_STEPS).unwrap();

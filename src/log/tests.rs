@@ -346,6 +346,26 @@ fn indexes_that_are_missing_empty_or_not_of_the_segment_are_rebuilt() {
     }
 }
 
+/// As followers of Kafka before 4.0 wrote it: at the position of the first batch of a fetch the last offset of all.
+#[test]
+fn an_entry_may_stand_for_several_batches_and_ends_with_one_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    closed(dir.path());
+    let index = dir.path().join("00000000000000000012.index");
+    let with_last = |offset: i32| {
+        let entry = [(offset - 12).to_be_bytes(), 0i32.to_be_bytes()].concat();
+        std::fs::write(&index, entry).unwrap();
+        verify_dir(dir.path()).unwrap().findings.len()
+    };
+    // Batches end with 14, 17, 20 and 23.
+    assert_eq!([14, 17, 23].map(with_last), [0; 3]);
+    assert_eq!([13, 16, 24].map(with_last), [1; 3]);
+    let log = open(dir.path(), config(), OpenMode::Clean).log;
+    log.close(NOW).unwrap();
+    drop(log);
+    assert_eq!(verify_dir(dir.path()).unwrap().findings, [], "rebuilt");
+}
+
 #[test]
 fn a_missing_index_is_a_finding() {
     let dir = tempfile::tempdir().unwrap();

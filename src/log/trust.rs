@@ -107,7 +107,8 @@ fn look_at_end(segment: &Segment, config: &LogConfig) -> Result<Option<i64>, Log
     if bytes == 0 {
         return Ok(Some(segment.base_offset));
     }
-    let (from, slack) = match segment.offsets.last()? {
+    let last_entry = segment.offsets.last()?;
+    let (from, slack) = match last_entry {
         None => (0, 0),
         Some((offset, position)) => {
             let position = u64::from(position);
@@ -126,18 +127,21 @@ fn look_at_end(segment: &Segment, config: &LogConfig) -> Result<Option<i64>, Log
     };
     let mut walk = segment.batches(from, bytes)?;
     let (mut end, mut newest) = (segment.base_offset, -1);
+    // An entry is of the last record of a batch; what a power failure left of one may not be.
+    let mut is_of_batch = last_entry.is_none();
     while let Some(BatchAt { header, position }) = walk.next()? {
         if position - from > config.index_interval_bytes + slack {
             return Ok(None);
         }
         end = header.last_offset() + 1;
         newest = newest.max(header.max_timestamp);
+        is_of_batch |= last_entry.is_some_and(|(offset, _)| offset == header.last_offset());
     }
     let times_are_whole = match segment.times.last()? {
         None => newest < 0,
         Some(last) => newest <= last.timestamp && (segment.base_offset..end).contains(&last.offset),
     };
-    Ok(times_are_whole.then_some(end))
+    Ok((is_of_batch && times_are_whole).then_some(end))
 }
 
 /// The batch that a segment's last index entry points at, where both indexes are as appends leave them and the batch
