@@ -2,68 +2,29 @@
 //! keys change.
 
 mod common;
+#[path = "common/provider.rs"]
+mod provider;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use common::{Client, Running, wait_for};
 use data_encoding::BASE64URL_NOPAD;
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use metaq_protocol::messages::{
     MetadataRequest, SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest,
 };
 use metaq_protocol::protocol::StrBytes;
+use provider::{Key, key_set, now};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use serde_json::{Value, json};
+use serde_json::json;
 
 const FAILED: i16 = 58;
-
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    since.as_secs()
-}
-
-/// One of a provider's keys.
-struct Key {
-    pair: KeyPair,
-    id: &'static str,
-}
-
-impl Key {
-    fn new(id: &'static str) -> Self {
-        let pair = KeyPair::generate().unwrap();
-        Self { pair, id }
-    }
-
-    fn published(&self) -> Value {
-        let point = self.pair.public_key_raw();
-        let (x, y) = point[1..].split_at(32);
-        let b64 = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
-        json!({"kty": "EC", "crv": "P-256", "kid": self.id, "x": b64(x), "y": b64(y)})
-    }
-
-    /// A token about a user that is good for so many seconds.
-    fn token(&self, user: &str, seconds: i64) -> String {
-        let claims = json!({
-            "sub": user, "aud": "kafka", "iss": "https://id.example", "iat": now() - 100, "exp": now().saturating_add_signed(seconds)
-        });
-        let mut header = Header::new(Algorithm::ES256);
-        header.kid = Some(self.id.to_owned());
-        let key = EncodingKey::from_ec_der(&self.pair.serialize_der());
-        encode(&header, &claims, &key).unwrap()
-    }
-}
-
-fn key_set(keys: &[&Key]) -> String {
-    let keys: Vec<Value> = keys.iter().map(|key| key.published()).collect();
-    json!({ "keys": keys }).to_string()
-}
 
 fn message(token: &str) -> Vec<u8> {
     format!("n,,\x01auth=Bearer {token}\x01\x01").into_bytes()

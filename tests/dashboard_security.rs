@@ -2,15 +2,16 @@
 //! port of these brokers takes everybody as a super user, so that a test can make users and rights by it.
 
 mod common;
+#[path = "common/visiting.rs"]
+mod visiting;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Client, Running, batch, wait_for};
-use data_encoding::BASE64;
 use metaq::security::{ScramMechanism, salted_password};
 use metaq_protocol::messages::alter_user_scram_credentials_request::{
     ScramCredentialDeletion, ScramCredentialUpsertion,
@@ -28,14 +29,12 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use serde_json::Value;
+use visiting::{Answer, FORM, JSON, ask, basic, connect, ends, get, live, login, request};
 
 const TOKEN: &str = "the token of these tests";
 const ADMIN: (&str, &str) = ("admin", "planted-admin-password");
 const VERA: (&str, &str) = ("vera", "planted-vera-password");
 const OLGA: (&str, &str) = ("olga", "planted-olga-password");
-const JSON: &str = "Content-Type: application/json\r\n";
-const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
 
 const TOPIC: i8 = 2;
 const GROUP: i8 = 3;
@@ -52,91 +51,8 @@ fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
 
-/// Status, head and body of an answer.
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn read(mut stream: impl Read) -> Self {
-        let mut answer = Vec::new();
-        // A server that closes without a notice is no error here.
-        let _ = stream.read_to_end(&mut answer);
-        let answer = String::from_utf8_lossy(&answer);
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-        Self {
-            status: status.unwrap_or(0),
-            head: head.to_owned(),
-            body: body.to_owned(),
-        }
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
-    }
-
-    fn error(&self) -> (u16, String) {
-        (
-            self.status,
-            self.json()["error"].as_str().unwrap().to_owned(),
-        )
-    }
-
-    fn cookie(&self) -> &str {
-        let mut lines = self.head.lines();
-        let line = lines.find_map(|line| line.strip_prefix("set-cookie: "));
-        line.unwrap_or_else(|| panic!("{self:?}"))
-    }
-
-    /// What a browser sends of it.
-    fn session(&self) -> String {
-        let pair = self.cookie().split(';').next().unwrap();
-        format!("Cookie: {pair}\r\n")
-    }
-}
-
-fn request(method: &str, path: &str, headers: &str, body: &str) -> String {
-    let length = body.len();
-    format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost:8120\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
-    )
-}
-
-fn connect(broker: &Running) -> TcpStream {
-    let stream = TcpStream::connect(broker.broker().dashboard_address().unwrap()).unwrap();
-    let timeout = Some(Duration::from_secs(20));
-    stream.set_read_timeout(timeout).unwrap();
-    stream
-}
-
-fn ask(broker: &Running, method: &str, path: &str, headers: &str, body: &str) -> Answer {
-    let mut stream = connect(broker);
-    stream
-        .write_all(request(method, path, headers, body).as_bytes())
-        .unwrap();
-    Answer::read(stream)
-}
-
-fn get(broker: &Running, path: &str, headers: &str) -> Answer {
-    ask(broker, "GET", path, headers, "")
-}
-
-fn basic((user, password): (&str, &str)) -> String {
-    let encoded = BASE64.encode(format!("{user}:{password}").as_bytes());
-    format!("Authorization: Basic {encoded}\r\n")
-}
-
 fn bearer() -> String {
     format!("Authorization: Bearer {TOKEN}\r\n")
-}
-
-fn login(broker: &Running, (user, password): (&str, &str)) -> Answer {
-    let form = format!("user={user}&password={password}&then=%2Ftopics");
-    ask(broker, "POST", "/login", FORM, &form)
 }
 
 /// A broker that asks who one is, and decides by lists.
@@ -573,25 +489,6 @@ fn what_a_visitor_may_not_describe_is_not_there() {
     );
     assert_eq!(get(&broker, "/", &vera).status, 403);
     broker.stop();
-}
-
-/// A stream of live values, after its first one.
-fn live(broker: &Running, headers: &str) -> BufReader<TcpStream> {
-    let mut stream = connect(broker);
-    let asked = format!("GET /api/live HTTP/1.0\r\nHost: x\r\n{headers}\r\n");
-    stream.write_all(asked.as_bytes()).unwrap();
-    let mut lines = BufReader::new(stream);
-    let mut line = String::new();
-    while !line.starts_with("data:") {
-        line.clear();
-        assert!(lines.read_line(&mut line).unwrap() > 0, "no value");
-    }
-    lines
-}
-
-/// Whether a stream ends by itself.
-fn ends(mut stream: BufReader<TcpStream>) -> bool {
-    stream.read_to_end(&mut Vec::new()).is_ok()
 }
 
 #[test]
