@@ -13,8 +13,8 @@ use crate::api::{Context, FetchSessions, RequestLog, UNPACKING_BYTES_MAX};
 use crate::audit::AuditLog;
 use crate::broker_options::{cleaner_options, housekeeping_intervals, transaction_limits};
 use crate::broker_security::{
-    self, DashboardTlsError, PeerSecurityError, certificates, follow_certificates,
-    open_dashboard_tls, token_providers,
+    self, DashboardTlsError, PeerSecurityError, certificates, dashboard_provider,
+    follow_certificates, open_dashboard_tls, token_providers,
 };
 use crate::clock::WallClock;
 use crate::cluster::{
@@ -175,7 +175,7 @@ impl Broker {
         let dashboard_tls = open_dashboard_tls(&config, &endpoints)?;
         let certificates = certificates(&listeners, dashboard_tls.as_ref());
         let token_providers = token_providers(&config, &endpoints)?;
-        let admin = Admin::bind(&config, dashboard_tls).await?;
+        let admin = Admin::bind(&config, dashboard_tls, dashboard_provider(&endpoints)).await?;
         let observe = Arc::new(Observe::new(&WallClock::default()));
         let partitions = open_partitions(&config, &observe, disk)?;
         for dir in partitions.data_dirs() {

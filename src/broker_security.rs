@@ -218,6 +218,14 @@ pub fn token_providers(
     begun.collect()
 }
 
+/// Whose bearer tokens the dashboard takes: those of the first listener that takes signed ones.
+pub fn dashboard_provider(listeners: &[Endpoint]) -> Option<Arc<BearerTokens>> {
+    let mut found = listeners
+        .iter()
+        .filter_map(|endpoint| endpoint.listener.authentication.tokens.as_ref());
+    found.find(|tokens| !tokens.is_unsecured()).cloned()
+}
+
 /// What is wrong with what a configuration says of listeners, certificates, keys and users: what keeps a broker from starting,
 /// told without binding anything.
 pub fn mistakes(config: &Config) -> Vec<String> {

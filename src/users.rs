@@ -110,6 +110,11 @@ impl LiveUsers {
         (!keys.is_empty()).then(|| self.seal(&keys.join("\n")))
     }
 
+    /// The delegation tokens that stand for their owners.
+    pub fn tokens(&self) -> &LiveTokens {
+        &self.tokens
+    }
+
     /// Another number after users or delegation tokens of the tree changed.
     pub fn revision(&self) -> u64 {
         // Both only grow.

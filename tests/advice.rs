@@ -460,7 +460,7 @@ fn a_dashboard_that_refuses_is_told_by_its_sentence_and_from_one_that_is_away() 
     let token = bench.properties("token", &token);
     let (code, _, err) = metaq(&["status", "-d", &dashboard, "--command-config", &token]);
     assert!(
-        code == Some(5) && err.contains("the dashboard takes no tokens"),
+        code == Some(5) && err.contains("user or password is wrong"),
         "{code:?} {err}"
     );
     let (code, _, _) = metaq(&["status", "-d", "127.0.0.1:1"]);

@@ -1,7 +1,9 @@
 //! Who visits the dashboard's port: who has its token, or a user with password.
 //!
-//! The token comes as `Authorization: Bearer`, as the field `token` of a form, or as a session that was opened with it; where
-//! clients have to say who they are (`Config::is_secured`), users come as `Authorization: Basic` or as a session. A session is
+//! The dashboard's token comes as `Authorization: Bearer`, as the field `token` of a form, or as a session that was opened with it; where
+//! clients have to say who they are (`Config::is_secured`), users come as `Authorization: Basic` or as a session, with a
+//! password or with a delegation token (its id, and its HMAC in base64: KIP-48), and where a listener has OAUTHBEARER with an
+//! identity provider's token in the place of the dashboard's. A session is
 //! a cookie that scripts cannot read and that other sites' pages cannot send. Actions must not come from another site: a
 //! browser says where a request comes from in `Sec-Fetch-Site` and `Origin`, and what says that it comes from elsewhere is
 //! refused whatever else it brings.
@@ -10,7 +12,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::{HeaderMap, header};
 use data_encoding::BASE64;
@@ -18,9 +20,9 @@ use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
 use super::attempts::Attempts;
-use super::sessions::{SESSION_MAX, Sessions, Who, random};
+use super::sessions::{Evidence, SESSION_MAX, Sessions, Who, random};
 use crate::config::Config;
-use crate::security::is_password_of;
+use crate::security::{BearerTokens, TokenError, is_password_of};
 use crate::users::LiveUsers;
 
 /// The file in the first data directory that holds a token that was made here.
@@ -52,6 +54,8 @@ pub(super) struct Access {
     read_needs_token: bool,
     /// There where users are asked for.
     users: Option<Arc<LiveUsers>>,
+    /// Whose tokens users may bring, where they may.
+    provider: Option<Arc<BearerTokens>>,
     /// Name of the session's cookie.
     cookie: String,
     /// Whether the cookie goes over TLS alone.
@@ -69,10 +73,12 @@ pub(super) struct AccessParts {
     pub(super) has_tls: bool,
     /// Who may authenticate.
     pub(super) users: Option<Arc<LiveUsers>>,
+    /// Whose bearer tokens are taken, beside the dashboard's own.
+    pub(super) provider: Option<Arc<BearerTokens>>,
 }
 
 /// Why a request is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     #[error("this needs the dashboard's token: metaq start printed it, or dashboard.token sets it")]
     NoToken,
@@ -80,12 +86,38 @@ pub(super) enum Refusal {
     NotKnown,
     #[error("the token is not the dashboard's")]
     WrongToken,
+    /// What is wrong with it is for the operator alone.
+    #[error("the token is neither the dashboard's nor one of the identity provider that is taken")]
+    BearerToken(TokenError),
     #[error("user or password is wrong")]
     WrongPassword,
     #[error("too many logins from this address failed: wait {0} s")]
     TooMany(u64),
     #[error("the request comes from a page of another site")]
     OtherSite,
+}
+
+/// What the operator is told is cut, letters: visitors have a say in it.
+const WHY_LETTERS_MAX: usize = 200;
+
+impl Refusal {
+    /// Whether somebody tried to be who it is not.
+    pub(super) fn is_failure(&self) -> bool {
+        use Refusal as R;
+        matches!(
+            self,
+            R::WrongToken | R::BearerToken(_) | R::WrongPassword | R::TooMany(_)
+        )
+    }
+
+    /// What the operator is told of it.
+    pub(super) fn why(&self) -> String {
+        let why = match self {
+            Self::BearerToken(error) => format!("bearer token: {error}"),
+            other => other.to_string(),
+        };
+        why.chars().take(WHY_LETTERS_MAX).collect()
+    }
 }
 
 /// Who is known, and by which session, where it is one.
@@ -152,6 +184,7 @@ impl Access {
             source,
             read_needs_token: config.flag("dashboard.read.token"),
             users: parts.users.filter(|_| config.is_secured()),
+            provider: parts.provider.filter(|_| config.is_secured()),
             cookie: parts.cookie,
             has_tls: parts.has_tls,
             sessions: Sessions::new(Duration::from_millis(idle_ms)),
@@ -167,6 +200,11 @@ impl Access {
     /// Whether users may log in, and everybody has to.
     pub(super) fn takes_users(&self) -> bool {
         self.users.is_some()
+    }
+
+    /// Whether an identity provider's tokens are taken.
+    pub(super) fn takes_bearer_tokens(&self) -> bool {
+        self.provider.is_some()
     }
 
     /// Who asks to read or to act; nobody where that is not told and need not be. Where everybody may read, a token that comes
@@ -202,33 +240,45 @@ impl Access {
         self.is_who(&who).then_some(Known { who, session })
     }
 
-    /// Whether somebody is still who it was: the user is there and has the same password, the session goes on.
+    /// Whether somebody is still who it was: the user is there and has the same password, its token is good, the session goes
+    /// on.
     pub(super) fn is_still(&self, known: &Known) -> bool {
         let goes_on = |id: &String| self.sessions.find(id, Instant::now(), false).is_some();
         self.is_who(&known.who) && known.session.as_ref().is_none_or(goes_on)
     }
 
     fn is_who(&self, who: &Who) -> bool {
-        match (who, &self.users) {
-            (Who::User { name, mark }, Some(users)) => users.mark_of(name).as_ref() == Some(mark),
-            (Who::User { .. }, None) => false,
-            (Who::Nobody | Who::Token, _) => true,
-        }
+        let Who::User { name, shown } = who else {
+            return true;
+        };
+        let users = self.users.as_ref();
+        users.is_some_and(|users| match shown {
+            Evidence::Password(mark) => users.mark_of(name).as_ref() == Some(mark),
+            Evidence::DelegationToken(id) => users.tokens().left(id).is_some(),
+            Evidence::BearerToken(expires) => SystemTime::now() < *expires,
+        })
     }
 
-    /// Whether a token is the dashboard's, in a time that does not tell how much of it is right.
+    /// Whether a token is the dashboard's, in a time that does not tell how much of it is right; or whom an identity provider
+    /// says that it is about.
     pub(super) fn check_token(&self, given: &str, from: IpAddr) -> Result<Who, Refusal> {
         self.check_attempts(from)?;
-        match bool::from(given.as_bytes().ct_eq(self.token.as_bytes())) {
-            true => Ok(Who::Token),
-            false => {
-                self.attempts.failed(from, Instant::now());
-                Err(Refusal::WrongToken)
-            }
-        }
+        let is_own = bool::from(given.as_bytes().ct_eq(self.token.as_bytes()));
+        let checked = match &self.provider {
+            _ if is_own => Ok(Who::Token),
+            None => Err(Refusal::WrongToken),
+            Some(provider) => match provider.verify(given) {
+                Ok(bearer) => Ok(Who::User {
+                    name: bearer.user.into(),
+                    shown: Evidence::BearerToken(bearer.expires),
+                }),
+                Err(error) => Err(Refusal::BearerToken(error)),
+            },
+        };
+        checked.inspect_err(|_| self.attempts.failed(from, Instant::now()))
     }
 
-    /// Whether a password is a user's.
+    /// Whether a password is a user's, or what logs in with a delegation token.
     pub(super) async fn check_password(
         &self,
         user: &str,
@@ -242,6 +292,12 @@ impl Access {
             return Err(Refusal::WrongPassword);
         };
         self.check_attempts(from)?;
+        if let Some(owner) = users.tokens().owner_of(user, &password) {
+            return Ok(Who::User {
+                name: owner.into(),
+                shown: Evidence::DelegationToken(user.into()),
+            });
+        }
         // Before the password is looked at: it may change meanwhile.
         let mark = users.mark_of(user);
         let name: Arc<str> = user.into();
@@ -249,7 +305,10 @@ impl Access {
         let checked =
             tokio::task::spawn_blocking(move || is_password_of(&*users, &asked, &password));
         match (checked.await, mark) {
-            (Ok(true), Some(mark)) => Ok(Who::User { name, mark }),
+            (Ok(true), Some(mark)) => Ok(Who::User {
+                name,
+                shown: Evidence::Password(mark),
+            }),
             _ => {
                 self.attempts.failed(from, Instant::now());
                 Err(Refusal::WrongPassword)
@@ -365,6 +424,7 @@ mod tests {
             cookie: "c".to_owned(),
             has_tls,
             users: None,
+            provider: None,
         };
         Access::open(&Config::load(None, &settings).unwrap(), parts).unwrap()
     }

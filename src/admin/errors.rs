@@ -77,7 +77,9 @@ impl From<Refusal> for ApiError {
             Refusal::NotKnown => (StatusCode::UNAUTHORIZED, "not_known"),
             Refusal::WrongPassword => (StatusCode::UNAUTHORIZED, "wrong_password"),
             Refusal::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_logins"),
-            Refusal::WrongToken => (StatusCode::UNAUTHORIZED, "wrong_token"),
+            Refusal::WrongToken | Refusal::BearerToken(_) => {
+                (StatusCode::UNAUTHORIZED, "wrong_token")
+            }
             Refusal::OtherSite => (StatusCode::FORBIDDEN, "other_site"),
         };
         Self::new(status, word, refusal.to_string())

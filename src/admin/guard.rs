@@ -15,6 +15,10 @@ use super::rights::{self, Row};
 use super::sessions::Who;
 use super::visitor::{Deed, Visitor, audit_login};
 use super::{Shared, errors};
+use crate::per_second::PerSecond;
+
+/// Logins that were refused, of all visitors, that are told in the log.
+const REFUSALS_LOGGED_A_SECOND_MAX: u64 = 10;
 
 /// Why a request is not served.
 enum Refused {
@@ -61,9 +65,12 @@ fn refuse(shared: &Shared, parts: &Parts, refused: Refused) -> Response {
         }
         Refused::Unknown(refusal) if is_api => {
             let mut response = ApiError::from(refusal).into_response();
-            let challenge = challenge(shared, &parts.headers);
-            let header = challenge.map(|text| (header::WWW_AUTHENTICATE, text));
-            response.headers_mut().extend(header);
+            for challenge in challenges(shared, &parts.headers) {
+                let text = HeaderValue::from_static(challenge);
+                response
+                    .headers_mut()
+                    .append(header::WWW_AUTHENTICATE, text);
+            }
             response
         }
         Refused::Unknown(_) => pages::ask_to_log_in(shared, parts),
@@ -79,13 +86,14 @@ fn refuse(shared: &Shared, parts: &Parts, refused: Refused) -> Response {
 }
 
 /// What programs are asked for; a browser's scripts would make it ask its user.
-fn challenge(shared: &Shared, headers: &HeaderMap) -> Option<HeaderValue> {
-    let text = match shared.access.takes_users() {
-        true if headers.contains_key("sec-fetch-mode") => return None,
-        true => "Basic realm=\"metaq\", charset=\"UTF-8\"",
-        false => "Bearer",
-    };
-    Some(HeaderValue::from_static(text))
+fn challenges(shared: &Shared, headers: &HeaderMap) -> &'static [&'static str] {
+    const USER: &str = "Basic realm=\"metaq\", charset=\"UTF-8\"";
+    match shared.access.takes_users() {
+        true if headers.contains_key("sec-fetch-mode") => &[],
+        true if shared.access.takes_bearer_tokens() => &[USER, "Bearer realm=\"metaq\""],
+        true => &[USER],
+        false => &["Bearer"],
+    }
 }
 
 /// Says who somebody pretends to be, without what proves it.
@@ -102,16 +110,15 @@ pub(super) async fn note_refusal(
     shared: &Shared,
     parts: &Parts,
     named: Option<&str>,
-    refusal: Refusal,
+    refusal: &Refusal,
 ) {
-    let is_failure = matches!(
-        refusal,
-        Refusal::WrongToken | Refusal::WrongPassword | Refusal::TooMany(_)
-    );
-    if is_failure {
-        let peer = Peer::of(parts);
-        tracing::warn!(%peer, path = parts.uri.path(), %refusal, "a login was refused on the dashboard");
-        audit_login(&shared.cx, peer, named, refusal.to_string());
+    static TOLD: PerSecond = PerSecond::new(REFUSALS_LOGGED_A_SECOND_MAX);
+    if refusal.is_failure() {
+        let (peer, why) = (Peer::of(parts), refusal.why());
+        if let Some(untold) = TOLD.take() {
+            tracing::warn!(%peer, path = parts.uri.path(), ?why, untold, "a login was refused on the dashboard");
+        }
+        audit_login(&shared.cx, peer, named, why);
         tokio::time::sleep(WRONG_PAUSE).await;
     }
 }
@@ -130,7 +137,7 @@ async fn admit(shared: &Shared, parts: &mut Parts) -> Result<(), Refused> {
     let known = match identified.await {
         Ok(known) => known,
         Err(refusal) => {
-            note_refusal(shared, parts, named(&parts.headers).as_deref(), refusal).await;
+            note_refusal(shared, parts, named(&parts.headers).as_deref(), &refusal).await;
             return Err(Refused::Unknown(refusal));
         }
     };

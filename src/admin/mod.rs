@@ -55,7 +55,7 @@ use tokio::task::JoinHandle;
 use crate::api::Context;
 use crate::config::Config;
 use crate::meta::SessionState;
-use crate::security::ServerTls;
+use crate::security::{BearerTokens, ServerTls};
 
 pub use access::{TokenSource, token_of};
 pub use definitions::{Definition, METRICS, MetricKind};
@@ -72,6 +72,7 @@ pub struct Bound {
     listener: TcpListener,
     connections_max: usize,
     tls: Option<Arc<ServerTls>>,
+    provider: Option<Arc<BearerTokens>>,
 }
 
 /// The dashboard while it serves.
@@ -95,8 +96,13 @@ struct Shared {
 }
 
 impl Admin {
-    /// Binds the port, which has TLS where there are certificates; nothing is answered yet.
-    pub async fn bind(config: &Config, tls: Option<Arc<ServerTls>>) -> std::io::Result<Bound> {
+    /// Binds the port, which has TLS where there are certificates, and takes the tokens of an identity provider where there is
+    /// one; nothing is answered yet.
+    pub async fn bind(
+        config: &Config,
+        tls: Option<Arc<ServerTls>>,
+        provider: Option<Arc<BearerTokens>>,
+    ) -> std::io::Result<Bound> {
         let port = config.number("dashboard.http.port") as u16;
         let host = match config.text("dashboard.http.host") {
             "" => config.text("host.name"),
@@ -119,6 +125,7 @@ impl Admin {
             listener: bound.map_err(named)?,
             connections_max: config.number("dashboard.http.max.connections") as usize,
             tls,
+            provider,
         })
     }
 
@@ -160,6 +167,7 @@ impl Bound {
             cookie: cookie.clone(),
             has_tls,
             users: Some(cx.users.clone()),
+            provider: self.provider,
         };
         let access = Arc::new(access::Access::open(&cx.config.load(), parts)?);
         let shared = Shared {

@@ -36,7 +36,8 @@ pub(super) fn document(operations: &[Operation], cookie: &str) -> Value {
             "description": "What the dashboard shows, as JSON, and what can be done there. Times are ms since 1970, sizes bytes. \
                 Errors are {error, message}. What changes something needs the token that metaq start printed or \
                 dashboard.token sets, or, where clients have to say who they are, a user with the rights that Kafka's \
-                APIs would ask for; then reading does too.",
+                APIs would ask for, by password, delegation token (its id and HMAC) or a token of the identity provider; then \
+                reading does too.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
@@ -26,9 +26,20 @@ pub(super) enum Who {
     User {
         /// Its name.
         name: Arc<str>,
-        /// What stands for its password.
-        mark: Vec<u8>,
+        /// What it showed.
+        shown: Evidence,
     },
+}
+
+/// What a user showed to say who it is, as far as it has to be known later on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Evidence {
+    /// Its password: what stands for that.
+    Password(Vec<u8>),
+    /// A delegation token of its own, by its id.
+    DelegationToken(Arc<str>),
+    /// A token of an identity provider, good until then.
+    BearerToken(SystemTime),
 }
 
 struct Open {
@@ -124,7 +135,7 @@ mod tests {
     fn user(name: &str) -> Who {
         Who::User {
             name: name.into(),
-            mark: vec![1],
+            shown: Evidence::Password(vec![1]),
         }
     }
 

@@ -16,7 +16,7 @@ use super::wrong_listener::{of_tls, tls_in_words};
 use crate::admin::token_of;
 use crate::broker_security::dashboard_trust;
 use crate::config::Config;
-use crate::security::SaslIdentity;
+use crate::security::{Mechanism, SaslIdentity};
 
 /// An answer that takes longer is given up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -90,8 +90,6 @@ pub(super) struct Target {
     transport: Transport,
     /// The header that says who asks; empty for nobody.
     authorization: String,
-    /// Whether who asks is known by a token of Kafka's listeners, which is not shown here.
-    has_token: bool,
 }
 
 /// A dashboard that answered, but not with what was asked for.
@@ -105,8 +103,6 @@ struct Refusal {
 pub(super) fn is_refusal(failure: &Failure) -> bool {
     failure.is::<Refusal>()
 }
-
-const NO_TOKENS: &str = "the dashboard takes no tokens of Kafka's listeners: --command-config has to name a user with a password, or METAQ_TOKEN holds the dashboard's token";
 
 /// The beginning of an answer: its status, and the body to read on.
 type Answer = (u16, BufReader<Box<dyn Stream>>);
@@ -127,6 +123,19 @@ pub(super) fn reached(host: &str, port: u16) -> String {
 
 fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}\r\n")
+}
+
+/// As whom listeners know who asks: by a token of an identity provider, or by user and password, which may be a delegation
+/// token's id and HMAC.
+fn of_identity(identity: &SaslIdentity) -> String {
+    if identity.mechanism == Mechanism::OAuthBearer {
+        return bearer(&identity.password);
+    }
+    let pair = format!("{}:{}", identity.user, identity.password);
+    format!(
+        "Authorization: Basic {}\r\n",
+        BASE64.encode(pair.as_bytes())
+    )
 }
 
 const NO_AUTHORITY: &str = "https needs the authority of the dashboard's certificate: --command-config or METAQ_COMMAND_CONFIG names a file with ssl.truststore.location";
@@ -151,25 +160,16 @@ impl Target {
         let address = address.trim_end_matches('/').to_owned();
         let is_plain = matches!(transport, Transport::Plain) && !written.contains("://");
         let may_tell = !is_plain || is_this_machine(&address);
-        let identity = security.identity.as_ref();
-        let own_token = std::env::var(TOKEN_VARIABLE).ok();
-        let has_token = own_token.is_none() && identity.is_some_and(SaslIdentity::is_of_token);
-        let authorization = match (own_token, identity) {
+        let identity = security.identity.as_ref().filter(|_| may_tell);
+        let authorization = match (std::env::var(TOKEN_VARIABLE).ok(), identity) {
             (Some(token), _) => bearer(&token),
-            (None, Some(identity)) if may_tell && !has_token => {
-                let pair = format!("{}:{}", identity.user, identity.password);
-                format!(
-                    "Authorization: Basic {}\r\n",
-                    BASE64.encode(pair.as_bytes())
-                )
-            }
-            _ => String::new(),
+            (None, Some(identity)) => of_identity(identity),
+            (None, None) => String::new(),
         };
         Ok(Self {
             address,
             transport,
             authorization,
-            has_token,
         })
     }
 
@@ -209,7 +209,6 @@ impl Target {
             && let Some(token) = token_of(config)
         {
             target.authorization = bearer(&token);
-            target.has_token = false;
         }
         Ok(target)
     }
@@ -245,7 +244,6 @@ impl Target {
         let view = serde_json::from_str::<serde_json::Value>(text).ok();
         let message = view.as_ref().and_then(|view| view["message"].as_str());
         let what = match message {
-            _ if status == 401 && self.has_token => format!("{address}: {NO_TOKENS}"),
             Some(message) => format!("{address}: {message}"),
             None => format!("{address}{path}: status {status}: {text}"),
         };
@@ -343,7 +341,6 @@ pub(super) fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::security::Mechanism;
 
     fn with(mechanism: Mechanism, is_token: bool) -> ClientSecurity {
         ClientSecurity::of_identity(SaslIdentity {
@@ -359,13 +356,15 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_listeners_are_not_shown_to_a_dashboard_which_does_not_take_them() {
+    fn a_dashboard_is_shown_what_listeners_are_and_what_it_says_is_told() {
         let body = r#"{"error":"not_known","message":"log in"}"#;
-        for (mechanism, is_token) in [(Mechanism::Plain, true), (Mechanism::OAuthBearer, false)] {
+        for (mechanism, is_token, header) in [
+            (Mechanism::Plain, true, "Basic YTpi"),
+            (Mechanism::Plain, false, "Basic YTpi"),
+            (Mechanism::OAuthBearer, false, "Bearer b"),
+        ] {
             let target = Target::new("127.0.0.1:1", &with(mechanism, is_token)).unwrap();
-            assert_eq!(target.authorization, "");
-            let refusal = target.refusal("/api/broker", 401, body);
-            assert!(refusal.what.contains("takes no tokens"), "{refusal}");
+            assert_eq!(target.authorization, format!("Authorization: {header}\r\n"));
         }
         let target = Target::new("127.0.0.1:1", &with_password()).unwrap();
         let refusal = target.refusal("/api/broker", 401, body);

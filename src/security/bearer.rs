@@ -169,7 +169,7 @@ impl BearerTokens {
     }
 
     /// Whom a token is about.
-    pub(super) fn verify(&self, token: &str) -> Result<Bearer, TokenError> {
+    pub fn verify(&self, token: &str) -> Result<Bearer, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::Malformed("it is too long".to_owned()));
         }

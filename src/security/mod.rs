@@ -19,7 +19,9 @@ mod wanted_keys;
 
 pub use acls::{Acls, Finding};
 pub use authorizer::{Authorizer, SUPER_KIND, SuperUserError};
-pub use bearer::{BearerSettings, BearerTokens, KEYS_MAX, KeysError, TOKEN_BYTES_MAX};
+pub use bearer::{
+    Bearer, BearerSettings, BearerTokens, KEYS_MAX, KeysError, TOKEN_BYTES_MAX, TokenError,
+};
 pub use binding::{
     Binding, CLUSTER_NAME, Entry, Operation, Pattern, PatternKind, Permission, ResourceKind,
     WILDCARD,

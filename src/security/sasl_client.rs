@@ -17,13 +17,6 @@ pub struct SaslIdentity {
     pub is_token: bool,
 }
 
-impl SaslIdentity {
-    /// Whether it is a delegation token or a bearer token instead of a user with a password.
-    pub fn is_of_token(&self) -> bool {
-        self.is_token || self.mechanism == Mechanism::OAuthBearer
-    }
-}
-
 impl std::fmt::Debug for SaslIdentity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(

@@ -52,7 +52,7 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Acted<T> {
         let actor = match actor(shared, &parts, &visit, &token) {
             Ok(actor) => actor,
             Err(refusal) => {
-                note_refusal(shared, &parts, None, refusal).await;
+                note_refusal(shared, &parts, None, &refusal).await;
                 return Err(visit.fail(refusal.into(), &back_of(&path)));
             }
         };

@@ -1,4 +1,4 @@
-//! The page where visitors log in, as a user or with the token.
+//! The page where visitors log in, as a user or with a token.
 
 use askama::Template;
 use axum::extract::Form;
@@ -23,6 +23,8 @@ struct LoginPage {
     frame: Frame,
     /// Whether users may log in.
     users: bool,
+    /// Whether an identity provider's tokens are taken.
+    bearer_tokens: bool,
     then: String,
     wrong: Option<String>,
 }
@@ -31,6 +33,7 @@ impl LoginPage {
     fn of(visit: Visit, then: String, wrong: Option<String>) -> Self {
         Self {
             users: visit.shared.access.takes_users(),
+            bearer_tokens: visit.shared.access.takes_bearer_tokens(),
             frame: visit.frame,
             then,
             wrong,
@@ -113,9 +116,10 @@ pub(super) async fn login(
         }
         Err(refusal) => {
             let named = Some(form.user.as_str()).filter(|user| !user.is_empty());
-            note_refusal(&shared, &parts, named, refusal).await;
+            note_refusal(&shared, &parts, named, &refusal).await;
+            let wrong = Some(refusal.to_string());
             let status = ApiError::from(refusal).status;
-            let page = LoginPage::of(visit, then, Some(refusal.to_string()));
+            let page = LoginPage::of(visit, then, wrong);
             (status, render(&page)).into_response()
         }
     }
