@@ -67,6 +67,7 @@ pub mod partition;
 pub mod peer;
 pub mod per_second;
 pub mod principal;
+pub mod provider;
 pub mod quota;
 pub mod replication;
 pub mod rotation;

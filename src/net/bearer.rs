@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Config, LOCAL_USERS, Value};
-use crate::jwks::{KeySource, ProviderKeys};
+use crate::jwks::ProviderKeys;
+use crate::provider::ProviderSource;
 use crate::security::{BearerSettings, BearerTokens, PemSource};
 
 const URL_MISSING: &str = "OAUTHBEARER needs sasl.oauthbearer.jwks.endpoint.url, the identity provider's keys as https://…, http://… or file:///…";
@@ -72,7 +73,7 @@ pub fn provider_keys(config: &Config, listener: &str) -> Option<ProviderKeys> {
     let ms = |key| Duration::from_millis(of.number(key));
     let authorities = of.text("sasl.oauthbearer.jwks.ca");
     Some(ProviderKeys {
-        source: KeySource::parse(of.text("sasl.oauthbearer.jwks.endpoint.url"))?,
+        source: ProviderSource::parse(of.text("sasl.oauthbearer.jwks.endpoint.url"))?,
         refresh: ms("sasl.oauthbearer.jwks.endpoint.refresh.ms"),
         backoff: ms("sasl.oauthbearer.jwks.endpoint.retry.backoff.ms"),
         backoff_max: ms("sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms"),
