@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::api::Context;
+use crate::bearer_source::{
+    BearerSource, BearerSourceError, BearerSourceSettings, ID_KEY, Login, SECRET_KEY, URL_KEY,
+};
 use crate::certificates::{CertificateLeft, CertificateState, EXPIRES_SOON_DAYS, ListenerTls};
 use crate::cluster::unknown_users_secret;
 use crate::config::Config;
@@ -35,6 +38,14 @@ pub enum PeerSecurityError {
         "the listener between brokers has SASL: inter.broker.user and inter.broker.password say who this broker is"
     )]
     NoUser,
+    /// It has to authenticate with a token.
+    #[error("sasl.mechanism.inter.broker.protocol: {0}")]
+    Bearer(#[from] BearerSourceError),
+    /// It is not said whom tokens of brokers are about.
+    #[error(
+        "sasl.mechanism.inter.broker.protocol=OAUTHBEARER: inter.broker.user has to say whom the tokens of brokers name"
+    )]
+    NoTokenUser,
 }
 
 /// What makes the salts of users who are not known: the same on all brokers where clients log in by a listener.
@@ -80,28 +91,57 @@ pub fn peers(config: &Config, listeners: &[Endpoint]) -> Result<Peers, PeerSecur
     if !protocol.has_tls() && !protocol.has_sasl() {
         return Ok(Peers::default());
     }
-    let user = config.text("inter.broker.user");
-    let password = config.password("inter.broker.password");
-    let mechanism = Mechanism::by_name(config.text("sasl.mechanism.inter.broker.protocol"));
-    let identity = match (mechanism, password) {
-        (Some(mechanism), Some(password)) if !user.is_empty() => Some(SaslIdentity {
-            mechanism,
-            user: user.to_owned(),
-            password,
-            is_token: false,
-        }),
-        _ => None,
-    };
     // A broker that is alone speaks to nobody.
-    if protocol.has_sasl() && identity.is_none() && config.flag("zookeeper.enable") {
-        return Err(PeerSecurityError::NoUser);
-    }
+    let is_alone = !config.flag("zookeeper.enable");
+    let login = match protocol.has_sasl() {
+        true => own_login(config, &listener.name).map(Some),
+        false => Ok(None),
+    };
+    let login = login.or_else(|error| if is_alone { Ok(None) } else { Err(error) })?;
     Ok(Peers::over(secured(PeerSecurity {
         tls: protocol
             .has_tls()
             .then(|| tls_settings(config, &listener.name)),
-        identity: identity.filter(|_| protocol.has_sasl()),
+        login,
     })))
+}
+
+/// What this broker logs in with at others.
+fn own_login(config: &Config, listener: &str) -> Result<Login, PeerSecurityError> {
+    let user = config.text("inter.broker.user");
+    let mechanism = Mechanism::by_name(config.text("sasl.mechanism.inter.broker.protocol"));
+    if mechanism == Some(Mechanism::OAuthBearer) {
+        let source = BearerSource::new(bearer_source(config, listener))?;
+        return match user {
+            "" => Err(PeerSecurityError::NoTokenUser),
+            _ => Ok(Login::Bearer(Arc::new(source))),
+        };
+    }
+    match (mechanism, config.password("inter.broker.password")) {
+        (Some(mechanism), Some(password)) if !user.is_empty() => {
+            Ok(Login::Password(SaslIdentity {
+                mechanism,
+                user: user.to_owned(),
+                password,
+                is_token: false,
+            }))
+        }
+        _ => Err(PeerSecurityError::NoUser),
+    }
+}
+
+/// Where the tokens of brokers come from.
+fn bearer_source(config: &Config, listener: &str) -> BearerSourceSettings {
+    let text = |key| config.text(key).to_owned();
+    let authorities = config.listener_text(listener, "sasl.oauthbearer.jwks.ca");
+    BearerSourceSettings {
+        url: text(URL_KEY),
+        id: text(ID_KEY),
+        secret: config.password(SECRET_KEY).unwrap_or_default(),
+        scope: text("sasl.oauthbearer.scope"),
+        is_encoded: config.flag("sasl.oauthbearer.header.urlencode"),
+        authorities: (!authorities.is_empty()).then(|| PemSource::File(PathBuf::from(authorities))),
+    }
 }
 
 /// Why the dashboard has no TLS.

@@ -39,6 +39,7 @@
 pub mod admin;
 pub mod api;
 pub mod audit;
+pub mod bearer_source;
 pub mod broker;
 pub mod broker_options;
 pub mod broker_security;

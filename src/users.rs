@@ -7,6 +7,7 @@ use std::sync::Arc;
 use aws_lc_rs::hmac;
 use parking_lot::Mutex;
 
+use crate::bearer_source::URL_KEY;
 use crate::cluster::{Cluster, Entity};
 use crate::config::{Config, LOCAL_USERS};
 use crate::security::{Credential, ScramMechanism, TokenLogin, Users, random_secret};
@@ -40,13 +41,22 @@ pub struct LiveUsers {
     remembered: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
 }
 
+/// A user of the configuration: its name, the key of its password, and that, where it has one.
+type LocalUser = (String, &'static str, Option<String>);
+
 /// The users that the configuration names, who may do everything.
-fn local_users(config: &Config) -> Result<Vec<(String, &'static str, String)>, UserError> {
+fn local_users(config: &Config) -> Result<Vec<LocalUser>, UserError> {
     let named = LOCAL_USERS.into_iter().filter_map(|(user, password)| {
         let name = config.text(user);
         let missing = UserError(user, password);
-        let found = || Some((name.to_owned(), password, config.password(password)?));
-        (!name.is_empty()).then(|| found().ok_or(missing))
+        let found = config.password(password);
+        // Brokers may have tokens instead; nobody is their user by a password then.
+        let may_lack = user == "inter.broker.user" && !config.text(URL_KEY).is_empty();
+        let checked = match found.is_some() || may_lack {
+            true => Ok((name.to_owned(), password, found)),
+            false => Err(missing),
+        };
+        (!name.is_empty()).then_some(checked)
     });
     named.collect()
 }
@@ -67,12 +77,14 @@ impl LiveUsers {
         let found = local_users(config)?.into_iter();
         let local = found.map(|(name, password_key, password)| {
             // With a salt like those of users who are not known: who they are is not to be found out.
-            let credential = |mechanism| {
-                let credential = Credential::of_local(mechanism, &secret, &name, &password);
+            let credential = |password: &String, mechanism| {
+                let credential = Credential::of_local(mechanism, &secret, &name, password);
                 (mechanism, credential)
             };
+            let all =
+                |password| ScramMechanism::ALL.map(|mechanism| credential(&password, mechanism));
             Local {
-                credentials: ScramMechanism::ALL.map(credential).to_vec(),
+                credentials: password.map(all).into_iter().flatten().collect(),
                 password_key,
                 name,
             }

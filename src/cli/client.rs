@@ -78,6 +78,7 @@ struct Connection {
 
 impl Connection {
     fn open(address: &str, security: &ClientSecurity) -> Result<Self, Failure> {
+        let identity = security.identity()?;
         let stream = TcpStream::connect(address)
             .map_err(|error| format!("cannot reach a broker at {address}: {error}"))?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
@@ -86,12 +87,13 @@ impl Connection {
             stream: security.protect(address, stream)?,
             address: address.to_owned(),
             has_tls: security.has_tls(),
-            has_sasl: security.identity.is_some(),
+            has_sasl: security.has_sasl(),
             is_answered: false,
             next_correlation_id: 0,
         };
-        if let Some(identity) = &security.identity {
-            connection.authenticate(identity)?;
+        if let Some(identity) = &identity {
+            let authenticated = connection.authenticate(identity);
+            authenticated.inspect_err(|_| security.was_refused())?;
         }
         Ok(connection)
     }

@@ -13,6 +13,9 @@ use rustls::{ClientConnection, StreamOwned};
 
 use super::Failure;
 use super::wrong_listener::tls_in_words;
+use crate::bearer_source::{
+    BearerSource, BearerSourceSettings, ID_KEY, Login, SECRET_KEY, URL_KEY,
+};
 use crate::security::{ClientAuth, Mechanism, PemSource, SaslIdentity, TlsSettings};
 use crate::session::SecurityProtocol;
 
@@ -50,7 +53,7 @@ pub(super) struct ClientSecurity {
     tls: Option<Arc<rustls::ClientConfig>>,
     /// Whom a dashboard with TLS has to be known by, also where listeners have none.
     trusted: Option<Arc<rustls::ClientConfig>>,
-    pub(super) identity: Option<SaslIdentity>,
+    login: Option<Login>,
     /// The brokers to ask, where it says that.
     pub(super) servers: Option<String>,
 }
@@ -95,8 +98,8 @@ impl ClientSecurity {
             None if names_authorities => Some(Arc::new(tls_settings(properties)?.client_config()?)),
             tls => tls.clone(),
         };
-        let identity = match protocol.has_sasl() {
-            true => Some(identity(properties)?),
+        let login = match protocol.has_sasl() {
+            true => Some(login(properties)?),
             false => None,
         };
         Ok(Self {
@@ -106,16 +109,37 @@ impl ClientSecurity {
                 .filter(|servers| !servers.is_empty())
                 .cloned(),
             trusted,
-            identity,
+            login,
         })
     }
 
     #[cfg(test)]
     pub(super) fn of_identity(identity: SaslIdentity) -> Self {
         Self {
-            identity: Some(identity),
+            login: Some(Login::Password(identity)),
             ..Self::default()
         }
+    }
+
+    /// Who asks, now: a token is read from its file, or asked for where most of the time of the one before is over.
+    pub(super) fn identity(&self) -> Result<Option<SaslIdentity>, Failure> {
+        let Some(login) = &self.login else {
+            return Ok(None);
+        };
+        // Not in this thread, which may have a runtime of its own.
+        let asked = std::thread::scope(|scope| scope.spawn(|| wait_for(login)).join());
+        let identity = asked.map_err(|_| "the token could not be asked for")??;
+        Ok(Some(identity))
+    }
+
+    /// Notes that who asks was not let in.
+    pub(super) fn was_refused(&self) {
+        self.login.iter().for_each(Login::was_refused);
+    }
+
+    /// Whether listeners have SASL.
+    pub(super) fn has_sasl(&self) -> bool {
+        self.login.is_some()
     }
 
     /// Whether listeners have TLS.
@@ -188,64 +212,98 @@ fn tls_settings(properties: &BTreeMap<String, String>) -> Result<TlsSettings, Fa
     })
 }
 
-fn identity(properties: &BTreeMap<String, String>) -> Result<SaslIdentity, Failure> {
+fn login(properties: &BTreeMap<String, String>) -> Result<Login, Failure> {
     let text = |key: &str| properties.get(key).map(String::as_str).unwrap_or_default();
     let name = text("sasl.mechanism");
     let mechanism = Mechanism::by_name(name).ok_or_else(|| {
         format!("sasl.mechanism={name} is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER")
     })?;
+    let mut options = jaas_options(text("sasl.jaas.config"));
     if mechanism == Mechanism::OAuthBearer {
-        return Ok(SaslIdentity {
-            mechanism,
-            is_token: false,
-            user: String::new(),
-            password: token(text("sasl.oauthbearer.token.endpoint.url"))?,
-        });
+        let source = BearerSource::new(bearer_source(properties, &options))?;
+        return Ok(Login::Bearer(Arc::new(source)));
     }
-    let jaas = text("sasl.jaas.config");
-    let (user, password) = (option_of(jaas, "username"), option_of(jaas, "password"));
+    let is_token = options
+        .get("tokenauth")
+        .is_some_and(|word| word.eq_ignore_ascii_case("true"));
+    let (user, password) = (options.remove("username"), options.remove("password"));
     let (Some(user), Some(password)) = (user, password) else {
         return Err("sasl.jaas.config has no username=\"…\" and password=\"…\"".into());
     };
-    Ok(SaslIdentity {
+    Ok(Login::Password(SaslIdentity {
         mechanism,
         user,
         password,
-        is_token: is_true(jaas, "tokenauth"),
-    })
+        is_token,
+    }))
 }
 
-/// The bearer token in a file, as Kafka's FileJwtRetriever takes it.
-fn token(url: &str) -> Result<String, Failure> {
-    let path = url.strip_prefix("file://").ok_or(
-        "OAUTHBEARER takes its token from a file here: sasl.oauthbearer.token.endpoint.url=file:///…",
-    )?;
-    let text = fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
-    Ok(text.trim().to_owned())
+/// Where tokens come from, in Kafka's words: what is set counts before what its older options of the JAAS configuration say
+/// (KIP-1139).
+fn bearer_source(
+    properties: &BTreeMap<String, String>,
+    options: &BTreeMap<String, String>,
+) -> BearerSourceSettings {
+    let text = |key: &str| properties.get(key).cloned().unwrap_or_default();
+    let either = |key: &str, option: &str| match text(key) {
+        set if !set.is_empty() => set,
+        _ => options.get(option).cloned().unwrap_or_default(),
+    };
+    let authorities = options.get("ssl.truststore.location");
+    BearerSourceSettings {
+        url: text(URL_KEY),
+        id: either(ID_KEY, "clientId"),
+        secret: either(SECRET_KEY, "clientSecret"),
+        scope: either("sasl.oauthbearer.scope", "scope"),
+        is_encoded: text("sasl.oauthbearer.header.urlencode").eq_ignore_ascii_case("true"),
+        authorities: authorities.map(|path| PemSource::File(PathBuf::from(path))),
+    }
 }
 
-/// Whether an option of a JAAS configuration is true, with or without quotes around it.
-fn is_true(jaas: &str, name: &str) -> bool {
-    let value = jaas.split_once(&format!("{name}=")).map(|(_, rest)| rest);
-    let value = value.map(|rest| rest.trim_start_matches('"'));
-    let word = value.and_then(|rest| rest.get(..4));
-    word.is_some_and(|word| word.eq_ignore_ascii_case("true"))
+fn wait_for(login: &Login) -> Result<SaslIdentity, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let identity = runtime.block_on(login.identity());
+    identity.map_err(|error| error.to_string())
 }
 
-/// The value of an option in a JAAS configuration.
-fn option_of(jaas: &str, name: &str) -> Option<String> {
-    let (_, rest) = jaas.split_once(&format!("{name}="))?;
-    let rest = rest.strip_prefix('"')?;
-    let mut value = String::new();
-    let mut letters = rest.chars();
+/// The options of a JAAS configuration: `MODULE required NAME=VALUE …;`, with values in quotes or without.
+fn jaas_options(jaas: &str) -> BTreeMap<String, String> {
+    let mut options = BTreeMap::new();
+    let mut letters = jaas.chars().peekable();
+    let mut name = String::new();
     while let Some(letter) = letters.next() {
         match letter {
-            '"' => return Some(value),
+            '=' => {
+                let value = jaas_value(&mut letters);
+                options.insert(std::mem::take(&mut name), value);
+            }
+            letter if letter.is_whitespace() || letter == ';' => name.clear(),
+            letter => name.push(letter),
+        }
+    }
+    options
+}
+
+fn jaas_value(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> String {
+    let mut value = String::new();
+    if letters.next_if_eq(&'"').is_none() {
+        let is_of_value = |letter: &char| !letter.is_whitespace() && *letter != ';';
+        while let Some(letter) = letters.next_if(is_of_value) {
+            value.push(letter);
+        }
+        return value;
+    }
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' => break,
             '\\' => value.extend(letters.next()),
             letter => value.push(letter),
         }
     }
-    None
+    value
 }
 
 /// The entries of a Java properties file; lines may go on after a backslash.
@@ -269,7 +327,7 @@ mod tests {
     fn a_file_of_kafkas_tools_says_who_asks() {
         let text = "# comment\nbootstrap.servers=x\nsecurity.protocol = SASL_PLAINTEXT\nsasl.mechanism=SCRAM-SHA-512\nsasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required \\\n  username=\"admin\" \\\n  password=\"a\\\"b=c\";\n";
         let security = ClientSecurity::parse(&properties(text)).unwrap();
-        let identity = security.identity.unwrap();
+        let identity = security.identity().unwrap().unwrap();
         assert_eq!((&*identity.user, &*identity.password), ("admin", "a\"b=c"));
         assert!(security.tls.is_none());
         assert_eq!(security.servers.as_deref(), Some("x"));
@@ -282,7 +340,7 @@ mod tests {
                 "security.protocol=SASL_PLAINTEXT\nsasl.mechanism=SCRAM-SHA-256\nsasl.jaas.config=x required username=\"id\" password=\"hmac\" {option};\n"
             );
             let security = ClientSecurity::parse(&properties(&text)).unwrap();
-            security.identity.unwrap().is_token
+            security.identity().unwrap().unwrap().is_token
         };
         for yes in ["tokenauth=\"true\"", "tokenauth=true", "tokenauth=\"True\""] {
             assert!(is_token(yes), "{yes}");
@@ -290,6 +348,29 @@ mod tests {
         for no in ["", "tokenauth=\"false\"", "tokenauth=\"\"", "tokenauth"] {
             assert!(!is_token(no), "{no}");
         }
+    }
+
+    #[test]
+    fn a_client_of_an_identity_provider_is_named_by_properties_or_by_kafkas_older_options() {
+        let found = |text: &str| {
+            let properties = properties(text);
+            let jaas = properties.get("sasl.jaas.config").cloned();
+            bearer_source(&properties, &jaas_options(&jaas.unwrap_or_default()))
+        };
+        let older = "sasl.oauthbearer.token.endpoint.url=https://id.example/t\nsasl.jaas.config=a.b.OAuthBearerLoginModule required \\\n clientId=\"me\" clientSecret=\"scope=\\\"x\\\"; y\" scope=read extension_x=\"1\" ssl.truststore.location=\"/ca.pem\";\n";
+        let read = found(older);
+        assert_eq!((&*read.id, &*read.secret), ("me", "scope=\"x\"; y"));
+        assert_eq!((&*read.scope, &*read.url), ("read", "https://id.example/t"));
+        assert!(
+            matches!(read.authorities, Some(PemSource::File(path)) if path == Path::new("/ca.pem"))
+        );
+        let newer = "sasl.oauthbearer.client.credentials.client.id=you\nsasl.oauthbearer.client.credentials.client.secret=s\nsasl.oauthbearer.scope=write\nsasl.oauthbearer.header.urlencode=true\n";
+        let read = found(&format!("{older}{newer}"));
+        assert_eq!(
+            (&*read.id, &*read.secret, &*read.scope),
+            ("you", "s", "write")
+        );
+        assert!(read.is_encoded);
     }
 
     #[test]
@@ -305,6 +386,10 @@ mod tests {
             refused("security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN")
                 .contains("sasl.jaas.config")
         );
+        let bearer = "security.protocol=SASL_PLAINTEXT\nsasl.mechanism=OAUTHBEARER\n";
+        assert!(refused(bearer).contains(URL_KEY));
+        let url = format!("{bearer}{URL_KEY}=https://id.example/token");
+        assert!(refused(&url).contains(ID_KEY));
         assert!(refused("security.protocol=SSL").contains("ssl.truststore.location"));
         let jks = "security.protocol=SSL\nssl.truststore.type=JKS\nssl.truststore.location=/a.p12";
         assert!(refused(jks).contains("openssl pkcs12 -in /a.p12 -nodes"));

@@ -88,8 +88,10 @@ pub(super) struct Target {
     /// Host and port.
     address: String,
     transport: Transport,
-    /// The header that says who asks; empty for nobody.
-    authorization: String,
+    /// The dashboard's token, which counts before who asks.
+    token: Option<String>,
+    /// Who asks, where that may be told.
+    security: ClientSecurity,
 }
 
 /// A dashboard that answered, but not with what was asked for.
@@ -160,16 +162,15 @@ impl Target {
         let address = address.trim_end_matches('/').to_owned();
         let is_plain = matches!(transport, Transport::Plain) && !written.contains("://");
         let may_tell = !is_plain || is_this_machine(&address);
-        let identity = security.identity.as_ref().filter(|_| may_tell);
-        let authorization = match (std::env::var(TOKEN_VARIABLE).ok(), identity) {
-            (Some(token), _) => bearer(&token),
-            (None, Some(identity)) => of_identity(identity),
-            (None, None) => String::new(),
+        let security = match may_tell {
+            true => security.clone(),
+            false => ClientSecurity::default(),
         };
         Ok(Self {
             address,
             transport,
-            authorization,
+            token: std::env::var(TOKEN_VARIABLE).ok(),
+            security,
         })
     }
 
@@ -208,9 +209,20 @@ impl Target {
         if std::env::var_os(TOKEN_VARIABLE).is_none()
             && let Some(token) = token_of(config)
         {
-            target.authorization = bearer(&token);
+            target.token = Some(token);
         }
         Ok(target)
+    }
+
+    /// The header that says who asks; empty for nobody. A token of an identity provider is the one that is good now.
+    fn authorization(&self) -> Result<String, Failure> {
+        match &self.token {
+            Some(token) => Ok(bearer(token)),
+            None => Ok(self
+                .security
+                .identity()?
+                .map_or_else(String::new, |identity| of_identity(&identity))),
+        }
     }
 
     /// Host and port.
@@ -290,7 +302,7 @@ impl Target {
 
     /// Asks for a path. The answer is not chunked, because it is asked for as HTTP/1.0.
     fn request(&self, method: &str, path: &str) -> Result<Answer, Failure> {
-        let (address, authorization) = (&self.address, &self.authorization);
+        let (address, authorization) = (&self.address, self.authorization()?);
         let mut stream = self.connect()?;
         write!(
             stream,
@@ -364,7 +376,10 @@ mod tests {
             (Mechanism::OAuthBearer, false, "Bearer b"),
         ] {
             let target = Target::new("127.0.0.1:1", &with(mechanism, is_token)).unwrap();
-            assert_eq!(target.authorization, format!("Authorization: {header}\r\n"));
+            assert_eq!(
+                target.authorization().unwrap(),
+                format!("Authorization: {header}\r\n")
+            );
         }
         let target = Target::new("127.0.0.1:1", &with_password()).unwrap();
         let refusal = target.refusal("/api/broker", 401, body);
@@ -377,7 +392,8 @@ mod tests {
     fn a_password_goes_in_plain_text_where_it_was_said_and_on_this_machine_alone() {
         let told = |written: &str| {
             let target = Target::new(written, &with_password()).unwrap();
-            (target.address, !target.authorization.is_empty())
+            let is_told = !target.authorization().unwrap().is_empty();
+            (target.address, is_told)
         };
         let expected = |address: &str, told| (address.to_owned(), told);
         assert_eq!(told("broker:8120"), expected("broker:8120", false));

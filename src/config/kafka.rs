@@ -252,7 +252,7 @@ const PREFIXES_NOT_SERVED: &[(&str, &str)] = &[
     ("sasl.jaas.config", JAAS),
     (
         "sasl.oauthbearer.",
-        "brokers take tokens of OAUTHBEARER, and have none of their own: they are users to each other (inter.broker.user)",
+        "brokers have their own tokens of sasl.oauthbearer.token.endpoint.url alone, for a client id and its secret or in a file",
     ),
     ("sasl.server.callback.handler.class", NO_PLUGINS),
     ("sasl.login.", NO_PLUGINS),

@@ -202,9 +202,44 @@ pub(super) const SECURITY_KEYS: &[BrokerKey] = &[
     key!(
         "sasl.mechanism.inter.broker.protocol",
         None,
-        Kind::Choice(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]),
+        Kind::Choice(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]),
         "SCRAM-SHA-512",
-        "How this broker authenticates to others."
+        "How this broker authenticates to others: as inter.broker.user, with its password, or with a token that names it."
+    ),
+    key!(
+        "sasl.oauthbearer.token.endpoint.url",
+        None,
+        Kind::Text,
+        "",
+        "Where this broker's own tokens come from, with sasl.mechanism.inter.broker.protocol=OAUTHBEARER: file:///… with one, read for each connection, or https://… of an identity provider that gives them; http://… on this machine alone."
+    ),
+    key!(
+        "sasl.oauthbearer.client.credentials.client.id",
+        None,
+        Kind::Text,
+        "",
+        "As whom this broker asks the identity provider for its own tokens."
+    ),
+    key!(
+        "sasl.oauthbearer.client.credentials.client.secret",
+        None,
+        Kind::Text,
+        "",
+        "The secret of that. METAQ_SASL_OAUTHBEARER_CLIENT_CREDENTIALS_CLIENT_SECRET in the environment is another place for it."
+    ),
+    key!(
+        "sasl.oauthbearer.scope",
+        None,
+        Kind::Text,
+        "",
+        "The scope that this broker asks for in its own tokens. Empty: whatever the identity provider gives."
+    ),
+    key!(
+        "sasl.oauthbearer.header.urlencode",
+        None,
+        Kind::Bool,
+        "false",
+        "Whether client id, secret and scope are sent URL-encoded, as RFC 6749 says and not all identity providers expect."
     ),
     key!(
         "sasl.oauthbearer.jwks.endpoint.url",
@@ -429,6 +464,7 @@ const SECRETS: &[&str] = &[
     "admin.password",
     "delegation.token.secret.key",
     "inter.broker.password",
+    "sasl.oauthbearer.client.credentials.client.secret",
     "ssl.keystore.key",
 ];
 

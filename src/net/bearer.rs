@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bearer_source::URL_KEY;
 use crate::config::{Config, LOCAL_USERS, Value};
 use crate::jwks::ProviderKeys;
 use crate::provider::ProviderSource;
@@ -32,10 +33,12 @@ impl Of<'_> {
     }
 }
 
-/// The tokens that a listener takes, or what is missing for that.
+/// The tokens that a listener takes, or what is missing for that. They may name the brokers' own user on the listener
+/// between brokers alone, where brokers have tokens.
 pub(super) fn bearer_tokens(
     config: &Config,
     listener: &str,
+    is_between_brokers: bool,
 ) -> Result<Arc<BearerTokens>, &'static str> {
     let of = Of { config, listener };
     let is_unsecured = of.flag("sasl.oauthbearer.unsecured");
@@ -52,8 +55,10 @@ pub(super) fn bearer_tokens(
             () => {}
         }
     }
+    let names_brokers = is_between_brokers && !config.text(URL_KEY).is_empty();
     let local = LOCAL_USERS
         .iter()
+        .filter(|(user, _)| !(names_brokers && *user == "inter.broker.user"))
         .map(|(user, _)| config.text(user).to_owned());
     Ok(Arc::new(BearerTokens::new(BearerSettings {
         audiences,

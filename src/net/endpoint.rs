@@ -86,6 +86,9 @@ pub fn listen_endpoints(config: &Config) -> Result<(Vec<Endpoint>, Vec<Endpoint>
         for endpoint in endpoints {
             let listener = Arc::make_mut(&mut endpoint.listener);
             listener.is_between_brokers = listener.name == between_brokers;
+            if listener.is_between_brokers && listener.authentication.tokens.is_some() {
+                listener.authentication.tokens = bearer_tokens(config, &between_brokers, true).ok();
+            }
         }
     }
     check_advertised(config, &advertised)?;
@@ -206,7 +209,7 @@ fn listener_info(
     }
     let takes_tokens = protocol.has_sasl() && mechanisms.contains(&Mechanism::OAuthBearer);
     let tokens = match takes_tokens {
-        true => Some(bearer_tokens(config, name).map_err(error)?),
+        true => Some(bearer_tokens(config, name, false).map_err(error)?),
         false => None,
     };
     let rules = config.listener_text(name, "ssl.principal.mapping.rules");

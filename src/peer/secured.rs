@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::{Connect, PeerAddress, PeerStream};
+use crate::bearer_source::Login;
 use crate::security::{SaslClient, SaslIdentity, TlsSettings};
 
 /// What this broker calls itself before it is known.
@@ -29,7 +30,7 @@ pub struct PeerSecurity {
     /// There where they are encrypted.
     pub tls: Option<TlsSettings>,
     /// There where brokers authenticate.
-    pub identity: Option<SaslIdentity>,
+    pub login: Option<Login>,
 }
 
 /// Makes connections that are protected so. Certificates are read for each: they may change.
@@ -39,11 +40,29 @@ pub fn secured(security: PeerSecurity) -> Connect {
 }
 
 async fn connect(security: Arc<PeerSecurity>, address: PeerAddress) -> io::Result<PeerStream> {
+    let identity = match &security.login {
+        Some(login) => Some(login.identity().await.map_err(io::Error::other)?),
+        None => None,
+    };
+    let connected = connect_as(&security, address, identity.as_ref()).await;
+    if let (Err(error), Some(login)) = (&connected, &security.login)
+        && error.kind() == io::ErrorKind::PermissionDenied
+    {
+        login.was_refused();
+    }
+    connected
+}
+
+async fn connect_as(
+    security: &PeerSecurity,
+    address: PeerAddress,
+    identity: Option<&SaslIdentity>,
+) -> io::Result<PeerStream> {
     let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
     let _ = stream.set_nodelay(true);
     let Some(tls) = &security.tls else {
         let (mut reader, mut writer) = stream.into_split();
-        let lifetime = authenticate(&security, &mut reader, &mut writer).await?;
+        let lifetime = authenticate(identity, &mut reader, &mut writer).await?;
         let stream = PeerStream::lasting(reader, writer);
         return Ok(PeerStream { lifetime, ..stream });
     };
@@ -52,18 +71,18 @@ async fn connect(security: Arc<PeerSecurity>, address: PeerAddress) -> io::Resul
     let connector = TlsConnector::from(Arc::new(config));
     let stream = connector.connect(name, stream).await?;
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let lifetime = authenticate(&security, &mut reader, &mut writer).await?;
+    let lifetime = authenticate(identity, &mut reader, &mut writer).await?;
     let stream = PeerStream::lasting(reader, writer);
     Ok(PeerStream { lifetime, ..stream })
 }
 
 /// Says who this broker is; for how long the other one takes its word.
 async fn authenticate(
-    security: &PeerSecurity,
+    identity: Option<&SaslIdentity>,
     reader: &mut (impl AsyncRead + Unpin),
     writer: &mut (impl AsyncWrite + Unpin),
 ) -> io::Result<Option<Duration>> {
-    let Some(identity) = &security.identity else {
+    let Some(identity) = identity else {
         return Ok(None);
     };
     let mechanism = StrBytes::from_static_str(identity.mechanism.name());

@@ -319,6 +319,12 @@ fn claims_of(part: &str) -> Result<Map<String, Value>, TokenError> {
     serde_json::from_slice(&bytes).map_err(|_| malformed("a part is not JSON"))
 }
 
+/// Until when a token says to be good; nobody looks at whether it is right.
+pub fn expiry_of(token: &str) -> Option<SystemTime> {
+    let claims = claims_of(token.split('.').nth(1)?).ok()?;
+    time_of(&claims, "exp").ok()?
+}
+
 /// The claims of a token without a signature (Kafka's OAuthBearerUnsecuredJws).
 fn unsigned(token: &str) -> Result<Map<String, Value>, TokenError> {
     let malformed = |why: &str| TokenError::Malformed(why.to_owned());
