@@ -178,6 +178,49 @@ fn a_fetch_of_committed_records_waits_for_the_marker_and_not_for_the_records() {
     broker.stop();
 }
 
+/// The offsets that `metaq consume` prints.
+fn consumed(broker: &Running, more: &[&str]) -> Vec<i64> {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_metaq"))
+        .args(["consume", "t", "-e", "-f", "%o\\n"])
+        .args(["-b", &broker.address().to_string()])
+        .args(more)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+#[test]
+fn metaq_consume_leaves_out_what_was_aborted_or_is_open_where_that_is_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    client.create("t");
+    let (mut one, mut other) = (Sender::new(&broker, 70), Sender::new(&broker, 71));
+    let now = common::now_ms();
+    one.send(now);
+    other.send(now);
+    assert_eq!(client.produce("t", batch(1)), (0, 2));
+    one.end(Outcome::Abort);
+    other.end(Outcome::Commit);
+    // The same producer, after its marker.
+    assert_eq!(one.send(now), 5);
+    one.end(Outcome::Commit);
+    other.send(now);
+    assert_eq!(client.produce("t", batch(1)), (0, 8));
+    let committed = ["--isolation-level", "read_committed"];
+    assert_eq!(consumed(&broker, &committed), [1, 2, 5]);
+    let all = [0, 1, 2, 5, 7, 8];
+    assert_eq!(consumed(&broker, &[]), all);
+    let uncommitted = ["--isolation-level", "read_uncommitted"];
+    assert_eq!(consumed(&broker, &uncommitted), all);
+    // The end is where the open transaction begins.
+    let last = [&committed[..], &["-o", "-2"]].concat();
+    assert_eq!(consumed(&broker, &last), [5]);
+    broker.stop();
+}
+
 #[test]
 fn offsets_are_listed_up_to_what_the_isolation_level_shows() {
     let dir = tempfile::tempdir().unwrap();

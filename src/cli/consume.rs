@@ -18,9 +18,10 @@ use metaq_protocol::records::{Record, Records};
 use serde::Serialize;
 
 use super::Failure;
+use super::aborted::Aborted;
 use super::client::{Address, Client, topic_name};
 use super::refused::check;
-use super::topic::{identity_of, metadata, offsets};
+use super::topic::{identity_of, metadata, offsets_seen};
 use crate::security::Operation;
 
 /// A broker that has nothing new answers after this long, divided by the number of brokers that are asked in turn.
@@ -46,7 +47,8 @@ Examples:
   metaq consume greetings -o -10 -e              # the last ten of each partition
   metaq consume greetings -o @1764000000000 -e   # from a time on, ms since 1970
   metaq consume orders -f '%i:%o %k=%s\\n' -c 20
-  metaq consume orders --json | jq .value")]
+  metaq consume orders --json | jq .value
+  metaq consume orders --isolation-level read_committed")]
 pub(super) struct Consume {
     /// Topic.
     topic: String,
@@ -74,8 +76,30 @@ pub(super) struct Consume {
     /// How keys and values are printed.
     #[arg(long, value_enum, default_value_t = Show::Text)]
     show: Show,
+    /// Which records of transactions are read; of committed ones alone up to the first transaction that is open.
+    #[arg(long, value_enum, default_value_t = Isolation::ReadUncommitted)]
+    isolation_level: Isolation,
     #[command(flatten)]
     address: Address,
+}
+
+/// As Kafka's consumers name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Isolation {
+    /// All.
+    ReadUncommitted,
+    /// Those of transactions that were committed, and those of none.
+    ReadCommitted,
+}
+
+impl Isolation {
+    fn code(self) -> i8 {
+        match self {
+            Self::ReadUncommitted => 0,
+            Self::ReadCommitted => 1,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,6 +185,7 @@ struct Consumer {
     topic: String,
     positions: BTreeMap<i32, Position>,
     left: u64,
+    isolation: Isolation,
     json: bool,
     format: Vec<Part>,
     show: Show,
@@ -182,6 +207,7 @@ impl Consume {
             topic: self.topic.clone(),
             positions: BTreeMap::new(),
             left: self.count.unwrap_or(u64::MAX),
+            isolation: self.isolation_level,
             json: self.address.json,
             show: self.show,
             out: BufWriter::with_capacity(64 << 10, io::stdout()),
@@ -207,10 +233,11 @@ impl Consumer {
             true => all,
             false => asked.partition.clone(),
         };
-        let starts = offsets(&mut self.client, &topic, &wanted, -2)?;
-        let ends = offsets(&mut self.client, &topic, &wanted, -1)?;
+        let isolation = self.isolation.code();
+        let mut seen = |time| offsets_seen(&mut self.client, &topic, &wanted, (time, isolation));
+        let (starts, ends) = (seen(-2)?, seen(-1)?);
         let times = match asked.offset {
-            Begin::Time(ms) => offsets(&mut self.client, &topic, &wanted, ms)?,
+            Begin::Time(ms) => seen(ms)?,
             _ => BTreeMap::new(),
         };
         for partition in topic.partitions {
@@ -294,6 +321,7 @@ impl Consumer {
                 .with_min_bytes(1)
                 .with_max_bytes(16 << 20)
                 .with_session_epoch(-1)
+                .with_isolation_level(self.isolation.code())
                 .with_topics(vec![topic]);
             let answer = self.client.ask_broker(leader, 11, &request)?;
             check(&self.topic, answer.error_code, None)?;
@@ -324,9 +352,10 @@ impl Consumer {
         let Some(bytes) = &data.records else {
             return Ok(());
         };
+        let mut aborted = Aborted::of(data);
         // The last batch may be cut off.
         for (header, batch) in Batches::new(bytes).map_while(Result::ok) {
-            if !header.is_control() {
+            if !aborted.takes(&header, batch) {
                 let damaged = |why: String| {
                     Failure::from(Lasting(format!(
                         "{what} offset {}: {why}",

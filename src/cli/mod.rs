@@ -1,5 +1,6 @@
 //! The command line: starting the broker, and operator commands against a running one or its files.
 
+mod aborted;
 mod acl;
 mod acl_words;
 mod authority;

@@ -304,6 +304,9 @@ pub(super) fn identity_of(partition: &MetadataResponsePartition) -> Option<Strin
     String::from_utf8(tagged.to_vec()).ok()
 }
 
+/// All records are seen.
+const READ_UNCOMMITTED: i8 = 0;
+
 /// Offsets of partitions of a topic: -1 for the ends, -2 for the starts, or a time in ms. A partition without a leader
 /// has none; one whose leader changes is asked for again.
 pub(super) fn offsets(
@@ -312,12 +315,23 @@ pub(super) fn offsets(
     partitions: &[i32],
     timestamp: i64,
 ) -> Result<BTreeMap<i32, i64>, Failure> {
+    offsets_seen(client, topic, partitions, (timestamp, READ_UNCOMMITTED))
+}
+
+/// As [`offsets`], as far as a level of isolation shows: the end for readers of committed records is where the first open
+/// transaction begins.
+pub(super) fn offsets_seen(
+    client: &mut Client,
+    topic: &MetadataResponseTopic,
+    partitions: &[i32],
+    wanted: (i64, i8),
+) -> Result<BTreeMap<i32, i64>, Failure> {
     let name = topic.name.clone().unwrap_or_default();
     let until = Instant::now() + MOVE_WAIT;
     let mut offsets = BTreeMap::new();
     let (mut asked, mut left) = (topic.clone(), partitions.to_vec());
     loop {
-        let moving = leaders_offsets(client, &asked, &left, timestamp, &mut offsets)?;
+        let moving = leaders_offsets(client, &asked, &left, wanted, &mut offsets)?;
         let Some((index, code)) = moving.first() else {
             return Ok(offsets);
         };
@@ -335,7 +349,7 @@ fn leaders_offsets(
     client: &mut Client,
     topic: &MetadataResponseTopic,
     partitions: &[i32],
-    timestamp: i64,
+    (timestamp, isolation_level): (i64, i8),
     offsets: &mut BTreeMap<i32, i64>,
 ) -> Result<Vec<(i32, i16)>, Failure> {
     let name = topic.name.clone().unwrap_or_default();
@@ -358,6 +372,7 @@ fn leaders_offsets(
             .with_partitions(asked);
         let request = ListOffsetsRequest::default()
             .with_replica_id(BrokerId(-1))
+            .with_isolation_level(isolation_level)
             .with_topics(vec![asked]);
         let answered = match client.ask_broker(leader, 7, &request) {
             Ok(answer) => answer.topics,
