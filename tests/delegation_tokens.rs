@@ -740,6 +740,33 @@ fn metaq_token_makes_lists_renews_and_ends_tokens_and_what_it_shows_logs_in() {
     assert_eq!(removed.trim(), format!("{id} is removed"));
     let ended = ask(&bearer, &["list"]).unwrap_err();
     assert!(ended.contains("invalid credentials"), "{ended}");
+    // All of an owner, and none that it may renew only.
+    for (owner, renewer) in [
+        (&alice, "User:bob"),
+        (&alice, "User:bob"),
+        (&bob, "User:alice"),
+    ] {
+        ask(owner, &["create", "--renewer", renewer]).unwrap();
+    }
+    let all = ["expire", "--owner", "User:alice", "--json"];
+    let removed = ask(&bob, &all).unwrap();
+    assert_eq!(removed.matches("\"token\"").count(), 2, "{removed}");
+    let left = ask(&alice, &["list"]).unwrap();
+    assert!(
+        left.lines().count() == 2 && left.contains("User:bob"),
+        "{left}"
+    );
+    let none = ask(&bob, &all).unwrap_err();
+    assert!(none.contains("no token of User:alice"), "{none}");
+    assert!(ask(&bob, &["expire"]).is_err());
+    assert!(ask(&bob, &["expire", id, "--owner", "User:bob"]).is_err());
+    // Who sees them and may not end them is told so of each.
+    let admin = file(
+        "admin",
+        "sasl.mechanism=SCRAM-SHA-256\nsasl.jaas.config=x required username=\"admin\" password=\"admin-secret\";",
+    );
+    let refused = ask(&admin, &["expire", "--owner", "User:bob"]).unwrap_err();
+    assert!(refused.lines().count() == 1, "{refused}");
     broker.stop();
 }
 

@@ -12,7 +12,7 @@ use metaq_protocol::messages::{
 };
 use metaq_protocol::protocol::StrBytes;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Failure;
 use super::client::{Address, Client};
@@ -30,7 +30,8 @@ const CHANGE_VERSION: i16 = 2;
   metaq token create --renewer User:scheduler
   metaq token list
   metaq token renew TOKEN
-  metaq token expire TOKEN")]
+  metaq token expire TOKEN
+  metaq token expire --owner User:billing")]
 pub(super) struct TokenCommand {
     #[command(subcommand)]
     action: Action,
@@ -77,11 +78,17 @@ enum Action {
         #[command(flatten)]
         address: Address,
     },
-    /// Remove a token, or let it be good for a shorter time; connections that came in with it end.
-    #[command(after_help = "Example: metaq token expire TOKEN")]
+    /// Remove a token, or all of an owner, or let them be good for a shorter time; connections that came in with them end.
+    #[command(
+        after_help = "Who may: a token's owner, and who may renew it.\n\nExamples:\n  metaq token expire TOKEN\n  metaq token expire --owner User:billing"
+    )]
     Expire {
         /// Its id.
-        token: String,
+        #[arg(required_unless_present = "owner")]
+        token: Option<String>,
+        /// All tokens that this principal owns, as far as one may see them.
+        #[arg(long, value_name = "PRINCIPAL", conflicts_with = "token")]
+        owner: Option<String>,
         /// For how long it is good yet, ms; -1 removes it now.
         #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
         period_ms: i64,
@@ -164,9 +171,13 @@ impl TokenCommand {
             } => renew(&token, period_ms, &address),
             Action::Expire {
                 token,
+                owner,
                 period_ms,
                 address,
-            } => expire(&token, period_ms, &address),
+            } => match (token, owner) {
+                (Some(token), _) => expire(&token, period_ms, &address),
+                (None, owner) => expire_all(&owner.unwrap_or_default(), period_ms, &address),
+            },
         }
     }
 }
@@ -225,8 +236,20 @@ fn renew(id: &str, period_ms: i64, address: &Address) -> Result<(), Failure> {
 
 fn expire(id: &str, period_ms: i64, address: &Address) -> Result<(), Failure> {
     let mut client = Client::connect(address)?;
+    let hmac = hmac(&mut client, id)?;
+    let (said, text) = expire_one(&mut client, (id, hmac), period_ms)?;
+    say(address.json, &said, &text);
+    Ok(())
+}
+
+/// What became of a token, for programs and for people.
+fn expire_one(
+    client: &mut Client,
+    (id, hmac): (&str, bytes::Bytes),
+    period_ms: i64,
+) -> Result<(Value, String), Failure> {
     let request = ExpireDelegationTokenRequest::default()
-        .with_hmac(hmac(&mut client, id)?)
+        .with_hmac(hmac)
         .with_expiry_time_period_ms(period_ms);
     let answer = client.ask(CHANGE_VERSION, &request)?;
     check(id, answer.error_code, None)?;
@@ -235,9 +258,35 @@ fn expire(id: &str, period_ms: i64, address: &Address) -> Result<(), Failure> {
         ..0 => format!("{id} is removed"),
         _ => format!("{id} is good until {}", when(expires_ms)),
     };
-    let said = json!({ "token": id, "expires_ms": expires_ms });
-    say(address.json, &said, &text);
-    Ok(())
+    Ok((json!({ "token": id, "expires_ms": expires_ms }), text))
+}
+
+/// One that cannot be ended does not keep the others.
+fn expire_all(owner: &str, period_ms: i64, address: &Address) -> Result<(), Failure> {
+    let mut client = Client::connect(address)?;
+    let mut found = tokens(&mut client, &[owner.to_owned()])?;
+    // Those that it may renew or asked for are listed too.
+    found.retain(|token| shown(&token.principal_type, &token.principal_name) == owner);
+    if found.is_empty() {
+        return Err(format!("there is no token of {owner} that you may see").into());
+    }
+    let (mut all, mut lines, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    for token in found {
+        match expire_one(&mut client, (&token.token_id, token.hmac), period_ms) {
+            Ok((said, text)) => {
+                all.push(said);
+                lines.push(text);
+            }
+            Err(error) => failed.push(error.to_string()),
+        }
+    }
+    if address.json || !lines.is_empty() {
+        say(address.json, &Value::Array(all), &lines.join("\n"));
+    }
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(failed.join("\n").into()),
+    }
 }
 
 /// The tokens that one may see: all, or those of some principals.

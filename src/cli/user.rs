@@ -46,8 +46,10 @@ enum Action {
     /// Set another password; connections that are there stay.
     #[command(after_help = "Example: metaq user passwd alice < password.txt")]
     Passwd(One),
-    /// List users with their mechanisms.
-    #[command(after_help = "Example: metaq user list --json")]
+    /// List the users of the coordination tree with their mechanisms.
+    #[command(
+        after_help = "Users that the configuration names (admin.user, inter.broker.user) are not among them: Kafka's API does not tell them. metaq config show does, on the broker's machine.\n\nExample: metaq user list --json"
+    )]
     List {
         #[command(flatten)]
         address: Address,
