@@ -156,7 +156,7 @@ pub enum DashboardTlsError {
 }
 
 /// The name that certificates of the dashboard's port have in the log.
-const DASHBOARD: &str = "dashboard";
+pub const DASHBOARD: &str = "dashboard";
 
 /// The listener whose certificate is the dashboard's, where that has none of its own.
 fn certified_by(listeners: &[Endpoint]) -> String {

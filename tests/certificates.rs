@@ -185,7 +185,26 @@ fn a_certificate_that_cannot_be_used_or_is_over_soon_is_a_problem_that_is_seen()
         found.find(|one| one["check"] == "certificate").unwrap()["level"].clone()
     };
     assert_eq!(checked(&security), "warning");
+    let dashboard = |key: &str| {
+        let file = |name: &str| security.join(name).display().to_string();
+        let settings = [
+            "dashboard.tls=true".to_owned(),
+            format!("dashboard.tls.certificate={}", file("broker.pem")),
+            format!("dashboard.tls.key={}", file(key)),
+            format!("dataPath={}", dir.path().join("none").display()),
+        ];
+        let mut words = vec!["doctor", "--json"];
+        settings.iter().for_each(|one| words.extend(["--set", one]));
+        let found: Vec<serde_json::Value> = serde_json::from_str(&metaq(&words).1).unwrap();
+        let mut found = found.into_iter();
+        let found = found.find(|one| one["check"] == "certificate").unwrap();
+        assert!(found["found"].as_str().unwrap().starts_with("dashboard: "));
+        found["level"].clone()
+    };
+    assert_eq!(dashboard("broker.key"), "warning");
+    assert_eq!(dashboard("ca.key"), "failed");
     expiring(&security, -1);
+    assert_eq!(dashboard("broker.key"), "failed");
     assert_eq!(checked(&security), "failed");
     // One that is over is served where there is no other, and said to be.
     drop(broker);

@@ -1,12 +1,13 @@
-//! The certificates of listeners with TLS: whether they can be read, and until when they are good.
+//! The certificates of listeners with TLS, and the dashboard's: whether they can be read, and until when they are good.
 
 use jiff::Timestamp;
 
 use super::super::Failure;
 use super::Finding;
+use crate::broker_security::{DASHBOARD, open_dashboard_tls};
 use crate::certificates::{CertificateLeft, EXPIRES_SOON_DAYS};
 use crate::config::Config;
-use crate::net::{listen_endpoints, tls_settings};
+use crate::net::{Endpoint, listen_endpoints, tls_settings};
 use crate::security::ServerTls;
 
 const CHECK: &str = "certificate";
@@ -18,14 +19,27 @@ pub(super) fn check(config: &Config) -> Result<Vec<Finding>, Failure> {
         .iter()
         .filter(|endpoint| endpoint.listener.protocol.has_tls());
     let findings = with_tls.map(|endpoint| of_listener(config, &endpoint.listener.name));
-    Ok(findings.collect())
+    Ok(findings.chain(of_dashboard(config, &listeners)).collect())
 }
 
 fn of_listener(config: &Config, listener: &str) -> Finding {
+    let opened = ServerTls::open(tls_settings(config, listener));
+    of_tls(listener, opened.map_err(|error| error.to_string()).as_ref())
+}
+
+fn of_tls(listener: &str, opened: Result<&ServerTls, &String>) -> Finding {
     let remedy = "see docs/security.md, Certificates";
-    match ServerTls::open(tls_settings(config, listener)) {
+    match opened {
         Ok(tls) => until(listener, tls.expires_s(), Timestamp::now().as_second()),
         Err(error) => Finding::failed(CHECK, format!("{listener}: {error}"), remedy),
+    }
+}
+
+/// That of the dashboard's port, where it has TLS.
+fn of_dashboard(config: &Config, listeners: &[Endpoint]) -> Option<Finding> {
+    match open_dashboard_tls(config, listeners) {
+        Ok(tls) => Some(of_tls(DASHBOARD, Ok(&*tls?))),
+        Err(error) => Some(of_tls(DASHBOARD, Err(&error.to_string()))),
     }
 }
 
