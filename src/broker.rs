@@ -175,7 +175,8 @@ impl Broker {
         let dashboard_tls = open_dashboard_tls(&config, &endpoints)?;
         let certificates = certificates(&listeners, dashboard_tls.as_ref());
         let token_providers = token_providers(&config, &endpoints)?;
-        let admin = Admin::bind(&config, dashboard_tls, dashboard_provider(&endpoints)).await?;
+        let tokens = dashboard_provider(&config, &endpoints);
+        let admin = Admin::bind(&config, dashboard_tls, tokens).await?;
         let observe = Arc::new(Observe::new(&WallClock::default()));
         let partitions = open_partitions(&config, &observe, disk)?;
         for dir in partitions.data_dirs() {

@@ -12,7 +12,7 @@ use crate::bearer_source::{
 };
 use crate::certificates::{CertificateLeft, CertificateState, EXPIRES_SOON_DAYS, ListenerTls};
 use crate::cluster::unknown_users_secret;
-use crate::config::Config;
+use crate::config::{Config, LOCAL_USERS};
 use crate::jwks::{JwksError, ProviderKeys};
 use crate::meta::{MetaError, MetaStore, paths};
 use crate::net::{
@@ -258,12 +258,20 @@ pub fn token_providers(
     begun.collect()
 }
 
-/// Whose bearer tokens the dashboard takes: those of the first listener that takes signed ones.
-pub fn dashboard_provider(listeners: &[Endpoint]) -> Option<Arc<BearerTokens>> {
-    let mut found = listeners
-        .iter()
-        .filter_map(|endpoint| endpoint.listener.authentication.tokens.as_ref());
-    found.find(|tokens| !tokens.is_unsecured()).cloned()
+/// Whose bearer tokens the dashboard takes: those of the first listener that takes signed ones, and of the one between brokers
+/// where there is no other. None of them names a user of the configuration here, also where brokers log in so.
+pub fn dashboard_provider(config: &Config, listeners: &[Endpoint]) -> Option<Arc<BearerTokens>> {
+    let signed = |is_between_brokers: bool| {
+        let found = listeners.iter().map(|endpoint| &endpoint.listener);
+        let mut found = found
+            .filter(|listener| listener.is_between_brokers == is_between_brokers)
+            .filter_map(|listener| listener.authentication.tokens.as_ref());
+        found.find(|tokens| !tokens.is_unsecured())
+    };
+    let tokens = signed(false).or_else(|| signed(true))?;
+    let local = LOCAL_USERS.iter().map(|(user, _)| config.text(user));
+    let local = local.filter(|user| !user.is_empty()).map(str::to_owned);
+    Some(Arc::new(tokens.reserving(local.collect())))
 }
 
 /// What is wrong with what a configuration says of listeners, certificates, keys and users: what keeps a broker from starting,

@@ -222,15 +222,14 @@ fn a_token_of_the_identity_provider_is_good_until_it_expires_and_so_is_its_sessi
     let settings = [WITH_PROVIDER, &[&*url, skew]].concat();
     let broker = start(&dir.path().join("data"), &settings);
     let_look(&broker, "alice");
-    let short = key.token("alice", 4);
+    let short = key.token("alice", 12);
     let login = log_in(&broker, &[("token", &short)]);
     assert_eq!(login.status, 303, "{login:?}");
     let session = login.session();
     assert_eq!(status(&broker, &session), 200);
     assert_eq!(status(&broker, &bearer(&short)), 200);
     let streams = [live(&broker, &session), live(&broker, &bearer(&short))];
-    std::thread::sleep(Duration::from_millis(4100));
-    assert_eq!(status(&broker, &session), 401);
+    wait_for("its end", || status(&broker, &session) == 401);
     assert_eq!(status(&broker, &bearer(&short)), 401);
     assert!(streams.into_iter().all(ends));
     assert_eq!(status(&broker, &bearer(&key.token("alice", 600))), 200);
@@ -267,6 +266,80 @@ fn of_several_listeners_with_providers_the_first_that_looks_at_signatures_counts
     assert_eq!(status(&broker, &bearer(&first.token("alice", 600))), 200);
     assert_eq!(status(&broker, &bearer(&second.token("alice", 600))), 401);
     assert_eq!(status(&broker, &bearer(&unsigned)), 401);
+    broker.stop();
+}
+
+/// Whether the listener of this number takes a token.
+fn takes(broker: &Running, listener: usize, token: &str) -> bool {
+    let mut client = Asking::plain(broker.broker().addresses()[listener]);
+    client.authenticate(Mechanism::OAuthBearer, ("", token)).0 == 0
+}
+
+#[test]
+fn a_token_that_names_the_brokers_user_opens_the_listener_between_brokers_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (brokers, users) = (Key::new("brokers"), Key::new("users"));
+    let [inside, outside] = [("inside", &brokers), ("outside", &users)].map(|(listener, key)| {
+        let (_, setting) = keys_in(dir.path(), listener, &[key]);
+        format!("listener.name.{listener}.{setting}")
+    });
+    let common = [
+        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,INSIDE:SASL_PLAINTEXT,OUTSIDE:SASL_PLAINTEXT",
+        "inter.broker.listener.name=INSIDE",
+        "inter.broker.user=broker",
+        "sasl.oauthbearer.token.endpoint.url=file:///token",
+        "sasl.enabled.mechanisms=OAUTHBEARER",
+        &inside,
+    ];
+    let [own, alice] = ["broker", "alice"].map(|user| brokers.token(user, 600));
+    let both = [
+        "listeners=INSIDE://127.0.0.1:0,OUTSIDE://127.0.0.1:0",
+        &outside,
+    ];
+    let broker = start(&dir.path().join("both"), &[&common[..], &both].concat());
+    assert!(takes(&broker, 0, &own));
+    assert_eq!(status(&broker, &bearer(&own)), 401);
+    let forged = users.token("broker", 600);
+    assert!(!takes(&broker, 1, &forged));
+    assert_eq!(status(&broker, &bearer(&forged)), 401);
+    // Known, without rights as yet.
+    assert_eq!(status(&broker, &bearer(&users.token("alice", 600))), 403);
+    assert_eq!(status(&broker, &bearer(&alice)), 401);
+    broker.stop();
+    // Where there is no other listener.
+    let one = ["listeners=INSIDE://127.0.0.1:0"];
+    let broker = start(&dir.path().join("one"), &[&common[..], &one].concat());
+    assert!(takes(&broker, 0, &own));
+    assert_eq!(status(&broker, &bearer(&own)), 401);
+    assert_eq!(status(&broker, &bearer(&alice)), 403);
+    broker.stop();
+}
+
+#[test]
+fn an_expired_token_is_no_guess_and_opens_no_session_that_is_dead_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = Key::new("a");
+    let (_, url) = keys_in(dir.path(), "keys.json", &[&key]);
+    let broker = start(
+        &dir.path().join("data"),
+        &[WITH_PROVIDER, &[&*url]].concat(),
+    );
+    let_look(&broker, "alice");
+    // Listeners take it: their clocks may differ by 30 s.
+    let just_over = key.token("alice", -5);
+    assert!(takes(&broker, 1, &just_over));
+    assert_eq!(log_in(&broker, &[("token", &just_over)]).status, 401);
+    let expired = bearer(&key.token("alice", -600));
+    std::thread::scope(|scope| {
+        for _ in 0..25 {
+            scope.spawn(|| {
+                let began = Instant::now();
+                assert_eq!(status(&broker, &expired), 401);
+                assert!(began.elapsed() >= Duration::from_millis(300));
+            });
+        }
+    });
+    assert_eq!(status(&broker, &bearer(&key.token("alice", 600))), 200);
     broker.stop();
 }
 
@@ -364,13 +437,12 @@ fn a_delegation_token_that_expires_ends_its_sessions() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start(dir.path(), WITH_SCRAM);
     let_look(&broker, "vera");
-    let (id, hmac) = pair(&token_of(&broker, "vera", 5000));
+    let (id, hmac) = pair(&token_of(&broker, "vera", 12_000));
     let known = basic((&id, &hmac));
     wait_for("the token", || status(&broker, &known) == 200);
     let session = log_in(&broker, &[("user", &id), ("password", &hmac)]).session();
     assert_eq!(status(&broker, &session), 200);
-    std::thread::sleep(Duration::from_millis(5100));
-    assert_eq!(status(&broker, &session), 401);
+    wait_for("its end", || status(&broker, &session) == 401);
     assert_eq!(status(&broker, &known), 401);
     broker.stop();
 }

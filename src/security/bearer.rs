@@ -93,8 +93,8 @@ struct Key {
 /// See the module's documentation.
 pub struct BearerTokens {
     settings: BearerSettings,
-    keys: ArcSwap<Vec<Key>>,
-    wanted: WantedKeys,
+    keys: Arc<ArcSwap<Vec<Key>>>,
+    wanted: Arc<WantedKeys>,
 }
 
 impl std::fmt::Debug for BearerTokens {
@@ -135,8 +135,19 @@ impl BearerTokens {
     pub fn new(settings: BearerSettings) -> Self {
         Self {
             settings,
-            keys: ArcSwap::default(),
-            wanted: WantedKeys::default(),
+            keys: Arc::default(),
+            wanted: Arc::default(),
+        }
+    }
+
+    /// The same, with the same keys, but that no token names these users.
+    pub fn reserving(&self, users: Vec<String>) -> Self {
+        let mut settings = self.settings.clone();
+        settings.reserved.extend(users);
+        Self {
+            settings,
+            keys: self.keys.clone(),
+            wanted: self.wanted.clone(),
         }
     }
 
@@ -323,6 +334,21 @@ fn claims_of(part: &str) -> Result<Map<String, Value>, TokenError> {
 pub fn expiry_of(token: &str) -> Option<SystemTime> {
     let claims = claims_of(token.split('.').nth(1)?).ok()?;
     time_of(&claims, "exp").ok()?
+}
+
+/// A claim that is text; nobody looks at whether the token is right.
+pub fn text_claim(token: &str, claim: &str) -> Option<String> {
+    let claims = claims_of(token.split('.').nth(1)?).ok()?;
+    Some(claims.get(claim)?.as_str()?.trim().to_owned())
+}
+
+/// Whether it has the form of a signed token, whoever made it: nobody who guesses passwords hits upon that.
+pub fn is_jwt(token: &str) -> bool {
+    let parts: Vec<&str> = token.splitn(4, '.').collect();
+    let [header, claims, _] = parts[..] else {
+        return false;
+    };
+    token.len() <= TOKEN_BYTES_MAX && claims_of(header).is_ok() && claims_of(claims).is_ok()
 }
 
 /// The claims of a token without a signature (Kafka's OAuthBearerUnsecuredJws).
