@@ -218,7 +218,7 @@ fn login(properties: &BTreeMap<String, String>) -> Result<Login, Failure> {
     let mechanism = Mechanism::by_name(name).ok_or_else(|| {
         format!("sasl.mechanism={name} is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER")
     })?;
-    let mut options = jaas_options(text("sasl.jaas.config"));
+    let mut options = jaas_options(text("sasl.jaas.config"))?;
     if mechanism == Mechanism::OAuthBearer {
         let source = BearerSource::new(bearer_source(properties, &options))?;
         return Ok(Login::Bearer(Arc::new(source)));
@@ -270,40 +270,51 @@ fn wait_for(login: &Login) -> Result<SaslIdentity, String> {
 }
 
 /// The options of a JAAS configuration: `MODULE required NAME=VALUE …;`, with values in quotes or without.
-fn jaas_options(jaas: &str) -> BTreeMap<String, String> {
+fn jaas_options(jaas: &str) -> Result<BTreeMap<String, String>, Failure> {
     let mut options = BTreeMap::new();
     let mut letters = jaas.chars().peekable();
-    let mut name = String::new();
+    let (mut name, mut is_over) = (String::new(), false);
     while let Some(letter) = letters.next() {
         match letter {
             '=' => {
-                let value = jaas_value(&mut letters);
-                options.insert(std::mem::take(&mut name), value);
+                while letters.next_if(|letter| letter.is_whitespace()).is_some() {}
+                let name = std::mem::take(&mut name);
+                let value = jaas_value(&mut letters)
+                    .ok_or_else(|| format!("sasl.jaas.config: the quote of {name} does not end"))?;
+                options.insert(name, value);
             }
-            letter if letter.is_whitespace() || letter == ';' => name.clear(),
-            letter => name.push(letter),
+            ';' => name.clear(),
+            // What follows is another word, or =.
+            letter if letter.is_whitespace() => is_over = true,
+            letter => {
+                if is_over {
+                    name.clear();
+                }
+                is_over = false;
+                name.push(letter);
+            }
         }
     }
-    options
+    Ok(options)
 }
 
-fn jaas_value(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> String {
+/// `None` where its quote does not end.
+fn jaas_value(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<String> {
     let mut value = String::new();
     if letters.next_if_eq(&'"').is_none() {
         let is_of_value = |letter: &char| !letter.is_whitespace() && *letter != ';';
         while let Some(letter) = letters.next_if(is_of_value) {
             value.push(letter);
         }
-        return value;
+        return Some(value);
     }
-    while let Some(letter) = letters.next() {
-        match letter {
-            '"' => break,
+    loop {
+        match letters.next()? {
+            '"' => return Some(value),
             '\\' => value.extend(letters.next()),
             letter => value.push(letter),
         }
     }
-    value
 }
 
 /// The entries of a Java properties file; lines may go on after a backslash.
@@ -355,7 +366,10 @@ mod tests {
         let found = |text: &str| {
             let properties = properties(text);
             let jaas = properties.get("sasl.jaas.config").cloned();
-            bearer_source(&properties, &jaas_options(&jaas.unwrap_or_default()))
+            bearer_source(
+                &properties,
+                &jaas_options(&jaas.unwrap_or_default()).unwrap(),
+            )
         };
         let older = "sasl.oauthbearer.token.endpoint.url=https://id.example/t\nsasl.jaas.config=a.b.OAuthBearerLoginModule required \\\n clientId=\"me\" clientSecret=\"scope=\\\"x\\\"; y\" scope=read extension_x=\"1\" ssl.truststore.location=\"/ca.pem\";\n";
         let read = found(older);
@@ -371,6 +385,28 @@ mod tests {
             ("you", "s", "write")
         );
         assert!(read.is_encoded);
+    }
+
+    #[test]
+    fn options_may_have_spaces_around_their_sign_and_quotes_have_to_end() {
+        let read = jaas_options("x required a = \"1 2\" b= 3 c =4 d=\"\" e=5;").unwrap();
+        let read: Vec<(&str, &str)> = read
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
+            .collect();
+        let expected = [("a", "1 2"), ("b", "3"), ("c", "4"), ("d", ""), ("e", "5")];
+        assert_eq!(read, expected);
+        for open in [
+            "x required a=\"1;",
+            "x required a=\"1\\\";",
+            "x required a=\"",
+        ] {
+            let why = jaas_options(open).unwrap_err().to_string();
+            assert_eq!(why, "sasl.jaas.config: the quote of a does not end");
+        }
+        let text = "security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.jaas.config=x required username=\"a\" password=\"planted;\n";
+        let why = ClientSecurity::parse(&properties(text)).unwrap_err();
+        assert!(why.to_string().contains("quote of password"), "{why}");
     }
 
     #[test]
