@@ -25,11 +25,11 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Where something of a provider comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum ProviderSource {
     /// A file, of a URL like `file:///etc/keys.json`.
     File(PathBuf),
-    /// `http://` or `https://`.
+    /// `http://` or `https://`, without user and password: they would be shown wherever the URL is.
     Url(Uri),
 }
 
@@ -54,7 +54,8 @@ impl ProviderSource {
         }
         let uri: Uri = url.parse().ok()?;
         let is_known = matches!(uri.scheme_str(), Some("http" | "https"));
-        (is_known && uri.host().is_some()).then_some(Self::Url(uri))
+        let names_user = uri.authority().is_some_and(|at| at.as_str().contains('@'));
+        (is_known && !names_user && uri.host().is_some()).then_some(Self::Url(uri))
     }
 
     /// Whether whoever is on the way could read and change what is said.
@@ -79,8 +80,31 @@ impl std::fmt::Display for ProviderSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
-            Self::Url(uri) => write!(f, "{uri}"),
+            Self::Url(uri) => f.write_str(&shown(uri)),
         }
+    }
+}
+
+impl std::fmt::Debug for ProviderSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ProviderSource({self})")
+    }
+}
+
+/// A URL as it is shown: see [`without_secrets`].
+pub fn shown(uri: &Uri) -> String {
+    without_secrets(&uri.to_string())
+}
+
+/// A URL, or what was meant for one, without user, password and query, which may be secret.
+pub fn without_secrets(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let rest = rest.rsplit('@').next().unwrap_or_default();
+    match scheme {
+        "" => rest.to_owned(),
+        "file" => url.to_owned(),
+        scheme => format!("{scheme}://{rest}"),
     }
 }
 
@@ -166,9 +190,10 @@ where
     tokio::pin!(answered);
     tokio::select! {
         answer = &mut answered => answer,
-        ended = connection => match ended {
-            Ok(()) => answered.await,
-            Err(error) => Err(ProviderError::of(error)),
+        // What came before the end counts, also where the other side says nothing at its end.
+        ended = connection => match (answered.await, ended) {
+            (Err(_), Err(error)) => Err(ProviderError::of(error)),
+            (answer, _) => answer,
         },
     }
 }
@@ -203,8 +228,29 @@ mod tests {
             "ftp://x/y",
             "https://",
             "keys.json",
+            "https://me:planted@id.example/keys",
+            "https://me@id.example/keys",
         ] {
             assert_eq!(ProviderSource::parse(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn neither_a_query_nor_a_user_is_shown() {
+        let source = ProviderSource::parse("https://id.example:8443/keys?code=planted").unwrap();
+        assert_eq!(source.to_string(), "https://id.example:8443/keys");
+        assert!(!format!("{source:?}").contains("planted"));
+        for (url, shown) in [
+            (
+                "https://me:planted@id.example/keys?a=@",
+                "https://id.example/keys",
+            ),
+            ("me:planted@id.example/keys", "id.example/keys"),
+            ("ftp://planted@x#planted", "ftp://x"),
+            ("file:///etc/a@b", "file:///etc/a@b"),
+            ("", ""),
+        ] {
+            assert_eq!(without_secrets(url), shown);
         }
     }
 

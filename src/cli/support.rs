@@ -13,6 +13,7 @@ use super::authority::PRIVATE_MODE;
 use super::http::Dashboard;
 use super::{ConfigArguments, Failure};
 use crate::config::Config;
+use crate::provider::without_secrets;
 
 /// The end of a log file that is taken, bytes.
 const LOG_BYTES_MAX: u64 = 4 << 20;
@@ -196,6 +197,9 @@ fn shown(config: &Config) -> String {
     let set = crate::config::broker_keys().filter(|key| config.source(key.name).is_some());
     let line = |key: crate::config::BrokerKey| match key.is_secret() {
         true => format!("{} is set\n", key.name),
+        false if key.is_url() => {
+            format!("{}={}\n", key.name, without_secrets(config.text(key.name)))
+        }
         false => format!("{}={}\n", key.name, config.text(key.name)),
     };
     set.map(line).collect()

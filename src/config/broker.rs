@@ -23,6 +23,11 @@ impl BrokerKey {
         matches!(self.name, "zookeeper.auth" | "dashboard.token") || is_secret(self.name)
     }
 
+    /// Whether it is a URL, of which user and query are shown to nobody but Kafka's tools.
+    pub fn is_url(&self) -> bool {
+        self.name.ends_with(".endpoint.url")
+    }
+
     /// Whether Kafka's brokers leave it to a plugin: they do not know whether it is a secret, and do not tell it.
     pub fn is_of_plugin(&self) -> bool {
         matches!(self.name, "super.users" | "allow.everyone.if.no.acl.found")

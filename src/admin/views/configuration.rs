@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::api::Context;
 use crate::config::{Source, broker_keys};
+use crate::provider::without_secrets;
 
 /// One configuration.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -13,7 +14,7 @@ pub(in crate::admin) struct ConfigView {
     pub(in crate::admin) name: &'static str,
     /// MetaQ's name for it.
     pub(in crate::admin) metaq_name: Option<&'static str>,
-    /// The value in force; `********` for secrets that are set.
+    /// The value in force; `********` for secrets that are set, URLs of identity providers without their query.
     pub(in crate::admin) value: String,
     /// The value without configuration.
     pub(in crate::admin) default: &'static str,
@@ -51,6 +52,7 @@ impl ConfigurationView {
                 metaq_name: key.metaq_name,
                 value: match key.is_secret() && !value.is_empty() {
                     true => "********".to_owned(),
+                    false if key.is_url() => without_secrets(value),
                     false => value.to_owned(),
                 },
                 default: key.default,
