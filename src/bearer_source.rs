@@ -2,21 +2,31 @@
 //! provider that gives them to who has a client id and its secret (KIP-768, KIP-1139; Kafka's DefaultJwtRetriever).
 
 use std::fs;
-use std::io::Read;
-use std::path::Path;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{Request, StatusCode, Uri};
 use data_encoding::BASE64;
-use tokio::sync::Mutex;
+use parking_lot::Mutex;
+use tokio::sync::watch;
 
-use crate::provider::{self, ProviderError, ProviderSource};
-use crate::security::{Mechanism, PemSource, SaslIdentity, TOKEN_BYTES_MAX, expiry_of};
+use crate::provider::{self, ProviderError, ProviderSource, without_secrets};
+use crate::security::{PemSource, TOKEN_BYTES_MAX, expiry_of};
 
-/// Of the time that a token is good so much is used, as of Kafka's sasl.login.refresh.window.factor.
+/// After so much of the time that a token is good another one is asked for, as of Kafka's sasl.login.refresh.window.factor.
+/// Where there is none the one before is used to its end.
 const LIFETIME_USED: f64 = 0.8;
+/// For how long a token is used that does not say until when it is good.
+const UNSAID_LIFETIME: Duration = Duration::from_secs(30);
+/// However many tokens are wanted, a provider is not asked more often; and after a failure not before this,
+const ASKED_INTERVAL: Duration = Duration::from_secs(1);
+/// twice as long after each that follows, up to this.
+const FAILED_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// So long the next token is waited for where the one before is still good.
+const RENEWAL_WAIT: Duration = Duration::from_secs(2);
 /// What a provider says of an error is cut, letters.
 const WHY_LETTERS_MAX: usize = 200;
 
@@ -53,7 +63,9 @@ pub enum BearerSourceError {
     )]
     NoUrl,
     /// It is none.
-    #[error("{URL_KEY}={0} is none of file:///…, https://… and http://…")]
+    #[error(
+        "{URL_KEY}={0} is none of file:///…, https://… and http://…, without user and password in it"
+    )]
     Url(String),
     /// It goes through a network.
     #[error(
@@ -79,33 +91,109 @@ pub enum BearerSourceError {
     NoToken(String),
 }
 
-/// A token, and until when it is used.
+/// A token, when another one is asked for, and when it is over.
 struct Kept {
     token: String,
     until: Instant,
+    expires: Instant,
+}
+
+impl Kept {
+    /// `None` for one that is over.
+    fn of(token: &str, now: Instant) -> Option<Self> {
+        let (used, good) = match expiry_of(token) {
+            None => (UNSAID_LIFETIME, UNSAID_LIFETIME),
+            Some(expires) => {
+                let left = expires.duration_since(SystemTime::now()).ok()?;
+                (left.mul_f64(LIFETIME_USED), left)
+            }
+        };
+        Some(Self {
+            token: token.to_owned(),
+            until: now.checked_add(used)?,
+            expires: now.checked_add(good)?,
+        })
+    }
+}
+
+/// What a question came to; `None` while it is on its way.
+type Answer = Option<Result<String, BearerSourceError>>;
+
+/// What is known of a provider's tokens.
+#[derive(Default)]
+struct State {
+    kept: Option<Kept>,
+    /// The question that is on its way: whoever wants a token meanwhile waits for the same answer.
+    asking: Option<watch::Receiver<Answer>>,
+    /// Before that it is not asked again.
+    ask_at: Option<Instant>,
+    /// Why the last question failed, and how long to wait then.
+    failed: Option<BearerSourceError>,
+    pause: Duration,
+}
+
+/// What becomes of who wants a token.
+enum Turn {
+    Over(Result<String, BearerSourceError>),
+    /// For the answer; until then there may be a token that is still good.
+    Waits(watch::Receiver<Answer>, Option<String>),
+    /// Before anything is asked again.
+    Pauses(Duration),
+}
+
+impl State {
+    fn good(&self, now: Instant) -> Option<String> {
+        let kept = self.kept.as_ref().filter(|kept| now < kept.expires)?;
+        Some(kept.token.clone())
+    }
+
+    fn take_answer(&mut self, asked: Result<String, BearerSourceError>) -> Answer {
+        let now = Instant::now();
+        self.asking = None;
+        let error = match asked {
+            Ok(token) => {
+                self.kept = Kept::of(&token, now);
+                (self.failed, self.pause) = (None, Duration::ZERO);
+                return Some(Ok(token));
+            }
+            Err(error) => error,
+        };
+        self.pause = (self.pause * 2).clamp(ASKED_INTERVAL, FAILED_PAUSE_MAX);
+        self.ask_at = Some(now + self.pause);
+        self.failed = Some(error.clone());
+        let good = self.good(now);
+        match &good {
+            Some(_) => tracing::warn!(%error, "the token before is used to its end"),
+            None => tracing::warn!(%error, "there is no token to log in with at other brokers"),
+        }
+        Some(good.ok_or(error))
+    }
+}
+
+/// A provider, and what it is asked.
+struct Endpoint {
+    uri: Uri,
+    authorization: String,
+    body: String,
+    authorities: Option<PemSource>,
+    state: Mutex<State>,
 }
 
 enum Place {
-    File(std::path::PathBuf),
-    Endpoint {
-        uri: Uri,
-        authorization: String,
-        body: String,
-        authorities: Option<PemSource>,
-    },
+    File(PathBuf),
+    Endpoint(Arc<Endpoint>),
 }
 
 /// See the module's documentation.
 pub struct BearerSource {
     place: Place,
-    kept: Mutex<Option<Kept>>,
 }
 
 impl std::fmt::Debug for BearerSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.place {
             Place::File(path) => write!(f, "BearerSource({})", path.display()),
-            Place::Endpoint { uri, .. } => write!(f, "BearerSource({uri})"),
+            Place::Endpoint(endpoint) => write!(f, "BearerSource({})", endpoint.shown()),
         }
     }
 }
@@ -118,74 +206,122 @@ impl BearerSource {
         if url.is_empty() {
             return Err(E::NoUrl);
         }
-        let source = ProviderSource::parse(url).ok_or_else(|| E::Url(url.to_owned()))?;
+        let source = ProviderSource::parse(url).ok_or_else(|| E::Url(without_secrets(url)))?;
         let may_be_asked = source.is_here() || !source.is_unprotected();
         let place = match source {
             ProviderSource::File(path) => Place::File(path),
-            ProviderSource::Url(_) if !may_be_asked => return Err(E::Unprotected(url.to_owned())),
+            source if !may_be_asked => return Err(E::Unprotected(source.to_string())),
             ProviderSource::Url(uri) => {
                 let (authorization, body) = client_credentials(&settings)?;
-                Place::Endpoint {
+                Place::Endpoint(Arc::new(Endpoint {
                     uri,
                     authorization,
                     body,
                     authorities: settings.authorities,
-                }
+                    state: Mutex::default(),
+                }))
             }
         };
-        let kept = Mutex::default();
-        Ok(Self { place, kept })
+        Ok(Self { place })
     }
 
-    /// A token: that in the file as it is now, or one of the provider, which is asked anew when most of its time is over.
+    /// A token: that in the file as it is now, or one of the provider, which is asked anew when most of its time is over. Whoever
+    /// stops waiting stops nothing: the answer is kept for the next one.
     pub async fn token(&self) -> Result<String, BearerSourceError> {
-        let uri = match &self.place {
-            Place::File(path) => return read_token(path),
-            Place::Endpoint { uri, .. } => uri,
+        match &self.place {
+            Place::File(path) => read_token(path.clone()).await,
+            Place::Endpoint(endpoint) => token_of(endpoint).await,
+        }
+    }
+
+    /// Forgets a token that was not taken, where it is the one that is kept: the next one is asked for.
+    pub fn forget(&self, token: &str) {
+        if let Place::Endpoint(endpoint) = &self.place {
+            let mut state = endpoint.state.lock();
+            state.kept.take_if(|kept| kept.token == token);
+        }
+    }
+}
+
+async fn token_of(endpoint: &Arc<Endpoint>) -> Result<String, BearerSourceError> {
+    loop {
+        let (mut asking, good) = match turn_of(endpoint) {
+            Turn::Over(answer) => return answer,
+            Turn::Pauses(pause) => {
+                tokio::time::sleep(pause).await;
+                continue;
+            }
+            Turn::Waits(asking, good) => (asking, good),
         };
-        // Whoever else wants one meanwhile gets the same.
-        let mut kept = self.kept.lock().await;
-        if let Some(kept) = kept.as_ref().filter(|kept| Instant::now() < kept.until) {
-            return Ok(kept.token.clone());
-        }
-        let token = self.ask(uri).await?;
-        *kept = time_to_use(&token).map(|time| Kept {
-            token: token.clone(),
-            until: Instant::now() + time,
-        });
-        Ok(token)
-    }
-
-    /// Forgets a token that was not taken: the next one is asked for.
-    pub fn forget(&self) {
-        // Who holds it asks for another one just now.
-        if let Ok(mut kept) = self.kept.try_lock() {
-            kept.take();
+        // It ends without an answer where its runtime does.
+        let answered = async {
+            let answered = asking.wait_for(Option::is_some).await;
+            answered.ok().and_then(|answer| answer.clone())
+        };
+        let answer = match good {
+            None => answered.await,
+            Some(good) => {
+                let answered = tokio::time::timeout(RENEWAL_WAIT, answered).await;
+                answered.unwrap_or(Some(Ok(good)))
+            }
+        };
+        if let Some(answer) = answer {
+            return answer;
         }
     }
+}
 
-    async fn ask(&self, uri: &Uri) -> Result<String, BearerSourceError> {
+fn turn_of(endpoint: &Arc<Endpoint>) -> Turn {
+    let now = Instant::now();
+    let mut state = endpoint.state.lock();
+    let good = state.good(now);
+    if let (Some(good), Some(kept)) = (&good, &state.kept)
+        && now < kept.until
+    {
+        return Turn::Over(Ok(good.clone()));
+    }
+    // Nobody answers any more whose runtime has ended.
+    let mut asking = state.asking.iter();
+    if let Some(asking) = asking.find(|asking| asking.has_changed().is_ok()) {
+        return Turn::Waits(asking.clone(), good);
+    }
+    if let Some(at) = state.ask_at.filter(|at| now < *at) {
+        return match (good, &state.failed) {
+            (Some(good), _) => Turn::Over(Ok(good)),
+            (None, Some(error)) => Turn::Over(Err(error.clone())),
+            (None, None) => Turn::Pauses(at - now),
+        };
+    }
+    let (answered, asking) = watch::channel(None);
+    (state.ask_at, state.asking) = (Some(now + ASKED_INTERVAL), Some(asking.clone()));
+    let endpoint = endpoint.clone();
+    tokio::spawn(async move {
+        let asked = endpoint.ask().await;
+        let answer = endpoint.state.lock().take_answer(asked);
+        answered.send_replace(answer);
+    });
+    Turn::Waits(asking, good)
+}
+
+impl Endpoint {
+    fn shown(&self) -> String {
+        provider::shown(&self.uri)
+    }
+
+    async fn ask(&self) -> Result<String, BearerSourceError> {
         use BearerSourceError as E;
-        let Place::Endpoint {
-            authorization,
-            body,
-            authorities,
-            ..
-        } = &self.place
-        else {
-            return Err(E::NoUrl);
-        };
         let request = Request::post("/")
-            .header(AUTHORIZATION, authorization)
+            .header(AUTHORIZATION, &self.authorization)
             .header(CACHE_CONTROL, "no-cache")
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-        let answered = provider::ask(uri, authorities.as_ref(), (request, body.clone())).await;
-        let (status, text) = answered.map_err(|error| E::Unreached(uri.to_string(), error))?;
+        let question = (request, self.body.clone());
+        let answered = provider::ask(&self.uri, self.authorities.as_ref(), question).await;
+        let (status, text) = answered.map_err(|error| E::Unreached(self.shown(), error))?;
         match status {
             StatusCode::OK | StatusCode::CREATED => {
-                token_in(&text).ok_or_else(|| E::NoToken(uri.to_string()))
+                token_in(&text).ok_or_else(|| E::NoToken(self.shown()))
             }
-            _ => Err(E::Refused(uri.to_string(), status, why_in(&text))),
+            _ => Err(E::Refused(self.shown(), status, why_in(&text))),
         }
     }
 }
@@ -228,16 +364,13 @@ fn form_encoded(text: &str) -> String {
     out
 }
 
-/// The token in a file, as Kafka's FileJwtRetriever takes it.
-fn read_token(path: &Path) -> Result<String, BearerSourceError> {
-    let wrong = |why: String| BearerSourceError::File(path.display().to_string(), why);
-    let mut text = String::new();
-    fs::File::open(path)
-        .and_then(|file| {
-            file.take(TOKEN_BYTES_MAX as u64 + 1)
-                .read_to_string(&mut text)
-        })
-        .map_err(|error| wrong(error.to_string()))?;
+/// The token in a file, as Kafka's FileJwtRetriever takes it; a disk that is slow holds up nothing else.
+async fn read_token(path: PathBuf) -> Result<String, BearerSourceError> {
+    let shown = path.display().to_string();
+    let wrong = |why: String| BearerSourceError::File(shown.clone(), why);
+    let read = tokio::task::spawn_blocking(move || read_file(&path)).await;
+    let text = read.unwrap_or_else(|error| Err(io::Error::other(error)));
+    let text = text.map_err(|error| wrong(error.to_string()))?;
     match text.trim() {
         "" => Err(wrong("it is empty".to_owned())),
         _ if text.len() > TOKEN_BYTES_MAX => Err(wrong("it is too long".to_owned())),
@@ -245,10 +378,15 @@ fn read_token(path: &Path) -> Result<String, BearerSourceError> {
     }
 }
 
-/// For how long a token is used; `None` where it does not say until when it is good.
-fn time_to_use(token: &str) -> Option<Duration> {
-    let left = expiry_of(token)?.duration_since(SystemTime::now()).ok()?;
-    Some(left.mul_f64(LIFETIME_USED))
+/// A little more than a token may have, at most. A pipe would keep who opens it, so it is none.
+fn read_file(path: &Path) -> io::Result<String> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut text = String::new();
+    let mut file = fs::File::open(path)?.take(TOKEN_BYTES_MAX as u64 + 1);
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// The token in an answer (Kafka's JwtResponseParser).
@@ -277,37 +415,6 @@ fn why_in(answer: &str) -> String {
             " ({})",
             said.chars().take(WHY_LETTERS_MAX).collect::<String>()
         ),
-    }
-}
-
-/// What one logs in with by SASL.
-#[derive(Debug, Clone)]
-pub enum Login {
-    /// A user, or a delegation token.
-    Password(SaslIdentity),
-    /// Whatever token there is at the time.
-    Bearer(Arc<BearerSource>),
-}
-
-impl Login {
-    /// What is shown now.
-    pub async fn identity(&self) -> Result<SaslIdentity, BearerSourceError> {
-        match self {
-            Self::Password(identity) => Ok(identity.clone()),
-            Self::Bearer(source) => Ok(SaslIdentity {
-                mechanism: Mechanism::OAuthBearer,
-                user: String::new(),
-                password: source.token().await?,
-                is_token: false,
-            }),
-        }
-    }
-
-    /// Notes that it was not taken.
-    pub fn was_refused(&self) {
-        if let Self::Bearer(source) = self {
-            source.forget();
-        }
     }
 }
 
@@ -403,5 +510,30 @@ mod tests {
         assert!(source.token().await.is_err());
         fs::write(&file, "x".repeat(TOKEN_BYTES_MAX + 1)).unwrap();
         assert!(source.token().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let source = BearerSource::new(settings(&format!("file://{}", pipe.display()))).unwrap();
+        let error = source.token().await.unwrap_err().to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+    }
+
+    #[test]
+    fn what_is_said_of_a_url_has_neither_user_nor_query() {
+        for wrong in [
+            "https://me:planted@id.example/t",
+            "ftp://id.example/t?planted",
+            "http://10.0.0.1/t?code=planted",
+        ] {
+            let why = refused(settings(wrong));
+            assert!(why.contains(URL_KEY) && !why.contains("planted"), "{why}");
+        }
+        let source = BearerSource::new(settings("https://id.example/t?code=planted")).unwrap();
+        assert_eq!(format!("{source:?}"), "BearerSource(https://id.example/t)");
     }
 }

@@ -8,12 +8,13 @@ use jiff::Timestamp;
 
 use crate::api::Context;
 use crate::bearer_source::{
-    BearerSource, BearerSourceError, BearerSourceSettings, ID_KEY, Login, SECRET_KEY, URL_KEY,
+    BearerSource, BearerSourceError, BearerSourceSettings, ID_KEY, SECRET_KEY, URL_KEY,
 };
 use crate::certificates::{CertificateLeft, CertificateState, EXPIRES_SOON_DAYS, ListenerTls};
 use crate::cluster::unknown_users_secret;
 use crate::config::{Config, LOCAL_USERS};
 use crate::jwks::{JwksError, ProviderKeys};
+use crate::login::{Login, TokenUser};
 use crate::meta::{MetaError, MetaStore, paths};
 use crate::net::{
     AnyListener, Bound, Endpoint, listen_endpoints, open_tls, provider_keys, tls_settings,
@@ -23,6 +24,7 @@ use crate::security::{
     BearerTokens, ClientAuth, Mechanism, PemSource, SaslIdentity, ServerTls, TlsError, TlsSettings,
     random_secret,
 };
+use crate::session::ListenerInfo;
 use crate::users::check_local_users;
 
 /// How often certificates' files are looked at.
@@ -46,6 +48,23 @@ pub enum PeerSecurityError {
         "sasl.mechanism.inter.broker.protocol=OAUTHBEARER: inter.broker.user has to say whom the tokens of brokers name"
     )]
     NoTokenUser,
+    /// Its tokens could name it, and so could everybody's.
+    #[error(
+        "sasl.mechanism.inter.broker.protocol=OAUTHBEARER: the listener between brokers, {0}, takes tokens without a signature (sasl.oauthbearer.unsecured), which anybody can make; none of those names inter.broker.user"
+    )]
+    Unsecured(String),
+    /// The listener would refuse it.
+    #[error(
+        "sasl.mechanism.inter.broker.protocol={mechanism} has to be among the sasl.enabled.mechanisms of the listener between brokers, {listener}: it has {has}"
+    )]
+    Mechanism {
+        /// How this broker logs in.
+        mechanism: String,
+        /// Where.
+        listener: String,
+        /// What can be done there.
+        has: String,
+    },
 }
 
 /// What makes the salts of users who are not known: the same on all brokers where clients log in by a listener.
@@ -94,7 +113,7 @@ pub fn peers(config: &Config, listeners: &[Endpoint]) -> Result<Peers, PeerSecur
     // A broker that is alone speaks to nobody.
     let is_alone = !config.flag("zookeeper.enable");
     let login = match protocol.has_sasl() {
-        true => own_login(config, &listener.name).map(Some),
+        true => own_login(config, listener).map(Some),
         false => Ok(None),
     };
     let login = login.or_else(|error| if is_alone { Ok(None) } else { Err(error) })?;
@@ -106,16 +125,22 @@ pub fn peers(config: &Config, listeners: &[Endpoint]) -> Result<Peers, PeerSecur
     })))
 }
 
-/// What this broker logs in with at others.
-fn own_login(config: &Config, listener: &str) -> Result<Login, PeerSecurityError> {
+/// What this broker logs in with at others, which have the same listener (Kafka's KafkaConfig.validateValues).
+fn own_login(config: &Config, listener: &ListenerInfo) -> Result<Login, PeerSecurityError> {
     let user = config.text("inter.broker.user");
-    let mechanism = Mechanism::by_name(config.text("sasl.mechanism.inter.broker.protocol"));
+    let name = config.text("sasl.mechanism.inter.broker.protocol");
+    let mechanism = Mechanism::by_name(name);
+    let enabled = &listener.authentication.mechanisms;
+    if !mechanism.is_some_and(|mechanism| enabled.contains(&mechanism)) {
+        let has: Vec<&str> = enabled.iter().map(|known| known.name()).collect();
+        return Err(PeerSecurityError::Mechanism {
+            mechanism: name.to_owned(),
+            listener: listener.name.clone(),
+            has: has.join(", "),
+        });
+    }
     if mechanism == Some(Mechanism::OAuthBearer) {
-        let source = BearerSource::new(bearer_source(config, listener))?;
-        return match user {
-            "" => Err(PeerSecurityError::NoTokenUser),
-            _ => Ok(Login::Bearer(Arc::new(source))),
-        };
+        return own_tokens(config, listener);
     }
     match (mechanism, config.password("inter.broker.password")) {
         (Some(mechanism), Some(password)) if !user.is_empty() => {
@@ -127,6 +152,23 @@ fn own_login(config: &Config, listener: &str) -> Result<Login, PeerSecurityError
             }))
         }
         _ => Err(PeerSecurityError::NoUser),
+    }
+}
+
+/// The tokens of the brokers' user.
+fn own_tokens(config: &Config, listener: &ListenerInfo) -> Result<Login, PeerSecurityError> {
+    let tokens = listener.authentication.tokens.as_ref();
+    if tokens.is_some_and(|tokens| tokens.is_unsecured()) {
+        return Err(PeerSecurityError::Unsecured(listener.name.clone()));
+    }
+    let source = BearerSource::new(bearer_source(config, &listener.name))?;
+    let claim = config.listener_text(&listener.name, "sasl.oauthbearer.sub.claim.name");
+    match config.text("inter.broker.user") {
+        "" => Err(PeerSecurityError::NoTokenUser),
+        user => {
+            let user = TokenUser::new(claim, user);
+            Ok(Login::Bearer(Arc::new(source), Some(Arc::new(user))))
+        }
     }
 }
 

@@ -56,6 +56,7 @@ pub mod group_settings;
 pub mod jwks;
 pub mod log;
 pub mod logging;
+pub mod login;
 pub mod markers;
 pub mod memory;
 pub mod meta;

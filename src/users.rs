@@ -105,12 +105,18 @@ impl LiveUsers {
         mechanisms.any(|mechanism| self.credential(user, mechanism).is_some())
     }
 
-    /// The key of the password of a user whom the configuration names: what the tree has of it is not looked at.
-    pub fn password_key(&self, user: &str) -> Option<&'static str> {
-        let mut local = self.local.iter();
-        local
-            .find(|local| local.name == user)
-            .map(|local| local.password_key)
+    /// Why a user whom the configuration names gets no password of the tree: what that has of it is not looked at.
+    pub fn why_fixed(&self, user: &str) -> Option<String> {
+        let local = self.local.iter().find(|local| local.name == user)?;
+        Some(match local.credentials.is_empty() {
+            true => format!(
+                "this user is in the configuration and has no password: brokers show tokens ({URL_KEY})"
+            ),
+            false => format!(
+                "this user is in the configuration: set {} and restart",
+                local.password_key
+            ),
+        })
     }
 
     /// Stands for what is kept of a user's password as long as this process runs: something else once it is another one,

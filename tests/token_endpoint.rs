@@ -1,25 +1,37 @@
 //! Tokens of one's own (KIP-768): commands and brokers that log in with OAUTHBEARER, with a token in a file or of an identity provider
 //! that gives them to who has a client id and its secret.
 
+#[path = "common/asking.rs"]
+mod asking;
 #[path = "common/cluster.rs"]
 mod cluster;
 mod common;
 #[path = "common/provider.rs"]
 mod provider;
+#[path = "common/visiting.rs"]
+mod visiting;
 #[path = "common/zookeeper.rs"]
 mod zookeeper;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use asking::Asking;
 use cluster::{Cluster, LONG, within};
 use common::Running;
-use data_encoding::BASE64;
-use provider::{Key, key_set};
+use data_encoding::{BASE64, BASE64URL_NOPAD};
+use metaq::bearer_source::{BearerSource, BearerSourceSettings};
+use metaq::security::{Mechanism, PemSource, ScramMechanism};
+use provider::{Key, key_set, now};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::json;
 
 const ID: &str = "the-client";
@@ -33,7 +45,7 @@ struct Endpoint {
     request: Arc<Mutex<String>>,
 }
 
-fn read_request(stream: &TcpStream) -> String {
+fn read_request(stream: impl Read) -> String {
     let mut lines = BufReader::new(stream);
     let (mut request, mut length) = (String::new(), 0);
     loop {
@@ -93,6 +105,17 @@ impl Endpoint {
             let answer = json!({"access_token": token, "token_type": "Bearer"});
             (200, answer.to_string())
         })
+    }
+
+    /// What asks it for tokens in this process.
+    fn source(&self) -> BearerSource {
+        let settings = BearerSourceSettings {
+            url: self.url.clone(),
+            id: ID.to_owned(),
+            secret: SECRET.to_owned(),
+            ..BearerSourceSettings::default()
+        };
+        BearerSource::new(settings).unwrap()
     }
 
     fn asked(&self) -> usize {
@@ -224,6 +247,8 @@ fn why_there_is_no_token_is_said_in_clear_words() {
             && why.contains("(invalid_client: no such client)"),
         "{why}"
     );
+    let why = of_endpoint(&Endpoint::start(|| (200, "x".repeat((1 << 20) + 1))));
+    assert!(why.contains("cannot be asked: length limit"), "{why}");
     let why = of_endpoint(&Endpoint::start(|| (500, "<html>".to_owned())));
     assert!(why.contains("it answers 500"), "{why}");
     let none = r#"{"token":"planted-other-token"}"#;
@@ -235,6 +260,17 @@ fn why_there_is_no_token_is_said_in_clear_words() {
     let away = credentials("http://127.0.0.1:1/token");
     let why = said(&away.each_ref().map(String::as_str));
     assert!(why.contains("cannot be asked: "), "{why}");
+    // Nor is it the dashboard's fault.
+    let dashboard = broker.broker().dashboard_address().unwrap().to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_metaq"))
+        .args(["status", "-d", &dashboard, "--command-config"])
+        .arg(properties(dir.path(), &away.each_ref().map(String::as_str)))
+        .output()
+        .unwrap();
+    let why = String::from_utf8(output.stderr).unwrap();
+    let asked = "was not asked: the token endpoint http://127.0.0.1:1/token cannot be asked: ";
+    assert!(why.contains(&format!("{dashboard} {asked}")), "{why}");
+    assert_eq!(output.status.code(), Some(4));
     let far = credentials("http://id.example/token");
     let why = said(&far.each_ref().map(String::as_str));
     assert!(why.contains("the identity provider needs https"), "{why}");
@@ -306,22 +342,42 @@ fn two_brokers(dir: &Path, key: &Key, own: &[String]) -> Cluster {
     cluster
 }
 
-/// Has something done at each broker that the controller alone does.
+/// Whether a broker gets something done that the controller alone does.
+fn forwards_at(node: &cluster::Node, topic: &str) -> bool {
+    let code = cluster::create(&mut node.client(), topic, 1);
+    code == 0 || code == 36
+}
+
 fn forwards(cluster: &Cluster) {
     for (n, node) in cluster.nodes.iter().enumerate() {
         let topic = format!("by-{n}");
-        within(LONG, "a topic by each broker", || {
-            let code = cluster::create(&mut node.client(), &topic, 1);
-            code == 0 || code == 36
-        });
+        within(LONG, "a topic by each broker", || forwards_at(node, &topic));
     }
+}
+
+/// What a support bundle of a broker has, all of it as text.
+fn bundle_of(node: &cluster::Node, dir: &Path) -> String {
+    let file = dir.join("bundle.tar.gz");
+    let path = file.to_str().unwrap();
+    node.command(&["support-bundle", "--output", path]).unwrap();
+    let unpacked = Command::new("tar").args(["xzOf", path]).output().unwrap();
+    assert!(unpacked.status.success());
+    String::from_utf8_lossy(&unpacked.stdout).into_owned()
 }
 
 #[test]
 fn brokers_are_known_to_each_other_by_tokens_of_the_identity_provider() {
     let dir = tempfile::tempdir().unwrap();
     let key = Arc::new(Key::new("a"));
-    let endpoint = Endpoint::of(key.clone(), "broker", 6);
+    let fails = Arc::new(AtomicBool::new(false));
+    let (signing, is_failing) = (key.clone(), fails.clone());
+    let endpoint = Endpoint::start(move || match is_failing.load(Ordering::Relaxed) {
+        true => (503, r#"{"error":"on_holiday"}"#.to_owned()),
+        false => {
+            let token = signing.token("broker", 6);
+            (200, json!({ "access_token": token }).to_string())
+        }
+    });
     let cluster = two_brokers(dir.path(), &key, &credentials(&endpoint.url));
     forwards(&cluster);
     let asked = endpoint.asked();
@@ -331,6 +387,25 @@ fn brokers_are_known_to_each_other_by_tokens_of_the_identity_provider() {
         forwards(&cluster);
         endpoint.asked() > asked
     });
+    // Why there are none is in the log, and it goes on by itself.
+    fails.store(true, Ordering::Relaxed);
+    let log = || -> String { cluster.nodes.iter().map(|node| node.log()).collect() };
+    within(LONG, "the reason in the log", || {
+        forwards_at(&cluster.nodes[0], "in-vain");
+        forwards_at(&cluster.nodes[1], "in-vain");
+        log().contains("gives no token: it answers 503 Service Unavailable (on_holiday)")
+    });
+    fails.store(false, Ordering::Relaxed);
+    forwards(&cluster);
+    // Neither the secret nor what stands in the URL is told to anybody.
+    let bundle = bundle_of(&cluster.nodes[0], dir.path());
+    assert!(bundle.contains("sasl.oauthbearer.token.endpoint.url=http://127.0.0.1:"));
+    for secret in [SECRET, "tenant=1"] {
+        assert!(
+            !log().contains(secret) && !bundle.contains(secret),
+            "{secret}"
+        );
+    }
 }
 
 #[test]
@@ -347,48 +422,297 @@ fn brokers_are_known_to_each_other_by_a_token_in_a_file() {
     forwards(&cluster);
 }
 
+/// What keeps a broker of a cluster from starting that has tokens.
+fn mistakes(settings: &[&str]) -> String {
+    let mut all = vec![
+        "listeners=SASL_PLAINTEXT://127.0.0.1:0",
+        "security.inter.broker.protocol=SASL_PLAINTEXT",
+        "sasl.mechanism.inter.broker.protocol=OAUTHBEARER",
+        "zk.zkEnable=true",
+    ];
+    all.extend(settings);
+    // The last one counts.
+    let all: BTreeMap<&str, &str> = all.iter().filter_map(|pair| pair.split_once('=')).collect();
+    let all: Vec<String> = all
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let config = metaq::config::Config::load(None, &all).unwrap();
+    metaq::broker_security::mistakes(&config).join("\n")
+}
+
 #[test]
 fn brokers_without_a_source_of_tokens_or_a_name_do_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = taking(dir.path(), &Key::new("a"));
     let refused = |settings: &[&str]| {
-        let mut all = vec![
-            "listeners=SASL_PLAINTEXT://127.0.0.1:0",
-            "security.inter.broker.protocol=SASL_PLAINTEXT",
-            "sasl.mechanism.inter.broker.protocol=OAUTHBEARER",
-            "zk.zkEnable=true",
-        ];
-        all.extend(settings);
-        let all: Vec<String> = all.into_iter().map(str::to_owned).collect();
-        let config = metaq::config::Config::load(None, &all).unwrap();
-        metaq::broker_security::mistakes(&config).join("\n")
+        let listener: Vec<&str> = listener.iter().map(String::as_str).collect();
+        mistakes(&[&listener, settings].concat())
     };
     assert!(refused(&[]).contains("OAUTHBEARER needs sasl.oauthbearer.token.endpoint.url"));
     let url = "sasl.oauthbearer.token.endpoint.url=file:///token";
     assert!(refused(&[url]).contains("inter.broker.user has to say"));
-    assert_eq!(refused(&[url, "inter.broker.user=broker"]), "");
+    let user = "inter.broker.user=broker";
+    assert_eq!(refused(&[url, user]), "");
+    let scram = "sasl.mechanism.inter.broker.protocol=SCRAM-SHA-512";
+    let password = "inter.broker.password=p";
+    assert_eq!(
+        refused(&[user, password, scram]),
+        "sasl.mechanism.inter.broker.protocol=SCRAM-SHA-512 has to be among the sasl.enabled.mechanisms of the listener between brokers, SASL_PLAINTEXT: it has OAUTHBEARER"
+    );
+    let all = "sasl.enabled.mechanisms=OAUTHBEARER,SCRAM-SHA-512";
+    assert_eq!(refused(&[user, password, scram, all]), "");
+    let unsecured = "sasl.oauthbearer.unsecured=true";
+    let why = refused(&[url, user, unsecured]);
+    assert!(
+        why.contains("without a signature (sasl.oauthbearer.unsecured)"),
+        "{why}"
+    );
+    // Where that listener has no SASL none of it counts.
+    let plain = [
+        "listeners=PLAINTEXT://127.0.0.1:0",
+        "security.inter.broker.protocol=PLAINTEXT",
+    ];
+    assert_eq!(mistakes(&plain), "");
+}
+
+#[test]
+fn a_token_that_anybody_can_make_never_names_the_brokers_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [
+        "listeners=SASL_PLAINTEXT://127.0.0.1:0",
+        "sasl.enabled.mechanisms=OAUTHBEARER",
+        "sasl.oauthbearer.unsecured=true",
+        "sasl.oauthbearer.token.endpoint.url=file:///token",
+        "inter.broker.user=broker",
+        "connection.failed.authentication.delay.ms=10",
+    ];
+    let broker = Running::start(dir.path(), &settings);
+    let is_taken = |user: &str| {
+        let part = |value: serde_json::Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+        let claims = json!({"sub": user, "iat": now(), "exp": now() + 600});
+        let token = format!("{}.{}.", part(json!({"alg": "none"})), part(claims));
+        let mut client = Asking::plain(broker.address());
+        client.authenticate(Mechanism::OAuthBearer, ("", &token)).0 == 0
+    };
+    assert!(is_taken("alice"));
+    assert!(!is_taken("broker"));
+    broker.stop();
+}
+
+/// Has `metaq user add` or `passwd` done; what it says of an error.
+fn change_user(broker: &Running, verb: &str, user: &str) -> Result<(), String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_metaq"))
+        .args(["user", verb, user, "-b", &broker.address().to_string()])
+        .env("METAQ_PASSWORD", "planted-password")
+        .output()
+        .unwrap();
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
 }
 
 #[test]
 fn nobody_is_the_brokers_user_by_a_password_where_brokers_have_tokens() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = [
-        "inter.broker.user=broker",
-        "sasl.oauthbearer.token.endpoint.url=file:///token",
+    let mut settings = vec![
+        "listeners=PLAINTEXT://127.0.0.1:0,SASL_PLAINTEXT://127.0.0.1:0",
+        "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+        "connection.failed.authentication.delay.ms=10",
     ];
-    let broker = Running::start(dir.path(), &settings);
-    let add = |user: &str| {
-        let output = Command::new(env!("CARGO_BIN_EXE_metaq"))
-            .args(["user", "add", user, "-b", &broker.address().to_string()])
-            .env("METAQ_PASSWORD", "planted-password")
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.success(), said)
+    let comes_in = |broker: &Running, user: &str| {
+        let by_sasl = [
+            Mechanism::Plain,
+            Mechanism::Scram(ScramMechanism::Sha256),
+            Mechanism::Scram(ScramMechanism::Sha512),
+        ]
+        .map(|mechanism| {
+            let mut client = Asking::plain(broker.broker().addresses()[1]);
+            client.authenticate(mechanism, (user, "planted-password")).0 == 0
+        });
+        let asked = visiting::get(
+            broker,
+            "/api/cluster",
+            &visiting::basic((user, "planted-password")),
+        );
+        (by_sasl, asked.status == 200)
     };
-    let (is_added, said) = add("broker");
-    assert!(
-        !is_added && said.contains("inter.broker.password"),
-        "{said}"
-    );
-    assert!(add("alice").0);
+    // There already when brokers get tokens.
+    let broker = Running::start(dir.path(), &settings);
+    for user in ["alice", "broker"] {
+        change_user(&broker, "add", user).unwrap();
+        within(LONG, "the user", || {
+            comes_in(&broker, user) == ([true; 3], true)
+        });
+    }
     broker.stop();
+    settings.push("inter.broker.user=broker");
+    settings.push("sasl.oauthbearer.token.endpoint.url=file:///token");
+    let broker = Running::start(dir.path(), &settings);
+    assert_eq!(comes_in(&broker, "alice"), ([true; 3], true));
+    assert_eq!(comes_in(&broker, "broker"), ([false; 3], false));
+    let why = change_user(&broker, "passwd", "broker").unwrap_err();
+    assert!(
+        why.contains("brokers show tokens (sasl.oauthbearer.token.endpoint.url)"),
+        "{why}"
+    );
+    change_user(&broker, "add", "bob").unwrap();
+    broker.stop();
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).enable_all().build().unwrap()
+}
+
+#[test]
+fn where_the_provider_fails_a_token_is_used_to_its_end_and_not_longer() {
+    let key = Key::new("a");
+    let given = AtomicUsize::new(0);
+    let endpoint = Endpoint::start(move || match given.fetch_add(1, Ordering::Relaxed) {
+        0 => {
+            let token = key.token("alice", 15);
+            (200, json!({ "access_token": token }).to_string())
+        }
+        _ => (500, String::new()),
+    });
+    let (source, runtime) = (endpoint.source(), runtime());
+    let token = runtime.block_on(source.token()).unwrap();
+    within(LONG, "the provider to fail", || {
+        assert_eq!(runtime.block_on(source.token()), Ok(token.clone()));
+        endpoint.asked() > 1
+    });
+    within(LONG, "the end of the token", || {
+        let answer = runtime.block_on(source.token());
+        answer.is_err_and(|why| why.to_string().contains("it answers 500"))
+    });
+}
+
+#[test]
+fn a_provider_that_gives_no_token_is_asked_ever_more_seldom() {
+    let endpoint = Endpoint::start(|| (500, String::new()));
+    let (source, runtime) = (endpoint.source(), runtime());
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(6) {
+        let why = runtime.block_on(source.token()).unwrap_err().to_string();
+        assert!(why.contains("it answers 500"), "{why}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // At 0, 1 and 3 s; the next one is at 7 s.
+    assert!((2..=3).contains(&endpoint.asked()), "{}", endpoint.asked());
+}
+
+#[test]
+fn a_token_is_forgotten_where_it_was_refused_and_no_other_is() {
+    let endpoint = Endpoint::of(Arc::new(Key::new("a")), "alice", 600);
+    let (source, runtime) = (endpoint.source(), runtime());
+    let token = || runtime.block_on(source.token()).unwrap();
+    let first = token();
+    source.forget("another");
+    assert_eq!((token() == first, endpoint.asked()), (true, 1));
+    let begun = std::time::Instant::now();
+    for _ in 0..3 {
+        source.forget(&token());
+    }
+    // Each time another one, and one a second at most.
+    assert!(token() != first);
+    assert_eq!(endpoint.asked(), 4);
+    assert!(begun.elapsed() >= Duration::from_secs(2));
+}
+
+#[test]
+fn who_gives_up_waiting_leaves_the_answer_to_the_next_one() {
+    let key = Key::new("a");
+    let endpoint = Endpoint::start(move || {
+        std::thread::sleep(Duration::from_secs(2));
+        let token = key.token("alice", 600);
+        (200, json!({ "access_token": token }).to_string())
+    });
+    let (source, runtime) = (endpoint.source(), runtime());
+    let early = async { tokio::time::timeout(Duration::from_millis(200), source.token()).await };
+    assert!(runtime.block_on(early).is_err());
+    let several = async { tokio::join!(source.token(), source.token()) };
+    let (one, other) = runtime.block_on(several);
+    assert_eq!(one.unwrap(), other.unwrap());
+    assert_eq!(endpoint.asked(), 1);
+}
+
+#[test]
+fn a_token_that_does_not_say_until_when_it_is_good_is_used_for_a_while() {
+    let endpoint = Endpoint::start(|| (200, r#"{"access_token":"opaque"}"#.to_owned()));
+    let (source, runtime) = (endpoint.source(), runtime());
+    for _ in 0..3 {
+        assert_eq!(runtime.block_on(source.token()).unwrap(), "opaque");
+    }
+    assert_eq!(endpoint.asked(), 1);
+}
+
+#[test]
+fn a_token_endpoint_is_believed_by_its_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = |name: &str| {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let made = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let file = dir.path().join(name);
+        std::fs::write(&file, made.pem()).unwrap();
+        (made, file)
+    };
+    let ((right, right_file), (_, wrong_file)) = (authority("right"), authority("wrong"));
+    let pair = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = params.signed_by(&pair, &right).unwrap();
+    let key = PrivateKeyDer::try_from(pair.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let requests: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = requests.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let connection = ServerConnection::new(Arc::new(config.clone())).unwrap();
+            let mut stream = StreamOwned::new(connection, stream.unwrap());
+            while stream.conn.is_handshaking() && stream.conn.complete_io(&mut stream.sock).is_ok()
+            {
+            }
+            if stream.conn.is_handshaking() {
+                continue;
+            }
+            seen.lock().unwrap().push(read_request(&mut stream));
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 22\r\n\r\n{\"access_token\":\"a.b\"}";
+            let _ = stream.write_all(answer.as_bytes());
+            let _ = stream.flush();
+        }
+    });
+    let runtime = runtime();
+    let asked = |host: &str, authorities: &Path| {
+        let settings = BearerSourceSettings {
+            url: format!("https://{host}:{port}/token"),
+            id: ID.to_owned(),
+            secret: SECRET.to_owned(),
+            authorities: Some(PemSource::File(authorities.to_owned())),
+            ..BearerSourceSettings::default()
+        };
+        let source = BearerSource::new(settings).unwrap();
+        let token = runtime.block_on(source.token());
+        token.map_err(|why| why.to_string())
+    };
+    for why in [
+        asked("localhost", &wrong_file),
+        asked("127.0.0.1", &right_file),
+    ] {
+        let why = why.unwrap_err();
+        assert!(why.contains("invalid peer certificate"), "{why}");
+    }
+    // Who is not believed has not seen the secret.
+    assert_eq!(requests.lock().unwrap().len(), 0);
+    assert_eq!(asked("localhost", &right_file).as_deref(), Ok("a.b"));
+    assert!(requests.lock().unwrap()[0].contains("authorization: Basic "));
 }

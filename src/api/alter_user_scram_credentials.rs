@@ -131,12 +131,9 @@ impl Asked {
             return;
         }
         let found = credential(&user, upsertion);
-        let found = found.and_then(|credential| match cx.users.password_key(&user) {
+        let found = found.and_then(|credential| match cx.users.why_fixed(&user) {
             None => Ok(credential),
-            Some(key) => {
-                let why = format!("this user is in the configuration: set {key} and restart");
-                Err(refusal(ResponseError::UnacceptableCredential, &why))
-            }
+            Some(why) => Err(refusal(ResponseError::UnacceptableCredential, &why)),
         });
         match found {
             Ok(credential) => {

@@ -92,13 +92,16 @@ impl Connection {
             next_correlation_id: 0,
         };
         if let Some(identity) = &identity {
-            let authenticated = connection.authenticate(identity);
-            authenticated.inspect_err(|_| security.was_refused())?;
+            connection.authenticate(identity, security)?;
         }
         Ok(connection)
     }
 
-    fn authenticate(&mut self, identity: &SaslIdentity) -> Result<(), Failure> {
+    fn authenticate(
+        &mut self,
+        identity: &SaslIdentity,
+        security: &ClientSecurity,
+    ) -> Result<(), Failure> {
         let mechanism = StrBytes::from_static_str(identity.mechanism.name());
         let handshake = SaslHandshakeRequest::default().with_mechanism(mechanism);
         let answer = self.ask(1, &handshake)?;
@@ -121,6 +124,9 @@ impl Connection {
         while let Some(message) = next {
             let request = SaslAuthenticateRequest::default().with_auth_bytes(message.into());
             let answer = self.ask(1, &request)?;
+            if answer.error_code == ResponseError::SaslAuthenticationFailed.code() {
+                security.was_refused(identity);
+            }
             let why = answer.error_message.as_deref();
             check(&identity.user, answer.error_code, why)?;
             next = client.on(&answer.auth_bytes)?;

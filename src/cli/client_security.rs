@@ -13,9 +13,8 @@ use rustls::{ClientConnection, StreamOwned};
 
 use super::Failure;
 use super::wrong_listener::tls_in_words;
-use crate::bearer_source::{
-    BearerSource, BearerSourceSettings, ID_KEY, Login, SECRET_KEY, URL_KEY,
-};
+use crate::bearer_source::{BearerSource, BearerSourceSettings, ID_KEY, SECRET_KEY, URL_KEY};
+use crate::login::Login;
 use crate::security::{ClientAuth, Mechanism, PemSource, SaslIdentity, TlsSettings};
 use crate::session::SecurityProtocol;
 
@@ -132,9 +131,9 @@ impl ClientSecurity {
         Ok(Some(identity))
     }
 
-    /// Notes that who asks was not let in.
-    pub(super) fn was_refused(&self) {
-        self.login.iter().for_each(Login::was_refused);
+    /// Notes that what was shown is not taken.
+    pub(super) fn was_refused(&self, shown: &SaslIdentity) {
+        self.login.iter().for_each(|login| login.was_refused(shown));
     }
 
     /// Whether listeners have SASL.
@@ -221,7 +220,7 @@ fn login(properties: &BTreeMap<String, String>) -> Result<Login, Failure> {
     let mut options = jaas_options(text("sasl.jaas.config"))?;
     if mechanism == Mechanism::OAuthBearer {
         let source = BearerSource::new(bearer_source(properties, &options))?;
-        return Ok(Login::Bearer(Arc::new(source)));
+        return Ok(Login::Bearer(Arc::new(source), None));
     }
     let is_token = options
         .get("tokenauth")

@@ -23,6 +23,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer that is read, bytes.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
+/// The status of an answer to who is not known.
+const NOT_KNOWN: u16 = 401;
+
 /// Holds the dashboard's token, where reading needs one, and for whatever changes something.
 const TOKEN_VARIABLE: &str = "METAQ_TOKEN";
 const ADDRESS_DEFAULT: &str = "127.0.0.1:8120";
@@ -214,15 +217,21 @@ impl Target {
         Ok(target)
     }
 
-    /// The header that says who asks; empty for nobody. A token of an identity provider is the one that is good now.
-    fn authorization(&self) -> Result<String, Failure> {
-        match &self.token {
-            Some(token) => Ok(bearer(token)),
-            None => Ok(self
-                .security
-                .identity()?
-                .map_or_else(String::new, |identity| of_identity(&identity))),
+    /// Who asks, where no token of the dashboard does. A token of an identity provider is the one that is good now; where there
+    /// is none, that is no fault of the broker's.
+    fn identity(&self) -> Result<Option<SaslIdentity>, Failure> {
+        if self.token.is_some() {
+            return Ok(None);
         }
+        let identity = self.security.identity();
+        identity.map_err(|why| format!("{} was not asked: {why}", self.address).into())
+    }
+
+    /// The header that says who asks; empty for nobody.
+    fn authorization(&self, identity: Option<&SaslIdentity>) -> String {
+        let of_token = self.token.as_deref().map(bearer);
+        let header = of_token.or_else(|| identity.map(of_identity));
+        header.unwrap_or_default()
     }
 
     /// Host and port.
@@ -302,7 +311,8 @@ impl Target {
 
     /// Asks for a path. The answer is not chunked, because it is asked for as HTTP/1.0.
     fn request(&self, method: &str, path: &str) -> Result<Answer, Failure> {
-        let (address, authorization) = (&self.address, self.authorization()?);
+        let (address, identity) = (&self.address, self.identity()?);
+        let authorization = self.authorization(identity.as_ref());
         let mut stream = self.connect()?;
         write!(
             stream,
@@ -318,6 +328,9 @@ impl Target {
             .and_then(|code| code.parse().ok());
         let status =
             status.ok_or_else(|| format!("{address} does not answer as a dashboard does"))?;
+        if let (NOT_KNOWN, Some(identity)) = (status, &identity) {
+            self.security.was_refused(identity);
+        }
         while !line.trim().is_empty() {
             line.clear();
             answer.read_line(&mut line)?;
@@ -376,8 +389,9 @@ mod tests {
             (Mechanism::OAuthBearer, false, "Bearer b"),
         ] {
             let target = Target::new("127.0.0.1:1", &with(mechanism, is_token)).unwrap();
+            let identity = target.identity().unwrap();
             assert_eq!(
-                target.authorization().unwrap(),
+                target.authorization(identity.as_ref()),
                 format!("Authorization: {header}\r\n")
             );
         }
@@ -392,7 +406,8 @@ mod tests {
     fn a_password_goes_in_plain_text_where_it_was_said_and_on_this_machine_alone() {
         let told = |written: &str| {
             let target = Target::new(written, &with_password()).unwrap();
-            let is_told = !target.authorization().unwrap().is_empty();
+            let identity = target.identity().unwrap();
+            let is_told = !target.authorization(identity.as_ref()).is_empty();
             (target.address, is_told)
         };
         let expected = |address: &str, told| (address.to_owned(), told);

@@ -15,8 +15,8 @@ const NOT_TOLD: u8 = 5;
 /// See the module's documentation.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes: 0 all is well; 1 something is wrong; 4 not known, because the broker does not answer; 5 it
-answers, but does not tell who asks: a user, a password or a right is missing or wrong, or too many logins failed.
+    after_help = "Exit codes: 0 all is well; 1 something is wrong; 4 not known, because the broker does not answer or the
+identity provider gives no token to ask it with; 5 it answers, but does not tell who asks: a user, a password or a right is missing or wrong, or too many logins failed.
 
 Examples:
   metaq status

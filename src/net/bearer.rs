@@ -10,7 +10,7 @@ use crate::jwks::ProviderKeys;
 use crate::provider::ProviderSource;
 use crate::security::{BearerSettings, BearerTokens, PemSource};
 
-const URL_MISSING: &str = "OAUTHBEARER needs sasl.oauthbearer.jwks.endpoint.url, the identity provider's keys as https://…, http://… or file:///…";
+const URL_MISSING: &str = "OAUTHBEARER needs sasl.oauthbearer.jwks.endpoint.url, the identity provider's keys as https://…, http://… or file:///…, without user and password in it";
 const AUDIENCE_MISSING: &str = "OAUTHBEARER needs sasl.oauthbearer.expected.audience, so that tokens for other services are not taken, or sasl.oauthbearer.allow.unverified.audience=true";
 const ISSUER_MISSING: &str = "OAUTHBEARER needs sasl.oauthbearer.expected.issuer, so that it is known who made a token, or sasl.oauthbearer.allow.unverified.issuer=true";
 
@@ -34,7 +34,7 @@ impl Of<'_> {
 }
 
 /// The tokens that a listener takes, or what is missing for that. They may name the brokers' own user on the listener
-/// between brokers alone, where brokers have tokens.
+/// between brokers alone, where brokers have tokens and signatures are looked at.
 pub(super) fn bearer_tokens(
     config: &Config,
     listener: &str,
@@ -55,7 +55,7 @@ pub(super) fn bearer_tokens(
             () => {}
         }
     }
-    let names_brokers = is_between_brokers && !config.text(URL_KEY).is_empty();
+    let names_brokers = is_between_brokers && !is_unsecured && !config.text(URL_KEY).is_empty();
     let local = LOCAL_USERS
         .iter()
         .filter(|(user, _)| !(names_brokers && *user == "inter.broker.user"))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use metaq_protocol::ResponseError;
 use metaq_protocol::frame::{decode_response, encode_request};
 use metaq_protocol::messages::{SaslAuthenticateRequest, SaslHandshakeRequest};
 use metaq_protocol::protocol::{Request, StrBytes};
@@ -14,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::{Connect, PeerAddress, PeerStream};
-use crate::bearer_source::Login;
+use crate::login::Login;
 use crate::security::{SaslClient, SaslIdentity, TlsSettings};
 
 /// What this broker calls itself before it is known.
@@ -45,10 +46,10 @@ async fn connect(security: Arc<PeerSecurity>, address: PeerAddress) -> io::Resul
         None => None,
     };
     let connected = connect_as(&security, address, identity.as_ref()).await;
-    if let (Err(error), Some(login)) = (&connected, &security.login)
+    if let (Err(error), Some(login), Some(identity)) = (&connected, &security.login, &identity)
         && error.kind() == io::ErrorKind::PermissionDenied
     {
-        login.was_refused();
+        login.was_refused(identity);
     }
     connected
 }
@@ -101,15 +102,18 @@ async fn authenticate(
     Ok((lifetime_ms > 0).then(|| Duration::from_millis(lifetime_ms)))
 }
 
+/// Permission is denied where what was shown is wrong, and by no other answer.
 fn refused(code: i16, why: Option<&str>) -> io::Result<()> {
-    match code {
-        0 => Ok(()),
-        code => {
-            let why = why.unwrap_or("the mechanism is not enabled there");
-            let text = format!("the broker refused to authenticate this one ({code}): {why}");
-            Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
-        }
+    if code == 0 {
+        return Ok(());
     }
+    let kind = match code == ResponseError::SaslAuthenticationFailed.code() {
+        true => io::ErrorKind::PermissionDenied,
+        false => io::ErrorKind::Unsupported,
+    };
+    let why = why.unwrap_or("the mechanism is not enabled there");
+    let text = format!("the broker refused to authenticate this one ({code}): {why}");
+    Err(io::Error::new(kind, text))
 }
 
 async fn ask<R: Request>(
@@ -132,4 +136,19 @@ async fn ask<R: Request>(
     reader.read_exact(&mut answer).await?;
     let decoded = decode_response::<R>(version, Bytes::from(answer));
     Ok(decoded.map_err(io::Error::other)?.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_shown_and_is_wrong_denies_permission() {
+        let kind = |code: i16| refused(code, None).unwrap_err().kind();
+        assert!(refused(0, None).is_ok());
+        assert_eq!(kind(58), io::ErrorKind::PermissionDenied);
+        for other in [33, 34, -1] {
+            assert_eq!(kind(other), io::ErrorKind::Unsupported);
+        }
+    }
 }
