@@ -36,7 +36,7 @@ pub(super) const SECURITY_KEYS: &[BrokerKey] = &[
         None,
         Kind::Text,
         "",
-        "The user that this broker is to other brokers, on an inter-broker listener with SASL. It is a super user on this broker, with inter.broker.password."
+        "The user that this broker is to other brokers, on an inter-broker listener with SASL: by inter.broker.password, or by tokens that name it (sasl.oauthbearer.token.endpoint.url). It is a super user on this broker."
     ),
     key!(
         "inter.broker.password",
@@ -204,7 +204,7 @@ pub(super) const SECURITY_KEYS: &[BrokerKey] = &[
         None,
         Kind::Choice(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]),
         "SCRAM-SHA-512",
-        "How this broker authenticates to others: as inter.broker.user, with its password, or with a token that names it."
+        "How this broker authenticates to others: as inter.broker.user, with its password, or with a token that names it. It has to be among the sasl.enabled.mechanisms of the listener between brokers."
     ),
     key!(
         "sasl.oauthbearer.token.endpoint.url",
