@@ -25,8 +25,9 @@ const UNSAID_LIFETIME: Duration = Duration::from_secs(30);
 const ASKED_INTERVAL: Duration = Duration::from_secs(1);
 /// twice as long after each that follows, up to this.
 const FAILED_PAUSE_MAX: Duration = Duration::from_secs(10);
-/// So long the next token is waited for where the one before is still good.
-const RENEWAL_WAIT: Duration = Duration::from_secs(2);
+/// After a broker did not take a token another one is asked for at once; where that is not taken either, not before
+/// [`ASKED_INTERVAL`], and twice as long after each that follows, up to this.
+const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// What a provider says of an error is cut, letters.
 const WHY_LETTERS_MAX: usize = 200;
 
@@ -96,6 +97,7 @@ struct Kept {
     token: String,
     until: Instant,
     expires: Instant,
+    was_refused: bool,
 }
 
 impl Kept {
@@ -112,6 +114,7 @@ impl Kept {
             token: token.to_owned(),
             until: now.checked_add(used)?,
             expires: now.checked_add(good)?,
+            was_refused: false,
         })
     }
 }
@@ -130,13 +133,15 @@ struct State {
     /// Why the last question failed, and how long to wait then.
     failed: Option<BearerSourceError>,
     pause: Duration,
+    /// How long the next token is used at least that is refused.
+    refused_pause: Duration,
 }
 
 /// What becomes of who wants a token.
 enum Turn {
     Over(Result<String, BearerSourceError>),
-    /// For the answer; until then there may be a token that is still good.
-    Waits(watch::Receiver<Answer>, Option<String>),
+    /// For the answer: there is no token that is good.
+    Waits(watch::Receiver<Answer>),
     /// Before anything is asked again.
     Pauses(Duration),
 }
@@ -147,13 +152,38 @@ impl State {
         Some(kept.token.clone())
     }
 
+    /// Keeps a token in the place of the one before.
+    fn keep(&mut self, token: &str, now: Instant) {
+        let Some(kept) = Kept::of(token, now) else {
+            tracing::warn!(
+                "the token that the provider gives is over by the clock of this machine"
+            );
+            return;
+        };
+        if self.kept.as_ref().is_some_and(|before| !before.was_refused) {
+            self.refused_pause = Duration::ZERO;
+        }
+        self.kept = Some(kept);
+    }
+
+    /// A broker did not take it: another one is asked for. Others may take it, so that it stays until there is one.
+    fn refuse(&mut self, token: &str, now: Instant) {
+        let kept = self.kept.as_mut().filter(|kept| kept.token == token);
+        let Some(kept) = kept.filter(|kept| !kept.was_refused) else {
+            return;
+        };
+        kept.was_refused = true;
+        kept.until = kept.until.min(now + self.refused_pause);
+        self.refused_pause = (self.refused_pause * 2).clamp(ASKED_INTERVAL, REFUSED_PAUSE_MAX);
+    }
+
     fn take_answer(&mut self, asked: Result<String, BearerSourceError>) -> Answer {
         let now = Instant::now();
         self.asking = None;
         let error = match asked {
             Ok(token) => {
-                self.kept = Kept::of(&token, now);
                 (self.failed, self.pause) = (None, Duration::ZERO);
+                self.keep(&token, now);
                 return Some(Ok(token));
             }
             Err(error) => error,
@@ -234,38 +264,27 @@ impl BearerSource {
         }
     }
 
-    /// Forgets a token that was not taken, where it is the one that is kept: the next one is asked for.
-    pub fn forget(&self, token: &str) {
+    /// Notes that a broker did not take a token: another one is asked for, where it is the one that is kept.
+    pub fn was_refused(&self, token: &str) {
         if let Place::Endpoint(endpoint) = &self.place {
-            let mut state = endpoint.state.lock();
-            state.kept.take_if(|kept| kept.token == token);
+            endpoint.state.lock().refuse(token, Instant::now());
         }
     }
 }
 
 async fn token_of(endpoint: &Arc<Endpoint>) -> Result<String, BearerSourceError> {
     loop {
-        let (mut asking, good) = match turn_of(endpoint) {
+        let mut asking = match turn_of(endpoint) {
             Turn::Over(answer) => return answer,
             Turn::Pauses(pause) => {
                 tokio::time::sleep(pause).await;
                 continue;
             }
-            Turn::Waits(asking, good) => (asking, good),
+            Turn::Waits(asking) => asking,
         };
         // It ends without an answer where its runtime does.
-        let answered = async {
-            let answered = asking.wait_for(Option::is_some).await;
-            answered.ok().and_then(|answer| answer.clone())
-        };
-        let answer = match good {
-            None => answered.await,
-            Some(good) => {
-                let answered = tokio::time::timeout(RENEWAL_WAIT, answered).await;
-                answered.unwrap_or(Some(Ok(good)))
-            }
-        };
-        if let Some(answer) = answer {
+        let answered = asking.wait_for(Option::is_some).await;
+        if let Some(answer) = answered.ok().and_then(|answer| answer.clone()) {
             return answer;
         }
     }
@@ -280,10 +299,14 @@ fn turn_of(endpoint: &Arc<Endpoint>) -> Turn {
     {
         return Turn::Over(Ok(good.clone()));
     }
-    // Nobody answers any more whose runtime has ended.
+    // While it is asked for another one, and nobody waits where this one is good. Nobody answers any more whose runtime has ended.
+    let turn = |asking: watch::Receiver<Answer>| match good.clone() {
+        Some(good) => Turn::Over(Ok(good)),
+        None => Turn::Waits(asking),
+    };
     let mut asking = state.asking.iter();
     if let Some(asking) = asking.find(|asking| asking.has_changed().is_ok()) {
-        return Turn::Waits(asking.clone(), good);
+        return turn(asking.clone());
     }
     if let Some(at) = state.ask_at.filter(|at| now < *at) {
         return match (good, &state.failed) {
@@ -294,13 +317,13 @@ fn turn_of(endpoint: &Arc<Endpoint>) -> Turn {
     }
     let (answered, asking) = watch::channel(None);
     (state.ask_at, state.asking) = (Some(now + ASKED_INTERVAL), Some(asking.clone()));
-    let endpoint = endpoint.clone();
+    let asked = endpoint.clone();
     tokio::spawn(async move {
-        let asked = endpoint.ask().await;
-        let answer = endpoint.state.lock().take_answer(asked);
+        let answer = asked.ask().await;
+        let answer = asked.state.lock().take_answer(answer);
         answered.send_replace(answer);
     });
-    Turn::Waits(asking, good)
+    turn(asking)
 }
 
 impl Endpoint {
@@ -374,6 +397,7 @@ async fn read_token(path: PathBuf) -> Result<String, BearerSourceError> {
     match text.trim() {
         "" => Err(wrong("it is empty".to_owned())),
         _ if text.len() > TOKEN_BYTES_MAX => Err(wrong("it is too long".to_owned())),
+        token if !is_token(token) => Err(wrong("it is more than a token".to_owned())),
         token => Ok(token.to_owned()),
     }
 }
@@ -389,12 +413,18 @@ fn read_file(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// Whether it can be one: it goes over the wire as it is.
+fn is_token(text: &str) -> bool {
+    let is_graphic = text.bytes().all(|letter| letter.is_ascii_graphic());
+    is_graphic && (1..=TOKEN_BYTES_MAX).contains(&text.len())
+}
+
 /// The token in an answer (Kafka's JwtResponseParser).
 fn token_in(answer: &str) -> Option<String> {
     let read: serde_json::Value = serde_json::from_str(answer).ok()?;
     let mut found = ["access_token", "id_token"].iter().filter_map(|name| {
         let token = read.get(name)?.as_str()?.trim();
-        (!token.is_empty()).then(|| token.to_owned())
+        is_token(token).then(|| token.to_owned())
     });
     found.next()
 }

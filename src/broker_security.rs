@@ -48,6 +48,11 @@ pub enum PeerSecurityError {
         "sasl.mechanism.inter.broker.protocol=OAUTHBEARER: inter.broker.user has to say whom the tokens of brokers name"
     )]
     NoTokenUser,
+    /// It is somebody who logs in with a password.
+    #[error(
+        "sasl.mechanism.inter.broker.protocol=OAUTHBEARER: inter.broker.user is {0}, as admin.user is; tokens of brokers have to name somebody else"
+    )]
+    AdminUser(String),
     /// Its tokens could name it, and so could everybody's.
     #[error(
         "sasl.mechanism.inter.broker.protocol=OAUTHBEARER: the listener between brokers, {0}, takes tokens without a signature (sasl.oauthbearer.unsecured), which anybody can make; none of those names inter.broker.user"
@@ -165,6 +170,9 @@ fn own_tokens(config: &Config, listener: &ListenerInfo) -> Result<Login, PeerSec
     let claim = config.listener_text(&listener.name, "sasl.oauthbearer.sub.claim.name");
     match config.text("inter.broker.user") {
         "" => Err(PeerSecurityError::NoTokenUser),
+        user if user == config.text("admin.user") => {
+            Err(PeerSecurityError::AdminUser(user.to_owned()))
+        }
         user => {
             let user = TokenUser::new(claim, user);
             Ok(Login::Bearer(Arc::new(source), Some(Arc::new(user))))

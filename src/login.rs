@@ -77,7 +77,7 @@ impl Login {
     /// Notes that what was shown is wrong.
     pub fn was_refused(&self, shown: &SaslIdentity) {
         if let Self::Bearer(source, _) = self {
-            source.forget(&shown.password);
+            source.was_refused(&shown.password);
         }
     }
 }

@@ -21,7 +21,7 @@ use metaq_protocol::messages::create_acls_request::AclCreation;
 use metaq_protocol::messages::create_delegation_token_request::CreatableRenewers;
 use metaq_protocol::messages::{
     CreateAclsRequest, CreateDelegationTokenRequest, CreateDelegationTokenResponse,
-    ExpireDelegationTokenRequest,
+    ExpireDelegationTokenRequest, MetadataRequest,
 };
 use provider::{Key, key_set, now};
 use serde_json::json;
@@ -272,7 +272,9 @@ fn of_several_listeners_with_providers_the_first_that_looks_at_signatures_counts
 /// Whether the listener of this number takes a token.
 fn takes(broker: &Running, listener: usize, token: &str) -> bool {
     let mut client = Asking::plain(broker.broker().addresses()[listener]);
-    client.authenticate(Mechanism::OAuthBearer, ("", token)).0 == 0
+    let is_let_in = client.authenticate(Mechanism::OAuthBearer, ("", token)).0 == 0;
+    // Not only to be sent away with the next request.
+    is_let_in && client.ask(9, &MetadataRequest::default()).is_some()
 }
 
 #[test]

@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use super::attempts::Attempts;
 use super::sessions::{Evidence, SESSION_MAX, Sessions, Who, random};
 use crate::config::Config;
-use crate::security::{BearerTokens, TokenError, is_jwt, is_password_of};
+use crate::security::{BearerTokens, TokenError, is_password_of};
 use crate::users::LiveUsers;
 
 /// The file in the first data directory that holds a token that was made here.
@@ -271,7 +271,8 @@ impl Access {
             Some(provider) => of_provider(provider, given).map_err(Refusal::BearerToken),
         };
         checked.inspect_err(|refusal| match refusal {
-            Refusal::BearerToken(_) if is_jwt(given) => {}
+            // A known key has signed it.
+            Refusal::BearerToken(TokenError::Claim(..) | TokenError::Scope(_)) => {}
             _ => self.attempts.failed(from, Instant::now()),
         })
     }

@@ -187,17 +187,22 @@ fn authenticated(
     session: &Session,
     who: &Authenticated,
 ) -> Result<Option<Duration>, Failure> {
-    cx.metrics.authentications.fetch_add(1, Ordering::Relaxed);
     let of_listener = session.listener().authentication.reauthentication_max;
     let of_proof = match &who.proof {
         Proof::Password => None,
         // One that is gone meanwhile is found to be so at the next request.
         Proof::DelegationToken(id) => Some(cx.tokens.left(id).unwrap_or_default()),
         Proof::BearerToken(expires) => {
-            let left = expires.duration_since(SystemTime::now());
+            let tokens = session.listener().authentication.tokens.as_ref();
+            let skew = tokens.map_or(Duration::ZERO, |tokens| tokens.clock_skew());
+            let now = SystemTime::now();
+            // One that is over, and is taken within the clock skew, for the rest of that: its client's clock may be right.
+            let left = expires.duration_since(now);
+            let left = left.or_else(|_| (*expires + skew).duration_since(now));
             Some(left.unwrap_or_default())
         }
     };
+    cx.metrics.authentications.fetch_add(1, Ordering::Relaxed);
     let lifetime = of_listener.into_iter().chain(of_proof).min();
     match session.authenticated(who, lifetime) {
         true => Ok(lifetime),

@@ -151,6 +151,11 @@ impl BearerTokens {
         }
     }
 
+    /// By how much the provider's clock may differ from this one.
+    pub fn clock_skew(&self) -> Duration {
+        self.settings.clock_skew
+    }
+
     /// Whether signatures are looked at.
     pub fn is_unsecured(&self) -> bool {
         self.settings.is_unsecured
@@ -340,15 +345,6 @@ pub fn expiry_of(token: &str) -> Option<SystemTime> {
 pub fn text_claim(token: &str, claim: &str) -> Option<String> {
     let claims = claims_of(token.split('.').nth(1)?).ok()?;
     Some(claims.get(claim)?.as_str()?.trim().to_owned())
-}
-
-/// Whether it has the form of a signed token, whoever made it: nobody who guesses passwords hits upon that.
-pub fn is_jwt(token: &str) -> bool {
-    let parts: Vec<&str> = token.splitn(4, '.').collect();
-    let [header, claims, _] = parts[..] else {
-        return false;
-    };
-    token.len() <= TOKEN_BYTES_MAX && claims_of(header).is_ok() && claims_of(claims).is_ok()
 }
 
 /// The claims of a token without a signature (Kafka's OAuthBearerUnsecuredJws).

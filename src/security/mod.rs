@@ -21,7 +21,7 @@ pub use acls::{Acls, Finding};
 pub use authorizer::{Authorizer, SUPER_KIND, SuperUserError};
 pub use bearer::{
     Bearer, BearerSettings, BearerTokens, KEYS_MAX, KeysError, TOKEN_BYTES_MAX, TokenError,
-    expiry_of, is_jwt, text_claim,
+    expiry_of, text_claim,
 };
 pub use binding::{
     Binding, CLUSTER_NAME, Entry, Operation, Pattern, PatternKind, Permission, ResourceKind,
