@@ -124,17 +124,19 @@ pub(super) fn refuse_all(
     error: ResponseError,
     why: &str,
 ) -> Vec<QueuedTopic> {
+    // What is named several times is answered once.
+    let overridden = overridden(&request);
     let refused = || Queued::Refused(Refusal::new(error, why.to_owned()));
-    let topic = |topic: TopicProduceData| QueuedTopic {
-        name: topic.name,
-        id: topic.topic_id,
-        partitions: topic
-            .partition_data
-            .iter()
-            .map(|data| (data.index, refused()))
-            .collect(),
+    let topic = |(place, topic): (usize, TopicProduceData)| {
+        let partitions = topic.partition_data.iter().enumerate();
+        let counted = partitions.filter(|(at, _)| !overridden.contains(&(place, *at)));
+        QueuedTopic {
+            name: topic.name,
+            id: topic.topic_id,
+            partitions: counted.map(|(_, data)| (data.index, refused())).collect(),
+        }
     };
-    let topics = request.topic_data.into_iter().map(topic);
+    let topics = request.topic_data.into_iter().enumerate().map(topic);
     topics
         .filter(|topic| !topic.partitions.is_empty())
         .collect()
