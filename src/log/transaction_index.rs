@@ -16,13 +16,16 @@
 //! the records (`load_producers`).
 //!
 //! Concurrency: `bytes` is published with release ordering after the write, so whoever reads it may read the file up to it.
+//!
+//! Look-ups read one chunk of entries: which one, they know from the first entry of each chunk, which is kept in memory (8 bytes
+//! for 128 transactions).
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::LogError;
 use super::disk::{Disk, DiskFile};
@@ -32,7 +35,7 @@ use super::transactions::AbortedTransaction;
 const VERSION: i16 = 0;
 /// Size of an entry.
 const ENTRY_BYTES: usize = 34;
-/// Entries that are read at a time.
+/// Entries that are read at a time: a chunk begins with every so many-th.
 const CHUNK_ENTRIES: u64 = 128;
 
 impl AbortedTransaction {
@@ -73,6 +76,8 @@ pub(super) struct TransactionIndex {
     path: Mutex<PathBuf>,
     file: Mutex<Option<Arc<dyn DiskFile>>>,
     bytes: AtomicU64,
+    /// Where the first transaction of each chunk ends, as far as look-ups have needed that.
+    chunks: RwLock<Vec<i64>>,
     /// Whether the file is not known to be on stable storage as it is.
     is_unsynced: AtomicBool,
 }
@@ -85,6 +90,7 @@ impl TransactionIndex {
             path: Mutex::new(path),
             file: Mutex::new(None),
             bytes: AtomicU64::new(0),
+            chunks: RwLock::default(),
             is_unsynced: AtomicBool::new(false),
         }
     }
@@ -92,6 +98,8 @@ impl TransactionIndex {
     /// A file of this size was found.
     pub(super) fn found(&self, bytes: u64) {
         self.is_unsynced.store(true, Ordering::Release);
+        let mut chunks = self.chunks.write();
+        chunks.clear();
         self.bytes.store(bytes, Ordering::Release);
     }
 
@@ -192,7 +200,11 @@ impl TransactionIndex {
 
     fn cut(&self, bytes: u64) -> io::Result<()> {
         // Readers see less before it is less.
-        self.bytes.store(bytes, Ordering::Release);
+        {
+            let mut chunks = self.chunks.write();
+            self.bytes.store(bytes, Ordering::Release);
+            chunks.truncate((bytes / ENTRY_BYTES as u64).div_ceil(CHUNK_ENTRIES) as usize);
+        }
         self.is_unsynced.store(true, Ordering::Release);
         self.writable()?.set_len(bytes)
     }
@@ -258,10 +270,13 @@ impl TransactionIndex {
         if self.is_empty() {
             return Ok(false);
         }
-        let (mut next, end) = (self.first_ending_at(reach, from)?, self.entries());
+        let (mut next, end) = (self.chunk_ending_at(reach, from)?, self.entries());
         while next < end {
             let count = CHUNK_ENTRIES.min(end - next);
             for entry in self.read(reach, next, count)? {
+                if entry.last_offset < from {
+                    continue;
+                }
                 if entry.first_offset < to {
                     aborted.push(entry);
                 }
@@ -272,6 +287,35 @@ impl TransactionIndex {
             next += count;
         }
         Ok(false)
+    }
+
+    /// The number of the first entry of the last chunk before which no marker lies at or after an offset.
+    fn chunk_ending_at(&self, reach: Reach, offset: i64) -> Result<u64, LogError> {
+        let chunks = self.chunks(reach)?;
+        let before = chunks.partition_point(|first| *first < offset) as u64;
+        Ok(before.saturating_sub(1) * CHUNK_ENTRIES)
+    }
+
+    /// What is known of the chunks, of all entries that are there.
+    fn chunks(&self, reach: Reach) -> Result<RwLockReadGuard<'_, Vec<i64>>, LogError> {
+        let chunks = match reach {
+            Reach::Disk => self.chunks.read(),
+            Reach::Cache => self.chunks.try_read().ok_or(LogError::NotCached)?,
+        };
+        if chunks.len() as u64 * CHUNK_ENTRIES >= self.entries() {
+            return Ok(chunks);
+        }
+        drop(chunks);
+        let mut chunks = match reach {
+            Reach::Disk => self.chunks.write(),
+            Reach::Cache => self.chunks.try_write().ok_or(LogError::NotCached)?,
+        };
+        // What is cut off meanwhile waits for the lock.
+        while (chunks.len() as u64) * CHUNK_ENTRIES < self.entries() {
+            let first = self.read(reach, chunks.len() as u64 * CHUNK_ENTRIES, 1)?;
+            chunks.extend(first.iter().map(|first| first.last_offset));
+        }
+        Ok(RwLockWriteGuard::downgrade(chunks))
     }
 
     /// The number of the first entry whose marker lies at or after an offset.
@@ -418,6 +462,71 @@ mod tests {
         let mut found = Vec::new();
         let opened = index.collect(Reach::Cache, (0, 9), &mut found);
         assert!(matches!(opened, Err(LogError::NotCached)));
+    }
+
+    /// What [`TransactionIndex::collect`] is to give, entry by entry.
+    fn looked_through(
+        all: &[AbortedTransaction],
+        (from, to): (i64, i64),
+    ) -> Vec<AbortedTransaction> {
+        let ends = all
+            .iter()
+            .position(|one| one.last_offset >= from && one.last_stable_offset >= to);
+        let all = &all[..ends.map_or(all.len(), |at| at + 1)];
+        let overlaps = |one: &&AbortedTransaction| one.last_offset >= from && one.first_offset < to;
+        all.iter().filter(overlaps).copied().collect()
+    }
+
+    #[test]
+    fn a_look_up_among_many_chunks_finds_the_same_as_looking_through_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = index(dir.path());
+        let entry = |n: i64, gap: i64| aborted(gap * n, gap * n + gap + n % 3, gap * n - n % 5);
+        let mut all = Vec::new();
+        let check = |index: &TransactionIndex, all: &[AbortedTransaction]| {
+            let end = all.last().map_or(0, |last| last.last_offset) + 30;
+            for (from, length) in (-5..end)
+                .step_by(37)
+                .zip([1, 10, 1300, 4000].into_iter().cycle())
+            {
+                let range = (from, from + length);
+                for reach in [Reach::Disk, Reach::Cache] {
+                    let mut found = Vec::new();
+                    index.collect(reach, range, &mut found).unwrap();
+                    assert_eq!(
+                        found,
+                        looked_through(all, range),
+                        "{range:?} of {}",
+                        all.len()
+                    );
+                }
+            }
+        };
+        for (keep, until, gap) in [
+            (0, 1, 10),
+            (1, 127, 10),
+            (127, 128, 10),
+            (128, 129, 10),
+            (129, 1000, 10),
+            (300, 700, 20),
+            (256, 257, 11),
+        ] {
+            if keep < all.len() as i64 {
+                let first: &AbortedTransaction = &all[keep as usize];
+                index.keep_before(first.last_offset).unwrap();
+                all.truncate(keep as usize);
+            }
+            for n in keep..until {
+                all.push(entry(n, gap));
+                index.append(&entry(n, gap)).unwrap();
+            }
+            check(&index, &all);
+        }
+        // As it is found at the next start.
+        let again = TransactionIndex::new(Arc::new(RealDisk), index.path());
+        again.found(all.len() as u64 * ENTRY_BYTES as u64);
+        index = again;
+        check(&index, &all);
     }
 
     #[test]
