@@ -29,7 +29,7 @@ const FAILED_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// [`ASKED_INTERVAL`], and twice as long after each that follows, up to this.
 const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// What a provider says of an error is cut, letters.
-const WHY_LETTERS_MAX: usize = 200;
+const SAID_LETTERS_MAX: usize = 200;
 
 /// The configuration that says where tokens come from.
 pub const URL_KEY: &str = "sasl.oauthbearer.token.endpoint.url";
@@ -443,7 +443,7 @@ fn why_in(answer: &str) -> String {
         true => said,
         false => format!(
             " ({})",
-            said.chars().take(WHY_LETTERS_MAX).collect::<String>()
+            said.chars().take(SAID_LETTERS_MAX).collect::<String>()
         ),
     }
 }

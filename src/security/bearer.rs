@@ -207,6 +207,10 @@ impl BearerTokens {
             .ok_or_else(|| malformed("it has no claims"))?;
         let header =
             decode_header(token).map_err(|error| TokenError::Malformed(error.to_string()))?;
+        // RFC 7515, 4.1.11: what it calls critical must be understood, and there is nothing of that kind that is.
+        if header.crit.is_some() {
+            return Err(malformed("its header has critical parts"));
+        }
         let keys = self.keys.load();
         let id = header.kid.as_deref();
         let mut candidates = keys

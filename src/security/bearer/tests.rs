@@ -204,6 +204,25 @@ fn keys_that_are_taken_back_are_good_for_nothing_and_one_that_is_wrong_does_not_
     assert!(tokens.verify(&token).is_err());
 }
 
+/// RFC 7515, 4.1.11.
+#[test]
+fn a_token_with_critical_parts_in_its_header_that_are_not_known_is_not_taken() {
+    let provider = Provider::p256("k");
+    let tokens = tokens_of(settings(), &[&provider]);
+    let signed_with = |critical: Option<&str>| {
+        let mut header = Header::new(provider.algorithm);
+        header.kid = Some(provider.id.to_owned());
+        header.crit = critical.map(|name| vec![name.to_owned()]);
+        encode(&header, &claims(json!({})), &provider.key).unwrap()
+    };
+    assert!(tokens.verify(&signed_with(None)).is_ok());
+    let refused = tokens.verify(&signed_with(Some("exp")));
+    assert!(
+        matches!(refused, Err(TokenError::Malformed(_))),
+        "{refused:?}"
+    );
+}
+
 #[test]
 fn secrets_and_keys_for_encryption_verify_nothing() {
     let tokens = BearerTokens::new(settings());
