@@ -4,7 +4,9 @@
 use std::fmt::Write;
 
 use metaq::admin::{METRICS, MetricKind};
-use metaq::config::{CLIENT_METRICS_KEYS, GROUP_KEYS, Kind, TOPIC_KEYS, broker_keys};
+use metaq::config::{
+    BrokerKey, CLIENT_METRICS_KEYS, GROUP_KEYS, Kind, SUBJECTS, TOPIC_KEYS, topic_defaults,
+};
 
 fn kind(kind: Kind) -> String {
     let range = |low: i64, high: i64| match (low, high) {
@@ -30,20 +32,10 @@ fn kind(kind: Kind) -> String {
 
 fn generated() -> String {
     let mut out = String::from(INTRODUCTION);
-    for key in broker_keys() {
-        let metaq = key
-            .metaq_name
-            .map_or(String::new(), |name| format!("`{name}`"));
-        let dynamic = if key.is_dynamic() { "yes" } else { "" };
-        let _ = writeln!(
-            out,
-            "| `{}` | {metaq} | {} | {} | {dynamic} | {} |",
-            key.name,
-            kind(key.kind),
-            default(key.default),
-            key.doc
-        );
+    for subject in SUBJECTS {
+        broker_section(&mut out, subject.name, subject.keys.iter().copied());
     }
+    broker_section(&mut out, "Defaults for topics", topic_defaults());
     let headings = "| key | values | default | |\n|---|---|---|---|\n";
     out.push_str(TOPICS);
     out.push_str(headings);
@@ -61,6 +53,24 @@ fn generated() -> String {
         row(&mut out, (key.name, key.kind, key.default, key.doc));
     }
     out
+}
+
+fn broker_section(out: &mut String, name: &str, keys: impl Iterator<Item = BrokerKey>) {
+    let _ = write!(out, "\n### {name}\n\n{BROKER_HEADINGS}");
+    for key in keys {
+        let metaq = key
+            .metaq_name
+            .map_or(String::new(), |name| format!("`{name}`"));
+        let dynamic = if key.is_dynamic() { "yes" } else { "" };
+        let _ = writeln!(
+            out,
+            "| `{}` | {metaq} | {} | {} | {dynamic} | {} |",
+            key.name,
+            kind(key.kind),
+            default(key.default),
+            key.doc
+        );
+    }
 }
 
 fn default(default: &str) -> String {
@@ -97,8 +107,9 @@ What is set at run time is kept in the coordination tree and outlives restarts. 
 restart; a file that is wrong changes nothing.
 
 ## Broker
+";
 
-| key | MetaQ's name | values | default | at run time | |
+const BROKER_HEADINGS: &str = "| key | MetaQ's name | values | default | at run time | |
 |---|---|---|---|---|---|
 ";
 

@@ -10,6 +10,7 @@ mod group;
 mod ini;
 mod kafka;
 mod key;
+mod keys;
 mod listener;
 mod live;
 mod load;
@@ -25,13 +26,16 @@ use std::path::{Path, PathBuf};
 
 use crate::security::{Authorizer, SuperUserError};
 
-pub use broker::{broker_key, broker_keys, canonical, nearest, unknown as unknown_broker_key};
+pub use broker::{
+    broker_key, broker_keys, canonical, nearest, topic_defaults, unknown as unknown_broker_key,
+};
 pub use client_metrics::{
     CLIENT_METRICS_KEYS, ClientMetricsError, ClientMetricsKey, ClientMetricsSubscription,
     MatchParameter,
 };
 pub use group::{CONSUME_MODE, GROUP_KEYS, GroupKey, GroupOverrides, check_group};
 pub use key::BrokerKey;
+pub use keys::{SUBJECTS, Subject};
 pub use listener::ListenerSection;
 pub use live::{Changed, LiveConfig, Reload};
 pub use offset_reset::OffsetReset;

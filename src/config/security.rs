@@ -5,11 +5,39 @@ use super::value::Kind;
 
 const INT_MAX: i64 = i32::MAX as i64;
 
+/// None, and what Kafka calls the one that there is.
+const AUTHORIZERS: &[&str] = &[
+    "",
+    "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "kafka.security.authorizer.AclAuthorizer",
+];
+
 /// What protects the connections of a listener.
 const PROTOCOLS: &[&str] = &["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
 
 /// The table.
 pub(super) const SECURITY_KEYS: &[BrokerKey] = &[
+    key!(
+        "authorizer.class.name",
+        None,
+        Kind::Choice(AUTHORIZERS),
+        "",
+        "Who decides what clients may do: Kafka's StandardAuthorizer by access control lists (its older AclAuthorizer is the same here), or nobody, and everything is allowed."
+    ),
+    key!(
+        "super.users",
+        None,
+        Kind::Text,
+        "",
+        "Principals that may do everything whatever the access control lists say, as User:a;User:b."
+    ),
+    key!(
+        "allow.everyone.if.no.acl.found",
+        None,
+        Kind::Bool,
+        "false",
+        "Whether everybody may do everything to a resource that no access control list is of."
+    ),
     key!(
         "listener.security.protocol.map",
         None,
