@@ -178,7 +178,12 @@ pub(super) async fn read_one(
         Some(_) => Ok(None),
         // It reads there.
         None if near.is_some() => Ok(None),
-        None if is_held_back => Ok(None),
+        // It gets nothing now, and hears as others do that there is no such offset.
+        None if is_held_back => partition
+            .log()
+            .check_range(wanted.fetch_offset)
+            .map(|()| None)
+            .map_err(ReadError::Log),
         None => {
             let within = match &limits.follower {
                 Some(_) => ReadLimits::all_before(log_end),

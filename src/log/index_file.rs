@@ -197,11 +197,15 @@ impl<const WIDTH: usize> IndexFile<WIDTH> {
     pub(super) fn truncate(&self, entries: usize) -> io::Result<()> {
         self.open()?;
         let mut map = self.map.write();
-        if entries < self.entries.load(Ordering::Relaxed) {
+        // After what a crash left of a first page there may be more than was counted.
+        if entries < self.entries.load(Ordering::Relaxed) || entries == 0 {
             *map = None;
             self.counted.store(false, Ordering::Release);
-            let file = OpenOptions::new().write(true).open(&*self.path.read())?;
-            file.set_len((entries * WIDTH) as u64)?;
+            match OpenOptions::new().write(true).open(&*self.path.read()) {
+                Ok(file) => file.set_len((entries * WIDTH) as u64)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -416,6 +420,25 @@ mod tests {
                 .unwrap(),
             3
         );
+    }
+
+    #[test]
+    fn what_a_crash_left_after_pages_that_it_lost_does_not_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.index");
+        let mut content = vec![0; 12 << 10];
+        content.resize(14 << 10, 9);
+        content.resize(16 << 10, 0);
+        std::fs::write(&path, content).unwrap();
+        let index = IndexFile::<8>::new(Arc::new(RealDisk), path.clone(), 1 << 20);
+        assert_eq!(index.entries().unwrap(), 0);
+        index.truncate(0).unwrap();
+        for n in 1..=1100u64 {
+            index.append(n.to_be_bytes()).unwrap();
+        }
+        // As after a kill.
+        let again = IndexFile::<8>::new(Arc::new(RealDisk), path, 1 << 20);
+        assert_eq!(again.entries().unwrap(), 1100);
     }
 
     #[test]

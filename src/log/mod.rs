@@ -75,7 +75,7 @@ pub use epochs::{EpochStart, LeaderEpochs};
 pub use left_as::{LeftAs, OpenMode};
 pub use look_up::FoundTimestamp;
 pub use offset_position::OffsetPosition;
-pub use partition_log::{Log, LogOffsets};
+pub use partition_log::{Log, LogOffsets, SyncTarget};
 pub use partition_metadata::to_base64 as uuid_to_base64;
 pub use producers::{
     EXPIRATION_MS_DEFAULT as PRODUCER_EXPIRATION_MS_DEFAULT, Producer, ProducerError, StoredBatch,

@@ -31,6 +31,21 @@ use super::producers::Producers;
 use super::rewrite_lock::RewriteLock;
 use super::segment::{FileAge, Segment, segment_of};
 
+/// What a sync is to make durable.
+#[derive(Clone, Copy, Debug)]
+pub struct SyncTarget {
+    end: OffsetPosition,
+    /// How often the log was rewritten by then.
+    rewrites: u64,
+}
+
+impl SyncTarget {
+    /// What lies before it.
+    pub fn end(&self) -> OffsetPosition {
+        self.end
+    }
+}
+
 /// Where a log begins, where it ends, and how far it is synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogOffsets {
@@ -249,19 +264,45 @@ impl Log {
     /// Syncs everything appended so far; returns the end before which all is durable. Appends go on
     /// meanwhile: their lock is not held during the sync.
     pub fn sync(&self, now_ms: i64) -> Result<OffsetPosition, LogError> {
-        self.sync_to(self.ends().log_end, now_ms)
+        let synced = self.sync_to(self.sync_target(), now_ms);
+        synced.map(|synced| synced.end)
     }
 
-    /// As [`Self::sync`], for what lies before an end that the log had.
-    pub fn sync_to(&self, end: OffsetPosition, now_ms: i64) -> Result<OffsetPosition, LogError> {
+    /// What a sync that begins now makes durable.
+    pub fn sync_target(&self) -> SyncTarget {
+        // Nothing is cut off meanwhile.
         let _syncing = self.syncing.lock();
+        self.target()
+    }
+
+    fn target(&self) -> SyncTarget {
+        SyncTarget {
+            end: self.ends().log_end,
+            rewrites: self.rewrites(),
+        }
+    }
+
+    /// Whether nothing of the log was cut off or replaced since then.
+    pub fn is_as_it_was(&self, target: &SyncTarget) -> bool {
+        self.rewrites() == target.rewrites
+    }
+
+    /// As [`Self::sync`], for what lies before an end that the log had; returns what is durable now. That is another one where
+    /// the log was cut meanwhile: the end says nothing of what was appended after that.
+    pub fn sync_to(&self, target: SyncTarget, now_ms: i64) -> Result<SyncTarget, LogError> {
+        let _syncing = self.syncing.lock();
+        let target = match self.is_as_it_was(&target) {
+            true => target,
+            false => self.target(),
+        };
+        let end = target.end;
         if let Some(reason) = self.offline_reason() {
             // After a failed sync the system may have dropped what it could not write: never try again.
             return Err(LogError::Offline(reason));
         }
         let synced_end = self.ends().synced_end;
         if synced_end >= end.offset {
-            return Ok(end);
+            return Ok(target);
         }
         let result = self.sync_segments(synced_end, end);
         let mut tail = self.tail.lock();
@@ -272,9 +313,9 @@ impl Log {
             }
             Ok(()) => {
                 let mut ends = self.ends.write();
-                ends.synced_end = end.offset.min(ends.log_end.offset);
+                ends.synced_end = ends.synced_end.max(end.offset);
                 self.note_unsynced(&ends, now_ms);
-                Ok(end)
+                Ok(target)
             }
             Err(error) => {
                 failed_sync::note(&*self.disk, &self.dir());

@@ -118,7 +118,8 @@ impl Log {
         found
     }
 
-    fn check_range(&self, offset: i64) -> Result<(), LogError> {
+    /// Whether the log begins at or before an offset, and ends at or after it.
+    pub fn check_range(&self, offset: i64) -> Result<(), LogError> {
         let ends = self.ends();
         if offset < ends.log_start || offset > ends.log_end.offset {
             return Err(out_of_range(offset, &ends));

@@ -29,7 +29,7 @@ pub struct FollowerFetch {
 /// What a leader makes of a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FollowerNoted {
-    /// The broker is no replica, or the fetch is one of an earlier life of it (KIP-903).
+    /// The broker is no replica, the fetch is one of an earlier life of it (KIP-903), or of what the leader does not have.
     Refused,
     /// The follower is in sync, as the cluster says.
     InSync,

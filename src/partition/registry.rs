@@ -494,6 +494,7 @@ impl Partitions {
         let checkpointed = self.checkpoint().is_ok();
         let clean = checkpointed
             && failed.into_inner() == 0
+            && self.unclosed.lock().is_empty()
             && self
                 .topics()
                 .iter()

@@ -286,7 +286,7 @@ impl Partitions {
         old.mark_moved();
         // After what is queued already, so that what waits for a sync is answered.
         let _ = old.writer().run_blocking(|| ());
-        old.sync_to(old.log().ends().log_end, now);
+        old.sync_to(old.log().sync_target(), now);
         let closed = old.log().close(now);
         if closed.is_err() {
             self.note_unclosed(old);

@@ -20,7 +20,7 @@ use super::progress::{Progress, Role, shows};
 use super::sync_turn::SyncTurn;
 use super::watermarks::{ReadLimits, Watermarks};
 use crate::log::journal::WrittenBatch;
-use crate::log::{AppendRequest, Log, LogError, OffsetPosition, Origin, Segment};
+use crate::log::{AppendRequest, Log, LogError, OffsetPosition, Origin, Segment, SyncTarget};
 
 /// A partition's name in MetaQ's model: the broker it was dealt to, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -520,19 +520,16 @@ impl Replica {
 
     /// Whether the journal is all that would be left of what lies before `end`.
     pub(super) fn needs_journal(&self, end: i64) -> bool {
-        !self.is_deleted() && self.log.ends().synced_end < end
+        let ends = self.log.ends();
+        // What was cut off needs none.
+        !self.is_deleted() && ends.synced_end < end.min(ends.log_end.offset)
     }
 
     /// Syncs what lies before an end that the log had, and answers who waited for it; called by a sync thread. Returns
     /// whether more wait.
-    pub(super) fn sync_to(&self, end: OffsetPosition, now_ms: i64) -> bool {
-        match self.log.sync_to(end, now_ms) {
-            Ok(synced) => {
-                self.change(|progress| progress.watermarks.synced(synced));
-                let progress = self.progress.lock();
-                let watermarks = &progress.watermarks;
-                progress.acks.wants_sync(watermarks, shows(&self.log))
-            }
+    pub(super) fn sync_to(&self, target: SyncTarget, now_ms: i64) -> bool {
+        match self.log.sync_to(target, now_ms) {
+            Ok(synced) => self.log_was_synced(&synced),
             Err(LogError::Offline(reason)) => {
                 self.refuse_waiting(&reason);
                 false
@@ -542,6 +539,21 @@ impl Replica {
                 false
             }
         }
+    }
+
+    /// Takes over what a sync made durable, and answers who waited for it. Returns whether more wait.
+    pub(super) fn log_was_synced(&self, synced: &SyncTarget) -> bool {
+        let mut is_of_log = false;
+        self.change(|progress| {
+            // Whoever cuts the log off comes with this lock too, after it: what was synced may be gone.
+            is_of_log = self.log.is_as_it_was(synced);
+            if is_of_log {
+                progress.watermarks.synced(synced.end());
+            }
+        });
+        let progress = self.progress.lock();
+        let watermarks = &progress.watermarks;
+        !is_of_log || progress.acks.wants_sync(watermarks, shows(&self.log))
     }
 
     /// Takes the log offline because it cannot be known what is synced.

@@ -95,6 +95,10 @@ impl Replica {
         fetch: &FollowerFetch,
         clock: Option<&Arc<SessionClock>>,
     ) -> FollowerNoted {
+        // It has something else than this log.
+        if fetch.offset > self.log().ends().log_end.offset {
+            return FollowerNoted::Refused;
+        }
         let now = Instant::now();
         let is_registered = self
             .isr_watch

@@ -14,7 +14,7 @@ use super::executor::{Filled, Step, Workers};
 use super::options::PartitionsOptions;
 use super::replica::Replica;
 use crate::clock::WallClock;
-use crate::log::OffsetPosition;
+use crate::log::SyncTarget;
 use crate::observe::Syncs;
 use crate::supervisor::Supervisor;
 
@@ -102,19 +102,18 @@ impl Queue {
     }
 
     fn sync(&self, partition: Arc<Replica>) {
-        let end = Self::begin(&partition);
-        self.finish(partition, end);
+        let target = Self::begin(&partition);
+        self.finish(partition, target);
     }
 
-    /// The end up to which a sync that begins now counts.
-    fn begin(partition: &Replica) -> OffsetPosition {
+    fn begin(partition: &Replica) -> SyncTarget {
         partition.sync_turn.begin();
-        partition.log().ends().log_end
+        partition.log().sync_target()
     }
 
-    fn finish(&self, partition: Arc<Replica>, end: OffsetPosition) {
+    fn finish(&self, partition: Arc<Replica>, target: SyncTarget) {
         let began = Instant::now();
-        let sync = || partition.sync_to(end, self.clock.now_ms());
+        let sync = || partition.sync_to(target, self.clock.now_ms());
         let wants_more = std::panic::catch_unwind(AssertUnwindSafe(sync)).unwrap_or_else(|_| {
             partition.fail_sync("a sync panicked; this is a bug");
             false
@@ -139,12 +138,12 @@ async fn run_steps(queue: Arc<Queue>, workers: Workers) {
             continue;
         };
         tokio::time::sleep(pause(Step::Sync)).await;
-        let end = Queue::begin(&partition);
+        let target = Queue::begin(&partition);
         let lasts = pause(Step::DuringSync);
         if !lasts.is_zero() {
             tokio::time::sleep(lasts).await;
         }
-        queue.finish(partition, end);
+        queue.finish(partition, target);
     }
 }
 

@@ -258,6 +258,99 @@ mod tests {
         partitions.close();
     }
 
+    /// A follower of three records, of which nothing is synced.
+    async fn follower_of_three(dir: &std::path::Path) -> (Arc<Partitions>, Arc<Partition>) {
+        let (partitions, partition) = open(dir, state(2, 3, 0));
+        append_fetched(&partition, 3).await;
+        (partitions, partition)
+    }
+
+    /// The follower copies so many records.
+    async fn append_fetched(partition: &Partition, count: i64) {
+        let whole = &batch()[0].bytes;
+        let end = partition.log().ends().log_end.offset;
+        let at = |offset| {
+            let head = header_for_append(whole, offset, 3, None);
+            [&head[..], &whole[head.len()..]].concat()
+        };
+        let all: Vec<u8> = (end..end + count).flat_map(at).collect();
+        let appended = partition.append_fetched(&all.into(), 3).unwrap().await;
+        assert!(appended.unwrap().is_ok());
+    }
+
+    async fn cut_off(partitions: &Arc<Partitions>, partition: &Arc<Partition>, to: i64) {
+        let cut = Cut {
+            partition: partition.clone(),
+            leader_epoch: 3,
+            to: CutTo::Offset(to),
+        };
+        let done = partitions.cut_off(vec![cut]).await;
+        assert!(matches!(done[..], [Ok(true)]), "{done:?}");
+    }
+
+    #[tokio::test]
+    async fn a_sync_that_began_before_a_cut_says_nothing_of_what_comes_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (partitions, partition) = follower_of_three(dir.path()).await;
+        let replica = partition.replica();
+        let durable = || {
+            let progress = replica.progress.lock();
+            let watermarks = &progress.watermarks;
+            (watermarks.log_end().offset, watermarks.durable().offset)
+        };
+        // The cut comes before the sync has the log to itself.
+        let before = replica.log().sync_target();
+        cut_off(&partitions, &partition, 1).await;
+        append_fetched(&partition, 1).await;
+        assert_eq!(durable(), (2, 0));
+        replica.sync_to(before, 0);
+        let synced_end = replica.log().ends().synced_end;
+        assert_eq!((durable(), synced_end), ((2, 2), 2));
+        // It comes between the sync and what is known by it.
+        append_fetched(&partition, 3).await;
+        let target = replica.log().sync_target();
+        let synced = replica.log().sync_to(target, 0).unwrap();
+        cut_off(&partitions, &partition, 3).await;
+        append_fetched(&partition, 1).await;
+        assert!(replica.log_was_synced(&synced));
+        assert_eq!(durable(), (4, 3));
+        assert!(!replica.sync_to(replica.log().sync_target(), 0));
+        assert_eq!(durable(), (4, 4));
+        partitions.close();
+    }
+
+    #[tokio::test]
+    async fn what_was_cut_off_needs_no_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let (partitions, partition) = follower_of_three(dir.path()).await;
+        let replica = partition.replica();
+        assert!(replica.needs_journal(3));
+        cut_off(&partitions, &partition, 1).await;
+        append_fetched(&partition, 1).await;
+        assert!(replica.needs_journal(3));
+        replica.sync_to(replica.log().sync_target(), 0);
+        assert!(!replica.needs_journal(3));
+        partitions.close();
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_asks_for_what_its_leader_does_not_have_is_not_taken_for_one_in_sync() {
+        let dir = tempfile::tempdir().unwrap();
+        let (partitions, partition) = open(dir.path(), state(1, 3, 0));
+        partition.follower_fetched(&fetch(0), None);
+        let mut all = partition.append(Acks::All, batch());
+        let one = partition.append(Acks::Leader, batch()).await.unwrap();
+        assert!(one.is_ok());
+        let noted = partition.follower_fetched(&fetch(3), None);
+        assert_eq!(noted, FollowerNoted::Refused);
+        assert_eq!(all.try_recv().unwrap_err(), TryRecvError::Empty);
+        assert_eq!(partition.high_watermark(), 0);
+        let noted = partition.follower_fetched(&fetch(2), None);
+        assert_eq!(noted, FollowerNoted::InSync);
+        assert!(all.await.unwrap().is_ok());
+        partitions.close();
+    }
+
     #[tokio::test]
     async fn a_follower_whose_leader_ends_before_its_start_begins_anew_there() {
         let dir = tempfile::tempdir().unwrap();
