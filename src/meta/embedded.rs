@@ -1,33 +1,25 @@
-//! The embedded backend: one redb file, and the whole tree in memory for reading.
+//! The embedded backend: one file (`node_file`), and the whole tree in memory for reading.
 //!
 //! One thread takes all queued multis, checks and applies them in order, writes what came out in one durable
 //! commit, then publishes it to readers and answers. So a thousand offset commits cost one sync.
 //!
-//! The table `nodes` maps a path to: version i32 big-endian, then the data.
+//! While the file cannot be written, multis are refused and the session is suspended; reads go on.
 
 use std::collections::VecDeque;
-use std::fs::{OpenOptions, Permissions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{broadcast, oneshot, watch};
 
+use super::node_file::NodeFile;
 use super::tree::{Overlay, Tree};
-use super::{Change, Lease, MetaError, Node, Op, Session, SessionState, paths};
+use super::{Change, Lease, MetaError, Node, Op, Session, SessionState};
 
-const NODES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("nodes");
-/// Of the file.
-const MODE: u32 = 0o600;
 /// One commit takes in so much, bytes: its pages are in memory until it is written.
 const COMMIT_BYTES_MAX: usize = 4 << 20;
-/// What the file's pages may take in memory, bytes: all reading is done in the tree.
-const CACHE_BYTES: usize = 8 << 20;
 /// Commits that a slow watcher may lag before it must re-read.
 const WATCH_BACKLOG: usize = 1024;
 
@@ -57,7 +49,12 @@ impl Embedded {
     pub(super) fn open(file: &Path) -> Result<Self, MetaError> {
         let unavailable =
             |error: redb::Error| MetaError::Unavailable(format!("{}: {error}", file.display()));
-        let (database, tree) = load(file).map_err(unavailable)?;
+        let opened = NodeFile::open(file).and_then(|file| Ok((file.load()?, file)));
+        let (tree, opened) = opened.map_err(unavailable)?;
+        Self::of(tree, opened)
+    }
+
+    fn of(tree: Tree, mut file: NodeFile) -> Result<Self, MetaError> {
         let shared = Arc::new(Shared {
             tree: RwLock::new(tree),
             state: Mutex::default(),
@@ -71,7 +68,7 @@ impl Embedded {
         }));
         let told = session.clone();
         let work = move || {
-            let work = AssertUnwindSafe(|| run(&of_thread, &database));
+            let work = AssertUnwindSafe(|| run(&of_thread, &told, &mut file));
             if std::panic::catch_unwind(work).is_err() {
                 // What is queued, and all that comes, is answered: the store is closed.
                 let queued = {
@@ -153,108 +150,76 @@ impl Drop for Embedded {
     }
 }
 
-/// Only its owner reads the file: what users log in with is derived from what it holds.
-fn keep_private(file: &Path) -> std::io::Result<()> {
-    let options = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(MODE)
-        .open(file)?;
-    if let Err(error) = options.set_permissions(Permissions::from_mode(MODE)) {
-        tracing::warn!(file = %file.display(), %error, "others may read the coordination store");
-    }
-    Ok(())
-}
+type Queued = Vec<(Vec<Op>, Reply)>;
 
-fn load(file: &Path) -> Result<(Database, Tree), redb::Error> {
-    keep_private(file)?;
-    let database = Database::builder()
-        .set_cache_size(CACHE_BYTES)
-        .create(file)?;
-    let write = database.begin_write()?;
-    write.open_table(NODES)?;
-    write.commit()?;
-    respell(&database)?;
-    let mut tree = Tree::default();
-    let read = database.begin_read()?;
-    for entry in read.open_table(NODES)?.iter()? {
-        let (path, value) = entry?;
-        if let Some((version, data)) = value.value().split_first_chunk::<4>() {
-            let version = i32::from_be_bytes(*version);
-            let node = Node {
-                data: Bytes::copy_from_slice(data),
-                version,
-                ephemeral: false,
-            };
-            tree.insert(path.value().to_owned(), node);
+fn run(shared: &Shared, session: &watch::Sender<Session>, file: &mut NodeFile) {
+    while let Some(queued) = next(shared, file) {
+        if let Some(batch) = file.try_again() {
+            publish(shared, batch);
         }
-    }
-    Ok((database, tree))
-}
-
-/// Puts nodes where their names are spelt as they are now.
-fn respell(database: &Database) -> Result<(), redb::Error> {
-    let mut moved = Vec::new();
-    for entry in database.begin_read()?.open_table(NODES)?.iter()? {
-        let (path, value) = entry?;
-        let to = paths::respelt(path.value());
-        moved.extend(to.map(|to| (path.value().to_owned(), to, value.value().to_vec())));
-    }
-    if moved.is_empty() {
-        return Ok(());
-    }
-    let write = database.begin_write()?;
-    {
-        let mut table = write.open_table(NODES)?;
-        for (from, to, value) in moved {
-            table.remove(from.as_str())?;
-            table.insert(to.as_str(), value.as_slice())?;
-        }
-    }
-    write.commit()?;
-    Ok(())
-}
-
-fn run(shared: &Shared, database: &Database) {
-    loop {
-        let queued = {
-            let mut state = shared.state.lock();
-            while state.queued.is_empty() {
-                if state.stopping {
-                    return;
-                }
-                shared.filled.wait(&mut state);
-            }
-            take_commit(&mut state.queued)
+        commit(shared, file, queued);
+        let state = match file.retry_in() {
+            None => SessionState::Connected,
+            Some(_) => SessionState::Suspended,
         };
-        let mut batch = Overlay::default();
-        let mut answers = Vec::with_capacity(queued.len());
-        {
-            let tree = shared.tree.read();
-            for (ops, reply) in queued {
-                let result = batch.add(&tree, &ops);
-                answers.push((reply, result));
+        session.send_if_modified(|session| std::mem::replace(&mut session.state, state) != state);
+    }
+}
+
+/// What is queued, perhaps nothing where the file is to be tried again; `None` at the end.
+fn next(shared: &Shared, file: &NodeFile) -> Option<Queued> {
+    let mut state = shared.state.lock();
+    while state.queued.is_empty() {
+        if state.stopping {
+            return None;
+        }
+        match file.retry_in() {
+            None => shared.filled.wait(&mut state),
+            Some(wait) if wait.is_zero() => break,
+            Some(wait) => {
+                shared.filled.wait_for(&mut state, wait);
             }
         }
-        if let Err(error) = commit(database, &batch) {
-            tracing::error!(%error, "the coordination store cannot be written");
+    }
+    Some(take_commit(&mut state.queued))
+}
+
+/// Checks and writes what was queued, publishes it and answers.
+fn commit(shared: &Shared, file: &mut NodeFile, queued: Queued) {
+    let mut batch = Overlay::default();
+    let mut answers = Vec::with_capacity(queued.len());
+    {
+        let tree = shared.tree.read();
+        for (ops, reply) in queued {
+            let result = batch.add(&tree, &ops);
+            answers.push((reply, result));
+        }
+    }
+    match file.commit(batch) {
+        Ok(batch) => {
+            publish(shared, batch);
+            for (reply, result) in answers {
+                let _ = reply.send(result);
+            }
+        }
+        Err(why) => {
             for (reply, _) in answers {
-                let _ = reply.send(Err(MetaError::Unavailable(error.to_string())));
+                let _ = reply.send(Err(MetaError::Unavailable(why.clone())));
             }
-            continue;
         }
-        let changed = shared.tree.write().apply(batch);
-        if !changed.is_empty() {
-            let _ = shared.changes.send(Change::Paths(changed));
-        }
-        for (reply, result) in answers {
-            let _ = reply.send(result);
-        }
+    }
+}
+
+/// Readers see it from now on.
+fn publish(shared: &Shared, batch: Overlay) {
+    let changed = shared.tree.write().apply(batch);
+    if !changed.is_empty() {
+        let _ = shared.changes.send(Change::Paths(changed));
     }
 }
 
 /// What goes into the next commit: at least one multi.
-fn take_commit(queued: &mut VecDeque<(Vec<Op>, Reply)>) -> Vec<(Vec<Op>, Reply)> {
+fn take_commit(queued: &mut VecDeque<(Vec<Op>, Reply)>) -> Queued {
     let mut bytes = 0;
     let fits = |(ops, _): &&(Vec<Op>, Reply)| {
         bytes += ops.iter().map(Op::bytes).sum::<usize>();
@@ -264,61 +229,57 @@ fn take_commit(queued: &mut VecDeque<(Vec<Op>, Reply)>) -> Vec<(Vec<Op>, Reply)>
     queued.drain(..count.min(queued.len())).collect()
 }
 
-fn commit(database: &Database, batch: &Overlay) -> Result<(), redb::Error> {
-    if batch.0.values().flatten().all(|node| node.ephemeral)
-        && batch.0.values().all(Option::is_some)
-    {
-        return Ok(());
-    }
-    let write = database.begin_write()?;
-    {
-        let mut table = write.open_table(NODES)?;
-        let mut value = Vec::new();
-        for (path, node) in &batch.0 {
-            match node {
-                Some(node) if !node.ephemeral => {
-                    value.clear();
-                    value.extend_from_slice(&node.version.to_be_bytes());
-                    value.extend_from_slice(&node.data);
-                    table.insert(path.as_str(), value.as_slice())?;
-                }
-                _ => {
-                    table.remove(path.as_str())?;
-                }
-            }
-        }
-    }
-    write.commit()?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::atomic::Ordering;
 
-    #[test]
-    fn nodes_of_names_that_were_spelt_otherwise_are_found_under_todays_spelling() {
+    use super::*;
+    use crate::meta::node_file::tests::{FailsAfter, on_failing_disk};
+
+    fn put(path: &str) -> Vec<Op> {
+        vec![Op::Put {
+            path: path.to_owned(),
+            data: vec![1; 100].into(),
+            ephemeral: false,
+        }]
+    }
+
+    #[tokio::test]
+    async fn a_store_whose_disk_was_full_takes_changes_again_and_says_meanwhile_that_it_does_not() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("meta");
-        let database = Database::create(&file).unwrap();
-        let write = database.begin_write().unwrap();
-        let mut table = write.open_table(NODES).unwrap();
-        for path in ["/consumers/app-🚀/offsets/t/0-0", "/consumers/ü%2f"] {
-            table.insert(path, b"\0\0\0\x03data".as_slice()).unwrap();
+        let fails_after = FailsAfter::new((-1).into());
+        let file = on_failing_disk(&dir.path().join("meta"), &fails_after);
+        let store = Embedded::of(Tree::default(), file).unwrap();
+        let mut session = store.session();
+        let mut changes = store.watch();
+        store.multi(put("/a")).await.unwrap();
+        fails_after.store(0, Ordering::Relaxed);
+        let refused = store.multi(put("/b")).await;
+        assert!(
+            matches!(refused, Err(MetaError::Unavailable(_))),
+            "{refused:?}"
+        );
+        let suspended = |session: &Session| session.state == SessionState::Suspended;
+        session.wait_for(suspended).await.unwrap();
+        assert!(store.get("/a").is_some() && store.get("/b").is_none());
+        fails_after.store(-1, Ordering::Relaxed);
+        // By itself.
+        let connected = |session: &Session| session.state == SessionState::Connected;
+        session.wait_for(connected).await.unwrap();
+        store.multi(put("/c")).await.unwrap();
+        store.close();
+        let mut changed = Vec::new();
+        while let Ok(Change::Paths(paths)) = changes.try_recv() {
+            changed.extend(paths.iter().cloned());
         }
-        drop(table);
-        write.commit().unwrap();
-        drop(database);
-        for _ in 0..2 {
-            let (database, tree) = load(&file).unwrap();
-            let moved = format!("{}/offsets/t/0-0", paths::group("app-🚀"));
-            for path in [&moved, "/consumers/ü%2f"] {
-                let node = tree.get(path).unwrap();
-                assert_eq!((node.version, &node.data[..]), (3, b"data".as_slice()));
-            }
-            assert_eq!(tree.subtree("/consumers").len(), 2);
-            drop(database);
-        }
+        assert_eq!(changed, ["/a", "/c"]);
+        let found = NodeFile::open(&dir.path().join("meta"))
+            .unwrap()
+            .load()
+            .unwrap();
+        assert!(
+            found.get("/a").is_some() && found.get("/b").is_none() && found.get("/c").is_some()
+        );
     }
 
     #[test]

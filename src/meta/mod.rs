@@ -7,6 +7,7 @@
 pub mod consumer_records;
 mod embedded;
 mod legacy;
+mod node_file;
 pub mod paths;
 pub mod records;
 mod session;
