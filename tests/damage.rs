@@ -9,6 +9,10 @@ use std::path::Path;
 use common::{Client, Running, batch, now_ms};
 use metaq_protocol::ResponseError;
 use metaq_protocol::batch::BatchBuilder;
+use metaq_protocol::messages::OffsetForLeaderEpochRequest;
+use metaq_protocol::messages::offset_for_leader_epoch_request::{
+    OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
 
 /// Bytes of each record here; three fit into a segment.
 const RECORD_BYTES: usize = 300_000;
@@ -234,4 +238,48 @@ fn a_partition_whose_files_may_not_be_read_is_offline_until_they_may() {
     std::fs::remove_dir(&path).unwrap();
     std::fs::rename(&kept, &path).unwrap();
     is_whole(dir.path());
+}
+
+/// KIP-320: what a consumer read and the power took is not passed over.
+#[test]
+fn a_consumer_finds_out_that_what_it_read_went_with_the_power() {
+    let dir = prepared();
+    for marker in [".kafka_cleanshutdown", "metaq-running"] {
+        let _ = std::fs::remove_file(dir.path().join(marker));
+    }
+    cut(&dir.path().join(format!("{ACTIVE}.log")), 0);
+    let fetch_in_epoch = |client: &mut Client, epoch: i32| {
+        let mut request = common::fetch_request("t", 9, 0);
+        request.topics[0].partitions[0].current_leader_epoch = epoch;
+        let response = client.ask(11, &request);
+        response.responses[0].partitions[0].error_code
+    };
+    let end_of_epoch = |client: &mut Client, epoch: i32| {
+        let partition = OffsetForLeaderPartition::default()
+            .with_partition(0)
+            .with_current_leader_epoch(-1)
+            .with_leader_epoch(epoch);
+        let topic = OffsetForLeaderTopic::default()
+            .with_topic(common::name("t"))
+            .with_partitions(vec![partition]);
+        let request = OffsetForLeaderEpochRequest::default()
+            .with_replica_id((-1).into())
+            .with_topics(vec![topic]);
+        let response = client.ask(4, &request);
+        let end = &response.topics[0].partitions[0];
+        assert_eq!(end.error_code, 0);
+        (end.leader_epoch, end.end_offset)
+    };
+    for produced in [1, 2] {
+        let broker = Running::start(dir.path(), SETTINGS);
+        let mut client = broker.client();
+        assert_eq!(client.produce("t", batch(1)), (0, 8 + produced));
+        // Once, not at every start.
+        let fenced = ResponseError::FencedLeaderEpoch.code();
+        assert_eq!(fetch_in_epoch(&mut client, 0), fenced);
+        assert_eq!(fetch_in_epoch(&mut client, 1), 0);
+        assert_eq!(end_of_epoch(&mut client, 0), (0, 9));
+        assert_eq!(end_of_epoch(&mut client, 1), (1, 9 + produced));
+        broker.stop();
+    }
 }

@@ -326,14 +326,20 @@ fn in_order(replicas: &[i32], is_meant: impl Fn(i32) -> bool) -> Vec<i32> {
 /// What becomes of a partition as brokers go and come: who is gone leaves the in-sync replicas, who led is followed by
 /// another one, and what none leads is led by one that came back.
 ///
-/// A partition of one replica stays as it is: only that one can lead it, in the epoch that it led in.
+/// Only its own broker can lead a partition of one replica, in the epoch that it led in. Where that one came back with less than it
+/// had, a new epoch begins: consumers that read what is gone find that out by it (KIP-320).
 pub(super) fn settled(
     before: &PartitionInfo,
     rules: Rules<'_>,
     returned: &Returned,
 ) -> Option<PartitionInfo> {
     if before.is_alone() {
-        return None;
+        let has_lost = returned.lost.contains(&before.leader);
+        return has_lost.then(|| PartitionInfo {
+            leader_epoch: before.leader_epoch + 1,
+            partition_epoch: before.partition_epoch + 1,
+            ..before.clone()
+        });
     }
     let mut change = Change::of(before, rules);
     change.lost = &returned.lost;

@@ -73,7 +73,7 @@ impl Controller {
         planned: &mut Planned,
     ) -> usize {
         let are_alone = topic.partitions.iter().all(|info| info.is_alone());
-        if are_alone {
+        if are_alone && arrivals.of_others.lost.is_empty() {
             return 0;
         }
         let rules = self.rules_for(image, topic);

@@ -207,6 +207,22 @@ fn where_all_lost_their_power_at_once_the_leader_leads_alone() {
 }
 
 #[test]
+fn a_partition_of_one_replica_begins_an_epoch_where_that_one_lost_something() {
+    let led = partition(&[1]);
+    let live = brokers(&[1, 2]);
+    let after =
+        |renewed: &[i32], lost: &[i32]| settled(&led, rules(&live, 1), &returned(renewed, lost));
+    assert_eq!(after(&[1], &[]), None);
+    assert_eq!(after(&[1, 2], &[2]), None);
+    let begun = after(&[1], &[1]).unwrap();
+    assert_eq!(
+        (state(&begun), epochs(&begun)),
+        ((1, vec![1], vec![]), (1, 1))
+    );
+    assert!(begun.is_alone());
+}
+
+#[test]
 fn a_broker_that_takes_no_messages_leads_only_where_no_other_can() {
     let mut live = brokers(&[1, 2]);
     live.get_mut(&1).unwrap().accept_publish = false;
@@ -292,7 +308,7 @@ fn a_broker_that_only_follows_never_leads_and_the_others_are_waited_for() {
 #[test]
 fn a_partition_of_one_replica_is_led_by_that_one_for_ever() {
     let only = partition(&[1]);
-    for (live, returned) in [(&[][..], returned(&[], &[])), (&[1], returned(&[1], &[1]))] {
+    for (live, returned) in [(&[][..], returned(&[], &[])), (&[1], returned(&[1], &[]))] {
         let live = brokers(live);
         assert_eq!(settled(&only, rules(&live, 1), &returned), None);
     }
