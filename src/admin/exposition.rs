@@ -410,8 +410,7 @@ impl Snapshot {
                 continue;
             }
             let (all, in_sync) = (partition.replicas(), partition.in_sync_replicas());
-            let needed =
-                Acks::All.needed_in_sync(partition.log().config().min_insync_replicas, all);
+            let needed = partition.needed_in_sync(Acks::All);
             // Those that a reassignment adds are not missed (Kafka's Partition.isUnderReplicated).
             let info = image.topic_by_id(partition.topic_id());
             let info = info.and_then(|topic| topic.partition(partition.index()));

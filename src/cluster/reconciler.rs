@@ -118,6 +118,7 @@ impl Reconciler {
             partition_epoch: info.partition_epoch,
             replicas: info.replicas.clone(),
             isr: info.isr.clone(),
+            has_eligible: !info.elr.is_empty(),
         }
     }
 

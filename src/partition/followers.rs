@@ -124,7 +124,6 @@ pub(super) struct Followers {
     own: i32,
     leader_epoch: i32,
     partition_epoch: i32,
-    replicas: usize,
     isr: Vec<i32>,
     /// The in-sync set of the proposal under way.
     proposed: Option<Vec<i32>>,
@@ -140,7 +139,6 @@ impl Followers {
             own: state.own,
             leader_epoch: state.leader_epoch,
             partition_epoch: state.partition_epoch,
-            replicas: 0,
             isr: Vec::new(),
             proposed: None,
             epoch_start,
@@ -152,7 +150,6 @@ impl Followers {
 
     fn take(&mut self, state: &PartitionState, now: Instant) {
         self.partition_epoch = state.partition_epoch;
-        self.replicas = state.replicas.len();
         self.isr.clone_from(&state.isr);
         self.proposed = None;
         let others = state.replicas.iter().filter(|id| **id != self.own);
@@ -224,12 +221,12 @@ impl Followers {
     pub(super) fn committed_end(
         &self,
         leader_end: i64,
-        min_insync: usize,
+        needed: usize,
         now: Instant,
         lag_max: Duration,
         is_eligible: impl Fn(i32, i64) -> bool,
     ) -> Option<i64> {
-        if self.isr.len() < min_insync.min(self.replicas) {
+        if self.isr.len() < needed {
             return None;
         }
         let counts = |(id, follower): &(&i32, &Follower)| {
@@ -352,6 +349,7 @@ mod tests {
             partition_epoch,
             replicas: vec![1, 2, 3],
             isr: isr.to_vec(),
+            has_eligible: false,
         }
     }
 
@@ -521,6 +519,6 @@ mod tests {
         followers.update(&other_epoch, now);
         assert_eq!(followers.isr.len(), 2);
         followers.update(&state(&[1], 6), now);
-        assert_eq!((followers.isr.len(), followers.replicas), (1, 3));
+        assert_eq!(followers.isr.len(), 1);
     }
 }

@@ -15,6 +15,9 @@ pub struct PartitionState {
     pub replicas: Vec<i32>,
     /// Those in sync.
     pub isr: Vec<i32>,
+    /// Whether others may lead in need (KIP-966). The controller counts on it that nothing is committed meanwhile, whatever
+    /// `min.insync.replicas` this broker has: brokers that are changed one after another may have different ones.
+    pub has_eligible: bool,
 }
 
 impl PartitionState {
@@ -27,12 +30,23 @@ impl PartitionState {
             partition_epoch: 0,
             replicas: vec![0],
             isr: vec![0],
+            has_eligible: false,
         }
     }
 
     /// Whether this broker leads it.
     pub fn is_led_here(&self) -> bool {
         self.leader == self.own
+    }
+
+    /// How many have to be in sync for anything to be committed, where this broker's `min.insync.replicas` is this.
+    pub fn needed_in_sync(&self, min_insync: usize) -> usize {
+        let eligible = if self.has_eligible {
+            self.isr.len() + 1
+        } else {
+            0
+        };
+        min_insync.max(eligible).min(self.replicas.len())
     }
 
     /// Whether other brokers keep it too.

@@ -116,11 +116,12 @@ impl Progress {
             Role::Follower { high_watermark } => Some(*high_watermark),
             Role::Leader(followers) => {
                 let min_insync = log.config().min_insync_replicas;
+                let needed = self.state.needed_in_sync(min_insync);
                 let leader_end = self.watermarks.log_end().offset;
                 let is_eligible = |id, registration| watch.is_eligible(id, registration);
                 followers.committed_end(
                     leader_end,
-                    min_insync,
+                    needed,
                     Instant::now(),
                     watch.lag_max,
                     is_eligible,

@@ -149,6 +149,8 @@ pub struct Replica {
 pub(super) struct ReplicaCounts {
     pub(super) all: AtomicUsize,
     pub(super) in_sync: AtomicUsize,
+    /// [`PartitionState::has_eligible`].
+    pub(super) has_eligible: AtomicBool,
 }
 
 /// What an append brings a partition that has more bytes than this is synced in its own file: what is large is not written
@@ -217,6 +219,7 @@ impl Replica {
             counts: ReplicaCounts {
                 all: AtomicUsize::new(state.replicas.len()),
                 in_sync: AtomicUsize::new(state.isr.len()),
+                has_eligible: AtomicBool::new(state.has_eligible),
             },
             progress: Mutex::new(progress),
             limits: RwLock::new(limits),
@@ -329,9 +332,14 @@ impl Replica {
         self.counts.in_sync.load(Ordering::Relaxed)
     }
 
-    fn needed_in_sync(&self, acks: Acks) -> usize {
+    /// How many replicas have to be in sync for what a producer waits for.
+    pub fn needed_in_sync(&self, acks: Acks) -> usize {
         let min_insync = self.log.config().min_insync_replicas;
-        acks.needed_in_sync(min_insync, self.replicas())
+        let eligible = match self.counts.has_eligible.load(Ordering::Relaxed) {
+            true => self.in_sync_replicas() + 1,
+            false => 0,
+        };
+        acks.needed_in_sync(min_insync.max(eligible), self.replicas())
     }
 
     /// Whether enough replicas are in sync for what a producer waits for.

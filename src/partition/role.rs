@@ -39,6 +39,8 @@ impl Replica {
         let (all, in_sync) = (state.replicas.len(), state.isr.len());
         self.counts.all.store(all, Ordering::Relaxed);
         self.counts.in_sync.store(in_sync, Ordering::Relaxed);
+        let eligible = &self.counts.has_eligible;
+        eligible.store(state.has_eligible, Ordering::Relaxed);
     }
 
     /// Leads from now on, in the epoch of the state; called by whoever writes.

@@ -141,6 +141,7 @@ mod tests {
             partition_epoch: leader_epoch,
             replicas: vec![1, 2],
             isr: vec![1, 2],
+            has_eligible: false,
         }
     }
 

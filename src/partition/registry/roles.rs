@@ -136,6 +136,7 @@ mod tests {
             partition_epoch,
             replicas: vec![1, 2],
             isr: vec![1, 2],
+            has_eligible: false,
         }
     }
 
@@ -196,6 +197,42 @@ mod tests {
         };
         let noted = partition.follower_fetched(&other, None);
         assert_eq!(noted, FollowerNoted::Refused);
+        partitions.close();
+    }
+
+    #[tokio::test]
+    async fn nothing_is_committed_while_the_controller_counts_on_one_that_is_not_in_sync() {
+        let dir = tempfile::tempdir().unwrap();
+        // This broker has min.insync.replicas=1; the controller, where it is 2, has made the other one eligible.
+        let (partitions, partition) = open(dir.path(), state(1, 3, 0));
+        partition.follower_fetched(&fetch(0), None);
+        let waits = partition.append(Acks::All, batch());
+        let short = PartitionState {
+            isr: vec![1],
+            has_eligible: true,
+            ..state(1, 3, 1)
+        };
+        partition.update_state(&short);
+        let refused = partition.check_in_sync(Acks::All);
+        assert!(matches!(
+            refused,
+            Err(LogError::NotEnoughReplicas {
+                in_sync: 1,
+                needed: 2
+            })
+        ));
+        let appended = partition.append(Acks::Leader, batch()).await.unwrap();
+        assert!(appended.is_ok());
+        assert_eq!(partition.high_watermark(), 0);
+        // The controller does not count on it any more.
+        let without = PartitionState {
+            isr: vec![1],
+            ..state(1, 3, 2)
+        };
+        partition.update_state(&without);
+        assert_eq!(partition.high_watermark(), 2);
+        assert!(waits.await.unwrap().is_ok());
+        assert!(partition.check_in_sync(Acks::All).is_ok());
         partitions.close();
     }
 
