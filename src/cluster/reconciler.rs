@@ -9,7 +9,7 @@ use super::image::{PartitionInfo, Topic};
 use super::reconcile::Step;
 use crate::config::{LiveConfig, TopicConfig, TopicOverrides};
 use crate::log::LogConfig;
-use crate::partition::{OpenReport, PartitionState, Partitions, Removal, TopicToOpen};
+use crate::partition::{Eligible, OpenReport, PartitionState, Partitions, Removal, TopicToOpen};
 
 /// This broker's partitions and the configuration that they get.
 pub(super) struct Reconciler {
@@ -118,7 +118,10 @@ impl Reconciler {
             partition_epoch: info.partition_epoch,
             replicas: info.replicas.clone(),
             isr: info.isr.clone(),
-            has_eligible: !info.elr.is_empty(),
+            eligible: match info.elr.is_empty() {
+                true => Eligible::None,
+                false => Eligible::Some,
+            },
         }
     }
 

@@ -338,6 +338,7 @@ impl Followers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::partition::Eligible;
 
     const LAG_MAX: Duration = Duration::from_secs(30);
 
@@ -349,7 +350,7 @@ mod tests {
             partition_epoch,
             replicas: vec![1, 2, 3],
             isr: isr.to_vec(),
-            has_eligible: false,
+            eligible: Eligible::None,
         }
     }
 

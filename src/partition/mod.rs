@@ -50,7 +50,7 @@ pub use inline_write::{InlineWrites, with_inline_writes};
 pub use invalid_batch::{InvalidBatch, RECORD_ERRORS_MAX, RecordErrors};
 pub use isr_watch::IsrWatch;
 pub use options::PartitionsOptions;
-pub use partition_state::PartitionState;
+pub use partition_state::{Eligible, PartitionState};
 pub use registry::{
     Cut, CutTo, OpenReport, PartitionError, Partitions, Removal, TopicPartitions, TopicToOpen,
 };

@@ -15,9 +15,21 @@ pub struct PartitionState {
     pub replicas: Vec<i32>,
     /// Those in sync.
     pub isr: Vec<i32>,
-    /// Whether others may lead in need (KIP-966). The controller counts on it that nothing is committed meanwhile, whatever
-    /// `min.insync.replicas` this broker has: brokers that are changed one after another may have different ones.
-    pub has_eligible: bool,
+    /// Whether others may lead in need.
+    pub eligible: Eligible,
+}
+
+/// Whether replicas that are not in sync are eligible as leaders (KIP-966). While there are some, the controller counts on it that
+/// nothing is committed, whatever `min.insync.replicas` this broker has: brokers that are changed one after another may have
+/// different ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eligible {
+    /// None is.
+    None,
+    /// Some are.
+    Some,
+    /// The controller took a proposal of who is in sync, and it is not known yet what it made of the others.
+    Unknown,
 }
 
 impl PartitionState {
@@ -30,7 +42,7 @@ impl PartitionState {
             partition_epoch: 0,
             replicas: vec![0],
             isr: vec![0],
-            has_eligible: false,
+            eligible: Eligible::None,
         }
     }
 
@@ -41,12 +53,11 @@ impl PartitionState {
 
     /// How many have to be in sync for anything to be committed, where this broker's `min.insync.replicas` is this.
     pub fn needed_in_sync(&self, min_insync: usize) -> usize {
-        let eligible = if self.has_eligible {
-            self.isr.len() + 1
-        } else {
-            0
+        let by_controller = match self.eligible {
+            Eligible::None => 0,
+            Eligible::Some | Eligible::Unknown => self.isr.len() + 1,
         };
-        min_insync.max(eligible).min(self.replicas.len())
+        min_insync.max(by_controller).min(self.replicas.len())
     }
 
     /// Whether other brokers keep it too.

@@ -15,7 +15,7 @@ use super::ack_queue::AppendReply;
 use super::acks::Acks;
 use super::fetch_waiters::Waiters;
 use super::isr_watch::IsrWatch;
-use super::partition_state::PartitionState;
+use super::partition_state::{Eligible, PartitionState};
 use super::progress::{Progress, Role, shows};
 use super::sync_turn::SyncTurn;
 use super::watermarks::{ReadLimits, Watermarks};
@@ -149,7 +149,7 @@ pub struct Replica {
 pub(super) struct ReplicaCounts {
     pub(super) all: AtomicUsize,
     pub(super) in_sync: AtomicUsize,
-    /// [`PartitionState::has_eligible`].
+    /// Whether some are eligible that are not.
     pub(super) has_eligible: AtomicBool,
 }
 
@@ -219,7 +219,7 @@ impl Replica {
             counts: ReplicaCounts {
                 all: AtomicUsize::new(state.replicas.len()),
                 in_sync: AtomicUsize::new(state.isr.len()),
-                has_eligible: AtomicBool::new(state.has_eligible),
+                has_eligible: AtomicBool::new(state.eligible == Eligible::Some),
             },
             progress: Mutex::new(progress),
             limits: RwLock::new(limits),

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 use super::followers::{FollowerFetch, FollowerNoted, FollowerState, IsrChange};
-use super::partition_state::PartitionState;
+use super::partition_state::{Eligible, PartitionState};
 use super::progress::{Progress, Role};
 use super::replica::Replica;
 use super::session_clock::SessionClock;
@@ -40,7 +40,7 @@ impl Replica {
         self.counts.all.store(all, Ordering::Relaxed);
         self.counts.in_sync.store(in_sync, Ordering::Relaxed);
         let eligible = &self.counts.has_eligible;
-        eligible.store(state.has_eligible, Ordering::Relaxed);
+        eligible.store(state.eligible == Eligible::Some, Ordering::Relaxed);
     }
 
     /// Leads from now on, in the epoch of the state; called by whoever writes.
@@ -60,7 +60,14 @@ impl Replica {
         let now = Instant::now();
         let mut is_newer = false;
         self.change(|progress| {
-            let known = &progress.state;
+            let known = &mut progress.state;
+            let is_same = state.leader_epoch == known.leader_epoch
+                && state.partition_epoch == known.partition_epoch;
+            if is_same && known.eligible == Eligible::Unknown {
+                known.eligible = state.eligible;
+                self.count(known);
+                return;
+            }
             if state.leader_epoch != known.leader_epoch
                 || state.partition_epoch <= known.partition_epoch
             {

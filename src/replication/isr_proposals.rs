@@ -23,7 +23,9 @@ use super::isr_history::{Laggard, Laggards};
 use super::retries::Retries;
 use crate::api::{Context, FORWARDED, alter_partitions_here};
 use crate::cluster::{Image, PartitionInfo};
-use crate::partition::{FollowerState, IsrChange, Partition, PartitionError, TopicPartitions};
+use crate::partition::{
+    Eligible, FollowerState, IsrChange, Partition, PartitionError, TopicPartitions,
+};
 use crate::peer::Lane;
 
 /// AlterPartition in this version is understood by every broker of a cluster.
@@ -280,6 +282,8 @@ impl Proposals {
                 if state.leader_epoch == altered.leader_epoch {
                     state.partition_epoch = altered.partition_epoch;
                     state.isr = altered.isr.iter().map(|id| id.0).collect();
+                    // The controller's image says it.
+                    state.eligible = Eligible::Unknown;
                     partition.update_state(&state);
                 }
                 if let Some((change, before)) = change {

@@ -129,7 +129,7 @@ mod tests {
 
     use super::*;
     use crate::log::{LogConfig, RealDisk};
-    use crate::partition::{Identity, PartitionState, PartitionsOptions};
+    use crate::partition::{Eligible, Identity, PartitionState, PartitionsOptions};
 
     const TOPIC: Uuid = Uuid::from_u128(7);
 
@@ -141,7 +141,7 @@ mod tests {
             partition_epoch: leader_epoch,
             replicas: vec![1, 2],
             isr: vec![1, 2],
-            has_eligible: false,
+            eligible: Eligible::None,
         }
     }
 

@@ -122,8 +122,8 @@ mod tests {
     use super::*;
     use crate::log::{LogConfig, ProducedBatch, RealDisk};
     use crate::partition::{
-        Acks, Cut, CutTo, FetchWaiter, FollowerFetch, FollowerNoted, Identity, PartitionsOptions,
-        TopicToOpen,
+        Acks, Cut, CutTo, Eligible, FetchWaiter, FollowerFetch, FollowerNoted, Identity,
+        PartitionsOptions, TopicToOpen,
     };
 
     const TOPIC: Uuid = Uuid::from_u128(7);
@@ -136,7 +136,7 @@ mod tests {
             partition_epoch,
             replicas: vec![1, 2],
             isr: vec![1, 2],
-            has_eligible: false,
+            eligible: Eligible::None,
         }
     }
 
@@ -209,7 +209,7 @@ mod tests {
         let waits = partition.append(Acks::All, batch());
         let short = PartitionState {
             isr: vec![1],
-            has_eligible: true,
+            eligible: Eligible::Some,
             ..state(1, 3, 1)
         };
         partition.update_state(&short);
@@ -224,7 +224,15 @@ mod tests {
         let appended = partition.append(Acks::Leader, batch()).await.unwrap();
         assert!(appended.is_ok());
         assert_eq!(partition.high_watermark(), 0);
-        // The controller does not count on it any more.
+        // It took a proposal, and its image is still on its way.
+        let unknown = PartitionState {
+            isr: vec![1],
+            eligible: Eligible::Unknown,
+            ..state(1, 3, 2)
+        };
+        partition.update_state(&unknown);
+        assert_eq!(partition.high_watermark(), 0);
+        assert!(partition.check_in_sync(Acks::All).is_ok());
         let without = PartitionState {
             isr: vec![1],
             ..state(1, 3, 2)
