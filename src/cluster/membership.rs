@@ -34,12 +34,17 @@ pub struct Directories {
     pub ids: Vec<String>,
     /// Whether the system ended, or was not seen to run on, while one of them was in use: what was not synced may be gone.
     pub lost_unsynced: bool,
+    /// Whether a log ends before what was synced of it.
+    pub lost_synced: bool,
 }
 
 impl Directories {
-    /// Those of the partitions, all in use.
+    /// Those of the partitions, which are open, all in use.
     pub fn of(partitions: &Partitions) -> Result<Self, DataDirError> {
-        let mut directories = Self::default();
+        let mut directories = Self {
+            lost_synced: partitions.have_lost_synced(),
+            ..Self::default()
+        };
         for dir in partitions.data_dirs() {
             directories.ids.extend(dir.property("directory.id")?);
             directories.lost_unsynced |= dir.may_have_lost();
@@ -240,6 +245,7 @@ impl Membership {
             let mut registration = self.registration.lock();
             (registration.member, registration.session) = (Some(member), session);
             registration.directories.lost_unsynced = false;
+            registration.directories.lost_synced = false;
             self.view.meta.lease().claim(session);
         }
         self.reload_brokers().await?;
@@ -405,7 +411,8 @@ fn lost_by(before: Option<&BrokerRecord>, directories: &Directories, epoch: i64)
         let first = before.directory_id.iter();
         first.chain(&before.directories)
     });
-    if had.into_iter().any(|id| !directories.ids.contains(id)) {
+    let is_missing = |id: &String| !directories.ids.contains(id);
+    if directories.lost_synced || had.into_iter().any(is_missing) {
         lost.directory = epoch;
     }
     lost
@@ -414,7 +421,7 @@ fn lost_by(before: Option<&BrokerRecord>, directories: &Directories, epoch: i64)
 fn tell_loss(lost: LossRecord, epoch: i64) {
     if lost.directory == epoch {
         tracing::warn!(
-            "a data directory of before is not there: this broker is in sync with nothing until it has copied it"
+            "a data directory of before is not there, or a log in it ends before what was synced: this broker is in sync with nothing until it has copied what may be lost"
         );
     } else if lost.unsynced == epoch {
         tracing::warn!(
@@ -519,6 +526,7 @@ mod tests {
         let directories = |ids: &[&str], lost_unsynced| Directories {
             ids: ids.iter().map(|id| (*id).to_owned()).collect(),
             lost_unsynced,
+            lost_synced: false,
         };
         let mut before: Option<BrokerRecord> = None;
         let mut register = |now: &Directories| {
@@ -540,11 +548,17 @@ mod tests {
         assert_eq!(register(&directories(&["b", "a", "c"], false)), (2, 0));
         assert_eq!(register(&directories(&["a", "c"], false)), (2, 4));
         assert_eq!(register(&directories(&["a", "c"], true)), (5, 4));
+        let damaged = Directories {
+            lost_synced: true,
+            ..directories(&["a", "c"], false)
+        };
+        assert_eq!(register(&damaged), (5, 6));
+        assert_eq!(register(&directories(&["a", "c"], false)), (5, 6));
         // By an earlier version, which says only the first one.
         let mut earlier = before.unwrap();
         earlier.directories.clear();
-        let lost = |ids: &[&str]| lost_by(Some(&earlier), &directories(ids, false), 6).directory;
-        assert_eq!((lost(&["c", "a"]), lost(&["c"])), (4, 6));
+        let lost = |ids: &[&str]| lost_by(Some(&earlier), &directories(ids, false), 8).directory;
+        assert_eq!((lost(&["c", "a"]), lost(&["c"])), (6, 8));
     }
 
     #[tokio::test]

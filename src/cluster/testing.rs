@@ -46,6 +46,7 @@ pub(super) fn directories() -> Directories {
     Directories {
         ids: vec![DIRECTORY.to_owned()],
         lost_unsynced: false,
+        lost_synced: false,
     }
 }
 

@@ -171,6 +171,8 @@ pub struct Partitions {
     undeleted: Mutex<HashMap<Uuid, Arc<TopicPartitions>>>,
     /// Partitions whose logs could not be closed: they are opened as after a kill, however the directory was left.
     unclosed: Mutex<HashSet<(Uuid, i32)>>,
+    /// Whether a log was opened that ends before what it had synced.
+    lost_synced: AtomicBool,
     found: HashMap<(String, i32), (usize, Option<Uuid>)>,
     /// Deleted directories and segments, with the delay after which their files go; taken by housekeeping.
     set_aside: Mutex<Vec<(PathBuf, i64)>>,
@@ -236,6 +238,7 @@ impl Partitions {
             renaming: Mutex::new(()),
             undeleted: Mutex::default(),
             unclosed: Mutex::default(),
+            lost_synced: AtomicBool::new(false),
             found,
             set_aside: Mutex::default(),
             dropped: Mutex::default(),

@@ -93,6 +93,11 @@ impl Partitions {
         report
     }
 
+    /// Whether a log was found that ends before what it had synced: its files were damaged, or others were put in their place.
+    pub fn have_lost_synced(&self) -> bool {
+        self.lost_synced.load(Ordering::Relaxed)
+    }
+
     /// Called when the partitions that are known were opened for the first time: journals may be used anew, and the
     /// directories need no check while the system runs on. What is offline is tried again at the next start.
     pub fn settle(&self) {
@@ -257,6 +262,12 @@ impl Partitions {
         if opened.cut_bytes > 0 {
             tracing::warn!(topic = %topic.topic, partition = index, cut_bytes = opened.cut_bytes,
                 log_end = opened.log.ends().log_end.offset, "recovered after a crash");
+        }
+        let log_end = opened.log.ends().log_end.offset;
+        if log_end < recovery_point {
+            tracing::error!(topic = %topic.topic, partition = index, log_end, recovery_point,
+                "records that were synced are gone: the log ends before its recovery point");
+            self.lost_synced.store(true, Ordering::Relaxed);
         }
         match is_new {
             true => volume
