@@ -129,3 +129,32 @@ fn damage_before_the_end_is_left_to_who_reads_it() {
         (200, 0)
     );
 }
+
+#[test]
+fn an_epoch_that_the_records_are_of_and_the_file_does_not_know_is_found() {
+    let crashed = OpenMode::AfterCrash { recovery_point: 0 };
+    for mode in [KILLED, crashed] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("leader-epoch-checkpoint");
+        let log = open(dir.path(), OpenMode::Clean).log;
+        let mut older = Vec::new();
+        for epoch in [3, 5] {
+            older = std::fs::read(&file).unwrap_or_default();
+            log.begin_epoch(epoch).unwrap();
+            for n in 0..100 {
+                let builder = BatchBuilder::new().push(None, Some(&[1; 50]), &[], NOW + n);
+                let bytes = builder.finish().unwrap();
+                let header = BatchHeader::parse(&bytes).unwrap();
+                let answers = log.append(&[vec![ProducedBatch { header, bytes }]], epoch, NOW);
+                assert!(answers[0].is_ok());
+            }
+        }
+        drop(log);
+        // As the power may leave it, where it was not written durably.
+        std::fs::write(&file, older).unwrap();
+        let log = open(dir.path(), mode).log;
+        let epochs = log.epochs();
+        assert_eq!(epochs.latest(), Some(5), "{mode:?}");
+        assert_eq!(epochs.end_offset_for(3, 200), Some((3, 100)), "{mode:?}");
+    }
+}

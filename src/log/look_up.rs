@@ -1,8 +1,6 @@
 //! Finding offsets by time (ListOffsets; Kafka's UnifiedLog.fetchOffsetByTimestamp).
 
-use metaq_protocol::batch::BatchHeader;
-use metaq_protocol::compression;
-use metaq_protocol::records::Records;
+use metaq_protocol::record_stream::RecordStream;
 
 use super::LogError;
 use super::partition_log::Log;
@@ -115,26 +113,15 @@ fn first_record(
     };
     let bytes = segment.read_batch(at)?;
     let stored = &bytes[metaq_protocol::batch::BATCH_HEADER_BYTES..];
-    let unpacked = unpack(header, stored).map_err(|error| damaged(error.to_string()))?;
-    for record in Records::new(header, &unpacked) {
+    // Nothing is kept of what it unpacks to, which may be much.
+    let records = RecordStream::new(header, stored, UNPACKED_BYTES_MAX);
+    for record in records.map_err(|error| damaged(error.to_string()))? {
         let record = record.map_err(|error| damaged(error.to_string()))?;
-        // The broker's time is that of all records of a batch.
-        let timestamp = match header.is_log_append_time() {
-            true => header.max_timestamp,
-            false => record.timestamp,
-        };
-        let found = in_batch(record.offset, timestamp);
+        let offset = header.base_offset + record.offset_delta;
+        let found = in_batch(offset, record.timestamp);
         if fits(&found) {
             return Ok(Some(found));
         }
     }
     Ok(None)
-}
-
-fn unpack<'a>(
-    header: &BatchHeader,
-    stored: &'a [u8],
-) -> Result<std::borrow::Cow<'a, [u8]>, Box<dyn std::error::Error + Send + Sync>> {
-    let codec = header.compression()?;
-    Ok(compression::decompress(codec, stored, UNPACKED_BYTES_MAX)?)
 }

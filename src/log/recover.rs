@@ -139,6 +139,10 @@ impl Log {
                 rebuild_epochs(&*disk, dir, &segments)?
             }
         };
+        // A power failure may have left an older file than the records (Kafka's LogSegment.recover).
+        if mode != OpenMode::Clean && last_epoch(&segments)? > epochs.latest() {
+            epochs = rebuild_epochs(&*disk, dir, &segments)?;
+        }
         if epochs.truncate_from_end(next_offset.max(1)) {
             epochs.store(&*disk, dir)?;
         }
@@ -462,6 +466,21 @@ fn batch_bytes(buffer: &[u8], buffer_start: u64, position: u64) -> Option<usize>
     BatchHeader::parse(header)
         .ok()
         .map(|header| header.total_bytes())
+}
+
+/// The leader epoch of the last batch; `None` where there is none.
+fn last_epoch(segments: &[Arc<Segment>]) -> Result<Option<i32>, LogError> {
+    let Some(last) = segments.iter().rev().find(|segment| segment.bytes() > 0) else {
+        return Ok(None);
+    };
+    let indexed = last.offsets.last()?;
+    let from = indexed.map_or(0, |(_, position)| u64::from(position));
+    let mut walk = last.batches(from.min(last.bytes()), last.bytes())?;
+    let mut epoch = None;
+    while let Some(found) = walk.next()? {
+        epoch = Some(found.header.leader_epoch);
+    }
+    Ok(epoch)
 }
 
 fn rebuild_epochs(
