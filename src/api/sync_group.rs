@@ -51,6 +51,7 @@ async fn handle(cx: Arc<Context>, caller: Caller, request: SyncGroupRequest) -> 
                 (a.member_id.to_string(), assignment)
             })
             .collect(),
+        reserved: None,
     };
     match cx.coordinator.sync(&request.group_id, sync).await {
         Ok(reply) => {

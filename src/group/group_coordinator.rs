@@ -1,5 +1,8 @@
 //! The coordinator of groups, as the rest of the broker sees it: checks what is asked, and asks the group's slot.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,7 +12,8 @@ use super::asks::{Ask, AskAll, ByTopic, FoundOffsets, OffsetsQuery, Outcomes, Sh
 use super::consumer::{ConsumerHeartbeat, ConsumerReply, ConsumerSettings, GroupSettings};
 use super::groups::{GroupContext, Groups};
 use super::limits::{
-    GROUP_ID_BYTES_MAX, GroupLimits, MEMBER_BYTES_MAX, MEMBER_ID_BYTES_MAX, MEMBER_OVERHEAD_BYTES,
+    GROUP_ID_BYTES_MAX, GroupLimits, MEMBER_BYTES_MAX, MEMBER_ID_BYTES_MAX, kept_bytes,
+    member_bytes,
 };
 use super::messages::{
     CommitOffsets, Described, GroupError, GroupListing, GroupSurvey, Guard, Heartbeat, JoinReply,
@@ -124,10 +128,7 @@ impl GroupCoordinator {
             return Err(GroupError::InvalidRequest);
         }
         let names = group_id.len() + request.client_id.len() + request.member_id.len();
-        // Names are keys too: of the group, of timers, of members. What the member brings is in the coordination tree too, in
-        // hexadecimal.
-        let bytes = 3 * (bytes + names) + MEMBER_OVERHEAD_BYTES;
-        let share = members.reserve(bytes, limits.members_bytes_max);
+        let share = members.reserve(member_bytes(bytes + names), limits.members_bytes_max);
         request.reserved = Some(share.ok_or(GroupError::GroupMaxSizeReached)?);
         let request = Box::new(request);
         self.ask_unless_draining(group_id, |answer| Ask::Join(request, answer))
@@ -138,12 +139,22 @@ impl GroupCoordinator {
     pub async fn sync(
         &self,
         group_id: &str,
-        request: SyncRequest,
+        mut request: SyncRequest,
     ) -> Result<SyncReply, GroupError> {
         check_named(group_id)?;
         let mut assignments = request.assignments.values();
         if assignments.any(|assignment| assignment.len() > MEMBER_BYTES_MAX) {
             return Err(GroupError::InvalidRequest);
+        }
+        if !request.assignments.is_empty() {
+            let GroupContext {
+                limits, members, ..
+            } = self.slots.context();
+            let assigned = request.assignments.iter();
+            let bytes = assigned.map(|(id, assignment)| id.len() + assignment.len());
+            let share = members.reserve(kept_bytes(bytes.sum()), limits.members_bytes_max);
+            // GROUP_MAX_SIZE_REACHED is none of SyncGroup's errors: of this one clients know that they may join again later.
+            request.reserved = Some(share.ok_or(GroupError::CoordinatorNotAvailable)?);
         }
         self.ask_unless_draining(group_id, |answer| Ask::Sync(request, answer))
             .await?
@@ -175,7 +186,7 @@ impl GroupCoordinator {
         // What changes nothing takes nothing.
         if beat.topics.is_some() || beat.regex.is_some() {
             let names = group_id.len() + beat.client_id.len() + beat.member_id.len();
-            let bytes = 3 * (bytes + names) + MEMBER_OVERHEAD_BYTES;
+            let bytes = member_bytes(bytes + names);
             let share = members.reserve(bytes, limits.members_bytes_max);
             beat.reserved = Some(share.ok_or(GroupError::GroupMaxSizeReached)?);
         }
@@ -207,11 +218,11 @@ impl GroupCoordinator {
         // What changes nothing takes nothing. What is kept is in the coordination tree too.
         if beat.topology.is_some() || bytes > 0 {
             let names = group_id.len() + beat.client_id.len() + beat.member_id.len();
-            let bytes = 3 * (bytes + names) + MEMBER_OVERHEAD_BYTES;
+            let bytes = member_bytes(bytes + names);
             beat.reserved.member = Some(reserve(bytes)?);
         }
         if of_topology > 0 {
-            beat.reserved.topology = Some(reserve(3 * of_topology)?);
+            beat.reserved.topology = Some(reserve(kept_bytes(of_topology))?);
         }
         if beat.offsets.is_some() {
             beat.reserved.offsets = Some(reserve(of_offsets)?);
@@ -312,7 +323,7 @@ impl GroupCoordinator {
         }
         if beat.topics.is_some() {
             let names = group_id.len() + beat.client_id.len() + beat.member_id.len();
-            let bytes = 3 * (bytes + names) + MEMBER_OVERHEAD_BYTES;
+            let bytes = member_bytes(bytes + names);
             let share = members.reserve(bytes, limits.members_bytes_max);
             beat.reserved = Some(share.ok_or(GroupError::GroupMaxSizeReached)?);
         }
@@ -441,123 +452,5 @@ fn check_named(group_id: &str) -> Result<(), GroupError> {
     match !is_named || group_id.len() > GROUP_ID_BYTES_MAX {
         true => Err(GroupError::InvalidGroupId),
         false => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::group::testing::{OneTopic, fixed_settings};
-
-    const MEMBERS_BYTES_MAX: usize = 64 << 10;
-
-    async fn groups(dir: &tempfile::TempDir) -> GroupCoordinator {
-        let meta = MetaStore::open_embedded(&dir.path().join("meta")).unwrap();
-        meta.lease().claim(meta.lease().session());
-        let limits = GroupLimits {
-            initial_rebalance_delay_ms: 0,
-            session_timeout_min_ms: 6_000,
-            session_timeout_max_ms: 60_000,
-            members_max: 10,
-            members_bytes_max: MEMBERS_BYTES_MAX,
-            offsets_bytes_max: 1 << 20,
-            share_groups_max: 10,
-            metadata_bytes_max: 100,
-            offsets_retention_ms: 60_000,
-            producer_expiration_ms: 60_000,
-            offsets_check_interval: Duration::from_secs(60),
-        };
-        let wall = WallClock::default();
-        let with = (
-            Events::new(wall.clone()),
-            Memory::new(Arc::default(), 1 << 20),
-        );
-        let limits = (limits, fixed_settings());
-        let groups = GroupCoordinator::new(meta, Arc::new(OneTopic), limits, &wall, with, None);
-        let ownership = Ownership {
-            epoch: 1,
-            version: 0,
-        };
-        let owned = Slot::all().map(|slot| (slot, ownership)).collect();
-        groups.assign(&owned).await.unwrap();
-        groups
-    }
-
-    fn join(metadata_bytes: usize) -> JoinRequest {
-        JoinRequest {
-            member_id: String::new(),
-            instance_id: None,
-            client_id: "c".to_owned(),
-            client_host: "h".to_owned(),
-            session_timeout_ms: 10_000,
-            rebalance_timeout_ms: 60_000,
-            protocol_type: "consumer".to_owned(),
-            protocols: vec![("range".to_owned(), Bytes::from(vec![0; metadata_bytes]))],
-            member_id_required: true,
-            can_skip_assignment: true,
-            reason: String::new(),
-            connection: None,
-            reserved: None,
-        }
-    }
-
-    #[tokio::test]
-    async fn what_a_group_cannot_serve_does_not_get_to_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let groups = groups(&dir).await;
-        let long = "g".repeat(GROUP_ID_BYTES_MAX + 1);
-        for id in ["", &long, "a\0members\0m"] {
-            let refused = groups.join(id, join(0)).await;
-            assert_eq!(refused, Err(GroupError::InvalidGroupId));
-        }
-        assert!(groups.describe(&long).await.is_err());
-        for session_timeout_ms in [5_999, 60_001, i32::MIN] {
-            let mut join = join(0);
-            join.session_timeout_ms = session_timeout_ms;
-            let refused = groups.join("g", join).await;
-            assert_eq!(refused, Err(GroupError::InvalidSessionTimeout));
-        }
-        let refused = groups.join("g", join(MEMBER_BYTES_MAX)).await;
-        assert_eq!(refused, Err(GroupError::InvalidRequest));
-        let sync = SyncRequest {
-            member_id: "m".to_owned(),
-            instance_id: None,
-            generation: 1,
-            protocol_type: None,
-            protocol: None,
-            assignments: BTreeMap::from([(
-                "m".to_owned(),
-                Bytes::from(vec![0; MEMBER_BYTES_MAX + 1]),
-            )]),
-        };
-        let refused = groups.sync("g", sync).await;
-        assert_eq!(refused, Err(GroupError::InvalidRequest));
-        assert_eq!(groups.list().await, Ok(Vec::new()));
-    }
-
-    #[tokio::test]
-    async fn members_of_all_groups_share_one_memory() {
-        let dir = tempfile::tempdir().unwrap();
-        let groups = groups(&dir).await;
-        let half = MEMBERS_BYTES_MAX / 6;
-        assert!(groups.join("a", join(half)).await.is_ok());
-        let refused = groups.join("b", join(half)).await;
-        assert_eq!(refused, Err(GroupError::GroupMaxSizeReached));
-        assert!(groups.join("b", join(1000)).await.is_ok());
-        let ids: Vec<String> = groups
-            .list()
-            .await
-            .unwrap()
-            .into_iter()
-            .map(|group| group.group_id)
-            .collect();
-        assert_eq!(ids, ["a", "b"]);
-        groups.stop();
-        let refused = groups.describe("a").await;
-        assert_eq!(refused, Err(GroupError::NotCoordinator));
     }
 }

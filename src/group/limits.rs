@@ -16,7 +16,17 @@ pub(super) const STORE_AGAIN_MS: i64 = 1_000;
 pub(super) const MEMBER_ID_BYTES_MAX: usize = 1000;
 
 /// What a member and its group take besides what the join brings, bytes, roughly.
-pub(super) const MEMBER_OVERHEAD_BYTES: usize = 4 << 10;
+const MEMBER_OVERHEAD_BYTES: usize = 4 << 10;
+
+/// What bytes take that a group keeps: it has them in the coordination tree too, in hexadecimal.
+pub(super) const fn kept_bytes(bytes: usize) -> usize {
+    3 * bytes
+}
+
+/// What a member takes that brings so many bytes, its names among them: these are keys too, of the group, of timers, of members.
+pub(super) const fn member_bytes(brought: usize) -> usize {
+    kept_bytes(brought) + MEMBER_OVERHEAD_BYTES
+}
 
 /// What an offset and its node take besides its texts, bytes, roughly; the first one of a group has the group with it.
 pub(super) const OFFSET_OVERHEAD_BYTES: usize = 1000;

@@ -34,6 +34,8 @@ pub(super) struct Member {
     /// Assignors in order of preference, each with the member's metadata.
     pub(super) protocols: Vec<(String, Bytes)>,
     pub(super) assignment: Bytes,
+    /// The share of the memory for members of all that its leader assigned with it.
+    pub(super) assignment_reserved: Option<Reserved>,
     pub(super) awaiting_join: Option<Waiter>,
     pub(super) awaiting_sync: Option<Waiter>,
     /// Out of the group when silent beyond this, ms.
@@ -61,6 +63,7 @@ impl Member {
             rebalance_timeout_ms: 0,
             protocols: Vec::new(),
             assignment: Bytes::new(),
+            assignment_reserved: None,
             awaiting_join: None,
             awaiting_sync: None,
             deadline_ms: i64::MAX,
@@ -84,6 +87,12 @@ impl Member {
         self.protocols.clone_from(&request.protocols);
         self.connection = request.connection;
         self.reserved.clone_from(&request.reserved);
+    }
+
+    /// Takes an assignment, with its share of the memory for members.
+    pub(super) fn assign(&mut self, assignment: Bytes, reserved: Option<Reserved>) {
+        self.assignment = assignment;
+        self.assignment_reserved = reserved;
     }
 
     /// Its metadata for an assignor.

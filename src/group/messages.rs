@@ -175,6 +175,8 @@ pub struct SyncRequest {
     pub protocol: Option<String>,
     /// By member id.
     pub assignments: BTreeMap<String, Bytes>,
+    /// Their share of the memory for members; set by the coordinator.
+    pub reserved: Option<Reserved>,
 }
 
 /// A member's assignment.

@@ -392,7 +392,7 @@ pub(super) const KEYS: &[BrokerKey] = &[
         None,
         Kind::Long(1 << 20, i64::MAX),
         "50331648",
-        "What the members of all groups may hold in memory together, bytes; about 4096 each, and three times what they bring; a join beyond is GROUP_MAX_SIZE_REACHED."
+        "What the members of all groups may hold in memory together, bytes; about 4096 each, and three times what they bring and are assigned; a join beyond is GROUP_MAX_SIZE_REACHED, an assignment COORDINATOR_NOT_AVAILABLE."
     ),
     key!(
         "group.offsets.max.bytes",

@@ -285,7 +285,7 @@ impl ClassicGroup {
         if let Some(waiter) = current.awaiting_sync {
             self.effects.push(Effect::Sync(waiter, Err(refused)));
         }
-        member.assignment = current.assignment;
+        member.assign(current.assignment, current.assignment_reserved);
         member.heard(now_ms);
         if self.leader.as_deref() == Some(new_id) {
             self.leader = Some(member.id.clone());

@@ -137,7 +137,7 @@ pub(in crate::group) struct ClassicGroup {
     /// Members that have not synced by then are dropped.
     sync_deadline_ms: Option<i64>,
     /// The leader's assignment is being stored.
-    storing: Option<BTreeMap<String, Bytes>>,
+    storing: Option<sync::Assignments>,
     /// Static members as they are stored, by `group.instance.id`, while another id is being stored.
     replaced: BTreeMap<String, Member>,
     /// The empty group could not be stored: it is tried again then, ms.

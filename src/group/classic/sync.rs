@@ -1,14 +1,32 @@
 //! How the assignment of a generation is brought by its leader, stored, and given out.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::group::member::{Member, Waiter};
 use crate::group::messages::{GroupError, SyncReply, SyncRequest};
+use crate::group::reserved::Reserved;
 
 use super::{Change, ClassicGroup, Effect, Limits, State};
 
 /// An empty group that could not be stored is stored again after this: or a restart would bring back its last members.
 const STORE_AGAIN_MS: i64 = 5_000;
+
+/// What a leader assigns.
+#[derive(Debug)]
+pub(super) struct Assignments {
+    /// By member id.
+    by_member: BTreeMap<String, Bytes>,
+    /// Its share of the memory for members.
+    reserved: Option<Reserved>,
+}
+
+impl Assignments {
+    fn of(&self, member_id: &str) -> Bytes {
+        self.by_member.get(member_id).cloned().unwrap_or_default()
+    }
+}
 
 impl ClassicGroup {
     /// The assignment that was being worked out is given to no one.
@@ -57,7 +75,10 @@ impl ClassicGroup {
                     }
                 }
                 if self.leader.as_ref() == Some(&request.member_id) && self.storing.is_none() {
-                    self.storing = Some(request.assignments);
+                    self.storing = Some(Assignments {
+                        by_member: request.assignments,
+                        reserved: request.reserved,
+                    });
                     let generation = self.generation;
                     let change = Change::Assignment { generation };
                     self.effects.push(Effect::Persist(change));
@@ -96,7 +117,7 @@ impl ClassicGroup {
     /// The assignment of a member as it is to be stored: the one being stored, or the one in force.
     pub(in crate::group) fn assignment_to_store(&self, member: &Member) -> Bytes {
         match &self.storing {
-            Some(storing) => storing.get(&member.id).cloned().unwrap_or_default(),
+            Some(storing) => storing.of(&member.id),
             None => member.assignment.clone(),
         }
     }
@@ -150,7 +171,8 @@ impl ClassicGroup {
         self.note_end(now_ms);
         let mut waiting = Vec::new();
         for member in self.members.values_mut() {
-            member.assignment = assignments.get(&member.id).cloned().unwrap_or_default();
+            let assignment = assignments.of(&member.id);
+            member.assign(assignment, assignments.reserved.clone());
             if let Some(waiter) = member.awaiting_sync.take() {
                 member.heard(now_ms);
                 waiting.push((waiter, member.id.clone()));

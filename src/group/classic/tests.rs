@@ -50,6 +50,7 @@ fn sync(member_id: &str, generation: i32, assignments: &[(&str, &[u8])]) -> Sync
             .iter()
             .map(|(id, a)| ((*id).to_owned(), Bytes::copy_from_slice(a)))
             .collect(),
+        reserved: None,
     }
 }
 

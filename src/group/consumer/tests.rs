@@ -87,6 +87,7 @@ impl Bench {
             protocol_type: Some("consumer".to_owned()),
             protocol: Some("range".to_owned()),
             assignments: BTreeMap::new(),
+            reserved: None,
         };
         let reply = self
             .group

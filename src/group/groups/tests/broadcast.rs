@@ -102,6 +102,7 @@ impl Bench {
             protocol_type: None,
             protocol: None,
             assignments: BTreeMap::from([(reply.member_id.clone(), Bytes::from_static(ALL))]),
+            reserved: None,
         };
         let synced = self.ask(|answer| Ask::Sync(sync, answer));
         self.store(Ok(()));
