@@ -1,5 +1,6 @@
 //! Groups and offsets as nodes of the coordination tree, and back.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -54,18 +55,31 @@ pub(super) fn group_ops(
     ops.push(Op::delete_tree(paths::group_ids(group_id)));
     ops.push(Op::delete_tree(paths::group_owners(group_id)));
     ops.extend(member_ops(group_id, group));
+    for (path, member_id) in owners(group_id, group, topics) {
+        ops.push(Op::put(path, Bytes::from(member_id.to_owned())));
+    }
+    (ops, number)
+}
+
+/// Whose each partition is, by the path that shows it. An assignment may name one as often as it has room for.
+fn owners<'a>(
+    group_id: &str,
+    group: &'a ClassicGroup,
+    topics: &dyn Topics,
+) -> BTreeMap<String, &'a str> {
+    let mut owners = BTreeMap::new();
     for member in group.members.values() {
         let assignment = group.assignment_to_store(member);
         for (topic, partitions) in assigned_partitions(&assignment).unwrap_or_default() {
-            for partition in partitions {
+            for partition in partitions.into_iter().collect::<BTreeSet<i32>>() {
                 if let Some(found) = topics.partition(&topic, partition) {
                     let path = paths::group_owner(group_id, &topic, &found.identity);
-                    ops.push(Op::put(path, Bytes::from(member.id.clone())));
+                    owners.insert(path, &*member.id);
                 }
             }
         }
     }
-    (ops, number)
+    owners
 }
 
 fn member_record(group: &ClassicGroup, member: &Member) -> MemberRecord {
@@ -507,6 +521,20 @@ mod tests {
         assert_eq!(group.instances["i-a"], "a");
         // Alive for a session timeout from now on.
         assert_eq!(group.next_deadline(), Some(11_000));
+    }
+
+    #[test]
+    fn a_partition_that_an_assignment_names_often_is_stored_once() {
+        let mut group = group();
+        let mut assignment = b"\0\0\0\0\0\x01\0\x01t\0\0\x40\0".to_vec();
+        assignment.extend([0, 0, 0, 2].repeat(0x4000));
+        for member in group.members.values_mut() {
+            member.assignment = Bytes::from(assignment.clone());
+        }
+        let (ops, _) = group_ops("g", &group, &mut Parts::default(), &OneTopic);
+        assert!(ops.len() < 10, "{}", ops.len());
+        let owner = paths::group_owner("g", "t", "0-2");
+        assert!(ops.contains(&Op::put(owner, Bytes::from_static(b"a"))));
     }
 
     #[test]
