@@ -213,15 +213,9 @@ impl ConsumerGroup {
         if self.subscriptions.knows(pattern) {
             return Ok(());
         }
-        let invalid = |error: regex::Error| {
-            refuse(
-                GroupError::InvalidRegularExpression,
-                format!(
-                    "SubscribedTopicRegex `{pattern}` is not a valid regular expression: {error}."
-                ),
-            )
-        };
-        compile(pattern).map(drop).map_err(invalid)
+        let compiled = compile(pattern).map(drop);
+        compiled
+            .map_err(|invalid| refuse(GroupError::InvalidRegularExpression, invalid.to_string()))
     }
 
     /// Whether a member that is new to any group may join with what it says.

@@ -20,6 +20,9 @@ use crate::coordinator::Topics;
 
 /// Expressions of a group are resolved anew after this at the earliest, ms (Kafka's REGEX_BATCH_REFRESH_MIN_INTERVAL_MS).
 pub(super) const REGEX_REFRESH_MIN_MS: i64 = 10_000;
+/// Longest expression, bytes: the names that it is to match have 249 characters at most, and each character of an expression can
+/// take kilobytes until it is compiled, whatever is allowed for the outcome.
+const PATTERN_BYTES_MAX: usize = 4096;
 /// The memory that one expression may take while it is compiled, bytes.
 const REGEX_BYTES_MAX: usize = 1 << 20;
 
@@ -51,12 +54,26 @@ pub(super) struct Subscriptions {
     pub(super) hash: u64,
 }
 
+/// Why an expression is none.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InvalidPattern {
+    /// Of so many bytes.
+    #[error("SubscribedTopicRegex has {0} bytes, more than {PATTERN_BYTES_MAX}.")]
+    TooLong(usize),
+    #[error("SubscribedTopicRegex `{0}` is not a valid regular expression: {1}.")]
+    Malformed(String, regex::Error),
+}
+
 /// Makes an expression of RE2's language, which must match whole names.
-pub(super) fn compile(pattern: &str) -> Result<Regex, regex::Error> {
+pub(super) fn compile(pattern: &str) -> Result<Regex, InvalidPattern> {
+    if pattern.len() > PATTERN_BYTES_MAX {
+        return Err(InvalidPattern::TooLong(pattern.len()));
+    }
     let mut builder = RegexBuilder::new(&format!("^(?:{pattern})$"));
     builder.size_limit(REGEX_BYTES_MAX);
     builder.dfa_size_limit(REGEX_BYTES_MAX);
-    builder.build()
+    let built = builder.build();
+    built.map_err(|error| InvalidPattern::Malformed(pattern.to_owned(), error))
 }
 
 /// Names of the topics that an expression matches.

@@ -315,6 +315,34 @@ fn topics_that_come_grow_and_go_make_a_new_target() {
 }
 
 #[test]
+fn an_expression_that_would_take_gigabytes_is_refused_before_it_is_compiled() {
+    let mut bench = Bench::new(&[("t", 1)]);
+    let with = |pattern: &str, beat: ConsumerHeartbeat| ConsumerHeartbeat {
+        topics: None,
+        regex: Some(pattern.to_owned()),
+        ..beat
+    };
+    let letters = r"\pL".repeat(349_000);
+    let joins = with(&letters, joining("a", &[]));
+    let refused = ConsumerGroup::check_new(&joins).unwrap_err();
+    assert_eq!(refused.error, GroupError::InvalidRegularExpression);
+    assert!(refused.message.len() < 200, "{}", refused.message.len());
+    assert_eq!(bench.beat(joins).unwrap_err(), refused);
+    let a = bench.beat(with("t", joining("a", &[]))).unwrap();
+    let refused = bench.beat(with(&letters, plain("a", a.member_epoch)));
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.error, GroupError::InvalidRegularExpression);
+    let deep = "(".repeat(2000) + &")".repeat(2000);
+    let refused = bench.beat(with(&deep, plain("a", a.member_epoch)));
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.error, GroupError::InvalidRegularExpression);
+    let longest = "t".repeat(4096);
+    bench
+        .beat(with(&longest, plain("a", a.member_epoch)))
+        .unwrap();
+}
+
+#[test]
 fn an_expression_matches_no_topic_that_the_member_may_not_know_of() {
     let mut bench = Bench::new(&[("t-open", 1), ("t-hidden", 1)]);
     let by = |hidden: bool, beat: ConsumerHeartbeat| ConsumerHeartbeat {
