@@ -5,7 +5,7 @@
 //! another owner would take the late marker of an earlier coordinator for that of the producer's next transaction, which has the
 //! same epoch before version 2 of transactions.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::asks::Ask;
 use super::messages::{GroupError, Guard, TransactionEnd};
@@ -15,6 +15,10 @@ use crate::coordinator::Answer;
 const GUARD_EXPIRATION_MS: i64 = 300_000;
 /// Producers without a transaction that a slot remembers; those that ended one longest ago go first.
 const PRODUCERS_AT_REST_MAX: usize = 10_000;
+
+/// Producers of which a slot knows nothing but that their transactions are being verified: the coordinators of these transactions have
+/// not agreed yet, and whoever asks can name any producer. Those who asked first make room for others.
+const PRODUCERS_UNVERIFIED_MAX: usize = 10_000;
 
 /// What waits until a producer's write is stored.
 pub(super) enum WaitingForProducer {
@@ -97,6 +101,8 @@ pub(super) struct SlotProducers {
     by_id: HashMap<i64, SlotProducer>,
     /// Those whose last marker is stored, the one that was silent for longest first: when, ms, and its id.
     by_marker: BTreeSet<(i64, i64)>,
+    /// Those of which nothing is known but that they are being verified, by their guards: the first is the oldest one.
+    unverified: BTreeMap<u64, i64>,
     /// `producer.id.expiration.ms`.
     expiration_ms: i64,
     last_guard: u64,
@@ -108,6 +114,7 @@ impl SlotProducers {
         Self {
             by_id: HashMap::new(),
             by_marker: BTreeSet::new(),
+            unverified: BTreeMap::new(),
             expiration_ms,
             last_guard: first_guard,
         }
@@ -155,6 +162,9 @@ impl SlotProducers {
             coordinator_epoch: -1,
             ..SlotProducer::default()
         });
+        if let Some(begun) = &producer.verification {
+            self.unverified.remove(&begun.guard.0);
+        }
         producer.epoch = producer.epoch.max(epoch);
         producer.last_ms = now_ms;
         producer
@@ -186,7 +196,29 @@ impl SlotProducers {
             since_ms: now_ms,
         });
         begun.epoch = begun.epoch.max(epoch);
-        Ok(Some(begun.guard))
+        let begun = begun.guard;
+        if producer.epoch < 0 && begun == guard {
+            self.unverified.insert(guard.0, producer_id);
+            self.forget_unverified();
+        }
+        Ok(Some(begun))
+    }
+
+    /// Forgets the producer whose verification began first, where they are too many.
+    fn forget_unverified(&mut self) {
+        if self.unverified.len() <= PRODUCERS_UNVERIFIED_MAX {
+            return;
+        }
+        let Some((guard, producer_id)) = self.unverified.pop_first() else {
+            return;
+        };
+        let is_it = |producer: &SlotProducer| {
+            let begun = producer.verification.as_ref();
+            producer.epoch < 0 && begun.is_some_and(|begun| begun.guard == Guard(guard))
+        };
+        if self.by_id.get(&producer_id).is_some_and(is_it) {
+            self.forget(producer_id);
+        }
     }
 
     /// Whether offsets may be added to a producer's transaction.
@@ -333,9 +365,12 @@ impl SlotProducers {
         let since = |ms: i64| now_ms.saturating_sub(ms);
         let mut expired = Vec::new();
         for (id, producer) in &mut self.by_id {
-            producer
+            let over = producer
                 .verification
                 .take_if(|begun| since(begun.since_ms) >= GUARD_EXPIRATION_MS);
+            if let Some(over) = over {
+                self.unverified.remove(&over.guard.0);
+            }
             let is_known = producer.epoch >= 0 && since(producer.last_ms) < self.expiration_ms;
             if producer.is_at_rest() && !is_known {
                 expired.push(*id);
@@ -495,6 +530,25 @@ mod tests {
         assert_eq!(known, [7, 9]);
         assert_eq!(producers.expire(EXPIRATION_MS), [9]);
         assert!(producers.by_id.keys().eq([&7]) && producers.by_marker.is_empty());
+    }
+
+    #[test]
+    fn producers_that_are_only_being_verified_are_so_many_and_those_who_asked_first_give_way() {
+        let mut producers = open(3);
+        let first = producers.verify((1000, 0), 0).unwrap();
+        let second = producers.verify((1001, 0), 0).unwrap();
+        producers.begin(1001, 0, 0);
+        for id in 0..PRODUCERS_UNVERIFIED_MAX as i64 {
+            producers.verify((2000 + id, 0), 0).unwrap();
+        }
+        let refused = producers.check_commit((1000, 0), first);
+        assert_eq!(refused, Err(GroupError::InvalidTxnState));
+        // That one's offsets are being stored.
+        assert_eq!(producers.check_commit((1001, 0), second), Ok(()));
+        assert_eq!(producers.by_id.len(), PRODUCERS_UNVERIFIED_MAX + 2);
+        producers.expire(GUARD_EXPIRATION_MS);
+        assert!(producers.unverified.is_empty());
+        assert!(producers.by_id.contains_key(&7) && producers.by_id.len() == 2);
     }
 
     #[test]
