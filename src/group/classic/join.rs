@@ -110,11 +110,10 @@ impl ClassicGroup {
             return true;
         }
         self.protocol_type.as_deref() == Some(&*request.protocol_type)
-            && request.protocols.iter().any(|(name, _)| {
-                self.members
-                    .values()
-                    .all(|member| member.protocols.iter().any(|(known, _)| known == name))
-            })
+            && request
+                .protocols
+                .iter()
+                .any(|(name, _)| self.all_support(name))
     }
 
     fn add(
@@ -143,7 +142,7 @@ impl ClassicGroup {
             label(&member),
             with_reason("a new member joined", &request.reason),
         );
-        self.members.insert(id.clone(), member);
+        self.put(member);
         self.joined_during_delay = true;
         self.prepare_and_join(now_ms, &id, limits);
     }
@@ -156,12 +155,13 @@ impl ClassicGroup {
             };
             self.because(label(member), with_reason(what, &request.reason));
         }
-        if let Some(member) = self.members.get_mut(&request.member_id) {
+        if let Some(mut member) = self.take(&request.member_id) {
             member.update(request);
             if let Some(before) = member.awaiting_join.replace(waiter) {
                 self.effects
                     .push(Effect::Join(before, Err(GroupError::RebalanceInProgress)));
             }
+            self.put(member);
         }
         self.prepare_and_join(now_ms, &request.member_id, limits);
     }
@@ -176,7 +176,7 @@ impl ClassicGroup {
         request: &JoinRequest,
         limits: &Limits,
     ) {
-        let Some(mut member) = self.members.remove(old_id) else {
+        let Some(mut member) = self.take(old_id) else {
             return;
         };
         if let Some(fenced) = member.awaiting_join.take() {
@@ -205,7 +205,7 @@ impl ClassicGroup {
         member.update(request);
         let same_topics = known_topics(&member) == topics_before;
         member.heard(now_ms);
-        self.members.insert(new_id.clone(), member);
+        self.put(member);
         match self.state {
             State::Stable
                 if same_topics && !limits.alone && self.choose_protocol() == self.protocol =>
@@ -275,7 +275,7 @@ impl ClassicGroup {
         if self.storing.is_some() {
             return;
         }
-        let Some(current) = self.members.remove(new_id) else {
+        let Some(current) = self.take(new_id) else {
             return;
         };
         let refused = GroupError::CoordinatorNotAvailable;
@@ -292,7 +292,7 @@ impl ClassicGroup {
         }
         self.instances
             .insert(instance_id.to_owned(), member.id.clone());
-        self.members.insert(member.id.clone(), member);
+        self.put(member);
     }
 
     /// What the member is in the current generation.

@@ -129,7 +129,7 @@ impl ClassicGroup {
     }
 
     pub(super) fn forget(&mut self, id: &str) {
-        let Some(member) = self.members.remove(id) else {
+        let Some(member) = self.take(id) else {
             return;
         };
         if let Some(instance) = member.instance_id {

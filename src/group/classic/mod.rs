@@ -13,13 +13,14 @@
 //!
 //! - `join`: how members get in; `membership`: signs of life, commits, how members go
 //! - `rebalance`: the join phase and its end; `sync`: the assignment, until it is stored and given out
-//! - `rebalanced`: what is reported of a rebalance
+//! - `supported`: which assignors members support; `rebalanced`: what is reported of a rebalance
 //! - `tests`: of all files here
 
 mod join;
 mod membership;
 mod rebalance;
 mod rebalanced;
+mod supported;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ use crate::group::reserved::Reserved;
 use crate::group::subscription::subscribed_topics;
 
 pub(in crate::group) use rebalanced::Rebalanced;
+use supported::Supported;
 
 /// State of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +126,7 @@ pub(in crate::group) struct ClassicGroup {
     pub(in crate::group) protocol: Option<String>,
     pub(in crate::group) leader: Option<String>,
     pub(in crate::group) members: BTreeMap<String, Member>,
+    supported: Supported,
     /// Member ids by `group.instance.id`.
     pub(in crate::group) instances: HashMap<String, String>,
     /// Ids that were given out and not joined with.
@@ -159,6 +162,7 @@ impl ClassicGroup {
             protocol: None,
             leader: None,
             members: BTreeMap::new(),
+            supported: Supported::default(),
             instances: HashMap::new(),
             pending: BTreeMap::new(),
             changed_ms: now_ms,
@@ -201,7 +205,22 @@ impl ClassicGroup {
         if let Some(instance) = &member.instance_id {
             self.instances.insert(instance.clone(), member.id.clone());
         }
-        self.members.insert(member.id.clone(), member);
+        self.put(member);
+    }
+
+    /// Puts a member in.
+    pub(super) fn put(&mut self, member: Member) {
+        self.supported.add(&member);
+        if let Some(before) = self.members.insert(member.id.clone(), member) {
+            self.supported.remove(&before);
+        }
+    }
+
+    /// Takes a member out, for good or to put it in again.
+    pub(super) fn take(&mut self, id: &str) -> Option<Member> {
+        let member = self.members.remove(id)?;
+        self.supported.remove(&member);
+        Some(member)
     }
 
     /// The group is none of the classic protocol any more: who waits is told to join again.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Change, ClassicGroup, Effect, Limits, Member, State};
+use super::{Change, ClassicGroup, Effect, Limits, Member, State, Supported};
 use crate::group::messages::GroupError;
 
 /// If no member rejoined, they are waited for again for at least this long: their rebalance timeout may be 0, and a
@@ -144,14 +144,11 @@ impl ClassicGroup {
 
     /// The assignor that most members prefer among those that all support.
     pub(super) fn choose_protocol(&self) -> Option<String> {
-        let supported = |name: &str| {
-            self.members
-                .values()
-                .all(|m| m.protocols.iter().any(|(known, _)| known == name))
-        };
+        debug_assert_eq!(self.supported, Supported::by(self.members.values()));
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for member in self.members.values() {
-            if let Some((name, _)) = member.protocols.iter().find(|(name, _)| supported(name)) {
+            let mut known = member.protocols.iter();
+            if let Some((name, _)) = known.find(|(name, _)| self.all_support(name)) {
                 *votes.entry(name).or_default() += 1;
             }
         }
@@ -159,6 +156,10 @@ impl ClassicGroup {
             .into_iter()
             .max_by_key(|(_, votes)| *votes)
             .map(|(name, _)| name.to_owned())
+    }
+
+    pub(super) fn all_support(&self, protocol: &str) -> bool {
+        self.supported.count(protocol) == self.members.len()
     }
 
     /// When [`Self::tick`] has something to do, ms.

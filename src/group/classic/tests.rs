@@ -1,3 +1,5 @@
+mod assignments;
+
 use super::*;
 use crate::group::member::Waiter;
 use crate::group::messages::{JoinRequest, LeaveMember, SyncRequest};

@@ -1,0 +1,80 @@
+//! What members are assigned, and what assignors they support.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const NAMES: [&str; 3] = ["range", "sticky", "other"];
+
+/// What a member does, with the assignors that it names.
+#[derive(Debug, Clone)]
+enum Step {
+    Join(Option<usize>, Vec<usize>),
+    JoinAgain(usize, Vec<usize>),
+    Leave(usize),
+    Tick(i64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let named = || proptest::collection::vec(0..NAMES.len(), 1..4);
+    let step = prop_oneof![
+        (proptest::option::of(0..2usize), named()).prop_map(|(own, named)| Step::Join(own, named)),
+        (0..8usize, named()).prop_map(|(who, named)| Step::JoinAgain(who, named)),
+        (0..8usize).prop_map(Step::Leave),
+        (0..20_000i64).prop_map(Step::Tick),
+    ];
+    proptest::collection::vec(step, 1..60)
+}
+
+proptest! {
+    #[test]
+    fn the_assignors_that_all_support_are_those_that_each_does(steps in steps()) {
+        let mut group = ClassicGroup::new(0);
+        let mut now_ms = 0;
+        for (n, step) in steps.into_iter().enumerate() {
+            let naming = |id: &str, named: Vec<usize>| {
+                let named: Vec<(&str, &[u8])> =
+                    named.into_iter().map(|n| (NAMES[n], &b""[..])).collect();
+                request(id, &named)
+            };
+            let known = |who: usize| group.members.keys().nth(who).cloned();
+            match step {
+                Step::Join(own, named) => {
+                    let mut join = naming("", named);
+                    join.instance_id = own.map(|own| format!("i{own}"));
+                    group.join(now_ms, n as Waiter, format!("m{n}"), &join, &LIMITS);
+                }
+                Step::JoinAgain(who, named) => {
+                    if let Some(id) = known(who) {
+                        let mut join = naming(&id, named);
+                        join.instance_id = group.members[&id].instance_id.clone();
+                        group.join(now_ms, n as Waiter, String::new(), &join, &LIMITS);
+                    }
+                }
+                Step::Leave(who) => {
+                    if let Some(member_id) = known(who) {
+                        let leaving = LeaveMember {
+                            member_id,
+                            instance_id: None,
+                            reason: String::new(),
+                        };
+                        let _ = group.leave(now_ms, &leaving, &LIMITS);
+                    }
+                }
+                Step::Tick(ms) => {
+                    now_ms += ms;
+                    group.tick(now_ms, &LIMITS);
+                }
+            }
+            for change in changes(&mut group) {
+                group.persisted(now_ms, change, Ok(()), &LIMITS);
+            }
+            assert_eq!(group.supported, Supported::by(group.members.values()));
+            let supports = |member: &Member, name| member.protocols.iter().any(|(n, _)| n == name);
+            for name in NAMES {
+                let all = group.members.values().all(|member| supports(member, name));
+                assert_eq!(group.all_support(name), all, "{name}");
+            }
+        }
+    }
+}
