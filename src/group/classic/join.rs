@@ -86,6 +86,7 @@ impl ClassicGroup {
                 until_ms: until,
                 _reserved: request.reserved.clone(),
             };
+            self.due_ms = self.due_ms.min(until);
             self.pending.insert(new_id.clone(), pending);
             // The id travels in the answer beside the error.
             let reply = JoinReply {
@@ -327,9 +328,7 @@ impl ClassicGroup {
         if self.state == State::Stable {
             reply.members = Vec::new();
         }
-        if let Some(member) = self.members.get_mut(member_id) {
-            member.heard(now_ms);
-        }
+        self.heard(now_ms, member_id);
         self.effects.push(Effect::Join(waiter, Ok(reply)));
     }
 }

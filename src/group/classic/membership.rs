@@ -21,13 +21,19 @@ impl ClassicGroup {
         if generation != self.generation {
             return Err(GroupError::IllegalGeneration);
         }
-        if let Some(member) = self.members.get_mut(member_id) {
-            member.heard(now_ms);
-        }
+        self.heard(now_ms, member_id);
         if self.state == State::PreparingRebalance {
             Err(GroupError::RebalanceInProgress)
         } else {
             Ok(())
+        }
+    }
+
+    /// Notes a sign of life of a member.
+    pub(super) fn heard(&mut self, now_ms: i64, member_id: &str) {
+        if let Some(member) = self.members.get_mut(member_id) {
+            member.heard(now_ms);
+            self.due_ms = self.due_ms.min(member.deadline_ms);
         }
     }
 
@@ -53,9 +59,7 @@ impl ClassicGroup {
         if self.state == State::CompletingRebalance {
             return Err(GroupError::RebalanceInProgress);
         }
-        if let Some(member) = self.members.get_mut(member_id) {
-            member.heard(now_ms);
-        }
+        self.heard(now_ms, member_id);
         Ok(())
     }
 

@@ -131,6 +131,8 @@ pub(in crate::group) struct ClassicGroup {
     pub(in crate::group) instances: HashMap<String, String>,
     /// Ids that were given out and not joined with.
     pending: BTreeMap<String, Pending>,
+    /// No member is silent for too long before, nor does an id that was given out end, ms; perhaps none is then.
+    due_ms: i64,
     /// When the state last changed, ms.
     pub(in crate::group) changed_ms: i64,
     /// End of the join phase, and what of the initial delay may still be added.
@@ -165,6 +167,7 @@ impl ClassicGroup {
             supported: Supported::default(),
             instances: HashMap::new(),
             pending: BTreeMap::new(),
+            due_ms: i64::MAX,
             changed_ms: now_ms,
             join_deadline_ms: None,
             initial_delay_left_ms: None,
@@ -211,6 +214,7 @@ impl ClassicGroup {
     /// Puts a member in.
     pub(super) fn put(&mut self, member: Member) {
         self.supported.add(&member);
+        self.due_ms = self.due_ms.min(member.deadline_ms);
         if let Some(before) = self.members.insert(member.id.clone(), member) {
             self.supported.remove(&before);
         }

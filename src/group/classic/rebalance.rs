@@ -122,6 +122,7 @@ impl ClassicGroup {
                 self.effects.push(Effect::Join(waiter, Ok(reply)));
             }
         }
+        self.find_due();
     }
 
     pub(super) fn become_empty(&mut self, now_ms: i64) {
@@ -131,6 +132,7 @@ impl ClassicGroup {
         self.join_deadline_ms = None;
         self.initial_delay_left_ms = None;
         self.sync_deadline_ms = None;
+        self.find_due();
         self.enter(State::Empty, now_ms);
         self.note_end(now_ms);
         self.store_empty();
@@ -162,17 +164,26 @@ impl ClassicGroup {
         self.supported.count(protocol) == self.members.len()
     }
 
-    /// When [`Self::tick`] has something to do, ms.
+    /// The first moment at which a member is silent for too long, or an id that was given out ends, ms. Whoever makes one of
+    /// these earlier lowers `due_ms` at once; one that becomes later leaves it, until it is found by this.
+    fn first_due_ms(&self) -> i64 {
+        let members = self.members.values();
+        let heeded = members.filter(|member| !member.is_waiting() || member.is_new);
+        let silent = heeded.map(|member| member.deadline_ms);
+        let pending = self.pending.values().map(|id| id.until_ms);
+        silent.chain(pending).min().unwrap_or(i64::MAX)
+    }
+
+    pub(super) fn find_due(&mut self) {
+        self.due_ms = self.first_due_ms();
+    }
+
+    /// When [`Self::tick`] may have something to do, ms.
     pub(in crate::group) fn next_deadline(&self) -> Option<i64> {
-        let members = self
-            .members
-            .values()
-            .filter(|member| !member.is_waiting() || member.is_new);
-        let silent = members.map(|member| member.deadline_ms).min();
-        let pending = self.pending.values().map(|id| id.until_ms).min();
+        debug_assert!(self.due_ms <= self.first_due_ms(), "no timer is late");
+        let due = (self.due_ms < i64::MAX).then_some(self.due_ms);
         [
-            silent,
-            pending,
+            due,
             self.join_deadline_ms,
             self.sync_deadline_ms,
             self.store_again_ms,
@@ -227,6 +238,7 @@ impl ClassicGroup {
             }
         }
         self.complete_join_if_all(now_ms);
+        self.find_due();
     }
 
     /// Members that joined but never asked for their assignment are out (KAFKA-9752).

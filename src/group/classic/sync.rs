@@ -37,6 +37,7 @@ impl ClassicGroup {
                 self.effects.push(Effect::Sync(waiter, Err(error)));
             }
         }
+        self.find_due();
     }
 
     /// A member asks for its assignment; the answer comes as an effect for `waiter`.
@@ -87,8 +88,8 @@ impl ClassicGroup {
             }
             State::Stable => {
                 let reply = self.sync_reply(&request.member_id);
+                self.heard(now_ms, &request.member_id);
                 if let Some(member) = self.members.get_mut(&request.member_id) {
-                    member.heard(now_ms);
                     member.has_synced = true;
                 }
                 self.lift_sync_deadline();
@@ -178,6 +179,7 @@ impl ClassicGroup {
                 waiting.push((waiter, member.id.clone()));
             }
         }
+        self.find_due();
         for (waiter, id) in waiting {
             let reply = self.sync_reply(&id);
             self.effects.push(Effect::Sync(waiter, Ok(reply)));

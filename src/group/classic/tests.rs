@@ -1,4 +1,5 @@
 mod assignments;
+mod timers;
 
 use super::*;
 use crate::group::member::Waiter;
@@ -565,36 +566,4 @@ fn what_sets_off_another_rebalance_within_one_is_reported_with_it() {
     assert_eq!(over.len(), 1);
     assert_eq!(over[0].why, "a new member joined; then: a member left");
     assert_eq!((over[0].took_ms, over[0].generation), (700, 4));
-}
-
-#[test]
-fn static_members_are_waited_for_again_at_intervals_whatever_rebalance_timeout_they_bring() {
-    for rebalance_timeout_ms in [i32::MIN, -1, 0, 1, 60_000] {
-        let mut group = ClassicGroup::new(0);
-        for (waiter, instance) in [(1, "a"), (2, "b")] {
-            let mut join = range("");
-            join.instance_id = Some(instance.to_owned());
-            join.rebalance_timeout_ms = rebalance_timeout_ms;
-            join.session_timeout_ms = i32::MAX;
-            group.join(0, waiter, instance.to_owned(), &join, &LIMITS);
-        }
-        group.complete_join(0);
-        let leaving = LeaveMember {
-            member_id: String::new(),
-            instance_id: Some("a".to_owned()),
-            reason: String::new(),
-        };
-        group.leave(0, &leaving, &LIMITS).unwrap();
-        let mut now_ms = group.next_deadline().unwrap();
-        for _ in 0..5 {
-            group.tick(now_ms, &LIMITS);
-            let next = group.next_deadline().unwrap();
-            assert!(
-                next >= now_ms + 1000,
-                "{rebalance_timeout_ms}: {now_ms}, {next}"
-            );
-            now_ms = next;
-        }
-        assert_eq!(group.state, State::PreparingRebalance);
-    }
 }
