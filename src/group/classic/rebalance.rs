@@ -249,10 +249,12 @@ impl ClassicGroup {
         }
         let unsynced = self.members.values().filter(|member| !member.has_synced);
         let unsynced: Vec<String> = unsynced.map(|member| member.id.clone()).collect();
-        if !unsynced.is_empty() {
-            let why = "a member did not ask for its assignment in time";
-            self.because(unsynced[0].clone(), why);
-        }
+        // All have: the assignment takes long to be stored.
+        let Some(first) = unsynced.first() else {
+            return;
+        };
+        let why = "a member did not ask for its assignment in time";
+        self.because(first.clone(), why);
         for id in unsynced {
             tracing::info!(
                 member = id,

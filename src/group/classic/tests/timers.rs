@@ -73,3 +73,19 @@ fn who_is_told_that_the_assignment_is_not_given_out_is_waited_for_as_long_as_its
     group.tick(group.next_deadline().unwrap(), &LIMITS);
     assert!(!group.members.contains_key("b"));
 }
+
+#[test]
+fn when_all_have_asked_for_their_assignment_nobody_is_late_however_long_it_takes_to_be_stored() {
+    let mut group = ClassicGroup::new(0);
+    group.join(0, 1, "a".into(), &range(""), &LIMITS);
+    group.join(0, 2, "b".into(), &range(""), &LIMITS);
+    group.join(0, 3, String::new(), &range("a"), &LIMITS);
+    group.sync(0, 4, sync("a", 2, &[("a", b"x"), ("b", b"y")]));
+    group.sync(0, 5, sync("b", 2, &[]));
+    group.take_effects();
+    group.tick(60_000, &LIMITS);
+    assert_eq!(group.take_effects(), []);
+    group.persisted(60_001, assignment(2), Ok(()), &LIMITS);
+    assert_eq!((group.state, group.members.len()), (State::Stable, 2));
+    assert_eq!(group.take_effects().len(), 2);
+}
