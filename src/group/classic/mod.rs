@@ -289,7 +289,6 @@ impl ClassicGroup {
     /// The group for DescribeGroups.
     pub(in crate::group) fn describe(&self) -> GroupDescription {
         let protocol = self.protocol.clone().unwrap_or_default();
-        let settled = matches!(self.state, State::Stable | State::CompletingRebalance);
         let describe = |member: &Member| MemberDescription {
             member_id: member.id.clone(),
             instance_id: member.instance_id.clone(),
@@ -300,11 +299,7 @@ impl ClassicGroup {
             } else {
                 Bytes::new()
             },
-            assignment: if settled {
-                member.assignment.clone()
-            } else {
-                Bytes::new()
-            },
+            assignment: member.assignment.clone(),
         };
         GroupDescription {
             state: self.state.name(),

@@ -29,10 +29,14 @@ impl Assignments {
 }
 
 impl ClassicGroup {
-    /// The assignment that was being worked out is given to no one.
+    /// The assignment that was being worked out is given to no one, and the one before it is nobody's any more (Kafka's
+    /// resetAndPropagateAssignmentWithError).
     pub(super) fn abandon_sync(&mut self, error: GroupError) {
         self.storing = None;
         for member in self.members.values_mut() {
+            if self.state == State::CompletingRebalance {
+                member.assign(Bytes::new(), None);
+            }
             if let Some(waiter) = member.awaiting_sync.take() {
                 self.effects.push(Effect::Sync(waiter, Err(error)));
             }
