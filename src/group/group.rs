@@ -1,5 +1,7 @@
 //! A group with its offsets.
 
+use std::collections::BTreeSet;
+
 use super::asks::{Ask, FoundOffsets, OffsetsQuery};
 use super::classic::{ClassicGroup, State};
 use super::consumer::{ConsumerGroup, StoredConsumerGroup, Unstored, WrittenParts};
@@ -71,6 +73,30 @@ pub(super) struct OnlyMember<'a> {
     pub(super) client_id: &'a str,
     /// That it joined by, or last spoke by.
     pub(super) connection: Option<u64>,
+}
+
+/// What members of a group read.
+pub(super) enum Subscribed<'a> {
+    /// Topics that members of a classic group name.
+    Named(BTreeSet<String>),
+    /// What members of a classic group say cannot be read; whether they are consumers.
+    Unknown(bool),
+    /// Members of a protocol that tells.
+    By(&'a Members),
+}
+
+impl Subscribed<'_> {
+    /// Whether a topic is among it. Consumers may read any, as far as is known (Kafka's ClassicGroup.isSubscribedToTopic).
+    pub(super) fn has(&self, topic: &str) -> bool {
+        match self {
+            Self::Named(topics) => topics.contains(topic),
+            Self::Unknown(are_consumers) => *are_consumers,
+            Self::By(Members::Classic(_)) => false,
+            Self::By(Members::Consumer(hosted)) => hosted.group.subscribes(topic),
+            Self::By(Members::Share(hosted)) => hosted.group.subscribes(topic),
+            Self::By(Members::Streams(hosted)) => hosted.group.subscribes(topic),
+        }
+    }
 }
 
 /// See the module's documentation.
@@ -232,13 +258,14 @@ impl Group {
         }
     }
 
-    /// Whether members read a topic.
-    pub(super) fn subscribes(&self, topic: &str) -> bool {
+    /// What its members read, to ask of many topics.
+    pub(super) fn subscribed(&self) -> Subscribed<'_> {
         match &self.members {
-            Members::Classic(classic) => classic.subscribes(topic),
-            Members::Consumer(hosted) => hosted.group.subscribes(topic),
-            Members::Share(hosted) => hosted.group.subscribes(topic),
-            Members::Streams(hosted) => hosted.group.subscribes(topic),
+            Members::Classic(classic) => match classic.subscribed_topics() {
+                Some(topics) => Subscribed::Named(topics),
+                None => Subscribed::Unknown(classic.is_of_consumers()),
+            },
+            members => Subscribed::By(members),
         }
     }
 
@@ -351,12 +378,18 @@ impl Group {
 
     /// Keys of offsets whose retention is over (KIP-211), but for those that a transaction may replace.
     pub(super) fn expired_offsets(&self, now_ms: i64, retention_ms: i64) -> Vec<Key> {
+        let read = match self.classic() {
+            // As Kafka's ClassicGroup.offsetExpirationCondition: where it is known what members read.
+            Some(classic) if classic.state == State::Stable => classic.subscribed_topics(),
+            _ => None,
+        };
+        let is_unread = |topic: &str| read.as_ref().is_some_and(|read| !read.contains(topic));
         let since = |topic: &str, offset: &CommittedOffset| match &self.members {
             Members::Classic(classic) => match (classic.state, classic.protocol_type.is_some()) {
                 // From when the group became empty, or from the commit if it never had a member.
                 (State::Empty, true) => Some(classic.changed_ms.max(offset.commit_ms)),
                 (State::Empty, false) => Some(offset.commit_ms),
-                (State::Stable, _) if !classic.subscribes(topic) => Some(offset.commit_ms),
+                (State::Stable, _) if is_unread(topic) => Some(offset.commit_ms),
                 _ => None,
             },
             // As Kafka's ConsumerGroup.offsetExpirationCondition; from when it became empty, where that is later.

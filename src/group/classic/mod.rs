@@ -25,7 +25,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 
@@ -275,15 +275,23 @@ impl ClassicGroup {
         self.changed_ms = now_ms;
     }
 
-    /// Whether members read a topic, as far as their subscriptions can be read.
-    pub(in crate::group) fn subscribes(&self, topic: &str) -> bool {
-        let Some(protocol) = self.protocol.as_deref() else {
-            return !self.members.is_empty();
-        };
-        self.members.values().any(|member| {
-            subscribed_topics(&member.metadata(protocol))
-                .is_none_or(|topics| topics.iter().any(|known| known == topic))
-        })
+    /// Whether its members are consumers.
+    pub(in crate::group) fn is_of_consumers(&self) -> bool {
+        self.protocol_type.as_deref() == Some("consumer")
+    }
+
+    /// The topics that members read; `None` where their subscriptions cannot be read (Kafka's
+    /// ClassicGroup.computeSubscribedTopics).
+    pub(in crate::group) fn subscribed_topics(&self) -> Option<BTreeSet<String>> {
+        if !self.is_of_consumers() {
+            return None;
+        }
+        let mut read = BTreeSet::new();
+        for member in self.members.values() {
+            let metadata = member.metadata(self.protocol.as_deref()?);
+            read.extend(subscribed_topics(&metadata)?);
+        }
+        Some(read)
     }
 
     /// The group for DescribeGroups.

@@ -81,7 +81,7 @@ impl Groups {
                 }
             }
             Ask::DeleteOffsets(keys, answer) if self.is_shown_as_broadcast(&group_id) => {
-                self.delete_offsets_of_each(now_ms, &group_id, &keys, answer);
+                self.delete_offsets_of_each(now_ms, &group_id, keys, answer);
             }
             ask if self.is_broadcast(&group_id) => return self.hand_on(now_ms, group_id, ask),
             ask => return Some((group_id, ask)),
@@ -489,19 +489,23 @@ impl Groups {
         &mut self,
         now_ms: i64,
         group_id: &str,
-        keys: &[Key],
+        keys: Vec<Key>,
         answer: Answer<Result<Outcomes, GroupError>>,
     ) {
-        let is_read = |key: &Key| {
-            self.solos(group_id)
-                .any(|(_, solo)| is_there(solo) && solo.subscribes(&key.0))
-        };
-        let (read, free): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(is_read);
-        let outcome = |key: &Key| match read.contains(key) {
+        let there = self.solos(group_id).filter(|(_, solo)| is_there(solo));
+        let subscribed: Vec<_> = there.map(|(_, solo)| solo.subscribed()).collect();
+        let mut read: BTreeMap<&str, bool> = BTreeMap::new();
+        for (topic, _) in &keys {
+            let is_read = || subscribed.iter().any(|solo| solo.has(topic));
+            read.entry(topic).or_insert_with(is_read);
+        }
+        let is_read = |(topic, _): &Key| read.get(&**topic) == Some(&true);
+        let outcome = |key: &Key| match is_read(key) {
             true => Err(GroupError::GroupSubscribedToTopic),
             false => Ok(()),
         };
         let outcomes = keys.iter().map(outcome).collect();
+        let free: Vec<Key> = keys.iter().filter(|key| !is_read(key)).cloned().collect();
         let mut ids = self.ids_with_offsets(group_id);
         let Some(last) = ids.pop() else {
             return answer.send(Ok(outcomes));

@@ -8,7 +8,6 @@ use uuid::Uuid;
 use super::{Groups, Then};
 use crate::coordinator::{Answer, Machine};
 use crate::group::asks::{Ask, Outcomes};
-use crate::group::classic::ClassicGroup;
 use crate::group::group::Group;
 use crate::group::messages::GroupError;
 use crate::group::offsets::{Key, WriteNumber};
@@ -103,12 +102,9 @@ impl Groups {
         };
         let is_active = !group.is_empty();
         let classic = group.classic();
-        let is_other =
-            |classic: &ClassicGroup| classic.protocol_type.as_deref() != Some("consumer");
-        if is_active && classic.is_some_and(is_other) {
+        if is_active && classic.is_some_and(|classic| !classic.is_of_consumers()) {
             return answer.send(Err(GroupError::NonEmptyGroup));
         }
-        let is_read = |key: &Key| is_active && group.subscribes(&key.0);
         // Also those whose offsets are only on their way.
         for producer_id in group.pending.0.keys() {
             if let Some(busy) = self.producers.busy(*producer_id) {
@@ -118,6 +114,8 @@ impl Groups {
                     .push_back(WaitingForProducer::Ask(group_id, ask));
             }
         }
+        let read = is_active.then(|| group.subscribed());
+        let is_read = |key: &Key| read.as_ref().is_some_and(|read| read.has(&key.0));
         let outcome = |key: &Key| match is_read(key) {
             true => Err(GroupError::GroupSubscribedToTopic),
             false => Ok(()),

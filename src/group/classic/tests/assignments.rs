@@ -1,4 +1,4 @@
-//! What members are assigned, and what assignors they support.
+//! What members are assigned, what assignors they support, and what they read.
 
 use std::sync::Arc;
 
@@ -49,6 +49,29 @@ fn the_memory_of_an_assignment_is_free_when_another_one_replaces_it_or_it_is_giv
     group.sync(2, 6, with_share(3, 60));
     group.persisted(2, assignment(3), REFUSED, &LIMITS);
     assert!(memory.reserve(100, 100).is_some());
+}
+
+#[test]
+fn the_topics_that_consumers_read_are_known_and_those_of_others_are_not() {
+    let reads = |member_id: &str, topic: &[u8]| {
+        let mut metadata = b"\0\0\0\0\0\x01\0\x01".to_vec();
+        metadata.extend(topic);
+        request(member_id, &[("range", &metadata)])
+    };
+    let mut group = ClassicGroup::new(0);
+    group.join(0, 1, "a".into(), &reads("", b"t"), &LIMITS);
+    group.join(0, 2, "b".into(), &reads("", b"u"), &LIMITS);
+    group.join(0, 3, String::new(), &reads("a", b"t"), &LIMITS);
+    let both = ["t", "u"].map(str::to_owned);
+    assert_eq!(group.subscribed_topics(), Some(BTreeSet::from(both)));
+    // One that cannot be read may read anything.
+    group.join(1, 4, "c".into(), &range(""), &LIMITS);
+    assert_eq!(group.subscribed_topics(), None);
+    let mut other = reads("", b"t");
+    other.protocol_type = "connect".to_owned();
+    let mut group = ClassicGroup::new(0);
+    group.join(0, 1, "a".into(), &other, &LIMITS);
+    assert_eq!(group.subscribed_topics(), None);
 }
 
 const NAMES: [&str; 3] = ["range", "sticky", "other"];
