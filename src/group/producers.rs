@@ -63,8 +63,8 @@ pub(super) struct SlotProducer {
     doubtful: BTreeSet<String>,
     /// Of the verification that was begun after its last marker.
     verification: Option<Verification>,
-    /// A write of its offsets or its marker is in flight.
-    pub(super) is_busy: bool,
+    /// Writes of its offsets or its marker that are in flight: several where what removes its offsets is of several groups.
+    writes: usize,
     pub(super) waiting: VecDeque<WaitingForProducer>,
     last_ms: i64,
 }
@@ -75,10 +75,15 @@ impl SlotProducer {
         self.groups.union(&self.doubtful).cloned().collect()
     }
 
+    /// Whether what is asked has to wait for it.
+    pub(super) fn is_busy(&self) -> bool {
+        self.writes > 0
+    }
+
     /// Whether nothing of it is open, nor about to be.
     fn is_at_rest(&self) -> bool {
         let has_groups = !self.groups.is_empty() || !self.doubtful.is_empty();
-        !self.is_busy && !has_groups && self.verification.is_none()
+        !self.is_busy() && !has_groups && self.verification.is_none()
     }
 
     /// Whether the transaction that it has under this epoch has offsets here.
@@ -124,7 +129,7 @@ impl SlotProducers {
     pub(super) fn busy(&mut self, producer_id: i64) -> Option<&mut SlotProducer> {
         self.by_id
             .get_mut(&producer_id)
-            .filter(|producer| producer.is_busy)
+            .filter(|producer| producer.is_busy())
     }
 
     pub(super) fn get_mut(&mut self, producer_id: i64) -> Option<&mut SlotProducer> {
@@ -252,7 +257,7 @@ impl SlotProducers {
 
     /// Offsets of a producer are being stored.
     pub(super) fn begin(&mut self, producer_id: i64, epoch: i16, now_ms: i64) {
-        self.known(producer_id, epoch, now_ms).is_busy = true;
+        self.known(producer_id, epoch, now_ms).writes += 1;
     }
 
     /// Offsets of a producer are stored.
@@ -389,10 +394,14 @@ impl SlotProducers {
     /// What waits for a producer's next turn, once its write is stored or refused.
     pub(super) fn finish(&mut self, producer_id: i64) -> VecDeque<WaitingForProducer> {
         let producer = self.by_id.get_mut(&producer_id);
-        producer.map_or_else(VecDeque::new, |producer| {
-            producer.is_busy = false;
-            std::mem::take(&mut producer.waiting)
-        })
+        let Some(producer) = producer else {
+            return VecDeque::new();
+        };
+        producer.writes = producer.writes.saturating_sub(1);
+        match producer.is_busy() {
+            true => VecDeque::new(),
+            false => std::mem::take(&mut producer.waiting),
+        }
     }
 }
 

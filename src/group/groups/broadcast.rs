@@ -29,6 +29,7 @@ use crate::group::messages::{
 };
 use crate::group::offsets::{Key, Offsets};
 use crate::group::persist;
+use crate::group::producers::WaitingForProducer;
 use crate::group::solo::{Solo, group_of};
 use crate::meta::paths::SOLO;
 
@@ -492,6 +493,17 @@ impl Groups {
         keys: Vec<Key>,
         answer: Answer<Result<Outcomes, GroupError>>,
     ) {
+        let pending = self
+            .solos(group_id)
+            .flat_map(|(_, solo)| solo.pending.0.keys());
+        let producers: BTreeSet<i64> = pending.copied().collect();
+        for producer_id in producers {
+            if let Some(busy) = self.producers.busy(producer_id) {
+                let ask = Ask::DeleteOffsets(keys, answer);
+                let waits = WaitingForProducer::Ask(group_id.to_owned(), ask);
+                return busy.waiting.push_back(waits);
+            }
+        }
         let there = self.solos(group_id).filter(|(_, solo)| is_there(solo));
         let subscribed: Vec<_> = there.map(|(_, solo)| solo.subscribed()).collect();
         let mut read: BTreeMap<&str, bool> = BTreeMap::new();
@@ -506,7 +518,9 @@ impl Groups {
         };
         let outcomes = keys.iter().map(outcome).collect();
         let free: Vec<Key> = keys.iter().filter(|key| !is_read(key)).cloned().collect();
-        let mut ids = self.ids_with_offsets(group_id);
+        let has_some = |solo: &Group| !solo.offsets.is_empty() || !solo.pending.is_empty();
+        let solos = self.solos(group_id).filter(|(_, solo)| has_some(solo));
+        let mut ids: Vec<String> = solos.map(|(id, _)| id.clone()).collect();
         let Some(last) = ids.pop() else {
             return answer.send(Ok(outcomes));
         };

@@ -138,7 +138,7 @@ impl Groups {
     ) {
         let mut groups = Vec::new();
         if let Some(producer) = self.producers.get_mut(end.producer_id) {
-            if producer.is_busy {
+            if producer.is_busy() {
                 let waiting = WaitingForProducer::End(end, answer);
                 return producer.waiting.push_back(waiting);
             }

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::group::messages::{GroupDescription, Heartbeat, JoinRequest, LeaveMember, SyncRequest};
+use crate::group::messages::{
+    GroupDescription, Heartbeat, JoinRequest, LeaveMember, SyncRequest, TransactionalCommit,
+};
 use crate::group::testing::{FixedSettings, settings};
 use crate::group::{ConsumerSettings, ShareGroupSettings};
 
@@ -411,6 +413,57 @@ fn a_broadcast_group_is_deleted_with_all_that_is_of_it() {
     assert_eq!(deleted.blocking_recv(), Ok(Ok(())));
     assert!(!bench.exists() && bench.listed().is_empty());
     assert!(bench.tree.is_empty(), "{:?}", bench.tree);
+}
+
+#[test]
+fn a_deletion_of_offsets_waits_for_the_marker_of_a_transaction_that_has_some() {
+    let (mut bench, _) = bench();
+    let member = bench.join(named("a", None, 1));
+    assert_eq!(bench.commit_of(&member, 10), Ok(()));
+    let (producer_id, producer_epoch) = (7, 0);
+    let verify = |answer| Ask::VerifyTransaction {
+        producer_id,
+        producer_epoch,
+        answer,
+    };
+    let commit = TransactionalCommit {
+        producer_id,
+        producer_epoch,
+        guard: bench.ask(verify).blocking_recv().unwrap().unwrap(),
+        member_id: member.id.clone(),
+        instance_id: None,
+        generation: member.generation,
+        offsets: vec![OffsetToCommit {
+            topic: "t".to_owned(),
+            partition: 0,
+            offset: 15,
+            leader_epoch: -1,
+            metadata: String::new(),
+        }],
+    };
+    let added = bench.ask(|answer| Ask::CommitTransactional(commit, answer));
+    bench.store(Ok(()));
+    assert_eq!(added.blocking_recv(), Ok(vec![Ok(())]));
+    bench.leave(&member);
+    let (answer, ended) = Answer::new();
+    let end = TransactionEnd {
+        producer_id,
+        producer_epoch,
+        coordinator_epoch: 1,
+        is_commit: true,
+        bumps_epoch: false,
+    };
+    let end = AskAll::EndTransaction(end, answer);
+    bench.groups.handle_all(bench.now_ms, end);
+    let keys = vec![("t".to_owned(), 0)];
+    let mut deleted = bench.ask(|answer| Ask::DeleteOffsets(keys, answer));
+    assert_eq!(bench.store(Ok(())), 1, "the deletion waits");
+    assert_eq!(ended.blocking_recv(), Ok(Ok(())));
+    assert!(deleted.try_recv().is_err());
+    assert_eq!(bench.offset_for(AskingMember::NOBODY), 15);
+    bench.store(Ok(()));
+    assert_eq!(deleted.blocking_recv(), Ok(Ok(vec![Ok(())])));
+    assert_eq!(bench.offset_for(AskingMember::NOBODY), -1);
 }
 
 #[test]
