@@ -22,7 +22,7 @@ use crate::group::messages::{
 use crate::group::offsets::{Offsets, WriteNumber};
 use crate::group::persist;
 use crate::group::solo::group_of;
-use crate::meta::gather;
+use crate::meta::{Op, gather};
 use crate::observe::{EventKind, Happened};
 
 impl Groups {
@@ -367,7 +367,8 @@ impl Groups {
         let consumer = group.and_then(|group| group.consumer());
         if consumer.is_some_and(|consumer| consumer.members.is_empty()) {
             let held = self.replace_members(group_id, ClassicGroup::new(now_ms));
-            let ops = consumer::remove_ops(group_id);
+            // The head of the consumer group would bring it back.
+            let ops = self.classic_instead_ops(group_id);
             let then = Then::Released { held };
             self.store(now_ms, group_id.to_owned(), ops, then);
         }
@@ -387,6 +388,13 @@ impl Groups {
             classic.rebalance_because(now_ms, "the group became a classic one", &limits);
         }
         let held = self.replace_members(group_id, classic);
+        let ops = self.classic_instead_ops(group_id);
+        self.store(now_ms, group_id.to_owned(), ops, Then::Released { held });
+        self.settle(group_id);
+    }
+
+    /// The steps that store a classic group in the place of a consumer group.
+    fn classic_instead_ops(&mut self, group_id: &str) -> Vec<Op> {
         let mut ops = consumer::remove_ops(group_id);
         if let Some(group) = self.groups.get_mut(group_id)
             && let Members::Classic(classic) = &group.members
@@ -394,8 +402,7 @@ impl Groups {
             let (own, _) = persist::group_ops(group_id, classic, &mut group.parts, &*self.topics);
             ops.extend(own);
         }
-        self.store(now_ms, group_id.to_owned(), ops, Then::Released { held });
-        self.settle(group_id);
+        ops
     }
 
     /// Puts a classic group in the place of a consumer group; the answers that still wait.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::group::consumer::{ConsumerHeartbeat, ConsumerReply};
-use crate::group::messages::Refusal;
+use crate::group::messages::{JoinRequest, Refusal};
 
 type Replied = oneshot::Receiver<Result<ConsumerReply, Refusal>>;
 
@@ -59,6 +59,39 @@ fn a_group_whose_members_were_thrown_out_is_there_for_a_while_after_a_takeover()
     bench.groups.tick(bench.now_ms);
     store_all(&mut bench);
     assert!(!bench.exists());
+}
+
+#[test]
+fn an_empty_group_that_becomes_classic_is_one_after_a_takeover_and_goes() {
+    let mut bench = Bench::new();
+    let _joined = beat(&mut bench, "a", 0);
+    store_all(&mut bench);
+    let _left = beat(&mut bench, "a", -1);
+    store_all(&mut bench);
+    let join = JoinRequest {
+        member_id: String::new(),
+        instance_id: None,
+        client_id: "c".to_owned(),
+        client_host: "/h".to_owned(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 60_000,
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![("range".to_owned(), Bytes::new())],
+        member_id_required: true,
+        can_skip_assignment: false,
+        reason: String::new(),
+        connection: None,
+        reserved: None,
+    };
+    let given_id = bench.ask(|answer| Ask::Join(Box::new(join), answer));
+    store_all(&mut bench);
+    assert_eq!(given_id.blocking_recv().unwrap().unwrap().generation, -1);
+    bench.reload();
+    let described = bench.ask(Ask::Describe).try_recv().unwrap();
+    assert!(matches!(described, Some(Described::Classic(_))));
+    bench.expire();
+    store_all(&mut bench);
+    assert!(!bench.exists() && bench.tree.is_empty(), "{:?}", bench.tree);
 }
 
 #[test]
