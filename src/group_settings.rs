@@ -16,6 +16,10 @@ use crate::group::{
 
 /// So many groups' settings are kept.
 const KEPT_MAX: usize = 10_000;
+/// So many of them make room where there are more, whichever they are.
+const FORGOTTEN: usize = KEPT_MAX / 10;
+/// Settings of groups with longer ids are not kept, bytes: clients choose the ids, and nobody needs such.
+const KEPT_ID_BYTES_MAX: usize = 255;
 
 /// The settings of groups, as they are now.
 pub struct LiveGroupSettings {
@@ -31,7 +35,28 @@ pub struct LiveGroupSettings {
 struct Kept {
     at_run_time: Arc<Configs>,
     config: Arc<Config>,
-    groups: HashMap<String, Arc<OfGroup>>,
+    groups: KeptGroups,
+}
+
+/// By group id.
+#[derive(Default)]
+struct KeptGroups(HashMap<String, Arc<OfGroup>>);
+
+impl KeptGroups {
+    fn keep(&mut self, group_id: &str, made: Arc<OfGroup>) {
+        if group_id.len() > KEPT_ID_BYTES_MAX {
+            return;
+        }
+        if self.0.len() >= KEPT_MAX {
+            let mut left = FORGOTTEN;
+            self.0.retain(|_, _| {
+                let is_forgotten = left > 0;
+                left = left.saturating_sub(1);
+                !is_forgotten
+            });
+        }
+        self.0.insert(group_id.to_owned(), made);
+    }
 }
 
 /// What is in force for one group, of whatever kind it is.
@@ -42,13 +67,24 @@ struct OfGroup {
     consumer: Arc<ConsumerSettings>,
 }
 
+impl OfGroup {
+    fn new(config: &Config, own: &GroupOverrides<'_>) -> Self {
+        Self {
+            is_broadcast: own.own(CONSUME_MODE) == Some("broadcast"),
+            share: share_settings(config, own),
+            streams: streams_settings(config, own),
+            consumer: Arc::new(consumer_settings(config, own)),
+        }
+    }
+}
+
 impl LiveGroupSettings {
     /// Of a broker.
     pub fn new(cluster: Arc<Cluster>, config: Arc<LiveConfig>) -> Self {
         let kept = Kept {
             at_run_time: cluster.image().configs.clone(),
             config: config.load_full(),
-            groups: HashMap::new(),
+            groups: KeptGroups::default(),
         };
         Self {
             cluster,
@@ -62,25 +98,20 @@ impl LiveGroupSettings {
         let mut kept = self.kept.lock();
         let is_same =
             Arc::ptr_eq(&kept.at_run_time, &image.configs) && Arc::ptr_eq(&kept.config, &config);
-        if !is_same || kept.groups.len() >= KEPT_MAX {
+        if !is_same {
             *kept = Kept {
                 at_run_time: image.configs.clone(),
                 config: config.clone(),
-                groups: HashMap::new(),
+                groups: KeptGroups::default(),
             };
         }
-        if let Some(known) = kept.groups.get(group_id) {
+        if let Some(known) = kept.groups.0.get(group_id) {
             return known.clone();
         }
         let at_run_time = image.configs.get(Configured::Group, group_id);
         let own = GroupOverrides::of(&config, group_id, at_run_time);
-        let made = Arc::new(OfGroup {
-            is_broadcast: own.own(CONSUME_MODE) == Some("broadcast"),
-            share: share_settings(&config, &own),
-            streams: streams_settings(&config, &own),
-            consumer: Arc::new(consumer_settings(&config, &own)),
-        });
-        kept.groups.insert(group_id.to_owned(), made.clone());
+        let made = Arc::new(OfGroup::new(&config, &own));
+        kept.groups.keep(group_id, made.clone());
         made
     }
 }
@@ -189,6 +220,23 @@ pub fn group_limits(config: &Config) -> GroupLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_of_so_many_groups_are_kept_and_none_of_those_with_long_ids() {
+        let config = Config::load(None, &[]).unwrap();
+        let made = GroupOverrides::of(&config, "g", None);
+        let made = Arc::new(OfGroup::new(&config, &made));
+        let mut kept = KeptGroups::default();
+        kept.keep(&"g".repeat(KEPT_ID_BYTES_MAX + 1), made.clone());
+        assert!(kept.0.is_empty());
+        for n in 0..=KEPT_MAX {
+            kept.keep(&n.to_string(), made.clone());
+        }
+        assert_eq!(kept.0.len(), KEPT_MAX - FORGOTTEN + 1);
+        assert!(kept.0.contains_key(&KEPT_MAX.to_string()));
+        kept.keep(&"g".repeat(KEPT_ID_BYTES_MAX), made);
+        assert_eq!(kept.0.len(), KEPT_MAX - FORGOTTEN + 2);
+    }
 
     #[test]
     fn assignors_are_known_by_their_names_and_by_kafkas_classes() {
