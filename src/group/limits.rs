@@ -16,7 +16,7 @@ pub(super) const STORE_AGAIN_MS: i64 = 1_000;
 pub(super) const MEMBER_ID_BYTES_MAX: usize = 1000;
 
 /// What a member and its group take besides what the join brings, bytes, roughly.
-const MEMBER_OVERHEAD_BYTES: usize = 4 << 10;
+pub(super) const MEMBER_OVERHEAD_BYTES: usize = 4 << 10;
 
 /// What bytes take that a group keeps: it has them in the coordination tree too, in hexadecimal.
 pub(super) const fn kept_bytes(bytes: usize) -> usize {

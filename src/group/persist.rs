@@ -10,7 +10,7 @@ use super::classic::{ClassicGroup, State};
 use super::consumer::{self, CONSUMER_TYPE, GroupSettings};
 use super::group::{HostedConsumerGroup, Members};
 use super::hosted_record::{HostedShareGroup, HostedStreamsGroup};
-use super::limits::OFFSET_OVERHEAD_BYTES;
+use super::limits::{OFFSET_OVERHEAD_BYTES, kept_bytes, member_bytes};
 use super::member::Member;
 use super::messages::{CommittedOffset, JoinRequest};
 use super::offsets::{Committed, Key, Offsets, WriteNumber};
@@ -206,10 +206,10 @@ pub(super) struct LoadedGroup {
 pub(super) fn load(
     stored: &StoredId,
     (settings, topics): (&dyn GroupSettings, &dyn Topics),
-    memory: &Arc<GroupMemory>,
+    (of_members, memory): (&Arc<GroupMemory>, &Arc<GroupMemory>),
     now_ms: i64,
 ) -> LoadedGroup {
-    let (members, parts) = load_members(stored, (settings, topics), now_ms);
+    let (members, parts) = load_members(stored, (settings, topics), of_members, now_ms);
     let mut loaded = LoadedGroup {
         members,
         parts,
@@ -269,17 +269,17 @@ pub(super) fn load(
 fn load_members(
     stored: &StoredId,
     (settings, topics): (&dyn GroupSettings, &dyn Topics),
+    memory: &Arc<GroupMemory>,
     now_ms: i64,
 ) -> (Members, Parts) {
     let nobody = |error: MetaError| {
         tracing::error!(%error, "the group begins without members");
         Members::Classic(Box::new(ClassicGroup::new(now_ms)))
     };
-    let path = paths::group(&stored.id);
     if record::type_of(stored).as_deref() == Some(SHARE_TYPE) {
         let settings = settings.share(&stored.id);
         let until_ms = now_ms + i64::from(settings.session_timeout_ms);
-        return match share::load(stored, until_ms) {
+        return match share::load(stored, until_ms, memory) {
             Ok((group, parts)) => {
                 let hosted = HostedShareGroup::new(group, parts);
                 (Members::Share(hosted), Parts::default())
@@ -289,7 +289,7 @@ fn load_members(
     }
     if record::type_of(stored).as_deref() == Some(STREAMS_TYPE) {
         let settings = settings.streams(&stored.id);
-        return match streams::load(stored, &settings, now_ms) {
+        return match streams::load(stored, &settings, memory, now_ms) {
             Ok((group, parts)) => {
                 let hosted = HostedStreamsGroup::new(group, parts);
                 (Members::Streams(hosted), Parts::default())
@@ -299,7 +299,7 @@ fn load_members(
     }
     if record::type_of(stored).as_deref() == Some(CONSUMER_TYPE) {
         let settings = settings.consumer(group_of(&stored.id).unwrap_or(&stored.id));
-        return match consumer::load(stored, (&settings, topics), now_ms) {
+        return match consumer::load(stored, (&settings, topics), memory, now_ms) {
             Ok((group, nodes)) => {
                 let hosted = HostedConsumerGroup::new(group, nodes);
                 (Members::Consumer(hosted), Parts::default())
@@ -309,7 +309,7 @@ fn load_members(
     }
     let (record, parts) = record::read(stored);
     let group = record.and_then(|record| match record {
-        Some(record) => group_from(record, &path, now_ms),
+        Some(record) => group_from(record, (&stored.id, memory), now_ms),
         None => Ok(ClassicGroup::new(now_ms)),
     });
     let members = group.map(|group| Members::Classic(Box::new(group)));
@@ -372,7 +372,11 @@ fn offset_from(record: OffsetRecord) -> CommittedOffset {
     }
 }
 
-fn group_from(record: GroupRecord, path: &str, now_ms: i64) -> Result<ClassicGroup, MetaError> {
+fn group_from(
+    record: GroupRecord,
+    (group_id, memory): (&str, &Arc<GroupMemory>),
+    now_ms: i64,
+) -> Result<ClassicGroup, MetaError> {
     let mut group = ClassicGroup::new(now_ms);
     group.generation = record.generation;
     group.protocol_type = record.protocol_type.clone();
@@ -381,7 +385,7 @@ fn group_from(record: GroupRecord, path: &str, now_ms: i64) -> Result<ClassicGro
     group.changed_ms = record.changed_ms;
     let bytes = |digits: &str| {
         let malformed = || MetaError::Malformed {
-            path: path.to_owned(),
+            path: paths::group(group_id),
             what: "not hexadecimal".to_owned(),
         };
         let bytes = HEXLOWER_PERMISSIVE.decode(digits.as_bytes());
@@ -392,6 +396,12 @@ fn group_from(record: GroupRecord, path: &str, now_ms: i64) -> Result<ClassicGro
         for (name, metadata) in stored.protocols {
             protocols.push((name, bytes(&metadata)?));
         }
+        let texts = protocols.iter().map(|(name, data)| name.len() + data.len());
+        let names = [group_id, &stored.member_id, &stored.client_id];
+        let names = names.map(str::len).into_iter().sum::<usize>()
+            + record.protocol_type.as_ref().map_or(0, String::len)
+            + stored.instance_id.as_ref().map_or(0, String::len);
+        let share = memory.reserve_anyway(member_bytes(texts.sum::<usize>() + names));
         let request = JoinRequest {
             member_id: stored.member_id.clone(),
             instance_id: stored.instance_id,
@@ -405,10 +415,12 @@ fn group_from(record: GroupRecord, path: &str, now_ms: i64) -> Result<ClassicGro
             can_skip_assignment: false,
             reason: String::new(),
             connection: None,
-            reserved: None,
+            reserved: Some(share),
         };
         let mut member = Member::new(stored.member_id, 0, &request);
-        member.assignment = bytes(&stored.assignment)?;
+        let assignment = bytes(&stored.assignment)?;
+        let share = memory.reserve_anyway(kept_bytes(assignment.len()));
+        member.assign(assignment, Some(share));
         group.restore(member, now_ms);
     }
     group.state = if group.members.is_empty() {
@@ -501,12 +513,15 @@ mod tests {
         let owner = paths::group_owner("g", "t", "0-2");
         assert!(ops.contains(&Op::put(owner, Bytes::from_static(b"a"))));
         ops.push(offset_of(1, TOPIC_ID));
+        let members = Arc::new(GroupMemory::default());
         let loaded = load(
             &stored(ops),
             (&*fixed_settings(), &OneTopic),
-            &Arc::default(),
+            (&members, &Arc::default()),
             1000,
         );
+        let bytes = member_bytes("grangecai-aconsumer".len() + 2) + kept_bytes(17);
+        assert!(members.reserve(1, bytes).is_none() && members.reserve(1, bytes + 1).is_some());
         assert_eq!(loaded.unresolved, 0);
         assert_eq!(loaded.offsets.get("t", 1), Some(&offset(TOPIC_ID)));
         let Members::Classic(group) = loaded.members else {
@@ -544,7 +559,7 @@ mod tests {
         let loaded = load(
             &stored(ops),
             (&*fixed_settings(), &OneTopic),
-            &Arc::default(),
+            (&Arc::default(), &Arc::default()),
             0,
         );
         assert_eq!(loaded.offsets.len(), 0);
@@ -563,7 +578,7 @@ mod tests {
         let loaded = load(
             &stored(ops),
             (&*fixed_settings(), &OneTopic),
-            &Arc::default(),
+            (&Arc::default(), &Arc::default()),
             0,
         );
         assert!(matches!(&loaded.members, Members::Classic(classic) if classic.is_empty()));

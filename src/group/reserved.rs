@@ -2,7 +2,8 @@
 //! (`group.offsets.max.bytes`).
 //!
 //! A join reserves its share before it gets to its group; the member keeps it, and gives it back with its last copy. So does
-//! a member that was only given an id. A commit reserves the share of each offset, which is given back with it.
+//! a member that was only given an id, and an assignment that a leader brings. What was stored when a broker gets it counts as well,
+//! whatever there is of it. A commit reserves the share of each offset, which is given back with it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -294,7 +294,7 @@ impl Model {
             nodes: nodes.collect(),
         };
         let with = (&self.settings, &self.topics as &dyn Topics);
-        (self.group, self.nodes) = load(&stored, with, self.now_ms).unwrap();
+        (self.group, self.nodes) = load(&stored, with, &Default::default(), self.now_ms).unwrap();
         for client in &mut self.clients {
             client.heard_ms = self.now_ms;
         }

@@ -3,6 +3,7 @@
 //! target made anew.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
@@ -13,6 +14,8 @@ use super::partitions::{Assigned, Partitions};
 use super::settings::ConsumerSettings;
 use super::{ConsumerGroup, ConsumerMember, MemberState, Reads, Unstored};
 use crate::coordinator::{FoundRecord, Parts, StoredId, Topics};
+use crate::group::limits::member_bytes;
+use crate::group::reserved::GroupMemory;
 use crate::meta::consumer_records::{
     ClassicProtocolRecord, ConsumerGroupRecord, ConsumerMemberRecord, MemberPartitionsRecord,
     TopicPartitionsRecord,
@@ -265,6 +268,7 @@ fn numbers(text: &str) -> Option<Vec<(i32, Option<i32>)>> {
 pub(in crate::group) fn load(
     stored: &StoredId,
     (settings, topics): (&ConsumerSettings, &dyn Topics),
+    memory: &Arc<GroupMemory>,
     now_ms: i64,
 ) -> Result<(ConsumerGroup, StoredConsumerGroup), MetaError> {
     let path = paths::group(&stored.id);
@@ -284,7 +288,9 @@ pub(in crate::group) fn load(
     }
     for (id, of_member) in by_member(stored) {
         match load_member(&stored.id, &id, &of_member, topics) {
-            Ok((member, parts)) => {
+            Ok((mut member, parts)) => {
+                let bytes = member_bytes(stored.id.len() + brought_bytes(&member));
+                member.reserved = Some(memory.reserve_anyway(bytes));
                 if !parts.is_empty() {
                     nodes.members.insert(id, parts);
                 }
@@ -300,6 +306,22 @@ pub(in crate::group) fn load(
     torn |= members.is_some_and(|members| members != group.members.len());
     group.settle_loaded(torn, now_ms, settings, topics);
     Ok((group, nodes))
+}
+
+/// What a member brought, its names among it, bytes.
+fn brought_bytes(member: &ConsumerMember) -> usize {
+    let texts = [
+        &member.instance_id,
+        &member.rack_id,
+        &member.reads.regex,
+        &member.reads.assignor,
+    ];
+    let texts = texts.into_iter().flatten().map(String::len);
+    let topics = member.reads.topics.iter().map(String::len);
+    let classic = member.classic.iter().flat_map(|classic| &classic.protocols);
+    let protocols = classic.map(|(name, metadata)| name.len() + metadata.len());
+    let names = member.id.len() + member.client_id.len();
+    names + texts.chain(topics).chain(protocols).sum::<usize>()
 }
 
 /// The nodes at and below each member's.

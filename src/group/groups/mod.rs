@@ -467,7 +467,8 @@ impl Groups {
     fn restore(&mut self, now_ms: i64, stored: &StoredId) -> usize {
         let context = self.context.clone();
         let with = (&*context.settings, &*self.topics);
-        let loaded = persist::load(stored, with, &context.offsets, now_ms);
+        let memory = (&context.members, &context.offsets);
+        let loaded = persist::load(stored, with, memory, now_ms);
         // Nodes that show a classic group's members went with the session that wrote them.
         if let Members::Classic(classic) = &loaded.members {
             let members = persist::member_ops(&stored.id, classic);

@@ -1,10 +1,14 @@
 //! A share group as a node of the coordination tree, and back.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::simple_assignor::Partitions;
 use super::{ShareGroup, ShareMember, TopicShares};
 use crate::coordinator::{FoundRecord, Parts, StoredId};
+use crate::group::limits::member_bytes;
+use crate::group::reserved::GroupMemory;
 use crate::meta::records::{RECORD_VERSION, decode, encode};
 use crate::meta::share_records::{ShareGroupRecord, ShareMemberRecord};
 use crate::meta::{MetaError, Op, paths};
@@ -62,6 +66,7 @@ fn member_record((id, member): (&String, &ShareMember)) -> ShareMemberRecord {
 pub(in crate::group) fn load(
     stored: &StoredId,
     session_until_ms: i64,
+    memory: &Arc<GroupMemory>,
 ) -> Result<(ShareGroup, Parts), MetaError> {
     let path = paths::group(&stored.id);
     let found = FoundRecord::among(&path, stored);
@@ -89,6 +94,10 @@ pub(in crate::group) fn load(
     }
     group.sessions_until_ms = session_until_ms;
     for member in record.members {
+        let topics = member.topics.iter().map(String::len);
+        let names = stored.id.len() + member.member_id.len() + member.client_id.len();
+        let rack = member.rack.as_ref().map_or(0, String::len);
+        let bytes = member_bytes(names + rack + topics.sum::<usize>());
         let target = partitions_of(member.target);
         let read = ShareMember {
             client_id: member.client_id,
@@ -101,7 +110,7 @@ pub(in crate::group) fn load(
             assigned: target.clone(),
             target,
             session_until_ms,
-            reserved: None,
+            reserved: Some(memory.reserve_anyway(bytes)),
         };
         group.members.insert(member.member_id, read);
     }

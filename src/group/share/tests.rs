@@ -1,10 +1,13 @@
 //! Members that join, report, leave, and what they are told.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use super::*;
 use crate::coordinator::{Parts, StoredId, TopicPartition, Topics};
+use crate::group::limits::MEMBER_OVERHEAD_BYTES;
 use crate::group::messages::{GroupError, Refusal};
+use crate::group::reserved::GroupMemory;
 use crate::meta::{Node, Op};
 
 const SETTINGS: ShareGroupSettings = ShareGroupSettings {
@@ -96,7 +99,11 @@ fn stored_and_read(group: &ShareGroup) -> ShareGroup {
         id: "g".to_owned(),
         nodes: nodes.collect(),
     };
-    load(&stored, 45_000).unwrap().0
+    let memory = Arc::new(GroupMemory::default());
+    let group = load(&stored, 45_000, &memory).unwrap().0;
+    let less = MEMBER_OVERHEAD_BYTES * group.members.len();
+    assert!(memory.reserve(1, less).is_none(), "members count");
+    group
 }
 
 /// Initializes what is asked for.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::messages::ENTRY_BYTES;
 use super::tasks::{AssignedTasks, TargetTasks};
 use crate::group::reserved::Reserved;
 
@@ -65,6 +66,16 @@ impl MemberMetadata {
             endpoint: None,
             client_tags: BTreeMap::new(),
         }
+    }
+
+    /// What it takes, bytes, roughly.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = [&self.instance_id, &self.rack];
+        let texts = texts.into_iter().flatten().map(String::len);
+        let endpoint = self.endpoint.iter().map(|endpoint| endpoint.host.len());
+        let tags = self.client_tags.iter();
+        let tags = tags.map(|(key, value)| ENTRY_BYTES + key.len() + value.len());
+        self.process_id.len() + texts.chain(endpoint).chain(tags).sum::<usize>()
     }
 
     /// Whether another target may follow from the difference for a static member, which comes back under other ids.

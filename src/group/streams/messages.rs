@@ -64,7 +64,7 @@ pub struct StreamsHeartbeat {
 }
 
 /// What an entry of a map takes besides its text, bytes, roughly.
-const ENTRY_BYTES: usize = 64;
+pub(super) const ENTRY_BYTES: usize = 64;
 
 impl StreamsHeartbeat {
     /// What the member takes, bytes, roughly.
@@ -102,7 +102,8 @@ impl StreamsHeartbeat {
     }
 }
 
-fn topology_bytes(topology: &Topology) -> usize {
+/// What a topology takes, bytes, roughly.
+pub(super) fn topology_bytes(topology: &Topology) -> usize {
     let of_part = |(name, part): (&String, &Subtopology)| {
         let names = part
             .source_topics

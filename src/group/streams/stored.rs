@@ -1,9 +1,14 @@
 //! A streams group as a node of the coordination tree, and back.
 
+use std::sync::Arc;
+
 use super::member::{Endpoint, MemberMetadata, MemberState, StreamsMember};
+use super::messages::topology_bytes;
 use super::tasks::{ActiveTasks, AssignedTasks, TargetTasks, TaskSet};
 use super::{StreamsGroup, StreamsSettings};
 use crate::coordinator::{FoundRecord, Parts, StoredId};
+use crate::group::limits::{kept_bytes, member_bytes};
+use crate::group::reserved::GroupMemory;
 use crate::meta::records::{RECORD_VERSION, decode, encode};
 use crate::meta::streams_records::{StreamsBulkRecord, StreamsGroupRecord, StreamsMemberRecord};
 use crate::meta::{MetaError, Op, paths};
@@ -70,6 +75,7 @@ fn member_record(member: &StreamsMember) -> StreamsMemberRecord {
 pub(in crate::group) fn load(
     stored: &StoredId,
     settings: &StreamsSettings,
+    memory: &Arc<GroupMemory>,
     now_ms: i64,
 ) -> Result<(StreamsGroup, Parts), MetaError> {
     let path = paths::group(&stored.id);
@@ -88,6 +94,8 @@ pub(in crate::group) fn load(
     group.topics_hash = u64::from_str_radix(&record.topics_hash, 16).unwrap_or(0);
     group.assignment_configs = record.assignment_configs;
     group.topology = record.bulk.topology;
+    let of_topology = group.topology.as_ref().map(topology_bytes);
+    group.reserved = of_topology.map(|bytes| memory.reserve_anyway(kept_bytes(bytes)));
     let until_ms = now_ms + i64::from(settings.session_timeout_ms);
     for record in record.bulk.members {
         let malformed = || MetaError::Malformed {
@@ -96,6 +104,9 @@ pub(in crate::group) fn load(
         };
         let state = MemberState::named(&record.state).ok_or_else(malformed)?;
         let mut member = member_from(record, state);
+        let names = stored.id.len() + member.id.len() + member.metadata.client_id.len();
+        let bytes = member_bytes(names + member.metadata.bytes());
+        member.reserved.member = Some(memory.reserve_anyway(bytes));
         member.session_deadline_ms = until_ms;
         if member.state == MemberState::UnrevokedTasks {
             let timeout_ms = i64::from(member.metadata.rebalance_timeout_ms.max(0));

@@ -3,9 +3,12 @@
 mod limits;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::*;
 use crate::coordinator::{Parts, StoredId};
+use crate::group::limits::MEMBER_OVERHEAD_BYTES;
+use crate::group::reserved::GroupMemory;
 use crate::group::testing::{SomeTopics, streams_settings};
 use crate::meta::streams_records::{CopartitionGroup, InternalTopicRecord, Subtopology};
 use crate::meta::{Node, Op, paths};
@@ -91,7 +94,12 @@ pub(super) fn read_back(
     let nodes: Vec<(String, Node)> = nodes.collect();
     assert_eq!(nodes[0].0, paths::group("g"));
     let id = "g".to_owned();
-    load(&StoredId { id, nodes }, settings, now_ms).unwrap().0
+    let memory = Arc::new(GroupMemory::default());
+    let stored = StoredId { id, nodes };
+    let group = load(&stored, settings, &memory, now_ms).unwrap().0;
+    let less = MEMBER_OVERHEAD_BYTES * group.members.len();
+    assert!(memory.reserve(1, less).is_none(), "members count");
+    group
 }
 
 struct Bench {

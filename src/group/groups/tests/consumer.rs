@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::group::consumer::{ConsumerHeartbeat, ConsumerReply};
+use crate::group::limits::MEMBER_OVERHEAD_BYTES;
 use crate::group::messages::{JoinRequest, Refusal};
 
 type Replied = oneshot::Receiver<Result<ConsumerReply, Refusal>>;
@@ -92,6 +93,22 @@ fn an_empty_group_that_becomes_classic_is_one_after_a_takeover_and_goes() {
     bench.expire();
     store_all(&mut bench);
     assert!(!bench.exists() && bench.tree.is_empty(), "{:?}", bench.tree);
+}
+
+#[test]
+fn members_that_are_loaded_take_of_the_memory_until_they_are_gone() {
+    let mut bench = Bench::new();
+    let _joined = beat(&mut bench, "a", 0);
+    store_all(&mut bench);
+    bench.reload();
+    let is_free = |bench: &Bench| {
+        let share = bench.context.members.reserve(1, MEMBER_OVERHEAD_BYTES);
+        share.is_some()
+    };
+    assert!(!is_free(&bench));
+    let _left = beat(&mut bench, "a", -1);
+    store_all(&mut bench);
+    assert!(is_free(&bench));
 }
 
 #[test]
