@@ -126,12 +126,17 @@ impl Reconciler {
     }
 
     /// What is opened at start was led, if it was led here, in an earlier run of the broker: it may have less by now than its
-    /// followers have of that epoch, so it does not lead in it. The controller gives it another one.
+    /// followers have of that epoch, or than its consumers have read, so it does not lead in it. The controller gives it another
+    /// one.
     fn to_open(&self, topic: &Topic, partitions: Vec<&i32>, at_start: bool) -> TopicToOpen {
+        let config = self.log_config(topic);
+        let mut dirs = self.partitions.data_dirs();
+        let may_have_lost = !config.syncs_every_append() && dirs.any(|dir| dir.may_have_lost());
         let info = |index: &i32| {
             let info = topic.partition(*index)?;
             let mut state = self.state_of(info);
-            if at_start && state.is_led_here() && state.is_replicated() {
+            let begins = state.is_replicated() || may_have_lost;
+            if at_start && state.is_led_here() && begins {
                 state.leader = -1;
             }
             Some((*index, info.identity, state))
@@ -139,7 +144,7 @@ impl Reconciler {
         TopicToOpen {
             topic: topic.name.clone(),
             topic_id: topic.id,
-            config: self.log_config(topic),
+            config,
             partitions: partitions.into_iter().filter_map(info).collect(),
         }
     }

@@ -24,7 +24,7 @@ use super::offset_position::OffsetPosition;
 use super::partition_log::{Log, LogOffsets};
 use super::producer_snapshot;
 use super::restore::{JournaledBatch, LogLocation, restore};
-use super::segment::{BatchAt, FileAge, Segment, base_offset_of, segment_of};
+use super::segment::{BatchAt, BatchWalk, FileAge, Segment, base_offset_of, segment_of};
 use super::trust::{self, Indexer};
 
 /// How much is read at a time while scanning a segment after a crash.
@@ -477,10 +477,25 @@ fn last_epoch(segments: &[Arc<Segment>]) -> Result<Option<i32>, LogError> {
     let from = indexed.map_or(0, |(_, position)| u64::from(position));
     let mut walk = last.batches(from.min(last.bytes()), last.bytes())?;
     let mut epoch = None;
-    while let Some(found) = walk.next()? {
+    while let Some(found) = next_sound(&mut walk)? {
         epoch = Some(found.header.leader_epoch);
     }
     Ok(epoch)
+}
+
+/// The next batch; none after one that is damaged: reads of that part say so, and the rest is served.
+fn next_sound(walk: &mut BatchWalk<'_>) -> Result<Option<BatchAt>, LogError> {
+    match walk.next() {
+        Err(LogError::Damaged { file, position, .. }) => {
+            tracing::warn!(
+                file,
+                position,
+                "a damaged batch while looking for leader epochs"
+            );
+            Ok(None)
+        }
+        found => found,
+    }
 }
 
 fn rebuild_epochs(
@@ -491,7 +506,7 @@ fn rebuild_epochs(
     let mut epochs = LeaderEpochs::default();
     for segment in segments {
         let mut walk = segment.batches(0, segment.bytes())?;
-        while let Some(found) = walk.next()? {
+        while let Some(found) = next_sound(&mut walk)? {
             epochs.assign(found.header.leader_epoch, found.header.base_offset);
         }
     }

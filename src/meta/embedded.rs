@@ -14,12 +14,10 @@ use std::thread::JoinHandle;
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{broadcast, oneshot, watch};
 
-use super::node_file::NodeFile;
+use super::node_file::{COMMIT_BYTES_MAX, NodeFile};
 use super::tree::{Overlay, Tree};
 use super::{Change, Lease, MetaError, Node, Op, Session, SessionState};
 
-/// One commit takes in so much, bytes: its pages are in memory until it is written.
-const COMMIT_BYTES_MAX: usize = 4 << 20;
 /// Commits that a slow watcher may lag before it must re-read.
 const WATCH_BACKLOG: usize = 1024;
 
@@ -154,10 +152,8 @@ type Queued = Vec<(Vec<Op>, Reply)>;
 
 fn run(shared: &Shared, session: &watch::Sender<Session>, file: &mut NodeFile) {
     while let Some(queued) = next(shared, file) {
-        if let Some(batch) = file.try_again() {
-            publish(shared, batch);
-        }
         commit(shared, file, queued);
+        file.try_again(&shared.tree.read());
         let state = match file.retry_in() {
             None => SessionState::Connected,
             Some(_) => SessionState::Suspended,
@@ -195,9 +191,12 @@ fn commit(shared: &Shared, file: &mut NodeFile, queued: Queued) {
             answers.push((reply, result));
         }
     }
-    match file.commit(batch) {
-        Ok(batch) => {
-            publish(shared, batch);
+    match file.commit(&batch) {
+        Ok(()) => {
+            let changed = shared.tree.write().apply(batch);
+            if !changed.is_empty() {
+                let _ = shared.changes.send(Change::Paths(changed));
+            }
             for (reply, result) in answers {
                 let _ = reply.send(result);
             }
@@ -207,14 +206,6 @@ fn commit(shared: &Shared, file: &mut NodeFile, queued: Queued) {
                 let _ = reply.send(Err(MetaError::Unavailable(why.clone())));
             }
         }
-    }
-}
-
-/// Readers see it from now on.
-fn publish(shared: &Shared, batch: Overlay) {
-    let changed = shared.tree.write().apply(batch);
-    if !changed.is_empty() {
-        let _ = shared.changes.send(Change::Paths(changed));
     }
 }
 

@@ -1,9 +1,11 @@
-//! The file of the embedded store (redb). A write that fails leaves redb unable to do anything more: the file is opened again,
-//! at once and then once a second, until it can be. Whether the commit that failed is in it is seen then.
+//! The file of the embedded store (redb). After a write that failed nothing that is in the file is believed: the system may have
+//! dropped what it could not write, and say otherwise (as in `log/failed_sync`). All nodes are written to a new file, which takes
+//! its place once it is synced: at once, and then once a second until that succeeds. What the failed write was to bring is in
+//! neither.
 //!
 //! The table `nodes` maps a path to: version i32 big-endian, then the data.
 
-use std::fs::{OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -19,44 +21,46 @@ const NODES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("nodes");
 const MODE: u32 = 0o600;
 /// What the file's pages may take in memory, bytes: all reading is done in the tree.
 const CACHE_BYTES: usize = 8 << 20;
-/// A file that could not be written is not opened again more often than this.
+/// One commit takes in so much, bytes: its pages are in memory until it is written.
+pub(super) const COMMIT_BYTES_MAX: usize = 4 << 20;
+/// A file that could not be written is not tried again more often than this.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-type Opens = Box<dyn Fn() -> Result<Database, redb::Error> + Send>;
+type Opens = Box<dyn Fn(&Path) -> Result<Database, redb::Error> + Send>;
 
 /// See the module's documentation.
 pub(super) struct NodeFile {
+    path: PathBuf,
     opens: Opens,
     /// `None` while it cannot be written.
     database: Option<Database>,
-    /// When it was last tried to open it again.
+    /// When it was last tried to write another one.
     tried: Option<Instant>,
-    /// The commit of which it is not known whether it is in the file.
-    doubtful: Option<Overlay>,
 }
 
 impl NodeFile {
     /// Opens a file, or creates it.
-    pub(super) fn open(file: &Path) -> Result<Self, redb::Error> {
-        keep_private(file)?;
-        let file: PathBuf = file.to_path_buf();
-        Self::opened_by(Box::new(move || {
+    pub(super) fn open(path: &Path) -> Result<Self, redb::Error> {
+        let opens = |path: &Path| {
+            keep_private(path)?;
             let mut builder = Database::builder();
-            Ok(builder.set_cache_size(CACHE_BYTES).create(&file)?)
-        }))
+            Ok(builder.set_cache_size(CACHE_BYTES).create(path)?)
+        };
+        Self::opened_by(path, Box::new(opens))
     }
 
-    fn opened_by(opens: Opens) -> Result<Self, redb::Error> {
-        let database = opens()?;
+    fn opened_by(path: &Path, opens: Opens) -> Result<Self, redb::Error> {
+        remove_unfinished(&unfinished(path))?;
+        let database = opens(path)?;
         let write = database.begin_write()?;
         write.open_table(NODES)?;
         write.commit()?;
         respell(&database)?;
         Ok(Self {
+            path: path.to_path_buf(),
             opens,
             database: Some(database),
             tried: None,
-            doubtful: None,
         })
     }
 
@@ -89,46 +93,80 @@ impl NodeFile {
         self.database.is_none().then_some(wait)
     }
 
-    /// Opens it again where that is due. Gives the commit of which nothing was known, where it is in the file.
-    pub(super) fn try_again(&mut self) -> Option<Overlay> {
+    /// Writes all nodes to a new file, where the one that there is failed, and that is due.
+    pub(super) fn try_again(&mut self, tree: &Tree) {
         if self.retry_in() != Some(Duration::ZERO) {
-            return None;
+            return;
         }
         self.tried = Some(Instant::now());
-        let reopened = (self.opens)().and_then(|database| {
-            let is_stored = match &self.doubtful {
-                Some(doubtful) => is_stored(&database, doubtful)?,
-                None => false,
-            };
-            Ok((database, is_stored))
-        });
-        match reopened {
-            Ok((database, is_stored)) => {
+        match self.rewritten(tree) {
+            Ok(database) => {
+                tracing::info!(file = %self.path.display(), "the coordination store was written anew");
                 self.database = Some(database);
-                self.doubtful.take().filter(|_| is_stored)
             }
             Err(error) => {
-                tracing::error!(%error, "the coordination store cannot be opened again");
-                None
+                tracing::error!(%error, "the coordination store cannot be written");
             }
         }
     }
 
-    /// Writes changes durably, all or nothing. Gives them back once they are in the file, or says why they are not, or may not be.
-    pub(super) fn commit(&mut self, batch: Overlay) -> Result<Overlay, String> {
-        if is_in_memory_alone(&batch) {
-            return Ok(batch);
+    fn rewritten(&self, tree: &Tree) -> Result<Database, redb::Error> {
+        let unfinished = unfinished(&self.path);
+        remove_unfinished(&unfinished)?;
+        let database = (self.opens)(&unfinished)?;
+        let mut nodes = tree.iter().filter(|(_, node)| !node.ephemeral).peekable();
+        loop {
+            let write = database.begin_write()?;
+            {
+                let mut table = write.open_table(NODES)?;
+                let (mut value, mut bytes) = (Vec::new(), 0);
+                while bytes < COMMIT_BYTES_MAX
+                    && let Some((path, node)) = nodes.next()
+                {
+                    encode(node, &mut value);
+                    bytes += path.len() + value.len();
+                    table.insert(path.as_str(), value.as_slice())?;
+                }
+            }
+            write.commit()?;
+            if nodes.peek().is_none() {
+                break;
+            }
+        }
+        std::fs::rename(&unfinished, &self.path)?;
+        if let Some(dir) = self.path.parent() {
+            File::open(dir)?.sync_all()?;
+        }
+        Ok(database)
+    }
+
+    /// Writes changes durably, all or nothing. An error means that they are not in the file, or will not stay there.
+    pub(super) fn commit(&mut self, batch: &Overlay) -> Result<(), String> {
+        if is_in_memory_alone(batch) {
+            return Ok(());
         }
         let Some(database) = &self.database else {
             return Err("the coordination store could not be written a moment ago".to_owned());
         };
-        let Err(error) = write(database, &batch) else {
-            return Ok(batch);
-        };
-        tracing::error!(%error, "the coordination store cannot be written");
-        self.database = None;
-        self.doubtful = Some(batch);
-        self.try_again().ok_or_else(|| error.to_string())
+        write(database, batch).map_err(|error| {
+            tracing::error!(%error, "the coordination store cannot be written");
+            self.database = None;
+            error.to_string()
+        })
+    }
+}
+
+/// Beside a file: the one that is to take its place.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+fn remove_unfinished(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -201,27 +239,6 @@ fn write(database: &Database, batch: &Overlay) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// Whether a file has what a commit was to leave in it.
-fn is_stored(database: &Database, batch: &Overlay) -> Result<bool, redb::Error> {
-    let read = database.begin_read()?;
-    let table = read.open_table(NODES)?;
-    let mut value = Vec::new();
-    for (path, node) in &batch.0 {
-        let found = table.get(path.as_str())?;
-        let is_as_wanted = match node {
-            Some(node) if !node.ephemeral => {
-                encode(node, &mut value);
-                found.is_some_and(|found| found.value() == value)
-            }
-            _ => found.is_none(),
-        };
-        if !is_as_wanted {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use std::io;
@@ -283,17 +300,17 @@ pub(super) mod tests {
     }
 
     pub(in crate::meta) fn on_failing_disk(path: &Path, fails_after: &FailsAfter) -> NodeFile {
-        let (path, fails_after) = (path.to_path_buf(), fails_after.clone());
-        let opens = move || {
+        let fails_after = fails_after.clone();
+        let opens = move |path: &Path| {
             let mut options = OpenOptions::new();
             let options = options.read(true).write(true).create(true).truncate(false);
             let backend = FailingFile {
-                file: FileBackend::new(options.open(&path)?)?,
+                file: FileBackend::new(options.open(path)?)?,
                 fails_after: fails_after.clone(),
             };
             Ok(Database::builder().create_with_backend(backend)?)
         };
-        NodeFile::opened_by(Box::new(opens)).unwrap()
+        NodeFile::opened_by(path, Box::new(opens)).unwrap()
     }
 
     #[test]
@@ -331,60 +348,80 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_disk_that_fails_at_any_step_leaves_a_file_that_takes_more_and_has_what_was_said_to_be_in_it()
-     {
+    fn after_a_disk_that_fails_at_any_step_a_new_file_has_what_was_said_to_be_in_it_and_no_more() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("meta");
         let fails_after = FailsAfter::new((-1).into());
         let mut file = on_failing_disk(&path, &fails_after);
-        let (mut version, mut refused, mut doubtful) = (0, 0, 0);
-        let mut expected = None;
-        for after in 0..60 {
-            version += 1;
-            fails_after.store(after, Ordering::Relaxed);
-            let committed = file.commit(put("/n", version));
-            fails_after.store(-1, Ordering::Relaxed);
-            if committed.is_ok() {
-                expected = Some(version);
-            } else {
-                refused += 1;
-                file.tried = None;
-                if file.try_again().is_some() {
-                    doubtful += 1;
-                    expected = Some(version);
+        let mut tree = Tree::default();
+        let (mut refused, mut still_failing) = (0, 0);
+        for after in 0..80 {
+            let batch = put("/n", after + 1);
+            // Every other time the disk fails while the new file is written, too.
+            fails_after.store(i64::from(after), Ordering::Relaxed);
+            match file.commit(&batch) {
+                Ok(()) => drop(tree.apply(batch)),
+                Err(_) => {
+                    refused += 1;
+                    fails_after.store(i64::from(after % 2) * 6 - 1, Ordering::Relaxed);
+                    file.tried = None;
+                    file.try_again(&tree);
+                    still_failing += i32::from(file.retry_in().is_some());
+                    fails_after.store(-1, Ordering::Relaxed);
+                    file.tried = None;
+                    file.try_again(&tree);
+                    assert_eq!(file.retry_in(), None, "after {after}");
                 }
-                assert_eq!(file.retry_in(), None);
             }
-            let found = file.load().unwrap().get("/n");
-            assert_eq!(found.map(|node| node.version), expected, "after {after}");
+            fails_after.store(-1, Ordering::Relaxed);
+            let found = file.load().unwrap();
+            assert!(found.iter().eq(tree.iter()), "after {after}");
         }
-        // Some failed before they were in the file, and some after that; the last ones not at all.
-        assert!(
-            refused > doubtful && version as usize > refused,
-            "{refused} {doubtful}"
-        );
+        assert!((1..80).contains(&refused), "{refused}");
+        assert!(still_failing > 0);
         drop(file);
-        let found = NodeFile::open(&path).unwrap().load().unwrap().get("/n");
-        assert_eq!(found.map(|node| node.version), expected);
+        let found = NodeFile::open(&path).unwrap().load().unwrap();
+        assert!(found.iter().eq(tree.iter()));
+        assert!(!unfinished(&path).exists());
     }
 
     #[test]
-    fn while_the_disk_fails_it_is_tried_now_and_then_and_what_is_in_memory_alone_goes_on() {
+    fn while_the_disk_fails_it_is_tried_once_a_second_and_what_is_in_memory_alone_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let fails_after = FailsAfter::new((-1).into());
         let mut file = on_failing_disk(&dir.path().join("meta"), &fails_after);
+        let tree = Tree::default();
         fails_after.store(0, Ordering::Relaxed);
-        assert!(file.commit(put("/n", 1)).is_err());
-        if file.retry_in().is_none() {
-            // Opening it again needed no write.
-            file.database = None;
-        }
+        assert!(file.commit(&put("/n", 1)).is_err());
+        assert_eq!(file.retry_in(), Some(Duration::ZERO));
+        file.try_again(&tree);
         assert!(file.retry_in().unwrap() > Duration::ZERO);
-        assert!(file.try_again().is_none() && file.commit(put("/n", 2)).is_err());
+        assert!(file.commit(&put("/n", 2)).is_err());
         let mut ephemeral = put("/e", 1);
         for node in ephemeral.0.values_mut().flatten() {
             node.ephemeral = true;
         }
-        assert!(file.commit(ephemeral).is_ok());
+        assert!(file.commit(&ephemeral).is_ok());
+    }
+
+    #[test]
+    fn many_nodes_are_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meta");
+        let fails_after = FailsAfter::new((-1).into());
+        let mut file = on_failing_disk(&path, &fails_after);
+        let mut tree = Tree::default();
+        for n in 0..2 * COMMIT_BYTES_MAX / 20_000 + 3 {
+            let batch = put(&format!("/n{n}"), 1);
+            file.commit(&batch).unwrap();
+            tree.apply(batch);
+        }
+        fails_after.store(0, Ordering::Relaxed);
+        assert!(file.commit(&put("/n1", 2)).is_err());
+        fails_after.store(-1, Ordering::Relaxed);
+        file.try_again(&tree);
+        drop(file);
+        let found = NodeFile::open(&path).unwrap().load().unwrap();
+        assert!(found.iter().eq(tree.iter()));
     }
 }

@@ -41,6 +41,11 @@ impl Tree {
             .collect()
     }
 
+    /// All nodes, in path order.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &Node)> {
+        self.nodes.iter()
+    }
+
     /// Puts a node in its place, whatever is there.
     pub fn insert(&mut self, path: String, node: Node) {
         self.nodes.insert(path, node);

@@ -99,12 +99,20 @@ impl Partitions {
             // It may have been changed meanwhile.
             partition.log().reconfigure((*old.log().config()).clone());
         }
+        let published = match &slot {
+            HostedPartition::Online(partition) => Some(partition.clone()),
+            HostedPartition::Offline(_) | HostedPartition::Stopped => None,
+        };
         changed.slots.insert(old.index(), slot);
         let changed = Arc::new(changed);
         map.by_name.insert(changed.topic.clone(), changed.clone());
         map.by_id.insert(changed.topic_id, changed);
         self.map.store(Arc::new(map));
         self.changed.store(true, Ordering::Release);
+        if let Some(partition) = published {
+            // Who found the old one until now has told that one who is in sync.
+            partition.update_state(&old.state());
+        }
         true
     }
 
