@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::stream::{self, StreamExt};
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::alter_share_group_offsets_response::{
     AlterShareGroupOffsetsResponsePartition as AlteredPartition,
@@ -38,6 +39,9 @@ pub(super) const API: Api = Api {
 
 /// Where a group begins as its configuration says.
 const AS_CONFIGURED: i64 = -1;
+
+/// Partitions that are asked about, or set, at a time: a coordinator waits for its store with each.
+const AT_ONCE: usize = 64;
 
 /// A topic's name, id and partitions.
 type Altered = (TopicName, Uuid, Vec<Asked>);
@@ -109,19 +113,36 @@ async fn alter(
 
 /// A group that went on beyond the end of a log would leave out what comes there. As for consumer groups, whose tool does so
 /// itself, such an offset means the end.
-async fn bound(cx: &Context, group_id: &str, topics: &mut [Altered]) {
-    for (name, topic_id, partitions) in topics {
-        for asked in partitions.iter_mut().filter(|asked| asked.outcome.is_ok()) {
-            let key = key(group_id, *topic_id, asked.index);
-            match end_offset(cx, name, &key).await {
-                _ if asked.start < AS_CONFIGURED => {
-                    asked.outcome = Err(refusal(ResponseError::InvalidRequest));
-                }
-                Ok(end) => asked.start = asked.start.min(end),
-                Err(refused) => asked.outcome = Err(refused),
+async fn bound(cx: &Arc<Context>, group_id: &str, topics: &mut [Altered]) {
+    let wanted = places(topics, |asked| asked.outcome.is_ok());
+    let ends = stream::iter(wanted).map(|(topic, at)| {
+        let (name, topic_id, partitions) = &topics[topic];
+        let key = key(group_id, *topic_id, partitions[at].index);
+        let (cx, name) = (cx.clone(), name.clone());
+        async move { ((topic, at), end_offset(&cx, &name, &key).await) }
+    });
+    let ends: Vec<_> = ends.buffer_unordered(AT_ONCE).collect().await;
+    for ((topic, at), end) in ends {
+        let asked = &mut topics[topic].2[at];
+        match end {
+            _ if asked.start < AS_CONFIGURED => {
+                asked.outcome = Err(refusal(ResponseError::InvalidRequest));
             }
+            Ok(end) => asked.start = asked.start.min(end),
+            Err(refused) => asked.outcome = Err(refused),
         }
     }
+}
+
+/// Where those partitions are that are wanted: number of the topic, and of the partition in it.
+fn places(topics: &[Altered], is_wanted: impl Fn(&Asked) -> bool) -> Vec<(usize, usize)> {
+    let mut places = Vec::new();
+    for (topic, (.., partitions)) in topics.iter().enumerate() {
+        let wanted = partitions.iter().enumerate();
+        let wanted = wanted.filter(|(_, asked)| is_wanted(asked));
+        places.extend(wanted.map(|(at, _)| (topic, at)));
+    }
+    places
 }
 
 fn key(group_id: &str, topic_id: Uuid, partition: i32) -> ShareKey {
@@ -162,7 +183,7 @@ fn is_wanted(asked: &Asked) -> bool {
 
 /// Sets them with the group's next state epoch; and the latest one of those that have a later one, 0 for none.
 async fn set(
-    cx: &Context,
+    cx: &Arc<Context>,
     group_id: &str,
     mut topics: Vec<Altered>,
 ) -> Result<(Vec<Altered>, i32), Refusal> {
@@ -180,26 +201,35 @@ async fn set(
         BTreeMap::<_, Vec<i32>>::new(),
         BTreeMap::<_, Vec<i32>>::new(),
     );
-    let mut beyond = 0;
-    for (_, topic_id, partitions) in &mut topics {
-        for asked in partitions.iter_mut().filter(|asked| is_wanted(asked)) {
-            let key = key(group_id, *topic_id, asked.index);
-            let outcome = initialize(cx, &key, state_epoch, asked.start).await;
-            if outcome == Err(ShareStateError::FencedStateEpoch)
-                && let Ok(there) = summary(cx, &key).await
-            {
-                beyond = beyond.max(there.state_epoch);
-            }
-            let which = match outcome.is_ok() {
-                true => &mut done,
-                false => &mut failed,
+    let setting = stream::iter(places(&topics, is_wanted)).map(|(topic, at)| {
+        let (_, topic_id, partitions) = &topics[topic];
+        let key = key(group_id, *topic_id, partitions[at].index);
+        let (cx, start) = (cx.clone(), partitions[at].start);
+        async move {
+            let outcome = initialize(&cx, &key, state_epoch, start).await;
+            let there = match outcome {
+                Err(ShareStateError::FencedStateEpoch) => summary(&cx, &key).await.ok(),
+                _ => None,
             };
-            which.entry(*topic_id).or_default().push(asked.index);
-            asked.outcome = outcome.map_err(|error| match error {
-                ShareStateError::FencedStateEpoch => refusal(ResponseError::FencedStateEpoch),
-                error => refusal_of(error),
-            });
+            let later = there.map_or(0, |there| there.state_epoch);
+            ((topic, at), outcome, later)
         }
+    });
+    let outcomes: Vec<_> = setting.buffer_unordered(AT_ONCE).collect().await;
+    let beyond = outcomes.iter().map(|(.., later)| *later).max();
+    let beyond = beyond.unwrap_or(0);
+    for ((topic, at), outcome, _) in outcomes {
+        let (_, topic_id, partitions) = &mut topics[topic];
+        let asked = &mut partitions[at];
+        let which = match outcome.is_ok() {
+            true => &mut done,
+            false => &mut failed,
+        };
+        which.entry(*topic_id).or_default().push(asked.index);
+        asked.outcome = outcome.map_err(|error| match error {
+            ShareStateError::FencedStateEpoch => refusal(ResponseError::FencedStateEpoch),
+            error => refusal_of(error),
+        });
     }
     let outcomes = (done.into_iter().collect(), failed.into_iter().collect());
     let told = cx.coordinator.share_initialized(group_id, outcomes, beyond);

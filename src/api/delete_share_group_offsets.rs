@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use futures_util::stream::{self, StreamExt};
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::delete_share_group_offsets_response::DeleteShareGroupOffsetsResponseTopic as DeletedTopic;
 use metaq_protocol::messages::{
@@ -19,6 +20,9 @@ use super::share_state_admin::{delete, group_refusal};
 use super::shared::text;
 use super::{Api, Caller, Context, Order, serve};
 use crate::share::ShareKey;
+
+/// Partitions whose state is deleted at a time: a coordinator waits for its store with each.
+const DELETED_AT_ONCE: usize = 64;
 
 pub(super) const API: Api = Api {
     key: ApiKey::DeleteShareGroupOffsets,
@@ -117,13 +121,16 @@ pub(super) async fn delete_states(
     (topic_id, partitions): (Uuid, &[i32]),
     state_epoch: i32,
 ) -> Result<(), Refusal> {
-    for partition in partitions {
-        let key = ShareKey {
-            group_id: group_id.into(),
-            topic_id,
-            partition: *partition,
-        };
-        delete(cx, &key, state_epoch).await.map_err(refusal_of)?;
+    let keys = partitions.iter().map(|partition| ShareKey {
+        group_id: group_id.into(),
+        topic_id,
+        partition: *partition,
+    });
+    let keys: Vec<ShareKey> = keys.collect();
+    let deletions = keys.iter().map(|key| delete(cx, key, state_epoch));
+    let mut outcomes = stream::iter(deletions).buffer_unordered(DELETED_AT_ONCE);
+    while let Some(outcome) = outcomes.next().await {
+        outcome.map_err(refusal_of)?;
     }
     Ok(())
 }
