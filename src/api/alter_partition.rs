@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use metaq_protocol::messages::alter_partition_request::{PartitionData, TopicData};
 use metaq_protocol::messages::alter_partition_response::{
     PartitionData as AlteredPartition, TopicData as AlteredTopic,
@@ -19,6 +20,11 @@ use super::errors::WireError;
 use super::shared::broker_ids;
 use super::{Api, Caller, Context, Order, serve};
 use crate::cluster::{IsrProposal, IsrRefusal, PartitionInfo};
+use crate::partition::Eligible;
+
+/// A tagged field (KIP-482) of an altered partition, beyond Kafka's answer: one byte, 1 where replicas that are not in sync are
+/// eligible as leaders (KIP-966).
+const ELIGIBLE_TAG: i32 = 10_003;
 
 pub(super) const API: Api = Api {
     key: ApiKey::AlterPartition,
@@ -94,6 +100,16 @@ fn proposal(topic_id: Uuid, asked: &PartitionData, version: i16) -> IsrProposal 
 }
 
 /// The partitions of one topic, each with the next result.
+/// What the controller made of those that are not in sync; brokers of earlier versions do not say it.
+pub fn eligible_in(altered: &AlteredPartition) -> Eligible {
+    let field = altered.unknown_tagged_fields.get(&ELIGIBLE_TAG);
+    match field.map(|field| &field[..]) {
+        Some([0]) => Eligible::None,
+        Some([1]) => Eligible::Some,
+        _ => Eligible::Unknown,
+    }
+}
+
 fn altered_topic(
     topic: TopicData,
     results: &mut impl Iterator<Item = Result<PartitionInfo, IsrRefusal>>,
@@ -102,14 +118,44 @@ fn altered_topic(
         let partition = AlteredPartition::default().with_partition_index(asked.partition_index);
         match result {
             Err(refusal) => partition.with_error_code(refusal.code()),
-            Ok(info) => partition
-                .with_leader_id(BrokerId(info.leader))
-                .with_leader_epoch(info.leader_epoch)
-                .with_isr(broker_ids(&info.isr))
-                .with_partition_epoch(info.partition_epoch),
+            Ok(info) => {
+                let mut partition = partition
+                    .with_leader_id(BrokerId(info.leader))
+                    .with_leader_epoch(info.leader_epoch)
+                    .with_isr(broker_ids(&info.isr))
+                    .with_partition_epoch(info.partition_epoch);
+                let eligible = Bytes::from(vec![u8::from(!info.elr.is_empty())]);
+                let fields = &mut partition.unknown_tagged_fields;
+                fields.insert(ELIGIBLE_TAG, eligible);
+                partition
+            }
         }
     });
     AlteredTopic::default()
         .with_topic_id(topic.topic_id)
         .with_partitions(partitions.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::partition::Identity;
+
+    #[test]
+    fn a_leader_learns_whether_others_are_eligible() {
+        let identity = Identity {
+            broker_id: 1,
+            number: 0,
+        };
+        let mut info = PartitionInfo::new(identity, vec![1, 2], 0);
+        let eligible = |info: &PartitionInfo| {
+            let topic = TopicData::default().with_partitions(vec![PartitionData::default()]);
+            let altered = altered_topic(topic, &mut [Ok(info.clone())].into_iter());
+            eligible_in(&altered.partitions[0])
+        };
+        assert_eq!(eligible(&info), Eligible::None);
+        info.elr = vec![2];
+        assert_eq!(eligible(&info), Eligible::Some);
+        assert_eq!(eligible_in(&AlteredPartition::default()), Eligible::Unknown);
+    }
 }

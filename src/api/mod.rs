@@ -138,7 +138,7 @@ use order::Order;
 use reply::{Reply, Throttled};
 
 pub use admission::{expects_token, refusal, take_token};
-pub use alter_partition::alter_partitions_here;
+pub use alter_partition::{alter_partitions_here, eligible_in};
 pub use api_versions::unsupported_version;
 pub use authorize::{Resource, has_all_rights, has_right};
 pub use charge::charge_sending;

@@ -21,11 +21,9 @@ use tokio::time::Instant;
 use super::followed::Key;
 use super::isr_history::{Laggard, Laggards};
 use super::retries::Retries;
-use crate::api::{Context, FORWARDED, alter_partitions_here};
+use crate::api::{Context, FORWARDED, alter_partitions_here, eligible_in};
 use crate::cluster::{Image, PartitionInfo};
-use crate::partition::{
-    Eligible, FollowerState, IsrChange, Partition, PartitionError, TopicPartitions,
-};
+use crate::partition::{FollowerState, IsrChange, Partition, PartitionError, TopicPartitions};
 use crate::peer::Lane;
 
 /// AlterPartition in this version is understood by every broker of a cluster.
@@ -282,8 +280,7 @@ impl Proposals {
                 if state.leader_epoch == altered.leader_epoch {
                     state.partition_epoch = altered.partition_epoch;
                     state.isr = altered.isr.iter().map(|id| id.0).collect();
-                    // The controller's image says it.
-                    state.eligible = Eligible::Unknown;
+                    state.eligible = eligible_in(altered);
                     partition.update_state(&state);
                 }
                 if let Some((change, before)) = change {
