@@ -127,7 +127,8 @@ pub(super) async fn delete_states(
         partition: *partition,
     });
     let keys: Vec<ShareKey> = keys.collect();
-    let deletions = keys.iter().map(|key| delete(cx, key, state_epoch));
+    let deletions = keys.into_iter();
+    let deletions = deletions.map(|key| async move { delete(cx, &key, state_epoch).await });
     let mut outcomes = stream::iter(deletions).buffer_unordered(DELETED_AT_ONCE);
     while let Some(outcome) = outcomes.next().await {
         outcome.map_err(refusal_of)?;

@@ -197,7 +197,7 @@ impl WireError for ClusterError {
             Self::NotController => ResponseError::NotController,
             Self::StaleBroker => ResponseError::StaleBrokerEpoch,
             // Met at start only, before anything is served.
-            Self::DuplicateBroker { .. } | Self::ForeignRoot(_) => {
+            Self::DuplicateBroker { .. } | Self::ForeignRoot(_) | Self::OtherTree(..) => {
                 ResponseError::UnknownServerError
             }
             Self::DeletionDisabled => ResponseError::TopicDeletionDisabled,

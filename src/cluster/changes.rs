@@ -73,6 +73,11 @@ pub enum ClusterError {
         /// Its data directory.
         directory_id: String,
     },
+    /// The tree under a running broker is of another cluster, or empty.
+    #[error(
+        "the coordination tree has {0} as cluster.id, and this broker is of cluster {1}: nothing here follows it. Bring the tree back, or start this broker anew to begin with the one that is there"
+    )]
+    OtherTree(String, String),
     /// The root belongs to a MetaQ.
     #[error(
         "{0} was written by a MetaQ broker; its tree is not ours to write to: choose another zk.zkRoot"

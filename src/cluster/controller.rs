@@ -67,6 +67,16 @@ impl Controller {
         self.term.load().is_some() && self.view.may_act()
     }
 
+    /// Whether it is for this broker to do what only the controller does. Where it is the controller, and its lease has lapsed in a
+    /// session that lives on, that is to be tried again: nobody else will do it.
+    pub(super) fn may_change(&self) -> Result<bool, ClusterError> {
+        let has_lapsed = || MetaError::Unavailable("the controller's lease has lapsed".to_owned());
+        match (self.term.load().is_some(), self.view.may_act()) {
+            (true, false) => Err(has_lapsed().into()),
+            (is_controller, _) => Ok(is_controller),
+        }
+    }
+
     /// Makes changes as the controller: none is made when this broker is the controller no more.
     pub(super) async fn change_as_controller(&self, ops: Vec<Op>) -> Result<(), ClusterError> {
         let term = self.term.load_full().ok_or(ClusterError::NotController)?;
@@ -237,7 +247,7 @@ impl Controller {
     /// As the controller, gives every slot to a live broker.
     pub(super) async fn deal_slots(&self) -> Result<(), ClusterError> {
         let _dealing = self.dealing.lock().await;
-        if !self.is_controller() {
+        if !self.may_change()? {
             return Ok(());
         }
         let slots = self.read_slots().await?;

@@ -140,6 +140,7 @@ impl Cluster {
 
     async fn refresh(&self, stale: &Stale) -> Result<(), ClusterError> {
         if stale.everything {
+            self.view.check_tree().await?;
             self.view.finish_deletions().await?;
             self.view.reload_configs().await?;
             self.view.reload_acls(None).await?;

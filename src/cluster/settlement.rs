@@ -36,7 +36,7 @@ impl Controller {
 
     /// Settles all partitions, where this broker is the controller. By the holder of the lock for changes.
     pub(super) async fn settle(&self) -> Result<(), ClusterError> {
-        if !self.is_controller() {
+        if !self.may_change()? {
             return Ok(());
         }
         let image = self.view.image();

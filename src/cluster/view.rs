@@ -11,12 +11,13 @@ use tokio::sync::{Mutex, MutexGuard, broadcast, watch};
 use uuid::Uuid;
 
 use super::changes::ClusterError;
-use super::image::Image;
+use super::image::{Image, Topic};
 use super::reconcile::{Step, reconcile};
 use super::reconciler::Reconciler;
 use super::topic_nodes;
 use crate::config::LiveConfig;
-use crate::meta::MetaStore;
+use crate::meta::records::{ClusterRecord, decode};
+use crate::meta::{MetaStore, paths};
 use crate::partition::{OpenReport, Partitions};
 
 /// Events that wait for a slow receiver at most.
@@ -146,6 +147,39 @@ impl View {
         self.reconciler.carry_out(&steps, true).await
     }
 
+    /// Whether the tree is the one that this broker began with: a ZooKeeper that was lost and came back empty has no topics, and that
+    /// is no reason to delete what is here.
+    pub(super) async fn check_tree(&self) -> Result<(), ClusterError> {
+        let own = self.image().cluster_id.clone();
+        let found = match self.meta.get(paths::CLUSTER_ID).await? {
+            Some(node) => decode::<ClusterRecord>(paths::CLUSTER_ID, &node.data)?.cluster_id,
+            None => "nothing".to_owned(),
+        };
+        match found == own {
+            true => Ok(()),
+            false => Err(ClusterError::OtherTree(found, own)),
+        }
+    }
+
+    /// Topics that are missing in the tree, as far as they were deleted: then there is a note of it until this broker has removed what
+    /// it has. Without one an older tree was put back, and what is here stays.
+    async fn deleted_of(&self, missing: Vec<Arc<Topic>>) -> Result<Vec<Arc<Topic>>, ClusterError> {
+        if missing.is_empty() {
+            return Ok(missing);
+        }
+        let notes = self.meta.children(paths::DELETED).await?;
+        let noted: BTreeSet<Uuid> = notes.iter().filter_map(|id| id.parse().ok()).collect();
+        let is_deleted = |topic: &Arc<Topic>| {
+            noted.contains(&topic.id) || self.partitions.topic_by_id(topic.id).is_none()
+        };
+        let (deleted, kept): (Vec<_>, Vec<_>) = missing.into_iter().partition(is_deleted);
+        for topic in kept {
+            tracing::error!(topic = %topic.name, id = %topic.id,
+                "the coordination tree has lost the topic, and no note of its deletion: it is left as it is known here");
+        }
+        Ok(deleted)
+    }
+
     /// Reads the named topics, or all, and makes this broker's partitions follow.
     pub(super) async fn reload_topics(
         &self,
@@ -171,7 +205,7 @@ impl View {
                 let missing = image.topics().filter(|topic| {
                     !known.contains(&*topic.name) && !unreadable.contains(&*topic.name)
                 });
-                gone.extend(missing.cloned());
+                gone.extend(self.deleted_of(missing.cloned().collect()).await?);
             }
             Some(names) => {
                 for (name, read) in names
@@ -207,9 +241,9 @@ impl View {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{alone, create};
+    use super::super::testing::{alone, create, put};
     use super::*;
-    use crate::meta::{Op, paths};
+    use crate::meta::Op;
 
     #[tokio::test]
     async fn a_topic_that_the_tree_has_no_more_is_told_of_and_one_that_cannot_be_read_stays() {
@@ -225,6 +259,11 @@ mod tests {
             Op::put(paths::topic("broken"), "no json".into()),
         ];
         cluster.meta().multi(ops).await.unwrap();
+        // An older tree was put back, where nobody deleted it.
+        cluster.view.reload_topics(None).await.unwrap();
+        assert!(cluster.view.partitions.get("gone", 0).is_ok());
+        assert!(cluster.image().topic("gone").is_some());
+        put(cluster.meta(), &paths::deleted_topic(id), "{}").await;
         cluster.view.reload_topics(None).await.unwrap();
         assert!(images.has_changed().unwrap());
         assert!(cluster.image().topic("gone").is_none());
@@ -238,6 +277,23 @@ mod tests {
         images.borrow_and_update();
         cluster.view.reload_topics(None).await.unwrap();
         assert!(!images.has_changed().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_tree_of_another_cluster_or_an_empty_one_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = alone(dir.path()).await;
+        create(&cluster, "t", 1).await;
+        cluster.view.check_tree().await.unwrap();
+        let other = r#"{"version":1,"cluster_id":"another"}"#;
+        put(cluster.meta(), paths::CLUSTER_ID, other).await;
+        let refused = cluster.view.check_tree().await;
+        assert!(matches!(refused, Err(ClusterError::OtherTree(found, _)) if found == "another"));
+        let gone = vec![Op::delete(paths::CLUSTER_ID)];
+        cluster.meta().multi(gone).await.unwrap();
+        let refused = cluster.view.check_tree().await;
+        assert!(matches!(refused, Err(ClusterError::OtherTree(..))));
+        assert!(cluster.view.partitions.get("t", 0).is_ok());
     }
 
     #[tokio::test]

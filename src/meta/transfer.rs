@@ -19,6 +19,7 @@ const TAKEN: &[&str] = &[
     paths::TOKENS,
     paths::GROUPS,
     paths::COORDINATORS,
+    paths::SHARES,
     paths::PRODUCERS,
     paths::PRODUCER_IDS,
     "/transactions",
