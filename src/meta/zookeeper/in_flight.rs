@@ -217,6 +217,8 @@ enum Fault {
     Step(usize, Error),
     /// Not even part of it; trying again may help.
     Session(MetaError),
+    /// More than one write can hold, and it can be made one after the other.
+    ToDivide,
     /// More than one write can hold.
     TooLarge,
 }
@@ -257,12 +259,49 @@ impl FlightContext {
                     requests = rest.into_iter().map(|(_, request)| request).collect();
                 }
                 Fault::Session(error) => return answer_all(requests, &error),
+                Fault::ToDivide => return self.divide(requests).await,
                 Fault::TooLarge => {
                     let why = format!("a change of more than {BYTES_MAX} bytes cannot be stored");
                     return answer_all(requests, &MetaError::TooLarge(why));
                 }
             }
         }
+    }
+
+    /// Carries out one after the other what is too large for one write together: request by request, and of one the first half of
+    /// its changes before the second. The steps of a write are in another order than what was asked, and whoever asks for much
+    /// relies on the order where it is cut off in the middle.
+    async fn divide(&self, mut requests: Vec<Request>) {
+        if requests.len() > 1 {
+            for request in requests {
+                self.send_in_full(vec![request]).await;
+            }
+            return;
+        }
+        let Some(Request { ops, reply, .. }) = requests.pop() else {
+            return;
+        };
+        let is_check = |op: &Op| matches!(op, Op::Check { .. });
+        let (checks, mut first): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(is_check);
+        let second = first.split_off(first.len() / 2);
+        for half in [first, second] {
+            let ops = checks.iter().cloned().chain(half).collect();
+            let (sender, answer) = oneshot::channel();
+            self.send_in_full(vec![Request::new(ops, sender)]).await;
+            let lost = || Err(unavailable("the ZooKeeper session is lost"));
+            if let Err(error) = answer.await.unwrap_or_else(|_| lost()) {
+                let _ = reply.send(Err(error));
+                return;
+            }
+        }
+        let _ = reply.send(Ok(()));
+    }
+
+    fn send_in_full(
+        &self,
+        requests: Vec<Request>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.send(requests, false))
     }
 
     async fn attempt(&self, requests: &[Request], marked: bool) -> Result<(), (Fault, Vec<Step>)> {
@@ -277,6 +316,9 @@ impl FlightContext {
             }
         };
         let parts = match cut(&steps, marked) {
+            Some(parts) if parts.len() > 1 && are_divisible(requests) => {
+                return Err((Fault::ToDivide, steps));
+            }
             Some(parts) => parts,
             None => return Err((Fault::TooLarge, steps)),
         };
@@ -388,6 +430,13 @@ impl FlightContext {
             }
         }
     }
+}
+
+/// Whether requests can be carried out in smaller ones: several, or one of several changes.
+fn are_divisible(requests: &[Request]) -> bool {
+    let is_change = |op: &&Op| !matches!(op, Op::Check { .. });
+    let changes = requests.iter().flat_map(|request| &request.ops);
+    changes.filter(is_change).count() > 1
 }
 
 /// Cuts steps into parts that fit into one write each; `None` where that is not possible.
