@@ -351,31 +351,40 @@ async fn more_than_one_write_holds_is_cut_into_parts(place: &Place) {
 /// Whoever is cut off in the middle of a large change finds what the earlier steps of it left.
 async fn what_is_cut_into_parts_is_applied_in_its_order(place: &Place) {
     let store = place.open().await;
-    let pending = (0..3).map(|n| Op::put(format!("/consumers/g/pending/{n}"), "p".into()));
+    let pending = (0..3).map(|n| Op::put(format!("/brokers/topics/g/pending/{n}"), "p".into()));
     store.multi(pending.collect()).await.unwrap();
     let mut changes = store.watch();
     let large = Bytes::from(vec![b'x'; 100 << 10]);
-    let offsets = (0..12).map(|n| Op::put(format!("/consumers/g/z/{n:02}"), large.clone()));
+    let offsets = (0..12).map(|n| Op::put(format!("/brokers/topics/g/z/{n:02}"), large.clone()));
     let mut ops: Vec<Op> = offsets.collect();
-    ops.push(Op::delete_tree("/consumers/g/pending"));
-    ops.push(Op::put("/consumers/g/decided", "d".into()));
+    ops.push(Op::delete_tree("/brokers/topics/g/pending"));
+    ops.push(Op::put("/brokers/topics/g/decided", "d".into()));
     store.multi(ops).await.unwrap();
-    assert_eq!(store.children("/consumers/g/z").await.unwrap().len(), 12);
-    assert!(store.get("/consumers/g/pending").await.unwrap().is_none());
+    assert_eq!(
+        store.children("/brokers/topics/g/z").await.unwrap().len(),
+        12
+    );
+    assert!(
+        store
+            .get("/brokers/topics/g/pending")
+            .await
+            .unwrap()
+            .is_none()
+    );
     if matches!(place, Place::Embedded(_)) {
         // It is one write.
         return;
     }
     let mut told: Vec<String> = Vec::new();
-    while !told.iter().any(|path| path == "/consumers/g/decided") {
+    while !told.iter().any(|path| path == "/brokers/topics/g/decided") {
         let change = tokio::time::timeout(Duration::from_secs(30), changes.recv()).await;
         if let Change::Paths(paths) = change.unwrap().unwrap() {
             told.extend(paths.iter().cloned());
         }
     }
     let place_of = |path: &str| told.iter().position(|one| one == path);
-    let last_put = place_of("/consumers/g/z/05").unwrap();
-    let first_gone = place_of("/consumers/g/pending/0").unwrap();
+    let last_put = place_of("/brokers/topics/g/z/05").unwrap();
+    let first_gone = place_of("/brokers/topics/g/pending/0").unwrap();
     assert!(last_put < first_gone, "{told:?}");
 }
 
