@@ -13,7 +13,7 @@ brokers_know_each_other() {
 zookeeper_serves() {
   [ $(($# * 2)) -gt ${#ports[@]} ] || return 0
   for n in "$@"; do
-    for _ in $(seq 200); do
+    for _ in $(seq 1200); do
       zookeeper_says "${ports[$n]}" srvr | grep -q '^Mode:' && continue 2
       sleep 0.05
     done
