@@ -4,6 +4,7 @@
 //! Tests of several brokers: tests/cluster.rs and tests/takeover.rs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use data_encoding::BASE64;
 use serde::Serialize;
@@ -27,6 +28,10 @@ use crate::meta::records::{ClusterRecord, RECORD_VERSION, UnknownUsersRecord, de
 use crate::meta::{Change, MetaError, MetaStore, Op, paths, upgrade_topics};
 use crate::partition::{OpenReport, Partitions};
 use crate::security::{Acls, random_secret};
+
+/// How often a broker that starts tries to join before it gives up, and the pause between.
+const JOIN_TRIES_MAX: usize = 10;
+const JOIN_PAUSE: Duration = Duration::from_millis(300);
 
 /// What opening the cluster's topics found.
 #[derive(Debug, Clone, Copy, Default)]
@@ -165,7 +170,17 @@ impl Cluster {
 
     /// Becomes a member: registers, takes part in the election of the controller, and learns who else is there.
     pub async fn join(&self, member: Broker, directories: Directories) -> Result<(), ClusterError> {
-        self.membership.join(member, directories).await?;
+        let mut joined = self.membership.join(member, directories).await;
+        for _ in 1..JOIN_TRIES_MAX {
+            let Err(ClusterError::Meta(MetaError::Unavailable(why))) = &joined else {
+                break;
+            };
+            // Such as a lease that lapsed while much was read.
+            tracing::warn!(why, "cannot join the cluster yet");
+            tokio::time::sleep(JOIN_PAUSE).await;
+            joined = self.membership.rejoin().await;
+        }
+        joined?;
         if self.is_controller() {
             self.controller.create_named_topics().await;
         }

@@ -185,7 +185,8 @@ impl Controller {
     /// Writes what is planned, as many topics and partitions in a write as it takes, and makes it known. By the holder of
     /// the lock for changes.
     pub(super) async fn store_planned(&self, planned: Planned) -> Result<(), ClusterError> {
-        let Planned { image, topics } = planned;
+        let Planned { image, mut topics } = planned;
+        topics.retain(|_, topic| !self.view.is_lost(topic));
         let pairs = topics.values().filter_map(|after| {
             let before = image.topic(&after.name)?;
             Some(topic_nodes::change(before, after))

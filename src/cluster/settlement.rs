@@ -83,6 +83,11 @@ impl Controller {
         };
         let mut changed = 0;
         for (index, info) in topic.partitions.iter().enumerate() {
+            // Which syncs its broker has made, that one says by its own settings.
+            let returned = match info.is_alone() {
+                true => &arrivals.of_others,
+                false => returned,
+            };
             if let Some(info) = settled(info, rules, returned) {
                 planned.put(topic, index, info);
                 changed += 1;

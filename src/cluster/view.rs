@@ -46,6 +46,8 @@ pub(super) struct View {
     image_changed: watch::Sender<()>,
     /// Held while topics or configurations are changed, by this broker or because the tree says so.
     changes: Mutex<()>,
+    /// Topics that the tree has lost.
+    lost: parking_lot::Mutex<BTreeSet<Uuid>>,
     events: broadcast::Sender<ClusterEvent>,
 }
 
@@ -68,6 +70,7 @@ impl View {
             image_lock: parking_lot::Mutex::new(()),
             image_changed: watch::Sender::new(()),
             changes: Mutex::new(()),
+            lost: parking_lot::Mutex::default(),
             events: broadcast::channel(EVENTS_BACKLOG).0,
         }
     }
@@ -161,23 +164,33 @@ impl View {
         }
     }
 
-    /// Topics that are missing in the tree, as far as they were deleted: then there is a note of it until this broker has removed what
-    /// it has. Without one an older tree was put back, and what is here stays.
-    async fn deleted_of(&self, missing: Vec<Arc<Topic>>) -> Result<Vec<Arc<Topic>>, ClusterError> {
-        if missing.is_empty() {
-            return Ok(missing);
+    /// Which of these topics, whose node is missing in the tree or another one's, were deleted: then there is a note of it until this
+    /// broker has removed what it has. Without one an older tree was put back, and what is here stays.
+    async fn deleted_of(&self, all: Vec<Arc<Topic>>) -> Result<Vec<Arc<Topic>>, ClusterError> {
+        if all.is_empty() {
+            return Ok(all);
         }
         let notes = self.meta.children(paths::DELETED).await?;
         let noted: BTreeSet<Uuid> = notes.iter().filter_map(|id| id.parse().ok()).collect();
         let is_deleted = |topic: &Arc<Topic>| {
             noted.contains(&topic.id) || self.partitions.topic_by_id(topic.id).is_none()
         };
-        let (deleted, kept): (Vec<_>, Vec<_>) = missing.into_iter().partition(is_deleted);
+        let (deleted, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(is_deleted);
+        let mut lost = self.lost.lock();
         for topic in kept {
             tracing::error!(topic = %topic.name, id = %topic.id,
                 "the coordination tree has lost the topic, and no note of its deletion: it is left as it is known here");
+            lost.insert(topic.id);
+        }
+        for topic in &deleted {
+            lost.remove(&topic.id);
         }
         Ok(deleted)
+    }
+
+    /// Whether the tree has lost a topic that is known here: nothing is written of it.
+    pub(super) fn is_lost(&self, topic: &Topic) -> bool {
+        self.lost.lock().contains(&topic.id)
     }
 
     /// Reads the named topics, or all, and makes this broker's partitions follow.
@@ -205,7 +218,8 @@ impl View {
                 let missing = image.topics().filter(|topic| {
                     !known.contains(&*topic.name) && !unreadable.contains(&*topic.name)
                 });
-                gone.extend(self.deleted_of(missing.cloned().collect()).await?);
+                gone.extend(missing.cloned());
+                self.lost.lock().clear();
             }
             Some(names) => {
                 for (name, read) in names
@@ -223,10 +237,13 @@ impl View {
             }
         }
         let image = self.image();
+        let replaced = there.iter().filter_map(|topic| image.topic(&topic.name));
+        let replaced = replaced.filter(|known| there.iter().all(|topic| topic.id != known.id));
+        gone.extend(replaced.cloned());
+        gone = self.deleted_of(gone).await?;
         there.retain(|topic| {
-            image
-                .topic(&topic.name)
-                .is_none_or(|known| **known != *topic)
+            let known = image.topic(&topic.name);
+            known.is_none_or(|known| **known != *topic && !self.is_lost(known))
         });
         if !gone.is_empty() || !there.is_empty() {
             self.apply(|image| {
@@ -261,8 +278,24 @@ mod tests {
         cluster.meta().multi(ops).await.unwrap();
         // An older tree was put back, where nobody deleted it.
         cluster.view.reload_topics(None).await.unwrap();
+        let named = BTreeSet::from(["gone".to_owned()]);
+        cluster.view.reload_topics(Some(&named)).await.unwrap();
         assert!(cluster.view.partitions.get("gone", 0).is_ok());
-        assert!(cluster.image().topic("gone").is_some());
+        let kept = cluster.image().topic("gone").cloned().unwrap();
+        assert!(cluster.view.is_lost(&kept));
+        // Nor is it replaced by another one of its name.
+        let other = Topic {
+            id: Uuid::from_u128(9),
+            ..Topic::clone(&kept)
+        };
+        let made = topic_nodes::create(&other);
+        cluster.meta().multi(made).await.unwrap();
+        for names in [None, Some(&named)] {
+            cluster.view.reload_topics(names).await.unwrap();
+            assert_eq!(cluster.image().topic("gone").unwrap().id, id);
+        }
+        let deleted = vec![Op::delete_tree(paths::topic("gone"))];
+        cluster.meta().multi(deleted).await.unwrap();
         put(cluster.meta(), &paths::deleted_topic(id), "{}").await;
         cluster.view.reload_topics(None).await.unwrap();
         assert!(images.has_changed().unwrap());

@@ -106,6 +106,8 @@ impl NodeFile {
             }
             Err(error) => {
                 tracing::error!(%error, "the coordination store cannot be written");
+                // It would take what others free.
+                let _ = remove_unfinished(&unfinished(&self.path));
             }
         }
     }
