@@ -237,9 +237,11 @@ impl View {
             }
         }
         let image = self.image();
-        let replaced = there.iter().filter_map(|topic| image.topic(&topic.name));
-        let replaced = replaced.filter(|known| there.iter().all(|topic| topic.id != known.id));
-        gone.extend(replaced.cloned());
+        let replaced = there.iter().filter_map(|topic| {
+            let known = image.topic(&topic.name)?;
+            (known.id != topic.id).then(|| known.clone())
+        });
+        gone.extend(replaced);
         gone = self.deleted_of(gone).await?;
         there.retain(|topic| {
             let known = image.topic(&topic.name);

@@ -167,6 +167,13 @@ mod tests {
         }]
     }
 
+    /// The batch as the leader of epoch 3 has it at an offset.
+    fn batch_at(offset: i64) -> Vec<u8> {
+        let whole = &batch()[0].bytes;
+        let head = header_for_append(whole, offset, 3, None);
+        [&head[..], &whole[head.len()..]].concat()
+    }
+
     fn fetch(offset: i64) -> FollowerFetch {
         FollowerFetch {
             replica: 2,
@@ -312,13 +319,8 @@ mod tests {
 
     /// The follower copies so many records.
     async fn append_fetched(partition: &Partition, count: i64) {
-        let whole = &batch()[0].bytes;
         let end = partition.log().ends().log_end.offset;
-        let at = |offset| {
-            let head = header_for_append(whole, offset, 3, None);
-            [&head[..], &whole[head.len()..]].concat()
-        };
-        let all: Vec<u8> = (end..end + count).flat_map(at).collect();
+        let all: Vec<u8> = (end..end + count).flat_map(batch_at).collect();
         let appended = partition.append_fetched(&all.into(), 3).unwrap().await;
         assert!(appended.unwrap().is_ok());
     }
@@ -449,11 +451,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (partitions, partition) = open(dir.path(), state(2, 3, 0));
         let whole = &batch()[0].bytes;
-        let at = |offset| {
-            let head = header_for_append(whole, offset, 3, None);
-            [&head[..], &whole[head.len()..]].concat()
-        };
-        let all = [at(0), at(1), at(2)].concat();
+        let all = [batch_at(0), batch_at(1), batch_at(2)].concat();
         for torn_by in [1, whole.len() - 1] {
             let end = partition.log().ends().log_end.offset;
             let from = end as usize * whole.len();
