@@ -135,13 +135,14 @@ impl Memory {
         share.try_grow(bytes).then_some(share)
     }
 
-    /// Lets the share of a frame that needs `all_bytes` in the end, as far as that is known, grow to `bytes`; dropping the
-    /// future leaves it as it was.
+    /// Lets the share of a frame that needs `all_bytes` in the end, as far as that is known, grow to `bytes`, which it has waited
+    /// for since then; dropping the future leaves it as it was.
     pub async fn grow(
         &self,
         share: &mut Share,
         all_bytes: usize,
         bytes: usize,
+        since: Instant,
     ) -> Result<(), NoMemory> {
         share.begin(all_bytes);
         // More than there is at all is granted to one that is alone.
@@ -149,7 +150,7 @@ impl Memory {
         if share.take(bytes) {
             return Ok(());
         }
-        let deadline = Instant::now() + WAIT_MAX;
+        let deadline = since + WAIT_MAX;
         let _waiting = Waiting::new(&self.pool);
         loop {
             let mut freed = std::pin::pin!(self.pool.freed.notified());
@@ -292,20 +293,24 @@ mod tests {
         (Memory::new(reserved.clone(), bytes_max), reserved)
     }
 
+    fn now() -> Instant {
+        Instant::now()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_share_covers_the_answer_until_it_is_dropped() {
         let (memory, reserved) = memory(1000);
         let mut share = memory.empty_share();
-        memory.grow(&mut share, 600, 600).await.unwrap();
+        memory.grow(&mut share, 600, 600, now()).await.unwrap();
         share.become_answer(100);
         assert_eq!(reserved.load(Ordering::SeqCst), 100);
         share.become_answer(5000);
         assert_eq!(reserved.load(Ordering::SeqCst), 5000);
         let mut other = memory.empty_share();
-        assert_eq!(memory.grow(&mut other, 1, 1).await, Err(NoMemory));
+        assert_eq!(memory.grow(&mut other, 1, 1, now()).await, Err(NoMemory));
         drop(share);
         assert_eq!(reserved.load(Ordering::SeqCst), 0);
-        memory.grow(&mut other, 1, 1).await.unwrap();
+        memory.grow(&mut other, 1, 1, now()).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -325,7 +330,7 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(!of_large.is_finished());
         let mut share = memory.empty_share();
-        let grown = memory.grow(&mut share, 50_000, 50_000);
+        let grown = memory.grow(&mut share, 50_000, 50_000, now());
         let goes = async {
             of_large.await.unwrap();
             drop(large);

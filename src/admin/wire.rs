@@ -39,9 +39,13 @@ pub(super) async fn ask<R: Request>(
     let framed = frame::encode_request(version, 1, NAME, request).map_err(ApiError::failed)?;
     let frame = frame::parse_request(framed.slice(4..)).map_err(ApiError::failed)?;
     let caller = Caller::of(session.clone(), &frame);
-    let answer = api::start(cx, caller, frame, Stage::free())
-        .await
-        .map_err(ApiError::failed)?;
+    let key = frame.api_key;
+    let work = api::start(cx, caller, frame, Stage::free());
+    let answer = match api::goes_on(key) {
+        true => api::in_own_task(work).await,
+        false => work.await,
+    };
+    let answer = answer.map_err(ApiError::failed)?;
     let Body::Send(pieces) = answer.body else {
         return Err(ApiError::failed("the broker did not answer"));
     };

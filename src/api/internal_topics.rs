@@ -1,5 +1,6 @@
 //! Making topics that a group needs, by this broker or by the controller in its stead.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use metaq_protocol::ResponseError;
@@ -11,6 +12,7 @@ use super::applied::{Expected, wait_until_applied};
 use super::context::Context;
 use super::create_topics::{are_too_many, new_topic};
 use super::forward::{FORWARDED, controller};
+use super::own_task::make_in_own_task;
 use super::shared::{text, topic_name};
 use crate::cluster::{ClusterError, NewTopic};
 use crate::group::TopicToCreate;
@@ -24,7 +26,7 @@ const WAIT_MS: i32 = 3_000;
 
 /// Makes topics; those that could not be made, and why. One that somebody else made meanwhile is made.
 pub(super) async fn create_internal(
-    cx: &Context,
+    cx: &Arc<Context>,
     topics: &[TopicToCreate],
 ) -> Vec<(String, String)> {
     let topics: Vec<CreatableTopic> = topics.iter().map(creatable).collect();
@@ -36,14 +38,30 @@ pub(super) async fn create_internal(
     if are_too_many(cx, &new) {
         return all_failed("Excessively large number of partitions per request.");
     }
+    let (of_task, wanted, named) = (cx.clone(), new.clone(), topics.clone());
+    let making = async move { create(&of_task, &wanted, named).await };
+    let made = make_in_own_task(&cx.memory, &new, making).await;
+    made.unwrap_or_else(|| all_failed("The broker has no memory for it now."))
+}
+
+async fn create(
+    cx: &Context,
+    new: &[NewTopic],
+    topics: Vec<CreatableTopic>,
+) -> Vec<(String, String)> {
+    let names: Vec<String> = topics.iter().map(|topic| topic.name.to_string()).collect();
+    let all_failed = |why: &str| {
+        let names = names.iter().cloned();
+        names.map(|name| (name, why.to_owned())).collect()
+    };
     if cx.cluster.is_controller() {
-        return create_here(cx, &new).await;
+        return create_here(cx, new).await;
     }
     let Some(controller) = controller(cx) else {
         return all_failed("the controller is not known");
     };
     let request = CreateTopicsRequest::default()
-        .with_topics(topics.clone())
+        .with_topics(topics)
         .with_timeout_ms(CREATE_TIMEOUT_MS);
     let Ok(asked) = frame::encode_request(CREATE_TOPICS_VERSION, 0, FORWARDED, &request) else {
         return all_failed("the request cannot be said");

@@ -25,6 +25,7 @@ use super::context::REFUSALS_NOTED_MAX;
 use super::create_topics::are_too_many;
 use super::errors::WireError;
 use super::forward::create_at_controller;
+use super::own_task::make_in_own_task;
 use super::shared::{OPERATIONS_OMITTED, broker_ids, leadership, mirrored_topic, text, topic_name};
 use super::{Api, Caller, Context, Order, serve};
 use crate::cluster::{
@@ -144,7 +145,7 @@ fn of_no_name(version: i16, asked: &[MetadataRequestTopic]) -> Option<MetadataRe
 
 /// Creates topics that are missing, where the client may see and create them; those that it may see and not create.
 async fn create_missing(
-    cx: &Context,
+    cx: &Arc<Context>,
     caller: &Caller,
     asked: &[MetadataRequestTopic],
 ) -> HashSet<TopicName> {
@@ -164,18 +165,21 @@ async fn create_missing(
     });
     let may_be_made = |name: &&TopicName| check_topic_name(name).is_ok() && !is_reserved_name(name);
     let missing = missing.into_iter().filter(may_be_made);
-    create(
-        cx,
-        missing.map(|name| NewTopic::with_defaults(name)).collect(),
-    )
-    .await;
+    let missing: Vec<NewTopic> = missing.map(|name| NewTopic::with_defaults(name)).collect();
+    if !missing.is_empty() && !are_too_many(cx, &missing) {
+        let (of_task, wanted) = (cx.clone(), missing.clone());
+        let making = async move { create(&of_task, wanted).await };
+        if make_in_own_task(&cx.memory, &missing, making)
+            .await
+            .is_none()
+        {
+            tracing::warn!("no memory for creating the topics that a client asked for");
+        }
+    }
     denied.into_iter().map(|(name, _)| name.clone()).collect()
 }
 
 async fn create(cx: &Context, missing: Vec<NewTopic>) {
-    if missing.is_empty() || are_too_many(cx, &missing) {
-        return;
-    }
     if !cx.cluster.is_controller() {
         let names: Vec<String> = missing.into_iter().map(|topic| topic.name).collect();
         create_at_controller(cx, &names).await;

@@ -80,6 +80,7 @@ mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod order;
+mod own_task;
 mod produce;
 mod produce_queue;
 mod produce_refusal;
@@ -151,6 +152,7 @@ pub use in_transaction::TRANSACTIONS;
 pub use in_transaction::{Membership, in_transaction};
 pub use metadata::{CLI_CLIENT_ID, IDENTITY_TAG};
 pub use order::{Gate, Stage};
+pub use own_task::{goes_on, in_own_task};
 pub use produce_queue::UNPACKING_BYTES_MAX;
 pub use request_log::{REQUEST_LOG_TIME_DEFAULT, REQUEST_LOG_TIME_MAX, RequestLog};
 pub use share_in_flight::{
@@ -324,20 +326,6 @@ fn api_of(key: i16) -> Option<&'static Api> {
     APIS.iter().find(|api| api.key as i16 == key)
 }
 
-/// Beside these, what changes what all brokers see, or what later requests wait for.
-const CHANGES: &[ApiKey] = &[
-    ApiKey::AlterPartition,
-    ApiKey::InitProducerId,
-    ApiKey::UnregisterBroker,
-    ApiKey::UpdateFeatures,
-];
-
-/// Whether a request of an API goes on without its connection: what it holds meanwhile, such as the lock for changes of the cluster,
-/// is neither given back half way because its connection ends, nor kept because its client takes no answers.
-fn goes_on(key: i16) -> bool {
-    is_sent_on(key) || CHANGES.iter().any(|change| *change as i16 == key)
-}
-
 /// Whether brokers send a client's request of an API on to the controller (`forwardable` of Kafka's ApiKeys).
 fn is_sent_on(key: i16) -> bool {
     SENT_ON.iter().any(|sent| *sent as i16 == key)
@@ -363,10 +351,7 @@ pub fn start(cx: &Arc<Context>, caller: Caller, frame: RequestFrame, stage: Stag
             if !caller.is_forwarded {
                 audit::asked(&cx.audit, &caller.asker(), &frame, &cx.tokens);
             }
-            match goes_on(frame.api_key) {
-                true => start_going_on(api, cx.clone(), caller, frame, stage),
-                false => (api.start)(cx.clone(), caller, frame, stage),
-            }
+            (api.start)(cx.clone(), caller, frame, stage)
         }
         None => {
             let (key, version, correlation_id) =
@@ -380,33 +365,6 @@ pub fn start(cx: &Arc<Context>, caller: Caller, frame: RequestFrame, stage: Stag
             })
         }
     }
-}
-
-/// Starts work in a task of its own.
-fn start_going_on(
-    api: &'static Api,
-    cx: Arc<Context>,
-    mut caller: Caller,
-    frame: RequestFrame,
-    stage: Stage,
-) -> Answer {
-    // That of the connection counts the connection's polls.
-    let time = caller.thread_time.take();
-    let time = time.map(|_| Arc::<ThreadTime>::default());
-    caller.thread_time.clone_from(&time);
-    let work = (api.start)(cx, caller, frame, stage);
-    Box::pin(async move {
-        let task = match time {
-            Some(time) => tokio::spawn(time.of(work)),
-            None => tokio::spawn(work),
-        };
-        match task.await {
-            Ok(done) => done,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // The runtime ends, and every connection with it.
-            Err(_) => std::future::pending().await,
-        }
-    })
 }
 
 /// Decodes a request, hands it to its handler, and encodes the answer in the version that was asked.

@@ -399,7 +399,7 @@ async fn unpacked(
         };
         let mut share = memory.empty_share();
         if bytes > 0 {
-            let granted = memory.grow(&mut share, bytes, bytes);
+            let granted = memory.grow(&mut share, bytes, bytes, tokio::time::Instant::now());
             let no_memory = |NoMemory| {
                 let text = "there was no memory for unpacking the batch in time".to_owned();
                 Refusal::new(ResponseError::RequestTimedOut, text)

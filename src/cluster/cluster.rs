@@ -87,6 +87,12 @@ impl Cluster {
         Ok((cluster, opened))
     }
 
+    /// Holds up all changes, as a store that does not answer does.
+    #[cfg(test)]
+    pub async fn hold_changes(&self) -> impl Drop {
+        self.view.lock_changes().await
+    }
+
     /// The cluster at this moment.
     pub fn image(&self) -> Arc<Image> {
         self.view.image()

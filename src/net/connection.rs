@@ -401,7 +401,7 @@ impl<S: Socket> Connection<S> {
             None => work,
         };
         let work = AssertUnwindSafe(work).catch_unwind();
-        self.in_flight.push_back(Box::pin(async move {
+        let answering = async move {
             let outcome = match work.await {
                 Ok(Ok(response)) => Outcome::Answered(response),
                 Ok(Err(error)) => Outcome::Failed(error),
@@ -418,7 +418,11 @@ impl<S: Socket> Connection<S> {
             cx.metrics
                 .answered(key, request_bytes, response_bytes, arrived.elapsed());
             Ready { outcome, share }
-        }));
+        };
+        self.in_flight.push_back(match api::goes_on(key) {
+            true => Box::pin(api::in_own_task(answering)),
+            false => Box::pin(answering),
+        });
     }
 
     /// Sends an answer, and with it those after it that are ready.

@@ -15,6 +15,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use metaq_protocol::frame::{self, Checked};
 use metaq_protocol::messages::ApiKey;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::Instant;
 
 use crate::memory::{Memory, NoMemory, Share};
 
@@ -92,6 +93,10 @@ pub(super) struct FrameReader {
     memory: Memory,
     /// Covers at least what has arrived of the frame that is being read.
     share: Share,
+    /// When the frame that is being read made progress last; it counts also while the connection does something else.
+    progress_at: Option<Instant>,
+    /// Since when it waits for memory.
+    waits_since: Option<Instant>,
     /// Of a frame that has arrived: what it will need in all until its share covers it, and whether its body is well
     /// formed.
     needs: Option<(usize, Option<Checked>)>,
@@ -117,6 +122,8 @@ impl FrameReader {
             stall_max,
             memory,
             share,
+            progress_at: None,
+            waits_since: None,
             needs: None,
         }
     }
@@ -137,16 +144,12 @@ impl FrameReader {
                 let whole = LENGTH_BYTES + length;
                 if self.input.len() >= whole {
                     let (needs, checked) = self.needs(length);
-                    if self.share.bytes() < needs {
-                        self.memory.grow(&mut self.share, needs, needs).await?;
-                    }
+                    self.reserve(needs, needs).await?;
                     return Ok(Some(self.take_frame(length, checked)));
                 }
                 let grown = self.input.len() * 2;
                 let share = whole.min(grown.max(SHARE_BYTES_MIN));
-                if self.share.bytes() < share {
-                    self.memory.grow(&mut self.share, whole, share).await?;
-                }
+                self.reserve(whole, share).await?;
                 let expected = self.frame_before.min(EXPECTED_BYTES_MAX);
                 whole.min(grown.max(GROW_BYTES_MIN).max(expected))
             } else {
@@ -156,12 +159,14 @@ impl FrameReader {
                 poll_fn(|cx| self.poll_first(cx, stream)).await?
             } else {
                 let stall_max = self.stall_max;
+                let deadline = *self.progress_at.get_or_insert_with(Instant::now) + stall_max;
                 let read = poll_fn(|cx| self.poll_more(cx, stream, room));
-                match tokio::time::timeout(stall_max, read).await {
+                match tokio::time::timeout_at(deadline, read).await {
                     Ok(read) => read?,
                     Err(_) => return Err(ReadFault::Stalled(stall_max)),
                 }
             };
+            self.progress_at = None;
             if read == 0 {
                 return if self.input.is_empty() {
                     Ok(None)
@@ -170,6 +175,17 @@ impl FrameReader {
                 };
             }
         }
+    }
+
+    /// Lets the share of a frame that needs `all_bytes` in the end cover `bytes`.
+    async fn reserve(&mut self, all_bytes: usize, bytes: usize) -> Result<(), NoMemory> {
+        if self.share.bytes() < bytes {
+            let since = *self.waits_since.get_or_insert_with(Instant::now);
+            let growth = self.memory.grow(&mut self.share, all_bytes, bytes, since);
+            growth.await?;
+        }
+        self.waits_since = None;
+        Ok(())
     }
 
     /// What the frame that has arrived takes in memory until it is answered: itself, what it is decoded to, and as much for
@@ -282,4 +298,78 @@ fn poll_read<S: AsyncRead + Unpin>(
     buffer: &mut BytesMut,
 ) -> Poll<io::Result<usize>> {
     pin!(stream.read_buf(buffer)).poll(cx)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const STALL_MAX: Duration = Duration::from_secs(30);
+    /// After this the connection has something else to do.
+    const TURN: Duration = Duration::from_secs(7);
+
+    fn reader(memory: &Memory) -> FrameReader {
+        FrameReader::new(1 << 20, STALL_MAX, memory.clone())
+    }
+
+    /// How long it takes until reading ends with a fault, when it is given up and taken up again all the time.
+    async fn fault_after(
+        reader: &mut FrameReader,
+        stream: &mut (impl AsyncRead + Unpin),
+    ) -> (ReadFault, Duration) {
+        let began = Instant::now();
+        loop {
+            if let Ok(read) = timeout(TURN, reader.next(stream)).await {
+                return (read.err().unwrap(), began.elapsed());
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_half_sent_frame_is_given_its_time_once_however_often_something_else_is_done() {
+        let memory = Memory::new(Arc::default(), -1);
+        let (mut client, mut stream) = tokio::io::duplex(1 << 20);
+        let mut reader = reader(&memory);
+        client.write_all(&[0, 0, 1, 0, 1]).await.unwrap();
+        let (fault, after) = fault_after(&mut reader, &mut stream).await;
+        assert!(matches!(fault, ReadFault::Stalled(STALL_MAX)));
+        assert!(after >= STALL_MAX && after < STALL_MAX + TURN, "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_that_goes_on_is_read_however_slowly() {
+        let memory = Memory::new(Arc::default(), -1);
+        let (mut client, mut stream) = tokio::io::duplex(1 << 20);
+        let mut reader = reader(&memory);
+        tokio::spawn(async move {
+            for byte in [0, 0, 0, 8, 0, 18, 0, 0, 0, 0, 0, 1] {
+                client.write_all(&[byte]).await.unwrap();
+                tokio::time::sleep(STALL_MAX - Duration::from_secs(1)).await;
+            }
+        });
+        let frame = loop {
+            if let Ok(read) = timeout(TURN, reader.next(&mut stream)).await {
+                break read.unwrap().unwrap();
+            }
+        };
+        assert_eq!(frame.bytes.len(), 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_waits_for_memory_once() {
+        let memory = Memory::new(Arc::default(), 1000);
+        let all = memory.try_take(1000);
+        let (mut client, mut stream) = tokio::io::duplex(1 << 20);
+        let mut reader = reader(&memory);
+        client.write_all(&[0, 0, 1, 0, 1]).await.unwrap();
+        let (fault, after) = fault_after(&mut reader, &mut stream).await;
+        assert!(matches!(fault, ReadFault::NoMemory(NoMemory)));
+        assert!(after < STALL_MAX + TURN, "{after:?}");
+        drop(all);
+    }
 }

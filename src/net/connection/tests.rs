@@ -1,4 +1,9 @@
-use metaq_protocol::messages::ApiVersionsRequest;
+use metaq_protocol::messages::create_topics_request::CreatableTopic;
+use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
+use metaq_protocol::messages::{
+    ApiVersionsRequest, CreateTopicsRequest, MetadataRequest, TopicName,
+};
+use metaq_protocol::protocol::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -78,4 +83,48 @@ async fn a_throttled_answer_leaves_at_once_and_what_follows_is_read_when_its_tim
     drop(client);
     assert_eq!(serving.await.unwrap(), None);
     broker.shutdown().await;
+}
+
+/// A change of the cluster that has begun goes on when its connection ends, and its memory is counted until it is over.
+async fn goes_on_without_its_client<R: Request>(version: i16, request: R) {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(dir.path()).await;
+    let cx = broker.context();
+    let reserved = || cx.metrics.request_memory_bytes.load(Ordering::Relaxed);
+    let held = cx.cluster.hold_changes().await;
+    let (mut connection, mut client) = connection(cx).await;
+    let (_stop, shutdown) = watch::channel(false);
+    let serving = tokio::spawn(async move { connection.serve(shutdown).await });
+    let asked = frame::encode_request(version, 1, "test", &request);
+    client.write_all(&asked.unwrap()).await.unwrap();
+    until(|| reserved() > 0).await;
+    // It waits for its turn now.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(client);
+    serving.await.unwrap();
+    assert!(reserved() > 0);
+    assert!(cx.cluster.image().topic("t").is_none());
+    drop(held);
+    until(|| cx.cluster.image().topic("t").is_some() && reserved() == 0).await;
+    broker.shutdown().await;
+}
+
+async fn until(is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_so() {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_is_created_though_its_client_has_gone() {
+    let name = TopicName(StrBytes::from_static_str("t"));
+    let topic = CreatableTopic::default().with_name(name.clone());
+    let topic = topic.with_num_partitions(1).with_replication_factor(1);
+    let request = CreateTopicsRequest::default().with_topics(vec![topic]);
+    goes_on_without_its_client(5, request.with_timeout_ms(5_000)).await;
+    let topic = MetadataRequestTopic::default().with_name(Some(name));
+    let request = MetadataRequest::default().with_topics(Some(vec![topic]));
+    goes_on_without_its_client(4, request).await;
 }
