@@ -1,5 +1,5 @@
 //! Runs the simulations by the seed, on all processors:
-//! `simulate [--what log|syncs|rewrites|moves|compaction|broker|cluster|transactions|replicas|groups] [--from N] [--seeds N] [--steps N]`. Prints failing seeds with their traces, and ends
+//! `simulate [--what log|syncs|rewrites|moves|compaction|broker|cluster|transactions|replicas|replicated-transactions|groups] [--from N] [--seeds N] [--steps N]`. Prints failing seeds with their traces, and ends
 //! with exit code 1 when there are any. `benches/simulate` builds it and runs it.
 
 #[path = "../tests/simulation/admin.rs"]
@@ -101,6 +101,7 @@ impl Asked {
                         "cluster",
                         "transactions",
                         "replicas",
+                        "replicated-transactions",
                         "groups",
                     ]
                     .contains(&value.as_str()) =>
@@ -127,7 +128,7 @@ fn main() -> ExitCode {
     }
     let Some(asked) = Asked::read() else {
         eprintln!(
-            "simulate [--what log|syncs|rewrites|moves|compaction|broker|cluster|transactions|replicas|groups] [--from N] [--seeds N] [--steps N]"
+            "simulate [--what log|syncs|rewrites|moves|compaction|broker|cluster|transactions|replicas|replicated-transactions|groups] [--from N] [--seeds N] [--steps N]"
         );
         return ExitCode::from(2);
     };
@@ -174,6 +175,10 @@ fn main() -> ExitCode {
     if asked.wants("replicas") {
         let one = |seed| process::run(What::Replicas, seed, &[]);
         failed += run("replicas", &asked, one);
+    }
+    if asked.wants("replicated-transactions") {
+        let one = |seed| process::run(What::ReplicatedTransactions, seed, &[]);
+        failed += run("replicated-transactions", &asked, one);
     }
     ExitCode::from(u8::from(failed > 0))
 }

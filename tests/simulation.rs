@@ -95,6 +95,7 @@ const CLUSTER_SEEDS: u64 = 60;
 /// Seeds of transactions in a usual run.
 const TRANSACTION_SEEDS: u64 = 60;
 const REPLICA_SEEDS: u64 = 60;
+const REPLICATED_TRANSACTION_SEEDS: u64 = 40;
 /// Seeds of groups in a usual run.
 const GROUP_SEEDS: u64 = 30;
 
@@ -378,6 +379,13 @@ fn transactions_are_whole_and_seen_once_whatever_fails_around_them() {
 fn replicas_keep_what_is_acknowledged_and_are_equal_in_the_end_whatever_fails_around_them() {
     assert_clean(0..REPLICA_SEEDS, |seed| {
         process::run(What::Replicas, seed, CHILD)
+    });
+}
+
+#[test]
+fn transactions_on_replicas_are_whole_and_seen_once_whatever_fails_around_them() {
+    assert_clean(0..REPLICATED_TRANSACTION_SEEDS, |seed| {
+        process::run(What::ReplicatedTransactions, seed, CHILD)
     });
 }
 

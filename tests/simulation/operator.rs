@@ -10,7 +10,7 @@ use metaq_protocol::messages::elect_leaders_request::TopicPartitions;
 use metaq_protocol::messages::{AlterPartitionReassignmentsRequest, BrokerId, ElectLeadersRequest};
 
 use super::client::name;
-use super::history::{History, PLACES, Place};
+use super::history::{History, Place};
 use super::random::Random;
 use super::router::{Brokers, Router};
 use super::world::Phase;
@@ -26,16 +26,23 @@ const PREFERRED: i8 = 0;
 pub struct Operator {
     router: Router,
     brokers: i32,
+    places: &'static [Place],
     history: History,
     phase: Phase,
     random: Random,
 }
 
 impl Operator {
-    pub fn new(brokers: Brokers, history: History, phase: Phase, random: Random) -> Self {
+    pub fn new(
+        (brokers, places): (Brokers, &'static [Place]),
+        history: History,
+        phase: Phase,
+        random: Random,
+    ) -> Self {
         Self {
             brokers: brokers.hosts.len() as i32,
-            router: Router::new("operator", brokers),
+            router: Router::of("operator", brokers, places),
+            places,
             history,
             phase,
             random,
@@ -45,7 +52,8 @@ impl Operator {
     pub async fn run(mut self) {
         while !self.phase.is_healing() {
             self.pause(400).await;
-            let place = PLACES[self.random.below(PLACES.len() as u64) as usize];
+            let at = self.random.below(self.places.len() as u64) as usize;
+            let place = self.places[at];
             match self.random.below(5) {
                 0 => drop(self.reassign(place, None).await),
                 1 => self.elect(place).await,
@@ -56,7 +64,7 @@ impl Operator {
             }
         }
         let all: Vec<i32> = (0..self.brokers).collect();
-        for place in PLACES {
+        for place in self.places.iter().copied() {
             while self.reassign(place, Some(&all)).await != Some(0) {
                 self.pause(200).await;
             }

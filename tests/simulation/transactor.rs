@@ -434,6 +434,8 @@ struct PartitionReader {
     position: i64,
     /// Producers whose transactions at this place were aborted.
     aborted: BTreeSet<i64>,
+    /// What its last answer was.
+    told: String,
 }
 
 /// Reads until all is over and both partitions are read to their ends; then holds the whole against the ledger.
@@ -443,6 +445,7 @@ pub async fn read_along(brokers: Brokers, history: History, ledger: Ledger, phas
         partition,
         position: 0,
         aborted: BTreeSet::new(),
+        told: String::new(),
     });
     let mut left = END_TRIES;
     loop {
@@ -460,7 +463,8 @@ pub async fn read_along(brokers: Brokers, history: History, ledger: Ledger, phas
         if is_over {
             left -= 1;
             if left == 0 {
-                return history.fail("the last stable offset stays behind".to_owned());
+                let told = readers.map(|reader| reader.told);
+                return history.fail(format!("not all is read: {told:?}"));
             }
         }
         tokio::time::sleep(Duration::from_millis(30)).await;
@@ -495,9 +499,14 @@ impl PartitionReader {
             .with_isolation_level(1)
             .with_session_epoch(-1)
             .with_topics(vec![topic]);
-        let asked = router.client(at).ask(11, &request, ANSWER_MAX).await;
+        // From version 11 on a follower may serve it, which may lag as long as it waits for an answer that a cut way has lost.
+        let asked = router.client(at).ask(10, &request, ANSWER_MAX).await;
         let response = asked.inspect_err(|NoAnswer| router.disconnect())?;
         let told = &response.responses[0].partitions[0];
+        self.told = format!(
+            "{place:?} at {} of {at}: error {}, stable up to {} of {}",
+            self.position, told.error_code, told.last_stable_offset, told.high_watermark
+        );
         if told.error_code != 0 {
             router.told_of_leader(place, told.error_code);
             return Err(NoAnswer);

@@ -73,6 +73,8 @@ pub enum What {
     Transactions,
     /// Three brokers, which all have a replica of each partition.
     Replicas,
+    /// Transactions on three such brokers.
+    ReplicatedTransactions,
     /// A consumer group, a share group, a streams group and a broadcast group, on one broker, or on three.
     Groups,
 }
@@ -84,6 +86,7 @@ impl What {
             Self::Cluster => "cluster",
             Self::Transactions => "transactions",
             Self::Replicas => "replicas",
+            Self::ReplicatedTransactions => "replicated-transactions",
             Self::Groups => "groups",
         }
     }
@@ -94,6 +97,7 @@ impl What {
             Self::Cluster,
             Self::Transactions,
             Self::Replicas,
+            Self::ReplicatedTransactions,
             Self::Groups,
         ];
         all.into_iter().find(|what| what.name() == name)
@@ -103,15 +107,20 @@ impl What {
     fn is_alone(self, seed: u64) -> bool {
         match self {
             Self::Broker => true,
-            Self::Cluster | Self::Replicas => false,
+            Self::Cluster | Self::Replicas | Self::ReplicatedTransactions => false,
             Self::Transactions | Self::Groups => seed.is_multiple_of(2),
         }
+    }
+
+    /// Whether all brokers have a replica of each partition.
+    fn is_replicated(self) -> bool {
+        matches!(self, Self::Replicas | Self::ReplicatedTransactions)
     }
 
     fn watched(self) -> &'static [Place] {
         match self {
             Self::Broker | Self::Cluster | Self::Replicas => &PLACES,
-            Self::Transactions => &PAID_PLACES,
+            Self::Transactions | Self::ReplicatedTransactions => &PAID_PLACES,
             Self::Groups => &WORK_PLACES,
         }
     }
@@ -120,7 +129,7 @@ impl What {
     fn only_topic(self) -> Option<(&'static str, i32)> {
         match self {
             Self::Broker | Self::Cluster | Self::Replicas => None,
-            Self::Transactions => Some((PAID, 2)),
+            Self::Transactions | Self::ReplicatedTransactions => Some((PAID, 2)),
             Self::Groups => Some((WORK, 4)),
         }
     }
@@ -134,7 +143,9 @@ impl What {
                     .chain((0..CONSUMERS).map(|n| format!("c{n}")))
                     .collect()
             }
-            Self::Transactions => (0..TRANSACTORS).map(|n| format!("x{n}")).collect(),
+            Self::Transactions | Self::ReplicatedTransactions => {
+                (0..TRANSACTORS).map(|n| format!("x{n}")).collect()
+            }
             Self::Groups => {
                 let members =
                     (0..MEMBERS).flat_map(|n| ["w", "s", "a"].map(|kind| format!("{kind}{n}")));
@@ -147,7 +158,7 @@ impl What {
     fn writers(self) -> usize {
         match self {
             Self::Broker | Self::Cluster | Self::Replicas => PRODUCERS,
-            Self::Transactions => TRANSACTORS,
+            Self::Transactions | Self::ReplicatedTransactions => TRANSACTORS,
             Self::Groups => 1,
         }
     }
@@ -255,7 +266,7 @@ fn inline_writes_of(seed: u64) -> InlineWrites {
     inline_writes
 }
 
-/// In every third seed of replicas an operator moves them.
+/// In every third seed with replicas an operator moves them.
 fn moves_replicas(seed: u64) -> bool {
     seed % 3 == 2
 }
@@ -291,7 +302,7 @@ fn build(
         let house = House {
             index,
             watched: what.watched(),
-            is_replicated: what == What::Replicas,
+            is_replicated: what.is_replicated(),
             host: host.clone(),
             dir: dir.join(host),
             disk: Disk::default(),
@@ -354,14 +365,16 @@ fn simulate(what: What, seed: u64, history: &History) -> Result<(), String> {
     }
     match what {
         What::Broker | What::Cluster | What::Replicas => {}
-        What::Transactions => transact(&mut sim, &brokers, history, &phase, &mut part),
+        What::Transactions | What::ReplicatedTransactions => {
+            transact(&mut sim, &brokers, history, &phase, &mut part)
+        }
         What::Groups => gather(&mut sim, &brokers, (history, &work), &phase, &mut part),
     }
     let topics = Topics::default();
     if brokers.ensemble.is_some() {
         let (brokers, topics) = ((brokers.clone(), what.only_topic()), topics.clone());
         let mut admin = Admin::new(brokers, topics, history.clone(), phase.clone(), part());
-        if what == What::Replicas {
+        if what.is_replicated() {
             admin.replicas = 3;
             history.is_replicated();
         }
@@ -370,9 +383,9 @@ fn simulate(what: What, seed: u64, history: &History) -> Result<(), String> {
             Ok(())
         });
     }
-    if what == What::Replicas && moves_replicas(seed) {
+    if what.is_replicated() && moves_replicas(seed) {
         phase.moves_begin();
-        let (brokers, phase) = (brokers.clone(), phase.clone());
+        let (brokers, phase) = ((brokers.clone(), what.watched()), phase.clone());
         let operator = Operator::new(brokers, history.clone(), phase, part());
         sim.client("operator", async move {
             operator.run().await;
@@ -508,7 +521,7 @@ impl World<'_> {
         let places: &[Place] = match self.what {
             What::Broker | What::Cluster | What::Replicas => &PLACES,
             // They were read along.
-            What::Transactions | What::Groups => &[],
+            What::Transactions | What::ReplicatedTransactions | What::Groups => &[],
         };
         self.sim.client("reader", async move {
             for place in places.iter().copied() {
@@ -527,15 +540,15 @@ impl World<'_> {
             }
         }
         self.houses.iter().for_each(House::look_inside);
-        match self.what {
-            What::Replicas => self.compare_replicas(),
-            What::Broker | What::Cluster | What::Transactions | What::Groups => Ok(()),
+        match self.what.is_replicated() {
+            true => self.compare_replicas(),
+            false => Ok(()),
         }
     }
 
     /// All replicas have the same bytes.
     fn compare_replicas(&self) -> Result<(), String> {
-        for (topic, index) in PLACES {
+        for (topic, index) in self.what.watched().iter().copied() {
             let logs: Vec<Vec<u8>> = self
                 .houses
                 .iter()
@@ -562,7 +575,7 @@ impl World<'_> {
         // A new leader hears of its followers when they fetch.
         for house in &self.houses {
             let context = house.context()?;
-            let uncommitted = PLACES.iter().find_map(|(topic, index)| {
+            let uncommitted = self.what.watched().iter().find_map(|(topic, index)| {
                 let partition = context.partitions.get(topic, *index).ok()?;
                 let end = partition.log().ends().log_end.offset;
                 let is_lower = partition.is_leader() && partition.high_watermark() < end;
@@ -573,7 +586,7 @@ impl World<'_> {
             }
         }
         let image = self.houses[0].context()?.cluster.image();
-        PLACES.iter().find_map(|(topic, index)| {
+        self.what.watched().iter().find_map(|(topic, index)| {
             let known = image.topic(topic).and_then(|topic| topic.partition(*index));
             let is_everywhere =
                 |info: &PartitionInfo| info.isr.len() == self.houses.len() && !info.is_moving();
@@ -875,7 +888,9 @@ impl World<'_> {
         };
         let is_read = match self.what {
             What::Broker | What::Cluster | What::Replicas => PLACES.iter().all(all),
-            What::Transactions => self.phase.reader_ended.load(Ordering::Relaxed),
+            What::Transactions | What::ReplicatedTransactions => {
+                self.phase.reader_ended.load(Ordering::Relaxed)
+            }
             What::Groups => self.work_left().is_none(),
         };
         self.phase.producers_ended.load(Ordering::Relaxed) == self.what.writers()
@@ -925,7 +940,7 @@ impl World<'_> {
         if slots.iter().any(|(owner, _)| !brokers.contains(owner)) {
             return Some(format!("slots are with {slots:?}"));
         }
-        if self.what == What::Replicas
+        if self.what.is_replicated()
             && let Some(what) = self.replicas_differ()
         {
             return Some(what);
