@@ -1,4 +1,5 @@
-//! How the sources hang together: the files of a module import each other in one direction, and none is too long to read.
+//! How the sources hang together: the files of a module import each other in one direction, none is too long to read, and each
+//! long one has tests or says where they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,8 +18,11 @@ const WITHOUT_CYCLES: &[&str] = &[
     "src/coordinator",
     "src/group",
     "src/group/classic",
+    "src/group/consumer",
+    "src/group/consumer/assignor",
     "src/group/groups",
     "src/group/share",
+    "src/group/streams",
     "src/log",
     "src/log/compaction",
     "src/meta",
@@ -26,7 +30,11 @@ const WITHOUT_CYCLES: &[&str] = &[
     "src/net",
     "src/observe",
     "src/partition",
+    "src/partition/cleaner",
+    "src/partition/registry",
+    "src/peer",
     "src/quota",
+    "src/replication",
     "src/security",
     "src/share",
     "src/share/partition",
@@ -136,6 +144,112 @@ fn no_source_file_is_too_long_to_read() {
     }
     let expected = MAY_BE_LONG.iter().map(|path| (*path).to_owned()).collect();
     assert_eq!(long, expected, "files above {FILE_LINES_MAX} lines");
+}
+
+/// Lines up to which a file needs no tests that are named.
+const UNTESTED_LINES_MAX: usize = 150;
+
+/// What is wrong with where the tests of a source file are said to be; `src` is the directory below which it is.
+fn fault_of_tests_named(src: &Path, source: &str) -> Option<String> {
+    let is_tested = source.contains("#[cfg(test)]");
+    let is_exempt = source.contains("#[test]")
+        || source.contains("proptest!")
+        || source.contains("//! Written by schemas/generate.py");
+    if is_tested || is_exempt || source.lines().count() <= UNTESTED_LINES_MAX {
+        return None;
+    }
+    let Some(named) = source
+        .lines()
+        .find_map(|line| line.strip_prefix("//! Tests: "))
+    else {
+        return Some("it says nothing of its tests".to_owned());
+    };
+    let mut files = named.trim_end_matches('.').split(", ");
+    let missing = files.find(|file| {
+        let dir = match file.starts_with("tests/") {
+            true => src.parent().unwrap(),
+            false => src,
+        };
+        !dir.join(file).exists()
+    });
+    missing.map(|file| format!("there is no {file}"))
+}
+
+#[test]
+fn every_long_source_file_has_tests_in_it_or_names_them() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut faults = BTreeMap::new();
+    for src in ["src", "protocol/src"].map(|dir| root.join(dir)) {
+        for path in sources_below(&src) {
+            let name = path.strip_prefix(root).unwrap().display().to_string();
+            let source = std::fs::read_to_string(&path).unwrap();
+            if !name.contains("test") {
+                faults.extend(fault_of_tests_named(&src, &source).map(|fault| (name, fault)));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// The code of a source file: without its tests and without lines of comments.
+fn code_of(source: &str) -> String {
+    let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let lines = code.lines();
+    let lines: Vec<&str> = lines
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect();
+    lines.join("\n")
+}
+
+/// The words after each occurrence of a text.
+fn words_after<'a>(source: &'a str, text: &'a str) -> impl Iterator<Item = &'a str> {
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    source.split(text).skip(1).map(move |after| {
+        let end = after.find(|letter| !is_part(letter));
+        &after[..end.unwrap_or(after.len())]
+    })
+}
+
+#[test]
+fn the_map_in_lib_has_every_module_and_each_imports_only_those_before_it() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let lib = std::fs::read_to_string(src.join("lib.rs")).unwrap();
+    let map: Vec<&str> = words_after(&lib, "//! - [`").collect();
+    let modules: BTreeSet<&str> = words_after(&lib, "pub mod ").collect();
+    assert_eq!(map.iter().copied().collect::<BTreeSet<_>>(), modules);
+    assert_eq!(map.len(), modules.len(), "one stands there twice");
+    for (place, module) in map.iter().enumerate() {
+        let file = src.join(format!("{module}.rs"));
+        let paths = match file.exists() {
+            true => vec![file],
+            false => sources_below(&src.join(module)),
+        };
+        let is_code = |path: &&PathBuf| {
+            let path = path.strip_prefix(&src).unwrap();
+            !path.to_str().unwrap().contains("test")
+        };
+        for path in paths.iter().filter(is_code) {
+            let code = code_of(&std::fs::read_to_string(path).unwrap());
+            let later = words_after(&code, "crate::").find(|name| map[place + 1..].contains(name));
+            assert_eq!(later, None, "{}: {module} comes before it", path.display());
+        }
+    }
+}
+
+#[test]
+fn a_long_file_that_names_no_tests_is_found_and_one_that_names_what_is_not_there() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let fault = |header: &str| {
+        let source = format!(
+            "{header}\n{}",
+            "fn nothing() {}\n".repeat(UNTESTED_LINES_MAX)
+        );
+        fault_of_tests_named(&src, &source)
+    };
+    assert!(fault("//! A file.").is_some());
+    assert!(fault("//! Tests: tests/structure.rs, tests/nothing.rs.").is_some());
+    assert_eq!(fault("//! Tests: tests/structure.rs, log/tests.rs."), None);
+    assert_eq!(fault("#[cfg(test)]"), None);
 }
 
 #[test]
