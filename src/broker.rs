@@ -1,4 +1,5 @@
 //! A whole broker: opened, served, shut down.
+//! Tests: tests/broker.rs, tests/cli.rs.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -56,7 +57,6 @@ use crate::users::{LiveUsers, UserError};
 const META_FILE: &str = "metaq-meta.redb";
 /// What such a store calls itself.
 const EMBEDDED: &str = "embedded";
-
 /// How long the coordination store may take to be closed.
 const META_CLOSE_MAX: Duration = Duration::from_secs(5);
 

@@ -37,5 +37,6 @@ pub fn housekeeping_intervals(config: &Config) -> HousekeepingIntervals {
         retention: ms("log.retention.check.interval.ms"),
         checkpoint: ms("log.flush.offset.checkpoint.interval.ms"),
         producer_expiration_ms: config.number("producer.id.expiration.ms"),
+        producer_bytes_max: config.number("producer.ids.max.bytes") as usize,
     }
 }

@@ -1,4 +1,6 @@
 //! What a broker makes of its configuration's security: the way to other brokers, and certificates that follow their files.
+//!
+//! Tests: tests/authentication.rs, tests/token_endpoint.rs.
 
 use std::path::PathBuf;
 use std::sync::Arc;

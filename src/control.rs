@@ -6,6 +6,8 @@
 //!
 //! A request is one line of JSON, and so is its answer: `{"ok": …}` or `{"error": "…"}`. Requests are answered one after
 //! the other.
+//!
+//! Tests: tests/config.rs.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;

@@ -1,5 +1,7 @@
 //! Keeps the keys of identity providers (`sasl.oauthbearer.jwks.endpoint.url`) up to date: read from a file when it changes, or
 //! asked for over HTTP(S) from time to time, and earlier when a token names a key that is not there (Kafka's RefreshingHttpsJwks).
+//!
+//! Tests: tests/bearer_tokens.rs.
 
 use std::io;
 use std::path::Path;

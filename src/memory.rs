@@ -144,12 +144,10 @@ impl Memory {
         bytes: usize,
         since: Instant,
     ) -> Result<(), NoMemory> {
-        share.begin(all_bytes);
-        // More than there is at all is granted to one that is alone.
-        let bytes = (bytes as i64).min(self.pool.bytes_max);
-        if share.take(bytes) {
+        if self.grow_now(share, all_bytes, bytes) {
             return Ok(());
         }
+        let bytes = (bytes as i64).min(self.pool.bytes_max);
         let deadline = since + WAIT_MAX;
         let _waiting = Waiting::new(&self.pool);
         loop {
@@ -166,6 +164,13 @@ impl Memory {
                 return Err(NoMemory);
             }
         }
+    }
+
+    /// The same, where there is room for it now.
+    pub fn grow_now(&self, share: &mut Share, all_bytes: usize, bytes: usize) -> bool {
+        share.begin(all_bytes);
+        // More than there is at all is granted to one that is alone.
+        share.take((bytes as i64).min(self.pool.bytes_max))
     }
 
     /// Waits until another connection waits for memory, while `reserved` bytes for answers that are not taken are more than an

@@ -2,6 +2,8 @@
 //!
 //! What can be read off a partition or a group at any time (sizes, offsets, members) is not counted here but
 //! looked up when metrics are asked for (`admin`).
+//!
+//! Tests: tests/metrics.rs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

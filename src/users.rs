@@ -1,5 +1,7 @@
 //! The users that may authenticate: those in the coordination tree, with what SCRAM keeps of their passwords, and the few that the
 //! configuration names, which are there without it.
+//!
+//! Tests: tests/authentication.rs, tests/dashboard_security.rs.
 
 use std::collections::HashMap;
 use std::sync::Arc;

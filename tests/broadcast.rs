@@ -16,9 +16,11 @@ use metaq_protocol::messages::offset_commit_request::{
 use metaq_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
+use metaq_protocol::messages::streams_group_heartbeat_request::{Subtopology, Topology};
 use metaq_protocol::messages::{
     ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
     DescribeGroupsRequest, GroupId, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
+    ShareGroupHeartbeatRequest, StreamsGroupHeartbeatRequest,
 };
 use metaq_protocol::protocol::StrBytes;
 
@@ -94,6 +96,8 @@ fn each_member_has_offsets_of_its_own(node: &mut Node) {
         assert_eq!(assigned, Ok(all_of("t")));
     }
     shown(node);
+    no_other_kind_takes_its_name(node);
+    assert_eq!(readers[0].member.heartbeat(&mut readers[0].client), 0);
     node.kill();
     node.launch();
     within(LONG, "the group is there again", || {
@@ -119,6 +123,34 @@ fn each_member_has_offsets_of_its_own(node: &mut Node) {
 }
 
 /// What others see: the group once, with all members, and the slowest one's offset.
+/// Members of other kinds of groups are told that it is none of theirs.
+fn no_other_kind_takes_its_name(node: &Node) {
+    const GROUP_ID_NOT_FOUND: i16 = 69;
+    let mut client = node.client();
+    let member = || StrBytes::from_static_str("another");
+    let share = ShareGroupHeartbeatRequest::default()
+        .with_group_id(group_id())
+        .with_member_id(member())
+        .with_subscribed_topic_names(Some(vec![name("t")]));
+    let told = client.ask(1, &share);
+    assert_eq!(told.error_code, GROUP_ID_NOT_FOUND, "{told:?}");
+    let source = Subtopology::default()
+        .with_subtopology_id(StrBytes::from_static_str("0"))
+        .with_source_topics(vec![name("t")]);
+    let topology = Topology::default().with_subtopologies(vec![source]);
+    let streams = StreamsGroupHeartbeatRequest::default()
+        .with_group_id(group_id())
+        .with_member_id(member())
+        .with_rebalance_timeout_ms(30_000)
+        .with_topology(Some(topology))
+        .with_active_tasks(Some(Vec::new()))
+        .with_standby_tasks(Some(Vec::new()))
+        .with_warmup_tasks(Some(Vec::new()))
+        .with_process_id(Some(member()));
+    let told = client.ask(0, &streams);
+    assert_eq!(told.error_code, GROUP_ID_NOT_FOUND, "{told:?}");
+}
+
 fn shown(node: &Node) {
     let mut admin = node.client();
     // It calls itself as some members do.

@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Client, Running, batch, fetch_request, name};
+use common::{Client, Running, batch, fetch_request, name, now_ms, produce_request, wait_for};
 use metaq::log::{Outcome, ProducedBatch, ToVerify, TransactionMarker, TransactionVersion};
 use metaq::partition::{Acks, Partition};
 use metaq_protocol::ResponseError;
@@ -260,6 +260,50 @@ fn offsets_are_listed_up_to_what_the_isolation_level_shows() {
     for (asked, expected) in [(LATEST, 3), (MAX_TIMESTAMP, 1), (now + 1000, 1)] {
         assert_eq!(listed(&mut client, asked, READ_COMMITTED), expected);
     }
+    broker.stop();
+}
+
+/// Whoever may write may name as many producers as it likes.
+#[test]
+fn the_producers_that_wrote_longest_ago_give_way_where_there_are_too_many() {
+    let dir = tempfile::tempdir().unwrap();
+    // 100 of them.
+    let broker = Running::start(dir.path(), &["producer.ids.max.bytes=30000"]);
+    let mut client = broker.client();
+    for topic in ["t", "other"] {
+        client.create(topic);
+    }
+    let send = |client: &mut Client, topic: &str, id: i64, sequence: i32| {
+        let batch = BatchBuilder::new().producer(id, 0, sequence);
+        let batch = batch.push(None, Some(b"x"), &[], now_ms()).finish();
+        let produced = client.ask(9, &produce_request(topic, batch.unwrap(), -1));
+        let partition = &produced.responses[0].partition_responses[0];
+        (partition.error_code, partition.base_offset)
+    };
+    assert_eq!(send(&mut client, "other", 7, 0), (0, 0));
+    for id in 0..500 {
+        assert_eq!(send(&mut client, "t", 1000 + id, 0), (0, id));
+    }
+    let known = |client: &mut Client, topic: &str| {
+        let topic = TopicRequest::default()
+            .with_name(name(topic))
+            .with_partition_indexes(vec![0]);
+        let request = DescribeProducersRequest::default().with_topics(vec![topic]);
+        let answer = client.ask(0, &request);
+        let producers = &answer.topics[0].partitions[0].active_producers;
+        let mut ids: Vec<i64> = producers.iter().map(|one| one.producer_id.0).collect();
+        ids.sort_unstable();
+        ids
+    };
+    wait_for("the oldest to go", || known(&mut client, "t").len() < 100);
+    let left = known(&mut client, "t");
+    assert!(left.len() > 50, "{} are left", left.len());
+    assert_eq!(left.last(), Some(&1499));
+    // Those of the other partition are few, and stay; so does what they sent.
+    assert_eq!(known(&mut client, "other"), [7]);
+    assert_eq!(send(&mut client, "other", 7, 0), (0, 0));
+    // One that is forgotten goes on.
+    assert_eq!(send(&mut client, "t", 1000, 1), (0, 500));
     broker.stop();
 }
 

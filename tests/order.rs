@@ -549,6 +549,221 @@ fn what_became_of_a_group_is_seen_by_whoever_comes_later() {
 }
 
 #[test]
+fn what_became_of_a_member_of_the_new_protocol_is_seen_by_whoever_comes_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = topics(&broker);
+    for n in 0..TRIES {
+        let id = format!("new-{n}");
+        let heartbeat = ConsumerGroupHeartbeatRequest::default()
+            .with_group_id(group(&id))
+            .with_member_id(text("member"));
+        let joining = heartbeat
+            .clone()
+            .with_rebalance_timeout_ms(30_000)
+            .with_subscribed_topic_names(Some(vec![name("t")]))
+            .with_topic_partitions(Some(Vec::new()));
+        let leaving = heartbeat.with_member_epoch(-1);
+        let describe = ConsumerGroupDescribeRequest::default().with_group_ids(vec![group(&id)]);
+        let sent = Sent::default().and(1, &joining).and(1, &describe);
+        sent.and(1, &leaving).and(1, &describe).to(&mut client);
+        let joined = client.receive::<ConsumerGroupHeartbeatRequest>(1).1;
+        assert_eq!(joined.error_code, 0, "{joined:?}");
+        let there = client.receive::<ConsumerGroupDescribeRequest>(1).1;
+        assert_eq!(there.groups[0].members.len(), 1);
+        client.receive::<ConsumerGroupHeartbeatRequest>(1);
+        let gone = client.receive::<ConsumerGroupDescribeRequest>(1).1;
+        assert_eq!(gone.groups[0].members.len(), 0);
+    }
+    broker.stop();
+}
+
+#[test]
+fn what_became_of_a_transaction_is_seen_by_whoever_comes_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = topics(&broker);
+    for n in 0..TRIES {
+        let id = TransactionalId(text(&format!("txn-{n}")));
+        let init = InitProducerIdRequest::default()
+            .with_transactional_id(Some(id.clone()))
+            .with_transaction_timeout_ms(30_000);
+        let describe =
+            DescribeTransactionsRequest::default().with_transactional_ids(vec![id.clone()]);
+        let state = |response: &DescribeTransactionsResponse| {
+            let state = &response.transaction_states[0];
+            let topics = state.topics.iter();
+            (
+                state.transaction_state.to_string(),
+                topics
+                    .map(|topic| topic.topic.to_string())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        let (begun, answer) = both(&mut client, (4, &init), (0, &describe));
+        assert_eq!(begun.error_code, 0);
+        assert_eq!(state(&answer), ("Empty".to_owned(), Vec::new()));
+        let (producer, epoch) = (begun.producer_id, begun.producer_epoch);
+        let topic = add_partitions_to_txn_request::AddPartitionsToTxnTopic::default()
+            .with_name(name("t"))
+            .with_partitions(vec![0]);
+        let add = AddPartitionsToTxnRequest::default()
+            .with_v3_and_below_transactional_id(id.clone())
+            .with_v3_and_below_producer_id(producer)
+            .with_v3_and_below_producer_epoch(epoch)
+            .with_v3_and_below_topics(vec![topic]);
+        let batch = BatchBuilder::new()
+            .producer(producer.0, epoch, 0)
+            .transactional()
+            .push(None, Some(b"x"), &[], common::now_ms());
+        let produce = produce_request("t", batch.finish().unwrap(), -1)
+            .with_transactional_id(Some(id.clone()));
+        let offsets = AddOffsetsToTxnRequest::default()
+            .with_transactional_id(id.clone())
+            .with_producer_id(producer)
+            .with_producer_epoch(epoch)
+            .with_group_id(group("of-txn"));
+        let partition = txn_offset_commit_request::TxnOffsetCommitRequestPartition::default()
+            .with_partition_index(0)
+            .with_committed_offset(n);
+        let topic = txn_offset_commit_request::TxnOffsetCommitRequestTopic::default()
+            .with_name(name("t"))
+            .with_partitions(vec![partition]);
+        let commit = TxnOffsetCommitRequest::default()
+            .with_transactional_id(id.clone())
+            .with_group_id(group("of-txn"))
+            .with_producer_id(producer)
+            .with_producer_epoch(epoch)
+            .with_topics(vec![topic]);
+        let end = EndTxnRequest::default()
+            .with_transactional_id(id.clone())
+            .with_producer_id(producer)
+            .with_producer_epoch(epoch)
+            .with_committed(true);
+        let stable = committed("of-txn").with_require_stable(true);
+        let open = ListTransactionsRequest::default().with_state_filters(vec![text("Ongoing")]);
+        let sent = Sent::default()
+            .and(3, &add)
+            .and(0, &describe)
+            .and(9, &produce);
+        let sent = sent.and(3, &offsets).and(0, &describe).and(0, &open);
+        let sent = sent.and(3, &commit).and(7, &stable);
+        sent.and(3, &end)
+            .and(0, &describe)
+            .and(0, &open)
+            .to(&mut client);
+        client.receive::<AddPartitionsToTxnRequest>(3);
+        let answer = client.receive::<DescribeTransactionsRequest>(0).1;
+        assert_eq!(state(&answer), ("Ongoing".to_owned(), vec!["t".to_owned()]));
+        let produced = client.receive::<ProduceRequest>(9).1;
+        assert_eq!(produced.responses[0].partition_responses[0].error_code, 0);
+        assert_eq!(client.receive::<AddOffsetsToTxnRequest>(3).1.error_code, 0);
+        let answer = client.receive::<DescribeTransactionsRequest>(0).1;
+        assert_eq!(state(&answer).1.len(), 2, "{answer:?}");
+        let is_listed = |response: &ListTransactionsResponse| {
+            let mut all = response.transaction_states.iter();
+            all.any(|one| one.transactional_id == id)
+        };
+        assert!(is_listed(&client.receive::<ListTransactionsRequest>(0).1));
+        let stored = client.receive::<TxnOffsetCommitRequest>(3).1;
+        assert_eq!(stored.topics[0].partitions[0].error_code, 0);
+        // UNSTABLE_OFFSET_COMMIT.
+        let answer = client.receive::<OffsetFetchRequest>(7).1;
+        let code = answer.topics[0].partitions[0].error_code;
+        assert_eq!((code, answer.error_code), (88, 0), "{answer:?}");
+        assert_eq!(client.receive::<EndTxnRequest>(3).1.error_code, 0);
+        let answer = client.receive::<DescribeTransactionsRequest>(0).1;
+        assert_ne!(state(&answer).0, "Ongoing");
+        assert!(!is_listed(&client.receive::<ListTransactionsRequest>(0).1));
+    }
+    broker.stop();
+}
+
+#[test]
+fn changed_users_rights_and_quotas_are_seen_by_whoever_comes_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [
+        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users=User:ANONYMOUS",
+    ];
+    let broker = Running::start(dir.path(), &settings);
+    let mut client = topics(&broker);
+    for n in 0..TRIES {
+        let user = format!("user-{n}");
+        let acl = create_acls_request::AclCreation::default()
+            .with_resource_type(2)
+            .with_resource_name(text("t"))
+            .with_resource_pattern_type(3)
+            .with_principal(text(&format!("User:{user}")))
+            .with_host(text("*"))
+            .with_operation(3)
+            .with_permission_type(3);
+        let create = CreateAclsRequest::default().with_creations(vec![acl]);
+        let describe = DescribeAclsRequest::default()
+            .with_resource_type_filter(2)
+            .with_resource_name_filter(Some(text("t")))
+            .with_pattern_type_filter(3)
+            .with_principal_filter(Some(text(&format!("User:{user}"))))
+            .with_host_filter(None)
+            .with_operation(1)
+            .with_permission_type(1);
+        let filter = delete_acls_request::DeleteAclsFilter::default()
+            .with_resource_type_filter(2)
+            .with_resource_name_filter(Some(text("t")))
+            .with_pattern_type_filter(3)
+            .with_principal_filter(Some(text(&format!("User:{user}"))))
+            .with_host_filter(None)
+            .with_operation(1)
+            .with_permission_type(1);
+        let delete = DeleteAclsRequest::default().with_filters(vec![filter]);
+        let sent = Sent::default().and(2, &create).and(2, &describe);
+        sent.and(2, &delete).and(2, &describe).to(&mut client);
+        client.receive::<CreateAclsRequest>(2);
+        assert_eq!(
+            client.receive::<DescribeAclsRequest>(2).1.resources.len(),
+            1
+        );
+        client.receive::<DeleteAclsRequest>(2);
+        assert_eq!(
+            client.receive::<DescribeAclsRequest>(2).1.resources.len(),
+            0
+        );
+
+        let entity = alter_client_quotas_request::EntityData::default()
+            .with_entity_type(text("user"))
+            .with_entity_name(Some(text(&user)));
+        let op = alter_client_quotas_request::OpData::default()
+            .with_key(text("producer_byte_rate"))
+            .with_value(1e6);
+        let entry = alter_client_quotas_request::EntryData::default()
+            .with_entity(vec![entity])
+            .with_ops(vec![op]);
+        let alter = AlterClientQuotasRequest::default().with_entries(vec![entry]);
+        let component = describe_client_quotas_request::ComponentData::default()
+            .with_entity_type(text("user"))
+            .with_match(Some(text(&user)));
+        let describe = DescribeClientQuotasRequest::default().with_components(vec![component]);
+        let (_, answer) = both(&mut client, (1, &alter), (1, &describe));
+        assert_eq!(answer.entries.map_or(0, |entries| entries.len()), 1);
+
+        let upsertion = alter_user_scram_credentials_request::ScramCredentialUpsertion::default()
+            .with_name(text(&user))
+            .with_mechanism(1)
+            .with_iterations(4096)
+            .with_salt(Bytes::from_static(b"salt"))
+            .with_salted_password(Bytes::from(vec![1; 32]));
+        let alter = AlterUserScramCredentialsRequest::default().with_upsertions(vec![upsertion]);
+        let wanted =
+            describe_user_scram_credentials_request::UserName::default().with_name(text(&user));
+        let describe =
+            DescribeUserScramCredentialsRequest::default().with_users(Some(vec![wanted]));
+        let (_, answer) = both(&mut client, (0, &alter), (0, &describe));
+        assert_eq!(answer.results[0].credential_infos.len(), 1, "{answer:?}");
+    }
+    broker.stop();
+}
+
+#[test]
 fn whatever_comes_after_a_fetch_that_waits_goes_on_and_may_wake_it() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Running::start(dir.path(), &[]);
@@ -599,11 +814,6 @@ fn every_api_is_paired_with_what_reads_it() {
         (ApiKey::DescribeCluster, "changes nothing"),
         (ApiKey::SaslHandshake, "tests/authentication.rs"),
         (ApiKey::SaslAuthenticate, "tests/authentication.rs"),
-        (ApiKey::DescribeUserScramCredentials, "changes nothing"),
-        (
-            ApiKey::AlterUserScramCredentials,
-            "read when a client authenticates: tests/authentication.rs",
-        ),
         (
             ApiKey::CreateDelegationToken,
             "read when a client authenticates: tests/delegation_tokens.rs",
@@ -612,9 +822,6 @@ fn every_api_is_paired_with_what_reads_it() {
         (ApiKey::ExpireDelegationToken, "tests/delegation_tokens.rs"),
         (ApiKey::DescribeDelegationToken, "changes nothing"),
         (ApiKey::Envelope, "between brokers"),
-        (ApiKey::DescribeAcls, "changes nothing"),
-        (ApiKey::CreateAcls, "changes nothing"),
-        (ApiKey::DeleteAcls, "changes nothing"),
         (ApiKey::ElectLeaders, "changes who leads: tests/replicas.rs"),
         (ApiKey::AlterPartition, "between brokers"),
         (ApiKey::InitializeShareGroupState, "between brokers"),
@@ -639,29 +846,12 @@ fn every_api_is_paired_with_what_reads_it() {
             "begins a move that goes on after its answer",
         ),
         (ApiKey::ListPartitionReassignments, "changes nothing"),
-        (ApiKey::DescribeClientQuotas, "changes nothing"),
-        (
-            ApiKey::AlterClientQuotas,
-            "tests/quotas.rs: read by DescribeClientQuotas",
-        ),
         (ApiKey::DescribeQuorum, "changes nothing"),
         (ApiKey::UpdateFeatures, "changes nothing"),
         (ApiKey::UnregisterBroker, "changes nothing"),
         (ApiKey::ListConfigResources, "changes nothing"),
         (ApiKey::GetTelemetrySubscriptions, "changes nothing"),
         (ApiKey::PushTelemetry, "what is pushed is shown to people"),
-        (ApiKey::InitProducerId, "its answer alone tells the id"),
-        (ApiKey::AddPartitionsToTxn, "tests/transactions.rs"),
-        (ApiKey::AddOffsetsToTxn, "tests/transactions.rs"),
-        (ApiKey::EndTxn, "tests/transactions.rs"),
-        (ApiKey::TxnOffsetCommit, "tests/transactions.rs"),
-        (ApiKey::DescribeTransactions, "changes nothing"),
-        (
-            ApiKey::ConsumerGroupHeartbeat,
-            "its members ask one at a time",
-        ),
-        (ApiKey::ConsumerGroupDescribe, "changes nothing"),
-        (ApiKey::ListTransactions, "changes nothing"),
         (
             ApiKey::AlterReplicaLogDirs,
             "begins a copy that goes on after its answer",

@@ -218,6 +218,7 @@ impl World {
             retention: Duration::from_millis(100),
             checkpoint: self.checkpoint,
             producer_expiration_ms: i64::MAX,
+            producer_bytes_max: usize::MAX,
         };
         Running {
             housekeeping: Housekeeping::start(partitions.clone(), intervals).unwrap(),

@@ -167,6 +167,49 @@ fn quotas_are_kept_listed_by_filter_and_removed() {
 }
 
 /// Produces for some seconds as fast as it may; bytes a second, and the longest throttle.
+#[test]
+fn limits_that_are_none_are_refused_and_those_that_are_hardly_any_do_no_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let mut client = broker.client();
+    let of = [("client-id", Some("throttled"))];
+    let keys = [
+        "producer_byte_rate",
+        "consumer_byte_rate",
+        "request_percentage",
+        "controller_mutation_rate",
+    ];
+    for key in keys {
+        for value in [f64::NAN, f64::NEG_INFINITY, -1.0, -0.0, 0.0] {
+            let told = alter(&mut client, vec![entry(&of, &[(key, Some(value))])], false);
+            assert_ne!(told[0].0, 0, "{key} {value}: {told:?}");
+        }
+        // By Kafka a rate of bytes is a whole number, and the others may be as large as they like.
+        let endless = vec![entry(&of, &[(key, Some(f64::INFINITY))])];
+        let told = alter(&mut client, endless, false);
+        assert_eq!(
+            told[0].0 != 0,
+            key.ends_with("byte_rate"),
+            "{key}: {told:?}"
+        );
+    }
+    set(
+        &mut client,
+        &of,
+        "controller_mutation_rate",
+        f64::MIN_POSITIVE,
+    );
+    let mut throttled = broker.client();
+    for n in 0..3 {
+        let (_, throttle_ms) = create(&mut throttled, 5, &[format!("t-{n}")]);
+        assert!((0..=i32::MAX).contains(&throttle_ms));
+        // It is read no more for 25 days.
+        throttled = broker.client();
+    }
+    client.create("witness");
+    broker.stop();
+}
+
 fn produce_for(client: &mut Client, client_id: &str, seconds: u64, records: &Bytes) -> (f64, i32) {
     let began = Instant::now();
     let (mut bytes, mut longest) = (0, 0);

@@ -389,6 +389,18 @@ fn transactions_on_replicas_are_whole_and_seen_once_whatever_fails_around_them()
     });
 }
 
+/// The names of a log's first segments were lost, and a later one's was not: others took it that they were deleted.
+#[test]
+fn a_replica_that_lost_its_beginning_does_not_have_it_deleted_on_others() {
+    process::run(What::Replicas, 8421, CHILD).unwrap();
+}
+
+/// What a journal held of a replica that was removed came back when the broker was given the partition again.
+#[test]
+fn a_replica_that_was_removed_begins_anew_when_it_comes_back() {
+    process::run(What::ReplicatedTransactions, 1955, CHILD).unwrap();
+}
+
 #[test]
 fn groups_of_each_kind_give_out_what_there_is_and_lose_nothing_whatever_fails_around_them() {
     assert_clean(0..GROUP_SEEDS, |seed| {

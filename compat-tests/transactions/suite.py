@@ -22,6 +22,8 @@ PARTITIONS = 3
 RECORDS = 1500
 # Of the brokers of a cluster, s.
 SESSION = int(os.environ.get("SESSION_TIMEOUT_MS", 0)) / 1000
+# In a cluster each partition is on all three brokers.
+REPLICAS = 3 if SESSION else 1
 # Part of the names of clients and tests; all without it.
 CHOSEN = os.environ.get("TRANSACTIONS", "")
 admin = AdminClient(SETTINGS)
@@ -56,7 +58,7 @@ if SESSION:
 
 
 def create(*names, partitions=PARTITIONS):
-    for future in admin.create_topics([NewTopic(name, partitions, 1) for name in names]).values():
+    for future in admin.create_topics([NewTopic(name, partitions, REPLICAS) for name in names]).values():
         future.result(20)
 
 

@@ -1,5 +1,7 @@
 //! What the dashboard changes: topics and groups' offsets. Each action is recorded in the log and among the events, with who did
 //! it.
+//!
+//! Tests: tests/dashboard.rs, tests/cluster.rs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

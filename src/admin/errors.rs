@@ -1,4 +1,6 @@
 //! Errors of the API: `{"error": "word", "message": "sentence"}` under a fitting status.
+//!
+//! Tests: tests/dashboard.rs.
 
 use axum::Json;
 use axum::http::StatusCode;

@@ -1,5 +1,7 @@
 //! Who is let in: every request for a page or an operation of the API comes by here, and a route without a row in the table
 //! of rights is served to nobody.
+//!
+//! Tests: tests/dashboard_security.rs.
 
 use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State};
 use axum::http::request::Parts;

@@ -1,4 +1,6 @@
 //! Live values as server-sent events: one producer for all viewers, which runs while there are any.
+//!
+//! Tests: tests/dashboard.rs.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

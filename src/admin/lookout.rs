@@ -68,7 +68,7 @@ pub(super) async fn lags(cx: &Arc<Context>) -> Vec<(String, f64)> {
         let parts = group.offsets.iter();
         let lag: i64 = parts
             .filter_map(|part| remote::lag_in(cx, &elsewhere, part))
-            .sum();
+            .fold(0, i64::saturating_add);
         (group.group_id, lag as f64)
     };
     groups.into_iter().map(of).collect()

@@ -10,7 +10,7 @@ use crate::api::Context;
 use crate::metrics::ApiSnapshot;
 
 /// APIs that wait on purpose: their times say nothing of the broker.
-const WAITING_APIS: &[i16] = &[1, 11, 14];
+const WAITING_APIS: &[i16] = &[1, 11, 14, 78];
 const PRODUCE: i16 = 0;
 
 /// The counters at one moment.
@@ -28,7 +28,21 @@ struct Counted {
     name: Arc<str>,
     appended: u64,
     sent: u64,
-    end: i64,
+    /// Of each partition that is online, by its number: where its log begins and ends.
+    ends: HashMap<i32, (i64, i64)>,
+}
+
+impl Counted {
+    /// Messages that came since an earlier reading. What a partition had when it was opened here, or was copied from another
+    /// broker in one go, did not come now.
+    fn messages_since(&self, then: Option<&Self>) -> i64 {
+        let Some(then) = then else { return 0 };
+        let came = self.ends.iter().filter_map(|(index, (start, end))| {
+            let (_, before) = then.ends.get(index)?;
+            Some((end - before.max(start)).max(0))
+        });
+        came.sum()
+    }
 }
 
 /// What happened a second.
@@ -66,12 +80,14 @@ impl Reading {
                 name: topic.topic.clone(),
                 appended: 0,
                 sent: 0,
-                end: 0,
+                ends: HashMap::new(),
             };
             for partition in topic.online() {
                 counted.appended += partition.traffic().appended_bytes();
                 counted.sent += partition.traffic().sent_bytes();
-                counted.end += partition.log().ends().log_end.offset;
+                let ends = partition.log().ends();
+                let of_log = (ends.log_start, ends.log_end.offset);
+                counted.ends.insert(partition.index(), of_log);
                 log_bytes += partition.log().bytes();
             }
             (topic.topic_id, counted)
@@ -96,13 +112,12 @@ impl Reading {
         };
         for (id, now) in &self.topics {
             let then = before.topics.get(id);
-            let (appended, sent, end) = then.map_or((now.appended, 0, now.end), |then| {
-                (then.appended, then.sent, then.end)
-            });
+            let (appended, sent) =
+                then.map_or((now.appended, 0), |then| (then.appended, then.sent));
             let of = TopicRates {
                 bytes_in: now.appended.saturating_sub(appended) as f64 / seconds,
                 bytes_out: now.sent.saturating_sub(sent) as f64 / seconds,
-                messages_in: (now.end - end).max(0) as f64 / seconds,
+                messages_in: now.messages_since(then) as f64 / seconds,
             };
             rates.bytes_in += of.bytes_in;
             rates.bytes_out += of.bytes_out;
@@ -158,6 +173,21 @@ fn percentile(buckets: &[(u64, u64)], count: u64, share: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_partition_had_when_it_was_opened_did_not_come_now() {
+        let counted = |ends: &[(i32, (i64, i64))]| Counted {
+            name: "t".into(),
+            appended: 0,
+            sent: 0,
+            ends: ends.iter().copied().collect(),
+        };
+        let then = counted(&[(0, (0, 10)), (1, (0, 5))]);
+        // One more is led here, and one was copied anew from where its leader's log begins.
+        let now = counted(&[(0, (0, 17)), (1, (900, 1000)), (2, (0, 10_000_000))]);
+        assert_eq!(now.messages_since(Some(&then)), 107);
+        assert_eq!(then.messages_since(None), 0);
+    }
 
     #[test]
     fn a_percentile_lies_within_its_bucket() {

@@ -8,6 +8,8 @@
 //! - `/readyz`: 200 when clients are answered; 503 with a reason while starting, draining, or with partitions
 //!   offline, or while others may act in this broker's place.
 //! - `/metrics`: Prometheus text format.
+//!
+//! Tests: tests/dashboard.rs, tests/metrics.rs.
 
 mod access;
 mod actions;

@@ -1,4 +1,6 @@
 //! Where a group goes on: planning and setting its offsets.
+//!
+//! Tests: tests/dashboard.rs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

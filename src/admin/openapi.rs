@@ -1,4 +1,6 @@
 //! The OpenAPI document of the API, made of its table of operations.
+//!
+//! Tests: tests/dashboard.rs.
 
 use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};

@@ -1,4 +1,6 @@
 //! A visitor who is let in: who it is, what it may see and do, and what the audit log is told of it.
+//!
+//! Tests: tests/dashboard_security.rs.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};

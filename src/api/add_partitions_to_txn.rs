@@ -5,6 +5,8 @@
 //! - One bad partition fails all of its transaction: it gets its own error, the others OPERATION_NOT_ATTEMPTED. To clients
 //!   that comes before all that the coordinator looks at, as in KafkaApis.
 //! - A fenced producer is INVALID_PRODUCER_EPOCH before v2.
+//!
+//! Tests: tests/transactions.rs.
 
 use std::sync::Arc;
 

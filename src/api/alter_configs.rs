@@ -4,6 +4,8 @@
 //! - What is not named goes back to its default.
 //! - What of a broker changes at run time is in docs/configuration.md; the rest is INVALID_REQUEST, as by Kafka.
 //! - Loggers' levels are changed by IncrementalAlterConfigs alone.
+//!
+//! Tests: tests/config.rs, tests/answers.rs.
 
 use std::sync::Arc;
 

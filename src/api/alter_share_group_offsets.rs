@@ -3,6 +3,8 @@
 //! - A group that does not exist is made. One with members is NON_EMPTY_GROUP.
 //! - What was done with records of the partition before is forgotten; a leader that still knows it is fenced by the state epoch.
 //! - An offset beyond the end of the log is the end. A member that joins meanwhile is not assigned the partition until it is set.
+//!
+//! Tests: tests/shares.rs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

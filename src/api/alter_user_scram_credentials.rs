@@ -1,6 +1,8 @@
 //! AlterUserScramCredentials (key 51, v0; KIP-554): sets and removes what SCRAM keeps of users' passwords, in the order and the
 //! words of Kafka's ScramControlManager. A request names a user once, whatever the mechanism. A password of a user whom the
 //! configuration names (admin.user, inter.broker.user) would have no effect, and is refused.
+//!
+//! Tests: tests/authentication.rs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

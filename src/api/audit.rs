@@ -1,6 +1,8 @@
 //! What goes to the audit log: every request that changes something, as it came, by the broker that its client is connected to; and
 //! what was refused: because a right is missing, because somebody could not say who it is, or of a request that changes
 //! something.
+//!
+//! Tests: tests/authentication.rs, tests/advice.rs.
 
 use metaq_protocol::ResponseError;
 use metaq_protocol::frame::{self, RequestFrame, api_name};

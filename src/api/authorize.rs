@@ -3,6 +3,8 @@
 //!
 //! With an authorizer the access control lists decide (see [`crate::security`]); without one everything is allowed to
 //! everybody, but for what MetaQ's `acceptPublish` and `acceptSubscribe` take away from all.
+//!
+//! Tests: tests/acls.rs, tests/advice.rs.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,5 +1,7 @@
 //! ConsumerGroupHeartbeat (key 68, v0–v1; KIP-848): members of consumer groups join, say what they read and have, learn what
 //! they are to have, and leave.
+//!
+//! Tests: tests/broadcast.rs, tests/simulation.rs.
 
 use std::sync::Arc;
 

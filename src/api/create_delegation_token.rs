@@ -3,6 +3,8 @@
 //!
 //! - What is refused before the controller looks at it has the times -1, what it refuses the times 0.
 //! - Beyond the limits of tokens, which Kafka has not, POLICY_VIOLATION.
+//!
+//! Tests: tests/delegation_tokens.rs.
 
 use std::sync::Arc;
 

@@ -4,6 +4,8 @@
 //! - A topic that is named twice in one request is refused, and so is one with both counts and assignments.
 //! - More than [`PARTITIONS_PER_REQUEST_MAX`] partitions in one request are POLICY_VIOLATION, as by Kafka's controller.
 //! - Answered with the configuration in force (v5+).
+//!
+//! Tests: tests/cluster.rs, tests/refusals.rs.
 
 use std::collections::HashSet;
 use std::sync::Arc;

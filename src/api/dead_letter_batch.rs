@@ -1,4 +1,6 @@
 //! Dead letters as records of their topic.
+//!
+//! Tests: tests/shares_dead_letters.rs.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;

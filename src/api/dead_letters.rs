@@ -3,8 +3,11 @@
 //!
 //! - The topic must have errors.deadletterqueue.group.enable, and a name that begins as errors.deadletterqueue.topic.name.prefix
 //!   says. Where it does not, or is not there and may not be created, nothing is copied, as by Kafka, which is told as an event.
+//! - What the topic can never take, such as letters without keys where it is compacted, is not copied either, and told.
 //! - What goes wrong otherwise is tried again, where Kafka gives up after five times.
 //! - Where records are copied as a whole, they keep their own headers after the new ones; Kafka leaves those out.
+//!
+//! Tests: tests/shares_dead_letters.rs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +25,7 @@ use super::forward::FORWARDED;
 use super::shared::{text, topic_name};
 use crate::cluster::{Configured, PartitionInfo, Topic};
 use crate::config::{GroupOverrides, TopicConfig};
+use crate::log::LogError;
 use crate::observe::{EventKind, Happened};
 use crate::peer::Lane;
 use crate::share::{DeadLetters, Death, ShareKey, ShareStateError};
@@ -129,11 +133,7 @@ pub(super) async fn bury(cx: &Arc<Context>, key: &ShareKey, letters: DeadLetters
         Ok(Some(topic)) => topic,
         Ok(None) => return Err(ShareStateError::UnknownTopicOrPartition),
         Err(why) => {
-            tracing::debug!(share = %key, %why, "dead letters are not copied");
-            let refused = Happened::new(EventKind::RequestRejected, &key.group_id)
-                .who("dead letters")
-                .why(why);
-            cx.observe.events.tell(refused);
+            not_copied(cx, key, why);
             return Ok(letters.last);
         }
     };
@@ -156,12 +156,36 @@ pub(super) async fn bury(cx: &Arc<Context>, key: &ShareKey, letters: DeadLetters
                 all[0].record = None;
                 all.truncate(1);
             }
+            // No try would come to anything else.
+            Some(
+                error @ (ResponseError::InvalidRecord
+                | ResponseError::InvalidTimestamp
+                | ResponseError::MessageTooLarge
+                | ResponseError::RecordListTooLarge
+                | ResponseError::UnsupportedCompressionType),
+            ) => {
+                let name = &topic.name;
+                not_copied(
+                    cx,
+                    key,
+                    format!("the topic {name} does not take them: {error}"),
+                );
+                return Ok(all[count - 1].offset);
+            }
             Some(error) => {
                 tracing::warn!(share = %key, topic = &*topic.name, %error, "cannot write dead letters");
                 return Err(ShareStateError::UnknownServerError);
             }
         }
     }
+}
+
+fn not_copied(cx: &Context, key: &ShareKey, why: String) {
+    tracing::debug!(share = %key, %why, "dead letters are not copied");
+    let refused = Happened::new(EventKind::RequestRejected, &key.group_id)
+        .who("dead letters")
+        .why(why);
+    cx.observe.events.tell(refused);
 }
 
 fn bytes_max(cx: &Context, topic: &Topic) -> usize {
@@ -194,8 +218,17 @@ async fn letters_of(
         let first = letters.first;
         let reading = move || read_records(&partition, first, last);
         let outcome = cx.partitions.workers().unblock(reading).await;
-        let outcome = outcome.and_then(Result::ok);
-        read = outcome.ok_or(ShareStateError::UnknownServerError)?;
+        match outcome.ok_or(ShareStateError::UnknownServerError)? {
+            Ok(found) => read = found,
+            // What cannot be read by now is not read later: the letters go without it.
+            Err(error @ LogError::Damaged { .. }) => {
+                tracing::warn!(share = %key, %error, "dead letters are copied without their records");
+            }
+            Err(error) => {
+                tracing::debug!(share = %key, %error, "cannot read dead letters");
+                return Err(ShareStateError::UnknownServerError);
+            }
+        }
     }
     let mut headers = vec![
         ("__dlq.errors.topic", name),

@@ -4,6 +4,8 @@
 //!   all of them.
 //! - Client metrics: a subscription that is not there has no keys. Broker loggers: metaq's modules.
 //! - Secrets have no value in the answer.
+//!
+//! Tests: tests/answers.rs, tests/config.rs.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -2,6 +2,8 @@
 //!
 //! - Without topics all partitions that the group began with. What is not known is offset -1, not an error.
 //! - v1 says the lag: records up to the end of the log that are not done; -1 where nobody has read yet and no offset was set.
+//!
+//! Tests: tests/shares.rs, tests/shares_cluster.rs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use super::errors::WireError;
 use super::forward::FORWARDED;
 use super::share_acknowledgements::{Refusal, refusal};
 use super::share_in_flight::{describe_here, is_asked};
+use super::share_lost_state::{asks_for_known, known_of, tell_known};
 use super::share_state_admin::summary;
 use super::shared::{text, told, topic_name};
 use super::{Api, Caller, Context, Order, serve};
@@ -63,12 +66,15 @@ async fn handle(
 ) -> DescribeShareGroupOffsetsResponse {
     let mut groups = Vec::with_capacity(request.groups.len());
     for asked in request.groups {
-        let group = match describe(&cx, &caller, &asked).await {
+        let mut group = match describe(&cx, &caller, &asked).await {
             Ok(topics) => DescribedGroup::default().with_topics(topics),
             Err((error, why)) => DescribedGroup::default()
                 .with_error_code(error.code())
                 .with_error_message(told(why)),
         };
+        if asks_for_known(&asked) {
+            tell_known(&mut group);
+        }
         groups.push(group.with_group_id(asked.group_id));
     }
     DescribeShareGroupOffsetsResponse::default().with_groups(groups)
@@ -120,6 +126,12 @@ async fn describe(
                 }
             }
         }
+    }
+    if asks_for_known(asked) {
+        for (name, id, partitions) in known_of(cx, group_id, known).await {
+            described.push(without(&name, &partitions, None).with_topic_id(id));
+        }
+        return Ok(described);
     }
     match is_asked(asked) {
         true => described.extend(look_here(cx, group_id, known)),

@@ -5,6 +5,8 @@
 //!   leader, while none leads (Kafka's PartitionChangeBuilder with useLastKnownLeaderInBalancedRecovery). Unlike Kafka's the in-sync
 //!   replicas are not empty then: they are those that may come back and lead.
 //! - An empty list means all topics. The cursor of an answer is where the next request goes on.
+//!
+//! Tests: tests/refusals.rs, tests/listeners.rs.
 
 use std::collections::BTreeSet;
 use std::ops::Range;

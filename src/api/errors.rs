@@ -1,4 +1,6 @@
 //! The wire error code of every error below: chosen here and nowhere else.
+//!
+//! Tests: tests/answers.rs, tests/refusals.rs.
 
 use metaq_protocol::ResponseError;
 use metaq_protocol::batch::BatchError;

@@ -17,6 +17,8 @@
 //! - Where a client's quotas allow no more the answer is empty, and says for how long (KIP-219); the limit of bytes is lowered to
 //!   what they allow still.
 //! - Clients of v11 and later may read from followers too (KIP-392), up to the high watermark that those know.
+//!
+//! Tests: tests/fetch.rs, tests/broker.rs.
 
 use std::collections::HashMap;
 use std::sync::Arc;

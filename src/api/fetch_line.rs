@@ -1,4 +1,6 @@
 //! What is wanted in a fetch session, each partition once, in the order in which they are served.
+//!
+//! Tests: tests/fetch.rs, tests/committed.rs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! What one partition gives to a fetch: whether who asks may have it, what it may see, and what is known of it afterwards.
+//!
+//! Tests: tests/fetch.rs, tests/committed.rs.
 
 use std::sync::Arc;
 

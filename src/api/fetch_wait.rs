@@ -1,5 +1,7 @@
 //! Reads what a fetch wants, and waits until it is enough. What waits costs by what moves: each time only the partitions that did
 //! are read again. A consumer's fetch waits for its partitions by itself, a follower's through its session.
+//!
+//! Tests: tests/fetch.rs, tests/order.rs.
 
 use std::collections::HashMap;
 use std::sync::Arc;

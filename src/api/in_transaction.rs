@@ -1,5 +1,7 @@
 //! Whether partitions are part of a transaction, and making them so: asked of the coordinator of its transactional id, which
 //! may be another broker (Kafka's AddPartitionsToTxnManager).
+//!
+//! Tests: tests/transactions.rs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

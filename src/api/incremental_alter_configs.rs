@@ -3,6 +3,8 @@
 //!
 //! - The controller makes the changes, but for loggers' levels: those are the broker's that is asked, and last until it
 //!   ends. A broker's settings may be made through any broker, where Kafka wants the one that they are for.
+//!
+//! Tests: tests/config.rs, tests/answers.rs.
 
 use std::sync::Arc;
 

@@ -7,6 +7,8 @@
 //!   before v5 (KIP-207). A follower (a broker that says its id) is given the end of the log.
 //! - A partition that is named twice is INVALID_REQUEST, once; after it comes what a version does not know, and only then
 //!   what the partition says (Kafka's ReplicaManager.fetchOffset).
+//!
+//! Tests: tests/committed.rs, tests/answers.rs.
 
 use std::collections::HashSet;
 use std::sync::Arc;

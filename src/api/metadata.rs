@@ -5,6 +5,8 @@
 //! - By id from v10 on; an unknown id is UNKNOWN_TOPIC_ID.
 //! - `__consumer_offsets` and `__transaction_state`, when they are named, have the slots of groups and of transactional ids as their
 //!   partitions; the former is among all topics where it has records (offsets.topic.mirror).
+//!
+//! Tests: tests/broker.rs, tests/refusals.rs.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -7,6 +7,8 @@
 //!   There a member that is named without an epoch is one that somebody else looks at.
 //! - Offset -1 where nothing was committed.
 //! - With `require_stable` (v7+) UNSTABLE_OFFSET_COMMIT for partitions that an open transaction has an offset of.
+//!
+//! Tests: tests/refusals.rs, tests/versions.rs.
 
 use std::sync::Arc;
 

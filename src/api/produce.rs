@@ -14,6 +14,8 @@
 //! - Where another broker leads, v10 and later say which one and where it is (KIP-951).
 //! - The first batch of a transaction in a partition is held until the transaction's coordinator has confirmed it, or, from
 //!   v12 on, made the partition part of it (KIP-890); later ones of the connection wait behind it.
+//!
+//! Tests: tests/broker.rs, tests/refusals.rs.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! What a Produce request queues: the records of each partition, in the order in which Kafka looks for what is wrong with them.
+//!
+//! Tests: tests/order.rs, tests/broker.rs.
 
 use std::sync::Arc;
 

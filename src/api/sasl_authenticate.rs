@@ -1,6 +1,8 @@
 //! SaslAuthenticate (key 36, v0–v2; KIP-152, KIP-368): one message of a mechanism. A client that fails is told so after
 //! `connection.failed.authentication.delay.ms`, and its connection ends, as by Kafka's SaslServerAuthenticator. Who comes with a
 //! delegation token (KIP-48) has to authenticate again before the token expires.
+//!
+//! Tests: tests/authentication.rs, tests/bearer_tokens.rs.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

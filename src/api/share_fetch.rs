@@ -8,6 +8,8 @@
 //!   strict.
 //! - A request that renews locks (v2) gives no records, and must not ask for any.
 //! - A share partition whose coordinator cannot be reached gives nothing until it can.
+//!
+//! Tests: tests/shares.rs.
 
 use std::collections::HashMap;
 use std::sync::Arc;

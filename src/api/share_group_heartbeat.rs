@@ -7,6 +7,8 @@
 //! - FENCED_MEMBER_EPOCH where the member must join anew, UNKNOWN_MEMBER_ID where it is not known, GROUP_MAX_SIZE_REACHED where
 //!   the group has group.share.max.size members.
 //! - What a member that leaves still has at this broker is others' again at once; other brokers learn of it by its sessions.
+//!
+//! Tests: tests/shares.rs, tests/shares_cluster.rs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -110,7 +112,12 @@ async fn heartbeat(
             ..beat.clone()
         };
         let again = cx.coordinator.share_heartbeat(group_id, again).await;
-        reply = again.map_err(refusal_of)?;
+        let again = again.map_err(refusal_of)?;
+        // What the member was to be told already, unless it is something else by now.
+        reply = ShareReply {
+            assignment: again.assignment.or(reply.assignment),
+            ..again
+        };
     }
     Ok(reply)
 }

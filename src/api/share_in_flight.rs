@@ -2,6 +2,8 @@
 //!
 //! A leader is asked by DescribeShareGroupOffsets with a tagged field (KIP-482) of the group, and answers for what it leads with a
 //! tagged field of the partition. Brokers of earlier versions pass over it.
+//!
+//! Tests: tests/shares_seen.rs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

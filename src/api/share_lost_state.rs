@@ -1,19 +1,30 @@
 //! Of a share partition nothing is stored, though its group reads it: what was stored was lost, or a broker of an earlier
 //! version died while it deleted it. The partition's leader initializes it again; nobody else would.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use metaq_protocol::messages::describe_share_group_offsets_request::DescribeShareGroupOffsetsRequestGroup as AskedGroup;
+use bytes::Bytes;
+
+use metaq_protocol::messages::describe_share_group_offsets_request::{
+    DescribeShareGroupOffsetsRequestGroup as AskedGroup,
+    DescribeShareGroupOffsetsRequestTopic as AskedTopic,
+};
+use metaq_protocol::messages::describe_share_group_offsets_response::DescribeShareGroupOffsetsResponseGroup as DescribedGroup;
 use metaq_protocol::messages::{DescribeShareGroupOffsetsRequest, GroupId};
+use uuid::Uuid;
 
 use super::context::Context;
 use super::forward::FORWARDED;
 use super::share_state_admin::initialize;
-use super::shared::text;
+use super::shared::{text, topic_name};
 use crate::coordinator::Slot;
 use crate::peer::Lane;
 use crate::share::{NOT_SET, ShareKey};
 
+/// Of a group in the request and in the answer (KIP-482): which of the partitions it began with.
+const KNOWN_TAG: i32 = 10_004;
 /// How long the group's coordinator may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// A version of DescribeShareGroupOffsets that every broker serves.
@@ -44,17 +55,53 @@ async fn is_known(cx: &Context, key: &ShareKey) -> bool {
             topics.any(|(_, partitions)| partitions.contains(&key.partition))
         });
     }
-    let group = AskedGroup::default()
+    let Some(topic) = image.topic_by_id(key.topic_id) else {
+        return false;
+    };
+    let topic = AskedTopic::default()
+        .with_topic_name(topic_name(&topic.name))
+        .with_partitions(vec![key.partition]);
+    let mut group = AskedGroup::default()
         .with_group_id(GroupId(text(&*key.group_id)))
-        .with_topics(None);
+        .with_topics(Some(vec![topic]));
+    group.unknown_tagged_fields.insert(KNOWN_TAG, Bytes::new());
     let request = DescribeShareGroupOffsetsRequest::default().with_groups(vec![group]);
     let to = (Lane::Shares, broker);
     let asked = (FORWARDED, DESCRIBE_VERSION);
     let Ok(answer) = cx.call(to, asked, &request, ANSWER_MAX).await else {
         return false;
     };
-    let topics = answer.groups.iter().flat_map(|group| &group.topics);
+    // One of an earlier version does not look for it.
+    let looked = |group: &&DescribedGroup| group.unknown_tagged_fields.contains_key(&KNOWN_TAG);
+    let groups = answer.groups.iter().filter(looked);
+    let topics = groups.flat_map(|group| &group.topics);
     let of_topic = topics.filter(|topic| topic.topic_id == key.topic_id);
     let mut partitions = of_topic.flat_map(|topic| &topic.partitions);
     partitions.any(|partition| partition.partition_index == key.partition)
+}
+
+/// Whether a request asks which of some partitions its group began with, and nothing else of them.
+pub(super) fn asks_for_known(group: &AskedGroup) -> bool {
+    group.unknown_tagged_fields.contains_key(&KNOWN_TAG)
+}
+
+/// Those of the partitions that are asked for that the group began with.
+pub(super) async fn known_of(
+    cx: &Context,
+    group_id: &str,
+    asked: Vec<(Arc<str>, Uuid, Vec<i32>)>,
+) -> Vec<(Arc<str>, Uuid, Vec<i32>)> {
+    let all = cx.coordinator.share_partitions(group_id).await;
+    let all: HashMap<Uuid, Vec<i32>> = all.unwrap_or_default().into_iter().collect();
+    let known = asked.into_iter().map(|(name, id, mut partitions)| {
+        let known = all.get(&id);
+        partitions.retain(|index| known.is_some_and(|known| known.contains(index)));
+        (name, id, partitions)
+    });
+    known.collect()
+}
+
+/// Marks an answer as one to that question.
+pub(super) fn tell_known(group: &mut DescribedGroup) {
+    group.unknown_tagged_fields.insert(KNOWN_TAG, Bytes::new());
 }

@@ -1,4 +1,6 @@
 //! What one partition gives to a member of a share group: records that are read from its log and become the member's.
+//!
+//! Tests: tests/shares.rs, tests/shares_cluster.rs.
 
 use std::sync::Arc;
 
@@ -6,13 +8,14 @@ use metaq_protocol::ResponseError;
 
 use super::Context;
 use super::errors::WireError;
+use super::own_task::in_own_task;
 use super::share_acknowledgements::{Member, Refusal, refusal, refusal_of};
 use super::share_lost_state::initialize_lost;
 use super::share_settings::ShareSettings;
 use super::share_states::ShareStates;
 use super::shared::partition_of;
 use crate::config::OffsetReset;
-use crate::log::{AbortedTransaction, LogError, Reach, ReadWanted, Slice, SliceBatch};
+use crate::log::{Aborted, AbortedTransaction, LogError, Reach, ReadWanted, Slice, SliceBatch};
 use crate::partition::{Isolation, OffsetSpec, Partition, ReadError};
 use crate::share::{
     Acquire, AcquiredRecords, BatchSpan, Leading, LogBounds, Reading, ShareStateError, ShareStore,
@@ -65,31 +68,60 @@ impl From<ShareStateError> for OpenError {
     }
 }
 
-/// Finds a share partition, and has what is stored of it read where it was not; `None` where that does not succeed now.
+/// A share partition that is open already; `None` where it has to be opened.
+pub(super) fn opened(
+    member: &Member<'_>,
+    shared: SharedPartition,
+) -> Option<Result<Shared, Refusal>> {
+    if let Err(refused) = member.check(shared) {
+        return Some(Err(refused));
+    }
+    let (topic_id, index) = shared;
+    match partition_of(member.cx, "", topic_id, index) {
+        Ok(partition) => {
+            let opened = &member.cx.shares.partitions;
+            let leading = opened.opened(&member.key(shared), reading_of(&partition))?;
+            Some(Ok(Shared { partition, leading }))
+        }
+        Err(error) => Some(Err((error.wire(), error.to_string()))),
+    }
+}
+
+fn reading_of(partition: &Partition) -> Reading {
+    Reading {
+        leader_epoch: partition.leader_epoch(),
+        log_end: partition.log().ends().log_end.offset,
+    }
+}
+
+/// Finds a share partition, and has what is stored of it read where it was not; `None` where that does not succeed now. That
+/// goes on when nobody waits for it any more.
 pub(super) async fn open(
     member: &Member<'_>,
     settings: &ShareSettings,
     shared: SharedPartition,
 ) -> Result<Option<Shared>, Refusal> {
     member.check(shared)?;
-    let (cx, (topic_id, index)) = (member.cx, shared);
-    let partition = partition_of(cx, "", topic_id, index);
+    let (topic_id, index) = shared;
+    let partition = partition_of(member.cx, "", topic_id, index);
     let partition = partition.map_err(|error| (error.wire(), error.to_string()))?;
-    let key = member.key(shared);
-    let store: Arc<dyn ShareStore> = Arc::new(ShareStates(cx.clone()));
-    let reading = Reading {
-        leader_epoch: partition.leader_epoch(),
-        log_end: partition.log().ends().log_end.offset,
+    let (cx, key, of_task) = (member.cx.clone(), member.key(shared), partition.clone());
+    let (limits, reset) = (settings.limits, settings.reset);
+    let opening = async move {
+        let store: Arc<dyn ShareStore> = Arc::new(ShareStates(cx.clone()));
+        let begin = || bounds(&cx, &of_task, reset);
+        let (all, at) = (&cx.shares.partitions, (&key, reading_of(&of_task)));
+        let opened = all.open(at, &store, limits, begin).await;
+        match opened {
+            Err(OpenError::State(ShareStateError::InvalidRequest))
+                if initialize_lost(&cx, &key).await =>
+            {
+                all.open(at, &store, limits, begin).await
+            }
+            opened => opened,
+        }
     };
-    let begin = || bounds(cx, &partition, settings.reset);
-    let (all, at) = (&cx.shares.partitions, (&key, reading));
-    let mut opened = all.open(at, &store, settings.limits, begin).await;
-    if let Err(OpenError::State(ShareStateError::InvalidRequest)) = opened
-        && initialize_lost(cx, &key).await
-    {
-        opened = all.open(at, &store, settings.limits, begin).await;
-    }
-    match opened {
+    match in_own_task(opening).await {
         Ok(leading) => Ok(Some(Shared { partition, leading })),
         Err(OpenError::State(error)) if error.may_heal() => Ok(None),
         Err(OpenError::State(error)) => Err(refusal_of(error)),
@@ -163,10 +195,14 @@ impl Shared {
     ) -> Result<Option<Given>, Refusal> {
         let _turn = self.leading.turn().await;
         loop {
+            // Of a log that is in memory nothing here waits for anything.
+            tokio::task::coop::consume_budget().await;
             let Some((from, ahead)) = self.next_offset(settings)? else {
                 return Ok(None);
             };
-            let until = from.saturating_add(room.records).saturating_add(ahead);
+            // More than that is never given at once.
+            let most = room.records.min(settings.limits.locks_max);
+            let until = from.saturating_add(most).saturating_add(ahead);
             let read = self.read(cx, settings.isolation, from, until, room).await?;
             let Some(Read {
                 slice,
@@ -177,9 +213,10 @@ impl Shared {
                 return Ok(None);
             };
             let spans: Vec<BatchSpan> = batches.iter().map(span).collect();
+            let aborted = Aborted::new(aborted);
             let aborted: Vec<BatchSpan> = batches
                 .iter()
-                .filter(|batch| is_aborted(batch, &aborted))
+                .filter(|batch| !batch.header.is_control() && aborted.has(&batch.header))
                 .map(span)
                 .collect();
             let wanted = Acquire {
@@ -266,16 +303,6 @@ fn span(batch: &SliceBatch) -> BatchSpan {
         first: batch.header.base_offset,
         last: batch.header.last_offset(),
     }
-}
-
-fn is_aborted(batch: &SliceBatch, aborted: &[AbortedTransaction]) -> bool {
-    let header = &batch.header;
-    header.is_transactional()
-        && !header.is_control()
-        && aborted.iter().any(|transaction| {
-            let offsets = transaction.first_offset..=transaction.last_offset;
-            transaction.producer_id == header.producer_id && offsets.contains(&header.base_offset)
-        })
 }
 
 /// The batches that hold these offsets (ShareFetchUtils.maybeSliceFetchRecords).

@@ -1,5 +1,7 @@
 //! What is stored of share partitions, wherever their coordinator is: this broker, or another one, which is asked as Kafka's
 //! brokers ask each other (keys 83–87).
+//!
+//! Tests: tests/shares_cluster.rs.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,17 +1,28 @@
 //! Draws records for a member of a share group, and waits until there are some: for the logs to grow, and for records that
 //! others give back.
+//!
+//! Tests: tests/shares.rs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::Instant;
+use futures_util::stream::{self, StreamExt};
+use tokio::time::{Instant, timeout_at};
 
 use super::Stage;
 use super::share_acknowledgements::{Member, Refusal};
-use super::share_read::{Given, ShareRoom, Shared, open};
+use super::share_read::{Given, ShareRoom, Shared, open, opened};
 use super::share_settings::ShareSettings;
 use crate::partition::{FetchWaiter, Subscription};
 use crate::share::{AcquiredRecords, SharedPartition, Watching};
+
+/// Partitions that are opened at the same time.
+const OPENED_AT_ONCE: usize = 64;
+/// How long what is open waits for others to be opened.
+const OPENING_BESIDE_MAX: Duration = Duration::from_millis(50);
+/// How long a fetch waits where nothing is open, however short it is to wait for records.
+const OPENING_MIN: Duration = Duration::from_secs(1);
 
 /// What a member wants.
 pub(super) struct ShareWanted {
@@ -136,9 +147,9 @@ impl<'a> Drawing<'a> {
 
     /// Looks at some of the partitions; draws from them, or from all where they must have enough together.
     async fn look_at(&mut self, numbers: &BTreeSet<usize>) {
-        for number in numbers {
-            self.open(*number).await;
-            self.lines[*number].ahead = None;
+        let closed = self.open(numbers);
+        if !closed.is_empty() {
+            self.open_closed(closed).await;
         }
         if self.wanted.bytes_min <= 1 {
             return self.draw(numbers).await;
@@ -161,14 +172,44 @@ impl<'a> Drawing<'a> {
         }
     }
 
-    async fn open(&mut self, number: usize) {
-        let line = &mut self.lines[number];
-        if line.shared.is_some() {
-            return;
+    /// Takes those that are open already; the others.
+    fn open(&mut self, numbers: &BTreeSet<usize>) -> Vec<usize> {
+        let mut closed = Vec::new();
+        for number in numbers {
+            let line = &mut self.lines[*number];
+            line.ahead = None;
+            if line.shared.is_some() {
+                continue;
+            }
+            match opened(self.member, line.drawn.partition) {
+                Some(Ok(shared)) => line.shared = Some(shared),
+                Some(Err(refused)) => line.drawn.outcome = Err(refused),
+                None => closed.push(*number),
+            }
         }
-        match open(self.member, self.settings, line.drawn.partition).await {
-            Ok(shared) => line.shared = shared,
-            Err(refused) => line.drawn.outcome = Err(refused),
+        closed
+    }
+
+    /// Opens others, not for long where some are open: a coordinator that does not answer keeps back what is its own.
+    async fn open_closed(&mut self, closed: Vec<usize>) {
+        let is_open = |line: &Line| line.shared.is_some();
+        let until = match self.lines.iter().any(is_open) {
+            true => Instant::now() + OPENING_BESIDE_MAX,
+            false => self.wanted.deadline.max(Instant::now() + OPENING_MIN),
+        };
+        let (member, settings) = (self.member, self.settings);
+        let opening = closed.into_iter().map(|number| {
+            let partition = self.lines[number].drawn.partition;
+            async move { (number, open(member, settings, partition).await) }
+        });
+        let opening: Vec<_> = opening.collect();
+        let mut opening = stream::iter(opening).buffer_unordered(OPENED_AT_ONCE);
+        while let Ok(Some((number, opened))) = timeout_at(until, opening.next()).await {
+            let line = &mut self.lines[number];
+            match opened {
+                Ok(shared) => line.shared = shared,
+                Err(refused) => line.drawn.outcome = Err(refused),
+            }
         }
     }
 

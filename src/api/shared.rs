@@ -1,4 +1,6 @@
 //! What several APIs do alike.
+//!
+//! Tests: tests/answers.rs, tests/listeners.rs.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};

@@ -3,6 +3,8 @@
 //! - A group that does not exist, or is no streams group, is GROUP_ID_NOT_FOUND with a message.
 //! - Topics that the group makes have the numbers of partitions that were decided, once all are there.
 //! - Descriptions of topologies are kept by a plugin of Kafka's brokers: here none is stored, which is what is told.
+//!
+//! Tests: tests/streams.rs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

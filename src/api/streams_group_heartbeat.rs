@@ -6,6 +6,8 @@
 //!   MISSING_INTERNAL_TOPICS. Kafka answers first, and tells of errors with a later heartbeat. Whoever may not create topics
 //!   is told so there.
 //! - STREAMS_INVALID_TOPOLOGY where no broker can run the topology, FENCED_MEMBER_EPOCH where the member must join anew.
+//!
+//! Tests: tests/streams.rs.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

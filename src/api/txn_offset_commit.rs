@@ -4,6 +4,8 @@
 //! - The transaction's coordinator is asked first whether the group is part of the transaction; from v5 on it makes it so.
 //! - Members are checked from v3 on (KIP-447): by generation, whatever the group is doing.
 //! - Answered after the coordination store has them. Fetches see them once the transaction is committed.
+//!
+//! Tests: tests/transactions.rs, tests/simulation.rs.
 
 use std::sync::Arc;
 

@@ -10,6 +10,8 @@
 //! - A partition that cannot be used is UNKNOWN_TOPIC_OR_PARTITION, as by Kafka; one that another broker leads is
 //!   NOT_LEADER_OR_FOLLOWER, which the coordinator tries again too.
 //! - A partition of `__consumer_offsets` is a slot of groups, whose coordinator ends the transaction in all of them.
+//!
+//! Tests: tests/committed.rs, tests/answers.rs.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! `metaq acl list|add|remove`, in the words of kafka-acls.
+//!
+//! Tests: tests/advice.rs.
 
 use clap::{Args, Subcommand};
 use metaq_protocol::ResponseError;

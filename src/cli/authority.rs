@@ -1,4 +1,6 @@
 //! An authority of one's own, and the certificates that it signs: as files.
+//!
+//! Tests: tests/certificates.rs.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

@@ -1,4 +1,6 @@
 //! `metaq cluster balance`: as many replicas and leaders on each broker, each partition over as many racks as it can be.
+//!
+//! Tests: tests/replicas.rs.
 
 use std::collections::{BTreeMap, BTreeSet};
 

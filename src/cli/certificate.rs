@@ -1,5 +1,7 @@
 //! `metaq certificate broker|client`: more certificates of the authority that `metaq secure` has made, or of another one
 //! whose files are there.
+//!
+//! Tests: tests/certificates.rs.
 
 use std::path::PathBuf;
 

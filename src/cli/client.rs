@@ -1,5 +1,7 @@
 //! A small blocking client for the operator commands. It asks whichever broker it reaches first, and for what only one
 //! broker knows, that one.
+//!
+//! Tests: tests/cli.rs, tests/token_endpoint.rs.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};

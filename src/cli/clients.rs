@@ -1,4 +1,6 @@
 //! `metaq client list|describe|refused`: who is connected to a broker, with which software, and who was sent away and why.
+//!
+//! Tests: tests/shell.rs.
 
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,6 @@
 //! `metaq cluster status`, and `drain` (`drain.rs`) and `balance` (`balance.rs`).
+//!
+//! Tests: tests/replicas.rs, tests/cluster.rs.
 
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,6 @@
 //! `metaq config check|show|set|unset|reload`.
+//!
+//! Tests: tests/config.rs, tests/advice.rs.
 
 use std::path::PathBuf;
 

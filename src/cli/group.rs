@@ -1,4 +1,6 @@
 //! `metaq group list|describe|delete|reset-offsets`.
+//!
+//! Tests: tests/cli.rs, tests/broadcast.rs.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,6 @@
 //! Where groups are: what they have committed, and how that is set.
+//!
+//! Tests: tests/cli.rs, tests/shares_seen.rs.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,6 @@
 //! `metaq log dump|verify|repair`: a data directory's files, while no broker writes to them.
+//!
+//! Tests: tests/cli.rs, tests/shell.rs.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,6 @@
 //! `metaq loggers list|set|unset|requests`.
+//!
+//! Tests: tests/config.rs.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;

@@ -1,4 +1,6 @@
 //! `metaq partition list|open|close|delete|move|fail-over`.
+//!
+//! Tests: tests/config.rs, tests/strict_order.rs.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -3,6 +3,8 @@
 //! - Keys choose partitions as in Java clients; records without a key fill a batch of one partition after the other.
 //! - With acks=all, the default, the producer is idempotent: what is sent again after a broken connection is stored once,
 //!   and order per partition is kept. With acks=1 it may be stored twice.
+//!
+//! Tests: tests/shell.rs.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};

@@ -1,4 +1,6 @@
 //! `metaq quota list|set|remove`.
+//!
+//! Tests: tests/advice.rs, tests/metrics.rs.
 
 use clap::{Args, Subcommand};
 use metaq_protocol::messages::alter_client_quotas_request::{EntityData, EntryData, OpData};

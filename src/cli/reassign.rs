@@ -1,4 +1,6 @@
 //! `metaq topic reassign`: other brokers for the partitions of topics, or more or fewer replicas.
+//!
+//! Tests: tests/replicas.rs.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! `metaq secure`: a first setup with TLS, users and access control lists in one command: an authority and a certificate of one's own, an
 //! admin, a server.ini, and files for clients.
+//!
+//! Tests: tests/certificates.rs.
 
 use std::fs;
 use std::net::ToSocketAddrs;

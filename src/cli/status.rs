@@ -1,4 +1,6 @@
 //! `metaq status`: a broker in one screen, what is wrong first.
+//!
+//! Tests: tests/shell.rs, tests/advice.rs.
 
 use clap::Args;
 use serde::{Deserialize, Serialize};

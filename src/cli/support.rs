@@ -1,4 +1,6 @@
 //! `metaq support-bundle`: one archive with what somebody needs who is to help. No messages, no keys, no secrets.
+//!
+//! Tests: tests/shell.rs, tests/advice.rs.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};

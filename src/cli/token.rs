@@ -1,5 +1,7 @@
 //! `metaq token create|renew|expire|list`: delegation tokens (KIP-48), by the APIs that kafka-delegation-tokens uses. A token is named by
 //! its id; what logs in with it is shown once, where it is made.
+//!
+//! Tests: tests/delegation_tokens.rs.
 
 use clap::{Args, Subcommand};
 use data_encoding::BASE64;

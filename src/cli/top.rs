@@ -1,4 +1,6 @@
 //! `metaq top`: what moves on a broker, a line a topic, group or client, the busiest first; anew every second.
+//!
+//! Tests: tests/shell.rs.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal, Write};

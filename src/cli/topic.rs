@@ -1,4 +1,6 @@
 //! `metaq topic create|list|describe|alter|delete`, and `reassign` (`reassign.rs`).
+//!
+//! Tests: tests/cli.rs, tests/advice.rs.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -1,5 +1,7 @@
 //! `metaq txn list|describe|commit|abort|forget`: transactions of a broker, and decisions about those of two phases whose
 //! producer does not come back.
+//!
+//! Tests: tests/transactions.rs.
 
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};

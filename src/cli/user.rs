@@ -1,4 +1,6 @@
 //! `metaq user add|passwd|list|delete`: the users that authenticate with SASL, by the API that kafka-configs uses (KIP-554).
+//!
+//! Tests: tests/advice.rs, tests/token_endpoint.rs.
 
 use std::io::{self, BufRead};
 

@@ -1,6 +1,6 @@
 //! What is set at run time: put in force on this broker, and changed as the controller.
 //!
-//! Tests of brokers that do it: tests/config.rs.
+//! Tests: tests/config.rs.
 
 use std::sync::Arc;
 

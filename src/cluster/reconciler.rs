@@ -1,5 +1,7 @@
 //! Carries out on this broker's partitions what follows from the cluster: the one place that opens, gives up, deletes and
 //! configures them.
+//!
+//! Tests: tests/cluster.rs, tests/simulation.rs.
 
 use std::sync::Arc;
 

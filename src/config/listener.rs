@@ -1,5 +1,7 @@
 //! Listeners: their addresses and protocols, and what is set for one alone: `listener.name.NAME.KEY`, or `[listener=NAME]` in
 //! server.ini.
+//!
+//! Tests: tests/dashboard_tokens.rs, tests/delegation_tokens.rs.
 
 use std::collections::BTreeMap;
 

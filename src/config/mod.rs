@@ -3,6 +3,8 @@
 //!
 //! A [`Config`] is what is in force at one moment; [`LiveConfig`] is how the broker reads it, and what `reload` and
 //! changes at run time replace.
+//!
+//! Tests: config/load.rs, config/live.rs.
 
 mod broker;
 mod client_metrics;

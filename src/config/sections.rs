@@ -1,4 +1,6 @@
 //! The sections of server.ini that are about topics and groups.
+//!
+//! Tests: config/load.rs, tests/config.rs.
 
 use std::collections::BTreeMap;
 use std::fmt;

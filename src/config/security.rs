@@ -1,4 +1,6 @@
 //! Broker configurations of listeners, TLS and SASL.
+//!
+//! Tests: tests/bearer_tokens.rs, tests/advice.rs.
 
 use super::key::{BrokerKey, key};
 use super::value::Kind;

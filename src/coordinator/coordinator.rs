@@ -7,6 +7,8 @@
 //!                            ▲                     │ another version of its node, another session
 //!                            └─────────────────────┘ of the store, or its task ended
 //! ```
+//!
+//! Tests: coordinator/tests.rs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! A group with its offsets.
+//!
+//! Tests: group/groups/tests.rs, group/group_coordinator/tests.rs.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,6 @@
 //! What members ask of a group and what they are answered, without any wire format.
+//!
+//! Tests: group/groups/tests.rs, group/group_coordinator/tests.rs.
 
 use std::collections::BTreeMap;
 

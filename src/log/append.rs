@@ -2,6 +2,8 @@
 //!
 //! Who appends decides what is done ([`Origin`]): a client's batches, and a coordinator's markers, are checked against what
 //! the producer sent before and get offsets and the leader epoch; a follower takes its leader's as they are.
+//!
+//! Tests: log/tests.rs, log/transaction_tests.rs.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 //! [`Log`] is one partition's log. It knows nothing of topics, leaders or clients; `partition` drives it.
 
 mod aborted;
+mod aborted_batches;
 mod append;
 mod archive;
 mod browse;
@@ -59,6 +60,7 @@ use std::io;
 
 pub use metaq_protocol::batch::Outcome;
 
+pub use aborted_batches::Aborted;
 pub use append::{AppendRequest, Appended, FAST_PATH_BATCHES_MAX, Origin, ProducedBatch};
 pub use browse::{PassedBatch, SegmentFigures};
 pub use checkpoint::CheckpointError;

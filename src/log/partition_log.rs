@@ -10,6 +10,8 @@
 //! disk is waited for and which nobody else takes. What others look at is published beside it: segments, settings and
 //! leader epochs behind atomic pointers; ends, producers and whether the log is offline under locks that are never held
 //! while waiting.
+//!
+//! Tests: log/tests.rs, log/transaction_tests.rs.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -91,8 +93,9 @@ pub struct Log {
     pub(super) rewriting: RewriteLock,
     /// Before this offset newer records have superseded no record that is there: the first dirty offset.
     pub(super) cleaned_until: AtomicI64,
-    /// A compaction that goes on: up to where, and the offset from which on it is done.
-    pub(super) compacting: Mutex<Option<(i64, i64)>>,
+    /// A compaction that goes on: up to where, the offset from which on it is done, and when the first tombstone from there on
+    /// may go.
+    pub(super) compacting: Mutex<Option<(i64, i64, i64)>>,
     /// Segments whose place others have taken, and nobody was told of yet.
     pub(super) replaced: Mutex<Vec<Arc<Segment>>>,
     /// When the first of the tombstones that are there may go, ms; [`HORIZON_UNKNOWN`] until somebody wants to know.
@@ -377,6 +380,11 @@ impl Log {
                 return Ok(());
             }
             active.seal()?;
+        }
+        if !segments.iter().any(|segment| segment.is_named()) {
+            // Or a power failure could leave the new one alone: the log would begin with it, as if what was before were deleted.
+            self.sync_names()?;
+            segments.iter().for_each(|segment| segment.note_named());
         }
         self.store_producers(end)?;
         let config = self.config();

@@ -136,6 +136,12 @@ impl Producer {
         self.transaction_first_offset >= 0
     }
 
+    /// Offset of its last record; of one that wrote none lately -1.
+    fn last_offset(&self) -> i64 {
+        let last = self.batches.back();
+        last.map_or(NO_OFFSET, |batch| batch.last_offset)
+    }
+
     fn take_epoch(&mut self, epoch: i16) {
         if self.epoch != epoch {
             self.epoch = epoch;
@@ -378,6 +384,34 @@ impl Producers {
             producer.is_in_transaction() || now_ms - producer.last_timestamp < expiration_ms
         });
         self.verifications.expire(now_ms, expiration_ms);
+    }
+
+    /// Forgets those that wrote longest ago, by their places in the log, until no more than that are left; those of open
+    /// transactions stay.
+    pub fn forget_oldest(&mut self, left: usize) {
+        self.verifications.forget_oldest(left / 2);
+        let left = left.saturating_sub(self.verifications.len());
+        let excess = self.by_id.len().saturating_sub(left);
+        let at_rest = self
+            .by_id
+            .iter()
+            .filter(|(_, one)| !one.is_in_transaction());
+        let mut at_rest: Vec<(i64, i64)> =
+            at_rest.map(|(id, one)| (one.last_offset(), *id)).collect();
+        let excess = excess.min(at_rest.len());
+        if excess == 0 {
+            return;
+        }
+        at_rest.select_nth_unstable(excess - 1);
+        for (_, id) in &at_rest[..excess] {
+            self.by_id.remove(id);
+        }
+        self.by_id.shrink_to(left);
+    }
+
+    /// How many are remembered, with those of which only a transaction is being verified.
+    pub fn remembered(&self) -> usize {
+        self.by_id.len() + self.verifications.len()
     }
 
     /// Producer ids and their states.

@@ -1,5 +1,7 @@
 //! Reading a log: which range of which file a fetch is to be sent, and for readers of committed records which transactions
 //! in it were aborted.
+//!
+//! Tests: log/tests.rs, log/committed_tests.rs.
 
 use std::io;
 use std::sync::Arc;

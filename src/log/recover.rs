@@ -4,6 +4,8 @@
 //! cut short, and what lies after the last index entry is read. After any other crash, segments after the recovery point are read batch by batch; the first batch that is not whole
 //! and valid ends the log. Indexes and producer state after the newest snapshot are rebuilt. Segments before
 //! the recovery point were synced and are trusted (`trust.rs`).
+//!
+//! Tests: log/tests.rs, log/kill_tests.rs.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -11,7 +11,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::segment::base_offset_of;
-use super::verify::{Finding, verify_dir_reporting};
+use super::verify::{Finding, INTERRUPTED, SWAPPED_LOG, verify_dir_reporting};
 
 /// What a segment may have beside its records.
 const COMPANIONS: [&str; 4] = ["index", "timeindex", ABORTED, "snapshot"];
@@ -46,6 +46,10 @@ pub struct Cut {
 pub fn plan_repairs(path: &Path, report: impl FnMut(usize, usize)) -> io::Result<Vec<Repair>> {
     let mut by_dir: Vec<(PathBuf, Vec<Finding>)> = Vec::new();
     for finding in verify_dir_reporting(path, report)?.findings {
+        if base_offset_of(&name_of(&finding.file), SWAPPED_LOG).is_some() {
+            let what = format!("{}: {INTERRUPTED}", finding.file.display());
+            return Err(io::Error::other(what));
+        }
         let dir = finding.file.parent().unwrap_or(path).to_path_buf();
         match by_dir.last_mut() {
             Some((last, findings)) if *last == dir => findings.push(finding),
@@ -244,6 +248,31 @@ mod tests {
         }
         log.close(NOW).unwrap();
         dir
+    }
+
+    /// Killed after the old segments went and before the new one had its name.
+    #[test]
+    fn where_a_compaction_was_interrupted_nothing_is_taken_for_missing() {
+        let data = tempfile::tempdir().unwrap();
+        let dir = filled(data.path());
+        let second = &segments(&dir)[1];
+        fs::rename(dir.join(second), dir.join(format!("{second}.swap"))).unwrap();
+        let found = verify_dir_reporting(&dir, |_, _| {}).unwrap().findings;
+        let told: Vec<&str> = found.iter().map(|finding| &*finding.what).collect();
+        assert_eq!(told, [INTERRUPTED]);
+        let refused = plan_repairs(&dir, |_, _| {}).unwrap_err();
+        assert!(refused.to_string().contains(INTERRUPTED), "{refused}");
+        // The next start completes it.
+        open(&dir, OpenMode::AfterKill { recovery_point: 0 })
+            .close(NOW)
+            .unwrap();
+        assert!(
+            verify_dir_reporting(&dir, |_, _| {})
+                .unwrap()
+                .findings
+                .is_empty()
+        );
+        assert!(plan_repairs(&dir, |_, _| {}).unwrap().is_empty());
     }
 
     fn segments(dir: &Path) -> Vec<String> {

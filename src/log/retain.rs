@@ -2,6 +2,8 @@
 //!
 //! Only whole sealed segments are dropped; an active segment that is due is rolled first. Dropped segments are
 //! renamed at once and unlinked after `file.delete.delay.ms` by the caller.
+//!
+//! Tests: log/tests.rs.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -184,6 +186,16 @@ impl Log {
         }
         producer_snapshot::remove(&*self.disk, &self.dir(), |at| at < first)?;
         Ok(dropped)
+    }
+
+    /// How many producers are remembered, with those of which only a transaction is being verified.
+    pub fn producers_remembered(&self) -> usize {
+        self.producers.lock().remembered()
+    }
+
+    /// Forgets the producers that wrote longest ago, until no more are left; those of open transactions stay.
+    pub fn forget_producers(&self, left: usize) {
+        self.producers.lock().forget_oldest(left);
     }
 
     /// Forgets producers that were silent for long.

@@ -6,6 +6,8 @@
 //!
 //! Concurrency: `bytes` is published with release ordering after the write, so whoever reads it may read the
 //! file up to it. Files are opened by use and closed by age.
+//!
+//! Tests: log/tests.rs.
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};

@@ -8,6 +8,8 @@
 //! leader epochs       cut, stored durably
 //! producers           snapshots after the new end removed, the state rebuilt from the newest one before it
 //! ```
+//!
+//! Tests: log/transaction_tests.rs, log/committed_tests.rs, tests/simulation.rs.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,6 +1,8 @@
 //! What opening a log does not read, it trusts: sealed segments before the recovery point, and all of them after a
 //! clean close. A look at each segment's end, a few KiB, keeps that trust honest: segments must follow each other,
 //! and indexes that are missing, short or damaged are rebuilt from batch headers.
+//!
+//! Tests: log/tests.rs, tests/damage.rs.
 
 use std::sync::Arc;
 

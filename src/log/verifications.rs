@@ -98,6 +98,24 @@ impl Verifications {
         }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Forgets those that were begun longest ago, until no more than that are left.
+    pub(super) fn forget_oldest(&mut self, left: usize) {
+        let excess = self.0.len().saturating_sub(left);
+        if excess == 0 {
+            return;
+        }
+        let mut all: Vec<(u64, i64)> = self.0.iter().map(|(id, one)| (one.guard.0, *id)).collect();
+        all.select_nth_unstable(excess - 1);
+        for (_, id) in &all[..excess] {
+            self.0.remove(id);
+        }
+        self.0.shrink_to(left);
+    }
+
     /// Forgets those that were begun so long ago.
     pub(super) fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
         self.0

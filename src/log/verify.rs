@@ -1,4 +1,6 @@
 //! Offline inspection of a data directory: `metaq log dump` and `metaq log verify`.
+//!
+//! Tests: log/tests.rs, tests/damage.rs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -235,15 +237,22 @@ pub fn verify_dir_reporting(
     Ok(seen)
 }
 
+/// What a compaction has put in the place of segments, of which some may be gone already.
+pub(super) const SWAPPED_LOG: &str = "log.swap";
+pub(super) const INTERRUPTED: &str =
+    "a compaction was interrupted: start the broker once, which completes it, and look again";
+
 fn verify_partition(dir: &Path, seen: &mut Verified) -> io::Result<()> {
     seen.partitions += 1;
-    let (mut bases, mut aborted) = (Vec::new(), HashMap::new());
+    let (mut bases, mut aborted, mut interrupted) = (Vec::new(), HashMap::new(), None);
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
             continue;
         };
-        if let Some(base) = base_offset_of(&name, "log") {
+        if base_offset_of(&name, SWAPPED_LOG).is_some() {
+            interrupted = Some(entry.path());
+        } else if let Some(base) = base_offset_of(&name, "log") {
             bases.push((base, entry.metadata()?.len()));
         } else if let Some(base) = base_offset_of(&name, "txnindex") {
             aborted.insert(base, entry.metadata()?.len());
@@ -252,6 +261,10 @@ fn verify_partition(dir: &Path, seen: &mut Verified) -> io::Result<()> {
         {
             seen.note(&entry.path(), None, "not a valid producer snapshot");
         }
+    }
+    if let Some(left) = interrupted {
+        seen.note(&left, None, INTERRUPTED);
+        return Ok(());
     }
     bases.sort_unstable();
     let cleaned_until = cleaned_until(dir);

@@ -1,10 +1,11 @@
 //! Offline inspection of `.txnindex` files: they say what the records say.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use metaq_protocol::batch::{BatchHeader, EndMarker, Outcome};
 
 use super::segment::Segment;
+use super::transactions::AbortedTransaction;
 
 /// The transactions of a partition, as its batches are gone through.
 #[derive(Default)]
@@ -57,8 +58,11 @@ impl TransactionsSeen {
             return Vec::new();
         }
         let mut wrong = Vec::new();
+        let by_marker: HashMap<i64, &AbortedTransaction> =
+            all.iter().map(|entry| (entry.last_offset, entry)).collect();
+        let ended: HashSet<(i64, i64)> = aborts.iter().map(|(id, at, _)| (*id, *at)).collect();
         for (producer_id, offset, first_offset) in &aborts {
-            let entry = all.iter().find(|entry| entry.last_offset == *offset);
+            let entry = by_marker.get(offset);
             let is_there = entry.is_some_and(|entry| {
                 let begins =
                     first_offset.is_some_and(|at| self.may_begin_at(entry.first_offset, at));
@@ -72,9 +76,7 @@ impl TransactionsSeen {
             }
         }
         for entry in &all {
-            let is_of =
-                |(id, at, _): &(i64, i64, _)| (*id, *at) == (entry.producer_id, entry.last_offset);
-            if !aborts.iter().any(is_of) {
+            if !ended.contains(&(entry.producer_id, entry.last_offset)) {
                 let (producer_id, offset) = (entry.producer_id, entry.last_offset);
                 let what =
                     format!("there is no abort of producer {producer_id} at offset {offset}");

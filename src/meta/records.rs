@@ -1,4 +1,6 @@
 //! What the nodes of the coordination tree hold: JSON with a `version` field, readable with any tool.
+//!
+//! Tests: group/record.rs, cluster/membership.rs.
 
 use std::collections::BTreeMap;
 

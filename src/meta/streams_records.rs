@@ -1,4 +1,6 @@
 //! What is stored of streams groups (KIP-1071). Its form is that of [`records`](super::records).
+//!
+//! Tests: group/streams/tests.rs.
 
 use std::collections::BTreeMap;
 

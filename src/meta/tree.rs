@@ -1,4 +1,6 @@
 //! A coordination tree in memory, and what multis do to it.
+//!
+//! Tests: tests/meta.rs, tests/simulation.rs.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -179,10 +179,11 @@ impl FrameReader {
 
     /// Lets the share of a frame that needs `all_bytes` in the end cover `bytes`.
     async fn reserve(&mut self, all_bytes: usize, bytes: usize) -> Result<(), NoMemory> {
-        if self.share.bytes() < bytes {
+        if self.share.bytes() < bytes && !self.memory.grow_now(&mut self.share, all_bytes, bytes) {
             let since = *self.waits_since.get_or_insert_with(Instant::now);
             let growth = self.memory.grow(&mut self.share, all_bytes, bytes, since);
-            growth.await?;
+            // No connection keeps room for this.
+            Box::pin(growth).await?;
         }
         self.waits_since = None;
         Ok(())

@@ -1,4 +1,6 @@
 //! Accepting connections, within the limits that all listeners share, and the end of it all.
+//!
+//! Tests: tests/hostile.rs, tests/listeners.rs.
 
 use std::net::SocketAddr;
 use std::pin::pin;

@@ -1,5 +1,7 @@
 //! A connection that is encrypted with TLS. Records are taken in and made in buffers that all connections of a thread
 //! share: a connection that is silent holds its keys and nothing else.
+//!
+//! Tests: tests/authentication.rs, tests/crowd.rs.
 
 use std::cell::RefCell;
 use std::io;

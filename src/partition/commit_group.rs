@@ -1,4 +1,6 @@
 //! What one pass over a queue writes: each partition's batches together, with one call.
+//!
+//! Tests: partition/tests.rs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};

@@ -1,5 +1,7 @@
-//! The thread that does what is due by the clock: `flush.ms`, retention, producer expiry, checkpoints,
-//! delayed removal of deleted files, closing of idle files.
+//! The threads that do what is due by the clock: one has what `flush.ms` says synced, one does retention, producer expiry,
+//! checkpoints, delayed removal of deleted files, closing of idle files.
+//!
+//! Tests: tests/power.rs, tests/config.rs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,14 +14,19 @@ use tokio::time::Instant;
 
 use super::executor::Workers;
 use super::handle::Partition;
+use super::producer_room::keep_within;
 use super::registry::Partitions;
 use crate::log::{Disk, LogConfig, LogError, Segment, capped_name, unlink_all, uuid_to_base64};
 use crate::schedule::Schedule;
+use crate::supervisor::Supervisor;
 
 /// How often the clock is looked at; the grain of `flush.ms`.
 const TICK: Duration = Duration::from_millis(100);
 /// How often files of sealed segments that are not read are closed.
 const IDLE_FILES_INTERVAL: Duration = Duration::from_secs(300);
+
+/// How often producers are counted.
+const PRODUCERS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long retention waits for a sync before it waits for its next time.
 const RETRY_MAX: Duration = Duration::from_secs(60);
@@ -33,6 +40,8 @@ pub struct HousekeepingIntervals {
     pub checkpoint: Duration,
     /// `producer.id.expiration.ms`.
     pub producer_expiration_ms: i64,
+    /// `producer.ids.max.bytes`.
+    pub producer_bytes_max: usize,
 }
 
 #[derive(Default)]
@@ -41,12 +50,12 @@ struct Shared {
     wake: Condvar,
 }
 
-/// The running thread.
+/// The running threads.
 pub struct Housekeeping {
     shared: Arc<Shared>,
     intervals: Arc<Mutex<HousekeepingIntervals>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-    /// Where there is no thread.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Where there are no threads.
     task: Option<AbortHandle>,
 }
 
@@ -57,7 +66,7 @@ enum PendingUnlink {
 }
 
 impl Housekeeping {
-    /// Starts the thread. `deleted_dirs` yields partition directories that were set aside.
+    /// Starts the threads. `deleted_dirs` yields partition directories that were set aside.
     pub fn start(
         partitions: Arc<Partitions>,
         intervals: HousekeepingIntervals,
@@ -66,32 +75,47 @@ impl Housekeeping {
         let intervals = Arc::new(Mutex::new(intervals));
         let mut housekeeper = Housekeeper::new(partitions, intervals.clone());
         if let Workers::Steps(_) = housekeeper.partitions.workers() {
+            let mut flusher = Flusher::new(housekeeper.partitions.clone());
             let task = async move {
                 loop {
                     tokio::time::sleep(TICK).await;
+                    flusher.run_due();
                     housekeeper.run_due();
                 }
             };
             return Ok(Self {
                 shared,
                 intervals,
-                thread: Mutex::default(),
+                threads: Mutex::default(),
                 task: Some(tokio::spawn(task).abort_handle()),
             });
         }
-        let of_thread = shared.clone();
-        let thread = std::thread::Builder::new()
-            .name("housekeeping".to_owned())
-            .spawn(move || {
-                let supervisor = housekeeper.partitions.supervisor().clone();
-                supervisor.run("housekeeping", || run(&of_thread, &mut housekeeper), || ());
-            })?;
-        Ok(Self {
+        let mut flusher = Flusher::new(housekeeper.partitions.clone());
+        let supervisor = housekeeper.partitions.supervisor().clone();
+        let housekeeping = Self {
             shared,
             intervals,
-            thread: Mutex::new(Some(thread)),
+            threads: Mutex::default(),
             task: None,
-        })
+        };
+        housekeeping.spawn("flush", supervisor.clone(), move || flusher.run_due())?;
+        housekeeping.spawn("housekeeping", supervisor, move || housekeeper.run_due())?;
+        Ok(housekeeping)
+    }
+
+    fn spawn(
+        &self,
+        name: &'static str,
+        supervisor: Supervisor,
+        mut run_due: impl FnMut() + Send + 'static,
+    ) -> std::io::Result<()> {
+        let shared = self.shared.clone();
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        let thread = thread.spawn(move || {
+            supervisor.run(name, || run(&shared, &mut run_due), || ());
+        })?;
+        self.threads.lock().push(thread);
+        Ok(())
     }
 
     /// How often what is done; may be changed.
@@ -99,11 +123,11 @@ impl Housekeeping {
         self.intervals.clone()
     }
 
-    /// Ends the thread.
+    /// Ends the threads.
     pub fn stop(&self) {
         *self.shared.stopping.lock() = true;
         self.shared.wake.notify_all();
-        if let Some(thread) = self.thread.lock().take() {
+        for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }
         if let Some(task) = &self.task {
@@ -112,7 +136,7 @@ impl Housekeeping {
     }
 }
 
-fn run(shared: &Shared, housekeeper: &mut Housekeeper) {
+fn run(shared: &Shared, run_due: &mut dyn FnMut()) {
     loop {
         {
             let mut stopping = shared.stopping.lock();
@@ -123,7 +147,7 @@ fn run(shared: &Shared, housekeeper: &mut Housekeeper) {
                 return;
             }
         }
-        housekeeper.run_due();
+        run_due();
     }
 }
 
@@ -134,8 +158,8 @@ struct Housekeeper {
     retained: Instant,
     checkpointed: Instant,
     idle: Instant,
-    /// Partitions of topics with `flush.ms`; ten thousand without it cost nothing.
-    flushed: Vec<Arc<Partition>>,
+    counted: Instant,
+    generation: u64,
     unlinks: Vec<(i64, PendingUnlink)>,
     schedules: Schedules,
     archive: Archive,
@@ -151,7 +175,8 @@ impl Housekeeper {
             retained: now,
             checkpointed: now,
             idle: now,
-            flushed: Vec::new(),
+            counted: now,
+            generation: 0,
             unlinks: Vec::new(),
             schedules: Schedules::default(),
             archive: Archive::default(),
@@ -167,16 +192,11 @@ impl Housekeeper {
         } = self;
         let now = partitions.clock().now_ms();
         let intervals = *self.intervals.lock();
-        if partitions.take_changed() {
-            self.flushed.clear();
-            each(partitions, |partition| {
-                if partition.log().config().flush_ms != i64::MAX {
-                    self.flushed.push(partition.clone());
-                }
-            });
+        let generation = partitions.generation();
+        if generation != self.generation {
+            self.generation = generation;
             self.schedules.follow(partitions, now);
         }
-        flush_by_time(&self.flushed, now);
         for (aside, delay_ms) in partitions.take_set_aside() {
             unlinks.push((
                 now.saturating_add(delay_ms),
@@ -216,6 +236,10 @@ impl Housekeeper {
             ));
         }
         remove_due(partitions.disk(), unlinks, now);
+        if self.counted.elapsed() >= PRODUCERS_INTERVAL {
+            self.counted = Instant::now();
+            keep_within(partitions, intervals.producer_bytes_max);
+        }
         if self.checkpointed.elapsed() >= intervals.checkpoint {
             self.checkpointed = Instant::now();
             // Said already; it is tried again at the next pass.
@@ -234,10 +258,39 @@ fn each(partitions: &Partitions, mut work: impl FnMut(&Arc<Partition>)) {
     }
 }
 
-fn flush_by_time(partitions: &[Arc<Partition>], now: i64) {
-    for partition in partitions {
-        if partition.log().unsynced_for_ms(now) >= partition.log().config().flush_ms {
-            partition.sync_soon();
+/// What is due by `flush.ms`, on a thread of its own: it waits neither for retention nor for the removal of files.
+struct Flusher {
+    partitions: Arc<Partitions>,
+    generation: u64,
+    /// Partitions of topics with `flush.ms`; ten thousand without it cost nothing.
+    flushed: Vec<Arc<Partition>>,
+}
+
+impl Flusher {
+    fn new(partitions: Arc<Partitions>) -> Self {
+        Self {
+            partitions,
+            generation: 0,
+            flushed: Vec::new(),
+        }
+    }
+
+    fn run_due(&mut self) {
+        let generation = self.partitions.generation();
+        if generation != self.generation {
+            self.generation = generation;
+            self.flushed.clear();
+            each(&self.partitions, |partition| {
+                if partition.log().config().flush_ms != i64::MAX {
+                    self.flushed.push(partition.clone());
+                }
+            });
+        }
+        let now = self.partitions.clock().now_ms();
+        for partition in &self.flushed {
+            if partition.log().unsynced_for_ms(now) >= partition.log().config().flush_ms {
+                partition.sync_soon();
+            }
         }
     }
 }

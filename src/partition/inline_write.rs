@@ -11,6 +11,8 @@
 //!
 //! How something is written stands elsewhere ([`Work`]), and so do locks and the clock ([`super::primitives`]): the tests in
 //! tests/inline_write run this file with others, and choose who runs when.
+//!
+//! Tests: tests/inline_write, partition/tests.rs.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};

@@ -2,6 +2,8 @@
 //! journal record; journal records are synced side by side, because devices like that, and answered in their order. When a file of the
 //! journal is full, the partitions in it are synced themselves, and the other file is taken; as long as that one is still
 //! needed, partitions are synced one by one instead.
+//!
+//! Tests: tests/power.rs, tests/simulation.rs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;

@@ -19,6 +19,7 @@ mod moves;
 mod options;
 mod partition_state;
 mod primitives;
+mod producer_room;
 mod progress;
 mod reads;
 mod record_check;

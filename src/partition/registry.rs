@@ -1,6 +1,8 @@
 //! All partitions of this broker, by topic.
 //!
 //! Look-ups read an immutable map behind an atomic pointer. Changes go through one lock and publish a new map.
+//!
+//! Tests: partition/tests.rs, partition/registry/stop.rs.
 
 mod cut;
 mod delete;
@@ -161,7 +163,8 @@ pub struct Partitions {
     clock: WallClock,
     workers: Workers,
     map: ArcSwap<Map>,
-    changed: AtomicBool,
+    /// How often partitions or their settings have changed.
+    generation: AtomicU64,
     /// How often settings of logs were replaced.
     reconfigured: AtomicU64,
     changes: Mutex<()>,
@@ -232,7 +235,7 @@ impl Partitions {
             clock: options.clock.clone(),
             workers: options.workers.clone(),
             map: ArcSwap::default(),
-            changed: AtomicBool::new(true),
+            generation: AtomicU64::new(1),
             reconfigured: AtomicU64::new(0),
             changes: Mutex::new(()),
             renaming: Mutex::new(()),
@@ -339,7 +342,7 @@ impl Partitions {
             topic
                 .online()
                 .for_each(|partition| partition.log().reconfigure(config.clone()));
-            self.changed.store(true, Ordering::Release);
+            self.generation.fetch_add(1, Ordering::Release);
             self.reconfigured.fetch_add(1, Ordering::AcqRel);
         }
     }
@@ -349,9 +352,9 @@ impl Partitions {
         self.reconfigured.load(Ordering::Acquire)
     }
 
-    /// Whether partitions or their settings have changed since this was asked last.
-    pub(super) fn take_changed(&self) -> bool {
-        self.changed.swap(false, Ordering::AcqRel)
+    /// How often partitions or their settings have changed.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Moves a partition's log start to `offset`, or to the high watermark for -1 (DeleteRecords). It is durable after

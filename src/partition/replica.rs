@@ -2,6 +2,8 @@
 //!
 //! Concurrency: one at a time writes in its data directory, and appends; sync threads move the synced end; everybody
 //! else reads. The replica knows none of them: `handle.rs` has it together with who writes it.
+//!
+//! Tests: partition/transaction_tests.rs, partition/registry/roles.rs.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! How a replica gets its role and what each role does: a leader hears from its followers, a follower from its leader. A role is
 //! taken by whoever writes in the data directory, so that nothing of the role before comes after it.
+//!
+//! Tests: partition/registry/roles.rs.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,6 +1,8 @@
 //! Threads that sync partitions side by side. One sync covers all that was appended to a partition before it
 //! began; while it runs, appends go on, and the partition is queued again when somebody waits for them. A partition has one
 //! sync at a time.
+//!
+//! Tests: tests/power.rs.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;

@@ -1,7 +1,7 @@
 //! Tokens that come at a rate and are taken by what is done (Kafka's TokenBucket, KIP-599): what is done while there is a token
 //! may take more than there are, so that one large request is possible, and the next one waits until they are back.
 
-use super::window::Samples;
+use super::window::{Samples, THROTTLE_MS_MAX};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -38,7 +38,8 @@ impl Bucket {
         if tokens >= 0.0 {
             return 0;
         }
-        (-tokens / limit * 1000.0).round() as u64
+        // As large as an answer can say.
+        ((-tokens / limit * 1000.0).round() as u64).min(THROTTLE_MS_MAX)
     }
 
     /// Whether it is as a new one.
@@ -58,6 +59,13 @@ mod tests {
         count: 11,
         ms: 1000,
     };
+
+    #[test]
+    fn a_limit_of_almost_nothing_throttles_for_as_long_as_can_be_said() {
+        let mut bucket = Bucket::default();
+        bucket.take(1.0, 1e-300, 0, SAMPLES);
+        assert_eq!(bucket.throttle_ms(1e-300, 0, SAMPLES), THROTTLE_MS_MAX);
+    }
 
     #[test]
     fn a_large_request_is_let_through_and_the_next_one_waits() {

@@ -1,9 +1,13 @@
 //! Keeps the rules in step with the cluster's configurations.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
 
 use super::quotas::{Options, Quotas};
 use super::rules::{CONNECTION_RATE, Rules};
@@ -11,6 +15,8 @@ use super::window::Samples;
 use crate::cluster::{Cluster, Configs, Entity, EntityName};
 use crate::config::Config;
 
+/// Hosts may get other addresses, or addresses at last.
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a host's name may take to be resolved.
 const RESOLVE_MAX: Duration = Duration::from_secs(5);
 
@@ -35,41 +41,76 @@ impl Options {
 pub async fn follow(cluster: Arc<Cluster>, quotas: Arc<Quotas>) {
     let mut images = cluster.image_changes();
     let mut known: Option<Arc<Configs>> = None;
+    let mut hosts = Hosts::default();
     loop {
         let configs = cluster.image().configs.clone();
-        if known
-            .as_ref()
-            .is_none_or(|known| !Arc::ptr_eq(known, &configs))
-        {
-            apply(&quotas, &configs).await;
-            known = Some(configs);
+        let is_known = |known: &Arc<Configs>| Arc::ptr_eq(known, &configs);
+        if !known.as_ref().is_some_and(is_known) {
+            hosts.are(hosts_in(&configs));
+            quotas.set_rules(hosts.rules(&configs));
+            known = Some(configs.clone());
         }
-        if images.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = images.changed() => if changed.is_err() {
+                return;
+            },
+            // A limit that is set meanwhile does not wait for a name.
+            () = hosts.resolve() => quotas.set_rules(hosts.rules(&configs)),
         }
     }
 }
 
-async fn apply(quotas: &Quotas, configs: &Configs) {
-    let mut resolved: HashMap<String, Vec<IpAddr>> = HashMap::new();
-    for (entity, set) in configs.entities() {
-        if let Entity::Ip(EntityName::Named(name)) = entity
-            && set.contains_key(CONNECTION_RATE)
-        {
-            let found = resolve(&name).await;
-            resolved.insert(name, found);
+/// Hosts that have a limit by their name.
+fn hosts_in(configs: &Configs) -> BTreeSet<String> {
+    let named = configs.entities().filter_map(|(entity, set)| match entity {
+        Entity::Ip(EntityName::Named(name)) => set.contains_key(CONNECTION_RATE).then_some(name),
+        _ => None,
+    });
+    named
+        .filter(|name| name.parse::<IpAddr>().is_err())
+        .collect()
+}
+
+/// The addresses of hosts, as they were when they were looked for last.
+#[derive(Default)]
+struct Hosts {
+    known: HashMap<String, Vec<IpAddr>>,
+    /// When they are looked for next.
+    due: Option<Instant>,
+}
+
+impl Hosts {
+    fn are(&mut self, names: BTreeSet<String>) {
+        self.known.retain(|name, _| names.contains(name));
+        for name in names {
+            if let Entry::Vacant(new) = self.known.entry(name) {
+                new.insert(Vec::new());
+                self.due = Some(Instant::now());
+            }
         }
     }
-    let rules = Rules::of(configs, |name| {
-        resolved.get(name).cloned().unwrap_or_default()
-    });
-    quotas.set_rules(rules);
+
+    fn rules(&self, configs: &Configs) -> Rules {
+        Rules::of(configs, |name| match name.parse() {
+            Ok(ip) => vec![ip],
+            Err(_) => self.known.get(name).cloned().unwrap_or_default(),
+        })
+    }
+
+    /// Looks for all of them when it is time, and says so when that is done. Dropping the future changes nothing.
+    async fn resolve(&mut self) {
+        match self.due.filter(|_| !self.known.is_empty()) {
+            None => std::future::pending().await,
+            Some(due) => tokio::time::sleep_until(due).await,
+        }
+        let names: Vec<String> = self.known.keys().cloned().collect();
+        let found = join_all(names.iter().map(|name| resolve(name))).await;
+        self.known = names.into_iter().zip(found).collect();
+        self.due = Some(Instant::now() + RESOLVE_INTERVAL);
+    }
 }
 
 async fn resolve(name: &str) -> Vec<IpAddr> {
-    if let Ok(ip) = name.parse() {
-        return vec![ip];
-    }
     let found = tokio::time::timeout(RESOLVE_MAX, tokio::net::lookup_host((name, 0))).await;
     match found {
         Ok(Ok(found)) => found.map(|address| address.ip()).collect(),

@@ -263,7 +263,7 @@ impl Quotas {
             let until = (now + throttle).max(going_on.map_or(now, |(_, until, _)| until));
             state.throttled = Some((since, until, throttle));
             state.throttles += 1;
-            state.throttled_for += throttle;
+            state.throttled_for = state.throttled_for.saturating_add(throttle);
         });
     }
 
@@ -278,7 +278,8 @@ impl Quotas {
         };
         let (now_ms, samples) = (self.ms(now), self.options.samples);
         let mut ips = self.ips.lock();
-        if ips.len() >= SHARD_COUNTS_MIN && !ips.contains_key(&ip) {
+        // Only where it would grow, so that it costs nothing on the whole.
+        if ips.len() >= SHARD_COUNTS_MIN && ips.len() == ips.capacity() && !ips.contains_key(&ip) {
             ips.retain(|_, window| !window.is_forgotten(now_ms, samples));
         }
         charge_connection(ips.entry(ip).or_default(), rate, now_ms, samples, true)

@@ -36,6 +36,8 @@ impl Samples {
 
 /// The part of what is allowed by which it may be exceeded before who exceeds it waits until it is over.
 pub const TOLERATED: f64 = 0.025;
+/// As long as an answer can say, ms: about 25 days.
+pub(super) const THROTTLE_MS_MAX: u64 = i32::MAX as u64;
 /// Parts of a sample that are told apart.
 const PARTS: u64 = 10;
 
@@ -81,7 +83,8 @@ impl Window {
     /// How long it takes at the limit to do what was too much, ms (Kafka's QuotaUtils.throttleTime); 0 where it was not.
     pub fn excess_ms(&mut self, limit: f64, now_ms: u64, samples: Samples) -> u64 {
         let excess = -self.left(limit, now_ms, samples);
-        (excess.max(0.0) / limit * 1000.0).round() as u64
+        // As large as an answer can say.
+        ((excess.max(0.0) / limit * 1000.0).round() as u64).min(THROTTLE_MS_MAX)
     }
 
     /// How long nothing may go, ms: as long as that, and where it was much too much until it is over.

@@ -1,4 +1,6 @@
 //! Which partitions this broker copies, from whom, over which connection: what follows from the cluster image.
+//!
+//! Tests: tests/replication.rs, tests/simulation.rs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Copies partitions from one leader, over one connection: one fetch at a time, what came is appended, and the next one asks from
 //! where the logs end then.
+//!
+//! Tests: tests/replication.rs, tests/simulation.rs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

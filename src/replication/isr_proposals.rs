@@ -5,6 +5,8 @@
 //!
 //! A proposal of which it is not known what became of it is sent again as it is: who it would add may be in sync by now, and counts
 //! until the controller has said that it is not.
+//!
+//! Tests: tests/replication.rs, tests/replicas.rs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

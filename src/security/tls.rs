@@ -1,5 +1,7 @@
 //! Certificates and keys of listeners and of this broker's own connections, as PEM: read, checked, and read again when the
 //! files change, without ending a connection.
+//!
+//! Tests: tests/authentication.rs, tests/certificates.rs.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! A share partition at the broker that leads its partition: one reads for it at a time, and a task writes what it has done.
+//!
+//! Tests: share/share_partitions.rs, tests/shares.rs.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -111,6 +113,11 @@ impl Leading {
         self.reading.leader_epoch
     }
 
+    /// Whether what is stored of it was read.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.loaded.initialized()
+    }
+
     pub(super) fn key(&self) -> &ShareKey {
         &self.key
     }
@@ -128,6 +135,9 @@ impl Leading {
         F: Future<Output = Result<LogBounds, E>>,
     {
         let load = || async {
+            if let Some(error) = self.ended() {
+                return Err(error.into());
+            }
             let mut stored = store.read(self.key.clone(), self.reading).await?;
             let log = begin().await?;
             if stored.start == NOT_SET {

@@ -55,10 +55,19 @@ impl SharePartitions {
         match loaded {
             Ok(()) => Ok(leading),
             Err(error) => {
+                // Others wait for it too: it must not be served while another one is begun in its place.
+                leading.end(ShareStateError::CoordinatorLoadInProgress);
                 self.forget(&leading);
                 Err(error)
             }
         }
+    }
+
+    /// The same, where that needs no reading.
+    pub fn opened(&self, key: &ShareKey, reading: Reading) -> Option<Arc<Leading>> {
+        let leading = self.get(key)?;
+        let is_it = leading.leader_epoch() == reading.leader_epoch && leading.is_loaded();
+        is_it.then_some(leading)
     }
 
     fn find(&self, key: &ShareKey, reading: Reading) -> Result<Arc<Leading>, ShareStateError> {
@@ -126,6 +135,8 @@ impl SharePartitions {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use tokio::sync::Semaphore;
 
     use super::*;
@@ -136,14 +147,19 @@ mod tests {
     /// A coordinator of which each read waits for leave, and that counts what is written.
     struct Slow {
         leave: Arc<Semaphore>,
+        fails: Arc<AtomicBool>,
         written: Arc<Mutex<Vec<WrittenState>>>,
     }
 
     impl ShareStore for Slow {
         fn read(&self, _: ShareKey, _: Reading) -> Storing<StoredState> {
             let (leave, written) = (self.leave.clone(), self.written.clone());
+            let fails = self.fails.clone();
             Box::pin(async move {
                 leave.acquire().await.unwrap().forget();
+                if fails.load(Ordering::SeqCst) {
+                    return Err(ShareStateError::NotCoordinator);
+                }
                 let start = written.lock().last().map_or(NOT_SET, |last| last.start);
                 Ok(StoredState {
                     reading: 1,
@@ -191,6 +207,7 @@ mod tests {
     struct Bench {
         partitions: Arc<SharePartitions>,
         leave: Arc<Semaphore>,
+        fails: Arc<AtomicBool>,
         written: Arc<Mutex<Vec<WrittenState>>>,
     }
 
@@ -199,6 +216,7 @@ mod tests {
             Self {
                 partitions: Arc::new(SharePartitions::new(Duration::ZERO)),
                 leave: Arc::new(Semaphore::new(0)),
+                fails: Arc::default(),
                 written: Arc::default(),
             }
         }
@@ -210,6 +228,7 @@ mod tests {
         ) -> tokio::task::JoinHandle<Result<Arc<Leading>, ShareStateError>> {
             let store: Arc<dyn ShareStore> = Arc::new(Slow {
                 leave: self.leave.clone(),
+                fails: self.fails.clone(),
                 written: self.written.clone(),
             });
             let partitions = self.partitions.clone();
@@ -237,6 +256,22 @@ mod tests {
         assert_eq!(older.err(), Some(ShareStateError::NotLeaderOrFollower));
         assert_eq!(newer.ended(), None);
         assert!(bench.partitions.get(&key()).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_given_up_by_all_who_wait_for_it() {
+        let bench = Bench::new();
+        let (first, second) = (bench.open(1).await, bench.open(1).await);
+        bench.fails.store(true, Ordering::SeqCst);
+        bench.leave.add_permits(1);
+        assert!(first.await.unwrap().is_err());
+        bench.fails.store(false, Ordering::SeqCst);
+        let third = bench.open(1).await;
+        bench.leave.add_permits(10);
+        let third = third.await.unwrap().unwrap();
+        assert!(second.await.unwrap().is_err());
+        let served = bench.partitions.get(&key()).unwrap();
+        assert!(Arc::ptr_eq(&served, &third));
     }
 
     #[tokio::test]

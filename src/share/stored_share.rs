@@ -1,4 +1,6 @@
 //! What is stored of a share partition: its rules, and its node in the coordination tree.
+//!
+//! Tests: share/share_states.rs.
 
 use super::error::ShareStateError;
 use super::partition::StoredState;

@@ -1,4 +1,6 @@
 //! The clients that push, and what is kept of each, within limits.
+//!
+//! Tests: telemetry/mod.rs.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! A transactional id as a node of the coordination tree, and back.
+//!
+//! Tests: transaction/transactions/model.rs, transaction/transactions/tests.rs.
 
 use super::messages::Decision;
 use super::partitions::Partitions;

@@ -2,6 +2,8 @@
 //! and TransactionMetadata.
 //!
 //! These are asked in a state that rests: not while a write is in flight, nor while markers are being written.
+//!
+//! Tests: transaction/transactions/tests.rs, transaction/transactions/model.rs.
 
 use super::error::TransactionError;
 use super::limits::{ID_BYTES, PARTITION_BYTES, TOPIC_BYTES};

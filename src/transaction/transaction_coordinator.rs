@@ -1,4 +1,6 @@
 //! The coordinator of transactions, as the rest of the broker sees it: checks what is asked, and asks the id's slot.
+//!
+//! Tests: tests/transactions.rs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -664,6 +664,7 @@ impl World<'_> {
             retention: Duration::from_secs(5),
             checkpoint: Duration::from_secs(3),
             producer_expiration_ms: i64::MAX,
+            producer_bytes_max: usize::MAX,
         };
         let housekeeping = Housekeeping::start(partitions.clone(), intervals);
         let failed = |error: std::io::Error| error.to_string();

@@ -218,6 +218,10 @@ impl History {
         self.state.lock().is_replicated = true;
     }
 
+    pub fn has_replicas(&self) -> bool {
+        self.state.lock().is_replicated
+    }
+
     pub fn note(&self, what: impl FnOnce() -> String) {
         let mut state = self.state.lock();
         state.note(what());

@@ -15,6 +15,8 @@ use super::consumer::GROUP;
 use super::ensemble::Ensemble;
 use super::history::{History, PLACES, Place};
 
+/// How long a broker may take to hear of another leader, while it stops.
+const HEARING_MS_MAX: u64 = 200;
 const ANSWER_MAX: Duration = Duration::from_millis(400);
 /// Kafka's codes for "somebody else, or nobody at the moment".
 const UNKNOWN_TOPIC: i16 = 3;
@@ -221,7 +223,12 @@ impl Router {
 
     /// A broker acknowledged records in answer to what it was asked at `asked_ms`: it was registered then, and the leader.
     pub fn check_leader(&self, history: &History, place: Place, (broker, asked_ms): (usize, u64)) {
-        let span = (asked_ms, now_ms());
+        let since_ms = match history.has_replicas() {
+            // What it acknowledges before it hears of another leader is on all in-sync replicas, of which that one is one.
+            true => asked_ms.saturating_sub(HEARING_MS_MAX),
+            false => asked_ms,
+        };
+        let span = (since_ms, now_ms());
         if let Some(ensemble) = &self.brokers.ensemble
             && !(ensemble.was_registered(broker, span) && ensemble.led(broker, place, span))
         {

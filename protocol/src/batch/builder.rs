@@ -1,4 +1,6 @@
 //! Builds record batches, for tests, tools and markers.
+//!
+//! Tests: batch.rs, records.rs.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

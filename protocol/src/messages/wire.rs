@@ -3,6 +3,8 @@
 //! Texts, bytes and arrays have a length before them: in flexible versions an unsigned varint that is one larger, with 0
 //! for null; before those an i32 (texts: an i16), with -1 for null. A struct that may be null has a byte before it that
 //! is negative for null. In flexible versions a struct ends with its tagged fields (KIP-482).
+//!
+//! Tests: tests/own_messages.rs, tests/every_version.rs.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,6 @@
 //! The dashboard's pages, rendered here; style and script are part of the program and nothing comes from elsewhere.
+//!
+//! Tests: tests/dashboard.rs.
 
 mod browse;
 mod chart;

@@ -1,4 +1,6 @@
 //! Pages that show something.
+//!
+//! Tests: tests/dashboard.rs.
 
 use askama::Template;
 use axum::extract::State;

@@ -1,4 +1,6 @@
 //! Who is connected, and who was sent away.
+//!
+//! Tests: tests/dashboard.rs.
 
 use metaq_protocol::frame::api_name;
 use schemars::JsonSchema;

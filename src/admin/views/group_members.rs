@@ -1,4 +1,6 @@
 //! The members of a group of any protocol, as its page shows them.
+//!
+//! Tests: tests/shares_seen.rs, tests/broadcast.rs.
 
 use std::collections::HashMap;
 

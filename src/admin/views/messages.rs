@@ -1,5 +1,7 @@
 //! The message browser: messages of one partition, by offset, time or key. Never more than is asked for, never more than
 //! the limits here, whatever a message claims to be.
+//!
+//! Tests: tests/dashboard.rs.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;

@@ -1,4 +1,6 @@
 //! One partition: its segments, producers and epochs.
+//!
+//! Tests: tests/dashboard_security.rs.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,6 @@
 //! What is wrong, and what to do about it.
+//!
+//! Tests: tests/certificates.rs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

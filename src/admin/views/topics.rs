@@ -1,4 +1,6 @@
 //! Topics, and one topic with its partitions.
+//!
+//! Tests: tests/dashboard.rs, tests/dashboard_security.rs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Transactions that this broker coordinates: which are open, prepared, or do not come to an end, since when, and what they hold
 //! back.
+//!
+//! Tests: tests/dashboard.rs, tests/dashboard_security.rs.
 
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -1,4 +1,6 @@
 //! The data directories: whether they can be written, how much room is left, and what a sync takes.
+//!
+//! Tests: tests/shell.rs.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,6 @@
 //! The system around the broker: its limits, memory, ports and clock.
+//!
+//! Tests: tests/shell.rs.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::process::Command;

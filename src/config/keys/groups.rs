@@ -1,4 +1,6 @@
 //! Groups of every kind, and their offsets.
+//!
+//! Tests: tests/docs.rs, group_settings.rs.
 
 use super::INT_MAX;
 use crate::config::key::{BrokerKey, key};

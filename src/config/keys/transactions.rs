@@ -61,4 +61,11 @@ pub(super) const KEYS: &[BrokerKey] = &[
         "86400000",
         "A silent producer is forgotten after this, ms."
     ),
+    key!(
+        "producer.ids.max.bytes",
+        None,
+        Kind::Int(1, INT_MAX),
+        "33554432",
+        "What the producers that all partitions together remember may take, bytes: about 300 each and partition. Beyond that those that wrote longest ago are forgotten, as after their expiration."
+    ),
 ];

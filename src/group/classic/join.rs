@@ -1,4 +1,6 @@
 //! How members get into a classic group: as new ones, again, or in place of a static member.
+//!
+//! Tests: group/classic/tests.rs.
 
 use crate::group::member::{Member, Waiter};
 use crate::group::messages::{GroupError, JoinReply, JoinRequest};

@@ -1,4 +1,6 @@
 //! Members of a classic group: heartbeats, commits, leaving.
+//!
+//! Tests: group/classic/tests.rs.
 
 use crate::group::messages::{GroupError, LeaveMember};
 

@@ -1,5 +1,7 @@
 //! The rebalance of a classic group: which members are in the next generation, under which assignor, and what happens
 //! when time is over.
+//!
+//! Tests: group/classic/tests.rs, group/classic/tests/timers.rs.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,6 @@
 //! How the assignment of a generation is brought by its leader, stored, and given out.
+//!
+//! Tests: group/classic/tests.rs, group/classic/tests/assignments.rs.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,7 @@
 //! Members of the classic protocol in a consumer group, on their way to the new protocol or back (KIP-848): the coordinator
 //! assigns, so a join is answered at once and nobody leads; a member that has to give something up is told to join again.
+//!
+//! Tests: group/consumer/tests/migration.rs.
 
 use bytes::Bytes;
 use uuid::Uuid;

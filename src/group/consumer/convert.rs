@@ -1,4 +1,6 @@
 //! From a classic group with members to a consumer group, and back (KIP-848's migration): members keep what they have.
+//!
+//! Tests: group/consumer/tests/migration.rs.
 
 use bytes::Bytes;
 

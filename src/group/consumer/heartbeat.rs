@@ -1,5 +1,7 @@
 //! Heartbeats of members that speak KIP-848: they join, say what they read and have, learn what they are to have, and leave
 //! (Kafka's GroupMetadataManager.consumerGroupHeartbeat and consumerGroupLeave).
+//!
+//! Tests: group/consumer/tests.rs, group/consumer/model.rs.
 
 use uuid::Uuid;
 

@@ -1,4 +1,6 @@
 //! A member of a consumer group, and what of it is stored.
+//!
+//! Tests: group/consumer/tests.rs, group/consumer/model.rs.
 
 use std::collections::BTreeSet;
 

@@ -5,6 +5,8 @@
 //! member brings it, and all again when topics came or went, at most every [`REGEX_REFRESH_MIN_MS`], over the topics that the member
 //! whose heartbeat it is may know of. They are compiled for that alone:
 //! a short text can be a large machine.
+//!
+//! Tests: group/consumer/tests.rs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};

@@ -9,6 +9,8 @@
 //!   member joined or spoke by it, or else the client id does, where it is that of members with the same offsets.
 //! - Anybody else is told the offsets of the slowest member that is there, or of the slowest of all where none is.
 //! - Offsets that are committed from outside are those of every member.
+//!
+//! Tests: group/groups/tests/broadcast.rs, group/groups/tests/broadcast_consumer.rs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,14 +46,16 @@ impl Groups {
             .range(format!("{group_id}{SOLO}")..format!("{group_id}{after}"))
     }
 
+    /// Whether it is a broadcast group with members.
+    pub(super) fn has_solos(&self, group_id: &str) -> bool {
+        self.solos(group_id).any(|(_, solo)| is_there(solo))
+    }
+
     /// Whether the group's members stand alone, or would.
     pub(super) fn is_broadcast(&self, group_id: &str) -> bool {
         match self.groups.get(group_id) {
             Some(group) if group.is_share() || !group.has_no_members() => false,
-            _ => {
-                self.solos(group_id).any(|(_, solo)| is_there(solo))
-                    || self.context.settings.is_broadcast(group_id)
-            }
+            _ => self.has_solos(group_id) || self.context.settings.is_broadcast(group_id),
         }
     }
 

@@ -1,4 +1,6 @@
 //! Members of classic groups: what they ask, and what a group does about it.
+//!
+//! Tests: group/group_coordinator/tests.rs, group/groups/tests/broadcast.rs.
 
 use uuid::Uuid;
 

@@ -1,4 +1,6 @@
 //! Offsets that are committed: known when they are stored.
+//!
+//! Tests: group/groups/tests.rs.
 
 use super::{Group, Groups, Then};
 use crate::coordinator::{Answer, Topics};

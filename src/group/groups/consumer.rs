@@ -2,6 +2,8 @@
 //!
 //! A group has one write under way; what changes meanwhile goes with the next one. So a thousand members that join at once
 //! are a few writes.
+//!
+//! Tests: group/groups/tests/consumer.rs.
 
 use std::sync::Arc;
 

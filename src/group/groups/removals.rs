@@ -1,5 +1,7 @@
 //! What is removed: groups and offsets, by request, with their topic, or because their retention is over. It is known until
 //! its removal is stored.
+//!
+//! Tests: group/groups/tests.rs.
 
 use std::collections::BTreeSet;
 

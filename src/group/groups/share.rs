@@ -1,4 +1,6 @@
 //! Share groups: what is asked of them.
+//!
+//! Tests: tests/shares.rs.
 
 use uuid::Uuid;
 
@@ -161,6 +163,11 @@ impl Groups {
     fn make_share(&mut self, group_id: &str) -> Result<(), Refusal> {
         if self.groups.contains_key(group_id) {
             return Ok(());
+        }
+        if self.has_solos(group_id) {
+            let message = format!("Group {group_id} is not a share group.");
+            let error = GroupError::GroupIdNotFound;
+            return Err(Refusal { error, message });
         }
         let max = self.context.limits.share_groups_max;
         let Some(place) = self.context.share_groups.reserve(1, max) else {

@@ -1,4 +1,6 @@
 //! Groups as people see them: those that belong together as one broadcast group.
+//!
+//! Tests: group/groups/tests/broadcast.rs.
 
 use std::collections::BTreeSet;
 

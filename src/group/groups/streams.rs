@@ -62,7 +62,7 @@ impl Groups {
             }
             return;
         }
-        let exists = self.groups.contains_key(group_id);
+        let exists = self.groups.contains_key(group_id) || self.has_solos(group_id);
         let Some(hosted) = self.groups.get_mut(group_id).and_then(Group::streams_mut) else {
             let message = match (exists, beat.member_epoch <= LEAVE_MAX) {
                 (true, _) => format!("Group {group_id} is not a streams group."),
@@ -88,6 +88,7 @@ impl Groups {
     fn may_be_streams_group(&self, group_id: &str) -> bool {
         let group = self.groups.get(group_id);
         group.is_none_or(|group| group.classic().is_some_and(is_vacant))
+            && !self.has_solos(group_id)
     }
 
     /// A streams group that its first member has joined; the member is answered when that is stored.

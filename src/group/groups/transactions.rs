@@ -1,6 +1,8 @@
 //! Offsets of transactions: pending when they are stored, and the group's, or gone, when their marker is.
 //!
 //! Of one producer one write is in flight at a time; what comes meanwhile waits.
+//!
+//! Tests: group/groups/tests/transactions.rs, group/groups/tests/producers.rs.
 
 use super::commits::{check_each, keys_of};
 use super::{Groups, Then};

@@ -1,4 +1,6 @@
 //! Members of a share group report (ShareGroupHeartbeat).
+//!
+//! Tests: group/share/tests.rs.
 
 use std::collections::{BTreeMap, BTreeSet};
 

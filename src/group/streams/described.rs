@@ -1,4 +1,6 @@
 //! A streams group for people and StreamsGroupDescribe.
+//!
+//! Tests: tests/streams.rs.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,6 @@
 //! Members of a streams group report (Kafka's GroupMetadataManager.streamsGroupHeartbeat and streamsGroupLeave).
+//!
+//! Tests: group/streams/tests.rs, group/streams/model.rs.
 
 use super::endpoints;
 use super::member::{MemberMetadata, MemberState, StreamsMember, TaskOffsets};

@@ -1,10 +1,14 @@
 //! A member of a streams group: a thread of the application.
+//!
+//! Tests: group/streams/tests.rs, group/streams/model.rs.
 
 use std::collections::BTreeMap;
 
-use super::messages::ENTRY_BYTES;
 use super::tasks::{AssignedTasks, TargetTasks};
 use crate::group::reserved::Reserved;
+
+/// What an entry of a map takes besides its text, bytes, roughly.
+pub(super) const ENTRY_BYTES: usize = 64;
 
 /// Where a member stands on its way to its target (Kafka's streams MemberState).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

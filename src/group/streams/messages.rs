@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::endpoints::EndpointPartitions;
-use super::member::{Endpoint, Shares};
+use super::member::{ENTRY_BYTES, Endpoint, Shares};
 use super::readiness::TopicToCreate;
 use super::status::Status;
 use crate::meta::streams_records::{Subtopology, Topology};
@@ -62,9 +62,6 @@ pub struct StreamsHeartbeat {
     /// Its shares of the memory for members; set by the coordinator.
     pub reserved: Shares,
 }
-
-/// What an entry of a map takes besides its text, bytes, roughly.
-pub(super) const ENTRY_BYTES: usize = 64;
 
 impl StreamsHeartbeat {
     /// What the member takes, bytes, roughly.

@@ -13,7 +13,7 @@
 //! What a call changes is known here at once and is to be stored after it ([`StreamsGroup::is_unstored`]).
 //!
 //! - `heartbeat`: members report; `messages`: what they say and are told; `member`: one of them; `status`: what they are told besides
-//! - `readiness`, `partition_counts`: whether the topics are as the topology needs them
+//! - `readiness`, `not_ready`, `partition_counts`: whether the topics are as the topology needs them
 //! - `sticky_assignor`: who is to have which tasks; `reconciliation`: one step of a member towards that; `tasks`: sets of them
 //! - `endpoints`: where the state of which partitions can be asked for
 //! - `settings`: what the configuration says; `stored`: the group as a node of the tree, and back; `described`: for people
@@ -26,6 +26,7 @@ mod member;
 mod messages;
 #[cfg(test)]
 mod model;
+mod not_ready;
 mod partition_counts;
 mod readiness;
 mod reconciliation;

@@ -3,10 +3,12 @@
 //!
 //! A repartition topic has as many as its writer has tasks, unless the application says; topics that are read together have the
 //! same; a changelog has one for each task.
+//!
+//! Tests: group/streams/tests.rs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::readiness::NotReady;
+use super::not_ready::NotReady;
 use crate::coordinator::Topics;
 use crate::meta::streams_records::{CopartitionGroup, Subtopology, Topology};
 

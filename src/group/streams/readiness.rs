@@ -1,11 +1,14 @@
 //! Whether the topics of an application are as it needs them, how many tasks it has then, and which topics are to be made
 //! (Kafka's InternalTopicManager).
+//!
+//! Tests: group/streams/tests.rs.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{Hash, Hasher};
 
 use siphasher::sip::SipHasher13;
 
+use super::not_ready::NotReady;
 use super::partition_counts::{PartitionCounts, check_shape};
 use super::status::{Status, StatusCode};
 use crate::coordinator::Topics;
@@ -15,25 +18,6 @@ use crate::meta::streams_records::{Subtopology, Topology};
 pub(super) const TASKS_MAX: i64 = 100_000;
 /// Topics that a status names.
 const NAMED_MAX: usize = 3;
-
-/// Why an application cannot run yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum NotReady {
-    /// What members are told until it is otherwise.
-    Status(Status),
-    /// No broker can run it.
-    Invalid(String),
-}
-
-impl NotReady {
-    pub(super) fn invalid(why: impl Into<String>) -> Self {
-        Self::Invalid(why.into())
-    }
-
-    pub(super) fn incorrectly_partitioned(why: String) -> Self {
-        Self::Status(Status::new(StatusCode::IncorrectlyPartitionedTopics, why))
-    }
-}
 
 /// A topic that the group needs and that is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]

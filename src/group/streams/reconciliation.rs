@@ -4,6 +4,8 @@
 //! Of a process, one thread at most has to do with a task: so what another thread of it has is waited for too. Two changes need
 //! nobody else and happen at once: a task that the member runs becomes one that it stands by for, which it is told together with
 //! the revocation; and one that it stands by for becomes its own as soon as that is free, until when it keeps it.
+//!
+//! Tests: group/streams/tests.rs, group/streams/model.rs.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,6 @@
 //! A streams group as a node of the coordination tree, and back.
+//!
+//! Tests: group/streams/tests.rs, group/streams/model.rs.
 
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! Tasks, and sets of them. A task is a subtopology and a partition: one thread of the application runs it, others may stand by
 //! with a copy of its state.
+//!
+//! Tests: group/streams/sticky_assignor.rs, group/streams/model.rs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

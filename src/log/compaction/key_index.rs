@@ -22,6 +22,8 @@
 //!
 //! Life: written when a segment is first gone through, or written anew by compaction; removed with its segment and where that
 //! is cut. What does not fit its segment, or is torn, counts as missing.
+//!
+//! Tests: log/compaction/tests.rs.
 
 use std::io::{self, IoSlice};
 use std::path::Path;

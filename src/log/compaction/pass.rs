@@ -1,4 +1,6 @@
 //! One pass over a log: keys into the map, groups of segments, what is written anew.
+//!
+//! Tests: log/compaction/tests.rs.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,6 +11,7 @@ use std::sync::atomic::Ordering;
 use metaq_protocol::batch::BATCH_HEADER_BYTES;
 
 use super::super::LogError;
+use super::super::aborted_batches::Aborted;
 use super::super::partition_log::Log;
 use super::super::reach::Reach;
 use super::super::rewrite_lock::Rewriting;
@@ -23,7 +26,7 @@ use super::retention::Retention;
 use super::rewriter::{
     BATCHES_BETWEEN, Source, Survivors, Times, changes_by_batch, is_newest, rewrite,
 };
-use super::scan::{Aborted, ScanTarget, Scanned, scan};
+use super::scan::{ScanTarget, Scanned, scan};
 use super::swap::{remove_unfinished, swap};
 use super::{Compacted, CompactionPass};
 
@@ -56,7 +59,10 @@ pub(super) fn run(
     };
     let first_dirty = log.cleaned_until().max(log.ends().log_start);
     let (until, end) = match *log.compacting.lock() {
-        Some((until, below)) if until <= given.until => (until, below),
+        Some((until, below, horizon)) if until <= given.until => {
+            pass.delete_horizon = horizon;
+            (until, below)
+        }
         _ => (given.until, given.until),
     };
     given.keys.clear();
@@ -65,7 +71,8 @@ pub(super) fn run(
     pass.times.not_compared = (first_dirty, from);
     pass.apply(from, end, given.keys)?;
     let is_done = from <= first_dirty || from >= end;
-    *log.compacting.lock() = (!is_done).then_some((until, from));
+    let left = (until, from, pass.delete_horizon);
+    *log.compacting.lock() = (!is_done).then_some(left);
     if is_done {
         log.cleaned_until.fetch_max(until, Ordering::AcqRel);
         let horizon = pass.delete_horizon;

@@ -1,4 +1,6 @@
 //! Writing segments anew without the records that newer ones supersede.
+//!
+//! Tests: log/compaction/tests.rs.
 
 use std::iter::Peekable;
 
@@ -6,13 +8,14 @@ use metaq_protocol::batch::{BATCH_HEADER_BYTES, EndMarker, write_no_records, wri
 use metaq_protocol::records::Record;
 
 use super::super::LogError;
+use super::super::aborted_batches::Aborted;
 use super::super::segment::Segment;
 use super::batch_reader::{BatchReader, WholeBatch, damaged};
 use super::cleaned_segment::CleanedSegment;
 use super::key_index::{Facts, KeyIndexEntries, add_to_crc};
 use super::key_map::{KeyMap, KeyedOffset};
 use super::retention::{Fate, Retention};
-use super::scan::{Aborted, unpack};
+use super::scan::unpack;
 
 /// Headers of batches that are read between two looks whether the pass goes on.
 pub(super) const BATCHES_BETWEEN: u64 = 1000;

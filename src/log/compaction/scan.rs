@@ -1,58 +1,18 @@
 //! Going through the records of a segment for their keys.
 
-use std::collections::HashMap;
-
-use metaq_protocol::batch::{BatchHeader, verify_crc};
+use metaq_protocol::batch::verify_crc;
 use metaq_protocol::compression::{self, CompressionError};
 use metaq_protocol::records::Records;
 
 use super::super::LogError;
+use super::super::aborted_batches::Aborted;
 use super::super::segment::Segment;
-use super::super::transactions::AbortedTransaction;
 use super::batch_reader::{BatchReader, WholeBatch, damaged};
 use super::key_index::Facts;
 use super::key_map::{KeyHasher, KeyedOffset};
 
 /// A batch that unpacks to more, bytes, is not looked into: it stays as it is.
 pub(super) const UNPACKED_BYTES_MAX: usize = 256 << 20;
-
-/// Which transactions were aborted, of those that have records or a marker in a part of a log.
-pub(super) struct Aborted {
-    by_producer: HashMap<i64, Vec<AbortedTransaction>>,
-}
-
-impl Aborted {
-    pub(super) fn new(all: Vec<AbortedTransaction>) -> Self {
-        let mut by_producer: HashMap<i64, Vec<AbortedTransaction>> = HashMap::new();
-        for aborted in all {
-            by_producer
-                .entry(aborted.producer_id)
-                .or_default()
-                .push(aborted);
-        }
-        Self { by_producer }
-    }
-
-    fn of(&self, header: &BatchHeader) -> &[AbortedTransaction] {
-        self.by_producer
-            .get(&header.producer_id)
-            .map_or(&[], Vec::as_slice)
-    }
-
-    /// Whether a batch's records are not to be read.
-    pub(super) fn has(&self, header: &BatchHeader) -> bool {
-        let holds = |aborted: &AbortedTransaction| {
-            (aborted.first_offset..=aborted.last_offset).contains(&header.base_offset)
-        };
-        header.is_transactional() && self.of(header).iter().any(holds)
-    }
-
-    /// The transaction that a marker ends by aborting it.
-    pub(super) fn ended_by(&self, marker: &BatchHeader) -> Option<&AbortedTransaction> {
-        let ends = |aborted: &&AbortedTransaction| aborted.last_offset == marker.base_offset;
-        self.of(marker).iter().find(ends)
-    }
-}
 
 /// What goes through records does with them.
 pub(super) trait ScanTarget {

@@ -78,7 +78,7 @@ struct Stored {
 fn read_all(log: &Log) -> BTreeMap<i64, (Stored, bool)> {
     let mut all = BTreeMap::new();
     let aborted = log.aborted_between(0, i64::MAX, super::super::Reach::Disk);
-    let aborted = super::scan::Aborted::new(aborted.unwrap());
+    let aborted = crate::log::Aborted::new(aborted.unwrap());
     let mut next = log.ends().log_start;
     let limit = log.ends().log_end;
     while let Some(slice) = log.read(next, 1, true, limit).unwrap() {
@@ -796,7 +796,7 @@ fn readable(log: &Log) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
     let aborted = log
         .aborted_between(0, end, super::super::Reach::Disk)
         .unwrap();
-    let aborted = super::scan::Aborted::new(aborted);
+    let aborted = crate::log::Aborted::new(aborted);
     let mut last = BTreeMap::new();
     for segment in log.segments().iter() {
         let mut walk = segment.batches(0, segment.bytes()).unwrap();

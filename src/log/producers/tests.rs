@@ -79,6 +79,37 @@ fn sequences_wrap_after_the_largest_one() {
 }
 
 #[test]
+fn those_that_wrote_longest_ago_are_forgotten_but_for_open_transactions() {
+    let mut producers = Producers::default();
+    for (offset, id) in (0..10).zip([7, 3, 5, 1, 9, 2, 8, 4, 6, 0]) {
+        let mut one = batch(0, 0, 1, offset);
+        one.producer_id = id;
+        if id == 3 {
+            one.attributes |= 0x10;
+        }
+        store(&mut producers, &one);
+    }
+    producers.forget_oldest(4);
+    let mut left: Vec<i64> = producers.iter().map(|(id, _)| id).collect();
+    left.sort_unstable();
+    assert_eq!(left, [0, 3, 4, 6]);
+    let wanted = |producer_id| ToVerify {
+        producer_id,
+        producer_epoch: 0,
+        base_sequence: 0,
+        is_v2: true,
+    };
+    for id in 100..110 {
+        producers.begin_verification(&wanted(id), 0).unwrap();
+    }
+    assert_eq!(producers.remembered(), 14);
+    producers.forget_oldest(6);
+    assert_eq!(producers.remembered(), 6);
+    producers.forget_oldest(0);
+    assert_eq!(producers.remembered(), 1);
+}
+
+#[test]
 fn a_silent_producer_expires() {
     let mut producers = Producers::default();
     store(&mut producers, &batch(0, 0, 1, 0));

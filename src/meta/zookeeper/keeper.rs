@@ -1,4 +1,6 @@
 //! Keeps the session: one loop for each session, and a new session when one is lost.
+//!
+//! Tests: tests/meta.rs.
 
 use std::sync::Arc;
 use std::time::Duration;

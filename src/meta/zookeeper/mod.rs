@@ -8,6 +8,8 @@
 //! A lost connection leaves it open whether a change was made. Puts, tree deletions and checks are sent again,
 //! which changes nothing when they were; with any other change a marker node of the session is set in the same
 //! multi, and read to learn what happened.
+//!
+//! Tests: tests/meta.rs.
 
 mod access;
 mod in_flight;

@@ -1,4 +1,6 @@
 //! What is known of the logs that are compacted: which are at work, how the last pass of each was, which failed and rest.
+//!
+//! Tests: partition/cleaner/tests.rs.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

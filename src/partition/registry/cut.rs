@@ -1,5 +1,7 @@
 //! Cuts off the ends of followers' logs whose leaders have something else there. What could bring the records back, or vouch for
 //! them, is changed first, durably: the journal, then the checkpoints.
+//!
+//! Tests: partition/registry/roles.rs, tests/simulation.rs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

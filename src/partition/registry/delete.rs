@@ -1,4 +1,6 @@
 //! Deletes the partitions of topics: forgets them, and takes their directories out of the way.
+//!
+//! Tests: partition/registry/stop.rs, tests/broker.rs.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -68,7 +70,7 @@ impl Partitions {
             }
         }
         self.map.store(Arc::new(map));
-        self.changed.store(true, Ordering::Release);
+        self.generation.fetch_add(1, Ordering::Release);
         removed
     }
 

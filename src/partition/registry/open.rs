@@ -1,5 +1,7 @@
 //! Opening topics' partitions, side by side: where each lies or will lie, what its log needs, what of the journal belongs to
 //! it; and what must be on stable storage before they are shown.
+//!
+//! Tests: partition/tests.rs, partition/registry/remove.rs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -120,14 +122,16 @@ impl Partitions {
             return Ok(());
         }
         let map = self.map.load();
-        let left = volume.journaled.lock();
+        let mut left = volume.journaled.lock();
         // What is of a partition that is online is in its log: in another directory, where it was moved there. One that this
         // broker keeps no more is not known.
         let is_needed = |(topic_id, index): &(Uuid, i32)| {
             let topic = map.by_id.get(topic_id);
             topic.is_some_and(|topic| matches!(topic.get(*index), Err(PartitionError::Offline(_))))
         };
-        match left.keys().any(is_needed) {
+        // One that comes to be kept here again begins anew.
+        left.retain(|known, _| is_needed(known));
+        match !left.is_empty() {
             true => journal::keep(&*self.disk, volume.dir.path()),
             false => journal::discard(&*self.disk, volume.dir.path()),
         }
@@ -186,7 +190,7 @@ impl Partitions {
             map.by_id.insert(topic.topic_id, topic);
         }
         self.map.store(Arc::new(map));
-        self.changed.store(true, Ordering::Release);
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     pub(super) fn open_one(
@@ -220,7 +224,8 @@ impl Partitions {
         };
         let in_journal = (topic.topic_id, index);
         let journaled = volume.journaled.lock().get(&in_journal).cloned();
-        let journaled = journaled.unwrap_or_default();
+        // Nothing is journaled before the directory is durable: what there is, is of a replica that was removed.
+        let journaled = journaled.filter(|_| !is_new).unwrap_or_default();
         let open = |mode| {
             let left = LeftAs {
                 mode,

@@ -108,7 +108,7 @@ impl Partitions {
         map.by_name.insert(changed.topic.clone(), changed.clone());
         map.by_id.insert(changed.topic_id, changed);
         self.map.store(Arc::new(map));
-        self.changed.store(true, Ordering::Release);
+        self.generation.fetch_add(1, Ordering::Release);
         if let Some(partition) = published {
             // Who found the old one until now has told that one who is in sync.
             partition.update_state(&old.state());

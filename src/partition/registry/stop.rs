@@ -67,7 +67,7 @@ impl Partitions {
             map.by_id.insert(topic.topic_id, topic);
         }
         self.map.store(Arc::new(map));
-        self.changed.store(true, Ordering::Release);
+        self.generation.fetch_add(1, Ordering::Release);
         stopped
     }
 

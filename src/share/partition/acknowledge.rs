@@ -1,4 +1,6 @@
 //! Members are done with records, or give them back; locks expire.
+//!
+//! Tests: share/partition/tests.rs, share/partition/model.rs.
 
 use super::{Death, Outcome, SharePartition, State, WriteNumber};
 use crate::share::limits::ShareLimits;

@@ -1,4 +1,6 @@
 //! Records are given to a member.
+//!
+//! Tests: share/partition/tests.rs, share/partition/model.rs.
 
 use std::sync::Arc;
 
@@ -156,9 +158,10 @@ impl SharePartition {
         });
         let mut part = first;
         if !wanted.is_strict {
-            for batch in wanted.batches {
-                let is_inside = batch.first > part && batch.first <= last;
-                if is_inside && batch.first - part >= wanted.batch_size.max(1) {
+            let from = wanted.batches.partition_point(|batch| batch.first <= first);
+            let inside = wanted.batches[from..].iter();
+            for batch in inside.take_while(|batch| batch.first <= last) {
+                if batch.first - part >= wanted.batch_size.max(1) {
                     acquired.push(AcquiredRecords {
                         first: part,
                         last: batch.first - 1,
@@ -199,10 +202,9 @@ impl SharePartition {
         let mut left = Vec::new();
         for part in acquired {
             let mut first = part.first;
-            let inside = aborted
-                .iter()
-                .filter(|span| span.last >= part.first && span.first <= part.last);
-            for span in inside {
+            let from = aborted.partition_point(|span| span.last < part.first);
+            let inside = aborted[from..].iter();
+            for span in inside.take_while(|span| span.first <= part.last) {
                 let (from, to) = (span.first.max(first), span.last.min(part.last));
                 self.records
                     .change(from, to, |delivery| delivery.state = State::Archived);
@@ -229,9 +231,12 @@ fn end_of(wanted: &Acquire<'_>, at: i64, last: i64, records: i64) -> i64 {
     if end >= last || wanted.is_strict {
         return end.min(last);
     }
-    let mut batches = wanted.batches.iter();
-    let holding = batches.find(|batch| (batch.first..=batch.last).contains(&end));
-    holding.map_or(end, |batch| batch.last).min(last)
+    let at = wanted.batches.partition_point(|batch| batch.last < end);
+    let holding = wanted.batches.get(at);
+    holding
+        .filter(|batch| batch.first <= end)
+        .map_or(end, |batch| batch.last)
+        .min(last)
 }
 
 /// Whether records that were given out so often are given out apart from others, and then which part of them at once, as a

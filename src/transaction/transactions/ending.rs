@@ -1,4 +1,6 @@
 //! How transactions end, and transactional ids: markers, timeouts, topics that are deleted, ids that expire.
+//!
+//! Tests: transaction/transactions/ending_tests.rs.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

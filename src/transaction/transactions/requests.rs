@@ -1,4 +1,6 @@
 //! What clients and operators ask for.
+//!
+//! Tests: transaction/transactions/tests.rs.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

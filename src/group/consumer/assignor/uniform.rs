@@ -1,6 +1,8 @@
 //! See [`Assignor`](super::Assignor). First each member keeps what it may keep, then what is nobody's goes to who has
 //! least, then single partitions move from who has more to who has less, until nobody has two more than a reader of the
 //! same topic.
+//!
+//! Tests: group/consumer/assignor/mod.rs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
