@@ -33,6 +33,9 @@ use super::producers::Producers;
 use super::rewrite_lock::RewriteLock;
 use super::segment::{FileAge, Segment, segment_of};
 
+/// The names of a log are made durable when its first segment has a part of its size.
+const NAMED_AHEAD_DIVISOR: u64 = 16;
+
 /// What a sync is to make durable.
 #[derive(Clone, Copy, Debug)]
 pub struct SyncTarget {
@@ -368,6 +371,21 @@ impl Log {
             }
         }
         self.disk.sync_dir(&dir)
+    }
+
+    /// Makes the names of a log that has begun durable some time before it rolls, so that appends do not wait for it then.
+    pub fn name_ahead(&self) -> io::Result<()> {
+        let segments = self.segments.load_full();
+        let is_due = |active: &Arc<Segment>| {
+            active.bytes() >= self.config().segment_bytes / NAMED_AHEAD_DIVISOR
+        };
+        if segments.iter().any(|segment| segment.is_named()) || !segments.last().is_some_and(is_due)
+        {
+            return Ok(());
+        }
+        self.sync_names()?;
+        segments.iter().for_each(|segment| segment.note_named());
+        Ok(())
     }
 
     /// Begins a new active segment at the log's end. The old one's indexes are cut and its producers saved.

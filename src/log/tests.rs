@@ -101,6 +101,30 @@ fn what_a_crash_left_unsynced_is_synced_before_a_log_that_syncs_is_read() {
 }
 
 #[test]
+fn a_log_is_named_durably_when_it_has_a_part_of_a_segment_and_before_it_rolls() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = LogConfig {
+        segment_bytes: 1 << 20,
+        ..config()
+    };
+    let log = open(&dir.path().join("large"), large, OpenMode::Clean).log;
+    append(&log, 3, NOW);
+    log.name_ahead().unwrap();
+    assert!(!log.is_named());
+    append(&log, 1100, NOW);
+    log.name_ahead().unwrap();
+    assert!(log.is_named());
+    // One that rolls before anybody looked.
+    let log = open(&dir.path().join("small"), config(), OpenMode::Clean).log;
+    for _ in 0..20 {
+        append(&log, 3, NOW);
+    }
+    let segments = log.segments();
+    assert!(segments.len() > 1 && segments[0].is_named());
+    assert!(!log.is_named());
+}
+
+#[test]
 fn a_log_rolls_and_every_offset_is_found_in_its_segment() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), config(), OpenMode::Clean).log;

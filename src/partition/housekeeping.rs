@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often files of sealed segments that are not read are closed.
 const IDLE_FILES_INTERVAL: Duration = Duration::from_secs(300);
 
-/// How often producers are counted.
+/// How often producers are counted, and names made durable.
 const PRODUCERS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long retention waits for a sync before it waits for its next time.
@@ -239,6 +239,7 @@ impl Housekeeper {
         if self.counted.elapsed() >= PRODUCERS_INTERVAL {
             self.counted = Instant::now();
             keep_within(partitions, intervals.producer_bytes_max);
+            name_ahead(partitions);
         }
         if self.checkpointed.elapsed() >= intervals.checkpoint {
             self.checkpointed = Instant::now();
@@ -293,6 +294,16 @@ impl Flusher {
             }
         }
     }
+}
+
+/// Makes the names of logs durable before they roll.
+fn name_ahead(partitions: &Partitions) {
+    each(partitions, |partition| {
+        if let Err(error) = partition.log().name_ahead() {
+            // It is tried again, at the latest when the log rolls.
+            tracing::debug!(topic = %partition.topic(), partition = partition.index(), %error, "cannot make the names of a log durable");
+        }
+    });
 }
 
 /// When which topics' retention is applied.
