@@ -148,7 +148,8 @@ impl Memory {
             return Ok(());
         }
         let bytes = (bytes as i64).min(self.pool.bytes_max);
-        let deadline = since + WAIT_MAX;
+        // Whoever was busy otherwise has a step left.
+        let deadline = (since + WAIT_MAX).max(Instant::now() + WAIT_STEP);
         let _waiting = Waiting::new(&self.pool);
         loop {
             let mut freed = std::pin::pin!(self.pool.freed.notified());

@@ -201,8 +201,8 @@ impl Attack {
             Self::LargeMember => vec![encode(3, &join(n, vec![7; 500_000].into(), 0))],
             Self::NewGroups => (0..50).map(|i| encode(7, &commit(n * 50 + i))).collect(),
             Self::PackedBomb => vec![encode(9, &bomb()); 4],
-            Self::NewProducers => (0..500)
-                .map(|i| encode(9, &produced(n * 500 + i)))
+            Self::NewProducers => (0..1000)
+                .map(|i| encode(9, &produced(n * 1000 + i)))
                 .collect(),
             Self::LargeAssignment => {
                 let assignment = SyncGroupRequestAssignment::default()

@@ -122,7 +122,6 @@ fn each_member_has_offsets_of_its_own(node: &mut Node) {
     assert_eq!(codes, [25, 25, 0, 0]);
 }
 
-/// What others see: the group once, with all members, and the slowest one's offset.
 /// Members of other kinds of groups are told that it is none of theirs.
 fn no_other_kind_takes_its_name(node: &Node) {
     const GROUP_ID_NOT_FOUND: i16 = 69;
@@ -151,6 +150,7 @@ fn no_other_kind_takes_its_name(node: &Node) {
     assert_eq!(told.error_code, GROUP_ID_NOT_FOUND, "{told:?}");
 }
 
+/// What others see: the group once, with all members, and the slowest one's offset.
 fn shown(node: &Node) {
     let mut admin = node.client();
     // It calls itself as some members do.

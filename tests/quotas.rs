@@ -166,7 +166,6 @@ fn quotas_are_kept_listed_by_filter_and_removed() {
     broker.stop();
 }
 
-/// Produces for some seconds as fast as it may; bytes a second, and the longest throttle.
 #[test]
 fn limits_that_are_none_are_refused_and_those_that_are_hardly_any_do_no_harm() {
     let dir = tempfile::tempdir().unwrap();
@@ -210,6 +209,7 @@ fn limits_that_are_none_are_refused_and_those_that_are_hardly_any_do_no_harm() {
     broker.stop();
 }
 
+/// Produces for some seconds as fast as it may; bytes a second, and the longest throttle.
 fn produce_for(client: &mut Client, client_id: &str, seconds: u64, records: &Bytes) -> (f64, i32) {
     let began = Instant::now();
     let (mut bytes, mut longest) = (0, 0);

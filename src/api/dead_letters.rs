@@ -156,20 +156,12 @@ pub(super) async fn bury(cx: &Arc<Context>, key: &ShareKey, letters: DeadLetters
                 all[0].record = None;
                 all.truncate(1);
             }
+            // Others may be what it takes.
+            Some(error) if is_final(error) && count > 1 => all.truncate(count / 2),
             // No try would come to anything else.
-            Some(
-                error @ (ResponseError::InvalidRecord
-                | ResponseError::InvalidTimestamp
-                | ResponseError::MessageTooLarge
-                | ResponseError::RecordListTooLarge
-                | ResponseError::UnsupportedCompressionType),
-            ) => {
-                let name = &topic.name;
-                not_copied(
-                    cx,
-                    key,
-                    format!("the topic {name} does not take them: {error}"),
-                );
+            Some(error) if is_final(error) => {
+                let why = format!("the topic {} does not take it: {error}", topic.name);
+                not_copied(cx, key, why);
                 return Ok(all[count - 1].offset);
             }
             Some(error) => {
@@ -178,6 +170,18 @@ pub(super) async fn bury(cx: &Arc<Context>, key: &ShareKey, letters: DeadLetters
             }
         }
     }
+}
+
+/// Whether a topic's leader says the same of a letter whenever it is asked.
+fn is_final(error: ResponseError) -> bool {
+    matches!(
+        error,
+        ResponseError::InvalidRecord
+            | ResponseError::InvalidTimestamp
+            | ResponseError::MessageTooLarge
+            | ResponseError::RecordListTooLarge
+            | ResponseError::UnsupportedCompressionType
+    )
 }
 
 fn not_copied(cx: &Context, key: &ShareKey, why: String) {

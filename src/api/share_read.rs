@@ -121,7 +121,21 @@ pub(super) async fn open(
             opened => opened,
         }
     };
-    match in_own_task(opening).await {
+    let key_of_task = member.key(shared);
+    let opened = match member.cx.shares.partitions.begin_opening(&key_of_task) {
+        // One task for each is enough; whoever comes meanwhile waits for it, or asks again.
+        true => {
+            let (cx, key) = (member.cx.clone(), key_of_task);
+            in_own_task(async move {
+                let opened = opening.await;
+                cx.shares.partitions.opening_ended(&key);
+                opened
+            })
+            .await
+        }
+        false => opening.await,
+    };
+    match opened {
         Ok(leading) => Ok(Some(Shared { partition, leading })),
         Err(OpenError::State(error)) if error.may_heal() => Ok(None),
         Err(OpenError::State(error)) => Err(refusal_of(error)),

@@ -193,7 +193,7 @@ impl<'a> Drawing<'a> {
     /// Opens others, not for long where some are open: a coordinator that does not answer keeps back what is its own.
     async fn open_closed(&mut self, closed: Vec<usize>) {
         let is_open = |line: &Line| line.shared.is_some();
-        let until = match self.lines.iter().any(is_open) {
+        let mut until = match self.lines.iter().any(is_open) {
             true => Instant::now() + OPENING_BESIDE_MAX,
             false => self.wanted.deadline.max(Instant::now() + OPENING_MIN),
         };
@@ -207,7 +207,11 @@ impl<'a> Drawing<'a> {
         while let Ok(Some((number, opened))) = timeout_at(until, opening.next()).await {
             let line = &mut self.lines[number];
             match opened {
-                Ok(shared) => line.shared = shared,
+                Ok(Some(shared)) => {
+                    line.shared = Some(shared);
+                    until = until.min(Instant::now() + OPENING_BESIDE_MAX);
+                }
+                Ok(None) => {}
                 Err(refused) => line.drawn.outcome = Err(refused),
             }
         }

@@ -152,7 +152,7 @@ fn repair(dir: &std::path::Path, execute: bool, json: bool) -> Result<(), Failur
         repairs.iter().for_each(show_repair);
     }
     if execute {
-        for repair in &repairs {
+        for repair in repairs.iter().filter(|repair| repair.left_alone.is_none()) {
             let now_ms = WallClock::default().now_ms();
             let aside = repair.execute(now_ms).map_err(named)?;
             eprintln!(
@@ -162,7 +162,8 @@ fn repair(dir: &std::path::Path, execute: bool, json: bool) -> Result<(), Failur
             );
         }
     }
-    match (repairs.len(), execute) {
+    let to_repair = repairs.iter().filter(|repair| repair.left_alone.is_none());
+    match (to_repair.count(), execute) {
         (0, _) => eprintln!("Nothing to repair."),
         (_, true) => {}
         (n, false) => {
@@ -184,6 +185,9 @@ fn show_repair(repair: &Repair) {
                 "{dir}: ends before {segment}: {why}; {bytes} bytes of records are set aside"
             ),
         }
+    }
+    if let Some(why) = repair.left_alone {
+        println!("{dir}: left alone: {why}");
     }
     for name in &repair.set_aside {
         println!("{dir}: {name} is set aside");

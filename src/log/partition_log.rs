@@ -96,8 +96,8 @@ pub struct Log {
     pub(super) rewriting: RewriteLock,
     /// Before this offset newer records have superseded no record that is there: the first dirty offset.
     pub(super) cleaned_until: AtomicI64,
-    /// A compaction that goes on: up to where, the offset from which on it is done, and when the first tombstone from there on
-    /// may go.
+    /// A compaction that goes on: up to where, the offset from which on it is done, and when the first tombstone of what was gone
+    /// through may go.
     pub(super) compacting: Mutex<Option<(i64, i64, i64)>>,
     /// Segments whose place others have taken, and nobody was told of yet.
     pub(super) replaced: Mutex<Vec<Arc<Segment>>>,

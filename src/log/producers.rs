@@ -387,7 +387,7 @@ impl Producers {
     }
 
     /// Forgets those that wrote longest ago, by their places in the log, until no more than that are left; those of open
-    /// transactions stay.
+    /// transactions stay. Those that had transactions, which nobody has without a coordinator, go last.
     pub fn forget_oldest(&mut self, left: usize) {
         self.verifications.forget_oldest(left / 2);
         let left = left.saturating_sub(self.verifications.len());
@@ -396,8 +396,9 @@ impl Producers {
             .by_id
             .iter()
             .filter(|(_, one)| !one.is_in_transaction());
-        let mut at_rest: Vec<(i64, i64)> =
-            at_rest.map(|(id, one)| (one.last_offset(), *id)).collect();
+        let mut at_rest: Vec<((bool, i64), i64)> = at_rest
+            .map(|(id, one)| ((one.coordinator_epoch >= 0, one.last_offset()), *id))
+            .collect();
         let excess = excess.min(at_rest.len());
         if excess == 0 {
             return;

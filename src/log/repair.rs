@@ -26,6 +26,9 @@ pub struct Repair {
     pub cut: Option<Cut>,
     /// Files that are set aside whole, by name.
     pub set_aside: Vec<String>,
+    /// Why nothing is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_alone: Option<&'static str>,
 }
 
 /// The new end of a log.
@@ -46,10 +49,6 @@ pub struct Cut {
 pub fn plan_repairs(path: &Path, report: impl FnMut(usize, usize)) -> io::Result<Vec<Repair>> {
     let mut by_dir: Vec<(PathBuf, Vec<Finding>)> = Vec::new();
     for finding in verify_dir_reporting(path, report)?.findings {
-        if base_offset_of(&name_of(&finding.file), SWAPPED_LOG).is_some() {
-            let what = format!("{}: {INTERRUPTED}", finding.file.display());
-            return Err(io::Error::other(what));
-        }
         let dir = finding.file.parent().unwrap_or(path).to_path_buf();
         match by_dir.last_mut() {
             Some((last, findings)) if *last == dir => findings.push(finding),
@@ -75,6 +74,16 @@ fn name_of(path: &Path) -> String {
 }
 
 fn plan(dir: PathBuf, findings: &[Finding]) -> io::Result<Repair> {
+    let is_of_swap =
+        |finding: &Finding| base_offset_of(&name_of(&finding.file), SWAPPED_LOG).is_some();
+    if findings.iter().any(is_of_swap) {
+        return Ok(Repair {
+            dir,
+            cut: None,
+            set_aside: Vec::new(),
+            left_alone: Some(INTERRUPTED),
+        });
+    }
     let in_log = |finding: &Finding| base_offset_of(&name_of(&finding.file), "log").is_some();
     let at = |finding: &&Finding| (name_of(&finding.file), finding.position.unwrap_or(0));
     let first = findings
@@ -94,6 +103,7 @@ fn plan(dir: PathBuf, findings: &[Finding]) -> io::Result<Repair> {
         dir,
         cut,
         set_aside: aside.into_iter().collect(),
+        left_alone: None,
     })
 }
 
@@ -260,8 +270,9 @@ mod tests {
         let found = verify_dir_reporting(&dir, |_, _| {}).unwrap().findings;
         let told: Vec<&str> = found.iter().map(|finding| &*finding.what).collect();
         assert_eq!(told, [INTERRUPTED]);
-        let refused = plan_repairs(&dir, |_, _| {}).unwrap_err();
-        assert!(refused.to_string().contains(INTERRUPTED), "{refused}");
+        let plan = plan_repairs(&dir, |_, _| {}).unwrap();
+        assert_eq!(plan[0].left_alone, Some(INTERRUPTED));
+        assert!(plan.len() == 1 && plan[0].cut.is_none() && plan[0].set_aside.is_empty());
         // The next start completes it.
         open(&dir, OpenMode::AfterKill { recovery_point: 0 })
             .close(NOW)

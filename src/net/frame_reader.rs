@@ -27,6 +27,8 @@ const SHARED_ROOM_MIN: usize = 64 << 10;
 const LARGE_FRAME_BYTES: usize = 64 << 10;
 /// Such a buffer is given without proof up to this size.
 const EXPECTED_BYTES_MAX: usize = 4 << 20;
+/// Who looks for more of a frame again waits for it at least so long.
+const STALL_GRACE: Duration = Duration::from_millis(500);
 /// Frames below this size are copied out of the shared buffer, as are all that bring no records: a request that waits for
 /// long does not hold it.
 const COPIED_BYTES_MAX: usize = 4 << 10;
@@ -159,7 +161,9 @@ impl FrameReader {
                 poll_fn(|cx| self.poll_first(cx, stream)).await?
             } else {
                 let stall_max = self.stall_max;
-                let deadline = *self.progress_at.get_or_insert_with(Instant::now) + stall_max;
+                let since = *self.progress_at.get_or_insert_with(Instant::now);
+                // What arrived while the connection was busy may take a moment to be seen.
+                let deadline = (since + stall_max).max(Instant::now() + STALL_GRACE);
                 let read = poll_fn(|cx| self.poll_more(cx, stream, room));
                 match tokio::time::timeout_at(deadline, read).await {
                     Ok(read) => read?,

@@ -361,7 +361,7 @@ impl Due {
     }
 }
 
-/// Puts into the archive what is due, on a thread of its own: `flush.ms` does not wait for a copy.
+/// Puts into the archive what is due, on a thread of its own: retention of other partitions does not wait for a copy.
 #[derive(Default)]
 struct Archive {
     waiting: Vec<(Arc<Partition>, Vec<Arc<Segment>>)>,

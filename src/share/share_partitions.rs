@@ -1,6 +1,6 @@
 //! The share partitions that this broker serves: those of partitions that it leads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ const IDLE_MAX: Duration = Duration::from_secs(300);
 /// See the module's documentation.
 pub struct SharePartitions {
     known: Mutex<HashMap<ShareKey, Arc<Leading>>>,
+    /// Those that a task is reading.
+    opening: Mutex<HashSet<ShareKey>>,
     /// Between the beginnings of two writes of one share partition.
     write_pause: Duration,
 }
@@ -28,6 +30,7 @@ impl SharePartitions {
     pub fn new(write_pause: Duration) -> Self {
         Self {
             known: Mutex::default(),
+            opening: Mutex::default(),
             write_pause,
         }
     }
@@ -68,6 +71,17 @@ impl SharePartitions {
         let leading = self.get(key)?;
         let is_it = leading.leader_epoch() == reading.leader_epoch && leading.is_loaded();
         is_it.then_some(leading)
+    }
+
+    /// Notes that somebody begins to open a share partition; whether nobody has begun before. The one ends with
+    /// [`Self::opening_ended`].
+    pub fn begin_opening(&self, key: &ShareKey) -> bool {
+        self.opening.lock().insert(key.clone())
+    }
+
+    /// It is open, or is not.
+    pub fn opening_ended(&self, key: &ShareKey) {
+        self.opening.lock().remove(key);
     }
 
     fn find(&self, key: &ShareKey, reading: Reading) -> Result<Arc<Leading>, ShareStateError> {
