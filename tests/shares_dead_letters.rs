@@ -207,7 +207,7 @@ fn a_topic_that_can_never_take_dead_letters_keeps_no_record_from_being_done() {
     client.produce("t", batch(10));
     let mut a = Member::join(&broker, "a", "t");
     assert_eq!(a.take(1000, &[]), [(0, 9, 1)]);
-    assert_eq!(a.acknowledge(1, &[(0, 9, &[2])]), (0, 0));
+    assert_eq!(a.acknowledge(1, &[(0, 9, &[3])]), (0, 0));
     wait_for("all to be done", || offset(&mut client) == (10, 0));
     assert_eq!(letters(&mut client).len(), 0);
     client.produce("t", batch(1));
