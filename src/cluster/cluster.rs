@@ -1,7 +1,7 @@
 //! The cluster as the rest of the broker sees it: what is known of it, this broker's membership, and this broker as its
 //! controller.
 //!
-//! Tests of several brokers: tests/cluster.rs and tests/takeover.rs.
+//! Tests: tests/cluster.rs, tests/takeover.rs.
 
 use std::sync::Arc;
 use std::time::Duration;
