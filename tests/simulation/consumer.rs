@@ -387,7 +387,13 @@ impl Consumer {
             .map(|place| (*place, self.history.high_watermark(*place)))
             .collect();
         let power_losses = self.history.power_losses();
-        let response = self.router.client(leader).ask(11, &request, limit).await?;
+        // From version 11 on a follower may serve it, which may lag as long as it waits for an answer that a cut way has lost.
+        let version = if self.history.has_replicas() { 10 } else { 11 };
+        let response = self
+            .router
+            .client(leader)
+            .ask(version, &request, limit)
+            .await?;
         for topic in &response.responses {
             for partition in &topic.partitions {
                 let place = place_of(&topic.topic, partition.partition_index);

@@ -12,11 +12,12 @@ use metaq_protocol::messages::{FindCoordinatorRequest, MetadataRequest};
 
 use super::client::{Client, NoAnswer, name, text};
 use super::consumer::GROUP;
-use super::ensemble::Ensemble;
+use super::ensemble::{Ensemble, SESSION_TIMEOUT};
 use super::history::{History, PLACES, Place};
 
-/// How long a broker may take to hear of another leader, while it stops.
-const HEARING_MS_MAX: u64 = 200;
+/// How long a broker may take to hear of another leader: no longer than its session, after which it does nothing, and what is on
+/// its way by then.
+const HEARING_MS_MAX: u64 = SESSION_TIMEOUT.as_millis() as u64 + 500;
 const ANSWER_MAX: Duration = Duration::from_millis(400);
 /// Kafka's codes for "somebody else, or nobody at the moment".
 const UNKNOWN_TOPIC: i16 = 3;

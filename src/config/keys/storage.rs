@@ -27,7 +27,7 @@ pub(super) const KEYS: &[BrokerKey] = &[
         Some("dataPath"),
         Kind::Text,
         "data",
-        "Data directories, separated by commas."
+        "Data directories, separated by commas; a relative one is below the directory that the broker is started in."
     ),
     key!(
         "num.partitions",
