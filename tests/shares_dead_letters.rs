@@ -176,34 +176,13 @@ fn a_record_that_cannot_be_copied_yet_is_not_done_and_a_restart_forgets_none() {
     second.stop();
 }
 
-#[test]
-fn a_topic_that_takes_no_dead_letters_gets_none_and_the_group_goes_on() {
+/// Rejects all that there is, of which a topic with these configurations gets nothing; the group's member goes on.
+fn all_is_done_and_none_copied(configs: &[(&str, &str)]) {
     let dir = tempfile::tempdir().unwrap();
     let broker = start(&dir, &[]);
     let mut client = broker.client();
     prepare(&mut client, &[]);
-    create(&mut client, &[]);
-    client.produce("t", batch(10));
-    let mut a = Member::join(&broker, "a", "t");
-    assert_eq!(a.take(1000, &[]), [(0, 9, 1)]);
-    assert_eq!(a.acknowledge(1, &[(0, 9, &[3])]), (0, 0));
-    wait_for("all to be done", || offset(&mut client) == (10, 0));
-    assert_eq!(letters(&mut client).len(), 0);
-    broker.stop();
-}
-
-/// Letters have no keys where records are not copied.
-#[test]
-fn a_topic_that_can_never_take_dead_letters_keeps_no_record_from_being_done() {
-    let dir = tempfile::tempdir().unwrap();
-    let broker = start(&dir, &[]);
-    let mut client = broker.client();
-    prepare(&mut client, &[]);
-    let compacted = [
-        ("errors.deadletterqueue.group.enable", "true"),
-        ("cleanup.policy", "compact"),
-    ];
-    create(&mut client, &compacted);
+    create(&mut client, configs);
     client.produce("t", batch(10));
     let mut a = Member::join(&broker, "a", "t");
     assert_eq!(a.take(1000, &[]), [(0, 9, 1)]);
@@ -213,4 +192,18 @@ fn a_topic_that_can_never_take_dead_letters_keeps_no_record_from_being_done() {
     client.produce("t", batch(1));
     assert_eq!(a.take(1000, &[]), [(10, 10, 1)]);
     broker.stop();
+}
+
+#[test]
+fn a_topic_that_takes_no_dead_letters_gets_none_and_the_group_goes_on() {
+    all_is_done_and_none_copied(&[]);
+}
+
+/// Letters have no keys where records are not copied.
+#[test]
+fn a_topic_that_can_never_take_dead_letters_keeps_no_record_from_being_done() {
+    all_is_done_and_none_copied(&[
+        ("errors.deadletterqueue.group.enable", "true"),
+        ("cleanup.policy", "compact"),
+    ]);
 }

@@ -41,11 +41,7 @@ pub(super) async fn ask<R: Request>(
     let caller = Caller::of(session.clone(), &frame);
     let key = frame.api_key;
     let work = api::start(cx, caller, frame, Stage::free());
-    let answer = match api::goes_on(key) {
-        true => api::in_own_task(work).await,
-        false => work.await,
-    };
-    let answer = answer.map_err(ApiError::failed)?;
+    let answer = api::detached(key, work).await.map_err(ApiError::failed)?;
     let Body::Send(pieces) = answer.body else {
         return Err(ApiError::failed("the broker did not answer"));
     };

@@ -30,70 +30,53 @@ pub(super) async fn create_internal(
     topics: &[TopicToCreate],
 ) -> Vec<(String, String)> {
     let topics: Vec<CreatableTopic> = topics.iter().map(creatable).collect();
-    let all_failed = |why: &str| {
-        let names = topics.iter().map(|topic| topic.name.to_string());
-        names.map(|name| (name, why.to_owned())).collect()
-    };
     let new: Vec<NewTopic> = topics.iter().map(new_topic).collect();
-    if are_too_many(cx, &new) {
-        return all_failed("Excessively large number of partitions per request.");
-    }
-    let (of_task, wanted, named) = (cx.clone(), new.clone(), topics.clone());
-    let making = async move { create(&of_task, &wanted, named).await };
-    let made = make_in_own_task(&cx.memory, &new, making).await;
-    made.unwrap_or_else(|| all_failed("The broker has no memory for it now."))
+    let names: Vec<String> = new.iter().map(|topic| topic.name.clone()).collect();
+    let made = match are_too_many(cx, &new) {
+        true => Err("Excessively large number of partitions per request.".to_owned()),
+        false => {
+            let (of_task, wanted) = (cx.clone(), new.clone());
+            let making = async move { create(&of_task, &wanted, topics).await };
+            let made = make_in_own_task(&cx.memory, &new, making).await;
+            made.unwrap_or_else(|| Err("The broker has no memory for it now.".to_owned()))
+        }
+    };
+    made.unwrap_or_else(|why| names.into_iter().map(|name| (name, why.clone())).collect())
 }
 
+/// Those that could not be made, or why none could.
 async fn create(
     cx: &Context,
     new: &[NewTopic],
     topics: Vec<CreatableTopic>,
-) -> Vec<(String, String)> {
-    let names: Vec<String> = topics.iter().map(|topic| topic.name.to_string()).collect();
-    let all_failed = |why: &str| {
-        let names = names.iter().cloned();
-        names.map(|name| (name, why.to_owned())).collect()
-    };
+) -> Result<Vec<(String, String)>, String> {
     if cx.cluster.is_controller() {
-        return create_here(cx, new).await;
+        return Ok(create_here(cx, new).await);
     }
-    let Some(controller) = controller(cx) else {
-        return all_failed("the controller is not known");
-    };
+    let controller = controller(cx).ok_or("the controller is not known")?;
     let request = CreateTopicsRequest::default()
         .with_topics(topics)
         .with_timeout_ms(CREATE_TIMEOUT_MS);
-    let Ok(asked) = frame::encode_request(CREATE_TOPICS_VERSION, 0, FORWARDED, &request) else {
-        return all_failed("the request cannot be said");
-    };
+    let asked = frame::encode_request(CREATE_TOPICS_VERSION, 0, FORWARDED, &request);
+    let asked = asked.map_err(|_| "the request cannot be said")?;
     let wait = Duration::from_millis(WAIT_MS as u64);
     let answer = cx.ask_broker(&controller, asked, wait).await;
-    let answer = answer
-        .map_err(|error| error.to_string())
-        .and_then(|answer| {
-            frame::decode_response::<CreateTopicsRequest>(CREATE_TOPICS_VERSION, answer)
-                .map_err(|error| error.to_string())
-        });
-    match answer {
-        Err(why) => all_failed(&why),
-        Ok((_, answer)) => {
-            let there = [0, ResponseError::TopicAlreadyExists.code()];
-            let topics = answer.topics.into_iter();
-            let (made, failed): (Vec<_>, Vec<_>) =
-                topics.partition(|topic| there.contains(&topic.error_code));
-            let made: Vec<String> = made.iter().map(|topic| topic.name.to_string()).collect();
-            cx.cluster.wait_for_topics(&made).await;
-            failed
-                .into_iter()
-                .map(|topic| {
-                    let code = topic.error_code;
-                    let why = topic.error_message.map(|why| why.to_string());
-                    let why = why.unwrap_or_else(|| format!("error {code}"));
-                    (topic.name.to_string(), why)
-                })
-                .collect()
-        }
-    }
+    let answer = answer.map_err(|error| error.to_string())?;
+    let answer = frame::decode_response::<CreateTopicsRequest>(CREATE_TOPICS_VERSION, answer);
+    let (_, answer) = answer.map_err(|error| error.to_string())?;
+    let there = [0, ResponseError::TopicAlreadyExists.code()];
+    let topics = answer.topics.into_iter();
+    let (made, failed): (Vec<_>, Vec<_>) =
+        topics.partition(|topic| there.contains(&topic.error_code));
+    let made: Vec<String> = made.iter().map(|topic| topic.name.to_string()).collect();
+    cx.cluster.wait_for_topics(&made).await;
+    let failed = failed.into_iter().map(|topic| {
+        let code = topic.error_code;
+        let why = topic.error_message.map(|why| why.to_string());
+        let why = why.unwrap_or_else(|| format!("error {code}"));
+        (topic.name.to_string(), why)
+    });
+    Ok(failed.collect())
 }
 
 async fn create_here(cx: &Context, topics: &[NewTopic]) -> Vec<(String, String)> {

@@ -152,7 +152,7 @@ pub use in_transaction::TRANSACTIONS;
 pub use in_transaction::{Membership, in_transaction};
 pub use metadata::{CLI_CLIENT_ID, IDENTITY_TAG};
 pub use order::{Gate, Stage};
-pub use own_task::{goes_on, in_own_task};
+pub use own_task::detached;
 pub use produce_queue::UNPACKING_BYTES_MAX;
 pub use request_log::{REQUEST_LOG_TIME_DEFAULT, REQUEST_LOG_TIME_MAX, RequestLog};
 pub use share_in_flight::{

@@ -2,6 +2,7 @@
 //! cluster, is neither given back half way because the connection ends, nor kept because the client takes no answers.
 
 use std::future::Future;
+use std::pin::Pin;
 
 use metaq_protocol::messages::ApiKey;
 
@@ -19,13 +20,26 @@ const CHANGES: &[ApiKey] = &[
 ];
 
 /// Whether a request of an API goes on without its connection.
-pub fn goes_on(key: i16) -> bool {
+fn goes_on(key: i16) -> bool {
     is_sent_on(key) || CHANGES.iter().any(|change| *change as i16 == key)
+}
+
+/// Work on a request of an API: in a task of its own where that goes on without its connection.
+pub fn detached<T: Send + 'static>(
+    key: i16,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Pin<Box<dyn Future<Output = T> + Send>> {
+    match goes_on(key) {
+        true => Box::pin(in_own_task(work)),
+        false => Box::pin(work),
+    }
 }
 
 /// Does work in a task of its own, which begins when this is polled first and goes on when this is dropped. What the work has
 /// of the request memory belongs into it.
-pub async fn in_own_task<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+pub(super) async fn in_own_task<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> T {
     match tokio::spawn(work).await {
         Ok(done) => done,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

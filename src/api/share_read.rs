@@ -105,27 +105,27 @@ pub(super) async fn open(
     let (topic_id, index) = shared;
     let partition = partition_of(member.cx, "", topic_id, index);
     let partition = partition.map_err(|error| (error.wire(), error.to_string()))?;
-    let (cx, key, of_task) = (member.cx.clone(), member.key(shared), partition.clone());
+    let key = member.key(shared);
+    let (cx, of_task, opened_key) = (member.cx.clone(), partition.clone(), key.clone());
     let (limits, reset) = (settings.limits, settings.reset);
     let opening = async move {
         let store: Arc<dyn ShareStore> = Arc::new(ShareStates(cx.clone()));
         let begin = || bounds(&cx, &of_task, reset);
-        let (all, at) = (&cx.shares.partitions, (&key, reading_of(&of_task)));
+        let (all, at) = (&cx.shares.partitions, (&opened_key, reading_of(&of_task)));
         let opened = all.open(at, &store, limits, begin).await;
         match opened {
             Err(OpenError::State(ShareStateError::InvalidRequest))
-                if initialize_lost(&cx, &key).await =>
+                if initialize_lost(&cx, &opened_key).await =>
             {
                 all.open(at, &store, limits, begin).await
             }
             opened => opened,
         }
     };
-    let key_of_task = member.key(shared);
-    let opened = match member.cx.shares.partitions.begin_opening(&key_of_task) {
+    let opened = match member.cx.shares.partitions.begin_opening(&key) {
         // One task for each is enough; whoever comes meanwhile waits for it, or asks again.
         true => {
-            let (cx, key) = (member.cx.clone(), key_of_task);
+            let cx = member.cx.clone();
             in_own_task(async move {
                 let opened = opening.await;
                 cx.shares.partitions.opening_ended(&key);

@@ -419,10 +419,7 @@ impl<S: Socket> Connection<S> {
                 .answered(key, request_bytes, response_bytes, arrived.elapsed());
             Ready { outcome, share }
         };
-        self.in_flight.push_back(match api::goes_on(key) {
-            true => Box::pin(api::in_own_task(answering)),
-            false => Box::pin(answering),
-        });
+        self.in_flight.push_back(api::detached(key, answering));
     }
 
     /// Sends an answer, and with it those after it that are ready.
