@@ -2,7 +2,6 @@
 //! Tests: tests/broker.rs, tests/cli.rs.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,7 @@ use crate::broker_security::{
 use crate::clock::WallClock;
 use crate::cluster::{
     Broker as Member, BrokerEndpoint, Cluster, ClusterError, Directories, OpenedTopics,
-    ProducerIds, cluster_id_of, record_changes,
+    ProducerIds, record_changes,
 };
 use crate::config::{Config, LiveConfig};
 use crate::control::Control;
@@ -31,7 +30,7 @@ use crate::log::{DataDirError, Disk, RealDisk};
 use crate::markers::run_errands;
 use crate::memory::Memory;
 use crate::meta::records::LossRecord;
-use crate::meta::{MetaError, MetaStore, ZooKeeperOptions, ZooKeeperTls};
+use crate::meta::{MetaError, MetaStore};
 use crate::metrics::Metrics;
 use crate::mirror::{OFFSETS_MIRROR, OFFSETS_MIRROR_KEEP, OffsetsMirror};
 use crate::net::{
@@ -47,16 +46,13 @@ use crate::quota::{self, Quotas};
 use crate::replication;
 use crate::share::Shares;
 use crate::slots::{ImageTopics, coordinate, own_slots};
+use crate::store::{StoreError, leave_embedded_store, open_store};
 use crate::telemetry::Telemetry;
 use crate::throttle::Throttles;
 use crate::tokens::{self, LiveTokens};
 use crate::transaction::TransactionCoordinator;
 use crate::users::{LiveUsers, UserError};
 
-/// The embedded coordination store's file, in one of the data directories.
-const META_FILE: &str = "metaq-meta.redb";
-/// What such a store calls itself.
-const EMBEDDED: &str = "embedded";
 /// How long the coordination store may take to be closed.
 const META_CLOSE_MAX: Duration = Duration::from_secs(5);
 
@@ -71,20 +67,10 @@ pub enum StartError {
     DataDir(#[from] DataDirError),
     /// The coordination store cannot be used.
     #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It cannot be read or changed.
+    #[error(transparent)]
     Meta(#[from] MetaError),
-    /// Groups and configurations would be forgotten.
-    #[error(
-        "{0} holds a coordination store that is not in ZooKeeper yet: take it there with metaq meta export and import (docs/zookeeper.md), or move the file away to begin without its groups and configurations"
-    )]
-    NotImported(PathBuf),
-    /// Nothing to look into.
-    #[error("there is no coordination store in {0}")]
-    NoStore(String),
-    /// Which one holds the topics and offsets?
-    #[error(
-        "{0} and {1} both hold a coordination store; move the one away that is not this broker's"
-    )]
-    TwoStores(PathBuf, PathBuf),
     /// The topics cannot be read.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
@@ -184,9 +170,7 @@ impl Broker {
         }
         let meta = open_store(&config).await?;
         broker_security::warn_of_open_nodes(&config, &meta).await?;
-        if meta.kind() != EMBEDDED {
-            leave_embedded_store(&config, &partitions, &meta).await?;
-        }
+        leave_embedded_store(&config, &partitions, &meta).await?;
         let ground = Ground {
             partitions: Arc::new(partitions),
             meta,
@@ -469,93 +453,6 @@ fn open_partitions(
         return Err(StartError::NoDataPath);
     }
     Ok(Partitions::open(disk, &options)?)
-}
-
-/// A broker that moves to ZooKeeper leaves its embedded store behind, but not what is in it: the tree must have been
-/// imported. Then the file is set aside, so that it is not taken for the newest on the way back.
-async fn leave_embedded_store(
-    config: &Config,
-    partitions: &Partitions,
-    meta: &MetaStore,
-) -> Result<(), StartError> {
-    let file = embedded_file(config)?;
-    if !file.exists() {
-        return Ok(());
-    }
-    let own = match partitions.data_dirs().next() {
-        Some(dir) => dir.property("cluster.id")?,
-        None => None,
-    };
-    if own.is_none() || cluster_id_of(meta).await? != own {
-        return Err(StartError::NotImported(file));
-    }
-    let aside = file.with_extension("redb.moved");
-    std::fs::rename(&file, &aside)?;
-    tracing::info!(file = %aside.display(), "the embedded coordination store is set aside: its content is in ZooKeeper");
-    Ok(())
-}
-
-/// Opens the store that the configuration names, where it is there already.
-pub async fn open_existing_store(config: &Config) -> Result<MetaStore, StartError> {
-    if !config.flag("zookeeper.enable") && !embedded_file(config)?.exists() {
-        return Err(StartError::NoStore(config.text("log.dirs").to_owned()));
-    }
-    open_store(config).await
-}
-
-/// Opens the coordination store that the configuration names.
-pub async fn open_store(config: &Config) -> Result<MetaStore, StartError> {
-    if config.flag("zookeeper.enable") {
-        let options = zookeeper_options(config)?;
-        return Ok(MetaStore::connect_zookeeper(options).await?);
-    }
-    Ok(MetaStore::open_embedded(&embedded_file(config)?)?)
-}
-
-/// Where the embedded store is: in whichever data directory has it, so that their order does not matter; a new one in
-/// the first.
-fn embedded_file(config: &Config) -> Result<PathBuf, StartError> {
-    let files = config
-        .data_paths()
-        .into_iter()
-        .map(|dir| dir.join(META_FILE));
-    let found: Vec<PathBuf> = files.clone().filter(|file| file.exists()).collect();
-    match &found[..] {
-        [] => files.into_iter().next().ok_or(StartError::NoDataPath),
-        [only] => Ok(only.clone()),
-        [first, second, ..] => Err(StartError::TwoStores(first.clone(), second.clone())),
-    }
-}
-
-/// How the configuration wants ZooKeeper to be reached.
-fn zookeeper_options(config: &Config) -> Result<ZooKeeperOptions, MetaError> {
-    let ms = |name| Duration::from_millis(config.number(name) as u64);
-    let file =
-        |name| Some(PathBuf::from(config.text(name))).filter(|path| !path.as_os_str().is_empty());
-    let auth = match config.text("zookeeper.auth") {
-        "" => None,
-        auth => match auth.split_once(':') {
-            Some((scheme, credentials)) => Some((scheme.to_owned(), credentials.to_owned())),
-            None => {
-                let why = "zk.zkAuth must be SCHEME:CREDENTIALS, such as digest:user:password";
-                return Err(MetaError::Unavailable(why.to_owned()));
-            }
-        },
-    };
-    let tls = config.flag("zookeeper.tls").then(|| ZooKeeperTls {
-        ca: file("zookeeper.tls.ca"),
-        identity: file("zookeeper.tls.certificate").zip(file("zookeeper.tls.key")),
-        verify_host: config.flag("zookeeper.tls.verify.host"),
-    });
-    Ok(ZooKeeperOptions {
-        servers: config.text("zookeeper.connect").to_owned(),
-        root: config.text("zookeeper.root").to_owned(),
-        set_acl: config.flag("zookeeper.set.acl"),
-        session_timeout: ms("zookeeper.session.timeout.ms"),
-        connection_timeout: ms("zookeeper.connection.timeout.ms"),
-        auth,
-        tls,
-    })
 }
 
 fn member<L>(config: &Config, listeners: &[Bound<L>], advertised: &[Endpoint]) -> Member {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::meta::FlushTransactions;
 use crate::partition::{CleanerOptions, HousekeepingIntervals};
 use crate::transaction::TransactionLimits;
 
@@ -16,6 +17,15 @@ pub fn transaction_limits(config: &Config) -> TransactionLimits {
         timers_max: config.number("max.tx.timeout.timer.capacity") as usize,
         bytes_max: config.number("transactional.ids.max.bytes") as usize,
         two_phase: config.flag("transaction.two.phase.commit.enable"),
+    }
+}
+
+/// Of the embedded store.
+pub fn flush_transactions(config: &Config) -> FlushTransactions {
+    match config.number("flush.tx.log.at.commit") {
+        0 => FlushTransactions::BySystem,
+        2 => FlushTransactions::EachSecond,
+        _ => FlushTransactions::BeforeAnswer,
     }
 }
 

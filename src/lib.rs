@@ -47,6 +47,7 @@
 //! - [`control`]: the control socket of an operator
 //! - [`admin`]: the dashboard, its API, metrics and health
 //! - [`broker_options`]: what parts of a broker are told of its configuration
+//! - [`store`]: opens the coordination store that the configuration names
 //! - [`broker_security`]: the way to other brokers, and certificates that follow their files
 //! - [`broker`]: everything put together
 //! - [`cli`]: `metaq start` and the operator commands
@@ -93,6 +94,7 @@ pub mod security;
 pub mod session;
 pub mod share;
 pub mod slots;
+pub mod store;
 pub mod supervisor;
 pub mod telemetry;
 pub mod throttle;

@@ -114,6 +114,7 @@ contract! {
     changes_are_told_to_watchers
     one_of_many_that_set_a_version_wins
     calls_keep_their_order_and_one_refusal_harms_no_other
+    a_put_below_a_node_that_must_be_there_does_not_make_it
     a_put_and_a_tree_deletion_go_together
     more_than_one_write_holds_is_cut_into_parts
     what_is_cut_into_parts_is_applied_in_its_order
@@ -127,7 +128,7 @@ async fn a_multi_is_applied_whole_or_not_at_all(place: &Place) {
         .unwrap();
     let bad = Op::Check {
         path: "/a".into(),
-        version: 9,
+        version: Some(9),
     };
     let refused = store.multi(vec![create("/a/c"), bad]).await;
     assert_eq!(refused, Err(MetaError::BadVersion("/a".into())));
@@ -268,7 +269,7 @@ async fn calls_keep_their_order_and_one_refusal_harms_no_other(place: &Place) {
     store.multi(vec![create("/guard")]).await.unwrap();
     let check = |version| Op::Check {
         path: "/guard".into(),
-        version,
+        version: Some(version),
     };
     let mut calls = Vec::new();
     for n in 0..500 {
@@ -292,6 +293,28 @@ async fn calls_keep_their_order_and_one_refusal_harms_no_other(place: &Place) {
             .unwrap();
         let node = store.get(&format!("/g/{key}")).await.unwrap().unwrap();
         assert_eq!(node.data, data(&last.to_string()));
+    }
+}
+
+async fn a_put_below_a_node_that_must_be_there_does_not_make_it(place: &Place) {
+    let store = place.open().await;
+    let put = || {
+        let path = "/t".to_owned();
+        let is_there = Op::Check {
+            path,
+            version: None,
+        };
+        store.multi(vec![is_there, Op::put("/t/states/0", data("x"))])
+    };
+    assert_eq!(put().await, Err(MetaError::NoNode("/t".into())));
+    assert_eq!(store.get("/t").await.unwrap(), None);
+    for _ in 0..2 {
+        store.multi(vec![create("/t")]).await.unwrap();
+        store.multi(vec![set("/t", "y", None)]).await.unwrap();
+        put().await.unwrap();
+        store.multi(vec![Op::delete_tree("/t")]).await.unwrap();
+        assert_eq!(put().await, Err(MetaError::NoNode("/t".into())));
+        assert_eq!(store.get("/t").await.unwrap(), None);
     }
 }
 

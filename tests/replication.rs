@@ -70,7 +70,18 @@ fn until_equal(cluster: &Cluster, of: &[usize], topic: &str, partition: i32) -> 
 
 #[test]
 fn what_is_acknowledged_is_on_every_replica_byte_for_byte() {
-    let cluster = Cluster::start(3, &SETTINGS);
+    acknowledged_is_on_every_replica(&SETTINGS);
+}
+
+#[test]
+fn followers_copy_also_from_leaders_that_keep_no_fetch_sessions() {
+    let mut settings = SETTINGS.to_vec();
+    settings.push("max.incremental.fetch.session.cache.slots=0");
+    acknowledged_is_on_every_replica(&settings);
+}
+
+fn acknowledged_is_on_every_replica(settings: &[&str]) {
+    let cluster = Cluster::start(3, settings);
     cluster.create(0, "t", 3);
     let mut before = 0;
     for partition in 0..3 {

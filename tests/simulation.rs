@@ -395,6 +395,12 @@ fn a_replica_that_lost_its_beginning_does_not_have_it_deleted_on_others() {
     process::run(What::Replicas, 8421, CHILD).unwrap();
 }
 
+/// A topic was deleted by a write whose outcome its controller did not learn, and a change of its partitions made a node without content.
+#[test]
+fn a_topic_that_was_deleted_does_not_come_back_by_a_change_of_its_partitions() {
+    process::run(What::Replicas, 42985, CHILD).unwrap();
+}
+
 /// What a journal held of a replica that was removed came back when the broker was given the partition again.
 #[test]
 fn a_replica_that_was_removed_begins_anew_when_it_comes_back() {

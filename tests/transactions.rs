@@ -583,8 +583,11 @@ fn ends_outlive_kills(node: &mut Node) {
 
 #[test]
 fn an_end_that_was_answered_outlives_a_kill() {
-    let dir = tempfile::tempdir().unwrap();
-    ends_outlive_kills(&mut Node::start(dir.path(), 0, "", &[]));
+    for flush in ["0", "1", "2"] {
+        let dir = tempfile::tempdir().unwrap();
+        let setting = format!("flushTxLogAtCommit={flush}");
+        ends_outlive_kills(&mut Node::start(dir.path(), 0, "", &[&setting]));
+    }
 }
 
 #[test]

@@ -13,13 +13,13 @@ use super::authority::PRIVATE_MODE;
 use super::http::{self, Target};
 use super::output::{or_dash, print, say};
 use super::{ConfigArguments, Failure};
-use crate::broker::{StartError, open_existing_store, open_store};
 use crate::config::Config;
 use crate::meta::paths::{self, is_at_or_below};
 use crate::meta::{
     Change, Export, LegacyOffset, MetaError, MetaStore, NodeAccess, ShownNode, export, import,
     read_legacy_offsets,
 };
+use crate::store::{StoreError, open_existing_store, open_store};
 
 /// See the module's documentation.
 #[derive(Debug, Args)]
@@ -172,7 +172,7 @@ impl Source {
             Ok(store) => return Ok(Self::Store(store)),
             Err(error) => error,
         };
-        if config.flag("zookeeper.enable") || matches!(error, StartError::NoStore(_)) {
+        if config.flag("zookeeper.enable") || matches!(error, StoreError::NoStore(_)) {
             return Err(error.into());
         }
         // A broker holds the file.

@@ -82,7 +82,7 @@ impl Controller {
         let term = self.term.load_full().ok_or(ClusterError::NotController)?;
         let mut all = vec![Op::Check {
             path: paths::CONTROLLER_EPOCH.to_owned(),
-            version: term.version,
+            version: Some(term.version),
         }];
         all.extend(ops);
         match self.view.meta.multi(all).await {

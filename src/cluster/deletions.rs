@@ -83,11 +83,17 @@ impl Controller {
                 Op::delete_tree(paths::topic_pubs(&topic.name)),
             ]
         };
-        let mut results = Vec::new();
-        for (count, ops) in gather(topics.map(forget_one)) {
+        let topics: Vec<&Arc<Topic>> = topics.collect();
+        let mut results = Vec::with_capacity(topics.len());
+        for (count, ops) in gather(topics.iter().map(|topic| forget_one(topic))) {
             match self.change_as_controller(ops).await {
                 Ok(()) => results.extend((0..count).map(|_| Ok(()))),
-                Err(error) => results.extend((0..count).map(|_| Err(error.repeated()))),
+                Err(error) => {
+                    // They may be gone.
+                    let tried = topics.iter().skip(results.len()).take(count);
+                    self.read_again(tried.map(|topic| &topic.name)).await;
+                    results.extend((0..count).map(|_| Err(error.repeated())));
+                }
             }
         }
         results

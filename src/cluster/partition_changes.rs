@@ -192,8 +192,7 @@ impl Controller {
             Some(topic_nodes::change(before, after))
         });
         // Each node is a change by itself: it has all that it says of its partitions.
-        let ops = pairs.flatten().map(|op| vec![op]);
-        for (_, ops) in gather(ops) {
+        for (_, ops) in gather(pairs.flatten()) {
             if let Err(error) = self.change_as_controller(ops).await {
                 self.read_again(topics.keys()).await;
                 return Err(error);

@@ -218,23 +218,32 @@ pub(super) fn delete(topic: &Topic) -> Op {
     Op::delete_tree(paths::topic(&topic.name))
 }
 
-/// What makes a topic another one: the states of partitions that differ, and its description where that does. In this order each write of
-/// some of them leaves a topic that can be read: states say all of their partitions, and the topic's own node, which comes last,
-/// counts what is described.
-pub(super) fn change(before: &Topic, after: &Topic) -> Vec<Op> {
+/// What makes a topic another one: the states of partitions that differ, and its description where that does, a change a node. In this
+/// order each write of some of them leaves a topic that can be read: states say all of their partitions, and the topic's own node,
+/// which comes last, counts what is described.
+pub(super) fn change(before: &Topic, after: &Topic) -> Vec<Vec<Op>> {
     let states = states(before, after).into_iter();
-    let mut ops: Vec<Op> = states.map(|(path, data)| Op::put(path, data)).collect();
+    let mut changes: Vec<Vec<Op>> = states.map(|state| put_below(after, state)).collect();
     if !are_described_alike(before, after) {
         let (own, assignments) = description(after);
         let assignments = assignments.into_iter();
-        ops.extend(assignments.map(|(path, data)| Op::put(path, data)));
-        ops.push(Op::Set {
+        changes.extend(assignments.map(|assignment| put_below(after, assignment)));
+        changes.push(vec![Op::Set {
             path: paths::topic(&after.name),
             data: own,
             version: None,
-        });
+        }]);
     }
-    ops
+    changes
+}
+
+/// A node below a topic's, which must be there: it may have been deleted by a write whose outcome is not known yet.
+fn put_below(topic: &Topic, (path, data): (String, Bytes)) -> Vec<Op> {
+    let topic_is_there = Op::Check {
+        path: paths::topic(&topic.name),
+        version: None,
+    };
+    vec![topic_is_there, Op::put(path, data)]
 }
 
 /// Whether what two topics are is the same, but for the state of their partitions. A partition that has a state of its own has its
@@ -347,28 +356,50 @@ mod tests {
         assert_eq!(read(&store).await, Some(made.clone()));
         assert_eq!(store.subtree(paths::TOPICS).await.unwrap().len(), 1);
         let moved = led_by(&led_by(&made, 3, 2), 249, 2);
-        store.multi(change(&made, &moved)).await.unwrap();
+        store.multi(change(&made, &moved).concat()).await.unwrap();
         assert_eq!(read(&store).await, Some(moved.clone()));
         // A change of one partition leaves the others' nodes alone, and the topic's own.
         let again = led_by(&moved, 4, 2);
         let paths: Vec<String> = change(&moved, &again)
+            .concat()
             .iter()
             .map(|op| op.path().to_owned())
             .collect();
-        assert_eq!(paths, ["/brokers/topics/t/partitions/0"]);
+        assert_eq!(
+            paths,
+            ["/brokers/topics/t", "/brokers/topics/t/partitions/0"]
+        );
         let mut moving = again.clone();
         moving.partitions[3].last_known_leader = 1;
         let info = &mut moving.partitions[200];
         (info.elr, info.adding, info.removing) = (vec![2], vec![3], vec![1]);
-        store.multi(change(&moved, &moving)).await.unwrap();
+        store.multi(change(&moved, &moving).concat()).await.unwrap();
         assert_eq!(read(&store).await, Some(moving));
         let mut configured = again.clone();
         let overrides = &mut configured.overrides.0;
         overrides.insert("retention.ms".to_owned(), "1".to_owned());
-        let ops = change(&again, &configured);
+        let ops = change(&again, &configured).concat();
         assert_eq!(ops.len(), 1);
         assert_eq!(ops[0].path(), "/brokers/topics/t");
-        assert_eq!(change(&again, &again), []);
+        assert!(change(&again, &again).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_change_of_a_topic_that_was_deleted_meanwhile_leaves_nothing_of_it() {
+        let (_dir, store) = tree().await;
+        let made = topic(7, 3);
+        let mut configured = led_by(&made, 1, 2);
+        configured
+            .overrides
+            .0
+            .insert("retention.ms".to_owned(), "1".to_owned());
+        for after in [led_by(&made, 1, 2), configured, topic(7, 4)] {
+            store.multi(create(&made)).await.unwrap();
+            store.multi(vec![delete(&made)]).await.unwrap();
+            let refused = store.multi(change(&made, &after).concat()).await;
+            assert_eq!(refused, Err(MetaError::NoNode("/brokers/topics/t".into())));
+            assert!(store.subtree(paths::TOPICS).await.unwrap().is_empty());
+        }
     }
 
     #[tokio::test]
@@ -395,7 +426,7 @@ mod tests {
         let moved = led_by(&made, 19_999, 1002);
         let ops = change(&made, &moved);
         assert_eq!(ops.len(), 1);
-        store.multi(ops).await.unwrap();
+        store.multi(ops.concat()).await.unwrap();
         assert_eq!(read(&store).await, Some(moved.clone()));
         // Other settings, more partitions, and others led elsewhere. Wherever the writes end, it is a topic of before or after.
         let mut more = led_by(&moved, 7, 1003);
@@ -410,10 +441,11 @@ mod tests {
             more.partitions
                 .push(PartitionInfo::new(identity, vec![1001, 1002, 1003], 0));
         }
-        let ops = change(&moved, &more);
-        assert!(ops.iter().map(|op| op.bytes() + 100).sum::<usize>() < WRITE_BYTES_MAX);
-        for op in ops {
-            store.multi(vec![op]).await.unwrap();
+        let changes = change(&moved, &more);
+        let ops = changes.iter().flatten();
+        assert!(ops.map(|op| op.bytes() + 100).sum::<usize>() < WRITE_BYTES_MAX);
+        for ops in changes {
+            store.multi(ops).await.unwrap();
             let read = read(&store).await.unwrap();
             for (n, info) in read.partitions.iter().enumerate() {
                 let before = moved.partitions.get(n);
@@ -438,7 +470,7 @@ mod tests {
         let record: TopicRecord = decode("/brokers/topics/t", &node.data).unwrap();
         assert_eq!((record.version, record.partitions.len()), (2, 4000));
         let large = topic(7, 15_000);
-        store.multi(change(&small, &large)).await.unwrap();
+        store.multi(change(&small, &large).concat()).await.unwrap();
         assert_eq!(read(&store).await, Some(large.clone()));
         let node = store.get("/brokers/topics/t").await.unwrap().unwrap();
         let record: TopicRecord = decode("/brokers/topics/t", &node.data).unwrap();
@@ -459,10 +491,16 @@ mod tests {
         let made = topic(7, 3);
         store.multi(create(&made)).await.unwrap();
         let other = led_by(&topic(8, 3), 1, 2);
-        store.multi(change(&topic(8, 3), &other)).await.unwrap();
+        store
+            .multi(change(&topic(8, 3), &other).concat())
+            .await
+            .unwrap();
         assert_eq!(read(&store).await, Some(made.clone()));
         let more = led_by(&topic(7, 5), 4, 2);
-        store.multi(change(&topic(7, 5), &more)).await.unwrap();
+        store
+            .multi(change(&topic(7, 5), &more).concat())
+            .await
+            .unwrap();
         assert_eq!(read(&store).await, Some(made.clone()));
         store.multi(vec![delete(&made)]).await.unwrap();
         assert_eq!(read(&store).await, None);

@@ -105,7 +105,12 @@ impl Controller {
                         });
                     }
                 }
-                Err(error) => results.extend((0..count).map(|_| Err(error.repeated()))),
+                Err(error) => {
+                    // They may be there.
+                    self.read_again(left[..count].iter().map(|topic| &topic.name))
+                        .await;
+                    results.extend((0..count).map(|_| Err(error.repeated())));
+                }
             }
         }
         results
@@ -187,10 +192,17 @@ impl Controller {
                 .collect();
         }
         let planned = results.iter().flatten();
-        let changes = planned.map(|planned| topic_nodes::change(&planned.before, &planned.after));
+        let changes =
+            planned.map(|planned| topic_nodes::change(&planned.before, &planned.after).concat());
         let mut stored = Vec::new();
         for (count, ops) in gather(changes) {
             let written = self.change_as_controller(ops).await;
+            if written.is_err() {
+                // They may be larger.
+                let tried = results.iter().flatten().skip(stored.len()).take(count);
+                let names = tried.map(|planned| &planned.after.name);
+                self.read_again(names).await;
+            }
             stored.extend((0..count).map(|_| match &written {
                 Ok(()) => Ok(()),
                 Err(error) => Err(error.repeated()),
@@ -319,15 +331,15 @@ impl Controller {
     }
 
     async fn store(&self, before: &Topic, after: &Topic) -> Result<(), ClusterError> {
-        let ops = topic_nodes::change(before, after);
-        if ops.is_empty() {
-            return Ok(());
-        }
-        if ops.iter().map(Op::bytes).sum::<usize>() <= MULTI_BYTES_MAX {
-            return self.change_as_controller(ops).await;
-        }
-        // Of a large topic each node is a change by itself, in their order.
-        for (_, ops) in gather(ops.into_iter().map(|op| vec![op])) {
+        let changes = topic_nodes::change(before, after);
+        let bytes: usize = changes.iter().flatten().map(Op::bytes).sum();
+        let changes = match bytes <= MULTI_BYTES_MAX {
+            true => vec![changes.concat()],
+            // Of a large topic each node is a change by itself, in their order.
+            false => changes,
+        };
+        let changes = changes.into_iter().filter(|ops| !ops.is_empty());
+        for (_, ops) in gather(changes) {
             if let Err(error) = self.change_as_controller(ops).await {
                 self.read_again([&after.name].into_iter()).await;
                 return Err(error);

@@ -24,7 +24,7 @@ impl GuardedStore {
     pub(super) fn new(meta: MetaStore, slot: Slot, version: i32) -> Self {
         let guard = Op::Check {
             path: paths::coordinator_slot(slot.number()),
-            version,
+            version: Some(version),
         };
         Self { meta, guard }
     }

@@ -20,7 +20,8 @@
 //! the run is synced in the log's own files; where that is missing after a power failure, the run does not count.
 //!
 //! Several journal records may be written and synced at the same time, but one counts only after all before it: none is
-//! acknowledged before its predecessor is synced, and reading ends at the first number that is missing.
+//! acknowledged before its predecessor is synced, and reading ends at the first number that is missing, until another run of
+//! the broker.
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -44,6 +45,8 @@ const ENTRY_BYTES_WITHOUT_RUN: usize = 24;
 const PREFIX: &str = "metaq-journal-";
 /// After [`PREFIX`]: files that hold records of partitions that could not be opened.
 const KEPT: &str = "kept-";
+/// Of those: entries of a journal record.
+const KEPT_ENTRIES_MAX: usize = 1000;
 /// The part of a journal record's number that counts within one run of the broker; above it is the generation with which the run
 /// began.
 const NUMBER_IN_RUN: u64 = u32::MAX as u64;
@@ -197,7 +200,11 @@ impl Journal {
 impl JournalRange {
     /// Writes the journal record there and syncs it.
     pub fn write(&self, entries: &[Entry<'_>]) -> io::Result<()> {
-        let heads: Vec<_> = entries.iter().map(entry_head).collect();
+        let head_of = |entry: &Entry<'_>| {
+            let of = (entry.topic_id, entry.partition);
+            entry_head(of, batch_bytes(entry), entry.run_from)
+        };
+        let heads: Vec<_> = entries.iter().map(head_of).collect();
         let mut bytes = RECORD_BYTES;
         let mut crc = crc32c::crc32c(&self.generation.to_be_bytes());
         crc = crc32c::crc32c_append(crc, &self.number.to_be_bytes());
@@ -209,7 +216,7 @@ impl JournalRange {
                 crc = crc32c::crc32c_append(crc, &batch.body);
             }
         }
-        let head = self.head(bytes, crc);
+        let head = record_head(bytes, crc, self.generation, self.number);
         let mut buffers = Vec::with_capacity(entries.len() * 3 + 2);
         buffers.push(IoSlice::new(&head));
         for (entry, head) in entries.iter().zip(&heads) {
@@ -226,15 +233,15 @@ impl JournalRange {
         self.file.write_all_at(&mut buffers, self.position)?;
         self.file.sync_data()
     }
+}
 
-    fn head(&self, bytes: usize, crc: u32) -> [u8; RECORD_BYTES] {
-        let mut head = [0; RECORD_BYTES];
-        head[..4].copy_from_slice(&(bytes as u32).to_be_bytes());
-        head[4..8].copy_from_slice(&crc.to_be_bytes());
-        head[8..16].copy_from_slice(&self.generation.to_be_bytes());
-        head[16..].copy_from_slice(&self.number.to_be_bytes());
-        head
-    }
+fn record_head(bytes: usize, crc: u32, generation: u64, number: u64) -> [u8; RECORD_BYTES] {
+    let mut head = [0; RECORD_BYTES];
+    head[..4].copy_from_slice(&(bytes as u32).to_be_bytes());
+    head[4..8].copy_from_slice(&crc.to_be_bytes());
+    head[8..16].copy_from_slice(&generation.to_be_bytes());
+    head[16..].copy_from_slice(&number.to_be_bytes());
+    head
 }
 
 /// What a journal record takes of a file.
@@ -259,13 +266,16 @@ fn batch_bytes(entry: &Entry<'_>) -> usize {
     entry.batch.map_or(0, bytes)
 }
 
-fn entry_head(entry: &Entry<'_>) -> [u8; ENTRY_BYTES] {
-    let length = batch_bytes(entry);
+fn entry_head(
+    (topic_id, partition): (Uuid, i32),
+    length: usize,
+    run_from: i64,
+) -> [u8; ENTRY_BYTES] {
     let mut head = [0; ENTRY_BYTES];
-    head[..16].copy_from_slice(entry.topic_id.as_bytes());
-    head[16..20].copy_from_slice(&entry.partition.to_be_bytes());
+    head[..16].copy_from_slice(topic_id.as_bytes());
+    head[16..20].copy_from_slice(&partition.to_be_bytes());
     head[20..24].copy_from_slice(&(length as u32).to_be_bytes());
-    head[24..].copy_from_slice(&entry.run_from.to_be_bytes());
+    head[24..].copy_from_slice(&run_from.to_be_bytes());
     head
 }
 
@@ -323,7 +333,8 @@ pub fn load(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<Journaled>> {
     Ok(all)
 }
 
-/// Reads the journal records of a file that have the next numbers.
+/// Reads the journal records of a file that have the next numbers, or are of another run of the broker: that one's first ones may
+/// have been written over.
 fn read_records(
     file: &JournalFile,
     content: Bytes,
@@ -332,8 +343,9 @@ fn read_records(
 ) {
     let mut position = BLOCK_BYTES as usize;
     while let Some((bytes, number)) = whole_record(file.generation, &content, position) {
-        let begins = number & NUMBER_IN_RUN == 0;
-        if !begins && next.is_some_and(|next| next != number) {
+        let is_missed =
+            |next: u64| next != number && next & !NUMBER_IN_RUN == number & !NUMBER_IN_RUN;
+        if next.is_some_and(is_missed) {
             return;
         }
         *next = Some(number + 1);
@@ -426,15 +438,43 @@ fn discard_file(disk: &dyn Disk, found: &JournalFile) -> io::Result<()> {
     file.sync_data()
 }
 
-/// Puts the files aside, so that what is in them is found at the next start too.
-pub fn keep(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    for found in files(disk, dir)?.into_iter().filter(|found| found.counts) {
-        if !is_kept(&found.path) {
-            let aside = dir.join(format!("{PREFIX}{KEPT}{}", found.generation));
-            disk.rename(&found.path, &aside)?;
-        }
+/// Puts aside what is needed of it, so that it is found at the next start too; nothing else counts any more.
+pub fn keep(disk: &dyn Disk, dir: &Path, needed: &[Journaled]) -> io::Result<()> {
+    let known = files(disk, dir)?;
+    let generation = known.last().map_or(0, |newest| newest.generation) + 1;
+    let mut content = vec![0; BLOCK_BYTES as usize];
+    content[..HEADER_BYTES].copy_from_slice(&header(MAGIC, generation));
+    let first = generation << NUMBER_IN_RUN.count_ones();
+    for (number, entries) in (first..).zip(needed.chunks(KEPT_ENTRIES_MAX)) {
+        push_record(&mut content, (generation, number), entries);
+    }
+    disk.replace(&dir.join(format!("{PREFIX}{KEPT}{generation}")), &content)?;
+    let (kept, written): (Vec<_>, Vec<_>) = known
+        .into_iter()
+        .filter(|found| found.counts)
+        .partition(|found| is_kept(&found.path));
+    for found in written {
+        discard_file(disk, &found)?;
+    }
+    for found in kept {
+        disk.remove(&found.path)?;
     }
     disk.sync_dir(dir)
+}
+
+fn push_record(content: &mut Vec<u8>, (generation, number): (u64, u64), entries: &[Journaled]) {
+    let at = content.len();
+    content.extend_from_slice(&[0; RECORD_BYTES]);
+    for entry in entries {
+        let of = (entry.topic_id, entry.partition);
+        content.extend_from_slice(&entry_head(of, entry.batch.len(), entry.run_from));
+        content.extend_from_slice(&entry.batch);
+    }
+    let bytes = content.len() - at;
+    content[at..at + RECORD_BYTES].copy_from_slice(&record_head(bytes, 0, generation, number));
+    let crc = crc32c::crc32c(&content[at + 8..]);
+    content[at + 4..at + 8].copy_from_slice(&crc.to_be_bytes());
+    content.resize(content.len().next_multiple_of(BLOCK_BYTES as usize), 0);
 }
 
 fn is_kept(path: &Path) -> bool {

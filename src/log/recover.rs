@@ -124,7 +124,7 @@ impl Log {
         }
         let active = &segments[segments.len() - 1];
         active.note_active();
-        active.load_first_timestamp()?;
+        active.load_timestamps()?;
         let log_end = OffsetPosition {
             offset: next_offset,
             segment_base: active.base_offset,
@@ -370,6 +370,8 @@ impl Scan<'_> {
         let Some(from) = trust::last_indexed(segment)? else {
             return self.scan_segment(segment, config);
         };
+        // Of what is not read again.
+        let _ = segment.largest_timestamp()?;
         self.scan_from(segment, config, from.position, from.header.base_offset)
     }
 
@@ -521,8 +523,10 @@ fn rebuild_epochs(
 }
 
 impl Segment {
-    /// Notes the first batch's timestamp of an active segment that was opened, for `segment.ms`.
-    pub(super) fn load_first_timestamp(&self) -> Result<(), LogError> {
+    /// Notes timestamps of an active segment that was opened or cut: the first batch's, for `segment.ms`, and the largest, which what is
+    /// appended may not exceed.
+    pub(super) fn load_timestamps(&self) -> Result<(), LogError> {
+        let _ = self.largest_timestamp()?;
         match self.batches(0, self.bytes())?.next() {
             Ok(Some(first)) => self
                 .first_timestamp

@@ -82,9 +82,7 @@ impl Log {
         }
         if offset > ends.log_start {
             self.ends.write().log_start = offset;
-            if self.change_epochs(|epochs| epochs.truncate_from_start(offset)) {
-                self.store_epochs()?;
-            }
+            self.drop_epochs_before(offset);
         }
         match rewriting {
             Some(_) => self.drop_oldest(&mut tail, self.before_log_start(), now_ms),
@@ -178,14 +176,28 @@ impl Log {
             ends.log_start
         };
         self.segments.store(Arc::new(kept));
+        // Whatever fails from here on, their files are to go: a full disk, too, has room again by that alone.
         for segment in &dropped {
-            segment.mark_deleted()?;
+            let marked = segment.mark_deleted();
+            self.warn_of(marked, "cannot mark a segment as deleted");
         }
-        if self.change_epochs(|epochs| epochs.truncate_from_start(log_start)) {
-            self.store_epochs()?;
-        }
-        producer_snapshot::remove(&*self.disk, &self.dir(), |at| at < first)?;
+        self.drop_epochs_before(log_start);
+        let removed = producer_snapshot::remove(&*self.disk, &self.dir(), |at| at < first);
+        self.warn_of(removed, "cannot remove snapshots of producers");
         Ok(dropped)
+    }
+
+    /// Forgets leader epochs that are over before an offset. Where that cannot be stored, the file has some more than it must.
+    fn drop_epochs_before(&self, offset: i64) {
+        if self.change_epochs(|epochs| epochs.truncate_from_start(offset)) {
+            self.warn_of(self.store_epochs(), "cannot store the leader epochs");
+        }
+    }
+
+    fn warn_of<E: std::fmt::Display>(&self, result: Result<(), E>, what: &'static str) {
+        if let Err(error) = result {
+            tracing::warn!(dir = %self.dir().display(), %error, "{what}");
+        }
     }
 
     /// How many producers are remembered, with those of which only a transaction is being verified.

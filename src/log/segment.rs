@@ -219,10 +219,9 @@ impl Segment {
         self.truncate(position)?;
         self.forget_timestamps();
         self.first_timestamp.store(-1, Ordering::Relaxed);
-        self.load_first_timestamp()?;
+        self.load_timestamps()?;
         // The time index ends somewhere before the last batch.
         let from = self.offsets.last()?.map_or(0, |(_, at)| u64::from(at));
-        let _ = self.largest_timestamp()?;
         let mut walk = self.batches(from, position)?;
         while let Some(found) = walk.next()? {
             self.note_timestamp(&found.header);

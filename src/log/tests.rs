@@ -512,6 +512,60 @@ fn retention_by_time_drops_whole_segments_and_rolls_an_old_active_one() {
 }
 
 #[test]
+fn retention_on_a_disk_where_nothing_can_be_written_removes_files_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), config(), OpenMode::Clean).log;
+    for n in 0..60 {
+        append(&log, 3, NOW + n);
+    }
+    log.sync(NOW).unwrap();
+    // The leader epochs cannot be stored.
+    std::fs::create_dir(dir.path().join("leader-epoch-checkpoint.tmp")).unwrap();
+    let before = log.segments().len();
+    let dropped = log.advance_log_start(100, NOW).unwrap();
+    assert!(dropped.len() > 3);
+    assert_eq!(log.segments().len(), before - dropped.len());
+    unlink_all(&dropped);
+    assert!(dropped.iter().all(|segment| !segment.path().exists()));
+    assert_eq!(log.epochs().start_of_latest(0), Some(100));
+}
+
+#[test]
+fn the_largest_timestamp_of_the_active_segment_outlives_a_restart() {
+    let recovery_point = 0;
+    for mode in [
+        OpenMode::Clean,
+        OpenMode::AfterKill { recovery_point },
+        OpenMode::AfterCrash { recovery_point },
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let large = LogConfig {
+            segment_bytes: 1 << 20,
+            retention_ms: 5000,
+            ..config()
+        };
+        let log = open(dir.path(), large.clone(), OpenMode::Clean).log;
+        append(&log, 1, NOW + 2000);
+        for _ in 0..10 {
+            append(&log, 1, NOW);
+        }
+        if mode == OpenMode::Clean {
+            log.close(NOW).unwrap();
+        }
+        drop(log);
+        let log = open(dir.path(), large, mode).log;
+        // What is written to it before anybody has asked.
+        append(&log, 1, NOW + 1000);
+        let found = log.find_timestamp(NOW + 1500, i64::MAX).unwrap().unwrap();
+        assert_eq!(found.offset, 0, "{mode:?}");
+        let largest = log.find_max_timestamp(i64::MAX).unwrap().unwrap();
+        assert_eq!(largest.offset, 0, "{mode:?}");
+        log.sync(NOW).unwrap();
+        assert!(log.retain(NOW + 6500, 12).unwrap().is_empty(), "{mode:?}");
+    }
+}
+
+#[test]
 fn retention_never_goes_beyond_the_high_watermark() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(

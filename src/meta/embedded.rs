@@ -1,7 +1,8 @@
 //! The embedded backend: one file (`node_file`), and the whole tree in memory for reading.
 //!
 //! One thread takes all queued multis, checks and applies them in order, writes what came out in one durable
-//! commit, then publishes it to readers and answers. So a thousand offset commits cost one sync.
+//! commit, then publishes it to readers and answers. So a thousand offset commits cost one sync. Changes of transactions are
+//! not synced at once where `FlushTransactions` says so.
 //!
 //! While the file cannot be written, multis are refused and the session is suspended; reads go on.
 
@@ -16,7 +17,7 @@ use tokio::sync::{broadcast, oneshot, watch};
 
 use super::node_file::{COMMIT_BYTES_MAX, NodeFile};
 use super::tree::{Overlay, Tree};
-use super::{Change, Lease, MetaError, Node, Op, Session, SessionState};
+use super::{Change, FlushTransactions, Lease, MetaError, Node, Op, Session, SessionState};
 
 /// Commits that a slow watcher may lag before it must re-read.
 const WATCH_BACKLOG: usize = 1024;
@@ -44,10 +45,10 @@ pub(super) struct Embedded {
 }
 
 impl Embedded {
-    pub(super) fn open(file: &Path) -> Result<Self, MetaError> {
+    pub(super) fn open(file: &Path, flush: FlushTransactions) -> Result<Self, MetaError> {
         let unavailable =
             |error: redb::Error| MetaError::Unavailable(format!("{}: {error}", file.display()));
-        let opened = NodeFile::open(file).and_then(|file| Ok((file.load()?, file)));
+        let opened = NodeFile::open(file, flush).and_then(|file| Ok((file.load()?, file)));
         let (tree, opened) = opened.map_err(unavailable)?;
         Self::of(tree, opened)
     }
@@ -153,23 +154,24 @@ type Queued = Vec<(Vec<Op>, Reply)>;
 fn run(shared: &Shared, session: &watch::Sender<Session>, file: &mut NodeFile) {
     while let Some(queued) = next(shared, file) {
         commit(shared, file, queued);
-        file.try_again(&shared.tree.read());
-        let state = match file.retry_in() {
-            None => SessionState::Connected,
-            Some(_) => SessionState::Suspended,
+        file.do_due(&shared.tree.read());
+        let state = match file.is_writable() {
+            true => SessionState::Connected,
+            false => SessionState::Suspended,
         };
         session.send_if_modified(|session| std::mem::replace(&mut session.state, state) != state);
     }
+    file.sync();
 }
 
-/// What is queued, perhaps nothing where the file is to be tried again; `None` at the end.
+/// What is queued, perhaps nothing where the file has something to do; `None` at the end.
 fn next(shared: &Shared, file: &NodeFile) -> Option<Queued> {
     let mut state = shared.state.lock();
     while state.queued.is_empty() {
         if state.stopping {
             return None;
         }
-        match file.retry_in() {
+        match file.due_in() {
             None => shared.filled.wait(&mut state),
             Some(wait) if wait.is_zero() => break,
             Some(wait) => {
@@ -239,7 +241,11 @@ mod tests {
     async fn a_store_whose_disk_was_full_takes_changes_again_and_says_meanwhile_that_it_does_not() {
         let dir = tempfile::tempdir().unwrap();
         let fails_after = FailsAfter::new((-1).into());
-        let file = on_failing_disk(&dir.path().join("meta"), &fails_after);
+        let file = on_failing_disk(
+            &dir.path().join("meta"),
+            FlushTransactions::BeforeAnswer,
+            &fails_after,
+        );
         let store = Embedded::of(Tree::default(), file).unwrap();
         let mut session = store.session();
         let mut changes = store.watch();
@@ -264,7 +270,7 @@ mod tests {
             changed.extend(paths.iter().cloned());
         }
         assert_eq!(changed, ["/a", "/c"]);
-        let found = NodeFile::open(&dir.path().join("meta"))
+        let found = NodeFile::open(&dir.path().join("meta"), FlushTransactions::BeforeAnswer)
             .unwrap()
             .load()
             .unwrap();

@@ -2,7 +2,7 @@
 //! an embedded store (and, where several brokers form a cluster, ZooKeeper).
 //!
 //! Every change is a `multi` of create, set, delete and check, applied whole or not at all, and durable when it
-//! is answered. [`paths`] and [`records`] are the only places that know what the tree looks like.
+//! is answered, unless [`FlushTransactions`] says otherwise. [`paths`] and [`records`] are the only places that know what the tree looks like.
 
 pub mod consumer_records;
 mod embedded;
@@ -15,6 +15,7 @@ pub mod share_records;
 pub mod streams_records;
 mod transfer;
 mod tree;
+mod unsynced;
 mod upgrade;
 mod zookeeper;
 
@@ -112,12 +113,12 @@ pub enum Op {
         /// Where.
         path: String,
     },
-    /// The node must have this version.
+    /// The node must exist, and have this version.
     Check {
         /// Where.
         path: String,
         /// Expected version.
-        version: i32,
+        version: Option<i32>,
     },
 }
 
@@ -218,6 +219,18 @@ impl Op {
     }
 }
 
+/// When changes of transactions are synced by the embedded store; all other changes are before they are answered.
+/// In each case those that were answered survive a kill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushTransactions {
+    /// When the system likes, and with any other change.
+    BySystem,
+    /// As all others.
+    BeforeAnswer,
+    /// Within a second.
+    EachSecond,
+}
+
 /// What a watcher hears of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -279,7 +292,15 @@ pub struct MetaStore {
 impl MetaStore {
     /// Opens or creates the embedded store in a file.
     pub fn open_embedded(file: &std::path::Path) -> Result<Self, MetaError> {
-        let embedded = embedded::Embedded::open(file)?;
+        Self::open_embedded_flushing(file, FlushTransactions::BeforeAnswer)
+    }
+
+    /// The same, with another way to sync changes of transactions.
+    pub fn open_embedded_flushing(
+        file: &std::path::Path,
+        flush: FlushTransactions,
+    ) -> Result<Self, MetaError> {
+        let embedded = embedded::Embedded::open(file, flush)?;
         Ok(Self {
             backend: Backend::Embedded(Arc::new(embedded)),
         })
@@ -309,7 +330,7 @@ impl MetaStore {
         }
     }
 
-    /// Applies all steps or none; durable when it is answered. Calls that run at the same time share commits.
+    /// Applies all steps or none; durable when it is answered (see [`FlushTransactions`]). Calls that run at the same time share commits.
     ///
     /// It is queued when this returns; awaiting it is for the answer. So calls that touch the same nodes keep their
     /// order. A multi of nothing but puts, tree deletions and checks that is too large for one write is cut into

@@ -3,7 +3,13 @@
 //! its place once it is synced: at once, and then once a second until that succeeds. What the failed write was to bring is in
 //! neither.
 //!
-//! The table `nodes` maps a path to: version i32 big-endian, then the data.
+//! Changes of transactions may be answered before they are synced (`FlushTransactions`): they are in the file of `unsynced` then.
+//! Whatever is synced takes all of those with it, so that what a power failure leaves is the tree as it once was.
+//!
+//! The table `nodes` maps a path to: version i32 big-endian, then the data. The table `unsynced` has the number of the last frame
+//! of that file whose changes are in `nodes`, where there ever was one.
+//!
+//! Tests: meta/node_file/tests.rs.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -14,17 +20,20 @@ use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::tree::{Overlay, Tree};
-use super::{Node, paths};
+use super::unsynced::{MODE, UnsyncedFile};
+use super::{FlushTransactions, Node, paths};
 
 const NODES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("nodes");
-/// Of the file.
-const MODE: u32 = 0o600;
+const UNSYNCED: TableDefinition<'_, &str, u64> = TableDefinition::new("unsynced");
+const FRAME: &str = "frame";
 /// What the file's pages may take in memory, bytes: all reading is done in the tree.
 const CACHE_BYTES: usize = 8 << 20;
 /// One commit takes in so much, bytes: its pages are in memory until it is written.
 pub(super) const COMMIT_BYTES_MAX: usize = 4 << 20;
 /// A file that could not be written is not tried again more often than this.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// With [`FlushTransactions::EachSecond`]: how long a change is not synced.
+const SYNC_WITHIN: Duration = Duration::from_secs(1);
 
 type Opens = Box<dyn Fn(&Path) -> Result<Database, redb::Error> + Send>;
 
@@ -36,31 +45,52 @@ pub(super) struct NodeFile {
     database: Option<Database>,
     /// When it was last tried to write another one.
     tried: Option<Instant>,
+    flush: FlushTransactions,
+    unsynced: UnsyncedFile,
+    /// What is in that file, and not in this one.
+    pending: Overlay,
+    /// When the first of that came.
+    pending_since: Option<Instant>,
 }
 
 impl NodeFile {
     /// Opens a file, or creates it.
-    pub(super) fn open(path: &Path) -> Result<Self, redb::Error> {
+    pub(super) fn open(path: &Path, flush: FlushTransactions) -> Result<Self, redb::Error> {
         let opens = |path: &Path| {
             keep_private(path)?;
             let mut builder = Database::builder();
             Ok(builder.set_cache_size(CACHE_BYTES).create(path)?)
         };
-        Self::opened_by(path, Box::new(opens))
+        Self::opened_by(path, flush, Box::new(opens))
     }
 
-    fn opened_by(path: &Path, opens: Opens) -> Result<Self, redb::Error> {
-        remove_unfinished(&unfinished(path))?;
+    fn opened_by(path: &Path, flush: FlushTransactions, opens: Opens) -> Result<Self, redb::Error> {
+        remove(&beside(path, ".new"))?;
+        if !path.exists() {
+            // Of a store that was here before.
+            remove(&beside(path, ".unsynced"))?;
+        }
         let database = opens(path)?;
-        let write = database.begin_write()?;
-        write.open_table(NODES)?;
-        write.commit()?;
+        let begin = database.begin_write()?;
+        begin.open_table(NODES)?;
+        let synced = begin.open_table(UNSYNCED)?.get(FRAME)?.map(|it| it.value());
+        begin.commit()?;
+        let synced = synced.unwrap_or(0);
+        let (mut unsynced, found) = UnsyncedFile::open(&beside(path, ".unsynced"), synced)?;
+        if !found.0.is_empty() {
+            write(&database, [&found], unsynced.number())?;
+        }
+        unsynced.clear();
         respell(&database)?;
         Ok(Self {
             path: path.to_path_buf(),
             opens,
             database: Some(database),
             tried: None,
+            flush,
+            unsynced,
+            pending: Overlay::default(),
+            pending_since: None,
         })
     }
 
@@ -86,16 +116,34 @@ impl NodeFile {
         Ok(tree)
     }
 
-    /// How long until it is to be tried again; `None` where it can be written.
-    pub(super) fn retry_in(&self) -> Option<Duration> {
-        let since = self.tried.map(|tried| tried.elapsed());
-        let wait = since.map_or(Duration::ZERO, |since| RETRY_INTERVAL.saturating_sub(since));
-        self.database.is_none().then_some(wait)
+    /// Whether changes can be made durable.
+    pub(super) fn is_writable(&self) -> bool {
+        self.database.is_some()
     }
 
-    /// Writes all nodes to a new file, where the one that there is failed, and that is due.
-    pub(super) fn try_again(&mut self, tree: &Tree) {
-        if self.retry_in() != Some(Duration::ZERO) {
+    /// How long until [`Self::do_due`] has something to do, as things are.
+    pub(super) fn due_in(&self) -> Option<Duration> {
+        let left = |since: Option<Instant>, interval: Duration| {
+            since.map_or(Duration::ZERO, |since| {
+                interval.saturating_sub(since.elapsed())
+            })
+        };
+        match self.is_writable() {
+            false => Some(left(self.tried, RETRY_INTERVAL)),
+            true if self.flush == FlushTransactions::EachSecond && self.pending_since.is_some() => {
+                Some(left(self.pending_since, SYNC_WITHIN))
+            }
+            true => None,
+        }
+    }
+
+    /// Syncs what has waited for long enough. Writes all nodes to a new file, where the one that there is failed, and that is due.
+    pub(super) fn do_due(&mut self, tree: &Tree) {
+        if self.due_in() != Some(Duration::ZERO) {
+            return;
+        }
+        if self.is_writable() {
+            self.sync();
             return;
         }
         self.tried = Some(Instant::now());
@@ -103,18 +151,19 @@ impl NodeFile {
             Ok(database) => {
                 tracing::info!(file = %self.path.display(), "the coordination store was written anew");
                 self.database = Some(database);
+                self.all_is_synced();
             }
             Err(error) => {
                 tracing::error!(%error, "the coordination store cannot be written");
                 // It would take what others free.
-                let _ = remove_unfinished(&unfinished(&self.path));
+                let _ = remove(&beside(&self.path, ".new"));
             }
         }
     }
 
     fn rewritten(&self, tree: &Tree) -> Result<Database, redb::Error> {
-        let unfinished = unfinished(&self.path);
-        remove_unfinished(&unfinished)?;
+        let unfinished = beside(&self.path, ".new");
+        remove(&unfinished)?;
         let database = (self.opens)(&unfinished)?;
         let mut nodes = tree.iter().filter(|(_, node)| !node.ephemeral).peekable();
         loop {
@@ -130,8 +179,13 @@ impl NodeFile {
                     table.insert(path.as_str(), value.as_slice())?;
                 }
             }
+            let is_last = nodes.peek().is_none();
+            if is_last {
+                let mut table = write.open_table(UNSYNCED)?;
+                table.insert(FRAME, self.unsynced.number())?;
+            }
             write.commit()?;
-            if nodes.peek().is_none() {
+            if is_last {
                 break;
             }
         }
@@ -142,30 +196,79 @@ impl NodeFile {
         Ok(database)
     }
 
-    /// Writes changes durably, all or nothing. An error means that they are not in the file, or will not stay there.
+    /// Writes changes, all or nothing: durably, or to the file of those that are not synced where they may be. An error means that
+    /// they are in none, or will not stay there.
     pub(super) fn commit(&mut self, batch: &Overlay) -> Result<(), String> {
         if is_in_memory_alone(batch) {
             return Ok(());
         }
-        let Some(database) = &self.database else {
+        if !self.is_writable() {
             return Err("the coordination store could not be written a moment ago".to_owned());
+        }
+        if self.may_wait(batch) {
+            match self.unsynced.append(batch) {
+                Ok(()) => {
+                    self.pending.0.extend(batch.0.clone());
+                    self.pending_since.get_or_insert_with(Instant::now);
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "changes of transactions are synced: cannot write the file of those that are not");
+                }
+            }
+        }
+        self.write(batch)
+    }
+
+    /// Makes durable what is not yet.
+    pub(super) fn sync(&mut self) {
+        if self.pending_since.is_some() && self.is_writable() {
+            // It is logged, and the next step is to write all nodes anew.
+            let _ = self.write(&Overlay::default());
+        }
+    }
+
+    fn may_wait(&self, batch: &Overlay) -> bool {
+        let mut paths = batch.0.keys();
+        self.flush != FlushTransactions::BeforeAnswer
+            && self.unsynced.bytes() < COMMIT_BYTES_MAX as u64
+            && paths.all(|path| paths::is_of_transactions(path))
+    }
+
+    /// Writes what was not synced, and changes after it.
+    fn write(&mut self, batch: &Overlay) -> Result<(), String> {
+        let Some(database) = &self.database else {
+            return Err("the coordination store cannot be written".to_owned());
         };
-        write(database, batch).map_err(|error| {
-            tracing::error!(%error, "the coordination store cannot be written");
-            self.database = None;
-            error.to_string()
-        })
+        let written = write(database, [&self.pending, batch], self.unsynced.number());
+        match written {
+            Ok(()) => {
+                self.all_is_synced();
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(%error, "the coordination store cannot be written");
+                self.database = None;
+                Err(error.to_string())
+            }
+        }
+    }
+
+    fn all_is_synced(&mut self) {
+        self.pending = Overlay::default();
+        self.pending_since = None;
+        self.unsynced.clear();
     }
 }
 
-/// Beside a file: the one that is to take its place.
-fn unfinished(path: &Path) -> PathBuf {
+/// The file of this name and ending.
+fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".new");
+    name.push(ending);
     name.into()
 }
 
-fn remove_unfinished(path: &Path) -> std::io::Result<()> {
+fn remove(path: &Path) -> std::io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -220,12 +323,17 @@ fn encode(node: &Node, value: &mut Vec<u8>) {
     value.extend_from_slice(&node.data);
 }
 
-fn write(database: &Database, batch: &Overlay) -> Result<(), redb::Error> {
+/// Writes changes in their order; `number` is that of the last frame of changes not synced that is among them, or before.
+fn write<const N: usize>(
+    database: &Database,
+    batches: [&Overlay; N],
+    number: u64,
+) -> Result<(), redb::Error> {
     let write = database.begin_write()?;
     {
         let mut table = write.open_table(NODES)?;
         let mut value = Vec::new();
-        for (path, node) in &batch.0 {
+        for (path, node) in batches.into_iter().flat_map(|batch| &batch.0) {
             match node {
                 Some(node) if !node.ephemeral => {
                     encode(node, &mut value);
@@ -236,194 +344,13 @@ fn write(database: &Database, batch: &Overlay) -> Result<(), redb::Error> {
                 }
             }
         }
+        if number > 0 {
+            write.open_table(UNSYNCED)?.insert(FRAME, number)?;
+        }
     }
     write.commit()?;
     Ok(())
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::io;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicI64, Ordering};
-
-    use redb::StorageBackend;
-    use redb::backends::FileBackend;
-
-    use super::*;
-
-    /// A disk that fails when so many more writes and syncs were done, and from then on; negative for never.
-    pub(in crate::meta) type FailsAfter = Arc<AtomicI64>;
-
-    /// A file on it.
-    #[derive(Debug)]
-    struct FailingFile {
-        file: FileBackend,
-        fails_after: FailsAfter,
-    }
-
-    impl FailingFile {
-        fn step(&self) -> io::Result<()> {
-            let left = self.fails_after.load(Ordering::Relaxed);
-            match left {
-                0 => Err(io::ErrorKind::StorageFull.into()),
-                1.. => {
-                    self.fails_after.store(left - 1, Ordering::Relaxed);
-                    Ok(())
-                }
-                _ => Ok(()),
-            }
-        }
-    }
-
-    impl StorageBackend for FailingFile {
-        fn len(&self) -> io::Result<u64> {
-            self.file.len()
-        }
-        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-            self.file.read(offset, out)
-        }
-        fn set_len(&self, len: u64) -> io::Result<()> {
-            self.step()?;
-            self.file.set_len(len)
-        }
-        fn sync_data(&self) -> io::Result<()> {
-            // What was written is there although the disk says otherwise.
-            self.file.sync_data()?;
-            self.step()
-        }
-        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-            self.step()?;
-            self.file.write(offset, data)
-        }
-        fn close(&self) -> io::Result<()> {
-            self.file.close()
-        }
-    }
-
-    pub(in crate::meta) fn on_failing_disk(path: &Path, fails_after: &FailsAfter) -> NodeFile {
-        let fails_after = fails_after.clone();
-        let opens = move |path: &Path| {
-            let mut options = OpenOptions::new();
-            let options = options.read(true).write(true).create(true).truncate(false);
-            let backend = FailingFile {
-                file: FileBackend::new(options.open(path)?)?,
-                fails_after: fails_after.clone(),
-            };
-            Ok(Database::builder().create_with_backend(backend)?)
-        };
-        NodeFile::opened_by(path, Box::new(opens)).unwrap()
-    }
-
-    #[test]
-    fn nodes_of_names_that_were_spelt_otherwise_are_found_under_todays_spelling() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("meta");
-        let database = Database::create(&file).unwrap();
-        let write = database.begin_write().unwrap();
-        let mut table = write.open_table(NODES).unwrap();
-        for path in ["/consumers/app-🚀/offsets/t/0-0", "/consumers/ü%2f"] {
-            table.insert(path, b"\0\0\0\x03data".as_slice()).unwrap();
-        }
-        drop(table);
-        write.commit().unwrap();
-        drop(database);
-        for _ in 0..2 {
-            let opened = NodeFile::open(&file).unwrap();
-            let tree = opened.load().unwrap();
-            let moved = format!("{}/offsets/t/0-0", paths::group("app-🚀"));
-            for path in [&moved, "/consumers/ü%2f"] {
-                let node = tree.get(path).unwrap();
-                assert_eq!((node.version, &node.data[..]), (3, b"data".as_slice()));
-            }
-            assert_eq!(tree.subtree("/consumers").len(), 2);
-        }
-    }
-
-    fn put(path: &str, version: i32) -> Overlay {
-        let node = Node {
-            data: vec![7; 20_000].into(),
-            version,
-            ephemeral: false,
-        };
-        Overlay([(path.to_owned(), Some(node))].into())
-    }
-
-    #[test]
-    fn after_a_disk_that_fails_at_any_step_a_new_file_has_what_was_said_to_be_in_it_and_no_more() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("meta");
-        let fails_after = FailsAfter::new((-1).into());
-        let mut file = on_failing_disk(&path, &fails_after);
-        let mut tree = Tree::default();
-        let (mut refused, mut still_failing) = (0, 0);
-        for after in 0..80 {
-            let batch = put("/n", after + 1);
-            // Every other time the disk fails while the new file is written, too.
-            fails_after.store(i64::from(after), Ordering::Relaxed);
-            match file.commit(&batch) {
-                Ok(()) => drop(tree.apply(batch)),
-                Err(_) => {
-                    refused += 1;
-                    fails_after.store(i64::from(after % 2) * 6 - 1, Ordering::Relaxed);
-                    file.tried = None;
-                    file.try_again(&tree);
-                    still_failing += i32::from(file.retry_in().is_some());
-                    fails_after.store(-1, Ordering::Relaxed);
-                    file.tried = None;
-                    file.try_again(&tree);
-                    assert_eq!(file.retry_in(), None, "after {after}");
-                }
-            }
-            fails_after.store(-1, Ordering::Relaxed);
-            let found = file.load().unwrap();
-            assert!(found.iter().eq(tree.iter()), "after {after}");
-        }
-        assert!((1..80).contains(&refused), "{refused}");
-        assert!(still_failing > 0);
-        drop(file);
-        let found = NodeFile::open(&path).unwrap().load().unwrap();
-        assert!(found.iter().eq(tree.iter()));
-        assert!(!unfinished(&path).exists());
-    }
-
-    #[test]
-    fn while_the_disk_fails_it_is_tried_once_a_second_and_what_is_in_memory_alone_goes_on() {
-        let dir = tempfile::tempdir().unwrap();
-        let fails_after = FailsAfter::new((-1).into());
-        let mut file = on_failing_disk(&dir.path().join("meta"), &fails_after);
-        let tree = Tree::default();
-        fails_after.store(0, Ordering::Relaxed);
-        assert!(file.commit(&put("/n", 1)).is_err());
-        assert_eq!(file.retry_in(), Some(Duration::ZERO));
-        file.try_again(&tree);
-        assert!(file.retry_in().unwrap() > Duration::ZERO);
-        assert!(file.commit(&put("/n", 2)).is_err());
-        let mut ephemeral = put("/e", 1);
-        for node in ephemeral.0.values_mut().flatten() {
-            node.ephemeral = true;
-        }
-        assert!(file.commit(&ephemeral).is_ok());
-    }
-
-    #[test]
-    fn many_nodes_are_written_anew() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("meta");
-        let fails_after = FailsAfter::new((-1).into());
-        let mut file = on_failing_disk(&path, &fails_after);
-        let mut tree = Tree::default();
-        for n in 0..2 * COMMIT_BYTES_MAX / 20_000 + 3 {
-            let batch = put(&format!("/n{n}"), 1);
-            file.commit(&batch).unwrap();
-            tree.apply(batch);
-        }
-        fails_after.store(0, Ordering::Relaxed);
-        assert!(file.commit(&put("/n1", 2)).is_err());
-        fails_after.store(-1, Ordering::Relaxed);
-        file.try_again(&tree);
-        drop(file);
-        let found = NodeFile::open(&path).unwrap().load().unwrap();
-        assert!(found.iter().eq(tree.iter()));
-    }
-}
+pub(super) mod tests;

@@ -173,6 +173,12 @@ pub fn transaction(id: &str) -> String {
     child(TRANSACTIONS, id)
 }
 
+/// Whether a node belongs to transactions.
+pub fn is_of_transactions(path: &str) -> bool {
+    let rest = path.strip_prefix(TRANSACTIONS);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// What is stored of a share partition, by its key.
 pub fn share(key: &str) -> String {
     child(SHARES, key)

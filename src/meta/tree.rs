@@ -202,7 +202,7 @@ impl Attempt<'_> {
                 }
             }
             Op::Check { path, version } => {
-                self.check(path, Some(*version))?;
+                self.check(path, *version)?;
             }
         }
         Ok(())

@@ -5,7 +5,7 @@
 //!
 //! Tests: tests/power.rs, tests/simulation.rs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
@@ -65,6 +65,10 @@ struct Queue {
 struct JournalState {
     journal: Journal,
     needed: [Needed; 2],
+    /// Partitions, by topic id and index, of which the files hold anything.
+    held: [HashSet<(Uuid, i32)>; 2],
+    /// The files hold what was in them at the start, which could not be put aside.
+    unsettled: bool,
     /// Journal records under way, by the file that they are in.
     under_way: [usize; 2],
     /// Journal records that are over while one before them is not, by their numbers.
@@ -145,6 +149,8 @@ impl Journaling {
             state_of_files: Mutex::new(JournalState {
                 journal: Journal::new(disk, dir, options.journal_file_bytes, writers),
                 needed: Default::default(),
+                held: Default::default(),
+                unsettled: false,
                 under_way: [0; 2],
                 over: BTreeMap::new(),
                 next: None,
@@ -184,9 +190,17 @@ impl Journaling {
         !self.journal.queue.state.lock().broken
     }
 
-    /// Takes nothing from now on.
-    pub(super) fn give_up(&self, why: &str) {
-        self.journal.give_up(why);
+    /// Takes nothing from now on: what was in it at the start is needed, and could not be put aside.
+    pub(super) fn leave_as_it_is(&self) {
+        self.journal.state_of_files.lock().unsettled = true;
+        self.journal.give_up("what is in it is needed");
+    }
+
+    /// Whether it may hold anything of a partition, of whichever object that stood for it.
+    pub(super) fn may_hold(&self, topic_id: Uuid, index: i32) -> bool {
+        let state = self.journal.state_of_files.lock();
+        let held = |held: &HashSet<(Uuid, i32)>| held.contains(&(topic_id, index));
+        state.unsettled || state.held.iter().any(held)
     }
 
     /// Queues what a commit group of the writer appended.
@@ -334,6 +348,8 @@ impl JournalState {
             range = self.journal.range(writer, batches, bytes);
         }
         if let Some(range) = &range {
+            let key = |part: &JournaledAppend| (part.partition.topic_id(), part.partition.index());
+            self.held[range.in_file].extend(parts.iter().map(key));
             self.under_way[range.in_file] += 1;
             self.next.get_or_insert(range.number);
         }
@@ -348,7 +364,7 @@ impl JournalState {
         }
         let is_needed = self.under_way.iter().any(|n| *n > 0)
             || self.needed.iter().any(|needed| !needed.is_empty());
-        if is_needed || self.discarded {
+        if is_needed || self.discarded || self.unsettled {
             return self.discarded;
         }
         match journal::discard_written(disk, dir) {
@@ -370,6 +386,7 @@ impl JournalState {
             return Ok(false);
         }
         self.journal.switch()?;
+        self.held[1 - active].clear();
         for (partition, _) in self.needed[active].values() {
             self.syncs.push(partition.clone());
         }

@@ -143,7 +143,10 @@ pub struct Replica {
     pub(super) follower_waiters: Arc<Waiters>,
     pub(super) isr_watch: Arc<IsrWatch>,
     pub(super) sync_turn: SyncTurn,
+    /// Nothing is appended here any more.
     deleted: AtomicBool,
+    /// Nothing of it is needed any more.
+    gone: AtomicBool,
     traffic: Traffic,
 }
 
@@ -230,6 +233,7 @@ impl Replica {
             isr_watch,
             sync_turn: SyncTurn::default(),
             deleted: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             traffic: Traffic::default(),
         }
     }
@@ -285,6 +289,11 @@ impl Replica {
     }
 
     pub(super) fn mark_deleted(&self) {
+        self.gone.store(true, Ordering::Release);
+        self.take_no_more();
+    }
+
+    fn take_no_more(&self) {
         self.deleted.store(true, Ordering::Release);
         {
             // It does not hear of followers any more.
@@ -299,7 +308,7 @@ impl Replica {
 
     /// Another broker leads it: what is appended here from now on is refused.
     pub(super) fn mark_stopped(&self) {
-        self.mark_deleted();
+        self.take_no_more();
     }
 
     /// It was stopped, and nothing is appended any more: nobody will hear of a sync.
@@ -310,7 +319,7 @@ impl Replica {
 
     /// The partition goes to another directory: what is appended here from now on is refused, and asked again.
     pub(super) fn mark_moved(&self) {
-        self.mark_deleted();
+        self.take_no_more();
     }
 
     /// Checks the leader epoch that a reader claims to know; -1 means that it knows none (Kafka's RequestUtils.getLeaderEpoch).
@@ -531,8 +540,8 @@ impl Replica {
     /// Whether the journal is all that would be left of what lies before `end`.
     pub(super) fn needs_journal(&self, end: i64) -> bool {
         let ends = self.log.ends();
-        // What was cut off needs none.
-        !self.is_deleted() && ends.synced_end < end.min(ends.log_end.offset)
+        // What was cut off needs none. One that was stopped or moved is what there is until its log is closed.
+        !self.gone.load(Ordering::Acquire) && ends.synced_end < end.min(ends.log_end.offset)
     }
 
     /// Syncs what lies before an end that the log had, and answers who waited for it; called by a sync thread. Returns

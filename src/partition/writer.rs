@@ -124,7 +124,7 @@ impl Writer {
     /// Syncs every partition by itself from now on.
     pub(super) fn do_without_journal(&self) {
         if let Some(journal) = &self.queue.work.journal {
-            journal.give_up("what is in it is needed");
+            journal.leave_as_it_is();
         }
     }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::fetch_request::ReplicaState;
 use metaq_protocol::messages::fetch_response::PartitionData;
@@ -32,6 +33,8 @@ use crate::peer::Lane;
 const FETCH_VERSION: i16 = 17;
 /// How long a leader may take beyond what the fetch may wait (Kafka's replica.socket.timeout.ms).
 const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// Partitions of which it is asked at the same time where the leader's log starts and ends.
+const ASKED_AT_ONCE: usize = 64;
 /// Pause after a failure, doubled up to replica.fetch.backoff.ms.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 
@@ -103,18 +106,20 @@ impl Fetcher {
                 self.rest(&mut state).await;
                 continue;
             }
-            match self.fetch(&mut state).await {
-                Ok(response) => {
-                    pause = PAUSE_MIN;
-                    self.take_answer(&mut state, response).await;
-                }
+            let goes_on = match self.fetch(&mut state).await {
+                Ok(response) => self.take_answer(&mut state, response).await,
                 Err(error) => {
                     tracing::debug!(leader = self.leader, %error, "cannot fetch");
                     state.session.begin_anew();
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(self.pause_max());
+                    false
                 }
+            };
+            if goes_on {
+                pause = PAUSE_MIN;
+                continue;
             }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(self.pause_max());
         }
     }
 
@@ -275,12 +280,13 @@ impl Fetcher {
         answer
     }
 
-    async fn take_answer(&self, state: &mut State, response: FetchResponse) {
+    /// Whether the next fetch may follow at once.
+    async fn take_answer(&self, state: &mut State, response: FetchResponse) -> bool {
         if response.error_code != 0 {
             let error = ResponseError::try_from_code(response.error_code);
             tracing::debug!(leader = self.leader, ?error, "a fetch is refused");
             state.session.begin_anew();
-            let is_of_session = matches!(
+            return matches!(
                 error,
                 Some(
                     ResponseError::FetchSessionIdNotFound
@@ -288,12 +294,7 @@ impl Fetcher {
                         | ResponseError::FetchSessionTopicIdError
                 )
             );
-            if !is_of_session {
-                tokio::time::sleep(PAUSE_MIN).await;
-            }
-            return;
         }
-        state.session.answered(response.session_id);
         let mut received = Vec::new();
         for topic in response.responses {
             for data in &topic.partitions {
@@ -301,12 +302,15 @@ impl Fetcher {
                 received.extend(self.receive(state, key, data));
             }
         }
+        // After what it answers was looked up: where there is no session, nothing counts as asked any more.
+        state.session.answered(response.session_id);
         self.begin_with_first_batches(state, &received).await;
         self.append(state, &received).await;
         self.cut(state, &received).await;
         for one in &received {
             self.finish(state, one).await;
         }
+        true
     }
 
     /// What came of one partition, where it is still what was asked for.
@@ -405,30 +409,43 @@ impl Fetcher {
                     }
                     CutTo::back_to(to, ends.log_start)
                 }
-                Answer::OutOfRange => {
-                    match out_of_range::resolve(
-                        &self.cx,
-                        self.leader,
-                        one.leader_epoch,
-                        &one.partition,
-                    )
-                    .await
-                    {
-                        Ok(Some(to)) => to,
-                        Ok(None) => continue,
-                        Err(error) => {
-                            tracing::warn!(topic = %one.partition.topic(), partition = one.partition.index(),
-                                %error, "cannot learn where the leader's log starts and ends");
-                            self.try_later(state, one.key);
-                            continue;
-                        }
-                    }
-                }
-                Answer::GoesOn { .. } | Answer::Later(_) => continue,
+                Answer::OutOfRange | Answer::GoesOn { .. } | Answer::Later(_) => continue,
             };
             cuts.push((one, to));
         }
+        cuts.extend(self.cuts_of_out_of_range(state, received).await);
         self.carry_out(state, cuts).await;
+    }
+
+    /// What is to become of the logs from whose ends their leader's does not reach on.
+    async fn cuts_of_out_of_range<'a>(
+        &self,
+        state: &mut State,
+        received: &'a [Received],
+    ) -> Vec<(&'a Received, CutTo)> {
+        let of = received
+            .iter()
+            .filter(|one| matches!(one.answer, Answer::OutOfRange));
+        let asked: Vec<_> = of
+            .map(|one| async move {
+                let (epoch, partition) = (one.leader_epoch, &one.partition);
+                let to = out_of_range::resolve(&self.cx, self.leader, epoch, partition).await;
+                (one, to)
+            })
+            .collect();
+        let answers: Vec<_> = stream::iter(asked).buffered(ASKED_AT_ONCE).collect().await;
+        let mut cuts = Vec::new();
+        for (one, to) in answers {
+            match to {
+                Ok(to) => cuts.extend(to.map(|to| (one, to))),
+                Err(error) => {
+                    tracing::warn!(topic = %one.partition.topic(), partition = one.partition.index(),
+                        %error, "cannot learn where the leader's log starts and ends");
+                    self.try_later(state, one.key);
+                }
+            }
+        }
+        cuts
     }
 
     async fn carry_out(&self, state: &mut State, cuts: Vec<(&Received, CutTo)>) {

@@ -17,37 +17,52 @@ struct Retry {
 }
 
 /// See the module's documentation.
-pub(super) struct Retries<K>(BTreeMap<K, Retry>);
+pub(super) struct Retries<K> {
+    refused: BTreeMap<K, Retry>,
+    /// When what is forgotten was looked for.
+    tidied: Option<Instant>,
+}
 
 impl<K> Default for Retries<K> {
     fn default() -> Self {
-        Self(BTreeMap::new())
+        Self {
+            refused: BTreeMap::new(),
+            tidied: None,
+        }
     }
 }
 
 impl<K: Ord> Retries<K> {
     /// It was refused, or had no answer.
     pub(super) fn refused(&mut self, key: K, now: Instant) {
-        self.0.retain(|_, retry| now < retry.at + FORGOTTEN_AFTER);
-        let before = self.0.get(&key);
+        let is_remembered = |retry: &Retry| now < retry.at + FORGOTTEN_AFTER;
+        // All of them but now and then: many are refused at once.
+        if self
+            .tidied
+            .is_none_or(|tidied| now >= tidied + FORGOTTEN_AFTER)
+        {
+            self.refused.retain(|_, retry| is_remembered(retry));
+            self.tidied = Some(now);
+        }
+        let before = self.refused.get(&key).filter(|retry| is_remembered(retry));
         let pause = before.map_or(PAUSE_MIN, |retry| (retry.pause * 2).min(PAUSE_MAX));
         let at = now + pause;
-        self.0.insert(key, Retry { at, pause });
+        self.refused.insert(key, Retry { at, pause });
     }
 
     /// It was taken.
     pub(super) fn taken(&mut self, key: &K) {
-        self.0.remove(key);
+        self.refused.remove(key);
     }
 
     /// Everything may be asked at once: who refused is another one by now.
     pub(super) fn begin_anew(&mut self) {
-        self.0.clear();
+        self.refused.clear();
     }
 
     /// From when on it may be asked; `None` where it may be at once.
     pub(super) fn rests_until(&self, key: &K, now: Instant) -> Option<Instant> {
-        let retry = self.0.get(key).filter(|retry| now < retry.at);
+        let retry = self.refused.get(key).filter(|retry| now < retry.at);
         retry.map(|retry| retry.at)
     }
 }

@@ -27,7 +27,7 @@ impl Session {
     /// A partition is to be fetched from there on.
     pub(super) fn want(&mut self, key: Key, position: Position) {
         self.forgotten.remove(&key);
-        match self.known.get(&key) == Some(&position) && self.id != 0 {
+        match self.known.get(&key) == Some(&position) && self.epoch != FIRST {
             true => drop(self.wanted.remove(&key)),
             false => drop(self.wanted.insert(key, position)),
         }
@@ -101,7 +101,10 @@ impl Session {
     /// The leader answered in a session, 0 where it keeps none.
     pub(super) fn answered(&mut self, id: i32) {
         match id {
-            0 => self.begin_anew(),
+            0 => {
+                self.begin_anew();
+                self.id = 0;
+            }
             _ => {
                 self.id = id;
                 self.epoch = match self.epoch {
@@ -112,14 +115,14 @@ impl Session {
         }
     }
 
-    /// The leader knows of no session: everything is told again. What it has of an earlier one ends with the next request.
+    /// Everything is told again. A session that the leader may have ends with the next request, which names it.
     pub(super) fn begin_anew(&mut self) {
         let known = std::mem::take(&mut self.known);
         for (key, position) in known {
             self.wanted.entry(key).or_insert(position);
         }
         self.forgotten.clear();
-        (self.id, self.epoch) = (0, FIRST);
+        self.epoch = FIRST;
     }
 }
 
@@ -198,8 +201,11 @@ mod tests {
         session.want(key(1, 1), at(6));
         session.begin_anew();
         let all = vec![(key(1, 0), 5), (key(1, 1), 6)];
+        assert_eq!(told(&mut session), ((9, 0), all.clone(), vec![]));
+        session.answered(0);
         assert_eq!(told(&mut session), ((0, 0), all.clone(), vec![]));
         session.answered(0);
+        session.want(key(1, 0), at(5));
         assert_eq!(told(&mut session), ((0, 0), all, vec![]));
         session.forget(key(1, 0));
         session.forget(key(1, 1));

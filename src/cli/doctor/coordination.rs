@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::super::Failure;
 use super::Finding;
-use crate::broker::{StartError, open_existing_store};
 use crate::config::Config;
+use crate::store::{StoreError, open_existing_store};
 
 /// A server that does not accept within this time is away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -70,7 +70,7 @@ async fn session(config: &Config) -> Finding {
                 ),
             )
         }
-        Err(StartError::NoStore(what)) => {
+        Err(StoreError::NoStore(what)) => {
             Finding::failed(CHECK, what, "see zk.zkConnect and zk.zkRoot")
         }
         Err(error) => Finding::failed(

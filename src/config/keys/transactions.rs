@@ -50,9 +50,9 @@ pub(super) const KEYS: &[BrokerKey] = &[
     key!(
         "flush.tx.log.at.commit",
         Some("flushTxLogAtCommit"),
-        Kind::Text,
-        "",
-        "Accepted for MetaQ's sake, without effect: every change of a transaction is durable before it is answered."
+        Kind::Int(0, 2),
+        "1",
+        "When the embedded store syncs changes of transactions: 1 before they are answered, 2 within a second, 0 when the system likes. A kill loses none of them; a power failure what was not synced, so that a transaction that was committed may be aborted, or open. ZooKeeper syncs each."
     ),
     key!(
         "producer.id.expiration.ms",

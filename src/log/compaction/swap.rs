@@ -64,7 +64,11 @@ fn finish(
     cleaned.rename_suffix(SWAP, "", &|| log.disk.sync_dir(dir))?;
     log.disk.sync_dir(dir)?;
     let gone: BTreeSet<i64> = replaced[1..].iter().map(|old| old.base_offset).collect();
-    producer_snapshot::remove(&*log.disk, dir, |at| gone.contains(&at))
+    // The swap is whole without it.
+    if let Err(error) = producer_snapshot::remove(&*log.disk, dir, |at| gone.contains(&at)) {
+        tracing::warn!(dir = %dir.display(), %error, "cannot remove snapshots of producers");
+    }
+    Ok(())
 }
 
 /// Shows the new segment to readers instead of the old ones.

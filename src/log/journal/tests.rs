@@ -115,15 +115,56 @@ fn a_record_counts_only_after_all_before_it() {
 fn what_is_discarded_does_not_count_and_what_is_kept_does() {
     let dir = tempfile::tempdir().unwrap();
     let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
-    record(&mut journal, &[batch(1, 10)]);
-    keep(&RealDisk, dir.path()).unwrap();
-    assert_eq!(found(dir.path()), [1]);
+    record(&mut journal, &[batch(1, 10), batch(2, 10)]);
+    let mut needed = load(&RealDisk, dir.path()).unwrap();
+    needed.pop();
+    keep(&RealDisk, dir.path(), &needed).unwrap();
+    assert_eq!(load(&RealDisk, dir.path()).unwrap(), needed);
     let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
-    record(&mut journal, &[batch(2, 10)]);
-    assert_eq!(found(dir.path()), [1, 2]);
+    record(&mut journal, &[batch(3, 10)]);
+    assert_eq!(found(dir.path()), [1, 3]);
+    // It is kept once more, as the only one.
+    keep(&RealDisk, dir.path(), &needed).unwrap();
+    assert_eq!(load(&RealDisk, dir.path()).unwrap(), needed);
+    let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
+    record(&mut journal, &[batch(4, 10)]);
+    assert_eq!(found(dir.path()), [1, 4]);
     discard(&RealDisk, dir.path()).unwrap();
     assert!(found(dir.path()).is_empty());
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_was_kept_of_an_earlier_run_does_not_hide_one_whose_first_records_were_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
+    record(&mut journal, &[batch(1, 10)]);
+    let needed = load(&RealDisk, dir.path()).unwrap();
+    keep(&RealDisk, dir.path(), &needed).unwrap();
+    let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
+    // Each file is begun anew several times.
+    (2..=90).for_each(|n| record(&mut journal, &[batch(n, 100)]));
+    let all = found(dir.path());
+    let of_run = all.strip_prefix(&[1]).unwrap();
+    assert!(of_run.len() >= 15 && !of_run.contains(&2), "{of_run:?}");
+    assert!(
+        of_run.iter().copied().eq(91 - of_run.len() as u8..=90),
+        "{of_run:?}"
+    );
+}
+
+#[test]
+fn much_is_kept_in_several_records_with_where_logs_were_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let entry = |n: usize| Journaled {
+        topic_id: Uuid::from_u128(n as u128 % 3),
+        partition: n as i32 % 2,
+        run_from: n as i64,
+        batch: vec![n as u8; n % 5].into(),
+    };
+    let needed: Vec<_> = (0..2 * KEPT_ENTRIES_MAX + 1).map(entry).collect();
+    keep(&RealDisk, dir.path(), &needed).unwrap();
+    assert_eq!(load(&RealDisk, dir.path()).unwrap(), needed);
 }
 
 #[test]

@@ -29,6 +29,8 @@ const GATHERED_OPS_MAX: usize = 256;
 const GATHERED_BYTES_MAX: usize = 256 << 10;
 /// Requests that are looked at for the next multi.
 const SCANNED_MAX: usize = 4096;
+/// What ZooKeeper takes a check of existence alone as.
+const ANY_VERSION: i32 = -1;
 /// How often one multi may find that the tree is not as it seemed.
 const GUESSES_MAX: usize = 10;
 
@@ -358,7 +360,9 @@ impl FlightContext {
         loop {
             let mut writer = self.client.new_multi_writer();
             let added = steps.iter().try_for_each(|step| match &step.native {
-                Native::Check(path, version) => writer.add_check_version(path, *version),
+                Native::Check(path, version) => {
+                    writer.add_check_version(path, version.unwrap_or(ANY_VERSION))
+                }
                 Native::Create(path, data, ephemeral) => {
                     writer.add_create(path, data, &self.shared.create_options(*ephemeral))
                 }
@@ -508,7 +512,7 @@ mod tests {
             owners: vec![0],
             guessed: true,
         };
-        let mut steps = vec![step(Native::Check("/c".into(), 1))];
+        let mut steps = vec![step(Native::Check("/c".into(), Some(1)))];
         let data = Bytes::from(vec![b'x'; 200 << 10]);
         for n in 0..4 {
             steps.push(step(Native::Set(format!("/{n}"), data.clone(), None)));

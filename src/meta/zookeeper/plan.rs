@@ -53,7 +53,7 @@ impl Known {
 /// One of ZooKeeper's operations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Native {
-    Check(String, i32),
+    Check(String, Option<i32>),
     Create(String, Bytes, bool),
     Set(String, Bytes, Option<i32>),
     Delete(String, Option<i32>),
@@ -115,7 +115,7 @@ pub(super) async fn plan(
     known: &Known,
     requests: &[&[Op]],
 ) -> Result<Vec<Step>, Error> {
-    let mut checks: BTreeMap<(&str, i32), Vec<usize>> = BTreeMap::new();
+    let mut checks: BTreeMap<(&str, Option<i32>), Vec<usize>> = BTreeMap::new();
     let mut wishes: BTreeMap<String, Wish> = BTreeMap::new();
     let mut exact = Vec::new();
     let mut owners_found = NodeOwners::new();

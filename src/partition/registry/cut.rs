@@ -142,7 +142,8 @@ impl Partitions {
         let mut noted = Vec::new();
         for cut in cuts {
             let replica = cut.partition.replica();
-            if replica.was_journaled() {
+            let (topic_id, index) = (cut.partition.topic_id(), cut.partition.index());
+            if replica.was_journaled() || journal.may_hold(topic_id, index) {
                 // It does not vouch for what it holds of it from now on.
                 replica.not_journaled();
                 noted.push((replica.clone(), cut.journaled_from()));

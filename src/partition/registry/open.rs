@@ -17,7 +17,7 @@ use super::super::volume::Volume;
 use super::{
     HostedPartition, Map, OpenReport, PartitionError, Partitions, TopicPartitions, TopicToOpen,
 };
-use crate::log::journal;
+use crate::log::journal::{self, Journaled};
 use crate::log::{
     DataDir, DataDirError, FoundPartition, Left, LeftAs, Log, LogError, OpenMode, uuid_to_base64,
 };
@@ -131,10 +131,19 @@ impl Partitions {
         };
         // One that comes to be kept here again begins anew.
         left.retain(|known, _| is_needed(known));
-        match !left.is_empty() {
-            true => journal::keep(&*self.disk, volume.dir.path()),
-            false => journal::discard(&*self.disk, volume.dir.path()),
+        if left.is_empty() {
+            return journal::discard(&*self.disk, volume.dir.path());
         }
+        let needed = left.iter().flat_map(|((topic_id, index), batches)| {
+            batches.iter().map(|batch| Journaled {
+                topic_id: *topic_id,
+                partition: *index,
+                run_from: batch.run_from,
+                batch: batch.bytes.clone(),
+            })
+        });
+        let needed: Vec<Journaled> = needed.collect();
+        journal::keep(&*self.disk, volume.dir.path(), &needed)
     }
 
     fn note_checked(&self, dir: &DataDir) -> Result<(), DataDirError> {

@@ -109,6 +109,7 @@ impl Partitions {
             }
             let aside = volume.dir.rename_aside(&topic.topic, index)?;
             partition.log().moved_to(&aside);
+            partition.replica().mark_deleted();
             tracing::info!(topic = %topic.topic, partition = index,
                 "removed: this broker keeps no replica of it any more");
             self.put_aside(aside, partition.log().config().file_delete_delay_ms);

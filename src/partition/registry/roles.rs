@@ -381,6 +381,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_stopped_or_moved_needs_the_journal_until_it_is_synced_and_what_was_deleted_does_not()
+     {
+        type Ends = fn(&Replica);
+        let ends: [(Ends, bool); 3] = [
+            (Replica::mark_stopped, true),
+            (Replica::mark_moved, true),
+            (Replica::mark_deleted, false),
+        ];
+        for (end, needs_it) in ends {
+            let dir = tempfile::tempdir().unwrap();
+            let (partitions, partition) = follower_of_three(dir.path()).await;
+            let replica = partition.replica();
+            end(replica);
+            assert!(replica.is_deleted());
+            assert_eq!(replica.needs_journal(3), needs_it);
+            replica.sync_to(replica.log().sync_target(), 0);
+            assert!(!replica.needs_journal(3));
+            partitions.close();
+        }
+    }
+
+    #[tokio::test]
     async fn a_follower_that_asks_for_what_its_leader_does_not_have_is_not_taken_for_one_in_sync() {
         let dir = tempfile::tempdir().unwrap();
         let (partitions, partition) = open(dir.path(), state(1, 3, 0));
