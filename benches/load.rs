@@ -25,7 +25,9 @@
 //! `load commit` commits offsets of `--groups` groups, one a request, `--seconds` long; the address may be several.
 //! `load transact` has each connection write and commit transactions of ten records, `--seconds` long; `records_per_s` are
 //! transactions then, the times are those of a commit, and `cpu_us_each` is the broker's CPU time of one. With `--abort-every N`
-//! each N-th is aborted.
+//! each N-th is aborted. `load takeover` commits one transaction after the other and tells the longest time without a commit, while
+//! somebody kills brokers; the address may be several. `load ids --groups N` begins N transactional ids at one broker, and tells what
+//! it takes with them.
 //! `load zookeeper` sets as many nodes of a ZooKeeper one by one, as a broker would that wrote each commit by itself.
 
 use std::collections::HashMap;
@@ -59,6 +61,8 @@ mod members;
 mod paced;
 #[path = "startup.rs"]
 mod startup;
+#[path = "takeover.rs"]
+mod takeover;
 #[path = "transacting.rs"]
 mod transacting;
 #[path = "waiting.rs"]
@@ -144,6 +148,13 @@ fn main() -> Result<(), Failure> {
         create(&options)?;
         return members::members(&options);
     }
+    if mode == "ids" {
+        return takeover::ids(&options);
+    }
+    if mode == "takeover" {
+        create(&options)?;
+        return takeover::take_over(&options);
+    }
     if mode == "wait" {
         create(&options)?;
         return waiting::wait(&options);
@@ -176,7 +187,7 @@ fn main() -> Result<(), Failure> {
         "zookeeper" => commits::set_one_by_one(&options)?,
         other => {
             return Err(format!(
-                "{other}: produce, fetch, keyed, paced, create, start, commit, transact, ask, deaf, wait, members or zookeeper"
+                "{other}: produce, fetch, keyed, paced, create, start, commit, transact, takeover, ids, ask, deaf, wait, members or zookeeper"
             )
             .into());
         }

@@ -1003,3 +1003,40 @@ fn ten_thousand_topics_beside_as_many_are_made_in_time() {
     eprintln!("{MANY} topics deleted: {took:?}");
     assert!(took < MANY_DELETED_MAX, "{took:?}");
 }
+
+#[test]
+fn offsets_are_not_reset_where_a_leader_cannot_be_asked() {
+    let mut cluster = Cluster::start(2, &[]);
+    cluster.create(0, "t", 2);
+    for (partition, (leader, _)) in cluster.nodes[0].leaders("t").into_iter().enumerate() {
+        let mut client = cluster.nodes[leader as usize].client();
+        within(LONG, "a record to be taken", || {
+            produce(&mut client, "t", partition as i32).0 == 0
+        });
+    }
+    cluster.nodes[1].kill();
+    let address = cluster.nodes[0].address();
+    let group = |words: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_metaq"))
+            .arg("group")
+            .args(words.split(' '))
+            .args(["-b", &address])
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match output.status.success() {
+            true => Ok(text(&output.stdout)),
+            false => Err(text(&output.stderr)),
+        }
+    };
+    // The group may have been coordinated by the one that was killed.
+    within(LONG, "a refusal that says why", || {
+        let refused = group("reset-offsets g -t t --to-latest --execute").unwrap_err();
+        refused.contains("has no leader that can be asked")
+    });
+    let known = group("describe g");
+    assert!(
+        known.is_err() || !known.as_ref().unwrap().contains("t "),
+        "{known:?}"
+    );
+}

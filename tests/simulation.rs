@@ -401,6 +401,14 @@ fn a_topic_that_was_deleted_does_not_come_back_by_a_change_of_its_partitions() {
     process::run(What::Replicas, 42985, CHILD).unwrap();
 }
 
+/// A disk was full or failed when a start was to put the journal aside, and no log could be cut off until the next one.
+#[test]
+fn logs_are_cut_off_once_a_journal_can_be_put_aside_after_all() {
+    for seed in [50456, 55554, 56687] {
+        process::run(What::Replicas, seed, CHILD).unwrap();
+    }
+}
+
 /// What a journal held of a replica that was removed came back when the broker was given the partition again.
 #[test]
 fn a_replica_that_was_removed_begins_anew_when_it_comes_back() {

@@ -57,6 +57,7 @@ use tokio::task::JoinHandle;
 use crate::api::Context;
 use crate::config::Config;
 use crate::meta::SessionState;
+use crate::net::cannot_listen;
 use crate::security::{BearerTokens, ServerTls};
 
 pub use access::{TokenSource, token_of};
@@ -120,7 +121,7 @@ impl Admin {
         let named = |error: std::io::Error| {
             std::io::Error::new(
                 error.kind(),
-                format!("cannot listen on {host}:{port} for the dashboard: {error}"),
+                cannot_listen(host, port, ("dashboardHttpPort", &error)),
             )
         };
         Ok(Bound {

@@ -19,7 +19,7 @@ use super::errors::WireError;
 use super::shared::message;
 use super::{Api, Caller, Context, Order, serve_by_controller};
 use crate::cluster::{Entity, EntityChange, EntityName};
-use crate::quota::check_limit;
+use crate::quota::{check_limit, is_limit};
 
 /// How long a host's name may take to be resolved.
 const RESOLVE_MAX: Duration = Duration::from_secs(5);
@@ -141,8 +141,11 @@ async fn change(named: &Named, ops: &[OpData]) -> Result<EntityChange, String> {
     }
     let mut limits = BTreeMap::new();
     for (key, value) in values {
-        if let Some(value) = value {
-            check_limit(&entity, &key, value)?;
+        match value {
+            Some(value) => check_limit(&entity, &key, value)?,
+            // Nothing is removed by what is no quota's name; credentials, which the entity has too, have another API.
+            None if !is_limit(&entity, &key) => continue,
+            None => {}
         }
         limits.insert(key, value.map(|value| value.to_string()));
     }
@@ -228,6 +231,21 @@ mod tests {
         names
             .map(|(kind, name)| ((*kind).to_owned(), name.map(str::to_owned)))
             .collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_no_quota_is_not_removed_least_of_all_credentials() {
+        let op = |key: &'static str| {
+            let key = metaq_protocol::protocol::StrBytes::from_static_str(key);
+            OpData::default().with_key(key).with_remove(true)
+        };
+        let keys = ["SCRAM-SHA-256", "SCRAM-SHA-512", "x", "consumer_byte_rate"];
+        let named = of(&[(USER, Some("u"))]);
+        let change = change(&named, &keys.map(op)).await.unwrap();
+        assert_eq!(
+            change.values,
+            [("consumer_byte_rate".to_owned(), None)].into()
+        );
     }
 
     #[test]

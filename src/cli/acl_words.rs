@@ -305,6 +305,15 @@ impl Entries {
             .into());
         }
         all.extend(&self.operation);
+        if all.is_empty() && (self.producer || self.consumer) {
+            let words = match (self.producer, self.consumer) {
+                (true, true) => "--producer and --consumer mean",
+                (true, false) => "--producer means",
+                _ => "--consumer means",
+            };
+            let why = format!("{words} nothing of a {}: give its --operation", kind.word());
+            return Err(why.into());
+        }
         if all.is_empty() {
             all.push(Op::All);
         }
@@ -397,6 +406,23 @@ mod tests {
             )
         });
         Ok(told.collect())
+    }
+
+    #[test]
+    fn what_a_producer_or_a_consumer_does_not_use_is_not_given_whole() {
+        for (words, kind) in [
+            ("--producer --topic t --cluster", "Cluster"),
+            ("--producer --topic t --group g", "Group"),
+            (
+                "--consumer --topic t --group g --transactional-id x",
+                "TransactionalId",
+            ),
+        ] {
+            let refused = meant(&format!("{words} --allow-principal User:a")).unwrap_err();
+            assert!(refused.contains(kind), "{words}: {refused}");
+        }
+        let given = "--producer --topic t --group g --operation Read --allow-principal User:a";
+        assert!(meant(given).is_ok());
     }
 
     #[test]

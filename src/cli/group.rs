@@ -13,7 +13,7 @@ use super::client::{Address, Client};
 use super::group_members::{SeenGroup, SeenMember, Shared, check_group, group_id, seen, shared};
 use super::group_offsets::{Reset, committed, committed_of, starts};
 use super::in_flight::{ByLeader, in_flight};
-use super::output::{or_dash, print};
+use super::output::{or_dash, print, say};
 use super::refused::check;
 use super::topic::{identity_of, metadata, offsets};
 use crate::group::BROADCAST_PROTOCOL;
@@ -102,7 +102,8 @@ impl Group {
                     .first()
                     .ok_or("the broker did not answer for the group")?;
                 check_group(&group, (result.error_code, None), Operation::Delete)?;
-                println!("{group} deleted");
+                let done = serde_json::json!({ "group": group, "deleted": true });
+                say(address.json, &done, &format!("{group} deleted"));
                 Ok(())
             }
             Action::ResetOffsets(reset) => reset.run(),

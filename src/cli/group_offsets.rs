@@ -258,11 +258,19 @@ impl Reset {
             Some(timestamp) => offsets(client, &topic, &indexes, timestamp)?,
             None => BTreeMap::new(),
         };
+        // Of those whose leader cannot be asked nothing is known, and 0 would be a guess.
+        let known = |of: &BTreeMap<i32, i64>, index: &i32| {
+            let offset = of.get(index).copied();
+            offset.ok_or_else(|| {
+                let why = "has no leader that can be asked; nothing was changed";
+                format!("{} partition {index} {why}", self.topic)
+            })
+        };
         let plan = indexes.into_iter().map(|index| {
-            let (start, end) = (
-                starts.get(&index).copied().unwrap_or(0),
-                ends.get(&index).copied().unwrap_or(0),
-            );
+            let (start, end) = (known(&starts, &index)?, known(&ends, &index)?);
+            if self.to_timestamp.is_some() {
+                known(&by_time, &index)?;
+            }
             let from = before.get(&(self.topic.clone(), index)).copied();
             let to = match (self.to_offset, self.shift_by, by_time.get(&index)) {
                 (Some(offset), _, _) => offset,
@@ -277,13 +285,13 @@ impl Reset {
                 _ if self.to_latest => end,
                 _ => start,
             };
-            Planned {
+            Ok(Planned {
                 topic: self.topic.clone(),
                 partition: index,
                 from,
                 to: to.clamp(start, end),
-            }
+            })
         });
-        Ok(plan.collect())
+        plan.collect()
     }
 }

@@ -23,6 +23,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer that is read, bytes.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
+/// How the answer of a port with TLS begins to who asks in plain text.
+const NEEDS_TLS: &str = "this port has TLS";
 /// The status of an answer to who is not known.
 const NOT_KNOWN: u16 = 401;
 
@@ -266,6 +268,9 @@ impl Target {
         let message = view.as_ref().and_then(|view| view["message"].as_str());
         let what = match message {
             Some(message) => format!("{address}: {message}"),
+            None if text.starts_with(NEEDS_TLS) => {
+                format!("the dashboard at {address} has TLS: {NO_AUTHORITY}")
+            }
             None => format!("{address}{path}: status {status}: {text}"),
         };
         Refusal { what }

@@ -125,23 +125,26 @@ fn dump(file: &std::path::Path, records: bool, json: bool) -> Result<(), Failure
     Ok(())
 }
 
-/// Whether a broker holds a data directory's lock.
-fn is_in_use(dir: &std::path::Path) -> bool {
-    match std::fs::File::open(dir.join(".lock")) {
-        Ok(lock) => matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)),
-        Err(_) => false,
+/// The locks of a data directory, or of the one of a partition, which keep brokers away until they are dropped; `None` where a broker
+/// has one.
+fn locked(dir: &std::path::Path) -> Option<Vec<std::fs::File>> {
+    let mut locks = Vec::new();
+    for dir in [dir.to_path_buf(), dir.join("..")] {
+        let Ok(lock) = std::fs::File::open(dir.join(".lock")) else {
+            continue;
+        };
+        match lock.try_lock() {
+            Err(std::fs::TryLockError::WouldBlock) => return None,
+            _ => locks.push(lock),
+        }
     }
-}
-
-/// Whether a broker uses a data directory, or the one of a partition.
-fn uses(dir: &std::path::Path) -> bool {
-    is_in_use(dir) || is_in_use(&dir.join(".."))
+    Some(locks)
 }
 
 fn repair(dir: &std::path::Path, execute: bool, json: bool) -> Result<(), Failure> {
-    if uses(dir) {
-        return Err(format!("a broker uses {}; stop it first", dir.display()).into());
-    }
+    let in_use = || format!("a broker uses {}; stop it first", dir.display());
+    // Until the end: a broker that starts meanwhile would write to what is repaired.
+    let _locks = locked(dir).ok_or_else(in_use)?;
     let named = |error: std::io::Error| format!("{}: {error}", dir.display());
     let progress = Progress::new("partitions");
     let repairs = plan_repairs(dir, |done, of| progress.at(done, of)).map_err(named)?;
@@ -195,7 +198,7 @@ fn show_repair(repair: &Repair) {
 }
 
 fn verify(dir: &std::path::Path, json: bool) -> Result<(), Failure> {
-    if uses(dir) {
+    if locked(dir).is_none() {
         eprintln!(
             "A broker uses {}: what it writes at this moment may look damaged.",
             dir.display()

@@ -17,6 +17,16 @@ use super::output::say;
 use crate::security::random_bytes;
 
 /// Bytes of a password that is made.
+/// What a setup makes.
+const FILES: [&str; 7] = [
+    "ca.pem",
+    "ca.key",
+    "broker.pem",
+    "broker.key",
+    "server.ini",
+    "client.properties",
+    "kcat.conf",
+];
 const PASSWORD_BYTES: usize = 18;
 
 /// See the module's documentation.
@@ -55,7 +65,7 @@ impl Secure {
             replace: false,
             made: Vec::new(),
         };
-        for name in ["ca.pem", "server.ini", "client.properties"] {
+        for name in FILES {
             if files.directory.join(name).exists() {
                 return Err(format!("{} is there already", files.path(name)).into());
             }

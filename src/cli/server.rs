@@ -23,6 +23,7 @@ use super::mode::Mode;
 use super::moves::{Known, Layout};
 use super::output::{counted, print, say};
 use super::{ConfigArguments, ExitWith, Failure};
+use crate::broker_security::mistakes;
 use crate::config::Config;
 use crate::net::listen_endpoints;
 
@@ -353,7 +354,12 @@ impl Begin {
     /// Whether it can be started so.
     fn check(&self) -> Result<Config, Failure> {
         let config = self.arguments().load();
-        config.map_err(|error| ExitWith::failure(NOT_CONFIGURED, &error.to_string()))
+        let config =
+            config.map_err(|error| ExitWith::failure(NOT_CONFIGURED, &error.to_string()))?;
+        match mistakes(&config) {
+            none if none.is_empty() => Ok(config),
+            mistakes => Err(ExitWith::failure(NOT_CONFIGURED, &mistakes.join("\n"))),
+        }
     }
 
     /// With what the mode says.

@@ -40,7 +40,9 @@ pub(super) struct Start {
 impl Start {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = Mode::over(self.mode, &self.config).load()?;
-        logging::start(&self.log_target(&config))?;
+        let log = self.log_target(&config);
+        let has_file = log.file.is_some();
+        logging::start(&log)?;
         raise_descriptor_limit();
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         if let threads @ 1.. = config.number("num.network.threads") {
@@ -49,7 +51,10 @@ impl Start {
         let runtime = runtime.enable_all().thread_name("network").build()?;
         let result = runtime.block_on(serve(config));
         runtime.shutdown_timeout(RUNTIME_CLOSE_MAX);
-        if let Err(error) = &result {
+        // Standard error has it in any case.
+        if let Err(error) = &result
+            && has_file
+        {
             tracing::error!(%error, "not started");
         }
         result

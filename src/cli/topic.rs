@@ -27,7 +27,7 @@ use serde::Serialize;
 
 use super::Failure;
 use super::client::{Address, Client, MOVE_PAUSE, MOVE_WAIT, topic_name};
-use super::output::{or_dash, print};
+use super::output::{counted, or_dash, print, say};
 use super::reassign::Reassign;
 use super::refused::{check, check_right};
 use crate::api::IDENTITY_TAG;
@@ -149,7 +149,7 @@ impl Topic {
                     &name,
                     numbers,
                     &config,
-                    dry_run,
+                    (dry_run, address.json),
                 )
             }
             Action::List { address } => list(&mut Client::connect(&address)?, address.json),
@@ -169,10 +169,20 @@ impl Topic {
                     );
                 }
                 let mut client = Client::connect(&address)?;
-                if !config.is_empty() || !delete_config.is_empty() {
+                let mut told = Vec::new();
+                let configures = !config.is_empty() || !delete_config.is_empty();
+                if configures {
                     alter(&mut client, &name, &config, &delete_config)?;
+                    told.push(format!("{name} configured"));
                 }
-                partitions.map_or(Ok(()), |count| extend(&mut client, &name, count))
+                if let Some(count) = partitions {
+                    extend(&mut client, &name, count)?;
+                    let count = counted(count.max(0) as u64, "partition");
+                    told.push(format!("{name} has {count}"));
+                }
+                let done = serde_json::json!({ "topic": name, "configured": configures, "partitions": partitions });
+                say(address.json, &done, &told.join("\n"));
+                Ok(())
             }
             Action::Reassign(reassign) => reassign.run(),
             Action::Delete { name, address } => {
@@ -187,7 +197,8 @@ impl Topic {
                     .ok_or("the broker did not answer for the topic")?;
                 let refused = (result.error_code, result.error_message.as_deref());
                 check_topic(&name, refused, Operation::Delete)?;
-                println!("{name} deleted");
+                let done = serde_json::json!({ "topic": name, "deleted": true });
+                say(address.json, &done, &format!("{name} deleted"));
                 Ok(())
             }
         }
@@ -209,7 +220,7 @@ fn create(
     name: &str,
     numbers: (i32, i16),
     config: &[String],
-    dry_run: bool,
+    (dry_run, as_json): (bool, bool),
 ) -> Result<(), Failure> {
     let mut configs = Vec::with_capacity(config.len());
     for entry in config {
@@ -241,7 +252,10 @@ fn create(
     } else {
         "created"
     };
-    println!("{name} {done} with {} partitions", result.num_partitions);
+    let count = result.num_partitions;
+    let partitions = counted(count.max(0) as u64, "partition");
+    let told = serde_json::json!({ "topic": name, "created": !dry_run, "partitions": count });
+    say(as_json, &told, &format!("{name} {done} with {partitions}"));
     Ok(())
 }
 
@@ -530,7 +544,6 @@ fn alter(
         .ok_or("the broker did not answer for the topic")?;
     let refused = (result.error_code, result.error_message.as_deref());
     check_topic(name, refused, Operation::AlterConfigs)?;
-    println!("{name} configured");
     Ok(())
 }
 
@@ -549,6 +562,5 @@ fn extend(client: &mut Client, name: &str, count: i32) -> Result<(), Failure> {
         .ok_or("the broker did not answer for the topic")?;
     let refused = (result.error_code, result.error_message.as_deref());
     check_topic(name, refused, Operation::Alter)?;
-    println!("{name} has {count} partitions");
     Ok(())
 }

@@ -20,6 +20,7 @@ use super::messages::{
     JoinRequest, LeaveMember, Refusal, SyncReply, SyncRequest, TransactionEnd, TransactionalCommit,
 };
 use super::mirror::MirrorFeed;
+use super::reserved::GroupMemory;
 use super::share::{ShareHeartbeat, ShareReply, ToDelete};
 use super::streams::{StreamsHeartbeat, StreamsReply};
 use crate::clock::WallClock;
@@ -51,9 +52,9 @@ impl GroupCoordinator {
             events,
             memory,
             mirror,
-            members: Arc::default(),
-            offsets: Arc::default(),
-            share_groups: Arc::default(),
+            members: GroupMemory::new(limits.members_bytes_max),
+            offsets: GroupMemory::new(limits.offsets_bytes_max),
+            share_groups: GroupMemory::new(limits.share_groups_max),
         };
         Self {
             slots: Coordinator::new(meta, topics, wall, context),
@@ -128,7 +129,7 @@ impl GroupCoordinator {
             return Err(GroupError::InvalidRequest);
         }
         let names = group_id.len() + request.client_id.len() + request.member_id.len();
-        let share = members.reserve(member_bytes(bytes + names), limits.members_bytes_max);
+        let share = members.reserve(member_bytes(bytes + names));
         request.reserved = Some(share.ok_or(GroupError::GroupMaxSizeReached)?);
         let request = Box::new(request);
         self.ask_unless_draining(group_id, |answer| Ask::Join(request, answer))
@@ -147,12 +148,10 @@ impl GroupCoordinator {
             return Err(GroupError::InvalidRequest);
         }
         if !request.assignments.is_empty() {
-            let GroupContext {
-                limits, members, ..
-            } = self.slots.context();
+            let members = &self.slots.context().members;
             let assigned = request.assignments.iter();
             let bytes = assigned.map(|(id, assignment)| id.len() + assignment.len());
-            let share = members.reserve(kept_bytes(bytes.sum()), limits.members_bytes_max);
+            let share = members.reserve(kept_bytes(bytes.sum()));
             // GROUP_MAX_SIZE_REACHED is none of SyncGroup's errors: of this one clients know that they may join again later.
             request.reserved = Some(share.ok_or(GroupError::CoordinatorNotAvailable)?);
         }
@@ -173,9 +172,7 @@ impl GroupCoordinator {
         group_id: &str,
         mut beat: ConsumerHeartbeat,
     ) -> Result<ConsumerReply, Refusal> {
-        let GroupContext {
-            limits, members, ..
-        } = self.slots.context();
+        let members = &self.slots.context().members;
         let texts = [&beat.regex, &beat.instance_id, &beat.rack_id];
         let texts = texts.into_iter().flatten().map(String::len);
         let topics = beat.topics.iter().flatten().map(String::len);
@@ -183,12 +180,10 @@ impl GroupCoordinator {
         if bytes > MEMBER_BYTES_MAX || beat.member_id.len() > MEMBER_ID_BYTES_MAX {
             return Err(GroupError::InvalidRequest.into());
         }
-        // What changes nothing takes nothing.
+        // What changes nothing takes nothing. The group knows whether the share may stay.
         if beat.topics.is_some() || beat.regex.is_some() {
             let names = group_id.len() + beat.client_id.len() + beat.member_id.len();
-            let bytes = member_bytes(bytes + names);
-            let share = members.reserve(bytes, limits.members_bytes_max);
-            beat.reserved = Some(share.ok_or(GroupError::GroupMaxSizeReached)?);
+            beat.reserved = Some(members.reserve_anyway(member_bytes(bytes + names)));
         }
         let beat = Box::new(beat);
         self.ask(group_id, |answer| Ask::ConsumerHeartbeat(beat, answer))
@@ -201,9 +196,7 @@ impl GroupCoordinator {
         group_id: &str,
         mut beat: StreamsHeartbeat,
     ) -> Result<StreamsReply, Refusal> {
-        let GroupContext {
-            limits, members, ..
-        } = self.slots.context();
+        let members = &self.slots.context().members;
         let (bytes, of_topology) = (beat.bytes(), beat.topology_bytes());
         let (of_offsets, of_ends) = beat.offset_bytes();
         let sizes = [bytes, of_topology, of_offsets, of_ends, beat.owned_bytes()];
@@ -211,25 +204,20 @@ impl GroupCoordinator {
         if is_too_large || beat.member_id.len() > MEMBER_ID_BYTES_MAX {
             return Err(GroupError::InvalidRequest.into());
         }
-        let reserve = |bytes| {
-            let share = members.reserve(bytes, limits.members_bytes_max);
-            share.ok_or(GroupError::GroupMaxSizeReached)
-        };
         // What changes nothing takes nothing. What is kept is in the coordination tree too.
         if beat.topology.is_some() || bytes > 0 {
             let names = group_id.len() + beat.client_id.len() + beat.member_id.len();
-            let bytes = member_bytes(bytes + names);
-            beat.reserved.member = Some(reserve(bytes)?);
+            let share = members.reserve_anyway(member_bytes(bytes + names));
+            beat.reserved.member = Some(share);
         }
         if of_topology > 0 {
-            beat.reserved.topology = Some(reserve(kept_bytes(of_topology))?);
+            let share = members.reserve(kept_bytes(of_topology));
+            beat.reserved.topology = Some(share.ok_or(GroupError::GroupMaxSizeReached)?);
         }
-        if beat.offsets.is_some() {
-            beat.reserved.offsets = Some(reserve(of_offsets)?);
-        }
-        if beat.end_offsets.is_some() {
-            beat.reserved.end_offsets = Some(reserve(of_ends)?);
-        }
+        // The group keeps them where there is room.
+        let share = |bytes| Some(members.reserve_anyway(bytes));
+        beat.reserved.offsets = beat.offsets.as_ref().and_then(|_| share(of_offsets));
+        beat.reserved.end_offsets = beat.end_offsets.as_ref().and_then(|_| share(of_ends));
         let beat = Box::new(beat);
         self.ask(group_id, |answer| Ask::StreamsHeartbeat(beat, answer))
             .await?
@@ -313,9 +301,7 @@ impl GroupCoordinator {
         mut beat: ShareHeartbeat,
     ) -> Result<ShareReply, Refusal> {
         check_named(group_id)?;
-        let GroupContext {
-            limits, members, ..
-        } = self.slots.context();
+        let members = &self.slots.context().members;
         let topics = beat.topics.iter().flatten().map(String::len);
         let bytes = topics.sum::<usize>() + beat.rack.as_ref().map_or(0, String::len);
         if bytes > MEMBER_BYTES_MAX {
@@ -323,9 +309,7 @@ impl GroupCoordinator {
         }
         if beat.topics.is_some() {
             let names = group_id.len() + beat.client_id.len() + beat.member_id.len();
-            let bytes = member_bytes(bytes + names);
-            let share = members.reserve(bytes, limits.members_bytes_max);
-            beat.reserved = Some(share.ok_or(GroupError::GroupMaxSizeReached)?);
+            beat.reserved = Some(members.reserve_anyway(member_bytes(bytes + names)));
         }
         let beat = Box::new(beat);
         self.ask(group_id, |answer| {

@@ -28,6 +28,10 @@ pub(super) const fn member_bytes(brought: usize) -> usize {
     kept_bytes(brought) + MEMBER_OVERHEAD_BYTES
 }
 
+/// What a partition or a task takes that a group gives to a member, bytes, roughly: where it is to be, where it is, who has it, and
+/// the same in the coordination tree.
+pub(super) const ASSIGNED_BYTES: usize = 300;
+
 /// What an offset and its node take besides its texts, bytes, roughly; the first one of a group has the group with it.
 pub(super) const OFFSET_OVERHEAD_BYTES: usize = 1000;
 

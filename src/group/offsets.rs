@@ -200,13 +200,12 @@ impl Offsets {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use super::*;
     use crate::group::reserved::GroupMemory;
 
     fn committed(offset: CommittedOffset) -> Committed {
-        let memory = Arc::new(GroupMemory::default());
+        let memory = GroupMemory::new(usize::MAX);
         Committed::new(offset, memory.reserve_anyway(0))
     }
 

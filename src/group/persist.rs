@@ -513,15 +513,15 @@ mod tests {
         let owner = paths::group_owner("g", "t", "0-2");
         assert!(ops.contains(&Op::put(owner, Bytes::from_static(b"a"))));
         ops.push(offset_of(1, TOPIC_ID));
-        let members = Arc::new(GroupMemory::default());
+        let members = GroupMemory::new(usize::MAX);
         let loaded = load(
             &stored(ops),
             (&*fixed_settings(), &OneTopic),
-            (&members, &Arc::default()),
+            (&members, &GroupMemory::new(usize::MAX)),
             1000,
         );
         let bytes = member_bytes("grangecai-aconsumer".len() + 2) + kept_bytes(17);
-        assert!(members.reserve(1, bytes).is_none() && members.reserve(1, bytes + 1).is_some());
+        assert_eq!(members.taken(), bytes);
         assert_eq!(loaded.unresolved, 0);
         assert_eq!(loaded.offsets.get("t", 1), Some(&offset(TOPIC_ID)));
         let Members::Classic(group) = loaded.members else {
@@ -559,7 +559,7 @@ mod tests {
         let loaded = load(
             &stored(ops),
             (&*fixed_settings(), &OneTopic),
-            (&Arc::default(), &Arc::default()),
+            (&GroupMemory::new(usize::MAX), &GroupMemory::new(usize::MAX)),
             0,
         );
         assert_eq!(loaded.offsets.len(), 0);
@@ -578,7 +578,7 @@ mod tests {
         let loaded = load(
             &stored(ops),
             (&*fixed_settings(), &OneTopic),
-            (&Arc::default(), &Arc::default()),
+            (&GroupMemory::new(usize::MAX), &GroupMemory::new(usize::MAX)),
             0,
         );
         assert!(matches!(&loaded.members, Members::Classic(classic) if classic.is_empty()));

@@ -2,7 +2,7 @@
 //!
 //! Tests: group/streams/tests.rs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -175,10 +175,20 @@ impl Topology {
             .flat_map(|part| part.source_topics.iter().chain(part.made()))
     }
 
-    /// The part that reads a topic.
-    pub fn reader_of(&self, topic: &str) -> Option<&String> {
-        let mut parts = self.subtopologies.iter();
-        let found = parts.find(|(_, part)| part.inputs().any(|name| name == topic));
-        found.map(|(name, _)| name)
+    /// Whether any part reads a topic.
+    pub fn reads(&self, topic: &str) -> bool {
+        let mut inputs = self.subtopologies.values().flat_map(Subtopology::inputs);
+        inputs.any(|name| name == topic)
+    }
+
+    /// The first part that reads each topic, by the topics.
+    pub fn readers(&self) -> HashMap<&str, &String> {
+        let mut readers = HashMap::new();
+        for (name, part) in &self.subtopologies {
+            for topic in part.inputs() {
+                readers.entry(&**topic).or_insert(name);
+            }
+        }
+        readers
     }
 }

@@ -317,6 +317,16 @@ pub enum BindError {
     Tls(String, TlsError),
 }
 
+/// Why a port cannot be had, with the setting that names it.
+pub fn cannot_listen(host: &str, port: u16, (setting, error): (&str, &io::Error)) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => ": another process has it, perhaps a broker that runs already",
+        io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
+        _ => "",
+    };
+    format!("cannot listen on {host}:{port} ({setting}): {error}{remedy}")
+}
+
 /// Reads the certificates of a listener, where it has TLS.
 pub fn open_tls(config: &Config, listener: &ListenerInfo) -> Result<Option<ServerTls>, BindError> {
     let settings = (listener.protocol.has_tls()).then(|| tls_settings(config, &listener.name));
@@ -347,7 +357,7 @@ pub async fn bind(
         let named = |error: io::Error| {
             io::Error::new(
                 error.kind(),
-                format!("cannot listen on {host}:{port}: {error}"),
+                cannot_listen(host, *port, ("serverPort, or listeners", &error)),
             )
         };
         let tcp = bound.map_err(named)?;

@@ -19,8 +19,8 @@ mod tls_socket;
 pub use any_socket::{AnyListener, AnySocket};
 pub use bearer::provider_keys;
 pub use endpoint::{
-    BindError, Bound, Endpoint, EndpointError, bind, inter_broker_listener, listen_endpoints,
-    open_tls, tls_settings,
+    BindError, Bound, Endpoint, EndpointError, bind, cannot_listen, inter_broker_listener,
+    listen_endpoints, open_tls, tls_settings,
 };
 pub use server::Server;
 pub use socket::{Listener, Socket};

@@ -196,11 +196,22 @@ impl Journaling {
         self.journal.give_up("what is in it is needed");
     }
 
+    /// Whether what was in it at the start is still there.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.journal.state_of_files.lock().unsettled
+    }
+
+    /// What was in it at the start has been put aside after all. Nothing was written to it since.
+    pub(super) fn is_settled_now(&self) {
+        let mut state = self.journal.state_of_files.lock();
+        (state.unsettled, state.discarded) = (false, true);
+    }
+
     /// Whether it may hold anything of a partition, of whichever object that stood for it.
     pub(super) fn may_hold(&self, topic_id: Uuid, index: i32) -> bool {
         let state = self.journal.state_of_files.lock();
         let held = |held: &HashSet<(Uuid, i32)>| held.contains(&(topic_id, index));
-        state.unsettled || state.held.iter().any(held)
+        !state.discarded && state.held.iter().any(held)
     }
 
     /// Queues what a commit group of the writer appended.

@@ -26,6 +26,11 @@ fn range_of(entity: &Entity, key: &str) -> Option<Range> {
     })
 }
 
+/// Whether an entity may have a limit of this name: what else it has is no quota, such as a user's credentials.
+pub fn is_limit(entity: &Entity, key: &str) -> bool {
+    range_of(entity, key).is_some()
+}
+
 /// Whether an entity may have a limit; otherwise why not, as Kafka says it.
 pub fn check_limit(entity: &Entity, key: &str, value: f64) -> Result<(), String> {
     let range = range_of(entity, key).ok_or_else(|| format!("Invalid configuration key {key}"))?;

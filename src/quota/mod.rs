@@ -9,7 +9,7 @@ mod rules;
 mod window;
 
 pub use follow::follow;
-pub use limits::{check_limit, limits_of};
+pub use limits::{check_limit, is_limit, limits_of};
 pub use quotas::{Counts, Given, Options, Quotas, Throttling, Who};
 pub use rules::{CONNECTION_RATE, CountedBy, QuotaKind, Rule, Rules};
 pub use window::Samples;

@@ -100,10 +100,16 @@ fn parse_rule(text: &str) -> Result<(Rule, &str), MappingError> {
     let whole = format!("^(?:{pattern})$");
     let pattern =
         Regex::new(&whole).map_err(|error| MappingError(format!("{pattern}: {error}")))?;
+    let groups = pattern.captures_len() - 1;
+    let replacement = braced(&replacement, groups).ok_or_else(|| {
+        MappingError(format!(
+            "{replacement} refers to a group, and {pattern} has none"
+        ))
+    })?;
     Ok((
         Rule::Replace {
             pattern,
-            replacement: braced(&replacement),
+            replacement,
             case,
         },
         rest,
@@ -127,8 +133,10 @@ fn until_slash(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// Java's `$1` takes digits alone; the regex crate would take letters that follow as part of a name.
-fn braced(replacement: &str) -> String {
+/// Java's `$1` takes digits alone; the regex crate would take letters that follow as part of a name. A number that is larger than there
+/// are groups loses digits at its end, and stands for itself where it is too large still (Kafka's escapeLiteralBackReferences).
+/// `None` where it refers to groups and there are none, which Java refuses.
+fn braced(replacement: &str, groups: usize) -> Option<String> {
     let mut text = String::new();
     let mut letters = replacement.chars().peekable();
     while let Some(letter) = letters.next() {
@@ -140,12 +148,18 @@ fn braced(replacement: &str) -> String {
         while let Some(digit) = letters.next_if(char::is_ascii_digit) {
             digits.push(digit);
         }
-        match digits.is_empty() {
-            true => text.push('$'),
-            false => text.push_str(&format!("{{{digits}}}")),
+        let is_group = |digits: &str| digits.parse::<usize>().is_ok_and(|n| n <= groups);
+        let mut lengths = (1..=digits.len()).rev();
+        let length = lengths.find(|length| is_group(&digits[..*length]));
+        match length {
+            Some(length) => {
+                text.push_str(&format!("{{{}}}{}", &digits[..length], &digits[length..]));
+            }
+            None if !digits.is_empty() && groups == 0 => return None,
+            None => text.push_str(&format!("${digits}")),
         }
     }
-    text
+    Some(text)
 }
 
 #[cfg(test)]
@@ -155,6 +169,18 @@ mod tests {
     fn name(rules: &str, subject: &str) -> String {
         let named = PrincipalMapping::parse(rules).unwrap().name_of(subject);
         named.unwrap_or_else(|| "nobody".to_owned())
+    }
+
+    #[test]
+    fn a_reference_to_a_group_that_is_not_there_is_no_empty_name() {
+        assert_eq!(name("RULE:^CN=(.*)$/$2/", "CN=a"), "$2");
+        assert_eq!(name("RULE:^CN=(.*)$/$10/", "CN=a"), "a0");
+        assert_eq!(
+            name("RULE:^CN=(.*),O=(.*)$/$3-$2$12/", "CN=a,O=b"),
+            "$3-ba2"
+        );
+        assert_eq!(name("RULE:^CN=(.*)$/$0/", "CN=a"), "CN=a");
+        assert!(PrincipalMapping::parse("RULE:^CN=.*$/$1/").is_err());
     }
 
     #[test]

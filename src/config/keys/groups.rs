@@ -394,7 +394,7 @@ pub(super) const KEYS: &[BrokerKey] = &[
         None,
         Kind::Long(1 << 20, i64::MAX),
         "50331648",
-        "What the members of all groups may hold in memory together, bytes; about 4096 each, and three times what they bring and are assigned; a join beyond is GROUP_MAX_SIZE_REACHED, an assignment COORDINATOR_NOT_AVAILABLE."
+        "What the members of all groups may hold in memory together, bytes; about 4096 each, three times what they bring, and 300 for each partition or task that they are given (what a leader assigns, three times its bytes); a join beyond is GROUP_MAX_SIZE_REACHED, an assignment COORDINATOR_NOT_AVAILABLE."
     ),
     key!(
         "group.offsets.max.bytes",

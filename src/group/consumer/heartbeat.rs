@@ -134,6 +134,10 @@ impl ConsumerGroup {
             before,
             is_stored,
         } = self.member_of(&beat)?;
+        let of_beat = beat.reserved.as_ref();
+        if of_beat.is_some_and(|share| !share.may_replace(member.reserved.as_ref())) {
+            return Err(GroupError::GroupMaxSizeReached.into());
+        }
         let member_id = member.id.clone();
         let had = Self::partitions_of(&member);
         let assigned = member.assigned.partitions();

@@ -43,6 +43,7 @@ use crate::coordinator::Topics;
 use crate::group::limits::INITIAL_EPOCH;
 use crate::group::member::member_label;
 use crate::group::messages::GroupError;
+use crate::group::reserved::Reserved;
 
 pub use assignor::Assignor;
 pub(in crate::group) use convert::is_vacant;
@@ -95,6 +96,8 @@ pub(in crate::group) struct ConsumerGroup {
     /// Member ids by `group.instance.id`.
     instances: HashMap<String, String>,
     owners: Owners,
+    /// The share of the partitions that members have of the memory for members.
+    of_partitions: Option<Reserved>,
     subscriptions: Subscriptions,
     /// When the group last became empty, ms.
     pub(in crate::group) changed_ms: i64,
@@ -125,6 +128,7 @@ impl ConsumerGroup {
             members: BTreeMap::new(),
             instances: HashMap::new(),
             owners: Owners::new(),
+            of_partitions: None,
             subscriptions: Subscriptions::default(),
             changed_ms: now_ms,
             change: 0,
@@ -286,6 +290,9 @@ impl ConsumerGroup {
     /// Throws members out (Kafka's consumerGroupFenceMembers, without the downgrade).
     fn fence(&mut self, now_ms: i64, ids: &[String], why: &str) {
         let gone: Vec<ConsumerMember> = ids.iter().filter_map(|id| self.remove(id)).collect();
+        if self.members.is_empty() {
+            self.of_partitions = None;
+        }
         let Some(first) = gone.first() else {
             return;
         };

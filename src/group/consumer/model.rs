@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::tests::{joining, plain};
 use super::*;
 use crate::coordinator::StoredId;
+use crate::group::reserved::GroupMemory;
 use crate::group::testing::{SomeTopics, settings};
 use crate::meta::{Node, Op, paths};
 
@@ -294,7 +295,8 @@ impl Model {
             nodes: nodes.collect(),
         };
         let with = (&self.settings, &self.topics as &dyn Topics);
-        (self.group, self.nodes) = load(&stored, with, &Default::default(), self.now_ms).unwrap();
+        (self.group, self.nodes) =
+            load(&stored, with, &GroupMemory::new(usize::MAX), self.now_ms).unwrap();
         for client in &mut self.clients {
             client.heard_ms = self.now_ms;
         }

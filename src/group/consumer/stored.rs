@@ -14,7 +14,7 @@ use super::partitions::{Assigned, Partitions};
 use super::settings::ConsumerSettings;
 use super::{ConsumerGroup, ConsumerMember, MemberState, Reads, Unstored};
 use crate::coordinator::{FoundRecord, Parts, StoredId, Topics};
-use crate::group::limits::member_bytes;
+use crate::group::limits::{ASSIGNED_BYTES, member_bytes};
 use crate::group::reserved::GroupMemory;
 use crate::meta::consumer_records::{
     ClassicProtocolRecord, ConsumerGroupRecord, ConsumerMemberRecord, MemberPartitionsRecord,
@@ -303,9 +303,17 @@ pub(in crate::group) fn load(
             }
         }
     }
+    let partitions: usize = group.members.values().map(assigned_count).sum();
+    group.of_partitions = Some(memory.reserve_anyway(partitions * ASSIGNED_BYTES));
     torn |= members.is_some_and(|members| members != group.members.len());
     group.settle_loaded(torn, now_ms, settings, topics);
     Ok((group, nodes))
+}
+
+/// Partitions that a member has, or is to have.
+fn assigned_count(member: &ConsumerMember) -> usize {
+    let target = member.target.values().map(BTreeSet::len).sum();
+    member.assigned.iter().count().max(target)
 }
 
 /// What a member brought, its names among it, bytes.

@@ -2,10 +2,11 @@
 
 use uuid::Uuid;
 
-use super::assignor::{Assignor, Candidate};
+use super::assignor::{Assignor, Candidate, Counts};
 use super::settings::ConsumerSettings;
 use super::{ConsumerGroup, Partitions};
 use crate::coordinator::Topics;
+use crate::group::limits::ASSIGNED_BYTES;
 
 impl ConsumerGroup {
     /// The assignor that most members prefer, if any prefers one.
@@ -46,6 +47,12 @@ impl ConsumerGroup {
             .preferred_assignor()
             .unwrap_or(settings.default_assignor());
         let counts = self.subscriptions.counts(topics);
+        if !self.reserve_partitions(&counts) {
+            // Members have what they had until there is room.
+            self.assigned_ms = now_ms;
+            self.due_ms = self.due_ms.min(self.target_due_ms(settings));
+            return;
+        }
         let candidates = self.members.values().map(|member| Candidate {
             member_id: &member.id,
             instance_id: member.instance_id.as_deref(),
@@ -67,6 +74,26 @@ impl ConsumerGroup {
                 self.unstored.members.insert(member.id.clone());
             }
         }
+    }
+
+    /// Takes the memory for the partitions of a target; whether there is room.
+    fn reserve_partitions(&mut self, counts: &Counts) -> bool {
+        let partitions: usize = counts.values().map(|count| *count as usize).sum();
+        let mut shares = self.members.values().map(|member| &member.reserved);
+        // All members have one, but in tests.
+        let Some(share) = shares.find_map(Option::as_ref) else {
+            return true;
+        };
+        let bytes = partitions * ASSIGNED_BYTES;
+        let Some(of_partitions) = share.another(bytes, self.of_partitions.as_ref()) else {
+            tracing::warn!(
+                partitions,
+                "a group gives out nothing anew: group.members.max.bytes is taken"
+            );
+            return false;
+        };
+        self.of_partitions = Some(of_partitions);
+        true
     }
 
     /// The owner of a partition that a member waits for.

@@ -9,6 +9,7 @@ use super::subscriptions::REGEX_REFRESH_MIN_MS;
 use super::*;
 use crate::group::classic::Limits;
 use crate::group::messages::{Heartbeat, JoinReply, JoinRequest, Refusal, SyncRequest};
+use crate::group::reserved::GroupMemory;
 use crate::group::subscription::assigned_partitions;
 use crate::group::testing::{SomeTopics, settings};
 
@@ -153,6 +154,29 @@ fn classic(id: &str, owned: &[i32]) -> JoinRequest {
         connection: None,
         reserved: None,
     }
+}
+
+#[test]
+fn partitions_are_given_where_there_is_memory_for_them_and_give_it_back() {
+    let memory = GroupMemory::new(10_000);
+    let mut bench = Bench::new(&[("t", 4)]);
+    let others = memory.reserve(9_000).unwrap();
+    let mut beat = joining("a", &["t"]);
+    beat.reserved = Some(memory.reserve_anyway(400));
+    let told = bench.beat(beat).unwrap();
+    let given = |reply: &ConsumerReply| {
+        let assignment = reply.assignment.iter().flatten();
+        assignment
+            .map(|(_, partitions)| partitions.len())
+            .sum::<usize>()
+    };
+    assert_eq!(given(&told), 0);
+    drop(others);
+    bench.pass(60_000);
+    let told = bench.beat(plain("a", told.member_epoch)).unwrap();
+    assert_eq!((given(&told), memory.taken()), (4, 400 + 4 * 300));
+    bench.beat(plain("a", -1)).unwrap();
+    assert_eq!(memory.taken(), 0);
 }
 
 #[test]

@@ -105,7 +105,7 @@ impl Groups {
         let memory = &self.context.offsets;
         match bytes <= known {
             true => Some(memory.reserve_anyway(bytes)),
-            false => memory.reserve(bytes, self.context.limits.offsets_bytes_max),
+            false => memory.reserve(bytes),
         }
     }
 

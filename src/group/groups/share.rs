@@ -170,7 +170,7 @@ impl Groups {
             return Err(Refusal { error, message });
         }
         let max = self.context.limits.share_groups_max;
-        let Some(place) = self.context.share_groups.reserve(1, max) else {
+        let Some(place) = self.context.share_groups.reserve(1) else {
             let message = format!("The broker has reached its maximum of {max} share groups.");
             let error = GroupError::GroupMaxSizeReached;
             return Err(Refusal { error, message });

@@ -17,6 +17,7 @@ use crate::clock::WallClock;
 use crate::coordinator::{SlotPartition, StoredId, StoredSlot};
 use crate::group::asks::{AskingMember, FoundOffsets, OffsetsQuery};
 use crate::group::messages::{CommitOffsets, OffsetToCommit};
+use crate::group::reserved::GroupMemory;
 use crate::group::testing::{OneTopic, fixed_settings};
 use crate::meta::Node;
 
@@ -78,9 +79,9 @@ impl Bench {
             settings,
             events: Events::new(WallClock::default()),
             memory: Memory::new(Arc::default(), 1 << 20),
-            members: Arc::default(),
-            offsets: Arc::default(),
-            share_groups: Arc::default(),
+            members: GroupMemory::new(limits.members_bytes_max),
+            offsets: GroupMemory::new(limits.offsets_bytes_max),
+            share_groups: GroupMemory::new(limits.share_groups_max),
             mirror: None,
         });
         Self {

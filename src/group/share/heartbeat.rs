@@ -77,6 +77,12 @@ impl ShareGroup {
             return self.leave(group_id, &beat.member_id);
         }
         self.check(group_id, &beat, settings)?;
+        let before = self.members.get(&beat.member_id);
+        let before = before.and_then(|member| member.reserved.as_ref());
+        let of_beat = beat.reserved.as_ref();
+        if of_beat.is_some_and(|share| !share.may_replace(before)) {
+            return Err(GroupError::GroupMaxSizeReached.into());
+        }
         let is_full = beat.member_epoch == JOIN || beat.topics.is_some();
         let member_id = beat.member_id.clone();
         if self.update(beat) | self.look_at_topics(topics) {

@@ -13,6 +13,7 @@ use super::tasks::{AssignedTasks, OwnedTasks, TaskSet};
 use super::{StreamsGroup, label};
 use crate::coordinator::Topics;
 use crate::group::messages::{GroupError, Refusal};
+use crate::group::reserved::Reserved;
 
 /// A member that wants to be in the group, or again without what it had.
 const JOIN: i32 = 0;
@@ -50,6 +51,7 @@ impl StreamsGroup {
         }
         self.check_room(&beat, settings)?;
         let speaker = self.speaker_of(group_id, &beat)?;
+        self.check_share(&speaker, &beat)?;
         self.take_topology(&beat, topics)?;
         let invalid = |message| Refusal {
             error: GroupError::StreamsInvalidTopology,
@@ -201,6 +203,18 @@ impl StreamsGroup {
             GroupError::GroupMaxSizeReached,
             format!("The streams group has reached its maximum capacity of {most} members."),
         )
+    }
+
+    /// Whether what the member brings may be kept in the place of what it brought before.
+    fn check_share(&self, speaker: &Speaker, beat: &StreamsHeartbeat) -> Result<(), Refusal> {
+        let (Speaker::Of(id) | Speaker::InsteadOf(id)) = speaker;
+        let before = self.members.get(id);
+        let before = before.and_then(|member| member.reserved.member.as_ref());
+        let share = beat.reserved.member.as_ref();
+        match share.is_none_or(|share| share.may_replace(before)) {
+            true => Ok(()),
+            false => Err(GroupError::GroupMaxSizeReached.into()),
+        }
     }
 
     /// Who speaks, where they may.
@@ -510,16 +524,31 @@ fn said_by(before: &MemberMetadata, beat: &mut StreamsHeartbeat) -> MemberMetada
     }
 }
 
-/// Each of both is kept until it is said anew.
+/// Each of both is kept until it is said anew, or there is no room for what is said: no more than standby tasks hangs on it.
 fn take_offsets(member: &mut StreamsMember, beat: &mut StreamsHeartbeat) {
-    let set = |known: &mut TaskOffsets, said: Option<TaskOffsets>| {
-        if let Some(said) = said {
-            *known = said;
+    fn set(
+        (known, share): (&mut TaskOffsets, &mut Option<Reserved>),
+        (said, reserved): (Option<TaskOffsets>, Option<Reserved>),
+    ) {
+        let fits = |reserved: &Reserved| reserved.may_replace(share.as_ref());
+        if let Some(said) = said
+            && reserved.as_ref().is_none_or(fits)
+        {
+            (*known, *share) = (said, reserved);
         }
-    };
-    set(&mut member.offsets, beat.offsets.take());
-    set(&mut member.end_offsets, beat.end_offsets.take());
-    member.reserved.take(&mut beat.reserved);
+    }
+    let (shares, said) = (&mut member.reserved, &mut beat.reserved);
+    set(
+        (&mut member.offsets, &mut shares.offsets),
+        (beat.offsets.take(), said.offsets.take()),
+    );
+    set(
+        (&mut member.end_offsets, &mut shares.end_offsets),
+        (beat.end_offsets.take(), said.end_offsets.take()),
+    );
+    if said.member.is_some() {
+        shares.member = said.member.take();
+    }
 }
 
 fn owned(lists: &OwnedLists) -> OwnedTasks {

@@ -113,20 +113,6 @@ pub struct Shares {
     pub end_offsets: Option<Reserved>,
 }
 
-impl Shares {
-    /// Those of a later heartbeat come in the place of these.
-    pub(super) fn take(&mut self, later: &mut Self) {
-        let set = |own: &mut Option<Reserved>, later: &mut Option<Reserved>| {
-            if later.is_some() {
-                *own = later.take();
-            }
-        };
-        set(&mut self.member, &mut later.member);
-        set(&mut self.offsets, &mut later.offsets);
-        set(&mut self.end_offsets, &mut later.end_offsets);
-    }
-}
-
 /// Positions in changelogs, by subtopology and partition.
 pub(in crate::group) type TaskOffsets = BTreeMap<(String, i32), i64>;
 

@@ -41,7 +41,7 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::coordinator::Topics;
-use crate::group::limits::INITIAL_EPOCH;
+use crate::group::limits::{ASSIGNED_BYTES, INITIAL_EPOCH};
 use crate::group::member::member_label;
 use crate::group::messages::GroupError;
 use crate::group::reserved::Reserved;
@@ -57,7 +57,7 @@ pub use settings::StreamsSettings;
 pub use status::{Status, StatusCode};
 pub(in crate::group) use stored::{STREAMS_TYPE, load, ops};
 
-use readiness::Readiness;
+use readiness::{Part, Readiness};
 use sticky_assignor::{Candidate, assign};
 use tasks::Holders;
 
@@ -78,6 +78,8 @@ pub(in crate::group) struct StreamsGroup {
     topology: Option<Topology>,
     /// The topology's share of what groups may hold in memory.
     reserved: Option<Reserved>,
+    /// The share of the tasks that members have.
+    of_tasks: Option<Reserved>,
     /// Of the topology whose topics are as it needs them; -1 for none.
     validated_topology_epoch: i32,
     readiness: Option<Readiness>,
@@ -113,6 +115,7 @@ impl StreamsGroup {
             holders: Holders::default(),
             topology: None,
             reserved: None,
+            of_tasks: None,
             validated_topology_epoch: -1,
             readiness: None,
             create_again_ms: 0,
@@ -148,8 +151,7 @@ impl StreamsGroup {
     /// Whether tasks of members read a topic.
     pub(in crate::group) fn subscribes(&self, topic: &str) -> bool {
         let topology = self.topology.as_ref();
-        !self.members.is_empty()
-            && topology.is_some_and(|topology| topology.reader_of(topic).is_some())
+        !self.members.is_empty() && topology.is_some_and(|topology| topology.reads(topic))
     }
 
     /// Counts changes.
@@ -219,6 +221,9 @@ impl StreamsGroup {
         let Some(member) = self.remove(id) else {
             return;
         };
+        if self.members.is_empty() {
+            self.of_tasks = None;
+        }
         if member.metadata.endpoint.is_some() {
             self.endpoint_epoch += 1;
         }
@@ -289,6 +294,9 @@ impl StreamsGroup {
             true => (readiness.parts.clone(), now_ms),
             false => (BTreeMap::new(), 0),
         };
+        if let Err(status) = self.reserve_tasks(&parts, settings.standby_replicas) {
+            return Some(status);
+        }
         let candidates = self.members.values().map(|member| Candidate {
             process_id: &member.metadata.process_id,
             assigned: &member.assigned,
@@ -303,6 +311,28 @@ impl StreamsGroup {
         self.assigned_ms = made_ms;
         self.changed();
         None
+    }
+
+    /// Takes the memory for the tasks of a target.
+    fn reserve_tasks(
+        &mut self,
+        parts: &BTreeMap<String, Part>,
+        standby_replicas: usize,
+    ) -> Result<(), Status> {
+        let copies = 1 + standby_replicas.min(self.members.len() - 1);
+        let of_part = |(name, part): (&String, &Part)| part.tasks as usize * task_bytes(name);
+        let bytes = copies * parts.iter().map(of_part).sum::<usize>();
+        let mut shares = self.members.values().map(|member| &member.reserved.member);
+        // All members have one, but in tests.
+        let Some(share) = shares.find_map(Option::as_ref) else {
+            return Ok(());
+        };
+        let of_tasks = share.another(bytes, self.of_tasks.as_ref());
+        let why =
+            "Assignment delayed: there is no memory for so many tasks (group.members.max.bytes).";
+        let no_room = || Status::new(StatusCode::AssignmentDelayed, why.to_owned());
+        self.of_tasks = Some(of_tasks.ok_or_else(no_room)?);
+        Ok(())
     }
 
     /// Looks at the topics, where they or the topology may be others than before: whether they are ready, and whether the target
@@ -370,10 +400,10 @@ impl StreamsGroup {
         if epoch == member.epoch {
             return Ok(keys.map(|_| Ok(())).collect());
         }
+        let readers = self.topology.as_ref().map(Topology::readers);
+        let readers = readers.unwrap_or_default();
         let check = |(topic, partition): (&str, i32)| {
-            let topology = self.topology.as_ref();
-            let part = topology.and_then(|topology| topology.reader_of(topic));
-            let since = part.and_then(|part| {
+            let since = readers.get(topic).and_then(|part| {
                 let assigned = member.assigned.active.since(part, partition);
                 assigned.or_else(|| member.revoking.active.since(part, partition))
             });
@@ -401,6 +431,11 @@ impl StreamsGroup {
             false => Err(GroupError::StaleMemberEpoch),
         }
     }
+}
+
+/// What a task of a subtopology takes, bytes, roughly.
+fn task_bytes(subtopology: &str) -> usize {
+    ASSIGNED_BYTES + subtopology.len()
 }
 
 fn delayed(by: &str) -> Status {

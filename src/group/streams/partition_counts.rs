@@ -6,7 +6,7 @@
 //!
 //! Tests: group/streams/tests.rs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::not_ready::NotReady;
 use crate::coordinator::Topics;
@@ -154,35 +154,58 @@ fn of_repartition_topics(
     let mut counts: Counts = said
         .map(|topic| (topic.name.clone(), topic.partitions))
         .collect();
-    // A topic may depend on another one of these. Who has said all that it writes is not asked again.
-    let mut writers: Vec<&Subtopology> = parts()
+    let writers: Vec<&Subtopology> = parts()
         .filter(|part| !part.repartition_sink_topics.is_empty())
         .collect();
-    while !writers.is_empty() {
-        let before = writers.len();
-        writers.retain(|part| match of_writer(part, &counts, of) {
-            Some(count) => {
-                for sink in &part.repartition_sink_topics {
-                    counts.entry(sink.clone()).or_insert(count);
-                }
-                false
-            }
-            None => part
-                .repartition_sink_topics
-                .iter()
-                .any(|sink| !counts.contains_key(sink)),
-        });
-        if writers.len() == before {
-            return Err(NotReady::invalid(
-                "Failed to compute number of partitions for all repartition topics. There may be loops in the topology that cannot be resolved.",
-            ));
-        }
+    if !say_of_sinks(&writers, &mut counts, of) {
+        return Err(NotReady::invalid(
+            "Failed to compute number of partitions for all repartition topics. There may be loops in the topology that cannot be resolved.",
+        ));
     }
     let mut sources = parts().flat_map(|part| &part.repartition_source_topics);
     if sources.any(|topic| !counts.contains_key(&topic.name)) {
         return Err(NotReady::invalid(NEVER_WRITTEN));
     }
     Ok(counts)
+}
+
+/// Adds the numbers of what writers write, which may depend on one another; whether all are known then. As Kafka does it: round by
+/// round all writers in their order, and what one reads counts where it is known by then. One is looked at when that is so.
+fn say_of_sinks(
+    writers: &[&Subtopology],
+    counts: &mut Counts,
+    of: &dyn Fn(&str) -> Option<i32>,
+) -> bool {
+    let mut readers: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (n, part) in writers.iter().enumerate() {
+        for topic in &part.repartition_source_topics {
+            readers.entry(&topic.name).or_default().push(n);
+        }
+    }
+    let mut is_done = vec![false; writers.len()];
+    // By round and place.
+    let all = writers.iter().enumerate();
+    let known = all.filter(|(_, part)| of_writer(part, counts, of).is_some());
+    let mut due: BTreeSet<(usize, usize)> = known.map(|(n, _)| (0, n)).collect();
+    while let Some((round, n)) = due.pop_first() {
+        let Some(count) = of_writer(writers[n], counts, of).filter(|_| !is_done[n]) else {
+            continue;
+        };
+        is_done[n] = true;
+        for sink in &writers[n].repartition_sink_topics {
+            if counts.contains_key(sink) {
+                continue;
+            }
+            counts.insert(sink.clone(), count);
+            let of_sink = readers.get(&**sink).into_iter().flatten();
+            let waiting = of_sink.filter(|reader| !is_done[**reader]);
+            due.extend(waiting.map(|reader| (round + usize::from(*reader <= n), *reader)));
+        }
+    }
+    let mut sinks = writers
+        .iter()
+        .flat_map(|part| &part.repartition_sink_topics);
+    sinks.all(|sink| counts.contains_key(sink))
 }
 
 /// As many as the topic with the most partitions that the writer reads; `None` where none of them is known.
@@ -232,4 +255,80 @@ fn not_the_same(told: &Counts) -> NotReady {
         "Following topics do not have the same number of partitions: [{{{}}}]",
         told.join(", ")
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::meta::streams_records::InternalTopicRecord;
+
+    /// Round by round all writers, until nothing comes of a round.
+    fn by_rounds(writers: &[&Subtopology], counts: &mut Counts, of: &dyn Fn(&str) -> Option<i32>) {
+        let mut left: Vec<&Subtopology> = writers.to_vec();
+        loop {
+            let before = left.len();
+            left.retain(|part| {
+                let count = of_writer(part, counts, of);
+                for sink in count.iter().flat_map(|_| &part.repartition_sink_topics) {
+                    counts.entry(sink.clone()).or_insert(count.unwrap());
+                }
+                count.is_none()
+            });
+            if left.len() == before {
+                return;
+            }
+        }
+    }
+
+    fn part(reads: &[u8], writes: &[u8], source: Option<u8>) -> Subtopology {
+        let topic = |n: &u8| InternalTopicRecord {
+            name: n.to_string(),
+            partitions: 0,
+            replication_factor: 0,
+            configs: BTreeMap::new(),
+        };
+        Subtopology {
+            source_topics: source.iter().map(|n| format!("in-{n}")).collect(),
+            repartition_source_topics: reads.iter().map(topic).collect(),
+            repartition_sink_topics: writes.iter().map(u8::to_string).collect(),
+            ..Subtopology::default()
+        }
+    }
+
+    /// What parts read and write, and a source topic of theirs.
+    type Shapes = Vec<(Vec<u8>, Vec<u8>, Option<u8>)>;
+
+    fn shapes() -> impl Strategy<Value = Shapes> {
+        let topics = || proptest::collection::vec(0..12u8, 0..3);
+        proptest::collection::vec((topics(), topics(), proptest::option::of(1..5u8)), 0..14)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_looked_at_when_something_is_known_comes_to_the_same(shapes in shapes()) {
+            let shapes = shapes.iter();
+            let parts: Vec<_> = shapes.map(|(reads, writes, source)| part(reads, writes, *source)).collect();
+            let writers: Vec<_> = parts.iter().filter(|part| !part.repartition_sink_topics.is_empty()).collect();
+            let of = |name: &str| name.strip_prefix("in-").and_then(|n| n.parse().ok()).filter(|n| *n < 4);
+            let (mut found, mut expected) = (Counts::new(), Counts::new());
+            let is_whole = say_of_sinks(&writers, &mut found, &of);
+            by_rounds(&writers, &mut expected, &of);
+            prop_assert_eq!(&found, &expected);
+            let mut sinks = writers.iter().flat_map(|part| &part.repartition_sink_topics);
+            prop_assert_eq!(is_whole, sinks.all(|sink| expected.contains_key(sink)));
+        }
+    }
+
+    #[test]
+    fn a_chain_that_goes_back_through_all_parts_is_resolved() {
+        let mut parts: Vec<Subtopology> = (0..200).map(|n| part(&[n + 1], &[n], None)).collect();
+        parts.push(part(&[], &[200], Some(3)));
+        let writers: Vec<&Subtopology> = parts.iter().collect();
+        let mut counts = Counts::new();
+        assert!(say_of_sinks(&writers, &mut counts, &|_| Some(3)));
+        assert_eq!(counts.len(), 201);
+        assert!(counts.values().all(|count| *count == 3));
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::member::{Endpoint, MemberMetadata, MemberState, StreamsMember};
 use super::messages::topology_bytes;
 use super::tasks::{ActiveTasks, AssignedTasks, TargetTasks, TaskSet};
-use super::{StreamsGroup, StreamsSettings};
+use super::{StreamsGroup, StreamsSettings, task_bytes};
 use crate::coordinator::{FoundRecord, Parts, StoredId};
 use crate::group::limits::{kept_bytes, member_bytes};
 use crate::group::reserved::GroupMemory;
@@ -122,7 +122,21 @@ pub(in crate::group) fn load(
         );
         group.put(member);
     }
+    let bytes = group.members.values().map(bytes_of_tasks).sum();
+    group.of_tasks = Some(memory.reserve_anyway(bytes));
     Ok((group, found.parts()))
+}
+
+/// What the tasks take that a member has or is to have, bytes, roughly.
+fn bytes_of_tasks(member: &StreamsMember) -> usize {
+    let (own, target) = (&member.assigned, &member.target);
+    let others = [&own.standby, &target.standby];
+    let active = own.active.iter().map(|(name, ..)| name);
+    let target = target.active.iter().map(|(name, _)| name);
+    let others = others.into_iter().flat_map(TaskSet::iter);
+    let names = active.chain(target).chain(others.map(|(name, _)| name));
+    // Each is in the target and in what the member has.
+    names.map(task_bytes).sum::<usize>() / 2
 }
 
 fn member_from(record: StreamsMemberRecord, state: MemberState) -> StreamsMember {

@@ -139,6 +139,15 @@ impl Partitions {
         let Some(journal) = self.volumes[at].writer.journal() else {
             return true;
         };
+        if journal.is_unsettled() {
+            // A disk that failed at the start, or was full, may do now.
+            let own = self.clone();
+            let settle = move || own.settle_journal(&own.volumes[at]).is_ok();
+            if self.workers.unblock(settle).await != Some(true) {
+                return false;
+            }
+            journal.is_settled_now();
+        }
         let mut noted = Vec::new();
         for cut in cuts {
             let replica = cut.partition.replica();

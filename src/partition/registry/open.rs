@@ -117,7 +117,7 @@ impl Partitions {
 
     /// What the journal holds is in the logs now, but for partitions that are offline; what is of a topic that nobody
     /// knows was deleted with it.
-    fn settle_journal(&self, volume: &Volume) -> std::io::Result<()> {
+    pub(super) fn settle_journal(&self, volume: &Volume) -> std::io::Result<()> {
         if volume.dir.left() == Left::Clean {
             return Ok(());
         }

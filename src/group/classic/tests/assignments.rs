@@ -1,7 +1,5 @@
 //! What members are assigned, what assignors they support, and what they read.
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -30,25 +28,25 @@ fn members_are_described_with_what_they_have_until_an_assignment_is_given_up() {
 
 #[test]
 fn the_memory_of_an_assignment_is_free_when_another_one_replaces_it_or_it_is_given_up() {
-    let memory = Arc::new(GroupMemory::default());
+    let memory = GroupMemory::new(100);
     let mut group = ClassicGroup::new(0);
     group.join(0, 1, "a".into(), &range(""), &LIMITS);
     let with_share = |generation, bytes: usize| SyncRequest {
-        reserved: memory.reserve(bytes, 100),
+        reserved: memory.reserve(bytes),
         ..sync("a", generation, &[("a", b"A")])
     };
     group.sync(0, 2, with_share(1, 60));
-    assert!(memory.reserve(41, 100).is_none());
+    assert!(memory.reserve(41).is_none());
     group.persisted(0, assignment(1), Ok(()), &LIMITS);
     group.join(1, 3, String::new(), &range("a"), &LIMITS);
-    assert!(memory.reserve(41, 100).is_none());
+    assert!(memory.reserve(41).is_none());
     group.sync(1, 4, with_share(2, 40));
     group.persisted(1, assignment(2), Ok(()), &LIMITS);
-    assert!(memory.reserve(60, 100).is_some() && memory.reserve(61, 100).is_none());
+    assert!(memory.reserve(60).is_some() && memory.reserve(61).is_none());
     group.join(2, 5, String::new(), &range("a"), &LIMITS);
     group.sync(2, 6, with_share(3, 60));
     group.persisted(2, assignment(3), REFUSED, &LIMITS);
-    assert!(memory.reserve(100, 100).is_some());
+    assert!(memory.reserve(100).is_some());
 }
 
 #[test]
