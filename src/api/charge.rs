@@ -111,6 +111,11 @@ impl<'a> Mutations<'a> {
             })
     }
 
+    /// Of a request of any version that makes topics in passing, each by itself; charged by the broker that got the request.
+    pub(super) fn strictly(cx: &'a Context, caller: &'a Caller) -> Option<Self> {
+        Self::of(cx, caller, i16::MIN)
+    }
+
     /// So many partitions are created or deleted.
     pub(super) fn record(&mut self, partitions: usize) -> Result<(), ClusterError> {
         let (quotas, who, now) = (&self.cx.quotas, who(self.caller), Instant::now());

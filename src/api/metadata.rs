@@ -23,6 +23,7 @@ use super::authorize::{
     Operation, Resource, ResourceKind, authorize, authorized_cluster_operations,
     authorized_operations, is_permitted, permitted,
 };
+use super::charge::Mutations;
 use super::context::REFUSALS_NOTED_MAX;
 use super::create_topics::are_too_many;
 use super::errors::WireError;
@@ -167,7 +168,11 @@ async fn create_missing(
     });
     let may_be_made = |name: &&TopicName| check_topic_name(name).is_ok() && !is_reserved_name(name);
     let missing = missing.into_iter().filter(may_be_made);
-    let missing: Vec<NewTopic> = missing.map(|name| NewTopic::with_defaults(name)).collect();
+    let mut missing: Vec<NewTopic> = missing.map(|name| NewTopic::with_defaults(name)).collect();
+    if let Some(mut mutations) = Mutations::strictly(cx, caller) {
+        let partitions = cx.config.number("num.partitions").max(1) as usize;
+        missing.retain(|_| mutations.record(partitions).is_ok());
+    }
     if !missing.is_empty() && !are_too_many(cx, &missing) {
         let (of_task, wanted) = (cx.clone(), missing.clone());
         let making = async move { create(&of_task, wanted).await };

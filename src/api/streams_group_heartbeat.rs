@@ -22,11 +22,13 @@ use metaq_protocol::messages::streams_group_heartbeat_response::{
 use metaq_protocol::protocol::StrBytes;
 
 use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize};
+use super::charge::Mutations;
 use super::errors::WireError;
 use super::internal_topics::create_internal;
 use super::shared::{optional, text, told, topic_name};
 use super::{Api, Caller, Context, Order, serve};
 use crate::cluster::{check_topic_name, is_internal_name};
+use crate::group::TopicToCreate;
 use crate::group::{
     Endpoint, EndpointPartitions, GroupError, OwnedLists, Refusal, Status, StatusCode,
     StreamsHeartbeat, StreamsReply,
@@ -357,7 +359,8 @@ async fn create(cx: &Arc<Context>, caller: &Caller, reply: &StreamsReply) -> Opt
         let denied = denied.join(", ");
         return Some(format!("Unauthorized to CREATE on topics {denied}."));
     }
-    let failed = create_internal(cx, &reply.to_create).await;
+    let (allowed, mut failed) = within_quota(cx, caller, &reply.to_create);
+    failed.extend(create_internal(cx, &allowed).await);
     if failed.is_empty() {
         return None;
     }
@@ -368,6 +371,25 @@ async fn create(cx: &Arc<Context>, caller: &Caller, reply: &StreamsReply) -> Opt
         more => format!(" and {more} more"),
     };
     Some(format!("Creation failed: {}{more}.", named.join(", ")))
+}
+
+/// The topics that the client's quota of mutations allows to be made, and why the others are not.
+fn within_quota(
+    cx: &Context,
+    caller: &Caller,
+    topics: &[TopicToCreate],
+) -> (Vec<TopicToCreate>, Vec<(String, String)>) {
+    let Some(mut mutations) = Mutations::strictly(cx, caller) else {
+        return (topics.to_vec(), Vec::new());
+    };
+    let (mut allowed, mut exceeding) = (Vec::new(), Vec::new());
+    for topic in topics {
+        match mutations.record(topic.partitions.max(0) as usize) {
+            Ok(()) => allowed.push(topic.clone()),
+            Err(why) => exceeding.push((topic.name.clone(), why.to_string())),
+        }
+    }
+    (allowed, exceeding)
 }
 
 fn replied(reply: StreamsReply) -> StreamsGroupHeartbeatResponse {

@@ -143,8 +143,8 @@ fn locked(dir: &std::path::Path) -> Option<Vec<std::fs::File>> {
 
 fn repair(dir: &std::path::Path, execute: bool, json: bool) -> Result<(), Failure> {
     let in_use = || format!("a broker uses {}; stop it first", dir.display());
-    // Until the end: a broker that starts meanwhile would write to what is repaired.
-    let _locks = locked(dir).ok_or_else(in_use)?;
+    // Until the end where it repairs: a broker that starts meanwhile would write to that.
+    let _locks = Some(locked(dir).ok_or_else(in_use)?).filter(|_| execute);
     let named = |error: std::io::Error| format!("{}: {error}", dir.display());
     let progress = Progress::new("partitions");
     let repairs = plan_repairs(dir, |done, of| progress.at(done, of)).map_err(named)?;

@@ -16,7 +16,6 @@ use super::authority::{Authority, Certified, DAYS, Files, PRIVATE_MODE, PUBLIC_M
 use super::output::say;
 use crate::security::random_bytes;
 
-/// Bytes of a password that is made.
 /// What a setup makes.
 const FILES: [&str; 7] = [
     "ca.pem",
@@ -27,6 +26,7 @@ const FILES: [&str; 7] = [
     "client.properties",
     "kcat.conf",
 ];
+/// Bytes of a password that is made.
 const PASSWORD_BYTES: usize = 18;
 
 /// See the module's documentation.

@@ -176,7 +176,11 @@ impl Topic {
                     told.push(format!("{name} configured"));
                 }
                 if let Some(count) = partitions {
-                    extend(&mut client, &name, count)?;
+                    let extended = extend(&mut client, &name, count);
+                    extended.map_err(|error| match told.first() {
+                        Some(done) => format!("{done}; {error}").into(),
+                        None => error,
+                    })?;
                     let count = counted(count.max(0) as u64, "partition");
                     told.push(format!("{name} has {count}"));
                 }

@@ -95,6 +95,7 @@ impl Controller {
                 Ok(()) => results.extend((0..count).map(|_| Ok(()))),
                 // One of them is there already; that is not the others' fault.
                 Err(ClusterError::Meta(MetaError::NodeExists(_))) => {
+                    let begun = results.len();
                     for topic in &left[..count] {
                         let stored = self.change_as_controller(topic_nodes::create(topic));
                         results.push(match stored.await {
@@ -104,6 +105,10 @@ impl Controller {
                             stored => stored,
                         });
                     }
+                    // They may be there, or are another's.
+                    let tried = left.iter().zip(&results[begun..]);
+                    let failed = tried.filter(|(_, stored)| stored.is_err());
+                    self.read_again(failed.map(|(topic, _)| &topic.name)).await;
                 }
                 Err(error) => {
                     // They may be there.

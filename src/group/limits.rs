@@ -32,6 +32,9 @@ pub(super) const fn member_bytes(brought: usize) -> usize {
 /// the same in the coordination tree.
 pub(super) const ASSIGNED_BYTES: usize = 300;
 
+/// A group for whose target there was no room tries again after this, ms.
+pub(super) const NO_ROOM_RETRY_MS: i64 = 1000;
+
 /// What an offset and its node take besides its texts, bytes, roughly; the first one of a group has the group with it.
 pub(super) const OFFSET_OVERHEAD_BYTES: usize = 1000;
 

@@ -45,7 +45,9 @@ const ENTRY_BYTES_WITHOUT_RUN: usize = 24;
 const PREFIX: &str = "metaq-journal-";
 /// After [`PREFIX`]: files that hold records of partitions that could not be opened.
 const KEPT: &str = "kept-";
-/// Of those: entries of a journal record.
+/// At the end of the name of one that is not whole.
+const UNFINISHED: &str = ".tmp";
+/// Of those that are kept: entries of a journal record.
 const KEPT_ENTRIES_MAX: usize = 1000;
 /// The part of a journal record's number that counts within one run of the broker; above it is the generation with which the run
 /// began.
@@ -293,7 +295,10 @@ fn files(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<JournalFile>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        // What a kill left of one that was not whole is none.
+        if !name.starts_with(PREFIX) || name.ends_with(UNFINISHED) {
             continue;
         }
         let path = entry.path();
@@ -409,7 +414,7 @@ fn next_entry(entries: &mut Bytes, has_runs: bool) -> Option<Journaled> {
 
 /// Makes nothing count any more: all of it is synced elsewhere.
 pub fn discard(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    let mut removed = false;
+    let mut removed = remove_unfinished(disk, dir)?;
     for found in files(disk, dir)?.into_iter().filter(|found| found.counts) {
         if is_kept(&found.path) {
             disk.remove(&found.path)?;
@@ -422,6 +427,17 @@ pub fn discard(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
         disk.sync_dir(dir)?;
     }
     Ok(())
+}
+
+/// Removes what a kill left of files that were not whole; whether there were any.
+fn remove_unfinished(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
+    let entries = disk.list(dir)?.into_iter().map(|entry| entry.name);
+    let left = entries.filter(|name| name.starts_with(PREFIX) && name.ends_with(UNFINISHED));
+    let left: Vec<String> = left.collect();
+    for name in &left {
+        disk.remove(&dir.join(name))?;
+    }
+    Ok(!left.is_empty())
 }
 
 /// The same, but for what was put aside.
@@ -440,6 +456,7 @@ fn discard_file(disk: &dyn Disk, found: &JournalFile) -> io::Result<()> {
 
 /// Puts aside what is needed of it, so that it is found at the next start too; nothing else counts any more.
 pub fn keep(disk: &dyn Disk, dir: &Path, needed: &[Journaled]) -> io::Result<()> {
+    remove_unfinished(disk, dir)?;
     let known = files(disk, dir)?;
     let generation = known.last().map_or(0, |newest| newest.generation) + 1;
     let mut content = vec![0; BLOCK_BYTES as usize];

@@ -65,10 +65,7 @@ struct Queue {
 struct JournalState {
     journal: Journal,
     needed: [Needed; 2],
-    /// Partitions, by topic id and index, of which the files hold anything.
-    held: [HashSet<(Uuid, i32)>; 2],
-    /// The files hold what was in them at the start, which could not be put aside.
-    unsettled: bool,
+    held: Arc<Mutex<Held>>,
     /// Journal records under way, by the file that they are in.
     under_way: [usize; 2],
     /// Journal records that are over while one before them is not, by their numbers.
@@ -80,6 +77,15 @@ struct JournalState {
     /// Nothing in the files counts any more.
     discarded: bool,
     syncs: SyncThreads,
+}
+
+/// What the files may hold; asked without waiting for whoever writes.
+#[derive(Default)]
+struct Held {
+    /// Partitions, by topic id and index, of which each file holds anything.
+    partitions: [HashSet<(Uuid, i32)>; 2],
+    /// They hold what was in them at the start, which could not be put aside.
+    unsettled: bool,
 }
 
 /// Partitions by topic id and index, with the end before which all must be synced.
@@ -123,6 +129,7 @@ pub(super) struct Journaling {
 struct JournalQueue {
     queue: Queue,
     state_of_files: Mutex<JournalState>,
+    held: Arc<Mutex<Held>>,
     counted: Arc<Syncs>,
 }
 
@@ -141,6 +148,7 @@ impl Journaling {
         }
         let is_stepwise = matches!(options.workers, Workers::Steps(_));
         let writers = options.sync_threads.clamp(1, RECORDS_IN_FLIGHT_MAX);
+        let held = Arc::new(Mutex::new(Held::default()));
         let journal = Arc::new(JournalQueue {
             queue: Queue {
                 filled: Filled::new(&options.workers),
@@ -149,8 +157,7 @@ impl Journaling {
             state_of_files: Mutex::new(JournalState {
                 journal: Journal::new(disk, dir, options.journal_file_bytes, writers),
                 needed: Default::default(),
-                held: Default::default(),
-                unsettled: false,
+                held: held.clone(),
                 under_way: [0; 2],
                 over: BTreeMap::new(),
                 next: None,
@@ -158,6 +165,7 @@ impl Journaling {
                 discarded: false,
                 syncs: syncs.clone(),
             }),
+            held: held.clone(),
             counted: options.syncs.clone(),
         });
         let mut threads = Vec::new();
@@ -192,26 +200,24 @@ impl Journaling {
 
     /// Takes nothing from now on: what was in it at the start is needed, and could not be put aside.
     pub(super) fn leave_as_it_is(&self) {
-        self.journal.state_of_files.lock().unsettled = true;
+        self.journal.held.lock().unsettled = true;
         self.journal.give_up("what is in it is needed");
     }
 
     /// Whether what was in it at the start is still there.
     pub(super) fn is_unsettled(&self) -> bool {
-        self.journal.state_of_files.lock().unsettled
+        self.journal.held.lock().unsettled
     }
 
     /// What was in it at the start has been put aside after all. Nothing was written to it since.
     pub(super) fn is_settled_now(&self) {
-        let mut state = self.journal.state_of_files.lock();
-        (state.unsettled, state.discarded) = (false, true);
+        self.journal.held.lock().unsettled = false;
     }
 
     /// Whether it may hold anything of a partition, of whichever object that stood for it.
     pub(super) fn may_hold(&self, topic_id: Uuid, index: i32) -> bool {
-        let state = self.journal.state_of_files.lock();
-        let held = |held: &HashSet<(Uuid, i32)>| held.contains(&(topic_id, index));
-        !state.discarded && state.held.iter().any(held)
+        let has = |of_file: &HashSet<(Uuid, i32)>| of_file.contains(&(topic_id, index));
+        self.journal.held.lock().partitions.iter().any(has)
     }
 
     /// Queues what a commit group of the writer appended.
@@ -252,6 +258,15 @@ impl Journaling {
             .into_iter()
             .map(async |answer| answer.await == Ok(true));
         futures_util::future::join_all(noted).await
+    }
+
+    /// What it holds of partitions is needed no more, where another object stands for them now, or none.
+    pub(super) fn release(&self, is_released: impl Fn(Uuid, i32) -> bool) {
+        for needed in &mut self.journal.state_of_files.lock().needed {
+            needed.retain(|(topic_id, index), (partition, _)| {
+                !(partition.is_deleted() && is_released(*topic_id, *index))
+            });
+        }
     }
 
     /// Discards what a journal holds that takes nothing any more, durably; `false` while a partition still needs it.
@@ -360,7 +375,7 @@ impl JournalState {
         }
         if let Some(range) = &range {
             let key = |part: &JournaledAppend| (part.partition.topic_id(), part.partition.index());
-            self.held[range.in_file].extend(parts.iter().map(key));
+            self.held.lock().partitions[range.in_file].extend(parts.iter().map(key));
             self.under_way[range.in_file] += 1;
             self.next.get_or_insert(range.number);
         }
@@ -375,11 +390,14 @@ impl JournalState {
         }
         let is_needed = self.under_way.iter().any(|n| *n > 0)
             || self.needed.iter().any(|needed| !needed.is_empty());
-        if is_needed || self.discarded || self.unsettled {
+        if is_needed || self.discarded || self.held.lock().unsettled {
             return self.discarded;
         }
         match journal::discard_written(disk, dir) {
-            Ok(()) => self.discarded = true,
+            Ok(()) => {
+                self.discarded = true;
+                self.held.lock().partitions = Default::default();
+            }
             Err(error) => tracing::warn!(%error, "cannot discard the journal"),
         }
         self.discarded
@@ -397,7 +415,7 @@ impl JournalState {
             return Ok(false);
         }
         self.journal.switch()?;
-        self.held[1 - active].clear();
+        self.held.lock().partitions[1 - active].clear();
         for (partition, _) in self.needed[active].values() {
             self.syncs.push(partition.clone());
         }

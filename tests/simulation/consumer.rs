@@ -363,12 +363,16 @@ impl Consumer {
         places: &[Place],
         limit: Duration,
     ) -> Result<(), NoAnswer> {
-        let topics = by_topic(places.iter().map(|place| (*place, self.positions[place])));
+        let at = |place: &Place| {
+            let epoch = self.router.epoch(*place);
+            (*place, (self.positions[place], epoch))
+        };
+        let topics = by_topic(places.iter().map(at));
         let topics = topics.into_iter().map(|(topic, partitions)| {
-            let partition = |(index, offset)| {
+            let partition = |(index, (offset, epoch))| {
                 FetchPartition::default()
                     .with_partition(index)
-                    .with_current_leader_epoch(-1)
+                    .with_current_leader_epoch(epoch)
                     .with_fetch_offset(offset)
                     .with_partition_max_bytes(2000)
             };

@@ -23,6 +23,8 @@ const ANSWER_MAX: Duration = Duration::from_millis(400);
 const UNKNOWN_TOPIC: i16 = 3;
 const LEADER_NOT_AVAILABLE: i16 = 5;
 const NOT_LEADER: i16 = 6;
+const FENCED_LEADER_EPOCH: i16 = 74;
+const UNKNOWN_LEADER_EPOCH: i16 = 75;
 const COORDINATOR_NOT_AVAILABLE: i16 = 15;
 const NOT_COORDINATOR: i16 = 16;
 
@@ -39,6 +41,8 @@ pub struct Router {
     places: &'static [Place],
     clients: Vec<Client>,
     leaders: BTreeMap<Place, usize>,
+    /// The latest leader epochs that it was told: what an older one says is not believed (Kafka's Metadata).
+    epochs: BTreeMap<Place, i32>,
     coordinator: Option<usize>,
     /// Those of other ids, by kind.
     coordinators: BTreeMap<(String, i8), usize>,
@@ -64,6 +68,7 @@ impl Router {
             brokers,
             places,
             leaders: BTreeMap::new(),
+            epochs: BTreeMap::new(),
             coordinator: None,
             coordinators: BTreeMap::new(),
             last: 0,
@@ -101,7 +106,14 @@ impl Router {
 
     /// What the answer about a partition says about its leader.
     pub fn told_of_leader(&mut self, place: Place, code: i16) {
-        if [UNKNOWN_TOPIC, LEADER_NOT_AVAILABLE, NOT_LEADER].contains(&code) {
+        let others = [
+            UNKNOWN_TOPIC,
+            LEADER_NOT_AVAILABLE,
+            NOT_LEADER,
+            FENCED_LEADER_EPOCH,
+            UNKNOWN_LEADER_EPOCH,
+        ];
+        if others.contains(&code) {
             self.leaders.remove(&place);
         }
     }
@@ -112,6 +124,11 @@ impl Router {
             self.coordinator = None;
             self.coordinators.clear();
         }
+    }
+
+    /// The latest leader epoch of a partition that it knows, -1 for none.
+    pub fn epoch(&self, place: Place) -> i32 {
+        self.epochs.get(&place).copied().unwrap_or(-1)
     }
 
     /// Who leads a partition.
@@ -166,7 +183,12 @@ impl Router {
                         && partition.partition_index == *index
                 };
                 let leader = hosts.get(&partition.leader_id.0);
-                if let (Some(place), Some(leader)) = (self.places.iter().find(is_it), leader) {
+                let (Some(place), Some(leader)) = (self.places.iter().find(is_it), leader) else {
+                    continue;
+                };
+                let known = self.epochs.entry(*place).or_insert(-1);
+                if partition.leader_epoch >= *known {
+                    *known = partition.leader_epoch;
                     self.leaders.insert(*place, *leader);
                 }
             }

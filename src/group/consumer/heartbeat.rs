@@ -128,16 +128,13 @@ impl ConsumerGroup {
         }
         self.check_room(&beat.member_id, beat.instance_id.as_deref(), settings)?;
         self.check_pattern(beat.regex.as_deref())?;
+        self.check_share(&beat)?;
         let assignor = self.preferred_assignor();
         let Speaker {
             member,
             before,
             is_stored,
         } = self.member_of(&beat)?;
-        let of_beat = beat.reserved.as_ref();
-        if of_beat.is_some_and(|share| !share.may_replace(member.reserved.as_ref())) {
-            return Err(GroupError::GroupMaxSizeReached.into());
-        }
         let member_id = member.id.clone();
         let had = Self::partitions_of(&member);
         let assigned = member.assigned.partitions();
@@ -210,6 +207,20 @@ impl ConsumerGroup {
             GroupError::GroupMaxSizeReached,
             format!("The consumer group has reached its maximum capacity of {most} members."),
         ))
+    }
+
+    /// Whether what the member brings may be kept in the place of what it brought before.
+    fn check_share(&self, beat: &ConsumerHeartbeat) -> Result<(), Refusal> {
+        let instance = beat.instance_id.as_ref();
+        let of_instance = || instance.and_then(|instance| self.instances.get(instance));
+        let of_instance = || of_instance().and_then(|id| self.members.get(id));
+        let known = self.members.get(&beat.member_id).or_else(of_instance);
+        let before = known.and_then(|member| member.reserved.as_ref());
+        let share = beat.reserved.as_ref();
+        match share.is_none_or(|share| share.may_replace(before)) {
+            true => Ok(()),
+            false => Err(GroupError::GroupMaxSizeReached.into()),
+        }
     }
 
     fn check_pattern(&self, regex: Option<&str>) -> Result<(), Refusal> {

@@ -98,6 +98,8 @@ pub(in crate::group) struct ConsumerGroup {
     owners: Owners,
     /// The share of the partitions that members have of the memory for members.
     of_partitions: Option<Reserved>,
+    /// There was no room for a target: none is made before, ms; 0 where there was.
+    no_room_until_ms: i64,
     subscriptions: Subscriptions,
     /// When the group last became empty, ms.
     pub(in crate::group) changed_ms: i64,
@@ -129,6 +131,7 @@ impl ConsumerGroup {
             instances: HashMap::new(),
             owners: Owners::new(),
             of_partitions: None,
+            no_room_until_ms: 0,
             subscriptions: Subscriptions::default(),
             changed_ms: now_ms,
             change: 0,

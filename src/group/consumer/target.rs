@@ -6,7 +6,7 @@ use super::assignor::{Assignor, Candidate, Counts};
 use super::settings::ConsumerSettings;
 use super::{ConsumerGroup, Partitions};
 use crate::coordinator::Topics;
-use crate::group::limits::ASSIGNED_BYTES;
+use crate::group::limits::{ASSIGNED_BYTES, NO_ROOM_RETRY_MS};
 
 impl ConsumerGroup {
     /// The assignor that most members prefer, if any prefers one.
@@ -16,10 +16,11 @@ impl ConsumerGroup {
 
     /// When the next target may be made, ms.
     pub(super) fn target_due_ms(&self, settings: &ConsumerSettings) -> i64 {
-        match self.assigned_ms {
+        let after_last = match self.assigned_ms {
             0 => 0,
             made_ms => made_ms.saturating_add(i64::from(settings.assignment_interval_ms)),
-        }
+        };
+        after_last.max(self.no_room_until_ms)
     }
 
     /// Makes a target for the group epoch, where there is none and the interval since the last one is over.
@@ -32,10 +33,13 @@ impl ConsumerGroup {
         if self.assignment_epoch >= self.epoch || self.members.is_empty() {
             return;
         }
+        if self.no_room_until_ms > now_ms + NO_ROOM_RETRY_MS {
+            self.no_room_until_ms = 0;
+        }
         let due_ms = self.target_due_ms(settings);
         // A clock that went back far does not put it off for as long.
         let is_ahead = self.assigned_ms > now_ms;
-        if now_ms < due_ms && !is_ahead {
+        if now_ms < due_ms && (!is_ahead || now_ms < self.no_room_until_ms) {
             self.due_ms = self.due_ms.min(due_ms);
             return;
         }
@@ -49,10 +53,14 @@ impl ConsumerGroup {
         let counts = self.subscriptions.counts(topics);
         if !self.reserve_partitions(&counts) {
             // Members have what they had until there is room.
-            self.assigned_ms = now_ms;
+            if self.no_room_until_ms == 0 {
+                tracing::warn!("a group gives out nothing anew: group.members.max.bytes is taken");
+            }
+            self.no_room_until_ms = now_ms + NO_ROOM_RETRY_MS;
             self.due_ms = self.due_ms.min(self.target_due_ms(settings));
             return;
         }
+        self.no_room_until_ms = 0;
         let candidates = self.members.values().map(|member| Candidate {
             member_id: &member.id,
             instance_id: member.instance_id.as_deref(),
@@ -86,10 +94,6 @@ impl ConsumerGroup {
         };
         let bytes = partitions * ASSIGNED_BYTES;
         let Some(of_partitions) = share.another(bytes, self.of_partitions.as_ref()) else {
-            tracing::warn!(
-                partitions,
-                "a group gives out nothing anew: group.members.max.bytes is taken"
-            );
             return false;
         };
         self.of_partitions = Some(of_partitions);

@@ -180,6 +180,41 @@ fn partitions_are_given_where_there_is_memory_for_them_and_give_it_back() {
 }
 
 #[test]
+fn a_member_for_whose_topics_there_is_no_memory_stays_with_what_it_has() {
+    let memory = GroupMemory::new(10_000);
+    let mut bench = Bench::new(&[("t", 4), ("u", 1)]);
+    for instance_id in [None, Some("i".to_owned())] {
+        let with = |id: &str, epoch: i32, topics: &[&str], bytes: usize| {
+            let mut beat = ConsumerHeartbeat {
+                member_epoch: epoch,
+                instance_id: instance_id.clone(),
+                ..joining(id, topics)
+            };
+            beat.reserved = Some(memory.reserve_anyway(bytes));
+            beat
+        };
+        let told = bench.beat(with("a", 0, &["t"], 400)).unwrap();
+        let others = memory.reserve_anyway(10_000);
+        let refused = bench.beat(with("a", told.member_epoch, &["t", "u"], 500));
+        assert_eq!(refused.unwrap_err().error, GroupError::GroupMaxSizeReached);
+        let plainly = ConsumerHeartbeat {
+            instance_id: instance_id.clone(),
+            ..plain("a", told.member_epoch)
+        };
+        assert_eq!(bench.beat(plainly).unwrap().member_epoch, told.member_epoch);
+        assert_eq!(bench.group.members["a"].assigned.iter().count(), 4);
+        drop(others);
+        let leaves = ConsumerHeartbeat {
+            instance_id: instance_id.clone(),
+            ..plain("a", -1)
+        };
+        bench.beat(leaves).unwrap();
+        assert_eq!(memory.taken(), 0);
+        bench.pass(60_000);
+    }
+}
+
+#[test]
 fn a_second_member_gets_what_the_first_has_given_up_and_not_before() {
     let mut bench = Bench::new(&[("t", 4)]);
     let a = bench.join("a", &["t"]);

@@ -41,7 +41,7 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::coordinator::Topics;
-use crate::group::limits::{ASSIGNED_BYTES, INITIAL_EPOCH};
+use crate::group::limits::{ASSIGNED_BYTES, INITIAL_EPOCH, NO_ROOM_RETRY_MS};
 use crate::group::member::member_label;
 use crate::group::messages::GroupError;
 use crate::group::reserved::Reserved;
@@ -80,6 +80,8 @@ pub(in crate::group) struct StreamsGroup {
     reserved: Option<Reserved>,
     /// The share of the tasks that members have.
     of_tasks: Option<Reserved>,
+    /// There was no room for a target: none is made before, ms.
+    no_room_until_ms: i64,
     /// Of the topology whose topics are as it needs them; -1 for none.
     validated_topology_epoch: i32,
     readiness: Option<Readiness>,
@@ -116,6 +118,7 @@ impl StreamsGroup {
             topology: None,
             reserved: None,
             of_tasks: None,
+            no_room_until_ms: 0,
             validated_topology_epoch: -1,
             readiness: None,
             create_again_ms: 0,
@@ -267,7 +270,8 @@ impl StreamsGroup {
             0 => 0,
             made_ms => made_ms.saturating_add(interval_ms),
         };
-        self.delayed_until_ms.unwrap_or(0).max(after_last)
+        let delayed = self.delayed_until_ms.unwrap_or(0);
+        delayed.max(after_last).max(self.no_room_until_ms)
     }
 
     /// Makes a target for the group epoch, where there is none and nothing delays it; what delays it otherwise.
@@ -284,6 +288,12 @@ impl StreamsGroup {
         }
         // A clock that went back far does not put it off for as long.
         let is_ahead = self.assigned_ms > now_ms;
+        if self.no_room_until_ms > now_ms + NO_ROOM_RETRY_MS {
+            self.no_room_until_ms = 0;
+        }
+        if self.no_room_until_ms > now_ms {
+            return Some(no_room());
+        }
         if now_ms < self.target_due_ms(settings) && !is_ahead {
             return Some(delayed("assignment interval"));
         }
@@ -294,9 +304,11 @@ impl StreamsGroup {
             true => (readiness.parts.clone(), now_ms),
             false => (BTreeMap::new(), 0),
         };
-        if let Err(status) = self.reserve_tasks(&parts, settings.standby_replicas) {
-            return Some(status);
+        if !self.reserve_tasks(&parts, settings.standby_replicas) {
+            self.no_room_until_ms = now_ms + NO_ROOM_RETRY_MS;
+            return Some(no_room());
         }
+        self.no_room_until_ms = 0;
         let candidates = self.members.values().map(|member| Candidate {
             process_id: &member.metadata.process_id,
             assigned: &member.assigned,
@@ -313,26 +325,21 @@ impl StreamsGroup {
         None
     }
 
-    /// Takes the memory for the tasks of a target.
-    fn reserve_tasks(
-        &mut self,
-        parts: &BTreeMap<String, Part>,
-        standby_replicas: usize,
-    ) -> Result<(), Status> {
+    /// Takes the memory for the tasks of a target; whether there is room.
+    fn reserve_tasks(&mut self, parts: &BTreeMap<String, Part>, standby_replicas: usize) -> bool {
         let copies = 1 + standby_replicas.min(self.members.len() - 1);
         let of_part = |(name, part): (&String, &Part)| part.tasks as usize * task_bytes(name);
         let bytes = copies * parts.iter().map(of_part).sum::<usize>();
         let mut shares = self.members.values().map(|member| &member.reserved.member);
         // All members have one, but in tests.
         let Some(share) = shares.find_map(Option::as_ref) else {
-            return Ok(());
+            return true;
         };
-        let of_tasks = share.another(bytes, self.of_tasks.as_ref());
-        let why =
-            "Assignment delayed: there is no memory for so many tasks (group.members.max.bytes).";
-        let no_room = || Status::new(StatusCode::AssignmentDelayed, why.to_owned());
-        self.of_tasks = Some(of_tasks.ok_or_else(no_room)?);
-        Ok(())
+        let Some(of_tasks) = share.another(bytes, self.of_tasks.as_ref()) else {
+            return false;
+        };
+        self.of_tasks = Some(of_tasks);
+        true
     }
 
     /// Looks at the topics, where they or the topology may be others than before: whether they are ready, and whether the target
@@ -436,6 +443,11 @@ impl StreamsGroup {
 /// What a task of a subtopology takes, bytes, roughly.
 fn task_bytes(subtopology: &str) -> usize {
     ASSIGNED_BYTES + subtopology.len()
+}
+
+fn no_room() -> Status {
+    let why = "Assignment delayed: there is no memory for so many tasks (group.members.max.bytes).";
+    Status::new(StatusCode::AssignmentDelayed, why.to_owned())
 }
 
 fn delayed(by: &str) -> Status {

@@ -135,6 +135,25 @@ fn what_is_discarded_does_not_count_and_what_is_kept_does() {
 }
 
 #[test]
+fn what_a_kill_left_of_a_kept_file_that_was_not_whole_does_not_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);
+    (1..=5).for_each(|n| record(&mut journal, &[batch(n, 10)]));
+    let needed = load(&RealDisk, dir.path()).unwrap();
+    let aside = tempfile::tempdir().unwrap();
+    keep(&RealDisk, aside.path(), &needed).unwrap();
+    let whole = std::fs::read(aside.path().join("metaq-journal-kept-1")).unwrap();
+    for blocks in 0..=whole.len() / BLOCK_BYTES as usize {
+        let part = &whole[..blocks * BLOCK_BYTES as usize];
+        std::fs::write(dir.path().join("metaq-journal-kept-2.tmp"), part).unwrap();
+        assert_eq!(load(&RealDisk, dir.path()).unwrap(), needed, "{blocks}");
+    }
+    keep(&RealDisk, dir.path(), &needed).unwrap();
+    assert!(!dir.path().join("metaq-journal-kept-2.tmp").exists());
+    assert_eq!(load(&RealDisk, dir.path()).unwrap(), needed);
+}
+
+#[test]
 fn what_was_kept_of_an_earlier_run_does_not_hide_one_whose_first_records_were_written_over() {
     let dir = tempfile::tempdir().unwrap();
     let mut journal = Journal::new(Arc::new(RealDisk), dir.path(), FILE_BYTES, 1);

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::{Partitions, offsets_of};
 use crate::log::{LogError, PartitionOffsets};
 use crate::partition::Partition;
@@ -132,6 +134,15 @@ impl Partitions {
             self.volumes[at].dir.release_offsets(topic, *index);
         }
         done.unwrap_or_else(|_| refuse("the writer ended".to_owned()))
+    }
+
+    /// The journals are not needed any more for what earlier objects were that stood for some partitions.
+    pub(super) fn release_in_journals(&self, is_released: impl Fn(Uuid, i32) -> bool) {
+        let journals = self
+            .volumes
+            .iter()
+            .filter_map(|volume| volume.writer.journal());
+        journals.for_each(|journal| journal.release(&is_released));
     }
 
     /// Whether the journal notes, where it may hold something of them, that the logs are cut off.

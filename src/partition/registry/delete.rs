@@ -35,6 +35,7 @@ impl Partitions {
             // What was queued before is written or refused after this. A writer that has ended writes nothing either.
             let _ = volume.writer.run(|| ()).await;
         }
+        self.release_in_journals(|topic_id, _| topic_ids.contains(&topic_id));
         removed.extend(left_before);
         let (partitions, topics) = (self.clone(), removed.clone());
         let set_aside = move || partitions.set_files_aside(&topics);

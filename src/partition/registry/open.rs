@@ -301,6 +301,11 @@ impl Partitions {
             note(cleaned_until)?;
         }
         self.unclosed.lock().remove(&(topic.topic_id, index));
+        let ends = opened.log.ends();
+        if ends.synced_end >= ends.log_end.offset {
+            // An earlier object's log may never have been synced: this is what it had.
+            self.release_in_journals(|id, of| (id, of) == (topic.topic_id, index));
+        }
         let replica = Replica::new(
             (topic.topic.clone(), topic.topic_id, index, identity),
             opened.log,

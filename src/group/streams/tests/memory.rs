@@ -21,7 +21,10 @@ fn tasks_are_given_where_there_is_memory_for_them_and_give_it_back() {
     let why = &told.statuses[0].detail;
     assert!(why.contains("group.members.max.bytes"), "{why}");
     assert!(active(&told).is_empty());
+    // Not at once again.
+    assert_eq!(bench.group.next_deadline(), Some(bench.now_ms + 1000));
     drop(others);
+    bench.now_ms += 1000;
     let told = bench.ask(plain("a", told.member_epoch)).unwrap();
     assert!(!active(&told).is_empty());
     let taken = memory.taken();
