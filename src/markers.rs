@@ -115,20 +115,19 @@ impl MarkerWriter {
         let mut pause = PAUSE_MIN;
         while self.is_coordinator(&markers) {
             let outcomes = self.write_once(&markers, &left).await;
-            let mut written = Vec::new();
+            let (mut written, mut is_fenced) = (Vec::new(), false);
             for (at, marked) in outcomes {
                 match marked {
                     Marked::Done if left.remove(&at).is_some() => written.push(at),
                     Marked::Fenced => {
                         let (id, (topic, index)) = (&*markers.transactional_id, &at);
                         tracing::info!(id, topic = &**topic, index, "a marker is fenced");
-                        self.writing.lock().remove(&markers.number);
-                        return;
+                        is_fenced = true;
                     }
                     _ => {}
                 }
             }
-            let is_done = left.is_empty();
+            let is_done = left.is_empty() || is_fenced;
             if is_done {
                 // Before the machine knows: it may ask for others.
                 self.writing.lock().remove(&markers.number);

@@ -65,7 +65,7 @@ impl Topics for ImageTopics {
         self.0.image().topics_version()
     }
 
-    fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn refresh(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
         Box::pin(self.0.refresh_topics())
     }
 }

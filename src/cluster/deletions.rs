@@ -70,8 +70,9 @@ impl Controller {
         topics: impl Iterator<Item = &Arc<Topic>>,
     ) -> Vec<Result<(), ClusterError>> {
         let forget_one = |topic: &Arc<Topic>| {
-            let replicas = topic.partitions.iter().flat_map(|info| &info.replicas);
-            let brokers: BTreeSet<i32> = replicas.copied().chain([self.view.broker_id]).collect();
+            let partitions = topic.partitions.iter();
+            let have_files = partitions.flat_map(|info| info.replicas.iter().chain(&info.left_on));
+            let brokers: BTreeSet<i32> = have_files.copied().chain([self.view.broker_id]).collect();
             let note = encode(&DeletedTopicRecord {
                 version: RECORD_VERSION,
                 topic: topic.name.to_string(),
@@ -267,6 +268,22 @@ mod tests {
                 .unwrap()
                 .is_empty()
         );
+    }
+
+    #[tokio::test]
+    async fn a_note_names_brokers_that_were_away_when_their_replicas_were_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = alone(dir.path()).await;
+        create(&cluster, "a", 1).await;
+        let mut topic = Topic::clone(cluster.image().topic("a").unwrap());
+        topic.partitions[0].left_on = vec![7];
+        let id = topic.id;
+        cluster.view.change_image(|image| image.put([topic]));
+        let topic = cluster.image().topic("a").unwrap().clone();
+        let gone = cluster.controller().delete_topics(&[topic]).await;
+        assert!(gone[0].is_ok());
+        let note = text(cluster.meta(), &paths::deleted_topic(id)).await;
+        assert!(note.unwrap().contains(r#""brokers":[7]"#));
     }
 
     #[tokio::test]

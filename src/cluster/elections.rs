@@ -126,9 +126,16 @@ impl<'a> Change<'a> {
                 had_all && !isr.contains(&id) && !self.lost.contains(&id)
             }),
         };
-        let gives_up = self.before.replicas.iter();
-        let gives_up = gives_up.filter(|id| !replicas.contains(id)).count() > 0;
-        let begins = leader != self.before.leader || gives_up || self.is_deposed;
+        let gone = self.before.replicas.iter();
+        let gone: Vec<i32> = gone.copied().filter(|id| !replicas.contains(id)).collect();
+        let begins = leader != self.before.leader || !gone.is_empty() || self.is_deposed;
+        let is_away = |id: &&i32| !self.rules.brokers.contains_key(id);
+        let left = self
+            .before
+            .left_on
+            .iter()
+            .chain(gone.iter().filter(is_away));
+        let left: BTreeSet<i32> = left.copied().filter(|id| !replicas.contains(id)).collect();
         let last_known_leader = match (leader, self.before.leader) {
             (NO_LEADER, NO_LEADER) => self.before.last_known_leader,
             (NO_LEADER, led) => led,
@@ -143,6 +150,7 @@ impl<'a> Change<'a> {
             replicas: self.replicas,
             adding: self.adding,
             removing: self.removing,
+            left_on: left.into_iter().collect(),
             ..self.before.clone()
         };
         (after != *self.before).then(|| PartitionInfo {

@@ -117,11 +117,13 @@ impl Cluster {
         let _ = tokio::time::timeout(NEW_TOPIC_WAIT, there).await;
     }
 
-    /// Reads all topics again.
-    pub async fn refresh_topics(&self) {
-        if let Err(error) = self.view.reload_topics(None).await {
+    /// Reads all topics again; whether they could be read.
+    pub async fn refresh_topics(&self) -> bool {
+        let read = self.view.reload_topics(None).await;
+        if let Err(error) = &read {
             tracing::warn!(%error, "cannot read the topics");
         }
+        read.is_ok()
     }
 
     fn session_state(&self) -> Option<SessionState> {

@@ -123,6 +123,8 @@ pub struct PartitionInfo {
     pub adding: Vec<i32>,
     /// Those that go when it is complete; they are replicas still.
     pub removing: Vec<i32>,
+    /// Those that were away when they were taken off the replicas: they may still have files of it.
+    pub left_on: Vec<i32>,
     /// -1 for none.
     pub leader: i32,
     /// While none leads, who led last; -1 where one leads, or none ever did.
@@ -144,6 +146,7 @@ impl PartitionInfo {
             elr: Vec::new(),
             adding: Vec::new(),
             removing: Vec::new(),
+            left_on: Vec::new(),
             leader: replicas.first().copied().unwrap_or(-1),
             last_known_leader: -1,
             replicas,

@@ -208,7 +208,12 @@ impl Controller {
     /// Learns what became of topics some of whose nodes may have been written.
     pub(super) async fn read_again<'a>(&self, names: impl Iterator<Item = &'a Arc<str>>) {
         let names = names.map(|name| name.to_string()).collect();
-        if let Err(error) = self.view.read_topics(Some(&names)).await {
+        // A server that lags may have less than what was written.
+        let read = match self.view.meta.sync().await {
+            Ok(()) => self.view.read_topics(Some(&names)).await,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = read {
             tracing::warn!(%error, "the state of partitions is not known; beginning anew as the controller");
             self.begin_anew();
         }

@@ -155,6 +155,7 @@ fn take_states(partitions: &mut [PartitionInfo], record: PartitionStatesRecord) 
             info.replicas = state.replicas;
         }
         (info.elr, info.adding, info.removing) = (state.elr, state.adding, state.removing);
+        info.left_on = state.left_on;
         info.last_known_leader = state.last_known_leader.unwrap_or(-1);
         info.partition_epoch = state.partition_epoch;
     }
@@ -284,6 +285,7 @@ fn states_of(topic: &Topic, first: usize, infos: &[PartitionInfo]) -> PartitionS
         last_known_leader: Some(info.last_known_leader).filter(|id| *id >= 0),
         adding: info.adding.clone(),
         removing: info.removing.clone(),
+        left_on: info.left_on.clone(),
         partition_epoch: info.partition_epoch,
     };
     let changed = infos
@@ -373,6 +375,7 @@ mod tests {
         moving.partitions[3].last_known_leader = 1;
         let info = &mut moving.partitions[200];
         (info.elr, info.adding, info.removing) = (vec![2], vec![3], vec![1]);
+        info.left_on = vec![4];
         store.multi(change(&moved, &moving).concat()).await.unwrap();
         assert_eq!(read(&store).await, Some(moving));
         let mut configured = again.clone();

@@ -211,7 +211,11 @@ impl<M: Machine> Coordinator<M> {
         let (mut machines, mut unresolved) = self.load_once(owned, stored);
         if unresolved > 0 {
             self.shared.meta.sync().await?;
-            self.shared.topics.refresh().await;
+            if !self.shared.topics.refresh().await {
+                // What is left out of a transaction would never be told how that ends. It is tried again.
+                let why = "topics that stored nodes name could not be read";
+                return Err(MetaError::Unavailable(why.to_owned()));
+            }
             (machines, unresolved) = self.load_once(owned, stored);
         }
         if unresolved > 0 {
@@ -368,9 +372,21 @@ impl<M: Machine> Coordinator<M> {
         }
     }
 
+    /// The shard of a slot that is here, also while the lease has lapsed for a moment in a session that lives on: for what answers no
+    /// client. What the shard writes is checked by the store.
+    fn shard_in_session(&self, slot: Slot) -> Option<mpsc::Sender<Command<M>>> {
+        let now = self.shared.meta.lease().session();
+        match self.shared.states.load().get(slot.number()) {
+            Some(State::Here {
+                session, commands, ..
+            }) if *session == now => Some(commands.clone()),
+            _ => None,
+        }
+    }
+
     /// Queues something for an id, if its slot is here.
     pub async fn tell(&self, id: &str, ask: M::Ask) {
-        if let Ok(commands) = self.shard_of(Slot::of(id)) {
+        if let Some(commands) = self.shard_in_session(Slot::of(id)) {
             let id = id.to_owned();
             let _ = commands.send(Command::One { id, ask }).await;
         }
@@ -378,7 +394,7 @@ impl<M: Machine> Coordinator<M> {
 
     /// Queues something for a slot, if it is here.
     pub async fn queue(&self, slot: Slot, ask: M::AskAll) {
-        if let Ok(commands) = self.shard_of(slot) {
+        if let Some(commands) = self.shard_in_session(slot) {
             let _ = commands.send(Command::All(ask)).await;
         }
     }

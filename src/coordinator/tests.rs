@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -116,6 +116,7 @@ impl Machine for Numbers {
 #[derive(Default)]
 struct LateTopics {
     refreshed: AtomicUsize,
+    cannot_read: AtomicBool,
 }
 
 impl Topics for LateTopics {
@@ -145,9 +146,11 @@ impl Topics for LateTopics {
         1
     }
 
-    fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        self.refreshed.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async {})
+    fn refresh(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        let reads = !self.cannot_read.load(Ordering::SeqCst);
+        self.refreshed
+            .fetch_add(usize::from(reads), Ordering::SeqCst);
+        Box::pin(std::future::ready(reads))
     }
 }
 
@@ -268,6 +271,25 @@ async fn topics_are_refreshed_for_what_names_unknown_ones_and_only_then() {
         bench.assign(0).await;
         assert_eq!(bench.topics.refreshed.load(Ordering::SeqCst), 1);
     }
+}
+
+#[tokio::test]
+async fn a_slot_is_not_taken_while_topics_that_its_nodes_name_cannot_be_read() {
+    let bench = Bench::new().await;
+    bench.assign(0).await;
+    assert_eq!(bench.ask(Ask::Count).await, Ok(1));
+    bench.numbers.assign(&BTreeMap::new()).await.unwrap();
+    bench.topics.cannot_read.store(true, Ordering::SeqCst);
+    let ownership = Ownership {
+        epoch: 1,
+        version: 0,
+    };
+    let owned = BTreeMap::from([(bench.slot, ownership)]);
+    assert!(bench.numbers.assign(&owned).await.is_err());
+    assert!(bench.ask(Ask::Read).await.is_err());
+    bench.topics.cannot_read.store(false, Ordering::SeqCst);
+    bench.numbers.assign(&owned).await.unwrap();
+    assert_eq!(bench.ask(Ask::Read).await, Ok(1));
 }
 
 #[tokio::test]

@@ -29,6 +29,6 @@ pub trait Topics: Send + Sync {
     fn for_each_name(&self, tell: &mut dyn FnMut(&str));
     /// Another one whenever any topic may be another.
     fn version(&self) -> u64;
-    /// Makes the view as new as the tree: it may not know yet what stored nodes name.
-    fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    /// Makes the view as new as the tree: it may not know yet what stored nodes name. Whether it is.
+    fn refresh(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;
 }

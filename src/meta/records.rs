@@ -127,6 +127,9 @@ pub struct PartitionStateRecord {
     /// Replicas that go when it is complete.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removing: Vec<i32>,
+    /// Brokers that were away when they were taken off the replicas: they may still have files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_on: Vec<i32>,
     /// Counts changes of all this, and of the replicas.
     pub partition_epoch: i32,
 }

@@ -87,6 +87,7 @@ fn upgraded_topic(path: &str, node: &Node) -> Option<Vec<Op>> {
                 last_known_leader: None,
                 adding: Vec::new(),
                 removing: Vec::new(),
+                left_on: Vec::new(),
                 partition_epoch: 0,
             };
             states.partitions.insert(index, state);

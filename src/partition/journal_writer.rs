@@ -210,7 +210,7 @@ impl Journaling {
     }
 
     /// What was in it at the start has been put aside after all. Nothing was written to it since.
-    pub(super) fn is_settled_now(&self) {
+    pub(super) fn note_settled(&self) {
         self.journal.held.lock().unsettled = false;
     }
 

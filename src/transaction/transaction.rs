@@ -268,6 +268,7 @@ impl Transaction {
         ids: &[uuid::Uuid],
         now_ms: i64,
     ) -> Result<Option<Self>, TransactionError> {
+        debug_assert!(self.state.preparing().is_none(), "{self:?}");
         self.check_producer(request.producer)?;
         if self.state == State::Ongoing && self.next() != Producer::NONE {
             // Its producer is to end it, not to go on with it.

@@ -67,6 +67,23 @@ fn epochs(info: &PartitionInfo) -> (i32, i32) {
 }
 
 #[test]
+fn who_is_away_when_its_replica_is_taken_away_is_remembered_until_it_keeps_one_again() {
+    let brokers = brokers(&[1, 3]);
+    let with_replicas = |before: &PartitionInfo, replicas: &[i32]| {
+        let mut change = Change::of(before, rules(&brokers, 1));
+        change.replicas = replicas.to_vec();
+        change.made().unwrap()
+    };
+    let led = partition(&[1, 2, 3]);
+    let smaller = with_replicas(&led, &[1]);
+    assert_eq!(smaller.left_on, [2]);
+    let other = with_replicas(&smaller, &[1, 4]);
+    let without = with_replicas(&other, &[1, 3]);
+    assert_eq!(without.left_on, [2, 4]);
+    assert_eq!(with_replicas(&without, &[1, 2]).left_on, [4]);
+}
+
+#[test]
 fn the_first_live_one_in_sync_leads_and_who_is_gone_leaves() {
     let led = partition(&[1, 2, 3]);
     let second = with(&led, &[2, 3], 1);

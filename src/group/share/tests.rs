@@ -53,8 +53,8 @@ impl Topics for Known {
         self.0.iter().map(|(_, count)| 1000 + *count as u64).sum()
     }
 
-    fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(async {})
+    fn refresh(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        Box::pin(std::future::ready(true))
     }
 }
 

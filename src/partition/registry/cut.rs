@@ -157,7 +157,7 @@ impl Partitions {
             if self.workers.unblock(settle).await != Some(true) {
                 return false;
             }
-            journal.is_settled_now();
+            journal.note_settled();
         }
         let mut noted = Vec::new();
         for cut in cuts {

@@ -328,10 +328,12 @@ impl Transactions {
     }
 
     /// Takes requests that waited, until one of them changes something again. Partitions that are added go into the same
-    /// write, also into the one that completes the transaction before.
+    /// write, also into the one that completes the transaction before; not into one that decides how the transaction ends.
     fn take_waiting(&mut self, now_ms: i64, id: &Arc<str>) {
         while let Some(live) = self.live_of(id) {
-            let is_joining = live.change.as_ref().is_some_and(|change| !change.is_sent)
+            let may_join =
+                |change: &Change| !change.is_sent && change.next.state.preparing().is_none();
+            let is_joining = live.change.as_ref().is_some_and(may_join)
                 && matches!(
                     live.waiting.front().map(|waiting| &waiting.ask),
                     Some(Ask::Add(..))
@@ -433,8 +435,18 @@ impl Transactions {
         self.id_asked_ms = None;
         let is_none = spare.is_none();
         self.spare = self.spare.or(spare);
-        let without_id = std::mem::take(&mut self.without_id);
-        for (id, ask) in without_id {
+        let mut without_id = std::mem::take(&mut self.without_id);
+        while let Some((id, ask)) = without_id.pop_front() {
+            if !is_none && self.spare.is_none() {
+                // It was one producer id: the others go on waiting, for the next one.
+                without_id.push_front((id, ask));
+                without_id.append(&mut self.without_id);
+                self.without_id = without_id;
+                if self.id_asked_ms.is_none() {
+                    self.ask_for_producer_id(now_ms);
+                }
+                return;
+            }
             self.count_waiting(false);
             match is_none {
                 true => ask.refuse(TransactionError::CoordinatorNotAvailable),

@@ -228,6 +228,51 @@ fn ends_of_version_1_keep_the_epoch() {
     assert_eq!(bench.add(producer, &[("t", 1)]), Ok(()));
 }
 
+/// An old request, or one of a client that does not wait for answers: of version 1 its epoch is that of the end.
+#[test]
+fn partitions_that_come_after_an_end_do_not_take_its_place() {
+    for end in [commit, abort] {
+        let mut bench = Bench::new();
+        let producer = bench.init();
+        let first = bench.begin_add(ID, add(producer, &[("t", 1)]));
+        let ended = bench.begin_end(ID, v1(end(producer)));
+        let mut late = bench.begin_add(ID, add(producer, &[("u", 2)]));
+        assert!(bench.store_one() && bench.store_one());
+        assert_eq!(answered(first), Ok(()));
+        assert!(answered(ended).is_ok());
+        assert!(bench.state().starts_with("Prepare"), "{}", bench.state());
+        assert_eq!(bench.markers.len(), 1);
+        assert!(!is_answered(&mut late));
+        bench.mark();
+        bench.store();
+        assert_eq!(answered(late), Ok(()));
+        assert_eq!(bench.state(), "Ongoing");
+    }
+}
+
+#[test]
+fn producer_ids_are_given_to_those_that_wait_one_by_one() {
+    let mut bench = Bench::new();
+    let ids = ["a", "b", "c"];
+    let waiting = ids.map(|id| {
+        let (answer, got) = crate::coordinator::Answer::new();
+        bench
+            .machine
+            .handle(0, id.to_owned(), Ask::Init(init(), answer));
+        got
+    });
+    bench.machine.handle_all(0, AskAll::ProducerId(Some(7)));
+    // The others are asked for by the first's coming.
+    bench.collect();
+    bench.store();
+    let mut given: Vec<i64> = waiting
+        .map(|got| answered(got).unwrap().producer.id)
+        .to_vec();
+    assert_eq!(given[0], 7);
+    given.dedup();
+    assert_eq!(given.len(), ids.len());
+}
+
 #[test]
 fn who_does_not_have_the_producer_is_refused() {
     let mut bench = Bench::new();
