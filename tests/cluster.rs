@@ -1015,19 +1015,9 @@ fn offsets_are_not_reset_where_a_leader_cannot_be_asked() {
         });
     }
     cluster.nodes[1].kill();
-    let address = cluster.nodes[0].address();
     let group = |words: &str| {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_metaq"))
-            .arg("group")
-            .args(words.split(' '))
-            .args(["-b", &address])
-            .output()
-            .unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        match output.status.success() {
-            true => Ok(text(&output.stdout)),
-            false => Err(text(&output.stderr)),
-        }
+        let words: Vec<&str> = std::iter::once("group").chain(words.split(' ')).collect();
+        cluster.nodes[0].client_command(&words)
     };
     // The group may have been coordinated by the one that was killed.
     within(LONG, "a refusal that says why", || {

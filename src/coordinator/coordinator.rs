@@ -282,13 +282,15 @@ impl<M: Machine> Coordinator<M> {
         if !lease.is_valid() {
             return Err(CoordinatorError::NotCoordinator);
         }
-        match self.shared.states.load().get(slot.number()) {
-            Some(State::Here {
-                session, commands, ..
-            }) if *session == lease.session() => Ok(commands.clone()),
-            Some(State::Loading) => Err(CoordinatorError::LoadInProgress),
-            _ => Err(CoordinatorError::NotCoordinator),
-        }
+        let is_loading = || {
+            let states = self.shared.states.load();
+            matches!(states.get(slot.number()), Some(State::Loading))
+        };
+        self.shard_in_session(slot)
+            .ok_or_else(|| match is_loading() {
+                true => CoordinatorError::LoadInProgress,
+                false => CoordinatorError::NotCoordinator,
+            })
     }
 
     /// Asks about an id, and waits for the answer. `queued` is called once asks that come later are handled later.

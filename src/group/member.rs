@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::messages::JoinRequest;
+use super::messages::{GroupError, JoinRequest};
 use super::reserved::Reserved;
 
 /// Names a request that waits for its answer.
@@ -109,5 +109,16 @@ impl Member {
     /// Waiting for an answer counts as being alive.
     pub(super) fn is_waiting(&self) -> bool {
         self.awaiting_join.is_some() || self.awaiting_sync.is_some()
+    }
+}
+
+/// Whether what a member brings with a share, where it brings anything, may be kept in the place of what it brought before.
+pub(super) fn check_share(
+    share: Option<&Reserved>,
+    before: Option<&Reserved>,
+) -> Result<(), GroupError> {
+    match share.is_none_or(|share| share.may_replace(before)) {
+        true => Ok(()),
+        false => Err(GroupError::GroupMaxSizeReached),
     }
 }

@@ -44,6 +44,19 @@ pub struct Node {
     child: Option<Child>,
 }
 
+fn run_metaq(words: &[&str], more: &[String]) -> Result<String, String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_metaq"))
+        .args(words)
+        .args(more)
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match output.status.success() {
+        true => Ok(text(&output.stdout)),
+        false => Err(text(&output.stderr)),
+    }
+}
+
 impl Node {
     /// Starts broker `id` below `dir`, and waits until it is ready. Without ZooKeeper's address it stands alone.
     pub fn start(dir: &Path, id: i32, zookeeper: &str, settings: &[&str]) -> Self {
@@ -131,16 +144,12 @@ impl Node {
 
     /// Runs `metaq` with some words and this broker's configuration; what it printed.
     pub fn command(&self, words: &[&str]) -> Result<String, String> {
-        let output = Command::new(env!("CARGO_BIN_EXE_metaq"))
-            .args(words)
-            .args(&self.arguments[1..])
-            .output()
-            .unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        match output.status.success() {
-            true => Ok(text(&output.stdout)),
-            false => Err(text(&output.stderr)),
-        }
+        run_metaq(words, &self.arguments[1..])
+    }
+
+    /// Runs `metaq` with some words against this broker; what it printed.
+    pub fn client_command(&self, words: &[&str]) -> Result<String, String> {
+        run_metaq(words, &["-b".to_owned(), self.address()])
     }
 
     pub fn log(&self) -> String {

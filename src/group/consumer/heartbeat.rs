@@ -11,6 +11,7 @@ use super::subscriptions::compile;
 use super::visible::VisibleTopics;
 use super::{ConsumerGroup, ConsumerMember, MemberState, Partitions, Reads, label};
 use crate::coordinator::Topics;
+use crate::group::member;
 use crate::group::messages::{GroupError, Refusal};
 use crate::group::reserved::Reserved;
 
@@ -216,11 +217,7 @@ impl ConsumerGroup {
         let of_instance = || of_instance().and_then(|id| self.members.get(id));
         let known = self.members.get(&beat.member_id).or_else(of_instance);
         let before = known.and_then(|member| member.reserved.as_ref());
-        let share = beat.reserved.as_ref();
-        match share.is_none_or(|share| share.may_replace(before)) {
-            true => Ok(()),
-            false => Err(GroupError::GroupMaxSizeReached.into()),
-        }
+        Ok(member::check_share(beat.reserved.as_ref(), before)?)
     }
 
     fn check_pattern(&self, regex: Option<&str>) -> Result<(), Refusal> {

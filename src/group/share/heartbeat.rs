@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{ShareGroup, ShareGroupSettings, ShareMember};
 use crate::coordinator::Topics;
+use crate::group::member;
 use crate::group::messages::{GroupError, Refusal};
 use crate::group::reserved::Reserved;
 
@@ -79,10 +80,7 @@ impl ShareGroup {
         self.check(group_id, &beat, settings)?;
         let before = self.members.get(&beat.member_id);
         let before = before.and_then(|member| member.reserved.as_ref());
-        let of_beat = beat.reserved.as_ref();
-        if of_beat.is_some_and(|share| !share.may_replace(before)) {
-            return Err(GroupError::GroupMaxSizeReached.into());
-        }
+        member::check_share(beat.reserved.as_ref(), before)?;
         let is_full = beat.member_epoch == JOIN || beat.topics.is_some();
         let member_id = beat.member_id.clone();
         if self.update(beat) | self.look_at_topics(topics) {

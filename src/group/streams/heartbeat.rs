@@ -12,6 +12,7 @@ use super::status::{Status, StatusCode};
 use super::tasks::{AssignedTasks, OwnedTasks, TaskSet};
 use super::{StreamsGroup, label};
 use crate::coordinator::Topics;
+use crate::group::member;
 use crate::group::messages::{GroupError, Refusal};
 use crate::group::reserved::Reserved;
 
@@ -210,11 +211,7 @@ impl StreamsGroup {
         let (Speaker::Of(id) | Speaker::InsteadOf(id)) = speaker;
         let before = self.members.get(id);
         let before = before.and_then(|member| member.reserved.member.as_ref());
-        let share = beat.reserved.member.as_ref();
-        match share.is_none_or(|share| share.may_replace(before)) {
-            true => Ok(()),
-            false => Err(GroupError::GroupMaxSizeReached.into()),
-        }
+        Ok(member::check_share(beat.reserved.member.as_ref(), before)?)
     }
 
     /// Who speaks, where they may.
