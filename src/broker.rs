@@ -289,6 +289,8 @@ impl Broker {
         let mut tasks = JoinSet::new();
         let supervisor = || cx.partitions.supervisor().clone();
         tasks.spawn(supervisor().watch("cluster", cx.cluster.clone().follow()));
+        let gives_way = cx.cluster.clone().give_way_while_stalled();
+        tasks.spawn(supervisor().watch("controller", gives_way));
         tasks.spawn(supervisor().watch("leaders", cx.cluster.clone().balance_leaders()));
         tasks.spawn(supervisor().watch("groups", coordinate(cx.clone(), events)));
         tasks.spawn(supervisor().watch("transactions", run_errands(cx.clone(), errands)));

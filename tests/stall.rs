@@ -1,6 +1,10 @@
 //! A disk that stands still: what needs no disk is answered while it does.
 
+#[path = "common/cluster.rs"]
+mod cluster;
 mod common;
+#[path = "common/zookeeper.rs"]
+mod zookeeper;
 
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
@@ -11,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cluster::{LONG, Node, SHORT_SESSION, create, within};
 use common::{Client, Running, batch, fetch_request, name, produce_request};
 use metaq::log::{DirEntry, Disk, DiskFile, RealDisk};
 use metaq_protocol::messages::describe_producers_request::TopicRequest;
@@ -342,4 +347,59 @@ fn what_needs_no_disk_is_answered_while_the_disk_stands_still() {
     println!("the slowest of {}: {slowest:?}", answers.len());
     drop(stuck);
     broker.stop();
+}
+
+#[test]
+fn a_controller_whose_disk_stands_still_does_not_hold_up_the_cluster() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Stalling::default();
+    let servers = zookeeper::shared().address();
+    let root = format!(
+        "zk.zkRoot=/{}",
+        dir.path().file_name().unwrap().to_str().unwrap()
+    );
+    let settings = [
+        "brokerId=0",
+        "zk.zkEnable=true",
+        &format!("zk.zkConnect={servers}"),
+        &root,
+        SHORT_SESSION,
+    ];
+    let data = dir.path().join("broker-0");
+    let stalled = Running::start_over(&data, &settings, Arc::new(disk.clone()));
+    let other = Node::start(dir.path(), 1, &servers, &[&root, SHORT_SESSION]);
+    assert_eq!(other.controller(), 0);
+    disk.stall(true);
+    let mut waits = stalled.client();
+    let creatable = create_topics_request::CreatableTopic::default()
+        .with_name(name("waits"))
+        .with_num_partitions(8)
+        .with_replication_factor(1);
+    waits.send(
+        5,
+        &CreateTopicsRequest::default()
+            .with_topics(vec![creatable])
+            .with_timeout_ms(30_000),
+    );
+    within(LONG, "another controller", || other.controller() == 1);
+    // The session of the one that stands still lives on, and it says who is the controller.
+    assert_eq!(other.brokers(), [0, 1]);
+    let metadata = || {
+        let all = MetadataRequest::default().with_topics(None);
+        stalled.client().ask(9, &all)
+    };
+    within(LONG, "the stalled broker to know the controller", || {
+        metadata().controller_id == 1
+    });
+    assert_eq!(create(&mut other.client(), "goes_on", 8), 0);
+    disk.stall(false);
+    within(LONG, "both topics", || {
+        let topics = metadata().topics;
+        let led = |topic: &metadata_response::MetadataResponseTopic| {
+            topic.partitions.len() == 8 && topic.partitions.iter().all(|one| one.error_code == 0)
+        };
+        topics.len() == 2 && topics.iter().all(led)
+    });
+    assert_eq!(other.controller(), 1);
+    stalled.stop();
 }

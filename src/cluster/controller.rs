@@ -124,6 +124,10 @@ impl Controller {
                 self.controller_is(-1);
                 return Ok(());
             };
+            if self.view.is_stalled() && self.view.has_others() {
+                self.controller_is(-1);
+                return Ok(());
+            }
             if let Some(version) = self.elect(own_epoch, stale).await? {
                 return self.begin_term(version).await;
             }
@@ -159,7 +163,7 @@ impl Controller {
         self.deal_slots().await
     }
 
-    fn controller_is(&self, id: i32) {
+    pub(super) fn controller_is(&self, id: i32) {
         if id != self.view.broker_id {
             self.term.store(None);
         }

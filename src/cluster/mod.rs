@@ -29,6 +29,7 @@ mod reassignments;
 mod reconcile;
 mod reconciler;
 mod settlement;
+mod standstill;
 #[cfg(test)]
 mod testing;
 mod token_changes;

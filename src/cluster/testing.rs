@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::{Condvar, Mutex};
+
 use super::changes::{ClusterError, NewTopic};
 use super::cluster::Cluster;
 use super::image::{Broker, BrokerEndpoint};
@@ -21,6 +23,37 @@ pub(super) const DIRECTORY: &str = "dir-a";
 /// A disk on which nothing can be renamed, while it is so.
 #[derive(Clone, Default)]
 pub(super) struct Refusing(pub(super) Arc<AtomicBool>);
+
+/// A disk on which nothing is created while it stands still.
+#[derive(Clone, Default)]
+pub(super) struct Stalling(Arc<(Mutex<bool>, Condvar)>);
+
+impl Stalling {
+    pub(super) fn stall(&self, stalls: bool) {
+        *self.0.0.lock() = stalls;
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut stalls = self.0.0.lock();
+        self.0.1.wait_while(&mut stalls, |stalls| *stalls);
+    }
+}
+
+impl Disk for Stalling {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        RealDisk.open(path)
+    }
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.pass();
+        RealDisk.create(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.pass();
+        RealDisk.rename(from, to)
+    }
+    as_real_disk!(others, reserve, sync_dir);
+}
 
 impl Disk for Refusing {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {

@@ -5,9 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, MutexGuard, broadcast, watch};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::changes::ClusterError;
@@ -22,6 +24,10 @@ use crate::partition::{OpenReport, Partitions};
 
 /// Events that wait for a slow receiver at most.
 const EVENTS_BACKLOG: usize = 4096;
+
+/// This broker's partitions may take a session's timeout to follow a change, and at least this long: one that opens thousands of them
+/// takes its time without standing still.
+const STALLED_AFTER_MIN: Duration = Duration::from_secs(10);
 
 /// What the rest of the broker hears of.
 #[derive(Debug, Clone)]
@@ -46,9 +52,29 @@ pub(super) struct View {
     image_changed: watch::Sender<()>,
     /// Held while topics or configurations are changed, by this broker or because the tree says so.
     changes: Mutex<()>,
+    /// Since when this broker's partitions are made to follow a change, and have not done it yet.
+    applying_since: parking_lot::Mutex<Option<Instant>>,
+    /// How long that may take before it counts as stalled.
+    stalled_after: parking_lot::Mutex<Duration>,
     /// Topics that the tree has lost.
     lost: parking_lot::Mutex<BTreeSet<Uuid>>,
     events: broadcast::Sender<ClusterEvent>,
+}
+
+/// A change that partitions are made to follow, also where the waiting for it is given up.
+struct Applying<'a>(&'a parking_lot::Mutex<Option<Instant>>);
+
+impl<'a> Applying<'a> {
+    fn begin(since: &'a parking_lot::Mutex<Option<Instant>>) -> Self {
+        *since.lock() = Some(Instant::now());
+        Self(since)
+    }
+}
+
+impl Drop for Applying<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = None;
+    }
 }
 
 impl View {
@@ -60,6 +86,8 @@ impl View {
         cluster_id: String,
     ) -> Self {
         let broker_id = config.number("broker.id") as i32;
+        let session = config.number("zookeeper.session.timeout.ms");
+        let stalled_after = Duration::from_millis(session.unsigned_abs()).max(STALLED_AFTER_MIN);
         Self {
             broker_id,
             reconciler: Reconciler::new(broker_id, config.clone(), partitions.clone()),
@@ -70,6 +98,8 @@ impl View {
             image_lock: parking_lot::Mutex::new(()),
             image_changed: watch::Sender::new(()),
             changes: Mutex::new(()),
+            applying_since: parking_lot::Mutex::default(),
+            stalled_after: parking_lot::Mutex::new(stalled_after),
             lost: parking_lot::Mutex::default(),
             events: broadcast::channel(EVENTS_BACKLOG).0,
         }
@@ -116,6 +146,22 @@ impl View {
         self.changes.lock().await
     }
 
+    /// Whether this broker's partitions cannot follow: a disk that stands still.
+    pub(super) fn is_stalled(&self) -> bool {
+        let since = *self.applying_since.lock();
+        since.is_some_and(|since| since.elapsed() >= *self.stalled_after.lock())
+    }
+
+    #[cfg(test)]
+    pub(super) fn count_as_stalled_after(&self, time: Duration) {
+        *self.stalled_after.lock() = time;
+    }
+
+    /// Whether other brokers are there.
+    pub(super) fn has_others(&self) -> bool {
+        self.with_image(|image| image.brokers.keys().any(|id| *id != self.broker_id))
+    }
+
     pub(super) fn change_image(&self, change: impl FnOnce(&mut Image)) {
         let _change = self.image_lock.lock();
         let mut image = Image::clone(&self.image.load());
@@ -133,7 +179,10 @@ impl View {
         let mut after = Image::clone(&before);
         change(&mut after);
         let steps = reconcile(&before, &after, self.broker_id);
-        if self.reconciler.carry_out(&steps, false).await.is_none() {
+        let applying = Applying::begin(&self.applying_since);
+        let carried_out = self.reconciler.carry_out(&steps, false).await;
+        drop(applying);
+        if carried_out.is_none() {
             tracing::error!("opening partitions panicked");
         }
         self.change_image(|image| image.take_topics(&after));
