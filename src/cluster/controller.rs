@@ -248,6 +248,35 @@ impl Controller {
         Ok(slots)
     }
 
+    /// Writes this broker's slots as they are: what an earlier run of it still writes, in a session that lives on, names an older
+    /// version of them and is refused from now on. Before anything is read of them.
+    pub(super) async fn claim_slots(&self) -> Result<(), ClusterError> {
+        loop {
+            let slots = self.read_slots().await?;
+            let own = slots.iter().enumerate();
+            let own = own.filter(|(_, info)| info.owner == self.view.broker_id);
+            let ops: Vec<Op> = own
+                .map(|(slot, info)| Op::Set {
+                    path: paths::coordinator_slot(slot),
+                    data: encode(&SlotRecord {
+                        version: RECORD_VERSION,
+                        owner: info.owner,
+                        epoch: info.epoch,
+                    }),
+                    version: Some(info.version),
+                })
+                .collect();
+            if ops.is_empty() {
+                return Ok(());
+            }
+            match self.view.meta.multi(ops).await {
+                // The controller has dealt them meanwhile.
+                Err(MetaError::BadVersion(_)) => {}
+                claimed => return Ok(claimed?),
+            }
+        }
+    }
+
     /// As the controller, gives every slot to a live broker.
     pub(super) async fn deal_slots(&self) -> Result<(), ClusterError> {
         let _dealing = self.dealing.lock().await;

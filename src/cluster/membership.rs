@@ -64,6 +64,8 @@ struct Registration {
     directories: Directories,
     /// The store's session that it was registered in.
     session: u64,
+    /// Whether an earlier run of this broker may still write: its session did not end before the registration.
+    slots_unclaimed: bool,
 }
 
 /// This broker as a member of the cluster.
@@ -181,7 +183,7 @@ impl Membership {
         *self.registration.lock() = Registration {
             member: Some(member),
             directories,
-            session: 0,
+            ..Registration::default()
         };
         self.rejoin().await
     }
@@ -222,6 +224,7 @@ impl Membership {
             member,
             directories,
             session: registered_in,
+            ..
         } = self.registration.lock().clone();
         let Some(mut member) = member else {
             return Ok(());
@@ -234,19 +237,27 @@ impl Membership {
             self.controller.resign();
             // What was coordinated in the session before is read anew.
             self.view.change_image(|image| image.slots.clear());
-            (member.epoch, member.lost) = match self.register(&member, &directories).await {
-                Ok(registered) => registered,
-                Err(ClusterError::DuplicateBroker { place, .. }) if registered_in > 0 => {
-                    self.fence(&place);
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            };
+            let took_over;
+            (member.epoch, member.lost, took_over) =
+                match self.register(&member, &directories).await {
+                    Ok(registered) => registered,
+                    Err(ClusterError::DuplicateBroker { place, .. }) if registered_in > 0 => {
+                        self.fence(&place);
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                };
             let mut registration = self.registration.lock();
             (registration.member, registration.session) = (Some(member), session);
             registration.directories.lost_unsynced = false;
             registration.directories.lost_synced = false;
+            registration.slots_unclaimed |= took_over;
+            drop(registration);
             self.view.meta.lease().claim(session);
+        }
+        if self.registration.lock().slots_unclaimed {
+            self.controller.claim_slots().await?;
+            self.registration.lock().slots_unclaimed = false;
         }
         self.reload_brokers().await?;
         self.reload_controller().await?;
@@ -286,12 +297,13 @@ impl Membership {
         Ok(told.await?)
     }
 
-    /// The registration's number, and what was lost by it or by earlier ones.
+    /// The registration's number, what was lost by it or by earlier ones, and whether it took the place of one whose session may
+    /// live on.
     async fn register(
         &self,
         member: &Broker,
         directories: &Directories,
-    ) -> Result<(i64, LossRecord), ClusterError> {
+    ) -> Result<(i64, LossRecord, bool), ClusterError> {
         let directory_id = directories.first();
         let (path, master) = (paths::broker(member.id), paths::broker_master(member.id));
         loop {
@@ -329,7 +341,9 @@ impl Membership {
                 },
                 None => Op::create(path.clone(), count),
             }];
-            if let Some(old) = self.view.meta.get(&master).await? {
+            let old = self.view.meta.get(&master).await?;
+            let takes_over = old.is_some();
+            if let Some(old) = old {
                 let record: BrokerMasterRecord = decode(&master, &old.data)?;
                 refuse_other(member.id, &record, Some(directory_id))?;
                 tracing::info!(
@@ -355,7 +369,7 @@ impl Membership {
                 Ok(()) => {
                     tracing::info!(id = member.id, epoch, "registered");
                     tell_loss(lost, epoch);
-                    return Ok((epoch, lost));
+                    return Ok((epoch, lost, takes_over));
                 }
                 Err(MetaError::BadVersion(_) | MetaError::NodeExists(_) | MetaError::NoNode(_)) => {
                 }
@@ -506,6 +520,35 @@ mod tests {
         cluster.join(member(), directories()).await.unwrap();
         assert_eq!(cluster.image().brokers[&0].epoch, 5);
         assert!(cluster.may_act() && cluster.is_controller());
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_run_still_writes_to_its_slots_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = store(dir.path());
+        let cluster = open(dir.path(), &meta).await.unwrap();
+        put(&meta, &paths::broker_master(0), &registered(DIRECTORY)).await;
+        let slot = |owner| format!(r#"{{"version":1,"owner":{owner},"epoch":4}}"#);
+        let (own, other) = (paths::coordinator_slot(3), paths::coordinator_slot(4));
+        put(&meta, &own, &slot(0)).await;
+        put(&meta, &other, &slot(9)).await;
+        let versions = async || {
+            let of = async |path: &str| meta.get(path).await.unwrap().unwrap().version;
+            (of(&own).await, of(&other).await)
+        };
+        let before = versions().await;
+        cluster.controller().claim_slots().await.unwrap();
+        assert_eq!(versions().await, (before.0 + 1, before.1));
+        cluster.join(member(), directories()).await.unwrap();
+        let late = Op::Check {
+            path: own.clone(),
+            version: Some(before.0 + 1),
+        };
+        let late = meta.multi(vec![late, Op::put("/consumers/late", "x".into())]);
+        assert!(matches!(late.await, Err(MetaError::BadVersion(path)) if path == own));
+        let known = cluster.image().slots[3];
+        assert_eq!((known.owner, known.epoch), (0, 4));
+        assert_eq!(known.version, versions().await.0);
     }
 
     #[test]
