@@ -1,7 +1,7 @@
 //! `metaq meta ls|get|tree|watch|export|import|protect|metaq-offsets`: the coordination tree, wherever the configuration says
 //! that it is. While a broker has the embedded store open, the tree is read through its dashboard.
 //!
-//! Tests: tests/cluster.rs, tests/protected_tree.rs.
+//! Tests: tests/tree.rs, tests/protected_tree.rs.
 
 use std::io::{BufRead, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
