@@ -47,6 +47,30 @@ fn records_are_given_to_one_member_until_it_says_what_it_did() {
 }
 
 #[test]
+fn a_broker_that_gives_nobody_messages_gives_a_member_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [
+        "numPartitions=1",
+        "group.share.assignment.interval.ms=0",
+        "acceptSubscribe=false",
+    ];
+    let broker = Running::start(dir.path(), &settings);
+    let mut client = broker.client();
+    client.create("t");
+    set(&mut client, &[("share.auto.offset.reset", "earliest")]);
+    client.produce("t", batch(10));
+    let mut a = Member::join(&broker, "a", "t");
+    let data = a.fetch(100, &[]).unwrap();
+    let denied = ResponseError::TopicAuthorizationFailed.code();
+    assert_eq!(
+        (data.error_code, data.acquired_records.len()),
+        (denied, 0),
+        "{data:?}"
+    );
+    broker.stop();
+}
+
+#[test]
 fn a_fetch_waits_for_records_and_for_what_others_give_back() {
     let dir = tempfile::tempdir().unwrap();
     let broker = broker(&dir);

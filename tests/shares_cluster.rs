@@ -16,6 +16,7 @@ use metaq_protocol::messages::share_fetch_request::{
 };
 use metaq_protocol::messages::*;
 use metaq_protocol::protocol::StrBytes;
+use serde_json::Value;
 use uuid::Uuid;
 
 const PARTITIONS: i32 = 16;
@@ -131,6 +132,15 @@ fn offsets(client: &mut Client, group: &str) -> Vec<(i64, i64)> {
     all.into_iter().map(|(_, found)| found).collect()
 }
 
+/// Of how many partitions a node's dashboard knows how far a group is, and what it has not read of them.
+fn lag(node: &Node, group: &str) -> Option<(i64, i64)> {
+    let page = node.page("/api/groups");
+    let groups: Value = serde_json::from_str(page.split_once("\r\n\r\n")?.1).ok()?;
+    let mut all = groups["items"].as_array()?.iter();
+    let found = all.find(|found| found["group_id"] == *group)?;
+    Some((found["partitions"].as_i64()?, found["lag"].as_i64()?))
+}
+
 #[test]
 fn what_is_accepted_is_stored_by_other_brokers_and_goes_on_when_they_are_gone() {
     let mut cluster = Cluster::start(2, &[SHORT_SESSION]);
@@ -168,9 +178,14 @@ fn what_is_accepted_is_stored_by_other_brokers_and_goes_on_when_they_are_gone() 
     for (index, leader) in leaders.iter().enumerate() {
         until_produced(&cluster.nodes[*leader as usize], "t", index as i32);
     }
+    // Ends are at those that lead, and what is stored is at those that coordinate.
+    let all = i64::from(PARTITIONS);
+    let lags = |wanted| lag(&cluster.nodes[0], &group) == Some((all, wanted));
+    within(LONG, "what is not read yet", || lags(all));
     for (id, reader) in (0..).zip(&mut readers) {
         reader.take_all(&led_by(id), 0);
     }
+    within(LONG, "all to be read", || lags(0));
     let all = offsets(&mut coordinator, &group);
     assert_eq!(all, vec![(1, 0); PARTITIONS as usize]);
     cluster.nodes[1].kill();

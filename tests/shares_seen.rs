@@ -78,6 +78,36 @@ fn what_is_in_flight_is_shown_with_its_member_its_lock_and_its_deliveries() {
 }
 
 #[test]
+fn what_lies_ahead_of_a_share_group_is_counted_without_what_is_done_beyond_its_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker(&dir);
+    broker.client().produce("t", batch(10));
+    let mut a = Member::join(&broker, "a", "t");
+    let b = Member::join(&broker, "b", "t");
+    assert_eq!(a.take(1000, &[]), [(0, 9, 1)]);
+    assert_eq!(a.acknowledge(1, &[(0, 1, &[1]), (4, 6, &[1])]), (0, 0));
+    let listed: Value = serde_json::from_str(&get(&broker, "/api/groups")).unwrap();
+    let of = |group: &Value| (group["lag"].as_i64(), group["partitions"].as_i64());
+    assert_eq!(of(&listed["items"][0]), (Some(5), Some(1)), "{listed}");
+    let seen: Value = serde_json::from_str(&get(&broker, "/api/groups/g")).unwrap();
+    assert_eq!(of(&seen["group"]), (Some(5), Some(1)), "{seen}");
+    let row = &seen["partitions"][0];
+    assert_eq!(
+        (row["committed"].as_i64(), row["lag"].as_i64()),
+        (Some(2), Some(5)),
+        "{row}"
+    );
+    // Both members read the partition.
+    for member in seen["members"].as_array().unwrap() {
+        assert_eq!(member["partitions"][0], "t 0-0", "{member}");
+    }
+    let owner = row["owner_client"].as_str().unwrap();
+    assert!(owner.ends_with(") and 1 more"), "{owner}");
+    drop(b);
+    broker.stop();
+}
+
+#[test]
 fn ranges_beyond_the_first_hundred_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     let broker = broker(&dir);

@@ -1,9 +1,14 @@
 //! Streams groups (KIP-1071) over the wire: topics that a topology needs, tasks, what is stored, and what other protocols see.
 
+#[path = "common/cluster.rs"]
+mod cluster;
 mod common;
+#[path = "common/zookeeper.rs"]
+mod zookeeper;
 
 use std::time::{Duration, Instant};
 
+use cluster::Cluster;
 use common::{Client, Running};
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::offset_commit_request::{
@@ -56,8 +61,12 @@ fn counting() -> Topology {
 }
 
 fn plain(member: &str, epoch: i32) -> StreamsGroupHeartbeatRequest {
+    plain_of(GROUP, member, epoch)
+}
+
+fn plain_of(group: &str, member: &str, epoch: i32) -> StreamsGroupHeartbeatRequest {
     StreamsGroupHeartbeatRequest::default()
-        .with_group_id(GroupId(text(GROUP)))
+        .with_group_id(GroupId(text(group)))
         .with_member_id(text(member))
         .with_member_epoch(epoch)
 }
@@ -168,6 +177,27 @@ fn the_topics_of_an_application_are_made_and_its_tasks_are_given_out() {
     client.ask(VERSION, &plain("a", -1));
     assert_eq!(client.ask(2, &request).results[0].error_code, 0);
     broker.stop();
+}
+
+#[test]
+fn the_controller_makes_the_topics_where_another_broker_coordinates_the_application() {
+    let cluster = Cluster::start(2, &["group.streams.initial.rebalance.delay.ms=0"]);
+    cluster.create(0, "t", 2);
+    let other = cluster.other_than(cluster.nodes[0].controller());
+    let group = cluster.group_of(other.id);
+    let mut client = other.client();
+    let join = joining("a", counting()).with_group_id(GroupId(text(&group)));
+    let first = client.ask(VERSION, &join);
+    assert_eq!(first.error_code, 0, "{:?}", first.error_message);
+    let status = &first.status.as_ref().unwrap()[0];
+    assert_eq!(status.status_code, MISSING_INTERNAL_TOPICS);
+    assert!(
+        !status.status_detail.contains("Creation failed"),
+        "{status:?}"
+    );
+    let second = client.ask(VERSION, &plain_of(&group, "a", first.member_epoch));
+    let both = vec![("0".to_owned(), vec![0, 1]), ("1".to_owned(), vec![0, 1])];
+    assert_eq!(tasks(&second), both, "{second:?}");
 }
 
 #[test]

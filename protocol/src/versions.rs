@@ -581,12 +581,15 @@ pub const TABLE: &[ApiRow] = &[
         1,
         HandlerGroup::Group,
     ),
-    row(
-        ApiKey::ShareGroupDescribe,
-        "ShareGroupDescribe",
-        1,
-        1,
-        HandlerGroup::Group,
+    with_entries(
+        10_000,
+        row(
+            ApiKey::ShareGroupDescribe,
+            "ShareGroupDescribe",
+            1,
+            1,
+            HandlerGroup::Group,
+        ),
     ),
     row(ApiKey::ShareFetch, "ShareFetch", 1, 2, HandlerGroup::Group),
     row(
@@ -638,19 +641,25 @@ pub const TABLE: &[ApiRow] = &[
         1,
         HandlerGroup::Group,
     ),
-    row(
-        ApiKey::StreamsGroupDescribe,
-        "StreamsGroupDescribe",
-        0,
-        1,
-        HandlerGroup::Group,
+    with_entries(
+        10_000,
+        row(
+            ApiKey::StreamsGroupDescribe,
+            "StreamsGroupDescribe",
+            0,
+            1,
+            HandlerGroup::Group,
+        ),
     ),
-    row(
-        ApiKey::DescribeShareGroupOffsets,
-        "DescribeShareGroupOffsets",
-        0,
-        1,
-        HandlerGroup::Group,
+    with_entries(
+        10_000,
+        row(
+            ApiKey::DescribeShareGroupOffsets,
+            "DescribeShareGroupOffsets",
+            0,
+            1,
+            HandlerGroup::Group,
+        ),
     ),
     row(
         ApiKey::AlterShareGroupOffsets,

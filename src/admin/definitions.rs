@@ -196,7 +196,7 @@ metrics! {
     GROUPS = gauge("metaq_groups", "Groups that this broker coordinates");
     GROUP_LAG = gauge(
         "metaq_group_lag",
-        "Messages that a group that is coordinated here has not read; looked up every ten seconds"
+        "Messages that a group that is coordinated here has not read; of a share group those that are not done; looked up every ten seconds"
     ).by(&["group"], "the 16 groups that lie furthest behind");
 
     TRANSACTIONAL_IDS = gauge("metaq_transactional_ids", "Transactional ids that this broker coordinates");

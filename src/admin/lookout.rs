@@ -62,7 +62,8 @@ pub(super) fn offline_partitions(cx: &Context) -> BTreeSet<(String, String)> {
 /// How many messages each group that is coordinated here has not read. Other brokers are asked for the ends of their
 /// partitions; what one does not answer for is left out.
 pub(super) async fn lags(cx: &Arc<Context>) -> Vec<(String, f64)> {
-    let groups = cx.coordinator.survey().await;
+    let mut groups = cx.coordinator.survey().await;
+    remote::add_share_offsets(cx, &mut groups).await;
     let elsewhere = remote::ends_of(cx, &groups).await;
     let of = |group: crate::group::GroupSurvey| {
         let parts = group.offsets.iter();

@@ -10,8 +10,8 @@ use metaq_protocol::messages::{BrokerId, ListOffsetsRequest, TopicName};
 use metaq_protocol::protocol::StrBytes;
 
 use super::wire::{ask_broker, own_session};
-use crate::api::Context;
-use crate::group::GroupSurvey;
+use crate::api::{Context, share_progress};
+use crate::group::{GroupKind, GroupSurvey};
 use crate::session::ListenerInfo;
 
 /// A broker that does not answer within this is left out.
@@ -26,7 +26,24 @@ type Key = (String, i32);
 /// Partitions of groups that are asked about at a time; the others have no lag for this time.
 const PARTITIONS_MAX: usize = 20_000;
 
-/// The same of all partitions that groups read and that are led elsewhere.
+/// Share groups commit no offsets: how far they are is read from what is stored of their partitions.
+pub(super) async fn add_share_offsets(cx: &Arc<Context>, groups: &mut [GroupSurvey]) {
+    let mut left = PARTITIONS_MAX;
+    for group in groups {
+        if group.kind != GroupKind::Share {
+            continue;
+        }
+        let Ok(found) = share_progress(cx, &group.group_id, left).await else {
+            continue;
+        };
+        left -= found.len();
+        let found = found.into_iter();
+        let found = found.filter_map(|((topic, index), at)| Some((topic, index, at.done?)));
+        group.offsets = found.collect();
+    }
+}
+
+/// The ends of all partitions that groups read and that are led elsewhere.
 pub(super) async fn ends_of(cx: &Arc<Context>, groups: &[GroupSurvey]) -> HashMap<Key, i64> {
     let read = groups.iter().flat_map(|group| &group.offsets);
     let elsewhere = read.filter(|(topic, index, _)| cx.partitions.get(topic, *index).is_err());

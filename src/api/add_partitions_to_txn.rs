@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
 use metaq_protocol::ResponseError;
 use metaq_protocol::messages::add_partitions_to_txn_request::{
     AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
@@ -26,6 +26,9 @@ use super::in_transaction::{Membership, fenced_before, here, is_known};
 use super::{Api, Caller, Context, Order, serve};
 use crate::coordinator::InternalTopic;
 use crate::transaction::{AddPartitions, Producer, TransactionVersion};
+
+/// Transactions that are asked about at the same time: each waits for its coordinator.
+const AT_ONCE: usize = 64;
 
 pub(super) const API: Api = Api {
     key: ApiKey::AddPartitionsToTxn,
@@ -68,8 +71,9 @@ async fn handle(
     if let Err(denied) = authorize(&cx, &caller, right, Resource::Cluster) {
         return AddPartitionsToTxnResponse::default().with_error_code(denied.code());
     }
-    let transactions = request.transactions.into_iter();
-    let results = join_all(transactions.map(|transaction| add(&cx, &caller, transaction))).await;
+    let transactions = stream::iter(request.transactions);
+    let results = transactions.map(|transaction| add(&cx, &caller, transaction));
+    let results = results.buffered(AT_ONCE).collect().await;
     AddPartitionsToTxnResponse::default().with_results_by_transaction(results)
 }
 

@@ -23,6 +23,7 @@ use uuid::Uuid;
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::describe_share_group_offsets::end_offset;
 use super::errors::WireError;
+use super::own_task::counted_in_own_task;
 use super::share_acknowledgements::{Refusal, refusal, refusal_of};
 use super::share_state_admin::{group_refusal, initialize, summary};
 use super::shared::text;
@@ -161,17 +162,21 @@ async fn set_again_where_fenced(
     group_id: &str,
     topics: Vec<Altered>,
 ) -> Result<Vec<Altered>, Refusal> {
-    let (cx, group_id) = (cx.clone(), group_id.to_owned());
+    let bytes_of = |(name, _, partitions): &Altered| {
+        size_of::<Altered>() + name.len() + size_of::<Asked>() * partitions.len()
+    };
+    let bytes = topics.iter().map(bytes_of).sum();
+    let (of_task, group_id) = (cx.clone(), group_id.to_owned());
     // It goes on where the client does not wait for it: no member is assigned what is being set.
-    let going_on = tokio::spawn(async move {
-        let (mut topics, beyond) = set(&cx, &group_id, topics).await?;
+    let going_on = async move {
+        let (mut topics, beyond) = set(&of_task, &group_id, topics).await?;
         if beyond > 0 {
-            (topics, _) = set(&cx, &group_id, topics).await?;
+            (topics, _) = set(&of_task, &group_id, topics).await?;
         }
         Ok(topics)
-    });
-    let panicked = |_| Err(refusal(ResponseError::UnknownServerError));
-    going_on.await.unwrap_or_else(panicked)
+    };
+    let done = counted_in_own_task(&cx.memory, bytes, going_on).await;
+    done.unwrap_or_else(|| Err(refusal(ResponseError::CoordinatorNotAvailable)))
 }
 
 /// Whether it is to be set, or to be set again.

@@ -7,8 +7,8 @@
 //!   (Kafka names it where a reporter takes what is pushed).
 //! - A client may say which broker of which cluster it means (v5). Where it is another one, the client is to begin again with its
 //!   first servers: REBOOTSTRAP_REQUIRED.
-//! - The one feature is transaction.version (KIP-890), finalized at its highest level: clients that know it end each
-//!   transaction under an epoch of its own. Features that may be at level 0 are told from v4 on, as by Kafka.
+//! - Features are finalized at the level that is served, which nobody can change. With transaction.version 2 (KIP-890) clients
+//!   end each transaction under an epoch of its own. Features that may be at level 0 are told from v4 on, as by Kafka.
 
 use std::sync::Arc;
 

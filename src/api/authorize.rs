@@ -209,11 +209,12 @@ pub(super) fn permitted<T>(
 fn accepts(cx: &Context, key: i16, topic: &str) -> Result<(), Denied> {
     const PRODUCE: i16 = ApiKey::Produce as i16;
     const FETCH: i16 = ApiKey::Fetch as i16;
+    const SHARE_FETCH: i16 = ApiKey::ShareFetch as i16;
     let why = match key {
         PRODUCE if !cx.config.accepts(topic).publish => {
             format!("acceptPublish=false: no messages are taken for {topic}")
         }
-        FETCH if !cx.config.accepts(topic).subscribe => {
+        FETCH | SHARE_FETCH if !cx.config.accepts(topic).subscribe => {
             format!("acceptSubscribe=false: no messages of {topic} are given")
         }
         _ => return Ok(()),

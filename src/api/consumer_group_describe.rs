@@ -12,7 +12,7 @@ use metaq_protocol::messages::{
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize, authorized_operations};
 use super::errors::WireError;
-use super::room::Room;
+use super::room::{NoRoom, Room};
 use super::shared::{OPERATIONS_OMITTED, message, text, topic_name};
 use super::{Api, Caller, Context, Order, serve};
 use crate::group::{
@@ -60,6 +60,8 @@ type Found = Result<ConsumerGroupDescription, (ResponseError, Option<String>)>;
 
 async fn find(cx: &Context, caller: &Caller, room: &mut Room, group_id: &GroupId) -> Found {
     let not_found = |why: String| (GroupError::GroupIdNotFound.wire(), Some(why));
+    let no_room = |error: NoRoom| (error.wire(ResponseError::CoordinatorNotAvailable), None);
+    room.check().map_err(no_room)?;
     let id = &group_id.0;
     if id.is_empty() {
         return Err((ResponseError::InvalidGroupId, None));
@@ -84,7 +86,7 @@ async fn find(cx: &Context, caller: &Caller, room: &mut Room, group_id: &GroupId
         return Err((denied.wire(), Some(why.to_owned())));
     }
     room.grow(group.members.iter().map(member_bytes).sum())
-        .map_err(|error| (error.wire(ResponseError::CoordinatorNotAvailable), None))?;
+        .map_err(no_room)?;
     Ok(group)
 }
 

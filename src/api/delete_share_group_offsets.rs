@@ -3,6 +3,7 @@
 //! - The group forgets them first, then what is stored goes: a broker that dies between leaves something to delete again.
 //! - A topic that the group has nothing of is UNKNOWN_TOPIC_OR_PARTITION, a group with members NON_EMPTY_GROUP.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
@@ -77,17 +78,19 @@ async fn delete_all(
         Ok(known) => known,
         Err(error) => return Err(group_refusal(cx, group_id, error).await),
     };
+    let state_epoch = known.state_epoch;
+    let known: HashMap<Uuid, Vec<i32>> = known.topics.into_iter().collect();
     let mut deleted = Vec::with_capacity(request.topics.len());
     for (topic, id) in request.topics.into_iter().zip(ids) {
         let answer = DeletedTopic::default().with_topic_name(topic.topic_name);
         let (id, outcome) = match id {
             Some(Err(refused)) => (Uuid::nil(), Err(refused)),
             None => (Uuid::nil(), Err(refusal(UNKNOWN))),
-            Some(Ok(id)) => match known.topics.iter().find(|(known, _)| *known == id) {
+            Some(Ok(id)) => match known.get(&id) {
                 None => (Uuid::nil(), Err((UNKNOWN, NOTHING_THERE.to_owned()))),
-                Some((_, partitions)) => {
+                Some(partitions) => {
                     let what = (id, partitions.as_slice());
-                    let done = delete_topic(cx, group_id, what, known.state_epoch).await;
+                    let done = delete_topic(cx, group_id, what, state_epoch).await;
                     (id, done)
                 }
             },

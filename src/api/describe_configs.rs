@@ -137,12 +137,18 @@ async fn handle(
 ) -> DescribeConfigsResponse {
     let (synonyms, docs) = (request.include_synonyms, request.include_documentation);
     let mut room = Room::new(&cx);
-    let describe = |resource: &DescribeConfigsResource| {
+    let mut describe = |resource: &DescribeConfigsResource| {
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone())
             .with_error_message(Some(text("")));
-        let found = entries(&cx, &caller, resource).and_then(|mut entries| {
+        let refused = |error: NoRoom| {
+            let later = ResponseError::RequestTimedOut;
+            (error.wire(later), error.to_string())
+        };
+        let is_room = room.check().map_err(refused);
+        let found = is_room.and_then(|()| entries(&cx, &caller, resource));
+        let found = found.and_then(|mut entries| {
             let keys = resource
                 .configuration_keys
                 .as_ref()
@@ -151,10 +157,6 @@ async fn handle(
                 keys.is_none_or(|keys| keys.iter().any(|key| key.as_str() == entry.name))
             });
             let bytes = entries.iter().map(|entry| entry.bytes(docs)).sum();
-            let refused = |error: NoRoom| {
-                let later = ResponseError::RequestTimedOut;
-                (error.wire(later), error.to_string())
-            };
             room.grow(bytes).map_err(refused)?;
             Ok(entries)
         });
@@ -173,8 +175,12 @@ async fn handle(
     if !request.resources.iter().all(is_known) {
         return of_no_type(request);
     }
-    DescribeConfigsResponse::default()
-        .with_results(request.resources.iter().map(describe).collect())
+    let mut results = Vec::with_capacity(request.resources.len());
+    for resource in &request.resources {
+        tokio::task::coop::consume_budget().await;
+        results.push(describe(resource));
+    }
+    DescribeConfigsResponse::default().with_results(results)
 }
 
 /// One unknown type fails all (Kafka's ConfigHelper.describeConfigs).

@@ -10,7 +10,7 @@ use metaq_protocol::messages::{ApiKey, DescribeGroupsRequest, DescribeGroupsResp
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize, authorized_operations};
 use super::errors::WireError;
-use super::room::Room;
+use super::room::{NoRoom, Room};
 use super::shared::{OPERATIONS_OMITTED, message, text};
 use super::{Api, Caller, Context, Order, serve};
 use crate::group::{Described, GroupDescription, GroupError, MemberDescription};
@@ -95,11 +95,13 @@ enum Found {
 
 /// A group, where there is one, and where there is memory for it.
 async fn find(cx: &Context, room: &mut Room, group_id: &str) -> Result<Found, ResponseError> {
+    let no_room = |error: NoRoom| error.wire(ResponseError::CoordinatorNotAvailable);
+    room.check().map_err(no_room)?;
     match cx.coordinator.describe(group_id).await {
         Ok(Some(Described::Classic(found))) => room
             .grow(described_bytes(&found))
             .map(|()| Found::Classic(found))
-            .map_err(|error| error.wire(ResponseError::CoordinatorNotAvailable)),
+            .map_err(no_room),
         Ok(Some(_)) => Ok(Found::Other),
         Ok(None) => Ok(Found::Nothing),
         Err(error) => Err(error.wire()),

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
-use super::room::Room;
+use super::room::{NoRoom, Room};
 use super::shared::{message, partition_of, text};
 use super::{Api, Caller, Context, Order, serve};
 use crate::cluster::{ClusterError, check_topic_name};
@@ -54,18 +54,17 @@ async fn handle(
             }
             let producers = |partition: Arc<Partition>| {
                 partition.log().with_producers(|all| {
+                    room.grow(all.len() * PRODUCER_BYTES)?;
                     let producers = all.iter();
                     let producers = producers.map(|(id, producer)| described(id, producer));
-                    producers.collect::<Vec<ProducerState>>()
+                    Ok::<Vec<ProducerState>, NoRoom>(producers.collect())
                 })
             };
             match partition_of(&cx, &topic.name, Uuid::nil(), index).map(producers) {
-                Ok(producers) => match room.grow(producers.len() * PRODUCER_BYTES) {
-                    Ok(()) => answer.with_active_producers(producers),
-                    Err(error) => answer
-                        .with_error_code(error.wire(ResponseError::RequestTimedOut).code())
-                        .with_error_message(message(&error)),
-                },
+                Ok(Ok(producers)) => answer.with_active_producers(producers),
+                Ok(Err(error)) => answer
+                    .with_error_code(error.wire(ResponseError::RequestTimedOut).code())
+                    .with_error_message(message(&error)),
                 // As Kafka's KafkaApis and ReplicaManager.
                 Err(error) => answer.with_error_code(error.code()).with_error_message(
                     (image.topic(&topic.name).is_none())

@@ -27,6 +27,7 @@ use uuid::Uuid;
 use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
 use super::forward::FORWARDED;
+use super::room::{NoRoom, Room};
 use super::share_acknowledgements::{Refusal, refusal};
 use super::share_in_flight::{describe_here, is_asked};
 use super::share_lost_state::{asks_for_known, known_of, tell_known};
@@ -44,6 +45,10 @@ const LOOKED_AT_ONCE: usize = 64;
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// A version of ListOffsets that every broker serves.
 const LIST_VERSION: i16 = 7;
+/// What a topic takes in an answer besides its name.
+const TOPIC_BYTES: usize = 100;
+/// What a partition takes in an answer, and while it is looked at.
+const PARTITION_BYTES: usize = 200;
 /// Stands for the end in ListOffsets.
 const LATEST: i64 = -1;
 /// Of offsets and lags that are not known.
@@ -65,8 +70,9 @@ async fn handle(
     request: DescribeShareGroupOffsetsRequest,
 ) -> DescribeShareGroupOffsetsResponse {
     let mut groups = Vec::with_capacity(request.groups.len());
+    let mut room = Room::new(&cx);
     for asked in request.groups {
-        let mut group = match describe(&cx, &caller, &asked).await {
+        let mut group = match describe(&cx, &caller, &mut room, &asked).await {
             Ok(topics) => DescribedGroup::default().with_topics(topics),
             Err((error, why)) => DescribedGroup::default()
                 .with_error_code(error.code())
@@ -83,12 +89,14 @@ async fn handle(
 async fn describe(
     cx: &Arc<Context>,
     caller: &Caller,
+    room: &mut Room,
     asked: &AskedGroup,
 ) -> Result<Vec<DescribedTopic>, Refusal> {
     let group_id = &**asked.group_id;
     // Kafka gives the code alone.
     authorize(cx, caller, Operation::Describe, Resource::Group(group_id))
         .map_err(|denied| (denied.wire(), String::new()))?;
+    room.check().map_err(no_room)?;
     let may_see = |name: &str| {
         let topic = Resource::Topic(name);
         authorize(cx, caller, Operation::Describe, topic)
@@ -127,6 +135,10 @@ async fn describe(
             }
         }
     }
+    let bytes = |(name, _, partitions): &(Arc<str>, Uuid, Vec<i32>)| {
+        TOPIC_BYTES + name.len() + PARTITION_BYTES * partitions.len()
+    };
+    room.grow(known.iter().map(bytes).sum()).map_err(no_room)?;
     if asks_for_known(asked) {
         for (name, id, partitions) in known_of(cx, group_id, known).await {
             described.push(without(&name, &partitions, None).with_topic_id(id));
@@ -134,32 +146,10 @@ async fn describe(
         return Ok(described);
     }
     match is_asked(asked) {
-        true => described.extend(look_here(cx, group_id, known)),
+        true => described.extend(look_here(cx, room, group_id, known).await?),
         false => described.extend(look_at(cx, group_id, known).await),
     }
     Ok(described)
-}
-
-/// Where a share group is with the partitions that it began with: everything before is done.
-pub async fn share_starts(
-    cx: &Arc<Context>,
-    group_id: &str,
-) -> Result<Vec<((String, i32), i64)>, GroupError> {
-    let all = cx.coordinator.share_partitions(group_id).await?;
-    let image = cx.cluster.image();
-    let known = all.into_iter().filter_map(|(topic_id, partitions)| {
-        let topic = image.topic_by_id(topic_id)?;
-        Some((topic.name.clone(), topic_id, partitions))
-    });
-    let topics = look_at(cx, group_id, known.collect()).await;
-    let starts = topics.iter().flat_map(|topic| {
-        let partitions = topic.partitions.iter();
-        partitions.map(|partition| {
-            let key = (topic.topic_name.to_string(), partition.partition_index);
-            (key, partition.start_offset)
-        })
-    });
-    Ok(starts.filter(|(_, start)| *start >= 0).collect())
 }
 
 /// A topic of which nothing is known, or nothing is told.
@@ -181,26 +171,34 @@ fn without(name: &str, partitions: &[i32], error: Option<&Denied>) -> DescribedT
         .with_partitions(partitions.collect())
 }
 
+fn no_room(error: NoRoom) -> Refusal {
+    let later = ResponseError::CoordinatorNotAvailable;
+    (error.wire(later), error.to_string())
+}
+
 /// What is in flight of partitions that this broker leads.
-fn look_here(
+async fn look_here(
     cx: &Context,
+    room: &mut Room,
     group_id: &str,
     topics: Vec<(Arc<str>, Uuid, Vec<i32>)>,
-) -> Vec<DescribedTopic> {
-    let topics = topics.into_iter();
-    let described = topics.map(|(name, topic_id, partitions)| {
+) -> Result<Vec<DescribedTopic>, Refusal> {
+    let mut described = Vec::with_capacity(topics.len());
+    for (name, topic_id, partitions) in topics {
         let mut topic = without(&name, &partitions, None).with_topic_id(topic_id);
         for partition in &mut topic.partitions {
+            tokio::task::coop::consume_budget().await;
             let key = ShareKey {
                 group_id: group_id.into(),
                 topic_id,
                 partition: partition.partition_index,
             };
-            describe_here(cx, &key, partition);
+            room.grow(describe_here(cx, &key, partition))
+                .map_err(no_room)?;
         }
-        topic
-    });
-    described.collect()
+        described.push(topic);
+    }
+    Ok(described)
 }
 
 async fn look_at(
@@ -220,12 +218,15 @@ async fn look_at(
                     topic_id: *id,
                     partition: *index,
                 };
-                async move { (at, partition(cx, name, &key).await) }
+                (at, name.clone(), key)
             })
         });
-    let looks: Vec<_> = all.collect();
-    let found: Vec<(usize, DescribedPartition)> =
-        stream::iter(looks).buffered(LOOKED_AT_ONCE).collect().await;
+    let all: Vec<(usize, Arc<str>, ShareKey)> = all.collect();
+    let looks = stream::iter(all).map(|(at, name, key)| {
+        let cx = cx.clone();
+        async move { (at, partition(&cx, &name, &key).await) }
+    });
+    let found: Vec<(usize, DescribedPartition)> = looks.buffered(LOOKED_AT_ONCE).collect().await;
     let mut by_topic: BTreeMap<usize, Vec<DescribedPartition>> = BTreeMap::new();
     for (at, partition) in found {
         by_topic.entry(at).or_default().push(partition);

@@ -11,9 +11,9 @@ use metaq_protocol::messages::{
     ApiKey, DescribeTransactionsRequest, DescribeTransactionsResponse, ProducerId, TransactionalId,
 };
 
-use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::authorize::{Operation, Resource, ResourceKind, authorize, is_permitted};
 use super::errors::WireError;
-use super::room::Room;
+use super::room::{NoRoom, Room};
 use super::shared::{text, topic_name};
 use super::{Api, Caller, Context, Order, serve};
 use crate::transaction::{TopicPartitions, TransactionDescription};
@@ -56,6 +56,8 @@ async fn find(
 ) -> Result<TransactionDescription, ResponseError> {
     let resource = Resource::TransactionalId(id);
     authorize(cx, caller, Operation::Describe, resource).map_err(|denied| denied.wire())?;
+    let no_room = |error: NoRoom| error.wire(ResponseError::CoordinatorNotAvailable);
+    room.check().map_err(no_room)?;
     let found = cx.transactions.describe(id).await;
     let found = found.map_err(|error| error.wire())?;
     let topics = found.partitions.topics();
@@ -63,14 +65,13 @@ async fn find(
         ENTRY_BYTES + topic.len() + size_of::<i32>() * found.partitions.len()
     };
     let bytes: usize = topics.map(bytes).sum();
-    room.grow(ENTRY_BYTES + bytes)
-        .map_err(|error| error.wire(ResponseError::CoordinatorNotAvailable))?;
+    room.grow(ENTRY_BYTES + bytes).map_err(no_room)?;
     Ok(found)
 }
 
 fn described(cx: &Context, caller: &Caller, found: &TransactionDescription) -> TransactionState {
     let is_visible =
-        |topic: &str| authorize(cx, caller, Operation::Describe, Resource::Topic(topic)).is_ok();
+        |topic: &str| is_permitted(cx, caller, Operation::Describe, Resource::Topic(topic));
     let topics = found.partitions.topics();
     let topics = topics.filter(|(topic, _)| is_visible(topic));
     let topics = topics.map(|(topic, found)| {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metaq_protocol::ResponseError;
-use metaq_protocol::frame;
 use metaq_protocol::messages::CreateTopicsRequest;
 use metaq_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 
@@ -16,6 +15,7 @@ use super::own_task::make_in_own_task;
 use super::shared::{text, topic_name};
 use crate::cluster::{ClusterError, NewTopic};
 use crate::group::TopicToCreate;
+use crate::peer::Lane;
 
 /// CreateTopics in this version is understood by every broker of a cluster.
 const CREATE_TOPICS_VERSION: i16 = 5;
@@ -57,13 +57,10 @@ async fn create(
     let request = CreateTopicsRequest::default()
         .with_topics(topics)
         .with_timeout_ms(CREATE_TIMEOUT_MS);
-    let asked = frame::encode_request(CREATE_TOPICS_VERSION, 0, FORWARDED, &request);
-    let asked = asked.map_err(|_| "the request cannot be said")?;
+    let asked = (FORWARDED, CREATE_TOPICS_VERSION);
     let wait = Duration::from_millis(WAIT_MS as u64);
-    let answer = cx.ask_broker(&controller, asked, wait).await;
-    let answer = answer.map_err(|error| error.to_string())?;
-    let answer = frame::decode_response::<CreateTopicsRequest>(CREATE_TOPICS_VERSION, answer);
-    let (_, answer) = answer.map_err(|error| error.to_string())?;
+    let answer = cx.call((Lane::Forwards, &controller), asked, &request, wait);
+    let answer = answer.await.map_err(|error| error.to_string())?;
     let there = [0, ResponseError::TopicAlreadyExists.code()];
     let topics = answer.topics.into_iter();
     let (made, failed): (Vec<_>, Vec<_>) =

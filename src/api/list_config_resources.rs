@@ -36,9 +36,9 @@ async fn handle(
         return ListConfigResourcesResponse::default().with_error_code(denied.code());
     }
     let types = match (caller.version, request.resource_types.as_slice()) {
-        (0, _) => vec![CLIENT_METRICS],
-        (_, []) => ALL.to_vec(),
-        (_, asked) => asked.to_vec(),
+        (0, _) => BTreeSet::from([CLIENT_METRICS]),
+        (_, []) => BTreeSet::from(ALL),
+        (_, asked) => asked.iter().copied().collect(),
     };
     if types.iter().any(|kind| !ALL.contains(kind)) {
         return ListConfigResourcesResponse::default()

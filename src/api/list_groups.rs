@@ -6,7 +6,7 @@ use metaq_protocol::messages::list_groups_response::ListedGroup;
 use metaq_protocol::messages::{ApiKey, GroupId, ListGroupsRequest, ListGroupsResponse};
 use metaq_protocol::protocol::StrBytes;
 
-use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::authorize::{Operation, Resource, ResourceKind, is_permitted};
 use super::errors::WireError;
 use super::shared::text;
 use super::{Api, Caller, Context, Order, serve};
@@ -37,10 +37,10 @@ async fn handle(
                 .iter()
                 .any(|wanted| wanted.eq_ignore_ascii_case(value))
     };
-    let all_are_visible = authorize(&cx, &caller, Operation::Describe, Resource::Cluster).is_ok();
+    let all_are_visible = is_permitted(&cx, &caller, Operation::Describe, Resource::Cluster);
     let is_visible = |group: &GroupListing| {
         let group = Resource::Group(&group.group_id);
-        all_are_visible || authorize(&cx, &caller, Operation::Describe, group).is_ok()
+        all_are_visible || is_permitted(&cx, &caller, Operation::Describe, group)
     };
     let wanted = |group: &GroupListing| {
         is_visible(group)

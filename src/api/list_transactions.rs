@@ -14,7 +14,7 @@ use metaq_protocol::messages::{
 use metaq_protocol::protocol::StrBytes;
 use regex::Regex;
 
-use super::authorize::{Operation, Resource, ResourceKind, authorize};
+use super::authorize::{Operation, Resource, ResourceKind, is_permitted};
 use super::errors::WireError;
 use super::shared::text;
 use super::{Api, Caller, Context, Order, serve};
@@ -46,7 +46,7 @@ async fn handle(
     };
     let is_visible = |found: &TransactionDescription| {
         let id = Resource::TransactionalId(&found.transactional_id);
-        authorize(&cx, &caller, Operation::Describe, id).is_ok()
+        is_permitted(&cx, &caller, Operation::Describe, id)
     };
     let found = all.into_iter();
     let found = found.filter(|found| wanted.takes(found) && is_visible(found));

@@ -101,6 +101,7 @@ mod share_group_describe;
 mod share_group_heartbeat;
 mod share_in_flight;
 mod share_lost_state;
+mod share_progress;
 mod share_read;
 mod share_settings;
 mod share_state_admin;
@@ -144,7 +145,6 @@ pub use api_versions::unsupported_version;
 pub use authorize::{Resource, has_all_rights, has_right};
 pub use charge::charge_sending;
 pub use context::{Caller, Context, wire_name as error_name};
-pub use describe_share_group_offsets::share_starts;
 pub use elect_leaders::FAIL_OVER;
 pub use fetch_sessions::FetchSessions;
 pub use forward::FORWARDED;
@@ -159,6 +159,7 @@ pub use share_in_flight::{
     AcquiredRange, IN_FLIGHT_VERSION, ShareInFlight, in_flight_answer, in_flight_request,
     share_in_flight,
 };
+pub use share_progress::{ShareProgress, share_progress};
 pub use thread_time::ThreadTime;
 
 /// A part of an answer.

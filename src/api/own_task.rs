@@ -55,11 +55,20 @@ pub(super) async fn make_in_own_task<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> Option<T> {
     let bytes_of = |topic: &NewTopic| size_of::<NewTopic>() + topic.name.len();
-    let share = memory.try_take(topics.iter().map(bytes_of).sum())?;
+    counted_in_own_task(memory, topics.iter().map(bytes_of).sum(), work).await
+}
+
+/// As [`in_own_task`], with what the work has of the request memory, bytes; not where that has no room for it.
+pub(super) async fn counted_in_own_task<T: Send + 'static>(
+    memory: &Memory,
+    bytes: usize,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
+    let share = memory.try_take(bytes)?;
     let counted = async move {
-        let made = work.await;
+        let done = work.await;
         drop(share);
-        made
+        done
     };
     Some(in_own_task(counted).await)
 }

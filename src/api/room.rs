@@ -14,6 +14,7 @@ pub(super) const ANSWER_BYTES_MAX: usize = 32 << 20;
 pub(super) struct Room {
     share: Share,
     bytes: usize,
+    refused: Option<NoRoom>,
 }
 
 /// Why an answer may not become larger.
@@ -40,19 +41,29 @@ impl Room {
         Self {
             share: cx.memory.empty_share(),
             bytes: 0,
+            refused: None,
         }
+    }
+
+    /// Whether there may be room for more: not once something was refused. Asked before what is to be told is put together,
+    /// which may cost more than to tell it.
+    pub(super) fn check(&self) -> Result<(), NoRoom> {
+        self.refused.map_or(Ok(()), Err)
     }
 
     /// Makes room for so much more.
     pub(super) fn grow(&mut self, more: usize) -> Result<(), NoRoom> {
-        let bytes = self.bytes + more;
-        if bytes > ANSWER_BYTES_MAX {
-            return Err(NoRoom::TooLarge);
-        }
-        if !self.share.try_grow(bytes) {
-            return Err(NoRoom::NotNow);
-        }
-        self.bytes = bytes;
-        Ok(())
+        self.check()?;
+        let bytes = self.bytes.saturating_add(more);
+        let refused = if bytes > ANSWER_BYTES_MAX {
+            NoRoom::TooLarge
+        } else if !self.share.try_grow(bytes) {
+            NoRoom::NotNow
+        } else {
+            self.bytes = bytes;
+            return Ok(());
+        };
+        self.refused = Some(refused);
+        Err(refused)
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! - A group that does not exist, or is no share group, is GROUP_ID_NOT_FOUND with a message.
 //! - Without a name it is INVALID_GROUP_ID.
+//!
+//! Tests: tests/shares.rs, tests/large_answers.rs.
 
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use metaq_protocol::messages::{
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize, authorized_operations};
 use super::errors::WireError;
+use super::room::{NoRoom, Room};
 use super::share_acknowledgements::Refusal;
 use super::shared::{OPERATIONS_OMITTED, text, told, topic_name};
 use super::{Api, Caller, Context, Order, serve};
@@ -22,6 +25,11 @@ use crate::group::{Described, ShareGroupDescription, ShareMemberDescription};
 
 /// The assignor of all share groups.
 const ASSIGNOR: &str = "simple";
+
+/// What a member takes in an answer besides its texts and partitions.
+const MEMBER_BYTES: usize = 400;
+/// What a topic of a member takes.
+const TOPIC_BYTES: usize = 100;
 
 pub(super) const API: Api = Api {
     key: ApiKey::ShareGroupDescribe,
@@ -39,8 +47,9 @@ async fn handle(
     request: ShareGroupDescribeRequest,
 ) -> ShareGroupDescribeResponse {
     let mut groups = Vec::with_capacity(request.group_ids.len());
+    let mut room = Room::new(&cx);
     for group_id in request.group_ids {
-        let found = describe(&cx, &caller, &group_id).await;
+        let found = describe(&cx, &caller, &mut room, &group_id).await;
         let operations = match request.include_authorized_operations && found.is_ok() {
             true => authorized_operations(&cx, &caller.session, Resource::Group(&group_id)),
             false => OPERATIONS_OMITTED,
@@ -62,6 +71,7 @@ async fn handle(
 async fn describe(
     cx: &Context,
     caller: &Caller,
+    room: &mut Room,
     group_id: &GroupId,
 ) -> Result<ShareGroupDescription, Refusal> {
     authorize(cx, caller, Operation::Describe, Resource::Group(group_id))
@@ -70,9 +80,19 @@ async fn describe(
     if group_id.is_empty() {
         return Err((ResponseError::InvalidGroupId, String::new()));
     }
+    let no_room = |error: NoRoom| {
+        let later = ResponseError::CoordinatorNotAvailable;
+        (error.wire(later), error.to_string())
+    };
+    room.check().map_err(no_room)?;
     let found = cx.coordinator.describe(group_id).await;
     let why = match found.map_err(|error| (error.wire(), error.to_string()))? {
-        Some(Described::Share(found)) => return visible(cx, caller, found),
+        Some(Described::Share(found)) => {
+            let found = visible(cx, caller, found)?;
+            room.grow(found.members.iter().map(member_bytes).sum())
+                .map_err(no_room)?;
+            return Ok(found);
+        }
         Some(_) => format!("Group {} is not a share group.", group_id.0),
         None => format!("Group {} not found.", group_id.0),
     };
@@ -94,6 +114,15 @@ fn visible(
     };
     let why = "The group has described topic(s) that the client is not authorized to describe.";
     Err((denied.wire(), why.to_owned()))
+}
+
+/// What a member takes in the answer, roughly.
+fn member_bytes(member: &ShareMemberDescription) -> usize {
+    let texts = member.member_id.len() + member.client_id.len() + member.client_host.len();
+    let topics: usize = member.topics.iter().map(String::len).sum();
+    let assigned = member.assigned.iter();
+    let assigned = assigned.map(|(_, name, all)| TOPIC_BYTES + name.len() + 4 * all.len());
+    MEMBER_BYTES + texts + topics + assigned.sum::<usize>()
 }
 
 fn described(found: ShareGroupDescription) -> DescribedGroup {

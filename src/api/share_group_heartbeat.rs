@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
+use super::own_task::counted_in_own_task;
 use super::share_acknowledgements::{Refusal, is_member_id, release};
 use super::share_state_admin::{initialize, summary};
 use super::shared::told;
@@ -30,6 +31,8 @@ use crate::share::{ShareKey, ShareStateError};
 
 /// Share partitions that are initialized at the same time.
 const INITIALIZED_AT_ONCE: usize = 64;
+/// What one takes while it is initialized, bytes.
+const PARTITION_BYTES: usize = 200;
 /// How often it is tried at once: again where something of an earlier group of the name is in the way.
 const INITIALIZE_ROUNDS_MAX: usize = 2;
 /// Epoch of a member that joins, and of one that leaves.
@@ -99,12 +102,11 @@ async fn heartbeat(
             break;
         }
         // It goes on where the client does not wait for it.
-        let going_on = tokio::spawn(initialize_all(
-            cx.clone(),
-            group_id.to_owned(),
-            reply.to_initialize.clone(),
-        ));
-        if !going_on.await.unwrap_or(false) {
+        let bytes = PARTITION_BYTES * reply.to_initialize.len();
+        let all = reply.to_initialize.clone();
+        let going_on = initialize_all(cx.clone(), group_id.to_owned(), all);
+        let done = counted_in_own_task(&cx.memory, bytes, going_on).await;
+        if done != Some(true) {
             break;
         }
         let again = ShareHeartbeat {

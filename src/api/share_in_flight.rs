@@ -103,13 +103,20 @@ pub(super) fn is_asked(group: &AskedGroup) -> bool {
     group.unknown_tagged_fields.contains_key(&IN_FLIGHT_TAG)
 }
 
-/// Adds what is in flight here of a partition.
-pub(super) fn describe_here(cx: &Context, key: &ShareKey, partition: &mut DescribedPartition) {
+/// Adds what is in flight here of a partition; how many bytes that is.
+pub(super) fn describe_here(
+    cx: &Context,
+    key: &ShareKey,
+    partition: &mut DescribedPartition,
+) -> usize {
     let told = ShareInFlight::here(cx, key);
-    if let Some(told) = told.and_then(|told| serde_json::to_vec(&told).ok()) {
-        let fields = &mut partition.unknown_tagged_fields;
-        fields.insert(IN_FLIGHT_TAG, told.into());
-    }
+    let Some(told) = told.and_then(|told| serde_json::to_vec(&told).ok()) else {
+        return 0;
+    };
+    let bytes = told.len();
+    let fields = &mut partition.unknown_tagged_fields;
+    fields.insert(IN_FLIGHT_TAG, told.into());
+    bytes
 }
 
 /// Asks a leader what is in flight of some of its partitions.

@@ -1,7 +1,7 @@
 //! Of a share partition nothing is stored, though its group reads it: what was stored was lost, or a broker of an earlier
 //! version died while it deleted it. The partition's leader initializes it again; nobody else would.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,7 +92,10 @@ pub(super) async fn known_of(
     asked: Vec<(Arc<str>, Uuid, Vec<i32>)>,
 ) -> Vec<(Arc<str>, Uuid, Vec<i32>)> {
     let all = cx.coordinator.share_partitions(group_id).await;
-    let all: HashMap<Uuid, Vec<i32>> = all.unwrap_or_default().into_iter().collect();
+    let all = all.unwrap_or_default().into_iter();
+    let all: HashMap<Uuid, HashSet<i32>> = all
+        .map(|(id, partitions)| (id, partitions.into_iter().collect()))
+        .collect();
     let known = asked.into_iter().map(|(name, id, mut partitions)| {
         let known = all.get(&id);
         partitions.retain(|index| known.is_some_and(|known| known.contains(index)));

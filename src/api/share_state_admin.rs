@@ -3,6 +3,7 @@
 use metaq_protocol::messages::delete_share_group_state_request as delete_request;
 use metaq_protocol::messages::initialize_share_group_state_request as initialize_request;
 use metaq_protocol::messages::read_share_group_state_summary_request as summary_request;
+use metaq_protocol::messages::read_share_group_state_summary_response as summary_response;
 use metaq_protocol::messages::{
     DeleteShareGroupStateRequest, InitializeShareGroupStateRequest,
     ReadShareGroupStateSummaryRequest,
@@ -30,7 +31,7 @@ pub(super) async fn group_refusal(cx: &Context, group_id: &str, error: GroupErro
 }
 
 /// The version in which summaries are asked for.
-const SUMMARY_VERSION: i16 = 1;
+pub(super) const SUMMARY_VERSION: i16 = 1;
 
 /// A group begins with a partition, at an offset or where its configuration says (-1).
 pub(super) async fn initialize(
@@ -83,18 +84,26 @@ pub(super) async fn summary(cx: &Context, key: &ShareKey) -> Outcome<ShareSummar
     let Some(broker) = coordinator_of(cx, key)? else {
         return cx.shares.states.summary(key).await;
     };
-    let partition = summary_request::PartitionData::default()
-        .with_partition(key.partition)
-        .with_leader_epoch(0);
     let topic = summary_request::ReadStateSummaryData::default()
         .with_topic_id(key.topic_id)
-        .with_partitions(vec![partition]);
+        .with_partitions(vec![asked_summary(key)]);
     let request = ReadShareGroupStateSummaryRequest::default()
         .with_group_id(text(&*key.group_id))
         .with_topics(vec![topic]);
     let answer = ask(cx, &broker, SUMMARY_VERSION, &request).await?;
     let mut found = answer.results.iter().flat_map(|topic| &topic.partitions);
-    let found = found.next().ok_or(NO_ANSWER)?;
+    summary_in(found.next().ok_or(NO_ANSWER)?)
+}
+
+/// A partition whose summary is asked for.
+pub(super) fn asked_summary(key: &ShareKey) -> summary_request::PartitionData {
+    summary_request::PartitionData::default()
+        .with_partition(key.partition)
+        .with_leader_epoch(0)
+}
+
+/// What is answered to that.
+pub(super) fn summary_in(found: &summary_response::PartitionResult) -> Outcome<ShareSummary> {
     outcome_of(found.error_code)?;
     Ok(ShareSummary {
         start: found.start_offset,

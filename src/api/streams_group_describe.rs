@@ -19,6 +19,7 @@ use metaq_protocol::messages::{ApiKey, GroupId, TopicName};
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize, authorized_operations};
 use super::errors::WireError;
+use super::room::{NoRoom, Room};
 use super::share_acknowledgements::Refusal;
 use super::shared::{OPERATIONS_OMITTED, text, told, topic_name};
 use super::{Api, Caller, Context, Order, serve};
@@ -50,8 +51,9 @@ async fn handle(
     request: StreamsGroupDescribeRequest,
 ) -> StreamsGroupDescribeResponse {
     let mut groups = Vec::with_capacity(request.group_ids.len());
+    let mut room = Room::new(&cx);
     for group_id in request.group_ids {
-        let found = describe(&cx, &caller, &group_id).await;
+        let found = describe(&cx, &caller, &mut room, &group_id).await;
         let operations = match request.include_authorized_operations && found.is_ok() {
             true => authorized_operations(&cx, &caller.session, Resource::Group(&group_id)),
             false => OPERATIONS_OMITTED,
@@ -73,6 +75,7 @@ async fn handle(
 async fn describe(
     cx: &Context,
     caller: &Caller,
+    room: &mut Room,
     group_id: &GroupId,
 ) -> Result<StreamsGroupDescription, Refusal> {
     authorize(cx, caller, Operation::Describe, Resource::Group(group_id))
@@ -81,9 +84,18 @@ async fn describe(
     if group_id.is_empty() {
         return Err((ResponseError::InvalidGroupId, String::new()));
     }
+    let no_room = |error: NoRoom| {
+        let later = ResponseError::CoordinatorNotAvailable;
+        (error.wire(later), error.to_string())
+    };
+    room.check().map_err(no_room)?;
     let found = cx.coordinator.describe(group_id).await;
     let why = match found.map_err(|error| (error.wire(), error.to_string()))? {
-        Some(Described::Streams(found)) => return visible(cx, caller, found),
+        Some(Described::Streams(found)) => {
+            let found = visible(cx, caller, found)?;
+            room.grow(found.bytes()).map_err(no_room)?;
+            return Ok(found);
+        }
         Some(_) => format!("Group {} is not a streams group.", group_id.0),
         None => format!("Group {} not found.", group_id.0),
     };

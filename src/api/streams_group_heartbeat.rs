@@ -21,7 +21,7 @@ use metaq_protocol::messages::streams_group_heartbeat_response::{
 };
 use metaq_protocol::protocol::StrBytes;
 
-use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize};
+use super::authorize::{Denied, Operation, Resource, ResourceKind, authorize, is_permitted};
 use super::charge::Mutations;
 use super::errors::WireError;
 use super::internal_topics::create_internal;
@@ -349,7 +349,7 @@ fn subtopology(part: asked::Subtopology) -> Subtopology {
 
 /// Makes the topics that are missing; what hindered that.
 async fn create(cx: &Arc<Context>, caller: &Caller, reply: &StreamsReply) -> Option<String> {
-    let may_create_all = authorize(cx, caller, Operation::Create, Resource::Cluster).is_ok();
+    let may_create_all = is_permitted(cx, caller, Operation::Create, Resource::Cluster);
     let may_create = |name: &str| {
         may_create_all || authorize(cx, caller, Operation::Create, Resource::Topic(name)).is_ok()
     };

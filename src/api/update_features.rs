@@ -1,5 +1,5 @@
-//! UpdateFeatures (key 57, v0–v2; KIP-584): transaction.version is at its highest level and stays there. Any other level, and
-//! any other feature, is INVALID_UPDATE_VERSION.
+//! UpdateFeatures (key 57, v0–v2; KIP-584): features are at the level that is served and stay there. Any other level, and any
+//! other feature, is INVALID_UPDATE_VERSION.
 
 use std::sync::Arc;
 

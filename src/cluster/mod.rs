@@ -28,6 +28,7 @@ mod publish;
 mod reassignments;
 mod reconcile;
 mod reconciler;
+mod registered;
 mod settlement;
 mod standstill;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Consumer groups: where they are, who owns what, and why they lag or rebalance.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -8,12 +8,14 @@ use serde::Serialize;
 use super::events::EventView;
 pub(in crate::admin) use super::group_members::NoGroup;
 use super::group_members::{Seen, SeenMember};
+pub(in crate::admin) use super::group_rows::GroupPartitionView;
+use super::group_rows::{Key, Reached, Row, measured, owners, row};
 use super::in_flight::{self, InFlightView};
 use super::member_views::{MemberOffsetView, MemberView, OwnOffsets, PartitionEnd};
 use super::{Page, Part};
 use crate::admin::remote;
 use crate::admin::visitor::Visitor;
-use crate::api::{Context, share_starts};
+use crate::api::{Context, share_progress};
 use crate::coordinator::Slot;
 use crate::group::{AskingMember, CommittedOffset, GroupKind, OffsetsQuery};
 use crate::observe::EventKind;
@@ -72,33 +74,6 @@ pub(in crate::admin) struct GroupDetail {
     pub(in crate::admin) rebalances: Vec<EventView>,
 }
 
-/// A partition of a group.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub(in crate::admin) struct GroupPartitionView {
-    /// The topic.
-    pub(in crate::admin) topic: String,
-    /// The partition's index.
-    pub(in crate::admin) partition: i32,
-    /// `brokerId-n`.
-    pub(in crate::admin) identity: String,
-    /// The next offset that the group will read; of a share group the first one that is not done. `None` where there is none.
-    pub(in crate::admin) committed: Option<i64>,
-    /// When it committed that, ms since 1970.
-    pub(in crate::admin) committed_ms: Option<i64>,
-    /// Readers see what lies before it; `None` where no broker answers for it.
-    pub(in crate::admin) high_watermark: Option<i64>,
-    /// Messages that it has not read.
-    pub(in crate::admin) lag: Option<i64>,
-    /// Bytes that it has not read; of this broker's partitions only.
-    pub(in crate::admin) lag_bytes: Option<u64>,
-    /// Age of the oldest message that it has not read, ms; of this broker's partitions only.
-    pub(in crate::admin) lag_ms: Option<i64>,
-    /// The member that owns it.
-    pub(in crate::admin) owner: Option<String>,
-    /// That member's client id and host.
-    pub(in crate::admin) owner_client: Option<String>,
-}
-
 /// All groups that this broker coordinates and that the visitor may see.
 pub(in crate::admin) async fn list(
     cx: &std::sync::Arc<Context>,
@@ -110,6 +85,7 @@ pub(in crate::admin) async fn list(
     let rebalances = cx.observe.events.remembered(EventKind::Rebalance);
     let mut groups = cx.coordinator.survey().await;
     groups.retain(|group| part.wants(&group.group_id) && visitor.sees_group(cx, &group.group_id));
+    remote::add_share_offsets(cx, &mut groups).await;
     let elsewhere = remote::ends_of(cx, &groups).await;
     for group in groups {
         let lag = |part: &(String, i32, i64)| remote::lag_in(cx, &elsewhere, part);
@@ -118,11 +94,7 @@ pub(in crate::admin) async fn list(
             state: group.state,
             members: group.members,
             partitions: group.offsets.len(),
-            lag: group
-                .offsets
-                .iter()
-                .filter_map(lag)
-                .fold(0, i64::saturating_add),
+            lag: total(group.offsets.iter().filter_map(lag)),
             rebalances: rebalances.get(&group.group_id).copied().unwrap_or(0),
             group_id: group.group_id,
         });
@@ -132,18 +104,6 @@ pub(in crate::admin) async fn list(
     }
     part.of(all)
 }
-
-/// A topic and a partition's index.
-type Key = (String, i32);
-
-/// How far a group is, and when it said so, ms; as far as that is known.
-type Reached = Option<(i64, Option<i64>)>;
-
-/// A row before the disk was asked how much lies ahead.
-type Row = (
-    GroupPartitionView,
-    Option<std::sync::Arc<crate::partition::Partition>>,
-);
 
 impl GroupDetail {
     pub(in crate::admin) async fn of(
@@ -171,18 +131,28 @@ impl GroupDetail {
         };
         let mut described = Seen::from(described);
         described.keep_topics(|topic| visitor.sees_topic(cx, topic));
-        let mut offsets: Vec<(Key, Reached)> = Vec::new();
+        let mut offsets: Vec<(Key, Option<Reached>)> = Vec::new();
         match described.kind {
             GroupKind::Share => {
-                let starts = share_starts(cx, group_id).await?.into_iter();
-                offsets.extend(starts.map(|(key, start)| (key, Some((start, None)))));
+                let found = share_progress(cx, group_id, usize::MAX).await?.into_iter();
+                offsets.extend(found.map(|(key, at)| {
+                    let reached = Reached {
+                        offset: at.start,
+                        at_ms: None,
+                        done: at.done,
+                    };
+                    (key, Some(reached))
+                }));
             }
             _ => {
                 let found = cx.coordinator.fetch_offsets(group_id, wanted).await?;
                 offsets.extend(found.offsets.into_iter().map(|(key, committed)| {
                     let committed = committed.ok().flatten();
-                    let told =
-                        |committed: CommittedOffset| (committed.offset, Some(committed.commit_ms));
+                    let told = |committed: CommittedOffset| Reached {
+                        offset: committed.offset,
+                        at_ms: Some(committed.commit_ms),
+                        done: Some(committed.offset),
+                    };
                     (key, committed.map(told))
                 }));
             }
@@ -191,10 +161,11 @@ impl GroupDetail {
         let own = OwnOffsets::of(cx, group_id, &described).await?;
         let owners = owners(&described.members);
         let mut rows: HashMap<(String, i32), Row> = HashMap::new();
-        for (key, committed) in offsets {
+        for (key, reached) in offsets {
             let mut row = row(cx, &key, &owners);
-            row.0.committed = committed.map(|(offset, _)| offset);
-            row.0.committed_ms = committed.and_then(|(_, at_ms)| at_ms);
+            row.view.committed = reached.as_ref().map(|reached| reached.offset);
+            row.view.committed_ms = reached.as_ref().and_then(|reached| reached.at_ms);
+            row.done = reached.and_then(|reached| reached.done);
             rows.insert(key, row);
         }
         for key in owners.keys() {
@@ -202,17 +173,12 @@ impl GroupDetail {
                 rows.insert(key.clone(), row(cx, key, &owners));
             }
         }
-        let elsewhere = rows
-            .iter()
-            .filter(|(_, (_, partition))| partition.is_none());
+        let elsewhere = rows.iter().filter(|(_, row)| row.partition.is_none());
         let elsewhere: Vec<(String, i32)> = elsewhere.map(|(key, _)| key.clone()).collect();
         for (key, end) in remote::high_watermarks(cx, elsewhere).await {
-            if let Some((row, _)) = rows.get_mut(&key) {
-                row.high_watermark = Some(end);
-                row.lag = match row.committed {
-                    None => (end == 0).then_some(0),
-                    Some(committed) => Some(end.saturating_sub(committed).max(0)),
-                };
+            if let Some(row) = rows.get_mut(&key) {
+                row.view.high_watermark = Some(end);
+                row.view.lag = row.lag(0, end);
             }
         }
         let now_ms = cx.partitions.clock().now_ms();
@@ -277,10 +243,7 @@ impl GroupDetail {
                 state: described.state,
                 members: members.len(),
                 partitions: rows.len(),
-                lag: rows
-                    .iter()
-                    .filter_map(|row| row.lag)
-                    .fold(0, i64::saturating_add),
+                lag: total(rows.iter().filter_map(|row| row.lag)),
                 rebalances: rebalances.len(),
             },
             generation: described.generation,
@@ -305,69 +268,21 @@ impl GroupDetail {
 }
 
 /// Owners by topic and partition.
-fn owners(members: &[SeenMember]) -> HashMap<(String, i32), &SeenMember> {
-    let mut owners = HashMap::new();
-    for member in members {
-        for (topic, partitions) in &member.partitions {
-            for partition in partitions {
-                owners.insert((topic.clone(), *partition), member);
-            }
-        }
-    }
-    owners
-}
-
-fn row(cx: &Context, key: &(String, i32), owners: &HashMap<(String, i32), &SeenMember>) -> Row {
-    let image = cx.cluster.image();
-    let info = image.topic(&key.0).and_then(|topic| topic.partition(key.1));
-    let owner = owners.get(key);
-    let partition = cx.partitions.get(&key.0, key.1).ok();
-    let view = GroupPartitionView {
-        topic: key.0.clone(),
-        partition: key.1,
-        identity: info.map_or_else(|| "?".to_owned(), |info| info.identity.to_string()),
-        committed: None,
-        committed_ms: None,
-        high_watermark: partition
-            .as_ref()
-            .map(|partition| partition.high_watermark()),
-        lag: None,
-        lag_bytes: None,
-        lag_ms: None,
-        owner: owner.map(|member| member.member_id.clone()),
-        owner_client: owner.map(|member| member.client()),
-    };
-    (view, partition)
-}
-
-/// The group's lag in a partition; asks the disk.
-fn measured((mut row, partition): Row, now_ms: i64) -> GroupPartitionView {
-    let Some(partition) = partition else {
-        return row;
-    };
-    let (start, end) = (partition.log().ends().log_start, partition.high_watermark());
-    let from = match row.committed {
-        Some(committed) => committed,
-        // Empty: where it begins makes no difference.
-        None if start >= end => start,
-        // It will begin at one of the ends; it is not known which.
-        None => return row,
-    };
-    row.lag = Some(end.saturating_sub(from).max(0));
-    (row.lag_bytes, row.lag_ms) = (Some(0), None);
-    if from < end
-        && let Ok(Some((bytes, first))) = partition.log().ahead(from.max(start))
-    {
-        row.lag_bytes = Some(bytes);
-        row.lag_ms = (first.base_timestamp >= 0).then(|| (now_ms - first.base_timestamp).max(0));
-    }
-    row
+/// A group may commit any number, in many partitions.
+fn total(lags: impl Iterator<Item = i64>) -> i64 {
+    lags.fold(0, i64::saturating_add)
 }
 
 fn member_view(member: &SeenMember, rows: &[GroupPartitionView]) -> MemberView {
+    let of_topic = |(topic, partitions): &'_ (String, Vec<i32>)| {
+        let topic = topic.clone();
+        let all = partitions.iter();
+        all.map(|index| (topic.clone(), *index)).collect::<Vec<_>>()
+    };
+    let has: HashSet<Key> = member.partitions.iter().flat_map(of_topic).collect();
     let own = rows
         .iter()
-        .filter(|row| row.owner.as_ref() == Some(&member.member_id));
+        .filter(|row| has.contains(&(row.topic.clone(), row.partition)));
     let mut partitions: Vec<String> = own
         .clone()
         .map(|row| format!("{} {}", row.topic, row.identity))
@@ -379,7 +294,7 @@ fn member_view(member: &SeenMember, rows: &[GroupPartitionView]) -> MemberView {
         client_id: member.client_id.clone(),
         host: member.client_host.trim_start_matches('/').to_owned(),
         partitions,
-        lag: own.filter_map(|row| row.lag).sum(),
+        lag: total(own.filter_map(|row| row.lag)),
         offsets: Vec::new(),
         standing: member.standing.clone(),
     }
@@ -397,7 +312,7 @@ fn end_of(row: &GroupPartitionView) -> PartitionEnd<'_> {
 fn member_of_broadcast(member: &SeenMember, offsets: Vec<MemberOffsetView>) -> MemberView {
     MemberView {
         partitions: Vec::new(),
-        lag: offsets.iter().filter_map(|own| own.lag).sum(),
+        lag: total(offsets.iter().filter_map(|own| own.lag)),
         offsets,
         ..member_view(member, &[])
     }
@@ -409,7 +324,8 @@ fn stuck(rows: &[GroupPartitionView], now_ms: i64) -> Vec<String> {
     for row in rows.iter().filter(|row| row.lag.unwrap_or(0) > 0) {
         if let (Some(owner), Some(at_ms)) = (&row.owner_client, row.committed_ms) {
             let of = by_owner.entry(owner).or_insert((0, 0, i64::MIN));
-            *of = (of.0 + 1, of.1 + row.lag.unwrap_or(0), of.2.max(at_ms));
+            let lag = of.1.saturating_add(row.lag.unwrap_or(0));
+            *of = (of.0 + 1, lag, of.2.max(at_ms));
         }
     }
     let mut stuck: Vec<_> = by_owner.into_iter().collect();
@@ -493,13 +409,13 @@ fn findings(detail: &GroupDetail, rows: &[GroupPartitionView], now_ms: i64) -> V
     found.extend(stuck(rows, now_ms));
     if let Some(worst) = rows.first()
         && rows.len() > 1
-        && worst.lag.unwrap_or(0) * 2 > lag
+        && worst.lag.unwrap_or(0) > lag / 2
     {
         found.push(format!(
             "{} {} has {} % of the lag{}.",
             worst.topic,
             worst.identity,
-            worst.lag.unwrap_or(0) * 100 / lag,
+            i128::from(worst.lag.unwrap_or(0)) * 100 / i128::from(lag),
             worst
                 .owner_client
                 .as_ref()
@@ -552,7 +468,7 @@ mod tests {
             state: "Stable",
             members: 1,
             partitions: rows.len(),
-            lag: rows.iter().filter_map(|row| row.lag).sum(),
+            lag: total(rows.iter().filter_map(|row| row.lag)),
             rebalances: 1,
         };
         let detail = GroupDetail {

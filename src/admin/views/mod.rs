@@ -7,6 +7,7 @@ pub(super) mod data_dirs;
 pub(super) mod events;
 pub(super) mod group;
 mod group_members;
+mod group_rows;
 pub(super) mod history;
 mod in_flight;
 pub(super) mod log_lines;

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use super::member::{Endpoint, StreamsMember, TaskOffsets};
+use super::member::{ENTRY_BYTES, Endpoint, StreamsMember, TaskOffsets};
+use super::messages::topology_bytes;
 use super::readiness::Readiness;
 use super::{StreamsGroup, tasks::AssignedTasks, tasks::TargetTasks};
 use crate::meta::streams_records::Topology;
@@ -76,6 +77,33 @@ pub struct StreamsGroupDescription {
     pub hindrance: Option<String>,
     /// All members.
     pub members: Vec<StreamsMemberDescription>,
+}
+
+/// What a member takes in an answer besides its texts, tags and tasks.
+const MEMBER_BYTES: usize = 600;
+
+impl StreamsGroupDescription {
+    /// What it takes in an answer, bytes, roughly.
+    pub fn bytes(&self) -> usize {
+        let members = self.members.iter().map(StreamsMemberDescription::bytes);
+        self.topology.as_ref().map_or(0, topology_bytes) + members.sum::<usize>()
+    }
+}
+
+impl StreamsMemberDescription {
+    fn bytes(&self) -> usize {
+        let of_id = self.member_id.len() + self.client_id.len() + self.client_host.len();
+        let tags = self.client_tags.iter();
+        let tags = tags.map(|(key, value)| ENTRY_BYTES + key.len() + value.len());
+        let offsets = self.offsets.iter().chain(&self.end_offsets);
+        let offsets = offsets.map(|(name, ..)| ENTRY_BYTES + name.len());
+        let both = [&self.assigned, &self.target];
+        let both = both.into_iter().flat_map(|of| [&of.active, &of.standby]);
+        let tasks = both.flatten();
+        let tasks = tasks.map(|(name, all)| ENTRY_BYTES + name.len() + 4 * all.len());
+        let texts = of_id + self.process_id.len();
+        MEMBER_BYTES + texts + tags.chain(offsets).chain(tasks).sum::<usize>()
+    }
 }
 
 impl StreamsGroup {
