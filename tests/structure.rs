@@ -50,8 +50,6 @@ const FILE_LINES_MAX: usize = 600;
 const MAY_BE_LONG: &[&str] = &[
     "protocol/src/messages/streams_group_describe_response.rs",
     "protocol/src/versions.rs",
-    "src/log/compaction/tests.rs",
-    "src/log/tests.rs",
 ];
 
 /// Names of the sibling files that a file names as `super::<name>`, its tests left out.
