@@ -18,6 +18,7 @@ fn kind(kind: Kind) -> String {
         Kind::Int(low, high) | Kind::Long(low, high) => range(low, high),
         Kind::Double(low, f64::MAX) => format!("number, from {low}"),
         Kind::Double(low, high) => format!("number, {low} to {high}"),
+        Kind::GzipLevel => "integer, 1 to 9, or -1".to_owned(),
         Kind::Bool => "true or false".to_owned(),
         Kind::Choice(words) => words.join(", "),
         Kind::List(words) => format!("some of {}", words.join(", ")),

@@ -29,6 +29,8 @@ final class Allowed {
         Pattern kafka;
         List<String> when;
         boolean ends;
+        /** The answers are alike, and what they stand for is not. */
+        boolean ofState;
         int matched;
     }
 
@@ -45,6 +47,7 @@ final class Allowed {
             String versions = parts[1];
             line.from = versions.equals("*") ? -1 : Integer.parseInt(versions.split("[-+]")[0]);
             line.to = versions.equals("*") || versions.endsWith("+") ? 999 : Integer.parseInt(versions.contains("-") ? versions.split("-")[1] : versions);
+            line.ofState = parts[2].equals("<state>");
             line.path = glob(parts[2].endsWith(".*") ? parts[2].substring(0, parts[2].length() - 2) : parts[2], parts[2].endsWith(".*"));
             line.metaq = glob(parts[3], false);
             line.kafka = glob(parts[4], false);
@@ -68,6 +71,16 @@ final class Allowed {
             if (!line.metaq.matcher(found.metaq()).matches() || !line.kafka.matcher(found.kafka()).matches()) continue;
             line.matched++;
             ended[0] |= line.ends;
+            return true;
+        }
+        return false;
+    }
+
+    /** Whether a request may leave something else in each broker though the answers are alike: what comes after it is not compared. */
+    boolean leavesOtherState(String api, int version, Set<String> tags) {
+        for (Line line : lines) {
+            if (!line.ofState || !line.api.equals(api) || version < line.from || version > line.to || !tags.containsAll(line.when)) continue;
+            line.matched++;
             return true;
         }
         return false;

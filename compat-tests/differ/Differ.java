@@ -243,7 +243,7 @@ public final class Differ {
                     .filter(difference -> !allowed.allows(step.api().name, step.version(), difference, step.tags(), ended)).toList();
                 if (verbose) print(new Result(List.of(step), rights, metaqs, kafkas, found.isEmpty() ? List.of(new Diff.Found("no difference", "", "")) : found), 0);
                 if (!found.isEmpty()) return new Result(done, rights, metaqs, kafkas, found);
-                if (ended[0]) break;
+                if (ended[0] || allowed.leavesOtherState(step.api().name, step.version(), step.tags())) break;
                 settle(step, world, done.size());
             }
             return new Result(done, rights, null, null, List.of());

@@ -136,6 +136,7 @@ final class Draw {
             if (twice || seen.add(key)) list.add(one);
             if (twice && !seen.add(key)) tags.add("twice");
         }
+        if (name.equals("topics") && list.isEmpty()) tags.add("topics:none");
         if (name.equals("configs") && list.size() > 1) tags.add("configs:several");
         return list;
     }

@@ -13,7 +13,7 @@ import org.apache.kafka.common.Uuid;
  */
 final class Names {
     private static final Pattern UUID = Pattern.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}");
-    private static final Pattern MILLIS = Pattern.compile("\\b1[6-9]\\d{11}\\b|\\b2\\d{12}\\b");
+    private static final Pattern MILLIS = Pattern.compile("-92233[67]\\d{13}\\b|\\b1[6-9]\\d{11}\\b|\\b2\\d{12}\\b");
     /** A time of the broker's own clock is this near to ours; those of the requests are further away. */
     private static final long NOW_MS = 5 * 60_000;
 

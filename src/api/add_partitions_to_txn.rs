@@ -148,7 +148,9 @@ fn results(
             .with_name(topic.name.clone())
             .with_results_by_partition(topic.partitions.iter().map(partition).collect())
     };
-    topics.iter().map(result).collect()
+    // As by Kafka, which thinks of partitions, a topic without any is not in the answer.
+    let named = topics.iter().filter(|topic| !topic.partitions.is_empty());
+    named.map(result).collect()
 }
 
 /// What a client may not do: the error of each partition, where there is any.

@@ -264,7 +264,8 @@ pub(super) fn topic_entries(cx: &Context, topic: &Topic) -> Vec<Entry> {
     let entry = |key: &'static crate::config::TopicKey| {
         let mut synonyms = Vec::new();
         if let Some(own) = topic.overrides.0.get(key.name) {
-            synonyms.push((key.name.into(), own.clone(), SOURCE_TOPIC));
+            let own = key.kind.plain(own.clone());
+            synonyms.push((key.name.into(), own, SOURCE_TOPIC));
         }
         if let Some(set) = from_section.0.get(key.name) {
             synonyms.push((key.name.into(), set.clone(), SOURCE_STATIC_BROKER));

@@ -8,7 +8,7 @@
 //! The session of a follower waits for its partitions through all of its fetches: a fetch looks only at those that moved since
 //! they were read last, and at those of which more is due ([`SessionWatch`]).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -375,7 +375,10 @@ fn go_on(
     for key in request.forgotten {
         session.line.remove(key);
     }
+    // What is named and forgotten in one request is forgotten (FetchSession.update).
+    let forgotten: HashSet<&PartitionKey> = request.forgotten.iter().collect();
     let named = request.named.into_iter();
+    let named = named.filter(|new| !forgotten.contains(&new.key));
     let named: Vec<usize> = named.map(|new| session.line.put(new)).collect();
     let kind = FetchKind::Incremental(request.id);
     let watcher = session.watcher.clone().filter(|watcher| {

@@ -110,6 +110,10 @@ fn sort(cx: &Context, caller: &Caller, request: &TxnOffsetCommitRequest) -> Sort
         };
         let allowed = allowed.as_ref().map_err(WireError::code);
         let refused = allowed.and_then(|()| of_topic()).err();
+        // As by Kafka, nothing is said of a topic that is there and of which nothing was asked.
+        if topic.partitions.is_empty() && refused.is_none() && known.is_some() {
+            continue;
+        }
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
             let index = asked.partition_index;

@@ -64,7 +64,7 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
     key!(
         "compression.gzip.level",
         Some("compression.gzip.level"),
-        Kind::Int(-1, 9),
+        Kind::GzipLevel,
         "-1",
         "Level of gzip where the broker compresses."
     ),

@@ -18,6 +18,8 @@ pub enum Kind {
     Long(i64, i64),
     /// A number in a range.
     Double(f64, f64),
+    /// 1 to 9, or -1 for what the library chooses.
+    GzipLevel,
     /// true or false.
     Bool,
     /// One of several words.
@@ -62,9 +64,6 @@ pub enum ValueError {
     /// Not a list of partitions.
     #[error("{0:?} is no partition number and no range such as 4-7")]
     NotPartitions(String),
-    /// A list with a word twice.
-    #[error("a word is in the list twice")]
-    Duplicate,
     /// Not a list of replicas.
     #[error(
         "must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],..."
@@ -148,6 +147,10 @@ impl Kind {
                     false => Err(ValueError::Range(low.to_string(), high.to_string())),
                 }
             }
+            Kind::GzipLevel => match Value::integer(text)? {
+                -1 | 1..=9 => Ok(()),
+                _ => Err(ValueError::Range("1".into(), "9 or equal to -1".into())),
+            },
             Kind::Double(low, high) => {
                 let value: f64 = text.trim().parse().map_err(|_| ValueError::NotANumber)?;
                 match (low..=high).contains(&value) {
@@ -163,16 +166,11 @@ impl Kind {
             // None of them is a list too (KIP-1161).
             Kind::List(_) if text.trim().is_empty() => Ok(()),
             Kind::List(words) => {
-                let mut seen = BTreeSet::new();
-                for word in text.split(',').map(str::trim) {
-                    if !words.contains(&word) {
-                        return Err(ValueError::NotAChoice(words.join(", ")));
-                    }
-                    if !seen.insert(word) {
-                        return Err(ValueError::Duplicate);
-                    }
+                let mut given = text.split(',').map(str::trim);
+                match given.all(|word| words.contains(&word)) {
+                    true => Ok(()),
+                    false => Err(ValueError::NotAChoice(words.join(", "))),
                 }
-                Ok(())
             }
             Kind::Replicas => {
                 let is_replica = |word: &str| {
@@ -201,7 +199,12 @@ impl Kind {
     pub fn refusal(&self, name: &str, text: &str, error: &ValueError) -> String {
         let mut named = text;
         let why = match (self, error) {
-            (Kind::Int(..), ValueError::NotAnInteger) => "Not a number of type INT".to_owned(),
+            (Kind::Int(..) | Kind::GzipLevel, ValueError::NotAnInteger) => {
+                "Not a number of type INT".to_owned()
+            }
+            (Kind::GzipLevel, ValueError::Range(low, high)) => {
+                format!("Value must be between {low} and {high}")
+            }
             (Kind::Long(..), ValueError::NotAnInteger) => "Not a number of type LONG".to_owned(),
             (Kind::Double(..), ValueError::NotANumber) => "Not a number of type DOUBLE".to_owned(),
             (Kind::Bool, _) => "Expected value to be either true or false".to_owned(),
@@ -226,9 +229,6 @@ impl Kind {
                 format!("String must be one of: {all}")
             }
             (_, ValueError::NotAChoice(all)) => format!("String must be one of: {all}"),
-            (_, ValueError::Duplicate) => {
-                return format!("Configuration '{name}' values must not be duplicated.");
-            }
             (_, ValueError::NotReplicas) => {
                 let words: Vec<&str> = text.split(',').map(str::trim).collect();
                 let words = words.join(", ");
@@ -239,13 +239,19 @@ impl Kind {
         format!("Invalid value {named} for configuration {name}: {why}")
     }
 
-    /// A valid value as clients expect it: products are numbers.
+    /// A valid value as clients expect it: products are numbers, and a list has no word twice (ConfigDef.parseValue).
     pub fn plain(&self, text: String) -> String {
         match self {
-            Kind::Int(..) | Kind::Long(..) => match Value::integer(&text) {
+            Kind::Int(..) | Kind::Long(..) | Kind::GzipLevel => match Value::integer(&text) {
                 Ok(number) => number.to_string(),
                 Err(_) => text,
             },
+            Kind::List(_) => {
+                let mut seen = BTreeSet::new();
+                let words = text.split(',').map(str::trim);
+                let words: Vec<&str> = words.filter(|word| seen.insert(*word)).collect();
+                words.join(",")
+            }
             _ => text,
         }
     }
@@ -255,7 +261,7 @@ impl Kind {
         match self {
             Kind::Bool => 1,
             Kind::Text | Kind::Schedule | Kind::Levels | Kind::Choice(_) => 2,
-            Kind::Int(..) => 3,
+            Kind::Int(..) | Kind::GzipLevel => 3,
             Kind::Long(..) => 5,
             Kind::Double(..) => 6,
             Kind::List(_) | Kind::Partitions | Kind::Words | Kind::Replicas => 7,
@@ -291,6 +297,9 @@ mod tests {
         assert_eq!(why(Kind::Int(1, 9), "x"), "Not a number of type INT");
         assert_eq!(why(Kind::Int(1, 9), "0"), "Value must be at least 1");
         assert_eq!(why(Kind::Int(1, 9), "10"), "Value must be no more than 9");
+        let level = "Value must be between 1 and 9 or equal to -1";
+        assert_eq!(why(Kind::GzipLevel, "0"), level);
+        assert_eq!(Kind::GzipLevel.check("-1"), Ok(()));
         assert_eq!(
             why(Kind::Int(1, 9), "2147483648"),
             "Not a number of type INT"
@@ -319,8 +328,8 @@ mod tests {
         let list = Kind::List(&["a", "b"]);
         let wrong = "Invalid value c for configuration k: String must be one of: a, b";
         assert_eq!(refusal(list, "a,c"), wrong);
-        let twice = "Configuration 'k' values must not be duplicated.";
-        assert_eq!(refusal(list, "a,a"), twice);
+        assert_eq!(list.check("a, b,a"), Ok(()));
+        assert_eq!(list.plain("a, b,a".to_owned()), "a,b");
         let wrong = "Invalid value [1, 2] for configuration k: k must be the literal '*' or a list";
         assert!(refusal(Kind::Replicas, "1,2").starts_with(wrong));
         for fits in ["", "*", "0:1,2:3"] {

@@ -375,9 +375,11 @@ impl Log {
 
     /// Makes the names of a log that has begun durable some time before it rolls, so that appends do not wait for it then.
     pub fn name_ahead(&self) -> io::Result<()> {
-        let segments = self.segments.load_full();
+        let segments = self.segments.load();
+        // Asked of every log each second: of one that has nothing as soon as can be.
         let is_due = |active: &Arc<Segment>| {
-            active.bytes() >= self.config().segment_bytes / NAMED_AHEAD_DIVISOR
+            let bytes = active.bytes();
+            bytes > 0 && bytes >= self.config().segment_bytes / NAMED_AHEAD_DIVISOR
         };
         if segments.iter().any(|segment| segment.is_named()) || !segments.last().is_some_and(is_due)
         {

@@ -2,8 +2,10 @@
 
 use std::num::NonZeroU32;
 
-use aws_lc_rs::{digest, hmac, pbkdf2, rand};
+use aws_lc_rs::{digest, hmac, pbkdf2};
 use data_encoding::BASE64;
+use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
 use subtle::ConstantTimeEq;
 
 /// Fewer iterations are refused by both sides (ScramMechanism.minIterations).
@@ -123,10 +125,18 @@ pub fn random_secret() -> Vec<u8> {
 /// So many random bytes.
 pub fn random_bytes(count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
-    // It fails where the system has no randomness at all; then nothing that follows may be guessed either.
-    if rand::fill(&mut bytes).is_err() {
-        tracing::error!("the system gives no random bytes");
-        std::process::abort();
+    let mut filled = 0;
+    // Of the system itself: a library's generator gathers randomness of its own first, for longer than a broker starts.
+    while filled < count {
+        match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
+            Ok(more) => filled += more,
+            Err(Errno::INTR) => {}
+            Err(error) => {
+                // Then nothing that follows may be guessed either.
+                tracing::error!(%error, "the system gives no random bytes");
+                std::process::abort();
+            }
+        }
     }
     bytes
 }

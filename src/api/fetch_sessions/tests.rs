@@ -83,6 +83,15 @@ fn a_session_remembers_and_forgets_partitions() {
 }
 
 #[test]
+fn what_is_named_and_forgotten_in_one_request_is_forgotten() {
+    let sessions = FetchSessions::new(10);
+    let id = full(sessions.begin(request((0, 0), vec![wanted(0, 5)], &[])));
+    let named = vec![wanted(0, 7), wanted(1, 9), wanted(2, 3)];
+    let begun = sessions.begin(request((id, 1), named, &[key(1), key(0)]));
+    assert_eq!(read(&begun.unwrap()), [(2, 3)]);
+}
+
+#[test]
 fn a_full_cache_makes_newcomers_fetch_without_a_session() {
     let sessions = FetchSessions::new(1);
     let begin = || full(sessions.begin(request((0, 0), vec![wanted(0, 5)], &[])));
