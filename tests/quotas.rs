@@ -10,6 +10,7 @@ use common::{Client, Running, batch, fetch_request, name, produce_request, wait_
 use metaq_protocol::messages::alter_client_quotas_request::{EntityData, EntryData, OpData};
 use metaq_protocol::messages::create_topics_request::CreatableTopic;
 use metaq_protocol::messages::describe_client_quotas_request::ComponentData;
+use metaq_protocol::messages::metadata_request::MetadataRequestTopic;
 use metaq_protocol::messages::{
     AlterClientQuotasRequest, CreateTopicsRequest, DeleteTopicsRequest,
     DescribeClientQuotasRequest, FetchRequest, MetadataRequest, ProduceRequest,
@@ -353,6 +354,35 @@ fn partitions_beyond_the_rate_are_refused_to_new_clients_and_throttle_old_ones()
     assert_eq!(answer.responses[0].error_code, THROTTLING_QUOTA_EXCEEDED);
     let why = answer.responses[0].error_message.as_deref();
     assert_eq!(why, Some("The throttling quota has been exceeded."));
+    broker.stop();
+}
+
+#[test]
+fn topics_that_are_made_in_passing_count_towards_the_rate() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = ["auto.create.topics.enable=true", "numPartitions=10"];
+    let broker = Running::start(dir.path(), &settings);
+    let mut client = broker.client();
+    set(&mut client, ANYBODY, "controller_mutation_rate", 2.0);
+    wait_until_held(&broker, metaq::quota::QuotaKind::ControllerMutation, true);
+    let topic = |n| MetadataRequestTopic::default().with_name(Some(name(&format!("t{n}"))));
+    let mut asks = |topics: std::ops::Range<i32>| -> Vec<i32> {
+        let request = MetadataRequest::default()
+            .with_topics(Some(topics.map(topic).collect()))
+            .with_allow_auto_topic_creation(true);
+        client.ask(9, &request);
+        let all = client.ask(9, &MetadataRequest::default().with_topics(None));
+        let mut made: Vec<i32> = all
+            .topics
+            .iter()
+            .filter_map(|topic| topic.name.as_ref()?.strip_prefix('t')?.parse().ok())
+            .collect();
+        made.sort_unstable();
+        made
+    };
+    // 22 tokens, as for CreateTopics.
+    assert_eq!(asks(0..4), [0, 1, 2]);
+    assert_eq!(asks(3..5), [0, 1, 2]);
     broker.stop();
 }
 

@@ -6,6 +6,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
+import java.util.Objects;
 import java.util.Set;
 import java.util.TreeSet;
 import org.apache.kafka.common.Uuid;
@@ -184,7 +185,8 @@ final class Draw {
     record Member(int number) implements Wire.Symbol {
         @Override
         public Object resolve(Names names) {
-            return names.member(number);
+            // An answer may name none.
+            return Objects.requireNonNullElse(names.member(number), "");
         }
     }
 
