@@ -76,6 +76,52 @@ fn of_a_feature_that_is_named_twice_the_last_level_counts() {
 }
 
 #[test]
+fn an_election_of_nothing_is_over_at_once_whatever_kind_it_is_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &[]);
+    let request = ElectLeadersRequest::default()
+        .with_election_type(2)
+        .with_topic_partitions(Some(Vec::new()))
+        .with_timeout_ms(5000);
+    let answer = broker.client().ask(2, &request);
+    assert_eq!(
+        (answer.error_code, answer.replica_election_results),
+        (0, Vec::new())
+    );
+    broker.stop();
+}
+
+#[test]
+fn a_group_that_is_not_there_and_a_protocol_without_a_name_are_told_in_kafkas_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Running::start(dir.path(), &["group.initial.rebalance.delay.ms=0"]);
+    let mut client = broker.client();
+    let mut why = |epoch| {
+        let beat = ConsumerGroupHeartbeatRequest::default()
+            .with_group_id(text("none").into())
+            .with_member_id(text("m"))
+            .with_member_epoch(epoch);
+        client.ask(1, &beat).error_message.unwrap().to_string()
+    };
+    assert_eq!(why(5), "Consumer group none not found.");
+    assert_eq!(why(-1), "Group none not found.");
+    for (version, named) in [(5, Some("")), (7, None)] {
+        let protocol = join_group_request::JoinGroupRequestProtocol::default();
+        let join = JoinGroupRequest::default()
+            .with_group_id(GroupId(StrBytes::from_string(format!("g{version}"))))
+            .with_session_timeout_ms(10_000)
+            .with_rebalance_timeout_ms(1000)
+            .with_group_instance_id(Some(text("i")))
+            .with_protocol_type(text("consumer"))
+            .with_protocols(vec![protocol]);
+        let joined = client.ask(version, &join);
+        assert_eq!(joined.error_code, 0);
+        assert_eq!(joined.protocol_name.as_deref(), named);
+    }
+    broker.stop();
+}
+
+#[test]
 fn transactions_answer_for_partitions_and_not_for_topics_without_any() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Running::start(dir.path(), &[]);

@@ -41,6 +41,10 @@ async fn handle(
         let asked = request.topic_partitions.unwrap_or_default();
         return of_all(caller.version, asked, denied.wire(), &denied);
     }
+    // As QuorumController: where there is nothing to do, it does not matter how.
+    if request.topic_partitions.as_ref().is_some_and(Vec::is_empty) {
+        return ElectLeadersResponse::default();
+    }
     let election = match request.election_type {
         _ if caller.version == 0 => Election::Preferred,
         PREFERRED => Election::Preferred,

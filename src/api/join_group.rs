@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use metaq_protocol::messages::join_group_response::JoinGroupResponseMember;
 use metaq_protocol::messages::{ApiKey, JoinGroupRequest, JoinGroupResponse};
+use metaq_protocol::protocol::StrBytes;
 
 use super::authorize::{Operation, Resource, ResourceKind, authorize};
 use super::errors::WireError;
@@ -82,7 +83,7 @@ fn joined(version: i16, reply: JoinReply) -> JoinGroupResponse {
     };
     let response = JoinGroupResponse::default()
         .with_generation_id(reply.generation)
-        .with_protocol_name(Some(text(reply.protocol.unwrap_or_default())))
+        .with_protocol_name(protocol_name(version, reply.protocol.unwrap_or_default()))
         .with_leader(text(reply.leader))
         .with_member_id(text(reply.member_id))
         .with_members(reply.members.into_iter().map(member).collect());
@@ -98,10 +99,14 @@ fn joined(version: i16, reply: JoinReply) -> JoinGroupResponse {
     }
 }
 
+/// From v7 on one without a name is null (JoinGroupResponse).
+fn protocol_name(version: i16, name: String) -> Option<StrBytes> {
+    (version < 7 || !name.is_empty()).then(|| text(name))
+}
+
 fn failed(version: i16, error: &impl WireError) -> JoinGroupResponse {
-    // The protocol's name may be null from v7 on only.
     JoinGroupResponse::default()
         .with_error_code(error.code())
         .with_generation_id(-1)
-        .with_protocol_name((version < 7).then(|| text("")))
+        .with_protocol_name(protocol_name(version, String::new()))
 }

@@ -1,7 +1,7 @@
 //! UpdateFeatures (key 57, v0–v2; KIP-584): features are at the level that is served and stay there. Any other level, and any
 //! other feature, is INVALID_UPDATE_VERSION.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use metaq_protocol::ResponseError;
@@ -54,13 +54,15 @@ async fn handle(
     let error = ResponseError::InvalidUpdateVersion;
     // Of a feature that is named twice the last counts.
     let updates = request.feature_updates.iter();
-    let updates: BTreeMap<&str, &FeatureUpdateKey> = updates
+    let last: HashMap<&str, &FeatureUpdateKey> = updates
+        .clone()
         .map(|update| (update.feature.as_str(), update))
         .collect();
+    let mut counting = updates.filter_map(|update| last.get(update.feature.as_str()));
     let is_refused = |update: &&&FeatureUpdateKey| {
         !FEATURES.contains(&(update.feature.as_str(), update.max_version_level))
     };
-    let Some(update) = updates.values().find(is_refused) else {
+    let Some(update) = counting.find(is_refused) else {
         return updated(response, caller.version, &request.feature_updates);
     };
     let (feature, level) = (&update.feature, update.max_version_level);

@@ -64,12 +64,7 @@ impl Controller {
     ) -> Result<Vec<Vec<i32>>, ClusterError> {
         let is_active = self.lasting();
         let mut all = Vec::with_capacity(assignments.len());
-        for (n, (index, replicas)) in assignments.iter().enumerate() {
-            if *index != first + n as i32 {
-                return Err(ClusterError::Assignment(
-                    "Partitions should be a consecutive 0-based integer sequence.".to_owned(),
-                ));
-            }
+        for (index, replicas) in assignments {
             self.check_replicas(replicas)
                 .map_err(ClusterError::Assignment)?;
             let before = *factor.get_or_insert(replicas.len());
@@ -85,6 +80,15 @@ impl Controller {
                 )));
             }
             all.push(replicas.clone());
+        }
+        // Last, as in ReplicationControlManager.createTopic.
+        if !(first..)
+            .zip(assignments)
+            .all(|(n, (index, _))| n == *index)
+        {
+            return Err(ClusterError::Assignment(
+                "partitions should be a consecutive 0-based integer sequence".to_owned(),
+            ));
         }
         Ok(all)
     }

@@ -108,7 +108,11 @@ impl Groups {
                 });
             }
             if !joins {
-                return Err(refuse(format!("Group {group_id} not found.")));
+                // As GroupMetadataManager words them.
+                return Err(refuse(match beat.member_epoch < 0 {
+                    true => format!("Group {group_id} not found."),
+                    false => format!("Consumer group {group_id} not found."),
+                }));
             }
             let hosted = HostedConsumerGroup::new(
                 ConsumerGroup::new(now_ms),
