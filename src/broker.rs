@@ -225,6 +225,7 @@ impl Broker {
         cluster
             .join(member(&config, &listeners, &advertised), directories)
             .await?;
+        partitions.note_registered();
         let topics = Arc::new(ImageTopics(cluster.clone()));
         let limits = group_limits(&config);
         let group_settings = Arc::new(LiveGroupSettings::new(cluster.clone(), live.clone()));

@@ -112,6 +112,8 @@ final class Wire {
 
     private static Object toLeaf(Type type, Object value) {
         if (value instanceof byte[] bytes) return ByteBuffer.wrap(bytes);
+        // A name that was looked for and is not there.
+        if (value == null && type.toString().endsWith("STRING") && !type.isNullable()) return "";
         if (!(value instanceof Number number)) return value;
         return switch (type.toString()) {
             case "INT8" -> number.byteValue();

@@ -37,7 +37,12 @@ async fn handle(
     }
     let mut wanted: BTreeMap<&str, BTreeMap<i32, &str>> = BTreeMap::new();
     for dir in &request.dirs {
-        for topic in &dir.topics {
+        // As by Kafka, which thinks of partitions, a topic without any is not in the answer.
+        let named = dir
+            .topics
+            .iter()
+            .filter(|topic| !topic.partitions.is_empty());
+        for topic in named {
             let partitions = wanted.entry(topic.name.as_str()).or_default();
             let indexes = topic.partitions.iter();
             partitions.extend(indexes.map(|index| (*index, dir.path.as_str())));

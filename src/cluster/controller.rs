@@ -233,16 +233,24 @@ impl Controller {
             let Some(slot) = path.rsplit('/').next().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            let record: SlotRecord = decode(&path, &node.data)?;
-            let info = SlotInfo {
-                owner: record.owner,
-                epoch: record.epoch,
-                version: node.version,
-            };
             let slot: usize = slot;
-            if slot < Slot::COUNT {
-                slots.resize(Slot::COUNT, SlotInfo::UNOWNED);
-                slots[slot] = info;
+            if slot >= Slot::COUNT {
+                continue;
+            }
+            slots.resize(Slot::COUNT, SlotInfo::UNOWNED);
+            match decode::<SlotRecord>(&path, &node.data) {
+                Ok(record) => {
+                    slots[slot] = SlotInfo {
+                        owner: record.owner,
+                        epoch: record.epoch,
+                        version: node.version,
+                    };
+                }
+                Err(error) => {
+                    tracing::error!(slot, %error, "the slot is left as it is known here");
+                    let known = self.view.image().slots.get(slot).copied();
+                    slots[slot] = known.unwrap_or(SlotInfo::UNOWNED);
+                }
             }
         }
         Ok(slots)

@@ -386,8 +386,15 @@ impl Membership {
             let Ok(id) = id.parse::<i32>() else { continue };
             let path = paths::broker_master(id);
             if let Some(node) = self.view.meta.get(&path).await? {
-                let record: BrokerMasterRecord = decode(&path, &node.data)?;
-                brokers.insert(id, from_record(id, record));
+                let known = match decode::<BrokerMasterRecord>(&path, &node.data) {
+                    Ok(record) => Some(from_record(id, record)),
+                    // The others are followed all the same.
+                    Err(error) => {
+                        tracing::error!(broker = id, %error, "the broker is left as it is known here");
+                        self.view.image().brokers.get(&id).cloned()
+                    }
+                };
+                brokers.extend(known.map(|broker| (id, broker)));
             }
         }
         self.check_own(&mut brokers);
@@ -534,6 +541,19 @@ mod tests {
         earlier.directories.clear();
         let lost = |ids: &[&str]| lost_by(Some(&earlier), &directories(ids, false), 8).directory;
         assert_eq!((lost(&["c", "a"]), lost(&["c"])), (6, 8));
+    }
+
+    #[tokio::test]
+    async fn a_registration_that_cannot_be_read_keeps_nobody_from_following_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = store(dir.path());
+        let cluster = open(dir.path(), &meta).await.unwrap();
+        cluster.join(member(), directories()).await.unwrap();
+        put(&meta, &paths::broker(9), r#"{"version":1,"epoch":1}"#).await;
+        put(&meta, &paths::broker_master(9), "").await;
+        cluster.membership.reload_brokers().await.unwrap();
+        let ids: Vec<i32> = cluster.image().brokers.keys().copied().collect();
+        assert_eq!(ids, [0]);
     }
 
     #[tokio::test]

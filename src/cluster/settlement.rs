@@ -117,13 +117,20 @@ impl Controller {
     /// The registrations that all partitions are settled for, as the tree says.
     async fn settled_for(&self) -> Result<SettledRecord, ClusterError> {
         match self.view.meta.get(paths::SETTLED).await? {
-            Some(node) => Ok(decode(paths::SETTLED, &node.data)?),
-            None => Ok(SettledRecord {
-                version: RECORD_VERSION,
-                brokers: BTreeMap::new(),
-                lost: BTreeMap::new(),
-            }),
+            Some(node) => Ok(decode(paths::SETTLED, &node.data).unwrap_or_else(|error| {
+                tracing::error!(%error, "the partitions are settled anew");
+                unsettled()
+            })),
+            None => Ok(unsettled()),
         }
+    }
+}
+
+fn unsettled() -> SettledRecord {
+    SettledRecord {
+        version: RECORD_VERSION,
+        brokers: BTreeMap::new(),
+        lost: BTreeMap::new(),
     }
 }
 

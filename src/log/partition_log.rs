@@ -481,10 +481,11 @@ impl Log {
         producer_snapshot::store(&*self.disk, &self.dir(), offset, &producers)
     }
 
-    /// How long the oldest unsynced append has been waiting; 0 when there is none.
+    /// How long the oldest unsynced append has been waiting; 0 when there is none, and for ever where the clock was set back since.
     pub fn unsynced_for_ms(&self, now_ms: i64) -> i64 {
         match self.unsynced_since_ms.load(Ordering::Relaxed) {
             0 => 0,
+            since if now_ms < since => i64::MAX,
             since => now_ms - since,
         }
     }

@@ -49,7 +49,10 @@ pub(super) fn restore(
     mut next_offset: i64,
 ) -> Result<i64, LogError> {
     let (mut indexer, began) = (Indexer::default(), next_offset);
+    // Run and last offset of the entry before.
+    let mut before: Option<(i64, i64)> = None;
     for (header, batch) in that_count(journaled)? {
+        let earlier = before.replace((batch.run_from, header.last_offset()));
         if header.last_offset() < next_offset {
             continue;
         }
@@ -69,7 +72,12 @@ pub(super) fn restore(
             continue;
         }
         let active = &segments[segments.len() - 1];
-        if header.base_offset != next_offset {
+        // A follower copies what the leader compacted, with its gaps: where the log has what came before in the same run, nothing
+        // is missing between.
+        let follows =
+            |(run_from, last): (i64, i64)| run_from == batch.run_from && last < next_offset;
+        let is_gap = location.config.compact && earlier.is_none_or(follows);
+        if header.base_offset < next_offset || header.base_offset > next_offset && !is_gap {
             return Err(LogError::Hole {
                 after: active.path().display().to_string(),
                 from: next_offset,
@@ -134,10 +142,44 @@ mod tests {
     }
 
     fn open(dir: &Path, journaled: &[JournaledBatch]) -> Result<i64, LogError> {
+        open_as(dir, &LogConfig::default(), journaled)
+    }
+
+    fn open_as(
+        dir: &Path,
+        config: &LogConfig,
+        journaled: &[JournaledBatch],
+    ) -> Result<i64, LogError> {
         let left = LeftAs::new(OpenMode::AfterCrash { recovery_point: 0 });
-        let config = LogConfig::default();
-        let opened = Log::open_with(Arc::new(RealDisk), dir, config, left, journaled, 1)?;
+        let (disk, config) = (Arc::new(RealDisk), config.clone());
+        let opened = Log::open_with(disk, dir, config, left, journaled, 1)?;
         Ok(opened.log.ends().log_end.offset)
+    }
+
+    #[test]
+    fn what_was_copied_with_the_gaps_of_compaction_is_written_again_with_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let gaps = [
+            journaled(0, 0, 2, "a"),
+            journaled(0, 5, 1, "b"),
+            journaled(0, 9, 1, "c"),
+        ];
+        let compacted = LogConfig {
+            compact: true,
+            ..LogConfig::default()
+        };
+        for _ in 0..2 {
+            assert_eq!(open_as(dir.path(), &compacted, &gaps).unwrap(), 10);
+        }
+        // The log has the first of them already, and the journal file that held it was used anew.
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(open_as(dir.path(), &compacted, &gaps[..1]).unwrap(), 2);
+        assert_eq!(open_as(dir.path(), &compacted, &gaps[1..]).unwrap(), 10);
+        // What is of another run may have lost what came before it.
+        let dir = tempfile::tempdir().unwrap();
+        let runs = [journaled(0, 0, 2, "a"), journaled(1, 5, 1, "b")];
+        let refused = open_as(dir.path(), &compacted, &runs);
+        assert!(matches!(refused, Err(LogError::Hole { .. })));
     }
 
     #[test]

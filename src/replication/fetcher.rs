@@ -406,6 +406,8 @@ impl Fetcher {
                     if to < end {
                         tracing::info!(topic = %one.partition.topic(), partition = one.partition.index(),
                             to, log_end = end, epoch, "cut off where the leader has something else");
+                    } else {
+                        self.try_later(state, one.key);
                     }
                     CutTo::back_to(to, ends.log_start)
                 }
@@ -437,7 +439,8 @@ impl Fetcher {
         let mut cuts = Vec::new();
         for (one, to) in answers {
             match to {
-                Ok(to) => cuts.extend(to.map(|to| (one, to))),
+                Ok(Some(to)) => cuts.push((one, to)),
+                Ok(None) => self.try_later(state, one.key),
                 Err(error) => {
                     tracing::warn!(topic = %one.partition.topic(), partition = one.partition.index(),
                         %error, "cannot learn where the leader's log starts and ends");
@@ -477,7 +480,10 @@ impl Fetcher {
                 let partition = &one.partition;
                 partition.leader_said(one.leader_epoch, *high_watermark);
                 self.follow_log_start(partition, *log_start).await;
-                if let Some(copied) = state.copied.get_mut(&one.key) {
+                // Unless it could not be appended: that may fail for long, and each time longer is waited.
+                if let Some(copied) = state.copied.get_mut(&one.key)
+                    && copied.rests_until.is_none()
+                {
                     copied.pause = PAUSE_MIN;
                 }
             }

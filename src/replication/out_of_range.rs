@@ -71,6 +71,7 @@ async fn ask(
     let mut all = response.topics.iter().flat_map(|topic| &topic.partitions);
     let found = all.next().ok_or(io::ErrorKind::InvalidData)?;
     match found.error_code {
+        0 if found.offset < 0 => Err(io::ErrorKind::InvalidData.into()),
         0 => Ok(found.offset),
         code => Err(io::Error::other(format!("error {code}"))),
     }

@@ -22,8 +22,14 @@ impl ClassicGroup {
             self.enter(State::PreparingRebalance, now_ms);
             self.sync_deadline_ms = None;
             let rebalance_timeout = self.rebalance_timeout_ms();
-            if was_empty && limits.initial_rebalance_delay_ms > 0 {
-                let delay = limits.initial_rebalance_delay_ms.min(rebalance_timeout);
+            let delay = limits.initial_rebalance_delay_ms;
+            let joins = self.members.values().any(|m| m.awaiting_join.is_some());
+            // As GroupMetadataManager.prepareRebalance: whoever has no more than an id when the delay of a new group is over is
+            // not waited for.
+            if was_empty && delay <= 0 && joins {
+                return self.complete_join(now_ms);
+            }
+            if was_empty && delay > 0 {
                 self.join_deadline_ms = Some(now_ms + delay);
                 self.initial_delay_left_ms = Some((rebalance_timeout - delay).max(0));
                 self.joined_during_delay = false;

@@ -158,15 +158,18 @@ fn a_dynamic_member_is_asked_to_come_back_with_an_id() {
 
 #[test]
 fn a_member_that_was_given_an_id_and_never_joined_does_not_hold_up_the_others() {
-    let mut group = ClassicGroup::new(0);
+    let mut group = stable_pair();
     let mut new = range("");
     new.member_id_required = true;
-    group.join(0, 1, "ghost".into(), &new, &LIMITS);
-    group.join(0, 2, "a".into(), &range(""), &LIMITS);
+    group.join(0, 3, "ghost".into(), &new, &LIMITS);
+    for id in ["a", "b"] {
+        let changed = request(id, &[("range", b"other")]);
+        group.join(0, 4, String::new(), &changed, &LIMITS);
+    }
     group.take_effects();
     assert_eq!(group.state, State::PreparingRebalance);
     group.tick(10_000, &LIMITS);
-    assert_eq!(joins(group.take_effects()).len(), 1);
+    assert_eq!(joins(group.take_effects()).len(), 2);
 }
 
 #[test]
@@ -232,6 +235,28 @@ fn the_initial_delay_gathers_members_and_grows_while_they_come() {
     group.tick(6_000, &limits);
     assert_eq!(joins(group.take_effects()).len(), 2);
     assert_eq!(group.generation, 1);
+}
+
+#[test]
+fn a_new_group_does_not_wait_for_who_has_no_more_than_an_id() {
+    let asks_for_an_id = JoinRequest {
+        member_id_required: true,
+        ..range("")
+    };
+    for delay_ms in [0, 3_000] {
+        let limits = Limits {
+            initial_rebalance_delay_ms: delay_ms,
+            ..LIMITS
+        };
+        let mut group = ClassicGroup::new(0);
+        group.join(0, 1, "never".into(), &asks_for_an_id, &limits);
+        assert!(group.has_pending());
+        group.take_effects();
+        group.join(1, 2, "a".into(), &range(""), &limits);
+        group.tick(1 + delay_ms, &limits);
+        let reply = joins(group.take_effects()).remove(0).1.unwrap();
+        assert_eq!((reply.generation, reply.members.len()), (1, 1));
+    }
 }
 
 #[test]

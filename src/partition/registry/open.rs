@@ -101,7 +101,8 @@ impl Partitions {
     }
 
     /// Called when the partitions that are known were opened for the first time: journals may be used anew, and the
-    /// directories need no check while the system runs on. What is offline is tried again at the next start.
+    /// directories need no check while the system runs on, but for those that may have lost something (see
+    /// [`Self::note_registered`]). What is offline is tried again at the next start.
     pub fn settle(&self) {
         for volume in &self.volumes {
             if let Err(error) = self.settle_journal(volume) {
@@ -109,9 +110,23 @@ impl Partitions {
                 // What is in it must not be written over.
                 volume.writer.do_without_journal();
             }
-            if let Err(error) = self.note_checked(&volume.dir) {
-                tracing::warn!(%error, "a start after a kill will check all that is not synced");
+            if !volume.dir.may_have_lost() {
+                self.check_no_more(&volume.dir);
             }
+        }
+    }
+
+    /// Called when this broker registered with what it may have lost: that is said for good. A run that ended before would
+    /// otherwise be taken for one that was killed, which loses nothing.
+    pub fn note_registered(&self) {
+        let may_have_lost = |volume: &&Volume| volume.dir.may_have_lost();
+        let lost = self.volumes.iter().filter(may_have_lost);
+        lost.for_each(|volume| self.check_no_more(&volume.dir));
+    }
+
+    fn check_no_more(&self, dir: &DataDir) {
+        if let Err(error) = self.note_checked(dir) {
+            tracing::warn!(%error, "a start after a kill will check all that is not synced");
         }
     }
 
@@ -347,5 +362,35 @@ impl Partitions {
             ))),
             _ => Ok(at),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::RealDisk;
+    use crate::partition::PartitionsOptions;
+
+    #[test]
+    fn what_may_be_lost_is_found_by_each_start_until_it_was_registered() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = PartitionsOptions::new(vec![dir.path().to_path_buf()]);
+        let open = || Partitions::open(Arc::new(RealDisk), &options).unwrap();
+        let left = |partitions: &Partitions| partitions.data_dirs().next().unwrap().left();
+        // Used once, and the system did not run on.
+        let partitions = open();
+        let first = partitions.data_dirs().next().unwrap();
+        first.claim("cluster", 0).unwrap();
+        drop(partitions);
+        for _ in 0..2 {
+            let partitions = open();
+            assert_eq!(left(&partitions), Left::Crashed);
+            partitions.settle();
+        }
+        let partitions = open();
+        partitions.settle();
+        partitions.note_registered();
+        drop(partitions);
+        assert_eq!(left(&open()), Left::Killed);
     }
 }
