@@ -296,6 +296,7 @@ fn note_follower(
     let fetch = FollowerFetch {
         replica,
         broker_epoch,
+        leader_epoch: wanted.current_leader_epoch,
         offset: wanted.fetch_offset,
         log_start: wanted.log_start,
     };

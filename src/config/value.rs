@@ -246,6 +246,12 @@ impl Kind {
                 Ok(number) => number.to_string(),
                 Err(_) => text,
             },
+            // As Java writes it.
+            Kind::Double(..) => match text.trim().parse::<f64>() {
+                Ok(number) if number.fract() == 0.0 => format!("{number:.1}"),
+                Ok(number) => number.to_string(),
+                Err(_) => text,
+            },
             Kind::List(_) => {
                 let mut seen = BTreeSet::new();
                 let words = text.split(',').map(str::trim);
@@ -330,6 +336,8 @@ mod tests {
         assert_eq!(refusal(list, "a,c"), wrong);
         assert_eq!(list.check("a, b,a"), Ok(()));
         assert_eq!(list.plain("a, b,a".to_owned()), "a,b");
+        let ratio = |text: &str| Kind::Double(0.0, 1.0).plain(text.to_owned());
+        assert_eq!((&*ratio("0"), &*ratio("0.50")), ("0.0", "0.5"));
         let wrong = "Invalid value [1, 2] for configuration k: k must be the literal '*' or a list";
         assert!(refusal(Kind::Replicas, "1,2").starts_with(wrong));
         for fits in ["", "*", "0:1,2:3"] {

@@ -20,6 +20,8 @@ pub struct FollowerFetch {
     pub replica: i32,
     /// Its registration, -1 where it does not say (KIP-903).
     pub broker_epoch: i64,
+    /// The leader's epoch as it knows it, -1 where it does not say.
+    pub leader_epoch: i32,
     /// The end of its log.
     pub offset: i64,
     /// The start of its log, -1 where it does not say.
@@ -191,6 +193,10 @@ impl Followers {
         let Some(follower) = self.followers.get_mut(&fetch.replica) else {
             return FollowerNoted::Refused;
         };
+        // It was asked in another epoch, and took long to read: the follower may have less by now.
+        if fetch.leader_epoch != -1 && fetch.leader_epoch != self.leader_epoch {
+            return FollowerNoted::Refused;
+        }
         let is_earlier = fetch.broker_epoch != -1 && follower.broker_epoch > fetch.broker_epoch;
         if is_earlier && !is_registered {
             return FollowerNoted::Refused;
@@ -358,6 +364,7 @@ mod tests {
         FollowerFetch {
             replica,
             broker_epoch: 7,
+            leader_epoch: -1,
             offset,
             log_start: 0,
         }

@@ -178,6 +178,7 @@ mod tests {
         FollowerFetch {
             replica: 2,
             broker_epoch: 1,
+            leader_epoch: -1,
             offset,
             log_start: 0,
         }
@@ -192,6 +193,14 @@ mod tests {
         let one = partition.append(Acks::Leader, batch()).await.unwrap();
         assert_eq!(one.unwrap().base_offset, 1);
         assert_eq!(all.try_recv().unwrap_err(), TryRecvError::Empty);
+        assert_eq!(partition.high_watermark(), 0);
+        // Asked in the epoch before, by a fetch that took long to read.
+        let late = FollowerFetch {
+            leader_epoch: 2,
+            ..fetch(1)
+        };
+        let noted = partition.follower_fetched(&late, None);
+        assert_eq!(noted, FollowerNoted::Refused);
         assert_eq!(partition.high_watermark(), 0);
         let noted = partition.follower_fetched(&fetch(1), None);
         assert_eq!(noted, FollowerNoted::InSync);
