@@ -134,14 +134,16 @@ fn transactions_answer_for_partitions_and_not_for_topics_without_any() {
             .with_name(name(topic))
             .with_partitions(partitions.to_vec())
     };
-    let request = AddPartitionsToTxnRequest::default()
-        .with_v3_and_below_transactional_id(text("x").into())
-        .with_v3_and_below_producer_id(id)
-        .with_v3_and_below_producer_epoch(epoch)
-        .with_v3_and_below_topics(vec![topic("u", &[]), topic("t", &[0])]);
-    let answer = client.ask(2, &request).results_by_topic_v3_and_below;
-    let named: Vec<&str> = answer.iter().map(|topic| topic.name.as_str()).collect();
-    assert_eq!(named, ["t"]);
+    for (partition, expected) in [(0, &["u", "t"][..]), (9, &["t"])] {
+        let request = AddPartitionsToTxnRequest::default()
+            .with_v3_and_below_transactional_id(text("x").into())
+            .with_v3_and_below_producer_id(id)
+            .with_v3_and_below_producer_epoch(epoch)
+            .with_v3_and_below_topics(vec![topic("u", &[]), topic("t", &[partition])]);
+        let answer = client.ask(2, &request).results_by_topic_v3_and_below;
+        let named: Vec<&str> = answer.iter().map(|topic| topic.name.as_str()).collect();
+        assert_eq!(named, expected);
+    }
     let topics = ["t", "missing"];
     let topics = topics.map(|topic| TxnOffsetCommitRequestTopic::default().with_name(name(topic)));
     let request = TxnOffsetCommitRequest::default()

@@ -137,6 +137,16 @@ fn results(
     topics: &[AddPartitionsToTxnTopic],
     codes: &[i16],
 ) -> Vec<AddPartitionsToTxnTopicResult> {
+    // As by Kafka: a topic without partitions is not in an answer that tells partitions apart.
+    let tells_apart = |code: &i16| {
+        let of_partitions = [
+            ResponseError::OperationNotAttempted,
+            ResponseError::UnknownTopicOrPartition,
+            ResponseError::TopicAuthorizationFailed,
+        ];
+        of_partitions.iter().any(|error| error.code() == *code)
+    };
+    let are_told_apart = codes.iter().any(tells_apart);
     let mut codes = codes.iter();
     let result = |topic: &AddPartitionsToTxnTopic| {
         let partition = |index: &i32| {
@@ -148,8 +158,8 @@ fn results(
             .with_name(topic.name.clone())
             .with_results_by_partition(topic.partitions.iter().map(partition).collect())
     };
-    // As by Kafka, which thinks of partitions, a topic without any is not in the answer.
-    let named = topics.iter().filter(|topic| !topic.partitions.is_empty());
+    let named = topics.iter();
+    let named = named.filter(|topic| !are_told_apart || !topic.partitions.is_empty());
     named.map(result).collect()
 }
 
