@@ -26,15 +26,20 @@ type Key = (String, i32);
 /// Partitions of groups that are asked about at a time; the others have no lag for this time.
 const PARTITIONS_MAX: usize = 20_000;
 
-/// Share groups commit no offsets: how far they are is read from what is stored of their partitions.
+/// Share groups commit no offsets: how far they are is read from what is stored of their partitions. Those that come after a
+/// broker that does not answer in time have no lag for this time.
 pub(super) async fn add_share_offsets(cx: &Arc<Context>, groups: &mut [GroupSurvey]) {
     let mut left = PARTITIONS_MAX;
+    let until = tokio::time::Instant::now() + ANSWER_MAX;
     for group in groups {
         if group.kind != GroupKind::Share {
             continue;
         }
-        let Ok(found) = share_progress(cx, &group.group_id, left).await else {
-            continue;
+        let found = share_progress(cx, &group.group_id, left);
+        let found = match tokio::time::timeout_at(until, found).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(_)) => continue,
+            Err(_) => return,
         };
         left -= found.len();
         let found = found.into_iter();
