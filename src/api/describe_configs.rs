@@ -142,10 +142,7 @@ async fn handle(
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone())
             .with_error_message(Some(text("")));
-        let refused = |error: NoRoom| {
-            let later = ResponseError::RequestTimedOut;
-            (error.wire(later), error.to_string())
-        };
+        let refused = |error: NoRoom| error.told(ResponseError::RequestTimedOut);
         let is_room = room.check().map_err(refused);
         let found = is_room.and_then(|()| entries(&cx, &caller, resource));
         let found = found.and_then(|mut entries| {

@@ -176,8 +176,7 @@ fn without(name: &str, partitions: &[i32], error: Option<&Denied>) -> DescribedT
 }
 
 fn no_room(error: NoRoom) -> Refusal {
-    let later = ResponseError::CoordinatorNotAvailable;
-    (error.wire(later), error.to_string())
+    error.told(ResponseError::CoordinatorNotAvailable)
 }
 
 /// What is in flight of partitions that this broker leads.

@@ -34,6 +34,11 @@ impl NoRoom {
             Self::NotNow => later,
         }
     }
+
+    /// The same with the text, for APIs that have one.
+    pub(super) fn told(self, later: ResponseError) -> (ResponseError, String) {
+        (self.wire(later), self.to_string())
+    }
 }
 
 impl Room {

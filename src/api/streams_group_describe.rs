@@ -84,10 +84,7 @@ async fn describe(
     if group_id.is_empty() {
         return Err((ResponseError::InvalidGroupId, String::new()));
     }
-    let no_room = |error: NoRoom| {
-        let later = ResponseError::CoordinatorNotAvailable;
-        (error.wire(later), error.to_string())
-    };
+    let no_room = |error: NoRoom| error.told(ResponseError::CoordinatorNotAvailable);
     room.check().map_err(no_room)?;
     let found = cx.coordinator.describe(group_id).await;
     let why = match found.map_err(|error| (error.wire(), error.to_string()))? {

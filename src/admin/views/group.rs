@@ -274,15 +274,13 @@ fn total(lags: impl Iterator<Item = i64>) -> i64 {
 }
 
 fn member_view(member: &SeenMember, rows: &[GroupPartitionView]) -> MemberView {
-    let of_topic = |(topic, partitions): &'_ (String, Vec<i32>)| {
-        let topic = topic.clone();
-        let all = partitions.iter();
-        all.map(|index| (topic.clone(), *index)).collect::<Vec<_>>()
-    };
-    let has: HashSet<Key> = member.partitions.iter().flat_map(of_topic).collect();
+    let mut has: HashSet<(&str, i32)> = HashSet::new();
+    for (topic, partitions) in &member.partitions {
+        has.extend(partitions.iter().map(|index| (topic.as_str(), *index)));
+    }
     let own = rows
         .iter()
-        .filter(|row| has.contains(&(row.topic.clone(), row.partition)));
+        .filter(|row| has.contains(&(row.topic.as_str(), row.partition)));
     let mut partitions: Vec<String> = own
         .clone()
         .map(|row| format!("{} {}", row.topic, row.identity))
